@@ -1,0 +1,243 @@
+//! Who a neighbor is, what was configured for it and what was negotiated with it.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    bgp::policy::Policy,
+    net::{Asn, Family, RouterId},
+};
+
+/// A neighbor's number inside the daemon: small, and never used for another neighbor while routes of the
+/// first are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
+/// What a neighbor is known by: one session per key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKey {
+    Address(IpAddr),
+    /// A link-local address with its interface: `fe80::1%eth0`.
+    LinkLocal(Ipv6Addr, String),
+    /// Unnumbered: whoever answers on this interface.
+    Interface(String),
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(a) => f.pad(&a.to_string()),
+            Self::LinkLocal(a, i) => f.pad(&format!("{a}%{i}")),
+            Self::Interface(i) => f.pad(i),
+        }
+    }
+}
+
+/// Who asked for this neighbor; a configured one replaces a made one of the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerSource {
+    /// `[[bgp.neighbor]]`.
+    Configured,
+    /// A `BGPPeer` object.
+    Object,
+    /// Made by `kubernetes.peering` or by `address = "gateway"`.
+    Gateway,
+    Mesh,
+    Reflector,
+    /// Accepted by `[[bgp.listen-range]]`.
+    Range,
+}
+
+/// `remote-as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteAs {
+    Number(Asn),
+    /// Any number but our own.
+    External,
+    /// Our own.
+    Internal,
+    Any,
+}
+
+/// How far away the neighbor may be (IP TTL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// eBGP on a connected subnet: packets leave with TTL 1. iBGP: any distance.
+    Direct,
+    /// eBGP over so many hops.
+    Multihop(u8),
+    /// RFC 5082: packets leave with TTL 255, those below 255 - n are refused.
+    Security(u8),
+}
+
+/// What to do with a neighbor that sends too many prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxPrefixesAction {
+    Warn,
+    Restart,
+}
+
+/// RFC 7911, seen from us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPaths {
+    pub send: bool,
+    pub receive: bool,
+}
+
+/// RFC 9774 or RFC 4271, for paths with an AS_SET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsSets {
+    Withdraw,
+    Accept,
+}
+
+/// Own role on a session (RFC 9234 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Provider,
+    RouteServer,
+    RouteServerClient,
+    Customer,
+    Peer,
+}
+
+/// BFD timers (RFC 5880).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BfdTimers {
+    pub min_tx: Duration,
+    pub min_rx: Duration,
+    pub multiplier: u8,
+}
+
+/// A password: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The node's own addresses on the link to a neighbor: the next hops we can announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    pub link_local: Option<Ipv6Addr>,
+}
+
+/// Everything about one neighbor after defaults, groups and overlays. Made by `plan`, shared by the
+/// session, its driver and the rib.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerConfig {
+    pub key: PeerKey,
+    pub source: PeerSource,
+    pub description: Option<String>,
+    pub group: Option<String>,
+    pub remote_as: RemoteAs,
+    /// Our number towards this neighbor: `local-as`, else `bgp.as`.
+    pub local_as: Asn,
+    /// `bgp.as`: what decides iBGP or eBGP is `local_as`, what loops are found by is both.
+    pub global_as: Asn,
+    pub local_address: Option<IpAddr>,
+    pub port: u16,
+    pub passive: bool,
+    pub password: Option<Secret>,
+    pub hops: Hops,
+    pub families: Vec<Family>,
+    pub hold_time: u16,
+    pub connect_retry_time: Duration,
+    pub idle_hold_time: Duration,
+    pub graceful_restart: bool,
+    pub restart_time: u16,
+    pub long_lived_stale_time: u32,
+    pub route_reflector_client: bool,
+    /// `None`: true towards eBGP, false towards iBGP.
+    pub next_hop_self: Option<bool>,
+    pub transit: bool,
+    pub max_prefixes: u32,
+    pub max_prefixes_action: MaxPrefixesAction,
+    pub max_prefixes_restart: Duration,
+    pub add_paths: AddPaths,
+    pub bfd: Option<BfdTimers>,
+    pub import: Vec<Arc<Policy>>,
+    pub export: Vec<Arc<Policy>>,
+    pub accept_default: bool,
+    pub allow_own_as: u8,
+    pub as_sets: AsSets,
+    pub role: Option<Role>,
+    pub own: OwnAddresses,
+    /// `neighbor disable`: keep the session down.
+    pub disabled: bool,
+}
+
+/// What holds for all sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    pub asn: Asn,
+    pub router_id: RouterId,
+    pub cluster_id: RouterId,
+    pub max_paths: usize,
+    pub multipath_relax: bool,
+    /// The restart flag of RFC 4724 §3: true only after a start that found our own routes in the kernel.
+    pub restarting: bool,
+}
+
+/// What both OPENs agreed on (RFC 5492). Exists only while a session is Established.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The real number, four octets.
+    pub remote_as: Asn,
+    pub remote_id: RouterId,
+    pub local_as: Asn,
+    pub local_addr: IpAddr,
+    pub remote_addr: IpAddr,
+    /// Interface of a link-local session, else 0.
+    pub ifindex: u32,
+    /// Seconds; 0: no keepalives.
+    pub hold_time: u16,
+    /// Both sides speak four-octet AS numbers (RFC 6793).
+    pub four_octet_as: bool,
+    /// Messages up to 65,535 octets may be sent to it (RFC 8654).
+    pub extended_messages: bool,
+    pub families: Vec<Family>,
+    /// IPv4 NLRI with IPv6 next hops in either direction (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Per family index: what they may send to us, what we may send to them (RFC 7911).
+    pub add_path_receive: [bool; 2],
+    pub add_path_send: [bool; 2],
+    pub route_refresh: bool,
+    pub enhanced_refresh: bool,
+    pub graceful: Option<Graceful>,
+    /// Our role, confirmed or not contradicted by theirs (RFC 9234 §4.2).
+    pub role: Option<Role>,
+}
+
+/// The neighbor's graceful restart capability (RFC 4724 §3, RFC 8538 §2, RFC 9494 §3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Graceful {
+    pub restarting: bool,
+    /// N bit: NOTIFICATION does not end it.
+    pub notification: bool,
+    /// Seconds.
+    pub restart_time: u16,
+    /// Families it keeps, each with its forwarding bit.
+    pub families: Vec<(Family, bool)>,
+    /// Families with long-lived stale time in seconds and forwarding bit.
+    pub long_lived: Vec<(Family, u32, bool)>,
+}
+
+impl Negotiated {
+    pub fn is_ibgp(&self) -> bool {
+        self.remote_as == self.local_as
+    }
+
+    pub fn has(&self, family: Family) -> bool {
+        self.families.contains(&family)
+    }
+}

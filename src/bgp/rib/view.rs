@@ -1,0 +1,67 @@
+//! What `show routes` says of the table: fields of the interface page, in its order.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{Family, Prefix};
+
+/// One path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteView {
+    pub prefix: Prefix,
+    /// `null` for own routes.
+    pub neighbor: Option<String>,
+    /// `pod-cidr`, `service`, `network`, `interface` or `bgp`.
+    pub source: String,
+    pub next_hop: Option<IpAddr>,
+    pub best: bool,
+    pub multipath: bool,
+    pub stale: bool,
+    /// Whether the kernel holds it; filled in from the fib.
+    pub installed: bool,
+    pub origin: String,
+    /// Numbers; a set is an array inside.
+    pub as_path: serde_json::Value,
+    pub local_pref: Option<u32>,
+    pub med: Option<u32>,
+    pub communities: Vec<String>,
+    pub large_communities: Vec<String>,
+    pub ext_communities: Vec<String>,
+    /// Why it is best, why it lost, or why it is not used at all.
+    pub reason: String,
+    /// Seconds.
+    pub age: u64,
+}
+
+/// Which paths to show.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteFilter {
+    pub prefix: Option<Prefix>,
+    /// With `prefix`: also everything inside it.
+    pub longer: bool,
+    pub family: Option<Family>,
+    /// Loc-RIB paths of one neighbor.
+    pub neighbor: Option<String>,
+    /// Adj-RIB-In of one neighbor, refused paths too.
+    pub received: Option<String>,
+    /// Adj-RIB-Out of one neighbor.
+    pub advertised: Option<String>,
+}
+
+/// Numbers for `show summary`, `show neighbors` and the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    pub prefixes: BTreeMap<Family, u64>,
+    pub paths: BTreeMap<Family, u64>,
+    /// By neighbor as written in the views.
+    pub neighbors: BTreeMap<String, NeighborCounts>,
+}
+
+/// Per family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NeighborCounts {
+    pub received: BTreeMap<Family, u64>,
+    pub accepted: BTreeMap<Family, u64>,
+    pub advertised: BTreeMap<Family, u64>,
+}

@@ -1,0 +1,44 @@
+//! UPDATE (RFC 4271 §4.3, RFC 4760).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::attr::Attrs;
+use crate::net::Family;
+
+/// What one UPDATE says, after the verdicts of RFC 7606: NLRI that must be treated as withdrawn already
+/// stand among `withdrawn`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    pub withdrawn: Vec<NlriBlock>,
+    pub announced: Vec<(Arc<Attrs>, NlriBlock)>,
+    /// RFC 4724 §2.
+    pub end_of_rib: Option<Family>,
+    /// What was wrong and lived through: for the log and the counters.
+    pub flaws: Vec<Flaw>,
+}
+
+/// A run of NLRI, syntax checked, not yet unpacked: walking it allocates nothing and cannot fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NlriBlock {
+    pub family: Family,
+    /// Whether each entry begins with a path identifier (RFC 7911 §3).
+    pub add_path: bool,
+    pub bytes: Bytes,
+}
+
+/// A broken attribute and what was done about it (RFC 7606 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    pub attribute: u8,
+    pub verdict: Verdict,
+    pub what: &'static str,
+}
+
+/// RFC 7606 §2, in rising strength; a reset is a `WireError`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Discard,
+    TreatAsWithdraw,
+}

@@ -1,0 +1,254 @@
+//! The configuration: validated, typed, every default written once.
+//!
+//! `file.rs` says what the file may hold and turns it into this, or into all its errors at once.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    bgp::{
+        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret},
+        policy::Policy,
+    },
+    net::{Asn, Family, Prefix, RouterId},
+};
+
+/// The whole file, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub state_dir: PathBuf,
+    pub bgp: Bgp,
+    pub advertise: Advertise,
+    pub policies: BTreeMap<String, Arc<Policy>>,
+    pub fib: Fib,
+    pub kubernetes: Kubernetes,
+    pub cni: Cni,
+    pub masquerade: Masquerade,
+    pub metrics: Metrics,
+    pub control: Control,
+    pub log: Log,
+}
+
+/// `[bgp]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bgp {
+    pub asn: AsSetting,
+    pub router_id: Option<RouterId>,
+    pub listen: Vec<SocketAddr>,
+    pub max_paths: usize,
+    pub multipath_relax: bool,
+    pub cluster_id: Option<RouterId>,
+    /// The session keys that stand in `[bgp]` itself: hold time, retry times, graceful restart.
+    pub defaults: NeighborKeys,
+    pub groups: BTreeMap<String, NeighborKeys>,
+    pub neighbors: Vec<Neighbor>,
+    pub ranges: Vec<ListenRange>,
+}
+
+/// `bgp.as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsSetting {
+    Number(Asn),
+    /// Derived from the router id.
+    Auto,
+    /// Not set: 64512 under Kubernetes. (Standalone it is an error of the file.)
+    Default,
+}
+
+/// `[[bgp.neighbor]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbor {
+    pub at: NeighborAt,
+    pub group: Option<String>,
+    pub keys: NeighborKeys,
+}
+
+/// Where a neighbor is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NeighborAt {
+    Address(IpAddr),
+    LinkLocal(std::net::Ipv6Addr, String),
+    /// `address = "gateway"`.
+    Gateway,
+    /// `interface = "eth0"`.
+    Interface(String),
+}
+
+/// `[[bgp.listen-range]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenRange {
+    pub prefix: Prefix,
+    pub remote_as: RemoteAs,
+    pub group: Option<String>,
+    pub limit: usize,
+}
+
+/// The keys of a neighbor or of a group, each only if written; `plan` lays them over each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NeighborKeys {
+    pub remote_as: Option<RemoteAs>,
+    pub local_as: Option<Asn>,
+    pub local_address: Option<IpAddr>,
+    pub port: Option<u16>,
+    pub passive: Option<bool>,
+    pub description: Option<String>,
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    pub multihop: Option<u8>,
+    pub ttl_security: Option<u8>,
+    pub families: Option<Vec<Family>>,
+    pub hold_time: Option<u16>,
+    pub connect_retry_time: Option<u16>,
+    pub idle_hold_time: Option<u16>,
+    pub graceful_restart: Option<bool>,
+    pub restart_time: Option<u16>,
+    pub long_lived_stale_time: Option<u32>,
+    pub route_reflector_client: Option<bool>,
+    pub next_hop_self: Option<bool>,
+    pub transit: Option<bool>,
+    pub max_prefixes: Option<u32>,
+    pub max_prefixes_action: Option<MaxPrefixesAction>,
+    pub max_prefixes_restart: Option<u32>,
+    pub add_paths: Option<AddPaths>,
+    /// `Some(None)`: written as `false`.
+    pub bfd: Option<Option<BfdTimers>>,
+    pub import: Option<Vec<String>>,
+    pub export: Option<Vec<String>>,
+    pub accept_default: Option<bool>,
+    pub allow_own_as: Option<u8>,
+    pub as_sets: Option<AsSets>,
+    pub role: Option<Role>,
+}
+
+/// `[advertise]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertise {
+    pub networks: Vec<Prefix>,
+    /// Names or globs.
+    pub interfaces: Vec<String>,
+    pub require_carrier: bool,
+    pub communities: Vec<u32>,
+    pub large_communities: Vec<[u32; 3]>,
+    pub ext_communities: Vec<[u8; 8]>,
+    pub med: Option<u32>,
+}
+
+/// `[fib]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fib {
+    pub install: bool,
+    pub table: u32,
+    pub protocol: u8,
+    pub metric: u32,
+    pub on_exit: OnExit,
+    pub resolve_via_default: bool,
+    /// `"auto"` is true: where the kernel has none, plain routes are written.
+    pub nexthop_objects: bool,
+}
+
+/// `fib.on-exit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    Keep,
+    Flush,
+}
+
+/// `[kubernetes]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// `None`: when a kubeconfig is given or the service address is in the environment.
+    pub enabled: Option<bool>,
+    pub peering: Vec<Peering>,
+    pub mesh_limit: usize,
+    pub node_name: Option<String>,
+    /// `None`: from ServiceCIDR objects.
+    pub service_cidrs: Option<Vec<Prefix>>,
+    pub advertise_pod_cidrs: bool,
+    pub services: Vec<ServiceAddresses>,
+}
+
+/// `kubernetes.peering`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peering {
+    Mesh,
+    Gateway,
+    Reflectors,
+    Auto,
+    None,
+}
+
+/// `kubernetes.services`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceAddresses {
+    ClusterIp,
+    ExternalIp,
+    LoadBalancerIp,
+}
+
+/// `[cni]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cni {
+    /// `None`: under Kubernetes.
+    pub enabled: Option<bool>,
+    pub conf_dir: PathBuf,
+    pub file: String,
+    pub bin_dir: PathBuf,
+    pub bridge: String,
+    /// `None`: from the host's interfaces.
+    pub mtu: Option<u32>,
+    pub plugins: Vec<CniPlugin>,
+}
+
+/// An entry of `cni.plugins`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CniPlugin {
+    Name(String),
+    /// A whole plugin configuration, passed on as it is.
+    Table(serde_json::Map<String, serde_json::Value>),
+}
+
+/// `[masquerade]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Masquerade {
+    /// `None`: `"auto"`.
+    pub enabled: Option<bool>,
+    pub exclude: Vec<Prefix>,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Empty: off.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    pub socket: PathBuf,
+    pub group: Option<String>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The longest times are small, so they are kept as written, in seconds.
+pub fn seconds(n: u16) -> Duration {
+    Duration::from_secs(n.into())
+}

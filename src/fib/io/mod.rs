@@ -1,0 +1,2 @@
+//! Netlink.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]

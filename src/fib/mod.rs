@@ -1,0 +1,3 @@
+//! From best routes to kernel routes.
+pub mod host;
+pub mod io;

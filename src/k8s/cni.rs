@@ -1,0 +1,1 @@
+//! podCIDRs → conflist bytes.

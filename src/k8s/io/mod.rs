@@ -1,0 +1,2 @@
+//! The API server and files.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]

@@ -1,0 +1,4 @@
+//! Kubernetes: what we read from the API server and what we write.
+pub mod cni;
+pub mod io;
+pub mod node;

@@ -1,0 +1,70 @@
+//! Latest-value-per-key channel between a task that must never wait and one that may be slow.
+//!
+//! It cannot fill up: it holds at most one entry per key. A reader that falls behind gets fewer and fresher
+//! values.
+#![allow(clippy::disallowed_types, reason = "the one lock of the crate, held for a map operation")]
+
+use std::{
+    hash::Hash,
+    mem,
+    sync::{Arc, Mutex},
+};
+
+use hashbrown::HashMap;
+use tokio::sync::Notify;
+
+/// Pending changes by key.
+pub type Changes<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A connected pair.
+pub fn mailbox<K: Eq + Hash, V>() -> (Sender<K, V>, Receiver<K, V>) {
+    let inner = Arc::new(Inner { pending: Mutex::new(Changes::default()), ready: Notify::new() });
+    (Sender(inner.clone()), Receiver(inner))
+}
+
+struct Inner<K, V> {
+    pending: Mutex<Changes<K, V>>,
+    ready: Notify,
+}
+
+/// The side that never waits.
+pub struct Sender<K, V>(Arc<Inner<K, V>>);
+
+/// The side that takes all that changed.
+pub struct Receiver<K, V>(Arc<Inner<K, V>>);
+
+impl<K: Eq + Hash, V> Sender<K, V> {
+    /// Replaces whatever was waiting under these keys; one wake-up for all of them, which the reader sees
+    /// as one batch. Never blocks.
+    pub fn post_all(&self, changes: impl IntoIterator<Item = (K, V)>) {
+        self.0.pending.lock().expect("no panic under this lock").extend(changes);
+        self.0.ready.notify_one();
+    }
+}
+
+impl<K: Eq + Hash, V> Receiver<K, V> {
+    /// Waits until something changed, then takes all of it. Cancel safe.
+    pub async fn take(&mut self) -> Changes<K, V> {
+        loop {
+            let batch = mem::take(&mut *self.0.pending.lock().expect("no panic under this lock"));
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.0.ready.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_sees_only_the_last_word() {
+        let (tx, mut rx) = mailbox();
+        for n in 0..1000 {
+            tx.post_all([("10.0.0.0/24", n)]);
+        }
+        assert_eq!(rx.take().await.into_iter().collect::<Vec<_>>(), [("10.0.0.0/24", 999)]);
+    }
+}

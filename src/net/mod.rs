@@ -1,0 +1,27 @@
+//! The words everybody shares: families, prefixes, next hops.
+//!
+//! Nothing here decides. What crosses from one area to another (`bgp`, `fib`, `k8s` never import one
+//! another) is made of these types.
+
+mod guard;
+mod hops;
+mod origin;
+mod phase;
+mod prefix;
+mod reach;
+
+pub use guard::{Guard, GuardRule, Refusal};
+pub use hops::{Gateway, NextHops, RouteKind};
+pub use origin::{Origination, Source};
+pub use phase::{Convergence, Phase};
+pub use prefix::{Family, Prefix, PrefixError};
+pub use reach::{Reach, Reachable, Unresolved};
+
+/// BGP identifier (RFC 6286): any 32-bit value but 0, written as an IPv4 address.
+pub type RouterId = std::net::Ipv4Addr;
+
+/// Autonomous system number, four octets (RFC 6793).
+pub type Asn = u32;
+
+/// Stands in for a number that does not fit into two octets (RFC 6793 §9).
+pub const AS_TRANS: Asn = 23456;

@@ -1,0 +1,21 @@
+use serde::{Deserialize, Serialize};
+
+/// Where an own prefix comes from: `source` of the policies and of `show routes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    PodCidr,
+    Service,
+    Network,
+    Interface,
+}
+
+/// One own prefix with what is set on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origination {
+    pub source: Source,
+    pub med: Option<u32>,
+    pub communities: Vec<u32>,
+    pub large_communities: Vec<[u32; 3]>,
+    pub ext_communities: Vec<[u8; 8]>,
+}

@@ -1,0 +1,68 @@
+use std::net::IpAddr;
+
+use super::Prefix;
+
+/// Which next hops the host can reach without BGP: the question of RFC 4271 §9.1.2.1.
+///
+/// A snapshot of connected subnets and of the routes of others, made by `fib::resolve` from the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reachable {
+    /// Longest prefix first; the first match answers.
+    entries: Vec<(Prefix, Reach)>,
+}
+
+/// How an address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// On a connected subnet whose link is up and has a carrier.
+    Connected { ifindex: u32 },
+    /// Over a route of somebody else, of this metric (the IGP metric of RFC 4271 §9.1.2.2 e).
+    Routed { metric: u32 },
+    /// Not, and why.
+    No(Unresolved),
+}
+
+/// Why a next hop cannot be used; the text is shown in `show routes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    NoRoute,
+    OnlyDefault,
+    LinkDown,
+    /// The address is the node's own.
+    Own,
+    TooDeep,
+}
+
+impl Unresolved {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRoute => "next hop unreachable",
+            Self::OnlyDefault => "next hop only by the default route",
+            Self::LinkDown => "next hop on a link that is down",
+            Self::Own => "next hop is this node",
+            Self::TooDeep => "next hop resolves over more than 4 routes",
+        }
+    }
+}
+
+impl Reachable {
+    /// From entries in any order.
+    pub fn new(mut entries: Vec<(Prefix, Reach)>) -> Self {
+        entries.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
+        Self { entries }
+    }
+
+    /// The host's answer for one address. A link-local address with its interface known is the caller's
+    /// to judge: see [`Reachable::link_up`].
+    pub fn lookup(&self, addr: IpAddr) -> Reach {
+        self.entries
+            .iter()
+            .find(|(p, _)| p.contains(addr))
+            .map_or(Reach::No(Unresolved::NoRoute), |&(_, reach)| reach)
+    }
+
+    /// Whether any connected subnet lies on this interface, so that link-local next hops on it work.
+    pub fn link_up(&self, ifindex: u32) -> bool {
+        self.entries.iter().any(|(_, r)| matches!(r, Reach::Connected { ifindex: i } if *i == ifindex))
+    }
+}
