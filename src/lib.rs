@@ -1,8 +1,14 @@
-//! routelet.
+//! routelet: tells the network where this host's containers are.
+
 pub mod bgp;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod fib;
 pub mod k8s;
+pub mod lab;
 pub mod mailbox;
+pub mod metrics;
 pub mod net;
 pub mod plan;

@@ -5,4 +5,5 @@ pub mod peer;
 pub mod policy;
 pub mod rib;
 pub mod session;
+pub mod view;
 pub mod wire;

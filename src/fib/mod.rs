@@ -1,3 +1,4 @@
 //! From best routes to kernel routes.
 pub mod host;
 pub mod io;
+pub mod view;
