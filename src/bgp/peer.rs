@@ -232,6 +232,21 @@ pub struct Graceful {
     pub long_lived: Vec<(Family, u32, bool)>,
 }
 
+/// Why a session ended: decides whether its routes stay as stale (RFC 4724 §4.2, RFC 8538 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownCause {
+    /// TCP closed or reset without a NOTIFICATION.
+    Closed,
+    /// Our hold timer ran out.
+    HoldTimer,
+    /// NOTIFICATION from the neighbor; `hard` is RFC 8538's Hard Reset.
+    Received { hard: bool },
+    /// NOTIFICATION sent by us for an error of the neighbor.
+    Sent { hard: bool },
+    /// Disabled, reset by hand, removed, or BFD said so: never graceful.
+    Administrative,
+}
+
 impl Negotiated {
     pub fn is_ibgp(&self) -> bool {
         self.remote_as == self.local_as

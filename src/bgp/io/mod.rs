@@ -2,3 +2,112 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 pub mod rib;
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    bgp::{
+        io::rib::RibSender,
+        peer::{Global, PeerConfig, PeerKey},
+        view::NeighborView,
+    },
+    net::Prefix,
+};
+
+/// The sessions that there should be: a snapshot, made by `daemon` from each new plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub global: Global,
+    pub listen: Vec<SocketAddr>,
+    pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
+    pub ranges: Vec<Range>,
+    /// Unnumbered: the neighbor that was found on an interface.
+    pub found: BTreeMap<String, Ipv6Addr>,
+}
+
+/// `[[bgp.listen-range]]`: whoever calls from `prefix` becomes a neighbor like `template`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    pub prefix: Prefix,
+    pub limit: usize,
+    pub template: Arc<PeerConfig>,
+}
+
+/// Questions and commands to the peer manager.
+#[derive(Debug)]
+pub enum ToPeers {
+    /// Everything that sessions know; the prefix counters are the rib's to fill in.
+    Status { reply: oneshot::Sender<Vec<NeighborView>> },
+    /// `neighbor reset|refresh|disable|enable`.
+    Act { neighbor: PeerKey, act: Act, reply: oneshot::Sender<Result<(), UnknownNeighbor>> },
+}
+
+/// What to do with one neighbor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    Reset {
+        message: Option<String>,
+    },
+    Refresh,
+    Disable {
+        message: Option<String>,
+    },
+    Enable,
+    /// BFD lost it.
+    BfdDown,
+}
+
+/// There is no such neighbor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no neighbor {0}; `routelet show neighbors` lists them")]
+pub struct UnknownNeighbor(pub String);
+
+/// Why all sessions end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Only the daemon stops: neighbors with graceful restart see the connection close, others get CEASE/2.
+    Daemon,
+    /// The machine stops: CEASE/2 for everyone.
+    Machine,
+}
+
+/// The running peer manager.
+#[derive(Debug)]
+pub struct Handle {
+    pub requests: mpsc::Sender<ToPeers>,
+    leave: oneshot::Sender<Leaving>,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Ends all sessions and waits until the last word to each neighbor is written (2 s at most).
+    pub async fn shutdown(self, leaving: Leaving) {
+        let _ = self.leave.send(leaving);
+        let _ = self.task.await;
+    }
+
+    /// Resolves when the task ended by itself: a bug.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}
+
+/// Starts the peer manager: listener, one task per neighbor.
+pub fn spawn(mut wanted: watch::Receiver<Arc<Wanted>>, _rib: RibSender) -> Handle {
+    let (requests, _inbox) = mpsc::channel(16);
+    let (leave, left) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _ = left.await;
+        wanted.mark_unchanged();
+    });
+    Handle { requests, leave, task }
+}
