@@ -36,6 +36,8 @@ pub struct Link {
 pub struct LinkAddress {
     pub addr: IpAddr,
     pub len: u8,
+    /// The other end, where the subnet is made of it (point to point).
+    pub peer: Option<IpAddr>,
     pub scope: Scope,
     /// IPv6 duplicate address detection not done, or failed: not to be used yet.
     pub tentative: bool,
@@ -68,6 +70,8 @@ pub struct ForeignHop {
     pub ifindex: u32,
     /// `None`: on link.
     pub gateway: Option<IpAddr>,
+    /// The gateway lies on the link although no subnet says so.
+    pub onlink: bool,
 }
 
 impl Host {
@@ -84,6 +88,12 @@ impl Host {
                 || self.links.values().any(|p| p.master == Some(link.index) && p.up && p.lower_up))
     }
 
+    /// Whether packets can leave over `link`: what a next hop on it needs. Unlike [`Host::has_carrier`] a bridge
+    /// counts as the kernel says, which is what the kernel itself goes by.
+    pub fn can_send(&self, link: &Link) -> bool {
+        link.up && link.lower_up
+    }
+
     /// Next hops of the default routes of a family, lowest metric first: (gateway, interface index).
     pub fn default_gateways(&self, family: Family) -> Vec<(IpAddr, u32)> {
         let mut routes: Vec<_> =
@@ -96,6 +106,70 @@ impl Host {
 impl Link {
     /// The connected subnets that its addresses make.
     pub fn subnets(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.addresses.iter().filter_map(|a| Prefix::new(a.addr, a.len))
+        self.addresses.iter().filter_map(|a| Prefix::new(a.peer.unwrap_or(a.addr), a.len))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Hosts for the tests of other files.
+
+    use super::*;
+
+    pub(crate) fn host(
+        links: impl IntoIterator<Item = Link>,
+        routes: impl IntoIterator<Item = ForeignRoute>,
+    ) -> Host {
+        Host {
+            links: links.into_iter().map(|l| (l.index, l)).collect(),
+            routes: routes.into_iter().collect(),
+        }
+    }
+
+    /// A link that is up and has a carrier.
+    pub(crate) fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            kind: "veth".into(),
+            mtu: 1500,
+            up: true,
+            lower_up: true,
+            loopback: name == "lo",
+            master: None,
+            addresses: Vec::new(),
+        }
+    }
+
+    impl Link {
+        pub(crate) fn with(mut self, address: &str) -> Self {
+            let (addr, len) = address.split_once('/').unwrap();
+            self.addresses.push(LinkAddress {
+                addr: addr.parse().unwrap(),
+                len: len.parse().unwrap(),
+                peer: None,
+                scope: Scope::Global,
+                tentative: false,
+                secondary: false,
+                deprecated: false,
+            });
+            self
+        }
+
+        pub(crate) fn down(mut self) -> Self {
+            (self.up, self.lower_up) = (false, false);
+            self
+        }
+
+        pub(crate) fn no_carrier(mut self) -> Self {
+            self.lower_up = false;
+            self
+        }
+    }
+
+    /// A static route with one hop; interface 0 leaves it to be resolved.
+    pub(crate) fn gateway(prefix: &str, via: &str, ifindex: u32) -> ForeignRoute {
+        let hop = ForeignHop { ifindex, gateway: Some(via.parse().unwrap()), onlink: false };
+        ForeignRoute { prefix: prefix.parse().unwrap(), metric: 0, protocol: 4, hops: vec![hop] }
     }
 }

@@ -1,4 +1,15 @@
 //! From best routes to kernel routes.
+//!
+//! What is ours in the kernel: the routes with our protocol number in our table, and the nexthop objects with
+//! our protocol number. Nothing else is ever changed. The kernel's key of a route is (table, prefix, metric)
+//! and *not* the protocol, so `NLM_F_REPLACE` would overwrite another daemon's route: who holds a key is
+//! looked up before it is written.
+//!
+//! The kernel does not say all it does: objects on a link that loses its carrier vanish in silence, groups
+//! shrink in silence, and IPv4 routes of a link that is set down are deleted in silence. So [`host`] changes
+//! are read as "assume they are gone", and a slow audit compares with a dump.
+pub mod guard;
 pub mod host;
 pub mod io;
+pub mod resolve;
 pub mod view;
