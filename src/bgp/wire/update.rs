@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::attr::Attrs;
-use crate::net::Family;
+use super::{Shape, WireError, attr::Attrs};
+use crate::net::{Family, Prefix};
 
 /// What one UPDATE says, after the verdicts of RFC 7606: NLRI that must be treated as withdrawn already
 /// stand among `withdrawn`.
@@ -36,9 +36,48 @@ pub struct Flaw {
     pub what: &'static str,
 }
 
-/// RFC 7606 §2, in rising strength; a reset is a `WireError`.
+/// RFC 7606 §2, in rising strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     Discard,
     TreatAsWithdraw,
+    /// Never in a [`Flaw`]: it becomes a [`WireError`].
+    Reset,
+}
+
+/// One prefix on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nlri {
+    /// RFC 7911 §3; 0 without ADD-PATH.
+    pub path_id: u32,
+    pub prefix: Prefix,
+}
+
+impl NlriBlock {
+    /// The prefixes, host bits masked.
+    pub fn iter(&self) -> impl Iterator<Item = Nlri> + '_ {
+        std::iter::empty()
+    }
+}
+
+/// Decodes the UPDATEs of one session. Remembers the last attributes: UPDATEs that repeat them share one
+/// [`Attrs`] and cost no parsing.
+#[derive(Debug)]
+pub struct Decoder {
+    shape: Shape,
+}
+
+impl Decoder {
+    pub fn new(shape: Shape) -> Self {
+        Self { shape }
+    }
+
+    /// Decodes the body of an UPDATE, header already stripped.
+    ///
+    /// # Errors
+    ///
+    /// Code 3 with subcode and data of RFC 4271 §6.3 where RFC 7606 still asks for a reset.
+    pub fn decode(&mut self, _body: &Bytes) -> Result<Update, WireError> {
+        todo!("{:?}", self.shape)
+    }
 }

@@ -1,0 +1,181 @@
+//! NOTIFICATION (RFC 4271 §4.5): codes in words, texts for operators (RFC 9003), Hard Reset (RFC 8538).
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{
+    Code, WireError,
+    framing::{self, Kind},
+};
+
+/// Subcodes of Cease (RFC 4486 §3, RFC 8538 §3, RFC 9384 §2).
+pub mod cease {
+    pub const MAX_PREFIXES: u8 = 1;
+    pub const SHUTDOWN: u8 = 2;
+    pub const DECONFIGURED: u8 = 3;
+    pub const RESET: u8 = 4;
+    pub const REJECTED: u8 = 5;
+    pub const CONFIG_CHANGE: u8 = 6;
+    pub const COLLISION: u8 = 7;
+    pub const OUT_OF_RESOURCES: u8 = 8;
+    pub const HARD_RESET: u8 = 9;
+    pub const BFD_DOWN: u8 = 10;
+}
+
+/// Longest shutdown communication (RFC 9003 §2): what one octet can count.
+pub const MAX_TEXT: usize = 255;
+
+/// A NOTIFICATION, sent or received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    pub code: u8,
+    pub subcode: u8,
+    pub data: Bytes,
+}
+
+impl From<&WireError> for Notification {
+    fn from(e: &WireError) -> Self {
+        Self { code: e.code as u8, subcode: e.subcode, data: e.data.clone() }
+    }
+}
+
+impl Notification {
+    /// One without data.
+    pub fn new(code: Code, subcode: u8) -> Self {
+        Self { code: code as u8, subcode, data: Bytes::new() }
+    }
+
+    /// Cease with a text for the operator at the other end (RFC 9003 §2): shutdown or reset. A text too
+    /// long is cut between two characters.
+    pub fn cease(subcode: u8, text: Option<&str>) -> Self {
+        let mut data = BytesMut::new();
+        if let Some(text) = text.filter(|t| !t.is_empty()) {
+            let text = text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default();
+            data.put_u8(u8::try_from(text.len()).unwrap_or_default());
+            data.put_slice(text.as_bytes());
+        }
+        Self { code: Code::Cease as u8, subcode, data: data.freeze() }
+    }
+
+    /// This one inside a Hard Reset: it ends graceful restart (RFC 8538 §3.1).
+    pub fn hard(self) -> Self {
+        let mut data = BytesMut::with_capacity(2 + self.data.len());
+        data.put_slice(&[self.code, self.subcode]);
+        data.put_slice(&self.data);
+        Self { code: Code::Cease as u8, subcode: cease::HARD_RESET, data: data.freeze() }
+    }
+
+    /// Whether it is a Hard Reset.
+    pub fn is_hard(&self) -> bool {
+        (self.code, self.subcode) == (Code::Cease as u8, cease::HARD_RESET)
+    }
+
+    /// What a Hard Reset carries (RFC 8538 §3.1).
+    pub fn inner(&self) -> Option<Self> {
+        match (self.is_hard(), &self.data[..]) {
+            (true, &[code, subcode, ..]) => Some(Self { code, subcode, data: self.data.slice(2..) }),
+            _ => None,
+        }
+    }
+
+    /// The shutdown communication (RFC 9003 §2), also of one inside a Hard Reset; `None` when there is
+    /// none or when it is not UTF-8.
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(self.text_octets()?).ok()
+    }
+
+    fn text_octets(&self) -> Option<&[u8]> {
+        let (code, subcode, data) = match &self.data[..] {
+            [code, subcode, data @ ..] if self.is_hard() => (*code, *subcode, data),
+            data => (self.code, self.subcode, data),
+        };
+        let carries = code == Code::Cease as u8 && matches!(subcode, cease::SHUTDOWN | cease::RESET);
+        let (length, text) = data.split_first().filter(|_| carries)?;
+        text.get(..usize::from(*length)).filter(|t| !t.is_empty())
+    }
+
+    /// Decodes the body; never fails, since a broken NOTIFICATION cannot be answered (RFC 4271 §6.4).
+    pub fn decode(body: &Bytes) -> Self {
+        let (code, subcode) = (body.first().copied(), body.get(1).copied());
+        let data = if body.len() > 2 { body.slice(2..) } else { Bytes::new() };
+        Self { code: code.unwrap_or(0), subcode: subcode.unwrap_or(0), data }
+    }
+
+    /// Appends the message; data beyond the largest message are cut off.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let start = framing::begin(out, Kind::Notification);
+        out.put_slice(&[self.code, self.subcode]);
+        let room = framing::MAX_MESSAGE - framing::HEADER - 2;
+        out.put_slice(self.data.get(..room).unwrap_or(&self.data));
+        framing::finish(out, start);
+    }
+
+    /// The code in words.
+    pub fn code_name(&self) -> &'static str {
+        code_name(self.code)
+    }
+
+    /// The subcode in words; `None` for 0 and for unknown ones.
+    pub fn subcode_name(&self) -> Option<&'static str> {
+        subcode_name(self.code, self.subcode)
+    }
+}
+
+/// RFC 4271 §4.5 and the registry.
+fn code_name(code: u8) -> &'static str {
+    match code {
+        1 => "message header error",
+        2 => "OPEN message error",
+        3 => "UPDATE message error",
+        4 => "hold timer expired",
+        5 => "finite state machine error",
+        6 => "cease",
+        7 => "ROUTE-REFRESH message error",
+        8 => "send hold timer expired",
+        _ => "unknown error",
+    }
+}
+
+fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
+    Some(match (code, subcode) {
+        (1, 1) => "connection not synchronized",
+        (1, 2) => "bad message length",
+        (1, 3) => "bad message type",
+        (2, 1) => "unsupported version number",
+        (2, 2) => "bad peer AS",
+        (2, 3) => "bad BGP identifier",
+        (2, 4) => "unsupported optional parameter",
+        (2, 5) => "authentication failure (deprecated)",
+        (2, 6) => "unacceptable hold time",
+        (2, 7) => "unsupported capability",
+        (2, 11) => "role mismatch",
+        (3, 1) => "malformed attribute list",
+        (3, 2) => "unrecognized well-known attribute",
+        (3, 3) => "missing well-known attribute",
+        (3, 4) => "attribute flags error",
+        (3, 5) => "attribute length error",
+        (3, 6) => "invalid ORIGIN attribute",
+        (3, 7) => "AS routing loop (deprecated)",
+        (3, 8) => "invalid NEXT_HOP attribute",
+        (3, 9) => "optional attribute error",
+        (3, 10) => "invalid network field",
+        (3, 11) => "malformed AS_PATH",
+        // RFC 6608 §3.
+        (5, 1) => "unexpected message in OpenSent",
+        (5, 2) => "unexpected message in OpenConfirm",
+        (5, 3) => "unexpected message in Established",
+        (6, 1) => "maximum number of prefixes reached",
+        (6, 2) => "administrative shutdown",
+        (6, 3) => "peer de-configured",
+        (6, 4) => "administrative reset",
+        (6, 5) => "connection rejected",
+        (6, 6) => "other configuration change",
+        (6, 7) => "connection collision resolution",
+        (6, 8) => "out of resources",
+        (6, 9) => "hard reset",
+        (6, 10) => "BFD down",
+        (7, 1) => "invalid message length",
+        _ => return None,
+    })
+}
