@@ -2,6 +2,9 @@
 //!
 //! `file.rs` says what the file may hold and turns it into this, or into all its errors at once.
 
+pub mod io;
+mod problem;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -17,6 +20,8 @@ use crate::{
     },
     net::{Asn, Family, Prefix, RouterId},
 };
+
+pub use problem::{Problem, Problems};
 
 /// The whole file, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]

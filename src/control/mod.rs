@@ -1,1 +1,82 @@
-//! (being built)
+//! What an operator asks of a running daemon and what it answers.
+//!
+//! One [`Query`] and one [`Answer`] per connection of the control socket, each one line of JSON. `render` turns
+//! answers into tables and into the JSON of the interface page, `events` remembers what happened lately; `io`
+//! moves the lines, and serves metrics and probes by HTTP. The daemon supplies the answers.
+
+pub mod events;
+pub mod io;
+pub mod render;
+mod summary;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::bgp::{
+    rib::{RouteFilter, RouteView},
+    view::NeighborView,
+};
+pub use crate::fib::view::FibView;
+pub use crate::k8s::view::NodeStatus;
+pub use events::{Event, EventKind, Events};
+pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
+
+/// The number of this dialect; a daemon of another one says so instead of misunderstanding.
+pub const VERSION: u32 = 1;
+
+/// One line from the client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    pub version: u32,
+    pub query: Query,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Query {
+    Summary,
+    Neighbors,
+    /// An address, `fe80::1%eth0`, or the interface of an unnumbered neighbor.
+    Neighbor(String),
+    Routes(RouteFilter),
+    Fib,
+    Node,
+    Config,
+    /// Those after this number; 0 for all that are remembered.
+    Events {
+        after: u64,
+    },
+    Reset(Target),
+    Refresh(Target),
+    Disable(Target),
+    Enable(Target),
+    Reload,
+}
+
+/// A neighbor to act upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub neighbor: String,
+    /// RFC 9003: told to the neighbor.
+    pub message: Option<String>,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Summary(Box<Summary>),
+    Neighbors(Vec<NeighborView>),
+    /// To [`Query::Neighbor`].
+    Neighbor(Box<NeighborView>),
+    Routes(Vec<RouteView>),
+    Fib(Vec<FibView>),
+    /// `null` where the daemon does not run under Kubernetes.
+    Node(Option<Box<NodeStatus>>),
+    Config(serde_json::Value),
+    Events(Vec<Event>),
+    /// An order was carried out; a text where there is something to say about it.
+    Done(Option<String>),
+    /// It could not be: one line that says why, and what to do.
+    Refused(String),
+}

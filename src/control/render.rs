@@ -1,0 +1,1 @@
+//! Answers as tables and as the JSON of the interface page. Pure.
