@@ -1,19 +1,24 @@
 //! The task that owns the [`Rib`](crate::bgp::rib). Peer tasks talk to it through one bounded channel of
 //! [`ToRib`]; it answers through an outbox per peer, which never blocks it.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     bgp::{
-        peer::{Negotiated, PeerConfig, PeerId},
+        peer::{Global, Negotiated, PeerConfig, PeerId},
         rib::{Counts, DownCause, RouteFilter, RouteView},
         wire::update::Update,
     },
-    net::Family,
+    mailbox,
+    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reachable},
 };
+
+pub use super::outbox::{Outbox, OutboxSender, ToPeer, outbox};
 
 /// What peer tasks and the control socket say to the rib task.
 #[derive(Debug)]
@@ -70,22 +75,30 @@ pub const TO_RIB: usize = 256;
 
 pub type RibSender = mpsc::Sender<ToRib>;
 
-/// What the rib tells one peer's task. The outbox holds a bounded number of octets; when it is full the rib
-/// remembers what is left to say and goes on when told `Drained`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToPeer {
-    /// Whole encoded messages, shared by all peers of a group; `messages` for the counters.
-    Transmit { bytes: Bytes, messages: u32 },
-    /// Ask the neighbor for its routes again.
-    RequestRefresh { family: Family },
-    /// `max-prefixes` was passed: CEASE/1, idle for `max-prefixes-restart`.
-    MaxPrefixes { family: Family },
+/// Level-triggered inputs of the rib: the newest value counts.
+#[derive(Debug)]
+pub struct RibInputs {
+    pub global: watch::Receiver<Global>,
+    pub originated: watch::Receiver<Arc<BTreeMap<Prefix, Origination>>>,
+    pub reachable: watch::Receiver<Arc<Reachable>>,
+    pub guard: watch::Receiver<Arc<Guard>>,
 }
 
-/// The rib's end of an outbox.
-#[derive(Debug)]
-pub struct OutboxSender {}
+/// Where changes of the forwarding table go: the new next hops of a prefix, or none.
+pub type FibSender = mailbox::Sender<Prefix, Option<Arc<NextHops>>>;
 
-/// The peer task's end of an outbox.
+/// The running rib.
 #[derive(Debug)]
-pub struct Outbox {}
+pub struct RibHandle {
+    pub sender: RibSender,
+    pub convergence: watch::Receiver<Arc<Convergence>>,
+    pub task: JoinHandle<()>,
+}
+
+/// Starts the task that owns the table. It ends when all senders are gone.
+pub fn spawn(_inputs: RibInputs, _fib: FibSender) -> RibHandle {
+    let (sender, mut inbox) = mpsc::channel(TO_RIB);
+    let (_publish, convergence) = watch::channel(Arc::default());
+    let task = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+    RibHandle { sender, convergence, task }
+}

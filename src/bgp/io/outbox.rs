@@ -1,0 +1,139 @@
+//! What waits to be said to one neighbor: a bounded queue between the rib task, which never waits, and the
+//! neighbor's own task, which may be slow.
+//!
+//! The bound is in octets. When the rib finds it full it keeps the neighbor's place in the journal and stops;
+//! the neighbor's task says [`ToRib::Drained`](super::rib::ToRib::Drained) once there is room again.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::net::Family;
+
+/// Octets that may wait; one chunk beyond is let in, so that a chunk is never larger than the room.
+pub const ROOM: usize = 256 * 1024;
+
+/// What the rib tells one peer's task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToPeer {
+    /// Whole encoded messages, shared by all peers of a group; `messages` for the counters.
+    Transmit { bytes: Bytes, messages: u32 },
+    /// Ask the neighbor for its routes again.
+    RequestRefresh { family: Family },
+    /// `max-prefixes` was passed: CEASE/1, idle for `max-prefixes-restart`.
+    MaxPrefixes { family: Family },
+}
+
+/// A connected pair, made by the neighbor's task for each session.
+pub fn outbox() -> (OutboxSender, Outbox) {
+    let shared = Arc::new(Shared::default());
+    (OutboxSender(shared.clone()), Outbox(shared))
+}
+
+/// The rib's end.
+#[derive(Debug)]
+pub struct OutboxSender(Arc<Shared>);
+
+/// The neighbor's end.
+#[derive(Debug)]
+pub struct Outbox(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<ToPeer>,
+    octets: usize,
+    /// The rib was turned away and must be told when there is room.
+    full: bool,
+}
+
+impl ToPeer {
+    fn octets(&self) -> usize {
+        match self {
+            Self::Transmit { bytes, .. } => bytes.len(),
+            Self::RequestRefresh { .. } | Self::MaxPrefixes { .. } => 0,
+        }
+    }
+}
+
+impl OutboxSender {
+    /// Whether another chunk may be pushed. A `false` is remembered: the neighbor's task will say `Drained`.
+    pub fn has_room(&self) -> bool {
+        let mut queue = self.0.queue.lock().expect("no panic under this lock");
+        queue.full = queue.octets >= ROOM;
+        !queue.full
+    }
+
+    /// Never waits, never refuses.
+    pub fn push(&self, item: ToPeer) {
+        let mut queue = self.0.queue.lock().expect("no panic under this lock");
+        queue.octets += item.octets();
+        queue.waiting.push_back(item);
+        drop(queue);
+        self.0.ready.notify_one();
+    }
+}
+
+impl Outbox {
+    /// The next item. Cancel safe: an item is taken only when it is returned.
+    pub async fn next(&mut self) -> ToPeer {
+        loop {
+            if let Some(item) = self.try_next() {
+                return item;
+            }
+            self.0.ready.notified().await;
+        }
+    }
+
+    /// The next item, if one waits.
+    pub fn try_next(&mut self) -> Option<ToPeer> {
+        let mut queue = self.0.queue.lock().expect("no panic under this lock");
+        let item = queue.waiting.pop_front()?;
+        queue.octets -= item.octets();
+        Some(item)
+    }
+
+    /// Whether the rib waits for room and there is some (half of it) again. Says so once: ask after each item
+    /// taken, and send `ToRib::Drained` on `true`.
+    pub fn drained(&mut self) -> bool {
+        let mut queue = self.0.queue.lock().expect("no panic under this lock");
+        let drained = queue.full && queue.octets <= ROOM / 2;
+        queue.full &= !drained;
+        drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(len: usize) -> ToPeer {
+        ToPeer::Transmit { bytes: Bytes::from(vec![0; len]), messages: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_full_outbox_turns_away_once_and_says_when_it_is_drained() {
+        let (tx, mut rx) = outbox();
+        assert!(tx.has_room());
+        tx.push(chunk(ROOM / 2));
+        tx.push(chunk(ROOM / 2));
+        assert!(!rx.drained(), "nobody was turned away yet");
+        assert!(!tx.has_room());
+        assert!(!rx.drained());
+        rx.next().await;
+        assert!(rx.drained());
+        assert!(!rx.drained(), "said once");
+        assert!(tx.has_room());
+        rx.next().await;
+        assert_eq!(rx.try_next(), None);
+    }
+}
