@@ -5,9 +5,12 @@
 //! What falls through is accepted. A neighbor's list of policies runs in order until one rejects.
 
 mod community;
+mod run;
 mod statement;
 
 pub use community::{Community, CommunityError};
+pub(crate) use run::add_community;
+pub use run::{Subject, run};
 pub use statement::{
     Action, AsPathPattern, Match, NextHopSetting, PatternError, PrefixRange, RangeError, RouteSource, Set,
     Statement,

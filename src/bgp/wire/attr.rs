@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
+pub use super::as_path::AsPath;
 use crate::net::{Asn, RouterId};
 
 /// The attributes of a path, shared by all prefixes that came with the same ones.
@@ -62,20 +63,4 @@ pub struct PathNextHop {
     pub addr: IpAddr,
     /// The second address of a 32-octet next hop (RFC 2545 §3), when it is link-local.
     pub link_local: Option<Ipv6Addr>,
-}
-
-/// AS_PATH: segments with four-octet numbers, in wire form, checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AsPath(Box<[u8]>);
-
-impl AsPath {
-    /// The empty path of a route that starts here.
-    pub fn empty() -> Self {
-        Self::default()
-    }
-
-    /// The segments in wire form with four-octet numbers.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
 }

@@ -12,6 +12,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may"))]
 
+pub mod as_path;
 pub mod attr;
 pub mod capability;
 pub mod framing;

@@ -1,0 +1,133 @@
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use super::{Action, Community, Match, NextHopSetting, Policy, RouteSource, Set};
+use crate::{
+    bgp::{
+        peer::PeerKey,
+        wire::attr::{Attrs, PathNextHop, Rare},
+    },
+    net::{Asn, Prefix},
+};
+
+/// What a route is asked about besides its attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub prefix: Prefix,
+    pub source: RouteSource,
+    /// The neighbor it came from; `None` for own routes.
+    pub from: Option<&'a PeerKey>,
+    /// The neighbor it goes to, on export.
+    pub to: Option<&'a PeerKey>,
+    /// Put in front of the path by `prepend-as`; counts as the origin of own routes.
+    pub own_as: Asn,
+    /// What `set-next-hop = "self"` stands for.
+    pub own_next_hop: Option<IpAddr>,
+}
+
+/// Runs `policies` in order over a route: `Err` is the one that rejected it. What they set is in `attrs`,
+/// copied only when something is.
+pub fn run<'p>(
+    policies: &'p [Arc<Policy>],
+    subject: &Subject<'_>,
+    attrs: &mut Cow<'_, Attrs>,
+) -> Result<(), &'p Policy> {
+    policies.iter().try_for_each(|p| if p.accepts(subject, attrs) { Ok(()) } else { Err(&**p) })
+}
+
+impl Policy {
+    fn accepts(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) -> bool {
+        for statement in &self.statements {
+            if !statement.matches.holds(subject, attrs) {
+                continue;
+            }
+            if statement.action != Some(Action::Reject) {
+                statement.set.apply(subject, attrs);
+            }
+            match statement.action {
+                Some(action) => return action == Action::Accept,
+                None => continue,
+            }
+        }
+        true
+    }
+}
+
+impl Match {
+    fn holds(&self, subject: &Subject<'_>, attrs: &Attrs) -> bool {
+        any(&self.prefixes, |r| r.matches(subject.prefix))
+            && any(&self.families, |f| *f == subject.prefix.family())
+            && any(&self.neighbors, |n| [subject.from, subject.to].contains(&Some(n)))
+            && any(&self.source, |s| *s == subject.source)
+            && any(&self.communities, |c| has_community(attrs, *c))
+            && any(&self.next_hop, |p| p.contains(attrs.next_hop.addr))
+            && any(&self.origin_as, |asn| *asn == attrs.as_path.origin_as().unwrap_or(subject.own_as))
+            && self.as_path.as_ref().is_none_or(|p| p.is_match(&attrs.as_path.to_string()))
+    }
+}
+
+/// An empty list asks nothing.
+fn any<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
+    list.is_empty() || list.iter().any(holds)
+}
+
+fn has_community(attrs: &Attrs, community: Community) -> bool {
+    let rare = attrs.rare.as_deref();
+    match community {
+        Community::Standard(c) => attrs.communities.contains(&c),
+        Community::Large(c) => rare.is_some_and(|r| r.large_communities.contains(&c)),
+        Community::Ext(c) => rare.is_some_and(|r| r.ext_communities.contains(&c)),
+    }
+}
+
+impl Set {
+    fn apply(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) {
+        if *self == Self::default() {
+            return;
+        }
+        let attrs = attrs.to_mut();
+        attrs.local_pref = self.local_pref.or(attrs.local_pref);
+        attrs.med = self.med.or(attrs.med);
+        self.remove_communities.iter().for_each(|c| remove_community(attrs, *c));
+        self.add_communities.iter().for_each(|c| add_community(attrs, *c));
+        if self.prepend_as > 0 {
+            attrs.as_path = attrs.as_path.prepended(subject.own_as, self.prepend_as.into());
+        }
+        let addr = match self.next_hop {
+            Some(NextHopSetting::Address(addr)) => Some(addr),
+            Some(NextHopSetting::Own) => subject.own_next_hop,
+            None => None,
+        };
+        if let Some(addr) = addr {
+            attrs.next_hop = PathNextHop { addr, link_local: None };
+        }
+    }
+}
+
+fn remove_community(attrs: &mut Attrs, community: Community) {
+    match (community, attrs.rare.as_deref_mut()) {
+        (Community::Standard(c), _) if attrs.communities.contains(&c) => {
+            attrs.communities = attrs.communities.iter().copied().filter(|have| *have != c).collect();
+        }
+        (Community::Large(c), Some(rare)) => rare.large_communities.retain(|have| *have != c),
+        (Community::Ext(c), Some(rare)) => rare.ext_communities.retain(|have| *have != c),
+        _ => {}
+    }
+    // So that equal attributes compare equal.
+    if attrs.rare.as_deref() == Some(&Rare::default()) {
+        attrs.rare = None;
+    }
+}
+
+/// Adds it unless it is there.
+pub(crate) fn add_community(attrs: &mut Attrs, community: Community) {
+    if has_community(attrs, community) {
+        return;
+    }
+    match community {
+        Community::Standard(c) => {
+            attrs.communities = attrs.communities.iter().copied().chain([c]).collect();
+        }
+        Community::Large(c) => attrs.rare.get_or_insert_default().large_communities.push(c),
+        Community::Ext(c) => attrs.rare.get_or_insert_default().ext_communities.push(c),
+    }
+}
