@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    bgp::policy::Policy,
+    bgp::{policy::Policy, wire::Shape},
     net::{Asn, Family, RouterId},
 };
 
@@ -213,7 +213,10 @@ pub struct Negotiated {
     pub add_path_send: [bool; 2],
     pub route_refresh: bool,
     pub enhanced_refresh: bool,
+    /// It sends End-of-RIB markers, and keeps routes of these families over its own restart.
     pub graceful: Option<Graceful>,
+    /// It keeps our routes while we restart: graceful restart with families was announced by both.
+    pub kept_over_restart: bool,
     /// Our role, confirmed or not contradicted by theirs (RFC 9234 §4.2).
     pub role: Option<Role>,
 }
@@ -254,5 +257,20 @@ impl Negotiated {
 
     pub fn has(&self, family: Family) -> bool {
         self.families.contains(&family)
+    }
+
+    /// What of it shapes UPDATEs.
+    pub fn shape(&self) -> Shape {
+        let from_route_server = self.role == Some(Role::RouteServerClient);
+        Shape {
+            ibgp: self.is_ibgp(),
+            four_octet_as: self.four_octet_as,
+            families: Family::ALL.map(|f| self.has(f)),
+            extended_next_hop: self.extended_next_hop,
+            extended_messages: self.extended_messages,
+            add_path_receive: self.add_path_receive,
+            add_path_send: self.add_path_send,
+            first_as: (!self.is_ibgp() && !from_route_server).then_some(self.remote_as),
+        }
     }
 }
