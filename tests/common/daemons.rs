@@ -1,0 +1,195 @@
+//! The daemons of the tests: routelet itself, and the switches it talks to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use super::{
+    Process,
+    net::{Net, Ns},
+    run, wait_for,
+};
+
+/// A routelet in a namespace, with its files in a folder of the test.
+pub struct Routelet {
+    pub process: Process,
+    pub ns: Ns,
+    pub dir: PathBuf,
+    options: Vec<String>,
+}
+
+impl Routelet {
+    /// Starts the built binary with this configuration (state folder, socket, metrics off are added).
+    pub fn start(net: &Net, ns: &Ns, config: &str, options: &[&str]) -> Self {
+        let dir = net.dir().join(&ns.name);
+        fs::create_dir_all(&dir).expect("a folder");
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        let mut this = Self {
+            process: Process::start(&mut Command::new("true"), &dir.join("log")),
+            ns: ns.clone(),
+            dir,
+            options,
+        };
+        this.configure(config);
+        this.restart();
+        this
+    }
+
+    /// Writes the file, does not reload.
+    pub fn configure(&self, config: &str) {
+        let state = self.dir.join("state");
+        let text = format!(
+            "state-dir = \"{}\"\n{config}\n[control]\nsocket = \"{}\"\n{}",
+            state.display(),
+            self.socket().display(),
+            if config.contains("[metrics]") { "" } else { "[metrics]\nlisten = \"\"\n" }
+        );
+        fs::write(self.dir.join("routelet.toml"), text).expect("a writable folder");
+    }
+
+    /// Starts it again after it was stopped or killed, and waits for its socket.
+    pub fn restart(&mut self) {
+        let mut command = self.ns.command(env!("CARGO_BIN_EXE_routelet"));
+        command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);
+        let _ = fs::remove_file(self.socket());
+        self.process = Process::start(&mut command, &self.dir.join("log"));
+        wait_for("routelet answers", 10.0, || {
+            assert!(self.process.alive(), "routelet ended:\n{}", self.process.printed());
+            self.try_cli(&["show", "summary"]).ok()
+        });
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("routelet.sock")
+    }
+
+    /// A command of the client: standard output, or status and standard error.
+    pub fn try_cli(&self, args: &[&str]) -> Result<String, (i32, String)> {
+        let out = Command::new(env!("CARGO_BIN_EXE_routelet"))
+            .args(args)
+            .arg("--socket")
+            .arg(self.socket())
+            .output()
+            .unwrap();
+        if out.status.success() {
+            Ok(String::from_utf8(out.stdout).unwrap())
+        } else {
+            Err((out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned()))
+        }
+    }
+
+    pub fn cli(&self, args: &[&str]) -> String {
+        self.try_cli(args).unwrap_or_else(|(code, text)| panic!("routelet {args:?}: {code}: {text}"))
+    }
+
+    /// `show … --json`.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let text = self.cli(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+    }
+
+    /// State of the session with `address`.
+    pub fn session(&self, address: &str) -> Option<String> {
+        let all = self.json(&["show", "neighbors"]);
+        let one = all.as_array()?.iter().find(|n| n["address"] == address)?.clone();
+        Some(one["state"].as_str()?.to_owned())
+    }
+
+    pub fn wait_established(&self, address: &str) {
+        wait_for(format!("{} has a session with {address}", self.ns.name), 30.0, || {
+            (self.session(address)? == "established").then_some(())
+        });
+    }
+}
+
+/// FRR's zebra and bgpd in a namespace.
+pub struct Frr {
+    processes: Vec<Process>,
+    dir: PathBuf,
+}
+
+impl Frr {
+    /// `config` is bgpd's; zebra forwards and installs.
+    pub fn start(net: &Net, ns: &Ns, config: &str) -> Self {
+        let dir = net.dir().join(format!("{}-frr", ns.name));
+        fs::create_dir_all(&dir).unwrap();
+        ns.sysctl("net.ipv4.ip_forward", "1");
+        ns.sysctl("net.ipv6.conf.all.forwarding", "1");
+        // FRR gives up root for a user of its own, which must reach and write the folder.
+        run(Command::new("chmod").arg("755").arg(net.dir()));
+        run(Command::new("chown").arg("frr:frr").arg(&dir));
+        let mut processes = Vec::new();
+        for (daemon, text) in [("zebra", ""), ("bgpd", config)] {
+            let binary = Path::new("/usr/lib/frr").join(daemon);
+            assert!(binary.exists(), "no {}: run tests/run once, it installs frr", binary.display());
+            let conf = dir.join(format!("{daemon}.conf"));
+            fs::write(&conf, format!("log file {}/{daemon}.messages\n{text}\n", dir.display())).unwrap();
+            run(Command::new("chown").arg("frr:frr").arg(&conf));
+            let mut command = ns.command(binary.to_str().unwrap());
+            command.args(["-P", "0", "-f"]).arg(&conf);
+            command.arg("-i").arg(dir.join(format!("{daemon}.pid"))).arg("-z").arg(dir.join("zserv"));
+            command.arg("--vty_socket").arg(&dir);
+            processes.push(Process::start(&mut command, &dir.join(format!("{daemon}.log"))));
+            wait_for(format!("{daemon} listens"), 10.0, || {
+                dir.join(format!("{daemon}.vty")).exists().then_some(())
+            });
+        }
+        Self { processes, dir }
+    }
+
+    /// A vtysh command.
+    pub fn vtysh(&self, command: &str) -> String {
+        run(Command::new("vtysh").arg("--vty_socket").arg(&self.dir).args(["-c", command]))
+    }
+
+    /// Lines of configuration, entered.
+    pub fn configure(&self, lines: &[&str]) -> String {
+        let mut command = Command::new("vtysh");
+        command.arg("--vty_socket").arg(&self.dir).args(["-c", "configure terminal"]);
+        for line in lines {
+            command.args(["-c", line]);
+        }
+        run(&mut command)
+    }
+
+    pub fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.vtysh(&format!("{command} json"))).unwrap_or(Value::Null)
+    }
+
+    pub fn stop(&mut self) {
+        while let Some(mut p) = self.processes.pop() {
+            p.stop();
+        }
+    }
+}
+
+/// BIRD in a namespace.
+pub struct Bird {
+    pub process: Process,
+    dir: PathBuf,
+}
+
+impl Bird {
+    pub fn start(net: &Net, ns: &Ns, config: &str) -> Self {
+        let dir = net.dir().join(format!("{}-bird", ns.name));
+        fs::create_dir_all(&dir).unwrap();
+        ns.sysctl("net.ipv4.ip_forward", "1");
+        ns.sysctl("net.ipv6.conf.all.forwarding", "1");
+        let conf = dir.join("bird.conf");
+        fs::write(&conf, config).unwrap();
+        let mut command = ns.command("bird");
+        command.args(["-f", "-c"]).arg(&conf).arg("-s").arg(dir.join("ctl")).arg("-P").arg(dir.join("pid"));
+        let process = Process::start(&mut command, &dir.join("log"));
+        wait_for("bird listens", 10.0, || dir.join("ctl").exists().then_some(()));
+        Self { process, dir }
+    }
+
+    /// A birdc command.
+    pub fn birdc(&self, command: &str) -> String {
+        run(Command::new("birdc").arg("-s").arg(self.dir.join("ctl")).args(command.split_whitespace()))
+    }
+}

@@ -1,0 +1,116 @@
+//! What tests on real parts share: network namespaces, processes that end with the test, and the daemons
+//! that routelet talks to. A missing part panics with a sentence that says what to run.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests of the real world"
+)]
+
+pub mod daemons;
+pub mod net;
+
+use std::{
+    fmt::Display,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Polls until `check` gives something; panics with `what` and the last word of `state` when `seconds` are over.
+pub fn wait_for<T>(what: impl Display, seconds: f64, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(start.elapsed().as_secs_f64() < seconds, "not within {seconds} s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs to its end and gives what it printed; panics with its errors.
+pub fn run(command: &mut Command) -> String {
+    let out = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}: run tests/run once, it installs what tests need"));
+    assert!(
+        out.status.success(),
+        "{command:?}: {}\n{}{}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).expect("programs print text")
+}
+
+/// A program that ends with the test: killed by its process id and waited for.
+pub struct Process {
+    child: Child,
+    pub log: PathBuf,
+}
+
+impl Process {
+    /// Starts it with both outputs going to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("a writable log");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file descriptor"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}: run tests/run once, it installs what tests need"));
+        Self { child, log: log.to_owned() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn alive(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// Sends a signal by name, as kill(1).
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]));
+    }
+
+    /// SIGTERM, then waits; the exit status.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        if self.alive() {
+            self.signal("TERM");
+        }
+        let start = Instant::now();
+        while self.alive() && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.kill()
+    }
+
+    /// SIGKILL, and waits.
+    pub fn kill(&mut self) -> std::process::ExitStatus {
+        let _ = self.child.kill();
+        self.child.wait().expect("our own child")
+    }
+
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let text = self.printed();
+            let tail: Vec<_> = text.lines().rev().take(40).collect();
+            eprintln!("--- {}", self.log.display());
+            tail.iter().rev().for_each(|l| eprintln!("    {l}"));
+        }
+    }
+}
