@@ -12,10 +12,10 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may"))]
 
-pub mod as_path;
 pub mod attr;
 pub mod capability;
 pub mod framing;
+mod nlri;
 pub mod notification;
 pub mod open;
 pub mod pack;

@@ -122,6 +122,40 @@ impl Notification {
     }
 }
 
+/// `cease/administrative shutdown: "text"`, for logs and `show neighbor`.
+impl fmt::Display for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code_name())?;
+        match (self.subcode_name(), self.subcode) {
+            (Some(name), _) => write!(f, "/{name}")?,
+            (None, 0) => {}
+            (None, n) => write!(f, "/{n}")?,
+        }
+        if let Some(inner) = self.inner() {
+            return write!(f, " ({inner})");
+        }
+        match (self.text_octets(), self.text()) {
+            (_, Some(text)) => write!(f, ": \"{}\"", text.escape_debug()),
+            // RFC 9003 §2: not UTF-8, so shown in a form that cannot hurt a terminal.
+            (Some(octets), None) => write!(f, ": \"{}\"", octets.escape_ascii()),
+            (None, None) => self.fmt_data(f),
+        }
+    }
+}
+
+impl Notification {
+    /// The data of an error, as far as they fit into a line.
+    fn fmt_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        if self.data.is_empty() {
+            return Ok(());
+        }
+        f.write_str(", data")?;
+        self.data.iter().take(SHOWN).try_for_each(|octet| write!(f, " {octet:02x}"))?;
+        if self.data.len() > SHOWN { write!(f, " … ({} octets)", self.data.len()) } else { Ok(()) }
+    }
+}
+
 /// RFC 4271 §4.5 and the registry.
 fn code_name(code: u8) -> &'static str {
     match code {
@@ -178,4 +212,88 @@ fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (7, 1) => "invalid message length",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn back(sent: &Notification) -> Notification {
+        let mut out = BytesMut::new();
+        sent.encode(&mut out);
+        let frame = framing::split(&mut out, false).unwrap().unwrap();
+        assert_eq!(frame.kind, Kind::Notification);
+        Notification::decode(&frame.body)
+    }
+
+    #[test]
+    fn a_notification_says_in_words_what_it_means() {
+        let with = |code, subcode, data: &'static [u8]| Notification {
+            code,
+            subcode,
+            data: Bytes::from_static(data),
+        };
+        #[rustfmt::skip]
+        let cases = [
+            (with(2, 2, &[0xfd, 0xe8]), "OPEN message error/bad peer AS, data fd e8"),
+            (with(2, 11, &[]), "OPEN message error/role mismatch"),
+            (with(4, 0, &[]), "hold timer expired"),
+            (with(5, 3, &[]), "finite state machine error/unexpected message in Established"),
+            (with(6, 10, &[]), "cease/BFD down"),
+            (with(6, 99, &[]), "cease/99"),
+            (with(7, 1, &[]), "ROUTE-REFRESH message error/invalid message length"),
+            (with(8, 0, &[]), "send hold timer expired"),
+            (with(200, 7, &[]), "unknown error/7"),
+            (Notification::cease(cease::SHUTDOWN, Some("back at 5\n")), "cease/administrative shutdown: \"back at 5\\n\""),
+            (with(6, 2, b"\x02\xff\x1b"), "cease/administrative shutdown: \"\\xff\\x1b\""),
+            (with(6, 4, b"\x09abc"), "cease/administrative reset, data 09 61 62 63"),
+            (with(6, 3, b"\x01a"), "cease/peer de-configured, data 01 61"),
+            (Notification::cease(cease::RESET, Some("x")).hard(), "cease/hard reset (cease/administrative reset: \"x\")"),
+            (with(6, 9, &[]), "cease/hard reset"),
+            (with(3, 1, &[7; 20]), "UPDATE message error/malformed attribute list, data 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 … (20 octets)"),
+        ];
+        for (n, text) in cases {
+            assert_eq!(n.to_string(), text);
+            assert_eq!(back(&n), n, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_for_operators_go_both_ways() {
+        for text in ["a", "Zürich", &"x".repeat(255)] {
+            assert_eq!(back(&Notification::cease(cease::SHUTDOWN, Some(text))).text(), Some(text));
+            assert_eq!(back(&Notification::cease(cease::RESET, Some(text)).hard()).text(), Some(text));
+        }
+        let cut = Notification::cease(cease::SHUTDOWN, Some(&"é".repeat(200)));
+        assert_eq!(cut.text(), Some(&*"é".repeat(127)), "cut between two characters");
+        for none in [None, Some("")] {
+            assert_eq!(Notification::cease(cease::SHUTDOWN, none).data.len(), 0);
+        }
+        let zero = Notification { code: 6, subcode: 2, data: Bytes::from_static(&[0]) };
+        assert_eq!(zero.text(), None);
+    }
+
+    #[test]
+    fn a_hard_reset_carries_another_notification() {
+        let inner = Notification { code: 3, subcode: 1, data: Bytes::from_static(&[9]) };
+        let hard = back(&inner.clone().hard());
+        assert!(hard.is_hard() && !inner.is_hard());
+        assert_eq!((hard.inner(), inner.inner()), (Some(inner), None));
+    }
+
+    #[test]
+    fn data_that_do_not_fit_are_cut() {
+        let long = Notification { code: 3, subcode: 2, data: vec![1; 60_000].into() };
+        assert_eq!(back(&long).data.len(), 4096 - 21);
+    }
+
+    #[test]
+    fn every_error_of_ours_becomes_its_notification() {
+        let e = WireError::new(Code::Update, 10, &[1, 2], "x");
+        assert_eq!(Notification::from(&e), Notification { code: 3, subcode: 10, data: vec![1, 2].into() });
+        assert_eq!(
+            Notification::decode(&Bytes::new()),
+            Notification { code: 0, subcode: 0, data: Bytes::new() }
+        );
+    }
 }

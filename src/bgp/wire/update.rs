@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use super::nlri::{Nlri, NlriBlock};
 use super::{Shape, WireError, attr::Attrs};
-use crate::net::{Family, Prefix};
+use crate::net::Family;
 
 /// What one UPDATE says, after the verdicts of RFC 7606: NLRI that must be treated as withdrawn already
 /// stand among `withdrawn`.
@@ -17,15 +18,6 @@ pub struct Update {
     pub end_of_rib: Option<Family>,
     /// What was wrong and lived through: for the log and the counters.
     pub flaws: Vec<Flaw>,
-}
-
-/// A run of NLRI, syntax checked, not yet unpacked: walking it allocates nothing and cannot fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NlriBlock {
-    pub family: Family,
-    /// Whether each entry begins with a path identifier (RFC 7911 §3).
-    pub add_path: bool,
-    pub bytes: Bytes,
 }
 
 /// A broken attribute and what was done about it (RFC 7606 §2).
@@ -43,21 +35,6 @@ pub enum Verdict {
     TreatAsWithdraw,
     /// Never in a [`Flaw`]: it becomes a [`WireError`].
     Reset,
-}
-
-/// One prefix on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nlri {
-    /// RFC 7911 §3; 0 without ADD-PATH.
-    pub path_id: u32,
-    pub prefix: Prefix,
-}
-
-impl NlriBlock {
-    /// The prefixes, host bits masked.
-    pub fn iter(&self) -> impl Iterator<Item = Nlri> + '_ {
-        std::iter::empty()
-    }
 }
 
 /// Decodes the UPDATEs of one session. Remembers the last attributes: UPDATEs that repeat them share one

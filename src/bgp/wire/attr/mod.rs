@@ -1,0 +1,146 @@
+//! Path attributes (RFC 4271 §4.3, §5; RFC 7606).
+//!
+//! [`Attrs`] is what the table keeps of a path. How each attribute looks on the wire, and what becomes of an
+//! UPDATE in which it is broken, is one row of [`table`].
+
+mod as_path;
+pub mod limits;
+
+pub use as_path::{AsPath, Segment, SegmentKind};
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+
+use crate::net::{Asn, RouterId};
+
+/// The attributes of a path, shared by all prefixes that came with the same ones.
+///
+/// Kept small: the common ones in line, rare ones behind one pointer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attrs {
+    pub origin: Origin,
+    pub as_path: AsPath,
+    /// Of the NLRI that these attributes belong to: from NEXT_HOP or MP_REACH_NLRI.
+    pub next_hop: PathNextHop,
+    pub med: Option<u32>,
+    pub local_pref: Option<u32>,
+    /// RFC 1997, in the order received.
+    pub communities: Box<[u32]>,
+    pub rare: Option<Box<Rare>>,
+}
+
+impl Attrs {
+    /// What a route that starts here has: IGP origin, empty path.
+    pub fn new(next_hop: PathNextHop) -> Self {
+        Self {
+            origin: Origin::Igp,
+            as_path: AsPath::empty(),
+            next_hop,
+            med: None,
+            local_pref: None,
+            communities: Box::default(),
+            rare: None,
+        }
+    }
+
+    /// The rare attributes; an empty set when there are none.
+    pub fn rare(&self) -> &Rare {
+        static NONE: Rare = Rare::NONE;
+        self.rare.as_deref().unwrap_or(&NONE)
+    }
+
+    /// The rare attributes, to be changed.
+    pub fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Drops a set of rare attributes that is empty, so that equal paths compare equal.
+    pub fn tidy(&mut self) {
+        self.rare.take_if(|r| **r == Rare::NONE);
+    }
+}
+
+/// Attributes that most paths do not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rare {
+    pub atomic_aggregate: bool,
+    pub aggregator: Option<(Asn, Ipv4Addr)>,
+    pub originator_id: Option<RouterId>,
+    pub cluster_list: Vec<u32>,
+    /// RFC 4360, eight octets each.
+    pub ext_communities: Vec<[u8; 8]>,
+    /// RFC 8092.
+    pub large_communities: Vec<[u32; 3]>,
+    /// RFC 5701, twenty octets each.
+    pub ipv6_ext_communities: Vec<[u8; 20]>,
+    /// Only to customer (RFC 9234 §5).
+    pub otc: Option<Asn>,
+    /// Unknown optional transitive attributes, passed on with the Partial bit (RFC 4271 §5).
+    ///
+    /// In the order of their codes.
+    pub unknown: Vec<UnknownAttr>,
+    /// Codes of known attributes that came with the Partial bit: it is never taken back (RFC 4271 §4.3).
+    pub partial: Vec<u8>,
+}
+
+impl Rare {
+    const NONE: Self = Self {
+        atomic_aggregate: false,
+        aggregator: None,
+        originator_id: None,
+        cluster_list: Vec::new(),
+        ext_communities: Vec::new(),
+        large_communities: Vec::new(),
+        ipv6_ext_communities: Vec::new(),
+        otc: None,
+        unknown: Vec::new(),
+        partial: Vec::new(),
+    };
+}
+
+/// One attribute that we do not know, as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnknownAttr {
+    pub flags: u8,
+    pub code: u8,
+    pub value: Bytes,
+}
+
+/// RFC 4271 §4.3 a; the order is the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Origin {
+    Igp = 0,
+    Egp = 1,
+    Incomplete = 2,
+}
+
+impl Origin {
+    /// As `show routes` writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Igp => "igp",
+            Self::Egp => "egp",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// The next hop of a path.
+///
+/// Of the encodings that switches send over IPv6 (RFC 2545 §3 and its relatives) a global address stands in
+/// `addr`, alone or with its link-local companion; a link-local one that came alone, twice, or behind `::`
+/// stands in `addr` by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathNextHop {
+    pub addr: IpAddr,
+    /// The second address of a 32-octet next hop (RFC 2545 §3), when it is link-local and the first is not.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+impl From<IpAddr> for PathNextHop {
+    fn from(addr: IpAddr) -> Self {
+        Self { addr, link_local: None }
+    }
+}
