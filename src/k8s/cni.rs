@@ -1,6 +1,16 @@
-//! Pod CIDRs → bytes of the conflist.
+//! Pod CIDRs → bytes of the conflist, and how they meet what others chained into the same file.
+//!
+//! The file belongs to us, its plugin list does not belong to us alone: service meshes and bandwidth tools append
+//! their own plugin to whatever file comes first in the folder. [`merge`] therefore rewrites what is ours and
+//! keeps the rest. The file itself says which plugins are ours ([`OWNED`]), so that one we no longer want can
+//! be told from one that somebody added.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use serde_json::{Map, Value, json};
 
 use crate::net::Prefix;
 
@@ -13,4 +23,255 @@ pub struct Conflist {
     pub gateways: Vec<IpAddr>,
     /// Name of the bridge that the plugin makes.
     pub bridge: String,
+}
+
+/// What a conflist is made of.
+#[derive(Clone, Debug)]
+pub struct Spec<'a> {
+    pub pod_cidrs: &'a [Prefix],
+    pub bridge: &'a str,
+    pub mtu: Option<u32>,
+    /// Plugins after `bridge`, in order, each a whole table with its `type`.
+    pub chained: Vec<Map<String, Value>>,
+}
+
+/// The table of a plugin that is given by name alone.
+pub fn plugin(name: &str) -> Map<String, Value> {
+    let mut table = Map::from_iter([("type".to_owned(), json!(name))]);
+    let capability = match name {
+        "portmap" => Some("portMappings"),
+        "bandwidth" => Some("bandwidth"),
+        _ => None,
+    };
+    if let Some(capability) = capability {
+        table.insert("capabilities".to_owned(), json!({ capability: true }));
+    }
+    table
+}
+
+impl Conflist {
+    /// The `bridge` plugin with `host-local` addresses of each pod CIDR, then what is chained.
+    pub fn new(spec: Spec<'_>) -> Self {
+        let ranges: Vec<_> = spec.pod_cidrs.iter().map(|p| json!([{ "subnet": p }])).collect();
+        let mut bridge = json!({
+            "type": "bridge",
+            "bridge": spec.bridge,
+            "isGateway": true,
+            "isDefaultGateway": true,
+            "ipMasq": false,
+            "hairpinMode": true,
+            "ipam": { "type": "host-local", "ranges": ranges },
+        });
+        if let (Some(mtu), Value::Object(table)) = (spec.mtu, &mut bridge) {
+            table.insert("mtu".to_owned(), json!(mtu));
+        }
+        let plugins: Vec<Value> =
+            std::iter::once(bridge).chain(spec.chained.into_iter().map(Value::Object)).collect();
+        let owned: Vec<_> = plugins.iter().filter_map(|p| p.get("type")).collect();
+        let file = json!({ "cniVersion": "1.0.0", "name": NETWORK, OWNED: owned, "plugins": plugins });
+        Self {
+            bytes: to_bytes(&file),
+            pod_cidrs: spec.pod_cidrs.to_vec(),
+            gateways: spec.pod_cidrs.iter().filter_map(|p| gateway(*p)).collect(),
+            bridge: spec.bridge.to_owned(),
+        }
+    }
+}
+
+/// The address that `host-local` reserves as gateway: the first of the range.
+pub fn gateway(pod_cidr: Prefix) -> Option<IpAddr> {
+    (pod_cidr.len() + 2 <= pod_cidr.family().max_len()).then(|| match pod_cidr.addr() {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() | 1).into(),
+        IpAddr::V6(a) => Ipv6Addr::from_bits(a.to_bits() | 1).into(),
+    })
+}
+
+/// What the file is to hold: ours, with what others chained into it. `None`: it already does.
+pub fn merge(ours: &[u8], existing: Option<&[u8]>) -> Option<Vec<u8>> {
+    let there = existing.and_then(parse);
+    let (Some(mut there), Some(ours_map)) = (there, parse(ours)) else { return Some(ours.to_vec()) };
+    let foreign = foreign_plugins(&there, &types(&ours_map));
+    let mut merged = if is_ours(&there) { std::mem::take(&mut there) } else { Map::new() };
+    let before = merged.clone();
+    merged.extend(ours_map);
+    if let Some(Value::Array(plugins)) = merged.get_mut("plugins") {
+        plugins.extend(foreign);
+    }
+    (merged != before).then(|| to_bytes(&Value::Object(merged)))
+}
+
+/// Types of the plugins that others chained into our file.
+pub fn chained_by_others(file: &[u8]) -> Vec<String> {
+    let Some(map) = parse(file) else { return Vec::new() };
+    let foreign = foreign_plugins(&map, &BTreeSet::new());
+    foreign.iter().filter_map(|p| Some(p.get("type")?.as_str()?.to_owned())).collect()
+}
+
+/// The pod CIDRs and the bridge that a file of ours was written for.
+pub fn written_for(file: &[u8]) -> Option<(String, Vec<Prefix>)> {
+    let map = parse(file).filter(is_ours)?;
+    let bridge =
+        map.get("plugins")?.as_array()?.iter().find(|p| p.get("type").is_some_and(|t| t == "bridge"))?;
+    let ranges = bridge.pointer("/ipam/ranges")?.as_array()?;
+    let subnets = ranges.iter().filter_map(|r| r.pointer("/0/subnet")?.as_str()?.parse().ok()).collect();
+    Some((bridge.get("bridge")?.as_str()?.to_owned(), subnets))
+}
+
+/// Which file of a folder a container runtime reads: the first in lexical order with one of the three endings.
+pub fn first_read<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names.into_iter().filter(|n| read_by_runtimes(n)).min()
+}
+
+/// Whether runtimes look into a file of this name.
+pub fn read_by_runtimes(name: &str) -> bool {
+    [".conf", ".conflist", ".json"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// Plugins of a file of ours that are not ours. A file that lost its mark holds the usual ones.
+fn foreign_plugins(file: &Map<String, Value>, wanted: &BTreeSet<String>) -> Vec<Value> {
+    if !is_ours(file) {
+        return Vec::new();
+    }
+    let mut owned: BTreeSet<String> = match file.get(OWNED).and_then(Value::as_array) {
+        Some(list) => list.iter().filter_map(|t| Some(t.as_str()?.to_owned())).collect(),
+        None => USUAL.iter().map(|s| (*s).to_owned()).chain(wanted.iter().cloned()).collect(),
+    };
+    owned.insert("bridge".to_owned());
+    let plugins = file.get("plugins").and_then(Value::as_array).into_iter().flatten();
+    plugins
+        .filter(|p| p.get("type").and_then(Value::as_str).is_some_and(|t| !owned.contains(t)))
+        .cloned()
+        .collect()
+}
+
+fn types(file: &Map<String, Value>) -> BTreeSet<String> {
+    let plugins = file.get("plugins").and_then(Value::as_array).into_iter().flatten();
+    plugins.filter_map(|p| Some(p.get("type")?.as_str()?.to_owned())).collect()
+}
+
+fn is_ours(file: &Map<String, Value>) -> bool {
+    file.get("name").is_some_and(|n| n == NETWORK)
+}
+
+fn parse(bytes: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn to_bytes(file: &Value) -> Vec<u8> {
+    let mut text = format!("{file:#}");
+    text.push('\n');
+    text.into_bytes()
+}
+
+/// Name of the network, and so of `host-local`'s folder of leases.
+const NETWORK: &str = "routelet";
+/// Key of our own in the file: the types of the plugins that we wrote. Runtimes skip keys they do not know.
+const OWNED: &str = "routelet.io/plugins";
+const USUAL: [&str; 6] = ["bridge", "portmap", "bandwidth", "tuning", "firewall", "sbr"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(s: &str) -> Prefix {
+        s.parse().unwrap()
+    }
+
+    fn conflist(cidrs: &[&str], chained: &[&str]) -> Conflist {
+        let pod_cidrs: Vec<_> = cidrs.iter().map(|c| p(c)).collect();
+        let chained = chained.iter().map(|c| plugin(c)).collect();
+        Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "routelet0", mtu: Some(9000), chained })
+    }
+
+    fn value(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_dual_stack_file_says_all_that_the_plugins_ask() {
+        let c = conflist(&["10.244.1.0/24", "fd00:10:244:1::/64"], &["portmap"]);
+        assert_eq!(
+            value(&c.bytes),
+            json!({
+                "cniVersion": "1.0.0", "name": "routelet", "routelet.io/plugins": ["bridge", "portmap"],
+                "plugins": [
+                    { "type": "bridge", "bridge": "routelet0", "isGateway": true, "isDefaultGateway": true,
+                      "ipMasq": false, "hairpinMode": true, "mtu": 9000,
+                      "ipam": { "type": "host-local", "ranges":
+                          [[{ "subnet": "10.244.1.0/24" }], [{ "subnet": "fd00:10:244:1::/64" }]] } },
+                    { "type": "portmap", "capabilities": { "portMappings": true } },
+                ],
+            })
+        );
+        assert_eq!(
+            c.gateways,
+            ["10.244.1.1".parse::<IpAddr>().unwrap(), "fd00:10:244:1::1".parse().unwrap()]
+        );
+        assert_eq!(written_for(&c.bytes), Some(("routelet0".to_owned(), c.pod_cidrs.clone())));
+    }
+
+    #[test]
+    fn writing_twice_changes_nothing() {
+        let c = conflist(&["10.244.1.0/24"], &["portmap"]);
+        assert_eq!(merge(&c.bytes, None), Some(c.bytes.clone()));
+        assert_eq!(merge(&c.bytes, Some(&c.bytes)), None);
+        let spaced = value(&c.bytes).to_string();
+        assert_eq!(merge(&c.bytes, Some(spaced.as_bytes())), None, "only white space differs");
+    }
+
+    #[test]
+    fn plugins_chained_by_others_survive_our_rewrite() {
+        let old = conflist(&["10.244.1.0/24"], &["portmap", "bandwidth"]);
+        let mut there = value(&old.bytes);
+        there["plugins"].as_array_mut().unwrap().push(json!({ "type": "istio-cni", "log_level": "info" }));
+        there["disableCheck"] = json!(true);
+        let there = there.to_string();
+        assert_eq!(chained_by_others(there.as_bytes()), ["istio-cni"]);
+
+        let new = conflist(&["10.244.7.0/24"], &["portmap"]);
+        let merged = value(&merge(&new.bytes, Some(there.as_bytes())).unwrap());
+        let types: Vec<_> = merged["plugins"].as_array().unwrap().iter().map(|p| &p["type"]).collect();
+        assert_eq!(types, ["bridge", "portmap", "istio-cni"], "ours that went is gone, theirs stays");
+        assert_eq!(merged["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
+        assert_eq!(
+            (&merged["plugins"][2]["log_level"], &merged["disableCheck"]),
+            (&json!("info"), &json!(true))
+        );
+        assert_eq!(merge(&new.bytes, Some(merged.to_string().as_bytes())), None, "and it is stable");
+    }
+
+    #[test]
+    fn a_file_that_is_broken_or_of_another_network_is_replaced_whole() {
+        let c = conflist(&["10.244.1.0/24"], &["portmap"]);
+        for there in ["", "{", "[]", r#"{"name": "cbr0", "plugins": [{"type": "flannel"}]}"#] {
+            assert_eq!(
+                merge(&c.bytes, Some(there.as_bytes())).map(|b| value(&b)),
+                Some(value(&c.bytes)),
+                "{there}"
+            );
+            assert!(written_for(there.as_bytes()).is_none(), "{there}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_our_mark_keeps_only_what_is_unusual() {
+        let there = r#"{"name": "routelet", "plugins": [{"type": "bridge"}, {"type": "portmap"}, {"type": "linkerd-cni"}]}"#;
+        assert_eq!(chained_by_others(there.as_bytes()), ["linkerd-cni"]);
+    }
+
+    #[test]
+    fn runtimes_read_the_first_file_and_never_our_temporary_one() {
+        let names =
+            ["99-loopback.conf", ".10-routelet.conflist.tmp", "10-routelet.conflist", "05-x.conflist.bak"];
+        assert_eq!(first_read(names), Some("10-routelet.conflist"));
+        assert_eq!(first_read(["10-routelet.conflist", "10-calico.conflist"]), Some("10-calico.conflist"));
+        assert_eq!(first_read(["README"]), None);
+    }
+
+    #[test]
+    fn a_range_without_room_has_no_gateway() {
+        assert_eq!(gateway(p("10.0.0.0/30")), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(gateway(p("10.0.0.0/31")), None);
+        assert_eq!(gateway(p("fd00::/127")), None);
+    }
 }

@@ -26,3 +26,39 @@ pub enum Verdict {
         missing: &'static str,
     },
 }
+
+/// Decides. `started` is when the daemon started, the first writing after it is the only one that waits for routes.
+pub fn verdict(now: Instant, started: Instant, ready: Ready) -> Verdict {
+    let wait = |missing| Verdict::Wait { until: None, missing };
+    let deadline = started + FIRST_ROUTES;
+    if !ready.unreachable {
+        wait("the unreachable routes of the pod CIDRs are not in the kernel yet")
+    } else if !ready.forwarding {
+        wait("forwarding is off: set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1")
+    } else if !ready.converged && now < deadline {
+        Verdict::Wait { until: Some(deadline), missing: "first routes of the neighbors, 10 s at most" }
+    } else {
+        Verdict::Write
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_wait_for_the_kernel_but_never_for_a_neighbor_that_is_not_there() {
+        let started = Instant::now();
+        let all = Ready { unreachable: true, forwarding: true, converged: true };
+        let alone = Ready { converged: false, ..all };
+        let late = started + FIRST_ROUTES;
+        assert_eq!(verdict(started, started, all), Verdict::Write);
+        assert!(
+            matches!(verdict(started, started, alone), Verdict::Wait { until: Some(at), .. } if at == late)
+        );
+        assert_eq!(verdict(late, started, alone), Verdict::Write);
+        for never in [Ready { unreachable: false, ..all }, Ready { forwarding: false, ..all }] {
+            assert!(matches!(verdict(late, started, never), Verdict::Wait { until: None, .. }), "{never:?}");
+        }
+    }
+}

@@ -1,10 +1,15 @@
-//! API Node → NodeView.
+//! API Node → [`NodeView`]: the few fields that matter to routing, checked.
+//!
+//! What the API server sends is parsed into [`ApiNode`], which knows only those fields: a Node of a real
+//! cluster is 10 to 30 kB of JSON (images, conditions, managed fields), its view some hundred octets. The
+//! watch keeps views alone.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Asn, Prefix, RouterId};
+use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId};
 
 /// What we know of the cluster. Level-triggered: each change makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,4 +47,263 @@ pub struct NodeView {
     pub zone: Option<String>,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
+}
+
+/// A Node as the API server sends it, without all that routing does not ask for.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = Node)]
+pub struct ApiNode {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: ApiSpec,
+    #[serde(default)]
+    pub status: ApiNodeStatus,
+}
+
+/// `spec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiSpec {
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiNodeStatus {
+    pub addresses: Vec<ApiAddress>,
+}
+
+/// An entry of `status.addresses`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiAddress {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
+}
+
+impl NodeView {
+    /// The first InternalIP of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|a| Family::of(*a) == family)
+    }
+
+    /// What this node lacks before it can take part, if anything.
+    pub fn missing(&self) -> Option<&'static str> {
+        if self.addresses.is_empty() {
+            Some("the Node has no InternalIP address yet")
+        } else if self.pod_cidrs.is_empty() {
+            Some("the Node has no pod CIDR yet")
+        } else {
+            None
+        }
+    }
+}
+
+impl Nodes {
+    /// What this node waits for, if anything.
+    pub fn missing(&self) -> Option<&'static str> {
+        self.own.as_ref().map_or(Some("the Node does not exist yet"), NodeView::missing)
+    }
+}
+
+impl From<&ApiNode> for NodeView {
+    fn from(node: &ApiNode) -> Self {
+        let mut view = Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            ..Self::default()
+        };
+        view.read_pod_cidrs(&node.spec);
+        view.read_addresses(&node.status);
+        view.read_annotations(node.metadata.annotations.as_ref());
+        view.read_labels(node.metadata.labels.as_ref());
+        view
+    }
+}
+
+impl NodeView {
+    fn read_pod_cidrs(&mut self, spec: &ApiSpec) {
+        let single = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.is_empty());
+        for text in spec.pod_cidrs.iter().chain(single).filter(|t| !t.is_empty()) {
+            match text.parse::<Prefix>() {
+                Ok(p) if self.pod_cidrs.contains(&p) => {}
+                Ok(p) => self.pod_cidrs.push(p),
+                Err(_) => self.problem(format!("pod CIDR `{text}` is no prefix and is left out")),
+            }
+        }
+    }
+
+    fn read_addresses(&mut self, status: &ApiNodeStatus) {
+        for a in status.addresses.iter().filter(|a| a.kind == "InternalIP") {
+            match a.address.parse::<IpAddr>() {
+                Ok(addr) if !usable(addr) => {
+                    self.problem(format!("InternalIP {addr} is no address of a node and is left out"));
+                }
+                Ok(addr) if self.addresses.contains(&addr) => {}
+                Ok(addr) => self.addresses.push(addr),
+                Err(_) => {
+                    self.problem(format!("InternalIP `{}` is no IP address and is left out", a.address));
+                }
+            }
+        }
+    }
+
+    fn read_annotations(&mut self, annotations: Option<&BTreeMap<String, String>>) {
+        let get =
+            |key: &str| annotations.and_then(|a| a.get(key)).map(|v| v.trim()).filter(|v| !v.is_empty());
+        if let Some(text) = get(AS_ANNOTATION) {
+            match text.parse::<Asn>() {
+                Ok(n) if valid_asn(n) => self.asn = Some(n),
+                _ => self.problem(format!(
+                    "annotation {AS_ANNOTATION}: `{text}` is no AS number (1 to 4294967294 without 23456 and 65535); \
+                     it is ignored"
+                )),
+            }
+        }
+        if let Some(text) = get(ROUTER_ID_ANNOTATION) {
+            match text.parse::<RouterId>() {
+                Ok(id) if !id.is_unspecified() => self.router_id = Some(id),
+                _ => self.problem(format!(
+                    "annotation {ROUTER_ID_ANNOTATION}: `{text}` is no router id in dotted form; it is ignored"
+                )),
+            }
+        }
+        self.peering = get(PEERING_ANNOTATION).map(str::to_owned);
+    }
+
+    fn read_labels(&mut self, labels: Option<&BTreeMap<String, String>>) {
+        let get = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
+        self.zone = get("topology.kubernetes.io/zone").map(str::to_owned);
+        self.reflector = match get(REFLECTOR_LABEL) {
+            None => None,
+            Some("true" | "") => Some(true),
+            Some("false") => Some(false),
+            Some(other) => {
+                self.problem(format!(
+                    "label {REFLECTOR_LABEL}: `{other}` is neither \"true\" nor \"false\"; it is ignored"
+                ));
+                None
+            }
+        };
+    }
+
+    fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+}
+
+/// Whether a session could be made to it: no loopback, link-local, multicast or unspecified address.
+fn usable(addr: IpAddr) -> bool {
+    let local = match addr {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    !(local || addr.is_loopback() || addr.is_multicast() || addr.is_unspecified())
+}
+
+/// RFC 7607, 6793 §9, 7300: numbers that no speaker may have.
+fn valid_asn(n: Asn) -> bool {
+    !matches!(n, 0 | AS_TRANS | 65535 | u32::MAX)
+}
+
+const AS_ANNOTATION: &str = "routelet.io/as";
+const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
+const PEERING_ANNOTATION: &str = "routelet.io/peering";
+const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(json: &str) -> NodeView {
+        NodeView::from(&serde_json::from_str::<ApiNode>(json).unwrap())
+    }
+
+    #[test]
+    fn a_dual_stack_node_is_read_in_its_own_order() {
+        let v = view(
+            r#"{"metadata": {"name": "n1", "uid": "u1", "labels": {"topology.kubernetes.io/zone": "a"},
+                    "annotations": {"routelet.io/as": "65010", "routelet.io/router-id": "1.2.3.4",
+                                    "routelet.io/peering": "mesh"}},
+                "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
+                "status": {"images": [{"names": ["x"]}], "addresses": [
+                    {"type": "Hostname", "address": "n1"},
+                    {"type": "InternalIP", "address": "10.99.0.11"}, {"type": "InternalIP", "address": "fd00:99::11"},
+                    {"type": "ExternalIP", "address": "192.0.2.1"}]}}"#,
+        );
+        assert_eq!(v.pod_cidrs, ["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()]);
+        assert_eq!(v.address(Family::Ipv4Unicast), Some("10.99.0.11".parse().unwrap()));
+        assert_eq!(v.address(Family::Ipv6Unicast), Some("fd00:99::11".parse().unwrap()));
+        assert_eq!(
+            (v.asn, v.router_id, v.zone.as_deref()),
+            (Some(65010), Some([1, 2, 3, 4].into()), Some("a"))
+        );
+        assert_eq!((v.peering.as_deref(), v.reflector, v.missing()), (Some("mesh"), None, None));
+        assert!(v.problems.is_empty(), "{:?}", v.problems);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_the_order_in_which_it_comes() {
+        let nodes = |own| Nodes { own, ..Nodes::default() };
+        assert_eq!(nodes(None).missing(), Some("the Node does not exist yet"));
+        let bare = view(r#"{"metadata": {"name": "n1"}}"#);
+        assert_eq!(nodes(Some(bare)).missing(), Some("the Node has no InternalIP address yet"));
+        let v = view(
+            r#"{"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}}"#,
+        );
+        assert_eq!(v.missing(), Some("the Node has no pod CIDR yet"));
+    }
+
+    #[test]
+    fn malformed_parts_are_left_out_and_named() {
+        let cases = [
+            (r#""spec": {"podCIDRs": ["10.244.1.0"]}"#, "pod CIDR `10.244.1.0`"),
+            (r#""status": {"addresses": [{"type": "InternalIP", "address": "n1"}]}"#, "InternalIP `n1`"),
+            (
+                r#""status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}"#,
+                "InternalIP 127.0.0.1",
+            ),
+            (
+                r#""status": {"addresses": [{"type": "InternalIP", "address": "fe80::1"}]}"#,
+                "InternalIP fe80::1",
+            ),
+        ];
+        for (part, want) in cases {
+            let v = view(&format!(r#"{{"metadata": {{"name": "n1"}}, {part}}}"#));
+            assert!(v.problems.iter().any(|p| p.contains(want)), "{part}: {:?}", v.problems);
+            assert!(v.pod_cidrs.is_empty() && v.addresses.is_empty(), "{part}");
+        }
+    }
+
+    #[test]
+    fn malformed_annotations_and_labels_are_ignored_and_named() {
+        for (key, value) in [
+            (AS_ANNOTATION, "0"),
+            (AS_ANNOTATION, "23456"),
+            (AS_ANNOTATION, "65535"),
+            (AS_ANNOTATION, "4294967295"),
+            (AS_ANNOTATION, "ten"),
+            (ROUTER_ID_ANNOTATION, "0.0.0.0"),
+            (ROUTER_ID_ANNOTATION, "7"),
+        ] {
+            let v = view(&format!(r#"{{"metadata": {{"annotations": {{"{key}": "{value}"}}}}}}"#));
+            assert!(
+                v.problems.len() == 1 && v.problems[0].contains(value),
+                "{key}={value}: {:?}",
+                v.problems
+            );
+            assert_eq!((v.asn, v.router_id), (None, None), "{key}={value}");
+        }
+        for (value, want, problems) in
+            [("true", Some(true), 0), ("", Some(true), 0), ("false", Some(false), 0), ("x", None, 1)]
+        {
+            let v = view(&format!(r#"{{"metadata": {{"labels": {{"{REFLECTOR_LABEL}": "{value}"}}}}}}"#));
+            assert_eq!((v.reflector, v.problems.len()), (want, problems), "{value}");
+        }
+    }
 }
