@@ -1,16 +1,40 @@
-//! What should this node do? (Config, Nodes, Host) → Plan. Pure.
+//! What should this node do? `(Config, Nodes, Host)` → [`Plan`]. Pure.
+//!
+//! The plan is the one place where configuration, cluster and host meet. It is made anew, whole, on each change of any of
+//! them, and every other part of the daemon only follows it: sessions ([`Plan::peers`]), what they announce
+//! ([`Plan::originated`]), what must not be believed ([`Plan::guard`]), and the file for the container runtime
+//! ([`Plan::conflist`]). Equal inputs give equal plans, so nothing flaps because something was computed twice.
+//!
+//! # Who has the last word
+//!
+//! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its `[bgp.group]`, its own keys;
+//! then BGPPeer and BGPPolicy objects; then annotations of the Node. Where the same neighbor comes from several sources:
+//! gateway, mesh and reflectors, `[[bgp.neighbor]]`; the later replaces the earlier whole. Where the same prefix does:
+//! `advertise.interfaces`, `advertise.networks`, pod CIDRs.
+//!
+//! # What is deliberately absent
+//!
+//! Time. What depends on it (waiting for routes, back-off) is decided by whoever carries the plan out.
+
+mod bridge;
+mod gateway;
+mod global;
+mod neighbor;
+mod node;
+mod peering;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use crate::{
     bgp::peer::{Global, PeerConfig, PeerKey},
     config::Config,
-    fib::host::Host,
-    k8s::node::Nodes,
-    net::{Guard, Origination, Prefix, RouterId},
+    fib::{guard, host::Host},
+    k8s::node::{NodeView, Nodes},
+    net::{Asn, Guard, Origination, Prefix, RouterId, Source},
 };
 
 pub use crate::k8s::cni::Conflist;
@@ -21,6 +45,8 @@ pub use crate::k8s::cni::Conflist;
 pub struct Plan {
     pub global: Global,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
+    /// `[[bgp.listen-range]]`.
+    pub ranges: Vec<Range>,
     /// What this node announces of its own.
     pub originated: BTreeMap<Prefix, Origination>,
     /// Own prefixes that get an unreachable route in the kernel against loops.
@@ -35,12 +61,21 @@ pub struct Plan {
     pub problems: Vec<String>,
 }
 
+/// Whoever calls from `prefix` becomes a neighbor like `template`, `limit` of them at most.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    pub prefix: Prefix,
+    pub limit: usize,
+    pub template: Arc<PeerConfig>,
+}
+
 /// What else decides, from the command line, the state folder and the folders of the container runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     /// Under Kubernetes: `kubernetes.enabled`, or else `--kubeconfig` or `KUBERNETES_SERVICE_HOST`.
     pub kubernetes: bool,
-    /// The router id of the last run, from the state folder. `Plan::global` holds the one to store.
+    /// The router id of the last plan, kept in the state folder. `Plan::global` holds the one to store: a plan made
+    /// after the Node went away needs it too.
     pub stored_router_id: Option<RouterId>,
     /// Our own routes were found in the kernel at the start (RFC 4724 §3).
     pub restarting: bool,
@@ -50,13 +85,99 @@ pub struct Extra {
     pub cni_programs: Option<BTreeSet<String>>,
 }
 
-/// Decides. `nodes` is `None` outside of Kubernetes; `None` comes back while the router id or the AS
-/// number cannot be known yet (no Node address, no address at all), with the reason.
+/// Decides. `nodes` is `None` outside of Kubernetes.
 ///
 /// # Errors
 ///
-/// What is missing, in plain words with its remedy.
+/// There is no plan while the router id or the AS number cannot be known (no Node address, no address at all): what is
+/// missing, in plain words with its remedy. The last plan stays in force.
 pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) -> Result<Plan, String> {
-    let _ = (config, nodes, host, extra);
-    Err("being built".into())
+    let global = global::global(config, nodes, host, extra)?;
+    let cluster_as = global::file_asn(config, global.router_id, extra.kubernetes).unwrap_or(global.asn);
+    let ctx = Context { config, nodes, host, extra, global: &global, cluster_as };
+
+    let mut problems = Vec::new();
+    let modes = peering::modes(&ctx, &mut problems);
+    let peers = peering::peers(&ctx, &modes, &mut problems);
+    let ranges = peering::ranges(&ctx, &mut problems);
+    let pods = node::pod_cidrs(&ctx, &mut problems);
+    let originated = originated(&ctx, &pods, &mut problems);
+    let unreachable: BTreeSet<_> = pods.iter().chain(&config.advertise.networks).copied().collect();
+    let guard = guard(&ctx, &unreachable, &originated, &peers);
+    let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
+
+    Ok(Plan {
+        peers,
+        ranges,
+        originated,
+        unreachable: unreachable.into_iter().collect(),
+        guard: Arc::new(guard),
+        conflist,
+        all_nodes: peering::needs_all_nodes(&modes),
+        problems,
+        global,
+    })
 }
+
+/// What every part of the plan may look at.
+#[derive(Clone, Copy, Debug)]
+struct Context<'a> {
+    config: &'a Config,
+    nodes: Option<&'a Nodes>,
+    host: &'a Host,
+    extra: &'a Extra,
+    global: &'a Global,
+    /// The AS number of nodes without annotation.
+    cluster_as: Asn,
+}
+
+impl<'a> Context<'a> {
+    fn own_node(&self) -> Option<&'a NodeView> {
+        self.nodes?.own.as_ref()
+    }
+}
+
+/// Own prefixes, each with what `[advertise]` sets on it; the strongest source last.
+fn originated(
+    ctx: &Context<'_>,
+    pods: &[Prefix],
+    problems: &mut Vec<String>,
+) -> BTreeMap<Prefix, Origination> {
+    let advertise = &ctx.config.advertise;
+    let origination = |source| Origination {
+        source,
+        med: advertise.med,
+        communities: advertise.communities.clone(),
+        large_communities: advertise.large_communities.clone(),
+        ext_communities: advertise.ext_communities.clone(),
+    };
+    for name in bridge::unmatched(advertise, ctx.host) {
+        problems.push(format!("advertise.interfaces: `{name}` fits no interface of this host so far"));
+    }
+    let interfaces = bridge::subnets(advertise, ctx.host).into_iter().map(|p| (p, Source::Interface));
+    let networks = advertise.networks.iter().map(|p| (*p, Source::Network));
+    let told =
+        pods.iter().filter(|_| ctx.config.kubernetes.advertise_pod_cidrs).map(|p| (*p, Source::PodCidr));
+    interfaces.chain(networks).chain(told).map(|(p, source)| (p, origination(source))).collect()
+}
+
+fn guard(
+    ctx: &Context<'_>,
+    unreachable: &BTreeSet<Prefix>,
+    originated: &BTreeMap<Prefix, Origination>,
+    peers: &BTreeMap<PeerKey, Arc<PeerConfig>>,
+) -> Guard {
+    let own = unreachable.iter().chain(originated.keys()).copied().collect::<BTreeSet<_>>();
+    let neighbors = peers.keys().filter_map(|k| match k {
+        PeerKey::Address(a) => Some(*a),
+        PeerKey::LinkLocal(a, _) => Some(IpAddr::V6(*a)),
+        PeerKey::Interface(_) => None,
+    });
+    let api = ctx.nodes.map(|n| n.api_servers.as_slice()).unwrap_or_default();
+    guard::guard(ctx.host, own.into_iter(), neighbors, api.iter().copied())
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Subnets of Docker bridges and other interfaces with a carrier → prefixes to advertise.
+
+use std::net::IpAddr;
+
+use crate::{
+    config::Advertise,
+    fib::host::{Host, Link, LinkAddress, Scope},
+    net::Prefix,
+};
+
+/// The connected subnets of the interfaces that `advertise.interfaces` names, as far as they are alive.
+pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
+    let mut prefixes: Vec<_> = host
+        .links
+        .values()
+        .filter(|l| is_named(&advertise.interfaces, l))
+        .filter(|l| if advertise.require_carrier { host.has_carrier(l) } else { l.up })
+        .flat_map(|l| l.addresses.iter().filter(|a| is_worth_telling(l, a)).filter_map(subnet))
+        .collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// Patterns that name no interface of this host.
+pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a str> {
+    let matches =
+        |pattern: &&String| host.links.values().any(|l| is_named(std::slice::from_ref(*pattern), l));
+    advertise.interfaces.iter().filter(|p| !matches(p)).map(String::as_str).collect()
+}
+
+/// `lo` by its name alone: a `*` does not mean it.
+fn is_named(patterns: &[String], link: &Link) -> bool {
+    patterns
+        .iter()
+        .any(|p| if link.loopback { *p == link.name } else { glob(p.as_bytes(), link.name.as_bytes()) })
+}
+
+/// No link-local, loopback or host-scope address; on `lo` the scope does not matter, the range does. One that is
+/// still being checked for duplicates is not ours yet.
+fn is_worth_telling(link: &Link, address: &LinkAddress) -> bool {
+    let local = match address.addr {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let scope = link.loopback || address.scope == Scope::Global;
+    scope && !address.tentative && !local && !address.addr.is_loopback()
+}
+
+fn subnet(address: &LinkAddress) -> Option<Prefix> {
+    Prefix::new(address.peer.unwrap_or(address.addr), address.len)
+}
+
+/// `*` stands for any characters, `?` for one.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => {
+            (0..=name.len()).any(|n| name.get(n..).is_some_and(|tail| glob(rest, tail)))
+        }
+        ([b'?', rest @ ..], [_, tail @ ..]) => glob(rest, tail),
+        ([p, rest @ ..], [n, tail @ ..]) => p == n && glob(rest, tail),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fib::host::testing::{host, link};
+
+    fn advertise(interfaces: &[&str]) -> Advertise {
+        Advertise {
+            interfaces: interfaces.iter().map(|s| (*s).to_owned()).collect(),
+            require_carrier: true,
+            ..Advertise::default()
+        }
+    }
+
+    fn told(advertise: &Advertise, host: &Host) -> Vec<String> {
+        subnets(advertise, host).iter().map(Prefix::to_string).collect()
+    }
+
+    fn bridge(index: u32, name: &str) -> Link {
+        Link { kind: "bridge".into(), ..link(index, name) }
+    }
+
+    fn port(index: u32, master: u32) -> Link {
+        Link { master: Some(master), ..link(index, &format!("veth{index}")) }
+    }
+
+    #[test]
+    fn a_bridge_is_told_of_while_a_port_of_it_is_up() {
+        let docker0 = bridge(4, "docker0").with("172.17.0.1/16");
+        let advertise = advertise(&["docker0"]);
+        assert!(
+            told(&advertise, &host([docker0.clone()], [])).is_empty(),
+            "a new bridge is LOWER_UP without ports"
+        );
+        assert_eq!(told(&advertise, &host([docker0.clone(), port(5, 4)], [])), ["172.17.0.0/16"]);
+        assert!(told(&advertise, &host([docker0.clone(), port(5, 4).no_carrier()], [])).is_empty());
+        assert!(told(&advertise, &host([docker0.clone().down(), port(5, 4)], [])).is_empty());
+
+        let always = Advertise { require_carrier: false, ..advertise };
+        assert_eq!(told(&always, &host([docker0.clone()], [])), ["172.17.0.0/16"]);
+        assert!(told(&always, &host([docker0.down()], [])).is_empty());
+    }
+
+    #[test]
+    fn addresses_of_local_meaning_are_not_told() {
+        let mut eth0 = link(2, "eth0")
+            .with("10.0.0.2/30")
+            .with("fe80::2/64")
+            .with("169.254.3.4/16")
+            .with("2001:db8::2/64");
+        eth0.addresses[3].tentative = true;
+        let mut hidden = link(3, "eth3").with("192.0.2.1/32");
+        hidden.addresses[0].scope = Scope::Host;
+        assert_eq!(told(&advertise(&["eth*"]), &host([eth0, hidden], [])), ["10.0.0.0/30"]);
+    }
+
+    #[test]
+    fn the_loopback_is_told_of_only_by_name() {
+        let mut lo =
+            link(1, "lo").with("127.0.0.1/8").with("::1/128").with("192.0.2.1/32").with("192.0.2.9/32");
+        lo.addresses[3].scope = Scope::Host;
+        let host = host([lo], []);
+        assert_eq!(told(&advertise(&["lo"]), &host), ["192.0.2.1/32", "192.0.2.9/32"]);
+        assert!(told(&advertise(&["*"]), &host).is_empty());
+    }
+
+    #[test]
+    fn globs_and_names_that_fit_nothing() {
+        for (pattern, name, fits) in [
+            ("docker0", "docker0", true),
+            ("docker0", "docker01", false),
+            ("br-*", "br-0123abcd", true),
+            ("br-*", "br0", false),
+            ("*", "eth0", true),
+            ("eth?", "eth0", true),
+            ("eth?", "eth", false),
+            ("e*h*0", "ens-h100", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
+        }
+        let host = host([link(2, "eth0")], []);
+        assert_eq!(unmatched(&advertise(&["eth*", "docker0"]), &host), ["docker0"]);
+    }
+}

@@ -1,0 +1,200 @@
+//! What holds for all sessions: AS number and router id, and where each comes from.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Extra, gateway};
+use crate::{
+    bgp::peer::Global,
+    config::{AsSetting, Config},
+    fib::host::{Host, Link, LinkAddress, Scope},
+    k8s::node::Nodes,
+    net::{Asn, Family, RouterId},
+};
+
+/// The settings, or what is missing for them.
+pub(super) fn global(
+    config: &Config,
+    nodes: Option<&Nodes>,
+    host: &Host,
+    extra: &Extra,
+) -> Result<Global, String> {
+    let router_id = router_id(config, nodes, host, extra)?;
+    let annotated = nodes.and_then(|n| n.own.as_ref()).and_then(|own| own.asn);
+    let asn = annotated.map_or_else(|| file_asn(config, router_id, extra.kubernetes), Ok)?;
+    Ok(Global {
+        asn,
+        router_id,
+        cluster_id: config.bgp.cluster_id.unwrap_or(router_id),
+        max_paths: config.bgp.max_paths,
+        multipath_relax: config.bgp.multipath_relax,
+        restarting: extra.restarting,
+    })
+}
+
+/// The number that the file gives to each node; under Kubernetes it is that of all nodes without annotation.
+pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -> Result<Asn, String> {
+    match config.bgp.asn {
+        AsSetting::Number(n) => Ok(n),
+        AsSetting::Auto => Ok(derived_asn(router_id)),
+        AsSetting::Default if kubernetes => Ok(KUBERNETES_AS),
+        AsSetting::Default => Err("bgp.as is not set: give the AS number of this host".into()),
+    }
+}
+
+/// A private four-octet number (RFC 6996 §5) from the low 26 bits of the router id: two hosts of one /6 never share it.
+fn derived_asn(router_id: RouterId) -> Asn {
+    4_200_000_000 + (router_id.to_bits() & 0x03ff_ffff)
+}
+
+/// Annotation, file, the id of the last run, the Node's address, then the host's addresses.
+///
+/// The id of the last run is kept so that a changed lease resets no session; a copied state folder brings another
+/// node's, which the cluster knows, and that one is not used.
+fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) -> Result<RouterId, String> {
+    let own = nodes.and_then(|n| n.own.as_ref());
+    let of_others = |id: &RouterId| {
+        nodes.is_some_and(|n| {
+            n.others.values().any(|o| o.router_id == Some(*id) || o.addresses.contains(&IpAddr::V4(*id)))
+        })
+    };
+    let told = own.and_then(|o| o.router_id).or(config.bgp.router_id);
+    if let Some(id) = told.or(extra.stored_router_id.filter(|id| !of_others(id))) {
+        return Ok(id);
+    }
+    if nodes.is_some() && own.is_none_or(|o| o.addresses.is_empty()) {
+        return Err("the router id is taken from the Node, whose address is not known yet; \
+                    bgp.router-id would set it"
+            .into());
+    }
+    let node_address = |family| own.and_then(|o| o.address(family));
+    node_address(Family::Ipv4Unicast)
+        .or_else(|| host_address(host, config.fib.protocol, Family::Ipv4Unicast))
+        .or_else(|| node_address(Family::Ipv6Unicast))
+        .or_else(|| host_address(host, config.fib.protocol, Family::Ipv6Unicast))
+        .map(identifier)
+        .ok_or_else(|| "no interface has an address to take the router id from; set bgp.router-id".into())
+}
+
+/// The address of the interface that holds the default route, else the lowest of an interface that is no bridge.
+fn host_address(host: &Host, own_protocol: u8, family: Family) -> Option<IpAddr> {
+    let on = |link: &Link| link.addresses.iter().find(|a| is_stable(a, family)).map(|a| a.addr);
+    gateway::uplinks(host, own_protocol).into_iter().find_map(on).or_else(|| {
+        let links = host.links.values().filter(|l| l.kind != "bridge" && !l.loopback);
+        links.flat_map(|l| &l.addresses).filter(|a| is_stable(a, family)).map(|a| a.addr).min()
+    })
+}
+
+fn is_stable(address: &LinkAddress, family: Family) -> bool {
+    Family::of(address.addr) == family
+        && address.scope == Scope::Global
+        && !(address.tentative || address.deprecated || address.secondary)
+}
+
+/// An IPv4 address as it is; an IPv6 address by a hash (FNV-1a) that is the same at every start and never 0.
+fn identifier(addr: IpAddr) -> RouterId {
+    match addr {
+        IpAddr::V4(a) => a,
+        IpAddr::V6(a) => {
+            let hash =
+                a.octets().iter().fold(0x811c_9dc5_u32, |h, o| (h ^ u32::from(*o)).wrapping_mul(0x0100_0193));
+            Ipv4Addr::from_bits(hash.max(1))
+        }
+    }
+}
+
+/// The AS number of a cluster that says nothing else (RFC 6996: the first private one).
+const KUBERNETES_AS: Asn = 64512;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{config, extra, node, nodes},
+        *,
+    };
+    use crate::fib::host::testing::{gateway, host, link};
+
+    fn id(s: &str) -> RouterId {
+        s.parse().unwrap()
+    }
+
+    fn bridge(index: u32, name: &str) -> Link {
+        Link { kind: "bridge".into(), ..link(index, name) }
+    }
+
+    #[test]
+    fn the_router_id_follows_its_order_of_precedence() {
+        let h = host(
+            [
+                bridge(4, "docker0").with("10.0.0.1/24"),
+                link(3, "eth1").with("10.3.0.1/24"),
+                link(2, "eth0").with("10.9.0.1/24"),
+            ],
+            [gateway("0.0.0.0/0", "10.9.0.254", 2)],
+        );
+        let mut c = config();
+        let k = extra(true);
+        let mut n = nodes([node("n1", &["10.99.0.11", "fd00::11"], &[]), node("n2", &["10.99.0.12"], &[])]);
+        let of = |c: &Config, n: Option<&Nodes>, e: &Extra| router_id(c, n, &h, e).unwrap();
+
+        assert_eq!(of(&c, None, &extra(false)), id("10.9.0.1"), "the interface with the default route");
+        assert_eq!(of(&c, Some(&n), &k), id("10.99.0.11"), "the InternalIP");
+        let stored = Extra { stored_router_id: Some(id("9.9.9.9")), ..extra(true) };
+        assert_eq!(of(&c, Some(&n), &stored), id("9.9.9.9"), "kept over a changed lease");
+        let copied = Extra { stored_router_id: Some(id("10.99.0.12")), ..extra(true) };
+        assert_eq!(of(&c, Some(&n), &copied), id("10.99.0.11"), "another node's is not taken");
+        c.bgp.router_id = Some(id("1.1.1.1"));
+        assert_eq!(of(&c, Some(&n), &stored), id("1.1.1.1"), "the file");
+        n.own.as_mut().unwrap().router_id = Some(id("2.2.2.2"));
+        assert_eq!(of(&c, Some(&n), &stored), id("2.2.2.2"), "the annotation");
+    }
+
+    #[test]
+    fn without_a_default_route_the_lowest_address_that_is_no_bridges_is_taken() {
+        let h = host(
+            [
+                bridge(4, "docker0").with("10.0.0.1/24"),
+                link(3, "eth1").with("10.3.0.1/24"),
+                link(2, "eth0").with("10.9.0.1/24"),
+            ],
+            [],
+        );
+        assert_eq!(router_id(&config(), None, &h, &extra(false)), Ok(id("10.3.0.1")));
+    }
+
+    #[test]
+    fn a_host_with_ipv6_alone_hashes_its_address() {
+        let h = host([link(2, "eth0").with("fe80::1/64").with("2001:db8::1/64")], []);
+        let mut h = h;
+        h.links.get_mut(&2).unwrap().addresses[0].scope = Scope::Link;
+        let first = router_id(&config(), None, &h, &extra(false)).unwrap();
+        assert_eq!(Ok(first), router_id(&config(), None, &h, &extra(false)));
+        assert_ne!(first, identifier("2001:db8::2".parse().unwrap()));
+        assert!(!first.is_unspecified());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let e = extra(true);
+        assert!(
+            router_id(&config(), Some(&Nodes::default()), &host([], []), &e).unwrap_err().contains("Node")
+        );
+        assert!(
+            router_id(&config(), None, &host([], []), &extra(false)).unwrap_err().contains("bgp.router-id")
+        );
+        assert!(file_asn(&config(), id("1.1.1.1"), false).unwrap_err().contains("bgp.as"));
+        assert_eq!(file_asn(&config(), id("1.1.1.1"), true), Ok(64512));
+    }
+
+    #[test]
+    fn derived_numbers_are_private_and_differ_within_a_slash_6() {
+        assert_eq!(derived_asn(id("10.0.0.1")), 4_200_000_000 + 0x0200_0001);
+        for (a, b) in
+            [("10.0.0.1", "10.0.0.2"), ("8.0.0.0", "11.255.255.255"), ("192.168.1.1", "192.168.2.1")]
+        {
+            assert_ne!(derived_asn(id(a)), derived_asn(id(b)), "{a} {b}");
+        }
+        for extreme in ["0.0.0.1", "255.255.255.255"] {
+            assert!((4_200_000_000..=4_294_967_294).contains(&derived_asn(id(extreme))), "{extreme}");
+        }
+    }
+}

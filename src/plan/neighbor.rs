@@ -1,0 +1,325 @@
+//! One neighbor's settings: defaults, `[bgp]`, what its kind implies, its group and its own keys, laid over each other.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use super::Context;
+use crate::{
+    bgp::{
+        peer::{
+            AddPaths, AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource,
+            RemoteAs,
+        },
+        policy::Policy,
+    },
+    config::{NeighborKeys, seconds},
+    fib::host::{Host, Link, LinkAddress, Scope},
+    net::Family,
+};
+
+/// What is known of a neighbor before the file is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) key: PeerKey,
+    pub(super) source: PeerSource,
+    pub(super) group: Option<&'a str>,
+    /// What its kind implies; weaker than the group.
+    pub(super) implied: NeighborKeys,
+    /// What the file says of this neighbor alone.
+    pub(super) keys: NeighborKeys,
+}
+
+/// Made by `address = "gateway"` and by the peering of that name, and implied by the group of that name.
+pub(super) fn implied_by_gateway() -> NeighborKeys {
+    NeighborKeys { remote_as: Some(RemoteAs::External), allow_own_as: Some(1), ..NeighborKeys::default() }
+}
+
+impl Draft<'_> {
+    /// The settings in force. Names of policies that do not exist are returned as problems.
+    pub(super) fn finish(self, ctx: &Context<'_>, problems: &mut Vec<String>) -> PeerConfig {
+        let group = self.group.and_then(|g| ctx.config.bgp.groups.get(g)).cloned().unwrap_or_default();
+        let keys = self.keys.or(group).or(self.implied).or(ctx.config.bgp.defaults.clone());
+        let link = link_towards(ctx.host, &self.key);
+        let own = own_addresses(ctx, &self.key, link);
+        let mut policies = |names: Option<Vec<String>>| {
+            let named = names.unwrap_or_default();
+            named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
+        };
+        PeerConfig {
+            remote_as: keys.remote_as.unwrap_or(RemoteAs::Any),
+            local_as: keys.local_as.unwrap_or(ctx.global.asn),
+            global_as: ctx.global.asn,
+            local_address: keys.local_address.or_else(|| source_address(ctx, &self.key, self.source, &own)),
+            port: keys.port.unwrap_or(179),
+            passive: keys.passive.unwrap_or(false),
+            hops: match (keys.ttl_security, keys.multihop) {
+                (Some(n), _) => Hops::Security(n),
+                (None, Some(n)) => Hops::Multihop(n),
+                (None, None) => Hops::Direct,
+            },
+            families: keys.families.unwrap_or_else(|| Family::ALL.to_vec()),
+            hold_time: keys.hold_time.unwrap_or(90),
+            connect_retry_time: seconds(keys.connect_retry_time.unwrap_or(5)),
+            idle_hold_time: seconds(keys.idle_hold_time.unwrap_or(5)),
+            graceful_restart: keys.graceful_restart.unwrap_or(true),
+            restart_time: keys.restart_time.unwrap_or(120),
+            long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(0),
+            route_reflector_client: keys.route_reflector_client.unwrap_or(false),
+            next_hop_self: keys.next_hop_self,
+            transit: keys.transit.unwrap_or(false),
+            max_prefixes: keys.max_prefixes.unwrap_or(1_000_000),
+            max_prefixes_action: keys.max_prefixes_action.unwrap_or(MaxPrefixesAction::Restart),
+            max_prefixes_restart: Duration::from_secs(keys.max_prefixes_restart.unwrap_or(300).into()),
+            add_paths: keys.add_paths.unwrap_or(AddPaths::default()),
+            bfd: keys.bfd.flatten(),
+            import: policies(keys.import),
+            export: policies(keys.export),
+            accept_default: keys.accept_default.unwrap_or(false),
+            allow_own_as: keys.allow_own_as.unwrap_or(0),
+            as_sets: keys.as_sets.unwrap_or(AsSets::Withdraw),
+            role: keys.role,
+            password: keys.password,
+            description: keys.description,
+            disabled: ctx.extra.disabled.contains(&self.key),
+            group: self.group.map(str::to_owned),
+            source: self.source,
+            key: self.key,
+            own,
+        }
+    }
+}
+
+fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
+    let found = ctx.config.policies.get(name).cloned();
+    if found.is_none() {
+        problems.push(format!("neighbor {key} names policy `{name}`, which does not exist; it is left out"));
+    }
+    found
+}
+
+/// The link over which a neighbor is reached: that of its connected subnet, else of the best route to it.
+pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link> {
+    match key {
+        PeerKey::LinkLocal(_, name) | PeerKey::Interface(name) => host.link(name),
+        PeerKey::Address(addr) => connected_link(host, *addr).or_else(|| {
+            let routes = host.routes.iter().filter(|r| r.prefix.contains(*addr) && !r.hops.is_empty());
+            let best = routes.max_by_key(|r| (r.prefix.len(), std::cmp::Reverse(r.metric)))?;
+            let hop = best.hops.first()?;
+            host.links.get(&hop.ifindex).or_else(|| connected_link(host, hop.gateway?))
+        }),
+    }
+}
+
+/// The link that is up and has `addr` on a connected subnet, the longest if several.
+pub(super) fn connected_link(host: &Host, addr: IpAddr) -> Option<&Link> {
+    let up = host.links.values().filter(|l| l.up);
+    let subnets = up.flat_map(|l| l.subnets().map(move |s| (l, s)));
+    subnets.filter(|(_, s)| s.contains(addr)).max_by_key(|(_, s)| s.len()).map(|(l, _)| l)
+}
+
+/// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's InternalIP is preferred,
+/// and stands in where the link has no address of the family.
+fn own_addresses(ctx: &Context<'_>, key: &PeerKey, link: Option<&Link>) -> OwnAddresses {
+    let towards = match key {
+        PeerKey::Address(a) => Some(*a),
+        _ => None,
+    };
+    let best = |family| {
+        let node = ctx.own_node().and_then(|n| n.address(family));
+        link.filter(|l| !l.loopback).and_then(|l| best_address(l, family, towards, node)).or(node)
+    };
+    OwnAddresses {
+        v4: best(Family::Ipv4Unicast).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
+        v6: best(Family::Ipv6Unicast).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
+        link_local: link.and_then(|l| {
+            l.addresses.iter().filter(|a| !a.tentative).find_map(|a| match a.addr {
+                IpAddr::V6(a) if a.is_unicast_link_local() => Some(a),
+                _ => None,
+            })
+        }),
+    }
+}
+
+/// The Node's address if the link has it, else one on the neighbor's subnet, else the first that is meant to last.
+fn best_address(
+    link: &Link,
+    family: Family,
+    towards: Option<IpAddr>,
+    node: Option<IpAddr>,
+) -> Option<IpAddr> {
+    let usable = |a: &&LinkAddress| Family::of(a.addr) == family && a.scope == Scope::Global && !a.tentative;
+    let rank = |a: &&LinkAddress| {
+        let shared =
+            towards.is_some_and(|t| crate::net::Prefix::new(a.addr, a.len).is_some_and(|p| p.contains(t)));
+        (Some(a.addr) != node, !shared, a.deprecated, a.secondary)
+    };
+    link.addresses.iter().filter(usable).min_by_key(rank).map(|a| a.addr)
+}
+
+/// Sessions leave with the Node's address where the host has it: it is by this address that nodes know each other,
+/// and that a switch is told of us. Else the kernel chooses.
+fn source_address(
+    ctx: &Context<'_>,
+    key: &PeerKey,
+    source: PeerSource,
+    own: &OwnAddresses,
+) -> Option<IpAddr> {
+    let PeerKey::Address(neighbor) = key else { return None };
+    let node = ctx.own_node()?.address(Family::of(*neighbor))?;
+    let held = ctx.host.links.values().flat_map(|l| &l.addresses).any(|a| a.addr == node && !a.tentative);
+    let of_link = own.v4.map(IpAddr::V4) == Some(node) || own.v6.map(IpAddr::V6) == Some(node);
+    let by_address = matches!(source, PeerSource::Mesh | PeerSource::Reflector);
+    (held && !neighbor.is_loopback() && (of_link || by_address)).then_some(node)
+}
+
+/// The link that has this address.
+pub(super) fn link_with(host: &Host, addr: IpAddr) -> Option<&Link> {
+    host.links.values().find(|l| l.addresses.iter().any(|a| a.addr == addr))
+}
+
+/// Whether `addr` lies on a connected subnet.
+pub(super) fn is_on_link(host: &Host, addr: IpAddr) -> bool {
+    connected_link(host, addr).is_some_and(|l| !l.loopback)
+}
+
+impl NeighborKeys {
+    /// What is written here, else what is written there.
+    fn or(self, weaker: Self) -> Self {
+        macro_rules! each {
+            ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(weaker.$field)),* } };
+        }
+        each!(
+            remote_as,
+            local_as,
+            local_address,
+            port,
+            passive,
+            description,
+            password,
+            password_file,
+            multihop,
+            ttl_security,
+            families,
+            hold_time,
+            connect_retry_time,
+            idle_hold_time,
+            graceful_restart,
+            restart_time,
+            long_lived_stale_time,
+            route_reflector_client,
+            next_hop_self,
+            transit,
+            max_prefixes,
+            max_prefixes_action,
+            max_prefixes_restart,
+            add_paths,
+            bfd,
+            import,
+            export,
+            accept_default,
+            allow_own_as,
+            as_sets,
+            role,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{Case, config, node, nodes},
+        *,
+    };
+    use crate::fib::host::testing::{gateway, host, link};
+
+    fn draft(key: &str) -> Draft<'static> {
+        Draft {
+            key: PeerKey::Address(key.parse().unwrap()),
+            source: PeerSource::Configured,
+            group: None,
+            implied: NeighborKeys::default(),
+            keys: NeighborKeys::default(),
+        }
+    }
+
+    #[test]
+    fn the_nearer_word_wins() {
+        let mut c = config();
+        c.bgp.defaults.hold_time = Some(30);
+        c.bgp.defaults.restart_time = Some(60);
+        let group = NeighborKeys { hold_time: Some(20), allow_own_as: Some(3), ..NeighborKeys::default() };
+        c.bgp.groups.insert("tor".into(), group);
+        let case = Case::new(c, None, host([], []));
+        let keys = NeighborKeys { hold_time: Some(10), ..NeighborKeys::default() };
+        let d = Draft { group: Some("tor"), implied: implied_by_gateway(), keys, ..draft("10.0.0.1") };
+        let p = d.finish(&case.context(), &mut Vec::new());
+        assert_eq!((p.hold_time, p.allow_own_as, p.restart_time), (10, 3, 60));
+        assert_eq!(
+            (p.remote_as, p.port, p.connect_retry_time),
+            (RemoteAs::External, 179, Duration::from_secs(5))
+        );
+    }
+
+    #[test]
+    fn a_policy_that_does_not_exist_is_named() {
+        let case = Case::new(config(), None, host([], []));
+        let keys = NeighborKeys { import: Some(vec!["nope".into()]), ..NeighborKeys::default() };
+        let mut problems = Vec::new();
+        let p = Draft { keys, ..draft("10.0.0.1") }.finish(&case.context(), &mut problems);
+        assert!(p.import.is_empty() && problems[0].contains("`nope`"), "{problems:?}");
+    }
+
+    #[test]
+    fn next_hops_are_our_addresses_on_the_link_to_the_neighbor() {
+        let h = host(
+            [
+                link(2, "eth0")
+                    .with("10.0.9.2/24")
+                    .with("10.0.0.2/30")
+                    .with("fe80::2/64")
+                    .with("2001:db8::2/64"),
+                link(3, "eth1").with("10.1.0.2/24"),
+            ],
+            [gateway("192.0.2.0/24", "10.1.0.1", 0), gateway("0.0.0.0/0", "10.0.0.1", 2)],
+        );
+        let case = Case::new(config(), None, h);
+        let own = |key: &str| draft(key).finish(&case.context(), &mut Vec::new()).own;
+        let direct = own("10.0.0.1");
+        assert_eq!(direct.v4, Some([10, 0, 0, 2].into()), "the address on the shared subnet");
+        assert_eq!((direct.v6, direct.link_local), ("2001:db8::2".parse().ok(), "fe80::2".parse().ok()));
+        assert_eq!(own("192.0.2.7").v4, Some([10, 1, 0, 2].into()), "over the route to it");
+        assert_eq!(own("198.51.100.1").v4, Some([10, 0, 9, 2].into()), "over the default route");
+    }
+
+    #[test]
+    fn under_kubernetes_the_node_address_is_preferred_and_stands_in() {
+        let h = host(
+            [
+                link(2, "eth0").with("10.99.0.50/24").with("10.99.0.11/24"),
+                link(3, "eth1").with("10.1.0.2/24"),
+            ],
+            [],
+        );
+        let n = nodes([node("n1", &["10.99.0.11", "fd00::11"], &[])]);
+        let case = Case::new(config(), Some(n), h);
+        let peer = |key: &str| draft(key).finish(&case.context(), &mut Vec::new());
+        let p = peer("10.99.0.1");
+        assert_eq!((p.own.v4, p.own.v6), (Some([10, 99, 0, 11].into()), "fd00::11".parse().ok()));
+        assert_eq!(p.local_address, Some([10, 99, 0, 11].into()));
+        let p = peer("10.1.0.1");
+        assert_eq!(
+            (p.own.v4, p.local_address),
+            (Some([10, 1, 0, 2].into()), None),
+            "another link has its own"
+        );
+    }
+
+    #[test]
+    fn addresses_not_yet_ours_are_not_announced() {
+        let mut h = host([link(2, "eth0").with("2001:db8::2/64").with("2001:db8::3/64")], []);
+        let eth0 = h.links.get_mut(&2).unwrap();
+        eth0.addresses[0].tentative = true;
+        let case = Case::new(config(), None, h);
+        let own = draft("2001:db8::1").finish(&case.context(), &mut Vec::new()).own;
+        assert_eq!(own.v6, "2001:db8::3".parse().ok());
+    }
+}

@@ -1,0 +1,207 @@
+//! Who to speak with: the neighbors of the file, and those that `kubernetes.peering` makes.
+//!
+//! Made neighbors come first, so that a configured one of the same address replaces them. Among the made ones a node of
+//! the cluster is a node even when it is the default gateway too.
+//!
+//! In `auto` the gateway and the mesh stand side by side. That is no double work: nodes on one segment reach each other
+//! directly, and a mesh path to a node behind the gateway has a next hop that only the default route reaches, which the
+//! fib does not accept; there the gateway's own path is used.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{Context, Range, gateway, neighbor};
+use crate::{
+    bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
+    config::{NeighborAt, NeighborKeys, Peering},
+    k8s::node::NodeView,
+    net::{Asn, Family},
+};
+use neighbor::Draft;
+
+/// All neighbors by key.
+pub(super) type Peers = BTreeMap<PeerKey, Arc<PeerConfig>>;
+
+/// The modes in force: the file's, unless the Node's annotation says otherwise.
+pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<String>) -> BTreeSet<Peering> {
+    if !ctx.extra.kubernetes {
+        return BTreeSet::new();
+    }
+    let file = || ctx.config.kubernetes.peering.iter().copied().collect();
+    let Some(text) = ctx.own_node().and_then(|n| n.peering.as_deref()) else { return file() };
+    let parsed: Option<BTreeSet<_>> = text.split(',').map(|word| mode(word.trim())).collect();
+    parsed.unwrap_or_else(|| {
+        problems.push(format!(
+            "annotation routelet.io/peering: `{text}` is none of mesh, gateway, reflectors, auto and none, nor a list of \
+             them; it is ignored"
+        ));
+        file()
+    })
+}
+
+fn mode(word: &str) -> Option<Peering> {
+    Some(match word {
+        "mesh" => Peering::Mesh,
+        "gateway" => Peering::Gateway,
+        "reflectors" => Peering::Reflectors,
+        "auto" => Peering::Auto,
+        "none" => Peering::None,
+        _ => return None,
+    })
+}
+
+/// Whether the Nodes of the others are needed.
+pub(super) fn needs_all_nodes(modes: &BTreeSet<Peering>) -> bool {
+    modes.iter().any(|m| matches!(m, Peering::Mesh | Peering::Auto | Peering::Reflectors))
+}
+
+/// Every neighbor that this node should have.
+pub(super) fn peers(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<String>) -> Peers {
+    let mut drafts = Vec::new();
+    if modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto) {
+        drafts.extend(gateways(ctx));
+        if drafts.is_empty() && !modes.contains(&Peering::Auto) {
+            problems.push(
+                "peering with the gateway, but no default route has a next hop; add one, or set \
+                           kubernetes.peering = \"mesh\""
+                    .into(),
+            );
+        }
+    }
+    drafts.extend(nodes(ctx, modes, problems));
+    drafts.extend(configured(ctx));
+
+    let mut peers = Peers::new();
+    for draft in drafts {
+        let key = draft.key.clone();
+        peers.insert(key, Arc::new(draft.finish(ctx, problems)));
+    }
+    peers
+}
+
+/// `[[bgp.listen-range]]`.
+pub(super) fn ranges(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Range> {
+    let template = |range: &crate::config::ListenRange, problems: &mut Vec<String>| {
+        let draft = Draft {
+            key: PeerKey::Address(range.prefix.addr()),
+            source: PeerSource::Range,
+            group: range.group.as_deref(),
+            implied: implied_by_group(range.group.as_deref()),
+            keys: NeighborKeys {
+                remote_as: Some(range.remote_as),
+                passive: Some(true),
+                ..NeighborKeys::default()
+            },
+        };
+        Arc::new(PeerConfig { local_address: None, ..draft.finish(ctx, problems) })
+    };
+    let ranges = ctx.config.bgp.ranges.iter();
+    ranges.map(|r| Range { prefix: r.prefix, limit: r.limit, template: template(r, problems) }).collect()
+}
+
+fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
+    let draft = |key| Draft {
+        key,
+        source: PeerSource::Gateway,
+        group: Some("gateway"),
+        implied: neighbor::implied_by_gateway(),
+        keys: NeighborKeys::default(),
+    };
+    gateway::gateways(ctx.host, ctx.config.fib.protocol).into_iter().map(draft).collect()
+}
+
+/// Neighbors among the nodes: all of them (mesh), or by reflectors.
+fn nodes<'a>(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<String>) -> Vec<Draft<'a>> {
+    let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return Vec::new() };
+    let is_reflector = |n: &NodeView| n.reflector == Some(true);
+    let any_reflector = is_reflector(own) || nodes.others.values().any(is_reflector);
+    let many = nodes.others.len() + 1 > ctx.config.kubernetes.mesh_limit;
+    let auto = modes.contains(&Peering::Auto);
+    let reflectors = modes.contains(&Peering::Reflectors) || auto && many && any_reflector;
+    let mesh = modes.contains(&Peering::Mesh) || auto && !reflectors;
+    if mesh && auto && many {
+        problems.push(format!(
+            "{} nodes are more than kubernetes.mesh-limit = {}; label some with routelet.io/route-reflector=true, or \
+             raise the limit",
+            nodes.others.len() + 1,
+            ctx.config.kubernetes.mesh_limit
+        ));
+    }
+    if modes.contains(&Peering::Reflectors) && !any_reflector && nodes.complete {
+        problems
+            .push("peering by reflectors, but no node has the label routelet.io/route-reflector=true".into());
+    }
+
+    let mut drafts = Vec::new();
+    for other in nodes.others.values().filter(|o| o.name != own.name) {
+        let Some(addr) = common_address(own, other) else { continue };
+        if mesh {
+            drafts.push(node_draft(ctx, other, addr, PeerSource::Mesh));
+        }
+        if reflectors && (is_reflector(own) || is_reflector(other)) {
+            let mut draft = node_draft(ctx, other, addr, PeerSource::Reflector);
+            draft.implied.route_reflector_client = Some(is_reflector(own) && !is_reflector(other));
+            drafts.push(draft);
+        }
+    }
+    drafts
+}
+
+/// Where a session between two nodes goes: IPv4 where both have it, else IPv6. One session carries both families.
+pub(super) fn common_address(own: &NodeView, other: &NodeView) -> Option<IpAddr> {
+    Family::ALL.into_iter().find_map(|f| own.address(f).and(other.address(f)))
+}
+
+fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: PeerSource) -> Draft<'a> {
+    let asn: Asn = other.asn.unwrap_or(ctx.cluster_as);
+    let external = asn != ctx.global.asn;
+    // eBGP goes one hop unless told otherwise; nodes may be further apart.
+    let multihop = (external && !neighbor::is_on_link(ctx.host, addr)).then_some(255);
+    let group = if source == PeerSource::Mesh { "mesh" } else { "reflectors" };
+    Draft {
+        key: PeerKey::Address(addr),
+        source,
+        group: Some(group),
+        implied: NeighborKeys {
+            remote_as: Some(RemoteAs::Number(asn)),
+            multihop,
+            description: Some(format!("node {}", other.name)),
+            ..NeighborKeys::default()
+        },
+        keys: NeighborKeys::default(),
+    }
+}
+
+/// `[[bgp.neighbor]]`, with `address = "gateway"` before the rest: a neighbor given by its address is meant by it.
+fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
+    let (by_gateway, by_name): (Vec<_>, Vec<_>) =
+        ctx.config.bgp.neighbors.iter().partition(|n| n.at == NeighborAt::Gateway);
+    let mut drafts = Vec::new();
+    for n in by_gateway.into_iter().chain(by_name) {
+        let keys = match &n.at {
+            NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
+            NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
+            NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
+            NeighborAt::Gateway => gateway::gateways(ctx.host, ctx.config.fib.protocol),
+        };
+        let made = n.at == NeighborAt::Gateway;
+        drafts.extend(keys.into_iter().map(|key| Draft {
+            key,
+            source: if made { PeerSource::Gateway } else { PeerSource::Configured },
+            group: n.group.as_deref(),
+            implied: if made { neighbor::implied_by_gateway() } else { implied_by_group(n.group.as_deref()) },
+            keys: n.keys.clone(),
+        }));
+    }
+    drafts
+}
+
+fn implied_by_group(group: Option<&str>) -> NeighborKeys {
+    match group {
+        Some("gateway") => neighbor::implied_by_gateway(),
+        _ => NeighborKeys::default(),
+    }
+}

@@ -1,0 +1,139 @@
+//! Configurations, Nodes and contexts for the tests of this folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Context, Extra, Plan, plan};
+use crate::{
+    bgp::peer::Global,
+    config::*,
+    fib::host::Host,
+    k8s::node::{NodeView, Nodes},
+};
+
+/// The defaults of the interface page.
+pub(super) fn config() -> Config {
+    Config {
+        state_dir: "/var/lib/routelet".into(),
+        bgp: Bgp {
+            asn: AsSetting::Default,
+            router_id: None,
+            listen: Vec::new(),
+            max_paths: 64,
+            multipath_relax: true,
+            cluster_id: None,
+            defaults: NeighborKeys::default(),
+            groups: BTreeMap::new(),
+            neighbors: Vec::new(),
+            ranges: Vec::new(),
+        },
+        advertise: Advertise { require_carrier: true, ..Advertise::default() },
+        policies: BTreeMap::new(),
+        fib: Fib {
+            install: true,
+            table: 254,
+            protocol: 179,
+            metric: 179,
+            on_exit: OnExit::Keep,
+            resolve_via_default: false,
+            nexthop_objects: true,
+        },
+        kubernetes: Kubernetes {
+            enabled: None,
+            peering: vec![Peering::Auto],
+            mesh_limit: 100,
+            node_name: None,
+            service_cidrs: None,
+            advertise_pod_cidrs: true,
+            services: Vec::new(),
+        },
+        cni: Cni {
+            enabled: None,
+            conf_dir: "/etc/cni/net.d".into(),
+            file: "10-routelet.conflist".into(),
+            bin_dir: "/opt/cni/bin".into(),
+            bridge: "routelet0".into(),
+            mtu: None,
+            plugins: vec![CniPlugin::Name("portmap".into())],
+        },
+        masquerade: Masquerade::default(),
+        metrics: Metrics { listen: Vec::new() },
+        control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
+        log: Log { level: "info".into(), format: LogFormat::Text },
+    }
+}
+
+pub(super) fn extra(kubernetes: bool) -> Extra {
+    Extra { kubernetes, ..Extra::default() }
+}
+
+pub(super) fn node(name: &str, addresses: &[&str], pod_cidrs: &[&str]) -> NodeView {
+    NodeView {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        pod_cidrs: pod_cidrs.iter().map(|p| p.parse().unwrap()).collect(),
+        ..NodeView::default()
+    }
+}
+
+/// The first is our own.
+pub(super) fn nodes<const N: usize>(all: [NodeView; N]) -> Nodes {
+    let mut all = all.into_iter();
+    Nodes {
+        own: all.next(),
+        others: all.map(|n| (n.name.clone(), n)).collect(),
+        complete: true,
+        ..Nodes::default()
+    }
+}
+
+/// Everything that a plan is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) config: Config,
+    pub(super) nodes: Option<Nodes>,
+    pub(super) host: Host,
+    pub(super) extra: Extra,
+    global: Global,
+}
+
+impl Case {
+    /// Under Kubernetes when there are nodes.
+    pub(super) fn new(config: Config, nodes: Option<Nodes>, host: Host) -> Self {
+        let extra = extra(nodes.is_some());
+        let global = Global {
+            asn: 64512,
+            router_id: [1, 2, 3, 4].into(),
+            cluster_id: [1, 2, 3, 4].into(),
+            max_paths: 64,
+            multipath_relax: true,
+            restarting: false,
+        };
+        Self { config, nodes, host, extra, global }
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            config: &self.config,
+            nodes: self.nodes.as_ref(),
+            host: &self.host,
+            extra: &self.extra,
+            global: &self.global,
+            cluster_as: 64512,
+        }
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        plan(&self.config, self.nodes.as_ref(), &self.host, &self.extra).unwrap()
+    }
+
+    /// The keys of all neighbors, each with its source.
+    pub(super) fn peers(&self) -> Vec<String> {
+        self.plan().peers.values().map(|p| format!("{} {:?}", p.key, p.source)).collect()
+    }
+
+    pub(super) fn with_programs(mut self, names: &[&str]) -> Self {
+        self.extra.cni_programs = Some(names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>());
+        self
+    }
+}

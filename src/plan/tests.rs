@@ -1,0 +1,307 @@
+//! Whole plans: what one sees of this folder from outside.
+
+use super::testing::{Case, config, node, nodes};
+use crate::{
+    bgp::peer::{Hops, PeerKey, RemoteAs},
+    config::{AsSetting, Config, Neighbor, NeighborAt, NeighborKeys, Peering},
+    fib::host::testing::{gateway, host, link},
+    fib::host::{Host, Link},
+    net::{Refusal, Source},
+};
+
+/// A node below a switch on a /30, dual stack.
+fn below_a_switch() -> Host {
+    host(
+        [link(2, "eth0").with("10.0.0.2/30").with("2001:db8::2/64").with("fe80::2/64")],
+        [gateway("0.0.0.0/0", "10.0.0.1", 2), gateway("::/0", "fe80::1", 2)],
+    )
+}
+
+fn three_nodes() -> Case {
+    let n = nodes([
+        node("n1", &["10.0.0.2", "2001:db8::2"], &["10.244.1.0/24", "fd00:244:1::/64"]),
+        node("n2", &["10.0.0.6", "2001:db8::6"], &["10.244.2.0/24"]),
+        node("n3", &["2001:db8::a"], &["10.244.3.0/24"]),
+        node("n4", &[], &[]),
+    ]);
+    Case::new(config(), Some(n), below_a_switch())
+}
+
+fn with_peering(mut case: Case, peering: &[Peering]) -> Case {
+    case.config.kubernetes.peering = peering.to_vec();
+    case
+}
+
+fn neighbor(at: NeighborAt, remote_as: RemoteAs) -> Neighbor {
+    Neighbor { at, group: None, keys: NeighborKeys { remote_as: Some(remote_as), ..NeighborKeys::default() } }
+}
+
+fn standalone(host: Host, change: impl FnOnce(&mut Config)) -> Case {
+    let mut c = config();
+    c.bgp.asn = AsSetting::Number(1000);
+    change(&mut c);
+    Case::new(c, None, host)
+}
+
+#[test]
+fn auto_speaks_with_the_gateways_and_with_every_node() {
+    let case = three_nodes();
+    assert_eq!(
+        case.peers(),
+        ["10.0.0.1 Gateway", "10.0.0.6 Mesh", "2001:db8::a Mesh", "fe80::1%eth0 Gateway"],
+        "not with itself, nor with a node that has no address; IPv4 where both have it"
+    );
+    assert!(case.plan().all_nodes);
+}
+
+#[test]
+fn each_mode_makes_its_own_neighbors() {
+    let mesh = ["10.0.0.6 Mesh", "2001:db8::a Mesh"];
+    let gateways = ["10.0.0.1 Gateway", "fe80::1%eth0 Gateway"];
+    assert_eq!(with_peering(three_nodes(), &[Peering::Mesh]).peers(), mesh);
+    let below = with_peering(three_nodes(), &[Peering::Gateway]);
+    assert_eq!(below.peers(), gateways);
+    assert!(!below.plan().all_nodes, "one Node is watched, not all");
+    assert!(with_peering(three_nodes(), &[Peering::None]).peers().is_empty());
+    assert_eq!(
+        with_peering(three_nodes(), &[Peering::Mesh, Peering::Gateway]).peers(),
+        three_nodes().peers()
+    );
+}
+
+#[test]
+fn the_annotation_of_the_node_overrides_the_peering_of_the_file() {
+    let annotated = |text: &str| {
+        let mut case = three_nodes();
+        case.nodes.as_mut().unwrap().own.as_mut().unwrap().peering = Some(text.into());
+        case
+    };
+    assert_eq!(annotated("mesh").peers(), with_peering(three_nodes(), &[Peering::Mesh]).peers());
+    assert_eq!(annotated("gateway, mesh").peers(), three_nodes().peers());
+    let wrong = annotated("meshed");
+    assert_eq!(wrong.peers(), three_nodes().peers());
+    assert!(wrong.plan().problems.iter().any(|p| p.contains("`meshed`")));
+}
+
+#[test]
+fn made_neighbors_have_the_settings_of_their_kind() {
+    let plan = three_nodes().plan();
+    let peer = |key: &str| plan.peers.values().find(|p| p.key.to_string() == key).unwrap();
+    let tor = peer("10.0.0.1");
+    assert_eq!((tor.remote_as, tor.allow_own_as, tor.local_as), (RemoteAs::External, 1, 64512));
+    assert_eq!((tor.own.v4, tor.own.v6), (Some([10, 0, 0, 2].into()), "2001:db8::2".parse().ok()));
+    let ll = peer("fe80::1%eth0");
+    assert_eq!((ll.local_address, ll.own.link_local), (None, "fe80::2".parse().ok()));
+    let mesh = peer("10.0.0.6");
+    assert_eq!((mesh.remote_as, mesh.allow_own_as), (RemoteAs::Number(64512), 0));
+    assert_eq!((mesh.hops, mesh.local_address), (Hops::Direct, Some([10, 0, 0, 2].into())));
+}
+
+#[test]
+fn a_node_with_another_as_is_an_external_neighbor() {
+    let mut case = with_peering(three_nodes(), &[Peering::Mesh]);
+    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().asn = Some(65001);
+    let plan = case.plan();
+    let n2 = &plan.peers[&PeerKey::Address([10, 0, 0, 6].into())];
+    assert_eq!((n2.remote_as, n2.local_as, n2.hops), (RemoteAs::Number(65001), 64512, Hops::Multihop(255)));
+
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().asn = Some(65001);
+    let plan = case.plan();
+    let n3 = plan.peers.values().find(|p| p.key.to_string() == "2001:db8::a").unwrap();
+    assert_eq!(
+        (plan.global.asn, n3.remote_as),
+        (65001, RemoteAs::Number(64512)),
+        "the others keep the cluster's"
+    );
+    assert_eq!(n3.hops, Hops::Direct, "on link");
+}
+
+#[test]
+fn groups_shape_made_neighbors() {
+    let mut case = three_nodes();
+    let keys = NeighborKeys {
+        remote_as: Some(RemoteAs::Number(65000)),
+        hold_time: Some(9),
+        ..NeighborKeys::default()
+    };
+    case.config.bgp.groups.insert("gateway".into(), keys);
+    case.config
+        .bgp
+        .groups
+        .insert("mesh".into(), NeighborKeys { hold_time: Some(30), ..NeighborKeys::default() });
+    let plan = case.plan();
+    let times: Vec<_> = plan.peers.values().map(|p| (p.hold_time, p.remote_as, p.allow_own_as)).collect();
+    let tor = (9, RemoteAs::Number(65000), 1);
+    let node = (30, RemoteAs::Number(64512), 0);
+    assert_eq!(times, [tor, node, node, tor]);
+}
+
+#[test]
+fn reflectors_speak_with_all_and_the_others_with_reflectors_only() {
+    let mut case = with_peering(three_nodes(), &[Peering::Reflectors]);
+    assert!(case.peers().is_empty());
+    assert!(case.plan().problems.iter().any(|p| p.contains("route-reflector")));
+    case.nodes.as_mut().unwrap().others.get_mut("n3").unwrap().reflector = Some(true);
+    assert_eq!(case.peers(), ["2001:db8::a Reflector"]);
+    assert!(case.plan().peers.values().all(|p| !p.route_reflector_client));
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().reflector = Some(true);
+    let clients: Vec<_> =
+        case.plan().peers.values().map(|p| (p.key.to_string(), p.route_reflector_client)).collect();
+    assert_eq!(clients, [("10.0.0.6".into(), true), ("2001:db8::a".into(), false)]);
+}
+
+#[test]
+fn a_configured_neighbor_replaces_the_made_one_of_its_address() {
+    let mut case = three_nodes();
+    let at = NeighborAt::Address([10, 0, 0, 1].into());
+    case.config.bgp.neighbors.push(neighbor(at, RemoteAs::Number(10000)));
+    assert!(case.peers().contains(&"10.0.0.1 Configured".into()), "{:?}", case.peers());
+    assert_eq!(case.plan().peers[&PeerKey::Address([10, 0, 0, 1].into())].remote_as, RemoteAs::Number(10000));
+}
+
+#[test]
+fn gateway_neighbors_follow_the_default_routes() {
+    let mut case = standalone(below_a_switch(), |c| {
+        c.bgp.neighbors.push(neighbor(NeighborAt::Gateway, RemoteAs::Number(10000)));
+    });
+    assert_eq!(case.peers(), ["10.0.0.1 Gateway", "fe80::1%eth0 Gateway"]);
+    assert!(
+        case.plan().peers.values().all(|p| p.allow_own_as == 1 && p.remote_as == RemoteAs::Number(10000))
+    );
+
+    case.host.routes = vec![gateway("0.0.0.0/0", "10.0.0.3", 2)];
+    assert_eq!(case.peers(), ["10.0.0.3 Gateway"]);
+    case.host.routes[0].protocol = 179;
+    assert!(case.peers().is_empty(), "a default route of our own never counts");
+}
+
+#[test]
+fn a_docker_host_tells_of_its_bridge_while_it_has_a_container() {
+    let docker0 = Link { kind: "bridge".into(), ..link(4, "docker0") }.with("172.17.0.1/16");
+    let eth0 = link(2, "eth0").with("10.1.1.2/24");
+    let mut case = standalone(host([eth0, docker0], []), |c| {
+        let at = NeighborAt::Address([10, 1, 1, 1].into());
+        c.bgp.neighbors.push(neighbor(at, RemoteAs::Number(10000)));
+        c.advertise.interfaces = vec!["docker0".into()];
+        c.advertise.med = Some(7);
+    });
+    assert!(case.plan().originated.is_empty());
+    case.host.links.insert(5, Link { master: Some(4), ..link(5, "veth1") });
+    let plan = case.plan();
+    let (prefix, told) = plan.originated.first_key_value().unwrap();
+    assert_eq!(
+        (prefix.to_string(), told.source, told.med),
+        ("172.17.0.0/16".into(), Source::Interface, Some(7))
+    );
+    assert!(plan.unreachable.is_empty() && plan.conflist.is_none() && !plan.all_nodes);
+    assert_eq!((plan.global.asn, plan.global.router_id), (1000, [10, 1, 1, 2].into()));
+}
+
+#[test]
+fn pod_cidrs_and_networks_are_told_and_guarded_against_loops() {
+    let mut case = three_nodes();
+    case.config.advertise.networks = vec!["192.0.2.0/24".parse().unwrap()];
+    let plan = case.plan();
+    let told: Vec<_> = plan.originated.iter().map(|(p, o)| (p.to_string(), o.source)).collect();
+    let want = [
+        ("10.244.1.0/24".to_owned(), Source::PodCidr),
+        ("192.0.2.0/24".to_owned(), Source::Network),
+        ("fd00:244:1::/64".to_owned(), Source::PodCidr),
+    ];
+    assert_eq!(told, want);
+    assert_eq!(plan.unreachable.len(), 3);
+    let refused = |p: &str| plan.guard.refuses(p.parse().unwrap(), true);
+    assert_eq!(refused("10.244.1.128/25"), Some(Refusal::Own));
+    assert_eq!(refused("10.244.2.0/24"), None);
+    assert_eq!(refused("10.0.0.6/32"), Some(Refusal::Neighbor));
+
+    case.config.kubernetes.advertise_pod_cidrs = false;
+    let plan = case.plan();
+    assert_eq!((plan.originated.len(), plan.unreachable.len()), (1, 3), "the loop is possible all the same");
+    assert_eq!(plan.guard.refuses("10.244.1.0/24".parse().unwrap(), true), Some(Refusal::Own));
+}
+
+#[test]
+fn the_conflist_holds_the_pod_cidrs_of_every_family() {
+    let plan = three_nodes().with_programs(&["bridge", "host-local", "portmap"]).plan();
+    let conflist = plan.conflist.unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&conflist.bytes).unwrap();
+    assert_eq!(file["plugins"][0]["ipam"]["ranges"].as_array().unwrap().len(), 2);
+    assert_eq!((&file["plugins"][0]["mtu"], &file["plugins"][1]["type"]), (&1500.into(), &"portmap".into()));
+    assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+}
+
+#[test]
+fn missing_plugins_are_named_and_optional_ones_left_out() {
+    let plan = three_nodes().with_programs(&["bridge"]).plan();
+    let file: serde_json::Value = serde_json::from_slice(&plan.conflist.unwrap().bytes).unwrap();
+    assert_eq!(file["plugins"].as_array().unwrap().len(), 1);
+    for name in ["`host-local`", "`portmap`"] {
+        assert!(plan.problems.iter().any(|p| p.contains(name) && p.contains("/opt/cni/bin")), "{name}");
+    }
+}
+
+#[test]
+fn the_mtu_is_the_smallest_of_the_uplinks() {
+    let mtu = |case: &Case| {
+        let bytes = case.plan().conflist.unwrap().bytes.clone();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["plugins"][0]["mtu"].clone()
+    };
+    let mut case = three_nodes();
+    case.host.links.insert(3, Link { mtu: 1400, ..link(3, "eth1") });
+    assert_eq!(mtu(&case), 1500, "an interface without default route does not count");
+    case.host.routes.push(gateway("0.0.0.0/0", "10.7.0.1", 3));
+    assert_eq!(mtu(&case), 1400);
+    case.host.routes.clear();
+    case.host.links.get_mut(&2).unwrap().mtu = 9000;
+    assert_eq!(mtu(&case), 9000, "the one with the node address");
+    case.config.cni.mtu = Some(1280);
+    assert_eq!(mtu(&case), 1280);
+}
+
+#[test]
+fn a_pod_cidr_that_is_the_nodes_own_subnet_is_not_used() {
+    let mut case = three_nodes();
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().pod_cidrs = vec!["10.0.0.0/30".parse().unwrap()];
+    let plan = case.plan();
+    assert!(plan.originated.is_empty() && plan.unreachable.is_empty() && plan.conflist.is_none());
+    assert!(
+        plan.problems.iter().any(|p| p.contains("10.0.0.0/30") && p.contains("eth0")),
+        "{:?}",
+        plan.problems
+    );
+    assert!(!plan.peers.is_empty(), "nothing else is disturbed");
+}
+
+#[test]
+fn overlapping_pod_cidrs_of_two_nodes_are_named() {
+    let mut case = three_nodes();
+    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().pod_cidrs =
+        vec!["10.244.0.0/16".parse().unwrap()];
+    let plan = case.plan();
+    assert!(
+        plan.problems.iter().any(|p| p.contains("10.244.1.0/24") && p.contains("n2")),
+        "{:?}",
+        plan.problems
+    );
+    assert!(plan.conflist.is_some());
+}
+
+#[test]
+fn without_a_node_there_is_no_plan_but_one_that_went_away_withdraws_its_pods() {
+    let mut case = three_nodes();
+    case.nodes.as_mut().unwrap().own = None;
+    let err = super::plan(&case.config, case.nodes.as_ref(), &case.host, &case.extra).unwrap_err();
+    assert!(err.contains("Node"), "{err}");
+    case.extra.stored_router_id = Some([1, 1, 1, 1].into());
+    let plan = case.plan();
+    assert!(plan.originated.is_empty() && plan.conflist.is_none());
+    assert_eq!(case.peers(), ["10.0.0.1 Gateway", "fe80::1%eth0 Gateway"]);
+    assert!(plan.all_nodes);
+}
+
+#[test]
+fn planning_twice_gives_the_same_plan() {
+    let case = three_nodes();
+    assert_eq!(case.plan(), case.plan());
+}
