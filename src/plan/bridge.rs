@@ -1,7 +1,6 @@
 //! Subnets of Docker bridges and other interfaces with a carrier → prefixes to advertise.
 
-use std::net::IpAddr;
-
+use super::neighbor::is_link_local;
 use crate::{
     config::Advertise,
     fib::host::{Host, Link, LinkAddress, Scope},
@@ -39,12 +38,8 @@ fn is_named(patterns: &[String], link: &Link) -> bool {
 /// No link-local, loopback or host-scope address; on `lo` the scope does not matter, the range does. One that is
 /// still being checked for duplicates is not ours yet.
 fn is_worth_telling(link: &Link, address: &LinkAddress) -> bool {
-    let local = match address.addr {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
-    };
     let scope = link.loopback || address.scope == Scope::Global;
-    scope && !address.tentative && !local && !address.addr.is_loopback()
+    scope && !address.tentative && !is_link_local(address.addr) && !address.addr.is_loopback()
 }
 
 fn subnet(address: &LinkAddress) -> Option<Prefix> {

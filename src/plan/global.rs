@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Extra, gateway};
+use super::{Extra, gateway, neighbor};
 use crate::{
     bgp::peer::Global,
     config::{AsSetting, Config},
@@ -87,6 +87,7 @@ fn host_address(host: &Host, own_protocol: u8, family: Family) -> Option<IpAddr>
 fn is_stable(address: &LinkAddress, family: Family) -> bool {
     Family::of(address.addr) == family
         && address.scope == Scope::Global
+        && !neighbor::is_link_local(address.addr)
         && !(address.tentative || address.deprecated || address.secondary)
 }
 
@@ -164,8 +165,6 @@ mod tests {
     #[test]
     fn a_host_with_ipv6_alone_hashes_its_address() {
         let h = host([link(2, "eth0").with("fe80::1/64").with("2001:db8::1/64")], []);
-        let mut h = h;
-        h.links.get_mut(&2).unwrap().addresses[0].scope = Scope::Link;
         let first = router_id(&config(), None, &h, &extra(false)).unwrap();
         assert_eq!(Ok(first), router_id(&config(), None, &h, &extra(false)));
         assert_ne!(first, identifier("2001:db8::2".parse().unwrap()));

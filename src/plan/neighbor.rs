@@ -139,6 +139,13 @@ fn own_addresses(ctx: &Context<'_>, key: &PeerKey, link: Option<&Link>) -> OwnAd
     }
 }
 
+pub(super) fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
 /// The Node's address if the link has it, else one on the neighbor's subnet, else the first that is meant to last.
 fn best_address(
     link: &Link,
@@ -146,7 +153,9 @@ fn best_address(
     towards: Option<IpAddr>,
     node: Option<IpAddr>,
 ) -> Option<IpAddr> {
-    let usable = |a: &&LinkAddress| Family::of(a.addr) == family && a.scope == Scope::Global && !a.tentative;
+    let usable = |a: &&LinkAddress| {
+        Family::of(a.addr) == family && a.scope == Scope::Global && !a.tentative && !is_link_local(a.addr)
+    };
     let rank = |a: &&LinkAddress| {
         let shared =
             towards.is_some_and(|t| crate::net::Prefix::new(a.addr, a.len).is_some_and(|p| p.contains(t)));
