@@ -51,7 +51,7 @@ pub struct NeighborView {
 }
 
 /// RFC 4271 §8.2.2, and `disabled`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
     Idle,

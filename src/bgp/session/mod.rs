@@ -1,37 +1,55 @@
 //! One neighbor's conversation (RFC 4271 §8) as a value: octets in, octets out, `now` as an argument.
 //!
-//! A [`Session`] is one *neighbor*. During a collision (§6.8) it has two connections, one that we dialled
-//! ([`Conn::Out`]) and one that we accepted ([`Conn::In`]); after it, one. Framing and codec live inside,
-//! because what may be decoded depends on what was negotiated.
+//! A [`Session`] is one *neighbor*. While it has no connection its [`Phase`] is Idle, Connect or Active; each
+//! connection then has a [`State`] of its own: OpenSent, OpenConfirm or Established. During a collision (§6.8)
+//! there are two of them, one that we dialled and one that we accepted; `collision` says which survives.
+//! Framing and codec live inside, because what may be decoded depends on what was negotiated.
 //!
 //! The driver feeds [`Input`]s, then calls [`Session::poll_output`] until `None`, then comes back with
 //! [`Input::Timeout`] when [`Session::poll_timeout`] says so.
+//!
+//! Where this differs from the letter of §8: a dial that fails leads to Active, not to Idle, since a host goes
+//! on listening while its neighbor refuses; and only a session that ended in an error waits in Idle.
+//! Deliberately absent: DelayOpen, and manual start as different from automatic start.
+
+mod admin;
+mod collision;
+mod negotiate;
+mod record;
+mod state;
+mod timer;
 
 use std::{
-    net::SocketAddr,
+    collections::VecDeque,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+pub use self::{negotiate::Ends, state::OPEN_HOLD};
+use self::{
+    record::Record,
+    state::{Connection, State},
+    timer::{Backoff, Jitter, MAX_BACKOFF, Timer, Timers},
+};
 use crate::{
     bgp::{
         peer::{DownCause, Global, Negotiated, PeerConfig},
-        view::SessionState,
-        wire::update::Update,
+        view::{NeighborView, SessionState},
+        wire::{
+            framing::Kind,
+            notification::{Notification, cease},
+            update::Update,
+        },
     },
     net::Family,
 };
 
-/// Which of a neighbor's two possible connections.
+/// One TCP connection: a number that the driver chooses and never uses twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Conn {
-    /// We dialled it.
-    Out,
-    /// The neighbor dialled it.
-    In,
-}
+pub struct Conn(pub u32);
 
 /// What happened.
 #[derive(Debug)]
@@ -42,26 +60,33 @@ pub enum Input<'a> {
     Stop(Stop),
     /// `neighbor reset`: end the session and begin again.
     Reset(Option<String>),
-    /// Settings changed. Only what was agreed in the OPEN ends the session.
+    /// Settings changed. Only what was agreed in the OPENs ends the session.
     Configure(Arc<PeerConfig>, Global),
+    /// A link came up, an address changed: what failed before may work now.
+    Nudge,
     /// [`Output::Connect`] succeeded (event 16).
-    Connected { local: SocketAddr, remote: SocketAddr, ifindex: u32 },
+    Connected(Conn, Ends),
     /// It failed (event 18), in words: "connection refused: nothing listens on 10.0.0.1:179".
-    ConnectFailed { why: String, refused: bool },
+    ConnectFailed(String),
     /// The listener handed over a connection of this neighbor (event 17).
-    Accepted { local: SocketAddr, remote: SocketAddr, ifindex: u32 },
-    /// Octets of one read; whole messages or any piece of one.
-    Received(Conn, &'a [u8]),
+    Accepted(Conn, Ends),
+    /// The driver suspects why nothing works: passwords that differ.
+    Suspect(String),
+    /// What was read; whole messages are taken off, a piece of one is left.
+    Received(Conn, &'a mut BytesMut),
     /// The neighbor closed the connection, or it broke; the text of the error if there is one.
     Closed(Conn, Option<String>),
     /// So many octets left for the kernel's send buffer.
     Sent(Conn, usize),
+    /// Whether the driver has stopped reading, because nobody takes what it has read. The neighbor's
+    /// silence does not count meanwhile.
+    Stalled(bool),
     /// Encoded messages of the rib.
     Send { bytes: Bytes, messages: u32 },
     /// Ask the neighbor for its routes again (RFC 2918).
     RequestRefresh(Family),
     /// `max-prefixes` was passed: CEASE/1.
-    MaxPrefixes { family: Family, limit: u32 },
+    MaxPrefixes(Family),
     /// BFD lost the neighbor: CEASE/10 (RFC 9384).
     BfdDown,
     /// A deadline of [`Session::poll_timeout`] has come.
@@ -75,7 +100,7 @@ pub enum Stop {
     Disabled(Option<String>),
     /// The neighbor left the configuration: CEASE/3.
     Removed,
-    /// The daemon stops: silence where graceful restart is negotiated, else CEASE/2.
+    /// The daemon stops: silence where the neighbor keeps our routes over a restart, else CEASE/2.
     Leaving,
     /// The machine stops: CEASE/2 for everyone.
     Halting,
@@ -86,8 +111,8 @@ pub enum Stop {
 pub enum Output {
     /// Dial the neighbor; answered by `Connected` or `ConnectFailed`.
     Connect,
-    /// Stop dialling.
-    AbortConnect,
+    /// Stop dialling: no answer came in time, or none is needed any more.
+    AbortConnect { timed_out: bool },
     /// Write these octets, in order.
     Transmit(Conn, Bytes),
     /// Close after what was transmitted is written.
@@ -119,33 +144,419 @@ pub enum Severity {
     Warn,
 }
 
+/// What a neighbor without a connection does (RFC 4271 §8.2.2).
+///
+/// ```text
+///            start, IdleHold over              refused
+///   Idle ───────────────────────► Connect ─────────────► Active
+///    ▲                              │  ▲    ConnectRetry    │
+///    │ error, stop                  │  └───────────────────-┘
+///    │                              ▼ connected, accepted   │
+///    └──── OpenSent ─► OpenConfirm ─► Established ◄─────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Refuses connections.
+    Idle,
+    /// A dial is under way.
+    Connect,
+    /// Listens, and dials when ConnectRetry runs out.
+    Active,
+}
+
+/// Whether the neighbor is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    Stopped,
+    Disabled,
+    Yes,
+}
+
 /// One neighbor's conversation.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    config: Arc<PeerConfig>,
+    global: Global,
+    running: Running,
+    phase: Phase,
+    /// At most three: Established, dialled and accepted.
+    connections: Vec<Connection>,
+    timers: Timers,
+    jitter: Jitter,
+    connect_backoff: Backoff,
+    idle_backoff: Backoff,
+    /// When the last error came: after so much peace it is forgotten.
+    last_trouble: Option<Instant>,
+    /// The neighbor refused our optional parameters (RFC 5492 §3).
+    plain: bool,
+    /// A session with this neighbor was Established since the daemon started.
+    been_up: bool,
+    updates: Vec<Update>,
+    out: VecDeque<Output>,
+    record: Record,
+}
+
+/// Peace after which earlier errors no longer lengthen the time in Idle.
+const PEACE: Duration = Duration::from_secs(300);
+/// ConnectRetry is never shorter, whatever the configuration says.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+
+/// Why and how a connection ends.
+struct End {
+    /// Last word to the neighbor.
+    notify: Option<Notification>,
+    cause: DownCause,
+    /// Name of the counter.
+    reason: &'static str,
+    why: String,
+    after: After,
+}
+
+/// What comes after the last connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Stay out of it.
+    Off,
+    /// Dial at once.
+    Redial,
+    /// Listen, dial after a moment: a collision that took both.
+    Soon,
+    /// Listen, dial after ConnectRetry.
+    Retry,
+    /// Idle for `idle-hold-time`, longer and longer.
+    IdleHold,
+    /// Idle for so long.
+    Idle(Duration),
+}
 
 impl Session {
-    /// Idle until [`Input::Start`]. `seed` feeds the jitter.
-    pub fn new(_now: Instant, _config: Arc<PeerConfig>, _global: Global, _seed: u64) -> Self {
-        Self {}
+    /// Stopped until [`Input::Start`]. `seed` feeds the jitter.
+    pub fn new(now: Instant, config: Arc<PeerConfig>, global: Global, seed: u64) -> Self {
+        Self {
+            config,
+            global,
+            running: Running::Stopped,
+            phase: Phase::Idle,
+            connections: Vec::new(),
+            timers: Timers::default(),
+            jitter: Jitter::new(seed),
+            connect_backoff: Backoff::default(),
+            idle_backoff: Backoff::default(),
+            last_trouble: None,
+            plain: false,
+            been_up: false,
+            updates: Vec::new(),
+            out: VecDeque::new(),
+            record: Record::new(now),
+        }
     }
 
     /// Feeds one input. Never fails: whatever arrives, there is a next state.
-    pub fn handle(&mut self, _now: Instant, _input: Input<'_>) {}
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Start => self.start(now),
+            Input::Stop(stop) => self.stop(now, stop),
+            Input::Reset(text) => self.reset(now, text.as_deref()),
+            Input::Configure(config, global) => self.configure(now, config, global),
+            Input::Nudge => self.nudge(now),
+            Input::Connected(conn, ends) => self.connected(now, conn, ends),
+            Input::ConnectFailed(why) => self.connect_failed(why),
+            Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
+            Input::Suspect(text) => self.suspect(text),
+            Input::Received(conn, octets) => self.received(now, conn, octets),
+            Input::Closed(conn, error) => self.closed(now, conn, error),
+            Input::Sent(conn, octets) => self.sent(now, conn, octets),
+            Input::Stalled(stalled) => self.stalled(now, stalled),
+            Input::Send { bytes, messages } => self.send(now, bytes, messages),
+            Input::RequestRefresh(family) => self.request_refresh(now, family),
+            Input::MaxPrefixes(family) => self.max_prefixes(now, family),
+            Input::BfdDown => self.bfd_down(now),
+            Input::Timeout => self.timeout(now),
+        }
+        self.flush_updates();
+        self.record.state(now, self.state());
+    }
 
     /// What the driver must do next; call until `None` after every `handle`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.out.pop_front()
     }
 
     /// When to come back with [`Input::Timeout`] if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.connections.iter().filter_map(|c| c.timers.next()).chain(self.timers.next()).min()
     }
 
+    /// The state to show: that of the connection that has come farthest.
     pub fn state(&self) -> SessionState {
-        SessionState::Idle
+        match (self.running, self.connections.iter().map(Connection::shown).max()) {
+            (Running::Disabled, _) => SessionState::Disabled,
+            (_, Some(state)) => state,
+            (_, None) => match self.phase {
+                Phase::Idle => SessionState::Idle,
+                Phase::Connect => SessionState::Connect,
+                Phase::Active => SessionState::Active,
+            },
+        }
+    }
+
+    /// When that state began.
+    pub fn since(&self) -> Instant {
+        self.record.since()
+    }
+
+    /// What the session knows for `show neighbor`. `since` and the prefix counters are the caller's to fill in.
+    pub fn view(&self, now: Instant) -> NeighborView {
+        record::view(self, now)
+    }
+
+    /// Octets transmitted on the Established connection of which the driver has not said that they are sent.
+    pub fn unsent(&self) -> usize {
+        self.established().map_or(0, |c| c.unsent)
+    }
+
+    fn start(&mut self, now: Instant) {
+        if self.running == Running::Yes {
+            return;
+        }
+        if self.config.disabled {
+            self.running = Running::Disabled;
+            return;
+        }
+        self.running = Running::Yes;
+        self.begin(now);
+    }
+
+    /// Leaves Idle.
+    fn begin(&mut self, now: Instant) {
+        self.timers.stop(Timer::IdleHold);
+        if self.config.passive {
+            self.phase = Phase::Active;
+        } else {
+            self.dial(now);
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        self.phase = Phase::Connect;
+        self.retry_later(now);
+        self.out.push_back(Output::Connect);
+    }
+
+    fn abort_dial(&mut self, timed_out: bool) {
+        if self.phase == Phase::Connect {
+            self.phase = Phase::Active;
+            self.out.push_back(Output::AbortConnect { timed_out });
+        }
+    }
+
+    /// ConnectRetry, longer after each failure.
+    fn retry_later(&mut self, now: Instant) {
+        let base = self.config.connect_retry_time.max(SHORTEST_RETRY);
+        let wait = self.connect_backoff.next(base);
+        self.timers.set(Timer::ConnectRetry, now + self.jitter.of(wait));
+    }
+
+    fn nudge(&mut self, now: Instant) {
+        if self.running == Running::Yes
+            && self.connections.is_empty()
+            && self.phase != Phase::Idle
+            && !self.config.passive
+        {
+            self.connect_backoff.reset();
+            self.abort_dial(false);
+            self.dial(now);
+        }
+    }
+
+    /// Event 16.
+    fn connected(&mut self, now: Instant, conn: Conn, ends: Ends) {
+        if self.phase != Phase::Connect || self.established().is_some() {
+            self.out.push_back(Output::Close(conn));
+            return;
+        }
+        self.phase = Phase::Active;
+        self.timers.stop(Timer::ConnectRetry);
+        self.open(now, Connection::new(conn, true, ends));
+    }
+
+    /// Event 18. ConnectRetry is running.
+    fn connect_failed(&mut self, why: String) {
+        if self.phase == Phase::Connect {
+            self.phase = Phase::Active;
+            if self.connections.is_empty() {
+                self.complain(why);
+            }
+        }
+    }
+
+    /// Event 17. A disabled neighbor is told (RFC 4486 §4), an idle one is refused in silence (§8.2.2).
+    fn accepted(&mut self, now: Instant, conn: Conn, ends: Ends) {
+        if self.phase == Phase::Idle {
+            if self.running == Running::Disabled {
+                let rejected = Notification::cease(cease::REJECTED, None);
+                self.out.push_back(Output::Transmit(conn, state::notification(&rejected)));
+            }
+            self.out.push_back(Output::Close(conn));
+            return;
+        }
+        // A neighbor that dials again has given up its last attempt.
+        if let Some(older) = self.connections.iter().position(|c| !c.dialled && !c.is_established()) {
+            let older = self.connections.remove(older);
+            self.out.push_back(Output::Close(older.id));
+        }
+        if self.phase == Phase::Active {
+            self.timers.stop(Timer::ConnectRetry);
+        }
+        self.open(now, Connection::new(conn, false, ends));
+    }
+
+    fn suspect(&mut self, text: String) {
+        if self.connections.is_empty() {
+            self.complain(text);
+        }
+    }
+
+    /// An attempt failed: loud the first time, quiet while it is the same.
+    fn complain(&mut self, why: String) {
+        let known = self.record.attempt_failed(&why);
+        self.event(if known { Severity::Debug } else { Severity::Warn }, why);
+    }
+
+    fn event(&mut self, severity: Severity, text: String) {
+        self.out.push_back(Output::Event(Event { severity, text }));
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expired(now) {
+            match timer {
+                Timer::IdleHold => self.begin(now),
+                Timer::ConnectRetry => self.connect_retry(now),
+                Timer::Hold | Timer::Keepalive | Timer::SendHold => {}
+            }
+        }
+        for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {
+            while let Some(timer) = self.connection(conn).and_then(|c| c.timers.expired(now)) {
+                self.connection_timeout(now, conn, timer);
+            }
+        }
+    }
+
+    /// Event 9.
+    fn connect_retry(&mut self, now: Instant) {
+        let was_dialling = self.phase == Phase::Connect;
+        self.abort_dial(true);
+        if !self.connections.is_empty() {
+            return;
+        }
+        if was_dialling {
+            self.complain(format!("no answer from {}", self.config.key));
+        }
+        self.dial(now);
+    }
+
+    /// Ends one connection: last word, close, news, and what comes after.
+    fn end(&mut self, now: Instant, conn: Conn, end: End) {
+        let Some(at) = self.connections.iter().position(|c| c.id == conn) else { return };
+        let was_up = self.connections[at].is_established();
+        if let Some(notification) = &end.notify {
+            self.record.notification_sent(notification);
+            self.transmit(now, conn, Kind::Notification, state::notification(notification), 1);
+        }
+        self.connections.remove(at);
+        self.out.push_back(Output::Close(conn));
+        if was_up {
+            self.flush_updates();
+            self.record.dropped(end.reason, &end.why);
+            self.event(Severity::Warn, format!("session down: {}", end.why));
+            self.out.push_back(Output::Down { cause: end.cause, why: end.why });
+        } else if end.after != After::Soon && end.after != After::Off {
+            self.complain(end.why);
+        }
+        self.after(now, end.after, was_up);
+    }
+
+    fn after(&mut self, now: Instant, after: After, was_up: bool) {
+        match after {
+            After::Off => {
+                self.abort_dial(false);
+                self.phase = Phase::Idle;
+                self.timers = Timers::default();
+            }
+            // Another connection goes on.
+            _ if !self.connections.is_empty() => {}
+            After::Redial => {
+                self.connect_backoff.reset();
+                self.abort_dial(false);
+                self.begin(now);
+            }
+            // The dial under way is the next attempt.
+            After::Soon | After::Retry if self.phase == Phase::Connect => {}
+            After::Soon | After::Retry => {
+                self.phase = Phase::Active;
+                if was_up {
+                    self.connect_backoff.reset();
+                }
+                if !self.config.passive && after == After::Retry {
+                    self.retry_later(now);
+                } else if !self.config.passive {
+                    self.timers.set(Timer::ConnectRetry, now + self.jitter.of(SHORTEST_RETRY));
+                }
+            }
+            After::IdleHold => {
+                let wait = self.penalty(now);
+                self.idle(now, self.config.idle_hold_time.min(wait), wait);
+            }
+            After::Idle(time) => self.idle(now, time, time),
+        }
+    }
+
+    /// Idle for about `wait`; a `base` of 0 means not at all: then listen, and dial as usual.
+    fn idle(&mut self, now: Instant, base: Duration, wait: Duration) {
+        self.abort_dial(false);
+        self.timers.stop(Timer::ConnectRetry);
+        if base.is_zero() {
+            self.phase = Phase::Active;
+            if !self.config.passive {
+                self.retry_later(now);
+            }
+        } else {
+            self.phase = Phase::Idle;
+            let wait = self.jitter.of(wait);
+            self.timers.set(Timer::IdleHold, now + wait);
+        }
+    }
+
+    /// The time to sit out after one more error.
+    fn penalty(&mut self, now: Instant) -> Duration {
+        if self.last_trouble.is_some_and(|at| now.duration_since(at) >= PEACE) {
+            self.idle_backoff.reset();
+        }
+        let wait = self.idle_backoff.next(self.config.idle_hold_time);
+        self.last_trouble = Some(now + wait);
+        wait
+    }
+
+    fn flush_updates(&mut self) {
+        if !self.updates.is_empty() {
+            let updates = mem::take(&mut self.updates);
+            self.out.push_back(Output::Updates(updates));
+        }
+    }
+
+    fn connection(&mut self, conn: Conn) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|c| c.id == conn)
+    }
+
+    fn established(&self) -> Option<&Connection> {
+        self.connections.iter().find(|c| c.is_established())
+    }
+
+    /// What was negotiated, while the session is Established.
+    pub fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        self.connections.iter().find_map(|c| match &c.state {
+            State::Established(up) => Some(&up.negotiated),
+            State::OpenSent | State::OpenConfirm(_) => None,
+        })
     }
 }
-
-/// The longest back-off of ConnectRetry and IdleHold.
-pub const MAX_BACKOFF: Duration = Duration::from_secs(120);

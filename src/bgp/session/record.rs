@@ -1,0 +1,208 @@
+//! What a session remembers of itself for `show neighbor` and the metrics.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{Running, Session, negotiate::Ends};
+use crate::{
+    bgp::{
+        peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
+        view::{NeighborView, SessionState},
+        wire::{framing::Kind, notification::Notification, open::Open},
+    },
+    net::RouterId,
+};
+
+/// Counters and last words.
+#[derive(Debug)]
+pub(super) struct Record {
+    shown: SessionState,
+    since: Instant,
+    messages_sent: [u64; 5],
+    messages_received: [u64; 5],
+    drops: BTreeMap<&'static str, u64>,
+    flaws: u64,
+    last_error: Option<String>,
+    /// `last_error` is of an attempt: it is forgotten when one succeeds.
+    only_an_attempt: bool,
+    notification_sent: Option<String>,
+    notification_received: Option<String>,
+    capabilities_sent: Vec<String>,
+    capabilities_received: Vec<String>,
+    ends: Option<Ends>,
+    remote_id: Option<RouterId>,
+    remote_as: Option<u32>,
+}
+
+impl Record {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            shown: SessionState::Idle,
+            since: now,
+            messages_sent: [0; 5],
+            messages_received: [0; 5],
+            drops: BTreeMap::new(),
+            flaws: 0,
+            last_error: None,
+            only_an_attempt: false,
+            notification_sent: None,
+            notification_received: None,
+            capabilities_sent: Vec::new(),
+            capabilities_received: Vec::new(),
+            ends: None,
+            remote_id: None,
+            remote_as: None,
+        }
+    }
+
+    pub(super) fn state(&mut self, now: Instant, state: SessionState) {
+        if self.shown != state {
+            self.shown = state;
+            self.since = now;
+        }
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn sent(&mut self, kind: Kind, messages: u64) {
+        self.messages_sent[index(kind)] += messages;
+    }
+
+    pub(super) fn received(&mut self, kind: Kind) {
+        self.messages_received[index(kind)] += 1;
+    }
+
+    pub(super) fn open_sent(&mut self, open: &Open, ends: Ends) {
+        self.capabilities_sent = names(open);
+        self.ends = Some(ends);
+    }
+
+    pub(super) fn open_received(&mut self, open: &Open) {
+        self.capabilities_received = names(open);
+        self.remote_id = Some(open.router_id);
+        self.remote_as = Some(open.asn());
+    }
+
+    pub(super) fn notification_sent(&mut self, n: &Notification) {
+        self.notification_sent = Some(n.to_string());
+    }
+
+    pub(super) fn notification_received(&mut self, n: &Notification) {
+        self.notification_received = Some(n.to_string());
+    }
+
+    pub(super) fn flaws(&mut self, n: usize) {
+        self.flaws += n as u64;
+    }
+
+    /// Remembers why; `true` when it was the same before.
+    pub(super) fn attempt_failed(&mut self, why: &str) -> bool {
+        let known = self.last_error.as_deref() == Some(why);
+        self.last_error = Some(why.to_owned());
+        self.only_an_attempt = true;
+        known
+    }
+
+    pub(super) fn established(&mut self) {
+        if self.only_an_attempt {
+            self.last_error = None;
+        }
+    }
+
+    pub(super) fn dropped(&mut self, reason: &'static str, why: &str) {
+        *self.drops.entry(reason).or_default() += 1;
+        self.last_error = Some(why.to_owned());
+        self.only_an_attempt = false;
+    }
+}
+
+fn index(kind: Kind) -> usize {
+    kind as usize - 1
+}
+
+fn names(open: &Open) -> Vec<String> {
+    open.capabilities.iter().map(ToString::to_string).collect()
+}
+
+fn by_type(counters: [u64; 5]) -> BTreeMap<String, u64> {
+    Kind::ALL.into_iter().map(|k| (k.as_str().to_owned(), counters[index(k)])).collect()
+}
+
+/// Everything that the session knows; `since` and the prefix counters are left empty.
+pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
+    let (config, record) = (&s.config, &s.record);
+    let negotiated = s.connections.iter().find_map(|c| c.negotiated());
+    let timers = s.connections.iter().map(|c| &c.timers).chain([&s.timers]);
+    NeighborView {
+        address: config.key.to_string(),
+        interface: match &config.key {
+            PeerKey::Address(_) => None,
+            PeerKey::LinkLocal(_, interface) | PeerKey::Interface(interface) => Some(interface.clone()),
+        },
+        remote_as: match config.remote_as {
+            RemoteAs::Number(n) => Some(n),
+            RemoteAs::Internal => Some(config.local_as),
+            RemoteAs::External | RemoteAs::Any => record.remote_as,
+        },
+        local_as: config.local_as,
+        state: s.state(),
+        since: String::new(),
+        families: negotiated.map_or_else(|| config.families.clone(), |n| n.families.clone()),
+        received: BTreeMap::new(),
+        accepted: BTreeMap::new(),
+        advertised: BTreeMap::new(),
+        hold_time: negotiated.map_or(config.hold_time, |n| n.hold_time),
+        last_error: record.last_error.clone(),
+        description: config.description.clone(),
+        source: source(config.source).into(),
+        router_id: record.remote_id,
+        local_address: record.ends.map(|e| e.local.ip()),
+        capabilities_sent: record.capabilities_sent.clone(),
+        capabilities_received: record.capabilities_received.clone(),
+        messages_sent: by_type(record.messages_sent),
+        messages_received: by_type(record.messages_received),
+        drops: record.drops.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
+        flaws: record.flaws,
+        timers: timers
+            .flat_map(|t| t.running(now))
+            .map(|(timer, left)| (timer.as_str().to_owned(), round(left)))
+            .collect(),
+        last_notification_sent: record.notification_sent.clone(),
+        last_notification_received: record.notification_received.clone(),
+        notes: notes(s, negotiated.map(AsRef::as_ref)),
+    }
+}
+
+fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
+    let missing = |n: &Negotiated| {
+        let families = s.config.families.iter().filter(|f| !n.has(**f));
+        families.map(|f| format!("{f} is not used: the neighbor does not announce it")).collect::<Vec<_>>()
+    };
+    let mut notes = negotiated.map(missing).unwrap_or_default();
+    if s.plain {
+        notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
+    }
+    if s.running == Running::Disabled {
+        notes.push("disabled: `routelet neighbor enable` brings it back".into());
+    }
+    notes
+}
+
+fn source(source: PeerSource) -> &'static str {
+    match source {
+        PeerSource::Configured => "configured",
+        PeerSource::Object => "object",
+        PeerSource::Gateway => "gateway",
+        PeerSource::Mesh => "mesh",
+        PeerSource::Reflector => "reflector",
+        PeerSource::Range => "range",
+    }
+}
+
+fn round(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000) as u64
+}

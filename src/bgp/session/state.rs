@@ -1,0 +1,478 @@
+//! One connection of a neighbor: OpenSent, OpenConfirm, Established (RFC 4271 §8.2.2).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    After, Conn, End, Ends, Output, Session, Severity,
+    collision::{self, Other, Speaker, Verdict},
+    negotiate::{self, Circumstances},
+    timer::{Timer, Timers},
+};
+use crate::{
+    bgp::{
+        peer::{DownCause, Negotiated},
+        view::SessionState,
+        wire::{
+            Code, WireError,
+            framing::{self, Frame, Kind},
+            notification::{Notification, cease},
+            open::Open,
+            refresh::{self, Refresh},
+            update::Decoder,
+        },
+    },
+    net::Family,
+};
+
+/// How long a neighbor may take for its OPEN (RFC 4271 §8.2.2: "a large value", 4 minutes suggested).
+pub const OPEN_HOLD: Duration = Duration::from_secs(240);
+/// The least send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time where that is longer).
+const SEND_HOLD: Duration = Duration::from_secs(480);
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: Conn,
+    /// We began it.
+    pub(super) dialled: bool,
+    pub(super) ends: Ends,
+    pub(super) state: State,
+    pub(super) timers: Timers,
+    /// Our OPEN on it.
+    pub(super) sent: Open,
+    /// Octets that the driver still holds.
+    pub(super) unsent: usize,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Our OPEN is out, theirs is awaited.
+    OpenSent,
+    /// Both OPENs fit, the KEEPALIVE is awaited.
+    OpenConfirm(Arc<Negotiated>),
+    Established(Box<Up>),
+}
+
+/// A session that is up.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) negotiated: Arc<Negotiated>,
+    decoder: Decoder,
+    /// A flawed UPDATE was logged: the next ones only count.
+    flawed: bool,
+}
+
+impl Connection {
+    pub(super) fn new(id: Conn, dialled: bool, ends: Ends) -> Self {
+        let sent = Open { my_as: 0, hold_time: 0, router_id: [0; 4].into(), capabilities: vec![] };
+        Self { id, dialled, ends, state: State::OpenSent, timers: Timers::default(), sent, unsent: 0 }
+    }
+
+    pub(super) fn shown(&self) -> SessionState {
+        match self.state {
+            State::OpenSent => SessionState::OpenSent,
+            State::OpenConfirm(_) => SessionState::OpenConfirm,
+            State::Established(_) => SessionState::Established,
+        }
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.state, State::Established(_))
+    }
+
+    pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        match &self.state {
+            State::OpenSent => None,
+            State::OpenConfirm(negotiated) => Some(negotiated),
+            State::Established(up) => Some(&up.negotiated),
+        }
+    }
+
+    /// Messages above 4,096 octets may come: we announced RFC 8654.
+    fn extended(&self) -> bool {
+        self.negotiated().is_some() && !self.sent.capabilities.is_empty()
+    }
+
+    fn hold(&self) -> Option<Duration> {
+        let seconds = self.negotiated().map(|n| n.hold_time)?;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
+    /// Something was heard.
+    fn heard(&mut self, now: Instant) {
+        if let Some(hold) = self.hold() {
+            self.timers.set(Timer::Hold, now + hold);
+        }
+    }
+
+    fn send_hold(&self) -> Duration {
+        SEND_HOLD.max(self.hold().unwrap_or_default() * 2)
+    }
+}
+
+impl Session {
+    /// The connection stands: our OPEN goes out (events 16 and 17).
+    pub(super) fn open(&mut self, now: Instant, mut connection: Connection) {
+        let circumstances = Circumstances {
+            restarting: self.global.restarting && !self.been_up,
+            forwarding: self.global.restarting || self.been_up,
+            plain: self.plain,
+        };
+        connection.sent = negotiate::open(&self.config, &self.global, circumstances);
+        connection.timers.set(Timer::Hold, now + OPEN_HOLD);
+        let (conn, mut octets) = (connection.id, BytesMut::new());
+        connection.sent.encode(&mut octets);
+        self.record.open_sent(&connection.sent, connection.ends);
+        self.connections.push(connection);
+        self.transmit(now, conn, Kind::Open, octets.freeze(), 1);
+    }
+
+    pub(super) fn transmit(&mut self, now: Instant, conn: Conn, kind: Kind, octets: Bytes, messages: u32) {
+        let Some(c) = self.connections.iter_mut().find(|c| c.id == conn) else { return };
+        if c.unsent == 0 {
+            c.timers.set(Timer::SendHold, now + c.send_hold());
+        }
+        c.unsent += octets.len();
+        self.record.sent(kind, messages.into());
+        self.out.push_back(Output::Transmit(conn, octets));
+    }
+
+    pub(super) fn sent(&mut self, now: Instant, conn: Conn, octets: usize) {
+        let Some(c) = self.connection(conn) else { return };
+        c.unsent = c.unsent.saturating_sub(octets);
+        if c.unsent == 0 {
+            c.timers.stop(Timer::SendHold);
+        } else {
+            c.timers.set(Timer::SendHold, now + c.send_hold());
+        }
+    }
+
+    pub(super) fn send(&mut self, now: Instant, bytes: Bytes, messages: u32) {
+        if let Some(conn) = self.established().map(|c| c.id) {
+            self.transmit(now, conn, Kind::Update, bytes, messages);
+            self.keepalive_later(now, conn);
+        }
+    }
+
+    pub(super) fn request_refresh(&mut self, now: Instant, family: Family) {
+        let ready = |n: &Negotiated| n.route_refresh && n.has(family);
+        if let Some(conn) =
+            self.established().filter(|c| c.negotiated().is_some_and(|n| ready(n))).map(|c| c.id)
+        {
+            let mut octets = BytesMut::new();
+            Refresh::new(family, refresh::REQUEST).encode(&mut octets);
+            self.transmit(now, conn, Kind::RouteRefresh, octets.freeze(), 1);
+        }
+    }
+
+    fn keepalive(&mut self, now: Instant, conn: Conn) {
+        let mut octets = BytesMut::new();
+        framing::keepalive(&mut octets);
+        self.transmit(now, conn, Kind::Keepalive, octets.freeze(), 1);
+        self.keepalive_later(now, conn);
+    }
+
+    /// A third of the hold time, with jitter (RFC 4271 §4.4, §10).
+    fn keepalive_later(&mut self, now: Instant, conn: Conn) {
+        let Some(c) = self.connections.iter_mut().find(|c| c.id == conn) else { return };
+        if let Some(hold) = c.hold() {
+            c.timers.set(Timer::Keepalive, now + self.jitter.of(hold / 3));
+        }
+    }
+
+    pub(super) fn stalled(&mut self, now: Instant, stalled: bool) {
+        for c in self.connections.iter_mut().filter(|c| c.is_established()) {
+            if stalled {
+                c.timers.stop(Timer::Hold);
+            } else {
+                c.heard(now);
+            }
+        }
+    }
+
+    /// Events 10, 11 and the one of RFC 9687 §3.
+    pub(super) fn connection_timeout(&mut self, now: Instant, conn: Conn, timer: Timer) {
+        match timer {
+            Timer::Keepalive => self.keepalive(now, conn),
+            Timer::Hold => {
+                let hold = self.connection(conn).and_then(|c| c.hold()).unwrap_or(OPEN_HOLD).as_secs();
+                self.end(
+                    now,
+                    conn,
+                    End {
+                        notify: Some(Notification::new(Code::HoldTimer, 0)),
+                        cause: DownCause::HoldTimer,
+                        reason: "hold-timer",
+                        why: format!("hold timer expired: nothing heard for {hold} s"),
+                        after: After::IdleHold,
+                    },
+                );
+            }
+            Timer::SendHold => {
+                self.end(
+                    now,
+                    conn,
+                    End {
+                        notify: Some(Notification::new(Code::SendHoldTimer, 0)),
+                        cause: DownCause::Sent { hard: false },
+                        reason: "send-hold-timer",
+                        why: "send hold timer expired: the neighbor reads nothing".into(),
+                        after: After::IdleHold,
+                    },
+                );
+            }
+            Timer::ConnectRetry | Timer::IdleHold => {}
+        }
+    }
+
+    /// Event 18 of a connection that stood.
+    pub(super) fn closed(&mut self, now: Instant, conn: Conn, error: Option<String>) {
+        let Some(c) = self.connection(conn) else { return };
+        let how = error
+            .map_or_else(|| "the neighbor closed the connection".into(), |e| format!("connection lost: {e}"));
+        let why = match c.state {
+            State::OpenSent => format!("{how} before its OPEN: is this host configured there?"),
+            State::OpenConfirm(_) => format!("{how} after the OPEN"),
+            State::Established(_) => how,
+        };
+        let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after: After::Retry };
+        self.end(now, conn, end);
+    }
+
+    /// Cuts messages off and handles them, as long as the connection lives.
+    pub(super) fn received(&mut self, now: Instant, conn: Conn, octets: &mut BytesMut) {
+        while let Some(c) = self.connection(conn) {
+            match framing::split(octets, c.extended()) {
+                Ok(Some(frame)) => {
+                    self.record.received(frame.kind);
+                    self.message(now, conn, frame);
+                }
+                Ok(None) => return,
+                Err(error) => self.refuse(now, conn, &error, error.what.into()),
+            }
+        }
+        octets.clear();
+    }
+
+    fn message(&mut self, now: Instant, conn: Conn, frame: Frame) {
+        let Some(c) = self.connection(conn) else { return };
+        match (&mut c.state, frame.kind) {
+            (_, Kind::Notification) => self.notified(now, conn, &Notification::decode(&frame.body)),
+            (State::OpenSent, Kind::Open) => self.open_received(now, conn, &frame.body),
+            (State::OpenConfirm(_), Kind::Keepalive) => self.establish(now, conn),
+            (State::Established(_), Kind::Keepalive) => c.heard(now),
+            (State::Established(_), Kind::Update) => self.update(now, conn, &frame.body),
+            (State::Established(_), Kind::RouteRefresh) => self.refresh(now, conn, &frame.body),
+            (State::OpenSent, kind) => self.unexpected(now, conn, kind, 1),
+            (State::OpenConfirm(_), kind) => self.unexpected(now, conn, kind, 2),
+            (State::Established(_), kind) => self.unexpected(now, conn, kind, 3),
+        }
+    }
+
+    /// RFC 4271 §6.6 with the subcodes and data of RFC 6608.
+    fn unexpected(&mut self, now: Instant, conn: Conn, kind: Kind, subcode: u8) {
+        let error = WireError {
+            code: Code::Fsm,
+            subcode,
+            data: Bytes::copy_from_slice(&[kind as u8]),
+            what: "unexpected message",
+        };
+        self.refuse(now, conn, &error, format!("unexpected {} message", kind.as_str()));
+    }
+
+    /// The neighbor broke the protocol: NOTIFICATION, then Idle.
+    fn refuse(&mut self, now: Instant, conn: Conn, error: &WireError, what: String) {
+        let notification = Notification::from(error);
+        let end = End {
+            why: format!("sent NOTIFICATION {notification}: {what}"),
+            notify: Some(notification),
+            cause: DownCause::Sent { hard: false },
+            reason: "notification-sent",
+            after: After::IdleHold,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// Events 24 and 25.
+    fn notified(&mut self, now: Instant, conn: Conn, notification: &Notification) {
+        self.record.notification_received(notification);
+        let after = self.after_notification(conn, notification);
+        let hard = notification.is_hard();
+        let mut why = format!("received NOTIFICATION {notification}");
+        if (notification.code, notification.subcode) == (Code::Open as u8, 2) {
+            why += &format!(": we are AS {} here", self.config.local_as);
+        }
+        let cause = DownCause::Received { hard };
+        self.end(now, conn, End { notify: None, cause, reason: "notification-received", why, after });
+    }
+
+    fn after_notification(&mut self, conn: Conn, n: &Notification) -> After {
+        const CEASE: u8 = Code::Cease as u8;
+        const OPEN: u8 = Code::Open as u8;
+        let opening = self.connection(conn).is_some_and(|c| !c.is_established());
+        match (n.code, n.subcode) {
+            (CEASE, cease::COLLISION) => After::Soon,
+            (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => After::IdleHold,
+            (CEASE, _) => After::Retry,
+            // RFC 5492 §3: it knows no capabilities. Again without, once.
+            (OPEN, 4) if opening && !self.plain => {
+                self.plain = true;
+                After::Soon
+            }
+            _ => {
+                self.plain = false;
+                After::IdleHold
+            }
+        }
+    }
+
+    /// Event 19 in OpenSent.
+    fn open_received(&mut self, now: Instant, conn: Conn, body: &Bytes) {
+        let open = match Open::decode(body) {
+            Ok(open) => open,
+            Err(error) => return self.refuse(now, conn, &error, error.what.into()),
+        };
+        self.record.open_received(&open);
+        let Some(c) = self.connections.iter().find(|c| c.id == conn) else { return };
+        let negotiated = match negotiate::agree(&self.config, &c.sent, &open, c.ends) {
+            Ok(negotiated) => Arc::new(negotiated),
+            Err(error) => {
+                let what = negotiate::explain(&self.config, &open, &error);
+                return self.refuse(now, conn, &error, what);
+            }
+        };
+        if !self.survives_collision(now, conn, &negotiated) {
+            return;
+        }
+        self.connect_backoff.reset();
+        let Some(c) = self.connection(conn) else { return };
+        c.state = State::OpenConfirm(negotiated);
+        c.timers.stop(Timer::Hold);
+        c.heard(now);
+        self.keepalive(now, conn);
+    }
+
+    /// RFC 4271 §6.8, with every other connection of this neighbor. `false`: this one is gone.
+    fn survives_collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> bool {
+        let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
+        let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
+        let dialled = self.connection(conn).is_some_and(|c| c.dialled);
+        for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
+            let Some(o) = self.connection(other) else { continue };
+            let how_far = match &o.state {
+                State::OpenSent => Other::OpenSent,
+                State::OpenConfirm(_) => Other::OpenConfirm,
+                State::Established(up) => {
+                    let graceful = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
+                    Other::Established { graceful }
+                }
+            };
+            match collision::judge(us, them, dialled, how_far) {
+                Verdict::Both => {}
+                Verdict::DropOther => self.collide(now, other),
+                Verdict::ReplaceOther => self.replaced(now, other),
+                Verdict::DropNew => {
+                    self.collide(now, conn);
+                    // Should the other one be dead at the far end, this finds out at once.
+                    self.keepalive(now, other);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn collide(&mut self, now: Instant, conn: Conn) {
+        let end = End {
+            notify: Some(Notification::cease(cease::COLLISION, None)),
+            cause: DownCause::Sent { hard: false },
+            reason: "collision",
+            why: "two connections at once".into(),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// RFC 4724 §4.2: the old connection counts as closed, and no NOTIFICATION is sent.
+    fn replaced(&mut self, now: Instant, conn: Conn) {
+        let end = End {
+            notify: None,
+            cause: DownCause::Closed,
+            reason: "closed",
+            why: "the neighbor restarted".into(),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// Event 26 in OpenConfirm.
+    fn establish(&mut self, now: Instant, conn: Conn) {
+        let Some(c) = self.connection(conn) else { return };
+        let State::OpenConfirm(negotiated) = &c.state else { return };
+        let negotiated = negotiated.clone();
+        let decoder = Decoder::new(negotiated.shape());
+        c.state = State::Established(Box::new(Up { negotiated: negotiated.clone(), decoder, flawed: false }));
+        c.heard(now);
+        self.abort_dial(false);
+        self.timers.stop(Timer::ConnectRetry);
+        for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
+            self.collide(now, other);
+        }
+        self.been_up = true;
+        self.record.established();
+        let (asn, id, hold) = (negotiated.remote_as, negotiated.remote_id, negotiated.hold_time);
+        self.event(Severity::Info, format!("session up: AS {asn}, router id {id}, hold time {hold} s"));
+        self.out.push_back(Output::Up(negotiated));
+    }
+
+    /// Event 27.
+    fn update(&mut self, now: Instant, conn: Conn, body: &Bytes) {
+        let Some(c) = self.connection(conn) else { return };
+        c.heard(now);
+        let State::Established(up) = &mut c.state else { return };
+        match up.decoder.decode(body) {
+            Ok(update) => {
+                let flaw = update.flaws.first().map(|f| (f.attribute, f.what));
+                let loud = !up.flawed;
+                up.flawed |= flaw.is_some();
+                self.record.flaws(update.flaws.len());
+                self.updates.push(update);
+                if let Some((attribute, what)) = flaw {
+                    let severity = if loud { Severity::Warn } else { Severity::Debug };
+                    self.event(severity, format!("attribute {attribute} of an UPDATE lived through: {what}"));
+                }
+            }
+            Err(error) => self.refuse(now, conn, &error, error.what.into()),
+        }
+    }
+
+    /// ROUTE-REFRESH; one for a family that is not in use is ignored (RFC 2918 §4), and so is an unknown
+    /// subtype (RFC 7313 §5).
+    fn refresh(&mut self, now: Instant, conn: Conn, body: &Bytes) {
+        let Some(c) = self.connection(conn) else { return };
+        c.heard(now);
+        let Some(negotiated) = c.negotiated().cloned() else { return };
+        let message = match Refresh::decode(body, negotiated.enhanced_refresh) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(now, conn, &error, error.what.into()),
+        };
+        let last = if negotiated.enhanced_refresh { refresh::END } else { refresh::REQUEST };
+        if let Some(family) = message.family().filter(|f| negotiated.has(*f) && message.subtype <= last) {
+            self.flush_updates();
+            self.out.push_back(Output::Refresh { family, subtype: message.subtype });
+        }
+    }
+}
+
+/// The whole message.
+pub(super) fn notification(n: &Notification) -> Bytes {
+    let mut octets = BytesMut::new();
+    n.encode(&mut octets);
+    octets.freeze()
+}

@@ -1,0 +1,157 @@
+//! The timers of RFC 4271 §8.1.3 as an array of deadlines, and the jitter of §10.
+
+use std::time::{Duration, Instant};
+
+/// One timer. The first two belong to the neighbor, the others to one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// Dial (again).
+    ConnectRetry,
+    /// Leave Idle.
+    IdleHold,
+    /// The neighbor has been silent for too long.
+    Hold,
+    /// Say that we are alive.
+    Keepalive,
+    /// The neighbor has taken nothing for too long (RFC 9687).
+    SendHold,
+}
+
+impl Timer {
+    pub(super) const ALL: [Self; 5] =
+        [Self::ConnectRetry, Self::IdleHold, Self::Hold, Self::Keepalive, Self::SendHold];
+
+    /// As `show neighbor` writes it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectRetry => "connect-retry",
+            Self::IdleHold => "idle-hold",
+            Self::Hold => "hold",
+            Self::Keepalive => "keepalive",
+            Self::SendHold => "send-hold",
+        }
+    }
+}
+
+/// When each timer is due; `None`: not running.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Timers([Option<Instant>; 5]);
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, due: Instant) {
+        self.0[timer as usize] = Some(due);
+    }
+
+    pub(super) fn stop(&mut self, timer: Timer) {
+        self.0[timer as usize] = None;
+    }
+
+    pub(super) fn due(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.iter().flatten().min().copied()
+    }
+
+    /// Takes one timer that has run out by `now`, earliest first.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<Timer> {
+        let due = |t: &Timer| self.due(*t).filter(|due| *due <= now);
+        let timer = Timer::ALL.into_iter().filter(|t| due(t).is_some()).min_by_key(due)?;
+        self.stop(timer);
+        Some(timer)
+    }
+
+    /// Running timers with what is left of them.
+    pub(super) fn running(&self, now: Instant) -> impl Iterator<Item = (Timer, Duration)> + '_ {
+        Timer::ALL.into_iter().filter_map(move |t| Some((t, self.due(t)?.saturating_duration_since(now))))
+    }
+}
+
+/// A factor between 0.75 and 1 (RFC 4271 §10), from a seed: the same seed gives the same session.
+#[derive(Clone, Debug)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn of(&mut self, time: Duration) -> Duration {
+        time - time / 4096 * (self.next() >> 54) as u32
+    }
+
+    /// Splitmix64 (Steele, Lea, Flood 2014).
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// A waiting time that doubles while things go wrong.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+/// Where doubling ends.
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(120);
+
+impl Backoff {
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The time to wait after one more failure: `base`, then twice that, to [`MAX_BACKOFF`] (or to `base`,
+    /// where that is longer).
+    pub(super) fn next(&mut self, base: Duration) -> Duration {
+        let time = base.saturating_mul(1 << self.failures.min(16)).min(MAX_BACKOFF.max(base));
+        self.failures += 1;
+        time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_takes_away_at_most_a_quarter() {
+        let (mut jitter, time) = (Jitter::new(7), Duration::from_secs(40));
+        let drawn: Vec<_> = (0..1000).map(|_| jitter.of(time)).collect();
+        assert!(drawn.iter().all(|t| *t > time * 3 / 4 && *t <= time));
+        assert!(drawn.iter().min().unwrap() < &(time * 77 / 100));
+        assert!(drawn.iter().max().unwrap() > &(time * 98 / 100));
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_end_and_is_forgotten() {
+        let mut backoff = Backoff::default();
+        let base = Duration::from_secs(5);
+        let seconds: Vec<_> = (0..8).map(|_| backoff.next(base).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 120, 120, 120]);
+        backoff.reset();
+        assert_eq!(backoff.next(base), base);
+        assert_eq!(
+            (backoff.next(Duration::ZERO), backoff.next(MAX_BACKOFF * 2)),
+            (Duration::ZERO, MAX_BACKOFF * 2)
+        );
+    }
+
+    #[test]
+    fn the_earliest_timer_runs_out_first() {
+        let t0 = Instant::now();
+        let mut timers = Timers::default();
+        timers.set(Timer::Hold, t0 + Duration::from_secs(9));
+        timers.set(Timer::Keepalive, t0 + Duration::from_secs(3));
+        assert_eq!(timers.expired(t0), None);
+        assert_eq!(timers.next(), Some(t0 + Duration::from_secs(3)));
+        let later = t0 + Duration::from_secs(10);
+        assert_eq!(timers.expired(later), Some(Timer::Keepalive));
+        assert_eq!(timers.expired(later), Some(Timer::Hold));
+        assert_eq!((timers.expired(later), timers.next()), (None, None));
+    }
+}
