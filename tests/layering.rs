@@ -24,7 +24,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("bgp::wire",    &["net"]),
     ("bgp::policy",  &["net", "bgp::wire"]),
     ("bgp::peer",    &["net", "bgp::wire", "bgp::policy"]),
-    ("bgp::session", &["net", "bgp::wire", "bgp::peer"]),
+    ("bgp::session", &["net", "bgp::wire", "bgp::peer", "bgp::view"]),
     ("bgp::rib",     &["net", "bgp::wire", "bgp::peer", "bgp::policy"]),
     ("bgp::view",    &["net"]),
     ("bgp::io",      &["net", "bgp", "mailbox", "drain", "ready", "metrics"]),
