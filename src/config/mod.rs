@@ -1,9 +1,16 @@
 //! The configuration: validated, typed, every default written once.
 //!
-//! `file.rs` says what the file may hold and turns it into this, or into all its errors at once.
+//! `file` says what the file may hold and turns it into this, or into all its errors at once.
 
+mod defaults;
+mod file;
 pub mod io;
+mod nearest;
+mod neighbor;
+mod policies;
 mod problem;
+mod read;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +28,7 @@ use crate::{
     net::{Asn, Family, Prefix, RouterId},
 };
 
+pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP};
 pub use problem::{Problem, Problems};
 
 /// The whole file, defaults filled in.
@@ -251,6 +259,30 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+impl NeighborKeys {
+    /// These keys where written, else those of `below`: neighbor over group over `bgp.defaults`.
+    pub fn over(&self, below: &Self) -> Self {
+        neighbor::overlay(self, below)
+    }
+}
+
+/// Whether `text` is a log level, or a list of `TARGET=LEVEL` as tracing knows it.
+///
+/// # Errors
+///
+/// What is wrong with it and what is allowed.
+pub fn log_level(text: &str) -> Result<(), String> {
+    let known = ["error", "warn", "info", "debug", "trace", "off"];
+    let wrong = text.split(',').find(|part| {
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
+        !known.contains(&level.trim())
+    });
+    match wrong {
+        None => Ok(()),
+        Some(part) => Err(format!("`{part}` is no log level; write one of {}", known.join(", "))),
+    }
 }
 
 /// The longest times are small, so they are kept as written, in seconds.

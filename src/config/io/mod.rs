@@ -1,14 +1,21 @@
 //! Reads configuration files and password files.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
-use super::{Config, Problems};
+use super::{
+    Config, Problems,
+    file::{Surroundings, parse},
+};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/routelet/routelet.toml";
 
-/// A configuration in force, with what is worth saying about it.
+/// A configuration, with what is worth saying about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
@@ -18,13 +25,49 @@ pub struct Loaded {
     pub warnings: Option<Problems>,
 }
 
-/// Reads the file of `--config`, else [`DEFAULT_PATH`], which may be absent. `kubernetes`: the daemon runs under
-/// Kubernetes unless the file says otherwise (a kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set).
+/// Reads the file of `--config`, else [`DEFAULT_PATH`], which may be absent: then the defaults hold, those of
+/// [`Config::for_bare_host`] outside Kubernetes. `kubernetes`: the daemon runs under Kubernetes unless the file
+/// says otherwise (a kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set).
 ///
 /// # Errors
 ///
 /// Everything that is wrong, at once; a file that cannot be read, or an explicit one that is missing.
 pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problems> {
-    let _ = kubernetes;
-    Err(Problems::of_file(explicit.unwrap_or(Path::new(DEFAULT_PATH)).to_owned(), "being built".into()))
+    let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
+    let text = match fs::read(path) {
+        Ok(octets) => String::from_utf8(octets).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            Problems::of_file(
+                path.to_owned(),
+                format!("not UTF-8 text: octet {at} is wrong; save it as UTF-8"),
+            )
+        })?,
+        Err(e) if e.kind() == ErrorKind::NotFound && explicit.is_none() => {
+            let config = if kubernetes { Config::for_kubernetes() } else { Config::for_bare_host() };
+            return Ok(Loaded { config, path: None, warnings: None });
+        }
+        Err(e) => return Err(Problems::of_file(path.to_owned(), unreadable(&e))),
+    };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let around = Surroundings { kubernetes, read_password: &|file| read_password(&folder.join(file)) };
+    let all = |list| Problems { file: path.to_owned(), list };
+    let (config, warnings) = parse(&text, &around).map_err(all)?;
+    let warnings = (!warnings.is_empty()).then(|| all(warnings));
+    Ok(Loaded { config, path: Some(path.to_owned()), warnings })
+}
+
+/// A password is the first line of its file.
+fn read_password(path: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{}: {}", path.display(), unreadable(&e)))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    let remedy = match error.kind() {
+        ErrorKind::NotFound => "is the path right?",
+        ErrorKind::PermissionDenied => "run as root, or make it readable",
+        ErrorKind::IsADirectory => "name the file in this folder",
+        _ => "is it a text file?",
+    };
+    format!("cannot be read: {error}; {remedy}")
 }

@@ -1,0 +1,160 @@
+//! Every default, written once.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{
+    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Fib, Kubernetes, Log, LogFormat, Masquerade,
+    Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering,
+};
+use crate::{
+    bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs},
+    net::Family,
+};
+
+/// An empty file.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/routelet".into(),
+            bgp: Bgp::default(),
+            advertise: Advertise { require_carrier: true, ..Advertise::default() },
+            policies: Default::default(),
+            fib: Fib::default(),
+            kubernetes: Kubernetes::default(),
+            cni: Cni::default(),
+            masquerade: Masquerade::default(),
+            metrics: Metrics { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))] },
+            control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
+            log: Log { level: "info".into(), format: LogFormat::Text },
+        }
+    }
+}
+
+impl Config {
+    /// Under Kubernetes without a file.
+    pub fn for_kubernetes() -> Self {
+        Self::default()
+    }
+
+    /// A bare host without a file: peers with its default gateways, and tells them the subnets of Docker's
+    /// bridges. The own number comes from the router id.
+    pub fn for_bare_host() -> Self {
+        let mut config = Self::default();
+        config.bgp.asn = AsSetting::Auto;
+        config.bgp.neighbors = vec![Neighbor {
+            at: NeighborAt::Gateway,
+            group: Some(GATEWAY_GROUP.into()),
+            keys: NeighborKeys::default(),
+        }];
+        config.advertise.interfaces = vec!["docker0".into(), "br-*".into()];
+        config
+    }
+}
+
+/// The group of neighbors at default gateways; there without being written.
+pub const GATEWAY_GROUP: &str = "gateway";
+/// The group of the other nodes of a mesh.
+pub const MESH_GROUP: &str = "mesh";
+/// The group of route reflectors.
+pub const REFLECTORS_GROUP: &str = "reflectors";
+
+/// The groups that exist without being written, as long as the file does not change their keys.
+pub(super) fn built_in_groups() -> [(String, NeighborKeys); 3] {
+    let gateway = NeighborKeys {
+        remote_as: Some(RemoteAs::External),
+        allow_own_as: Some(1),
+        ..NeighborKeys::default()
+    };
+    [
+        (GATEWAY_GROUP.into(), gateway),
+        (MESH_GROUP.into(), NeighborKeys::default()),
+        (REFLECTORS_GROUP.into(), NeighborKeys::default()),
+    ]
+}
+
+impl Default for Bgp {
+    fn default() -> Self {
+        Self {
+            asn: AsSetting::Default,
+            router_id: None,
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 179).into(), (Ipv6Addr::UNSPECIFIED, 179).into()],
+            max_paths: 64,
+            multipath_relax: true,
+            cluster_id: None,
+            defaults: neighbor_defaults(),
+            groups: built_in_groups().into(),
+            neighbors: Vec::new(),
+            ranges: Vec::new(),
+        }
+    }
+}
+
+/// What holds where neither `[bgp]` nor the group nor the neighbor says otherwise. Left out are `remote-as`, which
+/// must be written, `next-hop-self`, which depends on the session, and `allow-own-as`, which is 1 for gateways.
+fn neighbor_defaults() -> NeighborKeys {
+    NeighborKeys {
+        port: Some(179),
+        passive: Some(false),
+        families: Some(Family::ALL.to_vec()),
+        hold_time: Some(90),
+        connect_retry_time: Some(5),
+        idle_hold_time: Some(5),
+        graceful_restart: Some(true),
+        restart_time: Some(120),
+        long_lived_stale_time: Some(0),
+        route_reflector_client: Some(false),
+        transit: Some(false),
+        max_prefixes: Some(1_000_000),
+        max_prefixes_action: Some(MaxPrefixesAction::Restart),
+        max_prefixes_restart: Some(300),
+        add_paths: Some(AddPaths::default()),
+        bfd: Some(None),
+        import: Some(Vec::new()),
+        export: Some(Vec::new()),
+        accept_default: Some(false),
+        as_sets: Some(AsSets::Withdraw),
+        ..NeighborKeys::default()
+    }
+}
+
+impl Default for Fib {
+    fn default() -> Self {
+        Self {
+            install: true,
+            table: 254,
+            protocol: 179,
+            metric: 179,
+            on_exit: OnExit::Keep,
+            resolve_via_default: false,
+            nexthop_objects: true,
+        }
+    }
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            peering: vec![Peering::Auto],
+            mesh_limit: 100,
+            node_name: None,
+            service_cidrs: None,
+            advertise_pod_cidrs: true,
+            services: Vec::new(),
+        }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            conf_dir: "/etc/cni/net.d".into(),
+            file: "10-routelet.conflist".into(),
+            bin_dir: "/opt/cni/bin".into(),
+            bridge: "routelet0".into(),
+            mtu: None,
+            plugins: vec![CniPlugin::Name("portmap".into())],
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! `[[bgp.neighbor]]`, `[bgp.group.NAME]`, `[[bgp.listen-range]]`.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys,
+    file::{Surroundings, put},
+    read::{Item, Section},
+    values::{self, FAMILIES, interface_name, neighbor_address, prefix},
+};
+use crate::{
+    bgp::{
+        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret},
+        policy::Policy,
+    },
+    net::{Asn, Family},
+};
+
+type Policies = BTreeMap<String, Arc<Policy>>;
+
+/// Longest TCP MD5 key that the kernel takes (TCP_MD5SIG_MAXKEYLEN).
+const PASSWORD: usize = 80;
+
+/// The keys that `[bgp]` shares with its neighbors.
+pub(super) fn session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
+    let mut set = NeighborKeys::default();
+    read_session_keys(section, &mut set);
+    *keys = overlay(&set, keys);
+}
+
+fn read_session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
+    // RFC 4271 §4.2: zero, or at least three seconds.
+    let hold_time = section.get("hold-time");
+    keys.hold_time = hold_time
+        .and_then(|i| i.number_where("0, or 3 to 65535 seconds", |n| n == 0 || (3..=65535).contains(&n)));
+    keys.connect_retry_time = section.get("connect-retry-time").and_then(|i| i.number(1..=65535));
+    keys.idle_hold_time = section.get("idle-hold-time").and_then(|i| i.number(1..=65535));
+    keys.graceful_restart = section.get("graceful-restart").and_then(|i| i.flag());
+    // Twelve bits (RFC 4724 §3), twenty-four bits (RFC 9494 §3).
+    keys.restart_time = section.get("restart-time").and_then(|i| i.number(0..=4095));
+    keys.long_lived_stale_time = section.get("long-lived-stale-time").and_then(|i| i.number(0..=16_777_215));
+}
+
+/// `above` where written, else `below`.
+pub(super) fn overlay(above: &NeighborKeys, below: &NeighborKeys) -> NeighborKeys {
+    macro_rules! lay {
+        ($($key:ident),* $(,)?) => { NeighborKeys { $($key: above.$key.clone().or_else(|| below.$key.clone())),* } };
+    }
+    lay!(
+        remote_as,
+        local_as,
+        local_address,
+        port,
+        passive,
+        description,
+        password,
+        password_file,
+        multihop,
+        ttl_security,
+        families,
+        hold_time,
+        connect_retry_time,
+        idle_hold_time,
+        graceful_restart,
+        restart_time,
+        long_lived_stale_time,
+        route_reflector_client,
+        next_hop_self,
+        transit,
+        max_prefixes,
+        max_prefixes_action,
+        max_prefixes_restart,
+        add_paths,
+        bfd,
+        import,
+        export,
+        accept_default,
+        allow_own_as,
+        as_sets,
+        role,
+    )
+}
+
+pub(super) fn groups(section: &Section<'_>, bgp: &mut Bgp, policies: &Policies, around: &Surroundings<'_>) {
+    let Some(groups) = section.section("group") else { return };
+    for (name, item) in groups.entries() {
+        let Some(group) = item.section() else { continue };
+        let written = keys(&group, policies, around);
+        // The built-in groups keep what the file does not change.
+        let below = bgp.groups.get(name).cloned().unwrap_or_default();
+        bgp.groups.insert(name.to_owned(), overlay(&written, &below));
+        group.close();
+    }
+}
+
+pub(super) fn neighbors(
+    section: &Section<'_>,
+    bgp: &mut Bgp,
+    policies: &Policies,
+    around: &Surroundings<'_>,
+) {
+    let mut lines: Vec<(NeighborAt, usize)> = Vec::new();
+    for section in section.get("neighbor").map(|i| i.tables()).unwrap_or_default() {
+        let place = section.get("address").or_else(|| section.get("interface"));
+        let at = place_of(&section);
+        let group = group(&section, bgp);
+        let keys = keys(&section, policies, around);
+        let below = group.as_ref().and_then(|g| bgp.groups.get(g)).cloned().unwrap_or_default();
+        together(&section, bgp.asn, at.as_ref(), &overlay(&keys, &below));
+        if let (Some(at), Some(place)) = (at, place) {
+            if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == at) {
+                place.wrong(format!("this neighbor stands in line {line} already; keep one of them"));
+            }
+            lines.push((at.clone(), place.line()));
+            bgp.neighbors.push(Neighbor { at, group, keys });
+        }
+        section.close();
+    }
+}
+
+fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
+    match (section.get("address"), section.get("interface")) {
+        (Some(address), None) => neighbor_address(&address),
+        (None, Some(interface)) => interface_name(&interface).map(NeighborAt::Interface),
+        (Some(_), Some(interface)) => {
+            interface.wrong(
+                "`address` and `interface` exclude each other; for a link-local one write fe80::1%eth0",
+            );
+            None
+        }
+        (None, None) => {
+            section.missing("address", "an IP address or \"gateway\"; or `interface` instead");
+            None
+        }
+    }
+}
+
+/// The name of a group that exists.
+fn group(section: &Section<'_>, bgp: &Bgp) -> Option<String> {
+    let item = section.get("group")?;
+    let name = item.text()?;
+    if !bgp.groups.contains_key(name) {
+        let known: Vec<&str> = bgp.groups.keys().map(String::as_str).collect();
+        item.wrong(format!("no such group; add [bgp.group.{name}], or use one of {}", known.join(", ")));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// What must fit together once the group's keys lie below the neighbor's.
+fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys: &NeighborKeys) {
+    let Some(remote_as) = keys.remote_as else {
+        if section.get("remote-as").is_none() {
+            section.missing("remote-as", "a number, \"external\", \"internal\" or \"any\"");
+        }
+        return;
+    };
+    let own = keys.local_as.map_or(own, AsSetting::Number);
+    if own == AsSetting::Auto && remote_as == RemoteAs::Internal {
+        wrong(
+            section,
+            "remote-as",
+            "nobody shares the number of bgp.as = \"auto\"; write \"external\" or a number",
+        );
+    }
+    match internal(own, remote_as) {
+        Some(true) if keys.role.is_some() => {
+            wrong(section, "role", "roles are for external neighbors only (RFC 9234 §4); remove it");
+        }
+        Some(false) if keys.route_reflector_client == Some(true) => {
+            let what = "only an internal neighbor can be a client (RFC 4456); its AS must be the own one";
+            wrong(section, "route-reflector-client", what);
+        }
+        _ => {}
+    }
+    if keys.multihop.is_some() && keys.ttl_security.is_some() {
+        wrong(section, "ttl-security", "`multihop` and `ttl-security` exclude each other; keep one");
+    }
+    if let (Some(NeighborAt::Address(addr)), Some(local)) = (at, keys.local_address)
+        && addr.is_ipv4() != local.is_ipv4()
+    {
+        wrong(section, "local-address", "must be of the family of the neighbor's address");
+    }
+}
+
+/// Whether a session is iBGP, as far as the configuration tells.
+fn internal(own: AsSetting, remote: RemoteAs) -> Option<bool> {
+    let own: Asn = match own {
+        AsSetting::Number(n) => n,
+        AsSetting::Default => 64512,
+        AsSetting::Auto => return if remote == RemoteAs::External { Some(false) } else { None },
+    };
+    match remote {
+        RemoteAs::Number(n) => Some(n == own),
+        RemoteAs::External => Some(false),
+        RemoteAs::Internal => Some(true),
+        RemoteAs::Any => None,
+    }
+}
+
+/// At the key if the neighbor has it itself, else at the neighbor.
+fn wrong(section: &Section<'_>, key: &'static str, what: &str) {
+    match section.get(key) {
+        Some(item) => item.wrong(what),
+        None => section.wrong(key, format!("{what} (it comes from the group)")),
+    }
+}
+
+/// The keys of a neighbor or group, each if written.
+fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -> NeighborKeys {
+    let flag = |key| section.get(key).and_then(|i| i.flag());
+    let names = |key| section.get(key).and_then(|i| i.list(|i| policy_name(i, policies)));
+    let mut keys = NeighborKeys {
+        remote_as: section.get("remote-as").and_then(|i| values::remote_as(&i)),
+        local_as: section.get("local-as").and_then(|i| values::asn(&i)),
+        local_address: section.get("local-address").and_then(|i| values::address(&i)),
+        port: section.get("port").and_then(|i| i.number(1..=65535)),
+        passive: flag("passive"),
+        description: section.get("description").and_then(|i| i.text()).map(str::to_owned),
+        multihop: section.get("multihop").and_then(|i| i.number(1..=255)),
+        ttl_security: section.get("ttl-security").and_then(|i| i.number(1..=254)),
+        families: section.get("families").and_then(|i| families(&i)),
+        route_reflector_client: flag("route-reflector-client"),
+        next_hop_self: flag("next-hop-self"),
+        transit: flag("transit"),
+        max_prefixes: section.get("max-prefixes").and_then(|i| i.number(1..=u32::MAX.into())),
+        max_prefixes_action: section.get("max-prefixes-action").and_then(|i| i.choice(&ACTIONS)),
+        max_prefixes_restart: section.get("max-prefixes-restart").and_then(|i| i.number(1..=u32::MAX.into())),
+        add_paths: section.get("add-paths").and_then(|i| i.choice(&ADD_PATHS)),
+        bfd: section.get("bfd").and_then(|i| bfd(&i)),
+        import: names("import"),
+        export: names("export"),
+        accept_default: flag("accept-default"),
+        allow_own_as: section.get("allow-own-as").and_then(|i| i.number(0..=255)),
+        as_sets: section
+            .get("as-sets")
+            .and_then(|i| i.choice(&[("withdraw", AsSets::Withdraw), ("accept", AsSets::Accept)])),
+        role: section.get("role").and_then(|i| i.choice(&ROLES)),
+        ..NeighborKeys::default()
+    };
+    read_session_keys(section, &mut keys);
+    passwords(section, &mut keys, around);
+    keys
+}
+
+const ACTIONS: [(&str, MaxPrefixesAction); 2] =
+    [("restart", MaxPrefixesAction::Restart), ("warn", MaxPrefixesAction::Warn)];
+
+const ADD_PATHS: [(&str, AddPaths); 4] = [
+    ("none", AddPaths { send: false, receive: false }),
+    ("receive", AddPaths { send: false, receive: true }),
+    ("send", AddPaths { send: true, receive: false }),
+    ("both", AddPaths { send: true, receive: true }),
+];
+
+const ROLES: [(&str, Role); 5] = [
+    ("provider", Role::Provider),
+    ("customer", Role::Customer),
+    ("peer", Role::Peer),
+    ("rs", Role::RouteServer),
+    ("rs-client", Role::RouteServerClient),
+];
+
+fn families(item: &Item<'_>) -> Option<Vec<Family>> {
+    let mut families = item.set(|i| i.choice(&FAMILIES))?;
+    if families.is_empty() {
+        item.wrong("must name at least one of \"ipv4-unicast\", \"ipv6-unicast\"");
+        return None;
+    }
+    families.sort_unstable();
+    Some(families)
+}
+
+fn policy_name(item: &Item<'_>, policies: &Policies) -> Option<String> {
+    let name = item.text()?;
+    if !policies.contains_key(name) {
+        item.wrong(format!("no policy `{name}`; add [[policy.{name}]], or remove the name"));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// `true`, `false`, or a table of timers in milliseconds.
+fn bfd(item: &Item<'_>) -> Option<Option<BfdTimers>> {
+    let mut timers =
+        BfdTimers { min_tx: Duration::from_millis(300), min_rx: Duration::from_millis(300), multiplier: 3 };
+    if let Some(on) = item.value.get_ref().as_bool() {
+        return Some(on.then_some(timers));
+    }
+    if !item.value.get_ref().is_table() {
+        item.wrong("must be true, false or { min-tx = 300, min-rx = 300, multiplier = 3 }");
+        return None;
+    }
+    let section = item.section()?;
+    let milliseconds = |key| {
+        let number = section.get(key).and_then(|i| i.number::<u64>(10..=60_000));
+        number.map(Duration::from_millis)
+    };
+    put(&mut timers.min_tx, milliseconds("min-tx"));
+    put(&mut timers.min_rx, milliseconds("min-rx"));
+    put(&mut timers.multiplier, section.get("multiplier").and_then(|i| i.number(1..=255)));
+    section.close();
+    Some(Some(timers))
+}
+
+/// Never says what the password is.
+fn passwords(section: &Section<'_>, keys: &mut NeighborKeys, around: &Surroundings<'_>) {
+    let fits = |password: &str| match password.len() {
+        0 => Err("must not be empty".to_owned()),
+        1..=PASSWORD => Ok(()),
+        n => Err(format!("has {n} octets; TCP MD5 takes {PASSWORD} at most")),
+    };
+    let (word, file) = (section.get("password"), section.get("password-file"));
+    if let (Some(_), Some(file)) = (&word, &file) {
+        file.wrong("`password` and `password-file` exclude each other; keep one");
+        return;
+    }
+    if let Some(item) = word
+        && let Some(password) = item.text()
+    {
+        match fits(password) {
+            Ok(()) => keys.password = Some(Secret(password.to_owned())),
+            Err(what) => item.wrong(what),
+        }
+    }
+    if let Some(item) = file
+        && let Some(path) = item.text().map(PathBuf::from)
+    {
+        let read = (around.read_password)(&path).and_then(|password| {
+            fits(&password).map_err(|what| format!("the password in {} {what}", path.display()))?;
+            Ok(password)
+        });
+        match read {
+            Ok(password) => keys.password = Some(Secret(password)),
+            Err(what) => item.wrong(what),
+        }
+        keys.password_file = Some(path);
+    }
+}
+
+pub(super) fn ranges(section: &Section<'_>, bgp: &mut Bgp) {
+    for section in section.get("listen-range").map(|i| i.tables()).unwrap_or_default() {
+        let place = section.get("prefix");
+        if place.is_none() {
+            section.missing("prefix", "the addresses from which neighbors may come, as 10.0.0.0/24");
+        }
+        let prefix = place.as_ref().and_then(prefix);
+        let group = group(&section, bgp);
+        let written = section.get("remote-as");
+        let own = written.as_ref().and_then(values::remote_as);
+        let remote_as = own.or_else(|| bgp.groups.get(group.as_ref()?)?.remote_as);
+        if remote_as.is_none() && written.is_none() {
+            section.missing("remote-as", "a number, \"external\", \"internal\" or \"any\"");
+        }
+        let limit = section.get("limit").and_then(|i| i.number(1..=100_000)).unwrap_or(100);
+        if let (Some(prefix), Some(remote_as)) = (prefix, remote_as) {
+            if bgp.ranges.iter().any(|r| r.prefix == prefix)
+                && let Some(place) = place
+            {
+                place.wrong("this range stands here twice; remove one");
+            }
+            bgp.ranges.push(ListenRange { prefix, remote_as, group, limit });
+        }
+        section.close();
+    }
+}
