@@ -1,1 +1,129 @@
-//! (being built)
+//! The command line: one file per command, all of them thin.
+//!
+//! Exit status: 0 done, 1 failed at run time, 2 wrong usage or configuration, 3 the daemon cannot be reached. Errors
+//! are one line on standard error that says what failed, why, and what to do; `check` alone has a line per problem.
+
+mod check;
+mod completions;
+mod io;
+mod lab;
+pub mod log;
+mod man;
+mod neighbor;
+mod reload;
+mod run;
+mod show;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::control::{Answer, Query, io::client};
+
+/// Tells the network where this host's containers are: a BGP host-routing daemon.
+#[derive(Debug, Parser)]
+#[command(name = "routelet", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    /// Show what the daemon knows and does
+    #[command(subcommand)]
+    Show(show::Show),
+    /// Act on one neighbor
+    #[command(subcommand)]
+    Neighbor(neighbor::Neighbor),
+    Reload(reload::Reload),
+    Lab(lab::Lab),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// Which daemon is asked.
+#[derive(Args, Clone, Debug)]
+struct Socket {
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = "/run/routelet/routelet.sock")]
+    socket: PathBuf,
+}
+
+/// Why a command failed, by exit status.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// 1.
+    #[error("{0}")]
+    Runtime(String),
+    /// 2.
+    #[error("{0}")]
+    Usage(String),
+    /// 3.
+    #[error(transparent)]
+    Unreachable(#[from] client::AskError),
+}
+
+/// Parses the command line, carries it out and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(io::arguments()) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to standard output; a closed pipe is no failure.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match cli.command {
+        Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
+        Command::Show(show) => show.run(),
+        Command::Neighbor(neighbor) => neighbor.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Lab(lab) => lab.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    };
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    io::complain(&failure.to_string());
+    match failure {
+        Failure::Runtime(_) => ExitCode::from(1),
+        Failure::Usage(_) => ExitCode::from(2),
+        Failure::Unreachable(_) => ExitCode::from(3),
+    }
+}
+
+impl Socket {
+    /// Asks the daemon; what it refuses is a failure.
+    fn ask(&self, query: Query) -> Result<Answer, Failure> {
+        match client::ask(&self.socket, query)? {
+            Answer::Refused(why) => Err(Failure::Runtime(why)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Gives an order and prints what there is to say about it.
+    fn order(&self, query: Query) -> Result<(), Failure> {
+        match self.ask(query)? {
+            Answer::Done(Some(text)) => io::print(&format!("{text}\n")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The whole command line, for completions and man pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -12,8 +12,8 @@ mod summary;
 use serde::{Deserialize, Serialize};
 
 pub use crate::bgp::{
-    rib::{RouteFilter, RouteView},
-    view::NeighborView,
+    rib::view::{Counts, RouteFilter, RouteView},
+    view::{NeighborView, SessionState},
 };
 pub use crate::fib::view::FibView;
 pub use crate::k8s::view::NodeStatus;

@@ -1,6 +1,6 @@
 //! All routes of the node, without I/O; one owner.
 
-mod view;
+pub mod view;
 
 pub use view::{Counts, RouteFilter, RouteView};
 

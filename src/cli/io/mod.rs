@@ -1,0 +1,69 @@
+//! What commands need of the world: arguments, environment, clock, standard output.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::{ErrorKind, Write, stderr, stdout},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use super::Failure;
+use crate::daemon::Environment;
+
+pub(super) fn arguments() -> Vec<OsString> {
+    env::args_os().collect()
+}
+
+/// The variables that routelet heeds; empty ones count as not set.
+pub(super) fn environment() -> Environment {
+    let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
+    Environment {
+        node_name: variable("NODE_NAME"),
+        kubernetes_service_host: variable("KUBERNETES_SERVICE_HOST"),
+        kubernetes_service_port: variable("KUBERNETES_SERVICE_PORT"),
+    }
+}
+
+pub(super) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+pub(super) fn wait(time: Duration) {
+    thread::sleep(time);
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Runtime(format!("standard output cannot be written: {e}; is the disk full?")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether somebody still reads standard output: for commands that go on printing.
+pub(super) fn print_on(text: &str) -> Result<bool, Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::Runtime(format!("standard output cannot be written: {e}; is the disk full?"))),
+    }
+}
+
+/// Writes to standard error.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// Writes the man pages of `command` and all commands below it.
+pub(super) fn write_man(command: clap::Command, folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(command, folder)
+}

@@ -1,0 +1,46 @@
+use clap::{Args, Subcommand};
+
+use super::{Failure, Socket};
+use crate::control::{Query, Target};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Neighbor {
+    /// End the session and open it again
+    Reset(Order),
+    /// Ask the neighbor for its routes again, and tell it ours
+    Refresh(Order),
+    /// Administrative shutdown: end the session and keep it down until `enable`
+    Disable(Order),
+    /// Let a disabled session come up again
+    Enable(Order),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Order {
+    /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
+    address: String,
+    /// Told to the neighbor (RFC 9003), at most 255 octets
+    #[arg(long, value_name = "TEXT", value_parser = message)]
+    message: Option<String>,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+fn message(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=255 => Ok(text.to_owned()),
+        n => Err(format!("has {n} octets; RFC 9003 allows 255")),
+    }
+}
+
+impl Neighbor {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let (make, order): (fn(Target) -> Query, Order) = match self {
+            Self::Reset(order) => (Query::Reset, order),
+            Self::Refresh(order) => (Query::Refresh, order),
+            Self::Disable(order) => (Query::Disable, order),
+            Self::Enable(order) => (Query::Enable, order),
+        };
+        order.socket.order(make(Target { neighbor: order.address, message: order.message }))
+    }
+}

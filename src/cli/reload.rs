@@ -1,0 +1,19 @@
+use clap::Args;
+
+use super::{Failure, Socket};
+use crate::control::Query;
+
+/// Let the daemon read its configuration again (same as SIGHUP)
+///
+/// Sessions that did not change stay up; a configuration that is wrong leaves the old one in force.
+#[derive(Args, Debug)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    socket: Socket,
+}
+
+impl Reload {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.socket.order(Query::Reload)
+    }
+}

@@ -1,0 +1,59 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Failure, io};
+use crate::{
+    config::{LogFormat, log_level},
+    daemon::{self, RunOptions},
+};
+
+/// Run the daemon
+#[derive(Args, Debug)]
+pub(super) struct Run {
+    /// Configuration; /etc/routelet/routelet.toml, which may be absent, unless given
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run under Kubernetes with this kubeconfig; without it with the service account of the pod, if there is one
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of the own Node; $NODE_NAME, or the host name in lower case, unless given
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// How the log is written
+    #[arg(long, value_enum)]
+    log_format: Option<Format>,
+    /// error, warn, info, debug, trace or off, or a list as info,routelet::bgp=debug
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+fn level(text: &str) -> Result<String, String> {
+    log_level(text).map(|()| text.to_owned())
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let options = RunOptions {
+            config: self.config,
+            kubeconfig: self.kubeconfig,
+            node_name: self.node_name,
+            log_format: self.log_format.map(|format| match format {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            }),
+            log_level: self.log_level,
+            environment: io::environment(),
+        };
+        daemon::run(options).map_err(|e| match e {
+            daemon::Error::Config(text) => Failure::Usage(text),
+            daemon::Error::Runtime(text) => Failure::Runtime(text),
+        })
+    }
+}

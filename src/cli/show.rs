@@ -1,0 +1,157 @@
+use std::{net::IpAddr, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Socket, io};
+use crate::{
+    control::{Answer, Query, RouteFilter, render},
+    net::{Family, Prefix},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Show {
+    /// One screen: who am I, neighbors, routes, last error, problems
+    Summary(Common),
+    /// Table of the sessions
+    Neighbors(Common),
+    /// Everything about one neighbor
+    Neighbor(One),
+    /// The table with every path, the best marked and the reason why
+    Routes(Routes),
+    /// What routelet has put into the kernel, compared with what the kernel holds
+    Fib(Common),
+    /// The Kubernetes view: node, pod CIDRs, conflist, mesh members, API connection
+    Node(Common),
+    /// The effective configuration, secrets hidden
+    Config(Common),
+    /// Recent session, route and node events, newest last
+    Events(Events),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct One {
+    /// Its address (fe80::1%eth0), or the interface of an unnumbered neighbor
+    address: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Routes {
+    /// Only this prefix; an address means its host route
+    #[arg(value_parser = prefix)]
+    prefix: Option<Prefix>,
+    /// Only what this neighbor has sent and what passed its import policy
+    #[arg(long, value_name = "ADDRESS")]
+    neighbor: Option<String>,
+    /// Adj-RIB-In: what this neighbor has sent, refused paths too
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["neighbor", "advertised"])]
+    received: Option<String>,
+    /// Adj-RIB-Out: what this neighbor is told
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "neighbor")]
+    advertised: Option<String>,
+    /// Only this family: ipv4-unicast (ipv4) or ipv6-unicast (ipv6)
+    #[arg(long, value_parser = family)]
+    family: Option<Family>,
+    /// With PREFIX: also what lies inside it
+    #[arg(long, requires = "prefix")]
+    longer: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Events {
+    /// Go on with those to come
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How often `--follow` asks.
+const FOLLOW: Duration = Duration::from_millis(500);
+
+/// A prefix, or an address, which means itself.
+fn prefix(text: &str) -> Result<Prefix, String> {
+    match text.parse::<IpAddr>() {
+        Ok(addr) => Ok(Prefix::host(addr)),
+        Err(_) => text.parse::<Prefix>().map_err(|e| e.to_string()),
+    }
+}
+
+fn family(text: &str) -> Result<Family, String> {
+    match text {
+        "ipv4" | "ipv4-unicast" => Ok(Family::Ipv4Unicast),
+        "ipv6" | "ipv6-unicast" => Ok(Family::Ipv6Unicast),
+        _ => Err("write ipv4-unicast or ipv6-unicast".into()),
+    }
+}
+
+impl Show {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Summary(common) => common.show(Query::Summary),
+            Self::Neighbors(common) => common.show(Query::Neighbors),
+            Self::Neighbor(one) => one.common.show(Query::Neighbor(one.address)),
+            Self::Routes(routes) => {
+                let Routes { prefix, longer, family, neighbor, received, advertised, common } = routes;
+                common.show(Query::Routes(RouteFilter {
+                    prefix,
+                    longer,
+                    family,
+                    neighbor,
+                    received,
+                    advertised,
+                }))
+            }
+            Self::Fib(common) => common.show(Query::Fib),
+            Self::Node(common) => common.show(Query::Node),
+            Self::Config(common) => common.show(Query::Config),
+            Self::Events(events) => events.run(),
+        }
+    }
+}
+
+impl Common {
+    fn show(&self, query: Query) -> Result<(), Failure> {
+        let answer = self.socket.ask(query)?;
+        io::print(&self.render(&answer))
+    }
+
+    fn render(&self, answer: &Answer) -> String {
+        if self.json { render::json(answer) } else { render::text(answer, io::now()) }
+    }
+}
+
+impl Events {
+    fn run(self) -> Result<(), Failure> {
+        let mut after = 0;
+        loop {
+            let answer = self.common.socket.ask(Query::Events { after })?;
+            let Answer::Events(events) = &answer else {
+                return io::print(&self.common.render(&answer));
+            };
+            let text = match (self.follow, self.common.json) {
+                // One object per line: an endless array is of no use to a script.
+                (true, true) => render::json_lines(events),
+                (true, false) if events.is_empty() => String::new(),
+                _ => self.common.render(&answer),
+            };
+            after = events.last().map_or(after, |e| e.number);
+            if !io::print_on(&text)? || !self.follow {
+                return Ok(());
+            }
+            io::wait(FOLLOW);
+        }
+    }
+}
