@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::net::Prefix;
+
 /// What the conflist waits for, as it stands now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// The kernel has acknowledged the unreachable routes of the pod CIDRs.
-    pub unreachable: bool,
-    /// Forwarding is on for each family in use (or cannot be set, which is reported elsewhere and waits for nobody).
+    /// The unreachable routes that the kernel has acknowledged.
+    pub unreachable: Vec<Prefix>,
+    /// Forwarding is on for each family in use.
     pub forwarding: bool,
     /// Every neighbor has finished its first exchange.
     pub converged: bool,
@@ -27,11 +29,11 @@ pub enum Verdict {
     },
 }
 
-/// Decides. `started` is when the daemon started, the first writing after it is the only one that waits for routes.
-pub fn verdict(now: Instant, started: Instant, ready: Ready) -> Verdict {
+/// Decides. `started` is when the daemon started: only the first writing after it waits for routes.
+pub fn verdict(now: Instant, started: Instant, ready: &Ready, pod_cidrs: &[Prefix]) -> Verdict {
     let wait = |missing| Verdict::Wait { until: None, missing };
     let deadline = started + FIRST_ROUTES;
-    if !ready.unreachable {
+    if !pod_cidrs.iter().all(|p| ready.unreachable.contains(p)) {
         wait("the unreachable routes of the pod CIDRs are not in the kernel yet")
     } else if !ready.forwarding {
         wait("forwarding is off: set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1")
@@ -48,17 +50,22 @@ mod tests {
 
     #[test]
     fn pods_wait_for_the_kernel_but_never_for_a_neighbor_that_is_not_there() {
+        let pods: [Prefix; 2] = ["10.244.1.0/24".parse().unwrap(), "fd00:244:1::/64".parse().unwrap()];
         let started = Instant::now();
-        let all = Ready { unreachable: true, forwarding: true, converged: true };
-        let alone = Ready { converged: false, ..all };
         let late = started + FIRST_ROUTES;
-        assert_eq!(verdict(started, started, all), Verdict::Write);
+        let all = Ready { unreachable: pods.to_vec(), forwarding: true, converged: true };
+        let alone = Ready { converged: false, ..all.clone() };
+        assert_eq!(verdict(started, started, &all, &pods), Verdict::Write);
         assert!(
-            matches!(verdict(started, started, alone), Verdict::Wait { until: Some(at), .. } if at == late)
+            matches!(verdict(started, started, &alone, &pods), Verdict::Wait { until: Some(at), .. } if at == late)
         );
-        assert_eq!(verdict(late, started, alone), Verdict::Write);
-        for never in [Ready { unreachable: false, ..all }, Ready { forwarding: false, ..all }] {
-            assert!(matches!(verdict(late, started, never), Verdict::Wait { until: None, .. }), "{never:?}");
+        assert_eq!(verdict(late, started, &alone, &pods), Verdict::Write);
+        let one_family = Ready { unreachable: pods[..1].to_vec(), ..all.clone() };
+        for never in [one_family, Ready { forwarding: false, ..all }] {
+            assert!(
+                matches!(verdict(late, started, &never, &pods), Verdict::Wait { until: None, .. }),
+                "{never:?}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Kubernetes: what we read from the API server and what we write.
 
+pub mod cluster;
 pub mod cni;
 pub mod gate;
 pub mod io;

@@ -92,6 +92,11 @@ impl NodeView {
         self.addresses.iter().copied().find(|a| Family::of(*a) == family)
     }
 
+    /// Where a session between two nodes goes: IPv4 where both have it, else IPv6. One session carries both families.
+    pub fn common_address(&self, other: &Self) -> Option<IpAddr> {
+        Family::ALL.into_iter().find_map(|f| self.address(f).and(other.address(f)))
+    }
+
     /// What this node lacks before it can take part, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         if self.addresses.is_empty() {

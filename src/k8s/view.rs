@@ -1,9 +1,10 @@
 //! What `show node` says.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::node::Nodes;
 use crate::net::Prefix;
 
 /// The Kubernetes side of this node.
@@ -70,4 +71,80 @@ pub enum ConflistState {
     Written,
     /// The last attempt failed; tried again.
     Failed,
+}
+
+impl NodeStatus {
+    /// From what the watch and the conflist task know. `problems` are the plan's.
+    pub fn new(
+        node: &str,
+        nodes: &Nodes,
+        api: ApiStatus,
+        conflist: ConflistStatus,
+        problems: Vec<String>,
+    ) -> Self {
+        let own = nodes.own.clone().unwrap_or_default();
+        let members = nodes.others.values().map(|other| MeshMember {
+            node: other.name.clone(),
+            address: own.common_address(other),
+            pod_cidrs: other.pod_cidrs.clone(),
+        });
+        let mesh_members = members.collect();
+        let waiting = nodes.missing().map(|what| format!("{what}: waiting for the API server to say"));
+        Self {
+            node: node.to_owned(),
+            uid: (!own.uid.is_empty()).then_some(own.uid),
+            pod_cidrs: own.pod_cidrs,
+            addresses: own.addresses,
+            conflist,
+            mesh_members,
+            api,
+            unresolved_nodes: 0,
+            remedy: None,
+            problems: waiting.into_iter().chain(problems).collect(),
+        }
+    }
+
+    /// Counts the nodes whose paths have a next hop that only the default route reaches: `next_hops` are those of such
+    /// paths.
+    pub fn unresolved(mut self, nodes: &Nodes, next_hops: &BTreeSet<IpAddr>) -> Self {
+        let concerned = nodes.others.values().filter(|n| n.addresses.iter().any(|a| next_hops.contains(a)));
+        self.unresolved_nodes = concerned.count();
+        self.remedy = (self.unresolved_nodes > 0).then(|| {
+            "their addresses are reached over the default route only: peer with the gateway \
+             (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
+                .to_owned()
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::node::NodeView;
+
+    fn node(name: &str, addresses: &[&str]) -> NodeView {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        NodeView { name: name.into(), addresses, ..NodeView::default() }
+    }
+
+    #[test]
+    fn nodes_behind_the_default_route_are_counted_with_a_remedy() {
+        let nodes = Nodes {
+            own: Some(node("n1", &["10.0.0.1"])),
+            others: [node("n2", &["10.0.1.1"]), node("n3", &["fd00::3"])].map(|n| (n.name.clone(), n)).into(),
+            ..Nodes::default()
+        };
+        let status =
+            NodeStatus::new("n1", &nodes, ApiStatus::default(), ConflistStatus::default(), Vec::new());
+        let addresses: Vec<_> = status.mesh_members.iter().map(|m| m.address).collect();
+        assert_eq!(addresses, ["10.0.1.1".parse().ok(), None], "no common family, no session");
+        assert!(status.problems[0].contains("no pod CIDR"), "{:?}", status.problems);
+
+        let none = status.clone().unresolved(&nodes, &BTreeSet::new());
+        assert_eq!((none.unresolved_nodes, none.remedy), (0, None));
+        let one = status.unresolved(&nodes, &["10.0.1.1".parse().unwrap()].into());
+        assert_eq!(one.unresolved_nodes, 1);
+        assert!(one.remedy.unwrap().contains("gateway"));
+    }
 }

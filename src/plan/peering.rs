@@ -18,7 +18,7 @@ use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
     config::{NeighborAt, NeighborKeys, Peering},
     k8s::node::NodeView,
-    net::{Asn, Family},
+    net::Asn,
 };
 use neighbor::Draft;
 
@@ -137,7 +137,7 @@ fn nodes<'a>(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<St
 
     let mut drafts = Vec::new();
     for other in nodes.others.values().filter(|o| o.name != own.name) {
-        let Some(addr) = common_address(own, other) else { continue };
+        let Some(addr) = own.common_address(other) else { continue };
         if mesh {
             drafts.push(node_draft(ctx, other, addr, PeerSource::Mesh));
         }
@@ -148,11 +148,6 @@ fn nodes<'a>(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<St
         }
     }
     drafts
-}
-
-/// Where a session between two nodes goes: IPv4 where both have it, else IPv6. One session carries both families.
-pub(super) fn common_address(own: &NodeView, other: &NodeView) -> Option<IpAddr> {
-    Family::ALL.into_iter().find_map(|f| own.address(f).and(other.address(f)))
 }
 
 fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: PeerSource) -> Draft<'a> {

@@ -1,47 +1,75 @@
 //! The API server and files.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
-use std::{path::PathBuf, sync::Arc};
+mod bridge;
+mod client;
+mod conflist;
+mod state;
+mod watch;
 
-use tokio::{sync::watch, task::JoinHandle};
+use std::{collections::BTreeSet, error::Error, path::Path, path::PathBuf, sync::Arc};
+
+use tokio::{
+    sync::watch::{Receiver, channel},
+    task::JoinHandle,
+};
 
 use super::{
+    cluster::Cluster,
     cni::Conflist,
     gate::Ready,
     node::Nodes,
     view::{ApiStatus, ConflistStatus},
 };
+use crate::net::Prefix;
 
 /// How to find the API server and which Node is ours.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `--kubeconfig`; without it the ServiceAccount that is mounted into the pod.
     pub kubeconfig: Option<PathBuf>,
-    /// `KUBERNETES_SERVICE_HOST` and `_PORT`, for the in-cluster client and the route guard.
+    /// `KUBERNETES_SERVICE_HOST` and `_PORT`, for the route guard.
     pub service: Option<(String, String)>,
     pub node_name: String,
     /// `cluster.json` lives here.
     pub state_dir: PathBuf,
-    /// `kubernetes.service-cidrs`; `None`: from ServiceCIDR objects.
-    pub service_cidrs: Option<Vec<crate::net::Prefix>>,
+    /// `kubernetes.service-cidrs`.
+    pub service_cidrs: Option<Vec<Prefix>>,
 }
 
 /// The running watch.
 #[derive(Debug)]
 pub struct Watch {
-    pub nodes: watch::Receiver<Arc<Nodes>>,
-    pub status: watch::Receiver<ApiStatus>,
+    /// What is known of the cluster; from the state folder at first, if there is something.
+    pub nodes: Receiver<Arc<Nodes>>,
+    pub status: Receiver<ApiStatus>,
+    /// Never ends by itself.
     pub task: JoinHandle<()>,
 }
 
 /// Watches the own Node, and all Nodes while `all_nodes` says so (`Plan::all_nodes`). Never ends, never blocks: an API
 /// server that is away, or a kubeconfig that is not there yet, is tried again.
-pub fn spawn(options: Options, all_nodes: watch::Receiver<bool>) -> Watch {
-    let (nodes_tx, nodes) = watch::channel(Arc::default());
-    let (status_tx, status) = watch::channel(ApiStatus::default());
+pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
+    let known = state::load(&options.state_dir, &options.node_name);
+    let from_state = known.is_some();
+    let known = Nodes {
+        service_cidrs: options.service_cidrs.clone().unwrap_or_default(),
+        ..known.unwrap_or_default()
+    };
+    let (nodes_tx, nodes) = channel(Arc::new(known.clone()));
+    let (status_tx, status) = channel(ApiStatus { from_state, ..ApiStatus::default() });
+    let keeping = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
+    let watcher = watch::Watcher {
+        cluster: Cluster::new(options.node_name.clone(), known),
+        options,
+        all_nodes,
+        nodes: nodes_tx,
+        status: status_tx,
+        saying: watch::Saying::default(),
+        streaming: true,
+    };
     let task = tokio::spawn(async move {
-        let _keep = (options, all_nodes, nodes_tx, status_tx);
-        std::future::pending::<()>().await;
+        tokio::join!(watcher.run(), keeping);
     });
     Watch { nodes, status, task }
 }
@@ -51,19 +79,43 @@ pub fn spawn(options: Options, all_nodes: watch::Receiver<bool>) -> Watch {
 pub struct ConflistOptions {
     pub conf_dir: PathBuf,
     pub file: String,
-    pub bin_dir: PathBuf,
 }
 
 /// Keeps the conflist file as `Plan::conflist` wants it, once `ready` allows.
 pub fn spawn_conflist(
     options: ConflistOptions,
-    want: watch::Receiver<Option<Arc<Conflist>>>,
-    ready: watch::Receiver<Ready>,
-) -> (watch::Receiver<ConflistStatus>, JoinHandle<()>) {
-    let (tx, rx) = watch::channel(ConflistStatus::default());
-    let task = tokio::spawn(async move {
-        let _keep = (options, want, ready, tx);
-        std::future::pending::<()>().await;
+    want: Receiver<Option<Arc<Conflist>>>,
+    ready: Receiver<Ready>,
+) -> (Receiver<ConflistStatus>, JoinHandle<()>) {
+    let (status, seen) = channel(ConflistStatus {
+        path: Some(options.path().display().to_string()),
+        state: super::view::ConflistState::Waiting,
+        problem: None,
     });
-    (rx, task)
+    (seen, tokio::spawn(conflist::run(options, want, ready, status)))
+}
+
+/// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).
+pub fn cni_programs(bin_dir: &Path) -> Option<BTreeSet<String>> {
+    let entries = std::fs::read_dir(bin_dir).ok()?;
+    Some(entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
+}
+
+/// An error with its causes, on one line, each once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        let more = c.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = c.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// RFC 3339, UTC, whole seconds.
+fn timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

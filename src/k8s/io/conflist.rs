@@ -1,0 +1,329 @@
+//! The file for the container runtime: written when the gate opens and what we own in it differs, and looked at again now
+//! and then, since others write there too.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{ConflistOptions, bridge, state};
+use crate::k8s::{
+    cni::{self, Conflist},
+    gate::{self, Ready, Verdict},
+    view::{ConflistState, ConflistStatus},
+};
+
+/// How often we look whether somebody else changed the file.
+const LOOK: Duration = Duration::from_secs(2);
+/// Somebody who keeps overwriting our file is overwritten at most so often.
+const QUARREL: Duration = Duration::from_secs(30);
+
+impl ConflistOptions {
+    /// The whole path of the file.
+    pub fn path(&self) -> PathBuf {
+        self.conf_dir.join(&self.file)
+    }
+}
+
+/// Never ends.
+pub(super) async fn run(
+    options: ConflistOptions,
+    mut want: watch::Receiver<Option<Arc<Conflist>>>,
+    mut ready: watch::Receiver<Ready>,
+    status: watch::Sender<ConflistStatus>,
+) {
+    let started = Instant::now();
+    let mut written: Option<(Arc<Conflist>, Instant)> = None;
+    loop {
+        let now_wanted = want.borrow_and_update().clone();
+        let readiness = ready.borrow_and_update().clone();
+        let mut until = Instant::now() + LOOK;
+        let said = match now_wanted {
+            None => Said::waiting("the Node's pod CIDRs are not known, or cannot be used"),
+            Some(conflist) => match look(&options, &conflist) {
+                Look::Same(problem) => Said { state: ConflistState::Written, problem },
+                Look::Failed(error) => Said::failed(&error),
+                Look::Differs(differs) => {
+                    let again = written.as_ref().filter(|(c, _)| *c == conflist).map(|(_, at)| *at + QUARREL);
+                    match gate::verdict(Instant::now(), started, &readiness, &conflist.pod_cidrs) {
+                        Verdict::Wait { until: due, missing } => {
+                            until = due.map_or(until, |due| due.min(until));
+                            Said::waiting(missing)
+                        }
+                        Verdict::Write if again.is_some_and(|due| Instant::now() < due) => Said::waiting(
+                            "another program keeps changing this file; it is written again in a while",
+                        ),
+                        Verdict::Write => {
+                            let said = write(&options, &conflist, &differs).await;
+                            if said.state == ConflistState::Written {
+                                written = Some((conflist, Instant::now()));
+                            }
+                            said
+                        }
+                    }
+                }
+            },
+        };
+        said.publish(&options, &status);
+        tokio::select! {
+            () = sleep_until(until.into()) => {}
+            changed = want.changed() => if changed.is_err() { sleep(LOOK).await },
+            changed = ready.changed() => if changed.is_err() { sleep(LOOK).await },
+        }
+    }
+}
+
+/// What there is to say.
+struct Said {
+    state: ConflistState,
+    problem: Option<String>,
+}
+
+impl Said {
+    fn waiting(what: &str) -> Self {
+        Self { state: ConflistState::Waiting, problem: Some(what.into()) }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        let problem = format!("{error}; mount the folder read-write, or set cni.conf-dir");
+        Self { state: ConflistState::Failed, problem: Some(problem) }
+    }
+
+    /// To `show node` at each change, to the log likewise.
+    fn publish(self, options: &ConflistOptions, status: &watch::Sender<ConflistStatus>) {
+        let path = options.path().display().to_string();
+        let Self { state, problem } = self;
+        let new = ConflistStatus { path: Some(path.clone()), state, problem };
+        status.send_if_modified(|last| {
+            if *last == new {
+                return false;
+            }
+            let problem = new.problem.as_deref().unwrap_or_default();
+            match new.state {
+                ConflistState::Waiting => info!(path, waiting_for = problem, "conflist not written yet"),
+                ConflistState::Failed => {
+                    warn!(path, error = problem, "conflist cannot be written, trying again")
+                }
+                _ if new.problem.is_some() => warn!(path, problem, "conflist is in place, but"),
+                _ => info!(path, "conflist is in place"),
+            }
+            *last = new;
+            true
+        });
+    }
+}
+
+/// What a look at the folder found.
+enum Look {
+    /// As wanted.
+    Same(Option<String>),
+    Differs(Differs),
+    Failed(io::Error),
+}
+
+/// What is to be written, and over what.
+struct Differs {
+    bytes: Vec<u8>,
+    existing: Option<Vec<u8>>,
+}
+
+fn look(options: &ConflistOptions, conflist: &Conflist) -> Look {
+    let existing = match std::fs::read(options.path()) {
+        Ok(bytes) => Some(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Look::Failed(e),
+    };
+    match cni::merge(&conflist.bytes, existing.as_deref()) {
+        None => Look::Same(in_front(options)),
+        Some(bytes) => Look::Differs(Differs { bytes, existing }),
+    }
+}
+
+/// Another agent's file that the runtime reads instead of ours.
+fn in_front(options: &ConflistOptions) -> Option<String> {
+    let entries = std::fs::read_dir(&options.conf_dir).ok()?;
+    let names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let first = cni::first_read(names.iter().map(String::as_str)).filter(|f| *f != options.file)?;
+    Some(format!(
+        "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
+    ))
+}
+
+async fn write(options: &ConflistOptions, conflist: &Arc<Conflist>, differs: &Differs) -> Said {
+    if differs.existing.is_none()
+        && let Some(problem) = in_front(options)
+    {
+        warn!(problem, "another agent's conflist is there");
+    }
+    if let Some((old_bridge, old_cidrs)) = differs.existing.as_deref().and_then(cni::written_for) {
+        let old: Vec<_> = old_cidrs.iter().filter_map(|p| cni::gateway(*p)).collect();
+        let gone: Vec<_> = old.into_iter().filter(|a| !conflist.gateways.contains(a)).collect();
+        if old_bridge == conflist.bridge && !gone.is_empty() {
+            match bridge::remove_addresses(&old_bridge, &gone).await {
+                Ok(0) => {}
+                Ok(_) => {
+                    info!(bridge = old_bridge, addresses = ?gone, "pod CIDR changed: old gateway addresses removed")
+                }
+                Err(error) => {
+                    return Said {
+                        state: ConflistState::Failed,
+                        problem: Some(format!(
+                            "cannot take the old gateway addresses {gone:?} off {old_bridge}: {error}; without that the bridge \
+                             plugin refuses the new range"
+                        )),
+                    };
+                }
+            }
+        }
+    }
+    let (path, bytes) = (options.path(), differs.bytes.clone());
+    let result = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
+    match result {
+        Ok(Ok(())) => {
+            let chained = cni::chained_by_others(&differs.bytes);
+            info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
+            Said { state: ConflistState::Written, problem: in_front(options) }
+        }
+        Ok(Err(error)) => Said::failed(&error),
+        Err(error) => Said::failed(&io::Error::other(error)),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    state::write(path, bytes, 0o644)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::k8s::cni::Spec;
+
+    fn conflist(cidr: &str) -> Arc<Conflist> {
+        let pod_cidrs = [cidr.parse().unwrap()];
+        let chained = vec![cni::plugin("portmap")];
+        Arc::new(Conflist::new(Spec {
+            pod_cidrs: &pod_cidrs,
+            bridge: "rl-unit-none",
+            mtu: Some(1500),
+            chained,
+        }))
+    }
+
+    fn open(cidr: &str) -> Ready {
+        Ready { unreachable: vec![cidr.parse().unwrap()], forwarding: true, converged: true }
+    }
+
+    struct Room {
+        dir: tempfile::TempDir,
+        want: watch::Sender<Option<Arc<Conflist>>>,
+        ready: watch::Sender<Ready>,
+        status: watch::Receiver<ConflistStatus>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Room {
+        fn new(prepare: impl FnOnce(&Path)) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            prepare(dir.path());
+            let (want, want_rx) = watch::channel(None);
+            let (ready, ready_rx) = watch::channel(Ready::default());
+            let options =
+                ConflistOptions { conf_dir: dir.path().into(), file: "10-routelet.conflist".into() };
+            let (status, task) = super::super::spawn_conflist(options, want_rx, ready_rx);
+            Self { dir, want, ready, status, task }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.dir.path().join("10-routelet.conflist")
+        }
+
+        fn text(&self) -> String {
+            std::fs::read_to_string(self.file()).unwrap()
+        }
+
+        async fn until(&mut self, state: ConflistState, problem: &str) -> ConflistStatus {
+            let fits = |s: &ConflistStatus| {
+                s.state == state && s.problem.as_deref().unwrap_or_default().contains(problem)
+            };
+            let wait = self.status.wait_for(fits);
+            tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").unwrap().clone()
+        }
+    }
+
+    impl Drop for Room {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_written_when_the_gate_opens_and_follows_the_pod_cidr() {
+        let mut room = Room::new(|_| {});
+        room.until(ConflistState::Waiting, "not known").await;
+        room.want.send_replace(Some(conflist("10.244.1.0/24")));
+        room.until(ConflistState::Waiting, "unreachable").await;
+        assert!(!room.file().exists());
+        room.ready.send_replace(open("10.244.1.0/24"));
+        room.until(ConflistState::Written, "").await;
+        assert!(room.text().contains("10.244.1.0/24"));
+
+        room.want.send_replace(Some(conflist("10.244.7.0/24")));
+        room.until(ConflistState::Waiting, "unreachable").await;
+        assert!(room.text().contains("10.244.1.0/24"), "the old one stays until the new range is guarded");
+        room.ready.send_replace(open("10.244.7.0/24"));
+        room.until(ConflistState::Written, "").await;
+        assert!(room.text().contains("10.244.7.0/24") && !room.text().contains("10.244.1.0/24"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_right_is_not_touched_and_waits_for_nothing() {
+        let wanted = conflist("10.244.1.0/24");
+        let bytes = wanted.bytes.clone();
+        let mut room = Room::new(|dir| std::fs::write(dir.join("10-routelet.conflist"), &bytes).unwrap());
+        let before = std::fs::metadata(room.file()).unwrap().modified().unwrap();
+        room.want.send_replace(Some(wanted));
+        room.until(ConflistState::Written, "").await;
+        assert_eq!(std::fs::metadata(room.file()).unwrap().modified().unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn files_of_others_stay_and_one_that_is_read_before_ours_is_named() {
+        let mut room = Room::new(|dir| std::fs::write(dir.join("05-other.conflist"), "{}").unwrap());
+        room.ready.send_replace(open("10.244.1.0/24"));
+        room.want.send_replace(Some(conflist("10.244.1.0/24")));
+        room.until(ConflistState::Written, "05-other.conflist").await;
+        assert_eq!(std::fs::read_to_string(room.dir.path().join("05-other.conflist")).unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn what_others_chain_stays_and_what_they_break_is_mended_in_time() {
+        let mut room = Room::new(|_| {});
+        room.ready.send_replace(open("10.244.1.0/24"));
+        room.want.send_replace(Some(conflist("10.244.1.0/24")));
+        room.until(ConflistState::Written, "").await;
+        std::fs::write(room.file(), "{}").unwrap();
+        room.until(ConflistState::Waiting, "another program").await;
+        assert_eq!(room.text(), "{}", "no quarrel");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_is_said() {
+        let mut room = Room::new(|dir| std::fs::create_dir(dir.join("10-routelet.conflist")).unwrap());
+        room.ready.send_replace(open("10.244.1.0/24"));
+        room.want.send_replace(Some(conflist("10.244.1.0/24")));
+        room.until(ConflistState::Failed, "cni.conf-dir").await;
+    }
+}
