@@ -1,4 +1,34 @@
 //! Names, addresses and configurations of a lab. Pure.
+//!
+//! ```text
+//!                      leaf, AS 10000
+//!      10.0.1.1/30 │      10.0.2.1/30 │            │
+//!      10.0.1.2/30 │      10.0.2.2/30 │            │      the default route goes up
+//!       host1, AS 1001     host2, AS 1002       …
+//!        bridge pods0       bridge pods0                  10.1.1.1/24, 10.1.2.1/24, …
+//!             │                  │
+//!            pod1               pod2                      10.1.1.10, 10.1.2.10, …
+//! ```
+//!
+//! IPv6 beside it: fd00:0:N::/64 to the leaf, fd00:1:N::/64 for pods.
+
+use std::{
+    fmt::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+    str::FromStr,
+};
+
+use crate::net::{Asn, Prefix};
+
+/// Every namespace of every lab begins with this, then the id of the process that made it.
+pub(super) const PREFIX: &str = "rlab-";
+/// The leaf's AS number; host N has 1000 + N.
+pub(super) const LEAF_AS: Asn = 10000;
+/// The bridge of pods in each host.
+pub(super) const BRIDGE: &str = "pods0";
+/// Seconds; short, so that a cut is noticed soon even where nobody loses a carrier.
+const HOLD_TIME: u16 = 3;
 
 /// The daemon in the leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -6,4 +36,242 @@ pub enum Leaf {
     Routelet,
     Bird,
     Frr,
+}
+
+impl fmt::Display for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Routelet => "routelet",
+            Self::Bird => "bird",
+            Self::Frr => "frr",
+        })
+    }
+}
+
+impl FromStr for Leaf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "routelet" => Ok(Self::Routelet),
+            "bird" => Ok(Self::Bird),
+            "frr" => Ok(Self::Frr),
+            _ => Err("one of routelet, bird, frr".into()),
+        }
+    }
+}
+
+/// A lab on paper.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topology {
+    /// Of the process that makes it.
+    pub(super) pid: u32,
+    pub(super) hosts: u8,
+}
+
+impl Topology {
+    /// The network namespace of `role`: `leaf`, `host1`, `pod1`.
+    pub(super) fn namespace(self, role: &str) -> String {
+        format!("{PREFIX}{}-{role}", self.pid)
+    }
+
+    pub(super) fn leaf(self) -> String {
+        self.namespace("leaf")
+    }
+
+    /// From 1.
+    pub(super) fn hosts(self) -> impl Iterator<Item = Host> + Clone {
+        (1..=self.hosts).map(|n| Host { n })
+    }
+
+    /// The leaf's configuration for routelet.
+    pub(super) fn leaf_toml(self, dir: &Path) -> String {
+        let mut text = daemon_toml(dir, LEAF_AS, Ipv4Addr::new(10, 0, 0, 1));
+        text.push_str("\n[bgp.group.hosts]\ntransit = true\n");
+        for host in self.hosts() {
+            let (address, asn) = (host.uplink().0, host.asn());
+            write!(
+                text,
+                "\n[[bgp.neighbor]]\naddress = \"{address}\"\nremote-as = {asn}\ngroup = \"hosts\"\n"
+            )
+            .expect("a String");
+        }
+        text
+    }
+
+    /// The leaf's configuration for BIRD 2.
+    pub(super) fn leaf_bird(self) -> String {
+        let mut text = "router id 10.0.0.1;\nprotocol device { scan time 1; }\n\
+             protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n\
+             protocol kernel { ipv6 { export where source = RTS_BGP; }; }\n"
+            .to_owned();
+        for host in self.hosts() {
+            let (n, asn) = (host.n, host.asn());
+            let ((address, gateway), (_, gateway6)) = (host.uplink(), host.uplink6());
+            write!(
+                text,
+                "protocol bgp host{n} {{\n  local {gateway} as {LEAF_AS};\n  neighbor {address} as {asn};\n  direct;\n  \
+                 hold time {HOLD_TIME};\n  connect delay time 1;\n  connect retry time 1;\n  error wait time 1, 2;\n  \
+                 ipv4 {{ import all; export where source = RTS_BGP; }};\n  \
+                 ipv6 {{ import all; export where source = RTS_BGP; next hop address {gateway6}; }};\n}}\n"
+            )
+            .expect("a String");
+        }
+        text
+    }
+
+    /// The leaf's configuration for FRR's bgpd.
+    pub(super) fn leaf_frr(self) -> String {
+        let mut text = format!(
+            "router bgp {LEAF_AS}\n bgp router-id 10.0.0.1\n no bgp ebgp-requires-policy\n \
+             no bgp network import-check\n timers bgp 1 {HOLD_TIME}\n"
+        );
+        for host in self.hosts() {
+            let (address, asn) = (host.uplink().0, host.asn());
+            write!(text, " neighbor {address} remote-as {asn}\n neighbor {address} timers connect 1\n")
+                .expect("a String");
+        }
+        text.push_str(" address-family ipv6 unicast\n");
+        for host in self.hosts() {
+            writeln!(text, "  neighbor {} activate", host.uplink().0).expect("a String");
+        }
+        text.push_str(" exit-address-family\n");
+        text
+    }
+
+    /// The picture that the lab begins with.
+    pub(super) fn picture(self, leaf: Leaf) -> String {
+        let mut text = format!("leaf  AS {LEAF_AS}  {leaf}\n");
+        for host in self.hosts() {
+            let branch = if host.n == self.hosts { "└" } else { "├" };
+            let (n, asn) = (host.n, host.asn());
+            let (link, pods, pods6) = (host.uplink_prefix(), host.pods(), host.pods6());
+            writeln!(text, " {branch}─ {link:<12} ─ host{n}  AS {asn}  pod{n} in {pods} and {pods6}")
+                .expect("a String");
+        }
+        text
+    }
+}
+
+/// One host with its pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Host {
+    pub(super) n: u8,
+}
+
+impl Host {
+    pub(super) fn name(self) -> String {
+        format!("host{}", self.n)
+    }
+
+    pub(super) fn pod_name(self) -> String {
+        format!("pod{}", self.n)
+    }
+
+    pub(super) fn asn(self) -> Asn {
+        1000 + Asn::from(self.n)
+    }
+
+    /// Name of the leaf's port towards it.
+    pub(super) fn port(self) -> String {
+        format!("port{}", self.n)
+    }
+
+    fn uplink_prefix(self) -> Prefix {
+        Prefix::v4(Ipv4Addr::new(10, 0, self.n, 0), 30)
+    }
+
+    /// Own address and the leaf's, on a /30.
+    pub(super) fn uplink(self) -> (Ipv4Addr, Ipv4Addr) {
+        (Ipv4Addr::new(10, 0, self.n, 2), Ipv4Addr::new(10, 0, self.n, 1))
+    }
+
+    /// The same, on a /64.
+    pub(super) fn uplink6(self) -> (Ipv6Addr, Ipv6Addr) {
+        (v6(0, self.n, 2), v6(0, self.n, 1))
+    }
+
+    pub(super) fn pods(self) -> Prefix {
+        Prefix::v4(Ipv4Addr::new(10, 1, self.n, 0), 24)
+    }
+
+    pub(super) fn pods6(self) -> Prefix {
+        Prefix::v6(v6(1, self.n, 0), 64)
+    }
+
+    /// The bridge's addresses, which are the pod's gateways.
+    pub(super) fn bridge(self) -> (Ipv4Addr, Ipv6Addr) {
+        (Ipv4Addr::new(10, 1, self.n, 1), v6(1, self.n, 1))
+    }
+
+    pub(super) fn pod(self) -> (Ipv4Addr, Ipv6Addr) {
+        (Ipv4Addr::new(10, 1, self.n, 10), v6(1, self.n, 0x10))
+    }
+
+    pub(super) fn toml(self, dir: &Path) -> String {
+        let (own, gateway) = self.uplink();
+        let mut text = daemon_toml(dir, self.asn(), own);
+        write!(
+            text,
+            "\n[[bgp.neighbor]]\naddress = \"{gateway}\"\nremote-as = {LEAF_AS}\n\n[advertise]\ninterfaces = [\"{BRIDGE}\"]\n"
+        )
+        .expect("a String");
+        text
+    }
+}
+
+/// What the configurations of all nodes have in common.
+fn daemon_toml(dir: &Path, asn: Asn, router_id: Ipv4Addr) -> String {
+    let dir = dir.display();
+    format!(
+        "state-dir = \"{dir}/state\"\n\n[control]\nsocket = \"{dir}/routelet.sock\"\n\n[metrics]\nlisten = \"\"\n\n\
+         [bgp]\nas = {asn}\nrouter-id = \"{router_id}\"\nhold-time = {HOLD_TIME}\nconnect-retry-time = 1\n\
+         idle-hold-time = 1\n"
+    )
+}
+
+fn v6(kind: u16, n: u8, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, kind, n.into(), 0, 0, 0, 0, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAB: Topology = Topology { pid: 7, hosts: 3 };
+
+    #[test]
+    fn no_two_hosts_share_a_prefix() {
+        let lab = Topology { pid: 7, hosts: 50 };
+        let mut all: Vec<_> = lab.hosts().flat_map(|h| [h.uplink_prefix(), h.pods(), h.pods6()]).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn names_of_interfaces_fit_into_the_kernel() {
+        for host in (Topology { pid: u32::MAX, hosts: 50 }).hosts() {
+            assert!(host.port().len() <= 15, "{}", host.port());
+        }
+    }
+
+    #[test]
+    fn the_leaf_knows_every_host_in_every_language() {
+        for text in [LAB.leaf_toml(Path::new("/run/x")), LAB.leaf_bird(), LAB.leaf_frr()] {
+            for host in LAB.hosts() {
+                let (address, asn) = (host.uplink().0.to_string(), host.asn().to_string());
+                assert!(text.contains(&address) && text.contains(&asn), "{address} AS {asn} in:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_speaks_to_the_leaf_and_advertises_its_bridge() {
+        let text = LAB.hosts().next().unwrap().toml(Path::new("/run/x"));
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["bgp"]["neighbor"][0]["address"].as_str(), Some("10.0.1.1"));
+        assert_eq!(table["advertise"]["interfaces"][0].as_str(), Some(BRIDGE));
+    }
 }

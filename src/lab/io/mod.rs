@@ -1,8 +1,80 @@
 //! Namespaces, processes and pings of the lab.
+//!
+//! A guardian process takes the lab away: it sits at the other end of a pipe and begins when the lab closes it, which
+//! the kernel does for a lab that crashed, too.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
-use super::{Error, LabOptions};
+mod build;
+mod daemons;
+mod guardian;
+mod netns;
+mod ping;
+mod story;
 
-pub(super) fn run(_options: LabOptions) -> Result<(), Error> {
-    Err(Error::Runtime("being built".into()))
+use std::{
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Error, LabOptions, topology::Topology};
+use guardian::Guardian;
+
+/// Configurations, sockets, state and logs of all labs, in a folder per lab and node.
+const DIR: &str = "/run/routelet-lab";
+
+pub(super) fn run(options: LabOptions) -> Result<(), Error> {
+    if let Some(pid) = guardian::asked_for() {
+        return guardian::stand(pid);
+    }
+    if !geteuid().is_root() {
+        return Err(Error::Runtime(
+            "a lab makes network namespaces: run it as root (sudo routelet lab)".into(),
+        ));
+    }
+    let Some(hosts) = u8::try_from(options.nodes).ok().filter(|nodes| (2..=50).contains(nodes)) else {
+        return Err(Error::Usage(format!("--nodes {}: a lab has 2 to 50 hosts", options.nodes)));
+    };
+    let removed = guardian::remove_leftovers(options.remove)?;
+    if options.remove {
+        println!("{removed} lab{} removed", if removed == 1 { "" } else { "s" });
+        return Ok(());
+    }
+    daemons::present(options.peer)?;
+
+    let lab = Topology { pid: std::process::id(), hosts };
+    let guardian = Guardian::hire()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the event loop"))?;
+    let told = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed("cannot wait for SIGTERM"))?;
+        tokio::select! {
+            told = story::tell(lab, options) => told,
+            _ = tokio::signal::ctrl_c() => Err(Error::Runtime("interrupted".into())),
+            _ = terminate.recv() => Err(Error::Runtime("terminated".into())),
+        }
+    });
+    if options.keep && told.is_ok() {
+        fs::write(dir(lab.pid).join("keep"), "").map_err(failed("cannot mark the lab as kept"))?;
+        return guardian.dismiss();
+    }
+    println!();
+    guardian.clean_up()?;
+    println!("everything that the lab made is removed");
+    told
+}
+
+/// The folder of the lab that process `pid` made.
+fn dir(pid: u32) -> PathBuf {
+    Path::new(DIR).join(pid.to_string())
+}
+
+/// Turns any error into ours: `what: why`.
+fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
+    move |why| Error::Runtime(format!("{what}: {why}"))
 }

@@ -1,0 +1,202 @@
+//! The daemons of a lab: routelet in every host, and what was asked for in the leaf.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use nix::unistd::User;
+
+use super::{
+    super::topology::{Leaf, Topology},
+    Error,
+    build::{Net, Node},
+    dir, failed,
+    netns::Namespace,
+};
+
+/// Itself: the lab shows the binary that it is part of.
+const ROUTELET: &str = "/proc/self/exe";
+const FRR: &str = "/usr/lib/frr";
+/// How many lines of a log are shown when a daemon ends.
+const LAST_LINES: usize = 5;
+
+/// A running daemon.
+pub(super) struct Daemon {
+    name: String,
+    log: PathBuf,
+    process: Child,
+}
+
+/// All of them.
+pub(super) struct Daemons {
+    running: Vec<Daemon>,
+    pid: u32,
+    leaf: Leaf,
+}
+
+/// Whether what shall run in the leaf is installed.
+pub(super) fn present(leaf: Leaf) -> Result<(), Error> {
+    let (program, package) = match leaf {
+        Leaf::Routelet => return Ok(()),
+        Leaf::Bird => ("/usr/sbin/bird".into(), "bird2"),
+        Leaf::Frr => (format!("{FRR}/bgpd"), "frr"),
+    };
+    if Path::new(&program).exists() {
+        return Ok(());
+    }
+    Err(Error::Runtime(format!("--peer {leaf}: no {program}: install it (apt install {package})")))
+}
+
+impl Daemons {
+    pub(super) fn start(lab: Topology, net: &Net, leaf: Leaf) -> Result<Self, Error> {
+        let mut daemons = Self { running: Vec::new(), pid: lab.pid, leaf };
+        let folder = daemons.folder("leaf")?;
+        match leaf {
+            Leaf::Routelet => daemons.routelet(&net.leaf, "leaf", &lab.leaf_toml(&folder))?,
+            Leaf::Bird => {
+                let config = write(&folder.join("bird.conf"), &lab.leaf_bird())?;
+                let mut command = Command::new("/usr/sbin/bird");
+                command.arg("-f").arg("-c").arg(config).arg("-s").arg(folder.join("bird.ctl"));
+                daemons.run(&net.leaf, "leaf", command)?;
+            }
+            Leaf::Frr => daemons.frr(&net.leaf, &folder, &lab.leaf_frr())?,
+        }
+        for Node { host, ns, .. } in &net.hosts {
+            let folder = daemons.folder(&host.name())?;
+            daemons.routelet(ns, &host.name(), &host.toml(&folder))?;
+        }
+        Ok(daemons)
+    }
+
+    fn folder(&self, node: &str) -> Result<PathBuf, Error> {
+        let folder = dir(self.pid).join(node);
+        fs::create_dir_all(folder.join("state"))
+            .map_err(failed(format!("cannot make {}", folder.display())))?;
+        Ok(folder)
+    }
+
+    fn routelet(&mut self, ns: &Namespace, node: &str, config: &str) -> Result<(), Error> {
+        let file = write(&dir(self.pid).join(node).join("routelet.toml"), config)?;
+        let mut command = Command::new(ROUTELET);
+        command.arg0("routelet").arg("run").arg("--config").arg(file);
+        // The lab's daemons are hosts without Kubernetes, wherever the lab itself runs.
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NOTIFY_SOCKET");
+        self.run(ns, node, command)
+    }
+
+    /// FRR gives up root for a user of its own, who has to reach its files.
+    fn frr(&mut self, ns: &Namespace, folder: &Path, config: &str) -> Result<(), Error> {
+        let user = User::from_name("frr").map_err(failed("cannot look up the user frr"))?;
+        let user = user.ok_or_else(|| Error::Runtime("FRR has no user frr: reinstall it".into()))?;
+        for (daemon, config) in [("zebra", ""), ("bgpd", config)] {
+            let file = write(&folder.join(format!("{daemon}.conf")), config)?;
+            for path in [folder, &file] {
+                chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                    .map_err(failed("cannot chown to frr"))?;
+            }
+            let mut command = Command::new(Path::new(FRR).join(daemon));
+            command.args(["-P", "0", "-f"]).arg(file).arg("-i").arg(folder.join(format!("{daemon}.pid")));
+            command.arg("-z").arg(folder.join("zserv")).arg("--vty_socket").arg(folder);
+            self.run(ns, &format!("leaf/{daemon}"), command)?;
+            // bgpd looks for zebra's socket once, then not for a while.
+            let socket = folder.join(format!("{daemon}.vty"));
+            for _ in 0..500 {
+                if socket.exists() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, ns: &Namespace, name: &str, mut command: Command) -> Result<(), Error> {
+        let log = dir(self.pid).join(format!("{name}.log"));
+        let wrong = || failed(format!("cannot start the daemon of {name}"));
+        let file = File::create(&log).map_err(wrong())?;
+        let errors = file.try_clone().map_err(wrong())?;
+        command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
+        let process = ns.within(|| command.spawn()).map_err(wrong())?;
+        self.running.push(Daemon { name: name.to_owned(), log, process });
+        Ok(())
+    }
+
+    /// That none has ended.
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        for Daemon { name, log, process } in &mut self.running {
+            if let Ok(Some(status)) = process.try_wait() {
+                let text = fs::read_to_string(log).unwrap_or_default();
+                let lines: Vec<_> = text.lines().collect();
+                let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n");
+                return Err(Error::Runtime(format!("the daemon of {name} ended with {status}:\n{last}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What `routelet show WHAT` prints of a node.
+    pub(super) fn show(&self, node: &str, what: &[&str]) -> String {
+        let mut command = Command::new(ROUTELET);
+        command.arg0("routelet").arg("show").args(what).arg("--socket").arg(self.socket(node));
+        output(command)
+    }
+
+    pub(super) fn socket(&self, node: &str) -> PathBuf {
+        dir(self.pid).join(node).join("routelet.sock")
+    }
+
+    /// The commands that show the leaf's table.
+    pub(super) fn leaf_commands(&self) -> Vec<String> {
+        let folder = dir(self.pid).join("leaf");
+        match self.leaf {
+            Leaf::Routelet => {
+                vec![format!("routelet show routes --socket {}", self.socket("leaf").display())]
+            }
+            Leaf::Bird => vec![format!("birdc -r -s {} show route", folder.join("bird.ctl").display())],
+            Leaf::Frr => {
+                let shell = format!("vtysh --vty_socket {}", folder.display());
+                vec![
+                    format!("{shell} -c 'show bgp ipv4 unicast'"),
+                    format!("{shell} -c 'show bgp ipv6 unicast'"),
+                ]
+            }
+        }
+    }
+
+    /// What they print.
+    pub(super) fn leaf_table(&self) -> String {
+        let folder = dir(self.pid).join("leaf");
+        match self.leaf {
+            Leaf::Routelet => self.show("leaf", &["routes"]),
+            Leaf::Bird => {
+                let mut command = Command::new("/usr/sbin/birdc");
+                command.arg("-r").arg("-s").arg(folder.join("bird.ctl")).args(["show", "route"]);
+                output(command)
+            }
+            Leaf::Frr => {
+                let mut command = Command::new("vtysh");
+                command.arg("--vty_socket").arg(folder);
+                command.args(["-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast"]);
+                output(command)
+            }
+        }
+    }
+}
+
+/// What a command prints, its complaint included.
+fn output(mut command: Command) -> String {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        Err(why) => format!("{}: {why}\n", command.get_program().display()),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<PathBuf, Error> {
+    fs::write(path, text).map_err(failed(format!("cannot write {}", path.display())))?;
+    Ok(path.to_owned())
+}

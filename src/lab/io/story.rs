@@ -1,0 +1,271 @@
+//! What a lab shows, in order: convergence, tables, pings, a cut and its repair.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Write, stdout},
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures::{TryStreamExt, future::try_join_all};
+use rtnetlink::{
+    LinkUnspec, RouteMessageBuilder,
+    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteVia},
+};
+
+use super::{
+    super::{
+        LabOptions,
+        topology::{Leaf, Topology},
+    },
+    Error,
+    build::{Net, Node},
+    daemons::Daemons,
+    failed,
+    netns::Namespace,
+    ping::ping,
+};
+use crate::net::Prefix;
+
+/// What routelet's routes are marked with in the kernel.
+const PROTOCOL: u8 = 179;
+/// The longest wait for a change of routes.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at the kernels.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Builds `lab` and tells its story.
+pub(super) async fn tell(lab: Topology, options: LabOptions) -> Result<(), Error> {
+    print!("{}", lab.picture(options.peer));
+    let began = Instant::now();
+    let net = Net::build(lab).await?;
+    let mut daemons = Daemons::start(lab, &net, options.peer)?;
+    println!("\nbuilt in {}", seconds(began.elapsed()));
+
+    let took = converge(&net, &mut daemons, "converging", |_, _| true).await?;
+    println!("converged in {}: each host's kernel has the pods of all others", seconds(took));
+    show(&net, &daemons, options.peer).await?;
+    let mut lost = ping_all(&net)?;
+    lost += cut(&net, &mut daemons).await?;
+    if options.keep {
+        look_around(lab, &daemons);
+    }
+    if lost == 0 {
+        println!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
+        return Ok(());
+    }
+    Err(Error::Runtime(format!(
+        "{lost} pings were not answered: see `routelet lab --keep` and the logs in {}",
+        super::DIR
+    )))
+}
+
+/// Waits until every host has the pods' routes of every other one for which `wanted(who, whose)` says so, and none of
+/// the rest.
+async fn converge(
+    net: &Net,
+    daemons: &mut Daemons,
+    what: &str,
+    wanted: impl Fn(u8, u8) -> bool,
+) -> Result<Duration, Error> {
+    let began = Instant::now();
+    let mut progress = Progress::new();
+    loop {
+        daemons.check()?;
+        let tables = try_join_all(net.hosts.iter().map(|node| routes(&node.ns))).await?;
+        let (mut right, mut all) = (0, 0);
+        for (node, table) in net.hosts.iter().zip(&tables) {
+            for other in net.hosts.iter().filter(|other| other.host.n != node.host.n) {
+                for prefix in pods(net, other) {
+                    all += 1;
+                    right += usize::from(table.contains_key(&prefix) == wanted(node.host.n, other.host.n));
+                }
+            }
+        }
+        let took = began.elapsed();
+        progress.say(&format!("{what}: {right} of {all} routes as they should be, {}", seconds(took)));
+        if right == all {
+            progress.end();
+            return Ok(took);
+        }
+        if took > PATIENCE {
+            progress.end();
+            for Node { host, .. } in &net.hosts {
+                let name = host.name();
+                println!("\n{name}$ routelet show neighbors\n{}", daemons.show(&name, &["neighbors"]));
+            }
+            return Err(Error::Runtime(format!(
+                "{what}: {right} of {all} routes after {}: `routelet lab --keep` leaves a lab to look into",
+                seconds(took)
+            )));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
+    println!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
+    for node in &net.hosts {
+        let name = node.host.name();
+        println!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
+        println!("── {name}: learned routes in the kernel");
+        for (prefix, hops) in routes(&node.ns).await? {
+            println!("{prefix} {hops}");
+        }
+    }
+    Ok(())
+}
+
+/// Every pod pings every other one. Says how many were not answered.
+fn ping_all(net: &Net) -> Result<usize, Error> {
+    println!("\n── pings, pod to pod");
+    let answers: Vec<Result<Vec<_>, std::io::Error>> = thread::scope(|scope| {
+        let from = |node: &Node| {
+            let others = net.hosts.iter().filter(|other| other.host.n != node.host.n);
+            let targets: Vec<IpAddr> = others.flat_map(|other| pod_addresses(net, other)).collect();
+            node.pod.within(|| {
+                targets.into_iter().zip(1..).map(|(target, n)| Ok((target, ping(target, n)?))).collect()
+            })
+        };
+        let threads: Vec<_> = net.hosts.iter().map(|node| scope.spawn(move || from(node))).collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked"))))
+            .collect()
+    });
+    let mut lost = 0;
+    for (node, answers) in net.hosts.iter().zip(answers) {
+        for (target, answer) in
+            answers.map_err(failed(format!("cannot ping from {}", node.host.pod_name())))?
+        {
+            let name = node.host.pod_name();
+            match answer {
+                Some(took) => println!("{name} → {target:<16} {:.2} ms", took.as_secs_f64() * 1000.0),
+                None => {
+                    lost += 1;
+                    println!("{name} → {target:<16} NO ANSWER");
+                }
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// Shuts the leaf's port to the first host, opens it again, and pings once more.
+async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
+    let Some(first) = net.hosts.first().map(|node| node.host) else { return Ok(0) };
+    println!("\n── the cable of {} is pulled", first.name());
+    let port = first.port();
+    net.leaf.set(LinkUnspec::new_with_name(&port).down().build()).await?;
+    let alone = |who, whose| who != first.n && whose != first.n;
+    // The host that is cut off may keep what it has: nothing says that these routes are wrong, only that they are away.
+    let gone = converge(net, daemons, "going", alone).await?;
+    println!("its pods' routes left the other hosts, and theirs left {}, in {}", first.name(), seconds(gone));
+    net.leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
+    println!("\n── and put back");
+    let back = converge(net, daemons, "coming back", |_, _| true).await?;
+    println!("all routes are back in {}", seconds(back));
+    ping_all(net)
+}
+
+fn look_around(lab: Topology, daemons: &Daemons) {
+    let host = lab.namespace("host1");
+    let pod = lab.namespace("pod1");
+    let socket = daemons.socket("host1");
+    println!("\n── the lab stays; look around:");
+    println!("ip netns list | grep {}", lab.namespace(""));
+    println!("ip netns exec {host} ip route show proto {PROTOCOL}");
+    println!("ip netns exec {pod} ping 10.1.2.10");
+    println!("routelet show summary --socket {}", socket.display());
+    println!("routelet show routes --socket {}", socket.display());
+    for command in daemons.leaf_commands() {
+        println!("{command}");
+    }
+    println!("tail -F {}/*.log", super::dir(lab.pid).display());
+    println!("── remove it with:\nroutelet lab --remove");
+}
+
+fn pods(net: &Net, node: &Node) -> Vec<Prefix> {
+    let mut pods = vec![node.host.pods()];
+    pods.extend(net.ipv6.then(|| node.host.pods6()));
+    pods
+}
+
+fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
+    let (v4, v6) = node.host.pod();
+    let mut pods = vec![IpAddr::V4(v4)];
+    pods.extend(net.ipv6.then_some(IpAddr::V6(v6)));
+    pods
+}
+
+/// The learned routes of a namespace, as `ip route` writes their next hops.
+async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, String>, Error> {
+    let mut found = BTreeMap::new();
+    for request in [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ] {
+        let mut routes = std::pin::pin!(ns.netlink.route().get(request).execute());
+        while let Some(route) =
+            routes.try_next().await.map_err(failed(format!("{}: cannot read routes", ns.name)))?
+        {
+            if route.header.protocol == RouteProtocol::from(PROTOCOL)
+                && let Some(prefix) = destination(&route)
+            {
+                found.insert(prefix, next_hops(&route));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn destination(route: &RouteMessage) -> Option<Prefix> {
+    let length = route.header.destination_prefix_length;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Prefix::new((*address).into(), length),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Prefix::new((*address).into(), length),
+        _ => None,
+    })
+}
+
+fn next_hops(route: &RouteMessage) -> String {
+    let words = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(format!("via {address}")),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(format!("via {address}")),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(format!("via {address}")),
+        RouteAttribute::MultiPath(hops) => Some(format!("via {} next hops", hops.len())),
+        RouteAttribute::Priority(metric) => Some(format!("metric {metric}")),
+        _ => None,
+    });
+    let mut words: Vec<_> = words.collect();
+    words.sort_by_key(|word| !word.starts_with("via"));
+    words.join(" ")
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+/// One line that is overwritten, where there is a terminal.
+struct Progress(bool);
+
+impl Progress {
+    fn new() -> Self {
+        Self(stdout().is_terminal())
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.0 {
+            print!("\r{text}\x1b[K");
+            // A terminal that is gone is no reason to stop.
+            let _ = stdout().flush();
+        }
+    }
+
+    fn end(&mut self) {
+        if self.0 {
+            print!("\r\x1b[K");
+        }
+    }
+}
