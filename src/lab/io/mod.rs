@@ -51,17 +51,21 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(failed("cannot start the event loop"))?;
+    let mut interrupted = false;
     let told = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("cannot wait for SIGTERM"))?;
         tokio::select! {
-            told = story::tell(lab, options) => told,
-            _ = tokio::signal::ctrl_c() => Err(Error::Runtime("interrupted".into())),
-            _ = terminate.recv() => Err(Error::Runtime("terminated".into())),
+            told = story::tell(lab, options) => return told,
+            _ = tokio::signal::ctrl_c() => interrupted = true,
+            _ = terminate.recv() => interrupted = true,
         }
+        Err(Error::Runtime("interrupted".into()))
     });
-    if options.keep && told.is_ok() {
+    // One that failed is worth a look, too.
+    if options.keep && !interrupted && dir(lab.pid).exists() {
         fs::write(dir(lab.pid).join("keep"), "").map_err(failed("cannot mark the lab as kept"))?;
-        return guardian.dismiss();
+        guardian.dismiss()?;
+        return told;
     }
     println!();
     guardian.clean_up()?;

@@ -11,7 +11,9 @@ use std::{
 use futures::{TryStreamExt, future::try_join_all};
 use rtnetlink::{
     LinkUnspec, RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteVia},
+    packet_route::route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    },
 };
 
 use super::{
@@ -43,43 +45,54 @@ pub(super) async fn tell(lab: Topology, options: LabOptions) -> Result<(), Error
     let mut daemons = Daemons::start(lab, &net, options.peer)?;
     println!("\nbuilt in {}", seconds(began.elapsed()));
 
-    let took = converge(&net, &mut daemons, "converging", |_, _| true).await?;
-    println!("converged in {}: each host's kernel has the pods of all others", seconds(took));
-    show(&net, &daemons, options.peer).await?;
-    let mut lost = ping_all(&net)?;
-    lost += cut(&net, &mut daemons).await?;
+    let told = chapters(&net, &mut daemons, options.peer).await;
     if options.keep {
         look_around(lab, &daemons);
     }
-    if lost == 0 {
-        println!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
-        return Ok(());
-    }
-    Err(Error::Runtime(format!(
-        "{lost} pings were not answered: see `routelet lab --keep` and the logs in {}",
-        super::DIR
-    )))
+    told?;
+    println!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
+    Ok(())
 }
 
-/// Waits until every host has the pods' routes of every other one for which `wanted(who, whose)` says so, and none of
-/// the rest.
+async fn chapters(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
+    let took = converge(net, daemons, "converging", |_, _| Some(true)).await?;
+    println!("converged in {}: each host's kernel has the pods of all others", seconds(took));
+    show(net, daemons, leaf).await?;
+    let mut lost = ping_all(net)?;
+    lost += cut(net, daemons).await?;
+    match lost {
+        0 => Ok(()),
+        _ => Err(Error::Runtime(format!(
+            "{lost} pings were not answered: `routelet lab --keep` leaves a lab to look into"
+        ))),
+    }
+}
+
+/// The leaf's place among the hosts, who count from 1.
+const LEAF: u8 = 0;
+
+/// Waits until the kernel of every host and of the leaf (`who`) has the routes to the others' pods (`whose`) that
+/// `wanted(who, whose)` asks for, and none that it refuses; `None`: either will do.
 async fn converge(
     net: &Net,
     daemons: &mut Daemons,
     what: &str,
-    wanted: impl Fn(u8, u8) -> bool,
+    wanted: impl Fn(u8, u8) -> Option<bool>,
 ) -> Result<Duration, Error> {
     let began = Instant::now();
     let mut progress = Progress::new();
     loop {
         daemons.check()?;
-        let tables = try_join_all(net.hosts.iter().map(|node| routes(&node.ns))).await?;
+        let everyone = net.hosts.iter().map(|node| (node.host.n, &node.ns)).chain([(LEAF, &net.leaf)]);
+        let tables =
+            try_join_all(everyone.map(async |(who, ns)| Ok::<_, Error>((who, routes(ns).await?)))).await?;
         let (mut right, mut all) = (0, 0);
-        for (node, table) in net.hosts.iter().zip(&tables) {
-            for other in net.hosts.iter().filter(|other| other.host.n != node.host.n) {
+        for (who, table) in &tables {
+            for other in net.hosts.iter().filter(|other| other.host.n != *who) {
+                let Some(wanted) = wanted(*who, other.host.n) else { continue };
                 for prefix in pods(net, other) {
                     all += 1;
-                    right += usize::from(table.contains_key(&prefix) == wanted(node.host.n, other.host.n));
+                    right += usize::from(table.contains_key(&prefix) == wanted);
                 }
             }
         }
@@ -93,7 +106,7 @@ async fn converge(
             progress.end();
             for Node { host, .. } in &net.hosts {
                 let name = host.name();
-                println!("\n{name}$ routelet show neighbors\n{}", daemons.show(&name, &["neighbors"]));
+                println!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]));
             }
             return Err(Error::Runtime(format!(
                 "{what}: {right} of {all} routes after {}: `routelet lab --keep` leaves a lab to look into",
@@ -110,8 +123,10 @@ async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
         let name = node.host.name();
         println!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
         println!("── {name}: learned routes in the kernel");
-        for (prefix, hops) in routes(&node.ns).await? {
-            println!("{prefix} {hops}");
+        for (prefix, route) in routes(&node.ns).await? {
+            if route.header.protocol == RouteProtocol::from(PROTOCOL) {
+                println!("{prefix} {}", next_hops(&route));
+            }
         }
     }
     Ok(())
@@ -158,13 +173,13 @@ async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
     println!("\n── the cable of {} is pulled", first.name());
     let port = first.port();
     net.leaf.set(LinkUnspec::new_with_name(&port).down().build()).await?;
-    let alone = |who, whose| who != first.n && whose != first.n;
-    // The host that is cut off may keep what it has: nothing says that these routes are wrong, only that they are away.
+    // The host that is cut off may keep what it has: nobody told it otherwise.
+    let alone = |who, whose| (who != first.n).then_some(whose != first.n);
     let gone = converge(net, daemons, "going", alone).await?;
-    println!("its pods' routes left the other hosts, and theirs left {}, in {}", first.name(), seconds(gone));
+    println!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
     net.leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
     println!("\n── and put back");
-    let back = converge(net, daemons, "coming back", |_, _| true).await?;
+    let back = converge(net, daemons, "coming back", |_, _| Some(true)).await?;
     println!("all routes are back in {}", seconds(back));
     ping_all(net)
 }
@@ -199,8 +214,8 @@ fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
     pods
 }
 
-/// The learned routes of a namespace, as `ip route` writes their next hops.
-async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, String>, Error> {
+/// The routes of a namespace's main table that lead somewhere.
+async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, RouteMessage>, Error> {
     let mut found = BTreeMap::new();
     for request in [
         RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
@@ -210,10 +225,11 @@ async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, String>, Error> {
         while let Some(route) =
             routes.try_next().await.map_err(failed(format!("{}: cannot read routes", ns.name)))?
         {
-            if route.header.protocol == RouteProtocol::from(PROTOCOL)
+            if route.header.kind == RouteType::Unicast
+                && route.header.table == RouteHeader::RT_TABLE_MAIN
                 && let Some(prefix) = destination(&route)
             {
-                found.insert(prefix, next_hops(&route));
+                found.insert(prefix, route);
             }
         }
     }
@@ -229,6 +245,7 @@ fn destination(route: &RouteMessage) -> Option<Prefix> {
     })
 }
 
+/// As `ip route` writes them.
 fn next_hops(route: &RouteMessage) -> String {
     let words = route.attributes.iter().filter_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(format!("via {address}")),
