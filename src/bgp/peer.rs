@@ -70,7 +70,8 @@ pub enum Hops {
     Direct,
     /// eBGP over so many hops.
     Multihop(u8),
-    /// RFC 5082: packets leave with TTL 255, those below 255 - n are refused.
+    /// RFC 5082: packets leave with TTL 255, those that come with less than 256 - n are refused; 1 is a
+    /// directly connected neighbor.
     Security(u8),
 }
 

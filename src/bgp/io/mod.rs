@@ -1,8 +1,12 @@
 //! Sockets, tasks and the clock of BGP. Decides nothing.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+mod listener;
+mod manager;
 pub mod outbox;
+mod peer;
 pub mod rib;
+mod tcp;
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -19,6 +23,7 @@ use crate::{
     bgp::{
         io::rib::RibSender,
         peer::{Global, PeerConfig, PeerKey},
+        session::Event,
         view::NeighborView,
     },
     net::Prefix,
@@ -50,6 +55,8 @@ pub enum ToPeers {
     Status { reply: oneshot::Sender<Vec<NeighborView>> },
     /// `neighbor reset|refresh|disable|enable`.
     Act { neighbor: PeerKey, act: Act, reply: oneshot::Sender<Result<(), UnknownNeighbor>> },
+    /// A link came up, an address appeared: neighbors that did not answer may do so now.
+    Nudge,
 }
 
 /// What to do with one neighbor.
@@ -81,10 +88,22 @@ pub enum Leaving {
     Machine,
 }
 
+/// What happened to a neighbor.
+#[derive(Clone, Debug)]
+pub struct PeerEvent {
+    pub neighbor: PeerKey,
+    pub event: Event,
+}
+
+/// Events that a slow listener may be behind before it misses some.
+const EVENTS: usize = 256;
+
 /// The running peer manager.
 #[derive(Debug)]
 pub struct Handle {
     pub requests: mpsc::Sender<ToPeers>,
+    /// Subscribe for what `show events` tells of sessions.
+    pub events: broadcast::Sender<PeerEvent>,
     leave: oneshot::Sender<Leaving>,
     task: JoinHandle<()>,
 }
@@ -102,13 +121,11 @@ impl Handle {
     }
 }
 
-/// Starts the peer manager: listener, one task per neighbor.
-pub fn spawn(mut wanted: watch::Receiver<Arc<Wanted>>, _rib: RibSender) -> Handle {
-    let (requests, _inbox) = mpsc::channel(16);
+/// Starts the peer manager: listeners, one task per neighbor.
+pub fn spawn(wanted: watch::Receiver<Arc<Wanted>>, rib: RibSender) -> Handle {
+    let (requests, inbox) = mpsc::channel(16);
+    let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
-    let task = tokio::spawn(async move {
-        let _ = left.await;
-        wanted.mark_unchanged();
-    });
-    Handle { requests, leave, task }
+    let task = tokio::spawn(manager::run(wanted, rib, events.clone(), inbox, left));
+    Handle { requests, events, leave, task }
 }

@@ -1,0 +1,167 @@
+//! One listening socket: binds, binds again when the port is taken, keeps the passwords of neighbors on it, and
+//! hands accepted streams on. Who may call is the manager's to say.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    time,
+};
+use tracing::{debug, info, warn};
+
+use super::tcp;
+use crate::{bgp::peer::Secret, net::Prefix};
+
+/// Whose segments must be signed, and with what; the number is the interface of a link-local neighbor.
+pub(super) type Passwords = BTreeMap<(Prefix, u32), Secret>;
+
+/// Someone called.
+pub(super) type Call = (TcpStream, SocketAddr);
+
+/// How long to wait before a port that is taken is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long to pause when the kernel cannot accept (too many files).
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Listens on `addr` until nobody wants the calls any more.
+pub(super) async fn run(
+    addr: SocketAddr,
+    mut passwords: watch::Receiver<Arc<Passwords>>,
+    calls: mpsc::Sender<Call>,
+) {
+    let listener = bind(addr).await;
+    let mut set = Passwords::new();
+    loop {
+        let wanted = passwords.borrow_and_update().clone();
+        apply(&listener, addr, &mut set, &wanted);
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(call) => if calls.send(call).await.is_err() { return },
+                Err(e) => {
+                    debug!(%addr, error = %e, "cannot accept a connection");
+                    time::sleep(PAUSE).await;
+                }
+            },
+            changed = passwords.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Binds, however long it takes. One warning, naming who is there where that can be seen.
+async fn bind(addr: SocketAddr) -> TcpListener {
+    let mut warned = false;
+    loop {
+        match tcp::listen(addr) {
+            Ok(listener) => {
+                info!(%addr, "listening for BGP neighbors");
+                return listener;
+            }
+            Err(e) if !warned => {
+                warned = true;
+                let seconds = AGAIN.as_secs();
+                match (e.kind(), owner(addr.port())) {
+                    (ErrorKind::AddrInUse, Some(owner)) => {
+                        warn!(%addr, owner, "port taken: only sessions that we dial work; trying again every {seconds} s");
+                    }
+                    (_, _) => {
+                        warn!(%addr, error = %e, "cannot listen: only sessions that we dial work; trying again every {seconds} s")
+                    }
+                }
+            }
+            Err(e) => debug!(%addr, error = %e, "cannot listen yet"),
+        }
+        time::sleep(AGAIN).await;
+    }
+}
+
+/// Brings the kernel's keys to what is wanted; a key that the kernel refuses is named and left out.
+fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Passwords, wanted: &Passwords) {
+    let mine = |who: &Prefix| who.addr().is_ipv4() == addr.is_ipv4();
+    let gone: Vec<_> = set.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
+    for key in gone {
+        set.remove(&key);
+        if let Err(e) = tcp::set_password(listener.as_fd(), key.0, key.1, None) {
+            debug!(neighbor = %key.0, error = %e, "cannot remove a TCP MD5 password");
+        }
+    }
+    for (key, password) in wanted.iter().filter(|((who, _), _)| mine(who)) {
+        if set.get(key) == Some(password) {
+            continue;
+        }
+        match tcp::set_password(listener.as_fd(), key.0, key.1, Some(password)) {
+            Ok(()) => {
+                set.insert(*key, password.clone());
+            }
+            Err(e) => warn!(neighbor = %key.0, error = %e, "the kernel takes no TCP MD5 password"),
+        }
+    }
+}
+
+/// Which process listens on `port`, as far as /proc tells: `bgpd (pid 812)`.
+fn owner(port: u16) -> Option<String> {
+    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| listening(&table, port))
+        .collect();
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let holder = processes.map(|p| p.path()).find(|p| holds(p, &inodes).unwrap_or(false))?;
+    let name = fs::read_to_string(holder.join("comm")).ok()?;
+    Some(format!("{} (pid {})", name.trim(), holder.file_name()?.to_string_lossy()))
+}
+
+/// Inodes of the sockets that listen on `port`, from a table like /proc/net/tcp.
+fn listening(table: &str, port: u16) -> Vec<String> {
+    let suffix = format!(":{port:04X}");
+    let row = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let listens = fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == "0A";
+        listens.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]"))).flatten()
+    };
+    table.lines().filter_map(row).collect()
+}
+
+fn holds(process: &Path, inodes: &[String]) -> io::Result<bool> {
+    let open = fs::read_dir(process.join("fd"))?.filter_map(Result::ok);
+    Ok(open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|l| inodes.iter().any(|i| l == Path::new(i))))
+}
+
+/// The address as configured: without scope, and IPv4 as IPv4.
+pub(super) fn plain(addr: SocketAddr) -> IpAddr {
+    addr.ip().to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_are_found_by_port_and_state() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 00000000:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
+            1: 0100007F:00B3 0100007F:C000 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n\
+            2: 00000000:01BB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0\n";
+        assert_eq!(listening(table, 179), ["socket:[4711]"]);
+    }
+
+    #[tokio::test]
+    async fn the_owner_of_a_taken_port_is_named() {
+        let listener = tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(owner(port).unwrap().ends_with(&format!("(pid {})", std::process::id())));
+        assert_eq!(
+            tcp::listen(SocketAddr::from(([127, 0, 0, 1], port))).unwrap_err().kind(),
+            ErrorKind::AddrInUse
+        );
+    }
+}

@@ -1,0 +1,412 @@
+//! Keeps one task per wanted neighbor and one per listening socket, and says who may call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    net::TcpStream,
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::{self, AbortHandle, JoinError, JoinSet},
+    time,
+};
+use tracing::{error, info};
+
+use super::{
+    Act, Leaving, PeerEvent, Range, ToPeers, UnknownNeighbor, Wanted,
+    listener::{self, Call, Passwords},
+    peer::{self, Start, ToTask},
+    rib::{RibSender, ToRib},
+};
+use crate::{
+    bgp::{
+        peer::{DownCause, PeerConfig, PeerId, PeerKey, PeerSource},
+        session::Stop,
+        view::NeighborView,
+        wire::notification::{Notification, cease},
+    },
+    net::Prefix,
+};
+
+/// Commands that may wait for one neighbor's task, which never waits long for anything.
+const COMMANDS: usize = 32;
+/// How long to wait for a status before the neighbor is left out.
+const STATUS: Duration = Duration::from_secs(1);
+/// How long all sessions together may take for their end.
+const END: Duration = Duration::from_secs(2);
+/// At most one log line about strangers in this time.
+const STRANGERS: Duration = Duration::from_secs(60);
+/// The longest wait before a task that panicked is started again.
+const LONGEST_PANIC: Duration = Duration::from_secs(120);
+
+/// One neighbor's task.
+struct Running {
+    id: PeerId,
+    config: Arc<PeerConfig>,
+    commands: mpsc::Sender<ToTask>,
+    /// It was told to stop, and is wanted no more or under other terms.
+    ending: bool,
+    panics: u32,
+}
+
+struct Manager {
+    wanted: Arc<Wanted>,
+    rib: RibSender,
+    events: broadcast::Sender<PeerEvent>,
+    peers: BTreeMap<PeerKey, Running>,
+    /// `neighbor disable`, for as long as the daemon runs.
+    disabled: BTreeSet<PeerKey>,
+    tasks: JoinSet<PeerKey>,
+    keys: HashMap<task::Id, PeerKey>,
+    next_id: u32,
+    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    passwords: watch::Sender<Arc<Passwords>>,
+    calls: mpsc::Sender<Call>,
+    strangers: u64,
+    strangers_told: Option<Instant>,
+    leaving: Option<Leaving>,
+}
+
+/// Runs until told to leave.
+pub(super) async fn run(
+    mut wanted: watch::Receiver<Arc<Wanted>>,
+    rib: RibSender,
+    events: broadcast::Sender<PeerEvent>,
+    mut requests: mpsc::Receiver<ToPeers>,
+    mut leave: oneshot::Receiver<Leaving>,
+) {
+    let (calls, mut called) = mpsc::channel(64);
+    let first = wanted.borrow_and_update().clone();
+    let mut manager = Manager {
+        wanted: first,
+        rib,
+        events,
+        peers: BTreeMap::new(),
+        disabled: BTreeSet::new(),
+        tasks: JoinSet::new(),
+        keys: HashMap::new(),
+        next_id: 1,
+        listeners: BTreeMap::new(),
+        passwords: watch::Sender::new(Arc::default()),
+        calls,
+        strangers: 0,
+        strangers_told: None,
+        leaving: None,
+    };
+    manager.apply().await;
+    let mut open = true;
+    loop {
+        tokio::select! {
+            left = &mut leave => return manager.leave(left.unwrap_or(Leaving::Daemon)).await,
+            changed = wanted.changed(), if open => {
+                open = changed.is_ok();
+                manager.wanted = wanted.borrow_and_update().clone();
+                manager.apply().await;
+            }
+            Some(call) = called.recv() => manager.called(call).await,
+            Some(request) = requests.recv() => manager.request(request).await,
+            Some(ended) = manager.tasks.join_next_with_id() => manager.ended(ended).await,
+        }
+    }
+}
+
+impl Manager {
+    /// Brings tasks, listeners and passwords to what is wanted.
+    async fn apply(&mut self) {
+        let wanted = self.wanted.clone();
+        self.listen(&wanted.listen);
+        self.set_passwords();
+        let strangers: Vec<_> =
+            self.peers.iter().filter(|(k, p)| !self.is_wanted(k, p)).map(|(k, _)| k.clone()).collect();
+        for key in strangers {
+            self.stop(&key, Stop::Removed).await;
+        }
+        for (key, config) in &wanted.peers {
+            self.keep(key, config.clone()).await;
+        }
+        let dynamic: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.config.source == PeerSource::Range)
+            .map(|(k, _)| k.clone())
+            .collect();
+        for key in dynamic {
+            if let PeerKey::Address(addr) = key
+                && let Some(range) = self.range(addr)
+            {
+                let config = Arc::new(like(range, key.clone()));
+                self.keep(&key, config).await;
+            }
+        }
+    }
+
+    fn is_wanted(&self, key: &PeerKey, peer: &Running) -> bool {
+        let in_range = || matches!(key, PeerKey::Address(a) if self.range(*a).is_some());
+        self.wanted.peers.contains_key(key) || peer.config.source == PeerSource::Range && in_range()
+    }
+
+    /// Starts a neighbor, or tells its task what changed.
+    async fn keep(&mut self, key: &PeerKey, config: Arc<PeerConfig>) {
+        let found = self.found(key);
+        let global = self.wanted.global.clone();
+        match self.peers.get_mut(key) {
+            // Its end will bring us here again.
+            Some(running) if running.ending => {}
+            Some(running) => {
+                let changed = running.config != config;
+                running.config = config.clone();
+                if changed {
+                    let _ = self.rib.send(ToRib::Peer { peer: running.id, config: config.clone() }).await;
+                }
+                let _ = running.commands.send(ToTask::Configure(config, global, found)).await;
+            }
+            None => {
+                let id = PeerId(self.next_id);
+                self.next_id += 1;
+                let _ = self.rib.send(ToRib::Peer { peer: id, config: config.clone() }).await;
+                self.begin(id, config, 0);
+            }
+        }
+    }
+
+    fn begin(&mut self, id: PeerId, config: Arc<PeerConfig>, panics: u32) {
+        let key = config.key.clone();
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let start = Start {
+            id,
+            config: config.clone(),
+            global: self.wanted.global.clone(),
+            found: self.found(&key),
+            disabled: self.disabled.contains(&key),
+            rib: self.rib.clone(),
+            events: self.events.clone(),
+            commands: inbox,
+            seed: RandomState::new().hash_one(id.0),
+        };
+        let name = key.clone();
+        let task = self.tasks.spawn(async move {
+            if panics > 0 {
+                time::sleep(LONGEST_PANIC.min(Duration::from_secs(1 << panics.min(7)))).await;
+            }
+            peer::run(start).await;
+            name
+        });
+        self.keys.insert(task.id(), key.clone());
+        self.peers.insert(key, Running { id, config, commands, ending: false, panics });
+    }
+
+    async fn stop(&mut self, key: &PeerKey, stop: Stop) {
+        if let Some(running) = self.peers.get_mut(key).filter(|r| !r.ending) {
+            running.ending = true;
+            let _ = running.commands.send(ToTask::Stop(stop)).await;
+        }
+    }
+
+    /// A task ended: as told, because its neighbor of a range was forgotten, or by a panic.
+    async fn ended(&mut self, ended: Result<(task::Id, PeerKey), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(running) = self.keys.remove(&id).and_then(|key| self.peers.remove(&key)) else { return };
+        if self.leaving.is_some() {
+            return;
+        }
+        let (peer, key) = (running.id, running.config.key.clone());
+        match ended {
+            Err(e) if e.is_panic() && !running.ending => {
+                error!(peer = %key, "a bug ended this neighbor's task; it is started again, please report it");
+                let _ = self.rib.send(ToRib::Down { peer, cause: DownCause::Closed }).await;
+                self.begin(peer, running.config, running.panics + 1);
+            }
+            _ => {
+                let _ = self.rib.send(ToRib::Gone { peer }).await;
+                if let Some(config) = self.wanted.peers.get(&key).cloned() {
+                    self.keep(&key, config).await;
+                }
+            }
+        }
+    }
+
+    fn found(&self, key: &PeerKey) -> Option<Ipv6Addr> {
+        match key {
+            PeerKey::Interface(interface) => self.wanted.found.get(interface).copied(),
+            PeerKey::Address(_) | PeerKey::LinkLocal(..) => None,
+        }
+    }
+
+    fn listen(&mut self, addrs: &[SocketAddr]) {
+        self.listeners.retain(|addr, task| {
+            let keep = addrs.contains(addr);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for addr in addrs {
+            self.listeners.entry(*addr).or_insert_with(|| {
+                tokio::spawn(listener::run(*addr, self.passwords.subscribe(), self.calls.clone()))
+                    .abort_handle()
+            });
+        }
+    }
+
+    fn set_passwords(&self) {
+        let mut passwords = Passwords::new();
+        for range in &self.wanted.ranges {
+            if let Some(password) = &range.template.password {
+                passwords.insert((range.prefix, 0), password.clone());
+            }
+        }
+        for (key, config) in &self.wanted.peers {
+            let on_link = |addr: Ipv6Addr, interface: &str| {
+                let ifindex = nix::net::if_::if_nametoindex(interface).ok()?;
+                Some((Prefix::host(addr.into()), ifindex))
+            };
+            let who = match key {
+                PeerKey::Address(addr) => Some((Prefix::host(*addr), 0)),
+                PeerKey::LinkLocal(addr, interface) => on_link(*addr, interface),
+                PeerKey::Interface(interface) => self.found(key).and_then(|addr| on_link(addr, interface)),
+            };
+            if let (Some(who), Some(password)) = (who, &config.password) {
+                passwords.insert(who, password.clone());
+            }
+        }
+        self.passwords.send_if_modified(|now| {
+            let changed = **now != passwords;
+            *now = Arc::new(passwords);
+            changed
+        });
+    }
+
+    /// A connection came in: to its neighbor's task, or away with it.
+    async fn called(&mut self, (stream, from): Call) {
+        let addr = listener::plain(from);
+        let key = self.caller(from);
+        if let Some(running) = key.as_ref().and_then(|k| self.peers.get(k)) {
+            // A task too busy for this will be called again.
+            let _ = running.commands.try_send(ToTask::Accepted(stream));
+            return;
+        }
+        match self.range(addr) {
+            Some(range) if self.room(range) => {
+                let key = PeerKey::Address(addr);
+                let config = Arc::new(like(range, key.clone()));
+                info!(peer = %addr, range = %range.prefix, "a new neighbor calls");
+                self.keep(&key, config).await;
+                if let Some(running) = self.peers.get(&key) {
+                    let _ = running.commands.try_send(ToTask::Accepted(stream));
+                }
+            }
+            Some(_) => self.turn_away(&stream, addr, "the limit of its listen-range is reached"),
+            None => self.turn_away(&stream, addr, "it is no configured neighbor"),
+        }
+    }
+
+    /// The key of whoever calls from this address.
+    fn caller(&self, from: SocketAddr) -> Option<PeerKey> {
+        let addr = listener::plain(from);
+        let (IpAddr::V6(v6), SocketAddr::V6(scoped)) = (addr, from) else {
+            return Some(PeerKey::Address(addr));
+        };
+        if !v6.is_unicast_link_local() {
+            return Some(PeerKey::Address(addr));
+        }
+        let interface = nix::net::if_::if_indextoname(scoped.scope_id()).ok()?.into_string().ok()?;
+        let key = PeerKey::LinkLocal(v6, interface.clone());
+        if self.peers.contains_key(&key) {
+            return Some(key);
+        }
+        let unnumbered = self.wanted.found.get(&interface).is_none_or(|found| *found == v6);
+        unnumbered.then_some(PeerKey::Interface(interface))
+    }
+
+    /// The longest range with this address.
+    fn range(&self, addr: IpAddr) -> Option<&Range> {
+        self.wanted.ranges.iter().filter(|r| r.prefix.contains(addr)).max_by_key(|r| r.prefix.len())
+    }
+
+    fn room(&self, range: &Range) -> bool {
+        let inside = |key: &PeerKey| matches!(key, PeerKey::Address(a) if range.prefix.contains(*a));
+        let dynamic = self.peers.iter().filter(|(k, p)| p.config.source == PeerSource::Range && inside(k));
+        dynamic.count() < range.limit
+    }
+
+    /// CEASE/5 (RFC 4486 §4), as far as the socket takes it at once.
+    fn turn_away(&mut self, stream: &TcpStream, addr: IpAddr, why: &str) {
+        let mut octets = BytesMut::new();
+        Notification::cease(cease::REJECTED, None).encode(&mut octets);
+        let _ = stream.try_write(&octets);
+        self.strangers += 1;
+        if self.strangers_told.is_none_or(|at| at.elapsed() >= STRANGERS) {
+            self.strangers_told = Some(Instant::now());
+            info!(%addr, total = self.strangers, "connection refused: {why}");
+        }
+    }
+
+    async fn request(&mut self, request: ToPeers) {
+        match request {
+            ToPeers::Status { reply } => self.status(reply).await,
+            ToPeers::Act { neighbor, act, reply } => {
+                let _ = reply.send(self.act(&neighbor, act).await);
+            }
+            ToPeers::Nudge => {
+                for running in self.peers.values() {
+                    let _ = running.commands.try_send(ToTask::Nudge);
+                }
+            }
+        }
+    }
+
+    async fn act(&mut self, neighbor: &PeerKey, act: Act) -> Result<(), UnknownNeighbor> {
+        let unknown = || UnknownNeighbor(neighbor.to_string());
+        let running = self.peers.get(neighbor).filter(|r| !r.ending).ok_or_else(unknown)?;
+        match act {
+            Act::Disable { .. } => drop(self.disabled.insert(neighbor.clone())),
+            Act::Enable => drop(self.disabled.remove(neighbor)),
+            Act::Reset { .. } | Act::Refresh | Act::BfdDown => {}
+        }
+        running.commands.send(ToTask::Act(act)).await.map_err(|_| unknown())
+    }
+
+    /// Asks all tasks; the answers are gathered beside the manager, which goes on.
+    async fn status(&self, reply: oneshot::Sender<Vec<NeighborView>>) {
+        let mut answers = Vec::with_capacity(self.peers.len());
+        for running in self.peers.values() {
+            let (tx, rx) = oneshot::channel();
+            let _ = running.commands.try_send(ToTask::Status(tx));
+            answers.push(rx);
+        }
+        tokio::spawn(async move {
+            let deadline = time::Instant::now() + STATUS;
+            let mut views = Vec::with_capacity(answers.len());
+            for answer in answers {
+                if let Ok(Ok(view)) = time::timeout_at(deadline, answer).await {
+                    views.push(view);
+                }
+            }
+            let _ = reply.send(views);
+        });
+    }
+
+    /// Listeners first, then the sessions.
+    async fn leave(mut self, leaving: Leaving) {
+        self.leaving = Some(leaving);
+        self.listeners.values().for_each(AbortHandle::abort);
+        let stop = match leaving {
+            Leaving::Daemon => Stop::Leaving,
+            Leaving::Machine => Stop::Halting,
+        };
+        for key in self.peers.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&key, stop.clone()).await;
+        }
+        let _ = time::timeout(END, async { while self.tasks.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// The settings of a neighbor that called from a range.
+fn like(range: &Range, key: PeerKey) -> PeerConfig {
+    PeerConfig { key, source: PeerSource::Range, passive: true, ..PeerConfig::clone(&range.template) }
+}

@@ -1,0 +1,559 @@
+//! One neighbor's task: moves octets between sockets, a [`Session`] and the rib. It decides nothing.
+//!
+//! Reading never waits for writing, and neither waits for the rib: while the rib's channel is full the task
+//! stops reading (so that TCP slows the neighbor), but timers, writes and commands go on.
+
+use std::{
+    collections::VecDeque,
+    future::{self, Future, poll_fn},
+    io::{ErrorKind, IoSlice},
+    net::Ipv6Addr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinSet,
+    time,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Act, PeerEvent,
+    rib::{Outbox, RibSender, ToPeer, ToRib, outbox},
+    tcp::{self, Place},
+};
+use crate::{
+    bgp::{
+        peer::{Global, PeerConfig, PeerId, PeerSource},
+        session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
+        view::{NeighborView, SessionState},
+    },
+    net::Family,
+};
+
+/// Octets asked for in one read: many UPDATEs make one message to the rib.
+const READ: usize = 128 * 1024;
+/// While more than this is unsent, nothing is taken from the outbox: what waits there may still be replaced.
+const ENOUGH: usize = 64 * 1024;
+/// Chunks in one write.
+const CHUNKS: usize = 32;
+/// How long the last words to a neighbor may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the manager says to a neighbor's task.
+#[derive(Debug)]
+pub(super) enum ToTask {
+    Configure(Arc<PeerConfig>, Global, Option<Ipv6Addr>),
+    Accepted(TcpStream),
+    Act(Act),
+    Nudge,
+    Status(oneshot::Sender<NeighborView>),
+    /// The last command: the task ends when it is carried out.
+    Stop(Stop),
+}
+
+/// What a task needs to begin.
+pub(super) struct Start {
+    pub(super) id: PeerId,
+    pub(super) config: Arc<PeerConfig>,
+    pub(super) global: Global,
+    pub(super) found: Option<Ipv6Addr>,
+    pub(super) disabled: bool,
+    pub(super) rib: RibSender,
+    pub(super) events: broadcast::Sender<PeerEvent>,
+    pub(super) commands: mpsc::Receiver<ToTask>,
+    pub(super) seed: u64,
+}
+
+/// Runs until told to stop, or, for a neighbor that called from a range, until it has been gone for long.
+pub(super) async fn run(start: Start) {
+    let now = Instant::now();
+    let session = Session::new(now, start.config.clone(), start.global, start.seed);
+    let mut task = Task {
+        id: start.id,
+        config: start.config,
+        found: start.found,
+        session,
+        links: Vec::new(),
+        next_conn: 0,
+        dial: None,
+        md5_failures: 0,
+        rib: start.rib,
+        to_rib: VecDeque::new(),
+        stalled: false,
+        outbox: None,
+        events: start.events,
+        lingering: JoinSet::new(),
+        leaving: false,
+        read_at: now,
+    };
+    let first = if start.disabled { Input::Stop(Stop::Disabled(None)) } else { Input::Start };
+    task.feed(first);
+    task.turn(start.commands).await;
+    while task.lingering.join_next().await.is_some() {}
+}
+
+/// One TCP connection.
+struct Link {
+    conn: Conn,
+    stream: TcpStream,
+    rx: BytesMut,
+    tx: VecDeque<Bytes>,
+    unsent: usize,
+}
+
+/// What a connection did.
+enum Did {
+    Read(usize),
+    Wrote(Conn, usize),
+    Closed(Conn, Option<String>),
+}
+
+type Dial = Pin<Box<dyn Future<Output = Result<(TcpStream, Place), String>> + Send>>;
+
+struct Task {
+    id: PeerId,
+    config: Arc<PeerConfig>,
+    found: Option<Ipv6Addr>,
+    session: Session,
+    links: Vec<Link>,
+    next_conn: u32,
+    dial: Option<Dial>,
+    /// The kernel's counter when the last dial began.
+    md5_failures: u64,
+    rib: RibSender,
+    /// What the rib's channel had no room for yet.
+    to_rib: VecDeque<ToRib>,
+    stalled: bool,
+    outbox: Option<Outbox>,
+    events: broadcast::Sender<PeerEvent>,
+    /// Connections that are being closed in good manners.
+    lingering: JoinSet<()>,
+    /// The daemon stops: the rib must not hear of it, since routes stay in the kernel.
+    leaving: bool,
+    read_at: Instant,
+}
+
+impl Task {
+    /// The loop. Every arm is cancel safe: a turn that lost leaves nothing half done.
+    async fn turn(&mut self, mut commands: mpsc::Receiver<ToTask>) {
+        let sleep = time::sleep_until(Instant::now().into());
+        tokio::pin!(sleep);
+        let mut armed: Option<Instant> = None;
+        loop {
+            // An alarm that is too early costs one empty wake-up, less than setting it anew each time.
+            let due = self.due();
+            if let Some(due) = due
+                && armed.is_none_or(|a| a > due)
+            {
+                sleep.as_mut().reset(due.into());
+                armed = Some(due);
+            }
+            let may_read = self.to_rib.is_empty();
+            let little_unsent = self.unsent() < ENOUGH;
+            tokio::select! {
+                did = links_turn(&mut self.links, may_read) => self.did(did),
+                dialled = dial(&mut self.dial) => self.dialled(dialled),
+                item = next(&mut self.outbox), if little_unsent => self.from_rib(item),
+                permit = self.rib.reserve(), if !self.to_rib.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(message) = self.to_rib.pop_front() {
+                            permit.send(message);
+                        }
+                    }
+                    Err(_) => return,
+                },
+                () = &mut sleep, if armed.is_some() => {
+                    armed = None;
+                    if due.is_some_and(|due| due <= Instant::now()) {
+                        self.feed(Input::Timeout);
+                    }
+                }
+                _ = self.lingering.join_next(), if !self.lingering.is_empty() => {}
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(command) => if self.command(command) {
+                        return self.finish().await;
+                    },
+                },
+            }
+            self.pass_on();
+            if self.is_forgotten() {
+                return self.finish().await;
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let gone = (self.config.source == PeerSource::Range && self.links.is_empty())
+            .then(|| self.session.since() + self.patience());
+        self.session.poll_timeout().into_iter().chain(gone).min()
+    }
+
+    /// A neighbor of a range that does not come back is forgotten; its stale routes have their time first.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30 + u64::from(self.config.restart_time))
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.config.source == PeerSource::Range
+            && self.links.is_empty()
+            && self.session.since() + self.patience() <= Instant::now()
+    }
+
+    /// What the rib must still hear, then the end.
+    async fn finish(&mut self) {
+        while let Some(message) = self.to_rib.pop_front() {
+            if self.rib.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.links.iter().map(|l| l.unsent).sum()
+    }
+
+    fn did(&mut self, did: Did) {
+        match did {
+            Did::Read(at) => {
+                let Some(link) = self.links.get_mut(at) else { return };
+                self.read_at = Instant::now();
+                let (conn, mut rx) = (link.conn, std::mem::take(&mut link.rx));
+                self.feed(Input::Received(conn, &mut rx));
+                if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn)
+                    && !rx.is_empty()
+                {
+                    link.rx = rx;
+                }
+            }
+            Did::Wrote(conn, octets) => self.feed(Input::Sent(conn, octets)),
+            Did::Closed(conn, error) => {
+                self.links.retain(|l| l.conn != conn);
+                self.feed(Input::Closed(conn, error));
+            }
+        }
+    }
+
+    fn dialled(&mut self, dialled: Result<(TcpStream, Place), String>) {
+        self.dial = None;
+        match dialled.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
+            Ok((ends, stream)) => {
+                let conn = self.link(stream);
+                self.feed(Input::Connected(conn, ends));
+            }
+            Err(why) => self.feed(Input::ConnectFailed(why)),
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream) {
+        let ifindex = match stream.peer_addr() {
+            Ok(std::net::SocketAddr::V6(a)) => a.scope_id(),
+            _ => 0,
+        };
+        let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
+        match ready.and_then(|()| ends(&stream, ifindex)) {
+            Ok(ends) => {
+                let conn = self.link(stream);
+                self.feed(Input::Accepted(conn, ends));
+            }
+            Err(error) => debug!(peer = %self.config.key, error, "an accepted connection is gone already"),
+        }
+    }
+
+    fn link(&mut self, stream: TcpStream) -> Conn {
+        let conn = Conn(self.next_conn);
+        self.next_conn = self.next_conn.wrapping_add(1);
+        self.links.push(Link { conn, stream, rx: BytesMut::new(), tx: VecDeque::new(), unsent: 0 });
+        conn
+    }
+
+    fn from_rib(&mut self, item: ToPeer) {
+        let mut next = Some(item);
+        while let Some(item) = next {
+            match item {
+                ToPeer::Transmit { bytes, messages } => self.feed(Input::Send { bytes, messages }),
+                ToPeer::RequestRefresh { family } => self.feed(Input::RequestRefresh(family)),
+                ToPeer::MaxPrefixes { family } => self.feed(Input::MaxPrefixes(family)),
+            }
+            let Some(outbox) = &mut self.outbox else { return };
+            if outbox.drained() {
+                self.to_rib.push_back(ToRib::Drained { peer: self.id });
+            }
+            next = if self.links.iter().map(|l| l.unsent).sum::<usize>() < ENOUGH {
+                outbox.try_next()
+            } else {
+                None
+            };
+        }
+    }
+
+    /// `true`: it was the last one.
+    fn command(&mut self, command: ToTask) -> bool {
+        match command {
+            ToTask::Configure(config, global, found) => {
+                let moved = self.found != found;
+                (self.config, self.found) = (config.clone(), found);
+                self.feed(Input::Configure(config, global));
+                if moved {
+                    self.feed(Input::Nudge);
+                }
+            }
+            ToTask::Accepted(stream) => self.accepted(stream),
+            ToTask::Nudge => self.feed(Input::Nudge),
+            ToTask::Act(act) => self.act(act),
+            ToTask::Status(reply) => {
+                let _ = reply.send(self.view());
+            }
+            ToTask::Stop(stop) => {
+                self.leaving = matches!(stop, Stop::Leaving | Stop::Halting);
+                self.feed(Input::Stop(stop));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Reset { message } => self.feed(Input::Reset(message)),
+            Act::Disable { message } => self.feed(Input::Stop(Stop::Disabled(message))),
+            Act::Enable => self.feed(Input::Start),
+            Act::BfdDown => self.feed(Input::BfdDown),
+            Act::Refresh => {
+                for family in Family::ALL {
+                    self.feed(Input::RequestRefresh(family));
+                }
+            }
+        }
+    }
+
+    fn view(&self) -> NeighborView {
+        let mut view = self.session.view(Instant::now());
+        let elapsed = jiff::SignedDuration::try_from(self.session.since().elapsed()).unwrap_or_default();
+        view.since = format!("{:.0}", jiff::Timestamp::now() - elapsed);
+        view
+    }
+
+    /// Feeds one input and does what the session asks for.
+    fn feed(&mut self, input: Input<'_>) {
+        self.session.handle(Instant::now(), input);
+        while let Some(output) = self.session.poll_output() {
+            self.obey(output);
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Connect => self.connect(),
+            Output::AbortConnect { timed_out } => {
+                self.dial = None;
+                if timed_out {
+                    self.suspect();
+                }
+            }
+            Output::Transmit(conn, bytes) => {
+                if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
+                    link.unsent += bytes.len();
+                    link.tx.push_back(bytes);
+                }
+            }
+            Output::Close(conn) => {
+                if let Some(at) = self.links.iter().position(|l| l.conn == conn) {
+                    let link = self.links.swap_remove(at);
+                    if !link.tx.is_empty() {
+                        self.lingering.spawn(linger(link));
+                    }
+                }
+            }
+            Output::Up(negotiated) => {
+                let (sender, receiver) = outbox();
+                self.outbox = Some(receiver);
+                self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
+            }
+            Output::Updates(updates) => {
+                let read_at = self.read_at;
+                self.to_rib.push_back(ToRib::Updates { peer: self.id, updates, read_at });
+            }
+            Output::Refresh { family, subtype } => {
+                self.to_rib.push_back(ToRib::Refresh { peer: self.id, family, subtype });
+            }
+            Output::Down { cause, .. } => {
+                self.outbox = None;
+                if !self.leaving {
+                    self.to_rib.push_back(ToRib::Down { peer: self.id, cause });
+                }
+            }
+            Output::Event(event) => self.log(event),
+        }
+    }
+
+    fn connect(&mut self) {
+        let (config, found) = (self.config.clone(), self.found);
+        self.md5_failures = tcp::md5_failures();
+        self.dial = Some(Box::pin(async move {
+            let place = tcp::place(&config, found)?;
+            Ok((tcp::connect(&config, place).await?, place))
+        }));
+    }
+
+    /// Nobody answered: the kernel's counters may know why.
+    fn suspect(&mut self) {
+        let grown = tcp::md5_failures().saturating_sub(self.md5_failures);
+        if grown > 0 {
+            let key = &self.config.key;
+            let remedy = if self.config.password.is_some() {
+                "compare `password` at both ends"
+            } else {
+                "set `password`"
+            };
+            // Fed by hand: we are in the middle of obeying.
+            let text = format!(
+                "no answer from {key}, and the kernel dropped {grown} segments for their TCP MD5 signature: {remedy}"
+            );
+            self.session.handle(Instant::now(), Input::Suspect(text));
+        }
+    }
+
+    fn log(&self, event: Event) {
+        let (peer, text) = (&self.config.key, &event.text);
+        match event.severity {
+            Severity::Debug => debug!(%peer, "{text}"),
+            Severity::Info => info!(%peer, "{text}"),
+            Severity::Warn => warn!(%peer, "{text}"),
+        }
+        if event.severity > Severity::Debug {
+            let _ = self.events.send(PeerEvent { neighbor: peer.clone(), event });
+        }
+    }
+
+    /// Tells the rib as much as its channel takes now.
+    fn pass_on(&mut self) {
+        while let Some(message) = self.to_rib.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(message)) = self.rib.try_send(message) {
+                self.to_rib.push_front(message);
+                break;
+            }
+        }
+        let stalled = !self.to_rib.is_empty();
+        if stalled != self.stalled {
+            self.stalled = stalled;
+            self.feed(Input::Stalled(stalled));
+        }
+    }
+}
+
+fn ends(stream: &TcpStream, ifindex: u32) -> Result<Ends, String> {
+    let text = |e: std::io::Error| e.to_string();
+    Ok(Ends { local: stream.local_addr().map_err(text)?, remote: stream.peer_addr().map_err(text)?, ifindex })
+}
+
+/// Waits for a dial, or for ever when there is none.
+async fn dial(dial: &mut Option<Dial>) -> Result<(TcpStream, Place), String> {
+    match dial {
+        Some(dial) => dial.await,
+        None => future::pending().await,
+    }
+}
+
+async fn next(outbox: &mut Option<Outbox>) -> ToPeer {
+    match outbox {
+        Some(outbox) => outbox.next().await,
+        None => future::pending().await,
+    }
+}
+
+/// Whichever connection is first to write or to read something.
+async fn links_turn(links: &mut [Link], may_read: bool) -> Did {
+    poll_fn(|cx| {
+        for (at, link) in links.iter_mut().enumerate() {
+            if let Poll::Ready(did) = link.poll_write(cx) {
+                return Poll::Ready(did);
+            }
+            if may_read && let Poll::Ready(did) = link.poll_read(cx, at) {
+                return Poll::Ready(did);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl Link {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Did> {
+        while !self.tx.is_empty() {
+            if let Err(e) = std::task::ready!(self.stream.poll_write_ready(cx)) {
+                return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
+            }
+            let slices: Vec<_> = self.tx.iter().take(CHUNKS).map(|b| IoSlice::new(b)).collect();
+            match self.stream.try_write_vectored(&slices) {
+                Ok(n) => {
+                    self.wrote(n);
+                    return Poll::Ready(Did::Wrote(self.conn, n));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn wrote(&mut self, mut n: usize) {
+        self.unsent -= n;
+        while let Some(chunk) = self.tx.front_mut().filter(|_| n > 0) {
+            let part = n.min(chunk.len());
+            chunk.advance(part);
+            n -= part;
+            if chunk.is_empty() {
+                self.tx.pop_front();
+            }
+        }
+    }
+
+    /// The buffer is there only while there is something to read: a thousand idle neighbors hold none.
+    fn poll_read(&mut self, cx: &mut Context<'_>, at: usize) -> Poll<Did> {
+        loop {
+            if let Err(e) = std::task::ready!(self.stream.poll_read_ready(cx)) {
+                return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
+            }
+            self.rx.reserve(READ);
+            match self.stream.try_read_buf(&mut self.rx) {
+                Ok(0) => return Poll::Ready(Did::Closed(self.conn, None)),
+                Ok(_) => return Poll::Ready(Did::Read(at)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if self.rx.is_empty() {
+                        self.rx = BytesMut::new();
+                    }
+                }
+                Err(e) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+            }
+        }
+    }
+}
+
+/// Closes a connection so that its last words arrive: write them, say that no more will come, and read until
+/// the other end closes too. (Closing with octets unread would send a reset that overtakes the NOTIFICATION.)
+async fn linger(mut link: Link) {
+    let last_words = async {
+        for chunk in &link.tx {
+            link.stream.write_all(chunk).await?;
+        }
+        link.stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while link.stream.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = time::timeout(LAST_WORDS, last_words).await;
+}
+
+/// Whether a view is of a session that is up.
+pub(super) fn is_up(view: &NeighborView) -> bool {
+    view.state == SessionState::Established
+}

@@ -1,0 +1,276 @@
+//! TCP as BGP wants it: passwords (RFC 2385), TTL (RFC 5082), precedence, own addresses.
+
+use std::{
+    io::{self, ErrorKind},
+    mem,
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::{
+    bgp::peer::{Hops, PeerConfig, PeerKey, RemoteAs, Secret},
+    net::Prefix,
+};
+
+/// Class selector 6, internetwork control (RFC 4594 §3.1), as TOS octet.
+const CS6: u32 = 0xc0;
+/// A thousand neighbors may call at once.
+const BACKLOG: i32 = 1024;
+/// Linux: `IPV6_MINHOPCOUNT`, which libc does not name for all targets.
+const IPV6_MINHOPCOUNT: libc::c_int = 73;
+
+/// Where a neighbor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) addr: SocketAddr,
+    /// Interface of a link-local address, else 0.
+    pub(super) ifindex: u32,
+}
+
+/// Finds the neighbor: a link-local address needs the number of its interface, an unnumbered neighbor also the
+/// address that was `found` on it.
+///
+/// # Errors
+///
+/// In words, when there is no such interface or nobody was found yet.
+pub(super) fn place(config: &PeerConfig, found: Option<Ipv6Addr>) -> Result<Place, String> {
+    let on_link = |addr: Ipv6Addr, interface: &str| {
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .map_err(|_| format!("there is no interface {interface}"))?;
+        Ok(Place { addr: SocketAddrV6::new(addr, config.port, 0, ifindex).into(), ifindex })
+    };
+    match &config.key {
+        PeerKey::Address(addr) => Ok(Place { addr: SocketAddr::new(*addr, config.port), ifindex: 0 }),
+        PeerKey::LinkLocal(addr, interface) => on_link(*addr, interface),
+        PeerKey::Interface(interface) => match found {
+            Some(addr) => on_link(addr, interface),
+            None => Err(format!("no router was heard on {interface} yet")),
+        },
+    }
+}
+
+/// Dials. Cancel safe: dropping the future closes the socket.
+///
+/// # Errors
+///
+/// In words for the operator.
+pub(super) async fn connect(config: &PeerConfig, place: Place) -> Result<TcpStream, String> {
+    let socket = dialling(config, place).map_err(|e| match (e.kind(), config.local_address) {
+        (ErrorKind::AddrNotAvailable, Some(own)) => {
+            format!("local-address {own} is not an address of this host")
+        }
+        _ => format!("cannot make a socket towards {}: {e}", place.addr),
+    })?;
+    socket.connect(place.addr).await.map_err(|e| explain(place.addr, &e))
+}
+
+fn explain(to: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => format!("connection refused: nothing listens on {to}"),
+        ErrorKind::TimedOut => format!("no answer from {to}"),
+        ErrorKind::NetworkUnreachable => format!("no route to {to}"),
+        ErrorKind::HostUnreachable => format!("{to} is unreachable: nobody answers at that address"),
+        ErrorKind::ConnectionReset => format!("connection reset by {to}"),
+        _ => format!("cannot connect to {to}: {error}"),
+    }
+}
+
+fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(place.addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    dress(&socket, place.addr.ip(), config)?;
+    if let Some(password) = &config.password {
+        set_password(socket.as_fd(), Prefix::host(place.addr.ip()), place.ifindex, Some(password))?;
+    }
+    if let Some(own) = config.local_address {
+        socket.bind(&SocketAddr::new(own, 0).into())?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// Settings of a connection, dialled or accepted.
+///
+/// # Errors
+///
+/// When the kernel refuses one.
+pub(super) fn dress_accepted(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
+    let remote = stream.peer_addr()?.ip();
+    dress(&socket2::SockRef::from(stream), remote, config)
+}
+
+fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()> {
+    let internal = match config.remote_as {
+        RemoteAs::Internal => true,
+        RemoteAs::Number(n) => n == config.local_as,
+        RemoteAs::External | RemoteAs::Any => false,
+    };
+    // RFC 5082 §3: out with 255; what comes in has lost at most so many.
+    let (ttl, least) = match config.hops {
+        Hops::Direct if internal => (64, None),
+        Hops::Direct => (1, None),
+        Hops::Multihop(n) => (n.into(), None),
+        Hops::Security(n) => (255, Some(libc::c_int::from(255 - n.saturating_sub(1)))),
+    };
+    socket.set_tcp_nodelay(true)?;
+    match remote {
+        IpAddr::V4(_) => {
+            socket.set_ttl_v4(ttl)?;
+            socket.set_tos_v4(CS6)?;
+            least.map_or(Ok(()), |n| set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, &n))
+        }
+        IpAddr::V6(_) => {
+            socket.set_unicast_hops_v6(ttl)?;
+            socket.set_tclass_v6(CS6)?;
+            least.map_or(Ok(()), |n| set_option(socket.as_fd(), libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, &n))
+        }
+    }
+}
+
+/// A listening socket. Its SYN/ACKs leave with TTL 255, so that neighbors with RFC 5082 take them.
+///
+/// # Errors
+///
+/// `AddrInUse` when somebody else listens there.
+pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_unicast_hops_v6(255)?;
+        socket.set_tclass_v6(CS6)?;
+    } else {
+        socket.set_ttl_v4(255)?;
+        socket.set_tos_v4(CS6)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct Md5Signature {
+    /// `struct sockaddr_storage`.
+    addr: [u8; 128],
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    ifindex: libc::c_int,
+    key: [u8; libc::TCP_MD5SIG_MAXKEYLEN],
+}
+
+const MD5_PREFIX: u8 = 1;
+const MD5_IFINDEX: u8 = 2;
+
+/// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it.
+///
+/// # Errors
+///
+/// When the kernel refuses: no TCP MD5 in it, or a key to be removed that is not there.
+pub(super) fn set_password(
+    socket: BorrowedFd<'_>,
+    who: Prefix,
+    ifindex: u32,
+    password: Option<&Secret>,
+) -> io::Result<()> {
+    let key = password.map_or(&[][..], |p| p.0.as_bytes());
+    let mut signature = Md5Signature {
+        addr: [0; 128],
+        flags: 0,
+        prefix_len: who.len(),
+        key_len: key.len() as u16,
+        ifindex: ifindex as libc::c_int,
+        key: [0; libc::TCP_MD5SIG_MAXKEYLEN],
+    };
+    let room =
+        signature.key.get_mut(..key.len()).ok_or_else(|| io::Error::other("password above 80 octets"))?;
+    room.copy_from_slice(key);
+    let (family, at, octets) = match who.addr() {
+        IpAddr::V4(a) => (libc::AF_INET, 4, a.octets().to_vec()),
+        IpAddr::V6(a) => (libc::AF_INET6, 8, a.octets().to_vec()),
+    };
+    signature.addr[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+    signature.addr[at..at + octets.len()].copy_from_slice(&octets);
+    signature.flags |= if who.is_host() { 0 } else { MD5_PREFIX };
+    signature.flags |= if ifindex == 0 { 0 } else { MD5_IFINDEX };
+    let option = if signature.flags == 0 { libc::TCP_MD5SIG } else { libc::TCP_MD5SIG_EXT };
+    set_option(socket, libc::IPPROTO_TCP, option, &signature)
+}
+
+/// `setsockopt` for what neither socket2 nor nix offers: TCP_MD5SIG, IP_MINTTL.
+#[allow(unsafe_code, reason = "these options have no safe interface in any crate that we use")]
+fn set_option<T>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: `value` is a live reference to a plain `repr(C)` value or an integer; the kernel reads
+    // `size_of::<T>()` octets of it and keeps none. The descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            mem::size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Segments that the kernel dropped for a wrong, missing or unexpected TCP MD5 signature, all connections
+/// together: when it grows while a neighbor does not answer, passwords probably differ.
+pub(super) fn md5_failures() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/net/netstat") else { return 0 };
+    md5_counters(&text)
+}
+
+fn md5_counters(netstat: &str) -> u64 {
+    let mut rows = netstat.lines().filter(|l| l.starts_with("TcpExt:"));
+    let (Some(names), Some(values)) = (rows.next(), rows.next()) else { return 0 };
+    names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .filter(|(name, _)| name.starts_with("TCPMD5"))
+        .filter_map(|(_, n)| n.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_has_the_size_that_the_kernel_wants() {
+        assert_eq!(mem::size_of::<Md5Signature>(), 216);
+    }
+
+    #[test]
+    fn md5_counters_are_summed_by_name() {
+        let text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure Other\n\
+                    TcpExt: 9 1 2 4 8\nIpExt: InOctets\nIpExt: 7\n";
+        assert_eq!(md5_counters(text), 7);
+        assert_eq!(md5_counters(""), 0);
+    }
+
+    #[tokio::test]
+    async fn a_password_is_set_changed_and_removed() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let host = Prefix::host([10, 9, 9, 9].into());
+        let range: Prefix = "10.8.0.0/16".parse().unwrap();
+        for who in [host, range] {
+            for password in ["one", "two"] {
+                set_password(listener.as_fd(), who, 0, Some(&Secret(password.into()))).unwrap();
+            }
+            set_password(listener.as_fd(), who, 0, None).unwrap();
+            assert!(set_password(listener.as_fd(), who, 0, None).is_err(), "{who} has none any more");
+        }
+        assert!(set_password(listener.as_fd(), host, 0, Some(&Secret("x".repeat(81)))).is_err());
+    }
+}
