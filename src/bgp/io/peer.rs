@@ -33,7 +33,7 @@ use crate::{
     bgp::{
         peer::{Global, PeerConfig, PeerId, PeerSource},
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
-        view::{NeighborView, SessionState},
+        view::NeighborView,
     },
     net::Family,
 };
@@ -147,6 +147,7 @@ impl Task {
         let sleep = time::sleep_until(Instant::now().into());
         tokio::pin!(sleep);
         let mut armed: Option<Instant> = None;
+        let rib = self.rib.clone();
         loop {
             // An alarm that is too early costs one empty wake-up, less than setting it anew each time.
             let due = self.due();
@@ -161,8 +162,8 @@ impl Task {
             tokio::select! {
                 did = links_turn(&mut self.links, may_read) => self.did(did),
                 dialled = dial(&mut self.dial) => self.dialled(dialled),
-                item = next(&mut self.outbox), if little_unsent => self.from_rib(item),
-                permit = self.rib.reserve(), if !self.to_rib.is_empty() => match permit {
+                item = next(&mut self.outbox), if little_unsent => self.said_by_rib(item),
+                permit = rib.reserve(), if !self.to_rib.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(message) = self.to_rib.pop_front() {
                             permit.send(message);
@@ -275,7 +276,7 @@ impl Task {
         conn
     }
 
-    fn from_rib(&mut self, item: ToPeer) {
+    fn said_by_rib(&mut self, item: ToPeer) {
         let mut next = Some(item);
         while let Some(item) = next {
             match item {
@@ -551,9 +552,4 @@ async fn linger(mut link: Link) {
         std::io::Result::Ok(())
     };
     let _ = time::timeout(LAST_WORDS, last_words).await;
-}
-
-/// Whether a view is of a session that is up.
-pub(super) fn is_up(view: &NeighborView) -> bool {
-    view.state == SessionState::Established
 }

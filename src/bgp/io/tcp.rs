@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, ErrorKind},
-    mem,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
@@ -218,7 +217,7 @@ fn set_option<T>(
             level,
             option,
             std::ptr::from_ref(value).cast(),
-            mem::size_of::<T>() as libc::socklen_t,
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -248,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_signature_has_the_size_that_the_kernel_wants() {
-        assert_eq!(mem::size_of::<Md5Signature>(), 216);
+        assert_eq!(size_of::<Md5Signature>(), 216);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use self::{negotiate::Ends, state::OPEN_HOLD};
 use self::{
     record::Record,
     state::{Connection, State},
-    timer::{Backoff, Jitter, MAX_BACKOFF, Timer, Timers},
+    timer::{Backoff, Jitter, Timer, Timers},
 };
 use crate::{
     bgp::{
@@ -217,8 +217,6 @@ struct End {
 enum After {
     /// Stay out of it.
     Off,
-    /// Dial at once.
-    Redial,
     /// Listen, dial after a moment: a collision that took both.
     Soon,
     /// Listen, dial after ConnectRetry.
@@ -485,11 +483,6 @@ impl Session {
             }
             // Another connection goes on.
             _ if !self.connections.is_empty() => {}
-            After::Redial => {
-                self.connect_backoff.reset();
-                self.abort_dial(false);
-                self.begin(now);
-            }
             // The dial under way is the next attempt.
             After::Soon | After::Retry if self.phase == Phase::Connect => {}
             After::Soon | After::Retry => {
