@@ -41,8 +41,8 @@ const MAX_CLIENTS: usize = 64;
 /// Longest life of a connection: one scrape or one probe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The text format that `metrics` writes.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The classic text format, which every collector reads.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Binds each address; what cannot be bound is a warning, never a reason to stop.
 pub async fn bind(addresses: &[SocketAddr]) -> Vec<TcpListener> {
@@ -118,7 +118,7 @@ where
     let Reply { ok, text: body } = reply(page).await;
     let mut response = text(if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body);
     if page == Page::Metrics && ok {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
     }
     response
 }

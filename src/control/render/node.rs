@@ -1,0 +1,59 @@
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::{Table, ago, listed, or_dash};
+use crate::{control::NodeStatus, k8s::view::ConflistState};
+
+pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
+    let Some(node) = node else {
+        return "not under Kubernetes: give --kubeconfig, or set kubernetes.enabled\n".into();
+    };
+    let mut table = Table::plain();
+    let seen = if node.uid.is_some() { "" } else { " (not seen yet)" };
+    table.pair("node", format!("{}{seen}", node.node));
+    table.pair("addresses", listed(&node.addresses));
+    table.pair("pod cidrs", listed(&node.pod_cidrs));
+    table.pair("conflist", conflist(node));
+    table.pair("api server", api(node, now));
+    table.pair("mesh members", node.mesh_members.len().to_string());
+    let mut text = table.to_string();
+    if !node.mesh_members.is_empty() {
+        let _ = write!(text, "\n{}", members(node));
+    }
+    let unresolved = (node.unresolved_nodes > 0).then(|| {
+        let remedy = node.remedy.as_deref().unwrap_or("peer with the gateway, or use a common subnet");
+        format!("nodes behind the default route only: {}; {remedy}", node.unresolved_nodes)
+    });
+    for problem in node.conflist.problem.iter().chain(&unresolved).chain(&node.problems) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "! {problem}");
+    }
+    text
+}
+
+fn members(node: &NodeStatus) -> String {
+    let mut table = Table::with_heading(["NODE", "ADDRESS", "POD CIDRS"]);
+    for member in &node.mesh_members {
+        table.row([member.node.clone(), or_dash(member.address), listed(&member.pod_cidrs)]);
+    }
+    table.to_string()
+}
+
+fn conflist(node: &NodeStatus) -> String {
+    let state = match node.conflist.state {
+        ConflistState::Disabled => "disabled",
+        ConflistState::Waiting => "waiting",
+        ConflistState::Written => "written",
+        ConflistState::Failed => "failed",
+    };
+    node.conflist.path.as_ref().map_or_else(|| state.to_owned(), |path| format!("{path}, {state}"))
+}
+
+fn api(node: &NodeStatus, now: Timestamp) -> String {
+    let state = if node.api.connected { "connected" } else { "not connected" };
+    let since = node.api.since.as_ref().map(|s| format!(" for {}", ago(s, now))).unwrap_or_default();
+    let cached = if node.api.from_state { ", cluster as remembered in the state folder" } else { "" };
+    let error = node.api.last_error.as_ref().map(|e| format!(", last error: {e}")).unwrap_or_default();
+    format!("{state}{since}{cached}{error}")
+}

@@ -1,0 +1,77 @@
+use serde_json::Value;
+
+use super::{Table, listed, or_dash, span, yes_no};
+use crate::{
+    control::{FibView, RouteView},
+    fib::view::FibHop,
+};
+
+/// `>` is best, `=` shares its traffic, `S` is stale.
+pub(super) fn table(list: &[RouteView]) -> String {
+    let heading =
+        ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH", "ORIGIN", "KERNEL", "AGE", "REASON"];
+    let mut table = Table::with_heading(heading);
+    for r in list {
+        table.row([
+            marks(r),
+            r.prefix.to_string(),
+            or_dash(r.next_hop),
+            r.neighbor.clone().unwrap_or_else(|| r.source.clone()),
+            or_dash(r.local_pref),
+            or_dash(r.med),
+            as_path(&r.as_path),
+            r.origin.clone(),
+            yes_no(r.installed).to_owned(),
+            span(r.age),
+            r.reason.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn marks(r: &RouteView) -> String {
+    let best = if r.best {
+        ">"
+    } else if r.multipath {
+        "="
+    } else {
+        " "
+    };
+    format!("{best}{}", if r.stale { "S" } else { "" })
+}
+
+/// Numbers with blanks between them, a set as `{1,2}`; empty for what starts here.
+fn as_path(path: &Value) -> String {
+    let numbers = path.as_array().map(Vec::as_slice).unwrap_or_default();
+    let one = |n: &Value| match n.as_array() {
+        Some(set) => format!("{{{}}}", set.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+        None => n.to_string(),
+    };
+    let text = numbers.iter().map(one).collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "-".into() } else { text }
+}
+
+pub(super) fn fib(list: &[FibView]) -> String {
+    let mut table = Table::with_heading(["PREFIX", "TABLE", "METRIC", "NEXT HOPS", "KERNEL", "PROBLEM"]);
+    for r in list {
+        let hops =
+            if r.next_hops.is_empty() { "unreachable".into() } else { listed(r.next_hops.iter().map(hop)) };
+        table.row([
+            r.prefix.to_string(),
+            r.table.to_string(),
+            r.metric.to_string(),
+            hops,
+            yes_no(r.in_kernel).to_owned(),
+            or_dash(r.problem.as_ref()),
+        ]);
+    }
+    table.to_string()
+}
+
+fn hop(hop: &FibHop) -> String {
+    let weight = if hop.weight > 1 { format!(" weight {}", hop.weight) } else { String::new() };
+    match hop.address {
+        Some(address) => format!("{address} {}{weight}", hop.interface),
+        None => format!("{}{weight}", hop.interface),
+    }
+}

@@ -1,0 +1,42 @@
+use std::fmt;
+
+use comfy_table::{Row, presets::NOTHING};
+
+/// Columns with two blanks between them, and nothing else.
+pub(super) struct Table(comfy_table::Table);
+
+impl Table {
+    pub(super) fn plain() -> Self {
+        let mut table = comfy_table::Table::new();
+        table.load_style(NOTHING);
+        Self(table)
+    }
+
+    pub(super) fn with_heading<T: Into<Row>>(heading: T) -> Self {
+        let mut table = Self::plain();
+        table.0.set_header(heading);
+        table
+    }
+
+    pub(super) fn row<T: Into<Row>>(&mut self, row: T) {
+        self.0.add_row(row);
+    }
+
+    /// A name and what belongs to it.
+    pub(super) fn pair(&mut self, name: &str, value: impl Into<String>) {
+        self.row([name.to_owned(), value.into()]);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = self.0.clone();
+        table.column_iter_mut().for_each(|column| {
+            column.set_padding((0, 2));
+        });
+        for line in table.lines() {
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}

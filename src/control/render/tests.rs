@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    control::{
+        FibView, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView, SessionState,
+        Summary,
+    },
+    fib::view::FibHop,
+    k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
+    net::Family,
+};
+
+fn shown(answer: &Answer) -> String {
+    text(answer, "2026-11-21T12:00:00Z".parse().unwrap())
+}
+
+fn neighbor(address: &str, state: SessionState) -> NeighborView {
+    let up = state == SessionState::Established;
+    let count = |n: u64| BTreeMap::from([(Family::Ipv4Unicast, if up { n } else { 0 })]);
+    NeighborView {
+        address: address.into(),
+        interface: None,
+        remote_as: Some(10000),
+        local_as: 1000,
+        state,
+        since: "2026-11-21T08:47:30Z".into(),
+        families: vec![Family::Ipv4Unicast, Family::Ipv6Unicast],
+        received: count(12),
+        accepted: count(11),
+        advertised: count(1),
+        hold_time: 90,
+        last_error: Some("connection refused; is BGP on there?".into()),
+        description: up.then(|| "leaf 1".into()),
+        source: "configured".into(),
+        router_id: up.then(|| "10.1.1.1".parse().unwrap()),
+        local_address: up.then(|| "10.1.1.2".parse().unwrap()),
+        capabilities_sent: vec!["route refresh".into(), "four-octet AS".into()],
+        capabilities_received: vec!["four-octet AS".into()],
+        messages_sent: BTreeMap::from([("open".into(), 1), ("keepalive".into(), 380)]),
+        messages_received: BTreeMap::from([("open".into(), 1), ("update".into(), 12)]),
+        drops: BTreeMap::from([("hold-timer".into(), 2)]),
+        flaws: 0,
+        timers: BTreeMap::from([("hold".into(), 71)]),
+        last_notification_sent: None,
+        last_notification_received: Some("Cease/2 administrative shutdown: \"rack move\"".into()),
+        notes: vec!["ipv6-unicast is not advertised: no IPv6 address on eth0".into()],
+    }
+}
+
+#[test]
+fn the_summary_is_one_screen() {
+    let summary = Summary {
+        node: "node-1".into(),
+        version: "0.1.0".into(),
+        asn: Some(64512),
+        router_id: Some("10.0.0.1".parse().unwrap()),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        started: "2026-11-20T09:00:00Z".into(),
+        modes: vec!["kubernetes (peering auto)".into(), "fib".into(), "cni".into()],
+        ready: true,
+        neighbors: NeighborTotals { configured: 3, up: 2, disabled: 1 },
+        routes: RouteTotals { received: 120, installed: 118, advertised: 2, originated: 2 },
+        last_error: Some(LastError {
+            at: "2026-11-21T11:59:10Z".into(),
+            neighbor: Some("10.0.0.9".into()),
+            text: "hold timer expired".into(),
+        }),
+        problems: vec!["port 179 is taken by bird; stop it, or set bgp.listen".into()],
+    };
+    insta::assert_snapshot!(shown(&Answer::Summary(Box::new(summary))));
+}
+
+#[test]
+fn neighbors_are_a_table_and_one_of_them_is_a_page() {
+    let up = neighbor("10.1.1.1", SessionState::Established);
+    let mut down = neighbor("fe80::1", SessionState::Active);
+    down.interface = Some("eth0".into());
+    insta::assert_snapshot!(shown(&Answer::Neighbors(vec![up.clone(), down])));
+    insta::assert_snapshot!(shown(&Answer::Neighbor(Box::new(up))));
+}
+
+fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
+    RouteView {
+        prefix: prefix.parse().unwrap(),
+        neighbor: neighbor.map(str::to_owned),
+        source: if neighbor.is_some() { "bgp" } else { "pod-cidr" }.into(),
+        next_hop: neighbor.map(|n| n.parse().unwrap()),
+        best: true,
+        multipath: false,
+        stale: false,
+        installed: neighbor.is_some(),
+        origin: "igp".into(),
+        as_path: neighbor.map_or(serde_json::json!([]), |_| serde_json::json!([10000, [7, 8]])),
+        local_pref: None,
+        med: None,
+        communities: vec!["65001:7".into()],
+        large_communities: Vec::new(),
+        ext_communities: Vec::new(),
+        reason: "only path".into(),
+        age: 3725,
+    }
+}
+
+#[test]
+fn routes_show_the_best_and_why() {
+    let mut second = route("10.244.1.0/24", Some("10.1.1.5"));
+    (second.best, second.multipath, second.stale) = (false, true, true);
+    let list = vec![route("10.244.0.0/24", None), route("10.244.1.0/24", Some("10.1.1.1")), second];
+    insta::assert_snapshot!(shown(&Answer::Routes(list)));
+}
+
+#[test]
+fn the_fib_shows_who_is_in_the_way() {
+    let hop = |address: &str, weight| FibHop {
+        address: Some(address.parse().unwrap()),
+        interface: "eth0".into(),
+        weight,
+    };
+    let mut routes = vec![
+        FibView {
+            prefix: "10.244.1.0/24".parse().unwrap(),
+            table: 254,
+            metric: 179,
+            next_hops: vec![hop("10.1.1.1", 1), hop("10.1.1.5", 2)],
+            in_kernel: true,
+            problem: None,
+        },
+        FibView {
+            prefix: "10.244.0.0/24".parse().unwrap(),
+            table: 254,
+            metric: 4_294_967_295,
+            next_hops: Vec::new(),
+            in_kernel: true,
+            problem: None,
+        },
+    ];
+    routes.push(FibView {
+        in_kernel: false,
+        problem: Some("a route of static has its place".into()),
+        ..routes[0].clone()
+    });
+    insta::assert_snapshot!(shown(&Answer::Fib(routes)));
+}
+
+#[test]
+fn the_node_shows_what_it_waits_for() {
+    let node = NodeStatus {
+        node: "node-1".into(),
+        uid: Some("5b".into()),
+        pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        conflist: ConflistStatus {
+            path: Some("/etc/cni/net.d/10-routelet.conflist".into()),
+            state: ConflistState::Waiting,
+            problem: Some("no IPv6 pod CIDR yet; is the controller manager dual stack?".into()),
+        },
+        mesh_members: vec![MeshMember {
+            node: "node-2".into(),
+            address: Some("10.0.0.2".parse().unwrap()),
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+        }],
+        api: ApiStatus {
+            connected: true,
+            since: Some("2026-11-21T11:00:00Z".into()),
+            ..ApiStatus::default()
+        },
+        unresolved_nodes: 1,
+        remedy: None,
+        problems: Vec::new(),
+    };
+    insta::assert_snapshot!(shown(&Answer::Node(Some(Box::new(node)))));
+    assert!(shown(&Answer::Node(None)).starts_with("not under Kubernetes"));
+}
+
+/// Interface page §3: these names, in this order, before any others.
+#[test]
+fn json_fields_are_those_of_the_interface() {
+    let first = |answer: &Answer, names: &[&str]| {
+        let text = json(answer);
+        let keys: Vec<&str> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("    \"").and_then(|l| l.split_once('"')).map(|(key, _)| key))
+            .take(names.len())
+            .collect();
+        assert_eq!(keys, names);
+    };
+    first(
+        &Answer::Neighbors(vec![neighbor("10.1.1.1", SessionState::OpenSent)]),
+        &[
+            "address",
+            "interface",
+            "remote_as",
+            "local_as",
+            "state",
+            "since",
+            "families",
+            "received",
+            "accepted",
+            "advertised",
+            "hold_time",
+            "last_error",
+        ],
+    );
+    first(
+        &Answer::Routes(vec![route("10.0.0.0/24", Some("10.1.1.1"))]),
+        &[
+            "prefix",
+            "neighbor",
+            "source",
+            "next_hop",
+            "best",
+            "multipath",
+            "stale",
+            "installed",
+            "origin",
+            "as_path",
+            "local_pref",
+            "med",
+            "communities",
+            "large_communities",
+            "ext_communities",
+            "reason",
+            "age",
+        ],
+    );
+    let fib = FibView {
+        prefix: "10.0.0.0/24".parse().unwrap(),
+        table: 254,
+        metric: 179,
+        next_hops: Vec::new(),
+        in_kernel: true,
+        problem: None,
+    };
+    first(&Answer::Fib(vec![fib]), &["prefix", "table", "metric", "next_hops", "in_kernel"]);
+}
+
+#[test]
+fn spans_have_two_units() {
+    for (seconds, expected) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3725, "1h2m"), (90_000, "1d1h")] {
+        assert_eq!(span(seconds), expected);
+    }
+    assert_eq!(
+        ago("2026-11-21T12:00:05Z", "2026-11-21T12:00:00Z".parse().unwrap()),
+        "0s",
+        "a clock set back"
+    );
+}
