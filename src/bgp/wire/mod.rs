@@ -24,6 +24,8 @@ pub mod update;
 
 use bytes::Bytes;
 
+use crate::net::{Asn, Family};
+
 /// A neighbor broke the protocol.
 ///
 /// It carries exactly what the NOTIFICATION will carry (RFC 4271 §4.5), so the session never has
@@ -66,7 +68,7 @@ pub struct Shape {
     pub ibgp: bool,
     /// AS numbers take four octets in both directions (RFC 6793).
     pub four_octet_as: bool,
-    /// By [`Family::index`](crate::net::Family::index): what was negotiated; the rest is ignored.
+    /// By [`Family::index`]: what was negotiated; the rest is ignored.
     pub families: [bool; 2],
     /// IPv4 NLRI may come with IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
@@ -78,10 +80,22 @@ pub struct Shape {
     pub add_path_send: [bool; 2],
     /// The number every received AS path has to begin with (RFC 4271 §6.3, last rule on AS_PATH): the
     /// neighbor's on eBGP sessions, `None` on iBGP ones and from route servers (RFC 7947 §2.2.2.1).
-    pub first_as: Option<crate::net::Asn>,
+    pub first_as: Option<Asn>,
 }
 
 impl Shape {
+    pub fn has(&self, family: Family) -> bool {
+        self.families.get(family.index()).copied().unwrap_or(false)
+    }
+
+    pub fn add_path_receive(&self, family: Family) -> bool {
+        self.add_path_receive.get(family.index()).copied().unwrap_or(false)
+    }
+
+    pub fn add_path_send(&self, family: Family) -> bool {
+        self.add_path_send.get(family.index()).copied().unwrap_or(false)
+    }
+
     /// Longest message that may be sent.
     pub fn max_message(&self) -> usize {
         if self.extended_messages { framing::MAX_EXTENDED } else { framing::MAX_MESSAGE }

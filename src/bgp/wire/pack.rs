@@ -1,8 +1,18 @@
 //! Packing routes into as few UPDATEs as they need (RFC 4271 §4.3, §9.2; RFC 4760 §3).
+//!
+//! IPv4 prefixes with an IPv4 next hop go into the fields of RFC 4271, all others into MP_REACH_NLRI, which
+//! stands in front of the other attributes (RFC 7606 §5.1) and leaves NEXT_HOP out.
 
-use bytes::BytesMut;
+use std::{iter::Peekable, net::IpAddr};
 
-use super::{Shape, attr::Attrs, update::Nlri};
+use bytes::{BufMut, BytesMut};
+
+use super::{
+    Shape,
+    attr::{Attrs, PathNextHop, code, encode::Going},
+    framing::{self, HEADER, Kind},
+    nlri::Nlri,
+};
 use crate::net::Family;
 
 /// The attributes leave no room for a prefix in the largest message that may be sent: such a route
@@ -11,17 +21,25 @@ use crate::net::Family;
 #[error("attributes too large for a message")]
 pub struct TooLarge;
 
+/// Header of an attribute with extended length, optional and not transitive.
+const FLAGS: u8 = 0x90;
+const EXTENDED_HEADER: usize = 4;
+/// Both length fields of an UPDATE.
+const LENGTHS: usize = 4;
+
 /// Appends UPDATE messages to a buffer.
 #[derive(Debug)]
 pub struct Packer<'a> {
     shape: &'a Shape,
     out: &'a mut BytesMut,
     messages: u32,
+    /// The attributes of the current set, encoded once for all its messages.
+    attributes: BytesMut,
 }
 
 impl<'a> Packer<'a> {
     pub fn new(shape: &'a Shape, out: &'a mut BytesMut) -> Self {
-        Self { shape, out, messages: 0 }
+        Self { shape, out, messages: 0, attributes: BytesMut::new() }
     }
 
     /// Messages appended so far.
@@ -36,20 +54,146 @@ impl<'a> Packer<'a> {
     /// [`TooLarge`]; nothing was appended then.
     pub fn announce(
         &mut self,
-        _attrs: &Attrs,
-        _family: Family,
-        _nlri: impl IntoIterator<Item = Nlri>,
+        attrs: &Attrs,
+        family: Family,
+        nlri: impl IntoIterator<Item = Nlri>,
     ) -> Result<(), TooLarge> {
-        todo!()
+        let classic = match (family, attrs.next_hop.addr) {
+            (Family::Ipv4Unicast, IpAddr::V4(a)) => Some(a),
+            _ => None,
+        };
+        self.attributes.clear();
+        Going { attrs, shape: self.shape, next_hop: classic }.encode(&mut self.attributes);
+        let mp = if classic.is_some() {
+            0
+        } else {
+            EXTENDED_HEADER + 5 + usize::from(next_hop_len(attrs.next_hop))
+        };
+        let fixed = HEADER + LENGTHS + self.attributes.len() + mp;
+        if fixed + self.longest(family) > self.shape.max_message() {
+            return Err(TooLarge);
+        }
+        let mut nlri = of_family(family, nlri).peekable();
+        while nlri.peek().is_some() {
+            let start = self.begin();
+            self.out.put_u16(0);
+            let length_at = self.out.len();
+            self.out.put_u16(0);
+            if classic.is_some() {
+                self.out.put_slice(&self.attributes);
+                framing::patch_u16(self.out, length_at, self.attributes.len());
+                self.fill(start, family, &mut nlri, 0);
+            } else {
+                let behind = self.attributes.len();
+                self.attribute(code::MP_REACH, family, |packer| {
+                    put_next_hop(packer.out, attrs.next_hop);
+                    packer.out.put_u8(0);
+                    packer.fill(start, family, &mut nlri, behind);
+                });
+                self.out.put_slice(&self.attributes);
+                framing::patch_u16(self.out, length_at, self.out.len() - length_at - 2);
+            }
+            self.finish(start);
+        }
+        Ok(())
     }
 
     /// Withdraws prefixes of one family.
-    pub fn withdraw(&mut self, _family: Family, _nlri: impl IntoIterator<Item = Nlri>) {
-        todo!()
+    pub fn withdraw(&mut self, family: Family, nlri: impl IntoIterator<Item = Nlri>) {
+        let mut nlri = of_family(family, nlri).peekable();
+        while nlri.peek().is_some() {
+            let start = self.begin();
+            let length_at = self.out.len();
+            self.out.put_u16(0);
+            match family {
+                Family::Ipv4Unicast => {
+                    self.fill(start, family, &mut nlri, 2);
+                    framing::patch_u16(self.out, length_at, self.out.len() - length_at - 2);
+                    self.out.put_u16(0);
+                }
+                Family::Ipv6Unicast => {
+                    self.out.put_u16(0);
+                    self.attribute(code::MP_UNREACH, family, |packer| {
+                        packer.fill(start, family, &mut nlri, 0)
+                    });
+                    framing::patch_u16(self.out, length_at + 2, self.out.len() - length_at - LENGTHS);
+                }
+            }
+            self.finish(start);
+        }
     }
 
     /// Says that the first exchange is over (RFC 4724 §2).
-    pub fn end_of_rib(&mut self, _family: Family) {
-        todo!()
+    pub fn end_of_rib(&mut self, family: Family) {
+        let start = self.begin();
+        match family {
+            Family::Ipv4Unicast => self.out.put_u32(0),
+            Family::Ipv6Unicast => self.out.put_slice(&[0, 0, 0, 6, 0x80, code::MP_UNREACH, 3, 0, 2, 1]),
+        }
+        self.finish(start);
+    }
+
+    fn begin(&mut self) -> usize {
+        framing::begin(self.out, Kind::Update)
+    }
+
+    fn finish(&mut self, start: usize) {
+        framing::finish(self.out, start);
+        self.messages += 1;
+    }
+
+    /// An attribute that begins with a family, its length filled in at the end.
+    fn attribute(&mut self, code: u8, family: Family, value: impl FnOnce(&mut Self)) {
+        self.out.put_slice(&[FLAGS, code]);
+        let length_at = self.out.len();
+        self.out.put_u16(0);
+        self.out.put_u16(family.afi());
+        self.out.put_u8(family.safi());
+        value(self);
+        framing::patch_u16(self.out, length_at, self.out.len() - length_at - 2);
+    }
+
+    /// Appends prefixes while the message, with `behind` octets still to come, has room.
+    fn fill(
+        &mut self,
+        start: usize,
+        family: Family,
+        nlri: &mut Peekable<impl Iterator<Item = Nlri>>,
+        behind: usize,
+    ) {
+        let add_path = self.shape.add_path_send(family);
+        let end = start + self.shape.max_message() - behind;
+        while let Some(n) = nlri.next_if(|n| self.out.len() + n.wire_len(add_path) <= end) {
+            n.encode(add_path, self.out);
+        }
+    }
+
+    /// Octets of the longest prefix of a family.
+    fn longest(&self, family: Family) -> usize {
+        1 + usize::from(family.max_len() / 8) + if self.shape.add_path_send(family) { 4 } else { 0 }
+    }
+}
+
+/// Leaves out what is of another family: it would never fit.
+fn of_family(family: Family, nlri: impl IntoIterator<Item = Nlri>) -> impl Iterator<Item = Nlri> {
+    nlri.into_iter().filter(move |n| n.prefix.family() == family)
+}
+
+/// Octets of a next hop in MP_REACH_NLRI, without their count.
+fn next_hop_len(next_hop: PathNextHop) -> u8 {
+    if next_hop.link_local.is_some() { 32 } else { 16 }
+}
+
+/// Sixteen octets, or thirty-two with a link-local address (RFC 2545 §3). An IPv4 next hop of IPv6
+/// prefixes takes its mapped form.
+fn put_next_hop(out: &mut BytesMut, next_hop: PathNextHop) {
+    let addr = match next_hop.addr {
+        IpAddr::V4(a) => a.to_ipv6_mapped(),
+        IpAddr::V6(a) => a,
+    };
+    out.put_u8(next_hop_len(next_hop));
+    out.put_slice(&addr.octets());
+    if let Some(link_local) = next_hop.link_local {
+        out.put_slice(&link_local.octets());
     }
 }

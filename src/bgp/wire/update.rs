@@ -1,22 +1,35 @@
-//! UPDATE (RFC 4271 §4.3, RFC 4760).
+//! UPDATE (RFC 4271 §4.3, RFC 4760): what a neighbor announces and withdraws, and the verdicts of RFC 7606.
+//!
+//! The order of work follows from two rules. Treat-as-withdraw needs all NLRI to have been found
+//! (RFC 7606 §3 j), so the fields that carry them are read first: broken ones reset the session. And the
+//! strongest verdict counts (§3 h), so all attributes are looked at before any is obeyed.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 pub use super::nlri::{Nlri, NlriBlock};
-use super::{Shape, WireError, attr::Attrs};
+use super::{
+    Code, Shape, WireError,
+    attr::{
+        self, Attrs, PathNextHop, code,
+        decode::{Draft, Walk},
+    },
+    nlri,
+};
 use crate::net::Family;
 
 /// What one UPDATE says, after the verdicts of RFC 7606: NLRI that must be treated as withdrawn already
 /// stand among `withdrawn`.
+///
+/// Withdrawals come first: a prefix that is in both lists is announced (RFC 4271 §4.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     pub withdrawn: Vec<NlriBlock>,
     pub announced: Vec<(Arc<Attrs>, NlriBlock)>,
     /// RFC 4724 §2.
     pub end_of_rib: Option<Family>,
-    /// What was wrong and lived through: for the log and the counters.
+    /// What was wrong and lived through: for the log and the counters. At most 16 are told.
     pub flaws: Vec<Flaw>,
 }
 
@@ -37,16 +50,50 @@ pub enum Verdict {
     Reset,
 }
 
+/// `ORIGIN (1): wrong length, routes treated as withdrawn`.
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = match self.verdict {
+            Verdict::Discard => "attribute discarded",
+            Verdict::TreatAsWithdraw => "routes treated as withdrawn",
+            Verdict::Reset => "session reset",
+        };
+        write!(f, "{} ({}): {}, {done}", attr::name(self.attribute), self.attribute, self.what)
+    }
+}
+
 /// Decodes the UPDATEs of one session. Remembers the last attributes: UPDATEs that repeat them share one
 /// [`Attrs`] and cost no parsing.
 #[derive(Debug)]
 pub struct Decoder {
     shape: Shape,
+    last: Option<Remembered>,
+    /// The octets of the last attributes, MP_REACH_NLRI and MP_UNREACH_NLRI cut out.
+    key: Vec<u8>,
 }
+
+/// What the last attributes came to.
+#[derive(Debug)]
+struct Remembered {
+    /// Of MP_REACH_NLRI; `None` when it was NEXT_HOP.
+    next_hop: Option<PathNextHop>,
+    attrs: Arc<Attrs>,
+    flaws: Vec<Flaw>,
+}
+
+/// The three variable fields (RFC 4271 §4.3).
+struct Sections<'a> {
+    withdrawn: &'a [u8],
+    attributes: &'a [u8],
+    nlri: &'a [u8],
+}
+
+/// The attributes without those that carry NLRI: at most three pieces.
+type Pieces<'a> = [&'a [u8]; 3];
 
 impl Decoder {
     pub fn new(shape: Shape) -> Self {
-        Self { shape }
+        Self { shape, last: None, key: Vec::new() }
     }
 
     /// Decodes the body of an UPDATE, header already stripped.
@@ -54,7 +101,767 @@ impl Decoder {
     /// # Errors
     ///
     /// Code 3 with subcode and data of RFC 4271 §6.3 where RFC 7606 still asks for a reset.
-    pub fn decode(&mut self, _body: &Bytes) -> Result<Update, WireError> {
-        todo!("{:?}", self.shape)
+    pub fn decode(&mut self, body: &Bytes) -> Result<Update, WireError> {
+        let shape = self.shape;
+        let sections = Sections::split(body)?;
+        let mut draft = Draft::new(&shape);
+        let pieces = carriers(&mut draft, sections.attributes)?;
+        let withdrawn = classic(&shape, body, sections.withdrawn)?;
+        let nlri = classic(&shape, body, sections.nlri)?;
+        let block = |family, nlri| block(&shape, body, family, nlri);
+        let reached = draft.reach.and_then(|r| block(r.family?, r.nlri));
+        let unreached = draft.unreach.and_then(|u| block(u.family?, u.nlri));
+
+        let mut update = Update::default();
+        update.withdrawn.extend(withdrawn.into_iter().chain(unreached));
+        if pieces.iter().all(|p| p.is_empty()) && sections.nlri.is_empty() && draft.reach.is_none() {
+            update.end_of_rib = end_of_rib(&shape, &sections, &draft);
+            return Ok(update);
+        }
+        // The next hop of MP_REACH_NLRI, or that of NEXT_HOP.
+        let single = match (&nlri, &reached) {
+            (Some(_), None) => Some(None),
+            (None, Some(_)) => draft.reach.map(|r| Some(r.next_hop)),
+            _ => None,
+        };
+        if let Some(last) = single.and_then(|next_hop| self.recall(next_hop, &pieces)) {
+            update.announced.extend(nlri.or(reached).map(|block| (last.attrs.clone(), block)));
+            update.flaws.clone_from(&last.flaws);
+            return Ok(update);
+        }
+        parse(&mut draft, &pieces)?;
+        if nlri.is_some() || reached.is_some() {
+            draft.complete(nlri.is_some());
+        }
+        update.flaws = std::mem::take(&mut draft.flaws);
+        if let Some(trouble) = draft.trouble {
+            // RFC 7606 §5.2: without reachable NLRI nobody knows what would have to be withdrawn.
+            if sections.nlri.is_empty() && draft.reach.is_none_or(|r| r.nlri.is_empty()) {
+                return Err(trouble.into_error());
+            }
+            update.withdrawn.extend(nlri.into_iter().chain(reached));
+            return Ok(update);
+        }
+        self.announce(draft, nlri, reached, &mut update);
+        if let Some(next_hop) = single {
+            self.remember(next_hop, &pieces, &update);
+        }
+        Ok(update)
+    }
+
+    /// Pairs what is announced with its attributes; the two fields differ in the next hop.
+    fn announce(
+        &self,
+        draft: Draft<'_>,
+        nlri: Option<NlriBlock>,
+        reached: Option<NlriBlock>,
+        update: &mut Update,
+    ) {
+        let classic_hop = draft.next_hop.map(|a| PathNextHop::from(std::net::IpAddr::V4(a)));
+        let mp_hop = draft.reach.map(|r| r.next_hop);
+        let (classic, mp) = (nlri.zip(classic_hop), reached.zip(mp_hop));
+        let Some((_, any)) = classic.as_ref().or(mp.as_ref()) else { return };
+        let attrs = draft.finish(*any);
+        let both = classic.is_some() && mp.is_some();
+        let attrs = Arc::new(attrs);
+        if let (true, Some((block, next_hop))) = (both, &mp) {
+            let other = Attrs { next_hop: *next_hop, ..(*attrs).clone() };
+            update.announced.push((Arc::new(other), block.clone()));
+        }
+        update.announced.extend(classic.or(mp).map(|(block, _)| (attrs, block)));
+    }
+
+    /// What the last UPDATE came to, if this one has the same attributes.
+    fn recall(&self, next_hop: Option<PathNextHop>, pieces: &Pieces<'_>) -> Option<&Remembered> {
+        let last = self.last.as_ref().filter(|last| last.next_hop == next_hop)?;
+        let rest = pieces.iter().try_fold(&*self.key, |rest, piece| rest.strip_prefix(*piece))?;
+        rest.is_empty().then_some(last)
+    }
+
+    fn remember(&mut self, next_hop: Option<PathNextHop>, pieces: &Pieces<'_>, update: &Update) {
+        self.key.clear();
+        pieces.iter().for_each(|piece| self.key.extend_from_slice(piece));
+        self.last = update.announced.first().map(|(attrs, _)| Remembered {
+            next_hop,
+            attrs: attrs.clone(),
+            flaws: update.flaws.clone(),
+        });
+    }
+}
+
+impl<'a> Sections<'a> {
+    /// RFC 4271 §6.3: lengths beyond the message are 3/1.
+    fn split(body: &'a [u8]) -> Result<Self, WireError> {
+        let field = |octets: &'a [u8]| {
+            let (length, rest) = octets.split_first_chunk::<2>()?;
+            rest.split_at_checked(u16::from_be_bytes(*length).into())
+        };
+        let sections = field(body).and_then(|(withdrawn, rest)| {
+            let (attributes, nlri) = field(rest)?;
+            Some(Self { withdrawn, attributes, nlri })
+        });
+        sections.ok_or_else(|| bad(1, "lengths of withdrawn routes and attributes exceed the message"))
+    }
+}
+
+/// Reads the attributes that carry NLRI; returns what stands around them.
+fn carriers<'a>(draft: &mut Draft<'a>, attributes: &'a [u8]) -> Result<Pieces<'a>, WireError> {
+    let mut pieces: Pieces<'a> = [&[]; 3];
+    let mut rest = pieces.iter_mut();
+    let mut walk = Walk { rest: attributes };
+    let mut tail = attributes;
+    while let Some(raw) = walk.next() {
+        if matches!(raw.code, code::MP_REACH | code::MP_UNREACH) {
+            // Each can come only once, so there is a piece left.
+            draft.take(raw)?;
+            let before = tail.len() - walk.rest.len() - raw.whole.len();
+            if let Some(piece) = rest.next() {
+                *piece = tail.get(..before).unwrap_or_default();
+            }
+            tail = walk.rest;
+        }
+    }
+    if let Some(piece) = rest.next() {
+        *piece = tail;
+    }
+    Ok(pieces)
+}
+
+fn parse<'a>(draft: &mut Draft<'a>, pieces: &Pieces<'a>) -> Result<(), WireError> {
+    for piece in pieces {
+        let mut walk = Walk { rest: piece };
+        for raw in walk.by_ref() {
+            draft.take(raw)?;
+        }
+        if !walk.rest.is_empty() {
+            draft.overrun(walk.rest)?;
+        }
+    }
+    Ok(())
+}
+
+/// The withdrawn routes or the NLRI field: IPv4 unicast, ignored where that was not negotiated.
+fn classic(shape: &Shape, body: &Bytes, octets: &[u8]) -> Result<Option<NlriBlock>, WireError> {
+    let family = Family::Ipv4Unicast;
+    if !nlri::is_valid(family, shape.add_path_receive(family), octets) {
+        return Err(bad(10, "malformed prefixes"));
+    }
+    Ok(if shape.has(family) { block(shape, body, family, octets) } else { None })
+}
+
+fn block(shape: &Shape, body: &Bytes, family: Family, octets: &[u8]) -> Option<NlriBlock> {
+    let add_path = shape.add_path_receive(family);
+    (!octets.is_empty()).then(|| NlriBlock { family, add_path, bytes: body.slice_ref(octets) })
+}
+
+/// An UPDATE that says nothing at all, or an MP_UNREACH_NLRI that names only its family (RFC 4724 §2).
+fn end_of_rib(shape: &Shape, sections: &Sections<'_>, draft: &Draft<'_>) -> Option<Family> {
+    match &draft.unreach {
+        _ if !sections.withdrawn.is_empty() => None,
+        Some(unreach) if unreach.nlri.is_empty() => unreach.family,
+        Some(_) => None,
+        None => Some(Family::Ipv4Unicast).filter(|f| shape.has(*f)),
+    }
+}
+
+fn bad(subcode: u8, what: &'static str) -> WireError {
+    WireError::new(Code::Update, subcode, &[], what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::{bgp::wire::attr::AsPath, net::RouterId};
+
+    const EBGP: Shape = Shape {
+        ibgp: false,
+        four_octet_as: true,
+        families: [true, true],
+        extended_next_hop: false,
+        extended_messages: false,
+        add_path_receive: [false; 2],
+        add_path_send: [false; 2],
+        first_as: None,
+    };
+    const IBGP: Shape = Shape { ibgp: true, ..EBGP };
+    const TWO: Shape = Shape { four_octet_as: false, ..EBGP };
+
+    const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
+    const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
+    const AS_PATH_TWO: &[u8] = &[0x40, 2, 4, 2, 1, 0xfd, 0xe9];
+    const NEXT_HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
+    const MED: &[u8] = &[0x80, 4, 4, 0, 0, 0, 5];
+    const NET: &[u8] = &[24, 198, 51, 100];
+    const OTHER: &[u8] = &[16, 10, 1];
+    /// 2001:db8::/32.
+    const NET6: &[u8] = &[32, 0x20, 1, 0xd, 0xb8];
+
+    fn attr(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
+        match u8::try_from(value.len()) {
+            Ok(n) => [&[flags, code, n], value].concat(),
+            Err(_) => [&[flags | 0x10, code], &(value.len() as u16).to_be_bytes()[..], value].concat(),
+        }
+    }
+
+    fn reach(next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
+        reach_of([0, 2, 1], next_hop, nlri)
+    }
+
+    fn reach_of(family: [u8; 3], next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
+        attr(0x80, 14, &[&family[..], &[next_hop.len() as u8], next_hop, &[0], nlri].concat())
+    }
+
+    const GLOBAL: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+    fn body(withdrawn: &[u8], attributes: &[&[u8]], nlri: &[u8]) -> Bytes {
+        let attributes = attributes.concat();
+        let mut out = Vec::new();
+        for (field, counted) in [(withdrawn, true), (&attributes[..], true), (nlri, false)] {
+            if counted {
+                out.extend((field.len() as u16).to_be_bytes());
+            }
+            out.extend(field);
+        }
+        out.into()
+    }
+
+    /// What became of an UPDATE, in one line.
+    fn outcome(shape: &Shape, body: &Bytes) -> String {
+        let update = match Decoder::new(*shape).decode(body) {
+            Ok(update) => update,
+            Err(e) => return format!("reset {}/{} {:?}", e.code as u8, e.subcode, &e.data[..]),
+        };
+        let list = |block: &NlriBlock| block.iter().map(|n| n.prefix.to_string()).collect::<Vec<_>>();
+        let mut parts: Vec<String> =
+            update.withdrawn.iter().flat_map(list).map(|p| format!("-{p}")).collect();
+        parts.extend(update.announced.iter().flat_map(|(_, b)| list(b)).map(|p| format!("+{p}")));
+        parts.extend(update.end_of_rib.map(|f| format!("end {f}")));
+        parts.extend(update.flaws.iter().map(|f| {
+            let verdict = if f.verdict == Verdict::Discard { "discard" } else { "withdraw" };
+            format!("{verdict} {}", f.attribute)
+        }));
+        parts.join(" ")
+    }
+
+    fn attrs(shape: &Shape, body: &Bytes) -> Arc<Attrs> {
+        let update = Decoder::new(*shape).decode(body).unwrap();
+        assert_eq!(update.announced.len(), 1, "{update:?}");
+        update.announced[0].0.clone()
+    }
+
+    /// One attribute more (or instead of the good one of its code) in an UPDATE that is good without it.
+    fn with(shape: &Shape, extra: &[u8]) -> Bytes {
+        let as_path = if shape.four_octet_as { AS_PATH } else { AS_PATH_TWO };
+        let mut all: Vec<&[u8]> = vec![ORIGIN, as_path, NEXT_HOP, MED];
+        all.retain(|a| a[1] != extra[1]);
+        all.push(extra);
+        body(&[], &all, NET)
+    }
+
+    const GOOD: &str = "+198.51.100.0/24";
+
+    #[test]
+    fn an_update_says_what_it_says() {
+        #[rustfmt::skip]
+        let cases: &[(&str, Bytes, &str)] = &[
+            ("announce",            body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
+            ("withdraw",            body(OTHER, &[], &[]), "-10.1.0.0/16"),
+            ("both",                body(OTHER, &[ORIGIN, AS_PATH, NEXT_HOP], NET), "-10.1.0.0/16 +198.51.100.0/24"),
+            ("any order",           body(&[], &[NEXT_HOP, MED, AS_PATH, ORIGIN], NET), GOOD),
+            ("end of IPv4",         body(&[], &[], &[]), "end ipv4-unicast"),
+            ("end of IPv6",         body(&[], &[&attr(0x80, 15, &[0, 2, 1])], &[]), "end ipv6-unicast"),
+            ("end of IPv4, MP",     body(&[], &[&attr(0x80, 15, &[0, 1, 1])], &[]), "end ipv4-unicast"),
+            ("end of another",      body(&[], &[&attr(0x80, 15, &[0, 1, 128])], &[]), ""),
+            ("no end: withdraws",   body(OTHER, &[&attr(0x80, 15, &[0, 2, 1])], &[]), "-10.1.0.0/16"),
+            ("attributes only",     body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], &[]), ""),
+            ("IPv6",                body(&[], &[ORIGIN, AS_PATH, &reach(&GLOBAL, NET6)], &[]), "+2001:db8::/32"),
+            ("IPv6 and IPv4",       body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH, NEXT_HOP], NET), "+2001:db8::/32 +198.51.100.0/24"),
+            ("IPv6 withdrawn",      body(&[], &[&attr(0x80, 15, &[&[0, 2, 1], NET6].concat())], &[]), "-2001:db8::/32"),
+            ("IPv4 in MP_REACH",    body(&[], &[ORIGIN, AS_PATH, &reach_of([0, 1, 1], &[192, 0, 2, 1], NET)], &[]), GOOD),
+            ("no prefix in MP",     body(&[], &[ORIGIN, AS_PATH, &reach(&GLOBAL, &[])], &[]), ""),
+        ];
+        for (name, body, want) in cases {
+            assert_eq!(outcome(&EBGP, body), *want, "{name}");
+        }
+    }
+
+    /// RFC 4271 §6.3 as RFC 7606 §7 revises it, attribute by attribute.
+    #[test]
+    fn every_broken_attribute_has_its_verdict() {
+        let path = |octets: &[u8]| attr(0x40, 2, octets);
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Shape, Vec<u8>, &str)> = vec![
+            // §7.1
+            ("ORIGIN of 0",                    EBGP, attr(0x40, 1, &[]), "withdraw 1"),
+            ("ORIGIN of 2",                    EBGP, attr(0x40, 1, &[0, 0]), "withdraw 1"),
+            ("ORIGIN 3",                       EBGP, attr(0x40, 1, &[3]), "withdraw 1"),
+            ("ORIGIN 255",                     IBGP, attr(0x40, 1, &[255]), "withdraw 1"),
+            // §7.2
+            ("AS_PATH, unknown segment",       EBGP, path(&[5, 1, 0, 0, 0, 1]), "withdraw 2"),
+            ("AS_PATH, overrun",               EBGP, path(&[2, 2, 0, 0, 0, 1]), "withdraw 2"),
+            ("AS_PATH, underrun",              EBGP, path(&[2, 1, 0, 0, 0, 1, 2]), "withdraw 2"),
+            ("AS_PATH, empty segment",         EBGP, path(&[2, 0]), "withdraw 2"),
+            ("AS_PATH, confederation",         EBGP, path(&[3, 1, 0, 0, 0, 1]), "withdraw 2"),
+            ("AS_PATH, two octets for four",   EBGP, path(&[2, 1, 0, 1]), "withdraw 2"),
+            ("AS_PATH, four octets for two",   TWO,  path(&[2, 1, 0, 0, 0, 1]), "withdraw 2"),
+            ("AS_PATH, AS 0 (RFC 7607)",       EBGP, path(&[2, 1, 0, 0, 0, 0]), "withdraw 2"),
+            ("AS_PATH, empty is good",         EBGP, path(&[]), ""),
+            ("AS_PATH, iBGP the same",         IBGP, path(&[2, 0]), "withdraw 2"),
+            // §7.3
+            ("NEXT_HOP of 3",                  EBGP, attr(0x40, 3, &[1, 1, 1]), "withdraw 3"),
+            ("NEXT_HOP of 16",                 EBGP, attr(0x40, 3, &GLOBAL), "withdraw 3"),
+            ("NEXT_HOP of 0",                  EBGP, attr(0x40, 3, &[]), "withdraw 3"),
+            ("NEXT_HOP 0.0.0.0",               EBGP, attr(0x40, 3, &[0, 0, 0, 0]), "withdraw 3"),
+            ("NEXT_HOP 127.0.0.1",             EBGP, attr(0x40, 3, &[127, 0, 0, 1]), "withdraw 3"),
+            ("NEXT_HOP, class D",              EBGP, attr(0x40, 3, &[224, 0, 0, 1]), "withdraw 3"),
+            ("NEXT_HOP, class E",              IBGP, attr(0x40, 3, &[240, 0, 0, 1]), "withdraw 3"),
+            ("NEXT_HOP, broadcast",            EBGP, attr(0x40, 3, &[255, 255, 255, 255]), "withdraw 3"),
+            // §7.4
+            ("MED of 3",                       EBGP, attr(0x80, 4, &[0, 0, 1]), "withdraw 4"),
+            ("MED of 5",                       IBGP, attr(0x80, 4, &[0, 0, 0, 0, 1]), "withdraw 4"),
+            ("MED of 0",                       EBGP, attr(0x80, 4, &[]), "withdraw 4"),
+            // §7.5
+            ("LOCAL_PREF, eBGP",               EBGP, attr(0x40, 5, &[0, 0, 0, 1]), "discard 5"),
+            ("LOCAL_PREF of 3, eBGP",          EBGP, attr(0x40, 5, &[0, 0, 1]), "discard 5"),
+            ("LOCAL_PREF, iBGP",               IBGP, attr(0x40, 5, &[0, 0, 0, 1]), ""),
+            ("LOCAL_PREF of 3, iBGP",          IBGP, attr(0x40, 5, &[0, 0, 1]), "withdraw 5"),
+            // §7.6
+            ("ATOMIC_AGGREGATE",               EBGP, attr(0x40, 6, &[]), ""),
+            ("ATOMIC_AGGREGATE of 1",          EBGP, attr(0x40, 6, &[1]), "discard 6"),
+            // §7.7
+            ("AGGREGATOR",                     EBGP, attr(0xc0, 7, &[0, 0, 0, 1, 1, 1, 1, 1]), ""),
+            ("AGGREGATOR of 6, four octets",   EBGP, attr(0xc0, 7, &[0, 1, 1, 1, 1, 1]), "discard 7"),
+            ("AGGREGATOR of 6, two octets",    TWO,  attr(0xc0, 7, &[0, 1, 1, 1, 1, 1]), ""),
+            ("AGGREGATOR of 8, two octets",    TWO,  attr(0xc0, 7, &[0, 0, 0, 1, 1, 1, 1, 1]), "discard 7"),
+            ("AGGREGATOR of 0",                EBGP, attr(0xc0, 7, &[]), "discard 7"),
+            ("AGGREGATOR, AS 0 (RFC 7607)",    EBGP, attr(0xc0, 7, &[0, 0, 0, 0, 1, 1, 1, 1]), "discard 7"),
+            // §7.8
+            ("COMMUNITIES",                    EBGP, attr(0xc0, 8, &[0, 1, 0, 1]), ""),
+            ("COMMUNITIES of 3",               EBGP, attr(0xc0, 8, &[0, 1, 0]), "withdraw 8"),
+            ("COMMUNITIES of 0",               EBGP, attr(0xc0, 8, &[]), "withdraw 8"),
+            // §7.9
+            ("ORIGINATOR_ID, eBGP",            EBGP, attr(0x80, 9, &[1, 1, 1, 1]), "discard 9"),
+            ("ORIGINATOR_ID, iBGP",            IBGP, attr(0x80, 9, &[1, 1, 1, 1]), ""),
+            ("ORIGINATOR_ID of 3, iBGP",       IBGP, attr(0x80, 9, &[1, 1, 1]), "withdraw 9"),
+            // §7.10
+            ("CLUSTER_LIST, eBGP",             EBGP, attr(0x80, 10, &[1, 1, 1, 1]), "discard 10"),
+            ("CLUSTER_LIST, iBGP",             IBGP, attr(0x80, 10, &[1, 1, 1, 1, 2, 2, 2, 2]), ""),
+            ("CLUSTER_LIST of 5, iBGP",        IBGP, attr(0x80, 10, &[1, 1, 1, 1, 1]), "withdraw 10"),
+            ("CLUSTER_LIST of 0, iBGP",        IBGP, attr(0x80, 10, &[]), "withdraw 10"),
+            // §7.14
+            ("EXTENDED COMMUNITIES",           EBGP, attr(0xc0, 16, &[0; 8]), ""),
+            ("EXTENDED COMMUNITIES of 7",      EBGP, attr(0xc0, 16, &[0; 7]), "withdraw 16"),
+            ("EXTENDED COMMUNITIES of 0",      EBGP, attr(0xc0, 16, &[]), "withdraw 16"),
+            // §7.15
+            ("IPV6 EXTENDED COMMUNITIES",      EBGP, attr(0xc0, 25, &[0; 40]), ""),
+            ("IPV6 EXTENDED COMMUNITIES of 8", EBGP, attr(0xc0, 25, &[0; 8]), "withdraw 25"),
+            // RFC 6793 §6
+            ("AS4_PATH from four octets",      EBGP, attr(0xc0, 17, &[2, 1, 0, 1, 0, 0]), "discard 17"),
+            ("AS4_PATH",                       TWO,  attr(0xc0, 17, &[2, 1, 0, 1, 0, 0]), ""),
+            ("AS4_PATH, broken",               TWO,  attr(0xc0, 17, &[2, 2, 0, 1, 0, 0]), "discard 17"),
+            ("AS4_PATH of 0",                  TWO,  attr(0xc0, 17, &[]), "discard 17"),
+            ("AS4_PATH, AS 0",                 TWO,  attr(0xc0, 17, &[2, 1, 0, 0, 0, 0]), "discard 17"),
+            ("AS4_AGGREGATOR, four octets",    EBGP, attr(0xc0, 18, &[0, 1, 0, 0, 1, 1, 1, 1]), "discard 18"),
+            ("AS4_AGGREGATOR of 6",            TWO,  attr(0xc0, 18, &[0, 1, 1, 1, 1, 1]), "discard 18"),
+            // RFC 7311 §3.3: as if unknown and not transitive.
+            ("AIGP",                           EBGP, attr(0x80, 26, &[1, 0, 11, 0, 0, 0, 0, 0, 0, 0, 1]), ""),
+            ("AIGP, broken",                   EBGP, attr(0x80, 26, &[]), ""),
+            // RFC 8092 §6
+            ("LARGE_COMMUNITY",                EBGP, attr(0xc0, 32, &[0; 24]), ""),
+            ("LARGE_COMMUNITY of 8",           EBGP, attr(0xc0, 32, &[0; 8]), "withdraw 32"),
+            ("LARGE_COMMUNITY of 0",           EBGP, attr(0xc0, 32, &[]), "withdraw 32"),
+            // RFC 9234 §5
+            ("ONLY_TO_CUSTOMER",               EBGP, attr(0xc0, 35, &[0, 0, 0, 1]), ""),
+            ("ONLY_TO_CUSTOMER of 5",          EBGP, attr(0xc0, 35, &[0; 5]), "withdraw 35"),
+            // §3 c
+            ("ORIGIN, optional",               EBGP, attr(0xc0, 1, &[0]), "withdraw 1"),
+            ("ORIGIN, not transitive",         EBGP, attr(0x00, 1, &[0]), "withdraw 1"),
+            ("AS_PATH, optional",              EBGP, attr(0xc0, 2, &[]), "withdraw 2"),
+            ("NEXT_HOP, optional",             EBGP, attr(0x80, 3, &[1, 1, 1, 1]), "withdraw 3"),
+            ("MED, transitive",                EBGP, attr(0xc0, 4, &[0; 4]), "withdraw 4"),
+            ("MED, well-known",                EBGP, attr(0x40, 4, &[0; 4]), "withdraw 4"),
+            ("LOCAL_PREF, optional, iBGP",     IBGP, attr(0xc0, 5, &[0; 4]), "withdraw 5"),
+            ("ATOMIC_AGGREGATE, optional",     EBGP, attr(0xc0, 6, &[]), "withdraw 6"),
+            ("AGGREGATOR, not transitive",     EBGP, attr(0x80, 7, &[0, 0, 0, 1, 1, 1, 1, 1]), "withdraw 7"),
+            ("COMMUNITIES, well-known",        EBGP, attr(0x40, 8, &[0; 4]), "withdraw 8"),
+            ("CLUSTER_LIST, transitive, iBGP", IBGP, attr(0xc0, 10, &[0; 4]), "withdraw 10"),
+            ("ORIGIN, partial",                EBGP, attr(0x60, 1, &[0]), ""),
+            ("ORIGIN, unused bits",            EBGP, attr(0x4f, 1, &[0]), ""),
+            ("COMMUNITIES, partial",           EBGP, attr(0xe0, 8, &[0; 4]), ""),
+            // RFC 4271 §5, §6.3
+            ("unknown, optional transitive",   EBGP, attr(0xc0, 99, &[1]), ""),
+            ("unknown, optional",              EBGP, attr(0x80, 99, &[1]), ""),
+            ("unknown, well-known",            EBGP, attr(0x40, 99, &[1]), "reset 3/2 [64, 99, 1, 1]"),
+            ("unknown, no flags",              EBGP, attr(0x00, 0, &[]), "reset 3/2 [0, 0, 0]"),
+        ];
+        for (name, shape, extra, want) in cases {
+            let want = match want {
+                "" => GOOD.to_owned(),
+                w if w.starts_with("discard") => format!("{GOOD} {w}"),
+                w if w.starts_with("withdraw") => format!("-198.51.100.0/24 {w}"),
+                w => w.to_owned(),
+            };
+            assert_eq!(outcome(&shape, &with(&shape, &extra)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_treat_as_withdraw() {
+        let wide = Shape { extended_messages: true, ..IBGP };
+        let segments = [&[2, 255][..], &[1; 255 * 4]].concat();
+        #[rustfmt::skip]
+        let cases = [
+            (attr(0x40, 2, &segments.repeat(4)), ""),
+            (attr(0x40, 2, &segments.repeat(5)), "2"),
+            (attr(0xc0, 8, &[1; 4 * 1024]), ""),
+            (attr(0xc0, 8, &[1; 4 * 1025]), "8"),
+            (attr(0x80, 10, &[1; 4 * 1025]), "10"),
+            (attr(0xc0, 16, &[1; 8 * 1025]), "16"),
+            (attr(0xc0, 32, &[1; 12 * 1025]), "32"),
+            (attr(0xc0, 99, &[1; 4096]), ""),
+            (attr(0xc0, 99, &[1; 4097]), "99"),
+        ];
+        for (extra, want) in cases {
+            let name = format!("{} octets of {}", extra.len(), extra[1]);
+            let want =
+                if want.is_empty() { GOOD.into() } else { format!("-198.51.100.0/24 withdraw {want}") };
+            assert_eq!(outcome(&wide, &with(&wide, &extra)), want, "{name}");
+        }
+        let many: Vec<u8> = (60..160).flat_map(|code| attr(0xc0, code, &[1; 200])).collect();
+        let update = Decoder::new(wide).decode(&body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &many], NET)).unwrap();
+        assert_eq!((update.withdrawn.len(), update.flaws.len()), (1, 16), "told of 16 flaws at most");
+    }
+
+    /// RFC 7606 §3 d.
+    #[test]
+    fn a_missing_mandatory_attribute_withdraws() {
+        #[rustfmt::skip]
+        let cases: &[(&str, Bytes, &str)] = &[
+            ("ORIGIN",                   body(&[], &[AS_PATH, NEXT_HOP], NET), "-198.51.100.0/24 withdraw 1"),
+            ("AS_PATH",                  body(&[], &[ORIGIN, NEXT_HOP], NET), "-198.51.100.0/24 withdraw 2"),
+            ("NEXT_HOP",                 body(&[], &[ORIGIN, AS_PATH], NET), "-198.51.100.0/24 withdraw 3"),
+            ("all",                      body(&[], &[], NET), "-198.51.100.0/24 withdraw 1 withdraw 2 withdraw 3"),
+            ("NEXT_HOP, IPv6 has its own", body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH], NET), "-198.51.100.0/24 -2001:db8::/32 withdraw 3"),
+            ("ORIGIN, IPv6",             body(&[], &[&reach(&GLOBAL, NET6), AS_PATH], &[]), "-2001:db8::/32 withdraw 1"),
+            ("LOCAL_PREF has a default", body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
+            ("withdrawals need none",    body(OTHER, &[], &[]), "-10.1.0.0/16"),
+        ];
+        for (name, body, want) in cases {
+            assert_eq!(outcome(&IBGP, body), *want, "{name}");
+        }
+    }
+
+    /// RFC 7606 §3 g.
+    #[test]
+    fn of_repeated_attributes_the_first_counts() {
+        let [med, other] = [attr(0x80, 4, &[0, 0, 0, 1]), attr(0x80, 4, &[0, 0, 0, 2])];
+        let twice = body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &med, &other], NET);
+        assert_eq!(outcome(&EBGP, &twice), format!("{GOOD} discard 4"));
+        assert_eq!(attrs(&EBGP, &twice).med, Some(1));
+        let unknown =
+            body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &attr(0xc0, 99, &[1]), &attr(0xc0, 99, &[2])], NET);
+        assert_eq!(attrs(&EBGP, &unknown).rare().unknown.len(), 1);
+        for code in [14, 15] {
+            let one =
+                if code == 14 { reach(&GLOBAL, NET6) } else { attr(0x80, 15, &[&[0, 2, 1], NET6].concat()) };
+            let twice = body(&[], &[&one, ORIGIN, AS_PATH, &one], &[]);
+            assert_eq!(outcome(&EBGP, &twice), "reset 3/1 []", "{code}");
+        }
+    }
+
+    /// RFC 7606 §3 h.
+    #[test]
+    fn the_strongest_verdict_counts_and_all_attributes_are_looked_at() {
+        let bad_origin = attr(0x40, 1, &[9]);
+        let bad_aggregator = attr(0xc0, 7, &[]);
+        let both = body(&[], &[&bad_aggregator, AS_PATH, NEXT_HOP, &bad_origin], NET);
+        assert_eq!(outcome(&EBGP, &both), "-198.51.100.0/24 discard 7 withdraw 1");
+        let reset = body(&[], &[&bad_origin, AS_PATH, NEXT_HOP, &attr(0x40, 99, &[])], NET);
+        assert_eq!(outcome(&EBGP, &reset), "reset 3/2 [64, 99, 0]");
+        let late = body(&[], &[&bad_origin, AS_PATH, NEXT_HOP, &reach(&[1, 2], NET6)], NET);
+        assert!(outcome(&EBGP, &late).starts_with("reset 3/9"));
+    }
+
+    /// RFC 7606 §4.
+    #[test]
+    fn lengths_that_do_not_add_up() {
+        let overrun: &[u8] = &[0xc0, 8, 8, 0, 1, 0, 1];
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Bytes, &str)> = vec![
+            ("attribute beyond the list",   body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, overrun], NET), "-198.51.100.0/24 withdraw 8"),
+            ("one octet left",              body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x40]], NET), "-198.51.100.0/24 withdraw 0"),
+            ("two octets left",             body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0xc0, 8]], NET), "-198.51.100.0/24 withdraw 8"),
+            ("extended, three octets left", body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0xd0, 8, 0]], NET), "-198.51.100.0/24 withdraw 8"),
+            ("IPv6 was found before",       body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH, overrun], &[]), "-2001:db8::/32 withdraw 8"),
+            ("NLRI cannot be found",        body(&[], &[ORIGIN, AS_PATH, overrun], &[]), "reset 3/1 []"),
+            ("MP_REACH itself",             body(&[], &[ORIGIN, &[0x80, 14, 9, 0]], NET), "reset 3/9 [128, 14, 9, 0]"),
+            // RFC 4271 §6.3.
+            ("nothing",                     Bytes::new(), "reset 3/1 []"),
+            ("three octets",                Bytes::from_static(&[0, 0, 0]), "reset 3/1 []"),
+            ("withdrawn beyond the end",    Bytes::from_static(&[0, 3, 0, 0]), "reset 3/1 []"),
+            ("withdrawn, no room for more", Bytes::from_static(&[0, 2, 0, 0]), "reset 3/1 []"),
+            ("attributes beyond the end",   Bytes::from_static(&[0, 0, 0, 1]), "reset 3/1 []"),
+            ("both at their largest",       Bytes::from_static(&[0xff; 40]), "reset 3/1 []"),
+        ];
+        for (name, body, want) in cases {
+            assert_eq!(outcome(&EBGP, &body), want, "{name}");
+        }
+    }
+
+    /// RFC 7606 §5.2: nobody knows what would have to be withdrawn.
+    #[test]
+    fn a_broken_attribute_without_reachable_prefixes_resets() {
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+            ("value",    attr(0x40, 1, &[9]), "reset 3/6 [64, 1, 1, 9]"),
+            ("length",   attr(0x40, 1, &[]), "reset 3/5 [64, 1, 0]"),
+            ("flags",    attr(0xc0, 1, &[0]), "reset 3/4 [192, 1, 1, 0]"),
+            ("path",     attr(0x40, 2, &[9, 9]), "reset 3/11 []"),
+            ("optional", attr(0xc0, 8, &[1]), "reset 3/5 [192, 8, 1, 1]"),
+            ("discard",  attr(0xc0, 7, &[1]), "-10.1.0.0/16 discard 7"),
+        ];
+        for (name, broken, want) in cases {
+            assert_eq!(outcome(&EBGP, &body(OTHER, &[&broken], &[])), want, "{name}");
+        }
+    }
+
+    /// RFC 7606 §3 i, §5.3.
+    #[test]
+    fn malformed_prefixes_reset() {
+        let unreach = |nlri: &[u8]| attr(0x80, 15, &[&[0, 2, 1], nlri].concat());
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Bytes, &str)> = vec![
+            ("NLRI, 33 bits",         body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], &[33, 1, 1, 1, 1, 1]), "reset 3/10 []"),
+            ("NLRI, cut off",         body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], &[24, 1, 1]), "reset 3/10 []"),
+            ("withdrawn, 33 bits",    body(&[33, 1, 1, 1, 1, 1], &[], &[]), "reset 3/10 []"),
+            ("withdrawn, cut off",    body(&[8], &[], &[]), "reset 3/10 []"),
+            ("MP_REACH, 129 bits",    body(&[], &[&reach(&GLOBAL, &[129])], &[]), "reset 3/9"),
+            ("MP_REACH, cut off",     body(&[], &[&reach(&GLOBAL, &[64, 1])], &[]), "reset 3/9"),
+            ("MP_UNREACH, 129 bits",  body(&[], &[&unreach(&[129])], &[]), "reset 3/9"),
+            ("MP_UNREACH, cut off",   body(&[], &[&unreach(&[16, 1])], &[]), "reset 3/9"),
+            ("MP_UNREACH of 2",       body(&[], &[&attr(0x80, 15, &[0, 2])], &[]), "reset 3/9"),
+            ("MP_REACH of 4",         body(&[], &[&attr(0x80, 14, &[0, 2, 1, 0])], &[]), "reset 3/9"),
+            ("MP_REACH, next hop cut off", body(&[], &[&attr(0x80, 14, &[0, 2, 1, 16, 0, 0])], &[]), "reset 3/9"),
+            ("MP_REACH, no reserved octet", body(&[], &[&attr(0x80, 14, &[&[0, 2, 1, 16][..], &GLOBAL].concat())], &[]), "reset 3/9"),
+            ("MP_REACH, transitive",  body(&[], &[&attr(0xc0, 14, &reach(&GLOBAL, NET6)[3..])], &[]), "reset 3/9"),
+            ("MP_UNREACH, well-known", body(&[], &[&attr(0x40, 15, &[0, 2, 1])], &[]), "reset 3/9"),
+        ];
+        for (name, body, want) in cases {
+            let got = outcome(&EBGP, &body);
+            assert!(got.starts_with(want), "{name}: {got}");
+        }
+    }
+
+    /// RFC 2545 §3, RFC 8950 §4 and what switches make of them.
+    #[test]
+    fn next_hops_come_in_many_forms() {
+        let extended = Shape { extended_next_hop: true, ..EBGP };
+        let (v6, v4) = ([0, 2, 1], [0, 1, 1]);
+        let pair = |a: [u8; 16], b: [u8; 16]| [a, b].concat();
+        let mut loopback = [0; 16];
+        loopback[15] = 1;
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Shape, [u8; 3], Vec<u8>, &str)> = vec![
+            ("global",                      EBGP, v6, GLOBAL.to_vec(), "2001:db8::1"),
+            ("link-local",                  EBGP, v6, LINK_LOCAL.to_vec(), "fe80::2"),
+            ("global and link-local",       EBGP, v6, pair(GLOBAL, LINK_LOCAL), "2001:db8::1 fe80::2"),
+            ("link-local twice",            EBGP, v6, pair(LINK_LOCAL, LINK_LOCAL), "fe80::2"),
+            (":: and link-local",           EBGP, v6, pair([0; 16], LINK_LOCAL), "fe80::2"),
+            ("global twice",                EBGP, v6, pair(GLOBAL, GLOBAL), "2001:db8::1"),
+            ("global and ::",               EBGP, v6, pair(GLOBAL, [0; 16]), "2001:db8::1"),
+            ("IPv4 over IPv6",              extended, v4, GLOBAL.to_vec(), "2001:db8::1"),
+            ("IPv4 over both",              extended, v4, pair(GLOBAL, LINK_LOCAL), "2001:db8::1 fe80::2"),
+            ("IPv4",                        EBGP, v4, vec![192, 0, 2, 1], "192.0.2.1"),
+            ("IPv4 over IPv6, not agreed",  EBGP, v4, GLOBAL.to_vec(), "reset"),
+            ("IPv6 over IPv4",              extended, v6, vec![192, 0, 2, 1], "reset"),
+            ("none",                        EBGP, v6, vec![], "reset"),
+            ("with a route distinguisher",  EBGP, v6, vec![0; 24], "reset"),
+            ("48 octets",                   EBGP, v6, vec![1; 48], "reset"),
+            ("15 octets",                   EBGP, v6, vec![1; 15], "reset"),
+            ("::",                          EBGP, v6, vec![0; 16], "withdraw"),
+            (":: twice",                    EBGP, v6, vec![0; 32], "withdraw"),
+            ("::1",                         EBGP, v6, loopback.to_vec(), "withdraw"),
+            ("multicast",                   EBGP, v6, vec![0xff; 16], "withdraw"),
+            ("127.0.0.1",                   EBGP, v4, vec![127, 0, 0, 1], "withdraw"),
+        ];
+        for (name, shape, family, next_hop, want) in cases {
+            let nlri = if family == v6 { NET6 } else { NET };
+            let body = body(&[], &[&reach_of(family, &next_hop, nlri), ORIGIN, AS_PATH], &[]);
+            let got = match Decoder::new(shape).decode(&body) {
+                Err(e) => {
+                    assert_eq!((e.code, e.subcode, e.data[1]), (Code::Update, 9, 14), "{name}");
+                    "reset".to_owned()
+                }
+                Ok(update) if update.announced.is_empty() => "withdraw".to_owned(),
+                Ok(update) => {
+                    let hop = update.announced[0].0.next_hop;
+                    format!("{}{}", hop.addr, hop.link_local.map(|l| format!(" {l}")).unwrap_or_default())
+                }
+            };
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    /// RFC 4760 §3: NEXT_HOP beside MP_REACH_NLRI means nothing.
+    #[test]
+    fn next_hop_of_an_update_without_ipv4_prefixes_is_ignored() {
+        let zero = attr(0x40, 3, &[0, 0, 0, 0]);
+        let body = body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH, &zero], &[]);
+        assert_eq!(outcome(&EBGP, &body), "+2001:db8::/32");
+    }
+
+    #[test]
+    fn families_that_were_not_negotiated_are_ignored() {
+        let only6 = Shape { families: [false, true], ..EBGP };
+        let only4 = Shape { families: [true, false], ..EBGP };
+        let foreign = reach_of([0, 25, 70], &[1, 2, 3, 4], &[1, 2, 3]);
+        #[rustfmt::skip]
+        let cases: Vec<(Shape, Bytes, &str)> = vec![
+            (only6, body(OTHER, &[ORIGIN, AS_PATH, NEXT_HOP], NET), ""),
+            (only6, body(&[], &[], &[]), ""),
+            (only4, body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH], &[]), ""),
+            (only4, body(&[], &[&reach(&[7], &[200]), ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
+            (EBGP,  body(&[], &[&foreign, ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
+            (EBGP,  body(&[], &[&foreign, &attr(0x40, 1, &[9]), AS_PATH], &[]), "withdraw 1"),
+            (EBGP,  body(&[], &[&attr(0x80, 15, &[0, 25, 70, 255])], &[]), ""),
+        ];
+        for (shape, body, want) in cases {
+            assert_eq!(outcome(&shape, &body), want);
+        }
+    }
+
+    /// RFC 4271 §6.3, RFC 7606 §7.2, RFC 7947 §2.2.2.1.
+    #[test]
+    fn a_path_begins_with_the_neighbors_number_where_that_is_asked_for() {
+        let set = attr(0x40, 2, &[1, 1, 0, 0, 0xfd, 0xe9]);
+        for (first_as, path, want) in [
+            (Some(65001), AS_PATH, GOOD),
+            (Some(65002), AS_PATH, "-198.51.100.0/24 withdraw 2"),
+            (Some(65001), &attr(0x40, 2, &[]), "-198.51.100.0/24 withdraw 2"),
+            (Some(65001), &set, "-198.51.100.0/24 withdraw 2"),
+            (None, &set, GOOD),
+        ] {
+            let shape = Shape { first_as, ..EBGP };
+            assert_eq!(outcome(&shape, &body(&[], &[ORIGIN, path, NEXT_HOP], NET)), want, "{path:?}");
+        }
+    }
+
+    /// RFC 6793 §4.2.3.
+    #[test]
+    fn two_octet_neighbors_tell_the_real_numbers_beside() {
+        let path = attr(0x40, 2, &[2, 2, 0xfd, 0xe9, 0x5b, 0xa0]);
+        let as4 = attr(0xc0, 17, &[2, 1, 0, 1, 0, 0]);
+        let trans = attr(0xc0, 7, &[0x5b, 0xa0, 1, 1, 1, 1]);
+        let plain = attr(0xc0, 7, &[0, 9, 1, 1, 1, 1]);
+        let as4_aggregator = attr(0xc0, 18, &[0, 1, 0, 1, 2, 2, 2, 2]);
+        let get = |extra: &[&[u8]]| {
+            let all = [&[ORIGIN, &path, NEXT_HOP], extra].concat();
+            let attrs = attrs(&TWO, &body(&[], &all, NET));
+            (attrs.as_path.to_string(), attrs.rare().aggregator)
+        };
+        let id = |n: u8| RouterId::from([n; 4]);
+        assert_eq!(get(&[]), ("65001 23456".into(), None));
+        assert_eq!(get(&[&as4]), ("65001 65536".into(), None));
+        assert_eq!(get(&[&trans]), ("65001 23456".into(), Some((23456, id(1)))));
+        assert_eq!(get(&[&as4, &trans, &as4_aggregator]), ("65001 65536".into(), Some((65537, id(2)))));
+        assert_eq!(get(&[&as4, &plain, &as4_aggregator]), ("65001 23456".into(), Some((9, id(1)))));
+        assert_eq!(get(&[&as4, &plain]), ("65001 65536".into(), Some((9, id(1)))));
+        assert_eq!(get(&[&as4_aggregator]), ("65001 23456".into(), None));
+    }
+
+    #[test]
+    fn attributes_arrive_as_values() {
+        let large = [[0, 0, 0, 1].repeat(3), [0, 0, 0, 2].repeat(3), [0, 0, 0, 1].repeat(3)].concat();
+        let got = attrs(
+            &IBGP,
+            &body(
+                &[],
+                &[
+                    &attr(0x40, 1, &[2]),
+                    AS_PATH,
+                    NEXT_HOP,
+                    MED,
+                    &attr(0x40, 5, &[0, 0, 0, 200]),
+                    &attr(0x40, 6, &[]),
+                    &attr(0xc0, 7, &[0, 0, 0xfd, 0xe9, 9, 9, 9, 9]),
+                    &attr(0xe0, 8, &[0xff, 0xff, 0, 0, 0, 1, 0, 2]),
+                    &attr(0x80, 9, &[8, 8, 8, 8]),
+                    &attr(0x80, 10, &[7, 7, 7, 7]),
+                    &attr(0xc0, 200, &[2]),
+                    &attr(0xd0, 16, &[])[..2],
+                    &[0, 8, 0, 2, 0, 1, 0, 0, 0, 1],
+                    &attr(0xc0, 32, &large),
+                    &attr(0xc0, 35, &[0, 0, 0, 5]),
+                    &attr(0xe0, 99, &[1]),
+                ],
+                NET,
+            ),
+        );
+        assert_eq!(got.origin.as_str(), "incomplete");
+        assert_eq!(got.as_path, AsPath::sequence(&[65001]));
+        assert_eq!(got.next_hop, PathNextHop::from(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!((got.med, got.local_pref), (Some(5), Some(200)));
+        assert_eq!(got.communities[..], [0xffff_0000, 0x0001_0002]);
+        let rare = got.rare();
+        assert!(rare.atomic_aggregate);
+        assert_eq!(rare.aggregator, Some((65001, [9, 9, 9, 9].into())));
+        assert_eq!(rare.originator_id, Some([8, 8, 8, 8].into()));
+        assert_eq!(rare.cluster_list, [0x0707_0707]);
+        assert_eq!(rare.ext_communities, [[0, 2, 0, 1, 0, 0, 0, 1]]);
+        assert_eq!(rare.large_communities, [[1, 1, 1], [2, 2, 2]], "repetitions removed");
+        assert_eq!(rare.otc, Some(5));
+        assert_eq!(
+            rare.unknown.iter().map(|u| (u.code, u.flags)).collect::<Vec<_>>(),
+            [(99, 0xe0), (200, 0xc0)]
+        );
+        assert_eq!(rare.partial, [8]);
+    }
+
+    #[test]
+    fn repeated_attributes_share_one_set_without_parsing() {
+        let mut decoder = Decoder::new(EBGP);
+        let mut one = |body: Bytes| {
+            let update = decoder.decode(&body).unwrap();
+            (update.announced[0].0.clone(), update.flaws.len())
+        };
+        let local_pref = attr(0x40, 5, &[0; 4]);
+        let classic = |nlri: &[u8]| body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &local_pref], nlri);
+        let (first, flaws) = one(classic(NET));
+        let (second, again) = one(classic(OTHER));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!((flaws, again), (1, 1), "what was discarded is told each time");
+        // The same octets, but the next hop is another.
+        let mp =
+            |hop: &[u8], nlri| body(&[], &[ORIGIN, &reach(hop, nlri), AS_PATH, NEXT_HOP, &local_pref], &[]);
+        let (third, _) = one(mp(&GLOBAL, NET6));
+        let (fourth, _) = one(mp(&GLOBAL, &[0]));
+        assert!(!Arc::ptr_eq(&second, &third) && Arc::ptr_eq(&third, &fourth));
+        let (fifth, _) = one(mp(&LINK_LOCAL, NET6));
+        assert_eq!(fifth.next_hop.addr.to_string(), "fe80::2");
+        let (sixth, _) = one(classic(NET));
+        assert_eq!((&*sixth, sixth.next_hop), (&*first, first.next_hop));
+        assert!(
+            decoder
+                .decode(&body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x40]], NET))
+                .unwrap()
+                .announced
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_flaw_reads_as_a_sentence() {
+        let flaw = Flaw { attribute: 1, verdict: Verdict::TreatAsWithdraw, what: "wrong length" };
+        assert_eq!(flaw.to_string(), "ORIGIN (1): wrong length, routes treated as withdrawn");
+        let flaw = Flaw { attribute: 77, verdict: Verdict::Discard, what: "repeated" };
+        assert_eq!(flaw.to_string(), "unknown attribute (77): repeated, attribute discarded");
+    }
+
+    #[test]
+    fn attribute_sets_are_small() {
+        assert!(size_of::<Attrs>() <= 112, "{}", size_of::<Attrs>());
     }
 }

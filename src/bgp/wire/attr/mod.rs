@@ -1,12 +1,17 @@
 //! Path attributes (RFC 4271 §4.3, §5; RFC 7606).
 //!
 //! [`Attrs`] is what the table keeps of a path. How each attribute looks on the wire, and what becomes of an
-//! UPDATE in which it is broken, is one row of [`table`].
+//! UPDATE in which it is broken, is one row of `table.rs`.
 
 mod as_path;
+pub(super) mod decode;
+pub(super) mod encode;
 pub mod limits;
+mod mp;
+mod table;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
+pub use table::{code, name};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

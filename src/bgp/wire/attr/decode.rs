@@ -1,0 +1,445 @@
+//! Reading path attributes: the walk over them, the draft they fill, the value of each.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    AsPath, Attrs, Origin, PathNextHop, Rare, UnknownAttr,
+    limits::MAX_UNKNOWN,
+    mp::{Reach, Unreach},
+    table::{self, OPTIONAL, PARTIAL, TRANSITIVE, code},
+};
+use crate::{
+    bgp::wire::{
+        Code, Shape, WireError,
+        update::{Flaw, Verdict},
+    },
+    net::{AS_TRANS, Asn},
+};
+
+/// One attribute as it stands in the message.
+#[derive(Clone, Copy)]
+pub(in crate::bgp::wire) struct Raw<'a> {
+    pub(super) flags: u8,
+    pub(in crate::bgp::wire) code: u8,
+    pub(super) value: &'a [u8],
+    /// Header and value: what a NOTIFICATION echoes.
+    pub(in crate::bgp::wire) whole: &'a [u8],
+}
+
+/// Walks over attributes; ends at the end, or in front of one that does not fit (RFC 7606 §4).
+pub(in crate::bgp::wire) struct Walk<'a> {
+    pub(in crate::bgp::wire) rest: &'a [u8],
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Raw<'a>;
+
+    fn next(&mut self) -> Option<Raw<'a>> {
+        let (flags, code, length, after) = match self.rest {
+            [flags, code, hi, lo, after @ ..] if flags & table::EXTENDED_LENGTH != 0 => {
+                (*flags, *code, usize::from(u16::from_be_bytes([*hi, *lo])), after)
+            }
+            [flags, code, length, after @ ..] if flags & table::EXTENDED_LENGTH == 0 => {
+                (*flags, *code, usize::from(*length), after)
+            }
+            _ => return None,
+        };
+        let (value, after) = after.split_at_checked(length)?;
+        let (whole, _) = self.rest.split_at_checked(self.rest.len() - after.len())?;
+        self.rest = after;
+        Some(Raw { flags, code, value, whole })
+    }
+}
+
+/// Why an attribute is broken.
+pub(super) enum Broken {
+    Length,
+    Value(&'static str),
+}
+
+/// The worst that was found so far, in the form a NOTIFICATION would need (RFC 7606 §5.2).
+#[derive(Clone, Copy)]
+pub(in crate::bgp::wire) struct Trouble<'a> {
+    subcode: u8,
+    data: &'a [u8],
+    what: &'static str,
+}
+
+impl Trouble<'_> {
+    pub(in crate::bgp::wire) fn into_error(self) -> WireError {
+        WireError::new(Code::Update, self.subcode, self.data, self.what)
+    }
+}
+
+/// Most flaws that are told of one UPDATE.
+const MAX_FLAWS: usize = 16;
+
+/// What the attributes of one UPDATE have said so far.
+pub(in crate::bgp::wire) struct Draft<'a> {
+    shape: &'a Shape,
+    /// One bit per code.
+    seen: [u64; 4],
+    origin: Option<Origin>,
+    as_path: Option<AsPath>,
+    pub(in crate::bgp::wire) next_hop: Option<Ipv4Addr>,
+    med: Option<u32>,
+    local_pref: Option<u32>,
+    communities: Box<[u32]>,
+    rare: Option<Box<Rare>>,
+    as4_path: Option<AsPath>,
+    as4_aggregator: Option<(Asn, Ipv4Addr)>,
+    unknown_octets: usize,
+    pub(in crate::bgp::wire) reach: Option<Reach<'a>>,
+    pub(in crate::bgp::wire) unreach: Option<Unreach<'a>>,
+    pub(in crate::bgp::wire) flaws: Vec<Flaw>,
+    /// The first flaw that asks for more than discarding.
+    pub(in crate::bgp::wire) trouble: Option<Trouble<'a>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(in crate::bgp::wire) fn new(shape: &'a Shape) -> Self {
+        Self {
+            shape,
+            seen: [0; 4],
+            origin: None,
+            as_path: None,
+            next_hop: None,
+            med: None,
+            local_pref: None,
+            communities: Box::default(),
+            rare: None,
+            as4_path: None,
+            as4_aggregator: None,
+            unknown_octets: 0,
+            reach: None,
+            unreach: None,
+            flaws: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    pub(super) fn shape(&self) -> &'a Shape {
+        self.shape
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Takes one attribute in.
+    ///
+    /// # Errors
+    ///
+    /// What still resets a session: an unknown well-known attribute, a broken or repeated
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI.
+    pub(in crate::bgp::wire) fn take(&mut self, raw: Raw<'a>) -> Result<(), WireError> {
+        if self.seen_before(raw.code) {
+            return self.repeated(raw.code);
+        }
+        let Some(row) = table::find(raw.code) else { return self.take_unknown(raw) };
+        if !row.source.holds(self.shape) {
+            if row.source != table::Source::Nobody {
+                self.flaw(raw.code, Verdict::Discard, "not expected from this neighbor");
+            }
+            return Ok(());
+        }
+        let (verdict, subcode, what) = if raw.flags & (OPTIONAL | TRANSITIVE) != row.flags {
+            (Verdict::TreatAsWithdraw.max(row.broken), 4, "wrong flags")
+        } else {
+            match (row.decode)(self, raw.value) {
+                Ok(()) => {
+                    self.keep_partial(row, raw);
+                    return Ok(());
+                }
+                Err(Broken::Length) => (row.broken, 5, "wrong length"),
+                Err(Broken::Value(what)) => (row.broken, row.subcode, what),
+            }
+        };
+        match verdict {
+            Verdict::Discard => self.flaw(raw.code, verdict, what),
+            // RFC 4271 §6.3: everything but a malformed AS_PATH echoes the attribute.
+            Verdict::TreatAsWithdraw => {
+                let data = if subcode == 11 { &[] } else { raw.whole };
+                self.withdraw(raw.code, subcode, data, what);
+            }
+            Verdict::Reset => return Err(WireError::new(Code::Update, row.subcode, raw.whole, what)),
+        }
+        Ok(())
+    }
+
+    /// Once set, the Partial bit stays (RFC 4271 §4.3).
+    fn keep_partial(&mut self, row: &table::Row, raw: Raw<'_>) {
+        let passed_on = row.flags & TRANSITIVE != 0 && row.source == table::Source::Anyone;
+        if passed_on && raw.flags & (OPTIONAL | PARTIAL) == OPTIONAL | PARTIAL {
+            self.rare().partial.push(raw.code);
+        }
+    }
+
+    fn seen_before(&mut self, code: u8) -> bool {
+        let bit = 1 << (code % 64);
+        let Some(word) = self.seen.get_mut(usize::from(code / 64)) else { return false };
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
+    }
+
+    /// RFC 7606 §3 g: of most attributes the first counts.
+    fn repeated(&mut self, code: u8) -> Result<(), WireError> {
+        if matches!(code, code::MP_REACH | code::MP_UNREACH) {
+            return Err(WireError::new(Code::Update, 1, &[], "MP_REACH_NLRI or MP_UNREACH_NLRI twice"));
+        }
+        self.flaw(code, Verdict::Discard, "repeated");
+        Ok(())
+    }
+
+    /// RFC 4271 §5, §6.3: unknown attributes are kept, left out or refused by their flags.
+    fn take_unknown(&mut self, raw: Raw<'a>) -> Result<(), WireError> {
+        if raw.flags & OPTIONAL == 0 {
+            return Err(WireError::new(Code::Update, 2, raw.whole, "unknown well-known attribute"));
+        }
+        if raw.flags & TRANSITIVE == 0 {
+            return Ok(());
+        }
+        self.unknown_octets += raw.value.len();
+        if self.unknown_octets > MAX_UNKNOWN {
+            self.withdraw(raw.code, 9, raw.whole, "more unknown attributes than we hold");
+            return Ok(());
+        }
+        // A copy: a slice would keep the whole read buffer alive.
+        let value = bytes::Bytes::copy_from_slice(raw.value);
+        self.rare().unknown.push(UnknownAttr { flags: raw.flags, code: raw.code, value });
+        Ok(())
+    }
+
+    /// What is left of a list in which the last attribute does not fit (RFC 7606 §4).
+    ///
+    /// # Errors
+    ///
+    /// When it is one that carries NLRI, which then cannot be found (RFC 7606 §3 j).
+    pub(in crate::bgp::wire) fn overrun(&mut self, rest: &'a [u8]) -> Result<(), WireError> {
+        let what = "attribute longer than the list of attributes";
+        match rest.get(1).copied() {
+            Some(code::MP_REACH | code::MP_UNREACH) => Err(WireError::new(Code::Update, 9, rest, what)),
+            code => {
+                self.withdraw(code.unwrap_or(0), 1, &[], what);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether all is there that announced NLRI need (RFC 7606 §3 d), and whether it makes sense.
+    pub(in crate::bgp::wire) fn complete(&mut self, classic: bool) {
+        let missing = [
+            (code::ORIGIN, self.origin.is_none()),
+            (code::AS_PATH, self.as_path.is_none()),
+            (code::NEXT_HOP, classic && self.next_hop.is_none()),
+        ];
+        for (code, missing) in missing {
+            // One that was broken has its verdict already.
+            if missing && !self.flaws.iter().any(|f| f.attribute == code) {
+                self.withdraw(code, 3, &[], "missing");
+            }
+        }
+        if let Some(next_hop) = self.next_hop.filter(|_| classic)
+            && !is_host(next_hop)
+        {
+            self.withdraw(code::NEXT_HOP, 8, &[], "no address of a host");
+        }
+        if let Some(Reach { flaw: Some(what), .. }) = self.reach {
+            self.withdraw(code::MP_REACH, 8, &[], what);
+        }
+        self.merge_as4();
+        if let (Some(first), Some(path)) = (self.shape.first_as, &self.as_path)
+            && path.first() != Some(first)
+        {
+            self.withdraw(code::AS_PATH, 11, &[], "does not begin with the neighbor's number");
+        }
+    }
+
+    /// RFC 6793 §4.2.3.
+    fn merge_as4(&mut self) {
+        let aggregator = self.rare.as_ref().and_then(|r| r.aggregator);
+        match (aggregator, self.as4_aggregator.take()) {
+            (Some((AS_TRANS, _)), Some(real)) => self.rare().aggregator = Some(real),
+            // Somebody who knows nothing of AS4_PATH aggregated on the way.
+            (Some(_), Some(_)) => return,
+            _ => {}
+        }
+        if let (Some(path), Some(as4)) = (&mut self.as_path, self.as4_path.take()) {
+            *path = std::mem::take(path).merge(&as4);
+        }
+    }
+
+    /// The attribute set of routes with this next hop.
+    pub(in crate::bgp::wire) fn finish(self, next_hop: PathNextHop) -> Attrs {
+        let mut attrs = Attrs {
+            origin: self.origin.unwrap_or(Origin::Incomplete),
+            as_path: self.as_path.unwrap_or_default(),
+            next_hop,
+            med: self.med,
+            local_pref: self.local_pref,
+            communities: self.communities,
+            rare: self.rare,
+        };
+        if let Some(rare) = &mut attrs.rare {
+            rare.unknown.sort_by_key(|a| a.code);
+            rare.partial.sort_unstable();
+        }
+        attrs.tidy();
+        attrs
+    }
+
+    fn flaw(&mut self, attribute: u8, verdict: Verdict, what: &'static str) {
+        if self.flaws.len() < MAX_FLAWS {
+            self.flaws.push(Flaw { attribute, verdict, what });
+        }
+    }
+
+    fn withdraw(&mut self, attribute: u8, subcode: u8, data: &'a [u8], what: &'static str) {
+        self.flaw(attribute, Verdict::TreatAsWithdraw, what);
+        self.trouble.get_or_insert(Trouble { subcode, data, what });
+    }
+}
+
+/// RFC 4271 §6.3: "a valid IP host address".
+pub(super) fn is_host(addr: Ipv4Addr) -> bool {
+    !matches!(addr.octets(), [0 | 127 | 224..=255, ..])
+}
+
+/// One function per attribute: the value of the wire into the draft.
+pub(super) mod values {
+    use super::*;
+    use crate::bgp::wire::attr::limits::MAX_LIST;
+
+    type Taken = Result<(), Broken>;
+
+    pub(in super::super) fn origin(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.origin = Some(match value {
+            [0] => Origin::Igp,
+            [1] => Origin::Egp,
+            [2] => Origin::Incomplete,
+            [_] => return Err(Broken::Value("undefined origin")),
+            _ => return Err(Broken::Length),
+        });
+        Ok(())
+    }
+
+    pub(in super::super) fn as_path(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.as_path = Some(AsPath::decode(value, draft.shape.four_octet_as).map_err(Broken::Value)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn next_hop(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.next_hop = Some(Ipv4Addr::from(number(value)?));
+        Ok(())
+    }
+
+    pub(in super::super) fn med(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.med = Some(number(value)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn local_pref(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.local_pref = Some(number(value)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn atomic_aggregate(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        if !value.is_empty() {
+            return Err(Broken::Length);
+        }
+        draft.rare().atomic_aggregate = true;
+        Ok(())
+    }
+
+    pub(in super::super) fn aggregator(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        let two = !draft.shape.four_octet_as;
+        draft.rare().aggregator = Some(aggregated_by(value, two)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn as4_aggregator(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.as4_aggregator = Some(aggregated_by(value, false)?);
+        Ok(())
+    }
+
+    fn aggregated_by(value: &[u8], two_octets: bool) -> Result<(Asn, Ipv4Addr), Broken> {
+        let (asn, addr) = match value {
+            [a, b, addr @ ..] if two_octets => (Asn::from(u16::from_be_bytes([*a, *b])), addr),
+            [a, b, c, d, addr @ ..] if !two_octets => (Asn::from_be_bytes([*a, *b, *c, *d]), addr),
+            _ => return Err(Broken::Length),
+        };
+        let addr = Ipv4Addr::from(number(addr)?);
+        // RFC 7607 §2.
+        if asn == 0 { Err(Broken::Value("AS 0")) } else { Ok((asn, addr)) }
+    }
+
+    pub(in super::super) fn communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.communities = entries(value)?.iter().map(|c| u32::from_be_bytes(*c)).collect();
+        Ok(())
+    }
+
+    pub(in super::super) fn originator_id(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.rare().originator_id = Some(Ipv4Addr::from(number(value)?));
+        Ok(())
+    }
+
+    pub(in super::super) fn cluster_list(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.rare().cluster_list = entries(value)?.iter().map(|c| u32::from_be_bytes(*c)).collect();
+        Ok(())
+    }
+
+    pub(in super::super) fn ext_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.rare().ext_communities = entries(value)?.to_vec();
+        Ok(())
+    }
+
+    pub(in super::super) fn ipv6_ext_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.rare().ipv6_ext_communities = entries(value)?.to_vec();
+        Ok(())
+    }
+
+    /// Repetitions are removed (RFC 8092 §5).
+    pub(in super::super) fn large_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        let list = entries::<12>(value)?;
+        let mut seen = std::collections::HashSet::with_capacity(list.len());
+        draft.rare().large_communities =
+            list.iter().filter(|c| seen.insert(**c)).map(large_community).collect();
+        Ok(())
+    }
+
+    fn large_community(octets: &[u8; 12]) -> [u32; 3] {
+        let mut parts = octets.as_chunks::<4>().0.iter().map(|n| u32::from_be_bytes(*n));
+        [(); 3].map(|()| parts.next().unwrap_or(0))
+    }
+
+    pub(in super::super) fn as4_path(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        if value.is_empty() {
+            return Err(Broken::Length);
+        }
+        draft.as4_path = Some(AsPath::decode_as4(value).map_err(Broken::Value)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn otc(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
+        draft.rare().otc = Some(number(value)?);
+        Ok(())
+    }
+
+    pub(in super::super) fn nothing(_: &mut Draft<'_>, _: &[u8]) -> Taken {
+        Ok(())
+    }
+
+    fn number(value: &[u8]) -> Result<u32, Broken> {
+        value.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Length)
+    }
+
+    /// A list of `N` octets each: not empty (RFC 7606 §4), nothing left over, not beyond all measure.
+    fn entries<const N: usize>(value: &[u8]) -> Result<&[[u8; N]], Broken> {
+        match value.as_chunks() {
+            (list, _) if list.len() > MAX_LIST => Err(Broken::Value("more entries than we hold")),
+            (list @ [_, ..], []) => Ok(list),
+            _ => Err(Broken::Length),
+        }
+    }
+}
