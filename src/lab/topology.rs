@@ -16,7 +16,6 @@ use std::{
     fmt::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr},
     path::Path,
-    str::FromStr,
 };
 
 use crate::net::{Asn, Prefix};
@@ -45,19 +44,6 @@ impl fmt::Display for Leaf {
             Self::Bird => "bird",
             Self::Frr => "frr",
         })
-    }
-}
-
-impl FromStr for Leaf {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "routelet" => Ok(Self::Routelet),
-            "bird" => Ok(Self::Bird),
-            "frr" => Ok(Self::Frr),
-            _ => Err("one of routelet, bird, frr".into()),
-        }
     }
 }
 

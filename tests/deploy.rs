@@ -1,0 +1,179 @@
+//! What `deploy/` and the Dockerfile say fits the program: versions, paths, ports, keys.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use routelet::config::{Config, io::load};
+use serde_json::{Value, json};
+
+#[test]
+fn the_example_configuration_and_the_config_map_are_good() {
+    let example = load(Some(&root().join("deploy/routelet.toml")), true).unwrap_or_else(|e| panic!("{e}"));
+    assert!(example.warnings.is_none(), "{:?}", example.warnings);
+
+    let map = object("ConfigMap");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("routelet.toml");
+    fs::write(&file, map["data"]["routelet.toml"].as_str().expect("data of the ConfigMap")).unwrap();
+    let loaded = load(Some(&file), true).unwrap_or_else(|e| panic!("{e}"));
+    assert!(loaded.warnings.is_none(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config, defaults(), "the manifest changes no default");
+}
+
+#[test]
+fn every_object_of_the_manifest_is_named_routelet() {
+    let kinds: Vec<_> = objects().iter().map(|o| o["kind"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"]);
+    for object in objects() {
+        assert_eq!(object["metadata"]["name"], "routelet", "{}", object["kind"]);
+        let cluster_wide = object["kind"].as_str().unwrap().starts_with("ClusterRole");
+        let namespace = if cluster_wide { Value::Null } else { json!("kube-system") };
+        assert_eq!(object["metadata"]["namespace"], namespace, "{}", object["kind"]);
+    }
+}
+
+#[test]
+fn the_role_reads_nodes_and_nothing_else() {
+    let rules = json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }]);
+    assert_eq!(object("ClusterRole")["rules"], rules);
+}
+
+#[test]
+fn the_image_has_the_version_of_the_package() {
+    assert_eq!(container()["image"], format!("routelet:{}", env!("CARGO_PKG_VERSION")));
+    assert!(read("Dockerfile").contains(&format!("routelet:{}", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_container_has_two_capabilities_and_no_privilege() {
+    let context = &container()["securityContext"];
+    assert_eq!(context["capabilities"], json!({ "drop": ["ALL"], "add": ["NET_ADMIN", "NET_BIND_SERVICE"] }));
+    assert_eq!(context["privileged"], false);
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(context["readOnlyRootFilesystem"], true);
+    assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+    let pod = &object("DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["hostNetwork"], true);
+    assert!(pod.get("hostPID").is_none() && pod.get("hostIPC").is_none());
+}
+
+#[test]
+fn what_the_program_writes_to_is_mounted() {
+    let (container, config) = (container(), defaults());
+    let mounted = |path: &Path, writable: bool| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|m| path.starts_with(m["mountPath"].as_str().unwrap()));
+        let mount = mount.unwrap_or_else(|| panic!("{} is not mounted", path.display()));
+        assert_eq!(mount.get("readOnly").is_none(), writable, "{}", path.display());
+    };
+    mounted(&config.state_dir, true);
+    mounted(&config.control.socket, true);
+    mounted(&config.cni.conf_dir, true);
+    mounted(&config.cni.bin_dir, false);
+    mounted(Path::new(routelet::config::io::DEFAULT_PATH), false);
+    assert_eq!(container["env"][0]["name"], "NODE_NAME");
+}
+
+#[test]
+fn probes_ask_where_the_program_listens() {
+    let (container, listen) = (container(), defaults().metrics.listen[0]);
+    for (probe, path) in
+        [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+    {
+        let expected = json!({ "host": listen.ip().to_string(), "port": listen.port(), "path": path });
+        assert_eq!(container[probe]["httpGet"], expected, "{probe}");
+    }
+}
+
+#[test]
+fn a_node_without_a_network_gets_its_pod() {
+    let pod = &object("DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["priorityClassName"], "system-node-critical");
+    for effect in ["NoSchedule", "NoExecute"] {
+        let toleration = json!({ "operator": "Exists", "effect": effect });
+        assert!(pod["tolerations"].as_array().unwrap().contains(&toleration), "{effect}");
+    }
+}
+
+#[test]
+fn systemd_takes_the_unit_without_a_word() {
+    let unit = read("deploy/routelet.service");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("routelet.service");
+    fs::write(&file, unit.replace("/usr/bin/routelet", "/bin/true")).unwrap();
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output();
+    let verify = verify.expect("no systemd-analyze: run tests/run once, it installs systemd");
+    let said = String::from_utf8_lossy(&verify.stderr);
+    assert!(verify.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn the_unit_keeps_to_the_paths_of_the_program() {
+    let (unit, config) = (read("deploy/routelet.service"), defaults());
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+        line.unwrap_or_else(|| panic!("no {key}= in the unit")).to_owned()
+    };
+    assert_eq!(value("Type"), "notify");
+    assert_eq!(config.state_dir, Path::new("/var/lib").join(value("StateDirectory")));
+    assert_eq!(config.control.socket.parent().unwrap(), Path::new("/run").join(value("RuntimeDirectory")));
+    assert_eq!(value("ReadWritePaths"), format!("-{}", config.cni.conf_dir.display()));
+    assert_eq!(value("AmbientCapabilities"), "CAP_NET_ADMIN CAP_NET_BIND_SERVICE");
+    assert!(value("WatchdogSec").parse::<u32>().is_ok());
+}
+
+#[test]
+fn the_kernel_prints_our_protocol_by_name() {
+    let lines = read("deploy/rt_protos.d-routelet.conf");
+    let line = lines.lines().find(|line| !line.starts_with('#')).unwrap();
+    assert_eq!(line, format!("{}\troutelet", defaults().fib.protocol));
+}
+
+#[test]
+fn the_image_is_built_by_our_toolchain_as_a_static_binary() {
+    let (docker, toolchain) = (read("Dockerfile"), read("rust-toolchain.toml"));
+    let toolchain: toml::Table = toolchain.parse().unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    assert!(docker.contains(&format!("FROM rust:{channel}-")), "the toolchain is {channel}");
+
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    assert!(manifest["profile"].get("dist").is_some());
+    let target = "x86_64-unknown-linux-gnu";
+    let build = format!(
+        "RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --profile dist --locked --target {target}"
+    );
+    assert!(docker.contains(&build), "{build}");
+    assert!(docker.contains(&format!("/src/target/{target}/dist/routelet /routelet")));
+    assert!(docker.contains("FROM scratch") && docker.contains("ENTRYPOINT [\"/routelet\"]"));
+}
+
+/// What an empty file means under Kubernetes.
+fn defaults() -> Config {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("routelet.toml");
+    fs::write(&file, "").unwrap();
+    load(Some(&file), true).unwrap_or_else(|e| panic!("{e}")).config
+}
+
+fn container() -> Value {
+    object("DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+fn object(kind: &str) -> Value {
+    objects().into_iter().find(|o| o["kind"] == kind).unwrap_or_else(|| panic!("no {kind} in the manifest"))
+}
+
+fn objects() -> Vec<Value> {
+    serde_saphyr::from_multiple(&read("deploy/daemonset.yaml")).unwrap()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
