@@ -19,6 +19,8 @@ mod nlri;
 pub mod notification;
 pub mod open;
 pub mod pack;
+#[cfg(test)]
+mod props;
 pub mod refresh;
 pub mod update;
 
