@@ -1,1 +1,419 @@
-//! (being built)
+//! Names and help of all metrics, and the text that Prometheus reads.
+//!
+//! Most values are what the tasks know anyway: `daemon` collects them into a [`Snapshot`] when it is asked. Only what
+//! would be gone by then is counted as it happens, by the handles of [`Metrics`].
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
+    metrics::{MetricType, counter::Counter, family::Family as ByLabels, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::{
+    bgp::{
+        rib::view::Counts,
+        view::{NeighborView, SessionState},
+    },
+    net::Family,
+};
+
+/// Counted as it happens. Cheap to clone; clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    convergence: Histogram,
+    operations: ByLabels<Operation, Counter>,
+    repairs: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+    result: &'static str,
+}
+
+/// What the tasks know at the time of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub neighbors: Vec<NeighborView>,
+    pub counts: Counts,
+    /// Our routes in the kernel.
+    pub fib_routes: BTreeMap<Family, u64>,
+    /// `None`: not under Kubernetes.
+    pub kubernetes: Option<Cluster>,
+    /// The file that is written.
+    pub conflist: Option<String>,
+    /// By neighbor; empty without BFD.
+    pub bfd_up: BTreeMap<String, bool>,
+}
+
+/// The Kubernetes part of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cluster {
+    pub connected: bool,
+    /// Known nodes, the own one counted.
+    pub nodes: u64,
+}
+
+/// Upper bounds of the histogram in seconds: from 100 µs, about what one route takes, to 100 s.
+const CONVERGENCE: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 100.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            convergence: Histogram::new(CONVERGENCE),
+            operations: ByLabels::default(),
+            repairs: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// An UPDATE was in the kernel so long after it was read from the socket.
+    pub fn converged(&self, took: Duration) {
+        self.convergence.observe(took.as_secs_f64());
+    }
+
+    /// The kernel has answered `count` messages: `add`, `replace` or `delete` with `ok` or `error`.
+    pub fn fib_operations(&self, operation: &'static str, result: &'static str, count: u64) {
+        self.operations.get_or_create(&Operation { operation, result }).inc_by(count);
+    }
+
+    /// Routes that others had taken away or changed were put back.
+    pub fn fib_repairs(&self, count: u64) {
+        self.repairs.inc_by(count);
+    }
+
+    /// Everything in the text format of Prometheus (version 0.0.4).
+    pub fn text(&self, snapshot: Snapshot) -> String {
+        let mut registry = Registry::with_prefix("routelet");
+        registry.register("fib_operations", "Messages that the kernel has answered", self.operations.clone());
+        registry.register(
+            "fib_repairs",
+            "Routes put back after others had removed or changed them",
+            self.repairs.clone(),
+        );
+        registry.register(
+            "convergence_seconds",
+            "From an UPDATE read from the socket to the kernel's acknowledgement",
+            self.convergence.clone(),
+        );
+        registry.register_collector(Box::new(Scrape(snapshot)));
+        let mut out = String::new();
+        match text::encode(&mut out, &registry) {
+            Ok(()) => classic(&out),
+            Err(fmt::Error) => String::new(),
+        }
+    }
+}
+
+/// Turns the OpenMetrics of the crate into the older format: there a counter's family is called as its samples
+/// are, and `info` is a gauge.
+fn classic(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len());
+    let mut help = "";
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest;
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            let help = help.strip_prefix(name).unwrap_or_default();
+            out += &format!("# HELP {name}{suffix}{help}\n# TYPE {name}{suffix} {kind}\n");
+        } else if !line.starts_with('#') {
+            out += line;
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// Writes a snapshot in a fixed order.
+#[derive(Debug)]
+struct Scrape(Snapshot);
+
+/// Labels of one sample.
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(&mut encoder);
+        out.info("build", "Version of the daemon", vec![("version", env!("CARGO_PKG_VERSION"))])?;
+        self.neighbors(&mut out)?;
+        self.sessions(&mut out)?;
+        self.routes(&mut out)?;
+        self.surroundings(&mut out)
+    }
+}
+
+impl Scrape {
+    fn neighbors(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let list = &self.0.neighbors;
+        let asns: Vec<String> =
+            list.iter().map(|n| n.remote_as.map(|a| a.to_string()).unwrap_or_default()).collect();
+        let named = || {
+            list.iter().zip(&asns).map(|(n, asn)| (n, vec![("neighbor", &*n.address), ("remote_as", &**asn)]))
+        };
+        out.gauges(
+            "bgp_neighbor_state",
+            "State of the session, 1 to 6 as in RFC 4273: idle, connect, active, open-sent, open-confirm, established",
+            named().map(|(n, labels)| (labels, state_number(n.state))),
+        )?;
+        out.gauges(
+            "bgp_neighbor_up",
+            "Whether the session is established",
+            named().map(|(n, labels)| (labels, i64::from(n.state == SessionState::Established))),
+        )?;
+        let views = |n: &'_ NeighborView| {
+            let one = |view, counts: &BTreeMap<Family, u64>| {
+                counts.iter().map(|(family, count)| (view, *family, *count)).collect::<Vec<_>>()
+            };
+            [one("received", &n.received), one("accepted", &n.accepted), one("advertised", &n.advertised)]
+                .concat()
+        };
+        let prefixes = list.iter().flat_map(|n| {
+            views(n).into_iter().map(move |(view, family, count)| {
+                (vec![("neighbor", &*n.address), ("family", family.as_str()), ("view", view)], signed(count))
+            })
+        });
+        out.gauges("bgp_neighbor_prefixes", "Prefixes by neighbor, family and view", prefixes)
+    }
+
+    fn sessions(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let messages = self.0.neighbors.iter().flat_map(|n| {
+            let sent = n.messages_sent.iter().map(|(kind, count)| (kind, "sent", *count));
+            let received = n.messages_received.iter().map(|(kind, count)| (kind, "received", *count));
+            sent.chain(received).map(|(kind, direction, count)| {
+                (vec![("neighbor", &*n.address), ("type", &**kind), ("direction", direction)], count)
+            })
+        });
+        out.counters("bgp_messages", "BGP messages by neighbor, type and direction", messages)?;
+        let drops = self.0.neighbors.iter().flat_map(|n| {
+            n.drops
+                .iter()
+                .map(|(reason, count)| (vec![("neighbor", &*n.address), ("reason", &**reason)], *count))
+        });
+        out.counters("bgp_session_drops", "Sessions that ended, by neighbor and reason", drops)
+    }
+
+    fn routes(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        fn by_family(counts: &BTreeMap<Family, u64>) -> impl Iterator<Item = (Labels<'_>, i64)> {
+            counts.iter().map(|(family, count)| (vec![("family", family.as_str())], signed(*count)))
+        }
+        out.gauges("rib_prefixes", "Prefixes with at least one path", by_family(&self.0.counts.prefixes))?;
+        out.gauges("rib_paths", "Paths of all neighbors and own ones", by_family(&self.0.counts.paths))?;
+        out.gauges("fib_routes", "Own routes in the kernel", by_family(&self.0.fib_routes))
+    }
+
+    fn surroundings(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let cluster = self.0.kubernetes.iter();
+        out.gauges(
+            "kubernetes_connected",
+            "Whether the API server can be reached",
+            cluster.clone().map(|c| (Vec::new(), i64::from(c.connected))),
+        )?;
+        out.gauges("kubernetes_nodes", "Known nodes", cluster.map(|c| (Vec::new(), signed(c.nodes))))?;
+        if let Some(file) = &self.0.conflist {
+            out.info("cni_conflist", "The file that the container runtime reads", vec![("file", file)])?;
+        }
+        let bfd = self.0.bfd_up.iter().map(|(n, up)| (vec![("neighbor", &**n)], i64::from(*up)));
+        out.gauges("bfd_session_up", "Whether BFD sees the neighbor", bfd)
+    }
+}
+
+/// Writes families; those without samples are left out.
+struct Writer<'e, 'a>(&'e mut DescriptorEncoder<'a>);
+
+impl Writer<'_, '_> {
+    fn info(&mut self, name: &str, help: &str, labels: Labels<'_>) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl Iterator<Item = (Labels<'l>, i64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, samples, |mut sample, value| sample.encode_gauge(&value))
+    }
+
+    fn counters<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl Iterator<Item = (Labels<'l>, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Counter, samples, |mut sample, value| {
+            sample.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+        })
+    }
+
+    fn family<'l, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        samples: impl Iterator<Item = (Labels<'l>, V)>,
+        write: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut samples = samples.peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in samples {
+            if labels.is_empty() {
+                write(family, value)?;
+                return Ok(());
+            }
+            write(family.encode_family(&labels)?, value)?;
+        }
+        Ok(())
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// RFC 4273 `bgpPeerState`; a disabled session is idle.
+fn state_number(state: SessionState) -> i64 {
+    match state {
+        SessionState::Idle | SessionState::Disabled => 1,
+        SessionState::Connect => 2,
+        SessionState::Active => 3,
+        SessionState::OpenSent => 4,
+        SessionState::OpenConfirm => 5,
+        SessionState::Established => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn neighbor(address: &str, up: bool) -> NeighborView {
+        let count = |n: u64| BTreeMap::from([(Family::Ipv4Unicast, n), (Family::Ipv6Unicast, 0)]);
+        NeighborView {
+            address: address.into(),
+            interface: None,
+            remote_as: up.then_some(10000),
+            local_as: 1000,
+            state: if up { SessionState::Established } else { SessionState::Disabled },
+            since: String::new(),
+            families: Family::ALL.to_vec(),
+            received: count(12),
+            accepted: count(11),
+            advertised: count(1),
+            hold_time: 90,
+            last_error: None,
+            description: None,
+            source: "configured".into(),
+            router_id: None,
+            local_address: None,
+            capabilities_sent: Vec::new(),
+            capabilities_received: Vec::new(),
+            messages_sent: BTreeMap::from([("keepalive".into(), 3)]),
+            messages_received: BTreeMap::from([("update".into(), 2)]),
+            drops: BTreeMap::from([("hold-timer".into(), 1)]),
+            flaws: 0,
+            timers: BTreeMap::new(),
+            last_notification_sent: None,
+            last_notification_received: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn full() -> String {
+        let metrics = Metrics::default();
+        metrics.converged(Duration::from_millis(2));
+        metrics.fib_operations("add", "ok", 5);
+        metrics.fib_operations("add", "ok", 2);
+        metrics.fib_repairs(4);
+        let by_family = BTreeMap::from([(Family::Ipv4Unicast, 7)]);
+        metrics.text(Snapshot {
+            neighbors: vec![neighbor("10.1.1.1", true), neighbor("fe80::1%et\"h0", false)],
+            counts: Counts { prefixes: by_family.clone(), paths: by_family.clone(), ..Counts::default() },
+            fib_routes: by_family,
+            kubernetes: Some(Cluster { connected: true, nodes: 3 }),
+            conflist: Some("/etc/cni/net.d/10-routelet.conflist".into()),
+            bfd_up: BTreeMap::from([("10.1.1.1".into(), true)]),
+        })
+    }
+
+    /// The names of the interface page §6 with their types.
+    #[test]
+    fn every_promised_name_is_there_with_help_and_type() {
+        let text = full();
+        #[rustfmt::skip]
+        let names = [
+            ("build_info", "gauge"), ("bgp_neighbor_state", "gauge"), ("bgp_neighbor_up", "gauge"),
+            ("bgp_neighbor_prefixes", "gauge"), ("bgp_messages_total", "counter"),
+            ("bgp_session_drops_total", "counter"), ("rib_prefixes", "gauge"), ("rib_paths", "gauge"),
+            ("fib_routes", "gauge"), ("fib_operations_total", "counter"), ("fib_repairs_total", "counter"),
+            ("convergence_seconds", "histogram"), ("kubernetes_connected", "gauge"), ("kubernetes_nodes", "gauge"),
+            ("cni_conflist_info", "gauge"), ("bfd_session_up", "gauge"),
+        ];
+        for (name, kind) in names {
+            assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");
+            assert!(text.contains(&format!("# HELP routelet_{name} ")), "{name}");
+        }
+        assert_eq!(text.matches("# TYPE ").count(), names.len(), "and no others");
+    }
+
+    #[test]
+    fn samples_carry_their_labels_and_values() {
+        let text = full();
+        for line in [
+            "routelet_bgp_neighbor_state{neighbor=\"10.1.1.1\",remote_as=\"10000\"} 6",
+            "routelet_bgp_neighbor_state{neighbor=\"fe80::1%et\\\"h0\",remote_as=\"\"} 1",
+            "routelet_bgp_neighbor_up{neighbor=\"10.1.1.1\",remote_as=\"10000\"} 1",
+            "routelet_bgp_neighbor_prefixes{neighbor=\"10.1.1.1\",family=\"ipv4-unicast\",view=\"accepted\"} 11",
+            "routelet_bgp_messages_total{neighbor=\"10.1.1.1\",type=\"update\",direction=\"received\"} 2",
+            "routelet_bgp_session_drops_total{neighbor=\"10.1.1.1\",reason=\"hold-timer\"} 1",
+            "routelet_rib_paths{family=\"ipv4-unicast\"} 7",
+            "routelet_fib_operations_total{operation=\"add\",result=\"ok\"} 7",
+            "routelet_fib_repairs_total 4",
+            "routelet_convergence_seconds_count 1",
+            "routelet_convergence_seconds_bucket{le=\"0.0025\"} 1",
+            "routelet_kubernetes_connected 1",
+            "routelet_kubernetes_nodes 3",
+            "routelet_cni_conflist_info{file=\"/etc/cni/net.d/10-routelet.conflist\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+
+    /// Each line is a comment or `name{labels} value`, and each sample stands below its own type.
+    #[test]
+    fn the_text_is_what_a_prometheus_parser_reads() {
+        let (mut family, mut seen) = (String::new(), Vec::new());
+        for line in full().lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split_once(' ').unwrap().0.to_owned();
+                assert!(!seen.contains(&family), "{family} stands there twice");
+                seen.push(family.clone());
+            } else if !line.starts_with("# HELP ") {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let name = series.split_once('{').map_or(series, |(name, _)| name);
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let suffix = name.strip_prefix(&*family).expect(line);
+                assert!(matches!(suffix, "" | "_bucket" | "_sum" | "_count"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_kubernetes_nothing_is_said_of_it() {
+        let text = Metrics::default().text(Snapshot::default());
+        assert!(!text.contains("kubernetes") && !text.contains("conflist"));
+        assert!(text.contains("routelet_build_info"));
+    }
+}

@@ -18,7 +18,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("mailbox",      &[]),
     ("drain",        &[]),
     ("ready",        &[]),
-    ("metrics",      &["net"]),
+    ("metrics",      &["net", "bgp::view", "bgp::rib::view"]),
     ("config",       &["net", "bgp::peer", "bgp::policy"]),
     ("bgp",          &["net"]),
     ("bgp::wire",    &["net"]),
