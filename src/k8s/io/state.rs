@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::k8s::node::Nodes;
 
-/// Changes of a busy cluster are gathered for so long before the file is written.
+/// The file is written at once, and then not again for so long: changes of a busy cluster are gathered.
 const GATHER: Duration = Duration::from_secs(1);
 
 /// `cluster.json`.
@@ -36,7 +36,6 @@ pub(super) fn load(dir: &Path, node: &str) -> Option<Nodes> {
 pub(super) async fn keep(dir: PathBuf, node: String, mut nodes: watch::Receiver<Arc<Nodes>>) {
     let mut failed = false;
     while nodes.changed().await.is_ok() {
-        sleep(GATHER).await;
         let now = nodes.borrow_and_update().clone();
         let (dir, node) = (dir.clone(), node.clone());
         let written = tokio::task::spawn_blocking(move || save(&dir, &node, &now)).await;
@@ -48,6 +47,7 @@ pub(super) async fn keep(dir: PathBuf, node: String, mut nodes: watch::Receiver<
             Ok(Ok(())) => failed = false,
             _ => {}
         }
+        sleep(GATHER).await;
     }
 }
 

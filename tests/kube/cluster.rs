@@ -1,0 +1,209 @@
+//! A control plane, and Nodes made as a kubelet would make them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::common::{
+    Process,
+    net::{Net, Ns},
+    run, wait_for,
+};
+
+/// Where `tests/kit/build.sh` put its programs.
+pub fn kit() -> PathBuf {
+    let kit = std::env::var_os("ROUTELET_KIT").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
+        Some(cache.join("routelet/kit"))
+    });
+    let kit = kit.expect("ROUTELET_KIT or HOME is set");
+    assert!(
+        kit.join(".stamp").exists(),
+        "no test kit in {}: run tests/run once, it builds it",
+        kit.display()
+    );
+    kit
+}
+
+/// etcd, API server and controller manager in one namespace.
+pub struct ControlPlane {
+    pub ns: Ns,
+    pub dir: PathBuf,
+    api_args: Vec<String>,
+    api: Option<Process>,
+    _etcd: Process,
+    controllers: Option<Process>,
+}
+
+impl ControlPlane {
+    /// Starts it in `ns`, where the nodes reach it at `address`. The manifest of `deploy/` is applied, so that routelet has
+    /// the rights that it gives, and no more.
+    pub fn start(net: &Net, ns: &Ns, address: &str, api_extra: &[&str]) -> Self {
+        let dir = net.dir().join("cp");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::create_dir_all(&dir).unwrap();
+        run(Command::new(root.join("tests/kit/lab/mkpki.sh")).arg(dir.join("pki")).arg(address));
+
+        let lab = kit().join("kube-lab");
+        let start = |name: &str, args: &[String]| {
+            let mut command = ns.command(lab.to_str().unwrap());
+            Process::start(command.arg(name).args(args), &dir.join(format!("{name}.log")))
+        };
+        let etcd = start("etcd", &etcd_args(&dir));
+        let mut api_args = api_args(&dir, address);
+        api_args.extend(api_extra.iter().map(|a| (*a).to_owned()));
+        let api = Some(start("kube-apiserver", &api_args));
+        let mut plane =
+            Self { ns: ns.clone(), api_args, api, _etcd: etcd, controllers: None, dir: dir.clone() };
+        plane.wait_ready();
+        plane.controllers = Some(start("kube-controller-manager", &controllers_args(&dir)));
+        plane.kubectl(&["apply", "-f", root.join("deploy/daemonset.yaml").to_str().unwrap()]);
+        let token = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
+        plane.write_kubeconfig(address, token.trim());
+        plane
+    }
+
+    /// The ServiceAccount's own.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("routelet.kubeconfig")
+    }
+
+    pub fn stop_api(&mut self) {
+        self.api.take().expect("a running API server").kill();
+    }
+
+    pub fn start_api(&mut self) {
+        let mut command = self.ns.command(kit().join("kube-lab").to_str().unwrap());
+        command.arg("kube-apiserver").args(&self.api_args);
+        self.api = Some(Process::start(&mut command, &self.dir.join("kube-apiserver.log")));
+        self.wait_ready();
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        run(self.admin().args(args))
+    }
+
+    fn admin(&self) -> Command {
+        let mut command = self.ns.command("kubectl");
+        command.arg("--kubeconfig").arg(self.dir.join("pki/admin.kubeconfig"));
+        command
+    }
+
+    fn wait_ready(&mut self) {
+        wait_for("API server is ready", 60.0, || {
+            let api = self.api.as_mut().expect("an API server");
+            assert!(api.alive(), "API server ended:\n{}", api.printed());
+            self.admin()
+                .args(["get", "--raw", "/readyz"])
+                .output()
+                .is_ok_and(|o| o.status.success())
+                .then_some(())
+        });
+    }
+
+    fn write_kubeconfig(&self, address: &str, token: &str) {
+        let ca = self.dir.join("pki/ca.crt");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"https://{address}:6443\", \
+             certificate-authority: \"{}\"}}}}]\nusers: [{{name: u, user: {{token: \"{token}\"}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\ncurrent-context: c\n",
+            ca.display()
+        );
+        fs::write(self.kubeconfig(), text).unwrap();
+    }
+
+    /// Registers a Node; the controller manager gives it its pod CIDRs.
+    pub fn create_node(&self, name: &str) {
+        let json = format!(r#"{{"apiVersion": "v1", "kind": "Node", "metadata": {{"name": "{name}"}}}}"#);
+        let file = self.dir.join(format!("{name}.json"));
+        fs::write(&file, json).unwrap();
+        self.kubectl(&["create", "-f", file.to_str().unwrap()]);
+    }
+
+    pub fn delete_node(&self, name: &str) {
+        self.kubectl(&["delete", "node", name]);
+    }
+
+    pub fn set_addresses(&self, name: &str, addresses: &[&str]) {
+        let list: Vec<_> =
+            addresses.iter().map(|a| serde_json::json!({ "type": "InternalIP", "address": a })).collect();
+        let patch = serde_json::json!({ "status": { "addresses": list } }).to_string();
+        self.kubectl(&["patch", "node", name, "--subresource=status", "-p", &patch]);
+    }
+
+    /// The pod CIDRs, once there are some.
+    pub fn pod_cidrs(&mut self, name: &str) -> Vec<String> {
+        let controllers = self.controllers.as_mut().expect("a controller manager");
+        assert!(controllers.alive(), "controller manager ended:\n{}", controllers.printed());
+        wait_for(format!("{name} has pod CIDRs"), 20.0, || {
+            let node: Value =
+                serde_json::from_str(&self.kubectl(&["get", "node", name, "-o", "json"])).ok()?;
+            let cidrs = node["spec"]["podCIDRs"].as_array()?;
+            Some(cidrs.iter().filter_map(|c| Some(c.as_str()?.to_owned())).collect())
+        })
+    }
+}
+
+fn etcd_args(dir: &Path) -> Vec<String> {
+    let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
+    [
+        &format!("--data-dir={}", dir.join("etcd").display()),
+        &format!("--listen-client-urls={client}"),
+        &format!("--advertise-client-urls={client}"),
+        &format!("--listen-peer-urls={peer}"),
+        &format!("--initial-advertise-peer-urls={peer}"),
+        &format!("--initial-cluster=default={peer}"),
+        "--unsafe-no-fsync",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn api_args(dir: &Path, address: &str) -> Vec<String> {
+    let pki = |name: &str| dir.join("pki").join(name).display().to_string();
+    [
+        "--etcd-servers=http://127.0.0.1:2379",
+        "--bind-address=::",
+        "--secure-port=6443",
+        &format!("--advertise-address={address}"),
+        &format!("--tls-cert-file={}", pki("apiserver.crt")),
+        &format!("--tls-private-key-file={}", pki("apiserver.key")),
+        &format!("--client-ca-file={}", pki("ca.crt")),
+        &format!("--token-auth-file={}", pki("tokens.csv")),
+        "--authorization-mode=Node,RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        &format!("--service-account-key-file={}", pki("sa.pub")),
+        &format!("--service-account-signing-key-file={}", pki("sa.key")),
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+        "--endpoint-reconciler-type=none",
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn controllers_args(dir: &Path) -> Vec<String> {
+    let kubeconfig = dir.join("pki/kcm.kubeconfig").display().to_string();
+    [
+        &format!("--kubeconfig={kubeconfig}"),
+        &format!("--authentication-kubeconfig={kubeconfig}"),
+        &format!("--authorization-kubeconfig={kubeconfig}"),
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+        "--use-service-account-credentials=true",
+        "--allocate-node-cidrs=true",
+        "--cluster-cidr=10.244.0.0/16,fd00:244::/48",
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+        "--node-cidr-mask-size-ipv4=24",
+        "--node-cidr-mask-size-ipv6=64",
+        "--controllers=nodeipam",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

@@ -1,0 +1,104 @@
+//! The conflist in the hands of real CNI plugins.
+
+use std::{sync::Arc, time::Duration};
+
+use routelet::k8s::{
+    cni::{Conflist, Spec, plugin},
+    gate::Ready,
+    io::{ConflistOptions, spawn_conflist},
+    view::{ConflistState, ConflistStatus},
+};
+use tokio::{
+    runtime::Builder,
+    sync::watch::{Receiver, channel},
+    time::timeout,
+};
+
+use crate::{
+    common::{
+        net::{Net, Ns},
+        wait_for,
+    },
+    pods::{Pod, Runtime},
+};
+
+fn conflist(cidrs: [&str; 2]) -> Arc<Conflist> {
+    let pod_cidrs = cidrs.map(|c| c.parse().unwrap());
+    let chained = vec![plugin("portmap")];
+    Arc::new(Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "routelet0", mtu: Some(1400), chained }))
+}
+
+fn open(c: &Conflist) -> Ready {
+    Ready { unreachable: c.pod_cidrs.clone(), forwarding: true, converged: true }
+}
+
+async fn written(status: &mut Receiver<ConflistStatus>) {
+    let fits = |s: &ConflistStatus| s.state == ConflistState::Written && s.problem.is_none();
+    let waited = timeout(Duration::from_secs(20), status.wait_for(fits)).await.map(|r| r.is_ok());
+    assert_eq!(waited, Ok(true), "{:?}", status.borrow());
+}
+
+fn starts_with(pod: &Pod, prefixes: [&str; 2]) {
+    let fits = pod.addresses.iter().zip(prefixes).all(|(a, p)| a.starts_with(p));
+    assert!(pod.addresses.len() == 2 && fits, "{:?} {prefixes:?}", pod.addresses);
+}
+
+/// Waits, since the bridge checks its new IPv6 address for duplicates.
+fn reached(from: &Ns, pod: &Pod) {
+    for address in &pod.addresses {
+        wait_for(format!("{} reaches {address}", from.name), 5.0, || from.pings(address).then_some(()));
+    }
+}
+
+#[test]
+fn pods_get_addresses_of_both_families_and_a_new_pod_cidr_serves_the_next_pod() {
+    let mut net = Net::new();
+    let node = net.ns("node");
+    let conf_dir = net.dir().join("net.d");
+    let runtime = Runtime::new(&net, &node, &conf_dir);
+    let outside = net.ns("outside");
+    net.link((&node, "eth0"), (&outside, "eth0"));
+
+    node.enter(|| {
+        let tokio = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        tokio.block_on(async {
+            let first = conflist(["10.244.1.0/24", "fd00:244:1::/64"]);
+            let (want, want_rx) = channel(Some(first.clone()));
+            let (ready, ready_rx) = channel(open(&first));
+            let options = ConflistOptions { conf_dir: conf_dir.clone(), file: "10-routelet.conflist".into() };
+            let (mut status, task) = spawn_conflist(options, want_rx, ready_rx);
+            written(&mut status).await;
+
+            let a = runtime.add(&mut net, "a").unwrap();
+            let b = runtime.add(&mut net, "b").unwrap();
+            starts_with(&a, ["10.244.1.", "fd00:244:1::"]);
+            assert!(a.addresses.iter().all(|address| b.ns.pings(address)), "over the bridge");
+            reached(&node, &a);
+            assert!(a.ns.ip("link show eth0").contains("mtu 1400"));
+            assert!(a.ns.ip("-6 route show default").contains("via fd00:244:1::1"));
+
+            let second = conflist(["10.244.7.0/24", "fd00:244:7::/64"]);
+            want.send_replace(Some(second.clone()));
+            ready.send_replace(open(&second));
+            let fresh = |s: &ConflistStatus| s.state == ConflistState::Written;
+            timeout(Duration::from_secs(20), async {
+                while !std::fs::read_to_string(conf_dir.join("10-routelet.conflist"))
+                    .unwrap()
+                    .contains("10.244.7.0")
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                status.wait_for(fresh).await.unwrap();
+            })
+            .await
+            .unwrap();
+            let c = runtime.add(&mut net, "c").unwrap();
+            starts_with(&c, ["10.244.7.", "fd00:244:7::"]);
+            reached(&node, &c);
+            let bridge = node.ip("-4 addr show dev routelet0");
+            assert!(bridge.contains("10.244.7.1") && !bridge.contains("10.244.1.1"), "{bridge}");
+            [a, b, c].iter().for_each(|pod| runtime.delete(pod));
+            task.abort();
+        });
+    });
+}

@@ -1,0 +1,133 @@
+//! The watch against a real API server: what it learns, what it asks for, and what an outage does to it.
+
+use std::{sync::Arc, time::Duration};
+
+use routelet::k8s::{
+    io::{self, Options, Watch},
+    node::Nodes,
+};
+use tokio::{runtime::Builder, sync::watch, time::timeout};
+
+use crate::{
+    cluster::ControlPlane,
+    common::{
+        net::{Net, Ns},
+        wait_for,
+    },
+};
+
+const ADDRESS: &str = "10.99.0.1";
+
+fn plane(net: &mut Net, api_extra: &[&str]) -> (Ns, ControlPlane) {
+    let ns = net.ns("cp");
+    ns.ip("link add br0 type bridge");
+    ns.ip("addr add 10.99.0.1/24 dev br0");
+    ns.ip("link set br0 up");
+    let plane = ControlPlane::start(net, &ns, ADDRESS, api_extra);
+    (ns, plane)
+}
+
+fn options(net: &Net, plane: &ControlPlane, node: &str) -> Options {
+    Options {
+        kubeconfig: Some(plane.kubeconfig()),
+        service: None,
+        node_name: node.into(),
+        state_dir: net.dir().join("state"),
+        service_cidrs: None,
+    }
+}
+
+async fn until(watch: &Watch, what: &str, fits: impl Fn(&Nodes) -> bool) -> Arc<Nodes> {
+    let mut nodes = watch.nodes.clone();
+    if let Ok(nodes) = timeout(Duration::from_secs(30), nodes.wait_for(|n| fits(n))).await {
+        return nodes.unwrap().clone();
+    }
+    panic!("{what}: {:?}, {:?}", watch.nodes.borrow(), watch.status.borrow());
+}
+
+fn in_runtime<T: Send>(ns: &Ns, body: impl AsyncFnOnce() -> T + Send) -> T {
+    ns.enter(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(body()))
+}
+
+#[test]
+fn the_own_node_is_followed_from_before_it_exists_through_an_outage() {
+    let mut net = Net::new();
+    let (ns, mut plane) = plane(&mut net, &[]);
+    let opts = options(&net, &plane, "n1");
+    in_runtime(&ns, async || {
+        let (all, all_rx) = watch::channel(false);
+        let mut watch = io::spawn(opts.clone(), all_rx);
+        timeout(Duration::from_secs(20), watch.status.wait_for(|s| s.connected)).await.unwrap().unwrap();
+        assert_eq!(watch.nodes.borrow().missing(), Some("the Node does not exist yet"));
+
+        plane.create_node("n1");
+        plane.create_node("n2");
+        until(&watch, "pod CIDRs come", |n| n.own.as_ref().is_some_and(|o| o.pod_cidrs.len() == 2)).await;
+        plane.set_addresses("n1", &["10.99.0.11", "fd00:99::11"]);
+        let nodes = until(&watch, "addresses come", |n| n.missing().is_none()).await;
+        let own = nodes.own.clone().unwrap();
+        let cidrs: Vec<_> = own.pod_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(cidrs, plane.pod_cidrs("n1"));
+        assert!(nodes.others.is_empty() && !nodes.complete, "one Node is watched");
+        assert_eq!(nodes.api_servers, [ADDRESS.parse::<std::net::IpAddr>().unwrap()]);
+
+        all.send_replace(true);
+        until(&watch, "the others", |n| n.complete && n.others.contains_key("n2")).await;
+
+        plane.stop_api();
+        timeout(Duration::from_secs(20), watch.status.wait_for(|s| !s.connected)).await.unwrap().unwrap();
+        assert_eq!(watch.nodes.borrow().own, Some(own.clone()), "what was known stays");
+
+        // A start while the API server is away knows what the last run knew.
+        let kept = opts.state_dir.join("cluster.json");
+        wait_for("the state is kept", 5.0, || {
+            std::fs::read_to_string(&kept).ok()?.contains("n2").then_some(())
+        });
+        let second = io::spawn(opts, watch::channel(true).1);
+        assert_eq!(second.nodes.borrow().own, Some(own));
+        assert!(second.status.borrow().from_state);
+        second.task.abort();
+
+        plane.start_api();
+        plane.create_node("n3");
+        until(&watch, "news after the outage", |n| n.others.contains_key("n3")).await;
+        assert!(watch.status.borrow().connected);
+
+        let old = watch.nodes.borrow().own.clone().unwrap();
+        plane.delete_node("n1");
+        until(&watch, "the Node is gone", |n| n.own.is_none()).await;
+        plane.create_node("n1");
+        let new =
+            until(&watch, "the Node is back", |n| n.own.as_ref().is_some_and(|o| o.pod_cidrs.len() == 2))
+                .await;
+        let new = new.own.clone().unwrap();
+        assert!(new.uid != old.uid && new.addresses.is_empty());
+        watch.task.abort();
+    });
+}
+
+#[test]
+fn refusals_and_missing_credentials_are_said_and_mended_without_a_restart() {
+    let mut net = Net::new();
+    // An older server: no streaming lists.
+    let (ns, plane) = plane(&mut net, &["--feature-gates=WatchList=false"]);
+    let mut opts = options(&net, &plane, "n1");
+    opts.kubeconfig = Some(net.dir().join("later.kubeconfig"));
+    plane.create_node("n1");
+    in_runtime(&ns, async || {
+        let mut watch = io::spawn(opts.clone(), watch::channel(false).1);
+        let mut said = async |what: &str| {
+            let fits =
+                |s: &routelet::k8s::view::ApiStatus| s.last_error.as_ref().is_some_and(|e| e.contains(what));
+            let status = timeout(Duration::from_secs(30), watch.status.wait_for(fits)).await;
+            assert!(!status.expect(what).unwrap().connected);
+        };
+        let file = opts.kubeconfig.clone().unwrap();
+        said("later.kubeconfig").await;
+        std::fs::copy(plane.dir.join("pki/nobody.kubeconfig"), &file).unwrap();
+        said("allow our ServiceAccount").await;
+        std::fs::copy(plane.kubeconfig(), &file).unwrap();
+        until(&watch, "the Node", |n| n.own.is_some()).await;
+        watch.task.abort();
+    });
+}
