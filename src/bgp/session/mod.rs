@@ -17,6 +17,8 @@ mod collision;
 mod negotiate;
 mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::{

@@ -1,0 +1,892 @@
+//! The state machine on a virtual clock. The neighbor's octets are written by our own codec, which has tests of
+//! its own.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::{
+    bgp::{
+        peer::{
+            AddPaths, AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs, Role,
+        },
+        wire::{
+            Code,
+            capability::{Capability, GracefulFamily, GracefulRestart},
+            framing,
+            notification::cease,
+            open::Open,
+            refresh::Refresh,
+        },
+    },
+    net::{AS_TRANS, Asn, RouterId},
+};
+
+const US: RouterId = RouterId::new(10, 0, 0, 1);
+const THEM: RouterId = RouterId::new(10, 0, 0, 2);
+const OUT: Conn = Conn(1);
+const IN: Conn = Conn(2);
+const EMPTY_UPDATE: &[u8] =
+    &[255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 23, 2, 0, 0, 0, 0];
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn config() -> PeerConfig {
+    PeerConfig {
+        key: PeerKey::Address([10, 0, 0, 2].into()),
+        source: PeerSource::Configured,
+        description: None,
+        group: None,
+        remote_as: RemoteAs::Number(65002),
+        local_as: 65001,
+        global_as: 65001,
+        local_address: None,
+        port: 179,
+        passive: false,
+        password: None,
+        hops: Hops::Direct,
+        families: Family::ALL.to_vec(),
+        hold_time: 90,
+        connect_retry_time: seconds(5),
+        idle_hold_time: seconds(5),
+        graceful_restart: true,
+        restart_time: 120,
+        long_lived_stale_time: 0,
+        route_reflector_client: false,
+        next_hop_self: None,
+        transit: false,
+        max_prefixes: 1000,
+        max_prefixes_action: MaxPrefixesAction::Restart,
+        max_prefixes_restart: seconds(300),
+        add_paths: AddPaths::default(),
+        bfd: None,
+        import: vec![],
+        export: vec![],
+        accept_default: false,
+        allow_own_as: 0,
+        as_sets: AsSets::Withdraw,
+        role: None,
+        own: OwnAddresses::default(),
+        disabled: false,
+    }
+}
+
+fn global() -> Global {
+    Global {
+        asn: 65001,
+        router_id: US,
+        cluster_id: US,
+        max_paths: 64,
+        multipath_relax: true,
+        restarting: false,
+    }
+}
+
+fn ends() -> Ends {
+    let at = |n| SocketAddr::from(([10, 0, 0, n], 179));
+    Ends { local: at(1), remote: at(2), ifindex: 0 }
+}
+
+fn families() -> Vec<Capability> {
+    Family::ALL.map(Capability::family).to_vec()
+}
+
+fn open(asn: Asn, hold: u16, id: RouterId, capabilities: Vec<Capability>) -> Vec<u8> {
+    let mut octets = BytesMut::new();
+    Open::new(asn, hold, id, capabilities).encode(&mut octets);
+    octets.to_vec()
+}
+
+fn their_open() -> Vec<u8> {
+    let mut list = families();
+    list.extend([Capability::RouteRefresh, Capability::EnhancedRefresh, Capability::ExtendedMessage]);
+    open(65002, 90, THEM, list)
+}
+
+fn keepalive() -> Vec<u8> {
+    let mut octets = BytesMut::new();
+    framing::keepalive(&mut octets);
+    octets.to_vec()
+}
+
+fn refresh(family: Family, subtype: u8) -> Vec<u8> {
+    let mut octets = BytesMut::new();
+    Refresh::new(family, subtype).encode(&mut octets);
+    octets.to_vec()
+}
+
+fn notify(n: &Notification) -> Vec<u8> {
+    state::notification(n).to_vec()
+}
+
+/// A session with what it said since the last look.
+struct Peer {
+    s: Session,
+    t0: Instant,
+    now: Instant,
+    out: Vec<Output>,
+    /// The neighbor takes what is sent, at once.
+    reads: bool,
+}
+
+impl Peer {
+    fn with(config: PeerConfig, global: Global) -> Self {
+        let t0 = Instant::now();
+        Self { s: Session::new(t0, Arc::new(config), global, 42), t0, now: t0, out: vec![], reads: true }
+    }
+
+    fn new() -> Self {
+        Self::with(config(), global())
+    }
+
+    fn feed(&mut self, input: Input<'_>) -> &mut Self {
+        self.s.handle(self.now, input);
+        while let Some(output) = self.s.poll_output() {
+            if let Output::Transmit(conn, bytes) = &output
+                && self.reads
+            {
+                self.s.handle(self.now, Input::Sent(*conn, bytes.len()));
+            }
+            self.out.push(output);
+        }
+        self
+    }
+
+    fn hear(&mut self, conn: Conn, octets: &[u8]) -> &mut Self {
+        let mut octets = BytesMut::from(octets);
+        self.feed(Input::Received(conn, &mut octets))
+    }
+
+    /// Lets time pass, deadline by deadline.
+    fn pass(&mut self, time: Duration) -> &mut Self {
+        let end = self.now + time;
+        while let Some(due) = self.s.poll_timeout().filter(|due| *due <= end) {
+            self.now = due.max(self.now);
+            self.feed(Input::Timeout);
+        }
+        self.now = end;
+        self
+    }
+
+    fn dialled() -> Self {
+        let mut p = Self::new();
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
+        p
+    }
+
+    fn open_confirm() -> Self {
+        let mut p = Self::dialled();
+        p.hear(OUT, &their_open());
+        p
+    }
+
+    fn established() -> Self {
+        let mut p = Self::open_confirm();
+        p.hear(OUT, &keepalive());
+        p.out.clear();
+        p
+    }
+
+    fn established_with(config: PeerConfig, global: Global, open: &[u8]) -> Self {
+        let mut p = Self::with(config, global);
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, open).hear(OUT, &keepalive());
+        assert_eq!(p.s.state(), SessionState::Established, "{:?}", p.out);
+        p
+    }
+
+    /// Messages sent on a connection, whole.
+    fn sent(&self, conn: Conn) -> Vec<framing::Frame> {
+        let mut octets = BytesMut::new();
+        for output in &self.out {
+            if let Output::Transmit(c, bytes) = output
+                && *c == conn
+            {
+                octets.extend_from_slice(bytes);
+            }
+        }
+        std::iter::from_fn(|| framing::split(&mut octets, true).unwrap()).collect()
+    }
+
+    fn kinds(&self, conn: Conn) -> Vec<Kind> {
+        self.sent(conn).iter().map(|f| f.kind).collect()
+    }
+
+    fn notification(&self, conn: Conn) -> Option<Notification> {
+        let last = self.sent(conn).pop().filter(|f| f.kind == Kind::Notification)?;
+        Some(Notification::decode(&last.body))
+    }
+
+    fn our_open(&self, conn: Conn) -> Open {
+        let opens: Vec<_> = self.sent(conn).into_iter().filter(|f| f.kind == Kind::Open).collect();
+        Open::decode(&opens.last().unwrap().body).unwrap()
+    }
+
+    fn closed(&self, conn: Conn) -> bool {
+        self.out.iter().any(|o| matches!(o, Output::Close(c) if *c == conn))
+    }
+
+    fn dials(&self) -> usize {
+        self.out.iter().filter(|o| matches!(o, Output::Connect)).count()
+    }
+
+    fn down(&self) -> Option<DownCause> {
+        self.out.iter().find_map(|o| if let Output::Down { cause, .. } = o { Some(*cause) } else { None })
+    }
+
+    fn last_error(&self) -> String {
+        self.s.view(self.now).last_error.unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_session_comes_up_by_dialling() {
+    let mut p = Peer::new();
+    assert_eq!(p.s.state(), SessionState::Idle);
+    p.feed(Input::Start);
+    assert_eq!((p.s.state(), p.dials()), (SessionState::Connect, 1));
+    p.feed(Input::Connected(OUT, ends()));
+    assert_eq!((p.s.state(), p.kinds(OUT)), (SessionState::OpenSent, vec![Kind::Open]));
+    p.hear(OUT, &their_open());
+    assert_eq!((p.s.state(), p.kinds(OUT)), (SessionState::OpenConfirm, vec![Kind::Open, Kind::Keepalive]));
+    p.hear(OUT, &keepalive());
+    assert_eq!(p.s.state(), SessionState::Established);
+    let negotiated = p.s.negotiated().unwrap();
+    assert_eq!((negotiated.remote_as, negotiated.remote_id, negotiated.hold_time), (65002, THEM, 90));
+    assert_eq!(negotiated.families, Family::ALL);
+    assert!(negotiated.four_octet_as && negotiated.extended_messages && negotiated.enhanced_refresh);
+    assert!(p.out.iter().any(|o| matches!(o, Output::Up(_))));
+}
+
+#[test]
+fn a_session_comes_up_by_being_called() {
+    let mut p = Peer::with(PeerConfig { passive: true, ..config() }, global());
+    p.feed(Input::Start);
+    assert_eq!((p.s.state(), p.dials(), p.s.poll_timeout()), (SessionState::Active, 0, None));
+    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open()).hear(IN, &keepalive());
+    assert_eq!(p.s.state(), SessionState::Established);
+}
+
+#[test]
+fn a_session_comes_up_whatever_the_cuts_between_octets() {
+    let whole = [their_open(), keepalive(), keepalive(), refresh(Family::Ipv4Unicast, 0)].concat();
+    for size in 1..whole.len() {
+        let mut p = Peer::dialled();
+        let mut buffer = BytesMut::new();
+        for piece in whole.chunks(size) {
+            buffer.extend_from_slice(piece);
+            p.feed(Input::Received(OUT, &mut buffer));
+        }
+        assert_eq!(p.s.state(), SessionState::Established, "pieces of {size}");
+        assert!(buffer.is_empty());
+        assert!(p.out.iter().any(|o| matches!(o, Output::Refresh { subtype: 0, .. })), "pieces of {size}");
+    }
+}
+
+#[test]
+fn updates_of_one_read_are_one_output_in_order_with_refreshes() {
+    let mut p = Peer::established();
+    let request = refresh(Family::Ipv4Unicast, 0);
+    p.hear(OUT, &[EMPTY_UPDATE, EMPTY_UPDATE, &request, EMPTY_UPDATE].concat());
+    let seen: Vec<_> = p
+        .out
+        .iter()
+        .map(|o| match o {
+            Output::Updates(list) => list.len(),
+            Output::Refresh { .. } => 100,
+            _ => 200,
+        })
+        .collect();
+    assert_eq!(seen, [2, 100, 1]);
+}
+
+#[test]
+fn a_wrong_open_gets_the_notification_that_names_its_fault() {
+    let ibgp = || PeerConfig { remote_as: RemoteAs::Internal, ..config() };
+    let any = || PeerConfig { remote_as: RemoteAs::Any, ..config() };
+    let provider = || PeerConfig { role: Some(Role::Provider), ..config() };
+    let with = |extra: Vec<Capability>| open(65002, 90, THEM, [families(), extra].concat());
+    #[rustfmt::skip]
+    let cases = [
+        ("another AS",             config(),   open(65003, 90, THEM, families()),        2),
+        ("external, but our own",  PeerConfig { remote_as: RemoteAs::External, ..config() }, open(65001, 90, THEM, families()), 2),
+        ("internal, but another",  ibgp(),     open(65002, 90, THEM, families()),        2),
+        ("AS 0",                   any(),      open(0, 90, THEM, families()),            2),
+        ("AS_TRANS",               any(),      open(AS_TRANS, 90, THEM, families()),     2),
+        ("our router id in iBGP",  ibgp(),     open(65001, 90, US, families()),          3),
+        ("two providers",          provider(), with(vec![Capability::Role(0)]),          11),
+        ("two roles",              provider(), with(vec![Capability::Role(3), Capability::Role(4)]), 11),
+        ("no common family",       PeerConfig { families: vec![Family::Ipv6Unicast], ..config() },
+            open(65002, 90, THEM, vec![Capability::family(Family::Ipv4Unicast)]),        7),
+    ];
+    for (name, config, octets, subcode) in cases {
+        let mut p = Peer::with(config, global());
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, &octets);
+        let n = p.notification(OUT).expect(name);
+        assert_eq!((n.code, n.subcode), (2, subcode), "{name}");
+        assert!(p.closed(OUT), "{name}");
+        assert_eq!(p.s.state(), SessionState::Idle, "{name}");
+        assert!(p.last_error().contains("NOTIFICATION"), "{name}");
+    }
+}
+
+#[test]
+fn opens_that_fit_are_taken() {
+    let any = PeerConfig { remote_as: RemoteAs::Any, ..config() };
+    let customer = PeerConfig { role: Some(Role::Customer), ..config() };
+    #[rustfmt::skip]
+    let cases = [
+        ("same router id in eBGP", config(), open(65002, 90, US, families()), vec![Family::Ipv4Unicast, Family::Ipv6Unicast]),
+        ("any AS",                 any,      open(4_200_000_000, 90, THEM, families()), vec![Family::Ipv4Unicast, Family::Ipv6Unicast]),
+        ("nothing but IPv4",       config(), open(65002, 90, THEM, vec![]), vec![Family::Ipv4Unicast]),
+        ("only IPv6",              config(), open(65002, 90, THEM, vec![Capability::family(Family::Ipv6Unicast)]), vec![Family::Ipv6Unicast]),
+        ("a pair of roles",        customer, open(65002, 90, THEM, vec![Capability::Role(0), Capability::Role(0)]), vec![Family::Ipv4Unicast]),
+    ];
+    for (name, config, octets, families) in cases {
+        let p = Peer::established_with(config, global(), &octets);
+        assert_eq!(p.s.negotiated().unwrap().families, families, "{name}");
+    }
+}
+
+#[test]
+fn a_message_out_of_place_is_a_state_machine_error() {
+    let states: [(&str, fn() -> Peer, u8); 3] = [
+        ("OpenSent", Peer::dialled, 1),
+        ("OpenConfirm", Peer::open_confirm, 2),
+        ("Established", Peer::established, 3),
+    ];
+    let messages = [
+        (Kind::Open, their_open()),
+        (Kind::Update, EMPTY_UPDATE.to_vec()),
+        (Kind::Keepalive, keepalive()),
+        (Kind::RouteRefresh, refresh(Family::Ipv4Unicast, 0)),
+    ];
+    for (state, make, subcode) in states {
+        for (kind, octets) in &messages {
+            let fits = match kind {
+                Kind::Open => subcode == 1,
+                Kind::Keepalive => subcode != 1,
+                _ => subcode == 3,
+            };
+            if fits {
+                continue;
+            }
+            let mut p = make();
+            p.hear(OUT, octets);
+            let n = p.notification(OUT).expect(state);
+            assert_eq!(
+                (n.code, n.subcode, &n.data[..]),
+                (5, subcode, &[*kind as u8][..]),
+                "{kind:?} in {state}"
+            );
+            assert_eq!(p.s.state(), SessionState::Idle);
+        }
+    }
+}
+
+#[test]
+fn a_broken_header_is_answered_in_every_state() {
+    for make in [Peer::dialled, Peer::open_confirm, Peer::established] {
+        let mut p = make();
+        let mut octets = keepalive();
+        octets[17] = 18;
+        p.hear(OUT, &octets);
+        let n = p.notification(OUT).unwrap();
+        assert_eq!((n.code, n.subcode, &n.data[..]), (1, 2, &[0, 18][..]));
+        assert!(p.closed(OUT));
+    }
+}
+
+#[test]
+fn silence_longer_than_the_hold_time_ends_the_session() {
+    let mut p = Peer::established();
+    p.pass(seconds(89));
+    assert_eq!(p.s.state(), SessionState::Established);
+    assert_eq!(p.kinds(OUT).len(), p.kinds(OUT).iter().filter(|k| **k == Kind::Keepalive).count());
+    assert!((2..=3).contains(&p.kinds(OUT).len()), "keepalives every 22.5 to 30 s");
+    p.pass(seconds(1));
+    let n = p.notification(OUT).unwrap();
+    assert_eq!((n.code, n.subcode), (Code::HoldTimer as u8, 0));
+    assert_eq!((p.s.state(), p.down()), (SessionState::Idle, Some(DownCause::HoldTimer)));
+    assert_eq!(p.s.view(p.now).drops["hold-timer"], 1);
+}
+
+#[test]
+fn every_message_keeps_the_session_alive() {
+    for octets in [keepalive(), EMPTY_UPDATE.to_vec(), refresh(Family::Ipv4Unicast, 0)] {
+        let mut p = Peer::established();
+        for _ in 0..5 {
+            p.pass(seconds(80)).hear(OUT, &octets);
+        }
+        assert_eq!(p.s.state(), SessionState::Established);
+    }
+}
+
+#[test]
+fn a_neighbor_without_an_open_has_four_minutes() {
+    let mut p = Peer::dialled();
+    p.pass(seconds(239));
+    assert_eq!(p.s.state(), SessionState::OpenSent);
+    p.pass(seconds(1));
+    assert_eq!(p.notification(OUT).unwrap().code, 4);
+}
+
+#[test]
+fn a_hold_time_of_zero_means_no_keepalives_and_no_end() {
+    let mut p = Peer::established_with(config(), global(), &open(65002, 0, THEM, families()));
+    p.out.clear();
+    p.pass(seconds(100_000));
+    assert_eq!((p.s.state(), p.out.len()), (SessionState::Established, 0));
+}
+
+#[test]
+fn a_driver_that_does_not_read_blames_nobody() {
+    let mut p = Peer::established();
+    p.feed(Input::Stalled(true)).pass(seconds(400));
+    assert_eq!(p.s.state(), SessionState::Established);
+    assert!(p.kinds(OUT).len() >= 12, "keepalives went on");
+    p.feed(Input::Stalled(false)).pass(seconds(90));
+    assert_eq!(p.s.state(), SessionState::Idle);
+}
+
+#[test]
+fn a_neighbor_that_reads_nothing_is_given_up() {
+    let mut p = Peer::established();
+    p.reads = false;
+    p.feed(Input::Send { bytes: Bytes::from_static(EMPTY_UPDATE), messages: 1 });
+    for _ in 0..7 {
+        p.pass(seconds(60)).hear(OUT, &keepalive());
+    }
+    assert_eq!(p.s.state(), SessionState::Established);
+    p.pass(seconds(59)).hear(OUT, &keepalive());
+    p.pass(seconds(1));
+    assert_eq!(p.notification(OUT).unwrap().code, Code::SendHoldTimer as u8);
+    assert_eq!(p.s.view(p.now).drops["send-hold-timer"], 1);
+}
+
+#[test]
+fn a_refusing_neighbor_is_dialled_less_and_less() {
+    let mut p = Peer::new();
+    p.feed(Input::Start);
+    let mut waits = vec![];
+    for _ in 0..7 {
+        p.feed(Input::ConnectFailed("connection refused".into()));
+        assert_eq!(p.s.state(), SessionState::Active);
+        let due = p.s.poll_timeout().unwrap();
+        waits.push((due - p.now).as_secs_f64());
+        p.now = due;
+        p.feed(Input::Timeout);
+        assert_eq!(p.s.state(), SessionState::Connect);
+    }
+    for (wait, base) in waits.into_iter().zip([5., 10., 20., 40., 80., 120., 120.]) {
+        assert!((base * 0.75..=base).contains(&wait), "{wait} for {base}");
+    }
+    let loud = p.out.iter().filter(|o| matches!(o, Output::Event(e) if e.severity > Severity::Debug)).count();
+    assert_eq!(loud, 1, "one line, not one per attempt");
+    p.feed(Input::Nudge);
+    p.feed(Input::ConnectFailed("connection refused".into()));
+    assert!(p.s.poll_timeout().unwrap() - p.now <= seconds(5), "a nudge forgets the failures");
+}
+
+#[test]
+fn a_dial_without_an_answer_is_given_up_and_begun_again() {
+    let mut p = Peer::new();
+    p.feed(Input::Start).pass(seconds(5));
+    assert!(p.out.iter().any(|o| matches!(o, Output::AbortConnect { timed_out: true })));
+    assert_eq!((p.dials(), p.s.state()), (2, SessionState::Connect));
+    assert!(p.last_error().starts_with("no answer"));
+}
+
+#[test]
+fn errors_cost_idle_time_that_doubles_and_is_forgotten_in_peace() {
+    let mut p = Peer::new();
+    p.feed(Input::Start);
+    let idle = |p: &mut Peer| {
+        p.feed(Input::Connected(OUT, ends())).hear(OUT, b"GET / HTTP/1.1");
+        assert_eq!(p.s.state(), SessionState::Idle);
+        let wait = p.s.poll_timeout().unwrap() - p.now;
+        p.now += wait;
+        p.feed(Input::Timeout);
+        assert_eq!(p.s.state(), SessionState::Connect);
+        wait.as_secs_f64()
+    };
+    for base in [5., 10., 20., 40., 80., 120., 120.] {
+        let wait = idle(&mut p);
+        assert!((base * 0.75..=base).contains(&wait), "{wait} for {base}");
+    }
+    p.feed(Input::Connected(OUT, ends())).hear(OUT, &their_open()).hear(OUT, &keepalive());
+    for _ in 0..6 {
+        p.pass(seconds(60)).hear(OUT, &keepalive());
+    }
+    p.feed(Input::Closed(OUT, None)).pass(seconds(5));
+    assert!(idle(&mut p) <= 5.);
+}
+
+#[test]
+fn an_idle_neighbor_refuses_calls_and_a_disabled_one_says_so() {
+    let mut p = Peer::dialled();
+    p.hear(OUT, b"garbage");
+    p.out.clear();
+    p.feed(Input::Accepted(IN, ends()));
+    assert!(p.closed(IN) && p.sent(IN).is_empty());
+    p.feed(Input::Stop(Stop::Disabled(None))).feed(Input::Accepted(Conn(3), ends()));
+    assert_eq!(p.notification(Conn(3)).unwrap().subcode, cease::REJECTED);
+    assert!(p.closed(Conn(3)));
+    assert_eq!(p.s.state(), SessionState::Disabled);
+    p.feed(Input::Start);
+    assert_eq!(p.s.state(), SessionState::Connect);
+}
+
+#[test]
+fn what_the_neighbor_says_at_the_end_decides_what_comes_next() {
+    let cease = |subcode| Notification::new(Code::Cease, subcode);
+    #[rustfmt::skip]
+    let cases = [
+        ("shutdown",         cease(cease::SHUTDOWN),     SessionState::Active, false),
+        ("reset",            cease(cease::RESET),        SessionState::Active, false),
+        ("too many routes",  cease(cease::MAX_PREFIXES), SessionState::Idle,   false),
+        ("hard reset",       cease(cease::SHUTDOWN).hard(), SessionState::Active, true),
+        ("our UPDATE",       Notification::new(Code::Update, 3), SessionState::Idle, false),
+        ("its hold timer",   Notification::new(Code::HoldTimer, 0), SessionState::Idle, false),
+    ];
+    for (name, n, state, hard) in cases {
+        let mut p = Peer::established();
+        p.hear(OUT, &notify(&n));
+        assert_eq!((p.s.state(), p.down()), (state, Some(DownCause::Received { hard })), "{name}");
+        assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{name}: a NOTIFICATION is never answered");
+        assert_eq!(p.s.view(p.now).last_notification_received, Some(n.to_string()), "{name}");
+    }
+}
+
+#[test]
+fn a_shutdown_text_is_shown() {
+    let mut p = Peer::established();
+    p.hear(OUT, &notify(&Notification::cease(cease::SHUTDOWN, Some("disk swap, back at 14:00"))));
+    assert!(p.last_error().contains("disk swap, back at 14:00"), "{}", p.last_error());
+}
+
+#[test]
+fn a_neighbor_that_knows_no_capabilities_is_asked_again_without() {
+    let mut p = Peer::dialled();
+    assert!(!p.our_open(OUT).capabilities.is_empty());
+    p.hear(OUT, &notify(&Notification::new(Code::Open, 4))).pass(seconds(1));
+    assert_eq!((p.s.state(), p.dials()), (SessionState::Connect, 2));
+    p.out.clear();
+    p.feed(Input::Connected(Conn(3), ends()));
+    assert_eq!(p.our_open(Conn(3)).capabilities, []);
+    let mut plain = BytesMut::new();
+    Open { my_as: 65002, hold_time: 90, router_id: THEM, capabilities: vec![] }.encode(&mut plain);
+    p.hear(Conn(3), &plain).hear(Conn(3), &keepalive());
+    let negotiated = p.s.negotiated().unwrap();
+    assert_eq!(
+        (negotiated.families.as_slice(), negotiated.four_octet_as),
+        (&[Family::Ipv4Unicast][..], false)
+    );
+}
+
+#[test]
+fn a_collision_leaves_one_connection() {
+    // We are 10.0.0.1, the neighbor is higher: the connection that it began survives.
+    let higher = || their_open();
+    let lower = || open(65002, 90, RouterId::new(9, 9, 9, 9), families());
+    #[rustfmt::skip]
+    let cases = [
+        ("higher, ours first",   higher(), [OUT, IN], IN),
+        ("higher, theirs first", higher(), [IN, OUT], IN),
+        ("lower, ours first",    lower(),  [OUT, IN], OUT),
+        ("lower, theirs first",  lower(),  [IN, OUT], OUT),
+    ];
+    for (name, octets, order, survivor) in cases {
+        let mut p = Peer::new();
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
+        for conn in order {
+            p.hear(conn, &octets);
+        }
+        let loser = if survivor == IN { OUT } else { IN };
+        let n = p.notification(loser).expect(name);
+        assert_eq!((n.code, n.subcode), (6, cease::COLLISION), "{name}");
+        assert!(p.closed(loser) && !p.closed(survivor), "{name}");
+        p.hear(survivor, &keepalive());
+        assert_eq!((p.s.state(), p.last_error()), (SessionState::Established, String::new()), "{name}");
+    }
+}
+
+#[test]
+fn an_established_session_survives_a_second_connection() {
+    let mut p = Peer::established();
+    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open());
+    assert_eq!(p.notification(IN).unwrap().subcode, cease::COLLISION);
+    assert_eq!((p.s.state(), p.down()), (SessionState::Established, None));
+    assert_eq!(p.kinds(OUT), [Kind::Keepalive], "asks whether the old connection lives");
+}
+
+#[test]
+fn a_second_connection_of_a_restarted_neighbor_replaces_the_first() {
+    let restart = GracefulRestart {
+        restarting: true,
+        notification: true,
+        restart_time: 120,
+        families: vec![GracefulFamily { afi: 1, safi: 1, forwarding: true }],
+    };
+    let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(restart)]].concat());
+    let mut p = Peer::established_with(config(), global(), &octets);
+    p.out.clear();
+    p.feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "without a word");
+    assert_eq!((p.down(), p.s.state()), (Some(DownCause::Closed), SessionState::OpenConfirm));
+    p.hear(IN, &keepalive());
+    assert!(p.s.negotiated().unwrap().graceful.as_ref().unwrap().restarting);
+}
+
+#[test]
+fn the_restart_flags_tell_the_truth() {
+    let flags = |p: &Peer, conn| match p.our_open(conn).capabilities.iter().find(|c| c.code() == 64) {
+        Some(Capability::GracefulRestart(g)) => {
+            (g.restarting, g.notification, g.families.iter().map(|f| f.forwarding).collect::<Vec<_>>())
+        }
+        other => panic!("{other:?}"),
+    };
+    let p = Peer::dialled();
+    assert_eq!(flags(&p, OUT), (false, true, vec![false, false]), "a first start has kept nothing");
+
+    let mut p = Peer::with(config(), Global { restarting: true, ..global() });
+    p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
+    assert_eq!(flags(&p, OUT), (true, true, vec![true, true]), "after a restart");
+    p.hear(OUT, &their_open()).hear(OUT, &keepalive()).feed(Input::Closed(OUT, None));
+    p.feed(Input::Accepted(IN, ends()));
+    assert_eq!(flags(&p, IN), (false, true, vec![true, true]), "only TCP was lost");
+
+    let mut p = Peer::with(
+        PeerConfig { graceful_restart: false, ..config() },
+        Global { restarting: true, ..global() },
+    );
+    p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
+    assert_eq!(flags(&p, OUT), (false, false, vec![]), "only asks for End-of-RIB");
+}
+
+#[test]
+fn stopping_says_why_and_is_silent_only_where_that_helps() {
+    let graceful = |notification| {
+        let g = GracefulRestart { notification, restart_time: 60, ..GracefulRestart::default() };
+        open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(g)]].concat())
+    };
+    let (plain, old, new) = (their_open(), graceful(false), graceful(true));
+    #[rustfmt::skip]
+    let cases = [
+        ("removed",                 &plain, Stop::Removed,  Some((6, 3))),
+        ("disabled",                &plain, Stop::Disabled(Some("bye".into())), Some((6, 2))),
+        ("disabled, RFC 4724",      &old,   Stop::Disabled(None), Some((6, 2))),
+        ("disabled, RFC 8538",      &new,   Stop::Disabled(None), Some((6, 9))),
+        ("leaving",                 &plain, Stop::Leaving,  Some((6, 2))),
+        ("leaving, RFC 4724",       &old,   Stop::Leaving,  None),
+        ("leaving, RFC 8538",       &new,   Stop::Leaving,  None),
+        ("machine stops",           &plain, Stop::Halting,  Some((6, 2))),
+        ("machine stops, RFC 8538", &new,   Stop::Halting,  Some((6, 9))),
+    ];
+    for (name, octets, stop, want) in cases {
+        let mut p = Peer::established_with(config(), global(), octets);
+        p.feed(Input::Stop(stop.clone()));
+        assert_eq!(p.notification(OUT).map(|n| (n.code, n.subcode)), want, "{name}");
+        assert!(p.closed(OUT), "{name}");
+        assert_eq!((p.down(), p.s.poll_timeout()), (Some(DownCause::Administrative), None), "{name}");
+        if let Stop::Disabled(Some(text)) = stop {
+            assert_eq!(p.notification(OUT).unwrap().text(), Some(text.as_str()));
+        }
+    }
+}
+
+#[test]
+fn only_what_the_open_says_resets_a_session() {
+    type Change = fn(&mut PeerConfig);
+    #[rustfmt::skip]
+    let cases: [(&str, Change, bool); 9] = [
+        ("nothing",        |_| {}, false),
+        ("max-prefixes",   |c| c.max_prefixes = 7, false),
+        ("transit",        |c| c.transit = true, false),
+        ("own address",    |c| c.own.v6 = Some("2001:db8::1".parse().unwrap()), false),
+        ("retry times",    |c| c.connect_retry_time = seconds(9), false),
+        ("hold-time",      |c| c.hold_time = 30, true),
+        ("families",       |c| c.families = vec![Family::Ipv4Unicast], true),
+        ("restart-time",   |c| c.restart_time = 30, true),
+        ("password",       |c| c.password = Some(crate::bgp::peer::Secret("x".into())), true),
+    ];
+    for (name, change, resets) in cases {
+        let mut p = Peer::established();
+        let mut changed = config();
+        change(&mut changed);
+        p.feed(Input::Configure(Arc::new(changed), global()));
+        assert_eq!(p.notification(OUT).map(|n| n.subcode), resets.then_some(cease::CONFIG_CHANGE), "{name}");
+        assert_eq!(p.dials(), usize::from(resets), "{name}");
+    }
+    let mut p = Peer::established();
+    p.feed(Input::Configure(Arc::new(PeerConfig { disabled: true, ..config() }), global()));
+    assert_eq!(
+        (p.notification(OUT).unwrap().subcode, p.s.state()),
+        (cease::SHUTDOWN, SessionState::Disabled)
+    );
+    p.feed(Input::Configure(Arc::new(config()), global()));
+    assert_eq!(p.s.state(), SessionState::Connect);
+}
+
+#[test]
+fn a_reset_dials_at_once() {
+    let mut p = Peer::established();
+    p.feed(Input::Reset(Some("new line card".into())));
+    let n = p.notification(OUT).unwrap();
+    assert_eq!((n.subcode, n.text()), (cease::RESET, Some("new line card")));
+    assert_eq!(
+        (p.s.state(), p.dials(), p.down()),
+        (SessionState::Connect, 1, Some(DownCause::Administrative))
+    );
+}
+
+#[test]
+fn too_many_prefixes_end_the_session_for_the_time_configured() {
+    let mut p = Peer::established();
+    p.feed(Input::MaxPrefixes(Family::Ipv6Unicast));
+    let n = p.notification(OUT).unwrap();
+    assert_eq!((n.code, n.subcode, &n.data[..]), (6, 1, &[0, 2, 1, 0, 0, 3, 232][..]));
+    assert_eq!(p.s.state(), SessionState::Idle);
+    p.pass(seconds(224));
+    assert_eq!(p.s.state(), SessionState::Idle);
+    p.pass(seconds(76));
+    assert!(p.dials() > 0);
+}
+
+#[test]
+fn a_lost_bfd_session_is_named() {
+    let mut p = Peer::established();
+    p.feed(Input::BfdDown);
+    assert_eq!(p.notification(OUT).unwrap().subcode, cease::BFD_DOWN);
+    assert_eq!((p.down(), p.s.state()), (Some(DownCause::Administrative), SessionState::Active));
+}
+
+#[test]
+fn a_neighbor_that_closes_before_its_open_leaves_a_hint() {
+    let mut p = Peer::dialled();
+    p.feed(Input::Closed(OUT, None));
+    assert_eq!(p.s.state(), SessionState::Active);
+    assert!(p.last_error().contains("is this host configured there?"));
+    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open()).hear(IN, &keepalive());
+    assert_eq!(p.last_error(), "", "forgotten once it works");
+}
+
+#[test]
+fn refresh_requests_are_heard_as_negotiated() {
+    let plain = open(65002, 90, THEM, [families(), vec![Capability::RouteRefresh]].concat());
+    let only_v4 =
+        open(65002, 90, THEM, vec![Capability::family(Family::Ipv4Unicast), Capability::RouteRefresh]);
+    #[rustfmt::skip]
+    let cases = [
+        ("request",             their_open(),    Family::Ipv6Unicast, 0, true),
+        ("begin",               their_open(),    Family::Ipv4Unicast, 1, true),
+        ("unknown subtype",     their_open(),    Family::Ipv4Unicast, 9, false),
+        ("begin, plain",        plain,           Family::Ipv4Unicast, 1, false),
+        ("family not in use",   only_v4,         Family::Ipv6Unicast, 0, false),
+    ];
+    for (name, open, family, subtype, heard) in cases {
+        let mut p = Peer::established_with(config(), global(), &open);
+        p.hear(OUT, &refresh(family, subtype));
+        assert_eq!(p.out.iter().any(|o| matches!(o, Output::Refresh { .. })), heard, "{name}");
+        assert_eq!(p.s.state(), SessionState::Established, "{name}");
+    }
+}
+
+#[test]
+fn a_request_for_routes_goes_out_only_where_it_is_understood() {
+    let mut p = Peer::established();
+    p.feed(Input::RequestRefresh(Family::Ipv4Unicast));
+    assert_eq!(p.kinds(OUT), [Kind::RouteRefresh]);
+    let mut p = Peer::established_with(config(), global(), &open(65002, 90, THEM, families()));
+    p.out.clear();
+    p.feed(Input::RequestRefresh(Family::Ipv4Unicast));
+    assert_eq!(p.kinds(OUT), []);
+}
+
+#[test]
+fn the_view_counts_and_names() {
+    let mut p = Peer::established();
+    p.feed(Input::Send { bytes: Bytes::from_static(EMPTY_UPDATE), messages: 3 });
+    let view = p.s.view(p.t0);
+    assert_eq!(
+        (view.address.as_str(), view.remote_as, view.router_id),
+        ("10.0.0.2", Some(65002), Some(THEM))
+    );
+    assert_eq!((view.messages_sent["update"], view.messages_sent["open"]), (3, 1));
+    assert_eq!((view.messages_received["open"], view.messages_received["keepalive"]), (1, 1));
+    assert_eq!(view.timers["hold"], 90);
+    assert!(
+        view.capabilities_received.iter().any(|c| c.contains("ipv4-unicast")),
+        "{:?}",
+        view.capabilities_received
+    );
+}
+
+mod prop {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn octets() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            Just(their_open()),
+            Just(keepalive()),
+            Just(refresh(Family::Ipv4Unicast, 0)),
+            Just(notify(&Notification::new(Code::Cease, 4))),
+            Just(open(65002, 3, US, vec![])),
+            proptest::collection::vec(any::<u8>(), 0..60),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order, each Up has one Down, and nothing is said on a closed connection.
+        #[test]
+        fn nothing_confuses_a_session(events in proptest::collection::vec((0..12u8, octets()), 1..60)) {
+            let mut p = Peer::new();
+            let (mut up, mut live, mut next) = (false, vec![], 10);
+            for (event, octets) in events {
+                let conn = live.last().copied().unwrap_or(OUT);
+                match event {
+                    0 => p.feed(Input::Start),
+                    1 => p.feed(Input::Stop(Stop::Disabled(None))),
+                    2 => p.feed(Input::Reset(None)),
+                    3 => p.feed(Input::ConnectFailed("no".into())),
+                    4 | 5 => {
+                        next += 1;
+                        live.push(Conn(next));
+                        let input = if event == 4 { Input::Connected(Conn(next), ends()) } else { Input::Accepted(Conn(next), ends()) };
+                        p.feed(input)
+                    }
+                    6 => p.feed(Input::Closed(conn, None)),
+                    7 => p.pass(seconds(7)),
+                    8 => p.pass(seconds(200)),
+                    _ => p.hear(conn, &octets),
+                };
+                if event == 6 {
+                    live.retain(|c| *c != conn);
+                }
+                for output in std::mem::take(&mut p.out) {
+                    match output {
+                        Output::Up(_) => {
+                            prop_assert!(!up);
+                            up = true;
+                        }
+                        Output::Down { .. } => {
+                            prop_assert!(up);
+                            up = false;
+                        }
+                        Output::Updates(_) | Output::Refresh { .. } => prop_assert!(up),
+                        Output::Transmit(c, _) => prop_assert!(live.contains(&c)),
+                        Output::Close(c) => {
+                            prop_assert!(live.contains(&c));
+                            live.retain(|l| *l != c);
+                        }
+                        _ => {}
+                    }
+                }
+                prop_assert!(live.len() <= 3);
+                prop_assert_eq!(up, p.s.state() == SessionState::Established);
+            }
+        }
+    }
+}
