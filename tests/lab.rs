@@ -1,0 +1,112 @@
+//! `routelet lab`: every ping is answered below every leaf, and nothing stays behind however it ends.
+#![allow(clippy::disallowed_methods, reason = "tests of the real world")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+#[test]
+fn every_ping_is_answered_below_routelet() {
+    tells_its_story("routelet");
+}
+
+#[test]
+fn every_ping_is_answered_below_bird() {
+    tells_its_story("bird");
+}
+
+#[test]
+fn every_ping_is_answered_below_frr() {
+    tells_its_story("frr");
+}
+
+#[test]
+fn nothing_is_left_after_an_interrupt() {
+    let mut lab = standing_lab();
+    signal(&lab, "INT");
+    let status = lab.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(left_behind(lab.id()), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_left_after_a_crash() {
+    let mut lab = standing_lab();
+    lab.kill().unwrap();
+    lab.wait().unwrap();
+    let began = Instant::now();
+    while !left_behind(lab.id()).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", left_behind(lab.id()));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_lab_without_root_says_so() {
+    let nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_routelet"), "lab"])
+        .output()
+        .expect("setpriv of util-linux");
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    // Where `nobody` may not even enter the folder of the binary, setpriv says so instead.
+    assert!(!nobody.status.success() && (said.contains("as root") || said.contains("setpriv")), "{said}");
+}
+
+fn tells_its_story(peer: &str) {
+    let began = Instant::now();
+    let lab = lab(&["--peer", peer]).spawn().unwrap();
+    let id = lab.id();
+    let Output { status, stdout, stderr } = lab.wait_with_output().unwrap();
+    let (told, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{told}\n{complained}");
+    assert!(told.contains("every ping was answered") && !told.contains("NO ANSWER"), "{told}");
+    // Three pods, two others each, two families, before and after the cut.
+    assert_eq!(told.matches(" → ").count(), 24, "{told}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}:\n{told}", began.elapsed());
+    assert_eq!(left_behind(id), Vec::<String>::new());
+}
+
+/// A lab in the middle of its work.
+fn standing_lab() -> Child {
+    let lab = lab(&["--nodes", "20"]).spawn().unwrap();
+    let began = Instant::now();
+    while left_behind(lab.id()).len() < 10 {
+        assert!(began.elapsed() < Duration::from_secs(10), "no lab was built");
+        thread::sleep(Duration::from_millis(5));
+    }
+    lab
+}
+
+fn lab(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
+    command.arg("lab").args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn signal(process: &Child, name: &str) {
+    let done = Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status();
+    assert!(done.unwrap().success());
+}
+
+/// Namespaces, files and processes of the lab that process `id` made.
+fn left_behind(id: u32) -> Vec<String> {
+    let names = fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|e| e.file_name());
+    let prefix = format!("rlab-{id}-");
+    let mut left: Vec<_> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(&prefix))
+        .collect();
+    let folder = format!("/run/routelet-lab/{id}");
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&format!("{folder}/")) {
+            left.push(entry.path().display().to_string());
+        }
+    }
+    left.extend(Path::new(&folder).exists().then_some(folder));
+    left
+}
