@@ -11,6 +11,11 @@ pub struct Host {
     /// Routes of others in the table that we write to, and default routes: what next hops resolve over.
     /// Never one with our own protocol number.
     pub routes: Vec<ForeignRoute>,
+    /// How often a link lost its carrier, its state or an address, or a nexthop object went, since we watch: the
+    /// kernel deletes nexthop objects then without a word. Counted, as the link may be back already.
+    pub drops: u32,
+    /// How often notifications were lost because too many came.
+    pub overruns: u32,
 }
 
 /// One interface.
@@ -123,6 +128,8 @@ pub(crate) mod testing {
         Host {
             links: links.into_iter().map(|l| (l.index, l)).collect(),
             routes: routes.into_iter().collect(),
+            drops: 0,
+            overruns: 0,
         }
     }
 

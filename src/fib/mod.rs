@@ -8,8 +8,14 @@
 //! The kernel does not say all it does: objects on a link that loses its carrier vanish in silence, groups
 //! shrink in silence, and IPv4 routes of a link that is set down are deleted in silence. So [`host`] changes
 //! are read as "assume they are gone", and a slow audit compares with a dump.
+pub mod adopt;
+pub mod diff;
 pub mod guard;
 pub mod host;
 pub mod io;
+pub mod nexthop;
 pub mod resolve;
+pub mod route;
+pub mod table;
 pub mod view;
+pub mod wire;

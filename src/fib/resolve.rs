@@ -76,7 +76,9 @@ impl Resolver {
     /// Connected subnets win over routes of the same prefix, working links over others, own addresses over all.
     fn add_subnets(&mut self, host: &Host) {
         for link in host.links.values() {
-            for subnet in link.subnets() {
+            // Every link has the same link-local IPv6 subnet: there, a gateway comes with its interface.
+            for subnet in link.subnets().filter(|s| !matches!(s.addr(), IpAddr::V6(a) if is_link_local_v6(a)))
+            {
                 let entry = match (link.loopback, self.up.contains(&link.index)) {
                     (true, _) => Entry::No(Unresolved::Own),
                     (false, true) => Entry::Connected(link.index),
@@ -173,7 +175,7 @@ impl Resolver {
             };
             (*prefix, reach)
         };
-        Reachable::new(self.entries.iter().map(reach).collect())
+        Reachable::new(self.entries.iter().map(reach).collect()).with_links(self.up.clone())
     }
 }
 

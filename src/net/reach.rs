@@ -9,6 +9,8 @@ use super::Prefix;
 pub struct Reachable {
     /// Longest prefix first; the first match answers.
     entries: Vec<(Prefix, Reach)>,
+    /// Interfaces that are up and have a carrier.
+    links: Vec<u32>,
 }
 
 /// How an address is reached.
@@ -49,7 +51,13 @@ impl Reachable {
     /// From entries in any order.
     pub fn new(mut entries: Vec<(Prefix, Reach)>) -> Self {
         entries.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
-        Self { entries }
+        Self { entries, links: Vec::new() }
+    }
+
+    /// With the interfaces that are up and have a carrier.
+    pub fn with_links(mut self, links: Vec<u32>) -> Self {
+        self.links = links;
+        self
     }
 
     /// The host's answer for one address. A link-local address with its interface known is the caller's
@@ -61,8 +69,9 @@ impl Reachable {
             .map_or(Reach::No(Unresolved::NoRoute), |&(_, reach)| reach)
     }
 
-    /// Whether any connected subnet lies on this interface, so that link-local next hops on it work.
+    /// Whether this interface can send, so that link-local next hops on it work.
     pub fn link_up(&self, ifindex: u32) -> bool {
-        self.entries.iter().any(|(_, r)| matches!(r, Reach::Connected { ifindex: i } if *i == ifindex))
+        self.links.contains(&ifindex)
+            || self.entries.iter().any(|(_, r)| matches!(r, Reach::Connected { ifindex: i } if *i == ifindex))
     }
 }

@@ -1,0 +1,125 @@
+//! Start and restart: what the kernel already holds of ours is taken over, and swept when the neighbors have
+//! spoken (`fib.on-exit` of the interface page).
+//!
+//! Nothing is purged at the start. A route found there is stale until the rib wants the same: then it is right
+//! and stays untouched. What nobody wants goes neighbor by neighbor, as each finishes its first exchange.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use crate::{
+    fib::{
+        diff::Fib,
+        nexthop::Top,
+        route::{Content, OWN_METRIC, ObjectId, SeenObject},
+        table::Mark,
+    },
+    net::{Convergence, Phase, Prefix},
+};
+
+/// How far the sweep has come.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// Stale routes left.
+    pub stale: usize,
+    convergence: Arc<Convergence>,
+    /// Three times `restart-time` is over.
+    expired: bool,
+}
+
+impl Sweep {
+    /// Whether all has been heard that can be expected of a neighbor.
+    fn done(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Converged => true,
+            Phase::Up => false,
+            // A node that hears nobody keeps what it has.
+            Phase::Waiting => self.expired && self.convergence.any_up(),
+        }
+    }
+
+    fn all_done(&self) -> bool {
+        self.convergence.any_up() && self.convergence.neighbors.values().all(|p| self.done(*p))
+    }
+
+    /// Whether nobody will come any more to claim a hop over this gateway. One that is no neighbor's may be
+    /// anybody's: all must have spoken.
+    fn unclaimed(&self, gateway: IpAddr) -> bool {
+        match self.convergence.neighbors.get(&gateway) {
+            Some(phase) => self.done(*phase),
+            None => self.all_done(),
+        }
+    }
+
+    fn may_go(&self, content: &Content) -> bool {
+        match content {
+            Content::Hops(hops) => hops.iter().all(|h| self.unclaimed(h.gateway)),
+            Content::Unreachable | Content::Blackhole => self.all_done(),
+        }
+    }
+
+    /// Whether a route found at the start would lose hops whose neighbors have not spoken yet.
+    pub fn narrows_too_early(&self, have: Option<&Top>, want: &Content) -> bool {
+        let (Some(Content::Hops(have)), Content::Hops(want)) = (have.map(|t| &t.content), want) else {
+            return false;
+        };
+        let mut missing = have.iter().filter(|h| !want.contains(h));
+        want.iter().all(|h| have.contains(h)) && missing.any(|h| !self.unclaimed(h.gateway))
+    }
+}
+
+impl Fib {
+    /// Takes over the nexthop objects that are in the kernel. Before the routes.
+    pub fn adopt_objects(&mut self, seen: &BTreeMap<ObjectId, SeenObject>, protocol: u8) {
+        self.objects.adopt_all(seen, protocol);
+    }
+
+    /// Takes over one route of ours.
+    pub fn adopt_route(&mut self, prefix: Prefix, metric: u32, object: ObjectId, content: Content) {
+        if metric == OWN_METRIC && content == Content::Unreachable {
+            let own = self.own.entry(prefix).or_default();
+            (own.there, own.seen) = (true, true);
+        } else if metric == self.settings.metric {
+            let top = self.objects.adopt(object, content);
+            self.adopted(prefix, top);
+        } else {
+            self.strangers.push((prefix, metric));
+        }
+    }
+
+    /// Whether routes wait to be claimed or swept.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep.stale > 0 || !self.strangers.is_empty() || self.own.values().any(|o| o.there && !o.wanted)
+    }
+
+    /// Heeds how far the neighbors have come; `expired`: three times `restart-time` has passed since the start.
+    pub fn converged(&mut self, convergence: Arc<Convergence>, expired: bool) {
+        if !self.is_sweeping() {
+            return;
+        }
+        self.sweep.convergence = convergence;
+        self.sweep.expired = expired;
+        let stale: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|(_, s)| s.is(Mark::Stale))
+            .map(|(p, s)| (p, s.want, s.have()))
+            .collect();
+        for (prefix, want, have) in stale {
+            let content = self.objects.top(have).map(|t| &t.content);
+            let go = content.is_none_or(|c| self.sweep.may_go(c));
+            match (want, go) {
+                // Wanted otherwise: held back until now, so that it kept its hops.
+                (1.., _) => self.unhold(prefix, go),
+                (0, true) => self.delete(prefix),
+                (0, false) => {}
+            }
+        }
+        if self.sweep.all_done() {
+            self.delete_strangers();
+            let unwanted = self.own.iter().filter(|(_, o)| o.there && !o.wanted).map(|(p, _)| *p);
+            for prefix in unwanted.collect::<Vec<_>>() {
+                self.delete_own(prefix);
+            }
+        }
+    }
+}

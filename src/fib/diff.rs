@@ -1,0 +1,640 @@
+//! Want × have → what to tell the kernel.
+//!
+//! Replacements come before deletions: a prefix that moves must never be missing in between. Most changes are
+//! decided at once ([`Fib::want`]); those that take something away wait for the end of the batch
+//! ([`Fib::finish`]), since a batch that moves or deletes *all* routes of one nexthop object needs one message
+//! for it.
+//!
+//! What is told is taken as done; [`Fib::refused`] takes it back. A place that somebody else's route holds is
+//! never written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+
+use crate::{
+    fib::{
+        adopt::Sweep,
+        nexthop::{Objects, SetId, TopId, UNREACHABLE},
+        resolve::Resolver,
+        route::{Content, Held, OWN_METRIC, ObjectId, Op, SeenObject, Target, protocol_name},
+        table::{Mark, State, Table},
+        view::{FibHop, FibView},
+    },
+    net::{Family, NextHops, Prefix, RouteKind},
+};
+
+/// So many routes of one object make it worth deleting that instead. Below, others hear of each deletion: of an
+/// object's routes the kernel tells nobody.
+const MANY: u32 = 16;
+
+/// What decisions need of the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Without, everything is known and nothing written.
+    pub install: bool,
+    pub table: u32,
+    pub metric: u32,
+    pub nexthop_objects: bool,
+}
+
+/// All routes that are ours, wanted and there.
+#[derive(Debug)]
+pub struct Fib {
+    pub(super) settings: Settings,
+    pub(super) routes: Table,
+    /// Own prefixes: unreachable routes against loops.
+    pub(super) own: BTreeMap<Prefix, Own>,
+    pub(super) objects: Objects,
+    /// Places that somebody else's routes hold: his protocol number.
+    foreign: HashMap<(Prefix, u32), u8>,
+    problems: HashMap<(Prefix, u32), Arc<str>>,
+    ops: VecDeque<Op>,
+    /// Routes to look at when the batch ends.
+    later: Vec<Prefix>,
+    /// Routes of ours with a metric that another configuration had.
+    pub(super) strangers: Vec<(Prefix, u32)>,
+    pub(super) sweep: Sweep,
+    /// Routes that were put back because somebody took them away.
+    pub repairs: u64,
+}
+
+/// One own prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) wanted: bool,
+    pub(super) there: bool,
+    pub(super) seen: bool,
+}
+
+enum Verdict {
+    Right,
+    Put,
+    Delete,
+    Leave,
+}
+
+impl Fib {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            routes: Table::default(),
+            own: BTreeMap::new(),
+            objects: Objects::new(settings.nexthop_objects),
+            foreign: HashMap::default(),
+            problems: HashMap::default(),
+            ops: VecDeque::new(),
+            later: Vec::new(),
+            strangers: Vec::new(),
+            sweep: Sweep::default(),
+            repairs: 0,
+        }
+    }
+
+    /// Says what a prefix shall lead to; `None`: nowhere.
+    pub fn want(&mut self, prefix: Prefix, hops: Option<&Arc<NextHops>>) {
+        let set = hops.map_or(0, |h| self.objects.intern(h));
+        let slot = self.routes.slot(prefix);
+        let old = std::mem::replace(&mut slot.want, set);
+        // The common case, in one look-up: a route that is new.
+        if *slot == State::wanted(set) && old == 0 && self.settings.install && self.foreign.is_empty() {
+            if let Some(top) = self.objects.ensure(set) {
+                slot.set_have(top);
+                slot.set(Mark::Seen, true);
+                self.objects.hold(top);
+                self.ops.push_back(Op::Put { prefix, metric: self.settings.metric, top, replace: false });
+            }
+            return;
+        }
+        self.objects.release(old);
+        if set == 0 {
+            self.problems.remove(&(prefix, self.settings.metric));
+        }
+        self.settle(prefix, false);
+    }
+
+    /// Own prefixes that shall be unreachable; replaces those of the last call.
+    pub fn want_own(&mut self, prefixes: &[Prefix]) {
+        let wanted: BTreeSet<_> = prefixes.iter().copied().collect();
+        for prefix in &wanted {
+            self.own.entry(*prefix).or_default();
+        }
+        let all: Vec<_> = self.own.keys().copied().collect();
+        for prefix in all {
+            let Some(own) = self.own.get_mut(&prefix) else { continue };
+            let was = std::mem::replace(&mut own.wanted, wanted.contains(&prefix));
+            match (own.wanted, own.there) {
+                (true, false) => self.put_own(prefix, false),
+                // One that was found at the start and never wanted waits for the sweep.
+                (false, true) if was => self.delete_own(prefix),
+                (false, false) => drop(self.own.remove(&prefix)),
+                _ => {}
+            }
+        }
+    }
+
+    fn put_own(&mut self, prefix: Prefix, replace: bool) {
+        if !self.settings.install || self.foreign.contains_key(&(prefix, OWN_METRIC)) {
+            return;
+        }
+        if let Some(own) = self.own.get_mut(&prefix) {
+            (own.there, own.seen) = (true, true);
+            self.ops.push_back(Op::Put { prefix, metric: OWN_METRIC, top: UNREACHABLE, replace });
+        }
+    }
+
+    pub(super) fn delete_own(&mut self, prefix: Prefix) {
+        self.own.remove(&prefix);
+        self.ops.push_back(Op::Del { prefix, metric: OWN_METRIC });
+    }
+
+    /// Own prefixes whose unreachable route the kernel has taken. Ask when nothing is left to write.
+    pub fn own_there(&self) -> BTreeSet<Prefix> {
+        self.own.iter().filter(|(_, o)| o.wanted && o.there).map(|(p, _)| *p).collect()
+    }
+
+    /// Decides about one route: adds it at once, leaves the rest to the end of the batch. `replace`: a route of
+    /// ours may be in its place.
+    fn settle(&mut self, prefix: Prefix, replace: bool) {
+        let Some(state) = self.routes.get(prefix) else { return };
+        match self.verdict(prefix) {
+            Verdict::Right | Verdict::Leave => self.routes.tidy(prefix),
+            Verdict::Put if state.have() == 0 => self.put(prefix, state.want, replace),
+            Verdict::Put | Verdict::Delete if state.is(Mark::Queued) => {}
+            Verdict::Put | Verdict::Delete => {
+                self.routes.slot(prefix).set(Mark::Queued, true);
+                self.later.push(prefix);
+            }
+        }
+    }
+
+    fn verdict(&mut self, prefix: Prefix) -> Verdict {
+        if !self.settings.install {
+            return Verdict::Leave;
+        }
+        let slot = self.routes.slot(prefix);
+        let (want, have, stale) = (slot.want, slot.have(), slot.is(Mark::Stale));
+        if want != 0 && have != 0 && self.objects.right(have, want) {
+            slot.set(Mark::Stale, false);
+            self.sweep.stale -= usize::from(stale);
+            return Verdict::Right;
+        }
+        let held = stale && have != 0;
+        match self.objects.path(want) {
+            _ if want == 0 && have == 0 => Verdict::Leave,
+            // The sweep decides about routes that we found and nobody has spoken of.
+            _ if want == 0 && held => Verdict::Leave,
+            Ok(content) if held && self.sweep.narrows_too_early(self.objects.top(have), content) => {
+                Verdict::Leave
+            }
+            Ok(_) => Verdict::Put,
+            Err(_) if have == 0 || held => Verdict::Leave,
+            Err(_) => Verdict::Delete,
+        }
+    }
+
+    /// Writes a route to its set's top.
+    fn put(&mut self, prefix: Prefix, set: SetId, replace: bool) {
+        let metric = self.settings.metric;
+        if !self.foreign.is_empty() && self.foreign.contains_key(&(prefix, metric)) {
+            return;
+        }
+        let Some(top) = self.objects.ensure(set) else { return };
+        let slot = self.routes.slot(prefix);
+        let (old, stale) = (slot.have(), slot.is(Mark::Stale));
+        slot.set_have(top);
+        slot.set(Mark::Stale, false);
+        slot.set(Mark::Seen, true);
+        self.sweep.stale -= usize::from(stale);
+        self.objects.hold(top);
+        self.objects.drop_refs(old, 1);
+        self.ops.push_back(Op::Put { prefix, metric, top, replace: replace || old != 0 });
+    }
+
+    /// Takes note that a route is no longer there.
+    fn lost(&mut self, prefix: Prefix) {
+        let slot = self.routes.slot(prefix);
+        let (have, stale) = (slot.have(), slot.is(Mark::Stale));
+        slot.set_have(0);
+        slot.set(Mark::Stale, false);
+        self.sweep.stale -= usize::from(stale);
+        self.objects.drop_refs(have, u32::from(have != 0));
+    }
+
+    pub(super) fn delete(&mut self, prefix: Prefix) {
+        self.lost(prefix);
+        self.routes.tidy(prefix);
+        self.ops.push_back(Op::Del { prefix, metric: self.settings.metric });
+    }
+
+    /// Ends a batch: what replaces or deletes is decided now.
+    pub fn finish(&mut self) {
+        let later = std::mem::take(&mut self.later);
+        let whole = self.whole_objects(&later);
+        for prefix in later {
+            self.routes.slot(prefix).set(Mark::Queued, false);
+            let Some(state) = self.routes.get(prefix) else { continue };
+            match self.verdict(prefix) {
+                Verdict::Put => self.put(prefix, state.want, false),
+                Verdict::Delete if whole.contains(&state.have()) => self.lost(prefix),
+                Verdict::Delete => self.delete(prefix),
+                Verdict::Right | Verdict::Leave => {}
+            }
+            self.routes.tidy(prefix);
+        }
+        let unused = self.objects.sweep();
+        if self.settings.install {
+            self.ops.extend(unused);
+        }
+        self.routes.shrink();
+    }
+
+    /// Finds the objects all of whose routes move to one other set, and changes them instead; returns those all
+    /// of whose routes go.
+    fn whole_objects(&mut self, later: &[Prefix]) -> BTreeSet<TopId> {
+        let mut tally: BTreeMap<TopId, (u32, Option<SetId>)> = BTreeMap::new();
+        for prefix in later {
+            let Some(state) = self.routes.get(*prefix) else { continue };
+            let to = match self.verdict(*prefix) {
+                Verdict::Put => state.want,
+                Verdict::Delete => 0,
+                Verdict::Right | Verdict::Leave => continue,
+            };
+            let (count, target) = tally.entry(state.have()).or_insert((0, Some(to)));
+            *count += 1;
+            *target = target.filter(|t| *t == to);
+        }
+        let mut gone = BTreeSet::new();
+        for (top, (count, target)) in tally {
+            if count < MANY || self.objects.top(top).is_none_or(|t| t.refs != count || !t.alive) {
+                continue;
+            }
+            match (target, self.objects.object_of(top)) {
+                // With its last reference the object is swept, and its routes go with it.
+                (Some(0), Some(_)) => drop(gone.insert(top)),
+                (Some(set), Some(_)) => drop(self.objects.retarget(top, set)),
+                _ => {}
+            }
+        }
+        gone
+    }
+
+    /// The next changes to write, objects first and by themselves: whether they succeed decides about their
+    /// routes. Empty: all is written.
+    pub fn take(&mut self, max: usize) -> Vec<Op> {
+        if !self.settings.install {
+            self.ops.clear();
+            return Vec::new();
+        }
+        let objects = self.objects.writes();
+        if !objects.is_empty() {
+            return objects;
+        }
+        let mut ops = Vec::with_capacity(max.min(self.ops.len()));
+        while ops.len() < max {
+            match self.ops.pop_front() {
+                Some(Op::Put { prefix, metric, top, .. })
+                    if !self.objects.top(top).is_some_and(|t| t.alive) =>
+                {
+                    if metric == self.settings.metric
+                        && self.routes.get(prefix).is_some_and(|s| s.have() == top)
+                    {
+                        self.lost(prefix);
+                    }
+                }
+                Some(op) => ops.push(op),
+                None => break,
+            }
+        }
+        ops
+    }
+
+    /// Whether something waits to be written.
+    pub fn is_dirty(&self) -> bool {
+        !self.ops.is_empty() || self.objects.is_dirty()
+    }
+
+    pub fn target(&self, top: TopId) -> Option<Target<'_>> {
+        self.objects.target(top)
+    }
+
+    /// The kernel refused this. `taken`: the place is held by somebody (EEXIST); `gone`: what was to be deleted
+    /// is not there. Returns whether a look at the kernel is due: our picture of it was wrong.
+    pub fn refused(&mut self, op: &Op, taken: bool, gone: bool, why: &Arc<str>) -> bool {
+        match op {
+            Op::SetObject { id, replace, .. } => {
+                self.objects.refused(*id, *replace, taken, why);
+                *replace
+            }
+            Op::Put { prefix, metric, top, .. } => {
+                let unknown = taken && !self.foreign.contains_key(&(*prefix, *metric));
+                if *metric == OWN_METRIC {
+                    if let Some(own) = self.own.get_mut(prefix) {
+                        own.there = false;
+                    }
+                } else if self.routes.get(*prefix).is_some_and(|s| s.have() == *top) {
+                    self.lost(*prefix);
+                }
+                self.problems.insert((*prefix, *metric), why.clone());
+                unknown
+            }
+            Op::Del { .. } | Op::DelObject { .. } => !gone,
+        }
+    }
+
+    /// Tries again what the kernel refused. Returns whether there was anything.
+    pub fn retry(&mut self) -> bool {
+        let again = self.objects.retry() || !self.problems.is_empty();
+        if again {
+            let failed: Vec<_> =
+                self.problems.drain().map(|((prefix, metric), _)| (prefix, metric)).collect();
+            for (prefix, metric) in failed {
+                if metric == OWN_METRIC {
+                    let missing = self.own.get(&prefix).is_some_and(|o| o.wanted && !o.there);
+                    if missing {
+                        self.put_own(prefix, false);
+                    }
+                }
+            }
+            self.rescan();
+        }
+        again
+    }
+
+    /// What the kernel told of one place in our table.
+    pub fn heard(&mut self, prefix: Prefix, metric: u32, held: Held) {
+        let key = (prefix, metric);
+        let before = match held {
+            Held::Other { protocol } => self.foreign.insert(key, protocol),
+            Held::Ours { .. } | Held::Nobody => self.foreign.remove(&key),
+        };
+        let ours_there = match held {
+            Held::Ours { object } => Some(object),
+            Held::Other { .. } | Held::Nobody => None,
+        };
+        match metric {
+            OWN_METRIC => self.heard_own(prefix, ours_there.is_some(), before.is_none()),
+            m if m == self.settings.metric => self.heard_learned(prefix, ours_there, before.is_none()),
+            _ => {}
+        }
+    }
+
+    fn heard_own(&mut self, prefix: Prefix, there: bool, repair: bool) {
+        let Some(own) = self.own.get_mut(&prefix) else { return };
+        if there {
+            return;
+        }
+        own.there = false;
+        if own.wanted {
+            self.repairs += u64::from(repair);
+            self.put_own(prefix, repair);
+        }
+    }
+
+    fn heard_learned(&mut self, prefix: Prefix, object: Option<ObjectId>, repair: bool) {
+        let Some(state) = self.routes.get(prefix) else { return };
+        let written = self.objects.target(state.have());
+        let right = match (object, written) {
+            (Some(id), Some(Target::Object(ours))) => id == ours,
+            (Some(id), Some(_)) => id == 0,
+            _ => false,
+        };
+        if right && state.have() != 0 {
+            return;
+        }
+        self.lost(prefix);
+        if state.want != 0 && state.have() != 0 {
+            self.repairs += 1;
+        }
+        self.settle(prefix, repair);
+        self.routes.tidy(prefix);
+    }
+
+    /// Takes a new view of the host, and what the kernel's nexthop objects are now.
+    pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
+        if let Some(seen) = seen
+            && self.objects.observe(seen)
+        {
+            self.forget_routes_of_the_dead();
+        }
+        self.objects.resolve(resolver);
+        self.problems.clear();
+        self.rescan();
+    }
+
+    /// A lost object has taken its routes with it.
+    fn forget_routes_of_the_dead(&mut self) {
+        let objects = &mut self.objects;
+        let sweep = &mut self.sweep;
+        self.routes.for_each(|_, state| {
+            let have = state.have();
+            if have != 0 && objects.top(have).is_some_and(|t| !t.alive) {
+                objects.drop_refs(have, 1);
+                state.set_have(0);
+                sweep.stale -= usize::from(state.is(Mark::Stale));
+                state.set(Mark::Stale, false);
+            }
+        });
+    }
+
+    /// Looks at all routes again.
+    pub(super) fn rescan(&mut self) {
+        let all: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|(_, s)| {
+                let top = self.objects.top(s.have());
+                top.is_none_or(|t| t.owner != s.want || !t.alive) || self.objects.path(s.want).is_err()
+            })
+            .map(|(p, _)| p)
+            .collect();
+        for prefix in all {
+            // In the place of a route that an object took with it may stand none or ours, by `observe`.
+            self.settle(prefix, false);
+        }
+    }
+
+    /// Begins to compare with a dump of our routes.
+    pub fn audit_begin(&mut self) {
+        self.routes.for_each(|_, s| s.set(Mark::Seen, false));
+        self.own.values_mut().for_each(|o| o.seen = false);
+    }
+
+    /// One route of ours from the dump.
+    pub fn audit(&mut self, prefix: Prefix, metric: u32, object: ObjectId, content: Content) {
+        if metric == OWN_METRIC {
+            let own = self.own.entry(prefix).or_default();
+            (own.there, own.seen) = (true, true);
+            return;
+        }
+        match self.routes.get(prefix).filter(|s| s.have() != 0 && metric == self.settings.metric) {
+            // Written since the audit began: the dump may be older.
+            Some(state) if state.is(Mark::Seen) => {}
+            Some(state) if self.objects.looks_like(state.have(), object, &content) => {
+                self.routes.slot(prefix).set(Mark::Seen, true);
+            }
+            Some(state) => {
+                self.lost(prefix);
+                self.repairs += u64::from(state.want != 0);
+                self.adopt_route(prefix, metric, object, content);
+                self.routes.slot(prefix).set(Mark::Stale, false);
+                self.sweep.stale -= 1;
+                self.settle(prefix, true);
+            }
+            None => {
+                self.adopt_route(prefix, metric, object, content);
+                self.settle(prefix, true);
+            }
+        }
+    }
+
+    /// Ends it: what the dump did not have is put back.
+    pub fn audit_end(&mut self) {
+        let missing: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|(_, s)| s.have() != 0 && !s.is(Mark::Seen))
+            .map(|(p, s)| (p, s.want != 0))
+            .collect();
+        for (prefix, wanted) in missing {
+            self.lost(prefix);
+            self.repairs += u64::from(wanted);
+            self.settle(prefix, true);
+            self.routes.tidy(prefix);
+        }
+        let missing: Vec<_> = self.own.iter().filter(|(_, o)| o.there && !o.seen).map(|(p, _)| *p).collect();
+        for prefix in missing {
+            self.heard_own(prefix, false, true);
+        }
+    }
+
+    /// Removes all that is ours.
+    pub fn flush(&mut self) {
+        let all: Vec<_> = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).collect();
+        for (prefix, state) in all {
+            self.objects.release(state.want);
+            self.routes.slot(prefix).want = 0;
+            if state.have() != 0 {
+                self.delete(prefix);
+            }
+        }
+        for prefix in self.own.keys().copied().collect::<Vec<_>>() {
+            self.delete_own(prefix);
+        }
+        self.delete_strangers();
+        self.later.clear();
+        let unused = self.objects.sweep();
+        self.ops.extend(unused);
+    }
+
+    /// Routes of a family that are in the kernel.
+    pub fn count(&self, family: Family) -> usize {
+        let own = self.own.iter().filter(|(p, o)| o.there && p.family() == family).count();
+        self.routes.iter().filter(|(p, s)| s.have() != 0 && p.family() == family).count() + own
+    }
+
+    /// For `show fib`, sorted. `name` gives interfaces their names.
+    pub fn list(&self, name: impl Fn(u32) -> String) -> Vec<FibView> {
+        let learned = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).map(|(prefix, s)| {
+            let top = self.objects.top(s.have());
+            let content = top.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
+            let in_kernel = top.is_some_and(|t| t.alive);
+            let problem =
+                if in_kernel && !s.is(Mark::Stale) { None } else { self.problem(prefix, s.want, s.have()) };
+            self.view(prefix, self.settings.metric, content, in_kernel, problem, &name)
+        });
+        let own = self.own.iter().map(|(prefix, own)| {
+            let problem = if own.there { None } else { self.place_problem(*prefix, OWN_METRIC) };
+            self.view(*prefix, OWN_METRIC, Some(&Content::Unreachable), own.there, problem, &name)
+        });
+        let mut views: Vec<_> = learned.chain(own).collect();
+        views.sort_by_key(|v| (v.prefix.family(), v.prefix, v.metric));
+        views
+    }
+
+    fn view(
+        &self,
+        prefix: Prefix,
+        metric: u32,
+        content: Option<&Content>,
+        in_kernel: bool,
+        problem: Option<String>,
+        name: impl Fn(u32) -> String,
+    ) -> FibView {
+        let hops = match content {
+            Some(Content::Hops(hops)) => &**hops,
+            _ => &[],
+        };
+        let hop =
+            |address: IpAddr, ifindex| FibHop { address: Some(address), interface: name(ifindex), weight: 1 };
+        let next_hops = hops.iter().map(|h| hop(h.gateway, h.ifindex)).collect();
+        FibView { prefix, table: self.settings.table, metric, next_hops, in_kernel, problem }
+    }
+
+    fn problem(&self, prefix: Prefix, want: SetId, have: TopId) -> Option<String> {
+        if have != 0 {
+            return Some("from before the start; waiting for its neighbor".into());
+        }
+        if !self.settings.install {
+            return Some("fib.install is false".into());
+        }
+        self.place_problem(prefix, self.settings.metric)
+            .or_else(|| self.objects.path(want).err().map(|why| why.as_str().into()))
+            .or_else(|| self.objects.error_of(want).map(|e| e.to_string()))
+            .or_else(|| Some("being written".into()))
+    }
+
+    fn place_problem(&self, prefix: Prefix, metric: u32) -> Option<String> {
+        match self.foreign.get(&(prefix, metric)) {
+            Some(protocol) => Some(format!(
+                "a route of {} holds this prefix with metric {metric}; it is left alone",
+                protocol_name(*protocol)
+            )),
+            None => self.problems.get(&(prefix, metric)).map(|why| format!("the kernel refused it: {why}")),
+        }
+    }
+
+    /// Decides again about a stale route that is wanted; `clear`: nobody will claim what it has.
+    pub(super) fn unhold(&mut self, prefix: Prefix, clear: bool) {
+        if clear {
+            let slot = self.routes.slot(prefix);
+            slot.set(Mark::Stale, false);
+            self.sweep.stale -= 1;
+        }
+        self.settle(prefix, false);
+    }
+
+    pub(super) fn delete_strangers(&mut self) {
+        let gone = std::mem::take(&mut self.strangers);
+        self.ops.extend(gone.into_iter().map(|(prefix, metric)| Op::Del { prefix, metric }));
+    }
+
+    pub(super) fn adopted(&mut self, prefix: Prefix, top: TopId) {
+        let slot = self.routes.slot(prefix);
+        slot.set_have(top);
+        slot.set(Mark::Stale, true);
+        slot.set(Mark::Seen, true);
+        self.sweep.stale += 1;
+        self.objects.hold(top);
+    }
+}
+
+/// What a route that the kernel told of leads to.
+pub fn content(kind: RouteKind, hops: &[crate::fib::host::ForeignHop]) -> Content {
+    match kind {
+        RouteKind::Unreachable => Content::Unreachable,
+        RouteKind::Blackhole => Content::Blackhole,
+        RouteKind::Unicast => {
+            let hop = |h: &crate::fib::host::ForeignHop| {
+                Some(crate::fib::resolve::Hop { ifindex: h.ifindex, gateway: h.gateway?, onlink: h.onlink })
+            };
+            let mut hops: Vec<_> = hops.iter().filter_map(hop).collect();
+            hops.sort_unstable();
+            Content::Hops(hops.into())
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The command socket: many messages per send, acknowledged together.
+//!
+//! The kernel works a whole datagram off before `send` returns, so its answers are there at once: one error
+//! message per refused request, matched by sequence number, and the acknowledgement of the last.
+
+use std::{io, sync::Arc};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{setsockopt, sockopt},
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use crate::{
+    fib::{
+        diff::Fib,
+        route::Op,
+        wire::{self, Encoder, Message, Ours, flag, kind},
+    },
+    net::Prefix,
+};
+
+/// Messages per send: 512 are no faster than 64 (kernel.md), and others want their turn.
+pub const BATCH: usize = 128;
+
+/// Room for the answers to one send, each refused.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// A socket for requests and dumps.
+#[derive(Debug)]
+pub struct Channel {
+    socket: Socket,
+    port: u32,
+    seq: u32,
+    encoder: Encoder,
+    buf: Vec<u8>,
+}
+
+/// One request that the kernel did not follow.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which of the batch.
+    pub index: usize,
+    pub errno: Errno,
+    pub why: Arc<str>,
+}
+
+/// How far a dump has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    More,
+    /// `consistent`: nothing changed while it was made.
+    Done { consistent: bool },
+}
+
+impl Channel {
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        let port = socket.bind_auto()?.port_number();
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_cap_ack(true)?;
+        socket.set_ext_ack(true)?;
+        // Before Linux 4.20 dumps are not filtered; we look at what comes anyway.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
+        }
+        // Answers are there when `send` returns; this only keeps a surprise from hanging the task.
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(2))?;
+        Ok(Self { socket, port, seq: 1, encoder: Encoder::default(), buf: Vec::with_capacity(32 << 10) })
+    }
+
+    /// The kernel marks the notifications of what we do with it.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Writes a batch; returns what was refused.
+    pub fn write(&mut self, fib: &Fib, ours: Ours, ops: &[Op]) -> io::Result<Vec<Refused>> {
+        self.encoder.clear();
+        let first = self.seq;
+        for op in ops {
+            encode(&mut self.encoder, self.seq, ours, fib, op);
+            self.seq = self.seq.wrapping_add(1);
+        }
+        self.transact(first)
+    }
+
+    /// Deletes routes by key.
+    pub fn delete_routes(&mut self, ours: Ours, routes: &[(Prefix, u32)]) -> io::Result<Vec<Refused>> {
+        self.encoder.clear();
+        let first = self.seq;
+        for (prefix, metric) in routes {
+            self.encoder.del(self.seq, ours, *prefix, *metric);
+            self.seq = self.seq.wrapping_add(1);
+        }
+        self.transact(first)
+    }
+
+    fn transact(&mut self, first: u32) -> io::Result<Vec<Refused>> {
+        let last = self.seq.wrapping_sub(1);
+        self.encoder.ack_last();
+        self.socket.send(self.encoder.bytes(), 0)?;
+        let mut refused = Vec::new();
+        loop {
+            self.receive()?;
+            for message in wire::messages(&self.buf).filter(|m| m.kind == kind::ERROR) {
+                let index = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+                let (errno, words) = wire::error(&message).unwrap_or((Errno::EIO as i32, None));
+                if errno != 0 {
+                    refused.push(refusal(index, Errno::from_raw(errno), words));
+                }
+                if message.seq == last {
+                    return Ok(refused);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        loop {
+            self.buf.clear();
+            self.buf.reserve(32 << 10);
+            match self.socket.recv(&mut self.buf, 0) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    /// Begins a dump; go on with [`Channel::dump_step`].
+    pub fn dump_begin(&mut self, request: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
+        self.encoder.clear();
+        self.seq = self.seq.wrapping_add(1);
+        request(&mut self.encoder, self.seq);
+        self.socket.send(self.encoder.bytes(), 0).map(drop)
+    }
+
+    /// Reads one datagram of the dump. A table that does not exist is an empty one.
+    pub fn dump_step(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Dump> {
+        self.receive()?;
+        let mut consistent = true;
+        for message in wire::messages(&self.buf).filter(|m| m.seq == self.seq) {
+            consistent &= message.flags & flag::DUMP_INTR == 0;
+            match message.kind {
+                kind::DONE => return Ok(Dump::Done { consistent }),
+                kind::ERROR => {
+                    return match wire::error(&message).map_or(Errno::EIO, |(e, _)| Errno::from_raw(e)) {
+                        Errno::ENOENT => Ok(Dump::Done { consistent }),
+                        errno => Err(errno.into()),
+                    };
+                }
+                _ => each(&message),
+            }
+        }
+        Ok(Dump::More)
+    }
+
+    /// A whole dump at once, for what is small.
+    pub fn dump(
+        &mut self,
+        request: impl FnOnce(&mut Encoder, u32),
+        mut each: impl FnMut(&Message<'_>),
+    ) -> io::Result<()> {
+        self.dump_begin(request)?;
+        while self.dump_step(&mut each)? == Dump::More {}
+        Ok(())
+    }
+}
+
+fn encode(encoder: &mut Encoder, seq: u32, ours: Ours, fib: &Fib, op: &Op) {
+    match op {
+        Op::SetObject { id, object, replace } => {
+            encoder.set_object(seq, ours.protocol, *id, object, *replace);
+        }
+        Op::DelObject { id } => encoder.del_object(seq, *id),
+        Op::Del { prefix, metric } => encoder.del(seq, ours, *prefix, *metric),
+        Op::Put { prefix, metric, top, replace } => match fib.target(*top) {
+            Some(target) => encoder.put(seq, ours, (*prefix, *metric), target, *replace),
+            // `Fib::take` hands out no route to a top that is gone.
+            None => encoder.del(seq, ours, *prefix, *metric),
+        },
+    }
+}
+
+fn refusal(index: usize, errno: Errno, words: Option<String>) -> Refused {
+    let why = match words {
+        Some(words) => format!("{words} ({})", errno.desc()),
+        None => errno.desc().to_owned(),
+    };
+    Refused { index, errno, why: why.into() }
+}

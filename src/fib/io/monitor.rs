@@ -1,0 +1,389 @@
+//! The kernel's notifications → [`Host`] snapshots, and word of what others do in our places.
+//!
+//! A link that goes down is published at once; other changes wait until the last publication is a few
+//! milliseconds old, so that a storm of them costs one snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsRawFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Place, Settings,
+    batch::Channel,
+    netlink::{self, Foreign},
+};
+use crate::{
+    fib::{
+        host::{Host, Link},
+        route::{Held, OWN_METRIC, SeenRoute},
+        wire::{self, Message, flag, kind},
+    },
+    mailbox,
+    net::RouteKind,
+};
+
+/// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP.
+const GROUPS: [u32; 6] = [1, 5, 7, 9, 11, 32];
+const RECEIVE_BUFFER: usize = 16 << 20;
+const MAIN_TABLE: u32 = 254;
+
+/// Between two publications of changes that can wait.
+const COALESCE: Duration = Duration::from_millis(10);
+/// Between two complete readings, after notifications were lost or routes may have gone in silence.
+const RESYNC: Duration = Duration::from_millis(200);
+
+/// The task's state.
+pub(super) struct Monitor {
+    socket: AsyncFd<Socket>,
+    reader: Channel,
+    settings: Settings,
+    /// Port of the socket that we write with: the kernel's echo of it tells nothing new.
+    own_port: u32,
+    links: BTreeMap<u32, Link>,
+    foreign: Foreign,
+    holders: BTreeSet<Place>,
+    drops: u32,
+    overruns: u32,
+    publish: watch::Sender<Arc<Host>>,
+    heard: mailbox::Sender<Place, Held>,
+    /// Changed since the last publication; `urgent`: a link went down.
+    changed: bool,
+    urgent: bool,
+    resync: Option<Resync>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Resync {
+    Routes,
+    All,
+}
+
+impl Monitor {
+    /// Opens the socket and reads everything once.
+    pub(super) async fn start(
+        settings: Settings,
+        own_port: u32,
+        heard: mailbox::Sender<Place, Held>,
+    ) -> io::Result<(Self, watch::Receiver<Arc<Host>>)> {
+        let (publish, host) = watch::channel(Arc::default());
+        let mut monitor = Self {
+            socket: AsyncFd::new(subscribe(own_port)?)?,
+            reader: Channel::open()?,
+            settings,
+            own_port,
+            links: BTreeMap::new(),
+            foreign: Foreign::default(),
+            holders: BTreeSet::new(),
+            drops: 0,
+            overruns: 0,
+            publish,
+            heard,
+            changed: true,
+            urgent: true,
+            resync: None,
+        };
+        monitor.read_all().await?;
+        monitor.publish();
+        Ok((monitor, host))
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut published = Instant::now();
+        let mut resynced = Instant::now();
+        loop {
+            if self.urgent || self.changed && published.elapsed() >= COALESCE {
+                self.publish();
+                published = Instant::now();
+            }
+            let publish_at = self.changed.then(|| published + COALESCE);
+            let resync_at = self.resync.map(|_| resynced + RESYNC);
+            let due = publish_at.into_iter().chain(resync_at).min();
+            // Cancel safe: `readable` keeps what it knows, a sleep has no state.
+            tokio::select! {
+                guard = self.socket.readable() => match guard {
+                    Ok(mut guard) => {
+                        guard.clear_ready();
+                        drop(guard);
+                        self.drain().await;
+                    }
+                    Err(e) => {
+                        warn!(error = %e, "netlink monitor socket failed; reading everything again");
+                        self.overrun();
+                    }
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+            if self.resync.is_some() && resynced.elapsed() >= RESYNC {
+                let what = self.resync.take();
+                if let Err(e) = self.reread(what).await {
+                    warn!(error = %e, "cannot read the kernel's tables; trying again");
+                    self.resync = what;
+                }
+                resynced = Instant::now();
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        (self.changed, self.urgent) = (false, false);
+        let host = Host {
+            links: self.links.clone(),
+            routes: self.foreign.list(),
+            drops: self.drops,
+            overruns: self.overruns,
+        };
+        self.publish.send_if_modified(|old| {
+            let differs = **old != host;
+            if differs {
+                *old = Arc::new(host);
+            }
+            differs
+        });
+    }
+
+    /// Reads what is there; gives others a turn now and then.
+    async fn drain(&mut self) {
+        let mut buf = Vec::with_capacity(32 << 10);
+        for turn in 1.. {
+            buf.clear();
+            buf.reserve(32 << 10);
+            match self.socket.get_ref().recv(&mut buf, nix::libc::MSG_DONTWAIT) {
+                Ok(_) => wire::messages(&buf).for_each(|m| self.message(&m)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    debug!(error = %e, "notifications lost");
+                    self.overrun();
+                }
+            }
+            if self.urgent {
+                self.publish();
+            }
+            if turn % 256 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn overrun(&mut self) {
+        self.overruns = self.overruns.wrapping_add(1);
+        self.resync = Some(Resync::All);
+        self.changed = true;
+    }
+
+    fn message(&mut self, message: &Message<'_>) {
+        match message.kind {
+            kind::NEW_ROUTE | kind::DEL_ROUTE => {
+                if let Some(route) = wire::route(message.body) {
+                    self.route(route, message);
+                }
+            }
+            kind::DEL_NEXTHOP | kind::NEW_NEXTHOP if message.port != self.own_port => {
+                let ours = wire::object(message.body).is_some_and(|o| o.protocol == self.settings.protocol);
+                if ours {
+                    self.dropped();
+                }
+            }
+            _ => self.link_or_address(message.whole),
+        }
+    }
+
+    /// Objects may have gone.
+    fn dropped(&mut self) {
+        self.drops = self.drops.wrapping_add(1);
+        (self.changed, self.urgent) = (true, true);
+    }
+
+    fn link_or_address(&mut self, whole: &[u8]) {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(whole) else {
+            return debug!("a link or address message that cannot be read");
+        };
+        let NetlinkPayload::InnerMessage(message) = message.payload else { return };
+        match message {
+            RouteNetlinkMessage::NewLink(m) => self.new_link(netlink::link(&m)),
+            RouteNetlinkMessage::DelLink(m) => {
+                // A port that leaves its bridge is told of as deleted in the bridge's family.
+                let gone = u8::from(m.header.interface_family) == 0;
+                if gone && self.links.remove(&m.header.index).is_some() {
+                    self.dropped();
+                    self.resync = self.resync.max(Some(Resync::Routes));
+                }
+            }
+            RouteNetlinkMessage::NewAddress(m) => {
+                let (link, address) = (self.links.get_mut(&m.header.index), netlink::address(&m));
+                if let (Some(link), Some(address)) = (link, address) {
+                    link.addresses.retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
+                    link.addresses.push(address);
+                    link.addresses.sort_unstable();
+                    self.changed = true;
+                }
+            }
+            RouteNetlinkMessage::DelAddress(m) => {
+                let (link, address) = (self.links.get_mut(&m.header.index), netlink::address(&m));
+                if let (Some(link), Some(address)) = (link, address) {
+                    link.addresses.retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
+                    self.dropped();
+                    self.resync = self.resync.max(Some(Resync::Routes));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn new_link(&mut self, mut link: Link) {
+        let old = self.links.remove(&link.index);
+        let could_send = old.as_ref().is_some_and(|l| l.up && l.lower_up);
+        if let Some(old) = old {
+            if link.kind.is_empty() {
+                link.kind = old.kind;
+            }
+            link.addresses = old.addresses;
+        }
+        let can_send = link.up && link.lower_up;
+        if could_send != can_send {
+            // IPv4 routes of a link that is set down go in silence (kernel.md 2); those that a boot script adds
+            // when it comes back are told of.
+            self.resync = self.resync.max(Some(Resync::Routes));
+            (self.changed, self.urgent) = (true, true);
+            if could_send {
+                self.dropped();
+            }
+        }
+        self.links.insert(link.index, link);
+        self.changed = true;
+    }
+
+    fn route(&mut self, route: SeenRoute, message: &Message<'_>) {
+        let added = message.kind == kind::NEW_ROUTE;
+        let ours = route.protocol == self.settings.protocol;
+        if let Some(place) = self.place(&route).filter(|_| message.port != self.own_port) {
+            let held = match (added, ours) {
+                (true, true) => Held::Ours { object: route.object },
+                (true, false) => Held::Other { protocol: route.protocol },
+                (false, _) => Held::Nobody,
+            };
+            self.hold(place, held);
+        }
+        if !ours && self.resolves(&route) {
+            self.changed = true;
+            match added {
+                true => self.foreign.add(route, message.flags & flag::REPLACE != 0),
+                false => self.foreign.remove(route),
+            }
+        }
+    }
+
+    /// The place of a route, if it is one that we write to.
+    fn place(&self, route: &SeenRoute) -> Option<Place> {
+        let ours = route.table == self.settings.table
+            && (route.metric == self.settings.metric || route.metric == OWN_METRIC)
+            && !route.cloned;
+        // IPv6 shows unreachable routes of the kernel itself at the last metric.
+        let kernels = route.protocol == 2 && route.kind != Some(RouteKind::Unicast);
+        (ours && !kernels).then_some((route.prefix, route.metric))
+    }
+
+    fn hold(&mut self, place: Place, held: Held) {
+        match held {
+            Held::Other { .. } => drop(self.holders.insert(place)),
+            Held::Ours { .. } | Held::Nobody => drop(self.holders.remove(&place)),
+        }
+        self.heard.post_all([(place, held)]);
+    }
+
+    /// Whether next hops may be resolved by it.
+    fn resolves(&self, route: &SeenRoute) -> bool {
+        let table = route.table == self.settings.table || route.table == MAIN_TABLE;
+        let link_local = matches!(route.prefix.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local());
+        table && route.kind.is_some() && !route.cloned && !link_local
+    }
+
+    async fn reread(&mut self, what: Option<Resync>) -> io::Result<()> {
+        match what {
+            Some(Resync::All) => self.read_all().await?,
+            Some(Resync::Routes) => self.read_routes()?,
+            None => return Ok(()),
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    async fn read_all(&mut self) -> io::Result<()> {
+        self.links = netlink::links().await?;
+        self.read_routes()
+    }
+
+    fn read_routes(&mut self) -> io::Result<()> {
+        let mut reader = std::mem::replace(&mut self.reader, Channel::open()?);
+        let mut foreign = Foreign::default();
+        let mut holders = Vec::new();
+        let done = netlink::routes(&mut reader, |route| {
+            if route.protocol == self.settings.protocol {
+                return;
+            }
+            holders.extend(self.place(&route).map(|place| (place, route.protocol)));
+            if self.resolves(&route) {
+                foreign.add(route, false);
+            }
+        });
+        self.reader = reader;
+        done?;
+        if foreign.overflowed && !self.foreign.overflowed {
+            warn!("very many routes of others in the kernel; next hops resolve over the first of them only");
+        }
+        self.foreign = foreign;
+        let gone: Vec<_> =
+            self.holders.iter().filter(|p| !holders.iter().any(|(h, _)| h == *p)).copied().collect();
+        gone.into_iter().for_each(|place| self.hold(place, Held::Nobody));
+        holders.into_iter().for_each(|(place, protocol)| self.hold(place, Held::Other { protocol }));
+        Ok(())
+    }
+}
+
+fn subscribe(own_port: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
+    }
+    if let Err(e) = SockRef::from(&socket).attach_filter(&without_echo(own_port)) {
+        debug!(error = %e, fd = socket.as_raw_fd(), "no filter; every own change is read back");
+    }
+    for group in GROUPS {
+        if let Err(e) = socket.add_membership(group) {
+            debug!(error = %e, group, "not told of this group");
+        }
+    }
+    Ok(socket)
+}
+
+/// Drops what we caused ourselves before it wakes us: 100,000 routes would be 100,000 messages. Compares
+/// `nlmsg_pid`, which is in host order while the filter reads in network order.
+fn without_echo(port: u32) -> [SockFilter; 4] {
+    const LD_W_ABS: u16 = 0x20;
+    const JEQ_K: u16 = 0x15;
+    const RET_K: u16 = 0x06;
+    [
+        SockFilter::new(LD_W_ABS, 0, 0, 12),
+        SockFilter::new(JEQ_K, 0, 1, port.to_be()),
+        SockFilter::new(RET_K, 0, 0, 0),
+        SockFilter::new(RET_K, 0, 0, u32::MAX),
+    ]
+}

@@ -1,0 +1,213 @@
+//! Links, addresses and routes of others, read from the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+use futures::TryStreamExt;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+};
+
+use super::batch::Channel;
+use crate::{
+    fib::{
+        host::{ForeignRoute, Link, LinkAddress, Scope},
+        route::{ObjectId, SeenObject, SeenRoute},
+        wire,
+    },
+    net::Family,
+};
+
+/// All links with their addresses.
+pub async fn links() -> io::Result<BTreeMap<u32, Link>> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let task = tokio::spawn(connection);
+    let found = read_links(&handle).await;
+    task.abort();
+    found.map_err(io::Error::other)
+}
+
+async fn read_links(handle: &rtnetlink::Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
+    let mut links = BTreeMap::new();
+    let mut dump = std::pin::pin!(handle.link().get().execute());
+    while let Some(message) = dump.try_next().await? {
+        let link = link(&message);
+        links.insert(link.index, link);
+    }
+    let mut dump = std::pin::pin!(handle.address().get().execute());
+    while let Some(message) = dump.try_next().await? {
+        if let (Some(link), Some(address)) = (links.get_mut(&message.header.index), address(&message)) {
+            link.addresses.push(address);
+        }
+    }
+    links.values_mut().for_each(|l| l.addresses.sort_unstable());
+    Ok(links)
+}
+
+/// A link without its addresses, which the kernel tells apart.
+pub(super) fn link(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: String::new(),
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        lower_up: flags.contains(LinkFlags::LowerUp),
+        loopback: flags.contains(LinkFlags::Loopback),
+        master: None,
+        addresses: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = kind.to_string();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+pub(super) fn address(message: &AddressMessage) -> Option<LinkAddress> {
+    let (mut addr, mut local) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(a) => addr = Some(*a),
+            AddressAttribute::Local(a) => local = Some(*a),
+            AddressAttribute::Flags(f) => flags = *f,
+            _ => {}
+        }
+    }
+    let own: IpAddr = local.or(addr)?;
+    Some(LinkAddress {
+        addr: own,
+        len: message.header.prefix_len,
+        peer: addr.filter(|a| *a != own),
+        scope: match message.header.scope {
+            AddressScope::Link => Scope::Link,
+            AddressScope::Host => Scope::Host,
+            _ => Scope::Global,
+        },
+        tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed)
+            && !flags.contains(AddressFlags::Optimistic),
+        secondary: flags.contains(AddressFlags::Secondary),
+        deprecated: flags.contains(AddressFlags::Deprecated),
+    })
+}
+
+/// Calls `each` with every route of every table.
+pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> io::Result<()> {
+    for family in Family::ALL {
+        channel.dump(
+            |encoder, seq| encoder.dump_routes(seq, family, None, None),
+            |message| {
+                if message.kind == wire::kind::NEW_ROUTE
+                    && let Some(route) = wire::route(message.body)
+                {
+                    each(route);
+                }
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// All nexthop objects; `None` where the kernel has none.
+pub fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
+    let mut found = BTreeMap::new();
+    let done = channel.dump(
+        |encoder, seq| encoder.dump_objects(seq),
+        |message| {
+            if message.kind == wire::kind::NEW_NEXTHOP
+                && let Some(object) = wire::object(message.body)
+            {
+                found.insert(object.id, object);
+            }
+        },
+    );
+    match done {
+        Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(None),
+        done => done.map(|()| Some(found)),
+    }
+}
+
+/// The routes of others by place, as decisions see them: bounded, since somebody else may keep a full table.
+#[derive(Debug, Default)]
+pub(super) struct Foreign {
+    routes: BTreeMap<(crate::net::Prefix, u32), Vec<ForeignRoute>>,
+    count: usize,
+    pub(super) overflowed: bool,
+}
+
+/// So many routes of others are kept. Next hops that only a route beyond them reaches stay unresolved.
+const MAX_FOREIGN: usize = 20_000;
+
+impl Foreign {
+    /// A route was added, or replaced those in its place.
+    pub(super) fn add(&mut self, seen: SeenRoute, replaces: bool) {
+        let key = (seen.prefix, seen.metric);
+        // IPv6 tells of all hops of a multipath route at once.
+        if replaces || seen.prefix.family() == Family::Ipv6Unicast {
+            self.count -= self.routes.remove(&key).map_or(0, |old| old.len());
+        }
+        // Default routes are always known: neighbors are found by them.
+        if self.count >= MAX_FOREIGN && seen.prefix.len() > 0 {
+            self.overflowed = true;
+            return;
+        }
+        let route = foreign(seen);
+        let place = self.routes.entry(key).or_default();
+        if !place.contains(&route) {
+            place.push(route);
+            self.count += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, seen: SeenRoute) {
+        let key = (seen.prefix, seen.metric);
+        let Some(place) = self.routes.get_mut(&key) else { return };
+        let gone = foreign(seen);
+        let before = place.len();
+        if gone.prefix.family() == Family::Ipv6Unicast {
+            for route in place.iter_mut().filter(|r| r.protocol == gone.protocol) {
+                route.hops.retain(|h| !gone.hops.contains(h));
+            }
+            place.retain(|r| r.protocol != gone.protocol || !r.hops.is_empty());
+        } else {
+            place.retain(|r| *r != gone);
+        }
+        self.count -= before - place.len();
+        if place.is_empty() {
+            self.routes.remove(&key);
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<ForeignRoute> {
+        self.routes.values().flatten().cloned().collect()
+    }
+
+}
+
+fn foreign(seen: SeenRoute) -> ForeignRoute {
+    let mut hops = seen.hops;
+    let unique: BTreeSet<_> = hops.drain(..).collect();
+    ForeignRoute {
+        prefix: seen.prefix,
+        metric: seen.metric,
+        protocol: seen.protocol,
+        hops: unique.into_iter().collect(),
+    }
+}

@@ -1,0 +1,202 @@
+//! All routes by prefix, in few octets: 16 per IPv4 route, 28 per IPv6 route, and the empty places of a hash
+//! table.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+};
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use crate::net::{Family, Prefix};
+
+/// What is wanted and what the kernel has, by numbers into the tables of `nexthop`; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub want: u32,
+    /// The low 24 bits are the number, the others [`Mark`]s.
+    have: u32,
+}
+
+/// One bit of a route's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mark {
+    /// Found in the kernel at the start, not confirmed since.
+    Stale = 1 << 31,
+    /// Waiting for the end of the batch.
+    Queued = 1 << 30,
+    /// The audit has met it.
+    Seen = 1 << 29,
+}
+
+/// Highest number that fits.
+pub const MAX: u32 = (1 << 24) - 1;
+
+impl State {
+    /// A route that was just asked for.
+    pub fn wanted(want: u32) -> Self {
+        Self { want, have: 0 }
+    }
+
+    pub fn have(self) -> u32 {
+        self.have & MAX
+    }
+
+    pub fn set_have(&mut self, have: u32) {
+        self.have = self.have & !MAX | have & MAX;
+    }
+
+    pub fn is(self, mark: Mark) -> bool {
+        self.have & mark as u32 != 0
+    }
+
+    pub fn set(&mut self, mark: Mark, on: bool) {
+        self.have = if on { self.have | mark as u32 } else { self.have & !(mark as u32) };
+    }
+
+    /// Nothing wanted, nothing there: the slot can go.
+    pub fn is_empty(self) -> bool {
+        self.want == 0 && self.have() == 0 && !self.is(Mark::Queued)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot<A> {
+    addr: A,
+    len: u8,
+    state: State,
+}
+
+/// The routes of both families.
+#[derive(Debug, Default)]
+pub struct Table {
+    v4: HashTable<Slot<[u8; 4]>>,
+    v6: HashTable<Slot<[u8; 16]>>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl Table {
+    pub fn len(&self, family: Family) -> usize {
+        match family {
+            Family::Ipv4Unicast => self.v4.len(),
+            Family::Ipv6Unicast => self.v6.len(),
+        }
+    }
+
+    pub fn get(&self, prefix: Prefix) -> Option<State> {
+        let len = prefix.len();
+        match prefix.addr() {
+            IpAddr::V4(a) => find(&self.v4, &self.hasher, a.octets(), len),
+            IpAddr::V6(a) => find(&self.v6, &self.hasher, a.octets(), len),
+        }
+    }
+
+    /// The state of a prefix, made if it has none. Leave none behind that is empty: [`Table::tidy`].
+    pub fn slot(&mut self, prefix: Prefix) -> &mut State {
+        let len = prefix.len();
+        match prefix.addr() {
+            IpAddr::V4(a) => slot(&mut self.v4, &self.hasher, a.octets(), len),
+            IpAddr::V6(a) => slot(&mut self.v6, &self.hasher, a.octets(), len),
+        }
+    }
+
+    /// Removes the slot of a prefix if nothing is in it.
+    pub fn tidy(&mut self, prefix: Prefix) {
+        let len = prefix.len();
+        match prefix.addr() {
+            IpAddr::V4(a) => tidy(&mut self.v4, &self.hasher, a.octets(), len),
+            IpAddr::V6(a) => tidy(&mut self.v6, &self.hasher, a.octets(), len),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, State)> + '_ {
+        let v4 = self.v4.iter().map(|s| (Prefix::v4(s.addr.into(), s.len), s.state));
+        v4.chain(self.v6.iter().map(|s| (Prefix::v6(s.addr.into(), s.len), s.state)))
+    }
+
+    pub fn for_each(&mut self, mut f: impl FnMut(Prefix, &mut State)) {
+        self.v4.iter_mut().for_each(|s| f(Prefix::v4(s.addr.into(), s.len), &mut s.state));
+        self.v6.iter_mut().for_each(|s| f(Prefix::v6(s.addr.into(), s.len), &mut s.state));
+    }
+
+    /// Gives memory back after many routes have gone.
+    pub fn shrink(&mut self) {
+        let hasher = &self.hasher;
+        if self.v4.len() < self.v4.capacity() / 4 {
+            self.v4.shrink_to_fit(|s| hash(hasher, &s.addr, s.len));
+        }
+        if self.v6.len() < self.v6.capacity() / 4 {
+            self.v6.shrink_to_fit(|s| hash(hasher, &s.addr, s.len));
+        }
+    }
+}
+
+type Hasher = foldhash::fast::RandomState;
+
+fn hash<A: Hash>(hasher: &Hasher, addr: &A, len: u8) -> u64 {
+    hasher.hash_one((addr, len))
+}
+
+fn find<A: Hash + Eq>(table: &HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) -> Option<State> {
+    table.find(hash(hasher, &addr, len), |s| s.addr == addr && s.len == len).map(|s| s.state)
+}
+
+fn slot<'a, A: Hash + Eq>(
+    table: &'a mut HashTable<Slot<A>>,
+    hasher: &Hasher,
+    addr: A,
+    len: u8,
+) -> &'a mut State {
+    let same = |s: &Slot<A>| s.addr == addr && s.len == len;
+    let entry = table.entry(hash(hasher, &addr, len), same, |s| hash(hasher, &s.addr, s.len));
+    match entry {
+        Entry::Occupied(e) => &mut e.into_mut().state,
+        Entry::Vacant(e) => &mut e.insert(Slot { addr, len, state: State::default() }).into_mut().state,
+    }
+}
+
+fn tidy<A: Hash + Eq>(table: &mut HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) {
+    let empty = |s: &Slot<A>| s.addr == addr && s.len == len && s.state.is_empty();
+    if let Ok(entry) = table.find_entry(hash(hasher, &addr, len), empty) {
+        entry.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_small() {
+        assert_eq!(size_of::<Slot<[u8; 4]>>(), 16);
+        assert_eq!(size_of::<Slot<[u8; 16]>>(), 28);
+    }
+
+    #[test]
+    fn number_and_marks_do_not_touch_each_other() {
+        let mut state = State::default();
+        state.set_have(MAX);
+        state.set(Mark::Stale, true);
+        assert_eq!((state.have(), state.is(Mark::Stale), state.is(Mark::Queued)), (MAX, true, false));
+        state.set_have(0);
+        assert!(state.is(Mark::Stale));
+        state.set(Mark::Stale, false);
+        assert_eq!(state, State::default());
+    }
+
+    #[test]
+    fn slots_come_and_go() {
+        let mut table = Table::default();
+        let prefixes = ["10.0.0.0/8", "10.0.0.0/9", "2001:db8::/32"].map(|s| s.parse::<Prefix>().unwrap());
+        for p in prefixes {
+            table.slot(p).want = 7;
+        }
+        assert_eq!((table.len(Family::Ipv4Unicast), table.len(Family::Ipv6Unicast)), (2, 1));
+        table.tidy(prefixes[0]);
+        assert_eq!(table.get(prefixes[0]).map(|s| s.want), Some(7));
+        table.slot(prefixes[0]).want = 0;
+        table.tidy(prefixes[0]);
+        assert_eq!((table.get(prefixes[0]), table.iter().count()), (None, 2));
+    }
+}
