@@ -157,6 +157,20 @@ impl Fib {
         self.own.iter().filter(|(_, o)| o.wanted && o.there).map(|(p, _)| *p).collect()
     }
 
+    /// All of them, there or not.
+    pub fn own_wanted(&self) -> BTreeSet<Prefix> {
+        self.own.iter().filter(|(_, o)| o.wanted).map(|(p, _)| *p).collect()
+    }
+
+    /// Goes on without nexthop objects: this kernel has none. Only before anything is written.
+    pub fn disable_objects(&mut self) {
+        self.objects.disable();
+    }
+
+    pub fn has_objects(&self) -> bool {
+        self.objects.enabled()
+    }
+
     /// Decides about one route: adds it at once, leaves the rest to the end of the batch. `replace`: a route of
     /// ours may be in its place.
     fn settle(&mut self, prefix: Prefix, replace: bool) {

@@ -137,6 +137,10 @@ impl Objects {
         self.enabled = false;
     }
 
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
     pub fn top(&self, id: TopId) -> Option<&Top> {
         self.tops.get(id)
     }

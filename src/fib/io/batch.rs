@@ -53,7 +53,9 @@ pub struct Refused {
 pub enum Dump {
     More,
     /// `consistent`: nothing changed while it was made.
-    Done { consistent: bool },
+    Done {
+        consistent: bool,
+    },
 }
 
 impl Channel {

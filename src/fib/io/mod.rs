@@ -1,2 +1,196 @@
-//! Netlink.
+//! Netlink: the task that owns the kernel's routes, and what feeds it.
+//!
+//! [`Kernel::open`] begins to watch the host, so that a plan can be made; [`Kernel::spawn`] begins to write. Three
+//! kinds of socket: one that writes, one that hears notifications (`monitor`), one for dumps.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
+
+mod batch;
+mod cleanup;
+mod counters;
+mod monitor;
+mod netlink;
+pub mod sysctl;
+mod task;
+
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+pub use self::{
+    cleanup::{Removed, cleanup},
+    counters::{BUCKETS, Counters, Outcome},
+};
+use crate::{
+    fib::{diff, host::Host, route::Held, view::FibView, wire::Ours},
+    mailbox,
+    net::{Convergence, Family, NextHops, Prefix},
+};
+
+/// `[fib]`, and what else the task must know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub install: bool,
+    pub table: u32,
+    pub protocol: u8,
+    pub metric: u32,
+    pub resolve_via_default: bool,
+    pub nexthop_objects: bool,
+    /// `bgp.restart-time`: adopted routes whose neighbor never came stay for three times as long.
+    pub restart_time: Duration,
+}
+
+impl Settings {
+    fn ours(&self) -> Ours {
+        Ours { table: self.table, protocol: self.protocol }
+    }
+
+    fn pure(&self) -> diff::Settings {
+        diff::Settings {
+            install: self.install,
+            table: self.table,
+            metric: self.metric,
+            nexthop_objects: self.nexthop_objects,
+        }
+    }
+}
+
+/// A place in our table: prefix and metric.
+pub type Place = (Prefix, u32);
+
+/// What the daemon connects to the fib.
+pub struct Inputs {
+    /// Best routes from the rib.
+    pub routes: mailbox::Receiver<Prefix, Option<Arc<NextHops>>>,
+    /// Own prefixes that get an unreachable route, from the plan.
+    pub own: watch::Receiver<Arc<Vec<Prefix>>>,
+    pub convergence: watch::Receiver<Arc<Convergence>>,
+}
+
+/// The kernel, watched and not yet written to.
+pub struct Kernel {
+    settings: Settings,
+    writer: batch::Channel,
+    monitor: monitor::Monitor,
+    host: watch::Receiver<Arc<Host>>,
+    heard: mailbox::Receiver<Place, Held>,
+}
+
+impl Kernel {
+    /// Opens the sockets and reads the host.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives no netlink socket or no answer.
+    pub async fn open(settings: Settings) -> io::Result<Self> {
+        let writer = batch::Channel::open()?;
+        let (tell, heard) = mailbox::mailbox();
+        let (monitor, host) = monitor::Monitor::start(settings.clone(), writer.port(), tell).await?;
+        Ok(Self { settings, writer, monitor, host, heard })
+    }
+
+    /// The host, kept up to date once [`Kernel::spawn`] was called.
+    pub fn host(&self) -> watch::Receiver<Arc<Host>> {
+        self.host.clone()
+    }
+
+    /// Adopts what is in the kernel and begins to write.
+    pub fn spawn(self, inputs: Inputs) -> FibHandle {
+        let (requests, receiver) = mpsc::channel(16);
+        let (own_there, watch_own) = watch::channel(Arc::default());
+        let counters = Arc::new(Counters::default());
+        let task = task::Task::new(self.settings, self.writer, self.host, counters.clone(), own_there);
+        FibHandle {
+            client: FibClient { requests },
+            own_there: watch_own,
+            counters,
+            task: tokio::spawn(task.run(inputs, self.heard, receiver)),
+            monitor: tokio::spawn(self.monitor.run()),
+        }
+    }
+}
+
+/// Questions and orders.
+enum Request {
+    List { reply: oneshot::Sender<Vec<FibView>> },
+    Count { reply: oneshot::Sender<[usize; 2]> },
+    Shutdown { flush: bool, reply: oneshot::Sender<()> },
+}
+
+/// Asks the running fib.
+#[derive(Clone, Debug)]
+pub struct FibClient {
+    requests: mpsc::Sender<Request>,
+}
+
+impl FibClient {
+    /// What `show fib` shows; empty once the fib has ended.
+    pub async fn list(&self) -> Vec<FibView> {
+        self.ask(|reply| Request::List { reply }).await.unwrap_or_default()
+    }
+
+    /// Routes of a family that are in the kernel.
+    pub async fn count(&self, family: Family) -> usize {
+        let counts = self.ask(|reply| Request::Count { reply }).await.unwrap_or_default();
+        counts.get(family.index()).copied().unwrap_or(0)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The running fib.
+#[derive(Debug)]
+pub struct FibHandle {
+    client: FibClient,
+    own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    counters: Arc<Counters>,
+    task: JoinHandle<()>,
+    monitor: JoinHandle<()>,
+}
+
+impl FibHandle {
+    pub fn client(&self) -> FibClient {
+        self.client.clone()
+    }
+
+    /// Own prefixes whose unreachable route the kernel has acknowledged. Without `fib.install` all that are
+    /// wanted, since nothing will ever be.
+    pub fn own_there(&self) -> watch::Receiver<Arc<BTreeSet<Prefix>>> {
+        self.own_there.clone()
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Waits until a task ends, which none does by itself: a bug.
+    pub async fn ended(&mut self) {
+        tokio::select! {
+            _ = &mut self.task => {}
+            _ = &mut self.monitor => {}
+        }
+    }
+
+    /// Stops; the routes stay, unless `flush` (`fib.on-exit`).
+    pub async fn shutdown(self, flush: bool) {
+        let _ = self.client.ask(|reply| Request::Shutdown { flush, reply }).await;
+        self.monitor.abort();
+        let _ = self.task.await;
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::List { .. } => "List",
+            Self::Count { .. } => "Count",
+            Self::Shutdown { .. } => "Shutdown",
+        })
+    }
+}

@@ -228,7 +228,8 @@ impl Monitor {
             RouteNetlinkMessage::NewAddress(m) => {
                 let (link, address) = (self.links.get_mut(&m.header.index), netlink::address(&m));
                 if let (Some(link), Some(address)) = (link, address) {
-                    link.addresses.retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
+                    link.addresses
+                        .retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
                     link.addresses.push(address);
                     link.addresses.sort_unstable();
                     self.changed = true;
@@ -237,7 +238,8 @@ impl Monitor {
             RouteNetlinkMessage::DelAddress(m) => {
                 let (link, address) = (self.links.get_mut(&m.header.index), netlink::address(&m));
                 if let (Some(link), Some(address)) = (link, address) {
-                    link.addresses.retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
+                    link.addresses
+                        .retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
                     self.dropped();
                     self.resync = self.resync.max(Some(Resync::Routes));
                 }

@@ -198,7 +198,6 @@ impl Foreign {
     pub(super) fn list(&self) -> Vec<ForeignRoute> {
         self.routes.values().flatten().cloned().collect()
     }
-
 }
 
 fn foreign(seen: SeenRoute) -> ForeignRoute {

@@ -1,0 +1,58 @@
+//! `routelet cleanup`: everything of ours leaves the kernel.
+
+use std::io;
+
+use super::{
+    batch::{BATCH, Channel},
+    netlink,
+};
+use crate::{
+    fib::{
+        diff::{self, Fib},
+        route::{Object, Op},
+        wire::{self, Ours},
+    },
+    net::Family,
+};
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub routes: usize,
+    pub nexthops: usize,
+}
+
+/// Removes all routes and nexthop objects with our protocol number. Blocks; for a command, not for the daemon.
+///
+/// # Errors
+///
+/// When the kernel gives no answer; what it refuses to remove is not counted.
+pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
+    let mut channel = Channel::open()?;
+    let ours = Ours { table, protocol };
+    let mut removed = Removed::default();
+    for family in Family::ALL {
+        let mut found = Vec::new();
+        channel.dump(
+            |encoder, seq| encoder.dump_routes(seq, family, Some(table), Some(protocol)),
+            |message| {
+                let route = wire::route(message.body).filter(|_| message.kind == wire::kind::NEW_ROUTE);
+                let route = route.filter(|r| r.table == table && r.protocol == protocol && !r.cloned);
+                found.extend(route.map(|r| (r.prefix, r.metric)));
+            },
+        )?;
+        for batch in found.chunks(BATCH) {
+            removed.routes += batch.len() - channel.delete_routes(ours, batch)?.len();
+        }
+    }
+    let objects = netlink::objects(&mut channel)?.unwrap_or_default();
+    let mut ours_only: Vec<_> = objects.values().filter(|o| o.protocol == protocol).collect();
+    // Groups before their members.
+    ours_only.sort_by_key(|o| !matches!(o.object, Some(Object::Group(_))));
+    let ops: Vec<_> = ours_only.iter().map(|o| Op::DelObject { id: o.id }).collect();
+    let nobody = Fib::new(diff::Settings { install: false, table, metric: 0, nexthop_objects: false });
+    for batch in ops.chunks(BATCH) {
+        removed.nexthops += batch.len() - channel.write(&nobody, ours, batch)?.len();
+    }
+    Ok(removed)
+}

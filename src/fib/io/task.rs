@@ -1,0 +1,472 @@
+//! The fib's task: carries what [`Fib`] decides to the kernel, and what happens there back to it.
+//!
+//! When idle it writes a single route at once; under load it works in batches and lets others run in between.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Inputs, Place, Request, Settings,
+    batch::{BATCH, Channel, Dump},
+    counters::Counters,
+    netlink,
+};
+use crate::{
+    fib::{
+        diff::{Fib, content},
+        host::Host,
+        resolve::Resolver,
+        route::{Held, Op, SeenRoute},
+        wire,
+    },
+    mailbox::{self, Changes},
+    net::{Convergence, Family, NextHops, Prefix},
+};
+
+/// Between two complete comparisons with the kernel, give or take a sixth.
+const AUDIT: Duration = Duration::from_secs(60);
+/// At the least, when there is reason to doubt.
+const AUDIT_SOON: Duration = Duration::from_secs(1);
+/// Until the first retry of what the kernel refused; doubles to [`AUDIT`].
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The task's state.
+pub(super) struct Task {
+    settings: Settings,
+    fib: Fib,
+    writer: Channel,
+    host: watch::Receiver<Arc<Host>>,
+    seen: Arc<Host>,
+    resolver: Resolver,
+    counters: Arc<Counters>,
+    own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
+    convergence: Arc<Convergence>,
+    /// Three times `restart-time` after the start.
+    expires: Option<Instant>,
+    audit: Option<Audit>,
+    audit_due: Instant,
+    audited: Instant,
+    retry: Option<(Instant, Duration)>,
+    last_refusal: Option<Arc<str>>,
+    batches: u64,
+}
+
+/// A comparison in progress: a dump of one family after the other, read bit by bit.
+struct Audit {
+    channel: Channel,
+    families: &'static [Family],
+    consistent: bool,
+}
+
+impl Task {
+    pub(super) fn new(
+        settings: Settings,
+        writer: Channel,
+        host: watch::Receiver<Arc<Host>>,
+        counters: Arc<Counters>,
+        own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            fib: Fib::new(settings.pure()),
+            writer,
+            host,
+            seen: Arc::default(),
+            resolver: Resolver::default(),
+            counters,
+            own_there,
+            convergence: Arc::default(),
+            expires: Some(now + settings.restart_time * 3),
+            audit: None,
+            audit_due: now + AUDIT,
+            audited: now,
+            retry: None,
+            last_refusal: None,
+            batches: 0,
+            settings,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inputs: Inputs,
+        mut heard: mailbox::Receiver<Place, Held>,
+        mut requests: mpsc::Receiver<Request>,
+    ) {
+        if let Err(e) = self.adopt() {
+            error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
+        }
+        self.host_changed();
+        self.own_changed(&mut inputs).await;
+        loop {
+            let due = self.due();
+            // Cancel safe: all of them wait for something that stays until it is taken.
+            tokio::select! {
+                biased;
+                Some(request) = requests.recv() => {
+                    if self.answer(request).await {
+                        return;
+                    }
+                }
+                Ok(()) = self.host.changed() => {
+                    self.host_changed();
+                    self.write().await;
+                }
+                Ok(()) = inputs.own.changed() => self.own_changed(&mut inputs).await,
+                Ok(()) = inputs.convergence.changed() => {
+                    self.convergence = inputs.convergence.borrow_and_update().clone();
+                    self.sweep().await;
+                }
+                changes = heard.take() => self.heard(changes).await,
+                changes = inputs.routes.take() => self.want(changes).await,
+                () = sleep_until(due) => self.timeout().await,
+                () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
+            }
+        }
+    }
+
+    fn due(&self) -> Instant {
+        let retry = self.retry.map(|(at, _)| at);
+        self.expires.into_iter().chain(retry).chain([self.audit_due]).min().unwrap_or(self.audit_due)
+    }
+
+    /// Takes over what an earlier run left in the kernel.
+    fn adopt(&mut self) -> io::Result<()> {
+        if !self.settings.install {
+            return Ok(());
+        }
+        match netlink::objects(&mut self.writer)? {
+            Some(seen) => self.fib.adopt_objects(&seen, self.settings.protocol),
+            None => {
+                info!("this kernel has no nexthop objects; next hops are written into each route");
+                self.fib.disable_objects();
+            }
+        }
+        let ours = self.settings.ours();
+        let mut count = 0;
+        for family in Family::ALL {
+            let fib = &mut self.fib;
+            self.writer.dump(
+                |encoder, seq| encoder.dump_routes(seq, family, Some(ours.table), Some(ours.protocol)),
+                |message| {
+                    if let Some(route) = own_route(message, ours) {
+                        let leads_to = content(route.kind, &route.seen.hops);
+                        fib.adopt_route(route.seen.prefix, route.seen.metric, route.seen.object, leads_to);
+                        count += 1;
+                    }
+                },
+            )?;
+        }
+        if count > 0 {
+            info!(routes = count, "routes of an earlier start adopted");
+        }
+        Ok(())
+    }
+
+    fn host_changed(&mut self) {
+        let host = self.host.borrow_and_update().clone();
+        let dropped = host.drops != self.seen.drops || host.overruns != self.seen.overruns;
+        if host.overruns != self.seen.overruns || dropped && !self.fib.has_objects() {
+            self.audit_soon();
+        }
+        self.seen = host;
+        let resolver = Resolver::new(&self.seen, self.settings.resolve_via_default);
+        if resolver == self.resolver && !dropped {
+            return;
+        }
+        let objects = if dropped && self.settings.install && self.fib.has_objects() {
+            match netlink::objects(&mut self.writer) {
+                Ok(seen) => seen,
+                Err(e) => {
+                    warn!(error = %e, "cannot read the nexthop objects; comparing all routes instead");
+                    self.audit_soon();
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        self.resolver = resolver.clone();
+        self.fib.host(resolver, objects.as_ref());
+        self.fib.finish();
+    }
+
+    async fn own_changed(&mut self, inputs: &mut Inputs) {
+        let own = inputs.own.borrow_and_update().clone();
+        self.fib.want_own(&own);
+        self.write().await;
+    }
+
+    async fn want(&mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) {
+        let since = self.counters.taken();
+        let mut n = 0;
+        for (prefix, hops) in changes {
+            self.fib.want(prefix, hops.as_ref());
+            n += 1;
+            if n % BATCH == 0 {
+                self.write_some().await;
+            }
+        }
+        self.fib.finish();
+        self.write().await;
+        self.counters.acknowledged(since, std::time::Instant::now());
+    }
+
+    async fn heard(&mut self, changes: Changes<Place, Held>) {
+        let before = self.fib.repairs;
+        for ((prefix, metric), held) in changes {
+            self.fib.heard(prefix, metric, held);
+        }
+        self.fib.finish();
+        self.write().await;
+        self.note_repairs(before, "somebody else removed or changed them");
+    }
+
+    fn note_repairs(&self, before: u64, why: &str) {
+        let repaired = self.fib.repairs - before;
+        if repaired > 0 {
+            self.counters.repairs.fetch_add(repaired, Relaxed);
+            warn!(routes = repaired, why, "routes put back into the kernel");
+        }
+    }
+
+    async fn sweep(&mut self) {
+        if self.fib.is_sweeping() {
+            self.fib.converged(self.convergence.clone(), self.expires.is_none());
+            self.fib.finish();
+            self.write().await;
+        }
+    }
+
+    async fn timeout(&mut self) {
+        let now = Instant::now();
+        if self.expires.is_some_and(|at| at <= now) {
+            self.expires = None;
+            self.sweep().await;
+        }
+        if let Some((at, wait)) = self.retry.filter(|(at, _)| *at <= now) {
+            self.retry = Some((at + wait * 2, (wait * 2).min(AUDIT)));
+            if self.fib.retry() {
+                self.fib.finish();
+                self.write().await;
+            } else {
+                self.retry = None;
+                self.last_refusal = None;
+            }
+        }
+        if self.audit_due <= now && self.audit.is_none() {
+            self.audit_begin();
+        }
+    }
+
+    /// Writes all that is due, and tells what is there of our own prefixes.
+    async fn write(&mut self) {
+        self.write_some().await;
+        let there = match self.settings.install {
+            true => self.fib.own_there(),
+            false => self.fib.own_wanted(),
+        };
+        self.own_there.send_if_modified(|old| {
+            let differs = **old != there;
+            if differs {
+                *old = Arc::new(there);
+            }
+            differs
+        });
+    }
+
+    async fn write_some(&mut self) {
+        loop {
+            let ops = self.fib.take(BATCH);
+            if ops.is_empty() {
+                return;
+            }
+            self.execute(&ops);
+            self.batches += 1;
+            if self.batches % 4 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn execute(&mut self, ops: &[Op]) {
+        let refused = match self.writer.write(&self.fib, self.settings.ours(), ops) {
+            Ok(refused) => refused,
+            Err(e) => {
+                error!(error = %e, "the kernel's answer to a batch is missing; comparing all routes");
+                return self.audit_soon();
+            }
+        };
+        let (mut puts, mut dels, mut objects) = ([0, 0], [0, 0], [0, 0]);
+        for op in ops {
+            match op {
+                Op::Put { .. } => puts[0] += 1,
+                Op::Del { .. } => dels[0] += 1,
+                Op::SetObject { .. } | Op::DelObject { .. } => objects[0] += 1,
+            }
+        }
+        let mut bad = 0;
+        for one in &refused {
+            let Some(op) = ops.get(one.index) else { continue };
+            let gone = matches!(one.errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV);
+            if self.fib.refused(op, one.errno == Errno::EEXIST, gone, &one.why) {
+                self.audit_soon();
+            }
+            let tally = match op {
+                Op::Put { .. } => &mut puts,
+                Op::Del { .. } => &mut dels,
+                Op::SetObject { .. } | Op::DelObject { .. } => &mut objects,
+            };
+            if !(gone && matches!(op, Op::Del { .. } | Op::DelObject { .. })) {
+                tally[1] += 1;
+                bad += 1;
+                self.log_refusal(op, &one.why);
+            }
+        }
+        for (outcome, [all, bad]) in
+            [(&self.counters.put, puts), (&self.counters.del, dels), (&self.counters.nexthop, objects)]
+        {
+            outcome.add(all - bad, bad);
+        }
+        if bad > 0 && self.retry.is_none() {
+            self.retry = Some((Instant::now() + RETRY, RETRY));
+        }
+    }
+
+    /// Once per reason; the rest is in `show fib`.
+    fn log_refusal(&mut self, op: &Op, why: &Arc<str>) {
+        if self.last_refusal.as_ref() == Some(why) {
+            return debug!(?op, why = %why, "the kernel refused");
+        }
+        self.last_refusal = Some(why.clone());
+        warn!(?op, why = %why, "the kernel refused; trying again, see `routelet show fib`");
+    }
+
+    fn audit_soon(&mut self) {
+        self.audit_due = self.audit_due.min((self.audited + AUDIT_SOON).max(Instant::now()));
+    }
+
+    fn audit_begin(&mut self) {
+        self.audited = Instant::now();
+        let sixth = AUDIT.as_millis() as u64 / 3;
+        let jitter = Duration::from_millis(RandomState::new().hash_one(0) % sixth);
+        self.audit_due = self.audited + AUDIT - Duration::from_millis(sixth / 2) + jitter;
+        if !self.settings.install {
+            return;
+        }
+        match Channel::open().and_then(|channel| self.audit_family(channel, &Family::ALL, true)) {
+            Ok(audit) => {
+                self.fib.audit_begin();
+                self.audit = Some(audit);
+            }
+            Err(e) => warn!(error = %e, "cannot compare with the kernel's routes"),
+        }
+    }
+
+    fn audit_family(
+        &self,
+        mut channel: Channel,
+        families: &'static [Family],
+        consistent: bool,
+    ) -> io::Result<Audit> {
+        let ours = self.settings.ours();
+        if let Some(family) = families.first() {
+            channel.dump_begin(|encoder, seq| {
+                encoder.dump_routes(seq, *family, Some(ours.table), Some(ours.protocol));
+            })?;
+        }
+        Ok(Audit { channel, families, consistent })
+    }
+
+    async fn audit_step(&mut self) {
+        let Some(mut audit) = self.audit.take() else { return };
+        let (ours, before) = (self.settings.ours(), self.fib.repairs);
+        let fib = &mut self.fib;
+        let step = audit.channel.dump_step(|message| {
+            if let Some(route) = own_route(message, ours) {
+                let leads_to = content(route.kind, &route.seen.hops);
+                fib.audit(route.seen.prefix, route.seen.metric, route.seen.object, leads_to);
+            }
+        });
+        match step {
+            Ok(Dump::More) => self.audit = Some(audit),
+            Ok(Dump::Done { consistent }) => {
+                let consistent = consistent && audit.consistent;
+                let rest = audit.families.get(1..).unwrap_or_default();
+                if rest.is_empty() {
+                    self.audit_end(consistent).await;
+                } else {
+                    self.audit = self.audit_family(audit.channel, rest, consistent).ok();
+                }
+            }
+            Err(e) => warn!(error = %e, "cannot compare with the kernel's routes"),
+        }
+        self.note_repairs(before, "the kernel did not have them as we left them");
+    }
+
+    async fn audit_end(&mut self, consistent: bool) {
+        // A route that a dump missed while others changed the table is not lost for sure.
+        if consistent {
+            self.fib.audit_end();
+        } else {
+            self.audit_soon();
+        }
+        self.fib.finish();
+        self.write().await;
+        self.sweep().await;
+    }
+
+    /// Returns whether to end.
+    async fn answer(&mut self, request: Request) -> bool {
+        match request {
+            Request::List { reply } => {
+                let host = self.seen.clone();
+                let name =
+                    |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
+                let _ = reply.send(self.fib.list(name));
+                false
+            }
+            Request::Count { reply } => {
+                let _ = reply.send(Family::ALL.map(|f| self.fib.count(f)));
+                false
+            }
+            Request::Shutdown { flush, reply } => {
+                if flush && self.settings.install {
+                    self.fib.flush();
+                    self.write().await;
+                }
+                let _ = reply.send(());
+                true
+            }
+        }
+    }
+}
+
+/// A route of ours from a dump.
+struct OwnRoute {
+    seen: SeenRoute,
+    kind: crate::net::RouteKind,
+}
+
+/// Looks again, since a kernel without strict checking sends all it has.
+fn own_route(message: &wire::Message<'_>, ours: wire::Ours) -> Option<OwnRoute> {
+    if message.kind != wire::kind::NEW_ROUTE {
+        return None;
+    }
+    let seen = wire::route(message.body)?;
+    let kind = seen.kind?;
+    (seen.table == ours.table && seen.protocol == ours.protocol && !seen.cloned)
+        .then_some(OwnRoute { seen, kind })
+}
