@@ -1,0 +1,339 @@
+//! What is taken from a neighbor: from a received path to the one that the decision sees, or the reason why not.
+//!
+//! A refused path stays in the table with its reason (it is the Adj-RIB-In), so that a change of settings needs
+//! no route refresh and `show routes` can say what happened to it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::{
+    bgp::{
+        peer::{AsSets, Global, Negotiated, PeerConfig, Role},
+        policy::{self, Community, RouteSource, Subject},
+        wire::attr::Attrs,
+    },
+    net::{Asn, Guard, GuardRule, Prefix, Refusal},
+};
+
+/// Why a received path is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Guard(Refusal),
+    /// The own number stands in the AS path (RFC 4271 §9.1.2).
+    AsLoop,
+    /// RFC 4456 §8.
+    OriginatorLoop,
+    ClusterLoop,
+    /// RFC 9774 §3.
+    AsSet,
+    /// RFC 4271 §6.3.
+    FirstAs,
+    /// RFC 9234 §5.
+    Leak,
+    Policy,
+}
+
+impl Refused {
+    const ALL: [Self; 15] = [
+        Self::Guard(Refusal::TooShort),
+        Self::Guard(Refusal::Connected),
+        Self::Guard(Refusal::Own),
+        Self::Guard(Refusal::OwnAddress),
+        Self::Guard(Refusal::DefaultGateway),
+        Self::Guard(Refusal::Neighbor),
+        Self::Guard(Refusal::ApiServer),
+        Self::Guard(Refusal::Martian),
+        Self::AsLoop,
+        Self::OriginatorLoop,
+        Self::ClusterLoop,
+        Self::AsSet,
+        Self::FirstAs,
+        Self::Leak,
+        Self::Policy,
+    ];
+
+    /// One octet in a path, never 0.
+    pub(super) fn code(self) -> u8 {
+        Self::ALL.iter().position(|r| *r == self).map_or(u8::MAX, |n| n as u8 + 1)
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
+    }
+
+    /// In plain words.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Guard(why) => why.as_str(),
+            Self::AsLoop => "loop: own AS number in the AS path",
+            Self::OriginatorLoop => "loop: ORIGINATOR_ID is this node",
+            Self::ClusterLoop => "loop: own cluster id in the cluster list",
+            Self::AsSet => "AS_SET in the AS path (as-sets = \"withdraw\")",
+            Self::FirstAs => "AS path does not begin with the neighbor's AS number",
+            Self::Leak => "route leak: OTC says it was not meant for this direction",
+            Self::Policy => "rejected by import policy",
+        }
+    }
+}
+
+/// A neighbor as far as import asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct From<'a> {
+    pub(super) config: &'a PeerConfig,
+    pub(super) session: &'a Negotiated,
+    pub(super) global: &'a Global,
+}
+
+impl From<'_> {
+    /// What holds for all prefixes of an UPDATE: loops, and what arrival itself changes. `Cow::Owned` only when
+    /// something changed.
+    pub(super) fn attributes<'a>(&self, attrs: &'a Attrs) -> Result<Cow<'a, Attrs>, Refused> {
+        self.check(attrs)?;
+        let mut attrs = Cow::Borrowed(attrs);
+        if let Some(otc) = self.otc_on_arrival(&attrs)? {
+            attrs.to_mut().rare.get_or_insert_default().otc = Some(otc);
+        }
+        // RFC 8326 §4: last choice while the neighbor shuts down.
+        if !self.session.is_ibgp() && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+            attrs.to_mut().local_pref = Some(0);
+        }
+        Ok(attrs)
+    }
+
+    fn check(&self, attrs: &Attrs) -> Result<(), Refused> {
+        let (config, session, path) = (self.config, self.session, &attrs.as_path);
+        let ebgp = !session.is_ibgp();
+        if self.own_numbers_in(attrs) > usize::from(config.allow_own_as) {
+            return Err(Refused::AsLoop);
+        }
+        if config.as_sets == AsSets::Withdraw && path.has_set() {
+            return Err(Refused::AsSet);
+        }
+        // A route server does not put itself into the path (RFC 7947 §2.2.2.1).
+        let route_server = config.role == Some(Role::RouteServerClient);
+        if ebgp && !route_server && path.first() != Some(session.remote_as) {
+            return Err(Refused::FirstAs);
+        }
+        let Some(rare) = attrs.rare.as_deref().filter(|_| !ebgp) else { return Ok(()) };
+        if rare.originator_id == Some(self.global.router_id) {
+            return Err(Refused::OriginatorLoop);
+        }
+        if rare.cluster_list.contains(&self.global.cluster_id.to_bits()) {
+            return Err(Refused::ClusterLoop);
+        }
+        Ok(())
+    }
+
+    /// The number towards this neighbor and the number of the node: the larger count of the two.
+    fn own_numbers_in(&self, attrs: &Attrs) -> usize {
+        let local = attrs.as_path.count(self.config.local_as);
+        if self.config.global_as == self.config.local_as {
+            local
+        } else {
+            local.max(attrs.as_path.count(self.config.global_as))
+        }
+    }
+
+    /// RFC 9234 §5, ingress: the number to add, if any.
+    fn otc_on_arrival(&self, attrs: &Attrs) -> Result<Option<Asn>, Refused> {
+        let otc = attrs.rare.as_deref().and_then(|r| r.otc);
+        let remote = self.session.remote_as;
+        match (self.session.role.filter(|_| !self.session.is_ibgp()), otc) {
+            (Some(Role::Provider | Role::RouteServer), Some(_)) => Err(Refused::Leak),
+            (Some(Role::Peer), Some(n)) if n != remote => Err(Refused::Leak),
+            (Some(Role::Customer | Role::Peer | Role::RouteServerClient), None) => Ok(Some(remote)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What depends on the prefix: the guard, then the import policies.
+    pub(super) fn prefix(
+        &self,
+        prefix: Prefix,
+        guard: &GuardIndex,
+        attrs: &mut Cow<'_, Attrs>,
+    ) -> Result<(), Refused> {
+        if let Some(why) = guard.refuses(prefix, self.config.accept_default) {
+            return Err(Refused::Guard(why));
+        }
+        if self.config.import.is_empty() {
+            return Ok(());
+        }
+        policy::run(&self.config.import, &self.subject(prefix), attrs).map_err(|_| Refused::Policy)
+    }
+
+    /// Which policy rejected it, for `show routes`.
+    pub(super) fn rejecting_policy(&self, prefix: Prefix, attrs: &Attrs) -> Option<&str> {
+        let mut attrs = self.attributes(attrs).ok()?;
+        let rejected = policy::run(&self.config.import, &self.subject(prefix), &mut attrs);
+        rejected.err().map(|p| p.name.as_str())
+    }
+
+    fn subject(&self, prefix: Prefix) -> Subject<'_> {
+        Subject {
+            prefix,
+            source: RouteSource::Bgp,
+            from: Some(&self.config.key),
+            to: None,
+            own_as: self.config.local_as,
+            own_next_hop: None,
+        }
+    }
+}
+
+/// The guard's rules, ready to be asked of 100,000 prefixes: same answers as [`Guard::refuses`], whatever the
+/// number of rules (each neighbor and each own address makes one).
+#[derive(Default)]
+pub(super) struct GuardIndex {
+    exact: HashMap<Prefix, (usize, Refusal), RandomState>,
+    inside: HashMap<Prefix, (usize, Refusal), RandomState>,
+    /// Lengths that occur in `inside`, by family.
+    lengths: [Vec<u8>; 2],
+    shorter: [Option<(usize, u8)>; 2],
+}
+
+impl GuardIndex {
+    pub(super) fn new(guard: &Arc<Guard>) -> Self {
+        let mut index = Self::default();
+        for (order, rule) in guard.rules().iter().enumerate() {
+            match *rule {
+                GuardRule::Exact(prefix, why) => {
+                    index.exact.entry(prefix).or_insert((order, why));
+                }
+                GuardRule::Inside(prefix, why) => {
+                    index.inside.entry(prefix).or_insert((order, why));
+                    let lengths = &mut index.lengths[prefix.family().index()];
+                    if !lengths.contains(&prefix.len()) {
+                        lengths.push(prefix.len());
+                    }
+                }
+                GuardRule::Shorter(family, len) => {
+                    let shorter = &mut index.shorter[family.index()];
+                    if shorter.is_none_or(|(_, have)| have < len) {
+                        *shorter = Some((order, len));
+                    }
+                }
+            }
+        }
+        index
+    }
+
+    pub(super) fn refuses(&self, prefix: Prefix, accept_default: bool) -> Option<Refusal> {
+        let family = prefix.family().index();
+        let exact = self.exact.get(&prefix).copied();
+        let short = self.shorter[family]
+            .filter(|(_, len)| prefix.len() < *len && !accept_default)
+            .map(|(order, _)| (order, Refusal::TooShort));
+        let inside = self.lengths[family].iter().filter(|len| **len <= prefix.len()).filter_map(|len| {
+            let outer = Prefix::new(prefix.addr(), *len)?;
+            self.inside.get(&outer).copied()
+        });
+        inside.chain(exact).chain(short).min_by_key(|(order, _)| *order).map(|(_, why)| why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bgp::{
+            rib::tests::{attrs, config, global, negotiated},
+            wire::attr::{AsPath, Rare},
+        },
+        net::Family,
+    };
+
+    #[test]
+    fn every_reason_has_its_code() {
+        for why in Refused::ALL {
+            assert_eq!(Refused::from_code(why.code()), Some(why));
+        }
+        assert_eq!(Refused::from_code(0), None);
+    }
+
+    #[test]
+    fn loops_and_wrong_paths_are_refused_by_name() {
+        // We are 65000, router id 10.0.0.1; the eBGP neighbor is 65001.
+        let rare = |r: Rare| Some(Box::new(r));
+        let own = global().router_id;
+        let set = AsPath::from_wire(&[2, 1, 0, 0, 0xfd, 0xe9, 1, 1, 0, 0, 0, 9]).unwrap();
+        #[rustfmt::skip]
+        let cases = [
+            ("plain",             65001, AsPath::sequence(&[65001]), None, Ok(())),
+            ("own number",        65001, AsPath::sequence(&[65001, 65000]), None, Err(Refused::AsLoop)),
+            ("own number, iBGP",  65000, AsPath::sequence(&[65000]), None, Err(Refused::AsLoop)),
+            ("first AS",          65001, AsPath::sequence(&[65002]), None, Err(Refused::FirstAs)),
+            ("no path, eBGP",     65001, AsPath::empty(), None, Err(Refused::FirstAs)),
+            ("no path, iBGP",     65000, AsPath::empty(), None, Ok(())),
+            ("set",               65001, set, None, Err(Refused::AsSet)),
+            ("own originator",    65000, AsPath::empty(), rare(Rare { originator_id: Some(own), ..Rare::default() }), Err(Refused::OriginatorLoop)),
+            ("own cluster",       65000, AsPath::empty(), rare(Rare { cluster_list: vec![own.to_bits()], ..Rare::default() }), Err(Refused::ClusterLoop)),
+        ];
+        for (name, remote_as, as_path, rare, expected) in cases {
+            let (config, session, global) = (config(1), negotiated(1, remote_as), global());
+            let from = From { config: &config, session: &session, global: &global };
+            let path = Attrs { as_path, rare, ..attrs(0) };
+            assert_eq!(from.attributes(&path).map(|_| ()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn own_numbers_are_allowed_as_often_as_configured() {
+        let (mut config, session, global) = ((*config(1)).clone(), negotiated(1, 65001), global());
+        config.allow_own_as = 1;
+        for (path, ok) in [(&[65001, 65000][..], true), (&[65001, 65000, 65000], false)] {
+            let from = From { config: &config, session: &session, global: &global };
+            let path = Attrs { as_path: AsPath::sequence(path), ..attrs(0) };
+            assert_eq!(from.attributes(&path).is_ok(), ok, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_to_customer_is_checked_and_set_by_role() {
+        #[rustfmt::skip]
+        let cases = [
+            (Role::Provider,          Some(9),     Err(Refused::Leak)),
+            (Role::Provider,          None,        Ok(None)),
+            (Role::RouteServer,       Some(65001), Err(Refused::Leak)),
+            (Role::Peer,              Some(9),     Err(Refused::Leak)),
+            (Role::Peer,              Some(65001), Ok(Some(65001))),
+            (Role::Peer,              None,        Ok(Some(65001))),
+            (Role::Customer,          None,        Ok(Some(65001))),
+            (Role::Customer,          Some(9),     Ok(Some(9))),
+            (Role::RouteServerClient, None,        Ok(Some(65001))),
+        ];
+        for (role, otc, expected) in cases {
+            let (config, global) = (config(1), global());
+            let session = Negotiated { role: Some(role), ..negotiated(1, 65001) };
+            let from = From { config: &config, session: &session, global: &global };
+            let mut path = Attrs { as_path: AsPath::sequence(&[65001]), ..attrs(0) };
+            path.rare = otc.map(|n| Box::new(Rare { otc: Some(n), ..Rare::default() }));
+            let got = from.attributes(&path).map(|a| a.rare.as_deref().and_then(|r| r.otc));
+            assert_eq!(got, expected, "{role:?} {otc:?}");
+        }
+    }
+
+    #[test]
+    fn the_guard_index_answers_like_the_guard() {
+        let p = |s: &str| s.parse::<Prefix>().unwrap();
+        let guard = Arc::new(Guard::new(vec![
+            GuardRule::Shorter(Family::Ipv4Unicast, 8),
+            GuardRule::Exact(p("10.1.0.0/24"), Refusal::Connected),
+            GuardRule::Inside(p("10.2.0.0/16"), Refusal::Own),
+            GuardRule::Inside(p("0.0.0.0/8"), Refusal::Martian),
+            GuardRule::Exact(p("10.2.0.1/32"), Refusal::OwnAddress),
+            GuardRule::Inside(p("fe80::/10"), Refusal::Martian),
+        ]));
+        let index = GuardIndex::new(&guard);
+        for text in [
+            "0.0.0.0/0", "0.0.0.0/8", "10.1.0.0/24", "10.1.0.0/25", "10.2.0.0/16", "10.2.0.1/32", "10.0.0.0/8",
+            "fe80::/10", "fe80:1::/64", "fe00::/8", "2001:db8::/32", "8.0.0.0/7",
+        ] {
+            for accept in [false, true] {
+                assert_eq!(index.refuses(p(text), accept), guard.refuses(p(text), accept), "{text} {accept}");
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Prefix → paths, compactly: one family's table.
+//!
+//! A route is a number, and all that is kept for it elsewhere (what each group was told, what is to be decided)
+//! is kept under this number. The keys stand apart from the entries: four octets for IPv4. The path that most
+//! prefixes have stands in the entry; further ones spill into a list.
+
+use std::{hash::BuildHasher, net::IpAddr};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::{attrs::AttrsId, nexthop::SetId};
+use crate::net::{Family, Prefix};
+
+/// A route of a table: valid while it has paths or is pinned.
+pub(super) type RouteNo = u32;
+
+/// A neighbor's place in the rib's list; 0 stands for the node itself.
+pub(super) type PeerNo = u16;
+
+/// The node itself, as the one that a path comes from.
+pub(super) const OWN: PeerNo = 0;
+
+/// One path, from one neighbor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    pub(super) peer: PeerNo,
+    pub(super) bits: u8,
+    /// [`Refused::code`](super::import::Refused::code), 0 when it may be used.
+    pub(super) refused: u8,
+    /// RFC 7911; 0 without.
+    pub(super) path_id: u32,
+    /// As it came.
+    pub(super) received: AttrsId,
+    /// After import; the same as `received` for most.
+    pub(super) effective: AttrsId,
+    /// Seconds since the rib began.
+    pub(super) since: u32,
+}
+
+impl Path {
+    /// The neighbor restarts: kept until it has said it again (RFC 4724 §4.2, RFC 7313 §4).
+    pub(super) const STALE: u8 = 1;
+    /// RFC 9494: used only where there is nothing else.
+    pub(super) const LONG_LIVED: u8 = 2;
+    pub(super) const BEST: u8 = 4;
+    /// Used for forwarding, the best included.
+    pub(super) const MULTIPATH: u8 = 8;
+
+    pub(super) fn has(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.refused == 0
+    }
+}
+
+/// The paths of one prefix.
+#[derive(Debug, Default)]
+enum Paths {
+    #[default]
+    None,
+    One(Path),
+    #[expect(clippy::box_collection, reason = "eight octets instead of 24 in each entry")]
+    Many(Box<Vec<Path>>),
+}
+
+/// One prefix.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    paths: Paths,
+    len: u8,
+    /// Stands in the list of those to be decided.
+    pub(super) dirty: bool,
+    /// How many groups hold something about it.
+    pub(super) pins: u16,
+    /// What the fib was told.
+    pub(super) installed: Option<SetId>,
+}
+
+impl Entry {
+    pub(super) fn paths(&self) -> &[Path] {
+        match &self.paths {
+            Paths::None => &[],
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Many(paths) => paths,
+        }
+    }
+
+    pub(super) fn paths_mut(&mut self) -> &mut [Path] {
+        match &mut self.paths {
+            Paths::None => &mut [],
+            Paths::One(path) => std::slice::from_mut(path),
+            Paths::Many(paths) => paths,
+        }
+    }
+
+    pub(super) fn best(&self) -> Option<&Path> {
+        self.paths().iter().find(|p| p.has(Path::BEST))
+    }
+
+    pub(super) fn find(&mut self, peer: PeerNo, path_id: u32) -> Option<&mut Path> {
+        self.paths_mut().iter_mut().find(|p| p.peer == peer && p.path_id == path_id)
+    }
+
+    pub(super) fn push(&mut self, path: Path) {
+        self.paths = match std::mem::take(&mut self.paths) {
+            Paths::None => Paths::One(path),
+            Paths::One(first) => Paths::Many(Box::new(vec![first, path])),
+            Paths::Many(mut paths) => {
+                paths.push(path);
+                Paths::Many(paths)
+            }
+        };
+    }
+
+    /// Takes out the paths that `goes` picks.
+    pub(super) fn extract(&mut self, mut goes: impl FnMut(&Path) -> bool, mut gone: impl FnMut(Path)) {
+        match &mut self.paths {
+            Paths::None => {}
+            Paths::One(path) => {
+                if goes(path) {
+                    gone(*path);
+                    self.paths = Paths::None;
+                }
+            }
+            Paths::Many(paths) => {
+                paths.retain(|p| {
+                    let go = goes(p);
+                    if go {
+                        gone(*p);
+                    }
+                    !go
+                });
+                match paths[..] {
+                    [] => self.paths = Paths::None,
+                    [one] => self.paths = Paths::One(one),
+                    _ if paths.capacity() > paths.len() * 4 => paths.shrink_to_fit(),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Keys {
+    V4(Vec<u32>),
+    V6(Vec<u128>),
+}
+
+impl Keys {
+    fn set(&mut self, route: RouteNo, prefix: Prefix) {
+        let n = route as usize;
+        match (self, prefix) {
+            (Self::V4(keys), Prefix::V4 { addr, .. }) => put(keys, n, addr.to_bits()),
+            (Self::V6(keys), Prefix::V6 { addr, .. }) => put(keys, n, addr.to_bits()),
+            _ => unreachable!("a table holds one family"),
+        }
+    }
+
+    fn prefix(&self, route: RouteNo, len: u8) -> Prefix {
+        let n = route as usize;
+        match self {
+            Self::V4(keys) => Prefix::V4 { addr: keys[n].into(), len },
+            Self::V6(keys) => Prefix::V6 { addr: keys[n].into(), len },
+        }
+    }
+}
+
+fn put<K: Copy>(keys: &mut Vec<K>, n: usize, key: K) {
+    if n == keys.len() { keys.push(key) } else { keys[n] = key }
+}
+
+/// One family's routes.
+pub(super) struct Table {
+    family: Family,
+    keys: Keys,
+    entries: Vec<Entry>,
+    free: Vec<RouteNo>,
+    index: HashTable<RouteNo>,
+    hasher: RandomState,
+    /// How many prefixes of each length there are: what a longest match has to try.
+    lengths: [u32; 129],
+}
+
+impl Table {
+    pub(super) fn new(family: Family) -> Self {
+        let keys = match family {
+            Family::Ipv4Unicast => Keys::V4(Vec::new()),
+            Family::Ipv6Unicast => Keys::V6(Vec::new()),
+        };
+        Self {
+            family,
+            keys,
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            lengths: [0; 129],
+        }
+    }
+
+    fn hash(&self, prefix: Prefix) -> u64 {
+        hash(&self.hasher, prefix)
+    }
+
+    pub(super) fn find(&self, prefix: Prefix) -> Option<RouteNo> {
+        let same = |n: &RouteNo| self.prefix(*n) == prefix;
+        self.index.find(self.hash(prefix), same).copied()
+    }
+
+    /// The route of a prefix, made if there is none.
+    pub(super) fn entry(&mut self, prefix: Prefix) -> RouteNo {
+        debug_assert_eq!(prefix.family(), self.family);
+        let hash = self.hash(prefix);
+        let same = |n: &RouteNo| self.keys.prefix(*n, self.entries[*n as usize].len) == prefix;
+        if let Some(&n) = self.index.find(hash, same) {
+            return n;
+        }
+        let n = self.free.pop().unwrap_or(self.entries.len() as RouteNo);
+        let entry = Entry { len: prefix.len(), ..Entry::default() };
+        if n as usize == self.entries.len() {
+            self.entries.push(entry);
+        } else {
+            self.entries[n as usize] = entry;
+        }
+        self.keys.set(n, prefix);
+        let (keys, entries, hasher) = (&self.keys, &self.entries, &self.hasher);
+        let rehash = |n: &RouteNo| self::hash(hasher, keys.prefix(*n, entries[*n as usize].len));
+        self.index.insert_unique(hash, n, rehash);
+        self.lengths[usize::from(prefix.len())] += 1;
+        n
+    }
+
+    pub(super) fn prefix(&self, route: RouteNo) -> Prefix {
+        self.keys.prefix(route, self.entries[route as usize].len)
+    }
+
+    pub(super) fn get(&self, route: RouteNo) -> &Entry {
+        &self.entries[route as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, route: RouteNo) -> &mut Entry {
+        &mut self.entries[route as usize]
+    }
+
+    /// All numbers there may be, free ones among them: those have no paths.
+    pub(super) fn numbers(&self) -> std::ops::Range<RouteNo> {
+        0..self.entries.len() as RouteNo
+    }
+
+    /// Forgets a route that has no paths and no pins left.
+    pub(super) fn vacate(&mut self, route: RouteNo) {
+        let entry = self.get(route);
+        if !entry.paths().is_empty() || entry.pins > 0 || entry.dirty || entry.installed.is_some() {
+            return;
+        }
+        let prefix = self.prefix(route);
+        let Ok(found) = self.index.find_entry(self.hash(prefix), |n| *n == route) else { return };
+        found.remove();
+        self.free.push(route);
+        self.lengths[usize::from(prefix.len())] -= 1;
+        self.give_back();
+    }
+
+    /// Memory follows the number of routes down again.
+    fn give_back(&mut self) {
+        if self.index.is_empty() {
+            *self = Self { hasher: self.hasher.clone(), ..Self::new(self.family) };
+        } else if self.index.capacity() > 1024 && self.index.len() < self.index.capacity() / 8 {
+            let (keys, entries, hasher) = (&self.keys, &self.entries, &self.hasher);
+            let rehash = |n: &RouteNo| hash(hasher, keys.prefix(*n, entries[*n as usize].len));
+            self.index.shrink_to(self.index.len() * 2, rehash);
+        }
+    }
+
+    /// Routes that cover `addr`, longest first.
+    pub(super) fn covering(&self, addr: IpAddr) -> impl Iterator<Item = RouteNo> + '_ {
+        (0..=self.family.max_len())
+            .rev()
+            .filter(|len| self.lengths[usize::from(*len)] > 0)
+            .filter_map(move |len| self.find(Prefix::new(addr, len)?))
+    }
+}
+
+fn hash(hasher: &RandomState, prefix: Prefix) -> u64 {
+    match prefix {
+        Prefix::V4 { addr, len } => hasher.hash_one(u64::from(addr.to_bits()) << 8 | u64::from(len)),
+        Prefix::V6 { addr, len } => hasher.hash_one((addr.to_bits(), len)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_with_its_path_is_small() {
+        assert_eq!(size_of::<Path>(), 20);
+        assert_eq!(size_of::<Entry>(), 32);
+    }
+
+    #[test]
+    fn numbers_are_used_again_and_memory_is_given_back() {
+        let mut table = Table::new(Family::Ipv4Unicast);
+        let prefixes: Vec<Prefix> =
+            (0..5000u32).map(|n| Prefix::v4((0x0a00_0000 + (n << 8)).into(), 24)).collect();
+        for p in &prefixes {
+            table.entry(*p);
+        }
+        let first = table.find(prefixes[0]).unwrap();
+        assert_eq!(table.entry(prefixes[0]), first);
+        table.vacate(first);
+        assert_eq!(table.find(prefixes[0]), None);
+        assert_eq!(table.entry(prefixes[0]), first);
+        assert_eq!(table.covering("10.0.7.9".parse().unwrap()).count(), 1);
+        for p in &prefixes {
+            table.vacate(table.find(*p).unwrap());
+        }
+        assert_eq!((table.entries.capacity(), table.index.capacity()), (0, 0));
+    }
+}
