@@ -8,8 +8,8 @@ mod community;
 mod run;
 mod statement;
 
+pub(crate) use community::ext_text;
 pub use community::{Community, CommunityError};
-pub(crate) use run::add_community;
 pub use run::{Subject, run};
 pub use statement::{
     Action, AsPathPattern, Match, NextHopSetting, PatternError, PrefixRange, RangeError, RouteSource, Set,

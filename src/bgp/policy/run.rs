@@ -119,7 +119,7 @@ fn remove_community(attrs: &mut Attrs, community: Community) {
 }
 
 /// Adds it unless it is there.
-pub(crate) fn add_community(attrs: &mut Attrs, community: Community) {
+fn add_community(attrs: &mut Attrs, community: Community) {
     if has_community(attrs, community) {
         return;
     }

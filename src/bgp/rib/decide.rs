@@ -109,6 +109,15 @@ impl Decision {
         self.pick_multipath(c, equal, relax, max_paths);
     }
 
+    /// There is one candidate.
+    pub(super) fn only(&mut self) {
+        self.best = 0;
+        self.lost.clear();
+        self.lost.push(None);
+        self.multipath.clear();
+        self.multipath.push(0);
+    }
+
     /// The rule that decided for the best: the last that dropped another.
     pub(super) fn rule(&self) -> Rule {
         self.lost.iter().flatten().max().copied().unwrap_or(Rule::Only)
@@ -247,9 +256,8 @@ mod tests {
     #[test]
     fn equal_paths_forward_together_as_far_as_allowed() {
         let mut hops = super::super::nexthop::Hops::default();
-        let mut hop = |s: &str| {
-            Some(hops.intern(crate::net::Gateway { addr: s.parse().unwrap(), ifindex: 0 }).0)
-        };
+        let mut hop =
+            |s: &str| Some(hops.intern(crate::net::Gateway { addr: s.parse().unwrap(), ifindex: 0 }).0);
         let (h1, h2, h3) = (hop("10.0.0.1"), hop("10.0.0.2"), hop("10.0.0.3"));
         let a = Candidate { hop: h1, router_id: [1, 0, 0, 0].into(), as_path: &[1], ..base() };
         let b = Candidate { hop: h2, router_id: [2, 0, 0, 0].into(), as_path: &[2], ..base() };

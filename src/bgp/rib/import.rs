@@ -80,13 +80,13 @@ impl Refused {
 
 /// A neighbor as far as import asks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct From<'a> {
+pub(super) struct Speaker<'a> {
     pub(super) config: &'a PeerConfig,
     pub(super) session: &'a Negotiated,
     pub(super) global: &'a Global,
 }
 
-impl From<'_> {
+impl Speaker<'_> {
     /// What holds for all prefixes of an UPDATE: loops, and what arrival itself changes. `Cow::Owned` only when
     /// something changed.
     pub(super) fn attributes<'a>(&self, attrs: &'a Attrs) -> Result<Cow<'a, Attrs>, Refused> {
@@ -273,7 +273,7 @@ mod tests {
         ];
         for (name, remote_as, as_path, rare, expected) in cases {
             let (config, session, global) = (config(1), negotiated(1, remote_as), global());
-            let from = From { config: &config, session: &session, global: &global };
+            let from = Speaker { config: &config, session: &session, global: &global };
             let path = Attrs { as_path, rare, ..attrs(0) };
             assert_eq!(from.attributes(&path).map(|_| ()), expected, "{name}");
         }
@@ -284,7 +284,7 @@ mod tests {
         let (mut config, session, global) = ((*config(1)).clone(), negotiated(1, 65001), global());
         config.allow_own_as = 1;
         for (path, ok) in [(&[65001, 65000][..], true), (&[65001, 65000, 65000], false)] {
-            let from = From { config: &config, session: &session, global: &global };
+            let from = Speaker { config: &config, session: &session, global: &global };
             let path = Attrs { as_path: AsPath::sequence(path), ..attrs(0) };
             assert_eq!(from.attributes(&path).is_ok(), ok, "{path:?}");
         }
@@ -307,7 +307,7 @@ mod tests {
         for (role, otc, expected) in cases {
             let (config, global) = (config(1), global());
             let session = Negotiated { role: Some(role), ..negotiated(1, 65001) };
-            let from = From { config: &config, session: &session, global: &global };
+            let from = Speaker { config: &config, session: &session, global: &global };
             let mut path = Attrs { as_path: AsPath::sequence(&[65001]), ..attrs(0) };
             path.rare = otc.map(|n| Box::new(Rare { otc: Some(n), ..Rare::default() }));
             let got = from.attributes(&path).map(|a| a.rare.as_deref().and_then(|r| r.otc));
@@ -328,8 +328,18 @@ mod tests {
         ]));
         let index = GuardIndex::new(&guard);
         for text in [
-            "0.0.0.0/0", "0.0.0.0/8", "10.1.0.0/24", "10.1.0.0/25", "10.2.0.0/16", "10.2.0.1/32", "10.0.0.0/8",
-            "fe80::/10", "fe80:1::/64", "fe00::/8", "2001:db8::/32", "8.0.0.0/7",
+            "0.0.0.0/0",
+            "0.0.0.0/8",
+            "10.1.0.0/24",
+            "10.1.0.0/25",
+            "10.2.0.0/16",
+            "10.2.0.1/32",
+            "10.0.0.0/8",
+            "fe80::/10",
+            "fe80:1::/64",
+            "fe00::/8",
+            "2001:db8::/32",
+            "8.0.0.0/7",
         ] {
             for accept in [false, true] {
                 assert_eq!(index.refuses(p(text), accept), guard.refuses(p(text), accept), "{text} {accept}");

@@ -1,7 +1,674 @@
 //! All routes of the node, without I/O; one owner.
+//!
+//! ```text
+//!  UPDATE ──► import.rs ──► table.rs ──► decide.rs ──► nexthop.rs sets ──► changes for the fib
+//!             (Adj-RIB-In,               (Loc-RIB)  └─► export.rs, groups.rs ──► octets for each neighbor
+//!              refused ones too)
+//! ```
+//!
+//! [`Rib::handle`] takes inputs and only marks routes as dirty; [`Rib::settle`] decides each dirty route once,
+//! however often it changed, and leaves what follows from it in [`Rib::take_fib`] and [`Rib::next_for`]. So a
+//! burst is coalesced, and a single route goes through at once.
+//!
+//! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap damping
+//! (RFC 7196 advises against its defaults), confederations, aggregation.
 
+mod attrs;
+mod decide;
+mod export;
+mod graceful;
+mod groups;
+mod import;
+mod nexthop;
+mod peers;
+mod resolve;
+mod settle;
+mod show;
+mod table;
 pub mod view;
 
-pub use view::{Counts, RouteFilter, RouteView};
+use std::{borrow::Cow, collections::BTreeMap, mem, sync::Arc, time::Instant};
 
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+pub use self::view::{Counts, NeighborCounts, RouteFilter, RouteView};
+use self::{
+    attrs::{AttrsId, AttrsTable},
+    decide::Decision,
+    export::View,
+    groups::{Group, Welcome},
+    import::{GuardIndex, Refused, Speaker},
+    nexthop::{Hops, Sets},
+    peers::Peer,
+    table::{OWN, Path, PeerNo, RouteNo, Table},
+};
 pub use crate::bgp::peer::DownCause;
+use crate::{
+    bgp::{
+        peer::{Global, MaxPrefixesAction, Negotiated, PeerConfig, PeerId},
+        wire::{
+            attr::{AsPath, Attrs, Origin, PathNextHop, Rare},
+            refresh,
+            update::{Nlri, Update},
+        },
+    },
+    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reachable},
+};
+
+/// What happens to the rib.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A neighbor is in the plan, or its settings changed.
+    Peer {
+        peer: PeerId,
+        config: Arc<PeerConfig>,
+    },
+    /// It left the plan.
+    Gone {
+        peer: PeerId,
+    },
+    Up {
+        peer: PeerId,
+        negotiated: Arc<Negotiated>,
+    },
+    Update {
+        peer: PeerId,
+        update: &'a Update,
+    },
+    /// ROUTE-REFRESH with its subtype (RFC 7313 §3.2).
+    Refresh {
+        peer: PeerId,
+        family: Family,
+        subtype: u8,
+    },
+    Down {
+        peer: PeerId,
+        cause: DownCause,
+    },
+    /// What the node announces of its own.
+    Originated(Arc<BTreeMap<Prefix, Origination>>),
+    /// Which next hops the host reaches.
+    Reachable(Arc<Reachable>),
+    Guard(Arc<Guard>),
+    Global(Global),
+    /// [`Rib::poll_timeout`] is due.
+    Timeout,
+}
+
+/// What a neighbor's session is to do, routes apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    RequestRefresh {
+        family: Family,
+    },
+    /// `max-prefixes` was passed and asks for a restart.
+    MaxPrefixes {
+        family: Family,
+    },
+}
+
+/// One change for the forwarding table.
+pub type FibChange = (Prefix, Option<Arc<NextHops>>);
+
+/// All routes of the node.
+pub struct Rib {
+    started: Instant,
+    global: Global,
+    /// By [`PeerNo`]; the first place is the node's own.
+    peers: Vec<Option<Peer>>,
+    numbers: HashMap<PeerId, PeerNo, RandomState>,
+    tables: [Table; 2],
+    attrs: AttrsTable,
+    hops: Hops,
+    sets: Sets,
+    /// By family; places stay.
+    groups: [Vec<Option<Group>>; 2],
+    dirty: [Vec<RouteNo>; 2],
+    originated: Arc<BTreeMap<Prefix, Origination>>,
+    reachable: Arc<Reachable>,
+    guard: Arc<Guard>,
+    guard_index: GuardIndex,
+    fib: Vec<FibChange>,
+    events: Vec<(PeerId, Event)>,
+    decision: Decision,
+    hops_changed: bool,
+    convergence_changed: bool,
+}
+
+impl Rib {
+    pub fn new(now: Instant, global: Global) -> Self {
+        Self {
+            started: now,
+            global,
+            peers: vec![None],
+            numbers: HashMap::default(),
+            tables: Family::ALL.map(Table::new),
+            attrs: AttrsTable::default(),
+            hops: Hops::default(),
+            sets: Sets::default(),
+            groups: Default::default(),
+            dirty: Default::default(),
+            originated: Arc::default(),
+            reachable: Arc::default(),
+            guard: Arc::default(),
+            guard_index: GuardIndex::default(),
+            fib: Vec::new(),
+            events: Vec::new(),
+            decision: Decision::default(),
+            hops_changed: false,
+            convergence_changed: false,
+        }
+    }
+
+    /// Feeds one input. Nothing is decided before [`Rib::settle`].
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Peer { peer, config } => self.configure(now, peer, config),
+            Input::Gone { peer } => self.remove(now, peer),
+            Input::Up { peer, negotiated } => {
+                if let Some(no) = self.number(peer) {
+                    self.up(now, no, negotiated);
+                }
+            }
+            Input::Update { peer, update } => {
+                if let Some(no) = self.number(peer) {
+                    self.update(now, no, update);
+                }
+            }
+            Input::Refresh { peer, family, subtype } => {
+                if let Some(no) = self.number(peer) {
+                    self.refresh(now, no, family, subtype);
+                }
+            }
+            Input::Down { peer, cause } => {
+                if let Some(no) = self.number(peer) {
+                    self.down(now, no, cause);
+                }
+            }
+            Input::Originated(originated) => self.originate(now, originated),
+            Input::Reachable(reachable) => {
+                self.reachable = reachable;
+                self.resolve_all();
+            }
+            Input::Guard(guard) => self.guard(guard),
+            Input::Global(global) => self.set_global(global),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    /// Changes for the forwarding table since the last call.
+    pub fn take_fib(&mut self) -> Vec<FibChange> {
+        mem::take(&mut self.fib)
+    }
+
+    /// Events since the last call.
+    pub fn take_events(&mut self) -> Vec<(PeerId, Event)> {
+        mem::take(&mut self.events)
+    }
+
+    /// Neighbors that have something to be sent.
+    pub fn behind(&self) -> Vec<PeerId> {
+        let groups = self.groups.iter().flatten().flatten();
+        let mut behind: Vec<PeerNo> = groups.flat_map(Group::behind).collect();
+        behind.sort_unstable();
+        behind.dedup();
+        behind.into_iter().filter_map(|no| self.peer(no)).map(|p| p.id).collect()
+    }
+
+    /// The next whole messages for a neighbor, with their number; `None` when it has been told everything.
+    pub fn next_for(&mut self, peer: PeerId) -> Option<(Bytes, u32)> {
+        let no = self.number(peer)?;
+        let groups = self.peer(no)?.groups;
+        Family::ALL.into_iter().find_map(|family| {
+            let group = self.groups[family.index()].get_mut(groups[family.index()]?)?.as_mut()?;
+            group.next(no, &self.tables[family.index()], &self.attrs)
+        })
+    }
+
+    /// Forgets what all neighbors have been given; call after a round of [`Rib::next_for`].
+    pub fn trim(&mut self) {
+        for family in Family::ALL {
+            let f = family.index();
+            let mut vacant = Vec::new();
+            for group in self.groups[f].iter_mut().flatten() {
+                group.trim(&mut self.tables[f], |route| vacant.push(route));
+            }
+            vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
+        }
+    }
+
+    /// When to come back with [`Input::Timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.peers.iter().flatten().filter_map(Peer::deadline).min()
+    }
+
+    /// How far the first exchange with each neighbor has come, if that changed since the last call.
+    pub fn take_convergence(&mut self) -> Option<Convergence> {
+        mem::take(&mut self.convergence_changed).then(|| self.convergence())
+    }
+
+    pub fn convergence(&self) -> Convergence {
+        let counted = self.peers.iter().flatten().filter(|p| !p.config.disabled);
+        Convergence { neighbors: counted.filter_map(|p| Some((p.address()?, p.phase))).collect() }
+    }
+
+    fn number(&self, peer: PeerId) -> Option<PeerNo> {
+        self.numbers.get(&peer).copied()
+    }
+
+    fn peer(&self, no: PeerNo) -> Option<&Peer> {
+        self.peers.get(usize::from(no))?.as_ref()
+    }
+
+    fn peer_mut(&mut self, no: PeerNo) -> Option<&mut Peer> {
+        self.peers.get_mut(usize::from(no))?.as_mut()
+    }
+
+    /// Seconds since the start, as paths keep them.
+    fn clock(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_secs() as u32
+    }
+
+    fn touch(&mut self, family: Family, route: RouteNo) {
+        let entry = self.tables[family.index()].get_mut(route);
+        if !mem::replace(&mut entry.dirty, true) {
+            self.dirty[family.index()].push(route);
+        }
+    }
+
+    // Neighbors.
+
+    fn configure(&mut self, now: Instant, id: PeerId, config: Arc<PeerConfig>) {
+        self.convergence_changed = true;
+        let Some(no) = self.number(id) else {
+            let peer = Some(Peer::new(id, config, now));
+            let free = self.peers.iter().skip(1).position(Option::is_none).map(|n| n + 1);
+            let n = free.unwrap_or(self.peers.len());
+            let Ok(no) = PeerNo::try_from(n) else { return };
+            if n == self.peers.len() {
+                self.peers.push(peer)
+            } else {
+                self.peers[n] = peer
+            }
+            self.numbers.insert(id, no);
+            return;
+        };
+        let Some(peer) = self.peer_mut(no) else { return };
+        let old = mem::replace(&mut peer.config, config.clone());
+        if !peer.up {
+            return;
+        }
+        let import =
+            |c: &PeerConfig| (c.accept_default, c.allow_own_as, c.as_sets, c.role, c.local_as, c.global_as);
+        if import(&old) != import(&config) || old.import != config.import {
+            self.import_again(Some(no));
+        }
+        self.regroup(no);
+    }
+
+    fn remove(&mut self, now: Instant, id: PeerId) {
+        if let Some(no) = self.number(id) {
+            self.down(now, no, DownCause::Administrative);
+            self.peers[usize::from(no)] = None;
+            self.numbers.remove(&id);
+            self.convergence_changed = true;
+        }
+    }
+
+    fn set_global(&mut self, global: Global) {
+        if self.global == global {
+            return;
+        }
+        self.global = global;
+        self.import_again(None);
+        for no in 1..self.peers.len() as PeerNo {
+            self.regroup(no);
+        }
+        for family in Family::ALL {
+            self.tables[family.index()].numbers().for_each(|route| self.touch_if_used(family, route));
+        }
+    }
+
+    fn touch_if_used(&mut self, family: Family, route: RouteNo) {
+        if !self.tables[family.index()].get(route).paths().is_empty() {
+            self.touch(family, route);
+        }
+    }
+
+    // Groups.
+
+    /// Puts an established neighbor into the groups that its settings ask for. One that was in another group
+    /// is sent withdrawals of what it no longer hears and then all the rest anew.
+    fn regroup(&mut self, no: PeerNo) {
+        for family in Family::ALL {
+            let f = family.index();
+            let Some(peer) = self.peer(no).filter(|p| p.up) else { return };
+            let Some(session) = peer.session.clone().filter(|s| s.has(family)) else { continue };
+            let view = View::new(family, &peer.config, &session, &self.global);
+            let old = peer.groups[f];
+            if old.and_then(|n| self.groups[f][n].as_ref()).is_some_and(|g| g.view == view) {
+                continue;
+            }
+            let end_of_rib = old.is_none() && session.graceful.is_some();
+            let told = self.leave_group(no, family);
+            let n = self.group_of(view);
+            let Some(group) = self.groups[f][n].as_mut() else { continue };
+            let table = &self.tables[f];
+            let gone = told
+                .into_iter()
+                .filter(|p| table.find(*p).is_none_or(|route| group.told(no, route).is_none()));
+            group.join(no, Welcome { withdraw: gone.collect(), end_of_rib });
+            if let Some(peer) = self.peer_mut(no) {
+                peer.groups[f] = Some(n);
+            }
+        }
+    }
+
+    /// The group with this view, made and filled if there is none.
+    fn group_of(&mut self, view: View) -> usize {
+        let family = view.family;
+        let f = family.index();
+        let same = |g: &Option<Group>| g.as_ref().is_some_and(|g| g.view == view);
+        if let Some(n) = self.groups[f].iter().position(same) {
+            return n;
+        }
+        let n = self.groups[f].iter().position(Option::is_none).unwrap_or(self.groups[f].len());
+        if n == self.groups[f].len() {
+            self.groups[f].push(None);
+        }
+        let mut group = Group::new(view);
+        for route in self.tables[f].numbers() {
+            let out = self.export(&group, family, route, &mut None);
+            group.set(route, out, &mut self.tables[f], &mut self.attrs);
+        }
+        // Nobody has missed anything yet: members begin with a walk over the table.
+        group.trim(&mut self.tables[f], |_| {});
+        self.groups[f][n] = Some(group);
+        n
+    }
+
+    /// Takes a neighbor out of its group; returns what it may have been told.
+    fn leave_group(&mut self, no: PeerNo, family: Family) -> Vec<Prefix> {
+        let f = family.index();
+        let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return Vec::new() };
+        let Some(group) = self.groups[f][n].as_mut() else { return Vec::new() };
+        let told = group.touched(no).map(|route| self.tables[f].prefix(route)).collect();
+        group.leave(no);
+        if group.is_empty() {
+            let mut vacant = Vec::new();
+            group.dissolve(&mut self.tables[f], &mut self.attrs, |route| vacant.push(route));
+            self.groups[f][n] = None;
+            vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
+        }
+        told
+    }
+
+    // Paths.
+
+    fn update(&mut self, now: Instant, no: PeerNo, update: &Update) {
+        let since = self.clock(now);
+        let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over) else { return };
+        let empty = update.announced.is_empty() && update.withdrawn.is_empty();
+        if !empty {
+            peer.last_update = now;
+        }
+        let (Some(session), config) = (peer.session.clone(), peer.config.clone()) else { return };
+        for block in &update.withdrawn {
+            block.iter().for_each(|nlri| self.withdraw(no, nlri));
+        }
+        let global = self.global.clone();
+        let from = Speaker { config: &config, session: &session, global: &global };
+        for (attrs, block) in &update.announced {
+            let received = self.intern(attrs, session.ifindex);
+            let arrived = from.attributes(attrs);
+            for nlri in block.iter() {
+                self.announce(no, &from, nlri, received, &arrived, since);
+                if self.peer(no).is_none_or(|p| p.over) {
+                    break;
+                }
+            }
+            self.release(received);
+        }
+        if let Some(family) = update.end_of_rib {
+            self.end_of_rib(no, family);
+        }
+    }
+
+    fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32) -> AttrsId {
+        let ifindex = nexthop::gateway(&attrs.next_hop, ifindex).ifindex;
+        self.attrs.intern(attrs, ifindex)
+    }
+
+    fn release(&mut self, id: AttrsId) {
+        if let Some(hop) = self.attrs.release(id)
+            && let Some(set) = self.hops.release(hop)
+        {
+            self.sets.release(set);
+        }
+    }
+
+    /// What import makes of a received path: the effective attributes with a reference, or the reason.
+    fn imported(
+        &mut self,
+        from: &Speaker<'_>,
+        prefix: Prefix,
+        received: AttrsId,
+        arrived: &Result<Cow<'_, Attrs>, Refused>,
+    ) -> (AttrsId, u8) {
+        let verdict = match arrived {
+            Err(why) => Err(*why),
+            Ok(attrs) => {
+                let mut attrs = Cow::Borrowed(&**attrs);
+                let accepted = from.prefix(prefix, &self.guard_index, &mut attrs);
+                accepted.map(|()| matches!(attrs, Cow::Owned(_)).then(|| attrs.into_owned()))
+            }
+        };
+        match (verdict, arrived) {
+            (Err(why), _) => (self.attrs.acquire(received), why.code()),
+            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), from.session.ifindex), 0),
+            (Ok(None), Ok(Cow::Owned(changed))) => {
+                (self.intern(&Arc::new(changed.clone()), from.session.ifindex), 0)
+            }
+            (Ok(None), _) => (self.attrs.acquire(received), 0),
+        }
+    }
+
+    fn announce(
+        &mut self,
+        no: PeerNo,
+        from: &Speaker<'_>,
+        nlri: Nlri,
+        received: AttrsId,
+        arrived: &Result<Cow<'_, Attrs>, Refused>,
+        since: u32,
+    ) {
+        let family = nlri.prefix.family();
+        let f = family.index();
+        let (effective, refused) = self.imported(from, nlri.prefix, received, arrived);
+        let route = self.tables[f].entry(nlri.prefix);
+        let entry = self.tables[f].get_mut(route);
+        let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
+        let Some(old) = entry.find(no, nlri.path_id) else {
+            if self.exceeds(no, family) {
+                self.release(effective);
+                self.tables[f].vacate(route);
+                return;
+            }
+            self.tables[f].get_mut(route).push(path);
+            self.attrs.acquire(received);
+            self.count(no, f, 1, i32::from(refused == 0));
+            self.touch(family, route);
+            return;
+        };
+        old.bits &= !Path::STALE;
+        let same = (old.received, old.effective, old.refused) == (received, effective, refused);
+        if same && !old.has(Path::LONG_LIVED) {
+            self.release(effective);
+            return;
+        }
+        let before = mem::replace(old, Path { bits: old.bits & !Path::LONG_LIVED, ..path });
+        self.attrs.acquire(received);
+        self.release(before.received);
+        self.release(before.effective);
+        self.count(no, f, 0, i32::from(refused == 0) - i32::from(before.refused == 0));
+        self.touch(family, route);
+    }
+
+    fn withdraw(&mut self, no: PeerNo, nlri: Nlri) {
+        let family = nlri.prefix.family();
+        if let Some(route) = self.tables[family.index()].find(nlri.prefix) {
+            self.take_out(family, route, |p| p.peer == no && p.path_id == nlri.path_id);
+        }
+    }
+
+    /// Removes the paths of a route that `goes` picks.
+    fn take_out(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
+        let f = family.index();
+        let mut gone: Vec<Path> = Vec::new();
+        self.tables[f].get_mut(route).extract(goes, |path| gone.push(path));
+        if gone.is_empty() {
+            return;
+        }
+        for path in gone {
+            self.release(path.received);
+            self.release(path.effective);
+            self.count(path.peer, f, -1, -i32::from(path.refused == 0));
+        }
+        self.touch(family, route);
+    }
+
+    fn count(&mut self, no: PeerNo, f: usize, received: i32, accepted: i32) {
+        if let Some(peer) = self.peer_mut(no) {
+            peer.received[f] = peer.received[f].saturating_add_signed(received);
+            peer.accepted[f] = peer.accepted[f].saturating_add_signed(accepted);
+        }
+    }
+
+    /// Whether one more prefix of this neighbor is too many (RFC 4486 §3); says so once.
+    fn exceeds(&mut self, no: PeerNo, family: Family) -> bool {
+        let f = family.index();
+        let Some(peer) = self.peer_mut(no) else { return no != OWN };
+        if peer.received[f] < peer.config.max_prefixes {
+            return false;
+        }
+        let (neighbor, max) = (peer.name(), peer.config.max_prefixes);
+        if peer.config.max_prefixes_action == MaxPrefixesAction::Warn {
+            if !mem::replace(&mut peer.warned[f], true) {
+                tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; taken all the same");
+            }
+            return false;
+        }
+        peer.over = true;
+        let id = peer.id;
+        self.events.push((id, Event::MaxPrefixes { family }));
+        tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; the session is restarted");
+        true
+    }
+
+    /// Runs import anew over paths that are there: of one neighbor, or of all.
+    fn import_again(&mut self, only: Option<PeerNo>) {
+        let global = self.global.clone();
+        for family in Family::ALL {
+            let f = family.index();
+            for route in self.tables[f].numbers() {
+                for n in 0..self.tables[f].get(route).paths().len() {
+                    let path = self.tables[f].get(route).paths()[n];
+                    if path.peer == OWN || only.is_some_and(|no| no != path.peer) {
+                        continue;
+                    }
+                    let Some(peer) = self.peer(path.peer) else { continue };
+                    let (Some(session), config) = (peer.session.clone(), peer.config.clone()) else {
+                        continue;
+                    };
+                    let from = Speaker { config: &config, session: &session, global: &global };
+                    let attrs = self.attrs.get(path.received).clone();
+                    let prefix = self.tables[f].prefix(route);
+                    let arrived = from.attributes(&attrs);
+                    let (effective, refused) = self.imported(&from, prefix, path.received, &arrived);
+                    self.release(path.effective);
+                    let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
+                    (slot.effective, slot.refused) = (effective, refused);
+                    if (effective, refused) != (path.effective, path.refused) {
+                        self.count(path.peer, f, 0, i32::from(refused == 0) - i32::from(path.refused == 0));
+                        self.touch(family, route);
+                    }
+                }
+            }
+        }
+    }
+
+    fn guard(&mut self, guard: Arc<Guard>) {
+        if self.guard != guard {
+            self.guard_index = GuardIndex::new(&guard);
+            self.guard = guard;
+            self.import_again(None);
+        }
+    }
+
+    // Own routes.
+
+    fn originate(&mut self, now: Instant, new: Arc<BTreeMap<Prefix, Origination>>) {
+        let since = self.clock(now);
+        let old = mem::replace(&mut self.originated, new.clone());
+        for prefix in old.keys().filter(|p| !new.contains_key(p)) {
+            if let Some(route) = self.tables[prefix.family().index()].find(*prefix) {
+                self.take_out(prefix.family(), route, |p| p.peer == OWN);
+            }
+        }
+        for (prefix, origination) in new.iter().filter(|(p, o)| old.get(p) != Some(o)) {
+            let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0);
+            let f = prefix.family().index();
+            let route = self.tables[f].entry(*prefix);
+            self.take_out(prefix.family(), route, |p| p.peer == OWN);
+            self.attrs.acquire(id);
+            let path =
+                Path { peer: OWN, bits: 0, refused: 0, path_id: 0, received: id, effective: id, since };
+            self.tables[f].get_mut(route).push(path);
+            self.touch(prefix.family(), route);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant, no: PeerNo, family: Family, subtype: u8) {
+        let f = family.index();
+        let Some(peer) = self.peer(no).filter(|p| p.up) else { return };
+        let enhanced = peer.session.as_ref().is_some_and(|s| s.enhanced_refresh);
+        match subtype {
+            refresh::REQUEST => {
+                let group = peer.groups[f];
+                if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
+                    group.repeat(no, enhanced);
+                }
+            }
+            refresh::BEGIN if enhanced => self.begin_refresh(now, no, family),
+            refresh::END if enhanced => self.sweep(no, family),
+            _ => {}
+        }
+    }
+}
+
+/// The attributes that an own route begins with.
+fn own_attrs(prefix: Prefix, origination: &Origination) -> Attrs {
+    let addr = match prefix.family() {
+        Family::Ipv4Unicast => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        Family::Ipv6Unicast => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let rare = Rare {
+        ext_communities: origination.ext_communities.clone(),
+        large_communities: origination.large_communities.clone(),
+        ..Rare::default()
+    };
+    Attrs {
+        origin: Origin::Igp,
+        as_path: AsPath::empty(),
+        next_hop: PathNextHop { addr, link_local: None },
+        med: origination.med,
+        local_pref: None,
+        communities: origination.communities.clone().into(),
+        rare: (rare != Rare::default()).then(|| Box::new(rare)),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,358 @@
+//! What a neighbor may hear, and in which form (RFC 4271 §9.1.3, §9.2, §5.1; RFC 4456; RFC 1997; RFC 9234).
+//!
+//! A [`View`] is all that this depends on: neighbors with equal views form one group and share every decision.
+//! Not in it, on purpose: the neighbor's AS number. A path that has it is sent all the same and dropped by the
+//! neighbor's own loop check; in exchange all switches of a rack share one group.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use crate::{
+    bgp::{
+        peer::{Global, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
+        policy::{self, Community, Policy, RouteSource, Subject},
+        wire::{
+            Shape,
+            attr::{Attrs, PathNextHop, Rare},
+        },
+    },
+    net::{Asn, Family, Prefix, RouterId, Source},
+};
+
+/// LOCAL_PREF of a route that nobody gave one (RFC 4271 §9.1.1 leaves the number to us).
+pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// Everything that decides what a neighbor hears of one family.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    pub(super) family: Family,
+    pub(super) shape: Shape,
+    ibgp: bool,
+    audience: Audience,
+    client: bool,
+    next_hop_self: bool,
+    local_as: Asn,
+    global_as: Asn,
+    cluster_id: RouterId,
+    /// What we can announce as next hop; without it only third-party next hops go out.
+    own: Option<PathNextHop>,
+    role: Option<Role>,
+    export: Vec<Arc<Policy>>,
+    /// Only if a policy asks for it: then the neighbor stands alone.
+    to: Option<PeerKey>,
+}
+
+/// Whose routes a neighbor hears, reflection apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    /// Those of this node.
+    Own,
+    /// RFC 4271 §9.2: also those of other ASes; towards iBGP.
+    External,
+    /// `transit`: all that the rules of iBGP allow.
+    All,
+}
+
+/// Where a path came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin<'a> {
+    Own(Source),
+    Learned { from: &'a PeerKey, internal: bool, client: bool, router_id: RouterId },
+}
+
+impl View {
+    pub(super) fn new(family: Family, config: &PeerConfig, session: &Negotiated, global: &Global) -> Self {
+        let ibgp = session.is_ibgp();
+        let made = matches!(config.source, PeerSource::Gateway | PeerSource::Mesh | PeerSource::Reflector);
+        let audience = match (config.transit, ibgp && !made) {
+            (true, _) => Audience::All,
+            (false, true) => Audience::External,
+            (false, false) => Audience::Own,
+        };
+        let asks = config.export.iter().any(|p| p.names_neighbors());
+        let mut families = [false; 2];
+        families[family.index()] = true;
+        Self {
+            family,
+            shape: Shape { families, first_as: None, add_path_receive: [false; 2], ..session.shape() },
+            ibgp,
+            audience,
+            client: config.route_reflector_client,
+            next_hop_self: config.next_hop_self.unwrap_or(!ibgp),
+            local_as: config.local_as,
+            global_as: config.global_as,
+            cluster_id: global.cluster_id,
+            own: own_next_hop(family, config, session),
+            role: session.role.filter(|_| !ibgp),
+            export: config.export.clone(),
+            to: asks.then(|| config.key.clone()),
+        }
+    }
+
+    /// Whether there is an own next hop for this family.
+    pub(super) fn has_next_hop(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Whether the answer is the same for all prefixes with the same attributes from the same neighbor.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.export.is_empty()
+    }
+
+    /// What goes out for a path, if anything; borrowed where it goes out as it is.
+    pub(super) fn export<'a>(
+        &self,
+        prefix: Prefix,
+        attrs: &'a Attrs,
+        origin: Origin<'_>,
+    ) -> Option<Cow<'a, Attrs>> {
+        let reflected = self.may_hear(attrs, origin)?;
+        let mut out = Cow::Borrowed(attrs);
+        // RFC 4271 §5.1.4: MED goes no further than the neighboring AS; our own goes.
+        if !self.ibgp && attrs.med.is_some() && matches!(origin, Origin::Learned { .. }) {
+            out.to_mut().med = None;
+        }
+        if !self.export.is_empty() {
+            policy::run(&self.export, &self.subject(prefix, origin), &mut out).ok()?;
+        }
+        let set_by_policy = out.next_hop != attrs.next_hop;
+        let next_hop = if set_by_policy { out.next_hop } else { self.next_hop(attrs, origin, reflected)? };
+        if out.next_hop != next_hop {
+            out.to_mut().next_hop = next_hop;
+        }
+        if self.ibgp {
+            self.finish_internal(&mut out, origin, reflected);
+        } else {
+            self.finish_external(out.to_mut());
+        }
+        Some(out)
+    }
+
+    /// Whether it may be told at all, and if so whether by reflection.
+    fn may_hear(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
+        let Origin::Learned { internal, client, .. } = origin else { return Some(false) };
+        let has = |c: u32| attrs.communities.contains(&c);
+        if has(Community::NO_ADVERTISE) {
+            return None;
+        }
+        if !self.ibgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)) {
+            return None;
+        }
+        // RFC 9234 §5, egress 2: what was meant for customers stays with customers.
+        let otc = attrs.rare.as_deref().is_some_and(|r| r.otc.is_some());
+        if otc && matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient)) {
+            return None;
+        }
+        match (internal, self.ibgp) {
+            // RFC 4456 §6: from a client to all, from others to clients.
+            (true, true) => (client || self.client).then_some(true),
+            (false, true) => (self.audience != Audience::Own).then_some(false),
+            (_, false) => (self.audience == Audience::All).then_some(false),
+        }
+    }
+
+    fn subject<'s>(&'s self, prefix: Prefix, origin: Origin<'s>) -> Subject<'s> {
+        let (source, from) = match origin {
+            Origin::Own(source) => (RouteSource::from(source), None),
+            Origin::Learned { from, .. } => (RouteSource::Bgp, Some(from)),
+        };
+        let own_next_hop = self.own.map(|n| n.addr);
+        Subject { prefix, source, from, to: self.to.as_ref(), own_as: self.local_as, own_next_hop }
+    }
+
+    /// RFC 4271 §5.1.3; never changed by reflection (RFC 4456 §10) unless the neighbor could not use it.
+    fn next_hop(&self, attrs: &Attrs, origin: Origin<'_>, reflected: bool) -> Option<PathNextHop> {
+        let usable = match attrs.next_hop.addr {
+            IpAddr::V4(a) => !a.is_unspecified(),
+            IpAddr::V6(a) => {
+                let crosses = self.family == Family::Ipv4Unicast && !self.shape.extended_next_hop;
+                !a.is_unspecified() && !a.is_unicast_link_local() && !crosses
+            }
+        };
+        let own = matches!(origin, Origin::Own(_)) || (self.next_hop_self && !reflected) || !usable;
+        if own { self.own } else { Some(PathNextHop { link_local: None, ..attrs.next_hop }) }
+    }
+
+    fn finish_internal(&self, out: &mut Cow<'_, Attrs>, origin: Origin<'_>, reflected: bool) {
+        if out.local_pref.is_none() {
+            out.to_mut().local_pref = Some(DEFAULT_LOCAL_PREF);
+        }
+        if let Origin::Learned { router_id, .. } = origin
+            && reflected
+        {
+            let rare = out.to_mut().rare.get_or_insert_default();
+            rare.originator_id.get_or_insert(router_id);
+            rare.cluster_list.insert(0, self.cluster_id.to_bits());
+        }
+    }
+
+    fn finish_external(&self, out: &mut Attrs) {
+        if self.global_as != self.local_as {
+            out.as_path = out.as_path.prepended(self.global_as, 1);
+        }
+        out.as_path = out.as_path.prepended(self.local_as, 1);
+        out.local_pref = None;
+        if let Some(rare) = out.rare.as_deref_mut() {
+            rare.originator_id = None;
+            rare.cluster_list.clear();
+            // RFC 4360 §6: the T bit keeps a community inside the AS.
+            rare.ext_communities.retain(|c| c[0] & 0x40 == 0);
+        }
+        // RFC 9234 §5, egress 1.
+        if matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer)) {
+            out.rare.get_or_insert_default().otc.get_or_insert(self.local_as);
+        }
+        if out.rare.as_deref() == Some(&Rare::default()) {
+            out.rare = None;
+        }
+    }
+}
+
+/// The own address of the family on the session's interface, or for IPv4 an IPv6 one where RFC 8950 was
+/// negotiated. On link-local sessions the link-local address goes with it (RFC 2545 §3).
+fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<PathNextHop> {
+    let (own, unnumbered) = (config.own, session.ifindex != 0);
+    let on_session = |addr: IpAddr| match addr {
+        IpAddr::V6(a) if a.is_unicast_link_local() => None,
+        addr => Some(addr),
+    };
+    let v4 = own.v4.map(IpAddr::V4).or(on_session(session.local_addr).filter(IpAddr::is_ipv4));
+    let v6 = own.v6.map(IpAddr::V6).or(on_session(session.local_addr).filter(IpAddr::is_ipv6));
+    let session_ll = match session.local_addr {
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some(a),
+        _ => None,
+    };
+    let link_local = session_ll.or(own.link_local).filter(|_| unnumbered);
+    let six = v6.or(link_local.map(IpAddr::V6)).map(|addr| PathNextHop { addr, link_local });
+    match family {
+        Family::Ipv6Unicast => six,
+        Family::Ipv4Unicast if unnumbered && session.extended_next_hop => six,
+        Family::Ipv4Unicast => v4
+            .map(|addr| PathNextHop { addr, link_local: None })
+            .or(six.filter(|_| session.extended_next_hop)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::{
+        rib::tests::{attrs, config, global, negotiated},
+        wire::attr::AsPath,
+    };
+
+    const INTERNAL: Asn = 65000;
+    const EXTERNAL: Asn = 65001;
+
+    fn view(remote_as: Asn, change: impl FnOnce(&mut PeerConfig)) -> View {
+        let mut config = (*config(1)).clone();
+        change(&mut config);
+        View::new(Family::Ipv4Unicast, &config, &negotiated(1, remote_as), &global())
+    }
+
+    fn learned(from: &PeerKey, internal: bool, client: bool) -> Origin<'_> {
+        Origin::Learned { from, internal, client, router_id: RouterId::new(9, 9, 9, 9) }
+    }
+
+    fn prefix() -> Prefix {
+        "10.9.0.0/24".parse().unwrap()
+    }
+
+    #[test]
+    fn who_hears_what() {
+        let from = PeerKey::Address("10.0.0.9".parse().unwrap());
+        let mesh = |c: &mut PeerConfig| c.source = PeerSource::Mesh;
+        let transit = |c: &mut PeerConfig| c.transit = true;
+        let client = |c: &mut PeerConfig| c.route_reflector_client = true;
+        let own = Origin::Own(Source::PodCidr);
+        let (ext, int, cli) =
+            (learned(&from, false, false), learned(&from, true, false), learned(&from, true, true));
+        #[rustfmt::skip]
+        let cases: &[(&str, View, [bool; 4])] = &[
+            // to whom                                        own   eBGP   iBGP   client
+            ("eBGP",            view(EXTERNAL, |_| {}),       [true, false, false, false]),
+            ("eBGP, transit",   view(EXTERNAL, transit),      [true, true,  true,  true]),
+            ("iBGP",            view(INTERNAL, |_| {}),       [true, true,  false, true]),
+            ("iBGP, mesh",      view(INTERNAL, mesh),         [true, false, false, true]),
+            ("iBGP, transit",   view(INTERNAL, transit),      [true, true,  false, true]),
+            ("iBGP, client",    view(INTERNAL, client),       [true, true,  true,  true]),
+        ];
+        for (name, view, expected) in cases {
+            let path = Attrs { as_path: AsPath::sequence(&[7]), ..attrs(0) };
+            let got = [own, ext, int, cli].map(|o| view.export(prefix(), &path, o).is_some());
+            assert_eq!(got, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn well_known_communities_bind_what_was_learned() {
+        let from = PeerKey::Address("10.0.0.9".parse().unwrap());
+        let all = |c: &mut PeerConfig| c.transit = true;
+        #[rustfmt::skip]
+        let cases = [
+            (Community::NO_EXPORT,           false, true),
+            (Community::NO_ADVERTISE,        false, false),
+            (Community::NO_EXPORT_SUBCONFED, false, true),
+            (Community::NOPEER,              true,  true),
+        ];
+        for (community, external, internal) in cases {
+            let path = Attrs { communities: [community].into(), ..attrs(0) };
+            let heard = |remote, origin| view(remote, all).export(prefix(), &path, origin).is_some();
+            assert_eq!(heard(EXTERNAL, learned(&from, false, false)), external, "{community:#x}");
+            assert_eq!(heard(INTERNAL, learned(&from, false, false)), internal, "{community:#x}");
+            assert!(heard(EXTERNAL, Origin::Own(Source::Network)), "own routes are tagged for others");
+        }
+    }
+
+    #[test]
+    fn attributes_are_made_fit_for_the_other_side() {
+        let from = PeerKey::Address("10.0.0.9".parse().unwrap());
+        let path = Attrs {
+            as_path: AsPath::sequence(&[7]),
+            med: Some(5),
+            local_pref: Some(200),
+            rare: Some(Box::new(Rare {
+                ext_communities: vec![[0x40, 0, 0, 0, 0, 0, 0, 1], [0, 2, 0, 0, 0, 0, 0, 1]],
+                ..Rare::default()
+            })),
+            ..attrs(0)
+        };
+        let own_address = PathNextHop { addr: "10.0.0.1".parse().unwrap(), link_local: None };
+
+        let out = view(EXTERNAL, |c| c.transit = true).export(prefix(), &path, learned(&from, false, false));
+        let out = out.unwrap();
+        assert_eq!(out.as_path, AsPath::sequence(&[INTERNAL, 7]));
+        assert_eq!((out.med, out.local_pref, out.next_hop), (None, None, own_address));
+        assert_eq!(out.rare.as_ref().unwrap().ext_communities, [[0, 2, 0, 0, 0, 0, 0, 1]]);
+
+        let out = view(INTERNAL, |_| {}).export(prefix(), &path, learned(&from, false, false)).unwrap();
+        assert_eq!(*out, path, "iBGP hears it as it is");
+
+        let client = |c: &mut PeerConfig| (c.route_reflector_client, c.next_hop_self) = (true, Some(true));
+        let out = view(INTERNAL, client).export(prefix(), &path, learned(&from, true, false)).unwrap();
+        let rare = out.rare.as_deref().unwrap();
+        assert_eq!(rare.originator_id, Some(RouterId::new(9, 9, 9, 9)));
+        assert_eq!(rare.cluster_list, [global().cluster_id.to_bits()]);
+        assert_eq!(out.next_hop, path.next_hop, "never next-hop-self by reflection");
+
+        let own = Attrs { med: Some(7), as_path: AsPath::empty(), ..attrs(0) };
+        let out = view(EXTERNAL, |c| c.local_as = 64999).export(prefix(), &own, Origin::Own(Source::Network));
+        let out = out.unwrap();
+        assert_eq!((out.med, out.as_path.to_string()), (Some(7), "64999 65000".into()));
+    }
+
+    #[test]
+    fn a_family_without_own_address_goes_by_rfc_8950_or_not_at_all() {
+        let own = Origin::Own(Source::PodCidr);
+        let mut config = (*config(1)).clone();
+        config.own = Default::default();
+        config.own.v6 = Some("2001:db8::1".parse().unwrap());
+        let mut session = negotiated(1, EXTERNAL);
+        session.local_addr = "2001:db8::1".parse().unwrap();
+        let path = attrs(0);
+        let view = |s: &Negotiated| View::new(Family::Ipv4Unicast, &config, s, &global());
+        assert_eq!(view(&session).export(prefix(), &path, own), None);
+        session.extended_next_hop = true;
+        let out = view(&session).export(prefix(), &path, own).unwrap().into_owned();
+        assert_eq!(out.next_hop.addr, session.local_addr);
+    }
+}

@@ -1,0 +1,191 @@
+//! Sessions that come and go, and the routes they leave behind (RFC 4724, RFC 8538, RFC 9494, RFC 7313).
+
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Rib,
+    peers::{Peer, QUIET, Stale},
+    table::{Path, PeerNo},
+};
+use crate::{
+    bgp::{
+        peer::{DownCause, Graceful, Negotiated},
+        policy::Community,
+    },
+    net::{Family, Phase},
+};
+
+/// How long a neighbor that is back may take to say everything again before what it has not said goes (the
+/// upper bound that RFC 4724 §4.2 and RFC 7313 §4.1 advise).
+const REPEAT: Duration = Duration::from_secs(300);
+
+impl Rib {
+    pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
+        let Some(peer) = self.peer_mut(no) else { return };
+        (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
+        peer.last_update = now;
+        peer.phase = peer.phase.max(Phase::Up);
+        peer.session = Some(session.clone());
+        self.convergence_changed = true;
+        for family in Family::ALL {
+            let waits = self.peer(no).is_some_and(|p| p.stale[family.index()].is_some());
+            if !waits {
+                continue;
+            }
+            // RFC 4724 §4.2: without its forwarding bit the neighbor has not kept the family.
+            let kept = session.has(family) && session.graceful.as_ref().is_some_and(|g| keeps(g, family));
+            if kept {
+                self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
+            } else {
+                self.sweep(no, family);
+            }
+        }
+        self.regroup(no);
+    }
+
+    pub(super) fn down(&mut self, now: Instant, no: PeerNo, cause: DownCause) {
+        for family in Family::ALL {
+            self.leave_group(no, family);
+        }
+        let Some(peer) = self.peer_mut(no) else { return };
+        let was_up = mem::replace(&mut peer.up, false);
+        let graceful = helps(peer, cause);
+        for family in Family::ALL {
+            let kept =
+                was_up && graceful.as_ref().is_some_and(|g| g.families.iter().any(|(f, _)| *f == family));
+            match &graceful {
+                // RFC 4724 §4.2: what was stale already has had its chance.
+                Some(g) if kept => {
+                    self.sweep(no, family);
+                    self.mark(no, family, Path::STALE);
+                    let until = now + Duration::from_secs(g.restart_time.into());
+                    self.set_stale(no, family, Some(Stale { until, long_lived: false }));
+                }
+                // It never came back yet: the clock goes on, unless the operator ends it.
+                _ if !was_up && cause != DownCause::Administrative => {}
+                _ => self.flush(no, family),
+            }
+        }
+    }
+
+    /// RFC 4724 §2: the first exchange of a family is over.
+    pub(super) fn end_of_rib(&mut self, no: PeerNo, family: Family) {
+        let Some(peer) = self.peer_mut(no) else { return };
+        peer.end_of_rib[family.index()] = true;
+        if peer.all_ended() && mem::replace(&mut peer.phase, Phase::Converged) != Phase::Converged {
+            self.convergence_changed = true;
+        }
+        self.sweep(no, family);
+    }
+
+    /// RFC 7313 §4.1: everything is said again from here to the end marker.
+    pub(super) fn begin_refresh(&mut self, now: Instant, no: PeerNo, family: Family) {
+        self.mark(no, family, Path::STALE);
+        self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
+    }
+
+    /// Removes what is still stale of a neighbor.
+    pub(super) fn sweep(&mut self, no: PeerNo, family: Family) {
+        let waited = self.peer_mut(no).and_then(|p| p.stale[family.index()].take());
+        if waited.is_some() {
+            self.take_out_all(no, family, |p| p.has(Path::STALE));
+        }
+    }
+
+    fn flush(&mut self, no: PeerNo, family: Family) {
+        self.set_stale(no, family, None);
+        if self.peer(no).is_some_and(|p| p.received[family.index()] > 0) {
+            self.take_out_all(no, family, |_| true);
+        }
+    }
+
+    fn take_out_all(&mut self, no: PeerNo, family: Family, goes: impl Fn(&Path) -> bool) {
+        for route in self.tables[family.index()].numbers() {
+            let entry = self.tables[family.index()].get(route);
+            if entry.paths().iter().any(|p| p.peer == no && goes(p)) {
+                self.take_out(family, route, |p| p.peer == no && goes(p));
+            }
+        }
+    }
+
+    fn mark(&mut self, no: PeerNo, family: Family, bit: u8) {
+        let table = &mut self.tables[family.index()];
+        for route in table.numbers() {
+            let paths = table.get_mut(route).paths_mut().iter_mut();
+            paths.filter(|p| p.peer == no).for_each(|p| p.bits |= bit);
+        }
+    }
+
+    fn set_stale(&mut self, no: PeerNo, family: Family, stale: Option<Stale>) {
+        if let Some(peer) = self.peer_mut(no) {
+            peer.stale[family.index()] = stale;
+        }
+    }
+
+    /// What is due by now.
+    pub(super) fn timeout(&mut self, now: Instant) {
+        for no in 1..self.peers.len() as PeerNo {
+            let Some(peer) = self.peer_mut(no).filter(|p| p.deadline().is_some_and(|d| d <= now)) else {
+                continue;
+            };
+            if peer.up && peer.phase == Phase::Up && peer.last_update + QUIET <= now {
+                peer.phase = Phase::Converged;
+                self.convergence_changed = true;
+            }
+            for family in Family::ALL {
+                let stale = self.peer(no).and_then(|p| p.stale[family.index()]);
+                if let Some(stale) = stale.filter(|s| s.until <= now) {
+                    self.patience_ends(now, no, family, stale);
+                }
+            }
+        }
+    }
+
+    /// RFC 9494 §4.2: after the restart time stale paths may stay on as the last choice; else they go.
+    fn patience_ends(&mut self, now: Instant, no: PeerNo, family: Family, stale: Stale) {
+        let long = self.peer(no).filter(|p| !p.up && !stale.long_lived).and_then(|p| long_lived(p, family));
+        let Some(time) = long else { return self.sweep(no, family) };
+        let unwanted =
+            |attrs: &crate::bgp::wire::attr::Attrs| attrs.communities.contains(&Community::NO_LLGR);
+        for route in self.tables[family.index()].numbers() {
+            let paths = self.tables[family.index()].get(route).paths();
+            let Some(path) = paths.iter().find(|p| p.peer == no && p.has(Path::STALE)) else { continue };
+            if unwanted(self.attrs.get(path.effective)) {
+                self.take_out(family, route, |p| p.peer == no);
+            } else {
+                let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+                paths.filter(|p| p.peer == no).for_each(|p| p.bits |= Path::LONG_LIVED);
+                self.touch(family, route);
+            }
+        }
+        self.set_stale(no, family, Some(Stale { until: now + time, long_lived: true }));
+    }
+}
+
+/// The neighbor's capability, if its routes stay after this end of the session (RFC 4724 §4.2, RFC 8538 §4).
+fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
+    let graceful = peer.session.as_ref()?.graceful.clone().filter(|_| peer.config.graceful_restart)?;
+    let stays = match cause {
+        DownCause::Closed => true,
+        DownCause::HoldTimer => graceful.notification,
+        DownCause::Received { hard } | DownCause::Sent { hard } => graceful.notification && !hard,
+        DownCause::Administrative => false,
+    };
+    stays.then_some(graceful)
+}
+
+fn keeps(graceful: &Graceful, family: Family) -> bool {
+    graceful.families.iter().any(|(f, forwarding)| *f == family && *forwarding)
+}
+
+/// How long paths may stay beyond the restart time: the neighbor's wish, as far as we allow.
+fn long_lived(peer: &Peer, family: Family) -> Option<Duration> {
+    let graceful = peer.session.as_ref()?.graceful.as_ref()?;
+    let (_, seconds, _) = graceful.long_lived.iter().find(|(f, ..)| *f == family)?;
+    let seconds = (*seconds).min(peer.config.long_lived_stale_time);
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}

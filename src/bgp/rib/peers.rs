@@ -1,0 +1,106 @@
+//! A neighbor as the rib knows it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
+    net::{Family, Phase},
+};
+
+/// Silence after which the first exchange counts as over where no End-of-RIB comes.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
+
+/// One neighbor: its settings, what its last session agreed on, and where its routes stand.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) config: Arc<PeerConfig>,
+    /// Of the present session, or of the last one while routes of it are left.
+    pub(super) session: Option<Arc<Negotiated>>,
+    pub(super) up: bool,
+    /// By family: the update group.
+    pub(super) groups: [Option<usize>; 2],
+    pub(super) received: [u32; 2],
+    pub(super) accepted: [u32; 2],
+    /// Passed `max-prefixes`: nothing more is taken from this session.
+    pub(super) over: bool,
+    pub(super) warned: [bool; 2],
+    pub(super) end_of_rib: [bool; 2],
+    pub(super) phase: Phase,
+    pub(super) last_update: Instant,
+    /// By family: until when stale paths may stay.
+    pub(super) stale: [Option<Stale>; 2],
+}
+
+/// Paths that wait to be said again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stale {
+    pub(super) until: Instant,
+    /// RFC 9494 §4.2.
+    pub(super) long_lived: bool,
+}
+
+impl Peer {
+    pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, now: Instant) -> Self {
+        Self {
+            id,
+            config,
+            session: None,
+            up: false,
+            groups: [None; 2],
+            received: [0; 2],
+            accepted: [0; 2],
+            over: false,
+            warned: [false; 2],
+            end_of_rib: [false; 2],
+            phase: Phase::Waiting,
+            last_update: now,
+            stale: [None; 2],
+        }
+    }
+
+    /// When something is due: the end of the first exchange, or of patience with stale paths.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET);
+        quiet.into_iter().chain(self.stale.iter().flatten().map(|s| s.until)).min()
+    }
+
+    /// As the views write it.
+    pub(super) fn name(&self) -> String {
+        self.config.key.to_string()
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match &self.config.key {
+            PeerKey::Address(addr) => Some(*addr),
+            PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
+            PeerKey::Interface(_) => self.session.as_ref().map(|s| s.remote_addr),
+        }
+    }
+
+    pub(super) fn is_internal(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.is_ibgp())
+    }
+
+    pub(super) fn router_id(&self) -> Ipv4Addr {
+        self.session.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |s| s.remote_id)
+    }
+
+    pub(super) fn remote_addr(&self) -> IpAddr {
+        self.session.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |s| s.remote_addr)
+    }
+
+    pub(super) fn ifindex(&self) -> u32 {
+        self.session.as_ref().map_or(0, |s| s.ifindex)
+    }
+
+    /// Whether every family of the session has ended its first exchange.
+    pub(super) fn all_ended(&self) -> bool {
+        let families = self.session.as_ref().map_or(&[][..], |s| &s.families);
+        families.iter().all(|f: &Family| self.end_of_rib[f.index()])
+    }
+}

@@ -1,0 +1,263 @@
+//! From dirty routes to what follows: best paths, next hops for the fib, exports for the groups.
+
+use std::{borrow::Cow, mem, net::Ipv4Addr, sync::Arc};
+
+use super::{
+    Rib,
+    attrs::AttrsId,
+    decide::{Candidate, Decision},
+    export::{DEFAULT_LOCAL_PREF, Origin},
+    groups::Group,
+    nexthop::{HopId, Resolution, SetId, gateway},
+    table::{OWN, Path, PeerNo, RouteNo},
+};
+use crate::{
+    bgp::wire::attr::Attrs,
+    net::{Family, NextHops},
+};
+
+/// The last answer of an export, for the next route with the same attributes from the same neighbor. Holds a
+/// reference to what it answers.
+pub(super) type Memo = Option<((AttrsId, PeerNo), Option<AttrsId>)>;
+
+/// Rounds in which routes may change each other's next hops before the rest waits for the next turn.
+const ROUNDS: usize = 8;
+
+impl Rib {
+    /// Decides every dirty route once. Routes whose next hops resolve over other routes may follow in further
+    /// rounds.
+    pub fn settle(&mut self) {
+        for _ in 0..ROUNDS {
+            if mem::take(&mut self.hops_changed) {
+                self.touch_users_of_changed_hops();
+            }
+            if self.dirty.iter().all(Vec::is_empty) {
+                break;
+            }
+            for family in Family::ALL {
+                self.settle_family(family);
+            }
+            self.resolve_recursive();
+        }
+    }
+
+    fn settle_family(&mut self, family: Family) {
+        let f = family.index();
+        let mut dirty = mem::take(&mut self.dirty[f]);
+        let mut groups = mem::take(&mut self.groups[f]);
+        let mut memos: Vec<Memo> = vec![None; groups.len()];
+        for &route in &dirty {
+            self.tables[f].get_mut(route).dirty = false;
+            self.decide(family, route);
+            for (group, memo) in groups.iter_mut().zip(&mut memos) {
+                if let Some(group) = group {
+                    let out = self.export(group, family, route, memo);
+                    group.set(route, out, &mut self.tables[f], &mut self.attrs);
+                }
+            }
+            self.tables[f].vacate(route);
+        }
+        memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.release(id));
+        self.groups[f] = groups;
+        // The list's memory is kept for the next turn, within reason.
+        dirty.clear();
+        dirty.shrink_to(16 * 1024);
+        if self.dirty[f].is_empty() {
+            self.dirty[f] = dirty;
+        }
+    }
+
+    /// Picks the best path of a route and those that forward with it; tells the fib when the next hops changed.
+    fn decide(&mut self, family: Family, route: RouteNo) {
+        let f = family.index();
+        let mut decision = mem::take(&mut self.decision);
+        let usable = self.run_decision(family, route, &mut decision);
+        let new = if usable.is_empty() { None } else { self.set_of(family, route, &usable, &decision) };
+        let paths = self.tables[f].get_mut(route).paths_mut();
+        for path in paths.iter_mut() {
+            path.bits &= !(Path::BEST | Path::MULTIPATH);
+        }
+        if !usable.is_empty() {
+            decision.multipath.iter().for_each(|n| paths[usable[*n]].bits |= Path::MULTIPATH);
+            paths[usable[decision.best]].bits |= Path::BEST | Path::MULTIPATH;
+        }
+        self.decision = decision;
+        let installed = mem::replace(&mut self.tables[f].get_mut(route).installed, new);
+        if installed != new {
+            let hops = new.map(|set| self.sets.get(set).clone());
+            self.fib.push((self.tables[f].prefix(route), hops));
+        }
+        if let Some(set) = installed {
+            self.sets.release(set);
+        }
+    }
+
+    /// Decides among the paths that may be used and whose next hop is reached; returns their places in the entry.
+    pub(super) fn run_decision(
+        &mut self,
+        family: Family,
+        route: RouteNo,
+        decision: &mut Decision,
+    ) -> Vec<usize> {
+        let f = family.index();
+        let mut usable = Vec::new();
+        for n in 0..self.tables[f].get(route).paths().len() {
+            let path = self.tables[f].get(route).paths()[n];
+            if path.is_usable() && (path.peer == OWN || self.is_reached(path.effective)) {
+                usable.push(n);
+            }
+        }
+        let paths = self.tables[f].get(route).paths();
+        match usable[..] {
+            [] => {}
+            [_] => decision.only(),
+            _ => {
+                let candidates: Vec<_> = usable.iter().map(|n| self.candidate(&paths[*n])).collect();
+                decision.run(&candidates, self.global.multipath_relax, self.global.max_paths);
+            }
+        }
+        usable
+    }
+
+    fn is_reached(&mut self, id: AttrsId) -> bool {
+        let hop = self.hop_of(id);
+        matches!(self.hops.get(hop).resolution, Resolution::Via { .. })
+    }
+
+    /// The next hop of an attribute set, resolved when it is seen for the first time.
+    pub(super) fn hop_of(&mut self, id: AttrsId) -> HopId {
+        if let Some(hop) = self.attrs.hop(id) {
+            return hop;
+        }
+        let gateway = gateway(&self.attrs.get(id).next_hop, self.attrs.ifindex(id));
+        let (hop, new) = self.hops.intern(gateway);
+        self.attrs.set_hop(id, hop);
+        if new {
+            self.resolve(hop);
+            self.hops.get_mut(hop).changed = false;
+        }
+        hop
+    }
+
+    fn candidate(&self, path: &Path) -> Candidate<'_> {
+        let attrs = self.attrs.get(path.effective);
+        let rare = attrs.rare.as_deref();
+        let peer = self.peer(path.peer);
+        let hop = self.attrs.hop(path.effective);
+        let igp_metric = match hop.map(|h| self.hops.get(h).resolution) {
+            Some(Resolution::Via { metric, .. }) => metric,
+            _ => 0,
+        };
+        let own_id = self.global.router_id;
+        Candidate {
+            long_lived_stale: path.has(Path::LONG_LIVED),
+            local_pref: attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            own: path.peer == OWN,
+            path_length: attrs.as_path.length(),
+            origin: attrs.origin,
+            neighbor_as: attrs.as_path.first(),
+            med: attrs.med.unwrap_or(0),
+            external: peer.is_some_and(|p| !p.is_internal()),
+            igp_metric,
+            router_id: rare.and_then(|r| r.originator_id).or(peer.map(|p| p.router_id())).unwrap_or(own_id),
+            cluster_list_length: rare.map_or(0, |r| r.cluster_list.len()),
+            address: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |p| p.remote_addr()),
+            path_id: path.path_id,
+            hop,
+            as_path: attrs.as_path.as_bytes(),
+        }
+    }
+
+    /// The set of next hops that the decision chose, with a reference; none for own routes.
+    fn set_of(
+        &mut self,
+        family: Family,
+        route: RouteNo,
+        usable: &[usize],
+        decision: &Decision,
+    ) -> Option<SetId> {
+        let paths = self.tables[family.index()].get(route).paths();
+        if paths[usable[decision.best]].peer == OWN {
+            return None;
+        }
+        let via = |n: &usize| match self.hops.get(self.attrs.hop(paths[usable[*n]].effective)?).resolution {
+            Resolution::Via { set, .. } => Some(set),
+            Resolution::No(_) => None,
+        };
+        let mut sets: Vec<SetId> = decision.multipath.iter().filter_map(via).collect();
+        if let [one] = sets[..] {
+            return Some(self.sets.acquire(one));
+        }
+        sets.dedup();
+        let gateways = sets.iter().flat_map(|set| self.sets.get(*set).gateways()).copied().collect();
+        Some(self.sets.intern(NextHops::unicast(gateways)))
+    }
+
+    /// What a group is to be told of a route, with a reference to the attributes.
+    pub(super) fn export(
+        &mut self,
+        group: &Group,
+        family: Family,
+        route: RouteNo,
+        memo: &mut Memo,
+    ) -> Option<(AttrsId, PeerNo)> {
+        let table = &self.tables[family.index()];
+        let best = *table.get(route).best()?;
+        let key = (best.effective, best.peer);
+        if let Some((known, answer)) = *memo
+            && known == key
+        {
+            return answer.map(|id| (self.attrs.acquire(id), best.peer));
+        }
+        let prefix = table.prefix(route);
+        let attrs: Arc<Attrs> = self.attrs.get(best.effective).clone();
+        let origin = self.origin(prefix, best.peer)?;
+        let out = group.view.export(prefix, &attrs, origin).map(|out| match out {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(changed) => Some(Arc::new(changed)),
+        });
+        let answer = out.map(|changed| match changed {
+            None => self.attrs.acquire(best.effective),
+            // Exported sets have no next hop of their own to resolve; the interface is not part of them.
+            Some(changed) => self.attrs.intern(&changed, 0),
+        });
+        if group.view.is_uniform() && best.peer != OWN {
+            if let Some(id) = answer {
+                self.attrs.acquire(id);
+            }
+            if let Some((_, Some(id))) = memo.replace((key, answer)) {
+                self.release(id);
+            }
+        }
+        answer.map(|id| (id, best.peer))
+    }
+
+    fn origin(&self, prefix: crate::net::Prefix, no: PeerNo) -> Option<Origin<'_>> {
+        if no == OWN {
+            return Some(Origin::Own(self.originated.get(&prefix)?.source));
+        }
+        let peer = self.peer(no)?;
+        Some(Origin::Learned {
+            from: &peer.config.key,
+            internal: peer.is_internal(),
+            client: peer.config.route_reflector_client,
+            router_id: peer.router_id(),
+        })
+    }
+
+    fn touch_users_of_changed_hops(&mut self) {
+        for family in Family::ALL {
+            let f = family.index();
+            for route in self.tables[f].numbers() {
+                let uses =
+                    |p: &Path| self.attrs.hop(p.effective).is_some_and(|hop| self.hops.get(hop).changed);
+                if self.tables[f].get(route).paths().iter().any(uses) {
+                    self.touch(family, route);
+                }
+            }
+        }
+        for hop in self.hops.ids() {
+            self.hops.get_mut(hop).changed = false;
+        }
+    }
+}

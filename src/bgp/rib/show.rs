@@ -1,0 +1,211 @@
+//! What `show routes` and the counters say.
+
+use std::time::Instant;
+
+use super::{
+    Counts, NeighborCounts, Rib, RouteFilter, RouteView,
+    attrs::AttrsId,
+    decide::Decision,
+    import::{Refused, Speaker},
+    nexthop::Resolution,
+    peers::Peer,
+    table::{OWN, Path, PeerNo, RouteNo},
+};
+use crate::{
+    bgp::{
+        policy::ext_text,
+        wire::attr::Attrs,
+    },
+    net::{Family, Prefix},
+};
+
+impl Rib {
+    /// The paths that `filter` asks for, by prefix, the best of each first.
+    pub fn routes(&mut self, now: Instant, filter: &RouteFilter) -> Vec<RouteView> {
+        self.settle();
+        let mut views = Vec::new();
+        for family in Family::ALL.into_iter().filter(|f| filter.family.is_none_or(|want| want == *f)) {
+            for route in self.selected(family, filter) {
+                if let Some(name) = &filter.advertised {
+                    views.extend(self.advertised_view(now, family, route, name));
+                } else {
+                    self.path_views(now, family, route, filter, &mut views);
+                }
+            }
+        }
+        views
+    }
+
+    /// Numbers for the summary, the neighbors and the metrics.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for family in Family::ALL {
+            let table = &self.tables[family.index()];
+            let paths = |route| table.get(route).paths().len() as u64;
+            let (mut prefixes, mut all) = (0, 0);
+            for n in table.numbers().map(paths).filter(|n| *n > 0) {
+                prefixes += 1;
+                all += n;
+            }
+            counts.prefixes.insert(family, prefixes);
+            counts.paths.insert(family, all);
+        }
+        for (no, peer) in self.peers.iter().enumerate() {
+            if let Some(peer) = peer {
+                counts.neighbors.insert(peer.name(), self.neighbor_counts(no as PeerNo, peer));
+            }
+        }
+        counts
+    }
+
+    fn neighbor_counts(&self, no: PeerNo, peer: &Peer) -> NeighborCounts {
+        let mut counts = NeighborCounts::default();
+        for family in Family::ALL {
+            let f = family.index();
+            let configured = peer.config.families.contains(&family);
+            if !configured && peer.received[f] == 0 {
+                continue;
+            }
+            let group = peer.groups[f].and_then(|n| self.groups[f][n].as_ref());
+            counts.received.insert(family, peer.received[f].into());
+            counts.accepted.insert(family, peer.accepted[f].into());
+            counts.advertised.insert(family, group.map_or(0, |g| g.advertised_to(no)));
+            if group.is_some_and(|g| !g.view.has_next_hop()) {
+                counts.notes.push(format!(
+                    "{family}: not advertised, there is no own address of the family on the session's interface; \
+                     add one, or let the neighbor negotiate extended next hops (RFC 8950)"
+                ));
+            }
+        }
+        counts
+    }
+
+    /// Routes by prefix.
+    fn selected(&self, family: Family, filter: &RouteFilter) -> Vec<RouteNo> {
+        let table = &self.tables[family.index()];
+        let wanted = |prefix: Prefix| match filter.prefix {
+            None => true,
+            Some(p) if filter.longer => p.covers(prefix),
+            Some(p) => p == prefix,
+        };
+        let used = |route: &RouteNo| {
+            let entry = table.get(*route);
+            !entry.paths().is_empty() || (filter.advertised.is_some() && entry.pins > 0)
+        };
+        let mut routes: Vec<RouteNo> = match filter.prefix {
+            Some(prefix) if !filter.longer => table.find(prefix).into_iter().collect(),
+            _ => table.numbers().filter(used).filter(|route| wanted(table.prefix(*route))).collect(),
+        };
+        routes.sort_by_key(|route| table.prefix(*route));
+        routes
+    }
+
+    fn path_views(
+        &mut self,
+        now: Instant,
+        family: Family,
+        route: RouteNo,
+        filter: &RouteFilter,
+        views: &mut Vec<RouteView>,
+    ) {
+        let mut decision = Decision::default();
+        let usable = self.run_decision(family, route, &mut decision);
+        let paths = self.tables[family.index()].get(route).paths().to_vec();
+        let named = filter.received.as_ref().or(filter.neighbor.as_ref());
+        let mut rows = Vec::new();
+        for (n, path) in paths.iter().enumerate() {
+            let neighbor = self.peer(path.peer).map(Peer::name);
+            if named.is_some() && named != neighbor.as_ref() {
+                continue;
+            }
+            let place = usable.iter().position(|u| *u == n);
+            let reason = self.reason(family, route, path, place, &decision);
+            let id = if filter.received.is_some() { path.received } else { path.effective };
+            let mut view = self.view(now, family, route, path, id);
+            view.reason = reason;
+            let rank = decision.multipath.iter().position(|m| Some(*m) == place).unwrap_or(usize::MAX);
+            rows.push(((rank, place.is_none(), n), view));
+        }
+        rows.sort_by_key(|(order, _)| *order);
+        views.extend(rows.into_iter().map(|(_, view)| view));
+    }
+
+    /// Why it is best, why it lost, or why it is not used at all.
+    fn reason(
+        &self,
+        family: Family,
+        route: RouteNo,
+        path: &Path,
+        place: Option<usize>,
+        decision: &Decision,
+    ) -> String {
+        match (Refused::from_code(path.refused), place) {
+            (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
+            (Some(why), _) => why.as_str().into(),
+            (None, Some(place)) => match decision.lost.get(place).copied().flatten() {
+                None => format!("best: {}", decision.rule().as_str()),
+                Some(rule) if path.has(Path::MULTIPATH) => {
+                    format!("multipath: equal but for {}", rule.as_str())
+                }
+                Some(rule) => format!("lost: {}", rule.as_str()),
+            },
+            (None, None) => match self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution) {
+                Some(Resolution::No(why)) => why.as_str().into(),
+                _ => String::new(),
+            },
+        }
+    }
+
+    fn rejected_by(&self, family: Family, route: RouteNo, path: &Path) -> String {
+        let prefix = self.tables[family.index()].prefix(route);
+        let name = self.peer(path.peer).and_then(|peer| {
+            let session = peer.session.as_deref()?;
+            let speaker = Speaker { config: &peer.config, session, global: &self.global };
+            speaker.rejecting_policy(prefix, self.attrs.get(path.received)).map(str::to_owned)
+        });
+        match name {
+            Some(name) => format!("{} {name}", Refused::Policy.as_str()),
+            None => Refused::Policy.as_str().into(),
+        }
+    }
+
+    fn advertised_view(&self, now: Instant, family: Family, route: RouteNo, name: &str) -> Option<RouteView> {
+        let found = self.peers.iter().position(|p| p.as_ref().is_some_and(|p| p.name() == name))?;
+        let (no, f) = (PeerNo::try_from(found).ok()?, family.index());
+        let group = self.groups[f].get(self.peer(no)?.groups[f]?)?.as_ref()?;
+        let id = group.told(no, route)?;
+        let best = *self.tables[f].get(route).best()?;
+        Some(RouteView { reason: "advertised".into(), ..self.view(now, family, route, &best, id) })
+    }
+
+    fn view(&self, now: Instant, family: Family, route: RouteNo, path: &Path, id: AttrsId) -> RouteView {
+        let prefix = self.tables[family.index()].prefix(route);
+        let attrs: &Attrs = self.attrs.get(id);
+        let rare = attrs.rare.as_deref();
+        let source = match self.originated.get(&prefix).filter(|_| path.peer == OWN) {
+            Some(own) => serde_json::to_value(own.source).ok().and_then(|v| v.as_str().map(str::to_owned)),
+            None => Some("bgp".to_owned()),
+        };
+        let large = rare.map_or(&[][..], |r| &r.large_communities);
+        let ext = rare.map_or(&[][..], |r| &r.ext_communities);
+        RouteView {
+            prefix,
+            neighbor: self.peer(path.peer).map(Peer::name),
+            source: source.unwrap_or_default(),
+            next_hop: Some(attrs.next_hop.addr).filter(|a| !a.is_unspecified()),
+            best: path.has(Path::BEST),
+            multipath: path.has(Path::MULTIPATH),
+            stale: path.has(Path::STALE),
+            installed: false,
+            origin: attrs.origin.as_str().into(),
+            as_path: attrs.as_path.to_json(),
+            local_pref: attrs.local_pref,
+            med: attrs.med,
+            communities: attrs.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect(),
+            large_communities: large.iter().map(|[a, b, c]| format!("{a}:{b}:{c}")).collect(),
+            ext_communities: ext.iter().map(|c| ext_text(*c)).collect(),
+            reason: String::new(),
+            age: u64::from(self.clock(now).saturating_sub(path.since)),
+        }
+    }
+}
