@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use hashbrown::HashMap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -11,7 +12,7 @@ use tokio::{
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
-        rib::{Counts, DownCause, RouteFilter, RouteView},
+        rib::{Counts, DownCause, Event, Input, Rib, RouteFilter, RouteView},
         wire::update::Update,
     },
     mailbox,
@@ -96,9 +97,164 @@ pub struct RibHandle {
 }
 
 /// Starts the task that owns the table. It ends when all senders are gone.
-pub fn spawn(_inputs: RibInputs, _fib: FibSender) -> RibHandle {
-    let (sender, mut inbox) = mpsc::channel(TO_RIB);
-    let (_publish, convergence) = watch::channel(Arc::default());
-    let task = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
-    RibHandle { sender, convergence, task }
+pub fn spawn(inputs: RibInputs, fib: FibSender) -> RibHandle {
+    let (sender, inbox) = mpsc::channel(TO_RIB);
+    let rib = Rib::new(Instant::now(), inputs.global.borrow().clone());
+    let (publish, convergence) = watch::channel(Arc::default());
+    let task = Task { rib, inbox, inputs, fib, publish, outboxes: HashMap::default(), routes: 0 };
+    RibHandle { sender, convergence, task: tokio::spawn(task.run()) }
+}
+
+/// Octets of NLRI after which a turn ends, so that the fib starts on the first routes while the next are
+/// still being read.
+const TURN: usize = 16 * 1024;
+
+struct Task {
+    rib: Rib,
+    inbox: mpsc::Receiver<ToRib>,
+    inputs: RibInputs,
+    fib: FibSender,
+    publish: watch::Sender<Arc<Convergence>>,
+    outboxes: HashMap<PeerId, OutboxSender>,
+    /// Octets of NLRI in this turn.
+    routes: usize,
+}
+
+impl Task {
+    /// A turn takes what has piled up, within bounds, and lets all that follows from it out at once. No timer
+    /// stands between a single route and the kernel.
+    async fn run(mut self) {
+        self.take_inputs();
+        loop {
+            let due = self.rib.poll_timeout();
+            // Every arm is cancel safe: channels and watches lose nothing, the timer is set anew.
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.take_all(message),
+                    None => break,
+                },
+                () = changed(&mut self.inputs) => self.take_inputs(),
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.rib.handle(Instant::now(), Input::Timeout);
+                }
+            }
+            self.let_out();
+        }
+    }
+
+    fn take_all(&mut self, first: ToRib) {
+        self.routes = 0;
+        self.take(first);
+        while self.routes < TURN
+            && let Ok(message) = self.inbox.try_recv()
+        {
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: ToRib) {
+        let now = Instant::now();
+        match message {
+            ToRib::Peer { peer, config } => self.rib.handle(now, Input::Peer { peer, config }),
+            ToRib::Gone { peer } => {
+                self.outboxes.remove(&peer);
+                self.rib.handle(now, Input::Gone { peer });
+            }
+            ToRib::Up { peer, negotiated, outbox } => {
+                self.outboxes.insert(peer, outbox);
+                self.rib.handle(now, Input::Up { peer, negotiated });
+            }
+            ToRib::Updates { peer, updates, .. } => {
+                for update in &updates {
+                    self.routes += octets(update);
+                    self.rib.handle(now, Input::Update { peer, update });
+                }
+            }
+            ToRib::Refresh { peer, family, subtype } => {
+                self.rib.handle(now, Input::Refresh { peer, family, subtype });
+            }
+            // The turn that this message began goes on where the outbox was full.
+            ToRib::Drained { .. } => {}
+            ToRib::Down { peer, cause } => {
+                self.outboxes.remove(&peer);
+                self.rib.handle(now, Input::Down { peer, cause });
+            }
+            ToRib::Routes { filter, reply } => {
+                let _ = reply.send(self.rib.routes(now, &filter));
+            }
+            ToRib::Counts { reply } => {
+                let _ = reply.send(self.rib.counts());
+            }
+        }
+    }
+
+    fn take_inputs(&mut self) {
+        let (now, inputs) = (Instant::now(), &mut self.inputs);
+        let global = inputs.global.borrow_and_update().clone();
+        self.rib.handle(now, Input::Global(global));
+        let guard = inputs.guard.borrow_and_update().clone();
+        self.rib.handle(now, Input::Guard(guard));
+        let reachable = inputs.reachable.borrow_and_update().clone();
+        self.rib.handle(now, Input::Reachable(reachable));
+        let originated = inputs.originated.borrow_and_update().clone();
+        self.rib.handle(now, Input::Originated(originated));
+    }
+
+    fn let_out(&mut self) {
+        self.rib.settle();
+        let changes = self.rib.take_fib();
+        if !changes.is_empty() {
+            self.fib.post_all(changes);
+        }
+        for (peer, event) in self.rib.take_events() {
+            if let Some(outbox) = self.outboxes.get(&peer) {
+                outbox.push(match event {
+                    Event::RequestRefresh { family } => ToPeer::RequestRefresh { family },
+                    Event::MaxPrefixes { family } => ToPeer::MaxPrefixes { family },
+                });
+            }
+        }
+        self.fill_outboxes();
+        if let Some(convergence) = self.rib.take_convergence() {
+            self.publish.send_replace(Arc::new(convergence));
+        }
+    }
+
+    /// One stretch for each neighbor in turn, so that those at the same place share its encoding.
+    fn fill_outboxes(&mut self) {
+        let mut behind = self.rib.behind();
+        while !behind.is_empty() {
+            behind.retain(|peer| {
+                let Some(outbox) = self.outboxes.get(peer).filter(|o| o.has_room()) else { return false };
+                match self.rib.next_for(*peer) {
+                    Some((bytes, messages)) => {
+                        outbox.push(ToPeer::Transmit { bytes, messages });
+                        true
+                    }
+                    None => false,
+                }
+            });
+        }
+        self.rib.trim();
+    }
+}
+
+fn octets(update: &Update) -> usize {
+    let announced: usize = update.announced.iter().map(|(_, block)| block.bytes.len()).sum();
+    announced + update.withdrawn.iter().map(|block| block.bytes.len()).sum::<usize>()
+}
+
+/// Resolves when one of the inputs has a new value; never, for those whose sender is gone.
+async fn changed(inputs: &mut RibInputs) {
+    async fn next<T>(watch: &mut watch::Receiver<T>) {
+        if watch.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+    tokio::select! {
+        () = next(&mut inputs.global) => {}
+        () = next(&mut inputs.originated) => {}
+        () = next(&mut inputs.reachable) => {}
+        () = next(&mut inputs.guard) => {}
+    }
 }

@@ -10,7 +10,7 @@
 //! The encoding of a stretch of the journal is shared by all members at the same place that no route in it came
 //! from.
 
-use std::{collections::VecDeque, ops::Range};
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
@@ -34,7 +34,7 @@ use crate::{
 const STRETCH: usize = 4096;
 
 /// Encoded stretches that are kept for members that come to the same place a little later.
-const KEPT: usize = 4;
+const KEPT: usize = 16;
 
 /// What the group was told about one route.
 #[derive(Clone, Copy, Debug, Default)]
@@ -489,17 +489,6 @@ impl Group {
             }
         }
         self.journal.clear();
-    }
-
-    /// Octets that the group holds, apart from the attributes.
-    #[cfg(test)]
-    pub(super) fn journal_len(&self) -> usize {
-        self.journal.len()
-    }
-
-    /// All numbers that `out` has room for.
-    pub(super) fn numbers(&self) -> Range<RouteNo> {
-        0..self.out.len() as RouteNo
     }
 }
 

@@ -94,10 +94,6 @@ impl Peer {
         self.session.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |s| s.remote_addr)
     }
 
-    pub(super) fn ifindex(&self) -> u32 {
-        self.session.as_ref().map_or(0, |s| s.ifindex)
-    }
-
     /// Whether every family of the session has ended its first exchange.
     pub(super) fn all_ended(&self) -> bool {
         let families = self.session.as_ref().map_or(&[][..], |s| &s.families);

@@ -12,10 +12,7 @@ use super::{
     table::{OWN, Path, PeerNo, RouteNo},
 };
 use crate::{
-    bgp::{
-        policy::ext_text,
-        wire::attr::Attrs,
-    },
+    bgp::{policy::ext_text, wire::attr::Attrs},
     net::{Family, Prefix},
 };
 
