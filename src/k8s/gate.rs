@@ -49,6 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
     fn pods_wait_for_the_kernel_but_never_for_a_neighbor_that_is_not_there() {
         let pods: [Prefix; 2] = ["10.244.1.0/24".parse().unwrap(), "fd00:244:1::/64".parse().unwrap()];
         let started = Instant::now();

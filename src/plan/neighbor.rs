@@ -5,10 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::Context;
 use crate::{
     bgp::{
-        peer::{
-            AddPaths, AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource,
-            RemoteAs,
-        },
+        peer::{AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
         policy::Policy,
     },
     config::{NeighborKeys, seconds},
@@ -69,7 +66,7 @@ impl Draft<'_> {
             max_prefixes: keys.max_prefixes.unwrap_or(1_000_000),
             max_prefixes_action: keys.max_prefixes_action.unwrap_or(MaxPrefixesAction::Restart),
             max_prefixes_restart: Duration::from_secs(keys.max_prefixes_restart.unwrap_or(300).into()),
-            add_paths: keys.add_paths.unwrap_or(AddPaths::default()),
+            add_paths: keys.add_paths.unwrap_or_default(),
             bfd: keys.bfd.flatten(),
             import: policies(keys.import),
             export: policies(keys.export),

@@ -1,10 +1,19 @@
 //! Kubernetes with real parts: API server, controller manager, etcd and CNI plugins of the test kit, each test with a
 //! control plane of its own in its own namespaces.
+#![allow(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests of the real world"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod cluster;
 mod conflist;
+mod mesh;
 mod pods;
+mod switch;
 mod watch;
+mod world;

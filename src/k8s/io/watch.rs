@@ -305,7 +305,7 @@ impl Retry {
     fn next(&mut self) -> Duration {
         let delay = self.0;
         self.0 = (delay * 2).min(LAST_RETRY);
-        let dice = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_nanos() / 1000 % 512);
+        let dice = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros() % 512);
         delay / 2 + delay / 2 * dice / 512
     }
 }

@@ -1,0 +1,54 @@
+//! Three nodes on one segment without a router: the mesh, with an empty configuration.
+
+use crate::{
+    cluster::ControlPlane,
+    common::net::Net,
+    world::{Node, all_reach_all, nothing_is_rewritten, reaches},
+};
+
+#[test]
+fn three_nodes_on_one_segment_need_no_switch_and_no_configuration() {
+    let mut net = Net::new();
+    let segment = net.ns("cp");
+    segment.ip("link add br0 type bridge mcast_snooping 0");
+    segment.ip("link set br0 up");
+    segment.ip("addr add 10.99.0.1/24 dev br0");
+    segment.ip("addr add fd00:99::1/64 dev br0 nodad");
+    let mut plane = ControlPlane::start(&net, &segment, "10.99.0.1", &[]);
+
+    let mut nodes = Vec::new();
+    for n in 1..=3 {
+        let (name, port) = (format!("n{n}"), format!("v{n}"));
+        let ns = net.ns(&name);
+        net.link((&segment, &port), (&ns, "eth0"));
+        segment.ip(&format!("link set {port} master br0"));
+        let (v4, v6) = (format!("10.99.0.1{n}"), format!("fd00:99::1{n}"));
+        ns.ip(&format!("addr add {v4}/24 dev eth0"));
+        ns.ip(&format!("addr add {v6}/64 dev eth0 nodad"));
+        let mut node = Node::new(&net, &name, &ns, &[&v4, &v6]);
+        // The daemon comes first: it waits for its Node.
+        node.start(&net, &plane, "");
+        node.register(&plane);
+        nodes.push(node);
+    }
+    let cidrs: Vec<_> = nodes.iter().map(|n| plane.pod_cidrs(&n.name)).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        node.wait_conflist(&cidrs[at]);
+        let others = cidrs.iter().enumerate().filter(|(n, _)| *n != at);
+        others.flat_map(|(_, c)| c).for_each(|prefix| node.wait_route(prefix));
+    }
+    let pods: Vec<_> = nodes.iter().map(|n| n.pod(&mut net, &format!("{}p", n.name))).collect();
+    all_reach_all(&pods);
+    nothing_is_rewritten(&pods[0], &pods[2]);
+    reaches(&nodes[0].ns, &pods[1].addresses[0]);
+
+    let shown = nodes[0].daemon().json(&["show", "node"]);
+    assert_eq!(shown["mesh_members"].as_array().map(Vec::len), Some(2), "{shown}");
+    assert_eq!((&shown["node"], &shown["conflist"]["state"]), (&"n1".into(), &"written".into()), "{shown}");
+
+    // A node that leaves the cluster leaves the others' tables.
+    plane.delete_node("n3");
+    crate::common::wait_for("the route to n3 goes", 20.0, || {
+        (!nodes[0].has_route(&cidrs[2][0])).then_some(())
+    });
+}

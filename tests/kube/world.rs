@@ -1,0 +1,136 @@
+//! Nodes with everything: the real daemon in a namespace, a Node object, and a runtime that makes pods.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::{ControlPlane, kit},
+    common::{
+        daemons::Routelet,
+        net::{Net, Ns},
+        wait_for,
+    },
+    pods::{Pod, Runtime},
+};
+
+/// One node of the cluster.
+pub struct Node {
+    pub name: String,
+    pub ns: Ns,
+    pub addresses: Vec<String>,
+    pub conf_dir: PathBuf,
+    pub runtime: Runtime,
+    pub routelet: Option<Routelet>,
+}
+
+impl Node {
+    pub fn new(net: &Net, name: &str, ns: &Ns, addresses: &[&str]) -> Self {
+        let conf_dir = net.dir().join(format!("{name}-net.d"));
+        Self {
+            name: name.into(),
+            ns: ns.clone(),
+            addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+            runtime: Runtime::new(net, ns, &conf_dir),
+            conf_dir,
+            routelet: None,
+        }
+    }
+
+    /// Registers the Node with its addresses, as a kubelet does.
+    pub fn register(&self, plane: &ControlPlane) {
+        plane.create_node(&self.name);
+        let addresses: Vec<_> = self.addresses.iter().map(String::as_str).collect();
+        plane.set_addresses(&self.name, &addresses);
+    }
+
+    /// Starts routelet with the defaults of a cluster, and what `config` adds.
+    pub fn start(&mut self, net: &Net, plane: &ControlPlane, config: &str) {
+        let config = format!(
+            "{config}\n[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n",
+            self.conf_dir.display(),
+            kit().join("cni").display()
+        );
+        let kubeconfig = plane.kubeconfig().display().to_string();
+        let options = ["--kubeconfig", &kubeconfig, "--node-name", &self.name];
+        self.routelet = Some(Routelet::start(net, &self.ns, &config, &options));
+    }
+
+    pub fn daemon(&self) -> &Routelet {
+        self.routelet.as_ref().expect("a started node")
+    }
+
+    pub fn conflist(&self) -> Option<Value> {
+        let bytes = fs::read(self.conf_dir.join("10-routelet.conflist")).ok()?;
+        Some(serde_json::from_slice(&bytes).expect("never half a file"))
+    }
+
+    pub fn wait_conflist(&self, cidrs: &[String]) {
+        wait_for(format!("{} has a conflist for {cidrs:?}", self.name), 20.0, || {
+            let text = self.conflist()?.to_string();
+            cidrs.iter().all(|c| text.contains(c.as_str())).then_some(())
+        });
+    }
+
+    pub fn wait_route(&self, prefix: &str) {
+        wait_for(format!("{} has a kernel route to {prefix}", self.name), 30.0, || {
+            self.has_route(prefix).then_some(())
+        });
+    }
+
+    /// Whether routelet's unicast route is in the kernel.
+    pub fn has_route(&self, prefix: &str) -> bool {
+        let family = if prefix.contains(':') { "-6" } else { "-4" };
+        let shown = self.ns.ip(&format!("{family} route show proto 179 {prefix}"));
+        shown.lines().any(|l| l.contains("via") || l.contains("nhid"))
+    }
+
+    pub fn pod(&self, net: &mut Net, name: &str) -> Pod {
+        self.runtime.add(net, name).unwrap_or_else(|e| panic!("{}: no pod: {e}", self.name))
+    }
+}
+
+/// Every pod reaches every other, in each family.
+pub fn all_reach_all(pods: &[Pod]) {
+    for from in pods {
+        for address in pods.iter().flat_map(|p| &p.addresses) {
+            reaches(&from.ns, address);
+        }
+    }
+}
+
+pub fn reaches(from: &Ns, address: &str) {
+    wait_for(format!("{} reaches {address}", from.name), 10.0, || from.pings(address).then_some(()));
+}
+
+/// The address from which `to` sees a TCP connection of `from`: a pod's own, unless somebody rewrites it.
+pub fn seen_address(from: &Pod, to: &Pod, index: usize) -> String {
+    let target: SocketAddr = SocketAddr::new(to.addresses[index].parse().unwrap(), 8080);
+    let listener = to.ns.enter(|| TcpListener::bind(target).unwrap());
+    std::thread::scope(|s| {
+        let seen = s.spawn(|| {
+            let (mut stream, peer) = listener.accept().unwrap();
+            stream.write_all(b"x").unwrap();
+            peer.ip().to_string()
+        });
+        from.ns.enter(|| {
+            let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+        });
+        seen.join().unwrap()
+    })
+}
+
+/// Asserts that each pod sees the others' own addresses.
+pub fn nothing_is_rewritten(a: &Pod, b: &Pod) {
+    for index in 0..2 {
+        assert_eq!(seen_address(a, b, index), a.addresses[index]);
+        assert_eq!(seen_address(b, a, index), b.addresses[index]);
+    }
+}
