@@ -11,6 +11,7 @@ mod policies;
 mod problem;
 mod read;
 mod values;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use crate::{
 
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP};
 pub use problem::{Problem, Problems};
+pub use view::effective;
 
 /// The whole file, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
