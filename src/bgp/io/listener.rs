@@ -114,10 +114,11 @@ fn owner(port: u16) -> Option<String> {
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| listening(&table, port))
         .collect();
-    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
-    let holder = processes.map(|p| p.path()).find(|p| holds(p, &inodes).unwrap_or(false))?;
-    let name = fs::read_to_string(holder.join("comm")).ok()?;
-    Some(format!("{} (pid {})", name.trim(), holder.file_name()?.to_string_lossy()))
+    let entries = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let mut processes = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let pid = processes.find(|pid| holds(*pid, &inodes).unwrap_or(false))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(format!("{} (pid {pid})", name.trim()))
 }
 
 /// Inodes of the sockets that listen on `port`, from a table like /proc/net/tcp.
@@ -131,8 +132,8 @@ fn listening(table: &str, port: u16) -> Vec<String> {
     table.lines().filter_map(row).collect()
 }
 
-fn holds(process: &Path, inodes: &[String]) -> io::Result<bool> {
-    let open = fs::read_dir(process.join("fd"))?.filter_map(Result::ok);
+fn holds(pid: u32, inodes: &[String]) -> io::Result<bool> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
     Ok(open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|l| inodes.iter().any(|i| l == Path::new(i))))
 }
 
@@ -158,7 +159,9 @@ mod tests {
     async fn the_owner_of_a_taken_port_is_named() {
         let listener = tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(owner(port).unwrap().ends_with(&format!("(pid {})", std::process::id())));
+        let me = format!("(pid {})", std::process::id());
+        let owner = owner(port).unwrap();
+        assert!(owner.ends_with(&me), "{owner}, not {me}");
         assert_eq!(
             tcp::listen(SocketAddr::from(([127, 0, 0, 1], port))).unwrap_err().kind(),
             ErrorKind::AddrInUse

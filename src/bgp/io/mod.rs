@@ -7,6 +7,8 @@ pub mod outbox;
 mod peer;
 pub mod rib;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

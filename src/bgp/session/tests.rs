@@ -1,6 +1,8 @@
 //! The state machine on a virtual clock. The neighbor's octets are written by our own codec, which has tests of
 //! its own.
 
+#![allow(clippy::disallowed_methods, reason = "tests pick the epoch")]
+
 use std::net::SocketAddr;
 
 use super::*;
@@ -865,7 +867,7 @@ mod prop {
                 if event == 6 {
                     live.retain(|c| *c != conn);
                 }
-                for output in std::mem::take(&mut p.out) {
+                for output in mem::take(&mut p.out) {
                     match output {
                         Output::Up(_) => {
                             prop_assert!(!up);

@@ -115,6 +115,7 @@ impl Backoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick the epoch")]
 mod tests {
     use super::*;
 
