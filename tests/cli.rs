@@ -1,0 +1,219 @@
+//! The binary as a user meets it: exit status, errors, help.
+
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn routelet(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_routelet"))
+        .args(args)
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .expect("the binary starts")
+}
+
+/// Exit status, standard output, standard error.
+fn said(args: &[&str]) -> (i32, String, String) {
+    let output = routelet(args);
+    let text = |octets| String::from_utf8(octets).expect("UTF-8");
+    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+}
+
+fn file(folder: &Path, text: &str) -> String {
+    let path = folder.join("routelet.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn check_says_nothing_of_a_good_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = file(
+        folder.path(),
+        "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"10.1.1.1\"\nremote-as = 10000\n\
+         [advertise]\ninterfaces = [\"docker0\"]\n",
+    );
+    assert_eq!(said(&["check", "--config", &good]), (0, String::new(), String::new()));
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/routelet.toml");
+    assert_eq!(said(&["check", "--config", example]), (0, String::new(), String::new()));
+}
+
+#[test]
+fn check_finds_all_five_mistakes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = file(
+        folder.path(),
+        "[bgp]\nas = 65535\nhold_time = 90\n\n[[bgp.neighbor]]\naddress = \"10.1.1.1/24\"\nremote-as = 1\n\
+         hold-time = 2\n\n[advertise]\nnetworks = [\"10.1.2.3/8\"]\n",
+    );
+    let (status, out, err) = said(&["check", "--config", &bad]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    let shown = err.replace(&bad, "routelet.toml");
+    insta::assert_snapshot!(shown, @r###"
+    routelet.toml:2:6: bgp.as: must be 1 to 4294967294 without 23456 and 65535, not 65535
+    routelet.toml:3:1: bgp.hold_time: unknown key; did you mean `hold-time`?
+    routelet.toml:6:11: bgp.neighbor[0].address: `10.1.1.1/24` is no IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or "gateway", without a length
+    routelet.toml:8:13: bgp.neighbor[0].hold-time: must be 0, or 3 to 65535 seconds, not 2
+    routelet.toml:11:13: advertise.networks[0]: `10.1.2.3/8` has host bits set; write 10.0.0.0/8
+    "###);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let password = file(
+        folder.path(),
+        "[bgp]\nas = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2\npassword-file = \"none\"\n",
+    );
+    let cases = [
+        (missing.to_str().unwrap(), "none.toml: cannot be read: No such file or directory"),
+        (folder.path().to_str().unwrap(), "cannot be read: Is a directory"),
+        (&*password, ":6:17: bgp.neighbor[0].password-file: "),
+    ];
+    for (path, expected) in cases {
+        let (status, out, err) = said(&["check", "--config", path]);
+        assert_eq!((status, out.as_str(), err.lines().count()), (2, "", 1), "{err}");
+        assert!(err.contains(expected), "{err}");
+    }
+}
+
+#[test]
+fn a_password_file_is_found_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("password"), "x".repeat(80) + "\n").unwrap();
+    let text = "[bgp]\nas = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2\npassword-file = \"password\"\n";
+    assert_eq!(said(&["check", "--config", &file(folder.path(), text)]).0, 0);
+    fs::write(folder.path().join("password"), "x".repeat(81)).unwrap();
+    let (status, _, err) = said(&["check", "--config", &file(folder.path(), text)]);
+    assert!(status == 2 && err.contains("81 octets") && !err.contains("xxx"), "{err}");
+}
+
+#[test]
+fn under_kubernetes_an_empty_file_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = file(folder.path(), "");
+    assert_eq!(said(&["check", "--kubernetes", "--config", &empty]), (0, String::new(), String::new()));
+    assert_eq!(said(&["check", "--config", &empty]).0, 2);
+    let quiet = file(folder.path(), "[metrics]\nlisten = \"\"\n");
+    let (status, _, err) = said(&["check", "--kubernetes", "--config", &quiet]);
+    assert!(status == 0 && err.contains(":2:10: metrics.listen: turns /livez and /readyz off"), "{err}");
+}
+
+#[test]
+fn without_a_daemon_each_question_ends_with_three_and_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("routelet.sock");
+    let socket = socket.to_str().unwrap();
+    let questions: &[&[&str]] = &[
+        &["show", "summary"],
+        &["show", "neighbors", "--json"],
+        &["show", "neighbor", "10.0.0.1"],
+        &["show", "routes", "10.0.0.0/8", "--longer", "--family", "ipv4"],
+        &["show", "routes", "--received", "10.0.0.1"],
+        &["show", "fib"],
+        &["show", "node"],
+        &["show", "config"],
+        &["show", "events", "--follow"],
+        &["neighbor", "reset", "10.0.0.1", "--message", "rack move"],
+        &["neighbor", "refresh", "10.0.0.1"],
+        &["neighbor", "disable", "10.0.0.1"],
+        &["neighbor", "enable", "10.0.0.1"],
+        &["reload"],
+    ];
+    for question in questions {
+        let (status, out, err) = said(&[question, &["--socket", socket][..]].concat());
+        assert_eq!((status, out.as_str(), err.lines().count()), (3, "", 1), "{question:?}: {err}");
+        assert!(err.contains(socket) && err.contains("routelet run"), "{err}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    let wrong: &[&[&str]] = &[
+        &[],
+        &["shwo"],
+        &["show"],
+        &["show", "routes", "10.0.0.0/33"],
+        &["show", "routes", "--longer"],
+        &["show", "routes", "--received", "10.0.0.1", "--advertised", "10.0.0.1"],
+        &["show", "routes", "--family", "ipx"],
+        &["neighbor", "reset"],
+        &["run", "--log-level", "loud"],
+        &["run", "--log-format", "xml"],
+        &["lab", "--nodes", "1"],
+    ];
+    for args in wrong {
+        let (status, out, err) = said(args);
+        assert_eq!((status, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(!err.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_wrong_keeps_the_daemon_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = file(folder.path(), "[bgp]\nas = 0\n");
+    let (status, out, err) = said(&["run", "--config", &bad]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(err.contains("routelet.toml:2:6: bgp.as: must be 1 to 4294967294"), "{err}");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let (_, help, _) = said(&["--help"]);
+    let listed = |help: &str| -> Vec<String> {
+        let commands = help.split_once("Commands:").map_or("", |(_, rest)| rest);
+        let lines = commands.lines().skip(1).take_while(|l| l.starts_with("  "));
+        lines.filter_map(|l| l.split_whitespace().next().map(str::to_owned)).collect()
+    };
+    let top = listed(&help);
+    for expected in ["run", "check", "show", "neighbor", "reload", "lab", "completions", "man"] {
+        assert!(top.iter().any(|c| c == expected), "{expected}: {top:?}");
+    }
+    for command in top.iter().filter(|c| *c != "help") {
+        let (status, help, err) = said(&[command, "--help"]);
+        assert_eq!((status, err.as_str()), (0, ""), "{command}");
+        for sub in listed(&help).iter().filter(|c| *c != "help") {
+            let (status, help, _) = said(&[command, sub, "--help"]);
+            assert!(status == 0 && help.contains("Usage: routelet"), "{command} {sub}");
+            assert!(help.contains("--socket"), "{command} {sub} talks to the daemon");
+        }
+    }
+    assert_eq!(said(&["--version"]).1, concat!("routelet ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn completions_and_man_pages_are_written() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, out, _) = said(&["completions", shell]);
+        assert!(status == 0 && out.contains("neighbors"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert_eq!(said(&["man", pages.to_str().unwrap()]), (0, String::new(), String::new()));
+    assert!(
+        fs::read_to_string(pages.join("routelet-show-routes.1"))
+            .unwrap()
+            .contains("--longer".replace('-', "\\-").as_str())
+    );
+    let (status, _, err) = said(&["man", "/proc/none"]);
+    assert!(status == 1 && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_routelet"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
+}
