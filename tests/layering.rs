@@ -3,6 +3,7 @@
 //! Textual, so it can be fooled: it reads `crate::…` paths (and those of crates that touch the world) in `src/**`,
 //! without comments, strings and the tests at the end of a file. It does not see through macros, re-exports or
 //! `super::…`; paths across areas are therefore written `crate::…`.
+#![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
 use std::{
     fs,
