@@ -399,7 +399,7 @@ pub(super) mod values {
         Ok(())
     }
 
-    /// Repetitions are removed (RFC 8092 §5).
+    /// Repetitions are removed (RFC 8092 §3).
     pub(in super::super) fn large_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
         let list = entries::<12>(value)?;
         let mut seen = std::collections::HashSet::with_capacity(list.len());
