@@ -1,14 +1,13 @@
 //! Names and help of all metrics, and the text that Prometheus reads.
 //!
-//! Most values are what the tasks know anyway: `daemon` collects them into a [`Snapshot`] when it is asked. Only what
-//! would be gone by then is counted as it happens, by the handles of [`Metrics`].
+//! The tasks count for themselves; `daemon` collects a [`Snapshot`] when it is asked.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
-    metrics::{MetricType, counter::Counter, family::Family as ByLabels, histogram::Histogram},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
     registry::Registry,
 };
 
@@ -19,20 +18,6 @@ use crate::{
     },
     net::Family,
 };
-
-/// Counted as it happens. Cheap to clone; clones share their values.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    convergence: Histogram,
-    operations: ByLabels<Operation, Counter>,
-    repairs: Counter,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    operation: &'static str,
-    result: &'static str,
-}
 
 /// What the tasks know at the time of a scrape.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +32,20 @@ pub struct Snapshot {
     pub conflist: Option<String>,
     /// By neighbor; empty without BFD.
     pub bfd_up: BTreeMap<String, bool>,
+    /// What the kernel has answered: operation, `ok` or `error`, how often.
+    pub operations: Vec<(&'static str, &'static str, u64)>,
+    /// Routes put back after others had taken them away or changed them.
+    pub repairs: u64,
+    pub convergence: Latency,
+}
+
+/// A histogram.
+#[derive(Clone, Debug, Default)]
+pub struct Latency {
+    /// Seconds, of all.
+    pub sum: f64,
+    /// Upper bound in seconds with the count of those above the bound before; the last bound is `f64::MAX`.
+    pub buckets: Vec<(f64, u64)>,
 }
 
 /// The Kubernetes part of it.
@@ -57,56 +56,14 @@ pub struct Cluster {
     pub nodes: u64,
 }
 
-/// Upper bounds of the histogram in seconds: from 100 µs, about what one route takes, to 100 s.
-const CONVERGENCE: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 100.0];
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            convergence: Histogram::new(CONVERGENCE),
-            operations: ByLabels::default(),
-            repairs: Counter::default(),
-        }
-    }
-}
-
-impl Metrics {
-    /// An UPDATE was in the kernel so long after it was read from the socket.
-    pub fn converged(&self, took: Duration) {
-        self.convergence.observe(took.as_secs_f64());
-    }
-
-    /// The kernel has answered `count` messages: `add`, `replace` or `delete` with `ok` or `error`.
-    pub fn fib_operations(&self, operation: &'static str, result: &'static str, count: u64) {
-        self.operations.get_or_create(&Operation { operation, result }).inc_by(count);
-    }
-
-    /// Routes that others had taken away or changed were put back.
-    pub fn fib_repairs(&self, count: u64) {
-        self.repairs.inc_by(count);
-    }
-
-    /// Everything in the text format of Prometheus (version 0.0.4).
-    pub fn text(&self, snapshot: Snapshot) -> String {
-        let mut registry = Registry::with_prefix("routelet");
-        registry.register("fib_operations", "Messages that the kernel has answered", self.operations.clone());
-        registry.register(
-            "fib_repairs",
-            "Routes put back after others had removed or changed them",
-            self.repairs.clone(),
-        );
-        registry.register(
-            "convergence_seconds",
-            "From an UPDATE read from the socket to the kernel's acknowledgement",
-            self.convergence.clone(),
-        );
-        registry.register_collector(Box::new(Scrape(snapshot)));
-        let mut out = String::new();
-        match text::encode(&mut out, &registry) {
-            Ok(()) => classic(&out),
-            Err(fmt::Error) => String::new(),
-        }
+/// Everything in the text format of Prometheus (version 0.0.4).
+pub fn text(snapshot: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("routelet");
+    registry.register_collector(Box::new(Scrape(snapshot)));
+    let mut out = String::new();
+    match text::encode(&mut out, &registry) {
+        Ok(()) => classic(&out),
+        Err(fmt::Error) => String::new(),
     }
 }
 
@@ -208,7 +165,18 @@ impl Scrape {
         }
         out.gauges("rib_prefixes", "Prefixes with at least one path", by_family(&self.0.counts.prefixes))?;
         out.gauges("rib_paths", "Paths of all neighbors and own ones", by_family(&self.0.counts.paths))?;
-        out.gauges("fib_routes", "Own routes in the kernel", by_family(&self.0.fib_routes))
+        out.gauges("fib_routes", "Own routes in the kernel", by_family(&self.0.fib_routes))?;
+        let operations = self.0.operations.iter();
+        let operations =
+            operations.map(|(op, result, n)| (vec![("operation", *op), ("result", *result)], *n));
+        out.counters("fib_operations", "Messages that the kernel has answered", operations)?;
+        let repairs = std::iter::once((Vec::new(), self.0.repairs));
+        out.counters("fib_repairs", "Routes put back after others had removed or changed them", repairs)?;
+        let Latency { sum, buckets } = &self.0.convergence;
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        let help = "From an UPDATE read from the socket to the kernel's acknowledgement";
+        let mut sample = out.0.encode_descriptor("convergence_seconds", help, None, MetricType::Histogram)?;
+        sample.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
     }
 
     fn surroundings(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
@@ -332,19 +300,17 @@ mod tests {
     }
 
     fn full() -> String {
-        let metrics = Metrics::default();
-        metrics.converged(Duration::from_millis(2));
-        metrics.fib_operations("add", "ok", 5);
-        metrics.fib_operations("add", "ok", 2);
-        metrics.fib_repairs(4);
         let by_family = BTreeMap::from([(Family::Ipv4Unicast, 7)]);
-        metrics.text(Snapshot {
+        text(Snapshot {
             neighbors: vec![neighbor("10.1.1.1", true), neighbor("fe80::1%et\"h0", false)],
             counts: Counts { prefixes: by_family.clone(), paths: by_family.clone(), ..Counts::default() },
             fib_routes: by_family,
             kubernetes: Some(Cluster { connected: true, nodes: 3 }),
             conflist: Some("/etc/cni/net.d/10-routelet.conflist".into()),
             bfd_up: BTreeMap::from([("10.1.1.1".into(), true)]),
+            operations: vec![("add", "ok", 7)],
+            repairs: 4,
+            convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::MAX, 0)] },
         })
     }
 
@@ -412,7 +378,7 @@ mod tests {
 
     #[test]
     fn without_kubernetes_nothing_is_said_of_it() {
-        let text = Metrics::default().text(Snapshot::default());
+        let text = text(Snapshot::default());
         assert!(!text.contains("kubernetes") && !text.contains("conflist"));
         assert!(text.contains("routelet_build_info"));
     }

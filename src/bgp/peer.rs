@@ -1,8 +1,10 @@
 //! Who a neighbor is, what was configured for it and what was negotiated with it.
 
 use std::{
+    convert::Infallible,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +36,23 @@ impl fmt::Display for PeerKey {
             Self::LinkLocal(a, i) => f.pad(&format!("{a}%{i}")),
             Self::Interface(i) => f.pad(i),
         }
+    }
+}
+
+impl FromStr for PeerKey {
+    type Err = Infallible;
+
+    /// What is no address is the name of an interface.
+    fn from_str(s: &str) -> Result<Self, Infallible> {
+        if let Ok(addr) = s.parse() {
+            return Ok(Self::Address(addr));
+        }
+        if let Some((addr, interface)) = s.split_once('%')
+            && let Ok(addr) = addr.parse()
+        {
+            return Ok(Self::LinkLocal(addr, interface.to_owned()));
+        }
+        Ok(Self::Interface(s.to_owned()))
     }
 }
 

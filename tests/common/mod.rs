@@ -10,6 +10,7 @@
 
 pub mod daemons;
 pub mod net;
+pub mod speaker;
 
 use std::{
     fmt::Display,

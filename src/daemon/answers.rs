@@ -1,0 +1,367 @@
+//! Answers the control socket: each question goes to the task that owns the state, views are put together here.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{forwarding::Forwarding, reload::Reloader};
+use crate::{
+    bgp::{
+        io::{
+            Act, ToPeers,
+            rib::{RibSender, ToRib},
+        },
+        peer::PeerKey,
+        rib::{Counts, RouteFilter},
+        view::SessionState,
+    },
+    config::{self, Config},
+    control::{
+        Answer, LastError, NeighborTotals, NeighborView, NodeStatus, Query, RouteTotals, RouteView, Summary,
+        Target,
+        io::http::{Page, Reply},
+    },
+    fib::io::{BUCKETS, Counters, FibClient, Outcome},
+    k8s::{
+        node::Nodes,
+        view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
+    },
+    metrics::{self, Cluster, Latency, Snapshot},
+    net::{Family, Prefix, Reach, Reachable, Unresolved},
+    plan::Plan,
+};
+
+/// Everything that can be asked. Cheap to clone: channels and snapshots.
+#[derive(Clone)]
+pub(super) struct Answers {
+    pub(super) started: String,
+    pub(super) node_name: String,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(super) reachable: watch::Receiver<Arc<Reachable>>,
+    pub(super) rib: RibSender,
+    pub(super) peers: mpsc::Sender<ToPeers>,
+    pub(super) fib: FibClient,
+    pub(super) counters: Arc<Counters>,
+    pub(super) forwarding: watch::Receiver<Forwarding>,
+    pub(super) kubernetes: Option<Kubernetes>,
+    pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
+    pub(super) ready: watch::Receiver<bool>,
+    pub(super) reloader: Reloader,
+}
+
+/// The Kubernetes side of the answers.
+#[derive(Clone)]
+pub(super) struct Kubernetes {
+    pub(super) nodes: watch::Receiver<Arc<Nodes>>,
+    pub(super) api: watch::Receiver<ApiStatus>,
+    pub(super) conflist: watch::Receiver<ConflistStatus>,
+}
+
+impl Answers {
+    pub(super) async fn answer(self, query: Query) -> Answer {
+        match query {
+            Query::Summary => Answer::Summary(Box::new(self.summary().await)),
+            Query::Neighbors => Answer::Neighbors(self.neighbors().await),
+            Query::Neighbor(name) => self.neighbor(&name).await,
+            Query::Routes(filter) => self.routes(filter).await,
+            Query::Fib => Answer::Fib(self.fib.list().await),
+            Query::Node => Answer::Node(self.node().map(Box::new)),
+            Query::Config => Answer::Config(self.effective()),
+            Query::Events { after } => Answer::Events(super::events::after(after)),
+            Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
+            Query::Refresh(t) => self.act(&t, Act::Refresh).await,
+            Query::Disable(t) => self.act(&t, Act::Disable { message: t.message.clone() }).await,
+            Query::Enable(t) => self.act(&t, Act::Enable).await,
+            Query::Reload => match self.reloader.reload().await {
+                Ok(what) => Answer::Done(what),
+                Err(why) => Answer::Refused(why),
+            },
+        }
+    }
+}
+
+impl Answers {
+    /// `/metrics` and the probes.
+    pub(super) async fn page(self, page: Page) -> Reply {
+        match page {
+            // That this is answered at all is what is asked.
+            Page::Livez => Reply { ok: true, text: "alive\n".into() },
+            Page::Startupz => Reply { ok: true, text: "started\n".into() },
+            Page::Readyz => {
+                let ok = *self.ready.borrow();
+                Reply { ok, text: if ok { "ready\n".into() } else { "first exchange not over\n".into() } }
+            }
+            Page::Metrics => Reply { ok: true, text: metrics::text(self.snapshot().await) },
+        }
+    }
+
+    fn effective(&self) -> serde_json::Value {
+        let plan = self.plan.borrow().clone();
+        let plan = plan.as_ref().as_ref().ok();
+        let peers = plan.into_iter().flat_map(|p| p.peers.values()).map(|p| &**p);
+        config::effective(&self.config.borrow(), plan.map(|p| &p.global), peers)
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            neighbors: self.neighbors().await,
+            counts: self.counts().await,
+            operations: operations(&self.counters),
+            repairs: self.counters.repairs.load(Relaxed),
+            convergence: convergence(&self.counters),
+            ..Snapshot::default()
+        };
+        for family in Family::ALL {
+            snapshot.fib_routes.insert(family, self.fib.count(family).await as u64);
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            let nodes = kubernetes.nodes.borrow();
+            let known = nodes.others.len() + usize::from(nodes.own.is_some());
+            snapshot.kubernetes =
+                Some(Cluster { connected: kubernetes.api.borrow().connected, nodes: known as u64 });
+            let conflist = kubernetes.conflist.borrow();
+            snapshot.conflist = conflist.path.clone().filter(|_| conflist.state == ConflistState::Written);
+        }
+        snapshot
+    }
+
+    pub(super) async fn counts(&self) -> Counts {
+        let (reply, answer) = oneshot::channel();
+        if self.rib.send(ToRib::Counts { reply }).await.is_err() {
+            return Counts::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// What sessions know, with the counters of the rib.
+    pub(super) async fn neighbors(&self) -> Vec<NeighborView> {
+        let (reply, answer) = oneshot::channel();
+        if self.peers.send(ToPeers::Status { reply }).await.is_err() {
+            return Vec::new();
+        }
+        let mut views = answer.await.unwrap_or_default();
+        let counts = self.counts().await;
+        for view in &mut views {
+            if let Some(n) = counts.neighbors.get(&view.address) {
+                view.received = n.received.clone();
+                view.accepted = n.accepted.clone();
+                view.advertised = n.advertised.clone();
+            }
+        }
+        views
+    }
+
+    async fn neighbor(&self, name: &str) -> Answer {
+        let views = self.neighbors().await;
+        let wanted = |v: &NeighborView| v.address == name || v.interface.as_deref() == Some(name);
+        match views.into_iter().find(wanted) {
+            Some(view) => Answer::Neighbor(Box::new(view)),
+            None => Answer::Refused(unknown_neighbor(name)),
+        }
+    }
+
+    async fn act(&self, target: &Target, act: Act) -> Answer {
+        let Ok(key) = target.neighbor.parse::<PeerKey>();
+        let (reply, answer) = oneshot::channel();
+        let request = ToPeers::Act { neighbor: key.clone(), act: act.clone(), reply };
+        if self.peers.send(request).await.is_err() {
+            return Answer::Refused("the daemon is stopping".into());
+        }
+        match answer.await {
+            Ok(Ok(())) => {
+                // Kept in the plan too, so that a new plan does not bring the session back.
+                match act {
+                    Act::Disable { .. } => self.disabled.send_modify(|d| {
+                        d.insert(key);
+                    }),
+                    Act::Enable => self.disabled.send_modify(|d| {
+                        d.remove(&key);
+                    }),
+                    Act::Reset { .. } | Act::Refresh | Act::BfdDown => {}
+                }
+                Answer::Done(None)
+            }
+            Ok(Err(unknown)) => Answer::Refused(unknown.to_string()),
+            Err(_) => Answer::Refused("the daemon is stopping".into()),
+        }
+    }
+
+    async fn routes(&self, filter: RouteFilter) -> Answer {
+        for name in [&filter.neighbor, &filter.received, &filter.advertised].into_iter().flatten() {
+            if !self.neighbors().await.iter().any(|v| v.address == *name) {
+                return Answer::Refused(unknown_neighbor(name));
+            }
+        }
+        Answer::Routes(self.route_views(filter).await)
+    }
+
+    /// Paths as the rib sees them; whether the kernel holds them is the fib's to say.
+    async fn route_views(&self, filter: RouteFilter) -> Vec<RouteView> {
+        let (reply, answer) = oneshot::channel();
+        if self.rib.send(ToRib::Routes { filter, reply }).await.is_err() {
+            return Vec::new();
+        }
+        let mut views = answer.await.unwrap_or_default();
+        let fib = self.fib.list().await;
+        let installed: BTreeSet<Prefix> =
+            fib.into_iter().filter(|v| v.in_kernel && !v.next_hops.is_empty()).map(|v| v.prefix).collect();
+        for view in &mut views {
+            view.installed = (view.best || view.multipath) && installed.contains(&view.prefix);
+        }
+        views
+    }
+
+    pub(super) fn node(&self) -> Option<NodeStatus> {
+        let kubernetes = self.kubernetes.as_ref()?;
+        let nodes = kubernetes.nodes.borrow().clone();
+        let own = nodes.own.clone().unwrap_or_default();
+        let plan = self.plan.borrow().clone();
+        let mesh = plan.as_ref().as_ref().is_ok_and(|p| p.all_nodes);
+        let members: Vec<MeshMember> = nodes
+            .others
+            .values()
+            .filter(|_| mesh)
+            .map(|n| MeshMember {
+                node: n.name.clone(),
+                address: n.addresses.first().copied(),
+                pod_cidrs: n.pod_cidrs.clone(),
+            })
+            .collect();
+        let reachable = self.reachable.borrow().clone();
+        let by_default = |m: &&MeshMember| {
+            m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
+        };
+        let unresolved_nodes = members.iter().filter(by_default).count();
+        let mut problems = own.problems;
+        match plan.as_ref() {
+            Ok(plan) => problems.extend(plan.problems.iter().cloned()),
+            Err(missing) => problems.push(missing.clone()),
+        }
+        Some(NodeStatus {
+            node: self.node_name.clone(),
+            uid: Some(own.uid).filter(|uid| !uid.is_empty()),
+            pod_cidrs: own.pod_cidrs,
+            addresses: own.addresses,
+            conflist: kubernetes.conflist.borrow().clone(),
+            mesh_members: members,
+            api: kubernetes.api.borrow().clone(),
+            unresolved_nodes,
+            remedy: (unresolved_nodes > 0).then(|| {
+                "their paths lead over the default route only: peer with the gateway (kubernetes.peering = \
+                 \"gateway\" or \"auto\"), or put the nodes on a common subnet"
+                    .to_owned()
+            }),
+            problems,
+        })
+    }
+
+    pub(super) async fn summary(&self) -> Summary {
+        let neighbors = self.neighbors().await;
+        let counts = self.counts().await;
+        let plan = self.plan.borrow().clone();
+        let config = self.config.borrow().clone();
+        let mut problems = self.forwarding.borrow().problems.clone();
+        let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
+        match plan.as_ref() {
+            Ok(plan) => {
+                asn = Some(plan.global.asn);
+                router_id = Some(plan.global.router_id);
+                addresses = plan.peers.values().flat_map(|p| own_addresses(&p.own)).collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                originated = plan.originated.keys().copied().collect();
+                problems.extend(plan.problems.iter().cloned());
+            }
+            Err(missing) => problems.push(missing.clone()),
+        }
+        let advertised = neighbors
+            .iter()
+            .filter(|v| v.state == SessionState::Established)
+            .map(|v| v.advertised.values().sum());
+        let installed =
+            self.fib.list().await.iter().filter(|v| v.in_kernel && !v.next_hops.is_empty()).count() as u64;
+        Summary {
+            node: self.node_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            asn,
+            router_id,
+            addresses,
+            started: self.started.clone(),
+            modes: modes(&config, self.kubernetes.is_some()),
+            ready: *self.ready.borrow(),
+            neighbors: NeighborTotals {
+                configured: neighbors.len() as u64,
+                up: count_state(&neighbors, SessionState::Established),
+                disabled: count_state(&neighbors, SessionState::Disabled),
+            },
+            routes: RouteTotals {
+                received: counts.neighbors.values().flat_map(|n| n.received.values()).sum(),
+                installed,
+                advertised: advertised.max().unwrap_or(0u64).min(originated.len() as u64),
+                originated: originated.len() as u64,
+            },
+            last_error: last_error(&neighbors),
+            problems,
+        }
+    }
+}
+
+/// By operation and result.
+fn operations(counters: &Counters) -> Vec<(&'static str, &'static str, u64)> {
+    let all = [("replace", &counters.put), ("delete", &counters.del), ("nexthop", &counters.nexthop)];
+    let both = |(name, outcome): (&'static str, &Outcome)| {
+        [(name, "ok", outcome.ok.load(Relaxed)), (name, "error", outcome.error.load(Relaxed))]
+    };
+    all.into_iter().flat_map(both).collect()
+}
+
+fn convergence(counters: &Counters) -> Latency {
+    let bounds = BUCKETS.into_iter().chain([f64::MAX]);
+    Latency {
+        sum: counters.convergence_sum_micros.load(Relaxed) as f64 / 1e6,
+        buckets: bounds.zip(&counters.convergence).map(|(le, n)| (le, n.load(Relaxed))).collect(),
+    }
+}
+
+fn own_addresses(own: &crate::bgp::peer::OwnAddresses) -> impl Iterator<Item = std::net::IpAddr> + use<> {
+    [own.v4.map(Into::into), own.v6.map(Into::into)].into_iter().flatten()
+}
+
+fn count_state(neighbors: &[NeighborView], state: SessionState) -> u64 {
+    neighbors.iter().filter(|v| v.state == state).count() as u64
+}
+
+/// Of the sessions that are not up now, the one that failed last.
+fn last_error(neighbors: &[NeighborView]) -> Option<LastError> {
+    let failed = neighbors.iter().filter_map(|v| Some((v, v.last_error.clone()?)));
+    let (view, text) = failed.max_by(|a, b| a.0.since.cmp(&b.0.since))?;
+    Some(LastError { at: view.since.clone(), neighbor: Some(view.address.clone()), text })
+}
+
+fn modes(config: &Config, kubernetes: bool) -> Vec<String> {
+    let mut modes = Vec::new();
+    if kubernetes {
+        let peering: Vec<_> =
+            config.kubernetes.peering.iter().map(|p| format!("{p:?}").to_lowercase()).collect();
+        modes.push(format!("kubernetes (peering {})", peering.join(", ")));
+        if config.cni.enabled != Some(false) {
+            modes.push("cni".into());
+        }
+    } else {
+        modes.push("standalone".into());
+    }
+    modes.push(if config.fib.install {
+        format!("fib (table {})", config.fib.table)
+    } else {
+        "fib off".into()
+    });
+    modes
+}
+
+fn unknown_neighbor(name: &str) -> String {
+    format!("there is no neighbor {name}; `routelet show neighbors` lists them")
+}

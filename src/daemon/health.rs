@@ -1,0 +1,138 @@
+//! Readiness, the gate of the conflist, and the watchdog of systemd.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{forwarding::Forwarding, restart_time};
+use crate::{
+    config::Config,
+    fib::io::FibClient,
+    k8s::{
+        gate::Ready,
+        view::{ConflistState, ConflistStatus},
+    },
+    net::{Convergence, Family, Prefix},
+    plan::Plan,
+};
+
+/// Longest wait for neighbors that are not there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Says once that the node is ready: the conflist is written where asked, and each neighbor has finished its
+/// first exchange or 10 s have passed since the start. Nothing takes it back.
+pub(super) async fn readiness(
+    ready: watch::Sender<bool>,
+    mut convergence: watch::Receiver<Arc<Convergence>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut conflist: Option<watch::Receiver<ConflistStatus>>,
+) {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let converged = all_converged(&plan.borrow_and_update(), &convergence.borrow_and_update());
+        let written = conflist.as_mut().is_none_or(|c| {
+            matches!(c.borrow_and_update().state, ConflistState::Written | ConflistState::Disabled)
+        });
+        let late = Instant::now() >= patience;
+        if written && (converged || late) {
+            ready.send_replace(true);
+            tracing::info!("ready");
+            return;
+        }
+        // Cancel safe, each.
+        let alive = tokio::select! {
+            r = convergence.changed() => r.is_ok(),
+            r = plan.changed() => r.is_ok(),
+            r = changed(conflist.as_mut()) => r,
+            () = sleep_until(patience), if !late => true,
+        };
+        if !alive {
+            return;
+        }
+    }
+}
+
+async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
+    match receiver {
+        Some(r) => r.changed().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps the gate of the conflist up to date.
+pub(super) async fn gate(
+    gate: watch::Sender<Ready>,
+    mut acknowledged: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    mut forwarding: watch::Receiver<Forwarding>,
+    mut convergence: watch::Receiver<Arc<Convergence>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+) {
+    loop {
+        let now = Ready {
+            unreachable: acknowledged.borrow_and_update().iter().copied().collect(),
+            forwarding: forwarding.borrow_and_update().on,
+            converged: all_converged(&plan.borrow_and_update(), &convergence.borrow_and_update()),
+        };
+        gate.send_if_modified(|old| {
+            let new = *old != now;
+            *old = now;
+            new
+        });
+        let alive = tokio::select! {
+            r = acknowledged.changed() => r.is_ok(),
+            r = forwarding.changed() => r.is_ok(),
+            r = convergence.changed() => r.is_ok(),
+            r = plan.changed() => r.is_ok(),
+        };
+        if !alive {
+            return;
+        }
+    }
+}
+
+/// Whether every planned neighbor is known to the rib and has finished its first exchange.
+fn all_converged(plan: &Result<Plan, String>, convergence: &Convergence) -> bool {
+    let Ok(plan) = plan else { return false };
+    let wanted = plan.peers.values().filter(|p| !p.disabled).count();
+    convergence.neighbors.len() >= wanted && convergence.all()
+}
+
+/// Whether this start is a restart in the sense of RFC 4724 §3: our own routes were found in the kernel. It is over
+/// when each neighbor has converged, or after the restart time.
+pub(super) async fn restart(
+    fib: &FibClient,
+    config: &Config,
+    mut convergence: watch::Receiver<Arc<Convergence>>,
+) -> watch::Receiver<bool> {
+    let mut found = 0;
+    for family in Family::ALL {
+        found += fib.count(family).await;
+    }
+    let (tx, rx) = watch::channel(found > 0);
+    if found > 0 {
+        tracing::info!(routes = found, "a restart: routes of the last run are kept");
+        let limit = restart_time(config);
+        tokio::spawn(async move {
+            let done = convergence.wait_for(|c| !c.neighbors.is_empty() && c.all());
+            let _ = tokio::time::timeout(limit, done).await;
+            tx.send_replace(false);
+            // The value must outlive this task for those who watch it.
+            tx.closed().await;
+        });
+    } else {
+        tokio::spawn(async move { tx.closed().await });
+    }
+    rx
+}
+
+/// Tells systemd that we live, twice per period; returns at once where it did not ask.
+pub(super) async fn watchdog() {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::time::sleep(period / 2).await;
+    }
+}

@@ -1,0 +1,336 @@
+//! The wiring: builds the channels, spawns the tasks, keeps the order of shutdown. Read this second.
+//!
+//! Nothing is decided here. A change travels: host, nodes or configuration → `planner` → `plan()` → watches →
+//! sessions, rib, fib, conflist. Routes travel: socket → session → rib → mailbox → fib → kernel.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the wiring")]
+
+mod answers;
+pub mod events;
+mod forwarding;
+mod health;
+mod planner;
+mod reload;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use self::forwarding::Forwarding;
+use crate::{
+    bgp::{
+        self,
+        io::{Leaving, Wanted, rib::RibInputs},
+        peer::Global,
+    },
+    cli::log::{self, LogLevel},
+    config::{self, Config, LogFormat, OnExit},
+    control::io::{http, server},
+    fib, k8s,
+    mailbox::mailbox,
+    net::RouterId,
+};
+use answers::{Answers, Kubernetes};
+use reload::Reloader;
+
+/// What the command line of `run` says.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    pub config: Option<PathBuf>,
+    pub kubeconfig: Option<PathBuf>,
+    pub node_name: Option<String>,
+    pub log_format: Option<LogFormat>,
+    pub log_level: Option<String>,
+    /// Of the environment: `NODE_NAME`, `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT`.
+    pub environment: Environment,
+}
+
+/// The variables that `run` heeds, read once in `cli`.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub node_name: Option<String>,
+    pub kubernetes_service_host: Option<String>,
+    pub kubernetes_service_port: Option<String>,
+}
+
+/// Why the daemon could not start or had to stop: one line that says what failed, why, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Exit status 2.
+    #[error("{0}")]
+    Config(String),
+    /// Exit status 1.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+/// Worker threads, whatever the size of the machine: one decides while another writes to the kernel.
+const WORKERS: usize = 2;
+
+/// Runs until told to stop.
+///
+/// # Errors
+///
+/// When the configuration is wrong or the host refuses what the daemon cannot do without.
+pub fn run(options: RunOptions) -> Result<(), Error> {
+    let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
+    let loaded =
+        config::io::load(options.config.as_deref(), offered).map_err(|p| Error::Config(p.to_string()))?;
+    let config = loaded.config;
+    let level = options.log_level.as_deref().unwrap_or(&config.log.level);
+    let log = log::init(level, options.log_format.unwrap_or(config.log.format));
+    if let Some(warnings) = &loaded.warnings {
+        tracing::warn!(%warnings, "configuration");
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(4)
+        .thread_name("routelet")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; is the process limit too low?")))?
+        .block_on(daemon(options, config, offered, log))
+}
+
+async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLevel) -> Result<(), Error> {
+    let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
+    let node_name = node_name(&options, &config);
+    make_state_dir(&config.state_dir);
+    // First of all: a second daemon must stop here, before it touches anything.
+    let control = server::bind(&config.control.socket, config.control.group.as_deref())
+        .await
+        .map_err(|e| Error::Runtime(e.to_string()))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
+
+    let (config_tx, config_rx) = watch::channel(Arc::new(config.clone()));
+    let (wanted_tx, wanted) = watch::channel(Arc::new(nobody()));
+    let (global_tx, global) = watch::channel(nobody().global);
+    let (originated_tx, originated) = watch::channel(Arc::default());
+    let (reachable_tx, reachable) = watch::channel(Arc::default());
+    let (guard_tx, guard) = watch::channel(Arc::default());
+    let (unreachable_tx, unreachable) = watch::channel(Arc::default());
+    let (conflist_tx, conflist) = watch::channel(None);
+    let (all_nodes_tx, all_nodes) = watch::channel(false);
+    let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
+    let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
+    let (ready_tx, ready) = watch::channel(false);
+    let (fib_tx, fib_rx) = mailbox();
+    let (gate_tx, gate) = watch::channel(k8s::gate::Ready::default());
+
+    // From the table to the kernel.
+    let no_netlink = |e: std::io::Error| {
+        Error::Runtime(format!("netlink: {e}; routelet needs root, or the capability NET_ADMIN"))
+    };
+    let kernel = fib::io::Kernel::open(fib_settings(&config)).await.map_err(no_netlink)?;
+    let host = kernel.host();
+    let inputs = RibInputs { global, originated: originated.clone(), reachable: reachable.clone(), guard };
+    let rib = bgp::io::rib::spawn(inputs, fib_tx);
+    let inputs = fib::io::Inputs { routes: fib_rx, own: unreachable, convergence: rib.convergence.clone() };
+    let mut fib = kernel.spawn(inputs);
+    let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
+    let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
+    tokio::spawn(forwarding::run(forwarding_tx, host.clone(), originated));
+
+    // From the neighbors to the table.
+    let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
+
+    // The cluster.
+    let mut cluster = None;
+    if kubernetes {
+        let environment = &options.environment;
+        let service = environment
+            .kubernetes_service_host
+            .clone()
+            .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
+        let watch = k8s::io::spawn(
+            k8s::io::Options {
+                kubeconfig: options.kubeconfig.clone(),
+                service,
+                node_name: node_name.clone(),
+                state_dir: config.state_dir.clone(),
+                service_cidrs: config.kubernetes.service_cidrs.clone(),
+            },
+            all_nodes,
+        );
+        let (status, conflist_task) = k8s::io::spawn_conflist(
+            k8s::io::ConflistOptions { conf_dir: config.cni.conf_dir.clone(), file: config.cni.file.clone() },
+            conflist,
+            gate,
+        );
+        tokio::spawn(health::gate(
+            gate_tx,
+            fib.own_there(),
+            forwarding.clone(),
+            rib.convergence.clone(),
+            plan.clone(),
+        ));
+        cluster = Some((watch, status, conflist_task));
+    }
+    let views = cluster.as_ref().map(|(watch, status, _)| Kubernetes {
+        nodes: watch.nodes.clone(),
+        api: watch.status.clone(),
+        conflist: status.clone(),
+    });
+
+    let planner = tokio::spawn(planner::run(
+        planner::Inputs {
+            config: config_rx.clone(),
+            host,
+            nodes: views.as_ref().map(|v| v.nodes.clone()),
+            disabled,
+            restarting,
+        },
+        planner::Outputs {
+            wanted: wanted_tx,
+            global: global_tx,
+            originated: originated_tx,
+            reachable: reachable_tx,
+            guard: guard_tx,
+            unreachable: unreachable_tx,
+            conflist: conflist_tx,
+            all_nodes: all_nodes_tx,
+            plan: plan_tx,
+        },
+        kubernetes,
+        config.state_dir.clone(),
+    ));
+
+    // Those who ask.
+    let reloader = Reloader { file: options.config.clone(), kubernetes: offered, config: config_tx, log };
+    let answers = Answers {
+        started: jiff::Timestamp::now().to_string(),
+        node_name,
+        config: config_rx,
+        plan: plan.clone(),
+        reachable,
+        rib: rib.sender.clone(),
+        peers: peers.requests.clone(),
+        fib: fib.client(),
+        counters: fib.counters(),
+        forwarding,
+        kubernetes: views.clone(),
+        disabled: disabled_tx,
+        ready: ready.clone(),
+        reloader: reloader.clone(),
+    };
+    let asked = answers.clone();
+    tokio::spawn(control.serve(move |query| asked.clone().answer(query)));
+    let listeners = http::bind(&config.metrics.listen).await;
+    tokio::spawn(http::serve(listeners, move |page| answers.clone().page(page)));
+    let written =
+        (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
+    tokio::spawn(health::readiness(ready_tx, rib.convergence.clone(), plan, written));
+    tokio::spawn(health::watchdog());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let mut hangup = on(SignalKind::hangup())?;
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut rib_task = rib.task;
+    let failed = loop {
+        // Cancel safe, each: signals are counted, handles are borrowed.
+        tokio::select! {
+            _ = hangup.recv() => drop(reloader.reload().await),
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            () = ended(&mut rib_task) => break Some("the routing table's task"),
+            () = fib.ended() => break Some("the kernel's task"),
+            () = peers.failed() => break Some("the neighbors' task"),
+        }
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    planner.abort();
+    if let Some((watch, _, conflist_task)) = cluster {
+        watch.task.abort();
+        conflist_task.abort();
+    }
+    let leaving = if machine_stops().await { Leaving::Machine } else { Leaving::Daemon };
+    tracing::info!(?leaving, "routelet stops");
+    if failed.is_none() {
+        peers.shutdown(leaving).await;
+    }
+    fib.shutdown(config.fib.on_exit == OnExit::Flush && failed.is_none()).await;
+    match failed {
+        None => Ok(()),
+        Some(what) => Err(Error::Runtime(format!(
+            "{what} ended by itself: a bug; routes stay in the kernel, the service manager starts routelet again"
+        ))),
+    }
+}
+
+/// Before the first plan: no session, and a router id that no neighbor ever sees.
+fn nobody() -> Wanted {
+    let global = Global {
+        asn: 0,
+        router_id: RouterId::UNSPECIFIED,
+        cluster_id: RouterId::UNSPECIFIED,
+        max_paths: 1,
+        multipath_relax: true,
+        restarting: false,
+    };
+    Wanted {
+        global,
+        listen: Vec::new(),
+        peers: Default::default(),
+        ranges: Vec::new(),
+        found: Default::default(),
+    }
+}
+
+fn fib_settings(config: &Config) -> fib::io::Settings {
+    let fib = &config.fib;
+    fib::io::Settings {
+        install: fib.install,
+        table: fib.table,
+        protocol: fib.protocol,
+        metric: fib.metric,
+        resolve_via_default: fib.resolve_via_default,
+        nexthop_objects: fib.nexthop_objects,
+        restart_time: restart_time(config),
+    }
+}
+
+fn restart_time(config: &Config) -> Duration {
+    config::seconds(config.bgp.defaults.restart_time.unwrap_or(120))
+}
+
+fn node_name(options: &RunOptions, config: &Config) -> String {
+    let given = options.node_name.clone().or_else(|| config.kubernetes.node_name.clone());
+    given.or_else(|| options.environment.node_name.clone()).unwrap_or_else(|| {
+        let host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok());
+        host.unwrap_or_default().to_lowercase()
+    })
+}
+
+fn make_state_dir(path: &Path) {
+    if let Err(error) = std::fs::create_dir_all(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot make the state folder; a restart will know less");
+    }
+}
+
+fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+    signal(kind).map_err(|e| Error::Runtime(format!("cannot handle signals: {e}")))
+}
+
+async fn ended(task: &mut JoinHandle<()>) {
+    let _ = task.await;
+}
+
+/// Whether systemd takes the whole machine down: then nobody will forward for our neighbors.
+async fn machine_stops() -> bool {
+    if !Path::new("/run/systemd/system").exists() {
+        return false;
+    }
+    let asked = tokio::process::Command::new("systemctl").arg("is-system-running").output();
+    match tokio::time::timeout(Duration::from_millis(500), asked).await {
+        Ok(Ok(out)) => out.stdout.starts_with(b"stopping"),
+        _ => false,
+    }
+}

@@ -1,0 +1,156 @@
+//! Makes a new plan whenever the configuration, the host or the cluster changes, and hands its parts on.
+//!
+//! Every part goes through a `watch` and only when it differs from the last, so that a change of one neighbor's
+//! policy wakes nobody who writes the conflist.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    bgp::{
+        io::{Range, Wanted},
+        peer::{Global, PeerKey},
+    },
+    config::Config,
+    fib::{host::Host, resolve::Resolver},
+    k8s::{self, cni::Conflist, node::Nodes},
+    net::{Guard, Origination, Prefix, Reachable, RouterId},
+    plan::{Extra, Plan, plan},
+};
+
+/// What the planner listens to.
+pub(super) struct Inputs {
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) host: watch::Receiver<Arc<Host>>,
+    /// `None` outside of Kubernetes.
+    pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
+    pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
+    pub(super) restarting: watch::Receiver<bool>,
+}
+
+/// What it publishes. All senders start with empty values; consumers wait for changes.
+pub(super) struct Outputs {
+    pub(super) wanted: watch::Sender<Arc<Wanted>>,
+    pub(super) global: watch::Sender<Global>,
+    pub(super) originated: watch::Sender<Arc<BTreeMap<Prefix, Origination>>>,
+    pub(super) reachable: watch::Sender<Arc<Reachable>>,
+    pub(super) guard: watch::Sender<Arc<Guard>>,
+    pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
+    pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
+    pub(super) all_nodes: watch::Sender<bool>,
+    /// The plan in force, or why there is none yet.
+    pub(super) plan: watch::Sender<Arc<Result<Plan, String>>>,
+}
+
+/// Runs for as long as its inputs live.
+pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
+    let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
+    let mut said = BTreeSet::new();
+    loop {
+        let config = inputs.config.borrow_and_update().clone();
+        let host = inputs.host.borrow_and_update().clone();
+        let nodes = inputs.nodes.as_mut().map(|n| n.borrow_and_update().clone());
+        extra.disabled = inputs.disabled.borrow_and_update().clone();
+        extra.restarting = *inputs.restarting.borrow_and_update();
+        extra.cni_programs = k8s::io::cni_programs(&config.cni.bin_dir);
+
+        let resolver = Resolver::new(&host, config.fib.resolve_via_default);
+        publish(&outputs.reachable, Arc::new(resolver.reachable()));
+        let result = plan(&config, nodes.as_deref(), &host, &extra);
+        match &result {
+            Ok(plan) => {
+                say_new_problems(&mut said, &plan.problems);
+                keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
+                hand_out(&outputs, &config, plan);
+            }
+            Err(missing) => say_new_problems(&mut said, std::slice::from_ref(missing)),
+        }
+        publish(&outputs.plan, Arc::new(result));
+
+        // Each arm is cancel safe: `changed` marks nothing seen until it wins.
+        let alive = tokio::select! {
+            r = inputs.config.changed() => r.is_ok(),
+            r = inputs.host.changed() => r.is_ok(),
+            r = changed(inputs.nodes.as_mut()) => r,
+            r = inputs.disabled.changed() => r.is_ok(),
+            r = inputs.restarting.changed() => r.is_ok(),
+        };
+        if !alive {
+            return;
+        }
+    }
+}
+
+async fn changed(nodes: Option<&mut watch::Receiver<Arc<Nodes>>>) -> bool {
+    match nodes {
+        Some(nodes) => nodes.changed().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Own prefixes go out before the sessions that would announce them come up.
+fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
+    publish(&outputs.guard, plan.guard.clone());
+    publish(&outputs.global, plan.global.clone());
+    publish(&outputs.originated, Arc::new(plan.originated.clone()));
+    publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
+    publish(&outputs.conflist, plan.conflist.clone());
+    publish(&outputs.all_nodes, plan.all_nodes);
+    let wanted = Wanted {
+        global: plan.global.clone(),
+        listen: config.bgp.listen.clone(),
+        peers: plan.peers.clone(),
+        ranges: plan.ranges.iter().map(range).collect(),
+        found: BTreeMap::new(),
+    };
+    publish(&outputs.wanted, Arc::new(wanted));
+}
+
+fn range(range: &crate::plan::Range) -> Range {
+    Range { prefix: range.prefix, limit: range.limit, template: range.template.clone() }
+}
+
+fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+    to.send_if_modified(|old| {
+        let new = *old != value;
+        if new {
+            *old = value;
+        }
+        new
+    });
+}
+
+/// A problem is logged when it appears, not each time the plan is made again.
+fn say_new_problems(said: &mut BTreeSet<String>, problems: &[String]) {
+    for problem in problems {
+        if !said.contains(problem) {
+            tracing::warn!(%problem, "something needs the operator");
+        }
+    }
+    *said = problems.iter().cloned().collect();
+}
+
+const ROUTER_ID_FILE: &str = "router-id";
+
+fn read_router_id(state_dir: &Path) -> Option<RouterId> {
+    std::fs::read_to_string(state_dir.join(ROUTER_ID_FILE)).ok()?.trim().parse().ok()
+}
+
+/// Kept, so that a changed lease resets no session.
+fn keep_router_id(state_dir: &Path, stored: &mut Option<RouterId>, id: RouterId) {
+    if *stored == Some(id) {
+        return;
+    }
+    *stored = Some(id);
+    let path = state_dir.join(ROUTER_ID_FILE);
+    let fresh = state_dir.join("router-id.new");
+    let written = std::fs::write(&fresh, format!("{id}\n")).and_then(|()| std::fs::rename(&fresh, &path));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the router id; make state-dir writable");
+    }
+}

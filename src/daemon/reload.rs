@@ -1,0 +1,72 @@
+//! `reload` and SIGHUP: a good file comes into force, a bad one changes nothing.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    cli::log::LogLevel,
+    config::{self, Config},
+};
+
+/// Re-reads the file that the daemon was started with.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    pub(super) file: Option<PathBuf>,
+    pub(super) kubernetes: bool,
+    pub(super) config: watch::Sender<Arc<Config>>,
+    pub(super) log: LogLevel,
+}
+
+impl Reloader {
+    /// Puts the file into force, or says everything that is wrong with it.
+    pub(super) async fn reload(&self) -> Result<Option<String>, String> {
+        let (file, kubernetes) = (self.file.clone(), self.kubernetes);
+        let read = tokio::task::spawn_blocking(move || config::io::load(file.as_deref(), kubernetes));
+        let loaded = match read.await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(problems)) => {
+                let text = problems.to_string();
+                for problem in text.lines() {
+                    tracing::error!(%problem, "configuration not taken over; the old one stays in force");
+                }
+                return Err(format!("the old configuration stays in force:\n{text}"));
+            }
+            Err(_) => return Err("the daemon is stopping".into()),
+        };
+        if let Some(warnings) = &loaded.warnings {
+            tracing::warn!(%warnings, "configuration");
+        }
+        let old = self.config.borrow().clone();
+        let late = needs_a_restart(&old, &loaded.config);
+        if old.log.level != loaded.config.log.level {
+            self.log.set(&loaded.config.log.level);
+        }
+        self.config.send_replace(Arc::new(loaded.config));
+        tracing::info!("configuration taken over");
+        if late.is_empty() {
+            return Ok(None);
+        }
+        let text = format!("{} take effect at the next start", late.join(", "));
+        tracing::warn!(keys = %late.join(", "), "these keys take effect at the next start");
+        Ok(Some(text))
+    }
+}
+
+/// What is bound, opened or decided once.
+fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("state-dir", old.state_dir != new.state_dir),
+        ("fib", old.fib != new.fib),
+        ("kubernetes.enabled", old.kubernetes.enabled != new.kubernetes.enabled),
+        ("kubernetes.node-name", old.kubernetes.node_name != new.kubernetes.node_name),
+        ("kubernetes.service-cidrs", old.kubernetes.service_cidrs != new.kubernetes.service_cidrs),
+        ("cni.conf-dir", old.cni.conf_dir != new.cni.conf_dir),
+        ("cni.file", old.cni.file != new.cni.file),
+        ("cni.bin-dir", old.cni.bin_dir != new.cni.bin_dir),
+        ("metrics.listen", old.metrics != new.metrics),
+        ("control", old.control != new.control),
+        ("log.format", old.log.format != new.log.format),
+    ];
+    changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}

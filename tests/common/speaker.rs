@@ -1,0 +1,162 @@
+//! A neighbor made of raw octets: says exactly what a test wants said, good or bad.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use super::net::Ns;
+
+/// One connection, after or before its OPENs.
+pub struct Speaker {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A message with its header.
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut m = vec![0xff; 16];
+    m.extend(u16::try_from(19 + body.len()).expect("short").to_be_bytes());
+    m.push(kind);
+    m.extend(body);
+    m
+}
+
+/// OPEN with four-octet AS, IPv4 and IPv6 unicast, route refresh, and graceful restart without families.
+pub fn open(asn: u32, hold: u16, id: Ipv4Addr) -> Vec<u8> {
+    let mut caps = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 64, 2, 0, 0, 65, 4];
+    caps.extend(asn.to_be_bytes());
+    let mut body = vec![4];
+    body.extend(u16::try_from(asn).unwrap_or(23456).to_be_bytes());
+    body.extend(hold.to_be_bytes());
+    body.extend(id.octets());
+    body.extend([u8::try_from(caps.len() + 2).unwrap(), 2, u8::try_from(caps.len()).unwrap()]);
+    body.extend(caps);
+    message(1, &body)
+}
+
+/// ORIGIN, AS_PATH, NEXT_HOP, and a MED that tells attribute sets apart.
+pub fn attributes(path: &[u32], next_hop: Ipv4Addr, med: u32) -> Vec<u8> {
+    let mut a = vec![
+        0x40,
+        1,
+        1,
+        0,
+        0x40,
+        2,
+        u8::try_from(2 + 4 * path.len()).unwrap(),
+        2,
+        u8::try_from(path.len()).unwrap(),
+    ];
+    path.iter().for_each(|n| a.extend(n.to_be_bytes()));
+    a.extend([0x40, 3, 4]);
+    a.extend(next_hop.octets());
+    a.extend([0x80, 4, 4]);
+    a.extend(med.to_be_bytes());
+    a
+}
+
+/// UPDATE of IPv4 prefixes of 24 bits or of any length.
+pub fn update(withdrawn: &[(Ipv4Addr, u8)], attributes: &[u8], announced: &[(Ipv4Addr, u8)]) -> Vec<u8> {
+    let nlri = |list: &[(Ipv4Addr, u8)]| {
+        let mut out = Vec::new();
+        for (addr, len) in list {
+            out.push(*len);
+            out.extend(&addr.octets()[..usize::from(len.div_ceil(8))]);
+        }
+        out
+    };
+    let mut body = Vec::new();
+    let gone = nlri(withdrawn);
+    body.extend(u16::try_from(gone.len()).unwrap().to_be_bytes());
+    body.extend(gone);
+    body.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+    body.extend(attributes);
+    body.extend(nlri(announced));
+    message(2, &body)
+}
+
+/// End-of-RIB for IPv4 unicast.
+pub fn end_of_rib() -> Vec<u8> {
+    message(2, &[0, 0, 0, 0])
+}
+
+impl Speaker {
+    /// Calls routelet at `to` from inside `ns`.
+    pub fn dial(ns: &Ns, to: IpAddr) -> std::io::Result<Self> {
+        let stream =
+            ns.enter(|| TcpStream::connect_timeout(&SocketAddr::new(to, 179), Duration::from_secs(5)))?;
+        Ok(Self::over(stream))
+    }
+
+    /// Waits in `ns` until routelet calls.
+    pub fn accept(ns: &Ns) -> Self {
+        let listener =
+            ns.enter(|| TcpListener::bind("0.0.0.0:179")).expect("port 179 is free in the namespace");
+        Self::accept_on(&listener)
+    }
+
+    pub fn accept_on(listener: &TcpListener) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        let stream = super::wait_for("routelet calls", 30.0, || listener.accept().ok()).0;
+        stream.set_nonblocking(false).unwrap();
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Exchanges OPEN and KEEPALIVE until the session stands.
+    pub fn establish(&mut self, asn: u32, hold: u16, id: Ipv4Addr) {
+        self.send(&open(asn, hold, id));
+        assert_eq!(self.expect(1, 10.0).0, 1, "an OPEN");
+        self.send(&message(4, &[]));
+        assert_eq!(self.expect(4, 10.0).0, 4, "a KEEPALIVE");
+    }
+
+    pub fn send(&mut self, octets: &[u8]) {
+        self.stream.write_all(octets).expect("routelet reads");
+    }
+
+    /// The next message: type and body, or `None` when the connection is closed or `seconds` are over.
+    pub fn receive(&mut self, seconds: f64) -> Option<(u8, Vec<u8>)> {
+        let start = Instant::now();
+        let mut chunk = [0; 65536];
+        loop {
+            if self.buffer.len() >= 19 {
+                let len = usize::from(u16::from_be_bytes([self.buffer[16], self.buffer[17]]));
+                if self.buffer.len() >= len {
+                    let m: Vec<u8> = self.buffer.drain(..len).collect();
+                    return Some((m[18], m[19..].to_vec()));
+                }
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.extend(&chunk[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    if start.elapsed().as_secs_f64() > seconds {
+                        return None;
+                    }
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Messages until one of this type comes; KEEPALIVEs are answered by nobody.
+    pub fn expect(&mut self, kind: u8, seconds: f64) -> (u8, Vec<u8>) {
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < seconds {
+            if let Some(m) = self.receive(seconds)
+                && m.0 == kind
+            {
+                return m;
+            }
+        }
+        panic!("no message of type {kind} within {seconds} s");
+    }
+}

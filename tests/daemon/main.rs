@@ -1,0 +1,10 @@
+//! The whole daemon on a real kernel, with real and with hostile neighbors.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests of the real world")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_neighbors;
+mod host;
+mod kernel;
+mod load;
