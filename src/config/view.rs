@@ -273,7 +273,7 @@ fn kubernetes(config: &Config) -> Value {
         "peering": peering,
         "mesh-limit": k.mesh_limit,
         "node-name": k.node_name,
-        "service-cidrs": k.service_cidrs.as_ref().map(|l| texts::<&Prefix>(l)),
+        "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
         "advertise-pod-cidrs": k.advertise_pod_cidrs,
         "services": services,
     })
