@@ -14,7 +14,7 @@ mod reload;
 mod run;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -113,6 +113,17 @@ impl Socket {
     }
 }
 
+/// A neighbor as the daemon writes it: addresses in canonical form, anything else as it is.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
+fn neighbor_name(text: &str) -> Result<String, std::convert::Infallible> {
+    let (addr, interface) = text.split_once('%').map_or((text, None), |(a, i)| (a, Some(i)));
+    Ok(match (addr.parse::<IpAddr>(), interface) {
+        (Ok(addr), None) => addr.to_string(),
+        (Ok(addr), Some(interface)) => format!("{addr}%{interface}"),
+        (Err(_), _) => text.to_owned(),
+    })
+}
+
 /// The whole command line, for completions and man pages.
 fn command() -> clap::Command {
     Cli::command()
@@ -125,5 +136,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_neighbor_is_named_as_the_daemon_names_it() {
+        let cases = [
+            ("10.0.0.1", "10.0.0.1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("FE80::1%eth0", "fe80::1%eth0"),
+            ("eth0", "eth0"),
+        ];
+        for (written, named) in cases {
+            assert_eq!(neighbor_name(written), Ok(named.to_owned()));
+        }
     }
 }

@@ -1,6 +1,6 @@
 use clap::{Args, Subcommand};
 
-use super::{Failure, Socket};
+use super::{Failure, Socket, neighbor_name};
 use crate::control::{Query, Target};
 
 #[derive(Debug, Subcommand)]
@@ -18,6 +18,7 @@ pub(super) enum Neighbor {
 #[derive(Args, Debug)]
 pub(super) struct Order {
     /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
+    #[arg(value_parser = neighbor_name)]
     address: String,
     /// Told to the neighbor (RFC 9003), at most 255 octets
     #[arg(long, value_name = "TEXT", value_parser = message)]

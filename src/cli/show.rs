@@ -2,7 +2,7 @@ use std::{net::IpAddr, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Socket, io};
+use super::{Failure, Socket, io, neighbor_name};
 use crate::{
     control::{Answer, Query, RouteFilter, render},
     net::{Family, Prefix},
@@ -40,6 +40,7 @@ pub(super) struct Common {
 #[derive(Args, Debug)]
 pub(super) struct One {
     /// Its address (fe80::1%eth0), or the interface of an unnumbered neighbor
+    #[arg(value_parser = neighbor_name)]
     address: String,
     #[command(flatten)]
     common: Common,
@@ -47,17 +48,17 @@ pub(super) struct One {
 
 #[derive(Args, Debug)]
 pub(super) struct Routes {
-    /// Only this prefix; an address means its host route
-    #[arg(value_parser = prefix)]
-    prefix: Option<Prefix>,
+    /// Only this prefix; of an address the most specific route that covers it
+    #[arg(value_parser = subject)]
+    prefix: Option<Subject>,
     /// Only what this neighbor has sent and what passed its import policy
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name)]
     neighbor: Option<String>,
     /// Adj-RIB-In: what this neighbor has sent, refused paths too
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["neighbor", "advertised"])]
+    #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with_all = ["neighbor", "advertised"])]
     received: Option<String>,
     /// Adj-RIB-Out: what this neighbor is told
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "neighbor")]
+    #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with = "neighbor")]
     advertised: Option<String>,
     /// Only this family: ipv4-unicast (ipv4) or ipv6-unicast (ipv6)
     #[arg(long, value_parser = family)]
@@ -81,11 +82,21 @@ pub(super) struct Events {
 /// How often `--follow` asks.
 const FOLLOW: Duration = Duration::from_millis(500);
 
-/// A prefix, or an address, which means itself.
-fn prefix(text: &str) -> Result<Prefix, String> {
+/// What `show routes` is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    prefix: Prefix,
+    /// An address was given, not a prefix.
+    longest: bool,
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
     match text.parse::<IpAddr>() {
-        Ok(addr) => Ok(Prefix::host(addr)),
-        Err(_) => text.parse::<Prefix>().map_err(|e| e.to_string()),
+        Ok(addr) => Ok(Subject { prefix: Prefix::host(addr), longest: true }),
+        Err(_) => {
+            let prefix = text.parse::<Prefix>().map_err(|e| e.to_string())?;
+            Ok(Subject { prefix, longest: false })
+        }
     }
 }
 
@@ -105,14 +116,10 @@ impl Show {
             Self::Neighbor(one) => one.common.show(Query::Neighbor(one.address)),
             Self::Routes(routes) => {
                 let Routes { prefix, longer, family, neighbor, received, advertised, common } = routes;
-                common.show(Query::Routes(RouteFilter {
-                    prefix,
-                    longer,
-                    family,
-                    neighbor,
-                    received,
-                    advertised,
-                }))
+                let longest = prefix.is_some_and(|p| p.longest);
+                let prefix = prefix.map(|p| p.prefix);
+                let filter = RouteFilter { prefix, longer, longest, family, neighbor, received, advertised };
+                common.show(Query::Routes(filter))
             }
             Self::Fib(common) => common.show(Query::Fib),
             Self::Node(common) => common.show(Query::Node),

@@ -505,7 +505,7 @@ mod tests {
              [[bgp.neighbor]]\naddress = \"gateway\"\ngroup = \"tor\"\n[bgp.group.gateway]\nhold-time = 12\n",
         );
         let group = &config.bgp.groups["tor"];
-        let keys = config.bgp.neighbors[0].keys.over(group).over(&config.bgp.defaults);
+        let keys = config.bgp.neighbors[0].keys.clone().or(group.clone()).or(config.bgp.defaults.clone());
         assert_eq!((keys.remote_as, keys.hold_time), (Some(RemoteAs::External), Some(9)));
         let gateway = &config.bgp.groups["gateway"];
         assert_eq!((gateway.hold_time, gateway.allow_own_as), (Some(12), Some(1)), "built in, changed");
@@ -526,5 +526,23 @@ mod tests {
             found[0].starts_with("2:6: : not TOML") && found[1].starts_with("4:9: fib.table"),
             "{found:#?}"
         );
+    }
+
+    proptest::proptest! {
+        /// Whatever stands in the file, there is an answer: here the full example with some octets changed.
+        #[test]
+        fn no_text_makes_the_reader_panic(
+            cuts in proptest::collection::vec((0..EXAMPLE.len(), "[ -~\n]{0,6}"), 1..8),
+            start in 0..EXAMPLE.len(),
+        ) {
+            let mut text: String = EXAMPLE.lines().map(|l| format!("{}\n", l.trim_start_matches('#'))).collect();
+            for (at, new) in &cuts {
+                let at = (at + start) % text.len();
+                if text.is_char_boundary(at) && text.is_char_boundary((at + 3).min(text.len())) {
+                    text.replace_range(at..(at + 3).min(text.len()), new);
+                }
+            }
+            let _ = parse(&text, &around(false));
+        }
     }
 }

@@ -263,13 +263,6 @@ pub enum LogFormat {
     Json,
 }
 
-impl NeighborKeys {
-    /// These keys where written, else those of `below`: neighbor over group over `bgp.defaults`.
-    pub fn over(&self, below: &Self) -> Self {
-        neighbor::overlay(self, below)
-    }
-}
-
 /// Whether `text` is a log level, or a list of `TARGET=LEVEL` as tracing knows it.
 ///
 /// # Errors

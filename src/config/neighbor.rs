@@ -25,7 +25,7 @@ const PASSWORD: usize = 80;
 pub(super) fn session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
     let mut set = NeighborKeys::default();
     read_session_keys(section, &mut set);
-    *keys = overlay(&set, keys);
+    *keys = set.or(std::mem::take(keys));
 }
 
 fn read_session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
@@ -41,44 +41,47 @@ fn read_session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
     keys.long_lived_stale_time = section.get("long-lived-stale-time").and_then(|i| i.number(0..=16_777_215));
 }
 
-/// `above` where written, else `below`.
-pub(super) fn overlay(above: &NeighborKeys, below: &NeighborKeys) -> NeighborKeys {
-    macro_rules! lay {
-        ($($key:ident),* $(,)?) => { NeighborKeys { $($key: above.$key.clone().or_else(|| below.$key.clone())),* } };
+impl NeighborKeys {
+    /// What is written here, else what is written there.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        macro_rules! each {
+            ($($key:ident),* $(,)?) => { Self { $($key: self.$key.or(weaker.$key)),* } };
+        }
+        each!(
+            remote_as,
+            local_as,
+            local_address,
+            port,
+            passive,
+            description,
+            password,
+            password_file,
+            multihop,
+            ttl_security,
+            families,
+            hold_time,
+            connect_retry_time,
+            idle_hold_time,
+            graceful_restart,
+            restart_time,
+            long_lived_stale_time,
+            route_reflector_client,
+            next_hop_self,
+            transit,
+            max_prefixes,
+            max_prefixes_action,
+            max_prefixes_restart,
+            add_paths,
+            bfd,
+            import,
+            export,
+            accept_default,
+            allow_own_as,
+            as_sets,
+            role,
+        )
     }
-    lay!(
-        remote_as,
-        local_as,
-        local_address,
-        port,
-        passive,
-        description,
-        password,
-        password_file,
-        multihop,
-        ttl_security,
-        families,
-        hold_time,
-        connect_retry_time,
-        idle_hold_time,
-        graceful_restart,
-        restart_time,
-        long_lived_stale_time,
-        route_reflector_client,
-        next_hop_self,
-        transit,
-        max_prefixes,
-        max_prefixes_action,
-        max_prefixes_restart,
-        add_paths,
-        bfd,
-        import,
-        export,
-        accept_default,
-        allow_own_as,
-        as_sets,
-        role,
-    )
 }
 
 pub(super) fn groups(section: &Section<'_>, bgp: &mut Bgp, policies: &Policies, around: &Surroundings<'_>) {
@@ -88,7 +91,7 @@ pub(super) fn groups(section: &Section<'_>, bgp: &mut Bgp, policies: &Policies, 
         let written = keys(&group, policies, around);
         // The built-in groups keep what the file does not change.
         let below = bgp.groups.get(name).cloned().unwrap_or_default();
-        bgp.groups.insert(name.to_owned(), overlay(&written, &below));
+        bgp.groups.insert(name.to_owned(), written.or(below));
         group.close();
     }
 }
@@ -106,7 +109,7 @@ pub(super) fn neighbors(
         let group = group(&section, bgp);
         let keys = keys(&section, policies, around);
         let below = group.as_ref().and_then(|g| bgp.groups.get(g)).cloned().unwrap_or_default();
-        together(&section, bgp.asn, at.as_ref(), &overlay(&keys, &below));
+        together(&section, bgp.asn, at.as_ref(), &keys.clone().or(below));
         if let (Some(at), Some(place)) = (at, place) {
             if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == at) {
                 place.wrong(format!("this neighbor stands in line {line} already; keep one of them"));

@@ -187,48 +187,6 @@ pub(super) fn is_on_link(host: &Host, addr: IpAddr) -> bool {
     connected_link(host, addr).is_some_and(|l| !l.loopback)
 }
 
-impl NeighborKeys {
-    /// What is written here, else what is written there.
-    fn or(self, weaker: Self) -> Self {
-        macro_rules! each {
-            ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(weaker.$field)),* } };
-        }
-        each!(
-            remote_as,
-            local_as,
-            local_address,
-            port,
-            passive,
-            description,
-            password,
-            password_file,
-            multihop,
-            ttl_security,
-            families,
-            hold_time,
-            connect_retry_time,
-            idle_hold_time,
-            graceful_restart,
-            restart_time,
-            long_lived_stale_time,
-            route_reflector_client,
-            next_hop_self,
-            transit,
-            max_prefixes,
-            max_prefixes_action,
-            max_prefixes_restart,
-            add_paths,
-            bfd,
-            import,
-            export,
-            accept_default,
-            allow_own_as,
-            as_sets,
-            role,
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{

@@ -89,7 +89,12 @@ impl Rib {
             let entry = table.get(*route);
             !entry.paths().is_empty() || (filter.advertised.is_some() && entry.pins > 0)
         };
+        let covering = |prefix: Prefix| {
+            let shorter = (0..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
+            shorter.filter_map(|p| table.find(p)).find(used)
+        };
         let mut routes: Vec<RouteNo> = match filter.prefix {
+            Some(prefix) if filter.longest && !filter.longer => covering(prefix).into_iter().collect(),
             Some(prefix) if !filter.longer => table.find(prefix).into_iter().collect(),
             _ => table.numbers().filter(used).filter(|route| wanted(table.prefix(*route))).collect(),
         };

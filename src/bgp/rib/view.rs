@@ -40,6 +40,9 @@ pub struct RouteFilter {
     pub prefix: Option<Prefix>,
     /// With `prefix`: also everything inside it.
     pub longer: bool,
+    /// With `prefix`: the most specific route that covers it, instead of this one alone.
+    #[serde(default)]
+    pub longest: bool,
     pub family: Option<Family>,
     /// Loc-RIB paths of one neighbor.
     pub neighbor: Option<String>,
