@@ -20,6 +20,7 @@ pub(super) struct AttrsTable {
     index: HashTable<u32>,
     hasher: RandomState,
     last: u32,
+    orphans: Vec<HopId>,
 }
 
 struct Slot {
@@ -85,21 +86,26 @@ impl AttrsTable {
         id
     }
 
-    /// One reference less; the last one frees it and returns the next hop that it used.
-    pub(super) fn release(&mut self, id: AttrsId) -> Option<HopId> {
+    /// One reference less; the last one frees it. The next hop that it used is left in `take_orphans`.
+    pub(super) fn release(&mut self, id: AttrsId) {
         let slot = &mut self.slots[id.slot()];
         slot.refs -= 1;
         if slot.refs > 0 {
-            return None;
+            return;
         }
         slot.attrs = None;
-        let (hash, hop, n) = (slot.hash, slot.hop.take(), id.slot() as u32);
+        let (hash, n) = (slot.hash, id.slot() as u32);
+        self.orphans.extend(slot.hop.take());
         if let Ok(found) = self.index.find_entry(hash, |have| *have == n) {
             found.remove();
         }
         self.free.push(n);
         self.give_back();
-        hop
+    }
+
+    /// Next hops that have lost a user since the last call.
+    pub(super) fn take_orphans(&mut self) -> Vec<HopId> {
+        std::mem::take(&mut self.orphans)
     }
 
     /// Memory follows what is in use down again.

@@ -37,9 +37,10 @@ pub(super) struct Candidate<'a> {
 pub(super) enum Rule {
     /// There was nothing to compare with.
     Only,
+    /// Before all else: nobody may take over what this node is itself.
+    Own,
     LongLivedStale,
     LocalPref,
-    Own,
     PathLength,
     Origin,
     Med,
@@ -92,9 +93,9 @@ impl Decision {
         self.alive.clear();
         self.alive.extend(0..candidates.len());
         let c = candidates;
+        self.keep_least(Rule::Own, |n| !c[n].own);
         self.keep_least(Rule::LongLivedStale, |n| c[n].long_lived_stale);
         self.keep_least(Rule::LocalPref, |n| std::cmp::Reverse(c[n].local_pref));
-        self.keep_least(Rule::Own, |n| !c[n].own);
         self.keep_least(Rule::PathLength, |n| c[n].path_length);
         self.keep_least(Rule::Origin, |n| c[n].origin);
         self.keep_least_med(c);
@@ -143,9 +144,8 @@ impl Decision {
             return;
         }
         let all = self.alive.clone();
-        let beaten = |n: usize| {
-            all.iter().any(|m| c[*m].neighbor_as == c[n].neighbor_as && !c[*m].own && c[*m].med < c[n].med)
-        };
+        let beaten =
+            |n: usize| all.iter().any(|m| c[*m].neighbor_as == c[n].neighbor_as && c[*m].med < c[n].med);
         let lost = &mut self.lost;
         self.alive.retain(|n| {
             let stays = !beaten(*n);
@@ -214,9 +214,9 @@ mod tests {
     fn each_rule_decides_when_all_before_it_are_equal() {
         type Better = fn(&mut Candidate<'_>);
         let ladder: [(Rule, Better); 12] = [
+            (Rule::Own, |c| c.own = true),
             (Rule::LongLivedStale, |_| {}),
             (Rule::LocalPref, |c| c.local_pref = 200),
-            (Rule::Own, |c| c.own = true),
             (Rule::PathLength, |c| c.path_length = 1),
             (Rule::Origin, |c| c.origin = Origin::Igp),
             (Rule::Med, |c| c.med = 5),

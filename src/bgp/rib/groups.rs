@@ -217,8 +217,9 @@ impl Group {
         self.members.binary_search_by_key(&peer, |m| m.peer)
     }
 
-    pub(super) fn leave(&mut self, peer: PeerNo) {
-        self.members.retain(|m| m.peer != peer);
+    /// Takes a member out; returns the withdrawals that it was still to be sent from an earlier group.
+    pub(super) fn leave(&mut self, peer: PeerNo) -> Vec<Prefix> {
+        self.position(peer).map(|n| self.members.remove(n).withdraw).unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {

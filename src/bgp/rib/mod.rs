@@ -379,9 +379,13 @@ impl Rib {
             self.groups[f].push(None);
         }
         let mut group = Group::new(view);
+        let mut memo = None;
         for route in self.tables[f].numbers() {
-            let out = self.export(&group, family, route, &mut None);
+            let out = self.export(&group, family, route, &mut memo);
             group.set(route, out, &mut self.tables[f], &mut self.attrs);
+        }
+        if let Some((_, Some(id))) = memo {
+            self.attrs.release(id);
         }
         // Nobody has missed anything yet: members begin with a walk over the table.
         group.trim(&mut self.tables[f], |_| {});
@@ -394,8 +398,8 @@ impl Rib {
         let f = family.index();
         let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return Vec::new() };
         let Some(group) = self.groups[f][n].as_mut() else { return Vec::new() };
-        let told = group.touched(no).map(|route| self.tables[f].prefix(route)).collect();
-        group.leave(no);
+        let mut told: Vec<Prefix> = group.touched(no).map(|route| self.tables[f].prefix(route)).collect();
+        told.extend(group.leave(no));
         if group.is_empty() {
             let mut vacant = Vec::new();
             group.dissolve(&mut self.tables[f], &mut self.attrs, |route| vacant.push(route));
@@ -429,7 +433,7 @@ impl Rib {
                     break;
                 }
             }
-            self.release(received);
+            self.attrs.release(received);
         }
         if let Some(family) = update.end_of_rib {
             self.end_of_rib(no, family);
@@ -441,11 +445,11 @@ impl Rib {
         self.attrs.intern(attrs, ifindex)
     }
 
-    fn release(&mut self, id: AttrsId) {
-        if let Some(hop) = self.attrs.release(id)
-            && let Some(set) = self.hops.release(hop)
-        {
-            self.sets.release(set);
+    fn release_orphans(&mut self) {
+        for hop in self.attrs.take_orphans() {
+            if let Some(set) = self.hops.release(hop) {
+                self.sets.release(set);
+            }
         }
     }
 
@@ -492,7 +496,7 @@ impl Rib {
         let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
         let Some(old) = entry.find(no, nlri.path_id) else {
             if self.exceeds(no, family) {
-                self.release(effective);
+                self.attrs.release(effective);
                 self.tables[f].vacate(route);
                 return;
             }
@@ -505,13 +509,13 @@ impl Rib {
         old.bits &= !Path::STALE;
         let same = (old.received, old.effective, old.refused) == (received, effective, refused);
         if same && !old.has(Path::LONG_LIVED) {
-            self.release(effective);
+            self.attrs.release(effective);
             return;
         }
         let before = mem::replace(old, Path { bits: old.bits & !Path::LONG_LIVED, ..path });
         self.attrs.acquire(received);
-        self.release(before.received);
-        self.release(before.effective);
+        self.attrs.release(before.received);
+        self.attrs.release(before.effective);
         self.count(no, f, 0, i32::from(refused == 0) - i32::from(before.refused == 0));
         self.touch(family, route);
     }
@@ -532,8 +536,8 @@ impl Rib {
             return;
         }
         for path in gone {
-            self.release(path.received);
-            self.release(path.effective);
+            self.attrs.release(path.received);
+            self.attrs.release(path.effective);
             self.count(path.peer, f, -1, -i32::from(path.refused == 0));
         }
         self.touch(family, route);
@@ -587,7 +591,7 @@ impl Rib {
                     let prefix = self.tables[f].prefix(route);
                     let arrived = from.attributes(&attrs);
                     let (effective, refused) = self.imported(&from, prefix, path.received, &arrived);
-                    self.release(path.effective);
+                    self.attrs.release(path.effective);
                     let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
                     (slot.effective, slot.refused) = (effective, refused);
                     if (effective, refused) != (path.effective, path.refused) {

@@ -39,6 +39,7 @@ impl Rib {
             }
             self.resolve_recursive();
         }
+        self.release_orphans();
     }
 
     fn settle_family(&mut self, family: Family) {
@@ -57,7 +58,7 @@ impl Rib {
             }
             self.tables[f].vacate(route);
         }
-        memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.release(id));
+        memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.attrs.release(id));
         self.groups[f] = groups;
         // The list's memory is kept for the next turn, within reason.
         dirty.clear();
@@ -226,7 +227,7 @@ impl Rib {
                 self.attrs.acquire(id);
             }
             if let Some((_, Some(id))) = memo.replace((key, answer)) {
-                self.release(id);
+                self.attrs.release(id);
             }
         }
         answer.map(|id| (id, best.peer))

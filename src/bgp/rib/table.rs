@@ -253,7 +253,7 @@ impl Table {
 
     /// Forgets a route that has no paths and no pins left.
     pub(super) fn vacate(&mut self, route: RouteNo) {
-        let entry = self.get(route);
+        let Some(entry) = self.entries.get(route as usize) else { return };
         if !entry.paths().is_empty() || entry.pins > 0 || entry.dirty || entry.installed.is_some() {
             return;
         }

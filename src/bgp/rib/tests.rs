@@ -98,3 +98,178 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
         role: None,
     }
 }
+
+mod behaviour;
+mod model;
+
+/// A rib with a virtual clock and neighbors whose received octets are decoded again.
+pub(crate) struct Bench {
+    pub(crate) rib: Rib,
+    pub(crate) now: Instant,
+    pub(crate) fib: BTreeMap<Prefix, Arc<NextHops>>,
+    /// What each neighbor holds, from the octets it was sent.
+    pub(crate) told: BTreeMap<u32, BTreeMap<Prefix, Attrs>>,
+    pub(crate) end_of_ribs: BTreeMap<u32, usize>,
+    pub(crate) remote_as: BTreeMap<u32, Asn>,
+    pub(crate) withdrawals: usize,
+}
+
+pub(crate) fn prefix(n: u32) -> Prefix {
+    Prefix::v4(Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24)
+}
+
+/// A path as neighbor `n` with this number would send it.
+pub(crate) fn path(n: u32, remote_as: Asn) -> Attrs {
+    let mut path = Attrs::new(std::net::IpAddr::from(address(n)).into());
+    if remote_as == 65000 {
+        path.local_pref = Some(100);
+    } else {
+        path.as_path = AsPath::sequence(&[remote_as]);
+    }
+    path
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "an epoch")]
+        let now = Instant::now();
+        let mut rib = Rib::new(now, global());
+        let connected = vec![("10.0.0.0/24".parse().unwrap(), crate::net::Reach::Connected { ifindex: 2 })];
+        rib.handle(now, Input::Reachable(Arc::new(Reachable::new(connected))));
+        Self {
+            rib,
+            now,
+            fib: BTreeMap::new(),
+            told: BTreeMap::new(),
+            end_of_ribs: BTreeMap::new(),
+            remote_as: BTreeMap::new(),
+            withdrawals: 0,
+        }
+    }
+
+    pub(crate) fn configure(&mut self, n: u32, config: Arc<PeerConfig>) {
+        self.rib.handle(self.now, Input::Peer { peer: PeerId(n), config });
+    }
+
+    pub(crate) fn up(&mut self, n: u32, session: Negotiated) {
+        self.told.insert(n, BTreeMap::new());
+        self.end_of_ribs.insert(n, 0);
+        self.remote_as.insert(n, session.remote_as);
+        self.rib.handle(self.now, Input::Up { peer: PeerId(n), negotiated: Arc::new(session) });
+    }
+
+    /// A configured neighbor that is up.
+    pub(crate) fn neighbor(&mut self, n: u32, remote_as: Asn, change: impl FnOnce(&mut PeerConfig)) {
+        let mut config = (*config(n)).clone();
+        change(&mut config);
+        self.configure(n, Arc::new(config));
+        self.up(n, negotiated(n, remote_as));
+    }
+
+    pub(crate) fn down(&mut self, n: u32, cause: DownCause) {
+        self.told.remove(&n);
+        self.rib.handle(self.now, Input::Down { peer: PeerId(n), cause });
+    }
+
+    /// Through the codec, as a session would.
+    pub(crate) fn announce(&mut self, n: u32, attrs: &Attrs, prefixes: &[Prefix]) {
+        self.feed(n, |packer| {
+            let nlri = prefixes.iter().map(|p| Nlri { path_id: 0, prefix: *p });
+            packer.announce(attrs, prefixes[0].family(), nlri).unwrap();
+        });
+    }
+
+    pub(crate) fn withdraw(&mut self, n: u32, prefixes: &[Prefix]) {
+        self.feed(n, |packer| {
+            let nlri = prefixes.iter().map(|p| Nlri { path_id: 0, prefix: *p });
+            packer.withdraw(prefixes[0].family(), nlri);
+        });
+    }
+
+    pub(crate) fn end_of_rib(&mut self, n: u32, family: Family) {
+        self.feed(n, |packer| packer.end_of_rib(family));
+    }
+
+    fn feed(&mut self, n: u32, write: impl FnOnce(&mut crate::bgp::wire::pack::Packer<'_>)) {
+        let shape = crate::bgp::wire::Shape { first_as: None, ..negotiated(n, self.remote_as[&n]).shape() };
+        let mut octets = bytes::BytesMut::new();
+        write(&mut crate::bgp::wire::pack::Packer::new(&shape, &mut octets));
+        let mut decoder = crate::bgp::wire::update::Decoder::new(shape);
+        while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
+            let update = decoder.decode(&frame.body).unwrap();
+            assert!(update.flaws.is_empty(), "{:?}", update.flaws);
+            self.rib.handle(self.now, Input::Update { peer: PeerId(n), update: &update });
+        }
+    }
+
+    pub(crate) fn originate(&mut self, prefixes: &[Prefix]) {
+        let origination = Origination {
+            source: crate::net::Source::PodCidr,
+            med: None,
+            communities: vec![],
+            large_communities: vec![],
+            ext_communities: vec![],
+        };
+        let own = prefixes.iter().map(|p| (*p, origination.clone())).collect();
+        self.rib.handle(self.now, Input::Originated(Arc::new(own)));
+    }
+
+    /// Decides; what follows reaches the fib, but no neighbor yet.
+    pub(crate) fn settle(&mut self) {
+        self.rib.settle();
+        for (prefix, hops) in self.rib.take_fib() {
+            match hops {
+                Some(hops) => self.fib.insert(prefix, hops),
+                None => self.fib.remove(&prefix),
+            };
+        }
+    }
+
+    /// Gives one neighbor one stretch, if it is up.
+    pub(crate) fn pull(&mut self, n: u32) -> bool {
+        let Some((octets, messages)) = self.rib.next_for(PeerId(n)) else { return false };
+        let Some(told) = self.told.get_mut(&n) else { return true };
+        let mut octets = bytes::BytesMut::from(&octets[..]);
+        let shape = crate::bgp::wire::Shape { first_as: None, ..negotiated(n, self.remote_as[&n]).shape() };
+        let mut decoder = crate::bgp::wire::update::Decoder::new(shape);
+        let mut count = 0;
+        while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
+            count += 1;
+            let update = decoder.decode(&frame.body).unwrap();
+            assert!(update.flaws.is_empty(), "{:?}", update.flaws);
+            for nlri in update.withdrawn.iter().flat_map(|b| b.iter()) {
+                self.withdrawals += 1;
+                told.remove(&nlri.prefix);
+            }
+            for (attrs, block) in &update.announced {
+                for nlri in block.iter() {
+                    told.insert(nlri.prefix, (**attrs).clone());
+                }
+            }
+            *self.end_of_ribs.entry(n).or_default() += usize::from(update.end_of_rib.is_some());
+        }
+        assert_eq!(count, messages, "messages are counted");
+        true
+    }
+
+    /// Until nothing is left to say.
+    pub(crate) fn run(&mut self) {
+        self.settle();
+        for n in self.told.keys().copied().collect::<Vec<_>>() {
+            while self.pull(n) {}
+        }
+        self.rib.trim();
+        assert_eq!(self.rib.behind(), []);
+    }
+
+    pub(crate) fn hops(&self, prefix: Prefix) -> Vec<String> {
+        self.fib.get(&prefix).map_or(vec![], |h| h.gateways().iter().map(|g| g.addr.to_string()).collect())
+    }
+
+    /// Reasons of `show routes` for a prefix, by neighbor.
+    pub(crate) fn reasons(&mut self, prefix: Prefix) -> BTreeMap<String, String> {
+        let filter = RouteFilter { prefix: Some(prefix), ..RouteFilter::default() };
+        let views = self.rib.routes(self.now, &filter);
+        views.into_iter().map(|v| (v.neighbor.unwrap_or("own".into()), v.reason)).collect()
+    }
+}

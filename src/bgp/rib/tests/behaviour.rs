@@ -1,0 +1,302 @@
+//! One scene per rule that needs the whole rib.
+
+use super::*;
+use crate::{
+    bgp::peer::Graceful,
+    net::{GuardRule, Phase, Reach, Refusal},
+};
+
+fn p(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn graceful(forwarding: bool) -> Option<Graceful> {
+    let families = Family::ALL.map(|f| (f, forwarding)).to_vec();
+    Some(Graceful { restart_time: 60, notification: true, families, ..Graceful::default() })
+}
+
+#[test]
+fn equal_paths_of_two_switches_forward_together_and_one_stays_when_the_other_is_lost() {
+    let mut bench = Bench::new();
+    for n in [1, 2] {
+        bench.neighbor(n, 65000 + n, |_| {});
+        bench.announce(n, &path(n, 65000 + n), &[prefix(0), prefix(1)]);
+    }
+    bench.run();
+    assert_eq!(bench.hops(prefix(0)), ["10.0.0.11", "10.0.0.12"]);
+    assert!(Arc::ptr_eq(&bench.fib[&prefix(0)], &bench.fib[&prefix(1)]), "equal sets are one");
+    let reasons = bench.reasons(prefix(0));
+    assert_eq!(reasons["10.0.0.11"], "best: lowest router id");
+    assert_eq!(reasons["10.0.0.12"], "multipath: equal but for lowest router id");
+
+    bench.down(1, DownCause::HoldTimer);
+    bench.rib.settle();
+    let changes = bench.rib.take_fib();
+    assert_eq!(changes.len(), 2, "a lost neighbor is one batch");
+    assert!(changes.iter().all(|(_, h)| h.as_ref().unwrap().gateways().len() == 1));
+}
+
+#[test]
+fn an_update_that_says_nothing_new_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |_| {});
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.run();
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.announce(1, &Attrs { med: Some(9), ..path(1, 65001) }, &[prefix(0)]);
+    bench.rib.settle();
+    assert_eq!(bench.rib.take_fib(), [], "the next hops are the same");
+}
+
+#[test]
+fn guarded_routes_stay_visible_and_come_back_when_the_guard_changes() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |_| {});
+    let rule = GuardRule::Exact(prefix(0), Refusal::Connected);
+    bench.rib.handle(bench.now, Input::Guard(Arc::new(Guard::new(vec![rule]))));
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.run();
+    assert_eq!(bench.hops(prefix(0)), [""; 0]);
+    assert_eq!(bench.reasons(prefix(0))["10.0.0.11"], "guard: equal to a connected subnet");
+    bench.rib.handle(bench.now, Input::Guard(Arc::default()));
+    bench.run();
+    assert_eq!(bench.hops(prefix(0)), ["10.0.0.11"]);
+}
+
+#[test]
+fn next_hops_follow_what_the_host_reaches() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |_| {});
+    let far = Attrs { next_hop: "192.0.2.1".parse::<std::net::IpAddr>().unwrap().into(), ..path(1, 65001) };
+    bench.announce(1, &far, &[prefix(0)]);
+    bench.run();
+    assert_eq!(bench.reasons(prefix(0))["10.0.0.11"], "next hop unreachable");
+    #[rustfmt::skip]
+    let cases = [
+        (Reach::No(crate::net::Unresolved::OnlyDefault), "next hop only by the default route", false),
+        (Reach::Routed { metric: 20 },                   "best: only path", true),
+        (Reach::No(crate::net::Unresolved::Own),         "next hop is this node", false),
+        (Reach::Connected { ifindex: 3 },                "best: only path", true),
+        (Reach::No(crate::net::Unresolved::LinkDown),    "next hop on a link that is down", false),
+    ];
+    for (reach, reason, installed) in cases {
+        let entries = vec![(p("192.0.2.0/24"), reach)];
+        bench.rib.handle(bench.now, Input::Reachable(Arc::new(Reachable::new(entries))));
+        bench.run();
+        assert_eq!(bench.reasons(prefix(0))["10.0.0.11"], reason);
+        assert_eq!(bench.fib.contains_key(&prefix(0)), installed, "{reason}");
+    }
+}
+
+#[test]
+fn next_hops_resolve_over_other_routes_four_deep_and_never_over_themselves() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |_| {});
+    let via =
+        |addr: &str| Attrs { next_hop: addr.parse::<std::net::IpAddr>().unwrap().into(), ..path(1, 65001) };
+    // Each route's next hop lies inside the one before it; the first is reached by a connected next hop.
+    bench.announce(1, &via("10.0.0.11"), &[p("20.0.0.0/24")]);
+    for n in 1..7 {
+        bench.announce(1, &via(&format!("20.0.{}.1", n - 1)), &[p(&format!("20.0.{n}.0/24"))]);
+    }
+    bench.run();
+    for n in 0..7 {
+        let hops = bench.hops(p(&format!("20.0.{n}.0/24")));
+        if n <= 4 { assert_eq!(hops, ["10.0.0.11"], "{n}") } else { assert_eq!(hops, [""; 0], "{n}") }
+    }
+    assert_eq!(bench.reasons(p("20.0.5.0/24"))["10.0.0.11"], "next hop resolves over more than 4 routes");
+
+    bench.withdraw(1, &[p("20.0.0.0/24")]);
+    bench.run();
+    assert!(bench.fib.is_empty(), "all of them hung on the first");
+
+    bench.announce(1, &via("30.0.0.1"), &[p("30.0.0.0/24")]);
+    bench.run();
+    assert_eq!(bench.hops(p("30.0.0.0/24")), [""; 0]);
+    bench.announce(1, &via("10.0.0.11"), &[p("30.0.0.0/16")]);
+    bench.run();
+    assert_eq!(bench.hops(p("30.0.0.0/24")), ["10.0.0.11"], "over the shorter one");
+}
+
+#[test]
+fn a_neighbor_that_restarts_gracefully_keeps_its_routes_until_it_has_said_them_again() {
+    let mut bench = Bench::new();
+    bench.configure(1, config(1));
+    bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
+    bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
+    bench.run();
+    bench.down(1, DownCause::Closed);
+    bench.rib.settle();
+    assert_eq!(bench.rib.take_fib(), []);
+    bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.run();
+    assert_eq!(bench.fib.len(), 2);
+    bench.end_of_rib(1, Family::Ipv4Unicast);
+    bench.run();
+    assert_eq!(bench.fib.keys().copied().collect::<Vec<_>>(), [prefix(0)]);
+}
+
+#[test]
+fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
+    type End = fn(&mut Bench);
+    let cases: [(&str, DownCause, End, bool); 6] = [
+        ("closed", DownCause::Closed, |_| {}, true),
+        ("notification, N bit", DownCause::Received { hard: false }, |_| {}, true),
+        ("hard reset", DownCause::Received { hard: true }, |_| {}, false),
+        ("administrative", DownCause::Administrative, |_| {}, false),
+        ("not back in time", DownCause::Closed, wait_for_restart, false),
+        ("back without the forwarding bit", DownCause::Closed, back_without_forwarding, false),
+    ];
+    for (name, cause, end, stays) in cases {
+        let mut bench = Bench::new();
+        bench.configure(1, config(1));
+        bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
+        bench.announce(1, &path(1, 65001), &[prefix(0)]);
+        bench.run();
+        bench.down(1, cause);
+        end(&mut bench);
+        bench.run();
+        assert_eq!(bench.fib.contains_key(&prefix(0)), stays, "{name}");
+    }
+}
+
+fn wait_for_restart(bench: &mut Bench) {
+    let due = bench.rib.poll_timeout().unwrap();
+    assert_eq!(due - bench.now, Duration::from_secs(60));
+    bench.now = due;
+    bench.rib.handle(due, Input::Timeout);
+}
+
+fn back_without_forwarding(bench: &mut Bench) {
+    bench.up(1, Negotiated { graceful: graceful(false), ..negotiated(1, 65001) });
+}
+
+#[test]
+fn the_first_exchange_ends_with_end_of_rib_or_after_five_quiet_seconds() {
+    let mut bench = Bench::new();
+    let at = |n: u32| std::net::IpAddr::from(address(n));
+    bench.neighbor(1, 65001, |_| {});
+    bench.neighbor(2, 65002, |_| {});
+    bench.configure(3, config(3));
+    for family in Family::ALL {
+        bench.end_of_rib(1, family);
+    }
+    bench.now += Duration::from_secs(3);
+    bench.announce(2, &path(2, 65002), &[prefix(0)]);
+    let phases = bench.rib.take_convergence().unwrap().neighbors;
+    assert_eq!(
+        (phases[&at(1)], phases[&at(2)], phases[&at(3)]),
+        (Phase::Converged, Phase::Up, Phase::Waiting)
+    );
+    let due = bench.rib.poll_timeout().unwrap();
+    assert_eq!(due - bench.now, Duration::from_secs(5));
+    bench.rib.handle(due, Input::Timeout);
+    assert_eq!(bench.rib.take_convergence().unwrap().neighbors[&at(2)], Phase::Converged);
+    assert_eq!(bench.rib.poll_timeout(), None);
+    bench.down(2, DownCause::Closed);
+    assert_eq!(bench.rib.convergence().neighbors[&at(2)], Phase::Converged, "a loss takes nothing back");
+}
+
+#[test]
+fn end_of_rib_follows_the_table_for_those_who_know_it() {
+    let mut bench = Bench::new();
+    bench.originate(&[prefix(0)]);
+    bench.settle();
+    bench.neighbor(1, 65001, |_| {});
+    bench.configure(2, config(2));
+    bench.up(2, Negotiated { graceful: Some(Graceful::default()), ..negotiated(2, 65002) });
+    bench.run();
+    assert_eq!((bench.end_of_ribs[&1], bench.end_of_ribs[&2]), (0, 2), "one for each family");
+    assert!(bench.told[&1].contains_key(&prefix(0)) && bench.told[&2].contains_key(&prefix(0)));
+}
+
+#[test]
+fn too_many_prefixes_ask_for_a_restart_once() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |c| c.max_prefixes = 2);
+    bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1), prefix(2), prefix(3)]);
+    let event = Event::MaxPrefixes { family: Family::Ipv4Unicast };
+    assert_eq!(bench.rib.take_events(), [(PeerId(1), event)]);
+    bench.announce(1, &path(1, 65001), &[prefix(4)]);
+    assert_eq!(bench.rib.take_events(), []);
+
+    bench.neighbor(2, 65002, |c| (c.max_prefixes, c.max_prefixes_action) = (2, MaxPrefixesAction::Warn));
+    bench.announce(2, &path(2, 65002), &[prefix(0), prefix(1), prefix(2)]);
+    assert_eq!(bench.rib.take_events(), []);
+    assert_eq!(bench.rib.counts().neighbors["10.0.0.12"].received[&Family::Ipv4Unicast], 3);
+}
+
+#[test]
+fn nobody_is_told_his_own_routes_nor_sent_withdrawals_of_them() {
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |c| c.transit = true);
+    bench.neighbor(2, 65002, |c| c.transit = true);
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.run();
+    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (0, 1, 0));
+    // A better one from the other side: now the first hears it, and the second loses what it was told.
+    bench.announce(2, &Attrs { origin: Origin::Igp, ..path(2, 65002) }, &[prefix(0)]);
+    bench.withdraw(1, &[prefix(0)]);
+    bench.run();
+    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (1, 0, 1));
+    bench.withdraw(2, &[prefix(0)]);
+    bench.run();
+    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (0, 0, 2));
+}
+
+#[test]
+fn a_slow_neighbor_is_given_fewer_and_fresher_changes() {
+    let mut bench = Bench::new();
+    for n in [1, 2, 3] {
+        bench.neighbor(n, 65000 + n, |c| c.transit = true);
+    }
+    bench.run();
+    for round in 1..3000 {
+        bench.announce(1, &Attrs { med: Some(round), ..path(1, 65001) }, &[prefix(0)]);
+        bench.announce(
+            1,
+            &Attrs { as_path: AsPath::sequence(&[65001, round]), ..path(1, 65001) },
+            &[prefix(1)],
+        );
+        bench.settle();
+        while bench.pull(2) {}
+        bench.rib.trim();
+    }
+    // The third read nothing meanwhile; one message brings it up to date.
+    assert!(bench.pull(3) && !bench.pull(3));
+    assert_eq!(bench.told[&3], bench.told[&2]);
+    assert_eq!(bench.told[&3][&prefix(1)].as_path.to_string(), "65000 65001 2999");
+}
+
+#[test]
+fn enhanced_refresh_is_bracketed_and_sweeps_what_is_not_said_again() {
+    let mut bench = Bench::new();
+    bench.configure(1, config(1));
+    bench.up(1, Negotiated { enhanced_refresh: true, ..negotiated(1, 65001) });
+    bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
+    bench.run();
+    let family = Family::Ipv4Unicast;
+    let refresh = |subtype| Input::Refresh { peer: PeerId(1), family, subtype };
+    bench.rib.handle(bench.now, refresh(1));
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.rib.handle(bench.now, refresh(2));
+    bench.run();
+    assert_eq!(bench.fib.keys().copied().collect::<Vec<_>>(), [prefix(0)]);
+}
+
+#[test]
+fn ipv6_next_hops_of_link_local_sessions_carry_their_interface() {
+    let mut bench = Bench::new();
+    bench.rib.handle(
+        bench.now,
+        Input::Reachable(Arc::new(Reachable::new(vec![(p("fe80::/64"), Reach::Connected { ifindex: 7 })]))),
+    );
+    bench.configure(1, config(1));
+    bench.up(1, Negotiated { ifindex: 7, ..negotiated(1, 65001) });
+    let next_hop = PathNextHop { addr: "fe80::1".parse().unwrap(), link_local: None };
+    bench.announce(1, &Attrs { next_hop, ..path(1, 65001) }, &[p("2001:db8::/32")]);
+    bench.run();
+    let hops = &bench.fib[&p("2001:db8::/32")];
+    assert_eq!((hops.gateways()[0].ifindex, hops.gateways()[0].addr), (7, next_hop.addr));
+}

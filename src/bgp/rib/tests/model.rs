@@ -1,0 +1,284 @@
+//! The rib against a naive model: whatever happens in whatever order, what the fib and the neighbors end up
+//! with is what a recomputation from nothing says.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::bgp::policy::{Action, Match, Policy, PrefixRange, Set, Statement};
+
+const PREFIXES: u32 = 6;
+
+/// Who they are: AS number, made by peering, reflector client, transit.
+const NEIGHBORS: [(Asn, bool, bool, bool); 7] = [
+    (65001, false, false, false),
+    (65002, false, false, true),
+    (65000, false, false, false),
+    (65000, false, true, false),
+    (65000, true, false, false),
+    (65001, false, false, true),
+    (65003, false, false, true),
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Announce { n: usize, prefix: u32, kind: u8 },
+    Withdraw { n: usize, prefix: u32 },
+    Up(usize),
+    Down(usize),
+    Refresh(usize),
+    Toggle(usize),
+    Own(u8),
+    Reach(bool),
+    Settle,
+    Pull(usize),
+    Trim,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = 0..NEIGHBORS.len();
+    prop_oneof![
+        8 => (n.clone(), 0..PREFIXES, 0..6u8).prop_map(|(n, prefix, kind)| Step::Announce { n, prefix, kind }),
+        4 => (n.clone(), 0..PREFIXES).prop_map(|(n, prefix)| Step::Withdraw { n, prefix }),
+        3 => n.clone().prop_map(Step::Up),
+        1 => n.clone().prop_map(Step::Down),
+        1 => n.clone().prop_map(Step::Refresh),
+        1 => n.clone().prop_map(Step::Toggle),
+        1 => (0..4u8).prop_map(Step::Own),
+        1 => any::<bool>().prop_map(Step::Reach),
+        4 => Just(Step::Settle),
+        4 => n.prop_map(Step::Pull),
+        2 => Just(Step::Trim),
+    ]
+}
+
+/// What everybody said last: all that the outcome may depend on.
+#[derive(Default)]
+struct Model {
+    up: [bool; NEIGHBORS.len()],
+    toggled: [bool; NEIGHBORS.len()],
+    paths: BTreeMap<(usize, u32), Attrs>,
+    own: Vec<u32>,
+    /// Whether 10.0.1.0/24 is connected.
+    far: bool,
+}
+
+/// Neighbor `n` of the model is number `n + 1`.
+fn id(n: usize) -> u32 {
+    n as u32 + 1
+}
+
+fn settings(n: usize, toggled: bool) -> Arc<PeerConfig> {
+    let (_, made, client, transit) = NEIGHBORS[n];
+    let mut config = (*config(id(n))).clone();
+    config.source = if made { PeerSource::Mesh } else { PeerSource::Configured };
+    config.route_reflector_client = client;
+    config.transit = transit;
+    if toggled {
+        let prefixes = vec![PrefixRange::exact(prefix(0))];
+        let only = Match { prefixes, ..Match::default() };
+        let reject =
+            Statement { matches: only.clone(), action: Some(Action::Reject), ..Statement::default() };
+        let set = Set { local_pref: Some(300), ..Set::default() };
+        let prefer = Statement { matches: only, set, action: None };
+        config.export = vec![Arc::new(Policy::new("reject", vec![reject]))];
+        config.import = vec![Arc::new(Policy::new("prefer", vec![prefer]))];
+    }
+    Arc::new(config)
+}
+
+fn made_path(n: usize, kind: u8) -> Attrs {
+    let remote_as = NEIGHBORS[n].0;
+    let mut path = path(id(n), remote_as);
+    match kind {
+        0 => {}
+        1 => path.as_path = path.as_path.prepended(remote_as_or(remote_as, 7), 1),
+        2 => path.med = Some(10),
+        3 if remote_as == 65000 => path.local_pref = Some(200),
+        3 => path.origin = Origin::Incomplete,
+        4 => path.next_hop = "10.0.1.9".parse::<std::net::IpAddr>().unwrap().into(),
+        _ => path.communities = [0xffff_ff01].into(),
+    }
+    path
+}
+
+fn remote_as_or(remote_as: Asn, other: Asn) -> Asn {
+    if remote_as == 65000 { other } else { remote_as }
+}
+
+impl Model {
+    fn effective(&self, n: usize, prefix: u32) -> Option<Attrs> {
+        let mut path = self.paths.get(&(n, prefix))?.clone();
+        if self.toggled[n] && prefix == 0 {
+            path.local_pref = Some(300);
+        }
+        let far = path.next_hop.addr.to_string().starts_with("10.0.1.");
+        (!far || self.far).then_some(path)
+    }
+
+    /// The best neighbor and all that forward, by the words of RFC 4271 §9.1.2.2.
+    fn best(&self, prefix: u32) -> Option<(usize, Vec<usize>)> {
+        let mut left: Vec<(usize, Attrs)> =
+            (0..NEIGHBORS.len()).filter_map(|n| Some((n, self.effective(n, prefix)?))).collect();
+        let keep = |left: &mut Vec<(usize, Attrs)>, key: &dyn Fn(usize, &Attrs) -> u32| {
+            let least = left.iter().map(|(n, a)| key(*n, a)).min().unwrap_or(0);
+            left.retain(|(n, a)| key(*n, a) == least);
+        };
+        keep(&mut left, &|_, a| 1000 - a.local_pref.unwrap_or(100));
+        keep(&mut left, &|_, a| a.as_path.asns().count() as u32);
+        keep(&mut left, &|_, a| a.origin as u32);
+        let all = left.clone();
+        left.retain(|(_, a)| {
+            let same = all.iter().filter(|(_, b)| b.as_path.first() == a.as_path.first());
+            same.map(|(_, b)| b.med.unwrap_or(0)).min() == Some(a.med.unwrap_or(0))
+        });
+        keep(&mut left, &|n, _| u32::from(NEIGHBORS[n].0 == 65000));
+        let forwarding = left.iter().map(|(n, _)| *n).collect();
+        Some((left.first()?.0, forwarding))
+    }
+
+    fn fib(&self) -> BTreeMap<Prefix, Vec<String>> {
+        let mut fib = BTreeMap::new();
+        for p in (0..PREFIXES).filter(|p| !self.own.contains(p)) {
+            if let Some((_, all)) = self.best(p) {
+                let hops = all.iter().filter_map(|n| Some(self.effective(*n, p)?.next_hop.addr));
+                let hops: std::collections::BTreeSet<_> = hops.collect();
+                fib.insert(prefix(p), hops.iter().map(ToString::to_string).collect());
+            }
+        }
+        fib
+    }
+
+    /// What neighbor `n` is to hold: prefix, AS path, LOCAL_PREF, MED and next hop.
+    fn told(&self, n: usize) -> BTreeMap<Prefix, String> {
+        let (remote_as, made, client, transit) = NEIGHBORS[n];
+        let (internal, own_hop) = (remote_as == 65000, "10.0.0.1".to_owned());
+        let mut told = BTreeMap::new();
+        for p in 0..PREFIXES {
+            if self.toggled[n] && p == 0 {
+                continue;
+            }
+            let text = if self.own.contains(&p) {
+                let (path, pref) = if internal { ("", Some(100)) } else { ("65000", None) };
+                said(path, pref, None, own_hop.clone())
+            } else {
+                let Some((from, _)) = self.best(p).filter(|(from, _)| *from != n) else { continue };
+                let Some(path) = self.effective(from, p) else { continue };
+                let (_, _, from_client, _) = NEIGHBORS[from];
+                let no_export = !path.communities.is_empty();
+                let from_internal = NEIGHBORS[from].0 == 65000;
+                let hears = match (from_internal, internal) {
+                    (true, true) => from_client || client,
+                    (false, true) => !made || transit,
+                    (_, false) => transit && !no_export,
+                };
+                if !hears {
+                    continue;
+                }
+                if internal {
+                    let pref = Some(path.local_pref.unwrap_or(100));
+                    said(&path.as_path.to_string(), pref, path.med, path.next_hop.addr.to_string())
+                } else {
+                    said(&path.as_path.prepended(65000, 1).to_string(), None, None, own_hop.clone())
+                }
+            };
+            told.insert(prefix(p), text);
+        }
+        told
+    }
+}
+
+fn said(path: &str, local_pref: Option<u32>, med: Option<u32>, next_hop: String) -> String {
+    format!("[{path}] local_pref {local_pref:?} med {med:?} via {next_hop}")
+}
+
+fn play(steps: &[Step]) -> (Bench, Model) {
+    let (mut bench, mut model) = (Bench::new(), Model::default());
+    for n in 0..NEIGHBORS.len() {
+        bench.configure(id(n), settings(n, false));
+    }
+    for step in steps {
+        match *step {
+            Step::Announce { n, prefix: p, kind } if model.up[n] => {
+                bench.announce(id(n), &made_path(n, kind), &[prefix(p)]);
+                model.paths.insert((n, p), made_path(n, kind));
+            }
+            Step::Withdraw { n, prefix: p } if model.up[n] => {
+                bench.withdraw(id(n), &[prefix(p)]);
+                model.paths.remove(&(n, p));
+            }
+            Step::Up(n) if !model.up[n] => {
+                bench.up(id(n), negotiated(id(n), NEIGHBORS[n].0));
+                model.up[n] = true;
+            }
+            Step::Down(n) if model.up[n] => {
+                bench.down(id(n), DownCause::Closed);
+                model.up[n] = false;
+                model.paths.retain(|(from, _), _| *from != n);
+            }
+            Step::Refresh(n) => {
+                let family = Family::Ipv4Unicast;
+                bench.rib.handle(bench.now, Input::Refresh { peer: PeerId(id(n)), family, subtype: 0 });
+            }
+            Step::Toggle(n) => {
+                model.toggled[n] = !model.toggled[n];
+                bench.configure(id(n), settings(n, model.toggled[n]));
+            }
+            Step::Own(bits) => {
+                model.own = (0..2).filter(|b| bits & (1 << b) != 0).collect();
+                bench.originate(&model.own.iter().map(|p| prefix(*p)).collect::<Vec<_>>());
+            }
+            Step::Reach(far) => {
+                model.far = far;
+                let connected = |s: &str| (s.parse().unwrap(), crate::net::Reach::Connected { ifindex: 2 });
+                let mut entries = vec![connected("10.0.0.0/24")];
+                entries.extend(far.then(|| connected("10.0.1.0/24")));
+                bench.rib.handle(bench.now, Input::Reachable(Arc::new(Reachable::new(entries))));
+            }
+            Step::Settle => bench.settle(),
+            Step::Pull(n) => {
+                bench.pull(id(n));
+            }
+            Step::Trim => bench.rib.trim(),
+            _ => {}
+        }
+    }
+    bench.run();
+    (bench, model)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rib_ends_where_the_naive_model_does(steps in prop::collection::vec(step(), 1..120)) {
+        let (mut bench, model) = play(&steps);
+        let fib: BTreeMap<_, _> = bench.fib.keys().map(|p| (*p, bench.hops(*p))).collect();
+        prop_assert_eq!(fib, model.fib());
+        for n in (0..NEIGHBORS.len()).filter(|n| model.up[*n]) {
+            let told: BTreeMap<_, _> = bench.told[&id(n)]
+                .iter()
+                .map(|(p, a)| {
+                    let text = said(&a.as_path.to_string(), a.local_pref, a.med, a.next_hop.addr.to_string());
+                    (*p, text)
+                })
+                .collect();
+            prop_assert_eq!(&told, &model.told(n), "neighbor {}", n);
+            let counted = bench.rib.counts().neighbors[&address(id(n)).to_string()].clone();
+            prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], told.len() as u64);
+            let received = model.paths.keys().filter(|(from, _)| *from == n).count() as u64;
+            prop_assert_eq!(counted.received[&Family::Ipv4Unicast], received);
+        }
+
+        // Nothing is left behind when everybody is gone.
+        for n in 0..NEIGHBORS.len() {
+            bench.rib.handle(bench.now, Input::Gone { peer: PeerId(id(n)) });
+        }
+        bench.told.clear();
+        bench.originate(&[]);
+        bench.run();
+        prop_assert!(bench.fib.is_empty());
+        prop_assert_eq!(bench.rib.attrs.len(), 0);
+        prop_assert_eq!(bench.rib.hops.iter().count(), 0);
+        prop_assert!(bench.rib.tables.iter().all(|t| t.numbers().is_empty()));
+    }
+}
