@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{sleep, sleep_until},
+    time::sleep_until,
 };
 use tracing::{info, warn};
 
@@ -75,9 +75,16 @@ pub(super) async fn run(
         said.publish(&options, &status);
         tokio::select! {
             () = sleep_until(until.into()) => {}
-            changed = want.changed() => if changed.is_err() { sleep(LOOK).await },
-            changed = ready.changed() => if changed.is_err() { sleep(LOOK).await },
+            () = changed(&mut want) => {}
+            () = changed(&mut ready) => {}
         }
+    }
+}
+
+/// Waits for news; for ever once nobody is left to bring some. Cancel safe.
+async fn changed<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
