@@ -27,10 +27,10 @@ use crate::{
     fib::io::{BUCKETS, Counters, FibClient, Outcome},
     k8s::{
         node::Nodes,
-        view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
+        view::{ApiStatus, ConflistState, ConflistStatus},
     },
     metrics::{self, Cluster, Latency, Snapshot},
-    net::{Family, Prefix, Reach, Reachable, Unresolved},
+    net::{Family, Prefix, Reachable},
     plan::Plan,
 };
 
@@ -218,45 +218,18 @@ impl Answers {
     pub(super) fn node(&self) -> Option<NodeStatus> {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
-        let own = nodes.own.clone().unwrap_or_default();
-        let plan = self.plan.borrow().clone();
-        let mesh = plan.as_ref().as_ref().is_ok_and(|p| p.all_nodes);
-        let members: Vec<MeshMember> = nodes
-            .others
-            .values()
-            .filter(|_| mesh)
-            .map(|n| MeshMember {
-                node: n.name.clone(),
-                address: n.addresses.first().copied(),
-                pod_cidrs: n.pod_cidrs.clone(),
-            })
-            .collect();
-        let reachable = self.reachable.borrow().clone();
-        let by_default = |m: &&MeshMember| {
-            m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
+        let problems = match self.plan.borrow().as_ref() {
+            Ok(plan) => plan.problems.clone(),
+            Err(missing) => vec![missing.clone()],
         };
-        let unresolved_nodes = members.iter().filter(by_default).count();
-        let mut problems = own.problems;
-        match plan.as_ref() {
-            Ok(plan) => problems.extend(plan.problems.iter().cloned()),
-            Err(missing) => problems.push(missing.clone()),
-        }
-        Some(NodeStatus {
-            node: self.node_name.clone(),
-            uid: Some(own.uid).filter(|uid| !uid.is_empty()),
-            pod_cidrs: own.pod_cidrs,
-            addresses: own.addresses,
-            conflist: kubernetes.conflist.borrow().clone(),
-            mesh_members: members,
-            api: kubernetes.api.borrow().clone(),
-            unresolved_nodes,
-            remedy: (unresolved_nodes > 0).then(|| {
-                "their paths lead over the default route only: peer with the gateway (kubernetes.peering = \
-                 \"gateway\" or \"auto\"), or put the nodes on a common subnet"
-                    .to_owned()
-            }),
+        Some(NodeStatus::new(
+            &self.node_name,
+            &nodes,
+            &self.reachable.borrow(),
+            kubernetes.api.borrow().clone(),
+            kubernetes.conflist.borrow().clone(),
             problems,
-        })
+        ))
     }
 
     pub(super) async fn summary(&self) -> Summary {

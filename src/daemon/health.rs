@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     fib::io::FibClient,
     k8s::{
-        gate::Ready,
+        gate::{FirstRoutes, Ready},
         view::{ConflistState, ConflistStatus},
     },
     net::{Convergence, Family, Prefix},
@@ -32,7 +32,8 @@ pub(super) async fn readiness(
 ) {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let converged = all_converged(&plan.borrow_and_update(), &convergence.borrow_and_update());
+        let now = first_routes(&plan.borrow_and_update(), &convergence.borrow_and_update());
+        let converged = now == FirstRoutes::Done;
         let written = conflist.as_mut().is_none_or(|c| {
             matches!(c.borrow_and_update().state, ConflistState::Written | ConflistState::Disabled)
         });
@@ -74,7 +75,7 @@ pub(super) async fn gate(
         let now = Ready {
             unreachable: acknowledged.borrow_and_update().iter().copied().collect(),
             forwarding: forwarding.borrow_and_update().on,
-            converged: all_converged(&plan.borrow_and_update(), &convergence.borrow_and_update()),
+            routes: first_routes(&plan.borrow_and_update(), &convergence.borrow_and_update()),
         };
         gate.send_if_modified(|old| {
             let new = *old != now;
@@ -93,11 +94,10 @@ pub(super) async fn gate(
     }
 }
 
-/// Whether every planned neighbor is known to the rib and has finished its first exchange.
-fn all_converged(plan: &Result<Plan, String>, convergence: &Convergence) -> bool {
-    let Ok(plan) = plan else { return false };
-    let wanted = plan.peers.values().filter(|p| !p.disabled).count();
-    convergence.neighbors.len() >= wanted && convergence.all()
+/// How far the planned neighbors have come. Without a plan nobody is known who could be through.
+fn first_routes(plan: &Result<Plan, String>, convergence: &Convergence) -> FirstRoutes {
+    let wanted = plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count());
+    FirstRoutes::of(convergence, wanted)
 }
 
 /// Whether this start is a restart in the sense of RFC 4724 §3: our own routes were found in the kernel. It is over

@@ -161,7 +161,11 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             all_nodes,
         );
         let (status, conflist_task) = k8s::io::spawn_conflist(
-            k8s::io::ConflistOptions { conf_dir: config.cni.conf_dir.clone(), file: config.cni.file.clone() },
+            k8s::io::ConflistOptions {
+                enabled: config.cni.enabled != Some(false),
+                conf_dir: config.cni.conf_dir.clone(),
+                file: config.cni.file.clone(),
+            },
             conflist,
             gate,
         );

@@ -1,11 +1,11 @@
 //! What `show node` says.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::node::Nodes;
-use crate::net::Prefix;
+use super::node::{NodeView, Nodes};
+use crate::net::{Prefix, Reach, Reachable, Unresolved};
 
 /// The Kubernetes side of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,21 +74,27 @@ pub enum ConflistState {
 }
 
 impl NodeStatus {
-    /// From what the watch and the conflist task know. `problems` are the plan's.
+    /// From what the watch and the conflist task know. `reachable` says which nodes only the default route reaches, whose
+    /// paths are therefore not used; `problems` are the plan's.
     pub fn new(
         node: &str,
         nodes: &Nodes,
+        reachable: &Reachable,
         api: ApiStatus,
         conflist: ConflistStatus,
         problems: Vec<String>,
     ) -> Self {
         let own = nodes.own.clone().unwrap_or_default();
-        let members = nodes.others.values().map(|other| MeshMember {
+        let member = |other: &NodeView| MeshMember {
             node: other.name.clone(),
             address: own.common_address(other),
             pod_cidrs: other.pod_cidrs.clone(),
-        });
-        let mesh_members = members.collect();
+        };
+        let mesh_members: Vec<_> = nodes.others.values().map(member).collect();
+        let by_default = |m: &&MeshMember| {
+            m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
+        };
+        let unresolved_nodes = mesh_members.iter().filter(by_default).count();
         let waiting = nodes.missing().map(|what| format!("{what}: waiting for the API server to say"));
         Self {
             node: node.to_owned(),
@@ -98,30 +104,20 @@ impl NodeStatus {
             conflist,
             mesh_members,
             api,
-            unresolved_nodes: 0,
-            remedy: None,
+            unresolved_nodes,
+            remedy: (unresolved_nodes > 0).then(|| {
+                "their addresses are reached over the default route only: peer with the gateway \
+                 (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
+                    .to_owned()
+            }),
             problems: waiting.into_iter().chain(problems).collect(),
         }
-    }
-
-    /// Counts the nodes whose paths have a next hop that only the default route reaches: `next_hops` are those of such
-    /// paths.
-    pub fn unresolved(mut self, nodes: &Nodes, next_hops: &BTreeSet<IpAddr>) -> Self {
-        let concerned = nodes.others.values().filter(|n| n.addresses.iter().any(|a| next_hops.contains(a)));
-        self.unresolved_nodes = concerned.count();
-        self.remedy = (self.unresolved_nodes > 0).then(|| {
-            "their addresses are reached over the default route only: peer with the gateway \
-             (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
-                .to_owned()
-        });
-        self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k8s::node::NodeView;
 
     fn node(name: &str, addresses: &[&str]) -> NodeView {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
@@ -135,16 +131,19 @@ mod tests {
             others: [node("n2", &["10.0.1.1"]), node("n3", &["fd00::3"])].map(|n| (n.name.clone(), n)).into(),
             ..Nodes::default()
         };
-        let status =
-            NodeStatus::new("n1", &nodes, ApiStatus::default(), ConflistStatus::default(), Vec::new());
-        let addresses: Vec<_> = status.mesh_members.iter().map(|m| m.address).collect();
+        let status = |reach| {
+            let reachable = Reachable::new(vec![("0.0.0.0/0".parse().unwrap(), reach)]);
+            let (api, conflist) = (ApiStatus::default(), ConflistStatus::default());
+            NodeStatus::new("n1", &nodes, &reachable, api, conflist, Vec::new())
+        };
+        let far = status(Reach::No(Unresolved::OnlyDefault));
+        let addresses: Vec<_> = far.mesh_members.iter().map(|m| m.address).collect();
         assert_eq!(addresses, ["10.0.1.1".parse().ok(), None], "no common family, no session");
-        assert!(status.problems[0].contains("no pod CIDR"), "{:?}", status.problems);
+        assert!(far.problems[0].contains("no pod CIDR"), "{:?}", far.problems);
+        assert_eq!(far.unresolved_nodes, 1);
+        assert!(far.remedy.unwrap().contains("gateway"));
 
-        let none = status.clone().unresolved(&nodes, &BTreeSet::new());
-        assert_eq!((none.unresolved_nodes, none.remedy), (0, None));
-        let one = status.unresolved(&nodes, &["10.0.1.1".parse().unwrap()].into());
-        assert_eq!(one.unresolved_nodes, 1);
-        assert!(one.remedy.unwrap().contains("gateway"));
+        let near = status(Reach::Connected { ifindex: 2 });
+        assert_eq!((near.unresolved_nodes, near.remedy), (0, None));
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use routelet::k8s::{
     cni::{Conflist, Spec, plugin},
-    gate::Ready,
+    gate::{FirstRoutes, Ready},
     io::{ConflistOptions, spawn_conflist},
     view::{ConflistState, ConflistStatus},
 };
@@ -29,7 +29,7 @@ fn conflist(cidrs: [&str; 2]) -> Arc<Conflist> {
 }
 
 fn open(c: &Conflist) -> Ready {
-    Ready { unreachable: c.pod_cidrs.clone(), forwarding: true, converged: true }
+    Ready { unreachable: c.pod_cidrs.clone(), forwarding: true, routes: FirstRoutes::Done }
 }
 
 async fn written(status: &mut Receiver<ConflistStatus>) {
@@ -65,7 +65,11 @@ fn pods_get_addresses_of_both_families_and_a_new_pod_cidr_serves_the_next_pod() 
             let first = conflist(["10.244.1.0/24", "fd00:244:1::/64"]);
             let (want, want_rx) = channel(Some(first.clone()));
             let (ready, ready_rx) = channel(open(&first));
-            let options = ConflistOptions { conf_dir: conf_dir.clone(), file: "10-routelet.conflist".into() };
+            let options = ConflistOptions {
+                enabled: true,
+                conf_dir: conf_dir.clone(),
+                file: "10-routelet.conflist".into(),
+            };
             let (mut status, task) = spawn_conflist(options, want_rx, ready_rx);
             written(&mut status).await;
 

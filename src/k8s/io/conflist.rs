@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::watch,
-    time::sleep_until,
-};
+use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{ConflistOptions, bridge, state};
@@ -40,12 +37,14 @@ pub(super) async fn run(
     mut ready: watch::Receiver<Ready>,
     status: watch::Sender<ConflistStatus>,
 ) {
-    let started = Instant::now();
+    // Since when a conflist is wanted.
+    let mut since: Option<Instant> = None;
     let mut written: Option<(Arc<Conflist>, Instant)> = None;
     loop {
         let now_wanted = want.borrow_and_update().clone();
         let readiness = ready.borrow_and_update().clone();
-        let mut until = Instant::now() + LOOK;
+        let now = Instant::now();
+        let mut until = now + LOOK;
         let said = match now_wanted {
             None => Said::waiting("the Node's pod CIDRs are not known, or cannot be used"),
             Some(conflist) => match look(&options, &conflist) {
@@ -53,18 +52,18 @@ pub(super) async fn run(
                 Look::Failed(error) => Said::failed(&error),
                 Look::Differs(differs) => {
                     let again = written.as_ref().filter(|(c, _)| *c == conflist).map(|(_, at)| *at + QUARREL);
-                    match gate::verdict(Instant::now(), started, &readiness, &conflist.pod_cidrs) {
+                    match gate::verdict(now, *since.get_or_insert(now), &readiness, &conflist.pod_cidrs) {
                         Verdict::Wait { until: due, missing } => {
                             until = due.map_or(until, |due| due.min(until));
                             Said::waiting(missing)
                         }
-                        Verdict::Write if again.is_some_and(|due| Instant::now() < due) => Said::waiting(
+                        Verdict::Write if again.is_some_and(|due| now < due) => Said::waiting(
                             "another program keeps changing this file; it is written again in a while",
                         ),
                         Verdict::Write => {
                             let said = write(&options, &conflist, &differs).await;
                             if said.state == ConflistState::Written {
-                                written = Some((conflist, Instant::now()));
+                                written = Some((conflist, now));
                             }
                             said
                         }
@@ -230,7 +229,7 @@ mod tests {
     }
 
     fn open(cidr: &str) -> Ready {
-        Ready { unreachable: vec![cidr.parse().unwrap()], forwarding: true, converged: true }
+        Ready { unreachable: vec![cidr.parse().unwrap()], forwarding: true, routes: gate::FirstRoutes::Done }
     }
 
     struct Room {
@@ -247,8 +246,11 @@ mod tests {
             prepare(dir.path());
             let (want, want_rx) = watch::channel(None);
             let (ready, ready_rx) = watch::channel(Ready::default());
-            let options =
-                ConflistOptions { conf_dir: dir.path().into(), file: "10-routelet.conflist".into() };
+            let options = ConflistOptions {
+                enabled: true,
+                conf_dir: dir.path().into(),
+                file: "10-routelet.conflist".into(),
+            };
             let (status, task) = super::super::spawn_conflist(options, want_rx, ready_rx);
             Self { dir, want, ready, status, task }
         }

@@ -19,7 +19,7 @@ use super::{
     cni::Conflist,
     gate::Ready,
     node::Nodes,
-    view::{ApiStatus, ConflistStatus},
+    view::{ApiStatus, ConflistState, ConflistStatus},
 };
 use crate::net::Prefix;
 
@@ -77,6 +77,8 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
 /// Where the conflist goes.
 #[derive(Clone, Debug)]
 pub struct ConflistOptions {
+    /// `cni.enabled`.
+    pub enabled: bool,
     pub conf_dir: PathBuf,
     pub file: String,
 }
@@ -87,12 +89,22 @@ pub fn spawn_conflist(
     want: Receiver<Option<Arc<Conflist>>>,
     ready: Receiver<Ready>,
 ) -> (Receiver<ConflistStatus>, JoinHandle<()>) {
-    let (status, seen) = channel(ConflistStatus {
-        path: Some(options.path().display().to_string()),
-        state: super::view::ConflistState::Waiting,
-        problem: None,
+    let first = match options.enabled {
+        true => ConflistStatus {
+            path: Some(options.path().display().to_string()),
+            state: ConflistState::Waiting,
+            problem: None,
+        },
+        false => ConflistStatus::default(),
+    };
+    let (status, seen) = channel(first);
+    let task = tokio::spawn(async move {
+        match options.enabled {
+            true => conflist::run(options, want, ready, status).await,
+            false => status.closed().await,
+        }
     });
-    (seen, tokio::spawn(conflist::run(options, want, ready, status)))
+    (seen, task)
 }
 
 /// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).
