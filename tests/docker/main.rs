@@ -103,7 +103,7 @@ fn rack(net: &mut Net) -> (Ns, Ns) {
 /// End-of-RIB has been exchanged, and it was all there was.
 fn nothing_is_advertised(routelet: &Routelet, frr: &Frr, switch: &Ns) {
     let neighbor = wait_for("the switch has heard something", SOON, || {
-        let all = frr.json("show bgp ipv4 unicast neighbors 10.1.1.2 json");
+        let all = frr.json("show bgp neighbors 10.1.1.2");
         let one = all["10.1.1.2"].clone();
         (one["messageStats"]["updatesRecv"].as_u64()? > 0).then_some(one)
     });
