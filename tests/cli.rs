@@ -132,6 +132,17 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
 }
 
 #[test]
+fn cleanup_refuses_while_a_daemon_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("routelet.sock");
+    let _daemon = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let config = file(folder.path(), &format!("[control]\nsocket = \"{}\"\n", socket.display()));
+    let (status, out, err) = said(&["cleanup", "--config", &config]);
+    assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1));
+    assert!(err.contains("a daemon runs") && err.contains("stop it first"), "{err}");
+}
+
+#[test]
 fn wrong_usage_ends_with_two() {
     let wrong: &[&[&str]] = &[
         &[],
@@ -145,6 +156,7 @@ fn wrong_usage_ends_with_two() {
         &["run", "--log-level", "loud"],
         &["run", "--log-format", "xml"],
         &["lab", "--nodes", "1"],
+        &["cleanup", "--config", "/nonexistent/routelet.toml"],
     ];
     for args in wrong {
         let (status, out, err) = said(args);
@@ -171,7 +183,7 @@ fn every_command_explains_itself() {
         lines.filter_map(|l| l.split_whitespace().next().map(str::to_owned)).collect()
     };
     let top = listed(&help);
-    for expected in ["run", "check", "show", "neighbor", "reload", "lab", "completions", "man"] {
+    for expected in ["run", "check", "show", "neighbor", "reload", "lab", "cleanup", "completions", "man"] {
         assert!(top.iter().any(|c| c == expected), "{expected}: {top:?}");
     }
     for command in top.iter().filter(|c| *c != "help") {

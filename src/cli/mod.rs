@@ -4,6 +4,7 @@
 //! are one line on standard error that says what failed, why, and what to do; `check` alone has a line per problem.
 
 mod check;
+mod cleanup;
 mod completions;
 mod io;
 mod lab;
@@ -18,7 +19,10 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::control::{Answer, Query, io::client};
+use crate::{
+    control::{Answer, Query, io::client},
+    daemon,
+};
 
 /// Tells the network where this host's containers are: a BGP host-routing daemon.
 #[derive(Debug, Parser)]
@@ -40,6 +44,7 @@ enum Command {
     Neighbor(neighbor::Neighbor),
     Reload(reload::Reload),
     Lab(lab::Lab),
+    Cleanup(cleanup::Cleanup),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -83,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Neighbor(neighbor) => neighbor.run(),
         Command::Reload(reload) => reload.run(),
         Command::Lab(lab) => lab.run(),
+        Command::Cleanup(cleanup) => cleanup.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     };
@@ -92,6 +98,15 @@ pub fn main() -> ExitCode {
         Failure::Runtime(_) => ExitCode::from(1),
         Failure::Usage(_) => ExitCode::from(2),
         Failure::Unreachable(_) => ExitCode::from(3),
+    }
+}
+
+impl From<daemon::Error> for Failure {
+    fn from(error: daemon::Error) -> Self {
+        match error {
+            daemon::Error::Config(text) => Self::Usage(text),
+            daemon::Error::Runtime(text) => Self::Runtime(text),
+        }
     }
 }
 

@@ -51,9 +51,6 @@ impl Run {
             log_level: self.log_level,
             environment: io::environment(),
         };
-        daemon::run(options).map_err(|e| match e {
-            daemon::Error::Config(text) => Failure::Usage(text),
-            daemon::Error::Runtime(text) => Failure::Runtime(text),
-        })
+        Ok(daemon::run(options)?)
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the wiring")]
 
 mod answers;
+mod cleanup;
 pub mod events;
 mod forwarding;
 mod health;
@@ -39,6 +40,7 @@ use crate::{
     net::RouterId,
 };
 use answers::{Answers, Kubernetes};
+pub use cleanup::cleanup;
 use reload::Reloader;
 
 /// What the command line of `run` says.

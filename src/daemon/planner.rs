@@ -135,7 +135,7 @@ fn say_new_problems(said: &mut BTreeSet<String>, problems: &[String]) {
     *said = problems.iter().cloned().collect();
 }
 
-const ROUTER_ID_FILE: &str = "router-id";
+pub(super) const ROUTER_ID_FILE: &str = "router-id";
 
 fn read_router_id(state_dir: &Path) -> Option<RouterId> {
     std::fs::read_to_string(state_dir.join(ROUTER_ID_FILE)).ok()?.trim().parse().ok()

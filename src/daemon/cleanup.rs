@@ -1,0 +1,64 @@
+//! `routelet cleanup`: what the daemon has left behind goes.
+
+use std::{
+    fs, io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use super::{Error, planner::ROUTER_ID_FILE};
+use crate::{config, fib, k8s::cni};
+
+/// What of the state folder is ours; others' files in it stay, and the folder with them.
+const STATE: [&str; 2] = ["cluster.json", ROUTER_ID_FILE];
+
+/// Removes routes, nexthop objects, the conflist and the state, by the configuration that the daemon had. Returns
+/// what was removed, a line each.
+///
+/// # Errors
+///
+/// While a daemon runs, when the configuration is wrong, or when something of ours cannot be removed.
+pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
+    // Whether the daemon ran under Kubernetes makes no difference here, and fewer keys are required so.
+    let loaded = config::io::load(config, true).map_err(|p| Error::Config(p.to_string()))?.config;
+    let socket = &loaded.control.socket;
+    if UnixStream::connect(socket).is_ok() {
+        let socket = socket.display();
+        return Err(Error::Runtime(format!("a daemon runs (it listens on {socket}); stop it first")));
+    }
+    let mut removed = Vec::new();
+    let (table, protocol) = (loaded.fib.table, loaded.fib.protocol);
+    let kernel = fib::io::cleanup(table, protocol).map_err(|e| {
+        Error::Runtime(format!(
+            "routes cannot be removed: {e}; routelet needs root, or the capability NET_ADMIN"
+        ))
+    })?;
+    let fib::io::Removed { routes, nexthops } = kernel;
+    if routes + nexthops > 0 {
+        removed.push(format!("{routes} routes and {nexthops} nexthop objects with protocol {protocol}"));
+    }
+    let conflist = loaded.cni.conf_dir.join(&loaded.cni.file);
+    if fs::read(&conflist).is_ok_and(|bytes| cni::written_for(&bytes).is_some()) {
+        remove(conflist, &mut removed)?;
+    }
+    for name in STATE {
+        remove(loaded.state_dir.join(name), &mut removed)?;
+    }
+    // Only when it is empty.
+    if fs::remove_dir(&loaded.state_dir).is_ok() {
+        removed.push(loaded.state_dir.display().to_string());
+    }
+    Ok(removed)
+}
+
+fn remove(path: PathBuf, removed: &mut Vec<String>) -> Result<(), Error> {
+    match fs::remove_file(&path) {
+        Ok(()) => removed.push(path.display().to_string()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => {
+            let path = path.display();
+            return Err(Error::Runtime(format!("{path} cannot be removed: {e}; run as root")));
+        }
+    }
+    Ok(())
+}
