@@ -46,6 +46,7 @@ pub(super) struct Answers {
     pub(super) peers: mpsc::Sender<ToPeers>,
     pub(super) fib: FibClient,
     pub(super) counters: Arc<Counters>,
+    pub(super) own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
@@ -255,8 +256,11 @@ impl Answers {
             .iter()
             .filter(|v| v.state == SessionState::Established)
             .map(|v| v.advertised.values().sum());
-        let installed =
-            self.fib.list().await.iter().filter(|v| v.in_kernel && !v.next_hops.is_empty()).count() as u64;
+        let mut installed = 0;
+        for family in Family::ALL {
+            installed += self.fib.count(family).await as u64;
+        }
+        let installed = installed.saturating_sub(self.own_there.borrow().len() as u64);
         Summary {
             node: self.node_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -221,6 +221,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         peers: peers.requests.clone(),
         fib: fib.client(),
         counters: fib.counters(),
+        own_there: fib.own_there(),
         forwarding,
         kubernetes: views.clone(),
         disabled: disabled_tx,

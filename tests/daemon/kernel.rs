@@ -48,6 +48,8 @@ fn ours(host: &Ns) -> String {
 fn a_route_that_is_deleted_by_hand_is_back_within_a_tenth_of_a_second() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
+    // With 1 the kernel tells gateways beside nexthop ids, and `ip route flush` fails on what it read itself.
+    host.sysctl("net.ipv4.nexthop_compat_mode", "0");
     let _routelet = Routelet::start(&net, &host, CONFIG, &[]);
     let mut speaker = Speaker::dial(&switch, HOST).unwrap();
     speaker.establish(10000, 90, SWITCH);

@@ -25,14 +25,21 @@ fn table() -> Vec<u8> {
     for set in 0..ROUTES / 5 {
         let nlri: Vec<_> =
             (set * 5..set * 5 + 5).map(|n| (Ipv4Addr::from(0x1400_0000 + (n << 8)), 24)).collect();
-        out.extend(update(&[], &attributes(&[10000, 64000 + set % 500, set], SWITCH, set), &nlri));
+        out.extend(update(
+            &[],
+            &attributes(&[10000, 64600 + set % 300, 4_200_000_000 + set], SWITCH, set),
+            &nlri,
+        ));
     }
     out.extend(end_of_rib());
     out
 }
 
-fn count(host: &Ns, proto: &str) -> usize {
-    host.ip(&format!("-4 -o route show proto {proto}")).lines().filter(|l| l.contains("/24 ")).count()
+/// Prefixes in the kernel's tables of the namespace that this process is in: one small file, however many routes.
+fn prefixes(pid: u32) -> u32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/fib_triestat")).unwrap();
+    let counts = text.lines().filter_map(|l| l.trim().strip_prefix("Prefixes:"));
+    counts.map(|n| n.trim().parse::<u32>().unwrap()).sum()
 }
 
 /// CPU seconds and resident KiB of a process.
@@ -46,23 +53,26 @@ fn cost(pid: u32) -> (f64, u64) {
 }
 
 /// The daemon behind nsenter has nsenter's process id: it was executed in its place.
-fn load(name: &str, pid: u32, switch: &Ns, host: &Ns, proto: &str) {
+fn load(name: &str, pid: u32, switch: &Ns) {
+    let others = prefixes(pid);
     let before = cost(pid);
     let mut speaker = Speaker::dial(switch, HOST).unwrap();
     speaker.establish(10000, 180, SWITCH);
     let octets = table();
     let start = Instant::now();
     speaker.send(&octets);
+    let sent = start.elapsed();
     let took = wait_for("all routes in the kernel", 60.0, || {
-        (count(host, proto) == ROUTES as usize).then(|| start.elapsed())
+        (prefixes(pid) >= others + ROUTES).then(|| start.elapsed())
     });
     let after = cost(pid);
     let start = Instant::now();
     drop(speaker);
-    let gone = wait_for("all routes gone", 60.0, || (count(host, proto) == 0).then(|| start.elapsed()));
+    let gone = wait_for("all routes gone", 60.0, || (prefixes(pid) == others).then(|| start.elapsed()));
     println!(
-        "{name}: {ROUTES} routes in {:.2} s (polled), {:.2} CPU s, {} KiB more resident; gone {:.2} s after the neighbor",
+        "{name}: {ROUTES} routes in {:.3} s (sent after {:.3} s), {:.2} CPU s, {} KiB more resident; gone {:.3} s after the neighbor",
         took.as_secs_f64(),
+        sent.as_secs_f64(),
         after.0 - before.0,
         after.1.saturating_sub(before.1),
         gone.as_secs_f64()
@@ -76,7 +86,7 @@ fn a_hundred_thousand_routes_arrive_and_go() {
     let config = CONFIG
         .replace("remote-as = 10000\n", "remote-as = 10000\ngraceful-restart = false\npassive = true\n");
     let mut routelet = Routelet::start(&net, &host, &config, &[]);
-    load("routelet", routelet.process.pid(), &switch, &host, "179");
+    load("routelet", routelet.process.pid(), &switch);
     assert!(routelet.process.alive());
     routelet.process.stop();
 
@@ -87,5 +97,5 @@ fn a_hundred_thousand_routes_arrive_and_go() {
         std::thread::sleep(Duration::from_millis(50));
         bird.birdc("show protocols").contains("Passive").then_some(())
     });
-    load("BIRD", bird.process.pid(), &switch, &host, "bird");
+    load("BIRD", bird.process.pid(), &switch);
 }
