@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// Messages per send: 512 are no faster than 64 (kernel.md), and others want their turn.
-pub const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 
 /// Room for the answers to one send, each refused.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A socket for requests and dumps.
 #[derive(Debug)]
-pub struct Channel {
+pub(super) struct Channel {
     socket: Socket,
     port: u32,
     seq: u32,
@@ -41,16 +41,16 @@ pub struct Channel {
 
 /// One request that the kernel did not follow.
 #[derive(Debug)]
-pub struct Refused {
+pub(super) struct Refused {
     /// Which of the batch.
-    pub index: usize,
-    pub errno: Errno,
-    pub why: Arc<str>,
+    pub(super) index: usize,
+    pub(super) errno: Errno,
+    pub(super) why: Arc<str>,
 }
 
 /// How far a dump has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dump {
+pub(super) enum Dump {
     More,
     /// `consistent`: nothing changed while it was made.
     Done {
@@ -59,7 +59,7 @@ pub enum Dump {
 }
 
 impl Channel {
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -76,12 +76,12 @@ impl Channel {
     }
 
     /// The kernel marks the notifications of what we do with it.
-    pub fn port(&self) -> u32 {
+    pub(super) fn port(&self) -> u32 {
         self.port
     }
 
     /// Writes a batch; returns what was refused.
-    pub fn write(&mut self, fib: &Fib, ours: Ours, ops: &[Op]) -> io::Result<Vec<Refused>> {
+    pub(super) fn write(&mut self, fib: &Fib, ours: Ours, ops: &[Op]) -> io::Result<Vec<Refused>> {
         self.encoder.clear();
         let first = self.seq;
         for op in ops {
@@ -92,7 +92,7 @@ impl Channel {
     }
 
     /// Deletes routes by key.
-    pub fn delete_routes(&mut self, ours: Ours, routes: &[(Prefix, u32)]) -> io::Result<Vec<Refused>> {
+    pub(super) fn delete_routes(&mut self, ours: Ours, routes: &[(Prefix, u32)]) -> io::Result<Vec<Refused>> {
         self.encoder.clear();
         let first = self.seq;
         for (prefix, metric) in routes {
@@ -134,7 +134,7 @@ impl Channel {
     }
 
     /// Begins a dump; go on with [`Channel::dump_step`].
-    pub fn dump_begin(&mut self, request: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
+    pub(super) fn dump_begin(&mut self, request: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
         self.encoder.clear();
         self.seq = self.seq.wrapping_add(1);
         request(&mut self.encoder, self.seq);
@@ -142,7 +142,7 @@ impl Channel {
     }
 
     /// Reads one datagram of the dump. A table that does not exist is an empty one.
-    pub fn dump_step(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Dump> {
+    pub(super) fn dump_step(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Dump> {
         self.receive()?;
         let mut consistent = true;
         for message in wire::messages(&self.buf).filter(|m| m.seq == self.seq) {
@@ -162,7 +162,7 @@ impl Channel {
     }
 
     /// A whole dump at once, for what is small.
-    pub fn dump(
+    pub(super) fn dump(
         &mut self,
         request: impl FnOnce(&mut Encoder, u32),
         mut each: impl FnMut(&Message<'_>),

@@ -5,19 +5,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     io,
-    os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
 };
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
 use tokio::{
-    io::unix::AsyncFd,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -41,6 +40,8 @@ use crate::{
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP.
 const GROUPS: [u32; 6] = [1, 5, 7, 9, 11, 32];
 const RECEIVE_BUFFER: usize = 16 << 20;
+/// Room for one notification.
+const DATAGRAM: usize = 32 << 10;
 const MAIN_TABLE: u32 = 254;
 
 /// Between two publications of changes that can wait.
@@ -50,7 +51,7 @@ const RESYNC: Duration = Duration::from_millis(200);
 
 /// The task's state.
 pub(super) struct Monitor {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
     reader: Channel,
     settings: Settings,
     /// Port of the socket that we write with: the kernel's echo of it tells nothing new.
@@ -83,7 +84,7 @@ impl Monitor {
     ) -> io::Result<(Self, watch::Receiver<Arc<Host>>)> {
         let (publish, host) = watch::channel(Arc::default());
         let mut monitor = Self {
-            socket: AsyncFd::new(subscribe(own_port)?)?,
+            socket: subscribe(own_port)?,
             reader: Channel::open()?,
             settings,
             own_port,
@@ -106,7 +107,9 @@ impl Monitor {
     pub(super) async fn run(mut self) {
         let mut published = Instant::now();
         let mut resynced = Instant::now();
+        let mut buf = Vec::with_capacity(DATAGRAM);
         loop {
+            buf.reserve(DATAGRAM);
             if self.urgent || self.changed && published.elapsed() >= COALESCE {
                 self.publish();
                 published = Instant::now();
@@ -114,19 +117,14 @@ impl Monitor {
             let publish_at = self.changed.then(|| published + COALESCE);
             let resync_at = self.resync.map(|_| resynced + RESYNC);
             let due = publish_at.into_iter().chain(resync_at).min();
-            // Cancel safe: `readable` keeps what it knows, a sleep has no state.
+            // Cancel safe: a datagram is read in one go or not at all, a sleep has no state.
             tokio::select! {
-                guard = self.socket.readable() => match guard {
-                    Ok(mut guard) => {
-                        guard.clear_ready();
-                        drop(guard);
-                        self.drain().await;
-                    }
-                    Err(e) => {
-                        warn!(error = %e, "netlink monitor socket failed; reading everything again");
-                        self.overrun();
-                    }
-                },
+                first = poll_fn(|cx| self.socket.poll_recv(cx, &mut buf)) => {
+                    self.received(first, &buf);
+                    buf.clear();
+                    self.drain(&mut buf).await;
+                    buf.clear();
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             if self.resync.is_some() && resynced.elapsed() >= RESYNC {
@@ -158,25 +156,30 @@ impl Monitor {
     }
 
     /// Reads what is there; gives others a turn now and then.
-    async fn drain(&mut self) {
-        let mut buf = Vec::with_capacity(32 << 10);
-        for turn in 1.. {
+    async fn drain(&mut self, buf: &mut Vec<u8>) {
+        for turn in 1u32.. {
             buf.clear();
-            buf.reserve(32 << 10);
-            match self.socket.get_ref().recv(&mut buf, nix::libc::MSG_DONTWAIT) {
-                Ok(_) => wire::messages(&buf).for_each(|m| self.message(&m)),
+            buf.reserve(DATAGRAM);
+            match self.socket.socket_ref().recv(buf, nix::libc::MSG_DONTWAIT) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    debug!(error = %e, "notifications lost");
-                    self.overrun();
-                }
+                result => self.received(result.map(drop), buf),
             }
             if self.urgent {
                 self.publish();
             }
-            if turn % 256 == 0 {
+            if turn.is_multiple_of(256) {
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn received(&mut self, result: io::Result<()>, datagram: &[u8]) {
+        match result {
+            Ok(()) => wire::messages(datagram).for_each(|m| self.message(&m)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                debug!(error = %e, "notifications lost");
+                self.overrun();
             }
         }
     }
@@ -358,22 +361,22 @@ impl Monitor {
     }
 }
 
-fn subscribe(own_port: u32) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn subscribe(own_port: u32) -> io::Result<TokioSocket> {
+    let mut tokio_socket = TokioSocket::new(NETLINK_ROUTE)?;
+    let socket = tokio_socket.socket_mut();
     socket.bind(&SocketAddr::new(0, 0))?;
-    socket.set_non_blocking(true)?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
     }
-    if let Err(e) = SockRef::from(&socket).attach_filter(&without_echo(own_port)) {
-        debug!(error = %e, fd = socket.as_raw_fd(), "no filter; every own change is read back");
+    if let Err(e) = SockRef::from(&*socket).attach_filter(&without_echo(own_port)) {
+        debug!(error = %e, "no filter; every own change is read back");
     }
     for group in GROUPS {
         if let Err(e) = socket.add_membership(group) {
             debug!(error = %e, group, "not told of this group");
         }
     }
-    Ok(socket)
+    Ok(tokio_socket)
 }
 
 /// Drops what we caused ourselves before it wakes us: 100,000 routes would be 100,000 messages. Compares

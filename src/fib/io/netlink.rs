@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// All links with their addresses.
-pub async fn links() -> io::Result<BTreeMap<u32, Link>> {
+pub(super) async fn links() -> io::Result<BTreeMap<u32, Link>> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
     let found = read_links(&handle).await;
@@ -126,7 +126,7 @@ pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> 
 }
 
 /// All nexthop objects; `None` where the kernel has none.
-pub fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
+pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
     let mut found = BTreeMap::new();
     let done = channel.dump(
         |encoder, seq| encoder.dump_objects(seq),

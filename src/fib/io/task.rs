@@ -295,7 +295,7 @@ impl Task {
             }
             self.execute(&ops);
             self.batches += 1;
-            if self.batches % 4 == 0 {
+            if self.batches.is_multiple_of(4) {
                 tokio::task::yield_now().await;
             }
         }

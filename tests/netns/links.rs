@@ -1,0 +1,177 @@
+//! Links that come and go: the kernel takes objects and routes away without a word.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use routelet::fib::io::Settings;
+
+use crate::{
+    common::{net::Net, wait_for},
+    node::{Node, hops, many, ours, settings, two_links, wait_gone, wait_route},
+};
+
+fn loss_and_return(settings: Settings, cut: &str, mend: &str, on_switch: bool) {
+    let mut net = Net::new();
+    let (host, switch) = two_links(&mut net);
+    host.enter(|| {
+        let node = Node::start(settings);
+        node.want("10.10.0.0/16", &["10.0.1.2"]);
+        node.want("10.11.0.0/16", &["10.0.1.2", "10.0.2.2"]);
+        node.want("fd11::/48", &["fd00:1::2", "fd00:2::2"]);
+        for prefix in ["10.10.0.0/16", "10.11.0.0/16", "fd11::/48"] {
+            wait_route(&host, prefix, &["dev eth1"]);
+        }
+        let side = if on_switch { &switch } else { &host };
+        for _ in 0..2 {
+            side.ip(cut);
+            wait_gone(&host, "10.10.0.0/16");
+            for prefix in ["10.11.0.0/16", "fd11::/48"] {
+                wait_route(&host, prefix, &["dev eth2"]);
+                wait_for("the dead hop is gone", 5.0, || {
+                    let all = ours(&host);
+                    let line = all.lines().find(|l| l.starts_with(prefix))?;
+                    (!line.contains("eth1")).then_some(())
+                });
+            }
+            assert_eq!(node.view("10.10.0.0/16").problem.as_deref(), Some("next hop on a link that is down"));
+            side.ip(mend);
+            // Setting a link down takes its IPv6 addresses.
+            if !on_switch {
+                host.ip("addr add fd00:1::1/64 dev eth1 nodad");
+            }
+            wait_route(&host, "10.10.0.0/16", &["dev eth1"]);
+            wait_route(&host, "10.11.0.0/16", &["dev eth1", "dev eth2"]);
+            wait_route(&host, "fd11::/48", &["dev eth1", "dev eth2"]);
+        }
+        node.stop(true);
+        assert_eq!((ours(&host), host.ip("nexthop show")), (String::new(), String::new()));
+    });
+}
+
+#[test]
+fn a_lost_carrier_takes_hops_and_its_return_brings_them_back() {
+    loss_and_return(settings(), "link set sw1 down", "link set sw1 up", true);
+}
+
+#[test]
+fn a_link_set_down_takes_hops_and_up_again_brings_them_back() {
+    loss_and_return(settings(), "link set eth1 down", "link set eth1 up", false);
+}
+
+#[test]
+fn without_objects_a_lost_carrier_does_the_same() {
+    loss_and_return(
+        Settings { nexthop_objects: false, ..settings() },
+        "link set sw1 down",
+        "link set sw1 up",
+        true,
+    );
+}
+
+#[test]
+fn without_objects_a_link_set_down_does_the_same() {
+    loss_and_return(
+        Settings { nexthop_objects: false, ..settings() },
+        "link set eth1 down",
+        "link set eth1 up",
+        false,
+    );
+}
+
+#[test]
+fn a_flap_too_short_to_see_is_repaired() {
+    let mut net = Net::new();
+    let (host, _switch) = two_links(&mut net);
+    host.enter(|| {
+        let node = Node::start(settings());
+        let prefixes = many(100);
+        node.want_many(&prefixes, Some(hops(&["10.0.1.2"])));
+        wait_for("all routes", 5.0, || (ours(&host).lines().count() == 100).then_some(()));
+        host.sh("ip link set eth1 down; ip link set eth1 up");
+        wait_for("all routes again", 5.0, || (ours(&host).lines().count() == 100).then_some(()));
+        // An address that goes takes nothing that others hold up.
+        host.ip("addr add 10.9.9.9/32 dev eth1");
+        host.ip("addr del 10.9.9.9/32 dev eth1");
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(ours(&host).lines().count(), 100);
+        node.stop(true);
+    });
+}
+
+/// Failover costs no message per route: the kernel shrinks the group, and we only put the hop back.
+#[test]
+fn a_cut_link_leaves_a_hundred_thousand_multipath_routes_in_place() {
+    let mut net = Net::new();
+    let (host, switch) = two_links(&mut net);
+    host.enter(|| {
+        let node = Node::start(settings());
+        node.want_many(&many(100_000), Some(hops(&["10.0.1.2", "10.0.2.2"])));
+        wait_for("all routes", 30.0, || (node.count() == 100_000).then_some(()));
+        let puts = || node.fib.counters().put.ok.load(std::sync::atomic::Ordering::Relaxed);
+        let before = puts();
+        switch.ip("link set sw1 down");
+        wait_for("one hop left", 5.0, || {
+            (!host.ip("route show 20.1.134.0/24").contains("eth1")).then_some(())
+        });
+        switch.ip("link set sw1 up");
+        let start = Instant::now();
+        wait_for("both hops", 10.0, || host.ip("route show 20.1.134.0/24").contains("eth1").then_some(()));
+        println!("hop back in 100,000 routes after {:?}", start.elapsed());
+        assert_eq!(puts(), before, "no route was written");
+        assert_eq!(node.count(), 100_000);
+        // All routes of one set move to another: one message again.
+        node.want_many(&many(100_000), Some(hops(&["10.0.2.2"])));
+        wait_for("one hop left", 10.0, || {
+            (!host.ip("route show 20.1.134.0/24").contains("eth1")).then_some(())
+        });
+        assert_eq!(puts(), before, "no route was written");
+        node.stop(true);
+    });
+}
+
+#[test]
+fn a_snapshot_follows_the_kernel_within_a_tenth_of_a_second() {
+    let mut net = Net::new();
+    let (host, switch) = two_links(&mut net);
+    host.enter(|| {
+        let node = Node::start(settings());
+        let within = |what: &str, check: &dyn Fn(&routelet::fib::host::Host) -> bool| {
+            let start = Instant::now();
+            wait_for(what, 5.0, || check(&node.host.borrow()).then_some(()));
+            println!("{what}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_millis(100), "{what} took {:?}", start.elapsed());
+        };
+        let carrier = |h: &routelet::fib::host::Host| h.link("eth1").is_some_and(|l| h.has_carrier(l));
+        switch.ip("link set sw1 down");
+        within("carrier lost", &|h| !carrier(h));
+        switch.ip("link set sw1 up");
+        within("carrier back", &|h| carrier(h));
+        host.ip("addr add 10.7.7.7/32 dev eth2");
+        within("address", &|h| {
+            h.link("eth2").unwrap().addresses.iter().any(|a| a.addr.to_string() == "10.7.7.7")
+        });
+        host.ip("route add default via 10.0.2.2");
+        let gateways = |h: &routelet::fib::host::Host| h.default_gateways(routelet::net::Family::Ipv4Unicast);
+        within("default route", &|h| gateways(h).len() == 1);
+        host.ip("route replace default via 10.0.2.3");
+        within("default route moved", &|h| gateways(h).iter().any(|g| g.0.to_string() == "10.0.2.3"));
+        assert_eq!(gateways(&node.host.borrow()).len(), 1);
+        // The kernel deletes it in silence with its link.
+        host.ip("link set eth2 down");
+        wait_for("default route gone", 5.0, || gateways(&node.host.borrow()).is_empty().then_some(()));
+        host.ip("link add br0 type bridge");
+        host.ip("link set br0 up");
+        within("bridge", &|h| h.link("br0").is_some_and(|l| l.kind == "bridge" && l.up));
+        let bridge = |h: &routelet::fib::host::Host| h.link("br0").is_some_and(|l| h.has_carrier(l));
+        assert!(!bridge(&node.host.borrow()), "a bridge without ports has no carrier");
+        host.ip("link set eth1 master br0");
+        wait_for("a port", 5.0, || bridge(&node.host.borrow()).then_some(()));
+        host.ip("link set eth1 nomaster");
+        wait_for("no port", 5.0, || (!bridge(&node.host.borrow())).then_some(()));
+        host.ip("link del br0");
+        within("bridge deleted", &|h| h.link("br0").is_none());
+        node.stop(true);
+    });
+}
