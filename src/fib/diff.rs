@@ -249,17 +249,19 @@ impl Fib {
     pub fn finish(&mut self) {
         let later = std::mem::take(&mut self.later);
         let whole = self.whole_objects(&later);
+        let mut gone = Vec::new();
         for prefix in later {
             self.routes.slot(prefix).set(Mark::Queued, false);
             let Some(state) = self.routes.get(prefix) else { continue };
             match self.verdict(prefix) {
                 Verdict::Put => self.put(prefix, state.want, false),
                 Verdict::Delete if whole.contains(&state.have()) => self.lost(prefix),
-                Verdict::Delete => self.delete(prefix),
+                Verdict::Delete => gone.push(prefix),
                 Verdict::Right | Verdict::Leave => {}
             }
             self.routes.tidy(prefix);
         }
+        gone.into_iter().for_each(|prefix| self.delete(prefix));
         let unused = self.objects.sweep();
         if self.settings.install {
             self.ops.extend(unused);
@@ -430,10 +432,9 @@ impl Fib {
 
     /// Takes a new view of the host, and what the kernel's nexthop objects are now.
     pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
-        if let Some(seen) = seen
-            && self.objects.observe(seen)
-        {
-            self.forget_routes_of_the_dead();
+        if let Some(seen) = seen {
+            let lost = self.objects.observe(seen);
+            self.forget_routes_of(&lost);
         }
         self.objects.resolve(resolver);
         self.problems.clear();
@@ -441,12 +442,15 @@ impl Fib {
     }
 
     /// A lost object has taken its routes with it.
-    fn forget_routes_of_the_dead(&mut self) {
+    fn forget_routes_of(&mut self, lost: &BTreeSet<TopId>) {
+        if lost.is_empty() {
+            return;
+        }
         let objects = &mut self.objects;
         let sweep = &mut self.sweep;
         self.routes.for_each(|_, state| {
             let have = state.have();
-            if have != 0 && objects.top(have).is_some_and(|t| !t.alive) {
+            if lost.contains(&have) {
                 objects.drop_refs(have, 1);
                 state.set_have(0);
                 sweep.stale -= usize::from(state.is(Mark::Stale));

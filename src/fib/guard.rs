@@ -84,7 +84,7 @@ mod tests {
         );
         #[rustfmt::skip]
         let cases: &[(&str, Option<Refusal>)] = &[
-            ("0.0.0.0/0",          Some(Refusal::Own)),
+            ("0.0.0.0/0",          Some(Refusal::TooShort)),
             ("::/0",               Some(Refusal::TooShort)),
             ("8.0.0.0/7",          Some(Refusal::TooShort)),
             ("8.0.0.0/8",          None),
@@ -119,6 +119,7 @@ mod tests {
         for (prefix, refusal) in cases {
             assert_eq!(guard.refuses(p(prefix), false), *refusal, "{prefix}");
         }
+        assert_eq!(guard.refuses(p("0.0.0.0/0"), true), Some(Refusal::Own), "it originates one itself");
     }
 
     #[test]

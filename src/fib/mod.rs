@@ -19,3 +19,6 @@ pub mod route;
 pub mod table;
 pub mod view;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

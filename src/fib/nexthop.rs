@@ -469,13 +469,13 @@ impl Objects {
     }
 
     /// Compares with what the kernel holds: it deletes objects and shrinks groups without a word (kernel.md 2).
-    /// Returns whether a top was lost, with all its routes.
-    pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> bool {
+    /// Returns the tops that were lost, with all their routes.
+    pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<TopId> {
         for (hop, member) in &mut self.members {
             member.alive = seen.get(&member.id).and_then(|s| s.object.as_ref()) == Some(&Object::Hop(*hop));
         }
         let by_member: HashMap<ObjectId, Hop> = self.members.iter().map(|(hop, m)| (m.id, *hop)).collect();
-        let mut lost = false;
+        let mut lost = BTreeSet::new();
         for id in self.tops.ids() {
             let Some(object) = self.top(id).filter(|t| t.alive).and_then(|t| t.form.id()) else { continue };
             let content = match seen.get(&object).and_then(|s| s.object.as_ref()) {
@@ -491,7 +491,7 @@ impl Objects {
                 Some(hops) => self.shrunk(id, Content::Hops(hops.into())),
                 None => {
                     self.kill(id);
-                    lost = true;
+                    lost.insert(id);
                 }
             }
         }

@@ -1,0 +1,540 @@
+//! The fib against a kernel made of two maps, with the kernel's bad habits.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::{
+    diff::{Fib, Settings},
+    host::{
+        Host, Link,
+        testing::{host, link},
+    },
+    resolve::{Hop, Resolver},
+    route::{Content, Held, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
+};
+use crate::net::{Convergence, Gateway, NextHops, Phase, Prefix};
+
+const METRIC: u32 = 179;
+const SETTINGS: Settings = Settings { install: true, table: 254, metric: METRIC, nexthop_objects: true };
+
+#[derive(Clone, Debug, PartialEq)]
+enum Route {
+    On(ObjectId),
+    Inline(Vec<Hop>),
+    Unreachable,
+    Blackhole,
+    Foreign,
+}
+
+/// What the kernel does with our messages (kernel.md 1 to 3, 15).
+#[derive(Clone, Debug, Default)]
+struct Kernel {
+    objects: BTreeMap<ObjectId, Object>,
+    routes: BTreeMap<(Prefix, u32), Route>,
+    log: Vec<Op>,
+}
+
+impl Kernel {
+    /// Errno by name, as far as it matters.
+    fn apply(&mut self, op: &Op, target: Option<Target<'_>>) -> Result<(), &'static str> {
+        self.log.push(op.clone());
+        match op {
+            Op::SetObject { id, object, replace } => {
+                if self.objects.contains_key(id) != *replace {
+                    return Err(if *replace { "ENOENT" } else { "EEXIST" });
+                }
+                if let Object::Group(members) = object
+                    && !(!members.is_empty()
+                        && members.iter().all(|m| matches!(self.objects.get(m), Some(Object::Hop(_)))))
+                {
+                    return Err("EINVAL");
+                }
+                let same_kind = |o: &Object| matches!(o, Object::Hop(_)) == matches!(object, Object::Hop(_));
+                if !self.objects.get(id).is_none_or(same_kind) {
+                    return Err("EINVAL");
+                }
+                self.objects.insert(*id, object.clone());
+            }
+            Op::DelObject { id } => {
+                self.objects.remove(id).ok_or("ENOENT")?;
+                self.settle(|dead| dead == *id);
+            }
+            Op::Put { prefix, metric, replace, .. } => {
+                let key = (*prefix, *metric);
+                if self.routes.contains_key(&key) && !replace {
+                    return Err("EEXIST");
+                }
+                assert_ne!(self.routes.get(&key), Some(&Route::Foreign), "replaced what is not ours: {op:?}");
+                let route = match target.ok_or("EINVAL")? {
+                    Target::Object(id) if self.objects.contains_key(&id) => Route::On(id),
+                    Target::Object(_) => return Err("EINVAL"),
+                    Target::Hops(hops) => Route::Inline(hops.to_vec()),
+                    Target::Unreachable => Route::Unreachable,
+                    Target::Blackhole => Route::Blackhole,
+                };
+                self.routes.insert(key, route);
+            }
+            Op::Del { prefix, metric } => {
+                let key = (*prefix, *metric);
+                if self.routes.get(&key).is_none_or(|r| *r == Route::Foreign) {
+                    return Err("ESRCH");
+                }
+                self.routes.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Members leave their groups, empty groups and routes on what is gone go with them.
+    fn settle(&mut self, mut dead: impl FnMut(ObjectId) -> bool) {
+        for object in self.objects.values_mut() {
+            if let Object::Group(members) = object {
+                members.retain(|m| !dead(*m));
+            }
+        }
+        self.objects.retain(|_, o| !matches!(o, Object::Group(m) if m.is_empty()));
+        let objects = &self.objects;
+        self.routes.retain(|_, r| !matches!(r, Route::On(id) if !objects.contains_key(id)));
+    }
+
+    /// A link loses its carrier: its objects vanish in silence.
+    fn lose(&mut self, ifindex: u32) {
+        let gone: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, o)| matches!(o, Object::Hop(h) if h.ifindex == ifindex))
+            .map(|(id, _)| *id)
+            .collect();
+        self.objects.retain(|id, _| !gone.contains(id));
+        self.settle(|m| gone.contains(&m));
+    }
+
+    fn seen(&self) -> BTreeMap<ObjectId, SeenObject> {
+        let seen = |(id, object): (&ObjectId, &Object)| {
+            (*id, SeenObject { id: *id, protocol: 179, object: Some(object.clone()) })
+        };
+        self.objects.iter().map(seen).collect()
+    }
+
+    /// The hops of a route, in the end.
+    fn hops(&self, prefix: Prefix) -> Option<Vec<Hop>> {
+        let mut hops = match self.routes.get(&(prefix, METRIC))? {
+            Route::On(id) => match self.objects.get(id)? {
+                Object::Hop(hop) => vec![*hop],
+                Object::Group(members) => members
+                    .iter()
+                    .filter_map(|m| match self.objects.get(m) {
+                        Some(Object::Hop(hop)) => Some(*hop),
+                        _ => None,
+                    })
+                    .collect(),
+            },
+            Route::Inline(hops) => hops.clone(),
+            Route::Unreachable | Route::Blackhole => Vec::new(),
+            Route::Foreign => return None,
+        };
+        hops.sort_unstable();
+        Some(hops)
+    }
+
+    fn content(&self, route: &Route) -> (ObjectId, Content) {
+        match route {
+            Route::On(id) => (*id, Content::Hops(Box::default())),
+            Route::Inline(hops) => (0, Content::Hops(hops.clone().into())),
+            Route::Blackhole => (0, Content::Blackhole),
+            Route::Unreachable | Route::Foreign => (0, Content::Unreachable),
+        }
+    }
+}
+
+/// A fib, its kernel, and the host that both stand on.
+struct World {
+    fib: Fib,
+    kernel: Kernel,
+    up: [bool; 4],
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let mut world = Self { fib: Fib::new(settings), kernel: Kernel::default(), up: [true; 4] };
+        world.fib.host(world.resolver(), None);
+        world
+    }
+
+    /// Links 1 to 4, with the subnets 10.0.LINK.0/24.
+    fn host(&self) -> Host {
+        let one = |i: u32| -> Link {
+            let link = link(i, &format!("eth{i}")).with(&format!("10.0.{i}.1/24"));
+            if self.up[i as usize - 1] { link } else { link.no_carrier() }
+        };
+        host((1..=4).map(one), [])
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver::new(&self.host(), false)
+    }
+
+    fn write(&mut self) {
+        self.fib.finish();
+        for _ in 0..100 {
+            let ops = self.fib.take(7);
+            if ops.is_empty() {
+                return;
+            }
+            let results: Vec<_> = ops
+                .iter()
+                .map(|op| {
+                    let target = match op {
+                        Op::Put { top, .. } => self.fib.target(*top),
+                        _ => None,
+                    };
+                    self.kernel.apply(op, target)
+                })
+                .collect();
+            for (op, result) in ops.iter().zip(results) {
+                if let Err(why) = result {
+                    self.fib.refused(op, why == "EEXIST", matches!(why, "ENOENT" | "ESRCH"), &why.into());
+                }
+            }
+        }
+        assert!(!self.fib.is_dirty(), "never done");
+    }
+
+    fn want(&mut self, prefix: u8, links: u8) {
+        self.fib.want(pfx(prefix), set(links).as_ref());
+    }
+
+    fn carrier(&mut self, link: u8, up: bool) {
+        let index = usize::from(link % 4);
+        self.up[index] = up;
+        if !up {
+            self.kernel.lose(u32::from(link % 4) + 1);
+        }
+        self.fib.host(self.resolver(), Some(&self.kernel.seen()));
+        self.write();
+    }
+
+    fn audit(&mut self) {
+        self.fib.audit_begin();
+        for ((prefix, metric), route) in self.kernel.routes.clone() {
+            if route != Route::Foreign {
+                let (object, content) = self.kernel.content(&route);
+                self.fib.audit(prefix, metric, object, content);
+            }
+        }
+        self.fib.audit_end();
+        self.write();
+    }
+
+    fn restart(&mut self, settings: Settings) {
+        self.fib = Fib::new(settings);
+        self.fib.adopt_objects(&self.kernel.seen(), 179);
+        for ((prefix, metric), route) in self.kernel.routes.clone() {
+            let (object, content) = self.kernel.content(&route);
+            match route {
+                Route::Foreign => self.fib.heard(prefix, metric, Held::Other { protocol: 12 }),
+                _ => self.fib.adopt_route(prefix, metric, object, content),
+            }
+        }
+        self.fib.host(self.resolver(), None);
+        self.kernel.log.clear();
+    }
+}
+
+fn pfx(n: u8) -> Prefix {
+    Prefix::v4([20, n, 0, 0].into(), 16)
+}
+
+/// One gateway per bit; none: no route.
+fn set(links: u8) -> Option<Arc<NextHops>> {
+    let gateways: Vec<_> = (1..=4u8)
+        .filter(|i| links & (1 << (i - 1)) != 0)
+        .map(|i| Gateway { addr: [10, 0, i, 2].into(), ifindex: 0 })
+        .collect();
+    (!gateways.is_empty()).then(|| Arc::new(NextHops::unicast(gateways)))
+}
+
+fn hops_of(links: u8, up: [bool; 4]) -> Option<Vec<Hop>> {
+    let hops: Vec<_> = (1..=4u8)
+        .filter(|i| links & (1 << (i - 1)) != 0 && up[usize::from(*i) - 1])
+        .map(|i| Hop { ifindex: i.into(), gateway: [10, 0, i, 2].into(), onlink: false })
+        .collect();
+    (!hops.is_empty()).then_some(hops)
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Want(u8, u8),
+    WantMany(u8),
+    Write,
+    Carrier(u8, bool),
+    /// Somebody deletes one of our routes; we are told.
+    Deleted(u8),
+    /// The same, and nobody tells.
+    Vanished(u8),
+    Foreign(u8),
+    ForeignGone(u8),
+    ObjectsFlushed,
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => (0u8..30, 0u8..16).prop_map(|(p, s)| Act::Want(p, s)),
+        2 => (0u8..16).prop_map(Act::WantMany),
+        4 => Just(Act::Write),
+        3 => (0u8..4, any::<bool>()).prop_map(|(l, up)| Act::Carrier(l, up)),
+        2 => (0u8..30).prop_map(Act::Deleted),
+        1 => (0u8..30).prop_map(Act::Vanished),
+        1 => (0u8..30).prop_map(Act::Foreign),
+        1 => (0u8..30).prop_map(Act::ForeignGone),
+        1 => Just(Act::ObjectsFlushed),
+        1 => Just(Act::Restart),
+    ]
+}
+
+fn play(settings: Settings, acts: Vec<Act>) {
+    let mut world = World::new(settings);
+    let mut wanted = BTreeMap::new();
+    let mut foreign = BTreeMap::new();
+    for act in acts {
+        match act {
+            Act::Want(p, s) => {
+                wanted.insert(p, s);
+                world.want(p, s);
+            }
+            Act::WantMany(s) => {
+                for p in 0..30 {
+                    wanted.insert(p, s);
+                    world.want(p, s);
+                }
+            }
+            Act::Write => world.write(),
+            Act::Carrier(l, up) => world.carrier(l, up),
+            Act::Deleted(p) => {
+                world.write();
+                if world.kernel.hops(pfx(p)).is_some() {
+                    world.kernel.routes.remove(&(pfx(p), METRIC));
+                    world.fib.heard(pfx(p), METRIC, Held::Nobody);
+                }
+            }
+            Act::Vanished(p) => {
+                world.write();
+                if world.kernel.hops(pfx(p)).is_some() {
+                    world.kernel.routes.remove(&(pfx(p), METRIC));
+                }
+            }
+            Act::Foreign(p) => {
+                world.write();
+                world.kernel.routes.insert((pfx(p), METRIC), Route::Foreign);
+                world.fib.heard(pfx(p), METRIC, Held::Other { protocol: 12 });
+                foreign.insert(p, ());
+            }
+            Act::ForeignGone(p) => {
+                if foreign.remove(&p).is_some() {
+                    world.kernel.routes.remove(&(pfx(p), METRIC));
+                    world.fib.heard(pfx(p), METRIC, Held::Nobody);
+                }
+            }
+            Act::ObjectsFlushed => {
+                world.write();
+                (1..=4).for_each(|l| world.kernel.lose(l));
+                world.fib.host(world.resolver(), Some(&world.kernel.seen()));
+            }
+            Act::Restart => {
+                world.write();
+                world.restart(settings);
+                wanted.iter().for_each(|(p, s)| world.want(*p, *s));
+                let all = (1..=4u8).map(|i| ([10, 0, i, 2].into(), Phase::Converged)).collect();
+                world.fib.converged(Arc::new(Convergence { neighbors: all }), false);
+            }
+        }
+    }
+    world.write();
+    world.audit();
+    world.fib.retry();
+    world.write();
+    for p in 0..30 {
+        let expected = match foreign.contains_key(&p) {
+            true => None,
+            false => hops_of(wanted.get(&p).copied().unwrap_or(0), world.up),
+        };
+        assert_eq!(world.kernel.hops(pfx(p)), expected, "{} wanted {:?}", pfx(p), wanted.get(&p));
+    }
+    // Nothing is left over, and doing it again changes nothing.
+    let used = |id: &ObjectId| {
+        let by_route = world.kernel.routes.values().any(|r| *r == Route::On(*id));
+        by_route || world.kernel.objects.values().any(|o| matches!(o, Object::Group(m) if m.contains(id)))
+    };
+    let unused: Vec<_> = world.kernel.objects.keys().filter(|id| !used(id)).collect();
+    assert!(unused.is_empty(), "unused objects {unused:?}");
+    world.kernel.log.clear();
+    world.fib.host(world.resolver(), Some(&world.kernel.seen()));
+    world.write();
+    world.audit();
+    assert_eq!(world.kernel.log, [], "running twice changes nothing");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn the_kernel_ends_up_with_what_is_wanted(acts in proptest::collection::vec(act(), 0..60)) {
+        play(SETTINGS, acts);
+    }
+
+    #[test]
+    fn without_objects_too(acts in proptest::collection::vec(act(), 0..60)) {
+        play(Settings { nexthop_objects: false, ..SETTINGS }, acts);
+    }
+}
+
+#[test]
+fn a_lost_neighbor_costs_one_message() {
+    let mut world = World::new(SETTINGS);
+    (0..30).for_each(|p| world.want(p, 1));
+    world.write();
+    world.kernel.log.clear();
+    (0..30).for_each(|p| world.want(p, 0));
+    world.write();
+    assert!(matches!(world.kernel.log[..], [Op::DelObject { .. }]), "{:?}", world.kernel.log);
+    assert!(world.kernel.routes.is_empty());
+}
+
+#[test]
+fn a_few_routes_are_deleted_one_by_one_so_that_others_hear_of_it() {
+    let mut world = World::new(SETTINGS);
+    (0..3).for_each(|p| world.want(p, 1));
+    world.write();
+    world.kernel.log.clear();
+    (0..3).for_each(|p| world.want(p, 0));
+    world.write();
+    assert_eq!(world.kernel.log.iter().filter(|op| matches!(op, Op::Del { .. })).count(), 3);
+}
+
+#[test]
+fn all_routes_of_a_group_move_by_one_message() {
+    let mut world = World::new(SETTINGS);
+    (0..30).for_each(|p| world.want(p, 3));
+    world.write();
+    world.kernel.log.clear();
+    (0..30).for_each(|p| world.want(p, 2));
+    world.write();
+    let sets = world.kernel.log.iter().filter(|op| matches!(op, Op::SetObject { .. })).count();
+    let puts = world.kernel.log.iter().filter(|op| matches!(op, Op::Put { .. })).count();
+    assert_eq!((sets, puts), (1, 0), "{:?}", world.kernel.log);
+}
+
+#[test]
+fn a_lost_carrier_needs_no_message_and_its_return_one_for_the_group() {
+    let mut world = World::new(SETTINGS);
+    (0..30).for_each(|p| world.want(p, 3));
+    world.write();
+    world.kernel.log.clear();
+    world.carrier(0, false);
+    assert_eq!(world.kernel.log, [], "the kernel has shrunk the group itself");
+    world.carrier(0, true);
+    assert_eq!(world.kernel.log.len(), 2, "the member, the group: {:?}", world.kernel.log);
+}
+
+#[test]
+fn replacements_come_before_deletions() {
+    let mut world = World::new(SETTINGS);
+    (0..4).for_each(|p| world.want(p, 1));
+    world.write();
+    world.kernel.log.clear();
+    world.want(0, 0);
+    world.want(1, 2);
+    world.want(9, 2);
+    world.write();
+    let kinds: Vec<_> = world
+        .kernel
+        .log
+        .iter()
+        .filter_map(|op| match op {
+            Op::Put { .. } => Some("put"),
+            Op::Del { .. } => Some("del"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kinds.iter().position(|k| *k == "del"), Some(2), "{kinds:?}");
+}
+
+#[test]
+fn own_prefixes_follow_the_plan_and_wait_for_the_sweep_after_a_start() {
+    let own = [pfx(200), pfx(201)];
+    let mut world = World::new(SETTINGS);
+    world.fib.want_own(&own);
+    world.write();
+    assert_eq!(world.fib.own_there().into_iter().collect::<Vec<_>>(), own);
+    world.restart(SETTINGS);
+    // The plan is not complete yet.
+    world.fib.want_own(&own[..1]);
+    world.write();
+    assert_eq!(world.kernel.log, [], "nothing is touched before the neighbors have spoken");
+    let neighbors = |phase| Arc::new(Convergence { neighbors: [([10, 0, 1, 2].into(), phase)].into() });
+    world.fib.converged(neighbors(Phase::Up), false);
+    world.write();
+    assert!(world.kernel.routes.contains_key(&(own[1], OWN_METRIC)));
+    world.fib.converged(neighbors(Phase::Converged), false);
+    world.write();
+    assert_eq!(world.kernel.log, [Op::Del { prefix: own[1], metric: OWN_METRIC }]);
+    // One that the plan drops later goes at once.
+    world.fib.want_own(&[]);
+    world.write();
+    assert!(world.kernel.routes.is_empty());
+}
+
+#[test]
+fn stale_routes_go_neighbor_by_neighbor() {
+    use Phase::{Converged, Up, Waiting};
+    #[rustfmt::skip]
+    let cases: &[(&str, [Option<Phase>; 2], bool, &[u8])] = &[
+        // (what, phases of the neighbors on links 1 and 2, time over, what stays of: 1 on link 1, 2 on link 2, 3 on both, 4 on link 3)
+        ("nobody yet",            [Some(Waiting), Some(Waiting)],     false, &[1, 2, 3, 4]),
+        ("one speaks",            [Some(Up), Some(Waiting)],          false, &[1, 2, 3, 4]),
+        ("one is done",           [Some(Converged), Some(Waiting)],   false, &[2, 3, 4]),
+        ("both are done",         [Some(Converged), Some(Converged)], false, &[]),
+        ("one is done, late",     [Some(Converged), Some(Waiting)],   true,  &[]),
+        ("one speaks, late",      [Some(Up), Some(Waiting)],          true,  &[1, 3, 4]),
+        ("nobody came, late",     [Some(Waiting), Some(Waiting)],     true,  &[1, 2, 3, 4]),
+        ("one left the plan",     [Some(Converged), None],            false, &[]),
+        ("no neighbor at all",    [None, None],                       true,  &[1, 2, 3, 4]),
+    ];
+    for (name, phases, expired, stays) in cases {
+        let mut world = World::new(SETTINGS);
+        for (prefix, links) in [(1, 1), (2, 2), (3, 3), (4, 4)] {
+            world.want(prefix, links);
+        }
+        world.write();
+        world.restart(SETTINGS);
+        let neighbor = |i: usize| Some(([10, 0, u8::try_from(i).unwrap() + 1, 2].into(), phases[i]?));
+        let neighbors = (0..2).filter_map(neighbor).collect();
+        world.fib.converged(Arc::new(Convergence { neighbors }), *expired);
+        world.write();
+        let left: Vec<_> = (1..=4).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
+        assert_eq!(left, *stays, "{name}");
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let mut world = World::new(SETTINGS);
+    world.kernel.routes.insert((pfx(1), METRIC), Route::Foreign);
+    world.fib.heard(pfx(1), METRIC, Held::Other { protocol: 11 });
+    world.want(1, 1);
+    world.up[1] = false;
+    world.want(2, 2);
+    world.want(3, 1);
+    world.carrier(1, false);
+    let problems: Vec<_> = world.fib.list(|i| format!("eth{i}")).into_iter().map(|v| v.problem).collect();
+    assert_eq!(
+        problems,
+        [
+            Some("a route of protocol zebra (11) holds this prefix with metric 179; it is left alone".into()),
+            Some("next hop on a link that is down".into()),
+            None,
+        ]
+    );
+}
