@@ -1,0 +1,124 @@
+//! What is fuzzed: each function takes any octets and panics when a promise is broken. The binaries beside
+//! this file run them under libFuzzer, `tests/fuzz.rs` runs them over the corpus and on mutations of it.
+
+use bytes::{Bytes, BytesMut};
+use routelet::bgp::wire::{
+    Shape,
+    attr::Attrs,
+    framing::{self, Kind},
+    notification::Notification,
+    open::Open,
+    pack::Packer,
+    refresh::Refresh,
+    update::{Decoder, Nlri, NlriBlock, Update},
+};
+
+/// A whole stream: the first octet chooses the shape of the session, the rest is what comes.
+pub(crate) fn message(data: &[u8]) {
+    let Some((choice, stream)) = data.split_first() else { return };
+    let shape = shape(*choice);
+    let mut decoder = Decoder::new(shape);
+    let mut stream = BytesMut::from(stream);
+    while let Ok(Some(frame)) = framing::split(&mut stream, shape.extended_messages) {
+        match frame.kind {
+            Kind::Open => drop(Open::decode(&frame.body)),
+            Kind::Update => drop(decoder.decode(&frame.body)),
+            Kind::Notification => notification(&frame.body),
+            Kind::Keepalive => assert!(frame.body.is_empty()),
+            Kind::RouteRefresh => drop(Refresh::decode(&frame.body, choice & 1 == 0)),
+        }
+    }
+}
+
+fn notification(body: &Bytes) {
+    let n = Notification::decode(body);
+    assert!(n.to_string().len() < 3000);
+    assert!(n.text().is_none_or(|t| t.len() <= 255));
+}
+
+/// An OPEN that is good says the same when it is written and read again.
+pub(crate) fn open(data: &[u8]) {
+    let Ok(open) = Open::decode(data) else { return };
+    assert!(open.capabilities.iter().all(|c| !c.to_string().is_empty()));
+    let mut out = BytesMut::new();
+    open.encode(&mut out);
+    if out.len() <= framing::MAX_MESSAGE {
+        let frame = framing::split(&mut out, false).expect("our own header").expect("a whole message");
+        assert_eq!(Open::decode(&frame.body).as_ref(), Ok(&open));
+    }
+}
+
+/// UPDATEs that are good mean the same when they are written and read again; the second time without parsing.
+pub(crate) fn update(data: &[u8]) {
+    let Some((choice, body)) = data.split_first() else { return };
+    let shape = shape(*choice);
+    let body = Bytes::copy_from_slice(body);
+    let mut decoder = Decoder::new(shape);
+    let first = decoder.decode(&body);
+    assert_eq!(first, decoder.decode(&body));
+    let Ok(update) = first else { return };
+    for (attrs, block) in &update.announced {
+        assert!(attrs.as_path.length() <= attrs.as_path.asns().count());
+        again(shape, block, Some(attrs));
+    }
+    update.withdrawn.iter().for_each(|block| again(shape, block, None));
+}
+
+fn again(shape: Shape, block: &NlriBlock, attrs: Option<&Attrs>) {
+    let list: Vec<Nlri> = block.iter().collect();
+    assert!(!list.is_empty() && list.iter().all(|n| n.prefix.family() == block.family));
+    let mut out = BytesMut::new();
+    let mut packer = Packer::new(&shape, &mut out);
+    match attrs {
+        Some(attrs) if packer.announce(attrs, block.family, list.iter().copied()).is_err() => return,
+        Some(_) => {}
+        None => packer.withdraw(block.family, list.iter().copied()),
+    }
+    let mut decoder = Decoder::new(shape);
+    let mut back = Vec::new();
+    while let Some(frame) = framing::split(&mut out, shape.extended_messages).expect("our own header") {
+        let update = decoder.decode(&frame.body).expect("our own message");
+        // Numbers that two octets and AS4_PATH brought together may pass the limit the second time.
+        if attrs.is_some_and(|a| a.as_path.asns().count() > 1000) {
+            return;
+        }
+        assert_eq!(update.flaws, []);
+        back.extend(nlri(&update, attrs));
+    }
+    assert_eq!(back, list);
+}
+
+fn nlri(update: &Update, attrs: Option<&Attrs>) -> Vec<Nlri> {
+    match (attrs, &update.announced[..], &update.withdrawn[..]) {
+        (Some(attrs), [(got, block)], []) => {
+            assert_eq!(**got, passed_on(attrs));
+            block.iter().collect()
+        }
+        (None, [], [block]) => block.iter().collect(),
+        _ => panic!("{update:?}"),
+    }
+}
+
+/// Unknown attributes leave with the Partial bit.
+fn passed_on(attrs: &Attrs) -> Attrs {
+    let mut attrs = attrs.clone();
+    if let Some(rare) = &mut attrs.rare {
+        rare.unknown.iter_mut().for_each(|a| a.flags |= 0x20);
+    }
+    attrs
+}
+
+/// One of 256 sessions.
+fn shape(choice: u8) -> Shape {
+    let bit = |n: u8| choice >> n & 1 == 1;
+    Shape {
+        ibgp: bit(0),
+        four_octet_as: !bit(1),
+        families: [!bit(2), true],
+        extended_next_hop: bit(3),
+        extended_messages: bit(4),
+        add_path_receive: [bit(5), bit(6)],
+        add_path_send: [bit(5), bit(6)],
+        first_as: bit(7).then_some(65001),
+    }
+}
