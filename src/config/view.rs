@@ -27,7 +27,7 @@ pub fn effective<'p>(
         "state-dir": config.state_dir,
         "bgp": bgp(config, global),
         "advertise": advertise(config),
-        "policy": policies(config),
+        "policy": (!config.policies.is_empty()).then(|| policies(config)),
         "fib": fib(config),
         "kubernetes": kubernetes(config),
         "cni": cni(config),

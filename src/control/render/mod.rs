@@ -59,9 +59,15 @@ fn events(list: &[Event]) -> String {
     // No heading: `--follow` prints them piece by piece.
     let mut table = Table::plain();
     for Event { at, kind, subject, text, .. } in list {
-        table.row([at.as_str(), kind.as_str(), subject.as_str(), text.as_str()]);
+        table.row([&*to_the_second(at), kind.as_str(), subject.as_str(), text.as_str()]);
     }
     table.to_string()
+}
+
+/// Without fractions; as it is written where it is no time.
+fn to_the_second(at: &str) -> String {
+    let parsed = at.parse::<Timestamp>().and_then(|t| Timestamp::from_second(t.as_second()));
+    parsed.map_or_else(|_| at.to_owned(), |t| t.to_string())
 }
 
 /// How long ago a moment was; as it is written where it is no time.

@@ -236,6 +236,21 @@ fn json_fields_are_those_of_the_interface() {
 }
 
 #[test]
+fn events_are_lines_that_a_follower_can_append() {
+    let mut events = crate::control::Events::default();
+    let at = "2026-11-21T11:54:30.487079864Z";
+    events.push(at.into(), crate::control::EventKind::Session, "10.1.1.1", "established");
+    assert_eq!(
+        shown(&Answer::Events(events.after(0))),
+        "2026-11-21T11:54:30Z  session  10.1.1.1  established\n"
+    );
+    assert_eq!(shown(&Answer::Events(Vec::new())), "");
+    assert!(
+        json_lines(&events.after(0)).starts_with("{\"number\":1,\"at\":\"2026-11-21T11:54:30.487079864Z\"")
+    );
+}
+
+#[test]
 fn spans_have_two_units() {
     for (seconds, expected) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3725, "1h2m"), (90_000, "1d1h")] {
         assert_eq!(span(seconds), expected);
