@@ -1,4 +1,14 @@
-//! Kubernetes: what we read from the API server and what we write.
+//! Kubernetes: what we read from the API server, and the one file that we write for its container runtimes.
+//!
+//! From the API server come Nodes: our own, watched by name, and all of them only while the peering needs them. Views of some
+//! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are get, list and watch of
+//! `nodes`; nothing is written there.
+//!
+//! The file is the conflist ([`cni`]). It is written once pods can work ([`gate`]): until then a runtime has no network and
+//! starts none, which is what keeps pods from coming up unreachable.
+//!
+//! The API server may be away for any length of time, also at the start. What was last known stays in force, and is kept in
+//! the state folder. Nothing here ends the daemon or holds anything else up.
 
 pub mod cluster;
 pub mod cni;

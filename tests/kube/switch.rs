@@ -74,20 +74,14 @@ fn cable(net: &mut Net, switch: &Ns, port: &str, node: &Ns, interface: &str, sub
 const PORTS: [&str; 3] = ["1:1", "1:2", "2:2"];
 
 fn frr_config() -> String {
-    let mut text = "router bgp 65000\n bgp router-id 10.255.0.1\n no bgp ebgp-requires-policy\n".to_owned();
-    let of = |family: fn(&str) -> String, text: &mut String| {
-        for port in PORTS {
-            text.push_str(&format!(" neighbor {} remote-as 64512\n", family(port)));
-        }
+    let neighbors = |line: &str| -> String {
+        PORTS.iter().flat_map(|p| [v4(p), v6(p)]).map(|n| format!(" neighbor {n} {line}\n")).collect()
     };
-    of(v4, &mut text);
-    of(v6, &mut text);
-    text.push_str(" address-family ipv6 unicast\n");
-    for port in PORTS {
-        text.push_str(&format!("  neighbor {} activate\n", v6(port)));
-    }
-    text.push_str(" exit-address-family\n");
-    text
+    format!(
+        "router bgp 65000\n bgp router-id 10.255.0.1\n no bgp ebgp-requires-policy\n{} address-family ipv6 unicast\n{}",
+        neighbors("remote-as 64512"),
+        neighbors("activate")
+    )
 }
 
 fn v4(port: &str) -> String {
@@ -145,7 +139,7 @@ fn unused(cidr: &str) -> String {
 }
 
 fn unused_is_unreachable(from: &Ns, address: &str) {
-    let out = from.command("ping").args(["-n", "-c1", "-W3", address]).output().unwrap();
+    let out = from.command("ping").args(["-n", "-c1", "-W5", address]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(text.contains("Unreachable") && !text.contains("Time to live"), "{address}: {text}");
 }
