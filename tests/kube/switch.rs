@@ -201,6 +201,20 @@ fn an_outage_of_the_api_server_changes_nothing() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(rack.nodes[0].daemon().json(&["show", "node"])["api"]["connected"], false);
+
+    // A restart meanwhile goes by what the last run knew.
+    let n2 = rack.nodes[1].routelet.as_mut().unwrap();
+    n2.process.kill();
+    n2.restart();
+    n2.wait_established("10.1.2.1");
+    let shown = n2.json(&["show", "node"]);
+    assert_eq!(
+        (&shown["conflist"]["state"], &shown["api"]["from_state"]),
+        (&"written".into(), &true.into()),
+        "{shown}"
+    );
+    assert!(rack.nodes[1].has_route(&cidrs[0][0]));
+    rack.nodes[0].wait_route(&cidrs[1][0]);
     rack.plane.start_api();
     wait_for("the API server is seen again", 20.0, || {
         (rack.nodes[0].daemon().json(&["show", "node"])["api"]["connected"] == true).then_some(())
