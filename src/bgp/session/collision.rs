@@ -32,7 +32,10 @@ pub(super) enum Verdict {
 /// How far the other connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Other {
-    OpenSent,
+    /// `fresh`: its OPEN may well be on the way.
+    OpenSent {
+        fresh: bool,
+    },
     OpenConfirm,
     /// `graceful`: the neighbor keeps routes over its restarts, so that a second connection means one.
     Established {
@@ -41,12 +44,19 @@ pub(super) enum Other {
 }
 
 /// The rule of §6.8. `new_is_ours`: we dialled the connection whose OPEN arrived.
+///
+/// A fresh connection in OpenSent is judged too, as §6.8 allows where the identifier is known: it is, from the
+/// other connection. Else one end may be Established on the connection that the other end drops, and both are
+/// lost. One that has waited long may be to a neighbor that died: it is no reason to drop the new one.
 pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other) -> Verdict {
     match other {
-        // Its OPEN is still to come, and will be judged then.
-        Other::OpenSent => Verdict::Both,
-        Other::OpenConfirm if ours_survives(us, them) == new_is_ours => Verdict::DropOther,
-        Other::OpenConfirm | Other::Established { graceful: false } => Verdict::DropNew,
+        Other::OpenSent { fresh: false } => Verdict::Both,
+        Other::OpenSent { fresh: true } | Other::OpenConfirm if ours_survives(us, them) == new_is_ours => {
+            Verdict::DropOther
+        }
+        Other::OpenSent { fresh: true } | Other::OpenConfirm | Other::Established { graceful: false } => {
+            Verdict::DropNew
+        }
         Other::Established { graceful: true } => Verdict::ReplaceOther,
     }
 }
@@ -71,7 +81,8 @@ mod tests {
             ("we are lower, ours is new",    low, high, true,  Other::OpenConfirm, Verdict::DropNew),
             ("same id, larger AS is theirs", low, twin, false, Other::OpenConfirm, Verdict::DropOther),
             ("same id, larger AS is ours",   twin, low, true,  Other::OpenConfirm, Verdict::DropOther),
-            ("other has no OPEN yet",        low, high, true,  Other::OpenSent,    Verdict::Both),
+            ("other waits for its OPEN",     low, high, true,  Other::OpenSent { fresh: true }, Verdict::DropNew),
+            ("other has waited long",        low, high, true,  Other::OpenSent { fresh: false }, Verdict::Both),
             ("established stays",            low, high, false, Other::Established { graceful: false }, Verdict::DropNew),
             ("a restarted neighbor is back", high, low, false, Other::Established { graceful: true }, Verdict::ReplaceOther),
         ];

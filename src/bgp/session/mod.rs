@@ -369,15 +369,18 @@ impl Session {
         }
     }
 
-    /// Event 16.
+    /// Event 16. Where an accepted connection has its OPEN already, ours comes too late: without an OPEN on it, it is
+    /// no collision yet, and the neighbor cannot decide otherwise than we do.
     fn connected(&mut self, now: Instant, conn: Conn, ends: Ends) {
-        if self.phase != Phase::Connect || self.established().is_some() {
+        let late = self.connections.iter().any(|c| c.negotiated().is_some());
+        if self.phase != Phase::Connect || late {
+            self.abort_dial(false);
             self.out.push_back(Output::Close(conn));
             return;
         }
         self.phase = Phase::Active;
         self.timers.stop(Timer::ConnectRetry);
-        self.open(now, Connection::new(conn, true, ends));
+        self.open(now, Connection::new(now, conn, true, ends));
     }
 
     /// Event 18. ConnectRetry is running.
@@ -408,7 +411,7 @@ impl Session {
         if self.phase == Phase::Active {
             self.timers.stop(Timer::ConnectRetry);
         }
-        self.open(now, Connection::new(conn, false, ends));
+        self.open(now, Connection::new(now, conn, false, ends));
     }
 
     fn suspect(&mut self, text: String) {
@@ -470,8 +473,10 @@ impl Session {
             self.record.dropped(end.reason, &end.why);
             self.event(Severity::Warn, format!("session down: {}", end.why));
             self.out.push_back(Output::Down { cause: end.cause, why: end.why });
-        } else if end.after != After::Soon && end.after != After::Off {
+        } else if self.connections.is_empty() && end.after != After::Soon && end.after != After::Off {
             self.complain(end.why);
+        } else {
+            self.event(Severity::Debug, end.why);
         }
         self.after(now, end.after, was_up);
     }

@@ -34,12 +34,16 @@ pub const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// The least send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time where that is longer).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 
+/// How long an answer to our OPEN is to be expected soon.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: Conn,
     /// We began it.
     pub(super) dialled: bool,
+    since: Instant,
     pub(super) ends: Ends,
     pub(super) state: State,
     pub(super) timers: Timers,
@@ -69,9 +73,18 @@ pub(super) struct Up {
 }
 
 impl Connection {
-    pub(super) fn new(id: Conn, dialled: bool, ends: Ends) -> Self {
+    pub(super) fn new(now: Instant, id: Conn, dialled: bool, ends: Ends) -> Self {
         let sent = Open { my_as: 0, hold_time: 0, router_id: [0; 4].into(), capabilities: vec![] };
-        Self { id, dialled, ends, state: State::OpenSent, timers: Timers::default(), sent, unsent: 0 }
+        Self {
+            id,
+            dialled,
+            since: now,
+            ends,
+            state: State::OpenSent,
+            timers: Timers::default(),
+            sent,
+            unsent: 0,
+        }
     }
 
     pub(super) fn shown(&self) -> SessionState {
@@ -366,7 +379,7 @@ impl Session {
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
             let Some(o) = self.connection(other) else { continue };
             let how_far = match &o.state {
-                State::OpenSent => Other::OpenSent,
+                State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
                 State::OpenConfirm(_) => Other::OpenConfirm,
                 State::Established(up) => {
                     let graceful = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());

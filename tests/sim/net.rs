@@ -1,0 +1,424 @@
+//! A world of sessions: one virtual clock, wires with delay, octets cut anywhere, links that can be cut. The same
+//! seed gives the same world, to the octet.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    fmt::Write,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use routelet::{
+    bgp::{
+        peer::{
+            AddPaths, AsSets, Global, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource,
+            RemoteAs,
+        },
+        session::{Conn, Ends, Input, Output, Session},
+        view::SessionState,
+    },
+    net::{Asn, Family},
+};
+
+/// One session: of which node, towards which.
+pub type End = (usize, usize);
+
+/// What arrives at a session later.
+enum Arrival {
+    Connected(Conn, u32),
+    Refused(String),
+    Accepted(u32),
+    Octets(u32, Bytes),
+    Closed(u32),
+}
+
+/// One TCP connection: which end dialled, and the number that each end gave it.
+struct Wire {
+    dialled: End,
+    dialler: Conn,
+    /// Until it is accepted there is none.
+    accepter: Option<Conn>,
+    open: bool,
+    /// Nothing overtakes: when the last octets arrive, at the dialling end and at the other one.
+    last: [Instant; 2],
+}
+
+/// What one end has to say for itself.
+struct Node {
+    session: Session,
+    next_conn: u32,
+    buffers: BTreeMap<Conn, (u32, BytesMut)>,
+    /// Each Up has its Down.
+    up: bool,
+    ups: usize,
+    dial: u64,
+}
+
+/// The world.
+pub struct Net {
+    pub now: Instant,
+    t0: Instant,
+    rng: u64,
+    nodes: BTreeMap<End, Node>,
+    wires: Vec<Wire>,
+    cut: Vec<(usize, usize)>,
+    queue: BinaryHeap<Reverse<(Instant, u64, End)>>,
+    arrivals: BTreeMap<u64, Arrival>,
+    seq: u64,
+    /// Longest delay of a wire.
+    pub latency: Duration,
+    /// What happened, line by line.
+    pub trace: String,
+}
+
+fn id(n: usize) -> [u8; 4] {
+    [10, 0, (n >> 8) as u8, n as u8 + 1]
+}
+
+fn address(n: usize) -> SocketAddr {
+    (id(n), 179).into()
+}
+
+pub fn config(us: usize, them: usize, asn: fn(usize) -> Asn) -> PeerConfig {
+    PeerConfig {
+        key: PeerKey::Address(address(them).ip()),
+        source: PeerSource::Mesh,
+        description: None,
+        group: None,
+        remote_as: RemoteAs::Number(asn(them)),
+        local_as: asn(us),
+        global_as: asn(us),
+        local_address: None,
+        port: 179,
+        passive: false,
+        password: None,
+        hops: Hops::Direct,
+        families: Family::ALL.to_vec(),
+        hold_time: 90,
+        connect_retry_time: Duration::from_secs(5),
+        idle_hold_time: Duration::from_secs(5),
+        graceful_restart: true,
+        restart_time: 120,
+        long_lived_stale_time: 0,
+        route_reflector_client: false,
+        next_hop_self: None,
+        transit: false,
+        max_prefixes: 1000,
+        max_prefixes_action: MaxPrefixesAction::Restart,
+        max_prefixes_restart: Duration::from_secs(300),
+        add_paths: AddPaths::default(),
+        bfd: None,
+        import: vec![],
+        export: vec![],
+        accept_default: false,
+        allow_own_as: 0,
+        as_sets: AsSets::Withdraw,
+        role: None,
+        own: OwnAddresses::default(),
+        disabled: false,
+    }
+}
+
+impl Net {
+    /// Sessions between these pairs of nodes, none begun.
+    pub fn new(seed: u64, links: &[(usize, usize)], asn: fn(usize) -> Asn) -> Self {
+        let t0 = Instant::now();
+        let mut net = Self {
+            now: t0,
+            t0,
+            rng: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            nodes: BTreeMap::new(),
+            wires: vec![],
+            cut: vec![],
+            queue: BinaryHeap::new(),
+            arrivals: BTreeMap::new(),
+            seq: 0,
+            latency: Duration::from_millis(20),
+            trace: String::new(),
+        };
+        for &(a, b) in links {
+            for end in [(a, b), (b, a)] {
+                let router_id = id(end.0).into();
+                let local = asn(end.0);
+                let global = Global {
+                    asn: local,
+                    router_id,
+                    cluster_id: router_id,
+                    max_paths: 64,
+                    multipath_relax: true,
+                    restarting: false,
+                };
+                let session =
+                    Session::new(t0, Arc::new(config(end.0, end.1, asn)), global, net.random(u64::MAX));
+                let node =
+                    Node { session, next_conn: 0, buffers: BTreeMap::new(), up: false, ups: 0, dial: 0 };
+                net.nodes.insert(end, node);
+            }
+        }
+        net
+    }
+
+    /// Xorshift.
+    pub fn random(&mut self, below: u64) -> u64 {
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        self.rng % below
+    }
+
+    pub fn ends(&self) -> Vec<End> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub fn state(&self, end: End) -> SessionState {
+        self.nodes[&end].session.state()
+    }
+
+    pub fn session(&self, end: End) -> &Session {
+        &self.nodes[&end].session
+    }
+
+    /// How often it came up.
+    pub fn ups(&self, end: End) -> usize {
+        self.nodes[&end].ups
+    }
+
+    pub fn all_established(&self) -> bool {
+        self.nodes.values().all(|n| n.session.state() == SessionState::Established)
+    }
+
+    /// Silence between two nodes from now on: nothing sent arrives, nobody is told.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.note(format_args!("cut {a}-{b}"));
+        self.cut.push((a.min(b), a.max(b)));
+    }
+
+    pub fn heal(&mut self, a: usize, b: usize) {
+        self.note(format_args!("heal {a}-{b}"));
+        self.cut.retain(|c| *c != (a.min(b), a.max(b)));
+    }
+
+    /// The connection breaks, and both ends learn of it.
+    pub fn break_wires(&mut self, a: usize, b: usize) {
+        for wire in 0..self.wires.len() {
+            let (x, y) = self.wires[wire].dialled;
+            if self.wires[wire].open && (x.min(y), x.max(y)) == (a.min(b), a.max(b)) {
+                self.hang_up(wire as u32, (x, y));
+                self.hang_up(wire as u32, (y, x));
+                self.wires[wire].open = false;
+            }
+        }
+    }
+
+    pub fn feed(&mut self, end: End, input: Input<'_>) {
+        let node = self.nodes.get_mut(&end).expect("a node of this world");
+        node.session.handle(self.now, input);
+        while let Some(output) = self.nodes.get_mut(&end).and_then(|n| n.session.poll_output()) {
+            self.obey(end, output);
+        }
+        if let Some(due) = self.nodes[&end].session.poll_timeout() {
+            self.seq += 1;
+            self.queue.push(Reverse((due.max(self.now), self.seq, end)));
+        }
+    }
+
+    fn obey(&mut self, end: End, output: Output) {
+        match output {
+            Output::Connect => self.dial(end),
+            Output::AbortConnect { .. } => self.node(end).dial += 1,
+            Output::Transmit(conn, bytes) => {
+                let length = bytes.len();
+                self.transmit(end, conn, bytes);
+                // The kernel takes everything at once.
+                let now = self.now;
+                self.node(end).session.handle(now, Input::Sent(conn, length));
+            }
+            Output::Close(conn) => {
+                if let Some((wire, _)) = self.node(end).buffers.remove(&conn) {
+                    self.hang_up(wire, end);
+                }
+            }
+            Output::Up(negotiated) => {
+                self.note(format_args!("{end:?} up with AS {}", negotiated.remote_as));
+                let node = self.node(end);
+                assert!(!node.up, "two Ups without a Down at {end:?}");
+                (node.up, node.ups) = (true, node.ups + 1);
+            }
+            Output::Down { why, .. } => {
+                self.note(format_args!("{end:?} down: {why}"));
+                let node = self.node(end);
+                assert!(node.up, "a Down without an Up at {end:?}");
+                node.up = false;
+            }
+            Output::Updates(list) => assert!(self.node(end).up, "{} updates before Up", list.len()),
+            Output::Refresh { .. } => assert!(self.node(end).up),
+            Output::Event(event) => self.note(format_args!("{end:?} {}", event.text)),
+        }
+    }
+
+    fn node(&mut self, end: End) -> &mut Node {
+        self.nodes.get_mut(&end).expect("a node of this world")
+    }
+
+    fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        let at = (self.now - self.t0).as_secs_f64();
+        let _ = writeln!(self.trace, "{at:9.3} {what}");
+    }
+
+    fn is_cut(&self, (a, b): End) -> bool {
+        self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn later(&mut self, delay: Duration, to: End, arrival: Arrival) {
+        self.at(self.now + delay, to, arrival);
+    }
+
+    fn at(&mut self, when: Instant, to: End, arrival: Arrival) {
+        self.seq += 1;
+        self.arrivals.insert(self.seq, arrival);
+        self.queue.push(Reverse((when, self.seq, to)));
+    }
+
+    fn delay(&mut self) -> Duration {
+        let micros = self.latency.as_micros() as u64;
+        Duration::from_micros(1 + self.random(micros))
+    }
+
+    /// Refused while the other end is not listening; no answer at all over a link that is cut.
+    fn dial(&mut self, end @ (a, b): End) {
+        self.node(end).dial += 1;
+        if self.is_cut(end) {
+            return;
+        }
+        let (there, back) = (self.delay(), self.delay());
+        if matches!(self.state((b, a)), SessionState::Disabled) {
+            self.later(there + back, end, Arrival::Refused(format!("{:?} refuses", (b, a))));
+            return;
+        }
+        let dialler = self.new_conn(end);
+        let wire = self.wires.len() as u32;
+        self.wires.push(Wire {
+            dialled: end,
+            dialler,
+            accepter: None,
+            open: true,
+            last: [self.now + there + back, self.now + there],
+        });
+        self.later(there, (b, a), Arrival::Accepted(wire));
+        self.later(there + back, end, Arrival::Connected(dialler, wire));
+    }
+
+    fn new_conn(&mut self, end: End) -> Conn {
+        let node = self.node(end);
+        node.next_conn += 1;
+        Conn(node.next_conn)
+    }
+
+    /// Cuts the octets at a random place and sends both pieces on their way, in order.
+    fn transmit(&mut self, end @ (a, b): End, conn: Conn, mut bytes: Bytes) {
+        let Some((wire, _)) = self.nodes[&end].buffers.get(&conn) else {
+            panic!("{end:?} speaks on a closed connection")
+        };
+        let wire = *wire;
+        if self.is_cut(end) || !self.wires[wire as usize].open {
+            return;
+        }
+        let head = bytes.split_to(self.random(bytes.len() as u64 + 1) as usize);
+        for piece in [head, bytes] {
+            if !piece.is_empty() {
+                let when = self.in_order(wire, end);
+                self.at(when, (b, a), Arrival::Octets(wire, piece));
+            }
+        }
+    }
+
+    fn in_order(&mut self, wire: u32, from: End) -> Instant {
+        let delay = self.delay();
+        let wire = &mut self.wires[wire as usize];
+        let direction = usize::from(wire.dialled == from);
+        let when = (self.now + delay).max(wire.last[direction]);
+        wire.last[direction] = when;
+        when
+    }
+
+    fn hang_up(&mut self, wire: u32, from @ (a, b): End) {
+        if !self.is_cut(from) {
+            let when = self.in_order(wire, from);
+            self.at(when, (b, a), Arrival::Closed(wire));
+        }
+    }
+
+    /// The number of a wire at one of its ends, while that end has it open.
+    fn conn(&self, wire: u32, end: End) -> Option<Conn> {
+        let w = &self.wires[wire as usize];
+        let conn = if w.dialled == end { Some(w.dialler) } else { w.accepter };
+        conn.filter(|c| self.nodes[&end].buffers.contains_key(c))
+    }
+
+    fn arrive(&mut self, end: End, arrival: Arrival) {
+        let ends = Ends { local: address(end.0), remote: address(end.1), ifindex: 0 };
+        match arrival {
+            Arrival::Refused(why) => self.feed(end, Input::ConnectFailed(why)),
+            Arrival::Connected(conn, wire) => {
+                if self.wires[wire as usize].open {
+                    self.node(end).buffers.insert(conn, (wire, BytesMut::new()));
+                    self.feed(end, Input::Connected(conn, ends));
+                }
+            }
+            Arrival::Accepted(wire) => {
+                let conn = self.new_conn(end);
+                self.wires[wire as usize].accepter = Some(conn);
+                self.node(end).buffers.insert(conn, (wire, BytesMut::new()));
+                self.feed(end, Input::Accepted(conn, ends));
+            }
+            Arrival::Octets(wire, octets) => {
+                // Nobody there any more: a reset.
+                let Some(conn) = self.conn(wire, end) else { return self.hang_up(wire, end) };
+                let Some((_, buffer)) = self.node(end).buffers.get_mut(&conn) else { return };
+                buffer.extend_from_slice(&octets);
+                let mut buffer = std::mem::take(buffer);
+                self.feed(end, Input::Received(conn, &mut buffer));
+                if let Some((_, kept)) = self.node(end).buffers.get_mut(&conn) {
+                    *kept = buffer;
+                }
+            }
+            Arrival::Closed(wire) => {
+                if let Some(conn) = self.conn(wire, end) {
+                    self.node(end).buffers.remove(&conn);
+                    self.feed(end, Input::Closed(conn, None));
+                }
+            }
+        }
+    }
+
+    /// Lets time pass: whatever is due happens, in order.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.run_until(until, |_| false);
+        self.now = until;
+    }
+
+    /// Runs until `done` or `until`; whether it was done.
+    pub fn run_until(&mut self, until: Instant, mut done: impl FnMut(&Self) -> bool) -> bool {
+        while !done(self) {
+            let Some(Reverse((due, seq, end))) = self.queue.peek().copied() else { return false };
+            if due > until {
+                return false;
+            }
+            self.queue.pop();
+            self.now = due;
+            match self.arrivals.remove(&seq) {
+                Some(arrival) => self.arrive(end, arrival),
+                // A deadline, perhaps of a timer that was moved since.
+                None if self.nodes[&end].session.poll_timeout().is_some_and(|d| d <= due) => {
+                    self.feed(end, Input::Timeout);
+                }
+                None => {}
+            }
+        }
+        true
+    }
+}
