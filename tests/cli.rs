@@ -1,4 +1,5 @@
 //! The binary as a user meets it: exit status, errors, help.
+#![allow(clippy::disallowed_methods, reason = "starts the binary and writes its files")]
 
 use std::{
     fs,
