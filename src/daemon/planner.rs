@@ -68,7 +68,12 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
                 hand_out(&outputs, &config, plan);
             }
-            Err(missing) => say_new_problems(&mut said, std::slice::from_ref(missing)),
+            // Nothing is wrong yet: at each start the Node and its address come a little later.
+            Err(missing) => {
+                if said.insert(missing.clone()) {
+                    tracing::info!(%missing, "no plan yet");
+                }
+            }
         }
         publish(&outputs.plan, Arc::new(result));
 

@@ -97,7 +97,8 @@ fn bird_config() -> String {
         protocol kernel { ipv4 { export all; }; }\nprotocol kernel { ipv6 { export all; }; }\n"
         .to_owned();
     for (n, port) in PORTS.iter().enumerate() {
-        for (family, address) in [("ipv4", v4(port)), ("ipv6", v6(port))] {
+        let far = if n == 1 { "fe80::2%t2".to_owned() } else { v6(port) };
+        for (family, address) in [("ipv4", v4(port)), ("ipv6", far)] {
             text.push_str(&format!(
                 "protocol bgp {family}_{n} {{ local as 65000; neighbor {address} as 64512; \
                  {family} {{ import all; export all; }}; }}\n"
@@ -169,13 +170,25 @@ fn below_frr_pods_reach_each_other_and_the_session_follows_the_default_route() {
     n2.wait_route(&cidrs[0][0]);
 }
 
+/// Node 2 as router advertisements leave it: its IPv6 default gateway is a link-local address.
+fn by_link_local(rack: &Rack) {
+    for (ns, interface, address) in [(&rack.switch, "t2", "fe80::1"), (&rack.nodes[1].ns, "eth0", "fe80::2")]
+    {
+        ns.ip(&format!("-6 addr flush scope link dev {interface}"));
+        ns.ip(&format!("addr add {address}/64 dev {interface} nodad"));
+    }
+    rack.nodes[1].ns.ip("-6 route replace default via fe80::1 dev eth0");
+}
+
 #[test]
 fn below_bird_pods_reach_each_other() {
     let mut rack = Rack::new();
+    by_link_local(&rack);
     let switch = rack.switch.clone();
     let bird = Bird::start(&rack.net, &switch, &bird_config());
     let cidrs = rack.start();
     pods_are_reached(&mut rack, &cidrs);
+    rack.nodes[1].daemon().wait_established("fe80::1%eth0");
     let table = bird.birdc("show route");
     assert!(cidrs.iter().flatten().all(|c| table.contains(c.as_str())), "{table}");
 }
