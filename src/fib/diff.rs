@@ -101,7 +101,12 @@ impl Fib {
         let slot = self.routes.slot(prefix);
         let old = std::mem::replace(&mut slot.want, set);
         // The common case, in one look-up: a route that is new.
-        if *slot == State::wanted(set) && old == 0 && self.settings.install && self.foreign.is_empty() {
+        if set != 0
+            && *slot == State::wanted(set)
+            && old == 0
+            && self.settings.install
+            && self.foreign.is_empty()
+        {
             if let Some(top) = self.objects.ensure(set) {
                 slot.set_have(top);
                 slot.set(Mark::Seen, true);

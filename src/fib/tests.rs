@@ -362,6 +362,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
         };
         assert_eq!(world.kernel.hops(pfx(p)), expected, "{} wanted {:?}", pfx(p), wanted.get(&p));
     }
+    assert!(world.fib.routes.iter().all(|(_, s)| !s.is_empty()), "an empty slot was left behind");
     // Nothing is left over, and doing it again changes nothing.
     let used = |id: &ObjectId| {
         let by_route = world.kernel.routes.values().any(|r| *r == Route::On(*id));
