@@ -8,6 +8,14 @@
 //! The kernel does not say all it does: objects on a link that loses its carrier vanish in silence, groups
 //! shrink in silence, and IPv4 routes of a link that is set down are deleted in silence. So [`host`] changes
 //! are read as "assume they are gone", and a slow audit compares with a dump.
+//!
+//! ```text
+//! rib ─ NextHops ─► diff (want × have) ─ Op ─► io::batch ─► kernel
+//!                    │ nexthop: sets, objects        │
+//! Host ─ resolve ────┘ adopt: start and sweep        ▼
+//!   ▲──────────────────────────────── io::monitor ◄─ notifications
+//! ```
+
 pub mod adopt;
 pub mod diff;
 pub mod guard;
