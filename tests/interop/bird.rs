@@ -3,7 +3,7 @@
 use routelet::{
     bgp::{
         io::Act,
-        peer::{DownCause, Hops, PeerConfig, RemoteAs, Secret},
+        peer::{DownCause, Hops, PeerConfig, PeerKey, RemoteAs, Secret},
     },
     net::Family,
 };
@@ -126,4 +126,34 @@ fn a_wrong_as_is_named_at_both_ends() {
         assert!(error.contains("AS 65002") && error.contains("AS 65099"), "{error}");
         us.leave().await;
     });
+}
+
+#[test]
+fn sessions_run_over_ipv6_and_over_link_local_addresses() {
+    let mut net = Net::new();
+    let (ours, theirs) = link(&mut net);
+    for (ns, n) in [(&ours, 1), (&theirs, 2)] {
+        ns.ip(&format!("addr add fe80::{n}/64 dev eth0 nodad"));
+    }
+    let global = neighbor("2001:db8:1::2", "2001:db8:1::1");
+    let linked = PeerConfig {
+        key: PeerKey::LinkLocal("fe80::2".parse().unwrap(), "eth0".into()),
+        ..neighbor("2001:db8:1::2", "fe80::1")
+    };
+    for (peer, addresses) in [
+        (global, "local 2001:db8:1::2 as 65002; neighbor 2001:db8:1::1 as 65001;"),
+        (linked, "local fe80::2 as 65002; neighbor fe80::1%eth0 as 65001;"),
+    ] {
+        let text = config(OURS, THEIRS, "")
+            .replace("local 10.1.0.2 as 65002; neighbor 10.1.0.1 as 65001;", addresses);
+        // IPv4 needs a next hop of its own there.
+        let text = text.replace("export all; next hop self;", "export none;");
+        let bird = Bird::start(&net, &theirs, &text);
+        with_speaker(&ours, peer, async |mut us| {
+            us.up().await;
+            us.table(&["2001:db8:200::/48"]).await;
+            us.leave().await;
+        });
+        drop(bird);
+    }
 }

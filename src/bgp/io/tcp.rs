@@ -86,7 +86,13 @@ fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
         set_password(socket.as_fd(), Prefix::host(place.addr.ip()), place.ifindex, Some(password))?;
     }
     if let Some(own) = config.local_address {
-        socket.bind(&SocketAddr::new(own, 0).into())?;
+        let own = match own {
+            IpAddr::V6(own) if own.is_unicast_link_local() => {
+                SocketAddrV6::new(own, 0, 0, place.ifindex).into()
+            }
+            own => SocketAddr::new(own, 0),
+        };
+        socket.bind(&own.into())?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
