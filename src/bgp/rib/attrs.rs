@@ -134,6 +134,14 @@ impl AttrsTable {
         self.slots[id.slot()].hop = Some(hop);
     }
 
+    /// Octets that the sets take; each with its counts, and 16 for what the allocator adds to two blocks.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        let held = self.slots.iter().filter_map(|s| s.attrs.as_ref());
+        let sets: usize = held.map(|a| size_of::<Attrs>() + 32 + a.as_path.as_bytes().len()).sum();
+        sets + self.slots.capacity() * size_of::<Slot>() + self.index.allocation_size()
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

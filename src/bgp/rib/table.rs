@@ -276,6 +276,16 @@ impl Table {
         }
     }
 
+    /// Octets that the table takes, spilled lists apart.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::V4(keys) => keys.capacity() * size_of::<u32>(),
+            Keys::V6(keys) => keys.capacity() * size_of::<u128>(),
+        };
+        keys + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
+    }
+
     /// Routes that cover `addr`, longest first.
     pub(super) fn covering(&self, addr: IpAddr) -> impl Iterator<Item = RouteNo> + '_ {
         (0..=self.family.max_len())

@@ -300,3 +300,24 @@ fn ipv6_next_hops_of_link_local_sessions_carry_their_interface() {
     let hops = &bench.fib[&p("2001:db8::/32")];
     assert_eq!((hops.gateways()[0].ifindex, hops.gateways()[0].addr), (7, next_hop.addr));
 }
+
+#[test]
+fn a_route_costs_tens_of_octets_and_gives_them_back() {
+    const ROUTES: u32 = 50_000;
+    for (per_set, limit) in [(5, 110), (1, 280)] {
+        let mut bench = Bench::new();
+        bench.neighbor(1, 65001, |_| {});
+        bench.settle();
+        for set in 0..ROUTES / per_set {
+            let prefixes: Vec<_> = (set * per_set..(set + 1) * per_set).map(prefix).collect();
+            bench.announce(1, &Attrs { med: Some(set), ..path(1, 65001) }, &prefixes);
+        }
+        bench.rib.settle();
+        let octets = |b: &Bench| b.rib.tables.iter().map(Table::octets).sum::<usize>() + b.rib.attrs.octets();
+        let per_route = octets(&bench) / ROUTES as usize;
+        assert!(per_route <= limit, "{per_route} octets per route, {per_set} in a set");
+        bench.down(1, DownCause::HoldTimer);
+        bench.rib.settle();
+        assert_eq!(octets(&bench), 0);
+    }
+}
