@@ -28,9 +28,10 @@ pub(super) async fn run(
     state: watch::Sender<Forwarding>,
     mut host: watch::Receiver<Arc<Host>>,
     mut originated: watch::Receiver<Arc<BTreeMap<Prefix, Origination>>>,
+    mut own: watch::Receiver<Arc<Vec<Prefix>>>,
 ) {
     loop {
-        let families = in_use(&originated.borrow_and_update());
+        let families = in_use(&originated.borrow_and_update(), &own.borrow_and_update());
         let findings = sysctl::forwarding(&host.borrow_and_update(), &families);
         for Finding { key, text, .. } in findings.iter().filter(|f| f.state == State::Set) {
             tracing::info!(%key, %text, "forwarding switched on");
@@ -53,6 +54,7 @@ pub(super) async fn run(
         let alive = tokio::select! {
             r = host.changed() => r.is_ok(),
             r = originated.changed() => r.is_ok(),
+            r = own.changed() => r.is_ok(),
             () = tokio::time::sleep(AGAIN), if !on => true,
         };
         if !alive {
@@ -61,6 +63,8 @@ pub(super) async fn run(
     }
 }
 
-fn in_use(originated: &BTreeMap<Prefix, Origination>) -> Vec<Family> {
-    Family::ALL.into_iter().filter(|f| originated.keys().any(|p| p.family() == *f)).collect()
+/// Of what is announced, and of the pod CIDRs even where they are not.
+fn in_use(originated: &BTreeMap<Prefix, Origination>, own: &[Prefix]) -> Vec<Family> {
+    let used = |f: &Family| originated.keys().chain(own).any(|p| p.family() == *f);
+    Family::ALL.into_iter().filter(used).collect()
 }

@@ -135,11 +135,12 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let host = kernel.host();
     let inputs = RibInputs { global, originated: originated.clone(), reachable: reachable.clone(), guard };
     let rib = bgp::io::rib::spawn(inputs, fib_tx);
-    let inputs = fib::io::Inputs { routes: fib_rx, own: unreachable, convergence: rib.convergence.clone() };
+    let inputs =
+        fib::io::Inputs { routes: fib_rx, own: unreachable.clone(), convergence: rib.convergence.clone() };
     let mut fib = kernel.spawn(inputs);
     let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
-    tokio::spawn(forwarding::run(forwarding_tx, host.clone(), originated));
+    tokio::spawn(forwarding::run(forwarding_tx, host.clone(), originated, unreachable));
 
     // From the neighbors to the table.
     let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
