@@ -134,7 +134,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let kernel = fib::io::Kernel::open(fib_settings(&config)).await.map_err(no_netlink)?;
     let host = kernel.host();
     let inputs = RibInputs { global, originated: originated.clone(), reachable: reachable.clone(), guard };
-    let rib = bgp::io::rib::spawn(inputs, fib_tx);
+    let counters = kernel.counters();
+    let rib = bgp::io::rib::spawn(inputs, fib_tx, Box::new(move |read_at| counters.update_read(read_at)));
     let inputs =
         fib::io::Inputs { routes: fib_rx, own: unreachable.clone(), convergence: rib.convergence.clone() };
     let mut fib = kernel.spawn(inputs);
@@ -194,6 +195,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             nodes: views.as_ref().map(|v| v.nodes.clone()),
             disabled,
             restarting,
+            peers: peers.requests.clone(),
         },
         planner::Outputs {
             wanted: wanted_tx,

@@ -5,15 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     bgp::{
-        io::{Range, Wanted},
+        io::{Range, ToPeers, Wanted},
         peer::{Global, PeerKey},
     },
     config::Config,
@@ -31,6 +32,8 @@ pub(super) struct Inputs {
     pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     pub(super) restarting: watch::Receiver<bool>,
+    /// Neighbors that did not answer are tried again when a link or an address comes.
+    pub(super) peers: mpsc::Sender<ToPeers>,
 }
 
 /// What it publishes. All senders start with empty values; consumers wait for changes.
@@ -51,6 +54,7 @@ pub(super) struct Outputs {
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
     let mut said = BTreeSet::new();
+    let mut ways = BTreeSet::new();
     loop {
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
@@ -76,6 +80,11 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             }
         }
         publish(&outputs.plan, Arc::new(result));
+        let before = std::mem::replace(&mut ways, usable(&host));
+        if !ways.is_subset(&before) {
+            // A full queue has nudges enough.
+            let _ = inputs.peers.try_send(ToPeers::Nudge);
+        }
 
         // Each arm is cancel safe: `changed` marks nothing seen until it wins.
         let alive = tokio::select! {
@@ -89,6 +98,12 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             return;
         }
     }
+}
+
+/// Addresses that packets can leave from now.
+fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {
+    let links = host.links.values().filter(|l| host.has_carrier(l));
+    links.flat_map(|l| l.addresses.iter().filter(|a| !a.tentative).map(|a| (l.index, a.addr))).collect()
 }
 
 async fn changed(nodes: Option<&mut watch::Receiver<Arc<Nodes>>>) -> bool {

@@ -102,6 +102,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let ranges = peering::ranges(&ctx, &mut problems);
     let pods = node::pod_cidrs(&ctx, &mut problems);
     let originated = originated(&ctx, &pods, &mut problems);
+    problems.extend(not_yet(config, &peers));
     let unreachable: BTreeSet<_> = pods.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
@@ -117,6 +118,22 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         problems,
         global,
     })
+}
+
+/// Keys that are understood and not acted upon by this version: said, never passed over in silence.
+fn not_yet(config: &Config, peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<String> {
+    let keys = [
+        ("bfd", peers.values().any(|p| p.bfd.is_some()), "sessions rely on their hold time"),
+        (
+            "interface (unnumbered neighbors)",
+            peers.keys().any(|k| matches!(k, PeerKey::Interface(_))),
+            "write `address = \"fe80::…%INTERFACE\"`",
+        ),
+        ("masquerade.enabled", config.masquerade.enabled == Some(true), "nothing is masqueraded"),
+        ("kubernetes.services", !config.kubernetes.services.is_empty(), "no Service address is announced"),
+    ];
+    let said = keys.into_iter().filter(|(_, used, _)| *used);
+    said.map(|(key, _, effect)| format!("{key}: not in this version yet; {effect}")).collect()
 }
 
 /// What every part of the plan may look at.

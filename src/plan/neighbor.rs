@@ -8,7 +8,7 @@ use crate::{
         peer::{AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
         policy::Policy,
     },
-    config::{NeighborKeys, seconds},
+    config::{NeighborKeys, OnExit, seconds},
     fib::host::{Host, Link, LinkAddress, Scope},
     net::Family,
 };
@@ -57,7 +57,9 @@ impl Draft<'_> {
             hold_time: keys.hold_time.unwrap_or(90),
             connect_retry_time: seconds(keys.connect_retry_time.unwrap_or(5)),
             idle_hold_time: seconds(keys.idle_hold_time.unwrap_or(5)),
-            graceful_restart: keys.graceful_restart.unwrap_or(true),
+            // Who flushes at exit must not promise that forwarding goes on.
+            graceful_restart: keys.graceful_restart.unwrap_or(true)
+                && ctx.config.fib.on_exit != OnExit::Flush,
             restart_time: keys.restart_time.unwrap_or(120),
             long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(0),
             route_reflector_client: keys.route_reflector_client.unwrap_or(false),

@@ -88,6 +88,9 @@ pub struct RibInputs {
 /// Where changes of the forwarding table go: the new next hops of a prefix, or none.
 pub type FibSender = mailbox::Sender<Prefix, Option<Arc<NextHops>>>;
 
+/// Hears when the oldest UPDATE was read whose routes are about to be posted: for `convergence_seconds`.
+pub type OnPost = Box<dyn Fn(Instant) + Send>;
+
 /// The running rib.
 #[derive(Debug)]
 pub struct RibHandle {
@@ -97,11 +100,21 @@ pub struct RibHandle {
 }
 
 /// Starts the task that owns the table. It ends when all senders are gone.
-pub fn spawn(inputs: RibInputs, fib: FibSender) -> RibHandle {
+pub fn spawn(inputs: RibInputs, fib: FibSender, on_post: OnPost) -> RibHandle {
     let (sender, inbox) = mpsc::channel(TO_RIB);
     let rib = Rib::new(Instant::now(), inputs.global.borrow().clone());
     let (publish, convergence) = watch::channel(Arc::default());
-    let task = Task { rib, inbox, inputs, fib, publish, outboxes: HashMap::default(), routes: 0 };
+    let task = Task {
+        rib,
+        inbox,
+        inputs,
+        fib,
+        publish,
+        outboxes: HashMap::default(),
+        routes: 0,
+        on_post,
+        oldest: None,
+    };
     RibHandle { sender, convergence, task: tokio::spawn(task.run()) }
 }
 
@@ -118,6 +131,9 @@ struct Task {
     outboxes: HashMap<PeerId, OutboxSender>,
     /// Octets of NLRI in this turn.
     routes: usize,
+    on_post: OnPost,
+    /// When the first UPDATE of this turn was read.
+    oldest: Option<Instant>,
 }
 
 impl Task {
@@ -164,7 +180,8 @@ impl Task {
                 self.outboxes.insert(peer, outbox);
                 self.rib.handle(now, Input::Up { peer, negotiated });
             }
-            ToRib::Updates { peer, updates, .. } => {
+            ToRib::Updates { peer, updates, read_at } => {
+                self.oldest.get_or_insert(read_at);
                 for update in &updates {
                     self.routes += octets(update);
                     self.rib.handle(now, Input::Update { peer, update });
@@ -203,7 +220,11 @@ impl Task {
     fn let_out(&mut self) {
         self.rib.settle();
         let changes = self.rib.take_fib();
+        let oldest = self.oldest.take();
         if !changes.is_empty() {
+            if let Some(read_at) = oldest {
+                (self.on_post)(read_at);
+            }
             self.fib.post_all(changes);
         }
         for (peer, event) in self.rib.take_events() {

@@ -76,6 +76,7 @@ pub struct Kernel {
     monitor: monitor::Monitor,
     host: watch::Receiver<Arc<Host>>,
     heard: mailbox::Receiver<Place, Held>,
+    counters: Arc<Counters>,
 }
 
 impl Kernel {
@@ -88,7 +89,7 @@ impl Kernel {
         let writer = batch::Channel::open()?;
         let (tell, heard) = mailbox::mailbox();
         let (monitor, host) = monitor::Monitor::start(settings.clone(), writer.port(), tell).await?;
-        Ok(Self { settings, writer, monitor, host, heard })
+        Ok(Self { settings, writer, monitor, host, heard, counters: Arc::default() })
     }
 
     /// The host, kept up to date once [`Kernel::spawn`] was called.
@@ -96,11 +97,16 @@ impl Kernel {
         self.host.clone()
     }
 
+    /// What will be counted; the rib tells it when an UPDATE was read.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
     /// Adopts what is in the kernel and begins to write.
     pub fn spawn(self, inputs: Inputs) -> FibHandle {
         let (requests, receiver) = mpsc::channel(16);
         let (own_there, watch_own) = watch::channel(Arc::default());
-        let counters = Arc::new(Counters::default());
+        let counters = self.counters;
         let task = task::Task::new(self.settings, self.writer, self.host, counters.clone(), own_there);
         FibHandle {
             client: FibClient { requests },
