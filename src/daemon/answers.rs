@@ -151,6 +151,7 @@ impl Answers {
                 view.received = n.received.clone();
                 view.accepted = n.accepted.clone();
                 view.advertised = n.advertised.clone();
+                view.notes.extend(n.notes.iter().cloned());
             }
         }
         views

@@ -45,8 +45,8 @@ impl Kernel {
                     return Err(if *replace { "ENOENT" } else { "EEXIST" });
                 }
                 if let Object::Group(members) = object
-                    && !(!members.is_empty()
-                        && members.iter().all(|m| matches!(self.objects.get(m), Some(Object::Hop(_)))))
+                    && (members.is_empty()
+                        || !members.iter().all(|m| matches!(self.objects.get(m), Some(Object::Hop(_)))))
                 {
                     return Err("EINVAL");
                 }

@@ -81,12 +81,10 @@ fn routes_of_both_families_come_and_go_with_the_switch() {
          neighbor 10.1.1.2 remote-as 1000\n neighbor fd01::2 remote-as 1000\n address-family ipv4 unicast\n  network 10.77.0.0/16\n  \
          network 10.1.1.0/30\n  network 0.0.0.0/0\n exit-address-family\n address-family ipv6 unicast\n  neighbor fd01::2 activate\n  network fd77::/48\n exit-address-family\n",
     );
-    let config = format!(
-        "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"10.1.1.1\"\nremote-as = 10000\nfamilies = [\"ipv4-unicast\"]\n\
+    let config = "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"10.1.1.1\"\nremote-as = 10000\nfamilies = [\"ipv4-unicast\"]\n\
          [[bgp.neighbor]]\naddress = \"fd01::1\"\nremote-as = 10000\nfamilies = [\"ipv6-unicast\"]\n\
-         [advertise]\nnetworks = [\"10.50.0.0/24\", \"fd50::/64\"]\n"
-    );
-    let routelet = Routelet::start(&net, &host, &config, &[]);
+         [advertise]\nnetworks = [\"10.50.0.0/24\", \"fd50::/64\"]\n";
+    let routelet = Routelet::start(&net, &host, config, &[]);
     routelet.wait_established("10.1.1.1");
     routelet.wait_established("fd01::1");
     wait_for("IPv4 learned", 10.0, || {
