@@ -7,10 +7,13 @@ use std::{
 };
 
 use super::{Error, planner::ROUTER_ID_FILE};
-use crate::{config, fib, k8s::cni};
+use crate::{
+    config, fib,
+    k8s::{cni, io::former},
+};
 
 /// What of the state folder is ours; others' files in it stay, and the folder with them.
-const STATE: [&str; 2] = ["cluster.json", ROUTER_ID_FILE];
+const STATE: [&str; 3] = ["cluster.json", former::FILE, ROUTER_ID_FILE];
 
 /// Removes routes, nexthop objects, the conflist and the state, by the configuration that the daemon had. Returns
 /// what was removed, a line each.
@@ -37,6 +40,10 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if routes + nexthops > 0 {
         removed.push(format!("{routes} routes and {nexthops} nexthop objects with protocol {protocol}"));
     }
+    let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
+        Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))
+    })?;
+    removed.extend(ranges.iter().map(|r| format!("the gateway address of the former pod CIDR {r}")));
     let conflist = loaded.cni.conf_dir.join(&loaded.cni.file);
     if fs::read(&conflist).is_ok_and(|bytes| cni::written_for(&bytes).is_some()) {
         remove(conflist, &mut removed)?;

@@ -164,11 +164,12 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             },
             all_nodes,
         );
-        let (status, conflist_task) = k8s::io::spawn_conflist(
+        let conflist_task = k8s::io::spawn_conflist(
             k8s::io::ConflistOptions {
                 enabled: config.cni.enabled != Some(false),
                 conf_dir: config.cni.conf_dir.clone(),
                 file: config.cni.file.clone(),
+                state_dir: config.state_dir.clone(),
             },
             conflist,
             gate,
@@ -180,12 +181,12 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             rib.convergence.clone(),
             plan.clone(),
         ));
-        cluster = Some((watch, status, conflist_task));
+        cluster = Some((watch, conflist_task));
     }
-    let views = cluster.as_ref().map(|(watch, status, _)| Kubernetes {
+    let views = cluster.as_ref().map(|(watch, conflist)| Kubernetes {
         nodes: watch.nodes.clone(),
         api: watch.status.clone(),
-        conflist: status.clone(),
+        conflist: conflist.status.clone(),
     });
 
     let planner = tokio::spawn(planner::run(
@@ -193,6 +194,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             config: config_rx.clone(),
             host,
             nodes: views.as_ref().map(|v| v.nodes.clone()),
+            held: cluster.as_ref().map(|(_, conflist)| conflist.held.clone()),
             disabled,
             restarting,
             peers: peers.requests.clone(),
@@ -257,9 +259,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     planner.abort();
-    if let Some((watch, _, conflist_task)) = cluster {
+    if let Some((watch, conflist)) = cluster {
         watch.task.abort();
-        conflist_task.abort();
+        conflist.task.abort();
     }
     let leaving = if machine_stops().await { Leaving::Machine } else { Leaving::Daemon };
     tracing::info!(?leaving, "routelet stops");

@@ -30,6 +30,8 @@ pub(super) struct Inputs {
     pub(super) host: watch::Receiver<Arc<Host>>,
     /// `None` outside of Kubernetes.
     pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
+    /// Ranges in which pods may have addresses; `None` outside of Kubernetes.
+    pub(super) held: Option<watch::Receiver<Arc<BTreeSet<Prefix>>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     pub(super) restarting: watch::Receiver<bool>,
     /// Neighbors that did not answer are tried again when a link or an address comes.
@@ -59,6 +61,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
         let nodes = inputs.nodes.as_mut().map(|n| n.borrow_and_update().clone());
+        extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.restarting = *inputs.restarting.borrow_and_update();
         extra.cni_programs = k8s::io::cni_programs(&config.cni.bin_dir);
@@ -91,6 +94,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = inputs.config.changed() => r.is_ok(),
             r = inputs.host.changed() => r.is_ok(),
             r = changed(inputs.nodes.as_mut()) => r,
+            r = changed(inputs.held.as_mut()) => r,
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
         };
@@ -106,9 +110,9 @@ fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {
     links.flat_map(|l| l.addresses.iter().filter(|a| !a.tentative).map(|a| (l.index, a.addr))).collect()
 }
 
-async fn changed(nodes: Option<&mut watch::Receiver<Arc<Nodes>>>) -> bool {
-    match nodes {
-        Some(nodes) => nodes.changed().await.is_ok(),
+async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
+    match receiver {
+        Some(receiver) => receiver.changed().await.is_ok(),
         None => std::future::pending().await,
     }
 }

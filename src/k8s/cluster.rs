@@ -2,10 +2,20 @@
 //!
 //! A new listing replaces the old one only when it is whole: until then what was known stays in force, so that an API server
 //! that comes back changes nothing that did not change.
+//!
+//! A Node that is deleted stays known for [`GRACE`]. Node objects are deleted and made anew by cloud controllers and by hand
+//! while the machine, its kubelet and its pods go on; the new one comes bare and gets its addresses and pod CIDRs
+//! later. Until then what the old one had stays in force, so that the same pod CIDR given again changes nothing.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::node::{ApiNode, NodeView, Nodes};
+
+/// How long what a deleted Node had stays in force.
+pub const GRACE: Duration = Duration::from_secs(60);
 
 /// Which Nodes are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +33,21 @@ pub struct Cluster {
     nodes: Nodes,
     /// A listing that is not whole yet.
     listing: Option<BTreeMap<String, NodeView>>,
+    leaving: BTreeMap<String, Leaving>,
+}
+
+/// Of a Node that was deleted.
+#[derive(Clone, Debug)]
+struct Leaving {
+    until: Instant,
+    /// As it is, of one that was made anew and has not everything yet.
+    anew: Option<NodeView>,
 }
 
 impl Cluster {
     /// With what is known from the last run, if anything.
     pub fn new(own_name: String, known: Nodes) -> Self {
-        Self { own_name, scope: Scope::Own, nodes: known, listing: None }
+        Self { own_name, scope: Scope::Own, nodes: known, listing: None, leaving: BTreeMap::new() }
     }
 
     pub fn nodes(&self) -> &Nodes {
@@ -52,55 +71,140 @@ impl Cluster {
     }
 
     /// A Node of the listing, or one that appeared or changed after it.
-    pub fn found(&mut self, node: &ApiNode, in_listing: bool) {
+    pub fn found(&mut self, now: Instant, node: &ApiNode, in_listing: bool) {
         let view = NodeView::from(node);
         match &mut self.listing {
             Some(listing) if in_listing => {
                 listing.insert(view.name.clone(), view);
             }
-            _ if view.name == self.own_name => self.nodes.own = Some(view),
-            _ if self.scope == Scope::All => {
-                self.nodes.others.insert(view.name.clone(), view);
-            }
+            _ if view.name == self.own_name || self.scope == Scope::All => self.put(now, view),
             _ => {}
         }
     }
 
     /// The listing is whole.
-    pub fn end(&mut self) {
-        let Some(mut listing) = self.listing.take() else { return };
-        self.nodes.own = listing.remove(&self.own_name);
-        self.nodes.others = listing;
+    pub fn end(&mut self, now: Instant) {
+        let Some(listing) = self.listing.take() else { return };
+        if self.scope == Scope::Own {
+            self.nodes.others.clear();
+            self.leaving.retain(|name, _| *name == self.own_name);
+        }
+        let known = self.nodes.own.iter().chain(self.nodes.others.values());
+        let gone: Vec<_> = known.map(|n| n.name.clone()).filter(|name| !listing.contains_key(name)).collect();
+        gone.into_iter().for_each(|name| self.leave(now, name));
+        listing.into_values().for_each(|view| self.put(now, view));
         self.nodes.complete = self.scope == Scope::All;
     }
 
     /// A Node was deleted. One that was re-created meanwhile has another UID and stays.
-    pub fn gone(&mut self, node: &ApiNode) {
+    pub fn gone(&mut self, now: Instant, node: &ApiNode) {
         let uid = node.metadata.uid.as_deref().unwrap_or_default();
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        if name == self.own_name {
-            self.nodes.own.take_if(|own| own.uid == uid);
-        } else if self.nodes.others.get(name).is_some_and(|n| n.uid == uid) {
-            self.nodes.others.remove(name);
+        let uid_known = match self.leaving.get(name).and_then(|l| l.anew.as_ref()) {
+            Some(anew) => anew.uid == uid,
+            None => self.place(name).as_ref().is_some_and(|n| n.uid == uid),
+        };
+        if uid_known {
+            self.leave(now, name.to_owned());
+        }
+    }
+
+    /// When [`Cluster::expire`] has something to do.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.leaving.values().map(|l| l.until).min()
+    }
+
+    /// Ends the grace of deleted Nodes.
+    pub fn expire(&mut self, now: Instant) {
+        let due: Vec<_> =
+            self.leaving.iter().filter(|(_, l)| l.until <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let anew = self.leaving.remove(&name).and_then(|l| l.anew);
+            self.set(&name, anew);
+        }
+    }
+
+    /// What is there now is known; where it is a Node made anew that lacks something, the old one lends it for a while.
+    fn put(&mut self, now: Instant, view: NodeView) {
+        let name = view.name.clone();
+        let old = self.place(&name);
+        let until = match (self.leaving.get(&name), &old) {
+            (Some(leaving), _) => Some(leaving.until),
+            (None, Some(old)) if old.uid != view.uid => Some(now + GRACE),
+            _ => None,
+        };
+        match (until, old) {
+            (Some(until), Some(old)) if view.missing().is_some() && old.missing().is_none() => {
+                let mut lent = view.clone();
+                if lent.addresses.is_empty() {
+                    lent.addresses = old.addresses;
+                }
+                if lent.pod_cidrs.is_empty() {
+                    lent.pod_cidrs = old.pod_cidrs;
+                }
+                lent.problems.push(format!(
+                    "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
+                    GRACE.as_secs()
+                ));
+                self.leaving.insert(name.clone(), Leaving { until, anew: Some(view) });
+                self.set(&name, Some(lent));
+            }
+            _ => {
+                self.leaving.remove(&name);
+                self.set(&name, Some(view));
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Instant, name: String) {
+        let until = self.leaving.get(&name).map_or(now + GRACE, |l| l.until);
+        self.leaving.insert(name.clone(), Leaving { until, anew: None });
+        if let Some(mut view) = self.place(&name) {
+            view.problems = vec![format!(
+                "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
+                GRACE.as_secs()
+            )];
+            self.set(&name, Some(view));
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<NodeView> {
+        if name == self.own_name { self.nodes.own.clone() } else { self.nodes.others.get(name).cloned() }
+    }
+
+    fn set(&mut self, name: &str, view: Option<NodeView>) {
+        match view {
+            view if name == self.own_name => self.nodes.own = view,
+            Some(view) => {
+                self.nodes.others.insert(name.to_owned(), view);
+            }
+            None => {
+                self.nodes.others.remove(name);
+            }
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
 
+    /// With an address, unless there is no pod CIDR either.
     fn node(name: &str, uid: &str, cidr: &str) -> ApiNode {
-        let json = format!(
-            r#"{{"metadata": {{"name": "{name}", "uid": "{uid}"}}, "spec": {{"podCIDRs": ["{cidr}"]}}}}"#
+        let whole = format!(
+            r#", "spec": {{"podCIDRs": ["{cidr}"]}},
+                "status": {{"addresses": [{{"type": "InternalIP", "address": "10.0.0.1"}}]}}"#
         );
-        serde_json::from_str(&json).unwrap()
+        let rest = if cidr.is_empty() { "" } else { whole.as_str() };
+        serde_json::from_str(&format!(r#"{{"metadata": {{"name": "{name}", "uid": "{uid}"}}{rest}}}"#))
+            .unwrap()
     }
 
-    fn listed(cluster: &mut Cluster, scope: Scope, nodes: &[ApiNode]) {
+    fn listed(cluster: &mut Cluster, now: Instant, scope: Scope, nodes: &[ApiNode]) {
         cluster.begin(scope);
-        nodes.iter().for_each(|n| cluster.found(n, true));
-        cluster.end();
+        nodes.iter().for_each(|n| cluster.found(now, n, true));
+        cluster.end(now);
     }
 
     fn names(cluster: &Cluster) -> Vec<&str> {
@@ -108,44 +212,82 @@ mod tests {
         nodes.own.iter().map(|n| n.name.as_str()).chain(nodes.others.keys().map(String::as_str)).collect()
     }
 
-    #[test]
-    fn what_was_known_stays_until_the_new_listing_is_whole() {
-        let mut c = Cluster::new("n1".into(), Nodes::default());
-        listed(&mut c, Scope::All, &[node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")]);
-        assert_eq!((names(&c), c.nodes().complete), (vec!["n1", "n2"], true));
-        c.begin(Scope::All);
-        c.found(&node("n3", "c", "10.244.3.0/24"), true);
-        assert_eq!(names(&c), ["n1", "n2"]);
-        c.end();
-        assert_eq!(names(&c), ["n3"], "and what is not listed is gone");
+    fn own_cidr(cluster: &Cluster) -> Option<String> {
+        cluster.nodes().own.as_ref()?.pod_cidrs.first().map(ToString::to_string)
     }
 
     #[test]
-    fn changes_and_deletions_are_followed() {
-        let mut c = Cluster::new("n1".into(), Nodes::default());
-        listed(&mut c, Scope::All, &[node("n1", "a", "10.244.1.0/24")]);
-        c.found(&node("n2", "b", "10.244.2.0/24"), false);
-        c.found(&node("n1", "a", "10.244.9.0/24"), false);
-        assert_eq!(c.nodes().own.as_ref().unwrap().pod_cidrs[0].to_string(), "10.244.9.0/24");
-        c.gone(&node("n2", "b", "10.244.2.0/24"));
-        c.gone(&node("n1", "a", "10.244.9.0/24"));
-        assert!(names(&c).is_empty());
+    fn what_was_known_stays_until_the_new_listing_is_whole() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        let both = [node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")];
+        listed(&mut c, t, Scope::All, &both);
+        assert_eq!((names(&c), c.nodes().complete), (vec!["n1", "n2"], true));
+        c.begin(Scope::All);
+        c.found(t, &node("n3", "c", "10.244.3.0/24"), true);
+        assert_eq!(names(&c), ["n1", "n2"]);
+        c.end(t);
+        assert_eq!(names(&c), ["n1", "n2", "n3"], "what is not listed has its grace");
+        c.expire(t + GRACE);
+        assert_eq!(names(&c), ["n3"]);
+    }
+
+    #[test]
+    fn changes_are_followed_at_once_and_deletions_after_a_grace() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::All, &[node("n1", "a", "10.244.1.0/24")]);
+        c.found(t, &node("n2", "b", "10.244.2.0/24"), false);
+        c.found(t, &node("n1", "a", "10.244.9.0/24"), false);
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.9.0/24"));
+        c.gone(t, &node("n2", "b", "10.244.2.0/24"));
+        c.gone(t, &node("n1", "a", "10.244.9.0/24"));
+        assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], Some(t + GRACE)));
+        assert!(c.nodes().own.as_ref().unwrap().problems[0].contains("deleted"));
+        c.expire(t + GRACE);
+        assert!(names(&c).is_empty() && c.next_expiry().is_none());
+    }
+
+    #[test]
+    fn a_node_made_anew_with_the_same_pod_cidr_changes_nothing_on_the_way() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::Own, &[node("n1", "old", "10.244.1.0/24")]);
+        c.gone(t, &node("n1", "old", ""));
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
+        c.found(t, &node("n1", "new", ""), false);
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"), "bare, and lent what it lacks");
+        c.found(t, &node("n1", "new", "10.244.1.0/24"), false);
+        let own = c.nodes().own.clone().unwrap();
+        assert_eq!((own.uid.as_str(), own.problems.len(), c.next_expiry()), ("new", 0, None));
+        c.expire(t + GRACE);
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
+    }
+
+    #[test]
+    fn a_node_made_anew_that_stays_bare_is_bare_in_the_end() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::Own, &[node("n1", "old", "10.244.1.0/24")]);
+        // The deletion itself was missed.
+        listed(&mut c, t, Scope::Own, &[node("n1", "new", "")]);
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
+        c.expire(t + GRACE);
+        assert_eq!((names(&c), own_cidr(&c)), (vec!["n1"], None));
     }
 
     #[test]
     fn a_late_word_of_a_deletion_does_not_touch_the_node_made_anew() {
-        let mut c = Cluster::new("n1".into(), Nodes::default());
-        listed(&mut c, Scope::All, &[node("n1", "new", "10.244.7.0/24"), node("n2", "new", "10.244.8.0/24")]);
-        c.gone(&node("n1", "old", "10.244.1.0/24"));
-        c.gone(&node("n2", "old", "10.244.2.0/24"));
-        assert_eq!(names(&c), ["n1", "n2"]);
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        let anew = [node("n1", "new", "10.244.7.0/24"), node("n2", "new", "10.244.8.0/24")];
+        listed(&mut c, t, Scope::All, &anew);
+        c.gone(t, &node("n1", "old", "10.244.1.0/24"));
+        c.gone(t, &node("n2", "old", "10.244.2.0/24"));
+        assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], None));
     }
 
     #[test]
     fn watching_the_own_node_alone_keeps_no_others() {
-        let mut c = Cluster::new("n1".into(), Nodes::default());
-        listed(&mut c, Scope::All, &[node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")]);
-        listed(&mut c, Scope::Own, &[node("n1", "a", "10.244.1.0/24")]);
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        let both = [node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")];
+        listed(&mut c, t, Scope::All, &both);
+        listed(&mut c, t, Scope::Own, &both[..1]);
         assert_eq!((names(&c), c.nodes().complete), (vec!["n1"], false));
     }
 }

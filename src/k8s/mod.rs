@@ -14,5 +14,6 @@ pub mod cluster;
 pub mod cni;
 pub mod gate;
 pub mod io;
+pub mod kept;
 pub mod node;
 pub mod view;

@@ -83,6 +83,8 @@ pub struct Extra {
     pub disabled: BTreeSet<PeerKey>,
     /// Names of the programs in `cni.bin-dir`; `None`: the folder could not be read.
     pub cni_programs: Option<BTreeSet<String>>,
+    /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod CIDRs.
+    pub held: Arc<BTreeSet<Prefix>>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -101,9 +103,11 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let peers = peering::peers(&ctx, &modes, &mut problems);
     let ranges = peering::ranges(&ctx, &mut problems);
     let pods = node::pod_cidrs(&ctx, &mut problems);
-    let originated = originated(&ctx, &pods, &mut problems);
+    let former = node::former(&ctx, &pods, &mut problems);
+    let served: Vec<_> = pods.iter().chain(&former).copied().collect();
+    let originated = originated(&ctx, &served, &mut problems);
     problems.extend(not_yet(config, &peers));
-    let unreachable: BTreeSet<_> = pods.iter().chain(&config.advertise.networks).copied().collect();
+    let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 

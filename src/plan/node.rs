@@ -56,6 +56,38 @@ fn overlaps(ctx: &Context<'_>, own: &NodeView, problems: &mut Vec<String>) {
     }
 }
 
+/// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on the bridge; without a port
+/// there is none.
+pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Vec<Prefix> {
+    let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
+    let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
+    // A Node without pod CIDR says nothing about its pods; one that is gone has none that are to be reached.
+    let known = ctx.own_node().is_some_and(|own| !own.pod_cidrs.is_empty());
+    if !has_pods || !known {
+        return Vec::new();
+    }
+    let held = ctx.extra.held.iter().copied().filter(|p| !pods.contains(p));
+    held.filter(|range| is_still_ours(ctx, *range, problems)).collect()
+}
+
+fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -> bool {
+    let theirs = |n: &&NodeView| n.pod_cidrs.iter().any(|p| p.covers(range) || range.covers(*p));
+    let others = ctx.nodes.into_iter().flat_map(|n| n.others.values());
+    let taken = others.into_iter().find(theirs);
+    problems.push(match taken {
+        Some(other) => format!(
+            "pods of the former pod CIDR {range} still run, and node {} has it now: they are not reached from other nodes; \
+             delete these pods",
+            other.name
+        ),
+        None => format!(
+            "pods of the former pod CIDR {range} still run: it is advertised until the last of them is gone; deleting them \
+             makes it sooner"
+        ),
+    });
+    taken.is_none()
+}
+
 /// The file, once every pod CIDR of the Node can be used.
 pub(super) fn conflist(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Option<Conflist> {
     let own = ctx.own_node()?;

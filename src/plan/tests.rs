@@ -305,3 +305,28 @@ fn planning_twice_gives_the_same_plan() {
     let case = three_nodes();
     assert_eq!(case.plan(), case.plan());
 }
+
+#[test]
+fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
+    let p = |s: &str| s.parse().unwrap();
+    let mut port = link(8, "veth1");
+    port.master = Some(7);
+    let bridge = Link { kind: "bridge".into(), ..link(7, "routelet0") };
+    let mut case = three_nodes();
+    case.extra.held = std::sync::Arc::new([p("10.244.1.0/24"), p("10.244.9.0/24")].into());
+    let serves = |case: &Case| {
+        let plan = case.plan();
+        let former = p("10.244.9.0/24");
+        assert_eq!(plan.originated.contains_key(&former), plan.unreachable.contains(&former));
+        assert_eq!(plan.conflist.unwrap().pod_cidrs.len(), 2, "the file holds the new ones alone");
+        (plan.originated.contains_key(&former), plan.problems.iter().filter(|p| p.contains("former")).count())
+    };
+    assert_eq!(serves(&case), (false, 0), "no port, no pod");
+    case.host.links.extend([(7, bridge), (8, port)]);
+    assert_eq!(serves(&case), (true, 1));
+    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().pod_cidrs.push(p("10.244.9.0/24"));
+    assert_eq!(serves(&case), (false, 1), "another node's by now");
+    case.nodes.as_mut().unwrap().own = None;
+    case.extra.stored_router_id = Some([1, 2, 3, 4].into());
+    assert!(case.plan().originated.is_empty(), "the Node is gone for good");
+}

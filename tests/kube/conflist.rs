@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use routelet::k8s::{
     cni::{Conflist, Spec, plugin},
     gate::{FirstRoutes, Ready},
-    io::{ConflistOptions, spawn_conflist},
+    io::{ConflistOptions, ConflistTask, spawn_conflist},
     view::{ConflistState, ConflistStatus},
 };
+use routelet::net::Prefix;
 use tokio::{
     runtime::Builder,
     sync::watch::{Receiver, channel},
@@ -69,8 +70,9 @@ fn pods_get_addresses_of_both_families_and_a_new_pod_cidr_serves_the_next_pod() 
                 enabled: true,
                 conf_dir: conf_dir.clone(),
                 file: "10-routelet.conflist".into(),
+                state_dir: conf_dir.join("../state"),
             };
-            let (mut status, task) = spawn_conflist(options, want_rx, ready_rx);
+            let ConflistTask { mut status, held, task } = spawn_conflist(options, want_rx, ready_rx);
             written(&mut status).await;
 
             let a = runtime.add(&mut net, "a").unwrap();
@@ -101,7 +103,28 @@ fn pods_get_addresses_of_both_families_and_a_new_pod_cidr_serves_the_next_pod() 
             reached(&node, &c);
             let bridge = node.ip("-4 addr show dev routelet0");
             assert!(bridge.contains("10.244.7.1") && !bridge.contains("10.244.1.1"), "{bridge}");
-            [a, b, c].iter().for_each(|pod| runtime.delete(pod));
+
+            // The pods that were there keep their gateway, and are reached.
+            for pod in [&a, &b] {
+                reached(&node, pod);
+                reached(&c.ns, pod);
+                assert!(pod.ns.pings("10.244.1.1") && pod.ns.pings("fd00:244:1::1"));
+                assert!(pod.ns.pings(&c.addresses[0]));
+            }
+            let former: Prefix = "10.244.1.0/24".parse().unwrap();
+            assert!(held.borrow().contains(&former));
+            runtime.delete(&a);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(held.borrow().contains(&former), "b still runs");
+            reached(&c.ns, &b);
+            runtime.delete(&b);
+            wait_for("the former range is given up", 10.0, || {
+                (!held.borrow().contains(&former)).then_some(())
+            });
+            let left = [node.ip("addr"), node.ip("route"), node.ip("-6 route")].concat();
+            assert!(!left.contains("10.244.1.") && !left.contains("fd00:244:1:"), "{left}");
+            reached(&node, &c);
+            runtime.delete(&c);
             task.abort();
         });
     });

@@ -95,13 +95,15 @@ fn the_own_node_is_followed_from_before_it_exists_through_an_outage() {
 
         let old = watch.nodes.borrow().own.clone().unwrap();
         plane.delete_node("n1");
-        until(&watch, "the Node is gone", |n| n.own.is_none()).await;
         plane.create_node("n1");
-        let new =
-            until(&watch, "the Node is back", |n| n.own.as_ref().is_some_and(|o| o.pod_cidrs.len() == 2))
-                .await;
-        let new = new.own.clone().unwrap();
-        assert!(new.uid != old.uid && new.addresses.is_empty());
+        let anew = |n: &Nodes| n.own.as_ref().is_some_and(|o| o.uid != old.uid);
+        let new = until(&watch, "the Node is back", anew).await.own.clone().unwrap();
+        assert_eq!(new.addresses, old.addresses, "lent until the new one has its own");
+        assert_eq!(new.missing(), None);
+        plane.set_addresses("n1", &["10.99.0.12"]);
+        let moved = |n: &Nodes| n.own.as_ref().is_some_and(|o| o.addresses != old.addresses);
+        let own = until(&watch, "its own address", moved).await.own.clone().unwrap();
+        assert_eq!(own.addresses.len(), 1);
         watch.task.abort();
     });
 }

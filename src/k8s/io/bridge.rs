@@ -1,46 +1,161 @@
 //! Addresses of the pods' bridge. The `bridge` plugin gives its bridge the gateway address of the range, and refuses to start a
-//! pod while the bridge has another IPv4 address: when the pod CIDR changes, the old one must go first.
+//! pod while the bridge has another IPv4 address. When the pod CIDR changes, the old one moves to `lo`, where it still
+//! answers the pods that know it as their gateway, and a link route stands in for the subnet that went with it.
+//!
+//! The new place is made before the old one goes, so there is no moment without.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use futures::TryStreamExt;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressMessage},
+    link::LinkAttribute,
+    route::{RouteMessage, RouteProtocol, RouteScope},
+};
+use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
-/// Removes those of `addresses` that the bridge has, and says how many. A bridge that is not there has none.
-pub(super) async fn remove_addresses(bridge: &str, addresses: &[IpAddr]) -> Result<usize, rtnetlink::Error> {
-    let (connection, handle, _) = rtnetlink::new_connection()
-        .map_err(|e| rtnetlink::Error::InvalidNla(format!("no netlink socket: {e}")))?;
-    let driver = tokio::spawn(connection);
-    let removed = remove(&handle, bridge, addresses).await;
-    driver.abort();
-    removed
+use crate::{
+    k8s::{cni, kept},
+    net::Prefix,
+};
+
+/// What was seen on the bridge.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) ports: BTreeSet<u32>,
+    /// Kept ranges whose gateway address was on the bridge, and had to go: a pod was made by the old conflist.
+    pub(super) late: Vec<Prefix>,
+    /// Kept ranges that are wanted again, and have their gateway address on the bridge.
+    pub(super) back: Vec<Prefix>,
 }
 
-async fn remove(
-    handle: &rtnetlink::Handle,
-    bridge: &str,
-    addresses: &[IpAddr],
-) -> Result<usize, rtnetlink::Error> {
-    let link = match handle.link().get().match_name(bridge.to_owned()).execute().try_next().await {
-        Ok(Some(link)) => link,
-        Ok(None) => return Ok(0),
-        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -NO_SUCH_DEVICE => return Ok(0),
-        Err(e) => return Err(e),
-    };
-    let mut held = handle.address().get().set_link_index_filter(link.header.index).execute();
-    let mut removed = 0;
-    while let Some(message) = held.try_next().await? {
-        let is_old = message
-            .attributes
-            .iter()
-            .any(|a| matches!(a, AddressAttribute::Address(addr) if addresses.contains(addr)));
-        if is_old {
-            handle.address().del(message).execute().await?;
-            removed += 1;
+/// Keeps the gateways of former ranges answering beside those of the `wanted` ones. A bridge that is not there has neither
+/// ports nor addresses.
+pub(super) async fn uphold(bridge: &str, former: &[Prefix], wanted: &[Prefix]) -> Result<Seen, Error> {
+    with_handle(async |handle| {
+        let Some(index) = index_of(handle, bridge).await? else { return Ok(Seen::default()) };
+        let mut seen = Seen { ports: ports(handle, index).await?, ..Seen::default() };
+        let held = addresses(handle, index).await?;
+        for range in former {
+            let Some(gateway) = cni::gateway(*range) else { continue };
+            let there = held.iter().find(|m| m.header.prefix_len == range.len() && has(m, gateway));
+            if wanted.contains(range) {
+                seen.back.extend(there.map(|_| *range));
+            } else if kept::must_step_aside(*range, wanted) {
+                add_to_loopback(handle, gateway).await?;
+                add_link_route(handle, *range, index).await?;
+                if let Some(message) = there {
+                    handle.address().del(message.clone()).execute().await?;
+                    seen.late.push(*range);
+                }
+            }
+        }
+        Ok(seen)
+    })
+    .await
+}
+
+/// Ends what [`uphold`] began for a range. `on_bridge`: the bridge's own address of it goes as well.
+pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Result<(), Error> {
+    let Some(gateway) = cni::gateway(range) else { return Ok(()) };
+    with_handle(async |handle| {
+        let bridge = index_of(handle, bridge).await?;
+        // On `lo` with the length of a host, on the bridge with that of the range.
+        let places =
+            [(Some(LOOPBACK), range.family().max_len()), (bridge.filter(|_| on_bridge), range.len())];
+        for (index, len) in places {
+            let Some(index) = index else { continue };
+            for message in addresses(handle, index).await? {
+                if message.header.prefix_len == len && has(&message, gateway) {
+                    handle.address().del(message).execute().await?;
+                }
+            }
+        }
+        let Some(index) = bridge else { return Ok(()) };
+        unless(handle.route().del(link_route(range, index)).execute().await, NO_SUCH_ROUTE)
+    })
+    .await
+}
+
+async fn with_handle<T>(body: impl AsyncFnOnce(&Handle) -> Result<T, Error>) -> Result<T, Error> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|e| Error::InvalidNla(format!("no netlink socket: {e}")))?;
+    let driver = tokio::spawn(connection);
+    let result = body(&handle).await;
+    driver.abort();
+    result
+}
+
+async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+    match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Err(Error::NetlinkError(e)) if e.raw_code() == -NO_SUCH_DEVICE => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+async fn ports(handle: &Handle, bridge: u32) -> Result<BTreeSet<u32>, Error> {
+    let mut links = handle.link().get().execute();
+    let mut ports = BTreeSet::new();
+    while let Some(link) = links.try_next().await? {
+        if link.attributes.contains(&LinkAttribute::Controller(bridge)) {
+            ports.insert(link.header.index);
         }
     }
-    Ok(removed)
+    Ok(ports)
 }
 
+async fn addresses(handle: &Handle, index: u32) -> Result<Vec<AddressMessage>, Error> {
+    handle.address().get().set_link_index_filter(index).execute().try_collect().await
+}
+
+fn has(message: &AddressMessage, address: IpAddr) -> bool {
+    message.attributes.iter().any(|a| matches!(a, AddressAttribute::Address(held) if *held == address))
+}
+
+async fn add_to_loopback(handle: &Handle, address: IpAddr) -> Result<(), Error> {
+    let len = Prefix::host(address).len();
+    unless(handle.address().add(LOOPBACK, address, len).execute().await, ALREADY_THERE)
+}
+
+async fn add_link_route(handle: &Handle, range: Prefix, index: u32) -> Result<(), Error> {
+    unless(handle.route().add(link_route(range, index)).execute().await, ALREADY_THERE)
+}
+
+/// Like the connected route whose place it takes: programs that tidy up others' routes leave the kernel's alone. Its metric
+/// tells the two apart.
+fn link_route(range: Prefix, index: u32) -> RouteMessage {
+    match range.addr() {
+        IpAddr::V4(a) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .destination_prefix(a, range.len())
+            .output_interface(index)
+            .priority(METRIC)
+            .protocol(RouteProtocol::Kernel)
+            .scope(RouteScope::Link)
+            .build(),
+        IpAddr::V6(a) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .destination_prefix(a, range.len())
+            .output_interface(index)
+            .priority(METRIC)
+            .protocol(RouteProtocol::Kernel)
+            .build(),
+    }
+}
+
+/// What is already as asked is no error.
+fn unless(result: Result<(), Error>, expected: i32) -> Result<(), Error> {
+    match result {
+        Err(Error::NetlinkError(e)) if e.code.is_none() || e.raw_code() == -expected => Ok(()),
+        other => other,
+    }
+}
+
+const METRIC: u32 = 1;
+/// `lo` is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+/// ESRCH.
+const NO_SUCH_ROUTE: i32 = 3;
+/// EEXIST.
+const ALREADY_THERE: i32 = 17;
 /// ENODEV.
 const NO_SUCH_DEVICE: i32 = 19;

@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
-use super::{ConflistOptions, bridge, state};
+use super::{ConflistOptions, former::Former, state};
 use crate::k8s::{
     cni::{self, Conflist},
     gate::{self, Ready, Verdict},
@@ -36,6 +36,7 @@ pub(super) async fn run(
     mut want: watch::Receiver<Option<Arc<Conflist>>>,
     mut ready: watch::Receiver<Ready>,
     status: watch::Sender<ConflistStatus>,
+    mut former: Former,
 ) {
     // Since when a conflist is wanted.
     let mut since: Option<Instant> = None;
@@ -45,6 +46,9 @@ pub(super) async fn run(
         let readiness = ready.borrow_and_update().clone();
         let now = Instant::now();
         let mut until = now + LOOK;
+        if let Some(conflist) = &now_wanted {
+            former.tend(conflist).await;
+        }
         let said = match now_wanted {
             None => Said::waiting("the Node's pod CIDRs are not known, or cannot be used"),
             Some(conflist) => match look(&options, &conflist) {
@@ -61,7 +65,7 @@ pub(super) async fn run(
                             "another program keeps changing this file; it is written again in a while",
                         ),
                         Verdict::Write => {
-                            let said = write(&options, &conflist, &differs).await;
+                            let said = write(&options, &conflist, &differs, &mut former).await;
                             if said.state == ConflistState::Written {
                                 written = Some((conflist, now));
                             }
@@ -163,37 +167,34 @@ fn in_front(options: &ConflistOptions) -> Option<String> {
     ))
 }
 
-async fn write(options: &ConflistOptions, conflist: &Arc<Conflist>, differs: &Differs) -> Said {
+async fn write(
+    options: &ConflistOptions,
+    conflist: &Arc<Conflist>,
+    differs: &Differs,
+    former: &mut Former,
+) -> Said {
     if differs.existing.is_none()
         && let Some(problem) = in_front(options)
     {
         warn!(problem, "another agent's conflist is there");
     }
-    if let Some((old_bridge, old_cidrs)) = differs.existing.as_deref().and_then(cni::written_for) {
-        let old: Vec<_> = old_cidrs.iter().filter_map(|p| cni::gateway(*p)).collect();
-        let gone: Vec<_> = old.into_iter().filter(|a| !conflist.gateways.contains(a)).collect();
-        if old_bridge == conflist.bridge && !gone.is_empty() {
-            match bridge::remove_addresses(&old_bridge, &gone).await {
-                Ok(0) => {}
-                Ok(_) => {
-                    info!(bridge = old_bridge, addresses = ?gone, "pod CIDR changed: old gateway addresses removed")
-                }
-                Err(error) => {
-                    return Said {
-                        state: ConflistState::Failed,
-                        problem: Some(format!(
-                            "cannot take the old gateway addresses {gone:?} off {old_bridge}: {error}; without that the bridge \
-                             plugin refuses the new range"
-                        )),
-                    };
-                }
-            }
-        }
+    if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(cni::written_for)
+        && bridge == conflist.bridge
+        && let Err(error) = former.retire(&ranges, conflist).await
+    {
+        return Said {
+            state: ConflistState::Failed,
+            problem: Some(format!(
+                "cannot move the gateway addresses of the former pod CIDRs off {bridge}: {error}; without that the bridge \
+                 plugin refuses the new range"
+            )),
+        };
     }
     let (path, bytes) = (options.path(), differs.bytes.clone());
     let result = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
     match result {
         Ok(Ok(())) => {
+            former.written(&conflist.pod_cidrs);
             let chained = cni::chained_by_others(&differs.bytes);
             info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
             Said { state: ConflistState::Written, problem: in_front(options) }
@@ -250,8 +251,10 @@ mod tests {
                 enabled: true,
                 conf_dir: dir.path().into(),
                 file: "10-routelet.conflist".into(),
+                state_dir: dir.path().join("state"),
             };
-            let (status, task) = super::super::spawn_conflist(options, want_rx, ready_rx);
+            let super::super::ConflistTask { status, task, .. } =
+                super::super::spawn_conflist(options, want_rx, ready_rx);
             Self { dir, want, ready, status, task }
         }
 

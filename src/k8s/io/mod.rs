@@ -4,6 +4,7 @@
 mod bridge;
 mod client;
 mod conflist;
+pub mod former;
 mod state;
 mod watch;
 
@@ -81,6 +82,17 @@ pub struct ConflistOptions {
     pub enabled: bool,
     pub conf_dir: PathBuf,
     pub file: String,
+    /// `kept.json` lives here: ranges of former pod CIDRs in which pods still run.
+    pub state_dir: PathBuf,
+}
+
+/// The task that keeps the file.
+#[derive(Debug)]
+pub struct ConflistTask {
+    pub status: Receiver<ConflistStatus>,
+    /// Ranges in which pods may have addresses: those of the file, and former ones. For `plan::Extra`.
+    pub held: Receiver<Arc<BTreeSet<Prefix>>>,
+    pub task: JoinHandle<()>,
 }
 
 /// Keeps the conflist file as `Plan::conflist` wants it, once `ready` allows.
@@ -88,7 +100,7 @@ pub fn spawn_conflist(
     options: ConflistOptions,
     want: Receiver<Option<Arc<Conflist>>>,
     ready: Receiver<Ready>,
-) -> (Receiver<ConflistStatus>, JoinHandle<()>) {
+) -> ConflistTask {
     let first = match options.enabled {
         true => ConflistStatus {
             path: Some(options.path().display().to_string()),
@@ -98,13 +110,15 @@ pub fn spawn_conflist(
         false => ConflistStatus::default(),
     };
     let (status, seen) = channel(first);
+    let (held_tx, held) = channel(Arc::default());
+    let former = former::Former::new(&options, held_tx);
     let task = tokio::spawn(async move {
         match options.enabled {
-            true => conflist::run(options, want, ready, status).await,
-            false => status.closed().await,
+            true => conflist::run(options, want, ready, status, former).await,
+            false => tokio::join!(status.closed(), former.closed()).0,
         }
     });
-    (seen, task)
+    ConflistTask { status: seen, held, task }
 }
 
 /// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).

@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -98,6 +98,11 @@ impl Watcher {
                     continue;
                 }
                 () = flipped(&mut self.all_nodes, scope) => return Left::Changed,
+                () = due(self.cluster.next_expiry()) => {
+                    self.cluster.expire(Instant::now());
+                    self.publish();
+                    continue;
+                }
             };
             match item {
                 Ok(Some(Ok(event))) => {
@@ -141,25 +146,26 @@ impl Watcher {
     }
 
     fn take(&mut self, event: Event<ApiNode>, scope: Scope) {
+        let now = Instant::now();
         let whole = match event {
             Event::Init => {
                 self.cluster.begin(scope);
                 false
             }
             Event::InitApply(node) => {
-                self.cluster.found(&node, true);
+                self.cluster.found(now, &node, true);
                 false
             }
             Event::InitDone => {
-                self.cluster.end();
+                self.cluster.end(now);
                 true
             }
             Event::Apply(node) => {
-                self.cluster.found(&node, false);
+                self.cluster.found(now, &node, false);
                 true
             }
             Event::Delete(node) => {
-                self.cluster.gone(&node);
+                self.cluster.gone(now, &node);
                 true
             }
         };
@@ -251,6 +257,14 @@ impl Watcher {
         if let Some(what) = self.saying.missing.filter(|_| due) {
             info!(node = self.options.node_name, what, "still waiting");
         }
+    }
+}
+
+/// Waits until then; for ever when there is nothing to wait for. Cancel safe.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,0 +1,171 @@
+//! Former pod CIDRs with pods in them: carries out what [`Kept`] says, and remembers it over a restart.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{ConflistOptions, bridge, state};
+use crate::{
+    k8s::{
+        cni::{self, Conflist},
+        kept::Kept,
+    },
+    net::Prefix,
+};
+
+/// What is kept and where it is written down.
+pub(super) struct Former {
+    file: PathBuf,
+    boot: String,
+    kept: Kept,
+    /// Ranges of the conflist in the folder.
+    in_file: Vec<Prefix>,
+    held: watch::Sender<Arc<BTreeSet<Prefix>>>,
+    /// Whether the log knows that it fails.
+    said: bool,
+}
+
+impl Former {
+    /// With what the last run left, which is published at once: the first plan needs it.
+    pub(super) fn new(options: &ConflistOptions, held: watch::Sender<Arc<BTreeSet<Prefix>>>) -> Self {
+        let boot = boot_id();
+        let file = options.state_dir.join(FILE);
+        let in_file = std::fs::read(options.path()).ok().and_then(|bytes| cni::written_for(&bytes));
+        let (bridge, in_file) = in_file.unwrap_or_default();
+        let kept = read(&file).filter(|k| k.is_of(&boot)).unwrap_or_else(|| Kept::new(&boot, &bridge));
+        let former = Self { file, boot, kept, in_file, held, said: false };
+        if options.enabled {
+            former.publish();
+        }
+        former
+    }
+
+    /// For as long as somebody listens.
+    pub(super) async fn closed(&self) {
+        self.held.closed().await;
+    }
+
+    /// The conflist is about to be written for other ranges than these.
+    pub(super) async fn retire(
+        &mut self,
+        ranges: &[Prefix],
+        next: &Conflist,
+    ) -> Result<(), rtnetlink::Error> {
+        let gone: Vec<_> = ranges.iter().copied().filter(|r| !next.pod_cidrs.contains(r)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        if self.kept.bridge != next.bridge {
+            self.kept = Kept::new(&self.boot, &next.bridge);
+        }
+        let seen = bridge::uphold(&next.bridge, &gone, &next.pod_cidrs).await?;
+        // After the address went: a pod that is just being made by the old conflist puts it back, and is seen by that.
+        let ports = bridge::uphold(&next.bridge, &[], &[]).await?.ports;
+        let pods = seen.ports.union(&ports).copied().collect();
+        gone.iter().for_each(|range| self.kept.keep(*range, &pods));
+        info!(bridge = next.bridge, former = ?gone, pods = pods.len(), "pod CIDR changed: the former one is served until its last pod is gone");
+        self.save();
+        Ok(())
+    }
+
+    /// The file is written for these ranges.
+    pub(super) fn written(&mut self, ranges: &[Prefix]) {
+        self.in_file = ranges.to_vec();
+        self.publish();
+    }
+
+    /// Mends what others changed, and lets go of what has no pod left.
+    pub(super) async fn tend(&mut self, wanted: &Conflist) {
+        if self.kept.is_empty() {
+            return;
+        }
+        match self.turn(wanted).await {
+            Ok(()) => self.said = false,
+            Err(error) if !self.said => {
+                warn!(%error, "cannot look after former pod CIDRs, trying again; is there the capability NET_ADMIN?");
+                self.said = true;
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn turn(&mut self, wanted: &Conflist) -> Result<(), rtnetlink::Error> {
+        let before = self.kept.clone();
+        let bridge = before.bridge.clone();
+        let former: Vec<_> = before.ranges().collect();
+        // Until the file is rewritten its ranges are the ones that pods are made with.
+        let served: Vec<_> = wanted.pod_cidrs.iter().chain(&self.in_file).copied().collect();
+        let seen = bridge::uphold(&bridge, &former, &served).await?;
+        seen.late.iter().for_each(|range| self.kept.keep(*range, &seen.ports));
+        for range in seen.back {
+            bridge::release(&bridge, range, false).await?;
+            self.kept.forget(range);
+            info!(%range, "former pod CIDR is the Node's again");
+        }
+        for range in self.kept.settle(&seen.ports) {
+            bridge::release(&bridge, range, !served.contains(&range)).await?;
+            info!(%range, "the last pod of the former pod CIDR is gone, it is given up");
+        }
+        if self.kept != before {
+            self.save();
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let now: BTreeSet<_> = self.in_file.iter().copied().chain(self.kept.ranges()).collect();
+        self.held.send_if_modified(|last| {
+            let changed = **last != now;
+            if changed {
+                *last = Arc::new(now);
+            }
+            changed
+        });
+    }
+
+    fn save(&self) {
+        let made = self.file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let bytes = serde_json::to_vec(&self.kept).unwrap_or_default();
+        if let Err(error) = made.and_then(|()| state::write(&self.file, &bytes, 0o600)) {
+            warn!(path = %self.file.display(), %error, "cannot keep which former pod CIDRs have pods; make state-dir writable");
+        }
+    }
+}
+
+/// Removes from the kernel what is kept there, for `routelet cleanup`. Returns the ranges.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn cleanup(state_dir: &Path) -> Result<Vec<Prefix>, String> {
+    let Some(kept) = read(&state_dir.join(FILE)).filter(|k| k.is_of(&boot_id())) else {
+        return Ok(Vec::new());
+    };
+    let ranges: Vec<_> = kept.ranges().collect();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        for range in &ranges {
+            bridge::release(&kept.bridge, *range, true).await.map_err(|e| e.to_string())?;
+        }
+        Ok(ranges)
+    })
+}
+
+/// Of the state folder.
+pub const FILE: &str = "kept.json";
+
+fn read(file: &Path) -> Option<Kept> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// Differs after each reboot.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
