@@ -117,6 +117,19 @@ pub fn written_for(file: &[u8]) -> Option<(String, Vec<Prefix>)> {
     Some((bridge.get("bridge")?.as_str()?.to_owned(), subnets))
 }
 
+/// What a file that should be ours holds, in a few words.
+pub fn describe(file: Option<&[u8]>) -> String {
+    let Some(bytes) = file else { return "no file".into() };
+    match parse(bytes) {
+        None => "no JSON object".into(),
+        Some(map) => {
+            let name = map.get("name").and_then(Value::as_str).unwrap_or("(none)");
+            let types: Vec<_> = types(&map).into_iter().collect();
+            format!("network {name} with plugins {types:?}")
+        }
+    }
+}
+
 /// Which file of a folder a container runtime reads: the first in lexical order with one of the three endings.
 pub fn first_read<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names.into_iter().filter(|n| read_by_runtimes(n)).min()

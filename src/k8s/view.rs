@@ -56,6 +56,9 @@ pub struct ConflistStatus {
     pub state: ConflistState,
     /// What is in the way, or what the operator should know, with its remedy.
     pub problem: Option<String>,
+    /// Files of other agents in the folder, in the order in which runtimes look.
+    #[serde(default)]
+    pub others: Vec<String>,
 }
 
 /// Of [`ConflistStatus`].

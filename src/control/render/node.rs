@@ -47,7 +47,11 @@ fn conflist(node: &NodeStatus) -> String {
         ConflistState::Written => "written",
         ConflistState::Failed => "failed",
     };
-    node.conflist.path.as_ref().map_or_else(|| state.to_owned(), |path| format!("{path}, {state}"))
+    let beside = match node.conflist.others.as_slice() {
+        [] => String::new(),
+        others => format!(", beside {}", others.join(", ")),
+    };
+    node.conflist.path.as_ref().map_or_else(|| state.to_owned(), |path| format!("{path}, {state}{beside}"))
 }
 
 fn api(node: &NodeStatus, now: Timestamp) -> String {

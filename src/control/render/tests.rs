@@ -154,6 +154,7 @@ fn the_node_shows_what_it_waits_for() {
             path: Some("/etc/cni/net.d/10-routelet.conflist".into()),
             state: ConflistState::Waiting,
             problem: Some("no IPv6 pod CIDR yet; is the controller manager dual stack?".into()),
+            others: Vec::new(),
         },
         mesh_members: vec![MeshMember {
             node: "node-2".into(),

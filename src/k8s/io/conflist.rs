@@ -65,6 +65,13 @@ pub(super) async fn run(
                             "another program keeps changing this file; it is written again in a while",
                         ),
                         Verdict::Write => {
+                            if written.as_ref().is_some_and(|(c, _)| *c == conflist) {
+                                warn!(
+                                    path = %options.path().display(),
+                                    found = %cni::describe(differs.existing.as_deref()),
+                                    "another program changed or removed the conflist, it is written again; find out which, and stop it"
+                                );
+                            }
                             let said = write(&options, &conflist, &differs, &mut former).await;
                             if said.state == ConflistState::Written {
                                 written = Some((conflist, now));
@@ -111,7 +118,7 @@ impl Said {
     fn publish(self, options: &ConflistOptions, status: &watch::Sender<ConflistStatus>) {
         let path = options.path().display().to_string();
         let Self { state, problem } = self;
-        let new = ConflistStatus { path: Some(path.clone()), state, problem };
+        let new = ConflistStatus { path: Some(path.clone()), state, problem, others: others(options) };
         status.send_if_modified(|last| {
             if *last == new {
                 return false;
@@ -159,12 +166,21 @@ fn look(options: &ConflistOptions, conflist: &Conflist) -> Look {
 
 /// Another agent's file that the runtime reads instead of ours.
 fn in_front(options: &ConflistOptions) -> Option<String> {
-    let entries = std::fs::read_dir(&options.conf_dir).ok()?;
-    let names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
-    let first = cni::first_read(names.iter().map(String::as_str)).filter(|f| *f != options.file)?;
+    let names = others(options);
+    let all = names.iter().map(String::as_str).chain([options.file.as_str()]);
+    let first = cni::first_read(all).filter(|f| *f != options.file)?;
     Some(format!(
         "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
     ))
+}
+
+/// Files of other agents that a runtime would read, in its order.
+fn others(options: &ConflistOptions) -> Vec<String> {
+    let entries = std::fs::read_dir(&options.conf_dir).into_iter().flatten();
+    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|n| cni::read_by_runtimes(n) && *n != options.file).collect();
+    names.sort_unstable();
+    names
 }
 
 async fn write(
@@ -173,10 +189,9 @@ async fn write(
     differs: &Differs,
     former: &mut Former,
 ) -> Said {
-    if differs.existing.is_none()
-        && let Some(problem) = in_front(options)
-    {
-        warn!(problem, "another agent's conflist is there");
+    let others = others(options);
+    if differs.existing.is_none() && !others.is_empty() {
+        warn!(files = ?others, "files of other agents are in the folder; they are left alone, and the first in lexical order is read");
     }
     if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(cni::written_for)
         && bridge == conflist.bridge
@@ -318,6 +333,7 @@ mod tests {
         room.want.send_replace(Some(conflist("10.244.1.0/24")));
         room.until(ConflistState::Written, "05-other.conflist").await;
         assert_eq!(std::fs::read_to_string(room.dir.path().join("05-other.conflist")).unwrap(), "{}");
+        assert_eq!(room.status.borrow().others, ["05-other.conflist"]);
     }
 
     #[tokio::test]
@@ -337,5 +353,69 @@ mod tests {
         room.ready.send_replace(open("10.244.1.0/24"));
         room.want.send_replace(Some(conflist("10.244.1.0/24")));
         room.until(ConflistState::Failed, "cni.conf-dir").await;
+    }
+
+    /// Two conflists that differ in length, so that a half of either is neither.
+    fn two() -> [Vec<u8>; 2] {
+        let chained = vec![cni::plugin("portmap"), cni::plugin("bandwidth")];
+        let pod_cidrs = ["10.244.7.0/24".parse().unwrap(), "fd00:244:7::/64".parse().unwrap()];
+        let long = Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "routelet0", mtu: None, chained });
+        [conflist("10.244.1.0/24").bytes.clone(), long.bytes]
+    }
+
+    /// Reads as a runtime does, until told to stop; returns how often.
+    fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
+        let whole = two();
+        let mut reads = 0;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let entries = std::fs::read_dir(dir).unwrap();
+            let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let seen = cni::first_read(names.iter().map(String::as_str));
+            assert!(seen.is_none_or(|name| name == "10-routelet.conflist"), "{names:?}");
+            // A folder that changes while it is listed may show the name twice or not at all; the file is there.
+            let bytes = std::fs::read(dir.join("10-routelet.conflist")).unwrap();
+            assert!(whole.contains(&bytes), "half a file: {}", String::from_utf8_lossy(&bytes));
+            reads += 1;
+        }
+        reads
+    }
+
+    #[test]
+    fn no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed() {
+        const NAME: &str = "k8s::io::conflist::tests::no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed";
+        let rewrite = |path: &Path, times: usize| {
+            for bytes in two().iter().cycle().take(times) {
+                replace(path, bytes).unwrap();
+            }
+        };
+        if let Some(path) = std::env::var_os("ROUTELET_TEST_WRITES") {
+            return rewrite(Path::new(&path), usize::MAX);
+        }
+        // In memory: the point is the order of the steps, not the speed of a disk.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("10-routelet.conflist");
+        rewrite(&path, 1);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            let reader = s.spawn(|| read_on(dir.path(), &stop));
+            rewrite(&path, 10_000);
+            for round in 0..40 {
+                let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", NAME])
+                    .env("ROUTELET_TEST_WRITES", &path)
+                    .stdout(std::process::Stdio::null())
+                    .spawn()
+                    .unwrap();
+                std::thread::sleep(Duration::from_micros(20_000 + round * 137));
+                writer.kill().unwrap();
+                writer.wait().unwrap();
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(two().contains(&bytes), "after kill -9");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(reader.join().unwrap() > 1000);
+        });
+        rewrite(&path, 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "what a killed writer left is gone");
     }
 }

@@ -105,7 +105,7 @@ pub fn spawn_conflist(
         true => ConflistStatus {
             path: Some(options.path().display().to_string()),
             state: ConflistState::Waiting,
-            problem: None,
+            ..ConflistStatus::default()
         },
         false => ConflistStatus::default(),
     };
