@@ -107,9 +107,10 @@ impl Connection {
         }
     }
 
-    /// Messages above 4,096 octets may come: we announced RFC 8654.
+    /// Messages above 4,096 octets may come: both announced RFC 8654. A neighbor that knows nothing of it and
+    /// names a longer one is out of step, and hears so at once rather than after 65,535 octets.
     fn extended(&self) -> bool {
-        self.negotiated().is_some() && !self.sent.capabilities.is_empty()
+        self.negotiated().is_some_and(|n| n.extended_messages)
     }
 
     fn hold(&self) -> Option<Duration> {

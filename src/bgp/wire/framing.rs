@@ -69,7 +69,7 @@ pub struct Frame {
 
 /// Cuts the next whole message off `input`, without copying it; `None` when more octets are needed.
 ///
-/// `extended`: we announced RFC 8654, so messages above 4,096 octets may come. The header is judged as
+/// `extended`: both announced RFC 8654, so messages above 4,096 octets may come. The header is judged as
 /// soon as it is there, a marker that is wrong already from its first octets.
 ///
 /// # Errors

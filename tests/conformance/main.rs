@@ -1,0 +1,15 @@
+//! The speaker by the letter: cases on the wire against the real binary, each named by its RFC and section.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests of the real world")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attributes;
+mod bed;
+mod export;
+mod fsm;
+mod header;
+mod nlri;
+mod open;
+mod semantics;
+mod words;
