@@ -20,9 +20,11 @@ fn bed() -> Bed {
     Bed::start("cluster-id = \"7.7.7.7\"", &config)
 }
 
-/// What `peer` hears of `prefix`, or `None` when the mark behind it came without it.
+/// What `peer` hears of `prefix`, or `None` when a mark announced behind it came without it. Routes that are
+/// ready together may go out in any order: so a moment longer.
 fn hears(peer: &mut Peer, prefix: &str, mark: &str) -> Result<Option<Attributes>, String> {
-    peer.hears(3.0, |h| h.routes.contains_key(mark).then(|| h.routes.get(prefix).cloned()))
+    peer.hears(3.0, |h| h.routes.contains_key(mark).then_some(()))?;
+    Ok(peer.hears(0.05, |h| h.routes.get(prefix).cloned()).ok())
 }
 
 fn value(heard: &Attributes, code: u8) -> Option<Vec<u8>> {

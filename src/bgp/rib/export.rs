@@ -36,6 +36,8 @@ pub(super) struct View {
     /// What we can announce as next hop; without it only third-party next hops go out.
     own: Option<PathNextHop>,
     role: Option<Role>,
+    /// RFC 9494 §4.3: whether it may hear what is long-lived stale.
+    long_lived: bool,
     export: Vec<Arc<Policy>>,
     /// Only if a policy asks for it: then the neighbor stands alone.
     to: Option<PeerKey>,
@@ -83,6 +85,8 @@ impl View {
             cluster_id: global.cluster_id,
             own: own_next_hop(family, config, session),
             role: session.role.filter(|_| !ibgp),
+            long_lived: config.long_lived_stale_time == 0
+                || session.graceful.as_ref().is_some_and(|g| g.long_lived.iter().any(|(f, ..)| *f == family)),
             export: config.export.clone(),
             to: asks.then(|| config.key.clone()),
         }
@@ -134,7 +138,12 @@ impl View {
         if has(Community::NO_ADVERTISE) {
             return None;
         }
-        if !self.ibgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)) {
+        // RFC 7999 §3.2: what is to be dropped is nothing to pass on to other ASes.
+        let stays = [Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED, Community::BLACKHOLE];
+        if !self.ibgp && stays.into_iter().any(has) {
+            return None;
+        }
+        if !self.long_lived && has(Community::LLGR_STALE) {
             return None;
         }
         // RFC 9234 §5, egress 2: what was meant for customers stays with customers.

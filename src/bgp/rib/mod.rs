@@ -351,7 +351,8 @@ impl Rib {
             if old.and_then(|n| self.groups[f][n].as_ref()).is_some_and(|g| g.view == view) {
                 continue;
             }
-            let end_of_rib = old.is_none() && session.graceful.is_some();
+            // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
+            let end_of_rib = old.is_none();
             let told = self.leave_group(no, family);
             let n = self.group_of(view);
             let Some(group) = self.groups[f][n].as_mut() else { continue };

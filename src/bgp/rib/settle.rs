@@ -12,7 +12,7 @@ use super::{
     table::{OWN, Path, PeerNo, RouteNo},
 };
 use crate::{
-    bgp::wire::attr::Attrs,
+    bgp::{policy::Community, wire::attr::Attrs},
     net::{Family, NextHops},
 };
 
@@ -151,7 +151,9 @@ impl Rib {
         };
         let own_id = self.global.router_id;
         Candidate {
-            long_lived_stale: path.has(Path::LONG_LIVED),
+            // RFC 9494 §4.3: also what was stale before it came here.
+            long_lived_stale: path.has(Path::LONG_LIVED)
+                || attrs.communities.contains(&Community::LLGR_STALE),
             local_pref: attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             own: path.peer == OWN,
             path_length: attrs.as_path.length(),
@@ -205,16 +207,23 @@ impl Rib {
         let table = &self.tables[family.index()];
         let best = *table.get(route).best()?;
         let key = (best.effective, best.peer);
+        let long_lived = best.has(Path::LONG_LIVED);
         if let Some((known, answer)) = *memo
             && known == key
+            && !long_lived
         {
             return answer.map(|id| (self.attrs.acquire(id), best.peer));
         }
         let prefix = table.prefix(route);
-        let attrs: Arc<Attrs> = self.attrs.get(best.effective).clone();
+        let mut attrs: Arc<Attrs> = self.attrs.get(best.effective).clone();
+        if long_lived {
+            // RFC 9494 §4.2: others learn of it.
+            let attrs = Arc::make_mut(&mut attrs);
+            attrs.communities = attrs.communities.iter().copied().chain([Community::LLGR_STALE]).collect();
+        }
         let origin = self.origin(prefix, best.peer)?;
         let out = group.view.export(prefix, &attrs, origin).map(|out| match out {
-            Cow::Borrowed(_) => None,
+            Cow::Borrowed(_) => long_lived.then(|| attrs.clone()),
             Cow::Owned(changed) => Some(Arc::new(changed)),
         });
         let answer = out.map(|changed| match changed {
@@ -222,7 +231,7 @@ impl Rib {
             // Exported sets have no next hop of their own to resolve; the interface is not part of them.
             Some(changed) => self.attrs.intern(&changed, 0),
         });
-        if group.view.is_uniform() && best.peer != OWN {
+        if group.view.is_uniform() && best.peer != OWN && !long_lived {
             if let Some(id) = answer {
                 self.attrs.acquire(id);
             }
