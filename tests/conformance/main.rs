@@ -6,8 +6,10 @@ mod common;
 
 mod attributes;
 mod bed;
+mod decision;
 mod export;
 mod fsm;
+mod graceful;
 mod header;
 mod nlri;
 mod open;
