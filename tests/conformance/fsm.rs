@@ -266,56 +266,53 @@ fn collisions_and_attempts() {
         let theirs = call(&net_up[usize::from(n) - 1], 8.0).ok_or("routelet does not call")?;
         Ok((theirs, bed.dial(at(1, n))))
     };
+    // The loser may go as soon as its OPEN is there (the identifier is known by then), or when the other's is.
+    let collide = move |n: u8, id: Ipv4Addr, ours_wins: bool, ours_first: bool| -> Result<(), String> {
+        let (mut dialled, mut accepted) = both(n)?;
+        let mut order = [&mut dialled, &mut accepted];
+        if !ours_first {
+            order.reverse();
+        }
+        for peer in &mut order {
+            peer.say(&Open::new(EXTERNAL, id).encode());
+            sleep(Duration::from_millis(100));
+        }
+        let (winner, loser) = if ours_wins { (dialled, accepted) } else { (accepted, dialled) };
+        let (mut winner, mut loser) = (winner, loser);
+        same(loser.ends(3.0)?, vec![6, 7])?;
+        let mut seen = Vec::new();
+        while let Some((kind, body)) = winner.next(3.0) {
+            if kind == KEEPALIVE {
+                break;
+            }
+            seen.push((kind, body));
+        }
+        holds(!winner.closed, &format!("the winner closed after {seen:?}"))?;
+        winner.keepalive();
+        wait_for("up", 3.0, || (bed.state(at(1, n)) == "established").then_some(()));
+        Ok(())
+    };
     report.together(vec![
         (
-            "4271 §6.8 collision, our id is higher: the connection that we dialled survives",
-            Box::new(move || {
-                let (mut dialled, mut accepted) = both(1)?;
-                dialled.say(&Open::new(EXTERNAL, low).encode());
-                dialled.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                accepted.say(&Open::new(EXTERNAL, low).encode());
-                same(accepted.ends(3.0)?, vec![6, 7])?;
-                dialled.keepalive();
-                wait_for("up", 3.0, || (bed.state(at(1, 1)) == "established").then_some(()));
-                Ok(())
-            }),
+            "4271 §6.8 our id is higher: the connection that we dialled survives",
+            Box::new(move || collide(1, low, true, true)),
         ),
         (
-            "4271 §6.8 collision, their id is higher: the connection that they dialled survives",
-            Box::new(move || {
-                let (mut dialled, mut accepted) = both(2)?;
-                dialled.say(&Open::new(EXTERNAL, high).encode());
-                dialled.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                accepted.say(&Open::new(EXTERNAL, high).encode());
-                same(dialled.ends(3.0)?, vec![6, 7])?;
-                accepted.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                accepted.keepalive();
-                wait_for("up", 3.0, || (bed.state(at(1, 2)) == "established").then_some(()));
-                Ok(())
-            }),
+            "4271 §6.8 our id is higher, OPENs in the other order",
+            Box::new(move || collide(2, low, true, false)),
         ),
         (
-            "4271 §6.8 collision, our id is higher, OPENs in the other order",
-            Box::new(move || {
-                let (mut dialled, mut accepted) = both(3)?;
-                accepted.say(&Open::new(EXTERNAL, low).encode());
-                accepted.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                dialled.say(&Open::new(EXTERNAL, low).encode());
-                same(accepted.ends(3.0)?, vec![6, 7])?;
-                dialled.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                Ok(())
-            }),
+            "4271 §6.8 their id is higher: the connection that they dialled survives",
+            Box::new(move || collide(3, high, false, true)),
         ),
         (
-            "6286 §2.3 collision with equal ids: the larger AS number decides",
-            Box::new(move || {
-                // Theirs is 65001, ours 65000.
-                let (mut dialled, mut accepted) = both(4)?;
-                dialled.say(&Open::new(EXTERNAL, HOST).encode());
-                dialled.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
-                accepted.say(&Open::new(EXTERNAL, HOST).encode());
-                same(dialled.ends(3.0)?, vec![6, 7])
-            }),
+            "4271 §6.8 their id is higher, OPENs in the other order",
+            Box::new(move || collide(4, high, false, false)),
+        ),
+        // Theirs is 65001, ours 65000.
+        (
+            "6286 §2.3 equal ids: the larger AS number decides",
+            Box::new(move || collide(12, HOST, false, true)),
         ),
         (
             "4271 §6.8 a second connection of an established session is refused",

@@ -75,6 +75,7 @@ fn nothing_behind_an_error_is_read() {
     });
     report.case("4271 §6.1 a short piece of a header is no error", || {
         let mut peer = bed.peer(at(1, 2), EXTERNAL);
+        peer.hears(3.0, |h| (h.ended.len() == 2).then_some(()))?;
         peer.say(&ONES[..10]);
         same(peer.next(0.2), None)?;
         same(peer.closed, false)?;

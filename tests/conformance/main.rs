@@ -13,5 +13,7 @@ mod graceful;
 mod header;
 mod nlri;
 mod open;
+mod robust;
 mod semantics;
+mod transport;
 mod words;

@@ -25,6 +25,15 @@ use crate::{bgp::peer::Secret, net::Prefix};
 /// Whose segments must be signed, and with what; the number is the interface of a link-local neighbor.
 pub(super) type Passwords = BTreeMap<(Prefix, u32), Secret>;
 
+/// What holds for all who call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) passwords: Passwords,
+    /// RFC 5082 §3: no neighbor is farther away, so that segments with a smaller TTL get no answer at all. What one
+    /// neighbor asks for beyond that holds on its own connections, from when they are accepted.
+    pub(super) least_ttl: u8,
+}
+
 /// Someone called.
 pub(super) type Call = (TcpStream, SocketAddr);
 
@@ -34,16 +43,15 @@ const AGAIN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Listens on `addr` until nobody wants the calls any more.
-pub(super) async fn run(
-    addr: SocketAddr,
-    mut passwords: watch::Receiver<Arc<Passwords>>,
-    calls: mpsc::Sender<Call>,
-) {
+pub(super) async fn run(addr: SocketAddr, mut terms: watch::Receiver<Arc<Terms>>, calls: mpsc::Sender<Call>) {
     let listener = bind(addr).await;
     let mut set = Passwords::new();
     loop {
-        let wanted = passwords.borrow_and_update().clone();
-        apply(&listener, addr, &mut set, &wanted);
+        let wanted = terms.borrow_and_update().clone();
+        apply(&listener, addr, &mut set, &wanted.passwords);
+        if let Err(e) = tcp::set_least_ttl(listener.as_fd(), addr.ip(), wanted.least_ttl) {
+            warn!(%addr, error = %e, "the kernel takes no least TTL");
+        }
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(call) => if calls.send(call).await.is_err() { return },
@@ -52,7 +60,7 @@ pub(super) async fn run(
                     time::sleep(PAUSE).await;
                 }
             },
-            changed = passwords.changed() => if changed.is_err() { return },
+            changed = terms.changed() => if changed.is_err() { return },
         }
     }
 }

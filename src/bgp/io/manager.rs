@@ -19,9 +19,10 @@ use tracing::{error, info};
 
 use super::{
     Act, Leaving, PeerEvent, Range, ToPeers, UnknownNeighbor, Wanted,
-    listener::{self, Call, Passwords},
+    listener::{self, Call, Passwords, Terms},
     peer::{self, Start, ToTask},
     rib::{RibSender, ToRib},
+    tcp,
 };
 use crate::{
     bgp::{
@@ -65,7 +66,7 @@ struct Manager {
     keys: HashMap<task::Id, PeerKey>,
     next_id: u32,
     listeners: BTreeMap<SocketAddr, AbortHandle>,
-    passwords: watch::Sender<Arc<Passwords>>,
+    terms: watch::Sender<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
     strangers: u64,
     strangers_told: Option<Instant>,
@@ -92,7 +93,7 @@ pub(super) async fn run(
         keys: HashMap::new(),
         next_id: 1,
         listeners: BTreeMap::new(),
-        passwords: watch::Sender::new(Arc::default()),
+        terms: watch::Sender::new(Arc::default()),
         calls,
         strangers: 0,
         strangers_told: None,
@@ -120,7 +121,7 @@ impl Manager {
     async fn apply(&mut self) {
         let wanted = self.wanted.clone();
         self.listen(&wanted.listen);
-        self.set_passwords();
+        self.set_terms();
         let strangers: Vec<_> =
             self.peers.iter().filter(|(k, p)| !self.is_wanted(k, p)).map(|(k, _)| k.clone()).collect();
         for key in strangers {
@@ -247,13 +248,12 @@ impl Manager {
         });
         for addr in addrs {
             self.listeners.entry(*addr).or_insert_with(|| {
-                tokio::spawn(listener::run(*addr, self.passwords.subscribe(), self.calls.clone()))
-                    .abort_handle()
+                tokio::spawn(listener::run(*addr, self.terms.subscribe(), self.calls.clone())).abort_handle()
             });
         }
     }
 
-    fn set_passwords(&self) {
+    fn set_terms(&self) {
         let mut passwords = Passwords::new();
         for range in &self.wanted.ranges {
             if let Some(password) = &range.template.password {
@@ -274,9 +274,13 @@ impl Manager {
                 passwords.insert(who, password.clone());
             }
         }
-        self.passwords.send_if_modified(|now| {
-            let changed = **now != passwords;
-            *now = Arc::new(passwords);
+        let templates = self.wanted.ranges.iter().map(|r| &*r.template);
+        let configs = templates.chain(self.wanted.peers.values().map(|c| &**c));
+        let least_ttl = configs.map(|c| tcp::least_ttl(c.hops).unwrap_or(0)).min().unwrap_or(0);
+        let terms = Terms { passwords, least_ttl };
+        self.terms.send_if_modified(|now| {
+            let changed = **now != terms;
+            *now = Arc::new(terms);
             changed
         });
     }

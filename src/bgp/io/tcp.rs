@@ -114,24 +114,45 @@ fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()>
         RemoteAs::External | RemoteAs::Any => false,
     };
     // RFC 5082 §3: out with 255; what comes in has lost at most so many.
-    let (ttl, least) = match config.hops {
-        Hops::Direct if internal => (64, None),
-        Hops::Direct => (1, None),
-        Hops::Multihop(n) => (n.into(), None),
-        Hops::Security(n) => (255, Some(libc::c_int::from(255 - n.saturating_sub(1)))),
+    let ttl = match config.hops {
+        Hops::Direct if internal => 64,
+        Hops::Direct => 1,
+        Hops::Multihop(n) => n.into(),
+        Hops::Security(_) => 255,
     };
     socket.set_tcp_nodelay(true)?;
     match remote {
         IpAddr::V4(_) => {
             socket.set_ttl_v4(ttl)?;
             socket.set_tos_v4(CS6)?;
-            least.map_or(Ok(()), |n| set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, &n))
         }
         IpAddr::V6(_) => {
             socket.set_unicast_hops_v6(ttl)?;
             socket.set_tclass_v6(CS6)?;
-            least.map_or(Ok(()), |n| set_option(socket.as_fd(), libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, &n))
         }
+    }
+    // What a listening socket asks of all callers is passed on to its connections: so it is always set.
+    set_least_ttl(socket.as_fd(), remote, least_ttl(config.hops).unwrap_or(0))
+}
+
+/// The least TTL that segments of this neighbor have when they arrive (RFC 5082 §3).
+pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
+    match hops {
+        Hops::Direct | Hops::Multihop(_) => None,
+        Hops::Security(n) => Some(255 - n.saturating_sub(1)),
+    }
+}
+
+/// Segments with a smaller TTL are dropped; 0: none are.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn set_least_ttl(socket: BorrowedFd<'_>, family: IpAddr, least: u8) -> io::Result<()> {
+    let least = libc::c_int::from(least);
+    match family {
+        IpAddr::V4(_) => set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &least),
+        IpAddr::V6(_) => set_option(socket, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, &least),
     }
 }
 
