@@ -95,7 +95,11 @@ fn equal_paths_forward_together() {
     let hops = |prefix: &str| {
         let text = bed.host.ip(&format!("route show {prefix} proto 179"));
         let id = text.split_whitespace().skip_while(|w| *w != "nhid").nth(1).map(str::to_owned);
-        let group = id.map(|id| bed.host.ip(&format!("nexthop get id {id}"))).unwrap_or_default();
+        // It may be replaced between the two questions.
+        let ask = |id: String| bed.host.command("ip").args(["nexthop", "get", "id", &id]).output();
+        let told =
+            id.and_then(|id| ask(id).ok()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+        let group = told.unwrap_or_default();
         let members = group.split_whitespace().skip_while(|w| *w != "group").nth(1).unwrap_or_default();
         members.split('/').filter(|m| !m.is_empty()).count().max(text.matches("via").count().min(1))
     };
