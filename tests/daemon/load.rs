@@ -35,11 +35,12 @@ fn table() -> Vec<u8> {
     out
 }
 
-/// Prefixes in the kernel's tables of the namespace that this process is in: one small file, however many routes.
+/// Prefixes in the kernel's main table of the namespace that this process is in: one small file, however many routes.
 fn prefixes(pid: u32) -> u32 {
+    // The main table stands first; the local one may be the same trie and would count twice.
     let text = fs::read_to_string(format!("/proc/{pid}/net/fib_triestat")).unwrap();
-    let counts = text.lines().filter_map(|l| l.trim().strip_prefix("Prefixes:"));
-    counts.map(|n| n.trim().parse::<u32>().unwrap()).sum()
+    let count = text.lines().find_map(|l| l.trim().strip_prefix("Prefixes:"));
+    count.map_or(0, |n| n.trim().parse().unwrap())
 }
 
 /// CPU seconds and resident KiB of a process.
