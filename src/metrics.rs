@@ -44,7 +44,7 @@ pub struct Snapshot {
 pub struct Latency {
     /// Seconds, of all.
     pub sum: f64,
-    /// Upper bound in seconds with the count of those above the bound before; the last bound is `f64::MAX`.
+    /// Upper bound in seconds with the count of those above the bound before; the last bound is infinity.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -310,7 +310,7 @@ mod tests {
             bfd_up: BTreeMap::from([("10.1.1.1".into(), true)]),
             operations: vec![("add", "ok", 7)],
             repairs: 4,
-            convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::MAX, 0)] },
+            convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::INFINITY, 2)] },
         })
     }
 
@@ -347,8 +347,9 @@ mod tests {
             "routelet_rib_paths{family=\"ipv4-unicast\"} 7",
             "routelet_fib_operations_total{operation=\"add\",result=\"ok\"} 7",
             "routelet_fib_repairs_total 4",
-            "routelet_convergence_seconds_count 1",
+            "routelet_convergence_seconds_count 3",
             "routelet_convergence_seconds_bucket{le=\"0.0025\"} 1",
+            "routelet_convergence_seconds_bucket{le=\"+Inf\"} 3",
             "routelet_kubernetes_connected 1",
             "routelet_kubernetes_nodes 3",
             "routelet_cni_conflist_info{file=\"/etc/cni/net.d/10-routelet.conflist\"} 1",

@@ -162,8 +162,14 @@ fn wrong_usage_ends_with_two() {
     for args in wrong {
         let (status, out, err) = said(args);
         assert_eq!((status, out.as_str()), (2, ""), "{args:?}: {err}");
-        assert!(!err.is_empty(), "{args:?}");
+        let help = err.contains("Commands:");
+        assert!(help || err.lines().count() == 1, "{args:?}: {err}");
     }
+    let (_, _, err) = said(&["shwo"]);
+    assert_eq!(
+        err,
+        "unrecognized subcommand 'shwo'; tip: a similar subcommand exists: 'show'; Usage: routelet <COMMAND>\n"
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod show;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     control::{Answer, Query, io::client},
@@ -75,10 +75,14 @@ enum Failure {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(io::arguments()) {
         Ok(cli) => cli,
-        Err(e) => {
+        Err(e) if asks_for_help(&e) => {
             // Help and version go to standard output; a closed pipe is no failure.
             let _ = e.print();
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+        Err(e) => {
+            io::complain(&one_line(&e.to_string()));
+            return ExitCode::from(2);
         }
     };
     let done = match cli.command {
@@ -101,6 +105,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn asks_for_help(error: &clap::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayVersion
+    )
+}
+
+/// What clap says over several lines, in one: the complaint with its tips, then the usage.
+fn one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
+    let parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
 impl From<daemon::Error> for Failure {
     fn from(error: daemon::Error) -> Self {
         match error {
@@ -115,6 +136,7 @@ impl Socket {
     fn ask(&self, query: Query) -> Result<Answer, Failure> {
         match client::ask(&self.socket, query)? {
             Answer::Refused(why) => Err(Failure::Runtime(why)),
+            Answer::Misconfigured(why) => Err(Failure::Usage(why)),
             answer => Ok(answer),
         }
     }

@@ -177,7 +177,14 @@ fn fib(section: Section<'_>, fib: &mut Fib) {
 
 /// `"auto"` (`None`), true or false.
 fn auto_or_flag(item: &Item<'_>) -> Option<Option<bool>> {
-    if item.is_text() { item.choice(&[("auto", None)]) } else { item.flag().map(Some) }
+    match (item.is_text(), item.is_text() && item.text() == Some("auto")) {
+        (true, true) => Some(None),
+        (true, false) => {
+            item.wrong("must be \"auto\", or true or false without quotes");
+            None
+        }
+        (false, _) => item.flag().map(Some),
+    }
 }
 
 fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
@@ -410,7 +417,7 @@ mod tests {
             "2:6: bgp.as: must be 1 to 4294967294 without 23456 and 65535, not 23456",
             "3:1: bgp.hold_time: unknown key; did you mean `hold-time`?",
             "6:11: bgp.neighbor[0].address: `10.1.1.300` is no IP address",
-            "7:13: bgp.neighbor[0].remote-as: `externl` is not known; write one of \"external\"",
+            "7:13: bgp.neighbor[0].remote-as: `externl` is not known; write a number, or one of \"external\"",
             "9:9: fib.table: must be a number, 1 to 4294967295",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");

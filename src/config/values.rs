@@ -35,7 +35,18 @@ pub(super) fn remote_as(item: &Item<'_>) -> Option<RemoteAs> {
         item.wrong("write the number without quotes");
         return None;
     }
-    item.choice(&[("external", RemoteAs::External), ("internal", RemoteAs::Internal), ("any", RemoteAs::Any)])
+    let found = match item.text()? {
+        "external" => RemoteAs::External,
+        "internal" => RemoteAs::Internal,
+        "any" => RemoteAs::Any,
+        other => {
+            item.wrong(format!(
+                "`{other}` is not known; write a number, or one of \"external\", \"internal\", \"any\""
+            ));
+            return None;
+        }
+    };
+    Some(found)
 }
 
 /// A BGP identifier (RFC 6286): any but 0.0.0.0.

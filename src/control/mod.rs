@@ -79,4 +79,6 @@ pub enum Answer {
     Done(Option<String>),
     /// It could not be: one line that says why, and what to do.
     Refused(String),
+    /// The configuration is wrong; the old one stays in force.
+    Misconfigured(String),
 }

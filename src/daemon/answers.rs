@@ -79,7 +79,7 @@ impl Answers {
             Query::Enable(t) => self.act(&t, Act::Enable).await,
             Query::Reload => match self.reloader.reload().await {
                 Ok(what) => Answer::Done(what),
-                Err(why) => Answer::Refused(why),
+                Err(why) => Answer::Misconfigured(why),
             },
         }
     }
@@ -298,7 +298,7 @@ fn operations(counters: &Counters) -> Vec<(&'static str, &'static str, u64)> {
 }
 
 fn convergence(counters: &Counters) -> Latency {
-    let bounds = BUCKETS.into_iter().chain([f64::MAX]);
+    let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
     Latency {
         sum: counters.convergence_sum_micros.load(Relaxed) as f64 / 1e6,
         buckets: bounds.zip(&counters.convergence).map(|(le, n)| (le, n.load(Relaxed))).collect(),

@@ -47,7 +47,7 @@ impl Reloader {
         if late.is_empty() {
             return Ok(None);
         }
-        let text = format!("{} take effect at the next start", late.join(", "));
+        let text = format!("what changed in {} takes effect at the next start", late.join(", "));
         tracing::warn!(keys = %late.join(", "), "these keys take effect at the next start");
         Ok(Some(text))
     }

@@ -26,7 +26,7 @@ pub fn json(answer: &Answer) -> String {
         Answer::Config(v) => pretty(v),
         Answer::Events(v) => pretty(v),
         Answer::Done(v) => pretty(v),
-        Answer::Refused(v) => pretty(v),
+        Answer::Refused(v) | Answer::Misconfigured(v) => pretty(v),
     }
 }
 
@@ -51,7 +51,7 @@ pub fn text(answer: &Answer, now: Timestamp) -> String {
         Answer::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
         Answer::Events(list) => events(list),
         Answer::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
-        Answer::Refused(text) => format!("{text}\n"),
+        Answer::Refused(text) | Answer::Misconfigured(text) => format!("{text}\n"),
     }
 }
 
