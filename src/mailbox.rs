@@ -46,12 +46,17 @@ impl<K: Eq + Hash, V> Receiver<K, V> {
     /// Waits until something changed, then takes all of it. Cancel safe.
     pub async fn take(&mut self) -> Changes<K, V> {
         loop {
-            let batch = mem::take(&mut *self.0.pending.lock().expect("no panic under this lock"));
+            let batch = self.take_now();
             if !batch.is_empty() {
                 return batch;
             }
             self.0.ready.notified().await;
         }
+    }
+
+    /// Takes what is there, be it nothing.
+    pub fn take_now(&mut self) -> Changes<K, V> {
+        mem::take(&mut *self.0.pending.lock().expect("no panic under this lock"))
     }
 }
 

@@ -22,8 +22,18 @@ pub struct Sweep {
     /// Stale routes left.
     pub stale: usize,
     convergence: Arc<Convergence>,
+    patience: Patience,
+}
+
+/// How long after the start it is, as far as waiting for neighbors goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// The first seconds: any neighbor may still come up.
+    #[default]
+    Fresh,
+    Usual,
     /// Three times `restart-time` is over.
-    expired: bool,
+    Over,
 }
 
 impl Sweep {
@@ -33,7 +43,7 @@ impl Sweep {
             Phase::Converged => true,
             Phase::Up => false,
             // A node that hears nobody keeps what it has.
-            Phase::Waiting => self.expired && self.convergence.any_up(),
+            Phase::Waiting => self.patience == Patience::Over && self.convergence.any_up(),
         }
     }
 
@@ -57,13 +67,24 @@ impl Sweep {
         }
     }
 
-    /// Whether a route found at the start would lose hops whose neighbors have not spoken yet.
-    pub fn narrows_too_early(&self, have: Option<&Top>, want: &Content) -> bool {
+    /// Whether a route found at the start would lose hops that their neighbors are about to claim again.
+    pub fn moves_too_early(&self, have: Option<&Top>, want: &Content) -> bool {
         let (Some(Content::Hops(have)), Content::Hops(want)) = (have.map(|t| &t.content), want) else {
             return false;
         };
+        let narrows = want.iter().all(|h| have.contains(h));
         let mut missing = have.iter().filter(|h| !want.contains(h));
-        want.iter().all(|h| have.contains(h)) && missing.any(|h| !self.unclaimed(h.gateway))
+        missing.any(|h| !self.unclaimed(h.gateway) && (narrows || self.is_near(h.gateway)))
+    }
+
+    /// Whether the claim for a hop over this gateway is a matter of seconds. Traffic that has another way does
+    /// not wait longer for a neighbor that may be gone.
+    fn is_near(&self, gateway: IpAddr) -> bool {
+        let speaks = match self.convergence.neighbors.get(&gateway) {
+            Some(phase) => *phase == Phase::Up,
+            None => self.convergence.neighbors.values().any(|p| *p == Phase::Up),
+        };
+        speaks || self.patience == Patience::Fresh
     }
 }
 
@@ -91,13 +112,13 @@ impl Fib {
         self.sweep.stale > 0 || !self.strangers.is_empty() || self.own.values().any(|o| o.there && !o.wanted)
     }
 
-    /// Heeds how far the neighbors have come; `expired`: three times `restart-time` has passed since the start.
-    pub fn converged(&mut self, convergence: Arc<Convergence>, expired: bool) {
+    /// Heeds how far the neighbors have come.
+    pub fn converged(&mut self, convergence: Arc<Convergence>, patience: Patience) {
         if !self.is_sweeping() {
             return;
         }
         self.sweep.convergence = convergence;
-        self.sweep.expired = expired;
+        self.sweep.patience = patience;
         let stale: Vec<_> = self
             .routes
             .iter()

@@ -207,7 +207,7 @@ impl Fib {
             _ if want == 0 && have == 0 => Verdict::Leave,
             // The sweep decides about routes that we found and nobody has spoken of.
             _ if want == 0 && held => Verdict::Leave,
-            Ok(content) if held && self.sweep.narrows_too_early(self.objects.top(have), content) => {
+            Ok(content) if held && self.sweep.moves_too_early(self.objects.top(have), content) => {
                 Verdict::Leave
             }
             Ok(_) => Verdict::Put,

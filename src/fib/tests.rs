@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
+    adopt::Patience,
     diff::{Fib, Settings},
     host::{
         Host, Link,
@@ -347,7 +348,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
                 world.restart(settings);
                 wanted.iter().for_each(|(p, s)| world.want(*p, *s));
                 let all = (1..=4u8).map(|i| ([10, 0, i, 2].into(), Phase::Converged)).collect();
-                world.fib.converged(Arc::new(Convergence { neighbors: all }), false);
+                world.fib.converged(Arc::new(Convergence { neighbors: all }), Patience::Usual);
             }
         }
     }
@@ -475,10 +476,10 @@ fn own_prefixes_follow_the_plan_and_wait_for_the_sweep_after_a_start() {
     world.write();
     assert_eq!(world.kernel.log, [], "nothing is touched before the neighbors have spoken");
     let neighbors = |phase| Arc::new(Convergence { neighbors: [([10, 0, 1, 2].into(), phase)].into() });
-    world.fib.converged(neighbors(Phase::Up), false);
+    world.fib.converged(neighbors(Phase::Up), Patience::Usual);
     world.write();
     assert!(world.kernel.routes.contains_key(&(own[1], OWN_METRIC)));
-    world.fib.converged(neighbors(Phase::Converged), false);
+    world.fib.converged(neighbors(Phase::Converged), Patience::Usual);
     world.write();
     assert_eq!(world.kernel.log, [Op::Del { prefix: own[1], metric: OWN_METRIC }]);
     // One that the plan drops later goes at once.
@@ -512,10 +513,45 @@ fn stale_routes_go_neighbor_by_neighbor() {
         world.restart(SETTINGS);
         let neighbor = |i: usize| Some(([10, 0, u8::try_from(i).unwrap() + 1, 2].into(), phases[i]?));
         let neighbors = (0..2).filter_map(neighbor).collect();
-        world.fib.converged(Arc::new(Convergence { neighbors }), *expired);
+        let patience = if *expired { Patience::Over } else { Patience::Usual };
+        world.fib.converged(Arc::new(Convergence { neighbors }), patience);
         world.write();
         let left: Vec<_> = (1..=4).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
         assert_eq!(left, *stays, "{name}");
+    }
+}
+
+#[test]
+fn an_adopted_route_moves_only_when_its_neighbor_has_not_claimed_it() {
+    use Patience::{Fresh, Over, Usual};
+    use Phase::{Converged, Up, Waiting};
+    #[rustfmt::skip]
+    let cases: &[(&str, u8, u8, Phase, Patience, bool)] = &[
+        // (what, links before, links wanted now, phase of the neighbor on link 1, patience, whether it moves)
+        ("it may come up at any moment",        1, 2, Waiting,   Fresh, false),
+        ("it is gone, and there is another way", 1, 2, Waiting,  Usual, true),
+        ("it speaks",                           1, 2, Up,        Usual, false),
+        ("it has spoken",                       1, 2, Converged, Fresh, true),
+        ("one of two ways, not yet up",         3, 2, Waiting,   Usual, false),
+        ("one of two ways, speaking",           3, 2, Up,        Fresh, false),
+        ("one of two ways, has spoken",         3, 2, Converged, Fresh, true),
+        ("one of two ways, never came",         3, 2, Waiting,   Over,  true),
+        ("one way more",                        2, 3, Up,        Fresh, true),
+    ];
+    for (name, before, now, phase, patience, moves) in cases {
+        let mut world = World::new(SETTINGS);
+        world.want(1, *before);
+        world.write();
+        world.restart(SETTINGS);
+        let neighbors = [([10, 0, 1, 2].into(), *phase), ([10, 0, 2, 2].into(), Converged)].into();
+        world.want(1, *now);
+        world.fib.converged(Arc::new(Convergence { neighbors }), *patience);
+        world.write();
+        assert_eq!(!world.kernel.log.is_empty(), *moves, "{name}: {:?}", world.kernel.log);
+        let neighbors = [([10, 0, 1, 2].into(), Converged), ([10, 0, 2, 2].into(), Converged)].into();
+        world.fib.converged(Arc::new(Convergence { neighbors }), *patience);
+        world.write();
+        assert_eq!(world.kernel.hops(pfx(1)).map(|h| h.len()), Some(now.count_ones() as usize), "{name}");
     }
 }
 

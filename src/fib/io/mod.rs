@@ -9,6 +9,7 @@ mod cleanup;
 mod counters;
 mod monitor;
 mod netlink;
+mod repairs;
 pub mod sysctl;
 mod task;
 

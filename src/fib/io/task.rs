@@ -22,9 +22,11 @@ use super::{
     batch::{BATCH, Channel, Dump},
     counters::Counters,
     netlink,
+    repairs::Repairs,
 };
 use crate::{
     fib::{
+        adopt::Patience,
         diff::{Fib, content},
         host::Host,
         resolve::Resolver,
@@ -41,6 +43,9 @@ const AUDIT: Duration = Duration::from_secs(60);
 const AUDIT_SOON: Duration = Duration::from_secs(1);
 /// Until the first retry of what the kernel refused; doubles to [`AUDIT`].
 const RETRY: Duration = Duration::from_secs(1);
+/// After a start, the time in which neighbors usually come up: adopted routes move to no other neighbor's next
+/// hops before.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// The task's state.
 pub(super) struct Task {
@@ -53,13 +58,16 @@ pub(super) struct Task {
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
     convergence: Arc<Convergence>,
-    /// Three times `restart-time` after the start.
-    expires: Option<Instant>,
+    patience: Patience,
+    /// When patience lessens: after [`FRESH`], and three times `restart-time` after the start.
+    lessens: Option<Instant>,
+    started: Instant,
     audit: Option<Audit>,
     audit_due: Instant,
     audited: Instant,
     retry: Option<(Instant, Duration)>,
     last_refusal: Option<Arc<str>>,
+    repairs: Repairs,
     batches: u64,
 }
 
@@ -88,12 +96,15 @@ impl Task {
             counters,
             own_there,
             convergence: Arc::default(),
-            expires: Some(now + settings.restart_time * 3),
+            patience: Patience::default(),
+            lessens: Some(now + FRESH),
+            started: now,
             audit: None,
             audit_due: now + AUDIT,
             audited: now,
             retry: None,
             last_refusal: None,
+            repairs: Repairs::new(now),
             batches: 0,
             settings,
         }
@@ -127,9 +138,12 @@ impl Task {
                 Ok(()) = inputs.own.changed() => self.own_changed(&mut inputs).await,
                 Ok(()) = inputs.convergence.changed() => {
                     self.convergence = inputs.convergence.borrow_and_update().clone();
+                    // What the neighbors had said by then comes first, else their routes count as unclaimed.
+                    let said = inputs.routes.take_now();
+                    self.want(said).await;
                     self.sweep().await;
                 }
-                changes = heard.take() => self.heard(changes).await,
+                changes = heard.take(), if self.repairs.waits(Instant::now()).is_none() => self.heard(changes).await,
                 changes = inputs.routes.take() => self.want(changes).await,
                 () = sleep_until(due) => self.timeout().await,
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
@@ -139,7 +153,14 @@ impl Task {
 
     fn due(&self) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
-        self.expires.into_iter().chain(retry).chain([self.audit_due]).min().unwrap_or(self.audit_due)
+        let repairs = self.repairs.due(Instant::now());
+        self.lessens
+            .into_iter()
+            .chain(retry)
+            .chain(repairs)
+            .chain([self.audit_due])
+            .min()
+            .unwrap_or(self.audit_due)
     }
 
     /// Takes over what an earlier run left in the kernel.
@@ -234,26 +255,53 @@ impl Task {
         self.note_repairs(before, "somebody else removed or changed them");
     }
 
-    fn note_repairs(&self, before: u64, why: &str) {
+    fn note_repairs(&mut self, before: u64, why: &str) {
         let repaired = self.fib.repairs - before;
         if repaired > 0 {
             self.counters.repairs.fetch_add(repaired, Relaxed);
-            warn!(routes = repaired, why, "routes put back into the kernel");
+            self.repairs.add(Instant::now(), repaired);
+            self.say_repairs(why);
+        }
+    }
+
+    fn say_repairs(&mut self, why: &str) {
+        match self.repairs.say(Instant::now()) {
+            Some((routes, false)) => warn!(routes, why, "routes put back into the kernel"),
+            Some((routes, true)) => {
+                let protocol = self.settings.protocol;
+                warn!(
+                    routes,
+                    protocol,
+                    "somebody keeps removing or changing our routes: another routelet, or a daemon that uses this protocol \
+                     number; stop it, or change fib.protocol and fib.metric"
+                );
+            }
+            None => {}
         }
     }
 
     async fn sweep(&mut self) {
         if self.fib.is_sweeping() {
-            self.fib.converged(self.convergence.clone(), self.expires.is_none());
+            self.fib.converged(self.convergence.clone(), self.patience);
             self.fib.finish();
             self.write().await;
         }
     }
 
+    fn lessen(&mut self) {
+        (self.patience, self.lessens) = match self.patience {
+            Patience::Fresh => {
+                (Patience::Usual, Some(self.started + (self.settings.restart_time * 3).max(FRESH)))
+            }
+            Patience::Usual | Patience::Over => (Patience::Over, None),
+        };
+    }
+
     async fn timeout(&mut self) {
         let now = Instant::now();
-        if self.expires.is_some_and(|at| at <= now) {
-            self.expires = None;
+        self.say_repairs("somebody else removed or changed them");
+        if self.lessens.is_some_and(|at| at <= now) {
+            self.lessen();
             self.sweep().await;
         }
         if let Some((at, wait)) = self.retry.filter(|(at, _)| *at <= now) {
