@@ -1,9 +1,9 @@
-//! A world of sessions: one virtual clock, wires with delay, octets cut anywhere, links that can be cut. The same
-//! seed gives the same world, to the octet.
+//! A world of sessions, with or without tables: one virtual clock, wires with delay, octets cut anywhere, links
+//! that can be cut, nodes that die and come back. The same seed gives the same world, to the octet.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     fmt::Write,
     net::SocketAddr,
     sync::Arc,
@@ -17,19 +17,29 @@ use routelet::{
             AddPaths, AsSets, Global, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource,
             RemoteAs,
         },
-        session::{Conn, Ends, Input, Output, Session},
+        session::{Conn, Ends, Input, Output, Session, Stop},
         view::SessionState,
     },
-    net::{Asn, Family},
+    net::{Asn, Family, Prefix},
 };
+
+use crate::router::Router;
+
+/// While so much is unsent a table says nothing to a session, as in the daemon.
+const ENOUGH: usize = 64 * 1024;
+/// No stretch of a table is larger.
+const CHUNK: usize = 256 * 1024;
 
 /// One session: of which node, towards which.
 pub type End = (usize, usize);
 
 /// What arrives at a session later.
 enum Arrival {
-    Connected(Conn, u32),
-    Refused(String),
+    /// The turn of a node's table.
+    Turn,
+    /// With the number of the dial: nobody waits for an older one.
+    Connected(u64, Conn, u32),
+    Refused(u64, String),
     Accepted(u32),
     Octets(u32, Bytes),
     Closed(u32),
@@ -49,12 +59,15 @@ struct Wire {
 /// What one end has to say for itself.
 struct Node {
     session: Session,
+    config: Arc<PeerConfig>,
     next_conn: u32,
     buffers: BTreeMap<Conn, (u32, BytesMut)>,
     /// Each Up has its Down.
     up: bool,
     ups: usize,
     dial: u64,
+    /// Octets of the session that the kernel did not take yet.
+    stuck: Vec<(Conn, Bytes)>,
 }
 
 /// The world.
@@ -63,6 +76,14 @@ pub struct Net {
     t0: Instant,
     rng: u64,
     nodes: BTreeMap<End, Node>,
+    /// The tables, by node; none in a world of mere sessions.
+    pub routers: BTreeMap<usize, Router>,
+    dead: BTreeSet<usize>,
+    /// Those who do not read.
+    deaf: BTreeSet<End>,
+    established: usize,
+    /// What the tables have said.
+    pub messages: u64,
     wires: Vec<Wire>,
     cut: Vec<(usize, usize)>,
     queue: BinaryHeap<Reverse<(Instant, u64, End)>>,
@@ -74,11 +95,11 @@ pub struct Net {
     pub trace: String,
 }
 
-fn id(n: usize) -> [u8; 4] {
-    [10, 0, (n >> 8) as u8, n as u8 + 1]
+pub fn id(n: usize) -> [u8; 4] {
+    [10, 0, ((n + 1) >> 8) as u8, (n + 1) as u8]
 }
 
-fn address(n: usize) -> SocketAddr {
+pub fn address(n: usize) -> SocketAddr {
     (id(n), 179).into()
 }
 
@@ -122,15 +143,53 @@ pub fn config(us: usize, them: usize, asn: fn(usize) -> Asn) -> PeerConfig {
     }
 }
 
+/// What holds for all sessions of a node.
+pub fn global(us: usize, config: &PeerConfig) -> Global {
+    let router_id = id(us).into();
+    Global {
+        asn: config.global_as,
+        router_id,
+        cluster_id: router_id,
+        max_paths: 64,
+        multipath_relax: true,
+        restarting: false,
+    }
+}
+
+impl Node {
+    fn new(session: Session, config: Arc<PeerConfig>) -> Self {
+        Self {
+            session,
+            config,
+            next_conn: 0,
+            buffers: BTreeMap::new(),
+            up: false,
+            ups: 0,
+            dial: 0,
+            stuck: Vec::new(),
+        }
+    }
+}
+
 impl Net {
     /// Sessions between these pairs of nodes, none begun.
     pub fn new(seed: u64, links: &[(usize, usize)], asn: fn(usize) -> Asn) -> Self {
+        Self::with(seed, links, |us, them| config(us, them, asn))
+    }
+
+    /// The same, each end with settings of its own.
+    pub fn with(seed: u64, links: &[(usize, usize)], config: impl Fn(usize, usize) -> PeerConfig) -> Self {
         let t0 = Instant::now();
         let mut net = Self {
             now: t0,
             t0,
             rng: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             nodes: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            established: 0,
+            messages: 0,
             wires: vec![],
             cut: vec![],
             queue: BinaryHeap::new(),
@@ -140,22 +199,10 @@ impl Net {
             trace: String::new(),
         };
         for &(a, b) in links {
-            for end in [(a, b), (b, a)] {
-                let router_id = id(end.0).into();
-                let local = asn(end.0);
-                let global = Global {
-                    asn: local,
-                    router_id,
-                    cluster_id: router_id,
-                    max_paths: 64,
-                    multipath_relax: true,
-                    restarting: false,
-                };
-                let session =
-                    Session::new(t0, Arc::new(config(end.0, end.1, asn)), global, net.random(u64::MAX));
-                let node =
-                    Node { session, next_conn: 0, buffers: BTreeMap::new(), up: false, ups: 0, dial: 0 };
-                net.nodes.insert(end, node);
+            for (us, them) in [(a, b), (b, a)] {
+                let config = Arc::new(config(us, them));
+                let session = Session::new(t0, config.clone(), global(us, &config), net.random(u64::MAX));
+                net.nodes.insert((us, them), Node::new(session, config));
             }
         }
         net
@@ -187,7 +234,7 @@ impl Net {
     }
 
     pub fn all_established(&self) -> bool {
-        self.nodes.values().all(|n| n.session.state() == SessionState::Established)
+        self.established == self.nodes.len()
     }
 
     /// Silence between two nodes from now on: nothing sent arrives, nobody is told.
@@ -214,9 +261,15 @@ impl Net {
     }
 
     pub fn feed(&mut self, end: End, input: Input<'_>) {
-        let node = self.nodes.get_mut(&end).expect("a node of this world");
-        node.session.handle(self.now, input);
-        while let Some(output) = self.nodes.get_mut(&end).and_then(|n| n.session.poll_output()) {
+        self.feed_session(end, input);
+        self.wake(end.0);
+    }
+
+    /// Everything that a session asks for, tables apart.
+    pub(crate) fn feed_session(&mut self, end: End, input: Input<'_>) {
+        let now = self.now;
+        self.node(end).session.handle(now, input);
+        while let Some(output) = self.node(end).session.poll_output() {
             self.obey(end, output);
         }
         if let Some(due) = self.nodes[&end].session.poll_timeout() {
@@ -225,10 +278,150 @@ impl Net {
         }
     }
 
+    /// A node loses power, or is killed: its table is gone, its kernel closes what was open (or, with the cable,
+    /// says nothing).
+    pub fn kill(&mut self, n: usize) {
+        self.note(format_args!("{n} is dead"));
+        self.dead.insert(n);
+        for end in self.ends_of(n) {
+            let buffers = std::mem::take(&mut self.node(end).buffers);
+            buffers.values().for_each(|(wire, _)| self.hang_up(*wire, end));
+            self.forget(end);
+        }
+    }
+
+    /// A node says goodbye as its daemon would, and is gone.
+    pub fn leave(&mut self, n: usize, how: Stop) {
+        self.note(format_args!("{n} leaves: {how:?}"));
+        for end in self.ends_of(n) {
+            // Whatever is said last, its own table hears no more.
+            self.feed_session(end, Input::Stop(how.clone()));
+        }
+        self.kill(n);
+    }
+
+    /// What an operator does at a node that runs.
+    pub fn feed_living(&mut self, end: End, input: Input<'_>) {
+        if !self.dead.contains(&end.0) {
+            self.note(format_args!("{end:?} {input:?}"));
+            self.feed(end, input);
+        }
+    }
+
+    /// It is back with empty hands; `restarting` is what it says of itself (RFC 4724 §3).
+    pub fn revive(&mut self, n: usize, restarting: bool) {
+        self.note(format_args!("{n} is back"));
+        self.dead.remove(&n);
+        if let Some(router) = self.routers.get_mut(&n) {
+            router.reborn(self.now, restarting);
+        }
+        for end in self.ends_of(n) {
+            let (seed, now) = (self.random(u64::MAX), self.now);
+            let node = self.node(end);
+            let global = Global { restarting, ..global(n, &node.config) };
+            node.session = Session::new(now, node.config.clone(), global, seed);
+            self.feed(end, Input::Start);
+        }
+        self.wake(n);
+    }
+
+    fn forget(&mut self, end: End) {
+        let node = self.node(end);
+        node.dial += 1;
+        node.stuck.clear();
+        if std::mem::take(&mut node.up) {
+            self.established -= 1;
+        }
+    }
+
+    pub fn ends_of(&self, n: usize) -> Vec<End> {
+        self.nodes.range((n, 0)..(n + 1, 0)).map(|(end, _)| *end).collect()
+    }
+
+    /// From now on this end's kernel takes nothing: the neighbor does not read.
+    pub fn deafen(&mut self, end: End) {
+        self.deaf.insert(end);
+    }
+
+    pub fn is_up(&self, end: End) -> bool {
+        self.nodes[&end].up
+    }
+
+    /// Takes settings over, in the session and in the table.
+    pub fn configure(&mut self, end: End, config: Arc<PeerConfig>) {
+        self.node(end).config = config.clone();
+        // A dead node finds them when it is back.
+        self.tell(end, |router, now, them| router.configure(now, them, config.clone()));
+        if self.dead.contains(&end.0) {
+            return;
+        }
+        let global = global(end.0, &config);
+        self.feed(end, Input::Configure(config, global));
+    }
+
+    /// What a node announces from now on.
+    pub fn originate(&mut self, n: usize, own: BTreeSet<Prefix>) {
+        let now = self.now;
+        if let Some(router) = self.routers.get_mut(&n) {
+            router.own = own;
+            if !self.dead.contains(&n) {
+                router.originate(now);
+                self.wake(n);
+            }
+        }
+    }
+
+    pub fn is_dead(&self, n: usize) -> bool {
+        self.dead.contains(&n)
+    }
+
+    /// UPDATEs are decided and sent, as by the task that owns a table.
+    fn turn(&mut self, n: usize) {
+        let now = self.now;
+        let Some(router) = self.routers.get_mut(&n).filter(|_| !self.dead.contains(&n)) else { return };
+        for (them, input) in router.turn(now) {
+            self.feed_session((n, them), input);
+        }
+        let mut behind = self.routers[&n].behind();
+        while !behind.is_empty() {
+            behind.retain(|them| {
+                let end = (n, *them);
+                let unsent = self.nodes[&end].session.unsent();
+                assert!(unsent < ENOUGH + CHUNK, "{unsent} octets wait at {end:?}");
+                if !self.nodes[&end].up || unsent >= ENOUGH {
+                    return false;
+                }
+                let next = self.routers.get_mut(&n).and_then(|r| r.next_for(*them));
+                let Some((bytes, messages)) = next else { return false };
+                self.messages += u64::from(messages);
+                self.feed_session(end, Input::Send { bytes, messages });
+                true
+            });
+        }
+        if let Some(due) = self.routers.get_mut(&n).and_then(Router::rest) {
+            self.at(due.max(now), (n, usize::MAX), Arrival::Turn);
+        }
+    }
+
+    /// Gives a table its turn soon; what comes meanwhile is taken in the same one.
+    pub fn wake(&mut self, n: usize) {
+        let due = match self.routers.get_mut(&n) {
+            Some(router) if !self.dead.contains(&n) => router.awakened(),
+            _ => return,
+        };
+        if due {
+            let pause = Duration::from_micros(self.random(2000));
+            self.at(self.now + pause, (n, usize::MAX), Arrival::Turn);
+        }
+    }
+
     fn obey(&mut self, end: End, output: Output) {
         match output {
             Output::Connect => self.dial(end),
             Output::AbortConnect { .. } => self.node(end).dial += 1,
+            Output::Transmit(conn, bytes) if self.deaf.contains(&end) => {
+                self.node(end).stuck.push((conn, bytes));
+            }
             Output::Transmit(conn, bytes) => {
                 let length = bytes.len();
                 self.transmit(end, conn, bytes);
@@ -237,6 +430,8 @@ impl Net {
                 self.node(end).session.handle(now, Input::Sent(conn, length));
             }
             Output::Close(conn) => {
+                self.deaf.remove(&end);
+                self.node(end).stuck.clear();
                 if let Some((wire, _)) = self.node(end).buffers.remove(&conn) {
                     self.hang_up(wire, end);
                 }
@@ -246,16 +441,35 @@ impl Net {
                 let node = self.node(end);
                 assert!(!node.up, "two Ups without a Down at {end:?}");
                 (node.up, node.ups) = (true, node.ups + 1);
+                self.established += 1;
+                self.tell(end, |router, now, them| router.up(now, them, negotiated));
             }
-            Output::Down { why, .. } => {
+            Output::Down { why, cause } => {
                 self.note(format_args!("{end:?} down: {why}"));
                 let node = self.node(end);
                 assert!(node.up, "a Down without an Up at {end:?}");
                 node.up = false;
+                self.established -= 1;
+                self.tell(end, |router, now, them| router.down(now, them, cause));
             }
-            Output::Updates(list) => assert!(self.node(end).up, "{} updates before Up", list.len()),
-            Output::Refresh { .. } => assert!(self.node(end).up),
+            Output::Updates(list) => {
+                assert!(self.node(end).up, "{} updates before Up", list.len());
+                for update in &list {
+                    assert!(update.flaws.is_empty(), "{end:?} was sent {:?}\n{}", update.flaws, self.trace);
+                }
+                self.tell(end, |router, now, them| router.updates(now, them, &list));
+            }
+            Output::Refresh { family, subtype } => {
+                assert!(self.node(end).up);
+                self.tell(end, |router, now, them| router.refresh(now, them, family, subtype));
+            }
             Output::Event(event) => self.note(format_args!("{end:?} {}", event.text)),
+        }
+    }
+
+    fn tell(&mut self, end: End, what: impl FnOnce(&mut Router, Instant, usize)) {
+        if let Some(router) = self.routers.get_mut(&end.0) {
+            what(router, self.now, end.1);
         }
     }
 
@@ -263,7 +477,7 @@ impl Net {
         self.nodes.get_mut(&end).expect("a node of this world")
     }
 
-    fn note(&mut self, what: std::fmt::Arguments<'_>) {
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
         let at = (self.now - self.t0).as_secs_f64();
         let _ = writeln!(self.trace, "{at:9.3} {what}");
     }
@@ -290,12 +504,13 @@ impl Net {
     /// Refused while the other end is not listening; no answer at all over a link that is cut.
     fn dial(&mut self, end @ (a, b): End) {
         self.node(end).dial += 1;
+        let number = self.node(end).dial;
         if self.is_cut(end) {
             return;
         }
         let (there, back) = (self.delay(), self.delay());
-        if matches!(self.state((b, a)), SessionState::Disabled) {
-            self.later(there + back, end, Arrival::Refused(format!("{:?} refuses", (b, a))));
+        if self.dead.contains(&b) || matches!(self.state((b, a)), SessionState::Disabled) {
+            self.later(there + back, end, Arrival::Refused(number, format!("{:?} refuses", (b, a))));
             return;
         }
         let dialler = self.new_conn(end);
@@ -308,7 +523,7 @@ impl Net {
             last: [self.now + there + back, self.now + there],
         });
         self.later(there, (b, a), Arrival::Accepted(wire));
-        self.later(there + back, end, Arrival::Connected(dialler, wire));
+        self.later(there + back, end, Arrival::Connected(number, dialler, wire));
     }
 
     fn new_conn(&mut self, end: End) -> Conn {
@@ -359,10 +574,29 @@ impl Net {
     }
 
     fn arrive(&mut self, end: End, arrival: Arrival) {
+        if matches!(arrival, Arrival::Turn) {
+            return self.turn(end.0);
+        }
+        if self.dead.contains(&end.0) {
+            // Nobody is at home; the kernel refuses.
+            if let Arrival::Accepted(wire) | Arrival::Octets(wire, _) = arrival {
+                self.hang_up(wire, end);
+            }
+            return;
+        }
         let ends = Ends { local: address(end.0), remote: address(end.1), ifindex: 0 };
         match arrival {
-            Arrival::Refused(why) => self.feed(end, Input::ConnectFailed(why)),
-            Arrival::Connected(conn, wire) => {
+            Arrival::Turn => {}
+            Arrival::Refused(number, why) => {
+                if self.nodes[&end].dial == number {
+                    self.feed(end, Input::ConnectFailed(why));
+                }
+            }
+            Arrival::Connected(number, ..) if self.nodes[&end].dial != number => {
+                let Arrival::Connected(_, _, wire) = arrival else { return };
+                self.hang_up(wire, end);
+            }
+            Arrival::Connected(_, conn, wire) => {
                 if self.wires[wire as usize].open {
                     self.node(end).buffers.insert(conn, (wire, BytesMut::new()));
                     self.feed(end, Input::Connected(conn, ends));
@@ -412,7 +646,8 @@ impl Net {
             self.now = due;
             match self.arrivals.remove(&seq) {
                 Some(arrival) => self.arrive(end, arrival),
-                // A deadline, perhaps of a timer that was moved since.
+                // A deadline, perhaps of a timer that was moved since, or of one that died.
+                None if self.dead.contains(&end.0) => {}
                 None if self.nodes[&end].session.poll_timeout().is_some_and(|d| d <= due) => {
                     self.feed(end, Input::Timeout);
                 }

@@ -1,0 +1,167 @@
+//! Sessions and tables together: whatever happened, in the end every node holds what the oracle says.
+
+use std::time::Duration;
+
+use routelet::bgp::session::{Input, Stop};
+
+use crate::{
+    MINUTE,
+    net::Net,
+    seeds,
+    world::{Export, PATIENCE, World},
+};
+
+/// All cables in, all nodes up, all neighbors enabled: everybody is there soon, and when all patience is over the
+/// tables are right and nobody says anything any more.
+fn ends_in_peace(world: &World, net: &mut Net, seed: u64) {
+    for n in 0..world.nodes {
+        if net.is_dead(n) {
+            net.revive(n, true);
+        }
+    }
+    for &(a, b) in &world.links {
+        net.heal(a, b);
+        net.feed((a, b), Input::Start);
+        net.feed((b, a), Input::Start);
+    }
+    let limit = net.now + 10 * MINUTE;
+    assert!(net.run_until(limit, Net::all_established), "seed {seed}, {}:\n{}", world.name, net.trace);
+    net.run(PATIENCE);
+    assert!(net.all_established(), "seed {seed}, {}:\n{}", world.name, net.trace);
+    world.check(net, seed);
+    let (said, unsent) = (net.messages, net.ends().iter().map(|e| net.session(*e).unsent()).sum::<usize>());
+    net.run(5 * MINUTE);
+    assert_eq!((net.messages, unsent), (said, 0), "seed {seed}: somebody still talks\n{}", net.trace);
+}
+
+/// One thing that happens to a network.
+fn mishap(world: &mut World, net: &mut Net) {
+    let (a, b) = world.links[net.random(world.links.len() as u64) as usize];
+    let (a, b) = if net.random(2) == 0 { (a, b) } else { (b, a) };
+    match net.random(14) {
+        0 | 1 => net.cut(a, b),
+        2 => net.heal(a, b),
+        3 => net.break_wires(a, b),
+        4 => net.feed_living((a, b), Input::Reset(None)),
+        5 => net.feed_living((a, b), Input::Stop(Stop::Disabled(None))),
+        6 => net.feed_living((a, b), Input::Start),
+        7 if net.is_dead(a) => net.revive(a, true),
+        7 => net.kill(a),
+        8 if net.is_dead(a) => net.revive(a, false),
+        8 => net.leave(a, Stop::Leaving),
+        9 if net.is_dead(a) => net.revive(a, true),
+        9 => net.leave(a, Stop::Halting),
+        10 => {
+            let family = routelet::net::Family::ALL[net.random(2) as usize];
+            net.feed_living((a, b), Input::RequestRefresh(family));
+        }
+        11 => {
+            let longer = world.end(a, b).local_as != world.end(b, a).local_as;
+            let export = match net.random(3) {
+                0 => Export::All,
+                1 if longer => Export::Longer,
+                _ => Export::Half,
+            };
+            world.set_policy(net, (a, b), export);
+        }
+        _ => {
+            let at = net.random(world.prefixes.len() as u64) as usize;
+            let prefix = world.prefixes[at];
+            world.toggle(net, a, prefix);
+        }
+    }
+}
+
+#[test]
+fn tables_converge_whatever_happens() {
+    for seed in seeds(1) {
+        let mut world = World::drawn(seed);
+        let mut net = world.build(seed);
+        net.latency = Duration::from_millis([1, 20, 300, 2000][(seed / 15 % 4) as usize]);
+        for _ in 0..4 + net.random(12) {
+            // Mostly all at once, sometimes with hours between.
+            let pause = [1, 50, 1000, 20_000, 200_000][net.random(5) as usize];
+            let pause = 1 + net.random(pause);
+            net.run(Duration::from_millis(pause));
+            mishap(&mut world, &mut net);
+        }
+        ends_in_peace(&world, &mut net, seed);
+    }
+}
+
+/// RFC 4724: while a node is away for less than its restart time, nobody's kernel loses a route by it.
+#[test]
+fn a_graceful_restart_costs_no_route() {
+    for seed in seeds(4) {
+        let mut world = World::drawn(seed / 7 * 7 + 1 + seed % 6);
+        world.restart_gracefully();
+        let mut net = world.build(seed);
+        net.run(MINUTE);
+        world.check(&mut net, seed);
+        let n = net.random(world.nodes as u64) as usize;
+        let losses = |net: &Net| -> Vec<_> {
+            let others = net.routers.iter().filter(|(m, _)| **m != n);
+            others.flat_map(|(m, r)| r.losses.iter().map(|p| (*m, *p))).collect()
+        };
+        let before = losses(&net);
+        let pause = net.random(60_000);
+        if net.random(2) == 0 {
+            net.kill(n)
+        } else {
+            net.leave(n, Stop::Leaving)
+        }
+        net.run(Duration::from_millis(pause));
+        net.revive(n, true);
+        let limit = net.now + MINUTE;
+        assert!(net.run_until(limit, Net::all_established), "seed {seed}:\n{}", net.trace);
+        net.run(MINUTE);
+        assert_eq!(losses(&net), before, "seed {seed}, {}: {n} restarted\n{}", world.name, net.trace);
+        net.run(PATIENCE);
+        world.check(&mut net, seed);
+    }
+}
+
+/// A neighbor that never reads costs nobody else anything, and is cut off (RFC 9687).
+#[test]
+fn a_neighbor_that_never_reads_is_left_behind() {
+    let mut world = World::mesh(4);
+    world.give_prefixes(3000);
+    let mut net = world.build(1);
+    let limit = net.now + MINUTE;
+    net.deafen((0, 1));
+    assert!(!net.run_until(limit, Net::all_established));
+    net.run(MINUTE);
+    assert!(!net.is_up((0, 1)) && net.is_up((0, 2)) && net.is_up((2, 3)), "{}", net.trace);
+    for n in [2, 3] {
+        // Own routes and all of the two that are well.
+        assert!(net.routers[&n].fib.len() >= 6000, "{}", net.routers[&n].fib.len());
+    }
+}
+
+#[test]
+fn a_hundred_nodes_in_full_mesh_converge() {
+    let mut world = World::mesh(100);
+    world.give_prefixes(2);
+    let mut net = world.build(3);
+    let limit = net.now + MINUTE;
+    assert!(net.run_until(limit, Net::all_established), "{}", net.trace);
+    net.run(Duration::from_secs(10));
+    world.check(&mut net, 3);
+    net.kill(7);
+    net.run(5 * MINUTE);
+    net.revive(7, false);
+    assert!(net.run_until(net.now + 2 * MINUTE, Net::all_established), "{}", net.trace);
+    net.run(Duration::from_secs(10));
+    world.check(&mut net, 3);
+}
+
+#[test]
+fn five_hundred_nodes_below_reflectors_converge() {
+    let mut world = World::reflectors(2, 500);
+    world.give_prefixes(1);
+    let mut net = world.build(5);
+    let limit = net.now + MINUTE;
+    assert!(net.run_until(limit, Net::all_established), "{}", net.trace);
+    net.run(Duration::from_secs(10));
+    world.check(&mut net, 5);
+}
