@@ -113,7 +113,8 @@ fn a_restarted_node_is_back_at_once() {
         start_all(&mut net);
         net.run(MINUTE);
         net.feed((0, 1), Input::Stop(Stop::Leaving));
-        let pause = net.random(9000);
+        // No wire takes longer than 20 ms.
+        let pause = 50 + net.random(9000);
         net.run(Duration::from_millis(pause));
         assert_ne!(net.state((1, 0)), SessionState::Established, "seed {seed}:\n{}", net.trace);
         net.feed((0, 1), Input::Start);

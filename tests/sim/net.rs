@@ -86,6 +86,8 @@ pub struct Net {
     pub messages: u64,
     wires: Vec<Wire>,
     cut: Vec<(usize, usize)>,
+    /// Octets on their way into a link that is cut.
+    held: Vec<(u32, End, Bytes)>,
     queue: BinaryHeap<Reverse<(Instant, u64, End)>>,
     arrivals: BTreeMap<u64, Arrival>,
     seq: u64,
@@ -192,6 +194,7 @@ impl Net {
             messages: 0,
             wires: vec![],
             cut: vec![],
+            held: vec![],
             queue: BinaryHeap::new(),
             arrivals: BTreeMap::new(),
             seq: 0,
@@ -237,7 +240,7 @@ impl Net {
         self.established == self.nodes.len()
     }
 
-    /// Silence between two nodes from now on: nothing sent arrives, nobody is told.
+    /// Silence between two nodes from now on: nothing sent arrives before the link heals, nobody is told.
     pub fn cut(&mut self, a: usize, b: usize) {
         self.note(format_args!("cut {a}-{b}"));
         self.cut.push((a.min(b), a.max(b)));
@@ -246,6 +249,14 @@ impl Net {
     pub fn heal(&mut self, a: usize, b: usize) {
         self.note(format_args!("heal {a}-{b}"));
         self.cut.retain(|c| *c != (a.min(b), a.max(b)));
+        // TCP has kept what was not acknowledged.
+        let (now_sent, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, from, _)| *from == (a, b) || *from == (b, a));
+        self.held = held;
+        for (wire, from, octets) in now_sent {
+            self.send(wire, from, octets);
+        }
     }
 
     /// The connection breaks, and both ends learn of it.
@@ -338,13 +349,9 @@ impl Net {
         self.nodes.range((n, 0)..(n + 1, 0)).map(|(end, _)| *end).collect()
     }
 
-    /// From now on this end's kernel takes nothing: the neighbor does not read.
+    /// From now on, until the session ends, this end's kernel takes nothing: the neighbor does not read.
     pub fn deafen(&mut self, end: End) {
         self.deaf.insert(end);
-    }
-
-    pub fn is_up(&self, end: End) -> bool {
-        self.nodes[&end].up
     }
 
     /// Takes settings over, in the session and in the table.
@@ -419,7 +426,7 @@ impl Net {
         match output {
             Output::Connect => self.dial(end),
             Output::AbortConnect { .. } => self.node(end).dial += 1,
-            Output::Transmit(conn, bytes) if self.deaf.contains(&end) => {
+            Output::Transmit(conn, bytes) if self.deaf.contains(&end) && self.nodes[&end].up => {
                 self.node(end).stuck.push((conn, bytes));
             }
             Output::Transmit(conn, bytes) => {
@@ -430,8 +437,6 @@ impl Net {
                 self.node(end).session.handle(now, Input::Sent(conn, length));
             }
             Output::Close(conn) => {
-                self.deaf.remove(&end);
-                self.node(end).stuck.clear();
                 if let Some((wire, _)) = self.node(end).buffers.remove(&conn) {
                     self.hang_up(wire, end);
                 }
@@ -449,7 +454,9 @@ impl Net {
                 let node = self.node(end);
                 assert!(node.up, "a Down without an Up at {end:?}");
                 node.up = false;
+                node.stuck.clear();
                 self.established -= 1;
+                self.deaf.remove(&end);
                 self.tell(end, |router, now, them| router.down(now, them, cause));
             }
             Output::Updates(list) => {
@@ -533,12 +540,20 @@ impl Net {
     }
 
     /// Cuts the octets at a random place and sends both pieces on their way, in order.
-    fn transmit(&mut self, end @ (a, b): End, conn: Conn, mut bytes: Bytes) {
+    fn transmit(&mut self, end: End, conn: Conn, bytes: Bytes) {
         let Some((wire, _)) = self.nodes[&end].buffers.get(&conn) else {
             panic!("{end:?} speaks on a closed connection")
         };
         let wire = *wire;
-        if self.is_cut(end) || !self.wires[wire as usize].open {
+        if self.is_cut(end) {
+            self.held.push((wire, end, bytes));
+        } else {
+            self.send(wire, end, bytes);
+        }
+    }
+
+    fn send(&mut self, wire: u32, end @ (a, b): End, mut bytes: Bytes) {
+        if !self.wires[wire as usize].open {
             return;
         }
         let head = bytes.split_to(self.random(bytes.len() as u64 + 1) as usize);

@@ -101,6 +101,7 @@ impl World {
                 (c.local_as, c.global_as) = (asn(us), asn(us));
                 c.remote_as = RemoteAs::Number(asn(them));
                 let v4 = Ipv4Addr::from(id(us));
+                c.max_prefixes = 100_000;
                 c.own = OwnAddresses { v4: Some(v4), v6: Some(v6(us)), link_local: None };
                 change(us, them, &mut c);
                 ends.insert((us, them), c);

@@ -53,6 +53,7 @@ impl Rib {
         }
         let Some(peer) = self.peer_mut(no) else { return };
         let was_up = mem::replace(&mut peer.up, false);
+        peer.owed = [false; 2];
         let graceful = helps(peer, cause);
         for family in Family::ALL {
             let kept =
@@ -80,6 +81,31 @@ impl Rib {
             self.convergence_changed = true;
         }
         self.sweep(no, family);
+    }
+
+    /// After a restart our End-of-RIB waits until the neighbors have told us theirs, or until the restart counts
+    /// as over: with it they drop what we have not said again (RFC 4724 §4.1). The routes themselves go out as
+    /// they come.
+    pub(super) fn is_deferred(&self, family: Family) -> bool {
+        self.global.restarting && self.peers.iter().flatten().any(|p| p.holds_up(family))
+    }
+
+    /// Sends the End-of-RIBs that waited.
+    pub(super) fn end_deferral(&mut self) {
+        for family in Family::ALL {
+            let f = family.index();
+            if !self.peers.iter().flatten().any(|p| p.owed[f]) || self.is_deferred(family) {
+                continue;
+            }
+            for no in 1..self.peers.len() as PeerNo {
+                let Some(peer) = self.peer_mut(no).filter(|p| p.owed[f]) else { continue };
+                peer.owed[f] = false;
+                let group = peer.groups[f];
+                if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
+                    group.owe_end_of_rib(no);
+                }
+            }
+        }
     }
 
     /// RFC 7313 §4.1: everything is said again from here to the end marker.

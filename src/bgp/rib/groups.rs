@@ -62,6 +62,13 @@ struct Member {
     end_refresh: bool,
 }
 
+impl Member {
+    /// Whether there is something to tell it.
+    fn is_behind(&self, end: u64) -> bool {
+        self.at != At::Journal(end) || self.end_of_rib
+    }
+}
+
 /// Where a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -212,14 +219,24 @@ impl Group {
         self.behind = true;
     }
 
+    /// End-of-RIB goes to this member as soon as it has been told all that there is.
+    pub(super) fn owe_end_of_rib(&mut self, peer: PeerNo) {
+        if let Ok(n) = self.position(peer) {
+            self.members[n].end_of_rib = true;
+            self.behind = true;
+        }
+    }
+
     /// Members are sorted.
     fn position(&self, peer: PeerNo) -> Result<usize, usize> {
         self.members.binary_search_by_key(&peer, |m| m.peer)
     }
 
     /// Takes a member out; returns the withdrawals that it was still to be sent from an earlier group.
-    pub(super) fn leave(&mut self, peer: PeerNo) -> Vec<Prefix> {
-        self.position(peer).map(|n| self.members.remove(n).withdraw).unwrap_or_default()
+    /// What it was not told yet of its welcome.
+    pub(super) fn leave(&mut self, peer: PeerNo) -> Welcome {
+        let left = self.position(peer).map(|n| self.members.remove(n));
+        left.map(|m| Welcome { withdraw: m.withdraw, end_of_rib: m.end_of_rib }).unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -244,7 +261,7 @@ impl Group {
     pub(super) fn behind(&self) -> impl Iterator<Item = PeerNo> + '_ {
         let end = self.end();
         let members = if self.behind { &self.members[..] } else { &[] };
-        members.iter().filter(move |m| m.at != At::Journal(end)).map(|m| m.peer)
+        members.iter().filter(move |m| m.is_behind(end)).map(|m| m.peer)
     }
 
     /// The next stretch for a member: whole messages.
@@ -256,7 +273,7 @@ impl Group {
             }
             let at = self.members[n].at;
             match at {
-                At::Journal(place) if place >= self.end() => return None,
+                At::Journal(place) if place >= self.end() => return self.after_sweep(n),
                 At::Sweep { next, since } if next as usize >= self.out.len() => {
                     self.members[n].at = At::Journal(since);
                     if let Some(marks) = self.after_sweep(n) {
@@ -425,7 +442,7 @@ impl Group {
             self.base += 1;
         }
         let end = self.end();
-        self.behind = self.members.iter().any(|m| m.at != At::Journal(end));
+        self.behind = self.members.iter().any(|m| m.is_behind(end));
         if !self.behind {
             self.chunks.clear();
         }

@@ -318,6 +318,7 @@ impl Rib {
     }
 
     fn set_global(&mut self, global: Global) {
+        self.global.restarting = global.restarting;
         if self.global == global {
             return;
         }
@@ -352,8 +353,10 @@ impl Rib {
                 continue;
             }
             // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
-            let end_of_rib = old.is_none();
-            let told = self.leave_group(no, family);
+            let first = old.is_none();
+            let (told, pending) = self.leave_group(no, family);
+            let owed = first && self.is_deferred(family);
+            let end_of_rib = pending || (first && !owed);
             let n = self.group_of(view);
             let Some(group) = self.groups[f][n].as_mut() else { continue };
             let table = &self.tables[f];
@@ -363,6 +366,7 @@ impl Rib {
             group.join(no, Welcome { withdraw: gone.collect(), end_of_rib });
             if let Some(peer) = self.peer_mut(no) {
                 peer.groups[f] = Some(n);
+                peer.owed[f] |= owed;
             }
         }
     }
@@ -394,20 +398,23 @@ impl Rib {
         n
     }
 
-    /// Takes a neighbor out of its group; returns what it may have been told.
-    fn leave_group(&mut self, no: PeerNo, family: Family) -> Vec<Prefix> {
+    /// Takes a neighbor out of its group; returns what it may have been told, and whether its End-of-RIB was
+    /// still to come.
+    fn leave_group(&mut self, no: PeerNo, family: Family) -> (Vec<Prefix>, bool) {
         let f = family.index();
-        let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return Vec::new() };
-        let Some(group) = self.groups[f][n].as_mut() else { return Vec::new() };
+        let none = (Vec::new(), false);
+        let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return none };
+        let Some(group) = self.groups[f][n].as_mut() else { return none };
         let mut told: Vec<Prefix> = group.touched(no).map(|route| self.tables[f].prefix(route)).collect();
-        told.extend(group.leave(no));
+        let left = group.leave(no);
+        told.extend(left.withdraw);
         if group.is_empty() {
             let mut vacant = Vec::new();
             group.dissolve(&mut self.tables[f], &mut self.attrs, |route| vacant.push(route));
             self.groups[f][n] = None;
             vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
         }
-        told
+        (told, left.end_of_rib)
     }
 
     // Paths.

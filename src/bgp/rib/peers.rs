@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) over: bool,
     pub(super) warned: [bool; 2],
     pub(super) end_of_rib: [bool; 2],
+    /// By family: our End-of-RIB waits for what others have to say first.
+    pub(super) owed: [bool; 2],
     pub(super) phase: Phase,
     pub(super) last_update: Instant,
     /// By family: until when stale paths may stay.
@@ -57,6 +59,7 @@ impl Peer {
             over: false,
             warned: [false; 2],
             end_of_rib: [false; 2],
+            owed: [false; 2],
             phase: Phase::Waiting,
             last_update: now,
             stale: [None; 2],
@@ -67,6 +70,21 @@ impl Peer {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET);
         quiet.into_iter().chain(self.stale.iter().flatten().map(|s| s.until)).min()
+    }
+
+    /// Whether a restart of ours must wait for its first routes (RFC 4724 §4.1): it is there, or is still to
+    /// come, and has not restarted itself.
+    pub(super) fn holds_up(&self, family: Family) -> bool {
+        if self.config.disabled || self.phase == Phase::Converged {
+            return false;
+        }
+        match self.session.as_ref().filter(|_| self.up) {
+            None => self.phase == Phase::Waiting,
+            Some(session) => {
+                let ends = session.graceful.as_ref().is_some_and(|g| !g.restarting);
+                session.has(family) && ends && !self.end_of_rib[family.index()]
+            }
+        }
     }
 
     /// As the views write it.

@@ -40,6 +40,7 @@ impl Rib {
             self.resolve_recursive();
         }
         self.release_orphans();
+        self.end_deferral();
     }
 
     fn settle_family(&mut self, family: Family) {

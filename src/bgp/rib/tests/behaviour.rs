@@ -172,6 +172,48 @@ fn back_without_forwarding(bench: &mut Bench) {
     bench.up(1, Negotiated { graceful: graceful(false), ..negotiated(1, 65001) });
 }
 
+/// RFC 4724 §4.1: a reflector that restarted would else make its clients drop what it has not heard yet itself.
+#[test]
+fn after_a_restart_end_of_rib_waits_for_that_of_the_others() {
+    let mut bench = Bench::new();
+    bench.rib.handle(bench.now, Input::Global(Global { restarting: true, ..global() }));
+    for n in 1..4 {
+        let client = PeerConfig { route_reflector_client: true, ..(*config(n)).clone() };
+        bench.configure(n, Arc::new(client));
+    }
+    for n in 1..3 {
+        bench.up(n, Negotiated { graceful: graceful(true), ..negotiated(n, 65000) });
+    }
+    let ends = |bench: &Bench| [bench.end_of_ribs[&1], bench.end_of_ribs[&2]];
+    bench.run();
+    bench.announce(1, &path(1, 65000), &[prefix(0)]);
+    for n in 1..3 {
+        Family::ALL.iter().for_each(|f| bench.end_of_rib(n, *f));
+    }
+    bench.run();
+    assert_eq!(ends(&bench), [0, 0], "neighbor 3 is still to come");
+    assert!(bench.told[&2].contains_key(&prefix(0)), "routes do not wait");
+    bench.up(3, Negotiated { graceful: graceful(true), ..negotiated(3, 65000) });
+    bench.end_of_rib(3, Family::Ipv6Unicast);
+    bench.run();
+    assert_eq!(ends(&bench), [1, 1], "family by family");
+    bench.end_of_rib(3, Family::Ipv4Unicast);
+    bench.run();
+    assert_eq!(ends(&bench), [2, 2]);
+
+    // One that never comes is not waited for any longer than the restart counts as one.
+    let mut bench = Bench::new();
+    bench.rib.handle(bench.now, Input::Global(Global { restarting: true, ..global() }));
+    bench.configure(2, config(2));
+    bench.configure(1, config(1));
+    bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65000) });
+    bench.run();
+    assert_eq!(bench.end_of_ribs[&1], 0);
+    bench.rib.handle(bench.now, Input::Global(global()));
+    bench.run();
+    assert_eq!(bench.end_of_ribs[&1], 2);
+}
+
 #[test]
 fn the_first_exchange_ends_with_end_of_rib_or_after_five_quiet_seconds() {
     let mut bench = Bench::new();
