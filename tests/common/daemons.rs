@@ -160,6 +160,12 @@ impl Frr {
         serde_json::from_str(&self.vtysh(&format!("{command} json"))).unwrap_or(Value::Null)
     }
 
+    pub fn kill(&mut self) {
+        while let Some(mut p) = self.processes.pop() {
+            p.kill();
+        }
+    }
+
     pub fn stop(&mut self) {
         while let Some(mut p) = self.processes.pop() {
             p.stop();
@@ -175,6 +181,11 @@ pub struct Bird {
 
 impl Bird {
     pub fn start(net: &Net, ns: &Ns, config: &str) -> Self {
+        Self::start_with(net, ns, config, &[])
+    }
+
+    /// With `-R` it is back after a restart, and says so.
+    pub fn start_with(net: &Net, ns: &Ns, config: &str, options: &[&str]) -> Self {
         let dir = net.dir().join(format!("{}-bird", ns.name));
         fs::create_dir_all(&dir).unwrap();
         ns.sysctl("net.ipv4.ip_forward", "1");
@@ -183,6 +194,7 @@ impl Bird {
         fs::write(&conf, config).unwrap();
         let mut command = ns.command("bird");
         command.args(["-f", "-c"]).arg(&conf).arg("-s").arg(dir.join("ctl")).arg("-P").arg(dir.join("pid"));
+        command.args(options);
         let process = Process::start(&mut command, &dir.join("log"));
         wait_for("bird listens", 10.0, || dir.join("ctl").exists().then_some(()));
         Self { process, dir }

@@ -1,6 +1,7 @@
 //! Our sessions with other daemons, over the real kernel; `tests/run` installs them.
 //!
-//! `speaker` runs `bgp::io` in a namespace without a rib: the test is the rib.
+//! `table` plays every case with every daemon and writes `docs/interop.md`. Elsewhere, `speaker` runs `bgp::io` in a
+//! namespace without a rib: the test is the rib.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
@@ -10,7 +11,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../kit/mod.rs"]
+mod kit;
 
 mod bird;
 mod frr;
+mod others;
 mod speaker;
+mod table;
