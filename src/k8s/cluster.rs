@@ -15,7 +15,7 @@ use std::{
 use super::node::{ApiNode, NodeView, Nodes};
 
 /// How long what a deleted Node had stays in force.
-pub const GRACE: Duration = Duration::from_secs(60);
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// Which Nodes are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
