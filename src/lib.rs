@@ -9,6 +9,7 @@ pub mod fib;
 pub mod k8s;
 pub mod lab;
 pub mod mailbox;
+pub mod masquerade;
 pub mod metrics;
 pub mod net;
 pub mod plan;

@@ -30,6 +30,12 @@ struct Inner<K, V> {
 /// The side that never waits.
 pub struct Sender<K, V>(Arc<Inner<K, V>>);
 
+impl<K, V> std::fmt::Debug for Sender<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
 /// The side that takes all that changed.
 pub struct Receiver<K, V>(Arc<Inner<K, V>>);
 

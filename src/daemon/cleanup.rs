@@ -10,6 +10,7 @@ use super::{Error, planner::ROUTER_ID_FILE};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
+    masquerade,
 };
 
 /// What of the state folder is ours; others' files in it stay, and the folder with them.
@@ -39,6 +40,12 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     let fib::io::Removed { routes, nexthops } = kernel;
     if routes + nexthops > 0 {
         removed.push(format!("{routes} routes and {nexthops} nexthop objects with protocol {protocol}"));
+    }
+    let table = masquerade::io::cleanup().map_err(|e| {
+        Error::Runtime(format!("the nftables table of masquerade cannot be removed: {e}; run as root"))
+    })?;
+    if table {
+        removed.push(format!("nftables table inet {}", masquerade::wire::TABLE));
     }
     let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
         Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))

@@ -9,6 +9,7 @@ mod cleanup;
 pub mod events;
 mod forwarding;
 mod health;
+mod masquerade;
 mod planner;
 mod reload;
 
@@ -133,7 +134,14 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     };
     let kernel = fib::io::Kernel::open(fib_settings(&config)).await.map_err(no_netlink)?;
     let host = kernel.host();
-    let inputs = RibInputs { global, originated: originated.clone(), reachable: reachable.clone(), guard };
+    let (learned_tx, learned) = mailbox();
+    let inputs = RibInputs {
+        global,
+        originated: originated.clone(),
+        reachable: reachable.clone(),
+        guard,
+        learned: kubernetes.then_some(learned_tx),
+    };
     let counters = kernel.counters();
     let rib = bgp::io::rib::spawn(inputs, fib_tx, Box::new(move |read_at| counters.update_read(read_at)));
     let inputs =
@@ -213,6 +221,19 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         kubernetes,
         config.state_dir.clone(),
     ));
+
+    // Pods that nobody outside knows leave with the node's address.
+    if kubernetes {
+        let (want_tx, want) = watch::channel(None);
+        let inputs = masquerade::Inputs {
+            plan: plan.clone(),
+            config: config_rx.clone(),
+            peers: peers.requests.clone(),
+            rib: rib.sender.clone(),
+        };
+        tokio::spawn(masquerade::run(inputs, want_tx));
+        crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: ready.clone() });
+    }
 
     // Those who ask.
     let reloader = Reloader { file: options.config.clone(), kubernetes: offered, config: config_tx, log };

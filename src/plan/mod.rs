@@ -19,6 +19,7 @@
 mod bridge;
 mod gateway;
 mod global;
+mod masq;
 mod neighbor;
 mod node;
 mod peering;
@@ -34,6 +35,7 @@ use crate::{
     config::Config,
     fib::{guard, host::Host},
     k8s::node::{NodeView, Nodes},
+    masquerade,
     net::{Asn, Guard, Origination, Prefix, RouterId, Source},
 };
 
@@ -55,6 +57,8 @@ pub struct Plan {
     pub guard: Arc<Guard>,
     /// Bytes of the conflist, once pod CIDRs of every family are known.
     pub conflist: Option<Arc<Conflist>>,
+    /// Whose traffic leaves with the node's address, and to where it does not.
+    pub masquerade: Arc<masquerade::Wanted>,
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
@@ -109,6 +113,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     problems.extend(not_yet(config, &peers));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
+    let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 
     Ok(Plan {
@@ -118,6 +123,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         unreachable: unreachable.into_iter().collect(),
         guard: Arc::new(guard),
         conflist,
+        masquerade,
         all_nodes: peering::needs_all_nodes(&modes),
         problems,
         global,
@@ -133,7 +139,6 @@ fn not_yet(config: &Config, peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<S
             peers.keys().any(|k| matches!(k, PeerKey::Interface(_))),
             "write `address = \"fe80::…%INTERFACE\"`",
         ),
-        ("masquerade.enabled", config.masquerade.enabled == Some(true), "nothing is masqueraded"),
         ("kubernetes.services", !config.kubernetes.services.is_empty(), "no Service address is announced"),
     ];
     let said = keys.into_iter().filter(|(_, used, _)| *used);

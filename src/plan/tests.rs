@@ -6,6 +6,7 @@ use crate::{
     config::{AsSetting, Config, Neighbor, NeighborAt, NeighborKeys, Peering},
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
+    masquerade::{Mode, Wanted},
     net::{Refusal, Source},
 };
 
@@ -304,6 +305,30 @@ fn without_a_node_there_is_no_plan_but_one_that_went_away_withdraws_its_pods() {
 fn planning_twice_gives_the_same_plan() {
     let case = three_nodes();
     assert_eq!(case.plan(), case.plan());
+}
+
+#[test]
+fn masquerade_spares_the_cluster_and_what_is_near() {
+    let mut case = three_nodes();
+    case.nodes.as_mut().unwrap().service_cidrs = vec!["10.96.0.0/16".parse().unwrap()];
+    case.config.masquerade.exclude = vec!["192.0.2.0/24".parse().unwrap()];
+    let wanted = case.plan().masquerade;
+    assert_eq!(wanted.mode, Mode::Auto);
+    let own = ["10.244.1.0/24", "fd00:244:1::/64"];
+    assert_eq!(wanted.pods, own.map(|p| p.parse().unwrap()).into());
+    let spared =
+        ["10.0.0.0/30", "10.0.0.6/32", "10.244.2.0/24", "10.96.0.0/16", "192.0.2.0/24", "224.0.0.0/4"];
+    for prefix in spared.iter().chain(&own) {
+        assert!(wanted.keep.contains(&prefix.parse().unwrap()), "{prefix}: {:?}", wanted.keep);
+    }
+    case.config.masquerade.enabled = Some(false);
+    assert_eq!(*case.plan().masquerade, Wanted::default());
+    let bare = standalone(below_a_switch(), |c| c.masquerade.enabled = Some(true)).plan();
+    assert!(
+        bare.masquerade.mode == Mode::Off && bare.problems[0].contains("only pods"),
+        "{:?}",
+        bare.problems
+    );
 }
 
 #[test]

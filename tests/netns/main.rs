@@ -5,4 +5,5 @@
 mod common;
 mod fib;
 mod links;
+mod masquerade;
 mod node;

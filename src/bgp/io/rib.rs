@@ -83,6 +83,8 @@ pub struct RibInputs {
     pub originated: watch::Receiver<Arc<BTreeMap<Prefix, Origination>>>,
     pub reachable: watch::Receiver<Arc<Reachable>>,
     pub guard: watch::Receiver<Arc<Guard>>,
+    /// Hears which prefixes are reached by learned routes, and which no longer are.
+    pub learned: Option<mailbox::Sender<Prefix, bool>>,
 }
 
 /// Where changes of the forwarding table go: the new next hops of a prefix, or none.
@@ -224,6 +226,10 @@ impl Task {
         if !changes.is_empty() {
             if let Some(read_at) = oldest {
                 (self.on_post)(read_at);
+            }
+            if let Some(learned) = &self.inputs.learned {
+                // Before the kernel has the route: nothing is masqueraded on its way to a neighbor.
+                learned.post_all(changes.iter().map(|(prefix, hops)| (*prefix, hops.is_some())));
             }
             self.fib.post_all(changes);
         }

@@ -1,0 +1,350 @@
+//! nfnetlink messages of our table: values → octets. Only what we write.
+//!
+//! Headers are in host order as everywhere in netlink, attributes of nf_tables in network order.
+
+use std::collections::BTreeSet;
+
+use super::ranges::Range;
+use crate::net::Family;
+
+/// Name of the table.
+pub const TABLE: &str = "routelet";
+const CHAIN: &str = "postrouting";
+
+/// The two sets of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Where pods have their addresses.
+    Pods,
+    /// What is never masqueraded.
+    Keep,
+}
+
+impl Set {
+    fn name(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Pods, Family::Ipv4Unicast) => "pods-v4",
+            (Self::Pods, Family::Ipv6Unicast) => "pods-v6",
+            (Self::Keep, Family::Ipv4Unicast) => "keep-v4",
+            (Self::Keep, Family::Ipv6Unicast) => "keep-v6",
+        }
+    }
+}
+
+/// One transaction: all of it holds, or nothing.
+#[derive(Debug)]
+pub struct Batch {
+    buf: Vec<u8>,
+    seq: u32,
+    /// Where the last message begins.
+    last: usize,
+}
+
+impl Batch {
+    /// With sequence numbers from `seq` on; each message asks for no answer, so only refusals come, and the answer to
+    /// the last of them.
+    pub fn new(seq: u32) -> Self {
+        let mut batch = Self { buf: Vec::with_capacity(4096), seq, last: 0 };
+        batch.control(BATCH_BEGIN);
+        batch
+    }
+
+    /// Ends it: the octets to send, and the sequence number that is acknowledged.
+    pub fn finish(mut self) -> (Vec<u8>, u32) {
+        let acknowledged = self.seq.wrapping_sub(1);
+        if let Some(flags) = self.buf.get_mut(self.last + 6..self.last + 8) {
+            let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | ACK;
+            flags.copy_from_slice(&with_ack.to_ne_bytes());
+        }
+        self.control(BATCH_END);
+        (self.buf, acknowledged)
+    }
+
+    /// The table and all in it goes. Making it first spares asking whether it is there.
+    pub fn remove(&mut self) {
+        self.message(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
+        self.message(DEL_TABLE, 0, |m| m.text(1, TABLE));
+    }
+
+    /// The table with its chain, its rules and empty sets, in place of whatever had its name.
+    pub fn make(&mut self) {
+        self.remove();
+        self.message(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
+        self.message(NEW_CHAIN, CREATE, |m| {
+            m.text(1, TABLE);
+            m.text(3, CHAIN);
+            m.nested(4, |hook| {
+                hook.number(1, NF_INET_POST_ROUTING);
+                hook.number(2, SRCNAT);
+            });
+            m.text(7, "nat");
+        });
+        for family in Family::ALL {
+            for set in [Set::Pods, Set::Keep] {
+                self.make_set(set, family);
+            }
+            self.make_rule(family);
+        }
+    }
+
+    /// Asks for the table, outside of any transaction: the octets to send.
+    pub fn question(seq: u32) -> Vec<u8> {
+        let mut batch = Self { buf: Vec::new(), seq, last: 0 };
+        batch.message(GET_TABLE, ACK, |m| m.text(1, TABLE));
+        batch.buf
+    }
+
+    fn make_set(&mut self, set: Set, family: Family) {
+        let (key_type, len) = match family {
+            Family::Ipv4Unicast => (TYPE_IPV4, 4),
+            Family::Ipv6Unicast => (TYPE_IPV6, 16),
+        };
+        // Only has to differ within the transaction.
+        let id = 1 + 2 * u32::try_from(family.index()).unwrap_or(0) + u32::from(set == Set::Keep);
+        self.message(NEW_SET, CREATE, |m| {
+            m.text(1, TABLE);
+            m.text(2, set.name(family));
+            m.number(3, SET_INTERVAL);
+            m.number(4, key_type);
+            m.number(5, len);
+            m.number(10, id);
+        });
+    }
+
+    /// `meta nfproto FAMILY saddr @pods daddr != @keep masquerade`
+    fn make_rule(&mut self, family: Family) {
+        let (protocol, source, destination, len) = match family {
+            Family::Ipv4Unicast => (NFPROTO_IPV4, 12, 16, 4),
+            Family::Ipv6Unicast => (NFPROTO_IPV6, 8, 24, 16),
+        };
+        self.message(NEW_RULE, CREATE | APPEND, |m| {
+            m.text(1, TABLE);
+            m.text(2, CHAIN);
+            m.nested(4, |list| {
+                list.expression("meta", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, META_NFPROTO);
+                });
+                list.expression("cmp", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, CMP_EQ);
+                    e.nested(3, |data| data.octets(1, &[protocol]));
+                });
+                for (offset, set, flags) in
+                    [(source, Set::Pods, 0), (destination, Set::Keep, LOOKUP_INVERTED)]
+                {
+                    list.expression("payload", |e| {
+                        e.number(1, REGISTER);
+                        e.number(2, PAYLOAD_NETWORK);
+                        e.number(3, offset);
+                        e.number(4, len);
+                    });
+                    list.expression("lookup", |e| {
+                        e.text(1, set.name(family));
+                        e.number(2, REGISTER);
+                        e.number(5, flags);
+                    });
+                }
+                list.expression("masq", |_| {});
+            });
+        });
+    }
+
+    /// Adds ranges to a set.
+    pub fn add(&mut self, set: Set, family: Family, ranges: &BTreeSet<Range>) {
+        self.elements(NEW_SET_ELEMENT, CREATE, set, family, ranges);
+    }
+
+    /// Takes ranges out of a set; they must be there as they were added.
+    pub fn take(&mut self, set: Set, family: Family, ranges: &BTreeSet<Range>) {
+        self.elements(DEL_SET_ELEMENT, 0, set, family, ranges);
+    }
+
+    /// A nested attribute holds 64 kB: many ranges take several messages.
+    fn elements(&mut self, kind: u16, flags: u16, set: Set, family: Family, ranges: &BTreeSet<Range>) {
+        let all: Vec<_> = ranges.iter().collect();
+        for some in all.chunks(ELEMENTS) {
+            self.message(kind, flags, |m| {
+                m.text(1, TABLE);
+                m.text(2, set.name(family));
+                m.nested(3, |list| some.iter().for_each(|range| list.range(family, range)));
+            });
+        }
+    }
+
+    fn control(&mut self, kind: u16) {
+        let at = self.header(kind, REQUEST, AF_UNSPEC, SUBSYSTEM);
+        self.end(at);
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        let at = self.header(SUBSYSTEM << 8 | kind, REQUEST | flags, NFPROTO_INET, 0);
+        self.last = at;
+        body(&mut Attributes(&mut self.buf));
+        self.end(at);
+    }
+
+    fn header(&mut self, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
+        let at = self.buf.len();
+        self.buf.extend([0; 4]);
+        self.buf.extend(kind.to_ne_bytes());
+        self.buf.extend(flags.to_ne_bytes());
+        self.buf.extend(self.seq.to_ne_bytes());
+        self.buf.extend([0; 4]);
+        self.buf.extend([family, 0]);
+        self.buf.extend(resource.to_be_bytes());
+        self.seq = self.seq.wrapping_add(1);
+        at
+    }
+
+    fn end(&mut self, at: usize) {
+        let len = u32::try_from(self.buf.len() - at).unwrap_or(u32::MAX);
+        self.buf[at..at + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+}
+
+/// Where attributes are written.
+struct Attributes<'a>(&'a mut Vec<u8>);
+
+impl Attributes<'_> {
+    fn octets(&mut self, kind: u16, value: &[u8]) {
+        let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.0.extend(len.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn text(&mut self, kind: u16, value: &str) {
+        self.octets(kind, &[value.as_bytes(), &[0]].concat());
+    }
+
+    fn number(&mut self, kind: u16, value: u32) {
+        self.octets(kind, &value.to_be_bytes());
+    }
+
+    fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        let at = self.0.len();
+        self.0.extend([0; 2]);
+        self.0.extend((kind | NESTED).to_ne_bytes());
+        body(&mut Attributes(self.0));
+        let len = u16::try_from(self.0.len() - at).unwrap_or(u16::MAX);
+        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
+        self.nested(1, |e| {
+            e.text(1, name);
+            e.nested(2, data);
+        });
+    }
+
+    /// Its first address, then the first one behind it, marked as the end; a range up to the last address has no end.
+    fn range(&mut self, family: Family, range: &Range) {
+        let key = |n: u128| match family {
+            Family::Ipv4Unicast => n.to_be_bytes()[12..].to_vec(),
+            Family::Ipv6Unicast => n.to_be_bytes().to_vec(),
+        };
+        let highest = u128::MAX >> (128 - u32::from(family.max_len()));
+        self.nested(1, |e| e.nested(1, |k| k.octets(1, &key(range.first))));
+        if range.last < highest {
+            self.nested(1, |e| {
+                e.nested(1, |k| k.octets(1, &key(range.last + 1)));
+                e.number(3, INTERVAL_END);
+            });
+        }
+    }
+}
+
+/// Ranges per message: at most 72 octets each.
+const ELEMENTS: usize = 700;
+
+/// `NFNL_SUBSYS_NFTABLES`.
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DEL_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NEW_SET: u16 = 9;
+const NEW_SET_ELEMENT: u16 = 12;
+const DEL_SET_ELEMENT: u16 = 14;
+
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+const NESTED: u16 = 0x8000;
+
+const AF_UNSPEC: u8 = 0;
+const NFPROTO_INET: u8 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+const NF_INET_POST_ROUTING: u32 = 4;
+/// `NF_IP_PRI_NAT_SRC`, where everybody's source NAT is.
+const SRCNAT: u32 = 100;
+/// Types as the `nft` program numbers them, so that it can list our sets.
+const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
+const SET_INTERVAL: u32 = 4;
+const INTERVAL_END: u32 = 1;
+const REGISTER: u32 = 1;
+const META_NFPROTO: u32 = 15;
+const CMP_EQ: u32 = 0;
+const PAYLOAD_NETWORK: u32 = 1;
+const LOOKUP_INVERTED: u32 = 1;
+
+/// Reads answers: of each error message its sequence number and errno, 0 for an acknowledgement.
+pub fn answers(mut buf: &[u8]) -> Vec<(u32, i32)> {
+    let mut found = Vec::new();
+    while let Some((header, _)) = buf.split_first_chunk::<16>() {
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
+        let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        let Some(message) = buf.get(..len).filter(|m| m.len() >= 16) else { break };
+        if let (2, Some(code)) = (u16::from_ne_bytes([k0, k1]), message[16..].first_chunk::<4>()) {
+            found.push((u32::from_ne_bytes([s0, s1, s2, s3]), -i32::from_ne_bytes(*code)));
+        }
+        buf = buf.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kinds and sequence numbers of the messages, which must lie one behind the other without a rest.
+    fn messages(mut buf: &[u8]) -> Vec<(u16, u32)> {
+        let mut found = Vec::new();
+        while !buf.is_empty() {
+            let len = u32::from_ne_bytes(buf[..4].try_into().unwrap()) as usize;
+            assert!(len >= 20 && len.is_multiple_of(4) && len <= buf.len());
+            found.push((
+                u16::from_ne_bytes(buf[4..6].try_into().unwrap()),
+                u32::from_ne_bytes(buf[8..12].try_into().unwrap()),
+            ));
+            buf = &buf[len..];
+        }
+        found
+    }
+
+    #[test]
+    fn a_transaction_is_enclosed_and_the_last_step_is_acknowledged() {
+        let mut batch = Batch::new(7);
+        batch.remove();
+        let (buf, acknowledged) = batch.finish();
+        assert_eq!(messages(&buf), [(0x10, 7), (0xa00, 8), (0xa02, 9), (0x11, 10)]);
+        assert_eq!(acknowledged, 9);
+    }
+
+    #[test]
+    fn many_ranges_take_several_messages() {
+        let range = |n: u128| Range { first: n * 4, last: n * 4 + 1 };
+        let mut batch = Batch::new(1);
+        batch.add(Set::Keep, Family::Ipv6Unicast, &(0..1500).map(range).collect());
+        let (buf, _) = batch.finish();
+        assert_eq!(messages(&buf).iter().filter(|(kind, _)| *kind == 0xa0c).count(), 3);
+    }
+}

@@ -1,0 +1,45 @@
+//! Whose traffic is masqueraded, and to where it is not.
+
+use std::collections::BTreeSet;
+
+use super::Context;
+use crate::{
+    masquerade::{self, Mode, Wanted},
+    net::Prefix,
+};
+
+/// `served`: the ranges in which this node has pods.
+pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<String>) -> Wanted {
+    let mode = match ctx.config.masquerade.enabled {
+        _ if !ctx.extra.kubernetes => {
+            if ctx.config.masquerade.enabled == Some(true) {
+                problems.push(
+                    "masquerade.enabled: only pods are masqueraded, and without Kubernetes there are none; Docker does so itself \
+                     for its bridges"
+                        .into(),
+                );
+            }
+            Mode::Off
+        }
+        Some(true) => Mode::On,
+        Some(false) => Mode::Off,
+        None => Mode::Auto,
+    };
+    if mode == Mode::Off {
+        return Wanted::default();
+    }
+    let connected = ctx.host.links.values().flat_map(|l| l.subnets());
+    let nodes = ctx.nodes.into_iter().flat_map(|n| n.own.iter().chain(n.others.values()));
+    let of_nodes =
+        nodes.flat_map(|n| n.addresses.iter().map(|a| Prefix::host(*a)).chain(n.pod_cidrs.iter().copied()));
+    let services = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();
+    let config = ctx.config.masquerade.exclude.iter().chain(&ctx.config.advertise.networks).copied();
+    let keep: BTreeSet<_> = connected
+        .chain(of_nodes)
+        .chain(services)
+        .chain(config)
+        .chain(served.iter().copied())
+        .chain(masquerade::multicast())
+        .collect();
+    Wanted { mode, pods: served.iter().copied().collect(), keep }
+}
