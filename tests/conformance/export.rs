@@ -245,6 +245,13 @@ fn attributes_on_their_way() {
         let heard = pass(&mut external, &mut internal, &[next_hop(at(9, 9))])?.ok_or("not heard")?;
         same(value(&heard, 3), Some(vec![10, 2, 9, 9]))
     });
+    report.case("4271 §5.1.3 no neighbor is told a route by way of itself", || {
+        let mut third = bed.peer(at(IBGP, 4), HOST_AS);
+        let heard = pass(&mut external, &mut third, &[next_hop(at(IBGP, 4))])?;
+        same(heard.is_some(), false)?;
+        let others = pass(&mut external, &mut internal, &[next_hop(at(IBGP, 4))])?.ok_or("not heard")?;
+        same(value(&others, 3), Some(at(IBGP, 4).octets().to_vec()))
+    });
     report.case("4271 §4.3 a path of 255 numbers grows by one", || {
         let long: Vec<u32> = std::iter::once(EXTERNAL).chain([64999; 254]).collect();
         let heard =

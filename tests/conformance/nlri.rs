@@ -2,6 +2,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, Peer, Report, at, holds, passive, same},
+    common::wait_for,
     words::{
         Open, UPDATE, attr, end_of_rib, message, net, nlri, nlri6, origin, path, reach, unreach, update,
     },
@@ -232,4 +233,84 @@ fn odd_updates_that_are_right() {
 fn communities_of(count: usize) -> Vec<u8> {
     let list = (0..u32::try_from(count).unwrap()).map(|n| 0x000a_0000 + n);
     attr(0xd0, 8, &list.flat_map(u32::to_be_bytes).collect::<Vec<_>>())
+}
+
+/// RFC 7606 with prefixes that come in MP_REACH_NLRI, and with none.
+#[test]
+fn verdicts_on_ipv6() {
+    let bed = Bed::start(
+        "",
+        &(passive(1, 20, "remote-as = 65001") + &passive(2, 1, "remote-as = 65002\ntransit = true")),
+    );
+    let mut other = bed.peer(at(2, 1), 65002);
+    let mut report = Report::default();
+    let base = |more: &[Vec<u8>]| {
+        let mut all = vec![origin(0), path(&[EXTERNAL])];
+        for attribute in more {
+            match all.iter_mut().find(|a| a[1] == attribute[1]) {
+                Some(it) => it.clone_from(attribute),
+                None => all.push(attribute.clone()),
+            }
+        }
+        all
+    };
+    #[rustfmt::skip]
+    let cases: Vec<(&str, Vec<Vec<u8>>, bool)> = vec![
+        ("7606 §7.1 ORIGIN 3",                              base(&[origin(3)]), false),
+        ("7606 §7.2 broken AS_PATH",                        base(&[attr(0x40, 2, &[2, 9, 0])]), false),
+        ("7606 §3 d no AS_PATH",                            vec![origin(0)], false),
+        ("7606 §3 d no ORIGIN",                             vec![path(&[EXTERNAL])], false),
+        ("7606 §7.8 broken COMMUNITIES",                    base(&[attr(0xc0, 8, &[1, 2, 3])]), false),
+        ("4760 §3 NEXT_HOP beside MP_REACH_NLRI is ignored", base(&[attr(0x40, 3, &[1, 1, 1, 1])]), true),
+        ("4760 §3 no NEXT_HOP is needed",                   base(&[]), true),
+        ("7606 §4 the last attribute overruns",             base(&[vec![0xc0, 8, 99, 0]]), false),
+        ("4271 §5 unknown attribute",                       base(&[attr(0xc0, 99, &[1])]), true),
+    ];
+    for (n, (name, attributes, stays)) in (1..).zip(cases) {
+        report.case(name, || {
+            let mut peer = bed.peer(at(1, n), EXTERNAL);
+            let (prefix, neighbor) = (format!("fd66:{n}::/48"), format!("fd67:{n}::/48"));
+            let good =
+                [reach(2, &HOP6, &[nlri6(&prefix), nlri6(&neighbor)].concat()), origin(0), path(&[EXTERNAL])];
+            peer.say(&update(&[], &good, &[]));
+            bed.settled(&mut peer);
+            let all = [vec![reach(2, &HOP6, &nlri6(&prefix))], attributes].concat();
+            peer.say(&update(&[], &all, &[]));
+            bed.settled(&mut peer);
+            let has = |p: &str| bed.received_prefix(peer.addr, p).is_some();
+            same((has(&prefix), has(&neighbor)), (stays, true))?;
+            wait_for("the kernel follows", 3.0, || {
+                let kernel = bed.kernel();
+                ((kernel.contains(&prefix), kernel.contains(&neighbor)) == (stays, true)).then_some(())
+            });
+            other.hears(3.0, |h| (h.routes.contains_key(&prefix) == stays).then_some(()))
+        });
+    }
+    report.case("7606 §5.2 a broken attribute and only withdrawn prefixes: reset", || {
+        let mut peer = bed.peer(at(1, 15), EXTERNAL);
+        peer.say(&update(&[], &[origin(9), path(&[EXTERNAL]), unreach(2, &nlri6("fd66::/48"))], &[]));
+        same(peer.ends(3.0)?[..2].to_vec(), vec![3, 6])
+    });
+    report.case("7606 §2 what is treated as withdrawn does not spare the withdrawn ones", || {
+        let mut peer = bed.peer(at(1, 16), EXTERNAL);
+        peer.announce(1, &["20.66.1.0/24", "20.66.2.0/24", "20.66.3.0/24"]);
+        let mut all = peer.good(2);
+        all[0] = origin(9);
+        peer.say(&update(&nlri(&[net("20.66.1.0/24")]), &all, &nlri(&[net("20.66.2.0/24")])));
+        bed.settled(&mut peer);
+        let has = |p: &str| bed.received_prefix(peer.addr, p).is_some();
+        same((has("20.66.1.0/24"), has("20.66.2.0/24"), has("20.66.3.0/24")), (false, false, true))
+    });
+    report.case("4271 §6.3 a flood of flawed UPDATEs does not end the session", || {
+        let mut peer = bed.peer(at(1, 17), EXTERNAL);
+        let mut all = peer.good(2);
+        all[0] = origin(9);
+        let m = update(&[], &all, &nlri(&[net("20.67.0.0/24")]));
+        for _ in 0..2000 {
+            peer.say(&m);
+        }
+        bed.settled(&mut peer);
+        holds(bed.neighbor(peer.addr)["flaws"].as_u64() >= Some(2000), "they are not counted")
+    });
+    report.finish();
 }

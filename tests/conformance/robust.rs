@@ -222,3 +222,62 @@ fn a_neighbor_that_never_reads() {
     });
     report.finish();
 }
+
+#[test]
+fn a_large_table_does_not_cost_others_their_hold_time() {
+    let bed = Bed::start(
+        "",
+        &(passive(1, 2, "remote-as = 65001\ntransit = true")
+            + &passive(9, 1, "remote-as = 65001\nhold-time = 3")),
+    );
+    let mut source = bed.peer(at(1, 1), EXTERNAL);
+    let mut fragile = bed.session(at(9, 1), &Open::new(EXTERNAL, at(9, 1)).hold(3));
+    let good = source.good(0);
+    let mut octets = Vec::new();
+    let mut dice = Dice(1);
+    for set in 0..20_000_u32 {
+        let mut all = good.clone();
+        all.push(communities(&[set]));
+        let list: Vec<_> = (0..5).map(|n| (Ipv4Addr::from(0x1600_0000 + ((set * 5 + n) << 8)), 24)).collect();
+        octets.extend(update(&[], &all, &nlri(&list)));
+        if dice.next() % 50 == 0 {
+            octets.extend(message(KEEPALIVE, &[]));
+        }
+    }
+    let mut report = Report::default();
+    report.case("100,000 routes come and go twice beside a session with a hold time of 3 s", || {
+        let mut longest = Duration::ZERO;
+        let mut heard = Instant::now();
+        let mut listen = |seconds: f64, fragile: &mut Peer| -> Result<(), String> {
+            let end = Instant::now() + Duration::from_secs_f64(seconds);
+            while Instant::now() < end {
+                if let Some((kind, body)) = fragile.next(0.05) {
+                    holds(kind != 3, &format!("NOTIFICATION {body:?}"))?;
+                    longest = longest.max(heard.elapsed());
+                    heard = Instant::now();
+                }
+                holds(!fragile.closed, "closed")?;
+                fragile.keepalive();
+            }
+            Ok(())
+        };
+        for _ in 0..2 {
+            for part in octets.chunks(400_000) {
+                source.say(part);
+                listen(0.05, &mut fragile)?;
+            }
+            listen(1.5, &mut fragile)?;
+            for block in 0..100_u32 {
+                let list: Vec<_> = (0..1000_u32)
+                    .map(|n| (Ipv4Addr::from(0x1600_0000 + ((block * 1000 + n) << 8)), 24))
+                    .collect();
+                source.say(&update(&nlri(&list), &[], &[]));
+            }
+            listen(1.0, &mut fragile)?;
+        }
+        println!("longest silence {longest:?}");
+        holds(longest < Duration::from_millis(2500), &format!("silent for {longest:?}"))?;
+        same(bed.state(at(9, 1)), "established".into())
+    });
+    report.finish();
+}

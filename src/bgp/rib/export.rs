@@ -97,6 +97,11 @@ impl View {
         self.own.is_some()
     }
 
+    /// Whether no other next hop than the own one can go out.
+    pub(super) fn always_own_next_hop(&self) -> bool {
+        !self.ibgp && self.next_hop_self && self.export.is_empty()
+    }
+
     /// Whether the answer is the same for all prefixes with the same attributes from the same neighbor.
     pub(super) fn is_uniform(&self) -> bool {
         self.export.is_empty()

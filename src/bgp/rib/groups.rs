@@ -10,7 +10,7 @@
 //! The encoding of a stretch of the journal is shared by all members at the same place that no route in it came
 //! from.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
@@ -54,6 +54,8 @@ struct Out {
 #[derive(Debug)]
 struct Member {
     peer: PeerNo,
+    /// No route leads to it by way of itself (RFC 4271 §5.1.3).
+    addr: Option<IpAddr>,
     at: At,
     /// Told before anything else: what another group's view had given it (its settings changed).
     withdraw: Vec<Prefix>,
@@ -113,6 +115,8 @@ pub(super) struct Group {
 pub(super) struct Welcome {
     pub(super) withdraw: Vec<Prefix>,
     pub(super) end_of_rib: bool,
+    /// Its address.
+    pub(super) addr: Option<IpAddr>,
 }
 
 impl Group {
@@ -210,8 +214,9 @@ impl Group {
 
     pub(super) fn join(&mut self, peer: PeerNo, welcome: Welcome) {
         let at = At::Sweep { next: 0, since: self.end() };
-        let Welcome { withdraw, end_of_rib } = welcome;
-        let member = Member { peer, at, withdraw, begin_refresh: false, end_of_rib, end_refresh: false };
+        let Welcome { withdraw, end_of_rib, addr } = welcome;
+        let member =
+            Member { peer, addr, at, withdraw, begin_refresh: false, end_of_rib, end_refresh: false };
         match self.position(peer) {
             Ok(n) => self.members[n] = member,
             Err(n) => self.members.insert(n, member),
@@ -346,6 +351,7 @@ impl Group {
         sources.sort_unstable();
         sources.dedup();
         sources.retain(|s| *s != OWN && self.position(*s).is_ok());
+        self.add_next_hops(&mut sources, &routes, attrs);
         let (bytes, messages) = self.encode(&routes, peer, table, attrs);
         if self.members.len() > 1 && !sources.contains(&peer) {
             self.chunks.truncate(KEPT - 1);
@@ -353,6 +359,21 @@ impl Group {
             self.chunks.push_front(chunk);
         }
         (to, bytes, messages)
+    }
+
+    /// Adds the members that are next hops themselves: what others are told is not for them.
+    fn add_next_hops(&self, apart: &mut Vec<PeerNo>, routes: &[RouteNo], attrs: &AttrsTable) {
+        if self.view.always_own_next_hop() {
+            return;
+        }
+        let mut hops: Vec<IpAddr> = routes
+            .iter()
+            .filter_map(|r| Some(attrs.get(self.out[*r as usize].attrs?).next_hop.addr))
+            .collect();
+        hops.sort_unstable();
+        hops.dedup();
+        let is_hop = |m: &&Member| m.addr.is_some_and(|a| hops.binary_search(&a).is_ok());
+        apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
     }
 
     /// The routes of the stretch at `at`, and where it ends.
@@ -391,9 +412,13 @@ impl Group {
         let path_id = path_id(&self.view);
         let nlri = |route: &RouteNo| Nlri { path_id, prefix: table.prefix(*route) };
         let (mut gone, mut here) = (Vec::new(), Vec::with_capacity(routes.len()));
+        let addr = self.position(peer).ok().and_then(|n| self.members[n].addr);
+        // RFC 4271 §5.1.3: a neighbor is not told a route by way of itself.
+        let leads_back = |id: AttrsId| addr == Some(attrs.get(id).next_hop.addr);
         for &route in routes {
             let out = self.out[route as usize];
             match out.attrs {
+                Some(id) if out.source != peer && leads_back(id) => gone.push(route),
                 Some(id) if out.source != peer => here.push((id, route)),
                 // Its own route: it holds another's only if that was told before.
                 _ if out.source != peer || out.moved => gone.push(route),

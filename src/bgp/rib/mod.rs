@@ -363,7 +363,8 @@ impl Rib {
             let gone = told
                 .into_iter()
                 .filter(|p| table.find(*p).is_none_or(|route| group.told(no, route).is_none()));
-            group.join(no, Welcome { withdraw: gone.collect(), end_of_rib });
+            let addr = Some(session.remote_addr);
+            group.join(no, Welcome { withdraw: gone.collect(), end_of_rib, addr });
             if let Some(peer) = self.peer_mut(no) {
                 peer.groups[f] = Some(n);
                 peer.owed[f] |= owed;
