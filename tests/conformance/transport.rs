@@ -171,3 +171,117 @@ fn neighbors_of_ipv6() {
     });
     report.finish();
 }
+
+/// A session between link-local addresses.
+fn link_local(bed: &Bed, open: &Open) -> Peer {
+    let host = bed.host.sh("ip -6 -o addr show dev eth0 scope link");
+    let addr: std::net::Ipv6Addr = host
+        .split_whitespace()
+        .skip_while(|w| *w != "inet6")
+        .nth(1)
+        .and_then(|a| a.split('/').next()?.parse().ok())
+        .expect("a link-local address");
+    let index = bed.switch.ip("-o link show eth0").split(':').next().and_then(|n| n.parse().ok());
+    let index: u32 = index.expect("an interface index");
+    wait_for("a link-local session", 10.0, || {
+        let stream = bed.switch.enter(|| -> std::io::Result<TcpStream> {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+            let own = std::net::SocketAddrV6::new("fe80::1".parse().expect("an address"), 0, 0, index);
+            socket.bind(&own.into())?;
+            let to = std::net::SocketAddrV6::new(addr, 179, 0, index);
+            socket.connect_timeout(&SocketAddr::V6(to).into(), Duration::from_secs(3))?;
+            Ok(socket.into())
+        });
+        let mut peer = Peer::over(stream.ok()?, Ipv4Addr::new(9, 9, 9, 9));
+        peer.try_establish(open).then_some(peer)
+    })
+}
+
+#[test]
+fn next_hops_of_link_local_sessions() {
+    let config = "[[bgp.neighbor]]\naddress = \"fe80::1%eth0\"\nremote-as = 65001\npassive = true\n\
+        [advertise]\nnetworks = [\"44.0.0.0/16\", \"fd44::/48\"]\n";
+    let bed = Bed::start("", config);
+    bed.switch.ip("addr add fe80::1/64 dev eth0 nodad");
+    let open = Open::new(EXTERNAL, Ipv4Addr::new(9, 9, 9, 9)).with(5, &[0, 1, 0, 1, 0, 2]);
+    let mut peer = link_local(&bed, &open);
+    let mut report = Report::default();
+    let v6 = |a: &str| a.parse::<std::net::Ipv6Addr>().expect("an address").octets().to_vec();
+    #[rustfmt::skip]
+    let forms = [
+        ("link-local alone",            v6("fe80::1")),
+        ("link-local twice",            [v6("fe80::1"), v6("fe80::1")].concat()),
+        ("link-local behind ::",        [v6("::"), v6("fe80::1")].concat()),
+        ("global and link-local",       [v6("fd02::1"), v6("fe80::1")].concat()),
+    ];
+    for (n, (name, hop)) in (1..).zip(forms) {
+        for (afi, prefix) in [(1, format!("20.{n}.0.0/24")), (2, format!("fd7{n}::/48"))] {
+            report.case(&format!("2545 §3, 8950 §4 {name}, AFI {afi}"), || {
+                let list = if afi == 1 { nlri(&[crate::words::net(&prefix)]) } else { nlri6(&prefix) };
+                peer.say(&update(&[], &[reach(afi, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
+                wait_for("in the kernel", 3.0, || bed.kernel().contains(&prefix).then_some(()));
+                let family = if afi == 1 { "-4" } else { "-6" };
+                let shown = bed.host.ip(&format!("{family} route show {prefix} proto 179"));
+                let id = shown.split_whitespace().skip_while(|w| *w != "nhid").nth(1).unwrap_or_default();
+                let hop =
+                    if id.is_empty() { String::new() } else { bed.host.ip(&format!("nexthop get id {id}")) };
+                holds(shown.contains("fe80::1") || hop.contains("fe80::1"), &format!("{shown} {hop}"))
+            });
+        }
+    }
+    report.case("8950 §4 an own IPv4 route goes out with an IPv6 next hop", || {
+        let heard = peer.hears(3.0, |h| h.routes.get("44.0.0.0/16").cloned())?;
+        let value = &heard.get(&14).ok_or("no MP_REACH_NLRI")?.1;
+        same(value[..3].to_vec(), vec![0, 1, 1])?;
+        holds(value[3] == 16 || value[3] == 32, &format!("next hop of {} octets", value[3]))
+    });
+    report.case("2545 §3 an own IPv6 route goes out with the link-local address beside", || {
+        let heard = peer.hears(3.0, |h| h.routes.get("fd44::/48").cloned())?;
+        let value = &heard.get(&14).ok_or("no MP_REACH_NLRI")?.1;
+        same(value[3], 32)?;
+        same(value[20..22].to_vec(), vec![0xfe, 0x80])
+    });
+    report.finish();
+}
+
+#[test]
+fn limits_and_numbers_of_a_neighbor() {
+    let config = "[[bgp.neighbor]]\naddress = \"10.2.1.1\"\nremote-as = 65001\npassive = true\nmax-prefixes = 2\nmax-prefixes-action = \"warn\"\n\
+        [[bgp.neighbor]]\naddress = \"10.2.1.2\"\nremote-as = 65001\npassive = true\nlocal-as = 64999\ntransit = true\n\
+        [[bgp.neighbor]]\naddress = \"10.2.1.3\"\nremote-as = 65001\npassive = true\nfamilies = [\"ipv6-unicast\"]\n\
+        [advertise]\nnetworks = [\"44.0.0.0/16\"]\n";
+    let bed = Bed::start("", config);
+    let mut report = Report::default();
+    report.case("max-prefixes with \"warn\" ends nothing", || {
+        let mut peer = bed.peer(at(1, 1), EXTERNAL);
+        peer.announce(1, &["20.1.0.0/24", "20.1.1.0/24", "20.1.2.0/24", "20.1.3.0/24"]);
+        bed.settled(&mut peer);
+        same(bed.received(at(1, 1)).len(), 5)
+    });
+    report.case("local-as in the OPEN, in the path, and as a loop", || {
+        let mut peer = bed.peer(at(1, 2), EXTERNAL);
+        same(peer.theirs[1..3].to_vec(), 64999_u16.to_be_bytes().to_vec())?;
+        let heard = peer.hears(3.0, |h| h.routes.get("44.0.0.0/16").cloned())?;
+        same(heard.get(&2).map(|a| a.1.clone()), Some(crate::words::segment(2, &[64999, HOST_AS])))?;
+        let mut all = peer.good(1);
+        all[1] = path(&[EXTERNAL, 64999]);
+        peer.announce_with(&all, &["20.2.0.0/24"]);
+        bed.settled(&mut peer);
+        let route = bed.received_prefix(at(1, 2), "20.2.0.0/24").ok_or("not shown")?;
+        same(route["best"].as_bool(), Some(false))
+    });
+    report.case("5492 §3 no family in common: 2/7 with what is missing", || {
+        let mut peer = bed.dial(at(1, 3));
+        peer.say(
+            &Open {
+                caps: vec![(1, vec![0, 1, 0, 1]), (65, EXTERNAL.to_be_bytes().to_vec())],
+                ..Open::new(EXTERNAL, at(1, 3))
+            }
+            .encode(),
+        );
+        let body = peer.ends(3.0)?;
+        same(body[..2].to_vec(), vec![2, 7])?;
+        holds(body[2..].windows(6).any(|w| w == [1, 4, 0, 2, 0, 1]), &format!("{body:?}"))
+    });
+    report.finish();
+}

@@ -241,7 +241,8 @@ impl Group {
     /// What it was not told yet of its welcome.
     pub(super) fn leave(&mut self, peer: PeerNo) -> Welcome {
         let left = self.position(peer).map(|n| self.members.remove(n));
-        left.map(|m| Welcome { withdraw: m.withdraw, end_of_rib: m.end_of_rib }).unwrap_or_default()
+        left.map(|m| Welcome { withdraw: m.withdraw, end_of_rib: m.end_of_rib, addr: m.addr })
+            .unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {
