@@ -46,6 +46,21 @@ fn nothing_is_left_after_a_crash() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_does_not_end_the_lab() {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_routelet"))
+        .arg("lab")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(lab.stdout.take());
+    let pid = lab.id();
+    let ended = lab.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(left_behind(pid), Vec::<String>::new());
+}
+
+#[test]
 fn a_lab_without_root_says_so() {
     let nobody = Command::new("setpriv")
         .args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_routelet"), "lab"])

@@ -21,11 +21,12 @@ pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
     prefixes
 }
 
-/// Patterns that name no interface of this host.
+/// Names of no interface of this host. A pattern may well wait for its first one.
 pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a str> {
     let matches =
         |pattern: &&String| host.links.values().any(|l| is_named(std::slice::from_ref(*pattern), l));
-    advertise.interfaces.iter().filter(|p| !matches(p)).map(String::as_str).collect()
+    let named = advertise.interfaces.iter().filter(|p| !p.contains(['*', '?']));
+    named.filter(|p| !matches(p)).map(String::as_str).collect()
 }
 
 /// `lo` by its name alone: a `*` does not mean it.
@@ -139,6 +140,6 @@ mod tests {
             assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
         }
         let host = host([link(2, "eth0")], []);
-        assert_eq!(unmatched(&advertise(&["eth*", "docker0"]), &host), ["docker0"]);
+        assert_eq!(unmatched(&advertise(&["eth*", "br-*", "docker0"]), &host), ["docker0"]);
     }
 }

@@ -2,6 +2,7 @@
 //! stays in force, and the node goes on.
 
 use std::{
+    collections::BTreeSet,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -36,6 +37,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How often the log repeats what the node waits for.
 const REMIND: Duration = Duration::from_secs(60);
+/// So many different reasons are logged until the API server is back.
+const REASONS: usize = 8;
 
 /// The watch with its outlets.
 pub(super) struct Watcher {
@@ -55,6 +58,8 @@ pub(super) struct Saying {
     missing: Option<&'static str>,
     at: Option<Instant>,
     ready: bool,
+    /// Why the API server could not be used since it was lost: each reason once.
+    reasons: BTreeSet<String>,
 }
 
 /// Why a stream is left.
@@ -217,12 +222,15 @@ impl Watcher {
             }
             news
         });
+        self.saying.reasons.clear();
     }
 
     fn lost(&mut self, error: String) {
+        if self.saying.reasons.len() < REASONS && self.saying.reasons.insert(error.clone()) {
+            warn!(%error, "API server is away; what was last known stays in force, trying again");
+        }
         self.status.send_if_modified(|s| {
             if s.connected || s.since.is_none() {
-                warn!(%error, "API server is away; what was last known stays in force, trying again");
                 s.connected = false;
                 s.since = Some(super::timestamp());
             }

@@ -52,6 +52,12 @@ pub(super) fn present(leaf: Leaf) -> Result<(), Error> {
     Err(Error::Runtime(format!("--peer {leaf}: no {program}: install it (apt install {package})")))
 }
 
+/// This program, as a shell finds it: whoever tries it has not installed it yet.
+pub(super) fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') { called } else { "routelet".into() }
+}
+
 impl Daemons {
     pub(super) fn start(lab: Topology, net: &Net, leaf: Leaf) -> Result<Self, Error> {
         let mut daemons = Self { running: Vec::new(), pid: lab.pid, leaf };
@@ -155,7 +161,7 @@ impl Daemons {
         let folder = dir(self.pid).join("leaf");
         match self.leaf {
             Leaf::Routelet => {
-                vec![format!("routelet show routes --socket {}", self.socket("leaf").display())]
+                vec![format!("{} show routes --socket {}", program(), self.socket("leaf").display())]
             }
             Leaf::Bird => vec![format!("birdc -r -s {} show route", folder.join("bird.ctl").display())],
             Leaf::Frr => {

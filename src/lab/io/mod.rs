@@ -14,6 +14,7 @@ mod story;
 use std::{
     fmt::Display,
     fs,
+    io::{Write, stdout},
     path::{Path, PathBuf},
 };
 
@@ -40,7 +41,7 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
     };
     let removed = guardian::remove_leftovers(options.remove)?;
     if options.remove {
-        println!("{removed} lab{} removed", if removed == 1 { "" } else { "s" });
+        let _ = writeln!(stdout(), "{removed} lab{} removed", if removed == 1 { "" } else { "s" });
         return Ok(());
     }
     daemons::present(options.peer)?;
@@ -67,9 +68,9 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
         guardian.dismiss()?;
         return told;
     }
-    println!();
+    let _ = writeln!(stdout());
     guardian.clean_up()?;
-    println!("everything that the lab made is removed");
+    let _ = writeln!(stdout(), "everything that the lab made is removed");
     told
 }
 

@@ -23,11 +23,18 @@ use super::{
     },
     Error,
     build::{Net, Node},
-    daemons::Daemons,
+    daemons::{self, Daemons},
     failed,
     netns::Namespace,
     ping::ping,
 };
+
+/// A line for whoever still reads: a closed pipe does not end the lab.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(stdout(), $($text)*);
+    }};
+}
 use crate::net::Prefix;
 
 /// What routelet's routes are marked with in the kernel.
@@ -39,24 +46,24 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Builds `lab` and tells its story.
 pub(super) async fn tell(lab: Topology, options: LabOptions) -> Result<(), Error> {
-    print!("{}", lab.picture(options.peer));
+    say!("{}", lab.picture(options.peer).trim_end_matches('\n'));
     let began = Instant::now();
     let net = Net::build(lab).await?;
     let mut daemons = Daemons::start(lab, &net, options.peer)?;
-    println!("\nbuilt in {}", seconds(began.elapsed()));
+    say!("\nbuilt in {}", seconds(began.elapsed()));
 
     let told = chapters(&net, &mut daemons, options.peer).await;
     if options.keep {
         look_around(lab, &daemons);
     }
     told?;
-    println!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
+    say!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
     Ok(())
 }
 
 async fn chapters(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
     let took = converge(net, daemons, "converging", |_, _| Some(true)).await?;
-    println!("converged in {}: each host's kernel has the pods of all others", seconds(took));
+    say!("converged in {}: each host's kernel has the pods of all others", seconds(took));
     show(net, daemons, leaf).await?;
     let mut lost = ping_all(net)?;
     lost += cut(net, daemons).await?;
@@ -106,7 +113,7 @@ async fn converge(
             progress.end();
             for Node { host, .. } in &net.hosts {
                 let name = host.name();
-                println!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]));
+                say!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]));
             }
             return Err(Error::Runtime(format!(
                 "{what}: {right} of {all} routes after {}: `routelet lab --keep` leaves a lab to look into",
@@ -118,14 +125,14 @@ async fn converge(
 }
 
 async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
-    println!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
+    say!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
     for node in &net.hosts {
         let name = node.host.name();
-        println!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
-        println!("── {name}: learned routes in the kernel");
+        say!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
+        say!("── {name}: learned routes in the kernel");
         for (prefix, route) in routes(&node.ns).await? {
             if route.header.protocol == RouteProtocol::from(PROTOCOL) {
-                println!("{prefix} {}", next_hops(&route));
+                say!("{prefix} {}", next_hops(&route));
             }
         }
     }
@@ -134,7 +141,7 @@ async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
 
 /// Every pod pings every other one. Says how many were not answered.
 fn ping_all(net: &Net) -> Result<usize, Error> {
-    println!("\n── pings, pod to pod");
+    say!("\n── pings, pod to pod");
     let answers: Vec<Result<Vec<_>, std::io::Error>> = thread::scope(|scope| {
         let from = |node: &Node| {
             let others = net.hosts.iter().filter(|other| other.host.n != node.host.n);
@@ -156,10 +163,10 @@ fn ping_all(net: &Net) -> Result<usize, Error> {
         {
             let name = node.host.pod_name();
             match answer {
-                Some(took) => println!("{name} → {target:<16} {:.2} ms", took.as_secs_f64() * 1000.0),
+                Some(took) => say!("{name} → {target:<16} {:.2} ms", took.as_secs_f64() * 1000.0),
                 None => {
                     lost += 1;
-                    println!("{name} → {target:<16} NO ANSWER");
+                    say!("{name} → {target:<16} NO ANSWER");
                 }
             }
         }
@@ -170,17 +177,17 @@ fn ping_all(net: &Net) -> Result<usize, Error> {
 /// Shuts the leaf's port to the first host, opens it again, and pings once more.
 async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
     let Some(first) = net.hosts.first().map(|node| node.host) else { return Ok(0) };
-    println!("\n── the cable of {} is pulled", first.name());
+    say!("\n── the cable of {} is pulled", first.name());
     let port = first.port();
     net.leaf.set(LinkUnspec::new_with_name(&port).down().build()).await?;
     // The host that is cut off may keep what it has: nobody told it otherwise.
     let alone = |who, whose| (who != first.n).then_some(whose != first.n);
     let gone = converge(net, daemons, "going", alone).await?;
-    println!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
+    say!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
     net.leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
-    println!("\n── and put back");
+    say!("\n── and put back");
     let back = converge(net, daemons, "coming back", |_, _| Some(true)).await?;
-    println!("all routes are back in {}", seconds(back));
+    say!("all routes are back in {}", seconds(back));
     ping_all(net)
 }
 
@@ -188,17 +195,18 @@ fn look_around(lab: Topology, daemons: &Daemons) {
     let host = lab.namespace("host1");
     let pod = lab.namespace("pod1");
     let socket = daemons.socket("host1");
-    println!("\n── the lab stays; look around:");
-    println!("ip netns list | grep {}", lab.namespace(""));
-    println!("ip netns exec {host} ip route show proto {PROTOCOL}");
-    println!("ip netns exec {pod} ping 10.1.2.10");
-    println!("routelet show summary --socket {}", socket.display());
-    println!("routelet show routes --socket {}", socket.display());
+    let routelet = daemons::program();
+    say!("\n── the lab stays; look around:");
+    say!("ip netns list | grep {}", lab.namespace(""));
+    say!("ip netns exec {host} ip route show proto {PROTOCOL}");
+    say!("ip netns exec {pod} ping 10.1.2.10");
+    say!("{routelet} show summary --socket {}", socket.display());
+    say!("{routelet} show routes --socket {}", socket.display());
     for command in daemons.leaf_commands() {
-        println!("{command}");
+        say!("{command}");
     }
-    println!("tail -F {}/*.log", super::dir(lab.pid).display());
-    println!("── remove it with:\nroutelet lab --remove");
+    say!("tail -F {}/*.log", super::dir(lab.pid).display());
+    say!("── remove it with:\n{routelet} lab --remove");
 }
 
 fn pods(net: &Net, node: &Node) -> Vec<Prefix> {
@@ -274,7 +282,7 @@ impl Progress {
 
     fn say(&mut self, text: &str) {
         if self.0 {
-            print!("\r{text}\x1b[K");
+            let _ = write!(stdout(), "\r{text}\x1b[K");
             // A terminal that is gone is no reason to stop.
             let _ = stdout().flush();
         }
@@ -282,7 +290,7 @@ impl Progress {
 
     fn end(&mut self) {
         if self.0 {
-            print!("\r\x1b[K");
+            let _ = write!(stdout(), "\r\x1b[K");
         }
     }
 }
