@@ -36,5 +36,26 @@ pub fn init(level: &str, format: LogFormat) -> LogLevel {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().parse(level)
+    let asked = level.contains("kube") || matches!(level, "debug" | "trace");
+    // The client logs each failed attempt as an error; what there is to say about it says `k8s` once.
+    let quiet = if asked { String::new() } else { ",kube_client=off".to_owned() };
+    EnvFilter::builder().parse(level.to_owned() + &quiet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_of_the_api_server_is_quiet_unless_asked_for() {
+        for (level, quiet) in [
+            ("info", true),
+            ("info,routelet::bgp=debug", true),
+            ("debug", false),
+            ("info,kube_client=warn", false),
+        ] {
+            let filter = filter(level).unwrap().to_string();
+            assert_eq!(filter.contains("kube_client=off"), quiet, "{filter}");
+        }
+    }
 }
