@@ -240,7 +240,7 @@ fn a_large_table_does_not_cost_others_their_hold_time() {
         all.push(communities(&[set]));
         let list: Vec<_> = (0..5).map(|n| (Ipv4Addr::from(0x1600_0000 + ((set * 5 + n) << 8)), 24)).collect();
         octets.extend(update(&[], &all, &nlri(&list)));
-        if dice.next() % 50 == 0 {
+        if dice.next().is_multiple_of(50) {
             octets.extend(message(KEEPALIVE, &[]));
         }
     }
