@@ -178,7 +178,7 @@ impl World {
             _ => Self::gateway(2 + size),
         };
         world.give_prefixes(2);
-        if seed % 7 == 0 {
+        if seed.is_multiple_of(7) {
             world.ends.values_mut().for_each(|c| c.graceful_restart = false);
         }
         world
