@@ -68,7 +68,16 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
         publish(&outputs.reachable, Arc::new(resolver.reachable()));
-        let result = plan(&config, nodes.as_deref(), &host, &extra);
+        let mut result = plan(&config, nodes.as_deref(), &host, &extra);
+        if let Ok(plan) = &mut result
+            && plan.conflist.is_some()
+            && extra.cni_programs.is_none()
+        {
+            let folder = config.cni.bin_dir.display();
+            plan.problems.push(format!(
+                "cni.bin-dir: {folder} cannot be read, so nobody knows whether the CNI plugins are there; install them, or mount it"
+            ));
+        }
         match &result {
             Ok(plan) => {
                 say_new_problems(&mut said, &plan.problems);
