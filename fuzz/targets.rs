@@ -1,6 +1,9 @@
 //! What is fuzzed: each function takes any octets and panics when a promise is broken. The binaries beside
 //! this file run them under libFuzzer, `tests/fuzz.rs` runs them over the corpus and on mutations of it.
 
+#[path = "session.rs"]
+mod whole;
+
 use bytes::{Bytes, BytesMut};
 use routelet::bgp::wire::{
     Shape,
@@ -12,6 +15,8 @@ use routelet::bgp::wire::{
     refresh::Refresh,
     update::{Decoder, Nlri, NlriBlock, Update},
 };
+
+pub(crate) use whole::session;
 
 /// A whole stream: the first octet chooses the shape of the session, the rest is what comes.
 pub(crate) fn message(data: &[u8]) {

@@ -67,8 +67,9 @@ fn fuzz(name: &str, target: Target) {
     let seconds = std::env::var("ROUTELET_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(10);
     let mut seeds = corpus(name);
     seeds.iter().for_each(|seed| run(target, seed));
-    let (began, mut dice) = (Instant::now(), Dice(seconds));
+    let (began, mut dice, mut executions) = (Instant::now(), Dice(seconds), 0_u64);
     while began.elapsed() < Duration::from_secs(seconds) {
+        executions += 1000;
         for _ in 0..1000 {
             let (one, other) = (dice.below(seeds.len()), dice.below(seeds.len()));
             let mut data = seeds[one].clone();
@@ -81,6 +82,7 @@ fn fuzz(name: &str, target: Target) {
             }
         }
     }
+    println!("{name}: {executions} executions in {seconds} s");
 }
 
 #[test]
@@ -96,4 +98,9 @@ fn opens_never_make_us_fall_and_are_read_back() {
 #[test]
 fn updates_never_make_us_fall_and_are_read_back() {
     fuzz("update", targets::update);
+}
+
+#[test]
+fn a_neighbor_that_says_anything_at_all_leaves_nothing_behind() {
+    fuzz("session", targets::session);
 }
