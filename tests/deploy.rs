@@ -37,8 +37,11 @@ fn every_object_of_the_manifest_is_named_routelet() {
 }
 
 #[test]
-fn the_role_reads_nodes_and_nothing_else() {
-    let rules = json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }]);
+fn the_role_reads_nodes_and_writes_their_condition() {
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
+    ]);
     assert_eq!(object("ClusterRole")["rules"], rules);
 }
 

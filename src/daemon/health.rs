@@ -3,15 +3,17 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{forwarding::Forwarding, restart_time};
 use crate::{
+    bgp::{io::ToPeers, view::SessionState},
     config::Config,
     fib::io::FibClient,
     k8s::{
+        condition::Facts,
         gate::{FirstRoutes, Ready},
         view::{ConflistState, ConflistStatus},
     },
@@ -90,6 +92,40 @@ pub(super) async fn gate(
         };
         if !alive {
             return;
+        }
+    }
+}
+
+/// How often sessions are looked at for the Node's condition, which knows minutes only.
+const FACTS: Duration = Duration::from_secs(5);
+
+/// Keeps the facts of the Node's condition up to date.
+pub(super) async fn facts(
+    facts: watch::Sender<Facts>,
+    mut ready: watch::Receiver<bool>,
+    peers: mpsc::Sender<ToPeers>,
+) {
+    loop {
+        let (reply, answer) = oneshot::channel();
+        if peers.send(ToPeers::Status { reply }).await.is_err() {
+            return;
+        }
+        let sessions = answer.await.unwrap_or_default();
+        let count = |fits: fn(&SessionState) -> bool| sessions.iter().filter(|n| fits(&n.state)).count();
+        let now = Facts {
+            ready: *ready.borrow_and_update(),
+            neighbors: count(|s| *s != SessionState::Disabled),
+            up: count(|s| *s == SessionState::Established),
+        };
+        facts.send_if_modified(|old| {
+            let new = *old != now;
+            *old = now;
+            new
+        });
+        // Cancel safe, each. Once the node is ready nobody is left to say so again.
+        tokio::select! {
+            r = ready.changed(), if !now.ready => if r.is_err() { return },
+            () = tokio::time::sleep(FACTS) => {}
         }
     }
 }

@@ -162,16 +162,17 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             .kubernetes_service_host
             .clone()
             .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
-        let watch = k8s::io::spawn(
-            k8s::io::Options {
-                kubeconfig: options.kubeconfig.clone(),
-                service,
-                node_name: node_name.clone(),
-                state_dir: config.state_dir.clone(),
-                service_cidrs: config.kubernetes.service_cidrs.clone(),
-            },
-            all_nodes,
-        );
+        let api = k8s::io::Options {
+            kubeconfig: options.kubeconfig.clone(),
+            service,
+            node_name: node_name.clone(),
+            state_dir: config.state_dir.clone(),
+            service_cidrs: config.kubernetes.service_cidrs.clone(),
+        };
+        let watch = k8s::io::spawn(api.clone(), all_nodes);
+        let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
+        tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone()));
+        k8s::io::spawn_condition(api, facts, watch.nodes.clone());
         let conflist_task = k8s::io::spawn_conflist(
             k8s::io::ConflistOptions {
                 enabled: config.cni.enabled != Some(false),

@@ -45,6 +45,9 @@ pub struct NodeView {
     pub reflector: Option<bool>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// Condition `NetworkUnavailable`.
+    #[serde(default)]
+    pub network_unavailable: Option<bool>,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
 }
@@ -75,6 +78,16 @@ pub struct ApiSpec {
 #[serde(default)]
 pub struct ApiNodeStatus {
     pub addresses: Vec<ApiAddress>,
+    pub conditions: Vec<ApiCondition>,
+}
+
+/// An entry of `status.conditions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
 }
 
 /// An entry of `status.addresses`.
@@ -125,6 +138,12 @@ impl From<&ApiNode> for NodeView {
         };
         view.read_pod_cidrs(&node.spec);
         view.read_addresses(&node.status);
+        let condition = node.status.conditions.iter().find(|c| c.kind == "NetworkUnavailable");
+        view.network_unavailable = condition.and_then(|c| match c.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        });
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
         view
@@ -250,6 +269,17 @@ mod tests {
         );
         assert_eq!((v.peering.as_deref(), v.reflector, v.missing()), (Some("mesh"), None, None));
         assert!(v.problems.is_empty(), "{:?}", v.problems);
+    }
+
+    #[test]
+    fn the_condition_of_the_network_is_read() {
+        for (status, want) in [("True", Some(true)), ("False", Some(false)), ("Unknown", None)] {
+            let v = view(&format!(
+                r#"{{"metadata": {{"name": "n1"}}, "status": {{"conditions": [
+                    {{"type": "Ready", "status": "True"}}, {{"type": "NetworkUnavailable", "status": "{status}"}}]}}}}"#
+            ));
+            assert_eq!(v.network_unavailable, want, "{status}");
+        }
     }
 
     #[test]

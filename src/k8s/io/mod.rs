@@ -3,6 +3,7 @@
 
 mod bridge;
 mod client;
+mod condition;
 mod conflist;
 pub mod former;
 mod state;
@@ -18,6 +19,7 @@ use tokio::{
 use super::{
     cluster::Cluster,
     cni::Conflist,
+    condition::Facts,
     gate::Ready,
     node::Nodes,
     view::{ApiStatus, ConflistState, ConflistStatus},
@@ -119,6 +121,15 @@ pub fn spawn_conflist(
         }
     });
     ConflistTask { status: seen, held, task }
+}
+
+/// Keeps the condition `NetworkUnavailable` of the own Node true to the facts. Never ends while they are told.
+pub fn spawn_condition(
+    options: Options,
+    facts: Receiver<Facts>,
+    nodes: Receiver<Arc<Nodes>>,
+) -> JoinHandle<()> {
+    tokio::spawn(condition::run(options, facts, nodes))
 }
 
 /// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).
