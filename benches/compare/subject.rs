@@ -1,5 +1,5 @@
 //! The daemons that are compared, each with the plainest configuration that does the same: take all, install all,
-//! pass all on, wait for neighbors to call, no graceful restart.
+//! pass all on if there is somebody to pass it on to, wait for neighbors to call, no graceful restart.
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 
@@ -54,12 +54,14 @@ impl Kind {
     pub fn config(self, neighbors: u32, dir: &str) -> String {
         let all = 1..=neighbors;
         let mut out = String::new();
+        let transit = neighbors > 1;
+        let export = if transit { "all" } else { "none" };
         match self {
             Self::Routelet => {
                 let _ = write!(
                     out,
                     "[bgp]\nas = {DAEMON_AS}\nrouter-id = \"{DAEMON}\"\ngraceful-restart = false\n\
-                     [bgp.group.n]\ntransit = true\npassive = true\nmax-prefixes = 5000000\n"
+                     [bgp.group.n]\ntransit = {transit}\npassive = true\nmax-prefixes = 5000000\n"
                 );
                 for n in all {
                     let _ = write!(
@@ -75,7 +77,7 @@ impl Kind {
                     out,
                     "router id {DAEMON};\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ export all; }}; }}\n\
                      protocol kernel {{ ipv6 {{ export all; }}; }}\ntemplate bgp n {{ local {DAEMON} as {DAEMON_AS}; passive on; \
-                     graceful restart off; ipv4 {{ import all; export all; }}; ipv6 {{ import all; export none; }}; }}\n"
+                     graceful restart off; ipv4 {{ import all; export {export}; }}; ipv6 {{ import all; export none; }}; }}\n"
                 );
                 for n in all {
                     let _ = writeln!(
@@ -99,7 +101,12 @@ impl Kind {
                         a = address(n)
                     );
                 }
-                out += " address-family ipv6 unicast\n  neighbor n activate\n exit-address-family\n";
+                if !transit {
+                    out += " neighbor n route-map none out\n";
+                }
+                out += " address-family ipv6 unicast\n  neighbor n activate\n";
+                out += if transit { "" } else { "  neighbor n route-map none out\n" };
+                out += " exit-address-family\nexit\nroute-map none deny 1\n";
             }
             Self::Gobgp => {
                 let _ =

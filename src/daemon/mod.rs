@@ -10,6 +10,7 @@ pub mod events;
 mod forwarding;
 mod health;
 mod masquerade;
+mod memory;
 mod planner;
 mod reload;
 
@@ -30,7 +31,10 @@ use self::forwarding::Forwarding;
 use crate::{
     bgp::{
         self,
-        io::{Leaving, Wanted, rib::RibInputs},
+        io::{
+            Leaving, Wanted,
+            rib::{Hooks, RibInputs},
+        },
         peer::Global,
     },
     cli::log::{self, LogLevel},
@@ -84,6 +88,7 @@ const WORKERS: usize = 2;
 ///
 /// When the configuration is wrong or the host refuses what the daemon cannot do without.
 pub fn run(options: RunOptions) -> Result<(), Error> {
+    memory::tune();
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
     let loaded =
         config::io::load(options.config.as_deref(), offered).map_err(|p| Error::Config(p.to_string()))?;
@@ -143,7 +148,11 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         learned: kubernetes.then_some(learned_tx),
     };
     let counters = kernel.counters();
-    let rib = bgp::io::rib::spawn(inputs, fib_tx, Box::new(move |read_at| counters.update_read(read_at)));
+    let hooks = Hooks {
+        on_post: Box::new(move |read_at| counters.update_read(read_at)),
+        on_less: Box::new(memory::give_back),
+    };
+    let rib = bgp::io::rib::spawn(inputs, fib_tx, hooks);
     let inputs =
         fib::io::Inputs { routes: fib_rx, own: unreachable.clone(), convergence: rib.convergence.clone() };
     let mut fib = kernel.spawn(inputs);

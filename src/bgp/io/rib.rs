@@ -90,8 +90,13 @@ pub struct RibInputs {
 /// Where changes of the forwarding table go: the new next hops of a prefix, or none.
 pub type FibSender = mailbox::Sender<Prefix, Option<Arc<NextHops>>>;
 
-/// Hears when the oldest UPDATE was read whose routes are about to be posted: for `convergence_seconds`.
-pub type OnPost = Box<dyn Fn(Instant) + Send>;
+/// What the table's task tells the daemon.
+pub struct Hooks {
+    /// When the oldest UPDATE was read whose routes are about to be posted: for `convergence_seconds`.
+    pub on_post: Box<dyn Fn(Instant) + Send>,
+    /// Most of a large table went: memory can be given back.
+    pub on_less: Box<dyn Fn() + Send>,
+}
 
 /// The running rib.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ pub struct RibHandle {
 }
 
 /// Starts the task that owns the table. It ends when all senders are gone.
-pub fn spawn(inputs: RibInputs, fib: FibSender, on_post: OnPost) -> RibHandle {
+pub fn spawn(inputs: RibInputs, fib: FibSender, hooks: Hooks) -> RibHandle {
     let (sender, inbox) = mpsc::channel(TO_RIB);
     let rib = Rib::new(Instant::now(), inputs.global.borrow().clone());
     let (publish, convergence) = watch::channel(Arc::default());
@@ -114,8 +119,9 @@ pub fn spawn(inputs: RibInputs, fib: FibSender, on_post: OnPost) -> RibHandle {
         publish,
         outboxes: HashMap::default(),
         routes: 0,
-        on_post,
+        hooks,
         oldest: None,
+        most: 0,
     };
     RibHandle { sender, convergence, task: tokio::spawn(task.run()) }
 }
@@ -123,6 +129,9 @@ pub fn spawn(inputs: RibInputs, fib: FibSender, on_post: OnPost) -> RibHandle {
 /// Octets of NLRI after which a turn ends, so that the fib starts on the first routes while the next are
 /// still being read.
 const TURN: usize = 16 * 1024;
+
+/// A table that had less than this many routes leaves too little to give back.
+const LARGE: usize = 10_000;
 
 struct Task {
     rib: Rib,
@@ -133,9 +142,11 @@ struct Task {
     outboxes: HashMap<PeerId, OutboxSender>,
     /// Octets of NLRI in this turn.
     routes: usize,
-    on_post: OnPost,
+    hooks: Hooks,
     /// When the first UPDATE of this turn was read.
     oldest: Option<Instant>,
+    /// Most routes that there were since memory was given back.
+    most: usize,
 }
 
 impl Task {
@@ -225,7 +236,7 @@ impl Task {
         let oldest = self.oldest.take();
         if !changes.is_empty() {
             if let Some(read_at) = oldest {
-                (self.on_post)(read_at);
+                (self.hooks.on_post)(read_at);
             }
             if let Some(learned) = &self.inputs.learned {
                 // Before the kernel has the route: nothing is masqueraded on its way to a neighbor.
@@ -244,6 +255,17 @@ impl Task {
         self.fill_outboxes();
         if let Some(convergence) = self.rib.take_convergence() {
             self.publish.send_replace(Arc::new(convergence));
+        }
+        self.shrink();
+    }
+
+    /// Last of all in a turn: the kernel and the neighbors have been told already.
+    fn shrink(&mut self) {
+        let routes = self.rib.len();
+        self.most = self.most.max(routes);
+        if self.most >= LARGE && routes < self.most / 8 && self.inbox.is_empty() {
+            self.most = routes;
+            (self.hooks.on_less)();
         }
     }
 

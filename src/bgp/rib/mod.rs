@@ -198,6 +198,15 @@ impl Rib {
         }
     }
 
+    /// How many prefixes there are.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(Table::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Changes for the forwarding table since the last call.
     pub fn take_fib(&mut self) -> Vec<FibChange> {
         mem::take(&mut self.fib)

@@ -234,6 +234,10 @@ impl Table {
         n
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     pub(super) fn prefix(&self, route: RouteNo) -> Prefix {
         self.keys.prefix(route, self.entries[route as usize].len)
     }
