@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use routelet::{
     bgp::{peer::PeerConfig, peer::PeerSource},
-    net::{Asn, Prefix},
+    net::{Asn, Family, Prefix},
 };
 
 use crate::world::World;
@@ -94,6 +94,10 @@ fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Opt
         }
         path
     };
+    // RFC 4271 §5.1.3: nobody is told a route by way of itself. Sessions run over IPv4, so only there is it known.
+    if path.next_hop == b && prefix.family() == Family::Ipv4Unicast {
+        return None;
+    }
     let times = usize::from(!ibgp) + usize::from(world.policy(a, b).prepends());
     for _ in 0..times {
         path.as_path.insert(0, ours.local_as);
