@@ -114,6 +114,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
+    // Traffic to Node addresses is never masqueraded: they must be known while anything is.
+    let all_nodes = peering::needs_all_nodes(&modes) || masquerade.mode != masquerade::Mode::Off;
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 
     Ok(Plan {
@@ -124,7 +126,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         guard: Arc::new(guard),
         conflist,
         masquerade,
-        all_nodes: peering::needs_all_nodes(&modes),
+        all_nodes,
         problems,
         global,
     })
