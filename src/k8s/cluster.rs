@@ -3,7 +3,8 @@
 //! A new listing replaces the old one only when it is whole: until then what was known stays in force, so that an API server
 //! that comes back changes nothing that did not change.
 //!
-//! A Node that is deleted stays known for [`GRACE`]. Node objects are deleted and made anew by cloud controllers and by hand
+//! A Node that is deleted stays known for [`GRACE`], another's for [`OTHERS_GRACE`]: its route must not outlive it for
+//! long, since the pod CIDR may be given to a new Node. Node objects are deleted and made anew by cloud controllers and by hand
 //! while the machine, its kubelet and its pods go on; the new one comes bare and gets its addresses and pod CIDRs
 //! later. Until then what the old one had stays in force, so that the same pod CIDR given again changes nothing.
 
@@ -14,8 +15,11 @@ use std::{
 
 use super::node::{ApiNode, NodeView, Nodes};
 
-/// How long what a deleted Node had stays in force.
+/// How long what the own Node had stays in force when it is deleted, and what any Node had when it is made anew.
 pub const GRACE: Duration = Duration::from_secs(30);
+
+/// How long another Node that is deleted has to be made anew.
+pub const OTHERS_GRACE: Duration = Duration::from_secs(5);
 
 /// Which Nodes are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +133,8 @@ impl Cluster {
         let name = view.name.clone();
         let old = self.place(&name);
         let until = match (self.leaving.get(&name), &old) {
-            (Some(leaving), _) => Some(leaving.until),
+            (Some(Leaving { until, anew: Some(_) }), _) => Some(*until),
+            (Some(_), _) => Some(now + GRACE),
             (None, Some(old)) if old.uid != view.uid => Some(now + GRACE),
             _ => None,
         };
@@ -157,12 +162,13 @@ impl Cluster {
     }
 
     fn leave(&mut self, now: Instant, name: String) {
-        let until = self.leaving.get(&name).map_or(now + GRACE, |l| l.until);
+        let grace = if name == self.own_name { GRACE } else { OTHERS_GRACE };
+        let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
         self.leaving.insert(name.clone(), Leaving { until, anew: None });
         if let Some(mut view) = self.place(&name) {
             view.problems = vec![format!(
                 "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
-                GRACE.as_secs()
+                grace.as_secs()
             )];
             self.set(&name, Some(view));
         }
@@ -240,7 +246,9 @@ mod tests {
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.9.0/24"));
         c.gone(t, &node("n2", "b", "10.244.2.0/24"));
         c.gone(t, &node("n1", "a", "10.244.9.0/24"));
-        assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], Some(t + GRACE)));
+        assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], Some(t + OTHERS_GRACE)));
+        c.expire(t + OTHERS_GRACE);
+        assert_eq!(names(&c), ["n1"], "another's time is short");
         assert!(c.nodes().own.as_ref().unwrap().problems[0].contains("deleted"));
         c.expire(t + GRACE);
         assert!(names(&c).is_empty() && c.next_expiry().is_none());
