@@ -209,8 +209,7 @@ impl Answers {
         }
         let mut views = answer.await.unwrap_or_default();
         let fib = self.fib.list().await;
-        let installed: BTreeSet<Prefix> =
-            fib.into_iter().filter(|v| v.in_kernel && !v.next_hops.is_empty()).map(|v| v.prefix).collect();
+        let installed: BTreeSet<Prefix> = fib.into_iter().filter(|v| v.in_kernel).map(|v| v.prefix).collect();
         for view in &mut views {
             view.installed = (view.best || view.multipath) && installed.contains(&view.prefix);
         }
