@@ -266,7 +266,8 @@ impl Peer {
                 return Ok(found);
             }
             if start.elapsed().as_secs_f64() > seconds || self.closed {
-                return Err(format!("{} heard only {:?}", self.addr, self.heard.story));
+                let story: String = format!("{:?}", self.heard.story).chars().take(2000).collect();
+                return Err(format!("{} heard only {story}", self.addr));
             }
             if let Some((UPDATE, body)) = self.next(0.01) {
                 self.heard.take(&body);

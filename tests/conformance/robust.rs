@@ -10,7 +10,7 @@ use std::{
 use crate::{
     bed::{Bed, EXTERNAL, Peer, Report, at, holds, passive, same},
     common::wait_for,
-    words::{KEEPALIVE, Open, attr, communities, end_of_rib, message, nlri, nlri6, reach, update},
+    words::{KEEPALIVE, Open, UPDATE, attr, communities, end_of_rib, message, nlri, nlri6, reach, update},
 };
 
 /// Resident KiB.
@@ -205,7 +205,9 @@ fn a_neighbor_that_never_reads() {
                 let mut all = source.good(round);
                 all.push(communities(&[round, block]));
                 source.say(&update(&[], &all, &nlri(&list)));
-                let _ = listens.next(0.0);
+                if let Some((UPDATE, body)) = listens.next(0.0) {
+                    listens.heard.take(&body);
+                }
             }
         }
         bed.settled(&mut source);
