@@ -59,7 +59,7 @@ pub(super) struct Task {
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
     convergence: Arc<Convergence>,
     patience: Patience,
-    /// When patience lessens: after [`FRESH`], and three times `restart-time` after the start.
+    /// When patience lessens: after [`FRESH`] or three times `restart-time`, whichever is sooner, then after the latter.
     lessens: Option<Instant>,
     started: Instant,
     audit: Option<Audit>,
@@ -97,7 +97,7 @@ impl Task {
             own_there,
             convergence: Arc::default(),
             patience: Patience::default(),
-            lessens: Some(now + FRESH),
+            lessens: Some(now + FRESH.min(settings.restart_time * 3)),
             started: now,
             audit: None,
             audit_due: now + AUDIT,
@@ -290,9 +290,7 @@ impl Task {
 
     fn lessen(&mut self) {
         (self.patience, self.lessens) = match self.patience {
-            Patience::Fresh => {
-                (Patience::Usual, Some(self.started + (self.settings.restart_time * 3).max(FRESH)))
-            }
+            Patience::Fresh => (Patience::Usual, Some(self.started + self.settings.restart_time * 3)),
             Patience::Usual | Patience::Over => (Patience::Over, None),
         };
     }
