@@ -58,7 +58,8 @@ pub(super) async fn readiness(
     }
 }
 
-async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
+/// Of an input that may not be there: then it never resolves. `false`: its sender is gone.
+pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
     match receiver {
         Some(r) => r.changed().await.is_ok(),
         None => std::future::pending().await,

@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
+use super::health::changed;
 use crate::{
     bgp::{
         io::{Range, ToPeers, Wanted},
@@ -117,13 +118,6 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
 fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {
     let links = host.links.values().filter(|l| host.has_carrier(l));
     links.flat_map(|l| l.addresses.iter().filter(|a| !a.tentative).map(|a| (l.index, a.addr))).collect()
-}
-
-async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
-    match receiver {
-        Some(receiver) => receiver.changed().await.is_ok(),
-        None => std::future::pending().await,
-    }
 }
 
 /// Own prefixes go out before the sessions that would announce them come up.
