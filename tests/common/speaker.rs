@@ -1,7 +1,7 @@
 //! A neighbor made of raw octets: says exactly what a test wants said, good or bad.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -137,7 +137,7 @@ impl Speaker {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend(&chunk[..n]),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     if start.elapsed().as_secs_f64() > seconds {
                         return None;
                     }

@@ -213,7 +213,7 @@ impl Peer {
                     return None;
                 }
                 Ok(n) => self.buffer.extend(&chunk[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     if start.elapsed().as_secs_f64() >= seconds {
                         return None;
                     }
