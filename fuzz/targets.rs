@@ -5,15 +5,18 @@
 mod whole;
 
 use bytes::{Bytes, BytesMut};
-use routelet::bgp::wire::{
-    Shape,
-    attr::Attrs,
-    framing::{self, Kind},
-    notification::Notification,
-    open::Open,
-    pack::Packer,
-    refresh::Refresh,
-    update::{Decoder, Nlri, NlriBlock, Update},
+use routelet::{
+    bgp::wire::{
+        Shape,
+        attr::Attrs,
+        framing::{self, Kind},
+        notification::Notification,
+        open::Open,
+        pack::Packer,
+        refresh::Refresh,
+        update::{Decoder, Nlri, NlriBlock, Update},
+    },
+    config::{Surroundings, effective, parse},
 };
 
 pub(crate) use whole::session;
@@ -111,6 +114,28 @@ fn passed_on(attrs: &Attrs) -> Attrs {
         rare.unknown.iter_mut().for_each(|a| a.flags |= 0x20);
     }
     attrs
+}
+
+/// A configuration: what is wrong stands at a place of the file, with words; what is good can be shown.
+pub(crate) fn config(data: &[u8]) {
+    let Some((choice, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let read_password = |path: &std::path::Path| match path.to_str() {
+        Some("/good") => Ok("secret".into()),
+        _ => Err("no such file".into()),
+    };
+    match parse(text, &Surroundings { kubernetes: choice & 1 == 1, read_password: &read_password }) {
+        Ok((config, _)) => {
+            assert_eq!(config, config.clone());
+            let shown = effective(&config, None, []);
+            toml::to_string(&shown).expect("`show config` prints it");
+        }
+        Err(problems) => {
+            let lines = text.split('\n').count();
+            assert!(!problems.is_empty());
+            assert!(problems.iter().all(|p| !p.what.is_empty() && p.line <= lines), "{problems:?}");
+        }
+    }
 }
 
 /// One of 256 sessions.

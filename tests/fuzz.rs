@@ -104,3 +104,8 @@ fn updates_never_make_us_fall_and_are_read_back() {
 fn a_neighbor_that_says_anything_at_all_leaves_nothing_behind() {
     fuzz("session", targets::session);
 }
+
+#[test]
+fn configurations_never_make_us_fall_and_problems_have_a_place() {
+    fuzz("config", targets::config);
+}

@@ -18,15 +18,19 @@ use super::{
 use crate::bgp::policy::Community;
 
 /// What surrounds the file.
-pub(super) struct Surroundings<'a> {
+pub struct Surroundings<'a> {
     /// Under Kubernetes unless `kubernetes.enabled` says otherwise.
-    pub(super) kubernetes: bool,
+    pub kubernetes: bool,
     /// Reads a `password-file`.
-    pub(super) read_password: &'a dyn Fn(&Path) -> Result<String, String>,
+    pub read_password: &'a dyn Fn(&Path) -> Result<String, String>,
 }
 
-/// The configuration of a text, and warnings; or all problems.
-pub(super) fn parse(text: &str, around: &Surroundings<'_>) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+/// The configuration of a text, and warnings.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn parse(text: &str, around: &Surroundings<'_>) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let (tree, syntax) = DeTable::parse_recoverable(text);
     let report = Report::new(text);
     // Behind the first error of a line the parser only guesses.

@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP};
+pub use file::{Surroundings, parse};
 pub use problem::{Problem, Problems};
 pub use view::effective;
 
