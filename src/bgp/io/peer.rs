@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{broadcast, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot},
     task::JoinSet,
     time,
 };
@@ -39,7 +39,10 @@ use crate::{
 };
 
 /// Octets asked for in one read: many UPDATEs make one message to the rib.
-const READ: usize = 128 * 1024;
+const READ: usize = 64 * 1024;
+/// Reads whose UPDATEs the rib has not dealt with yet; while it has so many, TCP slows the neighbor. Two keep both
+/// sides busy. More would only cost memory: decoded, UPDATEs of one route each are five times as large.
+pub(super) const UNDER_WAY: usize = 2;
 /// While more than this is unsent, nothing is taken from the outbox: what waits there may still be replaced.
 const ENOUGH: usize = 64 * 1024;
 /// Chunks in one write.
@@ -87,6 +90,8 @@ pub(super) async fn run(start: Start) {
         md5_failures: 0,
         rib: start.rib,
         to_rib: VecDeque::new(),
+        under_way: Arc::new(Semaphore::new(UNDER_WAY)),
+        room: None,
         stalled: false,
         outbox: None,
         events: start.events,
@@ -131,6 +136,10 @@ struct Task {
     rib: RibSender,
     /// What the rib's channel had no room for yet.
     to_rib: VecDeque<ToRib>,
+    under_way: Arc<Semaphore>,
+    /// For the next read's UPDATEs.
+    room: Option<OwnedSemaphorePermit>,
+    /// Nothing is read: the rib has enough.
     stalled: bool,
     outbox: Option<Outbox>,
     events: broadcast::Sender<PeerEvent>,
@@ -157,7 +166,7 @@ impl Task {
                 sleep.as_mut().reset(due.into());
                 armed = Some(due);
             }
-            let may_read = self.to_rib.is_empty();
+            let may_read = !self.stalled;
             let little_unsent = self.unsent() < ENOUGH;
             tokio::select! {
                 did = links_turn(&mut self.links, may_read) => self.did(did),
@@ -171,6 +180,7 @@ impl Task {
                     }
                     Err(_) => return,
                 },
+                room = self.under_way.clone().acquire_owned(), if self.room.is_none() => self.room = room.ok(),
                 () = &mut sleep, if armed.is_some() => {
                     armed = None;
                     if due.is_some_and(|due| due <= Instant::now()) {
@@ -380,8 +390,8 @@ impl Task {
                 self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
             }
             Output::Updates(updates) => {
-                let read_at = self.read_at;
-                self.to_rib.push_back(ToRib::Updates { peer: self.id, updates, read_at });
+                let (read_at, room) = (self.read_at, self.room.take());
+                self.to_rib.push_back(ToRib::Updates { peer: self.id, updates, read_at, room });
             }
             Output::Refresh { family, subtype } => {
                 self.to_rib.push_back(ToRib::Refresh { peer: self.id, family, subtype });
@@ -435,7 +445,7 @@ impl Task {
         }
     }
 
-    /// Tells the rib as much as its channel takes now.
+    /// Tells the rib as much as its channel takes now; finds out whether to go on reading.
     fn pass_on(&mut self) {
         while let Some(message) = self.to_rib.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(message)) = self.rib.try_send(message) {
@@ -443,7 +453,10 @@ impl Task {
                 break;
             }
         }
-        let stalled = !self.to_rib.is_empty();
+        if self.room.is_none() {
+            self.room = self.under_way.clone().try_acquire_owned().ok();
+        }
+        let stalled = !self.to_rib.is_empty() || self.room.is_none();
         if stalled != self.stalled {
             self.stalled = stalled;
             self.feed(Input::Stalled(stalled));

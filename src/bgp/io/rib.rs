@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use hashbrown::HashMap;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -40,11 +40,12 @@ pub enum ToRib {
         negotiated: Arc<Negotiated>,
         outbox: OutboxSender,
     },
-    /// UPDATEs in order, from one read of the socket at `read_at`.
+    /// UPDATEs in order, from one read of the socket at `read_at`. Dropping `room` lets the neighbor's task read on.
     Updates {
         peer: PeerId,
         updates: Vec<Update>,
         read_at: Instant,
+        room: Option<OwnedSemaphorePermit>,
     },
     /// ROUTE-REFRESH (RFC 2918, subtype of RFC 7313: 0 request, 1 begin, 2 end).
     Refresh {
@@ -193,12 +194,13 @@ impl Task {
                 self.outboxes.insert(peer, outbox);
                 self.rib.handle(now, Input::Up { peer, negotiated });
             }
-            ToRib::Updates { peer, updates, read_at } => {
+            ToRib::Updates { peer, updates, read_at, room } => {
                 self.oldest.get_or_insert(read_at);
                 for update in &updates {
                     self.routes += octets(update);
                     self.rib.handle(now, Input::Update { peer, update });
                 }
+                drop((updates, room));
             }
             ToRib::Refresh { peer, family, subtype } => {
                 self.rib.handle(now, Input::Refresh { peer, family, subtype });

@@ -170,11 +170,20 @@ async fn two_speakers_exchange_updates_and_take_their_leave() {
         }
     };
     let reader = async {
-        let mut seen = 0;
+        let (mut seen, mut held, mut waited) = (0, Vec::new(), false);
         while seen < 1000 * chunks {
-            if let ToRib::Updates { updates, .. } = b.next().await {
+            if let ToRib::Updates { updates, room, .. } = b.next().await {
                 assert!(updates.iter().all(|u| u.end_of_rib == Some(Family::Ipv4Unicast)));
                 seen += updates.len();
+                held.push(room);
+            }
+            if held.len() == peer::UNDER_WAY {
+                if !waited {
+                    let third = timeout(Duration::from_millis(300), b.rib.recv()).await;
+                    assert!(third.is_err(), "more than {} reads under way", held.len());
+                }
+                waited = true;
+                held.clear();
             }
         }
         seen
