@@ -6,8 +6,8 @@ use crate::{
     bed::{Bed, EXTERNAL, HOST_AS, Peer, Report, at, holds, passive, same},
     common::wait_for,
     words::{
-        Heard, NOTIFICATION, Open, attr, communities, end_of_rib, message, net, nlri, origin, path, segment,
-        update,
+        Heard, NOTIFICATION, Open, REFRESH, attr, communities, end_of_rib, message, net, nlri, origin, path,
+        segment, update,
     },
 };
 
@@ -311,6 +311,7 @@ fn several_paths() {
     let mut config = passive(1, 4, "remote-as = 65001\nadd-paths = \"both\"");
     config += &passive(2, 2, "remote-as = \"external\"\ntransit = true\nadd-paths = \"send\"");
     config += &passive(3, 1, "remote-as = 65001");
+    config += &passive(4, 3, "remote-as = \"external\"\ntransit = true\nadd-paths = \"both\"");
     let bed = Bed::start("", &config);
     let mut report = Report::default();
     let both = |n: u8| Open::new(EXTERNAL, at(1, n)).with(69, &[0, 1, 1, 3]);
@@ -367,6 +368,81 @@ fn several_paths() {
         let mut other = bed.session(at(2, 1), &open);
         other.heard.add_path = true;
         other.hears(3.0, |h| h.routes.keys().any(|k| k.starts_with("20.4.0.0/24#")).then_some(()))
+    });
+    report.case(
+        "7911 §3 two sources of one prefix: each path with its identifier, by which it goes and changes",
+        || {
+            let (transit, prefix) =
+                (|asn, n| Open::new(asn, at(4, n)).with(69, &[0, 1, 1, 3]), "20.6.0.0/24");
+            let mut one = bed.session(at(4, 1), &transit(65011, 1));
+            let mut two = bed.session(at(4, 2), &transit(65012, 2));
+            let mut third = bed.session(at(4, 3), &transit(65013, 3));
+            for peer in [&mut one, &mut two, &mut third] {
+                peer.heard.add_path = true;
+            }
+            let said = |peer: &Peer, version: u32| {
+                let all = [
+                    origin(0),
+                    path(&[peer.asn]),
+                    crate::words::next_hop(peer.addr),
+                    communities(&[version]),
+                ];
+                update(&[], &all, &with_id(9, prefix))
+            };
+            one.say(&said(&one, 1));
+            two.say(&said(&two, 1));
+            // What a neighbor holds of the prefix: identifier and community, by the number of the source.
+            let held = |h: &Heard| -> std::collections::BTreeMap<u32, (String, u32)> {
+                let of = h.routes.iter().filter(|(key, _)| key.starts_with(&format!("{prefix}#")));
+                of.map(|(key, all)| {
+                    let number = |octets: &[u8]| u32::from_be_bytes(octets.try_into().expect("four octets"));
+                    let (path, tag) = (&all[&2].1, &all[&8].1);
+                    (number(&path[path.len() - 4..]), (key.clone(), number(tag)))
+                })
+                .collect()
+            };
+            let both = third.hears(5.0, |h| Some(held(h)).filter(|all| all.len() == 2))?;
+            holds(both[&65011].0 != both[&65012].0, "both have the same identifier")?;
+            one.hears(5.0, |h| Some(held(h)).filter(|all| all.contains_key(&65012)))?;
+            two.hears(5.0, |h| Some(held(h)).filter(|all| all.contains_key(&65011)))?;
+
+            two.say(&said(&two, 2));
+            let changed = third.hears(5.0, |h| Some(held(h)).filter(|all| all[&65012].1 == 2))?;
+            same((&changed[&65012].0, &changed[&65011]), (&both[&65012].0, &both[&65011]))?;
+            holds(
+                !third.heard.story.iter().any(|word| word.starts_with('-')),
+                "replaced without a withdrawal",
+            )?;
+
+            two.say(&update(&with_id(9, prefix), &[], &[]));
+            let left = third.hears(5.0, |h| Some(held(h)).filter(|all| all.len() == 1))?;
+            same(left.get(&65011), both.get(&65011))?;
+            let gone: Vec<_> = third.heard.story.iter().filter(|word| word.starts_with('-')).collect();
+            same(gone, vec![&format!("-{}", both[&65012].0)])?;
+            one.hears(5.0, |h| held(h).is_empty().then_some(()))?;
+            for peer in [&one, &two] {
+                let own = format!("{} was told its own path", peer.addr);
+                holds(!held(&peer.heard).contains_key(&peer.asn), &own)?;
+            }
+            Ok(())
+        },
+    );
+    report.case("7911 §3 a refresh says all paths again", || {
+        let mut first = bed.session(at(1, 1), &both(1));
+        for id in [1, 2] {
+            let m = update(&[], &attributes(&first, at(8, id as u8)), &with_id(id, "20.7.0.0/24"));
+            first.say(&m);
+        }
+        let mut other = bed.session(at(4, 1), &Open::new(65011, at(4, 1)).with(69, &[0, 1, 1, 1]));
+        other.heard.add_path = true;
+        let keys = |h: &Heard| -> Vec<String> {
+            h.routes.keys().filter(|key| key.starts_with("20.7.0.0/24#")).cloned().collect()
+        };
+        let before = other.hears(5.0, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        other.heard.routes.clear();
+        other.say(&message(REFRESH, &[0, 1, 0, 1]));
+        let again = other.hears(5.0, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        same(again, before)
     });
     report.case("7911 §4 without the capability no path identifiers", || {
         let mut first = bed.peer(at(3, 1), EXTERNAL);

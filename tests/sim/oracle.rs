@@ -22,14 +22,18 @@ pub struct Path {
     pub refused: bool,
 }
 
+/// Who said a path, and where the path was told under its own number (RFC 7911), from whom that one had it, and so
+/// on.
+pub type Way = Vec<usize>;
+
 /// What one node should hold for a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knows {
     pub own: bool,
     /// By the neighbor that said it, refused ones too.
-    pub paths: BTreeMap<usize, Path>,
-    /// The neighbor with the best path; none: own, or nothing.
-    pub best: Option<usize>,
+    pub paths: BTreeMap<Way, Path>,
+    /// The best path; none: own, or nothing.
+    pub best: Option<Way>,
     /// Next hops that forward.
     pub forwards: BTreeSet<usize>,
 }
@@ -45,9 +49,7 @@ pub fn prefix(world: &World, prefix: Prefix) -> Vec<Knows> {
         for b in 0..world.nodes {
             let mut paths = BTreeMap::new();
             for a in world.neighbors(b) {
-                if let Some(path) = said(world, prefix, a, b, &nodes[a]) {
-                    paths.insert(a, path);
-                }
+                paths.extend(said(world, prefix, a, b, &nodes[a]));
             }
             nodes[b].paths = paths;
             decide(world, b, &mut nodes[b]);
@@ -64,16 +66,37 @@ fn internal(config: &PeerConfig, other: &PeerConfig) -> bool {
 }
 
 /// What `a` tells `b`, and whether `b` may take it.
-fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Option<Path> {
+fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Vec<(Way, Path)> {
+    if world.policy(a, b).rejects(world, prefix) {
+        return vec![];
+    }
+    if !(world.end(a, b).add_paths.send && world.end(b, a).add_paths.receive) {
+        let way = if knows.own { None } else { knows.best.as_ref() };
+        let path = if knows.own || way.is_some() { passed_on(world, prefix, a, b, knows, way) } else { None };
+        return path.map(|path| (vec![a], path)).into_iter().collect();
+    }
+    let learned = knows.paths.iter().filter(|(_, p)| !p.refused).map(|(way, _)| Some(way));
+    let all = knows.own.then_some(None).into_iter().chain(learned);
+    let named = |way: Option<&Way>| std::iter::once(a).chain(way.into_iter().flatten().copied()).collect();
+    all.filter_map(|way| Some((named(way), passed_on(world, prefix, a, b, knows, way)?))).collect()
+}
+
+/// One path of `a`'s, or its own word, as `b` hears it.
+fn passed_on(
+    world: &World,
+    prefix: Prefix,
+    a: usize,
+    b: usize,
+    knows: &Knows,
+    way: Option<&Way>,
+) -> Option<Path> {
     let (ours, theirs) = (world.end(a, b), world.end(b, a));
     let ibgp = internal(ours, theirs);
-    if world.policy(a, b).rejects(world, prefix) {
-        return None;
-    }
-    let mut path = if knows.own {
-        Path { as_path: vec![], next_hop: a, originator: None, clusters: vec![], refused: false }
-    } else {
-        let from = knows.best.filter(|from| *from != b)?;
+    let mut path = if let Some(way) = way {
+        let from = way[0];
+        if from == b {
+            return None;
+        }
         let source = world.end(a, from);
         let from_internal = internal(source, world.end(from, a));
         let hears = match (from_internal, ibgp) {
@@ -84,7 +107,7 @@ fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Opt
         if !hears {
             return None;
         }
-        let mut path = knows.paths[&from].clone();
+        let mut path = knows.paths[way].clone();
         let reflected = from_internal && ibgp;
         if reflected {
             path.originator.get_or_insert(from);
@@ -93,6 +116,8 @@ fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Opt
             path.next_hop = a;
         }
         path
+    } else {
+        Path { as_path: vec![], next_hop: a, originator: None, clusters: vec![], refused: false }
     };
     // RFC 4271 §5.1.3: nobody is told a route by way of itself. Sessions run over IPv4, so only there is it known.
     if path.next_hop == b && prefix.family() == Family::Ipv4Unicast {
@@ -118,18 +143,20 @@ fn decide(world: &World, b: usize, knows: &mut Knows) {
         return;
     }
     let usable = knows.paths.iter().filter(|(_, p)| !p.refused);
-    let mut left: Vec<(usize, &Path)> = usable.map(|(a, p)| (*a, p)).collect();
-    type Key<'a> = &'a dyn Fn(&(usize, &Path)) -> usize;
-    let keep = |left: &mut Vec<(usize, &Path)>, key: Key<'_>| {
+    let mut left: Vec<(&Way, &Path)> = usable.collect();
+    type Key<'a> = &'a dyn Fn(&(&Way, &Path)) -> usize;
+    let keep = |left: &mut Vec<(&Way, &Path)>, key: Key<'_>| {
         let least = left.iter().map(key).min();
         left.retain(|p| Some(key(p)) == least);
     };
     keep(&mut left, &|(_, p)| p.as_path.len());
-    keep(&mut left, &|(a, _)| usize::from(internal(world.end(b, *a), world.end(*a, b))));
+    keep(&mut left, &|(a, _)| usize::from(internal(world.end(b, a[0]), world.end(a[0], b))));
     let forwards = left.iter().map(|(_, p)| p.next_hop).collect();
     // Router ids and addresses are in the order of the numbers.
-    keep(&mut left, &|(a, p)| p.originator.unwrap_or(*a));
+    keep(&mut left, &|(a, p)| p.originator.unwrap_or(a[0]));
     keep(&mut left, &|(_, p)| p.clusters.len());
-    let best = left.iter().map(|(a, _)| *a).min();
+    // Among equal paths of one neighbor their numbers decide, which are not foreseen here: only nodes that pass
+    // nothing on are told several of them.
+    let best = left.iter().map(|(a, _)| (*a).clone()).min();
     (knows.best, knows.forwards) = (best, forwards);
 }

@@ -121,6 +121,26 @@ fn a_graceful_restart_costs_no_route() {
     }
 }
 
+/// RFC 7911: a host hears of another host each way that its leaf knows, and of itself those over the spines.
+#[test]
+fn hosts_hear_all_paths_of_their_leaves() {
+    let mut world = World::fabric(2);
+    world.give_prefixes(1);
+    world.tell_all_paths();
+    let mut net = world.build(1);
+    net.run(MINUTE);
+    world.check(&mut net, 1);
+    let paths = |net: &mut Net, n: usize, prefix| {
+        let now = net.now;
+        let views = net.routers.get_mut(&n).unwrap().rib.routes(now, &Default::default());
+        views.into_iter().filter(|v| v.prefix == prefix).count()
+    };
+    let of = |n: usize| *world.own[n].first().unwrap();
+    // Both spines prefer the first leaf, so the second one has two ways more to tell.
+    assert_eq!((paths(&mut net, 4, of(5)), paths(&mut net, 4, of(4))), (1 + 3, 1 + 2));
+    assert_eq!((paths(&mut net, 3, of(5)), paths(&mut net, 0, of(5))), (3, 2), "others hear the best");
+}
+
 /// A neighbor that never reads costs nobody else anything, and is cut off (RFC 9687).
 #[test]
 fn a_neighbor_that_never_reads_is_left_behind() {

@@ -9,7 +9,7 @@ use std::{
 
 use routelet::{
     bgp::{
-        peer::{OwnAddresses, PeerConfig, PeerSource, RemoteAs},
+        peer::{AddPaths, OwnAddresses, PeerConfig, PeerSource, RemoteAs},
         policy::{Action, Match, Policy, PrefixRange, Set, Statement},
         session::Input,
     },
@@ -178,10 +178,27 @@ impl World {
             _ => Self::gateway(2 + size),
         };
         world.give_prefixes(2);
+        if seed / 15 % 2 == 1 {
+            world.tell_all_paths();
+        }
         if seed.is_multiple_of(7) {
             world.ends.values_mut().for_each(|c| c.graceful_restart = false);
         }
         world
+    }
+
+    /// ADD-PATH where several paths meet: reflectors with everybody, and leaves with hosts, of which every second
+    /// only receives.
+    pub fn tell_all_paths(&mut self) {
+        for ((us, them), config) in &mut self.ends {
+            let (leaf, host) = (*us.min(them), *us.max(them));
+            config.add_paths = match self.name {
+                "reflectors" => AddPaths { send: true, receive: true },
+                "fabric" if host >= 4 && host % 2 == 0 => AddPaths { send: true, receive: true },
+                "fabric" if host >= 4 => AddPaths { send: *us == leaf, receive: *us == host },
+                _ => AddPaths::default(),
+            };
+        }
     }
 
     /// Each node gets so many of its own, of both families in turn.
@@ -265,8 +282,8 @@ impl World {
                     "seed {seed}, {}: node {n} about {prefix} (left: what it holds, right: what it should)\n{}",
                     self.name, net.trace
                 );
-                for from in expected.paths.keys() {
-                    *told[*from].entry(n).or_default() += 1;
+                for (from, paths) in &expected.paths {
+                    *told[*from].entry(n).or_default() += paths.len() as u64;
                 }
             }
         }
@@ -276,8 +293,7 @@ impl World {
             for them in self.neighbors(n) {
                 let advertised: u64 = counts[&address(them).ip().to_string()].advertised.values().sum();
                 let expected = told.get(&them).copied().unwrap_or(0);
-                // Routes that lead back to the neighbor are counted, though not sent.
-                assert!(advertised >= expected, "seed {seed}: what {n} says it told {them}\n{}", net.trace);
+                assert_eq!(advertised, expected, "seed {seed}: what {n} says it told {them}\n{}", net.trace);
             }
         }
     }
@@ -287,8 +303,8 @@ impl World {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Held {
     own: bool,
-    /// By neighbor: AS path, next hop, refused.
-    paths: BTreeMap<usize, (Vec<Asn>, usize, bool)>,
+    /// By neighbor: AS path, next hop, refused, of each path that it told.
+    paths: BTreeMap<usize, Vec<(Vec<Asn>, usize, bool)>>,
     best: Option<usize>,
     forwards: BTreeSet<usize>,
     stale: bool,
@@ -296,9 +312,18 @@ struct Held {
 
 impl Held {
     fn expected(knows: &oracle::Knows) -> Self {
-        let paths = knows.paths.iter().map(|(a, p)| (*a, (p.as_path.clone(), p.next_hop, p.refused)));
         let forwards = knows.forwards.clone();
-        Self { own: knows.own, paths: paths.collect(), best: knows.best, forwards, stale: false }
+        let best = knows.best.as_ref().map(|way| way[0]);
+        let mut held = Self { own: knows.own, best, forwards, ..Self::default() };
+        for (way, p) in &knows.paths {
+            held.paths.entry(way[0]).or_default().push((p.as_path.clone(), p.next_hop, p.refused));
+        }
+        held.sorted()
+    }
+
+    fn sorted(mut self) -> Self {
+        self.paths.values_mut().for_each(|paths| paths.sort());
+        self
     }
 }
 
@@ -315,7 +340,7 @@ fn held(net: &mut Net, n: usize, names: &BTreeMap<String, usize>) -> BTreeMap<Pr
         let path = serde_json::from_value(view.as_path).expect("numbers");
         let next_hop = node_of(view.next_hop.expect("a next hop"));
         let neighbor = names[&neighbor];
-        held.paths.insert(neighbor, (path, next_hop, view.reason.starts_with("loop")));
+        held.paths.entry(neighbor).or_default().push((path, next_hop, view.reason.starts_with("loop")));
         held.stale |= view.stale;
         if view.best {
             held.best = Some(neighbor);
@@ -325,7 +350,7 @@ fn held(net: &mut Net, n: usize, names: &BTreeMap<String, usize>) -> BTreeMap<Pr
         let hops = hops.gateways().iter().map(|g| node_of(g.addr)).collect();
         all.entry(*prefix).or_default().forwards = hops;
     }
-    all
+    all.into_iter().map(|(prefix, held)| (prefix, held.sorted())).collect()
 }
 
 /// Long enough for every patience with stale routes to end.

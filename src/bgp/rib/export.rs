@@ -71,11 +71,18 @@ impl View {
             (false, false) => Audience::Own,
         };
         let asks = config.export.iter().any(|p| p.names_neighbors());
-        let mut families = [false; 2];
-        families[family.index()] = true;
+        let of_family = |it: bool| Family::ALL.map(|f| it && f == family);
+        let shape = session.shape();
+        let add_path_send = of_family(shape.add_path_send(family));
         Self {
             family,
-            shape: Shape { families, first_as: None, add_path_receive: [false; 2], ..session.shape() },
+            shape: Shape {
+                families: of_family(true),
+                first_as: None,
+                add_path_receive: [false; 2],
+                add_path_send,
+                ..shape
+            },
             ibgp,
             audience,
             client: config.route_reflector_client,
@@ -95,6 +102,11 @@ impl View {
     /// Whether there is an own next hop for this family.
     pub(super) fn has_next_hop(&self) -> bool {
         self.own.is_some()
+    }
+
+    /// Whether it hears all paths of a prefix instead of the best (RFC 7911).
+    pub(super) fn sends_paths(&self) -> bool {
+        self.shape.add_path_send(self.family)
     }
 
     /// Whether no other next hop than the own one can go out.

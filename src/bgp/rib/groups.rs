@@ -6,11 +6,17 @@
 //! start. A member that is slow or stopped simply stays where it is: it is given fewer and fresher changes
 //! later, and costs at most one journal entry per route.
 //!
+//! Neighbors that take several paths for a prefix (RFC 7911) are grouped among themselves. There `out` and the
+//! journal speak of paths instead of routes, each in a slot of [`Slots`]; all else is the same.
+//!
 //! Split horizon is the one thing in which members differ: the neighbor that a route came from is not told it.
 //! The encoding of a stretch of the journal is shared by all members at the same place that no route in it came
 //! from.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
@@ -19,24 +25,22 @@ use hashbrown::HashMap;
 use super::{
     attrs::{AttrsId, AttrsTable},
     export::View,
+    paths::{PathIds, SlotNo, Slots},
     table::{OWN, PeerNo, RouteNo, Table},
 };
-use crate::{
-    bgp::wire::{
-        pack::Packer,
-        refresh::{self, Refresh},
-        update::Nlri,
-    },
-    net::Prefix,
+use crate::bgp::wire::{
+    pack::Packer,
+    refresh::{self, Refresh},
+    update::Nlri,
 };
 
-/// Routes in one stretch at most: enough to fill messages, little enough to be fair.
+/// Routes or paths in one stretch at most: enough to fill messages, little enough to be fair.
 const STRETCH: usize = 4096;
 
 /// Encoded stretches that are kept for members that come to the same place a little later.
 const KEPT: usize = 16;
 
-/// What the group was told about one route.
+/// What the group was told about one route, or about one of its paths.
 #[derive(Clone, Copy, Debug, Default)]
 struct Out {
     attrs: Option<AttrsId>,
@@ -44,7 +48,7 @@ struct Out {
     place: u32,
     /// The neighbor that it came from, who is not told it.
     source: PeerNo,
-    /// Whether the route is pinned: advertised, or its withdrawal not yet passed by all.
+    /// Whether the slot is in use: advertised, or its withdrawal not yet passed by all. That pins the route.
     held: bool,
     /// The source changed since all were told: the present one may have to be sent a withdrawal.
     moved: bool,
@@ -58,13 +62,18 @@ struct Member {
     addr: Option<IpAddr>,
     at: At,
     /// Told before anything else: what another group's view had given it (its settings changed).
-    withdraw: Vec<Prefix>,
+    withdraw: Vec<Nlri>,
     begin_refresh: bool,
     end_of_rib: bool,
     end_refresh: bool,
 }
 
 impl Member {
+    /// RFC 4271 §5.1.3: a neighbor is not told a route by way of itself.
+    fn is_next_hop(&self, id: AttrsId, attrs: &AttrsTable) -> bool {
+        self.addr == Some(attrs.get(id).next_hop.addr)
+    }
+
     /// Whether there is something to tell it.
     fn is_behind(&self, end: u64) -> bool {
         self.at != At::Journal(end) || self.end_of_rib
@@ -76,7 +85,7 @@ impl Member {
 enum At {
     /// Walking over `out`; the journal from `since` on comes after.
     Sweep {
-        next: RouteNo,
+        next: SlotNo,
         since: u64,
     },
     Journal(u64),
@@ -98,22 +107,34 @@ struct Chunk {
 pub(super) struct Group {
     pub(super) view: View,
     out: Vec<Out>,
-    journal: VecDeque<RouteNo>,
+    /// Where the group is told several paths; else a slot is a route.
+    paths: Option<Slots>,
+    journal: VecDeque<SlotNo>,
     /// Place of the journal's first entry.
     base: u64,
     members: Vec<Member>,
     chunks: VecDeque<Chunk>,
-    /// Routes advertised, by source.
-    advertised: HashMap<PeerNo, u32, RandomState>,
+    /// What there is to tell, by source.
+    by_source: HashMap<PeerNo, u32, RandomState>,
     total: u32,
+    /// What no message has room for: not told to anyone.
+    too_large: BTreeSet<SlotNo>,
     /// A member is not at the journal's end.
     behind: bool,
+}
+
+/// One path for a group, with references to its number and its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PathOut {
+    pub(super) path_id: u32,
+    pub(super) attrs: AttrsId,
+    pub(super) source: PeerNo,
 }
 
 /// What a new member is given in front of and behind the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Welcome {
-    pub(super) withdraw: Vec<Prefix>,
+    pub(super) withdraw: Vec<Nlri>,
     pub(super) end_of_rib: bool,
     /// Its address.
     pub(super) addr: Option<IpAddr>,
@@ -122,20 +143,27 @@ pub(super) struct Welcome {
 impl Group {
     pub(super) fn new(view: View) -> Self {
         Self {
+            paths: view.sends_paths().then(Slots::default),
             view,
             out: Vec::new(),
             journal: VecDeque::new(),
             base: 0,
             members: Vec::new(),
             chunks: VecDeque::new(),
-            advertised: HashMap::default(),
+            by_source: HashMap::default(),
             total: 0,
+            too_large: BTreeSet::new(),
             behind: false,
         }
     }
 
     fn end(&self) -> u64 {
         self.base + self.journal.len() as u64
+    }
+
+    /// Whether the group is told all paths of a route, by [`Group::set_paths`], rather than one.
+    pub(super) fn takes_paths(&self) -> bool {
+        self.paths.is_some()
     }
 
     /// Takes the new word on a route; `now` comes with its own reference to the attributes.
@@ -146,37 +174,80 @@ impl Group {
         table: &mut Table,
         attrs: &mut AttrsTable,
     ) {
-        let n = route as usize;
+        if self.say(route, now, attrs) {
+            table.get_mut(route).pins += 1;
+        }
+    }
+
+    /// Takes the new word on all paths of a route (RFC 7911 §3): those that are gone are withdrawn by their number,
+    /// the others replace what was said under theirs.
+    pub(super) fn set_paths(
+        &mut self,
+        route: RouteNo,
+        mut now: Vec<PathOut>,
+        table: &mut Table,
+        attrs: &mut AttrsTable,
+        ids: &mut PathIds,
+    ) {
+        let Some(slots) = &self.paths else { return };
+        let mut before: Vec<_> = slots.of(route).map(|slot| (slots.get(slot).path_id, slot)).collect();
+        before.sort_unstable();
+        now.sort_unstable_by_key(|path| path.path_id);
+        for &(id, slot) in &before {
+            if now.binary_search_by_key(&id, |path| path.path_id).is_err() {
+                self.say(slot, None, attrs);
+            }
+        }
+        for path in now {
+            let known = before.binary_search_by_key(&path.path_id, |(id, _)| *id).ok().map(|n| before[n].1);
+            let slot = match known {
+                Some(slot) => {
+                    ids.release(path.path_id);
+                    slot
+                }
+                None => {
+                    let Some(slots) = &mut self.paths else { return };
+                    let (slot, first) = slots.insert(route, path.path_id);
+                    table.get_mut(route).pins += u16::from(first);
+                    slot
+                }
+            };
+            self.say(slot, Some((path.attrs, path.source)), attrs);
+        }
+    }
+
+    /// Takes the new word on a slot; whether it is in use only from now on.
+    fn say(&mut self, slot: SlotNo, now: Option<(AttrsId, PeerNo)>, attrs: &mut AttrsTable) -> bool {
+        let n = slot as usize;
         let old = self.out.get(n).copied().unwrap_or_default();
         let source = now.map_or(old.source, |(_, source)| source);
         if old.attrs == now.map(|(id, _)| id) && old.source == source {
             if let Some((id, _)) = now {
                 attrs.release(id);
             }
-            return;
+            return false;
         }
+        self.too_large.remove(&slot);
         if n >= self.out.len() {
             self.out.resize(n + 1, Out::default());
         }
-        let pending = old.held && self.is_pending(route, old.place);
+        let pending = old.held && self.is_pending(slot, old.place);
         let moved = (pending && old.moved) || (old.source != source && (old.attrs.is_some() || pending));
         self.out[n] =
             Out { attrs: now.map(|(id, _)| id), place: self.end() as u32, source, held: true, moved };
-        self.journal.push_back(route);
+        self.journal.push_back(slot);
         self.behind = true;
         self.count(old.attrs.map(|_| old.source), now.map(|_| source));
-        if !old.held {
-            table.get_mut(route).pins += 1;
-        }
         if let Some(id) = old.attrs {
             attrs.release(id);
         }
+        !old.held
     }
 
-    /// Whether the route's latest place is still ahead of a member.
-    fn is_pending(&self, route: RouteNo, place: u32) -> bool {
+    /// Whether the slot's latest place is still ahead of a member.
+    fn is_pending(&self, slot: SlotNo, place: u32) -> bool {
         let ahead = place.wrapping_sub(self.base as u32) as usize;
-        self.journal.get(ahead) == Some(&route)
+        self.journal.get(ahead) == Some(&slot)
     }
 
     fn count(&mut self, before: Option<PeerNo>, after: Option<PeerNo>) {
@@ -185,31 +256,86 @@ impl Group {
         }
         if let Some(source) = before {
             self.total -= 1;
-            if let Some(n) = self.advertised.get_mut(&source) {
+            if let Some(n) = self.by_source.get_mut(&source) {
                 *n -= 1;
             }
         }
         if let Some(source) = after {
             self.total += 1;
-            *self.advertised.entry(source).or_default() += 1;
+            *self.by_source.entry(source).or_default() += 1;
         }
     }
 
-    /// How many routes this member is told.
-    pub(super) fn advertised_to(&self, peer: PeerNo) -> u64 {
-        (self.total - self.advertised.get(&peer).copied().unwrap_or(0)).into()
+    /// How many paths each member is told.
+    pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
+        let others = |m: &Member| self.total - self.by_source.get(&m.peer).copied().unwrap_or(0);
+        let mut counts: HashMap<_, _, _> =
+            self.members.iter().map(|m| (m.peer, u64::from(others(m)))).collect();
+        if !self.view.always_own_next_hop() {
+            let by_addr = self.members.iter().filter_map(|m| Some((m.addr?, m.peer)));
+            let by_addr: HashMap<_, _, RandomState> = by_addr.collect();
+            for out in &self.out {
+                let hop = out.attrs.and_then(|id| by_addr.get(&attrs.get(id).next_hop.addr));
+                if let Some(count) = hop.filter(|m| **m != out.source).and_then(|m| counts.get_mut(m)) {
+                    *count -= 1;
+                }
+            }
+        }
+        for &slot in &self.too_large {
+            let out = &self.out[slot as usize];
+            for member in &self.members {
+                let told =
+                    out.source != member.peer && out.attrs.is_some_and(|id| !member.is_next_hop(id, attrs));
+                if let Some(count) = counts.get_mut(&member.peer).filter(|_| told) {
+                    *count -= 1;
+                }
+            }
+        }
+        counts
     }
 
-    /// What this member is told about a route.
-    pub(super) fn told(&self, peer: PeerNo, route: RouteNo) -> Option<AttrsId> {
-        let out = self.out.get(route as usize)?;
-        out.attrs.filter(|_| out.source != peer)
+    /// What this member is told about a route: the numbers of the paths (0 where there is but one to tell), whom
+    /// they came from, and their attributes.
+    pub(super) fn told(&self, peer: PeerNo, route: RouteNo, attrs: &AttrsTable) -> Vec<PathOut> {
+        let Ok(n) = self.position(peer) else { return vec![] };
+        let told = |slot: SlotNo, path_id| {
+            let out = self.out.get(slot as usize).filter(|out| out.source != peer)?;
+            let id = out.attrs.filter(|id| !self.members[n].is_next_hop(*id, attrs))?;
+            (!self.too_large.contains(&slot)).then_some(PathOut { path_id, attrs: id, source: out.source })
+        };
+        match &self.paths {
+            None => told(route, 0).into_iter().collect(),
+            Some(slots) => slots.of(route).filter_map(|slot| told(slot, slots.get(slot).path_id)).collect(),
+        }
     }
 
-    /// Routes of which this member may hold something.
-    pub(super) fn touched(&self, peer: PeerNo) -> impl Iterator<Item = RouteNo> + '_ {
+    /// Whether the group has something to tell a neighbor about a path.
+    pub(super) fn tells(&self, peer: PeerNo, nlri: Nlri, table: &Table) -> bool {
+        let slot = table.find(nlri.prefix).and_then(|route| match &self.paths {
+            None => Some(route),
+            Some(slots) => slots.find(route, nlri.path_id),
+        });
+        let out = slot.and_then(|slot| self.out.get(slot as usize));
+        out.is_some_and(|out| out.attrs.is_some() && out.source != peer)
+    }
+
+    /// Paths of which this member may hold something.
+    pub(super) fn touched<'a>(&'a self, peer: PeerNo, table: &'a Table) -> impl Iterator<Item = Nlri> + 'a {
         let concerns = move |o: &Out| o.held && (o.source != peer || o.moved);
-        self.out.iter().enumerate().filter(move |(_, o)| concerns(o)).map(|(n, _)| n as RouteNo)
+        let slots = self.out.iter().enumerate().filter(move |(_, o)| concerns(o));
+        slots.map(|(n, _)| self.nlri(n as SlotNo, table))
+    }
+
+    /// What a slot stands for.
+    fn nlri(&self, slot: SlotNo, table: &Table) -> Nlri {
+        let (route, path_id) = match &self.paths {
+            None => (slot, 0),
+            Some(slots) => {
+                let slot = slots.get(slot);
+                (slot.route, slot.path_id)
+            }
+        };
+        Nlri { path_id, prefix: table.prefix(route) }
     }
 
     pub(super) fn join(&mut self, peer: PeerNo, welcome: Welcome) {
@@ -310,10 +436,9 @@ impl Group {
             messages += 1;
         }
         let gone = std::mem::take(&mut member.withdraw);
-        let path_id = path_id(&self.view);
         let mut packer = Packer::new(&shape, &mut out);
         if !gone.is_empty() {
-            packer.withdraw(family, gone.into_iter().map(|prefix| Nlri { path_id, prefix }));
+            packer.withdraw(family, gone);
         }
         messages += packer.messages();
         Some((out.freeze(), messages))
@@ -347,13 +472,20 @@ impl Group {
         if let Some(chunk) = self.chunks.iter().find(shared) {
             return (chunk.to, chunk.bytes.clone(), chunk.messages);
         }
-        let (routes, to) = self.collect(at);
-        let mut sources: Vec<PeerNo> = routes.iter().map(|r| self.out[*r as usize].source).collect();
+        let (slots, to) = self.collect(at);
+        let mut sources: Vec<PeerNo> = slots.iter().map(|s| self.out[*s as usize].source).collect();
         sources.sort_unstable();
         sources.dedup();
         sources.retain(|s| *s != OWN && self.position(*s).is_ok());
-        self.add_next_hops(&mut sources, &routes, attrs);
-        let (bytes, messages) = self.encode(&routes, peer, table, attrs);
+        self.add_next_hops(&mut sources, &slots, attrs);
+        let (bytes, messages, too_large) = self.encode(&slots, peer, table, attrs);
+        if self.too_large.is_empty()
+            && let Some(slot) = too_large.first()
+        {
+            let prefix = self.nlri(*slot, table).prefix;
+            tracing::warn!(%prefix, "not advertised: its attributes leave no room in a message; shorten them by policy");
+        }
+        self.too_large.extend(too_large);
         if self.members.len() > 1 && !sources.contains(&peer) {
             self.chunks.truncate(KEPT - 1);
             let chunk = Chunk { from: at, to, end, sources, bytes: bytes.clone(), messages };
@@ -363,13 +495,13 @@ impl Group {
     }
 
     /// Adds the members that are next hops themselves: what others are told is not for them.
-    fn add_next_hops(&self, apart: &mut Vec<PeerNo>, routes: &[RouteNo], attrs: &AttrsTable) {
+    fn add_next_hops(&self, apart: &mut Vec<PeerNo>, slots: &[SlotNo], attrs: &AttrsTable) {
         if self.view.always_own_next_hop() {
             return;
         }
-        let mut hops: Vec<IpAddr> = routes
+        let mut hops: Vec<IpAddr> = slots
             .iter()
-            .filter_map(|r| Some(attrs.get(self.out[*r as usize].attrs?).next_hop.addr))
+            .filter_map(|s| Some(attrs.get(self.out[*s as usize].attrs?).next_hop.addr))
             .collect();
         hops.sort_unstable();
         hops.dedup();
@@ -377,52 +509,57 @@ impl Group {
         apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
     }
 
-    /// The routes of the stretch at `at`, and where it ends.
-    fn collect(&self, at: At) -> (Vec<RouteNo>, At) {
-        let mut routes = Vec::new();
+    /// The slots of the stretch at `at`, and where it ends.
+    fn collect(&self, at: At) -> (Vec<SlotNo>, At) {
+        let mut slots = Vec::new();
         match at {
             At::Sweep { next, since } => {
                 let mut n = next;
                 while let Some(out) = self.out.get(n as usize)
-                    && routes.len() < STRETCH
+                    && slots.len() < STRETCH
                 {
                     if out.attrs.is_some() {
-                        routes.push(n);
+                        slots.push(n);
                     }
                     n += 1;
                 }
-                (routes, At::Sweep { next: n, since })
+                (slots, At::Sweep { next: n, since })
             }
             At::Journal(place) => {
                 let mut place = place.max(self.base);
-                while let Some(&route) = self.journal.get((place - self.base) as usize)
-                    && routes.len() < STRETCH
+                while let Some(&slot) = self.journal.get((place - self.base) as usize)
+                    && slots.len() < STRETCH
                 {
-                    if self.out[route as usize].place == place as u32 {
-                        routes.push(route);
+                    if self.out[slot as usize].place == place as u32 {
+                        slots.push(slot);
                     }
                     place += 1;
                 }
-                (routes, At::Journal(place))
+                (slots, At::Journal(place))
             }
         }
     }
 
     /// Withdrawals first, then announcements, those with the same attributes together.
-    fn encode(&self, routes: &[RouteNo], peer: PeerNo, table: &Table, attrs: &AttrsTable) -> (Bytes, u32) {
-        let path_id = path_id(&self.view);
-        let nlri = |route: &RouteNo| Nlri { path_id, prefix: table.prefix(*route) };
-        let (mut gone, mut here) = (Vec::new(), Vec::with_capacity(routes.len()));
-        let addr = self.position(peer).ok().and_then(|n| self.members[n].addr);
-        // RFC 4271 §5.1.3: a neighbor is not told a route by way of itself.
-        let leads_back = |id: AttrsId| addr == Some(attrs.get(id).next_hop.addr);
-        for &route in routes {
-            let out = self.out[route as usize];
+    /// Returns too what found no room in a message.
+    fn encode(
+        &self,
+        slots: &[SlotNo],
+        peer: PeerNo,
+        table: &Table,
+        attrs: &AttrsTable,
+    ) -> (Bytes, u32, Vec<SlotNo>) {
+        let nlri = |slot: &SlotNo| self.nlri(*slot, table);
+        let (mut gone, mut here) = (Vec::new(), Vec::with_capacity(slots.len()));
+        let member = self.position(peer).ok().map(|n| &self.members[n]);
+        let leads_back = |id: AttrsId| member.is_some_and(|m| m.is_next_hop(id, attrs));
+        for &slot in slots {
+            let out = self.out[slot as usize];
             match out.attrs {
-                Some(id) if out.source != peer && leads_back(id) => gone.push(route),
-                Some(id) if out.source != peer => here.push((id, route)),
+                Some(id) if out.source != peer && leads_back(id) => gone.push(slot),
+                Some(id) if out.source != peer => here.push((id, slot)),
                 // Its own route: it holds another's only if that was told before.
-                _ if out.source != peer || out.moved => gone.push(route),
+                _ if out.source != peer || out.moved => gone.push(slot),
                 _ => {}
             }
         }
@@ -435,20 +572,20 @@ impl Group {
             packer.withdraw(family, gone.iter().map(nlri));
         }
         for run in here.chunk_by(|a, b| a.0 == b.0) {
-            let prefixes = run.iter().map(|(_, route)| nlri(route));
+            let prefixes = run.iter().map(|(_, slot)| nlri(slot));
             if packer.announce(attrs.get(run[0].0), family, prefixes).is_err() {
-                too_large.extend(run.iter().map(|(_, route)| *route));
+                too_large.extend(run.iter().map(|(_, slot)| *slot));
             }
         }
         if !too_large.is_empty() {
             packer.withdraw(family, too_large.iter().map(nlri));
         }
         let messages = packer.messages();
-        (octets.freeze(), messages)
+        (octets.freeze(), messages, too_large)
     }
 
     /// Forgets what all members have passed; `vacant` are routes of which nothing is left to say.
-    pub(super) fn trim(&mut self, table: &mut Table, mut vacant: impl FnMut(RouteNo)) {
+    pub(super) fn trim(&mut self, table: &mut Table, ids: &mut PathIds, mut vacant: impl FnMut(RouteNo)) {
         if !self.behind {
             return;
         }
@@ -457,13 +594,12 @@ impl Group {
         });
         let passed = passed.min().unwrap_or(self.end());
         while self.base < passed
-            && let Some(route) = self.journal.pop_front()
+            && let Some(slot) = self.journal.pop_front()
         {
-            let out = &mut self.out[route as usize];
+            let out = &mut self.out[slot as usize];
             if out.place == self.base as u32 && out.attrs.is_none() {
                 *out = Out::default();
-                table.get_mut(route).pins -= 1;
-                vacant(route);
+                self.unpin(slot, table, ids, &mut vacant);
             }
             self.base += 1;
         }
@@ -476,6 +612,28 @@ impl Group {
         self.compact();
     }
 
+    /// A slot is no longer in use.
+    fn unpin(
+        &mut self,
+        slot: SlotNo,
+        table: &mut Table,
+        ids: &mut PathIds,
+        vacant: &mut impl FnMut(RouteNo),
+    ) {
+        let (route, last) = match &mut self.paths {
+            None => (slot, true),
+            Some(slots) => {
+                let (gone, last) = slots.remove(slot);
+                ids.release(gone.path_id);
+                (gone.route, last)
+            }
+        };
+        if last {
+            table.get_mut(route).pins -= 1;
+            vacant(route);
+        }
+    }
+
     fn give_back(&mut self) {
         if self.journal.is_empty() {
             if self.journal.capacity() > 1024 {
@@ -483,6 +641,9 @@ impl Group {
             }
             if self.total == 0 && !self.behind {
                 self.out = Vec::new();
+                if let Some(slots) = &mut self.paths {
+                    slots.clear();
+                }
             }
         }
     }
@@ -496,12 +657,12 @@ impl Group {
         let (base, end) = (self.base, self.end());
         let mut live_before = Vec::with_capacity(self.journal.len() + 1);
         let mut kept = VecDeque::new();
-        for (n, &route) in self.journal.iter().enumerate() {
+        for (n, &slot) in self.journal.iter().enumerate() {
             live_before.push(kept.len() as u64);
-            let out = &mut self.out[route as usize];
+            let out = &mut self.out[slot as usize];
             if out.place == (base + n as u64) as u32 {
                 out.place = (end + kept.len() as u64) as u32;
-                kept.push_back(route);
+                kept.push_back(slot);
             }
         }
         live_before.push(kept.len() as u64);
@@ -521,6 +682,7 @@ impl Group {
         &mut self,
         table: &mut Table,
         attrs: &mut AttrsTable,
+        ids: &mut PathIds,
         mut vacant: impl FnMut(RouteNo),
     ) {
         for (n, out) in std::mem::take(&mut self.out).into_iter().enumerate() {
@@ -528,15 +690,9 @@ impl Group {
                 attrs.release(id);
             }
             if out.held {
-                table.get_mut(n as RouteNo).pins -= 1;
-                vacant(n as RouteNo);
+                self.unpin(n as SlotNo, table, ids, &mut vacant);
             }
         }
         self.journal.clear();
     }
-}
-
-/// With ADD-PATH each entry needs an identifier; we send one path per prefix (RFC 7911 §3).
-fn path_id(view: &View) -> u32 {
-    u32::from(view.shape.add_path_send[view.family.index()])
 }

@@ -20,11 +20,13 @@ mod graceful;
 mod groups;
 mod import;
 mod nexthop;
+mod paths;
 mod peers;
 mod resolve;
 mod settle;
 mod show;
 mod table;
+mod tell;
 pub mod view;
 
 use std::{borrow::Cow, collections::BTreeMap, mem, sync::Arc, time::Instant};
@@ -41,6 +43,7 @@ use self::{
     groups::{Group, Welcome},
     import::{GuardIndex, Refused, Speaker},
     nexthop::{Hops, Sets},
+    paths::PathIds,
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo, Table},
 };
@@ -125,6 +128,8 @@ pub struct Rib {
     sets: Sets,
     /// By family; places stay.
     groups: [Vec<Option<Group>>; 2],
+    /// By family.
+    path_ids: [PathIds; 2],
     dirty: [Vec<RouteNo>; 2],
     originated: Arc<BTreeMap<Prefix, Origination>>,
     reachable: Arc<Reachable>,
@@ -149,6 +154,7 @@ impl Rib {
             hops: Hops::default(),
             sets: Sets::default(),
             groups: Default::default(),
+            path_ids: Default::default(),
             dirty: Default::default(),
             originated: Arc::default(),
             reachable: Arc::default(),
@@ -242,7 +248,7 @@ impl Rib {
             let f = family.index();
             let mut vacant = Vec::new();
             for group in self.groups[f].iter_mut().flatten() {
-                group.trim(&mut self.tables[f], |route| vacant.push(route));
+                group.trim(&mut self.tables[f], &mut self.path_ids[f], |route| vacant.push(route));
             }
             vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
         }
@@ -363,15 +369,14 @@ impl Rib {
             }
             // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
             let first = old.is_none();
+            // Before the old group goes: so its paths keep their numbers.
+            let n = self.group_of(view);
             let (told, pending) = self.leave_group(no, family);
             let owed = first && self.is_deferred(family);
             let end_of_rib = pending || (first && !owed);
-            let n = self.group_of(view);
             let Some(group) = self.groups[f][n].as_mut() else { continue };
             let table = &self.tables[f];
-            let gone = told
-                .into_iter()
-                .filter(|p| table.find(*p).is_none_or(|route| group.told(no, route).is_none()));
+            let gone = told.into_iter().filter(|nlri| !group.tells(no, *nlri, table));
             let addr = Some(session.remote_addr);
             group.join(no, Welcome { withdraw: gone.collect(), end_of_rib, addr });
             if let Some(peer) = self.peer_mut(no) {
@@ -396,31 +401,31 @@ impl Rib {
         let mut group = Group::new(view);
         let mut memo = None;
         for route in self.tables[f].numbers() {
-            let out = self.export(&group, family, route, &mut memo);
-            group.set(route, out, &mut self.tables[f], &mut self.attrs);
+            self.tell(&mut group, family, route, &mut memo);
         }
         if let Some((_, Some(id))) = memo {
             self.attrs.release(id);
         }
         // Nobody has missed anything yet: members begin with a walk over the table.
-        group.trim(&mut self.tables[f], |_| {});
+        group.trim(&mut self.tables[f], &mut self.path_ids[f], |_| {});
         self.groups[f][n] = Some(group);
         n
     }
 
     /// Takes a neighbor out of its group; returns what it may have been told, and whether its End-of-RIB was
     /// still to come.
-    fn leave_group(&mut self, no: PeerNo, family: Family) -> (Vec<Prefix>, bool) {
+    fn leave_group(&mut self, no: PeerNo, family: Family) -> (Vec<Nlri>, bool) {
         let f = family.index();
         let none = (Vec::new(), false);
         let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return none };
         let Some(group) = self.groups[f][n].as_mut() else { return none };
-        let mut told: Vec<Prefix> = group.touched(no).map(|route| self.tables[f].prefix(route)).collect();
+        let mut told: Vec<Nlri> = group.touched(no, &self.tables[f]).collect();
         let left = group.leave(no);
         told.extend(left.withdraw);
         if group.is_empty() {
             let mut vacant = Vec::new();
-            group.dissolve(&mut self.tables[f], &mut self.attrs, |route| vacant.push(route));
+            let ids = &mut self.path_ids[f];
+            group.dissolve(&mut self.tables[f], &mut self.attrs, ids, |route| vacant.push(route));
             self.groups[f][n] = None;
             vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
         }

@@ -53,8 +53,7 @@ impl Rib {
             self.decide(family, route);
             for (group, memo) in groups.iter_mut().zip(&mut memos) {
                 if let Some(group) = group {
-                    let out = self.export(group, family, route, memo);
-                    group.set(route, out, &mut self.tables[f], &mut self.attrs);
+                    self.tell(group, family, route, memo);
                 }
             }
             self.tables[f].vacate(route);
@@ -121,7 +120,7 @@ impl Rib {
         usable
     }
 
-    fn is_reached(&mut self, id: AttrsId) -> bool {
+    pub(super) fn is_reached(&mut self, id: AttrsId) -> bool {
         let hop = self.hop_of(id);
         matches!(self.hops.get(hop).resolution, Resolution::Via { .. })
     }
@@ -197,42 +196,41 @@ impl Rib {
         Some(self.sets.intern(NextHops::unicast(gateways)))
     }
 
-    /// What a group is to be told of a route, with a reference to the attributes.
+    /// What a group is to be told of a path, with a reference to the attributes.
     pub(super) fn export(
         &mut self,
         group: &Group,
         family: Family,
         route: RouteNo,
+        path: &Path,
         memo: &mut Memo,
-    ) -> Option<(AttrsId, PeerNo)> {
-        let table = &self.tables[family.index()];
-        let best = *table.get(route).best()?;
-        let key = (best.effective, best.peer);
-        let long_lived = best.has(Path::LONG_LIVED);
+    ) -> Option<AttrsId> {
+        let key = (path.effective, path.peer);
+        let long_lived = path.has(Path::LONG_LIVED);
         if let Some((known, answer)) = *memo
             && known == key
             && !long_lived
         {
-            return answer.map(|id| (self.attrs.acquire(id), best.peer));
+            return answer.map(|id| self.attrs.acquire(id));
         }
-        let prefix = table.prefix(route);
-        let mut attrs: Arc<Attrs> = self.attrs.get(best.effective).clone();
+        let prefix = self.tables[family.index()].prefix(route);
+        let mut attrs: Arc<Attrs> = self.attrs.get(path.effective).clone();
         if long_lived {
             // RFC 9494 §4.2: others learn of it.
             let attrs = Arc::make_mut(&mut attrs);
             attrs.communities = attrs.communities.iter().copied().chain([Community::LLGR_STALE]).collect();
         }
-        let origin = self.origin(prefix, best.peer)?;
+        let origin = self.origin(prefix, path.peer)?;
         let out = group.view.export(prefix, &attrs, origin).map(|out| match out {
             Cow::Borrowed(_) => long_lived.then(|| attrs.clone()),
             Cow::Owned(changed) => Some(Arc::new(changed)),
         });
         let answer = out.map(|changed| match changed {
-            None => self.attrs.acquire(best.effective),
+            None => self.attrs.acquire(path.effective),
             // Exported sets have no next hop of their own to resolve; the interface is not part of them.
             Some(changed) => self.attrs.intern(&changed, 0),
         });
-        if group.view.is_uniform() && best.peer != OWN && !long_lived {
+        if group.view.is_uniform() && path.peer != OWN && !long_lived {
             if let Some(id) = answer {
                 self.attrs.acquire(id);
             }
@@ -240,7 +238,7 @@ impl Rib {
                 self.attrs.release(id);
             }
         }
-        answer.map(|id| (id, best.peer))
+        answer
     }
 
     fn origin(&self, prefix: crate::net::Prefix, no: PeerNo) -> Option<Origin<'_>> {

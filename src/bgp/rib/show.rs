@@ -6,6 +6,7 @@ use super::{
     Counts, NeighborCounts, Rib, RouteFilter, RouteView,
     attrs::AttrsId,
     decide::Decision,
+    groups::Group,
     import::{Refused, Speaker},
     nexthop::Resolution,
     peers::Peer,
@@ -24,7 +25,7 @@ impl Rib {
         for family in Family::ALL.into_iter().filter(|f| filter.family.is_none_or(|want| want == *f)) {
             for route in self.selected(family, filter) {
                 if let Some(name) = &filter.advertised {
-                    views.extend(self.advertised_view(now, family, route, name));
+                    views.extend(self.advertised_views(now, family, route, name));
                 } else {
                     self.path_views(now, family, route, filter, &mut views);
                 }
@@ -47,15 +48,18 @@ impl Rib {
             counts.prefixes.insert(family, prefixes);
             counts.paths.insert(family, all);
         }
+        let of_group = |g: &Option<Group>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
+        let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
         for (no, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
-                counts.neighbors.insert(peer.name(), self.neighbor_counts(no as PeerNo, peer));
+                let told = |f: usize| advertised[f].get(peer.groups[f]?)?.get(&(no as PeerNo)).copied();
+                counts.neighbors.insert(peer.name(), self.neighbor_counts(peer, told));
             }
         }
         counts
     }
 
-    fn neighbor_counts(&self, no: PeerNo, peer: &Peer) -> NeighborCounts {
+    fn neighbor_counts(&self, peer: &Peer, told: impl Fn(usize) -> Option<u64>) -> NeighborCounts {
         let mut counts = NeighborCounts::default();
         for family in Family::ALL {
             let f = family.index();
@@ -66,7 +70,7 @@ impl Rib {
             let group = peer.groups[f].and_then(|n| self.groups[f][n].as_ref());
             counts.received.insert(family, peer.received[f].into());
             counts.accepted.insert(family, peer.accepted[f].into());
-            counts.advertised.insert(family, group.map_or(0, |g| g.advertised_to(no)));
+            counts.advertised.insert(family, told(f).unwrap_or(0));
             if group.is_some_and(|g| !g.view.has_next_hop()) {
                 counts.notes.push(format!(
                     "{family}: not advertised, there is no own address of the family on the session's interface; \
@@ -171,13 +175,22 @@ impl Rib {
         }
     }
 
-    fn advertised_view(&self, now: Instant, family: Family, route: RouteNo, name: &str) -> Option<RouteView> {
-        let found = self.peers.iter().position(|p| p.as_ref().is_some_and(|p| p.name() == name))?;
-        let (no, f) = (PeerNo::try_from(found).ok()?, family.index());
-        let group = self.groups[f].get(self.peer(no)?.groups[f]?)?.as_ref()?;
-        let id = group.told(no, route)?;
-        let best = *self.tables[f].get(route).best()?;
-        Some(RouteView { reason: "advertised".into(), ..self.view(now, family, route, &best, id) })
+    fn advertised_views(&self, now: Instant, family: Family, route: RouteNo, name: &str) -> Vec<RouteView> {
+        let f = family.index();
+        let found = self.peers.iter().position(|p| p.as_ref().is_some_and(|p| p.name() == name));
+        let Some(no) = found.and_then(|n| PeerNo::try_from(n).ok()) else { return vec![] };
+        let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref());
+        let Some(group) = group else { return vec![] };
+        let told = group.told(no, route, &self.attrs).into_iter().filter_map(|out| {
+            let entry = self.tables[f].get(route);
+            let number = |p: &Path| self.path_ids[f].find((p.peer, p.path_id));
+            let path = match out.path_id {
+                0 => *entry.best()?,
+                id => *entry.paths().iter().find(|p| number(p) == Some(id))?,
+            };
+            Some(RouteView { reason: "advertised".into(), ..self.view(now, family, route, &path, out.attrs) })
+        });
+        told.collect()
     }
 
     fn view(&self, now: Instant, family: Family, route: RouteNo, path: &Path, id: AttrsId) -> RouteView {

@@ -287,6 +287,94 @@ fn nobody_is_told_his_own_routes_nor_sent_withdrawals_of_them() {
     assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (0, 0, 2));
 }
 
+fn add_path(n: u32, remote_as: Asn) -> Negotiated {
+    Negotiated { add_path_send: [true, true], enhanced_refresh: true, ..negotiated(n, remote_as) }
+}
+
+/// RFC 7911 §3: each path has its number, by which it is replaced and withdrawn.
+#[test]
+fn a_neighbor_that_takes_several_paths_is_told_all_of_them() {
+    let mut bench = Bench::new();
+    for n in [1, 2] {
+        bench.neighbor(n, 65000 + n, |_| {});
+        bench.announce(n, &path(n, 65000 + n), &[prefix(0)]);
+    }
+    bench.configure(3, config(3));
+    bench.up(3, add_path(3, 65000));
+    bench.run();
+    let of = |b: &Bench, asn: Asn| {
+        let from = |a: &Attrs| a.as_path.first() == Some(asn);
+        b.paths[&3].iter().find(|(_, a)| from(a)).map(|((_, id), a)| (*id, a.origin))
+    };
+    let ((one, _), (two, _)) = (of(&bench, 65001).unwrap(), of(&bench, 65002).unwrap());
+    assert!(one != two && one != 0 && two != 0);
+
+    let worse = Attrs { origin: Origin::Incomplete, ..path(1, 65001) };
+    bench.announce(1, &worse, &[prefix(0)]);
+    bench.run();
+    assert_eq!((of(&bench, 65001), bench.withdrawals), (Some((one, Origin::Incomplete)), 0), "replaced");
+    assert_eq!(of(&bench, 65002), Some((two, Origin::Igp)));
+
+    // Other settings, another group: nothing of what stays is withdrawn, and nothing gets another number.
+    bench.configure(3, Arc::new(PeerConfig { next_hop_self: Some(true), ..(*config(3)).clone() }));
+    bench.run();
+    assert_eq!((bench.paths[&3].len(), bench.withdrawals), (2, 0));
+    assert_eq!((of(&bench, 65001).unwrap().0, of(&bench, 65002).unwrap().0), (one, two));
+
+    bench.withdraw(1, &[prefix(0)]);
+    bench.run();
+    assert_eq!((of(&bench, 65001), of(&bench, 65002)), (None, Some((two, Origin::Igp))));
+    assert_eq!(bench.withdrawals, 1, "by its number");
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    bench.run();
+    assert!(![one, two].contains(&of(&bench, 65001).unwrap().0), "a new path, a new number");
+}
+
+/// The source of a path is told the others, and never its own.
+#[test]
+fn paths_never_go_back_to_their_source() {
+    let mut bench = Bench::new();
+    for n in [1, 2, 3] {
+        bench.configure(n, Arc::new(PeerConfig { transit: true, ..(*config(n)).clone() }));
+        bench.up(n, add_path(n, 65000 + n));
+        bench.announce(n, &path(n, 65000 + n), &[prefix(0)]);
+    }
+    bench.run();
+    for n in [1, 2, 3] {
+        let mut from: Vec<_> = bench.paths[&n].values().map(|a| a.as_path.to_string()).collect();
+        from.sort();
+        let others = [1, 2, 3].into_iter().filter(|m| *m != n);
+        assert_eq!(from, others.map(|m| format!("65000 {}", 65000 + m)).collect::<Vec<_>>());
+    }
+    assert_eq!(bench.withdrawals, 0);
+    bench.down(2, DownCause::HoldTimer);
+    bench.run();
+    assert_eq!((bench.paths[&1].len(), bench.paths[&3].len(), bench.withdrawals), (1, 1, 2));
+}
+
+#[test]
+fn several_paths_are_said_again_when_asked() {
+    let mut bench = Bench::new();
+    bench.configure(3, config(3));
+    bench.up(3, add_path(3, 65000));
+    bench.run();
+    assert_eq!(bench.end_of_ribs[&3], 2);
+    for n in [1, 2] {
+        bench.neighbor(n, 65000 + n, |_| {});
+        bench.announce(n, &path(n, 65000 + n), &[prefix(0), prefix(1)]);
+    }
+    bench.run();
+    let before = std::mem::take(bench.paths.get_mut(&3).unwrap());
+    assert_eq!(before.len(), 4);
+    bench.rib.handle(
+        bench.now,
+        Input::Refresh { peer: PeerId(3), family: Family::Ipv4Unicast, subtype: refresh::REQUEST },
+    );
+    bench.run();
+    assert_eq!((&bench.paths[&3], bench.withdrawals), (&before, 0));
+    assert_eq!(bench.marks, [refresh::BEGIN, refresh::END]);
+}
+
 #[test]
 fn a_slow_neighbor_is_given_fewer_and_fresher_changes() {
     let mut bench = Bench::new();

@@ -109,9 +109,13 @@ pub(crate) struct Bench {
     pub(crate) fib: BTreeMap<Prefix, Arc<NextHops>>,
     /// What each neighbor holds, from the octets it was sent.
     pub(crate) told: BTreeMap<u32, BTreeMap<Prefix, Attrs>>,
+    /// The same path by path, for those that are told several.
+    pub(crate) paths: BTreeMap<u32, BTreeMap<(Prefix, u32), Attrs>>,
     pub(crate) end_of_ribs: BTreeMap<u32, usize>,
-    pub(crate) remote_as: BTreeMap<u32, Asn>,
+    pub(crate) sessions: BTreeMap<u32, Negotiated>,
     pub(crate) withdrawals: usize,
+    /// Subtypes of the ROUTE-REFRESH messages that were sent.
+    pub(crate) marks: Vec<u8>,
 }
 
 pub(crate) fn prefix(n: u32) -> Prefix {
@@ -141,9 +145,11 @@ impl Bench {
             now,
             fib: BTreeMap::new(),
             told: BTreeMap::new(),
+            paths: BTreeMap::new(),
             end_of_ribs: BTreeMap::new(),
-            remote_as: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             withdrawals: 0,
+            marks: vec![],
         }
     }
 
@@ -153,8 +159,9 @@ impl Bench {
 
     pub(crate) fn up(&mut self, n: u32, session: Negotiated) {
         self.told.insert(n, BTreeMap::new());
+        self.paths.insert(n, BTreeMap::new());
         self.end_of_ribs.insert(n, 0);
-        self.remote_as.insert(n, session.remote_as);
+        self.sessions.insert(n, session.clone());
         self.rib.handle(self.now, Input::Up { peer: PeerId(n), negotiated: Arc::new(session) });
     }
 
@@ -173,15 +180,23 @@ impl Bench {
 
     /// Through the codec, as a session would.
     pub(crate) fn announce(&mut self, n: u32, attrs: &Attrs, prefixes: &[Prefix]) {
+        self.announce_path(n, 0, attrs, prefixes);
+    }
+
+    pub(crate) fn announce_path(&mut self, n: u32, path_id: u32, attrs: &Attrs, prefixes: &[Prefix]) {
         self.feed(n, |packer| {
-            let nlri = prefixes.iter().map(|p| Nlri { path_id: 0, prefix: *p });
+            let nlri = prefixes.iter().map(|p| Nlri { path_id, prefix: *p });
             packer.announce(attrs, prefixes[0].family(), nlri).unwrap();
         });
     }
 
     pub(crate) fn withdraw(&mut self, n: u32, prefixes: &[Prefix]) {
+        self.withdraw_path(n, 0, prefixes);
+    }
+
+    pub(crate) fn withdraw_path(&mut self, n: u32, path_id: u32, prefixes: &[Prefix]) {
         self.feed(n, |packer| {
-            let nlri = prefixes.iter().map(|p| Nlri { path_id: 0, prefix: *p });
+            let nlri = prefixes.iter().map(|p| Nlri { path_id, prefix: *p });
             packer.withdraw(prefixes[0].family(), nlri);
         });
     }
@@ -190,11 +205,19 @@ impl Bench {
         self.feed(n, |packer| packer.end_of_rib(family));
     }
 
+    /// As the neighbor sees the session: it sends with path identifiers what we receive with them.
+    fn shape(&self, n: u32) -> crate::bgp::wire::Shape {
+        let session = &self.sessions[&n];
+        let (add_path_send, add_path_receive) = (session.add_path_receive, session.add_path_send);
+        crate::bgp::wire::Shape { first_as: None, add_path_receive, add_path_send, ..session.shape() }
+    }
+
     fn feed(&mut self, n: u32, write: impl FnOnce(&mut crate::bgp::wire::pack::Packer<'_>)) {
-        let shape = crate::bgp::wire::Shape { first_as: None, ..negotiated(n, self.remote_as[&n]).shape() };
+        let shape = self.shape(n);
         let mut octets = bytes::BytesMut::new();
         write(&mut crate::bgp::wire::pack::Packer::new(&shape, &mut octets));
-        let mut decoder = crate::bgp::wire::update::Decoder::new(shape);
+        let ours = crate::bgp::wire::Shape { first_as: None, ..self.sessions[&n].shape() };
+        let mut decoder = crate::bgp::wire::update::Decoder::new(ours);
         while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
             let update = decoder.decode(&frame.body).unwrap();
             assert!(update.flaws.is_empty(), "{:?}", update.flaws);
@@ -228,22 +251,27 @@ impl Bench {
     /// Gives one neighbor one stretch, if it is up.
     pub(crate) fn pull(&mut self, n: u32) -> bool {
         let Some((octets, messages)) = self.rib.next_for(PeerId(n)) else { return false };
-        let Some(told) = self.told.get_mut(&n) else { return true };
+        let mut decoder = crate::bgp::wire::update::Decoder::new(self.shape(n));
+        let (Some(told), Some(paths)) = (self.told.get_mut(&n), self.paths.get_mut(&n)) else { return true };
         let mut octets = bytes::BytesMut::from(&octets[..]);
-        let shape = crate::bgp::wire::Shape { first_as: None, ..negotiated(n, self.remote_as[&n]).shape() };
-        let mut decoder = crate::bgp::wire::update::Decoder::new(shape);
         let mut count = 0;
         while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
             count += 1;
+            if frame.kind == crate::bgp::wire::framing::Kind::RouteRefresh {
+                self.marks.push(frame.body[2]);
+                continue;
+            }
             let update = decoder.decode(&frame.body).unwrap();
             assert!(update.flaws.is_empty(), "{:?}", update.flaws);
             for nlri in update.withdrawn.iter().flat_map(|b| b.iter()) {
                 self.withdrawals += 1;
                 told.remove(&nlri.prefix);
+                paths.remove(&(nlri.prefix, nlri.path_id));
             }
             for (attrs, block) in &update.announced {
                 for nlri in block.iter() {
                     told.insert(nlri.prefix, (**attrs).clone());
+                    paths.insert((nlri.prefix, nlri.path_id), (**attrs).clone());
                 }
             }
             *self.end_of_ribs.entry(n).or_default() += usize::from(update.end_of_rib.is_some());

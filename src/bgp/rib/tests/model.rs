@@ -8,21 +8,28 @@ use crate::bgp::policy::{Action, Match, Policy, PrefixRange, Set, Statement};
 
 const PREFIXES: u32 = 6;
 
-/// Who they are: AS number, made by peering, reflector client, transit.
-const NEIGHBORS: [(Asn, bool, bool, bool); 7] = [
-    (65001, false, false, false),
-    (65002, false, false, true),
-    (65000, false, false, false),
-    (65000, false, true, false),
-    (65000, true, false, false),
-    (65001, false, false, true),
-    (65003, false, false, true),
+/// Who they are: AS number, made by peering, reflector client, transit; told all paths, tells several.
+const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 11] = [
+    (65001, false, false, false, [false, false]),
+    (65002, false, false, true, [false, false]),
+    (65000, false, false, false, [false, false]),
+    (65000, false, true, false, [false, false]),
+    (65000, true, false, false, [false, false]),
+    (65001, false, false, true, [false, false]),
+    (65003, false, false, true, [false, false]),
+    (65000, false, false, false, [true, true]),
+    (65000, false, true, false, [true, false]),
+    (65004, false, false, true, [true, true]),
+    (65002, false, false, true, [false, true]),
 ];
+
+/// A path's neighbor and its identifier there: 0 where it tells but one.
+type From = (usize, u32);
 
 #[derive(Clone, Debug)]
 enum Step {
-    Announce { n: usize, prefix: u32, kind: u8 },
-    Withdraw { n: usize, prefix: u32 },
+    Announce { n: usize, prefix: u32, id: u32, kind: u8 },
+    Withdraw { n: usize, prefix: u32, id: u32 },
     Up(usize),
     Down(usize),
     Refresh(usize),
@@ -37,9 +44,11 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let n = 0..NEIGHBORS.len();
     prop_oneof![
-        8 => (n.clone(), 0..PREFIXES, 0..6u8).prop_map(|(n, prefix, kind)| Step::Announce { n, prefix, kind }),
-        4 => (n.clone(), 0..PREFIXES).prop_map(|(n, prefix)| Step::Withdraw { n, prefix }),
-        3 => n.clone().prop_map(Step::Up),
+        8 => (n.clone(), 0..PREFIXES, 0..3u32, 0..7u8)
+            .prop_map(|(n, prefix, id, kind)| Step::Announce { n, prefix, id: told_as(n, id), kind }),
+        4 => (n.clone(), 0..PREFIXES, 0..3u32)
+            .prop_map(|(n, prefix, id)| Step::Withdraw { n, prefix, id: told_as(n, id) }),
+        4 => n.clone().prop_map(Step::Up),
         1 => n.clone().prop_map(Step::Down),
         1 => n.clone().prop_map(Step::Refresh),
         1 => n.clone().prop_map(Step::Toggle),
@@ -51,12 +60,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The identifier that the neighbor uses.
+fn told_as(n: usize, id: u32) -> u32 {
+    if NEIGHBORS[n].4[1] { id } else { 0 }
+}
+
 /// What everybody said last: all that the outcome may depend on.
 #[derive(Default)]
 struct Model {
     up: [bool; NEIGHBORS.len()],
     toggled: [bool; NEIGHBORS.len()],
-    paths: BTreeMap<(usize, u32), Attrs>,
+    paths: BTreeMap<(usize, u32, u32), Attrs>,
     own: Vec<u32>,
     /// Whether 10.0.1.0/24 is connected.
     far: bool,
@@ -68,7 +82,7 @@ fn id(n: usize) -> u32 {
 }
 
 fn settings(n: usize, toggled: bool) -> Arc<PeerConfig> {
-    let (_, made, client, transit) = NEIGHBORS[n];
+    let (_, made, client, transit, _) = NEIGHBORS[n];
     let mut config = (*config(id(n))).clone();
     config.source = if made { PeerSource::Mesh } else { PeerSource::Configured };
     config.route_reflector_client = client;
@@ -96,6 +110,8 @@ fn made_path(n: usize, kind: u8) -> Attrs {
         3 if remote_as == 65000 => path.local_pref = Some(200),
         3 => path.origin = Origin::Incomplete,
         4 => path.next_hop = "10.0.1.9".parse::<std::net::IpAddr>().unwrap().into(),
+        // The next hop is a neighbor itself.
+        5 => path.next_hop = std::net::IpAddr::from(address(id(2))).into(),
         _ => path.communities = [0xffff_ff01].into(),
     }
     path
@@ -106,8 +122,8 @@ fn remote_as_or(remote_as: Asn, other: Asn) -> Asn {
 }
 
 impl Model {
-    fn effective(&self, n: usize, prefix: u32) -> Option<Attrs> {
-        let mut path = self.paths.get(&(n, prefix))?.clone();
+    fn effective(&self, (n, path_id): From, prefix: u32) -> Option<Attrs> {
+        let mut path = self.paths.get(&(n, prefix, path_id))?.clone();
         if self.toggled[n] && prefix == 0 {
             path.local_pref = Some(300);
         }
@@ -115,11 +131,16 @@ impl Model {
         (!far || self.far).then_some(path)
     }
 
-    /// The best neighbor and all that forward, by the words of RFC 4271 §9.1.2.2.
-    fn best(&self, prefix: u32) -> Option<(usize, Vec<usize>)> {
-        let mut left: Vec<(usize, Attrs)> =
-            (0..NEIGHBORS.len()).filter_map(|n| Some((n, self.effective(n, prefix)?))).collect();
-        let keep = |left: &mut Vec<(usize, Attrs)>, key: &dyn Fn(usize, &Attrs) -> u32| {
+    /// All that may be used.
+    fn usable(&self, prefix: u32) -> Vec<(From, Attrs)> {
+        let all = (0..NEIGHBORS.len()).flat_map(|n| (0..3).map(move |path_id| (n, path_id)));
+        all.filter_map(|from| Some((from, self.effective(from, prefix)?))).collect()
+    }
+
+    /// The best path and all that forward, by the words of RFC 4271 §9.1.2.2.
+    fn best(&self, prefix: u32) -> Option<(From, Vec<From>)> {
+        let mut left = self.usable(prefix);
+        let keep = |left: &mut Vec<(From, Attrs)>, key: &dyn Fn(From, &Attrs) -> u32| {
             let least = left.iter().map(|(n, a)| key(*n, a)).min().unwrap_or(0);
             left.retain(|(n, a)| key(*n, a) == least);
         };
@@ -131,8 +152,8 @@ impl Model {
             let same = all.iter().filter(|(_, b)| b.as_path.first() == a.as_path.first());
             same.map(|(_, b)| b.med.unwrap_or(0)).min() == Some(a.med.unwrap_or(0))
         });
-        keep(&mut left, &|n, _| u32::from(NEIGHBORS[n].0 == 65000));
-        let forwarding = left.iter().map(|(n, _)| *n).collect();
+        keep(&mut left, &|(n, _), _| u32::from(NEIGHBORS[n].0 == 65000));
+        let forwarding = left.iter().map(|(from, _)| *from).collect();
         Some((left.first()?.0, forwarding))
     }
 
@@ -148,42 +169,55 @@ impl Model {
         fib
     }
 
-    /// What neighbor `n` is to hold: prefix, AS path, LOCAL_PREF, MED and next hop.
-    fn told(&self, n: usize) -> BTreeMap<Prefix, String> {
-        let (remote_as, made, client, transit) = NEIGHBORS[n];
-        let (internal, own_hop) = (remote_as == 65000, "10.0.0.1".to_owned());
+    /// What neighbor `n` is to hold: prefix, from whom (`None`: from the node itself), AS path, LOCAL_PREF, MED and
+    /// next hop.
+    fn told(&self, n: usize) -> BTreeMap<(Prefix, Option<From>), String> {
+        let (remote_as, _, _, _, [told_all, _]) = NEIGHBORS[n];
         let mut told = BTreeMap::new();
-        for p in 0..PREFIXES {
-            if self.toggled[n] && p == 0 {
-                continue;
+        for p in (0..PREFIXES).filter(|p| !self.toggled[n] || *p != 0) {
+            let own = self.own.contains(&p);
+            if own {
+                let (path, pref) = if remote_as == 65000 { ("", Some(100)) } else { ("65000", None) };
+                told.insert((prefix(p), None), said(path, pref, None, "10.0.0.1".into()));
             }
-            let text = if self.own.contains(&p) {
-                let (path, pref) = if internal { ("", Some(100)) } else { ("65000", None) };
-                said(path, pref, None, own_hop.clone())
-            } else {
-                let Some((from, _)) = self.best(p).filter(|(from, _)| *from != n) else { continue };
-                let Some(path) = self.effective(from, p) else { continue };
-                let (_, _, from_client, _) = NEIGHBORS[from];
-                let no_export = !path.communities.is_empty();
-                let from_internal = NEIGHBORS[from].0 == 65000;
-                let hears = match (from_internal, internal) {
-                    (true, true) => from_client || client,
-                    (false, true) => !made || transit,
-                    (_, false) => transit && !no_export,
-                };
-                if !hears {
-                    continue;
+            let paths = match self.best(p) {
+                _ if told_all => self.usable(p),
+                Some((from, _)) if !own => {
+                    self.effective(from, p).map(|path| (from, path)).into_iter().collect()
                 }
-                if internal {
-                    let pref = Some(path.local_pref.unwrap_or(100));
-                    said(&path.as_path.to_string(), pref, path.med, path.next_hop.addr.to_string())
-                } else {
-                    said(&path.as_path.prepended(65000, 1).to_string(), None, None, own_hop.clone())
-                }
+                _ => vec![],
             };
-            told.insert(prefix(p), text);
+            for (from, path) in paths {
+                if let Some(text) = self.passed_on(n, from, &path) {
+                    told.insert((prefix(p), Some(from)), text);
+                }
+            }
         }
         told
+    }
+
+    /// What neighbor `n` hears of a path, if anything.
+    fn passed_on(&self, n: usize, (from, _): From, path: &Attrs) -> Option<String> {
+        let (remote_as, made, client, transit, _) = NEIGHBORS[n];
+        let internal = remote_as == 65000;
+        let (_, _, from_client, _, _) = NEIGHBORS[from];
+        let no_export = !path.communities.is_empty();
+        let from_internal = NEIGHBORS[from].0 == 65000;
+        let hears = match (from_internal, internal) {
+            (true, true) => from_client || client,
+            (false, true) => !made || transit,
+            (_, false) => transit && !no_export,
+        };
+        let leads_back = internal && path.next_hop.addr == std::net::IpAddr::from(address(id(n)));
+        if from == n || !hears || leads_back {
+            return None;
+        }
+        Some(if internal {
+            let pref = Some(path.local_pref.unwrap_or(100));
+            said(&path.as_path.to_string(), pref, path.med, path.next_hop.addr.to_string())
+        } else {
+            said(&path.as_path.prepended(65000, 1).to_string(), None, None, "10.0.0.1".into())
+        })
     }
 }
 
@@ -198,22 +232,25 @@ fn play(steps: &[Step]) -> (Bench, Model) {
     }
     for step in steps {
         match *step {
-            Step::Announce { n, prefix: p, kind } if model.up[n] => {
-                bench.announce(id(n), &made_path(n, kind), &[prefix(p)]);
-                model.paths.insert((n, p), made_path(n, kind));
+            Step::Announce { n, prefix: p, id: path_id, kind } if model.up[n] => {
+                bench.announce_path(id(n), path_id, &made_path(n, kind), &[prefix(p)]);
+                model.paths.insert((n, p, path_id), made_path(n, kind));
             }
-            Step::Withdraw { n, prefix: p } if model.up[n] => {
-                bench.withdraw(id(n), &[prefix(p)]);
-                model.paths.remove(&(n, p));
+            Step::Withdraw { n, prefix: p, id: path_id } if model.up[n] => {
+                bench.withdraw_path(id(n), path_id, &[prefix(p)]);
+                model.paths.remove(&(n, p, path_id));
             }
             Step::Up(n) if !model.up[n] => {
-                bench.up(id(n), negotiated(id(n), NEIGHBORS[n].0));
+                let [send, receive] = NEIGHBORS[n].4;
+                let (add_path_send, add_path_receive) = ([send, false], [receive, false]);
+                let session = negotiated(id(n), NEIGHBORS[n].0);
+                bench.up(id(n), Negotiated { add_path_send, add_path_receive, ..session });
                 model.up[n] = true;
             }
             Step::Down(n) if model.up[n] => {
                 bench.down(id(n), DownCause::Closed);
                 model.up[n] = false;
-                model.paths.retain(|(from, _), _| *from != n);
+                model.paths.retain(|(from, ..), _| *from != n);
             }
             Step::Refresh(n) => {
                 let family = Family::Ipv4Unicast;
@@ -246,26 +283,39 @@ fn play(steps: &[Step]) -> (Bench, Model) {
     (bench, model)
 }
 
+/// The number under which neighbor `n` holds a path: one for each origin, however it came to be told.
+fn number(bench: &Bench, n: usize, from: Option<From>) -> u32 {
+    if !NEIGHBORS[n].4[0] {
+        return 0;
+    }
+    let origin = from.map_or((OWN, 0), |(n, path_id)| (id(n) as PeerNo, path_id));
+    bench.rib.path_ids[Family::Ipv4Unicast.index()].find(origin).expect("a path that is told has a number")
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rib_ends_where_the_naive_model_does(steps in prop::collection::vec(step(), 1..120)) {
+    fn the_rib_ends_where_the_naive_model_does(steps in prop::collection::vec(step(), 1..160)) {
         let (mut bench, model) = play(&steps);
         let fib: BTreeMap<_, _> = bench.fib.keys().map(|p| (*p, bench.hops(*p))).collect();
         prop_assert_eq!(fib, model.fib());
         for n in (0..NEIGHBORS.len()).filter(|n| model.up[*n]) {
-            let told: BTreeMap<_, _> = bench.told[&id(n)]
+            let expected: BTreeMap<_, _> =
+                model.told(n).into_iter().map(|((p, from), text)| ((p, number(&bench, n, from)), text)).collect();
+            let told: BTreeMap<_, _> = bench.paths[&id(n)]
                 .iter()
                 .map(|(p, a)| {
                     let text = said(&a.as_path.to_string(), a.local_pref, a.med, a.next_hop.addr.to_string());
                     (*p, text)
                 })
                 .collect();
-            prop_assert_eq!(&told, &model.told(n), "neighbor {}", n);
+            prop_assert_eq!(&told, &expected, "neighbor {}", n);
             let counted = bench.rib.counts().neighbors[&address(id(n)).to_string()].clone();
             prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], told.len() as u64);
-            let received = model.paths.keys().filter(|(from, _)| *from == n).count() as u64;
+            let shown = RouteFilter { advertised: Some(address(id(n)).to_string()), ..RouteFilter::default() };
+            prop_assert_eq!(bench.rib.routes(bench.now, &shown).len(), told.len());
+            let received = model.paths.keys().filter(|(from, ..)| *from == n).count() as u64;
             prop_assert_eq!(counted.received[&Family::Ipv4Unicast], received);
         }
 
@@ -279,6 +329,7 @@ proptest! {
         prop_assert!(bench.fib.is_empty());
         prop_assert_eq!(bench.rib.attrs.len(), 0);
         prop_assert_eq!(bench.rib.hops.iter().count(), 0);
+        prop_assert!(bench.rib.path_ids.iter().all(|ids| ids.len() == 0));
         prop_assert!(bench.rib.tables.iter().all(|t| t.numbers().is_empty()));
     }
 }

@@ -1,0 +1,199 @@
+//! Several paths of one prefix towards neighbors that take them (RFC 7911): what a path is called, and its place
+//! in a group.
+//!
+//! A path is known by the neighbor that it came from and the identifier that this one gave it. It goes out under
+//! one number, the same to all neighbors, for as long as any group holds something about it. Numbers are handed
+//! out in turn: one that was in use is not met again soon.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::table::{PeerNo, RouteNo};
+
+/// Where a path came from: the neighbor, and its identifier there.
+type Origin = (PeerNo, u32);
+
+/// The numbers of one family's paths.
+#[derive(Debug, Default)]
+pub(super) struct PathIds {
+    /// The number, and how many groups use it for how many prefixes.
+    numbers: HashMap<Origin, (u32, u32), RandomState>,
+    origins: HashMap<u32, Origin, RandomState>,
+    last: u32,
+}
+
+impl PathIds {
+    /// The number of paths of this origin, with one more user.
+    pub(super) fn acquire(&mut self, origin: Origin) -> u32 {
+        if let Some((number, users)) = self.numbers.get_mut(&origin) {
+            *users += 1;
+            return *number;
+        }
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if self.last != 0 && !self.origins.contains_key(&self.last) {
+                break;
+            }
+        }
+        self.numbers.insert(origin, (self.last, 1));
+        self.origins.insert(self.last, origin);
+        self.last
+    }
+
+    /// One user less; the last one frees the number.
+    pub(super) fn release(&mut self, number: u32) {
+        let Some(origin) = self.origins.get(&number) else { return };
+        let Some((_, users)) = self.numbers.get_mut(origin) else { return };
+        *users -= 1;
+        if *users > 0 {
+            return;
+        }
+        self.numbers.remove(origin);
+        self.origins.remove(&number);
+        if self.origins.capacity() > 1024 && self.origins.len() < self.origins.capacity() / 8 {
+            self.numbers.shrink_to_fit();
+            self.origins.shrink_to_fit();
+        }
+    }
+
+    /// The number that paths of this origin have, if any group was told one.
+    pub(super) fn find(&self, origin: Origin) -> Option<u32> {
+        self.numbers.get(&origin).map(|(number, _)| *number)
+    }
+
+    /// How many are in use.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.origins.len()
+    }
+}
+
+/// A place in a group's list: that of a route, or where several paths are told, that of one of them.
+pub(super) type SlotNo = u32;
+
+/// The end of a chain.
+const NONE: SlotNo = SlotNo::MAX;
+
+/// The places of paths in the list of a group that is told several for each prefix.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<SlotNo>,
+    /// By route: its first place; the others are chained behind it.
+    first: Vec<SlotNo>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) route: RouteNo,
+    pub(super) path_id: u32,
+    next: SlotNo,
+}
+
+impl Slots {
+    pub(super) fn get(&self, slot: SlotNo) -> Slot {
+        self.slots[slot as usize]
+    }
+
+    /// The places of a route's paths.
+    pub(super) fn of(&self, route: RouteNo) -> impl Iterator<Item = SlotNo> + '_ {
+        let first = self.first.get(route as usize).copied();
+        let some = |slot: SlotNo| (slot != NONE).then_some(slot);
+        std::iter::successors(first.and_then(some), move |slot| some(self.get(*slot).next))
+    }
+
+    pub(super) fn find(&self, route: RouteNo, path_id: u32) -> Option<SlotNo> {
+        self.of(route).find(|slot| self.get(*slot).path_id == path_id)
+    }
+
+    /// A place for one more path of a route; `true` when it is the route's first.
+    pub(super) fn insert(&mut self, route: RouteNo, path_id: u32) -> (SlotNo, bool) {
+        let n = route as usize;
+        if n >= self.first.len() {
+            self.first.resize(n + 1, NONE);
+        }
+        let slot = Slot { route, path_id, next: self.first[n] };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.slots[place as usize] = slot;
+                place
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() as SlotNo - 1
+            }
+        };
+        let first = self.first[n] == NONE;
+        self.first[n] = place;
+        (place, first)
+    }
+
+    /// Frees a place; returns what stood there, and `true` when it was the route's last.
+    pub(super) fn remove(&mut self, slot: SlotNo) -> (Slot, bool) {
+        let gone = self.get(slot);
+        let first = &mut self.first[gone.route as usize];
+        if *first == slot {
+            *first = gone.next;
+        } else {
+            let mut at = *first;
+            while self.slots[at as usize].next != slot {
+                at = self.slots[at as usize].next;
+            }
+            self.slots[at as usize].next = gone.next;
+        }
+        self.free.push(slot);
+        (gone, self.first[gone.route as usize] == NONE)
+    }
+
+    /// Forgets all places, of which none is in use.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_keeps_its_number_while_it_is_used_and_others_never_get_it_at_once() {
+        let mut ids = PathIds::default();
+        let a = ids.acquire((1, 0));
+        let b = ids.acquire((1, 7));
+        assert_eq!((ids.acquire((1, 0)), ids.find((1, 7)), ids.find((2, 7))), (a, Some(b), None));
+        assert!(a != b && a != 0 && b != 0);
+        ids.release(a);
+        assert_eq!(ids.find((1, 0)), Some(a), "used once more");
+        ids.release(a);
+        assert_eq!(ids.find((1, 0)), None);
+        assert!(![a, b].contains(&ids.acquire((1, 0))), "not the number of before");
+        // All numbers were handed out once: 0 and those in use are passed over.
+        ids.last = u32::MAX;
+        assert_eq!(ids.acquire((3, 0)), 1);
+        ids.last = b - 1;
+        assert_eq!(ids.acquire((4, 0)), 4);
+        assert_eq!(ids.len(), 4);
+    }
+
+    #[test]
+    fn places_are_chained_by_route_and_used_again() {
+        let mut slots = Slots::default();
+        let of = |s: &Slots, route| {
+            let mut ids: Vec<_> = s.of(route).map(|slot| s.get(slot).path_id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (one, first) = slots.insert(5, 1);
+        assert!(first);
+        let (two, first) = slots.insert(5, 2);
+        assert!(!first && one != two);
+        let (three, _) = slots.insert(5, 3);
+        assert!(slots.insert(0, 1).1);
+        assert_eq!((of(&slots, 5), of(&slots, 0), of(&slots, 9)), (vec![1, 2, 3], vec![1], vec![]));
+        assert_eq!(slots.find(5, 2), Some(two));
+        assert!(!slots.remove(two).1);
+        assert_eq!((slots.insert(0, 9).0, of(&slots, 5)), (two, vec![1, 3]));
+        assert!(!slots.remove(three).1 && slots.remove(one).1);
+        assert_eq!((of(&slots, 5), of(&slots, 0)), (vec![], vec![1, 9]));
+    }
+}
