@@ -219,18 +219,19 @@ impl Answers {
     pub(super) fn node(&self) -> Option<NodeStatus> {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
-        let problems = match self.plan.borrow().as_ref() {
-            Ok(plan) => plan.problems.clone(),
-            Err(missing) => vec![missing.clone()],
+        let (problems, reflectors) = match self.plan.borrow().as_ref() {
+            Ok(plan) => (plan.problems.clone(), plan.reflectors.iter().cloned().collect()),
+            Err(missing) => (vec![missing.clone()], Vec::new()),
         };
-        Some(NodeStatus::new(
+        let status = NodeStatus::new(
             &self.node_name,
             &nodes,
             &self.reachable.borrow(),
             kubernetes.api.borrow().clone(),
             kubernetes.conflist.borrow().clone(),
             problems,
-        ))
+        );
+        Some(NodeStatus { reflectors, ..status })
     }
 
     pub(super) async fn summary(&self) -> Summary {

@@ -216,6 +216,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             disabled,
             restarting,
             peers: peers.requests.clone(),
+            rib: rib.sender.clone(),
         },
         planner::Outputs {
             wanted: wanted_tx,

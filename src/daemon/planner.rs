@@ -10,19 +10,25 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
 
 use super::health::changed;
 use crate::{
     bgp::{
-        io::{Range, ToPeers, Wanted},
+        io::{
+            Range, ToPeers, Wanted,
+            rib::{RibSender, ToRib},
+        },
         peer::{Global, PeerKey},
     },
     config::Config,
     fib::{host::Host, resolve::Resolver},
     k8s::{self, cni::Conflist, node::Nodes},
     net::{Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Extra, Plan, plan},
+    plan::{Election, Extra, Plan, plan},
 };
 
 /// What the planner listens to.
@@ -37,6 +43,8 @@ pub(super) struct Inputs {
     pub(super) restarting: watch::Receiver<bool>,
     /// Neighbors that did not answer are tried again when a link or an address comes.
     pub(super) peers: mpsc::Sender<ToPeers>,
+    /// Is asked which neighbors can be let go.
+    pub(super) rib: RibSender,
 }
 
 /// What it publishes. All senders start with empty values; consumers wait for changes.
@@ -58,6 +66,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
     let mut said = BTreeSet::new();
     let mut ways = BTreeSet::new();
+    let mut election = Election::default();
     loop {
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
@@ -65,6 +74,10 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.restarting = *inputs.restarting.borrow_and_update();
+        if let Some(nodes) = nodes.as_deref().filter(|_| kubernetes) {
+            elect(&mut election, &config, nodes, &inputs.rib).await;
+            extra.topology = election.topology().cloned();
+        }
         extra.cni_programs = k8s::io::cni_programs(&config.cni.bin_dir);
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
@@ -107,10 +120,32 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = changed(inputs.held.as_mut()) => r,
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
+            () = due(election.poll_timeout()) => true,
         };
         if !alive {
             return;
         }
+    }
+}
+
+/// Follows the list of Nodes. The table never waits for anybody, so its answer can be waited for.
+async fn elect(election: &mut Election, config: &Config, nodes: &Nodes, rib: &RibSender) {
+    let now = Instant::now().into_std();
+    election.handle(now, config, nodes);
+    let Some(leaving) = election.question(now, nodes) else { return };
+    let (reply, answer) = oneshot::channel();
+    if rib.send(ToRib::Needed { leaving, reply }).await.is_ok()
+        && let Ok(needed) = answer.await
+    {
+        election.answer(now, needed);
+    }
+}
+
+/// Waits until then; for ever when there is nothing to wait for. Cancel safe.
+async fn due(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,9 @@ pub struct NodeView {
     /// Condition `NetworkUnavailable`.
     #[serde(default)]
     pub network_unavailable: Option<bool>,
+    /// Condition Ready Unknown: the cluster has not heard of the node for a while.
+    #[serde(default)]
+    pub unheard: bool,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
 }
@@ -144,6 +147,7 @@ impl From<&ApiNode> for NodeView {
             "False" => Some(false),
             _ => None,
         });
+        view.unheard = node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "Unknown");
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
         view

@@ -19,6 +19,9 @@ pub struct NodeStatus {
     pub conflist: ConflistStatus,
     /// The other nodes that a mesh would peer with; empty where the peering does not need them.
     pub mesh_members: Vec<MeshMember>,
+    /// Nodes that reflect routes for the others; empty in a mesh.
+    #[serde(default)]
+    pub reflectors: Vec<String>,
     pub api: ApiStatus,
     /// Nodes whose paths lead over the default route only, and so are not used.
     pub unresolved_nodes: usize,
@@ -106,6 +109,7 @@ impl NodeStatus {
             addresses: own.addresses,
             conflist,
             mesh_members,
+            reflectors: Vec::new(),
             api,
             unresolved_nodes,
             remedy: (unresolved_nodes > 0).then(|| {

@@ -17,6 +17,7 @@
 //! Time. What depends on it (waiting for routes, back-off) is decided by whoever carries the plan out.
 
 mod bridge;
+mod election;
 mod gateway;
 mod global;
 mod masq;
@@ -39,6 +40,7 @@ use crate::{
     net::{Asn, Guard, Origination, Prefix, RouterId, Source},
 };
 
+pub use self::election::{Election, REFLECTORS, Topology, elect};
 pub use crate::k8s::cni::Conflist;
 
 /// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of
@@ -47,6 +49,8 @@ pub use crate::k8s::cni::Conflist;
 pub struct Plan {
     pub global: Global,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
+    /// Nodes that reflect for the others; empty in a mesh.
+    pub reflectors: BTreeSet<String>,
     /// `[[bgp.listen-range]]`.
     pub ranges: Vec<Range>,
     /// What this node announces of its own.
@@ -89,6 +93,8 @@ pub struct Extra {
     pub cni_programs: Option<BTreeSet<String>>,
     /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod CIDRs.
     pub held: Arc<BTreeSet<Prefix>>,
+    /// Between which nodes there are sessions, as [`Election`] says; `None`: as the list alone asks for, without history.
+    pub topology: Option<Topology>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -104,7 +110,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
 
     let mut problems = Vec::new();
     let modes = peering::modes(&ctx, &mut problems);
-    let peers = peering::peers(&ctx, &modes, &mut problems);
+    let topology = peering::topology(&ctx, &modes);
+    let peers = peering::peers(&ctx, &modes, &topology, &mut problems);
     let ranges = peering::ranges(&ctx, &mut problems);
     let pods = node::pod_cidrs(&ctx, &mut problems);
     let former = node::former(&ctx, &pods, &mut problems);
@@ -115,11 +122,12 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     // Traffic to Node addresses is never masqueraded: they must be known while anything is.
-    let all_nodes = peering::needs_all_nodes(&modes) || masquerade.mode != masquerade::Mode::Off;
+    let all_nodes = peering::is_among_nodes(&modes) || masquerade.mode != masquerade::Mode::Off;
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 
     Ok(Plan {
         peers,
+        reflectors: topology.reflectors,
         ranges,
         originated,
         unreachable: unreachable.into_iter().collect(),

@@ -13,10 +13,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Context, Range, gateway, neighbor};
+use super::{
+    Context, Range,
+    election::{self, Topology},
+    gateway, neighbor,
+};
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
-    config::{NeighborAt, NeighborKeys, Peering},
+    config::{Config, NeighborAt, NeighborKeys, Peering},
     k8s::node::NodeView,
     net::Asn,
 };
@@ -30,16 +34,29 @@ pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<String>) -> BTreeSet<P
     if !ctx.extra.kubernetes {
         return BTreeSet::new();
     }
-    let file = || ctx.config.kubernetes.peering.iter().copied().collect();
-    let Some(text) = ctx.own_node().and_then(|n| n.peering.as_deref()) else { return file() };
-    let parsed: Option<BTreeSet<_>> = text.split(',').map(|word| mode(word.trim())).collect();
-    parsed.unwrap_or_else(|| {
+    modes_of(ctx.config, ctx.own_node(), problems)
+}
+
+/// The same, under Kubernetes.
+pub(super) fn modes_of(
+    config: &Config,
+    own: Option<&NodeView>,
+    problems: &mut Vec<String>,
+) -> BTreeSet<Peering> {
+    let file = || config.kubernetes.peering.iter().copied().collect();
+    let Some(text) = own.and_then(|n| n.peering.as_deref()) else { return file() };
+    parse(text).unwrap_or_else(|| {
         problems.push(format!(
             "annotation routelet.io/peering: `{text}` is none of mesh, gateway, reflectors, auto and none, nor a list of \
              them; it is ignored"
         ));
         file()
     })
+}
+
+/// An annotation: one mode, or a list of them.
+pub(super) fn parse(text: &str) -> Option<BTreeSet<Peering>> {
+    text.split(',').map(|word| mode(word.trim())).collect()
 }
 
 fn mode(word: &str) -> Option<Peering> {
@@ -53,13 +70,18 @@ fn mode(word: &str) -> Option<Peering> {
     })
 }
 
-/// Whether the Nodes of the others are needed.
-pub(super) fn needs_all_nodes(modes: &BTreeSet<Peering>) -> bool {
+/// Whether there are sessions among nodes, so that the Nodes of the others are needed.
+pub(super) fn is_among_nodes(modes: &BTreeSet<Peering>) -> bool {
     modes.iter().any(|m| matches!(m, Peering::Mesh | Peering::Auto | Peering::Reflectors))
 }
 
 /// Every neighbor that this node should have.
-pub(super) fn peers(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<String>) -> Peers {
+pub(super) fn peers(
+    ctx: &Context<'_>,
+    modes: &BTreeSet<Peering>,
+    topology: &Topology,
+    problems: &mut Vec<String>,
+) -> Peers {
     let mut drafts = Vec::new();
     if modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto) {
         drafts.extend(gateways(ctx));
@@ -71,7 +93,7 @@ pub(super) fn peers(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut
             );
         }
     }
-    drafts.extend(nodes(ctx, modes, problems));
+    drafts.extend(nodes(ctx, modes, topology, problems));
     drafts.extend(configured(ctx));
 
     let mut peers = Peers::new();
@@ -113,38 +135,51 @@ fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
     gateway::gateways(ctx.host, ctx.config.fib.protocol).into_iter().map(draft).collect()
 }
 
+/// Between which nodes there are sessions.
+pub(super) fn topology(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Topology {
+    let fresh = || Topology::fresh(modes, ctx.nodes?, ctx.config.kubernetes.mesh_limit).into();
+    let topology = if is_among_nodes(modes) { ctx.extra.topology.clone().or_else(fresh) } else { None };
+    topology.unwrap_or_default()
+}
+
 /// Neighbors among the nodes: all of them (mesh), or by reflectors.
-fn nodes<'a>(ctx: &Context<'_>, modes: &BTreeSet<Peering>, problems: &mut Vec<String>) -> Vec<Draft<'a>> {
+fn nodes<'a>(
+    ctx: &Context<'_>,
+    modes: &BTreeSet<Peering>,
+    topology: &Topology,
+    problems: &mut Vec<String>,
+) -> Vec<Draft<'a>> {
     let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return Vec::new() };
-    let is_reflector = |n: &NodeView| n.reflector == Some(true);
-    let any_reflector = is_reflector(own) || nodes.others.values().any(is_reflector);
-    let many = nodes.others.len() + 1 > ctx.config.kubernetes.mesh_limit;
-    let auto = modes.contains(&Peering::Auto);
-    let reflectors = modes.contains(&Peering::Reflectors) || auto && many && any_reflector;
-    let mesh = modes.contains(&Peering::Mesh) || auto && !reflectors;
-    if mesh && auto && many {
+    if !is_among_nodes(modes) {
+        return Vec::new();
+    }
+    let limit = ctx.config.kubernetes.mesh_limit;
+    let many = nodes.others.len() + 1 > limit;
+    if modes.contains(&Peering::Auto) && many && topology.reflectors.is_empty() {
         problems.push(format!(
-            "{} nodes are more than kubernetes.mesh-limit = {}; label some with routelet.io/route-reflector=true, or \
-             raise the limit",
+            "{} nodes are more than kubernetes.mesh-limit = {limit}, and none of them can reflect routes: take the label \
+             routelet.io/route-reflector=false from some, or raise the limit",
             nodes.others.len() + 1,
-            ctx.config.kubernetes.mesh_limit
         ));
     }
-    if modes.contains(&Peering::Reflectors) && !any_reflector && nodes.complete {
+    if modes.contains(&Peering::Reflectors) && nodes.complete && election::labelled(nodes).is_empty() {
         problems
             .push("peering by reflectors, but no node has the label routelet.io/route-reflector=true".into());
     }
 
     let mut drafts = Vec::new();
-    for other in nodes.others.values().filter(|o| o.name != own.name) {
-        let Some(addr) = own.common_address(other) else { continue };
-        if mesh {
-            drafts.push(node_draft(ctx, other, addr, PeerSource::Mesh));
-        }
-        if reflectors && (is_reflector(own) || is_reflector(other)) {
+    for other in nodes.others.values().filter(|o| o.name != own.name && election::takes_part(o)) {
+        let Some(addr) = own.common_address(other).filter(|a| topology.joins(own, other, *a)) else {
+            continue;
+        };
+        if topology.reflects(own) || topology.reflects(other) {
             let mut draft = node_draft(ctx, other, addr, PeerSource::Reflector);
-            draft.implied.route_reflector_client = Some(is_reflector(own) && !is_reflector(other));
+            // To another AS routes are passed on as to any neighbor outside.
+            let client = topology.reflects(own) && !topology.reflects(other) && own.asn == other.asn;
+            draft.implied.route_reflector_client = Some(client);
             drafts.push(draft);
+        } else {
+            drafts.push(node_draft(ctx, other, addr, PeerSource::Mesh));
         }
     }
     drafts

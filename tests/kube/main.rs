@@ -14,6 +14,7 @@ mod cluster;
 mod conflist;
 mod mesh;
 mod pods;
+mod reflectors;
 mod switch;
 mod watch;
 mod world;

@@ -3,34 +3,23 @@
 use crate::{
     cluster::ControlPlane,
     common::net::Net,
-    world::{Node, all_reach_all, nothing_is_rewritten, reaches},
+    world::{Segment, all_reach_all, nothing_is_rewritten, reaches},
 };
 
 #[test]
 fn three_nodes_on_one_segment_need_no_switch_and_no_configuration() {
     let mut net = Net::new();
-    let segment = net.ns("cp");
-    segment.ip("link add br0 type bridge mcast_snooping 0");
-    segment.ip("link set br0 up");
-    segment.ip("addr add 10.99.0.1/24 dev br0");
-    segment.ip("addr add fd00:99::1/64 dev br0 nodad");
-    let mut plane = ControlPlane::start(&net, &segment, "10.99.0.1", &[]);
+    let mut segment = Segment::new(&mut net, &[]);
 
     let mut nodes = Vec::new();
     for n in 1..=3 {
-        let (name, port) = (format!("n{n}"), format!("v{n}"));
-        let ns = net.ns(&name);
-        net.link((&segment, &port), (&ns, "eth0"));
-        segment.ip(&format!("link set {port} master br0"));
-        let (v4, v6) = (format!("10.99.0.1{n}"), format!("fd00:99::1{n}"));
-        ns.ip(&format!("addr add {v4}/24 dev eth0"));
-        ns.ip(&format!("addr add {v6}/64 dev eth0 nodad"));
-        let mut node = Node::new(&net, &name, &ns, &[&v4, &v6]);
+        let mut node = segment.node(&mut net, n);
         // The daemon comes first: it waits for its Node.
-        node.start(&net, &plane, "");
-        node.register(&plane);
+        node.start(&net, &segment.plane, "");
+        node.register(&segment.plane);
         nodes.push(node);
     }
+    let plane = &mut segment.plane;
     let cidrs: Vec<_> = nodes.iter().map(|n| plane.pod_cidrs(&n.name)).collect();
     for (at, node) in nodes.iter().enumerate() {
         node.wait_conflist(&cidrs[at]);
@@ -47,10 +36,10 @@ fn three_nodes_on_one_segment_need_no_switch_and_no_configuration() {
     assert_eq!((&shown["node"], &shown["conflist"]["state"]), (&"n1".into(), &"written".into()), "{shown}");
 
     // The condition is ours to keep, whoever else writes it.
-    wait_condition(&plane, "n1");
+    wait_condition(plane, "n1");
     let patch = r#"{"status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}}"#;
     plane.kubectl(&["patch", "node", "n1", "--subresource=status", "-p", patch]);
-    wait_condition(&plane, "n1");
+    wait_condition(plane, "n1");
 
     // Nobody outside knows the pods: they leave with the node's address.
     crate::common::wait_for("masquerade is on", 10.0, || {

@@ -96,6 +96,36 @@ impl Node {
     }
 }
 
+/// A segment without a router, with a control plane on it.
+pub struct Segment {
+    pub ns: Ns,
+    pub plane: ControlPlane,
+}
+
+impl Segment {
+    pub fn new(net: &mut Net, api_extra: &[&str]) -> Self {
+        let ns = net.ns("cp");
+        ns.ip("link add br0 type bridge mcast_snooping 0");
+        ns.ip("link set br0 up");
+        ns.ip("addr add 10.99.0.1/24 dev br0");
+        ns.ip("addr add fd00:99::1/64 dev br0 nodad");
+        let plane = ControlPlane::start(net, &ns, "10.99.0.1", api_extra);
+        Self { ns, plane }
+    }
+
+    /// The node `nN` on it at 10.99.0.1N and fd00:99::1N, nothing started.
+    pub fn node(&self, net: &mut Net, n: usize) -> Node {
+        let (name, port) = (format!("n{n}"), format!("v{n}"));
+        let ns = net.ns(&name);
+        net.link((&self.ns, &port), (&ns, "eth0"));
+        self.ns.ip(&format!("link set {port} master br0"));
+        let (v4, v6) = (format!("10.99.0.1{n}"), format!("fd00:99::1{n}"));
+        ns.ip(&format!("addr add {v4}/24 dev eth0"));
+        ns.ip(&format!("addr add {v6}/64 dev eth0 nodad"));
+        Node::new(net, &name, &ns, &[&v4, &v6])
+    }
+}
+
 /// Every pod reaches every other, in each family.
 pub fn all_reach_all(pods: &[Pod]) {
     for from in pods {

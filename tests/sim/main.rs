@@ -2,6 +2,7 @@
 //! and `ROUTELET_SEED=n` plays that world alone again. `ROUTELET_SEEDS` is how many worlds each test plays.
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests pick the epoch")]
 
+mod election;
 mod net;
 mod oracle;
 mod router;

@@ -79,6 +79,8 @@ pub struct Net {
     /// The tables, by node; none in a world of mere sessions.
     pub routers: BTreeMap<usize, Router>,
     dead: BTreeSet<usize>,
+    /// Sessions that were let go: who calls there is refused.
+    away: BTreeSet<End>,
     /// Those who do not read.
     deaf: BTreeSet<End>,
     established: usize,
@@ -189,6 +191,7 @@ impl Net {
             nodes: BTreeMap::new(),
             routers: BTreeMap::new(),
             dead: BTreeSet::new(),
+            away: BTreeSet::new(),
             deaf: BTreeSet::new(),
             established: 0,
             messages: 0,
@@ -237,7 +240,7 @@ impl Net {
     }
 
     pub fn all_established(&self) -> bool {
-        self.established == self.nodes.len()
+        self.established == self.nodes.len() - self.away.len()
     }
 
     /// Silence between two nodes from now on: nothing sent arrives before the link heals, nobody is told.
@@ -364,6 +367,30 @@ impl Net {
         }
         let global = global(end.0, &config);
         self.feed(end, Input::Configure(config, global));
+    }
+
+    /// A neighbor enters a node's plan, or its settings change.
+    pub fn enter(&mut self, end: End, config: Arc<PeerConfig>) {
+        let known = self.nodes.contains_key(&end);
+        if !known {
+            let global = global(end.0, &config);
+            let session = Session::new(self.now, config.clone(), global, self.random(u64::MAX));
+            self.nodes.insert(end, Node::new(session, config.clone()));
+        }
+        self.configure(end, config);
+        if self.away.remove(&end) || !known {
+            self.note(format_args!("{end:?} enters"));
+            self.feed(end, Input::Start);
+        }
+    }
+
+    /// A neighbor leaves a node's plan.
+    pub fn withdraw(&mut self, end: End) {
+        self.note(format_args!("{end:?} withdraws"));
+        self.feed(end, Input::Stop(Stop::Removed));
+        self.away.insert(end);
+        self.tell(end, |router, now, them| router.forget(now, them));
+        self.wake(end.0);
     }
 
     /// What a node announces from now on.
@@ -516,7 +543,8 @@ impl Net {
             return;
         }
         let (there, back) = (self.delay(), self.delay());
-        if self.dead.contains(&b) || matches!(self.state((b, a)), SessionState::Disabled) {
+        let nobody = self.away.contains(&(b, a)) || !self.nodes.contains_key(&(b, a));
+        if nobody || self.dead.contains(&b) || matches!(self.state((b, a)), SessionState::Disabled) {
             self.later(there + back, end, Arrival::Refused(number, format!("{:?} refuses", (b, a))));
             return;
         }

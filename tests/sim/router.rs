@@ -89,6 +89,11 @@ impl Router {
         self.rib.handle(now, Input::Peer { peer: peer(them), config });
     }
 
+    pub fn forget(&mut self, now: Instant, them: usize) {
+        self.peers.remove(&them);
+        self.rib.handle(now, Input::Gone { peer: peer(them) });
+    }
+
     pub fn up(&mut self, now: Instant, them: usize, negotiated: Arc<Negotiated>) {
         self.rib.handle(now, Input::Up { peer: peer(them), negotiated });
     }

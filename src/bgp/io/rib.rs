@@ -1,7 +1,12 @@
 //! The task that owns the [`Rib`](crate::bgp::rib). Peer tasks talk to it through one bounded channel of
 //! [`ToRib`]; it answers through an outbox per peer, which never blocks it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use hashbrown::HashMap;
 use tokio::{
@@ -68,6 +73,11 @@ pub enum ToRib {
     },
     Counts {
         reply: oneshot::Sender<Counts>,
+    },
+    /// Which of these neighbors are needed: [`Rib::needed`].
+    Needed {
+        leaving: BTreeSet<IpAddr>,
+        reply: oneshot::Sender<BTreeSet<IpAddr>>,
     },
 }
 
@@ -216,6 +226,9 @@ impl Task {
             }
             ToRib::Counts { reply } => {
                 let _ = reply.send(self.rib.counts());
+            }
+            ToRib::Needed { leaving, reply } => {
+                let _ = reply.send(self.rib.needed(&leaving));
             }
         }
     }

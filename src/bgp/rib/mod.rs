@@ -14,6 +14,7 @@
 //! (RFC 7196 advises against its defaults), confederations, aggregation.
 
 mod attrs;
+mod cover;
 mod decide;
 mod export;
 mod graceful;

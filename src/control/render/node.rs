@@ -17,6 +17,9 @@ pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
     table.pair("conflist", conflist(node));
     table.pair("api server", api(node, now));
     table.pair("mesh members", node.mesh_members.len().to_string());
+    if !node.reflectors.is_empty() {
+        table.pair("reflectors", node.reflectors.join(", "));
+    }
     let mut text = table.to_string();
     if !node.mesh_members.is_empty() {
         let _ = write!(text, "\n{}", members(node));

@@ -161,6 +161,7 @@ fn the_node_shows_what_it_waits_for() {
             address: Some("10.0.0.2".parse().unwrap()),
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
         }],
+        reflectors: Vec::new(),
         api: ApiStatus {
             connected: true,
             since: Some("2026-11-21T11:00:00Z".into()),

@@ -1,0 +1,276 @@
+//! A cluster that grows over the mesh limit, loses reflectors and shrinks again: real plans, sessions and tables; each
+//! node has its list of Nodes a little later than the API server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use routelet::{
+    bgp::peer::{PeerConfig, PeerKey},
+    config::Config,
+    fib::host::{Host, Link, LinkAddress, Scope},
+    k8s::node::{NodeView, Nodes},
+    net::Prefix,
+    plan::{Election, Extra, elect, plan},
+};
+
+use crate::{
+    net::{Net, address},
+    router::Router,
+    seeds,
+};
+
+/// So many nodes in full mesh have 300 sessions.
+const LIMIT: usize = 25;
+const STEP: Duration = Duration::from_secs(1);
+
+struct Cluster {
+    net: Net,
+    config: Config,
+    /// The lists that there were, the newest last.
+    lists: Vec<(Instant, BTreeMap<usize, NodeView>)>,
+    daemons: BTreeMap<usize, Daemon>,
+    /// Prefixes of nodes that died: theirs may go.
+    mortal: BTreeSet<Prefix>,
+}
+
+/// What runs on a node beside sessions and table.
+struct Daemon {
+    election: Election,
+    peers: BTreeMap<usize, Arc<PeerConfig>>,
+    lag: Duration,
+}
+
+fn name(n: usize) -> String {
+    format!("node-{n}")
+}
+
+fn v6(n: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n as u16 + 1)
+}
+
+fn pod_cidrs(n: usize) -> Vec<Prefix> {
+    let v6 = Ipv6Addr::new(0xfd00, 0x244, n as u16, 0, 0, 0, 0, 0);
+    vec![Prefix::v4(Ipv4Addr::new(10, 244, n as u8, 0), 24), Prefix::v6(v6, 64)]
+}
+
+fn host(n: usize) -> Host {
+    let on = |addr: IpAddr, len| LinkAddress {
+        addr,
+        len,
+        peer: None,
+        scope: Scope::Global,
+        tentative: false,
+        secondary: false,
+        deprecated: false,
+    };
+    let eth0 = Link {
+        index: 2,
+        name: "eth0".into(),
+        kind: String::new(),
+        mtu: 1500,
+        up: true,
+        lower_up: true,
+        loopback: false,
+        master: None,
+        addresses: vec![on(address(n).ip(), 16), on(v6(n).into(), 64)],
+    };
+    Host { links: [(2, eth0)].into(), ..Host::default() }
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let net = Net::with(seed, &[], |_, _| unreachable!("no links yet"));
+        let mut config = Config::for_kubernetes();
+        config.kubernetes.mesh_limit = LIMIT;
+        let lists = vec![(net.now, BTreeMap::new())];
+        Self { net, config, lists, daemons: BTreeMap::new(), mortal: BTreeSet::new() }
+    }
+
+    fn list(&self) -> &BTreeMap<usize, NodeView> {
+        &self.lists.last().expect("a list").1
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<usize, NodeView>)) {
+        let mut list = self.list().clone();
+        change(&mut list);
+        self.lists.push((self.net.now, list));
+    }
+
+    fn join(&mut self, n: usize) {
+        let view = NodeView {
+            name: name(n),
+            uid: name(n),
+            addresses: vec![address(n).ip(), v6(n).into()],
+            pod_cidrs: pod_cidrs(n),
+            zone: Some(format!("zone-{}", n % 4)),
+            ..NodeView::default()
+        };
+        self.change(|list| {
+            list.insert(n, view);
+        });
+        let lag = Duration::from_millis(self.net.random(5000));
+        self.daemons.insert(n, Daemon { election: Election::default(), peers: BTreeMap::new(), lag });
+    }
+
+    fn nodes(&self, n: usize) -> Option<Nodes> {
+        let seen = self.net.now - self.daemons[&n].lag.min(self.net.now - self.lists[0].0);
+        let (_, list) = self.lists.iter().rev().find(|(at, _)| *at <= seen)?;
+        let mut others: BTreeMap<_, _> = list.values().map(|v| (v.name.clone(), v.clone())).collect();
+        let own = others.remove(&name(n))?;
+        Some(Nodes { own: Some(own), others, complete: true, ..Nodes::default() })
+    }
+
+    /// One turn of a node's planner.
+    fn plan(&mut self, n: usize) {
+        let Some(nodes) = self.nodes(n).filter(|_| !self.net.is_dead(n)) else { return };
+        let now = self.net.now;
+        let daemon = self.daemons.get_mut(&n).expect("a daemon");
+        daemon.election.handle(now, &self.config, &nodes);
+        if let Some(leaving) = daemon.election.question(now, &nodes) {
+            daemon.election.answer(now, self.net.routers[&n].rib.needed(&leaving));
+        }
+        let topology = daemon.election.topology().cloned();
+        let extra = Extra { kubernetes: true, topology, ..Extra::default() };
+        let made = plan(&self.config, Some(&nodes), &host(n), &extra).expect("a plan");
+        let of = |key: &PeerKey| (0..60).find(|them| *key == PeerKey::Address(address(*them).ip()));
+        let wanted: BTreeMap<_, _> =
+            made.peers.iter().map(|(k, c)| (of(k).expect("a node"), c.clone())).collect();
+        let old = std::mem::replace(&mut daemon.peers, wanted.clone());
+        let own = || pod_cidrs(n).into_iter().collect();
+        let router = || Router::new(now, made.global.clone(), BTreeMap::new(), own());
+        self.net.routers.entry(n).or_insert_with(router);
+        for them in old.keys().filter(|them| !wanted.contains_key(them)) {
+            self.net.withdraw((n, *them));
+        }
+        for (them, config) in wanted.iter().filter(|(them, config)| old.get(them) != Some(config)) {
+            self.net.enter((n, *them), config.clone());
+        }
+    }
+
+    fn run(&mut self, seconds: u64) {
+        let until = self.net.now + Duration::from_secs(seconds);
+        while self.net.now < until {
+            for n in self.daemons.keys().copied().collect::<Vec<_>>() {
+                self.plan(n);
+            }
+            self.net.run(STEP);
+            self.nothing_is_lost();
+        }
+    }
+
+    /// No kernel has lost a route to a node that lives.
+    fn nothing_is_lost(&self) {
+        for (n, router) in self.net.routers.iter().filter(|(n, _)| !self.net.is_dead(**n)) {
+            let lost: Vec<_> = router.losses.iter().filter(|p| !self.mortal.contains(*p)).collect();
+            assert!(lost.is_empty(), "node {n} lost {lost:?}\n{}", self.net.trace);
+        }
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.mortal.extend(pod_cidrs(n));
+        self.net.kill(n);
+    }
+
+    fn delete(&mut self, n: usize) {
+        self.change(|list| {
+            list.remove(&n);
+        });
+    }
+
+    fn living(&self) -> Vec<usize> {
+        self.list().keys().copied().filter(|n| !self.net.is_dead(*n)).collect()
+    }
+
+    /// Everybody reaches everybody.
+    fn check(&self, why: &str) {
+        for n in self.living() {
+            for them in self.living().into_iter().filter(|them| *them != n) {
+                let fib = &self.net.routers[&n].fib;
+                let there = pod_cidrs(them).iter().all(|p| fib.contains_key(p));
+                assert!(there, "{why}: {n} has no route to {them}\n{}", self.net.trace);
+            }
+        }
+    }
+
+    fn sessions(&self) -> usize {
+        let living = self.living();
+        let peers = living.iter().map(|n| &self.daemons[n].peers);
+        peers.map(|p| p.keys().filter(|them| living.contains(them)).count()).sum::<usize>() / 2
+    }
+
+    fn reflectors(&self) -> BTreeSet<usize> {
+        let nodes = Nodes {
+            others: self.list().values().map(|v| (v.name.clone(), v.clone())).collect(),
+            ..Nodes::default()
+        };
+        elect(&nodes).iter().map(|name| name["node-".len()..].parse().unwrap()).collect()
+    }
+}
+
+#[test]
+fn no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
+    for seed in seeds(500) {
+        let mut cluster = Cluster::new(seed);
+        (0..LIMIT).for_each(|n| cluster.join(n));
+        cluster.run(60);
+        cluster.check("mesh");
+        assert_eq!(cluster.sessions(), 300);
+
+        // Growth.
+        cluster.join(LIMIT);
+        cluster.run(120);
+        cluster.check("above the limit");
+        let below = |n: usize| 3 * (n - 3) + 3;
+        assert_eq!(cluster.sessions(), below(LIMIT + 1), "each has three reflectors, those have all");
+        (LIMIT + 1..LIMIT + 5).for_each(|n| cluster.join(n));
+        cluster.run(60);
+        cluster.check("more nodes");
+
+        // A reflector dies; after a while its Node is unheard of, then deleted.
+        let dead = *cluster.reflectors().first().unwrap();
+        cluster.kill(dead);
+        cluster.run(40);
+        cluster.change(|list| list.get_mut(&dead).unwrap().unheard = true);
+        cluster.run(120);
+        assert!(!cluster.reflectors().contains(&dead));
+        cluster.check("a successor");
+        cluster.delete(dead);
+        cluster.run(60);
+        assert_eq!(cluster.sessions(), below(LIMIT + 4));
+
+        // All three are changed at once.
+        let old = cluster.reflectors();
+        cluster.change(|list| {
+            list.iter_mut().filter(|(n, _)| old.contains(n)).for_each(|(_, v)| v.reflector = Some(false));
+        });
+        cluster.run(120);
+        assert!(cluster.reflectors().is_disjoint(&old));
+        cluster.check("three others");
+        assert_eq!(cluster.sessions(), below(LIMIT + 4));
+
+        // Back below 80 %.
+        for n in cluster
+            .living()
+            .into_iter()
+            .filter(|n| !cluster.reflectors().contains(n))
+            .take(10)
+            .collect::<Vec<_>>()
+        {
+            cluster.kill(n);
+            cluster.delete(n);
+            cluster.run(3);
+        }
+        cluster.run(60);
+        let n = cluster.living().len();
+        assert!(n * 10 < LIMIT * 8);
+        cluster.run(400);
+        cluster.check("mesh again");
+        assert_eq!(cluster.sessions(), n * (n - 1) / 2);
+        let reflecting = cluster.daemons.iter().filter(|(n, _)| !cluster.net.is_dead(**n));
+        assert!(reflecting.flat_map(|(_, d)| d.peers.values()).all(|c| !c.route_reflector_client));
+    }
+}
