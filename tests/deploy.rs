@@ -37,9 +37,11 @@ fn every_object_of_the_manifest_is_named_routelet() {
 }
 
 #[test]
-fn the_role_reads_nodes_and_writes_their_condition() {
+fn the_role_reads_nodes_and_services_and_writes_the_condition_of_nodes() {
     let rules = json!([
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"] },
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] },
         { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
     ]);
     assert_eq!(object("ClusterRole")["rules"], rules);

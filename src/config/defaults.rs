@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
     Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Fib, Kubernetes, Log, LogFormat, Masquerade,
-    Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering,
+    Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs},
-    net::Family,
+    net::{Family, Selector, ServiceAddresses},
 };
 
 /// An empty file.
@@ -141,9 +141,26 @@ impl Default for Kubernetes {
             service_cidrs: None,
             advertise_pod_cidrs: true,
             services: Vec::new(),
+            service_rules: ServiceRules::default(),
         }
     }
 }
+
+/// An annotation may not ask for external IPs: whoever may write Services could take any address with them.
+impl Default for ServiceRules {
+    fn default() -> Self {
+        Self {
+            selector: Selector::default(),
+            annotations: vec![ServiceAddresses::ClusterIp, ServiceAddresses::LoadBalancerIp],
+            aggregates: Vec::new(),
+            classes: vec![LOAD_BALANCER_CLASS.into()],
+            when_cordoned: false,
+        }
+    }
+}
+
+/// `spec.loadBalancerClass` of Services that are meant for us.
+const LOAD_BALANCER_CLASS: &str = "routelet.io/bgp";
 
 impl Default for Cni {
     fn default() -> Self {

@@ -9,13 +9,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Advertise, AsSetting, Cni, CniPlugin, Config, Control, Fib, Kubernetes, Log, LogFormat, Masquerade,
-    Metrics, OnExit, Peering, Problem, ServiceAddresses,
+    Metrics, OnExit, Peering, Problem,
     neighbor::{self, session_keys},
     policies,
     read::{Item, Report, Section},
     values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, word},
 };
-use crate::bgp::policy::Community;
+use crate::{bgp::policy::Community, net::ServiceAddresses};
 
 /// What surrounds the file.
 pub struct Surroundings<'a> {
@@ -200,13 +200,27 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     kubernetes.node_name = section.get("node-name").and_then(|i| node_name(&i));
     kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
     put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
-    let kinds = [
-        ("cluster-ip", ServiceAddresses::ClusterIp),
-        ("external-ip", ServiceAddresses::ExternalIp),
-        ("load-balancer-ip", ServiceAddresses::LoadBalancerIp),
-    ];
-    put(&mut kubernetes.services, section.get("services").and_then(|i| i.set(|i| i.choice(&kinds))));
+    let kinds = ServiceAddresses::ALL.map(|kind| (kind.as_str(), kind));
+    let kinds_of = |key| section.get(key).and_then(|i| i.set(|i| i.choice(&kinds)));
+    put(&mut kubernetes.services, kinds_of("services"));
+    let rules = &mut kubernetes.service_rules;
+    put(&mut rules.annotations, kinds_of("service-annotations"));
+    put(&mut rules.selector, section.get("service-selector").and_then(|i| i.parsed()));
+    put(&mut rules.aggregates, section.get("service-aggregates").and_then(|i| i.set(own_prefix)));
+    put(&mut rules.classes, section.get("load-balancer-classes").and_then(|i| i.set(class)));
+    put(&mut rules.when_cordoned, section.get("withdraw-when-cordoned").and_then(|i| i.flag()));
     section.close();
+}
+
+/// A `spec.loadBalancerClass`.
+fn class(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if text.is_empty() || !text.chars().all(good) {
+        item.wrong("is no class of a load balancer; write it as \"example.com/name\"");
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn peering(item: &Item<'_>) -> Option<Vec<Peering>> {

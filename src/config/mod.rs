@@ -26,7 +26,7 @@ use crate::{
         peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret},
         policy::Policy,
     },
-    net::{Asn, Family, Prefix, RouterId},
+    net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses},
 };
 
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP};
@@ -186,6 +186,22 @@ pub struct Kubernetes {
     pub service_cidrs: Option<Vec<Prefix>>,
     pub advertise_pod_cidrs: bool,
     pub services: Vec<ServiceAddresses>,
+    pub service_rules: ServiceRules,
+}
+
+/// What else `[kubernetes]` says of Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// `service-selector`.
+    pub selector: Selector,
+    /// `service-annotations`: what the annotation `routelet.io/advertise` may ask for.
+    pub annotations: Vec<ServiceAddresses>,
+    /// `service-aggregates`.
+    pub aggregates: Vec<Prefix>,
+    /// `load-balancer-classes`, besides Services without one.
+    pub classes: Vec<String>,
+    /// `withdraw-when-cordoned`.
+    pub when_cordoned: bool,
 }
 
 /// `kubernetes.peering`.
@@ -196,14 +212,6 @@ pub enum Peering {
     Reflectors,
     Auto,
     None,
-}
-
-/// `kubernetes.services`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServiceAddresses {
-    ClusterIp,
-    ExternalIp,
-    LoadBalancerIp,
 }
 
 /// `[cni]`.

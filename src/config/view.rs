@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{AsSetting, CniPlugin, Config, LogFormat, NeighborKeys, OnExit, Peering, ServiceAddresses};
+use super::{AsSetting, CniPlugin, Config, LogFormat, NeighborKeys, OnExit, Peering};
 use crate::{
     bgp::{
         peer::{
@@ -259,15 +259,7 @@ fn fib(config: &Config) -> Value {
 fn kubernetes(config: &Config) -> Value {
     let k = &config.kubernetes;
     let peering: Vec<&str> = k.peering.iter().map(|p| peering(*p)).collect();
-    let services: Vec<&str> = k
-        .services
-        .iter()
-        .map(|s| match s {
-            ServiceAddresses::ClusterIp => "cluster-ip",
-            ServiceAddresses::ExternalIp => "external-ip",
-            ServiceAddresses::LoadBalancerIp => "load-balancer-ip",
-        })
-        .collect();
+    let rules = &k.service_rules;
     json!({
         "enabled": k.enabled,
         "peering": peering,
@@ -275,7 +267,12 @@ fn kubernetes(config: &Config) -> Value {
         "node-name": k.node_name,
         "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
         "advertise-pod-cidrs": k.advertise_pod_cidrs,
-        "services": services,
+        "services": k.services,
+        "service-selector": rules.selector.to_string(),
+        "service-annotations": rules.annotations,
+        "service-aggregates": texts(&rules.aggregates),
+        "load-balancer-classes": rules.classes,
+        "withdraw-when-cordoned": rules.when_cordoned,
     })
 }
 
@@ -484,6 +481,11 @@ mod tests {
         service-cidrs = ["10.96.0.0/12"]
         advertise-pod-cidrs = false
         services = ["cluster-ip"]
+        service-selector = "team=web,!internal"
+        service-annotations = ["external-ip"]
+        service-aggregates = ["10.96.0.0/16"]
+        load-balancer-classes = ["example.com/x"]
+        withdraw-when-cordoned = true
         [cni]
         enabled = false
         conf-dir = "/tmp/net.d"

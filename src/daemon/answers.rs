@@ -1,7 +1,7 @@
 //! Answers the control socket: each question goes to the task that owns the state, views are put together here.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -27,6 +27,7 @@ use crate::{
     fib::io::{BUCKETS, Counters, FibClient, Outcome},
     k8s::{
         node::Nodes,
+        services::Verdict,
         view::{ApiStatus, ConflistState, ConflistStatus},
     },
     metrics::{self, Cluster, Latency, Snapshot},
@@ -210,8 +211,19 @@ impl Answers {
         let mut views = answer.await.unwrap_or_default();
         let fib = self.fib.list().await;
         let installed: BTreeSet<Prefix> = fib.into_iter().filter(|v| v.in_kernel).map(|v| v.prefix).collect();
+        let plan = self.plan.borrow().clone();
+        let mut served: BTreeMap<Prefix, Vec<&Verdict>> = BTreeMap::new();
+        for verdict in plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
+            verdict.announced.into_iter().for_each(|p| served.entry(p).or_default().push(verdict));
+        }
         for view in &mut views {
             view.installed = (view.best || view.multipath) && installed.contains(&view.prefix);
+            if view.source == "service"
+                && let Some([first, more @ ..]) = served.get(&view.prefix).map(Vec::as_slice)
+            {
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                view.reason = format!("{}; for {}{more}", view.reason, first.services.join(", "));
+            }
         }
         views
     }
@@ -219,9 +231,11 @@ impl Answers {
     pub(super) fn node(&self) -> Option<NodeStatus> {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
-        let (problems, reflectors) = match self.plan.borrow().as_ref() {
-            Ok(plan) => (plan.problems.clone(), plan.reflectors.iter().cloned().collect()),
-            Err(missing) => (vec![missing.clone()], Vec::new()),
+        let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
+            Ok(plan) => {
+                (plan.services.clone(), plan.problems.clone(), plan.reflectors.iter().cloned().collect())
+            }
+            Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let status = NodeStatus::new(
             &self.node_name,
@@ -229,6 +243,7 @@ impl Answers {
             &self.reachable.borrow(),
             kubernetes.api.borrow().clone(),
             kubernetes.conflist.borrow().clone(),
+            services,
             problems,
         );
         Some(NodeStatus { reflectors, ..status })

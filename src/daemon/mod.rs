@@ -127,6 +127,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
     let (all_nodes_tx, all_nodes) = watch::channel(false);
+    let (asked_tx, asked) = watch::channel(crate::plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
     let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
     let (ready_tx, ready) = watch::channel(false);
@@ -179,6 +180,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             service_cidrs: config.kubernetes.service_cidrs.clone(),
         };
         let watch = k8s::io::spawn(api.clone(), all_nodes);
+        let services = k8s::io::spawn_services(api.clone(), asked);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
         tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone()));
         k8s::io::spawn_condition(api, facts, watch.nodes.clone());
@@ -199,9 +201,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             rib.convergence.clone(),
             plan.clone(),
         ));
-        cluster = Some((watch, conflist_task));
+        cluster = Some((watch, conflist_task, services));
     }
-    let views = cluster.as_ref().map(|(watch, conflist)| Kubernetes {
+    let views = cluster.as_ref().map(|(watch, conflist, _)| Kubernetes {
         nodes: watch.nodes.clone(),
         api: watch.status.clone(),
         conflist: conflist.status.clone(),
@@ -212,7 +214,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             config: config_rx.clone(),
             host,
             nodes: views.as_ref().map(|v| v.nodes.clone()),
-            held: cluster.as_ref().map(|(_, conflist)| conflist.held.clone()),
+            held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
+            services: cluster.as_ref().map(|(.., services)| services.services.clone()),
             disabled,
             restarting,
             peers: peers.requests.clone(),
@@ -227,6 +230,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             unreachable: unreachable_tx,
             conflist: conflist_tx,
             all_nodes: all_nodes_tx,
+            asked: asked_tx,
             plan: plan_tx,
         },
         kubernetes,
@@ -291,11 +295,14 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     planner.abort();
-    if let Some((watch, conflist)) = cluster {
+    let mut node_goes = false;
+    if let Some((watch, conflist, services)) = cluster {
         watch.task.abort();
         conflist.task.abort();
+        services.task.abort();
+        node_goes = watch.nodes.borrow().own.as_ref().is_some_and(|own| own.going.is_some());
     }
-    let leaving = if machine_stops().await { Leaving::Machine } else { Leaving::Daemon };
+    let leaving = if node_goes || machine_stops().await { Leaving::Machine } else { Leaving::Daemon };
     tracing::info!(?leaving, "routelet stops");
     if failed.is_none() {
         peers.shutdown(leaving).await;

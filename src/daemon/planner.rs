@@ -26,7 +26,12 @@ use crate::{
     },
     config::Config,
     fib::{host::Host, resolve::Resolver},
-    k8s::{self, cni::Conflist, node::Nodes},
+    k8s::{
+        self,
+        cni::Conflist,
+        node::Nodes,
+        services::{Asked, Services},
+    },
     net::{Guard, Origination, Prefix, Reachable, RouterId},
     plan::{Election, Extra, Plan, plan},
 };
@@ -39,6 +44,8 @@ pub(super) struct Inputs {
     pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
     /// Ranges in which pods may have addresses; `None` outside of Kubernetes.
     pub(super) held: Option<watch::Receiver<Arc<BTreeSet<Prefix>>>>,
+    /// `None` outside of Kubernetes.
+    pub(super) services: Option<watch::Receiver<Arc<Services>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     pub(super) restarting: watch::Receiver<bool>,
     /// Neighbors that did not answer are tried again when a link or an address comes.
@@ -57,6 +64,7 @@ pub(super) struct Outputs {
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) all_nodes: watch::Sender<bool>,
+    pub(super) asked: watch::Sender<Arc<Asked>>,
     /// The plan in force, or why there is none yet.
     pub(super) plan: watch::Sender<Arc<Result<Plan, String>>>,
 }
@@ -72,6 +80,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let host = inputs.host.borrow_and_update().clone();
         let nodes = inputs.nodes.as_mut().map(|n| n.borrow_and_update().clone());
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
+        extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.restarting = *inputs.restarting.borrow_and_update();
         if let Some(nodes) = nodes.as_deref().filter(|_| kubernetes) {
@@ -118,6 +127,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = inputs.host.changed() => r.is_ok(),
             r = changed(inputs.nodes.as_mut()) => r,
             r = changed(inputs.held.as_mut()) => r,
+            r = changed(inputs.services.as_mut()) => r,
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
             () = due(election.poll_timeout()) => true,
@@ -163,6 +173,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
     publish(&outputs.conflist, plan.conflist.clone());
     publish(&outputs.all_nodes, plan.all_nodes);
+    publish(&outputs.asked, plan.asked.clone());
     let wanted = Wanted {
         global: plan.global.clone(),
         listen: config.bgp.listen.clone(),

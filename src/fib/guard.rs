@@ -21,6 +21,11 @@ const MARTIANS: [&str; 10] = [
     "ff00::/8",
 ];
 
+/// Whether no network routes it.
+pub fn is_martian(prefix: Prefix) -> bool {
+    MARTIANS.iter().any(|m| m.parse::<Prefix>().is_ok_and(|m| m.covers(prefix)))
+}
+
 /// Builds the guard from the host, the prefixes that this node originates, its neighbors and the addresses of
 /// the API server.
 ///

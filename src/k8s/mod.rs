@@ -2,7 +2,8 @@
 //!
 //! From the API server come Nodes: our own, watched by name, and all of them only while the peering needs them. Views of some
 //! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are get, list and watch of
-//! `nodes`. One thing is written there: the condition `NetworkUnavailable` of our own Node ([`condition`]), which takes the
+//! `nodes`. Services are watched while any could be announced, EndpointSlices while one of these wants local endpoints
+//! ([`services`]): list and watch of both. One thing is written there: the condition `NetworkUnavailable` of our own Node ([`condition`]), which takes the
 //! right to patch `nodes/status`.
 //!
 //! The file is the conflist ([`cni`]). It is written once pods can work ([`gate`]): until then a runtime has no network and
@@ -18,4 +19,5 @@ pub mod gate;
 pub mod io;
 pub mod kept;
 pub mod node;
+pub mod services;
 pub mod view;

@@ -51,8 +51,38 @@ pub struct NodeView {
     /// Condition Ready Unknown: the cluster has not heard of the node for a while.
     #[serde(default)]
     pub unheard: bool,
+    /// Label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    #[serde(default)]
+    pub excluded: bool,
+    /// `spec.unschedulable`.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Why it is about to go. Of this boot alone: a machine that starts must not believe that it still stops.
+    #[serde(skip)]
+    pub going: Option<Going>,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
+}
+
+/// What takes a node out of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Going {
+    /// The kubelet stops the pods because the machine goes down.
+    ShutsDown,
+    /// The cluster autoscaler deletes it (KEP-3836 has load balancers heed this taint).
+    ToBeDeleted,
+    /// Somebody declared it lost.
+    OutOfService,
+}
+
+impl Going {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ShutsDown => "the machine shuts down",
+            Self::ToBeDeleted => "the Node is about to be deleted (taint of the cluster autoscaler)",
+            Self::OutOfService => "the Node is out of service (taint)",
+        }
+    }
 }
 
 /// A Node as the API server sends it, without all that routing does not ask for.
@@ -74,6 +104,15 @@ pub struct ApiSpec {
     pub pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
+    pub unschedulable: bool,
+    pub taints: Vec<ApiTaint>,
+}
+
+/// An entry of `spec.taints`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiTaint {
+    pub key: String,
 }
 
 /// `status`.
@@ -91,6 +130,7 @@ pub struct ApiCondition {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    pub message: String,
 }
 
 /// An entry of `status.addresses`.
@@ -148,6 +188,8 @@ impl From<&ApiNode> for NodeView {
             _ => None,
         });
         view.unheard = node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "Unknown");
+        view.cordoned = node.spec.unschedulable;
+        view.going = going(node);
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
         view
@@ -207,6 +249,7 @@ impl NodeView {
     fn read_labels(&mut self, labels: Option<&BTreeMap<String, String>>) {
         let get = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
         self.zone = get("topology.kubernetes.io/zone").map(str::to_owned);
+        self.excluded = get(EXCLUDED_LABEL).is_some();
         self.reflector = match get(REFLECTOR_LABEL) {
             None => None,
             Some("true" | "") => Some(true),
@@ -222,6 +265,20 @@ impl NodeView {
 
     fn problem(&mut self, text: String) {
         self.problems.push(text);
+    }
+}
+
+/// The kubelet says in the message of `Ready` that it stops the pods for a shutdown, and nowhere else.
+fn going(node: &ApiNode) -> Option<Going> {
+    let ready = node.status.conditions.iter().find(|c| c.kind == "Ready");
+    let shuts_down =
+        ready.is_some_and(|c| c.status == "False" && c.message.contains("node is shutting down"));
+    let tainted = |key: &str| node.spec.taints.iter().any(|t| t.key == key);
+    match () {
+        () if shuts_down => Some(Going::ShutsDown),
+        () if tainted("node.kubernetes.io/out-of-service") => Some(Going::OutOfService),
+        () if tainted("ToBeDeletedByClusterAutoscaler") => Some(Going::ToBeDeleted),
+        () => None,
     }
 }
 
@@ -243,6 +300,8 @@ const AS_ANNOTATION: &str = "routelet.io/as";
 const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
 const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
+/// No external load balancer sends to such a Node, whatever the value says.
+pub(super) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 #[cfg(test)]
 mod tests {
@@ -284,6 +343,40 @@ mod tests {
             ));
             assert_eq!(v.network_unavailable, want, "{status}");
         }
+    }
+
+    #[test]
+    fn a_node_that_takes_no_more_traffic_says_so() {
+        let condition = |status: &str, message: &str| {
+            format!(
+                r#""status": {{"conditions": [{{"type": "Ready", "status": "{status}", "message": "{message}"}}]}}"#
+            )
+        };
+        let taint =
+            |key: &str| format!(r#""spec": {{"taints": [{{"key": "{key}", "effect": "NoSchedule"}}]}}"#);
+        let both = "[container runtime is down, node is shutting down]";
+        for (part, want) in [
+            (condition("False", "node is shutting down"), Some(Going::ShutsDown)),
+            (condition("False", both), Some(Going::ShutsDown)),
+            (condition("False", "container runtime is down"), None),
+            (condition("True", "kubelet is posting ready status"), None),
+            (taint("ToBeDeletedByClusterAutoscaler"), Some(Going::ToBeDeleted)),
+            (taint("node.kubernetes.io/out-of-service"), Some(Going::OutOfService)),
+            (taint("node.kubernetes.io/unschedulable"), None),
+        ] {
+            let v = view(&format!(r#"{{"metadata": {{"name": "n1"}}, {part}}}"#));
+            assert_eq!(v.going, want, "{part}");
+        }
+        let v = view(
+            r#"{"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""}},
+                "spec": {"unschedulable": true}}"#,
+        );
+        assert!(v.excluded && v.cordoned);
+        let kept: NodeView = serde_json::from_str(
+            &serde_json::to_string(&NodeView { going: Some(Going::ShutsDown), ..v.clone() }).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(kept, v, "the next boot begins without it");
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::node::{NodeView, Nodes};
+use super::{
+    node::{NodeView, Nodes},
+    services::Verdict,
+};
 use crate::net::{Prefix, Reach, Reachable, Unresolved};
 
 /// The Kubernetes side of this node.
@@ -27,6 +30,9 @@ pub struct NodeStatus {
     pub unresolved_nodes: usize,
     /// What to do about them.
     pub remedy: Option<String>,
+    /// Addresses of Services: which are announced, and why the others are not.
+    #[serde(default)]
+    pub services: Vec<Verdict>,
     /// What the operator should know, each with its remedy.
     pub problems: Vec<String>,
 }
@@ -81,13 +87,14 @@ pub enum ConflistState {
 
 impl NodeStatus {
     /// From what the watch and the conflist task know. `reachable` says which nodes only the default route reaches, whose
-    /// paths are therefore not used; `problems` are the plan's.
+    /// paths are therefore not used; `services` and `problems` are the plan's.
     pub fn new(
         node: &str,
         nodes: &Nodes,
         reachable: &Reachable,
         api: ApiStatus,
         conflist: ConflistStatus,
+        services: Vec<Verdict>,
         problems: Vec<String>,
     ) -> Self {
         let own = nodes.own.clone().unwrap_or_default();
@@ -117,6 +124,7 @@ impl NodeStatus {
                  (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
                     .to_owned()
             }),
+            services,
             problems: waiting.into_iter().chain(problems).collect(),
         }
     }
@@ -141,7 +149,7 @@ mod tests {
         let status = |reach| {
             let reachable = Reachable::new(vec![("0.0.0.0/0".parse().unwrap(), reach)]);
             let (api, conflist) = (ApiStatus::default(), ConflistStatus::default());
-            NodeStatus::new("n1", &nodes, &reachable, api, conflist, Vec::new())
+            NodeStatus::new("n1", &nodes, &reachable, api, conflist, Vec::new(), Vec::new())
         };
         let far = status(Reach::No(Unresolved::OnlyDefault));
         let addresses: Vec<_> = far.mesh_members.iter().map(|m| m.address).collect();

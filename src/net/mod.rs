@@ -9,6 +9,8 @@ mod origin;
 mod phase;
 mod prefix;
 mod reach;
+mod selector;
+mod service;
 
 pub use guard::{Guard, GuardRule, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};
@@ -16,6 +18,8 @@ pub use origin::{Origination, Source};
 pub use phase::{Convergence, Phase};
 pub use prefix::{Family, Prefix, PrefixError};
 pub use reach::{Reach, Reachable, Unresolved};
+pub use selector::Selector;
+pub use service::ServiceAddresses;
 
 /// BGP identifier (RFC 6286): any 32-bit value but 0, written as an IPv4 address.
 pub type RouterId = std::net::Ipv4Addr;

@@ -32,10 +32,12 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<St
     let nodes = ctx.nodes.into_iter().flat_map(|n| n.own.iter().chain(n.others.values()));
     let of_nodes =
         nodes.flat_map(|n| n.addresses.iter().map(|a| Prefix::host(*a)).chain(n.pod_cidrs.iter().copied()));
-    let services = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();
+    let ranges = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();
+    let services = ctx.extra.services.offers.keys().map(|addr| Prefix::host(*addr));
     let config = ctx.config.masquerade.exclude.iter().chain(&ctx.config.advertise.networks).copied();
     let keep: BTreeSet<_> = connected
         .chain(of_nodes)
+        .chain(ranges)
         .chain(services)
         .chain(config)
         .chain(served.iter().copied())

@@ -10,7 +10,7 @@
 //! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its `[bgp.group]`, its own keys;
 //! then BGPPeer and BGPPolicy objects; then annotations of the Node. Where the same neighbor comes from several sources:
 //! gateway, mesh and reflectors, `[[bgp.neighbor]]`; the later replaces the earlier whole. Where the same prefix does:
-//! `advertise.interfaces`, `advertise.networks`, pod CIDRs.
+//! Services, `advertise.interfaces`, `advertise.networks`, pod CIDRs.
 //!
 //! # What is deliberately absent
 //!
@@ -24,6 +24,7 @@ mod masq;
 mod neighbor;
 mod node;
 mod peering;
+mod services;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,13 +36,17 @@ use crate::{
     bgp::peer::{Global, PeerConfig, PeerKey},
     config::Config,
     fib::{guard, host::Host},
-    k8s::node::{NodeView, Nodes},
+    k8s::{
+        node::{NodeView, Nodes},
+        services::{Asked, Services, Verdict},
+    },
     masquerade,
     net::{Asn, Guard, Origination, Prefix, RouterId, Source},
 };
 
 pub use self::election::{Election, REFLECTORS, Topology, elect};
 pub use crate::k8s::cni::Conflist;
+pub use services::asked;
 
 /// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of
 /// the configuration, the cluster or the host, and hands its parts on.
@@ -65,6 +70,10 @@ pub struct Plan {
     pub masquerade: Arc<masquerade::Wanted>,
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
+    /// Which Services are looked for: goes to `k8s::io::spawn_services`.
+    pub asked: Arc<Asked>,
+    /// What becomes of each address of a Service.
+    pub services: Vec<Verdict>,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
     pub problems: Vec<String>,
 }
@@ -95,6 +104,8 @@ pub struct Extra {
     pub held: Arc<BTreeSet<Prefix>>,
     /// Between which nodes there are sessions, as [`Election`] says; `None`: as the list alone asks for, without history.
     pub topology: Option<Topology>,
+    /// What is known of Services.
+    pub services: Arc<Services>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -116,13 +127,18 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let pods = node::pod_cidrs(&ctx, &mut problems);
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
-    let originated = originated(&ctx, &served, &mut problems);
-    problems.extend(not_yet(config, &peers));
+    let asked = asked(config, extra.kubernetes);
+    let services = services::verdicts(&ctx, &peers, &asked, &mut problems);
+    let announced = services.iter().filter_map(|v| v.announced);
+    let originated = originated(&ctx, announced, &served, &mut problems);
+    problems.extend(not_yet(&peers));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     // Traffic to Node addresses is never masqueraded: they must be known while anything is.
-    let all_nodes = peering::is_among_nodes(&modes) || masquerade.mode != masquerade::Mode::Off;
+    let all_nodes = peering::is_among_nodes(&modes)
+        || masquerade.mode != masquerade::Mode::Off
+        || asked.whereabouts && !services.is_empty();
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 
     Ok(Plan {
@@ -135,13 +151,15 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         conflist,
         masquerade,
         all_nodes,
+        asked,
+        services,
         problems,
         global,
     })
 }
 
 /// Keys that are understood and not acted upon by this version: said, never passed over in silence.
-fn not_yet(config: &Config, peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<String> {
+fn not_yet(peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<String> {
     let keys = [
         ("bfd", peers.values().any(|p| p.bfd.is_some()), "sessions rely on their hold time"),
         (
@@ -149,7 +167,6 @@ fn not_yet(config: &Config, peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<S
             peers.keys().any(|k| matches!(k, PeerKey::Interface(_))),
             "write `address = \"fe80::…%INTERFACE\"`",
         ),
-        ("kubernetes.services", !config.kubernetes.services.is_empty(), "no Service address is announced"),
     ];
     let said = keys.into_iter().filter(|(_, used, _)| *used);
     said.map(|(key, _, effect)| format!("{key}: not in this version yet; {effect}")).collect()
@@ -176,6 +193,7 @@ impl<'a> Context<'a> {
 /// Own prefixes, each with what `[advertise]` sets on it; the strongest source last.
 fn originated(
     ctx: &Context<'_>,
+    services: impl Iterator<Item = Prefix>,
     pods: &[Prefix],
     problems: &mut Vec<String>,
 ) -> BTreeMap<Prefix, Origination> {
@@ -194,7 +212,13 @@ fn originated(
     let networks = advertise.networks.iter().map(|p| (*p, Source::Network));
     let told =
         pods.iter().filter(|_| ctx.config.kubernetes.advertise_pod_cidrs).map(|p| (*p, Source::PodCidr));
-    interfaces.chain(networks).chain(told).map(|(p, source)| (p, origination(source))).collect()
+    let services = services.map(|p| (p, Source::Service));
+    services
+        .chain(interfaces)
+        .chain(networks)
+        .chain(told)
+        .map(|(p, source)| (p, origination(source)))
+        .collect()
 }
 
 fn guard(

@@ -45,6 +45,7 @@ pub(super) fn config() -> Config {
             service_cidrs: None,
             advertise_pod_cidrs: true,
             services: Vec::new(),
+            service_rules: ServiceRules::default(),
         },
         cni: Cni {
             enabled: None,

@@ -89,6 +89,13 @@ impl ControlPlane {
         run(self.admin().args(args))
     }
 
+    /// `kubectl apply` of one object.
+    pub fn apply(&self, object: &Value) {
+        let file = self.dir.join("object.json");
+        fs::write(&file, object.to_string()).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    }
+
     fn admin(&self) -> Command {
         let mut command = self.ns.command("kubectl");
         command.arg("--kubeconfig").arg(self.dir.join("pki/admin.kubeconfig"));

@@ -15,6 +15,7 @@ mod conflist;
 mod mesh;
 mod pods;
 mod reflectors;
+mod services;
 mod switch;
 mod watch;
 mod world;

@@ -14,15 +14,15 @@ use crate::{
 };
 
 /// The switch, two nodes below it, and the control plane beside them. Node 2 has a second link, not yet used.
-struct Rack {
-    nodes: Vec<Node>,
-    plane: ControlPlane,
-    switch: Ns,
-    net: Net,
+pub struct Rack {
+    pub nodes: Vec<Node>,
+    pub plane: ControlPlane,
+    pub switch: Ns,
+    pub net: Net,
 }
 
 impl Rack {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut net = Net::new();
         let switch = net.ns("switch");
         switch.sysctl("net.ipv4.ip_forward", "1");
@@ -50,8 +50,13 @@ impl Rack {
     }
 
     fn start(&mut self) -> Vec<Vec<String>> {
+        self.start_with("")
+    }
+
+    /// With a configuration for all; the pod CIDRs.
+    pub fn start_with(&mut self, config: &str) -> Vec<Vec<String>> {
         for node in &mut self.nodes {
-            node.start(&self.net, &self.plane, "");
+            node.start(&self.net, &self.plane, config);
         }
         let cidrs: Vec<_> = ["n1", "n2"].iter().map(|n| self.plane.pod_cidrs(n)).collect();
         for (node, own) in self.nodes.iter().zip(&cidrs) {
@@ -73,7 +78,7 @@ fn cable(net: &mut Net, switch: &Ns, port: &str, node: &Ns, interface: &str, sub
 
 const PORTS: [&str; 3] = ["1:1", "1:2", "2:2"];
 
-fn frr_config() -> String {
+pub fn frr_config() -> String {
     let neighbors = |line: &str| -> String {
         PORTS.iter().flat_map(|p| [v4(p), v6(p)]).map(|n| format!(" neighbor {n} {line}\n")).collect()
     };
@@ -92,7 +97,7 @@ fn v6(port: &str) -> String {
     format!("fd00:{port}::2")
 }
 
-fn bird_config() -> String {
+pub fn bird_config() -> String {
     let mut text = "router id 10.255.0.1;\nprotocol device {}\n\
         protocol kernel { ipv4 { export all; }; }\nprotocol kernel { ipv6 { export all; }; }\n"
         .to_owned();

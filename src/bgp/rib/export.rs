@@ -28,6 +28,8 @@ pub(super) struct View {
     pub(super) shape: Shape,
     ibgp: bool,
     audience: Audience,
+    /// Another node of the cluster.
+    is_node: bool,
     client: bool,
     next_hop_self: bool,
     local_as: Asn,
@@ -85,6 +87,7 @@ impl View {
             },
             ibgp,
             audience,
+            is_node: matches!(config.source, PeerSource::Mesh | PeerSource::Reflector),
             client: config.route_reflector_client,
             next_hop_self: config.next_hop_self.unwrap_or(!ibgp),
             local_as: config.local_as,
@@ -150,7 +153,12 @@ impl View {
 
     /// Whether it may be told at all, and if so whether by reflection.
     fn may_hear(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
-        let Origin::Learned { internal, client, .. } = origin else { return Some(false) };
+        let (internal, client) = match origin {
+            // Each node has kube-proxy, and so would not use them: a thousand nodes spare each other a thousand Services each.
+            Origin::Own(Source::Service) if self.is_node => return None,
+            Origin::Own(_) => return Some(false),
+            Origin::Learned { internal, client, .. } => (internal, client),
+        };
         let has = |c: u32| attrs.communities.contains(&c);
         if has(Community::NO_ADVERTISE) {
             return None;
@@ -306,6 +314,8 @@ mod tests {
             let path = Attrs { as_path: AsPath::sequence(&[7]), ..attrs(0) };
             let got = [own, ext, int, cli].map(|o| view.export(prefix(), &path, o).is_some());
             assert_eq!(got, *expected, "{name}");
+            let service = view.export(prefix(), &path, Origin::Own(Source::Service)).is_some();
+            assert_eq!(service, !name.contains("mesh"), "{name}: nodes have kube-proxy for Services");
         }
     }
 

@@ -24,6 +24,9 @@ pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
     if !node.mesh_members.is_empty() {
         let _ = write!(text, "\n{}", members(node));
     }
+    if !node.services.is_empty() {
+        let _ = write!(text, "\n{}", services(node));
+    }
     let unresolved = (node.unresolved_nodes > 0).then(|| {
         let remedy = node.remedy.as_deref().unwrap_or("peer with the gateway, or use a common subnet");
         format!("nodes behind the default route only: {}; {remedy}", node.unresolved_nodes)
@@ -39,6 +42,14 @@ fn members(node: &NodeStatus) -> String {
     let mut table = Table::with_heading(["NODE", "ADDRESS", "POD CIDRS"]);
     for member in &node.mesh_members {
         table.row([member.node.clone(), or_dash(member.address), listed(&member.pod_cidrs)]);
+    }
+    table.to_string()
+}
+
+fn services(node: &NodeStatus) -> String {
+    let mut table = Table::with_heading(["ADDRESS", "SERVICE", "ANNOUNCED", "REASON"]);
+    for v in &node.services {
+        table.row([v.address.to_string(), listed(&v.services), or_dash(v.announced), v.reason.clone()]);
     }
     table.to_string()
 }

@@ -7,7 +7,10 @@ use crate::{
         Summary,
     },
     fib::view::FibHop,
-    k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
+    k8s::{
+        services::Verdict,
+        view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
+    },
     net::Family,
 };
 
@@ -169,6 +172,20 @@ fn the_node_shows_what_it_waits_for() {
         },
         unresolved_nodes: 1,
         remedy: None,
+        services: vec![
+            Verdict {
+                address: "10.96.0.1".parse().unwrap(),
+                services: vec!["default/kubernetes (cluster-ip)".into()],
+                announced: Some("10.96.0.0/16".parse().unwrap()),
+                reason: "every node forwards it".into(),
+            },
+            Verdict {
+                address: "192.0.2.7".parse().unwrap(),
+                services: vec!["default/web (load-balancer-ip)".into()],
+                announced: None,
+                reason: "no endpoint on this node is ready (traffic policy Local)".into(),
+            },
+        ],
         problems: Vec::new(),
     };
     insta::assert_snapshot!(shown(&Answer::Node(Some(Box::new(node)))));

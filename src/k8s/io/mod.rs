@@ -6,6 +6,7 @@ mod client;
 mod condition;
 mod conflist;
 pub mod former;
+mod services;
 mod state;
 mod watch;
 
@@ -22,6 +23,7 @@ use super::{
     condition::Facts,
     gate::Ready,
     node::Nodes,
+    services::{Asked, Services},
     view::{ApiStatus, ConflistState, ConflistStatus},
 };
 use crate::net::Prefix;
@@ -75,6 +77,29 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         tokio::join!(watcher.run(), keeping);
     });
     Watch { nodes, status, task }
+}
+
+/// The running watch of Services.
+#[derive(Debug)]
+pub struct ServiceWatch {
+    /// What is known of Services; from the state folder at first, if the same ones are looked for.
+    pub services: Receiver<Arc<Services>>,
+    /// Never ends by itself.
+    pub task: JoinHandle<()>,
+}
+
+/// Watches Services while `asked` (`Plan::services`) asks for any, and EndpointSlices while one of them has local endpoints
+/// only. Never ends, never blocks.
+pub fn spawn_services(options: Options, asked: Receiver<Arc<Asked>>) -> ServiceWatch {
+    let known = services::load(&options.state_dir, &options.node_name, &asked.borrow());
+    let (services_tx, services) = channel(Arc::new(known.unwrap_or_default()));
+    let keeping =
+        services::keep(options.state_dir.clone(), options.node_name.clone(), asked.clone(), services.clone());
+    let watcher = services::Watcher::new(options, asked, services_tx);
+    let task = tokio::spawn(async move {
+        tokio::join!(watcher.run(), keeping);
+    });
+    ServiceWatch { services, task }
 }
 
 /// Where the conflist goes.

@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::k8s::node::Nodes;
 
 /// The file is written at once, and then not again for so long: changes of a busy cluster are gathered.
-const GATHER: Duration = Duration::from_secs(1);
+pub(super) const GATHER: Duration = Duration::from_secs(1);
 
 /// `cluster.json`.
 #[derive(Serialize, Deserialize)]

@@ -30,7 +30,7 @@ use crate::k8s::{
 };
 
 /// A watch ends after so many seconds and is begun again where it was: a connection that died without a word is noticed.
-const WATCH_SECONDS: u32 = 180;
+pub(super) const WATCH_SECONDS: u32 = 180;
 /// A listing that makes no progress for so long has hung.
 const LISTING_STALLS: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -269,7 +269,7 @@ impl Watcher {
 }
 
 /// Waits until then; for ever when there is nothing to wait for. Cancel safe.
-async fn due(at: Option<Instant>) {
+pub(super) async fn due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
@@ -289,7 +289,7 @@ async fn flipped(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
 }
 
 /// The status code with which the server itself refused, if it did answer.
-fn refusal(error: &watcher::Error) -> Option<u16> {
+pub(super) fn refusal(error: &watcher::Error) -> Option<u16> {
     use watcher::Error as E;
     match error {
         E::InitialListFailed(kube::Error::Api(s))
@@ -301,7 +301,7 @@ fn refusal(error: &watcher::Error) -> Option<u16> {
 }
 
 /// An API server without streaming lists calls the question invalid.
-fn refuses_streaming(error: &watcher::Error) -> bool {
+pub(super) fn refuses_streaming(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(_)) && matches!(refusal(error), Some(400 | 422))
 }
 
@@ -315,7 +315,7 @@ fn explain(error: &watcher::Error, refused: Option<u16>) -> String {
 }
 
 /// Delays that double, each drawn from its upper half so that nodes do not come back in step.
-struct Retry(Duration);
+pub(super) struct Retry(Duration);
 
 impl Default for Retry {
     fn default() -> Self {
@@ -324,7 +324,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let delay = self.0;
         self.0 = (delay * 2).min(LAST_RETRY);
         let dice = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros() % 512);

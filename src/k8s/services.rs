@@ -1,0 +1,890 @@
+//! Services and EndpointSlices → the addresses that this node announces, each with its reason.
+//!
+//! Three steps. [`Catalog`] hears the watches and keeps, of each Service that is asked for, nothing but its addresses and
+//! where its endpoints are. [`Services`] is its answer: which addresses there are, and for whom. [`verdicts`] judges each of
+//! them for this node, as its Node stands now.
+//!
+//! # What follows from what
+//!
+//! kube-proxy forwards, on every node; we only draw the packets to a node. So an address is announced by every node, unless
+//! the Service wants local endpoints only (`externalTrafficPolicy`, of cluster IPs `internalTrafficPolicy`): then by nodes with an
+//! endpoint that is ready. Endpoints that terminate and still serve count where no other node has a ready one, which is when
+//! kube-proxy uses them, too (KEP-1669).
+//!
+//! # What is deliberately absent
+//!
+//! Routes in the kernel: kube-proxy needs none, and an unreachable one would keep the host's own connections from leaving.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+};
+
+use k8s_openapi::{
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Deserialize, Serialize};
+
+use super::node::{EXCLUDED_LABEL, NodeView, Nodes};
+use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind};
+
+/// Which Services are looked for: what the configuration says of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What is announced of Services with the labels of the selector.
+    pub kinds: BTreeSet<Kind>,
+    pub selector: Selector,
+    /// What the annotation may ask for.
+    pub by_annotation: BTreeSet<Kind>,
+    /// `spec.loadBalancerClass` of Services that are ours to announce, besides those without one.
+    pub classes: Vec<String>,
+    /// Whether it matters which other nodes have endpoints: for a node that is cordoned.
+    pub whereabouts: bool,
+}
+
+impl Asked {
+    /// Whether there can be anything to announce.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.by_annotation.is_empty()
+    }
+
+    /// Whether addresses of this kind can be announced at all.
+    pub fn allows(&self, kind: Kind) -> bool {
+        self.kinds.contains(&kind) || self.by_annotation.contains(&kind)
+    }
+}
+
+/// What is known of Services. Level-triggered: each change makes a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// Whose address it is: several Services may share one.
+    pub offers: BTreeMap<IpAddr, Vec<Offer>>,
+    /// What could not be understood, in plain words.
+    pub problems: Vec<String>,
+}
+
+/// An address of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// `NAMESPACE/NAME`.
+    pub service: String,
+    pub kind: Kind,
+    /// Where the endpoints are; `None`: every node forwards.
+    pub local: Option<Places>,
+}
+
+/// Where endpoints of a Service are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    pub here: Here,
+    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`].
+    pub elsewhere: BTreeSet<String>,
+}
+
+/// What endpoints there are on this node; the later is the better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Here {
+    #[default]
+    None,
+    /// They terminate and serve until they end.
+    Terminating,
+    Ready,
+}
+
+/// A word of a watch. Words of a listing count once it is whole.
+#[derive(Clone, Debug)]
+pub enum Word<T> {
+    Begin,
+    Listed(T),
+    Whole,
+    Changed(T),
+    Gone(T),
+}
+
+/// The cache of the watches.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    node: String,
+    asked: Asked,
+    services: Cache<View>,
+    slices: Cache<Slice>,
+    /// The API server does not let us see EndpointSlices.
+    blind: bool,
+}
+
+impl Catalog {
+    pub fn new(node: String) -> Self {
+        Self {
+            node,
+            asked: Asked::default(),
+            services: Cache::default(),
+            slices: Cache::default(),
+            blind: false,
+        }
+    }
+
+    /// Other Services are looked for: what the watches said is judged anew when they say it again.
+    pub fn ask(&mut self, asked: Asked) {
+        *self = Self { asked, ..Self::new(mem::take(&mut self.node)) };
+    }
+
+    /// A word of the watch of Services; whether something changed.
+    pub fn service(&mut self, word: Word<ApiService>) -> bool {
+        let asked = &self.asked;
+        self.services.hear(word, |s| (key(&s.metadata), View::new(s, asked)))
+    }
+
+    /// A word of the watch of EndpointSlices; whether something changed.
+    pub fn slice(&mut self, word: Word<ApiSlice>) -> bool {
+        self.blind = false;
+        let (node, all) = (&self.node, self.asked.whereabouts);
+        self.slices.hear(word, |s| (key(&s.metadata), Slice::new(s, node, all)))
+    }
+
+    /// The API server refuses EndpointSlices; whether that is news.
+    pub fn no_slices(&mut self) -> bool {
+        !mem::replace(&mut self.blind, true)
+    }
+
+    /// Whether EndpointSlices matter.
+    pub fn needs_slices(&self) -> bool {
+        self.services.known.values().any(|view| view.addresses.iter().any(|a| a.local))
+    }
+
+    /// EndpointSlices are no longer watched.
+    pub fn forget_slices(&mut self) {
+        self.slices = Cache::default();
+        self.blind = false;
+    }
+
+    /// What is known, once it is whole: until then what was known before stays in force.
+    pub fn services(&self) -> Option<Services> {
+        let seen = self.slices.is_whole || self.blind || !self.needs_slices();
+        if !self.services.is_whole || !seen {
+            return None;
+        }
+        let places = self.places();
+        let mut services = Services::default();
+        for (name, view) in &self.services.known {
+            services.problems.extend(view.problem.iter().map(|what| format!("Service {name}: {what}")));
+            for Address { addr, kind, local } in &view.addresses {
+                let at = || places.get(&(name.as_str(), Family::of(*addr))).cloned().unwrap_or_default();
+                let offer = Offer { service: name.clone(), kind: *kind, local: local.then(at) };
+                services.offers.entry(*addr).or_default().push(offer);
+            }
+        }
+        let more = services.problems.len().saturating_sub(PROBLEMS);
+        if more > 0 {
+            services.problems.truncate(PROBLEMS);
+            services.problems.push(format!("{more} more Services with such mistakes"));
+        }
+        if self.blind {
+            services.problems.push(
+                "the API server does not show us EndpointSlices: Services with the traffic policy Local are not announced; \
+                 allow our ServiceAccount to list and watch endpointslices (deploy/daemonset.yaml)"
+                    .into(),
+            );
+        }
+        Some(services)
+    }
+
+    fn places(&self) -> BTreeMap<(&str, Family), Places> {
+        let mut all: BTreeMap<_, Places> = BTreeMap::new();
+        for slice in self.slices.known.values() {
+            let places = all.entry((slice.service.as_str(), slice.family)).or_default();
+            places.here = places.here.max(slice.places.here);
+            places.elsewhere.extend(slice.places.elsewhere.iter().cloned());
+        }
+        all
+    }
+}
+
+/// So many Services are named for their mistakes.
+const PROBLEMS: usize = 10;
+
+/// What is known of objects, by name; those that do not matter are not in it.
+#[derive(Clone, Debug)]
+struct Cache<T> {
+    known: BTreeMap<String, T>,
+    listing: Option<BTreeMap<String, T>>,
+    is_whole: bool,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), listing: None, is_whole: false }
+    }
+}
+
+impl<T: PartialEq> Cache<T> {
+    /// Whether something changed.
+    fn hear<O>(&mut self, word: Word<O>, read: impl Fn(&O) -> (String, Option<T>)) -> bool {
+        match word {
+            Word::Begin => self.listing = Some(BTreeMap::new()),
+            Word::Listed(object) => {
+                if let (name, Some(view)) = read(&object) {
+                    self.listing.get_or_insert_default().insert(name, view);
+                }
+            }
+            Word::Whole => {
+                let listing = self.listing.take().unwrap_or_default();
+                let first = !mem::replace(&mut self.is_whole, true);
+                return mem::replace(&mut self.known, listing) != self.known || first;
+            }
+            Word::Changed(object) => {
+                let (name, view) = read(&object);
+                return match view {
+                    Some(view) if self.known.get(&name) == Some(&view) => false,
+                    Some(view) => {
+                        self.known.insert(name, view);
+                        true
+                    }
+                    None => self.known.remove(&name).is_some(),
+                };
+            }
+            Word::Gone(object) => return self.known.remove(&read(&object).0).is_some(),
+        }
+        false
+    }
+}
+
+/// What is kept of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct View {
+    addresses: Vec<Address>,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Address {
+    addr: IpAddr,
+    kind: Kind,
+    /// Only nodes with an endpoint forward.
+    local: bool,
+}
+
+impl View {
+    /// `None`: nothing of it is asked for.
+    fn new(service: &ApiService, asked: &Asked) -> Option<Self> {
+        let spec = &service.spec;
+        let single = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_empty());
+        let cluster: Vec<_> = addresses(spec.cluster_ips.iter().chain(single)).collect();
+        // kube-proxy forwards for no other.
+        if cluster.is_empty() || spec.kind == "ExternalName" {
+            return None;
+        }
+        let (kinds, problem) = kinds(&service.metadata, asked);
+        let mut all = Vec::new();
+        for kind in kinds {
+            let (found, policy): (Vec<_>, _) = match kind {
+                Kind::ClusterIp => (cluster.clone(), &spec.internal_traffic_policy),
+                Kind::ExternalIp => (addresses(&spec.external_ips).collect(), &spec.external_traffic_policy),
+                Kind::LoadBalancerIp => (load_balancer(service, asked), &spec.external_traffic_policy),
+            };
+            let local = policy.as_deref() == Some("Local");
+            all.extend(found.into_iter().map(|addr| Address { addr, kind, local }));
+        }
+        (!all.is_empty() || problem.is_some()).then_some(Self { addresses: all, problem })
+    }
+}
+
+/// What is announced of a Service: as its annotation says, else as the configuration does.
+fn kinds(meta: &ObjectMeta, asked: &Asked) -> (BTreeSet<Kind>, Option<String>) {
+    let by_file =
+        || if asked.selector.fits(meta.labels.as_ref()) { asked.kinds.clone() } else { BTreeSet::new() };
+    let text = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION)).map(|t| t.trim());
+    let Some(text) = text.filter(|t| !t.is_empty()) else { return (by_file(), None) };
+    if text == "none" {
+        return (BTreeSet::new(), None);
+    }
+    let known = |word: &str| Kind::ALL.into_iter().find(|k| k.as_str() == word.trim());
+    let Some(wanted) = text.split(',').map(known).collect::<Option<BTreeSet<_>>>() else {
+        let problem = format!(
+            "annotation {ANNOTATION}: `{text}` is neither `none` nor a list of cluster-ip, external-ip and load-balancer-ip; it is \
+             ignored"
+        );
+        return (by_file(), Some(problem));
+    };
+    let (allowed, refused): (BTreeSet<_>, BTreeSet<_>) = wanted.into_iter().partition(|k| asked.allows(*k));
+    let problem = (!refused.is_empty()).then(|| {
+        let names: Vec<_> = refused.iter().map(|k| k.as_str()).collect();
+        format!(
+            "annotation {ANNOTATION} asks for {}, which kubernetes.service-annotations does not allow: not announced; name it \
+             there if whoever may write Services may choose such addresses",
+            names.join(", ")
+        )
+    });
+    (allowed, problem)
+}
+
+/// Addresses that a load balancer was given and that nodes are to answer for.
+fn load_balancer(service: &ApiService, asked: &Asked) -> Vec<IpAddr> {
+    let spec = &service.spec;
+    let ours = spec.load_balancer_class.as_ref().is_none_or(|class| asked.classes.contains(class));
+    if spec.kind != "LoadBalancer" || !ours {
+        return Vec::new();
+    }
+    // `Proxy`: packets come with a node's address, and no node knows this one (KEP-1860).
+    let answered =
+        service.status.load_balancer.ingress.iter().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+    addresses(answered.filter_map(|i| i.ip.as_ref())).collect()
+}
+
+/// Of texts, those that are addresses: `None` of a headless Service is none.
+fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = IpAddr> {
+    texts.into_iter().filter_map(|text| text.parse().ok())
+}
+
+/// What is kept of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slice {
+    service: String,
+    family: Family,
+    places: Places,
+}
+
+impl Slice {
+    /// `all`: whether each other node matters.
+    fn new(slice: &ApiSlice, node: &str, all: bool) -> Option<Self> {
+        let family = match slice.address_type.as_str() {
+            "IPv4" => Family::Ipv4Unicast,
+            "IPv6" => Family::Ipv6Unicast,
+            _ => return None,
+        };
+        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+        let service = format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or_default());
+        let mut places = Places::default();
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(at) = &endpoint.node_name else { continue };
+            let here = endpoint.conditions.state();
+            if at == node {
+                places.here = places.here.max(here);
+            } else if here == Here::Ready && (all || places.elsewhere.is_empty()) {
+                places.elsewhere.insert(at.clone());
+            }
+        }
+        Some(Self { service, family, places })
+    }
+}
+
+/// How a node stands towards Services, and what the operator asked for.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    pub asked: &'a Asked,
+    /// Announced instead of the addresses inside.
+    pub aggregates: &'a [Prefix],
+    /// Why no address is announced at all, if so.
+    pub withheld: Option<&'a str>,
+    /// Why an address must never be announced, if so.
+    pub refused: &'a dyn Fn(IpAddr, Kind) -> Option<String>,
+}
+
+/// What becomes of an address on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub address: IpAddr,
+    /// `NAMESPACE/NAME (KIND)`.
+    pub services: Vec<String>,
+    /// As what it is announced: itself, or an aggregate.
+    pub announced: Option<Prefix>,
+    /// Why it is announced, or why not.
+    pub reason: String,
+}
+
+/// Judges each address, in order.
+pub fn verdicts(services: &Services, nodes: &Nodes, rules: Rules<'_>) -> Vec<Verdict> {
+    let offers = services.offers.iter().map(|(address, offers)| {
+        let offers: Vec<_> = offers.iter().filter(|o| rules.asked.allows(o.kind)).collect();
+        (*address, offers)
+    });
+    offers
+        .filter(|(_, offers)| !offers.is_empty())
+        .map(|(addr, offers)| verdict(addr, &offers, nodes, rules))
+        .collect()
+}
+
+fn verdict(address: IpAddr, offers: &[&Offer], nodes: &Nodes, rules: Rules<'_>) -> Verdict {
+    let named = |o: &&Offer| format!("{} ({})", o.service, o.kind.as_str());
+    let judged: Vec<_> = offers.iter().map(|o| (*o, judge(address, o, nodes, rules))).collect();
+    let standing: Vec<_> = judged.iter().filter_map(|(o, why)| why.is_ok().then_some(*o)).collect();
+    if standing.is_empty() {
+        let reason = judged.into_iter().find_map(|(_, why)| why.err()).unwrap_or_default();
+        return Verdict { address, services: offers.iter().map(named).collect(), announced: None, reason };
+    }
+    // Where only some nodes forward, the aggregate of all would lead astray.
+    let local = standing.iter().all(|o| o.local.is_some());
+    let aggregate =
+        rules.aggregates.iter().copied().filter(|a| !local && a.contains(address)).max_by_key(|a| a.len());
+    let reason = judged.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
+    Verdict {
+        address,
+        services: standing.iter().map(named).collect(),
+        announced: Some(aggregate.unwrap_or_else(|| Prefix::host(address))),
+        reason: reason.into(),
+    }
+}
+
+/// Why this node announces it, or why not.
+fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Result<&'static str, String> {
+    if let Some(why) = (rules.refused)(address, offer.kind) {
+        return Err(why);
+    }
+    if let Some(why) = rules.withheld {
+        return Err(why.into());
+    }
+    let Some(own) = &nodes.own else { return Err("the Node is not known".into()) };
+    if let Some(going) = own.going {
+        return Err(going.as_str().into());
+    }
+    if !takes(own, offer.kind) {
+        return Err(format!("the Node has the label {EXCLUDED_LABEL}"));
+    }
+    let why = match &offer.local {
+        None => "every node forwards it",
+        Some(Places { here: Here::Ready, .. }) => "an endpoint on this node is ready",
+        Some(Places { here: Here::Terminating, elsewhere }) if elsewhere.is_empty() => {
+            "an endpoint on this node serves until it ends, none is ready elsewhere"
+        }
+        Some(Places { here: Here::Terminating, .. }) => {
+            return Err(
+                "endpoints on this node terminate, others are ready elsewhere (traffic policy Local)".into(),
+            );
+        }
+        Some(_) => return Err("no endpoint on this node is ready (traffic policy Local)".into()),
+    };
+    if own.cordoned && rules.asked.whereabouts && others_take_over(offer, nodes) {
+        return Err("the Node is cordoned (kubernetes.withdraw-when-cordoned)".into());
+    }
+    Ok(why)
+}
+
+/// Whether a node takes packets for such addresses. Cluster IPs are no matter of external load balancers.
+fn takes(node: &NodeView, kind: Kind) -> bool {
+    kind == Kind::ClusterIp || !node.excluded
+}
+
+/// A cordoned node gives up what another one, which is not cordoned, announces; never the last.
+fn others_take_over(offer: &Offer, nodes: &Nodes) -> bool {
+    let stays = |n: &NodeView| !n.cordoned && !n.unheard && n.going.is_none() && takes(n, offer.kind);
+    match &offer.local {
+        None => nodes.others.values().any(stays),
+        Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(stays)),
+    }
+}
+
+/// A Service as the API server sends it, without all that routing does not ask for.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = Service)]
+pub struct ApiService {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: ApiServiceSpec,
+    #[serde(default)]
+    pub status: ApiServiceStatus,
+}
+
+/// `spec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiServiceSpec {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Vec<String>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Vec<String>,
+    pub external_traffic_policy: Option<String>,
+    pub internal_traffic_policy: Option<String>,
+    pub load_balancer_class: Option<String>,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiServiceStatus {
+    pub load_balancer: ApiLoadBalancer,
+}
+
+/// `status.loadBalancer`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiLoadBalancer {
+    pub ingress: Vec<ApiIngress>,
+}
+
+/// An entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiIngress {
+    pub ip: Option<String>,
+    pub ip_mode: Option<String>,
+}
+
+/// An EndpointSlice, likewise.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = EndpointSlice)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiSlice {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub address_type: String,
+    /// `null` where there are none.
+    #[serde(default)]
+    pub endpoints: Option<Vec<ApiEndpoint>>,
+}
+
+/// An entry of `endpoints`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiEndpoint {
+    pub node_name: Option<String>,
+    pub conditions: ApiEndpointConditions,
+}
+
+/// `conditions` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiEndpointConditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
+}
+
+impl ApiEndpointConditions {
+    /// What is not said means ready, and serving if ready, as the API has it.
+    fn state(&self) -> Here {
+        let ready = self.ready != Some(false);
+        match (ready, self.serving.unwrap_or(ready), self.terminating.unwrap_or(false)) {
+            (true, _, _) => Here::Ready,
+            (false, true, true) => Here::Terminating,
+            (false, _, _) => Here::None,
+        }
+    }
+}
+
+fn key(meta: &ObjectMeta) -> String {
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+const ANNOTATION: &str = "routelet.io/advertise";
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn all() -> Asked {
+        Asked { kinds: Kind::ALL.into(), by_annotation: Kind::ALL.into(), ..Asked::default() }
+    }
+
+    /// A Service of each kind of address; `more` is merged into it.
+    fn service(more: Value) -> ApiService {
+        let mut service = json!({
+            "metadata": {"namespace": "default", "name": "web"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
+                     "externalIPs": ["192.0.2.7"], "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7", "ipMode": "VIP"}]}},
+        });
+        merge(&mut service, more);
+        serde_json::from_value(service).unwrap()
+    }
+
+    fn merge(into: &mut Value, more: Value) {
+        match (into, more) {
+            (Value::Object(into), Value::Object(more)) => {
+                more.into_iter().for_each(|(k, v)| merge(into.entry(k).or_insert(Value::Null), v));
+            }
+            (into, more) => *into = more,
+        }
+    }
+
+    /// `endpoints`: node and conditions of each.
+    fn slice(family: &str, endpoints: &[(&str, Value)]) -> ApiSlice {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|(node, c)| json!({"nodeName": node, "conditions": c, "addresses": ["x"]}))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": format!("web-{family}"),
+                         "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": family, "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn catalog(asked: Asked, services: &[ApiService], slices: &[ApiSlice]) -> Catalog {
+        let mut catalog = Catalog::new("n1".into());
+        catalog.ask(asked);
+        catalog.service(Word::Begin);
+        for s in services {
+            catalog.service(Word::Listed(s.clone()));
+        }
+        catalog.service(Word::Whole);
+        if catalog.needs_slices() {
+            catalog.slice(Word::Begin);
+            for s in slices {
+                catalog.slice(Word::Listed(s.clone()));
+            }
+            catalog.slice(Word::Whole);
+        }
+        catalog
+    }
+
+    fn offered(asked: Asked, service: ApiService) -> (Vec<String>, Vec<String>) {
+        let services = catalog(asked, &[service], &[]).services().unwrap();
+        (services.offers.keys().map(ToString::to_string).collect(), services.problems)
+    }
+
+    fn node(name: &str) -> NodeView {
+        NodeView { name: name.into(), ..NodeView::default() }
+    }
+
+    fn nodes(own: NodeView, others: impl IntoIterator<Item = NodeView>) -> Nodes {
+        let others = others.into_iter().map(|n| (n.name.clone(), n)).collect();
+        Nodes { own: Some(own), others, ..Nodes::default() }
+    }
+
+    fn rules(asked: &Asked) -> Rules<'_> {
+        Rules { asked, aggregates: &[], withheld: None, refused: &|_, _| None }
+    }
+
+    /// What is announced.
+    fn announced(verdicts: &[Verdict]) -> Vec<String> {
+        verdicts.iter().filter_map(|v| Some(v.announced?.to_string())).collect()
+    }
+
+    #[test]
+    fn configuration_selector_and_annotation_choose_the_addresses() {
+        use Kind::{ClusterIp, ExternalIp, LoadBalancerIp};
+        let (v4, v6, ext, lb) = ("10.96.0.7", "fd00:96::7", "192.0.2.7", "198.51.100.7");
+        let annotated = |text: &str| json!({"metadata": {"annotations": {"routelet.io/advertise": text}}});
+        let class = |class: &str| json!({"spec": {"loadBalancerClass": class}});
+        let kinds = |kinds: &[Kind]| Asked {
+            kinds: kinds.iter().copied().collect(),
+            by_annotation: [ClusterIp, LoadBalancerIp].into(),
+            classes: vec!["routelet.io/bgp".into()],
+            ..Asked::default()
+        };
+        let web = |kind| Asked { selector: "team=web".parse().unwrap(), ..kinds(&[kind]) };
+        let none = || json!({});
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Asked, Value, Vec<&str>, usize)> = vec![
+            ("nothing",             kinds(&[]),                        none(), vec![], 0),
+            ("cluster IPs",         kinds(&[ClusterIp]),               none(), vec![v4, v6], 0),
+            ("external IPs",        kinds(&[ExternalIp]),              none(), vec![ext], 0),
+            ("balancer",            kinds(&[LoadBalancerIp]),          none(), vec![lb], 0),
+            ("two kinds",           kinds(&[ExternalIp, LoadBalancerIp]), none(), vec![ext, lb], 0),
+            ("selector fits",       web(ClusterIp), json!({"metadata": {"labels": {"team": "web"}}}), vec![v4, v6], 0),
+            ("selector does not",   web(ClusterIp), json!({"metadata": {"labels": {"team": "db"}}}), vec![], 0),
+            ("no labels",           web(ClusterIp),                    none(), vec![], 0),
+            ("annotated",           kinds(&[]),      annotated("cluster-ip,load-balancer-ip"), vec![v4, lb, v6], 0),
+            ("beyond the selector", web(ClusterIp),  annotated(" load-balancer-ip "), vec![lb], 0),
+            ("annotated: none",     kinds(&[ClusterIp]), annotated("none"), vec![], 0),
+            ("annotated: empty",    kinds(&[ClusterIp]), annotated(""), vec![v4, v6], 0),
+            ("annotated: nonsense", kinds(&[ClusterIp]), annotated("cluster-ip,all"), vec![v4, v6], 1),
+            ("annotated: too much", kinds(&[]),      annotated("external-ip,cluster-ip"), vec![v4, v6], 1),
+            ("allowed by the file", kinds(&[ExternalIp]), annotated("external-ip"), vec![ext], 0),
+            ("headless",            all(), json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}), vec![], 0),
+            ("external name",       all(), json!({"spec": {"type": "ExternalName", "clusterIP": "", "clusterIPs": []}}), vec![], 0),
+            ("one cluster IP",      kinds(&[ClusterIp]), json!({"spec": {"clusterIPs": []}}), vec![v4], 0),
+            ("node port",           kinds(&[LoadBalancerIp]), json!({"spec": {"type": "NodePort"}}), vec![], 0),
+            ("class of others",     kinds(&[LoadBalancerIp]), class("example.com/other"), vec![], 0),
+            ("our class",           kinds(&[LoadBalancerIp]), class("routelet.io/bgp"), vec![lb], 0),
+            ("class, cluster IPs",  kinds(&[ClusterIp]), class("example.com/other"), vec![v4, v6], 0),
+            ("by a proxy",          kinds(&[LoadBalancerIp]),
+                json!({"status": {"loadBalancer": {"ingress": [{"ip": lb, "ipMode": "Proxy"}]}}}), vec![], 0),
+            ("by name",             kinds(&[LoadBalancerIp]),
+                json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}}), vec![], 0),
+            ("not given yet",       kinds(&[LoadBalancerIp]), json!({"status": {"loadBalancer": {"ingress": []}}}), vec![], 0),
+        ];
+        for (name, asked, more, want, problems) in cases {
+            let (offers, said) = offered(asked, service(more));
+            assert_eq!(
+                (offers, said.len()),
+                (want.iter().map(|a| (*a).to_owned()).collect(), problems),
+                "{name}: {said:?}"
+            );
+            assert!(said.iter().all(|p| p.contains("default/web")), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn local_policies_follow_the_endpoints_of_this_node() {
+        let ready = || json!({"ready": true, "serving": true, "terminating": false});
+        let serving = || json!({"ready": false, "serving": true, "terminating": true});
+        let ended = || json!({"ready": false, "serving": false, "terminating": true});
+        let unready = || json!({"ready": false, "serving": false, "terminating": false});
+        let of_old = || json!({"ready": true});
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Vec<(&str, Value)>, bool)> = vec![
+            ("none",                         vec![], false),
+            ("ready",                        vec![("n1", ready())], true),
+            ("ready, one of several",        vec![("n1", unready()), ("n1", ready()), ("n2", ready())], true),
+            ("nothing said is ready",        vec![("n1", json!({}))], true),
+            ("an old controller",            vec![("n1", of_old())], true),
+            ("not ready",                    vec![("n1", unready())], false),
+            ("elsewhere",                    vec![("n2", ready())], false),
+            ("terminating, the last",        vec![("n1", serving()), ("n2", unready())], true),
+            ("terminating, others too",      vec![("n1", serving()), ("n2", serving())], true),
+            ("terminating, others are ready", vec![("n1", serving()), ("n2", ready())], false),
+            ("ready but terminating",        vec![("n1", json!({"ready": true, "serving": true, "terminating": true}))], true),
+            ("ended",                        vec![("n1", ended())], false),
+        ];
+        let asked = all();
+        for (name, endpoints, want) in cases {
+            let local =
+                json!({"spec": {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster"}});
+            let slices = [slice("IPv4", &endpoints)];
+            let c = catalog(asked.clone(), &[service(local)], &slices);
+            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
+            let external = |v: &&Verdict| !v.services[0].contains("cluster-ip");
+            assert!(
+                judged.iter().filter(external).all(|v| v.announced.is_some() == want),
+                "{name}: {judged:?}"
+            );
+            assert_eq!(judged.iter().filter(|v| !external(v) && v.announced.is_some()).count(), 2, "{name}");
+
+            let local =
+                json!({"spec": {"externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Local"}});
+            let c = catalog(asked.clone(), &[service(local)], &slices);
+            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
+            let mut expected = vec!["192.0.2.7/32".to_owned(), "198.51.100.7/32".to_owned()];
+            expected.splice(0..0, want.then(|| "10.96.0.7/32".to_owned()));
+            assert_eq!(announced(&judged), expected, "{name}: cluster IPs, of IPv4 alone");
+        }
+    }
+
+    #[test]
+    fn each_family_has_slices_of_its_own_and_deleted_ones_count_no_more() {
+        let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
+        let local = service(json!({"spec": {"internalTrafficPolicy": "Local"}}));
+        let (four, six) = (slice("IPv4", &[("n1", json!({}))]), slice("IPv6", &[("n2", json!({}))]));
+        let mut c = catalog(asked.clone(), &[local], &[four.clone(), six.clone()]);
+        let told =
+            |c: &Catalog| announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked)));
+        assert_eq!(told(&c), ["10.96.0.7/32"]);
+        assert!(c.slice(Word::Changed(slice("IPv6", &[("n1", json!({}))]))));
+        assert_eq!(told(&c), ["10.96.0.7/32", "fd00:96::7/128"]);
+        assert!(!c.slice(Word::Changed(slice("IPv6", &[("n1", json!({})), ("n1", json!({}))]))), "no news");
+        assert!(c.slice(Word::Gone(four)));
+        assert_eq!(told(&c), ["fd00:96::7/128"]);
+        assert!(!c.slice(Word::Changed(slice("FQDN", &[("n1", json!({}))]))));
+        let none: ApiSlice = serde_json::from_value(json!({
+            "metadata": six.metadata, "addressType": "IPv6", "endpoints": null,
+        }))
+        .unwrap();
+        assert!(c.slice(Word::Changed(none)));
+        assert!(told(&c).is_empty());
+    }
+
+    #[test]
+    fn what_was_known_stays_until_all_that_matters_is_listed() {
+        let mut c = Catalog::new("n1".into());
+        c.ask(all());
+        let local = service(json!({"spec": {"externalTrafficPolicy": "Local"}}));
+        c.service(Word::Begin);
+        assert!(!c.service(Word::Listed(local.clone())) && c.services().is_none());
+        assert!(c.service(Word::Whole) && c.needs_slices());
+        assert!(c.services().is_none(), "EndpointSlices are missing");
+        c.slice(Word::Begin);
+        c.slice(Word::Whole);
+        assert_eq!(c.services().unwrap().offers.len(), 4);
+
+        // A second listing replaces the first when it is whole.
+        c.service(Word::Begin);
+        assert_eq!(c.services().unwrap().offers.len(), 4);
+        assert!(c.service(Word::Whole));
+        assert!(c.services().unwrap().offers.is_empty() && !c.needs_slices());
+
+        // Whom the API server refuses the slices announces the rest and says so.
+        c.service(Word::Changed(local.clone()));
+        c.forget_slices();
+        assert!(c.services().is_none());
+        assert!(c.no_slices() && !c.no_slices());
+        let known = c.services().unwrap();
+        assert!(known.problems[0].contains("endpointslices"), "{:?}", known.problems);
+        let asked = all();
+        let judged = verdicts(&known, &nodes(node("n1"), []), rules(&asked));
+        assert_eq!(announced(&judged), ["10.96.0.7/32", "fd00:96::7/128"]);
+        assert!(c.service(Word::Gone(local)) && c.services().unwrap().offers.is_empty());
+    }
+
+    #[test]
+    fn the_node_decides_what_it_takes() {
+        use super::super::node::Going;
+        let asked = Asked { whereabouts: true, ..all() };
+        let place = |here, elsewhere: &[&str]| {
+            Some(Places { here, elsewhere: elsewhere.iter().map(|n| (*n).to_owned()).collect() })
+        };
+        let excluded = || NodeView { excluded: true, ..node("n1") };
+        let cordoned = |name: &str| NodeView { cordoned: true, ..node(name) };
+        let going = |name: &str| NodeView { going: Some(Going::ShutsDown), ..node(name) };
+        let (cluster, balancer) = (Kind::ClusterIp, Kind::LoadBalancerIp);
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Kind, Option<Places>, NodeView, Vec<NodeView>, bool)> = vec![
+            ("any node",                   balancer, None, node("n1"), vec![], true),
+            ("excluded",                   balancer, None, excluded(), vec![node("n2")], false),
+            ("excluded, cluster IP",       cluster,  None, excluded(), vec![node("n2")], true),
+            ("shuts down",                 cluster,  None, going("n1"), vec![], false),
+            ("cordoned, another is there", balancer, None, cordoned("n1"), vec![node("n2")], false),
+            ("cordoned, the last",         balancer, None, cordoned("n1"), vec![cordoned("n2"), going("n3")], true),
+            ("cordoned, others excluded",  balancer, None, cordoned("n1"),
+                vec![NodeView { excluded: true, ..node("n2") }], true),
+            ("local, endpoint elsewhere",  balancer, place(Here::Ready, &["n2"]), cordoned("n1"), vec![node("n2")], false),
+            ("local, the last endpoint",   balancer, place(Here::Ready, &[]), cordoned("n1"), vec![node("n2")], true),
+            ("local, others cordoned too", balancer, place(Here::Ready, &["n2"]), cordoned("n1"),
+                vec![cordoned("n2"), node("n3")], true),
+        ];
+        for (name, kind, local, own, others, want) in cases {
+            let offers = vec![Offer { service: "default/web".into(), kind, local }];
+            let services =
+                Services { offers: [("192.0.2.7".parse().unwrap(), offers)].into(), ..Services::default() };
+            let judged = verdicts(&services, &nodes(own.clone(), others.clone()), rules(&asked));
+            assert_eq!(judged[0].announced.is_some(), want, "{name}: {}", judged[0].reason);
+            // Cordoning matters to nobody who did not ask for it.
+            let plain = Asked { whereabouts: false, ..asked.clone() };
+            let judged = verdicts(&services, &nodes(own.clone(), others), rules(&plain));
+            assert_eq!(judged[0].announced.is_some(), want || own.cordoned, "{name}, not asked for");
+        }
+        let services = catalog(all(), &[service(json!({}))], &[]).services().unwrap();
+        let nobody = verdicts(&services, &Nodes::default(), rules(&asked));
+        assert!(announced(&nobody).is_empty(), "without a Node nothing is announced");
+        let drained = Rules { withheld: Some("drained"), ..rules(&asked) };
+        assert!(announced(&verdicts(&services, &nodes(node("n1"), []), drained)).is_empty());
+    }
+
+    #[test]
+    fn aggregates_stand_for_what_every_node_forwards_and_for_nothing_else() {
+        let asked = all();
+        let aggregates = ["10.96.0.0/16".parse().unwrap(), "10.96.0.0/24".parse().unwrap()];
+        let rules = Rules { aggregates: &aggregates, ..rules(&asked) };
+        let slices = [slice("IPv4", &[("n1", json!({}))]), slice("IPv6", &[("n1", json!({}))])];
+        let told = |more: Value| {
+            let c = catalog(asked.clone(), &[service(more)], &slices);
+            announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules))
+        };
+        assert_eq!(told(json!({})), ["10.96.0.0/24", "192.0.2.7/32", "198.51.100.7/32", "fd00:96::7/128"]);
+        let local = told(json!({"spec": {"internalTrafficPolicy": "Local"}}));
+        assert_eq!(local[0], "10.96.0.7/32", "beside the aggregate of others");
+    }
+
+    #[test]
+    fn a_shared_address_stands_while_one_service_stands_for_it() {
+        let asked = all();
+        let lb = "198.51.100.7";
+        let one = service(json!({"spec": {"externalTrafficPolicy": "Local"}}));
+        let two = service(json!({"metadata": {"name": "dns"}}));
+        let c = catalog(asked.clone(), &[one, two], &[]);
+        let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
+        let shared = judged.iter().find(|v| v.address.to_string() == lb).unwrap();
+        assert_eq!(shared.services, ["default/dns (load-balancer-ip)"]);
+        assert_eq!(shared.announced, Some("198.51.100.7/32".parse().unwrap()));
+    }
+}

@@ -1,0 +1,179 @@
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A label selector in the form that `kubectl -l` takes: `team=web,tier in (a,b),!internal`. The empty one fits everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Selector {
+    text: String,
+    terms: Vec<Term>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Term {
+    Has(String),
+    HasNot(String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+}
+
+impl Selector {
+    /// Whether every term fits. As in Kubernetes, what has no such label is not in, and so fits `!=` and `notin`.
+    pub fn fits(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let value = |key: &String| labels.and_then(|l| l.get(key));
+        self.terms.iter().all(|term| match term {
+            Term::Has(key) => value(key).is_some(),
+            Term::HasNot(key) => value(key).is_none(),
+            Term::In(key, values) => value(key).is_some_and(|v| values.contains(v)),
+            Term::NotIn(key, values) => value(key).is_none_or(|v| !values.contains(v)),
+        })
+    }
+}
+
+impl FromStr for Selector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let terms = terms(text).into_iter().map(str::trim).filter(|t| !t.is_empty()).map(term);
+        Ok(Self { text: text.trim().to_owned(), terms: terms.collect::<Result<_, _>>()? })
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.text
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Split at the commas that stand in no brackets.
+fn terms(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    text.split(|c: char| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
+fn term(text: &str) -> Result<Term, String> {
+    if let Some(key) = text.strip_prefix('!') {
+        return Ok(Term::HasNot(name(key)?));
+    }
+    // The longer operators first: `!=` and `==` end in `=`.
+    for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
+        if let Some((key, value)) = text.split_once(operator) {
+            return Ok(among(name(key)?, vec![word(value)?], equal));
+        }
+    }
+    let Some((head, list)) = text.split_once('(') else { return Ok(Term::Has(name(text)?)) };
+    let list =
+        list.trim_end().strip_suffix(')').ok_or_else(|| format!("`{text}`: the bracket is not closed"))?;
+    let values = list.split(',').map(word).collect::<Result<_, _>>()?;
+    match head.split_whitespace().collect::<Vec<_>>()[..] {
+        [key, "in"] => Ok(among(name(key)?, values, true)),
+        [key, "notin"] => Ok(among(name(key)?, values, false)),
+        _ => {
+            Err(format!("`{text}` is no term of a selector; write it as `key in (a,b)` or `key notin (a,b)`"))
+        }
+    }
+}
+
+fn among(key: String, values: Vec<String>, equal: bool) -> Term {
+    if equal { Term::In(key, values) } else { Term::NotIn(key, values) }
+}
+
+/// A label's key: a name, perhaps behind the domain of who made it up.
+fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    match !text.is_empty() && text.chars().all(good) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "`{text}` is no label; write terms as `key=value`, `key!=value`, `key`, `!key` or `key in (a,b)`, with commas between"
+        )),
+    }
+}
+
+/// A label's value, which may be empty.
+fn word(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match text.chars().all(good) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("`{text}` is no value of a label (letters, digits, `-`, `_`, `.`)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_fit_as_in_kubernetes() {
+        let labels = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text.split_whitespace().map(|p| p.split_once('=').unwrap());
+            pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        };
+        #[rustfmt::skip]
+        let cases = [
+            ("",                          "",                 true),
+            ("team=web",                  "team=web",         true),
+            ("team == web",               "team=web",         true),
+            ("team=web",                  "team=db",          false),
+            ("team=web",                  "",                 false),
+            ("team!=web",                 "",                 true),
+            ("team!=web",                 "team=web",         false),
+            ("team",                      "team=x",           true),
+            ("team",                      "x=team",           false),
+            ("!team",                     "team=x",           false),
+            ("!team",                     "",                 true),
+            ("tier in (a, b),!internal",  "tier=b",           true),
+            ("tier in (a, b),!internal",  "tier=b internal=", false),
+            ("tier in (a, b)",            "",                 false),
+            ("tier notin (a,b)",          "tier=c",           true),
+            ("tier notin (a,b)",          "tier=a",           false),
+            ("tier notin (a,b)",          "",                 true),
+            ("example.com/x=",            "example.com/x=",   true),
+        ];
+        for (selector, given, want) in cases {
+            let parsed: Selector = selector.parse().unwrap();
+            assert_eq!(parsed.fits(Some(&labels(given))), want, "{selector} on {given}");
+            assert_eq!(parsed.to_string().parse(), Ok(parsed), "{selector}");
+        }
+        assert!("!x".parse::<Selector>().unwrap().fits(None) && !"x".parse::<Selector>().unwrap().fits(None));
+    }
+
+    #[test]
+    fn what_is_no_selector_is_said() {
+        for (text, want) in [
+            ("team=w eb", "no value"),
+            ("=web", "no label"),
+            ("a b", "no label"),
+            ("tier in (a", "not closed"),
+            ("tier among (a)", "key in (a,b)"),
+            ("team in", "no label"),
+        ] {
+            let error = text.parse::<Selector>().unwrap_err();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+}
