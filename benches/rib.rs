@@ -204,6 +204,7 @@ fn config(n: u32) -> PeerConfig {
         max_prefixes: 2_000_000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: Duration::from_secs(300),
+        max_prefixes_out: None,
         add_paths: AddPaths::default(),
         bfd: None,
         import: Vec::new(),

@@ -46,6 +46,7 @@ fn config(choice: u8) -> PeerConfig {
         max_prefixes: 1000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: Duration::from_secs(300),
+        max_prefixes_out: None,
         add_paths: AddPaths { send: choice & 8 == 0, receive: choice & 8 == 0 },
         bfd: None,
         import: vec![],

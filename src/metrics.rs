@@ -139,7 +139,18 @@ impl Scrape {
                 (vec![("neighbor", &*n.address), ("family", family.as_str()), ("view", view)], signed(count))
             })
         });
-        out.gauges("bgp_neighbor_prefixes", "Prefixes by neighbor, family and view", prefixes)
+        out.gauges("bgp_neighbor_prefixes", "Prefixes by neighbor, family and view", prefixes)?;
+        let withheld = list.iter().flat_map(|n| {
+            let of = |(family, count): (&'static str, u64)| {
+                (vec![("neighbor", &*n.address), ("family", family)], signed(count))
+            };
+            n.withheld.iter().map(|(family, count)| (family.as_str(), *count)).map(of)
+        });
+        out.gauges(
+            "bgp_neighbor_prefixes_withheld",
+            "Prefixes that are not advertised because there are more than max-prefixes-out",
+            withheld,
+        )
     }
 
     fn sessions(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
@@ -280,6 +291,7 @@ mod tests {
             received: count(12),
             accepted: count(11),
             advertised: count(1),
+            withheld: count(0),
             hold_time: 90,
             last_error: None,
             description: None,
@@ -314,7 +326,7 @@ mod tests {
         })
     }
 
-    /// The names of the interface page §6 with their types.
+    /// The names of the interface page §6 with their types, and those that came later.
     #[test]
     fn every_promised_name_is_there_with_help_and_type() {
         let text = full();
@@ -326,6 +338,7 @@ mod tests {
             ("fib_routes", "gauge"), ("fib_operations_total", "counter"), ("fib_repairs_total", "counter"),
             ("convergence_seconds", "histogram"), ("kubernetes_connected", "gauge"), ("kubernetes_nodes", "gauge"),
             ("cni_conflist_info", "gauge"), ("bfd_session_up", "gauge"),
+            ("bgp_neighbor_prefixes_withheld", "gauge"),
         ];
         for (name, kind) in names {
             assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");

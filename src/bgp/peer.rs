@@ -183,6 +183,8 @@ pub struct PeerConfig {
     pub max_prefixes: u32,
     pub max_prefixes_action: MaxPrefixesAction,
     pub max_prefixes_restart: Duration,
+    /// Routes told at most, by family; 0: any number. `None`: 10000 where only own routes are told, else any.
+    pub max_prefixes_out: Option<u32>,
     pub add_paths: AddPaths,
     pub bfd: Option<BfdTimers>,
     pub import: Vec<Arc<Policy>>,

@@ -27,6 +27,9 @@ pub struct NeighborView {
     /// Why the last session ended or the last attempt failed, in plain words.
     pub last_error: Option<String>,
 
+    /// Routes kept back by `max-prefixes-out`.
+    #[serde(default)]
+    pub withheld: BTreeMap<Family, u64>,
     pub description: Option<String>,
     /// `configured`, `object`, `gateway`, `mesh`, `reflector` or `range`.
     pub source: String,

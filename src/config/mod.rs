@@ -130,6 +130,8 @@ pub struct NeighborKeys {
     pub max_prefixes: Option<u32>,
     pub max_prefixes_action: Option<MaxPrefixesAction>,
     pub max_prefixes_restart: Option<u32>,
+    /// Its default depends on what the neighbor is told.
+    pub max_prefixes_out: Option<u32>,
     pub add_paths: Option<AddPaths>,
     /// `Some(None)`: written as `false`.
     pub bfd: Option<Option<BfdTimers>>,

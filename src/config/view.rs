@@ -122,6 +122,7 @@ fn keys(k: &NeighborKeys) -> Value {
         "max-prefixes": k.max_prefixes,
         "max-prefixes-action": k.max_prefixes_action.map(max_prefixes_action),
         "max-prefixes-restart": k.max_prefixes_restart,
+        "max-prefixes-out": k.max_prefixes_out,
         "add-paths": k.add_paths.map(add_paths),
         "bfd": k.bfd.map(bfd),
         "import": k.import,
@@ -173,6 +174,7 @@ fn peer(p: &PeerConfig) -> Value {
         "max-prefixes": p.max_prefixes,
         "max-prefixes-action": max_prefixes_action(p.max_prefixes_action),
         "max-prefixes-restart": p.max_prefixes_restart.as_secs(),
+        "max-prefixes-out": p.max_prefixes_out,
         "add-paths": add_paths(p.add_paths),
         "bfd": bfd(p.bfd),
         "import": names(&p.import),
@@ -428,6 +430,7 @@ mod tests {
         max-prefixes = 5
         max-prefixes-action = "warn"
         max-prefixes-restart = 6
+        max-prefixes-out = 500
         add-paths = "both"
         bfd = { min-tx = 50, min-rx = 60, multiplier = 5 }
         import = ["p"]

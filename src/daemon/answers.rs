@@ -152,6 +152,7 @@ impl Answers {
                 view.received = n.received.clone();
                 view.accepted = n.accepted.clone();
                 view.advertised = n.advertised.clone();
+                view.withheld = n.withheld.clone();
                 view.notes.extend(n.notes.iter().cloned());
             }
         }

@@ -68,6 +68,7 @@ impl Draft<'_> {
             max_prefixes: keys.max_prefixes.unwrap_or(1_000_000),
             max_prefixes_action: keys.max_prefixes_action.unwrap_or(MaxPrefixesAction::Restart),
             max_prefixes_restart: Duration::from_secs(keys.max_prefixes_restart.unwrap_or(300).into()),
+            max_prefixes_out: keys.max_prefixes_out,
             add_paths: keys.add_paths.unwrap_or_default(),
             bfd: keys.bfd.flatten(),
             import: policies(keys.import),

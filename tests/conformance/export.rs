@@ -2,6 +2,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST, HOST_AS, Peer, Report, at, holds, passive, same},
+    common::wait_for,
     words::{Attributes, Open, REFRESH, attr, communities, message, next_hop, segment},
 };
 
@@ -121,6 +122,42 @@ fn who_hears_what() {
         let [external, ..] = from;
         drop(external);
         to[1].hears(3.0, |h| h.story.contains(&"-20.80.1.0/24".to_owned()).then_some(()))
+    });
+    report.finish();
+}
+
+#[test]
+fn the_guard_outbound_withholds_and_lets_follow() {
+    let mut config = passive(EBGP, 1, "remote-as = 65001\ntransit = true\nmax-prefixes-out = 3");
+    config += &passive(IBGP, 1, "remote-as = 65000");
+    config += "[advertise]\nnetworks = [\"44.0.0.0/16\"]\n";
+    let bed = Bed::start("", &config);
+    let mut to = bed.peer(at(EBGP, 1), EXTERNAL);
+    let mut from = bed.peer(at(IBGP, 1), HOST_AS);
+    let prefixes: Vec<_> = (0..5).map(|n| format!("20.80.{n}.0/24")).collect();
+    let mut report = Report::default();
+    // The first may be told before the others are there, so the counts are awaited.
+    let counts = |advertised: u64, withheld: u64| {
+        wait_for(format!("{advertised} told, {withheld} withheld"), 10.0, || {
+            let shown = bed.neighbor(at(EBGP, 1));
+            let count = |field: &str| shown[field]["ipv4-unicast"].as_u64();
+            (count("advertised") == Some(advertised) && count("withheld") == Some(withheld)).then_some(())
+        });
+    };
+    report.case("4486 §3 turned round: three are told, the rest is withheld, the session stays", || {
+        from.announce(1, &prefixes.iter().map(String::as_str).collect::<Vec<_>>());
+        counts(3, 3);
+        to.hears(5.0, |h| (h.routes.len() == 3).then_some(()))?;
+        same(bed.state(at(EBGP, 1)), "established".to_owned())
+    });
+    report.case("what was withheld follows", || {
+        let told: Vec<_> = to.heard.routes.keys().filter(|p| p.starts_with("20.")).cloned().collect();
+        same(told.len(), 2)?;
+        from.withdraw(&told.iter().map(String::as_str).collect::<Vec<_>>());
+        counts(3, 1);
+        to.hears(5.0, |h| {
+            (h.routes.len() == 3 && told.iter().all(|p| !h.routes.contains_key(p))).then_some(())
+        })
     });
     report.finish();
 }

@@ -66,6 +66,7 @@ pub fn neighbor(addr: &str, own: &str) -> PeerConfig {
         max_prefixes: 1000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: Duration::from_secs(300),
+        max_prefixes_out: None,
         add_paths: AddPaths::default(),
         bfd: None,
         import: vec![],

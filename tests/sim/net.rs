@@ -134,6 +134,7 @@ pub fn config(us: usize, them: usize, asn: fn(usize) -> Asn) -> PeerConfig {
         max_prefixes: 1000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: Duration::from_secs(300),
+        max_prefixes_out: None,
         add_paths: AddPaths::default(),
         bfd: None,
         import: vec![],

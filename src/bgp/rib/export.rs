@@ -21,6 +21,9 @@ use crate::{
 /// LOCAL_PREF of a route that nobody gave one (RFC 4271 §9.1.1 leaves the number to us).
 pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
 
+/// `max-prefixes-out` of neighbors that hear own routes only: a host with so many of its own has a leak.
+const MAX_OWN_ROUTES: u32 = 10_000;
+
 /// Everything that decides what a neighbor hears of one family.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
@@ -41,7 +44,10 @@ pub(super) struct View {
     /// RFC 9494 §4.3: whether it may hear what is long-lived stale.
     long_lived: bool,
     export: Vec<Arc<Policy>>,
-    /// Only if a policy asks for it: then the neighbor stands alone.
+    /// `max-prefixes-out`; 0 is none.
+    max_prefixes: u32,
+    /// Only if a policy asks for it, or if a limit counts what differs from neighbor to neighbor: then the neighbor
+    /// stands alone.
     to: Option<PeerKey>,
 }
 
@@ -73,6 +79,9 @@ impl View {
             (false, false) => Audience::Own,
         };
         let asks = config.export.iter().any(|p| p.names_neighbors());
+        let own_only = !ibgp && audience == Audience::Own;
+        let default = if own_only { MAX_OWN_ROUTES } else { 0 };
+        let max_prefixes = config.max_prefixes_out.unwrap_or(default);
         let of_family = |it: bool| Family::ALL.map(|f| it && f == family);
         let shape = session.shape();
         let add_path_send = of_family(shape.add_path_send(family));
@@ -98,7 +107,8 @@ impl View {
             long_lived: config.long_lived_stale_time == 0
                 || session.graceful.as_ref().is_some_and(|g| g.long_lived.iter().any(|(f, ..)| *f == family)),
             export: config.export.clone(),
-            to: asks.then(|| config.key.clone()),
+            max_prefixes,
+            to: (asks || max_prefixes > 0 && !own_only).then(|| config.key.clone()),
         }
     }
 
@@ -110,6 +120,16 @@ impl View {
     /// Whether it hears all paths of a prefix instead of the best (RFC 7911).
     pub(super) fn sends_paths(&self) -> bool {
         self.shape.add_path_send(self.family)
+    }
+
+    /// How many routes go out at most.
+    pub(super) fn max_prefixes(&self) -> Option<u32> {
+        (self.max_prefixes > 0).then_some(self.max_prefixes)
+    }
+
+    /// Whether it is the view of one neighbor, whatever others' settings are.
+    pub(super) fn is_lone(&self) -> bool {
+        self.to.is_some()
     }
 
     /// Whether no other next hop than the own one can go out.
@@ -316,6 +336,25 @@ mod tests {
             assert_eq!(got, *expected, "{name}");
             let service = view.export(prefix(), &path, Origin::Own(Source::Service)).is_some();
             assert_eq!(service, !name.contains("mesh"), "{name}: nodes have kube-proxy for Services");
+        }
+    }
+
+    #[test]
+    fn the_guard_outbound_stands_where_only_own_routes_go_out() {
+        let transit = |c: &mut PeerConfig| c.transit = true;
+        let limit = |n: u32| move |c: &mut PeerConfig| (c.transit, c.max_prefixes_out) = (n > 5, Some(n));
+        #[rustfmt::skip]
+        let cases = [
+            ("eBGP",                       view(EXTERNAL, |_| {}),   Some(10_000), false),
+            ("eBGP, transit",              view(EXTERNAL, transit),  None,         false),
+            ("iBGP",                       view(INTERNAL, |_| {}),   None,         false),
+            ("eBGP, its own limit",        view(EXTERNAL, limit(5)), Some(5),      false),
+            ("eBGP, no limit",             view(EXTERNAL, limit(0)), None,         false),
+            ("eBGP, transit with a limit", view(EXTERNAL, limit(6)), Some(6),      true),
+            ("iBGP with a limit",          view(INTERNAL, limit(5)), Some(5),      true),
+        ];
+        for (name, view, max, lone) in cases {
+            assert_eq!((view.max_prefixes(), view.is_lone()), (max, lone), "{name}");
         }
     }
 

@@ -119,6 +119,12 @@ pub(super) struct Group {
     total: u32,
     /// What no message has room for: not told to anyone.
     too_large: BTreeSet<SlotNo>,
+    /// Routes that `max-prefixes-out` keeps back, of several paths at least one.
+    withheld: BTreeSet<RouteNo>,
+    /// It was said that there are such routes.
+    alarmed: bool,
+    /// The only member that there may be, where a limit counts what it is told.
+    lone: Option<(PeerNo, IpAddr)>,
     /// A member is not at the journal's end.
     behind: bool,
 }
@@ -141,9 +147,11 @@ pub(super) struct Welcome {
 }
 
 impl Group {
-    pub(super) fn new(view: View) -> Self {
+    /// For neighbors with this view; `first` is one of them.
+    pub(super) fn new(view: View, first: (PeerNo, IpAddr)) -> Self {
         Self {
             paths: view.sends_paths().then(Slots::default),
+            lone: (view.is_lone() && view.max_prefixes().is_some()).then_some(first),
             view,
             out: Vec::new(),
             journal: VecDeque::new(),
@@ -153,6 +161,8 @@ impl Group {
             by_source: HashMap::default(),
             total: 0,
             too_large: BTreeSet::new(),
+            withheld: BTreeSet::new(),
+            alarmed: false,
             behind: false,
         }
     }
@@ -174,9 +184,55 @@ impl Group {
         table: &mut Table,
         attrs: &mut AttrsTable,
     ) {
+        self.withheld.remove(&route);
+        let now = now.filter(|(id, source)| self.admits(route, Some(route), *id, *source, attrs));
         if self.say(route, now, attrs) {
             table.get_mut(route).pins += 1;
         }
+    }
+
+    /// Whether a path may be told: it may not when it leads back to the only member, nor when there are as many as
+    /// `max-prefixes-out` allows. A refused one's reference is given back.
+    fn admits(
+        &mut self,
+        route: RouteNo,
+        slot: Option<SlotNo>,
+        id: AttrsId,
+        source: PeerNo,
+        attrs: &mut AttrsTable,
+    ) -> bool {
+        let Some(max) = self.view.max_prefixes() else { return true };
+        let back = |(peer, addr)| source == peer || attrs.get(id).next_hop.addr == addr;
+        let leads_back = self.lone.is_some_and(back);
+        let told = slot.and_then(|slot| self.out.get(slot as usize)).is_some_and(|out| out.attrs.is_some());
+        let withheld = !leads_back && !told && self.total >= max;
+        if withheld {
+            self.withheld.insert(route);
+        }
+        if leads_back || withheld {
+            attrs.release(id);
+        }
+        !leads_back && !withheld
+    }
+
+    /// A route that was withheld and for which there is room now: it has to be told anew.
+    pub(super) fn next_withheld(&mut self) -> Option<RouteNo> {
+        let room = self.view.max_prefixes().is_none_or(|max| self.total < max);
+        if room { self.withheld.pop_first() } else { None }
+    }
+
+    /// How many routes are withheld.
+    pub(super) fn withheld(&self) -> u64 {
+        self.withheld.len() as u64
+    }
+
+    /// Who is to be named where routes are withheld: once.
+    pub(super) fn alarm(&mut self) -> Option<Vec<PeerNo>> {
+        if self.alarmed || self.withheld.is_empty() {
+            return None;
+        }
+        self.alarmed = true;
+        Some(self.members.iter().map(|m| m.peer).collect())
     }
 
     /// Takes the new word on all paths of a route (RFC 7911 §3): those that are gone are withdrawn by their number,
@@ -192,6 +248,7 @@ impl Group {
         let Some(slots) = &self.paths else { return };
         let mut before: Vec<_> = slots.of(route).map(|slot| (slots.get(slot).path_id, slot)).collect();
         before.sort_unstable();
+        self.withheld.remove(&route);
         now.sort_unstable_by_key(|path| path.path_id);
         for &(id, slot) in &before {
             if now.binary_search_by_key(&id, |path| path.path_id).is_err() {
@@ -200,6 +257,13 @@ impl Group {
         }
         for path in now {
             let known = before.binary_search_by_key(&path.path_id, |(id, _)| *id).ok().map(|n| before[n].1);
+            if !self.admits(route, known, path.attrs, path.source, attrs) {
+                ids.release(path.path_id);
+                if let Some(slot) = known {
+                    self.say(slot, None, attrs);
+                }
+                continue;
+            }
             let slot = match known {
                 Some(slot) => {
                     ids.release(path.path_id);

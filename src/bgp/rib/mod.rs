@@ -371,7 +371,7 @@ impl Rib {
             // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
             let first = old.is_none();
             // Before the old group goes: so its paths keep their numbers.
-            let n = self.group_of(view);
+            let n = self.group_of(view, (no, session.remote_addr));
             let (told, pending) = self.leave_group(no, family);
             let owed = first && self.is_deferred(family);
             let end_of_rib = pending || (first && !owed);
@@ -388,7 +388,7 @@ impl Rib {
     }
 
     /// The group with this view, made and filled if there is none.
-    fn group_of(&mut self, view: View) -> usize {
+    fn group_of(&mut self, view: View, first: (PeerNo, std::net::IpAddr)) -> usize {
         let family = view.family;
         let f = family.index();
         let same = |g: &Option<Group>| g.as_ref().is_some_and(|g| g.view == view);
@@ -399,7 +399,7 @@ impl Rib {
         if n == self.groups[f].len() {
             self.groups[f].push(None);
         }
-        let mut group = Group::new(view);
+        let mut group = Group::new(view, first);
         let mut memo = None;
         for route in self.tables[f].numbers() {
             self.tell(&mut group, family, route, &mut memo);

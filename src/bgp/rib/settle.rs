@@ -39,6 +39,7 @@ impl Rib {
             }
             self.resolve_recursive();
         }
+        self.heed_limits();
         self.release_orphans();
         self.end_deferral();
     }

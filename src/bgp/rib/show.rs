@@ -71,6 +71,15 @@ impl Rib {
             counts.received.insert(family, peer.received[f].into());
             counts.accepted.insert(family, peer.accepted[f].into());
             counts.advertised.insert(family, told(f).unwrap_or(0));
+            let withheld = group.map_or(0, |g| g.withheld());
+            counts.withheld.insert(family, withheld);
+            if withheld > 0 {
+                let max = group.and_then(|g| g.view.max_prefixes()).unwrap_or(0);
+                counts.notes.push(format!(
+                    "{family}: {withheld} routes are withheld, there are more than max-prefixes-out ({max}); find out \
+                     where they come from, or raise it"
+                ));
+            }
             if group.is_some_and(|g| !g.view.has_next_hop()) {
                 counts.notes.push(format!(
                     "{family}: not advertised, there is no own address of the family on the session's interface; \

@@ -1,10 +1,13 @@
 //! What follows from a decided route for the groups of neighbors.
 
+use std::mem;
+
 use super::{
     Rib,
     groups::{Group, PathOut},
+    peers::Peer,
     settle::Memo,
-    table::{OWN, RouteNo},
+    table::{OWN, PeerNo, RouteNo},
 };
 use crate::net::Family;
 
@@ -21,6 +24,39 @@ impl Rib {
                 best.and_then(|path| Some((self.export(group, family, route, &path, memo)?, path.peer)));
             group.set(route, out, &mut self.tables[f], &mut self.attrs);
         }
+    }
+
+    /// Lets routes that `max-prefixes-out` kept back follow where there is room again, and says once for a group
+    /// that there are such.
+    pub(super) fn heed_limits(&mut self) {
+        for family in Family::ALL {
+            let f = family.index();
+            let mut groups = mem::take(&mut self.groups[f]);
+            for group in groups.iter_mut().flatten() {
+                let mut memo = None;
+                while let Some(route) = group.next_withheld() {
+                    self.tell(group, family, route, &mut memo);
+                }
+                if let Some((_, Some(id))) = memo {
+                    self.attrs.release(id);
+                }
+                if let Some(members) = group.alarm() {
+                    self.report_limit(family, group, &members);
+                }
+            }
+            self.groups[f] = groups;
+        }
+    }
+
+    fn report_limit(&self, family: Family, group: &Group, members: &[PeerNo]) {
+        let names: Vec<_> = members.iter().filter_map(|no| self.peer(*no)).map(Peer::name).collect();
+        let (neighbors, withheld) = (names.join(" "), group.withheld());
+        let max = group.view.max_prefixes().unwrap_or(0);
+        tracing::warn!(
+            neighbors, %family, max, withheld,
+            "more routes to advertise than max-prefixes-out, the rest is withheld; find out where they come from \
+             (`routelet show routes`), or raise max-prefixes-out of the neighbor"
+        );
     }
 
     /// Every path that may be used and that the group may hear (RFC 7911 §3): the rules of export hold for each.

@@ -67,6 +67,9 @@ pub struct NeighborCounts {
     pub received: BTreeMap<Family, u64>,
     pub accepted: BTreeMap<Family, u64>,
     pub advertised: BTreeMap<Family, u64>,
+    /// Kept back by `max-prefixes-out`.
+    #[serde(default)]
+    pub withheld: BTreeMap<Family, u64>,
     /// What the operator should know, each with its remedy: for the notes of the neighbor's view.
     #[serde(default)]
     pub notes: Vec<String>,

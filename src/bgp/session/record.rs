@@ -155,6 +155,7 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         received: BTreeMap::new(),
         accepted: BTreeMap::new(),
         advertised: BTreeMap::new(),
+        withheld: BTreeMap::new(),
         hold_time: negotiated.map_or(config.hold_time, |n| n.hold_time),
         last_error: record.last_error.clone(),
         description: config.description.clone(),

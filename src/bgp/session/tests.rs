@@ -61,6 +61,7 @@ fn config() -> PeerConfig {
         max_prefixes: 1000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: seconds(300),
+        max_prefixes_out: None,
         add_paths: AddPaths::default(),
         bfd: None,
         import: vec![],
@@ -701,9 +702,10 @@ fn stopping_says_why_and_is_silent_only_where_that_helps() {
 fn only_what_the_open_says_resets_a_session() {
     type Change = fn(&mut PeerConfig);
     #[rustfmt::skip]
-    let cases: [(&str, Change, bool); 9] = [
+    let cases: [(&str, Change, bool); 10] = [
         ("nothing",        |_| {}, false),
         ("max-prefixes",   |c| c.max_prefixes = 7, false),
+        ("max-prefixes-out", |c| c.max_prefixes_out = Some(7), false),
         ("transit",        |c| c.transit = true, false),
         ("own address",    |c| c.own.v6 = Some("2001:db8::1".parse().unwrap()), false),
         ("retry times",    |c| c.connect_retry_time = seconds(9), false),

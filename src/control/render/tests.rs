@@ -32,6 +32,7 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
         received: count(12),
         accepted: count(11),
         advertised: count(1),
+        withheld: count(0),
         hold_time: 90,
         last_error: Some("connection refused; is BGP on there?".into()),
         description: up.then(|| "leaf 1".into()),

@@ -269,6 +269,72 @@ fn too_many_prefixes_ask_for_a_restart_once() {
     assert_eq!(bench.rib.counts().neighbors["10.0.0.12"].received[&Family::Ipv4Unicast], 3);
 }
 
+/// `max-prefixes-out`: what is beyond is withheld, and follows when there is room again.
+#[test]
+fn a_neighbor_is_told_no_more_than_its_limit() {
+    let counts = |b: &Bench, n: u32| {
+        let counts = &b.rib.counts().neighbors[&address(n).to_string()];
+        let (family, held) = (Family::Ipv4Unicast, b.paths[&n].len());
+        assert_eq!(counts.advertised[&family], held as u64);
+        assert_eq!(
+            counts.notes.iter().any(|note| note.contains("max-prefixes-out")),
+            counts.withheld[&family] > 0
+        );
+        (held, counts.withheld[&family])
+    };
+    let mut bench = Bench::new();
+    bench.neighbor(1, 65001, |c| c.max_prefixes_out = Some(2));
+    bench.originate(&[prefix(0), prefix(1), prefix(2), prefix(3)]);
+    bench.run();
+    assert_eq!(counts(&bench, 1), (2, 2));
+    bench.originate(&[prefix(1), prefix(2), prefix(3)]);
+    bench.run();
+    assert_eq!((counts(&bench, 1), bench.withdrawals), ((2, 1), 1));
+    bench.originate(&[prefix(3)]);
+    bench.run();
+    assert_eq!(counts(&bench, 1), (1, 0));
+    assert!(bench.told[&1].contains_key(&prefix(3)));
+
+    // A neighbor's own routes do not use up its limit; each of two alike has its own.
+    for n in [2, 3] {
+        bench.neighbor(n, 65000 + n, |c| (c.transit, c.max_prefixes_out) = (true, Some(2)));
+    }
+    bench.announce(2, &path(2, 65002), &[prefix(4), prefix(5), prefix(6)]);
+    bench.run();
+    assert_eq!((counts(&bench, 2), counts(&bench, 3)), ((1, 0), (2, 2)));
+    bench.originate(&[prefix(0), prefix(1), prefix(3)]);
+    bench.run();
+    assert_eq!((counts(&bench, 2), counts(&bench, 3)), ((2, 1), (2, 4)));
+
+    // A changed limit needs no new session.
+    let wider = PeerConfig { transit: true, max_prefixes_out: Some(5), ..(*config(3)).clone() };
+    bench.configure(3, Arc::new(wider));
+    bench.run();
+    assert_eq!(counts(&bench, 3), (5, 1));
+    bench.down(2, DownCause::HoldTimer);
+    bench.run();
+    assert_eq!(counts(&bench, 3), (3, 0));
+}
+
+/// RFC 7911: each path counts, as it does with the neighbor's own limit.
+#[test]
+fn a_limit_counts_every_path() {
+    let mut bench = Bench::new();
+    bench.configure(9, Arc::new(PeerConfig { max_prefixes_out: Some(3), ..(*config(9)).clone() }));
+    bench.up(9, add_path(9, 65000));
+    for n in [1, 2] {
+        bench.neighbor(n, 65000 + n, |_| {});
+        bench.announce(n, &path(n, 65000 + n), &[prefix(0), prefix(1)]);
+    }
+    bench.run();
+    let withheld =
+        |b: &Bench| b.rib.counts().neighbors[&address(9).to_string()].withheld[&Family::Ipv4Unicast];
+    assert_eq!((bench.paths[&9].len(), withheld(&bench)), (3, 1));
+    bench.withdraw(1, &[prefix(0)]);
+    bench.run();
+    assert_eq!((bench.paths[&9].len(), withheld(&bench)), (3, 0));
+}
+
 #[test]
 fn nobody_is_told_his_own_routes_nor_sent_withdrawals_of_them() {
     let mut bench = Bench::new();
@@ -364,7 +430,7 @@ fn several_paths_are_said_again_when_asked() {
         bench.announce(n, &path(n, 65000 + n), &[prefix(0), prefix(1)]);
     }
     bench.run();
-    let before = std::mem::take(bench.paths.get_mut(&3).unwrap());
+    let before = mem::take(bench.paths.get_mut(&3).unwrap());
     assert_eq!(before.len(), 4);
     bench.rib.handle(
         bench.now,

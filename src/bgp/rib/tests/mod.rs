@@ -63,6 +63,7 @@ pub(crate) fn config(n: u32) -> Arc<PeerConfig> {
         max_prefixes: 1_000_000,
         max_prefixes_action: MaxPrefixesAction::Restart,
         max_prefixes_restart: Duration::from_secs(300),
+        max_prefixes_out: None,
         add_paths: AddPaths::default(),
         bfd: None,
         import: Vec::new(),

@@ -9,7 +9,7 @@ use crate::bgp::policy::{Action, Match, Policy, PrefixRange, Set, Statement};
 const PREFIXES: u32 = 6;
 
 /// Who they are: AS number, made by peering, reflector client, transit; told all paths, tells several.
-const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 11] = [
+const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 13] = [
     (65001, false, false, false, [false, false]),
     (65002, false, false, true, [false, false]),
     (65000, false, false, false, [false, false]),
@@ -21,7 +21,18 @@ const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 11] = [
     (65000, false, true, false, [true, false]),
     (65004, false, false, true, [true, true]),
     (65002, false, false, true, [false, true]),
+    (65005, false, false, true, [false, false]),
+    (65000, false, true, false, [true, false]),
 ];
+
+/// `max-prefixes-out` of neighbor `n`.
+fn limit(n: usize) -> Option<u32> {
+    match n {
+        11 => Some(2),
+        12 => Some(4),
+        _ => None,
+    }
+}
 
 /// A path's neighbor and its identifier there: 0 where it tells but one.
 type From = (usize, u32);
@@ -87,6 +98,7 @@ fn settings(n: usize, toggled: bool) -> Arc<PeerConfig> {
     config.source = if made { PeerSource::Mesh } else { PeerSource::Configured };
     config.route_reflector_client = client;
     config.transit = transit;
+    config.max_prefixes_out = limit(n);
     if toggled {
         let prefixes = vec![PrefixRange::exact(prefix(0))];
         let only = Match { prefixes, ..Match::default() };
@@ -284,12 +296,12 @@ fn play(steps: &[Step]) -> (Bench, Model) {
 }
 
 /// The number under which neighbor `n` holds a path: one for each origin, however it came to be told.
-fn number(bench: &Bench, n: usize, from: Option<From>) -> u32 {
+fn number(bench: &Bench, n: usize, from: Option<From>) -> Option<u32> {
     if !NEIGHBORS[n].4[0] {
-        return 0;
+        return Some(0);
     }
     let origin = from.map_or((OWN, 0), |(n, path_id)| (id(n) as PeerNo, path_id));
-    bench.rib.path_ids[Family::Ipv4Unicast.index()].find(origin).expect("a path that is told has a number")
+    bench.rib.path_ids[Family::Ipv4Unicast.index()].find(origin)
 }
 
 proptest! {
@@ -301,8 +313,10 @@ proptest! {
         let fib: BTreeMap<_, _> = bench.fib.keys().map(|p| (*p, bench.hops(*p))).collect();
         prop_assert_eq!(fib, model.fib());
         for n in (0..NEIGHBORS.len()).filter(|n| model.up[*n]) {
-            let expected: BTreeMap<_, _> =
-                model.told(n).into_iter().map(|((p, from), text)| ((p, number(&bench, n, from)), text)).collect();
+            // What a limit keeps back may have no number.
+            let key = |k: usize, p, from| (p, number(&bench, n, from).unwrap_or(u32::MAX - k as u32));
+            let all = model.told(n).into_iter().enumerate();
+            let expected: BTreeMap<_, _> = all.map(|(k, ((p, from), text))| (key(k, p, from), text)).collect();
             let told: BTreeMap<_, _> = bench.paths[&id(n)]
                 .iter()
                 .map(|(p, a)| {
@@ -310,8 +324,15 @@ proptest! {
                     (*p, text)
                 })
                 .collect();
-            prop_assert_eq!(&told, &expected, "neighbor {}", n);
             let counted = bench.rib.counts().neighbors[&address(id(n)).to_string()].clone();
+            let most = limit(n).map_or(usize::MAX, |max| max as usize);
+            if expected.len() <= most {
+                prop_assert_eq!(&told, &expected, "neighbor {}", n);
+            } else {
+                let wrong: Vec<_> = told.iter().filter(|(path, text)| expected.get(path) != Some(text)).collect();
+                prop_assert_eq!((told.len(), wrong), (most, vec![]), "neighbor {} of {:?}", n, expected);
+            }
+            prop_assert_eq!(counted.withheld[&Family::Ipv4Unicast] > 0, expected.len() > most);
             prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], told.len() as u64);
             let shown = RouteFilter { advertised: Some(address(id(n)).to_string()), ..RouteFilter::default() };
             prop_assert_eq!(bench.rib.routes(bench.now, &shown).len(), told.len());
