@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    node::{NodeView, Nodes},
-    services::Verdict,
-};
+pub use super::services::Verdict;
+
+use super::node::{NodeView, Nodes};
 use crate::net::{Prefix, Reach, Reachable, Unresolved};
 
 /// The Kubernetes side of this node.

@@ -7,10 +7,7 @@ use crate::{
         Summary,
     },
     fib::view::FibHop,
-    k8s::{
-        services::Verdict,
-        view::{ApiStatus, ConflistState, ConflistStatus, MeshMember},
-    },
+    k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember, Verdict},
     net::Family,
 };
 
