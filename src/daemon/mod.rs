@@ -79,9 +79,6 @@ pub enum Error {
     Runtime(String),
 }
 
-/// Worker threads, whatever the size of the machine: one decides while another writes to the kernel.
-const WORKERS: usize = 2;
-
 /// Runs until told to stop.
 ///
 /// # Errors
@@ -98,8 +95,9 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     if let Some(warnings) = &loaded.warnings {
         tracing::warn!(%warnings, "configuration");
     }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+    // One thread reads and decides: a single route passes from neighbor to kernel without waking another. What takes
+    // long is done by further ones that come and go: tables written to the kernel, files, large answers.
+    tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(4)
         .thread_name("routelet")
         .enable_all()
@@ -277,6 +275,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(ready_tx, rib.convergence.clone(), plan, written));
     tokio::spawn(health::watchdog());
+    tokio::spawn(memory::forget_start(kubernetes));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let mut hangup = on(SignalKind::hangup())?;

@@ -73,7 +73,7 @@ pub(super) struct Outputs {
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
     let mut said = BTreeSet::new();
-    let mut ways = BTreeSet::new();
+    let mut ways = None;
     let mut election = Election::default();
     loop {
         let config = inputs.config.borrow_and_update().clone();
@@ -115,8 +115,9 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             }
         }
         publish(&outputs.plan, Arc::new(result));
-        let before = std::mem::replace(&mut ways, usable(&host));
-        if !ways.is_subset(&before) {
+        let now = usable(&host);
+        // Not at the start: there everybody dials anyway, and a nudge would begin all of it again.
+        if ways.replace(now.clone()).is_some_and(|before| !now.is_subset(&before)) {
             // A full queue has nudges enough.
             let _ = inputs.peers.try_send(ToPeers::Nudge);
         }

@@ -328,7 +328,10 @@ impl Fib {
                     }
                 }
                 Some(op) => ops.push(op),
-                None => break,
+                None => {
+                    self.ops.shrink_to(max);
+                    break;
+                }
             }
         }
         ops

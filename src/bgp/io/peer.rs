@@ -538,15 +538,14 @@ impl Link {
                 return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
             }
             self.rx.reserve(READ);
-            match self.stream.try_read_buf(&mut self.rx) {
-                Ok(0) => return Poll::Ready(Did::Closed(self.conn, None)),
-                Ok(_) => return Poll::Ready(Did::Read(at)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    if self.rx.is_empty() {
-                        self.rx = BytesMut::new();
-                    }
-                }
-                Err(e) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+            // After a short read it knows that nothing is left, and does not ask the kernel again.
+            let read = std::pin::pin!(self.stream.read_buf(&mut self.rx)).poll(cx);
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Did::Closed(self.conn, None)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Did::Read(at)),
+                Poll::Ready(Err(e)) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+                Poll::Pending if self.rx.is_empty() => self.rx = BytesMut::new(),
+                Poll::Pending => {}
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
@@ -146,8 +147,8 @@ where
         Ok(Request { version: VERSION, query }) => answer(query).await,
         _ => Answer::Refused(not_understood(&line)),
     };
-    let mut text = serde_json::to_vec(&answer)?;
-    drop(answer);
+    // A whole table takes its time: others go on meanwhile.
+    let mut text = spawn_blocking(move || serde_json::to_vec(&answer)).await??;
     text.push(b'\n');
     for part in text.chunks(1 << 16) {
         timeout(PATIENCE, write.write_all(part)).await??;

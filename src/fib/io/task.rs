@@ -1,6 +1,7 @@
 //! The fib's task: carries what [`Fib`] decides to the kernel, and what happens there back to it.
 //!
-//! When idle it writes a single route at once; under load it works in batches and lets others run in between.
+//! When idle it writes a single route at once, in the thread that read it; under load it works in batches, in a
+//! thread of its own.
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +14,7 @@ use std::{
 use nix::errno::Errno;
 use tokio::{
     sync::{mpsc, watch},
+    task::{spawn_blocking, yield_now},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, error, info, warn};
@@ -68,7 +70,6 @@ pub(super) struct Task {
     retry: Option<(Instant, Duration)>,
     last_refusal: Option<Arc<str>>,
     repairs: Repairs,
-    batches: u64,
 }
 
 /// A comparison in progress: a dump of one family after the other, read bit by bit.
@@ -105,22 +106,22 @@ impl Task {
             retry: None,
             last_refusal: None,
             repairs: Repairs::new(now),
-            batches: 0,
             settings,
         }
     }
 
     pub(super) async fn run(
         mut self,
-        mut inputs: Inputs,
+        inputs: Inputs,
         mut heard: mailbox::Receiver<Place, Held>,
         mut requests: mpsc::Receiver<Request>,
     ) {
         if let Err(e) = self.adopt() {
             error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
         }
+        let Inputs { mut routes, mut own, mut convergence } = inputs;
         self.host_changed();
-        self.own_changed(&mut inputs).await;
+        self.own_changed(&mut own).await;
         loop {
             let due = self.due();
             // Cancel safe: all of them wait for something that stays until it is taken.
@@ -135,16 +136,15 @@ impl Task {
                     self.host_changed();
                     self.write().await;
                 }
-                Ok(()) = inputs.own.changed() => self.own_changed(&mut inputs).await,
-                Ok(()) = inputs.convergence.changed() => {
-                    self.convergence = inputs.convergence.borrow_and_update().clone();
+                Ok(()) = own.changed() => self.own_changed(&mut own).await,
+                Ok(()) = convergence.changed() => {
+                    self.convergence = convergence.borrow_and_update().clone();
                     // What the neighbors had said by then comes first, else their routes count as unclaimed.
-                    let said = inputs.routes.take_now();
-                    self.want(said).await;
+                    self = self.want(routes.take_now()).await;
                     self.sweep().await;
                 }
                 changes = heard.take(), if self.repairs.waits(Instant::now()).is_none() => self.heard(changes).await,
-                changes = inputs.routes.take() => self.want(changes).await,
+                changes = routes.take() => self = self.want(changes).await,
                 () = sleep_until(due) => self.timeout().await,
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
             }
@@ -224,24 +224,37 @@ impl Task {
         self.fib.finish();
     }
 
-    async fn own_changed(&mut self, inputs: &mut Inputs) {
-        let own = inputs.own.borrow_and_update().clone();
+    async fn own_changed(&mut self, own: &mut watch::Receiver<Arc<Vec<Prefix>>>) {
+        let own = own.borrow_and_update().clone();
         self.fib.want_own(&own);
         self.write().await;
     }
 
-    async fn want(&mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) {
+    /// A few changes at once: handing them to another thread would take longer than they do. Many in another
+    /// thread, so that reading goes on while the kernel is written to.
+    async fn want(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
+        if changes.len() <= BATCH {
+            self.carry_out(changes);
+            return self;
+        }
+        let written = spawn_blocking(move || {
+            self.carry_out(changes);
+            self
+        });
+        written.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+
+    fn carry_out(&mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) {
         let since = self.counters.taken();
-        let mut n = 0;
-        for (prefix, hops) in changes {
+        for (n, (prefix, hops)) in (1..).zip(changes) {
             self.fib.want(prefix, hops.as_ref());
-            n += 1;
             if n % BATCH == 0 {
-                self.write_some().await;
+                while self.write_batch() {}
             }
         }
         self.fib.finish();
-        self.write().await;
+        while self.write_batch() {}
+        self.tell_own();
         self.counters.acknowledged(since, std::time::Instant::now());
     }
 
@@ -317,9 +330,20 @@ impl Task {
         }
     }
 
-    /// Writes all that is due, and tells what is there of our own prefixes.
+    /// Writes all that is due; others have their turn in between.
     async fn write(&mut self) {
-        self.write_some().await;
+        let mut batches = 0;
+        while self.write_batch() {
+            batches += 1;
+            if batches % 4 == 0 {
+                yield_now().await;
+            }
+        }
+        self.tell_own();
+    }
+
+    /// Tells what is there of our own prefixes. Ask when all is written.
+    fn tell_own(&self) {
         let there = match self.settings.install {
             true => self.fib.own_there(),
             false => self.fib.own_wanted(),
@@ -333,18 +357,13 @@ impl Task {
         });
     }
 
-    async fn write_some(&mut self) {
-        loop {
-            let ops = self.fib.take(BATCH);
-            if ops.is_empty() {
-                return;
-            }
+    /// Whether there was something to write.
+    fn write_batch(&mut self) -> bool {
+        let ops = self.fib.take(BATCH);
+        if !ops.is_empty() {
             self.execute(&ops);
-            self.batches += 1;
-            if self.batches.is_multiple_of(4) {
-                tokio::task::yield_now().await;
-            }
         }
+        !ops.is_empty()
     }
 
     fn execute(&mut self, ops: &[Op]) {
