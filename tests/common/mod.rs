@@ -17,12 +17,21 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Once,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-/// Polls until `check` gives something; panics with `what` and the last word of `state` when `seconds` are over.
+/// The least seconds to wait for what must come. It comes at once where nothing else runs; a machine that is loaded,
+/// or stands still for a moment, takes its time.
+pub const PATIENCE: f64 = 30.0;
+
+/// Polls until `check` gives something; panics with `what` when `seconds`, and those of [`PATIENCE`], are over.
 pub fn wait_for<T>(what: impl Display, seconds: f64, mut check: impl FnMut() -> Option<T>) -> T {
+    let seconds = seconds.max(PATIENCE);
     let start = Instant::now();
     loop {
         if let Some(value) = check() {
@@ -31,6 +40,29 @@ pub fn wait_for<T>(what: impl Display, seconds: f64, mut check: impl FnMut() -> 
         assert!(start.elapsed().as_secs_f64() < seconds, "not within {seconds} s: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// For how long in all this process did not run when it should have, since this was first called: the machine stood
+/// still, or belonged to others. Who measures time asks before and after.
+pub fn stood_still() -> Duration {
+    const TICK: Duration = Duration::from_millis(20);
+    static WATCH: Once = Once::new();
+    static MILLIS: AtomicU64 = AtomicU64::new(0);
+    WATCH.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                let asleep = Instant::now();
+                thread::sleep(TICK);
+                let late = asleep.elapsed().saturating_sub(TICK);
+                if late > 5 * TICK {
+                    MILLIS.fetch_add(u64::try_from(late.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                }
+            }
+        });
+    });
+    // The moment that is just over is counted, too.
+    thread::sleep(2 * TICK);
+    Duration::from_millis(MILLIS.load(Ordering::Relaxed))
 }
 
 /// Runs to its end and gives what it printed; panics with its errors.
@@ -87,7 +119,7 @@ impl Process {
             self.signal("TERM");
         }
         let start = Instant::now();
-        while self.alive() && start.elapsed() < Duration::from_secs(10) {
+        while self.alive() && start.elapsed().as_secs_f64() < PATIENCE {
             thread::sleep(Duration::from_millis(5));
         }
         self.kill()

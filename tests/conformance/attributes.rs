@@ -5,6 +5,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST_AS, Peer, Report, at, holds, passive, same},
+    common::PATIENCE,
     words::{attr, communities, local_pref, med, net, next_hop, nlri, origin, path, segment, update},
 };
 
@@ -279,7 +280,7 @@ fn run(cases: &[Case], internal: bool) {
             let damaged = (case.damage)(&peer);
             peer.say(&update(&[], &damaged, &nlri(&[net(&prefix(1))])));
             if let Reset(code, subcode) = verdict {
-                let body = peer.ends(3.0)?;
+                let body = peer.ends()?;
                 return same((body[0], body[1]), (code, subcode));
             }
             peer.announce(3, &[&prefix(3)]);
@@ -311,7 +312,7 @@ fn run(cases: &[Case], internal: bool) {
         (verdict == Taken, !matches!(verdict, Reset(..)))
     };
     let kernel = bed.kernel();
-    let _ = other.hears(1.0, |h| h.routes.contains_key(&format!("20.{count}.3.0/24")).then_some(()));
+    let _ = other.hears(PATIENCE, |h| h.routes.contains_key(&format!("20.{count}.3.0/24")).then_some(()));
     for (n, case) in (1..).zip(cases) {
         let (first, rest) = wanted(case);
         for (p, want) in [(1, first), (2, rest), (3, rest)] {

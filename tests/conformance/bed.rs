@@ -17,9 +17,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     common::{
+        PATIENCE,
         daemons::Routelet,
         net::{Net, Ns},
-        wait_for,
+        stood_still, wait_for,
     },
     words::{Heard, KEEPALIVE, NOTIFICATION, OPEN, Open, UPDATE, message, nlri, origin, path, update},
 };
@@ -74,7 +75,7 @@ impl Bed {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&SocketAddr::from((from, 0)).into())?;
             let to = SocketAddr::from((HOST, 179));
-            socket.connect_timeout(&to.into(), Duration::from_secs(3))?;
+            socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
             Ok(socket.into())
         })?;
         Ok(Peer::over(stream, from))
@@ -87,10 +88,19 @@ impl Bed {
 
     /// A session, as soon as routelet takes one.
     pub(crate) fn session(&self, from: Ipv4Addr, open: &Open) -> Peer {
-        wait_for(format!("a session from {from}"), 10.0, || {
+        let peer = wait_for(format!("a session from {from}"), 10.0, || {
             let mut peer = self.try_dial(from).ok()?;
             peer.try_establish(open).then_some(peer)
-        })
+        });
+        self.established(from);
+        peer
+    }
+
+    /// Waits until routelet has read the KEEPALIVE, too.
+    pub(crate) fn established(&self, addr: Ipv4Addr) {
+        wait_for(format!("{addr} is established"), 10.0, || {
+            (self.state(addr) == "established").then_some(())
+        });
     }
 
     /// A session with an eBGP neighbor of four-octet number `asn`.
@@ -165,6 +175,8 @@ pub(crate) struct Peer {
     pub(crate) heard: Heard,
     pub(crate) closed: bool,
     buffer: Vec<u8>,
+    /// So many octets of it were handed out.
+    taken: usize,
     mark: u8,
 }
 
@@ -180,6 +192,7 @@ impl Peer {
             heard: Heard::default(),
             closed: false,
             buffer: Vec::new(),
+            taken: 0,
             mark: 0,
         }
     }
@@ -200,13 +213,16 @@ impl Peer {
         let start = Instant::now();
         let mut chunk = [0; 65536];
         loop {
-            if self.buffer.len() >= 19 {
-                let len = usize::from(u16::from_be_bytes([self.buffer[16], self.buffer[17]]));
-                if self.buffer.len() >= len {
-                    let m: Vec<u8> = self.buffer.drain(..len).collect();
-                    return Some((m[18], m[19..].to_vec()));
+            let unread = &self.buffer[self.taken..];
+            if unread.len() >= 19 {
+                let len = usize::from(u16::from_be_bytes([unread[16], unread[17]]));
+                if unread.len() >= len {
+                    self.taken += len;
+                    return Some((unread[18], unread[19..len].to_vec()));
                 }
             }
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
                     self.closed = true;
@@ -246,12 +262,16 @@ impl Peer {
 
     /// Exchanges OPEN and KEEPALIVE; whether the session stands.
     pub(crate) fn try_establish(&mut self, open: &Open) -> bool {
+        self.establishes_within(PATIENCE, open)
+    }
+
+    pub(crate) fn establishes_within(&mut self, seconds: f64, open: &Open) -> bool {
         self.asn = open.asn;
         self.say(&open.encode());
-        let Some(theirs) = self.expect(OPEN, 3.0) else { return false };
+        let Some(theirs) = self.expect(OPEN, seconds) else { return false };
         self.theirs = theirs;
         self.keepalive();
-        self.expect(KEEPALIVE, 3.0).is_some()
+        self.expect(KEEPALIVE, seconds).is_some()
     }
 
     /// Reads until the wanted thing is seen in what was heard.
@@ -276,13 +296,13 @@ impl Peer {
     }
 
     /// The NOTIFICATION that ends the connection, and that it is closed behind it.
-    pub(crate) fn ends(&mut self, seconds: f64) -> Result<Vec<u8>, String> {
+    pub(crate) fn ends(&mut self) -> Result<Vec<u8>, String> {
         let start = Instant::now();
-        while start.elapsed().as_secs_f64() < seconds {
+        while start.elapsed().as_secs_f64() < PATIENCE {
             match self.next(0.05) {
                 Some((NOTIFICATION, body)) => {
                     let closing = Instant::now();
-                    while !self.closed && closing.elapsed().as_secs_f64() < 2.0 {
+                    while !self.closed && closing.elapsed().as_secs_f64() < PATIENCE {
                         if let Some((kind, _)) = self.next(0.05) {
                             return Err(format!("message of type {kind} after {body:?}"));
                         }
@@ -337,8 +357,8 @@ pub(crate) fn holds(it: bool, what: &str) -> Result<(), String> {
     if it { Ok(()) } else { Err(what.to_owned()) }
 }
 
-/// A case that waits.
-pub(crate) type Waiting<'a> = Box<dyn FnOnce() -> Result<(), String> + Send + 'a>;
+/// A case that waits, and may be played again.
+pub(crate) type Waiting<'a> = Box<dyn Fn() -> Result<(), String> + Send + 'a>;
 
 /// The outcome of many cases: all of them run, the failed ones are named.
 #[derive(Default)]
@@ -356,13 +376,25 @@ impl Report {
         }
     }
 
-    /// Cases that wait for timers, side by side.
+    /// Cases that measure time, side by side. One that failed while the machine stood still is played again.
     pub(crate) fn together(&mut self, cases: Vec<(&str, Waiting<'_>)>) {
+        let play = |case: Waiting<'_>| {
+            let mut again = 0..2;
+            loop {
+                let still = stood_still();
+                let outcome =
+                    catch_unwind(AssertUnwindSafe(&case)).unwrap_or_else(|panic| Err(words_of(&*panic)));
+                if outcome.is_ok() || stood_still() == still || again.next().is_none() {
+                    return outcome;
+                }
+            }
+        };
         thread::scope(|s| {
-            let running: Vec<_> = cases.into_iter().map(|(name, case)| (name, s.spawn(case))).collect();
+            let running: Vec<_> =
+                cases.into_iter().map(|(name, case)| (name, s.spawn(|| play(case)))).collect();
             for (name, case) in running {
-                let outcome = case.join();
-                self.case(name, || outcome.unwrap_or_else(|panic| Err(words_of(&*panic))));
+                let outcome = case.join().expect("panics are caught");
+                self.case(name, || outcome);
             }
         });
     }

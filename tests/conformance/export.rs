@@ -2,7 +2,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST, HOST_AS, Peer, Report, at, holds, passive, same},
-    common::wait_for,
+    common::{PATIENCE, wait_for},
     words::{Attributes, Open, REFRESH, attr, communities, message, next_hop, segment},
 };
 
@@ -24,7 +24,7 @@ fn bed() -> Bed {
 /// What `peer` hears of `prefix`, or `None` when a mark announced behind it came without it. Routes that are
 /// ready together may go out in any order: so a moment longer.
 fn hears(peer: &mut Peer, prefix: &str, mark: &str) -> Result<Option<Attributes>, String> {
-    peer.hears(3.0, |h| h.routes.contains_key(mark).then_some(()))?;
+    peer.hears(PATIENCE, |h| h.routes.contains_key(mark).then_some(()))?;
     Ok(peer.hears(0.05, |h| h.routes.get(prefix).cloned()).ok())
 }
 
@@ -40,7 +40,7 @@ fn own_routes() {
     {
         report.case(&format!("4271 §5.1 an own route at {name}"), || {
             let mut peer = bed.peer(at(kind, 1), asn);
-            let heard = peer.hears(3.0, |h| h.routes.get("44.0.0.0/16").cloned())?;
+            let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
             let internal = asn == HOST_AS;
             same(value(&heard, 1), Some(vec![0]))?;
             same(value(&heard, 2), Some(if internal { vec![] } else { segment(2, &[HOST_AS]) }))?;
@@ -52,7 +52,7 @@ fn own_routes() {
         });
         report.case(&format!("4271 §4.3 flags of attributes at {name}"), || {
             let mut peer = bed.peer(at(kind, 2), asn);
-            let heard = peer.hears(3.0, |h| h.routes.get("44.0.0.0/16").cloned())?;
+            let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
             for (code, (flags, _)) in &heard {
                 let want = match code {
                     1 | 2 | 3 | 5 => 0x40,
@@ -65,7 +65,7 @@ fn own_routes() {
         });
         report.case(&format!("4724 §2 End-of-RIB of both families at {name}"), || {
             let mut peer = bed.peer(at(kind, 3), asn);
-            peer.hears(3.0, |h| (h.ended.contains(&1) && h.ended.contains(&2)).then_some(()))?;
+            peer.hears(PATIENCE, |h| (h.ended.contains(&1) && h.ended.contains(&2)).then_some(()))?;
             same(peer.heard.routes.contains_key("44.0.0.0/16"), true)
         });
     }
@@ -121,7 +121,7 @@ fn who_hears_what() {
     report.case("4271 §9.1.3 a lost neighbor's routes are withdrawn from the others", || {
         let [external, ..] = from;
         drop(external);
-        to[1].hears(3.0, |h| h.story.contains(&"-20.80.1.0/24".to_owned()).then_some(()))
+        to[1].hears(PATIENCE, |h| h.story.contains(&"-20.80.1.0/24".to_owned()).then_some(()))
     });
     report.finish();
 }
@@ -147,7 +147,7 @@ fn the_guard_outbound_withholds_and_lets_follow() {
     report.case("4486 §3 turned round: three are told, the rest is withheld, the session stays", || {
         from.announce(1, &prefixes.iter().map(String::as_str).collect::<Vec<_>>());
         counts(3, 3);
-        to.hears(5.0, |h| (h.routes.len() == 3).then_some(()))?;
+        to.hears(PATIENCE, |h| (h.routes.len() == 3).then_some(()))?;
         same(bed.state(at(EBGP, 1)), "established".to_owned())
     });
     report.case("what was withheld follows", || {
@@ -155,7 +155,7 @@ fn the_guard_outbound_withholds_and_lets_follow() {
         same(told.len(), 2)?;
         from.withdraw(&told.iter().map(String::as_str).collect::<Vec<_>>());
         counts(3, 1);
-        to.hears(5.0, |h| {
+        to.hears(PATIENCE, |h| {
             (h.routes.len() == 3 && told.iter().all(|p| !h.routes.contains_key(p))).then_some(())
         })
     });
@@ -304,10 +304,10 @@ fn refresh() {
     let mut report = Report::default();
     report.case("2918 §4 a refresh brings everything again", || {
         let mut peer = bed.peer(at(EBGP, 1), EXTERNAL);
-        peer.hears(3.0, |h| h.ended.contains(&1).then_some(()))?;
+        peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
         peer.heard.routes.clear();
         peer.say(&message(REFRESH, &[0, 1, 0, 1]));
-        peer.hears(3.0, |h| h.routes.contains_key("44.0.0.0/16").then_some(()))
+        peer.hears(PATIENCE, |h| h.routes.contains_key("44.0.0.0/16").then_some(()))
     });
     report.case("2918 §4 refresh of a family that nobody negotiated is ignored", || {
         let mut peer = bed.peer(at(EBGP, 2), EXTERNAL);
@@ -319,11 +319,11 @@ fn refresh() {
     let enhanced = |n: u8| Open::new(EXTERNAL, at(EBGP, n)).with(70, &[]);
     report.case("7313 §4.1 an enhanced refresh is framed by BoRR and EoRR", || {
         let mut peer = bed.session(at(EBGP, 3), &enhanced(3));
-        peer.hears(3.0, |h| h.ended.contains(&1).then_some(()))?;
+        peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
         peer.heard.routes.clear();
         peer.say(&message(REFRESH, &[0, 1, 0, 1]));
-        same(peer.expect(REFRESH, 3.0), Some(vec![0, 1, 1, 1]))?;
-        same(peer.expect(REFRESH, 3.0), Some(vec![0, 1, 2, 1]))?;
+        same(peer.expect(REFRESH, PATIENCE), Some(vec![0, 1, 1, 1]))?;
+        same(peer.expect(REFRESH, PATIENCE), Some(vec![0, 1, 2, 1]))?;
         same(peer.heard.routes.contains_key("44.0.0.0/16"), true)
     });
     report.case("7313 §4.2 what was not said again between BoRR and EoRR goes", || {
@@ -341,7 +341,7 @@ fn refresh() {
     report.case("7313 §5 a refresh of a wrong length", || {
         let mut peer = bed.session(at(TRANSIT, 1), &Open::new(65003, at(TRANSIT, 1)).with(70, &[]));
         peer.say(&message(REFRESH, &[0, 1, 1, 1, 9]));
-        let body = peer.ends(3.0)?;
+        let body = peer.ends()?;
         same(body[..2].to_vec(), vec![7, 1])
     });
     report.case("7313 §5 an unknown subtype is ignored", || {

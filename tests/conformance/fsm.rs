@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST, Peer, Report, at, holds, passive, same},
-    common::wait_for,
+    common::{PATIENCE, wait_for},
     words::{KEEPALIVE, NOTIFICATION, OPEN, Open, REFRESH, UPDATE, attr, end_of_rib, message, nlri, update},
 };
 
@@ -33,7 +33,7 @@ fn messages_in_the_wrong_state() {
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
             peer.say(&octets);
-            same(peer.ends(3.0)?, want.to_vec())
+            same(peer.ends()?, want.to_vec())
         });
     }
     #[rustfmt::skip]
@@ -47,34 +47,34 @@ fn messages_in_the_wrong_state() {
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
             peer.say(&open(n).encode());
-            peer.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
+            peer.expect(KEEPALIVE, PATIENCE).ok_or("no KEEPALIVE")?;
             peer.say(&octets);
-            same(peer.ends(3.0)?, want.to_vec())
+            same(peer.ends()?, want.to_vec())
         });
     }
     n += 1;
     report.case("6608 §3 OPEN in Established", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
         peer.say(&open(n).encode());
-        same(peer.ends(3.0)?, vec![5, 3, 1])
+        same(peer.ends()?, vec![5, 3, 1])
     });
     n += 1;
     report.case("4271 §6.4 NOTIFICATION is not answered, the connection is closed", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
         peer.say(&message(NOTIFICATION, &[6, 4]));
-        same(peer.ends(3.0), Err("closed without a NOTIFICATION".into()))
+        same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
     report.case("4271 §6.4 NOTIFICATION of unknown codes is not answered", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
         peer.say(&message(NOTIFICATION, &[77, 200, 1, 2, 3]));
-        same(peer.ends(3.0), Err("closed without a NOTIFICATION".into()))
+        same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
     report.case("4271 §8.2.2 NOTIFICATION before the OPEN", || {
         let mut peer = bed.dial(at(1, n));
         peer.say(&message(NOTIFICATION, &[2, 1, 0, 4]));
-        same(peer.ends(3.0), Err("closed without a NOTIFICATION".into()))
+        same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
     report.case("9003 §2 texts of the neighbor are shown", || {
@@ -83,7 +83,7 @@ fn messages_in_the_wrong_state() {
         let mut body = vec![6, 2, u8::try_from(text.len()).unwrap()];
         body.extend(text.as_bytes());
         peer.say(&message(NOTIFICATION, &body));
-        let _ = peer.ends(3.0);
+        let _ = peer.ends();
         let shown = bed.neighbor(at(1, n))["last_notification_received"].to_string();
         holds(shown.contains(text), &shown)
     });
@@ -91,7 +91,7 @@ fn messages_in_the_wrong_state() {
     report.case("9003 §2 texts that are no UTF-8, or longer than the message, are survived", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
         peer.say(&message(NOTIFICATION, &[6, 2, 250, 0xff, 0xfe, 0x1b]));
-        let _ = peer.ends(3.0);
+        let _ = peer.ends();
         wait_for("closed", 3.0, || (bed.state(at(1, n)) != "established").then_some(()));
         Ok(())
     });
@@ -100,7 +100,7 @@ fn messages_in_the_wrong_state() {
         drop(bed.dial(at(1, n)));
         let mut peer = bed.dial(at(1, n));
         peer.say(&open(n).encode());
-        peer.expect(KEEPALIVE, 3.0).ok_or("no KEEPALIVE")?;
+        peer.expect(KEEPALIVE, PATIENCE).ok_or("no KEEPALIVE")?;
         drop(peer);
         drop(bed.peer(at(1, n), EXTERNAL));
         drop(bed.peer(at(1, n), EXTERNAL));
@@ -121,6 +121,24 @@ fn elapsed(start: Instant) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// For a while the daemon does not run; what was said meanwhile lies in its sockets.
+#[test]
+fn a_daemon_that_stood_still_for_longer_than_the_hold_time_loses_no_session() {
+    let bed = Bed::start("hold-time = 3", &passive(1, 8, "remote-as = 65001"));
+    let mut peers: Vec<_> = (1..=8).map(|n| bed.session(at(1, n), &open(n).hold(3))).collect();
+    bed.routelet.process.signal("STOP");
+    for _ in 0..8 {
+        sleep(Duration::from_millis(500));
+        peers.iter_mut().for_each(Peer::keepalive);
+    }
+    bed.routelet.process.signal("CONT");
+    peers.iter_mut().for_each(Peer::keepalive);
+    for peer in &mut peers {
+        bed.settled(peer);
+        assert_eq!(bed.neighbor(peer.addr)["last_error"].as_str(), None, "{}", peer.addr);
+    }
+}
+
 fn between(what: f64, least: f64, most: f64) -> Result<(), String> {
     holds((least..most).contains(&what), &format!("{what:.2} s, not {least} to {most} s"))
 }
@@ -136,7 +154,7 @@ fn timers() {
             Box::new(move || {
                 let mut peer = bed.session(at(1, 1), &open(1).hold(3));
                 let start = Instant::now();
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 between(elapsed(start), 2.8, 3.7)
             }),
         ),
@@ -172,7 +190,7 @@ fn timers() {
                     peer.say(&[octet]);
                     sleep(Duration::from_millis(250));
                 }
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 between(elapsed(start), 2.8, 3.7)
             }),
         ),
@@ -193,7 +211,7 @@ fn timers() {
                 let mut peer = bed.dial(at(1, 6));
                 peer.say(&open(6).hold(3).encode());
                 let start = Instant::now();
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 between(elapsed(start), 2.8, 3.7)
             }),
         ),
@@ -201,7 +219,7 @@ fn timers() {
             "4271 §8.2.2 OpenSent waits for minutes, not for the hold time",
             Box::new(move || {
                 let mut peer = bed.dial(at(1, 7));
-                peer.expect(OPEN, 2.0).ok_or("no OPEN")?;
+                peer.expect(OPEN, PATIENCE).ok_or("no OPEN")?;
                 same(peer.next(4.0), None)?;
                 holds(!peer.closed, "closed")
             }),
@@ -211,7 +229,7 @@ fn timers() {
             Box::new(move || {
                 let mut peer = bed.session(at(1, 8), &open(8).hold(90));
                 let start = Instant::now();
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 between(elapsed(start), 2.8, 3.7)
             }),
         ),
@@ -263,7 +281,7 @@ fn collisions_and_attempts() {
     let low = Ipv4Addr::new(1, 1, 1, 1);
     let high = Ipv4Addr::new(250, 1, 1, 1);
     let both = move |n: u8| -> Result<(Peer, Peer), String> {
-        let theirs = call(&net_up[usize::from(n) - 1], 8.0).ok_or("routelet does not call")?;
+        let theirs = call(&net_up[usize::from(n) - 1], PATIENCE).ok_or("routelet does not call")?;
         Ok((theirs, bed.dial(at(1, n))))
     };
     // The loser may go as soon as its OPEN is there (the identifier is known by then), or when the other's is.
@@ -279,9 +297,9 @@ fn collisions_and_attempts() {
         }
         let (winner, loser) = if ours_wins { (dialled, accepted) } else { (accepted, dialled) };
         let (mut winner, mut loser) = (winner, loser);
-        same(loser.ends(3.0)?, vec![6, 7])?;
+        same(loser.ends()?, vec![6, 7])?;
         let mut seen = Vec::new();
-        while let Some((kind, body)) = winner.next(3.0) {
+        while let Some((kind, body)) = winner.next(PATIENCE) {
             if kind == KEEPALIVE {
                 break;
             }
@@ -317,18 +335,19 @@ fn collisions_and_attempts() {
         (
             "4271 §6.8 a second connection of an established session is refused",
             Box::new(move || {
-                let mut first = call(&net_up[4], 8.0).ok_or("routelet does not call")?;
+                let mut first = call(&net_up[4], PATIENCE).ok_or("routelet does not call")?;
                 holds(first.try_establish(&Open::new(EXTERNAL, high)), "no session")?;
+                bed.established(at(1, 5));
                 let mut second = bed.dial(at(1, 5));
                 second.say(&Open::new(EXTERNAL, high).encode());
-                same(second.ends(3.0)?, vec![6, 7])?;
+                same(second.ends()?, vec![6, 7])?;
                 same(bed.state(at(1, 5)), "established".into())
             }),
         ),
         (
             "4724 §4.2 with graceful restart a second connection replaces the first",
             Box::new(move || {
-                let mut first = call(&net_up[5], 8.0).ok_or("routelet does not call")?;
+                let mut first = call(&net_up[5], PATIENCE).ok_or("routelet does not call")?;
                 let graceful = Open::new(EXTERNAL, low).graceful(0, 120, 0x80);
                 holds(first.try_establish(&graceful), "no session")?;
                 first.addr = at(1, 6);
@@ -336,7 +355,7 @@ fn collisions_and_attempts() {
                 bed.settled(&mut first);
                 let mut second = bed.dial(at(1, 6));
                 holds(second.try_establish(&graceful), "no second session")?;
-                same(first.ends(3.0), Err("closed without a NOTIFICATION".into()))?;
+                same(first.ends(), Err("closed without a NOTIFICATION".into()))?;
                 let route = bed.received_prefix(at(1, 6), "20.0.6.0/24").ok_or("not kept")?;
                 same(route["stale"].as_bool(), Some(true))
             }),
@@ -346,6 +365,7 @@ fn collisions_and_attempts() {
             Box::new(move || {
                 let (mut dialled, accepted) = both(7)?;
                 holds(dialled.try_establish(&Open::new(EXTERNAL, low)), "no session")?;
+                bed.established(at(1, 7));
                 sleep(Duration::from_millis(300));
                 drop(accepted);
                 sleep(Duration::from_millis(300));
@@ -362,7 +382,7 @@ fn collisions_and_attempts() {
                     let Some(mut peer) = call(listener, 8.0 - elapsed(start)) else { break };
                     count += 1;
                     peer.say(&message(9, &[]));
-                    let _ = peer.ends(1.0);
+                    let _ = peer.ends();
                 }
                 holds((2..=5).contains(&count), &format!("{count} attempts in 8 s with idle-hold-time 1"))
             }),
@@ -384,22 +404,22 @@ fn collisions_and_attempts() {
         (
             "4271 §8.2.2 a session that was lost is dialled again",
             Box::new(move || {
-                let mut first = call(&net_up[9], 8.0).ok_or("routelet does not call")?;
+                let mut first = call(&net_up[9], PATIENCE).ok_or("routelet does not call")?;
                 holds(first.try_establish(&Open::new(EXTERNAL, low)), "no session")?;
                 drop(first);
-                let mut again = call(&net_up[9], 8.0).ok_or("routelet does not call again")?;
+                let mut again = call(&net_up[9], PATIENCE).ok_or("routelet does not call again")?;
                 holds(again.try_establish(&Open::new(EXTERNAL, low)), "no second session")
             }),
         ),
         (
             "5492 §3 OPEN again without capabilities after 2/4",
             Box::new(move || {
-                let mut first = call(&net_up[10], 8.0).ok_or("routelet does not call")?;
-                first.expect(OPEN, 3.0).ok_or("no OPEN")?;
+                let mut first = call(&net_up[10], PATIENCE).ok_or("routelet does not call")?;
+                first.expect(OPEN, PATIENCE).ok_or("no OPEN")?;
                 first.say(&message(NOTIFICATION, &[2, 4]));
                 drop(first);
-                let mut again = call(&net_up[10], 8.0).ok_or("routelet does not call again")?;
-                let open = again.expect(OPEN, 3.0).ok_or("no OPEN")?;
+                let mut again = call(&net_up[10], PATIENCE).ok_or("routelet does not call again")?;
+                let open = again.expect(OPEN, PATIENCE).ok_or("no OPEN")?;
                 same(open[9], 0)
             }),
         ),
@@ -420,10 +440,10 @@ fn operators_end_sessions() {
         let mut want = vec![6, 2, 13];
         want.extend("für später".as_bytes());
         want[2] = u8::try_from("für später".len()).unwrap();
-        same(peer.ends(3.0)?, want)?;
+        same(peer.ends()?, want)?;
         same(bed.state(at(1, 1)), "disabled".into())?;
         let mut again = bed.dial(at(1, 1));
-        same(again.ends(3.0)?, vec![6, 5])?;
+        same(again.ends()?, vec![6, 5])?;
         command(&["neighbor", "enable", &addr(1)]);
         bed.peer(at(1, 1), EXTERNAL);
         Ok(())
@@ -431,7 +451,7 @@ fn operators_end_sessions() {
     report.case("4486 §4 reset", || {
         let mut peer = bed.peer(at(1, 2), EXTERNAL);
         command(&["neighbor", "reset", &addr(2)]);
-        let body = peer.ends(3.0)?;
+        let body = peer.ends()?;
         same(body[..2].to_vec(), vec![6, 4])?;
         bed.peer(at(1, 2), EXTERNAL);
         Ok(())
@@ -439,7 +459,7 @@ fn operators_end_sessions() {
     report.case("8538 §4 a reset is a Hard Reset where the N bit was seen", || {
         let mut peer = bed.session(at(1, 3), &open(3).graceful(4, 60, 0));
         command(&["neighbor", "reset", &addr(3), "--message", "x"]);
-        let body = peer.ends(3.0)?;
+        let body = peer.ends()?;
         // Without graceful restart on our side the plain one is right as well.
         holds(body[..2] == [6, 9] || body[..2] == [6, 4], &format!("{body:?}"))
     });
@@ -450,16 +470,16 @@ fn operators_end_sessions() {
         peer.announce(1, &["20.4.0.0/24"]);
         bed_still(&bed, 4)?;
         peer.announce(1, &["20.4.3.0/24"]);
-        same(peer.ends(3.0)?, vec![6, 1, 0, 1, 1, 0, 0, 0, 3])?;
+        same(peer.ends()?, vec![6, 1, 0, 1, 1, 0, 0, 0, 3])?;
         wait_for("routes gone", 3.0, || bed.paths("20.4.0.0/24").is_empty().then_some(()));
         let start = Instant::now();
         bed.session(at(1, 4), &open(4));
-        between(elapsed(start), 1.0, 4.0)
+        between(elapsed(start), 1.0, PATIENCE)
     });
     report.case("2918 §3 refresh is asked for", || {
         let mut peer = bed.peer(at(1, 5), EXTERNAL);
         command(&["neighbor", "refresh", &addr(5)]);
-        let body = peer.expect(REFRESH, 3.0).ok_or("no ROUTE-REFRESH")?;
+        let body = peer.expect(REFRESH, PATIENCE).ok_or("no ROUTE-REFRESH")?;
         same(body[2], 0)
     });
     report.case("4271 §6 attribute errors name the attribute", || {
@@ -467,7 +487,7 @@ fn operators_end_sessions() {
         let mut all = peer.good(1);
         all.push(attr(0x40, 99, &[1]));
         peer.announce_with(&all, &["20.6.0.0/24"]);
-        same(peer.ends(3.0)?, vec![3, 2, 0x40, 99, 1, 1])
+        same(peer.ends()?, vec![3, 2, 0x40, 99, 1, 1])
     });
     report.finish();
 }
@@ -485,9 +505,9 @@ fn a_neighbor_that_is_removed_is_told() {
     let one = passive(1, 1, "remote-as = 65001\ngraceful-restart = false");
     bed.routelet.configure(&format!("[bgp]\nas = 65000\nrouter-id = \"{HOST}\"\n{one}"));
     bed.routelet.cli(&["reload"]);
-    assert_eq!(gone.ends(3.0).map(|b| b[..2].to_vec()), Ok(vec![6, 3]), "4486 §4 Peer De-configured");
+    assert_eq!(gone.ends().map(|b| b[..2].to_vec()), Ok(vec![6, 3]), "4486 §4 Peer De-configured");
     bed.settled(&mut stays);
     let mut routelet = bed.routelet;
     assert!(routelet.process.stop().success());
-    assert_eq!(stays.ends(3.0).map(|b| b[..2].to_vec()), Ok(vec![6, 2]), "4486 §4 Administrative Shutdown");
+    assert_eq!(stays.ends().map(|b| b[..2].to_vec()), Ok(vec![6, 2]), "4486 §4 Administrative Shutdown");
 }

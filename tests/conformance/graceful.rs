@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST_AS, Peer, Report, at, holds, passive, same},
-    common::wait_for,
+    common::{PATIENCE, wait_for},
     words::{
         Heard, NOTIFICATION, Open, REFRESH, attr, communities, end_of_rib, message, net, nlri, origin, path,
         segment, update,
@@ -127,7 +127,7 @@ fn helping_a_neighbor_that_restarts() {
             "8538 §4 hold timer with the N bit: routes stay",
             Box::new(|| {
                 let (mut peer, one, _) = learn(bed, 9, &graceful(9, 4, 60).hold(3));
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 wait_for("stale", 3.0, || (stale(bed, &one) == Some(true)).then_some(()));
                 Ok(())
             }),
@@ -136,7 +136,7 @@ fn helping_a_neighbor_that_restarts() {
             "4724 §4.2 hold timer without the N bit: routes go",
             Box::new(|| {
                 let (mut peer, one, _) = learn(bed, 10, &graceful(10, 0, 60).hold(3));
-                same(peer.ends(6.0)?, vec![4, 0])?;
+                same(peer.ends()?, vec![4, 0])?;
                 wait_for("gone", 3.0, || stale(bed, &one).is_none().then_some(()));
                 Ok(())
             }),
@@ -195,9 +195,9 @@ fn long_lived_stale_routes_are_the_last_choice() {
         let (_, value) = h.routes.get(&two)?.get(&8)?;
         (value[..] == [0xff, 0xff, 0, 6]).then_some(())
     };
-    report.case("9494 §4.3 passed on with LLGR_STALE", || knows.hears(3.0, tagged));
+    report.case("9494 §4.3 passed on with LLGR_STALE", || knows.hears(PATIENCE, tagged));
     report.case("9494 §4.3 withdrawn from who does not know it", || {
-        not.hears(3.0, |h| h.story.contains(&format!("-{two}")).then_some(()))
+        not.hears(PATIENCE, |h| h.story.contains(&format!("-{two}")).then_some(()))
     });
     report.case("9494 §4.3 a received LLGR_STALE is the last choice", || {
         let mut third = bed.peer(at(1, 3), EXTERNAL);
@@ -236,7 +236,7 @@ fn roles() {
                     return holds(peer.try_establish(&open), "refused");
                 }
                 peer.say(&open.encode());
-                same(peer.ends(3.0)?, vec![2, 11])
+                same(peer.ends()?, vec![2, 11])
             });
         }
         report.case(&format!("9234 §4.2 we are {role}, they have none"), || {
@@ -246,7 +246,7 @@ fn roles() {
         report.case(&format!("9234 §4.2 we are {role}, they have two that differ"), || {
             let mut peer = bed.dial(at(kind, 9));
             peer.say(&Open::new(EXTERNAL, at(kind, 9)).with(9, &[fits]).with(9, &[(fits + 1) % 5]).encode());
-            same(peer.ends(3.0)?, vec![2, 11])
+            same(peer.ends()?, vec![2, 11])
         });
         report.case(&format!("9234 §4.2 we are {role}, they say theirs twice"), || {
             let mut peer = bed.dial(at(kind, 10));
@@ -296,7 +296,7 @@ fn roles() {
     for (role, kind, added, kept) in egress {
         report.case(&format!("9234 §5 we are {role}, what goes out"), || {
             let mut peer = bed.session(at(kind, 12), &Open::new(EXTERNAL, at(kind, 12)));
-            peer.hears(3.0, |h| h.ended.contains(&1).then_some(()))?;
+            peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
             let value = |prefix: &str| peer.heard.routes.get(prefix).map(|a| a.get(&35).map(|v| v.1.clone()));
             let octets = |n: Option<u32>| n.map(|n| n.to_be_bytes().to_vec());
             same(value("21.0.0.0/24"), Some(octets(added)))?;
@@ -344,7 +344,7 @@ fn several_paths() {
         let mut peer = bed.session(at(1, 2), &both(2));
         let m = update(&[], &attributes(&peer, at(8, 1)), &[0, 0, 0, 1]);
         peer.say(&m);
-        let body = peer.ends(3.0)?;
+        let body = peer.ends()?;
         same(body[..2].to_vec(), vec![3, 10])
     });
     report.case("7606 §2 treat-as-withdraw of one path leaves the other", || {
@@ -367,7 +367,7 @@ fn several_paths() {
         let open = Open::new(65003, at(2, 1)).with(69, &[0, 1, 1, 1]);
         let mut other = bed.session(at(2, 1), &open);
         other.heard.add_path = true;
-        other.hears(3.0, |h| h.routes.keys().any(|k| k.starts_with("20.4.0.0/24#")).then_some(()))
+        other.hears(PATIENCE, |h| h.routes.keys().any(|k| k.starts_with("20.4.0.0/24#")).then_some(()))
     });
     report.case(
         "7911 §3 two sources of one prefix: each path with its identifier, by which it goes and changes",
@@ -448,7 +448,7 @@ fn several_paths() {
         let mut first = bed.peer(at(3, 1), EXTERNAL);
         first.announce(1, &["20.5.0.0/24"]);
         let mut other = bed.peer(at(2, 2), 65003);
-        other.hears(3.0, |h| {
+        other.hears(PATIENCE, |h| {
             Some(same(h.routes.get("20.5.0.0/24")?.get(&2)?.1.clone(), segment(2, &[HOST_AS, EXTERNAL])))
         })?
     });

@@ -2,6 +2,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, Report, at, passive, same},
+    common::PATIENCE,
     words::{KEEPALIVE, Open, end_of_rib, message},
 };
 
@@ -52,13 +53,13 @@ fn header_errors() {
         report.case(&format!("{name}, established"), || {
             let mut peer = bed.peer(at(1, n), EXTERNAL);
             peer.say(octets);
-            same(peer.ends(3.0)?, want.clone())
+            same(peer.ends()?, want.clone())
         });
         // RFC 4271 §8.2.2, event 21 in OpenSent.
         report.case(&format!("{name}, before any OPEN"), || {
             let mut peer = bed.dial(at(1, count + n));
             peer.say(octets);
-            same(peer.ends(3.0)?, want.clone())
+            same(peer.ends()?, want.clone())
         });
     }
     report.finish();
@@ -71,11 +72,11 @@ fn nothing_behind_an_error_is_read() {
     report.case("4271 §6 an error, then good messages in the same segment", || {
         let mut peer = bed.peer(at(1, 1), EXTERNAL);
         peer.say(&[header(&ONES, 19, 9, &[]), end_of_rib(), message(KEEPALIVE, &[])].concat());
-        same(peer.ends(3.0)?, vec![1, 3, 9])
+        same(peer.ends()?, vec![1, 3, 9])
     });
     report.case("4271 §6.1 a short piece of a header is no error", || {
         let mut peer = bed.peer(at(1, 2), EXTERNAL);
-        peer.hears(3.0, |h| (h.ended.len() == 2).then_some(()))?;
+        peer.hears(PATIENCE, |h| (h.ended.len() == 2).then_some(()))?;
         peer.say(&ONES[..10]);
         same(peer.next(0.2), None)?;
         same(peer.closed, false)?;
@@ -88,7 +89,7 @@ fn nothing_behind_an_error_is_read() {
         for octet in [Open::new(EXTERNAL, at(1, 3)).encode(), message(KEEPALIVE, &[])].concat() {
             peer.say(&[octet]);
         }
-        peer.expect(KEEPALIVE, 3.0).ok_or("no session")?;
+        peer.expect(KEEPALIVE, PATIENCE).ok_or("no session")?;
         peer.asn = EXTERNAL;
         peer.announce(1, &["20.0.1.0/24"]);
         bed.settled(&mut peer);

@@ -13,7 +13,6 @@ mod graceful;
 mod header;
 mod nlri;
 mod open;
-mod robust;
 mod semantics;
 mod transport;
 mod words;

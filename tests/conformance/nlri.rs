@@ -2,7 +2,7 @@
 
 use crate::{
     bed::{Bed, EXTERNAL, Peer, Report, at, holds, passive, same},
-    common::wait_for,
+    common::{PATIENCE, wait_for},
     words::{
         Open, UPDATE, attr, end_of_rib, message, net, nlri, nlri6, origin, path, reach, unreach, update,
     },
@@ -64,7 +64,7 @@ fn malformed_updates_reset() {
             let mut peer = bed.peer(at(1, n), EXTERNAL);
             let octets = octets(&peer);
             peer.say(&octets);
-            let body = peer.ends(3.0)?;
+            let body = peer.ends()?;
             // 3/1 malformed list, 3/9 optional attribute, 3/10 network field: RFC 4271 §6.3, RFC 7606 §5.3, §7.11.
             holds(body[0] == 3 && [1, 9, 10].contains(&body[1]), &format!("{body:?}"))
         });
@@ -283,13 +283,13 @@ fn verdicts_on_ipv6() {
                 let kernel = bed.kernel();
                 ((kernel.contains(&prefix), kernel.contains(&neighbor)) == (stays, true)).then_some(())
             });
-            other.hears(3.0, |h| (h.routes.contains_key(&prefix) == stays).then_some(()))
+            other.hears(PATIENCE, |h| (h.routes.contains_key(&prefix) == stays).then_some(()))
         });
     }
     report.case("7606 §5.2 a broken attribute and only withdrawn prefixes: reset", || {
         let mut peer = bed.peer(at(1, 15), EXTERNAL);
         peer.say(&update(&[], &[origin(9), path(&[EXTERNAL]), unreach(2, &nlri6("fd66::/48"))], &[]));
-        same(peer.ends(3.0)?[..2].to_vec(), vec![3, 6])
+        same(peer.ends()?[..2].to_vec(), vec![3, 6])
     });
     report.case("7606 §2 what is treated as withdrawn does not spare the withdrawn ones", || {
         let mut peer = bed.peer(at(1, 16), EXTERNAL);

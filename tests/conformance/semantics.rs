@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     bed::{Bed, EXTERNAL, HOST, HOST_AS, Peer, Report, at, holds, passive, same},
-    common::wait_for,
+    common::{PATIENCE, wait_for},
     words::{
         IPV4, Open, attr, communities, local_pref, next_hop, nlri, nlri6, origin, path, reach, segment,
         segment2, update,
@@ -278,7 +278,7 @@ fn two_octet_neighbors() {
         });
     }
     report.case("6793 §4.2.2 what a four-octet neighbor hears of it", || {
-        other.hears(3.0, |h| {
+        other.hears(PATIENCE, |h| {
             let (_, value) = h.routes.get("20.60.2.0/24")?.get(&2)?;
             Some(same(value.clone(), segment(2, &[HOST_AS, 65001, 100_000, 7])))
         })?
@@ -293,7 +293,7 @@ fn two_octet_neighbors() {
         let mut all = four.good(1);
         all.push(attr(0xc0, 7, &[0, 1, 0x86, 0xa0, 1, 1, 1, 1]));
         four.announce_with(&all, &["20.63.0.0/24"]);
-        let heard = two.hears(3.0, |h| h.routes.get("20.63.0.0/24").cloned())?;
+        let heard = two.hears(PATIENCE, |h| h.routes.get("20.63.0.0/24").cloned())?;
         let value = |code: u8| heard.get(&code).map(|a| a.1.clone());
         same(value(2), Some(segment2(2, &[65000, 23456])))?;
         same(value(17), Some(segment(2, &[HOST_AS, 100_000])))?;
@@ -340,7 +340,7 @@ fn next_hops_of_many_forms() {
     report.case("8950 §4 without the capability IPv6 next hops of IPv4 are not taken", || {
         let mut plain = bed.peer(at(1, 2), EXTERNAL);
         plain.say(&update(&[], &[reach(1, &v6("fd02::1"), &list), origin(0), path(&[EXTERNAL])], &[]));
-        let ended = plain.ends(0.5);
+        let ended = plain.ends();
         let route = bed.received_prefix(plain.addr, "20.70.0.0/24");
         holds(ended.is_ok() || route.is_none_or(|r| r["best"] == false), "taken")
     });

@@ -304,7 +304,13 @@ impl Manager {
                     let _ = running.commands.try_send(ToTask::Accepted(stream));
                 }
             }
-            Some(_) => self.turn_away(&stream, addr, "the limit of its listen-range is reached"),
+            Some(range) => {
+                // The next call finds the room that this makes.
+                for (_, running) in self.callers(range) {
+                    let _ = running.commands.try_send(ToTask::MakeRoom);
+                }
+                self.turn_away(&stream, addr, "the limit of its listen-range is reached");
+            }
             None => self.turn_away(&stream, addr, "it is no configured neighbor"),
         }
     }
@@ -332,10 +338,14 @@ impl Manager {
         self.wanted.ranges.iter().filter(|r| r.prefix.contains(addr)).max_by_key(|r| r.prefix.len())
     }
 
-    fn room(&self, range: &Range) -> bool {
+    /// The neighbors that called from a range.
+    fn callers(&self, range: &Range) -> impl Iterator<Item = (&PeerKey, &Running)> {
         let inside = |key: &PeerKey| matches!(key, PeerKey::Address(a) if range.prefix.contains(*a));
-        let dynamic = self.peers.iter().filter(|(k, p)| p.config.source == PeerSource::Range && inside(k));
-        dynamic.count() < range.limit
+        self.peers.iter().filter(move |(k, p)| p.config.source == PeerSource::Range && inside(k))
+    }
+
+    fn room(&self, range: &Range) -> bool {
+        self.callers(range).count() < range.limit
     }
 
     /// CEASE/5 (RFC 4486 §4), as far as the socket takes it at once.

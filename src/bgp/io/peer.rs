@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -50,6 +51,13 @@ const CHUNKS: usize = 32;
 /// How long the last words to a neighbor may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Who has said no OPEN for so long gives way to another caller. A neighbor that means it says it at once; RFC 4271
+/// §8.2.2 has us wait for minutes only where nobody else wants the place.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// An alarm that comes so late tells of a process that stood still.
+const LATE: Duration = Duration::from_millis(100);
+
 /// What the manager says to a neighbor's task.
 #[derive(Debug)]
 pub(super) enum ToTask {
@@ -57,6 +65,8 @@ pub(super) enum ToTask {
     Accepted(TcpStream),
     Act(Act),
     Nudge,
+    /// The listen-range of this neighbor is full: end if there is nothing to be lost.
+    MakeRoom,
     Status(oneshot::Sender<NeighborView>),
     /// The last command: the task ends when it is carried out.
     Stop(Stop),
@@ -183,7 +193,8 @@ impl Task {
                 room = self.under_way.clone().acquire_owned(), if self.room.is_none() => self.room = room.ok(),
                 () = &mut sleep, if armed.is_some() => {
                     armed = None;
-                    if due.is_some_and(|due| due <= Instant::now()) {
+                    if let Some(due) = due.filter(|due| *due <= Instant::now()) {
+                        self.read_what_waits(due, may_read).await;
                         self.feed(Input::Timeout);
                     }
                 }
@@ -208,6 +219,21 @@ impl Task {
         self.session.poll_timeout().into_iter().chain(gone).min()
     }
 
+    /// What lies in the sockets was said in time: where this daemon stood still, that is no silence of the neighbor.
+    async fn read_what_waits(&mut self, due: Instant, may_read: bool) {
+        if due.elapsed() > LATE {
+            // The runtime has looked at its clock, and at no socket yet.
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        while let Some(did) = links_turn(&mut self.links, may_read).now_or_never() {
+            let read = matches!(did, Did::Read(_));
+            self.did(did);
+            if read {
+                return;
+            }
+        }
+    }
+
     /// A neighbor of a range that does not come back is forgotten; its stale routes have their time first.
     fn patience(&self) -> Duration {
         Duration::from_secs(30 + u64::from(self.config.restart_time))
@@ -217,6 +243,13 @@ impl Task {
         self.config.source == PeerSource::Range
             && self.links.is_empty()
             && self.session.since() + self.patience() <= Instant::now()
+    }
+
+    /// Whether this is a caller from a range that never had a session, and is gone or has said no OPEN for long.
+    fn only_takes_room(&self) -> bool {
+        self.config.source == PeerSource::Range
+            && !self.session.has_been_up()
+            && (self.links.is_empty() || self.session.since().elapsed() >= SILENT)
     }
 
     /// What the rib must still hear, then the end.
@@ -319,6 +352,11 @@ impl Task {
             }
             ToTask::Accepted(stream) => self.accepted(stream),
             ToTask::Nudge => self.feed(Input::Nudge),
+            ToTask::MakeRoom if self.only_takes_room() => {
+                self.feed(Input::Stop(Stop::Removed));
+                return true;
+            }
+            ToTask::MakeRoom => {}
             ToTask::Act(act) => self.act(act),
             ToTask::Status(reply) => {
                 let _ = reply.send(self.view());

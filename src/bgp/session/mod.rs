@@ -305,6 +305,11 @@ impl Session {
         self.record.since()
     }
 
+    /// Whether a session with this neighbor was Established since the daemon started.
+    pub fn has_been_up(&self) -> bool {
+        self.been_up
+    }
+
     /// What the session knows for `show neighbor`. `since` and the prefix counters are the caller's to fill in.
     pub fn view(&self, now: Instant) -> NeighborView {
         record::view(self, now)
