@@ -37,12 +37,13 @@ fn every_object_of_the_manifest_is_named_routelet() {
 }
 
 #[test]
-fn the_role_reads_nodes_and_services_and_writes_the_condition_of_nodes() {
+fn the_role_reads_nodes_and_services_and_writes_conditions_and_events() {
     let rules = json!([
-        { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"] },
         { "apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"] },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] },
         { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
     ]);
     assert_eq!(object("ClusterRole")["rules"], rules);
 }

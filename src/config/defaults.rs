@@ -140,6 +140,7 @@ impl Default for Kubernetes {
             node_name: None,
             service_cidrs: None,
             advertise_pod_cidrs: true,
+            startup_taint: None,
             services: Vec::new(),
             service_rules: ServiceRules::default(),
         }

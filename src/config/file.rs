@@ -200,6 +200,7 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     kubernetes.node_name = section.get("node-name").and_then(|i| node_name(&i));
     kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
     put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
+    kubernetes.startup_taint = section.get("startup-taint").and_then(|i| word(&i));
     let kinds = ServiceAddresses::ALL.map(|kind| (kind.as_str(), kind));
     let kinds_of = |key| section.get(key).and_then(|i| i.set(|i| i.choice(&kinds)));
     put(&mut kubernetes.services, kinds_of("services"));

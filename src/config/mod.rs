@@ -187,6 +187,8 @@ pub struct Kubernetes {
     /// `None`: from ServiceCIDR objects.
     pub service_cidrs: Option<Vec<Prefix>>,
     pub advertise_pod_cidrs: bool,
+    /// Key of a taint that is taken off the own Node once it is ready.
+    pub startup_taint: Option<String>,
     pub services: Vec<ServiceAddresses>,
     pub service_rules: ServiceRules,
 }

@@ -269,6 +269,7 @@ fn kubernetes(config: &Config) -> Value {
         "node-name": k.node_name,
         "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
         "advertise-pod-cidrs": k.advertise_pod_cidrs,
+        "startup-taint": k.startup_taint,
         "services": k.services,
         "service-selector": rules.selector.to_string(),
         "service-annotations": rules.annotations,

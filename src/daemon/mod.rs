@@ -11,6 +11,7 @@ mod forwarding;
 mod health;
 mod masquerade;
 mod memory;
+mod notices;
 mod planner;
 mod reload;
 
@@ -181,7 +182,10 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         let services = k8s::io::spawn_services(api.clone(), asked);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
         tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone()));
-        k8s::io::spawn_condition(api, facts, watch.nodes.clone());
+        k8s::io::spawn_condition(api.clone(), facts.clone(), watch.nodes.clone());
+        if let Some(key) = config.kubernetes.startup_taint.clone() {
+            k8s::io::spawn_taint(api.clone(), key, facts, watch.nodes.clone());
+        }
         let conflist_task = k8s::io::spawn_conflist(
             k8s::io::ConflistOptions {
                 enabled: config.cni.enabled != Some(false),
@@ -192,6 +196,10 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             conflist,
             gate,
         );
+        let (notices_tx, notices) = watch::channel(Arc::default());
+        k8s::io::spawn_events(api, notices, watch.nodes.clone());
+        let conflist_status = conflist_task.status.clone();
+        tokio::spawn(notices::run(notices_tx, plan.clone(), conflist_status, forwarding.clone()));
         tokio::spawn(health::gate(
             gate_tx,
             fib.own_there(),

@@ -189,7 +189,7 @@ fn range(range: &crate::plan::Range) -> Range {
     Range { prefix: range.prefix, limit: range.limit, template: range.template.clone() }
 }
 
-fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
     to.send_if_modified(|old| {
         let new = *old != value;
         if new {

@@ -60,6 +60,7 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("fib", old.fib != new.fib),
         ("kubernetes.enabled", old.kubernetes.enabled != new.kubernetes.enabled),
         ("kubernetes.node-name", old.kubernetes.node_name != new.kubernetes.node_name),
+        ("kubernetes.startup-taint", old.kubernetes.startup_taint != new.kubernetes.startup_taint),
         ("kubernetes.service-cidrs", old.kubernetes.service_cidrs != new.kubernetes.service_cidrs),
         ("cni.conf-dir", old.cni.conf_dir != new.cni.conf_dir),
         ("cni.file", old.cni.file != new.cni.file),

@@ -77,6 +77,7 @@ impl Cluster {
     /// A Node of the listing, or one that appeared or changed after it.
     pub fn found(&mut self, now: Instant, node: &ApiNode, in_listing: bool) {
         let view = NodeView::from(node);
+        let view = if view.name == self.own_name { view } else { view.of_another() };
         match &mut self.listing {
             Some(listing) if in_listing => {
                 listing.insert(view.name.clone(), view);

@@ -1,10 +1,10 @@
 //! Kubernetes: what we read from the API server, and the one file that we write for its container runtimes.
 //!
 //! From the API server come Nodes: our own, watched by name, and all of them only while the peering needs them. Views of some
-//! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are get, list and watch of
+//! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are list and watch of
 //! `nodes`. Services are watched while any could be announced, EndpointSlices while one of these wants local endpoints
-//! ([`services`]): list and watch of both. One thing is written there: the condition `NetworkUnavailable` of our own Node ([`condition`]), which takes the
-//! right to patch `nodes/status`.
+//! ([`services`]): list and watch of both. Written there are the condition `NetworkUnavailable` of our own Node ([`condition`]),
+//! which takes the right to patch `nodes/status`, and Events ([`notice`]), which takes the right to create them.
 //!
 //! The file is the conflist ([`cni`]). It is written once pods can work ([`gate`]): until then a runtime has no network and
 //! starts none, which is what keeps pods from coming up unreachable.
@@ -19,5 +19,9 @@ pub mod gate;
 pub mod io;
 pub mod kept;
 pub mod node;
+pub mod notice;
 pub mod services;
 pub mod view;
+
+/// Of our own kinds.
+pub const API_VERSION: &str = "routelet.io/v1alpha1";

@@ -45,6 +45,12 @@ pub struct NodeView {
     pub reflector: Option<bool>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// All labels, of our own Node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Keys of all taints in the Node's order, of our own Node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<String>,
     /// Condition `NetworkUnavailable`.
     #[serde(default)]
     pub network_unavailable: Option<bool>,
@@ -153,6 +159,12 @@ impl NodeView {
         Family::ALL.into_iter().find_map(|f| self.address(f).and(other.address(f)))
     }
 
+    /// Without what matters at home alone: of thousands of nodes little is kept.
+    #[must_use]
+    pub fn of_another(self) -> Self {
+        Self { labels: BTreeMap::new(), taints: Vec::new(), ..self }
+    }
+
     /// What this node lacks before it can take part, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         if self.addresses.is_empty() {
@@ -190,6 +202,8 @@ impl From<&ApiNode> for NodeView {
         view.unheard = node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "Unknown");
         view.cordoned = node.spec.unschedulable;
         view.going = going(node);
+        view.labels = node.metadata.labels.clone().unwrap_or_default();
+        view.taints = node.spec.taints.iter().map(|t| t.key.clone()).collect();
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
         view

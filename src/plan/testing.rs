@@ -44,6 +44,7 @@ pub(super) fn config() -> Config {
             node_name: None,
             service_cidrs: None,
             advertise_pod_cidrs: true,
+            startup_taint: None,
             services: Vec::new(),
             service_rules: ServiceRules::default(),
         },

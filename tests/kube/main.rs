@@ -12,6 +12,7 @@ mod common;
 
 mod cluster;
 mod conflist;
+mod events;
 mod mesh;
 mod pods;
 mod reflectors;

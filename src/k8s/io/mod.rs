@@ -5,9 +5,11 @@ mod bridge;
 mod client;
 mod condition;
 mod conflist;
+mod events;
 pub mod former;
 mod services;
 mod state;
+mod taint;
 mod watch;
 
 use std::{collections::BTreeSet, error::Error, path::Path, path::PathBuf, sync::Arc};
@@ -23,6 +25,7 @@ use super::{
     condition::Facts,
     gate::Ready,
     node::Nodes,
+    notice::Notice,
     services::{Asked, Services},
     view::{ApiStatus, ConflistState, ConflistStatus},
 };
@@ -155,6 +158,25 @@ pub fn spawn_condition(
     nodes: Receiver<Arc<Nodes>>,
 ) -> JoinHandle<()> {
     tokio::spawn(condition::run(options, facts, nodes))
+}
+
+/// Writes Events for what stands. Never ends while it is told.
+pub fn spawn_events(
+    options: Options,
+    standing: Receiver<Arc<BTreeSet<Notice>>>,
+    nodes: Receiver<Arc<Nodes>>,
+) -> JoinHandle<()> {
+    tokio::spawn(events::run(options, standing, nodes))
+}
+
+/// Takes the taint `key` off the own Node whenever it is there and the node is ready. Never ends while facts are told.
+pub fn spawn_taint(
+    options: Options,
+    key: String,
+    facts: Receiver<Facts>,
+    nodes: Receiver<Arc<Nodes>>,
+) -> JoinHandle<()> {
+    tokio::spawn(taint::run(options, key, facts, nodes))
 }
 
 /// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).

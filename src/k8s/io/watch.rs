@@ -309,7 +309,7 @@ fn explain(error: &watcher::Error, refused: Option<u16>) -> String {
     let text = super::chain(error);
     match refused {
         Some(401) => format!("{text}; the API server does not know our token or certificate"),
-        Some(403) => format!("{text}; allow our ServiceAccount to get, list and watch nodes"),
+        Some(403) => format!("{text}; allow our ServiceAccount to list and watch nodes"),
         _ => text,
     }
 }

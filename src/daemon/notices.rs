@@ -1,0 +1,50 @@
+//! Gathers what the operator should know, for the Events of the cluster.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{forwarding::Forwarding, planner::publish};
+use crate::{
+    k8s::{
+        notice::{About, Notice},
+        view::{ConflistState, ConflistStatus},
+    },
+    plan::Plan,
+};
+
+/// Runs for as long as somebody listens.
+pub(super) async fn run(
+    standing: watch::Sender<Arc<BTreeSet<Notice>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut conflist: watch::Receiver<ConflistStatus>,
+    mut forwarding: watch::Receiver<Forwarding>,
+) {
+    let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
+    loop {
+        let mut now = BTreeSet::new();
+        if let Ok(plan) = plan.borrow_and_update().as_ref() {
+            now.extend(plan.problems.iter().map(|p| about_node("NeedsAttention", p)));
+        }
+        {
+            let conflist = conflist.borrow_and_update();
+            // What it waits for is no fault.
+            let told = conflist.problem.iter().filter(|_| conflist.state != ConflistState::Waiting);
+            now.extend(told.map(|p| about_node("ConflistNeedsAttention", p)));
+        }
+        now.extend(
+            forwarding.borrow_and_update().problems.iter().map(|p| about_node("HostNeedsAttention", p)),
+        );
+        publish(&standing, Arc::new(now));
+        // Cancel safe, each.
+        let alive = tokio::select! {
+            r = plan.changed() => r.is_ok(),
+            r = conflist.changed() => r.is_ok(),
+            r = forwarding.changed() => r.is_ok(),
+            () = standing.closed() => false,
+        };
+        if !alive {
+            return;
+        }
+    }
+}

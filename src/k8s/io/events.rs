@@ -1,0 +1,136 @@
+//! Writes Events (events.k8s.io/v1).
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, api::PostParams};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+use super::{Options, client};
+use crate::k8s::{
+    API_VERSION,
+    node::Nodes,
+    notice::{About, Notice, Notices},
+};
+
+/// How often time is looked at while nothing changes.
+const TICK: Duration = Duration::from_secs(5);
+/// After a failure.
+const LATER: Duration = Duration::from_secs(30);
+
+/// Never ends while notices are told.
+pub(super) async fn run(
+    options: Options,
+    mut standing: watch::Receiver<Arc<BTreeSet<Notice>>>,
+    nodes: watch::Receiver<Arc<Nodes>>,
+) {
+    let mut notices = Notices::default();
+    let mut refused = false;
+    loop {
+        let now = standing.borrow_and_update().clone();
+        let uid = nodes.borrow().own.as_ref().map(|own| own.uid.clone());
+        let mut pause = TICK;
+        // Before our Node was seen there is nothing to hang an Event on.
+        if let Some(uid) = uid {
+            let due = notices.due(Instant::now(), &now);
+            match say(&options, &uid, &due, &mut notices).await {
+                Ok(()) => refused &= due.is_empty(),
+                Err(error) => {
+                    if !refused {
+                        warn!(%error, "cannot write Events, trying again; allow our ServiceAccount to create events.events.k8s.io");
+                    }
+                    (refused, pause) = (true, LATER);
+                }
+            }
+        }
+        // Cancel safe, each.
+        tokio::select! {
+            r = standing.changed(), if pause == TICK => if r.is_err() { return },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+async fn say(options: &Options, uid: &str, due: &[Notice], notices: &mut Notices) -> Result<(), String> {
+    if due.is_empty() {
+        return Ok(());
+    }
+    let connection = client::connect(options).await?;
+    // Events about what is in no namespace are in this one.
+    let events = Api::<Event>::namespaced(connection.client, "default");
+    for notice in due {
+        let event = event(notice, &options.node_name, uid);
+        match timeout(Duration::from_secs(10), events.create(&PostParams::default(), &event)).await {
+            Ok(Ok(_)) => {}
+            // Said before a restart, or by another node.
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
+            Ok(Err(error)) => return Err(super::chain(&error)),
+            Err(_) => return Err("no answer within 10 s".into()),
+        }
+        notices.said(Instant::now(), notice);
+    }
+    Ok(())
+}
+
+fn event(notice: &Notice, node: &str, uid: &str) -> Event {
+    let object = |api_version: &str, kind: &str, name: &str, uid: &str| ObjectReference {
+        api_version: Some(api_version.into()),
+        kind: Some(kind.into()),
+        name: Some(name.into()),
+        uid: Some(uid.into()),
+        ..ObjectReference::default()
+    };
+    let regarding = match &notice.about {
+        About::Node => object("v1", "Node", node, uid),
+        About::Object { kind, name, uid } => object(API_VERSION, kind, name, uid),
+    };
+    Event {
+        metadata: ObjectMeta {
+            name: Some(notice.event_name(node)),
+            namespace: Some("default".into()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(jiff::Timestamp::now())),
+        reporting_controller: Some("routelet.io/routelet".into()),
+        // At most 128 and 1024 octets.
+        reporting_instance: Some(node.chars().take(128).collect()),
+        note: Some(shortened(&notice.text)),
+        action: Some("Routing".into()),
+        reason: Some(notice.reason.into()),
+        regarding: Some(regarding),
+        type_: Some("Warning".into()),
+        ..Event::default()
+    }
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 1024;
+    match text.char_indices().find(|(at, c)| at + c.len_utf8() > MOST - 3) {
+        Some((at, _)) if text.len() > MOST => format!("{}…", &text[..at]),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_cut_at_a_character() {
+        for text in ["short".to_owned(), "x".repeat(1024), "ä".repeat(600), "x".repeat(5000)] {
+            let short = shortened(&text);
+            assert!(short.len() <= 1024 && (short == text || short.ends_with('…')), "{}", short.len());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Takes the startup taint (`kubernetes.startup-taint`) off the own Node once it is ready.
+//!
+//! Such a taint is put on new nodes by whoever makes them, so that no pod is scheduled before the node has a network.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::http::Request;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use super::{Options, client};
+use crate::k8s::{condition::Facts, node::Nodes};
+
+/// Between attempts.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Never ends.
+pub(super) async fn run(
+    options: Options,
+    key: String,
+    mut facts: watch::Receiver<Facts>,
+    mut nodes: watch::Receiver<Arc<Nodes>>,
+) {
+    let mut refused = false;
+    loop {
+        let ready = facts.borrow_and_update().ready;
+        let at =
+            nodes.borrow_and_update().own.as_ref().and_then(|own| own.taints.iter().position(|t| *t == key));
+        if let Some(at) = at.filter(|_| ready) {
+            match remove(&options, &key, at).await {
+                Ok(()) => {
+                    info!(taint = key, "startup taint removed");
+                    refused = false;
+                }
+                Err(error) => {
+                    if !refused {
+                        warn!(%error, taint = key, "cannot remove the startup taint, trying again; allow our ServiceAccount to patch nodes");
+                    }
+                    refused = true;
+                }
+            }
+            // The watch tells of what was done, or of what is in the way.
+            sleep(AGAIN).await;
+            continue;
+        }
+        // Cancel safe, each.
+        tokio::select! {
+            r = facts.changed() => if r.is_err() { return },
+            r = nodes.changed() => if r.is_err() { return },
+        }
+    }
+}
+
+/// By its place in the list, and only if it is still there: taints of others stay.
+async fn remove(options: &Options, key: &str, at: usize) -> Result<(), String> {
+    let connection = client::connect(options).await?;
+    let patch = serde_json::json!([
+        { "op": "test", "path": format!("/spec/taints/{at}/key"), "value": key },
+        { "op": "remove", "path": format!("/spec/taints/{at}") },
+    ]);
+    let request = Request::patch(format!("/api/v1/nodes/{}", options.node_name))
+        .header("Content-Type", "application/json-patch+json")
+        .body(patch.to_string().into_bytes())
+        .map_err(|e| e.to_string())?;
+    let written = connection.client.request_text(request);
+    match timeout(Duration::from_secs(10), written).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(super::chain(&error)),
+        Err(_) => Err("no answer within 10 s".into()),
+    }
+}
