@@ -1,9 +1,9 @@
-//! routelet beside BIRD, FRR, GoBGP, OpenBGPD and beside a program that only writes routes: whole daemons, real
-//! kernel, one run.
+//! routelet beside BIRD, FRR, GoBGP, OpenBGPD and beside programs that do nothing else: whole daemons, real kernel,
+//! one run.
 //!
-//! `benches/compare/run --rounds 3 --figures load,latency --daemons routelet,bird --out target/compare`. Needs
-//! root and the daemons. Figures differ from machine to machine; what is worth something is their ratio in one
-//! run. In each round every daemon has its turn, so that a busy minute of the machine meets all of them.
+//! `benches/compare/run --rounds 5 --out docs/performance`; `--help` tells the rest. Needs root and the daemons.
+//! Figures differ from machine to machine; what is worth something is their ratio in one run. In each round every
+//! daemon has its turn, so that a busy minute of the machine meets all of them.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
@@ -11,120 +11,179 @@
     reason = "measures the real world"
 )]
 
+mod bare;
 #[path = "../../tests/common/mod.rs"]
 mod common;
-mod figures;
+mod config;
+mod crowd;
+mod cut;
 mod kernel;
+mod load;
+mod mesh;
+mod messages;
 mod neighbor;
+mod netlink;
+mod options;
+mod plan;
+mod plot;
 mod report;
+mod restart;
+mod runner;
+mod spread;
 mod subject;
+mod world;
+mod writer;
 
-use std::{env, fs, panic, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
-use figures::Seen;
-use neighbor::Mode;
+use config::{Case, Kind};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use options::Options;
+use plan::FIGURES;
 use report::Report;
-use serde_json::json;
-use subject::Kind;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
-type Figure = (&'static str, fn(Kind) -> Seen, &'static [Kind]);
-
-const FIB: &[Kind] = &[Kind::Routelet, Kind::Bird, Kind::Frr];
-
-/// By the names that `--figures` takes; without it, those of a short run.
-#[rustfmt::skip]
-const FIGURES: &[Figure] = &[
-    ("load",     |k| figures::load(k, Mode::Table, 100_000), FIB),
-    ("pods",     |k| figures::load(k, Mode::Pods, 100_000), FIB),
-    ("ipv6",     |k| figures::load(k, Mode::Ipv6, 100_000), FIB),
-    ("idle",     figures::idle, &Kind::ALL),
-    ("latency",  |k| [figures::latency(k, 0), figures::latency(k, 100_000)].concat(), &Kind::ALL),
-    ("to1",      |k| figures::propagation(k, 1, 100_000), &Kind::ALL),
-    ("to10",     |k| figures::propagation(k, 10, 100_000), &Kind::ALL),
-    ("mesh100",  |k| figures::mesh(k, 100), &Kind::ALL),
-    ("to50",     |k| figures::propagation(k, 50, 100_000), &Kind::ALL),
-    ("mesh500",  |k| figures::mesh(k, 500), &Kind::ALL),
-    ("million",  |k| figures::load(k, Mode::Pods, 1_000_000), FIB),
-];
-const SHORT: &str = "load,pods,ipv6,idle,latency,to1,to10,mesh100";
-
-struct Options {
-    rounds: u32,
-    figures: Vec<String>,
-    daemons: Vec<Kind>,
-    out: PathBuf,
-}
-
-fn options() -> Options {
-    let mut options = Options {
-        rounds: 1,
-        figures: SHORT.split(',').map(Into::into).collect(),
-        daemons: Kind::ALL.to_vec(),
-        out: "target/compare".into(),
-    };
-    let mut args = env::args().skip(1).filter(|a| a != "--bench");
-    while let Some(key) = args.next() {
-        let value = args.next().unwrap_or_default();
-        match key.as_str() {
-            "--rounds" => options.rounds = value.parse().expect("--rounds takes a number"),
-            "--figures" if value == "all" => options.figures = FIGURES.iter().map(|f| f.0.into()).collect(),
-            "--figures" => options.figures = value.split(',').map(Into::into).collect(),
-            "--daemons" => {
-                let named = |k: &Kind| value.split(',').any(|v| v.eq_ignore_ascii_case(k.name()));
-                options.daemons = Kind::ALL.into_iter().filter(named).collect();
-            }
-            "--out" => options.out = value.into(),
-            _ => panic!(
-                "unknown option {key}: --rounds N, --figures all or some of {}, --daemons A,B, --out DIR",
-                FIGURES.iter().map(|f| f.0).collect::<Vec<_>>().join(",")
-            ),
-        }
-    }
-    options
-}
-
-fn main() {
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
     // `cargo test --benches` only wants to know whether it starts.
-    if !env::args().any(|a| a == "--bench") {
-        return;
+    if !args.iter().any(|a| a == "--bench") {
+        return ExitCode::SUCCESS;
     }
-    let options = options();
-    let load = || fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned();
-    let (before, mut report) = (load(), Report::default());
-    for round in 1..=options.rounds {
-        if options.figures.iter().any(|f| f == "load") {
-            figures::bare(100_000).into_iter().for_each(|(row, unit, v)| report.add(row, unit, "bare", v));
+    let args: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--bench").collect();
+    if let ["--worker", figure, kind] = args[..] {
+        return work(figure, kind);
+    }
+    match options::read(&args) {
+        Ok(Some(options)) => {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("threads");
+            runtime.block_on(run(&options))
         }
-        for (name, figure, kinds) in FIGURES.iter().filter(|f| options.figures.iter().any(|n| n == f.0)) {
-            for kind in kinds.iter().filter(|k| options.daemons.contains(k)) {
-                // A figure that a daemon does not reach is left out of its column, and said.
-                let seen = panic::catch_unwind(|| figure(*kind)).unwrap_or_default();
-                if seen.is_empty() {
-                    eprintln!("round {round}: {name} not reached by {}", kind.name());
+        Ok(None) => {
+            println!("{}", options::help());
+            ExitCode::SUCCESS
+        }
+        Err(words) => {
+            eprintln!("{words}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One measurement: this process ends with the runner.
+fn work(figure: &str, kind: &str) -> ExitCode {
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    let figure = FIGURES.iter().find(|f| f.name == figure).expect("the runner knows them");
+    let kind = Kind::ALL.into_iter().find(|k| k.name() == kind).expect("the runner knows them");
+    (figure.run)(kind);
+    ExitCode::SUCCESS
+}
+
+async fn run(options: &Options) -> ExitCode {
+    // If cargo is ended, all ends, tidily.
+    let _ = set_pdeathsig(Signal::SIGTERM);
+    let (mut ctrl_c, mut term) = (
+        signal(SignalKind::interrupt()).expect("a signal"),
+        signal(SignalKind::terminate()).expect("a signal"),
+    );
+    let (mut report, mut about) = (Report::default(), about(options));
+    let start = Instant::now();
+    let whole = tokio::select! {
+        () = rounds(options, &mut report, &mut about) => true,
+        _ = ctrl_c.recv() => false,
+        _ = term.recv() => false,
+    };
+    about["conditions"]["load after"] = json!(machine());
+    about["conditions"]["seconds"] = json!(start.elapsed().as_secs());
+    if !whole {
+        about["conditions"]["interrupted"] = json!(true);
+    }
+    println!("{}", report.table(&options.kinds));
+    println!("{:#}", about["conditions"]);
+    report.write(&options.out, &options.kinds, &about).expect("--out is writable");
+    println!("written: table.md, results.json and *.svg in {}", options.out.display());
+    if whole { ExitCode::SUCCESS } else { ExitCode::from(130) }
+}
+
+async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
+    let mut spent: BTreeMap<String, f64> = BTreeMap::new();
+    let mut failed = Vec::new();
+    for round in 1..=options.rounds {
+        for figure in FIGURES.iter().filter(|f| options.figures.contains(&f.name)) {
+            for kind in options.kinds.iter().copied().filter(|k| round <= figure.rounds(*k)) {
+                let what = format!("{}, {}", figure.name, kind.name());
+                if failed.contains(&what) {
+                    continue;
                 }
-                for (row, unit, value) in seen {
-                    eprintln!("round {round}: {}: {row}: {value:.4} {unit}", kind.name());
-                    report.add(row, unit, kind.name(), value);
+                let outcome = runner::measure(figure, kind).await;
+                eprintln!("round {round}: {what} ({:.1} s)", outcome.seconds);
+                *spent.entry(what.clone()).or_default() += outcome.seconds;
+                for (row, unit, value) in outcome.seen {
+                    eprintln!("    {row}: {} {unit}", report::number(value));
+                    report.add(figure.name, row, unit, kind, value);
+                }
+                if let Some(words) = outcome.failure {
+                    eprintln!("    {words}");
+                    report.fail(format!("round {round}: {what}: {words}"));
+                    if kind != Kind::Routelet {
+                        failed.push(what);
+                    }
                 }
             }
         }
+        about["seconds"] = json!(spent);
+        report.write(&options.out, &options.kinds, about).expect("--out is writable");
     }
-    let columns: Vec<_> = options.daemons.iter().map(|k| k.name()).chain(["bare"]).collect();
-    let versions: Vec<_> = options
-        .daemons
+}
+
+/// What the figures depend on.
+fn about(options: &Options) -> Value {
+    let daemons: Vec<_> = options
+        .kinds
         .iter()
-        .map(|k| json!({ "name": k.name(), "version": k.version(), "config": k.config(1, "DIR") }))
+        .map(|kind| {
+            let config = kind.config(&Case::of(2), Path::new("DIR"));
+            json!({ "name": kind.name(), "version": kind.version(), "configuration for two neighbors": config })
+        })
         .collect();
-    let about = json!({
-        "rounds": options.rounds,
-        "load average before": before,
-        "load average after": load(),
-        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
-        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-        "daemons": versions,
-    });
-    println!("{}", report.table(&columns));
-    println!("rounds: {}; load average before {before}, after {}", options.rounds, load());
-    report.write(&options.out, &columns, about).expect("--out is writable");
-    println!("written: {}/table.md, results.json, plot.svg", options.out.display());
+    // The folder in which cargo puts what it builds has the profile's name.
+    let binary = Path::new(env!("CARGO_BIN_EXE_routelet"));
+    let profile = binary.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let versions: BTreeMap<_, _> = options.kinds.iter().map(|k| (k.name(), k.version())).collect();
+    json!({
+        "conditions": {
+            "rounds": options.rounds,
+            "routelet's profile": profile,
+            "routelet's binary, octets": fs::metadata(binary).map_or(0, |m| m.len()),
+            "CPUs": thread::available_parallelism().map_or(0, usize::from),
+            "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+            "versions": format!("{versions:?}"),
+            "load before": machine(),
+        },
+        "daemons": daemons,
+    })
+}
+
+/// How busy the machine is: the load average, and the CPUs' share over a second.
+fn machine() -> String {
+    let times = || {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = text.lines().next().unwrap_or_default();
+        let all: Vec<f64> = first.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+        // The fourth and the fifth are idle.
+        (all.iter().sum::<f64>(), all.iter().skip(3).take(2).sum::<f64>())
+    };
+    let (all, idle) = times();
+    thread::sleep(Duration::from_secs(1));
+    let (all, idle) = (times().0 - all, times().1 - idle);
+    let average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("load average {}, CPUs busy {:.0} %", average.trim(), 100.0 * (1.0 - idle / all.max(1.0)))
 }

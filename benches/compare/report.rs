@@ -1,111 +1,152 @@
-//! Medians as a table, JSON and plots.
+//! Medians as a table in Markdown, and everything as JSON.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path};
 
 use serde_json::json;
 
-/// Rounds by row (in the order in which rows came) and column.
-#[derive(Default)]
-pub struct Report {
-    rows: Vec<(String, &'static str)>,
-    cells: BTreeMap<(usize, String), Vec<f64>>,
+use super::{
+    config::Kind,
+    plan::{Goal, OF_BARE},
+    plot,
+};
+
+/// Tells the runner of a figure.
+pub fn say(row: String, unit: &str, value: f64) {
+    println!("{}", json!({ "row": row, "unit": unit, "value": value }));
 }
 
-impl Report {
-    pub fn add(&mut self, row: String, unit: &'static str, column: &str, value: f64) {
-        let at = self.rows.iter().position(|(name, _)| *name == row).unwrap_or_else(|| {
-            self.rows.push((row, unit));
-            self.rows.len() - 1
-        });
-        self.cells.entry((at, column.to_owned())).or_default().push(value);
-    }
+/// 100000 as "100,000".
+pub fn many(n: u32) -> String {
+    if n < 1000 { n.to_string() } else { format!("{},{:03}", many(n / 1000), n % 1000) }
+}
 
-    fn median(&self, row: usize, column: &str) -> Option<f64> {
-        let mut all = self.cells.get(&(row, column.to_owned()))?.clone();
+pub struct Row {
+    pub figure: &'static str,
+    pub what: String,
+    pub unit: String,
+    rounds: BTreeMap<Kind, Vec<f64>>,
+}
+
+impl Row {
+    pub fn median(&self, kind: Kind) -> Option<f64> {
+        let mut all = self.rounds.get(&kind)?.clone();
         all.sort_by(f64::total_cmp);
         let middle = all.len() / 2;
         if all.len() % 2 == 1 { Some(all[middle]) } else { Some((all[middle - 1] + all[middle]) / 2.0) }
     }
 
-    /// A table in Markdown: the medians, and the first column beside the best of the others.
-    pub fn table(&self, columns: &[&str]) -> String {
+    /// The best of the rivals.
+    fn best(&self) -> Option<f64> {
+        let rivals = Kind::ALL.into_iter().filter(|k| !matches!(k, Kind::Routelet | Kind::Bare));
+        rivals.filter_map(|k| self.median(k)).min_by(f64::total_cmp)
+    }
+
+    /// The median, and of how many rounds where another daemon had more.
+    fn cell(&self, kind: Kind) -> String {
+        let most = self.rounds.values().map(Vec::len).max().unwrap_or(0);
+        match (self.median(kind), self.rounds.get(&kind).map_or(0, Vec::len)) {
+            (None, _) => "–".into(),
+            (Some(value), n) if n == most => number(value),
+            (Some(value), n) => format!("{} ({n})", number(value)),
+        }
+    }
+
+    /// Goal, ratio to the best rival, and whether the goal is reached.
+    fn verdict(&self) -> [String; 3] {
+        let none = || "–".to_owned();
+        let (ours, best) = (self.median(Kind::Routelet), self.best());
+        let goal = Goal::of(&self.what);
+        let ratio = match (ours, best) {
+            (Some(ours), Some(best)) if best > 0.0 => format!("{:.2}", ours / best),
+            _ => none(),
+        };
+        let mut words = goal.map_or_else(none, Goal::words);
+        let mut reached = goal.and_then(|g| Some(g.reached(ours?, best?)));
+        if self.what == OF_BARE.0
+            && let (Some(ours), Some(bare)) = (ours, self.median(Kind::Bare))
+        {
+            let _ = write!(words, ", {} × bare (is {:.2})", OF_BARE.1, ours / bare);
+            reached = reached.map(|r| r && ours <= bare * OF_BARE.1);
+        }
+        let reached = reached.map_or_else(none, |r| if r { "yes" } else { "**no**" }.into());
+        [words, ratio, reached]
+    }
+}
+
+#[derive(Default)]
+pub struct Report {
+    pub rows: Vec<Row>,
+    failures: Vec<String>,
+}
+
+impl Report {
+    pub fn add(&mut self, figure: &'static str, what: String, unit: String, kind: Kind, value: f64) {
+        let at = self.rows.iter().position(|row| row.what == what).unwrap_or_else(|| {
+            // A row that comes late, because a daemon failed at first, still stands with its figure.
+            let end =
+                self.rows.iter().rposition(|row| row.figure == figure).map_or(self.rows.len(), |at| at + 1);
+            self.rows.insert(end, Row { figure, what, unit, rounds: BTreeMap::new() });
+            end
+        });
+        self.rows[at].rounds.entry(kind).or_default().push(value);
+    }
+
+    pub fn fail(&mut self, words: String) {
+        self.failures.push(words);
+    }
+
+    pub fn table(&self, kinds: &[Kind]) -> String {
+        let names: Vec<_> = kinds.iter().map(|k| k.name()).collect();
         let mut out = format!(
-            "| what | unit | {} | routelet ÷ best |\n|---|---|{}---|\n",
-            columns.join(" | "),
-            "---|".repeat(columns.len())
+            "| what | unit | {} | goal | routelet ÷ best | reached |\n|---|---|{}---|---|---|\n",
+            names.join(" | "),
+            "---|".repeat(names.len())
         );
-        for (at, (row, unit)) in self.rows.iter().enumerate() {
-            let medians: Vec<_> = columns.iter().map(|c| (*c, self.median(at, c))).collect();
-            let cells: Vec<_> = medians.iter().map(|(_, m)| m.map_or("–".into(), figure)).collect();
-            let best = medians
-                .iter()
-                .filter(|(c, _)| !matches!(*c, "routelet" | "bare"))
-                .filter_map(|(_, m)| *m)
-                .min_by(f64::total_cmp);
-            let ratio = medians.iter().find(|(c, _)| *c == "routelet").and_then(|(_, m)| Some((*m)? / best?));
-            let ratio = ratio.map_or("–".into(), |r| format!("{r:.2}"));
-            let _ = writeln!(out, "| {row} | {unit} | {} | {ratio} |", cells.join(" | "));
+        for row in &self.rows {
+            let cells: Vec<_> = kinds.iter().map(|k| row.cell(*k)).collect();
+            let verdict = row.verdict().join(" | ");
+            let _ = writeln!(out, "| {} | {} | {} | {verdict} |", row.what, row.unit, cells.join(" | "));
+        }
+        out += "\nMedians; in brackets of how many rounds, where others had more. \"best\" is the best rival's \
+                median. A rival that failed once was not tried again.\n";
+        if !self.failures.is_empty() {
+            out += "\nNot reached:\n\n";
+            self.failures.iter().for_each(|words| out += &format!("- {words}\n"));
         }
         out
     }
 
-    pub fn write(&self, dir: &Path, columns: &[&str], about: serde_json::Value) -> io::Result<()> {
+    /// `table.md`, `results.json`, and one plot per figure.
+    pub fn write(&self, dir: &Path, kinds: &[Kind], about: &serde_json::Value) -> io::Result<()> {
         fs::create_dir_all(dir)?;
-        fs::write(dir.join("table.md"), self.table(columns))?;
-        let rows: Vec<_> = self
+        let conditions = about["conditions"].as_object().into_iter().flatten();
+        let conditions: String = conditions.map(|(k, v)| format!("- {k}: {v}\n")).collect();
+        fs::write(dir.join("table.md"), format!("{}\n{}", conditions.replace('"', ""), self.table(kinds)))?;
+        let figures: Vec<_> = self
             .rows
             .iter()
-            .enumerate()
-            .map(|(at, (row, unit))| {
-                let rounds: BTreeMap<_, _> = columns
-                    .iter()
-                    .filter_map(|c| Some((*c, self.cells.get(&(at, (*c).to_owned()))?)))
-                    .collect();
-                json!({ "what": row, "unit": unit, "rounds": rounds })
+            .map(|row| {
+                let rounds: BTreeMap<_, _> = row.rounds.iter().map(|(k, all)| (k.name(), all)).collect();
+                json!({ "figure": row.figure, "what": row.what, "unit": row.unit, "rounds": rounds })
             })
             .collect();
-        let all = json!({ "about": about, "figures": rows });
-        fs::write(dir.join("results.json"), serde_json::to_string_pretty(&all)?)?;
-        fs::write(dir.join("plot.svg"), self.plot(columns))
-    }
-
-    /// Bars side by side; each row has its own scale.
-    fn plot(&self, columns: &[&str]) -> String {
-        const COLOURS: [&str; 6] = ["#0a7", "#36c", "#c63", "#93c", "#aa3", "#888"];
-        let (line, left, wide) = (14, 330, 420.0);
-        let height = self.rows.len() * (columns.len() + 1) * line + 20;
-        let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\
-             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-        );
-        let mut y = line;
-        for (at, (row, unit)) in self.rows.iter().enumerate() {
-            let medians: Vec<_> = columns.iter().map(|c| self.median(at, c)).collect();
-            let most = medians.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
-            let _ = writeln!(out, "<text x=\"4\" y=\"{}\" font-weight=\"bold\">{row}</text>", y + line - 3);
-            for ((column, median), colour) in columns.iter().zip(medians).zip(COLOURS) {
-                let Some(value) = median else { continue };
-                let width = (value / most * wide).max(1.0);
-                let _ = writeln!(
-                    out,
-                    "<rect x=\"{left}\" y=\"{y}\" width=\"{width:.0}\" height=\"{}\" fill=\"{colour}\"/>\
-                     <text x=\"{:.0}\" y=\"{}\">{column} {} {unit}</text>",
-                    line - 2,
-                    f64::from(left) + width + 5.0,
-                    y + line - 4,
-                    figure(value)
-                );
-                y += line;
+        let all = json!({ "about": about, "figures": figures, "not reached": self.failures });
+        fs::write(dir.join("results.json"), serde_json::to_string_pretty(&all)? + "\n")?;
+        let mut done = Vec::new();
+        for row in &self.rows {
+            if !done.contains(&row.figure) {
+                done.push(row.figure);
+                let rows: Vec<_> = self.rows.iter().filter(|r| r.figure == row.figure).collect();
+                fs::write(dir.join(format!("{}.svg", row.figure)), plot::bars(&rows, kinds))?;
             }
-            y += line;
         }
-        out + "</svg>\n"
+        Ok(())
     }
 }
 
-fn figure(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
-        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 100.0 || v == v.trunc() => format!("{value:.0}"),
         v if v >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }

@@ -1,147 +1,20 @@
-//! The daemons that are compared, each with the plainest configuration that does the same: take all, install all,
-//! pass all on if there is somebody to pass it on to, wait for neighbors to call, no graceful restart.
+//! A daemon that runs, and what it takes of the machine.
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
-use super::neighbor::{DAEMON, DAEMON_AS, address, asn};
+use super::config::{Case, Kind};
 use crate::common::{
     Process,
     daemons::{Bird, Frr, Routelet},
     net::{Net, Ns},
+    wait_for,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Routelet,
-    Bird,
-    Frr,
-    Gobgp,
-    Openbgpd,
-}
-
-impl Kind {
-    pub const ALL: [Self; 5] = [Self::Routelet, Self::Bird, Self::Frr, Self::Gobgp, Self::Openbgpd];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Routelet => "routelet",
-            Self::Bird => "BIRD",
-            Self::Frr => "FRR",
-            Self::Gobgp => "GoBGP",
-            Self::Openbgpd => "OpenBGPD",
-        }
-    }
-
-    /// Whether it fills the kernel's table by itself, as configured here.
-    pub fn has_fib(self) -> bool {
-        matches!(self, Self::Routelet | Self::Bird | Self::Frr)
-    }
-
-    pub fn version(self) -> String {
-        let (program, args): (&str, &[&str]) = match self {
-            Self::Routelet => (env!("CARGO_BIN_EXE_routelet"), &["--version"]),
-            Self::Bird => ("bird", &["--version"]),
-            Self::Frr => ("/usr/lib/frr/bgpd", &["--version"]),
-            Self::Gobgp => ("gobgpd", &["--version"]),
-            Self::Openbgpd => ("bgpd", &["-V"]),
-        };
-        let Ok(out) = Command::new(program).args(args).output() else { return "not installed".into() };
-        let text = [out.stdout, out.stderr].concat();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
-    }
-
-    /// For `neighbors` neighbors.
-    pub fn config(self, neighbors: u32, dir: &str) -> String {
-        let all = 1..=neighbors;
-        let mut out = String::new();
-        let transit = neighbors > 1;
-        let export = if transit { "all" } else { "none" };
-        match self {
-            Self::Routelet => {
-                let _ = write!(
-                    out,
-                    "[bgp]\nas = {DAEMON_AS}\nrouter-id = \"{DAEMON}\"\ngraceful-restart = false\n\
-                     [bgp.group.n]\ntransit = {transit}\npassive = true\nmax-prefixes = 5000000\n"
-                );
-                for n in all {
-                    let _ = write!(
-                        out,
-                        "[[bgp.neighbor]]\ngroup = \"n\"\naddress = \"{}\"\nremote-as = {}\n",
-                        address(n),
-                        asn(n)
-                    );
-                }
-            }
-            Self::Bird => {
-                let _ = write!(
-                    out,
-                    "router id {DAEMON};\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ export all; }}; }}\n\
-                     protocol kernel {{ ipv6 {{ export all; }}; }}\ntemplate bgp n {{ local {DAEMON} as {DAEMON_AS}; passive on; \
-                     graceful restart off; ipv4 {{ import all; export {export}; }}; ipv6 {{ import all; export none; }}; }}\n"
-                );
-                for n in all {
-                    let _ = writeln!(
-                        out,
-                        "protocol bgp n{n} from n {{ neighbor {} as {}; }}",
-                        address(n),
-                        asn(n)
-                    );
-                }
-            }
-            Self::Frr => {
-                let _ = write!(
-                    out,
-                    "router bgp {DAEMON_AS}\n bgp router-id {DAEMON}\n no bgp ebgp-requires-policy\n neighbor n peer-group\n neighbor n passive\n"
-                );
-                for n in all {
-                    let _ = write!(
-                        out,
-                        " neighbor {a} remote-as {}\n neighbor {a} peer-group n\n",
-                        asn(n),
-                        a = address(n)
-                    );
-                }
-                if !transit {
-                    out += " neighbor n route-map none out\n";
-                }
-                out += " address-family ipv6 unicast\n  neighbor n activate\n";
-                out += if transit { "" } else { "  neighbor n route-map none out\n" };
-                out += " exit-address-family\nexit\nroute-map none deny 1\n";
-            }
-            Self::Gobgp => {
-                let _ =
-                    write!(out, "[global.config]\nas = {DAEMON_AS}\nrouter-id = \"{DAEMON}\"\nport = 179\n");
-                for n in all {
-                    let _ = write!(
-                        out,
-                        "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\n[neighbors.transport.config]\npassive-mode = true\n",
-                        address(n),
-                        asn(n)
-                    );
-                }
-            }
-            Self::Openbgpd => {
-                let _ = write!(
-                    out,
-                    "AS {DAEMON_AS}\nrouter-id {DAEMON}\nlisten on {DAEMON}\nsocket \"{dir}/ctl\"\nfib-update no\n"
-                );
-                for n in all {
-                    let _ = write!(
-                        out,
-                        "neighbor {} {{\n remote-as {}\n passive\n announce IPv4 unicast\n}}\n",
-                        address(n),
-                        asn(n)
-                    );
-                }
-                out += "allow from any\nallow to any\n";
-            }
-        }
-        out
-    }
-}
-
-/// One that runs.
-#[expect(dead_code, reason = "held until the measurement is over")]
 enum Handle {
     Routelet(Routelet),
     Bird(Bird),
@@ -150,38 +23,86 @@ enum Handle {
 }
 
 pub struct Subject {
-    _handle: Handle,
+    handle: Handle,
     pids: Vec<u32>,
 }
 
 impl Subject {
-    pub fn start(kind: Kind, net: &Net, ns: &Ns, neighbors: u32) -> Self {
+    /// Started, listening and at rest.
+    pub fn start(kind: Kind, net: &Net, ns: &Ns, case: &Case) -> Self {
+        let this = Self::launch(kind, net, ns, case);
+        wait_for(format!("{} listens", kind.name()), 50.0, || this.listens().then_some(()));
+        this.settle();
+        this
+    }
+
+    /// Started, nothing more.
+    pub fn launch(kind: Kind, net: &Net, ns: &Ns, case: &Case) -> Self {
         let dir: PathBuf = net.dir().join("subject");
         fs::create_dir_all(&dir).expect("a folder");
-        let text = kind.config(neighbors, dir.to_str().expect("plain letters"));
+        let text = kind.config(case, &dir);
         let plain = |program: &str, args: &[&str]| {
             let file = dir.join("conf");
             fs::write(&file, &text).expect("a writable folder");
             Process::start(ns.command(program).args(args).arg(&file), &dir.join("log"))
         };
+        // What makes them treat the kernel's routes as their own of before.
+        let (bird, zebra): (&[&str], &[&str]) =
+            if case.restarts { (&["-R"], &["-K", "120"]) } else { (&[], &[]) };
         let handle = match kind {
             Kind::Routelet => Handle::Routelet(Routelet::start(net, ns, &text, &[])),
-            Kind::Bird => Handle::Bird(Bird::start(net, ns, &text)),
-            Kind::Frr => Handle::Frr(Frr::start(net, ns, &text)),
+            Kind::Bird => Handle::Bird(Bird::start_with(net, ns, &text, bird)),
+            Kind::Frr => Handle::Frr(Frr::start_with(net, ns, &text, zebra)),
             Kind::Gobgp => Handle::Other(plain("gobgpd", &["-l", "error", "--pprof-disable", "-f"])),
             Kind::Openbgpd => Handle::Other(plain("bgpd", &["-d", "-f"])),
+            Kind::Bare => unreachable!("figures that run bare start no daemon"),
         };
         let pids = match &handle {
             Handle::Routelet(r) => vec![r.process.pid()],
             Handle::Bird(b) => vec![b.process.pid()],
-            Handle::Frr(_) => ["zebra", "bgpd"].iter().map(|d| frr_pid(net, ns, d)).collect(),
+            Handle::Frr(f) => f.pids(),
             Handle::Other(p) => vec![p.pid()],
         };
-        Self { _handle: handle, pids }
+        Self { handle, pids }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        match &mut self.handle {
+            Handle::Routelet(r) => drop(r.process.kill()),
+            Handle::Bird(b) => drop(b.process.kill()),
+            Handle::Frr(f) => f.kill(),
+            Handle::Other(p) => drop(p.kill()),
+        }
     }
 
     pub fn pid(&self) -> u32 {
         self.pids[0]
+    }
+
+    /// Whether something listens on port 179 in its namespace.
+    fn listens(&self) -> bool {
+        ["tcp", "tcp6"].iter().any(|file| {
+            let text = fs::read_to_string(format!("/proc/{}/net/{file}", self.pid())).unwrap_or_default();
+            text.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.nth(1).is_some_and(|local| local.ends_with(":00B3")) && words.nth(1) == Some("0A")
+            })
+        })
+    }
+
+    /// Waits until it takes next to no CPU for a quarter of a second, at most ten seconds.
+    pub fn settle(&self) {
+        let start = Instant::now();
+        let mut last = self.cpu();
+        while start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(250));
+            let now = self.cpu();
+            if now - last < 0.002 {
+                return;
+            }
+            last = now;
+        }
     }
 
     /// Its processes, children too.
@@ -221,9 +142,4 @@ impl Subject {
         };
         self.all().into_iter().map(one).sum()
     }
-}
-
-fn frr_pid(net: &Net, ns: &Ns, daemon: &str) -> u32 {
-    let file = net.dir().join(format!("{}-frr", ns.name)).join(format!("{daemon}.pid"));
-    fs::read_to_string(file).ok().and_then(|t| t.trim().parse().ok()).expect("FRR writes its process id")
 }

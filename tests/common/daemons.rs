@@ -115,6 +115,11 @@ pub struct Frr {
 impl Frr {
     /// `config` is bgpd's; zebra forwards and installs.
     pub fn start(net: &Net, ns: &Ns, config: &str) -> Self {
+        Self::start_with(net, ns, config, &[])
+    }
+
+    /// With options of zebra's: `-K 120` keeps the routes of the one before for so many seconds.
+    pub fn start_with(net: &Net, ns: &Ns, config: &str, zebra: &[&str]) -> Self {
         let dir = net.dir().join(format!("{}-frr", ns.name));
         fs::create_dir_all(&dir).unwrap();
         ns.sysctl("net.ipv4.ip_forward", "1");
@@ -123,7 +128,7 @@ impl Frr {
         run(Command::new("chmod").arg("755").arg(net.dir()));
         run(Command::new("chown").arg("frr:frr").arg(&dir));
         let mut processes = Vec::new();
-        for (daemon, text) in [("zebra", ""), ("bgpd", config)] {
+        for (daemon, text, options) in [("zebra", "", zebra), ("bgpd", config, &[])] {
             let binary = Path::new("/usr/lib/frr").join(daemon);
             assert!(binary.exists(), "no {}: run tests/run once, it installs frr", binary.display());
             let conf = dir.join(format!("{daemon}.conf"));
@@ -132,7 +137,9 @@ impl Frr {
             let mut command = ns.command(binary.to_str().unwrap());
             command.args(["-P", "0", "-f"]).arg(&conf);
             command.arg("-i").arg(dir.join(format!("{daemon}.pid"))).arg("-z").arg(dir.join("zserv"));
-            command.arg("--vty_socket").arg(&dir);
+            command.arg("--vty_socket").arg(&dir).args(options);
+            // One that was killed leaves its socket.
+            let _ = fs::remove_file(dir.join(format!("{daemon}.vty")));
             processes.push(Process::start(&mut command, &dir.join(format!("{daemon}.log"))));
             wait_for(format!("{daemon} listens"), 10.0, || {
                 dir.join(format!("{daemon}.vty")).exists().then_some(())
@@ -158,6 +165,11 @@ impl Frr {
 
     pub fn json(&self, command: &str) -> Value {
         serde_json::from_str(&self.vtysh(&format!("{command} json"))).unwrap_or(Value::Null)
+    }
+
+    /// zebra's process id, and bgpd's.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
     }
 
     pub fn kill(&mut self) {

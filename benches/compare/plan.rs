@@ -1,0 +1,112 @@
+//! Which figures there are, how often each daemon is measured, how long it may take, and what routelet is to reach.
+
+use super::{config::Kind, cut, load, mesh, messages::Mode, restart, spread};
+
+/// As many rounds as were asked for.
+const ALL: u32 = u32::MAX;
+
+pub struct Figure {
+    pub name: &'static str,
+    pub run: fn(Kind),
+    /// Seconds after which a daemon counts as not having reached it.
+    pub limit: u64,
+    /// At most so many rounds, in the order of [`Kind::ALL`]. What takes long and is not the one to beat gets
+    /// few, so that a run of five rounds ends within twenty minutes. 0: does not apply.
+    rounds: [u32; 6],
+}
+
+impl Figure {
+    pub fn rounds(&self, kind: Kind) -> u32 {
+        Kind::ALL.iter().zip(self.rounds).find(|(k, _)| **k == kind).map_or(0, |(_, rounds)| rounds)
+    }
+}
+
+const fn figure(name: &'static str, run: fn(Kind), limit: u64, rounds: [u32; 6]) -> Figure {
+    Figure { name, run, limit, rounds }
+}
+
+/// GoBGP and OpenBGPD do not fill a Linux table by themselves; GoBGP sends each route in a message of its own and
+/// takes a minute where others take seconds.
+#[rustfmt::skip]
+pub const FIGURES: &[Figure] = &[
+    //                                                                 routelet BIRD FRR GoBGP OpenBGPD bare
+    figure("load",        |k| load::load(k, Mode::Table, 100_000),   60, [ALL, ALL, 2, 0, 0, ALL]),
+    figure("pods",        |k| load::load(k, Mode::Pods, 100_000),    60, [ALL, ALL, 2, 0, 0, 0]),
+    figure("ipv6",        |k| load::load(k, Mode::Ipv6, 100_000),    60, [ALL, ALL, 1, 0, 0, ALL]),
+    figure("million",     |k| load::load(k, Mode::Table, 1_000_000), 60, [ALL, 3, 1, 0, 0, 3]),
+    figure("millionpods", |k| load::load(k, Mode::Pods, 1_000_000),  60, [3, 2, 0, 0, 0, 0]),
+    figure("idle",        load::idle,                                30, [3, 3, 1, 1, 1, 0]),
+    figure("latency",     |k| spread::latency(k, 0),                 60, [ALL, ALL, 1, 2, 2, ALL]),
+    figure("latency100k", |k| spread::latency(k, 100_000),           60, [ALL, ALL, 1, 1, 2, 0]),
+    figure("to1",         |k| spread::propagation(k, 1, 100_000),    60, [ALL, ALL, 2, 1, 3, ALL]),
+    figure("to10",        |k| spread::propagation(k, 10, 100_000),   60, [ALL, ALL, 3, 0, 2, ALL]),
+    figure("to50",        |k| spread::propagation(k, 50, 100_000),   60, [ALL, 3, 3, 0, 1, 3]),
+    figure("failover1k",  |k| cut::failover(k, 1_000),               60, [ALL, 3, ALL, 0, 0, 3]),
+    figure("failover",    |k| cut::failover(k, 100_000),             60, [ALL, 3, ALL, 0, 0, 3]),
+    figure("failover1m",  |k| cut::failover(k, 1_000_000),           60, [3, 1, 1, 0, 0, 1]),
+    figure("restart",     |k| restart::restart(k, 100_000),          60, [ALL, ALL, 2, 0, 0, 0]),
+    figure("mesh100",     |k| mesh::storm(k, 100),                   20, [ALL, 3, 3, 3, 1, 0]),
+    figure("mesh500",     |k| mesh::storm(k, 500),                   30, [3, 1, 3, 2, 1, 0]),
+    figure("mesh1000",    |k| mesh::storm(k, 1_000),                 45, [ALL, 1, 3, 2, 1, 0]),
+    figure("meshrest",    |k| mesh::rest(k, 1_000),                  60, [2, 1, 1, 1, 1, 0]),
+];
+
+/// What routelet is to reach.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// At most so many times the best rival.
+    Times(f64),
+    /// At most so many more than the best rival.
+    Plus(f64),
+    /// At most the best rival, and none at all.
+    None,
+}
+
+/// By how the names of rows begin; the first that fits. Issue and reasons: `docs/performance.md`.
+#[rustfmt::skip]
+pub const GOALS: &[(&str, Goal)] = &[
+    ("load, 1,000,000 table",        Goal::Times(0.35)),
+    ("load, 1,000,000",              Goal::Times(0.7)),
+    ("load, 100,000 table",          Goal::Times(0.6)),
+    ("load, 100,000",                Goal::Times(0.7)),
+    ("CPU of load",                  Goal::Times(1.0)),
+    ("memory per route",             Goal::Times(1.0)),
+    ("withdraw by message",          Goal::Times(0.7)),
+    ("neighbor lost",                Goal::Times(0.2)),
+    ("idle with one neighbor, PSS",  Goal::Plus(3072.0)),
+    ("one route",                    Goal::Times(1.0)),
+    ("propagation, 100,000 to 10",   Goal::Times(0.5)),
+    ("propagation, 100,000 to 50",   Goal::Times(0.5)),
+    ("propagation, 100,000 to 1",    Goal::Times(0.8)),
+    ("failover",                     Goal::Times(1.0)),
+    ("restart with 100,000, routes", Goal::None),
+    ("restart with 100,000, until whole", Goal::Times(1.0)),
+    ("mesh of 1,000, complete",      Goal::Times(1.0)),
+    ("mesh of 1,000 at rest",        Goal::Times(1.0)),
+];
+
+/// Load of 100,000 routes: at most so many times what the kernel can take at all.
+pub const OF_BARE: (&str, f64) = ("load, 100,000 table", 1.5);
+
+impl Goal {
+    pub fn of(row: &str) -> Option<Self> {
+        GOALS.iter().find(|(start, _)| row.starts_with(start)).map(|(_, goal)| *goal)
+    }
+
+    pub fn words(self) -> String {
+        match self {
+            Self::Times(1.0) => "best".into(),
+            Self::Times(n) => format!("{n} × best"),
+            Self::Plus(n) => format!("best + {n}"),
+            Self::None => "0".into(),
+        }
+    }
+
+    pub fn reached(self, ours: f64, best: f64) -> bool {
+        match self {
+            Self::Times(n) => ours <= best * n,
+            Self::Plus(n) => ours <= best + n,
+            Self::None => ours == 0.0,
+        }
+    }
+}

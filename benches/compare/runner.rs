@@ -1,0 +1,124 @@
+//! Runs one measurement in a process of its own, with a time limit; and leaves nothing of it behind, however it ends.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    time::timeout_at,
+};
+
+use super::{config::Kind, plan::Figure};
+
+/// What was measured: row, unit, value.
+pub type Seen = Vec<(String, String, f64)>;
+
+pub struct Outcome {
+    pub seen: Seen,
+    pub failure: Option<String>,
+    pub seconds: f64,
+}
+
+/// The namespaces and processes of one worker; dropping it takes them away.
+struct Worker {
+    id: i32,
+    /// Its files.
+    dir: TempDir,
+}
+
+/// Measures a daemon once. Dropping the future ends the worker, too.
+pub async fn measure(figure: &Figure, kind: Kind) -> Outcome {
+    let start = Instant::now();
+    let dir = TempDir::new().expect("a folder");
+    // Daemons that give up root must reach it.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
+    let log = dir.path().join("log");
+    let mut child = Command::new(env::current_exe().expect("this program"))
+        .args(["--bench", "--worker", figure.name, kind.name()])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&log).expect("a file"))
+        .process_group(0)
+        .spawn()
+        .expect("this program again");
+    let worker = Worker { id: child.id().and_then(|id| id.try_into().ok()).expect("it runs"), dir };
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut seen = Seen::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(figure.limit);
+    let failure = loop {
+        match timeout_at(deadline, lines.next_line()).await {
+            Err(_) => break Some(format!("not within {} s", figure.limit)),
+            Ok(Ok(Some(line))) => seen.extend(parse(&line)),
+            Ok(_) => break None,
+        }
+    };
+    let failure = match failure {
+        None if child.wait().await.is_ok_and(|status| status.success()) => None,
+        None => Some(complaint(&log)),
+        late => late,
+    };
+    drop(worker);
+    Outcome { seen, failure, seconds: start.elapsed().as_secs_f64() }
+}
+
+fn parse(line: &str) -> Option<(String, String, f64)> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    Some((value["row"].as_str()?.into(), value["unit"].as_str()?.into(), value["value"].as_f64()?))
+}
+
+/// The line after the first "panicked at"; else the last.
+fn complaint(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let mut lines = text.lines();
+    let said = lines.find(|l| l.contains("panicked at")).and_then(|_| lines.next()).or(text.lines().last());
+    said.unwrap_or("ended without a word").into()
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Its process group: itself, and what it started and is not waited for. It may be gone already.
+        let _ = killpg(Pid::from_raw(self.id), Signal::SIGKILL);
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("rt{}x", self.id)) {
+                sweep(&name);
+            }
+        }
+        if env::var_os("COMPARE_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+        }
+    }
+}
+
+/// Ends all processes in a namespace, waits for their end, removes it.
+fn sweep(name: &str) {
+    let ip = |args: &[&str]| {
+        let out = std::process::Command::new("ip").arg("netns").args(args).output();
+        out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+    };
+    for _ in 0..200 {
+        let pids: Vec<i32> = ip(&["pids", name]).split_whitespace().filter_map(|p| p.parse().ok()).collect();
+        if pids.is_empty() {
+            break;
+        }
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ip(&["del", name]);
+}

@@ -1,0 +1,89 @@
+//! A program that does nothing but fill the kernel's table: nexthop objects, 64 messages in a send.
+
+use std::time::Instant;
+
+use super::{
+    messages::{Mode, NEXT_HOP6, SECOND, address, prefix, prefix6},
+    netlink::{ACK, DEL_ROUTE, NEW_ROUTE, Netlink, REQUEST, put},
+    world::index,
+};
+use crate::common::net::Ns;
+
+const NEW_NEXTHOP: u16 = 104;
+const CREATE: u16 = 0x400;
+/// RTPROT of what is written here; nobody else's.
+const PROTOCOL: u8 = 99;
+const BATCH: u32 = 64;
+
+struct Writer {
+    netlink: Netlink,
+    mode: Mode,
+}
+
+impl Writer {
+    fn new(ns: &Ns, mode: Mode) -> Self {
+        Self { netlink: Netlink::open(ns, 0), mode }
+    }
+
+    fn family(&self) -> u8 {
+        if self.mode == Mode::Ipv6 { 10 } else { 2 }
+    }
+
+    fn object(&mut self, family: u8, attributes: &[(u16, &[u8])]) {
+        let mut message = Vec::new();
+        let body = [family, 0, PROTOCOL, 0, 0, 0, 0, 0];
+        put(&mut message, NEW_NEXTHOP, REQUEST | ACK | CREATE, 1, &body, attributes);
+        self.netlink.transact(&message);
+    }
+
+    fn next_hop(&mut self, id: u32, interface: u32, gateway: &[u8]) {
+        let family = self.family();
+        self.object(family, &[(1, &id.to_ne_bytes()), (5, &interface.to_ne_bytes()), (6, gateway)]);
+    }
+
+    /// Of two next hops.
+    fn group(&mut self, id: u32, members: [u32; 2]) {
+        let members: Vec<u8> = members.iter().flat_map(|m| [m.to_ne_bytes(), [0; 4]].concat()).collect();
+        self.object(0, &[(1, &id.to_ne_bytes()), (2, &members)]);
+    }
+
+    /// The same message for each route: seconds.
+    fn all(&mut self, kind: u16, flags: u16, routes: u32, id: u32) -> f64 {
+        let start = Instant::now();
+        let mut batch = Vec::new();
+        for n in 0..routes {
+            let last = n % BATCH == BATCH - 1 || n + 1 == routes;
+            let flags = REQUEST | flags | if last { ACK } else { 0 };
+            let mut add = |len, destination: &[u8]| {
+                let body = [self.family(), len, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];
+                put(&mut batch, kind, flags, n, &body, &[(1, destination), (30, &id.to_ne_bytes())]);
+            };
+            match self.mode {
+                Mode::Ipv6 => add(64, &[prefix6(n), [0; 8]].concat()),
+                _ => add(24, &prefix(n).0.octets()),
+            }
+            if last {
+                self.netlink.transact(&batch);
+                batch.clear();
+            }
+        }
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// Seconds for all routes, and until they are gone message by message.
+pub fn load(host: &Ns, mode: Mode, routes: u32) -> (f64, f64) {
+    let mut writer = Writer::new(host, mode);
+    let gateway = if mode == Mode::Ipv6 { NEXT_HOP6.octets().to_vec() } else { address(1).octets().to_vec() };
+    writer.next_hop(7, index(host, "eth0"), &gateway);
+    (writer.all(NEW_ROUTE, CREATE, routes, 7), writer.all(DEL_ROUTE, 0, routes, 7))
+}
+
+/// Routes over both links.
+pub fn multipath(host: &Ns, routes: u32) {
+    let mut writer = Writer::new(host, Mode::Table);
+    writer.next_hop(7, index(host, "eth0"), &address(1).octets());
+    writer.next_hop(8, index(host, "eth1"), &address(SECOND).octets());
+    writer.group(9, [7, 8]);
+    writer.all(NEW_ROUTE, CREATE, routes, 9);
+}
