@@ -51,12 +51,15 @@ pub fn transfer(switch: &Ns, host: &Ns, octets: &[u8]) -> f64 {
 /// Seconds until a crowd has heard what each of them is sent at once.
 pub fn propagation(host: &Ns, mut crowd: Crowd, octets: &[u8], hearers: u32, routes: usize) -> f64 {
     let listener = host.enter(|| TcpListener::bind((DAEMON, PORT))).expect("a free port");
-    thread::scope(|s| {
+    let streams = thread::scope(|s| {
         let accept =
             s.spawn(|| (0..hearers).map(|_| listener.accept().expect("a connection").0).collect::<Vec<_>>());
         crowd.until_up();
-        let start = Instant::now();
-        for mut stream in accept.join().expect("all called") {
+        accept.join().expect("all called")
+    });
+    let start = Instant::now();
+    thread::scope(|s| {
+        for mut stream in &streams {
             s.spawn(move || stream.write_all(octets).expect("a reader"));
         }
         crowd.until_heard(routes);

@@ -1,7 +1,7 @@
 //! A cable is cut under routes that go over two.
 
 use std::{
-    net::UdpSocket,
+    net::{Ipv4Addr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use super::{
     config::{Case, Kind},
     kernel::{host_of, wait_off, wait_on},
-    messages::{DAEMON, Mode, SECOND, announcements},
+    messages::{Mode, SECOND, announcements},
     neighbor::Neighbor,
     netlink::Netlink,
     report::{many, say},
@@ -50,6 +50,7 @@ pub fn failover(kind: Kind, routes: u32) {
         running = Some((subject, both));
     }
 
+    world.host.ip(&format!("addr add {SOURCE}/32 dev lo"));
     let receivers = [&world.switch, &second].map(receiver);
     let mut knife = Netlink::open(&second, 0);
     let cut = index(&second, "eth1");
@@ -94,9 +95,12 @@ fn count(socket: UdpSocket) -> u32 {
     n
 }
 
+/// The packets' source, on no link: the kernel prefers the link that has it.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
 /// How many were to be sent; one that the kernel refuses is lost, too.
 fn send(host: &Ns, routes: u32, stop: &AtomicBool) -> u32 {
-    let socket = host.enter(|| UdpSocket::bind((DAEMON, 0))).expect("a socket");
+    let socket = host.enter(|| UdpSocket::bind((SOURCE, 0))).expect("a socket");
     let start = Instant::now();
     let mut n = 0_u32;
     while !stop.load(Ordering::Relaxed) {

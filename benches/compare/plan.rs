@@ -56,9 +56,9 @@ pub const FIGURES: &[Figure] = &[
 pub enum Goal {
     /// At most so many times the best rival.
     Times(f64),
-    /// At most so many more than the best rival.
-    Plus(f64),
-    /// At most the best rival, and none at all.
+    /// At most so many more than BIRD.
+    BirdPlus(f64),
+    /// None at all.
     None,
 }
 
@@ -73,7 +73,7 @@ pub const GOALS: &[(&str, Goal)] = &[
     ("memory per route",             Goal::Times(1.0)),
     ("withdraw by message",          Goal::Times(0.7)),
     ("neighbor lost",                Goal::Times(0.2)),
-    ("idle with one neighbor, PSS",  Goal::Plus(3072.0)),
+    ("idle with one neighbor, PSS",  Goal::BirdPlus(3072.0)),
     ("one route",                    Goal::Times(1.0)),
     ("propagation, 100,000 to 10",   Goal::Times(0.5)),
     ("propagation, 100,000 to 50",   Goal::Times(0.5)),
@@ -97,16 +97,17 @@ impl Goal {
         match self {
             Self::Times(1.0) => "best".into(),
             Self::Times(n) => format!("{n} × best"),
-            Self::Plus(n) => format!("best + {n}"),
+            Self::BirdPlus(n) => format!("BIRD + {n}"),
             Self::None => "0".into(),
         }
     }
 
-    pub fn reached(self, ours: f64, best: f64) -> bool {
-        match self {
-            Self::Times(n) => ours <= best * n,
-            Self::Plus(n) => ours <= best + n,
+    /// `None` when the rival was not measured.
+    pub fn reached(self, ours: f64, best: Option<f64>, bird: Option<f64>) -> Option<bool> {
+        Some(match self {
+            Self::Times(n) => ours <= best? * n,
+            Self::BirdPlus(n) => ours <= bird? + n,
             Self::None => ours == 0.0,
-        }
+        })
     }
 }

@@ -61,7 +61,7 @@ impl Row {
             _ => none(),
         };
         let mut words = goal.map_or_else(none, Goal::words);
-        let mut reached = goal.and_then(|g| Some(g.reached(ours?, best?)));
+        let mut reached = goal.and_then(|g| g.reached(ours?, best, self.median(Kind::Bird)));
         if self.what == OF_BARE.0
             && let (Some(ours), Some(bare)) = (ours, self.median(Kind::Bare))
         {
