@@ -44,7 +44,10 @@ use std::{
 };
 
 use config::{Case, Kind};
-use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use nix::sys::{
+    prctl::{set_child_subreaper, set_pdeathsig},
+    signal::Signal,
+};
 use options::Options;
 use plan::FIGURES;
 use report::Report;
@@ -90,6 +93,8 @@ fn work(figure: &str, kind: &str) -> ExitCode {
 async fn run(options: &Options) -> ExitCode {
     // If cargo is ended, all ends, tidily.
     let _ = set_pdeathsig(Signal::SIGTERM);
+    // What a measurement leaves behind is this process' to wait for.
+    let _ = set_child_subreaper(true);
     let (mut ctrl_c, mut term) = (
         signal(SignalKind::interrupt()).expect("a signal"),
         signal(SignalKind::terminate()).expect("a signal"),

@@ -45,8 +45,8 @@ pub const FIGURES: &[Figure] = &[
     figure("failover",    |k| cut::failover(k, 100_000),             60, [ALL, 3, ALL, 0, 0, 3]),
     figure("failover1m",  |k| cut::failover(k, 1_000_000),           60, [3, 1, 1, 0, 0, 1]),
     figure("restart",     |k| restart::restart(k, 100_000),          60, [ALL, ALL, 2, 0, 0, 0]),
-    figure("mesh100",     |k| mesh::storm(k, 100),                   20, [ALL, 3, 3, 3, 1, 0]),
-    figure("mesh500",     |k| mesh::storm(k, 500),                   30, [3, 1, 3, 2, 1, 0]),
+    figure("mesh100",     |k| mesh::storm(k, 100),                   30, [ALL, 3, 3, 3, 1, 0]),
+    figure("mesh500",     |k| mesh::storm(k, 500),                   40, [3, 1, 3, 2, 1, 0]),
     figure("mesh1000",    |k| mesh::storm(k, 1_000),                 45, [ALL, 1, 3, 2, 1, 0]),
     figure("meshrest",    |k| mesh::rest(k, 1_000),                  60, [2, 1, 1, 1, 1, 0]),
 ];

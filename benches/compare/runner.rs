@@ -9,7 +9,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill, killpg},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{WaitPidFlag, waitpid},
+    },
     unistd::Pid,
 };
 use serde_json::Value;
@@ -31,11 +34,10 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// The namespaces and processes of one worker; dropping it takes them away.
+/// The processes, namespaces and files of one measurement; dropping it takes them away.
 struct Worker {
     id: i32,
-    /// Its files.
-    dir: TempDir,
+    _files: TempDir,
 }
 
 /// Measures a daemon once. Dropping the future ends the worker, too.
@@ -54,7 +56,7 @@ pub async fn measure(figure: &Figure, kind: Kind) -> Outcome {
         .process_group(0)
         .spawn()
         .expect("this program again");
-    let worker = Worker { id: child.id().and_then(|id| id.try_into().ok()).expect("it runs"), dir };
+    let worker = Worker { id: child.id().and_then(|id| id.try_into().ok()).expect("it runs"), _files: dir };
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut seen = Seen::new();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(figure.limit);
@@ -66,8 +68,11 @@ pub async fn measure(figure: &Figure, kind: Kind) -> Outcome {
         }
     };
     let failure = match failure {
-        None if child.wait().await.is_ok_and(|status| status.success()) => None,
-        None => Some(complaint(&log)),
+        None => match child.wait().await {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(complaint(&log).unwrap_or_else(|| status.to_string())),
+            Err(e) => Some(e.to_string()),
+        },
         late => late,
     };
     drop(worker);
@@ -79,12 +84,11 @@ fn parse(line: &str) -> Option<(String, String, f64)> {
     Some((value["row"].as_str()?.into(), value["unit"].as_str()?.into(), value["value"].as_f64()?))
 }
 
-/// The line after the first "panicked at"; else the last.
-fn complaint(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
+/// The line after the first "panicked at".
+fn complaint(log: &Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
     let mut lines = text.lines();
-    let said = lines.find(|l| l.contains("panicked at")).and_then(|_| lines.next()).or(text.lines().last());
-    said.unwrap_or("ended without a word").into()
+    lines.find(|l| l.contains("panicked at")).and_then(|_| lines.next()).map(Into::into)
 }
 
 impl Drop for Worker {
@@ -96,10 +100,6 @@ impl Drop for Worker {
             if name.starts_with(&format!("rt{}x", self.id)) {
                 sweep(&name);
             }
-        }
-        if env::var_os("COMPARE_KEEP").is_some() {
-            eprintln!("kept: {}", self.dir.path().display());
-            self.dir.disable_cleanup(true);
         }
     }
 }
@@ -115,10 +115,12 @@ fn sweep(name: &str) {
         if pids.is_empty() {
             break;
         }
-        for pid in pids {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        for pid in pids.into_iter().map(Pid::from_raw) {
+            let _ = kill(pid, Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(10));
+            // It is ours since the worker is gone.
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
     ip(&["del", name]);
 }
