@@ -128,7 +128,7 @@ async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
                 if failed.contains(&what) {
                     continue;
                 }
-                let outcome = runner::measure(figure, kind).await;
+                let outcome = runner::measure(figure, kind, options.patience).await;
                 eprintln!("round {round}: {what} ({:.1} s)", outcome.seconds);
                 *spent.entry(what.clone()).or_default() += outcome.seconds;
                 for (row, unit, value) in outcome.seen {

@@ -6,6 +6,8 @@ use super::{config::Kind, plan::FIGURES};
 
 pub struct Options {
     pub rounds: u32,
+    /// Time limits are so many times as long.
+    pub patience: u64,
     pub figures: Vec<&'static str>,
     pub kinds: Vec<Kind>,
     pub out: PathBuf,
@@ -15,9 +17,10 @@ pub fn help() -> String {
     let figures: Vec<_> = FIGURES.iter().map(|f| f.name).collect();
     let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
     format!(
-        "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--out DIR]\n\
+        "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--patience N] [--out DIR]\n\
          --rounds: 5 unless told; what takes long has fewer\n\
-         --only: {}\n--daemons: {}\n--out: target/compare unless told",
+         --only: {}\n--daemons: {}\n--patience: 1 unless told; time limits are so many times as long, for slow or busy machines\n\
+         --out: target/compare unless told",
         figures.join(","),
         kinds.join(",")
     )
@@ -27,6 +30,7 @@ pub fn help() -> String {
 pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
     let mut options = Options {
         rounds: 5,
+        patience: 1,
         figures: FIGURES.iter().map(|f| f.name).collect(),
         kinds: Kind::ALL.to_vec(),
         out: "target/compare".into(),
@@ -39,6 +43,9 @@ pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
         let value = args.next().ok_or_else(|| format!("{key}: no value, or not known\n{}", help()))?;
         match *key {
             "--rounds" => options.rounds = value.parse().map_err(|e| format!("--rounds {value}: {e}"))?,
+            "--patience" => {
+                options.patience = value.parse().map_err(|e| format!("--patience {value}: {e}"))?
+            }
             "--only" => options.figures = named(value, FIGURES.iter().map(|f| (f.name, f.name)))?,
             "--daemons" => options.kinds = named(value, Kind::ALL.iter().map(|k| (k.name(), *k)))?,
             "--out" => options.out = value.into(),

@@ -41,8 +41,8 @@ struct Worker {
 }
 
 /// Measures a daemon once. Dropping the future ends the worker, too.
-pub async fn measure(figure: &Figure, kind: Kind) -> Outcome {
-    let start = Instant::now();
+pub async fn measure(figure: &Figure, kind: Kind, patience: u64) -> Outcome {
+    let (start, limit) = (Instant::now(), figure.limit * patience);
     let dir = TempDir::new().expect("a folder");
     // Daemons that give up root must reach it.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
@@ -59,10 +59,10 @@ pub async fn measure(figure: &Figure, kind: Kind) -> Outcome {
     let worker = Worker { id: child.id().and_then(|id| id.try_into().ok()).expect("it runs"), _files: dir };
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut seen = Seen::new();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(figure.limit);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(limit);
     let failure = loop {
         match timeout_at(deadline, lines.next_line()).await {
-            Err(_) => break Some(format!("not within {} s", figure.limit)),
+            Err(_) => break Some(format!("not within {limit} s")),
             Ok(Ok(Some(line))) => seen.extend(parse(&line)),
             Ok(_) => break None,
         }
