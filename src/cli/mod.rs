@@ -6,6 +6,7 @@
 mod check;
 mod cleanup;
 mod completions;
+mod drain;
 mod io;
 mod lab;
 pub mod log;
@@ -43,6 +44,8 @@ enum Command {
     #[command(subcommand)]
     Neighbor(neighbor::Neighbor),
     Reload(reload::Reload),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
     Lab(lab::Lab),
     Cleanup(cleanup::Cleanup),
     Completions(completions::Completions),
@@ -91,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::Show(show) => show.run(),
         Command::Neighbor(neighbor) => neighbor.run(),
         Command::Reload(reload) => reload.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Undrain(undrain) => undrain.run(),
         Command::Lab(lab) => lab.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::Completions(completions) => completions.run(),

@@ -51,6 +51,11 @@ pub enum Query {
     Disable(Target),
     Enable(Target),
     Reload,
+    /// Out of traffic, gracefully or at once.
+    Drain {
+        now: bool,
+    },
+    Undrain,
 }
 
 /// A neighbor to act upon.

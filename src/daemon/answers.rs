@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{forwarding::Forwarding, reload::Reloader};
+use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader};
 use crate::{
     bgp::{
         io::{
@@ -53,6 +53,7 @@ pub(super) struct Answers {
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
     pub(super) reloader: Reloader,
+    pub(super) drainer: Drainer,
 }
 
 /// The Kubernetes side of the answers.
@@ -82,6 +83,8 @@ impl Answers {
                 Ok(what) => Answer::Done(what),
                 Err(why) => Answer::Misconfigured(why),
             },
+            Query::Drain { now } => done(self.drainer.drain(now).map(Some)),
+            Query::Undrain => done(self.drainer.undrain().map(|()| None)),
         }
     }
 }
@@ -302,6 +305,10 @@ impl Answers {
             problems,
         }
     }
+}
+
+fn done(result: Result<Option<String>, String>) -> Answer {
+    result.map_or_else(Answer::Refused, Answer::Done)
 }
 
 /// By operation and result.

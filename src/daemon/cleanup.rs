@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, planner::ROUTER_ID_FILE};
+use super::{Error, drain::DRAIN_FILE, planner::ROUTER_ID_FILE};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What of the state folder is ours; others' files in it stay, and the folder with them.
-const STATE: [&str; 3] = ["cluster.json", former::FILE, ROUTER_ID_FILE];
+const STATE: [&str; 5] = ["cluster.json", "services.json", former::FILE, ROUTER_ID_FILE, DRAIN_FILE];
 
 /// Removes routes, nexthop objects, the conflist and the state, by the configuration that the daemon had. Returns
 /// what was removed, a line each.

@@ -6,6 +6,7 @@
 
 mod answers;
 mod cleanup;
+mod drain;
 pub mod events;
 mod forwarding;
 mod health;
@@ -164,27 +165,28 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
 
     // The cluster.
-    let mut cluster = None;
+    let (mut cluster, mut api) = (None, None);
     if kubernetes {
         let environment = &options.environment;
         let service = environment
             .kubernetes_service_host
             .clone()
             .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
-        let api = k8s::io::Options {
+        let options = k8s::io::Options {
             kubeconfig: options.kubeconfig.clone(),
             service,
             node_name: node_name.clone(),
             state_dir: config.state_dir.clone(),
             service_cidrs: config.kubernetes.service_cidrs.clone(),
         };
-        let watch = k8s::io::spawn(api.clone(), all_nodes);
-        let services = k8s::io::spawn_services(api.clone(), asked);
+        let watch = k8s::io::spawn(options.clone(), all_nodes);
+        let services = k8s::io::spawn_services(options.clone(), asked);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
         tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone()));
-        k8s::io::spawn_condition(api.clone(), facts.clone(), watch.nodes.clone());
+        api = Some(options.clone());
+        k8s::io::spawn_condition(options.clone(), facts.clone(), watch.nodes.clone());
         if let Some(key) = config.kubernetes.startup_taint.clone() {
-            k8s::io::spawn_taint(api.clone(), key, facts, watch.nodes.clone());
+            k8s::io::spawn_taint(options.clone(), key, facts, watch.nodes.clone());
         }
         let conflist_task = k8s::io::spawn_conflist(
             k8s::io::ConflistOptions {
@@ -197,7 +199,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             gate,
         );
         let (notices_tx, notices) = watch::channel(Arc::default());
-        k8s::io::spawn_events(api, notices, watch.nodes.clone());
+        k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
         tokio::spawn(notices::run(notices_tx, plan.clone(), conflist_status, forwarding.clone()));
         tokio::spawn(health::gate(
@@ -215,6 +217,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         conflist: conflist.status.clone(),
     });
 
+    let (drainer, drain) = drain::Drainer::new(&config.state_dir);
+    tokio::spawn(drainer.clone().run(api));
     let planner = tokio::spawn(planner::run(
         planner::Inputs {
             config: config_rx.clone(),
@@ -223,6 +227,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
             services: cluster.as_ref().map(|(.., services)| services.services.clone()),
             disabled,
+            drain,
             restarting,
             peers: peers.requests.clone(),
             rib: rib.sender.clone(),
@@ -274,6 +279,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         disabled: disabled_tx,
         ready: ready.clone(),
         reloader: reloader.clone(),
+        drainer,
     };
     let asked = answers.clone();
     tokio::spawn(control.serve(move |query| asked.clone().answer(query)));

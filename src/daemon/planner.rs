@@ -33,7 +33,7 @@ use crate::{
         services::{Asked, Services},
     },
     net::{Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Election, Extra, Plan, plan},
+    plan::{Drain, Election, Extra, Plan, plan},
 };
 
 /// What the planner listens to.
@@ -47,6 +47,8 @@ pub(super) struct Inputs {
     /// `None` outside of Kubernetes.
     pub(super) services: Option<watch::Receiver<Arc<Services>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
+    /// How far the node is drained.
+    pub(super) drain: watch::Receiver<Option<Drain>>,
     pub(super) restarting: watch::Receiver<bool>,
     /// Neighbors that did not answer are tried again when a link or an address comes.
     pub(super) peers: mpsc::Sender<ToPeers>,
@@ -82,6 +84,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
+        extra.drain = *inputs.drain.borrow_and_update();
         extra.restarting = *inputs.restarting.borrow_and_update();
         if let Some(nodes) = nodes.as_deref().filter(|_| kubernetes) {
             elect(&mut election, &config, nodes, &inputs.rib).await;
@@ -130,6 +133,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = changed(inputs.held.as_mut()) => r,
             r = changed(inputs.services.as_mut()) => r,
             r = inputs.disabled.changed() => r.is_ok(),
+            r = inputs.drain.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
             () = due(election.poll_timeout()) => true,
         };

@@ -20,6 +20,7 @@ pub mod io;
 pub mod kept;
 pub mod node;
 pub mod notice;
+pub mod pods;
 pub mod services;
 pub mod view;
 

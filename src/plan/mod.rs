@@ -17,6 +17,7 @@
 //! Time. What depends on it (waiting for routes, back-off) is decided by whoever carries the plan out.
 
 mod bridge;
+mod drain;
 mod election;
 mod gateway;
 mod global;
@@ -33,7 +34,10 @@ use std::{
 };
 
 use crate::{
-    bgp::peer::{Global, PeerConfig, PeerKey},
+    bgp::{
+        peer::{Global, PeerConfig, PeerKey},
+        policy::Community,
+    },
     config::Config,
     fib::{guard, host::Host},
     k8s::{
@@ -46,6 +50,7 @@ use crate::{
 
 pub use self::election::{Election, REFLECTORS, Topology, elect};
 pub use crate::k8s::cni::Conflist;
+pub use drain::Drain;
 pub use services::asked;
 
 /// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of
@@ -106,6 +111,8 @@ pub struct Extra {
     pub topology: Option<Topology>,
     /// What is known of Services.
     pub services: Arc<Services>,
+    /// How far `routelet drain` has come.
+    pub drain: Option<Drain>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -132,6 +139,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let announced = services.iter().filter_map(|v| v.announced);
     let originated = originated(&ctx, announced, &served, &mut problems);
     problems.extend(not_yet(&peers));
+    problems.extend(extra.drain.map(Drain::problem));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
@@ -198,10 +206,15 @@ fn originated(
     problems: &mut Vec<String>,
 ) -> BTreeMap<Prefix, Origination> {
     let advertise = &ctx.config.advertise;
+    let drain = ctx.extra.drain;
+    let mut communities = advertise.communities.clone();
+    if drain.is_some() && !communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+        communities.push(Community::GRACEFUL_SHUTDOWN);
+    }
     let origination = |source| Origination {
         source,
         med: advertise.med,
-        communities: advertise.communities.clone(),
+        communities: communities.clone(),
         large_communities: advertise.large_communities.clone(),
         ext_communities: advertise.ext_communities.clone(),
     };
@@ -213,11 +226,9 @@ fn originated(
     let told =
         pods.iter().filter(|_| ctx.config.kubernetes.advertise_pod_cidrs).map(|p| (*p, Source::PodCidr));
     let services = services.map(|p| (p, Source::Service));
-    services
-        .chain(interfaces)
-        .chain(networks)
-        .chain(told)
-        .map(|(p, source)| (p, origination(source)))
+    let all = services.chain(interfaces).chain(networks).chain(told);
+    all.filter(|(_, source)| drain.is_none_or(|d| d.leaves(*source)))
+        .map(|(p, s)| (p, origination(s)))
         .collect()
 }
 

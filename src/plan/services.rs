@@ -11,7 +11,7 @@ use crate::{
         node::NodeView,
         services::{self, Asked, Rules, Verdict},
     },
-    net::{Family, Prefix, ServiceAddresses},
+    net::{Family, Prefix, ServiceAddresses, Source},
 };
 
 /// What the watch looks for: nothing outside of Kubernetes.
@@ -42,7 +42,7 @@ pub(super) fn verdicts(
     let rules = Rules {
         asked,
         aggregates: &ctx.config.kubernetes.service_rules.aggregates,
-        withheld: None,
+        withheld: ctx.extra.drain.filter(|d| !d.leaves(Source::Service)).map(|_| "this node is drained"),
         refused: &|addr, kind| taken.by(addr, kind),
     };
     let verdicts = services::verdicts(known, nodes, rules);
@@ -103,7 +103,7 @@ mod tests {
     use crate::{
         fib::host::testing::{gateway, host, link},
         k8s::services::{Offer, Services},
-        net::{Refusal, Source},
+        net::Refusal,
     };
     use ServiceAddresses::{ClusterIp, ExternalIp, LoadBalancerIp};
 

@@ -213,6 +213,56 @@ fn a_restart_without_the_api_server_keeps_service_addresses_and_a_shutdown_takes
     wait_for("CEASE: nothing of it is kept for a restart", 10.0, || (!has_pods()).then_some(()));
 }
 
+#[test]
+fn a_drained_node_asks_for_other_ways_then_gives_up_services_and_pods_last() {
+    let mut rack = Rack::new();
+    let frr = Frr::start(&rack.net, &rack.switch.clone(), &frr_config());
+    let cidrs = rack.start_with("[kubernetes]\nservices = [\"load-balancer-ip\"]\n");
+    create_service(&rack.plane);
+    wait_hops(&frr, LB, &["t1", "t2"]);
+    let since = |rack: &Rack| rack.nodes[0].daemon().json(&["show", "neighbor", "10.1.1.1"])["since"].clone();
+    let before = since(&rack);
+    let pods = cidrs[0][0].clone();
+    let told = |prefix: &str| frr.vtysh(&format!("show bgp ipv4 unicast {prefix}"));
+    let has_pods = || !told(&pods).contains("not in table");
+    let pod = |name: &str, owner: &str| {
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": owner, "name": "o", "uid": "u", "controller": true}]);
+        rack.plane.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "ownerReferences": owner},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+        }));
+    };
+    pod("moves", "ReplicaSet");
+    pod("stays", "DaemonSet");
+
+    rack.nodes[0].daemon().cli(&["drain"]);
+    wait_for("the switch hears GRACEFUL_SHUTDOWN", 20.0, || {
+        told(&pods).contains("graceful-shutdown").then_some(())
+    });
+    wait_hops(&frr, LB, &["t2"]);
+    let problems = rack.nodes[0].daemon().json(&["show", "summary"])["problems"].to_string();
+    assert!(problems.contains("routelet undrain"), "{problems}");
+    assert!(has_pods(), "one pod is still there");
+    rack.plane.kubectl(&["delete", "pod", "moves", "--force", "--grace-period=0"]);
+    wait_for("the pod CIDR is withdrawn", 30.0, || (!has_pods()).then_some(()));
+    assert_eq!(since(&rack), before, "one session all the time");
+
+    // A restart changes nothing.
+    let n1 = rack.nodes[0].routelet.as_mut().unwrap();
+    n1.process.stop();
+    n1.restart();
+    n1.wait_established("10.1.1.1");
+    wait_for("the first exchange is over", 20.0, || {
+        (n1.json(&["show", "summary"])["ready"] == true).then_some(())
+    });
+    assert!(!has_pods() && hops(&frr, LB) == BTreeSet::from(["t2".to_owned()]));
+    rack.nodes[0].daemon().cli(&["undrain"]);
+    wait_hops(&frr, LB, &["t1", "t2"]);
+    wait_for("the pod CIDR is back", 20.0, || has_pods().then_some(()));
+    assert!(!told(&pods).contains("graceful-shutdown"), "{}", told(&pods));
+}
+
 /// What a start without the API server needs is in the state folder.
 fn kept(node: &Node) {
     let file = node.daemon().dir.join("state/services.json");

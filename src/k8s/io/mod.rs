@@ -7,6 +7,7 @@ mod condition;
 mod conflist;
 mod events;
 pub mod former;
+mod pods;
 mod services;
 mod state;
 mod taint;
@@ -177,6 +178,15 @@ pub fn spawn_taint(
     nodes: Receiver<Arc<Nodes>>,
 ) -> JoinHandle<()> {
     tokio::spawn(taint::run(options, key, facts, nodes))
+}
+
+/// How many pods hold the pod CIDRs of this node: those that a drain moves elsewhere.
+///
+/// # Errors
+///
+/// Why nobody can say now.
+pub async fn pods_left(options: &Options) -> Result<usize, String> {
+    pods::left(options).await
 }
 
 /// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).
