@@ -20,6 +20,9 @@ pub(super) fn ours_survives(us: Speaker, them: Speaker) -> bool {
 pub(super) enum Verdict {
     /// No collision, or none yet.
     Both,
+    /// The other one is to survive, once its OPEN has shown that the neighbor lives at its end: until then the new
+    /// one waits, and if nothing comes it goes on.
+    Wait,
     /// CEASE/7 to the new one.
     DropNew,
     /// CEASE/7 to the other one.
@@ -47,16 +50,15 @@ pub(super) enum Other {
 ///
 /// A fresh connection in OpenSent is judged too, as §6.8 allows where the identifier is known: it is, from the
 /// other connection. Else one end may be Established on the connection that the other end drops, and both are
-/// lost. One that has waited long may be to a neighbor that died: it is no reason to drop the new one.
+/// lost. But it costs no connection that has its OPEN: perhaps nobody answers on the fresh one.
 pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other) -> Verdict {
     match other {
         Other::OpenSent { fresh: false } => Verdict::Both,
         Other::OpenSent { fresh: true } | Other::OpenConfirm if ours_survives(us, them) == new_is_ours => {
             Verdict::DropOther
         }
-        Other::OpenSent { fresh: true } | Other::OpenConfirm | Other::Established { graceful: false } => {
-            Verdict::DropNew
-        }
+        Other::OpenSent { fresh: true } => Verdict::Wait,
+        Other::OpenConfirm | Other::Established { graceful: false } => Verdict::DropNew,
         Other::Established { graceful: true } => Verdict::ReplaceOther,
     }
 }
@@ -81,7 +83,8 @@ mod tests {
             ("we are lower, ours is new",    low, high, true,  Other::OpenConfirm, Verdict::DropNew),
             ("same id, larger AS is theirs", low, twin, false, Other::OpenConfirm, Verdict::DropOther),
             ("same id, larger AS is ours",   twin, low, true,  Other::OpenConfirm, Verdict::DropOther),
-            ("other waits for its OPEN",     low, high, true,  Other::OpenSent { fresh: true }, Verdict::DropNew),
+            ("other waits for its OPEN",     low, high, true,  Other::OpenSent { fresh: true }, Verdict::Wait),
+            ("other waits, and is to go",    low, high, false, Other::OpenSent { fresh: true }, Verdict::DropOther),
             ("other has waited long",        low, high, true,  Other::OpenSent { fresh: false }, Verdict::Both),
             ("established stays",            low, high, false, Other::Established { graceful: false }, Verdict::DropNew),
             ("a restarted neighbor is back", high, low, false, Other::Established { graceful: true }, Verdict::ReplaceOther),

@@ -273,6 +273,7 @@ impl Session {
             Input::BfdDown => self.bfd_down(now),
             Input::Timeout => self.timeout(now),
         }
+        self.end_waiting(now);
         self.flush_updates();
         self.record.state(now, self.state());
     }
@@ -440,7 +441,7 @@ impl Session {
             match timer {
                 Timer::IdleHold => self.begin(now),
                 Timer::ConnectRetry => self.connect_retry(now),
-                Timer::Hold | Timer::Keepalive | Timer::SendHold => {}
+                Timer::Hold | Timer::Keepalive | Timer::SendHold | Timer::Collision => {}
             }
         }
         for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {
@@ -561,7 +562,7 @@ impl Session {
     pub fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         self.connections.iter().find_map(|c| match &c.state {
             State::Established(up) => Some(&up.negotiated),
-            State::OpenSent | State::OpenConfirm(_) => None,
+            State::OpenSent | State::Waiting { .. } | State::OpenConfirm(_) => None,
         })
     }
 }

@@ -34,8 +34,8 @@ pub const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// The least send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time where that is longer).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 
-/// How long an answer to our OPEN is to be expected soon.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
+pub(super) const FRESH: Duration = Duration::from_secs(3);
 
 /// One connection.
 #[derive(Debug)]
@@ -58,6 +58,12 @@ pub(super) struct Connection {
 pub(super) enum State {
     /// Our OPEN is out, theirs is awaited.
     OpenSent,
+    /// Both OPENs fit, but it is the other connection that is to survive, if an OPEN comes there. `confirmed`: the
+    /// neighbor's KEEPALIVE is here already.
+    Waiting {
+        negotiated: Arc<Negotiated>,
+        confirmed: bool,
+    },
     /// Both OPENs fit, the KEEPALIVE is awaited.
     OpenConfirm(Arc<Negotiated>),
     Established(Box<Up>),
@@ -89,7 +95,7 @@ impl Connection {
 
     pub(super) fn shown(&self) -> SessionState {
         match self.state {
-            State::OpenSent => SessionState::OpenSent,
+            State::OpenSent | State::Waiting { .. } => SessionState::OpenSent,
             State::OpenConfirm(_) => SessionState::OpenConfirm,
             State::Established(_) => SessionState::Established,
         }
@@ -102,7 +108,7 @@ impl Connection {
     pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         match &self.state {
             State::OpenSent => None,
-            State::OpenConfirm(negotiated) => Some(negotiated),
+            State::OpenConfirm(negotiated) | State::Waiting { negotiated, .. } => Some(negotiated),
             State::Established(up) => Some(&up.negotiated),
         }
     }
@@ -241,7 +247,8 @@ impl Session {
                     },
                 );
             }
-            Timer::ConnectRetry | Timer::IdleHold => {}
+            // What waited is let go on at the end of each input.
+            Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
         }
     }
 
@@ -252,7 +259,7 @@ impl Session {
             .map_or_else(|| "the neighbor closed the connection".into(), |e| format!("connection lost: {e}"));
         let why = match c.state {
             State::OpenSent => format!("{how} before its OPEN: is this host configured there?"),
-            State::OpenConfirm(_) => format!("{how} after the OPEN"),
+            State::OpenConfirm(_) | State::Waiting { .. } => format!("{how} after the OPEN"),
             State::Established(_) => how,
         };
         let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after: After::Retry };
@@ -280,11 +287,12 @@ impl Session {
             (_, Kind::Notification) => self.notified(now, conn, &Notification::decode(&frame.body)),
             (State::OpenSent, Kind::Open) => self.open_received(now, conn, &frame.body),
             (State::OpenConfirm(_), Kind::Keepalive) => self.establish(now, conn),
+            (State::Waiting { confirmed, .. }, Kind::Keepalive) => *confirmed = true,
             (State::Established(_), Kind::Keepalive) => c.heard(now),
             (State::Established(_), Kind::Update) => self.update(now, conn, &frame.body),
             (State::Established(_), Kind::RouteRefresh) => self.refresh(now, conn, &frame.body),
             (State::OpenSent, kind) => self.unexpected(now, conn, kind, 1),
-            (State::OpenConfirm(_), kind) => self.unexpected(now, conn, kind, 2),
+            (State::OpenConfirm(_) | State::Waiting { .. }, kind) => self.unexpected(now, conn, kind, 2),
             (State::Established(_), kind) => self.unexpected(now, conn, kind, 3),
         }
     }
@@ -361,19 +369,48 @@ impl Session {
                 return self.refuse(now, conn, &error, what);
             }
         };
-        if !self.survives_collision(now, conn, &negotiated) {
-            return;
-        }
         self.connect_backoff.reset();
+        match self.collision(now, conn, &negotiated) {
+            Verdict::Both | Verdict::DropOther | Verdict::ReplaceOther => self.confirm(now, conn, negotiated),
+            Verdict::Wait => {
+                let Some(c) = self.connection(conn) else { return };
+                c.state = State::Waiting { negotiated, confirmed: false };
+                c.timers.set(Timer::Collision, now + FRESH);
+            }
+            Verdict::DropNew => {}
+        }
+    }
+
+    /// The OPEN is good and the connection is to stay.
+    fn confirm(&mut self, now: Instant, conn: Conn, negotiated: Arc<Negotiated>) {
         let Some(c) = self.connection(conn) else { return };
         c.state = State::OpenConfirm(negotiated);
         c.timers.stop(Timer::Hold);
+        c.timers.stop(Timer::Collision);
         c.heard(now);
         self.keepalive(now, conn);
     }
 
-    /// RFC 4271 §6.8, with every other connection of this neighbor. `false`: this one is gone.
-    fn survives_collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> bool {
+    /// Lets a connection go on that waited in vain for the OPEN of another one.
+    pub(super) fn end_waiting(&mut self, now: Instant) {
+        let waits = |c: &&Connection| matches!(c.state, State::Waiting { .. });
+        let Some(c) = self.connections.iter().find(waits) else { return };
+        let runs = c.timers.due(Timer::Collision).is_some();
+        if runs && self.connections.iter().any(|c| matches!(c.state, State::OpenSent)) {
+            return;
+        }
+        let State::Waiting { negotiated, confirmed } = &c.state else { return };
+        let (conn, negotiated, confirmed) = (c.id, negotiated.clone(), *confirmed);
+        self.confirm(now, conn, negotiated);
+        if confirmed {
+            self.establish(now, conn);
+        }
+    }
+
+    /// RFC 4271 §6.8, with every other connection of this neighbor; others that are to go are gone after it, and so
+    /// is this one on [`Verdict::DropNew`].
+    fn collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> Verdict {
+        let mut verdict = Verdict::Both;
         let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
         let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
         let dialled = self.connection(conn).is_some_and(|c| c.dialled);
@@ -381,7 +418,7 @@ impl Session {
             let Some(o) = self.connection(other) else { continue };
             let how_far = match &o.state {
                 State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
-                State::OpenConfirm(_) => Other::OpenConfirm,
+                State::OpenConfirm(_) | State::Waiting { .. } => Other::OpenConfirm,
                 State::Established(up) => {
                     let graceful = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
                     Other::Established { graceful }
@@ -389,17 +426,18 @@ impl Session {
             };
             match collision::judge(us, them, dialled, how_far) {
                 Verdict::Both => {}
+                Verdict::Wait => verdict = Verdict::Wait,
                 Verdict::DropOther => self.collide(now, other),
                 Verdict::ReplaceOther => self.replaced(now, other),
                 Verdict::DropNew => {
                     self.collide(now, conn);
                     // Should the other one be dead at the far end, this finds out at once.
                     self.keepalive(now, other);
-                    return false;
+                    return Verdict::DropNew;
                 }
             }
         }
-        true
+        verdict
     }
 
     fn collide(&mut self, now: Instant, conn: Conn) {

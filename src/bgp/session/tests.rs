@@ -614,6 +614,46 @@ fn a_collision_leaves_one_connection() {
     }
 }
 
+/// Ours is to survive, but nobody answers on it: the neighbor's own connection waits for it, and is not given up.
+#[test]
+fn a_connection_that_nobody_answers_on_costs_no_other_one() {
+    type End = fn(&mut Peer);
+    let lower = open(65002, 90, RouterId::new(9, 9, 9, 9), families());
+    let cases: [(&str, End); 3] = [
+        ("never heard of", |p| {
+            p.pass(seconds(2));
+            assert!(p.kinds(IN) == [Kind::Open] && !p.closed(IN) && !p.closed(OUT));
+            p.pass(seconds(1));
+        }),
+        ("closed", |p| {
+            p.feed(Input::Closed(OUT, None));
+        }),
+        ("refused", |p| {
+            let mut octets = BytesMut::new();
+            Notification::cease(cease::REJECTED, None).encode(&mut octets);
+            p.hear(OUT, &octets);
+        }),
+    ];
+    for (name, end) in cases {
+        for early in [false, true] {
+            let mut p = Peer::new();
+            p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
+            p.hear(IN, &lower);
+            assert_eq!(p.s.state(), SessionState::OpenSent, "{name}");
+            if early {
+                p.hear(IN, &keepalive());
+            }
+            end(&mut p);
+            assert_eq!(p.kinds(IN), [Kind::Open, Kind::Keepalive], "{name}");
+            if !early {
+                assert_eq!(p.s.state(), SessionState::OpenConfirm, "{name}");
+                p.hear(IN, &keepalive());
+            }
+            assert_eq!((p.s.state(), p.closed(IN)), (SessionState::Established, false), "{name}");
+        }
+    }
+}
+
 #[test]
 fn an_established_session_survives_a_second_connection() {
     let mut p = Peer::established();

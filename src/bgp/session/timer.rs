@@ -15,11 +15,13 @@ pub(super) enum Timer {
     Keepalive,
     /// The neighbor has taken nothing for too long (RFC 9687).
     SendHold,
+    /// Another connection's OPEN decides about this one (RFC 4271 §6.8): go on without it.
+    Collision,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 5] =
-        [Self::ConnectRetry, Self::IdleHold, Self::Hold, Self::Keepalive, Self::SendHold];
+    pub(super) const ALL: [Self; 6] =
+        [Self::ConnectRetry, Self::IdleHold, Self::Hold, Self::Keepalive, Self::SendHold, Self::Collision];
 
     /// As `show neighbor` writes it.
     pub(super) fn as_str(self) -> &'static str {
@@ -29,13 +31,14 @@ impl Timer {
             Self::Hold => "hold",
             Self::Keepalive => "keepalive",
             Self::SendHold => "send-hold",
+            Self::Collision => "collision",
         }
     }
 }
 
 /// When each timer is due; `None`: not running.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Timers([Option<Instant>; 5]);
+pub(super) struct Timers([Option<Instant>; 6]);
 
 impl Timers {
     pub(super) fn set(&mut self, timer: Timer, due: Instant) {
