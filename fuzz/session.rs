@@ -35,6 +35,7 @@ fn config(choice: u8) -> PeerConfig {
         hops: Hops::Direct,
         families: Family::ALL.to_vec(),
         hold_time: 90,
+        send_hold_time: None,
         connect_retry_time: Duration::from_secs(5),
         idle_hold_time: Duration::from_secs(5),
         graceful_restart: choice & 4 == 0,

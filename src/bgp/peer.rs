@@ -171,6 +171,8 @@ pub struct PeerConfig {
     pub hops: Hops,
     pub families: Vec<Family>,
     pub hold_time: u16,
+    /// RFC 9687; `None`: 8 minutes, or twice the hold time where that is longer.
+    pub send_hold_time: Option<u16>,
     pub connect_retry_time: Duration,
     pub idle_hold_time: Duration,
     pub graceful_restart: bool,

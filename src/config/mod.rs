@@ -119,6 +119,8 @@ pub struct NeighborKeys {
     pub ttl_security: Option<u8>,
     pub families: Option<Vec<Family>>,
     pub hold_time: Option<u16>,
+    /// Its default follows from the hold time.
+    pub send_hold_time: Option<u16>,
     pub connect_retry_time: Option<u16>,
     pub idle_hold_time: Option<u16>,
     pub graceful_restart: Option<bool>,

@@ -33,6 +33,7 @@ fn read_session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
     let hold_time = section.get("hold-time");
     keys.hold_time = hold_time
         .and_then(|i| i.number_where("0, or 3 to 65535 seconds", |n| n == 0 || (3..=65535).contains(&n)));
+    keys.send_hold_time = section.get("send-hold-time").and_then(|i| i.number(1..=65535));
     keys.connect_retry_time = section.get("connect-retry-time").and_then(|i| i.number(1..=65535));
     keys.idle_hold_time = section.get("idle-hold-time").and_then(|i| i.number(1..=65535));
     keys.graceful_restart = section.get("graceful-restart").and_then(|i| i.flag());
@@ -61,6 +62,7 @@ impl NeighborKeys {
             ttl_security,
             families,
             hold_time,
+            send_hold_time,
             connect_retry_time,
             idle_hold_time,
             graceful_restart,

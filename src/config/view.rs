@@ -111,6 +111,7 @@ fn keys(k: &NeighborKeys) -> Value {
         "ttl-security": k.ttl_security,
         "families": k.families,
         "hold-time": k.hold_time,
+        "send-hold-time": k.send_hold_time,
         "connect-retry-time": k.connect_retry_time,
         "idle-hold-time": k.idle_hold_time,
         "graceful-restart": k.graceful_restart,
@@ -163,6 +164,7 @@ fn peer(p: &PeerConfig) -> Value {
         "ttl-security": security,
         "families": p.families,
         "hold-time": p.hold_time,
+        "send-hold-time": p.send_hold_time,
         "connect-retry-time": p.connect_retry_time.as_secs(),
         "idle-hold-time": p.idle_hold_time.as_secs(),
         "graceful-restart": p.graceful_restart,
@@ -425,6 +427,7 @@ mod tests {
         multihop = 3
         families = ["ipv4-unicast"]
         hold-time = 30
+        send-hold-time = 200
         route-reflector-client = true
         next-hop-self = true
         transit = true

@@ -55,6 +55,7 @@ impl Draft<'_> {
             },
             families: keys.families.unwrap_or_else(|| Family::ALL.to_vec()),
             hold_time: keys.hold_time.unwrap_or(90),
+            send_hold_time: keys.send_hold_time,
             connect_retry_time: seconds(keys.connect_retry_time.unwrap_or(5)),
             idle_hold_time: seconds(keys.idle_hold_time.unwrap_or(5)),
             // Who flushes at exit must not promise that forwarding goes on.

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     bed::{Bed, EXTERNAL, HOST, HOST_AS, Peer, Report, at, holds, same},
     common::{PATIENCE, wait_for},
-    words::{Open, nlri, nlri6, origin, path, reach, update},
+    words::{KEEPALIVE, Open, message, net, nlri, nlri6, origin, path, reach, update},
 };
 
 /// How long a connection that must not come about may take.
@@ -78,7 +78,6 @@ fn ttl_security() {
     let mut report = Report::default();
     let up = |from: Ipv4Addr, ttl: u32, seconds: f64| {
         dial_with_ttl(&bed, from, ttl, seconds).is_ok_and(|mut peer| {
-            // What came before the option was set on the accepted socket is heard; nothing behind it is.
             let heard = peer.establishes_within(seconds, &Open::new(EXTERNAL, from));
             if seconds > NEVER {
                 bed.established(from);
@@ -87,6 +86,13 @@ fn ttl_security() {
         })
     };
     report.case("5082 §3 TTL 255 is let in", || holds(up(at(1, 1), 255, PATIENCE), "no session"));
+    report.case("5082 §3 what comes along with a call from afar is not heard", || {
+        let mut peer = dial_with_ttl(&bed, at(1, 1), 254, PATIENCE).map_err(|e| e.to_string())?;
+        let all = [Open::new(EXTERNAL, at(1, 1)).encode(), message(KEEPALIVE, &[])].concat();
+        peer.say(&[all, update(&[], &peer.good(1), &nlri(&[net("20.1.0.0/24")]))].concat());
+        holds(peer.next(PATIENCE).is_none() && peer.closed, "an answer")?;
+        same(bed.paths("20.1.0.0/24").len(), 0)
+    });
     report.case("5082 §3 TTL 254 is not, with one hop", || holds(!up(at(1, 1), 254, NEVER), "a session"));
     report.case("5082 §3 TTL 64 is not", || holds(!up(at(1, 1), 64, NEVER), "a session"));
     report.case("5082 §3 TTL 254 is let in with two hops", || {
@@ -100,6 +106,45 @@ fn ttl_security() {
         holds(dial_with_ttl(&bed, at(1, 1), 254, NEVER).is_err(), "a connection")
     });
     report.finish();
+}
+
+/// RFC 9687 on a real socket: the neighbor's window is closed, while it goes on to say that it lives.
+#[test]
+fn a_neighbor_whose_window_stays_closed_is_given_up() {
+    let config = "[[bgp.neighbor]]\naddress = \"10.2.1.1\"\nremote-as = 65001\npassive = true\n\
+        [[bgp.neighbor]]\naddress = \"10.2.1.2\"\nremote-as = 65002\npassive = true\ntransit = true\nsend-hold-time = 4\n";
+    let bed = Bed::start("", config);
+    // Little room below BGP, so that few routes fill it.
+    bed.host.sysctl("net.ipv4.tcp_wmem", "4096 16384 32768");
+    let mut deaf = wait_for("a session", 10.0, || {
+        let stream = bed.switch.enter(|| -> std::io::Result<TcpStream> {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_recv_buffer_size(4096)?;
+            socket.bind(&SocketAddr::from((at(1, 2), 0)).into())?;
+            socket.connect_timeout(&SocketAddr::from((HOST, 179)).into(), Duration::from_secs(3))?;
+            Ok(socket.into())
+        });
+        let mut peer = Peer::over(stream.ok()?, at(1, 2));
+        peer.try_establish(&Open::new(65002, at(1, 2))).then_some(peer)
+    });
+    let mut source = bed.session(at(1, 1), &Open::new(EXTERNAL, at(1, 1)).hold(30));
+    for n in 0..200 {
+        let routes: Vec<_> = (0..200).map(|k| (Ipv4Addr::new(20, n, k, 0), 24)).collect();
+        source.say(&update(&[], &source.good(n.into()), &nlri(&routes)));
+    }
+    wait_for("it is given up", 60.0, || {
+        deaf.keepalive();
+        source.keepalive();
+        let drops = bed.neighbor(at(1, 2))["drops"]["send-hold-timer"].as_u64();
+        (drops == Some(1)).then_some(())
+    });
+    let why = bed.neighbor(at(1, 2))["last_error"].clone();
+    assert!(why.as_str().is_some_and(|why| why.contains("send hold timer")), "{why}");
+    let stays = bed.neighbor(at(1, 1));
+    assert_eq!(
+        (&stays["state"], &stays["received"]["ipv4-unicast"]),
+        (&"established".into(), &40_000.into())
+    );
 }
 
 #[test]
@@ -223,7 +268,7 @@ fn next_hops_of_link_local_sessions() {
     for (n, (name, hop)) in (1..).zip(forms) {
         for (afi, prefix) in [(1, format!("20.{n}.0.0/24")), (2, format!("fd7{n}::/48"))] {
             report.case(&format!("2545 §3, 8950 §4 {name}, AFI {afi}"), || {
-                let list = if afi == 1 { nlri(&[crate::words::net(&prefix)]) } else { nlri6(&prefix) };
+                let list = if afi == 1 { nlri(&[net(&prefix)]) } else { nlri6(&prefix) };
                 peer.say(&update(&[], &[reach(afi, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
                 wait_for("in the kernel", 3.0, || bed.kernel().contains(&prefix).then_some(()));
                 let family = if afi == 1 { "-4" } else { "-6" };

@@ -302,6 +302,10 @@ impl Task {
             Ok(std::net::SocketAddr::V6(a)) => a.scope_id(),
             _ => 0,
         };
+        if !tcp::is_near(&stream, self.config.hops) {
+            debug!(peer = %self.config.key, "a call from farther away than ttl-security allows is closed");
+            return;
+        }
         let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
         match ready.and_then(|()| ends(&stream, ifindex)) {
             Ok(ends) => {

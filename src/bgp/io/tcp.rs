@@ -22,6 +22,10 @@ const BACKLOG: i32 = 1024;
 /// Linux: `IPV6_MINHOPCOUNT`, which libc does not name for all targets.
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
 
+/// Linux: `TCP_SAVE_SYN` and `TCP_SAVED_SYN`, which libc does not name for all targets either.
+const TCP_SAVE_SYN: libc::c_int = 27;
+const TCP_SAVED_SYN: libc::c_int = 28;
+
 /// Where a neighbor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -143,6 +147,27 @@ pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
     }
 }
 
+/// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before the connection was
+/// accepted passed the listening socket, which may have to let others in that are farther away.
+pub(super) fn is_near(stream: &TcpStream, hops: Hops) -> bool {
+    match (least_ttl(hops), first_ttl(stream)) {
+        (Some(least), Some(ttl)) => ttl >= least,
+        _ => true,
+    }
+}
+
+/// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it.
+fn first_ttl(stream: &TcpStream) -> Option<u8> {
+    let mut header = [0; 128];
+    let len = saved_syn(stream.as_fd(), &mut header).ok()?;
+    match header[0] >> 4 {
+        _ if len < 20 => None,
+        4 => Some(header[8]),
+        6 => Some(header[7]),
+        _ => None,
+    }
+}
+
 /// Segments with a smaller TTL are dropped; 0: none are.
 ///
 /// # Errors
@@ -173,6 +198,8 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_ttl_v4(255)?;
         socket.set_tos_v4(CS6)?;
     }
+    // For `first_ttl`. A kernel that does not take it: then what a neighbor's own connection asks for must do.
+    let _ = set_option(socket.as_fd(), libc::IPPROTO_TCP, TCP_SAVE_SYN, &1);
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -248,6 +275,24 @@ fn set_option<T>(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The headers of the SYN that an accepted connection began with, and how many octets they have.
+#[allow(unsafe_code, reason = "no crate that we use has this option")]
+fn saved_syn(socket: BorrowedFd<'_>, headers: &mut [u8; 128]) -> io::Result<usize> {
+    let mut len = headers.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` octets to `headers`, and to `len` how many; both live and are ours
+    // alone. The descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast(),
+            std::ptr::from_mut(&mut len),
+        )
+    };
+    if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Segments that the kernel dropped for a wrong, missing or unexpected TCP MD5 signature, all connections

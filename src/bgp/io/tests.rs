@@ -40,6 +40,7 @@ fn neighbor(addr: IpAddr, port: u16, own: IpAddr, asn: Asn) -> PeerConfig {
         hops: Hops::Direct,
         families: Family::ALL.to_vec(),
         hold_time: 9,
+        send_hold_time: None,
         connect_retry_time: Duration::from_secs(1),
         idle_hold_time: Duration::from_secs(1),
         graceful_restart: false,

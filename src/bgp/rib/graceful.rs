@@ -27,7 +27,7 @@ impl Rib {
     pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
         let Some(peer) = self.peer_mut(no) else { return };
         (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
-        peer.last_update = now;
+        (peer.last_update, peer.crowded) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
         peer.session = Some(session.clone());
         self.convergence_changed = true;

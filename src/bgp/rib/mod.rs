@@ -61,6 +61,9 @@ use crate::{
     net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reachable},
 };
 
+/// Paths to one prefix that one neighbor may have (RFC 7911): each one more makes all decisions on it dearer.
+const PATHS_OF_ONE: usize = 256;
+
 /// What happens to the rib.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -519,7 +522,7 @@ impl Rib {
         let entry = self.tables[f].get_mut(route);
         let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
         let Some(old) = entry.find(no, nlri.path_id) else {
-            if self.exceeds(no, family) {
+            if self.exceeds(no, family) || self.is_crowded(no, family, route) {
                 self.attrs.release(effective);
                 self.tables[f].vacate(route);
                 return;
@@ -592,6 +595,26 @@ impl Rib {
         let id = peer.id;
         self.events.push((id, Event::MaxPrefixes { family }));
         tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; the session is restarted");
+        true
+    }
+
+    /// Whether a neighbor has as many paths to a prefix as we keep; says so once.
+    fn is_crowded(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
+        let paths = self.tables[family.index()].get(route).paths();
+        if paths.len() < PATHS_OF_ONE || paths.iter().filter(|p| p.peer == no).count() < PATHS_OF_ONE {
+            return false;
+        }
+        let prefix = self.tables[family.index()].prefix(route);
+        if let Some(peer) = self.peer_mut(no)
+            && !mem::replace(&mut peer.crowded, true)
+        {
+            let neighbor = peer.name();
+            tracing::warn!(
+                %neighbor, %prefix,
+                "more than {PATHS_OF_ONE} paths to one prefix; further ones are not taken: let the neighbor send fewer, \
+                 or set add-paths = \"none\""
+            );
+        }
         true
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Peer {
     /// Passed `max-prefixes`: nothing more is taken from this session.
     pub(super) over: bool,
     pub(super) warned: [bool; 2],
+    /// It was said that it has more paths to a prefix than are kept.
+    pub(super) crowded: bool,
     pub(super) end_of_rib: [bool; 2],
     /// By family: our End-of-RIB waits for what others have to say first.
     pub(super) owed: [bool; 2],
@@ -58,6 +60,7 @@ impl Peer {
             accepted: [0; 2],
             over: false,
             warned: [false; 2],
+            crowded: false,
             end_of_rib: [false; 2],
             owed: [false; 2],
             phase: Phase::Waiting,

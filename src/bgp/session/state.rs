@@ -31,7 +31,8 @@ use crate::{
 
 /// How long a neighbor may take for its OPEN (RFC 4271 §8.2.2: "a large value", 4 minutes suggested).
 pub const OPEN_HOLD: Duration = Duration::from_secs(240);
-/// The least send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time where that is longer).
+/// The least send hold time where none is configured (RFC 9687 §4.3: 8 minutes, or twice the hold time where that
+/// is longer).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 
 /// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
@@ -131,8 +132,10 @@ impl Connection {
         }
     }
 
-    fn send_hold(&self) -> Duration {
-        SEND_HOLD.max(self.hold().unwrap_or_default() * 2)
+    /// RFC 9687 §4.3: never shorter than the hold time.
+    fn send_hold(&self, configured: Option<u16>) -> Duration {
+        let hold = self.hold().unwrap_or_default();
+        configured.map_or(SEND_HOLD.max(hold * 2), |seconds| hold.max(Duration::from_secs(seconds.into())))
     }
 }
 
@@ -156,7 +159,7 @@ impl Session {
     pub(super) fn transmit(&mut self, now: Instant, conn: Conn, kind: Kind, octets: Bytes, messages: u32) {
         let Some(c) = self.connections.iter_mut().find(|c| c.id == conn) else { return };
         if c.unsent == 0 {
-            c.timers.set(Timer::SendHold, now + c.send_hold());
+            c.timers.set(Timer::SendHold, now + c.send_hold(self.config.send_hold_time));
         }
         c.unsent += octets.len();
         self.record.sent(kind, messages.into());
@@ -164,12 +167,13 @@ impl Session {
     }
 
     pub(super) fn sent(&mut self, now: Instant, conn: Conn, octets: usize) {
+        let configured = self.config.send_hold_time;
         let Some(c) = self.connection(conn) else { return };
         c.unsent = c.unsent.saturating_sub(octets);
         if c.unsent == 0 {
             c.timers.stop(Timer::SendHold);
         } else {
-            c.timers.set(Timer::SendHold, now + c.send_hold());
+            c.timers.set(Timer::SendHold, now + c.send_hold(configured));
         }
     }
 

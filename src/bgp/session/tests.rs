@@ -50,6 +50,7 @@ fn config() -> PeerConfig {
         hops: Hops::Direct,
         families: Family::ALL.to_vec(),
         hold_time: 90,
+        send_hold_time: None,
         connect_retry_time: seconds(5),
         idle_hold_time: seconds(5),
         graceful_restart: true,
@@ -465,6 +466,24 @@ fn a_neighbor_that_reads_nothing_is_given_up() {
     p.pass(seconds(1));
     assert_eq!(p.notification(OUT).unwrap().code, Code::SendHoldTimer as u8);
     assert_eq!(p.s.view(p.now).drops["send-hold-timer"], 1);
+}
+
+#[test]
+fn the_send_hold_time_is_what_was_configured_but_no_shorter_than_the_hold_time() {
+    for (configured, hold, expected) in
+        [(Some(100), 90, 100), (Some(7), 90, 90), (Some(7), 0, 7), (None, 0, 480)]
+    {
+        let configured = PeerConfig { send_hold_time: configured, ..config() };
+        let mut p = Peer::established_with(configured, global(), &open(65002, hold, THEM, families()));
+        p.reads = false;
+        p.feed(Input::Send { bytes: Bytes::from_static(EMPTY_UPDATE), messages: 1 });
+        for _ in 1..expected {
+            p.pass(seconds(1)).hear(OUT, &keepalive());
+        }
+        assert_eq!(p.s.state(), SessionState::Established, "{expected}");
+        p.pass(seconds(1));
+        assert_eq!(p.s.view(p.now).drops.get("send-hold-timer"), Some(&1), "{expected}");
+    }
 }
 
 #[test]

@@ -396,6 +396,25 @@ fn a_neighbor_that_takes_several_paths_is_told_all_of_them() {
     assert!(![one, two].contains(&of(&bench, 65001).unwrap().0), "a new path, a new number");
 }
 
+/// A neighbor that makes up identifiers costs no more than so many paths.
+#[test]
+fn of_one_prefix_a_neighbor_may_have_so_many_paths() {
+    let mut bench = Bench::new();
+    bench.configure(1, config(1));
+    bench.up(1, Negotiated { add_path_receive: [true; 2], ..negotiated(1, 65001) });
+    for id in 0..300 {
+        bench.announce_path(1, id, &path(1, 65001), &[prefix(0)]);
+    }
+    bench.announce_path(1, 7, &Attrs { med: Some(9), ..path(1, 65001) }, &[prefix(0), prefix(1)]);
+    bench.run();
+    let received = |b: &Bench| b.rib.counts().neighbors["10.0.0.11"].received[&Family::Ipv4Unicast];
+    assert_eq!(received(&bench), 256 + 1, "those that are there may change, others may come");
+    bench.withdraw_path(1, 0, &[prefix(0)]);
+    bench.announce_path(1, 999, &path(1, 65001), &[prefix(0)]);
+    bench.announce_path(1, 1000, &path(1, 65001), &[prefix(0)]);
+    assert_eq!(received(&bench), 256 + 1);
+}
+
 /// The source of a path is told the others, and never its own.
 #[test]
 fn paths_never_go_back_to_their_source() {

@@ -52,6 +52,7 @@ pub(crate) fn config(n: u32) -> Arc<PeerConfig> {
         hops: Hops::Direct,
         families: Family::ALL.to_vec(),
         hold_time: 90,
+        send_hold_time: None,
         connect_retry_time: Duration::from_secs(5),
         idle_hold_time: Duration::from_secs(5),
         graceful_restart: true,
