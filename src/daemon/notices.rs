@@ -8,10 +8,16 @@ use super::{forwarding::Forwarding, planner::publish};
 use crate::{
     k8s::{
         notice::{About, Notice},
+        services::Mistake,
         view::{ConflistState, ConflistStatus},
     },
     plan::Plan,
 };
+
+fn about_service(mistake: &Mistake) -> Notice {
+    let Mistake { namespace, name, uid, text } = mistake.clone();
+    Notice { about: About::Service { namespace, name, uid }, reason: "NotUnderstood", text }
+}
 
 /// Runs for as long as somebody listens.
 pub(super) async fn run(
@@ -24,7 +30,10 @@ pub(super) async fn run(
     loop {
         let mut now = BTreeSet::new();
         if let Ok(plan) = plan.borrow_and_update().as_ref() {
-            now.extend(plan.problems.iter().map(|p| about_node("NeedsAttention", p)));
+            let of_services = |p: &&String| plan.mistakes.iter().any(|m| m.text == **p);
+            let of_node = plan.problems.iter().filter(|p| !of_services(p));
+            now.extend(of_node.map(|p| about_node("NeedsAttention", p)));
+            now.extend(plan.mistakes.iter().map(about_service));
         }
         {
             let conflist = conflist.borrow_and_update();

@@ -22,17 +22,27 @@ pub struct Notice {
 pub enum About {
     /// Our own Node.
     Node,
+    /// The same on all nodes, and said by the first of them alone, in its namespace.
+    Service { namespace: String, name: String, uid: String },
     /// One of our own kinds, cluster-wide: the same on all nodes, so it is said by the first of them alone.
     Object { kind: &'static str, name: String, uid: String },
 }
 
 impl Notice {
+    /// Where the Event is: beside the object; for one that is in no namespace, in `default`.
+    pub fn namespace(&self) -> &str {
+        match &self.about {
+            About::Node | About::Object { .. } => "default",
+            About::Service { namespace, .. } => namespace,
+        }
+    }
+
     /// Of the Event: the same for the same words about the same thing, so that a restart says nothing twice, and nodes that
     /// find the same fault in one object say it once.
     pub fn event_name(&self, node: &str) -> String {
         let about = match &self.about {
             About::Node => node,
-            About::Object { name, .. } => name,
+            About::Object { name, .. } | About::Service { name, .. } => name,
         };
         let words = self.reason.bytes().chain(self.text.bytes());
         let hash =

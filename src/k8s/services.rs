@@ -61,8 +61,20 @@ impl Asked {
 pub struct Services {
     /// Whose address it is: several Services may share one.
     pub offers: BTreeMap<IpAddr, Vec<Offer>>,
-    /// What could not be understood, in plain words.
+    /// Services that could not be understood.
+    pub mistakes: Vec<Mistake>,
+    /// What else the operator should know, in plain words.
     pub problems: Vec<String>,
+}
+
+/// What is wrong with a Service, the same on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mistake {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// In plain words, with its remedy.
+    pub text: String,
 }
 
 /// An address of a Service.
@@ -169,16 +181,16 @@ impl Catalog {
         let places = self.places();
         let mut services = Services::default();
         for (name, view) in &self.services.known {
-            services.problems.extend(view.problem.iter().map(|what| format!("Service {name}: {what}")));
+            services.mistakes.extend(view.mistake.clone());
             for Address { addr, kind, local } in &view.addresses {
                 let at = || places.get(&(name.as_str(), Family::of(*addr))).cloned().unwrap_or_default();
                 let offer = Offer { service: name.clone(), kind: *kind, local: local.then(at) };
                 services.offers.entry(*addr).or_default().push(offer);
             }
         }
-        let more = services.problems.len().saturating_sub(PROBLEMS);
+        let more = services.mistakes.len().saturating_sub(NAMED);
         if more > 0 {
-            services.problems.truncate(PROBLEMS);
+            services.mistakes.truncate(NAMED);
             services.problems.push(format!("{more} more Services with such mistakes"));
         }
         if self.blind {
@@ -203,7 +215,7 @@ impl Catalog {
 }
 
 /// So many Services are named for their mistakes.
-const PROBLEMS: usize = 10;
+const NAMED: usize = 10;
 
 /// What is known of objects, by name; those that do not matter are not in it.
 #[derive(Clone, Debug)]
@@ -255,7 +267,7 @@ impl<T: PartialEq> Cache<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     addresses: Vec<Address>,
-    problem: Option<String>,
+    mistake: Option<Mistake>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +289,12 @@ impl View {
             return None;
         }
         let (kinds, problem) = kinds(&service.metadata, asked);
+        let mistake = problem.map(|what| {
+            let meta = &service.metadata;
+            let [namespace, name, uid] =
+                [&meta.namespace, &meta.name, &meta.uid].map(|t| t.clone().unwrap_or_default());
+            Mistake { text: format!("Service {namespace}/{name}: {what}"), namespace, name, uid }
+        });
         let mut all = Vec::new();
         for kind in kinds {
             let (found, policy): (Vec<_>, _) = match kind {
@@ -287,7 +305,7 @@ impl View {
             let local = policy.as_deref() == Some("Local");
             all.extend(found.into_iter().map(|addr| Address { addr, kind, local }));
         }
-        (!all.is_empty() || problem.is_some()).then_some(Self { addresses: all, problem })
+        (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, mistake })
     }
 }
 
@@ -639,7 +657,8 @@ mod tests {
 
     fn offered(asked: Asked, service: ApiService) -> (Vec<String>, Vec<String>) {
         let services = catalog(asked, &[service], &[]).services().unwrap();
-        (services.offers.keys().map(ToString::to_string).collect(), services.problems)
+        let mistakes = services.mistakes.into_iter().map(|m| m.text).collect();
+        (services.offers.keys().map(ToString::to_string).collect(), mistakes)
     }
 
     fn node(name: &str) -> NodeView {

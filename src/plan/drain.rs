@@ -69,7 +69,7 @@ mod tests {
         let offer =
             Offer { service: "default/web".into(), kind: ServiceAddresses::LoadBalancerIp, local: None };
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
-        case.extra.services = std::sync::Arc::new(Services { offers, problems: Vec::new() });
+        case.extra.services = std::sync::Arc::new(Services { offers, ..Services::default() });
 
         let all = vec!["10.7.0.0/24", "10.8.0.0/24", "10.244.1.0/24", "192.0.2.7/32"];
         for (drain, told) in [

@@ -42,7 +42,7 @@ use crate::{
     fib::{guard, host::Host},
     k8s::{
         node::{NodeView, Nodes},
-        services::{Asked, Services, Verdict},
+        services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
     net::{Asn, Guard, Origination, Prefix, RouterId, Source},
@@ -79,6 +79,8 @@ pub struct Plan {
     pub asked: Arc<Asked>,
     /// What becomes of each address of a Service.
     pub services: Vec<Verdict>,
+    /// Problems that every node sees in the same Service.
+    pub mistakes: Vec<Mistake>,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
     pub problems: Vec<String>,
 }
@@ -161,6 +163,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         all_nodes,
         asked,
         services,
+        mistakes: extra.services.mistakes.clone(),
         problems,
         global,
     })

@@ -37,7 +37,7 @@ pub(super) fn verdicts(
     problems: &mut Vec<String>,
 ) -> Vec<Verdict> {
     let (Some(nodes), known) = (ctx.nodes, &ctx.extra.services) else { return Vec::new() };
-    problems.extend(known.problems.iter().cloned());
+    problems.extend(known.mistakes.iter().map(|m| &m.text).chain(&known.problems).cloned());
     let taken = Taken::new(ctx, peers);
     let rules = Rules {
         asked,

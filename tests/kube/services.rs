@@ -120,6 +120,14 @@ fn the_switch_spreads_service_addresses_over_the_nodes_that_forward_them() {
         problems.contains("Service default/web: annotation") && problems.contains("`cluster-ips`"),
         "{problems}"
     );
+    wait_for("one Event at the Service, whatever the number of nodes", 60.0, || {
+        let events: Value = serde_json::from_str(&plane.kubectl(&["get", "events", "-o", "json"])).ok()?;
+        let of_service =
+            |e: &&Value| e["involvedObject"]["kind"] == "Service" && e["involvedObject"]["name"] == "web";
+        let of_service: Vec<_> = events["items"].as_array()?.iter().filter(of_service).collect();
+        assert!(of_service.len() < 2, "{of_service:?}");
+        of_service.first()?["message"].as_str()?.contains("`cluster-ips`").then_some(())
+    });
     plane.kubectl(&["annotate", "service", "web", "routelet.io/advertise-"]);
 
     // Only nodes with an endpoint, and those that terminate only while no other is ready.

@@ -67,9 +67,8 @@ async fn say(options: &Options, uid: &str, due: &[Notice], notices: &mut Notices
         return Ok(());
     }
     let connection = client::connect(options).await?;
-    // Events about what is in no namespace are in this one.
-    let events = Api::<Event>::namespaced(connection.client, "default");
     for notice in due {
+        let events = Api::<Event>::namespaced(connection.client.clone(), notice.namespace());
         let event = event(notice, &options.node_name, uid);
         match timeout(Duration::from_secs(10), events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => {}
@@ -94,11 +93,14 @@ fn event(notice: &Notice, node: &str, uid: &str) -> Event {
     let regarding = match &notice.about {
         About::Node => object("v1", "Node", node, uid),
         About::Object { kind, name, uid } => object(API_VERSION, kind, name, uid),
+        About::Service { namespace, name, uid } => {
+            ObjectReference { namespace: Some(namespace.clone()), ..object("v1", "Service", name, uid) }
+        }
     };
     Event {
         metadata: ObjectMeta {
             name: Some(notice.event_name(node)),
-            namespace: Some("default".into()),
+            namespace: Some(notice.namespace().into()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(jiff::Timestamp::now())),

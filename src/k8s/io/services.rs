@@ -314,7 +314,7 @@ mod tests {
         let offer =
             Offer { service: "default/web".into(), kind: ServiceAddresses::ClusterIp, local: Some(places) };
         let offers = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
-        let services = Services { offers, problems: vec!["x".into()] };
+        let services = Services { offers, problems: vec!["x".into()], ..Services::default() };
         save(dir.path(), "n1".into(), &asked, &services).unwrap();
         assert_eq!(load(dir.path(), "n1", &asked), Some(services));
         assert_eq!(load(dir.path(), "n2", &asked), None, "a copied state folder");
