@@ -17,6 +17,9 @@ use super::{
     writer,
 };
 
+/// More routes than these are loaded once only: that is long enough for the slow ones.
+const ONCE: u32 = 100_000;
+
 /// Load, CPU, memory, withdrawal by message, memory after it, a second load, neighbor lost.
 pub fn load(kind: Kind, mode: Mode, routes: u32) {
     let title = format!("{} {}", many(routes), mode.name());
@@ -39,8 +42,7 @@ pub fn load(kind: Kind, mode: Mode, routes: u32) {
     say(format!("CPU of load, {title}"), "s", subject.cpu() - cpu);
     say(format!("memory per route, {title}"), "octets", (subject.pss() - idle) * 1024.0 / f64::from(routes));
 
-    // A million routes are loaded once only: that is long enough for the slow ones.
-    if routes <= 100_000 {
+    if routes <= ONCE {
         let gone = withdrawals(mode, routes);
         let start = Instant::now();
         one.send(&gone);
@@ -60,9 +62,11 @@ pub fn load(kind: Kind, mode: Mode, routes: u32) {
 
 /// What the kernel takes from a program that does nothing else, and how soon a reader has all octets.
 fn without_daemon(world: &World, title: &str, mode: Mode, routes: u32) {
-    let (load, withdraw) = writer::load(&world.host, mode, routes);
-    say(format!("load, {title}"), "s", load);
-    say(format!("withdraw by message, {title}"), "s", withdraw);
+    let mut writer = writer::Writer::new(&world.host, mode);
+    say(format!("load, {title}"), "s", writer.load(&world.host, routes));
+    if routes <= ONCE {
+        say(format!("withdraw by message, {title}"), "s", writer.withdraw(routes));
+    }
     let octets = bare::transfer(&world.switch, &world.host, &announcements(1, mode, routes));
     say(format!("all octets from neighbor to a reader, {title}"), "s", octets);
 }

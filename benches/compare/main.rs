@@ -121,6 +121,7 @@ async fn run(options: &Options) -> ExitCode {
 async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
     let mut spent: BTreeMap<String, f64> = BTreeMap::new();
     let mut failed = Vec::new();
+    let start = Instant::now();
     for round in 1..=options.rounds {
         for figure in FIGURES.iter().filter(|f| options.figures.contains(&f.name)) {
             for kind in options.kinds.iter().copied().filter(|k| round <= figure.rounds(*k)) {
@@ -128,9 +129,14 @@ async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
                 if failed.contains(&what) {
                     continue;
                 }
+                if start.elapsed().as_secs() > options.minutes * 60 {
+                    about["conditions"]["stopped by the clock"] = json!(format!("round {round}, at {what}"));
+                    return;
+                }
                 let outcome = runner::measure(figure, kind, options.patience).await;
                 eprintln!("round {round}: {what} ({:.1} s)", outcome.seconds);
                 *spent.entry(what.clone()).or_default() += outcome.seconds;
+                about["seconds"] = json!(spent);
                 for (row, unit, value) in outcome.seen {
                     eprintln!("    {row}: {} {unit}", report::number(value));
                     report.add(figure.name, row, unit, kind, value);
@@ -144,7 +150,6 @@ async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
                 }
             }
         }
-        about["seconds"] = json!(spent);
         report.write(&options.out, &options.kinds, about).expect("--out is writable");
     }
 }

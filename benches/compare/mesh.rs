@@ -41,7 +41,7 @@ pub fn storm(kind: Kind, neighbors: u32) {
 
 /// A mesh that has come up in its own time, at rest but for its keepalives.
 pub fn rest(kind: Kind, neighbors: u32) {
-    const SECONDS: f64 = 12.0;
+    const SECONDS: f64 = 10.0;
     let title = format!("mesh of {} at rest", many(neighbors));
     let world = World::new(neighbors);
     let subject = Subject::start(kind, &world.net, &world.host, &Case::of(neighbors));

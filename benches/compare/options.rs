@@ -6,6 +6,8 @@ use super::{config::Kind, plan::FIGURES};
 
 pub struct Options {
     pub rounds: u32,
+    /// After so many no measurement begins.
+    pub minutes: u64,
     /// Time limits are so many times as long.
     pub patience: u64,
     pub figures: Vec<&'static str>,
@@ -17,9 +19,11 @@ pub fn help() -> String {
     let figures: Vec<_> = FIGURES.iter().map(|f| f.name).collect();
     let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
     format!(
-        "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--patience N] [--out DIR]\n\
+        "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--minutes N] [--patience N] [--out DIR]\n\
          --rounds: 5 unless told; what takes long has fewer\n\
-         --only: {}\n--daemons: {}\n--patience: 1 unless told; time limits are so many times as long, for slow or busy machines\n\
+         --only: {}\n--daemons: {}\n\
+         --minutes: 20 unless told; after them no measurement begins\n\
+         --patience: 1 unless told; time limits are so many times as long, for slow or busy machines\n\
          --out: target/compare unless told",
         figures.join(","),
         kinds.join(",")
@@ -30,6 +34,7 @@ pub fn help() -> String {
 pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
     let mut options = Options {
         rounds: 5,
+        minutes: 20,
         patience: 1,
         figures: FIGURES.iter().map(|f| f.name).collect(),
         kinds: Kind::ALL.to_vec(),
@@ -43,6 +48,7 @@ pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
         let value = args.next().ok_or_else(|| format!("{key}: no value, or not known\n{}", help()))?;
         match *key {
             "--rounds" => options.rounds = value.parse().map_err(|e| format!("--rounds {value}: {e}"))?,
+            "--minutes" => options.minutes = value.parse().map_err(|e| format!("--minutes {value}: {e}"))?,
             "--patience" => {
                 options.patience = value.parse().map_err(|e| format!("--patience {value}: {e}"))?
             }

@@ -56,7 +56,7 @@ pub fn latency(kind: Kind, loaded: u32) {
         let (mut one, mut two) = bare::relay(&world.switch, &world.host);
         return percentiles(
             &format!("one route to a neighbor, {title}"),
-            to_neighbor(&mut one, &mut two, 400),
+            to_neighbor(&mut one, &mut two, SAMPLES),
         );
     }
     let subject = Subject::start(kind, &world.net, &world.host, &Case::of(2));
@@ -68,7 +68,7 @@ pub fn latency(kind: Kind, loaded: u32) {
     }
     subject.settle();
     // FRR waits 50 ms for each.
-    let samples = if kind == Kind::Frr { 25 } else { 400 };
+    let samples = if kind == Kind::Frr { 25 } else { SAMPLES };
     percentiles(&format!("one route to a neighbor, {title}"), to_neighbor(&mut one, &mut two, samples));
     if kind.has_fib() {
         let all = to_kernel(&mut one, &world.host, samples);
@@ -77,6 +77,7 @@ pub fn latency(kind: Kind, loaded: u32) {
 }
 
 const ROUTE: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(100, 64, 0, 0), 24);
+const SAMPLES: usize = 250;
 /// So that each route meets a daemon at rest.
 const PAUSE: Duration = Duration::from_millis(2);
 

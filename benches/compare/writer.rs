@@ -15,13 +15,13 @@ const CREATE: u16 = 0x400;
 const PROTOCOL: u8 = 99;
 const BATCH: u32 = 64;
 
-struct Writer {
+pub struct Writer {
     netlink: Netlink,
     mode: Mode,
 }
 
 impl Writer {
-    fn new(ns: &Ns, mode: Mode) -> Self {
+    pub fn new(ns: &Ns, mode: Mode) -> Self {
         Self { netlink: Netlink::open(ns, 0), mode }
     }
 
@@ -47,6 +47,21 @@ impl Writer {
         self.object(0, &[(1, &id.to_ne_bytes()), (2, &members)]);
     }
 
+    /// Seconds for all routes over the first link.
+    pub fn load(&mut self, host: &Ns, routes: u32) -> f64 {
+        let gateway = match self.mode {
+            Mode::Ipv6 => NEXT_HOP6.octets().to_vec(),
+            _ => address(1).octets().to_vec(),
+        };
+        self.next_hop(7, index(host, "eth0"), &gateway);
+        self.all(NEW_ROUTE, CREATE, routes, 7)
+    }
+
+    /// Seconds until they are gone, message by message.
+    pub fn withdraw(&mut self, routes: u32) -> f64 {
+        self.all(DEL_ROUTE, 0, routes, 7)
+    }
+
     /// The same message for each route: seconds.
     fn all(&mut self, kind: u16, flags: u16, routes: u32, id: u32) -> f64 {
         let start = Instant::now();
@@ -69,14 +84,6 @@ impl Writer {
         }
         start.elapsed().as_secs_f64()
     }
-}
-
-/// Seconds for all routes, and until they are gone message by message.
-pub fn load(host: &Ns, mode: Mode, routes: u32) -> (f64, f64) {
-    let mut writer = Writer::new(host, mode);
-    let gateway = if mode == Mode::Ipv6 { NEXT_HOP6.octets().to_vec() } else { address(1).octets().to_vec() };
-    writer.next_hop(7, index(host, "eth0"), &gateway);
-    (writer.all(NEW_ROUTE, CREATE, routes, 7), writer.all(DEL_ROUTE, 0, routes, 7))
 }
 
 /// Routes over both links.
