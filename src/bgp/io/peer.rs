@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     bgp::{
-        peer::{Global, PeerConfig, PeerId, PeerSource},
+        peer::{DownCause, Global, PeerConfig, PeerId, PeerSource},
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
         view::NeighborView,
     },
@@ -377,7 +377,11 @@ impl Task {
     fn act(&mut self, act: Act) {
         match act {
             Act::Reset { message } => self.feed(Input::Reset(message)),
-            Act::Disable { message } => self.feed(Input::Stop(Stop::Disabled(message))),
+            Act::Disable { message } => {
+                self.feed(Input::Stop(Stop::Disabled(message)));
+                // Routes that waited for its return go, too.
+                self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
+            }
             Act::Enable => self.feed(Input::Start),
             Act::BfdDown => self.feed(Input::BfdDown),
             Act::Refresh => {

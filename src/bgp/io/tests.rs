@@ -213,6 +213,16 @@ async fn two_speakers_exchange_updates_and_take_their_leave() {
 }
 
 #[tokio::test]
+async fn a_neighbor_that_is_disabled_while_away_takes_its_routes_along() {
+    let (a, b) = (place([127, 0, 7, 1]), place([127, 0, 7, 2]));
+    let (for_a, _) = pair(a, b, |_| {});
+    let mut a = speaker(for_a);
+    a.until("a refusal", |v| v.last_error.is_some()).await;
+    a.act(&PeerKey::Address([127, 0, 7, 2].into()), Act::Disable { message: None }).await.unwrap();
+    assert_eq!(a.down().await, DownCause::Administrative);
+}
+
+#[tokio::test]
 async fn passwords_must_match() {
     let (a, b) = (place([127, 0, 2, 1]), place([127, 0, 2, 2]));
     let (for_a, for_b) = pair(a, b, |c| c.password = Some(Secret("right".into())));

@@ -197,7 +197,9 @@ impl Rib {
                 0 => *entry.best()?,
                 id => *entry.paths().iter().find(|p| number(p) == Some(id))?,
             };
-            Some(RouteView { reason: "advertised".into(), ..self.view(now, family, route, &path, out.attrs) })
+            let path_id = (out.path_id != 0).then_some(out.path_id);
+            let view = self.view(now, family, route, &path, out.attrs);
+            Some(RouteView { reason: "advertised".into(), path_id, ..view })
         });
         told.collect()
     }
@@ -230,6 +232,7 @@ impl Rib {
             ext_communities: ext.iter().map(|c| ext_text(*c)).collect(),
             reason: String::new(),
             age: u64::from(self.clock(now).saturating_sub(path.since)),
+            path_id: (path.path_id != 0).then_some(path.path_id),
         }
     }
 }

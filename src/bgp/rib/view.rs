@@ -32,6 +32,9 @@ pub struct RouteView {
     pub reason: String,
     /// Seconds.
     pub age: u64,
+    /// Its identifier (RFC 7911): with `advertised` ours, else the neighbor's; `null` without.
+    #[serde(default)]
+    pub path_id: Option<u32>,
 }
 
 /// Which paths to show.

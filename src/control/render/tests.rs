@@ -100,6 +100,7 @@ fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
         ext_communities: Vec::new(),
         reason: "only path".into(),
         age: 3725,
+        path_id: None,
     }
 }
 

@@ -140,12 +140,13 @@ fn a_neighbor_that_restarts_gracefully_keeps_its_routes_until_it_has_said_them_a
 #[test]
 fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
     type End = fn(&mut Bench);
-    let cases: [(&str, DownCause, End, bool); 6] = [
+    let cases: [(&str, DownCause, End, bool); 7] = [
         ("closed", DownCause::Closed, |_| {}, true),
         ("notification, N bit", DownCause::Received { hard: false }, |_| {}, true),
         ("hard reset", DownCause::Received { hard: true }, |_| {}, false),
         ("administrative", DownCause::Administrative, |_| {}, false),
         ("not back in time", DownCause::Closed, wait_for_restart, false),
+        ("disabled while it is away", DownCause::Closed, disable, false),
         ("back without the forwarding bit", DownCause::Closed, back_without_forwarding, false),
     ];
     for (name, cause, end, stays) in cases {
@@ -166,6 +167,10 @@ fn wait_for_restart(bench: &mut Bench) {
     assert_eq!(due - bench.now, Duration::from_secs(60));
     bench.now = due;
     bench.rib.handle(due, Input::Timeout);
+}
+
+fn disable(bench: &mut Bench) {
+    bench.down(1, DownCause::Administrative);
 }
 
 fn back_without_forwarding(bench: &mut Bench) {
@@ -428,6 +433,10 @@ fn paths_never_go_back_to_their_source() {
     for n in [1, 2, 3] {
         let mut from: Vec<_> = bench.paths[&n].values().map(|a| a.as_path.to_string()).collect();
         from.sort();
+        let filter = RouteFilter { advertised: Some(address(n).to_string()), ..RouteFilter::default() };
+        let shown: Vec<_> = bench.rib.routes(bench.now, &filter).iter().filter_map(|v| v.path_id).collect();
+        assert_eq!(shown.len(), 2);
+        assert!(shown.iter().all(|id| bench.paths[&n].contains_key(&(prefix(0), *id))));
         let others = [1, 2, 3].into_iter().filter(|m| *m != n);
         assert_eq!(from, others.map(|m| format!("65000 {}", 65000 + m)).collect::<Vec<_>>());
     }
