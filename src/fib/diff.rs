@@ -115,11 +115,12 @@ impl Fib {
             }
             return;
         }
+        let state = *slot;
         self.objects.release(old);
         if set == 0 {
             self.problems.remove(&(prefix, self.settings.metric));
         }
-        self.settle(prefix, false);
+        self.settle_from(prefix, state, false);
     }
 
     /// Own prefixes that shall be unreachable; replaces those of the last call.
@@ -179,9 +180,16 @@ impl Fib {
     /// Decides about one route: adds it at once, leaves the rest to the end of the batch. `replace`: a route of
     /// ours may be in its place.
     fn settle(&mut self, prefix: Prefix, replace: bool) {
-        let Some(state) = self.routes.get(prefix) else { return };
-        match self.verdict(prefix) {
-            Verdict::Right | Verdict::Leave => self.routes.tidy(prefix),
+        if let Some(state) = self.routes.get(prefix) {
+            self.settle_from(prefix, state, replace);
+        }
+    }
+
+    fn settle_from(&mut self, prefix: Prefix, state: State, replace: bool) {
+        match self.verdict(state) {
+            Verdict::Right if state.is(Mark::Stale) => self.confirm(prefix),
+            Verdict::Right => {}
+            Verdict::Leave => self.routes.tidy(prefix),
             Verdict::Put if state.have() == 0 => self.put(prefix, state.want, replace),
             Verdict::Put | Verdict::Delete if state.is(Mark::Queued) => {}
             Verdict::Put | Verdict::Delete => {
@@ -191,18 +199,15 @@ impl Fib {
         }
     }
 
-    fn verdict(&mut self, prefix: Prefix) -> Verdict {
+    fn verdict(&mut self, state: State) -> Verdict {
         if !self.settings.install {
             return Verdict::Leave;
         }
-        let slot = self.routes.slot(prefix);
-        let (want, have, stale) = (slot.want, slot.have(), slot.is(Mark::Stale));
+        let (want, have) = (state.want, state.have());
         if want != 0 && have != 0 && self.objects.right(have, want) {
-            slot.set(Mark::Stale, false);
-            self.sweep.stale -= usize::from(stale);
             return Verdict::Right;
         }
-        let held = stale && have != 0;
+        let held = state.is(Mark::Stale) && have != 0;
         match self.objects.path(want) {
             _ if want == 0 && have == 0 => Verdict::Leave,
             // The sweep decides about routes that we found and nobody has spoken of.
@@ -234,37 +239,55 @@ impl Fib {
         self.ops.push_back(Op::Put { prefix, metric, top, replace: replace || old != 0 });
     }
 
+    /// A route that was found at the start is claimed.
+    fn confirm(&mut self, prefix: Prefix) {
+        let before = self.routes.change(prefix, |s| s.set(Mark::Stale, false));
+        self.sweep.stale -= usize::from(before.is(Mark::Stale));
+    }
+
     /// Takes note that a route is no longer there.
     fn lost(&mut self, prefix: Prefix) {
-        let slot = self.routes.slot(prefix);
-        let (have, stale) = (slot.have(), slot.is(Mark::Stale));
-        slot.set_have(0);
-        slot.set(Mark::Stale, false);
-        self.sweep.stale -= usize::from(stale);
-        self.objects.drop_refs(have, u32::from(have != 0));
+        self.lost_and(prefix, |_| {});
+    }
+
+    fn lost_and(&mut self, prefix: Prefix, and: impl FnOnce(&mut State)) {
+        let before = self.routes.change(prefix, |state| {
+            state.set_have(0);
+            state.set(Mark::Stale, false);
+            and(state);
+        });
+        self.sweep.stale -= usize::from(before.is(Mark::Stale));
+        self.objects.drop_refs(before.have(), u32::from(before.have() != 0));
     }
 
     pub(super) fn delete(&mut self, prefix: Prefix) {
-        self.lost(prefix);
-        self.routes.tidy(prefix);
+        self.lost_and(prefix, |state| state.set(Mark::Queued, false));
         self.ops.push_back(Op::Del { prefix, metric: self.settings.metric });
     }
 
     /// Ends a batch: what replaces or deletes is decided now.
     pub fn finish(&mut self) {
         let later = std::mem::take(&mut self.later);
+        let later: Vec<_> = later.into_iter().filter_map(|p| Some((p, self.routes.get(p)?))).collect();
         let whole = self.whole_objects(&later);
         let mut gone = Vec::new();
-        for prefix in later {
-            self.routes.slot(prefix).set(Mark::Queued, false);
-            let Some(state) = self.routes.get(prefix) else { continue };
-            match self.verdict(prefix) {
-                Verdict::Put => self.put(prefix, state.want, false),
-                Verdict::Delete if whole.contains(&state.have()) => self.lost(prefix),
+        let unqueue = |state: &mut State| state.set(Mark::Queued, false);
+        for (prefix, state) in later {
+            match self.verdict(state) {
+                Verdict::Right if state.is(Mark::Stale) => {
+                    self.routes.change(prefix, unqueue);
+                    self.confirm(prefix);
+                }
+                Verdict::Put => {
+                    self.routes.change(prefix, unqueue);
+                    self.put(prefix, state.want, false);
+                }
+                Verdict::Delete if whole.contains(&state.have()) => self.lost_and(prefix, unqueue),
                 Verdict::Delete => gone.push(prefix),
-                Verdict::Right | Verdict::Leave => {}
+                Verdict::Right | Verdict::Leave => {
+                    self.routes.change(prefix, unqueue);
+                }
             }
-            self.routes.tidy(prefix);
         }
         gone.into_iter().for_each(|prefix| self.delete(prefix));
         let unused = self.objects.sweep();
@@ -276,11 +299,10 @@ impl Fib {
 
     /// Finds the objects all of whose routes move to one other set, and changes them instead; returns those all
     /// of whose routes go.
-    fn whole_objects(&mut self, later: &[Prefix]) -> BTreeSet<TopId> {
+    fn whole_objects(&mut self, later: &[(Prefix, State)]) -> BTreeSet<TopId> {
         let mut tally: BTreeMap<TopId, (u32, Option<SetId>)> = BTreeMap::new();
-        for prefix in later {
-            let Some(state) = self.routes.get(*prefix) else { continue };
-            let to = match self.verdict(*prefix) {
+        for (_, state) in later {
+            let to = match self.verdict(*state) {
                 Verdict::Put => state.want,
                 Verdict::Delete => 0,
                 Verdict::Right | Verdict::Leave => continue,
@@ -435,7 +457,6 @@ impl Fib {
             self.repairs += 1;
         }
         self.settle(prefix, repair);
-        self.routes.tidy(prefix);
     }
 
     /// Takes a new view of the host, and what the kernel's nexthop objects are now.
@@ -530,7 +551,6 @@ impl Fib {
             self.lost(prefix);
             self.repairs += u64::from(wanted);
             self.settle(prefix, true);
-            self.routes.tidy(prefix);
         }
         let missing: Vec<_> = self.own.iter().filter(|(_, o)| o.there && !o.seen).map(|(p, _)| *p).collect();
         for prefix in missing {

@@ -101,13 +101,18 @@ impl Table {
         }
     }
 
-    /// Removes the slot of a prefix if nothing is in it.
-    pub fn tidy(&mut self, prefix: Prefix) {
+    /// Changes the state of a prefix that has one, and removes it when nothing is left in it; returns what it was.
+    pub fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut State)) -> State {
         let len = prefix.len();
         match prefix.addr() {
-            IpAddr::V4(a) => tidy(&mut self.v4, &self.hasher, a.octets(), len),
-            IpAddr::V6(a) => tidy(&mut self.v6, &self.hasher, a.octets(), len),
+            IpAddr::V4(a) => self::change(&mut self.v4, &self.hasher, a.octets(), len, change),
+            IpAddr::V6(a) => self::change(&mut self.v6, &self.hasher, a.octets(), len, change),
         }
+    }
+
+    /// Removes the slot of a prefix if nothing is in it.
+    pub fn tidy(&mut self, prefix: Prefix) {
+        self.change(prefix, |_| {});
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, State)> + '_ {
@@ -134,20 +139,37 @@ impl Table {
 
 type Hasher = foldhash::fast::RandomState;
 
-fn hash<A: Hash>(hasher: &Hasher, addr: &A, len: u8) -> u64 {
-    hasher.hash_one((addr, len))
+/// An address, as it is hashed.
+trait Addr: Copy + Eq {
+    type Bits: Hash;
+    fn bits(self) -> Self::Bits;
 }
 
-fn find<A: Hash + Eq>(table: &HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) -> Option<State> {
+impl Addr for [u8; 4] {
+    type Bits = u32;
+
+    fn bits(self) -> u32 {
+        u32::from_ne_bytes(self)
+    }
+}
+
+impl Addr for [u8; 16] {
+    type Bits = u128;
+
+    fn bits(self) -> u128 {
+        u128::from_ne_bytes(self)
+    }
+}
+
+fn hash<A: Addr>(hasher: &Hasher, addr: &A, len: u8) -> u64 {
+    hasher.hash_one((addr.bits(), len))
+}
+
+fn find<A: Addr>(table: &HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) -> Option<State> {
     table.find(hash(hasher, &addr, len), |s| s.addr == addr && s.len == len).map(|s| s.state)
 }
 
-fn slot<'a, A: Hash + Eq>(
-    table: &'a mut HashTable<Slot<A>>,
-    hasher: &Hasher,
-    addr: A,
-    len: u8,
-) -> &'a mut State {
+fn slot<'a, A: Addr>(table: &'a mut HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) -> &'a mut State {
     let same = |s: &Slot<A>| s.addr == addr && s.len == len;
     let entry = table.entry(hash(hasher, &addr, len), same, |s| hash(hasher, &s.addr, s.len));
     match entry {
@@ -156,11 +178,21 @@ fn slot<'a, A: Hash + Eq>(
     }
 }
 
-fn tidy<A: Hash + Eq>(table: &mut HashTable<Slot<A>>, hasher: &Hasher, addr: A, len: u8) {
-    let empty = |s: &Slot<A>| s.addr == addr && s.len == len && s.state.is_empty();
-    if let Ok(entry) = table.find_entry(hash(hasher, &addr, len), empty) {
+fn change<A: Addr>(
+    table: &mut HashTable<Slot<A>>,
+    hasher: &Hasher,
+    addr: A,
+    len: u8,
+    change: impl FnOnce(&mut State),
+) -> State {
+    let same = |s: &Slot<A>| s.addr == addr && s.len == len;
+    let Ok(mut entry) = table.find_entry(hash(hasher, &addr, len), same) else { return State::default() };
+    let before = entry.get().state;
+    change(&mut entry.get_mut().state);
+    if entry.get().state.is_empty() {
         entry.remove();
     }
+    before
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
@@ -76,7 +77,7 @@ impl fmt::Display for Family {
 }
 
 /// An IP prefix, always with its host bits zero (RFC 4271 §4.3: trailing bits are irrelevant).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Prefix {
     V4 { addr: Ipv4Addr, len: u8 },
     V6 { addr: Ipv6Addr, len: u8 },
@@ -153,6 +154,19 @@ impl Prefix {
     /// Whether `other` is this prefix or a part of it.
     pub fn covers(self, other: Self) -> bool {
         other.len() >= self.len() && self.contains(other.addr())
+    }
+}
+
+/// As one number, not octet by octet: tables hash a lot.
+impl Hash for Prefix {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::V4 { addr, len } => state.write_u64(u64::from(addr.to_bits()) << 8 | u64::from(*len)),
+            Self::V6 { addr, len } => {
+                state.write_u128(addr.to_bits());
+                state.write_u8(*len);
+            }
+        }
     }
 }
 
