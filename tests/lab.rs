@@ -40,7 +40,7 @@ fn nothing_is_left_after_a_crash() {
     lab.wait().unwrap();
     let began = Instant::now();
     while !left_behind(lab.id()).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", left_behind(lab.id()));
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", left_behind(lab.id()));
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -81,7 +81,7 @@ fn tells_its_story(peer: &str) {
     assert!(told.contains("every ping was answered") && !told.contains("NO ANSWER"), "{told}");
     // Three pods, two others each, two families, before and after the cut.
     assert_eq!(told.matches(" → ").count(), 24, "{told}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}:\n{told}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}:\n{told}", began.elapsed());
     assert_eq!(left_behind(id), Vec::<String>::new());
 }
 
@@ -90,7 +90,7 @@ fn standing_lab() -> Child {
     let lab = lab(&["--nodes", "20"]).spawn().unwrap();
     let began = Instant::now();
     while left_behind(lab.id()).len() < 10 {
-        assert!(began.elapsed() < Duration::from_secs(10), "no lab was built");
+        assert!(began.elapsed() < Duration::from_secs(30), "no lab was built");
         thread::sleep(Duration::from_millis(5));
     }
     lab

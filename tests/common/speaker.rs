@@ -2,11 +2,14 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
-use super::net::Ns;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{PATIENCE, net::Ns};
 
 /// One connection, after or before its OPENs.
 pub struct Speaker {
@@ -83,10 +86,38 @@ pub fn end_of_rib() -> Vec<u8> {
 }
 
 impl Speaker {
-    /// Calls routelet at `to` from inside `ns`.
+    /// Calls routelet at `to` from inside `ns`. It may listen a moment later than its control socket does.
     pub fn dial(ns: &Ns, to: IpAddr) -> std::io::Result<Self> {
-        let stream =
-            ns.enter(|| TcpStream::connect_timeout(&SocketAddr::new(to, 179), Duration::from_secs(5)))?;
+        Self::dial_from(
+            ns,
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() },
+            to,
+        )
+    }
+
+    /// The same from an address of its own.
+    pub fn dial_from(ns: &Ns, from: IpAddr, to: IpAddr) -> std::io::Result<Self> {
+        let call = || -> std::io::Result<TcpStream> {
+            let to = SocketAddr::new(to, 179);
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+            socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
+            Ok(socket.into())
+        };
+        let start = Instant::now();
+        let stream = ns.enter(|| {
+            loop {
+                match call() {
+                    Err(e)
+                        if e.kind() == ErrorKind::ConnectionRefused
+                            && start.elapsed().as_secs_f64() < PATIENCE =>
+                    {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    other => return other,
+                }
+            }
+        })?;
         Ok(Self::over(stream))
     }
 
@@ -149,6 +180,7 @@ impl Speaker {
 
     /// Messages until one of this type comes; KEEPALIVEs are answered by nobody.
     pub fn expect(&mut self, kind: u8, seconds: f64) -> (u8, Vec<u8>) {
+        let seconds = seconds.max(PATIENCE);
         let start = Instant::now();
         while start.elapsed().as_secs_f64() < seconds {
             if let Some(m) = self.receive(seconds)

@@ -401,13 +401,13 @@ fn several_paths() {
                 })
                 .collect()
             };
-            let both = third.hears(5.0, |h| Some(held(h)).filter(|all| all.len() == 2))?;
+            let both = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 2))?;
             holds(both[&65011].0 != both[&65012].0, "both have the same identifier")?;
-            one.hears(5.0, |h| Some(held(h)).filter(|all| all.contains_key(&65012)))?;
-            two.hears(5.0, |h| Some(held(h)).filter(|all| all.contains_key(&65011)))?;
+            one.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65012)))?;
+            two.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65011)))?;
 
             two.say(&said(&two, 2));
-            let changed = third.hears(5.0, |h| Some(held(h)).filter(|all| all[&65012].1 == 2))?;
+            let changed = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all[&65012].1 == 2))?;
             same((&changed[&65012].0, &changed[&65011]), (&both[&65012].0, &both[&65011]))?;
             holds(
                 !third.heard.story.iter().any(|word| word.starts_with('-')),
@@ -415,11 +415,11 @@ fn several_paths() {
             )?;
 
             two.say(&update(&with_id(9, prefix), &[], &[]));
-            let left = third.hears(5.0, |h| Some(held(h)).filter(|all| all.len() == 1))?;
+            let left = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 1))?;
             same(left.get(&65011), both.get(&65011))?;
             let gone: Vec<_> = third.heard.story.iter().filter(|word| word.starts_with('-')).collect();
             same(gone, vec![&format!("-{}", both[&65012].0)])?;
-            one.hears(5.0, |h| held(h).is_empty().then_some(()))?;
+            one.hears(PATIENCE, |h| held(h).is_empty().then_some(()))?;
             for peer in [&one, &two] {
                 let own = format!("{} was told its own path", peer.addr);
                 holds(!held(&peer.heard).contains_key(&peer.asn), &own)?;
@@ -438,10 +438,10 @@ fn several_paths() {
         let keys = |h: &Heard| -> Vec<String> {
             h.routes.keys().filter(|key| key.starts_with("20.7.0.0/24#")).cloned().collect()
         };
-        let before = other.hears(5.0, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        let before = other.hears(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
         other.heard.routes.clear();
         other.say(&message(REFRESH, &[0, 1, 0, 1]));
-        let again = other.hears(5.0, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        let again = other.hears(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
         same(again, before)
     });
     report.case("7911 §4 without the capability no path identifiers", || {

@@ -56,9 +56,21 @@ pub struct Setup {
 }
 
 pub const OURS: u32 = 65001;
+/// Numbers of more than two octets: of a network behind us, and of one behind them.
+pub const LARGE: u32 = 4_200_000_001;
+pub const FAR: u32 = 4_200_000_002;
+/// Communities and large communities of a route whose message is to be longer than 4096 octets.
+pub const MANY: [u32; 2] = [1000, 100];
 const PASSWORD: &str = "sesame";
 
 impl Setup {
+    /// Communities of each route, `65002:1` and up, and large ones, `65002:1:1` and up.
+    pub fn communities(&self) -> [Vec<String>; 2] {
+        let list = |start: &str, many: u32| (1..=many).map(|n| format!("{start}{n}")).collect();
+        let [plain, large] = if self.extended { MANY } else { [0, 0] };
+        [list("65002:", plain), list("65002:1:", large)]
+    }
+
     pub fn their_as(&self) -> u32 {
         if self.ibgp { OURS } else { 65002 }
     }
@@ -173,11 +185,12 @@ fn bird_config(s: &Setup) -> String {
     for (n, neighbor) in s.neighbors().iter().enumerate() {
         let _ = writeln!(
             text,
-            "protocol bgp n{n} {{ local {} as {}; neighbor {neighbor} as {OURS};\n\
+            "protocol bgp n{n} {{ local {} as {}; neighbor {neighbor} as {};\n\
              connect retry time 1; connect delay time 1; error wait time 1, 2; hold time 9; graceful restart {};\n\
              enable extended messages {}; enable as4 {};",
             s.address(2),
             s.their_as(),
+            OURS,
             on(s.graceful),
             on(s.extended),
             on(!s.two_octet),
@@ -186,10 +199,17 @@ fn bird_config(s: &Setup) -> String {
         text += if s.gtsm { "ttl security on;\n" } else { "" };
         text += if s.role == Role::Reflector { "rr client;\n" } else { "" };
         let paths = if s.add_path { "add paths on;" } else { "" };
+        let mut export = String::new();
+        for (attribute, list) in ["bgp_community", "bgp_large_community"].iter().zip(s.communities()) {
+            for community in list {
+                let _ = write!(export, "{attribute}.add(({}));", community.replace(':', ","));
+            }
+        }
+        export += &if s.two_octet { format!("bgp_path.prepend({FAR});") } else { String::new() };
         let _ = writeln!(
             text,
-            "ipv4 {{ import all; export all; next hop address 10.1.0.2; {paths} }};\n\
-             ipv6 {{ import all; export all; next hop address 2001:db8:1::2; {paths} }};\n}}"
+            "ipv4 {{ import all; export filter {{ {export} accept; }}; next hop address 10.1.0.2; {paths} }};\n\
+             ipv6 {{ import all; export filter {{ {export} accept; }}; next hop address 2001:db8:1::2; {paths} }};\n}}"
         );
         if s.role == Role::Reflector {
             // Own next hops would hide those of the clients.
@@ -205,6 +225,17 @@ fn on(yes: bool) -> &'static str {
 }
 
 fn frr_config(s: &Setup) -> String {
+    let mut policy = String::new();
+    let [plain, large] = s.communities();
+    for (n, part) in (1..).zip(plain.chunks(100)) {
+        let part = part.join(" ");
+        let _ = write!(policy, "route-map own permit {n}\n set community {part} additive\n on-match next\n");
+    }
+    policy += "route-map own permit 100\n";
+    if s.extended {
+        let _ = writeln!(policy, " set large-community {}", large.join(" "));
+    }
+    policy += &if s.two_octet { format!(" set as-path prepend {FAR}\n") } else { String::new() };
     let mut text = format!(
         "router bgp {}\n bgp router-id 10.0.0.2\n no bgp ebgp-requires-policy\n no bgp network import-check\n\
          {}",
@@ -215,7 +246,8 @@ fn frr_config(s: &Setup) -> String {
     for n in &neighbors {
         let _ = write!(
             text,
-            " neighbor {n} remote-as {OURS}\n neighbor {n} timers 3 9\n neighbor {n} timers connect 1\n"
+            " neighbor {n} remote-as {}\n neighbor {n} timers 3 9\n neighbor {n} timers connect 1\n",
+            OURS
         );
         text += &if s.password { format!(" neighbor {n} password {PASSWORD}\n") } else { String::new() };
         text += &if s.gtsm { format!(" neighbor {n} ttl-security hops 1\n") } else { String::new() };
@@ -224,7 +256,7 @@ fn frr_config(s: &Setup) -> String {
             &if s.two_octet { format!(" neighbor {n} dont-capability-negotiate\n") } else { String::new() };
     }
     for (family, network) in [("ipv4", "10.200.0.0/16"), ("ipv6", "2001:db8:200::/48")] {
-        let _ = write!(text, " address-family {family} unicast\n  network {network}\n");
+        let _ = write!(text, " address-family {family} unicast\n  network {network} route-map own\n");
         for n in &neighbors {
             let _ = writeln!(text, "  neighbor {n} activate");
             if s.role == Role::Reflector {
@@ -236,7 +268,8 @@ fn frr_config(s: &Setup) -> String {
         }
         text += " exit-address-family\n";
     }
-    text
+    // What is not there yet when a network names it lets nothing pass, for seconds.
+    policy + &text
 }
 
 fn gobgp_config(s: &Setup) -> String {
@@ -292,8 +325,9 @@ fn openbgpd_config(s: &Setup, dir: &std::path::Path) -> String {
     for n in s.neighbors() {
         let _ = write!(
             text,
-            "neighbor {n} {{\nremote-as {OURS}\nlocal-address {}\nholdtime 9\nannounce IPv4 unicast\n\
+            "neighbor {n} {{\nremote-as {}\nenforce neighbor-as no\nlocal-address {}\nholdtime 9\nannounce IPv4 unicast\n\
              announce IPv6 unicast\nannounce enhanced refresh yes\nannounce as-4byte {}\nttl-security {}\n",
+            OURS,
             s.address(2),
             yes(!s.two_octet),
             yes(s.gtsm)
@@ -315,16 +349,25 @@ fn exabgp_config(s: &Setup, dir: &std::path::Path) -> String {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut text = format!("process log {{ run {}; encoder json; }}\n", script.display());
     let asn4 = if s.two_octet { "disable" } else { "enable" };
+    let mut more = String::new();
+    if s.extended {
+        let [plain, large] = s.communities().map(|list| list.join(" "));
+        let _ = write!(more, " community [ {plain} ] large-community [ {large} ]");
+    }
+    if s.two_octet {
+        let _ = write!(more, " as-path [ {} {FAR} ]", s.their_as());
+    }
     for n in s.neighbors() {
         let _ = write!(
             text,
-            "neighbor {n} {{\nrouter-id 10.0.0.2;\nlocal-address {};\nlocal-as {};\npeer-as {OURS};\nhold-time 9;\n\
+            "neighbor {n} {{\nrouter-id 10.0.0.2;\nlocal-address {};\nlocal-as {};\npeer-as {};\nhold-time 9;\n\
              {}{}family {{ ipv4 unicast; ipv6 unicast; }}\n\
              capability {{ asn4 {asn4}; route-refresh enable; {}{}{}}}\n\
              api {{ processes [ log ]; receive {{ parsed; update; refresh; }} }}\n\
-             static {{ route 10.200.0.0/16 next-hop 10.1.0.2; route 2001:db8:200::/48 next-hop 2001:db8:1::2; }}\n}}\n",
+             static {{ route 10.200.0.0/16 next-hop 10.1.0.2{more}; route 2001:db8:200::/48 next-hop 2001:db8:1::2{more}; }}\n}}\n",
             s.address(2),
             s.their_as(),
+            OURS,
             if s.password { "md5-password \"sesame\";\n" } else { "" },
             if s.gtsm { "outgoing-ttl 255;\nincoming-ttl 255;\n" } else { "" },
             if s.graceful { "graceful-restart 60; " } else { "" },
@@ -418,6 +461,14 @@ impl Other {
                 run(Command::new("bgpctl").arg("-s").arg(self.dir.join("ctl")).args(["show", "rib"]))
             }
             Running::Process(..) => fs::read_to_string(self.dir.join("listen.heard")).unwrap_or_default(),
+        }
+    }
+
+    /// All that it says of one prefix of IPv4.
+    pub fn details(&self, prefix: &str) -> String {
+        match &self.running {
+            Running::Frr(frr) => frr.vtysh(&format!("show bgp ipv4 unicast {prefix}")),
+            _ => self.table(),
         }
     }
 

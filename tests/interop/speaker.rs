@@ -32,7 +32,7 @@ use tokio::{
     time,
 };
 
-use crate::common::net::Ns;
+use crate::common::{PATIENCE, net::Ns};
 
 pub const OURS: Asn = 65001;
 pub const THEIRS: Asn = 65002;
@@ -136,7 +136,7 @@ impl Speaker {
 
     /// Plays the rib until `done`.
     pub async fn until(&mut self, what: &str, seconds: u64, mut done: impl FnMut(&Self) -> bool) {
-        let deadline = time::Instant::now() + Duration::from_secs(seconds);
+        let deadline = time::Instant::now() + Duration::from_secs(seconds.max(30));
         while !done(self) {
             match time::timeout_at(deadline, self.rib.recv()).await {
                 Ok(Some(message)) => self.take(message),
@@ -209,6 +209,7 @@ impl Speaker {
 
     /// Waits for something outside while the sessions go on.
     pub async fn wait_for(&mut self, what: &str, seconds: f64, mut check: impl FnMut() -> bool) {
+        let seconds = seconds.max(PATIENCE);
         let start = Instant::now();
         while !check() {
             assert!(start.elapsed().as_secs_f64() < seconds, "not within {seconds} s: {what}");

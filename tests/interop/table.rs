@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
+    net::Ipv4Addr,
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Mutex,
@@ -17,9 +18,10 @@ use crate::{
         Process,
         daemons::Routelet,
         net::{Net, Ns},
+        speaker::{Speaker, attributes, update},
         wait_for,
     },
-    others::{Kind, OURS, Other, Role, Setup},
+    others::{FAR, Kind, LARGE, MANY, OURS, Other, Role, Setup},
 };
 
 const NONE: Setup = Setup {
@@ -72,6 +74,7 @@ struct Lab {
     kind: Kind,
     setup: Setup,
     capture: Option<Process>,
+    lan: Ns,
     ours: Ns,
     theirs: Ns,
     net: Net,
@@ -84,6 +87,17 @@ fn config(setup: &Setup, n: u32) -> String {
          graceful-restart = {}\n[advertise]\nnetworks = [\"10.{network}.1.0/24\", \"2001:db8:{network}::/64\"]\n",
         setup.graceful
     );
+    if setup.extended {
+        let [plain, large] = setup.communities();
+        let all: Vec<_> = plain.into_iter().chain(large.iter().map(|c| format!("large:{c}"))).collect();
+        let _ = writeln!(text, "communities = {all:?}");
+    }
+    if setup.has_sources() {
+        for (addr, asn, _) in SOURCES {
+            let _ =
+                writeln!(text, "[[bgp.neighbor]]\naddress = \"{addr}\"\nremote-as = {asn}\npassive = true");
+        }
+    }
     let neighbors = match (n, setup.role) {
         (1, Role::Client) => vec![(2, setup.their_as(), true), (3, OURS, true)],
         (1, _) | (_, Role::Reflector) => vec![(2, setup.their_as(), false)],
@@ -92,11 +106,12 @@ fn config(setup: &Setup, n: u32) -> String {
     for (them, asn, client) in neighbors {
         let _ = write!(
             text,
-            "[[bgp.neighbor]]\naddress = \"{}\"\nremote-as = {asn}\nroute-reflector-client = {client}\n{}{}{}",
+            "[[bgp.neighbor]]\naddress = \"{}\"\nremote-as = {asn}\nroute-reflector-client = {client}\n{}{}{}{}",
             setup.address(them),
             if setup.password { "password = \"sesame\"\n" } else { "" },
             if setup.gtsm { "ttl-security = 1\n" } else { "" },
             if setup.add_path { "add-paths = \"both\"\n" } else { "" },
+            if setup.has_sources() { "transit = true\n" } else { "" },
         );
     }
     text
@@ -116,11 +131,16 @@ impl Lab {
             ns.ip(&format!("addr add 10.1.0.{n}/24 dev eth0"));
             ns.ip(&format!("addr add 2001:db8:1::{n}/64 dev eth0 nodad"));
         }
+        if setup.has_sources() {
+            for (addr, ..) in SOURCES {
+                lan.ip(&format!("addr add {addr}/24 dev lan"));
+            }
+        }
         let capture = setup.capture.then(|| capture(&net, &ours));
         let other = kind.start(&net, &theirs, &setup);
         let us = Routelet::start(&net, &ours, &config(&setup, 1), &[]);
         let second = third.map(|ns| Routelet::start(&net, &ns, &config(&setup, 3), &[]));
-        Self { second, us, other, kind, setup, capture, ours, theirs, net }
+        Self { second, us, other, kind, setup, capture, lan, ours, theirs, net }
     }
 
     fn families(&self) -> Vec<usize> {
@@ -182,19 +202,86 @@ fn both_ways(lab: &mut Lab) {
     }
 }
 
+/// Neighbors of ours that both announce [`TWICE`]: address, number, and a MED that tells them apart.
+const SOURCES: [(&str, u32, u32); 2] = [("10.1.0.11", 65011, 7), ("10.1.0.12", 65012, 8)];
+const TWICE: &str = "10.201.0.0/16";
+const AS_TRANS: u32 = 23456;
+
+impl Setup {
+    fn has_sources(&self) -> bool {
+        self.add_path || self.two_octet
+    }
+}
+
+impl Lab {
+    /// One of [`SOURCES`], which announces [`TWICE`] with these numbers behind its own.
+    fn source(&self, n: usize, behind: &[u32]) -> Speaker {
+        let (addr, asn, med) = SOURCES[n];
+        let addr: Ipv4Addr = addr.parse().expect("an address");
+        let ours = "10.1.0.1".parse().expect("an address");
+        let mut source = Speaker::dial_from(&self.lan, addr.into(), ours).expect("a call");
+        source.establish(asn, 90, addr);
+        let attributes = attributes(&[&[asn], behind].concat(), addr, med);
+        source.send(&update(&[], &attributes, &[(Ipv4Addr::new(10, 201, 0, 0), 16)]));
+        source
+    }
+}
+
+/// Two neighbors of ours announce one prefix: the other daemon gets both paths, and one is left when one goes.
 fn with_add_path(lab: &mut Lab) {
     both_ways(lab);
     assert!(lab.received("add-path"));
+    let mut sources = [0, 1].map(|n| lab.source(n, &[]));
+    for (_, asn, _) in SOURCES {
+        wait_for(format!("they have {TWICE} of AS {asn}"), 20.0, || {
+            let table = lab.other.table();
+            (table.contains(TWICE) && table.contains(&asn.to_string())).then_some(())
+        });
+    }
+    let advertised = || lab.view("/advertised/ipv4-unicast").as_u64();
+    let before = advertised();
+    sources[1].send(&update(&[(Ipv4Addr::new(10, 201, 0, 0), 16)], &[], &[]));
+    wait_for("one path of two is withdrawn", 20.0, || (advertised() != before).then_some(()));
+    // ExaBGP keeps no table, only what it heard.
+    if lab.kind != Kind::ExaBgp {
+        wait_for("they have one path", 20.0, || {
+            let table = lab.other.table();
+            (table.contains("65011") && !table.contains("65012")).then_some(())
+        });
+    }
 }
 
+/// Our only path to their network.
+fn path_of_theirs(lab: &Lab) -> serde_json::Value {
+    lab.us.json(&["show", "routes", THEIRS[0]])[0].clone()
+}
+
+/// Each route has more communities than fit into 4096 octets.
 fn with_extended_messages(lab: &mut Lab) {
     both_ways(lab);
     assert!(lab.received("extended-message"));
+    let path = path_of_theirs(lab);
+    let count = |list: &str| path[list].as_array().map(Vec::len);
+    assert_eq!([count("communities"), count("large_communities")], MANY.map(|n| Some(n as usize)), "theirs");
+    wait_for("they show the communities of ours", 20.0, || {
+        // Each writes them in its own way, and FRR no more than 830.
+        let shown = lab.other.details(OWN[0]).replace(' ', "").replace(',', ":");
+        (shown.contains("65002:800") && shown.contains("65002:1:100")).then_some(())
+    });
 }
 
+/// A number of four octets passes a session of two each way (RFC 6793 §4.2): as AS_TRANS, and whole in AS4_PATH.
 fn with_two_octets(lab: &mut Lab) {
     both_ways(lab);
     assert!(!lab.received("four-octet-as"));
+    // OpenBGPD prepends no number but its own and its neighbors'.
+    if lab.kind != Kind::OpenBgpd {
+        assert_eq!(path_of_theirs(lab)["as_path"], serde_json::json!([lab.setup.their_as(), FAR]));
+    }
+    let _source = lab.source(0, &[LARGE]);
+    lab.they_have(TWICE);
+    // The FRR that cannot say four octets does not read AS4_PATH either.
+    lab.they_have(&if lab.kind == Kind::Frr { AS_TRANS } else { LARGE }.to_string());
 }
 
 /// Clients hear of each other, with the next hop of the one that said it (RFC 4456 §10).
@@ -339,8 +426,11 @@ fn document(cells: &BTreeMap<(usize, Kind), Cell>) -> String {
         }
     }
     text + "\n\nIn each case routes of both families go both ways and reach the kernel (OpenBGPD: IPv6 routes of its own over IPv6\n\
-            sessions only; two-octet sessions: IPv4). For restarts of routelet there is one\n\
-            probe each millisecond from the neighbor's side: none is lost, and neither kernel adds or deletes a route of the\nother.\n"
+            sessions only; two-octet sessions: IPv4). ADD-PATH: two paths of one prefix go to the neighbor, and one of them is\n\
+            withdrawn. Extended messages: one of more than 4096 octets each way. Two-octet AS numbers: 4200000001 goes to the\n\
+            neighbor (FRR sees 23456) and 4200000002 comes from it (not from OpenBGPD, which cannot prepend it). For restarts\n\
+            of routelet there is one probe each millisecond from the neighbor's side: none is lost, and neither kernel adds or\n\
+            deletes a route of the other.\n"
 }
 
 /// Rows and daemons that the page in the tree promises.
@@ -371,7 +461,8 @@ fn capture(net: &Net, ns: &Ns) -> Process {
 /// A session with all that we know to say, read by somebody else's dissector.
 #[test]
 fn tshark_finds_nothing_malformed_in_what_we_send() {
-    let all = Setup { add_path: true, extended: true, graceful: true, capture: true, ..NONE };
+    // Without RFC 8654: tshark takes a message of more than 4096 octets for an error.
+    let all = Setup { add_path: true, graceful: true, capture: true, ..NONE };
     let mut lab = Lab::new(Kind::Frr, all);
     refreshed_by_them(&mut lab);
     refreshed_by_us(&mut lab);

@@ -16,7 +16,7 @@ use crate::{
     common::{
         Process,
         net::{Net, Ns},
-        run, wait_for,
+        run, wait_for, within,
     },
     node::{Node, hops, many, ours, p, settings, two_links, wait_gone, wait_route},
 };
@@ -207,25 +207,26 @@ fn what_others_delete_is_back_within_a_tenth_of_a_second() {
 
         for prefix in ["20.0.7.0/24", "10.244.1.0/24"] {
             let kind = if prefix.starts_with("10.") { "unreachable " } else { "" };
-            host.ip(&format!("route del {kind}{prefix} proto 179"));
-            let took = wait_route(&host, prefix, &[]);
-            assert!(took < Duration::from_millis(100), "{prefix} took {took:?}");
+            within(prefix, Duration::from_millis(100), || {
+                host.ip(&format!("route del {kind}{prefix} proto 179"));
+                wait_route(&host, prefix, &[])
+            });
         }
         // With this off, a dump names the object only, and `ip route flush` can send back what it read.
         host.sysctl("net.ipv4.nexthop_compat_mode", "0");
-        host.ip("route flush proto 179");
-        let start = Instant::now();
-        wait_for("all routes again", 5.0, || (ours(&host).lines().count() == 1001).then_some(()));
-        println!("1001 routes back {:?} after the flush", start.elapsed());
-        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+        let all_back = |loss: &str| {
+            host.ip(loss);
+            let start = Instant::now();
+            wait_for("all routes again", 5.0, || (ours(&host).lines().count() == 1001).then_some(()));
+            start.elapsed()
+        };
+        within("1001 routes after a flush", Duration::from_millis(100), || all_back("route flush proto 179"));
 
         host.sysctl("net.ipv4.nexthop_compat_mode", "1");
         // A nexthop object takes all its routes with it, without a word.
-        host.ip("nexthop flush");
-        let start = Instant::now();
-        wait_for("all routes again", 5.0, || (ours(&host).lines().count() == 1001).then_some(()));
-        println!("1000 routes back {:?} after the loss of their object", start.elapsed());
-        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+        within("1000 routes after the loss of their object", Duration::from_millis(200), || {
+            all_back("nexthop flush")
+        });
         // Changed by others, under our own protocol number.
         host.ip("route replace 20.0.9.0/24 via 10.0.2.3 metric 179 proto 179");
         wait_route(&host, "20.0.9.0/24", &["via 10.0.1.2", "via 10.0.2.2"]);
@@ -308,7 +309,7 @@ fn nothing_is_written_without_install() {
     });
 }
 
-/// Prints what the kernel path can do; the bounds are generous, for machines that are busy.
+/// Prints what the kernel path can do.
 #[test]
 fn a_hundred_thousand_routes_come_and_go() {
     let mut net = Net::new();
@@ -321,11 +322,8 @@ fn a_hundred_thousand_routes_come_and_go() {
             act();
             wait_for(what, 30.0, || (node.count() == n).then_some(()));
             println!("{what}: {:?}", start.elapsed());
-            start.elapsed()
         };
-        let load =
-            timed("100,000 routes in", 100_000, &|| node.want_many(&prefixes, Some(hops(&["10.0.1.2"]))));
-        assert!(load < Duration::from_secs(5), "{load:?}");
+        timed("100,000 routes in", 100_000, &|| node.want_many(&prefixes, Some(hops(&["10.0.1.2"]))));
         assert_eq!(run(host.command("sh").args(["-c", "ip route show proto 179 | wc -l"])).trim(), "100000");
         let start = Instant::now();
         node.want_many(&prefixes, Some(hops(&["10.0.2.2"])));
