@@ -79,7 +79,7 @@ fn nlri6(range: std::ops::Range<u32>) -> Vec<u8> {
     range.flat_map(|n| std::iter::once(64).chain(prefix6(n))).collect()
 }
 
-/// Routes as neighbor `n` announces them, End-of-RIB of both families at the end.
+/// Routes as neighbor `n` announces them, End-of-RIB at the end.
 pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
     let per_set = if matches!(mode, Mode::Pods) { 1 } else { 5 };
     let mut out = Vec::new();
@@ -99,8 +99,12 @@ pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
         }
     }
     out.extend(end_of_rib());
-    out.extend(update6(&attribute(15, &[0, 2, 1])));
     out
+}
+
+/// End-of-RIB for IPv6 unicast, for those that have agreed on it.
+pub fn end_of_rib6() -> Vec<u8> {
+    update6(&attribute(15, &[0, 2, 1]))
 }
 
 /// The same routes withdrawn, messages full.

@@ -5,7 +5,7 @@ use std::{thread, time::Instant};
 use super::{
     config::{Case, Kind},
     kernel::{Touches, Watch},
-    messages::{Mode, address, announcements, asn},
+    messages::{Mode, address, announcements, asn, end_of_rib6},
     neighbor::Neighbor,
     report::{many, say},
     subject::Subject,
@@ -28,6 +28,8 @@ pub fn restart(kind: Kind, routes: u32) {
     subject.settle();
 
     let last = std::net::Ipv4Addr::new(100, 64, 0, 0);
+    // They wait for the End-of-RIB of both families.
+    octets.extend(end_of_rib6());
     octets.extend(update(&[], &attributes(&[asn(1), 7], address(1), 0), &[(last, 24)]));
     let touches = Touches::of(&world.host, last);
     subject.kill();
