@@ -27,8 +27,21 @@ fn the_example_configuration_and_the_config_map_are_good() {
 #[test]
 fn every_object_of_the_manifest_is_named_routelet() {
     let kinds: Vec<_> = objects().iter().map(|o| o["kind"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"]);
-    for object in objects() {
+    let ours = [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "ConfigMap",
+        "DaemonSet",
+    ];
+    let definition = "CustomResourceDefinition";
+    assert_eq!(
+        kinds.iter().filter(|k| *k != definition).collect::<Vec<_>>(),
+        ours.iter().collect::<Vec<_>>()
+    );
+    for object in objects().into_iter().filter(|o| o["kind"] != definition) {
         assert_eq!(object["metadata"]["name"], "routelet", "{}", object["kind"]);
         let cluster_wide = object["kind"].as_str().unwrap().starts_with("ClusterRole");
         let namespace = if cluster_wide { Value::Null } else { json!("kube-system") };
@@ -45,8 +58,73 @@ fn the_role_reads_nodes_and_services_and_writes_conditions_and_events() {
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
         { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
+        { "apiGroups": ["routelet.io"], "resources": ["bgppeers", "bgppolicies"], "verbs": ["list", "watch"] },
     ]);
     assert_eq!(object("ClusterRole")["rules"], rules);
+    let secrets = json!([{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["routelet"], "verbs": ["get"] }]);
+    assert_eq!(object("Role")["rules"], secrets);
+}
+
+/// What follows this line is made from the Rust types.
+const MADE: &str = "# The rest is written by `ROUTELET_WRITE=1 cargo test --test deploy`.\n";
+
+#[test]
+fn the_definitions_of_our_kinds_are_those_of_the_program() {
+    let text = read("deploy/daemonset.yaml");
+    let (ours, made) = text.split_once(MADE).expect("the line above the definitions");
+    let definitions = routelet::k8s::crd::definitions();
+    let yaml = |d: &Value| format!("---\n{}", serde_saphyr::to_string(d).unwrap());
+    let wanted: String = definitions.iter().map(yaml).collect();
+    if std::env::var_os("ROUTELET_WRITE").is_some() {
+        fs::write(root().join("deploy/daemonset.yaml"), format!("{ours}{MADE}{wanted}")).unwrap();
+        return;
+    }
+    assert!(
+        made == wanted,
+        "deploy/daemonset.yaml is older than src/k8s/crd.rs: ROUTELET_WRITE=1 writes it anew"
+    );
+    for definition in definitions {
+        let kind = &definition["spec"]["names"]["kind"];
+        let version = &definition["spec"]["versions"][0];
+        assert!(!version["additionalPrinterColumns"].as_array().unwrap().is_empty(), "{kind}");
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert!(spec["x-kubernetes-validations"].is_array(), "{kind}: {spec}");
+    }
+}
+
+/// Each key of the file is one of the objects, and the other way round.
+#[test]
+fn objects_have_the_keys_of_the_file() {
+    let known_here = |error: String| {
+        let list = error.split("known here: ").nth(1).unwrap_or_else(|| panic!("{error}")).to_owned();
+        let keys = list.split(';').next().unwrap().trim().split(", ").map(str::to_owned);
+        keys.collect::<std::collections::BTreeSet<_>>()
+    };
+    let kebab = |key: &str| {
+        key.chars().fold(String::new(), |k, c| match c.is_ascii_uppercase() {
+            true => format!("{k}-{}", c.to_ascii_lowercase()),
+            false => format!("{k}{c}"),
+        })
+    };
+    let schema = |n: usize| {
+        let spec = &routelet::k8s::crd::definitions()[n]["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        spec["properties"]["spec"]["properties"].clone()
+    };
+    let keys = |properties: &Value| {
+        properties.as_object().unwrap().keys().map(|k| kebab(k)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let odd = json!({ "address": "10.0.0.1", "remoteAs": 1, "qqqqqqqqqq": 1 });
+    let config = Config::for_kubernetes();
+    let mut file =
+        known_here(routelet::config::objects::neighbor(odd.as_object().unwrap(), &config).unwrap_err());
+    // Where a file names a password, an object names a Secret.
+    file.retain(|k| !k.starts_with("password"));
+    file.extend(["node-selector", "password-secret-ref"].map(str::to_owned));
+    assert_eq!(keys(&schema(0)), file);
+
+    let odd = json!({ "statements": [{ "action": "accept", "qqqqqqqqqq": 1 }] });
+    let file = known_here(routelet::config::objects::policy("p", odd.as_object().unwrap()).unwrap_err());
+    assert_eq!(keys(&schema(1)["statements"]["items"]["properties"]), file);
 }
 
 #[test]

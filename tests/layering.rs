@@ -35,7 +35,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("masquerade::io", &["net", "masquerade", "mailbox", "drain", "ready", "metrics"]),
     ("k8s",          &["net"]),
     ("k8s::io",      &["net", "k8s", "mailbox", "drain", "ready", "metrics"]),
-    ("plan",         &["net", "config", "bgp::peer", "bgp::policy", "fib::host", "fib::guard", "k8s::node", "k8s::services", "k8s::cni", "masquerade"]),
+    ("plan",         &["net", "config", "bgp::peer", "bgp::policy", "fib::host", "fib::guard", "k8s::node", "k8s::objects", "k8s::services", "k8s::cni", "masquerade"]),
     ("control",      &["net", "metrics", "bgp::view", "bgp::rib::view", "fib::view", "k8s::view"]),
     ("control::io",  &["net", "control", "mailbox", "drain", "ready", "metrics"]),
     ("lab",          &["net", "config", "control"]),

@@ -7,6 +7,7 @@ mod file;
 pub mod io;
 mod nearest;
 mod neighbor;
+pub mod objects;
 mod policies;
 mod problem;
 mod read;

@@ -237,7 +237,8 @@ impl Answers {
         let nodes = kubernetes.nodes.borrow().clone();
         let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
             Ok(plan) => {
-                (plan.services.clone(), plan.problems.clone(), plan.reflectors.iter().cloned().collect())
+                let problems = [plan.problems.clone(), super::planner::texts(&plan.object_problems)].concat();
+                (plan.services.clone(), problems, plan.reflectors.iter().cloned().collect())
             }
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };

@@ -165,7 +165,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
 
     // The cluster.
-    let (mut cluster, mut api) = (None, None);
+    let (mut cluster, mut api, mut objects) = (None, None, None);
     if kubernetes {
         let environment = &options.environment;
         let service = environment
@@ -198,6 +198,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             conflist,
             gate,
         );
+        objects = Some(k8s::io::spawn_objects(options.clone(), watch.nodes.clone()));
         let (notices_tx, notices) = watch::channel(Arc::default());
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
@@ -224,6 +225,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             config: config_rx.clone(),
             host,
             nodes: views.as_ref().map(|v| v.nodes.clone()),
+            objects,
             held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
             services: cluster.as_ref().map(|(.., services)| services.services.clone()),
             disabled,

@@ -34,6 +34,11 @@ pub(super) async fn run(
             let of_node = plan.problems.iter().filter(|p| !of_services(p));
             now.extend(of_node.map(|p| about_node("NeedsAttention", p)));
             now.extend(plan.mistakes.iter().map(about_service));
+            now.extend(plan.object_problems.iter().map(|p| Notice {
+                about: About::Object { kind: p.kind, name: p.name.clone(), uid: p.uid.clone() },
+                reason: p.reason,
+                text: p.text.clone(),
+            }));
         }
         {
             let conflist = conflist.borrow_and_update();

@@ -30,10 +30,11 @@ use crate::{
         self,
         cni::Conflist,
         node::Nodes,
+        objects::Objects,
         services::{Asked, Services},
     },
     net::{Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, Plan, plan},
+    plan::{Drain, Election, Extra, ObjectProblem, Plan, overlay, plan},
 };
 
 /// What the planner listens to.
@@ -43,6 +44,8 @@ pub(super) struct Inputs {
     /// `None` outside of Kubernetes.
     pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
     /// Ranges in which pods may have addresses; `None` outside of Kubernetes.
+    /// BGPPeer and BGPPolicy; `None` outside of Kubernetes.
+    pub(super) objects: Option<watch::Receiver<Arc<Objects>>>,
     pub(super) held: Option<watch::Receiver<Arc<BTreeSet<Prefix>>>>,
     /// `None` outside of Kubernetes.
     pub(super) services: Option<watch::Receiver<Arc<Services>>>,
@@ -74,13 +77,17 @@ pub(super) struct Outputs {
 /// Runs for as long as its inputs live.
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
-    let mut said = BTreeSet::new();
+    let (mut said, mut said_of_objects) = (BTreeSet::new(), BTreeSet::new());
     let mut ways = None;
     let mut election = Election::default();
     loop {
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
         let nodes = inputs.nodes.as_mut().map(|n| n.borrow_and_update().clone());
+        let objects = inputs.objects.as_mut().map(|o| o.borrow_and_update().clone()).unwrap_or_default();
+        let over = overlay(&config, nodes.as_deref().and_then(|n| n.own.as_ref()), &objects);
+        let config = over.config;
+        extra.objects = over.neighbors;
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
@@ -104,8 +111,12 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 "cni.bin-dir: {folder} cannot be read, so nobody knows whether the CNI plugins are there; install them, or mount it"
             ));
         }
+        if let Ok(plan) = &mut result {
+            plan.object_problems = over.problems;
+        }
         match &result {
             Ok(plan) => {
+                say_new_problems(&mut said_of_objects, &texts(&plan.object_problems));
                 say_new_problems(&mut said, &plan.problems);
                 keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
                 hand_out(&outputs, &config, plan);
@@ -131,6 +142,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = inputs.host.changed() => r.is_ok(),
             r = changed(inputs.nodes.as_mut()) => r,
             r = changed(inputs.held.as_mut()) => r,
+            r = changed(inputs.objects.as_mut()) => r,
             r = changed(inputs.services.as_mut()) => r,
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.drain.changed() => r.is_ok(),
@@ -201,6 +213,11 @@ pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
         }
         new
     });
+}
+
+/// What objects need, in words.
+pub(super) fn texts(problems: &[ObjectProblem]) -> Vec<String> {
+    problems.iter().map(|p| p.text.clone()).collect()
 }
 
 /// A problem is logged when it appears, not each time the plan is made again.

@@ -15,11 +15,13 @@
 pub mod cluster;
 pub mod cni;
 pub mod condition;
+pub mod crd;
 pub mod gate;
 pub mod io;
 pub mod kept;
 pub mod node;
 pub mod notice;
+pub mod objects;
 pub mod pods;
 pub mod services;
 pub mod view;

@@ -9,7 +9,7 @@
 //!
 //! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its `[bgp.group]`, its own keys;
 //! then BGPPeer and BGPPolicy objects; then annotations of the Node. Where the same neighbor comes from several sources:
-//! gateway, mesh and reflectors, `[[bgp.neighbor]]`; the later replaces the earlier whole. Where the same prefix does:
+//! gateway, mesh and reflectors, `[[bgp.neighbor]]`, BGPPeer; the later replaces the earlier whole. Where the same prefix does:
 //! Services, `advertise.interfaces`, `advertise.networks`, pod CIDRs.
 //!
 //! # What is deliberately absent
@@ -24,6 +24,7 @@ mod global;
 mod masq;
 mod neighbor;
 mod node;
+mod objects;
 mod peering;
 mod services;
 
@@ -38,7 +39,7 @@ use crate::{
         peer::{Global, PeerConfig, PeerKey},
         policy::Community,
     },
-    config::Config,
+    config::{Config, Neighbor},
     fib::{guard, host::Host},
     k8s::{
         node::{NodeView, Nodes},
@@ -48,7 +49,10 @@ use crate::{
     net::{Asn, Guard, Origination, Prefix, RouterId, Source},
 };
 
-pub use self::election::{Election, REFLECTORS, Topology, elect};
+pub use self::{
+    election::{Election, REFLECTORS, Topology, elect},
+    objects::{ObjectProblem, Overlay, overlay},
+};
 pub use crate::k8s::cni::Conflist;
 pub use drain::Drain;
 pub use services::asked;
@@ -83,6 +87,8 @@ pub struct Plan {
     pub mistakes: Vec<Mistake>,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
     pub problems: Vec<String>,
+    /// The same of single objects: [`Overlay::problems`].
+    pub object_problems: Vec<ObjectProblem>,
 }
 
 /// Whoever calls from `prefix` becomes a neighbor like `template`, `limit` of them at most.
@@ -94,7 +100,7 @@ pub struct Range {
 }
 
 /// What else decides, from the command line, the state folder and the folders of the container runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extra {
     /// Under Kubernetes: `kubernetes.enabled`, or else `--kubeconfig` or `KUBERNETES_SERVICE_HOST`.
     pub kubernetes: bool,
@@ -115,6 +121,8 @@ pub struct Extra {
     pub services: Arc<Services>,
     /// How far `routelet drain` has come.
     pub drain: Option<Drain>,
+    /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
+    pub objects: Vec<Neighbor>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -165,6 +173,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         services,
         mistakes: extra.services.mistakes.clone(),
         problems,
+        object_problems: Vec::new(),
         global,
     })
 }

@@ -205,12 +205,14 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
     }
 }
 
-/// `[[bgp.neighbor]]`, with `address = "gateway"` before the rest: a neighbor given by its address is meant by it.
+/// `[[bgp.neighbor]]` and BGPPeer objects, with `address = "gateway"` before the rest: a neighbor given by its address is meant by it.
 fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
+    let of_file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
+    let of_objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));
     let (by_gateway, by_name): (Vec<_>, Vec<_>) =
-        ctx.config.bgp.neighbors.iter().partition(|n| n.at == NeighborAt::Gateway);
+        of_file.chain(of_objects).partition(|(_, n)| n.at == NeighborAt::Gateway);
     let mut drafts = Vec::new();
-    for n in by_gateway.into_iter().chain(by_name) {
+    for (source, n) in by_gateway.into_iter().chain(by_name) {
         let keys = match &n.at {
             NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
             NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
@@ -220,7 +222,7 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
         let made = n.at == NeighborAt::Gateway;
         drafts.extend(keys.into_iter().map(|key| Draft {
             key,
-            source: if made { PeerSource::Gateway } else { PeerSource::Configured },
+            source: if made { PeerSource::Gateway } else { source },
             group: n.group.as_deref(),
             implied: if made { neighbor::implied_by_gateway() } else { implied_by_group(n.group.as_deref()) },
             keys: n.keys.clone(),

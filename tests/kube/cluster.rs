@@ -96,6 +96,12 @@ impl ControlPlane {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
+    /// The same; what went wrong.
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<(), String> {
+        let out = self.admin().args(args).output().expect("kubectl");
+        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+    }
+
     fn admin(&self) -> Command {
         let mut command = self.ns.command("kubectl");
         command.arg("--kubeconfig").arg(self.dir.join("pki/admin.kubeconfig"));

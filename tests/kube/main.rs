@@ -14,6 +14,7 @@ mod cluster;
 mod conflist;
 mod events;
 mod mesh;
+mod objects;
 mod pods;
 mod reflectors;
 mod services;

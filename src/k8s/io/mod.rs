@@ -7,6 +7,7 @@ mod condition;
 mod conflist;
 mod events;
 pub mod former;
+mod objects;
 mod pods;
 mod services;
 mod state;
@@ -27,6 +28,7 @@ use super::{
     gate::Ready,
     node::Nodes,
     notice::Notice,
+    objects::Objects,
     services::{Asked, Services},
     view::{ApiStatus, ConflistState, ConflistStatus},
 };
@@ -159,6 +161,14 @@ pub fn spawn_condition(
     nodes: Receiver<Arc<Nodes>>,
 ) -> JoinHandle<()> {
     tokio::spawn(condition::run(options, facts, nodes))
+}
+
+/// Follows BGPPeer and BGPPolicy objects and the Secrets that they name; what the last run knew at first. Never ends while
+/// somebody listens.
+pub fn spawn_objects(options: Options, nodes: Receiver<Arc<Nodes>>) -> Receiver<Arc<Objects>> {
+    let (tx, rx) = channel(Arc::new(objects::load(&options)));
+    tokio::spawn(objects::run(options, nodes, tx));
+    rx
 }
 
 /// Writes Events for what stands. Never ends while it is told.

@@ -1,0 +1,178 @@
+//! Our own kinds, `routelet.io/v1alpha1`: what the API server checks, shown as Rust types.
+//!
+//! The section between two marks in `deploy/daemonset.yaml` is made from these (`tests/deploy.rs` compares, and writes it anew
+//! with `ROUTELET_WRITE=1`). What objects mean is decided by the configuration's own reader, whose keys are these in
+//! kebab-case: a cluster may have older definitions than the program, so an object is read as it comes.
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a name and a type")]
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, CustomResourceExt};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A neighbor of the nodes that `nodeSelector` picks: the keys of `[[bgp.neighbor]]` in camelCase.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "routelet.io",
+    version = "v1alpha1",
+    kind = "BGPPeer",
+    plural = "bgppeers",
+    doc = "A BGP neighbor of the nodes that nodeSelector picks, of all without one.",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
+    printcolumn(name = "Interface", type_ = "string", json_path = ".spec.interface", priority = 1),
+    printcolumn(name = "Remote-AS", type_ = "string", json_path = ".spec.remoteAs"),
+    printcolumn(name = "Group", type_ = "string", json_path = ".spec.group"),
+    printcolumn(name = "Description", type_ = "string", json_path = ".spec.description", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.address) != has(self.interface)", "message": "write either address or interface" },
+    { "rule": "has(self.remoteAs) || has(self.group)", "message": "write remoteAs, or a group that has one" },
+    { "rule": "!(has(self.multihop) && has(self.ttlSecurity))", "message": "multihop and ttlSecurity exclude each other" },
+    { "rule": "!has(self.holdTime) || self.holdTime == 0 || self.holdTime >= 3", "message": "holdTime is 0, or 3 to 65535" }
+]))]
+pub struct BGPPeerSpec {
+    /// Labels that a Node must have; all Nodes without any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// An IP address, fe80::1%eth0, or "gateway".
+    pub address: Option<String>,
+    /// Instead of address: unnumbered.
+    pub interface: Option<String>,
+    /// A [bgp.group.NAME] of the configuration whose keys apply unless set here.
+    pub group: Option<String>,
+    /// A number, "external", "internal" or "any".
+    #[schemars(schema_with = "int_or_string")]
+    pub remote_as: Option<Value>,
+    #[schemars(range(min = 1, max = 4294967294_u32))]
+    pub local_as: Option<u32>,
+    pub local_address: Option<String>,
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    pub passive: Option<bool>,
+    pub description: Option<String>,
+    /// TCP MD5 (RFC 2385): a key of a Secret in the namespace of routelet, which its Role must name.
+    pub password_secret_ref: Option<SecretRef>,
+    #[schemars(range(min = 1, max = 255))]
+    pub multihop: Option<u8>,
+    /// RFC 5082: the largest number of hops allowed.
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
+    /// "ipv4-unicast", "ipv6-unicast".
+    pub families: Option<Vec<String>>,
+    /// Seconds: 0, or 3 to 65535.
+    #[schemars(range(min = 0, max = 65535))]
+    pub hold_time: Option<u16>,
+    #[schemars(range(min = 1, max = 65535))]
+    pub connect_retry_time: Option<u16>,
+    #[schemars(range(min = 1, max = 65535))]
+    pub idle_hold_time: Option<u16>,
+    pub graceful_restart: Option<bool>,
+    #[schemars(range(min = 0, max = 4095))]
+    pub restart_time: Option<u16>,
+    #[schemars(range(min = 0, max = 16777215))]
+    pub long_lived_stale_time: Option<u32>,
+    pub route_reflector_client: Option<bool>,
+    pub next_hop_self: Option<bool>,
+    pub transit: Option<bool>,
+    #[schemars(range(min = 1))]
+    pub max_prefixes: Option<u32>,
+    /// "warn" or "restart".
+    pub max_prefixes_action: Option<String>,
+    #[schemars(range(min = 1))]
+    pub max_prefixes_restart: Option<u32>,
+    /// Against leaks of our own: so many prefixes are told at most.
+    #[schemars(range(min = 0))]
+    pub max_prefixes_out: Option<u32>,
+    /// "none", "receive", "send" or "both" (RFC 7911).
+    pub add_paths: Option<String>,
+    /// true, false, or minTx, minRx and multiplier.
+    #[schemars(schema_with = "anything")]
+    pub bfd: Option<Value>,
+    /// Names of policies, run in order.
+    pub import: Option<Vec<String>>,
+    pub export: Option<Vec<String>>,
+    pub accept_default: Option<bool>,
+    #[schemars(range(min = 0, max = 255))]
+    pub allow_own_as: Option<u8>,
+    /// "withdraw" or "accept" (RFC 9774).
+    pub as_sets: Option<String>,
+    /// Own role (RFC 9234): "provider", "customer", "peer", "rs" or "rs-client".
+    pub role: Option<String>,
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRef {
+    pub name: String,
+    /// "password" where nothing is said.
+    pub key: Option<String>,
+}
+
+/// A policy that neighbors name in `import` and `export`: its name is the object's.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "routelet.io",
+    version = "v1alpha1",
+    kind = "BGPPolicy",
+    plural = "bgppolicies",
+    doc = "A routing policy: the first statement that matches and has an action ends it; what falls through is accepted.",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.statements) && size(self.statements) > 0", "message": "write at least one statement" }
+]))]
+pub struct BGPPolicySpec {
+    #[schemars(length(max = 200))]
+    pub statements: Vec<Statement>,
+}
+
+/// The keys of `[[policy.NAME]]` in camelCase.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Statement {
+    /// As "10.0.0.0/8" or "10.0.0.0/8{24,32}".
+    pub prefixes: Option<Vec<String>>,
+    pub families: Option<Vec<String>>,
+    pub neighbors: Option<Vec<String>>,
+    /// A regular expression over the AS numbers.
+    pub as_path: Option<String>,
+    pub origin_as: Option<Vec<u32>>,
+    pub communities: Option<Vec<String>>,
+    /// "pod-cidr", "service", "network", "interface", "bgp".
+    pub source: Option<Vec<String>>,
+    pub next_hop: Option<Vec<String>>,
+    pub set_local_pref: Option<u32>,
+    pub set_med: Option<u32>,
+    pub add_communities: Option<Vec<String>>,
+    pub remove_communities: Option<Vec<String>>,
+    #[schemars(range(min = 1, max = 50))]
+    pub prepend_as: Option<u8>,
+    pub set_next_hop: Option<String>,
+    /// "accept" or "reject".
+    pub action: Option<String>,
+}
+
+/// The definitions, as they are applied to a cluster.
+pub fn definitions() -> Vec<Value> {
+    let definitions = [BGPPeer::crd(), BGPPolicy::crd()];
+    let labelled = definitions.into_iter().map(|mut crd| {
+        let label = |key: &str, value: &str| (format!("app.kubernetes.io/{key}"), value.to_owned());
+        let labels = [label("name", "routelet"), label("component", "routing"), label("part-of", "routelet")];
+        crd.metadata.labels = Some(labels.into());
+        serde_json::to_value(crd).expect("a definition is JSON")
+    });
+    labelled.collect()
+}
+
+fn int_or_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-int-or-string": true, "nullable": true })
+}
+
+fn anything(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
+}

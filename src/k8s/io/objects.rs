@@ -1,0 +1,223 @@
+//! Watches BGPPeer and BGPPolicy objects and reads the Secrets that they name. A cluster that does not know these kinds is the
+//! usual case: it is asked again now and then, without a word.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject},
+    runtime::watcher::{self, Event, watcher},
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    Options, client, state,
+    watch::{WATCH_SECONDS, refusal},
+};
+use crate::k8s::{
+    crd::{BGPPeer, BGPPolicy},
+    node::Nodes,
+    objects::{Object, Objects, SecretState},
+};
+
+/// Between two questions whether the cluster knows the kinds now, and between two looks at a Secret.
+const NOW_AND_THEN: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(5);
+/// Where routelet and the Secrets that it may read are.
+const NAMESPACE: &str = "kube-system";
+
+type Kept = BTreeMap<String, Object>;
+
+/// What the last run knew.
+pub(super) fn load(options: &Options) -> Objects {
+    let bytes = fs::read(file(options)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// Never ends while somebody listens.
+pub(super) async fn run(
+    options: Options,
+    nodes: watch::Receiver<Arc<Nodes>>,
+    objects: watch::Sender<Arc<Objects>>,
+) {
+    let peers = ApiResource::erase::<BGPPeer>(&());
+    let policies = ApiResource::erase::<BGPPolicy>(&());
+    tokio::select! {
+        () = follow(&options, &peers, &objects, |o| &mut o.peers) => {}
+        () = follow(&options, &policies, &objects, |o| &mut o.policies) => {}
+        () = secrets(&options, nodes, &objects) => {}
+        () = keep(&options, objects.subscribe()) => {}
+        () = objects.closed() => {}
+    }
+}
+
+/// Keeps what there is of one kind.
+async fn follow(
+    options: &Options,
+    kind: &ApiResource,
+    objects: &watch::Sender<Arc<Objects>>,
+    place: fn(&mut Objects) -> &mut Kept,
+) {
+    let mut absent = 0;
+    let mut said = None;
+    loop {
+        let Ok(connection) = client::connect(options).await else {
+            sleep(RETRY).await;
+            continue;
+        };
+        let api = Api::<DynamicObject>::all_with(connection.client.clone(), kind);
+        let mut stream = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+        let mut listing = None;
+        let refused = loop {
+            match stream.next().await {
+                Some(Ok(Event::Init)) => listing = Some(Kept::new()),
+                Some(Ok(Event::InitApply(object))) => {
+                    listing.get_or_insert_default().extend([read(object)]);
+                }
+                Some(Ok(Event::InitDone)) => {
+                    (absent, said) = (0, None);
+                    change(objects, |o| *place(o) = listing.take().unwrap_or_default());
+                }
+                Some(Ok(Event::Apply(object))) => {
+                    let (name, object) = read(object);
+                    change(objects, |o| drop(place(o).insert(name, object)));
+                }
+                Some(Ok(Event::Delete(object))) => {
+                    let (name, _) = read(object);
+                    change(objects, |o| drop(place(o).remove(&name)));
+                }
+                // The stream lists anew by itself.
+                Some(Err(error)) if refusal(&error) == Some(410) => {}
+                Some(Err(error)) => break refusal(&error),
+                None => break None,
+            }
+        };
+        match refused {
+            Some(404) => {
+                // Once is not enough: an API server that starts may not know its kinds yet.
+                absent += 1;
+                if absent > 1 {
+                    change(objects, |o| place(o).clear());
+                }
+                sleep(NOW_AND_THEN).await;
+            }
+            Some(code @ 403) if said != refused => {
+                warn!(
+                    kind = kind.plural,
+                    code, "may not be read; allow our ServiceAccount to list and watch them"
+                );
+                said = refused;
+                sleep(NOW_AND_THEN).await;
+            }
+            Some(403) => sleep(NOW_AND_THEN).await,
+            // What was last known stays; the watch of Nodes says that the API server is away.
+            _ => sleep(RETRY).await,
+        }
+    }
+}
+
+fn read(object: DynamicObject) -> (String, Object) {
+    let mut data = object.data;
+    let spec = data.get_mut("spec").and_then(|s| s.as_object_mut()).map(std::mem::take);
+    let uid = object.metadata.uid.unwrap_or_default();
+    (object.metadata.name.unwrap_or_default(), Object { uid, spec: spec.unwrap_or_default() })
+}
+
+fn change(objects: &watch::Sender<Arc<Objects>>, change: impl FnOnce(&mut Objects)) {
+    objects.send_if_modified(|now| {
+        let mut new = Objects::clone(now);
+        change(&mut new);
+        let changed = **now != new;
+        if changed {
+            *now = Arc::new(new);
+        }
+        changed
+    });
+}
+
+/// Reads the Secrets that peers of our Node name, by their names alone.
+async fn secrets(
+    options: &Options,
+    mut nodes: watch::Receiver<Arc<Nodes>>,
+    objects: &watch::Sender<Arc<Objects>>,
+) {
+    let mut changed = objects.subscribe();
+    loop {
+        let labels = nodes.borrow_and_update().own.as_ref().map(|own| own.labels.clone());
+        let wanted = labels.map(|l| changed.borrow_and_update().wanted_secrets(&l)).unwrap_or_default();
+        change(objects, |o| o.secrets.retain(|name, _| wanted.contains(name)));
+        for name in &wanted {
+            let found = fetch(options, name).await;
+            change(objects, |o| {
+                let state = o.secrets.entry(name.clone()).or_default();
+                match found {
+                    Ok(data) => *state = SecretState { data, error: None },
+                    // What was last known stays in force.
+                    Err(error) => state.error = Some(error),
+                }
+            });
+        }
+        let again = tokio::time::Instant::now() + NOW_AND_THEN;
+        loop {
+            // Cancel safe, each.
+            tokio::select! {
+                () = sleep_until(again), if !wanted.is_empty() => break,
+                r = changed.changed() => if r.is_err() { return },
+                r = nodes.changed() => if r.is_err() { return },
+            }
+            let labels = nodes.borrow_and_update().own.as_ref().map(|own| own.labels.clone());
+            if labels.map(|l| changed.borrow_and_update().wanted_secrets(&l)).unwrap_or_default() != wanted {
+                break;
+            }
+        }
+    }
+}
+
+async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>, String> {
+    let connection = client::connect(options).await?;
+    let api = Api::<Secret>::namespaced(connection.client, NAMESPACE);
+    match timeout(Duration::from_secs(10), api.get(name)).await {
+        Ok(Ok(secret)) => {
+            let text =
+                |octets: Vec<u8>| Some(String::from_utf8(octets).ok()?.trim_end_matches('\n').to_owned());
+            let data = secret.data.unwrap_or_default().into_iter();
+            Ok(data.filter_map(|(key, value)| Some((key, text(value.0)?))).collect())
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err(format!("not found in namespace {NAMESPACE}; create it"))
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            Err(format!("may not be read; add it to resourceNames of the Role routelet in {NAMESPACE}"))
+        }
+        Ok(Err(error)) => Err(super::chain(&error)),
+        Err(_) => Err("no answer within 10 s".into()),
+    }
+}
+
+/// Passwords are in it: readable by its owner alone.
+async fn keep(options: &Options, mut objects: watch::Receiver<Arc<Objects>>) {
+    while objects.changed().await.is_ok() {
+        let now = objects.borrow_and_update().clone();
+        info!(
+            peers = now.peers.len(),
+            policies = now.policies.len(),
+            "BGPPeer and BGPPolicy objects changed"
+        );
+        let path = file(options);
+        let bytes = serde_json::to_vec(&*now).unwrap_or_default();
+        let written = tokio::task::spawn_blocking(move || state::write(&path, &bytes, 0o600)).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "cannot keep the objects; a start without the API server will not know them");
+        }
+    }
+}
+
+fn file(options: &Options) -> PathBuf {
+    options.state_dir.join("objects.json")
+}

@@ -1,0 +1,163 @@
+//! BGPPeer and BGPPolicy objects over the configuration: stronger than the file, weaker than the Node's annotations.
+//!
+//! An object that cannot be used is left out, and nothing else is: it is named with its remedy.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    config::{Config, Neighbor, objects},
+    k8s::{
+        node::NodeView,
+        objects::{Object, Objects},
+    },
+};
+
+/// The configuration with the objects laid over it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overlay {
+    pub config: Config,
+    /// Of BGPPeer objects for this node.
+    pub neighbors: Vec<Neighbor>,
+    pub problems: Vec<ObjectProblem>,
+}
+
+/// An object that needs somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectProblem {
+    /// `BGPPeer` or `BGPPolicy`.
+    pub kind: &'static str,
+    pub name: String,
+    pub uid: String,
+    /// One word for machines.
+    pub reason: &'static str,
+    pub text: String,
+}
+
+/// Lays them over each other for this Node.
+pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Overlay {
+    let mut over = Overlay { config: config.clone(), neighbors: Vec::new(), problems: Vec::new() };
+    for (name, object) in &objects.policies {
+        match objects::policy(name, &object.spec) {
+            Ok(policy) => drop(over.config.policies.insert(name.clone(), policy)),
+            Err(text) => over.problems.push(problem("BGPPolicy", name, object, "Invalid", text)),
+        }
+    }
+    // Before the Node is known nobody can say which are meant.
+    let Some(own) = own else { return over };
+    for (name, object) in objects.peers.iter().filter(|(_, o)| o.selects(&own.labels)) {
+        let found = with_password(object, objects).map_err(|text| ("MissingSecret", text)).and_then(|spec| {
+            Ok((objects::neighbor(&spec, &over.config).map_err(|text| ("Invalid", text))?, spec))
+        });
+        match found {
+            Ok((neighbor, _)) if over.neighbors.iter().any(|n| n.at == neighbor.at) => {
+                let text =
+                    "another BGPPeer of this node has the same address; the first by name counts".into();
+                over.problems.push(problem("BGPPeer", name, object, "Duplicate", text));
+            }
+            Ok((neighbor, _)) => over.neighbors.push(neighbor),
+            Err((reason, text)) => over.problems.push(problem("BGPPeer", name, object, reason, text)),
+        }
+    }
+    over
+}
+
+/// The spec as the configuration's reader knows it.
+fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value>, String> {
+    let mut spec = object.spec.clone();
+    spec.remove("nodeSelector");
+    spec.remove("passwordSecretRef");
+    if let Some((name, key)) = object.secret() {
+        let state = objects.secrets.get(name);
+        let password = state.and_then(|s| s.data.get(key)).ok_or_else(|| {
+            let why = state.and_then(|s| s.error.clone()).unwrap_or_else(|| "it has no such key".into());
+            format!("password `{key}` of Secret {name}: {why}; there is no session until it is there")
+        })?;
+        spec.insert("password".into(), password.clone().into());
+    }
+    Ok(spec)
+}
+
+fn problem(
+    kind: &'static str,
+    name: &str,
+    object: &Object,
+    reason: &'static str,
+    text: String,
+) -> ObjectProblem {
+    ObjectProblem {
+        kind,
+        name: name.into(),
+        uid: object.uid.clone(),
+        reason,
+        text: format!("{kind} {name}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::testing::node, *};
+    use crate::{bgp::peer::Secret, k8s::objects::SecretState};
+
+    fn object(spec: Value) -> Object {
+        Object { uid: "u".into(), spec: spec.as_object().unwrap().clone() }
+    }
+
+    fn peers(list: &[(&str, Value)]) -> Objects {
+        Objects {
+            peers: list.iter().map(|(n, spec)| ((*n).into(), object(spec.clone()))).collect(),
+            ..Objects::default()
+        }
+    }
+
+    fn own() -> NodeView {
+        NodeView { labels: [("rack".into(), "a".into())].into(), ..node("n1", &["10.0.0.2"], &[]) }
+    }
+
+    fn lay(objects: &Objects) -> Overlay {
+        overlay(&Config::for_kubernetes(), Some(&own()), objects)
+    }
+
+    #[test]
+    fn a_bad_object_is_named_and_left_out_and_nothing_else_is() {
+        let over = lay(&peers(&[
+            ("bad", json!({ "address": "10.0.0.3", "remoteAs": 0 })),
+            ("elsewhere", json!({ "address": "10.0.0.4", "remoteAs": 1, "nodeSelector": { "rack": "b" } })),
+            ("good", json!({ "address": "10.0.0.1", "remoteAs": 65000, "nodeSelector": { "rack": "a" } })),
+            ("same", json!({ "address": "10.0.0.1", "remoteAs": 65001 })),
+        ]));
+        assert_eq!(over.neighbors.len(), 1);
+        let said: Vec<_> = over.problems.iter().map(|p| (p.name.as_str(), p.reason)).collect();
+        assert_eq!(said, [("bad", "Invalid"), ("same", "Duplicate")]);
+    }
+
+    #[test]
+    fn a_missing_secret_holds_its_own_peer_up_and_a_known_password_stays() {
+        let spec =
+            json!({ "address": "10.0.0.1", "remoteAs": 1, "passwordSecretRef": { "name": "s", "key": "k" } });
+        let mut objects = peers(&[("p", spec)]);
+        let over = lay(&objects);
+        assert!(
+            over.neighbors.is_empty() && over.problems[0].reason == "MissingSecret",
+            "{:?}",
+            over.problems
+        );
+        let error = Some("not found".to_owned());
+        let known = SecretState { data: [("k".into(), "hush".into())].into(), error };
+        objects.secrets.insert("s".into(), known);
+        let over = lay(&objects);
+        assert_eq!(over.neighbors[0].keys.password, Some(Secret("hush".into())));
+    }
+
+    #[test]
+    fn a_policy_object_replaces_that_of_the_file_and_peers_find_it() {
+        let mut objects =
+            peers(&[("p", json!({ "address": "10.0.0.1", "remoteAs": 1, "import": ["guard"] }))]);
+        assert_eq!(lay(&objects).problems.len(), 1);
+        objects.policies.insert("guard".into(), object(json!({ "statements": [{ "action": "reject" }] })));
+        let over = lay(&objects);
+        assert!(over.problems.is_empty() && over.config.policies.contains_key("guard"));
+        assert_eq!(over.neighbors[0].keys.import, Some(vec!["guard".into()]));
+    }
+}
