@@ -207,7 +207,7 @@ impl Answers {
     }
 
     /// Paths as the rib sees them; whether the kernel holds them is the fib's to say.
-    async fn route_views(&self, filter: RouteFilter) -> Vec<RouteView> {
+    pub(super) async fn route_views(&self, filter: RouteFilter) -> Vec<RouteView> {
         let (reply, answer) = oneshot::channel();
         if self.rib.send(ToRib::Routes { filter, reply }).await.is_err() {
             return Vec::new();

@@ -15,6 +15,7 @@ mod memory;
 mod notices;
 mod planner;
 mod reload;
+mod report;
 
 use std::{
     collections::BTreeSet,
@@ -165,7 +166,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
 
     // The cluster.
-    let (mut cluster, mut api, mut objects) = (None, None, None);
+    let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
     if kubernetes {
         let environment = &options.environment;
         let service = environment
@@ -200,6 +201,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         );
         objects = Some(k8s::io::spawn_objects(options.clone(), watch.nodes.clone()));
         let (notices_tx, notices) = watch::channel(Arc::default());
+        reporter = Some(k8s::io::reporter(options.clone()));
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
         tokio::spawn(notices::run(notices_tx, plan.clone(), conflist_status, forwarding.clone()));
@@ -283,6 +285,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         reloader: reloader.clone(),
         drainer,
     };
+    if let Some(reporter) = reporter {
+        tokio::spawn(report::run(answers.clone(), reporter));
+    }
     let asked = answers.clone();
     tokio::spawn(control.serve(move |query| asked.clone().answer(query)));
     let listeners = http::bind(&config.metrics.listen).await;

@@ -66,6 +66,9 @@ pub struct BGPPeerSpec {
     /// Seconds: 0, or 3 to 65535.
     #[schemars(range(min = 0, max = 65535))]
     pub hold_time: Option<u16>,
+    /// Seconds (RFC 9687).
+    #[schemars(range(min = 1, max = 65535))]
+    pub send_hold_time: Option<u16>,
     #[schemars(range(min = 1, max = 65535))]
     pub connect_retry_time: Option<u16>,
     #[schemars(range(min = 1, max = 65535))]
@@ -157,9 +160,76 @@ pub struct Statement {
     pub action: Option<String>,
 }
 
+/// What the sessions and routes of one node are like: written by routelet, one object per Node with the Node's name.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "routelet.io",
+    version = "v1alpha1",
+    kind = "BGPNodeStatus",
+    plural = "bgpnodestatuses",
+    status = "NodeReport",
+    doc = "What the sessions and routes of one node are like, written by routelet there.",
+    printcolumn(name = "AS", type_ = "integer", json_path = ".status.asn"),
+    printcolumn(name = "Router-ID", type_ = "string", json_path = ".status.routerId"),
+    printcolumn(name = "Up", type_ = "integer", json_path = ".status.sessionsUp"),
+    printcolumn(name = "Configured", type_ = "integer", json_path = ".status.sessionsConfigured"),
+    printcolumn(name = "Prefixes", type_ = "integer", json_path = ".status.prefixes"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct BGPNodeStatusSpec {}
+
+/// `status` of a BGPNodeStatus.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeReport {
+    pub asn: Option<u32>,
+    pub router_id: Option<String>,
+    pub sessions_up: u32,
+    pub sessions_configured: u32,
+    /// Prefixes in the table, own ones among them.
+    pub prefixes: u64,
+    pub sessions: Vec<SessionReport>,
+    /// Own prefixes, then received ones, up to a limit.
+    pub routes: Vec<RouteReport>,
+    /// Whether there are more routes than are named here.
+    pub truncated: bool,
+    /// What needs the operator, each with its remedy.
+    pub problems: Vec<String>,
+}
+
+/// One session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionReport {
+    pub address: String,
+    pub remote_as: Option<u32>,
+    pub state: String,
+    /// Who asked for it: "configured", "object", "gateway", "mesh", "reflector" or "range".
+    pub source: String,
+    pub description: Option<String>,
+    pub accepted: u64,
+    pub advertised: u64,
+    pub last_error: Option<String>,
+}
+
+/// One path of a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteReport {
+    pub prefix: String,
+    /// Who told it; null for own prefixes, which are advertised.
+    pub neighbor: Option<String>,
+    pub next_hop: Option<String>,
+    pub best: bool,
+    /// Whether the kernel has it.
+    pub installed: bool,
+    /// Why it is best, why it lost, or why it is not used at all.
+    pub reason: String,
+}
+
 /// The definitions, as they are applied to a cluster.
 pub fn definitions() -> Vec<Value> {
-    let definitions = [BGPPeer::crd(), BGPPolicy::crd()];
+    let definitions = [BGPPeer::crd(), BGPPolicy::crd(), BGPNodeStatus::crd()];
     let labelled = definitions.into_iter().map(|mut crd| {
         let label = |key: &str, value: &str| (format!("app.kubernetes.io/{key}"), value.to_owned());
         let labels = [label("name", "routelet"), label("component", "routing"), label("part-of", "routelet")];

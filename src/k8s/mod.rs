@@ -4,7 +4,8 @@
 //! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are list and watch of
 //! `nodes`. Services are watched while any could be announced, EndpointSlices while one of these wants local endpoints
 //! ([`services`]): list and watch of both. Written there are the condition `NetworkUnavailable` of our own Node ([`condition`]),
-//! which takes the right to patch `nodes/status`, and Events ([`notice`]), which takes the right to create them.
+//! which takes the right to patch `nodes/status`, and Events ([`notice`]), which takes the right to create them, and
+//! the BGPNodeStatus of our Node. BGPPeer and BGPPolicy ([`objects`]) are read where the cluster knows them.
 //!
 //! The file is the conflist ([`cni`]). It is written once pods can work ([`gate`]): until then a runtime has no network and
 //! starts none, which is what keeps pods from coming up unreachable.

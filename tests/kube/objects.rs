@@ -52,6 +52,18 @@ fn neighbors_come_change_and_go_by_objects_and_no_right_is_unused() {
     one.wait_route(&cidrs[1][0]);
     two.wait_route(&cidrs[0][1]);
 
+    wait_for("n1 says how it is", 60.0, || {
+        let said = plane.kubectl(&["get", "bgpnodestatuses", "-o", "json"]);
+        let said: Value = serde_json::from_str(&said).ok()?;
+        let status =
+            said["items"].as_array()?.iter().find(|s| s["metadata"]["name"] == "n1")?["status"].clone();
+        let routes = status["routes"].as_array()?.clone();
+        let route = routes.iter().find(|r| r["prefix"] == cidrs[1][0].as_str())?;
+        let own = routes.iter().find(|r| r["prefix"] == cidrs[0][0].as_str())?;
+        (status["sessionsUp"] == 1 && route["installed"] == true && own["neighbor"] == Value::Null)
+            .then_some(())
+    });
+
     // Rotation.
     let since = |node: &Node| session(node)["since"].clone();
     let before = since(one);

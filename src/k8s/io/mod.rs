@@ -11,6 +11,7 @@ mod objects;
 mod pods;
 mod services;
 mod state;
+mod status;
 mod taint;
 mod watch;
 
@@ -21,6 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use self::status::{Reporter, Written};
 use super::{
     cluster::Cluster,
     cni::Conflist,
@@ -169,6 +171,11 @@ pub fn spawn_objects(options: Options, nodes: Receiver<Arc<Nodes>>) -> Receiver<
     let (tx, rx) = channel(Arc::new(objects::load(&options)));
     tokio::spawn(objects::run(options, nodes, tx));
     rx
+}
+
+/// Writes the BGPNodeStatus of our own Node.
+pub fn reporter(options: Options) -> Reporter {
+    Reporter { options }
 }
 
 /// Writes Events for what stands. Never ends while it is told.

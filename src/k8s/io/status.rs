@@ -1,0 +1,73 @@
+//! Writes the BGPNodeStatus of our own Node.
+
+use std::time::Duration;
+
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{Options, client};
+use crate::k8s::{
+    API_VERSION,
+    crd::{BGPNodeStatus, NodeReport},
+};
+
+/// Writes reports.
+#[derive(Debug)]
+pub struct Reporter {
+    pub(super) options: Options,
+}
+
+/// How a write went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Done,
+    /// The cluster does not know the kind, which is no error.
+    NoSuchKind,
+}
+
+impl Reporter {
+    /// Replaces the status; where there is no object yet it is made, and goes with the Node of this UID.
+    ///
+    /// # Errors
+    ///
+    /// What the API server says, or that it says nothing.
+    pub async fn write(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
+        let write = self.replace(uid, report);
+        timeout(Duration::from_secs(10), write).await.unwrap_or_else(|_| Err("no answer within 10 s".into()))
+    }
+
+    async fn replace(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
+        let connection = client::connect(&self.options).await?;
+        let name = &self.options.node_name;
+        let api =
+            Api::<DynamicObject>::all_with(connection.client, &ApiResource::erase::<BGPNodeStatus>(&()));
+        // What a report does not have is null in it, which a merge takes away.
+        let patch = Patch::Merge(json!({ "status": report }));
+        for _ in 0..2 {
+            match api.patch_status(name, &PatchParams::default(), &patch).await {
+                Ok(_) => return Ok(Written::Done),
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(super::chain(&error)),
+            }
+            let object = serde_json::from_value(json!({
+                "apiVersion": API_VERSION,
+                "kind": "BGPNodeStatus",
+                "metadata": { "name": name, "ownerReferences":
+                    [{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": uid }] },
+                "spec": {},
+            }));
+            let object: DynamicObject = object.map_err(|e| e.to_string())?;
+            match api.create(&PostParams::default(), &object).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Written::NoSuchKind),
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(super::chain(&error)),
+            }
+        }
+        Err("it is made and gone again".into())
+    }
+}
