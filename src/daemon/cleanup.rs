@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// What of the state folder is ours; others' files in it stay, and the folder with them.
-const STATE: [&str; 5] = ["cluster.json", "services.json", former::FILE, ROUTER_ID_FILE, DRAIN_FILE];
+const STATE: [&str; 6] =
+    ["cluster.json", "services.json", "objects.json", former::FILE, ROUTER_ID_FILE, DRAIN_FILE];
 
 /// Removes routes, nexthop objects, the conflist and the state, by the configuration that the daemon had. Returns
 /// what was removed, a line each.
