@@ -15,11 +15,8 @@ use crate::common::{
     speaker::{attributes, update},
 };
 
-/// Negotiates keepalives each 3 s.
-const HOLD: u16 = 9;
-
-fn crowd(switch: &Ns, neighbors: u32) -> Crowd {
-    Crowd::new(switch, 1..=neighbors, HOLD, |n| {
+fn crowd(switch: &Ns, neighbors: u32, hold: u16) -> Crowd {
+    Crowd::new(switch, 1..=neighbors, hold, |n| {
         let route = (Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24);
         update(&[], &attributes(&[asn(n)], address(n), 0), &[route])
     })
@@ -30,7 +27,7 @@ pub fn storm(kind: Kind, neighbors: u32) {
     let title = format!("mesh of {}", many(neighbors));
     let world = World::new(neighbors);
     let subject = Subject::start(kind, &world.net, &world.host, &Case::of(neighbors));
-    let mut crowd = crowd(&world.switch, neighbors);
+    let mut crowd = crowd(&world.switch, neighbors, 180);
     let (cpu, own, start) = (subject.cpu(), own_cpu(), Instant::now());
     crowd.until_heard(neighbors as usize - 1);
     say(format!("{title}, complete"), "s", start.elapsed().as_secs_f64());
@@ -45,7 +42,8 @@ pub fn rest(kind: Kind, neighbors: u32) {
     let title = format!("mesh of {} at rest", many(neighbors));
     let world = World::new(neighbors);
     let subject = Subject::start(kind, &world.net, &world.host, &Case::of(neighbors));
-    let mut crowd = crowd(&world.switch, neighbors).gently(4);
+    // Keepalives each 3 s.
+    let mut crowd = crowd(&world.switch, neighbors, 9).gently(4);
     crowd.until_heard(neighbors as usize - 1);
     crowd.for_seconds(1.0);
     let cpu = subject.cpu();
