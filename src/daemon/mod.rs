@@ -26,7 +26,7 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -150,9 +150,11 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         learned: kubernetes.then_some(learned_tx),
     };
     let counters = kernel.counters();
+    let less = Arc::new(Notify::new());
+    tokio::spawn(memory::give_back(less.clone()));
     let hooks = Hooks {
         on_post: Box::new(move |read_at| counters.update_read(read_at)),
-        on_less: Box::new(memory::give_back),
+        on_less: Box::new(move || less.notify_one()),
     };
     let rib = bgp::io::rib::spawn(inputs, fib_tx, hooks);
     let inputs =
@@ -296,7 +298,6 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(ready_tx, rib.convergence.clone(), plan, written));
     tokio::spawn(health::watchdog());
-    tokio::spawn(memory::forget_start(kubernetes));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let mut hangup = on(SignalKind::hangup())?;
