@@ -71,10 +71,13 @@ impl Notification {
         (self.code, self.subcode) == (Code::Cease as u8, cease::HARD_RESET)
     }
 
-    /// What a Hard Reset carries (RFC 8538 §3.1).
+    /// What a Hard Reset carries (RFC 8538 §3.1); `None` when it is another Hard Reset. Those make no sense, and one
+    /// inside the other to the end of a message they would be read in so many steps.
     pub fn inner(&self) -> Option<Self> {
         match (self.is_hard(), &self.data[..]) {
-            (true, &[code, subcode, ..]) => Some(Self { code, subcode, data: self.data.slice(2..) }),
+            (true, &[code, subcode, ..]) => {
+                Some(Self { code, subcode, data: self.data.slice(2..) }).filter(|inner| !inner.is_hard())
+            }
             _ => None,
         }
     }
@@ -285,6 +288,32 @@ mod tests {
     fn data_that_do_not_fit_are_cut() {
         let long = Notification { code: 3, subcode: 2, data: vec![1; 60_000].into() };
         assert_eq!(back(&long).data.len(), 4096 - 21);
+    }
+
+    /// RFC 4271 §6.4: nothing in a NOTIFICATION is an error to us, whatever it holds.
+    #[test]
+    fn broken_notifications_are_read_as_far_as_they_go() {
+        #[rustfmt::skip]
+        let cases: &[(&[u8], &str)] = &[
+            (&[],           "unknown error"),
+            (&[6],          "cease"),
+            (&[0, 0],       "unknown error"),
+            (&[9, 1],       "unknown error/1"),
+            (&[255, 255],   "unknown error/255"),
+            (&[1, 9],       "message header error/9"),
+            (&[2, 99],      "OPEN message error/99"),
+            (&[3, 12],      "UPDATE message error/12"),
+            (&[4, 1],       "hold timer expired/1"),
+            (&[5, 4],       "finite state machine error/4"),
+            (&[6, 2, 9],    "cease/administrative shutdown, data 09"),
+            (&[6, 9, 6],    "cease/hard reset, data 06"),
+            (&[6, 9, 6, 9, 6, 2], "cease/hard reset, data 06 09 06 02"),
+        ];
+        let nested = Notification::decode(&[6, 9].repeat(32_000).into());
+        assert!(nested.to_string().ends_with("(63998 octets)"), "no matter how deep");
+        for (body, text) in cases {
+            assert_eq!(Notification::decode(&Bytes::from_static(body)).to_string(), *text, "{body:?}");
+        }
     }
 
     #[test]
