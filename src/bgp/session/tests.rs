@@ -310,15 +310,23 @@ fn a_wrong_open_gets_the_notification_that_names_its_fault() {
     let any = || PeerConfig { remote_as: RemoteAs::Any, ..config() };
     let provider = || PeerConfig { role: Some(Role::Provider), ..config() };
     let with = |extra: Vec<Capability>| open(65002, 90, THEM, [families(), extra].concat());
+    let raw = |my_as, four| {
+        let (mut octets, capabilities) = (BytesMut::new(), vec![Capability::FourOctetAs(four)]);
+        Open { my_as, hold_time: 90, router_id: THEM, capabilities }.encode(&mut octets);
+        octets.to_vec()
+    };
     #[rustfmt::skip]
     let cases = [
         ("another AS",             config(),   open(65003, 90, THEM, families()),        2),
         ("external, but our own",  PeerConfig { remote_as: RemoteAs::External, ..config() }, open(65001, 90, THEM, families()), 2),
         ("internal, but another",  ibgp(),     open(65002, 90, THEM, families()),        2),
         ("AS 0",                   any(),      open(0, 90, THEM, families()),            2),
+        ("AS 0 in the short field", any(),     raw(0, 65002),                            2),
+        ("AS 0 in the capability", any(),      raw(65002, 0),                            2),
         ("AS_TRANS",               any(),      open(AS_TRANS, 90, THEM, families()),     2),
         ("our router id in iBGP",  ibgp(),     open(65001, 90, US, families()),          3),
         ("two providers",          provider(), with(vec![Capability::Role(0)]),          11),
+        ("a role that is none",    provider(), with(vec![Capability::Role(5)]),          11),
         ("two roles",              provider(), with(vec![Capability::Role(3), Capability::Role(4)]), 11),
         ("no common family",       PeerConfig { families: vec![Family::Ipv6Unicast], ..config() },
             open(65002, 90, THEM, vec![Capability::family(Family::Ipv4Unicast)]),        7),
@@ -328,6 +336,8 @@ fn a_wrong_open_gets_the_notification_that_names_its_fault() {
         p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, &octets);
         let n = p.notification(OUT).expect(name);
         assert_eq!((n.code, n.subcode), (2, subcode), "{name}");
+        // RFC 5492 §5: 2/7 names the capability that is missed.
+        assert_eq!(&n.data[..], if subcode == 7 { &[1, 4, 0, 2, 0, 1][..] } else { &[] }, "{name}");
         assert!(p.closed(OUT), "{name}");
         assert_eq!(p.s.state(), SessionState::Idle, "{name}");
         assert!(p.last_error().contains("NOTIFICATION"), "{name}");
@@ -388,6 +398,18 @@ fn a_message_out_of_place_is_a_state_machine_error() {
     }
 }
 
+/// A connection that waits for the outcome of a collision has its OPEN: to RFC 6608 it is in OpenConfirm.
+#[test]
+fn a_connection_that_waits_takes_no_more_than_one_in_open_confirm() {
+    for (kind, octets) in [(Kind::Open, their_open()), (Kind::Update, EMPTY_UPDATE.to_vec())] {
+        let mut p = Peer::new();
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
+        p.hear(IN, &open(65002, 90, RouterId::new(9, 9, 9, 9), families())).hear(IN, &octets);
+        let n = p.notification(IN).unwrap();
+        assert_eq!((n.code, n.subcode, &n.data[..]), (5, 2, &[kind as u8][..]));
+    }
+}
+
 #[test]
 fn a_broken_header_is_answered_in_every_state() {
     for make in [Peer::dialled, Peer::open_confirm, Peer::established] {
@@ -399,6 +421,75 @@ fn a_broken_header_is_answered_in_every_state() {
         assert_eq!((n.code, n.subcode, &n.data[..]), (1, 2, &[0, 18][..]));
         assert!(p.closed(OUT));
     }
+}
+
+/// RFC 4271 §6.1 to §6.3, RFC 7313 §5: what the codec finds goes out as it found it.
+#[test]
+fn what_is_malformed_is_answered_with_its_code_and_data() {
+    let message = |kind: u8, body: &[u8]| {
+        let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+        [&[0xff; 16][..], &length, &[kind], body].concat()
+    };
+    let begin = message(5, &[0, 1, 1, 1, 0]);
+    type Make = fn() -> Peer;
+    #[rustfmt::skip]
+    let cases: [(&str, Make, Vec<u8>, (u8, u8), &[u8]); 10] = [
+        ("§6.1 marker",         Peer::established, vec![0; 19], (1, 1), &[]),
+        ("§6.1 type",           Peer::established, message(9, &[]), (1, 3), &[9]),
+        ("§6.1 no long OPEN",   Peer::dialled, message(1, &[0; 4078]), (1, 2), &[0x10, 1]),
+        ("§6.2 version",        Peer::dialled, message(1, &[3, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 0]), (2, 1), &[0, 4]),
+        ("§6.2 identifier",     Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 90, 0, 0, 0, 0, 0]), (2, 3), &[]),
+        ("§6.2 parameter",      Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 2, 1, 0]), (2, 4), &[]),
+        ("§6.2 hold time",      Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 2, 10, 0, 0, 2, 0]), (2, 6), &[]),
+        ("§6.3 lengths",        Peer::established, message(2, &[0, 9, 0, 0]), (3, 1), &[]),
+        ("§6.3 well-known",     Peer::established, message(2, &[0, 0, 0, 3, 0x40, 99, 0]), (3, 2), &[0x40, 99, 0]),
+        ("7313 §5 length",      Peer::established, begin.clone(), (7, 1), &begin),
+    ];
+    for (name, make, octets, code, data) in cases {
+        let mut p = make();
+        p.hear(OUT, &octets);
+        let n = p.notification(OUT).expect(name);
+        assert_eq!(((n.code, n.subcode), &n.data[..]), (code, data), "{name}");
+        assert_eq!((p.closed(OUT), p.s.state()), (true, SessionState::Idle), "{name}");
+    }
+}
+
+/// RFC 7606 §2: what is treated as withdrawn or discarded costs no session.
+#[test]
+fn a_flaw_that_is_lived_through_is_answered_with_nothing() {
+    let mut p = Peer::established();
+    // ORIGIN 9, and then 10.0.0.0/8.
+    let body = [0, 0, 0, 4, 0x40, 1, 1, 9, 8, 10];
+    p.hear(OUT, &[&EMPTY_UPDATE[..17], &[29, 2], &body].concat());
+    assert_eq!((p.s.state(), p.notification(OUT)), (SessionState::Established, None));
+    assert!(p.out.iter().any(|o| matches!(o, Output::Updates(list) if list[0].announced.is_empty())));
+}
+
+/// RFC 4271 §6.4.
+#[test]
+fn no_notification_is_ever_answered() {
+    let unknown = Notification { code: 200, subcode: 7, data: vec![1; 9].into() };
+    for make in [Peer::dialled, Peer::open_confirm, Peer::established] {
+        for n in [Notification::new(Code::Header, 99), Notification::new(Code::Fsm, 0), unknown.clone()] {
+            let mut p = make();
+            p.out.clear();
+            p.hear(OUT, &notify(&n));
+            assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{n}");
+            assert_eq!(p.s.state(), SessionState::Idle, "{n}");
+        }
+    }
+}
+
+/// RFC 4271 §6.5 before the session is up.
+#[test]
+fn the_hold_timer_runs_in_open_confirm() {
+    let mut p = Peer::open_confirm();
+    p.pass(seconds(89));
+    assert_eq!(p.s.state(), SessionState::OpenConfirm);
+    p.pass(seconds(1));
+    let n = p.notification(OUT).unwrap();
+    assert_eq!((n.code, n.subcode, n.data.len()), (4, 0, 0));
+    assert_eq!((p.s.state(), p.down()), (SessionState::Idle, None));
 }
 
 #[test]
@@ -814,6 +905,17 @@ fn too_many_prefixes_end_the_session_for_the_time_configured() {
     assert_eq!(p.s.state(), SessionState::Idle);
     p.pass(seconds(76));
     assert!(p.dials() > 0);
+}
+
+/// RFC 4271 §6.7, RFC 8538 §3.1: towards a neighbor that would keep our routes it is a Hard Reset.
+#[test]
+fn too_many_prefixes_are_a_hard_reset_where_that_is_known() {
+    let g = GracefulRestart { notification: true, restart_time: 60, ..GracefulRestart::default() };
+    let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(g)]].concat());
+    let mut p = Peer::established_with(config(), global(), &octets);
+    p.feed(Input::MaxPrefixes(Family::Ipv4Unicast));
+    let inner = p.notification(OUT).unwrap().inner().unwrap();
+    assert_eq!((inner.code, inner.subcode, &inner.data[..]), (6, 1, &[0, 1, 1, 0, 0, 3, 232][..]));
 }
 
 #[test]

@@ -161,6 +161,15 @@ mod tests {
             ("KEEPALIVE above 19",        20, 4, false, 2, &[0, 20]),
             ("OPEN above 4096, extended", 4097, 1, true, 2, &[0x10, 1]),
             ("KEEPALIVE, extended",       4097, 4, true, 2, &[0x10, 1]),
+            ("OPEN above 4096",         4097, 1, false, 2, &[0x10, 1]),
+            ("NOTIFICATION above 4096", 4097, 3, false, 2, &[0x10, 1]),
+            ("KEEPALIVE above 4096",    4097, 4, false, 2, &[0x10, 1]),
+            ("REFRESH above 4096",      4097, 5, false, 2, &[0x10, 1]),
+            ("REFRESH below 19",          18, 5, false, 2, &[0, 18]),
+            ("below 19, extended",        18, 2, true,  2, &[0, 18]),
+            ("UPDATE below 23, extended", 22, 2, true,  2, &[0, 22]),
+            ("NOTIFICATION below 21, extended", 20, 3, true, 2, &[0, 20]),
+            ("length before type",        18, 9, false, 2, &[0, 18]),
             ("type 0",                    19, 0, false, 3, &[0]),
             ("type 6",                    19, 6, false, 3, &[6]),
             ("type 255",                4096, 255, false, 3, &[255]),
@@ -181,11 +190,22 @@ mod tests {
         assert_eq!(split(&mut BytesMut::from(&b"GET"[..]), false).unwrap_err().subcode, 1);
     }
 
+    /// The bounds of RFC 4271 §6.1 and RFC 8654 §4 from within.
     #[test]
     fn the_longest_messages_pass() {
-        for (length, extended) in [(4096, false), (4096, true), (4097, true), (65535, true)] {
-            let frame = split(&mut message(length, 2, length.into()), extended).unwrap().unwrap();
-            assert_eq!(frame.body.len() + HEADER, usize::from(length));
+        #[rustfmt::skip]
+        let cases: &[(u8, bool, &[u16])] = &[
+            (1, false, &[29, 4096]), (1, true, &[29, 4096]),
+            (2, false, &[23, 4096]), (2, true, &[23, 4096, 4097, 65535]),
+            (3, false, &[21, 4096]), (3, true, &[21, 4096, 4097, 65535]),
+            (4, false, &[19]),       (4, true, &[19]),
+            (5, false, &[23, 4096]), (5, true, &[23, 4096, 4097, 65535]),
+        ];
+        for &(kind, extended, lengths) in cases {
+            for &length in lengths {
+                let frame = split(&mut message(length, kind, length.into()), extended).unwrap().unwrap();
+                assert_eq!((frame.kind as u8, frame.body.len() + HEADER), (kind, usize::from(length)));
+            }
         }
     }
 

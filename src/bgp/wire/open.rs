@@ -222,6 +222,9 @@ mod tests {
     /// RFC 4271 §6.2, RFC 5492 §5, RFC 6286 §2.1, RFC 9072 §2: the octets behind the BGP identifier.
     #[test]
     fn parameters_in_either_form_are_checked() {
+        // One unknown capability each, in the longest list of the older form and in one beyond it.
+        let older: &[u8] = &[&[255, 2, 253, 200, 251], &[7; 251][..]].concat();
+        let long: &[u8] = &[&[255, 255, 1, 4, 2, 1, 1, 200, 255], &[7; 255][..]].concat();
         #[rustfmt::skip]
         let cases: &[(&str, &[u8], Result<usize, u8>)] = &[
             ("none",                                   &[0],                                  Ok(0)),
@@ -253,6 +256,7 @@ mod tests {
             ("long-lived of 6",                        &[10, 2, 8, 71, 6, 0, 1, 1, 0, 0, 0],  Err(0)),
             ("broken host name is only unknown",       &[6, 2, 4, 73, 2, 9, 97],              Ok(1)),
             ("unknown capability",                     &[5, 2, 3, 200, 1, 0],                 Ok(1)),
+            // RFC 9072 §2.
             ("extended, none",                         &[255, 255, 0, 0],                     Ok(0)),
             ("extended",                               &[255, 255, 0, 5, 2, 0, 2, 2, 0],      Ok(1)),
             ("extended, first length does not count",  &[4, 255, 0, 5, 2, 0, 2, 2, 0],        Ok(1)),
@@ -262,6 +266,21 @@ mod tests {
             ("extended, parameter too long",           &[255, 255, 0, 5, 2, 0, 3, 2, 0],      Err(0)),
             ("extended, unknown parameter",            &[255, 255, 0, 3, 7, 0, 0],            Err(4)),
             ("extended, type 255 inside",              &[255, 255, 0, 3, 255, 0, 0],          Err(4)),
+            ("extended, two parameters",               &[255, 255, 0, 10, 2, 0, 2, 2, 0, 2, 0, 2, 70, 0], Ok(2)),
+            ("extended, 260 octets of parameters",     long,                                 Ok(1)),
+            ("extended, first length 1",               &[1, 255, 0, 5, 2, 0, 2, 2, 0],        Ok(1)),
+            ("extended, first length 0 ends it",       &[0, 255, 0, 0],                       Err(0)),
+            ("extended, nothing behind 255",           &[255],                                Err(0)),
+            ("extended, nothing behind the type",      &[255, 255],                           Err(0)),
+            ("extended, parameter of one octet",       &[255, 255, 0, 1, 2],                  Err(0)),
+            ("extended, parameter of two octets",      &[255, 255, 0, 2, 2, 0],               Err(0)),
+            ("extended, the older lengths inside",     &[255, 255, 0, 4, 2, 2, 2, 0],         Err(0)),
+            ("extended, the second in the older form", &[255, 255, 0, 9, 2, 0, 2, 2, 0, 2, 2, 70, 0], Err(0)),
+            ("extended, octets behind the list",       &[255, 255, 0, 0, 2],                  Err(0)),
+            ("extended, authentication",               &[255, 255, 0, 3, 1, 0, 0],            Err(4)),
+            ("extended, capability too long",          &[255, 255, 0, 5, 2, 0, 2, 2, 1],      Err(0)),
+            ("older form, longer lengths inside",      &[5, 2, 0, 2, 2, 0],                   Err(0)),
+            ("older form of 255 octets",               older,                                 Ok(1)),
             ("type 255 as the second parameter",       &[4, 2, 0, 255, 0],                    Err(4)),
         ];
         for (name, params, want) in cases {
@@ -281,12 +300,25 @@ mod tests {
             ("identifier 0",     &[4, 0xfd, 0xe9, 0, 90, 0, 0, 0, 0, 0],         3, &[]),
             ("hold time 1",      &[4, 0xfd, 0xe9, 0,  1, 10, 0, 0, 1, 0],        6, &[]),
             ("hold time 2",      &[4, 0xfd, 0xe9, 0,  2, 10, 0, 0, 1, 0],        6, &[]),
+            ("version before the hold time", &[3, 0xfd, 0xe9, 0, 1, 10, 0, 0, 1, 0], 1, &[0, 4]),
+            ("one octet short",  &[4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1],           0, &[]),
             ("truncated",        &[4, 0xfd],                                     0, &[]),
             ("empty",            &[],                                            0, &[]),
         ];
         for (name, body, subcode, data) in cases {
             let err = Open::decode(body).expect_err(name);
             assert_eq!((err.code, err.subcode, &err.data[..]), (Code::Open, *subcode, *data), "{name}");
+        }
+    }
+
+    /// RFC 4271 §6.2, RFC 6286 §2.1: what stands next to what is refused.
+    #[test]
+    fn the_least_that_is_acceptable_is_taken() {
+        for hold in [0, 3, u16::MAX] {
+            for id in [[0, 0, 0, 1], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]] {
+                let sent = Open { my_as: 1, hold_time: hold, router_id: id.into(), capabilities: vec![] };
+                assert_eq!(Open::decode(&body(&sent)), Ok(sent));
+            }
         }
     }
 
