@@ -5,7 +5,7 @@ use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::nexthop::HopId;
+use super::{nexthop::HopId, table::cut};
 use crate::bgp::wire::attr::Attrs;
 
 /// A shared attribute set; four octets, and so is an `Option` of it.
@@ -115,6 +115,11 @@ impl AttrsTable {
         } else if self.index.capacity() > 1024 && self.index.len() < self.index.capacity() / 8 {
             let slots = &self.slots;
             self.index.shrink_to(self.index.len() * 2, |n| slots[*n as usize].hash);
+            let used = self.index.iter().max().map_or(0, |last| *last as usize + 1);
+            cut(&mut self.slots, used);
+            self.free.retain(|n| (*n as usize) < used);
+            self.free.sort_unstable_by(|a, b| b.cmp(a));
+            self.free.shrink_to_fit();
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
     attrs::{AttrsId, AttrsTable},
     export::View,
     paths::{PathIds, SlotNo, Slots},
-    table::{OWN, PeerNo, RouteNo, Table},
+    table::{OWN, PeerNo, RouteNo, Table, cut},
 };
 use crate::bgp::wire::{
     pack::Packer,
@@ -674,6 +674,13 @@ impl Group {
         }
         self.give_back();
         self.compact();
+    }
+
+    /// The table has so many numbers: nothing is said about those beyond. (Slots of paths have numbers of their own.)
+    pub(super) fn fit(&mut self, routes: usize) {
+        if self.paths.is_none() && self.out.len() > routes {
+            cut(&mut self.out, routes);
+        }
     }
 
     /// A slot is no longer in use.

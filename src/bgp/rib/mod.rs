@@ -255,6 +255,8 @@ impl Rib {
                 group.trim(&mut self.tables[f], &mut self.path_ids[f], |route| vacant.push(route));
             }
             vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
+            let routes = self.tables[f].numbers().len();
+            self.groups[f].iter_mut().flatten().for_each(|group| group.fit(routes));
         }
     }
 

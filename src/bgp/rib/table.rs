@@ -12,6 +12,9 @@ use hashbrown::HashTable;
 use super::{attrs::AttrsId, nexthop::SetId};
 use crate::net::{Family, Prefix};
 
+/// Numbers whose use is counted together.
+const CHUNK: usize = 1024;
+
 /// A route of a table: valid while it has paths or is pinned.
 pub(super) type RouteNo = u32;
 
@@ -169,6 +172,12 @@ impl Keys {
     }
 }
 
+/// Forgets what stands behind the first `len`, and returns the memory.
+pub(super) fn cut<T>(list: &mut Vec<T>, len: usize) {
+    list.truncate(len);
+    list.shrink_to_fit();
+}
+
 fn put<K: Copy>(keys: &mut Vec<K>, n: usize, key: K) {
     if n == keys.len() { keys.push(key) } else { keys[n] = key }
 }
@@ -179,6 +188,8 @@ pub(super) struct Table {
     keys: Keys,
     entries: Vec<Entry>,
     free: Vec<RouteNo>,
+    /// How many of each [`CHUNK`] numbers are in use, up to the last chunk of which one is.
+    used: Vec<u16>,
     index: HashTable<RouteNo>,
     hasher: RandomState,
     /// How many prefixes of each length there are: what a longest match has to try.
@@ -196,6 +207,7 @@ impl Table {
             keys,
             entries: Vec::new(),
             free: Vec::new(),
+            used: Vec::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
             lengths: [0; 129],
@@ -227,6 +239,11 @@ impl Table {
             self.entries[n as usize] = entry;
         }
         self.keys.set(n, prefix);
+        let chunk = n as usize / CHUNK;
+        if chunk >= self.used.len() {
+            self.used.resize(chunk + 1, 0);
+        }
+        self.used[chunk] += 1;
         let (keys, entries, hasher) = (&self.keys, &self.entries, &self.hasher);
         let rehash = |n: &RouteNo| self::hash(hasher, keys.prefix(*n, entries[*n as usize].len));
         self.index.insert_unique(hash, n, rehash);
@@ -265,6 +282,7 @@ impl Table {
         let Ok(found) = self.index.find_entry(self.hash(prefix), |n| *n == route) else { return };
         found.remove();
         self.free.push(route);
+        self.used[route as usize / CHUNK] -= 1;
         self.lengths[usize::from(prefix.len())] -= 1;
         self.give_back();
     }
@@ -273,11 +291,33 @@ impl Table {
     fn give_back(&mut self) {
         if self.index.is_empty() {
             *self = Self { hasher: self.hasher.clone(), ..Self::new(self.family) };
-        } else if self.index.capacity() > 1024 && self.index.len() < self.index.capacity() / 8 {
+            return;
+        }
+        if self.index.capacity() > 1024 && self.index.len() < self.index.capacity() / 8 {
             let (keys, entries, hasher) = (&self.keys, &self.entries, &self.hasher);
             let rehash = |n: &RouteNo| hash(hasher, keys.prefix(*n, entries[*n as usize].len));
             self.index.shrink_to(self.index.len() * 2, rehash);
         }
+        while self.used.last() == Some(&0) {
+            self.used.pop();
+        }
+        if self.used.len() * CHUNK <= self.entries.len() / 2 {
+            self.forget_end();
+        }
+    }
+
+    /// Forgets the numbers behind the last one in use, now that they are the larger half; the lowest that are free
+    /// come first from now on.
+    fn forget_end(&mut self) {
+        let used = self.used.len() * CHUNK;
+        cut(&mut self.entries, used);
+        match &mut self.keys {
+            Keys::V4(keys) => cut(keys, used),
+            Keys::V6(keys) => cut(keys, used),
+        }
+        self.free.retain(|n| (*n as usize) < used);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        self.free.shrink_to_fit();
     }
 
     /// Octets that the table takes, spilled lists apart.
@@ -314,6 +354,25 @@ mod tests {
     fn an_entry_with_its_path_is_small() {
         assert_eq!(size_of::<Path>(), 20);
         assert_eq!(size_of::<Entry>(), 32);
+    }
+
+    #[test]
+    fn a_table_that_was_large_gives_memory_back_though_some_routes_stay() {
+        let mut table = Table::new(Family::Ipv4Unicast);
+        let prefix = |n: u32| Prefix::v4((0x0a00_0000 + (n << 8)).into(), 24);
+        for n in 0..50_000 {
+            table.entry(prefix(n));
+        }
+        let large = table.octets();
+        let stays = |n: u32| n < 300 && n.is_multiple_of(3);
+        for n in (0..50_000).filter(|n| !stays(*n)) {
+            table.vacate(table.find(prefix(n)).unwrap());
+        }
+        assert!(table.octets() < large / 20, "{large} octets, then {}", table.octets());
+        assert!((0..300).all(|n| table.find(prefix(n)).is_some() == stays(n)));
+        let again: Vec<_> = (300..600).map(|n| table.entry(prefix(n))).collect();
+        assert!(again.iter().all(|n| *n < 600), "{again:?}");
+        assert!(again.iter().enumerate().all(|(n, no)| table.prefix(*no) == prefix(300 + n as u32)));
     }
 
     #[test]

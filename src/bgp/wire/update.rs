@@ -116,10 +116,12 @@ impl Decoder {
         update.withdrawn.extend(withdrawn.into_iter().chain(unreached));
         if pieces.iter().all(|p| p.is_empty()) && sections.nlri.is_empty() && draft.reach.is_none() {
             update.end_of_rib = end_of_rib(&shape, &sections, &draft);
+            update.flaws = draft.flaws;
             return Ok(update);
         }
         // The next hop of MP_REACH_NLRI, or that of NEXT_HOP.
         let single = match (&nlri, &reached) {
+            _ if draft.trouble.is_some() => None,
             (Some(_), None) => Some(None),
             (None, Some(_)) => draft.reach.map(|r| Some(r.next_hop)),
             _ => None,
@@ -702,13 +704,38 @@ mod tests {
             ("MP_REACH of 4",         body(&[], &[&attr(0x80, 14, &[0, 2, 1, 0])], &[]), "reset 3/9"),
             ("MP_REACH, next hop cut off", body(&[], &[&attr(0x80, 14, &[0, 2, 1, 16, 0, 0])], &[]), "reset 3/9"),
             ("MP_REACH, no reserved octet", body(&[], &[&attr(0x80, 14, &[&[0, 2, 1, 16][..], &GLOBAL].concat())], &[]), "reset 3/9"),
-            ("MP_REACH, transitive",  body(&[], &[&attr(0xc0, 14, &reach(&GLOBAL, NET6)[3..])], &[]), "reset 3/9"),
-            ("MP_UNREACH, well-known", body(&[], &[&attr(0x40, 15, &[0, 2, 1])], &[]), "reset 3/9"),
+            ("MP_REACH, transitive, cut off", body(&[], &[&attr(0xc0, 14, &reach(&GLOBAL, &[64, 1])[3..])], &[]), "reset 3/9"),
+            ("MP_UNREACH, well-known, cut off", body(&[], &[&attr(0x40, 15, &[0, 2, 1, 16, 1])], &[]), "reset 3/9"),
         ];
         for (name, body, want) in cases {
             let got = outcome(&EBGP, &body);
             assert!(got.starts_with(want), "{name}: {got}");
         }
+    }
+
+    /// RFC 7606 §3 c, j; §5.2 where no reachable prefix is named.
+    #[test]
+    fn wrong_flags_of_multiprotocol_attributes_withdraw_what_can_be_read() {
+        let transitive = attr(0xc0, 14, &reach(&GLOBAL, NET6)[3..]);
+        let well_known = attr(0x40, 15, &[&[0, 2, 1], NET6].concat());
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Bytes, &str)> = vec![
+            ("MP_REACH, transitive",   body(&[], &[&transitive, ORIGIN, AS_PATH], &[]), "-2001:db8::/32 withdraw 14"),
+            ("with IPv4 beside",       body(&[], &[&transitive, ORIGIN, AS_PATH, NEXT_HOP], NET), "-198.51.100.0/24 -2001:db8::/32 withdraw 14"),
+            ("MP_UNREACH, well-known", body(&[], &[&well_known, ORIGIN, AS_PATH, NEXT_HOP], NET), "-2001:db8::/32 -198.51.100.0/24 withdraw 15"),
+            ("MP_UNREACH alone",       body(&[], &[&well_known], &[]), "-2001:db8::/32 withdraw 15"),
+            ("MP_UNREACH and ORIGIN",  body(&[], &[&well_known, ORIGIN], &[]), "reset 3/4 [64, 15, 8, 0, 2, 1, 32, 32, 1, 13, 184]"),
+        ];
+        for (name, body, want) in cases {
+            for shape in [EBGP, IBGP] {
+                assert_eq!(outcome(&shape, &body), want, "{name}");
+            }
+        }
+        let mut decoder = Decoder::new(EBGP);
+        let good = body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH], &[]);
+        assert_eq!(decoder.decode(&good).unwrap().announced.len(), 1);
+        let again = decoder.decode(&body(&[], &[&transitive, ORIGIN, AS_PATH], &[])).unwrap();
+        assert!(again.announced.is_empty(), "what was remembered does not make it good: {again:?}");
     }
 
     /// RFC 2545 §3, RFC 8950 §4 and what switches make of them.

@@ -144,7 +144,9 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let (verdict, subcode, what) = if raw.flags & (OPTIONAL | TRANSITIVE) != row.flags {
-            (Verdict::TreatAsWithdraw.max(row.broken), 4, "wrong flags")
+            // RFC 7606 §3 c, j: withdrawn, as long as it can be read what is to be withdrawn.
+            let readable = row.broken != Verdict::Reset || (row.decode)(self, raw.value).is_ok();
+            (if readable { Verdict::TreatAsWithdraw } else { Verdict::Reset }, 4, "wrong flags")
         } else {
             match (row.decode)(self, raw.value) {
                 Ok(()) => {
