@@ -61,6 +61,13 @@ fn pass(fib: &mut Fib, hops: Option<&Arc<NextHops>>) -> usize {
     std::iter::from_fn(|| Some(fib.take(128)).filter(|ops| !ops.is_empty())).map(|ops| ops.len()).sum()
 }
 
+/// All of them are written.
+fn full(hops: &Arc<NextHops>) -> Fib {
+    let mut fib = fib();
+    pass(&mut fib, Some(hops));
+    fib
+}
+
 #[divan::bench(sample_count = 10)]
 fn add(bencher: Bencher<'_, '_>) {
     let hops = hops();
@@ -74,12 +81,7 @@ fn add(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 10)]
 fn lose_all(bencher: Bencher<'_, '_>) {
     let hops = hops();
-    let full = || {
-        let mut fib = fib();
-        pass(&mut fib, Some(&hops));
-        fib
-    };
-    bencher.counter(ItemsCount::new(ROUTES)).with_inputs(full).bench_values(|mut fib| {
+    bencher.counter(ItemsCount::new(ROUTES)).with_inputs(|| full(&hops)).bench_values(|mut fib| {
         let changes = pass(&mut fib, None);
         assert!(changes < 10, "{changes}");
         fib
@@ -90,12 +92,7 @@ fn lose_all(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 10)]
 fn unchanged(bencher: Bencher<'_, '_>) {
     let hops = hops();
-    let full = || {
-        let mut fib = fib();
-        pass(&mut fib, Some(&hops));
-        fib
-    };
-    bencher.counter(ItemsCount::new(ROUTES)).with_inputs(full).bench_values(|mut fib| {
+    bencher.counter(ItemsCount::new(ROUTES)).with_inputs(|| full(&hops)).bench_values(|mut fib| {
         assert_eq!(pass(&mut fib, Some(&hops)), 0);
         fib
     });

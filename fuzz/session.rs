@@ -1,19 +1,16 @@
 //! A neighbor that says anything at all to a whole session with its table.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use routelet::{
     bgp::{
-        peer::{
-            AddPaths, AsSets, Global, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerId, PeerKey,
-            PeerSource, RemoteAs,
-        },
+        peer::{AddPaths, AsSets, Global, OwnAddresses, PeerConfig, PeerId, PeerKey, RemoteAs},
         rib::{self, Rib},
         session::{Conn, Ends, Input, Output, Session},
         wire::framing,
     },
-    net::{Family, Reach, Reachable},
+    net::{Reach, Reachable},
 };
 
 const PEER: PeerId = PeerId(1);
@@ -21,43 +18,16 @@ const CONN: Conn = Conn(1);
 
 fn config(choice: u8) -> PeerConfig {
     PeerConfig {
-        key: PeerKey::Address([10, 0, 0, 2].into()),
-        source: PeerSource::Configured,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::Any,
         local_as: if choice & 2 == 0 { 65001 } else { 65002 },
-        global_as: 65001,
-        local_address: None,
-        port: 179,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry_time: Duration::from_secs(5),
-        idle_hold_time: Duration::from_secs(5),
         graceful_restart: choice & 4 == 0,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
         transit: true,
         max_prefixes: 1000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: Duration::from_secs(300),
-        max_prefixes_out: None,
         add_paths: AddPaths { send: choice & 8 == 0, receive: choice & 8 == 0 },
-        bfd: None,
-        import: vec![],
-        export: vec![],
         accept_default: true,
         allow_own_as: 1,
         as_sets: if choice & 16 == 0 { AsSets::Withdraw } else { AsSets::Accept },
-        role: None,
         own: OwnAddresses { v4: Some([10, 0, 0, 1].into()), v6: None, link_local: None },
-        disabled: false,
+        ..PeerConfig::new(PeerKey::Address([10, 0, 0, 2].into()), RemoteAs::Any, 65001)
     }
 }
 

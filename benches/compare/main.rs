@@ -167,7 +167,7 @@ fn about(options: &Options) -> Value {
     // The folder in which cargo puts what it builds has the profile's name.
     let binary = Path::new(env!("CARGO_BIN_EXE_routelet"));
     let profile = binary.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
-    let versions: BTreeMap<_, _> = options.kinds.iter().map(|k| (k.name(), k.version())).collect();
+    let versions: Vec<_> = options.kinds.iter().map(|k| format!("{} ({})", k.name(), k.version())).collect();
     json!({
         "conditions": {
             "rounds": options.rounds,
@@ -175,7 +175,7 @@ fn about(options: &Options) -> Value {
             "routelet's binary, octets": fs::metadata(binary).map_or(0, |m| m.len()),
             "CPUs": thread::available_parallelism().map_or(0, usize::from),
             "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-            "versions": format!("{versions:?}"),
+            "versions": versions.join(", "),
             "load before": machine(),
         },
         "daemons": daemons,

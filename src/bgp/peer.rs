@@ -200,6 +200,51 @@ pub struct PeerConfig {
     pub disabled: bool,
 }
 
+impl PeerConfig {
+    /// A neighbor of which only this is said: everything else by default.
+    pub fn new(key: PeerKey, remote_as: RemoteAs, asn: Asn) -> Self {
+        Self {
+            key,
+            source: PeerSource::Configured,
+            description: None,
+            group: None,
+            remote_as,
+            local_as: asn,
+            global_as: asn,
+            local_address: None,
+            port: 179,
+            passive: false,
+            password: None,
+            hops: Hops::Direct,
+            families: Family::ALL.to_vec(),
+            hold_time: 90,
+            send_hold_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            idle_hold_time: Duration::from_secs(5),
+            graceful_restart: true,
+            restart_time: 120,
+            long_lived_stale_time: 0,
+            route_reflector_client: false,
+            next_hop_self: None,
+            transit: false,
+            max_prefixes: 1_000_000,
+            max_prefixes_action: MaxPrefixesAction::Restart,
+            max_prefixes_restart: Duration::from_secs(300),
+            max_prefixes_out: None,
+            add_paths: AddPaths::default(),
+            bfd: None,
+            import: Vec::new(),
+            export: Vec::new(),
+            accept_default: false,
+            allow_own_as: 0,
+            as_sets: AsSets::Withdraw,
+            role: None,
+            own: OwnAddresses::default(),
+            disabled: false,
+        }
+    }
+}
+
 /// What holds for all sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Global {

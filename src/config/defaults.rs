@@ -58,15 +58,15 @@ pub const MESH_GROUP: &str = "mesh";
 /// The group of route reflectors.
 pub const REFLECTORS_GROUP: &str = "reflectors";
 
+/// What a neighbor at a default gateway is unless it is told otherwise.
+pub fn implied_by_gateway() -> NeighborKeys {
+    NeighborKeys { remote_as: Some(RemoteAs::External), allow_own_as: Some(1), ..NeighborKeys::default() }
+}
+
 /// The groups that exist without being written, as long as the file does not change their keys.
 pub(super) fn built_in_groups() -> [(String, NeighborKeys); 3] {
-    let gateway = NeighborKeys {
-        remote_as: Some(RemoteAs::External),
-        allow_own_as: Some(1),
-        ..NeighborKeys::default()
-    };
     [
-        (GATEWAY_GROUP.into(), gateway),
+        (GATEWAY_GROUP.into(), implied_by_gateway()),
         (MESH_GROUP.into(), NeighborKeys::default()),
         (REFLECTORS_GROUP.into(), NeighborKeys::default()),
     ]

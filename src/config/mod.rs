@@ -30,7 +30,7 @@ use crate::{
     net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses},
 };
 
-pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP};
+pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway};
 pub use file::{Surroundings, parse};
 pub use problem::{Problem, Problems};
 pub use view::effective;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::Context;
 use crate::{
     bgp::{
-        peer::{AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
+        peer::{Hops, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
         policy::Policy,
     },
     config::{NeighborKeys, OnExit, seconds},
@@ -25,11 +25,6 @@ pub(super) struct Draft<'a> {
     pub(super) keys: NeighborKeys,
 }
 
-/// Made by `address = "gateway"` and by the peering of that name, and implied by the group of that name.
-pub(super) fn implied_by_gateway() -> NeighborKeys {
-    NeighborKeys { remote_as: Some(RemoteAs::External), allow_own_as: Some(1), ..NeighborKeys::default() }
-}
-
 impl Draft<'_> {
     /// The settings in force. Names of policies that do not exist are returned as problems.
     pub(super) fn finish(self, ctx: &Context<'_>, problems: &mut Vec<String>) -> PeerConfig {
@@ -41,50 +36,52 @@ impl Draft<'_> {
             let named = names.unwrap_or_default();
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
         };
+        let remote_as = keys.remote_as.unwrap_or(RemoteAs::Any);
+        let base = PeerConfig::new(self.key.clone(), remote_as, ctx.global.asn);
         PeerConfig {
-            remote_as: keys.remote_as.unwrap_or(RemoteAs::Any),
-            local_as: keys.local_as.unwrap_or(ctx.global.asn),
-            global_as: ctx.global.asn,
+            local_as: keys.local_as.unwrap_or(base.local_as),
             local_address: keys.local_address.or_else(|| source_address(ctx, &self.key, self.source, &own)),
-            port: keys.port.unwrap_or(179),
-            passive: keys.passive.unwrap_or(false),
+            port: keys.port.unwrap_or(base.port),
+            passive: keys.passive.unwrap_or(base.passive),
             hops: match (keys.ttl_security, keys.multihop) {
                 (Some(n), _) => Hops::Security(n),
                 (None, Some(n)) => Hops::Multihop(n),
                 (None, None) => Hops::Direct,
             },
-            families: keys.families.unwrap_or_else(|| Family::ALL.to_vec()),
-            hold_time: keys.hold_time.unwrap_or(90),
+            families: keys.families.unwrap_or(base.families),
+            hold_time: keys.hold_time.unwrap_or(base.hold_time),
             send_hold_time: keys.send_hold_time,
-            connect_retry_time: seconds(keys.connect_retry_time.unwrap_or(5)),
-            idle_hold_time: seconds(keys.idle_hold_time.unwrap_or(5)),
+            connect_retry_time: keys.connect_retry_time.map_or(base.connect_retry_time, seconds),
+            idle_hold_time: keys.idle_hold_time.map_or(base.idle_hold_time, seconds),
             // Who flushes at exit must not promise that forwarding goes on.
-            graceful_restart: keys.graceful_restart.unwrap_or(true)
+            graceful_restart: keys.graceful_restart.unwrap_or(base.graceful_restart)
                 && ctx.config.fib.on_exit != OnExit::Flush,
-            restart_time: keys.restart_time.unwrap_or(120),
-            long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(0),
-            route_reflector_client: keys.route_reflector_client.unwrap_or(false),
+            restart_time: keys.restart_time.unwrap_or(base.restart_time),
+            long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(base.long_lived_stale_time),
+            route_reflector_client: keys.route_reflector_client.unwrap_or(base.route_reflector_client),
             next_hop_self: keys.next_hop_self,
-            transit: keys.transit.unwrap_or(false),
-            max_prefixes: keys.max_prefixes.unwrap_or(1_000_000),
-            max_prefixes_action: keys.max_prefixes_action.unwrap_or(MaxPrefixesAction::Restart),
-            max_prefixes_restart: Duration::from_secs(keys.max_prefixes_restart.unwrap_or(300).into()),
+            transit: keys.transit.unwrap_or(base.transit),
+            max_prefixes: keys.max_prefixes.unwrap_or(base.max_prefixes),
+            max_prefixes_action: keys.max_prefixes_action.unwrap_or(base.max_prefixes_action),
+            max_prefixes_restart: keys
+                .max_prefixes_restart
+                .map_or(base.max_prefixes_restart, |s| Duration::from_secs(s.into())),
             max_prefixes_out: keys.max_prefixes_out,
-            add_paths: keys.add_paths.unwrap_or_default(),
+            add_paths: keys.add_paths.unwrap_or(base.add_paths),
             bfd: keys.bfd.flatten(),
             import: policies(keys.import),
             export: policies(keys.export),
-            accept_default: keys.accept_default.unwrap_or(false),
-            allow_own_as: keys.allow_own_as.unwrap_or(0),
-            as_sets: keys.as_sets.unwrap_or(AsSets::Withdraw),
+            accept_default: keys.accept_default.unwrap_or(base.accept_default),
+            allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
+            as_sets: keys.as_sets.unwrap_or(base.as_sets),
             role: keys.role,
             password: keys.password,
             description: keys.description,
             disabled: ctx.extra.disabled.contains(&self.key),
             group: self.group.map(str::to_owned),
             source: self.source,
-            key: self.key,
             own,
+            ..base
         }
     }
 }
@@ -218,7 +215,12 @@ mod tests {
         c.bgp.groups.insert("tor".into(), group);
         let case = Case::new(c, None, host([], []));
         let keys = NeighborKeys { hold_time: Some(10), ..NeighborKeys::default() };
-        let d = Draft { group: Some("tor"), implied: implied_by_gateway(), keys, ..draft("10.0.0.1") };
+        let d = Draft {
+            group: Some("tor"),
+            implied: crate::config::implied_by_gateway(),
+            keys,
+            ..draft("10.0.0.1")
+        };
         let p = d.finish(&case.context(), &mut Vec::new());
         assert_eq!((p.hold_time, p.allow_own_as, p.restart_time), (10, 3, 60));
         assert_eq!(

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
-    config::{Config, NeighborAt, NeighborKeys, Peering},
+    config::{Config, GATEWAY_GROUP, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
     k8s::node::NodeView,
     net::Asn,
 };
@@ -128,8 +128,8 @@ fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
     let draft = |key| Draft {
         key,
         source: PeerSource::Gateway,
-        group: Some("gateway"),
-        implied: neighbor::implied_by_gateway(),
+        group: Some(GATEWAY_GROUP),
+        implied: implied_by_gateway(),
         keys: NeighborKeys::default(),
     };
     gateway::gateways(ctx.host, ctx.config.fib.protocol).into_iter().map(draft).collect()
@@ -224,7 +224,7 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
             key,
             source: if made { PeerSource::Gateway } else { source },
             group: n.group.as_deref(),
-            implied: if made { neighbor::implied_by_gateway() } else { implied_by_group(n.group.as_deref()) },
+            implied: if made { implied_by_gateway() } else { implied_by_group(n.group.as_deref()) },
             keys: n.keys.clone(),
         }));
     }
@@ -233,7 +233,7 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
 
 fn implied_by_group(group: Option<&str>) -> NeighborKeys {
     match group {
-        Some("gateway") => neighbor::implied_by_gateway(),
+        Some(GATEWAY_GROUP) => implied_by_gateway(),
         _ => NeighborKeys::default(),
     }
 }

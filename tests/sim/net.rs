@@ -13,14 +13,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use routelet::{
     bgp::{
-        peer::{
-            AddPaths, AsSets, Global, Hops, MaxPrefixesAction, OwnAddresses, PeerConfig, PeerKey, PeerSource,
-            RemoteAs,
-        },
+        peer::{Global, PeerConfig, PeerKey, PeerSource, RemoteAs},
         session::{Conn, Ends, Input, Output, Session, Stop},
         view::SessionState,
     },
-    net::{Asn, Family, Prefix},
+    net::{Asn, Prefix},
 };
 
 use crate::router::Router;
@@ -108,44 +105,11 @@ pub fn address(n: usize) -> SocketAddr {
 }
 
 pub fn config(us: usize, them: usize, asn: fn(usize) -> Asn) -> PeerConfig {
+    let key = PeerKey::Address(address(them).ip());
     PeerConfig {
-        key: PeerKey::Address(address(them).ip()),
         source: PeerSource::Mesh,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::Number(asn(them)),
-        local_as: asn(us),
-        global_as: asn(us),
-        local_address: None,
-        port: 179,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry_time: Duration::from_secs(5),
-        idle_hold_time: Duration::from_secs(5),
-        graceful_restart: true,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
-        transit: false,
         max_prefixes: 1000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: Duration::from_secs(300),
-        max_prefixes_out: None,
-        add_paths: AddPaths::default(),
-        bfd: None,
-        import: vec![],
-        export: vec![],
-        accept_default: false,
-        allow_own_as: 0,
-        as_sets: AsSets::Withdraw,
-        role: None,
-        own: OwnAddresses::default(),
-        disabled: false,
+        ..PeerConfig::new(key, RemoteAs::Number(asn(them)), asn(us))
     }
 }
 

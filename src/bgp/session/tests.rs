@@ -8,9 +8,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::{
     bgp::{
-        peer::{
-            AddPaths, AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs, Role,
-        },
+        peer::{PeerKey, RemoteAs, Role},
         wire::{
             Code,
             capability::{Capability, GracefulFamily, GracefulRestart},
@@ -35,45 +33,8 @@ fn seconds(n: u64) -> Duration {
 }
 
 fn config() -> PeerConfig {
-    PeerConfig {
-        key: PeerKey::Address([10, 0, 0, 2].into()),
-        source: PeerSource::Configured,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::Number(65002),
-        local_as: 65001,
-        global_as: 65001,
-        local_address: None,
-        port: 179,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry_time: seconds(5),
-        idle_hold_time: seconds(5),
-        graceful_restart: true,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
-        transit: false,
-        max_prefixes: 1000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: seconds(300),
-        max_prefixes_out: None,
-        add_paths: AddPaths::default(),
-        bfd: None,
-        import: vec![],
-        export: vec![],
-        accept_default: false,
-        allow_own_as: 0,
-        as_sets: AsSets::Withdraw,
-        role: None,
-        own: OwnAddresses::default(),
-        disabled: false,
-    }
+    let key = PeerKey::Address([10, 0, 0, 2].into());
+    PeerConfig { max_prefixes: 1000, ..PeerConfig::new(key, RemoteAs::Number(65002), 65001) }
 }
 
 fn global() -> Global {

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    bgp::peer::{AddPaths, AsSets, Hops, MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs},
+    bgp::peer::{MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs},
     net::{Asn, RouterId},
 };
 
@@ -38,43 +38,8 @@ pub(crate) fn address(n: u32) -> Ipv4Addr {
 
 pub(crate) fn config(n: u32) -> Arc<PeerConfig> {
     Arc::new(PeerConfig {
-        key: PeerKey::Address(address(n).into()),
-        source: PeerSource::Configured,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::Any,
-        local_as: 65000,
-        global_as: 65000,
-        local_address: None,
-        port: 179,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry_time: Duration::from_secs(5),
-        idle_hold_time: Duration::from_secs(5),
-        graceful_restart: true,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
-        transit: false,
-        max_prefixes: 1_000_000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: Duration::from_secs(300),
-        max_prefixes_out: None,
-        add_paths: AddPaths::default(),
-        bfd: None,
-        import: Vec::new(),
-        export: Vec::new(),
-        accept_default: false,
-        allow_own_as: 0,
-        as_sets: AsSets::Withdraw,
-        role: None,
         own: OwnAddresses { v4: Some(Ipv4Addr::new(10, 0, 0, 1)), v6: None, link_local: None },
-        disabled: false,
+        ..PeerConfig::new(PeerKey::Address(address(n).into()), RemoteAs::Any, 65000)
     })
 }
 
