@@ -27,7 +27,7 @@ impl Docker {
         let dir = net.dir().join("docker");
         std::fs::create_dir_all(&dir).unwrap();
         let image = dir.join("busybox.tar");
-        run(Command::new("python3").arg(kit::script("mkimage.py")).arg(&image).arg(IMAGE));
+        run(Command::new("python3").arg(kit::script("mkimage.py")).arg(&image).args(["--name", IMAGE]));
         let socket = dir.join("docker.sock");
         let mut command = ns.command("dockerd");
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));

@@ -1,4 +1,5 @@
-//! Where the test kit is: Kubernetes, the CNI plugins and GoBGP, which `tests/run` builds, and the scripts beside this file.
+//! Where the test kit is: Kubernetes with its own test suite, the CNI plugins and GoBGP, which `tests/run` builds, and the
+//! scripts beside this file.
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, reason = "tests of the real world")]
 
 use std::{
@@ -22,9 +23,9 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// A script of `tests/kit/lab`.
+/// A script of `tests/kit`.
 pub fn script(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/lab").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit").join(name);
     assert!(path.exists(), "no {}", path.display());
     path
 }

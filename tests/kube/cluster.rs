@@ -1,6 +1,8 @@
 //! A control plane, and Nodes made as a kubelet would make them.
+#![allow(dead_code, reason = "tests/cluster has kubelets to make its Nodes")]
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -45,27 +47,31 @@ impl ControlPlane {
     /// Starts it in `ns`, where the nodes reach it at `address`. The manifest of `deploy/` is applied, so that routelet has
     /// the rights that it gives, and no more.
     pub fn start(net: &Net, ns: &Ns, address: &str, api_extra: &[&str]) -> Self {
+        let lean = ["--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"];
+        let plane = Self::boot(net, ns, address, &[&lean, api_extra].concat(), &["--controllers=nodeipam"]);
+        plane.kubectl(&["apply", "-f", manifest().to_str().unwrap()]);
+        let token = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
+        plane.write_kubeconfig(address, token.trim());
+        plane
+    }
+
+    /// etcd, API server and controller manager, and nothing else.
+    pub fn boot(net: &Net, ns: &Ns, address: &str, api: &[&str], controllers: &[&str]) -> Self {
         let dir = net.dir().join("cp");
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         fs::create_dir_all(&dir).unwrap();
-        run(Command::new(root.join("tests/kit/lab/mkpki.sh")).arg(dir.join("pki")).arg(address));
+        run(Command::new(root.join("tests/kit/mkpki.sh")).arg(dir.join("pki")).arg(address));
 
-        let lab = kit().join("kube-lab");
-        let start = |name: &str, args: &[String]| {
-            let mut command = ns.command(lab.to_str().unwrap());
-            Process::start(command.arg(name).args(args), &dir.join(format!("{name}.log")))
-        };
-        let etcd = start("etcd", &etcd_args(&dir));
+        let etcd = part(ns, &dir, "etcd", etcd_args(&dir));
         let mut api_args = api_args(&dir, address);
-        api_args.extend(api_extra.iter().map(|a| (*a).to_owned()));
-        let api = Some(start("kube-apiserver", &api_args));
+        api_args.extend(api.iter().map(|a| (*a).to_owned()));
+        let api = Some(part(ns, &dir, "kube-apiserver", &api_args));
         let mut plane =
             Self { ns: ns.clone(), api_args, api, _etcd: etcd, controllers: None, dir: dir.clone() };
         plane.wait_ready();
-        plane.controllers = Some(start("kube-controller-manager", &controllers_args(&dir)));
-        plane.kubectl(&["apply", "-f", root.join("deploy/daemonset.yaml").to_str().unwrap()]);
-        let token = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
-        plane.write_kubeconfig(address, token.trim());
+        let mut args = controllers_args(&dir);
+        args.extend(controllers.iter().map(|a| (*a).to_owned()));
+        plane.controllers = Some(part(ns, &dir, "kube-controller-manager", &args));
         plane
     }
 
@@ -79,9 +85,7 @@ impl ControlPlane {
     }
 
     pub fn start_api(&mut self) {
-        let mut command = self.ns.command(kit().join("kube-lab").to_str().unwrap());
-        command.arg("kube-apiserver").args(&self.api_args);
-        self.api = Some(Process::start(&mut command, &self.dir.join("kube-apiserver.log")));
+        self.api = Some(part(&self.ns, &self.dir, "kube-apiserver", &self.api_args));
         self.wait_ready();
     }
 
@@ -163,6 +167,17 @@ impl ControlPlane {
     }
 }
 
+/// What `kubectl apply -f` is told to take.
+pub fn manifest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/daemonset.yaml")
+}
+
+/// Starts a part of `kube-lab` in `ns`, its log in `dir`.
+pub fn part(ns: &Ns, dir: &Path, name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Process {
+    let mut command = ns.command(kit().join("kube-lab").to_str().unwrap());
+    Process::start(command.arg(name).args(args), &dir.join(format!("{name}.log")))
+}
+
 fn etcd_args(dir: &Path) -> Vec<String> {
     let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
     [
@@ -194,8 +209,6 @@ fn api_args(dir: &Path, address: &str) -> Vec<String> {
         &format!("--service-account-key-file={}", pki("sa.pub")),
         &format!("--service-account-signing-key-file={}", pki("sa.key")),
         "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
-        "--endpoint-reconciler-type=none",
-        "--disable-admission-plugins=ServiceAccount",
     ]
     .map(str::to_owned)
     .to_vec()
@@ -215,7 +228,6 @@ fn controllers_args(dir: &Path) -> Vec<String> {
         "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
         "--node-cidr-mask-size-ipv4=24",
         "--node-cidr-mask-size-ipv6=64",
-        "--controllers=nodeipam",
     ]
     .map(str::to_owned)
     .to_vec()
