@@ -95,6 +95,11 @@ impl Fib {
         }
     }
 
+    /// Before many calls of [`Fib::want`].
+    pub fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
+        self.routes.approach(prefixes);
+    }
+
     /// Says what a prefix shall lead to; `None`: nowhere.
     pub fn want(&mut self, prefix: Prefix, hops: Option<&Arc<NextHops>>) {
         let set = hops.map_or(0, |h| self.objects.intern(h));
@@ -282,7 +287,7 @@ impl Fib {
                     self.routes.change(prefix, unqueue);
                     self.put(prefix, state.want, false);
                 }
-                Verdict::Delete if whole.contains(&state.have()) => self.lost_and(prefix, unqueue),
+                Verdict::Delete if whole.contains(&state.have()) => {}
                 Verdict::Delete => gone.push(prefix),
                 Verdict::Right | Verdict::Leave => {
                     self.routes.change(prefix, unqueue);
@@ -290,11 +295,25 @@ impl Fib {
             }
         }
         gone.into_iter().for_each(|prefix| self.delete(prefix));
-        let unused = self.objects.sweep();
+        self.lose_routes_of(&whole, true);
+        let unused = self.objects.sweep(&whole);
         if self.settings.install {
             self.ops.extend(unused);
         }
         self.routes.shrink();
+    }
+
+    /// Whether [`Fib::retire`] is due in a moment.
+    pub fn is_resting(&self) -> bool {
+        self.objects.is_resting()
+    }
+
+    /// Deletes the objects that no route came back to.
+    pub fn retire(&mut self) {
+        let unused = self.objects.retire();
+        if self.settings.install {
+            self.ops.extend(unused);
+        }
     }
 
     /// Finds the objects all of whose routes move to one other set, and changes them instead; returns those all
@@ -463,27 +482,27 @@ impl Fib {
     pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
         if let Some(seen) = seen {
             let lost = self.objects.observe(seen);
-            self.forget_routes_of(&lost);
+            self.lose_routes_of(&lost, false);
         }
         self.objects.resolve(resolver);
         self.problems.clear();
         self.rescan();
     }
 
-    /// A lost object has taken its routes with it.
-    fn forget_routes_of(&mut self, lost: &BTreeSet<TopId>) {
-        if lost.is_empty() {
+    /// These objects take their routes with them. `decided`: that is what was decided about these routes.
+    fn lose_routes_of(&mut self, tops: &BTreeSet<TopId>, decided: bool) {
+        if tops.is_empty() {
             return;
         }
-        let objects = &mut self.objects;
-        let sweep = &mut self.sweep;
-        self.routes.for_each(|_, state| {
+        let (objects, sweep) = (&mut self.objects, &mut self.sweep);
+        self.routes.change_all(|state| {
             let have = state.have();
-            if lost.contains(&have) {
+            if tops.contains(&have) {
                 objects.drop_refs(have, 1);
-                state.set_have(0);
                 sweep.stale -= usize::from(state.is(Mark::Stale));
+                state.set_have(0);
                 state.set(Mark::Stale, false);
+                state.set(Mark::Queued, state.is(Mark::Queued) && !decided);
             }
         });
     }
@@ -507,7 +526,7 @@ impl Fib {
 
     /// Begins to compare with a dump of our routes.
     pub fn audit_begin(&mut self) {
-        self.routes.for_each(|_, s| s.set(Mark::Seen, false));
+        self.routes.change_all(|s| s.set(Mark::Seen, false));
         self.own.values_mut().for_each(|o| o.seen = false);
     }
 
@@ -573,8 +592,9 @@ impl Fib {
         }
         self.delete_strangers();
         self.later.clear();
-        let unused = self.objects.sweep();
+        let unused = self.objects.sweep(&BTreeSet::new());
         self.ops.extend(unused);
+        self.retire();
     }
 
     /// Routes of a family that are in the kernel.

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A top belongs to one set at most. While its set only resolves in another way, the object is changed below its
-//! routes and no route is written. When a top's last route goes, so does the object: deleting it takes all its
-//! routes with it, 100,000 in some 15 ms (kernel.md).
+//! routes and no route is written. When all routes of a top go at once, its object is deleted: that takes them
+//! with it, 100,000 in some 15 ms (kernel.md). One whose last route went alone rests for a moment, so that a
+//! route that comes and goes costs one message and not two.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,6 +59,8 @@ pub struct Objects {
     dirty: Vec<TopId>,
     /// Tops that may have lost their last route.
     idle: Vec<TopId>,
+    /// Tops that did, and may be used again.
+    resting: Vec<TopId>,
 }
 
 #[derive(Debug)]
@@ -129,6 +132,7 @@ impl Objects {
             resolver: Resolver::default(),
             dirty: Vec::new(),
             idle: Vec::new(),
+            resting: Vec::new(),
         }
     }
 
@@ -255,21 +259,37 @@ impl Objects {
             return Some(set.top);
         }
         let several = set.hops.gateways().len() > 1;
+        let group = several || matches!(&content, Content::Hops(hops) if hops.len() > 1);
+        let top = match self.rested(&content, group) {
+            Some(top) => top,
+            None => self.make(content, group),
+        };
+        self.top_mut(top)?.owner = id;
+        self.set_mut(id)?.top = top;
+        Some(top)
+    }
+
+    /// A resting top that leads there, of the form that a new one would have.
+    fn rested(&self, content: &Content, group: bool) -> Option<TopId> {
+        let same = |t: &Top| {
+            t.owner == 0 && t.alive && t.content == *content && matches!(t.form, Form::Group(_)) == group
+        };
+        self.resting.iter().copied().find(|id| self.top(*id).is_some_and(same))
+    }
+
+    fn make(&mut self, content: Content, group: bool) -> TopId {
         let form = match &content {
-            Content::Hops(hops) if self.enabled && (several || hops.len() > 1) => {
-                Form::Group(self.fresh_id())
-            }
+            Content::Hops(_) if self.enabled && group => Form::Group(self.fresh_id()),
             Content::Hops(_) if self.enabled => Form::Single(self.fresh_id()),
             _ => Form::Inline,
         };
         let alive = form == Form::Inline;
-        let top = self.tops.insert(Top { form, content, owner: id, refs: 0, alive, error: None });
+        let top = self.tops.insert(Top { form, content, owner: 0, refs: 0, alive, error: None });
         if let Some(object) = form.id() {
             self.by_id.insert(object, top);
             self.dirty.push(top);
         }
-        self.set_mut(id)?.top = top;
-        Some(top)
+        top
     }
 
     fn fresh_id(&mut self) -> ObjectId {
@@ -388,13 +408,19 @@ impl Objects {
         ids
     }
 
-    /// The objects that nobody uses any more. Their routes are gone.
-    pub fn sweep(&mut self) -> Vec<Op> {
+    /// The objects that nobody uses any more and those whose routes shall go with them (`whole`). The others may
+    /// rest.
+    pub fn sweep(&mut self, whole: &BTreeSet<TopId>) -> Vec<Op> {
         let mut ops = Vec::new();
         for id in std::mem::take(&mut self.idle) {
             // One that the kernel refused is kept with the reason as long as somebody wants it.
             let keep = |t: &Top| t.refs > 0 || t.owner != 0 && t.error.is_some();
             if id == UNREACHABLE || self.top(id).is_none_or(keep) {
+                continue;
+            }
+            let may_rest = self.top(id).is_some_and(|t| t.alive && t.form != Form::Inline);
+            if may_rest && !whole.contains(&id) {
+                self.rest(id);
                 continue;
             }
             let object = self.object_of(id);
@@ -411,6 +437,24 @@ impl Objects {
         ops
     }
 
+    fn rest(&mut self, id: TopId) {
+        if !self.resting.contains(&id) {
+            self.resting.push(id);
+        }
+    }
+
+    /// Whether objects without routes wait to be used again, or for [`Objects::retire`].
+    pub fn is_resting(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
+    /// Ends the rest of those that no route came back to.
+    pub fn retire(&mut self) -> Vec<Op> {
+        let rested: BTreeSet<_> = std::mem::take(&mut self.resting).into_iter().collect();
+        self.idle.extend(&rested);
+        self.sweep(&rested)
+    }
+
     /// A top that no route leads to goes; its object is the caller's.
     fn forget(&mut self, id: TopId) {
         let Some(top) = self.tops.remove(id) else { return };
@@ -424,6 +468,7 @@ impl Objects {
             self.use_members(&top.content, -1);
         }
         self.dirty.retain(|d| *d != id);
+        self.resting.retain(|r| *r != id);
     }
 
     /// The kernel refused to make an object: its top is not there, and says why. One that it refused to

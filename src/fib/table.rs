@@ -115,14 +115,25 @@ impl Table {
         self.change(prefix, |_| {});
     }
 
+    /// Looks at where these prefixes stand or will stand. One after the other each look-up waits for memory; here
+    /// the processor waits for many at once, and finds them near afterwards.
+    pub fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
+        std::hint::black_box(prefixes.filter(|p| self.get(**p).is_some()).count());
+    }
+
+    /// Changes all states, and removes those in which nothing is left.
+    pub fn change_all(&mut self, mut change: impl FnMut(&mut State)) {
+        let mut keep = |state: &mut State| {
+            change(state);
+            !state.is_empty()
+        };
+        self.v4.retain(|s| keep(&mut s.state));
+        self.v6.retain(|s| keep(&mut s.state));
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, State)> + '_ {
         let v4 = self.v4.iter().map(|s| (Prefix::v4(s.addr.into(), s.len), s.state));
         v4.chain(self.v6.iter().map(|s| (Prefix::v6(s.addr.into(), s.len), s.state)))
-    }
-
-    pub fn for_each(&mut self, mut f: impl FnMut(Prefix, &mut State)) {
-        self.v4.iter_mut().for_each(|s| f(Prefix::v4(s.addr.into(), s.len), &mut s.state));
-        self.v6.iter_mut().for_each(|s| f(Prefix::v6(s.addr.into(), s.len), &mut s.state));
     }
 
     /// Gives memory back after many routes have gone.

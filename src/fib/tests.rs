@@ -277,6 +277,8 @@ enum Act {
     Foreign(u8),
     ForeignGone(u8),
     ObjectsFlushed,
+    /// Objects without routes have waited long enough.
+    Retire,
     Restart,
 }
 
@@ -291,6 +293,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0u8..30).prop_map(Act::Foreign),
         1 => (0u8..30).prop_map(Act::ForeignGone),
         1 => Just(Act::ObjectsFlushed),
+        1 => Just(Act::Retire),
         1 => Just(Act::Restart),
     ]
 }
@@ -343,6 +346,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
                 (1..=4).for_each(|l| world.kernel.lose(l));
                 world.fib.host(world.resolver(), Some(&world.kernel.seen()));
             }
+            Act::Retire => world.fib.retire(),
             Act::Restart => {
                 world.write();
                 world.restart(settings);
@@ -355,6 +359,8 @@ fn play(settings: Settings, acts: Vec<Act>) {
     world.write();
     world.audit();
     world.fib.retry();
+    world.write();
+    world.fib.retire();
     world.write();
     for p in 0..30 {
         let expected = match foreign.contains_key(&p) {
@@ -413,6 +419,30 @@ fn a_few_routes_are_deleted_one_by_one_so_that_others_hear_of_it() {
     (0..3).for_each(|p| world.want(p, 0));
     world.write();
     assert_eq!(world.kernel.log.iter().filter(|op| matches!(op, Op::Del { .. })).count(), 3);
+}
+
+#[test]
+fn a_route_that_comes_and_goes_costs_one_message_each_time() {
+    for links in [1, 3] {
+        let mut world = World::new(SETTINGS);
+        world.want(1, links);
+        world.write();
+        world.kernel.log.clear();
+        for wanted in [0, links, 0, links, 0] {
+            world.want(1, wanted);
+            world.write();
+        }
+        let written = world.kernel.log.iter().map(|op| matches!(op, Op::Put { .. } | Op::Del { .. }));
+        assert_eq!(written.collect::<Vec<_>>(), [true; 5], "{:?}", world.kernel.log);
+        world.fib.retire();
+        world.write();
+        assert!(
+            world.kernel.objects.is_empty(),
+            "what no route came back to goes: {:?}",
+            world.kernel.objects
+        );
+        assert!(!world.fib.is_resting());
+    }
 }
 
 #[test]

@@ -41,6 +41,8 @@ use crate::{
 
 /// Octets asked for in one read: many UPDATEs make one message to the rib.
 const READ: usize = 64 * 1024;
+/// Asked for first, while nothing tells of more: most reads are a KEEPALIVE or a single route.
+const LITTLE: usize = 4 * 1024;
 /// Reads whose UPDATEs the rib has not dealt with yet; while it has so many, TCP slows the neighbor. Two keep both
 /// sides busy. More would only cost memory: decoded, UPDATEs of one route each are five times as large.
 pub(super) const UNDER_WAY: usize = 2;
@@ -120,6 +122,8 @@ struct Link {
     conn: Conn,
     stream: TcpStream,
     rx: BytesMut,
+    /// Octets to ask for.
+    ask: usize,
     tx: VecDeque<Bytes>,
     unsent: usize,
 }
@@ -319,7 +323,14 @@ impl Task {
     fn link(&mut self, stream: TcpStream) -> Conn {
         let conn = Conn(self.next_conn);
         self.next_conn = self.next_conn.wrapping_add(1);
-        self.links.push(Link { conn, stream, rx: BytesMut::new(), tx: VecDeque::new(), unsent: 0 });
+        self.links.push(Link {
+            conn,
+            stream,
+            rx: BytesMut::new(),
+            ask: LITTLE,
+            tx: VecDeque::new(),
+            unsent: 0,
+        });
         conn
     }
 
@@ -583,12 +594,16 @@ impl Link {
             if let Err(e) = std::task::ready!(self.stream.poll_read_ready(cx)) {
                 return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
             }
-            self.rx.reserve(READ);
+            self.rx.reserve(self.ask);
+            let room = self.rx.capacity() - self.rx.len();
             // After a short read it knows that nothing is left, and does not ask the kernel again.
             let read = std::pin::pin!(self.stream.read_buf(&mut self.rx)).poll(cx);
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Did::Closed(self.conn, None)),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Did::Read(at)),
+                Poll::Ready(Ok(n)) => {
+                    self.ask = if n == room { READ } else { LITTLE };
+                    return Poll::Ready(Did::Read(at));
+                }
                 Poll::Ready(Err(e)) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
                 Poll::Pending if self.rx.is_empty() => self.rx = BytesMut::new(),
                 Poll::Pending => {}

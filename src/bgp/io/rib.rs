@@ -11,7 +11,7 @@ use std::{
 use hashbrown::HashMap;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
 };
 
 use crate::{
@@ -178,7 +178,12 @@ impl Task {
                     self.rib.handle(Instant::now(), Input::Timeout);
                 }
             }
-            self.let_out();
+            self.rib.settle();
+            if self.tell_fib() {
+                // The kernel is written to before the neighbors' messages are made.
+                yield_now().await;
+            }
+            self.tell_neighbors();
         }
     }
 
@@ -245,20 +250,25 @@ impl Task {
         self.rib.handle(now, Input::Originated(originated));
     }
 
-    fn let_out(&mut self) {
-        self.rib.settle();
+    /// Whether there was anything to tell.
+    fn tell_fib(&mut self) -> bool {
         let changes = self.rib.take_fib();
         let oldest = self.oldest.take();
-        if !changes.is_empty() {
-            if let Some(read_at) = oldest {
-                (self.hooks.on_post)(read_at);
-            }
-            if let Some(learned) = &self.inputs.learned {
-                // Before the kernel has the route: nothing is masqueraded on its way to a neighbor.
-                learned.post_all(changes.iter().map(|(prefix, hops)| (*prefix, hops.is_some())));
-            }
-            self.fib.post_all(changes);
+        if changes.is_empty() {
+            return false;
         }
+        if let Some(read_at) = oldest {
+            (self.hooks.on_post)(read_at);
+        }
+        if let Some(learned) = &self.inputs.learned {
+            // Before the kernel has the route: nothing is masqueraded on its way to a neighbor.
+            learned.post_all(changes.iter().map(|(prefix, hops)| (*prefix, hops.is_some())));
+        }
+        self.fib.post_all(changes);
+        true
+    }
+
+    fn tell_neighbors(&mut self) {
         for (peer, event) in self.rib.take_events() {
             if let Some(outbox) = self.outboxes.get(&peer) {
                 outbox.push(match event {

@@ -57,8 +57,8 @@ impl Rib {
                     self.tell(group, family, route, memo);
                 }
             }
-            self.tables[f].vacate(route);
         }
+        self.tables[f].vacate_all(&dirty);
         memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.attrs.release(id));
         self.groups[f] = groups;
         // The list's memory is kept for the next turn, within reason.

@@ -272,10 +272,23 @@ impl Table {
         0..self.entries.len() as RouteNo
     }
 
+    /// Forgets those routes that have no paths and no pins left. Each at most once.
+    pub(super) fn vacate_all(&mut self, routes: &[RouteNo]) {
+        if routes.len() >= self.len() && routes.iter().filter(|n| self.is_vacant(**n)).count() == self.len() {
+            return self.clear();
+        }
+        routes.iter().for_each(|route| self.vacate(*route));
+    }
+
+    fn is_vacant(&self, route: RouteNo) -> bool {
+        self.entries.get(route as usize).is_some_and(|entry| {
+            entry.paths().is_empty() && entry.pins == 0 && !entry.dirty && entry.installed.is_none()
+        })
+    }
+
     /// Forgets a route that has no paths and no pins left.
     pub(super) fn vacate(&mut self, route: RouteNo) {
-        let Some(entry) = self.entries.get(route as usize) else { return };
-        if !entry.paths().is_empty() || entry.pins > 0 || entry.dirty || entry.installed.is_some() {
+        if !self.is_vacant(route) {
             return;
         }
         let prefix = self.prefix(route);
@@ -287,11 +300,14 @@ impl Table {
         self.give_back();
     }
 
+    fn clear(&mut self) {
+        *self = Self { hasher: self.hasher.clone(), ..Self::new(self.family) };
+    }
+
     /// Memory follows the number of routes down again.
     fn give_back(&mut self) {
         if self.index.is_empty() {
-            *self = Self { hasher: self.hasher.clone(), ..Self::new(self.family) };
-            return;
+            return self.clear();
         }
         if self.index.capacity() > 1024 && self.index.len() < self.index.capacity() / 8 {
             let (keys, entries, hasher) = (&self.keys, &self.entries, &self.hasher);

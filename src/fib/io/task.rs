@@ -45,6 +45,8 @@ const AUDIT: Duration = Duration::from_secs(60);
 const AUDIT_SOON: Duration = Duration::from_secs(1);
 /// Until the first retry of what the kernel refused; doubles to [`AUDIT`].
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a nexthop object without routes waits for another.
+const REST: Duration = Duration::from_secs(1);
 /// After a start, the time in which neighbors usually come up: adopted routes move to no other neighbor's next
 /// hops before.
 const FRESH: Duration = Duration::from_secs(10);
@@ -68,6 +70,8 @@ pub(super) struct Task {
     audit_due: Instant,
     audited: Instant,
     retry: Option<(Instant, Duration)>,
+    /// When nexthop objects without routes have waited long enough.
+    rested: Option<Instant>,
     last_refusal: Option<Arc<str>>,
     repairs: Repairs,
 }
@@ -104,6 +108,7 @@ impl Task {
             audit_due: now + AUDIT,
             audited: now,
             retry: None,
+            rested: None,
             last_refusal: None,
             repairs: Repairs::new(now),
             settings,
@@ -123,6 +128,9 @@ impl Task {
         self.host_changed();
         self.own_changed(&mut own).await;
         loop {
+            if self.rested.is_none() && self.fib.is_resting() {
+                self.rested = Some(Instant::now() + REST);
+            }
             let due = self.due();
             // Cancel safe: all of them wait for something that stays until it is taken.
             tokio::select! {
@@ -157,6 +165,7 @@ impl Task {
         self.lessens
             .into_iter()
             .chain(retry)
+            .chain(self.rested)
             .chain(repairs)
             .chain([self.audit_due])
             .min()
@@ -246,12 +255,15 @@ impl Task {
 
     fn carry_out(&mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) {
         let since = self.counters.taken();
-        for (n, (prefix, hops)) in (1..).zip(changes) {
-            self.fib.want(prefix, hops.as_ref());
-            if n % BATCH == 0 {
-                while self.write_batch() {}
+        for at in (0..changes.len()).step_by(BATCH) {
+            let part = || changes.iter().skip(at).take(BATCH);
+            self.fib.approach(part().map(|(prefix, _)| prefix));
+            for (prefix, hops) in part() {
+                self.fib.want(*prefix, hops.as_ref());
             }
+            while self.write_batch() {}
         }
+        drop(changes);
         self.fib.finish();
         while self.write_batch() {}
         self.tell_own();
@@ -324,6 +336,11 @@ impl Task {
                 self.retry = None;
                 self.last_refusal = None;
             }
+        }
+        if self.rested.is_some_and(|at| at <= now) {
+            self.rested = None;
+            self.fib.retire();
+            self.write().await;
         }
         if self.audit_due <= now && self.audit.is_none() {
             self.audit_begin();
