@@ -141,6 +141,7 @@ impl Default for Kubernetes {
             service_cidrs: None,
             advertise_pod_cidrs: true,
             startup_taint: None,
+            accept_forwarded: true,
             services: Vec::new(),
             service_rules: ServiceRules::default(),
         }

@@ -201,6 +201,7 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
     put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
     kubernetes.startup_taint = section.get("startup-taint").and_then(|i| word(&i));
+    put(&mut kubernetes.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
     let kinds = ServiceAddresses::ALL.map(|kind| (kind.as_str(), kind));
     let kinds_of = |key| section.get(key).and_then(|i| i.set(|i| i.choice(&kinds)));
     put(&mut kubernetes.services, kinds_of("services"));

@@ -192,6 +192,8 @@ pub struct Kubernetes {
     pub advertise_pod_cidrs: bool,
     /// Key of a taint that is taken off the own Node once it is ready.
     pub startup_taint: Option<String>,
+    /// Where iptables drops what nobody accepts, packets of own pod CIDRs are accepted.
+    pub accept_forwarded: bool,
     pub services: Vec<ServiceAddresses>,
     pub service_rules: ServiceRules,
 }

@@ -272,6 +272,7 @@ fn kubernetes(config: &Config) -> Value {
         "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
         "advertise-pod-cidrs": k.advertise_pod_cidrs,
         "startup-taint": k.startup_taint,
+        "accept-forwarded": k.accept_forwarded,
         "services": k.services,
         "service-selector": rules.selector.to_string(),
         "service-annotations": rules.annotations,
@@ -488,6 +489,7 @@ mod tests {
         service-cidrs = ["10.96.0.0/12"]
         advertise-pod-cidrs = false
         services = ["cluster-ip"]
+        accept-forwarded = false
         service-selector = "team=web,!internal"
         service-annotations = ["external-ip"]
         service-aggregates = ["10.96.0.0/16"]

@@ -49,6 +49,8 @@ pub(super) struct Answers {
     pub(super) counters: Arc<Counters>,
     pub(super) own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
+    /// What a firewall drops of the pods' packets, with its remedy.
+    pub(super) firewall: watch::Receiver<Vec<String>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -242,6 +244,7 @@ impl Answers {
             }
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
+        let problems = [problems, self.firewall.borrow().clone()].concat();
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,
@@ -259,7 +262,8 @@ impl Answers {
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let mut problems = self.forwarding.borrow().problems.clone();
+        let mut problems =
+            [self.forwarding.borrow().problems.clone(), self.firewall.borrow().clone()].concat();
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         match plan.as_ref() {
             Ok(plan) => {

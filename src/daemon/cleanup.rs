@@ -10,7 +10,7 @@ use super::{Error, drain::DRAIN_FILE, planner::ROUTER_ID_FILE};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
-    masquerade,
+    masquerade::{self, forward::CHAIN},
 };
 
 /// What of the state folder is ours; others' files in it stay, and the folder with them.
@@ -47,6 +47,11 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     })?;
     if table {
         removed.push(format!("nftables table inet {}", masquerade::wire::TABLE));
+    }
+    let chain = masquerade::io::forward::cleanup()
+        .map_err(|e| Error::Runtime(format!("the chain {CHAIN} cannot be removed: {e}; run as root")))?;
+    if chain {
+        removed.push(format!("chain {CHAIN} of iptables"));
     }
     let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
         Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))

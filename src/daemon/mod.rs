@@ -127,6 +127,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (guard_tx, guard) = watch::channel(Arc::default());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
+    let (accepted_tx, accepted) = watch::channel(None);
+    let (firewall_tx, firewall) = watch::channel(Vec::new());
     let (all_nodes_tx, all_nodes) = watch::channel(false);
     let (asked_tx, asked) = watch::channel(crate::plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
@@ -206,7 +208,13 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         reporter = Some(k8s::io::reporter(options.clone()));
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
-        tokio::spawn(notices::run(notices_tx, plan.clone(), conflist_status, forwarding.clone()));
+        tokio::spawn(notices::run(
+            notices_tx,
+            plan.clone(),
+            conflist_status,
+            forwarding.clone(),
+            firewall.clone(),
+        ));
         tokio::spawn(health::gate(
             gate_tx,
             fib.own_there(),
@@ -246,6 +254,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             guard: guard_tx,
             unreachable: unreachable_tx,
             conflist: conflist_tx,
+            forward: accepted_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,
             plan: plan_tx,
@@ -265,6 +274,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         };
         tokio::spawn(masquerade::run(inputs, want_tx));
         crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: ready.clone() });
+        let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: ready.clone() };
+        crate::masquerade::io::forward::spawn(inputs, firewall_tx);
     }
 
     // Those who ask.
@@ -281,6 +292,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         counters: fib.counters(),
         own_there: fib.own_there(),
         forwarding,
+        firewall,
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),

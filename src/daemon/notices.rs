@@ -25,6 +25,7 @@ pub(super) async fn run(
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
     mut conflist: watch::Receiver<ConflistStatus>,
     mut forwarding: watch::Receiver<Forwarding>,
+    mut firewall: watch::Receiver<Vec<String>>,
 ) {
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
@@ -49,12 +50,14 @@ pub(super) async fn run(
         now.extend(
             forwarding.borrow_and_update().problems.iter().map(|p| about_node("HostNeedsAttention", p)),
         );
+        now.extend(firewall.borrow_and_update().iter().map(|p| about_node("HostNeedsAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
         let alive = tokio::select! {
             r = plan.changed() => r.is_ok(),
             r = conflist.changed() => r.is_ok(),
             r = forwarding.changed() => r.is_ok(),
+            r = firewall.changed() => r.is_ok(),
             () = standing.closed() => false,
         };
         if !alive {

@@ -68,6 +68,7 @@ pub(super) struct Outputs {
     pub(super) guard: watch::Sender<Arc<Guard>>,
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
+    pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
     pub(super) all_nodes: watch::Sender<bool>,
     pub(super) asked: watch::Sender<Arc<Asked>>,
     /// The plan in force, or why there is none yet.
@@ -189,6 +190,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.originated, Arc::new(plan.originated.clone()));
     publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
     publish(&outputs.conflist, plan.conflist.clone());
+    publish(&outputs.forward, Some(plan.forward.clone()));
     publish(&outputs.all_nodes, plan.all_nodes);
     publish(&outputs.asked, plan.asked.clone());
     let wanted = Wanted {

@@ -1,4 +1,4 @@
-//! nfnetlink messages of our table: values → octets. Only what we write.
+//! nfnetlink messages: how they are made and read, and those of our own table.
 //!
 //! Headers are in host order as everywhere in netlink, attributes of nf_tables in network order.
 
@@ -62,15 +62,15 @@ impl Batch {
 
     /// The table and all in it goes. Making it first spares asking whether it is there.
     pub fn remove(&mut self) {
-        self.message(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
-        self.message(DEL_TABLE, 0, |m| m.text(1, TABLE));
+        self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
+        self.ours(DEL_TABLE, 0, |m| m.text(1, TABLE));
     }
 
     /// The table with its chain, its rules and empty sets, in place of whatever had its name.
     pub fn make(&mut self) {
         self.remove();
-        self.message(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
-        self.message(NEW_CHAIN, CREATE, |m| {
+        self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
+        self.ours(NEW_CHAIN, CREATE, |m| {
             m.text(1, TABLE);
             m.text(3, CHAIN);
             m.nested(4, |hook| {
@@ -89,8 +89,19 @@ impl Batch {
 
     /// Asks for the table, outside of any transaction: the octets to send.
     pub fn question(seq: u32) -> Vec<u8> {
+        Self::ask(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, TABLE))
+    }
+
+    /// A question, outside of any transaction: the octets to send.
+    pub(super) fn ask(
+        seq: u32,
+        protocol: u8,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Attributes<'_>),
+    ) -> Vec<u8> {
         let mut batch = Self { buf: Vec::new(), seq, last: 0 };
-        batch.message(GET_TABLE, ACK, |m| m.text(1, TABLE));
+        batch.message(protocol, kind, flags, body);
         batch.buf
     }
 
@@ -101,7 +112,7 @@ impl Batch {
         };
         // Only has to differ within the transaction.
         let id = 1 + 2 * u32::try_from(family.index()).unwrap_or(0) + u32::from(set == Set::Keep);
-        self.message(NEW_SET, CREATE, |m| {
+        self.ours(NEW_SET, CREATE, |m| {
             m.text(1, TABLE);
             m.text(2, set.name(family));
             m.number(3, SET_INTERVAL);
@@ -117,7 +128,7 @@ impl Batch {
             Family::Ipv4Unicast => (NFPROTO_IPV4, 12, 16, 4),
             Family::Ipv6Unicast => (NFPROTO_IPV6, 8, 24, 16),
         };
-        self.message(NEW_RULE, CREATE | APPEND, |m| {
+        self.ours(NEW_RULE, CREATE | APPEND, |m| {
             m.text(1, TABLE);
             m.text(2, CHAIN);
             m.nested(4, |list| {
@@ -164,7 +175,7 @@ impl Batch {
     fn elements(&mut self, kind: u16, flags: u16, set: Set, family: Family, ranges: &BTreeSet<Range>) {
         let all: Vec<_> = ranges.iter().collect();
         for some in all.chunks(ELEMENTS) {
-            self.message(kind, flags, |m| {
+            self.ours(kind, flags, |m| {
                 m.text(1, TABLE);
                 m.text(2, set.name(family));
                 m.nested(3, |list| some.iter().for_each(|range| list.range(family, range)));
@@ -177,8 +188,19 @@ impl Batch {
         self.end(at);
     }
 
-    fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
-        let at = self.header(SUBSYSTEM << 8 | kind, REQUEST | flags, NFPROTO_INET, 0);
+    /// Of our own table.
+    fn ours(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        self.message(NFPROTO_INET, kind, flags, body);
+    }
+
+    pub(super) fn message(
+        &mut self,
+        protocol: u8,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        let at = self.header(SUBSYSTEM << 8 | kind, REQUEST | flags, protocol, 0);
         self.last = at;
         body(&mut Attributes(&mut self.buf));
         self.end(at);
@@ -204,10 +226,10 @@ impl Batch {
 }
 
 /// Where attributes are written.
-struct Attributes<'a>(&'a mut Vec<u8>);
+pub(super) struct Attributes<'a>(&'a mut Vec<u8>);
 
 impl Attributes<'_> {
-    fn octets(&mut self, kind: u16, value: &[u8]) {
+    pub(super) fn octets(&mut self, kind: u16, value: &[u8]) {
         let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(len.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -215,15 +237,15 @@ impl Attributes<'_> {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn text(&mut self, kind: u16, value: &str) {
+    pub(super) fn text(&mut self, kind: u16, value: &str) {
         self.octets(kind, &[value.as_bytes(), &[0]].concat());
     }
 
-    fn number(&mut self, kind: u16, value: u32) {
+    pub(super) fn number(&mut self, kind: u16, value: u32) {
         self.octets(kind, &value.to_be_bytes());
     }
 
-    fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+    pub(super) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
         let at = self.0.len();
         self.0.extend([0; 2]);
         self.0.extend((kind | NESTED).to_ne_bytes());
@@ -232,7 +254,7 @@ impl Attributes<'_> {
         self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
     }
 
-    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
+    pub(super) fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
         self.nested(1, |e| {
             e.text(1, name);
             e.nested(2, data);
@@ -266,22 +288,30 @@ const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DEL_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
-const NEW_RULE: u16 = 6;
+pub(super) const NEW_CHAIN: u16 = 3;
+pub(super) const GET_CHAIN: u16 = 4;
+pub(super) const DEL_CHAIN: u16 = 5;
+pub(super) const NEW_RULE: u16 = 6;
+pub(super) const GET_RULE: u16 = 7;
+pub(super) const DEL_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_SET_ELEMENT: u16 = 12;
 const DEL_SET_ELEMENT: u16 = 14;
 
 const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
+pub(super) const ACK: u16 = 0x4;
+/// `NLM_F_ROOT | NLM_F_MATCH`.
+pub(super) const DUMP: u16 = 0x300;
+/// `NLM_F_DUMP_INTR`: something changed while the kernel was listing.
+const INTERRUPTED: u16 = 0x10;
+pub(super) const CREATE: u16 = 0x400;
+pub(super) const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 
 const AF_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
 const NF_INET_POST_ROUTING: u32 = 4;
 /// `NF_IP_PRI_NAT_SRC`, where everybody's source NAT is.
 const SRCNAT: u32 = 100;
@@ -290,25 +320,77 @@ const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const SET_INTERVAL: u32 = 4;
 const INTERVAL_END: u32 = 1;
-const REGISTER: u32 = 1;
+pub(super) const REGISTER: u32 = 1;
 const META_NFPROTO: u32 = 15;
-const CMP_EQ: u32 = 0;
-const PAYLOAD_NETWORK: u32 = 1;
+pub(super) const CMP_EQ: u32 = 0;
+pub(super) const PAYLOAD_NETWORK: u32 = 1;
 const LOOKUP_INVERTED: u32 = 1;
 
-/// Reads answers: of each error message its sequence number and errno, 0 for an acknowledgement.
-pub fn answers(mut buf: &[u8]) -> Vec<(u32, i32)> {
+/// One message from the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub seq: u32,
+    /// Behind the header of netlink.
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The errno of an answer, 0 for an acknowledgement; `None` of any other message.
+    pub fn errno(&self) -> Option<i32> {
+        const ERROR: u16 = 2;
+        let code = self.body.first_chunk::<4>().filter(|_| self.kind == ERROR)?;
+        Some(i32::from_ne_bytes(*code).wrapping_neg())
+    }
+
+    /// `NLMSG_DONE`: the end of a list.
+    pub fn is_end(&self) -> bool {
+        self.kind == 3
+    }
+
+    pub fn is_interrupted(&self) -> bool {
+        self.flags & INTERRUPTED != 0
+    }
+
+    /// Its attributes, behind the header of nfnetlink.
+    pub fn attributes(&self) -> &'a [u8] {
+        self.body.get(4..).unwrap_or_default()
+    }
+}
+
+/// Reads what one `recv` gave.
+pub fn messages(mut buf: &[u8]) -> Vec<Message<'_>> {
     let mut found = Vec::new();
     while let Some((header, _)) = buf.split_first_chunk::<16>() {
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
         let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
-        let Some(message) = buf.get(..len).filter(|m| m.len() >= 16) else { break };
-        if let (2, Some(code)) = (u16::from_ne_bytes([k0, k1]), message[16..].first_chunk::<4>()) {
-            found.push((u32::from_ne_bytes([s0, s1, s2, s3]), -i32::from_ne_bytes(*code)));
-        }
+        let Some(body) = buf.get(16..len) else { break };
+        found.push(Message {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            seq: u32::from_ne_bytes([s0, s1, s2, s3]),
+            body,
+        });
         buf = buf.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     found
+}
+
+/// Kind and value of each attribute, without the flags.
+pub(super) fn attributes(mut buf: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[l0, l1, k0, k1], _) = buf.split_first_chunk::<4>()?;
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = buf.get(4..len)?;
+        buf = buf.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & 0x3fff, value))
+    })
+}
+
+/// The first attribute of a kind.
+pub(super) fn attribute(buf: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(buf).find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 mod bridge;
 mod drain;
 mod election;
+mod forward;
 mod gateway;
 mod global;
 mod masq;
@@ -77,6 +78,8 @@ pub struct Plan {
     pub conflist: Option<Arc<Conflist>>,
     /// Whose traffic leaves with the node's address, and to where it does not.
     pub masquerade: Arc<masquerade::Wanted>,
+    /// Whose packets are let through where iptables drops what nobody accepts.
+    pub forward: Arc<masquerade::forward::Wanted>,
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
     /// Which Services are looked for: goes to `k8s::io::spawn_services`.
@@ -153,6 +156,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
+    let forward = Arc::new(forward::wanted(&ctx, &served));
     // Traffic to Node addresses is never masqueraded: they must be known while anything is.
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode != masquerade::Mode::Off
@@ -168,6 +172,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         guard: Arc::new(guard),
         conflist,
         masquerade,
+        forward,
         all_nodes,
         asked,
         services,

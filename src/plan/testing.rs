@@ -45,6 +45,7 @@ pub(super) fn config() -> Config {
             service_cidrs: None,
             advertise_pod_cidrs: true,
             startup_taint: None,
+            accept_forwarded: true,
             services: Vec::new(),
             service_rules: ServiceRules::default(),
         },

@@ -10,6 +10,7 @@
 
 pub mod daemons;
 pub mod net;
+pub mod probe;
 pub mod speaker;
 
 use std::{

@@ -16,6 +16,8 @@ const IMAGE: &str = "localhost/lab/busybox:1";
 /// Ends with the test, its containers before it. Declare it after the `Net`.
 pub(crate) struct Docker {
     process: Process,
+    ns: Ns,
+    bridge: String,
     socket: PathBuf,
     cgroup: String,
     dir: PathBuf,
@@ -24,29 +26,52 @@ pub(crate) struct Docker {
 impl Docker {
     /// With its default bridge, docker0, on `bridge` (address and length).
     pub(crate) fn start(net: &Net, ns: &Ns, bridge: &str) -> Self {
-        let dir = net.dir().join("docker");
+        let dir = net.dir().join(format!("docker-{}", ns.name));
         std::fs::create_dir_all(&dir).unwrap();
         let image = dir.join("busybox.tar");
         run(Command::new("python3").arg(kit::script("mkimage.py")).arg(&image).args(["--name", IMAGE]));
-        let socket = dir.join("docker.sock");
-        let mut command = ns.command("dockerd");
+        let nothing = Process::start(&mut Command::new("true"), &dir.join("log"));
+        let mut docker = Self {
+            process: nothing,
+            ns: ns.clone(),
+            bridge: bridge.to_owned(),
+            socket: dir.join("docker.sock"),
+            cgroup: ns.name.clone(),
+            dir,
+        };
+        docker.launch();
+        run(docker.command().arg("load").arg("-qi").arg(&image));
+        docker
+    }
+
+    /// Stops the engine and starts it again.
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn restart(&mut self) {
+        self.process.stop();
+        self.launch();
+    }
+
+    fn launch(&mut self) {
+        let dir = &self.dir;
+        let mut command = self.ns.command("dockerd");
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("--pidfile").arg(dir.join("pid")).arg("-H").arg(format!("unix://{}", socket.display()));
-        command.args(["--bip", bridge, "--ip-masq=false", "--storage-driver", "overlay2"]);
+        command
+            .arg("--pidfile")
+            .arg(dir.join("pid"))
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket.display()));
+        command.args(["--bip", &self.bridge, "--ip-masq=false", "--storage-driver", "overlay2"]);
         command.args([
             "--exec-opt",
             "native.cgroupdriver=cgroupfs",
             "--cgroup-parent",
-            &format!("/{}", ns.name),
+            &format!("/{}", self.cgroup),
         ]);
-        let process = Process::start(&mut command, &dir.join("log"));
-        let mut docker = Self { process, socket, cgroup: ns.name.clone(), dir };
+        self.process = Process::start(&mut command, &dir.join("log"));
         wait_for("dockerd answers", 20.0, || {
-            assert!(docker.process.alive(), "dockerd ended:\n{}", docker.process.printed());
-            docker.command().arg("info").output().ok()?.status.success().then_some(())
+            assert!(self.process.alive(), "dockerd ended:\n{}", self.process.printed());
+            self.command().arg("info").output().ok()?.status.success().then_some(())
         });
-        run(docker.command().arg("load").arg("-qi").arg(&image));
-        docker
     }
 
     fn command(&self) -> Command {
@@ -55,16 +80,31 @@ impl Docker {
         command
     }
 
+    /// `docker network create`.
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn network(&self, name: &str) {
+        run(self.command().args(["network", "create", name]));
+    }
+
     /// A container that sleeps.
     pub(crate) fn run(&self, name: &str) {
         run(self.command().args(["run", "-d", "--name", name, IMAGE]));
     }
 
+    #[allow(dead_code, reason = "not every suite does")]
     pub(crate) fn remove(&self, name: &str) {
         run(self.command().args(["rm", "-f", name]));
     }
 
+    /// The address of a container.
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn address(&self, name: &str) -> String {
+        let format = "{{.NetworkSettings.IPAddress}}";
+        run(self.command().args(["inspect", "-f", format, name])).trim().to_owned()
+    }
+
     /// Whether an echo from inside is answered.
+    #[allow(dead_code, reason = "not every suite does")]
     pub(crate) fn pings(&self, name: &str, address: &str) -> bool {
         let ping = self.command().args(["exec", name, "/bin/ping", "-c1", "-W1", address]).output();
         ping.is_ok_and(|out| out.status.success())

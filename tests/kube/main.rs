@@ -9,10 +9,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../docker/engine.rs"]
+mod engine;
+#[path = "../kit/mod.rs"]
+mod kit;
 
 mod cluster;
 mod conflist;
+mod docker;
 mod events;
+mod firewall;
 mod mesh;
 mod objects;
 mod pods;

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     time::Duration,
@@ -26,6 +25,8 @@ pub struct Node {
     pub ns: Ns,
     pub addresses: Vec<String>,
     pub conf_dir: PathBuf,
+    /// Further keys of `[cni]`.
+    pub cni: &'static str,
     pub runtime: Runtime,
     pub routelet: Option<Routelet>,
 }
@@ -39,6 +40,7 @@ impl Node {
             addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
             runtime: Runtime::new(net, ns, &conf_dir),
             conf_dir,
+            cni: "",
             routelet: None,
         }
     }
@@ -52,14 +54,28 @@ impl Node {
 
     /// Starts routelet with the defaults of a cluster, and what `config` adds.
     pub fn start(&mut self, net: &Net, plane: &ControlPlane, config: &str) {
-        let config = format!(
-            "{config}\n[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n",
-            self.conf_dir.display(),
-            kit().join("cni").display()
-        );
+        let config = self.config(config);
         let kubeconfig = plane.kubeconfig().display().to_string();
         let options = ["--kubeconfig", &kubeconfig, "--node-name", &self.name];
         self.routelet = Some(Routelet::start(net, &self.ns, &config, &options));
+    }
+
+    /// What its file says: `config`, and where the runtime's folders are.
+    pub fn config(&self, config: &str) -> String {
+        format!(
+            "{config}\n[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n{}",
+            self.conf_dir.display(),
+            kit().join("cni").display(),
+            self.cni
+        )
+    }
+
+    /// Stops the daemon, and takes away what it leaves behind; what that was.
+    pub fn clean_up(&mut self) -> String {
+        let daemon = self.routelet.as_mut().expect("a started node");
+        daemon.process.stop();
+        let config = daemon.dir.join("routelet.toml").display().to_string();
+        self.ns.sh(&format!("{} cleanup --config {config}", env!("CARGO_BIN_EXE_routelet")))
     }
 
     pub fn daemon(&self) -> &Routelet {
@@ -139,28 +155,21 @@ pub fn reaches(from: &Ns, address: &str) {
     wait_for(format!("{} reaches {address}", from.name), 10.0, || from.pings(address).then_some(()));
 }
 
-/// The address from which `to` sees a TCP connection of `from`: a pod's own, unless somebody rewrites it.
-pub fn seen_address(from: &Pod, to: &Pod, index: usize) -> String {
-    let target: SocketAddr = SocketAddr::new(to.addresses[index].parse().unwrap(), 8080);
-    let listener = to.ns.enter(|| TcpListener::bind(target).unwrap());
-    std::thread::scope(|s| {
-        let seen = s.spawn(|| {
-            let (mut stream, peer) = listener.accept().unwrap();
-            stream.write_all(b"x").unwrap();
-            peer.ip().to_string()
-        });
-        from.ns.enter(|| {
-            let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap();
-            stream.read_exact(&mut [0]).unwrap();
-        });
-        seen.join().unwrap()
-    })
+/// The address from which `to` sees a TCP connection of `from` to its address `target`: the caller's own, unless somebody
+/// rewrites it.
+pub fn seen(from: &Ns, to: &Ns, target: &str) -> String {
+    let target = SocketAddr::new(target.parse().unwrap(), 8080);
+    let listener = to.enter(|| TcpListener::bind(target).unwrap());
+    // The kernel answers for the listener until somebody accepts.
+    let _caller = from.enter(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
+    let (_called, peer) = listener.accept().unwrap();
+    peer.ip().to_string()
 }
 
 /// Asserts that each pod sees the others' own addresses.
 pub fn nothing_is_rewritten(a: &Pod, b: &Pod) {
     for index in 0..2 {
-        assert_eq!(seen_address(a, b, index), a.addresses[index]);
-        assert_eq!(seen_address(b, a, index), b.addresses[index]);
+        assert_eq!(seen(&a.ns, &b.ns, &b.addresses[index]), a.addresses[index]);
+        assert_eq!(seen(&b.ns, &a.ns, &a.addresses[index]), b.addresses[index]);
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod fib;
+mod forward;
 mod links;
 mod masquerade;
 mod node;

@@ -1,7 +1,6 @@
 //! The table of masquerade in the real kernel: whose address the other end sees.
 
 use std::{
-    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::Duration,
@@ -32,6 +31,16 @@ struct Room {
     ready: watch::Sender<bool>,
     _runtime: Runtime,
     _net: Net,
+}
+
+/// A runtime whose threads are in the namespace: sockets belong to that of the thread that opens them.
+pub(crate) fn inside(ns: &Ns) -> Runtime {
+    let name = ns.name.clone();
+    let enter = move || {
+        let file = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    };
+    Builder::new_multi_thread().worker_threads(1).on_thread_start(enter).enable_all().build().unwrap()
 }
 
 fn p(text: &str) -> Prefix {
@@ -67,18 +76,7 @@ impl Room {
         let (want, want_rx) = watch::channel(None);
         let (learned, learned_rx) = mailbox();
         let (ready, ready_rx) = watch::channel(false);
-        // Sockets belong to the namespace of the thread that opens them.
-        let name = node.clone();
-        let enter = move || {
-            let file = std::fs::File::open(format!("/run/netns/{}", name.name)).unwrap();
-            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .on_thread_start(enter)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = inside(&node);
         let inputs = Inputs { want: want_rx, learned: learned_rx, ready: ready_rx };
         let guard = runtime.enter();
         spawn(inputs);
@@ -88,20 +86,17 @@ impl Room {
 
     /// The address from which `target` sees a connection of the pod.
     fn seen(&self, target: &str) -> String {
-        let target = SocketAddr::new(target.parse().unwrap(), 8080);
-        let listener = self.outside.enter(|| TcpListener::bind(target).unwrap());
-        std::thread::scope(|s| {
-            let seen = s.spawn(|| {
-                let (mut stream, peer) = listener.accept().unwrap();
-                stream.write_all(b"x").unwrap();
-                peer.ip().to_string()
-            });
-            self.pod.enter(|| {
-                let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap();
-                stream.read_exact(&mut [0]).unwrap();
-            });
-            seen.join().unwrap()
-        })
+        self.seen_by(&self.pod, target, target)
+    }
+
+    /// The address from which `listens` sees a connection of `from` to `target`.
+    fn seen_by(&self, from: &Ns, target: &str, listens: &str) -> String {
+        let at = |address: &str| SocketAddr::new(address.parse().unwrap(), 8080);
+        let listener = self.outside.enter(|| TcpListener::bind(at(listens)).unwrap());
+        // The kernel answers for the listener until somebody accepts.
+        let _caller = from.enter(|| TcpStream::connect_timeout(&at(target), Duration::from_secs(5)).unwrap());
+        let (_called, peer) = listener.accept().unwrap();
+        peer.ip().to_string()
     }
 
     fn until_seen(&self, target: &str, source: &str) {

@@ -29,6 +29,11 @@ pub(super) struct Kernel {
     buf: Vec<u8>,
 }
 
+/// A list that changed while it was told.
+#[derive(Debug, thiserror::Error)]
+#[error("the list changed while it was read")]
+pub(super) struct Torn;
+
 /// A transaction goes in one send.
 const SEND_BUFFER: usize = 32 << 20;
 
@@ -81,7 +86,7 @@ impl Kernel {
         }
     }
 
-    fn transact(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
+    pub(super) fn transact(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
         let mut batch = Batch::new(self.next());
         fill(&mut batch);
         let (octets, last) = batch.finish();
@@ -89,7 +94,32 @@ impl Kernel {
         self.send(&octets, last)
     }
 
-    fn next(&mut self) -> u32 {
+    /// Sends a question: the attributes of each message that answers.
+    pub(super) fn ask(&mut self, octets: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        self.drain();
+        self.socket.send(octets, 0)?;
+        let mut found = Vec::new();
+        loop {
+            self.buf.clear();
+            self.buf.reserve(64 << 10);
+            match self.socket.recv(&mut self.buf, 0) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            for message in wire::messages(&self.buf) {
+                match message.errno() {
+                    Some(0) => return Ok(found),
+                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                    // Somebody wrote while the kernel was listing.
+                    None if message.is_interrupted() => return Err(io::Error::other(Torn)),
+                    None if message.is_end() => return Ok(found),
+                    None => found.push(message.attributes().to_vec()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn next(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
     }
@@ -109,11 +139,12 @@ impl Kernel {
                 Err(e) => return Err(refused.unwrap_or(e)),
                 Ok(_) => {}
             }
-            for (seq, errno) in wire::answers(&self.buf) {
+            for message in wire::messages(&self.buf) {
+                let Some(errno) = message.errno() else { continue };
                 if errno != 0 {
                     refused = refused.or_else(|| Some(io::Error::from_raw_os_error(errno)));
                 }
-                if seq == last {
+                if message.seq == last {
                     return refused.map_or(Ok(()), Err);
                 }
             }

@@ -1,7 +1,9 @@
-//! The task that keeps the table, and the socket to nf_tables.
+//! The task that keeps the table, the one that keeps our chain in iptables' FORWARD, and the socket to nf_tables.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+pub mod forward;
 mod kernel;
+mod legacy;
 
 use std::{
     collections::BTreeSet,

@@ -1,0 +1,161 @@
+//! Pods below a firewall that drops: what nobody accepts in iptables' FORWARD, where Docker has set its policy to DROP.
+//!
+//! An accept in a table of our own does not help, as each table has its word: the packet must be accepted in that very
+//! chain. So a chain of our own in the same table, [`CHAIN`], accepts what comes from or goes to this node's pod CIDRs, and
+//! one jump to it is the last rule of FORWARD. There whoever denies has been asked before, wherever his rules are, and
+//! only the policy comes after. iptables-nft shows both as rules of its own kind. Rules of others are read, to find that
+//! place, and never changed.
+//!
+//! Not accepted is what goes to bridges of other containers: Docker relies on the policy to keep unpublished ports shut.
+//!
+//! Without the policy there is no chain of ours. That of iptables-legacy can only be seen, not mended (`io/legacy.rs`).
+//! Why it is done so: docs/adr/0006-forward-policy.md.
+
+use std::collections::BTreeSet;
+
+use crate::net::{Family, Prefix};
+
+/// Our chain in the table `filter` of iptables.
+pub const CHAIN: &str = "ROUTELET-FORWARD";
+
+/// What the plan wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `kubernetes.accept-forwarded`.
+    pub enabled: bool,
+    /// Where this node's pods have their addresses.
+    pub pods: BTreeSet<Prefix>,
+    /// Bridges of other containers.
+    pub closed: BTreeSet<String>,
+}
+
+/// One rule of our chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// What leaves by it is left to the rules of others.
+    Leave(String),
+    /// Accepts what comes from there.
+    From(Prefix),
+    /// Accepts what goes there.
+    To(Prefix),
+}
+
+/// What the kernel holds, of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether the policy of FORWARD is DROP.
+    pub drops: bool,
+    /// Handles of the rules in FORWARD that jump to our chain.
+    pub jumps: Vec<u64>,
+    /// Whether the last rule of FORWARD is one of them.
+    pub is_last: bool,
+    /// How many rules our chain has, if it is there.
+    pub rules: Option<usize>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Nothing,
+    /// The chain is made anew in one transaction, and the jump to it comes last.
+    Write,
+    Remove,
+}
+
+/// The chain of a family; empty where there is nothing to accept.
+pub fn rules(wanted: &Wanted, family: Family) -> Vec<Rule> {
+    let pods = || wanted.pods.iter().filter(|p| wanted.enabled && p.family() == family);
+    if pods().next().is_none() {
+        return Vec::new();
+    }
+    let closed = wanted.closed.iter().cloned().map(Rule::Leave);
+    closed.chain(pods().flat_map(|p| [Rule::From(*p), Rule::To(*p)])).collect()
+}
+
+/// `written`: what we have written into the chain, if we have.
+pub fn step(rules: &[Rule], written: Option<&[Rule]>, seen: &Seen) -> Step {
+    let ours = seen.rules.is_some() || !seen.jumps.is_empty();
+    let whole = seen.rules == Some(rules.len()) && seen.jumps.len() == 1 && seen.is_last;
+    match seen.drops && !rules.is_empty() {
+        true if whole && written == Some(rules) => Step::Nothing,
+        true => Step::Write,
+        false if ours => Step::Remove,
+        false => Step::Nothing,
+    }
+}
+
+/// What is said where only the operator can help.
+pub fn legacy_problem(rules: &[Rule], family: Family) -> String {
+    let program = match family {
+        Family::Ipv4Unicast => "iptables-legacy",
+        Family::Ipv6Unicast => "ip6tables-legacy",
+    };
+    let commands = rules.iter().filter_map(|rule| match rule {
+        Rule::From(p) => Some(format!("`{program} -A FORWARD -s {p} -j ACCEPT`")),
+        Rule::To(p) => Some(format!("`{program} -A FORWARD -d {p} -j ACCEPT`")),
+        Rule::Leave(_) => None,
+    });
+    let commands: Vec<_> = commands.collect();
+    format!(
+        "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: pods' packets of {family} are \
+         dropped unless a rule there accepts them; run {}, or let Docker use iptables-nft; kubernetes.accept-forwarded = false \
+         ends this message",
+        commands.join(" and ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: Family = Family::Ipv4Unicast;
+    const V6: Family = Family::Ipv6Unicast;
+
+    fn wanted() -> Wanted {
+        Wanted {
+            enabled: true,
+            pods: ["10.244.1.0/24", "fd00:244:1::/64"].map(|p| p.parse().unwrap()).into(),
+            closed: ["docker0".to_owned()].into(),
+        }
+    }
+
+    #[test]
+    fn only_own_pods_are_accepted_and_bridges_of_others_stay_shut() {
+        let [v4, v6] = ["10.244.1.0/24", "fd00:244:1::/64"].map(|p| p.parse().unwrap());
+        let docker = Rule::Leave("docker0".into());
+        assert_eq!(rules(&wanted(), V4), [docker.clone(), Rule::From(v4), Rule::To(v4)]);
+        assert_eq!(rules(&wanted(), V6), [docker, Rule::From(v6), Rule::To(v6)]);
+        assert!(rules(&Wanted { enabled: false, ..wanted() }, V4).is_empty());
+        assert!(rules(&Wanted { pods: [v6].into(), ..wanted() }, V4).is_empty());
+    }
+
+    #[test]
+    fn steps() {
+        let rules = rules(&wanted(), V4);
+        let whole = Seen { drops: true, jumps: vec![7], is_last: true, rules: Some(3) };
+        let gone = Seen { drops: true, ..Seen::default() };
+        #[rustfmt::skip]
+        let cases = [
+            ("nothing drops, nothing is there", &rules[..], false, Seen::default(), Step::Nothing),
+            ("the policy has become DROP", &rules, false, gone.clone(), Step::Write),
+            ("as we wrote it", &rules, true, whole.clone(), Step::Nothing),
+            ("left by the last run", &rules, false, whole.clone(), Step::Write),
+            ("somebody appended a rule", &rules, true, Seen { is_last: false, ..whole.clone() }, Step::Write),
+            ("two jumps", &rules, true, Seen { jumps: vec![7, 9], ..whole.clone() }, Step::Write),
+            ("somebody took a rule out of our chain", &rules, true, Seen { rules: Some(2), ..whole.clone() }, Step::Write),
+            ("somebody flushed FORWARD", &rules, true, Seen { jumps: vec![], is_last: false, ..whole.clone() }, Step::Write),
+            ("the policy is ACCEPT again", &rules, true, Seen { drops: false, ..whole.clone() }, Step::Remove),
+            ("no pods here, or switched off", &[], true, whole, Step::Remove),
+            ("no pods here, and nothing to remove", &[], false, gone, Step::Nothing),
+        ];
+        for (name, rules, written, seen, expected) in cases {
+            assert_eq!(step(rules, written.then_some(rules), &seen), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_remedy_can_be_typed() {
+        let text = legacy_problem(&rules(&wanted(), V6), V6);
+        assert!(text.contains("`ip6tables-legacy -A FORWARD -s fd00:244:1::/64 -j ACCEPT`"), "{text}");
+    }
+}
