@@ -30,7 +30,7 @@ struct Room {
     learned: mailbox::Sender<Prefix, bool>,
     ready: watch::Sender<bool>,
     _runtime: Runtime,
-    _net: Net,
+    net: Net,
 }
 
 /// A runtime whose threads are in the namespace: sockets belong to that of the thread that opens them.
@@ -81,7 +81,7 @@ impl Room {
         let guard = runtime.enter();
         spawn(inputs);
         drop(guard);
-        Self { pod, node, outside, want, learned, ready, _runtime: runtime, _net: net }
+        Self { pod, node, outside, want, learned, ready, _runtime: runtime, net }
     }
 
     /// The address from which `target` sees a connection of the pod.
@@ -179,4 +179,92 @@ fn a_hundred_thousand_learned_prefixes_fit() {
         room.node.command("nft").args(["list", "set", "inet", "routelet", "keep-v4"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(listed.matches("/24").count(), 100_000);
+}
+
+/// kube-proxy in its two modes, shortened to one Service 10.96.0.10 whose only endpoint is a pod of another node.
+const KUBE_PROXY: [&str; 2] = [
+    "nft -f - <<EOF
+table ip kube-proxy {
+  chain mark-for-masquerade { meta mark set mark or 0x4000; }
+  chain service-x { ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+    meta l4proto tcp dnat to 10.244.2.2:8080; }
+  chain services { ip daddr 10.96.0.10 tcp dport 8080 goto service-x; }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
+  chain nat-output { type nat hook output priority -100; jump services; }
+  chain nat-postrouting { type nat hook postrouting priority srcnat; meta mark & 0x4000 == 0 return
+    meta mark set mark xor 0x4000
+    masquerade fully-random; }
+}
+EOF",
+    "nft delete table ip kube-proxy; iptables-restore --noflush <<EOF
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-X - [0:0]
+:KUBE-SEP-X - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m tcp --dport 8080 -j KUBE-SVC-X
+-A KUBE-SVC-X ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ
+-A KUBE-SVC-X -j KUBE-SEP-X
+-A KUBE-SEP-X -s 10.244.2.2/32 -j KUBE-MARK-MASQ
+-A KUBE-SEP-X -p tcp -m tcp -j DNAT --to-destination 10.244.2.2:8080
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+COMMIT
+EOF",
+];
+
+#[test]
+fn beside_kube_proxy_and_docker_each_rewrites_its_own() {
+    let mut room = Room::new();
+    let container = room.net.ns("container");
+    room.node.ip("link add docker0 type bridge");
+    room.node.ip("link set docker0 up");
+    room.node.ip("addr add 172.17.0.1/16 dev docker0");
+    room.net.link((&room.node, "veth1"), (&container, "eth0"));
+    room.node.ip("link set veth1 master docker0");
+    container.ip("addr add 172.17.0.2/16 dev eth0");
+    container.ip("route add default via 172.17.0.1");
+    // A pod of another node, and its reply's way to a Service.
+    room.outside.ip("addr add 10.244.2.2/32 dev lo");
+    room.node.ip("route add 10.244.2.0/24 via 10.9.0.2");
+    room.outside.ip("route add 10.96.0.0/16 via 10.9.0.1");
+    room.node.sh("iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE");
+
+    let keep = ["10.9.0.0/24", "10.244.0.0/16", "10.96.0.0/16", "172.17.0.0/16", "198.51.100.2/32"];
+    let keep = keep.iter().map(|s| p(s)).collect();
+    room.want.send_replace(Some(Arc::new(Want { pods: [p("10.244.1.0/24")].into(), keep })));
+    room.ready.send_replace(true);
+    for mode in KUBE_PROXY {
+        room.node.sh(mode);
+        let others = || room.node.sh("iptables-save | sed 's/ \\[.*//; /^#/d'; nft -s list tables");
+        let before = others();
+        room.until_seen("198.51.100.1", "10.9.0.1");
+        let pod = "10.244.1.2";
+        for (what, target, listens, source) in [
+            ("a Service", "10.96.0.10", "10.244.2.2", pod),
+            ("a pod", "10.244.2.2", "10.244.2.2", pod),
+            ("a node", "10.9.0.2", "10.9.0.2", pod),
+            ("what is excluded", "198.51.100.2", "198.51.100.2", pod),
+            ("the world", "198.51.100.1", "198.51.100.1", "10.9.0.1"),
+        ] {
+            assert_eq!(room.seen_by(&room.pod, target, listens), source, "{what}");
+        }
+        assert_eq!(room.seen_by(&room.outside, "10.96.0.10", "10.244.2.2"), "10.9.0.1", "kube-proxy's own");
+        assert_eq!(room.seen_by(&container, "198.51.100.1", "198.51.100.1"), "10.9.0.1", "Docker's own");
+        // Without ours, theirs do the same; and ours is what the pod needs.
+        assert_eq!(
+            others().replace("table inet routelet\n", ""),
+            before.replace("table inet routelet\n", "")
+        );
+    }
+    room.want.send_replace(Some(Arc::new(Want::default())));
+    room.until_seen("198.51.100.1", "10.244.1.2");
+    assert_eq!(room.seen_by(&container, "198.51.100.1", "198.51.100.1"), "10.9.0.1");
+    assert_eq!(room.seen_by(&room.outside, "10.96.0.10", "10.244.2.2"), "10.9.0.1");
 }
