@@ -22,6 +22,7 @@ mod firewall;
 mod mesh;
 mod objects;
 mod pods;
+mod policy;
 mod reflectors;
 mod services;
 mod switch;
