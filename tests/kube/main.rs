@@ -26,5 +26,6 @@ mod policy;
 mod reflectors;
 mod services;
 mod switch;
+mod takeover;
 mod watch;
 mod world;

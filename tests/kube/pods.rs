@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// The name of the network in our conflist.
+const OURS: &str = "routelet";
+
 /// Where one node's runtime keeps its things.
 pub struct Runtime {
     node: Ns,
@@ -39,8 +42,13 @@ impl Runtime {
 
     /// Makes a pod, or says why the plugins would not.
     pub fn add(&self, net: &mut Net, name: &str) -> Result<Pod, String> {
+        self.add_to(net, name, OURS)
+    }
+
+    /// By the conflist of another agent.
+    pub fn add_to(&self, net: &mut Net, name: &str, network: &str) -> Result<Pod, String> {
         let ns = net.ns(name);
-        let out = self.cnitool("add", &ns).output().unwrap();
+        let out = self.cnitool("add", network, &ns).output().unwrap();
         if !out.status.success() {
             let text = [out.stdout, out.stderr].concat();
             return Err(String::from_utf8_lossy(&text).into_owned());
@@ -52,15 +60,22 @@ impl Runtime {
     }
 
     pub fn delete(&self, pod: &Pod) {
-        run(&mut self.cnitool("del", &pod.ns));
+        run(&mut self.cnitool("del", OURS, &pod.ns));
+    }
+
+    /// The addresses that a network has given out are given out in ours, too.
+    pub fn copy_leases(&self, network: &str) {
+        let networks = self.leases.join("networks");
+        fs::create_dir_all(networks.join(OURS)).unwrap();
+        run(Command::new("cp").arg("-a").arg(networks.join(network).join(".")).arg(networks.join(OURS)));
     }
 
     /// The leases of `host-local` lie under /var/lib/cni: each node of a test gets its own.
-    fn cnitool(&self, verb: &str, pod: &Ns) -> Command {
+    fn cnitool(&self, verb: &str, network: &str, pod: &Ns) -> Command {
         let mut command = self.node.command("unshare");
         command.args(["--mount", "sh", "-c"]);
         command.arg(format!(
-            "mount --bind {} /var/lib/cni && exec {} {verb} routelet /run/netns/{}",
+            "mount --bind {} /var/lib/cni && exec {} {verb} {network} /run/netns/{}",
             self.leases.display(),
             kit().join("cnitool").display(),
             pod.name
