@@ -269,7 +269,7 @@ impl Cluster {
                 |o| String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).into_owned(),
             )
         };
-        let mut said = kubectl(&["get", "nodes,pods,services,daemonsets", "-A", "-o", "wide"]);
+        let mut said = kubectl(&["get", "nodes,pods,services,endpointslices,daemonsets", "-A", "-o", "wide"]);
         said +=
             &kubectl(&["-n", "kube-system", "logs", "-l", "app.kubernetes.io/name=routelet", "--tail=20"]);
         said += &kubectl(&["get", "events", "-A", "--field-selector=type!=Normal"]);
@@ -347,6 +347,8 @@ fn whole(net: &Net, cp: &Ns) -> ControlPlane {
     let (ca, ca_key, sa) = (pki("ca.crt"), pki("ca.key"), pki("sa.key"));
     let controllers = [
         "--controllers=*",
+        // After an outage of its own making it would take nodes for lost, pods for unready, and Services from them.
+        "--node-monitor-grace-period=10m",
         &format!("--root-ca-file={ca}"),
         &format!("--service-account-private-key-file={sa}"),
         &format!("--cluster-signing-cert-file={ca}"),

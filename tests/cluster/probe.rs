@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Between two probes, in seconds.
-const EVERY: &str = "0.05";
+const EVERY: &str = "0.025";
 
 /// From pods to pods of other nodes, IPv4 and IPv6.
 pub struct Probes {
