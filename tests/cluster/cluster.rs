@@ -341,7 +341,7 @@ fn cables(net: &mut Net, shape: Shape) -> (Ns, Ns, Ns) {
 
 /// With every controller and ServiceAccount tokens, as kubelets and Kubernetes' own suite need it.
 fn whole(net: &Net, cp: &Ns) -> ControlPlane {
-    let pki = |file: &str| net.dir().join("cp/pki").join(file).display().to_string();
+    let pki = |file: &str| ControlPlane::folder(net, cp).join("pki").join(file).display().to_string();
     let api =
         ["--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP", "--anonymous-auth=true"];
     let (ca, ca_key, sa) = (pki("ca.crt"), pki("ca.key"), pki("sa.key"));

@@ -33,6 +33,9 @@ pub fn kit() -> PathBuf {
     kit
 }
 
+/// The ranges of a cluster's pods, unless a test says otherwise.
+const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:244::/48";
+
 /// etcd, API server and controller manager in one namespace.
 pub struct ControlPlane {
     pub ns: Ns,
@@ -47,8 +50,15 @@ impl ControlPlane {
     /// Starts it in `ns`, where the nodes reach it at `address`. The manifest of `deploy/` is applied, so that routelet has
     /// the rights that it gives, and no more.
     pub fn start(net: &Net, ns: &Ns, address: &str, api_extra: &[&str]) -> Self {
+        Self::start_with(net, ns, address, CLUSTER_CIDRS, api_extra)
+    }
+
+    /// With ranges for the pods of its own.
+    pub fn start_with(net: &Net, ns: &Ns, address: &str, cidrs: &str, api_extra: &[&str]) -> Self {
         let lean = ["--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"];
-        let plane = Self::boot(net, ns, address, &[&lean, api_extra].concat(), &["--controllers=nodeipam"]);
+        let cidrs = format!("--cluster-cidr={cidrs}");
+        let controllers = ["--controllers=nodeipam", &cidrs];
+        let plane = Self::boot(net, ns, address, &[&lean, api_extra].concat(), &controllers);
         plane.kubectl(&["apply", "-f", manifest().to_str().unwrap()]);
         let token = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
         plane.write_kubeconfig(address, token.trim());
@@ -57,7 +67,7 @@ impl ControlPlane {
 
     /// etcd, API server and controller manager, and nothing else.
     pub fn boot(net: &Net, ns: &Ns, address: &str, api: &[&str], controllers: &[&str]) -> Self {
-        let dir = net.dir().join("cp");
+        let dir = Self::folder(net, ns);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         fs::create_dir_all(&dir).unwrap();
         run(Command::new(root.join("tests/kit/mkpki.sh")).arg(dir.join("pki")).arg(address));
@@ -73,6 +83,11 @@ impl ControlPlane {
         args.extend(controllers.iter().map(|a| (*a).to_owned()));
         plane.controllers = Some(part(ns, &dir, "kube-controller-manager", &args));
         plane
+    }
+
+    /// Where the one in `ns` keeps its files.
+    pub fn folder(net: &Net, ns: &Ns) -> PathBuf {
+        net.dir().join(format!("{}-plane", ns.name))
     }
 
     /// The ServiceAccount's own.
@@ -224,7 +239,7 @@ fn controllers_args(dir: &Path) -> Vec<String> {
         "--leader-elect=false",
         "--use-service-account-credentials=true",
         "--allocate-node-cidrs=true",
-        "--cluster-cidr=10.244.0.0/16,fd00:244::/48",
+        &format!("--cluster-cidr={CLUSTER_CIDRS}"),
         "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
         "--node-cidr-mask-size-ipv4=24",
         "--node-cidr-mask-size-ipv6=64",

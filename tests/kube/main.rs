@@ -15,10 +15,12 @@ mod engine;
 mod kit;
 
 mod cluster;
+mod clusters;
 mod conflist;
 mod docker;
 mod events;
 mod firewall;
+mod gobgp;
 mod mesh;
 mod objects;
 mod pods;

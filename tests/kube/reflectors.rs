@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    common::{Process, net::Net, wait_for},
-    world::{Node, Segment},
+    common::{net::Net, wait_for},
+    world::{Node, Segment, all_routes},
 };
 
 const CONFIG: &str = "[kubernetes]\nmesh-limit = 4\n";
@@ -16,9 +16,10 @@ fn the_fifth_node_of_a_mesh_for_four_makes_them_elect_reflectors() {
     let mut nodes: Vec<_> = (1..=4).map(|n| join(&mut net, &segment, n)).collect();
     let mut cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     all_routes(&nodes, &cidrs);
-    assert!(nodes.iter().all(|n| sessions(n).len() == 3), "a mesh");
+    assert!(nodes.iter().all(|n| n.sessions().len() == 3), "a mesh");
 
-    let monitors: Vec<_> = nodes.iter().map(|n| monitor(&net, n)).collect();
+    let monitors: Vec<_> = nodes.iter().map(|n| n.monitor(&net)).collect();
+    let before = cidrs.concat();
     nodes.push(join(&mut net, &segment, 5));
     cidrs.push(segment.plane.pod_cidrs("n5"));
     let chosen = wait_for("all name the same three reflectors", 60.0, || {
@@ -27,15 +28,10 @@ fn the_fifth_node_of_a_mesh_for_four_makes_them_elect_reflectors() {
     });
     let clients: Vec<_> = nodes.iter().filter(|n| !chosen.contains(&n.name)).collect();
     wait_for("clients have the reflectors alone", 60.0, || {
-        clients.iter().all(|n| sessions(n).len() == 3).then_some(())
+        clients.iter().all(|n| n.sessions().len() == 3).then_some(())
     });
     all_routes(&nodes, &cidrs);
-    for (node, monitor) in nodes.iter().zip(monitors) {
-        let text = monitor.printed();
-        let lost: Vec<_> =
-            text.lines().filter(|l| l.starts_with("Deleted") && l.contains("10.244")).collect();
-        assert!(lost.is_empty(), "{} lost {lost:?}", node.name);
-    }
+    monitors.iter().for_each(|m| m.lost_none_of(&before));
     let (first, second) = (clients[0], clients[1]);
     let route =
         |index: usize| cidrs[nodes.iter().position(|n| n.name == second.name).unwrap()][index].clone();
@@ -63,26 +59,8 @@ fn join(net: &mut Net, segment: &Segment, n: usize) -> Node {
     node
 }
 
-fn all_routes(nodes: &[Node], cidrs: &[Vec<String>]) {
-    for (at, node) in nodes.iter().enumerate() {
-        let others = cidrs.iter().enumerate().filter(|(n, _)| *n != at);
-        others.flat_map(|(_, c)| c).for_each(|prefix| node.wait_route(prefix));
-    }
-}
-
-fn monitor(net: &Net, node: &Node) -> Process {
-    let log = net.dir().join(format!("{}.monitor", node.name));
-    Process::start(node.ns.command("ip").args(["-4", "monitor", "route"]), &log)
-}
-
 fn reflectors(node: &Node) -> BTreeSet<String> {
     let shown = node.daemon().json(&["show", "node"]);
     let names = shown["reflectors"].as_array().expect("a list");
     names.iter().filter_map(|n| Some(n.as_str()?.to_owned())).collect()
-}
-
-fn sessions(node: &Node) -> BTreeSet<String> {
-    let shown = node.daemon().json(&["show", "neighbors"]);
-    let up = shown.as_array().expect("a list").iter().filter(|n| n["state"] == "established");
-    up.filter_map(|n| Some(n["address"].as_str()?.to_owned())).collect()
 }

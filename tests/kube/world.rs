@@ -1,6 +1,7 @@
 //! Nodes with everything: the real daemon in a namespace, a Node object, and a runtime that makes pods.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::{
     cluster::{ControlPlane, kit},
     common::{
+        Process,
         daemons::Routelet,
         net::{Net, Ns},
         wait_for,
@@ -107,8 +109,49 @@ impl Node {
         shown.lines().any(|l| l.contains("via") || l.contains("nhid"))
     }
 
+    /// Addresses of the neighbors with which there is a session, each with when it began.
+    pub fn sessions(&self) -> BTreeMap<String, String> {
+        let shown = self.daemon().json(&["show", "neighbors"]);
+        let up = shown.as_array().expect("a list").iter().filter(|n| n["state"] == "established");
+        let text = |n: &Value, key: &str| n[key].as_str().map(str::to_owned);
+        up.filter_map(|n| Some((text(n, "address")?, text(n, "since")?))).collect()
+    }
+
+    /// Writes down what becomes of the kernel's routes from now on.
+    pub fn monitor(&self, net: &Net) -> Monitor {
+        let log = net.dir().join(format!("{}.monitor", self.name));
+        Monitor {
+            name: self.name.clone(),
+            process: Process::start(self.ns.command("ip").args(["monitor", "route"]), &log),
+        }
+    }
+
     pub fn pod(&self, net: &mut Net, name: &str) -> Pod {
         self.runtime.add(net, name).unwrap_or_else(|e| panic!("{}: no pod: {e}", self.name))
+    }
+}
+
+/// `ip monitor route` on a node.
+pub struct Monitor {
+    name: String,
+    process: Process,
+}
+
+impl Monitor {
+    /// No route to one of these was deleted so far.
+    pub fn lost_none_of(&self, prefixes: &[String]) {
+        let text = self.process.printed();
+        let of_them = |l: &&str| prefixes.iter().any(|p| l.split(' ').any(|word| word == p));
+        let lost: Vec<_> = text.lines().filter(|l| l.starts_with("Deleted") && of_them(l)).collect();
+        assert!(lost.is_empty(), "{} lost {lost:#?}", self.name);
+    }
+}
+
+/// A route in the kernel of each node to the pods of each other one.
+pub fn all_routes(nodes: &[Node], cidrs: &[Vec<String>]) {
+    for (at, node) in nodes.iter().enumerate() {
+        let others = cidrs.iter().enumerate().filter(|(n, _)| *n != at);
+        others.flat_map(|(_, c)| c).for_each(|prefix| node.wait_route(prefix));
     }
 }
 
@@ -129,16 +172,29 @@ impl Segment {
         Self { ns, plane }
     }
 
+    /// Another cluster on the same segment, its pods in `cidrs`.
+    pub fn second(&self, net: &mut Net, cidrs: &str) -> Self {
+        let (ns, [address, _]) = self.machine(net, "cp2", "2");
+        let plane = ControlPlane::start_with(net, &ns, &address, cidrs, &[]);
+        Self { ns: self.ns.clone(), plane }
+    }
+
     /// The node `nN` on it at 10.99.0.1N and fd00:99::1N, nothing started.
     pub fn node(&self, net: &mut Net, n: usize) -> Node {
-        let (name, port) = (format!("n{n}"), format!("v{n}"));
-        let ns = net.ns(&name);
+        let name = format!("n{n}");
+        let (ns, [v4, v6]) = self.machine(net, &name, &format!("1{n}"));
+        Node::new(net, &name, &ns, &[&v4, &v6])
+    }
+
+    /// A machine on it at 10.99.0.HOST and fd00:99::HOST, and these addresses.
+    pub fn machine(&self, net: &mut Net, name: &str, host: &str) -> (Ns, [String; 2]) {
+        let (ns, port) = (net.ns(name), format!("v{host}"));
         net.link((&self.ns, &port), (&ns, "eth0"));
         self.ns.ip(&format!("link set {port} master br0"));
-        let (v4, v6) = (format!("10.99.0.1{n}"), format!("fd00:99::1{n}"));
+        let (v4, v6) = (format!("10.99.0.{host}"), format!("fd00:99::{host}"));
         ns.ip(&format!("addr add {v4}/24 dev eth0"));
         ns.ip(&format!("addr add {v6}/64 dev eth0 nodad"));
-        Node::new(net, &name, &ns, &[&v4, &v6])
+        (ns, [v4, v6])
     }
 }
 
