@@ -108,9 +108,12 @@ impl Answers {
 
     fn effective(&self) -> serde_json::Value {
         let plan = self.plan.borrow().clone();
-        let plan = plan.as_ref().as_ref().ok();
-        let peers = plan.into_iter().flat_map(|p| p.peers.values()).map(|p| &**p);
-        config::effective(&self.config.borrow(), plan.map(|p| &p.global), peers)
+        match plan.as_ref() {
+            Ok(plan) => {
+                config::effective(&plan.config, Some(&plan.global), plan.peers.values().map(|p| &**p))
+            }
+            Err(_) => config::effective(&self.config.borrow(), None, []),
+        }
     }
 
     async fn snapshot(&self) -> Snapshot {

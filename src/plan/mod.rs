@@ -40,7 +40,7 @@ use crate::{
         peer::{Global, PeerConfig, PeerKey},
         policy::Community,
     },
-    config::{Config, Neighbor},
+    config::{Config, Neighbor, Peering},
     fib::{guard, host::Host},
     k8s::{
         node::{NodeView, Nodes},
@@ -62,6 +62,8 @@ pub use services::asked;
 /// the configuration, the cluster or the host, and hands its parts on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// The file with what is laid over it: objects, and annotations of the Node.
+    pub config: Arc<Config>,
     pub global: Global,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     /// Nodes that reflect for the others; empty in a mesh.
@@ -164,6 +166,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 
     Ok(Plan {
+        config: Arc::new(in_force(&ctx, &modes)),
         peers,
         reflectors: topology.reflectors,
         ranges,
@@ -181,6 +184,15 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         object_problems: Vec::new(),
         global,
     })
+}
+
+/// The configuration (objects are laid over it already) with the Node's annotations.
+fn in_force(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Config {
+    let mut config = ctx.config.clone();
+    if ctx.own_node().is_some_and(|own| own.peering.is_some()) {
+        config.kubernetes.peering = modes.iter().copied().collect();
+    }
+    config
 }
 
 /// Keys that are understood and not acted upon by this version: said, never passed over in silence.

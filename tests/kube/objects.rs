@@ -106,6 +106,24 @@ fn neighbors_come_change_and_go_by_objects_and_no_right_is_unused() {
     assert!(one.has_route(&cidrs[1][1]));
     assert_eq!(since(one), before);
 
+    // What is in force, not what the file says.
+    plane.kubectl(&[
+        "annotate",
+        "node",
+        "n1",
+        "routelet.io/peering=gateway",
+        "routelet.io/router-id=10.9.9.9",
+    ]);
+    wait_for("the configuration in force", 60.0, || {
+        let shown = one.daemon().json(&["show", "config"]);
+        let neighbor = shown["bgp"]["neighbor"].as_array()?.iter().find(|n| n["source"] == "object")?.clone();
+        let rejects = shown["policy"]["no-pods"][0]["action"] == "reject";
+        let annotated = shown["kubernetes"]["peering"] == json!(["gateway"]);
+        let told = neighbor["import"] == json!(["no-pods"]) && neighbor["password"] == "(hidden)";
+        (rejects && annotated && told && shown["bgp"]["router-id"] == "10.9.9.9").then_some(())
+    });
+    plane.kubectl(&["annotate", "node", "n1", "routelet.io/peering-", "routelet.io/router-id-"]);
+
     let listed = plane.kubectl(&["get", "bgppeers"]);
     assert!(listed.contains("REMOTE-AS") && listed.contains(two.addresses[0].as_str()), "{listed}");
     plane.kubectl(&["delete", "bgppeer", "to-n2"]);
