@@ -241,10 +241,7 @@ impl Answers {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
         let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
-            Ok(plan) => {
-                let problems = [plan.problems.clone(), super::planner::texts(&plan.object_problems)].concat();
-                (plan.services.clone(), problems, plan.reflectors.iter().cloned().collect())
-            }
+            Ok(plan) => (plan.services.clone(), plan.told(), plan.reflectors.iter().cloned().collect()),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let problems = [problems, self.firewall.borrow().clone()].concat();
@@ -276,7 +273,7 @@ impl Answers {
                 addresses.sort_unstable();
                 addresses.dedup();
                 originated = plan.originated.keys().copied().collect();
-                problems.extend(plan.problems.iter().cloned());
+                problems.extend(plan.told());
             }
             Err(missing) => problems.push(missing.clone()),
         }

@@ -113,12 +113,12 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             ));
         }
         if let Ok(plan) = &mut result {
-            plan.object_problems = over.problems;
+            plan.object_problems.extend(over.problems);
         }
         match &result {
             Ok(plan) => {
                 say_new_problems(&mut said_of_objects, &texts(&plan.object_problems));
-                say_new_problems(&mut said, &plan.problems);
+                say_new_problems(&mut said, &[&plan.problems[..], &plan.notes[..]].concat());
                 keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
                 hand_out(&outputs, &config, plan);
             }
@@ -218,7 +218,7 @@ pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
 }
 
 /// What objects need, in words.
-pub(super) fn texts(problems: &[ObjectProblem]) -> Vec<String> {
+fn texts(problems: &[ObjectProblem]) -> Vec<String> {
     problems.iter().map(|p| p.text.clone()).collect()
 }
 

@@ -147,6 +147,7 @@ impl Cluster {
                 }
                 if lent.pod_cidrs.is_empty() {
                     lent.pod_cidrs = old.pod_cidrs;
+                    lent.deleted = true;
                 }
                 lent.problems.push(format!(
                     "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
@@ -167,6 +168,7 @@ impl Cluster {
         let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
         self.leaving.insert(name.clone(), Leaving { until, anew: None });
         if let Some(mut view) = self.place(&name) {
+            view.deleted = true;
             view.problems = vec![format!(
                 "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
                 grace.as_secs()
@@ -250,7 +252,8 @@ mod tests {
         assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], Some(t + OTHERS_GRACE)));
         c.expire(t + OTHERS_GRACE);
         assert_eq!(names(&c), ["n1"], "another's time is short");
-        assert!(c.nodes().own.as_ref().unwrap().problems[0].contains("deleted"));
+        let own = c.nodes().own.as_ref().unwrap();
+        assert!(own.deleted && own.problems[0].contains("deleted"));
         c.expire(t + GRACE);
         assert!(names(&c).is_empty() && c.next_expiry().is_none());
     }
@@ -265,7 +268,10 @@ mod tests {
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"), "bare, and lent what it lacks");
         c.found(t, &node("n1", "new", "10.244.1.0/24"), false);
         let own = c.nodes().own.clone().unwrap();
-        assert_eq!((own.uid.as_str(), own.problems.len(), c.next_expiry()), ("new", 0, None));
+        assert_eq!(
+            (own.uid.as_str(), own.deleted, own.problems.len(), c.next_expiry()),
+            ("new", false, 0, None)
+        );
         c.expire(t + GRACE);
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
     }

@@ -43,6 +43,12 @@ pub struct NodeView {
     pub peering: Option<String>,
     /// Label `routelet.io/route-reflector`.
     pub reflector: Option<bool>,
+    /// When it was made, in seconds since 1970: of two Nodes with the same pod CIDR the elder keeps it.
+    #[serde(default)]
+    pub created: Option<i64>,
+    /// What is known is of a Node that is deleted: it gives way to any other.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deleted: bool,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
     /// All labels, of our own Node.
@@ -165,6 +171,12 @@ impl NodeView {
         Self { labels: BTreeMap::new(), taints: Vec::new(), ..self }
     }
 
+    /// Whether what both want is this one's: the elder's, since its pods run.
+    pub fn comes_before(&self, other: &Self) -> bool {
+        let rank = |n: &Self| (n.deleted, n.created);
+        (rank(self), &self.name) < (rank(other), &other.name)
+    }
+
     /// What this node lacks before it can take part, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         if self.addresses.is_empty() {
@@ -189,6 +201,7 @@ impl From<&ApiNode> for NodeView {
         let mut view = Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             uid: node.metadata.uid.clone().unwrap_or_default(),
+            created: node.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()),
             ..Self::default()
         };
         view.read_pod_cidrs(&node.spec);
@@ -296,6 +309,11 @@ fn going(node: &ApiNode) -> Option<Going> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// Whether a session could be made to it: no loopback, link-local, multicast or unspecified address.
 fn usable(addr: IpAddr) -> bool {
     let local = match addr {
@@ -328,7 +346,7 @@ mod tests {
     #[test]
     fn a_dual_stack_node_is_read_in_its_own_order() {
         let v = view(
-            r#"{"metadata": {"name": "n1", "uid": "u1", "labels": {"topology.kubernetes.io/zone": "a"},
+            r#"{"metadata": {"name": "n1", "uid": "u1", "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"topology.kubernetes.io/zone": "a"},
                     "annotations": {"routelet.io/as": "65010", "routelet.io/router-id": "1.2.3.4",
                                     "routelet.io/peering": "mesh"}},
                 "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
@@ -341,8 +359,8 @@ mod tests {
         assert_eq!(v.address(Family::Ipv4Unicast), Some("10.99.0.11".parse().unwrap()));
         assert_eq!(v.address(Family::Ipv6Unicast), Some("fd00:99::11".parse().unwrap()));
         assert_eq!(
-            (v.asn, v.router_id, v.zone.as_deref()),
-            (Some(65010), Some([1, 2, 3, 4].into()), Some("a"))
+            (v.asn, v.router_id, v.zone.as_deref(), v.created),
+            (Some(65010), Some([1, 2, 3, 4].into()), Some("a"), Some(1_767_323_045))
         );
         assert_eq!((v.peering.as_deref(), v.reflector, v.missing()), (Some("mesh"), None, None));
         assert!(v.problems.is_empty(), "{:?}", v.problems);

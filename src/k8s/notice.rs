@@ -24,7 +24,7 @@ pub enum About {
     Node,
     /// The same on all nodes, and said by the first of them alone, in its namespace.
     Service { namespace: String, name: String, uid: String },
-    /// One of our own kinds, cluster-wide: the same on all nodes, so it is said by the first of them alone.
+    /// One of our own kinds, or a Node, cluster-wide: the same on all nodes, so it is said by the first of them alone.
     Object { kind: &'static str, name: String, uid: String },
 }
 

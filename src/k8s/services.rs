@@ -191,7 +191,10 @@ impl Catalog {
         let more = services.mistakes.len().saturating_sub(NAMED);
         if more > 0 {
             services.mistakes.truncate(NAMED);
-            services.problems.push(format!("{more} more Services with such mistakes"));
+            // No number: each would be an Event of its own.
+            services
+                .problems
+                .push(format!("more than {NAMED} Services have annotations that are not understood"));
         }
         if self.blind {
             services.problems.push(

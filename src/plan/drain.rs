@@ -33,8 +33,8 @@ impl Drain {
         }
     }
 
-    /// What the operator should know.
-    pub(super) fn problem(self) -> String {
+    /// What the operator should not forget.
+    pub(super) fn note(self) -> String {
         let so_far = match self {
             Self::Asking => "neighbors are asked to look for other ways",
             Self::Services => "Services are withdrawn, pod CIDRs and interfaces are not yet",
@@ -84,7 +84,7 @@ mod tests {
             assert_eq!(prefixes, told, "{drain:?}");
             let asks = |c: &[u32]| c == [7, Community::GRACEFUL_SHUTDOWN];
             assert!(plan.originated.values().all(|o| asks(&o.communities) == drain.is_some()), "{drain:?}");
-            assert_eq!(plan.problems.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
+            assert_eq!(plan.notes.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
             assert_eq!(plan.unreachable.len(), 2, "pods go on, and nothing may loop");
             assert!(plan.conflist.is_some());
             assert_eq!(drain.and_then(|d| Drain::named(d.as_str())), drain);

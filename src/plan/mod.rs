@@ -92,7 +92,9 @@ pub struct Plan {
     pub mistakes: Vec<Mistake>,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
     pub problems: Vec<String>,
-    /// The same of single objects: [`Overlay::problems`].
+    /// What the operator asked for and should not forget: shown beside the problems.
+    pub notes: Vec<String>,
+    /// Problems of single objects, of which [`Overlay::problems`] are some.
     pub object_problems: Vec<ObjectProblem>,
 }
 
@@ -102,6 +104,14 @@ pub struct Range {
     pub prefix: Prefix,
     pub limit: usize,
     pub template: Arc<PeerConfig>,
+}
+
+impl Plan {
+    /// Everything that `show` and BGPNodeStatus say.
+    pub fn told(&self) -> Vec<String> {
+        let of_objects = self.object_problems.iter().map(|p| &p.text);
+        self.problems.iter().chain(of_objects).chain(&self.notes).cloned().collect()
+    }
 }
 
 /// What else decides, from the command line, the state folder and the folders of the container runtime.
@@ -146,7 +156,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let topology = peering::topology(&ctx, &modes);
     let peers = peering::peers(&ctx, &modes, &topology, &mut problems);
     let ranges = peering::ranges(&ctx, &mut problems);
-    let pods = node::pod_cidrs(&ctx, &mut problems);
+    let mut object_problems = Vec::new();
+    let pods = node::pod_cidrs(&ctx, &mut problems, &mut object_problems);
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
     let asked = asked(config, extra.kubernetes);
@@ -154,7 +165,6 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let announced = services.iter().filter_map(|v| v.announced);
     let originated = originated(&ctx, announced, &served, &mut problems);
     problems.extend(not_yet(&peers));
-    problems.extend(extra.drain.map(Drain::problem));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
@@ -181,7 +191,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         services,
         mistakes: extra.services.mistakes.clone(),
         problems,
-        object_problems: Vec::new(),
+        notes: extra.drain.map(Drain::note).into_iter().collect(),
+        object_problems,
         global,
     })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Context, gateway, neighbor};
+use super::{Context, ObjectProblem, gateway, neighbor};
 use crate::{
     config::CniPlugin,
     k8s::{
@@ -12,12 +12,51 @@ use crate::{
     net::Prefix,
 };
 
-/// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node off and is left out.
-pub(super) fn pod_cidrs(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Prefix> {
+/// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node off, and one of which
+/// another node was there first would cut off that one's pods: they are left out.
+pub(super) fn pod_cidrs(
+    ctx: &Context<'_>,
+    problems: &mut Vec<String>,
+    clashes: &mut Vec<ObjectProblem>,
+) -> Vec<Prefix> {
     let Some(own) = ctx.own_node() else { return Vec::new() };
     problems.extend(own.problems.iter().cloned());
-    overlaps(ctx, own, problems);
-    own.pod_cidrs.iter().copied().filter(|p| is_free(ctx, *p, problems)).collect()
+    let mut usable = own.pod_cidrs.clone();
+    let others = ctx.nodes.into_iter().flat_map(|n| n.others.values()).filter(|o| o.uid != own.uid);
+    for other in others.filter(|o| overlapping(own, o).next().is_some()) {
+        let (first, second) = if own.comes_before(other) { (own, other) } else { (other, own) };
+        if second.name == own.name {
+            usable.retain(|p| !overlapping(own, other).any(|clashing| clashing == *p));
+        }
+        // One that is deleted is no trouble much longer.
+        clashes.extend((!second.deleted).then(|| clash(first, second)));
+    }
+    usable.retain(|p| is_free(ctx, *p, problems));
+    usable
+}
+
+/// Which pod CIDRs of the first overlap some of the other's.
+fn overlapping<'a>(node: &'a NodeView, other: &'a NodeView) -> impl Iterator<Item = Prefix> + 'a {
+    let clashes = |p: &&Prefix| other.pod_cidrs.iter().any(|theirs| p.covers(*theirs) || theirs.covers(**p));
+    node.pod_cidrs.iter().filter(clashes).copied()
+}
+
+/// Both nodes say it in the same words and of the same Node, so that it is one Event.
+fn clash(first: &NodeView, second: &NodeView) -> ObjectProblem {
+    let list = |prefixes: Vec<String>| prefixes.join(", ");
+    let theirs = list(overlapping(second, first).map(|p| p.to_string()).collect());
+    let taken = list(overlapping(first, second).map(|p| p.to_string()).collect());
+    ObjectProblem {
+        kind: "Node",
+        name: second.name.clone(),
+        uid: second.uid.clone(),
+        reason: "OverlappingPodCIDR",
+        text: format!(
+            "pod CIDR {theirs} of node {} overlaps {taken} of node {}, which was there first: node {} neither uses nor \
+             advertises it; delete and re-create Node {}",
+            second.name, first.name, second.name, second.name
+        ),
+    }
 }
 
 fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> bool {
@@ -38,22 +77,27 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> b
         ));
         return false;
     }
+    if let Some(who) = inhabitant(ctx, pod_cidr) {
+        problems.push(format!(
+            "pod CIDR {pod_cidr} holds {who}: it is neither used nor advertised; give the cluster a range of its own"
+        ));
+        return false;
+    }
     true
 }
 
-fn overlaps(ctx: &Context<'_>, own: &NodeView, problems: &mut Vec<String>) {
-    let others = ctx.nodes.into_iter().flat_map(|n| n.others.values()).filter(|o| o.uid != own.uid);
-    for other in others {
-        for theirs in &other.pod_cidrs {
-            if let Some(ours) = own.pod_cidrs.iter().find(|p| p.covers(*theirs) || theirs.covers(**p)) {
-                problems.push(format!(
-                    "pod CIDR {ours} overlaps {theirs} of node {}: pods of one of them will not be reached; delete and \
-                     re-create one Node",
-                    other.name
-                ));
-            }
-        }
-    }
+/// Whom a pod CIDR inside a larger subnet would hide from this node.
+fn inhabitant(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
+    let family = pod_cidr.family();
+    let gateways = ctx.host.default_gateways(family).into_iter();
+    let gateway = gateways.map(|(addr, _)| addr).find(|a| pod_cidr.contains(*a));
+    let of_nodes = || {
+        let nodes = ctx.nodes.into_iter().flat_map(|n| n.own.iter().chain(n.others.values()));
+        nodes.flat_map(|n| n.addresses.iter().map(move |a| (n, *a))).find(|(_, a)| pod_cidr.contains(*a))
+    };
+    gateway
+        .map(|addr| format!("the default gateway {addr}"))
+        .or_else(|| of_nodes().map(|(node, addr)| format!("the address {addr} of node {}", node.name)))
 }
 
 /// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on the bridge; without a port

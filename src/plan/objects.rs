@@ -24,7 +24,7 @@ pub struct Overlay {
 /// An object that needs somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectProblem {
-    /// `BGPPeer` or `BGPPolicy`.
+    /// `BGPPeer`, `BGPPolicy` or `Node`.
     pub kind: &'static str,
     pub name: String,
     pub uid: String,

@@ -157,9 +157,8 @@ fn nodes<'a>(
     let many = nodes.others.len() + 1 > limit;
     if modes.contains(&Peering::Auto) && many && topology.reflectors.is_empty() {
         problems.push(format!(
-            "{} nodes are more than kubernetes.mesh-limit = {limit}, and none of them can reflect routes: take the label \
-             routelet.io/route-reflector=false from some, or raise the limit",
-            nodes.others.len() + 1,
+            "there are more nodes than kubernetes.mesh-limit = {limit}, and none of them can reflect routes: take the label \
+             routelet.io/route-reflector=false from some, or raise the limit"
         ));
     }
     if modes.contains(&Peering::Reflectors) && nodes.complete && election::labelled(nodes).is_empty() {

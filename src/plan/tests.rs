@@ -282,13 +282,69 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     let mut case = three_nodes();
     case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().pod_cidrs =
         vec!["10.244.0.0/16".parse().unwrap()];
+    let problems = |case: &Case| case.plan().object_problems;
+    let [clash] = &problems(&case)[..] else { panic!("{:?}", problems(&case)) };
+    assert_eq!((clash.kind, clash.name.as_str(), clash.uid.as_str()), ("Node", "n2", "uid-n2"));
+    for words in ["10.244.0.0/16 of node n2 overlaps 10.244.1.0/24 of node n1", "re-create Node n2"] {
+        assert!(clash.text.contains(words), "{}", clash.text);
+    }
     let plan = case.plan();
-    assert!(
-        plan.problems.iter().any(|p| p.contains("10.244.1.0/24") && p.contains("n2")),
-        "{:?}",
-        plan.problems
-    );
-    assert!(plan.conflist.is_some());
+    assert!(plan.conflist.is_some() && plan.told().contains(&clash.text), "the first keeps its own");
+
+    // The other node says the same words.
+    let mut other = case.clone();
+    let nodes = other.nodes.as_mut().unwrap();
+    let n1 = nodes.own.replace(nodes.others.remove("n2").unwrap()).unwrap();
+    nodes.others.insert(n1.name.clone(), n1);
+    let of_n1 = |p: &&super::ObjectProblem| p.text.contains("node n1");
+    assert_eq!(problems(&other).iter().find(of_n1), Some(clash));
+    let plan = other.plan();
+    assert!(plan.conflist.is_none() && plan.originated.is_empty() && !plan.peers.is_empty());
+
+    // Age counts, and a Node that is deleted gives way without a word.
+    let own = |case: &mut Case, change: fn(&mut crate::k8s::node::NodeView)| {
+        change(case.nodes.as_mut().unwrap().own.as_mut().unwrap());
+    };
+    own(&mut case, |n1| n1.created = Some(2));
+    let plan = case.plan();
+    assert_eq!((plan.object_problems[0].name.as_str(), plan.conflist.is_some()), ("n1", false));
+    let six: Vec<_> = plan.originated.keys().map(ToString::to_string).collect();
+    assert_eq!(six, ["fd00:244:1::/64"], "the other family is nobody else's");
+    own(&mut case, |n1| (n1.created, n1.deleted) = (None, true));
+    let plan = case.plan();
+    assert!(plan.object_problems.is_empty() && plan.conflist.is_none());
+}
+
+#[test]
+fn a_pod_cidr_that_hides_somebody_inside_a_larger_subnet_is_not_used() {
+    for (cidr, who) in [
+        ("10.0.0.0/29", "holds the default gateway 10.0.0.1"),
+        ("10.0.64.0/24", "holds the address 10.0.64.9 of node n2"),
+        ("10.0.65.0/24", ""),
+    ] {
+        let wide = host([link(2, "eth0").with("10.0.9.2/16")], [gateway("0.0.0.0/0", "10.0.0.1", 2)]);
+        let all = nodes([node("n1", &["10.0.9.2"], &[cidr]), node("n2", &["10.0.64.9"], &[])]);
+        let plan = Case::new(config(), Some(all), wide).plan();
+        let said = plan.problems.iter().filter(|p| p.contains(cidr)).count();
+        assert_eq!(
+            (said, plan.conflist.is_none()),
+            if who.is_empty() { (0, false) } else { (1, true) },
+            "{cidr}"
+        );
+        assert!(
+            plan.problems.iter().any(|p| p.contains(who)) || who.is_empty(),
+            "{cidr}: {:?}",
+            plan.problems
+        );
+    }
+}
+
+#[test]
+fn the_plan_holds_the_configuration_in_force() {
+    let mut case = three_nodes();
+    assert_eq!(case.plan().config.kubernetes.peering, case.config.kubernetes.peering);
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().peering = Some("mesh, gateway".into());
+    assert_eq!(case.plan().config.kubernetes.peering, [Peering::Mesh, Peering::Gateway]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod engine;
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod bad_input;
 mod cluster;
 mod clusters;
 mod conflist;

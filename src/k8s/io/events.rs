@@ -92,6 +92,7 @@ fn event(notice: &Notice, node: &str, uid: &str) -> Event {
     };
     let regarding = match &notice.about {
         About::Node => object("v1", "Node", node, uid),
+        About::Object { kind: kind @ "Node", name, uid } => object("v1", kind, name, uid),
         About::Object { kind, name, uid } => object(API_VERSION, kind, name, uid),
         About::Service { namespace, name, uid } => {
             ObjectReference { namespace: Some(namespace.clone()), ..object("v1", "Service", name, uid) }
