@@ -19,6 +19,7 @@ mod cluster;
 mod clusters;
 mod conflist;
 mod docker;
+mod drain;
 mod events;
 mod firewall;
 mod gobgp;

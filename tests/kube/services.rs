@@ -148,11 +148,14 @@ fn the_switch_spreads_service_addresses_over_the_nodes_that_forward_them() {
     patch_service(plane, &json!({"spec": {"externalTrafficPolicy": "Cluster"}}));
     wait_hops(&frr, LB, &["t1", "t2"]);
 
+    // A cordon alone changes nothing: it is older than the words below, which are heeded.
+    plane.kubectl(&["cordon", "n1"]);
     let label = "node.kubernetes.io/exclude-from-external-load-balancers";
     plane.kubectl(&["label", "node", "n1", &format!("{label}=")]);
     wait_hops(&frr, LB, &["t2"]);
     plane.kubectl(&["label", "node", "n1", &format!("{label}-")]);
     wait_hops(&frr, LB, &["t1", "t2"]);
+    plane.kubectl(&["uncordon", "n1"]);
 
     patch_service(plane, &json!({"spec": {"loadBalancerClass": Value::Null, "type": "ClusterIP"}}));
     wait_hops(&frr, LB, &[]);

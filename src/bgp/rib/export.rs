@@ -227,7 +227,12 @@ impl View {
     }
 
     fn finish_internal(&self, out: &mut Cow<'_, Attrs>, origin: Origin<'_>, reflected: bool) {
-        if out.local_pref.is_none() {
+        // RFC 8326 §4: neighbors outside lower it themselves; inside nobody does, so the one who leaves says it.
+        let leaves =
+            matches!(origin, Origin::Own(_)) && out.communities.contains(&Community::GRACEFUL_SHUTDOWN);
+        if leaves {
+            out.to_mut().local_pref = Some(0);
+        } else if out.local_pref.is_none() {
             out.to_mut().local_pref = Some(DEFAULT_LOCAL_PREF);
         }
         if let Origin::Learned { router_id, .. } = origin
@@ -413,6 +418,33 @@ mod tests {
         let out = view(EXTERNAL, |c| c.local_as = 64999).export(prefix(), &own, Origin::Own(Source::Network));
         let out = out.unwrap();
         assert_eq!((out.med, out.as_path.to_string()), (Some(7), "64999 65000".into()));
+    }
+
+    #[test]
+    fn inside_who_leaves_lowers_the_preference_itself() {
+        let from = PeerKey::Address("10.0.0.9".parse().unwrap());
+        let leaving = Attrs {
+            communities: [Community::GRACEFUL_SHUTDOWN].into(),
+            local_pref: Some(200),
+            as_path: AsPath::empty(),
+            ..attrs(0)
+        };
+        let staying = Attrs { communities: Box::default(), ..leaving.clone() };
+        let own = Origin::Own(Source::PodCidr);
+        #[rustfmt::skip]
+        let cases = [
+            ("own, leaving",           &leaving, own, INTERNAL, Some(0)),
+            ("own, leaving, to eBGP",  &leaving, own, EXTERNAL, None),
+            ("own",                    &staying, own, INTERNAL, Some(200)),
+            // Who learned it from outside has judged it already; who reflects has no say.
+            ("learned",                &leaving, learned(&from, false, false), INTERNAL, Some(200)),
+            ("reflected",              &leaving, learned(&from, true, true), INTERNAL, Some(200)),
+        ];
+        for (name, path, origin, to, want) in cases {
+            let out = view(to, |_| {}).export(prefix(), path, origin).unwrap();
+            assert_eq!(out.local_pref, want, "{name}");
+            assert_eq!(out.communities, path.communities, "{name}");
+        }
     }
 
     #[test]
