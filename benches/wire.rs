@@ -28,6 +28,7 @@ const SHAPE: Shape = Shape {
     add_path_receive: [false; 2],
     add_path_send: [false; 2],
     first_as: None,
+    on_host: false,
 };
 
 fn main() {

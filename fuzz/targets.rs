@@ -150,5 +150,6 @@ fn shape(choice: u8) -> Shape {
         add_path_receive: [bit(5), bit(6)],
         add_path_send: [bit(5), bit(6)],
         first_as: bit(7).then_some(65001),
+        on_host: false,
     }
 }

@@ -42,6 +42,7 @@ const SHAPE: Shape = Shape {
     add_path_receive: [false; 2],
     add_path_send: [false; 2],
     first_as: None,
+    on_host: false,
 };
 
 /// What a decoder makes of an UPDATE: its content line by line, or what it complains of.

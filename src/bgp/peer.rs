@@ -340,6 +340,12 @@ impl Negotiated {
             add_path_receive: self.add_path_receive,
             add_path_send: self.add_path_send,
             first_as: (!self.is_ibgp() && !from_route_server).then_some(self.remote_as),
+            on_host: self.is_on_host(),
         }
+    }
+
+    /// Whether it is a second speaker on this host.
+    pub fn is_on_host(&self) -> bool {
+        self.remote_addr.is_loopback() || self.remote_addr == self.local_addr
     }
 }

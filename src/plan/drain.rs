@@ -1,4 +1,9 @@
-use crate::net::Source;
+use std::sync::Arc;
+
+use crate::{
+    bgp::policy::{Action, Community, Match, Policy, PrefixRange, Set, Statement},
+    net::Source,
+};
 
 /// How far a node is taken out of traffic, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +38,29 @@ impl Drain {
         }
     }
 
+    /// What becomes of the routes of a second speaker on this node. Addresses of Services are host routes, others may be those of
+    /// pods.
+    pub(super) fn of_second_speaker(self) -> Arc<Policy> {
+        let range = |text: &str| text.parse::<PrefixRange>().expect("a range of ours");
+        let hosts = || ["0.0.0.0/0{32,32}", "::/0{128,128}"].map(range).to_vec();
+        let reject = |prefixes| Statement {
+            matches: Match { prefixes, ..Match::default() },
+            action: Some(Action::Reject),
+            ..Statement::default()
+        };
+        let asking = Set {
+            local_pref: Some(0),
+            add_communities: vec![Community::Standard(Community::GRACEFUL_SHUTDOWN)],
+            ..Set::default()
+        };
+        let statements = match self {
+            Self::All => vec![reject(Vec::new())],
+            Self::Services => vec![reject(hosts()), Statement { set: asking, ..Statement::default() }],
+            Self::Asking => vec![Statement { set: asking, ..Statement::default() }],
+        };
+        Arc::new(Policy::new("(drained)", statements))
+    }
+
     /// What the operator should not forget.
     pub(super) fn note(self) -> String {
         let so_far = match self {
@@ -51,11 +79,55 @@ mod tests {
         *,
     };
     use crate::{
-        bgp::policy::Community,
+        bgp::{
+            peer::PeerKey,
+            policy::{self, Community},
+            wire::attr::Attrs,
+        },
         fib::host::testing::{host, link},
         k8s::services::{Offer, Services},
         net::ServiceAddresses,
     };
+
+    #[test]
+    fn a_second_speaker_on_the_node_leaves_with_it() {
+        let loopback = "127.0.0.1".parse().unwrap();
+        let mut case = Case::new(config(), None, host([link(2, "eth0").with("10.0.0.2/24")], []));
+        case.config.bgp.asn = crate::config::AsSetting::Number(1000);
+        let neighbor = |at| crate::config::Neighbor { at, group: None, keys: Default::default() };
+        let addresses =
+            ["127.0.0.1", "10.0.0.1"].map(|a| crate::config::NeighborAt::Address(a.parse().unwrap()));
+        case.config.bgp.neighbors = addresses.map(neighbor).to_vec();
+        let judge = |case: &Case, prefix: &str| {
+            let plan = case.plan();
+            let peer = &plan.peers[&PeerKey::Address(loopback)];
+            assert!(plan.peers[&PeerKey::Address("10.0.0.1".parse().unwrap())].import.is_empty());
+            let mut attrs = std::borrow::Cow::Owned(Attrs::new(loopback.into()));
+            let subject = policy::Subject {
+                prefix: prefix.parse().unwrap(),
+                source: policy::RouteSource::Bgp,
+                from: Some(&peer.key),
+                to: None,
+                own_as: 1000,
+                own_next_hop: None,
+            };
+            policy::run(&peer.import, &subject, &mut attrs).ok().map(|()| attrs.local_pref)
+        };
+        for (drain, service, pods) in [
+            (None, Some(None), Some(None)),
+            (Some(Drain::Asking), Some(Some(0)), Some(Some(0))),
+            (Some(Drain::Services), None, Some(Some(0))),
+            (Some(Drain::All), None, None),
+        ] {
+            case.extra.drain = drain;
+            assert_eq!(
+                (judge(&case, "192.0.2.7/32"), judge(&case, "10.7.0.0/24")),
+                (service, pods),
+                "{drain:?}"
+            );
+            assert_eq!(judge(&case, "2001:db8::7/128"), service, "{drain:?}");
+        }
+    }
 
     #[test]
     fn services_and_networks_go_before_pods_and_interfaces() {
@@ -69,7 +141,7 @@ mod tests {
         let offer =
             Offer { service: "default/web".into(), kind: ServiceAddresses::LoadBalancerIp, local: None };
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
-        case.extra.services = std::sync::Arc::new(Services { offers, ..Services::default() });
+        case.extra.services = Arc::new(Services { offers, ..Services::default() });
 
         let all = vec!["10.7.0.0/24", "10.8.0.0/24", "10.244.1.0/24", "192.0.2.7/32"];
         for (drain, told) in [

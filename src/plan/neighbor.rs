@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::Context;
+use super::{Context, Drain};
 use crate::{
     bgp::{
         peer::{Hops, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
@@ -36,6 +36,9 @@ impl Draft<'_> {
             let named = names.unwrap_or_default();
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
         };
+        let (mut import, export): (Vec<_>, Vec<_>) = (policies(keys.import), policies(keys.export));
+        let is_here = matches!(&self.key, PeerKey::Address(a) if a.is_loopback());
+        import.extend(ctx.extra.drain.filter(|_| is_here).map(Drain::of_second_speaker));
         let remote_as = keys.remote_as.unwrap_or(RemoteAs::Any);
         let base = PeerConfig::new(self.key.clone(), remote_as, ctx.global.asn);
         PeerConfig {
@@ -69,8 +72,8 @@ impl Draft<'_> {
             max_prefixes_out: keys.max_prefixes_out,
             add_paths: keys.add_paths.unwrap_or(base.add_paths),
             bfd: keys.bfd.flatten(),
-            import: policies(keys.import),
-            export: policies(keys.export),
+            import,
+            export,
             accept_default: keys.accept_default.unwrap_or(base.accept_default),
             allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
             as_sets: keys.as_sets.unwrap_or(base.as_sets),

@@ -29,6 +29,7 @@ mod pods;
 mod policy;
 mod reflectors;
 mod services;
+mod speaker;
 mod switch;
 mod takeover;
 mod watch;

@@ -92,6 +92,7 @@ impl View {
                 first_as: None,
                 add_path_receive: [false; 2],
                 add_path_send,
+                on_host: false,
                 ..shape
             },
             ibgp,
@@ -216,10 +217,10 @@ impl View {
     /// RFC 4271 §5.1.3; never changed by reflection (RFC 4456 §10) unless the neighbor could not use it.
     fn next_hop(&self, attrs: &Attrs, origin: Origin<'_>, reflected: bool) -> Option<PathNextHop> {
         let usable = match attrs.next_hop.addr {
-            IpAddr::V4(a) => !a.is_unspecified(),
+            IpAddr::V4(a) => !(a.is_unspecified() || a.is_loopback()),
             IpAddr::V6(a) => {
                 let crosses = self.family == Family::Ipv4Unicast && !self.shape.extended_next_hop;
-                !a.is_unspecified() && !a.is_unicast_link_local() && !crosses
+                !(a.is_unspecified() || a.is_loopback() || a.is_unicast_link_local() || crosses)
             }
         };
         let own = matches!(origin, Origin::Own(_)) || (self.next_hop_self && !reflected) || !usable;

@@ -155,8 +155,12 @@ impl Speaker<'_> {
         guard: &GuardIndex,
         attrs: &mut Cow<'_, Attrs>,
     ) -> Result<(), Refused> {
-        if let Some(why) = guard.refuses(prefix, self.config.accept_default) {
-            return Err(Refused::Guard(why));
+        match guard.refuses(prefix, self.config.accept_default) {
+            None => {}
+            // An address that is served here may well be on an interface: a second speaker on this host tells of it so that
+            // others learn of it.
+            Some(Refusal::OwnAddress) if self.session.is_on_host() => {}
+            Some(why) => return Err(Refused::Guard(why)),
         }
         if self.config.import.is_empty() {
             return Ok(());

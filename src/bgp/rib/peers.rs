@@ -107,6 +107,11 @@ impl Peer {
         self.session.as_ref().is_some_and(|s| s.is_ibgp())
     }
 
+    /// Whether it is a second speaker on this host.
+    pub(super) fn is_on_host(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.is_on_host())
+    }
+
     pub(super) fn router_id(&self) -> Ipv4Addr {
         self.session.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |s| s.remote_id)
     }

@@ -9,11 +9,12 @@ use super::{
     export::{DEFAULT_LOCAL_PREF, Origin},
     groups::Group,
     nexthop::{HopId, Resolution, SetId, gateway},
+    peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo},
 };
 use crate::{
     bgp::{policy::Community, wire::attr::Attrs},
-    net::{Family, NextHops},
+    net::{Family, NextHops, Unresolved},
 };
 
 /// The last answer of an export, for the next route with the same attributes from the same neighbor. Holds a
@@ -105,7 +106,7 @@ impl Rib {
         let mut usable = Vec::new();
         for n in 0..self.tables[f].get(route).paths().len() {
             let path = self.tables[f].get(route).paths()[n];
-            if path.is_usable() && (path.peer == OWN || self.is_reached(path.effective)) {
+            if path.is_usable() && self.leads_on(&path) {
                 usable.push(n);
             }
         }
@@ -121,7 +122,19 @@ impl Rib {
         usable
     }
 
-    pub(super) fn is_reached(&mut self, id: AttrsId) -> bool {
+    /// Whether packets for it know where to go: it is our own, or its next hop is reached, or it is served on this host,
+    /// as a second speaker here says. Of the last others are told; the kernel has whatever serves it, and nothing of ours.
+    pub(super) fn leads_on(&mut self, path: &Path) -> bool {
+        path.peer == OWN || self.is_reached(path.effective) || self.is_served_here(path)
+    }
+
+    /// Whether a second speaker on this host says that the host itself is the next hop.
+    pub(super) fn is_served_here(&self, path: &Path) -> bool {
+        let hop = self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution);
+        hop == Some(Resolution::No(Unresolved::Own)) && self.peer(path.peer).is_some_and(Peer::is_on_host)
+    }
+
+    fn is_reached(&mut self, id: AttrsId) -> bool {
         let hop = self.hop_of(id);
         matches!(self.hops.get(hop).resolution, Resolution::Via { .. })
     }
@@ -172,7 +185,7 @@ impl Rib {
         }
     }
 
-    /// The set of next hops that the decision chose, with a reference; none for own routes.
+    /// The set of next hops that the decision chose, with a reference; none for own routes and what is served on this host.
     fn set_of(
         &mut self,
         family: Family,
@@ -181,7 +194,8 @@ impl Rib {
         decision: &Decision,
     ) -> Option<SetId> {
         let paths = self.tables[family.index()].get(route).paths();
-        if paths[usable[decision.best]].peer == OWN {
+        let best = &paths[usable[decision.best]];
+        if best.peer == OWN || self.is_served_here(best) {
             return None;
         }
         let via = |n: &usize| match self.hops.get(self.attrs.hop(paths[usable[*n]].effective)?).resolution {

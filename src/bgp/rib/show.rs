@@ -158,6 +158,9 @@ impl Rib {
             (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
             (Some(why), _) => why.as_str().into(),
             (None, Some(place)) => match decision.lost.get(place).copied().flatten() {
+                None if self.is_served_here(path) => {
+                    format!("best: {}; served on this host", decision.rule().as_str())
+                }
                 None => format!("best: {}", decision.rule().as_str()),
                 Some(rule) if path.has(Path::MULTIPATH) => {
                     format!("multipath: equal but for {}", rule.as_str())

@@ -7,7 +7,7 @@ use super::{
     groups::{Group, PathOut},
     peers::Peer,
     settle::Memo,
-    table::{OWN, PeerNo, RouteNo},
+    table::{PeerNo, RouteNo},
 };
 use crate::net::Family;
 
@@ -65,7 +65,7 @@ impl Rib {
         let mut all = Vec::new();
         for n in 0..self.tables[f].get(route).paths().len() {
             let path = self.tables[f].get(route).paths()[n];
-            if !path.is_usable() || !(path.peer == OWN || self.is_reached(path.effective)) {
+            if !path.is_usable() || !self.leads_on(&path) {
                 continue;
             }
             if let Some(attrs) = self.export(group, family, route, &path, memo) {

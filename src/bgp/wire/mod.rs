@@ -83,6 +83,8 @@ pub struct Shape {
     /// The number every received AS path has to begin with (RFC 4271 §6.3, last rule on AS_PATH): the
     /// neighbor's on eBGP sessions, `None` on iBGP ones and from route servers (RFC 7947 §2.2.2.1).
     pub first_as: Option<Asn>,
+    /// The neighbor is on this host: a next hop on the loopback is one that both of them mean.
+    pub on_host: bool,
 }
 
 impl Shape {

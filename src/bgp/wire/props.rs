@@ -30,6 +30,7 @@ fn shape() -> impl Strategy<Value = Shape> {
         add_path_receive: add_path,
         add_path_send: add_path,
         first_as: first.then_some(65001),
+        on_host: false,
     })
 }
 

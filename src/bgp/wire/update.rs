@@ -286,6 +286,7 @@ mod tests {
         add_path_receive: [false; 2],
         add_path_send: [false; 2],
         first_as: None,
+        on_host: false,
     };
     const IBGP: Shape = Shape { ibgp: true, ..EBGP };
     const TWO: Shape = Shape { four_octet_as: false, ..EBGP };
@@ -742,6 +743,7 @@ mod tests {
     #[test]
     fn next_hops_come_in_many_forms() {
         let extended = Shape { extended_next_hop: true, ..EBGP };
+        let here = Shape { on_host: true, ..EBGP };
         let (v6, v4) = ([0, 2, 1], [0, 1, 1]);
         let pair = |a: [u8; 16], b: [u8; 16]| [a, b].concat();
         let mut loopback = [0; 16];
@@ -769,6 +771,9 @@ mod tests {
             ("::1",                         EBGP, v6, loopback.to_vec(), "withdraw"),
             ("multicast",                   EBGP, v6, vec![0xff; 16], "withdraw"),
             ("127.0.0.1",                   EBGP, v4, vec![127, 0, 0, 1], "withdraw"),
+            ("::1, from this host",         here, v6, loopback.to_vec(), "::1"),
+            ("127.0.0.1, from this host",   here, v4, vec![127, 0, 0, 1], "127.0.0.1"),
+            ("0.0.0.0, from this host",     here, v4, vec![0; 4], "withdraw"),
         ];
         for (name, shape, family, next_hop, want) in cases {
             let nlri = if family == v6 { NET6 } else { NET };

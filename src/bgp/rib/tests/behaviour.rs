@@ -89,6 +89,49 @@ fn next_hops_follow_what_the_host_reaches() {
 }
 
 #[test]
+fn what_a_second_speaker_serves_on_this_host_is_passed_on_and_stays_out_of_the_kernel() {
+    let mut bench = Bench::new();
+    let own = |text: &str| (p(text), Reach::No(crate::net::Unresolved::Own));
+    let host =
+        vec![(p("10.0.0.0/24"), Reach::Connected { ifindex: 2 }), own("10.0.0.1/32"), own("127.0.0.0/8")];
+    bench.rib.handle(bench.now, Input::Reachable(Arc::new(Reachable::new(host))));
+    let via = |n: u32, addr: &str| Attrs {
+        next_hop: addr.parse::<std::net::IpAddr>().unwrap().into(),
+        ..path(n, 65000 + n)
+    };
+    bench.configure(1, config(1));
+    let loopback = "127.0.0.1".parse().unwrap();
+    bench.up(1, Negotiated { local_addr: loopback, remote_addr: loopback, ..negotiated(1, 65001) });
+    bench.neighbor(2, 65002, |c| c.transit = true);
+    bench.neighbor(3, 65000, |_| {});
+    bench.announce(1, &via(1, "127.0.0.1"), &[prefix(1)]);
+    bench.announce(1, &via(1, "10.0.0.1"), &[prefix(2)]);
+    bench.announce(1, &via(1, "10.0.0.9"), &[prefix(3)]);
+    bench.announce(2, &via(2, "10.0.0.1"), &[prefix(4)]);
+    // An own address is announced by who serves it here, and by nobody else.
+    let address = p("192.0.2.7/32");
+    let rule = GuardRule::Exact(address, Refusal::OwnAddress);
+    bench.rib.handle(bench.now, Input::Guard(Arc::new(Guard::new(vec![rule]))));
+    bench.announce(1, &via(1, "127.0.0.1"), &[address]);
+    bench.announce(2, &path(2, 65002), &[address]);
+    bench.run();
+
+    assert_eq!(bench.fib.keys().copied().collect::<Vec<_>>(), [prefix(3)], "what leads elsewhere is a route");
+    let hops = |n: u32| -> BTreeMap<Prefix, String> {
+        bench.told[&n].iter().map(|(p, a)| (*p, a.next_hop.addr.to_string())).collect()
+    };
+    let ours = || "10.0.0.1".to_owned();
+    let external = [prefix(1), prefix(2), prefix(3), address].map(|p| (p, ours()));
+    assert_eq!(hops(2), external.into(), "eBGP");
+    let internal =
+        [(prefix(1), ours()), (prefix(2), ours()), (prefix(3), "10.0.0.9".into()), (address, ours())];
+    assert_eq!(hops(3), internal.into(), "iBGP");
+    assert_eq!(bench.reasons(prefix(1))["10.0.0.11"], "best: only path; served on this host");
+    assert_eq!(bench.reasons(prefix(4))["10.0.0.12"], "next hop is this node", "said by one elsewhere");
+    assert_eq!(bench.reasons(address)["10.0.0.12"], "guard: host route to an own address");
+}
+
+#[test]
 fn next_hops_resolve_over_other_routes_four_deep_and_never_over_themselves() {
     let mut bench = Bench::new();
     bench.neighbor(1, 65001, |_| {});

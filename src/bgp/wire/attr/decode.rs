@@ -244,6 +244,7 @@ impl<'a> Draft<'a> {
         }
         if let Some(next_hop) = self.next_hop.filter(|_| classic)
             && !is_host(next_hop)
+            && !(self.shape.on_host && next_hop.is_loopback())
         {
             self.withdraw(code::NEXT_HOP, 8, &[], "no address of a host");
         }

@@ -40,7 +40,8 @@ pub(super) fn reach<'a>(draft: &mut Draft<'a>, value: &'a [u8]) -> Result<(), Br
     if let Some(family) = family {
         reach.next_hop = read_next_hop(draft.shape(), family, next_hop)
             .ok_or(Broken::Value("next hop of a wrong length"))?;
-        reach.flaw = flaw(reach.next_hop.addr);
+        let here = draft.shape().on_host && reach.next_hop.addr.is_loopback();
+        reach.flaw = flaw(reach.next_hop.addr).filter(|_| !here);
         check(draft.shape(), family, nlri)?;
     }
     draft.reach = Some(reach);
