@@ -103,6 +103,18 @@ fn pods_are_forwarded_where_docker_drops_and_nothing_else_is() {
     wait_for("our chain is back", 10.0, || (jumps(&n1) == (1, true)).then_some(()));
     reaches(&pods[0].ns, &far);
 
+    // Of iptables-legacy there is only a word, to all who may look.
+    nodes[1].ns.sh("iptables-legacy -P FORWARD DROP");
+    let remedy = format!("iptables-legacy -A FORWARD -s {} -j ACCEPT", cidrs[1][0]);
+    wait_for("show node has the remedy", 60.0, || {
+        let shown = nodes[1].daemon().json(&["show", "node"]);
+        shown["problems"].to_string().contains(&remedy).then_some(())
+    });
+    wait_for("an Event has it", 60.0, || {
+        let events = ["get", "events.events.k8s.io", "-n", "default", "-o", "json"];
+        segment.plane.kubectl(&events).contains(&remedy).then_some(())
+    });
+
     let removed = nodes[0].clean_up();
     assert!(removed.contains("ROUTELET-FORWARD"), "{removed}");
     let left = [n1.sh("iptables-save"), n1.sh("ip6tables-save")].concat();
