@@ -66,7 +66,9 @@ fn without_daemon(world: &World, title: &str, mode: Mode, routes: u32) {
     say(format!("load, {title}"), "s", writer.load(&world.host, routes));
     if routes <= ONCE {
         say(format!("withdraw by message, {title}"), "s", writer.withdraw(routes));
+        writer.again(routes);
     }
+    say(format!("neighbor lost, {title}"), "s", writer.lose());
     let octets = bare::transfer(&world.switch, &world.host, &announcements(1, mode, routes));
     say(format!("all octets from neighbor to a reader, {title}"), "s", octets);
 }

@@ -22,7 +22,7 @@ pub fn help() -> String {
         "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--minutes N] [--patience N] [--out DIR]\n\
          --rounds: 5 unless told; what takes long has fewer\n\
          --only: {}\n--daemons: {}\n\
-         --minutes: 20 unless told; after them no measurement begins\n\
+         --minutes: 30 unless told; after them no measurement begins\n\
          --patience: 1 unless told; time limits are so many times as long, for slow or busy machines\n\
          --out: target/compare unless told",
         figures.join(","),
@@ -34,7 +34,7 @@ pub fn help() -> String {
 pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
     let mut options = Options {
         rounds: 5,
-        minutes: 20,
+        minutes: 30,
         patience: 1,
         figures: FIGURES.iter().map(|f| f.name).collect(),
         kinds: Kind::ALL.to_vec(),

@@ -22,14 +22,14 @@ pub fn restart(kind: Kind, routes: u32) {
     let mut subject = Subject::start(kind, &world.net, &world.host, &case);
     let mut one = Neighbor::up(&world.switch, 1);
     let mut octets = announcements(1, Mode::Table, routes);
+    // Told to treat the kernel's routes as their own of before, they wait for the End-of-RIB of both families.
+    octets.extend(end_of_rib6());
     let mut watch = Watch::new(&world.host, subject.pid(), Mode::Table);
     one.send(&octets);
     watch.wait(routes, true);
     subject.settle();
 
     let last = std::net::Ipv4Addr::new(100, 64, 0, 0);
-    // They wait for the End-of-RIB of both families.
-    octets.extend(end_of_rib6());
     octets.extend(update(&[], &attributes(&[asn(1), 7], address(1), 0), &[(last, 24)]));
     let touches = Touches::of(&world.host, last);
     subject.kill();

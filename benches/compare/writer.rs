@@ -10,10 +10,13 @@ use super::{
 use crate::common::net::Ns;
 
 const NEW_NEXTHOP: u16 = 104;
+const DEL_NEXTHOP: u16 = 105;
 const CREATE: u16 = 0x400;
 /// RTPROT of what is written here; nobody else's.
 const PROTOCOL: u8 = 99;
 const BATCH: u32 = 64;
+/// Of the first link's next hop.
+const OBJECT: u32 = 7;
 
 pub struct Writer {
     netlink: Netlink,
@@ -53,13 +56,27 @@ impl Writer {
             Mode::Ipv6 => NEXT_HOP6.octets().to_vec(),
             _ => address(1).octets().to_vec(),
         };
-        self.next_hop(7, index(host, "eth0"), &gateway);
-        self.all(NEW_ROUTE, CREATE, routes, 7)
+        self.next_hop(OBJECT, index(host, "eth0"), &gateway);
+        self.again(routes)
+    }
+
+    /// The same once more.
+    pub fn again(&mut self, routes: u32) -> f64 {
+        self.all(NEW_ROUTE, CREATE, routes, OBJECT)
     }
 
     /// Seconds until they are gone, message by message.
     pub fn withdraw(&mut self, routes: u32) -> f64 {
-        self.all(DEL_ROUTE, 0, routes, 7)
+        self.all(DEL_ROUTE, 0, routes, OBJECT)
+    }
+
+    /// Seconds until they are gone with their nexthop object.
+    pub fn lose(&mut self) -> f64 {
+        let mut message = Vec::new();
+        put(&mut message, DEL_NEXTHOP, REQUEST | ACK, 1, &[0; 8], &[(1, &OBJECT.to_ne_bytes())]);
+        let start = Instant::now();
+        self.netlink.transact(&message);
+        start.elapsed().as_secs_f64()
     }
 
     /// The same message for each route: seconds.
@@ -89,8 +106,8 @@ impl Writer {
 /// Routes over both links.
 pub fn multipath(host: &Ns, routes: u32) {
     let mut writer = Writer::new(host, Mode::Table);
-    writer.next_hop(7, index(host, "eth0"), &address(1).octets());
+    writer.next_hop(OBJECT, index(host, "eth0"), &address(1).octets());
     writer.next_hop(8, index(host, "eth1"), &address(SECOND).octets());
-    writer.group(9, [7, 8]);
+    writer.group(9, [OBJECT, 8]);
     writer.all(NEW_ROUTE, CREATE, routes, 9);
 }
