@@ -55,6 +55,7 @@ fn the_role_reads_nodes_and_services_and_writes_conditions_and_events() {
         { "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"] },
         { "apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"] },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] },
+        { "apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list", "watch"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
         { "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },

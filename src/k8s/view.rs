@@ -18,6 +18,9 @@ pub struct NodeStatus {
     pub uid: Option<String>,
     pub pod_cidrs: Vec<Prefix>,
     pub addresses: Vec<IpAddr>,
+    /// From which ranges cluster IPs come: by ServiceCIDR objects, or the configuration.
+    #[serde(default)]
+    pub service_cidrs: Vec<Prefix>,
     pub conflist: ConflistStatus,
     /// The other nodes that a mesh would peer with; empty where the peering does not need them.
     pub mesh_members: Vec<MeshMember>,
@@ -113,6 +116,7 @@ impl NodeStatus {
             uid: (!own.uid.is_empty()).then_some(own.uid),
             pod_cidrs: own.pod_cidrs,
             addresses: own.addresses,
+            service_cidrs: nodes.service_cidrs.clone(),
             conflist,
             mesh_members,
             reflectors: Vec::new(),

@@ -169,9 +169,10 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
-    // Traffic to Node addresses is never masqueraded: they must be known while anything is.
+    // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
+    // to each of them: it ends where the switch has the pod CIDRs, and where nobody has them, nobody could answer a pod.
     let all_nodes = peering::is_among_nodes(&modes)
-        || masquerade.mode != masquerade::Mode::Off
+        || masquerade.mode == masquerade::Mode::On
         || asked.whereabouts && !services.is_empty();
     let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
 

@@ -1,10 +1,19 @@
 //! The watch against a real API server: what it learns, what it asks for, and what an outage does to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use routelet::k8s::{
-    io::{self, Options, Watch},
-    node::Nodes,
+use routelet::{
+    k8s::{
+        io::{self, Options, Watch},
+        node::Nodes,
+    },
+    net::Prefix,
 };
 use tokio::{runtime::Builder, sync::watch, time::timeout};
 
@@ -39,7 +48,7 @@ fn options(net: &Net, plane: &ControlPlane, node: &str) -> Options {
 
 async fn until(watch: &Watch, what: &str, fits: impl Fn(&Nodes) -> bool) -> Arc<Nodes> {
     let mut nodes = watch.nodes.clone();
-    if let Ok(nodes) = timeout(Duration::from_secs(30), nodes.wait_for(|n| fits(n))).await {
+    if let Ok(nodes) = timeout(Duration::from_secs(60), nodes.wait_for(|n| fits(n))).await {
         return nodes.unwrap().clone();
     }
     panic!("{what}: {:?}, {:?}", watch.nodes.borrow(), watch.status.borrow());
@@ -132,4 +141,84 @@ fn refusals_and_missing_credentials_are_said_and_mended_without_a_restart() {
         until(&watch, "the Node", |n| n.own.is_some()).await;
         watch.task.abort();
     });
+}
+
+#[test]
+fn service_ranges_are_those_of_the_objects_as_they_come_and_go() {
+    let mut net = Net::new();
+    let (ns, mut plane) = plane(&mut net, &[]);
+    let opts = options(&net, &plane, "n1");
+    plane.create_node("n1");
+    let (usual, more) =
+        (&["10.96.0.0/16", "fd00:96::/112"], &["10.96.0.0/16", "10.97.0.0/24", "fd00:96::/112"]);
+    in_runtime(&ns, async || {
+        let watch = io::spawn(opts.clone(), watch::channel(false).1);
+        until(&watch, "the ranges of the API server", has(usual)).await;
+        let given = Some(vec!["192.0.2.0/24".parse().unwrap()]);
+        let told = Options { service_cidrs: given, state_dir: net.dir().join("told"), ..opts.clone() };
+        let told = io::spawn(told, watch::channel(false).1);
+        plane.apply(&serde_json::json!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": { "name": "more" }, "spec": { "cidrs": ["10.97.0.0/24"] } }));
+        until(&watch, "one more", has(more)).await;
+        let nodes = until(&told, "the Node", |n| n.own.is_some()).await;
+        assert!(has(&["192.0.2.0/24"])(&nodes), "the configuration has the last word: {nodes:?}");
+
+        plane.stop_api();
+        let kept = opts.state_dir.join("cluster.json");
+        wait_for("they are kept", 60.0, || {
+            std::fs::read_to_string(&kept).ok()?.contains("10.97.0.0/24").then_some(())
+        });
+        watch.task.abort();
+        let second = io::spawn(opts.clone(), watch::channel(false).1);
+        assert!(has(more)(&second.nodes.borrow()), "a start without the API server");
+        plane.start_api();
+        plane.kubectl(&["delete", "servicecidr", "more"]);
+        until(&second, "it is gone", has(usual)).await;
+        second.task.abort();
+
+        // A role of before, and an API server that has no such objects.
+        let rules = r#"[{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]"#;
+        let patch = format!(r#"[{{"op": "replace", "path": "/rules", "value": {rules}}}]"#);
+        plane.kubectl(&["patch", "clusterrole", "routelet", "--type=json", "-p", &patch]);
+        let refused = Options { state_dir: net.dir().join("refused"), ..opts.clone() };
+        let refused = io::spawn(refused, watch::channel(false).1);
+        until(&refused, "the Node", |n| n.own.is_some()).await;
+        assert!(has(&[])(&refused.nodes.borrow()));
+        let old = Options { kubeconfig: Some(an_old_server(&net)), ..opts };
+        let old = io::spawn(old, watch::channel(false).1);
+        assert!(has(usual)(&old.nodes.borrow()), "what was known");
+        let mut nodes = old.nodes.clone();
+        let none = timeout(Duration::from_secs(120), nodes.wait_for(|n| has(&[])(n))).await;
+        assert!(none.expect("the second 404 is believed").unwrap().own.is_some());
+    });
+}
+
+fn has(expected: &[&str]) -> impl Fn(&Nodes) -> bool {
+    let mut expected: Vec<Prefix> = expected.iter().map(|p| p.parse().unwrap()).collect();
+    expected.sort();
+    move |n| n.service_cidrs == expected
+}
+
+/// The kubeconfig of an API server that knows nothing.
+fn an_old_server(net: &Net) -> PathBuf {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let body = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let answer = format!(
+                "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            // Whoever asks has gone, at worst.
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    });
+    let file = net.dir().join("old.kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"http://{address}\"}}}}]\n\
+         users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\ncurrent-context: c\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
 }

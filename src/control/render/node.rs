@@ -14,6 +14,7 @@ pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
     table.pair("node", format!("{}{seen}", node.node));
     table.pair("addresses", listed(&node.addresses));
     table.pair("pod cidrs", listed(&node.pod_cidrs));
+    table.pair("service cidrs", listed(&node.service_cidrs));
     table.pair("conflist", conflist(node));
     table.pair("api server", api(node, now));
     table.pair("mesh members", node.mesh_members.len().to_string());

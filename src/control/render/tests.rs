@@ -152,6 +152,7 @@ fn the_node_shows_what_it_waits_for() {
         uid: Some("5b".into()),
         pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
         addresses: vec!["10.0.0.1".parse().unwrap()],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         conflist: ConflistStatus {
             path: Some("/etc/cni/net.d/10-routelet.conflist".into()),
             state: ConflistState::Waiting,

@@ -6,9 +6,11 @@ mod client;
 mod condition;
 mod conflist;
 mod events;
+mod follow;
 pub mod former;
 mod objects;
 mod pods;
+mod ranges;
 mod services;
 mod state;
 mod status;
@@ -46,7 +48,7 @@ pub struct Options {
     pub node_name: String,
     /// `cluster.json` lives here.
     pub state_dir: PathBuf,
-    /// `kubernetes.service-cidrs`.
+    /// `kubernetes.service-cidrs`: instead of ServiceCIDR objects.
     pub service_cidrs: Option<Vec<Prefix>>,
 }
 
@@ -60,15 +62,17 @@ pub struct Watch {
     pub task: JoinHandle<()>,
 }
 
-/// Watches the own Node, and all Nodes while `all_nodes` says so (`Plan::all_nodes`). Never ends, never blocks: an API
-/// server that is away, or a kubeconfig that is not there yet, is tried again.
+/// Watches the own Node, all Nodes while `all_nodes` says so (`Plan::all_nodes`), and ServiceCIDR objects. Never ends, never
+/// blocks: an API server that is away, or a kubeconfig that is not there yet, is tried again.
 pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
     let known = state::load(&options.state_dir, &options.node_name);
     let from_state = known.is_some();
-    let known = Nodes {
-        service_cidrs: options.service_cidrs.clone().unwrap_or_default(),
-        ..known.unwrap_or_default()
-    };
+    let mut known = known.unwrap_or_default();
+    if let Some(given) = &options.service_cidrs {
+        known.service_cidrs.clone_from(given);
+    }
+    let (ranges_tx, ranges) = channel(None);
+    let ranging = ranges::run(options.clone(), ranges_tx);
     let (nodes_tx, nodes) = channel(Arc::new(known.clone()));
     let (status_tx, status) = channel(ApiStatus { from_state, ..ApiStatus::default() });
     let keeping = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
@@ -76,13 +80,14 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         cluster: Cluster::new(options.node_name.clone(), known),
         options,
         all_nodes,
+        ranges,
         nodes: nodes_tx,
         status: status_tx,
         saying: watch::Saying::default(),
         streaming: true,
     };
     let task = tokio::spawn(async move {
-        tokio::join!(watcher.run(), keeping);
+        tokio::join!(watcher.run(), ranging, keeping);
     });
     Watch { nodes, status, task }
 }

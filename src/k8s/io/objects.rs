@@ -1,38 +1,30 @@
 //! Watches BGPPeer and BGPPolicy objects and reads the Secrets that they name. A cluster that does not know these kinds is the
 //! usual case: it is asked again now and then, without a word.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject},
-    runtime::watcher::{self, Event, watcher},
 };
 use tokio::{
     sync::watch,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep_until, timeout},
 };
 use tracing::{info, warn};
 
-use super::{
-    Options, client, state,
-    watch::{WATCH_SECONDS, refusal},
-};
+use super::{Options, client, follow::follow, state};
 use crate::k8s::{
     crd::{BGPPeer, BGPPolicy},
     node::Nodes,
     objects::{Object, Objects, SecretState},
 };
 
-/// Between two questions whether the cluster knows the kinds now, and between two looks at a Secret.
+/// Between two looks at a Secret.
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_secs(5);
 /// Where routelet and the Secrets that it may read are.
 const NAMESPACE: &str = "kube-system";
-
-type Kept = BTreeMap<String, Object>;
 
 /// What the last run knew.
 pub(super) fn load(options: &Options) -> Objects {
@@ -49,84 +41,18 @@ pub(super) async fn run(
     let peers = ApiResource::erase::<BGPPeer>(&());
     let policies = ApiResource::erase::<BGPPolicy>(&());
     tokio::select! {
-        () = follow(&options, &peers, &objects, |o| &mut o.peers) => {}
-        () = follow(&options, &policies, &objects, |o| &mut o.policies) => {}
+        () = follow(&options, &peers, read, |all| change(&objects, |o| o.peers.clone_from(all))) => {}
+        () = follow(&options, &policies, read, |all| change(&objects, |o| o.policies.clone_from(all))) => {}
         () = secrets(&options, nodes, &objects) => {}
         () = keep(&options, objects.subscribe()) => {}
         () = objects.closed() => {}
     }
 }
 
-/// Keeps what there is of one kind.
-async fn follow(
-    options: &Options,
-    kind: &ApiResource,
-    objects: &watch::Sender<Arc<Objects>>,
-    place: fn(&mut Objects) -> &mut Kept,
-) {
-    let mut absent = 0;
-    let mut said = None;
-    loop {
-        let Ok(connection) = client::connect(options).await else {
-            sleep(RETRY).await;
-            continue;
-        };
-        let api = Api::<DynamicObject>::all_with(connection.client.clone(), kind);
-        let mut stream = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
-        let mut listing = None;
-        let refused = loop {
-            match stream.next().await {
-                Some(Ok(Event::Init)) => listing = Some(Kept::new()),
-                Some(Ok(Event::InitApply(object))) => {
-                    listing.get_or_insert_default().extend([read(object)]);
-                }
-                Some(Ok(Event::InitDone)) => {
-                    (absent, said) = (0, None);
-                    change(objects, |o| *place(o) = listing.take().unwrap_or_default());
-                }
-                Some(Ok(Event::Apply(object))) => {
-                    let (name, object) = read(object);
-                    change(objects, |o| drop(place(o).insert(name, object)));
-                }
-                Some(Ok(Event::Delete(object))) => {
-                    let (name, _) = read(object);
-                    change(objects, |o| drop(place(o).remove(&name)));
-                }
-                // The stream lists anew by itself.
-                Some(Err(error)) if refusal(&error) == Some(410) => {}
-                Some(Err(error)) => break refusal(&error),
-                None => break None,
-            }
-        };
-        match refused {
-            Some(404) => {
-                // Once is not enough: an API server that starts may not know its kinds yet.
-                absent += 1;
-                if absent > 1 {
-                    change(objects, |o| place(o).clear());
-                }
-                sleep(NOW_AND_THEN).await;
-            }
-            Some(code @ 403) if said != refused => {
-                warn!(
-                    kind = kind.plural,
-                    code, "may not be read; allow our ServiceAccount to list and watch them"
-                );
-                said = refused;
-                sleep(NOW_AND_THEN).await;
-            }
-            Some(403) => sleep(NOW_AND_THEN).await,
-            // What was last known stays; the watch of Nodes says that the API server is away.
-            _ => sleep(RETRY).await,
-        }
-    }
-}
-
-fn read(object: DynamicObject) -> (String, Object) {
+fn read(object: DynamicObject) -> Object {
     let mut data = object.data;
     let spec = data.get_mut("spec").and_then(|s| s.as_object_mut()).map(std::mem::take);
-    let uid = object.metadata.uid.unwrap_or_default();
-    (object.metadata.name.unwrap_or_default(), Object { uid, spec: spec.unwrap_or_default() })
+    Object { uid: object.metadata.uid.unwrap_or_default(), spec: spec.unwrap_or_default() }
 }
 
 fn change(objects: &watch::Sender<Arc<Objects>>, change: impl FnOnce(&mut Objects)) {

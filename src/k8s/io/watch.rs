@@ -23,10 +23,13 @@ use super::{
     Options,
     client::{self, Connection},
 };
-use crate::k8s::{
-    cluster::{Cluster, Scope},
-    node::{ApiNode, Nodes},
-    view::ApiStatus,
+use crate::{
+    k8s::{
+        cluster::{Cluster, Scope},
+        node::{ApiNode, Nodes},
+        view::ApiStatus,
+    },
+    net::Prefix,
 };
 
 /// A watch ends after so many seconds and is begun again where it was: a connection that died without a word is noticed.
@@ -44,6 +47,8 @@ const REASONS: usize = 8;
 pub(super) struct Watcher {
     pub(super) options: Options,
     pub(super) all_nodes: watch::Receiver<bool>,
+    /// What ServiceCIDR objects say, once they were listed.
+    pub(super) ranges: watch::Receiver<Option<Vec<Prefix>>>,
     pub(super) cluster: Cluster,
     pub(super) nodes: watch::Sender<Arc<Nodes>>,
     pub(super) status: watch::Sender<ApiStatus>,
@@ -103,6 +108,10 @@ impl Watcher {
                     continue;
                 }
                 () = flipped(&mut self.all_nodes, scope) => return Left::Changed,
+                _ = self.ranges.changed() => {
+                    self.take_ranges();
+                    continue;
+                }
                 () = due(self.cluster.next_expiry()) => {
                     self.cluster.expire(Instant::now());
                     self.publish();
@@ -179,6 +188,13 @@ impl Watcher {
             self.status.send_if_modified(|s| std::mem::take(&mut s.from_state));
             self.publish();
         }
+    }
+
+    fn take_ranges(&mut self) {
+        if let Some(ranges) = self.ranges.borrow_and_update().clone() {
+            self.cluster.nodes_mut().service_cidrs = ranges;
+        }
+        self.publish();
     }
 
     fn publish(&mut self) {
