@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::net::UnixStream,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 const STATE: [&str; 6] =
     ["cluster.json", "services.json", "objects.json", former::FILE, ROUTER_ID_FILE, DRAIN_FILE];
 
-/// Removes routes, nexthop objects, the conflist and the state, by the configuration that the daemon had. Returns
+/// Removes routes, nexthop objects, the conflist with its bridge where no pod is attached any more, and the state, by the configuration that the daemon had. Returns
 /// what was removed, a line each.
 ///
 /// # Errors
@@ -58,17 +58,32 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     })?;
     removed.extend(ranges.iter().map(|r| format!("the gateway address of the former pod CIDR {r}")));
     let conflist = loaded.cni.conf_dir.join(&loaded.cni.file);
-    if fs::read(&conflist).is_ok_and(|bytes| cni::written_for(&bytes).is_some()) {
+    if let Some((bridge, ranges)) = fs::read(&conflist).ok().and_then(|bytes| cni::written_for(&bytes)) {
+        let gone = former::cleanup_bridge(&bridge, &ranges).map_err(|e| {
+            Error::Runtime(format!("the bridge {bridge} cannot be removed: {e}; run as root"))
+        })?;
+        removed.extend(gone.then(|| format!("bridge {bridge}, to which no pod is attached")));
         remove(conflist, &mut removed)?;
     }
+    remove(temporary(&loaded.cni.conf_dir, &loaded.cni.file), &mut removed)?;
     for name in STATE {
         remove(loaded.state_dir.join(name), &mut removed)?;
+        remove(temporary(&loaded.state_dir, name), &mut removed)?;
+        remove(loaded.state_dir.join(format!("{name}.new")), &mut removed)?;
+    }
+    if fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket()) {
+        remove(socket.clone(), &mut removed)?;
     }
     // Only when it is empty.
     if fs::remove_dir(&loaded.state_dir).is_ok() {
         removed.push(loaded.state_dir.display().to_string());
     }
     Ok(removed)
+}
+
+/// What a write that was cut short leaves beside a file.
+fn temporary(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!(".{name}.tmp"))
 }
 
 fn remove(path: PathBuf, removed: &mut Vec<String>) -> Result<(), Error> {

@@ -15,6 +15,7 @@ mod engine;
 mod kit;
 
 mod bad_input;
+mod cleanup;
 mod cluster;
 mod clusters;
 mod conflist;

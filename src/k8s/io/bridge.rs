@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use futures::TryStreamExt;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::LinkAttribute,
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
     route::{RouteMessage, RouteProtocol, RouteScope},
 };
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
@@ -77,6 +77,40 @@ pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Res
     .await
 }
 
+/// Removes the bridge that the plugin made for these ranges, unless pods are attached to it or somebody gave it other addresses.
+/// Returns whether it did.
+pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool, Error> {
+    let gateways: BTreeSet<_> = ranges.iter().filter_map(|r| cni::gateway(*r)).collect();
+    with_handle(async |handle| {
+        let Some(link) = link_of(handle, bridge).await?.filter(is_bridge) else { return Ok(false) };
+        let index = link.header.index;
+        let held = addresses(handle, index).await?;
+        let others = held.iter().flat_map(global).any(|address| !gateways.contains(&address));
+        if others || !ports(handle, index).await?.is_empty() {
+            return Ok(false);
+        }
+        handle.link().del(index).execute().await.map(|()| true)
+    })
+    .await
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().filter_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|i| *i == LinkInfo::Kind(InfoKind::Bridge))
+}
+
+/// Addresses that the kernel does not make by itself.
+fn global(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
+    message.attributes.iter().filter_map(|a| match a {
+        AddressAttribute::Address(IpAddr::V6(a)) if a.is_unicast_link_local() => None,
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    })
+}
+
 async fn with_handle<T>(body: impl AsyncFnOnce(&Handle) -> Result<T, Error>) -> Result<T, Error> {
     let (connection, handle, _) =
         rtnetlink::new_connection().map_err(|e| Error::InvalidNla(format!("no netlink socket: {e}")))?;
@@ -87,8 +121,12 @@ async fn with_handle<T>(body: impl AsyncFnOnce(&Handle) -> Result<T, Error>) -> 
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+    Ok(link_of(handle, name).await?.map(|l| l.header.index))
+}
+
+async fn link_of(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
-        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Ok(link) => Ok(link),
         Err(Error::NetlinkError(e)) if e.raw_code() == -NO_SUCH_DEVICE => Ok(None),
         Err(e) => Err(e),
     }

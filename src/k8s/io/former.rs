@@ -148,14 +148,28 @@ pub fn cleanup(state_dir: &Path) -> Result<Vec<Prefix>, String> {
         return Ok(Vec::new());
     };
     let ranges: Vec<_> = kept.ranges().collect();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(async {
+    block_on(async {
         for range in &ranges {
-            bridge::release(&kept.bridge, *range, true).await.map_err(|e| e.to_string())?;
+            bridge::release(&kept.bridge, *range, true).await?;
         }
         Ok(ranges)
     })
+}
+
+/// Removes the bridge that the conflist's plugin made for these ranges, for `routelet cleanup`: where pods are attached to it, or it
+/// has addresses of others, it stays. Returns whether it went.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn cleanup_bridge(bridge: &str, ranges: &[Prefix]) -> Result<bool, String> {
+    block_on(bridge::remove_idle(bridge, ranges))
+}
+
+/// For commands, not for the daemon.
+fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| e.to_string())?.block_on(work).map_err(|e| e.to_string())
 }
 
 /// Of the state folder.
