@@ -1,6 +1,6 @@
 //! Our own kinds, `routelet.io/v1alpha1`: what the API server checks, shown as Rust types.
 //!
-//! The section between two marks in `deploy/daemonset.yaml` is made from these (`tests/deploy.rs` compares, and writes it anew
+//! The section between two marks in `deploy/daemonset.yaml` is made from these (`tests/deploy/` compares, and writes it anew
 //! with `ROUTELET_WRITE=1`). What objects mean is decided by the configuration's own reader, whose keys are these in
 //! kebab-case: a cluster may have older definitions than the program, so an object is read as it comes.
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a name and a type")]
@@ -234,9 +234,29 @@ pub fn definitions() -> Vec<Value> {
         let label = |key: &str, value: &str| (format!("app.kubernetes.io/{key}"), value.to_owned());
         let labels = [label("name", "routelet"), label("component", "routing"), label("part-of", "routelet")];
         crd.metadata.labels = Some(labels.into());
-        serde_json::to_value(crd).expect("a definition is JSON")
+        let mut definition = serde_json::to_value(crd).expect("a definition is JSON");
+        known_formats(&mut definition);
+        definition
     });
     labelled.collect()
+}
+
+/// The API server warns of formats that OpenAPI does not know; what counts is the minimum and the maximum.
+fn known_formats(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(format)) = map.get_mut("format") {
+                match format.as_str() {
+                    "uint8" | "uint16" => *format = "int32".into(),
+                    "uint32" | "uint64" => *format = "int64".into(),
+                    _ => {}
+                }
+            }
+            map.values_mut().for_each(known_formats);
+        }
+        Value::Array(list) => list.iter_mut().for_each(known_formats),
+        _ => {}
+    }
 }
 
 fn int_or_string(_: &mut SchemaGenerator) -> Schema {

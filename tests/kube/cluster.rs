@@ -40,6 +40,7 @@ const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:244::/48";
 pub struct ControlPlane {
     pub ns: Ns,
     pub dir: PathBuf,
+    pub address: String,
     api_args: Vec<String>,
     api: Option<Process>,
     _etcd: Process,
@@ -61,7 +62,7 @@ impl ControlPlane {
         let plane = Self::boot(net, ns, address, &[&lean, api_extra].concat(), &controllers);
         plane.kubectl(&["apply", "-f", manifest().to_str().unwrap()]);
         let token = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
-        plane.write_kubeconfig(address, token.trim());
+        plane.write_kubeconfig(&plane.kubeconfig(), token.trim());
         plane
     }
 
@@ -76,8 +77,15 @@ impl ControlPlane {
         let mut api_args = api_args(&dir, address);
         api_args.extend(api.iter().map(|a| (*a).to_owned()));
         let api = Some(part(ns, &dir, "kube-apiserver", &api_args));
-        let mut plane =
-            Self { ns: ns.clone(), api_args, api, _etcd: etcd, controllers: None, dir: dir.clone() };
+        let mut plane = Self {
+            ns: ns.clone(),
+            address: address.to_owned(),
+            api_args,
+            api,
+            _etcd: etcd,
+            controllers: None,
+            dir: dir.clone(),
+        };
         plane.wait_ready();
         let mut args = controllers_args(&dir);
         args.extend(controllers.iter().map(|a| (*a).to_owned()));
@@ -90,9 +98,29 @@ impl ControlPlane {
         net.dir().join(format!("{}-plane", ns.name))
     }
 
-    /// The ServiceAccount's own.
+    /// With a token of the ServiceAccount that names no node.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("routelet.kubeconfig")
+    }
+
+    /// With the token that the kubelet would mount into routelet's pod on this node.
+    pub fn kubeconfig_of(&self, node: &str) -> PathBuf {
+        let file = self.dir.join(format!("routelet-{node}.kubeconfig"));
+        self.write_kubeconfig(&file, &self.token_of(node));
+        file
+    }
+
+    /// A token that is bound to a pod on this node.
+    pub fn token_of(&self, node: &str) -> String {
+        let pod = format!("routelet-{node}");
+        self.apply(&serde_json::json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": pod, "namespace": "kube-system" },
+            "spec": { "nodeName": node, "serviceAccountName": "routelet", "hostNetwork": true,
+                "containers": [{ "name": "routelet", "image": "routelet" }] } }));
+        let bound = ["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")];
+        let token =
+            self.kubectl(&[&["-n", "kube-system", "create", "token", "routelet"], &bound[..]].concat());
+        token.trim().to_owned()
     }
 
     pub fn stop_api(&mut self) {
@@ -139,15 +167,15 @@ impl ControlPlane {
         });
     }
 
-    fn write_kubeconfig(&self, address: &str, token: &str) {
-        let ca = self.dir.join("pki/ca.crt");
+    fn write_kubeconfig(&self, file: &Path, token: &str) {
+        let (ca, address) = (self.dir.join("pki/ca.crt"), &self.address);
         let text = format!(
             "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"https://{address}:6443\", \
              certificate-authority: \"{}\"}}}}]\nusers: [{{name: u, user: {{token: \"{token}\"}}}}]\n\
              contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\ncurrent-context: c\n",
             ca.display()
         );
-        fs::write(self.kubeconfig(), text).unwrap();
+        fs::write(file, text).unwrap();
     }
 
     /// Registers a Node; the controller manager gives it its pod CIDRs.

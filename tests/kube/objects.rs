@@ -1,7 +1,6 @@
-//! BGPPeer and BGPPolicy: neighbors that come, change and go by objects, with passwords from a Secret; and which rights all
-//! of it takes, by the API server's own audit log.
+//! BGPPeer and BGPPolicy: neighbors that come, change and go by objects, with passwords from a Secret.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -15,17 +14,10 @@ use crate::{
 const CONFIG: &str = "[kubernetes]\npeering = \"none\"\n";
 
 #[test]
-fn neighbors_come_change_and_go_by_objects_and_no_right_is_unused() {
+fn neighbors_come_change_and_go_by_objects() {
     let mut net = Net::new();
-    let (policy, log) = (net.dir().join("audit.yaml"), net.dir().join("audit.log"));
-    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  \
-                 users: [\"system:serviceaccount:kube-system:routelet\"]\n";
-    fs::write(&policy, rules).unwrap();
-    let audit =
-        [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
-    // Without streaming lists every kind is listed too, as on older servers.
-    let extra = [audit[0].as_str(), audit[1].as_str(), "--feature-gates=WatchList=false"];
-    let mut segment = Segment::new(&mut net, &extra);
+    // Without streaming lists every kind is listed, as on older servers.
+    let mut segment = Segment::new(&mut net, &["--feature-gates=WatchList=false"]);
     let nodes: Vec<_> = (1..=2).map(|n| join(&mut net, &segment, n)).collect();
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     let (one, two, plane) = (&nodes[0], &nodes[1], &segment.plane);
@@ -128,92 +120,6 @@ fn neighbors_come_change_and_go_by_objects_and_no_right_is_unused() {
     assert!(listed.contains("REMOTE-AS") && listed.contains(two.addresses[0].as_str()), "{listed}");
     plane.kubectl(&["delete", "bgppeer", "to-n2"]);
     wait_for("the neighbor goes", 30.0, || (session(one) == Value::Null).then_some(()));
-
-    // A Service whose endpoints matter, so that EndpointSlices are asked for too.
-    let service = json!({ "apiVersion": "v1", "kind": "Service",
-        "metadata": { "name": "s", "namespace": "default", "annotations": { "routelet.io/advertise": "cluster-ip" } },
-        "spec": { "internalTrafficPolicy": "Local", "ports": [{ "port": 80 }] } });
-    apply(&net, plane, service);
-    // A drain asks which pods are left.
-    one.daemon().cli(&["drain"]);
-    let mut left = unused(plane, &log);
-    for _ in 0..90 {
-        if left.is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        left = unused(plane, &log);
-    }
-    assert!(left.is_empty(), "rights that nothing uses: {left:?}");
-    let requests = requests(&log);
-    let refused: Vec<_> = requests.iter().filter(|r| r.role.is_none() && r.code == 403).collect();
-    assert!(refused.iter().all(|r| r.resource == "secrets"), "asked for what no role allows: {refused:#?}");
-}
-
-/// A request of routelet, as the API server saw it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Request {
-    group: String,
-    resource: String,
-    verb: String,
-    name: String,
-    code: u64,
-    /// Which role allowed it, in the API server's words.
-    role: Option<String>,
-}
-
-fn requests(log: &Path) -> BTreeSet<Request> {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let read = |event: Value| {
-        let of = event.get("objectRef")?;
-        let word = |key: &str| of[key].as_str().unwrap_or_default().to_owned();
-        let sub = of["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
-        let allowed = event["annotations"]["authorization.k8s.io/decision"] == "allow";
-        let reason = event["annotations"]["authorization.k8s.io/reason"].as_str();
-        Some(Request {
-            group: word("apiGroup"),
-            resource: word("resource") + &sub,
-            verb: event["verb"].as_str()?.to_owned(),
-            name: word("name"),
-            code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
-            role: reason.filter(|_| allowed).map(str::to_owned),
-        })
-    };
-    lines.filter_map(read).collect()
-}
-
-/// What the roles of the manifest allow and nobody asked for.
-fn unused(plane: &ControlPlane, log: &Path) -> Vec<String> {
-    let asked = requests(log);
-    let mut unused = Vec::new();
-    for (kind, args) in [("ClusterRole", vec!["clusterrole"]), ("Role", vec!["role", "-n", "kube-system"])] {
-        let role = plane.kubectl(&[&["get"], &args[..], &["routelet", "-o", "json"]].concat());
-        let role: Value = serde_json::from_str(&role).unwrap();
-        let words = |rule: &Value, key: &str| -> Vec<String> {
-            let list = rule[key].as_array().cloned().unwrap_or_default();
-            list.iter().map(|w| w.as_str().unwrap().to_owned()).collect()
-        };
-        for rule in role["rules"].as_array().unwrap() {
-            for (group, resource) in
-                words(rule, "apiGroups").iter().zip(std::iter::repeat(words(rule, "resources")))
-            {
-                for (resource, verb) in
-                    resource.iter().flat_map(|r| words(rule, "verbs").into_iter().map(move |v| (r, v)))
-                {
-                    let by = format!("of {kind} \"routelet\"");
-                    let used = asked.iter().any(|r| {
-                        let fits = (&r.group, &r.resource, &r.verb) == (group, resource, &verb);
-                        fits && r.role.as_ref().is_some_and(|role| role.contains(&by))
-                    });
-                    if !used {
-                        unused.push(format!("{kind}: {verb} {resource}.{group}"));
-                    }
-                }
-            }
-        }
-    }
-    unused
 }
 
 fn join(net: &mut Net, segment: &Segment, n: usize) -> Node {

@@ -57,19 +57,23 @@ impl Node {
     /// Starts routelet with the defaults of a cluster, and what `config` adds.
     pub fn start(&mut self, net: &Net, plane: &ControlPlane, config: &str) {
         let config = self.config(config);
-        let kubeconfig = plane.kubeconfig().display().to_string();
+        let kubeconfig = plane.kubeconfig_of(&self.name).display().to_string();
         let options = ["--kubeconfig", &kubeconfig, "--node-name", &self.name];
         self.routelet = Some(Routelet::start(net, &self.ns, &config, &options));
     }
 
     /// What its file says: `config`, and where the runtime's folders are.
     pub fn config(&self, config: &str) -> String {
-        format!(
-            "{config}\n[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n{}",
+        let cni = format!(
+            "[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n{}",
             self.conf_dir.display(),
             kit().join("cni").display(),
             self.cni
-        )
+        );
+        match config.split_once("[cni]\n") {
+            Some((before, after)) => format!("{before}{cni}{after}"),
+            None => format!("{config}\n{cni}"),
+        }
     }
 
     /// Stops the daemon, and takes away what it leaves behind; what that was.

@@ -1,6 +1,10 @@
 //! What `deploy/` and the Dockerfile say fits the program: versions, paths, ports, keys.
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
+#[path = "../kit/mod.rs"]
+mod kit;
+mod packages;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -33,6 +37,8 @@ fn every_object_of_the_manifest_is_named_routelet() {
         "ClusterRoleBinding",
         "Role",
         "RoleBinding",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
         "ConfigMap",
         "DaemonSet",
     ];
@@ -43,7 +49,8 @@ fn every_object_of_the_manifest_is_named_routelet() {
     );
     for object in objects().into_iter().filter(|o| o["kind"] != definition) {
         assert_eq!(object["metadata"]["name"], "routelet", "{}", object["kind"]);
-        let cluster_wide = object["kind"].as_str().unwrap().starts_with("ClusterRole");
+        let kind = object["kind"].as_str().unwrap();
+        let cluster_wide = ["ClusterRole", "ValidatingAdmission"].iter().any(|k| kind.starts_with(k));
         let namespace = if cluster_wide { Value::Null } else { json!("kube-system") };
         assert_eq!(object["metadata"]["namespace"], namespace, "{}", object["kind"]);
     }
@@ -71,21 +78,31 @@ fn the_role_reads_nodes_and_services_and_writes_conditions_and_events() {
 /// What follows this line is made from the Rust types.
 const MADE: &str = "# The rest is written by `ROUTELET_WRITE=1 cargo test --test deploy`.\n";
 
+/// `deploy/daemonset.yaml` is one file for who installs by hand; kustomize and Helm have the same in files of theirs.
 #[test]
-fn the_definitions_of_our_kinds_are_those_of_the_program() {
+fn the_definitions_of_our_kinds_are_those_of_the_program_in_every_package() {
     let text = read("deploy/daemonset.yaml");
-    let (ours, made) = text.split_once(MADE).expect("the line above the definitions");
+    let (ours, _) = text.split_once(MADE).expect("the line above the definitions");
     let definitions = routelet::k8s::crd::definitions();
     let yaml = |d: &Value| format!("---\n{}", serde_saphyr::to_string(d).unwrap());
-    let wanted: String = definitions.iter().map(yaml).collect();
-    if std::env::var_os("ROUTELET_WRITE").is_some() {
-        fs::write(root().join("deploy/daemonset.yaml"), format!("{ours}{MADE}{wanted}")).unwrap();
-        return;
+    let made: String = definitions.iter().map(yaml).collect();
+    let copies = [
+        ("deploy/daemonset.yaml", format!("{ours}{MADE}{made}")),
+        ("deploy/kustomize/base/routelet.yaml", ours.to_owned()),
+        ("deploy/kustomize/base/crds.yaml", made.clone()),
+        ("deploy/helm/routelet/crds/crds.yaml", made),
+    ];
+    for (path, wanted) in copies {
+        if std::env::var_os("ROUTELET_WRITE").is_some() {
+            fs::write(root().join(path), wanted).unwrap();
+        } else {
+            let as_wanted = read(path) == wanted;
+            assert!(
+                as_wanted,
+                "{path} is older than src/k8s/crd.rs or deploy/daemonset.yaml: ROUTELET_WRITE=1 writes it anew"
+            );
+        }
     }
-    assert!(
-        made == wanted,
-        "deploy/daemonset.yaml is older than src/k8s/crd.rs: ROUTELET_WRITE=1 writes it anew"
-    );
     for definition in definitions {
         let kind = &definition["spec"]["names"]["kind"];
         let version = &definition["spec"]["versions"][0];

@@ -1,0 +1,260 @@
+//! What routelet may do, what it does, and what a token that was taken from one node cannot do to another.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::ControlPlane,
+    common::{net::Net, run, wait_for},
+    packages::overlays,
+    world::{Node, Segment},
+};
+
+/// The base first; each node runs one of them.
+#[test]
+fn each_overlay_uses_every_right_and_asks_for_nothing_else() {
+    let mut net = Net::new();
+    let (policy, log) = (net.dir().join("audit.yaml"), net.dir().join("audit.log"));
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  \
+                 users: [\"system:serviceaccount:kube-system:routelet\"]\n";
+    fs::write(&policy, rules).unwrap();
+    let audit =
+        [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
+    // Without streaming lists every kind is listed too, as on older servers.
+    let segment = Segment::new(&mut net, &[&audit[0], &audit[1], "--feature-gates=WatchList=false"]);
+    let plane = &segment.plane;
+    plane.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "routelet", "namespace": "kube-system" },
+        "stringData": { "password": "hush" } }));
+    for (name, spec) in [
+        (
+            "with-a-password",
+            json!({ "address": "10.99.0.99", "remoteAs": 1, "passwordSecretRef": { "name": "routelet" } }),
+        ),
+        // What is wrong with it becomes an Event.
+        ("bad", json!({ "address": "10.99.0.77", "remoteAs": 1, "group": "nope" })),
+    ] {
+        plane.apply(&json!({ "apiVersion": "routelet.io/v1alpha1", "kind": "BGPPeer", "metadata": { "name": name }, "spec": spec }));
+    }
+    // One whose endpoints matter, so that EndpointSlices are asked for too.
+    plane.apply(&json!({ "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "s", "namespace": "default", "annotations": { "routelet.io/advertise": "cluster-ip" } },
+        "spec": { "internalTrafficPolicy": "Local", "ports": [{ "port": 80 }] } }));
+
+    let overlays = overlays().into_iter().map(|o| (o.clone(), configuration(&o)));
+    let configs = [("base".to_owned(), String::new())].into_iter().chain(overlays);
+    let nodes: Vec<_> =
+        configs.zip(1..).map(|((name, config), n)| (name, join(&mut net, &segment, n, &config))).collect();
+    for (_, node) in &nodes {
+        // Which pods are left?
+        node.daemon().cli(&["drain"]);
+    }
+    let rights = rights(plane);
+    assert!(rights.len() > 10, "{rights:?}");
+    for (overlay, node) in &nodes {
+        let mut left = Vec::new();
+        let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_for(format!("{overlay} uses its rights"), 120.0, || {
+                let asked = requests(&log, &node.name);
+                left = rights.iter().filter(|right| !asked.iter().any(|r| r.uses(right))).cloned().collect();
+                left.is_empty().then_some(())
+            });
+        }));
+        assert!(used.is_ok(), "{overlay}: rights that nothing uses: {left:#?}");
+    }
+    for (overlay, node) in &nodes {
+        let asked = requests(&log, &node.name);
+        // 422 is the policy's word, and to a watch that this server has no streaming lists.
+        let is_refused = |r: &&Request| matches!(r.code, 401 | 403) || r.code == 422 && r.verb != "watch";
+        let refused: Vec<_> = asked.iter().filter(is_refused).collect();
+        assert!(refused.is_empty(), "{overlay}: asked for what is not allowed: {refused:#?}");
+        let of_nodes = asked.iter().filter(|r| r.resource == "nodes");
+        let all =
+            of_nodes.clone().filter(|r| !r.uri.contains(&format!("metadata.name%3D{}", node.name))).count();
+        assert!(of_nodes.count() > 0, "{overlay}");
+        match overlay.as_str() {
+            "gateway" | "standalone" => {
+                assert_eq!(all, 0, "{overlay} asks for its own Node alone: {asked:#?}")
+            }
+            _ => assert!(all > 0, "{overlay} has a mesh"),
+        }
+        let secrets: BTreeSet<_> =
+            asked.iter().filter(|r| r.resource == "secrets").map(|r| (&*r.verb, &*r.name)).collect();
+        assert_eq!(secrets, [("get", "routelet")].into(), "by name alone");
+    }
+}
+
+#[test]
+fn a_token_writes_to_the_objects_of_its_own_node_alone() {
+    let mut net = Net::new();
+    let segment = Segment::new(&mut net, &[]);
+    let plane = &segment.plane;
+    ["n1", "n2"].iter().for_each(|n| plane.create_node(n));
+    // As where kubernetes.startup-taint is set.
+    plane.kubectl(&["create", "clusterrole", "taints", "--verb=patch", "--resource=nodes"]);
+    plane.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "taints",
+        "--clusterrole=taints",
+        "--serviceaccount=kube-system:routelet",
+    ]);
+    plane.kubectl(&["taint", "node", "n1", "n2", "start=here:NoSchedule", "other=stays:NoSchedule"]);
+    let own = plane.token_of("n1");
+    let status = |node: &str| format!("/api/v1/nodes/{node}/status");
+    let report = |node: &str| format!("/apis/routelet.io/v1alpha1/bgpnodestatuses/{node}/status");
+    let condition =
+        json!({ "status": { "conditions": [{ "type": "NetworkUnavailable", "status": "False" }] } });
+    let strategic = |token: &str, path: &str, body: &Value| {
+        call(plane, token, "PATCH", "strategic-merge-patch", path, body)
+    };
+    let merge = |path: &str, body: &Value| call(plane, &own, "PATCH", "merge-patch", path, body);
+
+    // A policy is not in force at once.
+    wait_for("another node's condition is refused", 60.0, || {
+        let (code, said) = strategic(&own, &status("n2"), &condition);
+        (code == 422 && said.contains("routelet on node n1 writes to its own Node alone")).then_some(())
+    });
+    assert_eq!(strategic(&own, &status("n1"), &condition).0, 200);
+
+    let object = |name: &str| json!({ "apiVersion": "routelet.io/v1alpha1", "kind": "BGPNodeStatus", "metadata": { "name": name }, "spec": {} });
+    let create = |name: &str| {
+        call(plane, &own, "POST", "", "/apis/routelet.io/v1alpha1/bgpnodestatuses", &object(name))
+    };
+    assert_eq!(create("n1").0, 201);
+    let (code, said) = create("n2");
+    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
+    plane.apply(&object("n2"));
+    let counts = json!({ "status": { "sessionsUp": 7 } });
+    assert_eq!(merge(&report("n1"), &counts).0, 200);
+    let (code, said) = merge(&report("n2"), &counts);
+    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
+
+    // Of its own Node neither labels nor more taints.
+    let labels = json!({ "metadata": { "labels": { "node-restriction.kubernetes.io/tier": "secret" } } });
+    for path in [status("n1"), "/api/v1/nodes/n1".into()] {
+        let (code, said) = strategic(&own, &path, &labels);
+        assert!(code == 422 && said.contains("changes no labels"), "{path}: {code} {said}");
+    }
+    let less =
+        json!({ "spec": { "taints": [{ "key": "other", "value": "stays", "effect": "NoSchedule" }] } });
+    let more = json!({ "spec": { "taints": [{ "key": "other", "value": "goes", "effect": "NoExecute" }] } });
+    assert_eq!(merge("/api/v1/nodes/n1", &less).0, 200);
+    let (code, said) = merge("/api/v1/nodes/n1", &more);
+    assert!(code == 422 && said.contains("adds none"), "{code} {said}");
+    let (code, said) = merge("/api/v1/nodes/n2", &less);
+    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
+
+    // Made by hand, it names no node; and whoever is not routelet is not concerned.
+    let unbound = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
+    assert_eq!(strategic(unbound.trim(), &status("n2"), &condition).0, 200);
+    plane.kubectl(&["label", "node", "n2", "rack=a"]);
+}
+
+/// A request with a token: status code and answer.
+fn call(
+    plane: &ControlPlane,
+    token: &str,
+    method: &str,
+    patch: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, String) {
+    let kind = if patch.is_empty() { "application/json".into() } else { format!("application/{patch}+json") };
+    let mut curl = plane.ns.command("curl");
+    curl.args(["-sS", "-X", method, "-w", "\n%{http_code}", "--cacert"]).arg(plane.dir.join("pki/ca.crt"));
+    curl.args(["-H", &format!("Authorization: Bearer {token}"), "-H", &format!("Content-Type: {kind}")]);
+    let text = run(curl.args(["-d", &body.to_string(), &format!("https://{}:6443{path}", plane.address)]));
+    let (answer, code) = text.rsplit_once('\n').expect("a status code");
+    (code.trim().parse().unwrap(), answer.to_owned())
+}
+
+fn configuration(overlay: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize/overlays").join(overlay);
+    fs::read_to_string(file.join("routelet.toml")).unwrap()
+}
+
+fn join(net: &mut Net, segment: &Segment, n: usize, config: &str) -> Node {
+    let mut node = segment.node(net, n);
+    node.register(&segment.plane);
+    node.start(net, &segment.plane, config);
+    node
+}
+
+/// A request of routelet, as the API server saw it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Request {
+    group: String,
+    resource: String,
+    verb: String,
+    name: String,
+    uri: String,
+    code: u64,
+    /// Which role allowed it, in the API server's words.
+    role: Option<String>,
+}
+
+/// A verb of a resource that a role allows.
+#[derive(Clone, Debug)]
+struct Right {
+    kind: &'static str,
+    group: String,
+    resource: String,
+    verb: String,
+}
+
+impl Request {
+    fn uses(&self, right: &Right) -> bool {
+        let fits = (&self.group, &self.resource, &self.verb) == (&right.group, &right.resource, &right.verb);
+        let by = format!("of {} \"routelet\"", right.kind);
+        fits && self.role.as_ref().is_some_and(|role| role.contains(&by))
+    }
+}
+
+/// All that routelet on this node asked for, by the token's word.
+fn requests(log: &Path, node: &str) -> BTreeSet<Request> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let read = |event: Value| {
+        if event["user"]["extra"]["authentication.kubernetes.io/node-name"][0] != node {
+            return None;
+        }
+        let of = event.get("objectRef")?;
+        let word = |key: &str| of[key].as_str().unwrap_or_default().to_owned();
+        let sub = of["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
+        let allowed = event["annotations"]["authorization.k8s.io/decision"] == "allow";
+        let reason = event["annotations"]["authorization.k8s.io/reason"].as_str();
+        Some(Request {
+            group: word("apiGroup"),
+            resource: word("resource") + &sub,
+            verb: event["verb"].as_str()?.to_owned(),
+            name: word("name"),
+            uri: event["requestURI"].as_str()?.to_owned(),
+            code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
+            role: reason.filter(|_| allowed).map(str::to_owned),
+        })
+    };
+    lines.filter_map(read).collect()
+}
+
+/// What the roles of the manifest allow; `tests/deploy` says that overlays have the same.
+fn rights(plane: &ControlPlane) -> Vec<Right> {
+    let mut rights = Vec::new();
+    for (kind, args) in [("ClusterRole", vec!["clusterrole"]), ("Role", vec!["role", "-n", "kube-system"])] {
+        let role = plane.kubectl(&[&["get"], &args[..], &["routelet", "-o", "json"]].concat());
+        let role: Value = serde_json::from_str(&role).unwrap();
+        for rule in role["rules"].as_array().unwrap() {
+            let words = |key: &str| -> Vec<String> {
+                let list = rule[key].as_array().cloned().unwrap_or_default();
+                list.iter().map(|w| w.as_str().unwrap().to_owned()).collect()
+            };
+            for group in words("apiGroups") {
+                for resource in words("resources") {
+                    let right = |verb| Right { kind, group: group.clone(), resource: resource.clone(), verb };
+                    rights.extend(words("verbs").into_iter().map(right));
+                }
+            }
+        }
+    }
+    rights
+}
