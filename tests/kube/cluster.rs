@@ -156,7 +156,7 @@ impl ControlPlane {
     }
 
     fn wait_ready(&mut self) {
-        wait_for("API server is ready", 60.0, || {
+        wait_for("API server is ready", 180.0, || {
             let api = self.api.as_mut().expect("an API server");
             assert!(api.alive(), "API server ended:\n{}", api.printed());
             self.admin()
