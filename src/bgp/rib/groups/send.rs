@@ -1,0 +1,220 @@
+//! What goes to each member next: stretches of the journal or of `out`, encoded once for all who stand at the same place.
+
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{At, Chunk, Group, KEPT, Member, STRETCH};
+use crate::bgp::{
+    rib::{
+        attrs::{AttrsId, AttrsTable},
+        paths::SlotNo,
+        table::{OWN, PeerNo, Table},
+    },
+    wire::{
+        pack::Packer,
+        refresh::{self, Refresh},
+    },
+};
+
+impl Group {
+    /// Members with something to be sent.
+    pub(in crate::bgp::rib) fn behind(&self) -> impl Iterator<Item = PeerNo> + '_ {
+        let end = self.end();
+        let members = if self.behind { &self.members[..] } else { &[] };
+        members.iter().filter(move |m| m.is_behind(end)).map(|m| m.peer)
+    }
+
+    /// The next stretch for a member: whole messages.
+    pub(in crate::bgp::rib) fn next(
+        &mut self,
+        peer: PeerNo,
+        table: &Table,
+        attrs: &AttrsTable,
+    ) -> Option<(Bytes, u32)> {
+        let n = self.position(peer).ok()?;
+        loop {
+            if let Some(marks) = self.before_sweep(n) {
+                return Some(marks);
+            }
+            let at = self.members[n].at;
+            match at {
+                At::Journal(place) if place >= self.end() => return self.after_sweep(n),
+                At::Sweep { next, since } if next as usize >= self.out.len() => {
+                    self.members[n].at = At::Journal(since);
+                    if let Some(marks) = self.after_sweep(n) {
+                        return Some(marks);
+                    }
+                }
+                at => {
+                    let (to, bytes, messages) = self.stretch(at, peer, table, attrs);
+                    self.members[n].at = to;
+                    if messages > 0 {
+                        return Some((bytes, messages));
+                    }
+                }
+            }
+        }
+    }
+
+    fn before_sweep(&mut self, n: usize) -> Option<(Bytes, u32)> {
+        let (family, shape) = (self.view.family, self.view.shape);
+        let member = &mut self.members[n];
+        if !member.begin_refresh && member.withdraw.is_empty() {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        let mut messages = 0;
+        if std::mem::take(&mut member.begin_refresh) {
+            Refresh::new(family, refresh::BEGIN).encode(&mut out);
+            messages += 1;
+        }
+        let gone = std::mem::take(&mut member.withdraw);
+        let mut packer = Packer::new(&shape, &mut out);
+        if !gone.is_empty() {
+            packer.withdraw(family, gone);
+        }
+        messages += packer.messages();
+        Some((out.freeze(), messages))
+    }
+
+    fn after_sweep(&mut self, n: usize) -> Option<(Bytes, u32)> {
+        let (family, shape) = (self.view.family, self.view.shape);
+        let member = &mut self.members[n];
+        let mut out = BytesMut::new();
+        let mut messages = 0;
+        if std::mem::take(&mut member.end_of_rib) {
+            let mut packer = Packer::new(&shape, &mut out);
+            packer.end_of_rib(family);
+            messages += packer.messages();
+        }
+        if std::mem::take(&mut member.end_refresh) {
+            Refresh::new(family, refresh::END).encode(&mut out);
+            messages += 1;
+        }
+        (messages > 0).then(|| (out.freeze(), messages))
+    }
+
+    /// The stretch at `at`, shared where it can be.
+    fn stretch(&mut self, at: At, peer: PeerNo, table: &Table, attrs: &AttrsTable) -> (At, Bytes, u32) {
+        let end = self.end();
+        let shared = |c: &&Chunk| {
+            // A walk over the table is worth sharing only while nothing has changed since.
+            let fresh = matches!(at, At::Journal(_)) || c.end == end;
+            c.from == at && fresh && !c.sources.contains(&peer)
+        };
+        if let Some(chunk) = self.chunks.iter().find(shared) {
+            return (chunk.to, chunk.bytes.clone(), chunk.messages);
+        }
+        let (slots, to) = self.collect(at);
+        let mut sources: Vec<PeerNo> = slots.iter().map(|s| self.out[*s as usize].source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        sources.retain(|s| *s != OWN && self.position(*s).is_ok());
+        self.add_next_hops(&mut sources, &slots, attrs);
+        let (bytes, messages, too_large) = self.encode(&slots, peer, table, attrs);
+        if self.too_large.is_empty()
+            && let Some(slot) = too_large.first()
+        {
+            let prefix = self.nlri(*slot, table).prefix;
+            tracing::warn!(%prefix, "not advertised: its attributes leave no room in a message; shorten them by policy");
+        }
+        self.too_large.extend(too_large);
+        if self.members.len() > 1 && !sources.contains(&peer) {
+            self.chunks.truncate(KEPT - 1);
+            let chunk = Chunk { from: at, to, end, sources, bytes: bytes.clone(), messages };
+            self.chunks.push_front(chunk);
+        }
+        (to, bytes, messages)
+    }
+
+    /// Adds the members that are next hops themselves: what others are told is not for them.
+    fn add_next_hops(&self, apart: &mut Vec<PeerNo>, slots: &[SlotNo], attrs: &AttrsTable) {
+        if self.view.always_own_next_hop() {
+            return;
+        }
+        let mut hops: Vec<IpAddr> = slots
+            .iter()
+            .filter_map(|s| Some(attrs.get(self.out[*s as usize].attrs?).next_hop.addr))
+            .collect();
+        hops.sort_unstable();
+        hops.dedup();
+        let is_hop = |m: &&Member| m.addr.is_some_and(|a| hops.binary_search(&a).is_ok());
+        apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
+    }
+
+    /// The slots of the stretch at `at`, and where it ends.
+    fn collect(&self, at: At) -> (Vec<SlotNo>, At) {
+        let mut slots = Vec::new();
+        match at {
+            At::Sweep { next, since } => {
+                let mut n = next;
+                while let Some(out) = self.out.get(n as usize)
+                    && slots.len() < STRETCH
+                {
+                    if out.attrs.is_some() {
+                        slots.push(n);
+                    }
+                    n += 1;
+                }
+                (slots, At::Sweep { next: n, since })
+            }
+            At::Journal(place) => {
+                let mut place = place.max(self.base);
+                while let Some(&slot) = self.journal.get((place - self.base) as usize)
+                    && slots.len() < STRETCH
+                {
+                    if self.out[slot as usize].place == place as u32 {
+                        slots.push(slot);
+                    }
+                    place += 1;
+                }
+                (slots, At::Journal(place))
+            }
+        }
+    }
+
+    /// Withdrawals first, then announcements, those with the same attributes together.
+    /// Returns too what found no room in a message.
+    fn encode(
+        &self,
+        slots: &[SlotNo],
+        peer: PeerNo,
+        table: &Table,
+        attrs: &AttrsTable,
+    ) -> (Bytes, u32, Vec<SlotNo>) {
+        let nlri = |slot: &SlotNo| self.nlri(*slot, table);
+        let (mut gone, mut here) = (Vec::new(), Vec::with_capacity(slots.len()));
+        let member = self.position(peer).ok().map(|n| &self.members[n]);
+        let leads_back = |id: AttrsId| member.is_some_and(|m| m.is_next_hop(id, attrs));
+        for &slot in slots {
+            let out = self.out[slot as usize];
+            match out.attrs {
+                Some(id) if out.source != peer && leads_back(id) => gone.push(slot),
+                Some(id) if out.source != peer => here.push((id, slot)),
+                // Its own route: it holds another's only if that was told before.
+                _ if out.source != peer || out.moved => gone.push(slot),
+                _ => {}
+            }
+        }
+        here.sort_unstable();
+        let mut octets = BytesMut::new();
+        let (family, shape) = (self.view.family, self.view.shape);
+        let mut packer = Packer::new(&shape, &mut octets);
+        let mut too_large = Vec::new();
+        if !gone.is_empty() {
+            packer.withdraw(family, gone.iter().map(nlri));
+        }
+        for run in here.chunk_by(|a, b| a.0 == b.0) {
+            let prefixes = run.iter().map(|(_, slot)| nlri(slot));
+            if packer.announce(attrs.get(run[0].0), family, prefixes).is_err() {
+                too_large.extend(run.iter().map(|(_, slot)| *slot));
+            }
+        }
+        if !too_large.is_empty() {
+            packer.withdraw(family, too_large.iter().map(nlri));
+        }
+        let messages = packer.messages();
+        (octets.freeze(), messages, too_large)
+    }
+}

@@ -1,0 +1,136 @@
+//! What a group gives back: journal entries that all have passed, places, numbers and memory.
+
+use std::collections::VecDeque;
+
+use super::{At, Group, Out};
+use crate::bgp::rib::{
+    attrs::AttrsTable,
+    paths::{PathIds, SlotNo},
+    table::{RouteNo, Table, cut},
+};
+
+impl Group {
+    /// Forgets what all members have passed; `vacant` are routes of which nothing is left to say.
+    pub(in crate::bgp::rib) fn trim(
+        &mut self,
+        table: &mut Table,
+        ids: &mut PathIds,
+        mut vacant: impl FnMut(RouteNo),
+    ) {
+        if !self.behind {
+            return;
+        }
+        let passed = self.members.iter().map(|m| match m.at {
+            At::Journal(place) | At::Sweep { since: place, .. } => place,
+        });
+        let passed = passed.min().unwrap_or(self.end());
+        while self.base < passed
+            && let Some(slot) = self.journal.pop_front()
+        {
+            let out = &mut self.out[slot as usize];
+            if out.place == self.base as u32 && out.attrs.is_none() {
+                *out = Out::default();
+                self.unpin(slot, table, ids, &mut vacant);
+            }
+            self.base += 1;
+        }
+        let end = self.end();
+        self.behind = self.members.iter().any(|m| m.is_behind(end));
+        if !self.behind {
+            self.chunks.clear();
+        }
+        self.give_back();
+        self.compact();
+    }
+
+    /// The table has so many numbers: nothing is said about those beyond. (Slots of paths have numbers of their own.)
+    pub(in crate::bgp::rib) fn fit(&mut self, routes: usize) {
+        if self.paths.is_none() && self.out.len() > routes {
+            cut(&mut self.out, routes);
+        }
+    }
+
+    /// A slot is no longer in use.
+    fn unpin(
+        &mut self,
+        slot: SlotNo,
+        table: &mut Table,
+        ids: &mut PathIds,
+        vacant: &mut impl FnMut(RouteNo),
+    ) {
+        let (route, last) = match &mut self.paths {
+            None => (slot, true),
+            Some(slots) => {
+                let (gone, last) = slots.remove(slot);
+                ids.release(gone.path_id);
+                (gone.route, last)
+            }
+        };
+        if last {
+            table.get_mut(route).pins -= 1;
+            vacant(route);
+        }
+    }
+
+    fn give_back(&mut self) {
+        if self.journal.is_empty() {
+            if self.journal.capacity() > 1024 {
+                self.journal = VecDeque::new();
+            }
+            if self.total == 0 && !self.behind {
+                self.out = Vec::new();
+                if let Some(slots) = &mut self.paths {
+                    slots.clear();
+                }
+            }
+        }
+    }
+
+    /// Drops dead entries once they are the larger part, so that a member that never reads costs no more than
+    /// one entry per route.
+    fn compact(&mut self) {
+        if self.journal.len() < 1024 || self.journal.len() < self.out.len() * 2 {
+            return;
+        }
+        let (base, end) = (self.base, self.end());
+        let mut live_before = Vec::with_capacity(self.journal.len() + 1);
+        let mut kept = VecDeque::new();
+        for (n, &slot) in self.journal.iter().enumerate() {
+            live_before.push(kept.len() as u64);
+            let out = &mut self.out[slot as usize];
+            if out.place == (base + n as u64) as u32 {
+                out.place = (end + kept.len() as u64) as u32;
+                kept.push_back(slot);
+            }
+        }
+        live_before.push(kept.len() as u64);
+        let moved = |place: u64| end + live_before[(place.max(base) - base) as usize];
+        for member in &mut self.members {
+            member.at = match member.at {
+                At::Journal(place) => At::Journal(moved(place)),
+                At::Sweep { next, since } => At::Sweep { next, since: moved(since) },
+            };
+        }
+        (self.journal, self.base) = (kept, end);
+        self.chunks.clear();
+    }
+
+    /// Lets go of everything; the group has no members left.
+    pub(in crate::bgp::rib) fn dissolve(
+        &mut self,
+        table: &mut Table,
+        attrs: &mut AttrsTable,
+        ids: &mut PathIds,
+        mut vacant: impl FnMut(RouteNo),
+    ) {
+        for (n, out) in std::mem::take(&mut self.out).into_iter().enumerate() {
+            if let Some(id) = out.attrs {
+                attrs.release(id);
+            }
+            if out.held {
+                self.unpin(n as SlotNo, table, ids, &mut vacant);
+            }
+        }
+        self.journal.clear();
+    }
+}
