@@ -42,13 +42,14 @@ impl Sweep {
         match phase {
             Phase::Converged => true,
             Phase::Up => false,
-            // A node that hears nobody keeps what it has.
-            Phase::Waiting => self.patience == Patience::Over && self.convergence.any_up(),
+            // A node that hears nobody keeps what it has, and one that begins to hear again lets the first one finish: a
+            // reflector that is back speaks for others as well.
+            Phase::Waiting => self.patience == Patience::Over && self.convergence.any(),
         }
     }
 
     fn all_done(&self) -> bool {
-        self.convergence.any_up() && self.convergence.neighbors.values().all(|p| self.done(*p))
+        self.convergence.any() && self.convergence.neighbors.values().all(|p| self.done(*p))
     }
 
     /// Whether nobody will come any more to claim a hop over this gateway. One that is no neighbor's may be

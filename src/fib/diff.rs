@@ -146,6 +146,19 @@ impl Fib {
                 _ => {}
             }
         }
+        self.delete_stale_inside_own();
+    }
+
+    /// What the last run left to a node that has since given this range to us would draw our own pods' packets away: a
+    /// connected route of IPv6 is weaker. No neighbor may claim it either.
+    fn delete_stale_inside_own(&mut self) {
+        if self.sweep.stale == 0 {
+            return;
+        }
+        let own: Vec<_> = self.own.iter().filter(|(_, o)| o.wanted).map(|(p, _)| *p).collect();
+        let stale = self.routes.iter().filter(|(_, s)| s.is(Mark::Stale) && s.want == 0);
+        let inside: Vec<_> = stale.map(|(p, _)| p).filter(|p| own.iter().any(|o| o.covers(*p))).collect();
+        inside.into_iter().for_each(|prefix| self.delete(prefix));
     }
 
     fn put_own(&mut self, prefix: Prefix, replace: bool) {

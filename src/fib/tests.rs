@@ -518,6 +518,22 @@ fn own_prefixes_follow_the_plan_and_wait_for_the_sweep_after_a_start() {
     assert!(world.kernel.routes.is_empty());
 }
 
+/// kube-router#2164, kind#2941: a range that another node had is ours now. What is left of the other's would win over the
+/// connected route of IPv6.
+#[test]
+fn trouble_13_a_stale_route_never_stays_in_what_is_now_our_own_range() {
+    let mut world = World::new(SETTINGS);
+    world.want(1, 1);
+    world.want(2, 1);
+    world.write();
+    world.restart(SETTINGS);
+    // Before any neighbor has spoken.
+    world.fib.want_own(&[pfx(1)]);
+    world.write();
+    assert_eq!((world.kernel.hops(pfx(1)), world.kernel.hops(pfx(2)).is_some()), (None, true));
+    assert_eq!(world.fib.own_there().into_iter().collect::<Vec<_>>(), [pfx(1)]);
+}
+
 #[test]
 fn stale_routes_go_neighbor_by_neighbor() {
     use Phase::{Converged, Up, Waiting};
@@ -529,7 +545,7 @@ fn stale_routes_go_neighbor_by_neighbor() {
         ("one is done",           [Some(Converged), Some(Waiting)],   false, &[2, 3, 4]),
         ("both are done",         [Some(Converged), Some(Converged)], false, &[]),
         ("one is done, late",     [Some(Converged), Some(Waiting)],   true,  &[]),
-        ("one speaks, late",      [Some(Up), Some(Waiting)],          true,  &[1, 3, 4]),
+        ("one speaks, late",      [Some(Up), Some(Waiting)],          true,  &[1, 2, 3, 4]),
         ("nobody came, late",     [Some(Waiting), Some(Waiting)],     true,  &[1, 2, 3, 4]),
         ("one left the plan",     [Some(Converged), None],            false, &[]),
         ("no neighbor at all",    [None, None],                       true,  &[1, 2, 3, 4]),

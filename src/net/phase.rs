@@ -26,8 +26,8 @@ impl Convergence {
         self.neighbors.values().all(|p| *p == Phase::Converged)
     }
 
-    /// Whether at least one session has come up.
-    pub fn any_up(&self) -> bool {
-        self.neighbors.values().any(|p| *p >= Phase::Up)
+    /// Whether at least one neighbor has finished its first exchange.
+    pub fn any(&self) -> bool {
+        self.neighbors.values().any(|p| *p == Phase::Converged)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// `ip monitor` of routes and nexthops until the end of the test.
-fn monitor(net: &Net, ns: &Ns) -> Process {
+pub(crate) fn monitor(net: &Net, ns: &Ns) -> Process {
     let log = net.dir().join("monitor");
     let mut command = Command::new("ip");
     let process = Process::start(command.args(["-n", &ns.name, "monitor", "route", "nexthop"]), &log);
@@ -35,7 +35,7 @@ fn monitor(net: &Net, ns: &Ns) -> Process {
     process
 }
 
-fn seen(monitor: &Process) -> Vec<String> {
+pub(crate) fn seen(monitor: &Process) -> Vec<String> {
     // Whatever was caused before is printed by now.
     thread::sleep(Duration::from_millis(200));
     monitor.printed().lines().filter(|l| !l.contains("203.0.113.0")).map(str::to_owned).collect()
@@ -188,8 +188,16 @@ fn a_node_that_hears_nobody_keeps_what_it_has() {
         thread::sleep(Duration::from_millis(500));
         assert_eq!(ours(&host).lines().count(), 2, "the time is over and nobody came: all is kept");
         node.neighbors(&[("10.0.1.2", Phase::Up), ("10.0.2.2", Phase::Waiting)]);
+        node.want("10.10.0.0/16", &["10.0.1.2"]);
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(
+            ours(&host).lines().count(),
+            2,
+            "that neighbor is just speaking, for others as well perhaps"
+        );
+        node.neighbors(&[("10.0.1.2", Phase::Converged), ("10.0.2.2", Phase::Waiting)]);
         wait_gone(&host, "10.20.0.0/16");
-        assert!(ours(&host).contains("10.10.0.0/16"), "that neighbor is just speaking");
+        assert!(ours(&host).contains("10.10.0.0/16"));
         node.stop(false);
     });
 }
@@ -230,6 +238,33 @@ fn what_others_delete_is_back_within_a_tenth_of_a_second() {
         // Changed by others, under our own protocol number.
         host.ip("route replace 20.0.9.0/24 via 10.0.2.3 metric 179 proto 179");
         wait_route(&host, "20.0.9.0/24", &["via 10.0.1.2", "via 10.0.2.2"]);
+        node.stop(true);
+    });
+}
+
+/// kube-router's sync was quadratic, and its first error ended it: here each route has its own fate, and is written once.
+#[test]
+fn trap_c_one_refused_route_holds_up_no_other_and_no_route_is_written_twice() {
+    let mut net = Net::new();
+    let (host, _switch) = two_links(&mut net);
+    host.enter(|| {
+        let all = many(10_000);
+        // Places that are taken: the kernel's answer to these is no.
+        for n in [0, 5000, 9999] {
+            host.ip(&format!("route add {} via 10.0.2.3 metric 179 proto static", all[n]));
+        }
+        let node = Node::start(settings());
+        node.want_many(&all, Some(hops(&["10.0.1.2"])));
+        wait_for("all but three", 30.0, || (node.count() == 9_997).then_some(()));
+        let written = || node.fib.counters().put.ok.load(Relaxed);
+        assert_eq!(written(), 9_997);
+        assert!(node.view(&all[5000].to_string()).problem.unwrap().contains("static"));
+        // One more costs one more, and what was refused comes when it can.
+        node.want("10.10.0.0/16", &["10.0.1.2"]);
+        host.ip(&format!("route del {} metric 179 proto static", all[5000]));
+        wait_route(&host, &all[5000].to_string(), &["via 10.0.1.2"]);
+        wait_route(&host, "10.10.0.0/16", &["via 10.0.1.2"]);
+        assert_eq!(written(), 9_999);
         node.stop(true);
     });
 }

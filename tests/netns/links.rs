@@ -9,6 +9,7 @@ use routelet::fib::io::Settings;
 
 use crate::{
     common::{net::Net, wait_for},
+    fib::{monitor, seen},
     node::{Node, hops, many, ours, settings, two_links, wait_gone, wait_route},
 };
 
@@ -78,6 +79,48 @@ fn without_objects_a_link_set_down_does_the_same() {
         "link set eth1 up",
         false,
     );
+}
+
+/// FRR#15505: a flap of another interface lost ECMP routes of RFC 5549.
+#[test]
+fn trouble_10_a_flap_of_an_unrelated_link_touches_no_route() {
+    let mut net = Net::new();
+    let (host, switch) = two_links(&mut net);
+    net.link((&host, "eth9"), (&switch, "sw9"));
+    host.ip("addr add 10.0.9.1/24 dev eth9");
+    host.ip("addr add fd00:9::1/64 dev eth9 nodad");
+    host.enter(|| {
+        let node = Node::start(settings());
+        node.want("10.11.0.0/16", &["10.0.1.2", "10.0.2.2"]);
+        node.want("10.12.0.0/16", &["fd00:1::2", "fd00:2::2"]);
+        node.want("fd11::/48", &["fd00:1::2", "fd00:2::2"]);
+        for prefix in ["10.11.0.0/16", "10.12.0.0/16", "fd11::/48"] {
+            wait_route(&host, prefix, &["dev eth1", "dev eth2"]);
+        }
+        let before = ours(&host);
+        let monitor = monitor(&net, &host);
+        for _ in 0..5 {
+            host.ip("link set eth9 down");
+            host.ip("link set eth9 up");
+            switch.ip("link set sw9 down");
+            switch.ip("link set sw9 up");
+            host.ip("addr add fd00:9::1/64 dev eth9 nodad");
+        }
+        // The daemon has seen all of it when it has seen the last of it.
+        host.ip("addr add 10.9.9.9/32 dev eth9");
+        wait_for("the last change is seen", 10.0, || {
+            let host = node.host.borrow();
+            host.link("eth9")?.addresses.iter().any(|a| a.addr.to_string() == "10.9.9.9").then_some(())
+        });
+        let told = seen(&monitor);
+        let touched: Vec<_> = told
+            .iter()
+            .filter(|l| ["10.11.", "10.12.", "fd11:", "eth1", "eth2"].iter().any(|w| l.contains(w)))
+            .collect();
+        assert!(touched.is_empty(), "{touched:#?}");
+        assert_eq!(ours(&host), before);
+        node.stop(true);
+    });
 }
 
 #[test]
