@@ -5,8 +5,8 @@
 //! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and the best score of
 //! each zone wins, three in all. Nobody is asked and nothing is stored, so all nodes with the same list choose the same;
 //! one node more or less moves at most one of the three. Nodes labelled "true" are the reflectors where there are any,
-//! those labelled "false" never are. Nodes of which the cluster has not heard for a while (condition Ready Unknown)
-//! do not count, unless there are no others.
+//! those labelled "false" never are. Nodes of which the cluster has not heard for a while (condition Ready Unknown), and
+//! those that are about to go, do not count, unless there are no others.
 //!
 //! # How it changes
 //!
@@ -216,7 +216,8 @@ pub(super) fn labelled(nodes: &Nodes) -> BTreeSet<String> {
 
 /// The reflectors of this list: those that are labelled so, else three by rendezvous hashing over the zones.
 pub fn elect(nodes: &Nodes) -> BTreeSet<String> {
-    let heard = |n: &&NodeView| !n.unheard;
+    // One whose machine goes down in order says so before: there is a successor by then.
+    let heard = |n: &&NodeView| !n.unheard && n.going.is_none();
     let chosen: BTreeSet<String> =
         all(nodes).filter(|n| n.reflector == Some(true)).filter(heard).map(|n| n.name.clone()).collect();
     if !chosen.is_empty() {
@@ -294,6 +295,16 @@ mod tests {
         theirs.others.insert(own.name.clone(), own);
         theirs.own = theirs.others.remove(name);
         theirs
+    }
+
+    #[test]
+    fn a_reflector_whose_machine_shuts_down_has_a_successor_before_it_goes() {
+        let mut nodes = cluster(10, 0);
+        let old = elect(&nodes);
+        let going = old.iter().find(|name| nodes.others.contains_key(*name)).unwrap().clone();
+        nodes.others.get_mut(&going).unwrap().going = Some(crate::k8s::node::Going::ShutsDown);
+        let new = elect(&nodes);
+        assert_eq!((new.len(), new.contains(&going), new.intersection(&old).count()), (3, false, 2));
     }
 
     fn zone<'a>(nodes: &'a Nodes, name: &str) -> Option<&'a str> {

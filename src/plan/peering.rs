@@ -26,6 +26,12 @@ use crate::{
 };
 use neighbor::Draft;
 
+/// For how long routes stay as the last choice that a node of the cluster told or reflected before it fell silent
+/// (RFC 9494). Its kernel goes on forwarding without routelet, and packets pass no reflector: all reflectors may be off,
+/// or a new image may take its time, and the others go on as they are. A Node that is deleted is no neighbor any more,
+/// and takes its routes with it at once. The same in mesh and below reflectors, as it is a word of the OPEN.
+const AWAY: u32 = 7 * 24 * 3600;
+
 /// All neighbors by key.
 pub(super) type Peers = BTreeMap<PeerKey, Arc<PeerConfig>>;
 
@@ -197,6 +203,7 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
         implied: NeighborKeys {
             remote_as: Some(RemoteAs::Number(asn)),
             multihop,
+            long_lived_stale_time: Some(AWAY),
             description: Some(format!("node {}", other.name)),
             ..NeighborKeys::default()
         },

@@ -2,7 +2,8 @@
 //! pod while the bridge has another IPv4 address. When the pod CIDR changes, the old one moves to `lo`, where it still
 //! answers the pods that know it as their gateway, and a link route stands in for the subnet that went with it.
 //!
-//! The new place is made before the old one goes, so there is no moment without.
+//! The new place is made before the old one goes, so there is no moment without. The bridge gets its next address before
+//! it loses the last one: without any the kernel turns IPv4 off there, and takes all its routes and neighbors away.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,7 +17,7 @@ use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 use crate::{
     k8s::{cni, kept},
-    net::Prefix,
+    net::{Family, Prefix},
 };
 
 /// What was seen on the bridge.
@@ -29,9 +30,14 @@ pub(super) struct Seen {
     pub(super) back: Vec<Prefix>,
 }
 
-/// Keeps the gateways of former ranges answering beside those of the `wanted` ones. A bridge that is not there has neither
-/// ports nor addresses.
-pub(super) async fn uphold(bridge: &str, former: &[Prefix], wanted: &[Prefix]) -> Result<Seen, Error> {
+/// Keeps the gateways of former ranges answering beside those of the `wanted` ones; `next` are those of them with which
+/// pods are made from now on. A bridge that is not there has neither ports nor addresses.
+pub(super) async fn uphold(
+    bridge: &str,
+    former: &[Prefix],
+    wanted: &[Prefix],
+    next: &[Prefix],
+) -> Result<Seen, Error> {
     with_handle(async |handle| {
         let Some(index) = index_of(handle, bridge).await? else { return Ok(Seen::default()) };
         let mut seen = Seen { ports: ports(handle, index).await?, ..Seen::default() };
@@ -45,7 +51,9 @@ pub(super) async fn uphold(bridge: &str, former: &[Prefix], wanted: &[Prefix]) -
                 add_to_loopback(handle, gateway).await?;
                 add_link_route(handle, *range, index).await?;
                 if let Some(message) = there {
+                    add_next(handle, index, *range, next).await?;
                     handle.address().del(message.clone()).execute().await?;
+                    add_link_route(handle, *range, index).await?;
                     seen.late.push(*range);
                 }
             }
@@ -149,6 +157,14 @@ async fn addresses(handle: &Handle, index: u32) -> Result<Vec<AddressMessage>, E
 
 fn has(message: &AddressMessage, address: IpAddr) -> bool {
     message.attributes.iter().any(|a| matches!(a, AddressAttribute::Address(held) if *held == address))
+}
+
+/// The gateway address of the next range of IPv4, as the `bridge` plugin would add it.
+async fn add_next(handle: &Handle, index: u32, range: Prefix, next: &[Prefix]) -> Result<(), Error> {
+    let same = |n: &&Prefix| range.family() == Family::Ipv4Unicast && n.family() == range.family();
+    let next = next.iter().find(same).and_then(|n| Some((n, cni::gateway(*n)?)));
+    let Some((next, gateway)) = next else { return Ok(()) };
+    unless(handle.address().add(index, gateway, next.len()).execute().await, ALREADY_THERE)
 }
 
 async fn add_to_loopback(handle: &Handle, address: IpAddr) -> Result<(), Error> {

@@ -63,9 +63,9 @@ impl Former {
         if self.kept.bridge != next.bridge {
             self.kept = Kept::new(&self.boot, &next.bridge);
         }
-        let seen = bridge::uphold(&next.bridge, &gone, &next.pod_cidrs).await?;
-        // After the address went: a pod that is just being made by the old conflist puts it back, and is seen by that.
-        let ports = bridge::uphold(&next.bridge, &[], &[]).await?.ports;
+        let seen = bridge::uphold(&next.bridge, &gone, &next.pod_cidrs, &next.pod_cidrs).await?;
+        // After the address went: a pod that is just being made by the old conflist has its port by now.
+        let ports = bridge::uphold(&next.bridge, &[], &[], &[]).await?.ports;
         let pods = seen.ports.union(&ports).copied().collect();
         gone.iter().for_each(|range| self.kept.keep(*range, &pods));
         info!(bridge = next.bridge, former = ?gone, pods = pods.len(), "pod CIDR changed: the former one is served until its last pod is gone");
@@ -100,7 +100,7 @@ impl Former {
         let former: Vec<_> = before.ranges().collect();
         // Until the file is rewritten its ranges are the ones that pods are made with.
         let served: Vec<_> = wanted.pod_cidrs.iter().chain(&self.in_file).copied().collect();
-        let seen = bridge::uphold(&bridge, &former, &served).await?;
+        let seen = bridge::uphold(&bridge, &former, &served, &self.in_file).await?;
         seen.late.iter().for_each(|range| self.kept.keep(*range, &seen.ports));
         for range in seen.back {
             bridge::release(&bridge, range, false).await?;
