@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answers::Answers;
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(10);
 /// After a write, so that a busy cluster costs the API server little.
 const REST: Duration = Duration::from_secs(30);
+/// What was written may be gone: the object goes with the Node that it belonged to, also when that is made anew. Where nothing
+/// changed the API server stores nothing.
+const AGAIN: Duration = Duration::from_secs(900);
 /// Where the cluster does not know the kind.
 const ABSENT: Duration = Duration::from_secs(60);
 /// So many routes are named; of a table with more than [`LARGE`] paths only the counts.
@@ -26,7 +29,7 @@ const LARGE: u64 = 2000;
 
 /// Never ends.
 pub(super) async fn run(answers: Answers, reporter: Reporter) {
-    let mut last = None;
+    let mut last: Option<(NodeReport, Instant)> = None;
     let mut refused = false;
     let mut pause = LOOK;
     loop {
@@ -34,11 +37,11 @@ pub(super) async fn run(answers: Answers, reporter: Reporter) {
         pause = LOOK;
         let Some(uid) = answers.node().and_then(|node| node.uid) else { continue };
         let report = report(&answers).await;
-        if last.as_ref() == Some(&report) {
+        if last.as_ref().is_some_and(|(said, at)| *said == report && at.elapsed() < AGAIN) {
             continue;
         }
         match reporter.write(&uid, &report).await {
-            Ok(Written::Done) => (last, refused, pause) = (Some(report), false, REST),
+            Ok(Written::Done) => (last, refused, pause) = (Some((report, Instant::now())), false, REST),
             Ok(Written::NoSuchKind) => (last, pause) = (None, ABSENT),
             Err(error) => {
                 if !refused {

@@ -100,6 +100,11 @@ pub fn merge(ours: &[u8], existing: Option<&[u8]>) -> Option<Vec<u8>> {
     (merged != before).then(|| to_bytes(&Value::Object(merged)))
 }
 
+/// Whether a file is one of ours, whoever wrote in it last.
+pub fn is_of_our_network(file: &[u8]) -> bool {
+    parse(file).is_some_and(|map| is_ours(&map))
+}
+
 /// Types of the plugins that others chained into our file.
 pub fn chained_by_others(file: &[u8]) -> Vec<String> {
     let Some(map) = parse(file) else { return Vec::new() };
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_chained_by_others_survive_our_rewrite() {
+    fn trouble_19_plugins_chained_by_others_survive_our_rewrite() {
         let old = conflist(&["10.244.1.0/24"], &["portmap", "bandwidth"]);
         let mut there = value(&old.bytes);
         there["plugins"].as_array_mut().unwrap().push(json!({ "type": "istio-cni", "log_level": "info" }));
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn runtimes_read_the_first_file_and_never_our_temporary_one() {
+    fn trouble_18_runtimes_read_the_first_file_and_never_our_temporary_one() {
         let names =
             ["99-loopback.conf", ".10-routelet.conflist.tmp", "10-routelet.conflist", "05-x.conflist.bak"];
         assert_eq!(first_read(names), Some("10-routelet.conflist"));

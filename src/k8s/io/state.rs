@@ -60,18 +60,31 @@ fn save(dir: &Path, node: &str, nodes: &Nodes) -> io::Result<()> {
 /// Replaces a file so that a reader sees the old or the new one, whole, whatever happens: temporary file beside it (its
 /// name begins with a dot and ends in `.tmp`, which no container runtime reads), fsync, rename, fsync of the folder.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_by_steps(path, bytes, mode, &mut || {})
+}
+
+/// The same; `step` is called before each step and after the last, for the test that ends there.
+pub(super) fn write_by_steps(path: &Path, bytes: &[u8], mode: u32, step: &mut dyn FnMut()) -> io::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a file"));
     };
     let temporary = dir.join(format!(".{name}.tmp"));
     let written = (|| {
+        step();
         let _ = std::fs::remove_file(&temporary);
+        step();
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        step();
         file.write_all(bytes)?;
+        step();
         file.sync_all()?;
+        step();
         std::fs::rename(&temporary, path)?;
-        std::fs::File::open(dir)?.sync_all()
+        step();
+        std::fs::File::open(dir)?.sync_all()?;
+        step();
+        Ok(())
     })();
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);

@@ -1,0 +1,282 @@
+//! The file for the container runtime: written when the gate opens and what we own in it differs, and looked at again now
+//! and then, since others write there too.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, time::sleep_until};
+use tracing::{info, warn};
+
+use super::{ConflistOptions, former::Former, state};
+use crate::k8s::{
+    cni::{self, Conflist},
+    gate::{self, Ready, Verdict},
+    view::{ConflistState, ConflistStatus},
+};
+
+/// How often we look whether somebody else changed the file.
+const LOOK: Duration = Duration::from_secs(2);
+/// Somebody who keeps overwriting our file is overwritten at most so often.
+const QUARREL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// For how long it is told that somebody did.
+const TOLD: Duration = Duration::from_secs(600);
+
+impl ConflistOptions {
+    /// The whole path of the file.
+    pub fn path(&self) -> PathBuf {
+        self.conf_dir.join(&self.file)
+    }
+}
+
+/// Never ends.
+pub(super) async fn run(
+    options: ConflistOptions,
+    mut want: watch::Receiver<Option<Arc<Conflist>>>,
+    mut ready: watch::Receiver<Ready>,
+    status: watch::Sender<ConflistStatus>,
+    former: Former,
+) {
+    let mut keeper = Keeper { options, former, since: None, written: None, seen: None, quarrel: None };
+    loop {
+        let now_wanted = want.borrow_and_update().clone();
+        let readiness = ready.borrow_and_update().clone();
+        let mut until = Instant::now() + LOOK;
+        let said = match now_wanted {
+            None => Said::waiting("the Node's pod CIDRs are not known, or cannot be used"),
+            Some(conflist) => keeper.turn(conflist, &readiness, &mut until).await,
+        };
+        said.publish(&keeper.options, &status);
+        tokio::select! {
+            () = sleep_until(until.into()) => {}
+            () = changed(&mut want) => {}
+            () = changed(&mut ready) => {}
+        }
+    }
+}
+
+/// What is remembered from look to look.
+struct Keeper {
+    options: ConflistOptions,
+    former: Former,
+    /// Since when a conflist is wanted.
+    since: Option<Instant>,
+    written: Option<(Arc<Conflist>, Instant)>,
+    /// The file as it was right last, with what others had chained into it.
+    seen: Option<Vec<u8>>,
+    /// What another program made of the file, and when it was last seen to.
+    quarrel: Option<(String, Instant)>,
+}
+
+impl Keeper {
+    /// One look, and what follows from it; `until` is when to look again.
+    async fn turn(&mut self, conflist: Arc<Conflist>, ready: &Ready, until: &mut Instant) -> Said {
+        self.former.tend(&conflist).await;
+        let now = Instant::now();
+        let differs = match look(&self.options, &conflist, self.seen.as_deref()) {
+            Look::Same(bytes) => {
+                self.seen = Some(bytes);
+                return self.in_place(now);
+            }
+            Look::Failed(error) => return Said::failed(&error),
+            Look::Differs(differs) => differs,
+        };
+        let ours = self.written.as_ref().filter(|(c, _)| *c == conflist).map(|(_, at)| *at);
+        match gate::verdict(now, *self.since.get_or_insert(now), ready, &conflist.pod_cidrs) {
+            Verdict::Wait { until: due, missing } => {
+                *until = due.map_or(*until, |due| due.min(*until));
+                Said::waiting(missing)
+            }
+            Verdict::Write if ours.is_some_and(|at| now < at + QUARREL) => {
+                self.note_quarrel(now, &differs);
+                Said::waiting("another program keeps changing this file; it is written again in a while")
+            }
+            Verdict::Write => {
+                if ours.is_some() {
+                    self.note_quarrel(now, &differs);
+                }
+                match write(&self.options, &conflist, &differs, &mut self.former).await {
+                    Ok(()) => {
+                        self.written = Some((conflist, now));
+                        self.seen = Some(differs.bytes);
+                        self.in_place(now)
+                    }
+                    Err(said) => said,
+                }
+            }
+        }
+    }
+
+    fn note_quarrel(&mut self, now: Instant, differs: &Differs) {
+        let found = cni::describe(differs.existing.as_deref());
+        if self.quarrel.as_ref().is_none_or(|(known, at)| *known != found || now >= *at + TOLD) {
+            warn!(
+                path = %self.options.path().display(),
+                %found,
+                "another program changed or removed the conflist, it is written again; find out which, and stop it"
+            );
+        }
+        self.quarrel = Some((found, now));
+    }
+
+    /// As wanted. A quarrel is told for a while: long enough for an Event.
+    fn in_place(&self, now: Instant) -> Said {
+        let quarrel = self.quarrel.as_ref().filter(|(_, at)| now < *at + TOLD).map(|(found, _)| {
+            format!(
+                "another program changed or removed the conflist (found was {found}), and it was written again; find out which, \
+                 and stop it"
+            )
+        });
+        Said { state: ConflistState::Written, problem: in_front(&self.options).or(quarrel) }
+    }
+}
+
+/// Waits for news; for ever once nobody is left to bring some. Cancel safe.
+async fn changed<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What there is to say.
+struct Said {
+    state: ConflistState,
+    problem: Option<String>,
+}
+
+impl Said {
+    fn waiting(what: &str) -> Self {
+        Self { state: ConflistState::Waiting, problem: Some(what.into()) }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        let problem = format!("{error}; mount the folder read-write, or set cni.conf-dir");
+        Self { state: ConflistState::Failed, problem: Some(problem) }
+    }
+
+    /// To `show node` at each change, to the log likewise.
+    fn publish(self, options: &ConflistOptions, status: &watch::Sender<ConflistStatus>) {
+        let path = options.path().display().to_string();
+        let Self { state, problem } = self;
+        let new = ConflistStatus { path: Some(path.clone()), state, problem, others: others(options) };
+        status.send_if_modified(|last| {
+            if *last == new {
+                return false;
+            }
+            let problem = new.problem.as_deref().unwrap_or_default();
+            match new.state {
+                ConflistState::Waiting => info!(path, waiting_for = problem, "conflist not written yet"),
+                ConflistState::Failed => {
+                    warn!(path, error = problem, "conflist cannot be written, trying again")
+                }
+                _ if new.problem.is_some() => warn!(path, problem, "conflist is in place, but"),
+                _ => info!(path, "conflist is in place"),
+            }
+            *last = new;
+            true
+        });
+    }
+}
+
+/// What a look at the folder found.
+enum Look {
+    /// As wanted: what the file holds.
+    Same(Vec<u8>),
+    Differs(Differs),
+    Failed(io::Error),
+}
+
+/// What is to be written, and over what.
+struct Differs {
+    bytes: Vec<u8>,
+    existing: Option<Vec<u8>>,
+}
+
+/// `seen` is what the file held when it was right last: whoever takes the file away takes along what others had
+/// chained into it, and that comes back with ours.
+fn look(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> Look {
+    let existing = match std::fs::read(options.path()) {
+        Ok(bytes) => Some(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Look::Failed(e),
+    };
+    let usable = existing.as_deref().filter(|bytes| cni::is_of_our_network(bytes));
+    match (usable, seen) {
+        (None, Some(seen)) => {
+            let bytes = cni::merge(&conflist.bytes, Some(seen)).unwrap_or_else(|| seen.to_vec());
+            Look::Differs(Differs { bytes, existing })
+        }
+        _ => match cni::merge(&conflist.bytes, existing.as_deref()) {
+            None => Look::Same(existing.unwrap_or_default()),
+            Some(bytes) => Look::Differs(Differs { bytes, existing }),
+        },
+    }
+}
+
+/// Another agent's file that the runtime reads instead of ours.
+fn in_front(options: &ConflistOptions) -> Option<String> {
+    let names = others(options);
+    let all = names.iter().map(String::as_str).chain([options.file.as_str()]);
+    let first = cni::first_read(all).filter(|f| *f != options.file)?;
+    Some(format!(
+        "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
+    ))
+}
+
+/// Files of other agents that a runtime would read, in its order.
+fn others(options: &ConflistOptions) -> Vec<String> {
+    let entries = std::fs::read_dir(&options.conf_dir).into_iter().flatten();
+    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|n| cni::read_by_runtimes(n) && *n != options.file).collect();
+    names.sort_unstable();
+    names
+}
+
+async fn write(
+    options: &ConflistOptions,
+    conflist: &Arc<Conflist>,
+    differs: &Differs,
+    former: &mut Former,
+) -> Result<(), Said> {
+    let others = others(options);
+    if differs.existing.is_none() && !others.is_empty() {
+        warn!(files = ?others, "files of other agents are in the folder; they are left alone, and the first in lexical order is read");
+    }
+    if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(cni::written_for)
+        && bridge == conflist.bridge
+        && let Err(error) = former.retire(&ranges, conflist).await
+    {
+        return Err(Said {
+            state: ConflistState::Failed,
+            problem: Some(format!(
+                "cannot move the gateway addresses of the former pod CIDRs off {bridge}: {error}; without that the bridge \
+                 plugin refuses the new range"
+            )),
+        });
+    }
+    let (path, bytes) = (options.path(), differs.bytes.clone());
+    let result = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
+    match result {
+        Ok(Ok(())) => {
+            former.written(&conflist.pod_cidrs);
+            let chained = cni::chained_by_others(&differs.bytes);
+            info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(Said::failed(&error)),
+        Err(error) => Err(Said::failed(&io::Error::other(error))),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    state::write(path, bytes, 0o644)
+}
+
+#[cfg(test)]
+mod tests;
