@@ -116,6 +116,39 @@ fn every_path_that_the_architecture_page_names_exists() {
     assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:?}");
 }
 
+/// `docs/troubles.md` names tests as `file::name`.
+#[test]
+fn every_test_that_the_page_of_troubles_names_exists_and_none_is_left_out() {
+    let page = fs::read_to_string(root().join("docs/troubles.md")).expect("docs/troubles.md");
+    let named: Vec<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
+    let there = |file: &str, name: &str| {
+        let text = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        text.contains(&format!("fn {name}("))
+    };
+    let missing: Vec<_> = named.iter().filter(|(file, name)| !there(file, name)).collect();
+    assert!(missing.is_empty(), "docs/troubles.md names what is not there: {missing:?}");
+
+    // Each one of the list has its row.
+    let numbers = (3..=7).chain(10..=22).map(|n| n.to_string());
+    let letters = ('a'..='o').map(|c| format!("({c})"));
+    for row in numbers.chain(letters) {
+        let of_row = |line: &&str| line.starts_with(&format!("| {row} |")) && line.contains(".rs::");
+        assert!(page.lines().any(|line| of_row(&line)), "docs/troubles.md has no row with a test for {row}");
+    }
+    // And each test that says to be for one is in it.
+    for file in rust_files(&root().join("src")).into_iter().chain(rust_files(&root().join("tests"))) {
+        let text = fs::read_to_string(&file).unwrap();
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        for name in
+            names.filter(|n| (n.starts_with("trouble_") || n.starts_with("trap_")) && !n.contains(' '))
+        {
+            let known = named.iter().any(|(path, n)| *n == name && file == root().join(format!("{path}.rs")));
+            assert!(known, "{name} of {} is not in docs/troubles.md", file.display());
+        }
+    }
+}
+
 /// A word in backticks that means a file or a folder of this tree: it has a slash at the end or a known ending.
 fn is_path(word: &str) -> bool {
     let plain =

@@ -25,6 +25,12 @@ impl Probe {
         Self { process: Process::start(command.args(["-n", "-i", "0.01", "-W", "5", address]), &log), what }
     }
 
+    /// The same, once the address answers.
+    pub fn start_when_reached(net: &Net, ns: &Ns, address: &str) -> Self {
+        wait_for(format!("{} reaches {address}", ns.name), 30.0, || ns.pings(address).then_some(()));
+        Self::start(net, ns, address)
+    }
+
     /// The numbers of the echoes that were answered.
     fn answered(&self) -> BTreeSet<u32> {
         let printed = self.process.printed();
@@ -58,5 +64,12 @@ impl Probe {
         self.process.stop();
         let answered = self.answered();
         assert!(answered.is_empty(), "{}: {} were answered", self.what, answered.len());
+    }
+}
+
+/// Ends all of them: not one was lost.
+pub fn none_lost(probes: Vec<Probe>) {
+    for probe in probes {
+        probe.lost_nothing();
     }
 }

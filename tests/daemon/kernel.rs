@@ -31,16 +31,16 @@ pub(crate) fn host_and_switch(net: &mut Net) -> (Ns, Ns) {
     (switch, host)
 }
 
-fn learn(speaker: &mut Speaker, prefixes: &[(Ipv4Addr, u8)]) {
+pub(crate) fn learn(speaker: &mut Speaker, prefixes: &[(Ipv4Addr, u8)]) {
     speaker.send(&update(&[], &attributes(&[10000], SWITCH, 0), prefixes));
     speaker.send(&end_of_rib());
 }
 
-fn net24(n: u8) -> (Ipv4Addr, u8) {
+pub(crate) fn net24(n: u8) -> (Ipv4Addr, u8) {
     (Ipv4Addr::new(10, 60, n, 0), 24)
 }
 
-fn ours(host: &Ns) -> String {
+pub(crate) fn ours(host: &Ns) -> String {
     host.ip("-4 route show proto 179")
 }
 
@@ -93,7 +93,7 @@ fn the_route_of_another_protocol_is_left_alone_and_named() {
 }
 
 #[test]
-fn a_crash_and_a_new_start_leave_every_right_route_untouched() {
+fn trap_j_a_crash_and_a_new_start_leave_every_right_route_untouched_and_sweep_the_rest() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);

@@ -8,3 +8,5 @@ mod bad_neighbors;
 mod host;
 mod kernel;
 mod load;
+mod traps;
+mod troubles;

@@ -44,6 +44,7 @@ pub struct ControlPlane {
     api_args: Vec<String>,
     api: Option<Process>,
     _etcd: Process,
+    controllers_args: Vec<String>,
     controllers: Option<Process>,
 }
 
@@ -77,19 +78,12 @@ impl ControlPlane {
         let mut api_args = api_args(&dir, address);
         api_args.extend(api.iter().map(|a| (*a).to_owned()));
         let api = Some(part(ns, &dir, "kube-apiserver", &api_args));
-        let mut plane = Self {
-            ns: ns.clone(),
-            address: address.to_owned(),
-            api_args,
-            api,
-            _etcd: etcd,
-            controllers: None,
-            dir: dir.clone(),
-        };
+        let mut controllers_args = controllers_args(&dir);
+        controllers_args.extend(controllers.iter().map(|a| (*a).to_owned()));
+        let (ns, address, controllers) = (ns.clone(), address.to_owned(), None);
+        let mut plane = Self { ns, dir, address, api_args, api, _etcd: etcd, controllers_args, controllers };
         plane.wait_ready();
-        let mut args = controllers_args(&dir);
-        args.extend(controllers.iter().map(|a| (*a).to_owned()));
-        plane.controllers = Some(part(ns, &dir, "kube-controller-manager", &args));
+        plane.start_controllers();
         plane
     }
 
@@ -130,6 +124,16 @@ impl ControlPlane {
     pub fn start_api(&mut self) {
         self.api = Some(part(&self.ns, &self.dir, "kube-apiserver", &self.api_args));
         self.wait_ready();
+    }
+
+    /// Nobody gives pod CIDRs to Nodes any more.
+    pub fn stop_controllers(&mut self) {
+        self.controllers.take().expect("a controller manager").kill();
+    }
+
+    pub fn start_controllers(&mut self) {
+        let args = &self.controllers_args;
+        self.controllers = Some(part(&self.ns, &self.dir, "kube-controller-manager", args));
     }
 
     pub fn kubectl(&self, args: &[&str]) -> String {
@@ -194,7 +198,8 @@ impl ControlPlane {
         let list: Vec<_> =
             addresses.iter().map(|a| serde_json::json!({ "type": "InternalIP", "address": a })).collect();
         let patch = serde_json::json!({ "status": { "addresses": list } }).to_string();
-        self.kubectl(&["patch", "node", name, "--subresource=status", "-p", &patch]);
+        // As a whole: a strategic merge would mix addresses of one type.
+        self.kubectl(&["patch", "node", name, "--subresource=status", "--type=merge", "-p", &patch]);
     }
 
     /// The pod CIDRs, once there are some.

@@ -35,5 +35,7 @@ mod services;
 mod speaker;
 mod switch;
 mod takeover;
+mod traps;
+mod troubles;
 mod watch;
 mod world;

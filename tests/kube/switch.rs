@@ -8,6 +8,7 @@ use crate::{
     common::{
         daemons::{Bird, Frr},
         net::{Net, Ns},
+        probe::{Probe, none_lost},
         wait_for,
     },
     world::{Node, all_reach_all, nothing_is_rewritten, reaches},
@@ -199,14 +200,18 @@ fn below_bird_pods_reach_each_other() {
 }
 
 #[test]
-fn an_outage_of_the_api_server_changes_nothing() {
+fn trouble_16_an_outage_of_the_api_server_changes_nothing() {
     let mut rack = Rack::new();
     let switch = rack.switch.clone();
     let _frr = Frr::start(&rack.net, &switch, &frr_config());
-    let cidrs = rack.start();
+    let cidrs = rack.start_with("[metrics]\nlisten = \"127.0.0.1:9179\"\n");
+    for (node, others) in rack.nodes.iter().zip(cidrs.iter().rev()) {
+        others.iter().for_each(|prefix| node.wait_route(prefix));
+    }
+    let (a, b) = (rack.nodes[0].pod(&mut rack.net, "a"), rack.nodes[1].pod(&mut rack.net, "b"));
+    let probes: Vec<_> =
+        b.addresses.iter().map(|to| Probe::start_when_reached(&rack.net, &a.ns, to)).collect();
     let n1 = &rack.nodes[0];
-    n1.wait_route(&cidrs[1][0]);
-    n1.wait_route(&cidrs[1][1]);
     n1.daemon().wait_established("10.1.1.1");
     let since = |n: &Node| n.daemon().json(&["show", "neighbor", "10.1.1.1"])["since"].clone();
     let before = since(n1);
@@ -216,9 +221,17 @@ fn an_outage_of_the_api_server_changes_nothing() {
     while Instant::now() < end {
         assert!(rack.nodes[0].has_route(&cidrs[1][0]) && rack.nodes[0].has_route(&cidrs[1][1]));
         assert_eq!(rack.nodes[0].daemon().session("10.1.1.1").as_deref(), Some("established"));
+        for page in ["livez", "readyz"] {
+            let url = format!("http://127.0.0.1:9179/{page}");
+            let out =
+                rack.nodes[0].ns.command("curl").args(["-sf", "--max-time", "20", &url]).output().unwrap();
+            assert!(out.status.success(), "{page}: {out:?}");
+        }
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(rack.nodes[0].daemon().json(&["show", "node"])["api"]["connected"], false);
+
+    assert!(rack.nodes[0].routelet.as_mut().unwrap().process.alive());
 
     // A restart meanwhile goes by what the last run knew.
     let n2 = rack.nodes[1].routelet.as_mut().unwrap();
@@ -239,10 +252,11 @@ fn an_outage_of_the_api_server_changes_nothing() {
     });
     assert_eq!(since(&rack.nodes[0]), before, "one session all the time");
     assert!(rack.nodes[0].has_route(&cidrs[1][0]));
+    none_lost(probes);
 }
 
 #[test]
-fn a_node_made_anew_with_another_pod_cidr_is_followed() {
+fn trouble_14_a_node_made_anew_with_another_pod_cidr_is_followed() {
     let mut rack = Rack::new();
     let switch = rack.switch.clone();
     let frr = Frr::start(&rack.net, &switch, &frr_config());

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ struct Daemon {
     election: Election,
     peers: BTreeMap<usize, Arc<PeerConfig>>,
     lag: Duration,
+    /// The list of the last turn, by its time.
+    seen: Option<Instant>,
 }
 
 fn name(n: usize) -> String {
@@ -52,9 +55,11 @@ fn v6(n: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n as u16 + 1)
 }
 
+/// One family is enough of the many.
 fn pod_cidrs(n: usize) -> Vec<Prefix> {
     let v6 = Ipv6Addr::new(0xfd00, 0x244, n as u16, 0, 0, 0, 0, 0);
-    vec![Prefix::v4(Ipv4Addr::new(10, 244, n as u8, 0), 24), Prefix::v6(v6, 64)]
+    let both = [Prefix::v4(Ipv4Addr::new(10, 240 + (n >> 8) as u8, n as u8, 0), 24), Prefix::v6(v6, 64)];
+    both[..if n < 60 { 2 } else { 1 }].to_vec()
 }
 
 fn host(n: usize) -> Host {
@@ -101,7 +106,11 @@ impl Cluster {
     }
 
     fn join(&mut self, n: usize) {
-        let view = NodeView {
+        self.join_all(n..n + 1);
+    }
+
+    fn join_all(&mut self, numbers: Range<usize>) {
+        let view = |n: usize| NodeView {
             name: name(n),
             uid: name(n),
             addresses: vec![address(n).ip(), v6(n).into()],
@@ -109,26 +118,35 @@ impl Cluster {
             zone: Some(format!("zone-{}", n % 4)),
             ..NodeView::default()
         };
-        self.change(|list| {
-            list.insert(n, view);
-        });
-        let lag = Duration::from_millis(self.net.random(5000));
-        self.daemons.insert(n, Daemon { election: Election::default(), peers: BTreeMap::new(), lag });
+        self.change(|list| list.extend(numbers.clone().map(|n| (n, view(n)))));
+        for n in numbers {
+            let lag = Duration::from_millis(self.net.random(5000));
+            let (election, peers) = (Election::default(), BTreeMap::new());
+            self.daemons.insert(n, Daemon { election, peers, lag, seen: None });
+        }
     }
 
-    fn nodes(&self, n: usize) -> Option<Nodes> {
+    /// The list of node `n` as of now, and since when it is that.
+    fn nodes(&self, n: usize) -> Option<(Instant, Nodes)> {
         let seen = self.net.now - self.daemons[&n].lag.min(self.net.now - self.lists[0].0);
-        let (_, list) = self.lists.iter().rev().find(|(at, _)| *at <= seen)?;
+        let (at, list) = self.lists.iter().rev().find(|(at, _)| *at <= seen)?;
+        let idle = |d: &Daemon| {
+            d.seen == Some(*at) && d.election.poll_timeout().is_none_or(|due| due > self.net.now)
+        };
+        if idle(&self.daemons[&n]) {
+            return None;
+        }
         let mut others: BTreeMap<_, _> = list.values().map(|v| (v.name.clone(), v.clone())).collect();
         let own = others.remove(&name(n))?;
-        Some(Nodes { own: Some(own), others, complete: true, ..Nodes::default() })
+        Some((*at, Nodes { own: Some(own), others, complete: true, ..Nodes::default() }))
     }
 
-    /// One turn of a node's planner.
+    /// One turn of a node's planner, where it has news or something is due.
     fn plan(&mut self, n: usize) {
-        let Some(nodes) = self.nodes(n).filter(|_| !self.net.is_dead(n)) else { return };
+        let Some((at, nodes)) = self.nodes(n).filter(|_| !self.net.is_dead(n)) else { return };
         let now = self.net.now;
         let daemon = self.daemons.get_mut(&n).expect("a daemon");
+        daemon.seen = Some(at);
         daemon.election.handle(now, &self.config, &nodes);
         if let Some(leaving) = daemon.election.question(now, &nodes) {
             daemon.election.answer(now, self.net.routers[&n].rib.needed(&leaving));
@@ -136,7 +154,10 @@ impl Cluster {
         let topology = daemon.election.topology().cloned();
         let extra = Extra { kubernetes: true, topology, ..Extra::default() };
         let made = plan(&self.config, Some(&nodes), &host(n), &extra).expect("a plan");
-        let of = |key: &PeerKey| (0..60).find(|them| *key == PeerKey::Address(address(*them).ip()));
+        let of = |key: &PeerKey| match key {
+            PeerKey::Address(IpAddr::V4(a)) => Some((a.to_bits() as usize & 0xffff) - 1),
+            _ => None,
+        };
         let wanted: BTreeMap<_, _> =
             made.peers.iter().map(|(k, c)| (of(k).expect("a node"), c.clone())).collect();
         let old = std::mem::replace(&mut daemon.peers, wanted.clone());
@@ -211,8 +232,49 @@ impl Cluster {
     }
 }
 
+/// calico#9976, #1579: 800 nodes at once, for which a full mesh took minutes or never came up. Here they find reflectors by
+/// themselves, with no setting, and are done in less than a minute.
 #[test]
-fn no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
+fn trouble_5_eight_hundred_nodes_at_once_choose_reflectors_and_converge() {
+    const NODES: usize = 800;
+    let mut cluster = Cluster::new(1);
+    cluster.config = Config::for_kubernetes();
+    cluster.join_all(0..NODES);
+    cluster.run(40);
+    assert_eq!(cluster.reflectors().len(), 3);
+    assert_eq!(cluster.sessions(), 3 * (NODES - 3) + 3);
+    cluster.check("all at once");
+}
+
+/// calico#9259: the reflectors' daemons are all off, and nobody tells the cluster, for longer than any hold time and restart
+/// time together. No node loses a route then, nor when they come back.
+#[test]
+fn trouble_7_all_reflectors_off_for_an_hour_costs_no_route() {
+    for seed in seeds(500) {
+        let mut cluster = Cluster::new(seed);
+        (0..LIMIT + 1).for_each(|n| cluster.join(n));
+        cluster.run(120);
+        cluster.check("below reflectors");
+        let off = cluster.reflectors();
+        assert_eq!(off.len(), 3);
+        off.iter().for_each(|n| cluster.net.kill(*n));
+        cluster.run(3600);
+        cluster.check("without reflectors");
+        let kept = |n: usize| {
+            let fib = &cluster.net.routers[&n].fib;
+            off.iter().flat_map(|them| pod_cidrs(*them)).all(|p| fib.contains_key(&p))
+        };
+        assert!(cluster.living().into_iter().all(kept), "the reflectors' own pods are reached, too");
+        off.iter().for_each(|n| cluster.net.revive(*n, true));
+        cluster.run(400);
+        cluster.check("reflectors are back");
+        assert_eq!(cluster.sessions(), 3 * (LIMIT + 1 - 3) + 3);
+    }
+}
+
+/// calico#3819: the switch cost every route for seconds.
+#[test]
+fn trouble_6_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
     for seed in seeds(500) {
         let mut cluster = Cluster::new(seed);
         (0..LIMIT).for_each(|n| cluster.join(n));
