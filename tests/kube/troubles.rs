@@ -99,7 +99,7 @@ fn trouble_4_of_two_nodes_that_reboot_together_one_does_not_wait_for_the_other()
         node.routelet.as_mut().unwrap().process.kill();
     }
     // The second one stays dead. The first one comes up as a machine does: without a route, an object, or a file of ours.
-    segment.ns.ip("link set v2 down");
+    nodes[1].ns.ip("link set eth0 down");
     nodes[0].ns.sh("ip -4 route flush proto 179; ip -6 route flush proto 179; ip nexthop flush");
     std::fs::remove_file(nodes[0].conf_dir.join("10-routelet.conflist")).unwrap();
     nodes[0].routelet.as_mut().unwrap().restart();
@@ -127,7 +127,7 @@ fn trouble_13_the_route_of_a_node_deleted_while_the_daemon_was_down_goes() {
     for node in &mut nodes[..2] {
         node.routelet.as_mut().unwrap().process.kill();
     }
-    segment.ns.ip("link set v2 down");
+    nodes[1].ns.ip("link set eth0 down");
     segment.plane.delete_node("n2");
     assert!(cidrs[1].iter().all(|prefix| nodes[0].has_route(prefix)), "nobody took it away");
     let monitor = nodes[0].monitor(&net);
