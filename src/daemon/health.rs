@@ -34,8 +34,10 @@ pub(super) async fn readiness(
 ) {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let now = first_routes(&plan.borrow_and_update(), &convergence.borrow_and_update());
-        let converged = now == FirstRoutes::Done;
+        let converged = {
+            let convergence = convergence.borrow_and_update();
+            convergence.all() && convergence.neighbors.len() >= expected(&plan.borrow_and_update())
+        };
         let written = conflist.as_mut().is_none_or(|c| {
             matches!(c.borrow_and_update().state, ConflistState::Written | ConflistState::Disabled)
         });
@@ -78,7 +80,7 @@ pub(super) async fn gate(
         let now = Ready {
             unreachable: acknowledged.borrow_and_update().iter().copied().collect(),
             forwarding: forwarding.borrow_and_update().on,
-            routes: first_routes(&plan.borrow_and_update(), &convergence.borrow_and_update()),
+            routes: FirstRoutes::of(&convergence.borrow_and_update(), expected(&plan.borrow_and_update())),
         };
         gate.send_if_modified(|old| {
             let new = *old != now;
@@ -131,10 +133,9 @@ pub(super) async fn facts(
     }
 }
 
-/// How far the planned neighbors have come. Without a plan nobody is known who could be through.
-fn first_routes(plan: &Result<Plan, String>, convergence: &Convergence) -> FirstRoutes {
-    let wanted = plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count());
-    FirstRoutes::of(convergence, wanted)
+/// How many neighbors are planned. Without a plan nobody is known who could be through.
+fn expected(plan: &Result<Plan, String>) -> usize {
+    plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count())
 }
 
 /// Whether this start is a restart in the sense of RFC 4724 §3: our own routes were found in the kernel. It is over

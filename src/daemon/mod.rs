@@ -46,6 +46,7 @@ use crate::{
     fib, k8s,
     mailbox::mailbox,
     net::RouterId,
+    plan,
 };
 use answers::{Answers, Kubernetes};
 pub use cleanup::cleanup;
@@ -129,8 +130,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (conflist_tx, conflist) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());
-    let (all_nodes_tx, all_nodes) = watch::channel(false);
-    let (asked_tx, asked) = watch::channel(crate::plan::asked(&config, kubernetes));
+    let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
+    let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
     let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
     let (ready_tx, ready) = watch::channel(false);

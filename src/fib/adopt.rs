@@ -44,7 +44,7 @@ impl Sweep {
             Phase::Up => false,
             // A node that hears nobody keeps what it has, and one that begins to hear again lets the first one finish: a
             // reflector that is back speaks for others as well.
-            Phase::Waiting => self.patience == Patience::Over && self.convergence.any(),
+            Phase::Waiting | Phase::Refused => self.patience == Patience::Over && self.convergence.any(),
         }
     }
 

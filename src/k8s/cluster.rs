@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -63,11 +64,6 @@ impl Cluster {
         &mut self.nodes
     }
 
-    /// Whether a listing is under way.
-    pub fn is_listing(&self) -> bool {
-        self.listing.is_some()
-    }
-
     /// A listing begins.
     pub fn begin(&mut self, scope: Scope) {
         self.scope = scope;
@@ -94,8 +90,8 @@ impl Cluster {
             self.nodes.others.clear();
             self.leaving.retain(|name, _| *name == self.own_name);
         }
-        let known = self.nodes.own.iter().chain(self.nodes.others.values());
-        let gone: Vec<_> = known.map(|n| n.name.clone()).filter(|name| !listing.contains_key(name)).collect();
+        let known = self.nodes.all().map(|n| n.name.clone());
+        let gone: Vec<_> = known.filter(|name| !listing.contains_key(name)).collect();
         gone.into_iter().for_each(|name| self.leave(now, name));
         listing.into_values().for_each(|view| self.put(now, view));
         self.nodes.complete = self.scope == Scope::All;
@@ -107,7 +103,7 @@ impl Cluster {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let uid_known = match self.leaving.get(name).and_then(|l| l.anew.as_ref()) {
             Some(anew) => anew.uid == uid,
-            None => self.place(name).as_ref().is_some_and(|n| n.uid == uid),
+            None => self.place(name).is_some_and(|n| n.uid == uid),
         };
         if uid_known {
             self.leave(now, name.to_owned());
@@ -133,7 +129,7 @@ impl Cluster {
     fn put(&mut self, now: Instant, view: NodeView) {
         let name = view.name.clone();
         let old = self.place(&name);
-        let until = match (self.leaving.get(&name), &old) {
+        let until = match (self.leaving.get(&name), old) {
             (Some(Leaving { until, anew: Some(_) }), _) => Some(*until),
             (Some(_), _) => Some(now + GRACE),
             (None, Some(old)) if old.uid != view.uid => Some(now + GRACE),
@@ -143,10 +139,10 @@ impl Cluster {
             (Some(until), Some(old)) if view.missing().is_some() && old.missing().is_none() => {
                 let mut lent = view.clone();
                 if lent.addresses.is_empty() {
-                    lent.addresses = old.addresses;
+                    lent.addresses.clone_from(&old.addresses);
                 }
                 if lent.pod_cidrs.is_empty() {
-                    lent.pod_cidrs = old.pod_cidrs;
+                    lent.pod_cidrs.clone_from(&old.pod_cidrs);
                     lent.deleted = true;
                 }
                 lent.problems.push(format!(
@@ -156,9 +152,13 @@ impl Cluster {
                 self.leaving.insert(name.clone(), Leaving { until, anew: Some(view) });
                 self.set(&name, Some(lent));
             }
-            _ => {
+            (_, old) => {
+                // Most words of a large cluster are about what does not matter here.
+                let same = old == Some(&view);
                 self.leaving.remove(&name);
-                self.set(&name, Some(view));
+                if !same {
+                    self.set(&name, Some(view));
+                }
             }
         }
     }
@@ -167,7 +167,7 @@ impl Cluster {
         let grace = if name == self.own_name { GRACE } else { OTHERS_GRACE };
         let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
         self.leaving.insert(name.clone(), Leaving { until, anew: None });
-        if let Some(mut view) = self.place(&name) {
+        if let Some(mut view) = self.place(&name).cloned() {
             view.deleted = true;
             view.problems = vec![format!(
                 "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
@@ -177,15 +177,19 @@ impl Cluster {
         }
     }
 
-    fn place(&self, name: &str) -> Option<NodeView> {
-        if name == self.own_name { self.nodes.own.clone() } else { self.nodes.others.get(name).cloned() }
+    fn place(&self, name: &str) -> Option<&NodeView> {
+        if name == self.own_name {
+            self.nodes.own.as_ref()
+        } else {
+            self.nodes.others.get(name).map(Arc::as_ref)
+        }
     }
 
     fn set(&mut self, name: &str, view: Option<NodeView>) {
         match view {
             view if name == self.own_name => self.nodes.own = view,
             Some(view) => {
-                self.nodes.others.insert(name.to_owned(), view);
+                self.nodes.others.insert(name.to_owned(), Arc::new(view));
             }
             None => {
                 self.nodes.others.remove(name);

@@ -22,7 +22,7 @@ pub enum FirstRoutes {
     Silence,
     /// A neighbor is up and its first exchange is under way.
     Coming,
-    /// Every neighbor has finished it.
+    /// Every neighbor has finished it, or refuses connections: whoever is not there has nothing to say.
     Done,
 }
 
@@ -31,7 +31,9 @@ impl FirstRoutes {
     pub fn of(convergence: &Convergence, expected: usize) -> Self {
         if convergence.neighbors.values().any(|p| *p == Phase::Up) {
             Self::Coming
-        } else if convergence.all() && convergence.neighbors.len() >= expected {
+        } else if convergence.neighbors.values().all(|p| matches!(p, Phase::Converged | Phase::Refused))
+            && convergence.neighbors.len() >= expected
+        {
             Self::Done
         } else {
             Self::Silence
@@ -43,7 +45,7 @@ impl FirstRoutes {
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// Longest wait for neighbors that do not come up: one that is there answers within this, and one that is not must not keep
 /// pods from starting.
-const GREETING: Duration = Duration::from_secs(2);
+const GREETING: Duration = Duration::from_secs(1);
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub fn verdict(now: Instant, wanted: Instant, ready: &Ready, pod_cidrs: &[Prefix
     let (patience, missing) = match ready.routes {
         FirstRoutes::Done => return Verdict::Write,
         FirstRoutes::Coming => (EXCHANGE, "first routes of the neighbors, 10 s at most"),
-        FirstRoutes::Silence => (GREETING, "the neighbors to come up, 2 s at most"),
+        FirstRoutes::Silence => (GREETING, "the neighbors to come up, 1 s at most"),
     };
     match wanted + patience {
         until if now < until => Verdict::Wait { until: Some(until), missing },
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_exchange_is_over_when_all_are_through_it() {
-        use Phase::{Converged, Up, Waiting};
+        use Phase::{Converged, Refused, Up, Waiting};
         #[rustfmt::skip]
         let cases: &[(&[Phase], usize, FirstRoutes)] = &[
             (&[],                       0, FirstRoutes::Done),
@@ -121,6 +123,9 @@ mod tests {
             (&[Converged, Waiting],     2, FirstRoutes::Silence),
             (&[Converged, Up, Waiting], 3, FirstRoutes::Coming),
             (&[Converged, Converged],   2, FirstRoutes::Done),
+            (&[Converged, Refused],     2, FirstRoutes::Done),
+            (&[Up, Refused],            2, FirstRoutes::Coming),
+            (&[Waiting, Refused],       2, FirstRoutes::Silence),
         ];
         for (phases, expected, want) in cases {
             let neighbors = (1..).map(|n| std::net::IpAddr::from([10, 0, 0, n])).zip(phases.iter().copied());

@@ -20,6 +20,7 @@ pub mod crd;
 pub mod gate;
 pub mod io;
 pub mod kept;
+mod metadata;
 pub mod node;
 pub mod notice;
 pub mod objects;

@@ -4,7 +4,7 @@
 //! cluster is 10 to 30 kB of JSON (images, conditions, managed fields), its view some hundred octets. The
 //! watch keeps views alone.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,9 @@ use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId};
 pub struct Nodes {
     /// Our own Node, once it was seen.
     pub own: Option<NodeView>,
-    /// The others by name; empty where the peering does not need them.
-    pub others: BTreeMap<String, NodeView>,
+    /// The others by name; empty where the peering does not need them. Each is there once, however many lists it is in.
+    #[serde(with = "shared")]
+    pub others: BTreeMap<String, Arc<NodeView>>,
     /// Whether the list of the others is whole (the first listing is done).
     pub complete: bool,
     /// Service ranges, from ServiceCIDR objects or the configuration.
@@ -101,6 +102,7 @@ impl Going {
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = Node)]
 pub struct ApiNode {
+    #[serde(deserialize_with = "super::metadata::lean")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: ApiSpec,
@@ -190,6 +192,15 @@ impl NodeView {
 }
 
 impl Nodes {
+    /// Our own first.
+    pub fn all(&self) -> impl Iterator<Item = &NodeView> {
+        self.own.iter().chain(self.others())
+    }
+
+    pub fn others(&self) -> impl Iterator<Item = &NodeView> {
+        self.others.values().map(Arc::as_ref)
+    }
+
     /// What this node waits for, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         self.own.as_ref().map_or(Some("the Node does not exist yet"), NodeView::missing)
@@ -292,6 +303,26 @@ impl NodeView {
 
     fn problem(&mut self, text: String) {
         self.problems.push(text);
+    }
+}
+
+/// Views as they are, without the `Arc`s around them.
+mod shared {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::NodeView;
+
+    type Others = BTreeMap<String, Arc<NodeView>>;
+
+    pub(super) fn serialize<S: Serializer>(others: &Others, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(others.iter().map(|(name, view)| (name, view.as_ref())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Others, D::Error> {
+        let views = BTreeMap::<String, NodeView>::deserialize(from)?;
+        Ok(views.into_iter().map(|(name, view)| (name, Arc::new(view))).collect())
     }
 }
 

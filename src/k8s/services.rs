@@ -491,8 +491,8 @@ fn takes(node: &NodeView, kind: Kind) -> bool {
 fn others_take_over(offer: &Offer, nodes: &Nodes) -> bool {
     let stays = |n: &NodeView| !n.cordoned && !n.unheard && n.going.is_none() && takes(n, offer.kind);
     match &offer.local {
-        None => nodes.others.values().any(stays),
-        Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(stays)),
+        None => nodes.others().any(stays),
+        Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(|n| stays(n))),
     }
 }
 
@@ -500,6 +500,7 @@ fn others_take_over(offer: &Offer, nodes: &Nodes) -> bool {
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = Service)]
 pub struct ApiService {
+    #[serde(deserialize_with = "super::metadata::lean")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: ApiServiceSpec,
@@ -551,6 +552,7 @@ pub struct ApiIngress {
 #[resource(inherit = EndpointSlice)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiSlice {
+    #[serde(deserialize_with = "super::metadata::lean")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub address_type: String,
@@ -669,7 +671,7 @@ mod tests {
     }
 
     fn nodes(own: NodeView, others: impl IntoIterator<Item = NodeView>) -> Nodes {
-        let others = others.into_iter().map(|n| (n.name.clone(), n)).collect();
+        let others = others.into_iter().map(|n| (n.name.clone(), n.into())).collect();
         Nodes { own: Some(own), others, ..Nodes::default() }
     }
 

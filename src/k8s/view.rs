@@ -105,7 +105,7 @@ impl NodeStatus {
             address: own.common_address(other),
             pod_cidrs: other.pod_cidrs.clone(),
         };
-        let mesh_members: Vec<_> = nodes.others.values().map(member).collect();
+        let mesh_members: Vec<_> = nodes.others().map(member).collect();
         let by_default = |m: &&MeshMember| {
             m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
         };
@@ -146,7 +146,9 @@ mod tests {
     fn nodes_behind_the_default_route_are_counted_with_a_remedy() {
         let nodes = Nodes {
             own: Some(node("n1", &["10.0.0.1"])),
-            others: [node("n2", &["10.0.1.1"]), node("n3", &["fd00::3"])].map(|n| (n.name.clone(), n)).into(),
+            others: [node("n2", &["10.0.1.1"]), node("n3", &["fd00::3"])]
+                .map(|n| (n.name.clone(), n.into()))
+                .into(),
             ..Nodes::default()
         };
         let status = |reach| {

@@ -14,6 +14,8 @@ pub struct Convergence {
 pub enum Phase {
     /// No session since the start.
     Waiting,
+    /// No session since the start, and it refuses connections: nobody speaks BGP there now.
+    Refused,
     /// Established, first exchange not over.
     Up,
     /// End-of-RIB came for each family, or 5 s passed after the session came up without a further UPDATE.

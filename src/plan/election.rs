@@ -157,7 +157,7 @@ impl Election {
         let due = self.ask_at.is_some_and(|at| at <= now);
         let own = nodes.own.as_ref().filter(|_| due)?;
         let addr = |other| own.common_address(other);
-        let leaving = nodes.others.values().filter_map(|other| {
+        let leaving = nodes.others().filter_map(|other| {
             let addr = addr(other)?;
             (self.now.joins(own, other, addr) && !self.target.joins(own, other, addr)).then_some(addr)
         });
@@ -205,7 +205,7 @@ fn is_few(nodes: &Nodes, limit: usize) -> bool {
 /// Those that take part, our own among them.
 fn all(nodes: &Nodes) -> impl Iterator<Item = &NodeView> {
     let own = nodes.own.iter();
-    let others = nodes.others.values().filter(|o| nodes.own.as_ref().is_none_or(|own| own.name != o.name));
+    let others = nodes.others().filter(|o| nodes.own.as_ref().is_none_or(|own| own.name != o.name));
     own.chain(others).filter(|n| takes_part(n))
 }
 
@@ -268,6 +268,8 @@ fn score(name: &str) -> u64 {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::{
@@ -284,7 +286,7 @@ mod tests {
             NodeView { zone, ..node(&format!("node-{i}"), &[&addr], &[]) }
         });
         all.own = views.next();
-        all.others = views.map(|v| (v.name.clone(), v)).collect();
+        all.others = views.map(|v| (v.name.clone(), v.into())).collect();
         all
     }
 
@@ -292,8 +294,8 @@ mod tests {
     fn seen_by(nodes: &Nodes, name: &str) -> Nodes {
         let mut theirs = nodes.clone();
         let own = theirs.own.take().unwrap();
-        theirs.others.insert(own.name.clone(), own);
-        theirs.own = theirs.others.remove(name);
+        theirs.others.insert(own.name.clone(), own.into());
+        theirs.own = theirs.others.remove(name).map(Arc::unwrap_or_clone);
         theirs
     }
 
@@ -302,7 +304,7 @@ mod tests {
         let mut nodes = cluster(10, 0);
         let old = elect(&nodes);
         let going = old.iter().find(|name| nodes.others.contains_key(*name)).unwrap().clone();
-        nodes.others.get_mut(&going).unwrap().going = Some(crate::k8s::node::Going::ShutsDown);
+        Arc::make_mut(nodes.others.get_mut(&going).unwrap()).going = Some(crate::k8s::node::Going::ShutsDown);
         let new = elect(&nodes);
         assert_eq!((new.len(), new.contains(&going), new.intersection(&old).count()), (3, false, 2));
     }
@@ -354,7 +356,11 @@ mod tests {
         let mut nodes = cluster(10, 0);
         let first = elect(&nodes).into_iter().next_back().unwrap();
         let view = |nodes: &mut Nodes, name: &str, change: &dyn Fn(&mut NodeView)| {
-            change(if name == "node-0" { nodes.own.as_mut() } else { nodes.others.get_mut(name) }.unwrap());
+            let view = match name {
+                "node-0" => nodes.own.as_mut(),
+                _ => nodes.others.get_mut(name).map(Arc::make_mut),
+            };
+            change(view.unwrap());
         };
         for change in [
             &(|n: &mut NodeView| n.reflector = Some(false)) as &dyn Fn(&mut NodeView),
@@ -379,7 +385,7 @@ mod tests {
         let mut nodes = cluster(9, 3);
         let before = elect(&nodes);
         nodes.own.as_mut().unwrap().unheard = true;
-        nodes.others.values_mut().for_each(|n| n.unheard = true);
+        nodes.others.values_mut().for_each(|n| Arc::make_mut(n).unheard = true);
         assert_eq!(elect(&nodes), before);
     }
 
@@ -454,7 +460,7 @@ mod tests {
         let old = play.list(&all, 60, &[]).reflectors;
         let gone = old.iter().find(|name| *name != "node-0").unwrap();
         let addr = all.others[gone].addresses[0];
-        less.others.get_mut(gone).unwrap().reflector = Some(false);
+        Arc::make_mut(less.others.get_mut(gone).unwrap()).reflector = Some(false);
         let wide = play.list(&less, 60, &[addr]).reflectors;
         assert!(wide.len() == 4 && wide.contains(gone), "{wide:?}");
         let narrow = play.list(&less, 10, &[]).reflectors;

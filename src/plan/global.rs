@@ -54,7 +54,7 @@ fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra)
     let own = nodes.and_then(|n| n.own.as_ref());
     let of_others = |id: &RouterId| {
         nodes.is_some_and(|n| {
-            n.others.values().any(|o| o.router_id == Some(*id) || o.addresses.contains(&IpAddr::V4(*id)))
+            n.others().any(|o| o.router_id == Some(*id) || o.addresses.contains(&IpAddr::V4(*id)))
         })
     };
     let told = own.and_then(|o| o.router_id).or(config.bgp.router_id);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Context;
 use crate::{
+    k8s::node::Nodes,
     masquerade::{self, Mode, Wanted},
     net::Prefix,
 };
@@ -29,7 +30,7 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<St
         return Wanted::default();
     }
     let connected = ctx.host.links.values().flat_map(|l| l.subnets());
-    let nodes = ctx.nodes.into_iter().flat_map(|n| n.own.iter().chain(n.others.values()));
+    let nodes = ctx.nodes.into_iter().flat_map(Nodes::all);
     let of_nodes =
         nodes.flat_map(|n| n.addresses.iter().map(|a| Prefix::host(*a)).chain(n.pod_cidrs.iter().copied()));
     let ranges = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();

@@ -58,6 +58,12 @@ pub use crate::k8s::cni::Conflist;
 pub use drain::Drain;
 pub use services::asked;
 
+/// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.
+pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
+    let modes = peering::modes_of(config, None, &mut Vec::new());
+    kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled != Some(false))
+}
+
 /// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of
 /// the configuration, the cluster or the host, and hands its parts on.
 #[derive(Clone, Debug, PartialEq)]

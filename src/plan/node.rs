@@ -7,7 +7,7 @@ use crate::{
     config::CniPlugin,
     k8s::{
         cni::{self, Conflist, Spec},
-        node::NodeView,
+        node::{NodeView, Nodes},
     },
     net::Prefix,
 };
@@ -22,7 +22,7 @@ pub(super) fn pod_cidrs(
     let Some(own) = ctx.own_node() else { return Vec::new() };
     problems.extend(own.problems.iter().cloned());
     let mut usable = own.pod_cidrs.clone();
-    let others = ctx.nodes.into_iter().flat_map(|n| n.others.values()).filter(|o| o.uid != own.uid);
+    let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|o| o.uid != own.uid);
     for other in others.filter(|o| overlapping(own, o).next().is_some()) {
         let (first, second) = if own.comes_before(other) { (own, other) } else { (other, own) };
         if second.name == own.name {
@@ -92,7 +92,7 @@ fn inhabitant(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
     let gateways = ctx.host.default_gateways(family).into_iter();
     let gateway = gateways.map(|(addr, _)| addr).find(|a| pod_cidr.contains(*a));
     let of_nodes = || {
-        let nodes = ctx.nodes.into_iter().flat_map(|n| n.own.iter().chain(n.others.values()));
+        let nodes = ctx.nodes.into_iter().flat_map(Nodes::all);
         nodes.flat_map(|n| n.addresses.iter().map(move |a| (n, *a))).find(|(_, a)| pod_cidr.contains(*a))
     };
     gateway
@@ -116,7 +116,7 @@ pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<Stri
 
 fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -> bool {
     let theirs = |n: &&NodeView| n.pod_cidrs.iter().any(|p| p.covers(range) || range.covers(*p));
-    let others = ctx.nodes.into_iter().flat_map(|n| n.others.values());
+    let others = ctx.nodes.into_iter().flat_map(Nodes::others);
     let taken = others.into_iter().find(theirs);
     problems.push(match taken {
         Some(other) => format!(

@@ -173,7 +173,7 @@ fn nodes<'a>(
     }
 
     let mut drafts = Vec::new();
-    for other in nodes.others.values().filter(|o| o.name != own.name && election::takes_part(o)) {
+    for other in nodes.others().filter(|o| o.name != own.name && election::takes_part(o)) {
         let Some(addr) = own.common_address(other).filter(|a| topology.joins(own, other, *a)) else {
             continue;
         };

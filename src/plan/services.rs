@@ -75,7 +75,7 @@ impl<'a> Taken<'a> {
         let nodes = self.ctx.nodes?;
         let is_of =
             |n: &&NodeView| n.addresses.contains(&addr) || n.pod_cidrs.iter().any(|p| p.contains(addr));
-        let what = if let Some(node) = nodes.own.iter().chain(nodes.others.values()).find(is_of) {
+        let what = if let Some(node) = nodes.all().find(is_of) {
             format!("it is an address of node {} or of its pods", node.name)
         } else if guard::is_martian(Prefix::host(addr)) {
             "no network routes such an address".into()

@@ -1,6 +1,9 @@
 //! Configurations, Nodes and contexts for the tests of this folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Context, Extra, Plan, plan};
 use crate::{
@@ -84,7 +87,7 @@ pub(super) fn nodes<const N: usize>(all: [NodeView; N]) -> Nodes {
     let mut all = all.into_iter();
     Nodes {
         own: all.next(),
-        others: all.map(|n| (n.name.clone(), n)).collect(),
+        others: all.map(|n| (n.name.clone(), n.into())).collect(),
         complete: true,
         ..Nodes::default()
     }
@@ -113,6 +116,12 @@ impl Case {
             restarting: false,
         };
         Self { config, nodes, host, extra, global }
+    }
+
+    /// Another node, to be changed.
+    pub(super) fn other(&mut self, name: &str) -> &mut NodeView {
+        let nodes = self.nodes.as_mut().expect("nodes");
+        Arc::make_mut(nodes.others.get_mut(name).expect("a node"))
     }
 
     pub(super) fn context(&self) -> Context<'_> {

@@ -1,5 +1,7 @@
 //! Whole plans: what one sees of this folder from outside.
 
+use std::sync::Arc;
+
 use super::testing::{Case, config, node, nodes};
 use crate::{
     bgp::peer::{Hops, PeerKey, RemoteAs},
@@ -104,7 +106,7 @@ fn made_neighbors_have_the_settings_of_their_kind() {
 #[test]
 fn a_node_with_another_as_is_an_external_neighbor() {
     let mut case = with_peering(three_nodes(), &[Peering::Mesh]);
-    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().asn = Some(65001);
+    case.other("n2").asn = Some(65001);
     let plan = case.plan();
     let n2 = &plan.peers[&PeerKey::Address([10, 0, 0, 6].into())];
     assert_eq!((n2.remote_as, n2.local_as, n2.hops), (RemoteAs::Number(65001), 64512, Hops::Multihop(255)));
@@ -145,7 +147,7 @@ fn reflectors_speak_with_all_and_the_others_with_reflectors_only() {
     let mut case = with_peering(three_nodes(), &[Peering::Reflectors]);
     assert!(case.peers().is_empty());
     assert!(case.plan().problems.iter().any(|p| p.contains("route-reflector")));
-    case.nodes.as_mut().unwrap().others.get_mut("n3").unwrap().reflector = Some(true);
+    case.other("n3").reflector = Some(true);
     assert_eq!(case.peers(), ["2001:db8::a Reflector"]);
     assert!(case.plan().peers.values().all(|p| !p.route_reflector_client));
     case.nodes.as_mut().unwrap().own.as_mut().unwrap().reflector = Some(true);
@@ -280,8 +282,7 @@ fn a_pod_cidr_that_is_the_nodes_own_subnet_is_not_used() {
 #[test]
 fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     let mut case = three_nodes();
-    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().pod_cidrs =
-        vec!["10.244.0.0/16".parse().unwrap()];
+    case.other("n2").pod_cidrs = vec!["10.244.0.0/16".parse().unwrap()];
     let problems = |case: &Case| case.plan().object_problems;
     let [clash] = &problems(&case)[..] else { panic!("{:?}", problems(&case)) };
     assert_eq!((clash.kind, clash.name.as_str(), clash.uid.as_str()), ("Node", "n2", "uid-n2"));
@@ -294,8 +295,9 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     // The other node says the same words.
     let mut other = case.clone();
     let nodes = other.nodes.as_mut().unwrap();
-    let n1 = nodes.own.replace(nodes.others.remove("n2").unwrap()).unwrap();
-    nodes.others.insert(n1.name.clone(), n1);
+    let n2 = Arc::unwrap_or_clone(nodes.others.remove("n2").unwrap());
+    let n1 = nodes.own.replace(n2).unwrap();
+    nodes.others.insert(n1.name.clone(), n1.into());
     let of_n1 = |p: &&super::ObjectProblem| p.text.contains("node n1");
     assert_eq!(problems(&other).iter().find(of_n1), Some(clash));
     let plan = other.plan();
@@ -397,7 +399,7 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
     port.master = Some(7);
     let bridge = Link { kind: "bridge".into(), ..link(7, "routelet0") };
     let mut case = three_nodes();
-    case.extra.held = std::sync::Arc::new([p("10.244.1.0/24"), p("10.244.9.0/24")].into());
+    case.extra.held = Arc::new([p("10.244.1.0/24"), p("10.244.9.0/24")].into());
     let serves = |case: &Case| {
         let plan = case.plan();
         let former = p("10.244.9.0/24");
@@ -408,7 +410,7 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
     assert_eq!(serves(&case), (false, 0), "no port, no pod");
     case.host.links.extend([(7, bridge), (8, port)]);
     assert_eq!(serves(&case), (true, 1));
-    case.nodes.as_mut().unwrap().others.get_mut("n2").unwrap().pod_cidrs.push(p("10.244.9.0/24"));
+    case.other("n2").pod_cidrs.push(p("10.244.9.0/24"));
     assert_eq!(serves(&case), (false, 1), "another node's by now");
     case.nodes.as_mut().unwrap().own = None;
     case.extra.stored_router_id = Some([1, 2, 3, 4].into());

@@ -25,17 +25,23 @@ pub struct Routelet {
 impl Routelet {
     /// Starts the built binary with this configuration (state folder, socket, metrics off are added).
     pub fn start(net: &Net, ns: &Ns, config: &str, options: &[&str]) -> Self {
+        let mut this = Self::ready(net, ns, config, options);
+        this.restart();
+        this
+    }
+
+    /// The same up to the start itself.
+    pub fn ready(net: &Net, ns: &Ns, config: &str, options: &[&str]) -> Self {
         let dir = net.dir().join(&ns.name);
         fs::create_dir_all(&dir).expect("a folder");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut this = Self {
+        let this = Self {
             process: Process::start(&mut Command::new("true"), &dir.join("log")),
             ns: ns.clone(),
             dir,
             options,
         };
         this.configure(config);
-        this.restart();
         this
     }
 
@@ -53,10 +59,19 @@ impl Routelet {
 
     /// Starts it again after it was stopped or killed, and waits for its socket.
     pub fn restart(&mut self) {
+        self.spawn();
+        self.wait_answers();
+    }
+
+    /// Starts it, without waiting.
+    pub fn spawn(&mut self) {
         let mut command = self.ns.command(env!("CARGO_BIN_EXE_routelet"));
         command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);
         let _ = fs::remove_file(self.socket());
         self.process = Process::start(&mut command, &self.dir.join("log"));
+    }
+
+    pub fn wait_answers(&mut self) {
         wait_for("routelet answers", 10.0, || {
             assert!(self.process.alive(), "routelet ended:\n{}", self.process.printed());
             self.try_cli(&["show", "summary"]).ok()

@@ -36,6 +36,23 @@ pub fn kit() -> PathBuf {
 /// The ranges of a cluster's pods, unless a test says otherwise.
 const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:244::/48";
 
+/// Arguments of an API server that writes down each request of routelet's ServiceAccount, and the file to which it does.
+pub fn audit(net: &Net) -> ([String; 2], PathBuf) {
+    let (policy, log) = (net.dir().join("audit.yaml"), net.dir().join("audit.log"));
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  \
+                 users: [\"system:serviceaccount:kube-system:routelet\"]\n";
+    fs::write(&policy, rules).unwrap();
+    let args =
+        [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
+    (args, log)
+}
+
+/// What such a log says.
+pub fn audited(log: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 /// etcd, API server and controller manager in one namespace.
 pub struct ControlPlane {
     pub ns: Ns,
@@ -117,6 +134,11 @@ impl ControlPlane {
         token.trim().to_owned()
     }
 
+    /// As `system:masters`.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.dir.join("pki/admin.kubeconfig")
+    }
+
     pub fn stop_api(&mut self) {
         self.api.take().expect("a running API server").kill();
     }
@@ -155,7 +177,7 @@ impl ControlPlane {
 
     fn admin(&self) -> Command {
         let mut command = self.ns.command("kubectl");
-        command.arg("--kubeconfig").arg(self.dir.join("pki/admin.kubeconfig"));
+        command.arg("--kubeconfig").arg(self.admin_kubeconfig());
         command
     }
 

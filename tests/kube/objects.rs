@@ -147,7 +147,7 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "routelet.io/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
-fn peer(name: &str, spec: Value) -> Value {
+pub fn peer(name: &str, spec: Value) -> Value {
     object("BGPPeer", name, spec)
 }
 

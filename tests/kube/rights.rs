@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::ControlPlane,
+    cluster::{ControlPlane, audit},
     common::{net::Net, run, wait_for},
     packages::overlays,
     world::{Node, Segment},
@@ -15,12 +15,7 @@ use crate::{
 #[test]
 fn each_overlay_uses_every_right_and_asks_for_nothing_else() {
     let mut net = Net::new();
-    let (policy, log) = (net.dir().join("audit.yaml"), net.dir().join("audit.log"));
-    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  \
-                 users: [\"system:serviceaccount:kube-system:routelet\"]\n";
-    fs::write(&policy, rules).unwrap();
-    let audit =
-        [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
+    let (audit, log) = audit(&net);
     // Without streaming lists every kind is listed too, as on older servers.
     let segment = Segment::new(&mut net, &[&audit[0], &audit[1], "--feature-gates=WatchList=false"]);
     let plane = &segment.plane;

@@ -56,10 +56,20 @@ impl Node {
 
     /// Starts routelet with the defaults of a cluster, and what `config` adds.
     pub fn start(&mut self, net: &Net, plane: &ControlPlane, config: &str) {
+        self.ready(net, plane, config);
+        self.routelet.as_mut().expect("a prepared one").restart();
+    }
+
+    /// The same up to the start itself.
+    pub fn ready(&mut self, net: &Net, plane: &ControlPlane, config: &str) {
         let config = self.config(config);
         let kubeconfig = plane.kubeconfig_of(&self.name).display().to_string();
         let options = ["--kubeconfig", &kubeconfig, "--node-name", &self.name];
-        self.routelet = Some(Routelet::start(net, &self.ns, &config, &options));
+        self.routelet = Some(Routelet::ready(net, &self.ns, &config, &options));
+    }
+
+    pub fn daemon_mut(&mut self) -> &mut Routelet {
+        self.routelet.as_mut().expect("a started node")
     }
 
     /// What its file says: `config`, and where the runtime's folders are.
@@ -89,8 +99,12 @@ impl Node {
     }
 
     pub fn conflist(&self) -> Option<Value> {
-        let bytes = fs::read(self.conf_dir.join("10-routelet.conflist")).ok()?;
+        let bytes = fs::read(self.conflist_file()).ok()?;
         Some(serde_json::from_slice(&bytes).expect("never half a file"))
+    }
+
+    pub fn conflist_file(&self) -> PathBuf {
+        self.conf_dir.join("10-routelet.conflist")
     }
 
     pub fn wait_conflist(&self, cidrs: &[String]) {

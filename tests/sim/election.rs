@@ -32,7 +32,7 @@ struct Cluster {
     net: Net,
     config: Config,
     /// The lists that there were, the newest last.
-    lists: Vec<(Instant, BTreeMap<usize, NodeView>)>,
+    lists: Vec<(Instant, BTreeMap<usize, Arc<NodeView>>)>,
     daemons: BTreeMap<usize, Daemon>,
     /// Prefixes of nodes that died: theirs may go.
     mortal: BTreeSet<Prefix>,
@@ -95,11 +95,11 @@ impl Cluster {
         Self { net, config, lists, daemons: BTreeMap::new(), mortal: BTreeSet::new() }
     }
 
-    fn list(&self) -> &BTreeMap<usize, NodeView> {
+    fn list(&self) -> &BTreeMap<usize, Arc<NodeView>> {
         &self.lists.last().expect("a list").1
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<usize, NodeView>)) {
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<usize, Arc<NodeView>>)) {
         let mut list = self.list().clone();
         change(&mut list);
         self.lists.push((self.net.now, list));
@@ -118,7 +118,7 @@ impl Cluster {
             zone: Some(format!("zone-{}", n % 4)),
             ..NodeView::default()
         };
-        self.change(|list| list.extend(numbers.clone().map(|n| (n, view(n)))));
+        self.change(|list| list.extend(numbers.clone().map(|n| (n, Arc::new(view(n))))));
         for n in numbers {
             let lag = Duration::from_millis(self.net.random(5000));
             let (election, peers) = (Election::default(), BTreeMap::new());
@@ -136,8 +136,8 @@ impl Cluster {
         if idle(&self.daemons[&n]) {
             return None;
         }
-        let mut others: BTreeMap<_, _> = list.values().map(|v| (v.name.clone(), v.clone())).collect();
-        let own = others.remove(&name(n))?;
+        let mut others: BTreeMap<_, _> = list.values().map(|v| (v.name.clone(), Arc::clone(v))).collect();
+        let own = Arc::unwrap_or_clone(others.remove(&name(n))?);
         Some((*at, Nodes { own: Some(own), others, complete: true, ..Nodes::default() }))
     }
 
@@ -225,7 +225,7 @@ impl Cluster {
 
     fn reflectors(&self) -> BTreeSet<usize> {
         let nodes = Nodes {
-            others: self.list().values().map(|v| (v.name.clone(), v.clone())).collect(),
+            others: self.list().values().map(|v| (v.name.clone(), Arc::clone(v))).collect(),
             ..Nodes::default()
         };
         elect(&nodes).iter().map(|name| name["node-".len()..].parse().unwrap()).collect()
@@ -296,7 +296,7 @@ fn trouble_6_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
         let dead = *cluster.reflectors().first().unwrap();
         cluster.kill(dead);
         cluster.run(40);
-        cluster.change(|list| list.get_mut(&dead).unwrap().unheard = true);
+        cluster.change(|list| Arc::make_mut(list.get_mut(&dead).unwrap()).unheard = true);
         cluster.run(120);
         assert!(!cluster.reflectors().contains(&dead));
         cluster.check("a successor");
@@ -307,7 +307,9 @@ fn trouble_6_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
         // All three are changed at once.
         let old = cluster.reflectors();
         cluster.change(|list| {
-            list.iter_mut().filter(|(n, _)| old.contains(n)).for_each(|(_, v)| v.reflector = Some(false));
+            list.iter_mut()
+                .filter(|(n, _)| old.contains(n))
+                .for_each(|(_, v)| Arc::make_mut(v).reflector = Some(false));
         });
         cluster.run(120);
         assert!(cluster.reflectors().is_disjoint(&old));

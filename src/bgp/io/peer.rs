@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use super::{
     Act, PeerEvent,
     rib::{Outbox, RibSender, ToPeer, ToRib, outbox},
-    tcp::{self, Place},
+    tcp::{self, Failed, Place},
 };
 use crate::{
     bgp::{
@@ -135,7 +135,7 @@ enum Did {
     Closed(Conn, Option<String>),
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<(TcpStream, Place), String>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<(TcpStream, Place), Failed>> + Send>>;
 
 struct Task {
     id: PeerId,
@@ -290,14 +290,19 @@ impl Task {
         }
     }
 
-    fn dialled(&mut self, dialled: Result<(TcpStream, Place), String>) {
+    fn dialled(&mut self, dialled: Result<(TcpStream, Place), Failed>) {
         self.dial = None;
         match dialled.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
             Ok((ends, stream)) => {
                 let conn = self.link(stream);
                 self.feed(Input::Connected(conn, ends));
             }
-            Err(why) => self.feed(Input::ConnectFailed(why)),
+            Err(failed) => {
+                if failed.refused {
+                    self.to_rib.push_back(ToRib::Refused { peer: self.id });
+                }
+                self.feed(Input::ConnectFailed(failed.why));
+            }
         }
     }
 
@@ -527,7 +532,7 @@ fn ends(stream: &TcpStream, ifindex: u32) -> Result<Ends, String> {
 }
 
 /// Waits for a dial, or for ever when there is none.
-async fn dial(dial: &mut Option<Dial>) -> Result<(TcpStream, Place), String> {
+async fn dial(dial: &mut Option<Dial>) -> Result<(TcpStream, Place), Failed> {
     match dial {
         Some(dial) => dial.await,
         None => future::pending().await,

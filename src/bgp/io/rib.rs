@@ -39,6 +39,10 @@ pub enum ToRib {
     Gone {
         peer: PeerId,
     },
+    /// It refuses connections.
+    Refused {
+        peer: PeerId,
+    },
     /// Established.
     Up {
         peer: PeerId,
@@ -205,6 +209,7 @@ impl Task {
                 self.outboxes.remove(&peer);
                 self.rib.handle(now, Input::Gone { peer });
             }
+            ToRib::Refused { peer } => self.rib.handle(now, Input::Refused { peer }),
             ToRib::Up { peer, negotiated, outbox } => {
                 self.outboxes.insert(peer, outbox);
                 self.rib.handle(now, Input::Up { peer, negotiated });

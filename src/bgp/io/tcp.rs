@@ -61,14 +61,31 @@ pub(super) fn place(config: &PeerConfig, found: Option<Ipv6Addr>) -> Result<Plac
 /// # Errors
 ///
 /// In words for the operator.
-pub(super) async fn connect(config: &PeerConfig, place: Place) -> Result<TcpStream, String> {
+pub(super) async fn connect(config: &PeerConfig, place: Place) -> Result<TcpStream, Failed> {
     let socket = dialling(config, place).map_err(|e| match (e.kind(), config.local_address) {
         (ErrorKind::AddrNotAvailable, Some(own)) => {
             format!("local-address {own} is not an address of this host")
         }
         _ => format!("cannot make a socket towards {}: {e}", place.addr),
     })?;
-    socket.connect(place.addr).await.map_err(|e| explain(place.addr, &e))
+    socket.connect(place.addr).await.map_err(|e| Failed {
+        refused: e.kind() == ErrorKind::ConnectionRefused,
+        why: explain(place.addr, &e),
+    })
+}
+
+/// Why there is no connection.
+pub(super) struct Failed {
+    /// In words for the operator.
+    pub(super) why: String,
+    /// The other end said so itself.
+    pub(super) refused: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, refused: false }
+    }
 }
 
 fn explain(to: SocketAddr, error: &io::Error) -> String {

@@ -47,6 +47,14 @@ impl Rib {
         self.regroup(no);
     }
 
+    pub(super) fn refused(&mut self, no: PeerNo) {
+        let Some(peer) = self.peer_mut(no) else { return };
+        if peer.phase == Phase::Waiting {
+            peer.phase = Phase::Refused;
+            self.convergence_changed = true;
+        }
+    }
+
     pub(super) fn down(&mut self, now: Instant, no: PeerNo, cause: DownCause) {
         for family in Family::ALL {
             self.leave_group(no, family);

@@ -76,6 +76,10 @@ pub enum Input<'a> {
     Gone {
         peer: PeerId,
     },
+    /// It refuses connections.
+    Refused {
+        peer: PeerId,
+    },
     Up {
         peer: PeerId,
         negotiated: Arc<Negotiated>,
@@ -180,6 +184,11 @@ impl Rib {
             Input::Up { peer, negotiated } => {
                 if let Some(no) = self.number(peer) {
                     self.up(now, no, negotiated);
+                }
+            }
+            Input::Refused { peer } => {
+                if let Some(no) = self.number(peer) {
+                    self.refused(no);
                 }
             }
             Input::Update { peer, update } => {

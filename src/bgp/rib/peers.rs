@@ -82,7 +82,7 @@ impl Peer {
             return false;
         }
         match self.session.as_ref().filter(|_| self.up) {
-            None => self.phase == Phase::Waiting,
+            None => self.phase < Phase::Up,
             Some(session) => {
                 let ends = session.graceful.as_ref().is_some_and(|g| !g.restarting);
                 session.has(family) && ends && !self.end_of_rib[family.index()]

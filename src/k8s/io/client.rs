@@ -13,7 +13,7 @@ use kube::{
 };
 use tokio::{net::lookup_host, time::timeout};
 
-use super::Options;
+use super::{Options, watch::WATCH_SECONDS};
 
 /// A client and what it was made from.
 #[derive(Clone)]
@@ -40,6 +40,9 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
         None => Config::incluster_env().map_err(|e| format!("no ServiceAccount: {}", super::chain(&e)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
+    // A server that takes a question and never answers. Nothing is silent for longer than a watch.
+    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 20));
+    config.reset_reader_on_write = true;
     let mut servers = addresses(config.cluster_url.host().unwrap_or_default()).await;
     let service = options.service.iter().filter_map(|(host, _)| host.parse::<IpAddr>().ok());
     servers.extend(service);

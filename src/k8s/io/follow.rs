@@ -1,7 +1,11 @@
 //! Follows the few objects of a kind that a cluster may not know: that is no error, and it is asked again now and then,
-//! without a word.
+//! and said once.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use kube::{
@@ -10,11 +14,11 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Options, client,
-    watch::{WATCH_SECONDS, refusal},
+    watch::{Retry, WATCH_SECONDS, refusal},
 };
 
 /// Between two questions whether the cluster knows the kind now, or allows it to be read.
@@ -32,6 +36,7 @@ pub(super) async fn follow<T>(
     let mut known = BTreeMap::new();
     let mut absent = 0;
     let mut said = None;
+    let mut expiries = Retry::default();
     loop {
         let Ok(connection) = client::connect(options).await else {
             sleep(RETRY).await;
@@ -60,7 +65,9 @@ pub(super) async fn follow<T>(
                     tell(&known);
                 }
                 // The stream lists anew by itself.
-                Some(Err(error)) if refusal(&error) == Some(410) => {}
+                Some(Err(error)) if refusal(&error) == Some(410) => {
+                    sleep(expiries.next_in_a_row(Instant::now())).await;
+                }
                 Some(Err(error)) => break refusal(&error),
                 None => break None,
             }
@@ -69,6 +76,12 @@ pub(super) async fn follow<T>(
             Some(404) => {
                 // Once is not enough: an API server that starts may not know its kinds yet.
                 absent += 1;
+                if absent == 2 {
+                    info!(
+                        kind = kind.plural,
+                        "the cluster does not know this kind, nor need it; asking now and then"
+                    );
+                }
                 if absent > 1 {
                     known.clear();
                     tell(&known);

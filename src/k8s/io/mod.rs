@@ -85,6 +85,8 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         status: status_tx,
         saying: watch::Saying::default(),
         streaming: true,
+        expiries: watch::Retry::default(),
+        gathering: watch::Gathering::default(),
     };
     let task = tokio::spawn(async move {
         tokio::join!(watcher.run(), ranging, keeping);

@@ -225,14 +225,13 @@ impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        Some(self.0.next())
+        Some(self.0.next_in_a_row(Instant::now()))
     }
 }
 
 impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = Retry::default();
-    }
+    /// A listing that begins is a success to the stream, before anybody was asked.
+    fn reset(&mut self) {}
 }
 
 /// Waits for ever where there is no stream. Cancel safe.

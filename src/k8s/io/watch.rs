@@ -36,8 +36,14 @@ use crate::{
 pub(super) const WATCH_SECONDS: u32 = 180;
 /// A listing that makes no progress for so long has hung.
 const LISTING_STALLS: Duration = Duration::from_secs(30);
+/// Changes within this time are published together.
+const GATHER: Duration = Duration::from_millis(50);
+/// A watch that has not failed for so long stands: longer than a connection may take.
+const STANDS: Duration = Duration::from_secs(8);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// After so long a time without a failure the next one is a first one.
+const PEACE: Duration = Duration::from_secs(60);
 /// How often the log repeats what the node waits for.
 const REMIND: Duration = Duration::from_secs(60);
 /// So many different reasons are logged until the API server is back.
@@ -55,6 +61,26 @@ pub(super) struct Watcher {
     pub(super) saying: Saying,
     /// Whether the API server has streaming lists (1.32 with etcd 3.6); found out by asking.
     pub(super) streaming: bool,
+    /// Pauses between listings that expired.
+    pub(super) expiries: Retry,
+    pub(super) gathering: Gathering,
+}
+
+/// A change is published at once, those that follow it soon together: each makes the whole plan anew.
+#[derive(Default)]
+pub(super) struct Gathering {
+    due: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Gathering {
+    fn changed(&mut self, now: Instant) {
+        self.due.get_or_insert(self.last.map_or(now, |last| now.max(last + GATHER)));
+    }
+
+    fn published(&mut self, now: Instant) {
+        *self = Self { due: None, last: Some(now) };
+    }
 }
 
 /// What the log was told last.
@@ -99,10 +125,14 @@ impl Watcher {
         let config = self.config(scope);
         let mut stream = pin!(watcher(Api::<ApiNode>::all(connection.client.clone()), config));
         let mut remind = tokio::time::interval(REMIND);
+        // Whether a listing is still owed.
+        let mut owed = true;
         loop {
+            let lost = !owed && !self.status.borrow().connected;
+            let patience = if lost { STANDS } else { LISTING_STALLS };
             // Cancel safe: the stream keeps its own state, whoever stops waiting for it.
             let item = tokio::select! {
-                item = timeout(LISTING_STALLS, stream.next()) => item,
+                item = timeout(patience, stream.next()) => item,
                 _ = remind.tick() => {
                     self.remind();
                     continue;
@@ -110,6 +140,10 @@ impl Watcher {
                 () = flipped(&mut self.all_nodes, scope) => return Left::Changed,
                 _ = self.ranges.changed() => {
                     self.take_ranges();
+                    continue;
+                }
+                () = due(self.gathering.due) => {
+                    self.publish();
                     continue;
                 }
                 () = due(self.cluster.next_expiry()) => {
@@ -120,8 +154,10 @@ impl Watcher {
             };
             match item {
                 Ok(Some(Ok(event))) => {
-                    *retry = Retry::default();
-                    self.take(event, scope);
+                    if self.take(event, scope) {
+                        owed = false;
+                        *retry = Retry::default();
+                    }
                 }
                 Ok(Some(Err(error))) if self.streaming && refuses_streaming(&error) => {
                     debug!("API server has no streaming lists, falling back to list and watch");
@@ -131,7 +167,10 @@ impl Watcher {
                 Ok(Some(Err(error))) => {
                     let refused = refusal(&error);
                     if refused == Some(410) {
-                        continue; // too old a resource version: the stream lists anew by itself
+                        // Too old a resource version: the stream lists anew by itself.
+                        owed = true;
+                        sleep(self.expiries.next_in_a_row(Instant::now())).await;
+                        continue;
                     }
                     self.lost(explain(&error, refused));
                     self.wait_for_answer(connection, retry, refused.is_some()).await;
@@ -140,12 +179,16 @@ impl Watcher {
                     }
                 }
                 Ok(None) => return Left::Changed,
-                Err(_) if self.cluster.is_listing() => {
+                Err(_) if owed => {
                     self.lost("the listing of Nodes makes no progress".into());
                     self.streaming = false;
                     return Left::Changed;
                 }
-                Err(_) => {}
+                // A watch that goes on where it was says nothing until some Node changes.
+                Err(_) => {
+                    *retry = Retry::default();
+                    self.answered();
+                }
             }
         }
     }
@@ -159,7 +202,8 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, event: Event<ApiNode>, scope: Scope) {
+    /// Whether what is known is whole after it.
+    fn take(&mut self, event: Event<ApiNode>, scope: Scope) -> bool {
         let now = Instant::now();
         let whole = match event {
             Event::Init => {
@@ -186,8 +230,9 @@ impl Watcher {
         if whole {
             self.answered();
             self.status.send_if_modified(|s| std::mem::take(&mut s.from_state));
-            self.publish();
+            self.gathering.changed(now);
         }
+        whole
     }
 
     fn take_ranges(&mut self) {
@@ -198,6 +243,7 @@ impl Watcher {
     }
 
     fn publish(&mut self) {
+        self.gathering.published(Instant::now());
         let nodes = self.cluster.nodes();
         self.nodes.send_if_modified(|last| {
             let changed = **last != *nodes;
@@ -331,18 +377,30 @@ fn explain(error: &watcher::Error, refused: Option<u16>) -> String {
 }
 
 /// Delays that double, each drawn from its upper half so that nodes do not come back in step.
-pub(super) struct Retry(Duration);
+pub(super) struct Retry {
+    delay: Duration,
+    last: Option<Instant>,
+}
 
 impl Default for Retry {
     fn default() -> Self {
-        Self(FIRST_RETRY)
+        Self { delay: FIRST_RETRY, last: None }
     }
 }
 
 impl Retry {
+    /// For what succeeds in between, and fails again at once: only a while of peace begins anew.
+    pub(super) fn next_in_a_row(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now >= last + PEACE) {
+            *self = Self::default();
+        }
+        self.last = Some(now);
+        self.next()
+    }
+
     pub(super) fn next(&mut self) -> Duration {
-        let delay = self.0;
-        self.0 = (delay * 2).min(LAST_RETRY);
+        let delay = self.delay;
+        self.delay = (delay * 2).min(LAST_RETRY);
         let dice = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros() % 512);
         delay / 2 + delay / 2 * dice / 512
     }

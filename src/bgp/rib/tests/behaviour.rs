@@ -279,6 +279,10 @@ fn the_first_exchange_ends_with_end_of_rib_or_after_five_quiet_seconds() {
         (phases[&at(1)], phases[&at(2)], phases[&at(3)]),
         (Phase::Converged, Phase::Up, Phase::Waiting)
     );
+    for (n, want) in [(2, Phase::Up), (3, Phase::Refused)] {
+        bench.rib.handle(bench.now, Input::Refused { peer: PeerId(n) });
+        assert_eq!(bench.rib.convergence().neighbors[&at(n)], want, "only of one that was never up");
+    }
     let due = bench.rib.poll_timeout().unwrap();
     assert_eq!(due - bench.now, Duration::from_secs(5));
     bench.rib.handle(due, Input::Timeout);
