@@ -113,10 +113,10 @@ fn trouble_10_a_flap_of_an_unrelated_link_touches_no_route() {
             host.link("eth9")?.addresses.iter().any(|a| a.addr.to_string() == "10.9.9.9").then_some(())
         });
         let told = seen(&monitor);
-        let touched: Vec<_> = told
-            .iter()
-            .filter(|l| ["10.11.", "10.12.", "fd11:", "eth1", "eth2"].iter().any(|w| l.contains(w)))
-            .collect();
+        // The kernel's own routes of addresses that have just left duplicate detection are not ours.
+        let words = ["10.11.", "10.12.", "fd11:", "eth1", "eth2"];
+        let ours_only = |l: &&String| !l.contains("proto kernel") && words.iter().any(|w| l.contains(w));
+        let touched: Vec<_> = told.iter().filter(ours_only).collect();
         assert!(touched.is_empty(), "{touched:#?}");
         assert_eq!(ours(&host), before);
         node.stop(true);
