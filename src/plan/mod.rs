@@ -61,7 +61,7 @@ pub use services::asked;
 /// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.
 pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
     let modes = peering::modes_of(config, None, &mut Vec::new());
-    kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled != Some(false))
+    kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled == Some(true))
 }
 
 /// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of

@@ -215,17 +215,20 @@ fn trouble_16_an_outage_of_the_api_server_changes_nothing() {
     n1.daemon().wait_established("10.1.1.1");
     let since = |n: &Node| n.daemon().json(&["show", "neighbor", "10.1.1.1"])["since"].clone();
     let before = since(n1);
+    let page = |n: &Node, page: &str| {
+        let url = format!("http://127.0.0.1:9179/{page}");
+        n.ns.command("curl").args(["-sf", "--max-time", "20", &url]).output().unwrap()
+    };
+    wait_for("n1 is ready", 60.0, || page(n1, "readyz").status.success().then_some(()));
 
     rack.plane.stop_api();
     let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         assert!(rack.nodes[0].has_route(&cidrs[1][0]) && rack.nodes[0].has_route(&cidrs[1][1]));
         assert_eq!(rack.nodes[0].daemon().session("10.1.1.1").as_deref(), Some("established"));
-        for page in ["livez", "readyz"] {
-            let url = format!("http://127.0.0.1:9179/{page}");
-            let out =
-                rack.nodes[0].ns.command("curl").args(["-sf", "--max-time", "20", &url]).output().unwrap();
-            assert!(out.status.success(), "{page}: {out:?}");
+        for name in ["livez", "readyz"] {
+            let out = page(&rack.nodes[0], name);
+            assert!(out.status.success(), "{name}: {out:?}");
         }
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -3,15 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     net::IpAddr,
     sync::Arc,
+    task::Poll,
     time::Instant,
 };
 
 use hashbrown::HashMap;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
-    task::{JoinHandle, yield_now},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -185,7 +187,7 @@ impl Task {
             self.rib.settle();
             if self.tell_fib() {
                 // The kernel is written to before the neighbors' messages are made.
-                yield_now().await;
+                after_the_woken().await;
             }
             self.tell_neighbors();
         }
@@ -316,6 +318,19 @@ impl Task {
         }
         self.rib.trim();
     }
+}
+
+/// Lets the tasks run that were woken before, without a look at the sockets, which tokio's own yielding takes.
+async fn after_the_woken() {
+    let mut waited = false;
+    poll_fn(|cx| match std::mem::replace(&mut waited, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 fn octets(update: &Update) -> usize {
