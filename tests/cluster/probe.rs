@@ -1,10 +1,10 @@
 //! Pings that go on while something is done to the cluster: none may be lost.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use crate::{
     cluster::{Cluster, Pod},
-    common::{Process, wait_for},
+    common::{Process, probe, wait_for},
 };
 
 /// Between two probes, in seconds.
@@ -62,9 +62,7 @@ impl Probes {
 
 /// The last answer's number, and the numbers below it that were never answered.
 fn answered(ping: &Process) -> (u32, Vec<u32>) {
-    let number = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse::<u32>().ok();
-    let text = ping.printed();
-    let seen: BTreeSet<_> = text.lines().filter(|l| l.contains("bytes from")).filter_map(number).collect();
+    let seen = probe::answered(ping);
     let most = seen.last().copied().unwrap_or(0);
     (most, (1..=most).filter(|n| !seen.contains(n)).collect())
 }

@@ -31,19 +31,11 @@ impl Probe {
         Self::start(net, ns, address)
     }
 
-    /// The numbers of the echoes that were answered.
-    fn answered(&self) -> BTreeSet<u32> {
-        let printed = self.process.printed();
-        let lines = printed.lines().filter(|l| l.contains("bytes from"));
-        let number = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok();
-        lines.filter_map(number).collect()
-    }
-
     /// Waits for so many more answers: it has seen what was done before.
     pub fn goes_on(&self) {
-        let before = self.answered().len();
+        let before = answered(&self.process).len();
         wait_for(format!("{} goes on", self.what), 10.0, || {
-            (self.answered().len() > before + 50).then_some(())
+            (answered(&self.process).len() > before + 50).then_some(())
         });
     }
 
@@ -51,7 +43,7 @@ impl Probe {
     pub fn lost_nothing(mut self) -> usize {
         self.goes_on();
         self.process.stop();
-        let answered = self.answered();
+        let answered = answered(&self.process);
         let last = answered.last().copied().unwrap_or(0);
         let lost: Vec<_> = (1..=last).filter(|n| !answered.contains(n)).collect();
         assert!(lost.is_empty(), "{} lost {} of {last}: {lost:?}", self.what, lost.len());
@@ -62,9 +54,17 @@ impl Probe {
     pub fn heard_nothing(mut self) {
         assert!(self.process.alive(), "{}: {}", self.what, self.process.printed());
         self.process.stop();
-        let answered = self.answered();
+        let answered = answered(&self.process);
         assert!(answered.is_empty(), "{}: {} were answered", self.what, answered.len());
     }
+}
+
+/// The numbers of the echoes that were answered, by what a `ping` has printed.
+pub fn answered(ping: &Process) -> BTreeSet<u32> {
+    let printed = ping.printed();
+    let lines = printed.lines().filter(|l| l.contains("bytes from"));
+    let number = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok();
+    lines.filter_map(number).collect()
 }
 
 /// Ends all of them: not one was lost.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,10 +13,7 @@ use routelet::{
             self, Act, Leaving, ToPeers, Wanted,
             rib::{OutboxSender, ToPeer, ToRib},
         },
-        peer::{
-            AddPaths, AsSets, DownCause, Global, Hops, MaxPrefixesAction, Negotiated, OwnAddresses,
-            PeerConfig, PeerKey, PeerSource, RemoteAs,
-        },
+        peer::{DownCause, Global, Negotiated, OwnAddresses, PeerConfig, PeerKey, RemoteAs},
         view::NeighborView,
         wire::{
             attr::{Attrs, PathNextHop},
@@ -39,45 +35,15 @@ pub const THEIRS: Asn = 65002;
 
 /// An eBGP neighbor at `addr`, spoken to from `own`.
 pub fn neighbor(addr: &str, own: &str) -> PeerConfig {
-    let own: IpAddr = own.parse().unwrap();
+    let key = PeerKey::Address(addr.parse().unwrap());
     PeerConfig {
-        key: PeerKey::Address(addr.parse().unwrap()),
-        source: PeerSource::Configured,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::External,
-        local_as: OURS,
-        global_as: OURS,
-        local_address: Some(own),
-        port: 179,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
+        local_address: Some(own.parse().unwrap()),
         hold_time: 9,
-        send_hold_time: None,
         connect_retry_time: Duration::from_secs(1),
         idle_hold_time: Duration::from_secs(1),
-        graceful_restart: true,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
-        transit: false,
         max_prefixes: 1000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: Duration::from_secs(300),
-        max_prefixes_out: None,
-        add_paths: AddPaths::default(),
-        bfd: None,
-        import: vec![],
-        export: vec![],
-        accept_default: false,
-        allow_own_as: 0,
-        as_sets: AsSets::Withdraw,
-        role: None,
         own: OwnAddresses { v4: None, v6: Some("2001:db8:1::1".parse().unwrap()), link_local: None },
-        disabled: false,
+        ..PeerConfig::new(key, RemoteAs::External, OURS)
     }
 }
 

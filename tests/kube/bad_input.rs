@@ -26,13 +26,7 @@ const SAID: [(&str, &str); 7] = [
 fn each_fault_is_one_event_and_a_status_and_disturbs_nobody_else() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
-    let mut nodes = Vec::new();
-    for n in 1..=3 {
-        let mut node = segment.node(&mut net, n);
-        node.register(&segment.plane);
-        node.start(&net, &segment.plane, "");
-        nodes.push(node);
-    }
+    let mut nodes = segment.nodes(&mut net, 3, |_| String::new());
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     all_routes(&nodes, &cidrs);
     let sessions: Vec<_> = nodes.iter().map(Node::sessions).collect();

@@ -24,15 +24,10 @@ fn hops(node: &Node) -> BTreeSet<String> {
 fn in_a_mesh_a_drained_node_is_the_last_choice_before_it_withdraws() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
-    let mut nodes = Vec::new();
-    for n in 1..=3 {
-        let mut node = segment.node(&mut net, n);
-        node.register(&segment.plane);
-        let networks =
-            if n < 3 { format!("[advertise]\nnetworks = [\"{SHARED}\"]\n") } else { String::new() };
-        node.start(&net, &segment.plane, &networks);
-        nodes.push(node);
-    }
+    let nodes = segment.nodes(&mut net, 3, |n| match n {
+        3 => String::new(),
+        _ => format!("[advertise]\nnetworks = [\"{SHARED}\"]\n"),
+    });
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     all_routes(&nodes, &cidrs);
     let of = |names: &[usize]| names.iter().map(|n| format!("10.99.0.1{n}")).collect::<BTreeSet<_>>();

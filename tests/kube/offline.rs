@@ -31,13 +31,7 @@ const GOES: &str = "10.99.0.78";
 fn a_node_that_boots_without_the_api_server_has_all_it_had_and_learns_later_what_changed() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
-    let mut nodes = Vec::new();
-    for n in 1..=3 {
-        let mut node = segment.node(&mut net, n);
-        node.register(&segment.plane);
-        node.start(&net, &segment.plane, PROBES);
-        nodes.push(node);
-    }
+    let mut nodes = segment.nodes(&mut net, 3, |_| PROBES.into());
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     for (name, address) in [("stays", STAYS), ("goes", GOES)] {
         segment
@@ -119,13 +113,7 @@ fn a_cluster_that_learns_our_kinds_later_is_asked_rarely_and_heard_then() {
     let mut segment = Segment::new(&mut net, &flags.each_ref().map(String::as_str));
     let kinds = ["bgppeers", "bgppolicies", "bgpnodestatuses"].map(|k| format!("{k}.routelet.io"));
     segment.plane.kubectl(&[&["delete", "crd"], &kinds.each_ref().map(String::as_str)[..]].concat());
-    let mut nodes = Vec::new();
-    for n in 1..=2 {
-        let mut node = segment.node(&mut net, n);
-        node.register(&segment.plane);
-        node.start(&net, &segment.plane, "");
-        nodes.push(node);
-    }
+    let nodes = segment.nodes(&mut net, 2, |_| String::new());
     let cidrs = ["n1", "n2"].map(|name| segment.plane.pod_cidrs(name));
     let plane = &segment.plane;
     nodes[0].wait_conflist(&cidrs[0]);

@@ -204,6 +204,17 @@ impl Segment {
         Node::new(net, &name, &ns, &[&v4, &v6])
     }
 
+    /// Nodes `n1` to `nN`, registered and with a daemon each, of this configuration.
+    pub fn nodes(&self, net: &mut Net, count: usize, config: impl Fn(usize) -> String) -> Vec<Node> {
+        let one = |n| {
+            let mut node = self.node(net, n);
+            node.register(&self.plane);
+            node.start(net, &self.plane, &config(n));
+            node
+        };
+        (1..=count).map(one).collect()
+    }
+
     /// A machine on it at 10.99.0.HOST and fd00:99::HOST, and these addresses.
     pub fn machine(&self, net: &mut Net, name: &str, host: &str) -> (Ns, [String; 2]) {
         let (ns, port) = (net.ns(name), format!("v{host}"));

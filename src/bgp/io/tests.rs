@@ -9,9 +9,7 @@ use super::{rib::ToPeer, *};
 use crate::{
     bgp::{
         io::rib::ToRib,
-        peer::{
-            AddPaths, AsSets, DownCause, Hops, MaxPrefixesAction, OwnAddresses, PeerSource, RemoteAs, Secret,
-        },
+        peer::{DownCause, RemoteAs, Secret},
         view::SessionState,
     },
     net::{Asn, Family},
@@ -26,43 +24,14 @@ struct Speaker {
 
 fn neighbor(addr: IpAddr, port: u16, own: IpAddr, asn: Asn) -> PeerConfig {
     PeerConfig {
-        key: PeerKey::Address(addr),
-        source: PeerSource::Configured,
-        description: None,
-        group: None,
-        remote_as: RemoteAs::External,
-        local_as: asn,
-        global_as: asn,
         local_address: Some(own),
         port,
-        passive: false,
-        password: None,
-        hops: Hops::Direct,
-        families: Family::ALL.to_vec(),
         hold_time: 9,
-        send_hold_time: None,
         connect_retry_time: Duration::from_secs(1),
         idle_hold_time: Duration::from_secs(1),
         graceful_restart: false,
-        restart_time: 120,
-        long_lived_stale_time: 0,
-        route_reflector_client: false,
-        next_hop_self: None,
-        transit: false,
         max_prefixes: 1000,
-        max_prefixes_action: MaxPrefixesAction::Restart,
-        max_prefixes_restart: Duration::from_secs(300),
-        max_prefixes_out: None,
-        add_paths: AddPaths::default(),
-        bfd: None,
-        import: vec![],
-        export: vec![],
-        accept_default: false,
-        allow_own_as: 0,
-        as_sets: AsSets::Withdraw,
-        role: None,
-        own: OwnAddresses::default(),
-        disabled: false,
+        ..PeerConfig::new(PeerKey::Address(addr), RemoteAs::External, asn)
     }
 }
 

@@ -257,7 +257,9 @@ impl Task {
         let since = self.counters.taken();
         for at in (0..changes.len()).step_by(BATCH) {
             let part = || changes.iter().skip(at).take(BATCH);
-            self.fib.approach(part().map(|(prefix, _)| prefix));
+            if changes.len() > 1 {
+                self.fib.approach(part().map(|(prefix, _)| prefix));
+            }
             for (prefix, hops) in part() {
                 self.fib.want(*prefix, hops.as_ref());
             }
