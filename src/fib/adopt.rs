@@ -4,7 +4,12 @@
 //! Nothing is purged at the start. A route found there is stale until the rib wants the same: then it is right
 //! and stays untouched. What nobody wants goes neighbor by neighbor, as each finishes its first exchange.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     fib::{
@@ -16,6 +21,10 @@ use crate::{
     net::{Convergence, Phase, Prefix},
 };
 
+/// After a start, the time in which neighbors usually come up: adopted routes move to no other neighbor's next
+/// hops before.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// How far the sweep has come.
 #[derive(Debug, Default)]
 pub struct Sweep {
@@ -25,6 +34,63 @@ pub struct Sweep {
     patience: Patience,
 }
 
+/// How long neighbors are still waited for, as time goes by.
+#[derive(Debug)]
+pub struct Wait {
+    patience: Patience,
+    /// When patience lessens: after [`FRESH`] or three times `restart-time`, whichever is sooner, then after the latter.
+    lessens: Option<Instant>,
+    /// Three times `restart-time` after the start, or once after the first neighbor was heard, whichever is later.
+    over: Instant,
+    restart_time: Duration,
+    heard: bool,
+}
+
+impl Wait {
+    pub fn new(now: Instant, restart_time: Duration) -> Self {
+        let over = now + restart_time * 3;
+        Self {
+            patience: Patience::Fresh,
+            lessens: Some(over.min(now + FRESH)),
+            over,
+            restart_time,
+            heard: false,
+        }
+    }
+
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.lessens
+    }
+
+    /// Whether at least one neighbor has finished its first exchange. When all were away, the first that is back is no sign
+    /// that the others stay away: they have some time again.
+    pub fn heard(&mut self, now: Instant, any: bool) {
+        if any && !self.heard {
+            self.over = self.over.max(now + self.restart_time);
+            if self.patience != Patience::Fresh {
+                (self.patience, self.lessens) = (Patience::Usual, Some(self.over));
+            }
+        }
+        self.heard = any;
+    }
+
+    /// Whether patience is less than before.
+    pub fn timeout(&mut self, now: Instant) -> bool {
+        let is_due = self.lessens.is_some_and(|at| at <= now);
+        if is_due {
+            (self.patience, self.lessens) = match self.patience {
+                Patience::Fresh if now < self.over => (Patience::Usual, Some(self.over)),
+                _ => (Patience::Over, None),
+            };
+        }
+        is_due
+    }
+}
+
 /// How long after the start it is, as far as waiting for neighbors goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Patience {
@@ -32,7 +98,7 @@ pub enum Patience {
     #[default]
     Fresh,
     Usual,
-    /// Three times `restart-time` is over.
+    /// The time of [`Wait`] is over.
     Over,
 }
 

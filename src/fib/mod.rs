@@ -29,4 +29,5 @@ pub mod view;
 pub mod wire;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests;

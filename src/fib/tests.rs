@@ -1,11 +1,15 @@
 //! The fib against a kernel made of two maps, with the kernel's bad habits.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 
 use super::{
-    adopt::Patience,
+    adopt::{Patience, Wait},
     diff::{Fib, Settings},
     host::{
         Host, Link,
@@ -565,6 +569,34 @@ fn stale_routes_go_neighbor_by_neighbor() {
         let left: Vec<_> = (1..=4).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
         assert_eq!(left, *stays, "{name}");
     }
+}
+
+/// calico#9259: after all were away, the first that is back speaks for itself alone, and the others follow within a second.
+#[test]
+fn trouble_7_after_all_were_away_the_others_have_some_time_with_the_first_that_is_back() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut wait = Wait::new(start, Duration::from_secs(100));
+    assert!(!wait.timeout(at(9)));
+    assert!(wait.timeout(at(10)) && wait.patience() == Patience::Usual);
+    wait.heard(at(20), false);
+    assert!(wait.timeout(at(300)) && wait.patience() == Patience::Over);
+    assert_eq!(wait.due(), None);
+    wait.heard(at(1000), true);
+    assert_eq!((wait.patience(), wait.due()), (Patience::Usual, Some(at(1100))));
+    // One more that is back changes nothing.
+    wait.heard(at(1050), true);
+    assert!(!wait.timeout(at(1099)));
+    assert!(wait.timeout(at(1100)) && wait.patience() == Patience::Over);
+}
+
+#[test]
+fn a_short_restart_time_ends_the_first_patience_too() {
+    let start = Instant::now();
+    let mut wait = Wait::new(start, Duration::from_secs(2));
+    wait.heard(start, true);
+    assert_eq!((wait.patience(), wait.due()), (Patience::Fresh, Some(start + Duration::from_secs(6))));
+    assert!(wait.timeout(start + Duration::from_secs(6)) && wait.patience() == Patience::Over);
 }
 
 #[test]

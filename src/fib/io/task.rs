@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     fib::{
-        adopt::Patience,
+        adopt::Wait,
         diff::{Fib, content},
         host::Host,
         resolve::Resolver,
@@ -47,9 +47,6 @@ const AUDIT_SOON: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a nexthop object without routes waits for another.
 const REST: Duration = Duration::from_secs(1);
-/// After a start, the time in which neighbors usually come up: adopted routes move to no other neighbor's next
-/// hops before.
-const FRESH: Duration = Duration::from_secs(10);
 
 /// The task's state.
 pub(super) struct Task {
@@ -62,10 +59,7 @@ pub(super) struct Task {
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
     convergence: Arc<Convergence>,
-    patience: Patience,
-    /// When patience lessens: after [`FRESH`] or three times `restart-time`, whichever is sooner, then after the latter.
-    lessens: Option<Instant>,
-    started: Instant,
+    wait: Wait,
     audit: Option<Audit>,
     audit_due: Instant,
     audited: Instant,
@@ -101,9 +95,7 @@ impl Task {
             counters,
             own_there,
             convergence: Arc::default(),
-            patience: Patience::default(),
-            lessens: Some(now + FRESH.min(settings.restart_time * 3)),
-            started: now,
+            wait: Wait::new(now.into_std(), settings.restart_time),
             audit: None,
             audit_due: now + AUDIT,
             audited: now,
@@ -147,6 +139,7 @@ impl Task {
                 Ok(()) = own.changed() => self.own_changed(&mut own).await,
                 Ok(()) = convergence.changed() => {
                     self.convergence = convergence.borrow_and_update().clone();
+                    self.wait.heard(Instant::now().into_std(), self.convergence.any());
                     // What the neighbors had said by then comes first, else their routes count as unclaimed.
                     self = self.want(routes.take_now()).await;
                     self.sweep().await;
@@ -162,7 +155,8 @@ impl Task {
     fn due(&self) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
         let repairs = self.repairs.due(Instant::now());
-        self.lessens
+        let patience = self.wait.due().map(Instant::from_std);
+        patience
             .into_iter()
             .chain(retry)
             .chain(self.rested)
@@ -309,24 +303,16 @@ impl Task {
 
     async fn sweep(&mut self) {
         if self.fib.is_sweeping() {
-            self.fib.converged(self.convergence.clone(), self.patience);
+            self.fib.converged(self.convergence.clone(), self.wait.patience());
             self.fib.finish();
             self.write().await;
         }
     }
 
-    fn lessen(&mut self) {
-        (self.patience, self.lessens) = match self.patience {
-            Patience::Fresh => (Patience::Usual, Some(self.started + self.settings.restart_time * 3)),
-            Patience::Usual | Patience::Over => (Patience::Over, None),
-        };
-    }
-
     async fn timeout(&mut self) {
         let now = Instant::now();
         self.say_repairs("somebody else removed or changed them");
-        if self.lessens.is_some_and(|at| at <= now) {
-            self.lessen();
+        if self.wait.timeout(now.into_std()) {
             self.sweep().await;
         }
         if let Some((at, wait)) = self.retry.filter(|(at, _)| *at <= now) {
