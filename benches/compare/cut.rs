@@ -77,7 +77,7 @@ pub fn failover(kind: Kind, routes: u32) {
 /// Takes all packets to the routes' addresses.
 fn receiver(ns: &Ns) -> UdpSocket {
     ns.sysctl("net.ipv4.conf.all.rp_filter", "0");
-    for network in ["16.0.0.0/4", "32.0.0.0/4"] {
+    for network in ["32.0.0.0/4", "48.0.0.0/4"] {
         ns.ip(&format!("route add local {network} dev lo"));
     }
     let socket = ns.enter(|| UdpSocket::bind(("0.0.0.0", 9))).expect("a free port");

@@ -20,9 +20,10 @@ use crate::common::net::Ns;
 /// So many routes stand for all where asking for each would take too long.
 const SAMPLES: u32 = 64;
 
-/// The samples, the last route first.
-fn sample(routes: u32, n: u32) -> u32 {
-    (routes - 1) - n * (routes / SAMPLES)
+/// The samples, from the last route on; none of them has others within.
+fn sample(mode: Mode, routes: u32, n: u32) -> u32 {
+    let last = (routes - 1) - n * (routes / SAMPLES);
+    (0..=last).rev().find(|n| mode.prefix(*n).1 == 24).unwrap_or(last)
 }
 
 /// Watches the routes of the daemon's namespace. Counting walks the whole table, so it is done only when the
@@ -46,7 +47,8 @@ impl Watch {
             address[15] = 9;
             self.netlink.route(&address, 0)
         } else {
-            self.netlink.route(&host_of(n).octets(), 0)
+            let (network, len) = self.mode.prefix(n);
+            self.netlink.matches(host_in(network), len)
         }
     }
 
@@ -54,7 +56,7 @@ impl Watch {
     pub fn wait(&mut self, routes: u32, there: bool) -> Instant {
         let mut sampled = 0;
         loop {
-            while sampled < SAMPLES && self.reaches(sample(routes, sampled)) == there {
+            while sampled < SAMPLES && self.reaches(sample(self.mode, routes, sampled)) == there {
                 sampled += 1;
             }
             if sampled == SAMPLES {
@@ -70,15 +72,19 @@ impl Watch {
     }
 }
 
-/// An address within route `n`.
+fn host_in(network: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(network.to_bits() + 9)
+}
+
+/// An address within route `n` of the table.
 pub fn host_of(n: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(messages::prefix(n).0.to_bits() + 9)
+    host_in(Mode::Table.prefix(n).0)
 }
 
 /// Until all routes go over an interface.
 pub fn wait_on(netlink: &mut Netlink, routes: u32, interface: u32) {
     for n in 0..SAMPLES {
-        while !netlink.uses(host_of(sample(routes, n)), interface) {
+        while !netlink.uses(host_of(sample(Mode::Table, routes, n)), interface) {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -87,7 +93,7 @@ pub fn wait_on(netlink: &mut Netlink, routes: u32, interface: u32) {
 /// Until no route goes over an interface: when that was seen.
 pub fn wait_off(netlink: &mut Netlink, routes: u32, interface: u32) -> Instant {
     for n in 0..SAMPLES {
-        while netlink.uses(host_of(sample(routes, n)), interface) {
+        while netlink.uses(host_of(sample(Mode::Table, routes, n)), interface) {
             thread::yield_now();
         }
     }

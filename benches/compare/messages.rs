@@ -31,9 +31,9 @@ pub const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// What a neighbor says: how many routes share an attribute set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Five per attribute set, like the Internet's table.
+    /// Prefixes as in the Internet's table, five per attribute set.
     Table,
-    /// One each, told apart by MED.
+    /// One /24 after the other, each with a set of its own, told apart by MED.
     Pods,
     /// IPv6 /64, five per set.
     Ipv6,
@@ -47,10 +47,31 @@ impl Mode {
             Self::Ipv6 => "IPv6",
         }
     }
+
+    /// IPv4 prefix `n`.
+    pub fn prefix(self, n: u32) -> (Ipv4Addr, u8) {
+        let (bits, len) = if self == Self::Table { internet(n) } else { (0x1400_0000 + (n << 8), 24) };
+        (Ipv4Addr::from_bits(bits), len)
+    }
 }
 
-pub fn prefix(n: u32) -> (Ipv4Addr, u8) {
-    (Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24)
+/// Of two hundred prefixes of the Internet's table so many have this length.
+const LENGTHS: [(u8, u32); 9] =
+    [(24, 122), (23, 20), (22, 23), (21, 11), (20, 10), (19, 6), (18, 4), (17, 3), (16, 1)];
+
+/// All different for a million, in no order, many within others; in 32.0.0.0/3.
+fn internet(n: u32) -> (u32, u8) {
+    // 77 and 200 have no common divisor: lengths are mixed.
+    let (round, mut place) = (n / 200, n % 200 * 77 % 200);
+    for (len, count) in LENGTHS {
+        if place < count {
+            // An odd factor permutes all values of a length.
+            let value = (round * count + place).wrapping_mul(0x9e37_79b1) % (1 << (len - 3));
+            return (0x2000_0000 | value << (32 - len), len);
+        }
+        place -= count;
+    }
+    unreachable!("they are two hundred")
 }
 
 pub fn prefix6(n: u32) -> [u8; 8] {
@@ -95,7 +116,7 @@ pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
             let (path, rest) = attributes.split_at(attributes.len() - 14);
             out.extend(update6(&[path, &rest[7..], &attribute(14, &reach)].concat()));
         } else {
-            out.extend(update(&[], &attributes, &range.map(prefix).collect::<Vec<_>>()));
+            out.extend(update(&[], &attributes, &range.map(|n| mode.prefix(n)).collect::<Vec<_>>()));
         }
     }
     out.extend(end_of_rib());
@@ -116,7 +137,7 @@ pub fn withdrawals(mode: Mode, routes: u32) -> Vec<u8> {
             let unreach = [&[0, 2, 1][..], &nlri6(range)].concat();
             out.extend(update6(&attribute(15, &unreach)));
         } else {
-            out.extend(update(&range.map(prefix).collect::<Vec<_>>(), &[], &[]));
+            out.extend(update(&range.map(|n| mode.prefix(n)).collect::<Vec<_>>(), &[], &[]));
         }
     }
     out

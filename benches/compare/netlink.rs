@@ -68,6 +68,11 @@ impl Netlink {
         self.kind() == NEW_ROUTE
     }
 
+    /// Whether the route for an address has this prefix length.
+    pub fn matches(&mut self, address: Ipv4Addr, len: u8) -> bool {
+        self.route(&address.octets(), FIB_MATCH) && self.buf[17] == len
+    }
+
     /// Whether the route for an address uses an interface.
     pub fn uses(&mut self, address: Ipv4Addr, interface: u32) -> bool {
         if !self.route(&address.octets(), FIB_MATCH) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    messages::{Mode, NEXT_HOP6, SECOND, address, prefix, prefix6},
+    messages::{Mode, NEXT_HOP6, SECOND, address, prefix6},
     netlink::{ACK, DEL_ROUTE, NEW_ROUTE, Netlink, REQUEST, put},
     world::index,
 };
@@ -92,7 +92,10 @@ impl Writer {
             };
             match self.mode {
                 Mode::Ipv6 => add(64, &[prefix6(n), [0; 8]].concat()),
-                _ => add(24, &prefix(n).0.octets()),
+                mode => {
+                    let (network, len) = mode.prefix(n);
+                    add(len, &network.octets());
+                }
             }
             if last {
                 self.netlink.transact(&batch);

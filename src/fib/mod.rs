@@ -22,6 +22,7 @@ pub mod guard;
 pub mod host;
 pub mod io;
 pub mod nexthop;
+pub mod order;
 pub mod resolve;
 pub mod route;
 pub mod table;

@@ -84,7 +84,7 @@ impl Monitor {
     ) -> io::Result<(Self, watch::Receiver<Arc<Host>>)> {
         let (publish, host) = watch::channel(Arc::default());
         let mut monitor = Self {
-            socket: subscribe(own_port)?,
+            socket: subscribe(own_port, settings.protocol)?,
             reader: Channel::open()?,
             settings,
             own_port,
@@ -361,14 +361,14 @@ impl Monitor {
     }
 }
 
-fn subscribe(own_port: u32) -> io::Result<TokioSocket> {
+fn subscribe(own_port: u32, protocol: u8) -> io::Result<TokioSocket> {
     let mut tokio_socket = TokioSocket::new(NETLINK_ROUTE)?;
     let socket = tokio_socket.socket_mut();
     socket.bind(&SocketAddr::new(0, 0))?;
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
     }
-    if let Err(e) = SockRef::from(&*socket).attach_filter(&without_echo(own_port)) {
+    if let Err(e) = SockRef::from(&*socket).attach_filter(&without_echo(own_port, protocol)) {
         debug!(error = %e, "no filter; every own change is read back");
     }
     for group in GROUPS {
@@ -379,15 +379,26 @@ fn subscribe(own_port: u32) -> io::Result<TokioSocket> {
     Ok(tokio_socket)
 }
 
-/// Drops what we caused ourselves before it wakes us: 100,000 routes would be 100,000 messages. Compares
-/// `nlmsg_pid`, which is in host order while the filter reads in network order.
-fn without_echo(port: u32) -> [SockFilter; 4] {
+/// Drops what we caused ourselves before it wakes us, since 100,000 routes would be 100,000 messages: what the kernel says
+/// of our own messages, and of routes of ours that it deletes by itself. Those go with their object or their link (IPv6;
+/// of IPv4 it says nothing), of which we hear. Fields are in host order, while the filter reads in network order.
+fn without_echo(port: u32, protocol: u8) -> [SockFilter; 9] {
     const LD_W_ABS: u16 = 0x20;
+    const LD_H_ABS: u16 = 0x28;
+    const LD_B_ABS: u16 = 0x30;
     const JEQ_K: u16 = 0x15;
     const RET_K: u16 = 0x06;
+    let del_route = u32::from(kind::DEL_ROUTE.to_be());
     [
+        // nlmsg_pid: ours, the kernel's (0), or another's.
         SockFilter::new(LD_W_ABS, 0, 0, 12),
-        SockFilter::new(JEQ_K, 0, 1, port.to_be()),
+        SockFilter::new(JEQ_K, 5, 0, port.to_be()),
+        SockFilter::new(JEQ_K, 0, 5, 0),
+        // nlmsg_type, rtm_protocol.
+        SockFilter::new(LD_H_ABS, 0, 0, 4),
+        SockFilter::new(JEQ_K, 0, 3, del_route),
+        SockFilter::new(LD_B_ABS, 0, 0, 21),
+        SockFilter::new(JEQ_K, 0, 1, protocol.into()),
         SockFilter::new(RET_K, 0, 0, 0),
         SockFilter::new(RET_K, 0, 0, u32::MAX),
     ]

@@ -31,6 +31,7 @@ use crate::{
         adopt::Wait,
         diff::{Fib, content},
         host::Host,
+        order::coarse_first,
         resolve::Resolver,
         route::{Held, Op, SeenRoute},
         wire,
@@ -236,25 +237,36 @@ impl Task {
     /// A few changes at once: handing them to another thread would take longer than they do. Many in another
     /// thread, so that reading goes on while the kernel is written to.
     async fn want(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
+        let mut changes: Vec<_> = changes.into_iter().collect();
         if changes.len() <= BATCH {
-            self.carry_out(changes);
+            let order = 0..changes.len();
+            self.carry_out(changes, order);
             return self;
         }
         let written = spawn_blocking(move || {
-            self.carry_out(changes);
+            changes.sort_unstable_by_key(|(prefix, _)| *prefix);
+            let order = coarse_first(changes.len());
+            self.carry_out(changes, order);
             self
         });
         written.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
     }
 
-    fn carry_out(&mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) {
+    fn carry_out(
+        &mut self,
+        changes: Vec<(Prefix, Option<Arc<NextHops>>)>,
+        mut order: impl Iterator<Item = usize>,
+    ) {
         let since = self.counters.taken();
-        for at in (0..changes.len()).step_by(BATCH) {
-            let part = || changes.iter().skip(at).take(BATCH);
-            if changes.len() > 1 {
-                self.fib.approach(part().map(|(prefix, _)| prefix));
+        loop {
+            let part: Vec<_> = order.by_ref().take(BATCH).filter_map(|at| changes.get(at)).collect();
+            if part.is_empty() {
+                break;
             }
-            for (prefix, hops) in part() {
+            if part.len() > 1 {
+                self.fib.approach(part.iter().map(|(prefix, _)| prefix));
+            }
+            for (prefix, hops) in part {
                 self.fib.want(*prefix, hops.as_ref());
             }
             while self.write_batch() {}
