@@ -1,8 +1,7 @@
 //! Latest-value-per-key channel between a task that must never wait and one that may be slow.
 //!
 //! It cannot fill up: it holds at most one entry per key. A reader that falls behind gets fewer and fresher
-//! values, in the order in which their keys came: tables are told by neighbors in the order of their prefixes
-//! mostly, and the kernel is faster on neighboring prefixes.
+//! values, in the order in which their keys came.
 #![allow(clippy::disallowed_types, reason = "the one lock of the crate, held for a map operation")]
 
 use std::{
