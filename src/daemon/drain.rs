@@ -76,9 +76,7 @@ impl Drainer {
                 _ => Ok(()),
             };
         };
-        let fresh = self.path.with_extension("new");
-        std::fs::write(&fresh, format!("{}\n", step.as_str()))?;
-        std::fs::rename(&fresh, &self.path)
+        k8s::io::write_file(&self.path, format!("{}\n", step.as_str()).as_bytes(), 0o644)
     }
 
     /// Takes the steps that time and pods allow. Without a cluster nothing says when the last container is gone.

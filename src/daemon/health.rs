@@ -107,18 +107,29 @@ pub(super) async fn facts(
     facts: watch::Sender<Facts>,
     mut ready: watch::Receiver<bool>,
     peers: mpsc::Sender<ToPeers>,
+    plan: watch::Receiver<Arc<Result<Plan, String>>>,
 ) {
+    let mut met = BTreeSet::new();
     loop {
         let (reply, answer) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
         let sessions = answer.await.unwrap_or_default();
-        let count = |fits: fn(&SessionState) -> bool| sessions.iter().filter(|n| fits(&n.state)).count();
+        let wanted: BTreeSet<_> = sessions
+            .iter()
+            .filter(|n| n.state != SessionState::Disabled)
+            .map(|n| n.address.clone())
+            .collect();
+        let up = sessions.iter().filter(|n| n.state == SessionState::Established);
+        let up: BTreeSet<_> = up.map(|n| n.address.clone()).collect();
+        met = met.union(&up).filter(|n| wanted.contains(*n)).cloned().collect();
+        let silent = plan.borrow().as_ref().as_ref().map(|p| p.silent.clone()).unwrap_or_default();
         let now = Facts {
             ready: *ready.borrow_and_update(),
-            neighbors: count(|s| *s != SessionState::Disabled),
-            up: count(|s| *s == SessionState::Established),
+            neighbors: wanted.len(),
+            up: up.len(),
+            lost: met.difference(&up).filter(|n| !n.parse().is_ok_and(|a| silent.contains(&a))).count(),
         };
         facts.send_if_modified(|old| {
             let new = *old != now;

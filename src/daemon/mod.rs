@@ -188,7 +188,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         let watch = k8s::io::spawn(options.clone(), all_nodes);
         let services = k8s::io::spawn_services(options.clone(), asked);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
-        tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone()));
+        tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone(), plan.clone()));
         api = Some(options.clone());
         k8s::io::spawn_condition(options.clone(), facts.clone(), watch.nodes.clone());
         if let Some(key) = config.kubernetes.startup_taint.clone() {

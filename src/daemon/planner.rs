@@ -89,6 +89,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let over = overlay(&config, nodes.as_deref().and_then(|n| n.own.as_ref()), &objects);
         let config = over.config;
         extra.objects = over.neighbors;
+        extra.broken = over.broken;
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
@@ -245,9 +246,7 @@ fn keep_router_id(state_dir: &Path, stored: &mut Option<RouterId>, id: RouterId)
     }
     *stored = Some(id);
     let path = state_dir.join(ROUTER_ID_FILE);
-    let fresh = state_dir.join("router-id.new");
-    let written = std::fs::write(&fresh, format!("{id}\n")).and_then(|()| std::fs::rename(&fresh, &path));
-    if let Err(error) = written {
+    if let Err(error) = k8s::io::write_file(&path, format!("{id}\n").as_bytes(), 0o644) {
         tracing::warn!(path = %path.display(), %error, "cannot keep the router id; make state-dir writable");
     }
 }

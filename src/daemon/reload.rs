@@ -62,6 +62,7 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("kubernetes.node-name", old.kubernetes.node_name != new.kubernetes.node_name),
         ("kubernetes.startup-taint", old.kubernetes.startup_taint != new.kubernetes.startup_taint),
         ("kubernetes.service-cidrs", old.kubernetes.service_cidrs != new.kubernetes.service_cidrs),
+        ("cni.enabled", old.cni.enabled != new.cni.enabled),
         ("cni.conf-dir", old.cni.conf_dir != new.cni.conf_dir),
         ("cni.file", old.cni.file != new.cni.file),
         ("cni.bin-dir", old.cni.bin_dir != new.cni.bin_dir),

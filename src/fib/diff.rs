@@ -498,7 +498,8 @@ impl Fib {
             self.lose_routes_of(&lost, false);
         }
         self.objects.resolve(resolver);
-        self.problems.clear();
+        // Of the others the table knows that they are missing.
+        self.problems.retain(|(_, metric), _| *metric == OWN_METRIC);
         self.rescan();
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    fib::host::Host,
+    fib::{host::Host, resolve::is_link_local},
     net::{Family, Guard, GuardRule, Prefix, Refusal},
 };
 
@@ -48,7 +48,9 @@ pub fn guard(
     }));
 
     let mut refuse_host = |addr, why| rules.push(GuardRule::Exact(Prefix::host(addr), why));
-    for address in host.links.values().flat_map(|l| &l.addresses) {
+    // Each pod's interface has a link-local one, which is refused anyway: a new guard is a new look at all paths.
+    let own = host.links.values().flat_map(|l| &l.addresses);
+    for address in own.filter(|a| !is_link_local(a.addr)) {
         refuse_host(address.addr, Refusal::OwnAddress);
     }
     for (gateway, _) in Family::ALL.into_iter().flat_map(|f| host.default_gateways(f)) {

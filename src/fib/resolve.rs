@@ -184,7 +184,7 @@ pub fn reachable(host: &Host, via_default: bool) -> Reachable {
     Resolver::new(host, via_default).reachable()
 }
 
-fn is_link_local(addr: IpAddr) -> bool {
+pub(super) fn is_link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(a) => a.is_link_local(),
         IpAddr::V6(a) => is_link_local_v6(a),

@@ -145,6 +145,15 @@ impl Cluster {
                     lent.pod_cidrs.clone_from(&old.pod_cidrs);
                     lent.deleted = true;
                 }
+                // A cloud controller sets its labels together with the addresses.
+                for (key, value) in &old.labels {
+                    lent.labels.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+                lent.zone = lent.zone.or_else(|| old.zone.clone());
+                lent.asn = lent.asn.or(old.asn);
+                lent.router_id = lent.router_id.or(old.router_id);
+                lent.reflector = lent.reflector.or(old.reflector);
+                lent.peering = lent.peering.or_else(|| old.peering.clone());
                 lent.problems.push(format!(
                     "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
                     GRACE.as_secs()
@@ -278,6 +287,21 @@ mod tests {
         );
         c.expire(t + GRACE);
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
+    }
+
+    #[test]
+    fn a_node_made_anew_is_lent_its_labels_until_it_is_whole() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        let mut old = node("n1", "old", "10.244.1.0/24");
+        old.metadata.labels = Some([("rack".to_owned(), "a".to_owned())].into());
+        old.metadata.annotations = Some([("routelet.io/as".to_owned(), "65007".to_owned())].into());
+        listed(&mut c, t, Scope::Own, &[old]);
+        c.found(t, &node("n1", "new", ""), false);
+        let own = c.nodes().own.clone().unwrap();
+        assert_eq!((own.labels["rack"].as_str(), own.asn), ("a", Some(65007)));
+        c.found(t, &node("n1", "new", "10.244.1.0/24"), false);
+        let own = c.nodes().own.clone().unwrap();
+        assert_eq!((own.labels.len(), own.asn), (0, None));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub struct Facts {
     pub neighbors: usize,
     /// Of those, sessions that are up.
     pub up: usize,
+    /// Of those, sessions that were up before and are not, with somebody who is still there as far as the cluster knows: a Node
+    /// that is powered off is its own fault.
+    pub lost: usize,
 }
 
 /// Sessions that are down for less are not worth a taint: a switch that restarts comes back, and routes are kept meanwhile.
@@ -65,7 +68,7 @@ impl Watchman {
             return None;
         }
         Some(match self.down {
-            Some(since) if facts.neighbors > 0 && now >= since + PATIENCE => CUT_OFF,
+            Some(since) if facts.lost > 0 && now >= since + PATIENCE => CUT_OFF,
             _ if !self.met && facts.neighbors > 0 => ALONE,
             _ => AVAILABLE,
         })
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     fn facts(ready: bool, neighbors: usize, up: usize) -> Facts {
-        Facts { ready, neighbors, up }
+        Facts { ready, neighbors, up, lost: neighbors - up }
     }
 
     #[test]
@@ -110,5 +113,16 @@ mod tests {
             Some(AVAILABLE),
             "nobody is left to speak with"
         );
+    }
+
+    /// cilium#13550: a taint that nothing takes off again.
+    #[test]
+    fn trouble_20_the_node_that_is_left_is_not_cut_off_by_those_that_went() {
+        let (mut w, t) = (Watchman::default(), Instant::now());
+        w.judge(t, facts(true, 2, 1));
+        // Its Node is not heard of any more; the other neighbor is a gateway that never answered.
+        let left = Facts { ready: true, neighbors: 2, up: 0, lost: 0 };
+        w.judge(t, left);
+        assert_eq!(w.judge(t + PATIENCE * 9, left), Some(AVAILABLE));
     }
 }

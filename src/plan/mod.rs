@@ -40,7 +40,7 @@ use crate::{
         peer::{Global, PeerConfig, PeerKey},
         policy::Community,
     },
-    config::{Config, Neighbor, Peering},
+    config::{Config, Neighbor, NeighborAt, Peering},
     fib::{guard, host::Host},
     k8s::{
         node::{NodeView, Nodes},
@@ -74,6 +74,8 @@ pub struct Plan {
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     /// Nodes that reflect for the others; empty in a mesh.
     pub reflectors: BTreeSet<String>,
+    /// Addresses of nodes that the cluster hears nothing of, or that go or are gone.
+    pub silent: BTreeSet<IpAddr>,
     /// `[[bgp.listen-range]]`.
     pub ranges: Vec<Range>,
     /// What this node announces of its own.
@@ -144,6 +146,8 @@ pub struct Extra {
     pub drain: Option<Drain>,
     /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
     pub objects: Vec<Neighbor>,
+    /// With whom there is no session, since a BGPPeer object for it cannot be used: [`Overlay::broken`].
+    pub broken: Vec<NeighborAt>,
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -186,6 +190,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         config: Arc::new(in_force(&ctx, &modes)),
         peers,
         reflectors: topology.reflectors,
+        silent: peering::silent(&ctx),
         ranges,
         originated,
         unreachable: unreachable.into_iter().collect(),

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    config::{Config, Neighbor, objects},
+    config::{Config, Neighbor, NeighborAt, objects},
     k8s::{
         node::NodeView,
         objects::{Object, Objects},
@@ -18,6 +18,8 @@ pub struct Overlay {
     pub config: Config,
     /// Of BGPPeer objects for this node.
     pub neighbors: Vec<Neighbor>,
+    /// Whom the BGPPeer objects are about that cannot be used.
+    pub broken: Vec<NeighborAt>,
     pub problems: Vec<ObjectProblem>,
 }
 
@@ -35,7 +37,8 @@ pub struct ObjectProblem {
 
 /// Lays them over each other for this Node.
 pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Overlay {
-    let mut over = Overlay { config: config.clone(), neighbors: Vec::new(), problems: Vec::new() };
+    let mut over =
+        Overlay { config: config.clone(), neighbors: Vec::new(), broken: Vec::new(), problems: Vec::new() };
     for (name, object) in &objects.policies {
         match objects::policy(name, &object.spec) {
             Ok(policy) => drop(over.config.policies.insert(name.clone(), policy)),
@@ -55,10 +58,21 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
                 over.problems.push(problem("BGPPeer", name, object, "Duplicate", text));
             }
             Ok((neighbor, _)) => over.neighbors.push(neighbor),
-            Err((reason, text)) => over.problems.push(problem("BGPPeer", name, object, reason, text)),
+            Err((reason, text)) => {
+                over.broken.extend(place(object, config));
+                over.problems.push(problem("BGPPeer", name, object, reason, text));
+            }
         }
     }
     over
+}
+
+/// Whom a spec is about that cannot be used otherwise.
+fn place(object: &Object, config: &Config) -> Option<NeighborAt> {
+    let mut spec = object.spec.clone();
+    spec.retain(|key, _| key == "address" || key == "interface");
+    spec.insert("remoteAs".into(), 1.into());
+    objects::neighbor(&spec, config).ok().map(|n| n.at)
 }
 
 /// The spec as the configuration's reader knows it.
@@ -128,6 +142,7 @@ mod tests {
             ("same", json!({ "address": "10.0.0.1", "remoteAs": 65001 })),
         ]));
         assert_eq!(over.neighbors.len(), 1);
+        assert_eq!(over.broken, [NeighborAt::Address([10, 0, 0, 3].into())]);
         let said: Vec<_> = over.problems.iter().map(|p| (p.name.as_str(), p.reason)).collect();
         assert_eq!(said, [("bad", "Invalid"), ("same", "Duplicate")]);
     }

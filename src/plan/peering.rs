@@ -102,12 +102,25 @@ pub(super) fn peers(
     drafts.extend(nodes(ctx, modes, topology, problems));
     drafts.extend(configured(ctx));
 
+    // Whoever meant to have a password or a policy there does not get a session without.
+    let of_objects = |at: &NeighborAt| ctx.extra.objects.iter().any(|n| n.at == *at);
+    let broken = ctx.extra.broken.iter().filter(|at| !of_objects(at));
+    let broken: BTreeSet<_> = broken.flat_map(|at| keys(ctx, at)).collect();
+    drafts.retain(|draft| !broken.contains(&draft.key));
+
     let mut peers = Peers::new();
     for draft in drafts {
         let key = draft.key.clone();
         peers.insert(key, Arc::new(draft.finish(ctx, problems)));
     }
     peers
+}
+
+/// Whose silence tells nothing of this node.
+pub(super) fn silent(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
+    let others = ctx.nodes.into_iter().flat_map(|n| n.others());
+    let silent = others.filter(|n| n.unheard || n.deleted || n.going.is_some());
+    silent.flat_map(|n| n.addresses.iter().copied()).collect()
 }
 
 /// `[[bgp.listen-range]]`.
@@ -219,14 +232,8 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
         of_file.chain(of_objects).partition(|(_, n)| n.at == NeighborAt::Gateway);
     let mut drafts = Vec::new();
     for (source, n) in by_gateway.into_iter().chain(by_name) {
-        let keys = match &n.at {
-            NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
-            NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
-            NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
-            NeighborAt::Gateway => gateway::gateways(ctx.host, ctx.config.fib.protocol),
-        };
         let made = n.at == NeighborAt::Gateway;
-        drafts.extend(keys.into_iter().map(|key| Draft {
+        drafts.extend(keys(ctx, &n.at).into_iter().map(|key| Draft {
             key,
             source: if made { PeerSource::Gateway } else { source },
             group: n.group.as_deref(),
@@ -235,6 +242,15 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
         }));
     }
     drafts
+}
+
+fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
+    match at {
+        NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
+        NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
+        NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
+        NeighborAt::Gateway => gateway::gateways(ctx.host, ctx.config.fib.protocol),
+    }
 }
 
 fn implied_by_group(group: Option<&str>) -> NeighborKeys {

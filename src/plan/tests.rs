@@ -165,6 +165,30 @@ fn a_configured_neighbor_replaces_the_made_one_of_its_address() {
     assert_eq!(case.plan().peers[&PeerKey::Address([10, 0, 0, 1].into())].remote_as, RemoteAs::Number(10000));
 }
 
+/// Who is to have a password or a policy gets no session without.
+#[test]
+fn a_broken_object_leaves_no_session_with_its_neighbor() {
+    let mut case = three_nodes();
+    let at = NeighborAt::Address([10, 0, 0, 1].into());
+    assert!(case.peers().contains(&"10.0.0.1 Gateway".into()), "{:?}", case.peers());
+    case.extra.broken = vec![at.clone()];
+    assert!(!case.peers().iter().any(|p| p.starts_with("10.0.0.1 ")), "{:?}", case.peers());
+    // Another object is good.
+    case.extra.objects = vec![neighbor(at, RemoteAs::Number(10000))];
+    assert!(case.peers().contains(&"10.0.0.1 Object".into()), "{:?}", case.peers());
+}
+
+#[test]
+fn nodes_that_the_cluster_hears_nothing_of_are_silent() {
+    let mut case = three_nodes();
+    assert!(case.plan().silent.is_empty());
+    let others = &mut case.nodes.as_mut().unwrap().others;
+    let other = Arc::make_mut(others.values_mut().next().unwrap());
+    other.unheard = true;
+    let addresses = other.addresses.clone();
+    assert_eq!(case.plan().silent, addresses.into_iter().collect());
+}
+
 #[test]
 fn gateway_neighbors_follow_the_default_routes() {
     let mut case = standalone(below_a_switch(), |c| {

@@ -202,7 +202,8 @@ fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays()
             server.becomes(first);
             sleep(Duration::from_secs(SECONDS)).await;
             let asked = server.asked();
-            assert!((2..=ATTEMPTS).contains(&asked), "{first:?} later: asked {asked} times");
+            // What went wrong before counts: the next question may be ten seconds away.
+            assert!(asked <= ATTEMPTS, "{first:?} later: asked {asked} times");
             assert_eq!(*watch.nodes.borrow(), known, "{first:?}");
             server.becomes(Mood::Good);
             becomes(&mut watch, "it is well again", |s| s.connected).await;

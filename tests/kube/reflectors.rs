@@ -104,9 +104,8 @@ fn trouble_7_with_all_reflectors_off_nodes_go_on_for_longer_than_the_stale_time(
     all_routes(&nodes, &cidrs);
     clients.iter().for_each(|n| monitors[*n].lost_none_of(&all));
 
-    for n in &off {
-        nodes[*n].routelet.as_mut().unwrap().restart();
-    }
+    off.iter().for_each(|n| nodes[*n].daemon_mut().spawn());
+    off.iter().for_each(|n| nodes[*n].daemon_mut().wait_answers());
     wait_for("all are back", 120.0, || clients.iter().all(|n| nodes[*n].sessions().len() == 3).then_some(()));
     wait_for("nothing is stale any more", 60.0, || {
         let routes = nodes[clients[0]].daemon().json(&["show", "routes"]);

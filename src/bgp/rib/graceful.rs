@@ -32,16 +32,16 @@ impl Rib {
         peer.session = Some(session.clone());
         self.convergence_changed = true;
         for family in Family::ALL {
-            let waits = self.peer(no).is_some_and(|p| p.stale[family.index()].is_some());
-            if !waits {
-                continue;
-            }
+            let Some(stale) = self.peer(no).and_then(|p| p.stale[family.index()]) else { continue };
             // RFC 4724 §4.2: without its forwarding bit the neighbor has not kept the family.
             let kept = session.has(family) && session.graceful.as_ref().is_some_and(|g| keeps(g, family));
-            if kept {
-                self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
-            } else {
-                self.sweep(no, family);
+            match kept {
+                // RFC 9494 §4.2: that clock goes on until the first exchange is over.
+                true if stale.long_lived => {}
+                true => {
+                    self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
+                }
+                false => self.sweep(no, family),
             }
         }
         self.regroup(no);
@@ -67,8 +67,16 @@ impl Rib {
             let kept =
                 was_up && graceful.as_ref().is_some_and(|g| g.families.iter().any(|(f, _)| *f == family));
             match &graceful {
-                // RFC 4724 §4.2: what was stale already has had its chance.
                 Some(g) if kept => {
+                    let running = self.peer(no).and_then(|p| p.stale[family.index()]);
+                    if let Some(running) = running.filter(|s| s.long_lived) {
+                        // RFC 9494 §4.2: it went before its first exchange was over. What it said meanwhile joins the rest.
+                        self.mark(no, family, Path::STALE);
+                        self.patience_ends(now, no, family, Stale { long_lived: false, ..running });
+                        self.set_stale(no, family, Some(running));
+                        continue;
+                    }
+                    // RFC 4724 §4.2: what was stale already has had its chance.
                     self.sweep(no, family);
                     self.mark(no, family, Path::STALE);
                     let until = now + Duration::from_secs(g.restart_time.into());
@@ -186,13 +194,16 @@ impl Rib {
         let unwanted =
             |attrs: &crate::bgp::wire::attr::Attrs| attrs.communities.contains(&Community::NO_LLGR);
         for route in self.tables[family.index()].numbers() {
-            let paths = self.tables[family.index()].get(route).paths();
-            let Some(path) = paths.iter().find(|p| p.peer == no && p.has(Path::STALE)) else { continue };
-            if unwanted(self.attrs.get(path.effective)) {
-                self.take_out(family, route, |p| p.peer == no);
-            } else {
+            let theirs = |p: &&Path| p.peer == no && p.has(Path::STALE);
+            let paths = self.tables[family.index()].get(route).paths().iter().filter(theirs);
+            let (go, stay): (Vec<_>, Vec<_>) =
+                paths.map(|p| p.effective).partition(|a| unwanted(self.attrs.get(*a)));
+            if !go.is_empty() {
+                self.take_out(family, route, |p| theirs(&p) && go.contains(&p.effective));
+            }
+            if !stay.is_empty() {
                 let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
-                paths.filter(|p| p.peer == no).for_each(|p| p.bits |= Path::LONG_LIVED);
+                paths.filter(|p| theirs(&&**p)).for_each(|p| p.bits |= Path::LONG_LIVED);
                 self.touch(family, route);
             }
         }

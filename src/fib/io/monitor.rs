@@ -128,6 +128,12 @@ impl Monitor {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             if self.resync.is_some() && resynced.elapsed() >= RESYNC {
+                if self.urgent {
+                    // The kernel's task and the table act on what is known: a dump takes long where there are many routes.
+                    self.publish();
+                    published = Instant::now();
+                }
+                tokio::task::yield_now().await;
                 let what = self.resync.take();
                 if let Err(e) = self.reread(what).await {
                     warn!(error = %e, "cannot read the kernel's tables; trying again");
@@ -380,25 +386,28 @@ fn subscribe(own_port: u32, protocol: u8) -> io::Result<TokioSocket> {
 }
 
 /// Drops what we caused ourselves before it wakes us, since 100,000 routes would be 100,000 messages: what the kernel says
-/// of our own messages, and of routes of ours that it deletes by itself. Those go with their object or their link (IPv6;
-/// of IPv4 it says nothing), of which we hear. Fields are in host order, while the filter reads in network order.
-fn without_echo(port: u32, protocol: u8) -> [SockFilter; 9] {
+/// of our own messages, and of unicast routes of ours that it deletes by itself. Those go with their object or their link
+/// (IPv6; of IPv4 it says nothing), of which we hear. Fields are in host order, while the filter reads in network order.
+fn without_echo(port: u32, protocol: u8) -> [SockFilter; 11] {
     const LD_W_ABS: u16 = 0x20;
     const LD_H_ABS: u16 = 0x28;
     const LD_B_ABS: u16 = 0x30;
     const JEQ_K: u16 = 0x15;
     const RET_K: u16 = 0x06;
+    const RTN_UNICAST: u32 = 1;
     let del_route = u32::from(kind::DEL_ROUTE.to_be());
     [
         // nlmsg_pid: ours, the kernel's (0), or another's.
         SockFilter::new(LD_W_ABS, 0, 0, 12),
-        SockFilter::new(JEQ_K, 5, 0, port.to_be()),
-        SockFilter::new(JEQ_K, 0, 5, 0),
-        // nlmsg_type, rtm_protocol.
+        SockFilter::new(JEQ_K, 7, 0, port.to_be()),
+        SockFilter::new(JEQ_K, 0, 7, 0),
+        // nlmsg_type, rtm_protocol, rtm_type.
         SockFilter::new(LD_H_ABS, 0, 0, 4),
-        SockFilter::new(JEQ_K, 0, 3, del_route),
+        SockFilter::new(JEQ_K, 0, 5, del_route),
         SockFilter::new(LD_B_ABS, 0, 0, 21),
-        SockFilter::new(JEQ_K, 0, 1, protocol.into()),
+        SockFilter::new(JEQ_K, 0, 3, protocol.into()),
+        SockFilter::new(LD_B_ABS, 0, 0, 23),
+        SockFilter::new(JEQ_K, 0, 1, RTN_UNICAST),
         SockFilter::new(RET_K, 0, 0, 0),
         SockFilter::new(RET_K, 0, 0, u32::MAX),
     ]

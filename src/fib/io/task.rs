@@ -162,7 +162,7 @@ impl Task {
             .chain(retry)
             .chain(self.rested)
             .chain(repairs)
-            .chain([self.audit_due])
+            .chain(self.audit.is_none().then_some(self.audit_due))
             .min()
             .unwrap_or(self.audit_due)
     }
@@ -483,7 +483,10 @@ impl Task {
             }
         });
         match step {
-            Ok(Dump::More) => self.audit = Some(audit),
+            Ok(Dump::More) => {
+                self.audit = Some(audit);
+                yield_now().await;
+            }
             Ok(Dump::Done { consistent }) => {
                 let consistent = consistent && audit.consistent;
                 let rest = audit.families.get(1..).unwrap_or_default();

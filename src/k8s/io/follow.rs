@@ -23,6 +23,7 @@ use super::{
 
 /// Between two questions whether the cluster knows the kind now, or allows it to be read.
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
+/// At the least, after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Tells all that there are, by name, once they are listed and at each change; none where the cluster does not know the kind.
@@ -36,7 +37,7 @@ pub(super) async fn follow<T>(
     let mut known = BTreeMap::new();
     let mut absent = 0;
     let mut said = None;
-    let mut expiries = Retry::default();
+    let (mut expiries, mut failures) = (Retry::default(), Retry::default());
     loop {
         let Ok(connection) = client::connect(options).await else {
             sleep(RETRY).await;
@@ -98,7 +99,7 @@ pub(super) async fn follow<T>(
             }
             Some(403) => sleep(NOW_AND_THEN).await,
             // What was last known stays; the watch of Nodes says that the API server is away.
-            _ => sleep(RETRY).await,
+            _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY)).await,
         }
     }
 }

@@ -24,6 +24,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub(crate) use self::state::write as write_file;
 pub use self::status::{Reporter, Written};
 use super::{
     cluster::Cluster,

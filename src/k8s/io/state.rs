@@ -59,7 +59,7 @@ fn save(dir: &Path, node: &str, nodes: &Nodes) -> io::Result<()> {
 
 /// Replaces a file so that a reader sees the old or the new one, whole, whatever happens: temporary file beside it (its
 /// name begins with a dot and ends in `.tmp`, which no container runtime reads), fsync, rename, fsync of the folder.
-pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_by_steps(path, bytes, mode, &mut || {})
 }
 

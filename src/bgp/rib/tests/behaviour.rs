@@ -205,6 +205,43 @@ fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
     }
 }
 
+/// calico#9259: a reflector that ends again and again before it has said all must not take the routes of a cluster along.
+#[test]
+fn trouble_7_long_lived_routes_outlive_a_neighbor_that_comes_and_goes_before_it_has_said_all() {
+    let mut bench = Bench::new();
+    let lasting = PeerConfig { long_lived_stale_time: 3600, ..(*config(1)).clone() };
+    bench.configure(1, Arc::new(lasting));
+    let session = || {
+        let long_lived = vec![(Family::Ipv4Unicast, 3600, true)];
+        let graceful = graceful(true).map(|g| Graceful { long_lived, ..g });
+        Negotiated { graceful, ..negotiated(1, 65001) }
+    };
+    bench.up(1, session());
+    bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
+    bench.run();
+    let begun = bench.now;
+    bench.down(1, DownCause::Closed);
+    wait_for_restart(&mut bench);
+    for _ in 0..3 {
+        bench.up(1, session());
+        bench.announce(1, &path(1, 65001), &[prefix(1)]);
+        bench.down(1, DownCause::Closed);
+        bench.run();
+        assert_eq!(bench.fib.len(), 2);
+        bench.now += Duration::from_secs(600);
+        bench.rib.handle(bench.now, Input::Timeout);
+    }
+    bench.run();
+    assert_eq!(bench.fib.len(), 2);
+    // The clock of the first end goes on.
+    let due = bench.rib.poll_timeout().unwrap();
+    assert_eq!(due - begun, Duration::from_secs(60 + 3600));
+    bench.now = due;
+    bench.rib.handle(due, Input::Timeout);
+    bench.run();
+    assert!(bench.fib.is_empty());
+}
+
 fn wait_for_restart(bench: &mut Bench) {
     let due = bench.rib.poll_timeout().unwrap();
     assert_eq!(due - bench.now, Duration::from_secs(60));
