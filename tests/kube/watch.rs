@@ -165,15 +165,15 @@ fn service_ranges_are_those_of_the_objects_as_they_come_and_go() {
 
         plane.stop_api();
         let kept = opts.state_dir.join("cluster.json");
-        wait_for("they are kept", 60.0, || {
-            std::fs::read_to_string(&kept).ok()?.contains("10.97.0.0/24").then_some(())
-        });
+        let is_kept = || std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("10.97.0.0/24"));
+        wait_for("they are kept", 60.0, || is_kept().then_some(()));
         watch.task.abort();
         let second = io::spawn(opts.clone(), watch::channel(false).1);
         assert!(has(more)(&second.nodes.borrow()), "a start without the API server");
         plane.start_api();
         plane.kubectl(&["delete", "servicecidr", "more"]);
         until(&second, "it is gone", has(usual)).await;
+        wait_for("that is kept", 60.0, || (!is_kept()).then_some(()));
         second.task.abort();
 
         // A role of before, and an API server that has no such objects.
