@@ -42,6 +42,44 @@ fn check_says_nothing_of_a_good_file() {
     assert_eq!(said(&["check", "--config", example]), (0, String::new(), String::new()));
 }
 
+/// The code blocks of this language in a page of Markdown.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("a closed block")).collect()
+}
+
+#[test]
+fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["README.md", "docs/bare-host.md"] {
+        let page = fs::read_to_string(root.join(name)).unwrap();
+        let files = blocks(&page, "toml");
+        assert!(!files.is_empty(), "{name} prints a configuration");
+        for text in files {
+            let path = file(folder.path(), text);
+            assert_eq!(
+                said(&["check", "--config", &path]),
+                (0, String::new(), String::new()),
+                "{name}: {text}"
+            );
+        }
+        let commands = blocks(&page, "sh").concat();
+        let installed = commands.lines().filter(|l| l.starts_with("install "));
+        let sources: Vec<_> =
+            installed.map(|l| l.split_whitespace().nth(4).expect("install -D -m MODE FILE")).collect();
+        assert!(sources.len() > 1, "{name} installs the binary and its unit");
+        for source in sources.into_iter().filter(|s| !s.starts_with("target/")) {
+            assert!(root.join(source).is_file(), "{name} installs {source}");
+        }
+        let at = |text: &str| commands.find(text).unwrap_or_else(|| panic!("{name} has no `{text}`"));
+        assert!(at("cargo build") < at("install -D -m 755"), "{name}: built before it is installed");
+        if name == "README.md" {
+            assert!(at("install -D -m 755") < at("routelet check"), "{name}: installed before it is run");
+        }
+    }
+}
+
 #[test]
 fn check_finds_all_five_mistakes_at_once() {
     let folder = tempfile::tempdir().unwrap();

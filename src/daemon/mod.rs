@@ -10,6 +10,7 @@ mod drain;
 pub mod events;
 mod forwarding;
 mod health;
+mod limits;
 mod masquerade;
 mod memory;
 mod notices;
@@ -99,6 +100,7 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     if let Some(warnings) = &loaded.warnings {
         tracing::warn!(%warnings, "configuration");
     }
+    limits::raise_descriptors();
     // One thread reads and decides: a single route passes from neighbor to kernel without waking another. What takes
     // long is done by further ones that come and go: tables written to the kernel, files, large answers.
     tokio::runtime::Builder::new_current_thread()

@@ -5,8 +5,10 @@
 mod common;
 
 mod bad_neighbors;
+mod doors;
 mod host;
 mod kernel;
 mod load;
+mod switch;
 mod traps;
 mod troubles;

@@ -229,6 +229,10 @@ fn the_unit_keeps_to_the_paths_of_the_program() {
     assert_eq!(value("ReadWritePaths"), format!("-{}", config.cni.conf_dir.display()));
     assert_eq!(value("AmbientCapabilities"), "CAP_NET_ADMIN CAP_NET_BIND_SERVICE");
     assert!(value("WatchdogSec").parse::<u32>().is_ok());
+    // Five quick crashes would otherwise leave the unit failed for ever, and a bad file would be tried each second.
+    assert_eq!((&*value("StartLimitIntervalSec"), &*value("RestartPreventExitStatus")), ("0", "2"));
+    assert_eq!(value("ExecReload"), "/usr/bin/routelet reload");
+    assert_eq!(value("LimitCORE"), "0");
 }
 
 #[test]

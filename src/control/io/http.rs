@@ -1,6 +1,20 @@
 //! `/metrics`, `/livez`, `/readyz` and `/startupz` by HTTP/1.1.
+//!
+//! Any local user can connect, and with a listener outside of the loopback anybody: connections, their
+//! requests and the texts that wait to be read are bounded, and a client that sends its request at
+//! once is served whatever others do.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,13 +27,13 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{sleep, timeout},
 };
 
-/// What is asked for.
+/// The page that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     Metrics,
@@ -28,18 +42,28 @@ pub enum Page {
     Startupz,
 }
 
-/// What the daemon says: status 200 or 503, and a text.
+/// The daemon's reply: status 200 or 503, and a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub ok: bool,
     pub text: String,
 }
 
-/// Connections at the same time, per listener; more wait.
-const MAX_CLIENTS: usize = 64;
+/// Connections at the same time, per listener. One more closes the oldest that has sent no request.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Scrapes at the same time, over all listeners: each holds a text of up to some hundred kilooctets
+/// until its client has read it. Further ones get status 503. Probes need no such place.
+const MAX_SCRAPES: usize = 8;
+
+/// From the connection to the end of the request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest life of a connection: one scrape or one probe.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest request, in octets; hyper refuses longer headers with status 431.
+const MAX_REQUEST: usize = 16 * 1024;
 
 /// The classic text format, which every collector reads.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -66,41 +90,107 @@ where
     F: Future<Output = Reply> + Send + 'static,
 {
     let reply = Arc::new(reply);
-    let mut tasks: JoinSet<()> = listeners.into_iter().map(|l| accept(l, reply.clone())).collect();
+    let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
+    let mut tasks: JoinSet<()> =
+        listeners.into_iter().map(|l| accept(l, reply.clone(), scrapes.clone())).collect();
     while tasks.join_next().await.is_some() {}
     std::future::pending::<()>().await;
 }
 
-async fn accept<H, F>(listener: TcpListener, reply: Arc<H>)
+/// The connections of one listener. Numbers rise, so the first in the map is the oldest.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<u64>,
+    open: BTreeMap<u64, Connection>,
+    next: u64,
+}
+
+struct Connection {
+    task: AbortHandle,
+    /// A request has been read from it.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// Serves one more. Where all places are taken, the oldest connection without a request is
+    /// closed, else the oldest: a client that sends its request at once is always served.
+    fn add<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Ok(number) = ended {
+                self.open.remove(&number);
+            }
+        }
+        if self.open.len() >= MAX_CONNECTIONS {
+            let silent = self.open.iter().find(|(_, c)| !c.has_asked.load(Ordering::Relaxed));
+            let victim = silent.or_else(|| self.open.iter().next()).map(|(number, _)| *number);
+            if let Some(closed) = victim.and_then(|number| self.open.remove(&number)) {
+                closed.task.abort();
+            }
+        }
+        let (number, has_asked) = (self.next, Arc::new(AtomicBool::new(false)));
+        self.next += 1;
+        let serve = serve(has_asked.clone());
+        let task = self.tasks.spawn(async move {
+            serve.await;
+            number
+        });
+        self.open.insert(number, Connection { task, has_asked });
+    }
+}
+
+async fn accept<H, F>(listener: TcpListener, reply: Arc<H>, scrapes: Arc<Semaphore>)
 where
     H: Fn(Page) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let mut connections = Connections::default();
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: closing takes a moment.
             sleep(Duration::from_millis(200)).await;
             continue;
         };
-        let reply = reply.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let reply = reply.clone();
-                async move { Ok::<_, Infallible>(respond(&request, &*reply).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .keep_alive(false)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            let _ = timeout(PATIENCE, connection).await;
-            drop(permit);
-        });
+        let (reply, scrapes) = (reply.clone(), scrapes.clone());
+        connections.add(|has_asked| connection(stream, reply, scrapes, has_asked));
+        // Its request is read before the next connection can take its place.
+        yield_now().await;
     }
 }
 
-async fn respond<H, F>(request: &Request<Incoming>, reply: &H) -> Response<Full<Bytes>>
+async fn connection<H, F>(
+    stream: TcpStream,
+    reply: Arc<H>,
+    scrapes: Arc<Semaphore>,
+    has_asked: Arc<AtomicBool>,
+) where
+    H: Fn(Page) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    // Held until the connection ends: the text of a scrape is in memory that long.
+    let place = Arc::new(OnceLock::new());
+    let service = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        let (reply, scrapes, place) = (reply.clone(), scrapes.clone(), place.clone());
+        async move { Ok::<_, Infallible>(respond(&request, &*reply, scrapes, &place).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .max_buf_size(MAX_REQUEST)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+}
+
+async fn respond<H, F>(
+    request: &Request<Incoming>,
+    reply: &H,
+    scrapes: Arc<Semaphore>,
+    place: &OnceLock<OwnedSemaphorePermit>,
+) -> Response<Full<Bytes>>
 where
     H: Fn(Page) -> F,
     F: Future<Output = Reply>,
@@ -114,6 +204,12 @@ where
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+    }
+    if page == Page::Metrics {
+        let Ok(permit) = scrapes.try_acquire_owned() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once; try again\n".into());
+        };
+        let _ = place.set(permit);
     }
     let Reply { ok, text: body } = reply(page).await;
     let mut response = text(if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body);

@@ -119,4 +119,71 @@ mod tests {
         drop(stalled);
         server.abort();
     }
+
+    /// A probe as the kubelet makes it.
+    async fn probe(address: std::net::SocketAddr) -> String {
+        let mut answer = String::new();
+        let exchange = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            stream.read_to_string(&mut answer).await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(1), exchange).await.expect("within a second");
+        answer
+    }
+
+    #[tokio::test]
+    async fn idle_slow_and_unread_connections_do_not_keep_probes_out() {
+        let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let address = listeners[0].local_addr().unwrap();
+        let server = tokio::spawn(http::serve(listeners, |page| async move {
+            let text = if page == Page::Metrics { "m".repeat(20_000_000) } else { "ok\n".into() };
+            Reply { ok: true, text }
+        }));
+        let mut held = Vec::new();
+        for n in 0..400 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            match n % 3 {
+                0 => {}
+                1 => stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await.unwrap(),
+                // Its answer is never read.
+                _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap(),
+            }
+            held.push(stream);
+            if n % 40 == 39 {
+                assert!(probe(address).await.starts_with("HTTP/1.1 200 OK"), "beside {n} others");
+            }
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn scrapes_beyond_the_limit_are_refused_and_places_come_back() {
+        let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let address = listeners[0].local_addr().unwrap();
+        let server = tokio::spawn(http::serve(listeners, |_| async move {
+            Reply { ok: true, text: "m".repeat(20_000_000) }
+        }));
+        let scrape = || async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            (stream, String::from_utf8(start.to_vec()).unwrap())
+        };
+        let mut held = Vec::new();
+        for n in 0..12 {
+            let (stream, status) = scrape().await;
+            assert_eq!(status, if n < 8 { "HTTP/1.1 200" } else { "HTTP/1.1 503" }, "scrape {n}");
+            held.push(stream);
+        }
+        drop(held);
+        let again = async {
+            while scrape().await.1 != "HTTP/1.1 200" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), again).await.expect("a place is free again");
+        server.abort();
+    }
 }

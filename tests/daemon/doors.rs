@@ -1,0 +1,66 @@
+//! Connections and descriptors: what others hold open must not keep probes and operators out.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::common::{
+    daemons::Routelet,
+    net::{Net, Ns},
+    run,
+};
+
+const CONFIG: &str = "[bgp]\nas = 1000\n[advertise]\nnetworks = [\"10.20.0.0/24\"]\n\
+     [metrics]\nlisten = \"127.0.0.1:9179\"\n";
+
+/// The status of `/livez`, asked for as a kubelet does.
+fn livez(host: &Ns) -> (String, Duration) {
+    host.enter(|| {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect("127.0.0.1:9179").expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        (answer.chars().take(12).collect(), start.elapsed())
+    })
+}
+
+#[test]
+fn two_hundred_idle_connections_do_not_keep_probes_out() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    host.ip("link set lo up");
+    let _routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    let mut idle = Vec::new();
+    for n in 0..200 {
+        let mut stream = host.enter(|| TcpStream::connect("127.0.0.1:9179")).expect("a connection");
+        if n % 2 == 1 {
+            stream.write_all(b"GET /metr").unwrap();
+        }
+        idle.push(stream);
+        if n % 20 == 19 {
+            let (status, took) = livez(&host);
+            assert_eq!(status, "HTTP/1.1 200", "beside {n} idle connections, after {took:?}");
+        }
+    }
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
+    let mut command = host.command("prlimit");
+    command.arg("--nofile=1024:20000").arg(env!("CARGO_BIN_EXE_routelet"));
+    command.args(["run", "--config"]).arg(routelet.dir.join("routelet.toml"));
+    routelet.process = crate::common::Process::start(&mut command, &routelet.dir.join("log"));
+    routelet.wait_answers();
+    let pid = routelet.process.pid().to_string();
+    let limits =
+        run(Command::new("prlimit").args(["--nofile", "--noheadings", "-o", "SOFT,HARD", "-p", &pid]));
+    assert_eq!(limits.split_whitespace().collect::<Vec<_>>(), ["20000", "20000"]);
+}

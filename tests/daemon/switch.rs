@@ -1,0 +1,70 @@
+//! The switch configurations that `docs/switch.md` prints, run as they are printed.
+
+use crate::common::{
+    daemons::{Bird, Frr, Routelet},
+    net::{Net, Ns},
+    wait_for,
+};
+
+const PAGE: &str = include_str!("../../docs/switch.md");
+
+/// The code block of this language in the page.
+fn block(language: &str) -> &'static str {
+    let fence = format!("```{language}\n");
+    let at = PAGE.find(&fence).unwrap_or_else(|| panic!("docs/switch.md has no block {language}"));
+    let rest = &PAGE[at + fence.len()..];
+    &rest[..rest.find("```").expect("a closed block")]
+}
+
+/// Switch 10.1.1.1 and host 10.1.1.2 on a common subnet, as on the page.
+fn rack(net: &mut Net) -> (Ns, Ns) {
+    let (switch, host) = (net.ns("switch"), net.ns("host"));
+    net.link((&switch, "port1"), (&host, "eth0"));
+    switch.ip("addr add 10.1.1.1/24 dev port1");
+    host.ip("addr add 10.1.1.2/24 dev eth0");
+    host.ip("route add default via 10.1.1.1");
+    (switch, host)
+}
+
+fn config(own_as: u32, network: &str) -> String {
+    format!(
+        "[bgp]\nas = {own_as}\n[[bgp.neighbor]]\naddress = \"gateway\"\nremote-as = \"external\"\n\
+         [advertise]\nnetworks = [\"{network}\", \"198.18.0.0/24\"]\n"
+    )
+}
+
+/// The containers' subnet is in the switch's kernel; the other one, outside of the switch's filter, is not.
+fn the_switch_accepts(network: &str, switch: &Ns, routelet: &Routelet) {
+    routelet.wait_established("10.1.1.1");
+    wait_for("the switch has the subnet", 20.0, || {
+        switch.ip(&format!("route show {network}")).contains("10.1.1.2").then_some(())
+    });
+    assert_eq!(switch.ip("route show 198.18.0.0/24"), "", "what the filter refuses");
+}
+
+#[test]
+fn the_frr_example_accepts_a_rack_of_nodes() {
+    let mut net = Net::new();
+    let (switch, host) = rack(&mut net);
+    let _frr = Frr::start(&net, &switch, block("frr"));
+    let routelet = Routelet::start(&net, &host, &config(64512, "10.244.1.0/24"), &[]);
+    the_switch_accepts("10.244.1.0/24", &switch, &routelet);
+}
+
+#[test]
+fn the_frr_example_for_one_host_accepts_it() {
+    let mut net = Net::new();
+    let (switch, host) = rack(&mut net);
+    let _frr = Frr::start(&net, &switch, block("frr-one"));
+    let routelet = Routelet::start(&net, &host, &config(1000, "172.20.1.0/24"), &[]);
+    the_switch_accepts("172.20.1.0/24", &switch, &routelet);
+}
+
+#[test]
+fn the_bird_example_accepts_a_rack_of_nodes() {
+    let mut net = Net::new();
+    let (switch, host) = rack(&mut net);
+    let _bird = Bird::start(&net, &switch, block("bird"));
+    let routelet = Routelet::start(&net, &host, &config(64512, "10.244.1.0/24"), &[]);
+    the_switch_accepts("10.244.1.0/24", &switch, &routelet);
+}
