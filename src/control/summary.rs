@@ -2,7 +2,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Asn, RouterId};
+use crate::{
+    fib::sysctl::Change,
+    net::{Asn, RouterId},
+};
 
 /// `show summary`: one screen about this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct Summary {
     pub last_error: Option<LastError>,
     /// What the operator should know, each with its remedy.
     pub problems: Vec<String>,
+    /// Sysctls of the host that routelet has changed since it was booted.
+    #[serde(default)]
+    pub sysctls: Vec<Change>,
 }
 
 /// How many sessions there should be and how many are up.

@@ -244,7 +244,8 @@ impl Answers {
             Ok(plan) => (plan.services.clone(), plan.told(), plan.reflectors.iter().cloned().collect()),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
-        let problems = [problems, self.firewall.borrow().clone()].concat();
+        let host = self.forwarding.borrow().problems.clone();
+        let problems = [problems, host, self.firewall.borrow().clone()].concat();
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,
@@ -308,6 +309,7 @@ impl Answers {
             },
             last_error: last_error(&neighbors),
             problems,
+            sysctls: self.forwarding.borrow().changed.clone(),
         }
     }
 }

@@ -6,16 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, drain::DRAIN_FILE, planner::ROUTER_ID_FILE};
+use super::{Error, forwarding, state};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
     masquerade::{self, forward::CHAIN},
 };
-
-/// What of the state folder is ours; others' files in it stay, and the folder with them.
-const STATE: [&str; 6] =
-    ["cluster.json", "services.json", "objects.json", former::FILE, ROUTER_ID_FILE, DRAIN_FILE];
 
 /// Removes routes, nexthop objects, the conflist with its bridge where no pod is attached any more, and the state, by the configuration that the daemon had. Returns
 /// what was removed, a line each.
@@ -53,6 +49,9 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if chain {
         removed.push(format!("chain {CHAIN} of iptables"));
     }
+    // While routes and rules are gone already, nothing of ours needs forwarding.
+    let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));
+    removed.extend(fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?);
     let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
         Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))
     })?;
@@ -66,7 +65,8 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
         remove(conflist, &mut removed)?;
     }
     remove(temporary(&loaded.cni.conf_dir, &loaded.cni.file), &mut removed)?;
-    for name in STATE {
+    // Others' files stay, and the folder with them.
+    for name in state::FILES {
         remove(loaded.state_dir.join(name), &mut removed)?;
         remove(temporary(&loaded.state_dir, name), &mut removed)?;
         remove(loaded.state_dir.join(format!("{name}.new")), &mut removed)?;

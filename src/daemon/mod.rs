@@ -17,6 +17,7 @@ mod notices;
 mod planner;
 mod reload;
 mod report;
+mod state;
 
 use std::{
     collections::BTreeSet,
@@ -115,12 +116,15 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
 async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLevel) -> Result<(), Error> {
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let node_name = node_name(&options, &config);
-    make_state_dir(&config.state_dir);
     // First of all: a second daemon must stop here, before it touches anything.
     let control = server::bind(&config.control.socket, config.control.group.as_deref())
         .await
         .map_err(|e| Error::Runtime(e.to_string()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
+
+    let interfaces = fib::io::machine::interfaces().await.unwrap_or_default();
+    let mark = state::Mark::new(&interfaces, kubernetes.then_some(node_name.as_str()));
+    let state_dir = state::claim(&config.state_dir, &mark, &interfaces.addresses);
 
     let (config_tx, config_rx) = watch::channel(Arc::new(config.clone()));
     let (wanted_tx, wanted) = watch::channel(Arc::new(nobody()));
@@ -167,7 +171,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let mut fib = kernel.spawn(inputs);
     let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
-    tokio::spawn(forwarding::run(forwarding_tx, host.clone(), originated, unreachable));
+    let (needs_tx, needs) = watch::channel(None);
+    tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
     // From the neighbors to the table.
     let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
@@ -184,7 +189,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             kubeconfig: options.kubeconfig.clone(),
             service,
             node_name: node_name.clone(),
-            state_dir: config.state_dir.clone(),
+            state_dir: state_dir.clone(),
             service_cidrs: config.kubernetes.service_cidrs.clone(),
         };
         let watch = k8s::io::spawn(options.clone(), all_nodes);
@@ -201,7 +206,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
                 enabled: config.cni.enabled != Some(false),
                 conf_dir: config.cni.conf_dir.clone(),
                 file: config.cni.file.clone(),
-                state_dir: config.state_dir.clone(),
+                state_dir: state_dir.clone(),
             },
             conflist,
             gate,
@@ -233,7 +238,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         conflist: conflist.status.clone(),
     });
 
-    let (drainer, drain) = drain::Drainer::new(&config.state_dir);
+    let (drainer, drain) = drain::Drainer::new(&state_dir);
     tokio::spawn(drainer.clone().run(api));
     let planner = tokio::spawn(planner::run(
         planner::Inputs {
@@ -258,12 +263,13 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             unreachable: unreachable_tx,
             conflist: conflist_tx,
             forward: accepted_tx,
+            needs: needs_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,
             plan: plan_tx,
         },
         kubernetes,
-        config.state_dir.clone(),
+        state_dir,
     ));
 
     // Pods that nobody outside knows leave with the node's address.
@@ -283,6 +289,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
 
     // Those who ask.
     let reloader = Reloader { file: options.config.clone(), kubernetes: offered, config: config_tx, log };
+    let mut forwarded = forwarding.clone();
     let answers = Answers {
         started: jiff::Timestamp::now().to_string(),
         node_name,
@@ -313,6 +320,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(ready_tx, rib.convergence.clone(), plan, written));
     tokio::spawn(health::watchdog());
+    // What starts after us may look at forwarding, as Docker does.
+    let _ = tokio::time::timeout(FIRST_LOOK, forwarded.wait_for(|f| f.looked)).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let mut hangup = on(SignalKind::hangup())?;
@@ -351,6 +360,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         ))),
     }
 }
+
+/// How long a start waits for the first look at the host's sysctls.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Before the first plan: no session, and a router id that no neighbor ever sees.
 fn nobody() -> Wanted {
@@ -394,12 +406,6 @@ fn node_name(options: &RunOptions, config: &Config) -> String {
         let host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok());
         host.unwrap_or_default().to_lowercase()
     })
-}
-
-fn make_state_dir(path: &Path) {
-    if let Err(error) = std::fs::create_dir_all(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot make the state folder; a restart will know less");
-    }
 }
 
 fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {

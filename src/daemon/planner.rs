@@ -25,7 +25,7 @@ use crate::{
         peer::{Global, PeerKey},
     },
     config::Config,
-    fib::{host::Host, resolve::Resolver},
+    fib::{host::Host, resolve::Resolver, sysctl::Needs},
     k8s::{
         self,
         cni::Conflist,
@@ -34,7 +34,7 @@ use crate::{
         services::{Asked, Services},
     },
     net::{Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, ObjectProblem, Plan, overlay, plan},
+    plan::{Drain, Election, Extra, ObjectProblem, Plan, forwarding, overlay, plan},
 };
 
 /// What the planner listens to.
@@ -69,6 +69,8 @@ pub(super) struct Outputs {
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
+    /// What is asked of the host's sysctls; `None` before the first look.
+    pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     pub(super) all_nodes: watch::Sender<bool>,
     pub(super) asked: watch::Sender<Arc<Asked>>,
     /// The plan in force, or why there is none yet.
@@ -120,7 +122,11 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             Ok(plan) => {
                 say_new_problems(&mut said_of_objects, &texts(&plan.object_problems));
                 say_new_problems(&mut said, &[&plan.problems[..], &plan.notes[..]].concat());
-                keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
+                let own = nodes.as_ref().and_then(|n| n.own.as_ref());
+                // One that somebody has set is forgotten with the setting.
+                if config.bgp.router_id.is_none() && own.is_none_or(|o| o.router_id.is_none()) {
+                    keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
+                }
                 hand_out(&outputs, &config, plan);
             }
             // Nothing is wrong yet: at each start the Node and its address come a little later.
@@ -130,6 +136,8 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 }
             }
         }
+        let needs = forwarding(&config, &host, &extra, result.as_ref().ok());
+        publish(&outputs.needs, Some(Arc::new(needs)));
         publish(&outputs.plan, Arc::new(result));
         let now = usable(&host);
         // Not at the start: there everybody dials anyway, and a nudge would begin all of it again.

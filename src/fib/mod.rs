@@ -25,6 +25,7 @@ pub mod nexthop;
 pub mod order;
 pub mod resolve;
 pub mod route;
+pub mod sysctl;
 pub mod table;
 pub mod view;
 pub mod wire;

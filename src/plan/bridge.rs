@@ -30,7 +30,7 @@ pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a st
 }
 
 /// `lo` by its name alone: a `*` does not mean it.
-fn is_named(patterns: &[String], link: &Link) -> bool {
+pub(super) fn is_named(patterns: &[String], link: &Link) -> bool {
     patterns
         .iter()
         .any(|p| if link.loopback { *p == link.name } else { glob(p.as_bytes(), link.name.as_bytes()) })

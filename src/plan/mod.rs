@@ -20,6 +20,7 @@ mod bridge;
 mod drain;
 mod election;
 mod forward;
+mod forwarding;
 mod gateway;
 mod global;
 mod masq;
@@ -56,6 +57,7 @@ pub use self::{
 };
 pub use crate::k8s::cni::Conflist;
 pub use drain::Drain;
+pub use forwarding::forwarding;
 pub use services::asked;
 
 /// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.

@@ -9,6 +9,8 @@ mod doors;
 mod host;
 mod kernel;
 mod load;
+mod state;
 mod switch;
+mod sysctl;
 mod traps;
 mod troubles;

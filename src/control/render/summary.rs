@@ -1,9 +1,12 @@
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::Timestamp;
 
 use super::{Table, ago, listed, or_dash};
-use crate::control::{LastError, Summary};
+use crate::{
+    control::{LastError, Summary},
+    fib::sysctl::Change,
+};
 
 pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
     let Summary { neighbors, routes, .. } = summary;
@@ -27,12 +30,29 @@ pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
         ),
     );
     table.pair("last error", last_error(summary.last_error.as_ref(), now));
+    for (change, keys) in changed(&summary.sysctls) {
+        table.pair("sysctl", format!("{change}: {}", keys.join(", ")));
+    }
     let mut text = table.to_string();
     for problem in &summary.problems {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");
     }
     text
+}
+
+/// Settings that were changed in the same way are one line; the JSON has them one by one.
+fn changed(changes: &[Change]) -> BTreeMap<String, Vec<String>> {
+    let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Change { key, old, new } in changes {
+        let of_one = key.strip_suffix(".accept_ra").and_then(|k| k.rsplit_once('.'));
+        let (what, name) = match of_one {
+            Some((_, interface)) => ("accept_ra set from", interface),
+            None => ("set from", key.as_str()),
+        };
+        lines.entry(format!("{what} {old} to {new}")).or_default().push(name.to_owned());
+    }
+    lines
 }
 
 fn last_error(error: Option<&LastError>, now: Timestamp) -> String {

@@ -6,7 +6,7 @@ use crate::{
         FibView, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView, SessionState,
         Summary,
     },
-    fib::view::FibHop,
+    fib::{sysctl::Change, view::FibHop},
     k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember, Verdict},
     net::Family,
 };
@@ -68,6 +68,13 @@ fn the_summary_is_one_screen() {
             text: "hold timer expired".into(),
         }),
         problems: vec!["port 179 is taken by bird; stop it, or set bgp.listen".into()],
+        sysctls: [
+            ("net.ipv6.conf.default.accept_ra", "1", "2"),
+            ("net.ipv6.conf.eth0/5.accept_ra", "1", "2"),
+            ("net.ipv6.conf.all.forwarding", "0", "1"),
+        ]
+        .map(|(key, old, new)| Change { key: key.into(), old: old.into(), new: new.into() })
+        .into(),
     };
     insta::assert_snapshot!(shown(&Answer::Summary(Box::new(summary))));
 }

@@ -7,7 +7,9 @@
 mod batch;
 mod cleanup;
 mod counters;
+pub mod machine;
 mod monitor;
+pub mod netconf;
 mod netlink;
 mod repairs;
 pub mod sysctl;
@@ -57,6 +59,9 @@ impl Settings {
         }
     }
 }
+
+/// In the state folder: where routes of ours may be.
+pub const FORMER_FILE: &str = "fib.json";
 
 /// A place in our table: prefix and metric.
 pub type Place = (Prefix, u32);

@@ -1,146 +1,133 @@
-//! Forwarding and what belongs to it, in `/proc/sys`.
-//!
-//! What is missing is set where that is permitted, else reported with its remedy. Before IPv6 forwarding goes on,
-//! interfaces whose default route came by router advertisement get `accept_ra=2`: the kernel would purge that
-//! route else (kernel.md 18).
+//! `/proc/sys`: reads what [`crate::fib::sysctl`] decides by, and writes what it decides.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::{fib::host::Host, net::Family};
+use crate::{
+    fib::sysctl::{
+        Change, Needs, Record, Seen, Why, Write, escaped, forwarding_key, interface_key, interface_of,
+    },
+    net::Family,
+};
 
-/// The route protocol of router advertisements.
-const RTPROT_RA: u8 = 9;
+const ROOT: &str = "/proc/sys";
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// As `sysctl` names it.
-    pub key: String,
-    pub state: State,
-    /// In plain words, with the remedy where one is needed.
-    pub text: String,
+/// What came of one write.
+#[derive(Debug)]
+pub struct Done {
+    pub write: Write,
+    /// `None`: not tried, as `accept_ra` could not be set before.
+    pub result: Option<io::Result<()>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Good,
-    /// It was not, and we have set it.
-    Set,
-    /// It works, but not at its best.
-    Advice,
-    /// It is not, and we may not set it.
-    Bad,
+/// Reads all that [`Needs`] may ask about.
+pub fn look(needs: &Needs) -> Seen {
+    let mut seen = look_in(Path::new(ROOT), needs);
+    seen.kube_proxy = needs.services && kube_proxy_listens();
+    seen
 }
 
-/// Checks forwarding of the families in use and sets it.
-pub fn forwarding(host: &Host, families: &[Family]) -> Vec<Finding> {
-    forwarding_in(Path::new("/proc/sys"), host, families)
+/// Carries out, in order.
+pub fn write(writes: Vec<Write>) -> Vec<Done> {
+    write_in(Path::new(ROOT), writes)
 }
 
 /// Whether packets of each family are forwarded now.
 pub fn is_forwarding(family: Family) -> bool {
-    let key = forwarding_key(family);
-    read(Path::new("/proc/sys"), key).is_ok_and(|v| v != "0")
+    read(Path::new(ROOT), forwarding_key(family)).is_ok_and(|v| v != "0")
 }
 
-fn forwarding_key(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4Unicast => "net.ipv4.ip_forward",
-        Family::Ipv6Unicast => "net.ipv6.conf.all.forwarding",
-    }
+/// Puts back what [`Record`] knows, as far as the values are still ours. Returns lines for the operator.
+///
+/// # Errors
+///
+/// When a value cannot be written.
+pub fn undo(record: &Record) -> Result<Vec<String>, String> {
+    undo_in(Path::new(ROOT), record)
 }
 
-fn forwarding_in(root: &Path, host: &Host, families: &[Family]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for family in families {
-        let key = forwarding_key(*family);
-        let off = read(root, key).is_ok_and(|v| v == "0");
-        if off && *family == Family::Ipv6Unicast {
-            let advertisements: Vec<_> = keep_default_routes(root, host).collect();
-            let safe = advertisements.iter().all(|f| f.state != State::Bad);
-            found.extend(advertisements);
-            if !safe {
-                found.push(Finding {
-                    key: key.into(),
-                    state: State::Bad,
-                    text:
-                        "off, and left so: the default route came by router advertisement and would be lost"
-                            .into(),
-                });
-                continue;
-            }
-        }
-        found.push(ensure(root, key, "1", "packets of pods are not forwarded"));
-    }
-    found
-}
-
-/// `accept_ra=2` on each interface whose default route came by router advertisement.
-fn keep_default_routes<'a>(root: &'a Path, host: &'a Host) -> impl Iterator<Item = Finding> + 'a {
-    let learned = host.routes.iter().filter(|r| {
-        r.prefix.len() == 0 && r.prefix.family() == Family::Ipv6Unicast && r.protocol == RTPROT_RA
-    });
-    let mut links: Vec<u32> = learned.flat_map(|r| &r.hops).map(|h| h.ifindex).collect();
-    links.sort_unstable();
-    links.dedup();
-    links.into_iter().filter_map(|index| host.links.get(&index)).map(|link| {
-        let key = format!("net.ipv6.conf.{}.accept_ra", link.name.replace('.', "/"));
-        ensure(root, &key, "2", "the default route goes when IPv6 forwarding is switched on")
-    })
-}
-
-/// What is worth knowing besides; nothing of it is changed.
-pub fn advice() -> Vec<Finding> {
-    advice_in(Path::new("/proc/sys"))
-}
-
-fn advice_in(root: &Path) -> Vec<Finding> {
-    #[rustfmt::skip]
-    let checks: &[(&str, &[&str], &str)] = &[
-        ("net.ipv4.conf.all.rp_filter", &["0", "2"],
-         "strict reverse path filtering drops packets that come in another way than they would go out; set 2 (loose) where nodes have several links"),
-        ("net.ipv4.nexthop_compat_mode", &["0"],
-         "1 makes the kernel tell of every route when a nexthop group changes; 0 makes failover of many routes cheaper"),
-        ("net.ipv4.fib_multipath_hash_policy", &["1", "2", "3"],
-         "0 sends all connections between two hosts over one path; 1 spreads them by port"),
+fn look_in(root: &Path, needs: &Needs) -> Seen {
+    let interfaces = interfaces(root);
+    let mut keys = vec![
+        interface_key(Family::Ipv6Unicast, "default", "accept_ra"),
+        interface_key(Family::Ipv4Unicast, "all", "rp_filter"),
+        "net.bridge.bridge-nf-call-iptables".to_owned(),
+        "net.bridge.bridge-nf-call-ip6tables".to_owned(),
     ];
-    let mut found = Vec::new();
-    for (key, good, why) in checks {
-        let Ok(value) = read(root, key) else { continue };
-        let (state, text) = if good.contains(&value.as_str()) {
-            (State::Good, format!("is {value}"))
-        } else {
-            (State::Advice, format!("is {value}: {why}"))
-        };
-        found.push(Finding { key: (*key).into(), state, text });
+    keys.extend(Family::ALL.map(|f| forwarding_key(f).to_owned()));
+    let ports: BTreeSet<_> = needs.ports.iter().map(|p| escaped(p)).collect();
+    for interface in interfaces.iter().filter(|i| !ports.contains(*i)) {
+        keys.extend(Family::ALL.map(|f| interface_key(f, interface, "forwarding")));
+        keys.push(interface_key(Family::Ipv6Unicast, interface, "accept_ra"));
     }
-    found
+    for interface in needs.uplinks.iter().chain(&needs.bridges).map(|n| escaped(n)) {
+        keys.push(interface_key(Family::Ipv4Unicast, &interface, "rp_filter"));
+        keys.push(interface_key(Family::Ipv6Unicast, &interface, "disable_ipv6"));
+    }
+    let values: BTreeMap<_, _> =
+        keys.into_iter().filter_map(|key| read(root, &key).ok().map(|value| (key, value))).collect();
+    Seen { values, interfaces, kube_proxy: false }
 }
 
-fn ensure(root: &Path, key: &str, wanted: &str, otherwise: &str) -> Finding {
-    let finding = |state, text| Finding { key: key.into(), state, text };
-    let value = match read(root, key) {
-        Ok(value) => value,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return finding(State::Bad, "this kernel has no such setting: the family is switched off".into());
+/// Of the folders themselves: they are there before any notification.
+fn interfaces(root: &Path) -> BTreeSet<String> {
+    let of = |family: &str| fs::read_dir(root.join(format!("net/{family}/conf"))).into_iter().flatten();
+    let names = ["ipv4", "ipv6"].into_iter().flat_map(of).flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|n| !["all", "default", "lo"].contains(&n.as_str())).map(|n| escaped(&n)).collect()
+}
+
+fn write_in(root: &Path, writes: Vec<Write>) -> Vec<Done> {
+    let mut kept = true;
+    let mut done = Vec::new();
+    for write in writes {
+        let blocked = !kept && write.why == Why::Forward(Family::Ipv6Unicast);
+        let result = (!blocked).then(|| match fs::write(path(root, &write.key), write.new) {
+            // The interface is gone.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && interface_of(&write.key).is_some() => Ok(()),
+            written => written,
+        });
+        kept &= write.why != Why::KeepAdvertisements || result.as_ref().is_none_or(Result::is_ok);
+        done.push(Done { write, result });
+    }
+    done
+}
+
+fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    for Change { key, old, new } in record.undo() {
+        if read(root, &key).ok().as_deref() != Some(new.as_str()) {
+            continue;
         }
-        Err(e) => return finding(State::Bad, format!("cannot be read ({e}): {otherwise}")),
-    };
-    if value == wanted || value == "2" {
-        return finding(State::Good, format!("is {value}"));
+        let forwarding = key.replace(".accept_ra", ".forwarding");
+        if forwarding != key && read(root, &forwarding).is_ok_and(|v| v != "0") {
+            lines.push(format!("{key} stays {new}: packets are still forwarded there"));
+            continue;
+        }
+        fs::write(path(root, &key), &old).map_err(|e| format!("{key} cannot be set back to {old}: {e}"))?;
+        lines.push(format!("{key} is {old} again"));
     }
-    match fs::write(path(root, key), wanted) {
-        Ok(()) => finding(State::Set, format!("was {value}, set to {wanted}")),
-        Err(e) => finding(
-            State::Bad,
-            format!(
-                "is {value} and may not be set here ({e}): {otherwise}; run `sysctl -w {key}={wanted}` on the host"
-            ),
-        ),
-    }
+    Ok(lines)
+}
+
+/// kube-proxy's ports for health checks and metrics, unless it is told otherwise; that of the cluster's own distribution
+/// (k3s, k0s) has the same.
+fn kube_proxy_listens() -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| text.lines().any(is_kube_proxy))
+}
+
+fn is_kube_proxy(line: &str) -> bool {
+    const LISTEN: &str = "0A";
+    let mut words = line.split_whitespace();
+    let (local, state) = (words.nth(1), words.nth(1));
+    let port = local.and_then(|l| l.rsplit_once(':')).and_then(|(_, p)| u16::from_str_radix(p, 16).ok());
+    state == Some(LISTEN) && matches!(port, Some(10249 | 10256))
 }
 
 fn read(root: &Path, key: &str) -> io::Result<String> {
@@ -160,7 +147,9 @@ fn path(root: &Path, key: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fib::host::testing::{gateway, host, link};
+    use crate::fib::sysctl::writes;
+
+    const V6: &str = "net.ipv6.conf.all.forwarding";
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -176,42 +165,76 @@ mod tests {
         read(dir.path(), key).unwrap()
     }
 
+    fn needs() -> Needs {
+        Needs { families: Family::ALL.into(), ..Needs::default() }
+    }
+
+    fn turn(dir: &tempfile::TempDir, record: &mut Record) -> Vec<Done> {
+        let writes = writes(&needs(), &look_in(dir.path(), &needs()), record, &BTreeSet::new());
+        writes.iter().for_each(|w| record.note(w));
+        write_in(dir.path(), writes)
+    }
+
     #[test]
-    fn forwarding_goes_on_after_the_default_route_is_safe() {
+    fn forwarding_goes_on_after_advertisements_are_safe_and_off_before_they_are_given_up() {
         let dir = tree(&[
-            ("net.ipv4.ip_forward", "1"),
-            ("net.ipv6.conf.all.forwarding", "0"),
+            ("net.ipv4.ip_forward", "0"),
+            (V6, "0"),
+            ("net.ipv6.conf.default.accept_ra", "1"),
             ("net.ipv6.conf.eth0/5.accept_ra", "1"),
+            ("net.ipv6.conf.eth0/5.forwarding", "0"),
         ]);
-        let mut default = gateway("::/0", "fe80::1", 2);
-        default.protocol = RTPROT_RA;
-        let found = forwarding_in(dir.path(), &host([link(2, "eth0.5")], [default]), &Family::ALL);
-        let states: Vec<_> = found.iter().map(|f| (f.key.as_str(), f.state)).collect();
-        #[rustfmt::skip]
-        assert_eq!(states, [
-            ("net.ipv4.ip_forward", State::Good),
-            ("net.ipv6.conf.eth0/5.accept_ra", State::Set),
-            ("net.ipv6.conf.all.forwarding", State::Set),
-        ]);
+        let mut record = Record::new("boot");
+        let done = turn(&dir, &mut record);
+        let keys: Vec<_> = done.iter().map(|d| d.write.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["net.ipv4.ip_forward", "net.ipv6.conf.default.accept_ra", "net.ipv6.conf.eth0/5.accept_ra", V6]
+        );
         assert_eq!(value(&dir, "net.ipv6.conf.eth0/5.accept_ra"), "2");
-        assert_eq!(value(&dir, "net.ipv6.conf.all.forwarding"), "1");
+        assert_eq!((value(&dir, V6), value(&dir, "net.ipv4.ip_forward")), ("1".into(), "1".into()));
+        assert!(turn(&dir, &mut record).is_empty(), "running twice changes nothing");
+
+        // Somebody else has switched IPv4 forwarding off meanwhile, and has forwarding on eth0.5.
+        fs::write(path(dir.path(), "net.ipv4.ip_forward"), "0").unwrap();
+        fs::write(path(dir.path(), "net.ipv6.conf.eth0/5.forwarding"), "1").unwrap();
+        let lines = undo_in(dir.path(), &record).unwrap();
+        assert_eq!(
+            lines,
+            [
+                "net.ipv6.conf.all.forwarding is 0 again",
+                "net.ipv6.conf.default.accept_ra is 1 again",
+                "net.ipv6.conf.eth0/5.accept_ra stays 2: packets are still forwarded there",
+            ]
+        );
+        assert_eq!(value(&dir, "net.ipv6.conf.eth0/5.accept_ra"), "2");
     }
 
     #[test]
-    fn a_default_route_that_would_be_lost_keeps_forwarding_off() {
-        let dir = tree(&[("net.ipv6.conf.all.forwarding", "0")]);
-        let mut default = gateway("::/0", "fe80::1", 2);
-        default.protocol = RTPROT_RA;
-        let found = forwarding_in(dir.path(), &host([link(2, "eth0")], [default]), &[Family::Ipv6Unicast]);
-        assert!(found.iter().all(|f| f.state == State::Bad), "{found:?}");
-        assert_eq!(value(&dir, "net.ipv6.conf.all.forwarding"), "0");
+    fn advertisements_that_cannot_be_kept_leave_forwarding_off() {
+        let dir = tree(&[(V6, "0"), ("net.ipv6.conf.eth0.forwarding", "0")]);
+        // A folder in place of the file cannot be written.
+        let writes = vec![
+            Write { key: "net.ipv6.conf".into(), old: "1".into(), new: "2", why: Why::KeepAdvertisements },
+            Write { key: V6.into(), old: "0".into(), new: "1", why: Why::Forward(Family::Ipv6Unicast) },
+        ];
+        let done = write_in(dir.path(), writes);
+        assert!(matches!(done[0].result, Some(Err(_))) && done[1].result.is_none(), "{done:?}");
+        assert_eq!(value(&dir, V6), "0");
     }
 
     #[test]
-    fn advice_names_the_value_and_the_reason() {
-        let dir = tree(&[("net.ipv4.conf.all.rp_filter", "1"), ("net.ipv4.nexthop_compat_mode", "0")]);
-        let found = advice_in(dir.path());
-        assert_eq!(found.iter().map(|f| f.state).collect::<Vec<_>>(), [State::Advice, State::Good]);
-        assert!(found[0].text.contains("set 2 (loose)"));
+    fn kube_proxy_is_known_by_its_port() {
+        #[rustfmt::skip]
+        let cases = [
+            ("  3: 00000000000000000000000000000000:2810 00000000000000000000000000000000:0000 0A 0", true),
+            ("  3: 0100007F:2809 00000000:0000 0A 00000000", true),
+            ("  3: 0100007F:2810 00000000:0000 01 00000000", false),
+            ("  3: 0100007F:00B3 00000000:0000 0A 00000000", false),
+            ("  sl  local_address rem_address   st tx_queue", false),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(is_kube_proxy(line), expected, "{line}");
+        }
     }
 }

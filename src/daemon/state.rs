@@ -1,0 +1,212 @@
+//! The state folder, and which machine made what is in it.
+//!
+//! Machines are cloned, with their state folder in them: two hosts with one router id reach nobody, and a clone of a drained
+//! machine must not be born drained. So the folder has a [`Mark`] of the machine, and under Kubernetes of the Node; what another
+//! one made counts for nothing and is removed.
+//!
+//! A machine is known by its machine id and by the hardware addresses of its network cards: it is the same one while the id is the same
+//! and at least one card is still there. Either alone does not do: clones often share the id, and cards are replaced.
+//!
+//! A folder without a mark comes from a version that made none, or was filled by hand. It counts if something in it fits this
+//! host: the router id is an address that the host has, or the kept cluster is this Node's.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE};
+use crate::{
+    fib::io::{FORMER_FILE, machine::Interfaces},
+    k8s::io::{former, write_file},
+};
+
+/// Which machine and Node a state folder belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// Empty where there is none.
+    machine_id: String,
+    hardware: BTreeSet<String>,
+    /// Under Kubernetes.
+    node: Option<String>,
+}
+
+pub(super) const MARK_FILE: &str = "machine.json";
+
+/// What of the state folder is ours; others' files in it stay.
+pub(super) const FILES: [&str; 9] = [
+    "cluster.json",
+    "services.json",
+    "objects.json",
+    former::FILE,
+    ROUTER_ID_FILE,
+    DRAIN_FILE,
+    forwarding::FILE,
+    FORMER_FILE,
+    MARK_FILE,
+];
+
+impl Mark {
+    pub(super) fn new(interfaces: &Interfaces, node: Option<&str>) -> Self {
+        let files = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+        let id = files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let hardware = interfaces.hardware.clone();
+        Self { machine_id: id.trim().to_owned(), hardware, node: node.map(str::to_owned) }
+    }
+
+    /// What one of the two does not know tells nothing.
+    fn is_same(&self, now: &Self) -> bool {
+        let id = self.machine_id == now.machine_id || self.machine_id.is_empty() || now.machine_id.is_empty();
+        let cards = self.hardware.is_empty() || now.hardware.is_empty();
+        let node = self.node == now.node || self.node.is_none() || now.node.is_none();
+        id && node && (cards || !self.hardware.is_disjoint(&now.hardware))
+    }
+
+    /// The same machine, later: what is not known now is kept.
+    fn followed_by(&self, now: &Self) -> Self {
+        let machine_id = if now.machine_id.is_empty() { &self.machine_id } else { &now.machine_id };
+        let hardware = if now.hardware.is_empty() { &self.hardware } else { &now.hardware };
+        let node = now.node.as_ref().or(self.node.as_ref()).cloned();
+        Self { machine_id: machine_id.clone(), hardware: hardware.clone(), node }
+    }
+}
+
+/// Makes the folder, and clears it of what another machine or Node has made. Returns the folder to use: where that cannot be
+/// cleared, one inside of it that is not there, so that nothing of it counts.
+pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> PathBuf {
+    if let Err(error) = fs::create_dir_all(dir) {
+        tracing::warn!(path = %dir.display(), %error, "cannot make the state folder; a restart will know less");
+    }
+    let known = fs::read(dir.join(MARK_FILE)).ok().and_then(|b| serde_json::from_slice::<Mark>(&b).ok());
+    let is_ours = match &known {
+        Some(mark) => mark.is_same(now),
+        None => is_empty(dir) || fits(dir, now, addresses),
+    };
+    if !is_ours {
+        tracing::warn!(
+            path = %dir.display(),
+            "the state folder was made by another machine or Node: router id, drain and what else is kept there count for nothing here"
+        );
+        if let Err(error) = clear(dir) {
+            tracing::warn!(path = %dir.display(), %error, "cannot clear the state folder, so no state is kept; make state-dir writable");
+            return dir.join("of-another-machine");
+        }
+    }
+    let next = known.as_ref().filter(|_| is_ours).map_or_else(|| now.clone(), |k| k.followed_by(now));
+    if known.as_ref() != Some(&next) {
+        let bytes = serde_json::to_vec(&next).unwrap_or_default();
+        if let Err(error) = write_file(&dir.join(MARK_FILE), &bytes, 0o644) {
+            tracing::warn!(path = %dir.display(), %error, "cannot mark the state folder as this machine's; make state-dir writable");
+        }
+    }
+    dir.to_owned()
+}
+
+fn is_empty(dir: &Path) -> bool {
+    FILES.iter().all(|name| !dir.join(name).exists())
+}
+
+/// Whether a folder without a mark may be this host's.
+fn fits(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> bool {
+    let router_id = fs::read_to_string(dir.join(ROUTER_ID_FILE)).ok().and_then(|t| t.trim().parse().ok());
+    let node = || {
+        let cluster: serde_json::Value =
+            serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+        cluster["node"].as_str().map(str::to_owned)
+    };
+    router_id.is_some_and(|id| addresses.contains(&id)) || now.node.is_some() && node() == now.node
+}
+
+fn clear(dir: &Path) -> io::Result<()> {
+    for name in FILES {
+        match fs::remove_file(dir.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Differs after each boot.
+pub(super) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(id: &str, hardware: &[&str], node: Option<&str>) -> Mark {
+        let hardware = hardware.iter().map(|h| (*h).to_owned()).collect();
+        Mark { machine_id: id.into(), hardware, node: node.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_machine_is_known_by_its_id_and_a_card() {
+        let made = mark("a", &["02:01", "02:02"], None);
+        #[rustfmt::skip]
+        let cases = [
+            ("itself",                          mark("a", &["02:01", "02:02"], None),      true),
+            ("a card was replaced",             mark("a", &["02:02", "02:09"], None),      true),
+            ("a clone with its own id",         mark("b", &["02:01", "02:02"], None),      false),
+            ("a clone with the same id",        mark("a", &["02:07"], None),               false),
+            ("a clone without an id",           mark("",  &["02:07"], None),               false),
+            ("no id, the same card",            mark("",  &["02:01"], None),               true),
+            ("no card is there yet",            mark("a", &[], None),                      true),
+            ("it has become a Node",            mark("a", &["02:01"], Some("n1")),         true),
+        ];
+        for (name, now, expected) in cases {
+            assert_eq!(made.is_same(&now), expected, "{name}");
+        }
+        let of_node = mark("a", &["02:01"], Some("n1"));
+        assert!(!of_node.is_same(&mark("a", &["02:01"], Some("n2"))), "another Node");
+        assert!(of_node.is_same(&of_node.clone()));
+    }
+
+    #[test]
+    fn what_another_machine_made_counts_for_nothing_and_the_files_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, there) = (mark("a", &["02:01"], None), mark("b", &["02:02"], None));
+        let none = BTreeSet::new();
+        assert_eq!(claim(dir.path(), &there, &none), dir.path());
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let names = || {
+            let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
+            names.map(|n| n.into_string().unwrap()).collect::<BTreeSet<_>>()
+        };
+        let set = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>();
+        write(ROUTER_ID_FILE, "10.0.7.9\n");
+        write(DRAIN_FILE, "all\n");
+        write("notes.txt", "the operator's");
+        claim(dir.path(), &there, &none);
+        assert_eq!(names(), set(&[DRAIN_FILE, MARK_FILE, "notes.txt", ROUTER_ID_FILE]), "its own stays");
+        claim(dir.path(), &here, &none);
+        assert_eq!(names(), set(&[MARK_FILE, "notes.txt"]));
+    }
+
+    #[test]
+    fn a_folder_without_a_mark_counts_if_something_in_it_fits() {
+        let here = mark("a", &["02:01"], None);
+        let node = mark("a", &["02:01"], Some("n1"));
+        let ours = BTreeSet::from(["10.0.1.2".parse().unwrap()]);
+        #[rustfmt::skip]
+        let cases: &[(&str, &Mark, &str, &str, bool)] = &[
+            ("an address of this host",   &here, "10.0.1.2\n", "{}",                        true),
+            ("an address of another",     &here, "10.0.7.9\n", "{}",                        false),
+            ("the cluster of this Node",  &node, "10.0.7.9\n", "{\"node\": \"n1\"}",        true),
+            ("the cluster of another",    &node, "10.0.7.9\n", "{\"node\": \"n2\"}",        false),
+            ("a Node's, on a bare host",  &here, "10.0.7.9\n", "{\"node\": \"n1\"}",        false),
+        ];
+        for (name, mark, router_id, cluster, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(ROUTER_ID_FILE), router_id).unwrap();
+            fs::write(dir.path().join("cluster.json"), cluster).unwrap();
+            claim(dir.path(), mark, &ours);
+            assert_eq!(dir.path().join(ROUTER_ID_FILE).exists(), *expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Notifications of changed forwarding settings, and of interfaces that get settings of their own.
+
+use std::io;
+
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+
+/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
+const GROUPS: [u32; 2] = [24, 25];
+
+/// What changed does not matter: a look costs little.
+#[allow(missing_debug_implementations, reason = "its socket has none")]
+pub struct Netconf(Option<TokioSocket>);
+
+impl Netconf {
+    pub fn open() -> Self {
+        let open = || {
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+            for group in GROUPS {
+                socket.socket_mut().add_membership(group)?;
+            }
+            Ok::<_, io::Error>(socket)
+        };
+        // Without it the settings are polled.
+        Self(open().inspect_err(|error| tracing::debug!(%error, "no notifications of sysctls")).ok())
+    }
+
+    /// Waits for a change. Cancel safe: what is lost with it only said that there is something to look at.
+    pub async fn changed(&mut self) {
+        let Some(socket) = &mut self.0 else { return std::future::pending().await };
+        // That some were lost (ENOBUFS) is a notification, too.
+        let _ = socket.recv_from(&mut Vec::with_capacity(SOME)).await;
+    }
+
+    /// What came until now is seen with the next look.
+    pub fn forget(&mut self) {
+        let Some(socket) = &mut self.0 else { return };
+        while socket.socket_mut().recv(&mut Vec::with_capacity(SOME), nix::libc::MSG_DONTWAIT).is_ok() {}
+    }
+}
+
+/// The rest of a notification is cut off.
+const SOME: usize = 64;

@@ -1,0 +1,602 @@
+//! The host's sysctls: which routelet sets, in which order, and which it only names. Pure.
+//!
+//! Three things are set, and only while packets of others are forwarded here: forwarding as a whole, forwarding on the
+//! interfaces concerned (uplinks and bridges of containers), and before IPv6 forwarding goes on `accept_ra` from 1 to 2. The
+//! kernel ignores router advertisements on an interface that forwards unless its `accept_ra` is 2, and purges the default
+//! routes that it had learned by them when `all.forwarding` goes on. So an interface that would lose its default route
+//! or its address by our doing gets 2 first. One on which somebody else had forwarding on before ignores advertisements
+//! already, and stays as it is; 0 and 2 are decisions of the operator and stay too.
+//!
+//! Writing `all.forwarding` overwrites the value of every interface. What others had switched off on an interface that does not
+//! concern us is switched off again.
+//!
+//! What was set is kept as a [`Record`], for this boot: a reboot begins with the host's own values. `cleanup` undoes it
+//! in the reverse order, as far as the values are still ours.
+//!
+//! Deliberately not set: rp_filter, br_netfilter, disable_ipv6. They may be somebody's decision, so they are named with their remedy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::Family;
+
+/// What is asked of the host, by names of interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Families whose packets are forwarded here, now or as soon as a container is there.
+    pub families: BTreeSet<Family>,
+    /// Those of them of which there are prefixes already.
+    pub in_use: BTreeSet<Family>,
+    /// Interfaces with a default route or a neighbor.
+    pub uplinks: BTreeSet<String>,
+    /// Bridges of containers: the pods', and those that are advertised.
+    pub bridges: BTreeSet<String>,
+    /// veth ports of bridges. They have no packets of their own, so their values mean nothing.
+    pub ports: BTreeSet<String>,
+    /// Whether pods reach Services over a bridge.
+    pub services: bool,
+}
+
+/// What was read: keys as sysctl(8) writes them, where a slash stands for a dot in the name of an interface. A key that the
+/// kernel does not have is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub values: BTreeMap<String, String>,
+    /// Interfaces that have settings of IPv4 or IPv6, as sysctl(8) writes them.
+    pub interfaces: BTreeSet<String>,
+    /// Whether kube-proxy listens on this host.
+    pub kube_proxy: bool,
+}
+
+/// One value to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub key: String,
+    pub old: String,
+    pub new: &'static str,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Must succeed before forwarding of IPv6 goes on.
+    KeepAdvertisements,
+    Forward(Family),
+    /// Off again on an interface of others, after all were switched on.
+    GiveBack(Family),
+}
+
+/// What was changed, in this boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    boot: String,
+    changes: Vec<Change>,
+}
+
+/// One value that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: String,
+    /// Before routelet wrote it for the first time.
+    pub old: String,
+    pub new: String,
+}
+
+/// The most changes that are kept: more interfaces than hosts have. Beyond, nothing more is changed.
+const MOST_CHANGES: usize = 8192;
+
+/// The setting that forwards packets of a family on all interfaces.
+pub fn forwarding_key(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4Unicast => "net.ipv4.ip_forward",
+        Family::Ipv6Unicast => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+/// A setting of one interface.
+pub fn interface_key(family: Family, interface: &str, name: &str) -> String {
+    let family = match family {
+        Family::Ipv4Unicast => "ipv4",
+        Family::Ipv6Unicast => "ipv6",
+    };
+    format!("net.{family}.conf.{interface}.{name}")
+}
+
+/// The name of an interface as sysctl(8) writes it.
+pub fn escaped(interface: &str) -> String {
+    interface.replace('.', "/")
+}
+
+impl Needs {
+    /// Interfaces that must forward.
+    fn concerned(&self) -> impl Iterator<Item = String> + '_ {
+        self.uplinks.iter().chain(&self.bridges).map(|name| escaped(name))
+    }
+
+    fn is_bridge(&self, interface: &str) -> bool {
+        self.bridges.iter().any(|b| escaped(b) == interface)
+    }
+
+    fn is_port(&self, interface: &str) -> bool {
+        self.ports.iter().any(|p| escaped(p) == interface)
+    }
+}
+
+impl Seen {
+    fn is(&self, key: &str, value: &str) -> bool {
+        self.values.get(key).is_some_and(|v| v == value)
+    }
+
+    fn number(&self, key: &str) -> u32 {
+        self.values.get(key).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// What is to be written now, in this order. `off`: on which interfaces others had switched forwarding off while it was on as a
+/// whole, by [`switched_off`].
+pub fn writes(needs: &Needs, seen: &Seen, record: &Record, off: &BTreeSet<String>) -> Vec<Write> {
+    needs.families.iter().flat_map(|family| writes_of(*family, needs, seen, record, off)).collect()
+}
+
+fn writes_of(
+    family: Family,
+    needs: &Needs,
+    seen: &Seen,
+    record: &Record,
+    off: &BTreeSet<String>,
+) -> Vec<Write> {
+    let key = forwarding_key(family);
+    let all_off = seen.is(key, "0");
+    let forward = |key: String| Write { key, old: "0".into(), new: "1", why: Why::Forward(family) };
+    let closed: Vec<_> = needs
+        .concerned()
+        .filter(|i| !all_off && seen.is(&interface_key(family, i, "forwarding"), "0"))
+        .collect();
+    let mut writes = Vec::new();
+    if family == Family::Ipv6Unicast {
+        let whole = all_off || record.has(key);
+        writes.extend(keep_advertisements(needs, seen, |i| whole || closed.iter().any(|c| c == i)));
+    }
+    if all_off {
+        writes.push(forward(key.to_owned()));
+        let concerned: BTreeSet<_> = needs.concerned().collect();
+        let keys = seen.interfaces.iter().filter(|i| !concerned.contains(*i));
+        let keys = keys.map(|i| interface_key(family, i, "forwarding")).filter(|key| off.contains(key));
+        writes.extend(keys.map(|key| Write { key, old: "1".into(), new: "0", why: Why::GiveBack(family) }));
+    }
+    writes.extend(closed.into_iter().map(|i| forward(interface_key(family, &i, "forwarding"))));
+    writes
+}
+
+/// `accept_ra` from 1 to 2, the default of new interfaces first: what appears meanwhile has it already.
+///
+/// Not on bridges of containers: there any container could make itself the host's default gateway by an advertisement. The
+/// `bridge` CNI plugin and Docker switch it off there themselves.
+fn keep_advertisements(needs: &Needs, seen: &Seen, is_affected: impl Fn(&str) -> bool) -> Vec<Write> {
+    let interfaces = seen.interfaces.iter().map(String::as_str);
+    let interfaces = interfaces.filter(|i| !needs.is_bridge(i) && !needs.is_port(i));
+    let affected = std::iter::once("default").chain(interfaces).filter(|i| is_affected(i));
+    affected
+        .map(|i| interface_key(Family::Ipv6Unicast, i, "accept_ra"))
+        .filter(|key| seen.is(key, "1"))
+        .map(|key| Write { key, old: "1".into(), new: "2", why: Why::KeepAdvertisements })
+        .collect()
+}
+
+/// The settings by which others have switched forwarding off on an interface, of the families that are on as a whole.
+/// While a family is off that cannot be told: then the last answer holds.
+pub fn switched_off(seen: &Seen, family: Family) -> Option<BTreeSet<String>> {
+    let on = seen.values.get(forwarding_key(family)).is_some_and(|v| v != "0");
+    let keys = seen.interfaces.iter().map(|i| interface_key(family, i, "forwarding"));
+    on.then(|| keys.filter(|key| seen.is(key, "0")).collect())
+}
+
+impl Record {
+    pub fn new(boot: &str) -> Self {
+        Self { boot: boot.to_owned(), changes: Vec::new() }
+    }
+
+    /// Whether it was written since the host was booted.
+    pub fn is_of(&self, boot: &str) -> bool {
+        self.boot == boot
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.changes.iter().any(|c| c.key == key)
+    }
+
+    /// What differs from before.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether there is room to write down another change.
+    pub fn has_room(&self) -> bool {
+        self.changes.len() < MOST_CHANGES
+    }
+
+    /// Notes what is about to be written.
+    pub fn note(&mut self, write: &Write) {
+        if matches!(write.why, Why::GiveBack(_)) || self.has(&write.key) || !self.has_room() {
+            return;
+        }
+        self.changes.push(Change {
+            key: write.key.clone(),
+            old: write.old.clone(),
+            new: write.new.to_owned(),
+        });
+    }
+
+    /// Forgets settings of interfaces that are gone. A renamed one takes its values with it: `names` has the former and the
+    /// present name.
+    pub fn follow(&mut self, interfaces: &BTreeSet<String>, names: &[(String, String)]) {
+        for (old, new) in names {
+            let (old, new) = (format!(".conf.{}.", escaped(old)), format!(".conf.{}.", escaped(new)));
+            self.changes.iter_mut().for_each(|c| c.key = c.key.replace(&old, &new));
+        }
+        self.changes.retain(|c| interface_of(&c.key).is_none_or(|i| interfaces.contains(i)));
+    }
+
+    /// What puts the former values back, where they are still ours: forwarding first, so that no default route is lost
+    /// when `accept_ra` follows.
+    pub fn undo(&self) -> Vec<Change> {
+        let place = |c: &&Change| match () {
+            () if !c.key.contains(".conf.") || c.key.contains(".conf.all.") => 0,
+            () if c.key.ends_with(".forwarding") => 1,
+            () => 2,
+        };
+        let mut changes: Vec<_> = self.changes.iter().collect();
+        changes.sort_by_key(place);
+        changes.into_iter().cloned().collect()
+    }
+}
+
+/// The interface that a setting belongs to; `None` for `all`, `default` and those of the host.
+pub fn interface_of(key: &str) -> Option<&str> {
+    let rest = key.split_once(".conf.")?.1;
+    let (interface, _) = rest.rsplit_once('.')?;
+    (interface != "all" && interface != "default").then_some(interface)
+}
+
+/// How often each setting was mended lately: what somebody else keeps changing back is not fought for ever.
+#[derive(Debug, Default)]
+pub struct Mends {
+    /// Settings that were right once, and when they were mended within the last minute.
+    known: BTreeMap<String, Vec<Instant>>,
+}
+
+/// Mends within [`MINUTE`] that are taken for a restart of something else.
+const OFTEN: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Between two mends while somebody keeps changing it back.
+const PAUSE: Duration = Duration::from_secs(15);
+
+impl Mends {
+    /// Whether a setting that is wrong may be written now.
+    pub fn may(&self, now: Instant, key: &str) -> bool {
+        let Some(times) = self.known.get(key) else { return true };
+        !is_fight(now, times) || times.last().is_none_or(|last| now.duration_since(*last) >= PAUSE)
+    }
+
+    /// It was written; whether that was a mend of what had been right.
+    pub fn written(&mut self, now: Instant, key: &str) -> bool {
+        let Some(times) = self.known.get_mut(key) else {
+            self.known.insert(key.to_owned(), Vec::new());
+            return false;
+        };
+        times.retain(|at| now.duration_since(*at) < MINUTE);
+        times.push(now);
+        true
+    }
+
+    /// Forgets settings of interfaces that are gone.
+    pub fn retain(&mut self, interfaces: &BTreeSet<String>) {
+        self.known.retain(|key, _| interface_of(key).is_none_or(|i| interfaces.contains(i)));
+    }
+
+    /// What somebody else keeps changing back.
+    pub fn problems(&self, now: Instant) -> Vec<String> {
+        let fights = self.known.iter().filter(|(_, times)| is_fight(now, times));
+        fights
+            .map(|(key, times)| {
+                format!(
+                    "{key}: something on this host keeps changing it, and routelet has set it back {} times within a minute; \
+                     look for a program or a file of sysctl.d that sets it, and let it set what routelet needs",
+                    times.len()
+                )
+            })
+            .collect()
+    }
+}
+
+fn is_fight(now: Instant, times: &[Instant]) -> bool {
+    times.iter().filter(|at| now.duration_since(**at) < MINUTE).count() >= OFTEN
+}
+
+/// What others have set so that packets are lost, each with its remedy. Nothing of it is changed.
+pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
+    let strict = strict_filter(needs, seen);
+    let bridged = bridged_services(needs, seen);
+    strict.into_iter().chain(bridged).chain(switched_off_families(needs, seen)).collect()
+}
+
+/// RFC 3704 §2.2: strict filtering fits hosts with one way in and out. The kernel takes the larger value of `all` and the interface.
+fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
+    if needs.uplinks.len() < 2 || !needs.families.contains(&Family::Ipv4Unicast) {
+        return None;
+    }
+    let of = |interface: &str| interface_key(Family::Ipv4Unicast, interface, "rp_filter");
+    let all = seen.number(&of("all"));
+    let keys = needs.uplinks.iter().map(|name| of(&escaped(name)));
+    let strict: Vec<_> = keys.filter(|key| all.max(seen.number(key)) == 1).collect();
+    let settings: Vec<_> = strict.iter().map(|key| format!("{key}=2")).collect();
+    (!strict.is_empty()).then(|| {
+        format!(
+            "{}: reverse path filtering is strict (1) on a host with {} uplinks, which drops packets that come in by another one than \
+             the answer would take; run `sysctl -w {}`",
+            strict.join(", "),
+            needs.uplinks.len(),
+            settings.join(" ")
+        )
+    })
+}
+
+/// A packet to a Service whose endpoint is on the same bridge comes back over the bridge alone: kube-proxy's translation is undone only if the
+/// bridge hands it to iptables.
+fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
+    let check = |family: &Family| {
+        let key = match family {
+            Family::Ipv4Unicast => "net.bridge.bridge-nf-call-iptables",
+            Family::Ipv6Unicast => "net.bridge.bridge-nf-call-ip6tables",
+        };
+        let why = "a Service does not answer a pod when its endpoint is on the same node";
+        match seen.values.get(key) {
+            Some(value) if value == "0" => Some(format!("{key}: is 0, so {why}; run `sysctl -w {key}=1`")),
+            None if seen.kube_proxy && *family == Family::Ipv4Unicast => Some(format!(
+                "{key}: the kernel module br_netfilter is not loaded, so {why}; run `modprobe br_netfilter`, and name it in \
+                 /etc/modules-load.d"
+            )),
+            _ => None,
+        }
+    };
+    needs.in_use.iter().filter(|_| needs.services).filter_map(check).collect()
+}
+
+fn switched_off_families(needs: &Needs, seen: &Seen) -> Vec<String> {
+    let used = needs.in_use.contains(&Family::Ipv6Unicast);
+    let interfaces = needs.concerned().filter(|_| used).collect::<BTreeSet<_>>();
+    let keys = interfaces.iter().map(|i| interface_key(Family::Ipv6Unicast, i, "disable_ipv6"));
+    keys.filter(|key| seen.is(key, "1"))
+        .map(|key| {
+            format!(
+                "{key}: IPv6 is switched off on an interface that IPv6 prefixes of this node need; run `sysctl -w {key}=0`, or use \
+                 IPv4 alone"
+            )
+        })
+        .collect()
+}
+
+/// What is said of a value that could not be written. `why` is the kernel's answer.
+pub fn refusal(write: &Write, why: &str) -> String {
+    let Write { key, old, new, .. } = write;
+    let effect = match write.why {
+        Why::KeepAdvertisements => {
+            "IPv6 forwarding stays off, as it would take away the default route and the addresses that came by router advertisement"
+        }
+        Why::Forward(_) => "packets of containers are not forwarded",
+        Why::GiveBack(_) => "forwarding stays on there, where it was off before",
+    };
+    format!(
+        "{key}: is {old} and may not be set here ({why}): {effect}; run `sysctl -w {key}={new}` on the host"
+    )
+}
+
+/// What is said of forwarding that was left off, as `accept_ra` could not be set before.
+pub fn left_off(key: &str) -> String {
+    format!(
+        "{key}: left at 0, as the host would lose what it has by router advertisement: set accept_ra to 2 where it is 1, then run \
+         `sysctl -w {key}=1`"
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
+mod tests {
+    use super::*;
+
+    const V6: &str = "net.ipv6.conf.all.forwarding";
+
+    fn names(list: &[&str]) -> BTreeSet<String> {
+        list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    fn needs() -> Needs {
+        Needs {
+            families: Family::ALL.into(),
+            in_use: Family::ALL.into(),
+            uplinks: names(&["eth0.5"]),
+            bridges: names(&["docker0"]),
+            ports: names(&["veth1"]),
+            services: false,
+        }
+    }
+
+    fn seen(values: &[(&str, &str)]) -> Seen {
+        let values: BTreeMap<_, _> = values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let interfaces = values.keys().filter_map(|k| interface_of(k)).map(str::to_owned).collect();
+        Seen { values, interfaces, kube_proxy: false }
+    }
+
+    fn keys(writes: &[Write]) -> Vec<String> {
+        writes.iter().map(|w| format!("{}={}", w.key, w.new)).collect()
+    }
+
+    #[test]
+    fn advertisements_are_kept_on_every_interface_before_forwarding_goes_on() {
+        let seen = seen(&[
+            ("net.ipv4.ip_forward", "1"),
+            (V6, "0"),
+            ("net.ipv6.conf.default.accept_ra", "1"),
+            ("net.ipv6.conf.eth0/5.accept_ra", "1"),
+            ("net.ipv6.conf.eth1.accept_ra", "1"),
+            ("net.ipv6.conf.eth2.accept_ra", "0"),
+            ("net.ipv6.conf.eth3.accept_ra", "2"),
+            ("net.ipv6.conf.docker0.accept_ra", "1"),
+            ("net.ipv6.conf.veth1.accept_ra", "1"),
+        ]);
+        let writes = writes(&needs(), &seen, &Record::default(), &BTreeSet::new());
+        assert_eq!(
+            keys(&writes),
+            [
+                "net.ipv6.conf.default.accept_ra=2",
+                "net.ipv6.conf.eth0/5.accept_ra=2",
+                "net.ipv6.conf.eth1.accept_ra=2",
+                "net.ipv6.conf.all.forwarding=1",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interface_that_comes_later_gets_it_only_where_forwarding_is_our_doing() {
+        let late = seen(&[
+            ("net.ipv4.ip_forward", "1"),
+            (V6, "1"),
+            ("net.ipv6.conf.default.accept_ra", "2"),
+            ("net.ipv6.conf.eth9.accept_ra", "1"),
+        ]);
+        assert_eq!(writes(&needs(), &late, &Record::default(), &BTreeSet::new()), []);
+        let mut record = Record::new("boot");
+        record.note(&Write {
+            key: V6.into(),
+            old: "0".into(),
+            new: "1",
+            why: Why::Forward(Family::Ipv6Unicast),
+        });
+        let again = writes(&needs(), &late, &record, &BTreeSet::new());
+        assert_eq!(keys(&again), ["net.ipv6.conf.eth9.accept_ra=2"]);
+    }
+
+    #[test]
+    fn an_interface_that_must_forward_is_mended_and_others_keep_what_others_set() {
+        let on = [
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv4.conf.eth0/5.forwarding", "0"),
+            ("net.ipv4.conf.mgmt.forwarding", "0"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+            ("net.ipv6.conf.eth0/5.forwarding", "0"),
+            ("net.ipv6.conf.eth0/5.accept_ra", "1"),
+        ];
+        let found = seen(&on);
+        let nothing = BTreeSet::new();
+        assert_eq!(
+            keys(&writes(&needs(), &found, &Record::default(), &nothing)),
+            [
+                "net.ipv4.conf.eth0/5.forwarding=1",
+                "net.ipv6.conf.eth0/5.accept_ra=2",
+                "net.ipv6.conf.eth0/5.forwarding=1",
+            ]
+        );
+        let off = switched_off(&found, Family::Ipv4Unicast).unwrap();
+        let mut later = on;
+        later[0].1 = "0";
+        let later = seen(&later);
+        assert_eq!(switched_off(&later, Family::Ipv4Unicast), None, "nothing can be told while all are off");
+        let v4 = Needs { families: [Family::Ipv4Unicast].into(), ..needs() };
+        assert_eq!(
+            keys(&writes(&v4, &later, &Record::default(), &off)),
+            ["net.ipv4.ip_forward=1", "net.ipv4.conf.mgmt.forwarding=0"]
+        );
+    }
+
+    #[test]
+    fn a_family_that_nothing_needs_is_left_alone() {
+        let none = Needs { families: BTreeSet::new(), ..needs() };
+        let off = seen(&[("net.ipv4.ip_forward", "0"), (V6, "0"), ("net.ipv6.conf.eth1.accept_ra", "1")]);
+        assert_eq!(writes(&none, &off, &Record::default(), &BTreeSet::new()), []);
+    }
+
+    #[test]
+    fn the_record_keeps_the_first_value_and_undoes_in_reverse() {
+        let mut record = Record::new("boot");
+        let write = |key: &str, old: &str, new, why| Write { key: key.into(), old: old.into(), new, why };
+        let forward = Why::Forward(Family::Ipv6Unicast);
+        record.note(&write("net.ipv6.conf.eth1.accept_ra", "1", "2", Why::KeepAdvertisements));
+        record.note(&write("net.ipv6.conf.eth1.forwarding", "0", "1", forward));
+        record.note(&write(V6, "0", "1", forward));
+        record.note(&write(V6, "0", "1", forward));
+        record.note(&write("net.ipv6.conf.x.forwarding", "1", "0", Why::GiveBack(Family::Ipv6Unicast)));
+        record.follow(&names(&["lan"]), &[("eth1".into(), "lan".into())]);
+        let undo: Vec<_> = record.undo().into_iter().map(|c| (c.key, c.old)).collect();
+        let expected =
+            [(V6, "0"), ("net.ipv6.conf.lan.forwarding", "0"), ("net.ipv6.conf.lan.accept_ra", "1")];
+        assert_eq!(undo, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        record.follow(&BTreeSet::new(), &[]);
+        assert_eq!(record.changes().len(), 1, "settings of interfaces that are gone are forgotten");
+        let read: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert!(read == record && read.is_of("boot") && !read.is_of("another"));
+    }
+
+    #[test]
+    fn a_fight_is_a_problem_and_backs_off_until_a_minute_of_peace() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut mends = Mends::default();
+        assert!(mends.may(at(0), V6) && !mends.written(at(0), V6), "the first time is no mend");
+        for second in 1..=5 {
+            assert!(mends.may(at(second), V6) && mends.problems(at(second)).is_empty(), "{second}");
+            assert!(mends.written(at(second), V6));
+        }
+        assert!(mends.problems(at(5))[0].starts_with(V6));
+        assert!(!mends.may(at(6), V6) && !mends.may(at(19), V6) && mends.may(at(20), V6));
+        assert!(mends.may(at(6), "net.ipv4.ip_forward"), "each setting for itself");
+        assert!(mends.problems(at(66)).is_empty() && mends.may(at(66), V6));
+    }
+
+    #[test]
+    fn what_others_have_set_is_named_with_its_remedy() {
+        let rp = |all, one, two| {
+            [
+                ("net.ipv4.conf.all.rp_filter", all),
+                ("net.ipv4.conf.eth0.rp_filter", one),
+                ("net.ipv4.conf.eth1.rp_filter", two),
+            ]
+        };
+        let two = Needs { uplinks: names(&["eth0", "eth1"]), ..needs() };
+        let one = Needs { uplinks: names(&["eth0"]), ..needs() };
+        let pods = Needs { services: true, ..needs() };
+        let v4 = Needs { in_use: [Family::Ipv4Unicast].into(), ..pods.clone() };
+        let nf = [("net.bridge.bridge-nf-call-iptables", "0"), ("net.bridge.bridge-nf-call-ip6tables", "1")];
+        let v6_off = [("net.ipv6.conf.docker0.disable_ipv6", "1"), ("net.ipv6.conf.other.disable_ipv6", "1")];
+        #[rustfmt::skip]
+        let cases: &[(&str, &Needs, Seen, &[&str])] = &[
+            ("two uplinks, strict by all",     &two,  seen(&rp("1", "0", "0")), &["`sysctl -w net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.eth1.rp_filter=2`"]),
+            ("two uplinks, one of them",       &two,  seen(&rp("0", "0", "1")), &["`sysctl -w net.ipv4.conf.eth1.rp_filter=2`"]),
+            ("loose wins",                     &two,  seen(&rp("1", "2", "2")), &[]),
+            ("one uplink",                     &one,  seen(&rp("1", "1", "1")), &[]),
+            ("bridged packets pass iptables",  &pods, seen(&nf),                &["`sysctl -w net.bridge.bridge-nf-call-iptables=1`"]),
+            ("no pods",                        &one,  seen(&nf),                &[]),
+            ("no br_netfilter, no kube-proxy", &v4,   seen(&[]),                &[]),
+            ("no br_netfilter",                &v4,   Seen { kube_proxy: true, ..seen(&[]) }, &["`modprobe br_netfilter`"]),
+            ("IPv6 is off on the bridge",      &one,  seen(&v6_off),            &["`sysctl -w net.ipv6.conf.docker0.disable_ipv6=0`"]),
+            ("nobody uses IPv6",               &v4,   seen(&v6_off),            &[]),
+        ];
+        for (name, needs, seen, expected) in cases {
+            let found = problems(needs, seen);
+            assert_eq!(found.len(), expected.len(), "{name}: {found:?}");
+            for (text, part) in found.iter().zip(*expected) {
+                assert!(text.contains(part), "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_command() {
+        let write =
+            Write { key: V6.into(), old: "0".into(), new: "1", why: Why::Forward(Family::Ipv6Unicast) };
+        assert!(refusal(&write, "read-only").contains("`sysctl -w net.ipv6.conf.all.forwarding=1`"));
+    }
+}
