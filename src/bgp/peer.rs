@@ -196,6 +196,8 @@ pub struct PeerConfig {
     pub as_sets: AsSets,
     pub role: Option<Role>,
     pub own: OwnAddresses,
+    /// The router through which the neighbor is reached although its packets leave with TTL 1.
+    pub behind: Option<IpAddr>,
     /// `neighbor disable`: keep the session down.
     pub disabled: bool,
 }
@@ -240,7 +242,27 @@ impl PeerConfig {
             as_sets: AsSets::Withdraw,
             role: None,
             own: OwnAddresses::default(),
+            behind: None,
             disabled: false,
+        }
+    }
+
+    /// Whether the session is iBGP whatever the neighbor's OPEN says.
+    pub fn is_surely_internal(&self) -> bool {
+        match self.remote_as {
+            RemoteAs::Internal => true,
+            RemoteAs::Number(n) => n == self.local_as,
+            RemoteAs::External | RemoteAs::Any => false,
+        }
+    }
+
+    /// TTL or hop limit of what is sent. RFC 5082 §3: 255 where it is looked at.
+    pub fn ttl(&self) -> u8 {
+        match self.hops {
+            Hops::Direct if self.is_surely_internal() => 64,
+            Hops::Direct => 1,
+            Hops::Multihop(n) => n,
+            Hops::Security(_) => 255,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `[[bgp.neighbor]]`, `[bgp.group.NAME]`, `[[bgp.listen-range]]`.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
     AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys,
-    file::{Surroundings, put},
+    file::Surroundings,
     read::{Item, Section},
-    values::{self, FAMILIES, interface_name, neighbor_address, prefix},
+    values::{self, FAMILIES, neighbor_address, prefix},
 };
 use crate::{
     bgp::{
@@ -127,7 +127,13 @@ pub(super) fn neighbors(
 fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
     match (section.get("address"), section.get("interface")) {
         (Some(address), None) => neighbor_address(&address),
-        (None, Some(interface)) => interface_name(&interface).map(NeighborAt::Interface),
+        (None, Some(interface)) => {
+            interface.wrong(
+                "unnumbered neighbors are not in this version; write address = \"fe80::1%eth0\", or address = \
+                 \"gateway\" where the neighbor is the default router",
+            );
+            None
+        }
         (Some(_), Some(interface)) => {
             interface.wrong(
                 "`address` and `interface` exclude each other; for a link-local one write fe80::1%eth0",
@@ -135,7 +141,7 @@ fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
             None
         }
         (None, None) => {
-            section.missing("address", "an IP address or \"gateway\"; or `interface` instead");
+            section.missing("address", "an IP address, fe80::1%eth0 or \"gateway\"");
             None
         }
     }
@@ -287,27 +293,15 @@ fn policy_name(item: &Item<'_>, policies: &Policies) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// `true`, `false`, or a table of timers in milliseconds.
+/// `false`, and nothing else until there is BFD: a session that relies on it must not start without.
 fn bfd(item: &Item<'_>) -> Option<Option<BfdTimers>> {
-    let mut timers =
-        BfdTimers { min_tx: Duration::from_millis(300), min_rx: Duration::from_millis(300), multiplier: 3 };
-    if let Some(on) = item.value.get_ref().as_bool() {
-        return Some(on.then_some(timers));
+    if item.value.get_ref().as_bool() == Some(false) {
+        return Some(None);
     }
-    if !item.value.get_ref().is_table() {
-        item.wrong("must be true, false or { min-tx = 300, min-rx = 300, multiplier = 3 }");
-        return None;
-    }
-    let section = item.section()?;
-    let milliseconds = |key| {
-        let number = section.get(key).and_then(|i| i.number::<u64>(10..=60_000));
-        number.map(Duration::from_millis)
-    };
-    put(&mut timers.min_tx, milliseconds("min-tx"));
-    put(&mut timers.min_rx, milliseconds("min-rx"));
-    put(&mut timers.multiplier, section.get("multiplier").and_then(|i| i.number(1..=255)));
-    section.close();
-    Some(Some(timers))
+    item.wrong(
+        "BFD is not in this version, so a lost neighbor is noticed by `hold-time` alone; remove the key",
+    );
+    None
 }
 
 /// Never says what the password is.

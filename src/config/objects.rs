@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn a_peer_is_read_as_a_neighbor_of_the_file() {
         let found = peer(json!({ "address": "10.1.1.1", "remoteAs": 65000, "holdTime": 9, "password": "x",
-            "families": ["ipv4-unicast"], "bfd": { "minTx": 100 }, "role": null }))
+            "families": ["ipv4-unicast"], "bfd": false, "role": null }))
         .unwrap();
         assert_eq!((found.keys.remote_as, found.keys.hold_time), (Some(RemoteAs::Number(65000)), Some(9)));
-        assert!(found.keys.role.is_none() && found.keys.bfd.flatten().is_some());
+        assert!(found.keys.role.is_none() && found.keys.bfd == Some(None));
     }
 
     #[test]

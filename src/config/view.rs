@@ -437,7 +437,7 @@ mod tests {
         max-prefixes-restart = 6
         max-prefixes-out = 500
         add-paths = "both"
-        bfd = { min-tx = 50, min-rx = 60, multiplier = 5 }
+        bfd = false
         import = ["p"]
         export = ["p"]
         accept-default = true

@@ -21,7 +21,6 @@ use serde_json::Value;
     plural = "bgppeers",
     doc = "A BGP neighbor of the nodes that nodeSelector picks, of all without one.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
-    printcolumn(name = "Interface", type_ = "string", json_path = ".spec.interface", priority = 1),
     printcolumn(name = "Remote-AS", type_ = "string", json_path = ".spec.remoteAs"),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.group"),
     printcolumn(name = "Description", type_ = "string", json_path = ".spec.description", priority = 1),
@@ -29,7 +28,7 @@ use serde_json::Value;
 )]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [
-    { "rule": "has(self.address) != has(self.interface)", "message": "write either address or interface" },
+    { "rule": "has(self.address)", "message": "write address: an IP address, fe80::1%eth0 or \"gateway\"" },
     { "rule": "has(self.remoteAs) || has(self.group)", "message": "write remoteAs, or a group that has one" },
     { "rule": "!(has(self.multihop) && has(self.ttlSecurity))", "message": "multihop and ttlSecurity exclude each other" },
     { "rule": "!has(self.holdTime) || self.holdTime == 0 || self.holdTime >= 3", "message": "holdTime is 0, or 3 to 65535" }
@@ -40,8 +39,6 @@ pub struct BGPPeerSpec {
     pub node_selector: BTreeMap<String, String>,
     /// An IP address, fe80::1%eth0, or "gateway".
     pub address: Option<String>,
-    /// Instead of address: unnumbered.
-    pub interface: Option<String>,
     /// A [bgp.group.NAME] of the configuration whose keys apply unless set here.
     pub group: Option<String>,
     /// A number, "external", "internal" or "any".
@@ -92,9 +89,6 @@ pub struct BGPPeerSpec {
     pub max_prefixes_out: Option<u32>,
     /// "none", "receive", "send" or "both" (RFC 7911).
     pub add_paths: Option<String>,
-    /// true, false, or minTx, minRx and multiplier.
-    #[schemars(schema_with = "anything")]
-    pub bfd: Option<Value>,
     /// Names of policies, run in order.
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
@@ -261,8 +255,4 @@ fn known_formats(value: &mut Value) {
 
 fn int_or_string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-int-or-string": true, "nullable": true })
-}
-
-fn anything(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
 }

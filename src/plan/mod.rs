@@ -176,7 +176,6 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let services = services::verdicts(&ctx, &peers, &asked, &mut problems);
     let announced = services.iter().filter_map(|v| v.announced);
     let originated = originated(&ctx, announced, &served, &mut problems);
-    problems.extend(not_yet(&peers));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let guard = guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
@@ -218,20 +217,6 @@ fn in_force(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Config {
         config.kubernetes.peering = modes.iter().copied().collect();
     }
     config
-}
-
-/// Keys that are understood and not acted upon by this version: said, never passed over in silence.
-fn not_yet(peers: &BTreeMap<PeerKey, Arc<PeerConfig>>) -> Vec<String> {
-    let keys = [
-        ("bfd", peers.values().any(|p| p.bfd.is_some()), "sessions rely on their hold time"),
-        (
-            "interface (unnumbered neighbors)",
-            peers.keys().any(|k| matches!(k, PeerKey::Interface(_))),
-            "write `address = \"fe80::…%INTERFACE\"`",
-        ),
-    ];
-    let said = keys.into_iter().filter(|(_, used, _)| *used);
-    said.map(|(key, _, effect)| format!("{key}: not in this version yet; {effect}")).collect()
 }
 
 /// What every part of the plan may look at.

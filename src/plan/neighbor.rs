@@ -41,7 +41,7 @@ impl Draft<'_> {
         import.extend(ctx.extra.drain.filter(|_| is_here).map(Drain::of_second_speaker));
         let remote_as = keys.remote_as.unwrap_or(RemoteAs::Any);
         let base = PeerConfig::new(self.key.clone(), remote_as, ctx.global.asn);
-        PeerConfig {
+        let settings = PeerConfig {
             local_as: keys.local_as.unwrap_or(base.local_as),
             local_address: keys.local_address.or_else(|| source_address(ctx, &self.key, self.source, &own)),
             port: keys.port.unwrap_or(base.port),
@@ -85,8 +85,24 @@ impl Draft<'_> {
             source: self.source,
             own,
             ..base
-        }
+        };
+        let near = settings.ttl() == 1;
+        let behind = if near { router_before(ctx.host, &settings.key) } else { None };
+        PeerConfig { behind, ..settings }
     }
+}
+
+/// The router that packets to this neighbor pass first, where the host knows one. A subnet on a link that is down is
+/// one nevertheless: the neighbor is there when the link is.
+fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
+    let PeerKey::Address(addr) = key else { return None };
+    let on_subnet = host.links.values().any(|l| l.subnets().any(|s| s.contains(*addr)));
+    let own = link_with(host, *addr).is_some() || addr.is_loopback();
+    let routes = host.routes.iter().filter(|r| r.prefix.contains(*addr) && !r.hops.is_empty());
+    let best = routes.max_by_key(|r| (r.prefix.len(), std::cmp::Reverse(r.metric)))?;
+    let router = best.hops.first()?.gateway.filter(|_| !on_subnet && !own)?;
+    let direct = best.hops.iter().any(|h| h.gateway.is_none_or(|g| g == *addr));
+    (!direct).then_some(router)
 }
 
 fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
@@ -284,6 +300,46 @@ mod tests {
             (Some([10, 1, 0, 2].into()), None),
             "another link has its own"
         );
+    }
+
+    #[test]
+    fn bc56_a_neighbor_behind_a_router_needs_multihop() {
+        let mut on_link = gateway("10.77.0.9/32", "10.0.0.1", 2);
+        on_link.hops[0].gateway = None;
+        let h = host(
+            [link(2, "eth0").with("10.0.0.2/24").with("fd00::2/64")],
+            [
+                gateway("10.255.0.9/32", "10.0.0.254", 2),
+                gateway("0.0.0.0/0", "10.0.0.1", 2),
+                gateway("::/0", "fd00::1", 2),
+                gateway("10.78.0.9/32", "10.78.0.9", 2),
+                on_link,
+            ],
+        );
+        let case = Case::new(config(), None, h);
+        let behind = |key: &str, keys: NeighborKeys| {
+            let draft = Draft { keys, ..draft(key) };
+            draft.finish(&case.context(), &mut Vec::new()).behind.map(|a| a.to_string())
+        };
+        let external = || NeighborKeys { remote_as: Some(RemoteAs::External), ..NeighborKeys::default() };
+        let router = |a: &str| Some(a.to_owned());
+        assert_eq!(behind("10.255.0.9", external()), router("10.0.0.254"));
+        assert_eq!(behind("192.0.2.1", external()), router("10.0.0.1"), "over the default route");
+        assert_eq!(behind("2001:db8::9", external()), router("fd00::1"));
+        #[rustfmt::skip]
+        let fine = [
+            ("10.0.0.9",    external(),  "on the subnet"),
+            ("10.77.0.9",   external(),  "by a link route"),
+            ("10.78.0.9",   external(),  "its own gateway, onlink"),
+            ("10.0.0.2",    external(),  "an own address"),
+            ("127.0.0.1",   external(),  "the loopback"),
+            ("10.255.0.9",  NeighborKeys { multihop: Some(3), ..external() }, "multihop"),
+            ("10.255.0.9",  NeighborKeys { ttl_security: Some(3), ..external() }, "ttl-security"),
+            ("10.255.0.9",  NeighborKeys { remote_as: Some(RemoteAs::Internal), ..external() }, "iBGP"),
+        ];
+        for (key, keys, name) in fine {
+            assert_eq!(behind(key, keys), None, "{name}");
+        }
     }
 
     #[test]

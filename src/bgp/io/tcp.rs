@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    bgp::peer::{Hops, PeerConfig, PeerKey, RemoteAs, Secret},
+    bgp::peer::{Hops, PeerConfig, PeerKey, Secret},
     net::Prefix,
 };
 
@@ -129,18 +129,7 @@ pub(super) fn dress_accepted(stream: &TcpStream, config: &PeerConfig) -> io::Res
 }
 
 fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()> {
-    let internal = match config.remote_as {
-        RemoteAs::Internal => true,
-        RemoteAs::Number(n) => n == config.local_as,
-        RemoteAs::External | RemoteAs::Any => false,
-    };
-    // RFC 5082 §3: out with 255; what comes in has lost at most so many.
-    let ttl = match config.hops {
-        Hops::Direct if internal => 64,
-        Hops::Direct => 1,
-        Hops::Multihop(n) => n.into(),
-        Hops::Security(_) => 255,
-    };
+    let ttl = config.ttl().into();
     socket.set_tcp_nodelay(true)?;
     match remote {
         IpAddr::V4(_) => {

@@ -1,6 +1,9 @@
 //! What operators and settings do to a session: stop, reset, change; and what the rib and BFD order.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, BytesMut};
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     bgp::{
-        peer::{DownCause, Global, PeerConfig},
+        peer::{DownCause, Global, MaxPrefixesAction, PeerConfig},
         wire::{
             Code,
             capability::Capability,
@@ -62,6 +65,7 @@ impl Session {
     pub(super) fn configure(&mut self, now: Instant, config: Arc<PeerConfig>, global: Global) {
         let change = difference(&self.config, &self.global, &config, &global);
         let (was_disabled, was_passive) = (self.config.disabled, self.config.passive);
+        let other_limit = limits(&self.config) != limits(&config);
         self.config = config;
         self.global = global;
         match (was_disabled, self.config.disabled) {
@@ -77,6 +81,10 @@ impl Session {
             self.begin_again(now, cease::CONFIG_CHANGE, None, &format!("configuration changed: {what}"));
         } else if was_passive != self.config.passive && self.connections.is_empty() {
             self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: passive");
+        } else if self.over_limit && other_limit && self.connections.is_empty() {
+            // The pause was for the former limit: whether the new one fits is seen by trying.
+            self.connect_backoff.reset();
+            self.begin(now);
         }
     }
 
@@ -102,6 +110,7 @@ impl Session {
             after: After::Idle(self.config.max_prefixes_restart),
         };
         self.end(now, conn, end);
+        self.over_limit = true;
     }
 
     pub(super) fn bfd_down(&mut self, now: Instant) {
@@ -167,6 +176,11 @@ fn difference(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Optio
         ("families, roles or restart times", announced(a, ag) != announced(b, bg)),
     ];
     changes.into_iter().find_map(|(key, changed)| changed.then_some(key))
+}
+
+/// What a pause for too many prefixes depends on.
+fn limits(config: &PeerConfig) -> (u32, MaxPrefixesAction, Duration) {
+    (config.max_prefixes, config.max_prefixes_action, config.max_prefixes_restart)
 }
 
 /// Our OPEN without what changes by itself: an address that appears is no reason to end a session.

@@ -14,6 +14,7 @@
 
 mod admin;
 mod collision;
+mod hints;
 mod negotiate;
 mod record;
 mod state;
@@ -76,6 +77,8 @@ pub enum Input<'a> {
     Suspect(String),
     /// What was read; whole messages are taken off, a piece of one is left.
     Received(Conn, &'a mut BytesMut),
+    /// What the neighbor still sent on a connection that we have closed.
+    Leftover(&'a mut BytesMut),
     /// The neighbor closed the connection, or it broke; the text of the error if there is one.
     Closed(Conn, Option<String>),
     /// So many octets left for the kernel's send buffer.
@@ -191,6 +194,10 @@ pub struct Session {
     last_trouble: Option<Instant>,
     /// The neighbor refused our optional parameters (RFC 5492 §3).
     plain: bool,
+    /// Idle because it sent more than `max-prefixes`, not for an error.
+    over_limit: bool,
+    /// Ends by CEASE/7 since the last session.
+    collisions: u32,
     /// A session with this neighbor was Established since the daemon started.
     been_up: bool,
     updates: Vec<Update>,
@@ -244,6 +251,8 @@ impl Session {
             idle_backoff: Backoff::default(),
             last_trouble: None,
             plain: false,
+            over_limit: false,
+            collisions: 0,
             been_up: false,
             updates: Vec::new(),
             out: VecDeque::new(),
@@ -264,6 +273,7 @@ impl Session {
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
             Input::Suspect(text) => self.suspect(text),
             Input::Received(conn, octets) => self.received(now, conn, octets),
+            Input::Leftover(octets) => self.overheard(octets),
             Input::Closed(conn, error) => self.closed(now, conn, error),
             Input::Sent(conn, octets) => self.sent(now, conn, octets),
             Input::Stalled(stalled) => self.stalled(now, stalled),
@@ -336,6 +346,7 @@ impl Session {
     /// Leaves Idle.
     fn begin(&mut self, now: Instant) {
         self.timers.stop(Timer::IdleHold);
+        self.over_limit = false;
         if self.config.passive {
             self.phase = Phase::Active;
         } else {
@@ -394,6 +405,7 @@ impl Session {
         if self.phase == Phase::Connect {
             self.phase = Phase::Active;
             if self.connections.is_empty() {
+                let why = self.with_hint(why);
                 self.complain(why);
             }
         }
@@ -441,7 +453,7 @@ impl Session {
             match timer {
                 Timer::IdleHold => self.begin(now),
                 Timer::ConnectRetry => self.connect_retry(now),
-                Timer::Hold | Timer::Keepalive | Timer::SendHold | Timer::Collision => {}
+                Timer::Hold | Timer::Keepalive | Timer::SendHold | Timer::Collision | Timer::Silence => {}
             }
         }
         for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {
@@ -459,7 +471,7 @@ impl Session {
             return;
         }
         if was_dialling {
-            self.complain(format!("no answer from {}", self.config.key));
+            self.no_answer();
         }
         self.dial(now);
     }

@@ -193,10 +193,12 @@ fn add_path(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         let Some(family) = Family::from_wire(tuple.afi, tuple.safi).filter(|f| families.contains(f)) else {
             continue;
         };
-        // RFC 7911 §4: any other mode is to be ignored.
-        let theirs = if matches!(tuple.mode, 1..=3) { tuple.mode } else { 0 };
-        receive[family.index()] = config.add_paths.receive && theirs & 2 != 0;
-        send[family.index()] = config.add_paths.send && theirs & 1 != 0;
+        // RFC 7911 §4: any other mode is to be ignored. Of several tuples for a family the last counts.
+        if !matches!(tuple.mode, 1..=3) {
+            continue;
+        }
+        receive[family.index()] = config.add_paths.receive && tuple.mode & 2 != 0;
+        send[family.index()] = config.add_paths.send && tuple.mode & 1 != 0;
     }
     (receive, send)
 }
@@ -213,7 +215,8 @@ fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
     if sent.capabilities.is_empty() {
         return None;
     }
-    let theirs = got.capabilities.iter().find_map(|c| match c {
+    // RFC 4724 §3: of several instances all but the last are ignored.
+    let theirs = got.capabilities.iter().rev().find_map(|c| match c {
         Capability::GracefulRestart(g) => Some(g),
         _ => None,
     })?;
@@ -221,7 +224,8 @@ fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         return Some(Graceful { restarting: theirs.restarting, ..Graceful::default() });
     }
     let in_use = |afi, safi| Family::from_wire(afi, safi).filter(|f| families.contains(f));
-    let long_lived = got.capabilities.iter().filter_map(|c| match c {
+    // RFC 9494 §3.1 goes along with the capability of RFC 4724, and so does how it is read.
+    let long_lived = got.capabilities.iter().rev().find_map(|c| match c {
         Capability::LongLivedGracefulRestart(list) if config.long_lived_stale_time > 0 => Some(list),
         _ => None,
     });
@@ -229,21 +233,43 @@ fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         restarting: theirs.restarting,
         notification: theirs.notification,
         restart_time: theirs.restart_time,
-        families: theirs
-            .families
-            .iter()
-            .filter_map(|f| Some((in_use(f.afi, f.safi)?, f.forwarding)))
-            .collect(),
-        long_lived: long_lived
-            .flatten()
-            .filter_map(|f| Some((in_use(f.afi, f.safi)?, f.stale_time, f.forwarding)))
-            .collect(),
+        families: last_of_each(
+            theirs.families.iter().filter_map(|f| Some((in_use(f.afi, f.safi)?, f.forwarding))),
+            |f| f.0,
+        ),
+        long_lived: last_of_each(
+            long_lived
+                .into_iter()
+                .flatten()
+                .filter_map(|f| Some((in_use(f.afi, f.safi)?, f.stale_time, f.forwarding))),
+            |f| f.0,
+        ),
     })
 }
 
-/// RFC 9234 §4.2: two roles must be a pair; without theirs ours holds. Roles are for eBGP only.
+/// One tuple for each family: what was said of it last.
+fn last_of_each<T>(tuples: impl Iterator<Item = T>, family: impl Fn(&T) -> Family) -> Vec<T> {
+    let mut list: Vec<T> = Vec::new();
+    for tuple in tuples {
+        list.retain(|have| family(have) != family(&tuple));
+        list.push(tuple);
+    }
+    list
+}
+
+/// RFC 9234 §4.2: two roles must be a pair; without theirs ours holds. Several different ones are refused, whether
+/// we have a role or not; equal ones are one. Roles are for eBGP only.
 fn role(config: &PeerConfig, got: &Open, ibgp: bool) -> Result<Option<Role>, WireError> {
-    let Some(ours) = config.role.filter(|_| !ibgp) else { return Ok(None) };
+    if ibgp {
+        return Ok(None);
+    }
+    let mut theirs =
+        got.capabilities.iter().filter_map(|c| if let Capability::Role(r) = c { Some(*r) } else { None });
+    let first = theirs.next();
+    if theirs.any(|r| Some(r) != first) {
+        return Err(bad(11, "several roles that differ"));
+    }
+    let Some(ours) = config.role else { return Ok(None) };
     let pair = match ours {
         Role::Provider => Role::Customer,
         Role::Customer => Role::Provider,
@@ -251,9 +277,7 @@ fn role(config: &PeerConfig, got: &Open, ibgp: bool) -> Result<Option<Role>, Wir
         Role::RouteServerClient => Role::RouteServer,
         Role::Peer => Role::Peer,
     };
-    let theirs =
-        got.capabilities.iter().filter_map(|c| if let Capability::Role(r) = c { Some(*r) } else { None });
-    if theirs.into_iter().all(|r| r == role_number(pair)) {
+    if first.is_none_or(|r| r == role_number(pair)) {
         Ok(Some(ours))
     } else {
         Err(bad(11, "role does not fit ours"))
@@ -281,7 +305,17 @@ pub(super) fn explain(config: &PeerConfig, got: &Open, error: &WireError) -> Str
                 RemoteAs::Internal => format!("our own {}", name(config.local_as)),
                 RemoteAs::Any => "a usable number".into(),
             };
-            format!("bad peer AS: the neighbor is {}, remote-as asks for {wanted}", name(got.asn()))
+            match got.asn() {
+                // No number of anybody: what stands in the OPEN is at fault, not `remote-as`.
+                AS_TRANS => format!(
+                    "bad peer AS: {} (23456), a stand-in for four-octet numbers, and no capability says which; \
+                     remote-as asks for {wanted}",
+                    error.what
+                ),
+                0 => format!("bad peer AS: {}; remote-as asks for {wanted}", error.what),
+                _ if got.my_as == 0 => format!("bad peer AS: {}", error.what),
+                asn => format!("bad peer AS: the neighbor is {}, remote-as asks for {wanted}", name(asn)),
+            }
         }
         (Code::Open, 3) => {
             format!("bad BGP identifier: the neighbor has our own router id {}", got.router_id)

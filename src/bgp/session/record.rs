@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Running, Session, negotiate::Ends};
+use super::{Running, Session, hints, negotiate::Ends};
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
@@ -107,6 +107,14 @@ impl Record {
         known
     }
 
+    /// One more reason beside the last error.
+    pub(super) fn also(&mut self, why: &str) {
+        self.last_error = Some(match self.last_error.take() {
+            Some(first) => format!("{first}; {why}"),
+            None => why.to_owned(),
+        });
+    }
+
     pub(super) fn established(&mut self) {
         if self.only_an_attempt {
             self.last_error = None;
@@ -186,6 +194,9 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     let mut notes = negotiated.map(missing).unwrap_or_default();
     if s.plain {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
+    }
+    if s.running == Running::Yes && s.established().is_none() {
+        notes.extend(hints::behind(&s.config));
     }
     if s.running == Running::Disabled {
         notes.push("disabled: `routelet neighbor enable` brings it back".into());

@@ -1,6 +1,7 @@
 //! One connection of a neighbor: OpenSent, OpenConfirm, Established (RFC 4271 §8.2.2).
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,12 +11,13 @@ use bytes::{Bytes, BytesMut};
 use super::{
     After, Conn, End, Ends, Output, Session, Severity,
     collision::{self, Other, Speaker, Verdict},
+    hints,
     negotiate::{self, Circumstances},
     timer::{Timer, Timers},
 };
 use crate::{
     bgp::{
-        peer::{DownCause, Negotiated},
+        peer::{DownCause, Hops, Negotiated},
         view::SessionState,
         wire::{
             Code, WireError,
@@ -35,6 +37,11 @@ pub const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// is longer).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 
+/// Collisions in a row after which the neighbor is dialled at once.
+const SOON: u32 = 3;
+/// The least time between two KEEPALIVEs (RFC 4271 §4.4).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
 pub(super) const FRESH: Duration = Duration::from_secs(3);
 
@@ -50,6 +57,8 @@ pub(super) struct Connection {
     pub(super) timers: Timers,
     /// Our OPEN on it.
     pub(super) sent: Open,
+    /// When the last KEEPALIVE was sent.
+    kept_alive: Option<Instant>,
     /// Octets that the driver still holds.
     pub(super) unsent: usize,
 }
@@ -90,6 +99,7 @@ impl Connection {
             state: State::OpenSent,
             timers: Timers::default(),
             sent,
+            kept_alive: None,
             unsent: 0,
         }
     }
@@ -153,6 +163,7 @@ impl Session {
         connection.sent.encode(&mut octets);
         self.record.open_sent(&connection.sent, connection.ends);
         self.connections.push(connection);
+        self.watch_silence(now, conn);
         self.transmit(now, conn, Kind::Open, octets.freeze(), 1);
     }
 
@@ -195,18 +206,26 @@ impl Session {
         }
     }
 
+    /// RFC 4271 §4.4: never more than one per second. One that would be too early goes out when the second is over.
     fn keepalive(&mut self, now: Instant, conn: Conn) {
+        let Some(c) = self.connection(conn) else { return };
+        if let Some(due) = c.kept_alive.map(|at| at + KEEPALIVE_INTERVAL).filter(|due| *due > now) {
+            c.timers.set(Timer::Keepalive, due);
+            return;
+        }
+        c.kept_alive = Some(now);
         let mut octets = BytesMut::new();
         framing::keepalive(&mut octets);
         self.transmit(now, conn, Kind::Keepalive, octets.freeze(), 1);
         self.keepalive_later(now, conn);
     }
 
-    /// A third of the hold time, with jitter (RFC 4271 §4.4, §10).
+    /// A third of the hold time, with jitter (RFC 4271 §4.4, §10), but no less than a second.
     fn keepalive_later(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connections.iter_mut().find(|c| c.id == conn) else { return };
         if let Some(hold) = c.hold() {
-            c.timers.set(Timer::Keepalive, now + self.jitter.of(hold / 3));
+            let interval = self.jitter.of(hold / 3).max(KEEPALIVE_INTERVAL);
+            c.timers.set(Timer::Keepalive, now + interval);
         }
     }
 
@@ -253,6 +272,7 @@ impl Session {
             }
             // What waited is let go on at the end of each input.
             Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
+            Timer::Silence => self.silent(conn),
         }
     }
 
@@ -262,7 +282,11 @@ impl Session {
         let how = error
             .map_or_else(|| "the neighbor closed the connection".into(), |e| format!("connection lost: {e}"));
         let why = match c.state {
-            State::OpenSent => format!("{how} before its OPEN: is this host configured there?"),
+            State::OpenSent => {
+                let hint = hints::distance(&self.config).filter(|_| self.config.hops != Hops::Direct);
+                let hint = hint.map(|hint| format!(" If so, {hint}")).unwrap_or_default();
+                format!("{how} before its OPEN: is this host configured there?{hint}")
+            }
             State::OpenConfirm(_) | State::Waiting { .. } => format!("{how} after the OPEN"),
             State::Established(_) => how,
         };
@@ -272,15 +296,23 @@ impl Session {
 
     /// Cuts messages off and handles them, as long as the connection lives.
     pub(super) fn received(&mut self, now: Instant, conn: Conn, octets: &mut BytesMut) {
+        let mut known = false;
         while let Some(c) = self.connection(conn) {
+            known = true;
             match framing::split(octets, c.extended()) {
                 Ok(Some(frame)) => {
                     self.record.received(frame.kind);
                     self.message(now, conn, frame);
                 }
                 Ok(None) => return,
-                Err(error) => self.refuse(now, conn, &error, error.what.into()),
+                Err(error) => {
+                    octets.clear();
+                    self.refuse(now, conn, &error, error.what.into());
+                }
             }
+        }
+        if known {
+            self.overheard(octets);
         }
         octets.clear();
     }
@@ -343,7 +375,12 @@ impl Session {
         const OPEN: u8 = Code::Open as u8;
         let opening = self.connection(conn).is_some_and(|c| !c.is_established());
         match (n.code, n.subcode) {
-            (CEASE, cease::COLLISION) => After::Soon,
+            // What takes both connections is over at once. A neighbor that goes on like this has a session with us
+            // under another address.
+            (CEASE, cease::COLLISION) => {
+                self.collisions += 1;
+                if self.collisions > SOON { After::Retry } else { After::Soon }
+            }
             (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => After::IdleHold,
             (CEASE, _) => After::Retry,
             // RFC 5492 §3: it knows no capabilities. Again without, once.
@@ -373,7 +410,6 @@ impl Session {
                 return self.refuse(now, conn, &error, what);
             }
         };
-        self.connect_backoff.reset();
         match self.collision(now, conn, &negotiated) {
             Verdict::Both | Verdict::DropOther | Verdict::ReplaceOther => self.confirm(now, conn, negotiated),
             Verdict::Wait => {
@@ -392,6 +428,7 @@ impl Session {
         c.timers.stop(Timer::Hold);
         c.timers.stop(Timer::Collision);
         c.heard(now);
+        self.watch_silence(now, conn);
         self.keepalive(now, conn);
     }
 
@@ -417,15 +454,18 @@ impl Session {
         let mut verdict = Verdict::Both;
         let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
         let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
-        let dialled = self.connection(conn).is_some_and(|c| c.dialled);
+        let Some(c) = self.connection(conn) else { return verdict };
+        let (dialled, called) = (c.dialled, c.ends.local.ip());
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
             let Some(o) = self.connection(other) else { continue };
             let how_far = match &o.state {
                 State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
                 State::OpenConfirm(_) | State::Waiting { .. } => Other::OpenConfirm,
+                // Who restarts calls the address that it called before. A call to another one of ours comes from a
+                // speaker that knows us by several addresses, and ends no session.
                 State::Established(up) => {
-                    let graceful = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
-                    Other::Established { graceful }
+                    let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
+                    Other::Established { graceful: keeps && o.ends.local.ip() == called }
                 }
             };
             match collision::judge(us, them, dialled, how_far) {
@@ -434,7 +474,10 @@ impl Session {
                 Verdict::DropOther => self.collide(now, other),
                 Verdict::ReplaceOther => self.replaced(now, other),
                 Verdict::DropNew => {
-                    self.collide(now, conn);
+                    match self.connection(other).map(|o| o.ends.local.ip()).filter(|at| *at != called) {
+                        Some(at) => self.called_elsewhere(now, conn, at),
+                        None => self.collide(now, conn),
+                    }
                     // Should the other one be dead at the far end, this finds out at once.
                     self.keepalive(now, other);
                     return Verdict::DropNew;
@@ -450,6 +493,19 @@ impl Session {
             cause: DownCause::Sent { hard: false },
             reason: "collision",
             why: "two connections at once".into(),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// A second call of an established neighbor, to another address of ours than that of the session.
+    fn called_elsewhere(&mut self, now: Instant, conn: Conn, session: IpAddr) {
+        let Some(called) = self.connection(conn).map(|c| c.ends.local.ip()) else { return };
+        let end = End {
+            notify: Some(Notification::cease(cease::REJECTED, None)),
+            cause: DownCause::Sent { hard: false },
+            reason: "rejected",
+            why: format!("it calls {called}, too, and its session is with {session}"),
             after: After::Soon,
         };
         self.end(now, conn, end);
@@ -474,6 +530,7 @@ impl Session {
         let negotiated = negotiated.clone();
         let decoder = Decoder::new(negotiated.shape());
         c.state = State::Established(Box::new(Up { negotiated: negotiated.clone(), decoder, flawed: false }));
+        c.timers.stop(Timer::Silence);
         c.heard(now);
         self.abort_dial(false);
         self.timers.stop(Timer::ConnectRetry);
@@ -481,6 +538,8 @@ impl Session {
             self.collide(now, other);
         }
         self.been_up = true;
+        self.collisions = 0;
+        self.connect_backoff.reset();
         self.record.established();
         let (asn, id, hold) = (negotiated.remote_as, negotiated.remote_id, negotiated.hold_time);
         self.event(Severity::Info, format!("session up: AS {asn}, router id {id}, hold time {hold} s"));

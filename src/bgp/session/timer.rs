@@ -17,11 +17,20 @@ pub(super) enum Timer {
     SendHold,
     /// Another connection's OPEN decides about this one (RFC 4271 §6.8): go on without it.
     Collision,
+    /// The neighbor has said nothing on a new connection: time for a hint.
+    Silence,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 6] =
-        [Self::ConnectRetry, Self::IdleHold, Self::Hold, Self::Keepalive, Self::SendHold, Self::Collision];
+    pub(super) const ALL: [Self; 7] = [
+        Self::ConnectRetry,
+        Self::IdleHold,
+        Self::Hold,
+        Self::Keepalive,
+        Self::SendHold,
+        Self::Collision,
+        Self::Silence,
+    ];
 
     /// As `show neighbor` writes it.
     pub(super) fn as_str(self) -> &'static str {
@@ -32,13 +41,14 @@ impl Timer {
             Self::Keepalive => "keepalive",
             Self::SendHold => "send-hold",
             Self::Collision => "collision",
+            Self::Silence => "silence",
         }
     }
 }
 
 /// When each timer is due; `None`: not running.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Timers([Option<Instant>; 6]);
+pub(super) struct Timers([Option<Instant>; 7]);
 
 impl Timers {
     pub(super) fn set(&mut self, timer: Timer, due: Instant) {

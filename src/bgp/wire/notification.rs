@@ -8,6 +8,7 @@ use super::{
     Code, WireError,
     framing::{self, Kind},
 };
+use crate::net::Family;
 
 /// Subcodes of Cease (RFC 4486 §3, RFC 8538 §3, RFC 9384 §2).
 pub mod cease {
@@ -137,6 +138,9 @@ impl fmt::Display for Notification {
         if let Some(inner) = self.inner() {
             return write!(f, " ({inner})");
         }
+        if let Some(limit) = self.limit() {
+            return write!(f, ": {limit}");
+        }
         match (self.text_octets(), self.text()) {
             (_, Some(text)) => write!(f, ": \"{}\"", text.escape_debug()),
             // RFC 9003 §2: not UTF-8, so shown in a form that cannot hurt a terminal.
@@ -147,6 +151,20 @@ impl fmt::Display for Notification {
 }
 
 impl Notification {
+    /// Family and limit that CEASE/1 carries (RFC 4486 §4), in words.
+    fn limit(&self) -> Option<String> {
+        let &[afi_hi, afi_lo, safi, a, b, c, d] = &self.data[..] else { return None };
+        if (self.code, self.subcode) != (Code::Cease as u8, cease::MAX_PREFIXES) {
+            return None;
+        }
+        let afi = u16::from_be_bytes([afi_hi, afi_lo]);
+        let family = match Family::from_wire(afi, safi) {
+            Some(family) => family.to_string(),
+            None => format!("AFI {afi} SAFI {safi}"),
+        };
+        Some(format!("{family}, limit {}", u32::from_be_bytes([a, b, c, d])))
+    }
+
     /// The data of an error, as far as they fit into a line.
     fn fmt_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 16;
@@ -243,6 +261,11 @@ mod tests {
             (with(4, 0, &[]), "hold timer expired"),
             (with(5, 3, &[]), "finite state machine error/unexpected message in Established"),
             (with(6, 10, &[]), "cease/BFD down"),
+            (with(6, 1, &[0, 1, 1, 0, 0, 0, 1]), "cease/maximum number of prefixes reached: ipv4-unicast, limit 1"),
+            (with(6, 1, &[0, 2, 1, 0, 1, 0, 0]), "cease/maximum number of prefixes reached: ipv6-unicast, limit 65536"),
+            (with(6, 1, &[0, 25, 70, 0, 0, 0, 9]), "cease/maximum number of prefixes reached: AFI 25 SAFI 70, limit 9"),
+            (with(6, 1, &[0, 1, 1]), "cease/maximum number of prefixes reached, data 00 01 01"),
+            (with(6, 1, &[0, 1, 1, 0, 0, 0, 1]).hard(), "cease/hard reset (cease/maximum number of prefixes reached: ipv4-unicast, limit 1)"),
             (with(6, 99, &[]), "cease/99"),
             (with(7, 1, &[]), "ROUTE-REFRESH message error/invalid message length"),
             (with(8, 0, &[]), "send hold timer expired"),

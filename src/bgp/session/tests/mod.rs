@@ -728,7 +728,7 @@ fn a_connection_that_nobody_answers_on_costs_no_other_one() {
 #[test]
 fn an_established_session_survives_a_second_connection() {
     let mut p = Peer::established();
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open());
+    p.pass(seconds(1)).feed(Input::Accepted(IN, ends())).hear(IN, &their_open());
     assert_eq!(p.notification(IN).unwrap().subcode, cease::COLLISION);
     assert_eq!((p.s.state(), p.down()), (SessionState::Established, None));
     assert_eq!(p.kinds(OUT), [Kind::Keepalive], "asks whether the old connection lives");
@@ -947,6 +947,8 @@ fn the_view_counts_and_names() {
         view.capabilities_received
     );
 }
+
+mod field;
 
 mod prop {
     use proptest::prelude::*;
