@@ -157,6 +157,8 @@ impl Default for ServiceRules {
             aggregates: Vec::new(),
             classes: vec![LOAD_BALANCER_CLASS.into()],
             when_cordoned: false,
+            without_endpoints: false,
+            ignore_exclude_label: false,
         }
     }
 }

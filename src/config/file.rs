@@ -211,6 +211,8 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     put(&mut rules.aggregates, section.get("service-aggregates").and_then(|i| i.set(own_prefix)));
     put(&mut rules.classes, section.get("load-balancer-classes").and_then(|i| i.set(class)));
     put(&mut rules.when_cordoned, section.get("withdraw-when-cordoned").and_then(|i| i.flag()));
+    put(&mut rules.without_endpoints, section.get("withdraw-without-endpoints").and_then(|i| i.flag()));
+    put(&mut rules.ignore_exclude_label, section.get("ignore-exclude-label").and_then(|i| i.flag()));
     section.close();
 }
 

@@ -211,6 +211,10 @@ pub struct ServiceRules {
     pub classes: Vec<String>,
     /// `withdraw-when-cordoned`.
     pub when_cordoned: bool,
+    /// `withdraw-without-endpoints`.
+    pub without_endpoints: bool,
+    /// `ignore-exclude-label`.
+    pub ignore_exclude_label: bool,
 }
 
 /// `kubernetes.peering`.

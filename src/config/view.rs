@@ -279,6 +279,8 @@ fn kubernetes(config: &Config) -> Value {
         "service-aggregates": texts(&rules.aggregates),
         "load-balancer-classes": rules.classes,
         "withdraw-when-cordoned": rules.when_cordoned,
+        "withdraw-without-endpoints": rules.without_endpoints,
+        "ignore-exclude-label": rules.ignore_exclude_label,
     })
 }
 
@@ -495,6 +497,8 @@ mod tests {
         service-aggregates = ["10.96.0.0/16"]
         load-balancer-classes = ["example.com/x"]
         withdraw-when-cordoned = true
+        withdraw-without-endpoints = true
+        ignore-exclude-label = true
         [cni]
         enabled = false
         conf-dir = "/tmp/net.d"

@@ -36,6 +36,9 @@ pub struct NodeView {
     pub pod_cidrs: Vec<Prefix>,
     /// InternalIP addresses in the Node's order.
     pub addresses: Vec<IpAddr>,
+    /// ExternalIP addresses, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<IpAddr>,
     /// Annotation `routelet.io/as`.
     pub asn: Option<Asn>,
     /// Annotation `routelet.io/router-id`.
@@ -217,6 +220,7 @@ impl From<&ApiNode> for NodeView {
         };
         view.read_pod_cidrs(&node.spec);
         view.read_addresses(&node.status);
+        view.read_external(&node.status);
         let condition = node.status.conditions.iter().find(|c| c.kind == "NetworkUnavailable");
         view.network_unavailable = condition.and_then(|c| match c.status.as_str() {
             "True" => Some(true),
@@ -259,6 +263,12 @@ impl NodeView {
                 }
             }
         }
+    }
+
+    /// What is no address at all is nobody's, and no problem of this node.
+    fn read_external(&mut self, status: &ApiNodeStatus) {
+        let external = status.addresses.iter().filter(|a| a.kind == "ExternalIP");
+        self.external = external.filter_map(|a| a.address.parse().ok()).filter(|a| usable(*a)).collect();
     }
 
     fn read_annotations(&mut self, annotations: Option<&BTreeMap<String, String>>) {
@@ -364,7 +374,7 @@ const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
 const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
 /// No external load balancer sends to such a Node, whatever the value says.
-pub(super) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub(crate) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,9 @@ pub struct Asked {
     pub classes: Vec<String>,
     /// Whether it matters which other nodes have endpoints: for a node that is cordoned.
     pub whereabouts: bool,
+    /// Whether it matters that there is an endpoint at all: `kubernetes.withdraw-without-endpoints`.
+    #[serde(default)]
+    pub endpoints: bool,
 }
 
 impl Asked {
@@ -85,6 +88,9 @@ pub struct Offer {
     pub kind: Kind,
     /// Where the endpoints are; `None`: every node forwards.
     pub local: Option<Places>,
+    /// Whether an endpoint serves on any node; `None`: not asked for, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<bool>,
 }
 
 /// Where endpoints of a Service are.
@@ -163,7 +169,8 @@ impl Catalog {
 
     /// Whether EndpointSlices matter.
     pub fn needs_slices(&self) -> bool {
-        self.services.known.values().any(|view| view.addresses.iter().any(|a| a.local))
+        let all = self.asked.endpoints;
+        self.services.known.values().any(|view| view.addresses.iter().any(|a| all || a.local))
     }
 
     /// EndpointSlices are no longer watched.
@@ -184,7 +191,10 @@ impl Catalog {
             services.mistakes.extend(view.mistake.clone());
             for Address { addr, kind, local } in &view.addresses {
                 let at = || places.get(&(name.as_str(), Family::of(*addr))).cloned().unwrap_or_default();
-                let offer = Offer { service: name.clone(), kind: *kind, local: local.then(at) };
+                let known = self.asked.endpoints && !self.blind;
+                let served = known.then(|| at().here_or_elsewhere);
+                let at = || at().places;
+                let offer = Offer { service: name.clone(), kind: *kind, local: local.then(at), served };
                 services.offers.entry(*addr).or_default().push(offer);
             }
         }
@@ -206,15 +216,25 @@ impl Catalog {
         Some(services)
     }
 
-    fn places(&self) -> BTreeMap<(&str, Family), Places> {
-        let mut all: BTreeMap<_, Places> = BTreeMap::new();
+    fn places(&self) -> BTreeMap<(&str, Family), Endpoints> {
+        let mut all: BTreeMap<_, Endpoints> = BTreeMap::new();
         for slice in self.slices.known.values() {
-            let places = all.entry((slice.service.as_str(), slice.family)).or_default();
+            let endpoints = all.entry((slice.service.as_str(), slice.family)).or_default();
+            endpoints.here_or_elsewhere |= slice.serves;
+            let places = &mut endpoints.places;
             places.here = places.here.max(slice.places.here);
             places.elsewhere.extend(slice.places.elsewhere.iter().cloned());
         }
         all
     }
+}
+
+/// The endpoints of a Service in one family.
+#[derive(Clone, Debug, Default)]
+struct Endpoints {
+    places: Places,
+    /// An endpoint is ready, or terminates and still serves, whether it names its node or not.
+    here_or_elsewhere: bool,
 }
 
 /// So many Services are named for their mistakes.
@@ -365,6 +385,8 @@ struct Slice {
     service: String,
     family: Family,
     places: Places,
+    /// Whether any endpoint of it serves.
+    serves: bool,
 }
 
 impl Slice {
@@ -378,16 +400,18 @@ impl Slice {
         let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
         let service = format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or_default());
         let mut places = Places::default();
+        let mut serves = false;
         for endpoint in slice.endpoints.iter().flatten() {
-            let Some(at) = &endpoint.node_name else { continue };
             let here = endpoint.conditions.state();
+            serves |= here != Here::None;
+            let Some(at) = &endpoint.node_name else { continue };
             if at == node {
                 places.here = places.here.max(here);
             } else if here == Here::Ready && (all || places.elsewhere.is_empty()) {
                 places.elsewhere.insert(at.clone());
             }
         }
-        Some(Self { service, family, places })
+        Some(Self { service, family, places, serves })
     }
 }
 
@@ -397,6 +421,8 @@ pub struct Rules<'a> {
     pub asked: &'a Asked,
     /// Announced instead of the addresses inside.
     pub aggregates: &'a [Prefix],
+    /// Whether a Node announces although it has the label [`EXCLUDED_LABEL`].
+    pub ignore_exclude_label: bool,
     /// Why no address is announced at all, if so.
     pub withheld: Option<&'a str>,
     /// Why an address must never be announced, if so.
@@ -460,8 +486,11 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
     if let Some(going) = own.going {
         return Err(going.as_str().into());
     }
-    if !takes(own, offer.kind) {
+    if !takes(own, offer.kind, rules) {
         return Err(format!("the Node has the label {EXCLUDED_LABEL}"));
+    }
+    if offer.served == Some(false) {
+        return Err("no endpoint is ready on any node (kubernetes.withdraw-without-endpoints)".into());
     }
     let why = match &offer.local {
         None => "every node forwards it",
@@ -476,20 +505,20 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
         }
         Some(_) => return Err("no endpoint on this node is ready (traffic policy Local)".into()),
     };
-    if own.cordoned && rules.asked.whereabouts && others_take_over(offer, nodes) {
+    if own.cordoned && rules.asked.whereabouts && others_take_over(offer, nodes, rules) {
         return Err("the Node is cordoned (kubernetes.withdraw-when-cordoned)".into());
     }
     Ok(why)
 }
 
 /// Whether a node takes packets for such addresses. Cluster IPs are no matter of external load balancers.
-fn takes(node: &NodeView, kind: Kind) -> bool {
-    kind == Kind::ClusterIp || !node.excluded
+fn takes(node: &NodeView, kind: Kind, rules: Rules<'_>) -> bool {
+    kind == Kind::ClusterIp || !node.excluded || rules.ignore_exclude_label
 }
 
 /// A cordoned node gives up what another one, which is not cordoned, announces; never the last.
-fn others_take_over(offer: &Offer, nodes: &Nodes) -> bool {
-    let stays = |n: &NodeView| !n.cordoned && !n.unheard && n.going.is_none() && takes(n, offer.kind);
+fn others_take_over(offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> bool {
+    let stays = |n: &NodeView| !n.cordoned && !n.unheard && n.going.is_none() && takes(n, offer.kind, rules);
     match &offer.local {
         None => nodes.others().any(stays),
         Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(|n| stays(n))),
@@ -676,7 +705,7 @@ mod tests {
     }
 
     fn rules(asked: &Asked) -> Rules<'_> {
-        Rules { asked, aggregates: &[], withheld: None, refused: &|_, _| None }
+        Rules { asked, aggregates: &[], ignore_exclude_label: false, withheld: None, refused: &|_, _| None }
     }
 
     /// What is announced.
@@ -785,6 +814,48 @@ mod tests {
         }
     }
 
+    /// antrea#8347, metallb#312: with the policy Cluster an address draws packets although no endpoint serves.
+    #[test]
+    fn metallb_312_services_without_endpoints_are_withdrawn_where_asked() {
+        let ready = || json!({"ready": true});
+        let serving = || json!({"ready": false, "serving": true, "terminating": true});
+        let unready = || json!({"ready": false, "serving": false});
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Vec<(&str, Value)>, bool)> = vec![
+            ("none",                  vec![],                                         false),
+            ("not ready",             vec![("n1", unready()), ("n2", unready())],     false),
+            ("on this node",          vec![("n1", ready())],                          true),
+            ("on another node",       vec![("n2", unready()), ("n3", ready())],       true),
+            ("another terminates",    vec![("n2", serving())],                        true),
+        ];
+        let asked = Asked { endpoints: true, ..all() };
+        for (name, endpoints, want) in cases {
+            let c = catalog(asked.clone(), &[service(json!({}))], &[slice("IPv4", &endpoints)]);
+            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
+            let v4: Vec<_> = judged.iter().filter(|v| v.address.is_ipv4()).collect();
+            assert_eq!(v4.len(), 3, "{name}");
+            assert!(v4.iter().all(|v| v.announced.is_some() == want), "{name}: {judged:?}");
+            let v6 = judged.iter().find(|v| v.address.is_ipv6()).unwrap();
+            assert!(v6.reason.contains("withdraw-without-endpoints"), "{name}: no IPv6 endpoint: {v6:?}");
+        }
+        // An endpoint that names no node is one too.
+        let elsewhere = json!({
+            "metadata": {"namespace": "default", "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}],
+        });
+        let slices = [serde_json::from_value(elsewhere).unwrap()];
+        let mut c = catalog(asked.clone(), &[service(json!({}))], &slices);
+        let told =
+            |c: &Catalog| announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked)));
+        assert_eq!(told(&c), ["10.96.0.7/32", "192.0.2.7/32", "198.51.100.7/32"]);
+        // Without the right to see them nothing is withdrawn for it.
+        c.forget_slices();
+        assert!(c.no_slices());
+        assert_eq!(told(&c).len(), 4);
+        // Not asked for: nobody looks.
+        assert!(!catalog(all(), &[service(json!({}))], &[]).needs_slices());
+    }
+
     #[test]
     fn each_family_has_slices_of_its_own_and_deleted_ones_count_no_more() {
         let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
@@ -867,7 +938,7 @@ mod tests {
                 vec![cordoned("n2"), node("n3")], true),
         ];
         for (name, kind, local, own, others, want) in cases {
-            let offers = vec![Offer { service: "default/web".into(), kind, local }];
+            let offers = vec![Offer { service: "default/web".into(), kind, local, served: None }];
             let services =
                 Services { offers: [("192.0.2.7".parse().unwrap(), offers)].into(), ..Services::default() };
             let judged = verdicts(&services, &nodes(own.clone(), others.clone()), rules(&asked));

@@ -138,8 +138,12 @@ mod tests {
         case.config.advertise.networks = vec!["10.8.0.0/24".parse().unwrap()];
         case.config.advertise.interfaces = vec!["eth1".into()];
         case.config.advertise.communities = vec![7];
-        let offer =
-            Offer { service: "default/web".into(), kind: ServiceAddresses::LoadBalancerIp, local: None };
+        let offer = Offer {
+            service: "default/web".into(),
+            kind: ServiceAddresses::LoadBalancerIp,
+            local: None,
+            served: None,
+        };
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
         case.extra.services = Arc::new(Services { offers, ..Services::default() });
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::{Context, peering::Peers};
+use super::{Context, ObjectProblem, peering::Peers};
 use crate::{
     bgp::peer::PeerKey,
     config::Config,
     fib::guard,
     k8s::{
-        node::NodeView,
+        node::{EXCLUDED_LABEL, NodeView, Nodes},
         services::{self, Asked, Rules, Verdict},
     },
     net::{Family, Prefix, ServiceAddresses, Source},
@@ -26,6 +26,7 @@ pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
         by_annotation: rules.annotations.iter().copied().collect(),
         classes: rules.classes.clone(),
         whereabouts: rules.when_cordoned,
+        endpoints: rules.without_endpoints,
     })
 }
 
@@ -35,6 +36,7 @@ pub(super) fn verdicts(
     peers: &Peers,
     asked: &Asked,
     problems: &mut Vec<String>,
+    object_problems: &mut Vec<ObjectProblem>,
 ) -> Vec<Verdict> {
     let (Some(nodes), known) = (ctx.nodes, &ctx.extra.services) else { return Vec::new() };
     problems.extend(known.mistakes.iter().map(|m| &m.text).chain(&known.problems).cloned());
@@ -42,6 +44,7 @@ pub(super) fn verdicts(
     let rules = Rules {
         asked,
         aggregates: &ctx.config.kubernetes.service_rules.aggregates,
+        ignore_exclude_label: ctx.config.kubernetes.service_rules.ignore_exclude_label,
         withheld: ctx.extra.drain.filter(|d| !d.leaves(Source::Service)).map(|_| "this node is drained"),
         refused: &|addr, kind| taken.by(addr, kind),
     };
@@ -50,7 +53,39 @@ pub(super) fn verdicts(
     problems.extend(refused.take(NAMED).map(|v| {
         format!("{} of Service {}: {}; give it another address", v.address, v.services.join(", "), v.reason)
     }));
+    object_problems.extend(all_excluded(nodes, &verdicts));
     verdicts
+}
+
+/// Whether the label matters here: this Node has it, and addresses stay unannounced for it.
+fn withheld_by_label(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().any(|v| v.announced.is_none() && v.reason.contains(EXCLUDED_LABEL))
+}
+
+/// Whether the other Nodes are needed to tell if any of them announces what the label keeps this one from announcing.
+pub(super) fn needs_all_nodes(verdicts: &[Verdict]) -> bool {
+    withheld_by_label(verdicts)
+}
+
+/// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All nodes report it in the same
+/// words at the same Node, the first by name, so that it is one Event.
+fn all_excluded(nodes: &Nodes, verdicts: &[Verdict]) -> Option<ObjectProblem> {
+    if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
+        return None;
+    }
+    let first = nodes.all().min_by(|a, b| a.name.cmp(&b.name))?;
+    Some(ObjectProblem {
+        kind: "Node",
+        name: first.name.clone(),
+        uid: first.uid.clone(),
+        reason: "ServicesNotAdvertised",
+        text: format!(
+            "no node advertises external and load balancer addresses of Services: every Node has the label \
+             {EXCLUDED_LABEL}; set kubernetes.ignore-exclude-label = true, or remove the label from the Nodes that are to \
+             take the traffic (kubectl label node {} {EXCLUDED_LABEL}-)",
+            first.name
+        ),
+    })
 }
 
 /// Addresses that belong to somebody: announcing them would take them away.
@@ -73,6 +108,13 @@ impl<'a> Taken<'a> {
     /// By whom, in words. Cluster IPs come from a range of the API server, whose own address may be one of them.
     fn by(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<String> {
         let nodes = self.ctx.nodes?;
+        if kind == ServiceAddresses::LoadBalancerIp
+            && let Some(node) =
+                nodes.all().find(|n| n.addresses.contains(&addr) || n.external.contains(&addr))
+        {
+            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node anyway.
+            return Some(format!("needs no announcement: it is an address of node {}", node.name));
+        }
         let is_of =
             |n: &&NodeView| n.addresses.contains(&addr) || n.pod_cidrs.iter().any(|p| p.contains(addr));
         let what = if let Some(node) = nodes.all().find(is_of) {
@@ -104,6 +146,7 @@ mod tests {
         fib::host::testing::{gateway, host, link},
         k8s::services::{Offer, Services},
         net::Refusal,
+        plan::Plan,
     };
     use ServiceAddresses::{ClusterIp, ExternalIp, LoadBalancerIp};
 
@@ -118,7 +161,7 @@ mod tests {
         case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
         let mut services = Services::default();
         for (addr, kind) in offers {
-            let offer = Offer { service: "default/web".into(), kind: *kind, local: None };
+            let offer = Offer { service: "default/web".into(), kind: *kind, local: None, served: None };
             services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
         }
         case.extra.services = Arc::new(services);
@@ -159,6 +202,76 @@ mod tests {
                 |p: &&String| p.starts_with(&format!("{addr} of Service default/web")) && p.contains(why);
             assert_eq!(plan.problems.iter().filter(named).count(), 1, "{addr}: {:?}", plan.problems);
         }
+    }
+
+    /// ServiceLB of k3s gives a Service the addresses of the nodes that run its pods.
+    #[test]
+    fn bc58_servicelb_an_ingress_address_that_is_a_nodes_own_is_no_problem() {
+        let mut case = case(&[
+            ("10.0.0.2", LoadBalancerIp),
+            ("10.0.0.3", LoadBalancerIp),
+            ("203.0.113.3", LoadBalancerIp),
+        ]);
+        case.other("n2").external = vec!["203.0.113.3".parse().unwrap()];
+        let plan = case.plan();
+        assert!(plan.problems.is_empty() && plan.object_problems.is_empty(), "{:?}", plan.told());
+        let reasons: Vec<_> = plan.services.iter().map(|v| (v.announced, v.reason.as_str())).collect();
+        assert_eq!(
+            reasons,
+            [
+                (None, "needs no announcement: it is an address of node n1"),
+                (None, "needs no announcement: it is an address of node n2"),
+                (None, "needs no announcement: it is an address of node n2"),
+            ]
+        );
+        // One of a pod still is one.
+        let plan = self::case(&[("10.244.2.9", LoadBalancerIp)]).plan();
+        assert_eq!(plan.problems.len(), 1, "{:?}", plan.problems);
+    }
+
+    #[test]
+    fn metallb_2274_a_label_on_every_node_is_one_event_and_can_be_ignored() {
+        let mut case = case(&[("192.0.2.7", LoadBalancerIp), ("10.96.0.7", ClusterIp)]);
+        let own = |case: &mut Case| case.nodes.as_mut().unwrap().own.as_mut().unwrap().excluded = true;
+        let services = |plan: &Plan| {
+            let told = plan.originated.iter().filter(|(_, o)| o.source == Source::Service);
+            told.map(|(p, _)| p.to_string()).collect::<Vec<_>>()
+        };
+        own(&mut case);
+        let plan = case.plan();
+        assert_eq!(services(&plan), ["10.96.0.7/32"], "cluster IPs are no matter of external load balancers");
+        assert!(plan.object_problems.is_empty(), "n2 announces it: {:?}", plan.object_problems);
+        assert!(plan.all_nodes, "or nobody could tell");
+
+        case.other("n2").excluded = true;
+        let [problem] = &case.plan().object_problems[..] else { panic!("one") };
+        assert_eq!((problem.kind, problem.name.as_str()), ("Node", "n1"), "the first by name");
+        for part in
+            ["node.kubernetes.io/exclude-from-external-load-balancers", "kubernetes.ignore-exclude-label"]
+        {
+            assert!(problem.text.contains(part), "{}", problem.text);
+        }
+        // As n2 sees it, it is the same Event.
+        let mut there = case.clone();
+        let nodes = there.nodes.as_mut().unwrap();
+        let n2 = nodes.others.remove("n2").unwrap();
+        let n1 = nodes.own.replace((*n2).clone()).unwrap();
+        nodes.others.insert("n1".into(), n1.into());
+        assert_eq!(there.plan().object_problems, std::slice::from_ref(problem));
+
+        case.config.kubernetes.service_rules.ignore_exclude_label = true;
+        let plan = case.plan();
+        assert_eq!(services(&plan), ["10.96.0.7/32", "192.0.2.7/32"]);
+        assert!(plan.object_problems.is_empty());
+
+        // Nothing that the label keeps back, nothing to report; and before the list is whole nobody can tell.
+        let mut quiet = self::case(&[("10.96.0.7", ClusterIp)]);
+        own(&mut quiet);
+        quiet.other("n2").excluded = true;
+        assert!(quiet.plan().object_problems.is_empty());
+        case.config.kubernetes.service_rules.ignore_exclude_label = false;
+        case.nodes.as_mut().unwrap().complete = false;
+        assert!(case.plan().object_problems.is_empty());
     }
 
     #[test]

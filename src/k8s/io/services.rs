@@ -310,8 +310,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = Asked { kinds: [ServiceAddresses::ClusterIp].into(), ..Asked::default() };
         let places = Places { here: Here::Ready, elsewhere: ["n2".to_owned()].into() };
-        let offer =
-            Offer { service: "default/web".into(), kind: ServiceAddresses::ClusterIp, local: Some(places) };
+        let offer = Offer {
+            service: "default/web".into(),
+            kind: ServiceAddresses::ClusterIp,
+            local: Some(places),
+            served: None,
+        };
         let offers = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
         let services = Services { offers, problems: vec!["x".into()], ..Services::default() };
         save(dir.path(), "n1".into(), &asked, &services).unwrap();
