@@ -51,6 +51,8 @@ pub(super) struct Answers {
     pub(super) forwarding: watch::Receiver<Forwarding>,
     /// What a firewall drops of the pods' packets, with its remedy.
     pub(super) firewall: watch::Receiver<Vec<String>>,
+    /// What the pods' bridge and their leases lack, likewise.
+    pub(super) pods: watch::Receiver<Vec<String>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -245,7 +247,8 @@ impl Answers {
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let host = self.forwarding.borrow().problems.clone();
-        let problems = [problems, host, self.firewall.borrow().clone()].concat();
+        let (firewall, pods) = (self.firewall.borrow().clone(), self.pods.borrow().clone());
+        let problems = [problems, host, firewall, pods].concat();
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,
@@ -263,8 +266,8 @@ impl Answers {
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let mut problems =
-            [self.forwarding.borrow().problems.clone(), self.firewall.borrow().clone()].concat();
+        let mut problems = self.forwarding.borrow().problems.clone();
+        problems.extend(self.firewall.borrow().iter().chain(self.pods.borrow().iter()).cloned());
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         match plan.as_ref() {
             Ok(plan) => {

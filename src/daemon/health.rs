@@ -11,7 +11,7 @@ use super::{forwarding::Forwarding, restart_time};
 use crate::{
     bgp::{io::ToPeers, view::SessionState},
     config::Config,
-    fib::io::FibClient,
+    fib::io::{FibClient, sysctl},
     k8s::{
         condition::Facts,
         gate::{FirstRoutes, Ready},
@@ -79,7 +79,7 @@ pub(super) async fn gate(
     loop {
         let now = Ready {
             unreachable: acknowledged.borrow_and_update().iter().copied().collect(),
-            forwarding: forwarding.borrow_and_update().on,
+            forwarding: forwarding.borrow_and_update().on || forwards(&plan.borrow()),
             routes: FirstRoutes::of(&convergence.borrow_and_update(), expected(&plan.borrow_and_update())),
         };
         gate.send_if_modified(|old| {
@@ -97,6 +97,13 @@ pub(super) async fn gate(
             return;
         }
     }
+}
+
+/// Whether packets of the pods of the conflist are forwarded: a family that the host has switched off is not in it, and keeps
+/// nobody waiting.
+fn forwards(plan: &Result<Plan, String>) -> bool {
+    let Ok(Plan { conflist: Some(conflist), .. }) = plan else { return false };
+    conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()))
 }
 
 /// How often sessions are looked at for the Node's condition, which knows minutes only.

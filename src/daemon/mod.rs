@@ -15,6 +15,7 @@ mod masquerade;
 mod memory;
 mod notices;
 mod planner;
+mod pods;
 mod reload;
 mod report;
 mod state;
@@ -134,8 +135,11 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (guard_tx, guard) = watch::channel(Arc::default());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
+    let (no_conflist_tx, no_conflist) = watch::channel(String::new());
+    let (plugins_tx, plugins) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());
+    let (pods_tx, pods) = watch::channel(Vec::new());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
@@ -201,7 +205,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         if let Some(key) = config.kubernetes.startup_taint.clone() {
             k8s::io::spawn_taint(options.clone(), key, facts, watch.nodes.clone());
         }
-        let conflist_task = k8s::io::spawn_conflist(
+        let (bridge_tx, bridge) = watch::channel(k8s::bridge::Glance::default());
+        tokio::spawn(pods::run(bridge_tx, host.clone(), config_rx.clone()));
+        let conflist_task = k8s::io::spawn_conflist_in(
             k8s::io::ConflistOptions {
                 enabled: config.cni.enabled != Some(false),
                 conf_dir: config.cni.conf_dir.clone(),
@@ -210,6 +216,12 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             },
             conflist,
             gate,
+            k8s::io::Surroundings {
+                bridge,
+                no_conflist,
+                problems: pods_tx,
+                leases: Some(k8s::io::LEASES.into()),
+            },
         );
         objects = Some(k8s::io::spawn_objects(options.clone(), watch.nodes.clone()));
         let (notices_tx, notices) = watch::channel(Arc::default());
@@ -222,6 +234,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             conflist_status,
             forwarding.clone(),
             firewall.clone(),
+            pods.clone(),
         ));
         tokio::spawn(health::gate(
             gate_tx,
@@ -248,6 +261,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             objects,
             held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
             services: cluster.as_ref().map(|(.., services)| services.services.clone()),
+            plugins: kubernetes.then(|| k8s::io::spawn_plugins(plugins)),
             disabled,
             drain,
             restarting,
@@ -266,6 +280,8 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             needs: needs_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,
+            plugins: plugins_tx,
+            no_conflist: no_conflist_tx,
             plan: plan_tx,
         },
         kubernetes,
@@ -303,6 +319,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         own_there: fib.own_there(),
         forwarding,
         firewall,
+        pods,
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),

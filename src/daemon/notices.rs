@@ -19,6 +19,13 @@ fn about_service(mistake: &Mistake) -> Notice {
     Notice { about: About::Service { namespace, name, uid }, reason: "NotUnderstood", text }
 }
 
+/// Waits for news; for ever once nobody is left to bring some. Cancel safe.
+async fn next<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Runs for as long as somebody listens.
 pub(super) async fn run(
     standing: watch::Sender<Arc<BTreeSet<Notice>>>,
@@ -26,6 +33,7 @@ pub(super) async fn run(
     mut conflist: watch::Receiver<ConflistStatus>,
     mut forwarding: watch::Receiver<Forwarding>,
     mut firewall: watch::Receiver<Vec<String>>,
+    mut pods: watch::Receiver<Vec<String>>,
 ) {
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
@@ -51,6 +59,7 @@ pub(super) async fn run(
             forwarding.borrow_and_update().problems.iter().map(|p| about_node("HostNeedsAttention", p)),
         );
         now.extend(firewall.borrow_and_update().iter().map(|p| about_node("HostNeedsAttention", p)));
+        now.extend(pods.borrow_and_update().iter().map(|p| about_node("PodsNeedAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -58,6 +67,8 @@ pub(super) async fn run(
             r = conflist.changed() => r.is_ok(),
             r = forwarding.changed() => r.is_ok(),
             r = firewall.changed() => r.is_ok(),
+            // Outside of the conflist's task nobody looks at pods.
+            () = next(&mut pods) => true,
             () = standing.closed() => false,
         };
         if !alive {

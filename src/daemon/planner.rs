@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -24,17 +25,18 @@ use crate::{
         },
         peer::{Global, PeerKey},
     },
-    config::Config,
-    fib::{host::Host, resolve::Resolver, sysctl::Needs},
+    config::{CniPlugin, Config},
+    fib::{host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
         self,
-        cni::Conflist,
+        cni::{self, Conflist, Plugins},
+        io::PluginQuery,
         node::Nodes,
         objects::Objects,
         services::{Asked, Services},
     },
-    net::{Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, ObjectProblem, Plan, forwarding, overlay, plan},
+    net::{Family, Guard, Origination, Prefix, Reachable, RouterId},
+    plan::{Drain, Election, Extra, ObjectProblem, Plan, forwarding, overlay, plan, uplinks},
 };
 
 /// What the planner listens to.
@@ -49,6 +51,8 @@ pub(super) struct Inputs {
     pub(super) held: Option<watch::Receiver<Arc<BTreeSet<Prefix>>>>,
     /// `None` outside of Kubernetes.
     pub(super) services: Option<watch::Receiver<Arc<Services>>>,
+    /// The CNI plugins on this host; `None` outside of Kubernetes.
+    pub(super) plugins: Option<watch::Receiver<Arc<Plugins>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     /// How far the node is drained.
     pub(super) drain: watch::Receiver<Option<Drain>>,
@@ -73,6 +77,10 @@ pub(super) struct Outputs {
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     pub(super) all_nodes: watch::Sender<bool>,
     pub(super) asked: watch::Sender<Arc<Asked>>,
+    /// Which CNI plugins are looked at.
+    pub(super) plugins: watch::Sender<Option<PluginQuery>>,
+    /// Why there is no conflist, where there is none.
+    pub(super) no_conflist: watch::Sender<String>,
     /// The plan in force, or why there is none yet.
     pub(super) plan: watch::Sender<Arc<Result<Plan, String>>>,
 }
@@ -101,14 +109,17 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             elect(&mut election, &config, nodes, &inputs.rib).await;
             extra.topology = election.topology().cloned();
         }
-        extra.cni_programs = k8s::io::cni_programs(&config.cni.bin_dir);
+        extra.plugins = inputs.plugins.as_mut().map(|p| p.borrow_and_update().clone()).unwrap_or_default();
+        let uplinks = uplinks(&config, nodes.as_deref(), &host);
+        extra.off = switched_off(kubernetes, &uplinks, &config);
+        publish(&outputs.plugins, kubernetes.then(|| plugin_query(&config)));
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
         publish(&outputs.reachable, Arc::new(resolver.reachable()));
         let mut result = plan(&config, nodes.as_deref(), &host, &extra);
         if let Ok(plan) = &mut result
             && plan.conflist.is_some()
-            && extra.cni_programs.is_none()
+            && extra.plugins.programs.is_none()
         {
             let folder = config.cni.bin_dir.display();
             plan.problems.push(format!(
@@ -154,6 +165,8 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = changed(inputs.held.as_mut()) => r,
             r = changed(inputs.objects.as_mut()) => r,
             r = changed(inputs.services.as_mut()) => r,
+            r = changed(inputs.plugins.as_mut()) => r,
+            () = switched(kubernetes, &uplinks, &config, &extra.off) => true,
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.drain.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
@@ -178,6 +191,38 @@ async fn elect(election: &mut Election, config: &Config, nodes: &Nodes, rib: &Ri
     }
 }
 
+/// The plugins that the conflist is made of.
+fn plugin_query(config: &Config) -> PluginQuery {
+    let types = config.cni.plugins.iter().filter_map(|p| match p {
+        CniPlugin::Name(name) => Some(name.clone()),
+        CniPlugin::Table(table) => Some(table.get("type")?.as_str()?.to_owned()),
+    });
+    PluginQuery {
+        bin_dir: config.cni.bin_dir.clone(),
+        conflist: config.cni.conf_dir.join(&config.cni.file),
+        names: cni::REQUIRED.map(str::to_owned).into_iter().chain(types).collect(),
+    }
+}
+
+/// Families in which no pod can have an address here. IPv4 has no such setting.
+fn switched_off(kubernetes: bool, uplinks: &[String], config: &Config) -> BTreeMap<Family, String> {
+    let off = kubernetes.then(|| sysctl::ipv6_off(uplinks, &config.cni.bridge)).flatten();
+    off.map(|setting| (Family::Ipv6Unicast, setting)).into_iter().collect()
+}
+
+/// Waits until a family is switched on or off: the kernel tells nobody of the settings for interfaces to come. Cancel safe.
+async fn switched(kubernetes: bool, uplinks: &[String], config: &Config, known: &BTreeMap<Family, String>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if switched_off(kubernetes, uplinks, config) != *known {
+            return;
+        }
+    }
+}
+
+/// How often settings are read that nobody tells of.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Waits until then; for ever when there is nothing to wait for. Cancel safe.
 async fn due(at: Option<std::time::Instant>) {
     match at {
@@ -198,6 +243,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.global, plan.global.clone());
     publish(&outputs.originated, Arc::new(plan.originated.clone()));
     publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
+    publish(&outputs.no_conflist, plan.no_conflist.clone());
     publish(&outputs.conflist, plan.conflist.clone());
     publish(&outputs.forward, Some(plan.forward.clone()));
     publish(&outputs.all_nodes, plan.all_nodes);

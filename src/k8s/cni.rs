@@ -6,7 +6,7 @@
 //! be told from one that somebody added.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -49,9 +49,69 @@ pub fn plugin(name: &str) -> Map<String, Value> {
     table
 }
 
+/// The plugins that there are, as the folder of programs and they themselves show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plugins {
+    /// Not looked at yet.
+    pub pending: bool,
+    /// Names of the programs in `cni.bin-dir`; `None`: the folder cannot be read.
+    pub programs: Option<BTreeSet<String>>,
+    /// Which versions of CNI each of them knows, of those that could be asked.
+    pub versions: BTreeMap<String, BTreeSet<String>>,
+    /// Those that could not, and why.
+    pub unusable: BTreeMap<String, String>,
+    /// Types that others have chained into our file.
+    pub chained: BTreeSet<String>,
+}
+
+/// Without these no pod starts.
+pub const REQUIRED: [&str; 2] = ["bridge", "host-local"];
+/// All that our file uses exists in it, and every plugin in use today knows it.
+pub const FALLBACK: &str = "0.4.0";
+/// What a file can be written in, newest first: later versions change nothing that we use, and lists of plugins begin with the
+/// last one.
+const VERSIONS: [&str; 4] = ["1.0.0", "0.4.0", "0.3.1", "0.3.0"];
+
+/// The newest version that all plugins know; one of which nobody knows anything counts as knowing [`FALLBACK`] and older ones.
+pub fn common_version<'a>(
+    plugins: impl IntoIterator<Item = Option<&'a BTreeSet<String>>>,
+) -> Option<&'static str> {
+    let mut left = VERSIONS.to_vec();
+    for known in plugins {
+        left.retain(|version| match known {
+            Some(known) => known.contains(*version),
+            None => *version != "1.0.0",
+        });
+    }
+    left.first().copied()
+}
+
+/// Which versions a plugin claims in its answer to `VERSION` (CNI specification, "Operations").
+///
+/// # Errors
+///
+/// What is wrong with the answer.
+pub fn read_versions(answer: &[u8]) -> Result<BTreeSet<String>, &'static str> {
+    let answer = parse(answer).ok_or("its answer is no JSON object")?;
+    let list =
+        answer.get("supportedVersions").and_then(Value::as_array).ok_or("its answer names no versions")?;
+    let version = |v: &Value| {
+        let text = v.as_str()?;
+        let plain = text.len() <= 16 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        plain.then(|| text.to_owned())
+    };
+    let versions: BTreeSet<_> = list.iter().take(64).filter_map(version).collect();
+    if versions.is_empty() { Err("its answer names no versions") } else { Ok(versions) }
+}
+
 impl Conflist {
-    /// The `bridge` plugin with `host-local` addresses of each pod CIDR, then what is chained.
+    /// In the version of CNI that every plugin knows.
     pub fn new(spec: Spec<'_>) -> Self {
+        Self::in_version(spec, FALLBACK)
+    }
+
+    /// The `bridge` plugin with `host-local` addresses of each pod CIDR, then what is chained.
+    pub fn in_version(spec: Spec<'_>, version: &str) -> Self {
         let ranges: Vec<_> = spec.pod_cidrs.iter().map(|p| json!([{ "subnet": p }])).collect();
         let mut bridge = json!({
             "type": "bridge",
@@ -68,7 +128,7 @@ impl Conflist {
         let plugins: Vec<Value> =
             std::iter::once(bridge).chain(spec.chained.into_iter().map(Value::Object)).collect();
         let owned: Vec<_> = plugins.iter().filter_map(|p| p.get("type")).collect();
-        let file = json!({ "cniVersion": "1.0.0", "name": NETWORK, OWNED: owned, "plugins": plugins });
+        let file = json!({ "cniVersion": version, "name": NETWORK, OWNED: owned, "plugins": plugins });
         Self {
             bytes: to_bytes(&file),
             pod_cidrs: spec.pod_cidrs.to_vec(),
@@ -133,6 +193,62 @@ pub fn describe(file: Option<&[u8]>) -> String {
             format!("network {name} with plugins {types:?}")
         }
     }
+}
+
+/// What a file that is read before ours means for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InFront {
+    /// Another agent's.
+    Other,
+    /// Multus that delegates to our network, or does not say to which: then it takes the first file beside its own.
+    Delegates,
+    /// Multus that delegates to another one, which it names so.
+    DelegatesElsewhere(String),
+    /// Multus with a copy of our file that is older than the file.
+    OldCopy,
+}
+
+/// Judges the content of a file that comes first; `file` is the name of ours, `ours` what it holds.
+///
+/// Multus names its default network in one of three ways: `clusterNetwork` (a name, a file, or a folder with one), `delegates`
+/// (whole configurations), or not at all, where a daemon of its own has the configuration.
+pub fn in_front(first: &[u8], file: &str, ours: &[u8]) -> InFront {
+    let Some(map) = parse(first) else { return InFront::Other };
+    let plugins = map.get("plugins").and_then(Value::as_array);
+    let first_plugin = plugins.and_then(|p| p.first()?.as_object());
+    let multus = [Some(&map), first_plugin].into_iter().flatten().find(|m| is_multus(m));
+    let Some(multus) = multus else { return InFront::Other };
+    if let Some(network) = multus.get("clusterNetwork").and_then(Value::as_str).filter(|n| !n.is_empty()) {
+        return if names_us(network, file) {
+            InFront::Delegates
+        } else {
+            InFront::DelegatesElsewhere(network.to_owned())
+        };
+    }
+    match multus.get("delegates").and_then(Value::as_array).and_then(|d| d.first()?.as_object()) {
+        None => InFront::Delegates,
+        Some(delegate) if !is_ours(delegate) => {
+            let name = delegate.get("name").or_else(|| delegate.get("type")).and_then(Value::as_str);
+            InFront::DelegatesElsewhere(name.unwrap_or("another network").to_owned())
+        }
+        Some(delegate) => {
+            let copy = written_for(&to_bytes(&Value::Object(delegate.clone())));
+            let old = copy.is_some_and(|copy| written_for(ours).is_some_and(|now| now != copy));
+            if old { InFront::OldCopy } else { InFront::Delegates }
+        }
+    }
+}
+
+fn is_multus(map: &Map<String, Value>) -> bool {
+    map.get("type").and_then(Value::as_str).is_some_and(|t| t == "multus" || t == "multus-shim")
+}
+
+/// Multus sees the folder of the host under another path, so only the end of it counts.
+fn names_us(network: &str, file: &str) -> bool {
+    let last = network.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    // A folder has the name of none of our files; ours is the first in it, or `others` are named.
+    [NETWORK, file, stem].contains(&last) || last == "net.d"
 }
 
 /// Which file of a folder a container runtime reads: the first in lexical order with one of the three endings.
@@ -211,7 +327,7 @@ mod tests {
         assert_eq!(
             value(&c.bytes),
             json!({
-                "cniVersion": "1.0.0", "name": "routelet", "routelet.io/plugins": ["bridge", "portmap"],
+                "cniVersion": "0.4.0", "name": "routelet", "routelet.io/plugins": ["bridge", "portmap"],
                 "plugins": [
                     { "type": "bridge", "bridge": "routelet0", "isGateway": true, "isDefaultGateway": true,
                       "ipMasq": false, "hairpinMode": true, "mtu": 9000,
@@ -284,6 +400,61 @@ mod tests {
         assert_eq!(first_read(names), Some("10-routelet.conflist"));
         assert_eq!(first_read(["10-routelet.conflist", "10-calico.conflist"]), Some("10-calico.conflist"));
         assert_eq!(first_read(["README"]), None);
+    }
+
+    #[test]
+    fn multus_1162_that_delegates_to_our_network_is_in_order() {
+        let file = "10-routelet.conflist";
+        let ours = conflist(&["10.244.1.0/24"], &["portmap"]).bytes;
+        let copy: Value = value(&ours);
+        let old: Value = value(&conflist(&["10.244.7.0/24"], &["portmap"]).bytes);
+        let elsewhere = |n: &str| InFront::DelegatesElsewhere(n.to_owned());
+        #[rustfmt::skip]
+        let cases: Vec<(&str, Value, InFront)> = vec![
+            ("thin, a copy",        json!({"name": "multus-cni-network", "type": "multus", "delegates": [copy]}), InFront::Delegates),
+            ("thin, an old copy",   json!({"type": "multus", "delegates": [old]}),                InFront::OldCopy),
+            ("thin, flannel",       json!({"type": "multus", "delegates": [{"name": "cbr0", "plugins": []}]}), elsewhere("cbr0")),
+            ("thin, a lone plugin", json!({"type": "multus", "delegates": [{"type": "weave-net"}]}), elsewhere("weave-net")),
+            ("by name",             json!({"type": "multus", "clusterNetwork": "routelet"}),      InFront::Delegates),
+            ("by file",             json!({"type": "multus", "clusterNetwork": file}),            InFront::Delegates),
+            ("by path, shim",       json!({"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-routelet.conflist"}), InFront::Delegates),
+            ("by folder",           json!({"type": "multus", "clusterNetwork": "/host/etc/cni/net.d/"}), InFront::Delegates),
+            ("another by path",     json!({"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-flannel.conflist"}),
+                elsewhere("/host/etc/cni/net.d/10-flannel.conflist")),
+            ("thick, no word",      json!({"type": "multus-shim", "socketDir": "/host/run/multus/"}), InFront::Delegates),
+            ("waits for a file",    json!({"type": "multus", "readinessindicatorfile": "/host/etc/cni/net.d/10-routelet.conflist"}), InFront::Delegates),
+            ("a list",              json!({"name": "m", "plugins": [{"type": "multus", "clusterNetwork": "routelet"}]}), InFront::Delegates),
+            ("flannel",             json!({"name": "cbr0", "plugins": [{"type": "flannel"}]}),   InFront::Other),
+            ("no object",           json!([]),                                                    InFront::Other),
+        ];
+        for (name, first, want) in cases {
+            assert_eq!(in_front(first.to_string().as_bytes(), file, &ours), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn plugins_425_the_version_is_one_that_every_plugin_knows() {
+        let known = |list: &[&str]| Some(list.iter().map(|v| (*v).to_owned()).collect::<BTreeSet<_>>());
+        let of_0_9 = || known(&["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0"]);
+        let of_1_9 = || known(&["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]);
+        #[rustfmt::skip]
+        let cases = [
+            ("new plugins",            vec![of_1_9(), of_1_9()],                     Some("1.0.0")),
+            ("Ubuntu 22.04, RHEL 8",   vec![of_0_9(), of_0_9()],                     Some("0.4.0")),
+            ("one is old",             vec![of_1_9(), of_0_9()],                     Some("0.4.0")),
+            ("one does not answer",    vec![of_1_9(), None],                         Some("0.4.0")),
+            ("an old one of others",   vec![of_1_9(), known(&["0.3.0", "0.3.1"])],   Some("0.3.1")),
+            ("nothing in common",      vec![known(&["1.0.0"]), of_0_9()],            None),
+            ("newer than we know",     vec![known(&["1.1.0"])],                      None),
+        ];
+        for (name, plugins, want) in cases {
+            assert_eq!(common_version(plugins.iter().map(Option::as_ref)), want, "{name}");
+        }
+        let answer = br#"{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","beta",7]}"#;
+        assert_eq!(read_versions(answer), Ok(["0.4.0", "1.0.0"].map(str::to_owned).into()));
+        for bad in ["", "[]", "{}", r#"{"supportedVersions": []}"#, r#"{"supportedVersions": ["beta"]}"#] {
+            assert!(read_versions(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

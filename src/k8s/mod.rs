@@ -13,6 +13,7 @@
 //! The API server may be away for any length of time, also at the start. What was last known stays in force, and is kept in
 //! the state folder. Nothing here ends the daemon or holds anything else up.
 
+pub mod bridge;
 pub mod cluster;
 pub mod cni;
 pub mod condition;
@@ -20,6 +21,7 @@ pub mod crd;
 pub mod gate;
 pub mod io;
 pub mod kept;
+pub mod leases;
 mod metadata;
 pub mod node;
 pub mod notice;

@@ -44,11 +44,12 @@ use crate::{
     config::{Config, Neighbor, NeighborAt, Peering},
     fib::{guard, host::Host},
     k8s::{
+        cni::Plugins,
         node::{NodeView, Nodes},
         services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
-    net::{Asn, Guard, Origination, Prefix, RouterId, Source},
+    net::{Asn, Family, Guard, Origination, Prefix, RouterId, Source},
 };
 
 pub use self::{
@@ -86,8 +87,10 @@ pub struct Plan {
     pub unreachable: Vec<Prefix>,
     /// What must never be taken from a neighbor.
     pub guard: Arc<Guard>,
-    /// Bytes of the conflist, once pod CIDRs of every family are known.
+    /// The conflist, once a pod CIDR and the plugins are there.
     pub conflist: Option<Arc<Conflist>>,
+    /// What is missing where there is none.
+    pub no_conflist: String,
     /// Whose traffic leaves with the node's address, and to where it does not.
     pub masquerade: Arc<masquerade::Wanted>,
     /// Whose packets are let through where iptables drops what nobody accepts.
@@ -136,8 +139,10 @@ pub struct Extra {
     pub restarting: bool,
     /// Sessions that `neighbor disable` holds down.
     pub disabled: BTreeSet<PeerKey>,
-    /// Names of the programs in `cni.bin-dir`; `None`: the folder could not be read.
-    pub cni_programs: Option<BTreeSet<String>>,
+    /// The programs in `cni.bin-dir`.
+    pub plugins: Arc<Plugins>,
+    /// Families that the host has switched off, each with the setting that says so.
+    pub off: BTreeMap<Family, String>,
     /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod CIDRs.
     pub held: Arc<BTreeSet<Prefix>>,
     /// Between which nodes there are sessions, as [`Election`] says; `None`: as the list alone asks for, without history.
@@ -150,6 +155,18 @@ pub struct Extra {
     pub objects: Vec<Neighbor>,
     /// With whom there is no session, since a BGPPeer object for it cannot be used: [`Overlay::broken`].
     pub broken: Vec<NeighborAt>,
+}
+
+/// The interfaces over which pods leave this host: those with a default route, else those with an address of the Node.
+pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<String> {
+    let by_default: Vec<_> =
+        gateway::uplinks(host, config.fib.protocol).into_iter().map(|l| l.name.clone()).collect();
+    if !by_default.is_empty() {
+        return by_default;
+    }
+    let addresses = nodes.and_then(|n| n.own.as_ref()).into_iter().flat_map(|own| &own.addresses);
+    let links = addresses.filter_map(|a| neighbor::link_with(host, *a)).filter(|l| !l.loopback);
+    links.map(|l| l.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Decides. `nodes` is `None` outside of Kubernetes.
@@ -173,7 +190,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
     let asked = asked(config, extra.kubernetes);
-    let services = services::verdicts(&ctx, &peers, &asked, &mut problems);
+    let services = services::verdicts(&ctx, &peers, &asked, &mut problems, &mut object_problems);
     let announced = services.iter().filter_map(|v| v.announced);
     let originated = originated(&ctx, announced, &served, &mut problems);
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
@@ -184,8 +201,12 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     // to each of them: it ends where the switch has the pod CIDRs, and where nobody has them, nobody could answer a pod.
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode == masquerade::Mode::On
-        || asked.whereabouts && !services.is_empty();
-    let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
+        || asked.whereabouts && !services.is_empty()
+        || services::needs_all_nodes(&services);
+    let (conflist, no_conflist) = match node::conflist(&ctx, &pods, &mut problems) {
+        Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
+        Err(missing) => (None, missing),
+    };
 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),
@@ -197,6 +218,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         unreachable: unreachable.into_iter().collect(),
         guard: Arc::new(guard),
         conflist,
+        no_conflist,
         masquerade,
         forward,
         all_nodes,

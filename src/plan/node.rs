@@ -1,15 +1,18 @@
 //! What this node does for its own pods: which ranges it answers for, and the file for the container runtime.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use serde_json::{Map, Value};
 
 use super::{Context, ObjectProblem, gateway, neighbor};
 use crate::{
     config::CniPlugin,
+    fib::host::Link,
     k8s::{
         cni::{self, Conflist, Spec},
         node::{NodeView, Nodes},
     },
-    net::Prefix,
+    net::{Family, Prefix},
 };
 
 /// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node off, and one of which
@@ -59,10 +62,20 @@ fn clash(first: &NodeView, second: &NodeView) -> ObjectProblem {
     }
 }
 
+/// Whether this node can use a pod CIDR. A range that would cut the node off is refused whatever happens: it holds an address
+/// of the node itself, its default gateway, or the subnet of an uplink. What else lies inside keeps a node from *beginning* to
+/// use the range; one in which pods run already is not given up for a stray Node or interface, which is named instead.
 fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> bool {
-    let others = ctx.host.links.values().filter(|l| l.up && !l.loopback && l.name != ctx.config.cni.bridge);
-    for link in others {
-        let Some(subnet) = link.subnets().find(|s| pod_cidr.covers(*s)) else { continue };
+    if let Some(what) = cut_off(ctx, pod_cidr) {
+        problems.push(format!(
+            "pod CIDR {pod_cidr} holds {what}: it is neither used nor advertised; give the cluster's pods a range of their own \
+             (--cluster-cidr of the controller manager)"
+        ));
+        return false;
+    }
+    let used = is_in_use(ctx, pod_cidr);
+    for link in ctx.host.links.values().filter(|l| is_foreign(ctx, l)) {
+        let Some(subnet) = link.subnets().find(|s| is_inside(pod_cidr, *s)) else { continue };
         if link.kind == "bridge" {
             problems.push(format!(
                 "pod CIDR {pod_cidr} is already on bridge {}: set cni.bridge = \"{}\" to take it over, or remove it",
@@ -70,35 +83,102 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> b
             ));
             continue;
         }
+        let host = subnet.len() == subnet.family().max_len();
+        let (thing, effect) = match (host, used) {
+            (true, _) => ("address", "a pod that gets this address is not reached"),
+            (false, true) => {
+                ("subnet", "the range is in use and stays so, but pods with such addresses are not reached")
+            }
+            (false, false) => ("subnet", "it is neither used nor advertised"),
+        };
         problems.push(format!(
-            "pod CIDR {pod_cidr} holds the subnet {subnet} of interface {}: it is neither used nor advertised; give the \
-             cluster a range of its own",
+            "pod CIDR {pod_cidr} holds the {thing} {subnet} of interface {}: {effect}; remove it from the interface, or give \
+             the cluster's pods another range",
             link.name
         ));
-        return false;
+        if !host && !used {
+            return false;
+        }
     }
-    if let Some(who) = inhabitant(ctx, pod_cidr) {
-        problems.push(format!(
-            "pod CIDR {pod_cidr} holds {who}: it is neither used nor advertised; give the cluster a range of its own"
-        ));
-        return false;
-    }
-    true
+    nodes_inside(ctx, pod_cidr, used, problems)
 }
 
-/// Whom a pod CIDR inside a larger subnet would hide from this node.
-fn inhabitant(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
-    let family = pod_cidr.family();
-    let gateways = ctx.host.default_gateways(family).into_iter();
-    let gateway = gateways.map(|(addr, _)| addr).find(|a| pod_cidr.contains(*a));
-    let of_nodes = || {
-        let nodes = ctx.nodes.into_iter().flat_map(Nodes::all);
-        nodes.flat_map(|n| n.addresses.iter().map(move |a| (n, *a))).find(|(_, a)| pod_cidr.contains(*a))
-    };
-    gateway
-        .map(|addr| format!("the default gateway {addr}"))
-        .or_else(|| of_nodes().map(|(node, addr)| format!("the address {addr} of node {}", node.name)))
+/// What no node can do without, if it lies in the range: named by its subnet where that lies inside, too.
+fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
+    let gateways = ctx.host.default_gateways(pod_cidr.family()).into_iter();
+    let gateways = gateways.map(|(addr, _)| (addr, "the default gateway"));
+    let own = ctx.own_node().into_iter().flat_map(|own| own.addresses.iter());
+    let own = own.map(|addr| (*addr, "the node's own address"));
+    // The kubelet may have taken the bridge's address for the node's.
+    let served = |a: IpAddr| own_bridge(ctx).is_some_and(|l| l.addresses.iter().any(|held| held.addr == a));
+    let (addr, what) = gateways.chain(own).find(|(a, _)| pod_cidr.contains(*a) && !served(*a))?;
+    let links = ctx.host.links.values().filter(|l| is_foreign(ctx, l));
+    let mut subnets = links.flat_map(|l| l.subnets().map(move |s| (l, s)));
+    let around = subnets.find(|(_, s)| pod_cidr.covers(*s) && s.contains(addr));
+    Some(match around {
+        Some((link, subnet)) => format!("the subnet {subnet} of interface {}, with {what} {addr}", link.name),
+        None => format!("{what} {addr}"),
+    })
 }
+
+/// Addresses of other Nodes inside. Behind one of them that is on link stands a machine that the range would hide; any other
+/// is a pod that somebody calls a Node, as a virtual kubelet does.
+fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut Vec<String>) -> bool {
+    let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|n| !n.deleted);
+    let inside = others.flat_map(|n| n.addresses.iter().map(move |a| (n, *a)));
+    let mut free = true;
+    for (node, addr) in inside.filter(|(_, a)| pod_cidr.contains(*a)).take(NAMED) {
+        let hidden = !used && is_on_link(ctx, addr);
+        free &= !hidden;
+        problems.push(if hidden {
+            format!(
+                "pod CIDR {pod_cidr} holds the address {addr} of node {}: it is neither used nor advertised; give the \
+                 cluster's pods a range that holds no node (--cluster-cidr of the controller manager)",
+                node.name
+            )
+        } else {
+            format!(
+                "node {} has the address {addr} inside this node's pod CIDR {pod_cidr}: packets for it go to the pods of this \
+                 node; where no pod with this address acts as that node, correct its InternalIP, or delete Node {}",
+                node.name, node.name
+            )
+        });
+    }
+    free
+}
+
+/// Whether pods have addresses of it: it is in the conflist on disk, or the bridge has its gateway address.
+fn is_in_use(ctx: &Context<'_>, range: Prefix) -> bool {
+    let served =
+        |l: &Link| l.addresses.iter().any(|a| a.len == range.len() && Some(a.addr) == cni::gateway(range));
+    ctx.extra.held.contains(&range) || own_bridge(ctx).is_some_and(served)
+}
+
+fn own_bridge<'a>(ctx: &Context<'a>) -> Option<&'a Link> {
+    ctx.host.link(&ctx.config.cni.bridge)
+}
+
+fn is_foreign(ctx: &Context<'_>, link: &Link) -> bool {
+    link.up && !link.loopback && link.name != ctx.config.cni.bridge
+}
+
+/// Whether something of a subnet would be a pod's. The addresses that `host-local` never gives away are nobody's trouble:
+/// flannel has the first one of the range, as a host, on its tunnel.
+fn is_inside(pod_cidr: Prefix, subnet: Prefix) -> bool {
+    let host = subnet.len() == subnet.family().max_len();
+    let reserved =
+        host && (subnet.addr() == pod_cidr.addr() || Some(subnet.addr()) == cni::gateway(pod_cidr));
+    pod_cidr.covers(subnet) && !reserved
+}
+
+/// Whether a subnet of the host, other than the pods' own, leads to it.
+fn is_on_link(ctx: &Context<'_>, addr: IpAddr) -> bool {
+    let mut subnets = ctx.host.links.values().filter(|l| is_foreign(ctx, l)).flat_map(Link::subnets);
+    subnets.any(|s| s.contains(addr))
+}
+
+/// So many Nodes are named for their addresses.
+const NAMED: usize = 10;
 
 /// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on the bridge; without a port
 /// there is none.
@@ -132,28 +212,103 @@ fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -
     taken.is_none()
 }
 
-/// The file, once every pod CIDR of the Node can be used.
-pub(super) fn conflist(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Option<Conflist> {
-    let own = ctx.own_node()?;
+/// The file, once there is a pod CIDR that can be used and the plugins that it names; else what is missing.
+///
+/// One family that cannot be used leaves pods with the other.
+pub(super) fn conflist(
+    ctx: &Context<'_>,
+    usable: &[Prefix],
+    problems: &mut Vec<String>,
+) -> Result<Conflist, String> {
     let cni = &ctx.config.cni;
-    if !cni.enabled.unwrap_or(ctx.extra.kubernetes) || pods.is_empty() || pods.len() != own.pod_cidrs.len() {
-        return None;
+    let missing = ctx.nodes.map_or(Some("not under Kubernetes"), Nodes::missing);
+    if let Some(missing) = missing.filter(|_| usable.is_empty()) {
+        return Err(missing.into());
     }
-    if let Some(p) = pods.iter().find(|p| cni::gateway(**p).is_none()) {
-        problems
-            .push(format!("pod CIDR {p} has no room for a gateway and a pod; the conflist is not written"));
-        return None;
+    if !cni.enabled.unwrap_or(ctx.extra.kubernetes) {
+        return Err("cni.enabled is false".into());
     }
-    for required in ["bridge", "host-local"] {
-        if is_absent(ctx, required) {
+    let mut pods = Vec::new();
+    for pod_cidr in usable {
+        if let Some(why) = ctx.extra.off.get(&pod_cidr.family()) {
             problems.push(format!(
-                "CNI plugin `{required}` is missing in {}: no pod will start; install the CNI plugins there",
-                cni.bin_dir.display()
+                "pods get no address of pod CIDR {pod_cidr}: {} is switched off on this host by {why}; set it to 0 to have them \
+                 back, or give the cluster no such pod CIDRs",
+                label(pod_cidr.family())
+            ));
+        } else if cni::gateway(*pod_cidr).is_none() {
+            problems.push(format!(
+                "pod CIDR {pod_cidr} has no room for a gateway and a pod: it is left out of the conflist; give the nodes larger \
+                 ones (--node-cidr-mask-size)"
+            ));
+        } else {
+            pods.push(*pod_cidr);
+        }
+    }
+    if pods.is_empty() {
+        return Err("no pod CIDR of the Node can be used".into());
+    }
+    if ctx.extra.plugins.pending {
+        return Err("the CNI plugins are being looked at".into());
+    }
+    if let Some(missing) = required(ctx, problems) {
+        return Err(missing);
+    }
+    let chained: Vec<_> = cni.plugins.iter().filter_map(|p| chained(ctx, p, problems)).collect();
+    let version = version(ctx, &chained, problems);
+    let spec = Spec { pod_cidrs: &pods, bridge: &cni.bridge, mtu: mtu(ctx), chained };
+    Ok(Conflist::in_version(spec, version))
+}
+
+fn label(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4Unicast => "IPv4",
+        Family::Ipv6Unicast => "IPv6",
+    }
+}
+
+/// The plugins without which no pod starts, as far as they are missing.
+fn required(ctx: &Context<'_>, problems: &mut Vec<String>) -> Option<String> {
+    let dir = ctx.config.cni.bin_dir.display();
+    let missing: Vec<_> = cni::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
+    for name in &missing {
+        problems.push(format!(
+            "CNI plugin `{name}` is missing in {dir}: no pod can start, and no conflist is written; install the CNI plugins there"
+        ));
+    }
+    let names: Vec<_> = missing.iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("the CNI plugin {one} is missing in {dir}; install the CNI plugins there")),
+        _ => {
+            Some(format!("the CNI plugins {} are missing in {dir}; install them there", names.join(" and ")))
+        }
+    }
+}
+
+/// The newest version of CNI that all plugins of the file know.
+fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec<String>) -> &'static str {
+    let plugins = &ctx.extra.plugins;
+    let types = chained.iter().filter_map(|p| p.get("type")?.as_str());
+    let used: BTreeSet<_> =
+        cni::REQUIRED.into_iter().chain(types).chain(plugins.chained.iter().map(String::as_str)).collect();
+    for name in &used {
+        if let Some(why) = plugins.unusable.get(*name) {
+            problems.push(format!(
+                "CNI plugin `{name}` in {} does not answer which versions of CNI it knows ({why}); it is taken to know 0.4.0; \
+                 reinstall it where pods do not start",
+                ctx.config.cni.bin_dir.display()
             ));
         }
     }
-    let chained = cni.plugins.iter().filter_map(|p| chained(ctx, p, problems)).collect();
-    Some(Conflist::new(Spec { pod_cidrs: pods, bridge: &cni.bridge, mtu: mtu(ctx), chained }))
+    cni::common_version(used.iter().map(|name| plugins.versions.get(*name))).unwrap_or_else(|| {
+        let names: Vec<_> = used.iter().copied().collect();
+        problems.push(format!(
+            "the CNI plugins {} know no version of CNI in common: no pod can start; install plugins of one release",
+            names.join(", ")
+        ));
+        cni::FALLBACK
+    })
 }
 
 fn chained(ctx: &Context<'_>, plugin: &CniPlugin, problems: &mut Vec<String>) -> Option<Map<String, Value>> {
@@ -174,7 +329,7 @@ fn chained(ctx: &Context<'_>, plugin: &CniPlugin, problems: &mut Vec<String>) ->
 
 /// Known to be absent: a folder that cannot be read (not mounted) says nothing.
 fn is_absent(ctx: &Context<'_>, program: &str) -> bool {
-    ctx.extra.cni_programs.as_ref().is_some_and(|p| !p.contains(program))
+    ctx.extra.plugins.programs.as_ref().is_some_and(|p| !p.contains(program))
 }
 
 /// The smallest MTU of the interfaces that hold a default route, else of the one with the node address.
@@ -182,7 +337,7 @@ fn mtu(ctx: &Context<'_>) -> Option<u32> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config.fib.protocol);
     let of_node = || {
         let addresses = ctx.own_node()?.addresses.iter();
-        let link = |a: &std::net::IpAddr| neighbor::link_with(ctx.host, *a).filter(|l| !l.loopback);
+        let link = |a: &IpAddr| neighbor::link_with(ctx.host, *a).filter(|l| !l.loopback);
         addresses.filter_map(link).map(|l| l.mtu).min()
     };
     ctx.config.cni.mtu.or_else(|| uplinks.iter().map(|l| l.mtu).min()).or_else(of_node)

@@ -10,7 +10,10 @@ use crate::{
     bgp::peer::Global,
     config::*,
     fib::host::Host,
-    k8s::node::{NodeView, Nodes},
+    k8s::{
+        cni::Plugins,
+        node::{NodeView, Nodes},
+    },
 };
 
 /// The defaults of the interface page.
@@ -145,7 +148,8 @@ impl Case {
     }
 
     pub(super) fn with_programs(mut self, names: &[&str]) -> Self {
-        self.extra.cni_programs = Some(names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>());
+        let programs = names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
+        self.extra.plugins = Arc::new(Plugins { programs: Some(programs), ..Plugins::default() });
         self
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
     masquerade::{Mode, Wanted},
-    net::{Refusal, Source},
+    net::{Family, Refusal, Source},
 };
 
 /// A node below a switch on a /30, dual stack.
@@ -263,12 +263,86 @@ fn the_conflist_holds_the_pod_cidrs_of_every_family() {
 
 #[test]
 fn missing_plugins_are_named_and_optional_ones_left_out() {
-    let plan = three_nodes().with_programs(&["bridge"]).plan();
+    let plan = three_nodes().with_programs(&["bridge", "host-local"]).plan();
     let file: serde_json::Value = serde_json::from_slice(&plan.conflist.unwrap().bytes).unwrap();
     assert_eq!(file["plugins"].as_array().unwrap().len(), 1);
-    for name in ["`host-local`", "`portmap`"] {
-        assert!(plan.problems.iter().any(|p| p.contains(name) && p.contains("/opt/cni/bin")), "{name}");
+    assert!(plan.problems.iter().any(|p| p.contains("`portmap`") && p.contains("/opt/cni/bin")));
+
+    // Without those that every pod needs there is no file, so that the Node does not become Ready.
+    for (programs, missing) in [
+        (&["bridge"][..], &["`host-local`"][..]),
+        (&["host-local", "portmap"], &["`bridge`"]),
+        (&[], &["`bridge`", "`host-local`"]),
+    ] {
+        let plan = three_nodes().with_programs(programs).plan();
+        assert!(plan.conflist.is_none(), "{programs:?}");
+        for name in missing {
+            assert!(plan.problems.iter().any(|p| p.contains(name) && p.contains("/opt/cni/bin")), "{name}");
+            assert!(plan.no_conflist.contains(name), "{}", plan.no_conflist);
+        }
+        assert_eq!(plan.originated.len(), 2, "nothing else is disturbed");
     }
+    let mut case = three_nodes();
+    Arc::make_mut(&mut case.extra.plugins).pending = true;
+    let plan = case.plan();
+    assert!(plan.conflist.is_none() && plan.problems.is_empty(), "not looked at yet: {:?}", plan.problems);
+}
+
+fn version(plan: &super::Plan) -> String {
+    let file: serde_json::Value = serde_json::from_slice(&plan.conflist.as_ref().unwrap().bytes).unwrap();
+    file["cniVersion"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn containerd_6876_the_conflist_is_in_a_version_that_its_plugins_know() {
+    let known = |case: &mut Case, name: &str, versions: &[&str]| {
+        let versions = versions.iter().map(|v| (*v).to_owned()).collect();
+        Arc::make_mut(&mut case.extra.plugins).versions.insert(name.to_owned(), versions);
+    };
+    let mut case = three_nodes().with_programs(&["bridge", "host-local", "portmap"]);
+    assert_eq!(version(&case.plan()), "0.4.0", "nobody knows");
+    for name in ["bridge", "host-local", "portmap"] {
+        known(&mut case, name, &["0.3.1", "0.4.0", "1.0.0", "1.1.0"]);
+    }
+    assert_eq!(version(&case.plan()), "1.0.0");
+    known(&mut case, "host-local", &["0.3.0", "0.3.1", "0.4.0"]);
+    assert_eq!(version(&case.plan()), "0.4.0");
+    known(&mut case, "host-local", &["0.3.1", "0.4.0", "1.0.0"]);
+    Arc::make_mut(&mut case.extra.plugins).chained.insert("mesh-cni".to_owned());
+    assert_eq!(version(&case.plan()), "0.4.0", "one that others have chained");
+    known(&mut case, "mesh-cni", &["0.3.1"]);
+    assert_eq!(version(&case.plan()), "0.3.1");
+    assert!(case.plan().problems.is_empty(), "{:?}", case.plan().problems);
+    known(&mut case, "mesh-cni", &["0.2.0"]);
+    assert!(case.plan().problems.iter().any(|p| p.contains("no version of CNI in common")));
+    let mut broken = three_nodes().with_programs(&["bridge", "host-local", "portmap"]);
+    let unusable = ("bridge".to_owned(), "exec format error".to_owned());
+    Arc::make_mut(&mut broken.extra.plugins).unusable.extend([unusable]);
+    let [problem] = &broken.plan().problems[..] else { panic!("one") };
+    assert!(problem.contains("`bridge`") && problem.contains("exec format error"), "{problem}");
+}
+
+#[test]
+fn kind_626_a_family_that_the_host_has_switched_off_is_left_out_and_named() {
+    let ranges = |plan: &super::Plan| {
+        let pods = plan.conflist.as_ref().map(|c| c.pod_cidrs.clone()).unwrap_or_default();
+        pods.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let mut case = three_nodes();
+    assert_eq!(ranges(&case.plan()), ["10.244.1.0/24", "fd00:244:1::/64"]);
+    case.extra.off = [(Family::Ipv6Unicast, "net.ipv6.conf.all.disable_ipv6".to_owned())].into();
+    let plan = case.plan();
+    assert_eq!(ranges(&plan), ["10.244.1.0/24"]);
+    let [problem] = &plan.problems[..] else { panic!("{:?}", plan.problems) };
+    for part in ["fd00:244:1::/64", "IPv6", "net.ipv6.conf.all.disable_ipv6"] {
+        assert!(problem.contains(part), "{problem}");
+    }
+    case.extra.off.clear();
+    assert_eq!(ranges(&case.plan()).len(), 2, "and back");
+    case.extra.off = [(Family::Ipv6Unicast, "x".to_owned())].into();
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().pod_cidrs.remove(0);
+    let plan = case.plan();
+    assert!(plan.conflist.is_none() && plan.no_conflist.contains("no pod CIDR of the Node can be used"));
 }
 
 #[test]
@@ -333,12 +407,13 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     };
     own(&mut case, |n1| n1.created = Some(2));
     let plan = case.plan();
-    assert_eq!((plan.object_problems[0].name.as_str(), plan.conflist.is_some()), ("n1", false));
-    let six: Vec<_> = plan.originated.keys().map(ToString::to_string).collect();
-    assert_eq!(six, ["fd00:244:1::/64"], "the other family is nobody else's");
+    assert_eq!(plan.object_problems[0].name, "n1");
+    let six: Vec<_> = plan.originated.keys().copied().collect();
+    assert_eq!(six, ["fd00:244:1::/64".parse().unwrap()], "the other family is nobody else's");
+    assert_eq!(plan.conflist.unwrap().pod_cidrs, six, "and pods have it");
     own(&mut case, |n1| (n1.created, n1.deleted) = (None, true));
     let plan = case.plan();
-    assert!(plan.object_problems.is_empty() && plan.conflist.is_none());
+    assert!(plan.object_problems.is_empty() && plan.conflist.unwrap().pod_cidrs == six);
 }
 
 #[test]
@@ -363,6 +438,76 @@ fn a_pod_cidr_that_hides_somebody_inside_a_larger_subnet_is_not_used() {
             plan.problems
         );
     }
+}
+
+/// liqo#314: a virtual Node whose InternalIP is a pod's.
+#[test]
+fn liqo_314_a_stray_node_or_address_inside_takes_no_pod_cidr_away() {
+    let p = |s: &str| -> crate::net::Prefix { s.parse().unwrap() };
+    let vk = |case: &mut Case| {
+        let vk = node("vk", &["10.244.1.2"], &[]);
+        case.nodes.as_mut().unwrap().others.insert("vk".into(), vk.into());
+    };
+    let bridge = || Link { kind: "bridge".into(), ..link(7, "routelet0") }.with("10.244.1.1/24");
+    let whole = |case: &Case, name: &str| {
+        let plan = case.plan();
+        assert_eq!(plan.conflist.as_ref().map(|c| c.pod_cidrs.len()), Some(2), "{name}: {:?}", plan.problems);
+        assert!(plan.originated.contains_key(&p("10.244.1.0/24")), "{name}");
+        plan.problems
+    };
+    // At the first start, after a restart, with pods and after a reboot.
+    let mut fresh = three_nodes();
+    vk(&mut fresh);
+    let mut restarted = fresh.clone();
+    restarted.extra.held = Arc::new([p("10.244.1.0/24"), p("fd00:244:1::/64")].into());
+    let mut with_pods = restarted.clone();
+    with_pods.host.links.insert(7, bridge());
+    let mut file_gone = with_pods.clone();
+    file_gone.extra.held = Arc::default();
+    for (name, case) in
+        [("fresh", &fresh), ("restarted", &restarted), ("with pods", &with_pods), ("file gone", &file_gone)]
+    {
+        let problems = whole(case, name);
+        assert!(problems.len() == 1 && problems[0].contains("node vk"), "{name}: {problems:?}");
+        assert!(!problems[0].contains("range"), "the wrong advice: {}", problems[0]);
+    }
+
+    // Interfaces: a host's address never is a reason, a subnet is none for a range in use.
+    let mut tunnel = three_nodes();
+    tunnel.host.links.insert(9, link(9, "flannel.1").with("10.244.1.0/32"));
+    assert!(whole(&tunnel, "flannel's").is_empty(), "no pod gets it");
+    let mut host = three_nodes();
+    host.host.links.insert(9, link(9, "dummy0").with("10.244.1.77/32"));
+    let problems = whole(&host, "a host's");
+    assert!(
+        problems.len() == 1 && problems[0].contains("10.244.1.77/32 of interface dummy0"),
+        "{problems:?}"
+    );
+    let mut subnet = restarted.clone();
+    subnet.nodes.as_mut().unwrap().others.remove("vk");
+    subnet.host.links.insert(9, link(9, "virbr9").with("10.244.1.129/25"));
+    let problems = whole(&subnet, "in use");
+    assert!(problems[0].contains("holds the subnet 10.244.1.128/25 of interface virbr9"), "{problems:?}");
+    subnet.extra.held = Arc::default();
+    let plan = subnet.plan();
+    assert_eq!(
+        plan.conflist.unwrap().pod_cidrs,
+        [p("fd00:244:1::/64")],
+        "not begun with; the other family is used"
+    );
+
+    // The node's own address is a reason whatever happens, but the one that the kubelet took from the bridge.
+    let mut own = with_pods.clone();
+    own.nodes.as_mut().unwrap().own.as_mut().unwrap().addresses.push("10.244.1.1".parse().unwrap());
+    whole(&own, "the bridge's");
+    own.nodes.as_mut().unwrap().own.as_mut().unwrap().addresses.push("10.244.1.9".parse().unwrap());
+    let plan = own.plan();
+    assert_eq!(plan.conflist.unwrap().pod_cidrs, [p("fd00:244:1::/64")]);
+    assert!(
+        plan.problems.iter().any(|p| p.contains("the node's own address 10.244.1.9")),
+        "{:?}",
+        plan.problems
+    );
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn every_value_of_the_chart_reaches_its_object() {
     }
     let paths: Vec<_> =
         pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["hostPath"]["path"].as_str()).collect();
-    assert_eq!(paths, ["/srv/cni/net.d", "/srv/cni/bin", "/srv/run", "/srv/state"]);
+    assert_eq!(paths, ["/srv/cni/net.d", "/srv/cni/bin", "/srv/cni/networks", "/srv/run", "/srv/state"]);
     let text = made["ConfigMap routelet"]["data"]["routelet.toml"].as_str().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("routelet.toml");

@@ -49,6 +49,25 @@ pub fn undo(record: &Record) -> Result<Vec<String>, String> {
     undo_in(Path::new(ROOT), record)
 }
 
+/// The setting that switches IPv6 off for pods of this host, if one does: for all interfaces, for those that are made from now
+/// on (each pod's is), for `bridge`, or for every one of `uplinks`.
+pub fn ipv6_off(uplinks: &[String], bridge: &str) -> Option<String> {
+    ipv6_off_in(Path::new(ROOT), uplinks, bridge)
+}
+
+fn ipv6_off_in(root: &Path, uplinks: &[String], bridge: &str) -> Option<String> {
+    let key = |name: &str| interface_key(Family::Ipv6Unicast, &escaped(name), "disable_ipv6");
+    let off = |name: &str| read(root, &key(name)).is_ok_and(|v| v != "0");
+    if !root.join("net/ipv6/conf").exists() {
+        return Some("ipv6.disable of the kernel's command line".into());
+    }
+    if let Some(name) = ["all", "default", bridge].into_iter().find(|name| off(name)) {
+        return Some(key(name));
+    }
+    let all = !uplinks.is_empty() && uplinks.iter().all(|name| off(name));
+    uplinks.first().filter(|_| all).map(|name| key(name))
+}
+
 fn look_in(root: &Path, needs: &Needs) -> Seen {
     let interfaces = interfaces(root);
     let mut keys = vec![
@@ -236,5 +255,31 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(is_kube_proxy(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn kind_626_ipv6_is_off_by_any_of_the_settings_that_keep_pods_from_it() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        #[rustfmt::skip]
+        let cases: &[(&str, &[&str], &[&str], Option<&str>)] = &[
+            ("on",                   &[],                       &["eth0"],           None),
+            ("all",                  &["all"],                  &["eth0"],           Some("net.ipv6.conf.all.disable_ipv6")),
+            ("for what comes",       &["default"],              &["eth0"],           Some("net.ipv6.conf.default.disable_ipv6")),
+            ("the bridge",           &["routelet0"],            &["eth0"],           Some("net.ipv6.conf.routelet0.disable_ipv6")),
+            ("the uplink",           &["eth0/5"],               &["eth0.5"],         Some("net.ipv6.conf.eth0/5.disable_ipv6")),
+            ("one uplink of two",    &["eth0"],                 &["eth0", "eth1"],   None),
+            ("lo alone",             &["lo"],                   &["eth0"],           None),
+            ("no uplink",            &["eth0"],                 &[],                 None),
+        ];
+        for (name, off, uplinks, want) in cases {
+            let all = ["all", "default", "lo", "eth0", "eth1", "eth0/5", "routelet0"];
+            let keys = all.map(|i| (format!("net.ipv6.conf.{i}.disable_ipv6"), off.contains(&i)));
+            let files: Vec<_> =
+                keys.iter().map(|(k, off)| (k.as_str(), if *off { "1" } else { "0" })).collect();
+            let dir = tree(&files);
+            assert_eq!(ipv6_off_in(dir.path(), &names(uplinks), "routelet0").as_deref(), *want, "{name}");
+        }
+        let none = ipv6_off_in(tree(&[("net.ipv4.ip_forward", "1")]).path(), &[], "routelet0");
+        assert!(none.unwrap().contains("ipv6.disable"), "the kernel has no IPv6");
     }
 }

@@ -9,20 +9,25 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use futures::TryStreamExt;
 use netlink_packet_route::{
-    address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteMessage, RouteProtocol, RouteScope},
 };
-use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 
 use crate::{
-    k8s::{cni, kept},
+    k8s::{
+        bridge::{Link, Seen, Step},
+        cni, kept,
+    },
     net::{Family, Prefix},
 };
 
 /// What was seen on the bridge.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Upheld {
+    /// There is a bridge at all.
+    pub(super) there: bool,
     pub(super) ports: BTreeSet<u32>,
     /// Kept ranges whose gateway address was on the bridge, and had to go: a pod was made by the old conflist.
     pub(super) late: Vec<Prefix>,
@@ -37,10 +42,10 @@ pub(super) async fn uphold(
     former: &[Prefix],
     wanted: &[Prefix],
     next: &[Prefix],
-) -> Result<Seen, Error> {
+) -> Result<Upheld, Error> {
     with_handle(async |handle| {
-        let Some(index) = index_of(handle, bridge).await? else { return Ok(Seen::default()) };
-        let mut seen = Seen { ports: ports(handle, index).await?, ..Seen::default() };
+        let Some(index) = index_of(handle, bridge).await? else { return Ok(Upheld::default()) };
+        let mut seen = Upheld { there: true, ports: ports(handle, index).await?, ..Upheld::default() };
         let held = addresses(handle, index).await?;
         for range in former {
             let Some(gateway) = cni::gateway(*range) else { continue };
@@ -61,6 +66,122 @@ pub(super) async fn uphold(
         Ok(seen)
     })
     .await
+}
+
+/// The bridge with its ports, and the interfaces of pods that hang on none.
+pub(super) async fn look(bridge: &str) -> Result<Seen, Error> {
+    with_handle(async |handle| {
+        let mut seen = Seen::default();
+        let mut controllers = Vec::new();
+        let mut links = handle.link().get().execute();
+        while let Some(link) = links.try_next().await? {
+            let index = link.header.index;
+            if link.attributes.contains(&LinkAttribute::IfName(bridge.to_owned())) {
+                seen.link = Some(interface(&link));
+                continue;
+            }
+            let controller = link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::Controller(controller) => Some(*controller),
+                _ => None,
+            });
+            match controller {
+                Some(controller) => controllers.push((index, controller)),
+                None if is_of_kind(&link, &InfoKind::Veth) => drop(seen.loose.insert(index)),
+                None => {}
+            }
+        }
+        if let Some(link) = &mut seen.link {
+            let ports = controllers.iter().filter(|(_, controller)| *controller == link.index);
+            seen.ports = ports.map(|(index, _)| *index).collect();
+            for message in addresses(handle, link.index).await? {
+                let len = message.header.prefix_len;
+                link.addresses.extend(global(&message).map(|address| (address, len)));
+            }
+        }
+        Ok(seen)
+    })
+    .await
+}
+
+fn interface(link: &LinkMessage) -> Link {
+    let mut seen = Link {
+        index: link.header.index,
+        is_bridge: is_of_kind(link, &InfoKind::Bridge),
+        up: link.header.flags.contains(LinkFlags::Up),
+        ..Link::default()
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
+            LinkAttribute::Address(mac) => seen.mac.clone_from(mac),
+            _ => {}
+        }
+    }
+    seen
+}
+
+/// Whether something hangs on the bridge.
+pub(super) async fn has_ports(bridge: &str) -> Result<bool, Error> {
+    with_handle(async |handle| match index_of(handle, bridge).await? {
+        Some(index) => Ok(!ports(handle, index).await?.is_empty()),
+        None => Ok(false),
+    })
+    .await
+}
+
+/// Does these things in order. One that fails keeps none of the others from being done; the first of them is returned.
+pub(super) async fn mend(bridge: &str, steps: &[Step]) -> Result<(), (Step, Error)> {
+    let mut failed = None;
+    for step in steps {
+        let done = with_handle(async |handle| take(handle, bridge, step).await).await;
+        if let Err(error) = done {
+            failed.get_or_insert((step.clone(), error));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn take(handle: &Handle, bridge: &str, step: &Step) -> Result<(), Error> {
+    if let Step::Make { mtu, mac } = step {
+        let mut link = LinkBridge::new(bridge);
+        if *mtu > 0 {
+            link = link.mtu(*mtu);
+        }
+        // The pods know their gateway by it.
+        if mac.len() == 6 {
+            link = link.address(mac.clone());
+        }
+        return unless(handle.link().add(link.build()).execute().await, ALREADY_THERE);
+    }
+    let Some(index) = index_of(handle, bridge).await? else {
+        return Err(Error::RequestFailed);
+    };
+    match step {
+        Step::Make { .. } => Ok(()),
+        Step::Up => handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await,
+        Step::Attach(port) => {
+            let attached = LinkUnspec::new_with_index(*port).controller(index).build();
+            handle.link().set(attached).execute().await?;
+            // As in the conflist: a pod reaches itself by the address of a Service.
+            handle.link().set_port(LinkBridgePort::new(*port).hairpin(true).build()).execute().await
+        }
+        Step::Address(address, len) => {
+            let mut request = handle.address().add(index, *address, *len);
+            if address.is_ipv6() {
+                // It was this host's all the time: pods need not wait for the check.
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            unless(request.execute().await, ALREADY_THERE)
+        }
+    }
+}
+
+fn is_of_kind(link: &LinkMessage, kind: &InfoKind) -> bool {
+    let infos = link.attributes.iter().filter_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|i| matches!(i, LinkInfo::Kind(of) if of == kind))
 }
 
 /// Ends what [`uphold`] began for a range. `on_bridge`: the bridge's own address of it goes as well.
@@ -90,7 +211,9 @@ pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Res
 pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool, Error> {
     let gateways: BTreeSet<_> = ranges.iter().filter_map(|r| cni::gateway(*r)).collect();
     with_handle(async |handle| {
-        let Some(link) = link_of(handle, bridge).await?.filter(is_bridge) else { return Ok(false) };
+        let Some(link) = link_of(handle, bridge).await?.filter(|l| is_of_kind(l, &InfoKind::Bridge)) else {
+            return Ok(false);
+        };
         let index = link.header.index;
         let held = addresses(handle, index).await?;
         let others = held.iter().flat_map(global).any(|address| !gateways.contains(&address));
@@ -100,14 +223,6 @@ pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool,
         handle.link().del(index).execute().await.map(|()| true)
     })
     .await
-}
-
-fn is_bridge(link: &LinkMessage) -> bool {
-    let infos = link.attributes.iter().filter_map(|a| match a {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
-    infos.flatten().any(|i| *i == LinkInfo::Kind(InfoKind::Bridge))
 }
 
 /// Addresses that the kernel does not make by itself.

@@ -13,7 +13,7 @@ use super::{ConflistOptions, bridge, state};
 use crate::{
     k8s::{
         cni::{self, Conflist},
-        kept::Kept,
+        kept::{self, Kept},
     },
     net::Prefix,
 };
@@ -23,11 +23,14 @@ pub(super) struct Former {
     file: PathBuf,
     boot: String,
     kept: Kept,
-    /// Ranges of the conflist in the folder.
+    /// Bridge and ranges of the conflist in the folder.
+    bridge: String,
     in_file: Vec<Prefix>,
     held: watch::Sender<Arc<BTreeSet<Prefix>>>,
     /// Whether the log knows that it fails.
     said: bool,
+    /// There was no bridge at the last look.
+    missed: bool,
 }
 
 impl Former {
@@ -38,7 +41,7 @@ impl Former {
         let in_file = std::fs::read(options.path()).ok().and_then(|bytes| cni::written_for(&bytes));
         let (bridge, in_file) = in_file.unwrap_or_default();
         let kept = read(&file).filter(|k| k.is_of(&boot)).unwrap_or_else(|| Kept::new(&boot, &bridge));
-        let former = Self { file, boot, kept, in_file, held, said: false };
+        let former = Self { file, boot, kept, bridge, in_file, held, said: false, missed: false };
         if options.enabled {
             former.publish();
         }
@@ -73,15 +76,36 @@ impl Former {
         Ok(())
     }
 
-    /// The file is written for these ranges.
-    pub(super) fn written(&mut self, ranges: &[Prefix]) {
+    /// The file is written for this bridge and these ranges.
+    pub(super) fn written(&mut self, bridge: &str, ranges: &[Prefix]) {
+        bridge.clone_into(&mut self.bridge);
         self.in_file = ranges.to_vec();
         self.publish();
     }
 
+    /// The bridge on which pods are made now; empty before the first conflist.
+    pub(super) fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// Ranges whose gateway addresses belong on it: those of the file, and former ones that need not step aside.
+    pub(super) fn on_bridge(&self) -> Vec<Prefix> {
+        let former =
+            self.kept.ranges().filter(|r| self.kept.bridge == self.bridge && !self.in_file.contains(r));
+        let beside = former.filter(|r| !kept::must_step_aside(*r, &self.in_file));
+        self.in_file.iter().copied().chain(beside).collect()
+    }
+
+    /// Ranges in which pods may have addresses.
+    pub(super) fn ranges(&self) -> Vec<Prefix> {
+        self.held.borrow().iter().copied().collect()
+    }
+
     /// Mends what others changed, and lets go of what has no pod left.
-    pub(super) async fn tend(&mut self, wanted: &Conflist) {
-        if self.kept.is_empty() {
+    ///
+    /// `in_pieces`: pods hang loose, since their bridge is gone; who is there cannot be said.
+    pub(super) async fn tend(&mut self, wanted: &Conflist, in_pieces: bool) {
+        if self.kept.is_empty() || in_pieces {
             return;
         }
         match self.turn(wanted).await {
@@ -107,7 +131,10 @@ impl Former {
             self.kept.forget(range);
             info!(%range, "former pod CIDR is the Node's again");
         }
-        for range in self.kept.settle(&seen.ports) {
+        // A bridge that goes may leave its pods behind, to be attached again: that is found out by the next look.
+        let first_miss = !std::mem::replace(&mut self.missed, !seen.there) && !seen.there;
+        let over = if first_miss { Vec::new() } else { self.kept.settle(&seen.ports) };
+        for range in over {
             bridge::release(&bridge, range, !served.contains(&range)).await?;
             info!(%range, "the last pod of the former pod CIDR is gone, it is given up");
         }
@@ -167,7 +194,7 @@ pub fn cleanup_bridge(bridge: &str, ranges: &[Prefix]) -> Result<bool, String> {
 }
 
 /// For commands, not for the daemon.
-fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, String> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| e.to_string())?.block_on(work).map_err(|e| e.to_string())
 }
@@ -180,6 +207,6 @@ fn read(file: &Path) -> Option<Kept> {
 }
 
 /// Differs after each reboot.
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

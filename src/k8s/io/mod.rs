@@ -8,27 +8,35 @@ mod conflist;
 mod events;
 mod follow;
 pub mod former;
+mod leases;
 mod objects;
+mod plugins;
 mod pods;
 mod ranges;
 mod services;
 mod state;
 mod status;
 mod taint;
+mod tend;
 mod watch;
 
-use std::{collections::BTreeSet, error::Error, path::Path, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc};
 
 use tokio::{
-    sync::watch::{Receiver, channel},
+    sync::watch::{Receiver, Sender, channel},
     task::JoinHandle,
 };
 
 pub(crate) use self::state::write as write_file;
-pub use self::status::{Reporter, Written};
+pub use self::{
+    leases::FOLDER as LEASES,
+    plugins::PluginQuery,
+    status::{Reporter, Written},
+};
 use super::{
+    bridge::Glance,
     cluster::Cluster,
-    cni::Conflist,
+    cni::{Conflist, Plugins},
     condition::Facts,
     gate::Ready,
     node::Nodes,
@@ -138,11 +146,40 @@ pub struct ConflistTask {
     pub task: JoinHandle<()>,
 }
 
+/// What the conflist's task is told beside the file that is wanted, and where it puts what the operator should know.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Changes whenever something happens to the pods' bridge.
+    pub bridge: Receiver<Glance>,
+    /// Why no conflist is wanted, while none is.
+    pub no_conflist: Receiver<String>,
+    pub problems: Sender<Vec<String>>,
+    /// Folder of `host-local`'s leases; `None`: they are not looked after.
+    pub leases: Option<PathBuf>,
+}
+
 /// Keeps the conflist file as `Plan::conflist` wants it, once `ready` allows.
 pub fn spawn_conflist(
     options: ConflistOptions,
     want: Receiver<Option<Arc<Conflist>>>,
     ready: Receiver<Ready>,
+) -> ConflistTask {
+    let unknown = "the Node's pod CIDRs are not known, or cannot be used".to_owned();
+    let around = Surroundings {
+        bridge: channel(Glance::default()).1,
+        no_conflist: channel(unknown).1,
+        problems: channel(Vec::new()).0,
+        leases: None,
+    };
+    spawn_conflist_in(options, want, ready, around)
+}
+
+/// The same, and looks after the bridge of the pods at once when something happens to it.
+pub fn spawn_conflist_in(
+    options: ConflistOptions,
+    want: Receiver<Option<Arc<Conflist>>>,
+    ready: Receiver<Ready>,
+    around: Surroundings,
 ) -> ConflistTask {
     let first = match options.enabled {
         true => ConflistStatus {
@@ -157,7 +194,7 @@ pub fn spawn_conflist(
     let former = former::Former::new(&options, held_tx);
     let task = tokio::spawn(async move {
         match options.enabled {
-            true => conflist::run(options, want, ready, status, former).await,
+            true => conflist::run(options, want, ready, around, status, former).await,
             false => tokio::join!(status.closed(), former.closed()).0,
         }
     });
@@ -214,10 +251,11 @@ pub async fn pods_left(options: &Options) -> Result<usize, String> {
     pods::left(options).await
 }
 
-/// The programs in `cni.bin-dir`, for `plan::Extra`; `None`: the folder cannot be read (not mounted, for instance).
-pub fn cni_programs(bin_dir: &Path) -> Option<BTreeSet<String>> {
-    let entries = std::fs::read_dir(bin_dir).ok()?;
-    Some(entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
+/// Looks at the CNI plugins that `query` names, again and again, for `plan::Extra`. Ends when nobody listens.
+pub fn spawn_plugins(query: Receiver<Option<PluginQuery>>) -> Receiver<Arc<Plugins>> {
+    let (tx, rx) = channel(Arc::new(Plugins { pending: true, ..Plugins::default() }));
+    tokio::spawn(plugins::run(query, tx));
+    rx
 }
 
 /// An error with its causes, on one line, each once.

@@ -11,9 +11,14 @@ use std::{
 use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
-use super::{ConflistOptions, former::Former, state};
+use super::{
+    ConflistOptions, Surroundings,
+    former::Former,
+    state,
+    tend::{Looked, Tender},
+};
 use crate::k8s::{
-    cni::{self, Conflist},
+    cni::{self, Conflist, InFront},
     gate::{self, Ready, Verdict},
     view::{ConflistState, ConflistStatus},
 };
@@ -37,23 +42,43 @@ pub(super) async fn run(
     options: ConflistOptions,
     mut want: watch::Receiver<Option<Arc<Conflist>>>,
     mut ready: watch::Receiver<Ready>,
+    mut around: Surroundings,
     status: watch::Sender<ConflistStatus>,
     former: Former,
 ) {
-    let mut keeper = Keeper { options, former, since: None, written: None, seen: None, quarrel: None };
+    let tender = Tender::new(&options, around.leases.take());
+    let mut keeper =
+        Keeper { options, former, tender, since: None, written: None, seen: None, quarrel: None };
+    let mut happened = true;
     loop {
         let now_wanted = want.borrow_and_update().clone();
         let readiness = ready.borrow_and_update().clone();
+        let missing = around.no_conflist.borrow_and_update().clone();
+        happened |= around.bridge.has_changed().unwrap_or(false);
+        around.bridge.mark_unchanged();
         let mut until = Instant::now() + LOOK;
+        let looked = keeper.tend(std::mem::take(&mut happened)).await;
+        until = looked.until.map_or(until, |at| at.min(until));
         let said = match now_wanted {
-            None => Said::waiting("the Node's pod CIDRs are not known, or cannot be used"),
-            Some(conflist) => keeper.turn(conflist, &readiness, &mut until).await,
+            None => Said::waiting(&missing),
+            Some(conflist) => keeper.turn(conflist, &readiness, looked.in_pieces, &mut until).await,
         };
         said.publish(&keeper.options, &status);
+        around.problems.send_if_modified(|last| {
+            let news = *last != looked.problems;
+            if news {
+                looked.problems.iter().for_each(|problem| warn!(problem, "pods need the operator"));
+                *last = looked.problems;
+            }
+            news
+        });
+        // Cancel safe, each.
         tokio::select! {
             () = sleep_until(until.into()) => {}
             () = changed(&mut want) => {}
             () = changed(&mut ready) => {}
+            () = changed(&mut around.no_conflist) => {}
+            () = changed(&mut around.bridge) => happened = true,
         }
     }
 }
@@ -62,6 +87,7 @@ pub(super) async fn run(
 struct Keeper {
     options: ConflistOptions,
     former: Former,
+    tender: Tender,
     /// Since when a conflist is wanted.
     since: Option<Instant>,
     written: Option<(Arc<Conflist>, Instant)>,
@@ -72,9 +98,25 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// Looks after the bridge of the pods that the file in the folder makes.
+    async fn tend(&mut self, changed: bool) -> Looked {
+        let bridge = self.former.bridge().to_owned();
+        if bridge.is_empty() {
+            return Looked::default();
+        }
+        let (ranges, held) = (self.former.on_bridge(), self.former.ranges());
+        self.tender.turn(&bridge, &ranges, &held, changed).await
+    }
+
     /// One look, and what follows from it; `until` is when to look again.
-    async fn turn(&mut self, conflist: Arc<Conflist>, ready: &Ready, until: &mut Instant) -> Said {
-        self.former.tend(&conflist).await;
+    async fn turn(
+        &mut self,
+        conflist: Arc<Conflist>,
+        ready: &Ready,
+        in_pieces: bool,
+        until: &mut Instant,
+    ) -> Said {
+        self.former.tend(&conflist, in_pieces).await;
         let now = Instant::now();
         let differs = match look(&self.options, &conflist, self.seen.as_deref()) {
             Look::Same(bytes) => {
@@ -130,7 +172,10 @@ impl Keeper {
                  and stop it"
             )
         });
-        Said { state: ConflistState::Written, problem: in_front(&self.options).or(quarrel) }
+        Said {
+            state: ConflistState::Written,
+            problem: in_front(&self.options, self.seen.as_deref().unwrap_or_default()).or(quarrel),
+        }
     }
 }
 
@@ -216,14 +261,38 @@ fn look(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> 
     }
 }
 
-/// Another agent's file that the runtime reads instead of ours.
-fn in_front(options: &ConflistOptions) -> Option<String> {
-    let names = others(options);
-    let all = names.iter().map(String::as_str).chain([options.file.as_str()]);
-    let first = cni::first_read(all).filter(|f| *f != options.file)?;
-    Some(format!(
-        "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
-    ))
+/// A file that the runtime reads instead of ours, unless it leads to ours.
+fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<String> {
+    let mut names = others(options);
+    names.retain(|name| *name < options.file);
+    let first = names.first()?;
+    let content = std::fs::read(options.conf_dir.join(first)).unwrap_or_default();
+    let second = names.get(1).map(String::as_str);
+    match (cni::in_front(&content, &options.file, ours), second) {
+        (InFront::Other, _) => Some(format!(
+            "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
+        )),
+        (InFront::DelegatesElsewhere(network), _) => Some(format!(
+            "{first} is Multus's and delegates to {network}, not to routelet: pods are not connected by routelet; set its \
+             clusterNetwork to \"routelet\""
+        )),
+        (InFront::OldCopy, _) => Some(format!(
+            "{first} is Multus's and holds a copy of {} for former pod CIDRs: new pods get addresses that are not this node's; \
+             restart Multus on this node, or set its clusterNetwork to \"routelet\"",
+            options.file
+        )),
+        (InFront::Delegates, Some(second)) if is_unnamed(&content, options) => Some(format!(
+            "{first} is Multus's and delegates to the first file beside its own, which is {second}, another agent's; remove it, \
+             or set Multus's clusterNetwork to \"routelet\""
+        )),
+        (InFront::Delegates, _) => None,
+    }
+}
+
+/// Whether Multus finds its default network by the order of the files.
+fn is_unnamed(multus: &[u8], options: &ConflistOptions) -> bool {
+    let text = String::from_utf8_lossy(multus);
+    !text.contains(&options.file) && !text.contains("\"routelet\"")
 }
 
 /// Files of other agents that a runtime would read, in its order.
@@ -261,7 +330,7 @@ async fn write(
     let result = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
     match result {
         Ok(Ok(())) => {
-            former.written(&conflist.pod_cidrs);
+            former.written(&conflist.bridge, &conflist.pod_cidrs);
             let chained = cni::chained_by_others(&differs.bytes);
             info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
             Ok(())

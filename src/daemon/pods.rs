@@ -1,0 +1,65 @@
+//! Tells the task that keeps the conflist when something happens to the pods' bridge.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::planner::publish;
+use crate::{config::Config, fib::host::Host, k8s::bridge::Glance};
+
+/// Runs for as long as its inputs live.
+pub(super) async fn run(
+    to: watch::Sender<Glance>,
+    mut host: watch::Receiver<Arc<Host>>,
+    mut config: watch::Receiver<Arc<Config>>,
+) {
+    loop {
+        let now = glance(&host.borrow_and_update(), &config.borrow_and_update().cni.bridge);
+        publish(&to, now);
+        // Cancel safe, each.
+        let alive = tokio::select! {
+            r = host.changed() => r.is_ok(),
+            r = config.changed() => r.is_ok(),
+        };
+        if !alive {
+            return;
+        }
+    }
+}
+
+fn glance(host: &Host, bridge: &str) -> Glance {
+    let Some(link) = host.link(bridge) else { return Glance::default() };
+    Glance {
+        link: Some((link.index, link.up)),
+        addresses: link.addresses.iter().map(|a| (a.addr, a.len)).collect(),
+        ports: host.links.values().filter(|l| l.master == Some(link.index)).map(|l| l.index).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fib::host::{
+        Link,
+        testing::{host, link},
+    };
+
+    #[test]
+    fn whatever_happens_to_the_bridge_shows() {
+        let bridge = || Link { kind: "bridge".into(), ..link(7, "routelet0") }.with("10.244.1.1/24");
+        let port = || Link { master: Some(7), ..link(8, "veth8") };
+        let whole = glance(&host([bridge(), port(), link(2, "eth0")], []), "routelet0");
+        let bare = Link { addresses: Vec::new(), ..bridge() };
+        let others = [
+            host([bare, port()], []),
+            host([bridge().down(), port()], []),
+            host([bridge()], []),
+            host([port()], []),
+        ];
+        for other in others {
+            assert_ne!(glance(&other, "routelet0"), whole);
+        }
+        let elsewhere = link(2, "eth0").with("10.0.0.1/24");
+        assert_eq!(glance(&host([bridge(), port(), elsewhere], []), "routelet0"), whole);
+    }
+}

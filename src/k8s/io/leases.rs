@@ -1,0 +1,197 @@
+//! The folder in which `host-local` keeps the leases of our network: reads it, and clears what [`Record`] finds stale.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use tracing::{info, warn};
+
+use super::{bridge, former, state};
+use crate::{
+    k8s::leases::{self, Lease, Record},
+    net::Prefix,
+};
+
+/// Where the plugin keeps the leases of the network `routelet`, unless told otherwise, which we never do.
+pub const FOLDER: &str = "/var/lib/cni/networks/routelet";
+/// Of the state folder.
+const FILE: &str = "leases.json";
+/// How often the folder is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// So many files are read, each at most so far.
+const FILES: usize = 70_000;
+const LEASE: u64 = 1024;
+
+/// What decides beside the files.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) boot: String,
+    pub(super) bridge: String,
+    /// Pods that hang on the bridge, or on none since it went.
+    pub(super) pods: usize,
+    pub(super) ranges: Vec<Prefix>,
+}
+
+/// Looks after the folder.
+#[derive(Debug)]
+pub(super) struct Leases {
+    dir: PathBuf,
+    file: PathBuf,
+    /// `None` while a look is under way.
+    record: Option<Record>,
+    problems: Vec<String>,
+    due: Option<Instant>,
+}
+
+impl Leases {
+    pub(super) fn new(dir: &Path, state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
+        let record = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Self {
+            dir: dir.to_owned(),
+            file,
+            record: Some(record.unwrap_or_default()),
+            problems: Vec::new(),
+            due: None,
+        }
+    }
+
+    /// What is wrong, after a look if one is due.
+    pub(super) async fn turn(&mut self, facts: Facts) -> &[String] {
+        let now = Instant::now();
+        if self.due.is_none_or(|due| now >= due) {
+            self.due = Some(now + LOOK);
+            let (dir, file, mut record) =
+                (self.dir.clone(), self.file.clone(), self.record.take().unwrap_or_default());
+            let work = tokio::task::spawn_blocking(move || {
+                let before = record.clone();
+                let problems = look(&dir, &facts, &mut record);
+                if record != before {
+                    save(&file, &record);
+                }
+                (record, problems)
+            });
+            if let Ok((record, problems)) = work.await {
+                (self.record, self.problems) = (Some(record), problems);
+            }
+        }
+        &self.problems
+    }
+}
+
+fn save(file: &Path, record: &Record) {
+    let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+    let bytes = serde_json::to_vec(record).unwrap_or_default();
+    if let Err(error) = made.and_then(|()| state::write(file, &bytes, 0o600)) {
+        warn!(path = %file.display(), %error, "cannot keep which leases were seen; make state-dir writable");
+    }
+}
+
+fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<String> {
+    record.begin(&facts.boot, &facts.bridge);
+    // No folder: no pod was ever made, or it is not mounted.
+    let Ok(mut found) = read(dir) else { return Vec::new() };
+    let mut problems = Vec::new();
+    let idle = facts.pods == 0;
+    if !record.stale(&found, &facts.ranges, idle).is_empty() {
+        match clear(dir, facts, record) {
+            Ok(left) => found = left,
+            Err(error) => problems.push(format!(
+                "leases of pods that are gone cannot be cleared in {}: {error}; mount the folder read-write",
+                dir.display()
+            )),
+        }
+    }
+    record.seen(&found);
+    let name = dir.display().to_string();
+    problems.extend(facts.ranges.iter().filter_map(|r| leases::full(*r, &found, facts.pods, &name)));
+    problems
+}
+
+/// Under the plugin's own lock, so that no address is given away meanwhile; whether the bridges are idle is asked again there.
+/// Returns what is left.
+fn clear(dir: &Path, facts: &Facts, record: &Record) -> io::Result<Vec<Lease>> {
+    let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+    let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return read(dir) };
+    let found = read(dir)?;
+    let ports = |name: &String| former::block_on(bridge::has_ports(name)).unwrap_or(true);
+    let idle = facts.pods == 0 && !record.bridges.iter().any(ports);
+    let stale = record.stale(&found, &facts.ranges, idle);
+    for lease in &stale {
+        fs::remove_file(dir.join(lease.address.to_string()))?;
+    }
+    if !stale.is_empty() {
+        info!(path = %dir.display(), leases = stale.len(), "leases of pods that are gone cleared");
+    }
+    let gone: Vec<_> = stale.iter().map(|l| l.address).collect();
+    Ok(found.into_iter().filter(|l| !gone.contains(&l.address)).collect())
+}
+
+fn read(dir: &Path) -> io::Result<Vec<Lease>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)?.take(FILES) {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.parse::<std::net::IpAddr>().is_err() || !entry.file_type()?.is_file() {
+            continue;
+        }
+        let mut content = Vec::new();
+        // One that goes meanwhile is none.
+        let Ok(file) = File::open(entry.path()) else { continue };
+        file.take(LEASE).read_to_end(&mut content)?;
+        found.extend(leases::read(&name, &content));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(boot: &str, pods: usize) -> Facts {
+        let ranges = vec!["10.244.1.0/29".parse().unwrap()];
+        Facts { boot: boot.into(), bridge: "rl-unit-none".into(), pods, ranges }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn kube_router_383_leases_go_once_no_pod_can_have_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let lease =
+            |address: &str, id: &str| fs::write(dir.path().join(address), format!("{id}\r\neth0")).unwrap();
+        (2..7).for_each(|n| lease(&format!("10.244.1.{n}"), &format!("c{n}")));
+        lease("10.9.9.9", "other-range");
+        fs::write(dir.path().join("last_reserved_ip.0"), "10.244.1.6").unwrap();
+        let mut record = Record::default();
+        let problems = look(dir.path(), &facts("one", 5), &mut record);
+        assert!(problems.len() == 1 && problems[0].contains("10.244.1.0/29 is full"), "{problems:?}");
+        assert_eq!(names(dir.path()).len(), 7, "pods run");
+
+        // After a reboot one pod is there before us. The plugin holds its lock: nothing is touched.
+        fs::remove_file(dir.path().join("10.244.1.6")).unwrap();
+        lease("10.244.1.6", "new");
+        let lock = File::create(dir.path().join("lock")).unwrap();
+        let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+        assert_eq!(look(dir.path(), &facts("two", 1), &mut record).len(), 1, "full");
+        assert_eq!(names(dir.path()).len(), 8);
+        drop(held);
+        let again: Record = serde_json::from_slice(&serde_json::to_vec(&record).unwrap()).unwrap();
+        record = again;
+        assert!(look(dir.path(), &facts("two", 1), &mut record).is_empty());
+        assert_eq!(names(dir.path()), ["10.244.1.6", "10.9.9.9", "last_reserved_ip.0", "lock"]);
+        // The pod is gone without a word to the plugin.
+        assert!(look(dir.path(), &facts("two", 0), &mut record).is_empty());
+        assert_eq!(names(dir.path()), ["10.9.9.9", "last_reserved_ip.0", "lock"]);
+        assert!(look(&dir.path().join("none"), &facts("two", 0), &mut record).is_empty(), "not mounted");
+    }
+}
