@@ -1,8 +1,10 @@
-//! The recent events of a daemon: what `show events` says.
+//! The recent events of a daemon: what `show events` shows.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
+
+use crate::net::text::cut;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +16,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The neighbor, prefix or node it is about.
     pub subject: String,
-    /// What happened, in plain words.
+    /// What happened.
     pub text: String,
 }
 
@@ -39,41 +41,71 @@ impl EventKind {
     }
 }
 
-/// The last so many, oldest first.
+/// The recent events of each kind: a flapping session cannot push out what happened to routes.
 #[derive(Clone, Debug)]
 pub struct Events {
-    kept: VecDeque<Event>,
+    rings: [Ring; 4],
     next: u64,
 }
 
-/// How many are remembered.
-pub const KEPT: usize = 1000;
+/// Oldest first.
+#[derive(Clone, Debug, Default)]
+struct Ring {
+    kept: VecDeque<Event>,
+    /// Of the texts.
+    octets: usize,
+}
+
+/// Events remembered of each kind.
+pub const MAX_EVENTS: usize = 500;
+
+/// Octets of text remembered of each kind.
+pub const MAX_OCTETS: usize = 128 * 1024;
+
+/// Octets remembered of one event's text, and of its subject.
+const MAX_TEXT: usize = 1024;
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: VecDeque::new(), next: 1 }
+        Self { rings: Default::default(), next: 1 }
     }
 }
 
 impl Events {
-    /// Remembers one; the oldest makes room. `at` is RFC 3339.
+    /// Remembers one; the oldest of its kind make room. `at` is RFC 3339.
     pub fn push(&mut self, at: String, kind: EventKind, subject: impl Into<String>, text: impl Into<String>) {
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Event {
-            number: self.next,
-            at,
-            kind,
-            subject: subject.into(),
-            text: text.into(),
-        });
+        let (mut subject, mut text) = (subject.into(), text.into());
+        cut(&mut subject, MAX_TEXT);
+        cut(&mut text, MAX_TEXT);
+        self.rings[kind as usize].push(Event { number: self.next, at, kind, subject, text });
         self.next += 1;
     }
 
     /// Those with a number above `after`, oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
-        self.kept.iter().filter(|e| e.number > after).cloned().collect()
+        let all = self.rings.iter().flat_map(|r| &r.kept);
+        let mut events: Vec<_> = all.filter(|e| e.number > after).cloned().collect();
+        events.sort_unstable_by_key(|e| e.number);
+        events
+    }
+}
+
+impl Ring {
+    fn push(&mut self, event: Event) {
+        self.octets += event.octets();
+        self.kept.push_back(event);
+        while self.kept.len() > MAX_EVENTS || self.octets > MAX_OCTETS {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.octets -= oldest.octets();
+        }
+        // A burst of long texts leaves no room behind that nothing uses.
+        self.kept.shrink_to(2 * self.kept.len());
+    }
+}
+
+impl Event {
+    fn octets(&self) -> usize {
+        self.subject.len() + self.text.len()
     }
 }
 
@@ -81,14 +113,41 @@ impl Events {
 mod tests {
     use super::*;
 
+    fn push(events: &mut Events, kind: EventKind, text: impl Into<String>) {
+        events.push("2026-11-21T11:00:00Z".into(), kind, "10.0.0.1", text);
+    }
+
     #[test]
     fn the_oldest_events_make_room_and_numbers_go_on() {
         let mut events = Events::default();
-        for n in 0..KEPT + 5 {
-            events.push("2026-11-21T11:00:00Z".into(), EventKind::Session, "10.0.0.1", format!("{n}"));
+        for n in 0..MAX_EVENTS + 5 {
+            push(&mut events, EventKind::Session, format!("{n}"));
         }
         let all = events.after(0);
-        assert_eq!((all.len(), all[0].number, all[0].text.as_str()), (KEPT, 6, "5"));
-        assert_eq!(events.after(KEPT as u64 + 3).len(), 2);
+        assert_eq!((all.len(), all[0].number, all[0].text.as_str()), (MAX_EVENTS, 6, "5"));
+        assert_eq!(events.after(MAX_EVENTS as u64 + 3).len(), 2);
+    }
+
+    #[test]
+    fn a_flapping_session_does_not_push_out_other_kinds() {
+        let mut events = Events::default();
+        push(&mut events, EventKind::Route, "first");
+        (0..10_000).for_each(|n| push(&mut events, EventKind::Session, format!("flap {n}")));
+        push(&mut events, EventKind::Config, "last");
+        let all = events.after(0);
+        assert_eq!((all[0].text.as_str(), all[all.len() - 1].text.as_str()), ("first", "last"));
+        assert!(all.is_sorted_by_key(|e| e.number));
+    }
+
+    #[test]
+    fn long_texts_are_bounded_in_octets() {
+        let mut events = Events::default();
+        for kind in [EventKind::Session, EventKind::Route, EventKind::Node, EventKind::Config] {
+            (0..2_000).for_each(|n| push(&mut events, kind, format!("{n}{}", "x".repeat(250_000))));
+        }
+        let all = events.after(0);
+        let octets: usize = all.iter().map(Event::octets).sum();
+        assert!(octets <= 4 * MAX_OCTETS && octets > 3 * MAX_OCTETS, "{octets}");
+        assert!(all.iter().all(|e| e.text.len() <= MAX_TEXT + '…'.len_utf8()));
     }
 }

@@ -16,6 +16,7 @@ mod memory;
 mod notices;
 mod planner;
 mod pods;
+mod problem_log;
 mod reload;
 mod report;
 mod state;

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::health::changed;
+use super::{health::changed, problem_log::ProblemLog};
 use crate::{
     bgp::{
         io::{
@@ -36,7 +36,7 @@ use crate::{
         services::{Asked, Services},
     },
     net::{Family, Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, ObjectProblem, Plan, forwarding, overlay, plan, uplinks},
+    plan::{Drain, Election, Extra, Plan, forwarding, overlay, plan, uplinks},
 };
 
 /// What the planner listens to.
@@ -88,7 +88,7 @@ pub(super) struct Outputs {
 /// Runs for as long as its inputs live.
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
-    let (mut said, mut said_of_objects) = (BTreeSet::new(), BTreeSet::new());
+    let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
     let mut ways = None;
     let mut election = Election::default();
     loop {
@@ -131,8 +131,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         }
         match &result {
             Ok(plan) => {
-                say_new_problems(&mut said_of_objects, &texts(&plan.object_problems));
-                say_new_problems(&mut said, &[&plan.problems[..], &plan.notes[..]].concat());
+                log_problems(&mut logged, &mut logged_objects, plan);
                 let own = nodes.as_ref().and_then(|n| n.own.as_ref());
                 // One that somebody has set is forgotten with the setting.
                 if config.bgp.router_id.is_none() && own.is_none_or(|o| o.router_id.is_none()) {
@@ -142,7 +141,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             }
             // Nothing is wrong yet: at each start the Node and its address come a little later.
             Err(missing) => {
-                if said.insert(missing.clone()) {
+                for missing in logged.handle([missing].into_iter()) {
                     tracing::info!(%missing, "no plan yet");
                 }
             }
@@ -272,19 +271,18 @@ pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
     });
 }
 
-/// What objects need, in words.
-fn texts(problems: &[ObjectProblem]) -> Vec<String> {
-    problems.iter().map(|p| p.text.clone()).collect()
-}
-
-/// A problem is logged when it appears, not each time the plan is made again.
-fn say_new_problems(said: &mut BTreeSet<String>, problems: &[String]) {
-    for problem in problems {
-        if !said.contains(problem) {
-            tracing::warn!(%problem, "something needs the operator");
-        }
+/// A problem is logged when it appears, not each time the plan is made again; one of an object once a
+/// minute, whatever text it has by then.
+fn log_problems(logged: &mut ProblemLog, logged_objects: &mut ProblemLog, plan: &Plan) {
+    let of_services = plan.mistakes.iter().map(|m| (format!("Service {}/{}", m.namespace, m.name), &*m.text));
+    let of_objects = plan.object_problems.iter().map(|p| (format!("{} {}", p.kind, p.name), &*p.text));
+    let now = Instant::now().into_std();
+    let of_service = |text: &&String| plan.mistakes.iter().any(|m| m.text == **text);
+    let others = plan.problems.iter().chain(&plan.notes).filter(|text| !of_service(text));
+    let new = logged_objects.handle_objects(now, of_services.chain(of_objects));
+    for problem in logged.handle(others).into_iter().chain(new) {
+        tracing::warn!(problem, "problem found");
     }
-    *said = problems.iter().cloned().collect();
 }
 
 pub(super) const ROUTER_ID_FILE: &str = "router-id";

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId};
+use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId, text::untrusted};
+
+/// Problems kept of one Node.
+const MAX_NODE_PROBLEMS: usize = 8;
 
 /// What we know of the cluster. Level-triggered: each change makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,7 +248,9 @@ impl NodeView {
             match text.parse::<Prefix>() {
                 Ok(p) if self.pod_cidrs.contains(&p) => {}
                 Ok(p) => self.pod_cidrs.push(p),
-                Err(_) => self.problem(format!("pod CIDR `{text}` is no prefix and is left out")),
+                Err(_) => {
+                    self.problem(format!("pod CIDR `{}` is no prefix and is left out", untrusted(text)));
+                }
             }
         }
     }
@@ -259,7 +264,10 @@ impl NodeView {
                 Ok(addr) if self.addresses.contains(&addr) => {}
                 Ok(addr) => self.addresses.push(addr),
                 Err(_) => {
-                    self.problem(format!("InternalIP `{}` is no IP address and is left out", a.address));
+                    self.problem(format!(
+                        "InternalIP `{}` is no IP address and is left out",
+                        untrusted(&a.address)
+                    ));
                 }
             }
         }
@@ -278,8 +286,9 @@ impl NodeView {
             match text.parse::<Asn>() {
                 Ok(n) if valid_asn(n) => self.asn = Some(n),
                 _ => self.problem(format!(
-                    "annotation {AS_ANNOTATION}: `{text}` is no AS number (1 to 4294967294 without 23456 and 65535); \
-                     it is ignored"
+                    "annotation {AS_ANNOTATION}: `{}` is no AS number (1 to 4294967294 without 23456 and 65535); \
+                     it is ignored",
+                    untrusted(text)
                 )),
             }
         }
@@ -287,11 +296,12 @@ impl NodeView {
             match text.parse::<RouterId>() {
                 Ok(id) if !id.is_unspecified() => self.router_id = Some(id),
                 _ => self.problem(format!(
-                    "annotation {ROUTER_ID_ANNOTATION}: `{text}` is no router id in dotted form; it is ignored"
+                    "annotation {ROUTER_ID_ANNOTATION}: `{}` is no router id in dotted form; it is ignored",
+                    untrusted(text)
                 )),
             }
         }
-        self.peering = get(PEERING_ANNOTATION).map(str::to_owned);
+        self.peering = get(PEERING_ANNOTATION).map(untrusted);
     }
 
     fn read_labels(&mut self, labels: Option<&BTreeMap<String, String>>) {
@@ -304,15 +314,19 @@ impl NodeView {
             Some("false") => Some(false),
             Some(other) => {
                 self.problem(format!(
-                    "label {REFLECTOR_LABEL}: `{other}` is neither \"true\" nor \"false\"; it is ignored"
+                    "label {REFLECTOR_LABEL}: `{}` is neither \"true\" nor \"false\"; it is ignored",
+                    untrusted(other)
                 ));
                 None
             }
         };
     }
 
+    /// A Node can have thousands of addresses; a few problems of one name the cause.
     fn problem(&mut self, text: String) {
-        self.problems.push(text);
+        if self.problems.len() < MAX_NODE_PROBLEMS {
+            self.problems.push(text);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use k8s_openapi::{
 use serde::{Deserialize, Serialize};
 
 use super::node::{EXCLUDED_LABEL, NodeView, Nodes};
-use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind};
+use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind, text::untrusted};
 
 /// Which Services are looked for: what the configuration says of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -344,8 +344,9 @@ fn kinds(meta: &ObjectMeta, asked: &Asked) -> (BTreeSet<Kind>, Option<String>) {
     let known = |word: &str| Kind::ALL.into_iter().find(|k| k.as_str() == word.trim());
     let Some(wanted) = text.split(',').map(known).collect::<Option<BTreeSet<_>>>() else {
         let problem = format!(
-            "annotation {ANNOTATION}: `{text}` is neither `none` nor a list of cluster-ip, external-ip and load-balancer-ip; it is \
-             ignored"
+            "annotation {ANNOTATION}: `{}` is neither `none` nor a list of cluster-ip, external-ip and load-balancer-ip; it is \
+             ignored",
+            untrusted(text)
         );
         return (by_file(), Some(problem));
     };

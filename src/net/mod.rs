@@ -11,6 +11,7 @@ mod prefix;
 mod reach;
 mod selector;
 mod service;
+pub mod text;
 
 pub use guard::{Guard, GuardRule, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};

@@ -49,7 +49,7 @@ use crate::{
         services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
-    net::{Asn, Family, Guard, Origination, Prefix, RouterId, Source},
+    net::{Asn, Family, Guard, Origination, Prefix, RouterId, Source, text},
 };
 
 pub use self::{
@@ -120,10 +120,27 @@ pub struct Range {
 }
 
 impl Plan {
-    /// Everything that `show` and BGPNodeStatus say.
+    /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
     pub fn told(&self) -> Vec<String> {
         let of_objects = self.object_problems.iter().map(|p| &p.text);
-        self.problems.iter().chain(of_objects).chain(&self.notes).cloned().collect()
+        let mut all: Vec<_> = self.problems.iter().chain(of_objects).chain(&self.notes).cloned().collect();
+        bound(&mut all);
+        all
+    }
+}
+
+/// Problems reported at once.
+const MAX_PROBLEMS: usize = 100;
+
+/// Keeps what is reported to operators, and to the API server, below about 100 KiB.
+fn bound(problems: &mut Vec<String>) {
+    if problems.len() > MAX_PROBLEMS {
+        problems.truncate(MAX_PROBLEMS);
+        // No number, which would make it another problem each time.
+        problems.push(format!("more problems than the {MAX_PROBLEMS} that are listed; mend those first"));
+    }
+    for problem in problems {
+        text::cut(problem, text::PROBLEM_MAX);
     }
 }
 
@@ -207,6 +224,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
         Err(missing) => (None, missing),
     };
+    bound(&mut problems);
 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),

@@ -10,6 +10,7 @@ use crate::{
         node::NodeView,
         objects::{Object, Objects},
     },
+    net::text::{PROBLEM_MAX, escaped},
 };
 
 /// The configuration with the objects laid over it.
@@ -103,7 +104,7 @@ fn problem(
         name: name.into(),
         uid: object.uid.clone(),
         reason,
-        text: format!("{kind} {name}: {text}"),
+        text: format!("{kind} {name}: {}", escaped(&text, PROBLEM_MAX)),
     }
 }
 

@@ -1,0 +1,92 @@
+//! Text from outside: annotations, labels, objects, NOTIFICATIONs, file names.
+//!
+//! Whoever wrote it may not be trusted. A tenant's annotation can hold 256 KiB, escape sequences that
+//! a terminal obeys, line feeds that forge log lines, and characters that reverse the direction of
+//! what follows. It is cut and escaped once, where it is read; logs, tables, Events and status
+//! objects then hold only that.
+
+use std::fmt::Write;
+
+/// What is shown of a text from outside, in octets of UTF-8. Long enough for any address, name or
+/// list of keywords that was meant.
+pub const UNTRUSTED_MAX: usize = 256;
+
+/// Of one problem, in octets of UTF-8.
+pub const PROBLEM_MAX: usize = 1024;
+
+/// The text with everything that does not print escaped as in Rust source, and cut to
+/// [`UNTRUSTED_MAX`] octets. What was cut off is counted at its end.
+///
+/// Quotation marks stay and a backslash is doubled, so that an escape sequence cannot be mistaken for
+/// text that looks like one.
+pub fn untrusted(text: &str) -> String {
+    escaped(text, UNTRUSTED_MAX)
+}
+
+/// As [`untrusted`], cut to `max` octets.
+pub fn escaped(text: &str, max: usize) -> String {
+    let mut shown = String::new();
+    for (at, c) in text.char_indices() {
+        let before = shown.len();
+        match c {
+            '\'' | '"' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+        if shown.len() > max {
+            shown.truncate(before);
+            let _ = write!(shown, "… ({} octets more)", text.len() - at);
+            break;
+        }
+    }
+    shown
+}
+
+/// The beginning of a text of our own that may have grown long, of at most `max` octets and an ellipsis.
+pub fn cut(text: &mut String, max: usize) {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        #[rustfmt::skip]
+        let cases = [
+            ("cluster-ip, \"x\"'s",      "cluster-ip, \"x\"'s"),
+            ("Zürich 日本",               "Zürich 日本"),
+            ("a\r\n2026 ERROR forged",   "a\\r\\n2026 ERROR forged"),
+            ("\u{1b}]0;owned\u{7}",      "\\u{1b}]0;owned\\u{7}"),
+            ("\u{202e}gnp\u{2028}\0",    "\\u{202e}gnp\\u{2028}\\0"),
+            ("\u{9b}31m\u{7f}",          "\\u{9b}31m\\u{7f}"),
+            ("a\\nb",                    "a\\\\nb"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(untrusted(text), want);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_counted() {
+        let shown = untrusted(&"x".repeat(250_000));
+        assert_eq!(shown, "x".repeat(UNTRUSTED_MAX) + "… (249744 octets more)");
+        let mut own = "é".repeat(600);
+        cut(&mut own, 1023);
+        assert_eq!(own, "é".repeat(511) + "…");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_short_and_prints(text in any::<String>(), times in 1..200_usize) {
+            let shown = untrusted(&text.repeat(times));
+            prop_assert!(shown.len() <= UNTRUSTED_MAX + 40);
+            prop_assert!(!shown.chars().any(|c| c.is_control()));
+        }
+    }
+}
