@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
-    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Fib, Kubernetes, Log, LogFormat, Masquerade,
-    Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
+    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Kubernetes, Log, LogFormat,
+    Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs},
@@ -22,6 +22,7 @@ impl Default for Config {
             fib: Fib::default(),
             kubernetes: Kubernetes::default(),
             cni: Cni::default(),
+            docker: Docker { accept_forwarded: true },
             masquerade: Masquerade::default(),
             metrics: Metrics { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))] },
             control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },

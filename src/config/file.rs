@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Advertise, AsSetting, Cni, CniPlugin, Config, Control, Fib, Kubernetes, Log, LogFormat, Masquerade,
-    Metrics, OnExit, Peering, Problem,
+    Advertise, AsSetting, Cni, CniPlugin, Config, Control, Docker, Fib, Kubernetes, Log, LogFormat,
+    Masquerade, Metrics, OnExit, Peering, Problem,
     neighbor::{self, session_keys},
     policies,
     read::{Item, Report, Section},
@@ -74,6 +74,9 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
     }
     if let Some(section) = root.section("cni") {
         cni(section, &mut config.cni);
+    }
+    if let Some(section) = root.section("docker") {
+        docker(section, &mut config.docker);
     }
     if let Some(section) = root.section("masquerade") {
         masquerade(section, &mut config.masquerade);
@@ -313,6 +316,11 @@ fn to_json(value: &DeValue<'_>) -> Option<serde_json::Value> {
             serde_json::Value::Object(t.iter().map(entry).collect::<Option<_>>()?)
         }
     })
+}
+
+fn docker(section: Section<'_>, docker: &mut Docker) {
+    put(&mut docker.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
+    section.close();
 }
 
 fn masquerade(section: Section<'_>, masquerade: &mut Masquerade) {

@@ -45,6 +45,7 @@ pub struct Config {
     pub fib: Fib,
     pub kubernetes: Kubernetes,
     pub cni: Cni,
+    pub docker: Docker,
     pub masquerade: Masquerade,
     pub metrics: Metrics,
     pub control: Control,
@@ -247,6 +248,13 @@ pub enum CniPlugin {
     Name(String),
     /// A whole plugin configuration, passed on as it is.
     Table(serde_json::Map<String, serde_json::Value>),
+}
+
+/// `[docker]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Docker {
+    /// Let traffic of the advertised subnets through where FORWARD drops it.
+    pub accept_forwarded: bool,
 }
 
 /// `[masquerade]`.

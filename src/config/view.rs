@@ -31,6 +31,7 @@ pub fn effective<'p>(
         "fib": fib(config),
         "kubernetes": kubernetes(config),
         "cni": cni(config),
+        "docker": { "accept-forwarded": config.docker.accept_forwarded },
         "masquerade": {
             "enabled": auto_or(config.masquerade.enabled),
             "exclude": config.masquerade.exclude,
@@ -507,6 +508,8 @@ mod tests {
         bridge = "br7"
         mtu = 1400
         plugins = ["bandwidth", { type = "tuning", sysctl = { "net.core.somaxconn" = "500" } }]
+        [docker]
+        accept-forwarded = false
         [masquerade]
         enabled = false
         exclude = ["10.0.0.0/8"]

@@ -300,9 +300,9 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         };
         tokio::spawn(masquerade::run(inputs, want_tx));
         crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: ready.clone() });
-        let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: ready.clone() };
-        crate::masquerade::io::forward::spawn(inputs, firewall_tx);
     }
+    let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: ready.clone() };
+    crate::masquerade::io::forward::spawn(inputs, firewall_tx);
 
     // Those who ask.
     let reloader = Reloader { file: options.config.clone(), kubernetes: offered, config: config_tx, log };

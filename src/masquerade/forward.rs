@@ -1,7 +1,7 @@
-//! Pods below a firewall that drops: what nobody accepts in iptables' FORWARD, where Docker has set its policy to DROP.
+//! Containers below a firewall that drops: what nobody accepts in iptables' FORWARD, where Docker has set its policy to DROP.
 //!
 //! An accept in a table of our own does not help, as each table has its word: the packet must be accepted in that very
-//! chain. So a chain of our own in the same table, [`CHAIN`], accepts what comes from or goes to this node's pod CIDRs, and
+//! chain. So a chain of our own in the same table, [`CHAIN`], accepts what comes from or goes to this node's pod CIDRs and advertised subnets, and
 //! one jump to it is the last rule of FORWARD. There whoever denies has been asked before, wherever his rules are, and
 //! only the policy comes after. iptables-nft shows both as rules of its own kind. Rules of others are read, to find that
 //! place, and never changed.
@@ -21,9 +21,9 @@ pub const CHAIN: &str = "ROUTELET-FORWARD";
 /// What the plan wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// `kubernetes.accept-forwarded`.
+    /// `kubernetes.accept-forwarded` or `docker.accept-forwarded`, where there is something to accept.
     pub enabled: bool,
-    /// Where this node's pods have their addresses.
+    /// Where this node's pods have their addresses, and the subnets of containers that it advertises.
     pub pods: BTreeSet<Prefix>,
     /// Bridges of other containers.
     pub closed: BTreeSet<String>,
@@ -97,9 +97,9 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> String {
     });
     let commands: Vec<_> = commands.collect();
     format!(
-        "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: pods' packets of {family} are \
-         dropped unless a rule there accepts them; run {}, or let Docker use iptables-nft; kubernetes.accept-forwarded = false \
-         ends this message",
+        "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: {family} packets of containers are \
+         dropped unless a rule there accepts them; run {}, or let Docker use iptables-nft; `accept-forwarded = false` in [docker] or \
+         [kubernetes] ends this message",
         commands.join(" and ")
     )
 }

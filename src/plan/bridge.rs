@@ -14,11 +14,16 @@ pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
         .values()
         .filter(|l| is_named(&advertise.interfaces, l))
         .filter(|l| if advertise.require_carrier { host.has_carrier(l) } else { l.up })
-        .flat_map(|l| l.addresses.iter().filter(|a| is_worth_telling(l, a)).filter_map(subnet))
+        .flat_map(of_link)
         .collect();
     prefixes.sort_unstable();
     prefixes.dedup();
     prefixes
+}
+
+/// The subnets of an interface, whether it is alive or not.
+pub(super) fn of_link(link: &Link) -> impl Iterator<Item = Prefix> + '_ {
+    link.addresses.iter().filter(|a| is_worth_telling(link, a)).filter_map(subnet)
 }
 
 /// Names of no interface of this host. A pattern may well wait for its first one.

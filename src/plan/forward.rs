@@ -1,16 +1,32 @@
 //! Whose packets are let through where iptables' FORWARD drops what nobody accepts.
 
-use super::{Context, gateway};
+use super::{Context, bridge, gateway};
 use crate::{fib::host::Link, masquerade::forward::Wanted, net::Prefix};
 
-/// `served`: the ranges in which this node has pods.
+/// `served`: the ranges in which this node has pods. Besides them the subnets that are advertised, with a carrier or
+/// without: a rule should be there before the first packet.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
-    if !ctx.extra.kubernetes || !ctx.config.kubernetes.accept_forwarded {
+    let of_pods = ctx.extra.kubernetes && ctx.config.kubernetes.accept_forwarded;
+    let mut open: Vec<Prefix> = if of_pods { served.to_vec() } else { Vec::new() };
+    if ctx.config.docker.accept_forwarded {
+        open.extend(advertised(ctx));
+    }
+    if !of_pods && open.is_empty() {
         return Wanted::default();
     }
     let bridges = ctx.host.links.values().filter(|l| l.kind == "bridge" && l.name != ctx.config.cni.bridge);
-    let closed = bridges.filter(|l| is_of_other_containers(ctx, l, served)).map(|l| l.name.clone());
-    Wanted { enabled: true, pods: served.iter().copied().collect(), closed: closed.collect() }
+    let closed = bridges.filter(|l| is_of_other_containers(ctx, l, &open)).map(|l| l.name.clone());
+    Wanted { enabled: true, closed: closed.collect(), pods: open.into_iter().collect() }
+}
+
+/// Subnets of containers that neighbors learn of. That of an uplink is the network's, not ours.
+fn advertised(ctx: &Context<'_>) -> Vec<Prefix> {
+    let advertise = &ctx.config.advertise;
+    let uplinks = gateway::uplinks(ctx.host, ctx.config.fib.protocol);
+    let is_inner = |l: &&Link| !l.loopback && !uplinks.iter().any(|u| u.index == l.index);
+    let links = ctx.host.links.values().filter(is_inner);
+    let subnets = links.filter(|l| bridge::is_named(&advertise.interfaces, l)).flat_map(bridge::of_link);
+    subnets.chain(advertise.networks.iter().copied()).collect()
 }
 
 /// Not the way out of this host, and no former bridge of the pods.
@@ -59,6 +75,28 @@ mod tests {
         assert_eq!(wanted.closed.iter().map(String::as_str).collect::<Vec<_>>(), ["br-of-nobody", "docker0"]);
         assert!(wanted.enabled && wanted.pods == ["10.244.1.0/24".parse().unwrap()].into());
         case.config.kubernetes.accept_forwarded = false;
+        assert_eq!(*case.plan().forward, Wanted::default());
+    }
+
+    #[test]
+    fn advertised_subnets_are_let_through_on_a_bare_host_and_no_others() {
+        let links = [
+            link(2, "eth0").with("10.0.0.5/30"),
+            bridge(3, "docker0", "172.17.0.1/16").with("fd00:17::1/64").with("fe80::1/64"),
+            bridge(4, "br-other", "172.18.0.1/16"),
+            bridge(7, "br-out", "10.7.0.2/24"),
+        ];
+        let host = host(links, [gateway("0.0.0.0/0", "10.7.0.1", 7)]);
+        let mut case = Case::new(config(), None, host);
+        case.config.bgp.asn = crate::config::AsSetting::Number(1000);
+        assert_eq!(*case.plan().forward, Wanted::default(), "nothing is advertised");
+        case.config.advertise.interfaces = vec!["docker0".into(), "br-out".into()];
+        case.config.advertise.networks = vec!["10.50.0.0/16".parse().unwrap()];
+        let wanted = case.plan().forward;
+        let open: Vec<_> = wanted.pods.iter().map(ToString::to_string).collect();
+        assert_eq!(open, ["10.50.0.0/16", "172.17.0.0/16", "fd00:17::/64"]);
+        assert!(wanted.enabled && wanted.closed == ["br-other".to_owned()].into());
+        case.config.docker.accept_forwarded = false;
         assert_eq!(*case.plan().forward, Wanted::default());
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn config() -> Config {
             mtu: None,
             plugins: vec![CniPlugin::Name("portmap".into())],
         },
+        docker: Docker { accept_forwarded: true },
         masquerade: Masquerade::default(),
         metrics: Metrics { listen: Vec::new() },
         control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },

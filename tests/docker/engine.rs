@@ -18,6 +18,7 @@ pub(crate) struct Docker {
     process: Process,
     ns: Ns,
     bridge: String,
+    options: Vec<String>,
     socket: PathBuf,
     cgroup: String,
     dir: PathBuf,
@@ -26,6 +27,11 @@ pub(crate) struct Docker {
 impl Docker {
     /// With its default bridge, docker0, on `bridge` (address and length).
     pub(crate) fn start(net: &Net, ns: &Ns, bridge: &str) -> Self {
+        Self::start_with(net, ns, bridge, &["--ip-masq=false"])
+    }
+
+    /// With these options besides.
+    pub(crate) fn start_with(net: &Net, ns: &Ns, bridge: &str, options: &[&str]) -> Self {
         let dir = net.dir().join(format!("docker-{}", ns.name));
         std::fs::create_dir_all(&dir).unwrap();
         let image = dir.join("busybox.tar");
@@ -35,6 +41,7 @@ impl Docker {
             process: nothing,
             ns: ns.clone(),
             bridge: bridge.to_owned(),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
             socket: dir.join("docker.sock"),
             cgroup: ns.name.clone(),
             dir,
@@ -60,7 +67,7 @@ impl Docker {
             .arg(dir.join("pid"))
             .arg("-H")
             .arg(format!("unix://{}", self.socket.display()));
-        command.args(["--bip", &self.bridge, "--ip-masq=false", "--storage-driver", "overlay2"]);
+        command.args(["--bip", &self.bridge, "--storage-driver", "overlay2"]).args(&self.options);
         command.args([
             "--exec-opt",
             "native.cgroupdriver=cgroupfs",
@@ -101,6 +108,15 @@ impl Docker {
     pub(crate) fn address(&self, name: &str) -> String {
         let format = "{{.NetworkSettings.IPAddress}}";
         run(self.command().args(["inspect", "-f", format, name])).trim().to_owned()
+    }
+
+    /// Its addresses, IPv4 and IPv6.
+    #[allow(dead_code, reason = "not every suite asks")]
+    pub(crate) fn addresses(&self, name: &str) -> [String; 2] {
+        let format = "{{.NetworkSettings.IPAddress}} {{.NetworkSettings.GlobalIPv6Address}}";
+        let text = run(self.command().args(["inspect", "-f", format, name]));
+        let (v4, v6) = text.trim().split_once(' ').expect("two addresses");
+        [v4.to_owned(), v6.to_owned()]
     }
 
     /// Whether an echo from inside is answered.

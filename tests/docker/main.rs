@@ -89,6 +89,149 @@ fn a_network_of_the_docker_engine_is_advertised_while_a_container_runs() {
     }
 }
 
+/// moby#47966: Docker finds forwarding off, switches it on, and sets the policy of FORWARD to DROP.
+#[test]
+fn moby_47966_containers_are_reached_where_docker_was_first_and_drops() {
+    let mut net = Net::new();
+    let rack = Rack::new(&mut net);
+    let mut docker = Docker::start_with(&net, &rack.host, "172.30.0.1/24", &DUAL_STACK);
+    assert!(rack.host.sh("iptables -S FORWARD").contains("-P FORWARD DROP"), "this Docker sets no policy");
+    // As a Docker that finds IPv6 forwarding off does.
+    rack.host.sh("ip6tables -P FORWARD DROP");
+    let mut routelet = rack.routelet(&net);
+    rack.reaches_containers(&mut docker, &routelet);
+
+    // Nothing but the advertised subnets: the policy holds for the rest.
+    let before = rack.host.sh("iptables -S DOCKER; iptables -S DOCKER-USER");
+    docker.network("private");
+    wait_for("the other network's bridge stays shut", SOON, || {
+        rack.host.sh("iptables -S ROUTELET-FORWARD").contains("-o br-").then_some(())
+    });
+    assert_eq!(
+        rack.host.sh("iptables -S DOCKER; iptables -S DOCKER-USER"),
+        before,
+        "no rule of Docker's was touched"
+    );
+
+    // Somebody flushes, and the engine is started again.
+    rack.host.sh("iptables -F FORWARD; ip6tables -F FORWARD");
+    docker.restart();
+    docker.remove("one");
+    rack.reaches_containers(&mut docker, &routelet);
+
+    // `docker.accept-forwarded = false` leaves it to the operator, and `cleanup` leaves nothing.
+    routelet.configure(&format!("{}[docker]\naccept-forwarded = false\n", HOST));
+    routelet.cli(&["reload"]);
+    wait_for("our chain is gone", SOON, || {
+        (!rack.host.sh("iptables -S; ip6tables -S").contains("ROUTELET")).then_some(())
+    });
+    routelet.configure(HOST);
+    routelet.cli(&["reload"]);
+    wait_for("our chain is back", SOON, || rack.host.sh("iptables -S").contains("ROUTELET").then_some(()));
+    routelet.process.stop();
+    let mut cleanup = rack.host.command(env!("CARGO_BIN_EXE_routelet"));
+    let removed = common::run(cleanup.args(["cleanup", "--config"]).arg(routelet.dir.join("routelet.toml")));
+    assert!(removed.contains("ROUTELET-FORWARD"), "{removed}");
+    let left = rack.host.sh("iptables-save; ip6tables-save");
+    assert!(!left.contains("ROUTELET") && left.contains(":FORWARD DROP"), "{left}");
+}
+
+#[test]
+fn moby_47966_docker_finds_forwarding_on_where_routelet_was_first() {
+    let mut net = Net::new();
+    let rack = Rack::new(&mut net);
+    let routelet = rack.routelet(&net);
+    for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        wait_for(format!("{key} is on"), SOON, || {
+            (rack.host.sh(&format!("sysctl -n {key}")).trim() == "1").then_some(())
+        });
+    }
+    let mut docker = Docker::start_with(&net, &rack.host, "172.30.0.1/24", &DUAL_STACK);
+    assert!(rack.host.sh("iptables -S FORWARD").contains("-P FORWARD ACCEPT"), "it sees no reason to drop");
+    rack.reaches_containers(&mut docker, &routelet);
+}
+
+/// The policy of another firewall, or of a Docker before both: in the tables of iptables-legacy it can only be named.
+#[test]
+fn a_policy_of_iptables_legacy_is_named_with_the_rules_to_add() {
+    let mut net = Net::new();
+    let rack = Rack::new(&mut net);
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        rack.host.sh(&format!("{program} -P FORWARD DROP"));
+    }
+    rack.host.ip("link add docker0 type bridge");
+    rack.host.ip("link set docker0 up");
+    rack.host.ip("addr add 172.30.0.1/24 dev docker0");
+    rack.host.ip("addr add fd00:30::1/64 dev docker0 nodad");
+    let routelet = rack.routelet(&net);
+    for remedy in [
+        "`iptables-legacy -A FORWARD -d 172.30.0.0/24 -j ACCEPT`",
+        "`ip6tables-legacy -A FORWARD -s fd00:30::/64 -j ACCEPT`",
+    ] {
+        wait_for(remedy, SOON, || {
+            routelet.json(&["show", "summary"])["problems"].to_string().contains(remedy).then_some(())
+        });
+    }
+}
+
+const DUAL_STACK: [&str; 5] =
+    ["--ip-masq=false", "--ipv6", "--fixed-cidr-v6=fd00:30::/64", "--experimental", "--ip6tables"];
+
+/// A host that forwards nothing yet, its switch, and a client behind the switch; both families.
+struct Rack {
+    host: Ns,
+    client: Ns,
+    _frr: Frr,
+}
+
+impl Rack {
+    fn new(net: &mut Net) -> Self {
+        let (host, switch) = rack(net);
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            host.sysctl(key, "0");
+        }
+        let client = net.ns("client");
+        net.link((&switch, "port2"), (&client, "eth0"));
+        switch.ip("addr add fd01::1/64 dev port1 nodad");
+        host.ip("addr add fd01::2/64 dev eth0 nodad");
+        host.ip("route add default via fd01::1");
+        for (ns, dev, n) in [(&switch, "port2", 1), (&client, "eth0", 2)] {
+            ns.ip(&format!("addr add 10.3.9.{n}/24 dev {dev}"));
+            ns.ip(&format!("addr add fd03::{n}/64 dev {dev} nodad"));
+        }
+        client.ip("route add default via 10.3.9.1");
+        client.ip("route add default via fd03::1");
+        let config = format!(
+            "{SWITCH} address-family ipv6 unicast\n  neighbor 10.1.1.2 activate\n exit-address-family\n"
+        );
+        let frr = Frr::start(net, &switch, &config);
+        Self { host, client, _frr: frr }
+    }
+
+    fn routelet(&self, net: &Net) -> Routelet {
+        let routelet = Routelet::start(net, &self.host, HOST, &[]);
+        routelet.wait_established("10.1.1.1");
+        routelet
+    }
+
+    /// Without any further command.
+    fn reaches_containers(&self, docker: &mut Docker, routelet: &Routelet) {
+        docker.run("one");
+        for address in docker.addresses("one") {
+            wait_for(format!("the client reaches {address}"), SOON, || {
+                self.client.pings(&address).then_some(())
+            });
+        }
+        for address in ["10.3.9.2", "fd03::2"] {
+            wait_for(format!("the container reaches {address}"), SOON, || {
+                docker.pings("one", address).then_some(())
+            });
+        }
+        let problems = routelet.json(&["show", "summary"])["problems"].clone();
+        assert_eq!(problems, serde_json::json!([]));
+    }
+}
+
 /// A host and its switch on a /30.
 fn rack(net: &mut Net) -> (Ns, Ns) {
     let (host, switch) = (net.ns("host"), net.ns("switch"));

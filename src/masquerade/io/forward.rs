@@ -77,7 +77,7 @@ async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>) {
                 let new = *old != said;
                 said.iter()
                     .filter(|p| !old.contains(p))
-                    .for_each(|problem| warn!(%problem, "pods are cut off"));
+                    .for_each(|problem| warn!(%problem, "containers may be cut off"));
                 *old = said;
                 new
             });
@@ -125,8 +125,8 @@ impl Known {
                 if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
                     problems.push(format!(
                         "FORWARD of iptables cannot be read or written for {family}: {error}; where its policy is DROP (Docker sets it) \
-                         pods are cut off; routelet needs NET_ADMIN, or set kubernetes.accept-forwarded = false and accept the pod \
-                         CIDRs there"
+                         containers are cut off; routelet needs NET_ADMIN, or set `accept-forwarded = false` in [docker] and [kubernetes] and \
+                         accept their subnets there"
                     ));
                 }
             }
@@ -146,7 +146,7 @@ impl Known {
         match step {
             Step::Write => {
                 if written.is_none() {
-                    info!(%family, chain = CHAIN, "the policy of iptables' FORWARD is DROP: pods' packets are accepted at its end");
+                    info!(%family, chain = CHAIN, "the policy of iptables' FORWARD is DROP: packets of containers are accepted at its end");
                 }
                 *written = Some(rules);
             }
