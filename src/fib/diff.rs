@@ -22,6 +22,7 @@ use crate::{
         nexthop::{Objects, SetId, TopId, UNREACHABLE},
         resolve::Resolver,
         route::{Content, Held, OWN_METRIC, ObjectId, Op, SeenObject, Target, protocol_name},
+        shadow::{Shadows, problem},
         table::{Mark, State, Table},
         view::{FibHop, FibView},
     },
@@ -38,6 +39,7 @@ pub struct Settings {
     /// Without, everything is known and nothing written.
     pub install: bool,
     pub table: u32,
+    pub protocol: u8,
     pub metric: u32,
     pub nexthop_objects: bool,
 }
@@ -84,7 +86,7 @@ impl Fib {
             settings,
             routes: Table::default(),
             own: BTreeMap::new(),
-            objects: Objects::new(settings.nexthop_objects),
+            objects: Objects::new(settings.nexthop_objects, settings.protocol),
             foreign: HashMap::default(),
             problems: HashMap::default(),
             ops: VecDeque::new(),
@@ -494,7 +496,9 @@ impl Fib {
     /// Takes a new view of the host, and what the kernel's nexthop objects are now.
     pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
         if let Some(seen) = seen {
+            let before = self.objects.mended;
             let lost = self.objects.observe(seen);
+            self.repairs += self.objects.mended - before;
             self.lose_routes_of(&lost, false);
         }
         self.objects.resolve(resolver);
@@ -591,6 +595,36 @@ impl Fib {
         }
     }
 
+    /// Routes that are wanted and have no effect, since others hold their place or are preferred: what the operator
+    /// should know, in a line each.
+    pub fn displaced(&self, shadows: &Shadows<'_>) -> Vec<String> {
+        if !self.settings.install {
+            return Vec::new();
+        }
+        let metric = self.settings.metric;
+        let wanted = |p: Prefix| self.routes.get(p).is_some_and(|s| s.want != 0);
+        let held = self.foreign.iter().filter(|((p, m), _)| *m == metric && wanted(*p));
+        let mut held: Vec<_> = held.map(|((p, _), who)| (*p, protocol_name(*who))).collect();
+        held.sort_unstable();
+        let shadowed = shadows.prefixes().filter(|p| self.routes.get(*p).is_some_and(|s| s.have() != 0));
+        let who = |p: Prefix| Some((p, shadows.of(p)?));
+        let shadowed: Vec<_> = shadowed
+            .filter_map(who)
+            .map(|(p, by)| (p, format!("{}, metric {}", protocol_name(by.protocol), by.metric)))
+            .collect();
+        let not_there = problem(
+            &format!("not in the kernel, as other routes hold their prefix with metric {metric}"),
+            "change fib.metric, or remove those routes",
+            &held,
+        );
+        let not_used = problem(
+            "in the kernel, but not used, as routes of others to the same prefix are preferred",
+            "remove those, or set fib.metric below theirs; `routelet show fib` has all of them",
+            &shadowed,
+        );
+        not_there.into_iter().chain(not_used).collect()
+    }
+
     /// Removes all that is ours.
     pub fn flush(&mut self) {
         let all: Vec<_> = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).collect();
@@ -652,7 +686,8 @@ impl Fib {
         let hop =
             |address: IpAddr, ifindex| FibHop { address: Some(address), interface: name(ifindex), weight: 1 };
         let next_hops = hops.iter().map(|h| hop(h.gateway, h.ifindex)).collect();
-        FibView { prefix, table: self.settings.table, metric, next_hops, in_kernel, problem }
+        let Settings { table, protocol, .. } = self.settings;
+        FibView { prefix, table, metric, protocol, next_hops, in_kernel, problem }
     }
 
     fn problem(&self, prefix: Prefix, want: SetId, have: TopId) -> Option<String> {

@@ -18,6 +18,7 @@
 
 pub mod adopt;
 pub mod diff;
+pub mod foreign;
 pub mod guard;
 pub mod host;
 pub mod io;
@@ -26,6 +27,7 @@ pub mod order;
 pub mod resolve;
 pub mod route;
 pub mod sysctl;
+pub mod shadow;
 pub mod table;
 pub mod view;
 pub mod wire;

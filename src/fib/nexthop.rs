@@ -28,8 +28,14 @@ use crate::{
     net::{NextHops, RouteKind, Unresolved},
 };
 
-/// Our ids begin here, far from where `ip nexthop` and other daemons count.
-const FIRST_ID: ObjectId = 179 << 24;
+/// Ids of ours have the protocol number in their highest octet: far from where `ip nexthop` and other daemons
+/// count, and never those of a second routelet with a number of its own.
+const ID_BITS: u32 = 24;
+
+/// Whether an id lies in the range that this protocol number takes its ids from.
+pub fn is_ours(id: ObjectId, protocol: u8) -> bool {
+    id >> ID_BITS == u32::from(protocol)
+}
 
 /// Index of a set plus one; 0 is none.
 pub type SetId = u32;
@@ -44,6 +50,7 @@ pub const UNREACHABLE: TopId = 1;
 pub struct Objects {
     /// Whether the kernel has nexthop objects and we may use them.
     enabled: bool,
+    protocol: u8,
     sets: Slab<Set>,
     by_hops: HashMap<Arc<NextHops>, SetId, foldhash::fast::RandomState>,
     /// The last answer of `intern`: neighbors come in runs.
@@ -57,6 +64,10 @@ pub struct Objects {
     resolver: Resolver,
     /// Tops whose object must be written.
     dirty: Vec<TopId>,
+    /// Members whose object somebody changed: to be written again below their groups.
+    spoiled: BTreeSet<Hop>,
+    /// How many objects were found changed by somebody else.
+    pub mended: u64,
     /// Tops that may have lost their last route.
     idle: Vec<TopId>,
     /// Tops that did, and may be used again.
@@ -108,7 +119,7 @@ impl Form {
 }
 
 impl Objects {
-    pub fn new(enabled: bool) -> Self {
+    pub fn new(enabled: bool, protocol: u8) -> Self {
         let unreachable = Top {
             form: Form::Inline,
             content: Content::Unreachable,
@@ -121,6 +132,7 @@ impl Objects {
         tops.insert(unreachable);
         Self {
             enabled,
+            protocol,
             sets: Slab::new(),
             by_hops: HashMap::default(),
             last: None,
@@ -128,9 +140,11 @@ impl Objects {
             by_id: BTreeMap::new(),
             members: BTreeMap::new(),
             foreign: BTreeSet::new(),
-            next_id: FIRST_ID,
+            next_id: u32::from(protocol) << ID_BITS,
             resolver: Resolver::default(),
             dirty: Vec::new(),
+            spoiled: BTreeSet::new(),
+            mended: 0,
             idle: Vec::new(),
             resting: Vec::new(),
         }
@@ -295,7 +309,7 @@ impl Objects {
     fn fresh_id(&mut self) -> ObjectId {
         loop {
             let id = self.next_id;
-            self.next_id = if id >= FIRST_ID + (1 << 24) { FIRST_ID } else { id + 1 };
+            self.next_id = self.id_after(id);
             let taken = self.by_id.contains_key(&id)
                 || self.foreign.contains(&id)
                 || self.members.values().any(|m| m.id == id);
@@ -303,6 +317,13 @@ impl Objects {
                 return id;
             }
         }
+    }
+
+    /// The next of our range, which begins anew after its last.
+    fn id_after(&self, id: ObjectId) -> ObjectId {
+        id.checked_add(1)
+            .filter(|next| is_ours(*next, self.protocol))
+            .unwrap_or(u32::from(self.protocol) << ID_BITS)
     }
 
     /// One more route leads to `top`.
@@ -369,6 +390,10 @@ impl Objects {
     /// The object changes that are due, in an order that the kernel can follow.
     pub fn writes(&mut self) -> Vec<Op> {
         let mut ops = Vec::new();
+        for hop in std::mem::take(&mut self.spoiled) {
+            let Some(member) = self.members.get(&hop).filter(|m| m.alive) else { continue };
+            ops.push(Op::SetObject { id: member.id, object: Object::Hop(hop), replace: true });
+        }
         for id in std::mem::take(&mut self.dirty) {
             let Some(top) = self.top(id) else { continue };
             let (form, content, replace) = (top.form, top.content.clone(), top.alive);
@@ -513,37 +538,48 @@ impl Objects {
         }
     }
 
-    /// Compares with what the kernel holds: it deletes objects and shrinks groups without a word (kernel.md 2).
-    /// Returns the tops that were lost, with all their routes.
+    /// Compares with what the kernel holds: it deletes objects and shrinks groups without a word (kernel.md 2), and
+    /// others may change what has one of our ids. Returns the tops that were lost, with all their routes.
     pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<TopId> {
         for (hop, member) in &mut self.members {
-            member.alive = seen.get(&member.id).and_then(|s| s.object.as_ref()) == Some(&Object::Hop(*hop));
+            match seen.get(&member.id) {
+                Some(s) if s.object() == Some(Object::Hop(*hop)) && s.protocol == self.protocol => {
+                    member.alive = true;
+                }
+                Some(_) if member.alive => drop(self.spoiled.insert(*hop)),
+                _ => member.alive = false,
+            }
         }
+        self.mended += self.spoiled.len() as u64;
         let by_member: HashMap<ObjectId, Hop> = self.members.iter().map(|(hop, m)| (m.id, *hop)).collect();
         let mut lost = BTreeSet::new();
         for id in self.tops.ids() {
             let Some(object) = self.top(id).filter(|t| t.alive).and_then(|t| t.form.id()) else { continue };
-            let content = match seen.get(&object).and_then(|s| s.object.as_ref()) {
-                Some(Object::Hop(hop)) => Some(vec![*hop]),
-                Some(Object::Group(ids)) => {
-                    let mut hops: Vec<_> = ids.iter().filter_map(|i| by_member.get(i).copied()).collect();
-                    hops.sort_unstable();
-                    Some(hops)
-                }
-                None => None,
+            let Some(seen) = seen.get(&object) else {
+                self.kill(id);
+                lost.insert(id);
+                continue;
             };
-            match content.filter(|hops| !hops.is_empty()) {
-                Some(hops) => self.shrunk(id, Content::Hops(hops.into())),
-                None => {
-                    self.kill(id);
-                    lost.insert(id);
-                }
+            let hops = self.hops_of(seen, &by_member);
+            if hops.is_none() {
+                self.mended += 1;
             }
+            self.shrunk(id, Content::Hops(hops.unwrap_or_default().into()));
         }
         lost
     }
 
-    /// The kernel's content of a living top is another than we wrote.
+    /// Where an object of ours leads now; `None` where it was changed to what we never made.
+    fn hops_of(&self, seen: &SeenObject, by_member: &HashMap<ObjectId, Hop>) -> Option<Vec<Hop>> {
+        let mut hops = match seen.object().filter(|_| seen.protocol == self.protocol)? {
+            Object::Hop(hop) => vec![hop],
+            Object::Group(ids) => ids.iter().map(|i| by_member.get(i).copied()).collect::<Option<_>>()?,
+        };
+        hops.sort_unstable();
+        Some(hops)
+    }
+
+    /// The kernel's content of a living top is another than we wrote; without hops where somebody changed it.
     fn shrunk(&mut self, id: TopId, content: Content) {
         let Some(top) = self.top(id).filter(|t| t.content != content) else { return };
         let (old, group) = (top.content.clone(), matches!(top.form, Form::Group(_)));
@@ -622,12 +658,12 @@ impl Objects {
         let ours = || seen.values().filter(|s| s.protocol == protocol);
         let mut members = BTreeSet::new();
         for seen in ours() {
-            if let Some(Object::Group(ids)) = &seen.object {
-                members.extend(ids.iter().copied());
+            if let Some(Object::Group(ids)) = seen.object() {
+                members.extend(ids);
             }
         }
-        let hop_of = |id: &ObjectId| match seen.get(id).and_then(|s| s.object.as_ref()) {
-            Some(Object::Hop(hop)) => Some(*hop),
+        let hop_of = |id: &ObjectId| match seen.get(id).and_then(SeenObject::object) {
+            Some(Object::Hop(hop)) => Some(hop),
             _ => None,
         };
         for id in &members {
@@ -636,8 +672,8 @@ impl Objects {
             }
         }
         for one in ours().filter(|s| !members.contains(&s.id)) {
-            let (form, mut hops) = match &one.object {
-                Some(Object::Hop(hop)) => (Form::Single(one.id), vec![*hop]),
+            let (form, mut hops) = match one.object() {
+                Some(Object::Hop(hop)) => (Form::Single(one.id), vec![hop]),
                 Some(Object::Group(ids)) => (Form::Group(one.id), ids.iter().filter_map(hop_of).collect()),
                 None => continue,
             };
@@ -651,7 +687,8 @@ impl Objects {
             self.by_id.insert(one.id, id);
             self.idle.push(id);
         }
-        self.next_id = seen.keys().copied().filter(|id| *id >= FIRST_ID).max().map_or(FIRST_ID, |id| id + 1);
+        let last = seen.keys().copied().filter(|id| is_ours(*id, self.protocol)).max();
+        self.next_id = last.map_or(u32::from(self.protocol) << ID_BITS, |id| self.id_after(id));
     }
 
     /// Why the kernel refused the object of a set.
@@ -661,7 +698,7 @@ impl Objects {
 
     /// Whether anything is left to write.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.spoiled.is_empty()
     }
 
     /// Tops whose object the kernel refused, to be tried again.

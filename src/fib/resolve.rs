@@ -1,6 +1,7 @@
 //! BGP next hop → interface and gateway (RFC 4271 §9.1.2.1).
 //!
-//! An address is looked up by the longest prefix among the connected subnets and the routes of others. One
+//! An address is looked up as the kernel does it: what is delivered to this host first, then the longest prefix
+//! among the routes of others, the kernel's own of connected subnets among them, then the lowest metric. One
 //! [`Resolver`] answers the fib (which hops?) and, as a [`Reachable`] snapshot, the rib (does it resolve?), so
 //! that both always agree. BGP's own routes resolve nothing.
 
@@ -10,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    fib::host::{ForeignHop, ForeignRoute, Host},
+    fib::host::{ForeignHop, ForeignRoute, Host, RouteType},
     net::{Family, Gateway, Prefix, Reach, Reachable, Unresolved},
 };
 
@@ -39,56 +40,97 @@ pub struct Resolver {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    Connected(u32),
-    Routed { metric: u32, hops: Vec<ForeignHop> },
+    /// On link: a subnet of the kernel's, or the gateway of a route of others.
+    Connected(Vec<ForeignHop>),
+    Routed {
+        metric: u32,
+        hops: Vec<ForeignHop>,
+    },
     No(Unresolved),
 }
+
+const RTPROT_KERNEL: u8 = 2;
 
 impl Resolver {
     pub fn new(host: &Host, via_default: bool) -> Self {
         let up = host.links.values().filter(|l| host.can_send(l)).map(|l| l.index).collect();
         let mut this = Self { up, via_default, ..Self::default() };
-        this.add_routes(&host.routes);
-        this.add_subnets(host);
-        for family in Family::ALL {
-            let lens = &mut this.lens[family.index()];
-            lens.extend(this.entries.keys().filter(|p| p.family() == family).map(|p| p.len()));
-            lens.sort_unstable_by(|a, b| b.cmp(a));
-            lens.dedup();
-        }
+        this.add_routes(host);
+        this.add_gateways(host);
+        this.add_lost_subnets(host);
+        this.add_own(host);
+        this.note_lens();
         this
     }
 
-    /// Of several routes to a prefix the kernel uses the one with the lowest metric.
-    fn add_routes(&mut self, routes: &[ForeignRoute]) {
-        for route in routes {
-            let better = match self.entries.get(&route.prefix) {
-                Some(Entry::Routed { metric, .. }) => route.metric < *metric,
-                _ => true,
+    fn note_lens(&mut self) {
+        for family in Family::ALL {
+            let lens = &mut self.lens[family.index()];
+            lens.clear();
+            lens.extend(self.entries.keys().filter(|p| p.family() == family).map(|p| p.len()));
+            lens.sort_unstable_by(|a, b| b.cmp(a));
+            lens.dedup();
+        }
+    }
+
+    /// Of several routes to a prefix the one that the kernel uses.
+    fn add_routes(&mut self, host: &Host) {
+        let mut by_prefix: BTreeMap<Prefix, Vec<&ForeignRoute>> = BTreeMap::new();
+        for route in &host.routes {
+            by_prefix.entry(route.prefix).or_default().push(route);
+        }
+        for (prefix, routes) in by_prefix {
+            let Some(route) = host.preferred(&routes) else { continue };
+            let (metric, hops) = (route.metric, route.hops.clone());
+            let loopback = |h: &ForeignHop| host.links.get(&h.ifindex).is_some_and(|l| l.loopback);
+            let on_link = route.protocol == RTPROT_KERNEL && hops.iter().all(|h| h.gateway.is_none());
+            let entry = match route.kind {
+                RouteType::Unicast if hops.iter().any(loopback) => Entry::No(Unresolved::Own),
+                RouteType::Unicast if on_link => Entry::Connected(hops),
+                RouteType::Unicast => Entry::Routed { metric, hops },
+                _ => Entry::No(Unresolved::NoRoute),
             };
-            if better {
-                let entry = Entry::Routed { metric: route.metric, hops: route.hops.clone() };
-                self.entries.insert(route.prefix, entry);
+            self.entries.insert(prefix, entry);
+        }
+        self.note_lens();
+    }
+
+    /// The gateway of a route is on the link that the route names, whatever else leads there: nothing but a default
+    /// route need do so, where the gateway was given as `onlink`.
+    fn add_gateways(&mut self, host: &Host) {
+        for (gateway, ifindex) in host.gateway_links() {
+            if !self.is_covered(Prefix::host(gateway)) {
+                let hop = ForeignHop { ifindex, gateway: Some(gateway), onlink: true };
+                self.entries.insert(Prefix::host(gateway), Entry::Connected(vec![hop]));
             }
         }
     }
 
-    /// Connected subnets win over routes of the same prefix, working links over others, own addresses over all.
-    fn add_subnets(&mut self, host: &Host) {
-        for link in host.links.values() {
+    /// Whether more than a default route leads to a prefix.
+    fn is_covered(&self, prefix: Prefix) -> bool {
+        self.lookup(prefix.addr()).is_some_and(|(found, _)| found.len() > 0 && found.covers(prefix))
+    }
+
+    /// Subnets of links that cannot send, of which the kernel has no routes (any more), are known to be lost.
+    fn add_lost_subnets(&mut self, host: &Host) {
+        for link in host.links.values().filter(|l| !host.can_send(l)) {
             // Every link has the same link-local IPv6 subnet: there, a gateway comes with its interface.
-            for subnet in link.subnets().filter(|s| !matches!(s.addr(), IpAddr::V6(a) if is_link_local_v6(a)))
-            {
-                let entry = match (link.loopback, self.up.contains(&link.index)) {
-                    (true, _) => Entry::No(Unresolved::Own),
-                    (false, true) => Entry::Connected(link.index),
-                    (false, false) => Entry::No(Unresolved::LinkDown),
-                };
-                let held = self.entries.get(&subnet);
-                if !matches!((held, &entry), (Some(Entry::Connected(_)), _)) {
-                    self.entries.insert(subnet, entry);
+            let global = |p: &Prefix| !matches!(p.addr(), IpAddr::V6(a) if is_link_local_v6(a));
+            for subnet in link.subnets().filter(global) {
+                let by_default = self.via_default && self.lookup(subnet.addr()).is_some();
+                if !self.is_covered(subnet) && !by_default {
+                    self.entries.insert(subnet, Entry::No(Unresolved::LinkDown));
                 }
             }
+        }
+    }
+
+    /// What is delivered to this host is looked up before all other routes: its addresses, and ranges.
+    fn add_own(&mut self, host: &Host) {
+        let ranges = host.routes.iter().filter(|r| r.kind == RouteType::Local).map(|r| r.prefix);
+        for range in ranges.collect::<Vec<_>>() {
+            self.entries.retain(|prefix, _| !range.covers(*prefix));
+            self.entries.insert(range, Entry::No(Unresolved::Own));
         }
         for address in host.links.values().flat_map(|l| &l.addresses) {
             // A link-local address may well be a neighbor's on another link.
@@ -116,18 +158,16 @@ impl Resolver {
     fn address(&self, addr: IpAddr, depth: usize) -> Result<Vec<Hop>, Unresolved> {
         let (prefix, entry) = self.lookup(addr).ok_or(Unresolved::NoRoute)?;
         match entry {
-            Entry::Connected(ifindex) => Ok(vec![Hop { ifindex: *ifindex, gateway: addr, onlink: false }]),
+            Entry::Connected(hops) => self.hops(addr, hops, depth),
             Entry::No(why) => Err(*why),
             Entry::Routed { .. } if prefix.len() == 0 && !self.via_default => Err(Unresolved::OnlyDefault),
-            Entry::Routed { hops, .. } => self.route(addr, hops, depth + 1),
+            Entry::Routed { .. } if depth >= MAX_DEPTH => Err(Unresolved::TooDeep),
+            Entry::Routed { hops, .. } => self.hops(addr, hops, depth + 1),
         }
     }
 
     /// Any hop that works is good; of those that do not, the last says why.
-    fn route(&self, addr: IpAddr, hops: &[ForeignHop], depth: usize) -> Result<Vec<Hop>, Unresolved> {
-        if depth > MAX_DEPTH {
-            return Err(Unresolved::TooDeep);
-        }
+    fn hops(&self, addr: IpAddr, hops: &[ForeignHop], depth: usize) -> Result<Vec<Hop>, Unresolved> {
         let mut good = Vec::new();
         let mut why = Unresolved::NoRoute;
         for hop in hops {
@@ -163,12 +203,16 @@ impl Resolver {
     pub fn reachable(&self) -> Reachable {
         let reach = |(prefix, entry): (&Prefix, &Entry)| {
             let reach = match entry {
-                Entry::Connected(ifindex) => Reach::Connected { ifindex: *ifindex },
+                Entry::Connected(hops) => match self.hops(prefix.addr(), hops, 0).as_deref() {
+                    Ok([first, ..]) => Reach::Connected { ifindex: first.ifindex },
+                    Ok([]) => Reach::No(Unresolved::NoRoute),
+                    Err(why) => Reach::No(*why),
+                },
                 Entry::No(why) => Reach::No(*why),
                 Entry::Routed { .. } if prefix.len() == 0 && !self.via_default => {
                     Reach::No(Unresolved::OnlyDefault)
                 }
-                Entry::Routed { metric, hops } => match self.route(prefix.addr(), hops, 1) {
+                Entry::Routed { metric, hops } => match self.hops(prefix.addr(), hops, 1) {
                     Ok(_) => Reach::Routed { metric: *metric },
                     Err(why) => Reach::No(why),
                 },
@@ -266,6 +310,106 @@ mod tests {
             assert_eq!(answer(&resolver, addr), expected, "{name}");
         }
         assert_eq!(answer(&sample(true), "192.0.2.1"), "10.1.0.1%2");
+    }
+
+    #[test]
+    fn bc12_the_gateway_of_an_onlink_default_route_is_on_that_link() {
+        let mut second = gateway("0.0.0.0/0", "172.31.2.1", 3);
+        second.metric = 200;
+        let links = [
+            link(2, "eth0").with("203.0.113.5/32").with("2001:db8:5::5/128"),
+            link(3, "eth1").with("203.0.113.6/32"),
+            link(4, "eth2").with("203.0.113.7/32").no_carrier(),
+        ];
+        let routes = [
+            gateway("0.0.0.0/0", "172.31.1.1", 2),
+            second,
+            gateway("::/0", "2001:db8:ffff::1", 2),
+            gateway("198.51.100.0/24", "172.31.3.1", 4),
+            gateway("192.0.2.0/24", "172.31.1.1", 0),
+        ];
+        let resolver = Resolver::new(&host(links, routes), false);
+        let on =
+            |addr: &str, ifindex| Ok(vec![Hop { ifindex, gateway: addr.parse().unwrap(), onlink: true }]);
+        let cases = [
+            ("172.31.1.1", on("172.31.1.1", 2)),
+            ("172.31.2.1", on("172.31.2.1", 3)),
+            ("2001:db8:ffff::1", on("2001:db8:ffff::1", 2)),
+            ("192.0.2.9", on("172.31.1.1", 2)),
+            ("172.31.3.1", Err(Unresolved::LinkDown)),
+            ("172.31.1.2", Err(Unresolved::OnlyDefault)),
+            ("2001:db8:ffff::2", Err(Unresolved::OnlyDefault)),
+        ];
+        let reachable = resolver.reachable();
+        for (addr, expected) in cases {
+            let addr: IpAddr = addr.parse().unwrap();
+            assert_eq!(resolver.resolve(Gateway { addr, ifindex: 0 }), expected, "{addr}");
+            match (reachable.lookup(addr), expected) {
+                (Reach::No(why), expected) => assert_eq!(Err(why), expected, "{addr}"),
+                (_, expected) => assert!(expected.is_ok(), "{addr}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bc02_the_kernels_own_connected_routes_decide_between_two_links() {
+        let links = || [link(2, "eth0").with("10.5.0.2/24"), link(3, "eth1").with("10.5.0.3/24")];
+        let mut wired_first = host(links(), []);
+        for (route, metric) in wired_first.routes.iter_mut().zip([600, 100]) {
+            route.metric = metric;
+        }
+        let mut eth1_first = host(links(), []);
+        eth1_first.routes.reverse();
+        let mut no_route = host(links(), []);
+        no_route.routes.clear();
+        let mut dead = eth1_first.clone();
+        dead.links.get_mut(&3).unwrap().lower_up = false;
+        let cases = [
+            ("metrics", wired_first, "10.5.0.254%3"),
+            ("the kernel's order", eth1_first, "10.5.0.254%3"),
+            ("addresses without a route (noprefixroute)", no_route, "NoRoute"),
+            ("a link that can send before one that cannot", dead, "10.5.0.254%2"),
+        ];
+        for (name, host, expected) in cases {
+            assert_eq!(answer(&Resolver::new(&host, false), "10.5.0.254"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn routes_that_end_the_lookup_and_those_that_do_not() {
+        let mut throw = gateway("10.9.1.0/24", "10.1.0.1", 2);
+        (throw.kind, throw.hops) = (RouteType::Throw, Vec::new());
+        let mut worse = gateway("10.9.2.0/24", "10.1.0.9", 2);
+        worse.metric = 500;
+        let mut refused = worse.clone();
+        (refused.kind, refused.metric, refused.hops) = (RouteType::Unreachable, 100, Vec::new());
+        let mut local = gateway("10.9.128.0/17", "10.1.0.1", 1);
+        (local.kind, local.table, local.hops) = (RouteType::Local, 255, Vec::new());
+        let longer = gateway("10.9.200.0/24", "10.1.0.9", 2);
+        let routes = [gateway("10.9.0.0/16", "10.1.0.7", 2), throw, worse, refused, local, longer];
+        let resolver = Resolver::new(&host([link(2, "eth0").with("10.1.0.2/24")], routes), false);
+        let cases = [
+            ("10.9.0.1", "10.1.0.7%2"),
+            ("10.9.1.1", "10.1.0.7%2"),
+            ("10.9.2.1", "NoRoute"),
+            ("10.9.129.1", "Own"),
+            ("10.9.200.1", "Own"),
+        ];
+        for (addr, expected) in cases {
+            assert_eq!(answer(&resolver, addr), expected, "{addr}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_that_went_with_its_link_is_named_unless_another_way_is_left() {
+        let links = || [link(2, "eth0").with("10.1.0.2/24").down(), link(3, "eth1").with("10.2.0.2/24")];
+        let default = || gateway("0.0.0.0/0", "10.2.0.1", 3);
+        let wide = gateway("10.0.0.0/8", "10.2.0.9", 3);
+        let resolver = |routes: Vec<ForeignRoute>, via| Resolver::new(&host(links(), routes), via);
+        assert_eq!(answer(&resolver(vec![], false), "10.1.0.9"), "LinkDown");
+        assert_eq!(answer(&resolver(vec![default()], false), "10.1.0.9"), "LinkDown");
+        assert_eq!(answer(&resolver(vec![default()], true), "10.1.0.9"), "10.2.0.1%3");
+        assert_eq!(answer(&resolver(vec![wide], false), "10.1.0.9"), "10.2.0.9%3");
     }
 
     #[test]

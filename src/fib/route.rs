@@ -1,8 +1,11 @@
 //! Kernel routes and nexthop objects, as the kernel sees them.
 
 use crate::{
-    fib::{host::ForeignHop, resolve::Hop},
-    net::{Prefix, RouteKind},
+    fib::{
+        host::{ForeignHop, Preference, RouteType},
+        resolve::Hop,
+    },
+    net::Prefix,
 };
 
 /// Metric of the unreachable routes against loops: the last, so that a connected route of either family wins
@@ -70,8 +73,11 @@ pub struct SeenRoute {
     pub table: u32,
     pub metric: u32,
     pub protocol: u8,
-    /// `None`: a kind that is no business of routing daemons (local, broadcast, multicast, …).
-    pub kind: Option<RouteKind>,
+    /// `None`: a type that is no business of routing daemons (broadcast, multicast, …).
+    pub kind: Option<RouteType>,
+    /// IPv4 only; the route is for packets of this type of service.
+    pub tos: u8,
+    pub preference: Preference,
     /// A cached copy, not a route.
     pub cloned: bool,
     /// 0: none.
@@ -84,8 +90,35 @@ pub struct SeenRoute {
 pub struct SeenObject {
     pub id: ObjectId,
     pub protocol: u8,
-    /// `None`: of a kind that we never make.
-    pub object: Option<Object>,
+    pub leads: Leads,
+}
+
+/// Where a nexthop object leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leads {
+    Hop(ForeignHop),
+    /// `plain`: no resilient group, and all weights are equal.
+    Group {
+        members: Vec<ObjectId>,
+        plain: bool,
+    },
+    Blackhole,
+    /// It forwards no packets of routes.
+    Nowhere,
+}
+
+impl SeenObject {
+    /// As we would have made it; `None`: of a kind that we never make.
+    pub fn object(&self) -> Option<Object> {
+        match &self.leads {
+            Leads::Hop(hop) => {
+                let gateway = hop.gateway?;
+                Some(Object::Hop(Hop { ifindex: hop.ifindex, gateway, onlink: hop.onlink }))
+            }
+            Leads::Group { members, plain: true } => Some(Object::Group(members.clone())),
+            Leads::Group { .. } | Leads::Blackhole | Leads::Nowhere => None,
+        }
+    }
 }
 
 /// What the kernel says of the place (prefix, metric) in our table.

@@ -16,12 +16,13 @@ use super::{
         testing::{host, link},
     },
     resolve::{Hop, Resolver},
-    route::{Content, Held, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
+    route::{Content, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
 };
 use crate::net::{Convergence, Gateway, NextHops, Phase, Prefix};
 
 const METRIC: u32 = 179;
-const SETTINGS: Settings = Settings { install: true, table: 254, metric: METRIC, nexthop_objects: true };
+const SETTINGS: Settings =
+    Settings { install: true, table: 254, protocol: 179, metric: METRIC, nexthop_objects: true };
 
 #[derive(Clone, Debug, PartialEq)]
 enum Route {
@@ -117,7 +118,15 @@ impl Kernel {
 
     fn seen(&self) -> BTreeMap<ObjectId, SeenObject> {
         let seen = |(id, object): (&ObjectId, &Object)| {
-            (*id, SeenObject { id: *id, protocol: 179, object: Some(object.clone()) })
+            let leads = match object {
+                Object::Hop(Hop { ifindex, gateway, onlink }) => Leads::Hop(crate::fib::host::ForeignHop {
+                    ifindex: *ifindex,
+                    gateway: Some(*gateway),
+                    onlink: *onlink,
+                }),
+                Object::Group(members) => Leads::Group { members: members.clone(), plain: true },
+            };
+            (*id, SeenObject { id: *id, protocol: 179, leads })
         };
         self.objects.iter().map(seen).collect()
     }

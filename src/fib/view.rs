@@ -15,8 +15,11 @@ pub struct FibView {
     /// Empty for unreachable routes.
     pub next_hops: Vec<FibHop>,
     pub in_kernel: bool,
-    /// Why it is not there: who holds its place, what the kernel said, or what is missing.
+    /// Why it is not there: who holds its place, what the kernel said, or what is missing; or which other route is
+    /// used instead of it.
     pub problem: Option<String>,
+    /// The kernel's route protocol number (`fib.protocol`).
+    pub protocol: u8,
 }
 
 /// One next hop of it.

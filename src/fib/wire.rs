@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     fib::{
-        host::ForeignHop,
+        host::{ForeignHop, Preference, RouteType},
         resolve::Hop,
-        route::{Object, ObjectId, SeenObject, SeenRoute, Target},
+        route::{Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
     },
-    net::{Family, Prefix, RouteKind},
+    net::{Family, Prefix},
 };
 
 /// `NLMSG_ERROR`, `NLMSG_DONE` and the `RTM_…` kinds.
@@ -36,6 +36,7 @@ pub mod flag {
     pub const REPLACE: u16 = 0x100;
     pub const EXCL: u16 = 0x200;
     pub const CREATE: u16 = 0x400;
+    pub const APPEND: u16 = 0x800;
     /// On NLMSG_ERROR: the request is not repeated, attributes follow.
     pub const CAPPED: u16 = 0x100;
     pub const ACK_TLVS: u16 = 0x200;
@@ -49,6 +50,7 @@ const RTNH_F_ONLINK: u8 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_PROHIBIT: u8 = 8;
@@ -61,11 +63,13 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
 const RTA_NH_ID: u16 = 30;
 
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_GROUP_TYPE: u16 = 3;
+const NHA_BLACKHOLE: u16 = 4;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 
@@ -336,7 +340,7 @@ pub fn error(message: &Message<'_>) -> Option<(i32, Option<String>)> {
 
 /// Reads the body of RTM_NEWROUTE or RTM_DELROUTE.
 pub fn route(body: &[u8]) -> Option<SeenRoute> {
-    let &[family, len, _, _, table, protocol, _, rtn] = body.first_chunk()?;
+    let &[family, len, _, tos, table, protocol, _, rtn] = body.first_chunk()?;
     let flags = u32_at(body, 8)?;
     let mut dst = match family {
         AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -344,12 +348,15 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
         _ => return None,
     };
     let kind = match rtn {
-        RTN_UNICAST => Some(RouteKind::Unicast),
-        RTN_BLACKHOLE => Some(RouteKind::Blackhole),
-        RTN_UNREACHABLE | RTN_PROHIBIT | RTN_THROW => Some(RouteKind::Unreachable),
+        RTN_UNICAST => Some(RouteType::Unicast),
+        RTN_LOCAL => Some(RouteType::Local),
+        RTN_BLACKHOLE => Some(RouteType::Blackhole),
+        RTN_UNREACHABLE | RTN_PROHIBIT => Some(RouteType::Unreachable),
+        RTN_THROW => Some(RouteType::Throw),
         _ => None,
     };
     let (mut table, mut metric, mut object) = (u32::from(table), 0, 0);
+    let mut preference = Preference::Medium;
     let mut hop = ForeignHop { ifindex: 0, gateway: None, onlink: flags & u32::from(RTNH_F_ONLINK) != 0 };
     let mut hops = Vec::new();
     for (attribute, value) in attributes(body.get(12..)?) {
@@ -362,14 +369,27 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
             RTA_GATEWAY => hop.gateway = ip(value),
             RTA_VIA => hop.gateway = ip(value.get(2..)?),
             RTA_MULTIPATH => hops = multipath(value),
+            // RFC 4191 §2.1: two bits, signed.
+            RTA_PREF => {
+                preference = match value.first() {
+                    Some(1) => Preference::High,
+                    Some(3) => Preference::Low,
+                    _ => Preference::Medium,
+                }
+            }
             _ => {}
         }
     }
-    if hop.ifindex != 0 && hops.is_empty() && kind == Some(RouteKind::Unicast) {
-        hops.push(hop);
+    match kind {
+        Some(RouteType::Unicast) if hop.ifindex != 0 && hops.is_empty() => hops.push(hop),
+        Some(RouteType::Unicast) => {}
+        _ => hops.clear(),
     }
     let prefix = Prefix::new(dst, len)?;
-    Some(SeenRoute { prefix, table, metric, protocol, kind, cloned: flags & RTM_F_CLONED != 0, object, hops })
+    let cloned = flags & RTM_F_CLONED != 0;
+    // In messages of IPv6 routes the octet is unused.
+    let tos = if family == AF_INET { tos } else { 0 };
+    Some(SeenRoute { prefix, table, metric, protocol, kind, tos, preference, cloned, object, hops })
 }
 
 fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {
@@ -395,24 +415,30 @@ fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {
 pub fn object(body: &[u8]) -> Option<SeenObject> {
     let &[_, _, protocol, _] = body.first_chunk()?;
     let onlink = u32_at(body, 4)? & u32::from(RTNH_F_ONLINK) != 0;
-    let (mut id, mut ifindex, mut gateway, mut group, mut plain) = (0, 0, None, None, true);
+    let (mut id, mut group, mut plain, mut blackhole) = (0, None, true, false);
+    let mut hop = ForeignHop { ifindex: 0, gateway: None, onlink };
     for (attribute, value) in attributes(body.get(8..)?) {
         match attribute {
             NHA_ID => id = u32_at(value, 0)?,
-            NHA_OIF => ifindex = u32_at(value, 0)?,
-            NHA_GATEWAY => gateway = ip(value),
-            // struct nexthop_grp: id, weight - 1, two reserved fields.
-            NHA_GROUP => group = Some(value.chunks_exact(8).filter_map(|m| u32_at(m, 0)).collect()),
-            NHA_GROUP_TYPE => plain = u16_at(value, 0)? == 0,
+            NHA_OIF => hop.ifindex = u32_at(value, 0)?,
+            NHA_GATEWAY => hop.gateway = ip(value),
+            NHA_BLACKHOLE => blackhole = true,
+            // struct nexthop_grp: id, weight - 1 in two parts, a reserved field.
+            NHA_GROUP => {
+                plain &= value.chunks_exact(8).all(|m| m[4..6] == [0, 0]);
+                group = Some(value.chunks_exact(8).filter_map(|m| u32_at(m, 0)).collect());
+            }
+            NHA_GROUP_TYPE => plain &= u16_at(value, 0)? == 0,
             _ => {}
         }
     }
-    let object = match (group, gateway) {
-        (Some(members), _) if plain => Some(Object::Group(members)),
-        (None, Some(gateway)) => Some(Object::Hop(Hop { ifindex, gateway, onlink })),
-        _ => None,
+    let leads = match group {
+        Some(members) => Leads::Group { members, plain },
+        None if blackhole => Leads::Blackhole,
+        None if hop.ifindex != 0 => Leads::Hop(hop),
+        None => Leads::Nowhere,
     };
-    Some(SeenObject { id, protocol, object })
+    Some(SeenObject { id, protocol, leads })
 }
 
 /// The attributes of a body; ends early where a length makes no sense.
@@ -465,14 +491,14 @@ mod tests {
         let (one, via) = ([hop(3, "10.0.0.1")], [hop(3, "fe80::1")]);
         let two = [hop(3, "10.0.0.1"), hop(4, "10.0.1.1")];
         #[rustfmt::skip]
-        let cases: &[(&str, u32, Target<'_>, Option<RouteKind>, usize)] = &[
-            ("10.0.0.0/8",      254, Target::Hops(&one),    Some(RouteKind::Unicast), 1),
-            ("10.0.0.0/8",      254, Target::Hops(&via),    Some(RouteKind::Unicast), 1),
-            ("10.0.0.0/8",     1000, Target::Hops(&two),    Some(RouteKind::Unicast), 2),
-            ("2001:db8::/32",   254, Target::Hops(&via),    Some(RouteKind::Unicast), 1),
-            ("10.1.0.0/16",     254, Target::Unreachable,   Some(RouteKind::Unreachable), 0),
-            ("2001:db8::1/128", 254, Target::Blackhole,     Some(RouteKind::Blackhole), 0),
-            ("0.0.0.0/0",       254, Target::Object(77),    Some(RouteKind::Unicast), 0),
+        let cases: &[(&str, u32, Target<'_>, Option<RouteType>, usize)] = &[
+            ("10.0.0.0/8",      254, Target::Hops(&one),    Some(RouteType::Unicast), 1),
+            ("10.0.0.0/8",      254, Target::Hops(&via),    Some(RouteType::Unicast), 1),
+            ("10.0.0.0/8",     1000, Target::Hops(&two),    Some(RouteType::Unicast), 2),
+            ("2001:db8::/32",   254, Target::Hops(&via),    Some(RouteType::Unicast), 1),
+            ("10.1.0.0/16",     254, Target::Unreachable,   Some(RouteType::Unreachable), 0),
+            ("2001:db8::1/128", 254, Target::Blackhole,     Some(RouteType::Blackhole), 0),
+            ("0.0.0.0/0",       254, Target::Object(77),    Some(RouteType::Unicast), 0),
         ];
         for (prefix, table, target, kind, hops) in cases {
             let mut encoder = Encoder::default();
@@ -503,7 +529,8 @@ mod tests {
             encoder.set_object(1, 179, 42, &object, false);
             let message = messages(encoder.bytes()).next().unwrap();
             let seen = super::object(message.body);
-            assert_eq!(seen, Some(SeenObject { id: 42, protocol: 179, object: Some(object) }));
+            let seen = seen.expect("an object");
+            assert_eq!((seen.id, seen.protocol, seen.object()), (42, 179, Some(object)));
         }
     }
 

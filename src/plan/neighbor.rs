@@ -117,20 +117,13 @@ fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<Strin
 pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link> {
     match key {
         PeerKey::LinkLocal(_, name) | PeerKey::Interface(name) => host.link(name),
-        PeerKey::Address(addr) => connected_link(host, *addr).or_else(|| {
-            let routes = host.routes.iter().filter(|r| r.prefix.contains(*addr) && !r.hops.is_empty());
-            let best = routes.max_by_key(|r| (r.prefix.len(), std::cmp::Reverse(r.metric)))?;
-            let hop = best.hops.first()?;
-            host.links.get(&hop.ifindex).or_else(|| connected_link(host, hop.gateway?))
-        }),
+        PeerKey::Address(addr) => {
+            link_with(host, *addr).or_else(|| host.connected_link(*addr)).or_else(|| {
+                let hop = host.first_hop(host.route_to(*addr)?)?;
+                host.links.get(&hop.ifindex).or_else(|| host.connected_link(hop.gateway?))
+            })
+        }
     }
-}
-
-/// The link that is up and has `addr` on a connected subnet, the longest if several.
-pub(super) fn connected_link(host: &Host, addr: IpAddr) -> Option<&Link> {
-    let up = host.links.values().filter(|l| l.up);
-    let subnets = up.flat_map(|l| l.subnets().map(move |s| (l, s)));
-    subnets.filter(|(_, s)| s.contains(addr)).max_by_key(|(_, s)| s.len()).map(|(l, _)| l)
 }
 
 /// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's InternalIP is preferred,
@@ -202,9 +195,9 @@ pub(super) fn link_with(host: &Host, addr: IpAddr) -> Option<&Link> {
     host.links.values().find(|l| l.addresses.iter().any(|a| a.addr == addr))
 }
 
-/// Whether `addr` lies on a connected subnet.
+/// Whether `addr` is reached without a gateway.
 pub(super) fn is_on_link(host: &Host, addr: IpAddr) -> bool {
-    connected_link(host, addr).is_some_and(|l| !l.loopback)
+    host.connected_link(addr).is_some_and(|l| !l.loopback)
 }
 
 #[cfg(test)]

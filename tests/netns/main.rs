@@ -8,3 +8,4 @@ mod forward;
 mod links;
 mod masquerade;
 mod node;
+mod others;

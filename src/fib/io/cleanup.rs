@@ -9,7 +9,7 @@ use super::{
 use crate::{
     fib::{
         diff::{self, Fib},
-        route::{Object, Op},
+        route::{Leads, Op},
         wire::{self, Ours},
     },
     net::Family,
@@ -48,9 +48,10 @@ pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
     let objects = netlink::objects(&mut channel)?.unwrap_or_default();
     let mut ours_only: Vec<_> = objects.values().filter(|o| o.protocol == protocol).collect();
     // Groups before their members.
-    ours_only.sort_by_key(|o| !matches!(o.object, Some(Object::Group(_))));
+    ours_only.sort_by_key(|o| !matches!(o.leads, Leads::Group { .. }));
     let ops: Vec<_> = ours_only.iter().map(|o| Op::DelObject { id: o.id }).collect();
-    let nobody = Fib::new(diff::Settings { install: false, table, metric: 0, nexthop_objects: false });
+    let nobody =
+        Fib::new(diff::Settings { install: false, table, protocol, metric: 0, nexthop_objects: false });
     for batch in ops.chunks(BATCH) {
         removed.nexthops += batch.len() - channel.write(&nobody, ours, batch)?.len();
     }

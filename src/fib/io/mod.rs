@@ -54,6 +54,7 @@ impl Settings {
         diff::Settings {
             install: self.install,
             table: self.table,
+            protocol: self.protocol,
             metric: self.metric,
             nexthop_objects: self.nexthop_objects,
         }
@@ -112,11 +113,14 @@ impl Kernel {
     pub fn spawn(self, inputs: Inputs) -> FibHandle {
         let (requests, receiver) = mpsc::channel(16);
         let (own_there, watch_own) = watch::channel(Arc::default());
+        let (problems, watch_problems) = watch::channel(Vec::new());
         let counters = self.counters;
-        let task = task::Task::new(self.settings, self.writer, self.host, counters.clone(), own_there);
+        let outputs = (own_there, problems);
+        let task = task::Task::new(self.settings, self.writer, self.host, counters.clone(), outputs);
         FibHandle {
             client: FibClient { requests },
             own_there: watch_own,
+            problems: watch_problems,
             counters,
             task: tokio::spawn(task.run(inputs, self.heard, receiver)),
             monitor: tokio::spawn(self.monitor.run()),
@@ -161,6 +165,7 @@ impl FibClient {
 pub struct FibHandle {
     client: FibClient,
     own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    problems: watch::Receiver<Vec<String>>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
     monitor: JoinHandle<()>,
@@ -175,6 +180,11 @@ impl FibHandle {
     /// wanted, since nothing will ever be.
     pub fn own_there(&self) -> watch::Receiver<Arc<BTreeSet<Prefix>>> {
         self.own_there.clone()
+    }
+
+    /// Routes that have no effect since others hold or shadow their prefixes, with the remedy.
+    pub fn problems(&self) -> watch::Receiver<Vec<String>> {
+        self.problems.clone()
     }
 
     pub fn counters(&self) -> Arc<Counters> {
@@ -195,6 +205,16 @@ impl FibHandle {
         self.monitor.abort();
         let _ = self.task.await;
     }
+}
+
+fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+    to.send_if_modified(|old| {
+        let differs = *old != value;
+        if differs {
+            *old = value;
+        }
+        differs
+    });
 }
 
 impl std::fmt::Debug for Request {

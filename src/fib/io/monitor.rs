@@ -22,19 +22,17 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    Place, Settings,
-    batch::Channel,
-    netlink::{self, Foreign},
-};
+use super::{Place, Settings, batch::Channel, netlink};
 use crate::{
     fib::{
-        host::{Host, Link},
-        route::{Held, OWN_METRIC, SeenRoute},
+        foreign::{Arrival, Foreign},
+        host::{Host, Link, RouteType},
+        nexthop,
+        route::{Held, OWN_METRIC, SeenObject, SeenRoute},
         wire::{self, Message, flag, kind},
     },
     mailbox,
-    net::RouteKind,
+    net::Prefix,
 };
 
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP.
@@ -43,6 +41,8 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// Room for one notification.
 const DATAGRAM: usize = 32 << 10;
 const MAIN_TABLE: u32 = 254;
+const LOCAL_TABLE: u32 = 255;
+const RTPROT_KERNEL: u8 = 2;
 
 /// Between two publications of changes that can wait.
 const COALESCE: Duration = Duration::from_millis(10);
@@ -204,12 +204,32 @@ impl Monitor {
                 }
             }
             kind::DEL_NEXTHOP | kind::NEW_NEXTHOP if message.port != self.own_port => {
-                let ours = wire::object(message.body).is_some_and(|o| o.protocol == self.settings.protocol);
-                if ours {
-                    self.dropped();
+                if let Some(object) = wire::object(message.body) {
+                    self.object(object, message.kind == kind::NEW_NEXTHOP);
                 }
             }
             _ => self.link_or_address(message.whole),
+        }
+    }
+
+    /// Whose object it is, its id says: `ip nexthop replace` of one of ours may give it another protocol number.
+    fn object(&mut self, object: SeenObject, is_there: bool) {
+        let protocol = self.settings.protocol;
+        if object.protocol == protocol || nexthop::is_ours(object.id, protocol) {
+            // Not urgent: somebody who changes them without end is answered at the pace of snapshots.
+            self.drops = self.drops.wrapping_add(1);
+            self.changed = true;
+        }
+        let used = match is_there {
+            true => self.foreign.set_object(object),
+            // Of the routes that go with it the kernel may say nothing (kernel.md 2).
+            false => self.foreign.remove_object(object.id),
+        };
+        if used {
+            self.changed = true;
+            if !is_there {
+                self.resync = self.resync.max(Some(Resync::Routes));
+            }
         }
     }
 
@@ -293,9 +313,12 @@ impl Monitor {
         }
         if !ours && self.resolves(&route) {
             self.changed = true;
-            match added {
-                true => self.foreign.add(route, message.flags & flag::REPLACE != 0),
-                false => self.foreign.remove(route),
+            let certain = match added {
+                true => self.foreign.add(route, arrival(message.flags)),
+                false => self.foreign.remove(&route),
+            };
+            if !certain {
+                self.resync = self.resync.max(Some(Resync::Routes));
             }
         }
     }
@@ -306,7 +329,7 @@ impl Monitor {
             && (route.metric == self.settings.metric || route.metric == OWN_METRIC)
             && !route.cloned;
         // IPv6 shows unreachable routes of the kernel itself at the last metric.
-        let kernels = route.protocol == 2 && route.kind != Some(RouteKind::Unicast);
+        let kernels = route.protocol == RTPROT_KERNEL && route.kind != Some(RouteType::Unicast);
         (ours && !kernels).then_some((route.prefix, route.metric))
     }
 
@@ -320,9 +343,17 @@ impl Monitor {
 
     /// Whether next hops may be resolved by it.
     fn resolves(&self, route: &SeenRoute) -> bool {
-        let table = route.table == self.settings.table || route.table == MAIN_TABLE;
+        let table = match route.kind {
+            // Those of single addresses are known by the links.
+            Some(RouteType::Local) => {
+                let address = route.prefix == Prefix::host(route.prefix.addr());
+                route.table == LOCAL_TABLE && !(address && route.protocol == RTPROT_KERNEL)
+            }
+            Some(_) => route.table == self.settings.table || route.table == MAIN_TABLE,
+            None => false,
+        };
         let link_local = matches!(route.prefix.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local());
-        table && route.kind.is_some() && !route.cloned && !link_local
+        table && route.tos == 0 && !route.cloned && !link_local
     }
 
     async fn reread(&mut self, what: Option<Resync>) -> io::Result<()> {
@@ -342,7 +373,9 @@ impl Monitor {
 
     fn read_routes(&mut self) -> io::Result<()> {
         let mut reader = std::mem::replace(&mut self.reader, Channel::open()?);
-        let mut foreign = Foreign::default();
+        // Objects first: one that comes meanwhile is told of, and so are its routes.
+        let objects = netlink::objects(&mut reader);
+        let mut foreign = Foreign::new(objects?.unwrap_or_default());
         let mut holders = Vec::new();
         let done = netlink::routes(&mut reader, |route| {
             if route.protocol == self.settings.protocol {
@@ -350,7 +383,7 @@ impl Monitor {
             }
             holders.extend(self.place(&route).map(|place| (place, route.protocol)));
             if self.resolves(&route) {
-                foreign.add(route, false);
+                foreign.add(route, Arrival::Dumped);
             }
         });
         self.reader = reader;
@@ -364,6 +397,15 @@ impl Monitor {
         gone.into_iter().for_each(|place| self.hold(place, Held::Nobody));
         holders.into_iter().for_each(|(place, protocol)| self.hold(place, Held::Other { protocol }));
         Ok(())
+    }
+}
+
+/// The kernel's flags of a route that was added say where. Where it stands alone it counts as appended.
+fn arrival(flags: u16) -> Arrival {
+    match flags {
+        f if f & flag::REPLACE != 0 => Arrival::Replaced,
+        f if f & (flag::APPEND | flag::EXCL) != 0 => Arrival::Appended,
+        _ => Arrival::Prepended,
     }
 }
 

@@ -1,10 +1,6 @@
 //! Links, addresses and routes of others, read from the kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use futures::TryStreamExt;
 use netlink_packet_route::{
@@ -15,7 +11,7 @@ use netlink_packet_route::{
 use super::batch::Channel;
 use crate::{
     fib::{
-        host::{ForeignRoute, Link, LinkAddress, Scope},
+        host::{Link, LinkAddress, Scope},
         route::{ObjectId, SeenObject, SeenRoute},
         wire,
     },
@@ -141,72 +137,5 @@ pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<Objec
     match done {
         Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(None),
         done => done.map(|()| Some(found)),
-    }
-}
-
-/// The routes of others by place, as decisions see them: bounded, since somebody else may keep a full table.
-#[derive(Debug, Default)]
-pub(super) struct Foreign {
-    routes: BTreeMap<(crate::net::Prefix, u32), Vec<ForeignRoute>>,
-    count: usize,
-    pub(super) overflowed: bool,
-}
-
-/// So many routes of others are kept. Next hops that only a route beyond them reaches stay unresolved.
-const MAX_FOREIGN: usize = 20_000;
-
-impl Foreign {
-    /// A route was added, or replaced those in its place.
-    pub(super) fn add(&mut self, seen: SeenRoute, replaces: bool) {
-        let key = (seen.prefix, seen.metric);
-        // IPv6 tells of all hops of a multipath route at once.
-        if replaces || seen.prefix.family() == Family::Ipv6Unicast {
-            self.count -= self.routes.remove(&key).map_or(0, |old| old.len());
-        }
-        // Default routes are always known: neighbors are found by them.
-        if self.count >= MAX_FOREIGN && seen.prefix.len() > 0 {
-            self.overflowed = true;
-            return;
-        }
-        let route = foreign(seen);
-        let place = self.routes.entry(key).or_default();
-        if !place.contains(&route) {
-            place.push(route);
-            self.count += 1;
-        }
-    }
-
-    pub(super) fn remove(&mut self, seen: SeenRoute) {
-        let key = (seen.prefix, seen.metric);
-        let Some(place) = self.routes.get_mut(&key) else { return };
-        let gone = foreign(seen);
-        let before = place.len();
-        if gone.prefix.family() == Family::Ipv6Unicast {
-            for route in place.iter_mut().filter(|r| r.protocol == gone.protocol) {
-                route.hops.retain(|h| !gone.hops.contains(h));
-            }
-            place.retain(|r| r.protocol != gone.protocol || !r.hops.is_empty());
-        } else {
-            place.retain(|r| *r != gone);
-        }
-        self.count -= before - place.len();
-        if place.is_empty() {
-            self.routes.remove(&key);
-        }
-    }
-
-    pub(super) fn list(&self) -> Vec<ForeignRoute> {
-        self.routes.values().flatten().cloned().collect()
-    }
-}
-
-fn foreign(seen: SeenRoute) -> ForeignRoute {
-    let mut hops = seen.hops;
-    let unique: BTreeSet<_> = hops.drain(..).collect();
-    ForeignRoute {
-        prefix: seen.prefix,
-        metric: seen.metric,
-        protocol: seen.protocol,
-        hops: unique.into_iter().collect(),
     }
 }

@@ -34,6 +34,7 @@ use crate::{
         order::coarse_first,
         resolve::Resolver,
         route::{Held, Op, SeenRoute},
+        shadow::Shadows,
         wire,
     },
     mailbox::{self, Changes},
@@ -46,6 +47,8 @@ const AUDIT: Duration = Duration::from_secs(60);
 const AUDIT_SOON: Duration = Duration::from_secs(1);
 /// Until the first retry of what the kernel refused; doubles to [`AUDIT`].
 const RETRY: Duration = Duration::from_secs(1);
+/// From a change of routes to the report of those that have no effect.
+const REPORT: Duration = Duration::from_secs(1);
 /// How long a nexthop object without routes waits for another.
 const REST: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,9 @@ pub(super) struct Task {
     resolver: Resolver,
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
+    problems: watch::Sender<Vec<String>>,
+    /// When `problems` are looked for again.
+    report: Option<Instant>,
     convergence: Arc<Convergence>,
     wait: Wait,
     audit: Option<Audit>,
@@ -84,7 +90,7 @@ impl Task {
         writer: Channel,
         host: watch::Receiver<Arc<Host>>,
         counters: Arc<Counters>,
-        own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
+        (own_there, problems): (watch::Sender<Arc<BTreeSet<Prefix>>>, watch::Sender<Vec<String>>),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -95,6 +101,8 @@ impl Task {
             resolver: Resolver::default(),
             counters,
             own_there,
+            problems,
+            report: None,
             convergence: Arc::default(),
             wait: Wait::new(now.into_std(), settings.restart_time),
             audit: None,
@@ -161,6 +169,7 @@ impl Task {
             .into_iter()
             .chain(retry)
             .chain(self.rested)
+            .chain(self.report)
             .chain(repairs)
             .chain(self.audit.is_none().then_some(self.audit_due))
             .min()
@@ -207,6 +216,7 @@ impl Task {
             self.audit_soon();
         }
         self.seen = host;
+        self.report.get_or_insert_with(|| Instant::now() + REPORT);
         let resolver = Resolver::new(&self.seen, self.settings.resolve_via_default);
         if resolver == self.resolver && !dropped {
             return;
@@ -224,8 +234,10 @@ impl Task {
             None
         };
         self.resolver = resolver.clone();
+        let before = self.fib.repairs;
         self.fib.host(resolver, objects.as_ref());
         self.fib.finish();
+        self.note_repairs(before, "somebody else changed our nexthop objects");
     }
 
     async fn own_changed(&mut self, own: &mut watch::Receiver<Arc<Vec<Prefix>>>) {
@@ -337,6 +349,9 @@ impl Task {
                 self.last_refusal = None;
             }
         }
+        if self.report.is_some_and(|at| at <= now) {
+            self.report_problems();
+        }
         if self.rested.is_some_and(|at| at <= now) {
             self.rested = None;
             self.fib.retire();
@@ -360,18 +375,14 @@ impl Task {
     }
 
     /// Tells what is there of our own prefixes. Ask when all is written.
-    fn tell_own(&self) {
+    fn tell_own(&mut self) {
         let there = match self.settings.install {
             true => self.fib.own_there(),
             false => self.fib.own_wanted(),
         };
-        self.own_there.send_if_modified(|old| {
-            let differs = **old != there;
-            if differs {
-                *old = Arc::new(there);
-            }
-            differs
-        });
+        super::publish(&self.own_there, Arc::new(there));
+        // Each change of routes ends here.
+        self.report.get_or_insert_with(|| Instant::now() + REPORT);
     }
 
     /// Whether there was something to write.
@@ -448,12 +459,29 @@ impl Task {
         if !self.settings.install {
             return;
         }
+        self.audit_objects();
         match Channel::open().and_then(|channel| self.audit_family(channel, &Family::ALL, true)) {
             Ok(audit) => {
                 self.fib.audit_begin();
                 self.audit = Some(audit);
             }
             Err(e) => warn!(error = %e, "cannot compare with the kernel's routes"),
+        }
+    }
+
+    /// Routes are compared by the ids that they name; what these lead to is compared here.
+    fn audit_objects(&mut self) {
+        if !self.fib.has_objects() {
+            return;
+        }
+        match netlink::objects(&mut self.writer) {
+            Ok(objects) => {
+                let before = self.fib.repairs;
+                self.fib.host(self.resolver.clone(), objects.as_ref());
+                self.fib.finish();
+                self.note_repairs(before, "somebody else changed our nexthop objects");
+            }
+            Err(e) => warn!(error = %e, "cannot compare with the kernel's nexthop objects"),
         }
     }
 
@@ -513,6 +541,17 @@ impl Task {
         self.sweep().await;
     }
 
+    fn shadows(&self) -> Shadows<'_> {
+        Shadows::new(&self.seen, self.settings.table, self.settings.metric)
+    }
+
+    /// Some time after a change, as routes come in crowds.
+    fn report_problems(&mut self) {
+        self.report = None;
+        let problems = self.fib.displaced(&self.shadows());
+        super::publish(&self.problems, problems);
+    }
+
     /// Returns whether to end.
     async fn answer(&mut self, request: Request) -> bool {
         match request {
@@ -520,7 +559,9 @@ impl Task {
                 let host = self.seen.clone();
                 let name =
                     |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
-                let _ = reply.send(self.fib.list(name));
+                let mut views = self.fib.list(name);
+                self.shadows().mark(&mut views, self.settings.metric);
+                let _ = reply.send(views);
                 false
             }
             Request::Count { reply } => {
@@ -551,7 +592,7 @@ fn own_route(message: &wire::Message<'_>, ours: wire::Ours) -> Option<OwnRoute> 
         return None;
     }
     let seen = wire::route(message.body)?;
-    let kind = seen.kind?;
+    let kind = seen.kind?.kind()?;
     (seen.table == ours.table && seen.protocol == ours.protocol && !seen.cloned)
         .then_some(OwnRoute { seen, kind })
 }
