@@ -53,6 +53,8 @@ pub(super) struct Answers {
     pub(super) firewall: watch::Receiver<Vec<String>>,
     /// What the pods' bridge and their leases lack, likewise.
     pub(super) pods: watch::Receiver<Vec<String>>,
+    /// Learned routes that have no effect, with the remedy.
+    pub(super) without_effect: watch::Receiver<Vec<String>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -248,7 +250,8 @@ impl Answers {
         };
         let host = self.forwarding.borrow().problems.clone();
         let (firewall, pods) = (self.firewall.borrow().clone(), self.pods.borrow().clone());
-        let problems = [problems, host, firewall, pods].concat();
+        let without_effect = self.without_effect.borrow().clone();
+        let problems = [problems, host, firewall, pods, without_effect].concat();
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,
@@ -267,7 +270,9 @@ impl Answers {
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
         let mut problems = self.forwarding.borrow().problems.clone();
-        problems.extend(self.firewall.borrow().iter().chain(self.pods.borrow().iter()).cloned());
+        for of_host in [&self.firewall, &self.pods, &self.without_effect] {
+            problems.extend(of_host.borrow().iter().cloned());
+        }
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         match plan.as_ref() {
             Ok(plan) => {

@@ -236,6 +236,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             forwarding.clone(),
             firewall.clone(),
             pods.clone(),
+            fib.problems(),
         ));
         tokio::spawn(health::gate(
             gate_tx,
@@ -321,6 +322,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         forwarding,
         firewall,
         pods,
+        without_effect: fib.problems(),
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),

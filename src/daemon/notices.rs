@@ -34,6 +34,7 @@ pub(super) async fn run(
     mut forwarding: watch::Receiver<Forwarding>,
     mut firewall: watch::Receiver<Vec<String>>,
     mut pods: watch::Receiver<Vec<String>>,
+    mut without_effect: watch::Receiver<Vec<String>>,
 ) {
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
@@ -58,7 +59,9 @@ pub(super) async fn run(
         now.extend(
             forwarding.borrow_and_update().problems.iter().map(|p| about_node("HostNeedsAttention", p)),
         );
-        now.extend(firewall.borrow_and_update().iter().map(|p| about_node("HostNeedsAttention", p)));
+        for problems in [&mut firewall, &mut without_effect] {
+            now.extend(problems.borrow_and_update().iter().map(|p| about_node("HostNeedsAttention", p)));
+        }
         now.extend(pods.borrow_and_update().iter().map(|p| about_node("PodsNeedAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
@@ -69,6 +72,7 @@ pub(super) async fn run(
             r = firewall.changed() => r.is_ok(),
             // Outside of the conflist's task nobody looks at pods.
             () = next(&mut pods) => true,
+            r = without_effect.changed() => r.is_ok(),
             () = standing.closed() => false,
         };
         if !alive {

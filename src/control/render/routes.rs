@@ -65,7 +65,17 @@ pub(super) fn fib(list: &[FibView]) -> String {
             or_dash(r.problem.as_ref()),
         ]);
     }
-    table.to_string()
+    let footer = list.first().map_or_else(String::new, |r| removal(r.protocol));
+    format!("{table}{footer}")
+}
+
+/// Everybody types `ip route flush proto 179`. With `nexthop_compat_mode` 1, the kernel's default, it fails on each
+/// route over a nexthop object: the kernel refuses the hops that it showed beside the id.
+fn removal(protocol: u8) -> String {
+    format!(
+        "\nTo remove them, stop routelet, then `routelet cleanup`; or by hand\n  ip nexthop flush proto {protocol}\n  \
+         ip -4 route flush proto {protocol}; ip -6 route flush proto {protocol}\n"
+    )
 }
 
 fn hop(hop: &FibHop) -> String {

@@ -131,6 +131,7 @@ fn the_fib_shows_who_is_in_the_way() {
             prefix: "10.244.1.0/24".parse().unwrap(),
             table: 254,
             metric: 179,
+            protocol: 179,
             next_hops: vec![hop("10.1.1.1", 1), hop("10.1.1.5", 2)],
             in_kernel: true,
             problem: None,
@@ -139,6 +140,7 @@ fn the_fib_shows_who_is_in_the_way() {
             prefix: "10.244.0.0/24".parse().unwrap(),
             table: 254,
             metric: 4_294_967_295,
+            protocol: 179,
             next_hops: Vec::new(),
             in_kernel: true,
             problem: None,
@@ -257,6 +259,7 @@ fn json_fields_are_those_of_the_interface() {
         next_hops: Vec::new(),
         in_kernel: true,
         problem: None,
+        protocol: 179,
     };
     first(&Answer::Fib(vec![fib]), &["prefix", "table", "metric", "next_hops", "in_kernel"]);
 }
