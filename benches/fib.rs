@@ -40,6 +40,7 @@ fn fib() -> Fib {
         lower_up: true,
         loopback: false,
         master: None,
+        generation: 0,
         addresses: vec![address],
     };
     let host = Host { links: BTreeMap::from([(2, link)]), ..Host::default() };

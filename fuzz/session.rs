@@ -96,7 +96,12 @@ impl World {
                 Output::Refresh { family, subtype } => {
                     self.rib.handle(self.now, rib::Input::Refresh { peer: PEER, family, subtype });
                 }
-                Output::Connect | Output::AbortConnect { .. } | Output::Event(_) => {}
+                Output::Connect
+                | Output::AbortConnect { .. }
+                | Output::KeepSource(_)
+                | Output::Probe(_)
+                | Output::Held { .. }
+                | Output::Event(_) => {}
             }
         }
     }

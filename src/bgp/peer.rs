@@ -189,6 +189,9 @@ pub struct PeerConfig {
     pub max_prefixes_out: Option<u32>,
     pub add_paths: AddPaths,
     pub bfd: Option<BfdTimers>,
+    /// End the session when its link or its local address is lost. `None`: where it is directly connected eBGP; others
+    /// are probed.
+    pub fast_failover: Option<bool>,
     pub import: Vec<Arc<Policy>>,
     pub export: Vec<Arc<Policy>>,
     pub accept_default: bool,
@@ -235,6 +238,7 @@ impl PeerConfig {
             max_prefixes_out: None,
             add_paths: AddPaths::default(),
             bfd: None,
+            fast_failover: None,
             import: Vec::new(),
             export: Vec::new(),
             accept_default: false,
@@ -337,6 +341,8 @@ pub enum DownCause {
     Received { hard: bool },
     /// NOTIFICATION sent by us for an error of the neighbor.
     Sent { hard: bool },
+    /// The link towards the neighbor was lost: what points over it has nowhere to go.
+    LinkLost { ifindex: u32 },
     /// Disabled, reset by hand, removed, or BFD said so: never graceful.
     Administrative,
 }

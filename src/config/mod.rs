@@ -141,6 +141,8 @@ pub struct NeighborKeys {
     pub bfd: Option<Option<BfdTimers>>,
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
+    /// Its default depends on the session.
+    pub fast_failover: Option<bool>,
     pub accept_default: Option<bool>,
     pub allow_own_as: Option<u8>,
     pub as_sets: Option<AsSets>,

@@ -79,6 +79,7 @@ impl NeighborKeys {
             bfd,
             import,
             export,
+            fast_failover,
             accept_default,
             allow_own_as,
             as_sets,
@@ -243,6 +244,7 @@ fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -
         bfd: section.get("bfd").and_then(|i| bfd(&i)),
         import: names("import"),
         export: names("export"),
+        fast_failover: flag("fast-failover"),
         accept_default: flag("accept-default"),
         allow_own_as: section.get("allow-own-as").and_then(|i| i.number(0..=255)),
         as_sets: section

@@ -129,6 +129,7 @@ fn keys(k: &NeighborKeys) -> Value {
         "bfd": k.bfd.map(bfd),
         "import": k.import,
         "export": k.export,
+        "fast-failover": k.fast_failover,
         "accept-default": k.accept_default,
         "allow-own-as": k.allow_own_as,
         "as-sets": k.as_sets.map(as_sets),
@@ -182,6 +183,7 @@ fn peer(p: &PeerConfig) -> Value {
         "bfd": bfd(p.bfd),
         "import": names(&p.import),
         "export": names(&p.export),
+        "fast-failover": p.fast_failover,
         "accept-default": p.accept_default,
         "allow-own-as": p.allow_own_as,
         "as-sets": as_sets(p.as_sets),
@@ -443,6 +445,7 @@ mod tests {
         bfd = false
         import = ["p"]
         export = ["p"]
+        fast-failover = false
         accept-default = true
         allow-own-as = 2
         as-sets = "accept"

@@ -133,6 +133,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (global_tx, global) = watch::channel(nobody().global);
     let (originated_tx, originated) = watch::channel(Arc::default());
     let (reachable_tx, reachable) = watch::channel(Arc::default());
+    let (links_tx, links) = watch::channel(Arc::default());
     let (guard_tx, guard) = watch::channel(Arc::default());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
@@ -180,7 +181,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
     // From the neighbors to the table.
-    let mut peers = bgp::io::spawn(wanted, rib.sender.clone());
+    let mut peers = bgp::io::spawn(wanted, links, rib.sender.clone());
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
@@ -275,6 +276,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             global: global_tx,
             originated: originated_tx,
             reachable: reachable_tx,
+            links: links_tx,
             guard: guard_tx,
             unreachable: unreachable_tx,
             conflist: conflist_tx,

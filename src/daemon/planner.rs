@@ -26,7 +26,7 @@ use crate::{
         peer::{Global, PeerKey},
     },
     config::{CniPlugin, Config},
-    fib::{host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
+    fib::{self, host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
         self,
         cni::{self, Conflist, Plugins},
@@ -35,8 +35,8 @@ use crate::{
         objects::Objects,
         services::{Asked, Services},
     },
-    net::{Family, Guard, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, Plan, forwarding, overlay, plan, uplinks},
+    net::{Family, Guard, Links, Origination, Prefix, Reachable, RouterId},
+    plan::{Drain, Election, Extra, Gateways, Plan, forwarding, overlay, plan, uplinks},
 };
 
 /// What the planner listens to.
@@ -69,6 +69,7 @@ pub(super) struct Outputs {
     pub(super) global: watch::Sender<Global>,
     pub(super) originated: watch::Sender<Arc<BTreeMap<Prefix, Origination>>>,
     pub(super) reachable: watch::Sender<Arc<Reachable>>,
+    pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) guard: watch::Sender<Arc<Guard>>,
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
@@ -91,6 +92,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
     let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
     let mut ways = None;
     let mut election = Election::default();
+    let mut gateways = Gateways::default();
     loop {
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
@@ -113,9 +115,14 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let uplinks = uplinks(&config, nodes.as_deref(), &host);
         extra.off = switched_off(kubernetes, &uplinks, &config);
         publish(&outputs.plugins, kubernetes.then(|| plugin_query(&config)));
+        gateways.handle(Instant::now().into_std(), &host, config.fib.protocol);
+        extra.held_gateways = gateways.held();
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
-        publish(&outputs.reachable, Arc::new(resolver.reachable()));
+        // Sessions first: they say which routes are to wait, before these are reached again.
+        publish(&outputs.links, Arc::new(fib::links::links(&host)));
+        let reachable = resolver.reachable().with_lives(fib::links::alive(&host));
+        publish(&outputs.reachable, Arc::new(reachable));
         let mut result = plan(&config, nodes.as_deref(), &host, &extra);
         if let Ok(plan) = &mut result
             && plan.conflist.is_some()
@@ -169,7 +176,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.drain.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),
-            () = due(election.poll_timeout()) => true,
+            () = due(election.poll_timeout().into_iter().chain(gateways.poll_timeout()).min()) => true,
         };
         if !alive {
             return;

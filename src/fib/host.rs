@@ -35,6 +35,9 @@ pub struct Link {
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
     pub addresses: Vec<LinkAddress>,
+    /// Another number after each loss of carrier or state, and when the link is made anew: counted in
+    /// [`Host::drops`], as the link may be back already.
+    pub generation: u32,
 }
 
 /// One address of an interface.
@@ -349,6 +352,7 @@ pub(crate) mod testing {
             loopback: name == "lo",
             master: None,
             addresses: Vec::new(),
+            generation: 0,
         }
     }
 

@@ -22,6 +22,7 @@ pub mod foreign;
 pub mod guard;
 pub mod host;
 pub mod io;
+pub mod links;
 pub mod nexthop;
 pub mod order;
 pub mod resolve;

@@ -92,6 +92,8 @@ pub struct BGPPeerSpec {
     /// Names of policies, run in order.
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
+    /// End the session when its link or its own address goes. Where nothing is said: with directly connected eBGP.
+    pub fast_failover: Option<bool>,
     pub accept_default: Option<bool>,
     #[schemars(range(min = 0, max = 255))]
     pub allow_own_as: Option<u8>,

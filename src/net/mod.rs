@@ -5,6 +5,7 @@
 
 mod guard;
 mod hops;
+mod links;
 mod origin;
 mod phase;
 mod prefix;
@@ -15,6 +16,7 @@ pub mod text;
 
 pub use guard::{Guard, GuardRule, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};
+pub use links::{LinkState, Links};
 pub use origin::{Origination, Source};
 pub use phase::{Convergence, Phase};
 pub use prefix::{Family, Prefix, PrefixError};

@@ -11,6 +11,8 @@ pub struct Reachable {
     entries: Vec<(Prefix, Reach)>,
     /// Interfaces that are up and have a carrier.
     links: Vec<u32>,
+    /// The same, each with a number that changes when it is lost, however short that is.
+    lives: Vec<(u32, u32)>,
 }
 
 /// How an address is reached.
@@ -51,13 +53,24 @@ impl Reachable {
     /// From entries in any order.
     pub fn new(mut entries: Vec<(Prefix, Reach)>) -> Self {
         entries.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
-        Self { entries, links: Vec::new() }
+        Self { entries, links: Vec::new(), lives: Vec::new() }
     }
 
     /// With the interfaces that are up and have a carrier.
     pub fn with_links(mut self, links: Vec<u32>) -> Self {
         self.links = links;
         self
+    }
+
+    /// With the interfaces that can send, and the generation of each.
+    pub fn with_lives(mut self, lives: Vec<(u32, u32)>) -> Self {
+        self.lives = lives;
+        self
+    }
+
+    /// Interfaces that could send, and were lost since, whether they are back or not.
+    pub fn lost_since(&self, earlier: &Self) -> Vec<u32> {
+        earlier.lives.iter().filter(|life| !self.lives.contains(life)).map(|(ifindex, _)| *ifindex).collect()
     }
 
     /// The host's answer for one address. A link-local address with its interface known is the caller's

@@ -54,6 +54,7 @@ use crate::{
 
 pub use self::{
     election::{Election, REFLECTORS, Topology, elect},
+    gateway::Gateways,
     objects::{ObjectProblem, Overlay, overlay},
 };
 pub use crate::k8s::cni::Conflist;
@@ -154,6 +155,8 @@ pub struct Extra {
     pub stored_router_id: Option<RouterId>,
     /// Our own routes were found in the kernel at the start (RFC 4724 §3).
     pub restarting: bool,
+    /// Gateways whose default route is away for a moment: [`Gateways::held`].
+    pub held_gateways: Vec<PeerKey>,
     /// Sessions that `neighbor disable` holds down.
     pub disabled: BTreeSet<PeerKey>,
     /// The programs in `cni.bin-dir`.

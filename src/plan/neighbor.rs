@@ -72,6 +72,7 @@ impl Draft<'_> {
             max_prefixes_out: keys.max_prefixes_out,
             add_paths: keys.add_paths.unwrap_or(base.add_paths),
             bfd: keys.bfd.flatten(),
+            fast_failover: keys.fast_failover,
             import,
             export,
             accept_default: keys.accept_default.unwrap_or(base.accept_default),

@@ -151,7 +151,7 @@ fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
         implied: implied_by_gateway(),
         keys: NeighborKeys::default(),
     };
-    gateway::gateways(ctx.host, ctx.config.fib.protocol).into_iter().map(draft).collect()
+    gateway::neighbors(ctx).into_iter().map(draft).collect()
 }
 
 /// Between which nodes there are sessions.
@@ -249,7 +249,7 @@ fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
         NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
         NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
         NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
-        NeighborAt::Gateway => gateway::gateways(ctx.host, ctx.config.fib.protocol),
+        NeighborAt::Gateway => gateway::neighbors(ctx),
     }
 }
 

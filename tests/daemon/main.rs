@@ -8,6 +8,7 @@ mod bad_neighbors;
 mod doors;
 mod host;
 mod kernel;
+mod links;
 mod load;
 mod state;
 mod switch;

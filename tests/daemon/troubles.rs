@@ -28,7 +28,8 @@ fn wait_learned(host: &Ns, count: usize) -> Instant {
 fn trouble_10_link_flap_brings_routes_back_at_once() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
-    let routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    let config = CONFIG.replacen("remote-as", "fast-failover = false\nremote-as", 1);
+    let routelet = Routelet::start(&net, &host, &config, &[]);
     let mut speaker = Speaker::dial(&switch, HOST).unwrap();
     speaker.establish(10000, 90, SWITCH);
     learn(&mut speaker, &(0..200).map(net24).collect::<Vec<_>>());
@@ -101,7 +102,8 @@ fn trouble_11_what_systemd_networkd_deletes_is_back_at_once_and_counted() {
 fn trouble_12_a_withdrawn_route_never_comes_back() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
-    let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    let config = CONFIG.replacen("remote-as", "fast-failover = false\nremote-as", 1);
+    let mut routelet = Routelet::start(&net, &host, &config, &[]);
     let mut speaker = Speaker::dial(&switch, HOST).unwrap();
     speaker.establish(10000, 90, SWITCH);
     learn(&mut speaker, &[net24(1), net24(2), net24(3)]);

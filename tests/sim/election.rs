@@ -81,6 +81,7 @@ fn host(n: usize) -> Host {
         lower_up: true,
         loopback: false,
         master: None,
+        generation: 0,
         addresses: vec![on(address(n).ip(), 16), on(v6(n).into(), 64)],
     };
     Host { links: [(2, eth0)].into(), ..Host::default() }

@@ -463,6 +463,8 @@ impl Net {
                 assert!(self.node(end).up);
                 self.tell(end, |router, now, them| router.refresh(now, them, family, subtype));
             }
+            // The hosts of this world keep their links and addresses.
+            Output::KeepSource(_) | Output::Probe(_) | Output::Held { .. } => {}
             Output::Event(event) => self.note(format_args!("{end:?} {}", event.text)),
         }
     }

@@ -31,7 +31,7 @@ use crate::{
         view::NeighborView,
         wire::notification::{Notification, cease},
     },
-    net::Prefix,
+    net::{Links, Prefix},
 };
 
 /// Commands that may wait for one neighbor's task, which never waits long for anything.
@@ -58,6 +58,7 @@ struct Running {
 struct Manager {
     wanted: Arc<Wanted>,
     rib: RibSender,
+    host: watch::Receiver<Arc<Links>>,
     events: broadcast::Sender<PeerEvent>,
     peers: BTreeMap<PeerKey, Running>,
     /// `neighbor disable`, for as long as the daemon runs.
@@ -76,6 +77,7 @@ struct Manager {
 /// Runs until told to leave.
 pub(super) async fn run(
     mut wanted: watch::Receiver<Arc<Wanted>>,
+    host: watch::Receiver<Arc<Links>>,
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
     mut requests: mpsc::Receiver<ToPeers>,
@@ -86,6 +88,7 @@ pub(super) async fn run(
     let mut manager = Manager {
         wanted: first,
         rib,
+        host,
         events,
         peers: BTreeMap::new(),
         disabled: BTreeSet::new(),
@@ -185,6 +188,7 @@ impl Manager {
             found: self.found(&key),
             disabled: self.disabled.contains(&key),
             rib: self.rib.clone(),
+            host: self.host.clone(),
             events: self.events.clone(),
             commands: inbox,
             seed: RandomState::new().hash_one(id.0),

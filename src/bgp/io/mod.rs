@@ -28,7 +28,7 @@ use crate::{
         session::Event,
         view::NeighborView,
     },
-    net::Prefix,
+    net::{Links, Prefix},
 };
 
 /// The sessions that there should be: a snapshot, made by `daemon` from each new plan.
@@ -123,11 +123,15 @@ impl Handle {
     }
 }
 
-/// Starts the peer manager: listeners, one task per neighbor.
-pub fn spawn(wanted: watch::Receiver<Arc<Wanted>>, rib: RibSender) -> Handle {
+/// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of this host.
+pub fn spawn(
+    wanted: watch::Receiver<Arc<Wanted>>,
+    host: watch::Receiver<Arc<Links>>,
+    rib: RibSender,
+) -> Handle {
     let (requests, inbox) = mpsc::channel(16);
     let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
-    let task = tokio::spawn(manager::run(wanted, rib, events.clone(), inbox, left));
+    let task = tokio::spawn(manager::run(wanted, host, rib, events.clone(), inbox, left));
     Handle { requests, events, leave, task }
 }

@@ -19,7 +19,7 @@ use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch},
     task::JoinSet,
     time,
 };
@@ -36,7 +36,7 @@ use crate::{
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
         view::NeighborView,
     },
-    net::Family,
+    net::{Family, Links},
 };
 
 /// Octets asked for in one read: many UPDATEs make one message to the rib.
@@ -56,6 +56,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Who has said no OPEN for so long gives way to another caller. A neighbor that means it says it at once; RFC 4271
 /// §8.2.2 has us wait for minutes only where nobody else wants the place.
 const SILENT: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether the neighbor has acknowledged what was sent.
+const PROBE: Duration = Duration::from_millis(20);
+/// How long the last words from an address that is gone have before the connection is reset: nothing that the
+/// neighbor sends to it arrives.
+const UNANSWERED: Duration = Duration::from_millis(200);
 
 /// An alarm that comes so late tells of a process that stood still.
 const LATE: Duration = Duration::from_millis(100);
@@ -82,6 +88,8 @@ pub(super) struct Start {
     pub(super) found: Option<Ipv6Addr>,
     pub(super) disabled: bool,
     pub(super) rib: RibSender,
+    /// The links and addresses of this host.
+    pub(super) host: watch::Receiver<Arc<Links>>,
     pub(super) events: broadcast::Sender<PeerEvent>,
     pub(super) commands: mpsc::Receiver<ToTask>,
     pub(super) seed: u64,
@@ -99,6 +107,7 @@ pub(super) async fn run(start: Start) {
         links: Vec::new(),
         next_conn: 0,
         dial: None,
+        probe: None,
         md5_failures: 0,
         rib: start.rib,
         to_rib: VecDeque::new(),
@@ -111,9 +120,12 @@ pub(super) async fn run(start: Start) {
         leaving: false,
         read_at: now,
     };
+    let mut host = start.host;
+    let links = host.borrow_and_update().clone();
+    task.feed(Input::Host(links));
     let first = if start.disabled { Input::Stop(Stop::Disabled(None)) } else { Input::Start };
     task.feed(first);
-    task.turn(start.commands).await;
+    task.turn(start.commands, host).await;
     while task.lingering.join_next().await.is_some() {}
 }
 
@@ -126,6 +138,8 @@ struct Link {
     ask: usize,
     tx: VecDeque<Bytes>,
     unsent: usize,
+    /// Its local address is no longer this host's.
+    source_gone: bool,
 }
 
 /// What a connection did.
@@ -145,6 +159,8 @@ struct Task {
     links: Vec<Link>,
     next_conn: u32,
     dial: Option<Dial>,
+    /// When to look whether the neighbor has acknowledged everything on this connection.
+    probe: Option<(Conn, Instant)>,
     /// The kernel's counter when the last dial began.
     md5_failures: u64,
     rib: RibSender,
@@ -166,11 +182,12 @@ struct Task {
 
 impl Task {
     /// The loop. Every arm is cancel safe: a turn that lost leaves nothing half done.
-    async fn turn(&mut self, mut commands: mpsc::Receiver<ToTask>) {
+    async fn turn(&mut self, mut commands: mpsc::Receiver<ToTask>, mut host: watch::Receiver<Arc<Links>>) {
         let sleep = time::sleep_until(Instant::now().into());
         tokio::pin!(sleep);
         let mut armed: Option<Instant> = None;
         let rib = self.rib.clone();
+        let mut watched = true;
         loop {
             // An alarm that is too early costs one empty wake-up, less than setting it anew each time.
             let due = self.due();
@@ -200,7 +217,13 @@ impl Task {
                     if let Some(due) = due.filter(|due| *due <= Instant::now()) {
                         self.read_what_waits(due, may_read).await;
                         self.feed(Input::Timeout);
+                        self.look_at_probe();
                     }
+                }
+                changed = host.changed(), if watched => {
+                    watched = changed.is_ok();
+                    let links = host.borrow_and_update().clone();
+                    self.feed(Input::Host(links));
                 }
                 _ = self.lingering.join_next(), if !self.lingering.is_empty() => {}
                 command = commands.recv() => match command {
@@ -220,7 +243,20 @@ impl Task {
     fn due(&self) -> Option<Instant> {
         let gone = (self.config.source == PeerSource::Range && self.links.is_empty())
             .then(|| self.session.since() + self.patience());
-        self.session.poll_timeout().into_iter().chain(gone).min()
+        let probe = self.probe.map(|(_, at)| at);
+        self.session.poll_timeout().into_iter().chain(gone).chain(probe).min()
+    }
+
+    /// Tells the session once the neighbor's TCP has acknowledged all that was sent.
+    fn look_at_probe(&mut self) {
+        let now = Instant::now();
+        let Some((conn, _)) = self.probe.filter(|(_, at)| *at <= now) else { return };
+        let link = self.links.iter().find(|l| l.conn == conn);
+        self.probe = link.map(|_| (conn, now + PROBE));
+        if link.is_some_and(|l| l.tx.is_empty() && tcp::unacknowledged(&l.stream).is_ok_and(|n| n == 0)) {
+            self.probe = None;
+            self.feed(Input::Acknowledged(conn));
+        }
     }
 
     /// What lies in the sockets was said in time: where this daemon stood still, that is no silence of the neighbor.
@@ -335,6 +371,7 @@ impl Task {
             ask: LITTLE,
             tx: VecDeque::new(),
             unsent: 0,
+            source_gone: false,
         });
         conn
     }
@@ -446,6 +483,16 @@ impl Task {
                     }
                 }
             }
+            Output::KeepSource(conn) => {
+                if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
+                    link.source_gone = true;
+                    if let Err(error) = tcp::keep_source(&link.stream) {
+                        debug!(peer = %self.config.key, %error, "nothing can be sent from an address that is gone");
+                    }
+                }
+            }
+            Output::Probe(conn) => self.probe = Some((conn, Instant::now() + PROBE)),
+            Output::Held { ifindex } => self.to_rib.push_back(ToRib::Held { peer: self.id, ifindex }),
             Output::Up(negotiated) => {
                 let (sender, receiver) = outbox();
                 self.outbox = Some(receiver);
@@ -623,6 +670,10 @@ async fn linger(mut link: Link) {
     let last_words = async {
         for chunk in &link.tx {
             link.stream.write_all(chunk).await?;
+        }
+        if link.source_gone {
+            time::sleep(UNANSWERED).await;
+            return tcp::reset_on_close(&link.stream);
         }
         link.stream.shutdown().await?;
         let mut rest = [0; 4096];

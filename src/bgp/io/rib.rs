@@ -73,6 +73,11 @@ pub enum ToRib {
         peer: PeerId,
         cause: DownCause,
     },
+    /// Routes over this interface wait until the neighbor has been heard of; `None`: none do.
+    Held {
+        peer: PeerId,
+        ifindex: Option<u32>,
+    },
     Routes {
         filter: RouteFilter,
         reply: oneshot::Sender<Vec<RouteView>>,
@@ -233,6 +238,7 @@ impl Task {
                 self.outboxes.remove(&peer);
                 self.rib.handle(now, Input::Down { peer, cause });
             }
+            ToRib::Held { peer, ifindex } => self.rib.handle(now, Input::Held { peer, ifindex }),
             ToRib::Routes { filter, reply } => {
                 let _ = reply.send(self.rib.routes(now, &filter));
             }

@@ -153,6 +153,42 @@ pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
     }
 }
 
+/// Lets a connection go on with its local address although the host no longer has it: without this, Linux sends no
+/// IPv4 packet from it. Needs the capability NET_ADMIN.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn keep_source(stream: &TcpStream) -> io::Result<()> {
+    match stream.local_addr()?.ip().to_canonical() {
+        IpAddr::V4(_) => set_option(stream.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, &1_i32),
+        IpAddr::V6(_) => set_option(stream.as_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, &1_i32),
+    }
+}
+
+/// Closing ends the connection at once for both ends.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
+}
+
+/// Octets that were written and that the other end has not acknowledged.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+#[allow(unsafe_code, reason = "no crate that we use has this request")]
+pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, the same number as TIOCOUTQ, writes one integer to `octets`, which lives and is ours alone. The
+    // stream is borrowed, so its descriptor is open.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &mut octets) };
+    if result == 0 { Ok(octets.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before the connection was
 /// accepted passed the listening socket, which may have to let others in that are farther away.
 pub(super) fn is_near(stream: &TcpStream, hops: Hops) -> bool {

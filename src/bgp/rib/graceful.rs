@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Rib,
+    nexthop::Resolution,
     peers::{Peer, QUIET, Stale},
     table::{Path, PeerNo},
 };
@@ -16,7 +17,7 @@ use crate::{
         peer::{DownCause, Graceful, Negotiated},
         policy::Community,
     },
-    net::{Family, Phase},
+    net::{Family, Gateway, Phase, Reach, Reachable, Unresolved},
 };
 
 /// How long a neighbor that is back may take to say everything again before what it has not said goes (the
@@ -81,10 +82,98 @@ impl Rib {
                     self.mark(no, family, Path::STALE);
                     let until = now + Duration::from_secs(g.restart_time.into());
                     self.set_stale(no, family, Some(Stale { until, long_lived: false }));
+                    self.drop_unreached(no, family, cause);
                 }
                 // It never came back yet: the clock goes on, unless the operator ends it.
                 _ if !was_up && cause != DownCause::Administrative => {}
                 _ => self.flush(no, family),
+            }
+        }
+    }
+
+    /// RFC 4724 §4.2: where layer 2 tells that forwarding was not kept, stale routes need not stay.
+    fn drop_unreached(&mut self, no: PeerNo, family: Family, cause: DownCause) {
+        let lost = match cause {
+            DownCause::LinkLost { ifindex } => vec![ifindex],
+            _ => Vec::new(),
+        };
+        let reachable = self.reachable.clone();
+        self.lose_links(&[no], family, &lost, &reachable);
+    }
+
+    /// Interfaces were lost, whether they are back or not: stale routes do not survive the loss of the link that they
+    /// point over. Where RFC 9494 is in force they are the last choice from now on.
+    pub(super) fn links_lost(&mut self, lost: &[u32], before: &Reachable) {
+        for family in Family::ALL {
+            let stale =
+                |no: &PeerNo| self.peer(*no).is_some_and(|p| p.stale[family.index()].is_some() && !p.up);
+            let waiting: Vec<PeerNo> = (1..self.peers.len() as PeerNo).filter(stale).collect();
+            if !waiting.is_empty() {
+                self.lose_links(&waiting, family, lost, before);
+            }
+        }
+    }
+
+    fn lose_links(&mut self, waiting: &[PeerNo], family: Family, lost: &[u32], before: &Reachable) {
+        let long: Vec<PeerNo> = waiting.iter().copied().filter(|no| self.stays_long(*no, family)).collect();
+        for route in self.tables[family.index()].numbers() {
+            let goes = |p: &Path| {
+                waiting.contains(&p.peer)
+                    && p.has(Path::STALE)
+                    && (p.has(Path::HELD) || self.is_lost(p, lost, before))
+            };
+            let paths = self.tables[family.index()].get(route).paths().iter();
+            let gone: Vec<_> = paths.filter(|p| goes(p)).map(|p| (p.peer, p.path_id)).collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let is_gone = |p: &Path| gone.contains(&(p.peer, p.path_id));
+            let unwanted = |p: &Path| self.attrs.get(p.effective).communities.contains(&Community::NO_LLGR);
+            let paths = self.tables[family.index()].get(route).paths().iter();
+            let stays = |p: &&Path| is_gone(p) && long.contains(&p.peer) && !unwanted(p);
+            let stay: Vec<_> = paths.filter(stays).map(|p| (p.peer, p.path_id)).collect();
+            self.take_out(family, route, |p| is_gone(p) && !stay.contains(&(p.peer, p.path_id)));
+            let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+            for path in paths.filter(|p| is_gone(p)) {
+                path.bits = path.bits & !Path::HELD | Path::LONG_LIVED;
+            }
+            self.touch(family, route);
+        }
+    }
+
+    fn stays_long(&self, no: PeerNo, family: Family) -> bool {
+        self.peer(no).is_some_and(|p| long_lived(p, family).is_some())
+    }
+
+    /// Whether a path leads over a link that was lost, or that is down now.
+    fn is_lost(&self, path: &Path, lost: &[u32], before: &Reachable) -> bool {
+        let Some(hop) = self.attrs.hop(path.effective).map(|hop| self.hops.get(hop)) else { return false };
+        hop.resolution == Resolution::No(Unresolved::LinkDown)
+            || interface(hop.gateway, before).is_some_and(|ifindex| lost.contains(&ifindex))
+    }
+
+    /// The link towards a neighbor was lost: what leads over it waits until the neighbor has been heard of.
+    pub(super) fn hold(&mut self, no: PeerNo, ifindex: Option<u32>) {
+        let reachable = self.reachable.clone();
+        for family in Family::ALL {
+            for route in self.tables[family.index()].numbers() {
+                let over = |p: &Path| {
+                    let hop = self.attrs.hop(p.effective).map(|hop| self.hops.get(hop));
+                    hop.is_some_and(|hop| {
+                        hop.resolution == Resolution::No(Unresolved::LinkDown)
+                            || interface(hop.gateway, &reachable) == ifindex
+                    })
+                };
+                let entry = self.tables[family.index()].get(route);
+                let held = |p: &Path| ifindex.is_some() && (p.has(Path::HELD) || over(p));
+                let changes: Vec<_> =
+                    entry.paths().iter().map(|p| p.peer == no && held(p) != p.has(Path::HELD)).collect();
+                if !changes.contains(&true) {
+                    continue;
+                }
+                let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+                paths.zip(changes).filter(|(_, changes)| *changes).for_each(|(p, _)| p.bits ^= Path::HELD);
+                self.touch(family, route);
             }
         }
     }
@@ -215,12 +304,21 @@ impl Rib {
 fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
     let graceful = peer.session.as_ref()?.graceful.clone().filter(|_| peer.config.graceful_restart)?;
     let stays = match cause {
-        DownCause::Closed => true,
+        DownCause::Closed | DownCause::LinkLost { .. } => true,
         DownCause::HoldTimer => graceful.notification,
         DownCause::Received { hard } | DownCause::Sent { hard } => graceful.notification && !hard,
         DownCause::Administrative => false,
     };
     stays.then_some(graceful)
+}
+
+/// The interface that a next hop is reached over, where it is on a link of this host.
+fn interface(gateway: Gateway, reachable: &Reachable) -> Option<u32> {
+    match (gateway.ifindex, reachable.lookup(gateway.addr)) {
+        (0, Reach::Connected { ifindex }) => Some(ifindex),
+        (0, _) => None,
+        (ifindex, _) => Some(ifindex),
+    }
 }
 
 fn keeps(graceful: &Graceful, family: Family) -> bool {

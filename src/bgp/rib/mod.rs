@@ -98,6 +98,11 @@ pub enum Input<'a> {
         peer: PeerId,
         cause: DownCause,
     },
+    /// What leads over this interface waits until the neighbor has been heard of; `None`: nothing does.
+    Held {
+        peer: PeerId,
+        ifindex: Option<u32>,
+    },
     /// What the node announces of its own.
     Originated(Arc<BTreeMap<Prefix, Origination>>),
     /// Which next hops the host reaches.
@@ -206,10 +211,19 @@ impl Rib {
                     self.down(now, no, cause);
                 }
             }
+            Input::Held { peer, ifindex } => {
+                if let Some(no) = self.number(peer) {
+                    self.hold(no, ifindex);
+                }
+            }
             Input::Originated(originated) => self.originate(now, originated),
             Input::Reachable(reachable) => {
-                self.reachable = reachable;
+                let before = mem::replace(&mut self.reachable, reachable);
                 self.resolve_all();
+                let lost = self.reachable.lost_since(&before);
+                if !lost.is_empty() {
+                    self.links_lost(&lost, &before);
+                }
             }
             Input::Guard(guard) => self.guard(guard),
             Input::Global(global) => self.set_global(global),

@@ -167,6 +167,9 @@ impl Rib {
                 }
                 Some(rule) => format!("lost: {}", rule.as_str()),
             },
+            (None, None) if path.has(Path::HELD) => {
+                "held back: the link to its next hop was lost, and the neighbor has not answered since".into()
+            }
             (None, None) => match self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution) {
                 Some(Resolution::No(why)) => why.as_str().into(),
                 _ => String::new(),

@@ -49,13 +49,15 @@ impl Path {
     pub(super) const BEST: u8 = 4;
     /// Used for forwarding, the best included.
     pub(super) const MULTIPATH: u8 = 8;
+    /// The link to its next hop was lost, and its neighbor has not been heard of since.
+    pub(super) const HELD: u8 = 16;
 
     pub(super) fn has(&self, bit: u8) -> bool {
         self.bits & bit != 0
     }
 
     pub(super) fn is_usable(&self) -> bool {
-        self.refused == 0
+        self.refused == 0 && !self.has(Self::HELD)
     }
 }
 

@@ -38,6 +38,7 @@ impl Session {
             let notify = (!silent).then(|| self.last_word(conn, Notification::cease(subcode, text)));
             self.administrative(now, conn, notify, why.into(), After::Off);
         }
+        self.part_from_all();
         self.after(now, After::Off, false);
         self.running = if matches!(stop, Stop::Disabled(_)) { Running::Disabled } else { Running::Stopped };
     }
@@ -140,7 +141,7 @@ impl Session {
 
     /// An end that is meant to be one is a Hard Reset where the neighbor would keep our routes otherwise
     /// (RFC 8538 §4).
-    fn last_word(&self, conn: Conn, notification: Notification) -> Notification {
+    pub(super) fn last_word(&self, conn: Conn, notification: Notification) -> Notification {
         let keeps =
             |c: &Connection| c.negotiated().and_then(|n| n.graceful.as_ref()).is_some_and(|g| g.notification);
         if self.connections.iter().any(|c| c.id == conn && c.is_established() && keeps(c)) {

@@ -13,8 +13,10 @@
 //! Deliberately absent: DelayOpen, and manual start as different from automatic start.
 
 mod admin;
+mod attachment;
 mod collision;
 mod hints;
+mod host;
 mod negotiate;
 mod record;
 mod state;
@@ -47,7 +49,7 @@ use crate::{
             update::Update,
         },
     },
-    net::Family,
+    net::{Family, Links},
 };
 
 /// One TCP connection: a number that the driver chooses and never uses twice.
@@ -67,6 +69,10 @@ pub enum Input<'a> {
     Configure(Arc<PeerConfig>, Global),
     /// A link came up, an address changed: what failed before may work now.
     Nudge,
+    /// Links or addresses of this host changed.
+    Host(Arc<Links>),
+    /// Everything that was sent on this connection is acknowledged: the answer to [`Output::Probe`].
+    Acknowledged(Conn),
     /// [`Output::Connect`] succeeded (event 16).
     Connected(Conn, Ends),
     /// It failed (event 18), in words: "connection refused: nothing listens on 10.0.0.1:179".
@@ -122,6 +128,12 @@ pub enum Output {
     Transmit(Conn, Bytes),
     /// Close after what was transmitted is written.
     Close(Conn),
+    /// The local address of this connection is gone: what is still sent must leave with it nevertheless.
+    KeepSource(Conn),
+    /// Say [`Input::Acknowledged`] once all that was transmitted is acknowledged by the neighbor's end of TCP.
+    Probe(Conn),
+    /// The neighbor's routes over this interface are not used for now; `None`: they are used again.
+    Held { ifindex: Option<u32> },
     /// Established. Exactly one `Down` follows, in time.
     Up(Arc<Negotiated>),
     /// UPDATEs of one read, in order.
@@ -198,6 +210,12 @@ pub struct Session {
     over_limit: bool,
     /// Ends by CEASE/7 since the last session.
     collisions: u32,
+    /// Dials that are tried again soon.
+    brisk: u8,
+    /// The host, when it last changed.
+    links: Arc<Links>,
+    /// Connections that are over, but for a last word.
+    partings: Vec<host::Parting>,
     /// A session with this neighbor was Established since the daemon started.
     been_up: bool,
     updates: Vec<Update>,
@@ -253,6 +271,9 @@ impl Session {
             plain: false,
             over_limit: false,
             collisions: 0,
+            brisk: 0,
+            links: Arc::default(),
+            partings: Vec::new(),
             been_up: false,
             updates: Vec::new(),
             out: VecDeque::new(),
@@ -268,6 +289,8 @@ impl Session {
             Input::Reset(text) => self.reset(now, text.as_deref()),
             Input::Configure(config, global) => self.configure(now, config, global),
             Input::Nudge => self.nudge(now),
+            Input::Host(links) => self.host_changed(now, links),
+            Input::Acknowledged(conn) => self.acknowledged(conn),
             Input::Connected(conn, ends) => self.connected(now, conn, ends),
             Input::ConnectFailed(why) => self.connect_failed(why),
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
@@ -295,7 +318,8 @@ impl Session {
 
     /// When to come back with [`Input::Timeout`] if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connections.iter().filter_map(|c| c.timers.next()).chain(self.timers.next()).min()
+        let of_connections = self.connections.iter().filter_map(|c| c.timers.next());
+        of_connections.chain(self.timers.next()).chain(self.host_timeout()).min()
     }
 
     /// The state to show: that of the connection that has come farthest.
@@ -370,7 +394,13 @@ impl Session {
     /// ConnectRetry, longer after each failure.
     fn retry_later(&mut self, now: Instant) {
         let base = self.config.connect_retry_time.max(SHORTEST_RETRY);
-        let wait = self.connect_backoff.next(base);
+        let wait = match self.brisk.checked_sub(1) {
+            Some(left) => {
+                self.brisk = left;
+                SHORTEST_RETRY
+            }
+            None => self.connect_backoff.next(base),
+        };
         self.timers.set(Timer::ConnectRetry, now + self.jitter.of(wait));
     }
 
@@ -461,6 +491,7 @@ impl Session {
                 self.connection_timeout(now, conn, timer);
             }
         }
+        self.host_expired(now);
     }
 
     /// Event 9.
@@ -485,7 +516,9 @@ impl Session {
             self.transmit(now, conn, Kind::Notification, state::notification(notification), 1);
         }
         self.connections.remove(at);
-        self.out.push_back(Output::Close(conn));
+        if !self.partings.iter().any(|p| p.conn == conn) {
+            self.out.push_back(Output::Close(conn));
+        }
         if was_up {
             self.flush_updates();
             self.record.dropped(end.reason, &end.why);

@@ -25,8 +25,9 @@ pub(super) struct Record {
     drops: BTreeMap<&'static str, u64>,
     flaws: u64,
     last_error: Option<String>,
-    /// `last_error` is of an attempt: it is forgotten when one succeeds.
+    /// `last_error` is of an attempt: when one succeeds, it gives way to why the last session ended.
     only_an_attempt: bool,
+    last_drop: Option<String>,
     notification_sent: Option<String>,
     notification_received: Option<String>,
     capabilities_sent: Vec<String>,
@@ -47,6 +48,7 @@ impl Record {
             flaws: 0,
             last_error: None,
             only_an_attempt: false,
+            last_drop: None,
             notification_sent: None,
             notification_received: None,
             capabilities_sent: Vec::new(),
@@ -117,13 +119,15 @@ impl Record {
 
     pub(super) fn established(&mut self) {
         if self.only_an_attempt {
-            self.last_error = None;
+            self.last_error.clone_from(&self.last_drop);
+            self.only_an_attempt = false;
         }
     }
 
     pub(super) fn dropped(&mut self, reason: &'static str, why: &str) {
         *self.drops.entry(reason).or_default() += 1;
         self.last_error = Some(why.to_owned());
+        self.last_drop = Some(why.to_owned());
         self.only_an_attempt = false;
     }
 }

@@ -10,8 +10,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     After, Conn, End, Ends, Output, Session, Severity,
+    attachment::Attachment,
     collision::{self, Other, Speaker, Verdict},
     hints,
+    host::Probe,
     negotiate::{self, Circumstances},
     timer::{Timer, Timers},
 };
@@ -53,6 +55,9 @@ pub(super) struct Connection {
     pub(super) dialled: bool,
     since: Instant,
     pub(super) ends: Ends,
+    /// The link and the address that it depends on.
+    pub(super) attachment: Attachment,
+    pub(super) probe: Option<Probe>,
     pub(super) state: State,
     pub(super) timers: Timers,
     /// Our OPEN on it.
@@ -96,6 +101,8 @@ impl Connection {
             dialled,
             since: now,
             ends,
+            attachment: Attachment::new(ends),
+            probe: None,
             state: State::OpenSent,
             timers: Timers::default(),
             sent,
@@ -130,7 +137,7 @@ impl Connection {
         self.negotiated().is_some_and(|n| n.extended_messages)
     }
 
-    fn hold(&self) -> Option<Duration> {
+    pub(super) fn hold(&self) -> Option<Duration> {
         let seconds = self.negotiated().map(|n| n.hold_time)?;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
@@ -165,6 +172,7 @@ impl Session {
         self.connections.push(connection);
         self.watch_silence(now, conn);
         self.transmit(now, conn, Kind::Open, octets.freeze(), 1);
+        self.check_attachment(now, conn);
     }
 
     pub(super) fn transmit(&mut self, now: Instant, conn: Conn, kind: Kind, octets: Bytes, messages: u32) {
@@ -218,6 +226,9 @@ impl Session {
         framing::keepalive(&mut octets);
         self.transmit(now, conn, Kind::Keepalive, octets.freeze(), 1);
         self.keepalive_later(now, conn);
+        if self.connection(conn).is_some_and(|c| c.probe.is_some()) {
+            self.out.push_back(Output::Probe(conn));
+        }
     }
 
     /// A third of the hold time, with jitter (RFC 4271 §4.4, §10), but no less than a second.

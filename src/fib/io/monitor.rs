@@ -285,6 +285,9 @@ impl Monitor {
                 link.kind = old.kind;
             }
             link.addresses = old.addresses;
+            link.generation = old.generation;
+        } else {
+            link.generation = self.drops;
         }
         let can_send = link.up && link.lower_up;
         if could_send != can_send {
@@ -294,6 +297,7 @@ impl Monitor {
             (self.changed, self.urgent) = (true, true);
             if could_send {
                 self.dropped();
+                link.generation = self.drops;
             }
         }
         self.links.insert(link.index, link);
@@ -367,8 +371,22 @@ impl Monitor {
     }
 
     async fn read_all(&mut self) -> io::Result<()> {
-        self.links = netlink::links().await?;
+        let old = std::mem::replace(&mut self.links, netlink::links().await?);
+        self.recount(&old);
         self.read_routes()
+    }
+
+    /// What a whole reading shows that was not told of: links that were lost or made anew meanwhile.
+    fn recount(&mut self, old: &BTreeMap<u32, Link>) {
+        let can_send = |l: &Link| l.up && l.lower_up;
+        for link in self.links.values_mut() {
+            let known = old.get(&link.index);
+            let kept = known.filter(|o| !can_send(o) || can_send(link));
+            link.generation = kept.map_or(self.drops.wrapping_add(1), |o| o.generation);
+        }
+        if self.links.values().any(|l| l.generation == self.drops.wrapping_add(1)) {
+            self.drops = self.drops.wrapping_add(1);
+        }
     }
 
     fn read_routes(&mut self) -> io::Result<()> {

@@ -57,6 +57,7 @@ pub(super) fn link(message: &LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         master: None,
         addresses: Vec::new(),
+        generation: 0,
     };
     for attribute in &message.attributes {
         match attribute {

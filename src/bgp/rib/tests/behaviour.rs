@@ -629,3 +629,106 @@ fn a_route_costs_tens_of_octets_and_gives_them_back() {
         assert_eq!(octets(&bench), 0);
     }
 }
+
+/// The neighbors' subnet on interface 2 and another one on 3, each with the number of its life, if it can send.
+fn links(lives: [Option<u32>; 2]) -> Input<'static> {
+    let subnets = [("10.0.0.0/24", 2), ("10.3.0.0/24", 3)];
+    let entries = subnets.into_iter().zip(lives).map(|((subnet, ifindex), life)| {
+        let down = Reach::No(crate::net::Unresolved::LinkDown);
+        (p(subnet), life.map_or(down, |_| Reach::Connected { ifindex }))
+    });
+    let alive = [2, 3].into_iter().zip(lives).filter_map(|(ifindex, life)| Some((ifindex, life?)));
+    let alive: Vec<_> = alive.collect();
+    Input::Reachable(Arc::new(Reachable::new(entries.collect()).with_lives(alive)))
+}
+
+/// A neighbor with a route over each of the two links.
+fn with_two_links(config: PeerConfig, session: Negotiated) -> Bench {
+    let mut bench = Bench::new();
+    bench.rib.handle(bench.now, links([Some(1), Some(1)]));
+    bench.configure(1, Arc::new(config));
+    bench.up(1, session);
+    bench.announce(1, &path(1, 65001), &[prefix(0)]);
+    let other = Attrs { next_hop: std::net::IpAddr::from([10, 3, 0, 9]).into(), ..path(1, 65001) };
+    bench.announce(1, &other, &[prefix(1)]);
+    bench.run();
+    bench
+}
+
+fn installed(bench: &mut Bench) -> (bool, bool) {
+    bench.run();
+    (bench.fib.contains_key(&prefix(0)), bench.fib.contains_key(&prefix(1)))
+}
+
+#[test]
+fn frr_21742_bc30_stale_routes_do_not_survive_the_loss_of_their_link() {
+    let lost = [None, Some(1)];
+    let session = || Negotiated { graceful: graceful(true), ..negotiated(1, 65001) };
+    let stale = || {
+        let mut bench = with_two_links((*config(1)).clone(), session());
+        bench.down(1, DownCause::Closed);
+        bench
+    };
+    // The neighbor went first, then its link, which comes back without it.
+    let mut bench = stale();
+    assert_eq!(installed(&mut bench), (true, true), "kept");
+    bench.rib.handle(bench.now, links(lost));
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (false, true), "only what leads over the living link");
+    // A loss that was over before anybody looked.
+    let mut bench = stale();
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (false, true), "a blip");
+    // The link went first, then the hold timer expired.
+    let mut bench = with_two_links((*config(1)).clone(), session());
+    bench.rib.handle(bench.now, links(lost));
+    bench.down(1, DownCause::HoldTimer);
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (false, true), "hold timer");
+    // The session ended because of the link, in either order.
+    for (before, after) in [(Some(2), Some(2)), (None, Some(2)), (Some(1), Some(2))] {
+        let mut bench = with_two_links((*config(1)).clone(), session());
+        bench.rib.handle(bench.now, links([before, Some(1)]));
+        bench.down(1, DownCause::LinkLost { ifindex: 2 });
+        bench.rib.handle(bench.now, links([after, Some(1)]));
+        assert_eq!(installed(&mut bench), (false, true), "{before:?}");
+    }
+    // A living session is no matter of this.
+    let mut bench = with_two_links((*config(1)).clone(), session());
+    bench.rib.handle(bench.now, links(lost));
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (true, true), "the session lives");
+}
+
+#[test]
+fn long_lived_stale_routes_are_the_last_choice_once_their_link_was_lost() {
+    let lasting = PeerConfig { long_lived_stale_time: 3600, ..(*config(1)).clone() };
+    let families = Family::ALL.map(|f| (f, 3600, true)).to_vec();
+    let long = Graceful { long_lived: families, ..graceful(true).unwrap() };
+    let mut bench = with_two_links(lasting, Negotiated { graceful: Some(long), ..negotiated(1, 65001) });
+    bench.down(1, DownCause::Closed);
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (true, true), "there is nothing else");
+    bench.neighbor(2, 65002, |_| {});
+    let longer = Attrs { as_path: AsPath::sequence(&[65002, 65009, 65008]), ..path(2, 65002) };
+    bench.announce(2, &longer, &[prefix(0), prefix(1)]);
+    bench.run();
+    assert_eq!(bench.hops(prefix(0)), ["10.0.0.12"], "a longer path that lives is better");
+    assert_eq!(bench.hops(prefix(1)), ["10.3.0.9"]);
+}
+
+#[test]
+fn routes_of_a_neighbor_that_is_probed_wait_until_it_has_answered() {
+    let held = |ifindex| Input::Held { peer: PeerId(1), ifindex };
+    let mut bench = with_two_links((*config(1)).clone(), negotiated(1, 65001));
+    bench.rib.handle(bench.now, links([None, Some(1)]));
+    bench.rib.handle(bench.now, held(Some(2)));
+    bench.rib.handle(bench.now, links([Some(2), Some(1)]));
+    assert_eq!(installed(&mut bench), (false, true), "the link is back, the neighbor is not");
+    assert!(bench.reasons(prefix(0))["10.0.0.11"].starts_with("held back"));
+    bench.announce(1, &path(1, 65001), &[prefix(2)]);
+    bench.run();
+    assert!(bench.fib.contains_key(&prefix(2)), "what it says now is from a neighbor that is there");
+    bench.rib.handle(bench.now, held(None));
+    assert_eq!(installed(&mut bench), (true, true));
+}

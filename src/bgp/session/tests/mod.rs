@@ -21,6 +21,8 @@ use crate::{
     net::{AS_TRANS, Asn, RouterId},
 };
 
+mod host;
+
 const US: RouterId = RouterId::new(10, 0, 0, 1);
 const THEM: RouterId = RouterId::new(10, 0, 0, 2);
 const OUT: Conn = Conn(1);
