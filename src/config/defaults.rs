@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
-    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Kubernetes, Log, LogFormat,
-    Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
+    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, Kubernetes, Log,
+    LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs},
@@ -24,6 +24,7 @@ impl Default for Config {
             cni: Cni::default(),
             docker: Docker { accept_forwarded: true },
             masquerade: Masquerade::default(),
+            guard: Guard::default(),
             metrics: Metrics { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))] },
             control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
             log: Log { level: "info".into(), format: LogFormat::Text },

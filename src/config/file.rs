@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Advertise, AsSetting, Cni, CniPlugin, Config, Control, Docker, Fib, Kubernetes, Log, LogFormat,
-    Masquerade, Metrics, OnExit, Peering, Problem,
+    Advertise, AsSetting, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected, Kubernetes,
+    Log, LogFormat, Masquerade, Metrics, OnExit, Peering, Problem,
     neighbor::{self, session_keys},
     policies,
     read::{Item, Report, Section},
@@ -80,6 +80,9 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
     }
     if let Some(section) = root.section("masquerade") {
         masquerade(section, &mut config.masquerade);
+    }
+    if let Some(section) = root.section("guard") {
+        guard(section, &mut config.guard);
     }
     if let Some(section) = root.section("metrics") {
         metrics(section, &mut config.metrics, under_kubernetes);
@@ -326,6 +329,13 @@ fn docker(section: Section<'_>, docker: &mut Docker) {
 fn masquerade(section: Section<'_>, masquerade: &mut Masquerade) {
     masquerade.enabled = section.get("enabled").and_then(|i| auto_or_flag(&i)).flatten();
     put(&mut masquerade.exclude, section.get("exclude").and_then(|i| i.set(prefix)));
+    section.close();
+}
+
+fn guard(section: Section<'_>, guard: &mut Guard) {
+    let connected = section.get("connected");
+    let words = [("equal", GuardConnected::Equal), ("inside", GuardConnected::Inside)];
+    put(&mut guard.connected, connected.and_then(|i| i.choice(&words)));
     section.close();
 }
 

@@ -47,6 +47,7 @@ pub struct Config {
     pub cni: Cni,
     pub docker: Docker,
     pub masquerade: Masquerade,
+    pub guard: Guard,
     pub metrics: Metrics,
     pub control: Control,
     pub log: Log,
@@ -265,6 +266,22 @@ pub struct Masquerade {
     /// `None`: `"auto"`.
     pub enabled: Option<bool>,
     pub exclude: Vec<Prefix>,
+}
+
+/// `[guard]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    pub connected: GuardConnected,
+}
+
+/// `guard.connected`: which prefixes of connected subnets are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuardConnected {
+    /// The subnet itself, its network and its broadcast address.
+    #[default]
+    Equal,
+    /// Everything inside it, too.
+    Inside,
 }
 
 /// `[metrics]`.

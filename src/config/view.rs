@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{AsSetting, CniPlugin, Config, LogFormat, NeighborKeys, OnExit, Peering};
+use super::{AsSetting, CniPlugin, Config, GuardConnected, LogFormat, NeighborKeys, OnExit, Peering};
 use crate::{
     bgp::{
         peer::{
@@ -35,6 +35,12 @@ pub fn effective<'p>(
         "masquerade": {
             "enabled": auto_or(config.masquerade.enabled),
             "exclude": config.masquerade.exclude,
+        },
+        "guard": {
+            "connected": match config.guard.connected {
+                GuardConnected::Equal => "equal",
+                GuardConnected::Inside => "inside",
+            },
         },
         "metrics": { "listen": metrics(config) },
         "control": { "socket": config.control.socket, "group": config.control.group },
@@ -516,6 +522,8 @@ mod tests {
         [masquerade]
         enabled = false
         exclude = ["10.0.0.0/8"]
+        [guard]
+        connected = "inside"
         [metrics]
         listen = ["127.0.0.1:9180"]
         [control]

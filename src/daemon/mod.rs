@@ -265,6 +265,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
             services: cluster.as_ref().map(|(.., services)| services.services.clone()),
             plugins: kubernetes.then(|| k8s::io::spawn_plugins(plugins)),
+            resolvers: fib::io::resolvers::follow(),
             disabled,
             drain,
             restarting,

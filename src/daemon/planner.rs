@@ -36,7 +36,7 @@ use crate::{
         services::{Asked, Services},
     },
     net::{Family, Guard, Links, Origination, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, Gateways, Plan, forwarding, overlay, plan, uplinks},
+    plan::{Drain, Election, Extra, FormerGateways, Gateways, Plan, forwarding, overlay, plan, uplinks},
 };
 
 /// What the planner listens to.
@@ -53,6 +53,8 @@ pub(super) struct Inputs {
     pub(super) services: Option<watch::Receiver<Arc<Services>>>,
     /// The CNI plugins on this host; `None` outside of Kubernetes.
     pub(super) plugins: Option<watch::Receiver<Arc<Plugins>>>,
+    /// Of the host, for the route guard.
+    pub(super) resolvers: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     /// How far the node is drained.
     pub(super) drain: watch::Receiver<Option<Drain>>,
@@ -93,6 +95,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
     let mut ways = None;
     let mut election = Election::default();
     let mut gateways = Gateways::default();
+    let mut former_gateways = FormerGateways::default();
     loop {
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
@@ -104,6 +107,8 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.broken = over.broken;
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
         extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
+        extra.former_gateways = Arc::new(former_gateways.see(&host));
+        extra.resolvers = inputs.resolvers.borrow_and_update().clone();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.drain = *inputs.drain.borrow_and_update();
         extra.restarting = *inputs.restarting.borrow_and_update();
@@ -173,6 +178,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             r = changed(inputs.services.as_mut()) => r,
             r = changed(inputs.plugins.as_mut()) => r,
             () = switched(kubernetes, &uplinks, &config, &extra.off) => true,
+            r = inputs.resolvers.changed() => r.is_ok(),
             r = inputs.disabled.changed() => r.is_ok(),
             r = inputs.drain.changed() => r.is_ok(),
             r = inputs.restarting.changed() => r.is_ok(),

@@ -26,6 +26,7 @@ pub mod links;
 pub mod nexthop;
 pub mod order;
 pub mod resolve;
+pub mod resolvers;
 pub mod route;
 pub mod shadow;
 pub mod sysctl;

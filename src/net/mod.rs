@@ -3,7 +3,8 @@
 //! Nothing here decides. What crosses from one area to another (`bgp`, `fib`, `k8s` never import one
 //! another) is made of these types.
 
-mod guard;
+mod cover;
+pub mod guard;
 mod hops;
 mod links;
 mod origin;
@@ -14,7 +15,8 @@ mod selector;
 mod service;
 pub mod text;
 
-pub use guard::{Guard, GuardRule, Refusal};
+pub use cover::Cover;
+pub use guard::{Guard, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};
 pub use links::{LinkState, Links};
 pub use origin::{Origination, Source};

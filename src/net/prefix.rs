@@ -146,6 +146,23 @@ impl Prefix {
         self.len() == self.family().max_len()
     }
 
+    /// The prefixes of `len` bits that make it up; none where that is shorter. They are so many that `len` should be
+    /// close to its own.
+    pub fn parts(self, len: u8) -> impl Iterator<Item = Self> {
+        let longer = len.checked_sub(self.len()).filter(|_| len <= self.family().max_len());
+        let count = longer.map_or(0, |bits| 1u128.checked_shl(bits.into()).unwrap_or(u128::MAX));
+        (0..count).map(move |n| match self {
+            Self::V4 { addr, .. } => {
+                let part = n.checked_shl((32 - len).into()).unwrap_or(0) as u32;
+                Self::V4 { addr: (addr.to_bits() | part).into(), len }
+            }
+            Self::V6 { addr, .. } => {
+                let part = n.checked_shl((128 - len).into()).unwrap_or(0);
+                Self::V6 { addr: (addr.to_bits() | part).into(), len }
+            }
+        })
+    }
+
     /// Whether `addr` lies inside.
     pub fn contains(self, addr: IpAddr) -> bool {
         Self::new(addr, self.len()) == Some(self)
@@ -231,6 +248,20 @@ mod tests {
         assert!(!p("10.0.0.0/16").covers(p("10.0.0.0/8")));
         assert!(!p("10.0.0.0/8").covers(p("2001:db8::/64")));
         assert!(p("::/0").contains("fe80::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn parts_make_up_the_whole() {
+        let parts = |s: &str, len| p(s).parts(len).map(|p| p.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            parts("10.1.2.0/24", 26),
+            ["10.1.2.0/26", "10.1.2.64/26", "10.1.2.128/26", "10.1.2.192/26"]
+        );
+        assert_eq!(parts("10.1.2.0/24", 24), ["10.1.2.0/24"]);
+        assert_eq!(parts("0.0.0.0/0", 1), ["0.0.0.0/1", "128.0.0.0/1"]);
+        assert_eq!(parts("::/0", 1), ["::/1", "8000::/1"]);
+        assert_eq!(parts("fd00::/127", 128), ["fd00::/128", "fd00::1/128"]);
+        assert_eq!((parts("10.0.0.0/24", 23).len(), parts("10.0.0.0/24", 33).len()), (0, 0));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod forward;
 mod forwarding;
 mod gateway;
 mod global;
+mod guard;
 mod masq;
 mod neighbor;
 mod node;
@@ -42,7 +43,7 @@ use crate::{
         policy::Community,
     },
     config::{Config, Neighbor, NeighborAt, Peering},
-    fib::{guard, host::Host},
+    fib::host::Host,
     k8s::{
         cni::Plugins,
         node::{NodeView, Nodes},
@@ -60,6 +61,7 @@ pub use self::{
 pub use crate::k8s::cni::Conflist;
 pub use drain::Drain;
 pub use forwarding::forwarding;
+pub use guard::FormerGateways;
 pub use services::asked;
 
 /// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.
@@ -169,6 +171,10 @@ pub struct Extra {
     pub topology: Option<Topology>,
     /// What is known of Services.
     pub services: Arc<Services>,
+    /// Default gateways that there were: [`FormerGateways`].
+    pub former_gateways: Arc<BTreeSet<IpAddr>>,
+    /// Of the host, from resolv.conf.
+    pub resolvers: Arc<BTreeSet<IpAddr>>,
     /// How far `routelet drain` has come.
     pub drain: Option<Drain>,
     /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
@@ -214,7 +220,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let announced = services.iter().filter_map(|v| v.announced);
     let originated = originated(&ctx, announced, &served, &mut problems);
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
-    let guard = guard(&ctx, &unreachable, &originated, &peers);
+    let guard = guard::guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
     // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
@@ -312,22 +318,6 @@ fn originated(
     all.filter(|(_, source)| drain.is_none_or(|d| d.leaves(*source)))
         .map(|(p, s)| (p, origination(s)))
         .collect()
-}
-
-fn guard(
-    ctx: &Context<'_>,
-    unreachable: &BTreeSet<Prefix>,
-    originated: &BTreeMap<Prefix, Origination>,
-    peers: &BTreeMap<PeerKey, Arc<PeerConfig>>,
-) -> Guard {
-    let own = unreachable.iter().chain(originated.keys()).copied().collect::<BTreeSet<_>>();
-    let neighbors = peers.keys().filter_map(|k| match k {
-        PeerKey::Address(a) => Some(*a),
-        PeerKey::LinkLocal(a, _) => Some(IpAddr::V6(*a)),
-        PeerKey::Interface(_) => None,
-    });
-    let api = ctx.nodes.map(|n| n.api_servers.as_slice()).unwrap_or_default();
-    guard::guard(ctx.host, own.into_iter(), neighbors, api.iter().copied())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
     masquerade::{Mode, Wanted},
-    net::{Family, Refusal, Source},
+    net::{Family, Refusal, Source, guard::AddressRole},
 };
 
 /// A node below a switch on a /30, dual stack.
@@ -243,7 +243,11 @@ fn pod_cidrs_and_networks_are_told_and_guarded_against_loops() {
     let refused = |p: &str| plan.guard.refuses(p.parse().unwrap(), true);
     assert_eq!(refused("10.244.1.128/25"), Some(Refusal::Own));
     assert_eq!(refused("10.244.2.0/24"), None);
-    assert_eq!(refused("10.0.0.6/32"), Some(Refusal::Neighbor));
+    assert_eq!(
+        refused("10.0.0.6/32"),
+        Some(Refusal::Protected(AddressRole::Node)),
+        "reached by the default route"
+    );
 
     case.config.kubernetes.advertise_pod_cidrs = false;
     let plan = case.plan();

@@ -80,6 +80,24 @@ pub fn update(withdrawn: &[(Ipv4Addr, u8)], attributes: &[u8], announced: &[(Ipv
     message(2, &body)
 }
 
+/// UPDATE of IPv6 prefixes (RFC 4760 §3).
+pub fn update6(path: &[u32], next_hop: Ipv6Addr, announced: &[(Ipv6Addr, u8)]) -> Vec<u8> {
+    let mut reach = vec![0, 2, 1, 16];
+    reach.extend(next_hop.octets());
+    reach.push(0);
+    for (addr, len) in announced {
+        reach.push(*len);
+        reach.extend(&addr.octets()[..usize::from(len.div_ceil(8))]);
+    }
+    let mut all = vec![0x90, 14];
+    all.extend(u16::try_from(reach.len()).unwrap().to_be_bytes());
+    all.extend(reach);
+    all.extend([0x40, 1, 1, 0, 0x40, 2, u8::try_from(2 + 4 * path.len()).unwrap(), 2]);
+    all.push(u8::try_from(path.len()).unwrap());
+    path.iter().for_each(|n| all.extend(n.to_be_bytes()));
+    update(&[], &all, &[])
+}
+
 /// End-of-RIB for IPv4 unicast.
 pub fn end_of_rib() -> Vec<u8> {
     message(2, &[0, 0, 0, 0])

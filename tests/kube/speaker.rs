@@ -112,11 +112,12 @@ fn a_second_speaker_on_the_node_is_passed_on_to_the_switch_with_the_nodes_own_ad
 
     // The guard stands here too.
     let own = cidrs[0][0].clone();
+    let overlaps = format!("guard: overlaps {own}, advertised by this host");
     let cases = [
-        (own.as_str(), "guard: inside what this node originates"),
-        ("10.1.1.1/32", "guard: host route to a default gateway"),
-        ("10.1.1.0/30", "guard: equal to a connected subnet"),
-        ("0.0.0.0/0", "guard: default or very short prefix without accept-default"),
+        (own.as_str(), overlaps.as_str()),
+        ("10.1.1.1/32", "guard: 10.1.1.1 (default gateway) is reached by 10.1.1.0/30, connected on eth0"),
+        ("10.1.1.0/30", "guard: equal to a connected subnet (10.1.1.0/30 on eth0)"),
+        ("0.0.0.0/0", "guard: default route without accept-default"),
     ];
     for (prefix, reason) in cases {
         gobgp.announce(prefix, None);

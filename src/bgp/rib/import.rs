@@ -3,10 +3,7 @@
 //! A refused path stays in the table with its reason (it is the Adj-RIB-In), so that a change of settings needs
 //! no route refresh and `show routes` can say what happened to it.
 
-use std::{borrow::Cow, sync::Arc};
-
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use std::borrow::Cow;
 
 use crate::{
     bgp::{
@@ -14,7 +11,7 @@ use crate::{
         policy::{self, Community, RouteSource, Subject},
         wire::attr::Attrs,
     },
-    net::{Asn, Guard, GuardRule, Prefix, Refusal},
+    net::{Asn, Guard, Prefix, Refusal, guard::AddressRole},
 };
 
 /// Why a received path is not used.
@@ -36,15 +33,20 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    const ALL: [Self; 15] = [
-        Self::Guard(Refusal::TooShort),
-        Self::Guard(Refusal::Connected),
-        Self::Guard(Refusal::Own),
-        Self::Guard(Refusal::OwnAddress),
-        Self::Guard(Refusal::DefaultGateway),
-        Self::Guard(Refusal::Neighbor),
-        Self::Guard(Refusal::ApiServer),
+    const ALL: [Self; 20] = [
         Self::Guard(Refusal::Martian),
+        Self::Guard(Refusal::TooShort),
+        Self::Guard(Refusal::TooMuch),
+        Self::Guard(Refusal::Own),
+        Self::Guard(Refusal::Connected),
+        Self::Guard(Refusal::Protected(AddressRole::OwnAddress)),
+        Self::Guard(Refusal::Protected(AddressRole::DefaultGateway)),
+        Self::Guard(Refusal::Protected(AddressRole::FormerGateway)),
+        Self::Guard(Refusal::Protected(AddressRole::Neighbor)),
+        Self::Guard(Refusal::Protected(AddressRole::ApiServer)),
+        Self::Guard(Refusal::Protected(AddressRole::Node)),
+        Self::Guard(Refusal::Protected(AddressRole::Resolver)),
+        Self::Guard(Refusal::Protected(AddressRole::Metadata)),
         Self::AsLoop,
         Self::OriginatorLoop,
         Self::ClusterLoop,
@@ -152,14 +154,15 @@ impl Speaker<'_> {
     pub(super) fn prefix(
         &self,
         prefix: Prefix,
-        guard: &GuardIndex,
+        guard: &Guard,
         attrs: &mut Cow<'_, Attrs>,
     ) -> Result<(), Refused> {
         match guard.refuses(prefix, self.config.accept_default) {
             None => {}
             // An address that is served here may well be on an interface: a second speaker on this host tells of it so that
             // others learn of it.
-            Some(Refusal::OwnAddress) if self.session.is_on_host() => {}
+            Some(Refusal::Protected(AddressRole::OwnAddress))
+                if prefix.is_host() && self.session.is_on_host() => {}
             Some(why) => return Err(Refused::Guard(why)),
         }
         if self.config.import.is_empty() {
@@ -187,66 +190,12 @@ impl Speaker<'_> {
     }
 }
 
-/// The guard's rules, ready to be asked of 100,000 prefixes: same answers as [`Guard::refuses`], whatever the
-/// number of rules (each neighbor and each own address makes one).
-#[derive(Default)]
-pub(super) struct GuardIndex {
-    exact: HashMap<Prefix, (usize, Refusal), RandomState>,
-    inside: HashMap<Prefix, (usize, Refusal), RandomState>,
-    /// Lengths that occur in `inside`, by family.
-    lengths: [Vec<u8>; 2],
-    shorter: [Option<(usize, u8)>; 2],
-}
-
-impl GuardIndex {
-    pub(super) fn new(guard: &Arc<Guard>) -> Self {
-        let mut index = Self::default();
-        for (order, rule) in guard.rules().iter().enumerate() {
-            match *rule {
-                GuardRule::Exact(prefix, why) => {
-                    index.exact.entry(prefix).or_insert((order, why));
-                }
-                GuardRule::Inside(prefix, why) => {
-                    index.inside.entry(prefix).or_insert((order, why));
-                    let lengths = &mut index.lengths[prefix.family().index()];
-                    if !lengths.contains(&prefix.len()) {
-                        lengths.push(prefix.len());
-                    }
-                }
-                GuardRule::Shorter(family, len) => {
-                    let shorter = &mut index.shorter[family.index()];
-                    if shorter.is_none_or(|(_, have)| have < len) {
-                        *shorter = Some((order, len));
-                    }
-                }
-            }
-        }
-        index
-    }
-
-    pub(super) fn refuses(&self, prefix: Prefix, accept_default: bool) -> Option<Refusal> {
-        let family = prefix.family().index();
-        let exact = self.exact.get(&prefix).copied();
-        let short = self.shorter[family]
-            .filter(|(_, len)| prefix.len() < *len && !accept_default)
-            .map(|(order, _)| (order, Refusal::TooShort));
-        let inside = self.lengths[family].iter().filter(|len| **len <= prefix.len()).filter_map(|len| {
-            let outer = Prefix::new(prefix.addr(), *len)?;
-            self.inside.get(&outer).copied()
-        });
-        inside.chain(exact).chain(short).min_by_key(|(order, _)| *order).map(|(_, why)| why)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bgp::{
-            rib::tests::{attrs, config, global, negotiated},
-            wire::attr::{AsPath, Rare},
-        },
-        net::Family,
+    use crate::bgp::{
+        rib::tests::{attrs, config, global, negotiated},
+        wire::attr::{AsPath, Rare},
     };
 
     #[test]
@@ -316,38 +265,6 @@ mod tests {
             path.rare = otc.map(|n| Box::new(Rare { otc: Some(n), ..Rare::default() }));
             let got = from.attributes(&path).map(|a| a.rare.as_deref().and_then(|r| r.otc));
             assert_eq!(got, expected, "{role:?} {otc:?}");
-        }
-    }
-
-    #[test]
-    fn the_guard_index_answers_like_the_guard() {
-        let p = |s: &str| s.parse::<Prefix>().unwrap();
-        let guard = Arc::new(Guard::new(vec![
-            GuardRule::Shorter(Family::Ipv4Unicast, 8),
-            GuardRule::Exact(p("10.1.0.0/24"), Refusal::Connected),
-            GuardRule::Inside(p("10.2.0.0/16"), Refusal::Own),
-            GuardRule::Inside(p("0.0.0.0/8"), Refusal::Martian),
-            GuardRule::Exact(p("10.2.0.1/32"), Refusal::OwnAddress),
-            GuardRule::Inside(p("fe80::/10"), Refusal::Martian),
-        ]));
-        let index = GuardIndex::new(&guard);
-        for text in [
-            "0.0.0.0/0",
-            "0.0.0.0/8",
-            "10.1.0.0/24",
-            "10.1.0.0/25",
-            "10.2.0.0/16",
-            "10.2.0.1/32",
-            "10.0.0.0/8",
-            "fe80::/10",
-            "fe80:1::/64",
-            "fe00::/8",
-            "2001:db8::/32",
-            "8.0.0.0/7",
-        ] {
-            for accept in [false, true] {
-                assert_eq!(index.refuses(p(text), accept), guard.refuses(p(text), accept), "{text} {accept}");
-            }
         }
     }
 }

@@ -23,8 +23,10 @@ mod import;
 mod nexthop;
 mod paths;
 mod peers;
+mod recheck;
 mod resolve;
 mod settle;
+mod share;
 mod show;
 mod table;
 mod tell;
@@ -42,7 +44,7 @@ use self::{
     decide::Decision,
     export::View,
     groups::{Group, Welcome},
-    import::{GuardIndex, Refused, Speaker},
+    import::{Refused, Speaker},
     nexthop::{Hops, Sets},
     paths::PathIds,
     peers::Peer,
@@ -63,6 +65,9 @@ use crate::{
 
 /// Paths to one prefix that one neighbor may have (RFC 7911): each one more makes all decisions on it dearer.
 const PATHS_OF_ONE: usize = 256;
+
+/// In place of the verdict on a path that is no longer there.
+const GONE: u8 = u8::MAX;
 
 /// What happens to the rib.
 #[derive(Clone, Debug)]
@@ -146,8 +151,12 @@ pub struct Rib {
     dirty: [Vec<RouteNo>; 2],
     originated: Arc<BTreeMap<Prefix, Origination>>,
     reachable: Arc<Reachable>,
+    /// As the plan wants it.
+    planned_guard: Arc<Guard>,
+    /// With neighbors that the plan does not know.
     guard: Arc<Guard>,
-    guard_index: GuardIndex,
+    /// How many paths were imported again.
+    reimports: u64,
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
     decision: Decision,
@@ -171,8 +180,9 @@ impl Rib {
             dirty: Default::default(),
             originated: Arc::default(),
             reachable: Arc::default(),
+            planned_guard: Arc::default(),
             guard: Arc::default(),
-            guard_index: GuardIndex::default(),
+            reimports: 0,
             fib: Vec::new(),
             events: Vec::new(),
             decision: Decision::default(),
@@ -225,7 +235,7 @@ impl Rib {
                     self.links_lost(&lost, &before);
                 }
             }
-            Input::Guard(guard) => self.guard(guard),
+            Input::Guard(guard) => self.set_guard(guard),
             Input::Global(global) => self.set_global(global),
             Input::Timeout => self.timeout(now),
         }
@@ -337,6 +347,7 @@ impl Rib {
                 self.peers[n] = peer
             }
             self.numbers.insert(id, no);
+            self.guard_again();
             return;
         };
         let Some(peer) = self.peer_mut(no) else { return };
@@ -358,6 +369,7 @@ impl Rib {
             self.peers[usize::from(no)] = None;
             self.numbers.remove(&id);
             self.convergence_changed = true;
+            self.guard_again();
         }
     }
 
@@ -517,7 +529,7 @@ impl Rib {
             Err(why) => Err(*why),
             Ok(attrs) => {
                 let mut attrs = Cow::Borrowed(&**attrs);
-                let accepted = from.prefix(prefix, &self.guard_index, &mut attrs);
+                let accepted = from.prefix(prefix, &self.guard, &mut attrs);
                 accepted.map(|()| matches!(attrs, Cow::Owned(_)).then(|| attrs.into_owned()))
             }
         };
@@ -544,15 +556,17 @@ impl Rib {
         let f = family.index();
         let (effective, refused) = self.imported(from, nlri.prefix, received, arrived);
         let route = self.tables[f].entry(nlri.prefix);
-        let entry = self.tables[f].get_mut(route);
+        let before = self.tables[f].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
+        if before.is_none() && (self.exceeds(no, family) || self.is_crowded(no, family, route)) {
+            self.attrs.release(effective);
+            self.tables[f].vacate(route);
+            return;
+        }
+        let refused = self.share_of(no, nlri.prefix, before, refused);
         let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
+        let entry = self.tables[f].get_mut(route);
         let Some(old) = entry.find(no, nlri.path_id) else {
-            if self.exceeds(no, family) || self.is_crowded(no, family, route) {
-                self.attrs.release(effective);
-                self.tables[f].vacate(route);
-                return;
-            }
-            self.tables[f].get_mut(route).push(path);
+            entry.push(path);
             self.attrs.acquire(received);
             self.count(no, f, 1, i32::from(refused == 0));
             self.touch(family, route);
@@ -591,6 +605,10 @@ impl Rib {
             self.attrs.release(path.received);
             self.attrs.release(path.effective);
             self.count(path.peer, f, -1, -i32::from(path.refused == 0));
+            if path.peer != OWN {
+                let prefix = self.tables[f].prefix(route);
+                self.share_of(path.peer, prefix, Some(path.refused), GONE);
+            }
         }
         self.touch(family, route);
     }
@@ -643,43 +661,12 @@ impl Rib {
         true
     }
 
-    /// Runs import anew over paths that are there: of one neighbor, or of all.
+    /// Runs import anew over all paths that are there: of one neighbor, or of all.
     fn import_again(&mut self, only: Option<PeerNo>) {
-        let global = self.global.clone();
         for family in Family::ALL {
-            let f = family.index();
-            for route in self.tables[f].numbers() {
-                for n in 0..self.tables[f].get(route).paths().len() {
-                    let path = self.tables[f].get(route).paths()[n];
-                    if path.peer == OWN || only.is_some_and(|no| no != path.peer) {
-                        continue;
-                    }
-                    let Some(peer) = self.peer(path.peer) else { continue };
-                    let (Some(session), config) = (peer.session.clone(), peer.config.clone()) else {
-                        continue;
-                    };
-                    let from = Speaker { config: &config, session: &session, global: &global };
-                    let attrs = self.attrs.get(path.received).clone();
-                    let prefix = self.tables[f].prefix(route);
-                    let arrived = from.attributes(&attrs);
-                    let (effective, refused) = self.imported(&from, prefix, path.received, &arrived);
-                    self.attrs.release(path.effective);
-                    let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
-                    (slot.effective, slot.refused) = (effective, refused);
-                    if (effective, refused) != (path.effective, path.refused) {
-                        self.count(path.peer, f, 0, i32::from(refused == 0) - i32::from(path.refused == 0));
-                        self.touch(family, route);
-                    }
-                }
+            for route in self.tables[family.index()].numbers() {
+                self.import_route_again(family, route, only);
             }
-        }
-    }
-
-    fn guard(&mut self, guard: Arc<Guard>) {
-        if self.guard != guard {
-            self.guard_index = GuardIndex::new(&guard);
-            self.guard = guard;
-            self.import_again(None);
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::share::Share;
 use crate::{
     bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
     net::{Family, Phase},
@@ -26,6 +27,8 @@ pub(super) struct Peer {
     pub(super) groups: [Option<usize>; 2],
     pub(super) received: [u32; 2],
     pub(super) accepted: [u32; 2],
+    /// By family: very short prefixes, which may cover only so much of the address space.
+    pub(super) shares: [Share; 2],
     /// Passed `max-prefixes`: nothing more is taken from this session.
     pub(super) over: bool,
     pub(super) warned: [bool; 2],
@@ -58,6 +61,7 @@ impl Peer {
             groups: [None; 2],
             received: [0; 2],
             accepted: [0; 2],
+            shares: Family::ALL.map(Share::new),
             over: false,
             warned: [false; 2],
             crowded: false,

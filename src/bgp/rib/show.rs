@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bgp::{policy::ext_text, wire::attr::Attrs},
-    net::{Family, Prefix},
+    net::{Family, Prefix, Refusal},
 };
 
 impl Rib {
@@ -156,6 +156,9 @@ impl Rib {
     ) -> String {
         match (Refused::from_code(path.refused), place) {
             (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
+            (Some(Refused::Guard(why)), _) => {
+                self.guarded(why, self.tables[family.index()].prefix(route), path)
+            }
             (Some(why), _) => why.as_str().into(),
             (None, Some(place)) => match decision.lost.get(place).copied().flatten() {
                 None if self.is_served_here(path) => {
@@ -174,6 +177,20 @@ impl Rib {
                 Some(Resolution::No(why)) => why.as_str().into(),
                 _ => String::new(),
             },
+        }
+    }
+
+    /// What the guard protects.
+    fn guarded(&self, why: Refusal, prefix: Prefix, path: &Path) -> String {
+        let accept_default = self.peer(path.peer).is_some_and(|p| p.config.accept_default);
+        match (why, prefix.family()) {
+            (Refusal::TooMuch, Family::Ipv4Unicast) => {
+                "guard: beyond a quarter of the address space in prefixes shorter than /11 without accept-default".into()
+            }
+            (Refusal::TooMuch, Family::Ipv6Unicast) => {
+                "guard: beyond a quarter of 2000::/3 in prefixes shorter than /20 without accept-default".into()
+            }
+            _ => self.guard.reason(prefix, accept_default).unwrap_or_else(|| why.as_str().into()),
         }
     }
 

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{attrs::AttrsId, nexthop::SetId};
-use crate::net::{Family, Prefix};
+use crate::net::{Cover, Family, Prefix};
 
 /// Numbers whose use is counted together.
 const CHUNK: usize = 1024;
@@ -348,6 +348,33 @@ impl Table {
         keys + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
     }
 
+    /// Routes equal to or inside one of `regions`: by look-ups where there are few prefixes that could be, else by
+    /// one pass over all.
+    pub(super) fn inside(&self, regions: Vec<Prefix>) -> Vec<RouteNo> {
+        let possible = |region: &Prefix| -> u64 {
+            self.lengths_inside(*region)
+                .map(|len| 1u64.checked_shl((len - region.len()).into()).unwrap_or(u64::MAX))
+                .fold(0, u64::saturating_add)
+        };
+        let lookups = regions.iter().map(possible).fold(0, u64::saturating_add);
+        if lookups <= self.len() as u64 {
+            let all = regions.iter().flat_map(|region| {
+                self.lengths_inside(*region)
+                    .flat_map(move |len| region.parts(len))
+                    .filter_map(|p| self.find(p))
+            });
+            return all.collect();
+        }
+        let regions: Cover = regions.into_iter().collect();
+        let used = |route: &RouteNo| !self.is_vacant(*route);
+        self.numbers().filter(used).filter(|route| regions.of(self.prefix(*route)).is_some()).collect()
+    }
+
+    /// Lengths in use of prefixes that could be inside.
+    fn lengths_inside(&self, region: Prefix) -> impl Iterator<Item = u8> + '_ {
+        (region.len()..=self.family.max_len()).filter(|len| self.lengths[usize::from(*len)] > 0)
+    }
+
     /// Routes that cover `addr`, longest first.
     pub(super) fn covering(&self, addr: IpAddr) -> impl Iterator<Item = RouteNo> + '_ {
         (0..=self.family.max_len())
@@ -391,6 +418,49 @@ mod tests {
         let again: Vec<_> = (300..600).map(|n| table.entry(prefix(n))).collect();
         assert!(again.iter().all(|n| *n < 600), "{again:?}");
         assert!(again.iter().enumerate().all(|(n, no)| table.prefix(*no) == prefix(300 + n as u32)));
+    }
+
+    #[test]
+    fn routes_inside_a_region_are_found_by_look_ups_and_by_a_pass() {
+        for (family, routes, regions, expected) in [
+            (
+                Family::Ipv4Unicast,
+                &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "10.2.0.0/16", "11.0.0.0/8"][..],
+                &["10.1.0.0/16", "10.1.2.0/24", "11.0.0.0/9"][..],
+                &["10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32"][..],
+            ),
+            (
+                Family::Ipv6Unicast,
+                &["fd00::/48", "fd00::/64", "fd00:0:0:1::7/128", "fd00:1::/48", "::/0"],
+                &["fd00::/48"],
+                &["fd00::/48", "fd00::/64", "fd00:0:0:1::7/128"],
+            ),
+        ] {
+            let p = |s: &&str| s.parse::<Prefix>().unwrap();
+            let mut table = Table::new(family);
+            let found = |table: &Table| {
+                let mut found: Vec<Prefix> = table
+                    .inside(regions.iter().map(p).collect())
+                    .into_iter()
+                    .map(|n| table.prefix(n))
+                    .collect();
+                found.sort_unstable();
+                found.dedup();
+                found
+            };
+            for prefix in routes {
+                let route = table.entry(p(prefix));
+                table.get_mut(route).dirty = true;
+            }
+            let expected: Vec<_> = expected.iter().map(p).collect();
+            assert_eq!(found(&table), expected, "by a pass");
+            if family == Family::Ipv4Unicast {
+                for n in 0..70_000u32 {
+                    table.entry(Prefix::v4((0x1400_0000 + (n << 8)).into(), 24));
+                }
+                assert_eq!(found(&table), expected, "by look-ups");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod monitor;
 pub mod netconf;
 mod netlink;
 mod repairs;
+pub mod resolvers;
 pub mod sysctl;
 mod task;
 

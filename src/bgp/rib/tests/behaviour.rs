@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     bgp::peer::Graceful,
-    net::{GuardRule, Phase, Reach, Refusal},
+    net::{
+        Phase, Reach,
+        guard::{AddressRole, GuardInputs, Subnet},
+    },
 };
 
 fn p(text: &str) -> Prefix {
@@ -52,12 +55,16 @@ fn an_update_that_says_nothing_new_changes_nothing() {
 fn guarded_routes_stay_visible_and_come_back_when_the_guard_changes() {
     let mut bench = Bench::new();
     bench.neighbor(1, 65001, |_| {});
-    let rule = GuardRule::Exact(prefix(0), Refusal::Connected);
-    bench.rib.handle(bench.now, Input::Guard(Arc::new(Guard::new(vec![rule]))));
+    let subnets = vec![Subnet { prefix: prefix(0), interface: "eth0".into() }];
+    let guard = Guard::new(GuardInputs { subnets, ..GuardInputs::default() });
+    bench.rib.handle(bench.now, Input::Guard(Arc::new(guard)));
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
     bench.run();
     assert_eq!(bench.hops(prefix(0)), [""; 0]);
-    assert_eq!(bench.reasons(prefix(0))["10.0.0.11"], "guard: equal to a connected subnet");
+    assert_eq!(
+        bench.reasons(prefix(0))["10.0.0.11"],
+        "guard: equal to a connected subnet (20.0.0.0/24 on eth0)"
+    );
     bench.rib.handle(bench.now, Input::Guard(Arc::default()));
     bench.run();
     assert_eq!(bench.hops(prefix(0)), ["10.0.0.11"]);
@@ -110,8 +117,9 @@ fn what_a_second_speaker_serves_on_this_host_is_passed_on_and_stays_out_of_the_k
     bench.announce(2, &via(2, "10.0.0.1"), &[prefix(4)]);
     // An own address is announced by who serves it here, and by nobody else.
     let address = p("192.0.2.7/32");
-    let rule = GuardRule::Exact(address, Refusal::OwnAddress);
-    bench.rib.handle(bench.now, Input::Guard(Arc::new(Guard::new(vec![rule]))));
+    let protected = vec![(address.addr(), AddressRole::OwnAddress)];
+    let guard = Guard::new(GuardInputs { protected, ..GuardInputs::default() });
+    bench.rib.handle(bench.now, Input::Guard(Arc::new(guard)));
     bench.announce(1, &via(1, "127.0.0.1"), &[address]);
     bench.announce(2, &path(2, 65002), &[address]);
     bench.run();
@@ -128,7 +136,8 @@ fn what_a_second_speaker_serves_on_this_host_is_passed_on_and_stays_out_of_the_k
     assert_eq!(hops(3), internal.into(), "iBGP");
     assert_eq!(bench.reasons(prefix(1))["10.0.0.11"], "best: only path; served on this host");
     assert_eq!(bench.reasons(prefix(4))["10.0.0.12"], "next hop is this node", "said by one elsewhere");
-    assert_eq!(bench.reasons(address)["10.0.0.12"], "guard: host route to an own address");
+    let refused = "guard: 192.0.2.7 (own address) is on this host or link";
+    assert_eq!(bench.reasons(address)["10.0.0.12"], refused);
 }
 
 #[test]

@@ -67,6 +67,7 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
 }
 
 mod behaviour;
+mod guard;
 mod model;
 
 /// A rib with a virtual clock and neighbors whose received octets are decoded again.

@@ -1,0 +1,143 @@
+//! The guard and the shares of neighbors, applied to what is in the table already.
+//!
+//! A new guard is compared with the one before, and only paths to prefixes that the two may judge differently are
+//! imported again: a resolver that changes costs a few look-ups, whatever the size of the table.
+
+use std::sync::Arc;
+
+use super::{
+    Rib,
+    import::{Refused, Speaker},
+    share::Share,
+    table::{OWN, PeerNo, RouteNo, Table},
+};
+use crate::{
+    bgp::peer::PeerKey,
+    net::{Family, Guard, Prefix, Refusal, guard::GuardChanges},
+};
+
+impl Rib {
+    /// Takes the guard of a new plan.
+    pub(super) fn set_guard(&mut self, planned: Arc<Guard>) {
+        if self.planned_guard != planned {
+            self.planned_guard = planned;
+            self.guard_again();
+        }
+    }
+
+    /// Completes the planned guard with neighbors that the plan does not know, those of listen ranges, and applies
+    /// it to what the change concerns.
+    pub(super) fn guard_again(&mut self) {
+        let neighbors = self.peers.iter().flatten().filter_map(|p| match p.config.key {
+            PeerKey::Address(addr) => Some(addr),
+            PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
+        });
+        let new = match self.planned_guard.with_neighbors(neighbors) {
+            Some(completed) => Arc::new(completed),
+            None => self.planned_guard.clone(),
+        };
+        if Arc::ptr_eq(&self.guard, &new) {
+            return;
+        }
+        let changes = self.guard.changes(&new);
+        self.guard = new;
+        for family in Family::ALL {
+            for route in concerned(&self.tables[family.index()], family, &changes) {
+                self.import_route_again(family, route, None);
+            }
+        }
+    }
+
+    /// Runs import anew over the paths of a route: those of one neighbor, or all.
+    pub(super) fn import_route_again(&mut self, family: Family, route: RouteNo, only: Option<PeerNo>) {
+        let (f, global) = (family.index(), self.global.clone());
+        for n in 0..self.tables[f].get(route).paths().len() {
+            let path = self.tables[f].get(route).paths()[n];
+            if path.peer == OWN || only.is_some_and(|no| no != path.peer) {
+                continue;
+            }
+            let Some(peer) = self.peer(path.peer) else { continue };
+            let (Some(session), config) = (peer.session.clone(), peer.config.clone()) else {
+                continue;
+            };
+            self.reimports += 1;
+            let from = Speaker { config: &config, session: &session, global: &global };
+            let attrs = self.attrs.get(path.received).clone();
+            let prefix = self.tables[f].prefix(route);
+            let arrived = from.attributes(&attrs);
+            let (effective, refused) = self.imported(&from, prefix, path.received, &arrived);
+            let refused = self.share_of(path.peer, prefix, Some(path.refused), refused);
+            self.attrs.release(path.effective);
+            let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
+            (slot.effective, slot.refused) = (effective, refused);
+            if (effective, refused) != (path.effective, path.refused) {
+                self.count(path.peer, f, 0, i32::from(refused == 0) - i32::from(path.refused == 0));
+                self.touch(family, route);
+            }
+        }
+    }
+
+    /// Weighs a path whose import said `after`, and `before` if there was one, against the neighbor's share of the
+    /// address space. Returns what it is refused for, if it is; other paths that this moves are changed in the table.
+    pub(super) fn share_of(&mut self, no: PeerNo, prefix: Prefix, before: Option<u8>, after: u8) -> u8 {
+        if !Share::counts(prefix) {
+            return after;
+        }
+        let (joined, joins) = (before.is_some_and(is_weighed), is_weighed(after));
+        let f = prefix.family().index();
+        let Some(peer) = self.peer_mut(no) else { return after };
+        let mut changed = match (joined, joins) {
+            (false, true) => peer.shares[f].add(prefix),
+            (true, false) => peer.shares[f].remove(prefix),
+            _ => Vec::new(),
+        };
+        changed.retain(|other| *other != prefix);
+        for other in changed {
+            self.apply_share(no, other);
+        }
+        if joins { self.share_verdict(no, prefix) } else { after }
+    }
+
+    /// 0, or why a prefix that would be taken otherwise is refused.
+    fn share_verdict(&self, no: PeerNo, prefix: Prefix) -> u8 {
+        let fits = self.peer(no).is_none_or(|peer| {
+            peer.config.accept_default || peer.shares[prefix.family().index()].accepts(prefix)
+        });
+        if fits { 0 } else { Refused::Guard(Refusal::TooMuch).code() }
+    }
+
+    fn apply_share(&mut self, no: PeerNo, prefix: Prefix) {
+        let (family, f) = (prefix.family(), prefix.family().index());
+        let verdict = self.share_verdict(no, prefix);
+        let Some(route) = self.tables[f].find(prefix) else { return };
+        let mut accepted = 0;
+        for path in self.tables[f].get_mut(route).paths_mut() {
+            if path.peer == no && is_weighed(path.refused) && path.refused != verdict {
+                path.refused = verdict;
+                accepted += if verdict == 0 { 1 } else { -1 };
+            }
+        }
+        if accepted != 0 {
+            self.count(no, f, 0, accepted);
+            self.touch(family, route);
+        }
+    }
+}
+
+/// Whether a path with this verdict has part in its neighbor's share.
+fn is_weighed(refused: u8) -> bool {
+    refused == 0 || Refused::from_code(refused) == Some(Refused::Guard(Refusal::TooMuch))
+}
+
+/// Routes that are to be judged again, each once.
+fn concerned(table: &Table, family: Family, changes: &GuardChanges) -> Vec<RouteNo> {
+    let holding = changes.holding.iter().filter(|a| Family::of(**a) == family);
+    let exactly = changes.exactly.iter().filter(|p| p.family() == family);
+    let inside: Vec<Prefix> = changes.inside.iter().filter(|p| p.family() == family).copied().collect();
+    let mut routes: Vec<RouteNo> = holding.flat_map(|addr| table.covering(*addr)).collect();
+    routes.extend(exactly.filter_map(|p| table.find(*p)));
+    routes.extend(table.inside(inside));
+    routes.sort_unstable();
+    routes.dedup();
+    routes
+}
