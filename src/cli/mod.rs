@@ -72,6 +72,9 @@ enum Failure {
     /// 3.
     #[error(transparent)]
     Unreachable(#[from] client::AskError),
+    /// 4. The answer itself says why.
+    #[error("not ready")]
+    NotReady,
 }
 
 /// Parses the command line, carries it out and says how it went.
@@ -102,11 +105,14 @@ pub fn main() -> ExitCode {
         Command::Man(man) => man.run(),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    io::complain(&failure.to_string());
+    if !matches!(failure, Failure::NotReady) {
+        io::complain(&failure.to_string());
+    }
     match failure {
         Failure::Runtime(_) => ExitCode::from(1),
         Failure::Usage(_) => ExitCode::from(2),
         Failure::Unreachable(_) => ExitCode::from(3),
+        Failure::NotReady => ExitCode::from(4),
     }
 }
 

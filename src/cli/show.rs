@@ -111,7 +111,7 @@ fn family(text: &str) -> Result<Family, String> {
 impl Show {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Summary(common) => common.show(Query::Summary),
+            Self::Summary(common) => common.show_summary(),
             Self::Neighbors(common) => common.show(Query::Neighbors),
             Self::Neighbor(one) => one.common.show(Query::Neighbor(one.address)),
             Self::Routes(routes) => {
@@ -133,6 +133,16 @@ impl Common {
     fn show(&self, query: Query) -> Result<(), Failure> {
         let answer = self.socket.ask(query)?;
         io::print(&self.render(&answer))
+    }
+
+    /// As a probe has it: the answer, and status 4 while the node is not ready.
+    fn show_summary(&self) -> Result<(), Failure> {
+        let answer = self.socket.ask(Query::Summary)?;
+        io::print(&self.render(&answer))?;
+        match answer {
+            Answer::Summary(summary) if !summary.ready => Err(Failure::NotReady),
+            _ => Ok(()),
+        }
     }
 
     fn render(&self, answer: &Answer) -> String {

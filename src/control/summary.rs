@@ -24,6 +24,9 @@ pub struct Summary {
     pub modes: Vec<String>,
     /// Whether `/readyz` says yes.
     pub ready: bool,
+    /// What is missing for that.
+    #[serde(default)]
+    pub not_ready: Option<String>,
     pub neighbors: NeighborTotals,
     pub routes: RouteTotals,
     pub last_error: Option<LastError>,

@@ -104,7 +104,9 @@ impl Answers {
             Page::Startupz => Reply { ok: true, text: "started\n".into() },
             Page::Readyz => {
                 let ok = *self.ready.borrow();
-                Reply { ok, text: if ok { "ready\n".into() } else { "first exchange not over\n".into() } }
+                let missing = if ok { None } else { self.missing(&self.neighbors().await) };
+                let text = missing.map_or_else(|| "ready\n".into(), |what| format!("not ready: {what}\n"));
+                Reply { ok, text }
             }
             Page::Metrics => Reply { ok: true, text: metrics::text(self.snapshot().await) },
         }
@@ -241,11 +243,28 @@ impl Answers {
         views
     }
 
+    /// What keeps the node from being ready.
+    fn missing(&self, neighbors: &[NeighborView]) -> Option<String> {
+        if *self.ready.borrow() {
+            return None;
+        }
+        let kubernetes = self.kubernetes.as_ref();
+        let api = kubernetes.map(|k| k.api.borrow().clone());
+        let conflist = kubernetes.map(|k| k.conflist.borrow().clone());
+        let plan = self.plan.borrow().clone();
+        let unplanned = plan.as_ref().as_ref().err().map(String::as_str);
+        let wanted = neighbors.len() as u64 - count_state(neighbors, SessionState::Disabled);
+        let up = count_state(neighbors, SessionState::Established);
+        Some(not_ready(api.as_ref(), unplanned, conflist.as_ref(), (up, wanted)))
+    }
+
     pub(super) fn node(&self) -> Option<NodeStatus> {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
         let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
             Ok(plan) => (plan.services.clone(), plan.told(), plan.reflectors.iter().cloned().collect()),
+            // Without the API server there is no Node: setting what it would say is no remedy.
+            Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let host = self.forwarding.borrow().problems.clone();
@@ -264,27 +283,35 @@ impl Answers {
         Some(NodeStatus { reflectors, ..status })
     }
 
+    /// What needs somebody: under Kubernetes all that `show node` marks.
+    fn problems(&self) -> Vec<String> {
+        if let Some(node) = self.node() {
+            return node.marks();
+        }
+        let plan = self.plan.borrow().clone();
+        let planned = match plan.as_ref() {
+            Ok(plan) => plan.told(),
+            Err(missing) => vec![missing.clone()],
+        };
+        let host = self.forwarding.borrow().problems.clone();
+        let of_host = [&self.firewall, &self.pods, &self.without_effect].map(|p| p.borrow().clone());
+        [host, of_host.concat(), planned].concat()
+    }
+
     pub(super) async fn summary(&self) -> Summary {
         let neighbors = self.neighbors().await;
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let mut problems = self.forwarding.borrow().problems.clone();
-        for of_host in [&self.firewall, &self.pods, &self.without_effect] {
-            problems.extend(of_host.borrow().iter().cloned());
-        }
+        let problems = self.problems();
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
-        match plan.as_ref() {
-            Ok(plan) => {
-                asn = Some(plan.global.asn);
-                router_id = Some(plan.global.router_id);
-                addresses = plan.peers.values().flat_map(|p| own_addresses(&p.own)).collect();
-                addresses.sort_unstable();
-                addresses.dedup();
-                originated = plan.originated.keys().copied().collect();
-                problems.extend(plan.told());
-            }
-            Err(missing) => problems.push(missing.clone()),
+        if let Ok(plan) = plan.as_ref() {
+            asn = Some(plan.global.asn);
+            router_id = Some(plan.global.router_id);
+            addresses = plan.peers.values().flat_map(|p| own_addresses(&p.own)).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            originated = plan.originated.keys().copied().collect();
         }
         let advertised = neighbors
             .iter()
@@ -304,6 +331,7 @@ impl Answers {
             started: self.started.clone(),
             modes: modes(&config, self.kubernetes.is_some()),
             ready: *self.ready.borrow(),
+            not_ready: self.missing(&neighbors),
             neighbors: NeighborTotals {
                 configured: neighbors.len() as u64,
                 up: count_state(&neighbors, SessionState::Established),
@@ -319,6 +347,32 @@ impl Answers {
             problems,
             sysctls: self.forwarding.borrow().changed.clone(),
         }
+    }
+}
+
+/// What keeps a node from being ready, the first cause alone.
+fn not_ready(
+    api: Option<&ApiStatus>,
+    unplanned: Option<&str>,
+    conflist: Option<&ConflistStatus>,
+    (up, wanted): (u64, u64),
+) -> String {
+    if let (Some(_), Some(ApiStatus { connected: false, last_error: Some(error), .. })) = (unplanned, api) {
+        return format!("no connection to the API server: {error}");
+    }
+    if let Some(missing) = unplanned {
+        return missing.into();
+    }
+    if let Some(ConflistStatus { state: ConflistState::Waiting | ConflistState::Failed, problem, .. }) =
+        conflist
+    {
+        let problem = problem.as_deref().unwrap_or("it is about to be");
+        return format!("the conflist is not written: {problem}");
+    }
+    match up {
+        0 if wanted == 0 => "the first look at the neighbors is not over".into(),
+        0 => format!("no session is up of {wanted} that there should be"),
+        up => format!("the first exchange with the neighbors is not over ({up} of {wanted} sessions are up)"),
     }
 }
 
@@ -380,4 +434,36 @@ fn modes(config: &Config, kubernetes: bool) -> Vec<String> {
 
 fn unknown_neighbor(name: &str) -> String {
     format!("there is no neighbor {name}; `routelet show neighbors` lists them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bc58_readyz_names_what_is_missing_and_the_first_cause_alone() {
+        let away = ApiStatus { last_error: Some("401 Unauthorized".into()), ..ApiStatus::default() };
+        let there = ApiStatus { connected: true, ..ApiStatus::default() };
+        let conflist = |state, problem: &str| ConflistStatus {
+            state,
+            problem: (!problem.is_empty()).then(|| problem.into()),
+            ..ConflistStatus::default()
+        };
+        let waiting = conflist(ConflistState::Waiting, "the CNI plugin `bridge` is missing");
+        let failed = conflist(ConflistState::Failed, "read-only file system");
+        let written = conflist(ConflistState::Written, "");
+        #[rustfmt::skip]
+        let cases: [(&str, String); 7] = [
+            ("no connection to the API server: 401 Unauthorized", not_ready(Some(&away), Some("no Node"), Some(&waiting), (0, 0))),
+            ("no Node",                             not_ready(Some(&there), Some("no Node"), Some(&waiting), (0, 0))),
+            ("the CNI plugin `bridge` is missing",  not_ready(Some(&there), None, Some(&waiting), (1, 2))),
+            ("read-only file system",               not_ready(Some(&there), None, Some(&failed), (1, 2))),
+            ("1 of 2 sessions are up",              not_ready(Some(&there), None, Some(&written), (1, 2))),
+            ("no session is up of 1",               not_ready(Some(&there), None, Some(&written), (0, 1))),
+            ("the first look",                      not_ready(None, None, None, (0, 0))),
+        ];
+        for (part, text) in cases {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }

@@ -190,7 +190,7 @@ impl NodeView {
         if self.addresses.is_empty() {
             Some("the Node has no InternalIP address yet")
         } else if self.pod_cidrs.is_empty() {
-            Some("the Node has no pod CIDR yet")
+            Some("the Node has no pod CIDR yet (the controller manager gives one with --allocate-node-cidrs)")
         } else {
             None
         }
@@ -475,7 +475,7 @@ mod tests {
         let v = view(
             r#"{"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}}"#,
         );
-        assert_eq!(v.missing(), Some("the Node has no pod CIDR yet"));
+        assert!(v.missing().unwrap().starts_with("the Node has no pod CIDR yet"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What `show node` says.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,27 @@ pub enum ConflistState {
 }
 
 impl NodeStatus {
+    /// Everything that is marked as in need of somebody, what is in the way of the rest first.
+    pub fn marks(&self) -> Vec<String> {
+        let api = self.api.last_error.as_ref().filter(|_| !self.api.connected);
+        let api = api.map(|error| {
+            let stays = if self.uid.is_some() { "; what was last known stays in force" } else { "" };
+            format!("no connection to the API server: {error}{stays}")
+        });
+        let conflist = self.conflist.problem.as_ref().map(|problem| match self.conflist.state {
+            ConflistState::Waiting => format!("the conflist is not written yet: {problem}"),
+            ConflistState::Failed => format!("the conflist cannot be written: {problem}"),
+            ConflistState::Written | ConflistState::Disabled => problem.clone(),
+        });
+        let unresolved = (self.unresolved_nodes > 0).then(|| {
+            let remedy = self.remedy.as_deref().unwrap_or("peer with the gateway, or use a common subnet");
+            format!("nodes behind the default route only: {}; {remedy}", self.unresolved_nodes)
+        });
+        let marks = [api, conflist, unresolved].into_iter().flatten().chain(self.problems.iter().cloned());
+        let mut seen = BTreeSet::new();
+        marks.filter(|mark| seen.insert(mark.clone())).collect()
+    }
+
     /// From what the watch and the conflist task know. `reachable` says which nodes only the default route reaches, whose
     /// paths are therefore not used; `services` and `problems` are the plan's.
     pub fn new(
@@ -140,6 +161,32 @@ mod tests {
     fn node(name: &str, addresses: &[&str]) -> NodeView {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
         NodeView { name: name.into(), addresses, ..NodeView::default() }
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_start_is_marked_first() {
+        let status = NodeStatus {
+            api: ApiStatus { last_error: Some("401 Unauthorized".into()), ..ApiStatus::default() },
+            conflist: ConflistStatus {
+                state: ConflistState::Waiting,
+                problem: Some("the Node has no pod CIDR yet".into()),
+                ..ConflistStatus::default()
+            },
+            problems: vec!["one".into(), "one".into()],
+            ..NodeStatus::default()
+        };
+        let marks = [
+            "no connection to the API server: 401 Unauthorized",
+            "the conflist is not written yet: the Node has no pod CIDR yet",
+            "one",
+        ];
+        assert_eq!(status.marks(), marks);
+        let well = NodeStatus {
+            uid: Some("u".into()),
+            api: ApiStatus { connected: true, last_error: Some("once".into()), ..ApiStatus::default() },
+            ..NodeStatus::default()
+        };
+        assert!(well.marks().is_empty(), "an outage that is over");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Routelet {
     pub process: Process,
     pub ns: Ns,
     pub dir: PathBuf,
+    /// A folder that the daemon sees in place of another.
+    pub mount: Option<(PathBuf, PathBuf)>,
     options: Vec<String>,
 }
 
@@ -39,6 +41,7 @@ impl Routelet {
             process: Process::start(&mut Command::new("true"), &dir.join("log")),
             ns: ns.clone(),
             dir,
+            mount: None,
             options,
         };
         this.configure(config);
@@ -75,7 +78,12 @@ impl Routelet {
     pub fn spawn(&mut self) {
         let mut command = self.ns.command("unshare");
         command.args(["--mount", "--propagation", "slave", "sh", "-c"]);
-        command.arg("[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"");
+        let further = self.mount.as_ref().map_or_else(String::new, |(from, to)| {
+            format!("mount --bind {} {} && ", from.display(), to.display())
+        });
+        command.arg(format!(
+            "{further}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
+        ));
         command.arg(self.dir.join("resolv.conf")).arg(env!("CARGO_BIN_EXE_routelet"));
         command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);
         let _ = fs::remove_file(self.socket());
@@ -101,7 +109,9 @@ impl Routelet {
             .arg(self.socket())
             .output()
             .unwrap();
-        if out.status.success() {
+        // Of a node that is not ready yet, `show summary` says so by its status, too.
+        let told = out.status.success() || out.status.code() == Some(4) && args.contains(&"summary");
+        if told {
             Ok(String::from_utf8(out.stdout).unwrap())
         } else {
             Err((out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned()))

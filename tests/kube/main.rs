@@ -41,5 +41,6 @@ mod switch;
 mod takeover;
 mod traps;
 mod troubles;
+mod upkeep;
 mod watch;
 mod world;

@@ -45,10 +45,24 @@ impl Runtime {
         self.add_to(net, name, OURS)
     }
 
+    /// By the plugins of this folder.
+    pub fn add_by(&self, net: &mut Net, name: &str, plugins: &Path) -> Result<Pod, String> {
+        self.add_with(net, name, OURS, plugins)
+    }
+
+    /// What is /var/lib/cni to the runtime.
+    pub fn leases(&self) -> &Path {
+        &self.leases
+    }
+
     /// By the conflist of another agent.
     pub fn add_to(&self, net: &mut Net, name: &str, network: &str) -> Result<Pod, String> {
+        self.add_with(net, name, network, &kit().join("cni"))
+    }
+
+    fn add_with(&self, net: &mut Net, name: &str, network: &str, plugins: &Path) -> Result<Pod, String> {
         let ns = net.ns(name);
-        let out = self.cnitool("add", network, &ns).output().unwrap();
+        let out = self.cnitool("add", network, &ns).env("CNI_PATH", plugins).output().unwrap();
         if !out.status.success() {
             let text = [out.stdout, out.stderr].concat();
             return Err(String::from_utf8_lossy(&text).into_owned());

@@ -27,6 +27,8 @@ pub struct Node {
     pub ns: Ns,
     pub addresses: Vec<String>,
     pub conf_dir: PathBuf,
+    /// The folder of the CNI plugins.
+    pub bin_dir: PathBuf,
     /// Further keys of `[cni]`.
     pub cni: &'static str,
     pub runtime: Runtime,
@@ -42,6 +44,7 @@ impl Node {
             addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
             runtime: Runtime::new(net, ns, &conf_dir),
             conf_dir,
+            bin_dir: kit().join("cni"),
             cni: "",
             routelet: None,
         }
@@ -77,7 +80,7 @@ impl Node {
         let cni = format!(
             "[cni]\nconf-dir = \"{}\"\nbin-dir = \"{}\"\n{}",
             self.conf_dir.display(),
-            kit().join("cni").display(),
+            self.bin_dir.display(),
             self.cni
         );
         match config.split_once("[cni]\n") {
@@ -145,7 +148,7 @@ impl Node {
     }
 
     pub fn pod(&self, net: &mut Net, name: &str) -> Pod {
-        self.runtime.add(net, name).unwrap_or_else(|e| panic!("{}: no pod: {e}", self.name))
+        self.runtime.add_by(net, name, &self.bin_dir).unwrap_or_else(|e| panic!("{}: no pod: {e}", self.name))
     }
 }
 

@@ -28,13 +28,9 @@ pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
     if !node.services.is_empty() {
         let _ = write!(text, "\n{}", services(node));
     }
-    let unresolved = (node.unresolved_nodes > 0).then(|| {
-        let remedy = node.remedy.as_deref().unwrap_or("peer with the gateway, or use a common subnet");
-        format!("nodes behind the default route only: {}; {remedy}", node.unresolved_nodes)
-    });
-    for problem in node.conflist.problem.iter().chain(&unresolved).chain(&node.problems) {
+    for mark in node.marks() {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {problem}");
+        let _ = writeln!(text, "! {mark}");
     }
     text
 }

@@ -34,6 +34,9 @@ pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
         table.pair("sysctl", format!("{change}: {}", keys.join(", ")));
     }
     let mut text = table.to_string();
+    if let Some(missing) = &summary.not_ready {
+        let _ = writeln!(text, "! not ready: {missing}");
+    }
     for problem in &summary.problems {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");

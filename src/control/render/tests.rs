@@ -60,6 +60,7 @@ fn the_summary_is_one_screen() {
         started: "2026-11-20T09:00:00Z".into(),
         modes: vec!["kubernetes (peering auto)".into(), "fib".into(), "cni".into()],
         ready: true,
+        not_ready: None,
         neighbors: NeighborTotals { configured: 3, up: 2, disabled: 1 },
         routes: RouteTotals { received: 120, installed: 118, advertised: 2, originated: 2 },
         last_error: Some(LastError {

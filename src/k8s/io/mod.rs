@@ -258,21 +258,84 @@ pub fn spawn_plugins(query: Receiver<Option<PluginQuery>>) -> Receiver<Arc<Plugi
     rx
 }
 
-/// An error with its causes, on one line, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        let more = c.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+/// An error with its causes, on one line, each once; where the API server has answered, its code and its own words alone.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            return refused(status);
         }
-        cause = c.source();
+        let status = error.downcast_ref::<kube::core::Status>();
+        if let Some(status) =
+            status.or_else(|| error.downcast_ref::<Box<kube::core::Status>>().map(Box::as_ref))
+        {
+            return refused(status);
+        }
+        let more = error.to_string();
+        match text.contains(&more) {
+            true => {}
+            false if text.is_empty() => text = more,
+            false => text = format!("{text}: {more}"),
+        }
+        next = error.source();
     }
     text.replace('\n', " ")
+}
+
+fn refused(status: &kube::core::Status) -> String {
+    match (status.reason.as_str(), status.message.as_str()) {
+        (reason, message) if message.is_empty() || message == reason => format!("{} {reason}", status.code),
+        (reason, message) => format!("{} {reason}: {message}", status.code),
+    }
 }
 
 /// RFC 3339, UTC, whole seconds.
 fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher;
+
+    use super::*;
+
+    /// Not as `ApiError: Unauthorized: Unauthorized (Status { status: Some(Failure), code: 401, … })`.
+    #[test]
+    fn what_the_api_server_refuses_is_one_readable_line() {
+        let status = |code, reason: &str, message: &str| {
+            Box::new(kube::core::Status {
+                code,
+                reason: reason.into(),
+                message: message.into(),
+                ..kube::core::Status::default()
+            })
+        };
+        let cases: [(watcher::Error, &str); 3] = [
+            (
+                watcher::Error::InitialListFailed(kube::Error::Api(status(
+                    401,
+                    "Unauthorized",
+                    "Unauthorized",
+                ))),
+                "401 Unauthorized",
+            ),
+            (
+                watcher::Error::WatchStartFailed(kube::Error::Api(status(
+                    403,
+                    "Forbidden",
+                    "nodes is forbidden",
+                ))),
+                "403 Forbidden: nodes is forbidden",
+            ),
+            (watcher::Error::WatchError(status(410, "Expired", "too old")), "410 Expired: too old"),
+        ];
+        for (error, want) in cases {
+            assert_eq!(chain(&error), want);
+        }
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let text = chain(&watcher::Error::WatchFailed(kube::Error::ReadEvents(refused)));
+        assert!(text.contains("connection refused") && !text.contains("Status {"), "{text}");
+    }
 }
