@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     bgp::{policy::Policy, wire::Shape},
-    net::{Asn, Family, RouterId},
+    net::{Asn, Family, Prefix, RouterId},
 };
 
 /// A neighbor's number inside the daemon: small, and never used for another neighbor while routes of the
@@ -199,6 +199,8 @@ pub struct PeerConfig {
     pub as_sets: AsSets,
     pub role: Option<Role>,
     pub own: OwnAddresses,
+    /// Connected subnets that the neighbor is on as well; of the other family those of its link.
+    pub shared: Vec<Prefix>,
     /// The router through which the neighbor is reached although its packets leave with TTL 1.
     pub behind: Option<IpAddr>,
     /// `neighbor disable`: keep the session down.
@@ -246,6 +248,7 @@ impl PeerConfig {
             as_sets: AsSets::Withdraw,
             role: None,
             own: OwnAddresses::default(),
+            shared: Vec::new(),
             behind: None,
             disabled: false,
         }

@@ -10,7 +10,7 @@ use crate::{
     },
     config::{NeighborKeys, OnExit, seconds},
     fib::host::{Host, Link, LinkAddress, Scope},
-    net::Family,
+    net::{Family, Prefix},
 };
 
 /// What is known of a neighbor before the file is asked.
@@ -32,6 +32,7 @@ impl Draft<'_> {
         let keys = self.keys.or(group).or(self.implied).or(ctx.config.bgp.defaults.clone());
         let link = link_towards(ctx.host, &self.key);
         let own = own_addresses(ctx, &self.key, link);
+        let shared = link.map_or_else(Vec::new, |link| shared_subnets(ctx.host, &self.key, link));
         let mut policies = |names: Option<Vec<String>>| {
             let named = names.unwrap_or_default();
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
@@ -85,6 +86,7 @@ impl Draft<'_> {
             group: self.group.map(str::to_owned),
             source: self.source,
             own,
+            shared,
             ..base
         };
         let near = settings.ttl() == 1;
@@ -99,11 +101,26 @@ fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     let PeerKey::Address(addr) = key else { return None };
     let on_subnet = host.links.values().any(|l| l.subnets().any(|s| s.contains(*addr)));
     let own = link_with(host, *addr).is_some() || addr.is_loopback();
-    let routes = host.routes.iter().filter(|r| r.prefix.contains(*addr) && !r.hops.is_empty());
-    let best = routes.max_by_key(|r| (r.prefix.len(), std::cmp::Reverse(r.metric)))?;
-    let router = best.hops.first()?.gateway.filter(|_| !on_subnet && !own)?;
-    let direct = best.hops.iter().any(|h| h.gateway.is_none_or(|g| g == *addr));
-    (!direct).then_some(router)
+    if on_subnet || own || host.connected_link(*addr).is_some() {
+        return None;
+    }
+    host.first_hop(host.route_to(*addr)?)?.gateway
+}
+
+/// The connected subnets that a directly connected neighbor shares with us: those that hold its address, and of the
+/// other family those of its link, where its address is not known.
+fn shared_subnets(host: &Host, key: &PeerKey, link: &Link) -> Vec<Prefix> {
+    let global = link.subnets().filter(|p| !is_link_local(p.addr()));
+    let mut shared: Vec<_> = match key {
+        PeerKey::Address(addr) if host.connected_link(*addr).is_some_and(|l| l.index == link.index) => {
+            global.filter(|p| p.family() != Family::of(*addr) || p.contains(*addr)).collect()
+        }
+        PeerKey::Address(_) => Vec::new(),
+        PeerKey::LinkLocal(..) | PeerKey::Interface(_) => global.collect(),
+    };
+    shared.sort_unstable();
+    shared.dedup();
+    shared
 }
 
 fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
@@ -168,8 +185,7 @@ fn best_address(
         Family::of(a.addr) == family && a.scope == Scope::Global && !a.tentative && !is_link_local(a.addr)
     };
     let rank = |a: &&LinkAddress| {
-        let shared =
-            towards.is_some_and(|t| crate::net::Prefix::new(a.addr, a.len).is_some_and(|p| p.contains(t)));
+        let shared = towards.is_some_and(|t| Prefix::new(a.addr, a.len).is_some_and(|p| p.contains(t)));
         (Some(a.addr) != node, !shared, a.deprecated, a.secondary)
     };
     link.addresses.iter().filter(usable).min_by_key(rank).map(|a| a.addr)
@@ -271,6 +287,59 @@ mod tests {
         assert_eq!((direct.v6, direct.link_local), ("2001:db8::2".parse().ok(), "fe80::2".parse().ok()));
         assert_eq!(own("192.0.2.7").v4, Some([10, 1, 0, 2].into()), "over the route to it");
         assert_eq!(own("198.51.100.1").v4, Some([10, 0, 9, 2].into()), "over the default route");
+    }
+
+    #[test]
+    fn bc33_the_subnets_shared_with_a_neighbor_are_those_of_its_address() {
+        let eth0 =
+            link(2, "eth0").with("10.0.0.2/24").with("10.7.0.2/24").with("fe80::2/64").with("2001:db8::2/64");
+        let routes = [gateway("0.0.0.0/0", "10.0.0.1", 2), gateway("192.0.2.0/24", "10.0.0.1", 2)];
+        let h = host([eth0, link(3, "eth1").with("10.1.0.2/24")], routes);
+        let case = Case::new(config(), None, h);
+        let cases: [(PeerKey, &[&str]); 5] = [
+            (PeerKey::Address("10.0.0.1".parse().unwrap()), &["10.0.0.0/24", "2001:db8::/64"]),
+            (PeerKey::Address("10.1.0.1".parse().unwrap()), &["10.1.0.0/24"]),
+            (
+                PeerKey::Address("2001:db8::1".parse().unwrap()),
+                &["10.0.0.0/24", "10.7.0.0/24", "2001:db8::/64"],
+            ),
+            (PeerKey::Address("192.0.2.7".parse().unwrap()), &[]),
+            (
+                PeerKey::LinkLocal("fe80::1".parse().unwrap(), "eth0".into()),
+                &["10.0.0.0/24", "10.7.0.0/24", "2001:db8::/64"],
+            ),
+        ];
+        for (key, expected) in cases {
+            let peer =
+                Draft { key: key.clone(), ..draft("10.0.0.1") }.finish(&case.context(), &mut Vec::new());
+            let shared: Vec<_> = peer.shared.iter().map(ToString::to_string).collect();
+            assert_eq!(shared, expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn bc02_the_advertised_next_hop_is_of_the_link_that_the_kernel_uses() {
+        let mut h = host([link(2, "eth0").with("10.5.0.2/24"), link(3, "eth1").with("10.5.0.3/24")], []);
+        let own = |h: &Host| {
+            let case = Case::new(config(), None, h.clone());
+            draft("10.5.0.254").finish(&case.context(), &mut Vec::new()).own.v4
+        };
+        assert_eq!(own(&h), Some([10, 5, 0, 2].into()));
+        h.routes.reverse();
+        assert_eq!(own(&h), Some([10, 5, 0, 3].into()), "eth1's address came first");
+        h.routes[0].metric = 600;
+        assert_eq!(own(&h), Some([10, 5, 0, 2].into()), "its route has the higher metric");
+    }
+
+    #[test]
+    fn bc12_own_addresses_are_those_of_the_link_of_an_onlink_gateway() {
+        let links = [link(2, "eth0").with("203.0.113.5/32"), link(3, "eth1").with("10.1.0.2/24")];
+        let h = host(links, [gateway("0.0.0.0/0", "172.31.1.1", 2)]);
+        assert!(is_on_link(&h, "172.31.1.1".parse().unwrap()));
+        assert!(!is_on_link(&h, "172.31.1.2".parse().unwrap()));
+        let case = Case::new(config(), None, h);
+        let own = draft("172.31.1.1").finish(&case.context(), &mut Vec::new()).own;
+        assert_eq!(own.v4, Some([203, 0, 113, 5].into()));
     }
 
     #[test]

@@ -16,3 +16,4 @@ mod switch;
 mod sysctl;
 mod traps;
 mod troubles;
+mod uplinks;

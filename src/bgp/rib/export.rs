@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use crate::{
     bgp::{
-        peer::{Global, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
+        peer::{Global, Hops, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
         policy::{self, Community, Policy, RouteSource, Subject},
         wire::{
             Shape,
@@ -40,6 +40,8 @@ pub(super) struct View {
     cluster_id: RouterId,
     /// What we can announce as next hop; without it only third-party next hops go out.
     own: Option<PathNextHop>,
+    /// Where a third party's next hop may lie; `None`: anywhere.
+    third_parties: Option<Vec<Prefix>>,
     role: Option<Role>,
     /// RFC 9494 §4.3: whether it may hear what is long-lived stale.
     long_lived: bool,
@@ -104,6 +106,7 @@ impl View {
             global_as: config.global_as,
             cluster_id: global.cluster_id,
             own: own_next_hop(family, config, session),
+            third_parties: third_parties(family, config, session),
             role: session.role.filter(|_| !ibgp),
             long_lived: config.long_lived_stale_time == 0
                 || session.graceful.as_ref().is_some_and(|g| g.long_lived.iter().any(|(f, ..)| *f == family)),
@@ -223,7 +226,11 @@ impl View {
                 !(a.is_unspecified() || a.is_loopback() || a.is_unicast_link_local() || crosses)
             }
         };
-        let own = matches!(origin, Origin::Own(_)) || (self.next_hop_self && !reflected) || !usable;
+        let addr = attrs.next_hop.addr;
+        let shared =
+            self.third_parties.as_ref().is_none_or(|subnets| subnets.iter().any(|s| s.contains(addr)));
+        let own =
+            matches!(origin, Origin::Own(_)) || (self.next_hop_self && !reflected) || !usable || !shared;
         if own { self.own } else { Some(PathNextHop { link_local: None, ..attrs.next_hop }) }
     }
 
@@ -265,6 +272,20 @@ impl View {
             out.rare = None;
         }
     }
+}
+
+/// A directly connected external neighbor is told of a third party on a subnet that it shares only (RFC 4271 §5.1.3,
+/// item 2); to one that is further away `next-hop-self = false` passes on any (item 3).
+fn third_parties(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<Vec<Prefix>> {
+    let is_direct = matches!(config.hops, Hops::Direct | Hops::Security(1));
+    let asks = !session.is_ibgp() && is_direct && config.next_hop_self == Some(false);
+    let neighbor = session.remote_addr;
+    // IPv4 goes over IPv6 next hops, too (RFC 8950). Neighbors of one listen-range may be on several subnets.
+    let can_be = |p: &&Prefix| {
+        let is_its = p.family() != Family::of(neighbor) || session.ifindex != 0 || p.contains(neighbor);
+        is_its && (family == Family::Ipv4Unicast || p.family() == family)
+    };
+    asks.then(|| config.shared.iter().filter(can_be).copied().collect())
 }
 
 /// The own address of the family on the session's interface, or for IPv4 an IPv6 one where RFC 8950 was
@@ -445,6 +466,42 @@ mod tests {
             let out = view(to, |_| {}).export(prefix(), path, origin).unwrap();
             assert_eq!(out.local_pref, want, "{name}");
             assert_eq!(out.communities, path.communities, "{name}");
+        }
+    }
+
+    #[test]
+    fn bc33_a_third_party_next_hop_goes_out_on_a_common_subnet_only() {
+        let from = PeerKey::Address("10.0.0.9".parse().unwrap());
+        let shared = |c: &mut PeerConfig, subnets: &[&str]| {
+            (c.transit, c.next_hop_self) = (true, Some(false));
+            c.shared = subnets.iter().map(|s| s.parse().unwrap()).collect();
+        };
+        let common = |c: &mut PeerConfig| shared(c, &["10.0.0.0/24"]);
+        let foreign = |c: &mut PeerConfig| shared(c, &["10.77.0.0/24", "2001:db8::/64"]);
+        let none = |c: &mut PeerConfig| shared(c, &[]);
+        let far = |c: &mut PeerConfig| {
+            shared(c, &[]);
+            c.hops = Hops::Multihop(3);
+        };
+        let secure = |c: &mut PeerConfig| {
+            shared(c, &["10.0.0.0/24"]);
+            c.hops = Hops::Security(1);
+        };
+        #[rustfmt::skip]
+        let cases: &[(&str, View, &str, &str)] = &[
+            ("on the common subnet",     view(EXTERNAL, common),  "10.0.0.77", "10.0.0.77"),
+            ("not on it",                view(EXTERNAL, common),  "10.77.0.9", "10.0.0.1"),
+            ("on another's subnet",      view(EXTERNAL, foreign), "10.77.0.9", "10.0.0.1"),
+            ("no common subnet",         view(EXTERNAL, none),    "10.0.0.77", "10.0.0.1"),
+            ("ttl-security",             view(EXTERNAL, secure),  "10.77.0.9", "10.0.0.1"),
+            ("several hops away",        view(EXTERNAL, far),     "10.77.0.9", "10.77.0.9"),
+            ("iBGP",                     view(INTERNAL, none),    "10.77.0.9", "10.77.0.9"),
+        ];
+        for (name, view, next_hop, expected) in cases {
+            let addr: IpAddr = next_hop.parse().unwrap();
+            let path = Attrs { next_hop: addr.into(), ..attrs(0) };
+            let out = view.export(prefix(), &path, learned(&from, false, false)).unwrap();
+            assert_eq!(out.next_hop.addr.to_string(), *expected, "{name}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Is a next hop reached, and over which gateways (RFC 4271 §9.1.2.1)?
 //!
 //! The host answers first. What it cannot reach may be reached over a route of the table itself, at most
-//! [`DEPTH`] deep; a route never resolves its own next hop.
+//! [`DEPTH`] deep; a route never resolves its own next hop, nor do two routes resolve each other's.
 
 use super::{
     Rib,
@@ -13,8 +13,25 @@ use crate::net::{Family, Gateway, NextHops, Reach, Unresolved};
 /// Routes in a row that one next hop may need.
 const DEPTH: usize = 4;
 
+/// Routes looked at for one next hop: neighbors may announce a maze in which every way ends.
+const STEPS: usize = 256;
+
+/// Metric of a next hop that only routes of the table lead to. It is the same for all of them: if it followed these
+/// routes, best paths and metrics could change each other, and the first to come would decide.
+const FAR: u32 = u32::MAX;
+
 /// The metric, and the gateways of connected subnets.
 type Found = Result<(u32, Vec<Gateway>), Unresolved>;
+
+/// One resolution under way.
+#[derive(Default)]
+struct Walk {
+    /// The next hops that led here: a way that comes back to one of them ends.
+    chain: Vec<Gateway>,
+    steps: usize,
+    /// Depends on the table.
+    recursive: bool,
+}
 
 impl Rib {
     /// Asks anew for every next hop: the host changed.
@@ -37,8 +54,8 @@ impl Rib {
     /// Asks for one next hop and notes whether the answer changed.
     pub(super) fn resolve(&mut self, id: HopId) {
         let gateway = self.hops.get(id).gateway;
-        let mut recursive = false;
-        let found = self.follow(gateway, &mut Vec::new(), &mut recursive);
+        let mut walk = Walk::default();
+        let found = self.follow(gateway, &mut walk);
         let resolution = match found {
             Ok((metric, gateways)) => {
                 Resolution::Via { metric, set: self.sets.intern(NextHops::unicast(gateways)) }
@@ -47,7 +64,7 @@ impl Rib {
         };
         let hop = self.hops.get_mut(id);
         let old = std::mem::replace(&mut hop.resolution, resolution);
-        hop.recursive = recursive;
+        hop.recursive = walk.recursive;
         if old != resolution {
             hop.changed = true;
             self.hops_changed = true;
@@ -57,7 +74,24 @@ impl Rib {
         }
     }
 
-    fn follow(&self, gateway: Gateway, chain: &mut Vec<Gateway>, recursive: &mut bool) -> Found {
+    /// Every next hop that depends on the table counts as unresolved from now on.
+    pub(super) fn forget_recursive(&mut self) {
+        for id in self.hops.ids() {
+            let hop = self.hops.get_mut(id);
+            if !hop.recursive {
+                continue;
+            }
+            if let Resolution::Via { set, .. } =
+                std::mem::replace(&mut hop.resolution, Resolution::No(Unresolved::NoRoute))
+            {
+                hop.changed = true;
+                self.hops_changed = true;
+                self.sets.release(set);
+            }
+        }
+    }
+
+    fn follow(&self, gateway: Gateway, walk: &mut Walk) -> Found {
         if matches!(gateway.addr, std::net::IpAddr::V6(a) if a.is_unicast_link_local()) {
             return match gateway.ifindex {
                 0 => Err(Unresolved::NoRoute),
@@ -69,38 +103,29 @@ impl Rib {
             Reach::Connected { .. } => Ok((0, vec![gateway])),
             Reach::Routed { metric } => Ok((metric, vec![gateway])),
             Reach::No(why @ (Unresolved::NoRoute | Unresolved::OnlyDefault)) => {
-                *recursive = true;
-                self.follow_table(gateway, why, chain, recursive)
+                walk.recursive = true;
+                self.follow_table(gateway, why, walk)
             }
             Reach::No(why) => Err(why),
         }
     }
 
-    /// Over the longest route whose own next hops are not what is asked for. The default route does not count.
-    fn follow_table(
-        &self,
-        gateway: Gateway,
-        why: Unresolved,
-        chain: &mut Vec<Gateway>,
-        recursive: &mut bool,
-    ) -> Found {
-        if chain.len() >= DEPTH {
+    /// Over the longest route that leads on. The default route does not count.
+    fn follow_table(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
+        if walk.chain.len() >= DEPTH {
             return Err(Unresolved::TooDeep);
         }
-        chain.push(gateway);
-        let found = self.over_route(gateway, why, chain, recursive);
-        chain.pop();
+        walk.chain.push(gateway);
+        let found = self.over_routes(gateway, why, walk);
+        walk.chain.pop();
         found
     }
 
-    fn over_route(
-        &self,
-        gateway: Gateway,
-        why: Unresolved,
-        chain: &mut Vec<Gateway>,
-        recursive: &mut bool,
-    ) -> Found {
+    /// A route all of whose ways come back to where they began, or lead nowhere, leaves it to the next shorter one:
+    /// so what is reached never depends on which route came first.
+    fn over_routes(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
         let table = &self.tables[Family::of(gateway.addr).index()];
+        let mut failed = None;
         for route in table.covering(gateway.addr) {
             let entry = table.get(route);
             let Some(best) = entry.best() else { continue };
@@ -108,20 +133,38 @@ impl Rib {
                 break;
             }
             let forwarding = entry.paths().iter().filter(|p| p.has(Path::MULTIPATH));
-            let hops: Vec<Gateway> = forwarding
+            let mut hops: Vec<Gateway> = forwarding
                 .filter_map(|p| Some(self.hops.get(self.attrs.hop(p.effective)?).gateway))
+                .filter(|hop| !walk.chain.contains(hop))
                 .collect();
-            if hops.iter().any(|h| chain.contains(h)) {
-                continue;
+            hops.sort_unstable();
+            hops.dedup();
+            match self.over_hops(&hops, walk) {
+                Ok(gateways) if gateways.is_empty() => {}
+                Ok(gateways) => return Ok((FAR, gateways)),
+                Err(e) => failed = failed.or(Some(e)),
             }
-            let (mut least, mut all) = (u32::MAX, Vec::new());
-            for hop in hops {
-                let (metric, gateways) = self.follow(hop, chain, recursive)?;
-                least = least.min(metric);
-                all.extend(gateways);
-            }
-            return Ok((least, all));
         }
-        Err(why)
+        Err(failed.unwrap_or(why))
+    }
+
+    /// The gateways of those that lead on.
+    fn over_hops(&self, hops: &[Gateway], walk: &mut Walk) -> Result<Vec<Gateway>, Unresolved> {
+        let (mut all, mut failed) = (Vec::new(), None);
+        for hop in hops {
+            walk.steps += 1;
+            if walk.steps > STEPS {
+                failed = Some(Unresolved::TooDeep);
+                break;
+            }
+            match self.follow(*hop, walk) {
+                Ok((_, gateways)) => all.extend(gateways),
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        match failed {
+            Some(e) if all.is_empty() => Err(e),
+            _ => Ok(all),
+        }
     }
 }

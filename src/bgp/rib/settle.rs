@@ -21,28 +21,53 @@ use crate::{
 /// reference to what it answers.
 pub(super) type Memo = Option<((AttrsId, PeerNo), Option<AttrsId>)>;
 
-/// Rounds in which routes may change each other's next hops before the rest waits for the next turn.
+/// Rounds in which routes may change each other's next hops: more than the longest chain of them needs.
 const ROUNDS: usize = 8;
 
 impl Rib {
     /// Decides every dirty route once. Routes whose next hops resolve over other routes may follow in further
     /// rounds.
+    ///
+    /// Routes may change each other's next hops without end: a better path of one may lead over the other, whose own
+    /// next hop it takes away. Where that is left must not depend on the order in which they came: it begins anew with
+    /// nothing resolved, and ends after as many rounds.
     pub fn settle(&mut self) {
-        for _ in 0..ROUNDS {
-            if mem::take(&mut self.hops_changed) {
-                self.touch_users_of_changed_hops();
-            }
-            if self.dirty.iter().all(Vec::is_empty) {
-                break;
-            }
-            for family in Family::ALL {
-                self.settle_family(family);
-            }
+        if !self.settle_in_rounds() {
+            self.forget_recursive();
+            self.settle_once();
             self.resolve_recursive();
+            self.settle_in_rounds();
         }
         self.heed_limits();
         self.release_orphans();
         self.end_deferral();
+    }
+
+    /// Whether nothing is left to decide. What was decided last is based on the next hops as they are now.
+    fn settle_in_rounds(&mut self) -> bool {
+        for round in 1..=ROUNDS {
+            if !self.settle_once() {
+                return true;
+            }
+            if round < ROUNDS {
+                self.resolve_recursive();
+            }
+        }
+        false
+    }
+
+    /// Decides what is dirty, or uses a next hop that changed; returns whether there was any.
+    fn settle_once(&mut self) -> bool {
+        if mem::take(&mut self.hops_changed) {
+            self.touch_users_of_changed_hops();
+        }
+        let is_dirty = self.dirty.iter().any(|routes| !routes.is_empty());
+        if is_dirty {
+            for family in Family::ALL {
+                self.settle_family(family);
+            }
+        }
+        is_dirty
     }
 
     fn settle_family(&mut self, family: Family) {

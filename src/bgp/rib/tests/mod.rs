@@ -69,6 +69,7 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
 mod behaviour;
 mod guard;
 mod model;
+mod recursion;
 
 /// A rib with a virtual clock and neighbors whose received octets are decoded again.
 pub(crate) struct Bench {
