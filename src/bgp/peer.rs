@@ -346,6 +346,8 @@ pub enum DownCause {
     Sent { hard: bool },
     /// The link towards the neighbor was lost: what points over it has nowhere to go.
     LinkLost { ifindex: u32 },
+    /// The session goes on from another address of this host.
+    Moved,
     /// Disabled, reset by hand, removed, or BFD said so: never graceful.
     Administrative,
 }

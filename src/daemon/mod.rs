@@ -181,7 +181,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
     // From the neighbors to the table.
-    let mut peers = bgp::io::spawn(wanted, links, rib.sender.clone());
+    let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone());
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::common::{
-    PATIENCE,
+    PATIENCE, Process,
     daemons::{Bird, Frr, Routelet},
     net::{Net, Ns},
     probe::Probe,
@@ -318,4 +318,72 @@ fn a_link_local_session_follows_the_link_local_address() {
     routelet.wait_established(key);
     let local = routelet.json(&["show", "neighbor", key])["local_address"].as_str().map(str::parse::<IpAddr>);
     assert_eq!(local, Some(Ok("fe80::12".parse().unwrap())));
+}
+
+/// Two routelets of one AS; `at` are the addresses of each that its session is to use, and that the other one knows.
+fn speakers(net: &mut Net) -> [(Ns, Routelet); 2] {
+    let (a, b) = (net.ns("a"), net.ns("b"));
+    net.link((&a, "eth0"), (&b, "eth0"));
+    for (ns, own) in [(&a, 1), (&b, 2)] {
+        ns.ip(&format!("addr add 10.0.0.{own}/24 dev eth0"));
+        ns.ip(&format!("addr add 10.0.0.{own}1/24 dev eth0"));
+    }
+    let (ra, rb) = (
+        Routelet::start(net, &a, &peer(1, "1", "2"), &[]),
+        Routelet::start(net, &b, &peer(2, "2", "1"), &[]),
+    );
+    [(a, ra), (b, rb)]
+}
+
+fn peer(own: u32, local: &str, remote: &str) -> String {
+    format!(
+        "[bgp]\nas = 65001\nrouter-id = \"10.0.0.{own}\"\n[[bgp.neighbor]]\naddress = \"10.0.0.{remote}\"\nremote-as = 65001\n\
+         local-address = \"10.0.0.{local}\"\n[advertise]\nnetworks = [\"10.6{own}.0.0/24\"]\n"
+    )
+}
+
+/// A neighbor that is reached at another of its addresses, ours or both: no route leaves the kernel meanwhile.
+#[test]
+fn a_neighbor_that_moves_to_another_address_costs_no_route() {
+    let mut net = Net::new();
+    let [(a, ra), (b, rb)] = speakers(&mut net);
+    for (ns, theirs) in [(&a, "10.62.0.0/24"), (&b, "10.61.0.0/24")] {
+        wait_for("a learned route", PATIENCE, || {
+            ns.ip("route show proto 179").contains(theirs).then_some(())
+        });
+    }
+    let watch = |ns: &Ns| {
+        let log = net.dir().join(format!("monitor-{}", ns.name));
+        Process::start(ns.command("ip").args(["monitor", "route"]), &log)
+    };
+    let monitors = [watch(&a), watch(&b)];
+    // Which of the two addresses each uses, who hears of it first, and how much later the other does.
+    let moves = [("1", "21"), ("11", "21"), ("11", "2"), ("1", "2"), ("11", "21"), ("1", "2")];
+    for (n, (at_a, at_b)) in moves.into_iter().enumerate() {
+        ra.configure(&peer(1, at_a, at_b));
+        rb.configure(&peer(2, at_b, at_a));
+        let order = if n % 2 == 0 { [&ra, &rb] } else { [&rb, &ra] };
+        order[0].cli(&["reload"]);
+        std::thread::sleep(Duration::from_millis(150 * (n as u64 % 3)));
+        order[1].cli(&["reload"]);
+        let local = |r: &Routelet, remote: &str| {
+            let view = r.json(&["show", "neighbor", &format!("10.0.0.{remote}")]);
+            (view["state"] == "established")
+                .then(|| view["local_address"].as_str().map(str::to_owned))
+                .flatten()
+        };
+        wait_for(format!("move {n} is done"), PATIENCE, || {
+            let done = local(&ra, at_b)? == format!("10.0.0.{at_a}")
+                && local(&rb, at_a)? == format!("10.0.0.{at_b}");
+            let alone = |r: &Routelet| r.json(&["show", "neighbors"]).as_array().map(Vec::len) == Some(1);
+            (done && alone(&ra) && alone(&rb)).then_some(())
+        });
+    }
+    for (monitor, theirs) in monitors.into_iter().zip(["10.62.0.0/24", "10.61.0.0/24"]) {
+        let printed = monitor.printed();
+        assert!(!printed.contains(&format!("Deleted {theirs}")), "{printed}");
+    }
+    for (ns, theirs) in [(&a, "10.62.0.0/24"), (&b, "10.61.0.0/24")] {
+        assert!(ns.ip("route show proto 179").contains(theirs));
+    }
 }

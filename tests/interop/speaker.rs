@@ -89,7 +89,12 @@ impl Speaker {
         let (sender, rib) = mpsc::channel(io::rib::TO_RIB);
         let (wanted, watch) = watch::channel(Arc::new(wanted));
         Self {
-            handle: io::spawn(watch, watch::channel(Arc::default()).1, sender),
+            handle: io::spawn(
+                watch,
+                watch::channel(Arc::default()).1,
+                watch::channel(Arc::default()).1,
+                sender,
+            ),
             rib,
             outbox: None,
             prefixes: BTreeSet::new(),

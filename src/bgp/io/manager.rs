@@ -27,11 +27,11 @@ use super::{
 use crate::{
     bgp::{
         peer::{DownCause, PeerConfig, PeerId, PeerKey, PeerSource},
-        session::Stop,
+        session::{Handover, Stop},
         view::NeighborView,
         wire::notification::{Notification, cease},
     },
-    net::{Links, Prefix},
+    net::{Convergence, Links, Prefix},
 };
 
 /// Commands that may wait for one neighbor's task, which never waits long for anything.
@@ -59,6 +59,8 @@ struct Manager {
     wanted: Arc<Wanted>,
     rib: RibSender,
     host: watch::Receiver<Arc<Links>>,
+    /// Neighbors that stay until they are reached at another address.
+    handover: Handover,
     events: broadcast::Sender<PeerEvent>,
     peers: BTreeMap<PeerKey, Running>,
     /// `neighbor disable`, for as long as the daemon runs.
@@ -77,7 +79,7 @@ struct Manager {
 /// Runs until told to leave.
 pub(super) async fn run(
     mut wanted: watch::Receiver<Arc<Wanted>>,
-    host: watch::Receiver<Arc<Links>>,
+    (host, mut convergence): (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>),
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
     mut requests: mpsc::Receiver<ToPeers>,
@@ -89,6 +91,7 @@ pub(super) async fn run(
         wanted: first,
         rib,
         host,
+        handover: Handover::default(),
         events,
         peers: BTreeMap::new(),
         disabled: BTreeSet::new(),
@@ -103,14 +106,24 @@ pub(super) async fn run(
         leaving: None,
     };
     manager.apply().await;
-    let mut open = true;
+    let (mut open, mut counted) = (true, true);
     loop {
+        let due = manager.handover.poll_timeout();
         tokio::select! {
             left = &mut leave => return manager.leave(left.unwrap_or(Leaving::Daemon)).await,
             changed = wanted.changed(), if open => {
                 open = changed.is_ok();
                 manager.wanted = wanted.borrow_and_update().clone();
                 manager.apply().await;
+            }
+            changed = convergence.changed(), if counted => {
+                counted = changed.is_ok();
+                manager.handover.converged(Instant::now(), &convergence.borrow_and_update());
+            }
+            () = time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                for key in manager.handover.due(Instant::now()) {
+                    manager.stop(&key, Stop::Removed).await;
+                }
             }
             Some(call) = called.recv() => manager.called(call).await,
             Some(request) = requests.recv() => manager.request(request).await,
@@ -127,8 +140,15 @@ impl Manager {
         self.set_terms();
         let strangers: Vec<_> =
             self.peers.iter().filter(|(k, p)| !self.is_wanted(k, p)).map(|(k, _)| k.clone()).collect();
+        self.handover.wanted(&wanted.peers);
         for key in strangers {
-            self.stop(&key, Stop::Removed).await;
+            let Some(config) = self.peers.get(&key).filter(|r| !r.ending).map(|r| r.config.clone()) else {
+                continue;
+            };
+            let known = |key: &PeerKey| self.peers.contains_key(key);
+            if !self.handover.stays(Instant::now(), &config, &wanted.peers, known) {
+                self.stop(&key, Stop::Removed).await;
+            }
         }
         for (key, config) in &wanted.peers {
             self.keep(key, config.clone()).await;

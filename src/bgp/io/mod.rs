@@ -28,7 +28,7 @@ use crate::{
         session::Event,
         view::NeighborView,
     },
-    net::{Links, Prefix},
+    net::{Convergence, Links, Prefix},
 };
 
 /// The sessions that there should be: a snapshot, made by `daemon` from each new plan.
@@ -123,15 +123,17 @@ impl Handle {
     }
 }
 
-/// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of this host.
+/// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of this host;
+/// `convergence`: how far the table has each neighbor's routes.
 pub fn spawn(
     wanted: watch::Receiver<Arc<Wanted>>,
     host: watch::Receiver<Arc<Links>>,
+    convergence: watch::Receiver<Arc<Convergence>>,
     rib: RibSender,
 ) -> Handle {
     let (requests, inbox) = mpsc::channel(16);
     let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
-    let task = tokio::spawn(manager::run(wanted, host, rib, events.clone(), inbox, left));
+    let task = tokio::spawn(manager::run(wanted, (host, convergence), rib, events.clone(), inbox, left));
     Handle { requests, events, leave, task }
 }

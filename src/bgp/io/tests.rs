@@ -56,7 +56,11 @@ fn wanted(id: u8, own: SocketAddr, asn: Asn, peers: Vec<PeerConfig>) -> Wanted {
 fn speaker(wanted: Wanted) -> Speaker {
     let (sender, rib) = mpsc::channel(16);
     let (wanted, watch) = watch::channel(Arc::new(wanted));
-    Speaker { handle: spawn(watch, watch::channel(Arc::default()).1, sender), rib, wanted }
+    Speaker {
+        handle: spawn(watch, watch::channel(Arc::default()).1, watch::channel(Arc::default()).1, sender),
+        rib,
+        wanted,
+    }
 }
 
 impl Speaker {

@@ -23,10 +23,13 @@ use crate::{
 /// How long a neighbor that is back may take to say everything again before what it has not said goes (the
 /// upper bound that RFC 4724 §4.2 and RFC 7313 §4.1 advise).
 const REPEAT: Duration = Duration::from_secs(300);
+/// The same where the session only moved to another address, and no End-of-RIB is to be expected.
+const MOVE: Duration = Duration::from_secs(10);
 
 impl Rib {
     pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
         let Some(peer) = self.peer_mut(no) else { return };
+        let moved = mem::take(&mut peer.moved);
         (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
         (peer.last_update, peer.crowded) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
@@ -35,12 +38,14 @@ impl Rib {
         for family in Family::ALL {
             let Some(stale) = self.peer(no).and_then(|p| p.stale[family.index()]) else { continue };
             // RFC 4724 §4.2: without its forwarding bit the neighbor has not kept the family.
-            let kept = session.has(family) && session.graceful.as_ref().is_some_and(|g| keeps(g, family));
+            let kept =
+                session.has(family) && (moved || session.graceful.as_ref().is_some_and(|g| keeps(g, family)));
+            let repeat = if session.graceful.is_some() { REPEAT } else { MOVE };
             match kept {
                 // RFC 9494 §4.2: that clock goes on until the first exchange is over.
                 true if stale.long_lived => {}
                 true => {
-                    self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
+                    self.set_stale(no, family, Some(Stale { until: now + repeat, long_lived: false }));
                 }
                 false => self.sweep(no, family),
             }
@@ -64,6 +69,9 @@ impl Rib {
         let was_up = mem::replace(&mut peer.up, false);
         peer.owed = [false; 2];
         let graceful = helps(peer, cause);
+        if let Some(peer) = self.peer_mut(no) {
+            peer.moved = cause == DownCause::Moved && was_up;
+        }
         for family in Family::ALL {
             let kept =
                 was_up && graceful.as_ref().is_some_and(|g| g.families.iter().any(|(f, _)| *f == family));
@@ -302,12 +310,16 @@ impl Rib {
 
 /// The neighbor's capability, if its routes stay after this end of the session (RFC 4724 §4.2, RFC 8538 §4).
 fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
+    if cause == DownCause::Moved {
+        let families = peer.session.as_ref()?.families.iter().map(|f| (*f, true)).collect();
+        return Some(Graceful { restart_time: MOVE.as_secs() as u16, families, ..Graceful::default() });
+    }
     let graceful = peer.session.as_ref()?.graceful.clone().filter(|_| peer.config.graceful_restart)?;
     let stays = match cause {
         DownCause::Closed | DownCause::LinkLost { .. } => true,
         DownCause::HoldTimer => graceful.notification,
         DownCause::Received { hard } | DownCause::Sent { hard } => graceful.notification && !hard,
-        DownCause::Administrative => false,
+        DownCause::Administrative | DownCause::Moved => false,
     };
     stays.then_some(graceful)
 }

@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) shares: [Share; 2],
     /// Passed `max-prefixes`: nothing more is taken from this session.
     pub(super) over: bool,
+    /// The last session ended since the next one took its place.
+    pub(super) moved: bool,
     pub(super) warned: [bool; 2],
     /// It was said that it has more paths to a prefix than are kept.
     pub(super) crowded: bool,
@@ -63,6 +65,7 @@ impl Peer {
             accepted: [0; 2],
             shares: Family::ALL.map(Share::new),
             over: false,
+            moved: false,
             warned: [false; 2],
             crowded: false,
             end_of_rib: [false; 2],

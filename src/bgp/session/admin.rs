@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Ends every connection and dials at once.
-    fn begin_again(&mut self, now: Instant, subcode: u8, text: Option<&str>, why: &str) {
+    pub(super) fn begin_again(&mut self, now: Instant, subcode: u8, text: Option<&str>, why: &str) {
         for conn in self.all() {
             let notify = self.last_word(conn, Notification::cease(subcode, text));
             self.administrative(now, conn, Some(notify), why.into(), After::Off);
@@ -86,6 +86,8 @@ impl Session {
             // The pause was for the former limit: whether the new one fits is seen by trying.
             self.connect_backoff.reset();
             self.begin(now);
+        } else {
+            self.follow_local_address(now);
         }
     }
 
@@ -170,7 +172,6 @@ fn difference(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Optio
         ("as",             a.local_as != b.local_as || a.global_as != b.global_as),
         ("router-id",      ag.router_id != bg.router_id),
         ("password",       a.password != b.password),
-        ("local-address",  a.local_address != b.local_address),
         ("port",           a.port != b.port),
         ("multihop or ttl-security", a.hops != b.hops),
         ("hold-time",      a.hold_time != b.hold_time),

@@ -20,8 +20,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    After, Conn, End, Output, Session, Severity,
+    After, Conn, End, Output, Phase, Session, Severity,
     attachment::Loss,
+    handover::LONGEST,
     state::{self, Connection},
     timer::Timer,
 };
@@ -37,6 +38,8 @@ use crate::{
 pub(super) const PROBE: Duration = Duration::from_secs(10);
 /// How long a last word waits for a way to the neighbor: by then its hold timer has mostly expired.
 const PARTING: Duration = Duration::from_secs(90);
+/// How long the connection at the former address stays open after a session has moved.
+const MOVED: Duration = Duration::from_secs(3);
 /// Last words that may wait.
 const PARTINGS: usize = 4;
 /// Dials in quick succession after a loss: a neighbor may still be busy with the end of the last session.
@@ -67,6 +70,8 @@ pub(super) struct Parting {
     /// The link that leads to the neighbor, if it was directly connected.
     ifindex: Option<u32>,
     octets: Bytes,
+    /// Not before.
+    from: Option<Instant>,
     until: Instant,
 }
 
@@ -99,7 +104,8 @@ impl Session {
         let connections = self.connections.iter();
         let of_connections =
             connections.flat_map(|c| [c.attachment.due(), c.probe.as_ref().map(|p| p.until)]).flatten();
-        of_connections.chain(self.partings.iter().map(|p| p.until)).min()
+        let of_partings = self.partings.iter().map(|p| p.from.unwrap_or(p.until));
+        of_connections.chain(of_partings).chain(self.moving).min()
     }
 
     /// What is due by now.
@@ -113,6 +119,13 @@ impl Session {
             }
         }
         self.part(now);
+        if self.moving.is_some_and(|until| until <= now) {
+            let waits = self.connections.iter().any(|c| c.is_established() && self.leaves(c));
+            self.moving = None;
+            if waits {
+                self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
+            }
+        }
     }
 
     fn failover(&self, conn: Conn) -> Failover {
@@ -150,7 +163,15 @@ impl Session {
             let notification = if hard { self.last_word(conn, cease) } else { cease };
             self.record.notification_sent(&notification);
             let octets = state::notification(&notification);
-            self.partings.push(Parting { conn, local, remote, ifindex, octets, until: now + PARTING });
+            self.partings.push(Parting {
+                conn,
+                local,
+                remote,
+                ifindex,
+                octets,
+                from: None,
+                until: now + PARTING,
+            });
         }
         let why = loss.to_string();
         let end = End { notify: None, cause, reason: loss.reason(), why, after: After::Retry };
@@ -191,7 +212,11 @@ impl Session {
     fn part(&mut self, now: Instant) {
         for at in (0..self.partings.len()).rev() {
             let too_many = self.partings.len() - at > PARTINGS;
-            let parting = &self.partings[at];
+            let parting = &mut self.partings[at];
+            if parting.from.is_some_and(|from| from > now) && !too_many {
+                continue;
+            }
+            parting.from = None;
             let can = leads(&self.links, parting.ifindex, parting.remote);
             if !can && parting.until > now && !too_many {
                 continue;
@@ -206,6 +231,55 @@ impl Session {
             }
             self.out.push_back(Output::Close(parting.conn));
         }
+    }
+
+    /// `local-address` may have changed. A session at another address of this host stays until there is one at the new,
+    /// which ends it, or until [`LONGEST`] has passed.
+    pub(super) fn follow_local_address(&mut self, now: Instant) {
+        let Some(wanted) = self.config.local_address else {
+            self.moving = None;
+            return;
+        };
+        let is_elsewhere = |c: &Connection| c.ends.local.ip().to_canonical() != wanted;
+        if !self.connections.iter().any(is_elsewhere) {
+            self.moving = None;
+        } else if !self.connections.iter().any(Connection::is_established) {
+            self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
+        } else if self.moving.is_none() {
+            self.moving = Some(now + LONGEST);
+            self.brisk = LONGEST.as_secs() as u8;
+            if !self.config.passive {
+                self.abort_dial(false);
+                self.dial(now);
+            }
+        }
+    }
+
+    /// Whether a connection gives way to one at `local-address`.
+    pub(super) fn leaves(&self, c: &Connection) -> bool {
+        self.moving.is_some() && Some(c.ends.local.ip().to_canonical()) != self.config.local_address
+    }
+
+    /// An attempt at the new address failed: the session at the old one goes on meanwhile.
+    pub(super) fn move_again(&mut self, now: Instant) {
+        if self.phase != Phase::Connect && !self.config.passive {
+            self.retry_later(now);
+        }
+    }
+
+    /// The session is at the new address now. The neighbor knows it by another key there, and is left some time to take
+    /// our routes from the new session before those of the old one go.
+    pub(super) fn moved(&mut self, now: Instant, conn: Conn) {
+        let Some(c) = self.connection(conn) else { return };
+        let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
+        if c.is_established() {
+            let notification = self.last_word(conn, Notification::cease(cease::CONFIG_CHANGE, None));
+            let (octets, from) = (state::notification(&notification), Some(now + MOVED));
+            self.partings.push(Parting { conn, local, remote, ifindex, octets, from, until: now + PARTING });
+        }
+        let why = format!("the session moved from {local}: local-address changed");
+        let end = End { notify: None, cause: DownCause::Moved, reason: "moved", why, after: After::Soon };
+        self.end(now, conn, end);
     }
 
     /// The session is not to be any more: nothing waits.

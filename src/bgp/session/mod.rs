@@ -15,6 +15,7 @@
 mod admin;
 mod attachment;
 mod collision;
+mod handover;
 mod hints;
 mod host;
 mod negotiate;
@@ -33,7 +34,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::{negotiate::Ends, state::OPEN_HOLD};
+pub use self::{handover::Handover, negotiate::Ends, state::OPEN_HOLD};
 use self::{
     record::Record,
     state::{Connection, State},
@@ -214,6 +215,8 @@ pub struct Session {
     brisk: u8,
     /// The host, when it last changed.
     links: Arc<Links>,
+    /// The session is to move to `local-address`: until when the one at another address stays for it.
+    moving: Option<Instant>,
     /// Connections that are over, but for a last word.
     partings: Vec<host::Parting>,
     /// A session with this neighbor was Established since the daemon started.
@@ -273,6 +276,7 @@ impl Session {
             collisions: 0,
             brisk: 0,
             links: Arc::default(),
+            moving: None,
             partings: Vec::new(),
             been_up: false,
             updates: Vec::new(),
@@ -419,7 +423,7 @@ impl Session {
     /// Event 16. Where an accepted connection has its OPEN already, ours comes too late: without an OPEN on it, it is
     /// no collision yet, and the neighbor cannot decide otherwise than we do.
     fn connected(&mut self, now: Instant, conn: Conn, ends: Ends) {
-        let late = self.connections.iter().any(|c| c.negotiated().is_some());
+        let late = self.connections.iter().any(|c| c.negotiated().is_some() && !self.leaves(c));
         if self.phase != Phase::Connect || late {
             self.abort_dial(false);
             self.out.push_back(Output::Close(conn));
@@ -498,7 +502,7 @@ impl Session {
     fn connect_retry(&mut self, now: Instant) {
         let was_dialling = self.phase == Phase::Connect;
         self.abort_dial(true);
-        if !self.connections.is_empty() {
+        if self.connections.iter().any(|c| !self.leaves(c)) {
             return;
         }
         if was_dialling {
@@ -540,7 +544,8 @@ impl Session {
                 self.timers = Timers::default();
             }
             // Another connection goes on.
-            _ if !self.connections.is_empty() => {}
+            _ if self.connections.iter().any(|c| !self.leaves(c)) => {}
+            _ if !self.connections.is_empty() => self.move_again(now),
             // The dial under way is the next attempt.
             After::Soon | After::Retry if self.phase == Phase::Connect => {}
             After::Soon | After::Retry => {

@@ -468,6 +468,9 @@ impl Session {
         let Some(c) = self.connection(conn) else { return verdict };
         let (dialled, called) = (c.dialled, c.ends.local.ip());
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
+            if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
+                continue;
+            }
             let Some(o) = self.connection(other) else { continue };
             let how_far = match &o.state {
                 State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
@@ -546,8 +549,13 @@ impl Session {
         self.abort_dial(false);
         self.timers.stop(Timer::ConnectRetry);
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
-            self.collide(now, other);
+            if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
+                self.moved(now, other);
+            } else {
+                self.collide(now, other);
+            }
         }
+        self.moving = None;
         self.been_up = true;
         self.collisions = 0;
         self.connect_backoff.reset();

@@ -741,3 +741,30 @@ fn routes_of_a_neighbor_that_is_probed_wait_until_it_has_answered() {
     bench.rib.handle(bench.now, held(None));
     assert_eq!(installed(&mut bench), (true, true));
 }
+
+#[test]
+fn a_session_that_moves_to_another_address_takes_no_route_away() {
+    for graceful in [None, graceful(false)] {
+        let session = || Negotiated { graceful: graceful.clone(), ..negotiated(1, 65001) };
+        let mut bench = Bench::new();
+        bench.configure(1, config(1));
+        bench.up(1, session());
+        bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
+        bench.run();
+        bench.down(1, DownCause::Moved);
+        bench.settle();
+        bench.up(1, session());
+        bench.announce(1, &path(1, 65001), &[prefix(0)]);
+        bench.run();
+        assert_eq!(bench.fib.len(), 2, "not even between the two");
+        bench.now += Duration::from_secs(10);
+        if graceful.is_some() {
+            bench.end_of_rib(1, Family::Ipv4Unicast);
+        }
+        bench.rib.handle(bench.now, Input::Timeout);
+        bench.run();
+        assert_eq!(bench.fib.keys().copied().collect::<Vec<_>>(), [prefix(0)], "what it no longer has goes");
+        bench.down(1, DownCause::Closed);
+        assert!(bench.rib.poll_timeout().is_none() || graceful.is_some(), "that is no move");
+    }
+}

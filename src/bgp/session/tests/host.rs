@@ -151,7 +151,7 @@ fn an_ibgp_session_is_probed_and_its_routes_are_held_meanwhile() {
     for (hops, asn) in [(Hops::Direct, 65001), (Hops::Multihop(3), 65002)] {
         let probed = || Peer::on_eth0(|c| c.hops = hops, asn);
         let mut p = probed();
-        p.host(down()).pass(Duration::ZERO);
+        p.host(down()).pass(seconds(1));
         assert_eq!((p.down(), p.held(), p.kinds(OUT)), (None, vec![Some(2)], vec![Kind::Keepalive]));
         assert!(p.out.iter().any(|o| matches!(o, Output::Probe(OUT))));
 
@@ -189,7 +189,7 @@ fn fast_failover_decides_for_whom() {
         };
         assert_eq!((lost(down()), lost(host(&["10.0.0.12/24"]))), (ends, ends), "{name}");
         let mut p = Peer::on_eth0(|c| c.fast_failover = fast_failover, asn);
-        p.host(down()).pass(Duration::ZERO);
+        p.host(down()).pass(seconds(1));
         assert!(p.held().is_empty() && p.kinds(OUT).is_empty(), "{name}: not probed");
     }
 }
@@ -218,4 +218,80 @@ fn the_first_dials_after_a_loss_follow_quickly() {
         .hear(Conn(9), &graceful_open(65002))
         .hear(Conn(9), &keepalive());
     assert_eq!(p.last_error(), "link eth0 lost carrier", "why the last session ended is not forgotten");
+}
+
+// The session moves to another address of this host: make before break.
+
+const OTHER: &str = "10.0.0.3";
+
+fn at_other() -> Ends {
+    Ends { local: SocketAddr::new(OTHER.parse().unwrap(), 40000), ..ends() }
+}
+
+/// Established at 10.0.0.1, with 10.0.0.3 as `local-address` from now on.
+fn moving() -> Peer {
+    let mut p = Peer::on_eth0(|c| c.local_address = Some([10, 0, 0, 1].into()), 65002);
+    p.host(host(&[LOCAL, "10.0.0.3/24"]));
+    let config = PeerConfig { remote_as: RemoteAs::Any, local_address: OTHER.parse().ok(), ..config() };
+    p.feed(Input::Configure(Arc::new(config), global()));
+    assert_eq!((p.down(), p.dials(), p.closed(OUT)), (None, 1, false), "the old session stays");
+    p
+}
+
+#[test]
+fn another_local_address_is_dialled_from_before_the_old_session_ends() {
+    let mut p = moving();
+    p.feed(Input::Connected(IN, at_other())).hear(IN, &graceful_open(65002));
+    assert_eq!((p.down(), p.s.state()), (None, SessionState::Established));
+    p.hear(IN, &keepalive());
+    let news = p.out.iter().filter(|o| matches!(o, Output::Up(_) | Output::Down { .. }));
+    assert!(
+        matches!(news.collect::<Vec<_>>()[..], [Output::Down { cause: DownCause::Moved, .. }, Output::Up(_)]),
+        "{:?}",
+        p.out
+    );
+    assert_eq!(p.s.negotiated().unwrap().local_addr, OTHER.parse::<std::net::IpAddr>().unwrap());
+    assert!(!p.closed(OUT), "the neighbor keeps the old routes until it has the new ones");
+    p.hear(OUT, &keepalive()).pass(seconds(5));
+    assert_eq!(p.notification(OUT).map(|n| (n.code, n.is_hard())), Some((6, true)));
+    assert!(p.closed(OUT) && p.s.state() == SessionState::Established);
+}
+
+#[test]
+fn a_neighbor_that_calls_the_new_address_first_moves_the_session_too() {
+    let mut p = moving();
+    p.feed(Input::Accepted(IN, at_other())).hear(IN, &graceful_open(65002)).hear(IN, &keepalive());
+    assert_eq!(p.down(), Some(DownCause::Moved));
+    assert_eq!(p.s.state(), SessionState::Established);
+}
+
+#[test]
+fn a_neighbor_that_does_not_know_the_new_address_yet_is_called_again_and_keeps_the_old_session() {
+    let mut p = moving();
+    let rejected = notify(&Notification::cease(cease::REJECTED, None));
+    for n in 10..14 {
+        p.feed(Input::Connected(Conn(n), at_other())).hear(Conn(n), &rejected).pass(seconds(1));
+        assert_eq!((p.down(), p.s.state()), (None, SessionState::Established));
+        assert_eq!(p.dials(), n as usize - 8, "again within a second");
+    }
+    // Not for ever: what is asked for is done.
+    p.pass(seconds(10));
+    assert_eq!(p.down(), Some(DownCause::Administrative));
+    assert_eq!(p.last_error(), "configuration changed: local-address");
+}
+
+#[test]
+fn an_address_that_is_no_longer_preferred_or_is_the_one_in_use_ends_nothing() {
+    for local_address in [None, Some([10, 0, 0, 1].into())] {
+        let mut p = Peer::on_eth0(|c| c.local_address = Some([10, 0, 0, 1].into()), 65002);
+        let config = PeerConfig { remote_as: RemoteAs::Any, local_address, ..config() };
+        p.feed(Input::Configure(Arc::new(config), global())).pass(seconds(20));
+        assert_eq!((p.down(), p.dials()), (None, 0));
+    }
+    let mut p = moving();
+    let back = PeerConfig { remote_as: RemoteAs::Any, local_address: Some([10, 0, 0, 1].into()), ..config() };
+    p.feed(Input::Configure(Arc::new(back), global())).feed(Input::Connected(IN, at_other()));
+    assert!(p.closed(IN), "changed back meanwhile");
+    p.pass(seconds(20));
+    assert_eq!((p.down(), p.s.state()), (None, SessionState::Established));
 }

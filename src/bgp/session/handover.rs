@@ -1,0 +1,182 @@
+//! A neighbor that is reached at another of its addresses from now on: the session at the new address first, then the
+//! end of the one at the old.
+//!
+//! Both ends learn of the change at different times, and whoever ended the old session at once would take away routes
+//! that the new one does not have yet. So the old neighbor stays for a while: until the new one has told all its
+//! routes and a moment more, in which it hears ours, or for [`LONGEST`].
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    bgp::peer::{PeerConfig, PeerKey, PeerSource},
+    net::{Convergence, Phase},
+};
+
+/// The longest that a neighbor stays for its successor.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
+/// Time for the successor to hear our routes, once it has told its own.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Neighbors that are wanted no more, and stay until their successors have told their routes.
+#[derive(Clone, Debug, Default)]
+pub struct Handover {
+    leaving: BTreeMap<PeerKey, Leaving>,
+}
+
+#[derive(Clone, Debug)]
+struct Leaving {
+    successors: Vec<PeerKey>,
+    until: Instant,
+}
+
+impl Handover {
+    /// Whether `old`, which is wanted no more, stays for now. `wanted`: the neighbors that there are to be; `known`:
+    /// whether there is a session, or an attempt, with one of them already.
+    pub fn stays(
+        &mut self,
+        now: Instant,
+        old: &PeerConfig,
+        wanted: &BTreeMap<PeerKey, Arc<PeerConfig>>,
+        known: impl Fn(&PeerKey) -> bool,
+    ) -> bool {
+        if let Some(leaving) = self.leaving.get_mut(&old.key) {
+            leaving.successors.retain(|key| wanted.contains_key(key));
+        } else {
+            let new = wanted.values().filter(|c| !known(&c.key) && is_same(old, c) && !c.disabled);
+            let successors = new.map(|c| c.key.clone()).collect();
+            self.leaving.insert(old.key.clone(), Leaving { successors, until: now + LONGEST });
+        }
+        let stays = self.leaving.get(&old.key).is_some_and(|l| !l.successors.is_empty() && now < l.until);
+        if !stays {
+            self.leaving.remove(&old.key);
+        }
+        stays
+    }
+
+    /// Neighbors that are wanted again do not leave.
+    pub fn wanted(&mut self, wanted: &BTreeMap<PeerKey, Arc<PeerConfig>>) {
+        self.leaving.retain(|key, _| !wanted.contains_key(key));
+    }
+
+    /// The table knows this much of each neighbor's routes.
+    pub fn converged(&mut self, now: Instant, convergence: &Convergence) {
+        for leaving in self.leaving.values_mut() {
+            let told = |key: &PeerKey| address(key).and_then(|a| convergence.neighbors.get(&a));
+            if leaving.successors.iter().any(|key| told(key) == Some(&Phase::Converged)) {
+                leaving.until = leaving.until.min(now + SETTLE);
+            }
+        }
+    }
+
+    /// When to ask [`Handover::due`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.leaving.values().map(|l| l.until).min()
+    }
+
+    /// Those whose time is over.
+    pub fn due(&mut self, now: Instant) -> Vec<PeerKey> {
+        self.leaving.extract_if(.., |_, l| l.until <= now).map(|(key, _)| key).collect()
+    }
+}
+
+fn address(key: &PeerKey) -> Option<IpAddr> {
+    match key {
+        PeerKey::Address(addr) => Some(*addr),
+        PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
+        PeerKey::Interface(_) => None,
+    }
+}
+
+/// Whether the settings of two keys are those of one neighbor: the same Node, any gateway, or else one that differs in
+/// nothing by which it is known.
+fn is_same(a: &PeerConfig, b: &PeerConfig) -> bool {
+    let kind = |source| match source {
+        PeerSource::Mesh | PeerSource::Reflector => 0,
+        PeerSource::Gateway => 1,
+        PeerSource::Configured => 2,
+        PeerSource::Object => 3,
+        PeerSource::Range => 4,
+    };
+    let nodes = kind(a.source) == 0;
+    a.source != PeerSource::Range
+        && kind(a.source) == kind(b.source)
+        && (a.remote_as, &a.description) == (b.remote_as, &b.description)
+        && (nodes || a.group == b.group)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick the epoch")]
+mod tests {
+    use super::*;
+    use crate::bgp::peer::RemoteAs;
+
+    fn neighbor(key: &str, source: PeerSource, description: &str) -> PeerConfig {
+        let config = PeerConfig::new(key.parse().unwrap(), RemoteAs::Number(65000), 65000);
+        PeerConfig { source, description: Some(description.into()), ..config }
+    }
+
+    fn wanted(all: &[&PeerConfig]) -> BTreeMap<PeerKey, Arc<PeerConfig>> {
+        all.iter().map(|c| (c.key.clone(), Arc::new(PeerConfig::clone(c)))).collect()
+    }
+
+    #[test]
+    fn only_the_same_neighbor_at_a_new_address_lets_the_old_one_stay() {
+        use PeerSource::{Configured, Gateway, Mesh, Range, Reflector};
+        let at = |source, description| neighbor("10.0.0.2", source, description);
+        let disabled = PeerConfig { disabled: true, ..at(Mesh, "node a") };
+        let other_as = PeerConfig { remote_as: RemoteAs::Number(1), ..at(Configured, "tor") };
+        #[rustfmt::skip]
+        let cases = [
+            ("a Node's other address",         neighbor("10.0.0.1", Mesh, "node a"),    at(Mesh, "node a"),       true),
+            ("it reflects from now on",        neighbor("10.0.0.1", Mesh, "node a"),    at(Reflector, "node a"),  true),
+            ("another Node",                   neighbor("10.0.0.1", Mesh, "node a"),    at(Mesh, "node b"),       false),
+            ("another gateway",                neighbor("10.0.0.1", Gateway, ""),       at(Gateway, ""),          true),
+            ("a line of the file changed",     neighbor("10.0.0.1", Configured, "tor"), at(Configured, "tor"),    true),
+            ("and its AS number too",          neighbor("10.0.0.1", Configured, "tor"), other_as,                 false),
+            ("a gateway that is a node now",   neighbor("10.0.0.1", Gateway, "node a"), at(Mesh, "node a"),       false),
+            ("a caller from a range",          neighbor("10.0.0.1", Range, "tor"),      at(Range, "tor"),         false),
+            ("the new one is disabled",        neighbor("10.0.0.1", Mesh, "node a"),    disabled,                 false),
+        ];
+        let now = Instant::now();
+        for (name, old, new, stays) in cases {
+            let mut handover = Handover::default();
+            assert_eq!(handover.stays(now, &old, &wanted(&[&new]), |_| false), stays, "{name}");
+            assert_eq!(handover.poll_timeout().is_some(), stays, "{name}");
+            assert!(!handover.stays(now, &old, &wanted(&[&new]), |_| true) || stays, "{name}: known before");
+        }
+    }
+
+    #[test]
+    fn the_old_one_goes_a_moment_after_the_new_one_has_told_its_routes() {
+        let now = Instant::now();
+        let (old, new) =
+            (neighbor("10.0.0.1", PeerSource::Mesh, "n"), neighbor("10.0.0.2", PeerSource::Mesh, "n"));
+        let phase = |phase| Convergence { neighbors: [("10.0.0.2".parse().unwrap(), phase)].into() };
+        let mut handover = Handover::default();
+        assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
+        handover.converged(now, &phase(Phase::Up));
+        assert_eq!(handover.poll_timeout(), Some(now + LONGEST));
+        handover.converged(now + SETTLE, &phase(Phase::Converged));
+        handover.converged(now + SETTLE * 3, &phase(Phase::Converged));
+        assert_eq!(handover.poll_timeout(), Some(now + SETTLE * 2), "later news change nothing");
+        assert!(handover.stays(now + SETTLE, &old, &wanted(&[&new]), |_| true), "the next plan");
+        assert_eq!(
+            (handover.due(now + SETTLE).len(), handover.due(now + SETTLE * 2)),
+            (0, vec![old.key.clone()])
+        );
+
+        // One that never comes up, one that is wanted again, and one that has lost its successor.
+        assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
+        assert!(!handover.stays(now + LONGEST, &old, &wanted(&[&new]), |_| true));
+        assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
+        assert!(!handover.stays(now, &old, &wanted(&[]), |_| true));
+        assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
+        handover.wanted(&wanted(&[&old]));
+        assert_eq!(handover.poll_timeout(), None);
+    }
+}
