@@ -128,6 +128,7 @@ impl Default for Fib {
             metric: 179,
             on_exit: OnExit::Keep,
             resolve_via_default: false,
+            prefer_source: Vec::new(),
             nexthop_objects: true,
         }
     }

@@ -3,13 +3,13 @@
 //! `read` walks the tree, `values` knows the words, `neighbor` and `policies` their sections. Pure: files that the
 //! configuration names are read by a function that is handed in.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Advertise, AsSetting, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected, Kubernetes,
-    Log, LogFormat, Masquerade, Metrics, OnExit, Peering, Problem,
+    Log, LogFormat, Masquerade, Metrics, OnExit, Peering, PreferSource, Problem,
     neighbor::{self, session_keys},
     policies,
     read::{Item, Report, Section},
@@ -180,9 +180,26 @@ fn fib(section: Section<'_>, fib: &mut Fib) {
         on_exit.and_then(|i| i.choice(&[("keep", OnExit::Keep), ("flush", OnExit::Flush)])),
     );
     put(&mut fib.resolve_via_default, section.get("resolve-via-default").and_then(|i| i.flag()));
+    put(&mut fib.prefer_source, section.get("prefer-source").and_then(|i| prefer_source(&i)));
     let objects = section.get("nexthop-objects");
     put(&mut fib.nexthop_objects, objects.and_then(|i| auto_or_flag(&i)).map(|o| o.unwrap_or(true)));
     section.close();
+}
+
+/// `"router-id"`, an address, or one of each family.
+fn prefer_source(item: &Item<'_>) -> Option<Vec<PreferSource>> {
+    let list = item.set(|i| {
+        if i.is_text() && i.text() == Some("router-id") {
+            return Some(PreferSource::RouterId);
+        }
+        values::address(i).map(PreferSource::Address)
+    })?;
+    let is_v4 = |s: &PreferSource| !matches!(s, PreferSource::Address(IpAddr::V6(_)));
+    if list.iter().filter(|s| is_v4(s)).count() > 1 || list.iter().filter(|s| !is_v4(s)).count() > 1 {
+        item.wrong("takes at most one address of each family; \"router-id\" counts as one of IPv4");
+        return None;
+    }
+    Some(list)
 }
 
 /// `"auto"` (`None`), true or false.

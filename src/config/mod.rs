@@ -172,8 +172,17 @@ pub struct Fib {
     pub metric: u32,
     pub on_exit: OnExit,
     pub resolve_via_default: bool,
+    /// At most one address of each family.
+    pub prefer_source: Vec<PreferSource>,
     /// `"auto"` is true: where the kernel has none, plain routes are written.
     pub nexthop_objects: bool,
+}
+
+/// `fib.prefer-source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PreferSource {
+    RouterId,
+    Address(IpAddr),
 }
 
 /// `fib.on-exit`.

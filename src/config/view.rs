@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{AsSetting, CniPlugin, Config, GuardConnected, LogFormat, NeighborKeys, OnExit, Peering};
+use super::{
+    AsSetting, CniPlugin, Config, GuardConnected, LogFormat, NeighborKeys, OnExit, Peering, PreferSource,
+};
 use crate::{
     bgp::{
         peer::{
@@ -265,8 +267,16 @@ fn fib(config: &Config) -> Value {
             OnExit::Flush => "flush",
         },
         "resolve-via-default": f.resolve_via_default,
+        "prefer-source": texts(f.prefer_source.iter().map(prefer_source)),
         "nexthop-objects": if f.nexthop_objects { json!("auto") } else { json!(false) },
     })
+}
+
+fn prefer_source(source: &PreferSource) -> String {
+    match source {
+        PreferSource::RouterId => "router-id".into(),
+        PreferSource::Address(address) => address.to_string(),
+    }
 }
 
 fn kubernetes(config: &Config) -> Value {
@@ -492,6 +502,7 @@ mod tests {
         metric = 50
         on-exit = "flush"
         resolve-via-default = true
+        prefer-source = ["router-id", "fd00::1"]
         nexthop-objects = false
         [kubernetes]
         enabled = true

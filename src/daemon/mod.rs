@@ -136,6 +136,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (links_tx, links) = watch::channel(Arc::default());
     let (guard_tx, guard) = watch::channel(Arc::default());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
+    let (sources_tx, sources) = watch::channel(None);
     let (conflist_tx, conflist) = watch::channel(None);
     let (no_conflist_tx, no_conflist) = watch::channel(String::new());
     let (plugins_tx, plugins) = watch::channel(None);
@@ -172,8 +173,12 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         on_less: Box::new(move || less.notify_one()),
     };
     let rib = bgp::io::rib::spawn(inputs, fib_tx, hooks);
-    let inputs =
-        fib::io::Inputs { routes: fib_rx, own: unreachable.clone(), convergence: rib.convergence.clone() };
+    let inputs = fib::io::Inputs {
+        routes: fib_rx,
+        own: unreachable.clone(),
+        convergence: rib.convergence.clone(),
+        sources,
+    };
     let mut fib = kernel.spawn(inputs);
     let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
@@ -280,6 +285,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
             links: links_tx,
             guard: guard_tx,
             unreachable: unreachable_tx,
+            sources: sources_tx,
             conflist: conflist_tx,
             forward: accepted_tx,
             needs: needs_tx,

@@ -35,7 +35,7 @@ use crate::{
         objects::Objects,
         services::{Asked, Services},
     },
-    net::{Family, Guard, Links, Origination, Prefix, Reachable, RouterId},
+    net::{Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     plan::{Drain, Election, Extra, FormerGateways, Gateways, Plan, forwarding, overlay, plan, uplinks},
 };
 
@@ -74,6 +74,7 @@ pub(super) struct Outputs {
     pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) guard: watch::Sender<Arc<Guard>>,
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
+    pub(super) sources: watch::Sender<Option<PreferredSources>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
@@ -254,6 +255,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.guard, plan.guard.clone());
     publish(&outputs.global, plan.global.clone());
     publish(&outputs.originated, Arc::new(plan.originated.clone()));
+    publish(&outputs.sources, Some(plan.sources));
     publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
     publish(&outputs.no_conflist, plan.no_conflist.clone());
     publish(&outputs.conflist, plan.conflist.clone());

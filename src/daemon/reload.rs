@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     cli::log::LogLevel,
-    config::{self, Config},
+    config::{self, Config, Fib},
 };
 
 /// Re-reads the file that the daemon was started with.
@@ -57,7 +57,7 @@ impl Reloader {
 fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("state-dir", old.state_dir != new.state_dir),
-        ("fib", old.fib != new.fib),
+        ("fib", old.fib != Fib { prefer_source: old.fib.prefer_source.clone(), ..new.fib.clone() }),
         ("kubernetes.enabled", old.kubernetes.enabled != new.kubernetes.enabled),
         ("kubernetes.node-name", old.kubernetes.node_name != new.kubernetes.node_name),
         ("kubernetes.startup-taint", old.kubernetes.startup_taint != new.kubernetes.startup_taint),

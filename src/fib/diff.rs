@@ -23,6 +23,7 @@ use crate::{
         resolve::Resolver,
         route::{Content, Held, OWN_METRIC, ObjectId, Op, SeenObject, Target, protocol_name},
         shadow::{Shadows, problem},
+        source::SourceState,
         table::{Mark, State, Table},
         view::{FibHop, FibView},
     },
@@ -48,6 +49,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Fib {
     pub(super) settings: Settings,
+    pub(super) source: SourceState,
     pub(super) routes: Table,
     /// Own prefixes: unreachable routes against loops.
     pub(super) own: BTreeMap<Prefix, Own>,
@@ -84,6 +86,7 @@ impl Fib {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            source: SourceState::default(),
             routes: Table::default(),
             own: BTreeMap::new(),
             objects: Objects::new(settings.nexthop_objects, settings.protocol),
@@ -207,7 +210,7 @@ impl Fib {
 
     fn settle_from(&mut self, prefix: Prefix, state: State, replace: bool) {
         match self.verdict(state) {
-            Verdict::Right if state.is(Mark::Stale) => self.confirm(prefix),
+            Verdict::Right if state.is(Mark::Stale) => self.claim(prefix, state),
             Verdict::Right => {}
             Verdict::Leave => self.routes.tidy(prefix),
             Verdict::Put if state.have() == 0 => self.put(prefix, state.want, replace),
@@ -259,6 +262,15 @@ impl Fib {
         self.ops.push_back(Op::Put { prefix, metric, top, replace: replace || old != 0 });
     }
 
+    /// A route that was found at the start leads to the next hops that are wanted: it stays, unless its source may differ.
+    fn claim(&mut self, prefix: Prefix, state: State) {
+        if self.has_right_source(prefix) {
+            self.confirm(prefix);
+        } else {
+            self.put(prefix, state.want, true);
+        }
+    }
+
     /// A route that was found at the start is claimed.
     fn confirm(&mut self, prefix: Prefix) {
         let before = self.routes.change(prefix, |s| s.set(Mark::Stale, false));
@@ -285,6 +297,10 @@ impl Fib {
         self.ops.push_back(Op::Del { prefix, metric: self.settings.metric });
     }
 
+    pub(super) fn push(&mut self, op: Op) {
+        self.ops.push_back(op);
+    }
+
     /// Ends a batch: what replaces or deletes is decided now.
     pub fn finish(&mut self) {
         let later = std::mem::take(&mut self.later);
@@ -296,7 +312,7 @@ impl Fib {
             match self.verdict(state) {
                 Verdict::Right if state.is(Mark::Stale) => {
                     self.routes.change(prefix, unqueue);
-                    self.confirm(prefix);
+                    self.claim(prefix, state);
                 }
                 Verdict::Put => {
                     self.routes.change(prefix, unqueue);

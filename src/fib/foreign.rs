@@ -327,6 +327,7 @@ mod tests {
             preference: Preference::Medium,
             cloned: false,
             object: 0,
+            source: None,
             hops: hops.iter().map(|h| hop(h)).collect(),
         }
     }

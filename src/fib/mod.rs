@@ -29,6 +29,7 @@ pub mod resolve;
 pub mod resolvers;
 pub mod route;
 pub mod shadow;
+mod source;
 pub mod sysctl;
 pub mod table;
 pub mod view;

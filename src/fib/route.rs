@@ -1,5 +1,7 @@
 //! Kernel routes and nexthop objects, as the kernel sees them.
 
+use std::net::IpAddr;
+
 use crate::{
     fib::{
         host::{ForeignHop, Preference, RouteType},
@@ -82,6 +84,8 @@ pub struct SeenRoute {
     pub cloned: bool,
     /// 0: none.
     pub object: ObjectId,
+    /// RTA_PREFSRC.
+    pub source: Option<IpAddr>,
     pub hops: Vec<ForeignHop>,
 }
 

@@ -11,7 +11,7 @@ use crate::{
         resolve::Hop,
         route::{Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
     },
-    net::{Family, Prefix},
+    net::{Family, PreferredSources, Prefix},
 };
 
 /// `NLMSG_ERROR`, `NLMSG_DONE` and the `RTM_…` kinds.
@@ -60,6 +60,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -82,6 +83,8 @@ const HEADER: usize = 16;
 pub struct Ours {
     pub table: u32,
     pub protocol: u8,
+    /// Of learned routes.
+    pub sources: PreferredSources,
 }
 
 /// Messages written one behind the other, for one send.
@@ -130,6 +133,11 @@ impl Encoder {
             }
             Target::Hops(hops) => self.multipath(prefix, hops),
             Target::Unreachable | Target::Blackhole => {}
+        }
+        if rtn == RTN_UNICAST
+            && let Some(source) = ours.sources.of(prefix.family())
+        {
+            self.addr(RTA_PREFSRC, source);
         }
         self.end();
     }
@@ -355,7 +363,7 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
         RTN_THROW => Some(RouteType::Throw),
         _ => None,
     };
-    let (mut table, mut metric, mut object) = (u32::from(table), 0, 0);
+    let (mut table, mut metric, mut object, mut source) = (u32::from(table), 0, 0, None);
     let mut preference = Preference::Medium;
     let mut hop = ForeignHop { ifindex: 0, gateway: None, onlink: flags & u32::from(RTNH_F_ONLINK) != 0 };
     let mut hops = Vec::new();
@@ -365,6 +373,7 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
             RTA_TABLE => table = u32_at(value, 0)?,
             RTA_PRIORITY => metric = u32_at(value, 0)?,
             RTA_NH_ID => object = u32_at(value, 0)?,
+            RTA_PREFSRC => source = ip(value),
             RTA_OIF => hop.ifindex = u32_at(value, 0)?,
             RTA_GATEWAY => hop.gateway = ip(value),
             RTA_VIA => hop.gateway = ip(value.get(2..)?),
@@ -389,7 +398,7 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
     let cloned = flags & RTM_F_CLONED != 0;
     // In messages of IPv6 routes the octet is unused.
     let tos = if family == AF_INET { tos } else { 0 };
-    Some(SeenRoute { prefix, table, metric, protocol, kind, tos, preference, cloned, object, hops })
+    Some(SeenRoute { prefix, table, metric, protocol, kind, tos, preference, cloned, object, source, hops })
 }
 
 fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {
@@ -475,7 +484,7 @@ mod tests {
 
     use super::*;
 
-    const OURS: Ours = Ours { table: 254, protocol: 179 };
+    const OURS: Ours = Ours { table: 254, protocol: 179, sources: PreferredSources { v4: None, v6: None } };
 
     fn p(s: &str) -> Prefix {
         s.parse().unwrap()

@@ -30,6 +30,7 @@ mod node;
 mod objects;
 mod peering;
 mod services;
+mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +51,7 @@ use crate::{
         services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
-    net::{Asn, Family, Guard, Origination, Prefix, RouterId, Source, text},
+    net::{Asn, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source, text},
 };
 
 pub use self::{
@@ -88,6 +89,8 @@ pub struct Plan {
     pub originated: BTreeMap<Prefix, Origination>,
     /// Own prefixes that get an unreachable route in the kernel against loops.
     pub unreachable: Vec<Prefix>,
+    /// Source addresses of learned routes.
+    pub sources: PreferredSources,
     /// What must never be taken from a neighbor.
     pub guard: Arc<Guard>,
     /// The conflist, once a pod CIDR and the plugins are there.
@@ -233,6 +236,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
         Err(missing) => (None, missing),
     };
+    let sources = source::preferred(&ctx, &mut problems);
     bound(&mut problems);
 
     Ok(Plan {
@@ -243,6 +247,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         ranges,
         originated,
         unreachable: unreachable.into_iter().collect(),
+        sources,
         guard: Arc::new(guard),
         conflist,
         no_conflist,

@@ -41,6 +41,7 @@ pub(super) fn config() -> Config {
             metric: 179,
             on_exit: OnExit::Keep,
             resolve_via_default: false,
+            prefer_source: Vec::new(),
             nexthop_objects: true,
         },
         kubernetes: Kubernetes {

@@ -11,6 +11,7 @@ mod host;
 mod kernel;
 mod links;
 mod load;
+mod source;
 mod state;
 mod switch;
 mod sysctl;

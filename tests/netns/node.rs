@@ -73,7 +73,8 @@ impl Node {
         let (convergence, convergence_rx) = watch::channel(Arc::default());
         let (host, fib) = rt.block_on(async {
             let kernel = Kernel::open(settings).await.unwrap();
-            let inputs = Inputs { routes: from_rib, own: own_rx, convergence: convergence_rx };
+            let sources = watch::channel(None).1;
+            let inputs = Inputs { routes: from_rib, own: own_rx, convergence: convergence_rx, sources };
             (kernel.host(), kernel.spawn(inputs))
         });
         Self { rt, routes, own, convergence, host, fib }

@@ -13,6 +13,7 @@ use crate::{
         wire::{self, Ours},
     },
     net::Family,
+    net::PreferredSources,
 };
 
 /// What was removed.
@@ -29,7 +30,7 @@ pub struct Removed {
 /// When the kernel gives no answer; what it refuses to remove is not counted.
 pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
     let mut channel = Channel::open()?;
-    let ours = Ours { table, protocol };
+    let ours = Ours { table, protocol, sources: PreferredSources::default() };
     let mut removed = Removed::default();
     for family in Family::ALL {
         let mut found = Vec::new();

@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     fib::{diff, host::Host, route::Held, view::FibView, wire::Ours},
     mailbox,
-    net::{Convergence, Family, NextHops, Prefix},
+    net::{Convergence, Family, NextHops, PreferredSources, Prefix},
 };
 
 /// `[fib]`, and what else the task must know.
@@ -48,7 +48,7 @@ pub struct Settings {
 
 impl Settings {
     fn ours(&self) -> Ours {
-        Ours { table: self.table, protocol: self.protocol }
+        Ours { table: self.table, protocol: self.protocol, sources: PreferredSources::default() }
     }
 
     fn pure(&self) -> diff::Settings {
@@ -75,6 +75,8 @@ pub struct Inputs {
     /// Own prefixes that get an unreachable route, from the plan.
     pub own: watch::Receiver<Arc<Vec<Prefix>>>,
     pub convergence: watch::Receiver<Arc<Convergence>>,
+    /// From the plan; `None` before there is one.
+    pub sources: watch::Receiver<Option<PreferredSources>>,
 }
 
 /// The kernel, watched and not yet written to.

@@ -38,7 +38,7 @@ use crate::{
         wire,
     },
     mailbox::{self, Changes},
-    net::{Convergence, Family, NextHops, Prefix},
+    net::{Convergence, Family, NextHops, PreferredSources, Prefix},
 };
 
 /// Between two complete comparisons with the kernel, give or take a sixth.
@@ -125,7 +125,7 @@ impl Task {
         if let Err(e) = self.adopt() {
             error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
         }
-        let Inputs { mut routes, mut own, mut convergence } = inputs;
+        let Inputs { mut routes, mut own, mut convergence, mut sources } = inputs;
         self.host_changed();
         self.own_changed(&mut own).await;
         loop {
@@ -146,6 +146,11 @@ impl Task {
                     self.write().await;
                 }
                 Ok(()) = own.changed() => self.own_changed(&mut own).await,
+                Ok(()) = sources.changed() => {
+                    let preferred = *sources.borrow_and_update();
+                    self.fib.prefer(preferred.unwrap_or_default());
+                    self.write().await;
+                }
                 Ok(()) = convergence.changed() => {
                     self.convergence = convergence.borrow_and_update().clone();
                     self.wait.heard(Instant::now().into_std(), self.convergence.any());
@@ -188,7 +193,7 @@ impl Task {
                 self.fib.disable_objects();
             }
         }
-        let ours = self.settings.ours();
+        let (ours, fib_metric) = (self.settings.ours(), self.settings.metric);
         let mut count = 0;
         for family in Family::ALL {
             let fib = &mut self.fib;
@@ -197,7 +202,11 @@ impl Task {
                 |message| {
                     if let Some(route) = own_route(message, ours) {
                         let leads_to = content(route.kind, &route.seen.hops);
-                        fib.adopt_route(route.seen.prefix, route.seen.metric, route.seen.object, leads_to);
+                        let seen = &route.seen;
+                        if seen.metric == fib_metric {
+                            fib.adopt_source(seen.prefix, &leads_to, seen.source);
+                        }
+                        fib.adopt_route(seen.prefix, seen.metric, seen.object, leads_to);
                         count += 1;
                     }
                 },
@@ -212,7 +221,9 @@ impl Task {
     fn host_changed(&mut self) {
         let host = self.host.borrow_and_update().clone();
         let dropped = host.drops != self.seen.drops || host.overruns != self.seen.overruns;
-        if host.overruns != self.seen.overruns || dropped && !self.fib.has_objects() {
+        // With an address, the routes whose preferred source it was go in silence.
+        let by_source = self.fib.sources() != PreferredSources::default();
+        if host.overruns != self.seen.overruns || dropped && (by_source || !self.fib.has_objects()) {
             self.audit_soon();
         }
         self.seen = host;
@@ -395,7 +406,8 @@ impl Task {
     }
 
     fn execute(&mut self, ops: &[Op]) {
-        let refused = match self.writer.write(&self.fib, self.settings.ours(), ops) {
+        let ours = wire::Ours { sources: self.fib.sources(), ..self.settings.ours() };
+        let refused = match self.writer.write(&self.fib, ours, ops) {
             Ok(refused) => refused,
             Err(e) => {
                 error!(error = %e, "the kernel's answer to a batch is missing; comparing all routes");
@@ -507,7 +519,9 @@ impl Task {
         let step = audit.channel.dump_step(|message| {
             if let Some(route) = own_route(message, ours) {
                 let leads_to = content(route.kind, &route.seen.hops);
-                fib.audit(route.seen.prefix, route.seen.metric, route.seen.object, leads_to);
+                let seen = &route.seen;
+                fib.audit(seen.prefix, seen.metric, seen.object, leads_to.clone());
+                fib.audit_source(seen.prefix, seen.metric, &leads_to, seen.source);
             }
         });
         match step {

@@ -1,0 +1,109 @@
+//! The preferred source of learned routes (RTA_PREFSRC, `fib.prefer-source`).
+//!
+//! What the host itself sends carries the address of the uplink it leaves by, and its connections end
+//! with that uplink. With a preferred source they carry an address that stays, usually one on `lo`.
+//!
+//! The kernel removes IPv4 routes, and strips IPv6 routes of their source, when the address goes. So a
+//! change of the address in force means that all routes of the family are written again.
+
+use std::net::IpAddr;
+
+use crate::{
+    fib::{
+        diff::Fib,
+        route::{Content, Op},
+        table::{Mark, State},
+    },
+    net::{Family, PreferredSources, Prefix},
+};
+
+/// The sources that learned routes of one family have in the kernel, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum InKernel {
+    /// No route was written or adopted yet.
+    #[default]
+    NoRoute,
+    All(Option<IpAddr>),
+    Mixed,
+}
+
+/// What is wanted and what is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SourceState {
+    wanted: PreferredSources,
+    in_kernel: [InKernel; 2],
+}
+
+impl SourceState {
+    /// Whether a route of this prefix must be written again before it is taken for right.
+    fn is_unsure(&self, prefix: Prefix) -> bool {
+        self.in_kernel[prefix.family().index()] == InKernel::Mixed
+    }
+}
+
+impl Fib {
+    pub fn sources(&self) -> PreferredSources {
+        self.source.wanted
+    }
+
+    /// Notes the source of a route of ours that was found at the start. Beside [`Fib::adopt_route`].
+    pub fn adopt_source(&mut self, prefix: Prefix, content: &Content, source: Option<IpAddr>) {
+        if !matches!(content, Content::Hops(_)) {
+            return;
+        }
+        let known = &mut self.source.in_kernel[prefix.family().index()];
+        *known = match *known {
+            InKernel::NoRoute => InKernel::All(source),
+            InKernel::All(same) if same == source => InKernel::All(source),
+            InKernel::All(_) | InKernel::Mixed => InKernel::Mixed,
+        };
+    }
+
+    /// Sets the sources in force. Routes that have another one are written again; adopted routes that no
+    /// neighbor has claimed keep theirs until they are claimed or swept.
+    pub fn prefer(&mut self, sources: PreferredSources) {
+        self.source.wanted = sources;
+        for family in Family::ALL {
+            let wanted = sources.of(family);
+            let known = self.source.in_kernel[family.index()];
+            if matches!(known, InKernel::NoRoute) || known == InKernel::All(wanted) {
+                self.source.in_kernel[family.index()] = InKernel::All(wanted);
+                continue;
+            }
+            let there = |p: &Prefix, s: &State| p.family() == family && s.have() != 0;
+            let (stale, claimed): (Vec<_>, Vec<_>) =
+                self.routes.iter().filter(|(p, s)| there(p, s)).partition(|(_, s)| s.is(Mark::Stale));
+            self.source.in_kernel[family.index()] =
+                if stale.is_empty() { InKernel::All(wanted) } else { InKernel::Mixed };
+            claimed.into_iter().for_each(|(prefix, state)| self.write_again(prefix, state));
+        }
+    }
+
+    /// Compares the source of one route of ours from a dump. After [`Fib::audit`].
+    pub fn audit_source(&mut self, prefix: Prefix, metric: u32, content: &Content, source: Option<IpAddr>) {
+        let is_learned = metric == self.settings.metric && matches!(content, Content::Hops(_));
+        if !is_learned || source == self.source.wanted.of(prefix.family()) {
+            return;
+        }
+        if let Some(state) = self.routes.get(prefix).filter(|s| s.have() != 0 && s.want != 0)
+            && !state.is(Mark::Stale)
+        {
+            self.repairs += 1;
+            self.write_again(prefix, state);
+        }
+    }
+
+    /// Whether an adopted route that leads to the right next hops may stay as it is.
+    pub(super) fn has_right_source(&self, prefix: Prefix) -> bool {
+        !self.source.is_unsure(prefix)
+    }
+
+    fn write_again(&mut self, prefix: Prefix, state: State) {
+        if !self.settings.install {
+            return;
+        }
+        self.routes.slot(prefix).set(Mark::Seen, true);
+        let metric = self.settings.metric;
+        self.push(Op::Put { prefix, metric, top: state.have(), replace: true });
+    }
+}
