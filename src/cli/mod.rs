@@ -21,7 +21,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    control::{Answer, Query, io::client},
+    control::{Answer, Query, io::client, render::Pages},
     daemon,
 };
 
@@ -149,6 +149,37 @@ impl Socket {
             Answer::Refused(why) => Err(Failure::Runtime(why)),
             Answer::Misconfigured(why) => Err(Failure::Usage(why)),
             answer => Ok(answer),
+        }
+    }
+
+    /// Asks a question whose answer may be long, and prints it as it comes. Who has seen enough (`| head`) ends it.
+    fn show_pages(&self, query: Query, mut pages: Pages) -> Result<(), Failure> {
+        let mut answers = client::open(&self.socket, query)?;
+        let mut begun = false;
+        loop {
+            let answer = match answers.next() {
+                // Part of it is on the screen: that is no daemon out of reach.
+                Err(e) if begun => return Err(Failure::Runtime(e.to_string())),
+                answer => answer?,
+            };
+            let text = match answer {
+                Some(Answer::Refused(why)) => return Err(Failure::Runtime(why)),
+                Some(Answer::End) => return io::print(&pages.end()),
+                Some(page) => pages.page(&page),
+                None => return Err(self.cut_short(begun)),
+            };
+            begun = true;
+            if !io::print_on(&text)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn cut_short(&self, begun: bool) -> Failure {
+        let path = self.socket.clone();
+        match begun {
+            true => Failure::Runtime(client::AskError::Incomplete { path, source: None }.to_string()),
+            false => client::AskError::Silent(path).into(),
         }
     }
 

@@ -119,9 +119,9 @@ impl Show {
                 let longest = prefix.is_some_and(|p| p.longest);
                 let prefix = prefix.map(|p| p.prefix);
                 let filter = RouteFilter { prefix, longer, longest, family, neighbor, received, advertised };
-                common.show(Query::Routes(filter))
+                common.show_pages(Query::Routes(filter))
             }
-            Self::Fib(common) => common.show(Query::Fib),
+            Self::Fib(common) => common.show_pages(Query::Fib),
             Self::Node(common) => common.show(Query::Node),
             Self::Config(common) => common.show(Query::Config),
             Self::Events(events) => events.run(),
@@ -143,6 +143,10 @@ impl Common {
             Answer::Summary(summary) if !summary.ready => Err(Failure::NotReady),
             _ => Ok(()),
         }
+    }
+
+    fn show_pages(&self, query: Query) -> Result<(), Failure> {
+        self.socket.show_pages(query, if self.json { render::Pages::json() } else { render::Pages::text() })
     }
 
     fn render(&self, answer: &Answer) -> String {

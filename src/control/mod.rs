@@ -1,8 +1,9 @@
 //! What an operator asks of a running daemon and what it answers.
 //!
-//! One [`Query`] and one [`Answer`] per connection of the control socket, each one line of JSON. `render` turns
-//! answers into tables and into the JSON of the interface page, `events` remembers what happened lately; `io`
-//! moves the lines, and serves metrics and probes by HTTP. The daemon supplies the answers.
+//! One [`Query`] per connection of the control socket, and one [`Answer`], each one line of JSON. Routes, of which there
+//! may be a million, come in pages: a line for each, and [`Answer::End`] after the last. `render` turns answers into
+//! tables and into the JSON of the interface page, `events` remembers what happened lately; `io` moves the lines, and
+//! serves metrics and probes by HTTP. The daemon supplies the answers.
 
 pub mod events;
 pub mod io;
@@ -21,7 +22,7 @@ pub use events::{Event, EventKind, Events};
 pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
 
 /// The number of this dialect; a daemon of another one says so instead of misunderstanding.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One line from the client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,7 +75,9 @@ pub enum Answer {
     Neighbors(Vec<NeighborView>),
     /// To [`Query::Neighbor`].
     Neighbor(Box<NeighborView>),
+    /// One page of them.
     Routes(Vec<RouteView>),
+    /// One page of them.
     Fib(Vec<FibView>),
     /// `null` where the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
@@ -86,4 +89,6 @@ pub enum Answer {
     Refused(String),
     /// The configuration is wrong; the old one stays in force.
     Misconfigured(String),
+    /// All pages were given. Without it something is missing.
+    End,
 }

@@ -5,6 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader};
@@ -12,6 +16,7 @@ use crate::{
     bgp::{
         io::{
             Act, ToPeers,
+            pages::{Pages, Stopped},
             rib::{RibSender, ToRib},
         },
         peer::PeerKey,
@@ -22,9 +27,12 @@ use crate::{
     control::{
         Answer, LastError, NeighborTotals, NeighborView, NodeStatus, Query, RouteTotals, RouteView, Summary,
         Target,
-        io::http::{Page, Reply},
+        io::{http, http::Page, server::Reply},
     },
-    fib::io::{BUCKETS, Counters, FibClient, Outcome},
+    fib::{
+        self,
+        io::{BUCKETS, Counters, FibClient, Outcome},
+    },
     k8s::{
         node::Nodes,
         services::Verdict,
@@ -71,13 +79,21 @@ pub(super) struct Kubernetes {
 }
 
 impl Answers {
-    pub(super) async fn answer(self, query: Query) -> Answer {
+    pub(super) async fn answer(self, query: Query) -> Reply {
+        match query {
+            Query::Routes(filter) => self.routes(filter).await,
+            Query::Fib => Reply::Pages { large: true, pages: self.fib_pages() },
+            query => self.whole(query).await.into(),
+        }
+    }
+
+    async fn whole(self, query: Query) -> Answer {
         match query {
             Query::Summary => Answer::Summary(Box::new(self.summary().await)),
             Query::Neighbors => Answer::Neighbors(self.neighbors().await),
             Query::Neighbor(name) => self.neighbor(&name).await,
-            Query::Routes(filter) => self.routes(filter).await,
-            Query::Fib => Answer::Fib(self.fib.list().await),
+            // In pages: see `answer`.
+            Query::Routes(_) | Query::Fib => Answer::End,
             Query::Node => Answer::Node(self.node().map(Box::new)),
             Query::Config => Answer::Config(self.effective()),
             Query::Events { after } => Answer::Events(super::events::after(after)),
@@ -97,18 +113,18 @@ impl Answers {
 
 impl Answers {
     /// `/metrics` and the probes.
-    pub(super) async fn page(self, page: Page) -> Reply {
+    pub(super) async fn page(self, page: Page) -> http::Reply {
         match page {
             // That this is answered at all is what is asked.
-            Page::Livez => Reply { ok: true, text: "alive\n".into() },
-            Page::Startupz => Reply { ok: true, text: "started\n".into() },
+            Page::Livez => http::Reply { ok: true, text: "alive\n".into() },
+            Page::Startupz => http::Reply { ok: true, text: "started\n".into() },
             Page::Readyz => {
                 let ok = *self.ready.borrow();
                 let missing = if ok { None } else { self.missing(&self.neighbors().await) };
                 let text = missing.map_or_else(|| "ready\n".into(), |what| format!("not ready: {what}\n"));
-                Reply { ok, text }
+                http::Reply { ok, text }
             }
-            Page::Metrics => Reply { ok: true, text: metrics::text(self.snapshot().await) },
+            Page::Metrics => http::Reply { ok: true, text: metrics::text(self.snapshot().await) },
         }
     }
 
@@ -131,8 +147,9 @@ impl Answers {
             convergence: convergence(&self.counters),
             ..Snapshot::default()
         };
+        let installed = self.fib.counts().await;
         for family in Family::ALL {
-            snapshot.fib_routes.insert(family, self.fib.count(family).await as u64);
+            snapshot.fib_routes.insert(family, installed[family.index()] as u64);
         }
         if let Some(kubernetes) = &self.kubernetes {
             let nodes = kubernetes.nodes.borrow();
@@ -153,13 +170,18 @@ impl Answers {
         answer.await.unwrap_or_default()
     }
 
-    /// What sessions know, with the counters of the rib.
-    pub(super) async fn neighbors(&self) -> Vec<NeighborView> {
+    /// What sessions know.
+    async fn sessions(&self) -> Vec<NeighborView> {
         let (reply, answer) = oneshot::channel();
         if self.peers.send(ToPeers::Status { reply }).await.is_err() {
             return Vec::new();
         }
-        let mut views = answer.await.unwrap_or_default();
+        answer.await.unwrap_or_default()
+    }
+
+    /// What sessions know, with the counters of the rib.
+    pub(super) async fn neighbors(&self) -> Vec<NeighborView> {
+        let mut views = self.sessions().await;
         let counts = self.counts().await;
         for view in &mut views {
             if let Some(n) = counts.neighbors.get(&view.address) {
@@ -208,37 +230,52 @@ impl Answers {
         }
     }
 
-    async fn routes(&self, filter: RouteFilter) -> Answer {
-        for name in [&filter.neighbor, &filter.received, &filter.advertised].into_iter().flatten() {
-            if !self.neighbors().await.iter().any(|v| v.address == *name) {
-                return Answer::Refused(unknown_neighbor(name));
+    async fn routes(&self, filter: RouteFilter) -> Reply {
+        let names = [&filter.neighbor, &filter.received, &filter.advertised];
+        for name in names.into_iter().flatten() {
+            if !self.sessions().await.iter().any(|v| v.address == *name) {
+                return Answer::Refused(unknown_neighbor(name)).into();
             }
         }
-        Answer::Routes(self.route_views(filter).await)
+        let large = filter.prefix.is_none() || filter.longer;
+        let rows = self.route_pages(filter);
+        let pages = stream::unfold(Some(rows), async |rows| {
+            let mut rows = rows?;
+            match rows.next().await {
+                Ok(list) if list.is_empty() => None,
+                Ok(list) => Some((Answer::Routes(list), Some(rows))),
+                Err(Stopped) => Some((Answer::Refused("the daemon is stopping".into()), None)),
+            }
+        });
+        // The heading of a table says what was asked for, even where there is nothing.
+        let pages = stream::iter([Answer::Routes(Vec::new())]).chain(pages);
+        Reply::Pages { large, pages: pages.boxed() }
     }
 
-    /// Paths as the rib sees them; whether the kernel holds them is the fib's to say.
+    fn fib_pages(&self) -> BoxStream<'static, Answer> {
+        let start = (self.fib.clone(), Some(fib::walk::Walk::default()));
+        let pages = stream::unfold(start, async |(fib, mut walk)| {
+            let rows = fib.page(&mut walk).await;
+            (!rows.is_empty()).then_some((Answer::Fib(rows), (fib, walk)))
+        });
+        stream::iter([Answer::Fib(Vec::new())]).chain(pages).boxed()
+    }
+
+    fn route_pages(&self, filter: RouteFilter) -> RoutePages {
+        RoutePages {
+            rib: Pages::new(self.rib.clone(), filter),
+            fib: self.fib.clone(),
+            plan: self.plan.borrow().clone(),
+        }
+    }
+
+    /// All paths at once: where there are few.
     pub(super) async fn route_views(&self, filter: RouteFilter) -> Vec<RouteView> {
-        let (reply, answer) = oneshot::channel();
-        if self.rib.send(ToRib::Routes { filter, reply }).await.is_err() {
-            return Vec::new();
-        }
-        let mut views = answer.await.unwrap_or_default();
-        let fib = self.fib.list().await;
-        let installed: BTreeSet<Prefix> = fib.into_iter().filter(|v| v.in_kernel).map(|v| v.prefix).collect();
-        let plan = self.plan.borrow().clone();
-        let mut served: BTreeMap<Prefix, Vec<&Verdict>> = BTreeMap::new();
-        for verdict in plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
-            verdict.announced.into_iter().for_each(|p| served.entry(p).or_default().push(verdict));
-        }
-        for view in &mut views {
-            view.installed = (view.best || view.multipath) && installed.contains(&view.prefix);
-            if view.source == "service"
-                && let Some([first, more @ ..]) = served.get(&view.prefix).map(Vec::as_slice)
-            {
-                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-                view.reason = format!("{}; for {}{more}", view.reason, first.services.join(", "));
-            }
+        let (mut pages, mut views) = (self.route_pages(filter), Vec::new());
+        while let Ok(mut list) = pages.next().await
+            && !list.is_empty()
+        {
+            views.append(&mut list);
         }
         views
     }
@@ -317,11 +354,8 @@ impl Answers {
             .iter()
             .filter(|v| v.state == SessionState::Established)
             .map(|v| v.advertised.values().sum());
-        let mut installed = 0;
-        for family in Family::ALL {
-            installed += self.fib.count(family).await as u64;
-        }
-        let installed = installed.saturating_sub(self.own_there.borrow().len() as u64);
+        let installed: usize = self.fib.counts().await.iter().sum();
+        let installed = (installed as u64).saturating_sub(self.own_there.borrow().len() as u64);
         Summary {
             node: self.node_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -373,6 +407,44 @@ fn not_ready(
         0 if wanted == 0 => "the first look at the neighbors is not over".into(),
         0 => format!("no session is up of {wanted} that there should be"),
         up => format!("the first exchange with the neighbors is not over ({up} of {wanted} sessions are up)"),
+    }
+}
+
+/// Paths as the rib describes them; whether the kernel holds them is known by the fib, whom they serve by the plan.
+struct RoutePages {
+    rib: Pages,
+    fib: FibClient,
+    plan: Arc<Result<Plan, String>>,
+}
+
+impl RoutePages {
+    /// The next ones; none when all were given.
+    async fn next(&mut self) -> Result<Vec<RouteView>, Stopped> {
+        let mut views = self.rib.next().await?;
+        let used = |view: &RouteView| view.best || view.multipath;
+        let prefixes = views.iter().filter(|v| used(v)).map(|v| v.prefix).collect();
+        let mut installed = self.fib.installed(prefixes).await.into_iter();
+        for view in views.iter_mut().filter(|v| used(v)) {
+            view.installed = installed.next().unwrap_or(false);
+        }
+        self.name_services(&mut views);
+        Ok(views)
+    }
+
+    fn name_services(&self, views: &mut [RouteView]) {
+        if views.iter().all(|v| v.source != "service") {
+            return;
+        }
+        let mut served: BTreeMap<Prefix, Vec<&Verdict>> = BTreeMap::new();
+        for verdict in self.plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
+            verdict.announced.into_iter().for_each(|p| served.entry(p).or_default().push(verdict));
+        }
+        for view in views.iter_mut().filter(|v| v.source == "service") {
+            if let Some([first, more @ ..]) = served.get(&view.prefix).map(Vec::as_slice) {
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                view.reason = format!("{}; for {}{more}", view.reason, first.services.join(", "));
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         gate::{FirstRoutes, Ready},
         view::{ConflistState, ConflistStatus},
     },
-    net::{Convergence, Family, Prefix},
+    net::{Convergence, Prefix},
     plan::Plan,
 };
 
@@ -163,10 +163,7 @@ pub(super) async fn restart(
     config: &Config,
     mut convergence: watch::Receiver<Arc<Convergence>>,
 ) -> watch::Receiver<bool> {
-    let mut found = 0;
-    for family in Family::ALL {
-        found += fib.count(family).await;
-    }
+    let found: usize = fib.counts().await.iter().sum();
     let (tx, rx) = watch::channel(found > 0);
     if found > 0 {
         tracing::info!(routes = found, "a restart: routes of the last run are kept");

@@ -10,10 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     bgp::{
-        io::{
-            ToPeers,
-            rib::{RibSender, ToRib},
-        },
+        io::{ToPeers, pages::Pages, rib::RibSender},
         rib::RouteFilter,
         view::{NeighborView, SessionState},
     },
@@ -116,9 +113,5 @@ async fn is_told(inputs: &Inputs, neighbor: &NeighborView, prefix: Prefix) -> bo
         advertised: Some(neighbor.address.clone()),
         ..RouteFilter::default()
     };
-    let (reply, answer) = oneshot::channel();
-    match inputs.rib.send(ToRib::Routes { filter, reply }).await {
-        Ok(()) => answer.await.is_ok_and(|routes| !routes.is_empty()),
-        Err(_) => false,
-    }
+    Pages::new(inputs.rib.clone(), filter).next().await.is_ok_and(|routes| !routes.is_empty())
 }

@@ -27,7 +27,7 @@ use crate::{
         table::{Mark, State, Table},
         view::{FibHop, FibView},
     },
-    net::{Family, NextHops, Prefix, RouteKind},
+    net::{NextHops, Prefix, RouteKind},
 };
 
 /// So many routes of one object make it worth deleting that instead. Below, others hear of each deletion: of an
@@ -661,29 +661,20 @@ impl Fib {
         self.retire();
     }
 
-    /// Routes of a family that are in the kernel.
-    pub fn count(&self, family: Family) -> usize {
-        let own = self.own.iter().filter(|(p, o)| o.there && p.family() == family).count();
-        self.routes.iter().filter(|(p, s)| s.have() != 0 && p.family() == family).count() + own
+    /// A learned route as `show fib` describes it. `name` gives interfaces their names.
+    pub(super) fn learned_view(&self, prefix: Prefix, s: State, name: &impl Fn(u32) -> String) -> FibView {
+        let top = self.objects.top(s.have());
+        let content = top.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
+        let in_kernel = top.is_some_and(|t| t.alive);
+        let problem =
+            if in_kernel && !s.is(Mark::Stale) { None } else { self.problem(prefix, s.want, s.have()) };
+        self.view(prefix, self.settings.metric, content, in_kernel, problem, name)
     }
 
-    /// For `show fib`, sorted. `name` gives interfaces their names.
-    pub fn list(&self, name: impl Fn(u32) -> String) -> Vec<FibView> {
-        let learned = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).map(|(prefix, s)| {
-            let top = self.objects.top(s.have());
-            let content = top.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
-            let in_kernel = top.is_some_and(|t| t.alive);
-            let problem =
-                if in_kernel && !s.is(Mark::Stale) { None } else { self.problem(prefix, s.want, s.have()) };
-            self.view(prefix, self.settings.metric, content, in_kernel, problem, &name)
-        });
-        let own = self.own.iter().map(|(prefix, own)| {
-            let problem = if own.there { None } else { self.place_problem(*prefix, OWN_METRIC) };
-            self.view(*prefix, OWN_METRIC, Some(&Content::Unreachable), own.there, problem, &name)
-        });
-        let mut views: Vec<_> = learned.chain(own).collect();
-        views.sort_by_key(|v| (v.prefix.family(), v.prefix, v.metric));
-        views
+    /// An own prefix as `show fib` describes it.
+    pub(super) fn own_view(&self, prefix: Prefix, own: Own, name: &impl Fn(u32) -> String) -> FibView {
+        let problem = if own.there { None } else { self.place_problem(prefix, OWN_METRIC) };
+        self.view(prefix, OWN_METRIC, Some(&Content::Unreachable), own.there, problem, name)
     }
 
     fn view(

@@ -33,6 +33,7 @@ mod source;
 pub mod sysctl;
 pub mod table;
 pub mod view;
+pub mod walk;
 pub mod wire;
 
 #[cfg(test)]

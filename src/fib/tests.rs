@@ -17,6 +17,7 @@ use super::{
     },
     resolve::{Hop, Resolver},
     route::{Content, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
+    walk::Walk,
 };
 use crate::net::{Convergence, Gateway, NextHops, Phase, Prefix};
 
@@ -661,4 +662,38 @@ fn what_is_in_the_way_is_named() {
             None,
         ]
     );
+}
+
+/// `show fib` in pages: in order, each route once, own ones among the learned.
+#[test]
+fn a_large_fib_is_shown_in_order_in_small_pages() {
+    let mut world = World::new(SETTINGS);
+    let nth = |n: u32| Prefix::v4((0x1400_0000 + (n << 8)).into(), 24);
+    let many = 20_000;
+    (0..many).for_each(|n| world.fib.want(nth(n * 7919 % many), set(1).as_ref()));
+    world.fib.want_own(&[nth(100_000), nth(3)]);
+    world.fib.finish();
+    while !world.fib.take(1000).is_empty() {}
+    let (mut walk, mut shown, mut pages) = (Walk::default(), Vec::new(), 0);
+    while !walk.is_over() {
+        if walk.is_searching() {
+            world.fib.search(&mut walk);
+        }
+        let page = world.fib.page(&mut walk, |i| i.to_string());
+        assert!(page.len() <= 128);
+        shown.extend(page.into_iter().map(|v| (v.prefix, v.metric)));
+        // One that goes is not shown, one that comes disturbs nobody.
+        pages += 1;
+        if pages == 2 {
+            world.fib.want(nth(many - 1), None);
+            world.fib.want(nth(many + 5), set(1).as_ref());
+            world.fib.finish();
+        }
+    }
+    let learned = (0..many - 1).chain([many + 5]).map(|n| (nth(n), METRIC));
+    let mut expected: Vec<_> = learned.chain([nth(100_000), nth(3)].map(|p| (p, OWN_METRIC))).collect();
+    expected.sort_unstable();
+    assert!(shown == expected, "{} of {}", shown.len(), expected.len());
+    assert_eq!(world.fib.counts()[0], expected.len());
+    assert!(world.fib.is_in_kernel(nth(7)) && !world.fib.is_in_kernel(nth(many - 1)));
 }

@@ -14,6 +14,7 @@ mod prefix;
 mod reach;
 mod selector;
 mod service;
+mod smallest;
 pub mod text;
 
 pub use cover::Cover;
@@ -27,6 +28,7 @@ pub use prefix::{Family, Prefix, PrefixError};
 pub use reach::{Reach, Reachable, Unresolved};
 pub use selector::Selector;
 pub use service::ServiceAddresses;
+pub use smallest::Smallest;
 
 /// BGP identifier (RFC 6286): any 32-bit value but 0, written as an IPv4 address.
 pub type RouterId = std::net::Ipv4Addr;

@@ -8,6 +8,7 @@
 mod bed;
 #[path = "../common/mod.rs"]
 mod common;
+mod questions;
 #[allow(dead_code, reason = "shared with tests/conformance")]
 #[path = "../conformance/words.rs"]
 mod words;
@@ -413,6 +414,23 @@ fn a_neighbor_that_never_reads() {
 /// So many octets of memory a route may cost, five of them to an attribute set, with a neighbor that is told all.
 const PER_ROUTE: u64 = 400;
 
+/// Prefix number `n` of a large table.
+fn nth(n: u32) -> (Ipv4Addr, u8) {
+    (Ipv4Addr::from(0x1600_0000 + (n << 6)), 26)
+}
+
+/// UPDATEs with so many routes, five to an attribute set.
+fn large_table(source: &Peer, routes: u32) -> Vec<u8> {
+    let good = source.good(0);
+    let mut octets = Vec::new();
+    for set in 0..routes / 5 {
+        let mut all = good.clone();
+        all.push(communities(&[set]));
+        octets.extend(update(&[], &all, &nlri(&(set * 5..set * 5 + 5).map(nth).collect::<Vec<_>>())));
+    }
+    octets
+}
+
 #[test]
 fn a_very_large_table_does_not_cost_others_their_hold_time() {
     let _alone = alone();
@@ -423,14 +441,7 @@ fn a_very_large_table_does_not_cost_others_their_hold_time() {
     );
     let mut witness = Witness::new(&bed);
     let mut source = bed.peer(at(1, 1), EXTERNAL);
-    let good = source.good(0);
-    let nth = |n: u32| (Ipv4Addr::from(0x1600_0000 + (n << 6)), 26);
-    let mut come = Vec::new();
-    for set in 0..routes / 5 {
-        let mut all = good.clone();
-        all.push(communities(&[set]));
-        come.extend(update(&[], &all, &nlri(&(set * 5..set * 5 + 5).map(nth).collect::<Vec<_>>())));
-    }
+    let come = large_table(&source, routes);
     let go: Vec<u8> = (0..routes / 500)
         .flat_map(|n| update(&nlri(&(n * 500..n * 500 + 500).map(nth).collect::<Vec<_>>()), &[], &[]))
         .collect();

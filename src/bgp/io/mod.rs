@@ -4,6 +4,7 @@
 mod listener;
 mod manager;
 pub mod outbox;
+pub mod pages;
 mod peer;
 pub mod rib;
 mod tcp;

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
-        rib::{Counts, DownCause, Event, Input, Rib, RouteFilter, RouteView},
+        rib::{Counts, DownCause, Event, Input, Rib, RouteView, Walk},
         wire::update::Update,
     },
     mailbox,
@@ -78,9 +78,10 @@ pub enum ToRib {
         peer: PeerId,
         ifindex: Option<u32>,
     },
+    /// One step of an answer: see [`Rib::walk`].
     Routes {
-        filter: RouteFilter,
-        reply: oneshot::Sender<Vec<RouteView>>,
+        walk: Box<Walk>,
+        reply: oneshot::Sender<(Box<Walk>, Vec<RouteView>)>,
     },
     Counts {
         reply: oneshot::Sender<Counts>,
@@ -239,8 +240,9 @@ impl Task {
                 self.rib.handle(now, Input::Down { peer, cause });
             }
             ToRib::Held { peer, ifindex } => self.rib.handle(now, Input::Held { peer, ifindex }),
-            ToRib::Routes { filter, reply } => {
-                let _ = reply.send(self.rib.routes(now, &filter));
+            ToRib::Routes { mut walk, reply } => {
+                let rows = self.rib.walk(now, &mut walk);
+                let _ = reply.send((walk, rows));
             }
             ToRib::Counts { reply } => {
                 let _ = reply.send(self.rib.counts());

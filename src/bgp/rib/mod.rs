@@ -31,6 +31,7 @@ mod show;
 mod table;
 mod tell;
 pub mod view;
+mod walk;
 
 use std::{borrow::Cow, collections::BTreeMap, mem, sync::Arc, time::Instant};
 
@@ -38,7 +39,6 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-pub use self::view::{Counts, NeighborCounts, RouteFilter, RouteView};
 use self::{
     attrs::{AttrsId, AttrsTable},
     decide::Decision,
@@ -49,6 +49,10 @@ use self::{
     paths::PathIds,
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo, Table},
+};
+pub use self::{
+    view::{Counts, NeighborCounts, RouteFilter, RouteView},
+    walk::Walk,
 };
 pub use crate::bgp::peer::DownCause;
 use crate::{
@@ -566,7 +570,7 @@ impl Rib {
         let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
         let entry = self.tables[f].get_mut(route);
         let Some(old) = entry.find(no, nlri.path_id) else {
-            entry.push(path);
+            self.tables[f].push(route, path);
             self.attrs.acquire(received);
             self.count(no, f, 1, i32::from(refused == 0));
             self.touch(family, route);
@@ -597,7 +601,7 @@ impl Rib {
     fn take_out(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
         let f = family.index();
         let mut gone: Vec<Path> = Vec::new();
-        self.tables[f].get_mut(route).extract(goes, |path| gone.push(path));
+        self.tables[f].extract(route, goes, |path| gone.push(path));
         if gone.is_empty() {
             return;
         }
@@ -688,7 +692,7 @@ impl Rib {
             self.attrs.acquire(id);
             let path =
                 Path { peer: OWN, bits: 0, refused: 0, path_id: 0, received: id, effective: id, since };
-            self.tables[f].get_mut(route).push(path);
+            self.tables[f].push(route, path);
             self.touch(prefix.family(), route);
         }
     }

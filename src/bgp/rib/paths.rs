@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use super::table::{PeerNo, RouteNo};
 
 /// Where a path came from: the neighbor, and its identifier there.
-type Origin = (PeerNo, u32);
+pub(super) type Origin = (PeerNo, u32);
 
 /// The numbers of one family's paths.
 #[derive(Debug, Default)]
@@ -56,7 +56,13 @@ impl PathIds {
         }
     }
 
+    /// The origin of a number that is in use.
+    pub(super) fn origin(&self, number: u32) -> Option<Origin> {
+        self.origins.get(&number).copied()
+    }
+
     /// The number that paths of this origin have, if any group was told one.
+    #[cfg(test)]
     pub(super) fn find(&self, origin: Origin) -> Option<u32> {
         self.numbers.get(&origin).map(|(number, _)| *number)
     }

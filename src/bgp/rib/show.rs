@@ -1,9 +1,9 @@
-//! What `show routes` and the counters say.
+//! How `show routes` describes a path, and the counters.
 
 use std::time::Instant;
 
 use super::{
-    Counts, NeighborCounts, Rib, RouteFilter, RouteView,
+    Counts, NeighborCounts, Rib, RouteView,
     attrs::AttrsId,
     decide::Decision,
     groups::Group,
@@ -18,35 +18,13 @@ use crate::{
 };
 
 impl Rib {
-    /// The paths that `filter` asks for, by prefix, the best of each first.
-    pub fn routes(&mut self, now: Instant, filter: &RouteFilter) -> Vec<RouteView> {
-        self.settle();
-        let mut views = Vec::new();
-        for family in Family::ALL.into_iter().filter(|f| filter.family.is_none_or(|want| want == *f)) {
-            for route in self.selected(family, filter) {
-                if let Some(name) = &filter.advertised {
-                    views.extend(self.advertised_views(now, family, route, name));
-                } else {
-                    self.path_views(now, family, route, filter, &mut views);
-                }
-            }
-        }
-        views
-    }
-
     /// Numbers for the summary, the neighbors and the metrics.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for family in Family::ALL {
-            let table = &self.tables[family.index()];
-            let paths = |route| table.get(route).paths().len() as u64;
-            let (mut prefixes, mut all) = (0, 0);
-            for n in table.numbers().map(paths).filter(|n| *n > 0) {
-                prefixes += 1;
-                all += n;
-            }
+            let (prefixes, paths) = self.tables[family.index()].counts();
             counts.prefixes.insert(family, prefixes);
-            counts.paths.insert(family, all);
+            counts.paths.insert(family, paths);
         }
         let of_group = |g: &Option<Group>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
         let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
@@ -90,63 +68,8 @@ impl Rib {
         counts
     }
 
-    /// Routes by prefix.
-    fn selected(&self, family: Family, filter: &RouteFilter) -> Vec<RouteNo> {
-        let table = &self.tables[family.index()];
-        let wanted = |prefix: Prefix| match filter.prefix {
-            None => true,
-            Some(p) if filter.longer => p.covers(prefix),
-            Some(p) => p == prefix,
-        };
-        let used = |route: &RouteNo| {
-            let entry = table.get(*route);
-            !entry.paths().is_empty() || (filter.advertised.is_some() && entry.pins > 0)
-        };
-        let covering = |prefix: Prefix| {
-            let shorter = (0..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
-            shorter.filter_map(|p| table.find(p)).find(used)
-        };
-        let mut routes: Vec<RouteNo> = match filter.prefix {
-            Some(prefix) if filter.longest && !filter.longer => covering(prefix).into_iter().collect(),
-            Some(prefix) if !filter.longer => table.find(prefix).into_iter().collect(),
-            _ => table.numbers().filter(used).filter(|route| wanted(table.prefix(*route))).collect(),
-        };
-        routes.sort_by_key(|route| table.prefix(*route));
-        routes
-    }
-
-    fn path_views(
-        &mut self,
-        now: Instant,
-        family: Family,
-        route: RouteNo,
-        filter: &RouteFilter,
-        views: &mut Vec<RouteView>,
-    ) {
-        let mut decision = Decision::default();
-        let usable = self.run_decision(family, route, &mut decision);
-        let paths = self.tables[family.index()].get(route).paths().to_vec();
-        let named = filter.received.as_ref().or(filter.neighbor.as_ref());
-        let mut rows = Vec::new();
-        for (n, path) in paths.iter().enumerate() {
-            let neighbor = self.peer(path.peer).map(Peer::name);
-            if named.is_some() && named != neighbor.as_ref() {
-                continue;
-            }
-            let place = usable.iter().position(|u| *u == n);
-            let reason = self.reason(family, route, path, place, &decision);
-            let id = if filter.received.is_some() { path.received } else { path.effective };
-            let mut view = self.view(now, family, route, path, id);
-            view.reason = reason;
-            let rank = decision.multipath.iter().position(|m| Some(*m) == place).unwrap_or(usize::MAX);
-            rows.push(((rank, place.is_none(), n), view));
-        }
-        rows.sort_by_key(|(order, _)| *order);
-        views.extend(rows.into_iter().map(|(_, view)| view));
-    }
-
     /// Why it is best, why it lost, or why it is not used at all.
-    fn reason(
+    pub(super) fn reason(
         &self,
         family: Family,
         route: RouteNo,
@@ -207,27 +130,14 @@ impl Rib {
         }
     }
 
-    fn advertised_views(&self, now: Instant, family: Family, route: RouteNo, name: &str) -> Vec<RouteView> {
-        let f = family.index();
-        let found = self.peers.iter().position(|p| p.as_ref().is_some_and(|p| p.name() == name));
-        let Some(no) = found.and_then(|n| PeerNo::try_from(n).ok()) else { return vec![] };
-        let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref());
-        let Some(group) = group else { return vec![] };
-        let told = group.told(no, route, &self.attrs).into_iter().filter_map(|out| {
-            let entry = self.tables[f].get(route);
-            let number = |p: &Path| self.path_ids[f].find((p.peer, p.path_id));
-            let path = match out.path_id {
-                0 => *entry.best()?,
-                id => *entry.paths().iter().find(|p| number(p) == Some(id))?,
-            };
-            let path_id = (out.path_id != 0).then_some(out.path_id);
-            let view = self.view(now, family, route, &path, out.attrs);
-            Some(RouteView { reason: "advertised".into(), path_id, ..view })
-        });
-        told.collect()
-    }
-
-    fn view(&self, now: Instant, family: Family, route: RouteNo, path: &Path, id: AttrsId) -> RouteView {
+    pub(super) fn view(
+        &self,
+        now: Instant,
+        family: Family,
+        route: RouteNo,
+        path: &Path,
+        id: AttrsId,
+    ) -> RouteView {
         let prefix = self.tables[family.index()].prefix(route);
         let attrs: &Attrs = self.attrs.get(id);
         let rare = attrs.rare.as_deref();

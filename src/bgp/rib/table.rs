@@ -109,7 +109,7 @@ impl Entry {
         self.paths_mut().iter_mut().find(|p| p.peer == peer && p.path_id == path_id)
     }
 
-    pub(super) fn push(&mut self, path: Path) {
+    fn push(&mut self, path: Path) {
         self.paths = match std::mem::take(&mut self.paths) {
             Paths::None => Paths::One(path),
             Paths::One(first) => Paths::Many(Box::new(vec![first, path])),
@@ -121,7 +121,7 @@ impl Entry {
     }
 
     /// Takes out the paths that `goes` picks.
-    pub(super) fn extract(&mut self, mut goes: impl FnMut(&Path) -> bool, mut gone: impl FnMut(Path)) {
+    fn extract(&mut self, mut goes: impl FnMut(&Path) -> bool, mut gone: impl FnMut(Path)) {
         match &mut self.paths {
             Paths::None => {}
             Paths::One(path) => {
@@ -196,6 +196,10 @@ pub(super) struct Table {
     hasher: RandomState,
     /// How many prefixes of each length there are: what a longest match has to try.
     lengths: [u32; 129],
+    /// Routes that have paths.
+    reached: u64,
+    /// Paths of all routes.
+    paths: u64,
 }
 
 impl Table {
@@ -213,6 +217,8 @@ impl Table {
             index: HashTable::new(),
             hasher: RandomState::default(),
             lengths: [0; 129],
+            reached: 0,
+            paths: 0,
         }
     }
 
@@ -267,6 +273,44 @@ impl Table {
 
     pub(super) fn get_mut(&mut self, route: RouteNo) -> &mut Entry {
         &mut self.entries[route as usize]
+    }
+
+    /// One more path of a route.
+    pub(super) fn push(&mut self, route: RouteNo, path: Path) {
+        let entry = &mut self.entries[route as usize];
+        self.reached += u64::from(entry.paths().is_empty());
+        self.paths += 1;
+        entry.push(path);
+    }
+
+    /// Takes out the paths of a route that `goes` picks.
+    pub(super) fn extract(
+        &mut self,
+        route: RouteNo,
+        goes: impl FnMut(&Path) -> bool,
+        gone: impl FnMut(Path),
+    ) {
+        let entry = &mut self.entries[route as usize];
+        let before = entry.paths().len();
+        entry.extract(goes, gone);
+        let after = entry.paths().len();
+        self.paths -= (before - after) as u64;
+        self.reached -= u64::from(before > 0 && after == 0);
+    }
+
+    /// How many prefixes have paths, and how many paths these are.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.reached, self.paths)
+    }
+
+    /// Whether a number's prefix may come after the one and not after the other: a look at its address alone, which
+    /// is what a scan over all numbers can afford.
+    pub(super) fn is_between(&self, route: RouteNo, after: Option<Prefix>, last: Option<Prefix>) -> bool {
+        let n = route as usize;
+        match &self.keys {
+            Keys::V4(keys) => is_within(keys[n], after.map(v4_bits), last.map(v4_bits)),
+            Keys::V6(keys) => is_within(keys[n], after.map(v6_bits), last.map(v6_bits)),
+        }
     }
 
     /// All numbers there may be, free ones among them: those have no paths.
@@ -381,6 +425,24 @@ impl Table {
             .rev()
             .filter(|len| self.lengths[usize::from(*len)] > 0)
             .filter_map(move |len| self.find(Prefix::new(addr, len)?))
+    }
+}
+
+fn is_within<K: Ord>(key: K, least: Option<K>, most: Option<K>) -> bool {
+    least.is_none_or(|l| key >= l) && most.is_none_or(|m| key <= m)
+}
+
+fn v4_bits(prefix: Prefix) -> u32 {
+    match prefix {
+        Prefix::V4 { addr, .. } => addr.to_bits(),
+        Prefix::V6 { .. } => u32::MAX,
+    }
+}
+
+fn v6_bits(prefix: Prefix) -> u128 {
+    match prefix {
+        Prefix::V4 { .. } => 0,
+        Prefix::V6 { addr, .. } => addr.to_bits(),
     }
 }
 

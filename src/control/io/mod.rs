@@ -10,9 +10,14 @@ mod tests {
     use std::{
         os::unix::{fs::PermissionsExt, net::UnixStream},
         path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
         time::Duration,
     };
 
+    use futures::{StreamExt, stream};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -20,9 +25,9 @@ mod tests {
     };
 
     use super::{
-        client::{AskError, ask},
-        http::{self, Page, Reply},
-        server::{BindError, bind},
+        client::{Answers, AskError, ask, open},
+        http::{self, Page},
+        server::{BindError, Reply, bind},
     };
     use crate::control::{Answer, Query};
 
@@ -31,8 +36,8 @@ mod tests {
         let socket = bind(path, None).await.unwrap();
         tokio::spawn(socket.serve(|query| async move {
             match query {
-                Query::Neighbor(name) => Answer::Refused(format!("no neighbor {name}")),
-                _ => Answer::Done(Some("x".repeat(3_000_000))),
+                Query::Neighbor(name) => Answer::Refused(format!("no neighbor {name}")).into(),
+                _ => Answer::Done(Some("x".repeat(3_000_000))).into(),
             }
         }))
     }
@@ -60,7 +65,7 @@ mod tests {
         let path = folder.path().join("routelet.sock");
         let server = daemon(&path).await;
         let silent: Vec<_> = (0..8).map(|_| UnixStream::connect(&path).unwrap()).collect();
-        for nonsense in [&b"GET / HTTP/1.1\r\n"[..], b"{\"version\":2,\"query\":\"fib\"}", b"\xff\n"] {
+        for nonsense in [&b"GET / HTTP/1.1\r\n"[..], b"{\"version\":1,\"query\":\"fib\"}", b"\xff\n"] {
             let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
             stream.write_all(nonsense).await.unwrap();
             stream.write_all(b"\n").await.unwrap();
@@ -70,6 +75,129 @@ mod tests {
         }
         assert!(asked(&path, Query::Reload).await.is_ok());
         drop(silent);
+        server.abort();
+    }
+
+    /// Pages without end, and how many were asked for.
+    async fn endless(path: &Path) -> (JoinHandle<()>, Arc<AtomicUsize>) {
+        let socket = bind(path, None).await.unwrap();
+        let asked = Arc::<AtomicUsize>::default();
+        let counter = asked.clone();
+        let server = tokio::spawn(socket.serve(move |query| {
+            let counter = counter.clone();
+            async move {
+                let pages = stream::repeat_with(move || {
+                    counter.fetch_add(1, Relaxed);
+                    Answer::Done(Some("x".repeat(50_000)))
+                });
+                Reply::Pages { large: query == Query::Fib, pages: pages.boxed() }
+            }
+        }));
+        (server, asked)
+    }
+
+    async fn begun(path: &Path, query: Query) -> Answers {
+        let path = path.to_owned();
+        spawn_blocking(move || open(&path, query)).await.unwrap().unwrap()
+    }
+
+    async fn next(mut answers: Answers) -> (Answers, Result<Option<Answer>, AskError>) {
+        spawn_blocking(move || {
+            let answer = answers.next();
+            (answers, answer)
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_end_with_a_word_or_are_incomplete() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("routelet.sock");
+        let page = |n: usize| Answer::Done(Some(n.to_string()));
+        let socket = bind(&path, None).await.unwrap();
+        let server = tokio::spawn(socket.serve(move |query| async move {
+            let last = Answer::Refused("the daemon is stopping".into());
+            let pages = match query {
+                Query::Fib => vec![page(1), page(2)],
+                _ => vec![page(1), last, page(3)],
+            };
+            Reply::Pages { large: true, pages: stream::iter(pages).boxed() }
+        }));
+        let mut got = Vec::new();
+        for query in [Query::Fib, Query::Summary] {
+            let mut answers = begun(&path, query).await;
+            while let (more, Ok(Some(answer))) = next(answers).await {
+                answers = more;
+                got.push(answer);
+            }
+        }
+        let refused = Answer::Refused("the daemon is stopping".into());
+        assert_eq!(got, [page(1), page(2), Answer::End, page(1), refused]);
+        server.abort();
+
+        // A daemon that dies in the middle of a line.
+        let path = folder.path().join("other.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Read::read(&mut stream, &mut [0; 100]).unwrap();
+            std::io::Write::write_all(&mut stream, b"{\"done\":\"1\"}\n{\"do").unwrap();
+        });
+        let (answers, first) = next(begun(&path, Query::Fib).await).await;
+        assert_eq!(first.unwrap(), Some(page(1)));
+        let error = next(answers).await.1.unwrap_err();
+        assert!(matches!(error, AskError::Incomplete { .. }), "{error}");
+    }
+
+    /// A question costs what was read of its answer, and no more.
+    #[tokio::test]
+    async fn who_reads_no_further_is_given_no_further() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("routelet.sock");
+        let (server, asked) = endless(&path).await;
+        let (answers, first) = next(begun(&path, Query::Fib).await).await;
+        assert!(first.is_ok());
+        // What the sockets take, and not a page more.
+        let mut before = usize::MAX;
+        while before != asked.load(Relaxed) {
+            before = asked.load(Relaxed);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(before < 50, "{before} pages of 50,000 octets");
+        drop(answers);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let after = asked.load(Relaxed);
+        assert!(after <= before + 1, "the end of the reader is the end of the answer: {before}, {after}");
+        server.abort();
+    }
+
+    /// Time runs as soon as nobody has anything to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_few_long_answers_at_a_time_and_readers_that_stall_lose_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("routelet.sock");
+        let (server, _) = endless(&path).await;
+        let ask = async |query: &str| {
+            let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+            let line = format!("{{\"version\":2,\"query\":\"{query}\"}}\n");
+            stream.write_all(line.as_bytes()).await.unwrap();
+            let mut first = [0; 40];
+            stream.read_exact(&mut first).await.unwrap();
+            (String::from_utf8_lossy(&first).into_owned(), stream)
+        };
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            stalled.push(ask("fib").await);
+        }
+        assert!(stalled.iter().all(|(first, _)| first.contains("xxx")));
+        let (fifth, _) = ask("fib").await;
+        assert!(fifth.contains("4 other long answers"), "{fifth}");
+        let (small, _) = ask("summary").await;
+        assert!(small.contains("xxx"), "short ones have a place: {small}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (sixth, _) = ask("fib").await;
+        assert!(sixth.contains("xxx"), "those that did not read are gone: {sixth}");
         server.abort();
     }
 
@@ -98,7 +226,7 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         assert!(http::bind(&[address]).await.is_empty(), "taken: a warning, no failure");
         let server = tokio::spawn(http::serve(listeners, |page| async move {
-            Reply { ok: page != Page::Readyz, text: format!("{page:?}\n") }
+            http::Reply { ok: page != Page::Readyz, text: format!("{page:?}\n") }
         }));
         let stalled = TcpStream::connect(address).await.unwrap();
         let cases = [

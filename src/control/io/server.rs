@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream::BoxStream};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::Semaphore,
     task::spawn_blocking,
     time::{sleep, timeout},
@@ -41,13 +42,41 @@ pub struct ControlSocket {
 }
 
 /// Longest question, in octets.
-const MAX_REQUEST: u64 = 64 * 1024;
+const MAX_REQUEST: u64 = 8 * 1024;
 
-/// Questions answered at the same time; more wait.
-const MAX_CLIENTS: usize = 16;
+/// Connections at the same time; more wait.
+const MAX_CLIENTS: usize = 128;
 
-/// How long a client may take to ask, and how long it may stop reading.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to ask: ours asks at once, and one that does not keeps others waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a client may take to read 64 KiB; one that takes longer is dropped. Who pages through a long answer stops
+/// reading now and then.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Large answers at the same time.
+const LARGE: usize = 4;
+
+/// How long one more waits until one of them is over.
+const QUEUE: Duration = Duration::from_secs(5);
+
+/// What a question gets.
+pub enum Reply {
+    Whole(Answer),
+    Pages {
+        /// Whether it may be about the whole table: of these only a few are given at a time.
+        large: bool,
+        /// Each is asked for when the one before was read: one that nobody reads costs nothing. The last may be a
+        /// refusal.
+        pages: BoxStream<'static, Answer>,
+    },
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
 
 /// Binds the socket with mode 0660, for `group` where one is given. A file left by a daemon that is gone is
 /// replaced.
@@ -102,17 +131,18 @@ impl ControlSocket {
     pub async fn serve<H, F>(self, answer: H)
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Reply> + Send + 'static,
     {
         let answer = Arc::new(answer);
+        let large = Arc::new(Semaphore::new(LARGE));
         let room = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let answer = answer.clone();
+                    let (answer, large) = (answer.clone(), large.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &*answer).await {
+                        if let Err(error) = converse(stream, &*answer, &large).await {
                             tracing::debug!(%error, "control connection ended early");
                         }
                         drop(permit);
@@ -134,26 +164,63 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn converse<H, F>(stream: UnixStream, answer: &H) -> io::Result<()>
+async fn converse<H, F>(stream: UnixStream, answer: &H, large: &Semaphore) -> io::Result<()>
 where
     H: Fn(Query) -> F,
-    F: Future<Output = Answer>,
+    F: Future<Output = Reply>,
 {
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
-    let mut read = BufReader::new(read.take(MAX_REQUEST));
+    let mut read = BufReader::with_capacity(1024, read.take(MAX_REQUEST));
     timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
-    let answer = match serde_json::from_slice::<Request>(&line) {
+    let reply = match serde_json::from_slice::<Request>(&line) {
         Ok(Request { version: VERSION, query }) => answer(query).await,
-        _ => Answer::Refused(not_understood(&line)),
+        _ => Answer::Refused(not_understood(&line)).into(),
     };
-    // A whole table takes its time: others go on meanwhile.
-    let mut text = spawn_blocking(move || serde_json::to_vec(&answer)).await??;
-    text.push(b'\n');
-    for part in text.chunks(1 << 16) {
-        timeout(PATIENCE, write.write_all(part)).await??;
+    match reply {
+        Reply::Whole(answer) => {
+            // A long list takes its time: others go on meanwhile.
+            let text = spawn_blocking(move || serde_json::to_vec(&answer)).await??;
+            send(&mut write, text).await?;
+        }
+        Reply::Pages { large: is_large, pages } => {
+            let place = match is_large {
+                true => timeout(QUEUE, large.acquire()).await.map(Some),
+                false => Ok(None),
+            };
+            match place {
+                Ok(_place) => give(&mut write, pages).await?,
+                Err(_) => {
+                    let busy = Answer::Refused(format!(
+                        "{LARGE} other long answers are being given, and no more at a time; try again in a moment, or ask \
+                         for less (a prefix)"
+                    ));
+                    send(&mut write, serde_json::to_vec(&busy)?).await?;
+                }
+            }
+        }
     }
     write.shutdown().await
+}
+
+/// Gives one page after the other, and says that they were all.
+async fn give(write: &mut OwnedWriteHalf, mut pages: BoxStream<'static, Answer>) -> io::Result<()> {
+    while let Some(page) = pages.next().await {
+        let last = matches!(page, Answer::Refused(_));
+        send(write, serde_json::to_vec(&page)?).await?;
+        if last {
+            return Ok(());
+        }
+    }
+    send(write, serde_json::to_vec(&Answer::End)?).await
+}
+
+async fn send(write: &mut OwnedWriteHalf, mut line: Vec<u8>) -> io::Result<()> {
+    line.push(b'\n');
+    for part in line.chunks(1 << 16) {
+        timeout(STALL, write.write_all(part)).await??;
+    }
+    Ok(())
 }
 
 /// Why a request makes no sense to us.

@@ -4,6 +4,7 @@
 
 mod neighbor;
 mod node;
+mod pages;
 mod routes;
 mod summary;
 mod table;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Answer, Event};
+pub use pages::Pages;
 use table::Table;
 
 /// The answer as JSON, with a line break at the end.
@@ -20,14 +22,19 @@ pub fn json(answer: &Answer) -> String {
         Answer::Summary(v) => pretty(v),
         Answer::Neighbors(v) => pretty(v),
         Answer::Neighbor(v) => pretty(v),
-        Answer::Routes(v) => pretty(v),
-        Answer::Fib(v) => pretty(v),
+        Answer::Routes(_) | Answer::Fib(_) => whole(Pages::json(), answer),
         Answer::Node(v) => pretty(v),
         Answer::Config(v) => pretty(v),
         Answer::Events(v) => pretty(v),
         Answer::Done(v) => pretty(v),
         Answer::Refused(v) | Answer::Misconfigured(v) => pretty(v),
+        Answer::End => String::new(),
     }
+}
+
+/// An answer of one page.
+fn whole(mut pages: Pages, answer: &Answer) -> String {
+    pages.page(answer) + &pages.end()
 }
 
 /// One event per line.
@@ -45,13 +52,13 @@ pub fn text(answer: &Answer, now: Timestamp) -> String {
         Answer::Summary(summary) => summary::text(summary, now),
         Answer::Neighbors(list) => neighbor::table(list, now),
         Answer::Neighbor(one) => neighbor::detail(one, now),
-        Answer::Routes(list) => routes::table(list),
-        Answer::Fib(list) => routes::fib(list),
+        Answer::Routes(_) | Answer::Fib(_) => whole(Pages::text(), answer),
         Answer::Node(node) => node::text(node.as_deref(), now),
         Answer::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
         Answer::Events(list) => events(list),
         Answer::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
         Answer::Refused(text) | Answer::Misconfigured(text) => format!("{text}\n"),
+        Answer::End => String::new(),
     }
 }
 

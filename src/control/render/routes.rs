@@ -1,32 +1,30 @@
 use serde_json::Value;
 
-use super::{Table, listed, or_dash, span, yes_no};
+use super::{listed, or_dash, span, yes_no};
 use crate::{
     control::{FibView, RouteView},
     fib::view::FibHop,
 };
 
+/// The columns of `show routes`.
+pub(super) const ROUTES: [&str; 11] =
+    ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH", "ORIGIN", "KERNEL", "AGE", "REASON"];
+
 /// `>` is best, `=` shares its traffic, `S` is stale.
-pub(super) fn table(list: &[RouteView]) -> String {
-    let heading =
-        ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH", "ORIGIN", "KERNEL", "AGE", "REASON"];
-    let mut table = Table::with_heading(heading);
-    for r in list {
-        table.row([
-            marks(r),
-            r.prefix.to_string(),
-            or_dash(r.next_hop),
-            r.neighbor.clone().unwrap_or_else(|| r.source.clone()),
-            or_dash(r.local_pref),
-            or_dash(r.med),
-            as_path(&r.as_path),
-            r.origin.clone(),
-            yes_no(r.installed).to_owned(),
-            span(r.age),
-            r.reason.clone(),
-        ]);
-    }
-    table.to_string()
+pub(super) fn route(r: &RouteView) -> [String; 11] {
+    [
+        marks(r),
+        r.prefix.to_string(),
+        or_dash(r.next_hop),
+        r.neighbor.clone().unwrap_or_else(|| r.source.clone()),
+        or_dash(r.local_pref),
+        or_dash(r.med),
+        as_path(&r.as_path),
+        r.origin.clone(),
+        yes_no(r.installed).to_owned(),
+        span(r.age),
+        r.reason.clone(),
+    ]
 }
 
 fn marks(r: &RouteView) -> String {
@@ -51,27 +49,25 @@ fn as_path(path: &Value) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-pub(super) fn fib(list: &[FibView]) -> String {
-    let mut table = Table::with_heading(["PREFIX", "TABLE", "METRIC", "NEXT HOPS", "KERNEL", "PROBLEM"]);
-    for r in list {
-        let hops =
-            if r.next_hops.is_empty() { "unreachable".into() } else { listed(r.next_hops.iter().map(hop)) };
-        table.row([
-            r.prefix.to_string(),
-            r.table.to_string(),
-            r.metric.to_string(),
-            hops,
-            yes_no(r.in_kernel).to_owned(),
-            or_dash(r.problem.as_ref()),
-        ]);
-    }
-    let footer = list.first().map_or_else(String::new, |r| removal(r.protocol));
-    format!("{table}{footer}")
+/// The columns of `show fib`.
+pub(super) const FIB: [&str; 6] = ["PREFIX", "TABLE", "METRIC", "NEXT HOPS", "KERNEL", "PROBLEM"];
+
+pub(super) fn fib(r: &FibView) -> [String; 6] {
+    let hops =
+        if r.next_hops.is_empty() { "unreachable".into() } else { listed(r.next_hops.iter().map(hop)) };
+    [
+        r.prefix.to_string(),
+        r.table.to_string(),
+        r.metric.to_string(),
+        hops,
+        yes_no(r.in_kernel).to_owned(),
+        or_dash(r.problem.as_ref()),
+    ]
 }
 
 /// Everybody types `ip route flush proto 179`. With `nexthop_compat_mode` 1, the kernel's default, it fails on each
 /// route over a nexthop object: the kernel refuses the hops that it showed beside the id.
-fn removal(protocol: u8) -> String {
+pub(super) fn removal(protocol: u8) -> String {
     format!(
         "\nTo remove them, stop routelet, then `routelet cleanup`; or by hand\n  ip nexthop flush proto {protocol}\n  \
          ip -4 route flush proto {protocol}; ip -6 route flush proto {protocol}\n"

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::{self, Write};
 
 use comfy_table::{Row, presets::NOTHING};
 
@@ -38,5 +38,38 @@ impl fmt::Display for Table {
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// A table that comes in pages and is never held as a whole: the first page sets the widths of its columns, and a page
+/// with a wider cell widens that column from there on.
+#[derive(Clone, Debug)]
+pub(super) struct Columns<const N: usize> {
+    widths: [usize; N],
+}
+
+impl<const N: usize> Columns<N> {
+    pub(super) fn new() -> Self {
+        Self { widths: [0; N] }
+    }
+
+    /// The lines of these rows, a line break behind each.
+    pub(super) fn lines(&mut self, rows: &[[String; N]]) -> String {
+        for row in rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        for row in rows {
+            let mut line = String::new();
+            for (width, cell) in self.widths.iter().zip(row) {
+                // Writing to a string cannot fail.
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
     }
 }

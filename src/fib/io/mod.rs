@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
 };
 
 pub use self::{
@@ -28,7 +28,7 @@ pub use self::{
     counters::{BUCKETS, Counters, Outcome},
 };
 use crate::{
-    fib::{diff, host::Host, route::Held, view::FibView, wire::Ours},
+    fib::{diff, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
     net::{Convergence, Family, NextHops, PreferredSources, Prefix},
 };
@@ -133,9 +133,23 @@ impl Kernel {
 
 /// Questions and orders.
 enum Request {
-    List { reply: oneshot::Sender<Vec<FibView>> },
-    Count { reply: oneshot::Sender<[usize; 2]> },
-    Shutdown { flush: bool, reply: oneshot::Sender<()> },
+    /// One step of an answer.
+    Page {
+        walk: Walk,
+        reply: oneshot::Sender<(Walk, Vec<FibView>)>,
+    },
+    /// Which of these prefixes the kernel holds.
+    Installed {
+        prefixes: Vec<Prefix>,
+        reply: oneshot::Sender<Vec<bool>>,
+    },
+    Count {
+        reply: oneshot::Sender<[usize; 2]>,
+    },
+    Shutdown {
+        flush: bool,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// Asks the running fib.
@@ -145,15 +159,29 @@ pub struct FibClient {
 }
 
 impl FibClient {
-    /// What `show fib` shows; empty once the fib has ended.
-    pub async fn list(&self) -> Vec<FibView> {
-        self.ask(|reply| Request::List { reply }).await.unwrap_or_default()
+    /// The next rows of what `show fib` shows, some dozens; none when all were given, or when the fib has ended.
+    pub async fn page(&self, walk: &mut Option<Walk>) -> Vec<FibView> {
+        while let Some(now) = walk.take() {
+            let Some((now, rows)) = self.ask(|reply| Request::Page { walk: now, reply }).await else { break };
+            *walk = (!now.is_over()).then_some(now);
+            // The runtime looks at its sockets and timers before the next step.
+            yield_now().await;
+            if !rows.is_empty() {
+                return rows;
+            }
+        }
+        Vec::new()
     }
 
-    /// Routes of a family that are in the kernel.
-    pub async fn count(&self, family: Family) -> usize {
-        let counts = self.ask(|reply| Request::Count { reply }).await.unwrap_or_default();
-        counts.get(family.index()).copied().unwrap_or(0)
+    /// Which of these prefixes the kernel holds; none once the fib has ended.
+    pub async fn installed(&self, prefixes: Vec<Prefix>) -> Vec<bool> {
+        let none = vec![false; prefixes.len()];
+        self.ask(|reply| Request::Installed { prefixes, reply }).await.unwrap_or(none)
+    }
+
+    /// Routes that are in the kernel, by family.
+    pub async fn counts(&self) -> [usize; 2] {
+        self.ask(|reply| Request::Count { reply }).await.unwrap_or_default()
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
@@ -223,7 +251,8 @@ fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::List { .. } => "List",
+            Self::Page { .. } => "Page",
+            Self::Installed { .. } => "Installed",
             Self::Count { .. } => "Count",
             Self::Shutdown { .. } => "Shutdown",
         })

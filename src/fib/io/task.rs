@@ -35,6 +35,8 @@ use crate::{
         resolve::Resolver,
         route::{Held, Op, SeenRoute},
         shadow::Shadows,
+        view::FibView,
+        walk::Walk,
         wire,
     },
     mailbox::{self, Changes},
@@ -136,11 +138,16 @@ impl Task {
             // Cancel safe: all of them wait for something that stays until it is taken.
             tokio::select! {
                 biased;
-                Some(request) = requests.recv() => {
-                    if self.answer(request).await {
-                        return;
+                Some(request) = requests.recv() => match request {
+                    Request::Page { walk, reply } => {
+                        let (task, walk, rows) = self.page(walk).await;
+                        self = task;
+                        let _ = reply.send((walk, rows));
                     }
-                }
+                    request => if self.answer(request).await {
+                        return;
+                    },
+                },
                 Ok(()) = self.host.changed() => {
                     self.host_changed();
                     self.write().await;
@@ -566,20 +573,35 @@ impl Task {
         super::publish(&self.problems, problems);
     }
 
+    /// One step of an answer: a search through a large table in another thread, so that the event loop goes on.
+    async fn page(mut self, mut walk: Walk) -> (Self, Walk, Vec<FibView>) {
+        if walk.is_searching() && self.fib.is_large() {
+            let searched = spawn_blocking(move || {
+                self.fib.search(&mut walk);
+                (self, walk)
+            });
+            (self, walk) = searched.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+        } else if walk.is_searching() {
+            self.fib.search(&mut walk);
+        }
+        let host = self.seen.clone();
+        let name = |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
+        let mut rows = self.fib.page(&mut walk, name);
+        self.shadows().mark(&mut rows, self.settings.metric);
+        (self, walk, rows)
+    }
+
     /// Returns whether to end.
     async fn answer(&mut self, request: Request) -> bool {
         match request {
-            Request::List { reply } => {
-                let host = self.seen.clone();
-                let name =
-                    |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
-                let mut views = self.fib.list(name);
-                self.shadows().mark(&mut views, self.settings.metric);
-                let _ = reply.send(views);
+            // Its search may need another thread.
+            Request::Page { .. } => false,
+            Request::Installed { prefixes, reply } => {
+                let _ = reply.send(prefixes.into_iter().map(|p| self.fib.is_in_kernel(p)).collect());
                 false
             }
             Request::Count { reply } => {
-                let _ = reply.send(Family::ALL.map(|f| self.fib.count(f)));
+                let _ = reply.send(self.fib.counts());
                 false
             }
             Request::Shutdown { flush, reply } => {

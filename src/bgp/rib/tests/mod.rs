@@ -70,6 +70,7 @@ mod behaviour;
 mod guard;
 mod model;
 mod recursion;
+mod walk;
 
 /// A rib with a virtual clock and neighbors whose received octets are decoded again.
 pub(crate) struct Bench {
