@@ -150,6 +150,17 @@ impl Scrape {
             "bgp_neighbor_prefixes_withheld",
             "Prefixes that are not advertised because there are more than max-prefixes-out",
             withheld,
+        )?;
+        let counts = || self.0.counts.neighbors.iter().map(|(n, c)| (vec![("neighbor", n.as_str())], c));
+        out.gauges(
+            "bgp_neighbor_prefixes_limit",
+            "Prefixes of a family that the neighbor may send: max-prefixes",
+            counts().map(|(labels, c)| (labels, i64::from(c.max_prefixes))),
+        )?;
+        out.gauges(
+            "bgp_neighbor_octets",
+            "Memory that the neighbor's routes take, as counted",
+            counts().map(|(labels, c)| (labels, signed(c.octets))),
         )
     }
 
@@ -176,6 +187,9 @@ impl Scrape {
         }
         out.gauges("rib_prefixes", "Prefixes with at least one path", by_family(&self.0.counts.prefixes))?;
         out.gauges("rib_paths", "Paths of all neighbors and own ones", by_family(&self.0.counts.paths))?;
+        let once = |value: u64| std::iter::once((Vec::new(), signed(value)));
+        out.gauges("rib_octets", "Memory that all routes take, as counted", once(self.0.counts.octets))?;
+        out.gauges("rib_octets_limit", "Memory that all routes may take", once(self.0.counts.budget))?;
         out.gauges("fib_routes", "Own routes in the kernel", by_family(&self.0.fib_routes))?;
         let operations = self.0.operations.iter();
         let operations =
@@ -277,6 +291,7 @@ fn state_number(state: SessionState) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bgp::rib::view::NeighborCounts;
 
     fn neighbor(address: &str, up: bool) -> NeighborView {
         let count = |n: u64| BTreeMap::from([(Family::Ipv4Unicast, n), (Family::Ipv6Unicast, 0)]);
@@ -315,7 +330,16 @@ mod tests {
         let by_family = BTreeMap::from([(Family::Ipv4Unicast, 7)]);
         text(Snapshot {
             neighbors: vec![neighbor("10.1.1.1", true), neighbor("fe80::1%et\"h0", false)],
-            counts: Counts { prefixes: by_family.clone(), paths: by_family.clone(), ..Counts::default() },
+            counts: Counts {
+                prefixes: by_family.clone(),
+                paths: by_family.clone(),
+                octets: 5000,
+                budget: 90_000,
+                neighbors: BTreeMap::from([(
+                    "10.1.1.1".into(),
+                    NeighborCounts { octets: 4000, max_prefixes: 73_000, ..NeighborCounts::default() },
+                )]),
+            },
             fib_routes: by_family,
             kubernetes: Some(Cluster { connected: true, nodes: 3 }),
             conflist: Some("/etc/cni/net.d/10-routelet.conflist".into()),
@@ -339,6 +363,8 @@ mod tests {
             ("convergence_seconds", "histogram"), ("kubernetes_connected", "gauge"), ("kubernetes_nodes", "gauge"),
             ("cni_conflist_info", "gauge"), ("bfd_session_up", "gauge"),
             ("bgp_neighbor_prefixes_withheld", "gauge"),
+            ("bgp_neighbor_prefixes_limit", "gauge"), ("bgp_neighbor_octets", "gauge"),
+            ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"),
         ];
         for (name, kind) in names {
             assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");
@@ -358,6 +384,10 @@ mod tests {
             "routelet_bgp_messages_total{neighbor=\"10.1.1.1\",type=\"update\",direction=\"received\"} 2",
             "routelet_bgp_session_drops_total{neighbor=\"10.1.1.1\",reason=\"hold-timer\"} 1",
             "routelet_rib_paths{family=\"ipv4-unicast\"} 7",
+            "routelet_rib_octets 5000",
+            "routelet_rib_octets_limit 90000",
+            "routelet_bgp_neighbor_octets{neighbor=\"10.1.1.1\"} 4000",
+            "routelet_bgp_neighbor_prefixes_limit{neighbor=\"10.1.1.1\"} 73000",
             "routelet_fib_operations_total{operation=\"add\",result=\"ok\"} 7",
             "routelet_fib_repairs_total 4",
             "routelet_convergence_seconds_count 3",

@@ -157,7 +157,7 @@ impl Socket {
         let mut answers = client::open(&self.socket, query)?;
         let mut begun = false;
         loop {
-            let answer = match answers.next() {
+            let answer = match answers.read() {
                 // Part of it is on the screen: that is no daemon out of reach.
                 Err(e) if begun => return Err(Failure::Runtime(e.to_string())),
                 answer => answer?,

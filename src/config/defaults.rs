@@ -92,7 +92,8 @@ impl Default for Bgp {
 }
 
 /// What holds where neither `[bgp]` nor the group nor the neighbor says otherwise. Left out are `remote-as`, which
-/// must be written, `next-hop-self`, which depends on the session, and `allow-own-as`, which is 1 for gateways.
+/// must be written, `next-hop-self`, which depends on the session, `allow-own-as`, which is 1 for gateways, and
+/// `max-prefixes`, which follows from the memory that there is (`daemon`).
 fn neighbor_defaults() -> NeighborKeys {
     NeighborKeys {
         port: Some(179),
@@ -106,7 +107,6 @@ fn neighbor_defaults() -> NeighborKeys {
         long_lived_stale_time: Some(0),
         route_reflector_client: Some(false),
         transit: Some(false),
-        max_prefixes: Some(1_000_000),
         max_prefixes_action: Some(MaxPrefixesAction::Restart),
         max_prefixes_restart: Some(300),
         add_paths: Some(AddPaths::default()),

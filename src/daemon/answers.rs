@@ -63,6 +63,8 @@ pub(super) struct Answers {
     pub(super) pods: watch::Receiver<Vec<String>>,
     /// Learned routes that have no effect, with the remedy.
     pub(super) without_effect: watch::Receiver<Vec<String>>,
+    /// Limits of prefixes and of memory that are near.
+    pub(super) limits: watch::Receiver<Vec<String>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -307,7 +309,8 @@ impl Answers {
         let host = self.forwarding.borrow().problems.clone();
         let (firewall, pods) = (self.firewall.borrow().clone(), self.pods.borrow().clone());
         let without_effect = self.without_effect.borrow().clone();
-        let problems = [problems, host, firewall, pods, without_effect].concat();
+        let limits = self.limits.borrow().clone();
+        let problems = [problems, host, firewall, pods, without_effect, limits].concat();
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,
@@ -331,7 +334,8 @@ impl Answers {
             Err(missing) => vec![missing.clone()],
         };
         let host = self.forwarding.borrow().problems.clone();
-        let of_host = [&self.firewall, &self.pods, &self.without_effect].map(|p| p.borrow().clone());
+        let of_host =
+            [&self.firewall, &self.pods, &self.without_effect, &self.limits].map(|p| p.borrow().clone());
         [host, of_host.concat(), planned].concat()
     }
 

@@ -19,6 +19,7 @@ mod pods;
 mod problem_log;
 mod reload;
 mod report;
+mod room;
 mod state;
 
 use std::{
@@ -55,6 +56,7 @@ use crate::{
 use answers::{Answers, Kubernetes};
 pub use cleanup::cleanup;
 use reload::Reloader;
+use room::Limit;
 
 /// What the command line of `run` says.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +99,9 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
     let loaded =
         config::io::load(options.config.as_deref(), offered).map_err(|p| Error::Config(p.to_string()))?;
-    let config = loaded.config;
+    let mut config = loaded.config;
+    let limit = Limit::read();
+    limit.complete(&mut config);
     let level = options.log_level.as_deref().unwrap_or(&config.log.level);
     let log = log::init(level, options.log_format.unwrap_or(config.log.format));
     if let Some(warnings) = &loaded.warnings {
@@ -112,10 +116,16 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; is the process limit too low?")))?
-        .block_on(daemon(options, config, offered, log))
+        .block_on(daemon(options, config, offered, log, limit))
 }
 
-async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLevel) -> Result<(), Error> {
+async fn daemon(
+    options: RunOptions,
+    config: Config,
+    offered: bool,
+    log: LogLevel,
+    limit: Limit,
+) -> Result<(), Error> {
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let node_name = node_name(&options, &config);
     // First of all: a second daemon must stop here, before it touches anything.
@@ -123,6 +133,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         .await
         .map_err(|e| Error::Runtime(e.to_string()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
+    tracing::info!(?limit, budget = limit.budget(), max_prefixes = limit.max_prefixes(), "memory for routes");
 
     let interfaces = fib::io::machine::interfaces().await.unwrap_or_default();
     let mark = state::Mark::new(&interfaces, kubernetes.then_some(node_name.as_str()));
@@ -135,6 +146,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     let (reachable_tx, reachable) = watch::channel(Arc::default());
     let (links_tx, links) = watch::channel(Arc::default());
     let (guard_tx, guard) = watch::channel(Arc::default());
+    let (budget_tx, budget) = watch::channel(limit.budget());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (sources_tx, sources) = watch::channel(None);
     let (conflist_tx, conflist) = watch::channel(None);
@@ -163,6 +175,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         originated: originated.clone(),
         reachable: reachable.clone(),
         guard,
+        budget,
         learned: kubernetes.then_some(learned_tx),
     };
     let counters = kernel.counters();
@@ -235,15 +248,16 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         reporter = Some(k8s::io::reporter(options.clone()));
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
-        tokio::spawn(notices::run(
-            notices_tx,
-            plan.clone(),
-            conflist_status,
-            forwarding.clone(),
-            firewall.clone(),
-            pods.clone(),
-            fib.problems(),
-        ));
+        let sources = notices::Sources {
+            plan: plan.clone(),
+            conflist: conflist_status,
+            forwarding: forwarding.clone(),
+            firewall: firewall.clone(),
+            pods: pods.clone(),
+            without_effect: fib.problems(),
+            limits: rib.problems.clone(),
+        };
+        tokio::spawn(notices::run(notices_tx, sources));
         tokio::spawn(health::gate(
             gate_tx,
             fib.own_there(),
@@ -315,7 +329,13 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
     crate::masquerade::io::forward::spawn(inputs, firewall_tx);
 
     // Those who ask.
-    let reloader = Reloader { file: options.config.clone(), kubernetes: offered, config: config_tx, log };
+    let reloader = Reloader {
+        file: options.config.clone(),
+        kubernetes: offered,
+        config: config_tx,
+        budget: budget_tx,
+        log,
+    };
     let mut forwarded = forwarding.clone();
     let answers = Answers {
         started: jiff::Timestamp::now().to_string(),
@@ -332,6 +352,7 @@ async fn daemon(options: RunOptions, config: Config, offered: bool, log: LogLeve
         firewall,
         pods,
         without_effect: fib.problems(),
+        limits: rib.problems.clone(),
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),

@@ -26,16 +26,23 @@ async fn next<T>(news: &mut watch::Receiver<T>) {
     }
 }
 
+/// Where problems come from.
+pub(super) struct Sources {
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(super) conflist: watch::Receiver<ConflistStatus>,
+    pub(super) forwarding: watch::Receiver<Forwarding>,
+    pub(super) firewall: watch::Receiver<Vec<String>>,
+    pub(super) pods: watch::Receiver<Vec<String>>,
+    /// Learned routes that have no effect.
+    pub(super) without_effect: watch::Receiver<Vec<String>>,
+    /// Limits of prefixes and of memory that are near.
+    pub(super) limits: watch::Receiver<Vec<String>>,
+}
+
 /// Runs for as long as somebody listens.
-pub(super) async fn run(
-    standing: watch::Sender<Arc<BTreeSet<Notice>>>,
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
-    mut conflist: watch::Receiver<ConflistStatus>,
-    mut forwarding: watch::Receiver<Forwarding>,
-    mut firewall: watch::Receiver<Vec<String>>,
-    mut pods: watch::Receiver<Vec<String>>,
-    mut without_effect: watch::Receiver<Vec<String>>,
-) {
+pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources: Sources) {
+    let Sources { mut plan, mut conflist, mut forwarding, .. } = sources;
+    let Sources { mut firewall, mut pods, mut without_effect, mut limits, .. } = sources;
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
         let mut now = BTreeSet::new();
@@ -63,6 +70,7 @@ pub(super) async fn run(
             now.extend(problems.borrow_and_update().iter().map(|p| about_node("HostNeedsAttention", p)));
         }
         now.extend(pods.borrow_and_update().iter().map(|p| about_node("PodsNeedAttention", p)));
+        now.extend(limits.borrow_and_update().iter().map(|p| about_node("NeedsAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -73,6 +81,7 @@ pub(super) async fn run(
             // Outside of the conflist's task nobody looks at pods.
             () = next(&mut pods) => true,
             r = without_effect.changed() => r.is_ok(),
+            r = limits.changed() => r.is_ok(),
             () = standing.closed() => false,
         };
         if !alive {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
+use super::{planner::publish, room::Limit};
 use crate::{
     cli::log::LogLevel,
     config::{self, Config, Fib},
@@ -15,6 +16,8 @@ pub(super) struct Reloader {
     pub(super) file: Option<PathBuf>,
     pub(super) kubernetes: bool,
     pub(super) config: watch::Sender<Arc<Config>>,
+    /// Octets that routes may take: the memory limit may have changed, too.
+    pub(super) budget: watch::Sender<u64>,
     pub(super) log: LogLevel,
 }
 
@@ -23,7 +26,7 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Result<Option<String>, String> {
         let (file, kubernetes) = (self.file.clone(), self.kubernetes);
         let read = tokio::task::spawn_blocking(move || config::io::load(file.as_deref(), kubernetes));
-        let loaded = match read.await {
+        let mut loaded = match read.await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => {
                 let text = problems.to_string();
@@ -37,6 +40,9 @@ impl Reloader {
         if let Some(warnings) = &loaded.warnings {
             tracing::warn!(%warnings, "configuration");
         }
+        let limit = Limit::read();
+        limit.complete(&mut loaded.config);
+        publish(&self.budget, limit.budget());
         let old = self.config.borrow().clone();
         let late = needs_a_restart(&old, &loaded.config);
         if old.log.level != loaded.config.log.level {

@@ -139,6 +139,7 @@ impl Router {
             let input = match event {
                 Event::RequestRefresh { family } => session::Input::RequestRefresh(family),
                 Event::MaxPrefixes { family } => session::Input::MaxPrefixes(family),
+                Event::MemoryLimit { octets, budget } => session::Input::MemoryLimit { octets, budget },
             };
             (id.0 as usize - 1, input)
         });

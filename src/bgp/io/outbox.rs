@@ -26,6 +26,8 @@ pub enum ToPeer {
     RequestRefresh { family: Family },
     /// `max-prefixes` was passed: CEASE/1, idle for `max-prefixes-restart`.
     MaxPrefixes { family: Family },
+    /// All routes take more than they may, and the neighbor's are those that grew: CEASE/1, too.
+    MemoryLimit { octets: u64, budget: u64 },
 }
 
 /// A connected pair, made by the neighbor's task for each session.
@@ -60,7 +62,7 @@ impl ToPeer {
     fn octets(&self) -> usize {
         match self {
             Self::Transmit { bytes, .. } => bytes.len(),
-            Self::RequestRefresh { .. } | Self::MaxPrefixes { .. } => 0,
+            Self::RequestRefresh { .. } | Self::MaxPrefixes { .. } | Self::MemoryLimit { .. } => 0,
         }
     }
 }

@@ -383,6 +383,7 @@ impl Task {
                 ToPeer::Transmit { bytes, messages } => self.feed(Input::Send { bytes, messages }),
                 ToPeer::RequestRefresh { family } => self.feed(Input::RequestRefresh(family)),
                 ToPeer::MaxPrefixes { family } => self.feed(Input::MaxPrefixes(family)),
+                ToPeer::MemoryLimit { octets, budget } => self.feed(Input::MemoryLimit { octets, budget }),
             }
             let Some(outbox) = &mut self.outbox else { return };
             if outbox.drained() {

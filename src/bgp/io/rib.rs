@@ -106,6 +106,8 @@ pub struct RibInputs {
     pub originated: watch::Receiver<Arc<BTreeMap<Prefix, Origination>>>,
     pub reachable: watch::Receiver<Arc<Reachable>>,
     pub guard: watch::Receiver<Arc<Guard>>,
+    /// Octets that routes may take.
+    pub budget: watch::Receiver<u64>,
     /// Hears which prefixes are reached by learned routes, and which no longer are.
     pub learned: Option<mailbox::Sender<Prefix, bool>>,
 }
@@ -126,6 +128,8 @@ pub struct Hooks {
 pub struct RibHandle {
     pub sender: RibSender,
     pub convergence: watch::Receiver<Arc<Convergence>>,
+    /// Limits that are near.
+    pub problems: watch::Receiver<Vec<String>>,
     pub task: JoinHandle<()>,
 }
 
@@ -134,19 +138,21 @@ pub fn spawn(inputs: RibInputs, fib: FibSender, hooks: Hooks) -> RibHandle {
     let (sender, inbox) = mpsc::channel(TO_RIB);
     let rib = Rib::new(Instant::now(), inputs.global.borrow().clone());
     let (publish, convergence) = watch::channel(Arc::default());
+    let (problems_tx, problems) = watch::channel(Vec::new());
     let task = Task {
         rib,
         inbox,
         inputs,
         fib,
         publish,
+        problems: problems_tx,
         outboxes: HashMap::default(),
         routes: 0,
         hooks,
         oldest: None,
         most: 0,
     };
-    RibHandle { sender, convergence, task: tokio::spawn(task.run()) }
+    RibHandle { sender, convergence, problems, task: tokio::spawn(task.run()) }
 }
 
 /// Octets of NLRI after which a turn ends, so that the fib starts on the first routes while the next are
@@ -162,6 +168,7 @@ struct Task {
     inputs: RibInputs,
     fib: FibSender,
     publish: watch::Sender<Arc<Convergence>>,
+    problems: watch::Sender<Vec<String>>,
     outboxes: HashMap<PeerId, OutboxSender>,
     /// Octets of NLRI in this turn.
     routes: usize,
@@ -255,6 +262,8 @@ impl Task {
 
     fn take_inputs(&mut self) {
         let (now, inputs) = (Instant::now(), &mut self.inputs);
+        let budget = *inputs.budget.borrow_and_update();
+        self.rib.handle(now, Input::Budget(budget));
         let global = inputs.global.borrow_and_update().clone();
         self.rib.handle(now, Input::Global(global));
         let guard = inputs.guard.borrow_and_update().clone();
@@ -289,12 +298,19 @@ impl Task {
                 outbox.push(match event {
                     Event::RequestRefresh { family } => ToPeer::RequestRefresh { family },
                     Event::MaxPrefixes { family } => ToPeer::MaxPrefixes { family },
+                    Event::MemoryLimit { octets, budget } => ToPeer::MemoryLimit { octets, budget },
                 });
             }
         }
         self.fill_outboxes();
         if let Some(convergence) = self.rib.take_convergence() {
             self.publish.send_replace(Arc::new(convergence));
+        }
+        if let Some(problems) = self.rib.take_problems() {
+            for problem in problems.iter().filter(|p| !self.problems.borrow().contains(p)) {
+                tracing::warn!(%problem, "something needs the operator");
+            }
+            self.problems.send_replace(problems);
         }
         self.shrink();
     }
@@ -358,5 +374,6 @@ async fn changed(inputs: &mut RibInputs) {
         () = next(&mut inputs.originated) => {}
         () = next(&mut inputs.reachable) => {}
         () = next(&mut inputs.guard) => {}
+        () = next(&mut inputs.budget) => {}
     }
 }

@@ -5,8 +5,12 @@ use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{nexthop::HopId, table::cut};
-use crate::bgp::wire::attr::Attrs;
+use super::{
+    memory::block,
+    nexthop::HopId,
+    table::{PeerNo, cut},
+};
+use crate::bgp::wire::attr::{Attrs, Rare, UnknownAttr};
 
 /// A shared attribute set; four octets, and so is an `Option` of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,12 +25,19 @@ pub(super) struct AttrsTable {
     hasher: RandomState,
     last: u32,
     orphans: Vec<HopId>,
+    /// Octets of all sets, and of those that came from each neighbor first, by its number.
+    octets: u64,
+    owned: Vec<u64>,
 }
 
 struct Slot {
     attrs: Option<Arc<Attrs>>,
     hash: u64,
     refs: u32,
+    /// What the set takes.
+    octets: u32,
+    /// Who had it first.
+    owner: PeerNo,
     /// Interface of a link-local next hop, else 0: a part of the identity.
     ifindex: u32,
     /// The next hop, once a path with these attributes was a candidate.
@@ -44,8 +55,8 @@ impl AttrsId {
 }
 
 impl AttrsTable {
-    /// The id of these attributes, with one more reference to it.
-    pub(super) fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32) -> AttrsId {
+    /// The id of these attributes, with one more reference to it. A set that is new counts for the neighbor `owner`.
+    pub(super) fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32, owner: PeerNo) -> AttrsId {
         if let Some(slot) = self.slots.get_mut(self.last as usize)
             && slot.ifindex == ifindex
             && slot.attrs.as_ref().is_some_and(|a| Arc::ptr_eq(a, attrs))
@@ -64,7 +75,13 @@ impl AttrsTable {
             self.last = n;
             return AttrsId::new(n);
         }
-        let slot = Slot { attrs: Some(attrs.clone()), hash, refs: 1, ifindex, hop: None };
+        let octets = octets(attrs);
+        self.octets += u64::from(octets);
+        if usize::from(owner) >= self.owned.len() {
+            self.owned.resize(usize::from(owner) + 1, 0);
+        }
+        self.owned[usize::from(owner)] += u64::from(octets);
+        let slot = Slot { attrs: Some(attrs.clone()), hash, refs: 1, octets, owner, ifindex, hop: None };
         let n = match self.free.pop() {
             Some(n) => {
                 slots[n as usize] = slot;
@@ -94,6 +111,8 @@ impl AttrsTable {
             return;
         }
         slot.attrs = None;
+        self.octets -= u64::from(slot.octets);
+        self.owned[usize::from(slot.owner)] -= u64::from(slot.octets);
         let (hash, n) = (slot.hash, id.slot() as u32);
         self.orphans.extend(slot.hop.take());
         if let Ok(found) = self.index.find_entry(hash, |have| *have == n) {
@@ -139,12 +158,19 @@ impl AttrsTable {
         self.slots[id.slot()].hop = Some(hop);
     }
 
-    /// Octets that the sets take; each with its counts, and 16 for what the allocator adds to two blocks.
-    #[cfg(test)]
-    pub(super) fn octets(&self) -> usize {
-        let held = self.slots.iter().filter_map(|s| s.attrs.as_ref());
-        let sets: usize = held.map(|a| size_of::<Attrs>() + 32 + a.as_path.as_bytes().len()).sum();
-        sets + self.slots.capacity() * size_of::<Slot>() + self.index.allocation_size()
+    /// Octets that all sets take.
+    pub(super) fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Octets of the sets that this neighbor had first.
+    pub(super) fn octets_of(&self, owner: PeerNo) -> u64 {
+        self.owned.get(usize::from(owner)).copied().unwrap_or(0)
+    }
+
+    /// What this set takes.
+    pub(super) fn size(&self, id: AttrsId) -> usize {
+        self.slots[id.slot()].octets as usize
     }
 
     /// How many there are.
@@ -152,6 +178,25 @@ impl AttrsTable {
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
+}
+
+/// A place in the table, its share of the index, and the blocks of memory that a set is made of.
+fn octets(attrs: &Attrs) -> u32 {
+    let mut octets = size_of::<Slot>() + 16 + block(size_of::<Attrs>() + 16);
+    octets += block(attrs.as_path.as_bytes().len()) + block(size_of_val(&*attrs.communities));
+    if let Some(rare) = &attrs.rare {
+        let lists = [
+            rare.cluster_list.capacity() * 4,
+            rare.ext_communities.capacity() * 8,
+            rare.large_communities.capacity() * 12,
+            rare.ipv6_ext_communities.capacity() * 20,
+            rare.unknown.capacity() * size_of::<UnknownAttr>(),
+            rare.partial.capacity(),
+        ];
+        octets += block(size_of::<Rare>()) + lists.into_iter().map(block).sum::<usize>();
+        octets += rare.unknown.iter().map(|u| block(u.value.len()) + block(24)).sum::<usize>();
+    }
+    u32::try_from(octets).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -162,16 +207,19 @@ mod tests {
     #[test]
     fn equal_sets_are_one_and_the_last_reference_frees_it() {
         let mut table = AttrsTable::default();
-        let one = table.intern(&Arc::new(attrs(1)), 0);
-        let again = table.intern(&Arc::new(attrs(1)), 0);
-        let elsewhere = table.intern(&Arc::new(attrs(1)), 7);
+        let one = table.intern(&Arc::new(attrs(1)), 0, 1);
+        let again = table.intern(&Arc::new(attrs(1)), 0, 1);
+        let elsewhere = table.intern(&Arc::new(attrs(1)), 7, 2);
         assert_eq!(one, again);
         assert_ne!(one, elsewhere, "another interface is another next hop");
+        let size = table.octets_of(1);
+        assert!(size > 100 && table.octets() == 2 * size && table.octets_of(2) == size);
         table.release(one);
         assert_eq!(**table.get(again), attrs(1));
         table.release(again);
-        assert_eq!(table.len(), 1);
+        assert_eq!((table.len(), table.octets(), table.octets_of(1)), (1, size, 0));
         table.release(elsewhere);
+        assert_eq!(table.octets(), 0);
         assert_eq!((table.len(), table.slots.capacity()), (0, 0));
     }
 }

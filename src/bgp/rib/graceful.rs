@@ -235,7 +235,7 @@ impl Rib {
         }
     }
 
-    fn flush(&mut self, no: PeerNo, family: Family) {
+    pub(super) fn flush(&mut self, no: PeerNo, family: Family) {
         self.set_stale(no, family, None);
         if self.peer(no).is_some_and(|p| p.received[family.index()] > 0) {
             self.take_out_all(no, family, |_| true);

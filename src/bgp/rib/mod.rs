@@ -20,6 +20,7 @@ mod export;
 mod graceful;
 mod groups;
 mod import;
+mod memory;
 mod nexthop;
 mod paths;
 mod peers;
@@ -45,6 +46,7 @@ use self::{
     export::View,
     groups::{Group, Welcome},
     import::{Refused, Speaker},
+    memory::Memory,
     nexthop::{Hops, Sets},
     paths::PathIds,
     peers::Peer,
@@ -118,6 +120,8 @@ pub enum Input<'a> {
     Reachable(Arc<Reachable>),
     Guard(Arc<Guard>),
     Global(Global),
+    /// Octets that routes may take.
+    Budget(u64),
     /// [`Rib::poll_timeout`] is due.
     Timeout,
 }
@@ -131,6 +135,11 @@ pub enum Event {
     /// `max-prefixes` was passed and asks for a restart.
     MaxPrefixes {
         family: Family,
+    },
+    /// All routes together take more than they may, and this neighbor's, `octets`, are those that grew.
+    MemoryLimit {
+        octets: u64,
+        budget: u64,
     },
 }
 
@@ -164,6 +173,7 @@ pub struct Rib {
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
     decision: Decision,
+    memory: Memory,
     hops_changed: bool,
     convergence_changed: bool,
 }
@@ -190,6 +200,7 @@ impl Rib {
             fib: Vec::new(),
             events: Vec::new(),
             decision: Decision::default(),
+            memory: Memory::new(now),
             hops_changed: false,
             convergence_changed: false,
         }
@@ -241,6 +252,10 @@ impl Rib {
             }
             Input::Guard(guard) => self.set_guard(guard),
             Input::Global(global) => self.set_global(global),
+            Input::Budget(octets) => {
+                self.memory.budget = octets;
+                self.heed_budget();
+            }
             Input::Timeout => self.timeout(now),
         }
     }
@@ -481,6 +496,7 @@ impl Rib {
 
     fn update(&mut self, now: Instant, no: PeerNo, update: &Update) {
         let since = self.clock(now);
+        self.look(now);
         let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over) else { return };
         let empty = update.announced.is_empty() && update.withdrawn.is_empty();
         if !empty {
@@ -493,7 +509,7 @@ impl Rib {
         let global = self.global.clone();
         let from = Speaker { config: &config, session: &session, global: &global };
         for (attrs, block) in &update.announced {
-            let received = self.intern(attrs, session.ifindex);
+            let received = self.intern(attrs, session.ifindex, no);
             let arrived = from.attributes(attrs);
             for nlri in block.iter() {
                 self.announce(no, &from, nlri, received, &arrived, since);
@@ -502,15 +518,19 @@ impl Rib {
                 }
             }
             self.attrs.release(received);
+            self.heed_budget();
+            if self.peer(no).is_none_or(|p| p.over) {
+                return;
+            }
         }
         if let Some(family) = update.end_of_rib {
             self.end_of_rib(no, family);
         }
     }
 
-    fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32) -> AttrsId {
+    fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32, owner: PeerNo) -> AttrsId {
         let ifindex = nexthop::gateway(&attrs.next_hop, ifindex).ifindex;
-        self.attrs.intern(attrs, ifindex)
+        self.attrs.intern(attrs, ifindex, owner)
     }
 
     fn release_orphans(&mut self) {
@@ -524,6 +544,7 @@ impl Rib {
     /// What import makes of a received path: the effective attributes with a reference, or the reason.
     fn imported(
         &mut self,
+        no: PeerNo,
         from: &Speaker<'_>,
         prefix: Prefix,
         received: AttrsId,
@@ -539,9 +560,9 @@ impl Rib {
         };
         match (verdict, arrived) {
             (Err(why), _) => (self.attrs.acquire(received), why.code()),
-            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), from.session.ifindex), 0),
+            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), from.session.ifindex, no), 0),
             (Ok(None), Ok(Cow::Owned(changed))) => {
-                (self.intern(&Arc::new(changed.clone()), from.session.ifindex), 0)
+                (self.intern(&Arc::new(changed.clone()), from.session.ifindex, no), 0)
             }
             (Ok(None), _) => (self.attrs.acquire(received), 0),
         }
@@ -558,10 +579,12 @@ impl Rib {
     ) {
         let family = nlri.prefix.family();
         let f = family.index();
-        let (effective, refused) = self.imported(from, nlri.prefix, received, arrived);
+        let (effective, refused) = self.imported(no, from, nlri.prefix, received, arrived);
         let route = self.tables[f].entry(nlri.prefix);
         let before = self.tables[f].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
-        if before.is_none() && (self.exceeds(no, family) || self.is_crowded(no, family, route)) {
+        if before.is_none()
+            && (self.exceeds(no, family) || self.is_crowded(no, family, route) || self.has_no_room(no))
+        {
             self.attrs.release(effective);
             self.tables[f].vacate(route);
             return;
@@ -645,6 +668,12 @@ impl Rib {
         true
     }
 
+    /// Whether the memory for routes is used up and this neighbor's session has to end for that.
+    fn has_no_room(&mut self, no: PeerNo) -> bool {
+        self.heed_budget();
+        self.peer(no).is_some_and(|p| p.over)
+    }
+
     /// Whether a neighbor has as many paths to a prefix as we keep; says so once.
     fn is_crowded(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
         let paths = self.tables[family.index()].get(route).paths();
@@ -685,7 +714,7 @@ impl Rib {
             }
         }
         for (prefix, origination) in new.iter().filter(|(p, o)| old.get(p) != Some(o)) {
-            let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0);
+            let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0, OWN);
             let f = prefix.family().index();
             let route = self.tables[f].entry(*prefix);
             self.take_out(prefix.family(), route, |p| p.peer == OWN);

@@ -111,6 +111,11 @@ impl Hops {
         self.hops[id.0.get() as usize - 1].as_mut().expect("an id is held by a user")
     }
 
+    /// How many are in use.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     /// Ids of all in use, in a stable order.
     pub(super) fn ids(&self) -> Vec<HopId> {
         let used = self.hops.iter().enumerate().filter(|(_, h)| h.is_some());

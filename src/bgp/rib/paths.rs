@@ -8,7 +8,7 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::table::{PeerNo, RouteNo};
+use super::table::{PeerNo, RouteNo, cut};
 
 /// Where a path came from: the neighbor, and its identifier there.
 pub(super) type Origin = (PeerNo, u32);
@@ -87,6 +87,8 @@ pub(super) struct Slots {
     free: Vec<SlotNo>,
     /// By route: its first place; the others are chained behind it.
     first: Vec<SlotNo>,
+    /// How many there were, and how many of them free, when the end was last found to be in use.
+    tried: (usize, usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +153,35 @@ impl Slots {
         (gone, self.first[gone.route as usize] == NONE)
     }
 
+    /// Gives memory back where most places are free: those at the end go. Returns how many there are.
+    pub(super) fn shrink(&mut self) -> usize {
+        let (many, free) = (self.slots.len(), self.free.len());
+        if free < 1024 || free < many / 8 * 7 || (self.tried.0 == many && free < self.tried.1 + 1024) {
+            return many;
+        }
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let at_end = |(n, slot): &(usize, &SlotNo)| **slot as usize + n + 1 == many;
+        let gone = self.free.iter().enumerate().take_while(at_end).count();
+        self.free.drain(..gone);
+        self.free.shrink_to_fit();
+        cut(&mut self.slots, many - gone);
+        self.tried = (self.slots.len(), self.free.len());
+        self.slots.len()
+    }
+
+    /// There are so many routes: those beyond have no places.
+    pub(super) fn fit(&mut self, routes: usize) {
+        if self.first.len() > routes {
+            cut(&mut self.first, routes);
+        }
+    }
+
+    /// Octets that the places take.
+    pub(super) fn octets(&self) -> u64 {
+        let places = self.slots.capacity() * size_of::<Slot>();
+        (places + (self.free.capacity() + self.first.capacity()) * size_of::<SlotNo>()) as u64
+    }
+
     /// Forgets all places, of which none is in use.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -179,6 +210,22 @@ mod tests {
         ids.last = b - 1;
         assert_eq!(ids.acquire((4, 0)), 4);
         assert_eq!(ids.len(), 4);
+    }
+
+    #[test]
+    fn places_at_the_end_are_given_back_when_most_are_free() {
+        let mut slots = Slots::default();
+        let places: Vec<_> = (0..20_000).map(|n| slots.insert(n, 1).0).collect();
+        let full = slots.octets();
+        places[10..].iter().for_each(|place| _ = slots.remove(*place));
+        assert_eq!(slots.shrink(), 10);
+        slots.fit(10);
+        assert!(slots.octets() < full / 1000, "{}", slots.octets());
+        assert_eq!((slots.insert(3, 2).0, slots.find(3, 1)), (10, Some(3)));
+        // The last one is in use: nothing can go, and that is not found out again and again.
+        let places: Vec<_> = (0..20_000).map(|n| slots.insert(n, 7).0).collect();
+        places[..19_999].iter().for_each(|place| _ = slots.remove(*place));
+        assert_eq!((slots.shrink(), slots.tried), (20_011, (20_011, 19_999)));
     }
 
     #[test]

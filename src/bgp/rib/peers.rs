@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::share::Share;
+use super::{memory::Growth, share::Share};
 use crate::{
     bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
     net::{Family, Phase},
@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub(super) last_update: Instant,
     /// By family: until when stale paths may stay.
     pub(super) stale: [Option<Stale>; 2],
+    /// Octets that its routes took a while ago.
+    pub(super) growth: Growth,
 }
 
 /// Paths that wait to be said again.
@@ -73,6 +75,7 @@ impl Peer {
             phase: Phase::Waiting,
             last_update: now,
             stale: [None; 2],
+            growth: Growth::default(),
         }
     }
 

@@ -65,7 +65,7 @@ impl Rib {
             let attrs = self.attrs.get(path.received).clone();
             let prefix = self.tables[f].prefix(route);
             let arrived = from.attributes(&attrs);
-            let (effective, refused) = self.imported(&from, prefix, path.received, &arrived);
+            let (effective, refused) = self.imported(path.peer, &from, prefix, path.received, &arrived);
             let refused = self.share_of(path.peer, prefix, Some(path.refused), refused);
             self.attrs.release(path.effective);
             let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];

@@ -39,6 +39,8 @@ impl Rib {
             self.settle_in_rounds();
         }
         self.heed_limits();
+        self.measure();
+        self.heed_budget();
         self.release_orphans();
         self.end_deferral();
     }
@@ -268,7 +270,7 @@ impl Rib {
         let answer = out.map(|changed| match changed {
             None => self.attrs.acquire(path.effective),
             // Exported sets have no next hop of their own to resolve; the interface is not part of them.
-            Some(changed) => self.attrs.intern(&changed, 0),
+            Some(changed) => self.attrs.intern(&changed, 0, path.peer),
         });
         if group.view.is_uniform() && path.peer != OWN && !long_lived {
             if let Some(id) = answer {

@@ -20,7 +20,7 @@ use crate::{
 impl Rib {
     /// Numbers for the summary, the neighbors and the metrics.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+        let mut counts = Counts { octets: self.octets(), budget: self.memory.budget, ..Counts::default() };
         for family in Family::ALL {
             let (prefixes, paths) = self.tables[family.index()].counts();
             counts.prefixes.insert(family, prefixes);
@@ -31,7 +31,10 @@ impl Rib {
         for (no, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
                 let told = |f: usize| advertised[f].get(peer.groups[f]?)?.get(&(no as PeerNo)).copied();
-                counts.neighbors.insert(peer.name(), self.neighbor_counts(peer, told));
+                let mut of_peer = self.neighbor_counts(peer, told);
+                of_peer.octets = self.octets_of(no as PeerNo);
+                of_peer.max_prefixes = peer.config.max_prefixes;
+                counts.neighbors.insert(peer.name(), of_peer);
             }
         }
         counts

@@ -60,6 +60,11 @@ pub struct RouteFilter {
 pub struct Counts {
     pub prefixes: BTreeMap<Family, u64>,
     pub paths: BTreeMap<Family, u64>,
+    /// What all routes take, in octets, and what they may take at the most.
+    #[serde(default)]
+    pub octets: u64,
+    #[serde(default)]
+    pub budget: u64,
     /// By neighbor as written in the views.
     pub neighbors: BTreeMap<String, NeighborCounts>,
 }
@@ -70,6 +75,12 @@ pub struct NeighborCounts {
     pub received: BTreeMap<Family, u64>,
     pub accepted: BTreeMap<Family, u64>,
     pub advertised: BTreeMap<Family, u64>,
+    /// What its routes take, in octets.
+    #[serde(default)]
+    pub octets: u64,
+    /// Prefixes of a family that it may send.
+    #[serde(default)]
+    pub max_prefixes: u32,
     /// Kept back by `max-prefixes-out`.
     #[serde(default)]
     pub withheld: BTreeMap<Family, u64>,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     After, Conn, End, Input, Running, Session, Stop,
@@ -98,8 +98,22 @@ impl Session {
         data.put_u16(family.afi());
         data.put_u8(family.safi());
         data.put_u32(limit);
-        let notification =
-            Notification { code: Code::Cease as u8, subcode: cease::MAX_PREFIXES, data: data.freeze() };
+        self.too_much(now, data.freeze(), format!("more than {limit} prefixes of {family} (max-prefixes)"));
+    }
+
+    /// The upper bound is one of octets, which RFC 4486 §4 has no data for.
+    pub(super) fn memory_limit(&mut self, now: Instant, octets: u64, budget: u64) {
+        let mib = |octets: u64| octets.div_ceil(1024 * 1024);
+        let why = format!(
+            "its routes took {} MiB when all took the {} MiB that there is for them (memory limit)",
+            mib(octets),
+            mib(budget)
+        );
+        self.too_much(now, Bytes::new(), why);
+    }
+
+    fn too_much(&mut self, now: Instant, data: Bytes, why: String) {
+        let notification = Notification { code: Code::Cease as u8, subcode: cease::MAX_PREFIXES, data };
         let Some(conn) = self.established().map(|c| c.id) else { return };
         let notify = self.last_word(conn, notification);
         for other in self.all().into_iter().filter(|id| *id != conn) {
@@ -109,7 +123,7 @@ impl Session {
             notify: Some(notify),
             cause: DownCause::Sent { hard: true },
             reason: "max-prefixes",
-            why: format!("more than {limit} prefixes of {family} (max-prefixes)"),
+            why,
             after: After::Idle(self.config.max_prefixes_restart),
         };
         self.end(now, conn, end);

@@ -99,6 +99,8 @@ pub enum Input<'a> {
     RequestRefresh(Family),
     /// `max-prefixes` was passed: CEASE/1.
     MaxPrefixes(Family),
+    /// All routes take more memory than they may, `budget`, and this neighbor's, `octets`, are those that grew: CEASE/1.
+    MemoryLimit { octets: u64, budget: u64 },
     /// BFD lost the neighbor: CEASE/10 (RFC 9384).
     BfdDown,
     /// A deadline of [`Session::poll_timeout`] has come.
@@ -307,6 +309,7 @@ impl Session {
             Input::Send { bytes, messages } => self.send(now, bytes, messages),
             Input::RequestRefresh(family) => self.request_refresh(now, family),
             Input::MaxPrefixes(family) => self.max_prefixes(now, family),
+            Input::MemoryLimit { octets, budget } => self.memory_limit(now, octets, budget),
             Input::BfdDown => self.bfd_down(now),
             Input::Timeout => self.timeout(now),
         }

@@ -45,7 +45,7 @@ fn why(source: &Option<io::Error>) -> String {
 /// When no daemon can be reached, or its answer makes no sense.
 pub fn ask(path: &Path, query: Query) -> Result<Answer, AskError> {
     let mut answers = open(path, query)?;
-    answers.next()?.ok_or_else(|| AskError::Silent(path.to_owned()))
+    answers.read()?.ok_or_else(|| AskError::Silent(path.to_owned()))
 }
 
 /// Asks a question whose answer may come in pages.
@@ -83,7 +83,7 @@ impl Answers {
     /// # Errors
     ///
     /// When it stops in the middle, or makes no sense.
-    pub fn next(&mut self) -> Result<Option<Answer>, AskError> {
+    pub fn read(&mut self) -> Result<Option<Answer>, AskError> {
         let incomplete = |source| AskError::Incomplete { path: self.path.clone(), source };
         self.line.clear();
         self.stream.read_until(b'\n', &mut self.line).map_err(|e| incomplete(Some(e)))?;

@@ -103,7 +103,7 @@ mod tests {
 
     async fn next(mut answers: Answers) -> (Answers, Result<Option<Answer>, AskError>) {
         spawn_blocking(move || {
-            let answer = answers.next();
+            let answer = answers.read();
             (answers, answer)
         })
         .await
@@ -266,7 +266,7 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |page| async move {
             let text = if page == Page::Metrics { "m".repeat(20_000_000) } else { "ok\n".into() };
-            Reply { ok: true, text }
+            http::Reply { ok: true, text }
         }));
         let mut held = Vec::new();
         for n in 0..400 {
@@ -290,7 +290,7 @@ mod tests {
         let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |_| async move {
-            Reply { ok: true, text: "m".repeat(20_000_000) }
+            http::Reply { ok: true, text: "m".repeat(20_000_000) }
         }));
         let scrape = || async {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -11,8 +11,15 @@ pub struct Pages(As);
 
 #[derive(Clone, Debug)]
 enum As {
-    Json { begun: bool },
-    Text { routes: Option<Columns<11>>, fib: Option<Columns<6>> },
+    Json {
+        begun: bool,
+    },
+    Text {
+        routes: Option<Columns<11>>,
+        fib: Option<Columns<6>>,
+        /// The protocol number of the fib's routes, once there was one: the end of the table says how to remove them.
+        protocol: Option<u8>,
+    },
 }
 
 impl Pages {
@@ -34,7 +41,8 @@ impl Pages {
             (As::Text { routes, .. }, Answer::Routes(list)) => {
                 lines(routes, routes::ROUTES, list.iter().map(routes::route))
             }
-            (As::Text { fib, .. }, Answer::Fib(list)) => {
+            (As::Text { fib, protocol, .. }, Answer::Fib(list)) => {
+                *protocol = protocol.or(list.first().map(|r| r.protocol));
                 lines(fib, routes::FIB, list.iter().map(routes::fib))
             }
             _ => String::new(),

@@ -173,6 +173,20 @@ impl FibClient {
         Vec::new()
     }
 
+    /// All rows at once, for tests: there may be a million.
+    pub async fn list(&self) -> Vec<FibView> {
+        let (mut walk, mut views) = (Some(Walk::default()), Vec::new());
+        while walk.is_some() {
+            views.append(&mut self.page(&mut walk).await);
+        }
+        views
+    }
+
+    /// Routes of a family that are in the kernel.
+    pub async fn count(&self, family: Family) -> usize {
+        self.counts().await[family.index()]
+    }
+
     /// Which of these prefixes the kernel holds; none once the fib has ended.
     pub async fn installed(&self, prefixes: Vec<Prefix>) -> Vec<bool> {
         let none = vec![false; prefixes.len()];

@@ -38,6 +38,9 @@ use crate::bgp::wire::update::Nlri;
 /// Routes or paths in one stretch at most: enough to fill messages, little enough to be fair.
 const STRETCH: usize = 4096;
 
+/// Octets of attributes in one stretch, one set beyond: a full stretch of ordinary ones, five routes to a set.
+const OCTETS: usize = 256 * 1024;
+
 /// Encoded stretches that are kept for members that come to the same place a little later.
 const KEPT: usize = 16;
 

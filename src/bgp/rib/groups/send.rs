@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{At, Chunk, Group, KEPT, Member, STRETCH};
+use super::{At, Chunk, Group, KEPT, Member, OCTETS, Out, STRETCH};
 use crate::bgp::{
     rib::{
         attrs::{AttrsId, AttrsTable},
@@ -106,7 +106,7 @@ impl Group {
         if let Some(chunk) = self.chunks.iter().find(shared) {
             return (chunk.to, chunk.bytes.clone(), chunk.messages);
         }
-        let (slots, to) = self.collect(at);
+        let (slots, to) = self.collect(at, attrs);
         let mut sources: Vec<PeerNo> = slots.iter().map(|s| self.out[*s as usize].source).collect();
         sources.sort_unstable();
         sources.dedup();
@@ -143,17 +143,28 @@ impl Group {
         apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
     }
 
-    /// The slots of the stretch at `at`, and where it ends.
-    fn collect(&self, at: At) -> (Vec<SlotNo>, At) {
+    /// The slots of the stretch at `at`, and where it ends: after [`STRETCH`] of them, or [`OCTETS`] of attributes.
+    fn collect(&self, at: At, attrs: &AttrsTable) -> (Vec<SlotNo>, At) {
         let mut slots = Vec::new();
+        let (mut room, mut last) = (OCTETS, None);
+        let mut take = |slots: &mut Vec<SlotNo>, slot: SlotNo, out: &Out| {
+            slots.push(slot);
+            if let Some(id) = out.attrs.filter(|id| last != Some(*id)) {
+                room = room.saturating_sub(attrs.size(id));
+                last = Some(id);
+            }
+            room > 0
+        };
         match at {
             At::Sweep { next, since } => {
                 let mut n = next;
-                while let Some(out) = self.out.get(n as usize)
+                let mut more = true;
+                while more
+                    && let Some(out) = self.out.get(n as usize)
                     && slots.len() < STRETCH
                 {
                     if out.attrs.is_some() {
-                        slots.push(n);
+                        more = take(&mut slots, n, out);
                     }
                     n += 1;
                 }
@@ -161,11 +172,14 @@ impl Group {
             }
             At::Journal(place) => {
                 let mut place = place.max(self.base);
-                while let Some(&slot) = self.journal.get((place - self.base) as usize)
+                let mut more = true;
+                while more
+                    && let Some(&slot) = self.journal.get((place - self.base) as usize)
                     && slots.len() < STRETCH
                 {
-                    if self.out[slot as usize].place == place as u32 {
-                        slots.push(slot);
+                    let out = &self.out[slot as usize];
+                    if out.place == place as u32 {
+                        more = take(&mut slots, slot, out);
                     }
                     place += 1;
                 }

@@ -45,8 +45,10 @@ impl Group {
 
     /// The table has so many numbers: nothing is said about those beyond. (Slots of paths have numbers of their own.)
     pub(in crate::bgp::rib) fn fit(&mut self, routes: usize) {
-        if self.paths.is_none() && self.out.len() > routes {
-            cut(&mut self.out, routes);
+        match &mut self.paths {
+            None if self.out.len() > routes => cut(&mut self.out, routes),
+            None => {}
+            Some(slots) => slots.fit(routes),
         }
     }
 
@@ -82,8 +84,26 @@ impl Group {
                 if let Some(slots) = &mut self.paths {
                     slots.clear();
                 }
+            } else if !self.behind
+                && let Some(slots) = &mut self.paths
+            {
+                let places = slots.shrink();
+                if places < self.out.len() {
+                    cut(&mut self.out, places);
+                }
             }
         }
+    }
+
+    /// Octets that the group takes: what its neighbors were sent, and what is still to be said. (The attributes are
+    /// counted where they are kept.)
+    pub(in crate::bgp::rib) fn octets(&self) -> u64 {
+        let out = self.out.capacity() * size_of::<Out>() + self.journal.capacity() * size_of::<SlotNo>();
+        let chunks: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
+        let sets = (self.too_large.len() + self.withheld.len()) * 16;
+        // A number of its own in each direction for a path of several.
+        let paths = self.paths.as_ref().map_or(0, |p| p.octets() + u64::from(self.total) * 48);
+        (out + chunks + sets) as u64 + paths
     }
 
     /// Drops dead entries once they are the larger part, so that a member that never reads costs no more than

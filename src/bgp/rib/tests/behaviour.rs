@@ -630,7 +630,8 @@ fn a_route_costs_tens_of_octets_and_gives_them_back() {
             bench.announce(1, &Attrs { med: Some(set), ..path(1, 65001) }, &prefixes);
         }
         bench.rib.settle();
-        let octets = |b: &Bench| b.rib.tables.iter().map(Table::octets).sum::<usize>() + b.rib.attrs.octets();
+        let octets =
+            |b: &Bench| b.rib.tables.iter().map(Table::octets).sum::<usize>() + b.rib.attrs.octets() as usize;
         let per_route = octets(&bench) / ROUTES as usize;
         assert!(per_route <= limit, "{per_route} octets per route, {per_set} in a set");
         bench.down(1, DownCause::HoldTimer);

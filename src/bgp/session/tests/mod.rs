@@ -870,6 +870,22 @@ fn too_many_prefixes_end_the_session_for_the_time_configured() {
     assert!(p.dials() > 0);
 }
 
+/// The same where all routes together take more memory than they may: there is no number to be told.
+#[test]
+fn too_much_memory_ends_the_session_as_too_many_prefixes_do() {
+    let mut p = Peer::established();
+    p.feed(Input::MemoryLimit { octets: 20 << 20, budget: 28 << 20 });
+    let n = p.notification(OUT).unwrap();
+    assert_eq!((n.code, n.subcode, n.data.len()), (6, 1, 0));
+    assert_eq!(p.s.state(), SessionState::Idle);
+    let why = p.last_error();
+    assert!(why.contains("20 MiB") && why.contains("28 MiB") && why.contains("memory limit"), "{why}");
+    p.pass(seconds(224));
+    assert_eq!(p.s.state(), SessionState::Idle);
+    p.pass(seconds(76));
+    assert!(p.dials() > 0);
+}
+
 /// RFC 4271 §6.7, RFC 8538 §3.1: towards a neighbor that would keep our routes it is a Hard Reset.
 #[test]
 fn too_many_prefixes_are_a_hard_reset_where_that_is_known() {

@@ -1,0 +1,216 @@
+//! How much memory routes take, and whose session ends before there is none left.
+//!
+//! The octets are counted, not measured: at each moment what the parts of the table take at most, with what a route costs
+//! beyond it (the fib's own table, the kernel's route, which counts for our memory limit too, and what is on the
+//! way from one to the other). Reaching the budget closes one session with CEASE/1, as `max-prefixes` does: the one
+//! that floods. Whatever others have stays.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Event, Rib,
+    groups::Group,
+    peers::Peer,
+    table::{OWN, PeerNo},
+};
+use crate::net::Family;
+
+/// One route with its first path, by family: 36 and 48 octets in the table and up to 40 in its index, 16 and 28 in the
+/// fib's table with as many for its growth, 120 and 340 in the kernel (Linux 6.18, over nexthop objects), 90 while it is
+/// on its way there, or back when it goes.
+const ROUTE: [u64; 2] = [330, 600];
+/// One more path: 20 octets in a list that grows by doubling.
+const PATH: u64 = 48;
+/// A next hop: itself, its set, and the kernel's object with what the fib knows of it.
+const HOP: u64 = 1024;
+/// A session that is up: what is read, decoded and written at a time by one that is not idle.
+const SESSION: u64 = 64 * 1024;
+
+/// Between two looks at what each neighbor has: the growth that counts is that since the last look but one.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What the allocator takes for a block of so many octets (glibc: eight more, in steps of sixteen).
+pub(super) fn block(octets: usize) -> usize {
+    if octets == 0 { 0 } else { (octets + 8).next_multiple_of(16).max(32) }
+}
+
+/// How much of a limit is near it.
+fn is_near(value: u64, limit: u64, was: bool) -> bool {
+    // What swings around the mark is one event and not many.
+    let percent = if was { 75 } else { 80 };
+    value.saturating_mul(100) >= limit.saturating_mul(percent)
+}
+
+/// What a neighbor has, over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Growth {
+    /// At the last look, and at the one before.
+    last: u64,
+    before: u64,
+}
+
+/// Limits that are near.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Near {
+    budget: bool,
+    /// The neighbors by their `max-prefixes`.
+    peers: Vec<(PeerNo, Family, u32)>,
+}
+
+/// What all routes may take, and how near they are.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    /// Octets.
+    pub(super) budget: u64,
+    /// Of sessions and groups, at the end of the last turn.
+    aside: u64,
+    looked: Instant,
+    near: Near,
+}
+
+impl Memory {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { budget: u64::MAX, aside: 0, looked: now, near: Near::default() }
+    }
+}
+
+impl Rib {
+    /// Octets that all routes take.
+    pub(super) fn octets(&self) -> u64 {
+        let table = |f: Family| {
+            let table = &self.tables[f.index()];
+            let (reached, paths) = table.counts();
+            table.len() as u64 * ROUTE[f.index()] + (paths - reached) * PATH
+        };
+        let tables: u64 = Family::ALL.into_iter().map(table).sum();
+        tables + self.attrs.octets() + self.hops.len() as u64 * HOP + self.memory.aside
+    }
+
+    /// Octets of a neighbor's routes: those that would be free without them.
+    pub(super) fn octets_of(&self, no: PeerNo) -> u64 {
+        let Some(peer) = self.peer(no) else { return 0 };
+        let routes: u64 =
+            Family::ALL.into_iter().map(|f| u64::from(peer.received[f.index()]) * ROUTE[f.index()]).sum();
+        routes + self.attrs.octets_of(no)
+    }
+
+    /// What sessions and groups hold: it changes at the end of a turn only, and is not asked for with each route.
+    pub(super) fn measure(&mut self) {
+        let groups: u64 = self.groups.iter().flatten().flatten().map(Group::octets).sum();
+        let sessions = self.peers.iter().flatten().filter(|p| p.up).count() as u64;
+        self.memory.aside = groups + sessions * SESSION;
+    }
+
+    /// Closes sessions, one at a time, for as long as routes take more than they may.
+    pub(super) fn heed_budget(&mut self) {
+        let budget = self.memory.budget;
+        let octets = self.octets();
+        if octets <= budget {
+            return;
+        }
+        let going: u64 = self.numbers_of(|p| p.over).map(|no| self.octets_of(no)).sum();
+        let mut octets = octets.saturating_sub(going);
+        while octets > budget
+            && let Some(no) = self.heaviest()
+        {
+            let theirs = self.octets_of(no);
+            octets = octets.saturating_sub(theirs);
+            self.close_heaviest(no, theirs);
+        }
+    }
+
+    /// The neighbor that grew most of late, if that is a good part of the budget; else the one that has most.
+    fn heaviest(&self) -> Option<PeerNo> {
+        let holding = || self.numbers_of(|p| !p.over).filter(|no| self.octets_of(*no) > 0);
+        let growth = |no: PeerNo| {
+            let before = self.peer(no).map_or(0, |p| p.growth.before);
+            self.octets_of(no).saturating_sub(before)
+        };
+        let fastest =
+            holding().max_by_key(|no| growth(*no)).filter(|no| growth(*no) >= self.memory.budget / 16);
+        fastest.or_else(|| holding().max_by_key(|no| self.octets_of(*no)))
+    }
+
+    fn close_heaviest(&mut self, no: PeerNo, octets: u64) {
+        let budget = self.memory.budget;
+        let Some(peer) = self.peer_mut(no) else { return };
+        let (neighbor, up) = (peer.name(), peer.up);
+        if up {
+            peer.over = true;
+            let event = (peer.id, Event::MemoryLimit { octets, budget });
+            self.events.push(event);
+            tracing::warn!(
+                %neighbor, octets, budget,
+                "routes take all memory that there is for them; the session that takes most is closed: let the neighbor \
+                 send less, or give routelet more memory"
+            );
+            return;
+        }
+        tracing::warn!(%neighbor, octets, budget, "stale routes are dropped, they take memory that others need");
+        Family::ALL.into_iter().for_each(|family| self.flush(no, family));
+    }
+
+    fn numbers_of(&self, which: impl Fn(&Peer) -> bool) -> std::vec::IntoIter<PeerNo> {
+        let peers = self.peers.iter().enumerate().skip(usize::from(OWN) + 1);
+        let those = peers.filter(|(_, p)| p.as_ref().is_some_and(&which));
+        let numbers: Vec<_> = those.filter_map(|(n, _)| PeerNo::try_from(n).ok()).collect();
+        numbers.into_iter()
+    }
+
+    /// Takes note of what each neighbor has, now and then.
+    pub(super) fn look(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.memory.looked) < LOOK {
+            return;
+        }
+        self.memory.looked = now;
+        for no in self.numbers_of(|_| true) {
+            let octets = self.octets_of(no);
+            if let Some(peer) = self.peer_mut(no) {
+                peer.growth = Growth { last: octets, before: peer.growth.last };
+            }
+        }
+    }
+
+    /// What the operator should know of limits that are near, if that changed since the last call. Call at the end
+    /// of a turn.
+    pub fn take_problems(&mut self) -> Option<Vec<String>> {
+        let old = &self.memory.near;
+        let mut near =
+            Near { budget: is_near(self.octets(), self.memory.budget, old.budget), peers: Vec::new() };
+        for (n, peer) in self.peers.iter().enumerate() {
+            let Some(peer) = peer else { continue };
+            let max = peer.config.max_prefixes;
+            for family in Family::ALL {
+                let key = (n as PeerNo, family, max);
+                let received = peer.received[family.index()];
+                if received > 0 && is_near(received.into(), max.into(), old.peers.contains(&key)) {
+                    near.peers.push(key);
+                }
+            }
+        }
+        if near == *old {
+            return None;
+        }
+        self.memory.near = near;
+        Some(self.problems())
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let near = &self.memory.near;
+        let budget = near.budget.then(|| {
+            format!(
+                "routes take more than 80 % of the memory that there is for them ({} MiB); give routelet more memory, or \
+                 let neighbors send less: at 100 % the session that floods is closed",
+                self.memory.budget / (1024 * 1024)
+            )
+        });
+        let of_peer = |(no, family, max): &(PeerNo, Family, u32)| {
+            let name = self.peer(*no).map(Peer::name).unwrap_or_default();
+            format!(
+                "neighbor {name} has sent more than 80 % of the {family} prefixes that it may (max-prefixes {max}); let it \
+                 send fewer, or raise max-prefixes"
+            )
+        };
+        budget.into_iter().chain(near.peers.iter().map(of_peer)).collect()
+    }
+}
