@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use routelet::k8s::{
@@ -24,6 +24,8 @@ use tokio::{
     sync::watch::channel,
     time::{sleep, timeout},
 };
+
+use crate::common::net::{Net, Ns};
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -233,4 +235,56 @@ fn a_slow_api_server_is_waited_for_and_one_that_never_answers_is_left() {
         timeout(Duration::from_secs(90), watch.nodes.wait_for(|n| is_whole(n))).await.unwrap().unwrap();
         watch.task.abort();
     });
+}
+
+/// The connections of the clients to `port`, by their own port.
+fn established(ns: &Ns, port: u16) -> Vec<u16> {
+    let shown = ns.sh(&format!("ss -Htn state established dport = :{port}"));
+    let own = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse().ok();
+    shown.lines().filter_map(own).collect()
+}
+
+/// A half-dead connection: the API server lost its power, or a middlebox forgot the connection and drops what comes. It was
+/// noticed when the watch ended, three minutes later.
+#[test]
+fn bc17_a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and_opened_anew() {
+    let mut net = Net::new();
+    for (name, lost) in [("both", &["sport", "dport"][..]), ("to", &["sport"]), ("from", &["dport"])] {
+        let (dir, ns) = (TempDir::new().unwrap(), net.ns(name));
+        let drops = ns.clone();
+        ns.enter(move || {
+            let (server, port) = Server::start();
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let mut watch = begin(&dir, port);
+                becomes(&mut watch, "it is there", |s| s.connected).await;
+                // The watch stands.
+                while server.asked() < 2 || established(&drops, port).is_empty() {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                sleep(Duration::from_secs(1)).await;
+                let (since, before) = (Instant::now(), established(&drops, port));
+                let ports = before.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                drops
+                    .sh("nft 'add table inet t; add chain inet t in { type filter hook input priority 0; }'");
+                for end in lost {
+                    drops.sh(&format!("nft 'add rule inet t in tcp {end} {{ {ports} }} drop'"));
+                }
+                server.becomes(Mood::Good);
+                let is_away =
+                    timeout(Duration::from_secs(30), watch.status.wait_for(|s| !s.connected)).await.is_ok();
+                assert!(is_away, "{name}: still called connected after {:?}", since.elapsed());
+                println!(
+                    "{name}: noticed after {:?}: {:?}",
+                    since.elapsed(),
+                    watch.status.borrow().last_error
+                );
+                becomes(&mut watch, "it is opened anew", |s| s.connected).await;
+                while !established(&drops, port).iter().any(|p| !before.contains(p)) || server.asked() == 0 {
+                    assert!(since.elapsed() < Duration::from_secs(120), "{name}: no new watch");
+                    sleep(Duration::from_millis(50)).await;
+                }
+                watch.task.abort();
+            });
+        });
+    }
 }

@@ -7,13 +7,30 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use kube::{
     Client, Config,
+    client::{ClientBuilder, ConfigExt, retry::RetryPolicy},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{net::lookup_host, time::timeout};
+use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
 
 use super::{Options, watch::WATCH_SECONDS};
+
+/// A connection on which nothing came for so long is probed, and a probe that is not acknowledged is repeated. A watch is
+/// silent for minutes, so an API server that lost its power, or a middlebox that forgot the connection, is noticed by this
+/// alone: within 10 + 3 × 4 seconds.
+const IDLE: Duration = Duration::from_secs(10);
+const BETWEEN_PROBES: Duration = Duration::from_secs(4);
+const PROBES: u32 = 3;
+/// What was sent and is not acknowledged for so long ends the connection, too (TCP_USER_TIMEOUT, tcp(7)): the kernel
+/// sends no keepalive probes while data is under way.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(22);
 
 /// A client and what it was made from.
 #[derive(Clone)]
@@ -48,8 +65,41 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
     servers.extend(service);
     servers.sort_unstable();
     servers.dedup();
-    let client = Client::try_from(config).map_err(|e| super::chain(&e))?;
+    let client = client(config).map_err(|e| super::chain(&e))?;
     Ok(Connection { client, servers, made_from })
+}
+
+/// As `kube` makes it, over sockets that notice when the other end is gone.
+fn client(config: Config) -> Result<Client, kube::Error> {
+    // A proxy, where the build knows any, brings its own connector.
+    if config.proxy_url.is_some() {
+        return Client::try_from(config);
+    }
+    // Only `kube` itself can read until when a certificate from a program is good.
+    let valid_until = match &config.auth_info.exec {
+        Some(_) => Client::try_from(config.clone())?.valid_until().to_owned(),
+        None => None,
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_keepalive(Some(IDLE));
+    tcp.set_keepalive_interval(Some(BETWEEN_PROBES));
+    tcp.set_keepalive_retries(Some(PROBES));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let http = legacy::Builder::new(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace).with_valid_until(valid_until).build())
 }
 
 async fn from_file(path: &Path) -> Result<Config, String> {
