@@ -311,6 +311,10 @@ impl Answers {
         let without_effect = self.without_effect.borrow().clone();
         let limits = self.limits.borrow().clone();
         let problems = [problems, host, firewall, pods, without_effect, limits].concat();
+        let mut nodes = Nodes::clone(&nodes);
+        if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
+            own.addresses.clone_from(&plan.node_addresses);
+        }
         let status = NodeStatus::new(
             &self.node_name,
             &nodes,

@@ -1,15 +1,18 @@
 //! Readiness, the gate of the conflist, and the watchdog of systemd.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
-use super::{forwarding::Forwarding, restart_time};
+use super::{forwarding::Forwarding, planner::publish, restart_time};
 use crate::{
-    bgp::{io::ToPeers, view::SessionState},
+    bgp::{
+        io::{PeerEvent, ToPeers},
+        view::SessionState,
+    },
     config::Config,
     fib::io::{FibClient, sysctl},
     k8s::{
@@ -18,16 +21,19 @@ use crate::{
         view::{ConflistState, ConflistStatus},
     },
     net::{Convergence, Prefix},
-    plan::Plan,
+    plan::{Plan, Sessions},
 };
 
 /// Longest wait for neighbors that are not there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Says once that the node is ready: the conflist is written where asked, and each neighbor has finished its
-/// first exchange or 10 s have passed since the start. Nothing takes it back.
+/// Reports once that the first exchange is over (`begun`): the conflist is written where asked, and each neighbor has
+/// finished it or 10 s have passed since the start. Then that the node is ready: where routelet runs on other nodes
+/// that this one should have sessions with, at least one session of any kind has come up. Nothing takes either back.
 pub(super) async fn readiness(
+    begun: watch::Sender<bool>,
     ready: watch::Sender<bool>,
+    sessions: watch::Receiver<Arc<Sessions>>,
     mut convergence: watch::Receiver<Arc<Convergence>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
     mut conflist: Option<watch::Receiver<ConflistStatus>>,
@@ -43,6 +49,8 @@ pub(super) async fn readiness(
         });
         let late = Instant::now() >= patience;
         if written && (converged || late) {
+            begun.send_replace(true);
+            first_session(sessions, plan).await;
             ready.send_replace(true);
             tracing::info!("ready");
             return;
@@ -56,6 +64,34 @@ pub(super) async fn readiness(
         };
         if !alive {
             return;
+        }
+    }
+}
+
+/// Waits for a session, unless no other node is there to have one with. Logs that it waits.
+async fn first_session(
+    mut sessions: watch::Receiver<Arc<Sessions>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+) {
+    let mut logged = false;
+    loop {
+        let expected = plan.borrow_and_update().as_ref().as_ref().map_or(0, |p| p.expected.len());
+        if sessions.borrow_and_update().any || expected == 0 {
+            return;
+        }
+        if !std::mem::replace(&mut logged, true) {
+            tracing::warn!(
+                nodes = expected,
+                "not ready: no BGP session is up, and routelet runs on other nodes"
+            );
+        }
+        // Cancel safe, each.
+        let alive = tokio::select! {
+            r = sessions.changed() => r.is_ok(),
+            r = plan.changed() => r.is_ok(),
+        };
+        if !alive {
+            return std::future::pending().await;
         }
     }
 }
@@ -106,15 +142,18 @@ fn forwards(plan: &Result<Plan, String>) -> bool {
     conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()))
 }
 
-/// How often sessions are looked at for the Node's condition, which knows minutes only.
-const FACTS: Duration = Duration::from_secs(5);
+/// How often sessions are looked at while nothing is heard of them.
+const LOOK: Duration = Duration::from_secs(5);
+/// Sessions come and go together: they are looked at once for so long a time.
+const GATHER: Duration = Duration::from_millis(300);
 
-/// Keeps the facts of the Node's condition up to date.
+/// Follows which sessions are up, and keeps the facts of the Node's condition up to date.
 pub(super) async fn facts(
     facts: watch::Sender<Facts>,
-    mut ready: watch::Receiver<bool>,
-    peers: mpsc::Sender<ToPeers>,
-    plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    established: watch::Sender<Arc<Sessions>>,
+    (mut begun, mut ready): (watch::Receiver<bool>, watch::Receiver<bool>),
+    (peers, mut events): (mpsc::Sender<ToPeers>, broadcast::Receiver<PeerEvent>),
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
 ) {
     let mut met = BTreeSet::new();
     loop {
@@ -130,25 +169,43 @@ pub(super) async fn facts(
             .collect();
         let up = sessions.iter().filter(|n| n.state == SessionState::Established);
         let up: BTreeSet<_> = up.map(|n| n.address.clone()).collect();
+        publish(&established, Arc::new(sessions_of(&up)));
         met = met.union(&up).filter(|n| wanted.contains(*n)).cloned().collect();
-        let silent = plan.borrow().as_ref().as_ref().map(|p| p.silent.clone()).unwrap_or_default();
-        let now = Facts {
-            ready: *ready.borrow_and_update(),
-            neighbors: wanted.len(),
-            up: up.len(),
-            lost: met.difference(&up).filter(|n| !n.parse().is_ok_and(|a| silent.contains(&a))).count(),
+        let now = {
+            let plan = plan.borrow_and_update();
+            let plan = plan.as_ref().as_ref().ok();
+            let is_silent =
+                |n: &str| plan.is_some_and(|p| n.parse().is_ok_and(|a: IpAddr| p.silent.contains(&a)));
+            Facts {
+                planned: plan.is_some(),
+                apart: plan.is_some_and(|p| !p.among_nodes),
+                begun: *begun.borrow_and_update(),
+                ready: *ready.borrow_and_update(),
+                neighbors: wanted.len(),
+                up: up.len(),
+                expected: plan.map_or(0, |p| p.expected.len()),
+                lost: met.difference(&up).filter(|n| !is_silent(n)).count(),
+            }
         };
-        facts.send_if_modified(|old| {
-            let new = *old != now;
-            *old = now;
-            new
-        });
-        // Cancel safe, each. Once the node is ready nobody is left to say so again.
+        publish(&facts, now);
+        // Cancel safe, each. Once the node is ready nothing is left to be reported there.
         tokio::select! {
+            r = begun.changed(), if !now.begun => if r.is_err() { return },
             r = ready.changed(), if !now.ready => if r.is_err() { return },
-            () = tokio::time::sleep(FACTS) => {}
+            r = plan.changed() => if r.is_err() { return },
+            // Whatever was missed is seen at the next look.
+            _ = events.recv() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// A second speaker on the loopback is nobody who would bring packets to the node.
+fn sessions_of(up: &BTreeSet<String>) -> Sessions {
+    let addresses = up.iter().filter_map(|n| n.parse::<IpAddr>().ok());
+    let up_there: BTreeSet<_> = addresses.filter(|a| !a.is_loopback()).collect();
+    let link_local = up.iter().any(|n| n.parse::<IpAddr>().is_err());
+    Sessions { any: !up_there.is_empty() || link_local, up: up_there }
 }
 
 /// How many neighbors are planned. Without a plan nobody is known who could be through.

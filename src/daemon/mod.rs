@@ -159,7 +159,9 @@ async fn daemon(
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
     let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
+    let (begun_tx, begun) = watch::channel(false);
     let (ready_tx, ready) = watch::channel(false);
+    let (established_tx, established) = watch::channel(Arc::default());
     let (fib_tx, fib_rx) = mailbox();
     let (gate_tx, gate) = watch::channel(k8s::gate::Ready::default());
 
@@ -219,7 +221,13 @@ async fn daemon(
         let watch = k8s::io::spawn(options.clone(), all_nodes);
         let services = k8s::io::spawn_services(options.clone(), asked);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
-        tokio::spawn(health::facts(facts_tx, ready.clone(), peers.requests.clone(), plan.clone()));
+        tokio::spawn(health::facts(
+            facts_tx,
+            established_tx,
+            (begun.clone(), ready.clone()),
+            (peers.requests.clone(), peers.events.subscribe()),
+            plan.clone(),
+        ));
         api = Some(options.clone());
         k8s::io::spawn_condition(options.clone(), facts.clone(), watch.nodes.clone());
         if let Some(key) = config.kubernetes.startup_taint.clone() {
@@ -286,6 +294,8 @@ async fn daemon(
             plugins: kubernetes.then(|| k8s::io::spawn_plugins(plugins)),
             resolvers: fib::io::resolvers::follow(),
             disabled,
+            sessions: kubernetes.then(|| established.clone()),
+            strangers: peers.strangers.take().expect("taken once"),
             drain,
             restarting,
             peers: peers.requests.clone(),
@@ -323,9 +333,9 @@ async fn daemon(
             rib: rib.sender.clone(),
         };
         tokio::spawn(masquerade::run(inputs, want_tx));
-        crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: ready.clone() });
+        crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: begun.clone() });
     }
-    let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: ready.clone() };
+    let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: begun };
     crate::masquerade::io::forward::spawn(inputs, firewall_tx);
 
     // Those who ask.
@@ -368,7 +378,7 @@ async fn daemon(
     tokio::spawn(http::serve(listeners, move |page| answers.clone().page(page)));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
-    tokio::spawn(health::readiness(ready_tx, rib.convergence.clone(), plan, written));
+    tokio::spawn(health::readiness(begun_tx, ready_tx, established, rib.convergence.clone(), plan, written));
     tokio::spawn(health::watchdog());
     // What starts after us may look at forwarding, as Docker does.
     let _ = tokio::time::timeout(FIRST_LOOK, forwarded.wait_for(|f| f.looked)).await;

@@ -36,7 +36,10 @@ use crate::{
         services::{Asked, Services},
     },
     net::{Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
-    plan::{Drain, Election, Extra, FormerGateways, Gateways, Plan, forwarding, overlay, plan, uplinks},
+    plan::{
+        self, Drain, Election, Extra, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
+        uplinks,
+    },
 };
 
 /// What the planner listens to.
@@ -56,6 +59,10 @@ pub(super) struct Inputs {
     /// Of the host, for the route guard.
     pub(super) resolvers: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
+    /// Which sessions are up; `None` outside of Kubernetes.
+    pub(super) sessions: Option<watch::Receiver<Arc<Sessions>>>,
+    /// Who called and is no neighbor.
+    pub(super) strangers: mpsc::Receiver<IpAddr>,
     /// How far the node is drained.
     pub(super) drain: watch::Receiver<Option<Drain>>,
     pub(super) restarting: watch::Receiver<bool>,
@@ -101,6 +108,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let config = inputs.config.borrow_and_update().clone();
         let host = inputs.host.borrow_and_update().clone();
         let nodes = inputs.nodes.as_mut().map(|n| n.borrow_and_update().clone());
+        let sessions = inputs.sessions.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         let objects = inputs.objects.as_mut().map(|o| o.borrow_and_update().clone()).unwrap_or_default();
         let over = overlay(&config, nodes.as_deref().and_then(|n| n.own.as_ref()), &objects);
         let config = over.config;
@@ -113,8 +121,9 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.drain = *inputs.drain.borrow_and_update();
         extra.restarting = *inputs.restarting.borrow_and_update();
-        if let Some(nodes) = nodes.as_deref().filter(|_| kubernetes) {
-            elect(&mut election, &config, nodes, &inputs.rib).await;
+        let settled = nodes.as_deref().filter(|_| kubernetes).map(|nodes| plan::settle(nodes, &host));
+        if let Some(nodes) = settled.as_deref() {
+            elect(&mut election, &config, nodes, &sessions, &inputs.rib).await;
             extra.topology = election.topology().cloned();
         }
         extra.plugins = inputs.plugins.as_mut().map(|p| p.borrow_and_update().clone()).unwrap_or_default();
@@ -170,20 +179,35 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         }
 
         // Each arm is cancel safe: `changed` marks nothing seen until it wins.
-        let alive = tokio::select! {
-            r = inputs.config.changed() => r.is_ok(),
-            r = inputs.host.changed() => r.is_ok(),
-            r = changed(inputs.nodes.as_mut()) => r,
-            r = changed(inputs.held.as_mut()) => r,
-            r = changed(inputs.objects.as_mut()) => r,
-            r = changed(inputs.services.as_mut()) => r,
-            r = changed(inputs.plugins.as_mut()) => r,
-            () = switched(kubernetes, &uplinks, &config, &extra.off) => true,
-            r = inputs.resolvers.changed() => r.is_ok(),
-            r = inputs.disabled.changed() => r.is_ok(),
-            r = inputs.drain.changed() => r.is_ok(),
-            r = inputs.restarting.changed() => r.is_ok(),
-            () = due(election.poll_timeout().into_iter().chain(gateways.poll_timeout()).min()) => true,
+        let alive = loop {
+            tokio::select! {
+                r = inputs.config.changed() => break r.is_ok(),
+                r = inputs.host.changed() => break r.is_ok(),
+                r = changed(inputs.nodes.as_mut()) => break r,
+                r = changed(inputs.held.as_mut()) => break r,
+                r = changed(inputs.objects.as_mut()) => break r,
+                r = changed(inputs.services.as_mut()) => break r,
+                r = changed(inputs.plugins.as_mut()) => break r,
+                () = switched(kubernetes, &uplinks, &config, &extra.off) => break true,
+                r = changed(inputs.sessions.as_mut()) => if !r { break false },
+                addr = caller(&mut inputs.strangers, nodes.as_deref()) => {
+                    election.called(Instant::now().into_std(), addr);
+                }
+                r = inputs.resolvers.changed() => break r.is_ok(),
+                r = inputs.disabled.changed() => break r.is_ok(),
+                r = inputs.drain.changed() => break r.is_ok(),
+                r = inputs.restarting.changed() => break r.is_ok(),
+                () = due(gateways.poll_timeout()) => break true,
+                () = due(election.poll_timeout()) => {}
+            }
+            // Sessions and time change the topology alone, and that rarely: no new plan without need.
+            let Some(nodes) = settled.as_deref() else { continue };
+            let sessions =
+                inputs.sessions.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
+            elect(&mut election, &config, nodes, &sessions, &inputs.rib).await;
+            if election.topology() != extra.topology.as_ref() {
+                break true;
+            }
         };
         if !alive {
             return;
@@ -192,15 +216,34 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
 }
 
 /// Follows the list of Nodes. The table never waits for anybody, so its answer can be waited for.
-async fn elect(election: &mut Election, config: &Config, nodes: &Nodes, rib: &RibSender) {
+async fn elect(
+    election: &mut Election,
+    config: &Config,
+    nodes: &Nodes,
+    sessions: &Sessions,
+    rib: &RibSender,
+) {
     let now = Instant::now().into_std();
-    election.handle(now, config, nodes);
+    election.handle(now, config, nodes, sessions);
     let Some(leaving) = election.question(now, nodes) else { return };
     let (reply, answer) = oneshot::channel();
     if rib.send(ToRib::Needed { leaving, reply }).await.is_ok()
         && let Ok(needed) = answer.await
     {
-        election.answer(now, needed);
+        election.answer(now, nodes, needed);
+    }
+}
+
+/// The next Node that calls and is no neighbor yet. Cancel safe: what is passed over is nobody's.
+async fn caller(strangers: &mut mpsc::Receiver<IpAddr>, nodes: Option<&Nodes>) -> IpAddr {
+    loop {
+        match strangers.recv().await {
+            Some(addr) if nodes.is_some_and(|n| n.others().any(|o| o.addresses.contains(&addr))) => {
+                return addr;
+            }
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -272,7 +315,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.wanted, Arc::new(wanted));
 }
 
-fn range(range: &crate::plan::Range) -> Range {
+fn range(range: &plan::Range) -> Range {
     Range { prefix: range.prefix, limit: range.limit, template: range.template.clone() }
 }
 

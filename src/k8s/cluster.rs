@@ -7,6 +7,11 @@
 //! long, since the pod CIDR may be given to a new Node. Node objects are deleted and made anew by cloud controllers and by hand
 //! while the machine, its kubelet and its pods go on; the new one comes bare and gets its addresses and pod CIDRs
 //! later. Until then what the old one had stays in force, so that the same pod CIDR given again changes nothing.
+//!
+//! A Node that had addresses and reports none, with the same UID, keeps the last ones until it reports others or is
+//! deleted: cloud controllers and kubelets take addresses away for minutes while the machine goes on. Where one family is
+//! left the list is complete as far as anybody can tell, so the lack of the other one counts after [`GRACE`]. This holds
+//! over a restart, since the last run's Nodes are in the state folder.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +20,7 @@ use std::{
 };
 
 use super::node::{ApiNode, NodeView, Nodes};
+use crate::net::Family;
 
 /// How long what the own Node had stays in force when it is deleted, and what any Node had when it is made anew.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -39,6 +45,17 @@ pub struct Cluster {
     /// A listing that is not whole yet.
     listing: Option<BTreeMap<String, NodeView>>,
     leaving: BTreeMap<String, Leaving>,
+    lent: BTreeMap<String, Lent>,
+    /// What is known comes from the state folder.
+    remembered: bool,
+}
+
+/// Of a Node that lacks addresses which it had.
+#[derive(Clone, Debug)]
+struct Lent {
+    /// When the lack counts; `None`: not before it reports other addresses.
+    until: Option<Instant>,
+    as_is: NodeView,
 }
 
 /// Of a Node that was deleted.
@@ -52,7 +69,15 @@ struct Leaving {
 impl Cluster {
     /// With what is known from the last run, if anything.
     pub fn new(own_name: String, known: Nodes) -> Self {
-        Self { own_name, scope: Scope::Own, nodes: known, listing: None, leaving: BTreeMap::new() }
+        Self {
+            own_name,
+            scope: Scope::Own,
+            remembered: known != Nodes::default(),
+            nodes: known,
+            listing: None,
+            leaving: BTreeMap::new(),
+            lent: BTreeMap::new(),
+        }
     }
 
     pub fn nodes(&self) -> &Nodes {
@@ -86,15 +111,25 @@ impl Cluster {
     /// The listing is whole.
     pub fn end(&mut self, now: Instant) {
         let Some(listing) = self.listing.take() else { return };
+        if std::mem::take(&mut self.remembered) && self.scope == Scope::All && self.is_foreign(&listing) {
+            (self.nodes.own, self.nodes.others) = (None, BTreeMap::new());
+        }
         if self.scope == Scope::Own {
             self.nodes.others.clear();
             self.leaving.retain(|name, _| *name == self.own_name);
+            self.lent.retain(|name, _| *name == self.own_name);
         }
         let known = self.nodes.all().map(|n| n.name.clone());
         let gone: Vec<_> = known.filter(|name| !listing.contains_key(name)).collect();
         gone.into_iter().for_each(|name| self.leave(now, name));
         listing.into_values().for_each(|view| self.put(now, view));
         self.nodes.complete = self.scope == Scope::All;
+    }
+
+    /// Whether what the state folder remembers is of another cluster: a cloned machine brings it along.
+    fn is_foreign(&self, listing: &BTreeMap<String, NodeView>) -> bool {
+        let listed = |known: &NodeView| listing.get(&known.name).is_some_and(|n| n.uid == known.uid);
+        !self.nodes.others.is_empty() && !listing.is_empty() && !self.nodes.all().any(listed)
     }
 
     /// A Node was deleted. One that was re-created meanwhile has another UID and stays.
@@ -112,11 +147,18 @@ impl Cluster {
 
     /// When [`Cluster::expire`] has something to do.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.leaving.values().map(|l| l.until).min()
+        let lent = self.lent.values().filter_map(|l| l.until);
+        self.leaving.values().map(|l| l.until).chain(lent).min()
     }
 
-    /// Ends the grace of deleted Nodes.
+    /// Ends the grace of deleted Nodes, and of addresses that one family of a Node lacks.
     pub fn expire(&mut self, now: Instant) {
+        let over = |l: &Lent| l.until.is_some_and(|until| until <= now);
+        let due: Vec<_> = self.lent.iter().filter(|(_, l)| over(l)).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let as_is = self.lent.remove(&name).map(|l| l.as_is);
+            self.set(&name, as_is);
+        }
         let due: Vec<_> =
             self.leaving.iter().filter(|(_, l)| l.until <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
@@ -161,23 +203,54 @@ impl Cluster {
                 self.leaving.insert(name.clone(), Leaving { until, anew: Some(view) });
                 self.set(&name, Some(lent));
             }
-            (_, old) => {
-                // Most words of a large cluster are about what does not matter here.
-                let same = old == Some(&view);
+            _ => {
                 self.leaving.remove(&name);
-                if !same {
+                let view = self.with_addresses(now, view);
+                // Most words of a large cluster are about what does not matter here.
+                if self.place(&name) != Some(&view) {
                     self.set(&name, Some(view));
                 }
             }
         }
     }
 
+    /// With the addresses that it had before, where it lacks them, or with its ExternalIPs where it never had others.
+    ///
+    /// Whether the own Node's ExternalIPs are on this host is the plan's to find out.
+    fn with_addresses(&mut self, now: Instant, mut view: NodeView) -> NodeView {
+        let old = self.place(&view.name).filter(|old| old.uid == view.uid && !old.by_external);
+        let first = old.and_then(|old| old.addresses.first()).map(|a| Family::of(*a));
+        let lacking = |family: &Family| view.address(*family).is_none();
+        let lacks: Vec<_> = Family::ALL.into_iter().filter(lacking).collect();
+        let known = old.into_iter().flat_map(|old| &old.addresses);
+        let lent: Vec<_> = known.copied().filter(|a| lacks.contains(&Family::of(*a))).collect();
+        if lent.is_empty() {
+            self.lent.remove(&view.name);
+            if view.addresses.is_empty() && !view.external.is_empty() && view.name != self.own_name {
+                view.addresses.clone_from(&view.external);
+                view.by_external = true;
+            }
+            return view;
+        }
+        let as_is = view.clone();
+        let before = self.lent.get(&view.name).and_then(|l| l.until);
+        let until = (!view.addresses.is_empty()).then(|| before.unwrap_or(now + GRACE));
+        self.lent.insert(view.name.clone(), Lent { until, as_is });
+        // In the order in which the Node had its families.
+        let at = if lent.first().map(|a| Family::of(*a)) == first { 0 } else { view.addresses.len() };
+        view.addresses.splice(at..at, lent.iter().copied());
+        view.lent = lent;
+        view
+    }
+
     fn leave(&mut self, now: Instant, name: String) {
         let grace = if name == self.own_name { GRACE } else { OTHERS_GRACE };
         let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
+        self.lent.remove(&name);
         self.leaving.insert(name.clone(), Leaving { until, anew: None });
         if let Some(mut view) = self.place(&name).cloned() {
             view.deleted = true;
+            view.lent.clear();
             view.problems = vec![format!(
                 "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
                 grace.as_secs()
@@ -323,6 +396,113 @@ mod tests {
         c.gone(t, &node("n1", "old", "10.244.1.0/24"));
         c.gone(t, &node("n2", "old", "10.244.2.0/24"));
         assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], None));
+    }
+
+    /// `n2` of UID `b` with these addresses, each `TYPE=ADDRESS`.
+    fn with(addresses: &[&str]) -> ApiNode {
+        let entry = |a: &&str| {
+            let (kind, address) = a.split_once('=').unwrap();
+            format!(r#"{{"type": "{kind}", "address": "{address}"}}"#)
+        };
+        let list = addresses.iter().map(entry).collect::<Vec<_>>().join(",");
+        serde_json::from_str(&format!(
+            r#"{{"metadata": {{"name": "n2", "uid": "b"}}, "spec": {{"podCIDRs": ["10.244.2.0/24"]}},
+                "status": {{"addresses": [{list}]}}}}"#
+        ))
+        .unwrap()
+    }
+
+    fn of_n2(c: &Cluster) -> Vec<String> {
+        let nodes = c.nodes();
+        let view = nodes.others.get("n2").map(|v| &**v).or(nodes.own.as_ref());
+        view.map(|v| v.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+
+    const BOTH: [&str; 2] = ["InternalIP=10.0.0.2", "InternalIP=fd00::2"];
+
+    #[test]
+    fn cloud_provider_openstack_280_a_node_that_reports_no_address_keeps_the_last_ones() {
+        for own in ["n1", "n2"] {
+            let (mut c, t) = (Cluster::new(own.into(), Nodes::default()), Instant::now());
+            listed(&mut c, t, Scope::All, &[with(&BOTH)]);
+            // A cloud controller may leave the ExternalIP: that is no other address.
+            for lack in [&["Hostname=n2"][..], &["Hostname=n2", "ExternalIP=192.0.2.2"]] {
+                c.found(t, &with(lack), false);
+                assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into(), "fd00::2".into()], None));
+                assert_eq!(c.nodes().all().next().unwrap().lent.len(), 2, "it is named");
+            }
+            c.expire(t + GRACE * 99);
+            listed(&mut c, t + GRACE * 99, Scope::All, &[with(&["Hostname=n2"])]);
+            assert_eq!(of_n2(&c).len(), 2, "for as long as it takes, and over a listing");
+
+            // A restart of routelet meanwhile.
+            let text = serde_json::to_string(c.nodes()).unwrap();
+            let mut c = Cluster::new(own.into(), serde_json::from_str(&text).unwrap());
+            listed(&mut c, t, Scope::All, &[with(&["Hostname=n2"])]);
+            assert_eq!((of_n2(&c).len(), c.nodes().all().next().unwrap().lent.len()), (2, 2));
+
+            c.found(t, &with(&["InternalIP=10.0.0.9"]), false);
+            c.expire(t + GRACE);
+            assert_eq!(of_n2(&c), ["10.0.0.9"], "others replace them");
+            c.found(t, &with(&[]), false);
+            assert_eq!(of_n2(&c), ["10.0.0.9"]);
+            c.gone(t, &with(&[]));
+            c.expire(t + GRACE * 2);
+            assert_eq!((of_n2(&c).len(), c.next_expiry()), (0, None), "deleted is deleted");
+        }
+    }
+
+    #[test]
+    fn a_family_that_a_node_loses_alone_stays_for_a_grace() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::All, &[with(&BOTH)]);
+        c.found(t, &with(&BOTH[1..]), false);
+        assert_eq!(
+            (of_n2(&c), c.next_expiry()),
+            (vec!["10.0.0.2".into(), "fd00::2".into()], Some(t + GRACE))
+        );
+        // Another change of the Node begins no new grace; the family's return ends it.
+        c.found(t + GRACE / 2, &with(&[BOTH[1], "Hostname=n2"]), false);
+        assert_eq!(c.next_expiry(), Some(t + GRACE));
+        c.found(t + GRACE / 2, &with(&BOTH), false);
+        assert_eq!((of_n2(&c).len(), c.next_expiry()), (2, None));
+        c.found(t + GRACE, &with(&BOTH[..1]), false);
+        c.expire(t + GRACE * 2);
+        assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into()], None));
+        assert!(c.nodes().others["n2"].lent.is_empty());
+    }
+
+    #[test]
+    fn external_addresses_stand_in_for_another_node_that_never_had_internal_ones() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::All, &[with(&["ExternalIP=192.0.2.2"])]);
+        assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["192.0.2.2".into()], true));
+        c.found(t, &with(&[]), false);
+        assert_eq!(of_n2(&c).len(), 0, "nothing that stood in is lent");
+        c.found(t, &with(&["ExternalIP=192.0.2.2", BOTH[0]]), false);
+        assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["10.0.0.2".into()], false));
+
+        let mut own = Cluster::new("n2".into(), Nodes::default());
+        listed(&mut own, t, Scope::All, &[with(&["ExternalIP=192.0.2.2"])]);
+        assert_eq!(of_n2(&own).len(), 0, "the own one's only where the host has them");
+    }
+
+    #[test]
+    fn bc_cloned_state_of_another_cluster_is_forgotten_at_the_first_listing() {
+        let t = Instant::now();
+        let known = |uids: [&str; 2]| {
+            let mut c = Cluster::new("n1".into(), Nodes::default());
+            let nodes = [node("n1", uids[0], "10.1.1.0/24"), node("n2", uids[1], "10.1.2.0/24")];
+            listed(&mut c, t, Scope::All, &nodes);
+            c.nodes().clone()
+        };
+        let mut c = Cluster::new("n1".into(), known(["x", "y"]));
+        listed(&mut c, t, Scope::All, &[node("n1", "a", ""), node("n9", "b", "10.244.9.0/24")]);
+        assert_eq!((names(&c), own_cidr(&c)), (vec!["n1", "n9"], None), "nothing is lent by another cluster");
+
+        let mut c = Cluster::new("n1".into(), known(["x", "b"]));
+        listed(&mut c, t, Scope::All, &[node("n1", "a", ""), node("n2", "b", "10.1.2.0/24")]);
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.1.1.0/24"), "the own Node was made anew");
     }
 
     #[test]

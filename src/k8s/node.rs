@@ -37,11 +37,20 @@ pub struct NodeView {
     pub uid: String,
     /// `spec.podCIDRs`, valid ones.
     pub pod_cidrs: Vec<Prefix>,
-    /// InternalIP addresses in the Node's order.
+    /// InternalIP addresses in the Node's order, or what stands in for them.
     pub addresses: Vec<IpAddr>,
-    /// ExternalIP addresses, likewise.
+    /// ExternalIP addresses, likewise: used by a Node that has no InternalIP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<IpAddr>,
+    /// `addresses` are those of `external`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_external: bool,
+    /// Those of `addresses` that the Node had and does not report any more.
+    #[serde(skip)]
+    pub lent: Vec<IpAddr>,
+    /// Whether routelet runs there.
+    #[serde(default)]
+    pub routelet: Presence,
     /// Annotation `routelet.io/as`.
     pub asn: Option<Asn>,
     /// Annotation `routelet.io/router-id`.
@@ -67,6 +76,9 @@ pub struct NodeView {
     /// Condition `NetworkUnavailable`.
     #[serde(default)]
     pub network_unavailable: Option<bool>,
+    /// Its reason, of our own Node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_reason: Option<String>,
     /// Condition Ready Unknown: the cluster has not heard of the node for a while.
     #[serde(default)]
     pub unheard: bool,
@@ -81,6 +93,25 @@ pub struct NodeView {
     pub going: Option<Going>,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
+}
+
+/// Whether routelet runs on a Node, as far as the Node itself shows.
+///
+/// The list of Nodes is the one thing that all nodes have in common, so the sign is in it: the condition
+/// `NetworkUnavailable`, which routelet writes as soon as it has a plan, with a reason of its own. It needs no further
+/// right and no further watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// Nothing shows it: routelet is about to start there, or the DaemonSet leaves the Node out.
+    #[default]
+    Unknown,
+    /// The condition is routelet's.
+    Signed,
+    /// The condition is that of a routelet without sessions among nodes (peering `none` or `gateway`).
+    Apart,
+    /// Another operating system, or no machine at all: KWOK, virtual kubelets, Fargate.
+    Impossible,
 }
 
 /// What takes a node out of the cluster.
@@ -126,6 +157,8 @@ pub struct ApiSpec {
     pub pod_cidrs: Vec<String>,
     pub unschedulable: bool,
     pub taints: Vec<ApiTaint>,
+    #[serde(rename = "providerID")]
+    pub provider_id: Option<String>,
 }
 
 /// An entry of `spec.taints`.
@@ -137,10 +170,18 @@ pub struct ApiTaint {
 
 /// `status`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ApiNodeStatus {
     pub addresses: Vec<ApiAddress>,
     pub conditions: Vec<ApiCondition>,
+    pub node_info: ApiNodeInfo,
+}
+
+/// `status.nodeInfo`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiNodeInfo {
+    pub operating_system: String,
 }
 
 /// An entry of `status.conditions`.
@@ -150,6 +191,7 @@ pub struct ApiCondition {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    pub reason: String,
     pub message: String,
 }
 
@@ -170,13 +212,21 @@ impl NodeView {
 
     /// Where a session between two nodes goes: IPv4 where both have it, else IPv6. One session carries both families.
     pub fn common_address(&self, other: &Self) -> Option<IpAddr> {
-        Family::ALL.into_iter().find_map(|f| self.address(f).and(other.address(f)))
+        self.common_address_but(other, |_| false)
+    }
+
+    /// The same, passing over addresses of the other that cannot be its own.
+    pub fn common_address_but(&self, other: &Self, wrong: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        Family::ALL.into_iter().find_map(|f| {
+            self.address(f)?;
+            other.addresses.iter().copied().find(|a| Family::of(*a) == f && !wrong(*a))
+        })
     }
 
     /// Without what matters at home alone: of thousands of nodes little is kept.
     #[must_use]
     pub fn of_another(self) -> Self {
-        Self { labels: BTreeMap::new(), taints: Vec::new(), ..self }
+        Self { labels: BTreeMap::new(), taints: Vec::new(), network_reason: None, ..self }
     }
 
     /// Whether what both want is this one's: the elder's, since its pods run.
@@ -187,7 +237,7 @@ impl NodeView {
 
     /// What this node lacks before it can take part, if anything.
     pub fn missing(&self) -> Option<&'static str> {
-        if self.addresses.is_empty() {
+        if self.addresses.is_empty() && self.external.is_empty() {
             Some("the Node has no InternalIP address yet")
         } else if self.pod_cidrs.is_empty() {
             Some("the Node has no pod CIDR yet (the controller manager gives one with --allocate-node-cidrs)")
@@ -225,6 +275,8 @@ impl From<&ApiNode> for NodeView {
         view.read_addresses(&node.status);
         view.read_external(&node.status);
         let condition = node.status.conditions.iter().find(|c| c.kind == "NetworkUnavailable");
+        view.network_reason = condition.map(|c| c.reason.clone()).filter(|reason| !reason.is_empty());
+        view.routelet = presence(node, view.network_reason.as_deref());
         view.network_unavailable = condition.and_then(|c| match c.status.as_str() {
             "True" => Some(true),
             "False" => Some(false),
@@ -271,12 +323,20 @@ impl NodeView {
                 }
             }
         }
+        if self.addresses.len() > MOST_ADDRESSES {
+            let count = self.addresses.len();
+            self.addresses.truncate(MOST_ADDRESSES);
+            self.problem(format!(
+                "the Node has {count} InternalIPs: the first {MOST_ADDRESSES} count; start the kubelet with --node-ip"
+            ));
+        }
     }
 
     /// What is no address at all is nobody's, and no problem of this node.
     fn read_external(&mut self, status: &ApiNodeStatus) {
         let external = status.addresses.iter().filter(|a| a.kind == "ExternalIP");
-        self.external = external.filter_map(|a| a.address.parse().ok()).filter(|a| usable(*a)).collect();
+        let usable = external.filter_map(|a| a.address.parse().ok()).filter(|a| usable(*a));
+        self.external = usable.take(MOST_ADDRESSES).collect();
     }
 
     fn read_annotations(&mut self, annotations: Option<&BTreeMap<String, String>>) {
@@ -350,6 +410,29 @@ mod shared {
     }
 }
 
+/// What shows that routelet cannot run there counts for more than a condition, which templates of fake Nodes copy.
+fn presence(node: &ApiNode, reason: Option<&str>) -> Presence {
+    let labels = node.metadata.labels.as_ref();
+    let label = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
+    let other_system = [
+        Some(node.status.node_info.operating_system.as_str()),
+        label("kubernetes.io/os"),
+        label("beta.kubernetes.io/os"),
+    ];
+    let other_system = other_system.into_iter().flatten().any(|os| !os.is_empty() && os != "linux");
+    let fake = matches!(label("type"), Some("kwok" | "virtual-kubelet"))
+        || label("liqo.io/type") == Some("virtual-node")
+        || label("eks.amazonaws.com/compute-type") == Some("fargate")
+        || node.metadata.annotations.as_ref().is_some_and(|a| a.contains_key("kwok.x-k8s.io/node"))
+        || node.spec.provider_id.as_ref().is_some_and(|id| id.starts_with("kwok:"))
+        || node.spec.taints.iter().any(|t| t.key.starts_with("virtual-kubelet.io/"));
+    match reason {
+        _ if other_system || fake => Presence::Impossible,
+        Some(reason) => super::condition::presence(reason),
+        None => Presence::Unknown,
+    }
+}
+
 /// The kubelet says in the message of `Ready` that it stops the pods for a shutdown, and nowhere else.
 fn going(node: &ApiNode) -> Option<Going> {
     let ready = node.status.conditions.iter().find(|c| c.kind == "Ready");
@@ -383,6 +466,8 @@ fn valid_asn(n: Asn) -> bool {
     !matches!(n, 0 | AS_TRANS | 65535 | u32::MAX)
 }
 
+/// So many InternalIPs of a Node count, and as many ExternalIPs.
+const MOST_ADDRESSES: usize = 8;
 const AS_ANNOTATION: &str = "routelet.io/as";
 const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
@@ -430,6 +515,50 @@ mod tests {
             ));
             assert_eq!(v.network_unavailable, want, "{status}");
         }
+    }
+
+    #[test]
+    fn nodes_on_which_routelet_cannot_run_are_told_from_those_that_show_it() {
+        let signed = r#""status": {"conditions": [{"type": "NetworkUnavailable", "status": "False",
+            "reason": "RouteletIsUp"}]}"#;
+        let foreign = signed.replace("RouteletIsUp", "RouteCreated");
+        let labelled =
+            |key: &str, value: &str| format!(r#""metadata": {{"labels": {{"{key}": "{value}"}}}}"#);
+        #[rustfmt::skip]
+        let cases = [
+            (String::from(r#""metadata": {}"#),                                       Presence::Unknown),
+            (signed.into(),                                                           Presence::Signed),
+            (signed.replace("RouteletIsUp", "RouteletIsStarting"),                    Presence::Signed),
+            (signed.replace("RouteletIsUp", "RouteletHasNoNeighbor"),                 Presence::Signed),
+            (signed.replace("RouteletIsUp", "RouteletIsUpOutsideMesh"),               Presence::Apart),
+            (foreign,                                                                 Presence::Unknown),
+            (labelled("kubernetes.io/os", "linux"),                                   Presence::Unknown),
+            (labelled("kubernetes.io/os", "windows"),                                 Presence::Impossible),
+            (format!("{}, {signed}", labelled("kubernetes.io/os", "windows")),        Presence::Impossible),
+            (format!("{}, {signed}", labelled("type", "kwok")),                       Presence::Impossible),
+            (labelled("type", "virtual-kubelet"),                                     Presence::Impossible),
+            (labelled("eks.amazonaws.com/compute-type", "fargate"),                   Presence::Impossible),
+            (r#""metadata": {"annotations": {"kwok.x-k8s.io/node": "fake"}}"#.into(), Presence::Impossible),
+            (r#""status": {"nodeInfo": {"operatingSystem": "windows"}}"#.into(),      Presence::Impossible),
+            (r#""status": {"nodeInfo": {"operatingSystem": "linux"}}"#.into(),        Presence::Unknown),
+            (r#""spec": {"providerID": "kwok://n1"}"#.into(),                         Presence::Impossible),
+            (r#""spec": {"taints": [{"key": "virtual-kubelet.io/provider"}]}"#.into(), Presence::Impossible),
+        ];
+        for (part, want) in cases {
+            let meta = if part.contains("metadata") { "" } else { r#""metadata": {}, "# };
+            assert_eq!(view(&format!("{{{meta}{part}}}")).routelet, want, "{part}");
+        }
+    }
+
+    #[test]
+    fn eight_addresses_count_and_external_ones_are_kept_apart() {
+        let entry = |kind: &str, a: String| format!(r#"{{"type": "{kind}", "address": "{a}"}}"#);
+        let internal = (1..=10).map(|n| entry("InternalIP", format!("10.0.0.{n}")));
+        let external = ["192.0.2.1", "127.0.0.1", "x"].map(|a| entry("ExternalIP", a.into()));
+        let list = internal.chain(external).collect::<Vec<_>>().join(",");
+        let v = view(&format!(r#"{{"metadata": {{}}, "status": {{"addresses": [{list}]}}}}"#));
+        assert_eq!((v.addresses.len(), v.external), (8, vec!["192.0.2.1".parse().unwrap()]));
+        assert!(v.problems[0].contains("10 InternalIPs"), "{:?}", v.problems);
     }
 
     #[test]

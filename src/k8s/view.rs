@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::services::Verdict;
 
-use super::node::{NodeView, Nodes};
+use super::node::{NodeView, Nodes, Presence};
 use crate::net::{Prefix, Reach, Reachable, Unresolved};
 
 /// The Kubernetes side of this node.
@@ -126,7 +126,8 @@ impl NodeStatus {
             address: own.common_address(other),
             pod_cidrs: other.pod_cidrs.clone(),
         };
-        let mesh_members: Vec<_> = nodes.others().map(member).collect();
+        let may_speak = |other: &&NodeView| !matches!(other.routelet, Presence::Impossible | Presence::Apart);
+        let mesh_members: Vec<_> = nodes.others().filter(may_speak).map(member).collect();
         let by_default = |m: &&MeshMember| {
             m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
         };

@@ -1,20 +1,13 @@
-//! Mesh or reflectors, and which: decided alike on every node from the list of Nodes alone, changed make before break.
-//!
-//! # Who reflects
-//!
-//! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and the best score of
-//! each zone wins, three in all. Nobody is asked and nothing is stored, so all nodes with the same list choose the same;
-//! one node more or less moves at most one of the three. Nodes labelled "true" are the reflectors where there are any,
-//! those labelled "false" never are. Nodes of which the cluster has not heard for a while (condition Ready Unknown), and
-//! those that are about to go, do not count, unless there are no others.
+//! Mesh or reflectors, and which: decided alike on every node from the list of Nodes, changed make before break.
 //!
 //! # How it changes
 //!
 //! Lists differ between nodes for a moment, and a session ends for both when one side lets it go. So:
 //!
-//! - What is to be added is added at once; what is to go stays until the table has said that nothing hangs on it
-//!   ([`Election::question`]). That a reflector tells us another node's prefix proves both halves of the way: that
-//!   node and we have a session with it, so ours is told there as well.
+//! - What is to be added is added at once; what is to go stays until the table has shown that nothing depends on it
+//!   ([`Election::question`]). That a reflector advertises another node's prefix proves both halves of the way: that
+//!   node and we have a session with it, so ours is advertised there as well. A Node that does not count any more
+//!   (another program writes the condition by which it counts) goes in the same way.
 //! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for [`LINGER`] after
 //!   the list has fallen below, until the mesh is whole again.
 //! - A node that starts between 80 % and the limit begins with the mesh: where the others are still below reflectors
@@ -22,6 +15,16 @@
 //!
 //! A reflector that dies takes nothing with it: there are two more, and its successor is elected when its Node is gone or
 //! unheard of.
+//!
+//! # When the list is wrong
+//!
+//! The list shows where routelet was started once, not whether it runs now. Two things are therefore taken from the
+//! sessions of this node alone:
+//!
+//! - Where none of the reflectors answers for [`FALLBACK`], the nodes are met directly, until one does; in a cluster too
+//!   large for that, the next ones in the order of the election are tried as reflectors, more of them each time.
+//! - A Node that calls although it is not expected to is met, too: its list differs, its reflectors do not answer, or
+//!   it could not write its sign. It is never called, so two nodes never keep each other at it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,20 +32,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::peering;
+use super::{
+    candidates::{Members, REFLECTORS, is_direct, is_heard, takes_part},
+    peering,
+};
 use crate::{
     config::{Config, Peering},
-    k8s::node::{NodeView, Nodes},
+    k8s::node::{NodeView, Nodes, Presence},
 };
 
-/// How many reflectors are elected.
-pub const REFLECTORS: usize = 3;
 /// Time for new sessions to come up and tell their routes, before anything is let go.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Between two questions to the table.
 const ASK: Duration = Duration::from_secs(5);
 /// How long reflectors go on when the mesh is back: longer than any session waits before it dials again.
 const LINGER: Duration = Duration::from_secs(300);
+/// How long no reflector has answered before nodes are met without them: two attempts to connect, with their jitter.
+const FALLBACK: Duration = Duration::from_secs(12);
+/// So many nodes meet each other directly where no reflector answers; a larger cluster tries further reflectors.
+const MESHABLE: usize = 300;
+/// How long a Node that called stays a neighbor without a session: longer than its first waits between two calls.
+const CALLER: Duration = Duration::from_secs(60);
+/// After so long without any session a node is cut off.
+const CUT_OFF: Duration = Duration::from_secs(20);
+/// The own Node shows routelet sooner than this, or nobody can write the sign.
+const UNSIGNED: Duration = Duration::from_secs(15);
 
 /// Between whom there are sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,42 +65,90 @@ pub struct Topology {
     pub mesh: bool,
     /// Names of the Nodes that reflect for all others, and have a session with each.
     pub reflectors: BTreeSet<String>,
-    /// Neighbors of the former topology whose routes nobody else tells us yet.
+    /// Neighbors of the former topology whose routes nobody else advertises to us yet.
     pub kept: BTreeSet<IpAddr>,
     /// Nodes to which nothing can be reflected are met directly.
     pub direct: bool,
+    /// Nodes that do not show routelet are met as well: there are few.
+    pub unknown: bool,
+    /// Nobody can show it, so they count.
+    pub trusting: bool,
+    /// Addresses of Nodes that called.
+    pub callers: BTreeSet<IpAddr>,
+    /// None of the reflectors answers.
+    pub unanswered: bool,
+    /// No session at all is up, although routelet runs on other nodes.
+    pub cut_off: bool,
+}
+
+/// What the sessions of this node show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// Addresses of neighbors whose session is established.
+    pub up: BTreeSet<IpAddr>,
+    /// Whether any is, link-local neighbors among them.
+    pub any: bool,
 }
 
 impl Topology {
     /// What `modes` and the list ask for where there is no history.
     pub(super) fn fresh(modes: &BTreeSet<Peering>, nodes: &Nodes, limit: usize) -> Self {
-        let many = count(nodes) > limit;
-        Self::wanted(modes, nodes, limit, many)
+        let members = Members::of(nodes, false);
+        Self::wanted(modes, nodes, &members, limit, members.count() > limit)
     }
 
-    fn wanted(modes: &BTreeSet<Peering>, nodes: &Nodes, limit: usize, many: bool) -> Self {
+    fn wanted(
+        modes: &BTreeSet<Peering>,
+        nodes: &Nodes,
+        members: &Members<'_>,
+        limit: usize,
+        many: bool,
+    ) -> Self {
         let auto = modes.contains(&Peering::Auto);
         let mut reflectors = BTreeSet::new();
         if modes.contains(&Peering::Reflectors) {
-            reflectors = labelled(nodes);
+            reflectors = members.labelled(nodes);
         }
-        if auto && (many || !is_few(nodes, limit)) {
-            reflectors.extend(elect(nodes));
+        if auto && (many || !members.is_few(limit)) {
+            reflectors.extend(members.elect(REFLECTORS));
         }
         // Without anybody who could reflect there is nothing but the mesh.
         let mesh = modes.contains(&Peering::Mesh) || auto && (!many || reflectors.is_empty());
         let direct = auto || modes.contains(&Peering::Mesh);
-        Self { mesh, reflectors, kept: BTreeSet::new(), direct }
+        let unknown = modes.contains(&Peering::Mesh) || auto && members.count_all() <= limit;
+        Self { mesh, reflectors, direct, unknown, ..Self::default() }
     }
 
     /// Whether two nodes have a session.
     pub(super) fn joins(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
-        let reflected = self.reflects(own) || self.reflects(other);
-        self.mesh || reflected || self.kept.contains(&addr) || self.direct && is_direct(own, other)
+        self.calls(own, other, addr) || self.callers.contains(&addr)
+    }
+
+    /// Whether this node dials the other one: it does not where it was called alone.
+    pub(super) fn calls(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
+        let counts = self.trusting || other.routelet == Presence::Signed;
+        let between =
+            if counts { self.mesh || self.reflected(own, other) } else { self.mesh && self.unknown };
+        between || self.kept.contains(&addr) || self.direct && is_direct(own, other)
+    }
+
+    fn reflected(&self, own: &NodeView, other: &NodeView) -> bool {
+        self.reflects(own) || self.reflects(other)
     }
 
     pub(super) fn reflects(&self, node: &NodeView) -> bool {
         self.reflectors.contains(&node.name)
+    }
+
+    /// Whether routelet is expected to answer there.
+    pub(super) fn expects(&self, other: &NodeView) -> bool {
+        (self.trusting || other.routelet == Presence::Signed) && is_heard(other)
+    }
+
+    /// Between whom, apart from what only names a problem.
+    fn is_like(&self, other: &Self) -> bool {
+        let shape = |t: &Self| (t.mesh, t.direct, t.unknown, t.trusting);
+        shape(self) == shape(other) && self.reflectors == other.reflectors && self.kept == other.kept
     }
 }
 
@@ -102,44 +164,183 @@ pub struct Election {
     ask_at: Option<Instant>,
     /// Until when reflectors go on although nobody needs them.
     linger: Option<Instant>,
+    /// Since when none of the reflectors has answered, and how often another way was taken.
+    silence: Option<(Instant, usize)>,
+    /// Since when no session at all is up that should be.
+    alone: Option<Instant>,
+    /// Since when the own Node has been without a sign.
+    unsigned: Option<Instant>,
+    /// Nodes that called, each with when it was last up or heard.
+    callers: BTreeMap<IpAddr, Instant>,
+    /// Nodes with which there was to be a session when the list was looked at last.
+    joined: BTreeSet<IpAddr>,
+    /// When to look again although nothing changed.
+    look_at: Option<Instant>,
 }
 
 impl Election {
-    /// The list, or the settings, are these now.
-    pub fn handle(&mut self, now: Instant, config: &Config, nodes: &Nodes) {
-        if nodes.own.is_none() || !nodes.complete {
+    /// The list, the settings and the sessions are these now.
+    pub fn handle(&mut self, now: Instant, config: &Config, nodes: &Nodes, sessions: &Sessions) {
+        self.look_at = None;
+        let Some(own) = nodes.own.as_ref().filter(|_| nodes.complete) else {
+            self.ask_at = self.ask_at.map(|at| at.max(now + ASK));
             return;
-        }
+        };
         let limit = config.kubernetes.mesh_limit;
-        let modes = peering::modes_of(config, nodes.own.as_ref(), &mut Vec::new());
+        let modes = peering::modes_of(config, Some(own), &mut Vec::new());
         let auto = modes.contains(&Peering::Auto);
-        self.many = auto && (count(nodes) > limit || self.many && !is_few(nodes, limit));
-        let mut target = Topology::wanted(&modes, nodes, limit, self.many);
+        let trusting = self.trusts(now, own);
+        let members = Members::of(nodes, trusting);
+        self.many = auto && (members.count() > limit || self.many && !members.is_few(limit));
+        let mut target = Topology::wanted(&modes, nodes, &members, limit, self.many);
+        target.trusting = trusting;
         if !self.begun {
             // Nobody relies on us yet.
-            (self.begun, self.now, self.target) = (true, target.clone(), target);
-            return;
+            (self.begun, self.now, self.target) = (true, target.clone(), target.clone());
         }
-        self.linger(now, auto, nodes, &mut target);
-        if target != self.target {
+        self.linger(now, auto, &members, &mut target);
+        self.fall_back(now, auto, nodes, &members, &mut target, sessions);
+        if !target.is_like(&self.target) {
             self.ask_at = Some(now + SETTLE);
-            self.target = target;
         }
-        self.now.mesh |= self.target.mesh;
-        self.now.direct |= self.target.direct;
-        self.now.reflectors.extend(self.target.reflectors.iter().cloned());
-        if self.now == self.target {
+        self.target = target;
+        self.widen(now, nodes, own, sessions);
+        self.hear(now, nodes, sessions);
+        self.find_out(now, peering::is_among_nodes(&modes), nodes, sessions);
+        if self.now.is_like(&self.target) {
             self.ask_at = None;
         }
     }
 
+    /// A Node called that is not expected to.
+    pub fn called(&mut self, now: Instant, addr: IpAddr) {
+        self.callers.insert(addr, now);
+    }
+
+    /// Whether nobody can write the sign: our own has been missing for longer than it takes.
+    fn trusts(&mut self, now: Instant, own: &NodeView) -> bool {
+        if own.routelet != Presence::Unknown {
+            self.unsigned = None;
+            return false;
+        }
+        let due = *self.unsigned.get_or_insert(now) + UNSIGNED;
+        self.look(now, due)
+    }
+
+    /// Whether it is due; else when to look again.
+    fn look(&mut self, now: Instant, due: Instant) -> bool {
+        if now < due {
+            self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
+        }
+        now >= due
+    }
+
     /// Below 80 %: whoever reflects goes on for a while.
-    fn linger(&mut self, now: Instant, auto: bool, nodes: &Nodes, target: &mut Topology) {
+    fn linger(&mut self, now: Instant, auto: bool, members: &Members<'_>, target: &mut Topology) {
         if !auto || !target.reflectors.is_empty() || self.now.reflectors.is_empty() {
             self.linger = None;
         } else if now < *self.linger.get_or_insert(now + LINGER) {
-            target.reflectors = elect(nodes);
+            target.reflectors = members.elect(REFLECTORS);
         }
+    }
+
+    /// No reflector answers: all nodes are met directly, or more of them are taken for reflectors.
+    fn fall_back(
+        &mut self,
+        now: Instant,
+        auto: bool,
+        nodes: &Nodes,
+        members: &Members<'_>,
+        target: &mut Topology,
+        sessions: &Sessions,
+    ) {
+        let answers = |names: &BTreeSet<String>| {
+            let is_up = |n: &NodeView| n.addresses.iter().any(|a| sessions.up.contains(a));
+            nodes.others().any(|o| names.contains(&o.name) && is_up(o))
+        };
+        let elected = &target.reflectors;
+        let reflecting = nodes.own.as_ref().is_some_and(|own| elected.contains(&own.name));
+        // The mesh, and a reflector, which meets everybody anyway, rely on none.
+        if !auto || target.mesh || reflecting || elected.is_empty() || answers(elected) {
+            self.silence = None;
+            return;
+        }
+        let (since, tries) = *self.silence.get_or_insert((now, 0));
+        let few = members.count() <= MESHABLE;
+        let tried = |tries: usize| members.elect(REFLECTORS << tries.min(16));
+        let settled = tries > 0 && (few || answers(&tried(tries)));
+        let tries = match settled || !self.look(now, since + FALLBACK) {
+            true => tries,
+            false => {
+                self.look(now, now + FALLBACK);
+                self.silence = Some((now, tries + 1));
+                tries + 1
+            }
+        };
+        target.unanswered = tries > 0;
+        match tries {
+            0 => {}
+            _ if few => target.mesh = true,
+            _ => target.reflectors = tried(tries),
+        }
+    }
+
+    /// Adds at once what is to be added.
+    fn widen(&mut self, now: Instant, nodes: &Nodes, own: &NodeView, sessions: &Sessions) {
+        self.now.mesh |= self.target.mesh;
+        self.now.direct |= self.target.direct;
+        self.now.trusting |= self.target.trusting;
+        self.now.reflectors.extend(self.target.reflectors.iter().cloned());
+        self.now.unanswered = self.target.unanswered;
+        // Thousands of them may come at once: only those that did answer go in the order of the others.
+        self.now.unknown = self.target.unknown;
+        let others = nodes.others().filter(|o| takes_part(o) && o.name != own.name);
+        let met = others.filter_map(|o| Some((o, own.common_address(o)?)));
+        let was_up = |addr: &IpAddr| self.joined.contains(addr) && sessions.up.contains(addr);
+        let lost = met.filter(|(o, addr)| was_up(addr) && !self.now.calls(own, o, *addr));
+        let lost: Vec<_> = lost.map(|(_, addr)| addr).collect();
+        if !lost.is_empty() {
+            self.now.kept.extend(lost);
+            self.ask_at.get_or_insert(now + SETTLE);
+        }
+        self.joined = self.calls(nodes);
+    }
+
+    /// Addresses of the nodes that this one dials now.
+    fn calls(&self, nodes: &Nodes) -> BTreeSet<IpAddr> {
+        let Some(own) = &nodes.own else { return BTreeSet::new() };
+        let others = nodes.others().filter(|o| takes_part(o) && o.name != own.name);
+        let met = others.filter_map(|o| Some((o, own.common_address(o)?)));
+        met.filter(|(o, addr)| self.now.calls(own, o, *addr)).map(|(_, addr)| addr).collect()
+    }
+
+    /// Keeps those that called for as long as they have a session, and a while longer.
+    fn hear(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
+        if self.callers.is_empty() {
+            self.now.callers.clear();
+            return;
+        }
+        let there: BTreeSet<_> =
+            nodes.others().filter(|o| takes_part(o)).flat_map(|o| o.addresses.iter().copied()).collect();
+        let calls = self.callers.iter_mut().filter(|(addr, _)| sessions.up.contains(addr));
+        calls.for_each(|(_, at)| *at = now);
+        self.callers.retain(|addr, at| there.contains(addr) && now < *at + CALLER);
+        if let Some(first) = self.callers.values().min().copied() {
+            self.look(now, first + CALLER);
+        }
+        self.now.callers = self.callers.keys().copied().collect();
+    }
+
+    /// Whether this node is cut off.
+    fn find_out(&mut self, now: Instant, among: bool, nodes: &Nodes, sessions: &Sessions) {
+        let own = nodes.own.as_ref().map(|own| &own.name);
+        let expects = |o: &NodeView| takes_part(o) && self.now.expects(o) && Some(&o.name) != own;
+        if sessions.any || !among || !nodes.others().any(expects) {
+            (self.alone, self.now.cut_off) = (None, false);
+            return;
+        }
+        let due = *self.alone.get_or_insert(now) + CUT_OFF;
+        self.now.cut_off = self.look(now, due);
     }
 
     /// What holds now; nothing before a whole list was seen.
@@ -149,7 +350,8 @@ impl Election {
 
     /// When to come back, with [`Election::handle`] first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ask_at.into_iter().chain(self.linger.filter(|_| !self.target.reflectors.is_empty())).min()
+        let linger = self.linger.filter(|_| !self.target.reflectors.is_empty());
+        self.ask_at.into_iter().chain(linger).chain(self.look_at).min()
     }
 
     /// The neighbors that could go now, if it is time to ask which of them are still needed.
@@ -159,110 +361,30 @@ impl Election {
         let addr = |other| own.common_address(other);
         let leaving = nodes.others().filter_map(|other| {
             let addr = addr(other)?;
-            (self.now.joins(own, other, addr) && !self.target.joins(own, other, addr)).then_some(addr)
+            (self.now.calls(own, other, addr) && !self.target.calls(own, other, addr)).then_some(addr)
         });
         Some(leaving.collect())
     }
 
     /// Which of them the table still needs: those by whom alone some prefix is known.
-    pub fn answer(&mut self, now: Instant, needed: BTreeSet<IpAddr>) {
+    pub fn answer(&mut self, now: Instant, nodes: &Nodes, needed: BTreeSet<IpAddr>) {
+        let shown = |topology: Topology| Topology {
+            callers: self.now.callers.clone(),
+            cut_off: self.now.cut_off,
+            ..topology
+        };
         if needed.is_empty() {
-            (self.now, self.ask_at) = (self.target.clone(), None);
-            return;
+            (self.now, self.ask_at) = (shown(self.target.clone()), None);
+        } else {
+            // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on it, and goes on as a
+            // whole.
+            (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
+            self.now.kept = needed;
+            self.ask_at = Some(now + ASK);
         }
-        // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on it, and goes on as a whole.
-        self.now.mesh = self.target.mesh;
-        self.now.kept = needed;
-        self.ask_at = Some(now + ASK);
+        // What was let go is not missed at the next look.
+        self.joined = self.calls(nodes);
     }
-}
-
-/// Whether two nodes have a session whatever the topology: reflectors do not pass routes on to another AS, and a node
-/// whose annotation asks for the mesh is met halfway.
-fn is_direct(own: &NodeView, other: &NodeView) -> bool {
-    own.asn != other.asn || asks_for(own, Peering::Mesh) || asks_for(other, Peering::Mesh)
-}
-
-/// Whether a node takes part in any peering among nodes: its annotation may keep it out.
-pub(super) fn takes_part(node: &NodeView) -> bool {
-    let Some(modes) = node.peering.as_deref().and_then(peering::parse) else { return true };
-    peering::is_among_nodes(&modes)
-}
-
-fn asks_for(node: &NodeView, mode: Peering) -> bool {
-    node.peering.as_deref().and_then(peering::parse).is_some_and(|modes| modes.contains(&mode))
-}
-
-fn count(nodes: &Nodes) -> usize {
-    all(nodes).count()
-}
-
-/// Below 80 % of the limit.
-fn is_few(nodes: &Nodes, limit: usize) -> bool {
-    count(nodes) * 10 < limit * 8
-}
-
-/// Those that take part, our own among them.
-fn all(nodes: &Nodes) -> impl Iterator<Item = &NodeView> {
-    let own = nodes.own.iter();
-    let others = nodes.others().filter(|o| nodes.own.as_ref().is_none_or(|own| own.name != o.name));
-    own.chain(others).filter(|n| takes_part(n))
-}
-
-/// Nodes whose label makes them reflectors.
-pub(super) fn labelled(nodes: &Nodes) -> BTreeSet<String> {
-    all(nodes).filter(|n| n.reflector == Some(true)).map(|n| n.name.clone()).collect()
-}
-
-/// The reflectors of this list: those that are labelled so, else three by rendezvous hashing over the zones.
-pub fn elect(nodes: &Nodes) -> BTreeSet<String> {
-    // One whose machine goes down in order says so before: there is a successor by then.
-    let heard = |n: &&NodeView| !n.unheard && n.going.is_none();
-    let chosen: BTreeSet<String> =
-        all(nodes).filter(|n| n.reflector == Some(true)).filter(heard).map(|n| n.name.clone()).collect();
-    if !chosen.is_empty() {
-        return chosen;
-    }
-    let asn = usual_asn(nodes);
-    let eligible =
-        all(nodes).filter(|n| n.reflector != Some(false) && n.asn == asn && !n.addresses.is_empty());
-    let (here, lost): (Vec<_>, Vec<_>) = eligible.partition(heard);
-    best(if here.is_empty() { lost } else { here })
-}
-
-/// One of each zone by falling score, then a second one of each, until there are enough.
-fn best(mut eligible: Vec<&NodeView>) -> BTreeSet<String> {
-    eligible.sort_by_cached_key(|n| std::cmp::Reverse((score(&n.name), n.name.clone())));
-    let mut seen = BTreeMap::<Option<&str>, usize>::new();
-    let mut ranked: Vec<_> = eligible
-        .into_iter()
-        .map(|n| {
-            let rank = seen.entry(n.zone.as_deref()).or_default();
-            *rank += 1;
-            (*rank, n)
-        })
-        .collect();
-    // Stable: the order by score stays within each round.
-    ranked.sort_by_key(|(rank, _)| *rank);
-    ranked.into_iter().take(REFLECTORS).map(|(_, n)| n.name.clone()).collect()
-}
-
-/// Other numbers are for nodes that are no reflectors: their sessions are external.
-fn usual_asn(nodes: &Nodes) -> Option<u32> {
-    let mut counts = BTreeMap::<Option<u32>, usize>::new();
-    all(nodes).for_each(|n| *counts.entry(n.asn).or_default() += 1);
-    counts.into_iter().max_by_key(|(asn, n)| (*n, std::cmp::Reverse(*asn))).and_then(|(asn, _)| asn)
-}
-
-/// FNV-1a, stirred by the end of MurmurHash3. Every version of routelet must have the same: in an update old and new ones
-/// choose together.
-fn score(name: &str) -> u64 {
-    let fnv = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, octet| (h ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    mixed ^ (mixed >> 33)
 }
 
 #[cfg(test)]
@@ -270,147 +392,45 @@ fn score(name: &str) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
-
     use super::{
-        super::testing::{config, node, nodes},
+        super::{
+            candidates::elect,
+            testing::{cluster, config},
+        },
         *,
     };
-
-    /// `n` nodes over so many zones, the first of them our own.
-    fn cluster(n: usize, zones: usize) -> Nodes {
-        let mut all = nodes([]);
-        let mut views = (0..n).map(|i| {
-            let addr = format!("10.0.{}.{}", i / 250, i % 250 + 1);
-            let zone = (zones > 0).then(|| format!("zone-{}", i % zones.max(1)));
-            NodeView { zone, ..node(&format!("node-{i}"), &[&addr], &[]) }
-        });
-        all.own = views.next();
-        all.others = views.map(|v| (v.name.clone(), v.into())).collect();
-        all
-    }
-
-    /// The same list as another node has it.
-    fn seen_by(nodes: &Nodes, name: &str) -> Nodes {
-        let mut theirs = nodes.clone();
-        let own = theirs.own.take().unwrap();
-        theirs.others.insert(own.name.clone(), own.into());
-        theirs.own = theirs.others.remove(name).map(Arc::unwrap_or_clone);
-        theirs
-    }
-
-    #[test]
-    fn a_reflector_whose_machine_shuts_down_has_a_successor_before_it_goes() {
-        let mut nodes = cluster(10, 0);
-        let old = elect(&nodes);
-        let going = old.iter().find(|name| nodes.others.contains_key(*name)).unwrap().clone();
-        Arc::make_mut(nodes.others.get_mut(&going).unwrap()).going = Some(crate::k8s::node::Going::ShutsDown);
-        let new = elect(&nodes);
-        assert_eq!((new.len(), new.contains(&going), new.intersection(&old).count()), (3, false, 2));
-    }
-
-    fn zone<'a>(nodes: &'a Nodes, name: &str) -> Option<&'a str> {
-        all(nodes).find(|n| n.name == name).unwrap().zone.as_deref()
-    }
-
-    proptest! {
-        #[test]
-        fn every_node_chooses_the_same(n in 1usize..60, zones in 0usize..6, who in 0usize..60) {
-            let ours = cluster(n, zones);
-            prop_assert_eq!(elect(&ours), elect(&seen_by(&ours, &format!("node-{}", who % n))));
-            prop_assert_eq!(elect(&ours).len(), n.min(REFLECTORS));
-        }
-
-        #[test]
-        fn zones_are_spread(n in 3usize..80, zones in 1usize..8) {
-            let nodes = cluster(n, zones);
-            let chosen = elect(&nodes);
-            let used: BTreeSet<_> = chosen.iter().map(|name| zone(&nodes, name)).collect();
-            prop_assert_eq!(used.len(), zones.min(n).min(REFLECTORS));
-        }
-
-        #[test]
-        fn one_node_less_moves_at_most_one(n in 4usize..80, zones in 0usize..6, gone in 1usize..80) {
-            let before = cluster(n, zones);
-            let mut after = before.clone();
-            let name = format!("node-{}", 1 + gone % (n - 1));
-            after.others.remove(&name);
-            let (old, new) = (elect(&before), elect(&after));
-            let moved = old.difference(&new).count();
-            prop_assert!(moved <= 1, "{old:?} {new:?} without {name}");
-            if !old.contains(&name) && zone(&before, &name).is_none() {
-                prop_assert_eq!(moved, 0);
-            }
-        }
-    }
-
-    #[test]
-    fn the_choice_is_the_same_in_every_version() {
-        assert_eq!(score("node-1"), 0x91dd_3f4c_04e1_eb05, "an update must not split the cluster");
-        let chosen: Vec<_> = elect(&cluster(20, 4)).into_iter().collect();
-        assert_eq!(chosen, ["node-13", "node-14", "node-15"]);
-    }
-
-    #[test]
-    fn labels_and_annotations_choose() {
-        let mut nodes = cluster(10, 0);
-        let first = elect(&nodes).into_iter().next_back().unwrap();
-        let view = |nodes: &mut Nodes, name: &str, change: &dyn Fn(&mut NodeView)| {
-            let view = match name {
-                "node-0" => nodes.own.as_mut(),
-                _ => nodes.others.get_mut(name).map(Arc::make_mut),
-            };
-            change(view.unwrap());
-        };
-        for change in [
-            &(|n: &mut NodeView| n.reflector = Some(false)) as &dyn Fn(&mut NodeView),
-            &|n| n.asn = Some(65001),
-            &|n| n.addresses.clear(),
-            &|n| n.unheard = true,
-            &|n| n.peering = Some("gateway".into()),
-        ] {
-            let mut changed = nodes.clone();
-            view(&mut changed, &first, change);
-            let chosen = elect(&changed);
-            assert!(!chosen.contains(&first) && chosen.len() == REFLECTORS, "{chosen:?}");
-        }
-        view(&mut nodes, "node-4", &|n| n.reflector = Some(true));
-        assert_eq!(elect(&nodes), ["node-4".to_owned()].into());
-        view(&mut nodes, "node-4", &|n| n.unheard = true);
-        assert_eq!(elect(&nodes).len(), REFLECTORS, "who is dead reflects nothing, whatever its label");
-    }
-
-    #[test]
-    fn a_cluster_that_nobody_hears_keeps_its_choice() {
-        let mut nodes = cluster(9, 3);
-        let before = elect(&nodes);
-        nodes.own.as_mut().unwrap().unheard = true;
-        nodes.others.values_mut().for_each(|n| Arc::make_mut(n).unheard = true);
-        assert_eq!(elect(&nodes), before);
-    }
 
     /// An election, with a table that needs whom it is told.
     struct Play {
         election: Election,
         config: Config,
         now: Instant,
+        /// Who does not answer, by the name of the Node.
+        silent: BTreeSet<String>,
     }
 
     impl Play {
         fn new(limit: usize) -> Self {
             let mut config = config();
             config.kubernetes.mesh_limit = limit;
-            Self { election: Election::default(), config, now: Instant::now() }
+            Self { election: Election::default(), config, now: Instant::now(), silent: BTreeSet::new() }
+        }
+
+        /// Sessions with all that answer: what the topology makes of them is another matter.
+        fn sessions(&self, nodes: &Nodes) -> Sessions {
+            let answering = nodes.others().filter(|o| !self.silent.contains(&o.name));
+            let up: BTreeSet<_> = answering.flat_map(|o| o.addresses.iter().copied()).collect();
+            Sessions { any: !up.is_empty(), up }
         }
 
         /// The list is this, for so many seconds, and the table needs these.
         fn list(&mut self, nodes: &Nodes, seconds: u64, needed: &[IpAddr]) -> Topology {
             let until = self.now + Duration::from_secs(seconds);
             loop {
-                self.election.handle(self.now, &self.config, nodes);
+                self.election.handle(self.now, &self.config, nodes, &self.sessions(nodes));
                 if let Some(leaving) = self.election.question(self.now, nodes) {
                     let needed = leaving.into_iter().filter(|a| needed.contains(a)).collect();
-                    self.election.answer(self.now, needed);
+                    self.election.answer(self.now, nodes, needed);
                 }
                 match self.election.poll_timeout() {
                     Some(due) if due <= until => self.now = due.max(self.now),
@@ -422,13 +442,14 @@ mod tests {
         }
     }
 
+    fn whole_mesh() -> Topology {
+        Topology { mesh: true, direct: true, unknown: true, ..Topology::default() }
+    }
+
     #[test]
     fn growth_over_the_limit_keeps_the_mesh_until_nobody_needs_it() {
         let mut play = Play::new(10);
-        assert_eq!(
-            play.list(&cluster(7, 0), 60, &[]),
-            Topology { mesh: true, direct: true, ..Topology::default() }
-        );
+        assert_eq!(play.list(&cluster(7, 0), 60, &[]), whole_mesh());
         let early = play.list(&cluster(8, 0), 60, &[]);
         assert!(early.mesh && early.reflectors.len() == 3, "they reflect before anybody relies on them");
         let needed = cluster(11, 0).others["node-5"].addresses[0];
@@ -449,7 +470,7 @@ mod tests {
         let both = play.list(&cluster(7, 2), 299, &[]);
         assert!(both.mesh && !both.reflectors.is_empty());
         let end = play.list(&cluster(7, 2), 60, &[]);
-        assert_eq!(end, Topology { mesh: true, direct: true, ..Topology::default() });
+        assert_eq!(end, whole_mesh());
         assert_eq!(play.election.poll_timeout(), None, "peace");
     }
 
@@ -472,7 +493,140 @@ mod tests {
         let mut election = Election::default();
         let mut nodes = cluster(5, 0);
         nodes.complete = false;
-        election.handle(Instant::now(), &config(), &nodes);
+        election.handle(Instant::now(), &config(), &nodes, &Sessions::default());
         assert_eq!(election.topology(), None);
+    }
+
+    fn set(nodes: &mut Nodes, name: &str, change: impl Fn(&mut NodeView)) {
+        change(Arc::make_mut(nodes.others.get_mut(name).unwrap()));
+    }
+
+    #[test]
+    fn calico_4595_nodes_meet_directly_while_no_reflector_answers() {
+        for size in [12, MESHABLE] {
+            let mut play = Play::new(10);
+            let nodes = cluster(size, 0);
+            let elected = elect(&nodes);
+            play.silent.clone_from(&elected);
+            let first = play.list(&nodes, FALLBACK.as_secs() - 1, &[]);
+            assert!(!first.mesh && !first.unanswered && first.reflectors == elected);
+            let then = play.list(&nodes, 2, &[]);
+            assert!(then.mesh && then.unanswered, "{then:?}");
+            assert!(play.list(&nodes, 3600, &[]).mesh, "for as long as it takes");
+
+            // One of them answers: the others are let go once the table does not need them.
+            play.silent.remove(elected.iter().next_back().unwrap());
+            let back = play.list(&nodes, SETTLE.as_secs() - 1, &[]);
+            assert!(back.mesh && !back.unanswered);
+            let end = play.list(&nodes, 60, &[]);
+            assert_eq!((end.mesh, &end.reflectors, end.kept.len()), (false, &elected, 0));
+        }
+    }
+
+    #[test]
+    fn a_cluster_too_large_for_a_mesh_tries_more_reflectors_until_some_answer() {
+        let mut play = Play::new(10);
+        let nodes = cluster(MESHABLE + 1, 0);
+        let ranks: Vec<_> = [3, 6, 12].map(|n| Members::of(&nodes, false).elect(n)).into();
+        play.silent.clone_from(&ranks[1]);
+        play.silent.remove("node-0");
+        let own_is_tried = ranks[2].contains("node-0");
+        let tried = play.list(&nodes, 3600, &[]);
+        assert!(!tried.mesh && (own_is_tried || tried.reflectors == ranks[2]), "{}", tried.reflectors.len());
+        play.silent.clear();
+        assert_eq!(play.list(&nodes, 60, &[]).reflectors, ranks[0]);
+    }
+
+    #[test]
+    fn kwok_1744_a_hundred_fake_nodes_change_nothing_between_five() {
+        for (routelet, unknown) in [(Presence::Impossible, true), (Presence::Unknown, false)] {
+            let mut play = Play::new(100);
+            let five = cluster(5, 0);
+            assert_eq!(play.list(&five, 60, &[]), whole_mesh());
+            let mut many = cluster(105, 0);
+            for n in 5..105 {
+                set(&mut many, &format!("node-{n}"), |view| view.routelet = routelet);
+                play.silent.insert(format!("node-{n}"));
+            }
+            let seen = play.list(&many, 600, &[]);
+            assert_eq!(seen, Topology { unknown, ..whole_mesh() });
+            let own = many.own.as_ref().unwrap();
+            let met = many.others().filter(|o| takes_part(o) && seen.joins(own, o, o.addresses[0]));
+            assert_eq!(met.count(), 4, "and nobody dials them");
+            assert_eq!(play.election.poll_timeout(), None, "peace");
+        }
+    }
+
+    #[test]
+    fn a_node_whose_sign_another_program_overwrites_is_let_go_only_when_nobody_needs_it() {
+        let mut play = Play::new(10);
+        let mut nodes = cluster(12, 0);
+        let elected = play.list(&nodes, 60, &[]).reflectors;
+        let name = elected.iter().find(|name| *name != "node-0").unwrap().clone();
+        let (addr, sign) = (nodes.others[&name].addresses[0], |view: &mut NodeView, p| view.routelet = p);
+        set(&mut nodes, &name, |view| sign(view, Presence::Unknown));
+        let (own, soon) = (nodes.own.clone().unwrap(), play.list(&nodes, 9, &[]));
+        assert!(soon.joins(&own, &nodes.others[&name], addr), "the session stays");
+        set(&mut nodes, &name, |view| sign(view, Presence::Signed));
+        assert_eq!(play.list(&nodes, 60, &[]).reflectors, elected);
+        set(&mut nodes, &name, |view| sign(view, Presence::Unknown));
+        assert!(play.list(&nodes, 60, &[addr]).joins(&own, &nodes.others[&name], addr), "needed");
+        assert!(!play.list(&nodes, 60, &[]).joins(&own, &nodes.others[&name], addr), "and then not");
+    }
+
+    #[test]
+    fn where_nobody_can_write_a_sign_all_nodes_count_after_a_while() {
+        let mut play = Play::new(10);
+        let mut nodes = cluster(12, 0);
+        nodes.own.as_mut().unwrap().routelet = Presence::Unknown;
+        nodes.others.values_mut().for_each(|n| Arc::make_mut(n).routelet = Presence::Unknown);
+        let first = play.list(&nodes, 1, &[]);
+        assert!(first.mesh && !first.unknown && first.reflectors.is_empty());
+        let then = play.list(&nodes, UNSIGNED.as_secs() + SETTLE.as_secs() + 5, &[]);
+        assert!(then.trusting && !then.mesh && then.reflectors.len() == REFLECTORS, "{then:?}");
+        nodes.own.as_mut().unwrap().routelet = Presence::Signed;
+        let own_alone = play.list(&nodes, 60, &[]);
+        assert!(!own_alone.trusting && own_alone.mesh, "{own_alone:?}");
+    }
+
+    #[test]
+    fn a_node_that_calls_is_met_without_being_called_until_it_has_been_away_for_a_while() {
+        let mut play = Play::new(10);
+        let nodes = cluster(12, 0);
+        let topology = play.list(&nodes, 60, &[]);
+        let own = nodes.own.clone().unwrap();
+        let client = nodes.others().find(|o| !topology.joins(&own, o, o.addresses[0])).unwrap().clone();
+        let addr = client.addresses[0];
+        play.election.called(play.now, addr);
+        play.election.called(play.now, [192, 0, 2, 1].into());
+        let met = play.list(&nodes, 600, &[]);
+        assert!(met.joins(&own, &client, addr) && !met.calls(&own, &client, addr));
+        assert_eq!(met.callers, [addr].into(), "nobody else");
+        play.silent.insert(client.name.clone());
+        assert!(play.list(&nodes, CALLER.as_secs() - 1, &[]).joins(&own, &client, addr));
+        assert!(!play.list(&nodes, 2, &[]).joins(&own, &client, addr));
+    }
+
+    #[test]
+    fn a_node_that_meets_nobody_among_others_is_cut_off_and_an_only_one_is_not() {
+        let mut play = Play::new(10);
+        let mut nodes = cluster(4, 0);
+        play.silent = nodes.others.keys().cloned().collect();
+        assert!(!play.list(&nodes, CUT_OFF.as_secs() - 1, &[]).cut_off);
+        assert!(play.list(&nodes, 2, &[]).cut_off);
+        for change in [
+            &(|n: &mut NodeView| n.routelet = Presence::Unknown) as &dyn Fn(&mut NodeView),
+            &|n| n.unheard = true,
+            &|n| n.peering = Some("none".into()),
+        ] {
+            let mut excused = nodes.clone();
+            excused.others.values_mut().for_each(|n| change(Arc::make_mut(n)));
+            assert!(!play.list(&excused, 60, &[]).cut_off);
+        }
+        assert!(play.list(&nodes, 60, &[]).cut_off);
+        play.silent.remove("node-2");
+        assert!(!play.list(&nodes, 1, &[]).cut_off, "a later session ends it");
+        nodes.others.clear();
+        assert!(!play.list(&nodes, 60, &[]).cut_off);
     }
 }

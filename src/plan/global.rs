@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Extra, gateway, neighbor};
+use super::{Extra, addresses, gateway, neighbor};
 use crate::{
     bgp::peer::Global,
     config::{AsSetting, Config},
@@ -60,6 +60,13 @@ fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra)
     let told = own.and_then(|o| o.router_id).or(config.bgp.router_id);
     if let Some(id) = told.or(extra.stored_router_id.filter(|id| !of_others(id))) {
         return Ok(id);
+    }
+    if let Some(own) = own.filter(|o| o.addresses.is_empty() && !o.external.is_empty()) {
+        let external = addresses::named(own.external.iter().map(ToString::to_string));
+        return Err(format!(
+            "the router id is taken from the Node, which has no InternalIP, and none of its ExternalIPs ({external}) is on \
+             this host: start the kubelet with --node-ip; bgp.router-id would set it"
+        ));
     }
     if nodes.is_some() && own.is_none_or(|o| o.addresses.is_empty()) {
         return Err("the router id is taken from the Node, whose address is not known yet; \

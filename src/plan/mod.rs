@@ -16,7 +16,9 @@
 //!
 //! Time. What depends on it (waiting for routes, back-off) is decided by whoever carries the plan out.
 
+mod addresses;
 mod bridge;
+mod candidates;
 mod drain;
 mod election;
 mod forward;
@@ -55,11 +57,14 @@ use crate::{
 };
 
 pub use self::{
-    election::{Election, REFLECTORS, Topology, elect},
+    candidates::{REFLECTORS, elect},
+    election::{Election, Sessions, Topology},
     gateway::Gateways,
     objects::{ObjectProblem, Overlay, overlay},
 };
 pub use crate::k8s::cni::Conflist;
+use addresses::Claims;
+pub use addresses::settle;
 pub use drain::Drain;
 pub use forwarding::forwarding;
 pub use guard::FormerGateways;
@@ -83,6 +88,12 @@ pub struct Plan {
     pub reflectors: BTreeSet<String>,
     /// Addresses of nodes that the cluster hears nothing of, or that go or are gone.
     pub silent: BTreeSet<IpAddr>,
+    /// Whether there are sessions among nodes at all.
+    pub among_nodes: bool,
+    /// Addresses of other nodes on which routelet runs, as far as the cluster knows.
+    pub expected: BTreeSet<IpAddr>,
+    /// The own Node's addresses, as far as they count.
+    pub node_addresses: Vec<IpAddr>,
     /// `[[bgp.listen-range]]`.
     pub ranges: Vec<Range>,
     /// What this node announces of its own.
@@ -205,6 +216,8 @@ pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<Strin
 /// There is no plan while the router id or the AS number cannot be known (no Node address, no address at all): what is
 /// missing, in plain words with its remedy. The last plan stays in force.
 pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) -> Result<Plan, String> {
+    let settled = nodes.map(|nodes| settle(nodes, host));
+    let nodes = settled.as_deref();
     let global = global::global(config, nodes, host, extra)?;
     let cluster_as = global::file_asn(config, global.router_id, extra.kubernetes).unwrap_or(global.asn);
     let ctx = Context { config, nodes, host, extra, global: &global, cluster_as };
@@ -212,9 +225,11 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let mut problems = Vec::new();
     let modes = peering::modes(&ctx, &mut problems);
     let topology = peering::topology(&ctx, &modes);
-    let peers = peering::peers(&ctx, &modes, &topology, &mut problems);
+    let claims = Claims::of(&ctx);
+    let peers = peering::peers(&ctx, &modes, &topology, &claims, &mut problems);
     let ranges = peering::ranges(&ctx, &mut problems);
     let mut object_problems = Vec::new();
+    addresses::check(&ctx, &claims, &mut problems, &mut object_problems);
     let pods = node::pod_cidrs(&ctx, &mut problems, &mut object_problems);
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
@@ -241,9 +256,12 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),
-        peers,
-        reflectors: topology.reflectors,
+        reflectors: topology.reflectors.clone(),
         silent: peering::silent(&ctx),
+        among_nodes: peering::is_among_nodes(&modes),
+        expected: peering::expected(&ctx, &modes, &topology),
+        peers,
+        node_addresses: ctx.own_node().map(|own| own.addresses.clone()).unwrap_or_default(),
         ranges,
         originated,
         unreachable: unreachable.into_iter().collect(),

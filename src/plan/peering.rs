@@ -15,13 +15,15 @@ use std::{
 
 use super::{
     Context, Range,
-    election::{self, Topology},
+    addresses::{self, Claims},
+    candidates::{Members, takes_part},
+    election::Topology,
     gateway, neighbor,
 };
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
     config::{Config, GATEWAY_GROUP, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
-    k8s::node::NodeView,
+    k8s::node::{NodeView, Presence},
     net::Asn,
 };
 use neighbor::Draft;
@@ -86,6 +88,7 @@ pub(super) fn peers(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
     topology: &Topology,
+    claims: &Claims<'_>,
     problems: &mut Vec<String>,
 ) -> Peers {
     let mut drafts = Vec::new();
@@ -99,7 +102,7 @@ pub(super) fn peers(
             );
         }
     }
-    drafts.extend(nodes(ctx, modes, topology, problems));
+    drafts.extend(nodes(ctx, modes, topology, claims, problems));
     drafts.extend(configured(ctx));
 
     // Whoever meant to have a password or a policy there does not get a session without.
@@ -121,6 +124,22 @@ pub(super) fn silent(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
     let silent = others.filter(|n| n.unheard || n.deleted || n.going.is_some());
     silent.flat_map(|n| n.addresses.iter().copied()).collect()
+}
+
+/// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some neighbor there must be a
+/// session to reach their pods. Not those with which the operator wants none for now.
+pub(super) fn expected(
+    ctx: &Context<'_>,
+    modes: &BTreeSet<Peering>,
+    topology: &Topology,
+) -> BTreeSet<IpAddr> {
+    if !is_among_nodes(modes) {
+        return BTreeSet::new();
+    }
+    let others = ctx.nodes.into_iter().flat_map(|n| n.others());
+    let expected = others.filter(|o| takes_part(o) && topology.expects(o));
+    let addresses = expected.filter_map(|o| ctx.own_node()?.common_address(o));
+    addresses.filter(|a| !ctx.extra.disabled.contains(&PeerKey::Address(*a))).collect()
 }
 
 /// `[[bgp.listen-range]]`.
@@ -166,41 +185,80 @@ fn nodes<'a>(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
     topology: &Topology,
+    claims: &Claims<'_>,
     problems: &mut Vec<String>,
 ) -> Vec<Draft<'a>> {
     let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return Vec::new() };
     if !is_among_nodes(modes) {
         return Vec::new();
     }
+    name_problems(ctx, modes, topology, problems);
+    let mut drafts = Vec::new();
+    for other in nodes.others().filter(|o| o.name != own.name && takes_part(o)) {
+        let wrong = |addr| claims.is_wrong(other, addr);
+        let primary = own.common_address_but(other, wrong);
+        let called = topology.callers.iter().copied().filter(|a| other.addresses.contains(a) && !wrong(*a));
+        let met: BTreeSet<_> = primary.into_iter().chain(called).collect();
+        for addr in met.into_iter().filter(|a| topology.joins(own, other, *a)) {
+            let reflected = topology.reflects(own) || topology.reflects(other);
+            let source = if reflected { PeerSource::Reflector } else { PeerSource::Mesh };
+            let mut draft = node_draft(ctx, other, addr, source);
+            if reflected {
+                // To another AS routes are passed on as to any neighbor outside.
+                let client = topology.reflects(own) && !topology.reflects(other) && own.asn == other.asn;
+                draft.implied.route_reflector_client = Some(client);
+            }
+            // Where it only called it is not dialled: it knows why it calls.
+            let dials = Some(addr) == primary && topology.calls(own, other, addr);
+            draft.implied.passive = (!dials).then_some(true);
+            drafts.push(draft);
+        }
+    }
+    drafts
+}
+
+/// What is wrong with the peering among nodes.
+fn name_problems(
+    ctx: &Context<'_>,
+    modes: &BTreeSet<Peering>,
+    topology: &Topology,
+    problems: &mut Vec<String>,
+) {
+    let Some(nodes) = ctx.nodes else { return };
     let limit = ctx.config.kubernetes.mesh_limit;
-    let many = nodes.others.len() + 1 > limit;
-    if modes.contains(&Peering::Auto) && many && topology.reflectors.is_empty() {
+    let members = Members::of(nodes, topology.trusting);
+    if modes.contains(&Peering::Auto) && members.count() > limit && topology.reflectors.is_empty() {
         problems.push(format!(
             "there are more nodes than kubernetes.mesh-limit = {limit}, and none of them can reflect routes: take the label \
              routelet.io/route-reflector=false from some, or raise the limit"
         ));
     }
-    if modes.contains(&Peering::Reflectors) && nodes.complete && election::labelled(nodes).is_empty() {
+    if modes.contains(&Peering::Reflectors) && nodes.complete && members.labelled(nodes).is_empty() {
         problems
             .push("peering by reflectors, but no node has the label routelet.io/route-reflector=true".into());
     }
-
-    let mut drafts = Vec::new();
-    for other in nodes.others().filter(|o| o.name != own.name && election::takes_part(o)) {
-        let Some(addr) = own.common_address(other).filter(|a| topology.joins(own, other, *a)) else {
-            continue;
-        };
-        if topology.reflects(own) || topology.reflects(other) {
-            let mut draft = node_draft(ctx, other, addr, PeerSource::Reflector);
-            // To another AS routes are passed on as to any neighbor outside.
-            let client = topology.reflects(own) && !topology.reflects(other) && own.asn == other.asn;
-            draft.implied.route_reflector_client = Some(client);
-            drafts.push(draft);
-        } else {
-            drafts.push(node_draft(ctx, other, addr, PeerSource::Mesh));
-        }
+    if ctx.own_node().is_some_and(|own| own.routelet == Presence::Impossible) {
+        problems.push(
+            "labels, annotations or taints of this Node are those of a Node on which routelet cannot run (another \
+             operating system, KWOK, a virtual kubelet, Fargate): other nodes do not peer with it; correct them"
+                .into(),
+        );
     }
-    drafts
+    if topology.unanswered {
+        let names = addresses::named(topology.reflectors.iter().map(String::as_str));
+        problems.push(format!(
+            "no route reflector answers ({names}): nodes are met without them; see whether routelet runs there and TCP \
+             port 179 is open, or label nodes without routelet routelet.io/route-reflector=false"
+        ));
+    }
+    if topology.cut_off {
+        let expected = nodes.others().filter(|o| takes_part(o) && topology.expects(o));
+        let names = addresses::named(expected.map(|o| o.name.as_str()));
+        problems.push(format!(
+            "this node has no BGP session, and routelet runs on other nodes ({names}): see `routelet show neighbors`, and \
+             whether TCP port 179 is open between the nodes"
+        ));
+    }
 }
 
 fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: PeerSource) -> Draft<'a> {

@@ -12,7 +12,7 @@ use crate::{
     fib::host::Host,
     k8s::{
         cni::Plugins,
-        node::{NodeView, Nodes},
+        node::{NodeView, Nodes, Presence},
     },
 };
 
@@ -84,6 +84,7 @@ pub(super) fn node(name: &str, addresses: &[&str], pod_cidrs: &[&str]) -> NodeVi
         uid: format!("uid-{name}"),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         pod_cidrs: pod_cidrs.iter().map(|p| p.parse().unwrap()).collect(),
+        routelet: Presence::Signed,
         ..NodeView::default()
     }
 }
@@ -97,6 +98,19 @@ pub(super) fn nodes<const N: usize>(all: [NodeView; N]) -> Nodes {
         complete: true,
         ..Nodes::default()
     }
+}
+
+/// `n` nodes over so many zones, the first of them our own.
+pub(super) fn cluster(n: usize, zones: usize) -> Nodes {
+    let mut all = nodes([]);
+    let mut views = (0..n).map(|i| {
+        let addr = format!("10.0.{}.{}", i / 250, i % 250 + 1);
+        let zone = (zones > 0).then(|| format!("zone-{}", i % zones.max(1)));
+        NodeView { zone, ..node(&format!("node-{i}"), &[&addr], &[]) }
+    });
+    all.own = views.next();
+    all.others = views.map(|v| (v.name.clone(), v.into())).collect();
+    all
 }
 
 /// Everything that a plan is made of.

@@ -1,8 +1,11 @@
 //! Whole plans: what one sees of this folder from outside.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use super::testing::{Case, config, node, nodes};
+use super::{
+    Topology,
+    testing::{Case, config, node, nodes},
+};
 use crate::{
     bgp::peer::{Hops, PeerKey, RemoteAs},
     config::{AsSetting, Config, Neighbor, NeighborAt, NeighborKeys, Peering},
@@ -154,6 +157,19 @@ fn reflectors_speak_with_all_and_the_others_with_reflectors_only() {
     let clients: Vec<_> =
         case.plan().peers.values().map(|p| (p.key.to_string(), p.route_reflector_client)).collect();
     assert_eq!(clients, [("10.0.0.6".into(), true), ("2001:db8::a".into(), false)]);
+}
+
+#[test]
+fn a_node_that_calls_from_another_of_its_addresses_is_awaited_there() {
+    let mut case = three_nodes();
+    case.other("n2").addresses.push([10, 0, 0, 7].into());
+    let mut topology = Topology::fresh(&[Peering::Auto].into(), case.nodes.as_ref().unwrap(), 100);
+    topology.callers = [IpAddr::from([10, 0, 0, 7]), [10, 0, 0, 99].into()].into();
+    case.extra.topology = Some(topology);
+    let plan = case.plan();
+    let passive = |addr: [u8; 4]| plan.peers.get(&PeerKey::Address(addr.into())).map(|p| p.passive);
+    assert_eq!(passive([10, 0, 0, 6]), Some(false));
+    assert_eq!((passive([10, 0, 0, 7]), passive([10, 0, 0, 99])), (Some(true), None));
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod conflist;
 mod docker;
 mod drain;
 mod events;
+mod fakes;
 mod faults;
 mod figures;
 mod firewall;

@@ -13,9 +13,9 @@ use routelet::{
     bgp::peer::{PeerConfig, PeerKey},
     config::Config,
     fib::host::{Host, Link, LinkAddress, Scope},
-    k8s::node::{NodeView, Nodes},
+    k8s::node::{NodeView, Nodes, Presence},
     net::Prefix,
-    plan::{Election, Extra, elect, plan},
+    plan::{Election, Extra, Sessions, elect, plan},
 };
 
 use crate::{
@@ -43,8 +43,8 @@ struct Daemon {
     election: Election,
     peers: BTreeMap<usize, Arc<PeerConfig>>,
     lag: Duration,
-    /// The list of the last turn, by its time.
-    seen: Option<Instant>,
+    /// The list of the last turn, by its time, and the sessions.
+    seen: Option<(Instant, Sessions)>,
 }
 
 fn name(n: usize) -> String {
@@ -111,15 +111,7 @@ impl Cluster {
     }
 
     fn join_all(&mut self, numbers: Range<usize>) {
-        let view = |n: usize| NodeView {
-            name: name(n),
-            uid: name(n),
-            addresses: vec![address(n).ip(), v6(n).into()],
-            pod_cidrs: pod_cidrs(n),
-            zone: Some(format!("zone-{}", n % 4)),
-            ..NodeView::default()
-        };
-        self.change(|list| list.extend(numbers.clone().map(|n| (n, Arc::new(view(n))))));
+        self.list_nodes(numbers.clone(), Presence::Signed);
         for n in numbers {
             let lag = Duration::from_millis(self.net.random(5000));
             let (election, peers) = (Election::default(), BTreeMap::new());
@@ -127,12 +119,59 @@ impl Cluster {
         }
     }
 
+    /// A node that shows routelet a little after its first list.
+    fn is_born(&mut self, n: usize) {
+        self.join(n);
+        self.show(n, Presence::Unknown);
+        self.run(2);
+        self.show(n, Presence::Signed);
+    }
+
+    fn show(&mut self, n: usize, routelet: Presence) {
+        self.change(|list| Arc::make_mut(list.get_mut(&n).expect("a Node")).routelet = routelet);
+    }
+
+    /// Nodes on which nothing runs.
+    fn fake(&mut self, numbers: Range<usize>, routelet: Presence) {
+        self.list_nodes(numbers.clone(), routelet);
+        numbers.for_each(|n| self.kill(n));
+    }
+
+    fn list_nodes(&mut self, numbers: Range<usize>, routelet: Presence) {
+        let view = |n: usize| NodeView {
+            name: name(n),
+            uid: name(n),
+            addresses: vec![address(n).ip(), v6(n).into()],
+            pod_cidrs: pod_cidrs(n),
+            zone: Some(format!("zone-{}", n % 4)),
+            routelet,
+            ..NodeView::default()
+        };
+        self.change(|list| list.extend(numbers.map(|n| (n, Arc::new(view(n))))));
+    }
+
+    /// A new image: the daemon ends and comes back with what its kernel has.
+    fn roll_out(&mut self) {
+        for n in self.living() {
+            self.net.kill(n);
+            self.run(3);
+            self.net.restarting.insert(n);
+            self.net.revive(n, true);
+            let daemon = self.daemons.get_mut(&n).expect("a daemon");
+            (daemon.election, daemon.seen) = (Election::default(), None);
+            self.run(30);
+            self.net.restarting.remove(&n);
+        }
+    }
+
     /// The list of node `n` as of now, and since when it is that.
     fn nodes(&self, n: usize) -> Option<(Instant, Nodes)> {
         let seen = self.net.now - self.daemons[&n].lag.min(self.net.now - self.lists[0].0);
         let (at, list) = self.lists.iter().rev().find(|(at, _)| *at <= seen)?;
+        let sessions = self.sessions_of(n);
         let idle = |d: &Daemon| {
-            d.seen == Some(*at) && d.election.poll_timeout().is_none_or(|due| due > self.net.now)
+            d.seen.as_ref().is_some_and(|(last, up)| last == at && *up == sessions)
+                && d.election.poll_timeout().is_none_or(|due| due > self.net.now)
         };
         if idle(&self.daemons[&n]) {
             return None;
@@ -142,17 +181,29 @@ impl Cluster {
         Some((*at, Nodes { own: Some(own), others, complete: true, ..Nodes::default() }))
     }
 
+    /// What node `n` knows of its sessions.
+    fn sessions_of(&self, n: usize) -> Sessions {
+        let up = self.net.ends_of(n).into_iter().filter(|end| self.net.is_up(*end));
+        let up: BTreeSet<_> = up.map(|(_, them)| address(them).ip()).collect();
+        Sessions { any: !up.is_empty(), up }
+    }
+
     /// One turn of a node's planner, where it has news or something is due.
     fn plan(&mut self, n: usize) {
         let Some((at, nodes)) = self.nodes(n).filter(|_| !self.net.is_dead(n)) else { return };
-        let now = self.net.now;
+        let (now, sessions) = (self.net.now, self.sessions_of(n));
         let daemon = self.daemons.get_mut(&n).expect("a daemon");
-        daemon.seen = Some(at);
-        daemon.election.handle(now, &self.config, &nodes);
+        let changed = daemon.seen.as_ref().is_none_or(|(last, _)| *last != at);
+        let before = daemon.election.topology().cloned();
+        daemon.election.handle(now, &self.config, &nodes, &sessions);
+        daemon.seen = Some((at, sessions));
         if let Some(leaving) = daemon.election.question(now, &nodes) {
-            daemon.election.answer(now, self.net.routers[&n].rib.needed(&leaving));
+            daemon.election.answer(now, &nodes, self.net.routers[&n].rib.needed(&leaving));
         }
         let topology = daemon.election.topology().cloned();
+        if !changed && topology == before {
+            return;
+        }
         let extra = Extra { kubernetes: true, topology, ..Extra::default() };
         let made = plan(&self.config, Some(&nodes), &host(n), &extra).expect("a plan");
         let of = |key: &PeerKey| match key {
@@ -176,6 +227,11 @@ impl Cluster {
     fn run(&mut self, seconds: u64) {
         let until = self.net.now + Duration::from_secs(seconds);
         while self.net.now < until {
+            for (n, caller) in std::mem::take(&mut self.net.strangers) {
+                let daemon = self.daemons.get_mut(&n).expect("a daemon");
+                daemon.election.called(self.net.now, address(caller).ip());
+                daemon.seen = None;
+            }
             for n in self.daemons.keys().copied().collect::<Vec<_>>() {
                 self.plan(n);
             }
@@ -230,6 +286,76 @@ impl Cluster {
             ..Nodes::default()
         };
         elect(&nodes).iter().map(|name| name["node-".len()..].parse().unwrap()).collect()
+    }
+}
+
+/// NVSentinel#1567, kwok#1744, calico#4595, rke2#9286: Nodes without routelet beside five real ones, whatever marks them.
+/// They are elected by nobody, and who joins or has a new image meets all others.
+#[test]
+fn kwok_1744_a_hundred_nodes_without_routelet_are_neither_counted_nor_elected() {
+    for routelet in [Presence::Unknown, Presence::Impossible, Presence::Apart] {
+        let mut cluster = Cluster::new(7);
+        cluster.config = Config::for_kubernetes();
+        (0..4).for_each(|n| cluster.join(n));
+        cluster.run(60);
+        cluster.check("four");
+        cluster.fake(100..200, routelet);
+        cluster.run(60);
+        cluster.check("beside a hundred others");
+        cluster.is_born(4);
+        cluster.run(30);
+        cluster.check("a fifth one joins");
+        assert_eq!(cluster.sessions(), 10);
+        cluster.roll_out();
+        cluster.check("a new image");
+        assert_eq!(cluster.sessions(), 10);
+        let dialled = cluster.daemons.values().flat_map(|d| d.peers.keys());
+        assert!(dialled.into_iter().all(|them| *them < 100), "nobody dials those that are not there");
+    }
+}
+
+/// The same, with Nodes on which routelet ran once: the DaemonSet leaves them out now, but all are elected.
+#[test]
+fn kwok_1744_nodes_that_the_daemonset_leaves_out_now_cut_off_nobody() {
+    for seed in seeds(500) {
+        let mut cluster = Cluster::new(seed);
+        cluster.config = Config::for_kubernetes();
+        cluster.fake(100..210, Presence::Signed);
+        (0..5).for_each(|n| cluster.is_born(n));
+        assert!(cluster.reflectors().iter().all(|n| *n >= 100), "{:?}", cluster.reflectors());
+        cluster.run(60);
+        cluster.check("no reflector answers");
+        cluster.roll_out();
+        cluster.check("a new image");
+        assert_eq!(cluster.sessions(), 10);
+        // They are taken for what they are.
+        (100..210).for_each(|n| cluster.show(n, Presence::Unknown));
+        cluster.run(120);
+        cluster.check("five count");
+        let peers: Vec<_> = cluster.daemons.values().map(|d| d.peers.len()).collect();
+        assert_eq!(peers, [4; 5]);
+    }
+}
+
+/// One node alone cannot reach the reflectors: those that can are met by it, and let it in.
+#[test]
+fn calico_4595_a_node_that_reaches_no_reflector_meets_the_others() {
+    for seed in seeds(500) {
+        let mut cluster = Cluster::new(seed);
+        cluster.join_all(0..LIMIT + 1);
+        let reflectors = cluster.reflectors();
+        let lonely = (0..=LIMIT).find(|n| !reflectors.contains(n)).unwrap();
+        reflectors.iter().for_each(|r| cluster.net.cut(*r, lonely));
+        cluster.run(180);
+        for n in (0..=LIMIT).filter(|n| *n != lonely && !reflectors.contains(n)) {
+            let has =
+                |a: usize, b: usize| pod_cidrs(b).iter().all(|p| cluster.net.routers[&a].fib.contains_key(p));
+            assert!(has(lonely, n) && has(n, lonely), "{lonely} and {n}\n{}", cluster.net.trace);
+        }
+        reflectors.iter().for_each(|r| cluster.net.heal(*r, lonely));
+        cluster.run(300);
+        cluster.check("healed");
+        assert_eq!(cluster.sessions(), 3 * (LIMIT + 1 - 3) + 3);
     }
 }
 

@@ -76,8 +76,12 @@ pub struct Net {
     /// The tables, by node; none in a world of mere sessions.
     pub routers: BTreeMap<usize, Router>,
     dead: BTreeSet<usize>,
+    /// Nodes that say of themselves on new sessions that they have restarted (RFC 4724 §3).
+    pub restarting: BTreeSet<usize>,
     /// Sessions that were let go: who calls there is refused.
     away: BTreeSet<End>,
+    /// Calls at nodes that do not know the caller as a neighbor: who was called, and by whom.
+    pub strangers: Vec<End>,
     /// Those who do not read.
     deaf: BTreeSet<End>,
     established: usize,
@@ -157,7 +161,9 @@ impl Net {
             nodes: BTreeMap::new(),
             routers: BTreeMap::new(),
             dead: BTreeSet::new(),
+            restarting: BTreeSet::new(),
             away: BTreeSet::new(),
+            strangers: Vec::new(),
             deaf: BTreeSet::new(),
             established: 0,
             messages: 0,
@@ -198,6 +204,11 @@ impl Net {
 
     pub fn session(&self, end: End) -> &Session {
         &self.nodes[&end].session
+    }
+
+    /// Whether its session is established.
+    pub fn is_up(&self, end: End) -> bool {
+        self.nodes[&end].up
     }
 
     /// How often it came up.
@@ -326,12 +337,13 @@ impl Net {
     /// Takes settings over, in the session and in the table.
     pub fn configure(&mut self, end: End, config: Arc<PeerConfig>) {
         self.node(end).config = config.clone();
+        let restarting = self.restarting.contains(&end.0);
         // A dead node finds them when it is back.
         self.tell(end, |router, now, them| router.configure(now, them, config.clone()));
         if self.dead.contains(&end.0) {
             return;
         }
-        let global = global(end.0, &config);
+        let global = Global { restarting, ..global(end.0, &config) };
         self.feed(end, Input::Configure(config, global));
     }
 
@@ -339,7 +351,8 @@ impl Net {
     pub fn enter(&mut self, end: End, config: Arc<PeerConfig>) {
         let known = self.nodes.contains_key(&end);
         if !known {
-            let global = global(end.0, &config);
+            let restarting = self.restarting.contains(&end.0);
+            let global = Global { restarting, ..global(end.0, &config) };
             let session = Session::new(self.now, config.clone(), global, self.random(u64::MAX));
             self.nodes.insert(end, Node::new(session, config.clone()));
         }
@@ -512,6 +525,9 @@ impl Net {
         }
         let (there, back) = (self.delay(), self.delay());
         let nobody = self.away.contains(&(b, a)) || !self.nodes.contains_key(&(b, a));
+        if nobody && !self.dead.contains(&b) {
+            self.strangers.push((b, a));
+        }
         if nobody || self.dead.contains(&b) || matches!(self.state((b, a)), SessionState::Disabled) {
             self.later(there + back, end, Arrival::Refused(number, format!("{:?} refuses", (b, a))));
             return;

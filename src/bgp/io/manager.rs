@@ -72,6 +72,8 @@ struct Manager {
     terms: watch::Sender<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
     strangers: u64,
+    /// Whoever decides which neighbors there are learns of strangers.
+    to_planner: mpsc::Sender<IpAddr>,
     strangers_told: Option<Instant>,
     leaving: Option<Leaving>,
 }
@@ -82,6 +84,7 @@ pub(super) async fn run(
     (host, mut convergence): (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>),
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
+    to_planner: mpsc::Sender<IpAddr>,
     mut requests: mpsc::Receiver<ToPeers>,
     mut leave: oneshot::Receiver<Leaving>,
 ) {
@@ -102,6 +105,7 @@ pub(super) async fn run(
         terms: watch::Sender::new(Arc::default()),
         calls,
         strangers: 0,
+        to_planner,
         strangers_told: None,
         leaving: None,
     };
@@ -335,7 +339,10 @@ impl Manager {
                 }
                 self.turn_away(&stream, addr, "the limit of its listen-range is reached");
             }
-            None => self.turn_away(&stream, addr, "it is no configured neighbor"),
+            None => {
+                let _ = self.to_planner.try_send(addr);
+                self.turn_away(&stream, addr, "it is no configured neighbor");
+            }
         }
     }
 

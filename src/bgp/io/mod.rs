@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -101,12 +101,17 @@ pub struct PeerEvent {
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS: usize = 256;
 
+/// Strangers that wait to be looked at: one that does not fit calls again.
+const STRANGERS: usize = 64;
+
 /// The running peer manager.
 #[derive(Debug)]
 pub struct Handle {
     pub requests: mpsc::Sender<ToPeers>,
     /// Subscribe for what `show events` tells of sessions.
     pub events: broadcast::Sender<PeerEvent>,
+    /// Addresses that called and are no neighbors, as many as fit: to be taken by whoever decides on that.
+    pub strangers: Option<mpsc::Receiver<IpAddr>>,
     leave: oneshot::Sender<Leaving>,
     task: JoinHandle<()>,
 }
@@ -135,6 +140,8 @@ pub fn spawn(
     let (requests, inbox) = mpsc::channel(16);
     let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
-    let task = tokio::spawn(manager::run(wanted, (host, convergence), rib, events.clone(), inbox, left));
-    Handle { requests, events, leave, task }
+    let (called, strangers) = mpsc::channel(STRANGERS);
+    let inputs = (host, convergence);
+    let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), called, inbox, left));
+    Handle { requests, events, strangers: Some(strangers), leave, task }
 }

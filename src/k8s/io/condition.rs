@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{Options, client};
 use crate::k8s::{
-    condition::{Condition, Facts, Watchman},
+    condition::{Condition, Facts, Watchman, presence},
     node::{ApiNode, Nodes},
 };
 
@@ -37,18 +37,17 @@ pub(super) async fn run(
     let mut wrote = None;
     loop {
         let now = Instant::now();
-        let said = watchman.judge(now, *facts.borrow_and_update());
-        let held = nodes.borrow_and_update().own.as_ref().map(|own| own.network_unavailable);
-        let due = wrote.is_none_or(|at| now >= at + AGAIN);
-        if let (Some(condition), Some(held)) = (said, held)
-            && held != Some(condition.unavailable)
-            && due
-        {
-            wrote = Some(now);
-            match write(&options, condition).await {
+        let own = nodes.borrow_and_update().own.clone().unwrap_or_default();
+        let (held, reason) = (own.network_unavailable, own.network_reason.as_deref());
+        let shown = reason.map(presence).unwrap_or_default();
+        let wanted = watchman.judge(now, *facts.borrow_and_update(), shown).filter(|_| !own.uid.is_empty());
+        let due = |c| wrote.is_none_or(|(at, what)| what != c || now >= at + AGAIN);
+        if let Some(condition) = wanted.filter(|c| c.differs(held, reason) && due(*c)) {
+            wrote = Some((now, condition));
+            match write(&options, condition, held).await {
                 Ok(()) => {
                     info!(
-                        unavailable = condition.unavailable,
+                        unavailable = condition.unavailable.or(held),
                         reason = condition.reason,
                         "condition NetworkUnavailable written"
                     );
@@ -71,12 +70,17 @@ pub(super) async fn run(
     }
 }
 
-async fn write(options: &Options, condition: Condition) -> Result<(), String> {
+/// `held` is the status now: a condition that leaves it as it is leaves it Unknown where there is none.
+async fn write(options: &Options, condition: Condition, held: Option<bool>) -> Result<(), String> {
     let connection = client::connect(options).await?;
     let now = super::timestamp();
     let patch = serde_json::json!({ "status": { "conditions": [{
         "type": "NetworkUnavailable",
-        "status": if condition.unavailable { "True" } else { "False" },
+        "status": match condition.unavailable.or(held) {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        },
         "reason": condition.reason,
         "message": condition.message,
         "lastTransitionTime": now,

@@ -1,0 +1,314 @@
+//! Which addresses of Nodes count, and which cannot be right.
+//!
+//! The Node's InternalIPs are what other nodes dial and what routes point to. They come from the kubelet, which guesses,
+//! or from a cloud controller; where they are wrong nothing works, and no session says why. So they are compared with the
+//! addresses of this host and of the other Nodes.
+
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Context, ObjectProblem, candidates::takes_part};
+use crate::{
+    fib::host::Host,
+    k8s::node::{NodeView, Nodes, Presence},
+    net::Family,
+};
+
+/// So many Nodes or addresses are named in one sentence.
+const NAMED: usize = 3;
+
+/// The Nodes with those addresses of the own one first that this host has; where it has no InternalIP at all, with its
+/// ExternalIPs that this host has.
+pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
+    let Some(own) = &nodes.own else { return Cow::Borrowed(nodes) };
+    let here = addresses_of(host);
+    let mut addresses = own.addresses.clone();
+    let by_external = addresses.is_empty();
+    if by_external {
+        addresses.extend(own.external.iter().filter(|a| here.contains(a)));
+    }
+    // Stable: the Node's order holds among those that are on the host.
+    addresses.sort_by_key(|a| !here.contains(a));
+    if addresses == own.addresses {
+        return Cow::Borrowed(nodes);
+    }
+    let own = NodeView { addresses, by_external, ..own.clone() };
+    Cow::Owned(Nodes { own: Some(own), ..nodes.clone() })
+}
+
+/// Names addresses that cannot be right, and those that Nodes lack.
+pub(super) fn check(
+    ctx: &Context<'_>,
+    claims: &Claims<'_>,
+    problems: &mut Vec<String>,
+    of_nodes: &mut Vec<ObjectProblem>,
+) {
+    let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return };
+    check_own(own, &addresses_of(ctx.host), problems);
+    lent(nodes, own, problems);
+    for (addr, claimants) in &claims.of_ours {
+        problems.push(ours(*addr, claimants, own.addresses.contains(addr)));
+    }
+    of_nodes.extend(claims.shared.iter().map(|(addr, claimants)| shared(*addr, claimants)));
+}
+
+fn check_own(own: &NodeView, here: &BTreeSet<IpAddr>, problems: &mut Vec<String>) {
+    const REMEDY: &str = "start the kubelet with --node-ip set to an address of this host";
+    if own.addresses.is_empty() && own.deleted {
+        return;
+    }
+    if own.addresses.is_empty() && own.external.is_empty() {
+        problems.push(format!("the Node has no InternalIP: other nodes cannot reach this one; {REMEDY}"));
+    } else if own.addresses.is_empty() {
+        let external = named(own.external.iter().map(ToString::to_string));
+        problems.push(format!(
+            "the Node has no InternalIP, and none of its ExternalIPs ({external}) is on this host: other nodes cannot \
+             reach this one; {REMEDY}"
+        ));
+    }
+    for family in Family::ALL {
+        let of_family: Vec<_> = own.addresses.iter().filter(|a| Family::of(**a) == family).collect();
+        if !of_family.is_empty() && !of_family.iter().any(|a| here.contains(a)) {
+            let list = named(of_family.into_iter().map(ToString::to_string));
+            problems.push(format!(
+                "InternalIP {list} of this Node is on no interface of this host: other nodes cannot reach this one there; \
+                 {REMEDY}, or give the host the address"
+            ));
+        }
+    }
+}
+
+/// Nodes that lack addresses which stay in force.
+fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<String>) {
+    const REMEDY: &str = "see the kubelet and the cloud controller";
+    let list = |lent: &[IpAddr]| named(lent.iter().map(ToString::to_string));
+    if !own.lent.is_empty() {
+        let lent = list(&own.lent);
+        problems.push(format!(
+            "the Node does not report its InternalIP {lent} any more: what was last known stays in force; {REMEDY}"
+        ));
+    }
+    let others: Vec<_> = nodes.others().filter(|o| !o.lent.is_empty() && takes_part(o)).collect();
+    if let Some(first) = others.first() {
+        let names = named(others.iter().map(|o| o.name.as_str()));
+        let lent = if others.len() == 1 { format!(" {}", list(&first.lent)) } else { String::new() };
+        problems.push(format!(
+            "no InternalIP{lent} is reported any more for node {names}: what was last known stays in force; {REMEDY}"
+        ));
+    }
+}
+
+/// Which Nodes claim an address of this host, or one that another Node claims.
+#[derive(Debug, Default)]
+pub(super) struct Claims<'a> {
+    of_ours: BTreeMap<IpAddr, Vec<&'a NodeView>>,
+    /// The first is the one that is believed.
+    shared: BTreeMap<IpAddr, Vec<&'a NodeView>>,
+}
+
+impl<'a> Claims<'a> {
+    pub(super) fn of(ctx: &Context<'a>) -> Self {
+        let mut ours = addresses_of(ctx.host);
+        ours.extend(ctx.own_node().into_iter().flat_map(|own| &own.addresses));
+        let own_name = ctx.own_node().map(|own| own.name.as_str());
+        let others = ctx.nodes.into_iter().flat_map(Nodes::others);
+        let others = others.filter(|o| Some(o.name.as_str()) != own_name && !o.deleted && takes_part(o));
+        let mut claims: BTreeMap<IpAddr, Vec<&NodeView>> = BTreeMap::new();
+        for node in others {
+            node.addresses.iter().for_each(|addr| claims.entry(*addr).or_default().push(node));
+        }
+        let (of_ours, claims): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            claims.into_iter().partition(|(addr, _)| ours.contains(addr));
+        let mut shared: BTreeMap<_, _> = claims.into_iter().filter(|(_, nodes)| nodes.len() > 1).collect();
+        for claimants in shared.values_mut() {
+            claimants.sort_by_key(|n| (n.unheard, n.routelet != Presence::Signed, n.created, &n.name));
+        }
+        Self { of_ours, shared }
+    }
+
+    /// Whether a session with this Node cannot go there.
+    pub(super) fn is_wrong(&self, node: &NodeView, addr: IpAddr) -> bool {
+        let first = || self.shared.get(&addr).and_then(|claimants| claimants.first());
+        self.of_ours.contains_key(&addr) || first().is_some_and(|first| first.name != node.name)
+    }
+}
+
+/// Several Nodes of the same machine type get the same address of a NAT, or of a bridge; a machine that was given another
+/// name leaves its former Node behind.
+fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> String {
+    let names = named(claimants.iter().map(|n| n.name.as_str()));
+    let nodes =
+        if claimants.len() == 1 { format!("node {names} has") } else { format!("nodes {names} have") };
+    let address = if is_internal {
+        format!("the same InternalIP {addr} as this node")
+    } else {
+        format!("the InternalIP {addr}, which is an address of this host")
+    };
+    let remedy = if claimants.iter().all(|n| n.unheard) {
+        "delete the Node if it is a former name of this machine, or start its kubelet with --node-ip"
+    } else {
+        "start its kubelet with --node-ip"
+    };
+    format!("{nodes} {address}: there is no session at that address; {remedy}")
+}
+
+/// All nodes find it in the same words, so that it is one Event.
+fn shared(addr: IpAddr, claimants: &[&NodeView]) -> ObjectProblem {
+    let second = claimants[1..].iter().max_by_key(|n| (n.created, Reverse(&n.name))).unwrap_or(&claimants[0]);
+    let mut names: Vec<_> = claimants.iter().map(|n| n.name.as_str()).collect();
+    names.sort_unstable();
+    ObjectProblem {
+        kind: "Node",
+        name: second.name.clone(),
+        uid: second.uid.clone(),
+        reason: "SameInternalIP",
+        text: format!(
+            "nodes {} have the same InternalIP {addr}: only one of them can be reached there; start their kubelets with \
+             --node-ip, and delete Nodes of machines that are gone",
+            named(names)
+        ),
+    }
+}
+
+fn addresses_of(host: &Host) -> BTreeSet<IpAddr> {
+    host.links.values().flat_map(|l| &l.addresses).map(|a| a.addr).collect()
+}
+
+/// The first of them, and how many more there are.
+pub(super) fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+    let mut names = names.into_iter();
+    let first: Vec<_> = names.by_ref().take(NAMED).collect();
+    let first = first.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
+    match names.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{Case, config, node, nodes},
+        *,
+    };
+    use crate::fib::host::testing::{host, link};
+
+    /// This node `n1` and others, on a host with these addresses.
+    fn case<const N: usize>(all: [NodeView; N], addresses: &[&str]) -> Case {
+        let eth0 = addresses.iter().fold(link(2, "eth0"), |l, a| l.with(a));
+        Case::new(config(), Some(nodes(all)), host([eth0], []))
+    }
+
+    fn problems(case: &Case) -> Vec<String> {
+        let plan = case.plan();
+        let found = plan.problems.iter().chain(plan.object_problems.iter().map(|p| &p.text));
+        found.filter(|p| p.contains("InternalIP")).cloned().collect()
+    }
+
+    fn one(case: &Case, words: &[&str]) {
+        let found = problems(case);
+        assert!(found.len() == 1 && words.iter().all(|w| found[0].contains(w)), "{words:?}: {found:#?}");
+    }
+
+    #[test]
+    fn rancher_25042_nodes_with_one_internal_ip_are_named_and_nobody_dials_himself() {
+        let same = |name: &str| node(name, &["10.0.2.15"], &[]);
+        let two = case([same("n1"), same("n2")], &["10.0.2.15/24"]);
+        one(&two, &["node n2 has the same InternalIP 10.0.2.15 as this node", "--node-ip"]);
+        assert!(two.peers().is_empty(), "{:?}", two.peers());
+        let names = ["n2", "n3", "n4", "n5", "n6"].map(same);
+        let [n2, n3, n4, n5, n6] = names;
+        let six = case([same("n1"), n2, n3, n4, n5, n6], &["10.0.2.15/24"]);
+        one(&six, &["nodes n2, n3, n4 and 2 more have the same InternalIP"]);
+
+        // Two interfaces: the second address is each node's own.
+        let own = node("n1", &["10.0.2.15", "192.168.56.11"], &[]);
+        let other = node("n2", &["10.0.2.15", "192.168.56.12"], &[]);
+        let vagrant = case([own, other], &["10.0.2.15/24", "192.168.56.11/24"]);
+        one(&vagrant, &["node n2 has the same InternalIP 10.0.2.15"]);
+        assert_eq!(vagrant.peers(), ["192.168.56.12 Mesh"]);
+    }
+
+    #[test]
+    fn an_address_of_this_host_that_another_node_claims_is_named() {
+        let own = node("n1", &["10.0.0.1", "fd00::1"], &[]);
+        let other = node("n2", &["172.17.0.1"], &[]);
+        let docker = case([own.clone(), other], &["10.0.0.1/24", "fd00::1/64", "172.17.0.1/16"]);
+        one(&docker, &["node n2 has the InternalIP 172.17.0.1, which is an address of this host"]);
+        assert!(docker.peers().is_empty());
+        let former = NodeView { unheard: true, ..node("old-name", &["10.0.0.1"], &[]) };
+        one(&case([own.clone(), former], &["10.0.0.1/24", "fd00::1/64"]), &["former name of this machine"]);
+        for harmless in [
+            NodeView { deleted: true, ..node("n2", &["10.0.0.1"], &[]) },
+            NodeView { routelet: Presence::Impossible, ..node("fake", &["10.0.0.1"], &[]) },
+        ] {
+            let found = problems(&case([own.clone(), harmless], &["10.0.0.1/24", "fd00::1/64"]));
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_other_nodes_with_one_address_one_is_met_and_both_are_named_once() {
+        let (own, addresses) = (node("n1", &["10.0.0.1"], &[]), ["10.0.0.1/24"]);
+        let at = |name: &str, created| NodeView { created: Some(created), ..node(name, &["10.0.0.9"], &[]) };
+        let both = case([own.clone(), at("n2", 7), at("n3", 5)], &addresses);
+        one(&both, &["nodes n2, n3 have the same InternalIP 10.0.0.9", "--node-ip"]);
+        let plan = both.plan();
+        assert_eq!(plan.object_problems[0].name, "n2", "the Event is at the younger one");
+        let met: Vec<_> = plan.peers.values().map(|p| p.description.clone().unwrap()).collect();
+        assert_eq!(met, ["node n3"], "the elder");
+        let dead = case([own, at("n2", 7), NodeView { unheard: true, ..at("n3", 5) }], &addresses);
+        assert_eq!(dead.plan().peers.values().next().unwrap().description.as_deref(), Some("node n2"));
+    }
+
+    #[test]
+    fn an_internal_ip_that_the_host_does_not_have_is_named_and_one_that_it_has_comes_first() {
+        let away = case([node("n1", &["10.0.0.7"], &[])], &["10.0.0.1/24"]);
+        one(&away, &["InternalIP 10.0.0.7 of this Node is on no interface", "--node-ip"]);
+        let several = case([node("n1", &["10.0.0.7", "10.0.0.1"], &[])], &["10.0.0.1/24"]);
+        assert!(problems(&several).is_empty());
+        assert_eq!(several.plan().node_addresses[0], IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(several.plan().global.router_id, std::net::Ipv4Addr::new(10, 0, 0, 1));
+        let one_family = case([node("n1", &["10.0.0.1", "fd00::7"], &[])], &["10.0.0.1/24"]);
+        one(&one_family, &["InternalIP fd00::7 of this Node is on no interface"]);
+    }
+
+    #[test]
+    fn without_internal_ip_external_ones_count_where_the_host_has_them() {
+        let external = |list: &[&str]| NodeView {
+            external: list.iter().map(|a| a.parse().unwrap()).collect(),
+            ..node("n1", &[], &[])
+        };
+        let other = || node("n2", &["192.0.2.2"], &[]);
+        let has = case([external(&["203.0.113.1", "192.0.2.1"]), other()], &["192.0.2.1/24"]);
+        assert!(problems(&has).is_empty());
+        assert_eq!((has.peers(), has.plan().node_addresses.len()), (vec!["192.0.2.2 Mesh".into()], 1));
+        let mut has_not = case([external(&["203.0.113.1"]), other()], &["192.0.2.1/24"]);
+        let missing =
+            super::super::plan(&has_not.config, has_not.nodes.as_ref(), &has_not.host, &has_not.extra);
+        assert!(missing.unwrap_err().contains("203.0.113.1"));
+        has_not.config.bgp.router_id = Some([1, 1, 1, 1].into());
+        one(&has_not, &["no InternalIP, and none of its ExternalIPs (203.0.113.1) is on this host"]);
+        has_not.nodes.as_mut().unwrap().own = Some(external(&[]));
+        one(&has_not, &["the Node has no InternalIP: other nodes cannot reach this one"]);
+    }
+
+    #[test]
+    fn kubernetes_68270_addresses_that_stay_in_force_are_named() {
+        let lent = |mut n: NodeView| {
+            n.lent.clone_from(&n.addresses);
+            n
+        };
+        let (n1, n2, n3) =
+            (node("n1", &["10.0.0.1"], &[]), node("n2", &["10.0.0.2"], &[]), node("n3", &["10.0.0.3"], &[]));
+        let addresses = ["10.0.0.1/24"];
+        let own = case([lent(n1.clone()), n2.clone()], &addresses);
+        one(&own, &["the Node does not report its InternalIP 10.0.0.1 any more"]);
+        one(&case([n1.clone(), lent(n2.clone())], &addresses), &["10.0.0.2", "for node n2"]);
+        one(&case([n1, lent(n2), lent(n3)], &addresses), &["for node n2, n3"]);
+    }
+}
