@@ -85,8 +85,8 @@ const MARTIANS: [&str; 10] = [
 /// Whether the guard must refuse it.
 fn refused(net: Net, neighbors: &[Ipv4Addr]) -> bool {
     let shortest = if net.six { 16 } else { 8 };
-    let overlaps = |m: &&str| Net::parse(m).covers(net) || net.covers(Net::parse(m));
-    if net.len < shortest || MARTIANS.iter().any(|m| overlaps(&m)) {
+    let overlaps = |m: &str| Net::parse(m).covers(net) || net.covers(Net::parse(m));
+    if net.len < shortest || MARTIANS.iter().any(|m| overlaps(m)) {
         return true;
     }
     if CONNECTED.iter().map(|c| Net::parse(c)).any(|c| net == c) {

@@ -27,6 +27,7 @@ mod faults;
 mod figures;
 mod firewall;
 mod gobgp;
+mod guard;
 mod mesh;
 mod objects;
 mod offline;
