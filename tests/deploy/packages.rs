@@ -150,6 +150,42 @@ fn every_value_of_the_chart_reaches_its_object() {
     assert_eq!(mounts(&less["DaemonSet routelet"]), mounts(&without_cni(plain)));
 }
 
+/// k3s#8807, #12583, #4113: the runtime of a distribution reads another folder than the one that is written to.
+#[test]
+fn k3s_8807_each_distribution_has_values_with_the_folders_that_its_page_names() {
+    let page = read("docs/distributions.md");
+    let plain = ["/etc/cni/net.d", "/opt/cni/bin"];
+    let snap = ["/var/snap/microk8s/current/args/cni-network", "/var/snap/microk8s/current/opt/cni/bin"];
+    let known = [
+        ("k0s", "k0s", plain),
+        ("k3s", "k3s", plain),
+        ("kind", "kind", plain),
+        ("microk8s", "MicroK8s", snap),
+        ("rke2", "RKE2", plain),
+        ("talos", "Talos", plain),
+    ];
+    let entries = fs::read_dir(root().join("deploy/values")).unwrap();
+    let mut files: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort_unstable();
+    assert_eq!(files, known.map(|(file, ..)| format!("{file}.yaml")), "each has its row");
+    for (file, name, [conf, bin]) in known {
+        let path = format!("deploy/values/{file}.yaml");
+        let made = by_name(helm(&["--values", &path]).unwrap_or_else(|e| panic!("{path}: {e}")));
+        let pod = &made["DaemonSet routelet"]["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().unwrap();
+        let of_host = |name: &str| {
+            let volume = volumes.iter().find(|v| v["name"] == name).unwrap();
+            volume["hostPath"]["path"].as_str().unwrap().to_owned()
+        };
+        assert_eq!([of_host("cni-conf"), of_host("cni-bin")], [conf, bin], "{path}");
+        // Inside of the container they are where the configuration has them by default.
+        let mounts = pod["containers"][0]["volumeMounts"].to_string();
+        assert!(mounts.contains("/etc/cni/net.d") && mounts.contains("/opt/cni/bin"), "{mounts}");
+        let row = page.lines().find(|l| l.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("{name}"));
+        assert!(row.contains(&format!("`{conf}`")) && row.contains(&format!("`{bin}`")), "{row}");
+    }
+}
+
 #[test]
 fn the_schema_of_the_chart_refuses_what_cannot_be() {
     let wrong = [
