@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE};
 use crate::{
     fib::io::{FORMER_FILE, machine::Interfaces},
-    k8s::io::{former, write_file},
+    k8s::io::{BRIDGE_FILE, LEASES_FILE, former, write_file},
 };
 
 /// Which machine and Node a state folder belongs to.
@@ -38,11 +38,13 @@ pub(super) struct Mark {
 pub(super) const MARK_FILE: &str = "machine.json";
 
 /// What of the state folder is ours; others' files in it stay.
-pub(super) const FILES: [&str; 9] = [
+pub(super) const FILES: [&str; 11] = [
     "cluster.json",
     "services.json",
     "objects.json",
     former::FILE,
+    BRIDGE_FILE,
+    LEASES_FILE,
     ROUTER_ID_FILE,
     DRAIN_FILE,
     forwarding::FILE,

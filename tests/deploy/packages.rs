@@ -181,7 +181,8 @@ fn k3s_8807_each_distribution_has_values_with_the_folders_that_its_page_names() 
         // Inside of the container they are where the configuration has them by default.
         let mounts = pod["containers"][0]["volumeMounts"].to_string();
         assert!(mounts.contains("/etc/cni/net.d") && mounts.contains("/opt/cni/bin"), "{mounts}");
-        let row = page.lines().find(|l| l.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("{name}"));
+        let row =
+            page.lines().find(|l| l.starts_with(&format!("| {name} |"))).unwrap_or_else(|| panic!("{name}"));
         assert!(row.contains(&format!("`{conf}`")) && row.contains(&format!("`{bin}`")), "{row}");
     }
 }

@@ -12,10 +12,11 @@ use crate::{
     cluster::ControlPlane,
     common::{
         daemons::{Bird, Frr},
+        net::Net,
         wait_for,
     },
     switch::{Rack, bird_config, frr_config},
-    world::Node,
+    world::{Node, Segment},
 };
 
 const LB: &str = "192.0.2.10";
@@ -318,4 +319,67 @@ fn cordoned_nodes_and_aggregates_behave_as_asked_below_bird() {
     wait(&lb, &both);
     plane.kubectl(&["uncordon", "n1"]);
     wait(&lb, &["10.1.1.2"]);
+}
+
+/// kind#3506, cozystack#4043: kubeadm and Talos label every control plane, and there is no other node.
+#[test]
+fn metallb_2274_a_label_on_every_node_is_one_event_and_a_switch_announces_all_the_same() {
+    const LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+    let mut net = Net::new();
+    let segment = Segment::new(&mut net, &[]);
+    let config = |more: &str| {
+        format!("[kubernetes]\nservices = [\"load-balancer-ip\"]\nwithdraw-without-endpoints = true\n{more}")
+    };
+    let mut nodes = segment.nodes(&mut net, 2, |_| config(""));
+    let plane = &segment.plane;
+    let own = plane.kubectl(&["get", "node", "n2", "-o", "jsonpath={.status.addresses[0].address}"]);
+    create_service(plane);
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": LB}, {"ip": own}]}}}).to_string();
+    plane.kubectl(&["patch", "service", "web", "--subresource=status", "--type=merge", "-p", &status]);
+    let verdict = |node: &Node, address: &str| {
+        let shown = node.daemon().json(&["show", "node"]);
+        let all = shown["services"].as_array().cloned().unwrap_or_default();
+        let one = all.iter().find(|v| v["address"] == address)?.clone();
+        Some((one["announced"].as_str().map(str::to_owned), one["reason"].as_str()?.to_owned()))
+    };
+    let wait = |nodes: &[Node], announced: bool, reason: &str| {
+        for node in nodes {
+            wait_for(format!("{}: {reason}", node.name), 30.0, || {
+                let (prefix, why) = verdict(node, LB)?;
+                (prefix.is_some() == announced && why.contains(reason)).then_some(())
+            });
+        }
+    };
+    // metallb#312: first there is no endpoint.
+    wait(&nodes, false, "withdraw-without-endpoints");
+    slice(plane, &[("elsewhere", true, false)]);
+    wait(&nodes, true, "every node forwards it");
+    slice(plane, &[("elsewhere", false, false)]);
+    wait(&nodes, false, "withdraw-without-endpoints");
+    slice(plane, &[("elsewhere", false, true)]);
+    wait(&nodes, true, "every node forwards it");
+    let of_node = verdict(&nodes[0], own.trim()).unwrap();
+    assert!(of_node.0.is_none() && of_node.1.contains("an address of node n2"), "{of_node:?}");
+    assert_eq!(nodes[0].daemon().json(&["show", "summary"])["problems"], json!([]));
+
+    plane.kubectl(&["label", "node", "n1", &format!("{LABEL}=")]);
+    wait(&nodes[..1], false, LABEL);
+    plane.kubectl(&["label", "node", "n2", &format!("{LABEL}=")]);
+    wait(&nodes, false, LABEL);
+    let events = || {
+        let notes = crate::events::notes(plane);
+        notes.iter().filter(|n| n.contains("kubernetes.ignore-exclude-label")).count()
+    };
+    wait_for("an Event", 60.0, || (events() > 0).then_some(()));
+    for node in &nodes {
+        let problems = node.daemon().json(&["show", "summary"])["problems"].to_string();
+        assert!(problems.contains(LABEL) && problems.contains("ignore-exclude-label"), "{problems}");
+    }
+    for node in &mut nodes {
+        let config = node.config(&config("ignore-exclude-label = true\n"));
+        node.daemon().configure(&config);
+        node.daemon().cli(&["reload"]);
+    }
+    wait(&nodes, true, "every node forwards it");
+    assert_eq!(events(), 1, "said once by both nodes");
 }

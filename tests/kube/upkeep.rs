@@ -64,7 +64,7 @@ fn kubernetes_67183_pods_are_back_within_seconds_of_whatever_happens_to_their_br
     let (a, b) = (node.pod(&mut net, "a"), node.pod(&mut net, "b"));
     back(&node, &a, "the start");
     // The pods' ports are known once they were seen.
-    let state = node.daemon().dir.join("state/bridge.json");
+    let state = node.daemon().dir.join("state/pods.json");
     wait_for("both ports are known", 10.0, || {
         let record: Value = serde_json::from_slice(&fs::read(&state).ok()?).ok()?;
         (record["ports"].as_array()?.len() == 2).then_some(())

@@ -84,10 +84,13 @@ pub(super) async fn look(bridge: &str) -> Result<Seen, Error> {
                 LinkAttribute::Controller(controller) => Some(*controller),
                 _ => None,
             });
+            // Other ports than those of pods are none of our business.
+            if !is_of_kind(&link, &InfoKind::Veth) {
+                continue;
+            }
             match controller {
                 Some(controller) => controllers.push((index, controller)),
-                None if is_of_kind(&link, &InfoKind::Veth) => drop(seen.loose.insert(index)),
-                None => {}
+                None => drop(seen.loose.insert(index)),
             }
         }
         if let Some(link) = &mut seen.link {

@@ -19,7 +19,7 @@ use crate::{
 /// Where the plugin keeps the leases of the network `routelet`, unless told otherwise, which we never do.
 pub const FOLDER: &str = "/var/lib/cni/networks/routelet";
 /// Of the state folder.
-const FILE: &str = "leases.json";
+pub const FILE: &str = "leases.json";
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// So many files are read, each at most so far.

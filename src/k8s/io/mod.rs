@@ -29,9 +29,10 @@ use tokio::{
 
 pub(crate) use self::state::write as write_file;
 pub use self::{
-    leases::FOLDER as LEASES,
+    leases::{FILE as LEASES_FILE, FOLDER as LEASES},
     plugins::PluginQuery,
     status::{Reporter, Written},
+    tend::FILE as BRIDGE_FILE,
 };
 use super::{
     bridge::Glance,

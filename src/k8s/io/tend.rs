@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Of the state folder.
-const FILE: &str = "bridge.json";
+pub const FILE: &str = "pods.json";
 /// Without a word of a change the bridge is looked at so often.
 const LOOK: Duration = Duration::from_secs(10);
 /// What could not be mended is tried again after so long.
