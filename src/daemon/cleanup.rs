@@ -38,6 +38,17 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if routes + nexthops > 0 {
         removed.push(format!("{routes} routes and {nexthops} nexthop objects with protocol {protocol}"));
     }
+    for place in state::former(&loaded.state_dir).places() {
+        let former = fib::io::cleanup_former(place).map_err(|e| {
+            Error::Runtime(format!("routes of a former configuration cannot be removed: {e}; run as root"))
+        })?;
+        if former.routes + former.nexthops > 0 {
+            removed.push(format!(
+                "{} routes and {} nexthop objects of a former configuration (table {}, protocol {})",
+                former.routes, former.nexthops, place.table, place.protocol
+            ));
+        }
+    }
     let table = masquerade::io::cleanup().map_err(|e| {
         Error::Runtime(format!("the nftables table of masquerade cannot be removed: {e}; run as root"))
     })?;

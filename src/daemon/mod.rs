@@ -169,7 +169,10 @@ async fn daemon(
     let no_netlink = |e: std::io::Error| {
         Error::Runtime(format!("netlink: {e}; routelet needs root, or the capability NET_ADMIN"))
     };
-    let kernel = fib::io::Kernel::open(fib_settings(&config)).await.map_err(no_netlink)?;
+    let settings = fib_settings(&config);
+    let (record, place) = (state::former(&state_dir), settings.location());
+    state::keep_former(&state_dir, &record.with(place));
+    let kernel = fib::io::Kernel::open_after(settings, record.former(place)).await.map_err(no_netlink)?;
     let host = kernel.host();
     let (learned_tx, learned) = mailbox();
     let inputs = RibInputs {
@@ -194,7 +197,8 @@ async fn daemon(
         convergence: rib.convergence.clone(),
         sources,
     };
-    let mut fib = kernel.spawn(inputs);
+    let folder = state_dir.clone();
+    let mut fib = kernel.spawn_and(inputs, move || state::keep_former(&folder, &record.swept(place)));
     let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
     let (needs_tx, needs) = watch::channel(None);

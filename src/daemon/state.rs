@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE};
 use crate::{
-    fib::io::{FORMER_FILE, machine::Interfaces},
+    fib::{
+        former::Record,
+        io::{FORMER_FILE, machine::Interfaces},
+    },
     k8s::io::{BRIDGE_FILE, LEASES_FILE, former, write_file},
 };
 
@@ -131,6 +134,21 @@ fn clear(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the kernel may hold routes of ours, if the host was not booted since.
+pub(super) fn former(dir: &Path) -> Record {
+    let boot = boot_id();
+    let known =
+        fs::read(dir.join(FORMER_FILE)).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    known.filter(|r| r.is_of(&boot)).unwrap_or_else(|| Record::new(&boot))
+}
+
+pub(super) fn keep_former(dir: &Path, record: &Record) {
+    let bytes = serde_json::to_vec(record).unwrap_or_default();
+    if let Err(error) = write_file(&dir.join(FORMER_FILE), &bytes, 0o644) {
+        tracing::warn!(path = %dir.display(), %error, "cannot keep where routes are, so that a changed [fib] will leave the former ones behind; make state-dir writable");
+    }
 }
 
 /// Differs after each boot.

@@ -170,8 +170,31 @@ impl Fib {
             let top = self.objects.adopt(object, content);
             self.adopted(prefix, top);
         } else {
-            self.strangers.push((prefix, metric));
+            // Its object must stay as long as the route does.
+            let top = self.objects.adopt(object, content);
+            self.objects.hold(top);
+            self.strangers.push((prefix, metric, top));
         }
+    }
+
+    /// Routes in the place of a former configuration use this object: how many. It stays until [`Fib::release_object`].
+    pub fn hold_object(&mut self, object: ObjectId, routes: u32) {
+        if let Some(top) = self.objects.by_object(object) {
+            (0..routes).for_each(|_| self.objects.hold(top));
+        }
+    }
+
+    /// They are gone.
+    pub fn release_object(&mut self, object: ObjectId, routes: u32) {
+        if let Some(top) = self.objects.by_object(object) {
+            self.objects.drop_refs(top, routes);
+        }
+    }
+
+    /// Whether all has been heard that can be expected of the neighbors.
+    pub fn all_heard(&mut self, convergence: Arc<Convergence>, patience: Patience) -> bool {
+        (self.sweep.convergence, self.sweep.patience) = (convergence, patience);
+        self.sweep.all_done()
     }
 
     /// Whether routes wait to be claimed or swept.

@@ -61,7 +61,7 @@ pub struct Fib {
     /// Routes to look at when the batch ends.
     later: Vec<Prefix>,
     /// Routes of ours with a metric that another configuration had.
-    pub(super) strangers: Vec<(Prefix, u32)>,
+    pub(super) strangers: Vec<(Prefix, u32, TopId)>,
     pub(super) sweep: Sweep,
     /// Routes that were put back because somebody took them away.
     pub repairs: u64,
@@ -731,8 +731,10 @@ impl Fib {
     }
 
     pub(super) fn delete_strangers(&mut self) {
-        let gone = std::mem::take(&mut self.strangers);
-        self.ops.extend(gone.into_iter().map(|(prefix, metric)| Op::Del { prefix, metric }));
+        for (prefix, metric, top) in std::mem::take(&mut self.strangers) {
+            self.ops.push_back(Op::Del { prefix, metric });
+            self.objects.drop_refs(top, 1);
+        }
     }
 
     pub(super) fn adopted(&mut self, prefix: Prefix, top: TopId) {

@@ -19,6 +19,7 @@
 pub mod adopt;
 pub mod diff;
 pub mod foreign;
+pub mod former;
 pub mod guard;
 pub mod host;
 pub mod io;

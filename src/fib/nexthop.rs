@@ -37,6 +37,11 @@ pub fn is_ours(id: ObjectId, protocol: u8) -> bool {
     id >> ID_BITS == u32::from(protocol)
 }
 
+/// The id before the first of this protocol number's.
+pub fn before_first(protocol: u8) -> ObjectId {
+    ObjectId::from(protocol) << ID_BITS
+}
+
 /// Index of a set plus one; 0 is none.
 pub type SetId = u32;
 /// Index of a top plus one; 0 is none.
@@ -252,7 +257,8 @@ impl Objects {
     pub fn right(&mut self, top: TopId, set: SetId) -> bool {
         match self.top(top) {
             Some(t) if t.owner == set && set != 0 => true,
-            Some(t) if t.owner == 0 && t.alive && Ok(&t.content) == self.path(set) => {
+            // One of the form that another configuration had is written anew.
+            Some(t) if t.owner == 0 && t.alive && self.is_in_form(t) && Ok(&t.content) == self.path(set) => {
                 if let Some(t) = self.top_mut(top).filter(|_| top != UNREACHABLE) {
                     t.owner = set;
                 }
@@ -263,6 +269,11 @@ impl Objects {
             }
             _ => false,
         }
+    }
+
+    /// Whether next hops are in an object where we use objects, and in the route where we do not.
+    fn is_in_form(&self, top: &Top) -> bool {
+        !matches!(top.content, Content::Hops(_)) || (top.form != Form::Inline) == self.enabled
     }
 
     /// The top for new routes of a resolved set, made where there is none.

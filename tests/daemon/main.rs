@@ -6,6 +6,7 @@ mod common;
 
 mod bad_neighbors;
 mod doors;
+mod former;
 mod guard;
 mod host;
 mod kernel;

@@ -17,7 +17,7 @@ use nix::{
 use crate::{
     fib::{
         diff::Fib,
-        route::Op,
+        route::{Object, ObjectId, Op, Target},
         wire::{self, Encoder, Message, Ours, flag, kind},
     },
     net::Prefix,
@@ -100,6 +100,39 @@ impl Channel {
             self.seq = self.seq.wrapping_add(1);
         }
         self.transact(first)
+    }
+
+    /// Writes routes in the place of those that are there.
+    pub(super) fn replace_routes<'a>(
+        &mut self,
+        ours: Ours,
+        routes: impl Iterator<Item = (Prefix, u32, Target<'a>)>,
+    ) -> io::Result<Vec<Refused>> {
+        self.encoder.clear();
+        let first = self.seq;
+        for (prefix, metric, target) in routes {
+            self.encoder.put(self.seq, ours, (prefix, metric), target, true);
+            self.seq = self.seq.wrapping_add(1);
+        }
+        self.transact(first)
+    }
+
+    /// Makes one object; whether the kernel took it.
+    pub(super) fn make_object(&mut self, protocol: u8, id: ObjectId, object: &Object) -> io::Result<bool> {
+        self.encoder.clear();
+        let first = self.seq;
+        self.encoder.set_object(first, protocol, id, object, false);
+        self.seq = self.seq.wrapping_add(1);
+        Ok(self.transact(first)?.is_empty())
+    }
+
+    /// Deletes one object; one that is not there is as good.
+    pub(super) fn delete_object(&mut self, id: ObjectId) -> io::Result<()> {
+        self.encoder.clear();
+        let first = self.seq;
+        self.encoder.del_object(first, id);
+        self.seq = self.seq.wrapping_add(1);
+        self.transact(first).map(drop)
     }
 
     fn transact(&mut self, first: u32) -> io::Result<Vec<Refused>> {

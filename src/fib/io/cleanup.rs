@@ -9,7 +9,9 @@ use super::{
 use crate::{
     fib::{
         diff::{self, Fib},
-        route::{Leads, Op},
+        former::Location,
+        nexthop,
+        route::{Leads, Op, SeenObject, SeenRoute},
         wire::{self, Ours},
     },
     net::Family,
@@ -29,6 +31,29 @@ pub struct Removed {
 ///
 /// When the kernel gives no answer; what it refuses to remove is not counted.
 pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
+    remove(table, protocol, |_| true, |_| true)
+}
+
+/// The same in the place of a former configuration, where others may have routes of other metrics by now.
+///
+/// # Errors
+///
+/// When the kernel gives no answer.
+pub fn cleanup_former(place: &Location) -> io::Result<Removed> {
+    remove(
+        place.table,
+        place.protocol,
+        |route| place.holds(route),
+        |object| nexthop::is_ours(object.id, place.protocol),
+    )
+}
+
+fn remove(
+    table: u32,
+    protocol: u8,
+    is_ours: impl Fn(&SeenRoute) -> bool,
+    is_our_object: impl Fn(&SeenObject) -> bool,
+) -> io::Result<Removed> {
     let mut channel = Channel::open()?;
     let ours = Ours { table, protocol, sources: PreferredSources::default() };
     let mut removed = Removed::default();
@@ -38,7 +63,8 @@ pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
             |encoder, seq| encoder.dump_routes(seq, family, Some(table), Some(protocol)),
             |message| {
                 let route = wire::route(message.body).filter(|_| message.kind == wire::kind::NEW_ROUTE);
-                let route = route.filter(|r| r.table == table && r.protocol == protocol && !r.cloned);
+                let route =
+                    route.filter(|r| r.table == table && r.protocol == protocol && !r.cloned && is_ours(r));
                 found.extend(route.map(|r| (r.prefix, r.metric)));
             },
         )?;
@@ -47,7 +73,8 @@ pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
         }
     }
     let objects = netlink::objects(&mut channel)?.unwrap_or_default();
-    let mut ours_only: Vec<_> = objects.values().filter(|o| o.protocol == protocol).collect();
+    let mut ours_only: Vec<_> =
+        objects.values().filter(|o| o.protocol == protocol && is_our_object(o)).collect();
     // Groups before their members.
     ours_only.sort_by_key(|o| !matches!(o.leads, Leads::Group { .. }));
     let ops: Vec<_> = ours_only.iter().map(|o| Op::DelObject { id: o.id }).collect();

@@ -7,6 +7,7 @@
 mod batch;
 mod cleanup;
 mod counters;
+mod former;
 pub mod machine;
 mod monitor;
 pub mod netconf;
@@ -24,11 +25,11 @@ use tokio::{
 };
 
 pub use self::{
-    cleanup::{Removed, cleanup},
+    cleanup::{Removed, cleanup, cleanup_former},
     counters::{BUCKETS, Counters, Outcome},
 };
 use crate::{
-    fib::{diff, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
+    fib::{diff, former::Location, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
     net::{Convergence, Family, NextHops, PreferredSources, Prefix},
 };
@@ -51,6 +52,12 @@ impl Settings {
         Ours { table: self.table, protocol: self.protocol, sources: PreferredSources::default() }
     }
 
+    /// Where our routes are; `None`: nowhere.
+    pub fn location(&self) -> Option<Location> {
+        let location = Location { table: self.table, protocol: self.protocol, metric: self.metric };
+        self.install.then_some(location)
+    }
+
     fn pure(&self) -> diff::Settings {
         diff::Settings {
             install: self.install,
@@ -62,7 +69,7 @@ impl Settings {
     }
 }
 
-/// In the state folder: where routes of ours may be.
+/// In the state folder: a [`crate::fib::former::Record`].
 pub const FORMER_FILE: &str = "fib.json";
 
 /// A place in our table: prefix and metric.
@@ -82,6 +89,7 @@ pub struct Inputs {
 /// The kernel, watched and not yet written to.
 pub struct Kernel {
     settings: Settings,
+    former: Vec<Location>,
     writer: batch::Channel,
     monitor: monitor::Monitor,
     host: watch::Receiver<Arc<Host>>,
@@ -96,10 +104,25 @@ impl Kernel {
     ///
     /// When the kernel gives no netlink socket or no answer.
     pub async fn open(settings: Settings) -> io::Result<Self> {
-        let writer = batch::Channel::open()?;
+        Self::open_after(settings, Vec::new()).await
+    }
+
+    /// The same, after configurations that had their routes in these places: they are ours, too.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives no netlink socket or no answer.
+    pub async fn open_after(settings: Settings, former: Vec<Location>) -> io::Result<Self> {
+        let mut writer = batch::Channel::open()?;
+        if let Some(now) = settings.location()
+            && let Err(error) = former::take_over(&mut writer, &former, now)
+        {
+            tracing::warn!(%error, "routes of a former configuration could not be taken over");
+        }
         let (tell, heard) = mailbox::mailbox();
-        let (monitor, host) = monitor::Monitor::start(settings.clone(), writer.port(), tell).await?;
-        Ok(Self { settings, writer, monitor, host, heard, counters: Arc::default() })
+        let (monitor, host) =
+            monitor::Monitor::start(settings.clone(), former.clone(), writer.port(), tell).await?;
+        Ok(Self { settings, former, writer, monitor, host, heard, counters: Arc::default() })
     }
 
     /// The host, kept up to date once [`Kernel::spawn`] was called.
@@ -114,12 +137,18 @@ impl Kernel {
 
     /// Adopts what is in the kernel and begins to write.
     pub fn spawn(self, inputs: Inputs) -> FibHandle {
+        self.spawn_and(inputs, || {})
+    }
+
+    /// The same; calls `swept` once when nothing is left in the former places.
+    pub fn spawn_and(self, inputs: Inputs, swept: impl FnOnce() + Send + 'static) -> FibHandle {
         let (requests, receiver) = mpsc::channel(16);
         let (own_there, watch_own) = watch::channel(Arc::default());
         let (problems, watch_problems) = watch::channel(Vec::new());
         let counters = self.counters;
         let outputs = (own_there, problems);
-        let task = task::Task::new(self.settings, self.writer, self.host, counters.clone(), outputs);
+        let left = task::Left { places: self.former, swept: Box::new(swept) };
+        let task = task::Task::new(self.settings, left, self.writer, self.host, counters.clone(), outputs);
         FibHandle {
             client: FibClient { requests },
             own_there: watch_own,

@@ -26,6 +26,7 @@ use super::{Place, Settings, batch::Channel, netlink};
 use crate::{
     fib::{
         foreign::{Arrival, Foreign},
+        former::Location,
         host::{Host, Link, RouteType},
         nexthop,
         route::{Held, OWN_METRIC, SeenObject, SeenRoute},
@@ -54,6 +55,8 @@ pub(super) struct Monitor {
     socket: TokioSocket,
     reader: Channel,
     settings: Settings,
+    /// Where former configurations had their routes.
+    former: Vec<Location>,
     /// Port of the socket that we write with: the kernel's echo of it tells nothing new.
     own_port: u32,
     links: BTreeMap<u32, Link>,
@@ -79,6 +82,7 @@ impl Monitor {
     /// Opens the socket and reads everything once.
     pub(super) async fn start(
         settings: Settings,
+        former: Vec<Location>,
         own_port: u32,
         heard: mailbox::Sender<Place, Held>,
     ) -> io::Result<(Self, watch::Receiver<Arc<Host>>)> {
@@ -87,6 +91,7 @@ impl Monitor {
             socket: subscribe(own_port, settings.protocol)?,
             reader: Channel::open()?,
             settings,
+            former,
             own_port,
             links: BTreeMap::new(),
             foreign: Foreign::default(),
@@ -315,7 +320,7 @@ impl Monitor {
             };
             self.hold(place, held);
         }
-        if !ours && self.resolves(&route) {
+        if !self.is_ours(&route) && self.resolves(&route) {
             self.changed = true;
             let certain = match added {
                 true => self.foreign.add(route, arrival(message.flags)),
@@ -325,6 +330,11 @@ impl Monitor {
                 self.resync = self.resync.max(Some(Resync::Routes));
             }
         }
+    }
+
+    /// Of this configuration or of a former one: nothing may depend on it.
+    fn is_ours(&self, route: &SeenRoute) -> bool {
+        route.protocol == self.settings.protocol || self.former.iter().any(|p| p.holds(route))
     }
 
     /// The place of a route, if it is one that we write to.
@@ -396,7 +406,7 @@ impl Monitor {
         let mut foreign = Foreign::new(objects?.unwrap_or_default());
         let mut holders = Vec::new();
         let done = netlink::routes(&mut reader, |route| {
-            if route.protocol == self.settings.protocol {
+            if self.is_ours(&route) {
                 return;
             }
             holders.extend(self.place(&route).map(|place| (place, route.protocol)));

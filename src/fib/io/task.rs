@@ -23,6 +23,7 @@ use super::{
     Inputs, Place, Request, Settings,
     batch::{BATCH, Channel, Dump},
     counters::Counters,
+    former::Former,
     netlink,
     repairs::Repairs,
 };
@@ -30,6 +31,7 @@ use crate::{
     fib::{
         adopt::Wait,
         diff::{Fib, content},
+        former,
         host::Host,
         order::coarse_first,
         resolve::Resolver,
@@ -77,6 +79,14 @@ pub(super) struct Task {
     rested: Option<Instant>,
     last_refusal: Option<Arc<str>>,
     repairs: Repairs,
+    left: Option<Left>,
+    former: Former,
+}
+
+/// Where former configurations had their routes, and what to call when nothing of them is left.
+pub(super) struct Left {
+    pub(super) places: Vec<former::Location>,
+    pub(super) swept: Box<dyn FnOnce() + Send>,
 }
 
 /// A comparison in progress: a dump of one family after the other, read bit by bit.
@@ -89,6 +99,7 @@ struct Audit {
 impl Task {
     pub(super) fn new(
         settings: Settings,
+        left: Left,
         writer: Channel,
         host: watch::Receiver<Arc<Host>>,
         counters: Arc<Counters>,
@@ -114,6 +125,8 @@ impl Task {
             rested: None,
             last_refusal: None,
             repairs: Repairs::new(now),
+            left: Some(left),
+            former: Former::default(),
             settings,
         }
     }
@@ -190,7 +203,11 @@ impl Task {
 
     /// Takes over what an earlier run left in the kernel.
     fn adopt(&mut self) -> io::Result<()> {
+        let places = self.left.as_ref().map(|l| l.places.clone()).unwrap_or_default();
+        self.former = Former::find(&mut self.writer, places, self.settings.location())?;
         if !self.settings.install {
+            // Nothing will replace them.
+            self.former_is_over();
             return Ok(());
         }
         match netlink::objects(&mut self.writer)? {
@@ -222,7 +239,24 @@ impl Task {
         if count > 0 {
             info!(routes = count, "routes of an earlier start adopted");
         }
+        for (object, routes) in &self.former.uses {
+            self.fib.hold_object(*object, *routes);
+        }
         Ok(())
+    }
+
+    /// Removes what former configurations left.
+    fn former_is_over(&mut self) {
+        let Some(left) = self.left.take() else { return };
+        if let Err(error) = self.former.remove(&mut self.writer) {
+            warn!(%error, "routes of a former configuration cannot be removed; trying again");
+            self.left = Some(left);
+            return;
+        }
+        for (object, routes) in std::mem::take(&mut self.former).uses {
+            self.fib.release_object(object, routes);
+        }
+        (left.swept)();
     }
 
     fn host_changed(&mut self) {
@@ -346,6 +380,12 @@ impl Task {
     async fn sweep(&mut self) {
         if self.fib.is_sweeping() {
             self.fib.converged(self.convergence.clone(), self.wait.patience());
+            self.fib.finish();
+            self.write().await;
+        }
+        // After what replaces them is written.
+        if self.left.is_some() && self.fib.all_heard(self.convergence.clone(), self.wait.patience()) {
+            self.former_is_over();
             self.fib.finish();
             self.write().await;
         }
