@@ -59,6 +59,8 @@ pub(super) struct Answers {
     pub(super) forwarding: watch::Receiver<Forwarding>,
     /// What a firewall drops of the pods' packets, with its remedy.
     pub(super) firewall: watch::Receiver<Vec<String>>,
+    /// What it does otherwise than may be meant.
+    pub(super) firewall_notes: watch::Receiver<Vec<String>>,
     /// What the pods' bridge and their leases lack, likewise.
     pub(super) pods: watch::Receiver<Vec<String>>,
     /// Learned routes that have no effect, with the remedy.
@@ -307,7 +309,8 @@ impl Answers {
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let host = self.forwarding.borrow().problems.clone();
-        let (firewall, pods) = (self.firewall.borrow().clone(), self.pods.borrow().clone());
+        let firewall = [self.firewall.borrow().clone(), self.firewall_notes.borrow().clone()].concat();
+        let pods = self.pods.borrow().clone();
         let without_effect = self.without_effect.borrow().clone();
         let limits = self.limits.borrow().clone();
         let problems = [problems, host, firewall, pods, without_effect, limits].concat();
@@ -338,8 +341,8 @@ impl Answers {
             Err(missing) => vec![missing.clone()],
         };
         let host = self.forwarding.borrow().problems.clone();
-        let of_host =
-            [&self.firewall, &self.pods, &self.without_effect, &self.limits].map(|p| p.borrow().clone());
+        let of_host = [&self.firewall, &self.firewall_notes, &self.pods, &self.without_effect, &self.limits];
+        let of_host = of_host.map(|p| p.borrow().clone());
         [host, of_host.concat(), planned].concat()
     }
 

@@ -154,6 +154,7 @@ async fn daemon(
     let (plugins_tx, plugins) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());
+    let (firewall_notes_tx, firewall_notes) = watch::channel(Vec::new());
     let (pods_tx, pods) = watch::channel(Vec::new());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
@@ -340,7 +341,7 @@ async fn daemon(
         crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: begun.clone() });
     }
     let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: begun };
-    crate::masquerade::io::forward::spawn(inputs, firewall_tx);
+    crate::masquerade::io::forward::spawn_with_notes(inputs, firewall_tx, firewall_notes_tx);
 
     // Those who ask.
     let reloader = Reloader {
@@ -364,6 +365,7 @@ async fn daemon(
         own_there: fib.own_there(),
         forwarding,
         firewall,
+        firewall_notes,
         pods,
         without_effect: fib.problems(),
         limits: rib.problems.clone(),

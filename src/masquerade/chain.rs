@@ -3,6 +3,8 @@
 //! Rules are made of the expressions that iptables-nft itself writes, so that it can show and keep them: it refuses to
 //! work on a table in which it finds others.
 
+use std::net::IpAddr;
+
 use super::{
     forward::{CHAIN, Rule},
     wire::{
@@ -14,19 +16,28 @@ use crate::net::{Family, Prefix};
 
 const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
+/// What a listed rule is in: its table, and the chain there.
+const RAW: (&str, &str) = ("raw", "PREROUTING");
+const NAT: (&str, &str) = ("nat", "POSTROUTING");
 
 /// A chain that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     Forward,
     Ours,
+    /// Where Docker, from version 28, drops what is routed to a container.
+    Raw,
+    /// Where Docker masquerades.
+    Nat,
 }
 
 impl Chain {
-    fn name(self) -> &'static str {
+    fn place(self) -> (&'static str, &'static str) {
         match self {
-            Self::Forward => FORWARD,
-            Self::Ours => CHAIN,
+            Self::Forward => (TABLE, FORWARD),
+            Self::Ours => (TABLE, CHAIN),
+            Self::Raw => RAW,
+            Self::Nat => NAT,
         }
     }
 }
@@ -34,16 +45,18 @@ impl Chain {
 /// Asks for a chain: one answer, or ENOENT.
 pub fn ask_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
     Batch::ask(seq, protocol(family), GET_CHAIN, ACK, |m| {
-        m.text(1, TABLE);
-        m.text(3, chain.name());
+        let (table, name) = chain.place();
+        m.text(1, table);
+        m.text(3, name);
     })
 }
 
 /// Asks for the rules of a chain, in their order.
 pub fn ask_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
     Batch::ask(seq, protocol(family), GET_RULE, DUMP, |m| {
-        m.text(1, TABLE);
-        m.text(2, chain.name());
+        let (table, name) = chain.place();
+        m.text(1, table);
+        m.text(2, name);
     })
 }
 
@@ -54,8 +67,64 @@ pub fn drops(chain: &[u8]) -> bool {
 
 /// Whether a listed rule stands in the chain: older kernels list all there are.
 pub fn is_in(rule: &[u8], chain: Chain) -> bool {
-    let table = attribute(rule, 1).is_some_and(|name| is_text(name, TABLE));
-    table && attribute(rule, 2).is_some_and(|name| is_text(name, chain.name()))
+    let (table, name) = chain.place();
+    attribute(rule, 1).is_some_and(|t| is_text(t, table))
+        && attribute(rule, 2).is_some_and(|n| is_text(n, name))
+}
+
+/// Whether a listed rule drops packets to an address in `prefix`.
+pub fn drops_to(rule: &[u8], prefix: Prefix) -> bool {
+    let is_drop = |name: &[u8], data: &[u8]| is_text(name, "immediate") && verdict_of(data) == Some(NF_DROP);
+    named(rule, prefix, 1).is_some_and(|address| prefix.contains(address)) && any(rule, is_drop)
+}
+
+/// Whether a listed rule masquerades what comes from `prefix`.
+pub fn masquerades(rule: &[u8], prefix: Prefix) -> bool {
+    let is_masquerade = |name: &[u8], data: &[u8]| {
+        is_text(name, "masq")
+            || is_text(name, "target") && attribute(data, 1).is_some_and(|t| is_text(t, "MASQUERADE"))
+    };
+    named(rule, prefix, 0) == Some(prefix.addr()) && any(rule, is_masquerade)
+}
+
+fn any(rule: &[u8], is: impl Fn(&[u8], &[u8]) -> bool) -> bool {
+    let parts = |e: &[u8]| Some(is(attribute(e, 1)?, attribute(e, 2).unwrap_or_default()));
+    attribute(rule, 4).is_some_and(|list| attributes(list).any(|(_, e)| parts(e) == Some(true)))
+}
+
+/// The verdict of an `immediate` expression.
+fn verdict_of(data: &[u8]) -> Option<u32> {
+    let verdict = attribute(attribute(data, 2)?, 2)?;
+    Some(u32::from_be_bytes(*attribute(verdict, 1)?.first_chunk()?))
+}
+
+/// The address that a rule asks for as source (`which` 0) or destination (1). Of a range its first: iptables-nft compares as many
+/// octets as the range has.
+fn named(rule: &[u8], prefix: Prefix, which: usize) -> Option<IpAddr> {
+    let (first, len) = match prefix.addr() {
+        IpAddr::V4(_) => (12, 4),
+        IpAddr::V6(_) => (8, 16),
+    };
+    let mut is_address = false;
+    for (_, expression) in attributes(attribute(rule, 4)?) {
+        let (Some(name), Some(data)) = (attribute(expression, 1), attribute(expression, 2)) else { continue };
+        if is_text(name, "payload") {
+            let number =
+                |kind| attribute(data, kind).and_then(|n| Some(u32::from_be_bytes(*n.first_chunk()?)));
+            let offset = u32::try_from(first + which * len).ok();
+            is_address = number(2) == Some(PAYLOAD_NETWORK) && number(3) == offset;
+        } else if is_text(name, "cmp") && is_address {
+            let is_equal = attribute(data, 2) == Some(&CMP_EQ.to_be_bytes());
+            let octets = attribute(attribute(data, 3)?, 1).filter(|o| is_equal && o.len() <= len)?;
+            let mut address = [0; 16];
+            address.get_mut(..octets.len())?.copy_from_slice(octets);
+            return Some(match len {
+                4 => IpAddr::from(*address.first_chunk::<4>()?),
+                _ => IpAddr::from(address),
+            });
+        }
+    }
+    None
 }
 
 /// The handle of a listed rule, if it jumps to our chain.
@@ -161,8 +230,8 @@ fn expressions(list: &mut Attributes<'_>, rule: &Rule) {
 /// `which`: 0 the source, 1 the destination.
 fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
     let (first, len, value) = match prefix.addr() {
-        std::net::IpAddr::V4(a) => (12, 4, a.octets().to_vec()),
-        std::net::IpAddr::V6(a) => (8, 16, a.octets().to_vec()),
+        IpAddr::V4(a) => (12, 4, a.octets().to_vec()),
+        IpAddr::V6(a) => (8, 16, a.octets().to_vec()),
     };
     list.expression("payload", |e| {
         e.number(1, REGISTER);

@@ -104,6 +104,28 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> String {
     )
 }
 
+/// What is said where Docker drops what is routed to its containers.
+pub fn direct_problem(prefix: Prefix) -> String {
+    let mode = match prefix.family() {
+        Family::Ipv4Unicast => "gateway_mode_ipv4",
+        Family::Ipv6Unicast => "gateway_mode_ipv6",
+    };
+    format!(
+        "Docker drops packets that are routed to containers in {prefix}, by rules of the table raw; make the network with \
+         `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens \
+         published ports; `docker.accept-forwarded = false` ends this message"
+    )
+}
+
+/// What is said where Docker masquerades an advertised subnet: it works, with another source address.
+pub fn masquerade_note(prefix: Prefix) -> String {
+    format!(
+        "Docker masquerades what leaves {prefix}: others see an address of this host in place of a container's; for that of the container \
+         set \"ip-masq\": false in /etc/docker/daemon.json and restart Docker, or make the network with \
+         `-o com.docker.network.bridge.enable_ip_masquerade=false`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

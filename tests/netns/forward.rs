@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use routelet::masquerade::{
     forward::Wanted,
-    io::forward::{Inputs, cleanup, spawn},
+    io::forward::{Inputs, cleanup, spawn_with_notes},
 };
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -21,6 +21,7 @@ struct Room {
     wanted: watch::Sender<Option<Arc<Wanted>>>,
     ready: watch::Sender<bool>,
     problems: watch::Receiver<Vec<String>>,
+    notes: watch::Receiver<Vec<String>>,
     runtime: Runtime,
     _net: Net,
 }
@@ -32,11 +33,12 @@ impl Room {
         let (wanted, wanted_rx) = watch::channel(None);
         let (ready, ready_rx) = watch::channel(false);
         let (problems_tx, problems) = watch::channel(Vec::new());
+        let (notes_tx, notes) = watch::channel(Vec::new());
         let runtime = inside(&node);
         let guard = runtime.enter();
-        spawn(Inputs { wanted: wanted_rx, ready: ready_rx }, problems_tx);
+        spawn_with_notes(Inputs { wanted: wanted_rx, ready: ready_rx }, problems_tx, notes_tx);
         drop(guard);
-        Self { node, wanted, ready, problems, runtime, _net: net }
+        Self { node, wanted, ready, problems, notes, runtime, _net: net }
     }
 
     fn want(&self, pods: &[&str]) {
@@ -149,4 +151,37 @@ fn a_policy_of_iptables_legacy_is_named_with_its_remedy() {
     }
     room.want(&["10.244.1.0/24"]);
     said(&[]);
+}
+
+/// Docker 28 drops what is routed to a container in the table raw; every Docker masquerades unless it is told not to.
+#[test]
+fn what_docker_does_to_packets_of_an_advertised_subnet_is_named() {
+    let room = Room::new();
+    let node = &room.node;
+    room.want(&["172.17.0.0/16", "fd00:17::/64"]);
+    for (program, inside, outside, subnet) in [
+        ("iptables", "172.17.0.2/32", "172.30.0.2/32", "172.17.0.0/16"),
+        ("ip6tables", "fd00:17::2/128", "fd00:30::2/128", "fd00:17::/64"),
+    ] {
+        node.sh(&format!("{program} -t raw -A PREROUTING -d {outside} ! -i docker0 -j DROP"));
+        node.sh(&format!("{program} -t nat -A POSTROUTING -s {outside} ! -o docker0 -j MASQUERADE"));
+        node.sh(&format!("{program} -t nat -A POSTROUTING -d {subnet} -j MASQUERADE"));
+        assert!(!told(&room.problems, subnet) && !told(&room.notes, subnet));
+        node.sh(&format!("{program} -t raw -A PREROUTING -d {inside} ! -i docker0 -j DROP"));
+        wait_for("a drop of what is routed is a problem", 10.0, || {
+            told(&room.problems, &format!("containers in {subnet}")).then_some(())
+        });
+        node.sh(&format!("{program} -t nat -A POSTROUTING -s {subnet} ! -o docker0 -j MASQUERADE"));
+        wait_for("masquerading is a note", 10.0, || {
+            told(&room.notes, &format!("leaves {subnet}")).then_some(())
+        });
+        node.sh(&format!("{program} -t raw -F PREROUTING; {program} -t nat -F POSTROUTING"));
+        wait_for("both end", 10.0, || {
+            (room.problems.borrow().is_empty() && room.notes.borrow().is_empty()).then_some(())
+        });
+    }
+}
+
+fn told(list: &watch::Receiver<Vec<String>>, part: &str) -> bool {
+    list.borrow().iter().any(|text| text.contains(part))
 }

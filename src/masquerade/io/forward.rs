@@ -18,10 +18,12 @@ use super::{
 use crate::{
     masquerade::{
         chain::{self, Chain},
-        forward::{CHAIN, Rule, Seen, Step, Wanted, legacy_problem, rules, step},
+        forward::{
+            CHAIN, Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step,
+        },
         wire::Batch,
     },
-    net::Family,
+    net::{Family, Prefix},
 };
 
 /// After a word of the kernel, so that many are one look.
@@ -39,7 +41,16 @@ pub struct Inputs {
 
 /// Starts it; what only the operator can mend goes to `problems`.
 pub fn spawn(inputs: Inputs, problems: watch::Sender<Vec<String>>) -> JoinHandle<()> {
-    tokio::spawn(run(inputs, problems))
+    spawn_with_notes(inputs, problems, watch::channel(Vec::new()).0)
+}
+
+/// The same; what works, but perhaps otherwise than was meant, goes to `notes`.
+pub fn spawn_with_notes(
+    inputs: Inputs,
+    problems: watch::Sender<Vec<String>>,
+    notes: watch::Sender<Vec<String>>,
+) -> JoinHandle<()> {
+    tokio::spawn(run(inputs, problems, notes))
 }
 
 /// Removes our chain; whether there was one.
@@ -60,7 +71,7 @@ pub fn cleanup() -> io::Result<bool> {
     Ok(any)
 }
 
-async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>) {
+async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>, notes: watch::Sender<Vec<String>>) {
     let mut events = Events::open();
     let mut known = Known::default();
     loop {
@@ -73,6 +84,11 @@ async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>) {
             });
             let Ok((back, said)) = looked.await else { return };
             known = back;
+            notes.send_if_modified(|old| {
+                let new = *old != known.notes;
+                old.clone_from(&known.notes);
+                new
+            });
             problems.send_if_modified(|old| {
                 let new = *old != said;
                 said.iter()
@@ -103,14 +119,17 @@ struct Known {
     kernel: Option<Kernel>,
     /// By family: what we have written.
     written: [Option<Vec<Rule>>; 2],
+    notes: Vec<String>,
 }
 
 impl Known {
     /// Looks, and does what is to be done; what the operator should know.
     fn turn(&mut self, wanted: &Wanted, ready: bool) -> Vec<String> {
         let mut problems = Vec::new();
+        self.notes.clear();
         for family in Family::ALL {
             let rules = rules(wanted, family);
+            problems.extend(self.docker(family, &rules).unwrap_or_default());
             if !rules.is_empty() && legacy::forward_drops(family) {
                 problems.push(legacy_problem(&rules, family));
             }
@@ -132,6 +151,34 @@ impl Known {
             }
         }
         problems
+    }
+
+    /// What Docker does to packets of what is to be accepted, before and after they are.
+    fn docker(&mut self, family: Family, rules: &[Rule]) -> io::Result<Vec<String>> {
+        let open = rules.iter().filter_map(|rule| match rule {
+            Rule::To(prefix) => Some(*prefix),
+            Rule::From(_) | Rule::Leave(_) => None,
+        });
+        let open: Vec<_> = open.collect();
+        if open.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Kernel::open()?,
+        };
+        let mut listed = |chain| match chain_of(&mut kernel, family, chain)? {
+            Some(_) => rules_of(&mut kernel, family, chain),
+            None => Ok(Vec::new()),
+        };
+        let (raw, nat) = (listed(Chain::Raw)?, listed(Chain::Nat)?);
+        self.kernel = Some(kernel);
+        let any =
+            |list: &[Vec<u8>], is: fn(&[u8], Prefix) -> bool, prefix| list.iter().any(|r| is(r, prefix));
+        let masqueraded = open.iter().filter(|p| any(&nat, chain::masquerades, **p));
+        self.notes.extend(masqueraded.map(|p| masquerade_note(*p)));
+        let dropped = open.iter().filter(|p| any(&raw, chain::drops_to, **p));
+        Ok(dropped.map(|p| direct_problem(*p)).collect())
     }
 
     fn family(&mut self, family: Family, rules: Vec<Rule>) -> io::Result<()> {
