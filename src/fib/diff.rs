@@ -622,7 +622,9 @@ impl Fib {
         let held = self.foreign.iter().filter(|((p, m), _)| *m == metric && wanted(*p));
         let mut held: Vec<_> = held.map(|((p, _), who)| (*p, protocol_name(*who))).collect();
         held.sort_unstable();
-        let shadowed = shadows.prefixes().filter(|p| self.routes.get(*p).is_some_and(|s| s.have() != 0));
+        // The host's own default route is preferred to a learned one by design.
+        let shadowed = shadows.prefixes().filter(|p| p.len() > 0);
+        let shadowed = shadowed.filter(|p| self.routes.get(*p).is_some_and(|s| s.have() != 0));
         let who = |p: Prefix| Some((p, shadows.of(p)?));
         let shadowed: Vec<_> = shadowed
             .filter_map(who)

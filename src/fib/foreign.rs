@@ -59,6 +59,20 @@ impl Foreign {
         Self { objects, ..Self::default() }
     }
 
+    /// A dump of the kernel leaves out what stands between the hops of an IPv6 multipath route, as a route by router
+    /// advertisement may. Such routes of before are kept; that one of them goes is always notified.
+    pub fn keep_hidden(&mut self, before: &Self) {
+        let is_hiding = |routes: &[SeenRoute]| routes.iter().any(|r| is_joined(r) && r.hops.len() > 1);
+        let six = |place: &Place| place.0.family() == Family::Ipv6Unicast;
+        let hiding = self.routes.iter().filter(|(place, routes)| six(place) && is_hiding(routes));
+        for place in hiding.map(|(place, _)| *place).collect::<Vec<_>>() {
+            let known = before.routes.get(&place).map(Vec::as_slice).unwrap_or_default();
+            for route in known.iter().filter(|r| r.object == 0 && !is_joined(r)) {
+                self.change(place, |routes| add_v6(routes, route.clone(), Arrival::Dumped));
+            }
+        }
+    }
+
     /// Takes a route. Returns whether it is certain which others it replaced; if not, a dump is due.
     pub fn add(&mut self, seen: SeenRoute, arrival: Arrival) -> bool {
         if self.is_full(&seen) && arrival != Arrival::Replaced {
@@ -453,6 +467,26 @@ mod tests {
         assert_eq!(after(replaced), (vec!["4 fe80::3%3".into()], true));
         let gone = [grown, vec![(path(&["fe80::1%2", "fe80::2%2"]), None)]].concat();
         assert_eq!(after(gone), (vec![], true));
+    }
+
+    #[test]
+    fn what_a_dump_hides_between_the_hops_of_a_multipath_route_is_kept() {
+        let advertised = seen("::/0", 9, &["fe80::1%2"]);
+        let both = seen("::/0", 4, &["fe80::8%2", "fe80::9%2"]);
+        let mut before = Foreign::default();
+        before.add(advertised.clone(), Arrival::Appended);
+        before.add(both.clone(), Arrival::Appended);
+        let mut dump = Foreign::default();
+        dump.add(both.clone(), Arrival::Dumped);
+        dump.keep_hidden(&before);
+        assert_eq!(shown(&dump), ["4 fe80::8%2 fe80::9%2", "9 fe80::1%2"]);
+        assert!(dump.remove(&advertised));
+        assert_eq!(shown(&dump), ["4 fe80::8%2 fe80::9%2"]);
+        // Without such a route a dump has all there is.
+        let mut dump = Foreign::default();
+        dump.add(seen("::/0", 4, &["fe80::8%2"]), Arrival::Dumped);
+        dump.keep_hidden(&before);
+        assert_eq!(shown(&dump), ["4 fe80::8%2"]);
     }
 
     #[test]

@@ -572,10 +572,13 @@ impl Objects {
                 continue;
             };
             let hops = self.hops_of(seen, &by_member);
-            if hops.is_none() {
+            let content = Content::Hops(hops.clone().unwrap_or_default().into());
+            // The kernel takes members away from a group; all else is somebody's doing.
+            let is_single = |t: &Top| matches!(t.form, Form::Single(_)) && t.content != content;
+            if hops.is_none() || self.top(id).is_some_and(is_single) {
                 self.mended += 1;
             }
-            self.shrunk(id, Content::Hops(hops.unwrap_or_default().into()));
+            self.shrunk(id, content);
         }
         lost
     }

@@ -50,6 +50,15 @@ enum Entry {
 }
 
 const RTPROT_KERNEL: u8 = 2;
+const RTPROT_RA: u8 = 9;
+
+/// Whether a route on link is that of a connected subnet, which programs that configure networks write themselves with
+/// other protocol numbers. Any other has a cost, its metric.
+fn is_connected(host: &Host, route: &ForeignRoute) -> bool {
+    let of_link =
+        |h: &ForeignHop| host.links.get(&h.ifindex).is_some_and(|l| l.subnets().any(|s| s == route.prefix));
+    matches!(route.protocol, RTPROT_KERNEL | RTPROT_RA) || route.hops.iter().any(of_link)
+}
 
 impl Resolver {
     pub fn new(host: &Host, via_default: bool) -> Self {
@@ -83,7 +92,7 @@ impl Resolver {
             let Some(route) = host.preferred(&routes) else { continue };
             let (metric, hops) = (route.metric, route.hops.clone());
             let loopback = |h: &ForeignHop| host.links.get(&h.ifindex).is_some_and(|l| l.loopback);
-            let on_link = route.protocol == RTPROT_KERNEL && hops.iter().all(|h| h.gateway.is_none());
+            let on_link = hops.iter().all(|h| h.gateway.is_none()) && is_connected(host, route);
             let entry = match route.kind {
                 RouteType::Unicast if hops.iter().any(loopback) => Entry::No(Unresolved::Own),
                 RouteType::Unicast if on_link => Entry::Connected(hops),
@@ -372,6 +381,34 @@ mod tests {
         ];
         for (name, host, expected) in cases {
             assert_eq!(answer(&Resolver::new(&host, false), "10.5.0.254"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_connected_subnet_costs_nothing_whoever_wrote_its_route() {
+        let links = [link(2, "eth0").with("10.1.0.2/24").with("2001:db8:1::2/64"), link(3, "eth1")];
+        let mut host = host(links, []);
+        host.routes.clear();
+        let on_link = |prefix: &str, protocol, ifindex| {
+            let mut route = ForeignRoute { protocol, metric: 1024, ..gateway(prefix, "10.1.0.1", ifindex) };
+            route.hops[0].gateway = None;
+            route
+        };
+        host.routes = vec![
+            on_link("10.1.0.0/24", 16, 2),
+            on_link("2001:db8:1::/64", 9, 2),
+            on_link("2001:db8:2::/64", 9, 3),
+            on_link("10.9.0.0/24", 4, 3),
+        ];
+        let reachable = Resolver::new(&host, false).reachable();
+        let cases = [
+            ("10.1.0.9", Reach::Connected { ifindex: 2 }),
+            ("2001:db8:1::9", Reach::Connected { ifindex: 2 }),
+            ("2001:db8:2::9", Reach::Connected { ifindex: 3 }),
+            ("10.9.0.9", Reach::Routed { metric: 1024 }),
+        ];
+        for (addr, expected) in cases {
+            assert_eq!(reachable.lookup(addr.parse().unwrap()), expected, "{addr}");
         }
     }
 

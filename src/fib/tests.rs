@@ -12,7 +12,7 @@ use super::{
     adopt::{Patience, Wait},
     diff::{Fib, Settings},
     host::{
-        Host, Link,
+        ForeignHop, Host, Link,
         testing::{host, link},
     },
     resolve::{Hop, Resolver},
@@ -120,11 +120,9 @@ impl Kernel {
     fn seen(&self) -> BTreeMap<ObjectId, SeenObject> {
         let seen = |(id, object): (&ObjectId, &Object)| {
             let leads = match object {
-                Object::Hop(Hop { ifindex, gateway, onlink }) => Leads::Hop(crate::fib::host::ForeignHop {
-                    ifindex: *ifindex,
-                    gateway: Some(*gateway),
-                    onlink: *onlink,
-                }),
+                Object::Hop(Hop { ifindex, gateway, onlink }) => {
+                    Leads::Hop(ForeignHop { ifindex: *ifindex, gateway: Some(*gateway), onlink: *onlink })
+                }
                 Object::Group(members) => Leads::Group { members: members.clone(), plain: true },
             };
             (*id, SeenObject { id: *id, protocol: 179, leads })
@@ -641,6 +639,40 @@ fn an_adopted_route_moves_only_when_its_neighbor_has_not_claimed_it() {
         world.write();
         assert_eq!(world.kernel.hops(pfx(1)).map(|h| h.len()), Some(now.count_ones() as usize), "{name}");
     }
+}
+
+#[test]
+fn bc43_what_has_our_id_and_leads_elsewhere_is_written_again() {
+    let mut world = World::new(SETTINGS);
+    world.want(1, 0b0001);
+    world.want(2, 0b0011);
+    world.write();
+    let good = world.kernel.objects.clone();
+    assert_eq!(good.len(), 4, "a single hop, a group and its two members");
+    let elsewhere = Leads::Hop(ForeignHop { ifindex: 4, gateway: "10.0.4.9".parse().ok(), onlink: false });
+    for (id, right) in world.kernel.seen() {
+        let others = match &right.leads {
+            Leads::Group { members, .. } => vec![
+                Leads::Group { members: vec![99], plain: true },
+                Leads::Group { members: [&members[..], &[99]].concat(), plain: true },
+                Leads::Group { members: members.clone(), plain: false },
+            ],
+            _ => vec![elsewhere.clone(), Leads::Blackhole],
+        };
+        let changed = others.into_iter().map(|leads| SeenObject { leads, ..right.clone() });
+        let taken = SeenObject { protocol: 4, ..right.clone() };
+        for change in changed.chain([taken]) {
+            world.kernel.log.clear();
+            let mut seen = world.kernel.seen();
+            seen.insert(id, change.clone());
+            let before = world.fib.repairs;
+            world.fib.host(world.resolver(), Some(&seen));
+            world.write();
+            let again = Op::SetObject { id, object: good[&id].clone(), replace: true };
+            assert_eq!((&world.kernel.log[..], world.fib.repairs), (&[again][..], before + 1), "{change:?}");
+        }
+    }
+    assert_eq!(world.kernel.objects, good);
 }
 
 #[test]

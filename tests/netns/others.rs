@@ -255,6 +255,9 @@ fn shown_by_a_dump(mut routes: Vec<ForeignRoute>) -> Vec<ForeignRoute> {
         |r: &ForeignRoute| r.prefix.family() == Family::Ipv6Unicast && r.object == 0 && r.hops.len() > 1;
     let places: Vec<_> = routes.iter().filter(|r| joined(r)).map(|r| r.prefix).collect();
     routes.retain(|r| joined(r) || !places.contains(&r.prefix));
+    // In which order those stood is not known then.
+    let six = |r: &ForeignRoute| (r.prefix.family() == Family::Ipv6Unicast).then(|| r.clone());
+    routes.sort_by_key(|r| (r.prefix, six(r)));
     routes
 }
 
@@ -434,6 +437,42 @@ fn bc02_of_two_links_in_one_subnet_the_one_is_used_that_the_kernel_uses() {
             host.ip(&format!("route del {subnet} dev eth1 metric 50"));
         }
         leads("eth0");
+        node.stop(true);
+    });
+}
+
+/// As after `ip link set eth1 master br0`, where nobody moved the address.
+#[test]
+fn bc02_an_address_left_on_a_port_beside_the_one_of_its_bridge_is_used_as_the_kernel_does() {
+    let mut net = Net::new();
+    let (host, _neighbor) = two_in_one_subnet(&mut net);
+    host.ip("link add br0 type bridge");
+    host.ip("link set br0 up");
+    host.enter(|| {
+        let node = Node::start(settings());
+        node.want("10.99.0.0/16", &["10.5.0.254"]);
+        node.want("fd99::/48", &["fd05::fe"]);
+        let agree = |when: &str| {
+            for (prefix, neighbor) in [("10.99.0.0/16", "10.5.0.254"), ("fd99::/48", "fd05::fe")] {
+                wait_for(format!("{prefix} goes out as {neighbor} does, {when}"), 5.0, || {
+                    let kernel = host.ip(&format!("-o route get {neighbor}"));
+                    let dev = kernel.split(" dev ").nth(1)?.split_whitespace().next()?;
+                    let all = ours(&host);
+                    let line = all.lines().find(|l| l.contains(prefix))?;
+                    line.contains(&format!("via {neighbor} dev {dev}")).then_some(())
+                });
+            }
+        };
+        host.ip("addr add 10.5.0.3/24 dev eth1");
+        host.ip("addr add fd05::3/64 dev eth1 nodad");
+        agree("before");
+        host.ip("link set eth1 master br0");
+        host.ip("addr add 10.5.0.3/24 dev br0");
+        host.ip("addr add fd05::3/64 dev br0 nodad");
+        agree("with both");
+        host.ip("addr del 10.5.0.3/24 dev eth1");
+        host.ip("addr del fd05::3/64 dev eth1");
+        agree("once it has moved");
         node.stop(true);
     });
 }

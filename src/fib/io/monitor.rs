@@ -373,7 +373,7 @@ impl Monitor {
     async fn reread(&mut self, what: Option<Resync>) -> io::Result<()> {
         match what {
             Some(Resync::All) => self.read_all().await?,
-            Some(Resync::Routes) => self.read_routes()?,
+            Some(Resync::Routes) => self.read_routes(true)?,
             None => return Ok(()),
         }
         self.changed = true;
@@ -383,7 +383,7 @@ impl Monitor {
     async fn read_all(&mut self) -> io::Result<()> {
         let old = std::mem::replace(&mut self.links, netlink::links().await?);
         self.recount(&old);
-        self.read_routes()
+        self.read_routes(false)
     }
 
     /// What a whole reading shows that was not told of: links that were lost or made anew meanwhile.
@@ -399,7 +399,8 @@ impl Monitor {
         }
     }
 
-    fn read_routes(&mut self) -> io::Result<()> {
+    /// `complete`: no notification was lost before.
+    fn read_routes(&mut self, complete: bool) -> io::Result<()> {
         let mut reader = std::mem::replace(&mut self.reader, Channel::open()?);
         // Objects first: one that comes meanwhile is told of, and so are its routes.
         let objects = netlink::objects(&mut reader);
@@ -418,6 +419,9 @@ impl Monitor {
         done?;
         if foreign.overflowed && !self.foreign.overflowed {
             warn!("very many routes of others in the kernel; next hops resolve over the first of them only");
+        }
+        if complete {
+            foreign.keep_hidden(&self.foreign);
         }
         self.foreign = foreign;
         let gone: Vec<_> =
