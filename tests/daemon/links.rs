@@ -94,6 +94,43 @@ fn calico_5090_bc15_another_lease_brings_traffic_back_within_two_seconds() {
     assert!(routelet.cli(&["show", "events"]).contains("local address 10.0.0.11 removed"));
 }
 
+/// The same over IPv6, where a prefix is renumbered: the neighbor forgets the former address at once.
+#[test]
+fn systemd_16071_bc15_another_ipv6_address_moves_the_session() {
+    let mut net = Net::new();
+    let (switch, host) = stage(&mut net);
+    switch.ip("addr add 2001:db8::1/64 dev eth0 nodad");
+    host.ip("addr add 2001:db8::11/64 dev eth0 nodad");
+    host.ip("addr add 2001:db8:20::1/64 dev br-pod nodad");
+    let frr = "router bgp 65000\n bgp router-id 10.0.0.1\n no bgp ebgp-requires-policy\n bgp graceful-restart\n \
+        neighbor hosts peer-group\n neighbor hosts remote-as external\n \
+        bgp listen range 2001:db8::/64 peer-group hosts\n address-family ipv6 unicast\n  neighbor hosts activate\n";
+    let frr = Frr::start(&net, &switch, frr);
+    let config = ROUTELET.replace("10.0.0.1\"\nremote", "2001:db8::1\"\nremote");
+    let routelet = Routelet::start(&net, &host, &config, &[]);
+    let has = || switch.ip("-6 route show 2001:db8:20::/64").contains("via");
+    wait_for("the switch has the route", PATIENCE, || has().then_some(()));
+    let (mut old, mut new) = (11, 12);
+    for first in ["del", "add", "del"] {
+        within("one session, from the new address", Duration::from_secs(2), || {
+            let del = format!("addr del 2001:db8::{old}/64 dev eth0");
+            let add = format!("addr add 2001:db8::{new}/64 dev eth0 nodad");
+            let order = if first == "del" { [&del, &add] } else { [&add, &del] };
+            order.into_iter().for_each(|words| drop(host.ip(words)));
+            let start = Instant::now();
+            wait_for("the new address alone", PATIENCE, || {
+                let known = switch.ip("-6 route show 2001:db8:20::/64") + &frr.vtysh("show bgp ipv6 unicast");
+                let moved = known.contains(&format!("via 2001:db8::{new} "));
+                (moved && !known.contains(&format!("2001:db8::{old} "))).then_some(())
+            });
+            (old, new) = (new, old);
+            start.elapsed()
+        });
+    }
+    let error = last_error(&routelet, "2001:db8::1");
+    assert!(error.starts_with("local address 2001:db8::1") && error.contains("removed"), "{error}");
+}
+
 /// The same address gone and back: programs that configure interfaces do so.
 #[test]
 fn bc15_an_address_that_is_away_for_a_moment_ends_no_session() {
