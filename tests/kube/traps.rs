@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     common::{net::Net, wait_for},
     troubles::mesh,
-    world::{Node, Segment},
+    world::{Node, Segment, all_routes},
 };
 
 /// It ended where the pod CIDR was missing: a Node gets it when it gets it.
@@ -44,6 +44,43 @@ fn trap_g_a_node_that_changes_its_address_is_followed() {
         let path = nodes[0].daemon().json(&["show", "routes", &cidrs[1][0]])[0].clone();
         (path["next_hop"] == "10.99.0.112" && path["installed"] == true).then_some(())
     });
+}
+
+/// The order of a Node's InternalIPs changes, for one Node, then for both at once: no route leaves the kernel.
+#[test]
+fn internal_ips_in_another_order_cost_no_route() {
+    let mut net = Net::new();
+    let mut segment = Segment::new(&mut net, &[]);
+    let (nodes, cidrs) = mesh(&mut net, &mut segment, 3, "");
+    for (n, node) in nodes.iter().enumerate() {
+        node.ns.ip(&format!("addr add 10.99.0.11{}/24 dev eth0", n + 1));
+    }
+    all_routes(&nodes, &cidrs);
+    let monitors: Vec<_> = nodes.iter().map(|node| node.monitor(&net)).collect();
+    let set = |n: usize, first: bool| {
+        let (a, b) = (format!("10.99.0.1{n}"), format!("10.99.0.11{n}"));
+        let (a, b) = if first { (a, b) } else { (b, a) };
+        segment.plane.set_addresses(&format!("n{n}"), &[&a, &b, &format!("fd00:99::1{n}")]);
+    };
+    let address = |n: usize, first: bool| format!("10.99.0.1{}{n}", if first { "" } else { "1" });
+    let mut first = [true; 3];
+    for moves in [&[1][..], &[2], &[1, 2], &[1], &[1, 2, 3], &[3, 1]] {
+        for n in moves {
+            first[n - 1] = !first[n - 1];
+            set(*n, first[n - 1]);
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            let others = (0..3).filter(|n| *n != at).map(|n| address(n + 1, first[n]));
+            let mut want: Vec<_> = others.map(|a| (a, 64512)).collect();
+            want.sort();
+            wait_for(format!("{} has {want:?}", node.name), 60.0, || (neighbors(node) == want).then_some(()));
+        }
+    }
+    all_routes(&nodes, &cidrs);
+    for (at, monitor) in monitors.iter().enumerate() {
+        let others = (0..3).filter(|n| *n != at);
+        monitor.lost_none_of(&others.flat_map(|n| cidrs[n].clone()).collect::<Vec<_>>());
+    }
 }
 
 fn neighbors(node: &Node) -> Vec<(String, u64)> {

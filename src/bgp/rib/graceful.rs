@@ -29,7 +29,7 @@ const MOVE: Duration = Duration::from_secs(10);
 impl Rib {
     pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
         let Some(peer) = self.peer_mut(no) else { return };
-        let moved = mem::take(&mut peer.moved);
+        let moved = peer.moved;
         (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
         (peer.last_update, peer.crowded) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
@@ -69,9 +69,8 @@ impl Rib {
         let was_up = mem::replace(&mut peer.up, false);
         peer.owed = [false; 2];
         let graceful = helps(peer, cause);
-        if let Some(peer) = self.peer_mut(no) {
-            peer.moved = cause == DownCause::Moved && was_up;
-        }
+        let again = peer.moved;
+        peer.moved |= cause == DownCause::Moved && was_up;
         for family in Family::ALL {
             let kept =
                 was_up && graceful.as_ref().is_some_and(|g| g.families.iter().any(|(f, _)| *f == family));
@@ -85,8 +84,10 @@ impl Rib {
                         self.set_stale(no, family, Some(running));
                         continue;
                     }
-                    // RFC 4724 §4.2: what was stale already has had its chance.
-                    self.sweep(no, family);
+                    // RFC 4724 §4.2: what was stale already has had its chance. A move is no restart of the neighbor.
+                    if !again {
+                        self.sweep(no, family);
+                    }
                     self.mark(no, family, Path::STALE);
                     let until = now + Duration::from_secs(g.restart_time.into());
                     self.set_stale(no, family, Some(Stale { until, long_lived: false }));
@@ -190,6 +191,7 @@ impl Rib {
     pub(super) fn end_of_rib(&mut self, no: PeerNo, family: Family) {
         let Some(peer) = self.peer_mut(no) else { return };
         peer.end_of_rib[family.index()] = true;
+        peer.moved &= !peer.all_ended();
         if peer.all_ended() && mem::replace(&mut peer.phase, Phase::Converged) != Phase::Converged {
             self.convergence_changed = true;
         }

@@ -44,6 +44,9 @@ const SOON: u32 = 3;
 /// The least time between two KEEPALIVEs (RFC 4271 §4.4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A call that comes so soon after a session is up crossed our own.
+const CROSSED: Duration = Duration::from_millis(100);
+
 /// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
 pub(super) const FRESH: Duration = Duration::from_secs(3);
 
@@ -89,6 +92,7 @@ pub(super) enum State {
 pub(super) struct Up {
     pub(super) negotiated: Arc<Negotiated>,
     decoder: Decoder,
+    since: Instant,
     /// A flawed UPDATE was logged: the next ones only count.
     flawed: bool,
 }
@@ -466,7 +470,7 @@ impl Session {
         let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
         let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
         let Some(c) = self.connection(conn) else { return verdict };
-        let (dialled, called) = (c.dialled, c.ends.local.ip());
+        let (dialled, called, began) = (c.dialled, c.ends.local.ip(), c.since);
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
             if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
                 continue;
@@ -479,7 +483,9 @@ impl Session {
                 // speaker that knows us by several addresses, and ends no session.
                 State::Established(up) => {
                     let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
-                    Other::Established { graceful: keeps && o.ends.local.ip() == called }
+                    // Nor is one that was begun before the session was up, and is only seen now, the sign of a restart.
+                    let restarted = o.ends.local.ip() == called && began >= up.since + CROSSED;
+                    Other::Established { graceful: keeps && restarted }
                 }
             };
             match collision::judge(us, them, dialled, how_far) {
@@ -543,7 +549,12 @@ impl Session {
         let State::OpenConfirm(negotiated) = &c.state else { return };
         let negotiated = negotiated.clone();
         let decoder = Decoder::new(negotiated.shape());
-        c.state = State::Established(Box::new(Up { negotiated: negotiated.clone(), decoder, flawed: false }));
+        c.state = State::Established(Box::new(Up {
+            negotiated: negotiated.clone(),
+            decoder,
+            since: now,
+            flawed: false,
+        }));
         c.timers.stop(Timer::Silence);
         c.heard(now);
         self.abort_dial(false);

@@ -768,4 +768,19 @@ fn a_session_that_moves_to_another_address_takes_no_route_away() {
         bench.down(1, DownCause::Closed);
         assert!(bench.rib.poll_timeout().is_none() || graceful.is_some(), "that is no move");
     }
+    // It moves again, or is closed by mistake, before it has told anything.
+    for cause in [DownCause::Moved, DownCause::Closed] {
+        let mut bench = Bench::new();
+        bench.configure(1, config(1));
+        for cause in [DownCause::Moved, cause] {
+            bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
+            if cause == DownCause::Moved && bench.rib.is_empty() {
+                bench.announce(1, &path(1, 65001), &[prefix(0)]);
+                bench.run();
+            }
+            bench.down(1, cause);
+            bench.run();
+            assert_eq!(bench.fib.len(), 1, "{cause:?}");
+        }
+    }
 }

@@ -747,11 +747,27 @@ fn a_second_connection_of_a_restarted_neighbor_replaces_the_first() {
     let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(restart)]].concat());
     let mut p = Peer::established_with(config(), global(), &octets);
     p.out.clear();
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    p.pass(Duration::from_millis(100)).feed(Input::Accepted(IN, ends())).hear(IN, &octets);
     assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "without a word");
     assert_eq!((p.down(), p.s.state()), (Some(DownCause::Closed), SessionState::OpenConfirm));
     p.hear(IN, &keepalive());
     assert!(p.s.negotiated().unwrap().graceful.as_ref().unwrap().restarting);
+}
+
+/// Both ends dialled, and the neighbor's call is handed over only after ours came up.
+#[test]
+fn a_call_that_crossed_ours_is_no_restart() {
+    let restart = GracefulRestart {
+        restarting: false,
+        notification: true,
+        restart_time: 120,
+        families: vec![GracefulFamily { afi: 1, safi: 1, forwarding: true }],
+    };
+    let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(restart)]].concat());
+    let mut p = Peer::established_with(config(), global(), &octets);
+    p.pass(Duration::from_millis(20)).feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    assert_eq!((p.down(), p.closed(OUT), p.s.state()), (None, false, SessionState::Established));
+    assert!(p.closed(IN));
 }
 
 #[test]
