@@ -9,6 +9,7 @@ mod bed;
 #[path = "../common/mod.rs"]
 mod common;
 mod guard;
+mod limits;
 mod questions;
 #[allow(dead_code, reason = "shared with tests/conformance")]
 #[path = "../conformance/words.rs"]

@@ -19,6 +19,8 @@ use crate::net::Family;
 /// fib's table with as many for its growth, 120 and 340 in the kernel (Linux 6.18, over nexthop objects), 90 while it is
 /// on its way there, or back when it goes.
 const ROUTE: [u64; 2] = [330, 600];
+/// A route without paths that others are still to be told of: its places, and the kernel's route on its way out.
+const GONE: u64 = 150;
 /// One more path: 20 octets in a list that grows by doubling.
 const PATH: u64 = 48;
 /// A next hop: itself, its set, and the kernel's object with what the fib knows of it.
@@ -39,6 +41,12 @@ fn is_near(value: u64, limit: u64, was: bool) -> bool {
     // What swings around the mark is one event and not many.
     let percent = if was { 75 } else { 80 };
     value.saturating_mul(100) >= limit.saturating_mul(percent)
+}
+
+/// So much of `whole` as `some` is of `all`.
+fn part(whole: u64, some: u64, all: u64) -> u64 {
+    let part = u128::from(whole) * u128::from(some) / u128::from(all.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
 }
 
 /// What a neighbor has, over time.
@@ -62,15 +70,16 @@ pub(super) struct Near {
 pub(super) struct Memory {
     /// Octets.
     pub(super) budget: u64,
-    /// Of sessions and groups, at the end of the last turn.
-    aside: u64,
+    /// Octets of groups and of sessions, at the end of the last turn.
+    groups: u64,
+    sessions: u64,
     looked: Instant,
     near: Near,
 }
 
 impl Memory {
     pub(super) fn new(now: Instant) -> Self {
-        Self { budget: u64::MAX, aside: 0, looked: now, near: Near::default() }
+        Self { budget: u64::MAX, groups: 0, sessions: 0, looked: now, near: Near::default() }
     }
 }
 
@@ -80,25 +89,32 @@ impl Rib {
         let table = |f: Family| {
             let table = &self.tables[f.index()];
             let (reached, paths) = table.counts();
-            table.len() as u64 * ROUTE[f.index()] + (paths - reached) * PATH
+            reached * ROUTE[f.index()] + (paths - reached) * PATH + (table.len() as u64 - reached) * GONE
         };
         let tables: u64 = Family::ALL.into_iter().map(table).sum();
-        tables + self.attrs.octets() + self.hops.len() as u64 * HOP + self.memory.aside
+        tables + self.attrs.octets() + self.hop_octets() + self.memory.groups + self.memory.sessions
     }
 
-    /// Octets of a neighbor's routes: those that would be free without them.
+    fn hop_octets(&self) -> u64 {
+        self.hops.len() as u64 * HOP
+    }
+
+    /// Octets of a neighbor's routes, with their part of what others are sent of them.
     pub(super) fn octets_of(&self, no: PeerNo) -> u64 {
         let Some(peer) = self.peer(no) else { return 0 };
-        let routes: u64 =
-            Family::ALL.into_iter().map(|f| u64::from(peer.received[f.index()]) * ROUTE[f.index()]).sum();
-        routes + self.attrs.octets_of(no)
+        let cost = |f: Family| u64::from(peer.received[f.index()]) * ROUTE[f.index()];
+        let routes: u64 = Family::ALL.into_iter().map(cost).sum();
+        let attrs = self.attrs.octets_of(no);
+        let received: u64 = peer.received.iter().map(|n| u64::from(*n)).sum();
+        let all: u64 = self.tables.iter().map(|t| t.counts().1.max(t.len() as u64)).sum();
+        let of_groups = part(self.memory.groups, received, all);
+        routes + attrs + of_groups + part(self.hop_octets(), attrs, self.attrs.octets())
     }
 
     /// What sessions and groups hold: it changes at the end of a turn only, and is not asked for with each route.
     pub(super) fn measure(&mut self) {
-        let groups: u64 = self.groups.iter().flatten().flatten().map(Group::octets).sum();
-        let sessions = self.peers.iter().flatten().filter(|p| p.up).count() as u64;
-        self.memory.aside = groups + sessions * SESSION;
+        self.memory.groups = self.groups.iter().flatten().flatten().map(Group::octets).sum();
+        self.memory.sessions = self.peers.iter().flatten().filter(|p| p.up).count() as u64 * SESSION;
     }
 
     /// Closes sessions, one at a time, for as long as routes take more than they may.
@@ -119,16 +135,20 @@ impl Rib {
         }
     }
 
-    /// The neighbor that grew most of late, if that is a good part of the budget; else the one that has most.
+    /// The neighbor that grew most of late, if that is a good part of the budget; else the one that has most. Nobody where all
+    /// have little: then what takes the memory is on its way out.
     fn heaviest(&self) -> Option<PeerNo> {
         let holding = || self.numbers_of(|p| !p.over).filter(|no| self.octets_of(*no) > 0);
+        let little = self.memory.budget / (2 * holding().count().max(1) as u64);
         let growth = |no: PeerNo| {
             let before = self.peer(no).map_or(0, |p| p.growth.before);
             self.octets_of(no).saturating_sub(before)
         };
         let fastest =
             holding().max_by_key(|no| growth(*no)).filter(|no| growth(*no) >= self.memory.budget / 16);
-        fastest.or_else(|| holding().max_by_key(|no| self.octets_of(*no)))
+        fastest.or_else(|| {
+            holding().max_by_key(|no| self.octets_of(*no)).filter(|no| self.octets_of(*no) >= little)
+        })
     }
 
     fn close_heaviest(&mut self, no: PeerNo, octets: u64) {
