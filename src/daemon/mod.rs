@@ -150,7 +150,7 @@ async fn daemon(
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (sources_tx, sources) = watch::channel(None);
     let (conflist_tx, conflist) = watch::channel(None);
-    let (no_conflist_tx, no_conflist) = watch::channel(String::new());
+    let (no_conflist_tx, no_conflist) = watch::channel("the first plan is being made".to_owned());
     let (plugins_tx, plugins) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());

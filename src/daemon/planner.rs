@@ -163,6 +163,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             }
             // Nothing is wrong yet: at each start the Node and its address come a little later.
             Err(missing) => {
+                publish(&outputs.no_conflist, missing.clone());
                 for missing in logged.handle([missing].into_iter()) {
                     tracing::info!(%missing, "no plan yet");
                 }
