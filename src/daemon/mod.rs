@@ -128,6 +128,9 @@ async fn daemon(
 ) -> Result<(), Error> {
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let node_name = node_name(&options, &config);
+    // Before anything is changed or answered: a signal that comes during the start is handled after it.
+    let mut hangup = on(SignalKind::hangup())?;
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // First of all: a second daemon must stop here, before it touches anything.
     let control = server::bind(&config.control.socket, config.control.group.as_deref())
         .await
@@ -390,8 +393,6 @@ async fn daemon(
     let _ = tokio::time::timeout(FIRST_LOOK, forwarded.wait_for(|f| f.looked)).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let mut hangup = on(SignalKind::hangup())?;
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let mut rib_task = rib.task;
     let failed = loop {
         // Cancel safe, each: signals are counted, handles are borrowed.
