@@ -323,6 +323,8 @@ mod tests {
             last_notification_sent: None,
             last_notification_received: None,
             notes: Vec::new(),
+            needs: Vec::new(),
+            answered: None,
         }
     }
 

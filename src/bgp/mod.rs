@@ -1,9 +1,12 @@
 //! BGP-4: our own speaker, table and decisions.
 
+pub mod contest;
 pub mod io;
+pub mod md5;
 pub mod peer;
 pub mod policy;
 pub mod rib;
 pub mod session;
+pub mod standing;
 pub mod view;
 pub mod wire;

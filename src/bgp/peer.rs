@@ -203,6 +203,8 @@ pub struct PeerConfig {
     pub shared: Vec<Prefix>,
     /// The router through which the neighbor is reached although its packets leave with TTL 1.
     pub behind: Option<IpAddr>,
+    /// The address is one of this host, and we listen there ourselves: it is not dialled.
+    pub is_here: bool,
     /// `neighbor disable`: keep the session down.
     pub disabled: bool,
 }
@@ -250,6 +252,7 @@ impl PeerConfig {
             own: OwnAddresses::default(),
             shared: Vec::new(),
             behind: None,
+            is_here: false,
             disabled: false,
         }
     }
@@ -355,6 +358,27 @@ pub enum DownCause {
 impl Negotiated {
     pub fn is_ibgp(&self) -> bool {
         self.remote_as == self.local_as
+    }
+
+    /// Whether the neighbor's routes stay after this end of the session (RFC 4724 §4.2, RFC 8538 §4).
+    pub fn helps(&self, config: &PeerConfig, cause: DownCause) -> bool {
+        let Some(graceful) = self.graceful.as_ref().filter(|_| config.graceful_restart) else { return false };
+        match cause {
+            DownCause::Closed | DownCause::LinkLost { .. } => true,
+            DownCause::HoldTimer => graceful.notification,
+            DownCause::Received { hard } | DownCause::Sent { hard } => graceful.notification && !hard,
+            DownCause::Administrative | DownCause::Moved => false,
+        }
+    }
+
+    /// How long they may stay: the restart time, and what RFC 9494 §4.2 adds to it. `None`: they go at once.
+    pub fn routes_stay(&self, config: &PeerConfig, cause: DownCause) -> Option<Duration> {
+        let graceful =
+            self.graceful.as_ref().filter(|g| !g.families.is_empty() && self.helps(config, cause))?;
+        let long =
+            graceful.long_lived.iter().map(|(_, seconds, _)| (*seconds).min(config.long_lived_stale_time));
+        let seconds = u64::from(graceful.restart_time) + u64::from(long.max().unwrap_or(0));
+        Some(Duration::from_secs(seconds))
     }
 
     pub fn has(&self, family: Family) -> bool {

@@ -51,6 +51,12 @@ pub struct NeighborView {
     pub last_notification_received: Option<String>,
     /// What the operator should know of this session, with its remedy.
     pub notes: Vec<String>,
+    /// Those of them that nothing but the operator will end. Inside the daemon only.
+    #[serde(skip)]
+    pub needs: Vec<String>,
+    /// Seconds since its last OPEN. Inside the daemon only.
+    #[serde(skip)]
+    pub answered: Option<u64>,
 }
 
 /// RFC 4271 §8.2.2, and `disabled`.

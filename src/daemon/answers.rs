@@ -21,6 +21,7 @@ use crate::{
         },
         peer::PeerKey,
         rib::{Counts, RouteFilter},
+        standing,
         view::SessionState,
     },
     config::{self, Config},
@@ -67,6 +68,8 @@ pub(super) struct Answers {
     pub(super) without_effect: watch::Receiver<Vec<String>>,
     /// Limits of prefixes and of memory that are near.
     pub(super) limits: watch::Receiver<Vec<String>>,
+    /// What keeps sessions down.
+    pub(super) sessions: watch::Receiver<Vec<String>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -312,8 +315,8 @@ impl Answers {
         let firewall = [self.firewall.borrow().clone(), self.firewall_notes.borrow().clone()].concat();
         let pods = self.pods.borrow().clone();
         let without_effect = self.without_effect.borrow().clone();
-        let limits = self.limits.borrow().clone();
-        let problems = [problems, host, firewall, pods, without_effect, limits].concat();
+        let (limits, sessions) = (self.limits.borrow().clone(), self.sessions.borrow().clone());
+        let problems = [problems, host, firewall, pods, without_effect, limits, sessions].concat();
         let mut nodes = Nodes::clone(&nodes);
         if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
             own.addresses.clone_from(&plan.node_addresses);
@@ -351,7 +354,9 @@ impl Answers {
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let problems = self.problems();
+        let mut problems = self.problems();
+        let known: BTreeSet<_> = problems.iter().cloned().collect();
+        problems.extend(standing::problems(&neighbors).into_iter().filter(|p| !known.contains(p)));
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         if let Ok(plan) = plan.as_ref() {
             asn = Some(plan.global.asn);

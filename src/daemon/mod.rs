@@ -20,6 +20,7 @@ mod problem_log;
 mod reload;
 mod report;
 mod room;
+mod sessions;
 mod state;
 
 use std::{
@@ -159,6 +160,7 @@ async fn daemon(
     let (firewall_tx, firewall) = watch::channel(Vec::new());
     let (firewall_notes_tx, firewall_notes) = watch::channel(Vec::new());
     let (pods_tx, pods) = watch::channel(Vec::new());
+    let (sessions_tx, sessions) = watch::channel(Vec::new());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
@@ -210,6 +212,8 @@ async fn daemon(
 
     // From the neighbors to the table.
     let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone());
+    let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
+    tokio::spawn(sessions::run(sessions_tx, plan.clone(), requests, events));
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
@@ -272,6 +276,7 @@ async fn daemon(
             pods: pods.clone(),
             without_effect: fib.problems(),
             limits: rib.problems.clone(),
+            sessions: sessions.clone(),
         };
         tokio::spawn(notices::run(notices_tx, sources));
         tokio::spawn(health::gate(
@@ -372,6 +377,7 @@ async fn daemon(
         pods,
         without_effect: fib.problems(),
         limits: rib.problems.clone(),
+        sessions,
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),

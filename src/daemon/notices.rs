@@ -37,12 +37,13 @@ pub(super) struct Sources {
     pub(super) without_effect: watch::Receiver<Vec<String>>,
     /// Limits of prefixes and of memory that are near.
     pub(super) limits: watch::Receiver<Vec<String>>,
+    pub(super) sessions: watch::Receiver<Vec<String>>,
 }
 
 /// Runs for as long as somebody listens.
 pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources: Sources) {
     let Sources { mut plan, mut conflist, mut forwarding, .. } = sources;
-    let Sources { mut firewall, mut pods, mut without_effect, mut limits, .. } = sources;
+    let Sources { mut firewall, mut pods, mut without_effect, mut limits, mut sessions, .. } = sources;
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
         let mut now = BTreeSet::new();
@@ -71,6 +72,7 @@ pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources:
         }
         now.extend(pods.borrow_and_update().iter().map(|p| about_node("PodsNeedAttention", p)));
         now.extend(limits.borrow_and_update().iter().map(|p| about_node("NeedsAttention", p)));
+        now.extend(sessions.borrow_and_update().iter().map(|p| about_node("NeighborNeedsAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -82,6 +84,7 @@ pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources:
             () = next(&mut pods) => true,
             r = without_effect.changed() => r.is_ok(),
             r = limits.changed() => r.is_ok(),
+            r = sessions.changed() => r.is_ok(),
             () = standing.closed() => false,
         };
         if !alive {

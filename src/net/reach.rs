@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::Prefix;
+use super::{Family, Prefix};
 
 /// Which next hops the host can reach without BGP: the question of RFC 4271 §9.1.2.1.
 ///
@@ -80,6 +80,14 @@ impl Reachable {
             .iter()
             .find(|(p, _)| p.contains(addr))
             .map_or(Reach::No(Unresolved::NoRoute), |&(_, reach)| reach)
+    }
+
+    /// The connected subnets of one family with their interfaces.
+    pub fn connected(&self, family: Family) -> impl Iterator<Item = (Prefix, u32)> + '_ {
+        self.entries.iter().filter_map(move |(prefix, reach)| match reach {
+            Reach::Connected { ifindex } if prefix.family() == family => Some((*prefix, *ifindex)),
+            _ => None,
+        })
     }
 
     /// Whether this interface can send, so that link-local next hops on it work.

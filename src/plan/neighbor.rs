@@ -1,6 +1,10 @@
 //! One neighbor's settings: defaults, `[bgp]`, what its kind implies, its group and its own keys, laid over each other.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Context, Drain};
 use crate::{
@@ -91,8 +95,41 @@ impl Draft<'_> {
         };
         let near = settings.ttl() == 1;
         let behind = if near { router_before(ctx.host, &settings.key) } else { None };
-        PeerConfig { behind, ..settings }
+        let here = ends_here(ctx, &settings.key, settings.port);
+        let by_hand = settings.passive;
+        if here && !by_hand && matches!(settings.source, PeerSource::Configured | PeerSource::Object) {
+            problems.push(format!(
+                "neighbor {} is an address of this host and is not dialled: correct `address`; for another BGP speaker on \
+                 this host set its `port`, or `passive = true`",
+                settings.key
+            ));
+        }
+        PeerConfig { behind, is_here: here, passive: by_hand || here, ..settings }
     }
+}
+
+/// Whether a dial would end at our own listening socket.
+fn ends_here(ctx: &Context<'_>, key: &PeerKey, port: u16) -> bool {
+    let (addr, own) = match key {
+        PeerKey::Address(addr) => (*addr, addr.is_loopback() || link_with(ctx.host, *addr).is_some()),
+        PeerKey::LinkLocal(addr, name) => {
+            let of_link = |l: &Link| l.addresses.iter().any(|a| a.addr == *addr);
+            (IpAddr::V6(*addr), ctx.host.link(name).is_some_and(of_link))
+        }
+        PeerKey::Interface(_) => return false,
+    };
+    let takes = |at: &SocketAddr| {
+        at.port() == port && (at.ip() == addr || at.ip().is_unspecified() && at.is_ipv4() == addr.is_ipv4())
+    };
+    own && ctx.config.bgp.listen.iter().any(takes)
+}
+
+/// Whether the neighbor is on this link, with no router in between.
+fn is_direct(host: &Host, key: &PeerKey, link: &Link) -> bool {
+    let PeerKey::Address(addr) = key else { return true };
+    let by_route = || host.first_hop(host.route_to(*addr)?)?.gateway.filter(|gateway| gateway == addr);
+    let on_link = || host.connected_link(*addr).is_some_and(|l| l.index == link.index);
+    link.subnets().any(|s| s.contains(*addr)) || on_link() || by_route().is_some()
 }
 
 /// The router that packets to this neighbor pass first, where the host knows one. A subnet on a link that is down is
@@ -104,7 +141,7 @@ fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     if on_subnet || own || host.connected_link(*addr).is_some() {
         return None;
     }
-    host.first_hop(host.route_to(*addr)?)?.gateway
+    host.first_hop(host.route_to(*addr)?)?.gateway.filter(|gateway| gateway != addr)
 }
 
 /// The connected subnets that a directly connected neighbor shares with us: those that hold its address, and of the
@@ -158,7 +195,8 @@ fn own_addresses(ctx: &Context<'_>, key: &PeerKey, link: Option<&Link>) -> OwnAd
     OwnAddresses {
         v4: best(Family::Ipv4Unicast).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
         v6: best(Family::Ipv6Unicast).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
-        link_local: link.and_then(|l| {
+        // Only who is on the same link can send to it (RFC 2545 §3).
+        link_local: link.filter(|l| is_direct(ctx.host, key, l)).and_then(|l| {
             l.addresses.iter().filter(|a| !a.tentative).find_map(|a| match a.addr {
                 IpAddr::V6(a) if a.is_unicast_link_local() => Some(a),
                 _ => None,
@@ -227,7 +265,7 @@ mod tests {
 
     fn draft(key: &str) -> Draft<'static> {
         Draft {
-            key: PeerKey::Address(key.parse().unwrap()),
+            key: key.parse().unwrap(),
             source: PeerSource::Configured,
             group: None,
             implied: NeighborKeys::default(),
@@ -363,6 +401,43 @@ mod tests {
             (Some([10, 1, 0, 2].into()), None),
             "another link has its own"
         );
+    }
+
+    /// A Node whose address is another's, a VIP that moved here, a typing error: nobody speaks with himself.
+    #[test]
+    fn an_address_of_our_own_is_never_dialled() {
+        let mut c = config();
+        c.bgp.listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
+        let h = host(
+            [
+                link(1, "lo").with("127.0.0.1/8"),
+                link(2, "eth0").with("10.0.0.2/24").with("fd00::2/64").with("fe80::2/64"),
+            ],
+            [],
+        );
+        let case = Case::new(c, None, h);
+        let made = |key: &str, keys: NeighborKeys| {
+            let mut problems = Vec::new();
+            let config = Draft { keys, ..draft(key) }.finish(&case.context(), &mut problems);
+            (config.is_here, config.passive, problems.len())
+        };
+        let none = NeighborKeys::default;
+        #[rustfmt::skip]
+        let cases = [
+            ("10.0.0.2",      none(), (true, true, 1)),
+            ("fd00::2",       none(), (true, true, 1)),
+            ("fe80::2%eth0",  none(), (true, true, 1)),
+            ("127.0.0.1",     none(), (true, true, 1)),
+            ("10.0.0.3",      none(), (false, false, 0)),
+            ("fe80::2%eth1",  none(), (false, false, 0)),
+            // A second speaker on this host, as it is found at another port, or calls.
+            ("127.0.0.1",     NeighborKeys { port: Some(1790), ..none() }, (false, false, 0)),
+            ("10.0.0.2",      NeighborKeys { port: Some(1790), ..none() }, (false, false, 0)),
+            ("10.0.0.2",      NeighborKeys { passive: Some(true), ..none() }, (true, true, 0)),
+        ];
+        for (key, keys, want) in cases {
+            assert_eq!(made(key, keys.clone()), want, "{key} {:?}", keys.port);
+        }
     }
 
     #[test]

@@ -114,7 +114,12 @@ pub(super) fn peers(
     let mut peers = Peers::new();
     for draft in drafts {
         let key = draft.key.clone();
-        peers.insert(key, Arc::new(draft.finish(ctx, problems)));
+        let settings = draft.finish(ctx, problems);
+        // A Node that has one of our addresses is no neighbor; that its address is wrong is said elsewhere.
+        if settings.is_here && matches!(settings.source, PeerSource::Mesh | PeerSource::Reflector) {
+            continue;
+        }
+        peers.insert(key, Arc::new(settings));
     }
     peers
 }

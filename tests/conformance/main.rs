@@ -8,6 +8,7 @@ mod attributes;
 mod bed;
 mod decision;
 mod export;
+mod field;
 mod fsm;
 mod graceful;
 mod header;

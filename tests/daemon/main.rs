@@ -12,6 +12,8 @@ mod host;
 mod kernel;
 mod links;
 mod load;
+mod next_hops;
+mod signatures;
 mod source;
 mod state;
 mod switch;

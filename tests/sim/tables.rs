@@ -121,6 +121,32 @@ fn a_graceful_restart_costs_no_route() {
     }
 }
 
+/// RFC 4724 §4.1 has a speaker that has restarted wait with its selection for the End-of-RIB of all neighbors. Here routes
+/// go out as they come: whoever restarts, no kernel loses a route by it, not even for a moment.
+#[test]
+fn routes_that_go_out_as_they_come_after_a_restart_lose_no_route_anywhere() {
+    let worlds = [World::mesh(5), World::reflectors(2, 4), World::fabric(2), World::gateway(3)];
+    for mut world in worlds {
+        world.give_prefixes(3);
+        world.restart_gracefully();
+        for n in 0..world.nodes {
+            let mut net = world.build(n as u64);
+            net.run(MINUTE);
+            world.check(&mut net, n as u64);
+            let losses =
+                |net: &Net| net.routers.iter().map(|(m, r)| (*m, r.losses.clone())).collect::<Vec<_>>();
+            let before = losses(&net);
+            net.kill(n);
+            net.run(Duration::from_secs(5));
+            net.revive(n, true);
+            let limit = net.now + MINUTE;
+            assert!(net.run_until(limit, Net::all_established), "{}, {n}:\n{}", world.name, net.trace);
+            net.run(MINUTE);
+            assert_eq!(losses(&net), before, "{}: {n} restarted\n{}", world.name, net.trace);
+        }
+    }
+}
+
 /// RFC 7911: a host hears of another host each way that its leaf knows, and of itself those over the spines.
 #[test]
 fn hosts_hear_all_paths_of_their_leaves() {

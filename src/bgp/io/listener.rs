@@ -2,7 +2,7 @@
 //! hands accepted streams on. Who may call is the manager's to say.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
@@ -22,17 +22,23 @@ use tracing::{debug, info, warn};
 use super::tcp;
 use crate::{bgp::peer::Secret, net::Prefix};
 
-/// Whose segments must be signed, and with what; the number is the interface of a link-local neighbor.
-pub(super) type Passwords = BTreeMap<(Prefix, u32), Secret>;
+/// Whose segments must be signed, and with what; the name is the interface of a link-local neighbor.
+pub(super) type Passwords = BTreeMap<(Prefix, Option<String>), Secret>;
 
 /// What holds for all who call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) passwords: Passwords,
+    /// Links where a link-local address has another password than on other links, or none: they have listening sockets
+    /// of their own. The number tells one interface from the next of that name.
+    pub(super) apart: BTreeSet<Device>,
     /// RFC 5082 §3: no neighbor is farther away, so that segments with a smaller TTL get no answer at all. What one
     /// neighbor asks for beyond that holds on its own connections, from when they are accepted.
     pub(super) least_ttl: u8,
 }
+
+/// An interface by name and number.
+pub(super) type Device = (String, u32);
 
 /// Someone called.
 pub(super) type Call = (TcpStream, SocketAddr);
@@ -42,13 +48,27 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// How long to pause when the kernel cannot accept (too many files).
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Listens on `addr` until nobody wants the calls any more.
-pub(super) async fn run(addr: SocketAddr, mut terms: watch::Receiver<Arc<Terms>>, calls: mpsc::Sender<Call>) {
-    let listener = bind(addr).await;
-    let mut set = Passwords::new();
+/// Listens on `addr`, or on it at one device, until nobody wants the calls any more.
+pub(super) async fn run(
+    addr: SocketAddr,
+    device: Option<Device>,
+    mut terms: watch::Receiver<Arc<Terms>>,
+    calls: mpsc::Sender<Call>,
+) {
+    let device = device.map(|(name, _)| name);
+    let listener = match &device {
+        None => bind(addr).await,
+        Some(device) => bind_device(addr, device).await,
+    };
+    let mut set = Keys::new();
     loop {
         let wanted = terms.borrow_and_update().clone();
-        apply(&listener, addr, &mut set, &wanted.passwords);
+        apply(&listener, addr, &mut set, &keys(&wanted.passwords, device.as_deref()));
+        if device.is_none()
+            && let Err(e) = tcp::share_port(&listener, !wanted.apart.is_empty())
+        {
+            warn!(%addr, error = %e, "single links cannot have listening sockets of their own");
+        }
         if let Err(e) = tcp::set_least_ttl(listener.as_fd(), addr.ip(), wanted.least_ttl) {
             warn!(%addr, error = %e, "the kernel takes no least TTL");
         }
@@ -69,7 +89,7 @@ pub(super) async fn run(addr: SocketAddr, mut terms: watch::Receiver<Arc<Terms>>
 async fn bind(addr: SocketAddr) -> TcpListener {
     let mut warned = false;
     loop {
-        match tcp::listen(addr) {
+        match tcp::listen(addr, None) {
             Ok(listener) => {
                 info!(%addr, "listening for BGP neighbors");
                 return listener;
@@ -92,25 +112,56 @@ async fn bind(addr: SocketAddr) -> TcpListener {
     }
 }
 
+/// The same at one device, beside the socket that takes all.
+async fn bind_device(addr: SocketAddr, device: &str) -> TcpListener {
+    let mut warned = false;
+    loop {
+        match tcp::listen(addr, Some(device)) {
+            Ok(listener) => {
+                info!(%addr, device, "listening for BGP neighbors of this link");
+                return listener;
+            }
+            // The other one may not have made room yet.
+            Err(e) if warned => warn!(%addr, device, error = %e, "cannot listen at this link alone"),
+            Err(_) => {}
+        }
+        time::sleep(if warned { AGAIN } else { PAUSE * 5 }).await;
+        warned = true;
+    }
+}
+
+/// What one socket is given: a key by address.
+type Keys = BTreeMap<Prefix, Secret>;
+
+/// The keys of the socket that takes all, or of one at a device: there its neighbors alone count of those with
+/// link-local addresses.
+fn keys(passwords: &Passwords, device: Option<&str>) -> Keys {
+    let here = |interface: &Option<String>| match (interface.as_deref(), device) {
+        (Some(interface), Some(device)) => interface == device,
+        _ => true,
+    };
+    passwords.iter().filter(|((_, at), _)| here(at)).map(|((who, _), p)| (*who, p.clone())).collect()
+}
+
 /// Brings the kernel's keys to what is wanted; a key that the kernel refuses is named and left out.
-fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Passwords, wanted: &Passwords) {
+fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Keys, wanted: &Keys) {
     let mine = |who: &Prefix| who.addr().is_ipv4() == addr.is_ipv4();
     let gone: Vec<_> = set.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
     for key in gone {
         set.remove(&key);
-        if let Err(e) = tcp::set_password(listener.as_fd(), key.0, key.1, None) {
-            debug!(neighbor = %key.0, error = %e, "cannot remove a TCP MD5 password");
+        if let Err(e) = tcp::set_password(listener.as_fd(), key, None) {
+            debug!(neighbor = %key, error = %e, "cannot remove a TCP MD5 password");
         }
     }
-    for (key, password) in wanted.iter().filter(|((who, _), _)| mine(who)) {
+    for (key, password) in wanted.iter().filter(|(who, _)| mine(who)) {
         if set.get(key) == Some(password) {
             continue;
         }
-        match tcp::set_password(listener.as_fd(), key.0, key.1, Some(password)) {
+        match tcp::set_password(listener.as_fd(), *key, Some(password)) {
             Ok(()) => {
                 set.insert(*key, password.clone());
             }
-            Err(e) => warn!(neighbor = %key.0, error = %e, "the kernel takes no TCP MD5 password"),
+            Err(e) => warn!(neighbor = %key, error = %e, "the kernel takes no TCP MD5 password"),
         }
     }
 }
@@ -165,13 +216,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_owner_of_a_taken_port_is_named() {
-        let listener = tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = tcp::listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let port = listener.local_addr().unwrap().port();
         let me = format!("(pid {})", std::process::id());
         let owner = owner(port).unwrap();
         assert!(owner.ends_with(&me), "{owner}, not {me}");
         assert_eq!(
-            tcp::listen(SocketAddr::from(([127, 0, 0, 1], port))).unwrap_err().kind(),
+            tcp::listen(SocketAddr::from(([127, 0, 0, 1], port)), None).unwrap_err().kind(),
             ErrorKind::AddrInUse
         );
     }

@@ -1,7 +1,7 @@
 //! Keeps one task per wanted neighbor and one per listening socket, and says who may call.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -19,14 +19,16 @@ use tracing::{error, info};
 
 use super::{
     Act, Leaving, PeerEvent, Range, ToPeers, UnknownNeighbor, Wanted,
-    listener::{self, Call, Passwords, Terms},
-    peer::{self, Start, ToTask},
+    listener::{self, Call, Device, Passwords, Terms},
+    peer::{self, News, Start, ToTask},
     rib::{RibSender, ToRib},
     tcp,
 };
 use crate::{
     bgp::{
-        peer::{DownCause, PeerConfig, PeerId, PeerKey, PeerSource},
+        contest::{Contest, Ruling},
+        md5::{Dropped, Suspect, accuse},
+        peer::{DownCause, PeerConfig, PeerId, PeerKey, PeerSource, Secret},
         session::{Handover, Stop},
         view::NeighborView,
         wire::notification::{Notification, cease},
@@ -42,6 +44,13 @@ const STATUS: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(2);
 /// At most one log line about strangers in this time.
 const STRANGERS: Duration = Duration::from_secs(60);
+/// Reports of neighbors that may wait.
+const NEWS: usize = 256;
+/// How long a call waits for a place in its range: as long as it takes to find a neighbor that needs its place no more.
+const WAIT: Duration = Duration::from_millis(300);
+/// Calls that wait.
+const WAITING: usize = 64;
+const FULL: &str = "the limit of its listen-range is reached";
 /// The longest wait before a task that panicked is started again.
 const LONGEST_PANIC: Duration = Duration::from_secs(120);
 
@@ -68,9 +77,15 @@ struct Manager {
     tasks: JoinSet<PeerKey>,
     keys: HashMap<task::Id, PeerKey>,
     next_id: u32,
-    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    listeners: BTreeMap<(SocketAddr, Option<Device>), AbortHandle>,
     terms: watch::Sender<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
+    news: mpsc::Sender<(PeerKey, News)>,
+    /// Neighbors that do not fail by silence.
+    answering: BTreeSet<PeerKey>,
+    contest: Contest,
+    /// Calls for which a place in their range may become free.
+    waiting: VecDeque<(Call, time::Instant)>,
     strangers: u64,
     /// Whoever decides which neighbors there are learns of strangers.
     to_planner: mpsc::Sender<IpAddr>,
@@ -89,6 +104,7 @@ pub(super) async fn run(
     mut leave: oneshot::Receiver<Leaving>,
 ) {
     let (calls, mut called) = mpsc::channel(64);
+    let (news, mut heard) = mpsc::channel(NEWS);
     let first = wanted.borrow_and_update().clone();
     let mut manager = Manager {
         wanted: first,
@@ -104,6 +120,10 @@ pub(super) async fn run(
         listeners: BTreeMap::new(),
         terms: watch::Sender::new(Arc::default()),
         calls,
+        news,
+        answering: BTreeSet::new(),
+        contest: Contest::default(),
+        waiting: VecDeque::new(),
         strangers: 0,
         to_planner,
         strangers_told: None,
@@ -113,6 +133,7 @@ pub(super) async fn run(
     let (mut open, mut counted) = (true, true);
     loop {
         let due = manager.handover.poll_timeout();
+        let until = manager.waiting.front().map(|(_, until)| *until);
         tokio::select! {
             left = &mut leave => return manager.leave(left.unwrap_or(Leaving::Daemon)).await,
             changed = wanted.changed(), if open => {
@@ -132,6 +153,8 @@ pub(super) async fn run(
             Some(call) = called.recv() => manager.called(call).await,
             Some(request) = requests.recv() => manager.request(request).await,
             Some(ended) = manager.tasks.join_next_with_id() => manager.ended(ended).await,
+            Some((key, news)) = heard.recv() => manager.heard(&key, news),
+            () = passed(until) => manager.turn_away_the_first(),
         }
     }
 }
@@ -140,8 +163,8 @@ impl Manager {
     /// Brings tasks, listeners and passwords to what is wanted.
     async fn apply(&mut self) {
         let wanted = self.wanted.clone();
-        self.listen(&wanted.listen);
         self.set_terms();
+        self.listen(&wanted.listen);
         let strangers: Vec<_> =
             self.peers.iter().filter(|(k, p)| !self.is_wanted(k, p)).map(|(k, _)| k.clone()).collect();
         self.handover.wanted(&wanted.peers);
@@ -164,9 +187,7 @@ impl Manager {
             .map(|(k, _)| k.clone())
             .collect();
         for key in dynamic {
-            if let PeerKey::Address(addr) = key
-                && let Some(range) = self.range(addr)
-            {
+            if let Some(range) = address(&key).and_then(|addr| self.range(addr)) {
                 let config = Arc::new(like(range, key.clone()));
                 self.keep(&key, config).await;
             }
@@ -174,7 +195,7 @@ impl Manager {
     }
 
     fn is_wanted(&self, key: &PeerKey, peer: &Running) -> bool {
-        let in_range = || matches!(key, PeerKey::Address(a) if self.range(*a).is_some());
+        let in_range = || address(key).is_some_and(|addr| self.range(addr).is_some());
         self.wanted.peers.contains_key(key) || peer.config.source == PeerSource::Range && in_range()
     }
 
@@ -214,6 +235,7 @@ impl Manager {
             rib: self.rib.clone(),
             host: self.host.clone(),
             events: self.events.clone(),
+            news: self.news.clone(),
             commands: inbox,
             seed: RandomState::new().hash_one(id.0),
         };
@@ -243,6 +265,9 @@ impl Manager {
         if self.leaving.is_some() {
             return;
         }
+        self.answering.remove(&running.config.key);
+        let rulings = self.contest.gone(&running.config.key);
+        self.carry_out(rulings);
         let (peer, key) = (running.id, running.config.key.clone());
         match ended {
             Err(e) if e.is_panic() && !running.ending => {
@@ -257,6 +282,64 @@ impl Manager {
                 }
             }
         }
+        // Whoever waited for this place may have it.
+        for (call, until) in std::mem::take(&mut self.waiting) {
+            if let Some(call) = self.admit(call).await {
+                self.waiting.push_back((call, until));
+            }
+        }
+    }
+
+    fn carry_out(&self, rulings: impl IntoIterator<Item = Ruling>) {
+        for ruling in rulings {
+            let (who, command) = match ruling {
+                Ruling::Yield { who, to } => {
+                    let why = format!(
+                        "{who} is not dialled while {to} has a session: they are one router, which ends one session for \
+                         the other; remove one of the two neighbors"
+                    );
+                    (who, ToTask::Yield(why))
+                }
+                Ruling::Resume(who) => (who, ToTask::Resume),
+            };
+            if let Some(running) = self.peers.get(&who) {
+                let _ = running.commands.try_send(command);
+            }
+        }
+    }
+
+    /// What a neighbor's task reports: whose signatures the kernel drops is seen from all of them together.
+    fn heard(&mut self, key: &PeerKey, news: News) {
+        let dropped = match news {
+            News::Answers => {
+                self.answering.insert(key.clone());
+                return;
+            }
+            News::Up(router) => {
+                self.answering.insert(key.clone());
+                let ruling = self.contest.began(Instant::now(), key, router);
+                return self.carry_out(ruling);
+            }
+            News::Silent(dropped) => dropped,
+            News::Lost => {
+                let rulings = self.contest.ended(Instant::now(), key);
+                self.carry_out(rulings);
+                Dropped::default()
+            }
+        };
+        self.answering.remove(key);
+        let suspect =
+            |config: &PeerConfig, answers| Suspect { has_password: config.password.is_some(), answers };
+        let ranges = self.wanted.ranges.iter();
+        let mut all: BTreeMap<String, Suspect> =
+            ranges.map(|r| (format!("a caller from {}", r.prefix), suspect(&r.template, false))).collect();
+        let neighbors = self.peers.iter();
+        all.extend(neighbors.map(|(k, p)| (k.to_string(), suspect(&p.config, self.answering.contains(k)))));
+        if let Some(text) = accuse(&key.to_string(), dropped, &all)
+            && let Some(running) = self.peers.get(key)
+        {
+            let _ = running.commands.try_send(ToTask::Suspect(text));
+        }
     }
 
     fn found(&self, key: &PeerKey) -> Option<Ipv6Addr> {
@@ -266,17 +349,23 @@ impl Manager {
         }
     }
 
+    /// One socket for each address, and one more at each link whose passwords differ from those of other links.
     fn listen(&mut self, addrs: &[SocketAddr]) {
-        self.listeners.retain(|addr, task| {
-            let keep = addrs.contains(addr);
+        let apart = self.terms.borrow().apart.clone();
+        let all = |a: &&SocketAddr| matches!(a, SocketAddr::V6(a) if a.ip().is_unspecified());
+        let single = addrs.iter().filter(all).flat_map(|a| apart.iter().map(move |d| (*a, Some(d.clone()))));
+        let wanted: BTreeSet<_> = addrs.iter().map(|a| (*a, None)).chain(single).collect();
+        self.listeners.retain(|place, task| {
+            let keep = wanted.contains(place);
             if !keep {
                 task.abort();
             }
             keep
         });
-        for addr in addrs {
-            self.listeners.entry(*addr).or_insert_with(|| {
-                tokio::spawn(listener::run(*addr, self.terms.subscribe(), self.calls.clone())).abort_handle()
+        for (addr, device) in wanted {
+            self.listeners.entry((addr, device.clone())).or_insert_with(|| {
+                let listener = listener::run(addr, device, self.terms.subscribe(), self.calls.clone());
+                tokio::spawn(listener).abort_handle()
             });
         }
     }
@@ -285,18 +374,18 @@ impl Manager {
         let mut passwords = Passwords::new();
         for range in &self.wanted.ranges {
             if let Some(password) = &range.template.password {
-                passwords.insert((range.prefix, 0), password.clone());
+                passwords.insert((range.prefix, None), password.clone());
             }
         }
         for (key, config) in &self.wanted.peers {
-            let on_link = |addr: Ipv6Addr, interface: &str| {
-                let ifindex = nix::net::if_::if_nametoindex(interface).ok()?;
-                Some((Prefix::host(addr.into()), ifindex))
-            };
             let who = match key {
-                PeerKey::Address(addr) => Some((Prefix::host(*addr), 0)),
-                PeerKey::LinkLocal(addr, interface) => on_link(*addr, interface),
-                PeerKey::Interface(interface) => self.found(key).and_then(|addr| on_link(addr, interface)),
+                PeerKey::Address(addr) => Some((Prefix::host(*addr), None)),
+                PeerKey::LinkLocal(addr, interface) => {
+                    Some((Prefix::host((*addr).into()), Some(interface.clone())))
+                }
+                PeerKey::Interface(interface) => {
+                    self.found(key).map(|addr| (Prefix::host(addr.into()), Some(interface.clone())))
+                }
             };
             if let (Some(who), Some(password)) = (who, &config.password) {
                 passwords.insert(who, password.clone());
@@ -305,7 +394,7 @@ impl Manager {
         let templates = self.wanted.ranges.iter().map(|r| &*r.template);
         let configs = templates.chain(self.wanted.peers.values().map(|c| &**c));
         let least_ttl = configs.map(|c| tcp::least_ttl(c.hops).unwrap_or(0)).min().unwrap_or(0);
-        let terms = Terms { passwords, least_ttl };
+        let terms = Terms { passwords, apart: self.apart(), least_ttl };
         self.terms.send_if_modified(|now| {
             let changed = **now != terms;
             *now = Arc::new(terms);
@@ -313,36 +402,71 @@ impl Manager {
         });
     }
 
+    /// Links with a neighbor whose link-local address has another password, or none, on another link.
+    fn apart(&self) -> BTreeSet<Device> {
+        let mut by_address: BTreeMap<Ipv6Addr, Vec<(&String, &Option<Secret>)>> = BTreeMap::new();
+        for (key, config) in &self.wanted.peers {
+            if let PeerKey::LinkLocal(addr, interface) = key {
+                by_address.entry(*addr).or_default().push((interface, &config.password));
+            }
+        }
+        let differ = |list: &&Vec<(&String, &Option<Secret>)>| list.iter().any(|(_, p)| **p != *list[0].1);
+        let links = by_address.values().filter(differ).flatten();
+        let number = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).ok();
+        links.filter_map(|(name, _)| Some(((*name).clone(), number(name)?))).collect()
+    }
+
     /// A connection came in: to its neighbor's task, or away with it.
-    async fn called(&mut self, (stream, from): Call) {
+    async fn called(&mut self, call: Call) {
+        let Some(call) = self.admit(call).await else { return };
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back((call, time::Instant::now() + WAIT));
+        } else {
+            self.turn_away(&call.0, listener::plain(call.1), FULL);
+        }
+    }
+
+    /// The same; a call for which there may be a place in a moment is returned.
+    async fn admit(&mut self, (stream, from): Call) -> Option<Call> {
         let addr = listener::plain(from);
-        let key = self.caller(from);
-        if let Some(running) = key.as_ref().and_then(|k| self.peers.get(k)) {
+        let known = self.caller(from).filter(|k| self.peers.contains_key(k));
+        if let Some(running) = known.as_ref().and_then(|k| self.peers.get(k)) {
+            if running.ending && running.config.source == PeerSource::Range {
+                return Some((stream, from));
+            }
             // A task too busy for this will be called again.
             let _ = running.commands.try_send(ToTask::Accepted(stream));
-            return;
+            return None;
         }
-        match self.range(addr) {
-            Some(range) if self.room(range) => {
-                let key = PeerKey::Address(addr);
+        let range = self.range(addr).map(|range| (range.prefix, self.room(range)));
+        match (range, self.range(addr)) {
+            (Some((prefix, true)), Some(range)) => {
+                let key = range_key(from);
                 let config = Arc::new(like(range, key.clone()));
-                info!(peer = %addr, range = %range.prefix, "a new neighbor calls");
+                info!(neighbor = %key, range = %prefix, "a new neighbor calls");
                 self.keep(&key, config).await;
                 if let Some(running) = self.peers.get(&key) {
                     let _ = running.commands.try_send(ToTask::Accepted(stream));
                 }
+                None
             }
-            Some(range) => {
-                // The next call finds the room that this makes.
+            (_, Some(range)) => {
                 for (_, running) in self.callers(range) {
                     let _ = running.commands.try_send(ToTask::MakeRoom);
                 }
-                self.turn_away(&stream, addr, "the limit of its listen-range is reached");
+                Some((stream, from))
             }
-            None => {
+            (_, None) => {
                 let _ = self.to_planner.try_send(addr);
                 self.turn_away(&stream, addr, "it is no configured neighbor");
+                None
             }
+        }
+    }
+
+    fn turn_away_the_first(&mut self) {
+        if let Some(((stream, from), _)) = self.waiting.pop_front() {
+            self.turn_away(&stream, listener::plain(from), FULL);
         }
     }
 
@@ -371,8 +495,8 @@ impl Manager {
 
     /// The neighbors that called from a range.
     fn callers(&self, range: &Range) -> impl Iterator<Item = (&PeerKey, &Running)> {
-        let inside = |key: &PeerKey| matches!(key, PeerKey::Address(a) if range.prefix.contains(*a));
-        self.peers.iter().filter(move |(k, p)| p.config.source == PeerSource::Range && inside(k))
+        let inside = |key: &PeerKey| address(key).is_some_and(|addr| range.prefix.contains(addr));
+        self.peers.iter().filter(move |(k, p)| p.config.source == PeerSource::Range && !p.ending && inside(k))
     }
 
     fn room(&self, range: &Range) -> bool {
@@ -448,6 +572,37 @@ impl Manager {
             self.stop(&key, stop.clone()).await;
         }
         let _ = time::timeout(END, async { while self.tasks.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Waits until then; for ever where there is nothing to wait for. Cancel safe.
+async fn passed(until: Option<time::Instant>) {
+    match until {
+        Some(until) => time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The address of a neighbor, whatever link it is on.
+fn address(key: &PeerKey) -> Option<IpAddr> {
+    match key {
+        PeerKey::Address(addr) => Some(*addr),
+        PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
+        PeerKey::Interface(_) => None,
+    }
+}
+
+/// What a caller from a range is known by: a link-local address may well be another neighbor's on another link.
+fn range_key(from: SocketAddr) -> PeerKey {
+    let interface = |n: u32| nix::net::if_::if_indextoname(n).ok()?.into_string().ok();
+    match (listener::plain(from), from) {
+        (IpAddr::V6(addr), SocketAddr::V6(scoped)) if addr.is_unicast_link_local() => {
+            match interface(scoped.scope_id()) {
+                Some(interface) => PeerKey::LinkLocal(addr, interface),
+                None => PeerKey::Address(addr.into()),
+            }
+        }
+        (addr, _) => PeerKey::Address(addr),
     }
 }
 

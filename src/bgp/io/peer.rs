@@ -32,7 +32,9 @@ use super::{
 };
 use crate::{
     bgp::{
-        peer::{DownCause, Global, PeerConfig, PeerId, PeerSource},
+        contest::Router,
+        md5::Dropped,
+        peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
         view::NeighborView,
     },
@@ -52,6 +54,11 @@ const ENOUGH: usize = 64 * 1024;
 const CHUNKS: usize = 32;
 /// How long the last words to a neighbor may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a neighbor of a range is shown after its session.
+const SHOWN: Duration = Duration::from_secs(30);
+/// Octets that are looked at of what a neighbor sends on a connection that we have closed.
+const LEFTOVER: usize = 4096;
 
 /// Who has said no OPEN for so long gives way to another caller. A neighbor that means it says it at once; RFC 4271
 /// §8.2.2 has us wait for minutes only where nobody else wants the place.
@@ -73,11 +80,30 @@ pub(super) enum ToTask {
     Accepted(TcpStream),
     Act(Act),
     Nudge,
+    /// Why the neighbor may not answer, in words.
+    Suspect(String),
+    /// Stay out of the way of another neighbor's session.
+    Yield(String),
+    /// That session is over.
+    Resume,
     /// The listen-range of this neighbor is full: end if there is nothing to be lost.
     MakeRoom,
     Status(oneshot::Sender<NeighborView>),
     /// The last command: the task ends when it is carried out.
     Stop(Stop),
+}
+
+/// What a neighbor's task reports to the manager.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// A dial was not answered, while the kernel dropped so many segments.
+    Silent(Dropped),
+    /// It is there: an attempt failed in another way than by silence.
+    Answers,
+    /// It has a session.
+    Up(Router),
+    /// Its session has ended.
+    Lost,
 }
 
 /// What a task needs to begin.
@@ -91,6 +117,7 @@ pub(super) struct Start {
     /// The links and addresses of this host.
     pub(super) host: watch::Receiver<Arc<Links>>,
     pub(super) events: broadcast::Sender<PeerEvent>,
+    pub(super) news: mpsc::Sender<(PeerKey, News)>,
     pub(super) commands: mpsc::Receiver<ToTask>,
     pub(super) seed: u64,
 }
@@ -108,7 +135,10 @@ pub(super) async fn run(start: Start) {
         next_conn: 0,
         dial: None,
         probe: None,
-        md5_failures: 0,
+        md5_dropped: Dropped::default(),
+        agreed: None,
+        kept_until: None,
+        news: start.news,
         rib: start.rib,
         to_rib: VecDeque::new(),
         under_way: Arc::new(Semaphore::new(UNDER_WAY)),
@@ -161,8 +191,13 @@ struct Task {
     dial: Option<Dial>,
     /// When to look whether the neighbor has acknowledged everything on this connection.
     probe: Option<(Conn, Instant)>,
-    /// The kernel's counter when the last dial began.
-    md5_failures: u64,
+    /// The kernel's counters when the last dial began.
+    md5_dropped: Dropped,
+    /// Of the session that is up, or of the last one.
+    agreed: Option<Arc<Negotiated>>,
+    /// The table keeps routes of the neighbor until then at most, although its session has ended.
+    kept_until: Option<Instant>,
+    news: mpsc::Sender<(PeerKey, News)>,
     rib: RibSender,
     /// What the rib's channel had no room for yet.
     to_rib: VecDeque<ToRib>,
@@ -174,7 +209,7 @@ struct Task {
     outbox: Option<Outbox>,
     events: broadcast::Sender<PeerEvent>,
     /// Connections that are being closed in good manners.
-    lingering: JoinSet<()>,
+    lingering: JoinSet<BytesMut>,
     /// The daemon stops: the rib must not hear of it, since routes stay in the kernel.
     leaving: bool,
     read_at: Instant,
@@ -225,7 +260,11 @@ impl Task {
                     let links = host.borrow_and_update().clone();
                     self.feed(Input::Host(links));
                 }
-                _ = self.lingering.join_next(), if !self.lingering.is_empty() => {}
+                closed = self.lingering.join_next(), if !self.lingering.is_empty() => {
+                    if let Some(Ok(mut leftover)) = closed {
+                        self.feed(Input::Leftover(&mut leftover));
+                    }
+                }
                 command = commands.recv() => match command {
                     None => return,
                     Some(command) => if self.command(command) {
@@ -241,8 +280,8 @@ impl Task {
     }
 
     fn due(&self) -> Option<Instant> {
-        let gone = (self.config.source == PeerSource::Range && self.links.is_empty())
-            .then(|| self.session.since() + self.patience());
+        let gone =
+            (self.config.source == PeerSource::Range && self.links.is_empty()).then(|| self.forgotten_at());
         let probe = self.probe.map(|(_, at)| at);
         self.session.poll_timeout().into_iter().chain(gone).chain(probe).min()
     }
@@ -274,22 +313,25 @@ impl Task {
         }
     }
 
-    /// A neighbor of a range that does not come back is forgotten; its stale routes have their time first.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(30 + u64::from(self.config.restart_time))
+    /// When a neighbor of a range that does not come back is forgotten; its stale routes have their time first.
+    fn forgotten_at(&self) -> Instant {
+        let shown = self.session.since() + SHOWN;
+        self.kept_until.map_or(shown, |kept| kept.max(shown))
     }
 
     fn is_forgotten(&self) -> bool {
         self.config.source == PeerSource::Range
             && self.links.is_empty()
-            && self.session.since() + self.patience() <= Instant::now()
+            && self.forgotten_at() <= Instant::now()
     }
 
-    /// Whether this is a caller from a range that never had a session, and is gone or has said no OPEN for long.
+    /// Whether another caller may have the place of this one in its range: nothing is kept for it, or it has said no OPEN
+    /// for long.
     fn only_takes_room(&self) -> bool {
-        self.config.source == PeerSource::Range
-            && !self.session.has_been_up()
-            && (self.links.is_empty() || self.session.since().elapsed() >= SILENT)
+        let now = Instant::now();
+        let gone = self.links.is_empty() && self.kept_until.is_none_or(|kept| kept <= now);
+        let mute = !self.session.has_been_up() && self.session.since() + SILENT <= now;
+        self.config.source == PeerSource::Range && (gone || mute)
     }
 
     /// What the rib must still hear, then the end.
@@ -337,6 +379,7 @@ impl Task {
                 if failed.refused {
                     self.to_rib.push_back(ToRib::Refused { peer: self.id });
                 }
+                self.report(News::Answers);
                 self.feed(Input::ConnectFailed(failed.why));
             }
         }
@@ -348,7 +391,12 @@ impl Task {
             _ => 0,
         };
         if !tcp::is_near(&stream, self.config.hops) {
-            debug!(peer = %self.config.key, "a call from farther away than ttl-security allows is closed");
+            // The first such call is loud, further ones are known.
+            let key = &self.config.key;
+            let text = format!(
+                "a call from {key} is from farther away than `ttl-security` allows: set it at both ends, or remove it here"
+            );
+            self.feed(Input::Suspect(text));
             return;
         }
         let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
@@ -410,6 +458,9 @@ impl Task {
             }
             ToTask::Accepted(stream) => self.accepted(stream),
             ToTask::Nudge => self.feed(Input::Nudge),
+            ToTask::Suspect(text) => self.feed(Input::Suspect(text)),
+            ToTask::Yield(why) => self.feed(Input::Yield(why)),
+            ToTask::Resume => self.feed(Input::Resume),
             ToTask::MakeRoom if self.only_takes_room() => {
                 self.feed(Input::Stop(Stop::Removed));
                 return true;
@@ -497,6 +548,13 @@ impl Task {
             Output::Up(negotiated) => {
                 let (sender, receiver) = outbox();
                 self.outbox = Some(receiver);
+                self.agreed = Some(negotiated.clone());
+                self.kept_until = None;
+                self.report(News::Up(Router {
+                    id: negotiated.remote_id,
+                    asn: negotiated.remote_as,
+                    local: negotiated.local_addr,
+                }));
                 self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
             }
             Output::Updates(updates) => {
@@ -508,6 +566,9 @@ impl Task {
             }
             Output::Down { cause, .. } => {
                 self.outbox = None;
+                let kept = self.agreed.as_ref().and_then(|agreed| agreed.routes_stay(&self.config, cause));
+                self.kept_until = kept.map(|time| Instant::now() + time);
+                self.report(News::Lost);
                 if !self.leaving {
                     self.to_rib.push_back(ToRib::Down { peer: self.id, cause });
                 }
@@ -518,29 +579,21 @@ impl Task {
 
     fn connect(&mut self) {
         let (config, found) = (self.config.clone(), self.found);
-        self.md5_failures = tcp::md5_failures();
+        self.md5_dropped = tcp::md5_dropped();
         self.dial = Some(Box::pin(async move {
             let place = tcp::place(&config, found)?;
             Ok((tcp::connect(&config, place).await?, place))
         }));
     }
 
-    /// Nobody answered: the kernel's counters may know why.
+    /// Nobody answered: the kernel's counters may know why, and the manager whom they are about.
     fn suspect(&mut self) {
-        let grown = tcp::md5_failures().saturating_sub(self.md5_failures);
-        if grown > 0 {
-            let key = &self.config.key;
-            let remedy = if self.config.password.is_some() {
-                "compare `password` at both ends"
-            } else {
-                "set `password`"
-            };
-            // Fed by hand: we are in the middle of obeying.
-            let text = format!(
-                "no answer from {key}, and the kernel dropped {grown} segments for their TCP MD5 signature: {remedy}"
-            );
-            self.session.handle(Instant::now(), Input::Suspect(text));
-        }
+        self.report(News::Silent(tcp::md5_dropped().since(self.md5_dropped)));
+    }
+
+    fn report(&self, news: News) {
+        // A full queue has news enough.
+        let _ = self.news.try_send((self.config.key.clone(), news));
     }
 
     fn log(&self, event: Event) {
@@ -666,8 +719,10 @@ impl Link {
 }
 
 /// Closes a connection so that its last words arrive: write them, say that no more will come, and read until
-/// the other end closes too. (Closing with octets unread would send a reset that overtakes the NOTIFICATION.)
-async fn linger(mut link: Link) {
+/// the other end closes too. (Closing with octets unread would send a reset that overtakes the NOTIFICATION.) Returns the
+/// beginning of what it read.
+async fn linger(mut link: Link) -> BytesMut {
+    let mut leftover = BytesMut::new();
     let last_words = async {
         for chunk in &link.tx {
             link.stream.write_all(chunk).await?;
@@ -677,9 +732,16 @@ async fn linger(mut link: Link) {
             return tcp::reset_on_close(&link.stream);
         }
         link.stream.shutdown().await?;
-        let mut rest = [0; 4096];
-        while link.stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
+        let mut rest = [0; LEFTOVER];
+        loop {
+            let n = link.stream.read(&mut rest).await?;
+            if n == 0 {
+                return std::io::Result::Ok(());
+            }
+            let room = LEFTOVER - leftover.len();
+            leftover.extend_from_slice(&rest[..n.min(room)]);
+        }
     };
     let _ = time::timeout(LAST_WORDS, last_words).await;
+    leftover
 }

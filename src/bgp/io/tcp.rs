@@ -11,7 +11,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    bgp::peer::{Hops, PeerConfig, PeerKey, Secret},
+    bgp::{
+        md5::Dropped,
+        peer::{Hops, PeerConfig, PeerKey, Secret},
+    },
     net::Prefix,
 };
 
@@ -104,7 +107,7 @@ fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
     socket.set_nonblocking(true)?;
     dress(&socket, place.addr.ip(), config)?;
     if let Some(password) = &config.password {
-        set_password(socket.as_fd(), Prefix::host(place.addr.ip()), place.ifindex, Some(password))?;
+        set_password(socket.as_fd(), Prefix::host(place.addr.ip()), Some(password))?;
     }
     if let Some(own) = config.local_address {
         let own = match own {
@@ -223,12 +226,13 @@ pub(super) fn set_least_ttl(socket: BorrowedFd<'_>, family: IpAddr, least: u8) -
     }
 }
 
-/// A listening socket. Its SYN/ACKs leave with TTL 255, so that neighbors with RFC 5082 take them.
+/// A listening socket. Its SYN/ACKs leave with TTL 255, so that neighbors with RFC 5082 take them. With a `device` it
+/// takes what comes in there before the socket that takes all; that one must allow it by [`share_port`].
 ///
 /// # Errors
 ///
 /// `AddrInUse` when somebody else listens there.
-pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen(addr: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -242,9 +246,22 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     }
     // For `first_ttl`. A kernel that does not take it: then what a neighbor's own connection asks for must do.
     let _ = set_option(socket.as_fd(), libc::IPPROTO_TCP, TCP_SAVE_SYN, &1);
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes()))?;
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Lets our sockets of single devices listen on the same port, or no more.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn share_port(listener: &TcpListener, shared: bool) -> io::Result<()> {
+    socket2::SockRef::from(listener).set_reuse_port(shared)
 }
 
 /// `struct tcp_md5sig` of linux/tcp.h.
@@ -260,26 +277,22 @@ struct Md5Signature {
 }
 
 const MD5_PREFIX: u8 = 1;
-const MD5_IFINDEX: u8 = 2;
 
-/// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it.
+/// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it. The kernel looks for it by the address
+/// alone: TCP_MD5SIG_FLAG_IFINDEX is for VRF devices, and EINVAL with the interface of a link-local address. What tells
+/// two such neighbors apart is the socket: each dial has its own, and so have links that need it among the listeners.
 ///
 /// # Errors
 ///
 /// When the kernel refuses: no TCP MD5 in it, or a key to be removed that is not there.
-pub(super) fn set_password(
-    socket: BorrowedFd<'_>,
-    who: Prefix,
-    ifindex: u32,
-    password: Option<&Secret>,
-) -> io::Result<()> {
+pub(super) fn set_password(socket: BorrowedFd<'_>, who: Prefix, password: Option<&Secret>) -> io::Result<()> {
     let key = password.map_or(&[][..], |p| p.0.as_bytes());
     let mut signature = Md5Signature {
         addr: [0; 128],
         flags: 0,
         prefix_len: who.len(),
         key_len: key.len() as u16,
-        ifindex: ifindex as libc::c_int,
+        ifindex: 0,
         key: [0; libc::TCP_MD5SIG_MAXKEYLEN],
     };
     let room =
@@ -292,7 +305,6 @@ pub(super) fn set_password(
     signature.addr[..2].copy_from_slice(&(family as u16).to_ne_bytes());
     signature.addr[at..at + octets.len()].copy_from_slice(&octets);
     signature.flags |= if who.is_host() { 0 } else { MD5_PREFIX };
-    signature.flags |= if ifindex == 0 { 0 } else { MD5_IFINDEX };
     let option = if signature.flags == 0 { libc::TCP_MD5SIG } else { libc::TCP_MD5SIG_EXT };
     set_option(socket, libc::IPPROTO_TCP, option, &signature)
 }
@@ -337,22 +349,26 @@ fn saved_syn(socket: BorrowedFd<'_>, headers: &mut [u8; 128]) -> io::Result<usiz
     if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Segments that the kernel dropped for a wrong, missing or unexpected TCP MD5 signature, all connections
-/// together: when it grows while a neighbor does not answer, passwords probably differ.
-pub(super) fn md5_failures() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/net/netstat") else { return 0 };
+/// Segments that the kernel has dropped so far for their TCP MD5 signature, all connections together.
+pub(super) fn md5_dropped() -> Dropped {
+    let Ok(text) = std::fs::read_to_string("/proc/self/net/netstat") else { return Dropped::default() };
     md5_counters(&text)
 }
 
-fn md5_counters(netstat: &str) -> u64 {
+fn md5_counters(netstat: &str) -> Dropped {
+    let mut dropped = Dropped::default();
     let mut rows = netstat.lines().filter(|l| l.starts_with("TcpExt:"));
-    let (Some(names), Some(values)) = (rows.next(), rows.next()) else { return 0 };
-    names
-        .split_whitespace()
-        .zip(values.split_whitespace())
-        .filter(|(name, _)| name.starts_with("TCPMD5"))
-        .filter_map(|(_, n)| n.parse::<u64>().ok())
-        .sum()
+    let (Some(names), Some(values)) = (rows.next(), rows.next()) else { return dropped };
+    for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+        let counter = match name {
+            "TCPMD5NotFound" => &mut dropped.unsigned,
+            "TCPMD5Unexpected" => &mut dropped.unexpected,
+            "TCPMD5Failure" => &mut dropped.wrong,
+            _ => continue,
+        };
+        *counter = value.parse().unwrap_or(0);
+    }
+    dropped
 }
 
 #[cfg(test)]
@@ -365,25 +381,25 @@ mod tests {
     }
 
     #[test]
-    fn md5_counters_are_summed_by_name() {
+    fn md5_counters_are_found_by_name() {
         let text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure Other\n\
                     TcpExt: 9 1 2 4 8\nIpExt: InOctets\nIpExt: 7\n";
-        assert_eq!(md5_counters(text), 7);
-        assert_eq!(md5_counters(""), 0);
+        assert_eq!(md5_counters(text), Dropped { unsigned: 1, unexpected: 2, wrong: 4 });
+        assert_eq!(md5_counters(""), Dropped::default());
     }
 
     #[tokio::test]
     async fn a_password_is_set_changed_and_removed() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let host = Prefix::host([10, 9, 9, 9].into());
         let range: Prefix = "10.8.0.0/16".parse().unwrap();
         for who in [host, range] {
             for password in ["one", "two"] {
-                set_password(listener.as_fd(), who, 0, Some(&Secret(password.into()))).unwrap();
+                set_password(listener.as_fd(), who, Some(&Secret(password.into()))).unwrap();
             }
-            set_password(listener.as_fd(), who, 0, None).unwrap();
-            assert!(set_password(listener.as_fd(), who, 0, None).is_err(), "{who} has none any more");
+            set_password(listener.as_fd(), who, None).unwrap();
+            assert!(set_password(listener.as_fd(), who, None).is_err(), "{who} has none any more");
         }
-        assert!(set_password(listener.as_fd(), host, 0, Some(&Secret("x".repeat(81)))).is_err());
+        assert!(set_password(listener.as_fd(), host, Some(&Secret("x".repeat(81)))).is_err());
     }
 }

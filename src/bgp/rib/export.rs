@@ -289,7 +289,7 @@ fn third_parties(family: Family, config: &PeerConfig, session: &Negotiated) -> O
 }
 
 /// The own address of the family on the session's interface, or for IPv4 an IPv6 one where RFC 8950 was
-/// negotiated. On link-local sessions the link-local address goes with it (RFC 2545 §3).
+/// negotiated. Where the neighbor is on the same link, the link-local address goes with it (RFC 2545 §3).
 fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<PathNextHop> {
     let (own, unnumbered) = (config.own, session.ifindex != 0);
     let on_session = |addr: IpAddr| match addr {
@@ -302,8 +302,10 @@ fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Op
         IpAddr::V6(a) if a.is_unicast_link_local() => Some(a),
         _ => None,
     };
-    let link_local = session_ll.or(own.link_local).filter(|_| unnumbered);
-    let six = v6.or(link_local.map(IpAddr::V6)).map(|addr| PathNextHop { addr, link_local });
+    let link_local = session_ll.or(own.link_local);
+    // Alone it is understood only where the session itself is link-local.
+    let alone = link_local.map(IpAddr::V6).filter(|_| unnumbered);
+    let six = v6.or(alone).map(|addr| PathNextHop { addr, link_local });
     match family {
         Family::Ipv6Unicast => six,
         Family::Ipv4Unicast if unnumbered && session.extended_next_hop => six,
@@ -317,6 +319,7 @@ fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Op
 mod tests {
     use super::*;
     use crate::bgp::{
+        peer::OwnAddresses,
         rib::tests::{attrs, config, global, negotiated},
         wire::attr::AsPath,
     };
@@ -519,5 +522,38 @@ mod tests {
         session.extended_next_hop = true;
         let out = view(&session).export(prefix(), &path, own).unwrap().into_owned();
         assert_eq!(out.next_hop.addr, session.local_addr);
+    }
+
+    /// RFC 2545 §3: "if and only if the BGP speaker shares a common subnet … with the peer".
+    #[test]
+    fn an_ipv6_next_hop_carries_the_link_local_address_to_neighbors_on_the_link() {
+        let own = |v6: Option<&str>, link_local: Option<&str>| OwnAddresses {
+            v4: "10.0.0.1".parse().ok(),
+            v6: v6.and_then(|a| a.parse().ok()),
+            link_local: link_local.and_then(|a| a.parse().ok()),
+        };
+        let (v6, ll) = (Some("2001:db8::1"), Some("fe80::1"));
+        let (over_v4, over_v6) = ("10.0.0.1", "2001:db8::1");
+        #[rustfmt::skip]
+        let cases = [
+            ("IPv6 session, on link",        own(v6, ll),    over_v6,   0, Some((over_v6, ll))),
+            ("IPv6 session, off link",       own(v6, None),  over_v6,   0, Some((over_v6, None))),
+            ("IPv4 session, on link",        own(v6, ll),    over_v4,   0, Some((over_v6, ll))),
+            ("IPv4 session, off link",       own(v6, None),  over_v4,   0, Some((over_v6, None))),
+            ("IPv4 session, no IPv6 of ours", own(None, ll), over_v4,   0, None),
+            ("link-local session",           own(v6, ll),    "fe80::1", 7, Some((over_v6, ll))),
+            ("link-local session alone",     own(None, ll),  "fe80::1", 7, Some(("fe80::1", ll))),
+        ];
+        for (name, own, local, ifindex, want) in cases {
+            let config = PeerConfig { own, ..(*config(1)).clone() };
+            let session =
+                Negotiated { local_addr: local.parse().unwrap(), ifindex, ..negotiated(1, EXTERNAL) };
+            let got = own_next_hop(Family::Ipv6Unicast, &config, &session);
+            let want = want.map(|(addr, ll)| PathNextHop {
+                addr: addr.parse().unwrap(),
+                link_local: ll.map(|a| a.parse().unwrap()),
+            });
+            assert_eq!(got, want, "{name}");
+        }
     }
 }

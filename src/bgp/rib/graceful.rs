@@ -28,8 +28,10 @@ const MOVE: Duration = Duration::from_secs(10);
 
 impl Rib {
     pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
+        let link = self.link_of(&session);
         let Some(peer) = self.peer_mut(no) else { return };
         let moved = peer.moved;
+        peer.link = link;
         (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
         (peer.last_update, peer.crowded) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
@@ -316,14 +318,8 @@ fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
         let families = peer.session.as_ref()?.families.iter().map(|f| (*f, true)).collect();
         return Some(Graceful { restart_time: MOVE.as_secs() as u16, families, ..Graceful::default() });
     }
-    let graceful = peer.session.as_ref()?.graceful.clone().filter(|_| peer.config.graceful_restart)?;
-    let stays = match cause {
-        DownCause::Closed | DownCause::LinkLost { .. } => true,
-        DownCause::HoldTimer => graceful.notification,
-        DownCause::Received { hard } | DownCause::Sent { hard } => graceful.notification && !hard,
-        DownCause::Administrative | DownCause::Moved => false,
-    };
-    stays.then_some(graceful)
+    let session = peer.session.as_ref()?;
+    session.graceful.clone().filter(|_| session.helps(&peer.config, cause))
 }
 
 /// The interface that a next hop is reached over, where it is on a link of this host.

@@ -47,7 +47,7 @@ use self::{
     groups::{Group, Welcome},
     import::{Refused, Speaker},
     memory::Memory,
-    nexthop::{Hops, Sets},
+    nexthop::{Hops, OnLink, Sets},
     paths::PathIds,
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo, Table},
@@ -66,7 +66,7 @@ use crate::{
             update::{Nlri, Update},
         },
     },
-    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reachable},
+    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
 };
 
 /// Paths to one prefix that one neighbor may have (RFC 7911): each one more makes all decisions on it dearer.
@@ -243,7 +243,10 @@ impl Rib {
             }
             Input::Originated(originated) => self.originate(now, originated),
             Input::Reachable(reachable) => {
+                let subnets = |r: &Reachable| r.connected(Family::Ipv6Unicast).collect::<Vec<_>>();
+                let moved = subnets(&self.reachable) != subnets(&reachable);
                 let before = mem::replace(&mut self.reachable, reachable);
+                self.relink(moved);
                 self.resolve_all();
                 let lost = self.reachable.lost_since(&before);
                 if !lost.is_empty() {
@@ -509,7 +512,7 @@ impl Rib {
         let global = self.global.clone();
         let from = Speaker { config: &config, session: &session, global: &global };
         for (attrs, block) in &update.announced {
-            let received = self.intern(attrs, session.ifindex, no);
+            let received = self.intern(attrs, no);
             let arrived = from.attributes(attrs);
             for nlri in block.iter() {
                 self.announce(no, &from, nlri, received, &arrived, since);
@@ -528,9 +531,63 @@ impl Rib {
         }
     }
 
-    fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32, owner: PeerNo) -> AttrsId {
-        let ifindex = nexthop::gateway(&attrs.next_hop, ifindex).ifindex;
-        self.attrs.intern(attrs, ifindex, owner)
+    fn intern(&mut self, attrs: &Arc<Attrs>, from: PeerNo) -> AttrsId {
+        let link = self.peer(from).map(|p| p.link).unwrap_or_default();
+        let ifindex = nexthop::interface(&attrs.next_hop, link, &self.reachable);
+        self.attrs.intern(attrs, ifindex, from)
+    }
+
+    /// The link over which the host reaches the other end of a session, if that is on a connected subnet.
+    fn link_of(&self, session: &Negotiated) -> OnLink {
+        match self.reachable.lookup(session.remote_addr) {
+            _ if session.ifindex != 0 => OnLink { ifindex: session.ifindex, link_local: true },
+            Reach::Connected { ifindex } => OnLink { ifindex, link_local: false },
+            _ => OnLink::default(),
+        }
+    }
+
+    /// Subnets came, went or moved to other interfaces: neighbors may be on other links now, and link-local next hops
+    /// with them. `moved`: also whether the global address of a pair is on a connected subnet.
+    fn relink(&mut self, moved: bool) {
+        for no in 1..self.peers.len() as PeerNo {
+            let Some(session) = self.peer(no).filter(|p| p.up).and_then(|p| p.session.clone()) else {
+                continue;
+            };
+            let link = self.link_of(&session);
+            if link.ifindex == 0 {
+                // It is down, or goes: what points over it says so itself.
+                continue;
+            }
+            let Some(peer) = self.peer_mut(no) else { continue };
+            let changed = mem::replace(&mut peer.link, link) != link;
+            if changed || moved && !link.link_local {
+                self.intern_again(no);
+            }
+        }
+    }
+
+    /// Finds the interface anew for link-local next hops of one neighbor.
+    fn intern_again(&mut self, no: PeerNo) {
+        let mut any = false;
+        for family in Family::ALL {
+            let f = family.index();
+            for route in self.tables[f].numbers() {
+                for n in 0..self.tables[f].get(route).paths().len() {
+                    let path = self.tables[f].get(route).paths()[n];
+                    if path.peer != no {
+                        continue;
+                    }
+                    let attrs = self.attrs.get(path.received).clone();
+                    let received = self.intern(&attrs, no);
+                    any |= received != path.received;
+                    self.attrs.release(path.received);
+                    self.tables[f].get_mut(route).paths_mut()[n].received = received;
+                }
+            }
+        }
+        if any {
+            self.import_again(Some(no));
+        }
     }
 
     fn release_orphans(&mut self) {
@@ -560,10 +617,8 @@ impl Rib {
         };
         match (verdict, arrived) {
             (Err(why), _) => (self.attrs.acquire(received), why.code()),
-            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), from.session.ifindex, no), 0),
-            (Ok(None), Ok(Cow::Owned(changed))) => {
-                (self.intern(&Arc::new(changed.clone()), from.session.ifindex, no), 0)
-            }
+            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), no), 0),
+            (Ok(None), Ok(Cow::Owned(changed))) => (self.intern(&Arc::new(changed.clone()), no), 0),
             (Ok(None), _) => (self.attrs.acquire(received), 0),
         }
     }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::{
     bgp::wire::attr::PathNextHop,
-    net::{Gateway, NextHops, Unresolved},
+    net::{Gateway, NextHops, Reach, Reachable, Unresolved},
 };
 
 /// One distinct next hop.
@@ -49,10 +49,32 @@ pub(super) struct Hops {
     index: HashMap<Gateway, HopId, RandomState>,
 }
 
-/// Where packets go for a received next hop, on a session over the interface `ifindex` (0: not link-local).
+/// The link that a session runs over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OnLink {
+    /// Interface of a neighbor that is directly connected, else 0.
+    pub(super) ifindex: u32,
+    /// The session runs between link-local addresses.
+    pub(super) link_local: bool,
+}
+
+/// The interface of a received next hop where its link-local address counts, else 0.
 ///
-/// Of a pair of addresses (RFC 2545 §3) the link-local one counts on link-local sessions, where the global one
-/// need not be on a common subnet, and where the other is missing.
+/// Of a pair of addresses (RFC 2545 §3) that is the case on link-local sessions, where the global one need not be on a
+/// common subnet, and wherever it is not. The link is that of the session: a link-local address says nothing of it, and
+/// means nothing where the neighbor is not directly connected.
+pub(super) fn interface(next_hop: &PathNextHop, at: OnLink, reachable: &Reachable) -> u32 {
+    match (next_hop.addr, next_hop.link_local) {
+        (IpAddr::V6(a), None) if a.is_unicast_link_local() => at.ifindex,
+        (_, None) => 0,
+        (addr, Some(_)) => {
+            let connected = matches!(reachable.lookup(addr), Reach::Connected { .. });
+            if connected && !at.link_local { 0 } else { at.ifindex }
+        }
+    }
+}
+
+/// Where packets go for a received next hop; `ifindex` is that of [`interface`].
 pub(super) fn gateway(next_hop: &PathNextHop, ifindex: u32) -> Gateway {
     let addr = match next_hop.link_local {
         Some(ll) if ifindex != 0 || next_hop.addr.is_unspecified() => IpAddr::V6(ll),

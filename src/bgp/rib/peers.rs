@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{memory::Growth, share::Share};
+use super::{memory::Growth, nexthop::OnLink, share::Share};
 use crate::{
     bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
     net::{Family, Phase},
@@ -23,6 +23,8 @@ pub(super) struct Peer {
     /// Of the present session, or of the last one while routes of it are left.
     pub(super) session: Option<Arc<Negotiated>>,
     pub(super) up: bool,
+    /// Where the session runs.
+    pub(super) link: OnLink,
     /// By family: the update group.
     pub(super) groups: [Option<usize>; 2],
     pub(super) received: [u32; 2],
@@ -62,6 +64,7 @@ impl Peer {
             config,
             session: None,
             up: false,
+            link: OnLink::default(),
             groups: [None; 2],
             received: [0; 2],
             accepted: [0; 2],

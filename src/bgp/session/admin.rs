@@ -67,6 +67,7 @@ impl Session {
         let change = difference(&self.config, &self.global, &config, &global);
         let (was_disabled, was_passive) = (self.config.disabled, self.config.passive);
         let other_limit = limits(&self.config) != limits(&config);
+        let moved_here = !self.config.is_here && config.is_here;
         self.config = config;
         self.global = global;
         match (was_disabled, self.config.disabled) {
@@ -76,6 +77,9 @@ impl Session {
         }
         if self.running != Running::Yes {
             return;
+        }
+        if moved_here {
+            self.leave_former_holder(now);
         }
         if let Some(what) = change {
             self.plain = false;
@@ -88,6 +92,15 @@ impl Session {
             self.begin(now);
         } else {
             self.follow_local_address(now);
+        }
+    }
+
+    /// The neighbor's address is one of this host from now on: whoever had it before hears nothing more.
+    fn leave_former_holder(&mut self, now: Instant) {
+        let elsewhere = |c: &&Connection| c.ends.local.ip() != c.ends.remote.ip();
+        for conn in self.connections.iter().filter(elsewhere).map(|c| c.id).collect::<Vec<_>>() {
+            let why = format!("{} is an address of this host now", self.config.key);
+            self.administrative(now, conn, None, why, After::Retry);
         }
     }
 
@@ -128,6 +141,27 @@ impl Session {
         };
         self.end(now, conn, end);
         self.over_limit = true;
+    }
+
+    /// Idle until the other neighbor's session is over, or an operator resets this one.
+    pub(super) fn yield_to_another(&mut self, now: Instant, why: String) {
+        if self.running != Running::Yes || self.established().is_some() {
+            return;
+        }
+        for conn in self.all() {
+            let notify = Notification::cease(cease::REJECTED, None);
+            self.administrative(now, conn, Some(notify), why.clone(), After::Off);
+        }
+        self.after(now, After::Off, false);
+        self.complain(why.clone());
+        self.yielding = Some(why);
+    }
+
+    pub(super) fn resume(&mut self, now: Instant) {
+        if self.yielding.is_some() {
+            self.connect_backoff.reset();
+            self.begin(now);
+        }
     }
 
     pub(super) fn bfd_down(&mut self, now: Instant) {

@@ -82,6 +82,10 @@ pub enum Input<'a> {
     Accepted(Conn, Ends),
     /// The driver suspects why nothing works: passwords that differ.
     Suspect(String),
+    /// Another neighbor's session ends whenever this one's begins: stay out of it, for this reason.
+    Yield(String),
+    /// The other one's session is over.
+    Resume,
     /// What was read; whole messages are taken off, a piece of one is left.
     Received(Conn, &'a mut BytesMut),
     /// What the neighbor still sent on a connection that we have closed.
@@ -211,6 +215,8 @@ pub struct Session {
     plain: bool,
     /// Idle because it sent more than `max-prefixes`, not for an error.
     over_limit: bool,
+    /// Why it stays out of the way of another neighbor's session.
+    yielding: Option<String>,
     /// Ends by CEASE/7 since the last session.
     collisions: u32,
     /// Dials that are tried again soon.
@@ -275,6 +281,7 @@ impl Session {
             last_trouble: None,
             plain: false,
             over_limit: false,
+            yielding: None,
             collisions: 0,
             brisk: 0,
             links: Arc::default(),
@@ -301,6 +308,8 @@ impl Session {
             Input::ConnectFailed(why) => self.connect_failed(why),
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
             Input::Suspect(text) => self.suspect(text),
+            Input::Yield(why) => self.yield_to_another(now, why),
+            Input::Resume => self.resume(now),
             Input::Received(conn, octets) => self.received(now, conn, octets),
             Input::Leftover(octets) => self.overheard(octets),
             Input::Closed(conn, error) => self.closed(now, conn, error),
@@ -378,6 +387,7 @@ impl Session {
     fn begin(&mut self, now: Instant) {
         self.timers.stop(Timer::IdleHold);
         self.over_limit = false;
+        self.yielding = None;
         if self.config.passive {
             self.phase = Phase::Active;
         } else {

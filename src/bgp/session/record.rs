@@ -35,6 +35,7 @@ pub(super) struct Record {
     ends: Option<Ends>,
     remote_id: Option<RouterId>,
     remote_as: Option<u32>,
+    answered: Option<Instant>,
 }
 
 impl Record {
@@ -56,6 +57,7 @@ impl Record {
             ends: None,
             remote_id: None,
             remote_as: None,
+            answered: None,
         }
     }
 
@@ -83,7 +85,8 @@ impl Record {
         self.ends = Some(ends);
     }
 
-    pub(super) fn open_received(&mut self, open: &Open) {
+    pub(super) fn open_received(&mut self, now: Instant, open: &Open) {
+        self.answered = Some(now);
         self.capabilities_received = names(open);
         self.remote_id = Some(open.router_id);
         self.remote_as = Some(open.asn());
@@ -187,6 +190,8 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         last_notification_sent: record.notification_sent.clone(),
         last_notification_received: record.notification_received.clone(),
         notes: notes(s, negotiated.map(AsRef::as_ref)),
+        needs: needs(s),
+        answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
     }
 }
 
@@ -199,13 +204,19 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     if s.plain {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
     }
-    if s.running == Running::Yes && s.established().is_none() {
-        notes.extend(hints::behind(&s.config));
-    }
+    notes.extend(needs(s));
     if s.running == Running::Disabled {
         notes.push("disabled: `routelet neighbor enable` brings it back".into());
     }
     notes
+}
+
+/// What keeps the session down until the operator changes something.
+fn needs(s: &Session) -> Vec<String> {
+    if s.running != Running::Yes || s.established().is_some() {
+        return Vec::new();
+    }
+    s.yielding.clone().into_iter().chain(hints::behind(&s.config)).collect()
 }
 
 fn source(source: PeerSource) -> &'static str {

@@ -416,7 +416,7 @@ impl Session {
             Ok(open) => open,
             Err(error) => return self.refuse(now, conn, &error, error.what.into()),
         };
-        self.record.open_received(&open);
+        self.record.open_received(now, &open);
         let Some(c) = self.connections.iter().find(|c| c.id == conn) else { return };
         let negotiated = match negotiate::agree(&self.config, &c.sent, &open, c.ends) {
             Ok(negotiated) => Arc::new(negotiated),

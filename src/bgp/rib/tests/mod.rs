@@ -67,6 +67,7 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
 }
 
 mod behaviour;
+mod field;
 mod guard;
 mod memory;
 mod model;
@@ -109,7 +110,7 @@ impl Bench {
         #[expect(clippy::disallowed_methods, reason = "an epoch")]
         let now = Instant::now();
         let mut rib = Rib::new(now, global());
-        let connected = vec![("10.0.0.0/24".parse().unwrap(), crate::net::Reach::Connected { ifindex: 2 })];
+        let connected = vec![("10.0.0.0/24".parse().unwrap(), Reach::Connected { ifindex: 2 })];
         rib.handle(now, Input::Reachable(Arc::new(Reachable::new(connected))));
         Self {
             rib,

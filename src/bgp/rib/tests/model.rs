@@ -278,7 +278,7 @@ fn play(steps: &[Step]) -> (Bench, Model) {
             }
             Step::Reach(far) => {
                 model.far = far;
-                let connected = |s: &str| (s.parse().unwrap(), crate::net::Reach::Connected { ifindex: 2 });
+                let connected = |s: &str| (s.parse().unwrap(), Reach::Connected { ifindex: 2 });
                 let mut entries = vec![connected("10.0.0.0/24")];
                 entries.extend(far.then(|| connected("10.0.1.0/24")));
                 bench.rib.handle(bench.now, Input::Reachable(Arc::new(Reachable::new(entries))));

@@ -279,3 +279,43 @@ fn bc56_a_forgotten_multihop_is_named_at_the_first_dial() {
     p.feed(Input::Start).pass(seconds(6));
     assert!(p.last_error().contains("set `multihop`"), "no answer at all: {}", p.last_error());
 }
+
+#[test]
+fn a_neighbor_whose_address_becomes_ours_is_left_and_dialled_no_more() {
+    let here = || Arc::new(PeerConfig { is_here: true, passive: true, ..config() });
+    let mut p = Peer::established();
+    p.feed(Input::Configure(here(), global()));
+    assert_eq!(p.down(), Some(DownCause::Administrative));
+    assert!(p.last_error().contains("10.0.0.2 is an address of this host now"), "{}", p.last_error());
+    assert!(p.sent(OUT).is_empty(), "nothing can be sent to an address of our own");
+    p.pass(seconds(300)).feed(Input::Nudge);
+    assert_eq!(p.dials(), 0);
+    // A dial under way ends, too, and all begins again when the address has gone.
+    let mut p = Peer::with(config(), global());
+    p.feed(Input::Start).feed(Input::Configure(here(), global()));
+    assert!(p.out.iter().any(|o| matches!(o, Output::AbortConnect { timed_out: false })));
+    p.out.clear();
+    p.pass(seconds(300));
+    assert_eq!(p.dials(), 0);
+    p.feed(Input::Configure(Arc::new(config()), global()));
+    assert_eq!(p.dials(), 1);
+}
+
+#[test]
+fn a_neighbor_that_is_the_same_router_as_another_stays_out_until_that_session_is_over() {
+    let mut p = Peer::established();
+    p.feed(Input::Yield("no".into()));
+    assert_eq!(p.s.state(), SessionState::Established, "whoever has a session keeps it");
+    p.feed(Input::Closed(OUT, None)).feed(Input::Yield("one router".into()));
+    p.out.clear();
+    p.pass(seconds(1000)).feed(Input::Nudge).feed(Input::Accepted(IN, ends()));
+    assert_eq!((p.s.state(), p.dials(), p.closed(IN)), (SessionState::Idle, 0, true));
+    assert_eq!((p.last_error(), p.s.view(p.now).needs), ("one router".into(), vec!["one router".to_owned()]));
+    p.feed(Input::Resume);
+    assert_eq!((p.dials(), p.s.view(p.now).needs), (1, vec![]));
+    p.out.clear();
+    p.feed(Input::Resume);
+    assert_eq!(p.dials(), 0);
+    p.feed(Input::Yield("one router".into())).feed(Input::Reset(None));
+    assert_eq!(p.dials(), 1, "by hand");
+}

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 
 use super::{
     AsPath, Attrs, Origin, PathNextHop, Rare, UnknownAttr,
-    limits::MAX_UNKNOWN,
     mp::{Reach, Unreach},
     table::{self, OPTIONAL, PARTIAL, TRANSITIVE, code},
 };
@@ -88,7 +87,6 @@ pub(in crate::bgp::wire) struct Draft<'a> {
     rare: Option<Box<Rare>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<(Asn, Ipv4Addr)>,
-    unknown_octets: usize,
     pub(in crate::bgp::wire) reach: Option<Reach<'a>>,
     pub(in crate::bgp::wire) unreach: Option<Unreach<'a>>,
     pub(in crate::bgp::wire) flaws: Vec<Flaw>,
@@ -110,7 +108,6 @@ impl<'a> Draft<'a> {
             rare: None,
             as4_path: None,
             as4_aggregator: None,
-            unknown_octets: 0,
             reach: None,
             unreach: None,
             flaws: Vec::new(),
@@ -200,11 +197,6 @@ impl<'a> Draft<'a> {
             return Err(WireError::new(Code::Update, 2, raw.whole, "unknown well-known attribute"));
         }
         if raw.flags & TRANSITIVE == 0 {
-            return Ok(());
-        }
-        self.unknown_octets += raw.value.len();
-        if self.unknown_octets > MAX_UNKNOWN {
-            self.withdraw(raw.code, 9, raw.whole, "more unknown attributes than we hold");
             return Ok(());
         }
         // A copy: a slice would keep the whole read buffer alive.
@@ -312,7 +304,6 @@ pub(super) fn is_host(addr: Ipv4Addr) -> bool {
 /// One function per attribute: the value of the wire into the draft.
 pub(super) mod values {
     use super::*;
-    use crate::bgp::wire::attr::limits::MAX_LIST;
 
     type Taken = Result<(), Broken>;
 
@@ -437,10 +428,9 @@ pub(super) mod values {
         value.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Length)
     }
 
-    /// A list of `N` octets each: not empty (RFC 7606 §4), nothing left over, not beyond all measure.
+    /// A list of `N` octets each: not empty (RFC 7606 §4), nothing left over.
     fn entries<const N: usize>(value: &[u8]) -> Result<&[[u8; N]], Broken> {
         match value.as_chunks() {
-            (list, _) if list.len() > MAX_LIST => Err(Broken::Value("more entries than we hold")),
             (list @ [_, ..], []) => Ok(list),
             _ => Err(Broken::Length),
         }

@@ -6,7 +6,6 @@
 mod as_path;
 pub(super) mod decode;
 pub(super) mod encode;
-pub mod limits;
 mod mp;
 mod table;
 

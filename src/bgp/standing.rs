@@ -1,0 +1,122 @@
+//! What the sessions of all neighbors tell together: problems that no session can see alone.
+
+use std::collections::BTreeMap;
+
+use super::view::{NeighborView, SessionState};
+
+/// For how long the OPEN of a neighbor without a session counts.
+const LATELY: u64 = 300;
+
+/// Everything that keeps sessions down, or makes them end, until the operator changes something.
+pub fn problems(views: &[NeighborView]) -> Vec<String> {
+    let needs = views.iter().flat_map(|v| v.needs.iter().cloned());
+    needs.chain(one_router(views)).collect()
+}
+
+/// Several neighbors that answer with one router id and one AS number from the same address of ours. A router tells its
+/// neighbors apart by their addresses, so it can have one session with us over that address: each further one is refused,
+/// or ends the one before. Sessions of another family or over another link have another address of ours, and are in order.
+fn one_router(views: &[NeighborView]) -> Vec<String> {
+    let mut routers: BTreeMap<_, Vec<&NeighborView>> = BTreeMap::new();
+    for view in views {
+        let up = view.state == SessionState::Established;
+        let lately = up || view.answered.is_some_and(|seconds| seconds < LATELY);
+        let disabled = view.state == SessionState::Disabled;
+        if let (Some(id), Some(asn), Some(local)) = (view.router_id, view.remote_as, view.local_address)
+            && lately
+            && !disabled
+        {
+            routers.entry((id, asn, local, view.interface.as_deref())).or_default().push(view);
+        }
+    }
+    let several = routers
+        .into_iter()
+        .filter(|(_, list)| list.len() > 1 && list.iter().any(|v| v.state == SessionState::Established));
+    several
+        .map(|((id, asn, ..), list)| {
+            let names: Vec<_> = list.iter().map(|v| v.address.as_str()).collect();
+            format!(
+                "neighbors {} answer with one router id, {id} of AS {asn}: where they are one router, keep one of its \
+                 addresses; where they are not, give each a router id of its own",
+                and(&names)
+            )
+        })
+        .collect()
+}
+
+/// `a, b and c`.
+fn and(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::bgp::{
+        peer::{Global, PeerConfig, RemoteAs},
+        session::Session,
+    };
+
+    #[expect(clippy::disallowed_methods, reason = "an epoch")]
+    fn view(
+        address: &str,
+        state: SessionState,
+        local: &str,
+        id: &str,
+        answered: Option<u64>,
+    ) -> NeighborView {
+        let now = std::time::Instant::now();
+        let config = PeerConfig::new(address.parse().unwrap(), RemoteAs::Any, 65000);
+        let global = Global {
+            asn: 65000,
+            router_id: [10, 0, 0, 1].into(),
+            cluster_id: [10, 0, 0, 1].into(),
+            max_paths: 1,
+            multipath_relax: true,
+            restarting: false,
+        };
+        let empty = Session::new(now, Arc::new(config), global, 1).view(now);
+        NeighborView {
+            state,
+            router_id: id.parse().ok(),
+            remote_as: Some(65001),
+            local_address: local.parse().ok(),
+            answered,
+            ..empty
+        }
+    }
+
+    #[test]
+    fn several_neighbors_that_answer_with_one_router_id_are_one_problem() {
+        use SessionState::{Active, Disabled, Established};
+        let one = |state, answered| view("10.0.0.2", state, "10.0.0.1", "10.9.9.9", answered);
+        let other = |state, answered| view("10.0.0.3", state, "10.0.0.1", "10.9.9.9", answered);
+        let third = view("10.0.0.4", Established, "10.0.0.1", "10.9.9.9", Some(1));
+        let found = problems(&[one(Established, Some(9)), other(Established, Some(1)), third]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0]
+                .starts_with("neighbors 10.0.0.2, 10.0.0.3 and 10.0.0.4 answer with one router id, 10.9.9.9")
+        );
+        #[rustfmt::skip]
+        let cases = [
+            ("one is refused now",     vec![one(Established, Some(900)), other(Active, Some(3))], 1),
+            ("one was, long ago",      vec![one(Established, Some(900)), other(Active, Some(301))], 0),
+            ("one never answered",     vec![one(Established, Some(900)), other(Active, None)], 0),
+            ("both are down",          vec![one(Active, Some(3)), other(Active, Some(3))], 0),
+            ("one is disabled",        vec![one(Established, Some(3)), other(Disabled, Some(3))], 0),
+            ("another family",         vec![one(Established, Some(3)), view("fd00::2", Established, "fd00::1", "10.9.9.9", Some(1))], 0),
+            ("another link",           vec![one(Established, Some(3)), view("10.0.1.2", Established, "10.0.1.1", "10.9.9.9", Some(1))], 0),
+            ("link-local, two links",  vec![view("fe80::2%eth0", Established, "fe80::1", "10.9.9.9", Some(1)), view("fe80::2%eth1", Established, "fe80::1", "10.9.9.9", Some(1))], 0),
+            ("another router",         vec![one(Established, Some(3)), view("10.0.0.5", Established, "10.0.0.1", "10.9.9.8", Some(1))], 0),
+        ];
+        for (name, views, want) in cases {
+            assert_eq!(problems(&views).len(), want, "{name}: {:?}", problems(&views));
+        }
+    }
+}

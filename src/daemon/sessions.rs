@@ -1,0 +1,54 @@
+//! Problems of the sessions, as all neighbors together show them: logged when they appear, and handed on.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::sleep,
+};
+
+use super::{planner::publish, problem_log::ProblemLog};
+use crate::{
+    bgp::{
+        io::{PeerEvent, ToPeers},
+        standing,
+    },
+    plan::Plan,
+};
+
+/// Between two looks while nothing happens.
+const LOOK: Duration = Duration::from_secs(10);
+/// After something happened: more of it follows.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Runs for as long as there are sessions.
+pub(super) async fn run(
+    problems: watch::Sender<Vec<String>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    peers: mpsc::Sender<ToPeers>,
+    mut events: broadcast::Receiver<PeerEvent>,
+) {
+    let mut logged = ProblemLog::default();
+    loop {
+        let (reply, answer) = oneshot::channel();
+        if peers.send(ToPeers::Status { reply }).await.is_err() {
+            return;
+        }
+        let now = standing::problems(&answer.await.unwrap_or_default());
+        for problem in logged.handle(now.iter()) {
+            tracing::warn!(problem, "problem found");
+        }
+        publish(&problems, now);
+        // Cancel safe, each.
+        let alive = tokio::select! {
+            r = plan.changed() => r.is_ok(),
+            event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
+            () = sleep(LOOK) => true,
+        };
+        if !alive {
+            return;
+        }
+        sleep(PAUSE).await;
+        while events.try_recv().is_ok() {}
+    }
+}
