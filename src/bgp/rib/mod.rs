@@ -313,6 +313,8 @@ impl Rib {
             let routes = self.tables[f].numbers().len();
             self.groups[f].iter_mut().flatten().for_each(|group| group.fit(routes));
         }
+        // What the groups gave back no longer counts against the budget.
+        self.measure();
     }
 
     /// When to come back with [`Input::Timeout`].
