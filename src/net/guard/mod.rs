@@ -6,7 +6,7 @@
 //! - martians, and prefixes that cover one;
 //! - prefixes that are too short, without `accept-default`;
 //! - what this node originates, and everything inside it;
-//! - whatever would change the way of packets to a [protected](protected) address;
+//! - whatever would change the way of packets to a [protected] address;
 //! - connected subnets, with their network and broadcast addresses.
 //!
 //! Each is looked up by binary search, so that a full table costs no more with 10,000 Nodes than with none.
