@@ -353,6 +353,8 @@ fn collisions_and_attempts() {
                 first.addr = at(1, 6);
                 first.announce(1, &["20.0.6.0/24"]);
                 bed.settled(&mut first);
+                // A call within a tenth of a second of the first OPEN may have crossed ours, and is a collision.
+                sleep(Duration::from_millis(200));
                 let mut second = bed.dial(at(1, 6));
                 holds(second.try_establish(&graceful), "no second session")?;
                 same(first.ends(), Err("closed without a NOTIFICATION".into()))?;

@@ -187,7 +187,9 @@ fn cloud_provider_openstack_280_addresses_that_vanish_cost_no_probe() {
         nodes[at].daemon_mut().restart();
         wait_for("all are met again", 90.0, || (nodes[at].sessions().len() == 2).then_some(()));
     }
-    assert!(problems(&nodes[0]).contains("for node n2") && problems(&nodes[1]).contains(own));
+    wait_for("both name it again", 30.0, || {
+        (problems(&nodes[0]).contains("for node n2") && problems(&nodes[1]).contains(own)).then_some(())
+    });
     segment.plane.set_addresses("n2", &["10.99.0.12", "fd00:99::12"]);
     for node in &nodes {
         wait_for("it is forgotten", 60.0, || (problems(node) == "[]").then_some(()));

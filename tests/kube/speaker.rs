@@ -62,7 +62,9 @@ fn switch_has(frr: &Frr, rack: &Rack, address: &str, via: &str) {
         let route = rack.switch.ip(&format!("{family} route show {address}"));
         let afi = if len == 32 { "ipv4" } else { "ipv6" };
         let told = frr.vtysh(&format!("show bgp {afi} unicast {address}/{len}"));
-        (route.contains(&format!("via {via} ")) && told.contains(via)).then_some(())
+        // FRR forwards IPv6 over the link-local address that comes with the next hop (RFC 2545 §3).
+        let link_local = len == 128 && route.contains("via fe80::") && !route.contains("nexthop");
+        ((route.contains(&format!("via {via} ")) || link_local) && told.contains(via)).then_some(())
     });
 }
 

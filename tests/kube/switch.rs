@@ -241,12 +241,10 @@ fn trouble_16_an_outage_of_the_api_server_changes_nothing() {
     n2.process.kill();
     n2.restart();
     n2.wait_established("10.1.2.1");
-    let shown = n2.json(&["show", "node"]);
-    assert_eq!(
-        (&shown["conflist"]["state"], &shown["api"]["from_state"]),
-        (&"written".into(), &true.into()),
-        "{shown}"
-    );
+    wait_for("the conflist is in place, from what was known", 10.0, || {
+        let shown = n2.json(&["show", "node"]);
+        (shown["conflist"]["state"] == "written" && shown["api"]["from_state"] == true).then_some(())
+    });
     assert!(rack.nodes[1].has_route(&cidrs[0][0]));
     rack.nodes[0].wait_route(&cidrs[1][0]);
     rack.plane.start_api();

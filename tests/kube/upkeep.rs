@@ -241,6 +241,8 @@ fn cri_o_3555_a_host_without_ipv6_gets_pods_without_it_until_it_is_switched_on()
     back(&node, &a, "a pod of IPv4 alone");
 
     off(&node, "0", &["all", "default", "lo", "eth0"]);
+    // The address went with the family; whoever configures the host gives it again.
+    node.ns.ip("addr replace fd00:99::11/64 dev eth0 nodad");
     node.wait_conflist(&cidrs);
     let b = node.pod(&mut net, "b");
     assert_eq!(b.addresses.len(), 2);

@@ -92,7 +92,9 @@ impl Room {
     /// The address from which `listens` sees a connection of `from` to `target`.
     fn seen_by(&self, from: &Ns, target: &str, listens: &str) -> String {
         let at = |address: &str| SocketAddr::new(address.parse().unwrap(), 8080);
-        let listener = self.outside.enter(|| TcpListener::bind(at(listens)).unwrap());
+        // A program that another test starts just now holds the last listener until it is executed.
+        let listener =
+            wait_for("the port is free", 5.0, || self.outside.enter(|| TcpListener::bind(at(listens))).ok());
         // The kernel answers for the listener until somebody accepts.
         let _caller = from.enter(|| TcpStream::connect_timeout(&at(target), Duration::from_secs(5)).unwrap());
         let (_called, peer) = listener.accept().unwrap();

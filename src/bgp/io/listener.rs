@@ -74,6 +74,7 @@ pub(super) async fn run(
         }
         tokio::select! {
             accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if tcp::leads_back(&stream) => {}
                 Ok(call) => if calls.send(call).await.is_err() { return },
                 Err(e) => {
                     debug!(%addr, error = %e, "cannot accept a connection");

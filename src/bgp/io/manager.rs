@@ -147,7 +147,7 @@ pub(super) async fn run(
             }
             () = time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                 for key in manager.handover.due(Instant::now()) {
-                    manager.stop(&key, Stop::Removed).await;
+                    manager.stop(&key, Stop::Moved).await;
                 }
             }
             Some(call) = called.recv() => manager.called(call).await,

@@ -71,10 +71,23 @@ pub(super) async fn connect(config: &PeerConfig, place: Place) -> Result<TcpStre
         }
         _ => format!("cannot make a socket towards {}: {e}", place.addr),
     })?;
-    socket.connect(place.addr).await.map_err(|e| Failed {
+    let stream = socket.connect(place.addr).await.map_err(|e| Failed {
         refused: e.kind() == ErrorKind::ConnectionRefused,
         why: explain(place.addr, &e),
-    })
+    })?;
+    if leads_back(&stream) {
+        return Err(format!("{} is an address of this host", place.addr.ip()).into());
+    }
+    Ok(stream)
+}
+
+/// Whether a connection ends at this host again: the neighbor's address has become ours while it was dialled.
+/// Other speakers on this host are reached over the loopback.
+pub(super) fn leads_back(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.ip() == peer.ip() && !peer.ip().to_canonical().is_loopback(),
+        _ => false,
+    }
 }
 
 /// Why there is no connection.

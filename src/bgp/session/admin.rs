@@ -30,11 +30,12 @@ impl Session {
         let (subcode, text, why) = match &stop {
             Stop::Disabled(text) => (cease::SHUTDOWN, text.as_deref(), "disabled by the operator"),
             Stop::Removed => (cease::DECONFIGURED, None, "no longer configured"),
+            Stop::Moved => (cease::DECONFIGURED, None, "the neighbor moved to another address"),
             Stop::Leaving => (cease::SHUTDOWN, Some("routelet stops"), "routelet stops"),
             Stop::Halting => (cease::SHUTDOWN, Some("the machine stops"), "the machine stops"),
         };
         for conn in self.all() {
-            let silent = stop == Stop::Leaving && self.keeps_our_routes(conn);
+            let silent = matches!(stop, Stop::Leaving | Stop::Moved) && self.keeps_our_routes(conn);
             let notify = (!silent).then(|| self.last_word(conn, Notification::cease(subcode, text)));
             self.administrative(now, conn, notify, why.into(), After::Off);
         }

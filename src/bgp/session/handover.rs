@@ -26,6 +26,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub struct Handover {
     leaving: BTreeMap<PeerKey, Leaving>,
+    /// As it was last.
+    convergence: Arc<Convergence>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,9 +49,13 @@ impl Handover {
         if let Some(leaving) = self.leaving.get_mut(&old.key) {
             leaving.successors.retain(|key| wanted.contains_key(key));
         } else {
-            let new = wanted.values().filter(|c| !known(&c.key) && is_same(old, c) && !c.disabled);
-            let successors = new.map(|c| c.key.clone()).collect();
-            self.leaving.insert(old.key.clone(), Leaving { successors, until: now + LONGEST });
+            // A Node may go back to an address whose own session has not ended yet, or has just begun.
+            let may_succeed = |c: &PeerConfig| is_node(c) || !known(&c.key);
+            let new = wanted.values().filter(|c| may_succeed(c) && is_same(old, c) && !c.disabled);
+            let successors: Vec<_> = new.map(|c| c.key.clone()).collect();
+            let is_there = successors.iter().any(|key| has_converged(&self.convergence, key));
+            let until = now + if is_there { SETTLE } else { LONGEST };
+            self.leaving.insert(old.key.clone(), Leaving { successors, until });
         }
         let stays = self.leaving.get(&old.key).is_some_and(|l| !l.successors.is_empty() && now < l.until);
         if !stays {
@@ -64,10 +70,10 @@ impl Handover {
     }
 
     /// The table knows this much of each neighbor's routes.
-    pub fn converged(&mut self, now: Instant, convergence: &Convergence) {
+    pub fn converged(&mut self, now: Instant, convergence: &Arc<Convergence>) {
+        self.convergence = convergence.clone();
         for leaving in self.leaving.values_mut() {
-            let told = |key: &PeerKey| address(key).and_then(|a| convergence.neighbors.get(&a));
-            if leaving.successors.iter().any(|key| told(key) == Some(&Phase::Converged)) {
+            if leaving.successors.iter().any(|key| has_converged(convergence, key)) {
                 leaving.until = leaving.until.min(now + SETTLE);
             }
         }
@@ -82,6 +88,14 @@ impl Handover {
     pub fn due(&mut self, now: Instant) -> Vec<PeerKey> {
         self.leaving.extract_if(.., |_, l| l.until <= now).map(|(key, _)| key).collect()
     }
+}
+
+fn has_converged(convergence: &Convergence, key: &PeerKey) -> bool {
+    address(key).and_then(|a| convergence.neighbors.get(&a)) == Some(&Phase::Converged)
+}
+
+fn is_node(config: &PeerConfig) -> bool {
+    matches!(config.source, PeerSource::Mesh | PeerSource::Reflector)
 }
 
 fn address(key: &PeerKey) -> Option<IpAddr> {
@@ -156,7 +170,8 @@ mod tests {
         let now = Instant::now();
         let (old, new) =
             (neighbor("10.0.0.1", PeerSource::Mesh, "n"), neighbor("10.0.0.2", PeerSource::Mesh, "n"));
-        let phase = |phase| Convergence { neighbors: [("10.0.0.2".parse().unwrap(), phase)].into() };
+        let phase =
+            |phase| Arc::new(Convergence { neighbors: [("10.0.0.2".parse().unwrap(), phase)].into() });
         let mut handover = Handover::default();
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
         handover.converged(now, &phase(Phase::Up));
@@ -178,5 +193,26 @@ mod tests {
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
         handover.wanted(&wanted(&[&old]));
         assert_eq!(handover.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_node_that_goes_back_to_an_address_known_before_is_handed_over_as_well() {
+        let now = Instant::now();
+        let (a, b) =
+            (neighbor("10.0.0.1", PeerSource::Mesh, "n"), neighbor("10.0.0.2", PeerSource::Mesh, "n"));
+        let mut handover = Handover::default();
+        assert!(
+            handover.stays(now, &b, &wanted(&[&a]), |_| true),
+            "the session at a may just have begun, or end"
+        );
+        assert_eq!(handover.poll_timeout(), Some(now + LONGEST));
+        let there =
+            Arc::new(Convergence { neighbors: [("10.0.0.1".parse().unwrap(), Phase::Converged)].into() });
+        handover.converged(now, &there);
+        assert_eq!(handover.due(now + SETTLE), [b.key.clone()]);
+        assert!(handover.stays(now, &b, &wanted(&[&a]), |_| true));
+        assert_eq!(handover.poll_timeout(), Some(now + SETTLE), "its routes are there already");
+        let other = |key: &str| neighbor(key, PeerSource::Configured, "tor");
+        assert!(!handover.stays(now, &other("10.0.1.1"), &wanted(&[&other("10.0.1.2")]), |_| true));
     }
 }

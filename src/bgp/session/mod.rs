@@ -118,6 +118,9 @@ pub enum Stop {
     Disabled(Option<String>),
     /// The neighbor left the configuration: CEASE/3.
     Removed,
+    /// The neighbor is reached at another address by now: silence where it keeps our routes over a restart, as it may
+    /// be about to move its end, too; else CEASE/3.
+    Moved,
     /// The daemon stops: silence where the neighbor keeps our routes over a restart, else CEASE/2.
     Leaving,
     /// The machine stops: CEASE/2 for everyone.
