@@ -45,6 +45,18 @@ fn holdings(bed: &Bed) -> (u64, usize) {
     (kib, fs::read_dir(format!("{proc}/fd")).expect("it runs").count())
 }
 
+/// The same once the daemon has begun: then it opens its last sockets, those to nf_tables.
+fn at_rest(bed: &Bed) -> (u64, usize) {
+    wait_for("routelet is ready", 30.0, || bed.routelet.try_cli(&["show", "summary"]).ok());
+    let mut last = holdings(bed);
+    wait_for("as many files as a second ago", 30.0, || {
+        thread::sleep(Duration::from_secs(1));
+        let before = std::mem::replace(&mut last, holdings(bed));
+        (before.1 == last.1).then_some(())
+    });
+    last
+}
+
 /// Waits until the daemon has given back what it took since `before`, but for `kib`.
 fn gives_back(bed: &Bed, before: (u64, usize), kib: u64) -> Result<(), String> {
     let start = Instant::now();
@@ -220,7 +232,7 @@ fn mutated_updates() {
     let mut bed = bed();
     let mut witness = Witness::new(&bed);
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
-    let before = holdings(&bed);
+    let before = at_rest(&bed);
     let (mut sent, mut sessions) = (0, 0);
     // What resets the session is over; a fresh address begins the next one at once.
     let mut report = Report::default();
@@ -264,7 +276,7 @@ fn floods_and_garbage() {
     let mut bed = bed();
     let mut witness = Witness::new(&bed);
     let mut report = Report::default();
-    let before = holdings(&bed);
+    let before = at_rest(&bed);
     report.case("500 connections at once of a configured neighbor and of strangers", || {
         let mut open = Vec::new();
         for n in 0..500_u32 {
@@ -320,7 +332,7 @@ fn sessions_that_are_only_ever_half_open() {
     let mut bed = Bed::start("", &neighbors);
     let mut witness = Witness::new(&bed);
     let mut report = Report::default();
-    let before = holdings(&bed);
+    let before = at_rest(&bed);
     let half = |from: Ipv4Addr| Open::new(EXTERNAL, from).encode()[..25].to_vec();
     report.case(
         "200 connections with half an OPEN from each configured address: one is kept of each",
@@ -373,7 +385,7 @@ fn a_neighbor_that_never_reads() {
     let mut witness = Witness::new(&bed);
     let mut source = bed.peer(at(1, 2), EXTERNAL);
     let mut listens = bed.peer(at(1, 3), EXTERNAL);
-    let before = holdings(&bed);
+    let before = at_rest(&bed);
     let mut deaf = bed.dial(at(1, 1));
     deaf.say(&Open::new(EXTERNAL, at(1, 1)).encode());
     deaf.say(&message(KEEPALIVE, &[]));
@@ -449,7 +461,7 @@ fn a_very_large_table_does_not_cost_others_their_hold_time() {
         .collect();
     // KiB that may stay, of some 210,000 for a million routes.
     let kept = 32_000;
-    let before = holdings(&bed);
+    let before = at_rest(&bed);
     let mut report = Report::default();
     for name in ["a million routes from one neighbor", "and again"] {
         let told = |bed: &Bed, many: u32| {
