@@ -101,7 +101,7 @@ impl Answers {
             Query::Neighbor(name) => self.neighbor(&name).await,
             // In pages: see `answer`.
             Query::Routes(_) | Query::Fib => Answer::End,
-            Query::Node => Answer::Node(self.node().map(Box::new)),
+            Query::Node => Answer::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
             Query::Config => Answer::Config(self.effective()),
             Query::Events { after } => Answer::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
@@ -333,9 +333,18 @@ impl Answers {
         Some(NodeStatus { reflectors, ..status })
     }
 
+    /// The same beside the sessions: nodes behind the default route are no problem while a gateway's routes lead there.
+    fn node_beside(&self, neighbors: &[NeighborView]) -> Option<NodeStatus> {
+        let mut node = self.node()?;
+        if neighbors.iter().any(|v| v.state == SessionState::Established && v.source == "gateway") {
+            node.remedy = None;
+        }
+        Some(node)
+    }
+
     /// What needs somebody: under Kubernetes all that `show node` marks.
-    fn problems(&self) -> Vec<String> {
-        if let Some(node) = self.node() {
+    fn problems(&self, neighbors: &[NeighborView]) -> Vec<String> {
+        if let Some(node) = self.node_beside(neighbors) {
             return node.marks();
         }
         let plan = self.plan.borrow().clone();
@@ -354,7 +363,7 @@ impl Answers {
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let mut problems = self.problems();
+        let mut problems = self.problems(&neighbors);
         let known: BTreeSet<_> = problems.iter().cloned().collect();
         problems.extend(standing::problems(&neighbors).into_iter().filter(|p| !known.contains(p)));
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());

@@ -100,8 +100,9 @@ impl NodeStatus {
             ConflistState::Failed => format!("the conflist cannot be written: {problem}"),
             ConflistState::Written | ConflistState::Disabled => problem.clone(),
         });
-        let unresolved = (self.unresolved_nodes > 0).then(|| {
-            let remedy = self.remedy.as_deref().unwrap_or("peer with the gateway, or use a common subnet");
+        // Without a remedy there is no need of one: the gateway's routes lead to them.
+        let remedy = self.remedy.as_ref().filter(|_| self.unresolved_nodes > 0);
+        let unresolved = remedy.map(|remedy| {
             format!("nodes behind the default route only: {}; {remedy}", self.unresolved_nodes)
         });
         let marks = [api, conflist, unresolved].into_iter().flatten().chain(self.problems.iter().cloned());

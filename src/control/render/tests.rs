@@ -183,7 +183,7 @@ fn the_node_shows_what_it_waits_for() {
             ..ApiStatus::default()
         },
         unresolved_nodes: 1,
-        remedy: None,
+        remedy: Some("peer with the gateway, or use a common subnet".into()),
         services: vec![
             Verdict {
                 address: "10.96.0.1".parse().unwrap(),
