@@ -47,7 +47,8 @@ fn holdings(bed: &Bed) -> (u64, usize) {
 
 /// The same once the daemon has begun: then it opens its last sockets, those to nf_tables.
 fn at_rest(bed: &Bed) -> (u64, usize) {
-    wait_for("routelet is ready", 30.0, || bed.routelet.try_cli(&["show", "summary"]).ok());
+    let ready = || bed.routelet.json(&["show", "summary"])["ready"] == true;
+    wait_for("routelet is ready", 30.0, || ready().then_some(()));
     let mut last = holdings(bed);
     wait_for("as many files as a second ago", 30.0, || {
         thread::sleep(Duration::from_secs(1));

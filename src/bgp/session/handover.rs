@@ -209,7 +209,7 @@ mod tests {
         let there =
             Arc::new(Convergence { neighbors: [("10.0.0.1".parse().unwrap(), Phase::Converged)].into() });
         handover.converged(now, &there);
-        assert_eq!(handover.due(now + SETTLE), [b.key.clone()]);
+        assert_eq!(handover.due(now + SETTLE), vec![b.key.clone()]);
         assert!(handover.stays(now, &b, &wanted(&[&a]), |_| true));
         assert_eq!(handover.poll_timeout(), Some(now + SETTLE), "its routes are there already");
         let other = |key: &str| neighbor(key, PeerSource::Configured, "tor");
