@@ -44,7 +44,7 @@ use self::{
     attrs::{AttrsId, AttrsTable},
     decide::Decision,
     export::View,
-    groups::{Group, Welcome},
+    groups::{Group, Welcome, rank::Rank},
     import::{Refused, Speaker},
     memory::Memory,
     nexthop::{Hops, OnLink, Sets},
@@ -770,7 +770,9 @@ impl Rib {
                 self.take_out(prefix.family(), route, |p| p.peer == OWN);
             }
         }
-        for (prefix, origination) in new.iter().filter(|(p, o)| old.get(p) != Some(o)) {
+        let mut changed: Vec<_> = new.iter().filter(|(p, o)| old.get(p) != Some(o)).collect();
+        changed.sort_by_key(|(_, o)| Rank::of(o.source));
+        for (prefix, origination) in changed {
             let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0, OWN);
             let f = prefix.family().index();
             let route = self.tables[f].entry(*prefix);

@@ -4,10 +4,10 @@ use std::mem;
 
 use super::{
     Rib,
-    groups::{Group, PathOut},
+    groups::{Group, PathOut, rank::Rank},
     peers::Peer,
     settle::Memo,
-    table::{PeerNo, RouteNo},
+    table::{OWN, PeerNo, RouteNo},
 };
 use crate::net::Family;
 
@@ -15,15 +15,24 @@ impl Rib {
     /// Tells a group the new word on a route: the best path, or all of them where they were asked for.
     pub(super) fn tell(&mut self, group: &mut Group, family: Family, route: RouteNo, memo: &mut Memo) {
         let f = family.index();
+        let own = self.own_rank(family, route);
         if group.takes_paths() {
             let paths = self.export_all(group, family, route, memo);
-            group.set_paths(route, paths, &mut self.tables[f], &mut self.attrs, &mut self.path_ids[f]);
+            group.set_paths(route, own, paths, &mut self.tables[f], &mut self.attrs, &mut self.path_ids[f]);
         } else {
             let best = self.tables[f].get(route).best().copied();
             let out =
                 best.and_then(|path| Some((self.export(group, family, route, &path, memo)?, path.peer)));
-            group.set(route, out, &mut self.tables[f], &mut self.attrs);
+            group.set(route, own, out, &mut self.tables[f], &mut self.attrs);
         }
+    }
+
+    /// The rank of a route's own path.
+    fn own_rank(&self, family: Family, route: RouteNo) -> Rank {
+        let table = &self.tables[family.index()];
+        let is_own = table.get(route).paths().iter().any(|path| path.peer == OWN);
+        let own = is_own.then(|| self.originated.get(&table.prefix(route))).flatten();
+        own.map(|own| Rank::of(own.source)).unwrap_or_default()
     }
 
     /// Lets routes that `max-prefixes-out` kept back follow where there is room again, and says once for a group

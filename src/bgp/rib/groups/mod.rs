@@ -15,6 +15,7 @@
 //!
 //! Here is what a group holds and how it changes; `send` is what members are sent of it, `upkeep` what is given back.
 
+pub(super) mod rank;
 mod send;
 mod upkeep;
 
@@ -34,6 +35,7 @@ use super::{
     table::{PeerNo, RouteNo, Table},
 };
 use crate::bgp::wire::update::Nlri;
+use rank::{Rank, Ranked};
 
 /// Routes or paths in one stretch at most: enough to fill messages, little enough to be fair.
 const STRETCH: usize = 4096;
@@ -52,10 +54,29 @@ struct Out {
     place: u32,
     /// The neighbor that it came from, who is not told it.
     source: PeerNo,
-    /// Whether the slot is in use: advertised, or its withdrawal not yet passed by all. That pins the route.
-    held: bool,
-    /// The source changed since all were told: the present one may have to be sent a withdrawal.
-    moved: bool,
+    hold: Hold,
+    /// When it is advertised, and which others it gives way to.
+    rank: Rank,
+}
+
+/// Whether a slot is in use: advertised, or its withdrawal not yet passed by all. That pins the route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    No,
+    Yes,
+    /// In use, and the source changed since all were told: the present one may have to be sent a withdrawal.
+    Moved,
+}
+
+impl Out {
+    fn is_held(&self) -> bool {
+        self.hold != Hold::No
+    }
+
+    fn is_moved(&self) -> bool {
+        self.hold == Hold::Moved
+    }
 }
 
 /// One neighbor in a group.
@@ -87,12 +108,32 @@ impl Member {
 /// Where a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
+    /// Walking over what goes first; the rest of `out` and the journal from `since` on come after.
+    Head {
+        next: (Rank, SlotNo),
+        since: u64,
+    },
     /// Walking over `out`; the journal from `since` on comes after.
     Sweep {
         next: SlotNo,
         since: u64,
     },
     Journal(u64),
+}
+
+impl At {
+    /// At the beginning of all there is.
+    fn start(since: u64) -> Self {
+        Self::Head { next: (Rank::PodCidr, 0), since }
+    }
+}
+
+/// What a slot is to hold, with a reference to the attributes.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    attrs: AttrsId,
+    source: PeerNo,
+    rank: Rank,
 }
 
 /// An encoded stretch.
@@ -124,7 +165,9 @@ pub(super) struct Group {
     /// What no message has room for: not told to anyone.
     too_large: BTreeSet<SlotNo>,
     /// Routes that `max-prefixes-out` keeps back, of several paths at least one.
-    withheld: BTreeSet<RouteNo>,
+    withheld: Ranked,
+    /// What is advertised and goes first; with a limit all that is advertised.
+    ranked: Ranked,
     /// It was said that there are such routes.
     alarmed: bool,
     /// The only member that there may be, where a limit counts what it is told.
@@ -165,7 +208,8 @@ impl Group {
             by_source: HashMap::default(),
             total: 0,
             too_large: BTreeSet::new(),
-            withheld: BTreeSet::new(),
+            withheld: Ranked::default(),
+            ranked: Ranked::default(),
             alarmed: false,
             behind: false,
         }
@@ -180,49 +224,59 @@ impl Group {
         self.paths.is_some()
     }
 
-    /// Takes the new word on a route; `now` comes with its own reference to the attributes.
+    /// Takes the new best path of a route whose own path has the rank `own`; `now` comes with its own reference to the
+    /// attributes.
     pub(super) fn set(
         &mut self,
         route: RouteNo,
+        own: Rank,
         now: Option<(AttrsId, PeerNo)>,
         table: &mut Table,
         attrs: &mut AttrsTable,
     ) {
-        self.withheld.remove(&route);
-        let now = now.filter(|(id, source)| self.admits(route, Some(route), *id, *source, attrs));
+        self.withheld.forget(route);
+        let now = now.map(|(attrs, source)| Now { attrs, source, rank: Rank::of_path(source, own) });
+        let now = now.filter(|now| self.admits(route, Some(route), *now, attrs));
         if self.say(route, now, attrs) {
             table.get_mut(route).pins += 1;
         }
     }
 
-    /// Whether a path may be told: it may not when it leads back to the only member, nor when there are as many as
-    /// `max-prefixes-out` allows. A refused one's reference is given back.
-    fn admits(
-        &mut self,
-        route: RouteNo,
-        slot: Option<SlotNo>,
-        id: AttrsId,
-        source: PeerNo,
-        attrs: &mut AttrsTable,
-    ) -> bool {
+    /// Whether a path may be advertised: it may not when it leads back to the only member, nor when there are as many as
+    /// `max-prefixes-out` allows and none of a later rank gives way. A refused one's reference is given back.
+    fn admits(&mut self, route: RouteNo, slot: Option<SlotNo>, now: Now, attrs: &mut AttrsTable) -> bool {
         let Some(max) = self.view.max_prefixes() else { return true };
-        let back = |(peer, addr)| source == peer || attrs.get(id).next_hop.addr == addr;
+        let back = |(peer, addr)| now.source == peer || attrs.get(now.attrs).next_hop.addr == addr;
         let leads_back = self.lone.is_some_and(back);
         let told = slot.and_then(|slot| self.out.get(slot as usize)).is_some_and(|out| out.attrs.is_some());
-        let withheld = !leads_back && !told && self.total >= max;
+        let withheld = !leads_back && !told && self.total >= max && !self.make_room(now.rank, attrs);
         if withheld {
-            self.withheld.insert(route);
+            self.withheld.insert(now.rank, route);
         }
         if leads_back || withheld {
-            attrs.release(id);
+            attrs.release(now.attrs);
         }
         !leads_back && !withheld
     }
 
-    /// A route that was withheld and for which there is room now: it has to be told anew.
+    /// Withdraws the last of those that give way to this rank, if there is any.
+    fn make_room(&mut self, rank: Rank, attrs: &mut AttrsTable) -> bool {
+        let Some((last, slot)) = self.ranked.last().filter(|(last, _)| *last > rank) else { return false };
+        self.withheld.insert(last, self.route_of(slot));
+        self.say(slot, None, attrs);
+        true
+    }
+
+    /// A route that was withheld and for which there is room now, or one of a later rank that gives way: it has to be
+    /// advertised anew.
     pub(super) fn next_withheld(&mut self) -> Option<RouteNo> {
-        let room = self.view.max_prefixes().is_none_or(|max| self.total < max);
-        if room { self.withheld.pop_first() } else { None }
+        let (rank, route) = self.withheld.first()?;
+        let has_room = self.view.max_prefixes().is_none_or(|max| self.total < max);
+        if !has_room && self.ranked.last().is_none_or(|(last, _)| last <= rank) {
+            return None;
+        }
+        self.withheld.remove(rank, route);
+        Some(route)
     }
 
     /// How many routes are withheld.
@@ -239,11 +293,12 @@ impl Group {
         Some(self.members.iter().map(|m| m.peer).collect())
     }
 
-    /// Takes the new word on all paths of a route (RFC 7911 §3): those that are gone are withdrawn by their number,
-    /// the others replace what was said under theirs.
+    /// Takes all paths of a route as they are now (RFC 7911 §3): those that are gone are withdrawn by their number,
+    /// the others replace what was advertised under theirs. The own path has the rank `own`.
     pub(super) fn set_paths(
         &mut self,
         route: RouteNo,
+        own: Rank,
         mut now: Vec<PathOut>,
         table: &mut Table,
         attrs: &mut AttrsTable,
@@ -252,7 +307,7 @@ impl Group {
         let Some(slots) = &self.paths else { return };
         let mut before: Vec<_> = slots.of(route).map(|slot| (slots.get(slot).path_id, slot)).collect();
         before.sort_unstable();
-        self.withheld.remove(&route);
+        self.withheld.forget(route);
         now.sort_unstable_by_key(|path| path.path_id);
         for &(id, slot) in &before {
             if now.binary_search_by_key(&id, |path| path.path_id).is_err() {
@@ -261,7 +316,9 @@ impl Group {
         }
         for path in now {
             let known = before.binary_search_by_key(&path.path_id, |(id, _)| *id).ok().map(|n| before[n].1);
-            if !self.admits(route, known, path.attrs, path.source, attrs) {
+            let rank = Rank::of_path(path.source, own);
+            let admitted = Now { attrs: path.attrs, source: path.source, rank };
+            if !self.admits(route, known, admitted, attrs) {
                 ids.release(path.path_id);
                 if let Some(slot) = known {
                     self.say(slot, None, attrs);
@@ -280,18 +337,23 @@ impl Group {
                     slot
                 }
             };
-            self.say(slot, Some((path.attrs, path.source)), attrs);
+            self.say(slot, Some(admitted), attrs);
         }
     }
 
-    /// Takes the new word on a slot; whether it is in use only from now on.
-    fn say(&mut self, slot: SlotNo, now: Option<(AttrsId, PeerNo)>, attrs: &mut AttrsTable) -> bool {
+    /// Takes what is advertised of a slot from now on; whether it is in use only since now.
+    fn say(&mut self, slot: SlotNo, now: Option<Now>, attrs: &mut AttrsTable) -> bool {
         let n = slot as usize;
         let old = self.out.get(n).copied().unwrap_or_default();
-        let source = now.map_or(old.source, |(_, source)| source);
-        if old.attrs == now.map(|(id, _)| id) && old.source == source {
-            if let Some((id, _)) = now {
-                attrs.release(id);
+        let source = now.map_or(old.source, |now| now.source);
+        let rank = now.map_or(old.rank, |now| now.rank);
+        // One that begins or ceases to go first is in the journal, as a walk may have passed its place.
+        let stays = old.rank == rank || old.attrs.is_none() || old.rank.is_first() == rank.is_first();
+        if old.attrs == now.map(|now| now.attrs) && old.source == source && stays {
+            if let Some(now) = now {
+                attrs.release(now.attrs);
+                self.rank(slot, old, Some(rank));
+                self.out[n].rank = rank;
             }
             return false;
         }
@@ -299,17 +361,33 @@ impl Group {
         if n >= self.out.len() {
             self.out.resize(n + 1, Out::default());
         }
-        let pending = old.held && self.is_pending(slot, old.place);
-        let moved = (pending && old.moved) || (old.source != source && (old.attrs.is_some() || pending));
-        self.out[n] =
-            Out { attrs: now.map(|(id, _)| id), place: self.end() as u32, source, held: true, moved };
+        let pending = old.is_held() && self.is_pending(slot, old.place);
+        let moved = (pending && old.is_moved()) || (old.source != source && (old.attrs.is_some() || pending));
+        let hold = if moved { Hold::Moved } else { Hold::Yes };
+        self.rank(slot, old, now.map(|now| now.rank));
+        self.out[n] = Out { attrs: now.map(|now| now.attrs), place: self.end() as u32, source, hold, rank };
         self.journal.push_back(slot);
         self.behind = true;
         self.count(old.attrs.map(|_| old.source), now.map(|_| source));
         if let Some(id) = old.attrs {
             attrs.release(id);
         }
-        !old.held
+        !old.is_held()
+    }
+
+    /// Keeps `ranked` as it is to be: what goes first, and all that counts towards a limit.
+    fn rank(&mut self, slot: SlotNo, old: Out, now: Option<Rank>) {
+        let before = old.attrs.map(|_| old.rank);
+        if before == now {
+            return;
+        }
+        let all = self.view.max_prefixes().is_some();
+        if let Some(rank) = before {
+            self.ranked.remove(rank, slot);
+        }
+        if let Some(rank) = now.filter(|rank| all || rank.is_first()) {
+            self.ranked.insert(rank, slot);
+        }
     }
 
     /// Whether the slot's latest place is still ahead of a member.
@@ -389,25 +467,23 @@ impl Group {
 
     /// Paths of which this member may hold something.
     pub(super) fn touched<'a>(&'a self, peer: PeerNo, table: &'a Table) -> impl Iterator<Item = Nlri> + 'a {
-        let concerns = move |o: &Out| o.held && (o.source != peer || o.moved);
+        let concerns = move |o: &Out| o.is_held() && (o.source != peer || o.is_moved());
         let slots = self.out.iter().enumerate().filter(move |(_, o)| concerns(o));
         slots.map(|(n, _)| self.nlri(n as SlotNo, table))
     }
 
     /// What a slot stands for.
     fn nlri(&self, slot: SlotNo, table: &Table) -> Nlri {
-        let (route, path_id) = match &self.paths {
-            None => (slot, 0),
-            Some(slots) => {
-                let slot = slots.get(slot);
-                (slot.route, slot.path_id)
-            }
-        };
-        Nlri { path_id, prefix: table.prefix(route) }
+        let path_id = self.paths.as_ref().map_or(0, |slots| slots.get(slot).path_id);
+        Nlri { path_id, prefix: table.prefix(self.route_of(slot)) }
+    }
+
+    fn route_of(&self, slot: SlotNo) -> RouteNo {
+        self.paths.as_ref().map_or(slot, |slots| slots.get(slot).route)
     }
 
     pub(super) fn join(&mut self, peer: PeerNo, welcome: Welcome) {
-        let at = At::Sweep { next: 0, since: self.end() };
+        let at = At::start(self.end());
         let Welcome { withdraw, end_of_rib, addr } = welcome;
         let member =
             Member { peer, addr, at, withdraw, begin_refresh: false, end_of_rib, end_refresh: false };
@@ -449,9 +525,11 @@ impl Group {
         if let Some(member) = self.members.iter_mut().find(|m| m.peer == peer) {
             // What it has not passed of the journal would be forgotten: withdrawals too. So begin no later.
             let since = match member.at {
-                At::Journal(place) | At::Sweep { since: place, .. } => place.min(since),
+                At::Journal(place) | At::Head { since: place, .. } | At::Sweep { since: place, .. } => {
+                    place.min(since)
+                }
             };
-            member.at = At::Sweep { next: 0, since };
+            member.at = At::start(since);
             (member.begin_refresh, member.end_refresh) = (enhanced, enhanced);
             self.behind = true;
         }

@@ -156,6 +156,14 @@ impl Group {
             room > 0
         };
         match at {
+            At::Head { next, since } => {
+                for (rank, slot) in self.ranked.heads(next) {
+                    if slots.len() >= STRETCH || !take(&mut slots, slot, &self.out[slot as usize]) {
+                        return (slots, At::Head { next: (rank, slot + 1), since });
+                    }
+                }
+                (slots, At::Sweep { next: 0, since })
+            }
             At::Sweep { next, since } => {
                 let mut n = next;
                 let mut more = true;
@@ -163,7 +171,7 @@ impl Group {
                     && let Some(out) = self.out.get(n as usize)
                     && slots.len() < STRETCH
                 {
-                    if out.attrs.is_some() {
+                    if out.attrs.is_some() && !out.rank.is_first() {
                         more = take(&mut slots, n, out);
                     }
                     n += 1;
@@ -188,7 +196,7 @@ impl Group {
         }
     }
 
-    /// Withdrawals first, then announcements, those with the same attributes together.
+    /// Withdrawals first, then announcements in the order of their ranks, those with the same attributes together.
     /// Returns too what found no room in a message.
     fn encode(
         &self,
@@ -205,9 +213,9 @@ impl Group {
             let out = self.out[slot as usize];
             match out.attrs {
                 Some(id) if out.source != peer && leads_back(id) => gone.push(slot),
-                Some(id) if out.source != peer => here.push((id, slot)),
+                Some(id) if out.source != peer => here.push((id, out.rank, slot)),
                 // Its own route: it holds another's only if that was told before.
-                _ if out.source != peer || out.moved => gone.push(slot),
+                _ if out.source != peer || out.is_moved() => gone.push(slot),
                 _ => {}
             }
         }
@@ -219,10 +227,12 @@ impl Group {
         if !gone.is_empty() {
             packer.withdraw(family, gone.iter().map(nlri));
         }
-        for run in here.chunk_by(|a, b| a.0 == b.0) {
-            let prefixes = run.iter().map(|(_, slot)| nlri(slot));
+        let mut runs: Vec<_> = here.chunk_by(|a, b| a.0 == b.0).collect();
+        runs.sort_by_key(|run| run[0].1);
+        for run in runs {
+            let prefixes = run.iter().map(|(.., slot)| nlri(slot));
             if packer.announce(attrs.get(run[0].0), family, prefixes).is_err() {
-                too_large.extend(run.iter().map(|(_, slot)| *slot));
+                too_large.extend(run.iter().map(|(.., slot)| *slot));
             }
         }
         if !too_large.is_empty() {

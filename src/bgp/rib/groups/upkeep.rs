@@ -21,7 +21,7 @@ impl Group {
             return;
         }
         let passed = self.members.iter().map(|m| match m.at {
-            At::Journal(place) | At::Sweep { since: place, .. } => place,
+            At::Journal(place) | At::Head { since: place, .. } | At::Sweep { since: place, .. } => place,
         });
         let passed = passed.min().unwrap_or(self.end());
         while self.base < passed
@@ -100,7 +100,7 @@ impl Group {
     pub(in crate::bgp::rib) fn octets(&self) -> u64 {
         let out = self.out.capacity() * size_of::<Out>() + self.journal.capacity() * size_of::<SlotNo>();
         let chunks: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
-        let sets = (self.too_large.len() + self.withheld.len()) * 16;
+        let sets = (self.too_large.len() + self.withheld.len() + self.ranked.len()) * 16;
         // A number of its own in each direction for a path of several.
         let paths = self.paths.as_ref().map_or(0, |p| p.octets() + u64::from(self.total) * 48);
         (out + chunks + sets) as u64 + paths
@@ -128,6 +128,7 @@ impl Group {
         for member in &mut self.members {
             member.at = match member.at {
                 At::Journal(place) => At::Journal(moved(place)),
+                At::Head { next, since } => At::Head { next, since: moved(since) },
                 At::Sweep { next, since } => At::Sweep { next, since: moved(since) },
             };
         }
@@ -147,7 +148,7 @@ impl Group {
             if let Some(id) = out.attrs {
                 attrs.release(id);
             }
-            if out.held {
+            if out.is_held() {
                 self.unpin(n as SlotNo, table, ids, &mut vacant);
             }
         }

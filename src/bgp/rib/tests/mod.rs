@@ -71,6 +71,7 @@ mod field;
 mod guard;
 mod memory;
 mod model;
+mod order;
 mod recursion;
 mod walk;
 
@@ -86,6 +87,8 @@ pub(crate) struct Bench {
     pub(crate) end_of_ribs: BTreeMap<u32, usize>,
     pub(crate) sessions: BTreeMap<u32, Negotiated>,
     pub(crate) withdrawals: usize,
+    /// Prefixes in the order in which they were sent.
+    pub(crate) order: BTreeMap<u32, Vec<Prefix>>,
     /// Subtypes of the ROUTE-REFRESH messages that were sent.
     pub(crate) marks: Vec<u8>,
 }
@@ -121,6 +124,7 @@ impl Bench {
             end_of_ribs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             withdrawals: 0,
+            order: BTreeMap::new(),
             marks: vec![],
         }
     }
@@ -198,14 +202,18 @@ impl Bench {
     }
 
     pub(crate) fn originate(&mut self, prefixes: &[Prefix]) {
-        let origination = Origination {
-            source: crate::net::Source::PodCidr,
+        self.originate_as(&prefixes.iter().map(|p| (*p, crate::net::Source::PodCidr)).collect::<Vec<_>>());
+    }
+
+    pub(crate) fn originate_as(&mut self, prefixes: &[(Prefix, crate::net::Source)]) {
+        let origination = |source| Origination {
+            source,
             med: None,
             communities: vec![],
             large_communities: vec![],
             ext_communities: vec![],
         };
-        let own = prefixes.iter().map(|p| (*p, origination.clone())).collect();
+        let own = prefixes.iter().map(|(p, source)| (*p, origination(*source))).collect();
         self.rib.handle(self.now, Input::Originated(Arc::new(own)));
     }
 
@@ -243,6 +251,7 @@ impl Bench {
             for (attrs, block) in &update.announced {
                 for nlri in block.iter() {
                     told.insert(nlri.prefix, (**attrs).clone());
+                    self.order.entry(n).or_default().push(nlri.prefix);
                     paths.insert((nlri.prefix, nlri.path_id), (**attrs).clone());
                 }
             }

@@ -332,6 +332,11 @@ proptest! {
                 let wrong: Vec<_> = told.iter().filter(|(path, text)| expected.get(path) != Some(text)).collect();
                 prop_assert_eq!((told.len(), wrong), (most, vec![]), "neighbor {} of {:?}", n, expected);
             }
+            // Own prefixes are the last that a limit withholds.
+            let own = model.own.iter().filter(|p| !model.toggled[n] || **p != 0).take(most);
+            for own in own.map(|p| (prefix(*p), number(&bench, n, None).unwrap_or(u32::MAX))) {
+                prop_assert!(told.contains_key(&own), "neighbor {}: {} is withheld", n, own.0);
+            }
             prop_assert_eq!(counted.withheld[&Family::Ipv4Unicast] > 0, expected.len() > most);
             prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], told.len() as u64);
             let shown = RouteFilter { advertised: Some(address(id(n)).to_string()), ..RouteFilter::default() };
