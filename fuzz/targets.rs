@@ -1,6 +1,8 @@
 //! What is fuzzed: each function takes any octets and panics when a promise is broken. The binaries beside
 //! this file run them under libFuzzer, `tests/fuzz.rs` runs them over the corpus and on mutations of it.
 
+#[path = "host.rs"]
+mod host;
 #[path = "session.rs"]
 mod whole;
 
@@ -19,6 +21,7 @@ use routelet::{
     config::{Surroundings, effective, parse},
 };
 
+pub(crate) use host::{conflist, control, netlink, object, request, state};
 pub(crate) use whole::session;
 
 /// A whole stream: the first octet chooses the shape of the session, the rest is what comes.

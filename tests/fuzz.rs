@@ -109,3 +109,33 @@ fn a_neighbor_that_says_anything_at_all_leaves_nothing_behind() {
 fn configurations_never_make_us_fall_and_problems_have_a_place() {
     fuzz("config", targets::config);
 }
+
+#[test]
+fn netlink_messages_are_read_to_the_end() {
+    fuzz("netlink", targets::netlink);
+}
+
+#[test]
+fn cni_files_of_others_are_merged_or_left_alone() {
+    fuzz("conflist", targets::conflist);
+}
+
+#[test]
+fn state_files_of_a_former_run_are_used_or_ignored() {
+    fuzz("state", targets::state);
+}
+
+#[test]
+fn objects_of_the_api_server_lead_to_bounded_problems() {
+    fuzz("object", targets::object);
+}
+
+#[test]
+fn lines_on_the_control_socket_are_requests_or_refused() {
+    fuzz("control", targets::control);
+}
+
+#[test]
+fn http_requests_get_a_short_reply_or_none() {
+    fuzz("request", targets::request);
+}

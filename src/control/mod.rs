@@ -31,6 +31,31 @@ pub struct Request {
     pub query: Query,
 }
 
+impl Request {
+    /// Reads a line from the control socket.
+    ///
+    /// # Errors
+    ///
+    /// [`Answer::Refused`] with a line for the operator, where the client is of another version.
+    pub fn read(line: &[u8]) -> Result<Query, Answer> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        if let Ok(Self { version: VERSION, query }) = serde_json::from_slice(line) {
+            return Ok(query);
+        }
+        let why = match serde_json::from_slice::<Versioned>(line) {
+            Ok(Versioned { version }) if version != VERSION => format!(
+                "the daemon uses version {VERSION} of the control protocol, this command version {version}; \
+                 use the same routelet for both"
+            ),
+            _ => "the daemon does not know this request; use the same routelet for both".into(),
+        };
+        Err(Answer::Refused(why))
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

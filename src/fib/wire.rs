@@ -343,7 +343,7 @@ pub fn error(message: &Message<'_>) -> Option<(i32, Option<String>)> {
             .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
             .map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches(['\0', '.']).to_owned());
     }
-    Some((-errno, words))
+    Some((errno.wrapping_neg(), words))
 }
 
 /// Reads the body of RTM_NEWROUTE or RTM_DELROUTE.

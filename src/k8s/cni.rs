@@ -268,9 +268,11 @@ fn foreign_plugins(file: &Map<String, Value>, wanted: &BTreeSet<String>) -> Vec<
     }
     let mut owned: BTreeSet<String> = match file.get(OWNED).and_then(Value::as_array) {
         Some(list) => list.iter().filter_map(|t| Some(t.as_str()?.to_owned())).collect(),
-        None => USUAL.iter().map(|s| (*s).to_owned()).chain(wanted.iter().cloned()).collect(),
+        None => USUAL.iter().map(|s| (*s).to_owned()).collect(),
     };
     owned.insert("bridge".to_owned());
+    // A plugin of the same type would run twice.
+    owned.extend(wanted.iter().cloned());
     let plugins = file.get("plugins").and_then(Value::as_array).into_iter().flatten();
     plugins
         .filter(|p| p.get("type").and_then(Value::as_str).is_some_and(|t| !owned.contains(t)))
@@ -372,6 +374,18 @@ mod tests {
             (&json!("info"), &json!(true))
         );
         assert_eq!(merge(&new.bytes, Some(merged.to_string().as_bytes())), None, "and it is stable");
+    }
+
+    #[test]
+    fn a_plugin_of_ours_that_the_mark_does_not_name_is_written_once() {
+        let c = conflist(&["10.244.1.0/24"], &["portmap"]);
+        let mut there = value(&c.bytes);
+        there["routelet.io/plugins"] = json!(["bridge", "portmup"]);
+        let merged = merge(&c.bytes, Some(there.to_string().as_bytes())).unwrap();
+        assert_eq!(merge(&c.bytes, Some(&merged)), None);
+        let types: Vec<_> =
+            value(&merged)["plugins"].as_array().unwrap().iter().map(|p| p["type"].clone()).collect();
+        assert_eq!(types, ["bridge", "portmap"]);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinSet, yield_now},
     time::{sleep, timeout},
@@ -160,8 +161,17 @@ where
     }
 }
 
+/// Serves one connection of any kind, to its end.
+pub async fn serve_one<H, F>(stream: impl AsyncRead + AsyncWrite + Unpin, reply: H)
+where
+    H: Fn(Page) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    connection(stream, Arc::new(reply), Arc::new(Semaphore::new(MAX_SCRAPES)), Arc::default()).await;
+}
+
 async fn connection<H, F>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     reply: Arc<H>,
     scrapes: Arc<Semaphore>,
     has_asked: Arc<AtomicBool>,

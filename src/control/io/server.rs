@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::control::{Answer, Query, Request, VERSION};
+use crate::control::{Answer, Query, Request};
 
 /// Why the socket cannot be had: one line with its remedy.
 #[derive(Debug, thiserror::Error)]
@@ -173,9 +173,9 @@ where
     let mut line = Vec::new();
     let mut read = BufReader::with_capacity(1024, read.take(MAX_REQUEST));
     timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
-    let reply = match serde_json::from_slice::<Request>(&line) {
-        Ok(Request { version: VERSION, query }) => answer(query).await,
-        _ => Answer::Refused(not_understood(&line)).into(),
+    let reply = match Request::read(&line) {
+        Ok(query) => answer(query).await,
+        Err(refused) => refused.into(),
     };
     match reply {
         Reply::Whole(answer) => {
@@ -221,19 +221,4 @@ async fn send(write: &mut OwnedWriteHalf, mut line: Vec<u8>) -> io::Result<()> {
         timeout(STALL, write.write_all(part)).await??;
     }
     Ok(())
-}
-
-/// Why a request makes no sense to us.
-fn not_understood(line: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    match serde_json::from_slice::<Versioned>(line) {
-        Ok(Versioned { version }) if version != VERSION => format!(
-            "the daemon speaks version {VERSION} of the control protocol, this command version {version}; use \
-             the same routelet for both"
-        ),
-        _ => "the daemon does not know this request; use the same routelet for both".into(),
-    }
 }

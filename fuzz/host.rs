@@ -1,0 +1,275 @@
+//! What comes from the host and the cluster rather than from a neighbor: netlink messages of the kernel,
+//! CNI files of other programs, our own files of a former run, objects of the API server, requests to
+//! the control socket and to the HTTP listener.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use routelet::{
+    config::{self, Config, Surroundings},
+    control::{
+        Answer, Request,
+        io::http::{self, Reply},
+    },
+    fib::{
+        self,
+        foreign::{Arrival, Foreign},
+        route::SeenRoute,
+        wire,
+    },
+    k8s::{
+        cluster::{Cluster, Scope},
+        cni::{self, Conflist},
+        kept::Kept,
+        leases,
+        node::{ApiNode, NodeView, Nodes},
+        services::{ApiService, ApiSlice, Asked, Catalog, Rules, Services, Word, verdicts},
+    },
+    masquerade,
+    net::Prefix,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+/// Kinds of rtnetlink messages: RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_DELNEXTHOP.
+const NEW_ROUTE: u16 = 24;
+const DEL_ROUTE: u16 = 25;
+const NEW_NEXTHOP: u16 = 104;
+const DEL_NEXTHOP: u16 = 105;
+
+/// Datagrams of netlink: read to the end, and the model of other programs' routes takes whatever they
+/// describe.
+pub(crate) fn netlink(data: &[u8]) {
+    let mut foreign = Foreign::default();
+    for message in wire::messages(data) {
+        let _ = wire::error(&message);
+        match message.kind {
+            NEW_ROUTE => {
+                if let Some(route) = wire::route(message.body) {
+                    foreign.add(route, arrival(message.flags));
+                }
+            }
+            DEL_ROUTE => {
+                if let Some(route) = wire::route(message.body) {
+                    foreign.remove(&route);
+                }
+            }
+            NEW_NEXTHOP => {
+                if let Some(object) = wire::object(message.body) {
+                    foreign.set_object(object);
+                }
+            }
+            DEL_NEXTHOP => {
+                if let Some(object) = wire::object(message.body) {
+                    foreign.remove_object(object.id);
+                }
+            }
+            _ => {}
+        }
+    }
+    let _: Vec<_> = foreign.list();
+    for message in masquerade::wire::messages(data) {
+        let _ = (message.errno(), message.is_end(), message.is_interrupted(), message.attributes().len());
+    }
+}
+
+fn arrival(flags: u16) -> Arrival {
+    match flags & 3 {
+        0 => Arrival::Dumped,
+        1 => Arrival::Appended,
+        2 => Arrival::Prepended,
+        _ => Arrival::Replaced,
+    }
+}
+
+/// A file in the folder of CNI configurations, a lease of `host-local`, the reply of a plugin to
+/// `VERSION`. What is merged is JSON, is ours, and merging again changes nothing.
+pub(crate) fn conflist(data: &[u8]) {
+    let pod_cidrs: [Prefix; 1] = ["10.244.1.0/24".parse().expect("a prefix")];
+    let ours = Conflist::new(cni::Spec {
+        pod_cidrs: &pod_cidrs,
+        bridge: "routelet0",
+        mtu: Some(1500),
+        chained: vec![cni::plugin("portmap")],
+    });
+    if let Some(merged) = cni::merge(&ours.bytes, Some(data)) {
+        assert!(cni::is_of_our_network(&merged));
+        assert_eq!(cni::merge(&ours.bytes, Some(&merged)), None);
+    }
+    let _ = (cni::describe(Some(data)), cni::written_for(data), cni::chained_by_others(data));
+    let _ = cni::in_front(data, "10-routelet.conflist", &ours.bytes);
+    if let Ok(versions) = cni::read_versions(data) {
+        assert!(!versions.is_empty() && versions.len() <= 64);
+    }
+    if let Some(lease) = leases::read("10.244.1.7", data) {
+        let _ = leases::full(pod_cidrs[0], &[lease], 1, "/var/lib/cni/networks/routelet");
+    }
+}
+
+/// Files of the state folder that a crash, a full disk or another program left: whatever can be read is
+/// used as at a start, and survives being written again.
+pub(crate) fn state(data: &[u8]) {
+    if let Some(nodes) = read_again::<Nodes>(data) {
+        let mut cluster = Cluster::new("n1".into(), nodes);
+        cluster.begin(Scope::All);
+        cluster.end(epoch());
+        let _ = cluster.next_expiry();
+    }
+    if let Some(mut kept) = read_again::<Kept>(data) {
+        kept.settle(&BTreeSet::new());
+        assert!(kept.is_empty());
+    }
+    if let Some(record) = read_again::<fib::sysctl::Record>(data) {
+        let _ = (record.undo(), record.has_room());
+    }
+    if let Some(record) = read_again::<fib::former::Record>(data) {
+        let unknown: Vec<SeenRoute> = Vec::new();
+        assert!(record.former(None).iter().all(|place| !unknown.iter().any(|r| place.holds(r))));
+    }
+    read_again::<leases::Record>(data);
+    if let Some(services) = read_again::<Services>(data) {
+        judge(&services, &Nodes::default());
+    }
+}
+
+fn read_again<T>(data: &[u8]) -> Option<T>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let value: T = serde_json::from_slice(data).ok()?;
+    let text = serde_json::to_vec(&value).expect("our own types");
+    assert_eq!(serde_json::from_slice::<T>(&text).expect("our own text"), value);
+    Some(value)
+}
+
+/// An object of the API server; the first octet chooses its kind.
+pub(crate) fn object(data: &[u8]) {
+    let Some((kind, text)) = data.split_first() else { return };
+    match kind % 5 {
+        0 => node(text),
+        1 => service(text),
+        2 => slice(text),
+        3 => neighbor(text),
+        _ => policy(text),
+    }
+}
+
+fn node(text: &[u8]) {
+    let Ok(node) = serde_json::from_slice::<ApiNode>(text) else { return };
+    let view = NodeView::from(&node);
+    assert!(
+        view.problems.len() <= 64 && view.problems.iter().all(|p| p.len() <= 2048),
+        "{:?}",
+        view.problems
+    );
+    let mut cluster = Cluster::new("n1".into(), Nodes::default());
+    cluster.begin(Scope::All);
+    cluster.found(epoch(), &node, true);
+    cluster.end(epoch());
+    cluster.found(epoch(), &node, false);
+    cluster.gone(epoch(), &node);
+    judge(&Services::default(), cluster.nodes());
+}
+
+fn service(text: &[u8]) {
+    let Ok(service) = serde_json::from_slice::<ApiService>(text) else { return };
+    let mut catalog = catalog();
+    catalog.service(Word::Begin);
+    catalog.service(Word::Listed(service));
+    catalog.service(Word::Whole);
+    catalog.no_slices();
+    if let Some(services) = catalog.services() {
+        assert!(services.mistakes.iter().all(|m| m.text.len() <= 2048), "{:?}", services.mistakes);
+        judge(&services, &Nodes::default());
+    }
+}
+
+fn slice(text: &[u8]) {
+    let Ok(slice) = serde_json::from_slice::<ApiSlice>(text) else { return };
+    let mut catalog = catalog();
+    catalog.service(Word::Begin);
+    catalog.service(Word::Whole);
+    catalog.slice(Word::Begin);
+    catalog.slice(Word::Listed(slice));
+    catalog.slice(Word::Whole);
+    let _ = catalog.services();
+}
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new("n1".into());
+    let asked =
+        Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
+    catalog.ask(asked);
+    catalog
+}
+
+fn judge(services: &Services, nodes: &Nodes) {
+    let asked =
+        Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
+    let rules = Rules {
+        asked: &asked,
+        aggregates: &[],
+        ignore_exclude_label: false,
+        withheld: None,
+        refused: &|_, _| None,
+    };
+    assert!(verdicts(services, nodes, rules).iter().all(|v| !v.reason.is_empty()));
+}
+
+fn neighbor(text: &[u8]) {
+    let Ok(spec) = serde_json::from_slice(text) else { return };
+    if let Err(why) = config::objects::neighbor(&spec, &config()) {
+        assert!(!why.is_empty() && why.len() <= 4096, "{why}");
+    }
+}
+
+fn policy(text: &[u8]) {
+    let Ok(spec) = serde_json::from_slice(text) else { return };
+    if let Err(why) = config::objects::policy("p", &spec) {
+        assert!(!why.is_empty() && why.len() <= 4096, "{why}");
+    }
+}
+
+fn config() -> Config {
+    let read_password = |_: &std::path::Path| Err("no such file".into());
+    let surroundings = Surroundings { kubernetes: true, read_password: &read_password };
+    config::parse("", &surroundings).expect("an empty file is a configuration").0
+}
+
+/// A line on the control socket: a request, or one line that names the remedy.
+pub(crate) fn control(data: &[u8]) {
+    match Request::read(data) {
+        Ok(query) => {
+            let text = serde_json::to_string(&query).expect("our own type");
+            assert_eq!(serde_json::from_str::<routelet::control::Query>(&text).expect("our own text"), query);
+        }
+        Err(Answer::Refused(why)) => assert!(why.len() < 300 && !why.contains('\n'), "{why}"),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// A connection to the HTTP listener: whatever comes, the reply is HTTP or nothing, and short.
+pub(crate) fn request(data: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let reply = runtime.block_on(async {
+        let (mut client, server) = duplex(1 << 17);
+        let serve = http::serve_one(server, |page| async move {
+            Reply { ok: page != http::Page::Readyz, text: format!("{page:?}\n") }
+        });
+        let exchange = async {
+            client.write_all(data.get(..1 << 16).unwrap_or(data)).await.ok();
+            client.shutdown().await.ok();
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).await.ok();
+            reply
+        };
+        tokio::join!(serve, exchange).1
+    });
+    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&reply));
+    assert!(reply.len() < 4096, "{} octets", reply.len());
+}
+
+#[expect(clippy::disallowed_methods, reason = "any moment will do")]
+fn epoch() -> Instant {
+    use std::sync::OnceLock;
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
