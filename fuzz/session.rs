@@ -100,6 +100,7 @@ impl World {
                 | Output::AbortConnect { .. }
                 | Output::KeepSource(_)
                 | Output::Probe(_)
+                | Output::LeastTtl(..)
                 | Output::Held { .. }
                 | Output::Event(_) => {}
             }
@@ -130,7 +131,7 @@ pub(crate) fn session(data: &[u8]) {
     let mut world = World { now, session, rib, up: false, open: true };
     world.feed(Input::Start);
     let address = |n| SocketAddr::from(([10, 0, 0, n], 179));
-    world.feed(Input::Connected(CONN, Ends { local: address(1), remote: address(2), ifindex: 0 }));
+    world.feed(Input::Connected(CONN, Ends { local: address(1), remote: address(2), ifindex: 0, ttl: None }));
     // Mostly the session stands when the stream begins.
     let mut buffer = BytesMut::new();
     if choice & 1 == 0 {

@@ -309,6 +309,8 @@ mod tests {
             withheld: count(0),
             hold_time: 90,
             last_error: None,
+            ttl_security: None,
+            refused_by_ttl: 0,
             description: None,
             source: "configured".into(),
             router_id: None,

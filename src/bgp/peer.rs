@@ -92,6 +92,19 @@ pub enum Hops {
     /// RFC 5082: packets leave with TTL 255, those that come with less than 256 - n are refused; 1 is a
     /// directly connected neighbor.
     Security(u8),
+    /// RFC 5082 for a directly connected neighbor that sends with TTL 255, and as [`Hops::Direct`] for one that does
+    /// not: packets leave with TTL 255, and `session::gtsm` decides what is required of those that arrive.
+    SecurityWhereOffered,
+}
+
+/// `ttl-security`, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TtlSecurity {
+    Off,
+    /// The largest number of hops allowed.
+    Strict(u8),
+    /// One hop, required of neighbors that send with TTL 255 themselves.
+    WhereOffered,
 }
 
 /// What to do with a neighbor that sends too many prefixes.
@@ -272,8 +285,21 @@ impl PeerConfig {
             Hops::Direct if self.is_surely_internal() => 64,
             Hops::Direct => 1,
             Hops::Multihop(n) => n,
-            Hops::Security(_) => 255,
+            Hops::Security(_) | Hops::SecurityWhereOffered => 255,
         }
+    }
+
+    /// TTL or hop limit with which a directly connected neighbor without TTL security sends, by the defaults of BGP
+    /// implementations.
+    pub fn plain_ttl(&self) -> u8 {
+        if self.is_surely_internal() { 64 } else { 1 }
+    }
+
+    /// Whether no router stands between the neighbor and this host.
+    pub fn is_on_link(&self) -> bool {
+        !self.shared.is_empty()
+            || !matches!(self.key, PeerKey::Address(_))
+            || self.hops == Hops::SecurityWhereOffered
     }
 }
 

@@ -30,6 +30,12 @@ pub struct NeighborView {
     /// Routes kept back by `max-prefixes-out`.
     #[serde(default)]
     pub withheld: BTreeMap<Family, u64>,
+    /// RFC 5082: `enforced`, or `not offered by the neighbor`; `null` where it is off, and before the first session.
+    #[serde(default)]
+    pub ttl_security: Option<String>,
+    /// Connections refused because of the TTL of their first packet.
+    #[serde(default)]
+    pub refused_by_ttl: u64,
     pub description: Option<String>,
     /// `configured`, `object`, `gateway`, `mesh`, `reflector` or `range`.
     pub source: String,

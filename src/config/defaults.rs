@@ -7,7 +7,7 @@ use super::{
     LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
 };
 use crate::{
-    bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs},
+    bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs, TtlSecurity},
     net::{Family, Selector, ServiceAddresses},
 };
 
@@ -62,7 +62,12 @@ pub const REFLECTORS_GROUP: &str = "reflectors";
 
 /// What a neighbor at a default gateway is unless it is told otherwise.
 pub fn implied_by_gateway() -> NeighborKeys {
-    NeighborKeys { remote_as: Some(RemoteAs::External), allow_own_as: Some(1), ..NeighborKeys::default() }
+    NeighborKeys {
+        remote_as: Some(RemoteAs::External),
+        allow_own_as: Some(1),
+        ttl_security: Some(TtlSecurity::WhereOffered),
+        ..NeighborKeys::default()
+    }
 }
 
 /// The groups that exist without being written, as long as the file does not change their keys.

@@ -24,7 +24,7 @@ use std::{
 
 use crate::{
     bgp::{
-        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret},
+        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
     net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses},
@@ -119,7 +119,7 @@ pub struct NeighborKeys {
     pub password: Option<Secret>,
     pub password_file: Option<PathBuf>,
     pub multihop: Option<u8>,
-    pub ttl_security: Option<u8>,
+    pub ttl_security: Option<TtlSecurity>,
     pub families: Option<Vec<Family>>,
     pub hold_time: Option<u16>,
     /// Its default follows from the hold time.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bgp::{
-        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret},
+        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
     net::{Asn, Family},
@@ -186,7 +186,13 @@ fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys
         }
         _ => {}
     }
-    if keys.multihop.is_some() && keys.ttl_security.is_some() {
+    let security = match keys.ttl_security {
+        Some(TtlSecurity::Strict(_)) => true,
+        // What a gateway has by default gives way to `multihop`.
+        Some(TtlSecurity::WhereOffered) => section.get("ttl-security").is_some(),
+        Some(TtlSecurity::Off) | None => false,
+    };
+    if keys.multihop.is_some() && security {
         wrong(section, "ttl-security", "`multihop` and `ttl-security` exclude each other; keep one");
     }
     if let (Some(NeighborAt::Address(addr)), Some(local)) = (at, keys.local_address)
@@ -231,7 +237,7 @@ fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -
         passive: flag("passive"),
         description: section.get("description").and_then(|i| i.text()).map(str::to_owned),
         multihop: section.get("multihop").and_then(|i| i.number(1..=255)),
-        ttl_security: section.get("ttl-security").and_then(|i| i.number(1..=254)),
+        ttl_security: section.get("ttl-security").and_then(|i| ttl_security(&i)),
         families: section.get("families").and_then(|i| families(&i)),
         route_reflector_client: flag("route-reflector-client"),
         next_hop_self: flag("next-hop-self"),
@@ -256,6 +262,19 @@ fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -
     read_session_keys(section, &mut keys);
     passwords(section, &mut keys, around);
     keys
+}
+
+/// A number of hops, 0 or false for none, or "where-offered".
+fn ttl_security(item: &Item<'_>) -> Option<TtlSecurity> {
+    const WHERE_OFFERED: &str = "where-offered";
+    if item.value.get_ref().as_bool() == Some(false) {
+        return Some(TtlSecurity::Off);
+    }
+    if item.is_text() {
+        return item.choice(&[(WHERE_OFFERED, TtlSecurity::WhereOffered)]);
+    }
+    let hops = item.number_where("0 (off), 1 to 254 hops, or \"where-offered\"", |n| n <= 254)?;
+    Some(if hops == 0 { TtlSecurity::Off } else { TtlSecurity::Strict(hops) })
 }
 
 const ACTIONS: [(&str, MaxPrefixesAction); 2] =

@@ -11,7 +11,7 @@ use crate::{
     bgp::{
         peer::{
             AddPaths, AsSets, BfdTimers, Global, Hops, MaxPrefixesAction, PeerConfig, PeerKey, PeerSource,
-            RemoteAs, Role,
+            RemoteAs, Role, TtlSecurity,
         },
         policy::{Community, NextHopSetting, Policy, Statement},
     },
@@ -117,7 +117,7 @@ fn keys(k: &NeighborKeys) -> Value {
         "password": k.password.as_ref().filter(|_| k.password_file.is_none()).map(|_| HIDDEN),
         "password-file": k.password_file,
         "multihop": k.multihop,
-        "ttl-security": k.ttl_security,
+        "ttl-security": k.ttl_security.map(ttl_security),
         "families": k.families,
         "hold-time": k.hold_time,
         "send-hold-time": k.send_hold_time,
@@ -145,6 +145,14 @@ fn keys(k: &NeighborKeys) -> Value {
     })
 }
 
+fn ttl_security(setting: TtlSecurity) -> Value {
+    match setting {
+        TtlSecurity::Off => 0.into(),
+        TtlSecurity::Strict(hops) => hops.into(),
+        TtlSecurity::WhereOffered => "where-offered".into(),
+    }
+}
+
 /// A neighbor as it is in force, and where it comes from.
 fn peer(p: &PeerConfig) -> Value {
     let (address, interface) = match &p.key {
@@ -154,7 +162,8 @@ fn peer(p: &PeerConfig) -> Value {
     let (multihop, security) = match p.hops {
         Hops::Direct => (None, None),
         Hops::Multihop(n) => (Some(n), None),
-        Hops::Security(n) => (None, Some(n)),
+        Hops::Security(n) => (None, Some(ttl_security(TtlSecurity::Strict(n)))),
+        Hops::SecurityWhereOffered => (None, Some(ttl_security(TtlSecurity::WhereOffered))),
     };
     let names = |list: &[std::sync::Arc<Policy>]| list.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
     json!({

@@ -55,9 +55,9 @@ pub struct BGPPeerSpec {
     pub password_secret_ref: Option<SecretRef>,
     #[schemars(range(min = 1, max = 255))]
     pub multihop: Option<u8>,
-    /// RFC 5082: the largest number of hops allowed.
-    #[schemars(range(min = 1, max = 254))]
-    pub ttl_security: Option<u8>,
+    /// RFC 5082: the largest number of hops allowed, 0 for none, or "where-offered".
+    #[schemars(schema_with = "int_or_string")]
+    pub ttl_security: Option<Value>,
     /// "ipv4-unicast", "ipv6-unicast".
     pub families: Option<Vec<String>>,
     /// Seconds: 0, or 3 to 65535.

@@ -9,7 +9,7 @@ use std::{
 use super::{Context, Drain};
 use crate::{
     bgp::{
-        peer::{Hops, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs},
+        peer::{Hops, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs, TtlSecurity},
         policy::Policy,
     },
     config::{NeighborKeys, OnExit, seconds},
@@ -52,9 +52,10 @@ impl Draft<'_> {
             port: keys.port.unwrap_or(base.port),
             passive: keys.passive.unwrap_or(base.passive),
             hops: match (keys.ttl_security, keys.multihop) {
-                (Some(n), _) => Hops::Security(n),
-                (None, Some(n)) => Hops::Multihop(n),
-                (None, None) => Hops::Direct,
+                (Some(TtlSecurity::Strict(n)), _) => Hops::Security(n),
+                (_, Some(n)) => Hops::Multihop(n),
+                (Some(TtlSecurity::WhereOffered), None) => Hops::SecurityWhereOffered,
+                (Some(TtlSecurity::Off) | None, None) => Hops::Direct,
             },
             families: keys.families.unwrap_or(base.families),
             hold_time: keys.hold_time.unwrap_or(base.hold_time),
@@ -472,7 +473,7 @@ mod tests {
             ("10.0.0.2",    external(),  "an own address"),
             ("127.0.0.1",   external(),  "the loopback"),
             ("10.255.0.9",  NeighborKeys { multihop: Some(3), ..external() }, "multihop"),
-            ("10.255.0.9",  NeighborKeys { ttl_security: Some(3), ..external() }, "ttl-security"),
+            ("10.255.0.9",  NeighborKeys { ttl_security: Some(TtlSecurity::Strict(3)), ..external() }, "ttl-security"),
             ("10.255.0.9",  NeighborKeys { remote_as: Some(RemoteAs::Internal), ..external() }, "iBGP"),
         ];
         for (key, keys, name) in fine {

@@ -477,7 +477,7 @@ impl Net {
                 self.tell(end, |router, now, them| router.refresh(now, them, family, subtype));
             }
             // The hosts of this world keep their links and addresses.
-            Output::KeepSource(_) | Output::Probe(_) | Output::Held { .. } => {}
+            Output::KeepSource(_) | Output::Probe(_) | Output::LeastTtl(..) | Output::Held { .. } => {}
             Output::Event(event) => self.note(format_args!("{end:?} {}", event.text)),
         }
     }
@@ -611,7 +611,7 @@ impl Net {
             }
             return;
         }
-        let ends = Ends { local: address(end.0), remote: address(end.1), ifindex: 0 };
+        let ends = Ends { local: address(end.0), remote: address(end.1), ifindex: 0, ttl: None };
         match arrival {
             Arrival::Turn => {}
             Arrival::Refused(number, why) => {

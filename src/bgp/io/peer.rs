@@ -400,7 +400,8 @@ impl Task {
             return;
         }
         let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
-        match ready.and_then(|()| ends(&stream, ifindex)) {
+        let ttl = tcp::first_ttl(&stream);
+        match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Ends { ttl, ..ends }) {
             Ok(ends) => {
                 let conn = self.link(stream);
                 self.feed(Input::Accepted(conn, ends));
@@ -544,6 +545,13 @@ impl Task {
                 }
             }
             Output::Probe(conn) => self.probe = Some((conn, Instant::now() + PROBE)),
+            Output::LeastTtl(conn, least) => {
+                if let Some(link) = self.links.iter().find(|l| l.conn == conn)
+                    && let Err(error) = tcp::limit_ttl(&link.stream, least)
+                {
+                    debug!(neighbor = %self.config.key, %error, "cannot set the minimum TTL of a connection");
+                }
+            }
             Output::Held { ifindex } => self.to_rib.push_back(ToRib::Held { peer: self.id, ifindex }),
             Output::Up(negotiated) => {
                 let (sender, receiver) = outbox();
@@ -629,7 +637,8 @@ impl Task {
 
 fn ends(stream: &TcpStream, ifindex: u32) -> Result<Ends, String> {
     let text = |e: std::io::Error| e.to_string();
-    Ok(Ends { local: stream.local_addr().map_err(text)?, remote: stream.peer_addr().map_err(text)?, ifindex })
+    let (local, remote) = (stream.local_addr().map_err(text)?, stream.peer_addr().map_err(text)?);
+    Ok(Ends { local, remote, ifindex, ttl: None })
 }
 
 /// Waits for a dial, or for ever when there is none.

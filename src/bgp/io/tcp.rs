@@ -164,7 +164,7 @@ fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()>
 /// The least TTL that segments of this neighbor have when they arrive (RFC 5082 §3).
 pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
     match hops {
-        Hops::Direct | Hops::Multihop(_) => None,
+        Hops::Direct | Hops::Multihop(_) | Hops::SecurityWhereOffered => None,
         Hops::Security(n) => Some(255 - n.saturating_sub(1)),
     }
 }
@@ -215,7 +215,7 @@ pub(super) fn is_near(stream: &TcpStream, hops: Hops) -> bool {
 }
 
 /// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it.
-fn first_ttl(stream: &TcpStream) -> Option<u8> {
+pub(super) fn first_ttl(stream: &TcpStream) -> Option<u8> {
     let mut header = [0; 128];
     let len = saved_syn(stream.as_fd(), &mut header).ok()?;
     match header[0] >> 4 {
@@ -224,6 +224,15 @@ fn first_ttl(stream: &TcpStream) -> Option<u8> {
         6 => Some(header[7]),
         _ => None,
     }
+}
+
+/// The same as [`set_least_ttl`], for a connection.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn limit_ttl(stream: &TcpStream, least: u8) -> io::Result<()> {
+    set_least_ttl(stream.as_fd(), stream.peer_addr()?.ip(), least)
 }
 
 /// Segments with a smaller TTL are dropped; 0: none are.

@@ -277,7 +277,7 @@ impl View {
 /// A directly connected external neighbor is told of a third party on a subnet that it shares only (RFC 4271 §5.1.3,
 /// item 2); to one that is further away `next-hop-self = false` passes on any (item 3).
 fn third_parties(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<Vec<Prefix>> {
-    let is_direct = matches!(config.hops, Hops::Direct | Hops::Security(1));
+    let is_direct = matches!(config.hops, Hops::Direct | Hops::Security(1) | Hops::SecurityWhereOffered);
     let asks = !session.is_ibgp() && is_direct && config.next_hop_self == Some(false);
     let neighbor = session.remote_addr;
     // IPv4 goes over IPv6 next hops, too (RFC 8950). Neighbors of one listen-range may be on several subnets.

@@ -41,6 +41,7 @@ impl Session {
         }
         self.part_from_all();
         self.after(now, After::Off, false);
+        self.gtsm.forget();
         self.running = if matches!(stop, Stop::Disabled(_)) { Running::Disabled } else { Running::Stopped };
     }
 
@@ -49,6 +50,7 @@ impl Session {
             return;
         }
         self.plain = false;
+        self.gtsm.forget();
         self.idle_backoff.reset();
         self.begin_again(now, cease::RESET, text, "reset by the operator");
     }
@@ -84,6 +86,7 @@ impl Session {
         }
         if let Some(what) = change {
             self.plain = false;
+            self.gtsm.forget();
             self.begin_again(now, cease::CONFIG_CHANGE, None, &format!("configuration changed: {what}"));
         } else if was_passive != self.config.passive && self.connections.is_empty() {
             self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: passive");

@@ -251,7 +251,7 @@ mod tests {
         let remote: SocketAddr =
             if local.is_ipv4() { "10.0.0.1:179" } else { "[fe80::1]:179" }.parse().unwrap();
         let ifindex = if local.is_ipv4() { 0 } else { 2 };
-        let mut attachment = Attachment::new(Ends { local, remote, ifindex });
+        let mut attachment = Attachment::new(Ends { local, remote, ifindex, ttl: None });
         assert_eq!(attachment.look(now, &host.0), (None, None), "nothing is lost at first");
         attachment
     }
@@ -333,7 +333,7 @@ mod tests {
         let (t0, nothing) = (Instant::now(), Links::default());
         let local: SocketAddr = "10.0.0.11:179".parse().unwrap();
         let remote: SocketAddr = "10.0.0.1:179".parse().unwrap();
-        let mut young = Attachment::new(Ends { local, remote, ifindex: 0 });
+        let mut young = Attachment::new(Ends { local, remote, ifindex: 0, ttl: None });
         for host in [Host(nothing), Host::new(&[]), Host::new(&[LOCAL]).with(|l| l.carrier = false)] {
             assert_eq!(either(&mut young, t0, &host), None);
         }
@@ -341,7 +341,7 @@ mod tests {
         assert!(either(&mut young, t0, &Host::new(&[LOCAL]).without()).is_some());
 
         let same: SocketAddr = "10.0.0.11:40000".parse().unwrap();
-        let mut second = Attachment::new(Ends { local, remote: same, ifindex: 0 });
+        let mut second = Attachment::new(Ends { local, remote: same, ifindex: 0, ttl: None });
         either(&mut second, t0, &Host::new(&[LOCAL]));
         assert_eq!(either(&mut second, t0, &Host::new(&[]).without()), None, "a second speaker on this host");
     }

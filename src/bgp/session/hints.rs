@@ -27,7 +27,9 @@ impl Session {
             State::Waiting { .. } | State::Established(_) => return,
         };
         let (key, seconds) = (&self.config.key, SILENCE.as_secs());
-        let hint = distance(&self.config).unwrap_or("is a BGP speaker at the other end?");
+        let pinned = self.gtsm.hint(&self.config);
+        let hint =
+            pinned.as_deref().or(distance(&self.config)).unwrap_or("is a BGP speaker at the other end?");
         self.complain(format!("connected to {key}, but no {awaited} for {seconds} s: {hint}"));
     }
 
@@ -82,7 +84,8 @@ pub(super) fn distance(config: &PeerConfig) -> Option<&'static str> {
     match config.hops {
         Hops::Security(_) => Some(TTL_SECURITY),
         Hops::Multihop(_) => Some("set multihop at the other end, too, or its packets do not come this far"),
-        Hops::Direct if config.is_surely_internal() => None,
+        Hops::Direct | Hops::SecurityWhereOffered if config.is_surely_internal() => None,
+        Hops::SecurityWhereOffered => Some("where the other end has multihop, set `multihop` here, too"),
         Hops::Direct => Some(
             "where the other end has TTL security or multihop, set `ttl-security` or `multihop` here, too",
         ),

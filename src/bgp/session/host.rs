@@ -79,6 +79,7 @@ impl Session {
     /// The host changed.
     pub(super) fn host_changed(&mut self, now: Instant, links: Arc<Links>) {
         self.links = links;
+        self.check_pinned_link();
         for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {
             self.check_attachment(now, conn);
         }
@@ -129,7 +130,7 @@ impl Session {
     }
 
     fn failover(&self, conn: Conn) -> Failover {
-        let near = matches!(self.config.hops, Hops::Direct | Hops::Security(1));
+        let near = matches!(self.config.hops, Hops::Direct | Hops::Security(1) | Hops::SecurityWhereOffered);
         let negotiated = self.connections.iter().find(|c| c.id == conn).and_then(Connection::negotiated);
         let internal = match (negotiated, self.config.remote_as) {
             (Some(negotiated), _) => negotiated.is_ibgp(),

@@ -15,6 +15,7 @@
 mod admin;
 mod attachment;
 mod collision;
+mod gtsm;
 mod handover;
 mod hints;
 mod host;
@@ -142,6 +143,8 @@ pub enum Output {
     KeepSource(Conn),
     /// Say [`Input::Acknowledged`] once all that was transmitted is acknowledged by the neighbor's end of TCP.
     Probe(Conn),
+    /// Segments that arrive on this connection with a smaller TTL are dropped; 0: none.
+    LeastTtl(Conn, u8),
     /// The neighbor's routes over this interface are not used for now; `None`: they are used again.
     Held { ifindex: Option<u32> },
     /// Established. Exactly one `Down` follows, in time.
@@ -235,6 +238,8 @@ pub struct Session {
     updates: Vec<Update>,
     out: VecDeque<Output>,
     record: Record,
+    /// What is known of the neighbor's TTL.
+    gtsm: gtsm::Gtsm,
 }
 
 /// Peace after which earlier errors no longer lengthen the time in Idle.
@@ -294,6 +299,7 @@ impl Session {
             updates: Vec::new(),
             out: VecDeque::new(),
             record: Record::new(now),
+            gtsm: gtsm::Gtsm::default(),
         }
     }
 
@@ -471,6 +477,11 @@ impl Session {
             self.out.push_back(Output::Close(conn));
             return;
         }
+        if let Err(why) = self.check_distance(&ends) {
+            self.out.push_back(Output::Close(conn));
+            self.refused_distance(now, why);
+            return;
+        }
         // A neighbor that dials again has given up its last attempt.
         if let Some(older) = self.connections.iter().position(|c| !c.dialled && !c.is_established()) {
             let older = self.connections.remove(older);
@@ -503,7 +514,12 @@ impl Session {
             match timer {
                 Timer::IdleHold => self.begin(now),
                 Timer::ConnectRetry => self.connect_retry(now),
-                Timer::Hold | Timer::Keepalive | Timer::SendHold | Timer::Collision | Timer::Silence => {}
+                Timer::Hold
+                | Timer::Keepalive
+                | Timer::SendHold
+                | Timer::Collision
+                | Timer::Silence
+                | Timer::TtlSecurity => {}
             }
         }
         for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {

@@ -25,6 +25,8 @@ pub struct Ends {
     pub remote: SocketAddr,
     /// Interface of a link-local connection, else 0.
     pub ifindex: u32,
+    /// TTL or hop limit of the SYN that began an accepted connection, where the kernel has kept it.
+    pub ttl: Option<u8>,
 }
 
 /// What our OPEN depends on besides the settings.

@@ -189,6 +189,8 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
             .collect(),
         last_notification_sent: record.notification_sent.clone(),
         last_notification_received: record.notification_received.clone(),
+        ttl_security: s.ttl_security().map(str::to_owned),
+        refused_by_ttl: s.gtsm.refused(),
         notes: notes(s, negotiated.map(AsRef::as_ref)),
         needs: needs(s),
         answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
@@ -204,6 +206,7 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     if s.plain {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
     }
+    notes.extend(s.ttl_note());
     notes.extend(needs(s));
     if s.running == Running::Disabled {
         notes.push("disabled: `routelet neighbor enable` brings it back".into());

@@ -69,6 +69,8 @@ pub(super) struct Connection {
     kept_alive: Option<Instant>,
     /// Octets that the driver still holds.
     pub(super) unsent: usize,
+    /// Only segments with TTL 255 are taken on it.
+    pub(super) secured: bool,
 }
 
 /// How far it has come.
@@ -112,6 +114,7 @@ impl Connection {
             sent,
             kept_alive: None,
             unsent: 0,
+            secured: false,
         }
     }
 
@@ -174,6 +177,7 @@ impl Session {
         connection.sent.encode(&mut octets);
         self.record.open_sent(&connection.sent, connection.ends);
         self.connections.push(connection);
+        self.require_ttl(now, conn);
         self.watch_silence(now, conn);
         self.transmit(now, conn, Kind::Open, octets.freeze(), 1);
         self.check_attachment(now, conn);
@@ -219,7 +223,7 @@ impl Session {
     }
 
     /// RFC 4271 §4.4: never more than one per second. One that would be too early goes out when the second is over.
-    fn keepalive(&mut self, now: Instant, conn: Conn) {
+    pub(super) fn keepalive(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
         if let Some(due) = c.kept_alive.map(|at| at + KEEPALIVE_INTERVAL).filter(|due| *due > now) {
             c.timers.set(Timer::Keepalive, due);
@@ -288,6 +292,7 @@ impl Session {
             // What waited is let go on at the end of each input.
             Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
             Timer::Silence => self.silent(conn),
+            Timer::TtlSecurity => self.ttl_not_offered(conn),
         }
     }
 
@@ -298,7 +303,8 @@ impl Session {
             .map_or_else(|| "the neighbor closed the connection".into(), |e| format!("connection lost: {e}"));
         let why = match c.state {
             State::OpenSent => {
-                let hint = hints::distance(&self.config).filter(|_| self.config.hops != Hops::Direct);
+                let hint = hints::distance(&self.config)
+                    .filter(|_| matches!(self.config.hops, Hops::Multihop(_) | Hops::Security(_)));
                 let hint = hint.map(|hint| format!(" If so, {hint}")).unwrap_or_default();
                 format!("{how} before its OPEN: is this host configured there?{hint}")
             }
@@ -556,7 +562,9 @@ impl Session {
             flawed: false,
         }));
         c.timers.stop(Timer::Silence);
+        c.timers.stop(Timer::TtlSecurity);
         c.heard(now);
+        self.learn_ttl(conn);
         self.abort_dial(false);
         self.timers.stop(Timer::ConnectRetry);
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {

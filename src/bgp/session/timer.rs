@@ -19,10 +19,12 @@ pub(super) enum Timer {
     Collision,
     /// The neighbor has said nothing on a new connection: time for a hint.
     Silence,
+    /// The neighbor may show that it sends with TTL 255 (RFC 5082): go on without.
+    TtlSecurity,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::ConnectRetry,
         Self::IdleHold,
         Self::Hold,
@@ -30,6 +32,7 @@ impl Timer {
         Self::SendHold,
         Self::Collision,
         Self::Silence,
+        Self::TtlSecurity,
     ];
 
     /// As `show neighbor` writes it.
@@ -42,13 +45,14 @@ impl Timer {
             Self::SendHold => "send-hold",
             Self::Collision => "collision",
             Self::Silence => "silence",
+            Self::TtlSecurity => "ttl-security",
         }
     }
 }
 
 /// When each timer is due; `None`: not running.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Timers([Option<Instant>; 7]);
+pub(super) struct Timers([Option<Instant>; 8]);
 
 impl Timers {
     pub(super) fn set(&mut self, timer: Timer, due: Instant) {

@@ -41,6 +41,12 @@ pub(super) fn detail(n: &NeighborView, now: Timestamp) -> String {
     table.pair("local address", or_dash(n.local_address));
     table.pair("source", &n.source);
     table.pair("hold time", if n.hold_time == 0 { "off".into() } else { format!("{}s", n.hold_time) });
+    if let Some(ttl_security) = &n.ttl_security {
+        table.pair("ttl security", ttl_security);
+    }
+    if n.refused_by_ttl > 0 {
+        table.pair("refused by ttl", n.refused_by_ttl.to_string());
+    }
     table.pair("timers", listed(n.timers.iter().map(|(name, due)| format!("{name} in {}", span(*due)))));
     table.pair("capabilities sent", listed(&n.capabilities_sent));
     table.pair("capabilities received", listed(&n.capabilities_received));

@@ -32,6 +32,8 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
         withheld: count(0),
         hold_time: 90,
         last_error: Some("connection refused; is BGP on there?".into()),
+        ttl_security: None,
+        refused_by_ttl: 0,
         description: up.then(|| "leaf 1".into()),
         source: "configured".into(),
         router_id: up.then(|| "10.1.1.1".parse().unwrap()),

@@ -21,6 +21,7 @@ use crate::{
     net::{AS_TRANS, Asn, RouterId},
 };
 
+mod gtsm;
 mod host;
 
 const US: RouterId = RouterId::new(10, 0, 0, 1);
@@ -52,7 +53,7 @@ fn global() -> Global {
 
 fn ends() -> Ends {
     let at = |n| SocketAddr::from(([10, 0, 0, n], 179));
-    Ends { local: at(1), remote: at(2), ifindex: 0 }
+    Ends { local: at(1), remote: at(2), ifindex: 0, ttl: None }
 }
 
 fn families() -> Vec<Capability> {

@@ -1,0 +1,226 @@
+//! The TTL of what a directly connected neighbor sends: TTL security (RFC 5082) where the neighbor offers it, and
+//! connections that a router forwarded.
+//!
+//! A router lowers the TTL of what it forwards, so only a directly connected sender reaches us with TTL 255. Most
+//! switches send BGP packets with TTL 1 unless they are configured for TTL security, and requiring 255 of those would
+//! end their sessions. So a neighbor whose `ttl-security` is `where-offered` is asked for what it has shown:
+//!
+//! | connection | its TTL | what is required of it |
+//! | --- | --- | --- |
+//! | accepted | SYN with 255 | 255, from then on |
+//! | accepted | SYN with 1 (iBGP: 64) | nothing: the neighbor has no TTL security |
+//! | accepted | SYN with another TTL | refused: a router, or a container's host, forwarded it |
+//! | dialled | unknown | 255; nothing any more if the session is not established within [`OFFER_TIMEOUT`] |
+//!
+//! A dialled connection loses nothing meanwhile: the kernel drops the segments, and the neighbor sends them again. Once
+//! a session was established with 255, 255 is required of every connection, until the link to the neighbor is lost,
+//! the neighbor leaves the configuration, or an operator resets or disables it.
+//!
+//! What this does not stop: a sender behind the neighbor that chooses its TTL such that 1 arrives here takes the place
+//! of a neighbor without TTL security. A password, or TTL security at the neighbor, does.
+
+use std::time::{Duration, Instant};
+
+use super::{Conn, Output, Session, Severity, negotiate::Ends, timer::Timer};
+use crate::bgp::peer::{Hops, PeerConfig};
+
+/// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one without TTL
+/// security: longer than connections in a rack ever take, and short beside the retransmission that follows.
+pub(super) const OFFER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a directly connected sender alone can reach us with (RFC 5082 §2.1).
+const MAX_TTL: u8 = 255;
+
+/// TTLs with which operating systems and BGP implementations begin: no router has lowered them.
+const INITIAL_TTLS: [u8; 4] = [1, 64, 128, MAX_TTL];
+
+/// What is known of one neighbor's TTL.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gtsm {
+    offer: Offer,
+    /// By which it was found out.
+    path: Option<Path>,
+    /// Connections refused for their TTL.
+    refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Offer {
+    #[default]
+    Unknown,
+    /// A session was established with TTL 255.
+    Yes,
+    /// A dialled connection was established only when 255 was not required any more.
+    No,
+}
+
+/// The ends of a connection, and the link between them in its generation.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    ends: Ends,
+    link: Option<(u32, u32)>,
+}
+
+impl Gtsm {
+    /// The neighbor may be another one from now on.
+    pub(super) fn forget(&mut self) {
+        (self.offer, self.path) = (Offer::Unknown, None);
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Why a neighbor that had TTL security may be silent.
+    pub(super) fn hint(&self, config: &PeerConfig) -> Option<String> {
+        let pinned = self.offer == Offer::Yes && config.hops == Hops::SecurityWhereOffered;
+        pinned.then(|| {
+            let key = &config.key;
+            format!(
+                "its packets had TTL 255 before, and only such are accepted: if the neighbor was replaced or its TTL \
+                 security removed, run `routelet neighbor reset {key}`"
+            )
+        })
+    }
+
+    /// Whether 255 is to be required of a new connection.
+    fn requires(&self, dialled: bool, ttl: Option<u8>) -> bool {
+        match self.offer {
+            Offer::Yes => true,
+            Offer::Unknown if dialled => true,
+            Offer::Unknown | Offer::No => ttl == Some(MAX_TTL),
+        }
+    }
+
+    /// Whether an accepted connection whose SYN came with `ttl` may go on.
+    fn admits(&self, ttl: u8, config: &PeerConfig) -> bool {
+        ttl == MAX_TTL || self.offer != Offer::Yes && ttl == config.plain_ttl()
+    }
+}
+
+/// Whether a SYN with `ttl` was forwarded, beside an established session of the same neighbor: that one's SYN, where it
+/// was accepted, shows with which TTL the neighbor's own packets arrive.
+fn is_forwarded(ttl: u8, established: Option<u8>) -> bool {
+    established.map_or_else(|| !INITIAL_TTLS.contains(&ttl), |usual| ttl < usual)
+}
+
+impl Session {
+    /// Whether an accepted connection comes from the neighbor itself, as far as its TTL shows.
+    ///
+    /// # Errors
+    ///
+    /// Why not, for the operator.
+    pub(super) fn check_distance(&self, ends: &Ends) -> Result<(), String> {
+        let (Some(ttl), key) = (ends.ttl, &self.config.key) else { return Ok(()) };
+        let plain = self.config.plain_ttl();
+        if self.config.hops == Hops::SecurityWhereOffered && !self.gtsm.admits(ttl, &self.config) {
+            return Err(match self.gtsm.hint(&self.config) {
+                Some(hint) => format!("refused a connection from {key} with TTL {ttl}: {hint}"),
+                None => format!(
+                    "refused a connection from {key} with TTL {ttl}: a directly connected neighbor sends with 255 or \
+                     {plain}, so it was forwarded; if the neighbor has multihop, set `multihop` here, or \
+                     `ttl-security = 0`"
+                ),
+            });
+        }
+        let established = self.established().map(|c| c.ends.ttl);
+        match established {
+            Some(usual) if self.config.is_on_link() && is_forwarded(ttl, usual) => Err(format!(
+                "refused a second connection from {key} with TTL {ttl}: it was forwarded, and the established session \
+                 is with a directly connected neighbor; a container behind the neighbor may have its address"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Logs such a connection once for each reason, and counts it.
+    pub(super) fn refused_distance(&mut self, now: Instant, why: String) {
+        self.gtsm.refused += 1;
+        let Some(established) = self.established().map(|c| c.id) else { return self.complain(why) };
+        let severity = if self.gtsm.refused == 1 { Severity::Warn } else { Severity::Debug };
+        self.event(severity, why);
+        // If the neighbor did restart, this finds out at once that the old connection is dead.
+        self.keepalive(now, established);
+    }
+
+    /// A connection begins: what is required of its segments.
+    pub(super) fn require_ttl(&mut self, now: Instant, conn: Conn) {
+        if self.config.hops != Hops::SecurityWhereOffered {
+            return;
+        }
+        let gtsm = self.gtsm.clone();
+        let Some(c) = self.connection(conn) else { return };
+        if !gtsm.requires(c.dialled, c.ends.ttl) {
+            return;
+        }
+        c.secured = true;
+        if gtsm.offer != Offer::Yes {
+            c.timers.set(Timer::TtlSecurity, now + OFFER_TIMEOUT);
+        }
+        self.out.push_back(Output::LeastTtl(conn, MAX_TTL));
+    }
+
+    /// No session with TTL 255 in time: what the neighbor sends again is taken as it is.
+    pub(super) fn ttl_not_offered(&mut self, conn: Conn) {
+        let Some(c) = self.connection(conn).filter(|c| c.secured && !c.is_established()) else { return };
+        c.secured = false;
+        self.out.push_back(Output::LeastTtl(conn, 0));
+    }
+
+    /// The session is established.
+    pub(super) fn learn_ttl(&mut self, conn: Conn) {
+        if self.config.hops != Hops::SecurityWhereOffered {
+            return;
+        }
+        let Some(c) = self.connection(conn) else { return };
+        let (secured, dialled, ends) = (c.secured, c.dialled, c.ends);
+        // An accepted connection without 255 shows nothing: it need not be the neighbor's own.
+        if secured || dialled {
+            self.gtsm.offer = if secured { Offer::Yes } else { Offer::No };
+            self.gtsm.path = Some(Path { ends, link: self.link_of(&ends) });
+        }
+    }
+
+    /// Another device may be at the other end once the link was lost, or where another link leads to the neighbor.
+    pub(super) fn check_pinned_link(&mut self) {
+        let lost = |path: Path| path.link.is_some() && self.link_of(&path.ends) != path.link;
+        if self.gtsm.path.is_some_and(lost) {
+            self.gtsm.forget();
+        }
+    }
+
+    fn link_of(&self, ends: &Ends) -> Option<(u32, u32)> {
+        let found = (ends.ifindex != 0).then_some(ends.ifindex);
+        let ifindex = found.or_else(|| self.links.towards(ends.local.ip(), ends.remote.ip()))?;
+        Some((ifindex, self.links.links.get(&ifindex)?.generation))
+    }
+
+    /// What is in force, as `show neighbor` has it.
+    pub(super) fn ttl_security(&self) -> Option<&'static str> {
+        match self.config.hops {
+            Hops::Direct | Hops::Multihop(_) => None,
+            Hops::Security(_) => Some("enforced"),
+            Hops::SecurityWhereOffered => match (self.established().map(|c| c.secured), self.gtsm.offer) {
+                (Some(true), _) | (None, Offer::Yes) => Some("enforced"),
+                (Some(false), _) | (None, Offer::No) => Some("not offered by the neighbor"),
+                (None, Offer::Unknown) => None,
+            },
+        }
+    }
+
+    /// What the operator can do about a neighbor without TTL security.
+    pub(super) fn ttl_note(&self) -> Option<String> {
+        let open = self.config.hops == Hops::SecurityWhereOffered
+            && self.config.password.is_none()
+            && self.established().is_some_and(|c| !c.secured);
+        let key = &self.config.key;
+        open.then(|| {
+            format!(
+                "the neighbor does not offer TTL security (RFC 5082), which keeps senders behind it from opening sessions \
+                 in its name: configure it there for the address of this host (FRR: `neighbor HOST ttl-security hops 1`, \
+                 EOS: `neighbor HOST ttl maximum-hops 1`, BIRD: `ttl security on`), then run \
+                 `routelet neighbor reset {key}`; or set a password at both ends"
+            )
+        })
+    }
+}
