@@ -108,7 +108,7 @@ impl Fib {
     /// Says what a prefix shall lead to; `None`: nowhere.
     pub fn want(&mut self, prefix: Prefix, hops: Option<&Arc<NextHops>>) {
         let set = hops.map_or(0, |h| self.objects.intern(h));
-        let slot = self.routes.slot(prefix);
+        let mut slot = self.routes.slot(prefix);
         let old = std::mem::replace(&mut slot.want, set);
         // The common case, in one look-up: a route that is new.
         if set != 0
@@ -126,6 +126,7 @@ impl Fib {
             return;
         }
         let state = *slot;
+        drop(slot);
         self.objects.release(old);
         if set == 0 {
             self.problems.remove(&(prefix, self.settings.metric));
@@ -251,7 +252,7 @@ impl Fib {
             return;
         }
         let Some(top) = self.objects.ensure(set) else { return };
-        let slot = self.routes.slot(prefix);
+        let mut slot = self.routes.slot(prefix);
         let (old, stale) = (slot.have(), slot.is(Mark::Stale));
         slot.set_have(top);
         slot.set(Mark::Stale, false);
@@ -725,7 +726,7 @@ impl Fib {
     /// Decides again about a stale route that is wanted; `clear`: nobody will claim what it has.
     pub(super) fn unhold(&mut self, prefix: Prefix, clear: bool) {
         if clear {
-            let slot = self.routes.slot(prefix);
+            let mut slot = self.routes.slot(prefix);
             slot.set(Mark::Stale, false);
             self.sweep.stale -= 1;
         }
@@ -740,7 +741,7 @@ impl Fib {
     }
 
     pub(super) fn adopted(&mut self, prefix: Prefix, top: TopId) {
-        let slot = self.routes.slot(prefix);
+        let mut slot = self.routes.slot(prefix);
         slot.set_have(top);
         slot.set(Mark::Stale, true);
         slot.set(Mark::Seen, true);

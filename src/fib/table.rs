@@ -4,6 +4,7 @@
 use std::{
     hash::{BuildHasher, Hash},
     net::IpAddr,
+    ops::{Deref, DerefMut},
 };
 
 use hashbrown::{HashTable, hash_table::Entry};
@@ -43,6 +44,10 @@ impl State {
         self.have & MAX
     }
 
+    pub fn is_there(self) -> bool {
+        self.have() != 0
+    }
+
     pub fn set_have(&mut self, have: u32) {
         self.have = self.have & !MAX | have & MAX;
     }
@@ -73,7 +78,44 @@ struct Slot<A> {
 pub struct Table {
     v4: HashTable<Slot<[u8; 4]>>,
     v6: HashTable<Slot<[u8; 16]>>,
+    /// How many of each family the kernel has.
+    there: [usize; 2],
     hasher: foldhash::fast::RandomState,
+}
+
+/// A state that is being changed.
+pub struct StateMut<'a> {
+    state: &'a mut State,
+    was_there: bool,
+    there: &'a mut usize,
+}
+
+impl Deref for StateMut<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state
+    }
+}
+
+impl DerefMut for StateMut<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.state
+    }
+}
+
+impl Drop for StateMut<'_> {
+    fn drop(&mut self) {
+        count(self.there, self.was_there, self.state.is_there());
+    }
+}
+
+fn count(there: &mut usize, was: bool, is: bool) {
+    match (was, is) {
+        (false, true) => *there += 1,
+        (true, false) => *there -= 1,
+        (false, false) | (true, true) => {}
+    }
 }
 
 impl Table {
@@ -82,6 +124,11 @@ impl Table {
             Family::Ipv4Unicast => self.v4.len(),
             Family::Ipv6Unicast => self.v6.len(),
         }
+    }
+
+    /// How many the kernel has.
+    pub fn there(&self, family: Family) -> usize {
+        self.there[family.index()]
     }
 
     pub fn get(&self, prefix: Prefix) -> Option<State> {
@@ -93,17 +140,23 @@ impl Table {
     }
 
     /// The state of a prefix, made if it has none. Leave none behind that is empty: [`Table::tidy`].
-    pub fn slot(&mut self, prefix: Prefix) -> &mut State {
+    pub fn slot(&mut self, prefix: Prefix) -> StateMut<'_> {
         let len = prefix.len();
-        match prefix.addr() {
+        let state = match prefix.addr() {
             IpAddr::V4(a) => slot(&mut self.v4, &self.hasher, a.octets(), len),
             IpAddr::V6(a) => slot(&mut self.v6, &self.hasher, a.octets(), len),
-        }
+        };
+        StateMut { was_there: state.is_there(), state, there: &mut self.there[prefix.family().index()] }
     }
 
     /// Changes the state of a prefix that has one, and removes it when nothing is left in it; returns what it was.
     pub fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut State)) -> State {
-        let len = prefix.len();
+        let (len, there) = (prefix.len(), &mut self.there[prefix.family().index()]);
+        let change = |state: &mut State| {
+            let was = state.is_there();
+            change(state);
+            count(there, was, state.is_there());
+        };
         match prefix.addr() {
             IpAddr::V4(a) => self::change(&mut self.v4, &self.hasher, a.octets(), len, change),
             IpAddr::V6(a) => self::change(&mut self.v6, &self.hasher, a.octets(), len, change),
@@ -123,12 +176,15 @@ impl Table {
 
     /// Changes all states, and removes those in which nothing is left.
     pub fn change_all(&mut self, mut change: impl FnMut(&mut State)) {
-        let mut keep = |state: &mut State| {
+        let mut keep = |state: &mut State, there: &mut usize| {
+            let was = state.is_there();
             change(state);
+            count(there, was, state.is_there());
             !state.is_empty()
         };
-        self.v4.retain(|s| keep(&mut s.state));
-        self.v6.retain(|s| keep(&mut s.state));
+        let [v4, v6] = &mut self.there;
+        self.v4.retain(|s| keep(&mut s.state, v4));
+        self.v6.retain(|s| keep(&mut s.state, v6));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, State)> + '_ {
@@ -241,5 +297,24 @@ mod tests {
         table.slot(prefixes[0]).want = 0;
         table.tidy(prefixes[0]);
         assert_eq!((table.get(prefixes[0]), table.iter().count()), (None, 2));
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_counted_however_it_changes() {
+        let mut table = Table::default();
+        let counts = |t: &Table| Family::ALL.map(|f| t.there(f));
+        let [a, b, c] = ["10.0.0.0/8", "10.0.0.0/9", "2001:db8::/32"].map(|s| s.parse::<Prefix>().unwrap());
+        [a, b, c].into_iter().for_each(|p| table.slot(p).set_have(7));
+        table.slot(a).set_have(9);
+        table.slot(a).set(Mark::Stale, true);
+        assert_eq!(counts(&table), [2, 1]);
+        table.change(a, |s| s.set_have(0));
+        table.slot(b).set_have(0);
+        table.tidy(b);
+        assert_eq!(counts(&table), [0, 1]);
+        table.change(b, |_| unreachable!("it has no state"));
+        table.slot(b).set_have(1);
+        table.change_all(|s| s.set_have(0));
+        assert_eq!((counts(&table), table.iter().count()), ([0, 0], 0));
     }
 }

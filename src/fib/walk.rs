@@ -96,10 +96,9 @@ impl Fib {
 
     /// Routes in the kernel, by family.
     pub fn counts(&self) -> [usize; 2] {
-        let mut counts = [0; 2];
-        let learned = self.routes.iter().filter(|(_, s)| s.have() != 0).map(|(p, _)| p);
-        let own = self.own.iter().filter(|(_, o)| o.there).map(|(p, _)| *p);
-        learned.chain(own).for_each(|p| counts[p.family().index()] += 1);
+        let mut counts = Family::ALL.map(|family| self.routes.there(family));
+        let own = self.own.iter().filter(|(_, o)| o.there);
+        own.for_each(|(p, _)| counts[p.family().index()] += 1);
         counts
     }
 

@@ -11,6 +11,7 @@ use super::{
     Event, Rib,
     groups::Group,
     peers::Peer,
+    share::Share,
     table::{OWN, PeerNo},
 };
 use crate::net::Family;
@@ -34,6 +35,11 @@ const LOOK: Duration = Duration::from_secs(60);
 /// What the allocator takes for a block of so many octets (glibc: eight more, in steps of sixteen).
 pub(super) fn block(octets: usize) -> usize {
     if octets == 0 { 0 } else { (octets + 8).next_multiple_of(16).max(32) }
+}
+
+/// What is kept of a neighbor's very short prefixes.
+fn shares(peer: &Peer) -> u64 {
+    peer.shares.iter().map(Share::octets).sum()
 }
 
 /// How much of a limit is near it.
@@ -108,13 +114,14 @@ impl Rib {
         let received: u64 = peer.received.iter().map(|n| u64::from(*n)).sum();
         let all: u64 = self.tables.iter().map(|t| t.counts().1.max(t.len() as u64)).sum();
         let of_groups = part(self.memory.groups, received, all);
-        routes + attrs + of_groups + part(self.hop_octets(), attrs, self.attrs.octets())
+        routes + attrs + of_groups + shares(peer) + part(self.hop_octets(), attrs, self.attrs.octets())
     }
 
     /// What sessions and groups hold: it changes at the end of a turn only, and is not asked for with each route.
     pub(super) fn measure(&mut self) {
         self.memory.groups = self.groups.iter().flatten().flatten().map(Group::octets).sum();
-        self.memory.sessions = self.peers.iter().flatten().filter(|p| p.up).count() as u64 * SESSION;
+        let session = |peer: &Peer| if peer.up { SESSION } else { 0 } + shares(peer);
+        self.memory.sessions = self.peers.iter().flatten().map(session).sum();
     }
 
     /// Closes sessions, one at a time, for as long as routes take more than they may.

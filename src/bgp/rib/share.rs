@@ -53,6 +53,12 @@ impl Share {
         Self { prefixes: BTreeMap::new(), last: None, covered: 0, limits: Limits::new(family) }
     }
 
+    /// Octets that it takes: an entry of a tree that is at least half full.
+    pub(super) fn octets(&self) -> u64 {
+        const ENTRY: u64 = 64;
+        self.prefixes.len() as u64 * ENTRY
+    }
+
     /// Whether a prefix counts: shorter ones are refused without `accept-default`, longer ones never are.
     pub(super) fn counts(prefix: Prefix) -> bool {
         let limits = Limits::new(prefix.family());
@@ -276,5 +282,16 @@ mod tests {
                 prop_assert!(changed.len() <= 40, "{} of {}", changed.len(), share.prefixes.len());
             }
         }
+    }
+
+    #[test]
+    fn what_it_takes_is_counted_until_it_is_given_back() {
+        let mut share = Share::new(Family::Ipv6Unicast);
+        let prefixes: Vec<Prefix> =
+            (1..8u16).map(|n| format!("{:x}::/19", n * 0x2000).parse().unwrap()).collect();
+        prefixes.iter().for_each(|p| drop(share.add(*p)));
+        assert!(share.octets() >= 7 * size_of::<(Prefix, u32)>() as u64);
+        prefixes.iter().for_each(|p| drop(share.remove(*p)));
+        assert_eq!(share.octets(), 0);
     }
 }

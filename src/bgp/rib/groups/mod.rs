@@ -161,6 +161,8 @@ pub(super) struct Group {
     chunks: VecDeque<Chunk>,
     /// What there is to tell, by source.
     by_source: HashMap<PeerNo, u32, RandomState>,
+    /// The same by next hop, where it may be a member's address; by source in it, as there are few.
+    by_next_hop: HashMap<IpAddr, Vec<(PeerNo, u32)>, RandomState>,
     total: u32,
     /// What no message has room for: not told to anyone.
     too_large: BTreeSet<SlotNo>,
@@ -206,6 +208,7 @@ impl Group {
             members: Vec::new(),
             chunks: VecDeque::new(),
             by_source: HashMap::default(),
+            by_next_hop: HashMap::default(),
             total: 0,
             too_large: BTreeSet::new(),
             withheld: Ranked::default(),
@@ -369,6 +372,8 @@ impl Group {
         self.journal.push_back(slot);
         self.behind = true;
         self.count(old.attrs.map(|_| old.source), now.map(|_| source));
+        let place = now.map(|now| (now.attrs, now.source));
+        self.count_next_hops(old.attrs.map(|id| (id, old.source)), place, attrs);
         if let Some(id) = old.attrs {
             attrs.release(id);
         }
@@ -412,21 +417,47 @@ impl Group {
         }
     }
 
-    /// How many paths each member is told.
-    pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
-        let others = |m: &Member| self.total - self.by_source.get(&m.peer).copied().unwrap_or(0);
-        let mut counts: HashMap<_, _, _> =
-            self.members.iter().map(|m| (m.peer, u64::from(others(m)))).collect();
-        if !self.view.always_own_next_hop() {
-            let by_addr = self.members.iter().filter_map(|m| Some((m.addr?, m.peer)));
-            let by_addr: HashMap<_, _, RandomState> = by_addr.collect();
-            for out in &self.out {
-                let hop = out.attrs.and_then(|id| by_addr.get(&attrs.get(id).next_hop.addr));
-                if let Some(count) = hop.filter(|m| **m != out.source).and_then(|m| counts.get_mut(m)) {
-                    *count -= 1;
-                }
+    fn count_next_hops(
+        &mut self,
+        before: Option<(AttrsId, PeerNo)>,
+        after: Option<(AttrsId, PeerNo)>,
+        attrs: &AttrsTable,
+    ) {
+        if self.view.always_own_next_hop() {
+            return;
+        }
+        let place = |(id, source)| (attrs.get(id).next_hop.addr, source);
+        let (before, after) = (before.map(place), after.map(place));
+        if before == after {
+            return;
+        }
+        if let Some((addr, source)) = before
+            && let Some(sources) = self.by_next_hop.get_mut(&addr)
+        {
+            sources.iter_mut().filter(|(s, _)| *s == source).for_each(|(_, n)| *n -= 1);
+            sources.retain(|(_, n)| *n > 0);
+            if sources.is_empty() {
+                self.by_next_hop.remove(&addr);
             }
         }
+        if let Some((addr, source)) = after {
+            let sources = self.by_next_hop.entry(addr).or_default();
+            match sources.iter_mut().find(|(s, _)| *s == source) {
+                Some((_, n)) => *n += 1,
+                None => sources.push((source, 1)),
+            }
+        }
+    }
+
+    /// How many paths each member is told. Not by a look at each of them, as there may be a million.
+    pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
+        let back = |m: &Member| {
+            let sources = m.addr.and_then(|addr| self.by_next_hop.get(&addr)).into_iter().flatten();
+            sources.filter(|(source, _)| *source != m.peer).map(|(_, n)| n).sum::<u32>()
+        };
+        let others = |m: &Member| self.total - self.by_source.get(&m.peer).copied().unwrap_or(0) - back(m);
+        let mut counts: HashMap<_, _, _> =
+            self.members.iter().map(|m| (m.peer, u64::from(others(m)))).collect();
         for &slot in &self.too_large {
             let out = &self.out[slot as usize];
             for member in &self.members {

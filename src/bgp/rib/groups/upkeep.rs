@@ -9,6 +9,9 @@ use crate::bgp::rib::{
     table::{RouteNo, Table, cut},
 };
 
+/// What is counted for one next hop: its place, and the neighbors that it comes from.
+const NEXT_HOP_OCTETS: usize = 112;
+
 impl Group {
     /// Forgets what all members have passed; `vacant` are routes of which nothing is left to say.
     pub(in crate::bgp::rib) fn trim(
@@ -103,7 +106,8 @@ impl Group {
         let sets = (self.too_large.len() + self.withheld.len() + self.ranked.len()) * 16;
         // A number of its own in each direction for a path of several.
         let paths = self.paths.as_ref().map_or(0, |p| p.octets() + u64::from(self.total) * 48);
-        (out + chunks + sets) as u64 + paths
+        let next_hops = self.by_next_hop.len() * NEXT_HOP_OCTETS;
+        (out + chunks + sets + next_hops) as u64 + paths
     }
 
     /// Drops dead entries once they are the larger part, so that a member that never reads costs no more than
