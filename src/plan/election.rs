@@ -314,7 +314,8 @@ impl Election {
         met.filter(|(o, addr)| self.now.calls(own, o, *addr)).map(|(_, addr)| addr).collect()
     }
 
-    /// Keeps those that called for as long as they have a session, and a while longer.
+    /// Keeps those that called for as long as they have a session, and a while longer. Not those that this node calls by
+    /// now: such a session shows nothing of what the other one wants, and two that once called each other would keep it for ever.
     fn hear(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
         if self.callers.is_empty() {
             self.now.callers.clear();
@@ -324,7 +325,8 @@ impl Election {
             nodes.others().filter(|o| takes_part(o)).flat_map(|o| o.addresses.iter().copied()).collect();
         let calls = self.callers.iter_mut().filter(|(addr, _)| sessions.up.contains(addr));
         calls.for_each(|(_, at)| *at = now);
-        self.callers.retain(|addr, at| there.contains(addr) && now < *at + CALLER);
+        let joined = &self.joined;
+        self.callers.retain(|addr, at| there.contains(addr) && !joined.contains(addr) && now < *at + CALLER);
         if let Some(first) = self.callers.values().min().copied() {
             self.look(now, first + CALLER);
         }
@@ -605,6 +607,24 @@ mod tests {
         play.silent.insert(client.name.clone());
         assert!(play.list(&nodes, CALLER.as_secs() - 1, &[]).joins(&own, &client, addr));
         assert!(!play.list(&nodes, 2, &[]).joins(&own, &client, addr));
+    }
+
+    /// It called once, when its list was another one; later both were without reflectors for a while.
+    #[test]
+    fn a_node_that_called_is_let_go_once_it_was_called_for_a_while_itself() {
+        let mut play = Play::new(10);
+        let nodes = cluster(12, 0);
+        let topology = play.list(&nodes, 60, &[]);
+        let own = nodes.own.clone().unwrap();
+        let client = nodes.others().find(|o| !topology.joins(&own, o, o.addresses[0])).unwrap().clone();
+        let addr = client.addresses[0];
+        play.election.called(play.now, addr);
+        assert!(play.list(&nodes, 60, &[]).joins(&own, &client, addr));
+        play.silent.clone_from(&topology.reflectors);
+        assert!(play.list(&nodes, 60, &[]).calls(&own, &client, addr));
+        play.silent.clear();
+        assert!(play.list(&nodes, 60, &[addr]).joins(&own, &client, addr), "the table needs it");
+        assert!(!play.list(&nodes, 60, &[]).joins(&own, &client, addr));
     }
 
     #[test]
