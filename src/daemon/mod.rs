@@ -153,6 +153,7 @@ async fn daemon(
     let (budget_tx, budget) = watch::channel(limit.budget());
     let (unreachable_tx, unreachable) = watch::channel(Arc::default());
     let (sources_tx, sources) = watch::channel(None);
+    let (assigned_tx, assigned) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
     let (no_conflist_tx, no_conflist) = watch::channel("the first plan is being made".to_owned());
     let (plugins_tx, plugins) = watch::channel(None);
@@ -202,6 +203,7 @@ async fn daemon(
         own: unreachable.clone(),
         convergence: rib.convergence.clone(),
         sources,
+        assigned,
     };
     let folder = state_dir.clone();
     let mut fib = kernel.spawn_and(inputs, move || state::keep_former(&folder, &record.swept(place)));
@@ -323,6 +325,7 @@ async fn daemon(
             guard: guard_tx,
             unreachable: unreachable_tx,
             sources: sources_tx,
+            assigned: assigned_tx,
             conflist: conflist_tx,
             forward: accepted_tx,
             needs: needs_tx,

@@ -35,7 +35,7 @@ use crate::{
         objects::Objects,
         services::{Asked, Services},
     },
-    net::{Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
+    net::{Assigned, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     plan::{
         self, Drain, Election, Extra, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
         uplinks,
@@ -82,6 +82,7 @@ pub(super) struct Outputs {
     pub(super) guard: watch::Sender<Arc<Guard>>,
     pub(super) unreachable: watch::Sender<Arc<Vec<Prefix>>>,
     pub(super) sources: watch::Sender<Option<PreferredSources>>,
+    pub(super) assigned: watch::Sender<Arc<Assigned>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
@@ -300,6 +301,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.global, plan.global.clone());
     publish(&outputs.originated, Arc::new(plan.originated.clone()));
     publish(&outputs.sources, Some(plan.sources));
+    publish(&outputs.assigned, plan.assigned.clone());
     publish(&outputs.unreachable, Arc::new(plan.unreachable.clone()));
     publish(&outputs.no_conflist, plan.no_conflist.clone());
     publish(&outputs.conflist, plan.conflist.clone());

@@ -18,7 +18,7 @@ use crate::{
         route::{Content, OWN_METRIC, ObjectId, SeenObject},
         table::Mark,
     },
-    net::{Convergence, Phase, Prefix},
+    net::{Assigned, Convergence, Phase, Prefix},
 };
 
 /// After a start, the time in which neighbors usually come up: adopted routes move to no other neighbor's next
@@ -32,6 +32,8 @@ pub struct Sweep {
     pub stale: usize,
     convergence: Arc<Convergence>,
     patience: Patience,
+    /// What routes lead to the host that their prefix is assigned to.
+    assigned: Arc<Assigned>,
 }
 
 /// How long neighbors are still waited for, as time goes by.
@@ -127,9 +129,21 @@ impl Sweep {
         }
     }
 
-    fn may_go(&self, content: &Content) -> bool {
+    /// Whether the route is right although nobody advertises it: it leads to the host that its prefix is assigned to, which
+    /// cannot withdraw it, as it has no session here. Neighbors that may have a session with it have all been heard first.
+    fn is_right(&self, prefix: Prefix, gateway: IpAddr) -> bool {
+        let silent = match self.convergence.neighbors.get(&gateway) {
+            Some(phase) => *phase != Phase::Converged,
+            None => !self.convergence.all(),
+        };
+        silent && self.assigned.leads_there(prefix, gateway)
+    }
+
+    fn may_go(&self, prefix: Prefix, content: &Content) -> bool {
         match content {
-            Content::Hops(hops) => hops.iter().all(|h| self.unclaimed(h.gateway)),
+            Content::Hops(hops) => {
+                hops.iter().all(|h| self.unclaimed(h.gateway) && !self.is_right(prefix, h.gateway))
+            }
             Content::Unreachable | Content::Blackhole => self.all_done(),
         }
     }
@@ -197,6 +211,11 @@ impl Fib {
         self.sweep.all_done()
     }
 
+    /// Which prefixes are assigned to which hosts. [`Fib::converged`] heeds it.
+    pub fn assigned(&mut self, assigned: Arc<Assigned>) {
+        self.sweep.assigned = assigned;
+    }
+
     /// Whether routes wait to be claimed or swept.
     pub fn is_sweeping(&self) -> bool {
         self.sweep.stale > 0 || !self.strangers.is_empty() || self.own.values().any(|o| o.there && !o.wanted)
@@ -217,7 +236,7 @@ impl Fib {
             .collect();
         for (prefix, want, have) in stale {
             let content = self.objects.top(have).map(|t| &t.content);
-            let go = content.is_none_or(|c| self.sweep.may_go(c));
+            let go = content.is_none_or(|c| self.sweep.may_go(prefix, c));
             match (want, go) {
                 // Wanted otherwise: held back until now, so that it kept its hops.
                 (1.., _) => self.unhold(prefix, go),

@@ -19,7 +19,7 @@ use super::{
     route::{Content, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
     walk::Walk,
 };
-use crate::net::{Convergence, Gateway, NextHops, Phase, Prefix};
+use crate::net::{Assigned, Convergence, Gateway, NextHops, Phase, Prefix};
 
 const METRIC: u32 = 179;
 const SETTINGS: Settings =
@@ -576,6 +576,42 @@ fn stale_routes_go_neighbor_by_neighbor() {
         world.write();
         let left: Vec<_> = (1..=4).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
         assert_eq!(left, *stays, "{name}");
+    }
+}
+
+/// calico#9259: a restart while other nodes are silent. What the cluster knows to lie behind them stays until they have been heard,
+/// or their Node is gone.
+#[test]
+fn calico_9259_routes_to_pods_of_silent_nodes_outlive_the_wait_after_a_restart() {
+    use Phase::{Converged, Up, Waiting};
+    // Prefixes 1 and 2 lie behind the neighbors on links 1 and 2, 3 behind a node on link 3 that is no neighbor.
+    let assigned = |nodes: &[u8]| {
+        let mut assigned = Assigned::default();
+        nodes.iter().for_each(|n| assigned.add([10, 0, *n, 2].into(), pfx(*n)));
+        Arc::new(assigned)
+    };
+    #[rustfmt::skip]
+    let cases: &[(&str, [Phase; 2], &[u8], &[u8])] = &[
+        // (what, phases of the neighbors on links 1 and 2, whose Nodes there are, what stays)
+        ("the second is silent",              [Converged, Waiting],   &[1, 2, 3], &[2, 3]),
+        ("its Node is deleted",               [Converged, Waiting],   &[1, 3],    &[3]),
+        ("the one that is no neighbor is",    [Converged, Waiting],   &[1, 2],    &[2]),
+        ("it speaks, and has not yet ended",  [Converged, Up],        &[1, 2, 3], &[2, 3]),
+        ("all were heard",                    [Converged, Converged], &[1, 2, 3], &[]),
+    ];
+    for (name, phases, nodes, stays) in cases {
+        let mut world = World::new(SETTINGS);
+        (1..=4).for_each(|n| world.want(n, 1 << (n - 1).min(2)));
+        world.write();
+        world.restart(SETTINGS);
+        world.fib.assigned(assigned(nodes));
+        let neighbors = [([10, 0, 1, 2].into(), phases[0]), ([10, 0, 2, 2].into(), phases[1])].into();
+        world.fib.converged(Arc::new(Convergence { neighbors }), Patience::Over);
+        world.write();
+        let left: Vec<_> = (1..=3).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
+        assert_eq!(left, *stays, "{name}");
+        let any_up = phases.contains(&Up);
+        assert_eq!(world.kernel.hops(pfx(4)).is_some(), any_up, "{name}: nothing is assigned there");
     }
 }
 

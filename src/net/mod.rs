@@ -3,6 +3,7 @@
 //! Nothing here decides. What crosses from one area to another (`bgp`, `fib`, `k8s` never import one
 //! another) is made of these types.
 
+mod assigned;
 mod cover;
 pub mod guard;
 mod hops;
@@ -17,6 +18,7 @@ mod service;
 mod smallest;
 pub mod text;
 
+pub use assigned::Assigned;
 pub use cover::Cover;
 pub use guard::{Guard, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};

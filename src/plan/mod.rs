@@ -53,7 +53,7 @@ use crate::{
         services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
-    net::{Asn, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source, text},
+    net::{Asn, Assigned, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source, text},
 };
 
 pub use self::{
@@ -102,6 +102,8 @@ pub struct Plan {
     pub unreachable: Vec<Prefix>,
     /// Source addresses of learned routes.
     pub sources: PreferredSources,
+    /// Pod CIDRs of the other nodes by their addresses.
+    pub assigned: Arc<Assigned>,
     /// What must never be taken from a neighbor.
     pub guard: Arc<Guard>,
     /// The conflist, once a pod CIDR and the plugins are there.
@@ -266,6 +268,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         originated,
         unreachable: unreachable.into_iter().collect(),
         sources,
+        assigned: Arc::new(node::assigned(&ctx)),
         guard: Arc::new(guard),
         conflist,
         no_conflist,

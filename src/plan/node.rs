@@ -12,7 +12,7 @@ use crate::{
         cni::{self, Conflist, Spec},
         node::{NodeView, Nodes},
     },
-    net::{Family, Prefix},
+    net::{Assigned, Family, Prefix},
 };
 
 /// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node off, and one of which
@@ -36,6 +36,18 @@ pub(super) fn pod_cidrs(
     }
     usable.retain(|p| is_free(ctx, *p, problems));
     usable
+}
+
+/// Where the API server has the pods of the other nodes, whatever their routelets advertise.
+pub(super) fn assigned(ctx: &Context<'_>) -> Assigned {
+    let others = ctx.nodes.into_iter().flat_map(|n| n.others()).filter(|n| !n.deleted);
+    let mut assigned = Assigned::default();
+    for node in others {
+        for address in &node.addresses {
+            node.pod_cidrs.iter().for_each(|cidr| assigned.add(*address, *cidr));
+        }
+    }
+    assigned
 }
 
 /// Which pod CIDRs of the first overlap some of the other's.

@@ -206,6 +206,18 @@ fn nodes_that_the_cluster_hears_nothing_of_are_silent() {
 }
 
 #[test]
+fn calico_9259_pod_cidrs_are_assigned_to_the_nodes_that_there_are() {
+    let mut case = three_nodes();
+    let [second, third] = ["10.0.0.6", "2001:db8::a"].map(|a| a.parse().unwrap());
+    let cidr = case.nodes.as_ref().unwrap().others["n2"].pod_cidrs[0];
+    let plan = case.plan();
+    assert!(plan.assigned.leads_there(cidr, second) && !plan.assigned.leads_there(cidr, third));
+    let others = &mut case.nodes.as_mut().unwrap().others;
+    Arc::make_mut(others.get_mut("n2").unwrap()).deleted = true;
+    assert!(!case.plan().assigned.leads_there(cidr, second));
+}
+
+#[test]
 fn gateway_neighbors_follow_the_default_routes() {
     let mut case = standalone(below_a_switch(), |c| {
         c.bgp.neighbors.push(neighbor(NeighborAt::Gateway, RemoteAs::Number(10000)));

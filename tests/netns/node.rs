@@ -74,7 +74,9 @@ impl Node {
         let (host, fib) = rt.block_on(async {
             let kernel = Kernel::open(settings).await.unwrap();
             let sources = watch::channel(None).1;
-            let inputs = Inputs { routes: from_rib, own: own_rx, convergence: convergence_rx, sources };
+            let assigned = watch::channel(Arc::default()).1;
+            let inputs =
+                Inputs { routes: from_rib, own: own_rx, convergence: convergence_rx, sources, assigned };
             (kernel.host(), kernel.spawn(inputs))
         });
         Self { rt, routes, own, convergence, host, fib }

@@ -31,7 +31,7 @@ pub use self::{
 use crate::{
     fib::{diff, former::Location, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
-    net::{Convergence, Family, NextHops, PreferredSources, Prefix},
+    net::{Assigned, Convergence, Family, NextHops, PreferredSources, Prefix},
 };
 
 /// `[fib]`, and what else the task must know.
@@ -84,6 +84,8 @@ pub struct Inputs {
     pub convergence: watch::Receiver<Arc<Convergence>>,
     /// From the plan; `None` before there is one.
     pub sources: watch::Receiver<Option<PreferredSources>>,
+    /// Prefixes of hosts that stay while these hosts are silent.
+    pub assigned: watch::Receiver<Arc<Assigned>>,
 }
 
 /// The kernel, watched and not yet written to.

@@ -140,7 +140,7 @@ impl Task {
         if let Err(e) = self.adopt() {
             error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
         }
-        let Inputs { mut routes, mut own, mut convergence, mut sources } = inputs;
+        let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned } = inputs;
         self.host_changed();
         self.own_changed(&mut own).await;
         loop {
@@ -170,6 +170,10 @@ impl Task {
                     let preferred = *sources.borrow_and_update();
                     self.fib.prefer(preferred.unwrap_or_default());
                     self.write().await;
+                }
+                Ok(()) = assigned.changed() => {
+                    self.fib.assigned(assigned.borrow_and_update().clone());
+                    self.sweep().await;
                 }
                 Ok(()) = convergence.changed() => {
                     self.convergence = convergence.borrow_and_update().clone();
