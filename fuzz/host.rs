@@ -22,7 +22,7 @@ use routelet::{
         kept::Kept,
         leases,
         node::{ApiNode, NodeView, Nodes},
-        services::{ApiService, ApiSlice, Asked, Catalog, Rules, Services, Word, verdicts},
+        services::{ApiService, ApiSlice, Asked, Catalog, Change, Rules, Services, verdicts},
     },
     masquerade,
     net::Prefix,
@@ -172,9 +172,9 @@ fn node(text: &[u8]) {
 fn service(text: &[u8]) {
     let Ok(service) = serde_json::from_slice::<ApiService>(text) else { return };
     let mut catalog = catalog();
-    catalog.service(Word::Begin);
-    catalog.service(Word::Listed(service));
-    catalog.service(Word::Whole);
+    catalog.service(Change::Begin);
+    catalog.service(Change::Listed(service));
+    catalog.service(Change::Whole);
     catalog.no_slices();
     if let Some(services) = catalog.services() {
         assert!(services.mistakes.iter().all(|m| m.text.len() <= 2048), "{:?}", services.mistakes);
@@ -185,11 +185,11 @@ fn service(text: &[u8]) {
 fn slice(text: &[u8]) {
     let Ok(slice) = serde_json::from_slice::<ApiSlice>(text) else { return };
     let mut catalog = catalog();
-    catalog.service(Word::Begin);
-    catalog.service(Word::Whole);
-    catalog.slice(Word::Begin);
-    catalog.slice(Word::Listed(slice));
-    catalog.slice(Word::Whole);
+    catalog.service(Change::Begin);
+    catalog.service(Change::Whole);
+    catalog.slice(Change::Begin);
+    catalog.slice(Change::Listed(slice));
+    catalog.slice(Change::Whole);
     let _ = catalog.services();
 }
 
@@ -206,7 +206,6 @@ fn judge(services: &Services, nodes: &Nodes) {
         Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
     let rules = Rules {
         asked: &asked,
-        aggregates: &[],
         ignore_exclude_label: false,
         withheld: None,
         refused: &|_, _| None,

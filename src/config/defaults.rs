@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs, TtlSecurity},
-    net::{Family, Selector, ServiceAddresses},
+    net::{Family, Selector, ServiceAddresses, ServiceLimits},
 };
 
 /// An empty file.
@@ -156,13 +156,16 @@ impl Default for Kubernetes {
     }
 }
 
-/// An annotation may not ask for external IPs: whoever may write Services could take any address with them.
+/// An annotation may ask for what a load balancer was given, which needs one. Cluster IPs each Service has, and external IPs
+/// are what whoever may write Services makes them.
 impl Default for ServiceRules {
     fn default() -> Self {
         Self {
             selector: Selector::default(),
-            annotations: vec![ServiceAddresses::ClusterIp, ServiceAddresses::LoadBalancerIp],
+            annotations: vec![ServiceAddresses::LoadBalancerIp],
             aggregates: Vec::new(),
+            external_ranges: Vec::new(),
+            limits: ServiceLimits::default(),
             classes: vec![LOAD_BALANCER_CLASS.into()],
             when_cordoned: false,
             without_endpoints: false,

@@ -13,9 +13,10 @@ use super::{
     neighbor::{self, session_keys},
     policies,
     read::{Item, Report, Section},
+    services::services,
     values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, word},
 };
-use crate::{bgp::policy::Community, net::ServiceAddresses};
+use crate::bgp::policy::Community;
 
 /// What surrounds the file.
 pub struct Surroundings<'a> {
@@ -225,29 +226,8 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
     kubernetes.startup_taint = section.get("startup-taint").and_then(|i| word(&i));
     put(&mut kubernetes.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
-    let kinds = ServiceAddresses::ALL.map(|kind| (kind.as_str(), kind));
-    let kinds_of = |key| section.get(key).and_then(|i| i.set(|i| i.choice(&kinds)));
-    put(&mut kubernetes.services, kinds_of("services"));
-    let rules = &mut kubernetes.service_rules;
-    put(&mut rules.annotations, kinds_of("service-annotations"));
-    put(&mut rules.selector, section.get("service-selector").and_then(|i| i.parsed()));
-    put(&mut rules.aggregates, section.get("service-aggregates").and_then(|i| i.set(own_prefix)));
-    put(&mut rules.classes, section.get("load-balancer-classes").and_then(|i| i.set(class)));
-    put(&mut rules.when_cordoned, section.get("withdraw-when-cordoned").and_then(|i| i.flag()));
-    put(&mut rules.without_endpoints, section.get("withdraw-without-endpoints").and_then(|i| i.flag()));
-    put(&mut rules.ignore_exclude_label, section.get("ignore-exclude-label").and_then(|i| i.flag()));
+    services(&section, kubernetes);
     section.close();
-}
-
-/// A `spec.loadBalancerClass`.
-fn class(item: &Item<'_>) -> Option<String> {
-    let text = item.text()?;
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if text.is_empty() || !text.chars().all(good) {
-        item.wrong("is no class of a load balancer; write it as \"example.com/name\"");
-        return None;
-    }
-    Some(text.to_owned())
 }
 
 fn peering(item: &Item<'_>) -> Option<Vec<Peering>> {

@@ -11,6 +11,7 @@ pub mod objects;
 mod policies;
 mod problem;
 mod read;
+mod services;
 mod values;
 mod view;
 
@@ -27,7 +28,7 @@ use crate::{
         peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
-    net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses},
+    net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses, ServiceLimits},
 };
 
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway};
@@ -220,6 +221,10 @@ pub struct ServiceRules {
     pub annotations: Vec<ServiceAddresses>,
     /// `service-aggregates`.
     pub aggregates: Vec<Prefix>,
+    /// `service-external-ranges`: where external IPs must lie; anywhere if there are none.
+    pub external_ranges: Vec<Prefix>,
+    /// `service-limit` and `service-limit-per-namespace`.
+    pub limits: ServiceLimits,
     /// `load-balancer-classes`, besides Services without one.
     pub classes: Vec<String>,
     /// `withdraw-when-cordoned`.

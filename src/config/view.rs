@@ -305,6 +305,9 @@ fn kubernetes(config: &Config) -> Value {
         "service-selector": rules.selector.to_string(),
         "service-annotations": rules.annotations,
         "service-aggregates": texts(&rules.aggregates),
+        "service-external-ranges": texts(&rules.external_ranges),
+        "service-limit": rules.limits.total,
+        "service-limit-per-namespace": rules.limits.per_namespace,
         "load-balancer-classes": rules.classes,
         "withdraw-when-cordoned": rules.when_cordoned,
         "withdraw-without-endpoints": rules.without_endpoints,
@@ -525,6 +528,9 @@ mod tests {
         service-selector = "team=web,!internal"
         service-annotations = ["external-ip"]
         service-aggregates = ["10.96.0.0/16"]
+        service-external-ranges = ["192.0.2.0/24"]
+        service-limit = 7
+        service-limit-per-namespace = 0
         load-balancer-classes = ["example.com/x"]
         withdraw-when-cordoned = true
         withdraw-without-endpoints = true

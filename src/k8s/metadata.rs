@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
+use crate::net::text::cut;
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Lean {
@@ -22,6 +24,7 @@ struct Lean {
 pub(super) fn lean<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     let Lean { name, namespace, uid, resource_version, creation_timestamp, labels, annotations } =
         Lean::deserialize(from)?;
+    let annotations = annotations.map(bounded);
     Ok(ObjectMeta {
         name,
         namespace,
@@ -32,4 +35,59 @@ pub(super) fn lean<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::
         annotations,
         ..ObjectMeta::default()
     })
+}
+
+/// Annotations as far as they could mean something here: others are dropped, and one that is too long is cut, after which it
+/// means nothing.
+fn bounded(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let ours = annotations.into_iter().filter(|(key, _)| PREFIXES.iter().any(|p| key.starts_with(p)));
+    let mut ours: BTreeMap<_, _> = ours.take(MAX_ANNOTATIONS).collect();
+    ours.values_mut().for_each(|value| cut(value, MAX_ANNOTATION));
+    ours
+}
+
+/// Whether it can be the name of an object or a namespace: the API server lets no other pass.
+pub(super) fn is_name(name: Option<&str>) -> bool {
+    name.is_some_and(|n| {
+        !n.is_empty() && n.len() <= 253 && n.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+    })
+}
+
+/// Of keys that are read.
+const PREFIXES: [&str; 2] = ["routelet.io/", "kwok.x-k8s.io/"];
+const MAX_ANNOTATIONS: usize = 16;
+/// Octets of one annotation.
+const MAX_ANNOTATION: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_are_cut_and_those_of_others_dropped() {
+        let long = "x".repeat(256 << 10);
+        let meta = serde_json::json!({ "name": "web", "managedFields": [{ "manager": long }], "annotations": {
+            "kubectl.kubernetes.io/last-applied-configuration": long, "routelet.io/advertise": long, "routelet.io/as": "7" } });
+        let meta = lean(meta).unwrap();
+        assert!(meta.managed_fields.is_none());
+        let annotations = meta.annotations.unwrap();
+        assert_eq!(annotations.keys().collect::<Vec<_>>(), ["routelet.io/advertise", "routelet.io/as"]);
+        assert!(annotations["routelet.io/advertise"].len() <= MAX_ANNOTATION + 3);
+        assert!(
+            annotations["routelet.io/advertise"].ends_with('…'),
+            "what is cut off is no shorter list of keywords"
+        );
+        let many: BTreeMap<_, _> = (0..1000).map(|n| (format!("routelet.io/a{n}"), String::new())).collect();
+        assert_eq!(bounded(many).len(), MAX_ANNOTATIONS);
+    }
+
+    #[test]
+    fn names_are_those_that_the_api_server_lets_pass() {
+        for (name, good) in
+            [("web-1.x", true), ("", false), ("a b", false), ("a\n", false), ("a/b", false), ("ä", false)]
+        {
+            assert_eq!(is_name(Some(name)), good, "{name:?}");
+        }
+        assert!(is_name(Some(&"x".repeat(253))) && !is_name(Some(&"x".repeat(254))) && !is_name(None));
+    }
 }

@@ -13,6 +13,7 @@
 //! The API server may be away for any length of time, also at the start. What was last known stays in force, and is kept in
 //! the state folder. Nothing here ends the daemon or holds anything else up.
 
+mod bounded;
 pub mod bridge;
 pub mod cluster;
 pub mod cni;
@@ -27,6 +28,7 @@ pub mod node;
 pub mod notice;
 pub mod objects;
 pub mod pods;
+pub mod service_limits;
 pub mod services;
 pub mod view;
 

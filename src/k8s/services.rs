@@ -27,8 +27,14 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::node::{EXCLUDED_LABEL, NodeView, Nodes};
-use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind, text::untrusted};
+pub use super::bounded::Change;
+use super::{
+    bounded::{Cache, Kept, MAX_OBJECTS, MAX_OCTETS},
+    metadata::is_name,
+    node::{EXCLUDED_LABEL, NodeView, Nodes},
+    service_limits::{self, Candidate, Excess},
+};
+use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind, ServiceLimits, text::untrusted};
 
 /// Which Services are looked for: what the configuration says of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,12 @@ pub struct Asked {
     /// Whether it matters that there is an endpoint at all: `kubernetes.withdraw-without-endpoints`.
     #[serde(default)]
     pub endpoints: bool,
+    /// How many addresses are announced.
+    #[serde(default)]
+    pub limits: ServiceLimits,
+    /// Announced instead of the addresses inside, which count for no limit.
+    #[serde(default)]
+    pub aggregates: Vec<Prefix>,
 }
 
 impl Asked {
@@ -91,6 +103,9 @@ pub struct Offer {
     /// Whether an endpoint serves on any node; `None`: not asked for, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
+    /// The limit that its Service is beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<Excess>,
 }
 
 /// Where endpoints of a Service are.
@@ -110,16 +125,6 @@ pub enum Here {
     /// They terminate and serve until they end.
     Terminating,
     Ready,
-}
-
-/// A word of a watch. Words of a listing count once it is whole.
-#[derive(Clone, Debug)]
-pub enum Word<T> {
-    Begin,
-    Listed(T),
-    Whole,
-    Changed(T),
-    Gone(T),
 }
 
 /// The cache of the watches.
@@ -149,17 +154,17 @@ impl Catalog {
         *self = Self { asked, ..Self::new(mem::take(&mut self.node)) };
     }
 
-    /// A word of the watch of Services; whether something changed.
-    pub fn service(&mut self, word: Word<ApiService>) -> bool {
+    /// A change that the watch of Services reports; whether something changed here.
+    pub fn service(&mut self, change: Change<ApiService>) -> bool {
         let asked = &self.asked;
-        self.services.hear(word, |s| (key(&s.metadata), View::new(s, asked)))
+        self.services.apply(change, |s| (key(&s.metadata), View::new(s, asked)))
     }
 
-    /// A word of the watch of EndpointSlices; whether something changed.
-    pub fn slice(&mut self, word: Word<ApiSlice>) -> bool {
+    /// A change that the watch of EndpointSlices reports; whether something changed here.
+    pub fn slice(&mut self, change: Change<ApiSlice>) -> bool {
         self.blind = false;
         let (node, all) = (&self.node, self.asked.whereabouts);
-        self.slices.hear(word, |s| (key(&s.metadata), Slice::new(s, node, all)))
+        self.slices.apply(change, |s| (key(&s.metadata), Slice::new(s, node, all)))
     }
 
     /// The API server refuses EndpointSlices; whether that is news.
@@ -170,7 +175,7 @@ impl Catalog {
     /// Whether EndpointSlices matter.
     pub fn needs_slices(&self) -> bool {
         let all = self.asked.endpoints;
-        self.services.known.values().any(|view| view.addresses.iter().any(|a| all || a.local))
+        self.services.values().any(|view| view.addresses.iter().any(|a| all || a.local))
     }
 
     /// EndpointSlices are no longer watched.
@@ -181,23 +186,30 @@ impl Catalog {
 
     /// What is known, once it is whole: until then what was known before stays in force.
     pub fn services(&self) -> Option<Services> {
-        let seen = self.slices.is_whole || self.blind || !self.needs_slices();
-        if !self.services.is_whole || !seen {
+        let seen = self.slices.is_whole() || self.blind || !self.needs_slices();
+        if !self.services.is_whole() || !seen {
             return None;
         }
         let places = self.places();
-        let mut services = Services::default();
-        for (name, view) in &self.services.known {
+        let excess = self.excess();
+        let mut services = Services {
+            problems: service_limits::problems(self.asked.limits, &excess),
+            ..Services::default()
+        };
+        for (name, view) in self.services.iter() {
             services.mistakes.extend(view.mistake.clone());
             for Address { addr, kind, local } in &view.addresses {
                 let at = || places.get(&(name.as_str(), Family::of(*addr))).cloned().unwrap_or_default();
                 let known = self.asked.endpoints && !self.blind;
                 let served = known.then(|| at().here_or_elsewhere);
                 let at = || at().places;
-                let offer = Offer { service: name.clone(), kind: *kind, local: local.then(at), served };
+                let (service, local) = (name.clone(), local.then(at));
+                let offer =
+                    Offer { service, kind: *kind, local, served, excess: excess.get(&**name).copied() };
                 services.offers.entry(*addr).or_default().push(offer);
             }
         }
+        services.problems.extend(self.overflows());
         let more = services.mistakes.len().saturating_sub(NAMED);
         if more > 0 {
             services.mistakes.truncate(NAMED);
@@ -216,9 +228,30 @@ impl Catalog {
         Some(services)
     }
 
+    /// Services beyond the limits.
+    fn excess(&self) -> BTreeMap<&str, Excess> {
+        let candidates = self.services.iter().map(|(service, view)| {
+            let weight = view.weight(&self.asked.aggregates);
+            Candidate { service, created: view.created, weight }
+        });
+        service_limits::excess(self.asked.limits, candidates.collect())
+    }
+
+    /// Kinds of which more exist than are kept.
+    fn overflows(&self) -> impl Iterator<Item = String> {
+        let kinds = [("Services", self.services.overflowed()), ("EndpointSlices", self.slices.overflowed())];
+        kinds.into_iter().filter(|(_, overflowed)| *overflowed).map(|(kind, _)| {
+            format!(
+                "there are more {kind} than the {MAX_OBJECTS} ({} MiB) that are kept: the rest is ignored; narrow \
+                 kubernetes.service-selector, or take kinds out of kubernetes.services and service-annotations",
+                MAX_OCTETS >> 20
+            )
+        })
+    }
+
     fn places(&self) -> BTreeMap<(&str, Family), Endpoints> {
         let mut all: BTreeMap<_, Endpoints> = BTreeMap::new();
-        for slice in self.slices.known.values() {
+        for slice in self.slices.values() {
             let endpoints = all.entry((slice.service.as_str(), slice.family)).or_default();
             endpoints.here_or_elsewhere |= slice.serves;
             let places = &mut endpoints.places;
@@ -240,57 +273,23 @@ struct Endpoints {
 /// So many Services are named for their mistakes.
 const NAMED: usize = 10;
 
-/// What is known of objects, by name; those that do not matter are not in it.
-#[derive(Clone, Debug)]
-struct Cache<T> {
-    known: BTreeMap<String, T>,
-    listing: Option<BTreeMap<String, T>>,
-    is_whole: bool,
-}
-
-impl<T> Default for Cache<T> {
-    fn default() -> Self {
-        Self { known: BTreeMap::new(), listing: None, is_whole: false }
-    }
-}
-
-impl<T: PartialEq> Cache<T> {
-    /// Whether something changed.
-    fn hear<O>(&mut self, word: Word<O>, read: impl Fn(&O) -> (String, Option<T>)) -> bool {
-        match word {
-            Word::Begin => self.listing = Some(BTreeMap::new()),
-            Word::Listed(object) => {
-                if let (name, Some(view)) = read(&object) {
-                    self.listing.get_or_insert_default().insert(name, view);
-                }
-            }
-            Word::Whole => {
-                let listing = self.listing.take().unwrap_or_default();
-                let first = !mem::replace(&mut self.is_whole, true);
-                return mem::replace(&mut self.known, listing) != self.known || first;
-            }
-            Word::Changed(object) => {
-                let (name, view) = read(&object);
-                return match view {
-                    Some(view) if self.known.get(&name) == Some(&view) => false,
-                    Some(view) => {
-                        self.known.insert(name, view);
-                        true
-                    }
-                    None => self.known.remove(&name).is_some(),
-                };
-            }
-            Word::Gone(object) => return self.known.remove(&read(&object).0).is_some(),
-        }
-        false
-    }
-}
-
 /// What is kept of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     addresses: Vec<Address>,
+    /// In seconds since 1970.
+    created: Option<i64>,
     mistake: Option<Mistake>,
+}
+
+impl Kept for View {
+    fn octets(&self) -> usize {
+        let mistake = self
+            .mistake
+            .as_ref()
+            .map_or(0, |m| m.namespace.len() + m.name.len() + m.uid.len() + m.text.len());
+        self.addresses.len() * size_of::<Address>() + mistake
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,33 +303,61 @@ struct Address {
 impl View {
     /// `None`: nothing of it is asked for.
     fn new(service: &ApiService, asked: &Asked) -> Option<Self> {
-        let spec = &service.spec;
+        let (meta, spec) = (&service.metadata, &service.spec);
+        if !is_name(meta.name.as_deref()) || !is_name(meta.namespace.as_deref()) {
+            return None;
+        }
         let single = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_empty());
         let cluster: Vec<_> = addresses(spec.cluster_ips.iter().chain(single)).collect();
         // kube-proxy forwards for no other.
         if cluster.is_empty() || spec.kind == "ExternalName" {
             return None;
         }
-        let (kinds, problem) = kinds(&service.metadata, asked);
-        let mistake = problem.map(|what| {
-            let meta = &service.metadata;
-            let [namespace, name, uid] =
-                [&meta.namespace, &meta.name, &meta.uid].map(|t| t.clone().unwrap_or_default());
-            Mistake { text: format!("Service {namespace}/{name}: {what}"), namespace, name, uid }
-        });
+        let (kinds, mut problem) = kinds(meta, asked);
         let mut all = Vec::new();
         for kind in kinds {
-            let (found, policy): (Vec<_>, _) = match kind {
+            let (mut found, policy): (Vec<_>, _) = match kind {
                 Kind::ClusterIp => (cluster.clone(), &spec.internal_traffic_policy),
                 Kind::ExternalIp => (addresses(&spec.external_ips).collect(), &spec.external_traffic_policy),
                 Kind::LoadBalancerIp => (load_balancer(service, asked), &spec.external_traffic_policy),
             };
+            if found.len() > MAX_ADDRESSES {
+                found.truncate(MAX_ADDRESSES);
+                problem.get_or_insert_with(|| {
+                    format!(
+                        "it has more than {MAX_ADDRESSES} addresses of the kind {}: the rest is not announced; spread them \
+                         over several Services",
+                        kind.as_str()
+                    )
+                });
+            }
             let local = policy.as_deref() == Some("Local");
             all.extend(found.into_iter().map(|addr| Address { addr, kind, local }));
         }
-        (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, mistake })
+        let mistake = problem.map(|what| Mistake::new(meta, &what));
+        let created = meta.creation_timestamp.as_ref().map(|t| t.0.as_second());
+        (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, created, mistake })
+    }
+
+    /// How often it counts towards the limits: its addresses of one family, but those that an aggregate stands for.
+    fn weight(&self, aggregates: &[Prefix]) -> u32 {
+        let single = |a: &&Address| a.local || !aggregates.iter().any(|p| p.contains(a.addr));
+        let of =
+            |family| self.addresses.iter().filter(single).filter(|a| Family::of(a.addr) == family).count();
+        Family::ALL.map(of).into_iter().max().unwrap_or(0) as u32
     }
 }
+
+impl Mistake {
+    fn new(meta: &ObjectMeta, what: &str) -> Self {
+        let [namespace, name] = [&meta.namespace, &meta.name].map(|t| t.clone().unwrap_or_default());
+        let uid = untrusted(meta.uid.as_deref().unwrap_or_default());
+        Self { text: format!("Service {namespace}/{name}: {what}"), namespace, name, uid }
+    }
+}
+
+/// Addresses of a Service that count, of each kind. `spec.externalIPs` has room for tens of thousands.
+const MAX_ADDRESSES: usize = 16;
 
 /// What is announced of a Service: as its annotation says, else as the configuration does.
 fn kinds(meta: &ObjectMeta, asked: &Asked) -> (BTreeSet<Kind>, Option<String>) {
@@ -390,6 +417,13 @@ struct Slice {
     serves: bool,
 }
 
+impl Kept for Slice {
+    fn octets(&self) -> usize {
+        let elsewhere = self.places.elsewhere.iter().map(|node| node.len() + size_of::<String>());
+        self.service.len() + elsewhere.sum::<usize>()
+    }
+}
+
 impl Slice {
     /// `all`: whether each other node matters.
     fn new(slice: &ApiSlice, node: &str, all: bool) -> Option<Self> {
@@ -399,13 +433,16 @@ impl Slice {
             _ => return None,
         };
         let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+        if !is_name(Some(name)) || !is_name(slice.metadata.name.as_deref()) {
+            return None;
+        }
         let service = format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or_default());
         let mut places = Places::default();
         let mut serves = false;
         for endpoint in slice.endpoints.iter().flatten() {
             let here = endpoint.conditions.state();
             serves |= here != Here::None;
-            let Some(at) = &endpoint.node_name else { continue };
+            let Some(at) = endpoint.node_name.as_ref().filter(|n| is_name(Some(n))) else { continue };
             if at == node {
                 places.here = places.here.max(here);
             } else if here == Here::Ready && (all || places.elsewhere.is_empty()) {
@@ -420,8 +457,6 @@ impl Slice {
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
     pub asked: &'a Asked,
-    /// Announced instead of the addresses inside.
-    pub aggregates: &'a [Prefix],
     /// Whether a Node announces although it has the label [`EXCLUDED_LABEL`].
     pub ignore_exclude_label: bool,
     /// Why no address is announced at all, if so.
@@ -464,8 +499,13 @@ fn verdict(address: IpAddr, offers: &[&Offer], nodes: &Nodes, rules: Rules<'_>) 
     }
     // Where only some nodes forward, the aggregate of all would lead astray.
     let local = standing.iter().all(|o| o.local.is_some());
-    let aggregate =
-        rules.aggregates.iter().copied().filter(|a| !local && a.contains(address)).max_by_key(|a| a.len());
+    let aggregate = rules
+        .asked
+        .aggregates
+        .iter()
+        .copied()
+        .filter(|a| !local && a.contains(address))
+        .max_by_key(|a| a.len());
     let reason = judged.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
     Verdict {
         address,
@@ -482,6 +522,9 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
     }
     if let Some(why) = rules.withheld {
         return Err(why.into());
+    }
+    if let Some(excess) = offer.excess {
+        return Err(excess.reason(rules.asked.limits));
     }
     let Some(own) = &nodes.own else { return Err("the Node is not known".into()) };
     if let Some(going) = own.going {
@@ -675,17 +718,17 @@ mod tests {
     fn catalog(asked: Asked, services: &[ApiService], slices: &[ApiSlice]) -> Catalog {
         let mut catalog = Catalog::new("n1".into());
         catalog.ask(asked);
-        catalog.service(Word::Begin);
+        catalog.service(Change::Begin);
         for s in services {
-            catalog.service(Word::Listed(s.clone()));
+            catalog.service(Change::Listed(s.clone()));
         }
-        catalog.service(Word::Whole);
+        catalog.service(Change::Whole);
         if catalog.needs_slices() {
-            catalog.slice(Word::Begin);
+            catalog.slice(Change::Begin);
             for s in slices {
-                catalog.slice(Word::Listed(s.clone()));
+                catalog.slice(Change::Listed(s.clone()));
             }
-            catalog.slice(Word::Whole);
+            catalog.slice(Change::Whole);
         }
         catalog
     }
@@ -706,7 +749,7 @@ mod tests {
     }
 
     fn rules(asked: &Asked) -> Rules<'_> {
-        Rules { asked, aggregates: &[], ignore_exclude_label: false, withheld: None, refused: &|_, _| None }
+        Rules { asked, ignore_exclude_label: false, withheld: None, refused: &|_, _| None }
     }
 
     /// What is announced.
@@ -866,17 +909,17 @@ mod tests {
         let told =
             |c: &Catalog| announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked)));
         assert_eq!(told(&c), ["10.96.0.7/32"]);
-        assert!(c.slice(Word::Changed(slice("IPv6", &[("n1", json!({}))]))));
+        assert!(c.slice(Change::Changed(slice("IPv6", &[("n1", json!({}))]))));
         assert_eq!(told(&c), ["10.96.0.7/32", "fd00:96::7/128"]);
-        assert!(!c.slice(Word::Changed(slice("IPv6", &[("n1", json!({})), ("n1", json!({}))]))), "no news");
-        assert!(c.slice(Word::Gone(four)));
+        assert!(!c.slice(Change::Changed(slice("IPv6", &[("n1", json!({})), ("n1", json!({}))]))), "no news");
+        assert!(c.slice(Change::Gone(four)));
         assert_eq!(told(&c), ["fd00:96::7/128"]);
-        assert!(!c.slice(Word::Changed(slice("FQDN", &[("n1", json!({}))]))));
+        assert!(!c.slice(Change::Changed(slice("FQDN", &[("n1", json!({}))]))));
         let none: ApiSlice = serde_json::from_value(json!({
             "metadata": six.metadata, "addressType": "IPv6", "endpoints": null,
         }))
         .unwrap();
-        assert!(c.slice(Word::Changed(none)));
+        assert!(c.slice(Change::Changed(none)));
         assert!(told(&c).is_empty());
     }
 
@@ -885,22 +928,22 @@ mod tests {
         let mut c = Catalog::new("n1".into());
         c.ask(all());
         let local = service(json!({"spec": {"externalTrafficPolicy": "Local"}}));
-        c.service(Word::Begin);
-        assert!(!c.service(Word::Listed(local.clone())) && c.services().is_none());
-        assert!(c.service(Word::Whole) && c.needs_slices());
+        c.service(Change::Begin);
+        assert!(!c.service(Change::Listed(local.clone())) && c.services().is_none());
+        assert!(c.service(Change::Whole) && c.needs_slices());
         assert!(c.services().is_none(), "EndpointSlices are missing");
-        c.slice(Word::Begin);
-        c.slice(Word::Whole);
+        c.slice(Change::Begin);
+        c.slice(Change::Whole);
         assert_eq!(c.services().unwrap().offers.len(), 4);
 
         // A second listing replaces the first when it is whole.
-        c.service(Word::Begin);
+        c.service(Change::Begin);
         assert_eq!(c.services().unwrap().offers.len(), 4);
-        assert!(c.service(Word::Whole));
+        assert!(c.service(Change::Whole));
         assert!(c.services().unwrap().offers.is_empty() && !c.needs_slices());
 
         // Whom the API server refuses the slices announces the rest and says so.
-        c.service(Word::Changed(local.clone()));
+        c.service(Change::Changed(local.clone()));
         c.forget_slices();
         assert!(c.services().is_none());
         assert!(c.no_slices() && !c.no_slices());
@@ -909,7 +952,7 @@ mod tests {
         let asked = all();
         let judged = verdicts(&known, &nodes(node("n1"), []), rules(&asked));
         assert_eq!(announced(&judged), ["10.96.0.7/32", "fd00:96::7/128"]);
-        assert!(c.service(Word::Gone(local)) && c.services().unwrap().offers.is_empty());
+        assert!(c.service(Change::Gone(local)) && c.services().unwrap().offers.is_empty());
     }
 
     #[test]
@@ -939,7 +982,8 @@ mod tests {
                 vec![cordoned("n2"), node("n3")], true),
         ];
         for (name, kind, local, own, others, want) in cases {
-            let offers = vec![Offer { service: "default/web".into(), kind, local, served: None }];
+            let offers =
+                vec![Offer { service: "default/web".into(), kind, local, served: None, excess: None }];
             let services =
                 Services { offers: [("192.0.2.7".parse().unwrap(), offers)].into(), ..Services::default() };
             let judged = verdicts(&services, &nodes(own.clone(), others.clone()), rules(&asked));
@@ -958,9 +1002,9 @@ mod tests {
 
     #[test]
     fn aggregates_stand_for_what_every_node_forwards_and_for_nothing_else() {
-        let asked = all();
-        let aggregates = ["10.96.0.0/16".parse().unwrap(), "10.96.0.0/24".parse().unwrap()];
-        let rules = Rules { aggregates: &aggregates, ..rules(&asked) };
+        let aggregates = vec!["10.96.0.0/16".parse().unwrap(), "10.96.0.0/24".parse().unwrap()];
+        let asked = Asked { aggregates, ..all() };
+        let rules = rules(&asked);
         let slices = [slice("IPv4", &[("n1", json!({}))]), slice("IPv6", &[("n1", json!({}))])];
         let told = |more: Value| {
             let c = catalog(asked.clone(), &[service(more)], &slices);
@@ -982,5 +1026,73 @@ mod tests {
         let shared = judged.iter().find(|v| v.address.to_string() == lb).unwrap();
         assert_eq!(shared.services, ["default/dns (load-balancer-ip)"]);
         assert_eq!(shared.announced, Some("198.51.100.7/32".parse().unwrap()));
+    }
+
+    /// A Service of another name and namespace, made at this second of 2026.
+    fn another(namespace: &str, n: u32, at: u32) -> ApiService {
+        let created = format!("2026-01-01T{:02}:{:02}:{:02}Z", at / 3600, at / 60 % 60, at % 60);
+        service(json!({
+            "metadata": {"namespace": namespace, "name": format!("s{n:05}"), "creationTimestamp": created},
+            "spec": {"clusterIPs": [format!("10.97.{}.{}", n / 256, n % 256)]},
+        }))
+    }
+
+    /// Finding H2: no namespace takes the place of others, and what is announced stays so.
+    #[test]
+    fn services_beyond_the_limits_are_named_by_namespace_and_the_oldest_stay() {
+        let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
+        let greedy: Vec<_> = (0..300).map(|n| another("greedy", n, 1000 - n)).collect();
+        let mut c = catalog(asked.clone(), &[greedy, vec![another("shop", 900, 5000)]].concat(), &[]);
+        let judge = |c: &Catalog| {
+            let known = c.services().unwrap();
+            (verdicts(&known, &nodes(node("n1"), []), rules(&asked)), known.problems)
+        };
+        let (judged, problems) = judge(&c);
+        let before = announced(&judged);
+        assert_eq!((before.len(), before.contains(&"10.97.3.132/32".to_owned())), (101, true));
+        assert!(before.contains(&"10.97.1.43/32".to_owned()), "the oldest, by its time and not by its name");
+        let refused = judged.iter().find(|v| v.announced.is_none()).unwrap();
+        assert!(
+            refused.reason.contains("kubernetes.service-limit-per-namespace = 100"),
+            "{}",
+            refused.reason
+        );
+        assert!(problems.len() == 1 && problems[0].contains("namespace greedy"), "{problems:?}");
+
+        // New ones change nothing, and one that goes makes room for one.
+        assert!(c.service(Change::Changed(another("greedy", 1, 7000))));
+        assert_eq!(announced(&judge(&c).0), before);
+        assert!(c.service(Change::Gone(another("greedy", 299, 701))));
+        assert_eq!(announced(&judge(&c).0).len(), 101);
+
+        // What an aggregate stands for counts for no limit.
+        let aggregates = vec!["10.97.0.0/16".parse().unwrap()];
+        let many: Vec<_> = (0..5000).map(|n| another("greedy", n, n)).collect();
+        let asked = Asked { aggregates, ..asked.clone() };
+        let known = catalog(asked.clone(), &many, &[]).services().unwrap();
+        let judged = verdicts(&known, &nodes(node("n1"), []), rules(&asked));
+        assert!(judged.iter().all(|v| v.announced.is_some()) && known.problems.is_empty());
+    }
+
+    /// Whatever a tenant writes, little of it is kept.
+    #[test]
+    fn names_and_addresses_without_end_are_left_out() {
+        let asked = all();
+        let long = "x".repeat(256 << 10);
+        for meta in [
+            json!({"name": long}),
+            json!({"namespace": long}),
+            json!({"name": "a\u{1b}[2J"}),
+            json!({"name": ""}),
+        ] {
+            let c = catalog(asked.clone(), &[service(json!({ "metadata": meta }))], &[]);
+            assert!(c.services().unwrap().offers.is_empty());
+        }
+        let many: Vec<_> = (0..20_000).map(|n| format!("192.0.{}.{}", n / 256, n % 256)).collect();
+        let c = catalog(asked.clone(), &[service(json!({"spec": {"externalIPs": many}}))], &[]);
+        let known = c.services().unwrap();
+        let external = known.offers.values().flatten().filter(|o| o.kind == Kind::ExternalIp).count();
+        assert_eq!(external, MAX_ADDRESSES);
+        assert!(known.mistakes[0].text.contains("more than 16 addresses of the kind external-ip"));
     }
 }

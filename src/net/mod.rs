@@ -29,7 +29,7 @@ pub use preferred::PreferredSources;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use reach::{Reach, Reachable, Unresolved};
 pub use selector::Selector;
-pub use service::ServiceAddresses;
+pub use service::{ServiceAddresses, ServiceLimits};
 pub use smallest::Smallest;
 
 /// BGP identifier (RFC 6286): any 32-bit value but 0, written as an IPv4 address.

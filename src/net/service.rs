@@ -20,3 +20,19 @@ impl ServiceAddresses {
         }
     }
 }
+
+/// How many addresses of Services are advertised; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceLimits {
+    /// `kubernetes.service-limit`.
+    pub total: u32,
+    /// `kubernetes.service-limit-per-namespace`.
+    pub per_namespace: u32,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self { total: 1000, per_namespace: 100 }
+    }
+}

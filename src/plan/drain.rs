@@ -143,6 +143,7 @@ mod tests {
             kind: ServiceAddresses::LoadBalancerIp,
             local: None,
             served: None,
+            excess: None,
         };
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
         case.extra.services = Arc::new(Services { offers, ..Services::default() });

@@ -248,7 +248,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode == masquerade::Mode::On
         || asked.whereabouts && !services.is_empty()
-        || services::needs_all_nodes(&services);
+        || services::needs_all_nodes(&asked, &services);
     let (conflist, no_conflist) = match node::conflist(&ctx, &pods, &mut problems) {
         Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
         Err(missing) => (None, missing),

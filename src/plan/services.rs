@@ -27,6 +27,8 @@ pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
         classes: rules.classes.clone(),
         whereabouts: rules.when_cordoned,
         endpoints: rules.without_endpoints,
+        limits: rules.limits,
+        aggregates: rules.aggregates.clone(),
     })
 }
 
@@ -43,7 +45,6 @@ pub(super) fn verdicts(
     let taken = Taken::new(ctx, peers);
     let rules = Rules {
         asked,
-        aggregates: &ctx.config.kubernetes.service_rules.aggregates,
         ignore_exclude_label: ctx.config.kubernetes.service_rules.ignore_exclude_label,
         withheld: ctx.extra.drain.filter(|d| !d.leaves(Source::Service)).map(|_| "this node is drained"),
         refused: &|addr, kind| taken.by(addr, kind),
@@ -62,9 +63,10 @@ fn withheld_by_label(verdicts: &[Verdict]) -> bool {
     verdicts.iter().any(|v| v.announced.is_none() && v.reason.contains(EXCLUDED_LABEL))
 }
 
-/// Whether the other Nodes are needed to tell if any of them announces what the label keeps this one from announcing.
-pub(super) fn needs_all_nodes(verdicts: &[Verdict]) -> bool {
-    withheld_by_label(verdicts)
+/// Whether the other Nodes are needed: to see if any of them announces what the label keeps this one from announcing, and
+/// because an external IP, which whoever writes a Service chooses, must be no address of theirs.
+pub(super) fn needs_all_nodes(asked: &Asked, verdicts: &[Verdict]) -> bool {
+    withheld_by_label(verdicts) || asked.allows(ServiceAddresses::ExternalIp)
 }
 
 /// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All nodes report it in the same
@@ -115,8 +117,12 @@ impl<'a> Taken<'a> {
             // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node anyway.
             return Some(format!("needs no announcement: it is an address of node {}", node.name));
         }
-        let is_of =
-            |n: &&NodeView| n.addresses.contains(&addr) || n.pod_cidrs.iter().any(|p| p.contains(addr));
+        let chosen = kind == ServiceAddresses::ExternalIp;
+        let is_of = |n: &&NodeView| {
+            n.addresses.contains(&addr)
+                || n.pod_cidrs.iter().any(|p| p.contains(addr))
+                || (chosen && n.external.contains(&addr))
+        };
         let what = if let Some(node) = nodes.all().find(is_of) {
             format!("it is an address of node {} or of its pods", node.name)
         } else if guard::is_martian(Prefix::host(addr)) {
@@ -125,10 +131,22 @@ impl<'a> Taken<'a> {
             "it is the address of a neighbor or a gateway".into()
         } else if kind != ServiceAddresses::ClusterIp && nodes.api_servers.contains(&addr) {
             "it is the address of the API server".into()
+        } else if let Some(range) = nodes.service_cidrs.iter().find(|p| chosen && p.contains(addr)) {
+            format!("it lies in {range}, from which cluster IPs come")
+        } else if chosen && self.is_outside(addr) {
+            "it lies in no range of kubernetes.service-external-ranges".into()
         } else {
             return None;
         };
         Some(format!("{NEVER}: {what}"))
+    }
+}
+
+impl Taken<'_> {
+    /// Whether the operator named ranges of external IPs, and it is in none of them.
+    fn is_outside(&self, addr: IpAddr) -> bool {
+        let ranges = &self.ctx.config.kubernetes.service_rules.external_ranges;
+        !ranges.is_empty() && !ranges.iter().any(|range| range.contains(addr))
     }
 }
 
@@ -161,7 +179,8 @@ mod tests {
         case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
         let mut services = Services::default();
         for (addr, kind) in offers {
-            let offer = Offer { service: "default/web".into(), kind: *kind, local: None, served: None };
+            let offer =
+                Offer { service: "default/web".into(), kind: *kind, local: None, served: None, excess: None };
             services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
         }
         case.extra.services = Arc::new(services);
@@ -281,7 +300,38 @@ mod tests {
         case.config.kubernetes.services = vec![ClusterIp];
         assert!(case.plan().services.is_empty(), "known from before, and no longer asked for");
         let asked = case.plan().asked;
-        assert_eq!((asked.kinds.len(), asked.by_annotation.len(), asked.is_empty()), (1, 2, false));
+        assert_eq!((asked.kinds.len(), asked.by_annotation.len(), asked.is_empty()), (1, 1, false));
         assert!(super::asked(&case.config, false).is_empty(), "not under Kubernetes");
+    }
+
+    /// Finding L2: whoever writes a Service chooses its external IPs.
+    #[test]
+    fn external_ips_lie_in_the_ranges_that_the_operator_names() {
+        let offers = [
+            ("192.0.2.7", ExternalIp, None),
+            ("198.51.100.7", ExternalIp, Some("kubernetes.service-external-ranges")),
+            ("2001:db8::7", ExternalIp, Some("kubernetes.service-external-ranges")),
+            ("10.96.0.10", ExternalIp, Some("10.96.0.0/12, from which cluster IPs come")),
+            ("203.0.113.3", ExternalIp, Some("node n2")),
+            // Those that the cluster gives are not concerned.
+            ("198.51.100.8", LoadBalancerIp, None),
+            ("10.96.0.11", ClusterIp, None),
+        ];
+        let mut case = case(&offers.map(|(addr, kind, _)| (addr, kind)));
+        case.config.kubernetes.service_rules.external_ranges =
+            ["192.0.2.0/24", "203.0.113.0/24"].map(|p| p.parse().unwrap()).to_vec();
+        case.nodes.as_mut().unwrap().service_cidrs = vec!["10.96.0.0/12".parse().unwrap()];
+        case.other("n2").external = vec!["203.0.113.3".parse().unwrap()];
+        let plan = case.plan();
+        for (addr, _, why) in offers {
+            let verdict = plan.services.iter().find(|v| v.address.to_string() == addr).unwrap();
+            assert_eq!(verdict.announced.is_some(), why.is_none(), "{addr}: {}", verdict.reason);
+            assert!(why.is_none_or(|why| verdict.reason.contains(why)), "{addr}: {}", verdict.reason);
+        }
+        assert_eq!(plan.problems.len(), 4, "{:?}", plan.problems);
+        assert!(plan.all_nodes, "or the addresses of other Nodes would not be known");
+        // Without ranges any other address.
+        case.config.kubernetes.service_rules.external_ranges.clear();
+        assert_eq!(case.plan().problems.len(), 2);
     }
 }

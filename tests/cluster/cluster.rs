@@ -149,7 +149,14 @@ impl Cluster {
             return None;
         }
         let began = Instant::now();
-        self.kubectl(&["apply", "-f", manifest().to_str().unwrap()]);
+        // The Service below asks for its cluster IP, too.
+        let none = "# An empty file is a working configuration.";
+        let keys = "[kubernetes]\n    service-annotations = [\"cluster-ip\", \"load-balancer-ip\"]";
+        let text = fs::read_to_string(manifest()).unwrap();
+        assert!(text.contains(none), "the manifest's configuration is empty");
+        let file = self.plane.dir.join("routelet.yaml");
+        fs::write(&file, text.replace(none, keys)).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
         self.kubectl(&["apply", "-f", crate::here().join("web.yaml").to_str().unwrap()]);
         let ingress = LB.map(|ip| serde_json::json!({ "ip": ip, "ipMode": "VIP" }));
         let status = serde_json::json!({ "status": { "loadBalancer": { "ingress": ingress } } }).to_string();

@@ -22,7 +22,8 @@ use crate::{
     world::{Node, Segment},
 };
 
-const PROBES: &str = "[metrics]\nlisten = \"127.0.0.1:9179\"\n";
+const CONFIG: &str =
+    "[metrics]\nlisten = \"127.0.0.1:9179\"\n[kubernetes]\nservice-annotations = [\"cluster-ip\"]\n";
 /// Neighbors by objects, at which nobody is.
 const STAYS: &str = "10.99.0.77";
 const GOES: &str = "10.99.0.78";
@@ -31,7 +32,7 @@ const GOES: &str = "10.99.0.78";
 fn a_node_that_boots_without_the_api_server_has_all_it_had_and_learns_later_what_changed() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
-    let mut nodes = segment.nodes(&mut net, 3, |_| PROBES.into());
+    let mut nodes = segment.nodes(&mut net, 3, |_| CONFIG.into());
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     for (name, address) in [("stays", STAYS), ("goes", GOES)] {
         segment

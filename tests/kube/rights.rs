@@ -33,8 +33,10 @@ fn each_overlay_uses_every_right_and_asks_for_nothing_else() {
     }
     // One whose endpoints matter, so that EndpointSlices are asked for too.
     plane.apply(&json!({ "apiVersion": "v1", "kind": "Service",
-        "metadata": { "name": "s", "namespace": "default", "annotations": { "routelet.io/advertise": "cluster-ip" } },
-        "spec": { "internalTrafficPolicy": "Local", "ports": [{ "port": 80 }] } }));
+        "metadata": { "name": "s", "namespace": "default", "annotations": { "routelet.io/advertise": "load-balancer-ip" } },
+        "spec": { "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{ "port": 80 }] } }));
+    let given = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.7" }] } } }).to_string();
+    plane.kubectl(&["patch", "service", "s", "--subresource=status", "--type=merge", "-p", &given]);
 
     let overlays = overlays().into_iter().map(|o| (o.clone(), configuration(&o)));
     let configs = [("base".to_owned(), String::new())].into_iter().chain(overlays);

@@ -90,7 +90,9 @@ fn own_kernel_routes(node: &Node) -> String {
 fn the_switch_spreads_service_addresses_over_the_nodes_that_forward_them() {
     let mut rack = Rack::new();
     let frr = Frr::start(&rack.net, &rack.switch.clone(), &frr_config());
-    rack.start_with("[kubernetes]\nservices = [\"load-balancer-ip\"]\n");
+    rack.start_with(
+        "[kubernetes]\nservices = [\"load-balancer-ip\"]\nservice-annotations = [\"cluster-ip\", \"load-balancer-ip\"]\n",
+    );
     let plane = &rack.plane;
     create_service(plane);
     for address in [LB, LB6] {

@@ -29,7 +29,7 @@ use super::{
     state,
     watch::{Retry, WATCH_SECONDS, due, refusal, refuses_streaming},
 };
-use crate::k8s::services::{ApiService, ApiSlice, Asked, Catalog, Services, Word};
+use crate::k8s::services::{ApiService, ApiSlice, Asked, Catalog, Change, Services};
 
 /// Changes within this time are published together: a Deployment that rolls changes many slices at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -128,7 +128,7 @@ impl Watcher {
                 }
                 item = services.next() => match item {
                     Some(Ok(event)) => {
-                        let changed = self.catalog.service(word(event));
+                        let changed = self.catalog.service(change(event));
                         self.answered(changed)
                     }
                     Some(Err(error)) => self.failed(connection, &error, "services"),
@@ -136,7 +136,7 @@ impl Watcher {
                 },
                 item = next(&mut slices) => match item {
                     Some(Ok(event)) => {
-                        let changed = self.catalog.slice(word(event));
+                        let changed = self.catalog.slice(change(event));
                         self.answered(changed)
                     }
                     Some(Err(error)) => {
@@ -155,7 +155,7 @@ impl Watcher {
     }
 
     fn config(&self) -> watcher::Config {
-        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         if self.streaming { config.streaming_lists() } else { config }
     }
 
@@ -242,13 +242,13 @@ async fn next<T>(stream: &mut Option<Words<T>>) -> Option<Result<Event<T>, watch
     }
 }
 
-fn word<T>(event: Event<T>) -> Word<T> {
+fn change<T>(event: Event<T>) -> Change<T> {
     match event {
-        Event::Init => Word::Begin,
-        Event::InitApply(object) => Word::Listed(object),
-        Event::InitDone => Word::Whole,
-        Event::Apply(object) => Word::Changed(object),
-        Event::Delete(object) => Word::Gone(object),
+        Event::Init => Change::Begin,
+        Event::InitApply(object) => Change::Listed(object),
+        Event::InitDone => Change::Whole,
+        Event::Apply(object) => Change::Changed(object),
+        Event::Delete(object) => Change::Gone(object),
     }
 }
 
@@ -295,6 +295,8 @@ fn file(dir: &Path) -> PathBuf {
 }
 
 const VERSION: u32 = 1;
+/// Objects in one answer of a listing. Whoever may write them can make each of them megabytes long.
+const PAGE: u32 = 50;
 const NO_HEADLESS: &str = "!service.kubernetes.io/headless";
 
 #[cfg(test)]
@@ -315,6 +317,7 @@ mod tests {
             kind: ServiceAddresses::ClusterIp,
             local: Some(places),
             served: None,
+            excess: None,
         };
         let offers = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
         let services = Services { offers, problems: vec!["x".into()], ..Services::default() };

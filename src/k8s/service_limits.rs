@@ -1,0 +1,204 @@
+//! How many addresses of Services are advertised: `kubernetes.service-limit`, and of one namespace
+//! `kubernetes.service-limit-per-namespace`.
+//!
+//! The oldest Services count first, by their creation timestamp and then by name: all nodes decide alike, and a new Service
+//! takes the place of none. A Service counts as often as it has addresses of one family, those inside an aggregate apart.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{ServiceLimits, text::untrusted};
+
+/// Which limit a Service is beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Excess {
+    Namespace,
+    Total,
+}
+
+impl Excess {
+    /// Why the Service is not advertised.
+    pub(super) fn reason(self, limits: ServiceLimits) -> String {
+        match self {
+            Self::Namespace => format!(
+                "older Services of its namespace reach kubernetes.service-limit-per-namespace = {}",
+                limits.per_namespace
+            ),
+            Self::Total => format!("older Services reach kubernetes.service-limit = {}", limits.total),
+        }
+    }
+}
+
+/// A Service that asks to be advertised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    /// `NAMESPACE/NAME`.
+    pub(super) service: &'a str,
+    /// Seconds since 1970. Without it a Service counts as new.
+    pub(super) created: Option<i64>,
+    /// Addresses that count.
+    pub(super) weight: u32,
+}
+
+impl<'a> Candidate<'a> {
+    fn namespace(&self) -> &'a str {
+        self.service.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+}
+
+/// Services beyond the limits.
+pub(super) fn excess<'a>(limits: ServiceLimits, mut all: Vec<Candidate<'a>>) -> BTreeMap<&'a str, Excess> {
+    let most = |limit: u32| if limit == 0 { u64::MAX } else { limit.into() };
+    let (total, per_namespace) = (most(limits.total), most(limits.per_namespace));
+    all.retain(|c| c.weight > 0);
+    if !is_exceeded(&all, total, per_namespace) {
+        return BTreeMap::new();
+    }
+    all.sort_by_key(|c| (c.created.map_or((1, 0), |at| (0, at)), c.service));
+    let mut excess = BTreeMap::new();
+    let mut full = false;
+    let mut used = 0;
+    // Once one has no room all after it have none: what becomes free is that one's.
+    let mut namespaces: HashMap<&str, (u64, bool)> = HashMap::new();
+    for candidate in &all {
+        let weight = u64::from(candidate.weight);
+        let (of_namespace, namespace_full) = namespaces.entry(candidate.namespace()).or_default();
+        *namespace_full |= *of_namespace + weight > per_namespace;
+        if *namespace_full {
+            excess.insert(candidate.service, Excess::Namespace);
+            continue;
+        }
+        full |= used + weight > total;
+        if full {
+            excess.insert(candidate.service, Excess::Total);
+            continue;
+        }
+        *of_namespace += weight;
+        used += weight;
+    }
+    excess
+}
+
+fn is_exceeded(all: &[Candidate<'_>], total: u64, per_namespace: u64) -> bool {
+    let mut namespaces: HashMap<&str, u64> = HashMap::new();
+    let mut sum = 0;
+    for candidate in all {
+        let weight = u64::from(candidate.weight);
+        sum += weight;
+        *namespaces.entry(candidate.namespace()).or_default() += weight;
+    }
+    sum > total || namespaces.values().any(|n| *n > per_namespace)
+}
+
+/// One problem for each namespace that is beyond its limit, one for all together.
+pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -> Vec<String> {
+    let beyond = |of: Excess| excess.iter().filter(move |(_, e)| **e == of).map(|(service, _)| *service);
+    let namespaces: BTreeSet<_> =
+        beyond(Excess::Namespace).filter_map(|s| Some(s.split_once('/')?.0)).collect();
+    // No numbers beside the limits: a problem that changes would be another one each time.
+    let mut problems: Vec<_> = namespaces
+            .iter()
+            .take(NAMED)
+            .map(|namespace| {
+                format!(
+                    "Services of namespace {} have more addresses to advertise than \
+                     kubernetes.service-limit-per-namespace = {}: the newest are not advertised; raise it if all are meant, \
+                     or name their range in kubernetes.service-aggregates",
+                    untrusted(namespace),
+                    limits.per_namespace
+                )
+            })
+            .collect();
+    if namespaces.len() > NAMED {
+        problems.push(format!(
+                "more than {NAMED} namespaces are beyond kubernetes.service-limit-per-namespace = {}; `routelet show node` \
+                 lists the Services",
+                limits.per_namespace
+            ));
+    }
+    if beyond(Excess::Total).next().is_some() {
+        problems.push(format!(
+                "Services have more addresses to advertise than kubernetes.service-limit = {}: the newest are not advertised; \
+                 raise it if all are meant, or name their range in kubernetes.service-aggregates",
+                limits.total
+            ));
+    }
+    problems
+}
+
+/// Namespaces that are named for their excess.
+const NAMED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(namespace: &str, numbers: std::ops::Range<u32>) -> Vec<(String, i64)> {
+        numbers.map(|n| (format!("{namespace}/s{n:05}"), 1_000_000 - i64::from(n))).collect()
+    }
+
+    fn beyond(limits: ServiceLimits, all: &[(String, i64)]) -> BTreeMap<&str, Excess> {
+        let candidates =
+            all.iter().map(|(service, at)| Candidate { service, created: Some(*at), weight: 1 }).collect();
+        excess(limits, candidates)
+    }
+
+    #[test]
+    fn a_namespace_has_its_share_and_no_more() {
+        let all = [names("greedy", 0..15_000), names("shop", 0..50)].concat();
+        let beyond = beyond(ServiceLimits::default(), &all);
+        assert_eq!(beyond.len(), 14_900);
+        assert!(beyond.keys().all(|s| s.starts_with("greedy/")));
+        // The oldest stay: here those with the highest numbers.
+        assert!(!beyond.contains_key("greedy/s14999") && beyond.contains_key("greedy/s00000"));
+        let problems = problems(ServiceLimits::default(), &beyond);
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(
+            problem.contains("namespace greedy") && problem.contains("service-limit-per-namespace = 100")
+        );
+    }
+
+    #[test]
+    fn all_together_have_a_limit_and_a_new_one_takes_no_place() {
+        let mut all: Vec<_> = (0..20).flat_map(|n| names(&format!("ns{n:02}"), 0..90)).collect();
+        let before: BTreeMap<_, _> =
+            beyond(ServiceLimits::default(), &all).into_iter().map(|(s, e)| (s.to_owned(), e)).collect();
+        assert_eq!((all.len() - before.len(), before.values().all(|e| *e == Excess::Total)), (1000, true));
+        // Younger than all, and first by name.
+        all.push(("aaa/new".into(), 2_000_000));
+        let mut after: BTreeMap<_, _> =
+            beyond(ServiceLimits::default(), &all).into_iter().map(|(s, e)| (s.to_owned(), e)).collect();
+        assert_eq!(after.remove("aaa/new"), Some(Excess::Total));
+        assert_eq!(after, before);
+        let problems = problems(ServiceLimits::default(), &beyond(ServiceLimits::default(), &all));
+        assert!(
+            problems.len() == 1 && problems[0].contains("kubernetes.service-limit = 1000"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_what_weighs_nothing_counts_not() {
+        let all = names("greedy", 0..5000);
+        assert!(beyond(ServiceLimits { total: 0, per_namespace: 0 }, &all).is_empty());
+        assert_eq!(beyond(ServiceLimits { total: 4000, per_namespace: 0 }, &all).len(), 1000);
+        let inside = |service| Candidate { service, created: None, weight: 0 };
+        let candidates = all.iter().map(|(service, _)| inside(service.as_str())).collect();
+        assert!(excess(ServiceLimits::default(), candidates).is_empty());
+        let heavy = |service, weight| Candidate { service, created: Some(0), weight };
+        let limits = ServiceLimits { total: 10, per_namespace: 5 };
+        let beyond = excess(limits, vec![heavy("a/1", 4), heavy("a/2", 2), heavy("a/3", 1), heavy("b/1", 5)]);
+        assert_eq!(beyond, [("a/2", Excess::Namespace), ("a/3", Excess::Namespace)].into());
+    }
+
+    #[test]
+    fn problems_are_few_whatever_the_number_of_namespaces() {
+        let all: Vec<_> = (0..50).flat_map(|n| names(&format!("ns{n:02}"), 0..150)).collect();
+        let limits = ServiceLimits { total: 0, per_namespace: 100 };
+        let problems = problems(limits, &beyond(limits, &all));
+        assert_eq!(problems.len(), NAMED + 1);
+        assert!(problems.iter().all(|p| p.contains("kubernetes.service-limit-per-namespace")));
+    }
+}
