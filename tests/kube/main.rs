@@ -41,6 +41,7 @@ mod services;
 mod speaker;
 mod switch;
 mod takeover;
+mod token;
 mod traps;
 mod troubles;
 mod upkeep;

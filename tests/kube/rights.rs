@@ -1,4 +1,4 @@
-//! What routelet may do, what it does, and what a token that was taken from one node cannot do to another.
+//! What routelet may do, and what it does. What a stolen token cannot do is in `token.rs`.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{ControlPlane, audit},
-    common::{net::Net, run, wait_for},
+    common::{net::Net, wait_for},
     packages::overlays,
     world::{Node, Segment},
 };
@@ -79,91 +79,6 @@ fn each_overlay_uses_every_right_and_asks_for_nothing_else() {
             asked.iter().filter(|r| r.resource == "secrets").map(|r| (&*r.verb, &*r.name)).collect();
         assert_eq!(secrets, [("get", "routelet")].into(), "by name alone");
     }
-}
-
-#[test]
-fn a_token_writes_to_the_objects_of_its_own_node_alone() {
-    let mut net = Net::new();
-    let segment = Segment::new(&mut net, &[]);
-    let plane = &segment.plane;
-    ["n1", "n2"].iter().for_each(|n| plane.create_node(n));
-    // As where kubernetes.startup-taint is set.
-    plane.kubectl(&["create", "clusterrole", "taints", "--verb=patch", "--resource=nodes"]);
-    plane.kubectl(&[
-        "create",
-        "clusterrolebinding",
-        "taints",
-        "--clusterrole=taints",
-        "--serviceaccount=kube-system:routelet",
-    ]);
-    plane.kubectl(&["taint", "node", "n1", "n2", "start=here:NoSchedule", "other=stays:NoSchedule"]);
-    let own = plane.token_of("n1");
-    let status = |node: &str| format!("/api/v1/nodes/{node}/status");
-    let report = |node: &str| format!("/apis/routelet.io/v1alpha1/bgpnodestatuses/{node}/status");
-    let condition =
-        json!({ "status": { "conditions": [{ "type": "NetworkUnavailable", "status": "False" }] } });
-    let strategic = |token: &str, path: &str, body: &Value| {
-        call(plane, token, "PATCH", "strategic-merge-patch", path, body)
-    };
-    let merge = |path: &str, body: &Value| call(plane, &own, "PATCH", "merge-patch", path, body);
-
-    // A policy is not in force at once.
-    wait_for("another node's condition is refused", 60.0, || {
-        let (code, said) = strategic(&own, &status("n2"), &condition);
-        (code == 422 && said.contains("routelet on node n1 writes to its own Node alone")).then_some(())
-    });
-    assert_eq!(strategic(&own, &status("n1"), &condition).0, 200);
-
-    let object = |name: &str| json!({ "apiVersion": "routelet.io/v1alpha1", "kind": "BGPNodeStatus", "metadata": { "name": name }, "spec": {} });
-    let create = |name: &str| {
-        call(plane, &own, "POST", "", "/apis/routelet.io/v1alpha1/bgpnodestatuses", &object(name))
-    };
-    assert_eq!(create("n1").0, 201);
-    let (code, said) = create("n2");
-    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
-    plane.apply(&object("n2"));
-    let counts = json!({ "status": { "sessionsUp": 7 } });
-    assert_eq!(merge(&report("n1"), &counts).0, 200);
-    let (code, said) = merge(&report("n2"), &counts);
-    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
-
-    // Of its own Node neither labels nor more taints.
-    let labels = json!({ "metadata": { "labels": { "node-restriction.kubernetes.io/tier": "secret" } } });
-    for path in [status("n1"), "/api/v1/nodes/n1".into()] {
-        let (code, said) = strategic(&own, &path, &labels);
-        assert!(code == 422 && said.contains("changes no labels"), "{path}: {code} {said}");
-    }
-    let less =
-        json!({ "spec": { "taints": [{ "key": "other", "value": "stays", "effect": "NoSchedule" }] } });
-    let more = json!({ "spec": { "taints": [{ "key": "other", "value": "goes", "effect": "NoExecute" }] } });
-    assert_eq!(merge("/api/v1/nodes/n1", &less).0, 200);
-    let (code, said) = merge("/api/v1/nodes/n1", &more);
-    assert!(code == 422 && said.contains("adds none"), "{code} {said}");
-    let (code, said) = merge("/api/v1/nodes/n2", &less);
-    assert!(code == 422 && said.contains("its own Node"), "{code} {said}");
-
-    // Made by hand, it names no node; and whoever is not routelet is not concerned.
-    let unbound = plane.kubectl(&["-n", "kube-system", "create", "token", "routelet"]);
-    assert_eq!(strategic(unbound.trim(), &status("n2"), &condition).0, 200);
-    plane.kubectl(&["label", "node", "n2", "rack=a"]);
-}
-
-/// A request with a token: status code and answer.
-fn call(
-    plane: &ControlPlane,
-    token: &str,
-    method: &str,
-    patch: &str,
-    path: &str,
-    body: &Value,
-) -> (u16, String) {
-    let kind = if patch.is_empty() { "application/json".into() } else { format!("application/{patch}+json") };
-    let mut curl = plane.ns.command("curl");
-    curl.args(["-sS", "-X", method, "-w", "\n%{http_code}", "--cacert"]).arg(plane.dir.join("pki/ca.crt"));
-    curl.args(["-H", &format!("Authorization: Bearer {token}"), "-H", &format!("Content-Type: {kind}")]);
-    let text = run(curl.args(["-d", &body.to_string(), &format!("https://{}:6443{path}", plane.address)]));
-    let (answer, code) = text.rsplit_once('\n').expect("a status code");
-    (code.trim().parse().unwrap(), answer.to_owned())
 }
 
 fn configuration(overlay: &str) -> String {

@@ -24,3 +24,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "routelet.monitored" -}}
 {{- if or .Values.podMonitor.enabled .Values.serviceMonitor.enabled }}true{{ end -}}
 {{- end }}
+
+{{- /* The key of kubernetes.startup-taint, which the admission policy lets routelet take away. */}}
+{{- define "routelet.startupTaint" -}}
+{{- if kindIs "string" .Values.rbac.startupTaint }}{{ .Values.rbac.startupTaint }}{{ else }}routelet.io/not-ready{{ end }}
+{{- end }}
