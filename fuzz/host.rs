@@ -204,12 +204,7 @@ fn catalog() -> Catalog {
 fn judge(services: &Services, nodes: &Nodes) {
     let asked =
         Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
-    let rules = Rules {
-        asked: &asked,
-        ignore_exclude_label: false,
-        withheld: None,
-        refused: &|_, _| None,
-    };
+    let rules = Rules { asked: &asked, ignore_exclude_label: false, withheld: None, refused: &|_, _| None };
     assert!(verdicts(services, nodes, rules).iter().all(|v| !v.reason.is_empty()));
 }
 

@@ -149,6 +149,25 @@ fn every_test_that_the_page_of_troubles_names_exists_and_none_is_left_out() {
     }
 }
 
+/// `docs/limits.md` names tests as `file`: `name`.
+#[test]
+fn every_test_that_the_page_of_limits_names_exists() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
+    let words: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let mut named = 0;
+    for pair in words.windows(2).filter(|pair| pair[0].ends_with(".rs") && pair[1].contains('_')) {
+        let text = fs::read_to_string(root().join(pair[0])).unwrap_or_default();
+        // A row may name a file alone; the next words in backticks are then of the next row.
+        let is_test = page.contains(&format!("`{}`: `{}`", pair[0], pair[1]));
+        assert!(!is_test || text.contains(&format!("fn {}(", pair[1])), "{pair:?} is not there");
+        named += usize::from(is_test);
+    }
+    assert!(named > 15, "the page names its tests: found only {named}");
+    let files = words.iter().filter(|word| word.ends_with(".rs"));
+    let missing: Vec<_> = files.filter(|file| !root().join(file).exists()).collect();
+    assert!(missing.is_empty(), "docs/limits.md names what is not there: {missing:?}");
+}
+
 /// A word in backticks that means a file or a folder of this tree: it has a slash at the end or a known ending.
 fn is_path(word: &str) -> bool {
     let plain =

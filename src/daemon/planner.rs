@@ -150,7 +150,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             ));
         }
         if let Ok(plan) = &mut result {
-            plan.object_problems.extend(over.problems);
+            plan.add_object_problems(over.problems);
         }
         match &result {
             Ok(plan) => {

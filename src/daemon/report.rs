@@ -12,6 +12,7 @@ use crate::{
         crd::{NodeReport, RouteReport, SessionReport},
         io::{Reporter, Written},
     },
+    net::text::{UNTRUSTED_MAX, cut},
 };
 
 /// Before the first look, and between two looks while nothing changes.
@@ -25,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(900);
 const ABSENT: Duration = Duration::from_secs(60);
 /// So many routes are named; of a table with more than [`LARGE`] paths only the counts.
 const ROUTES: usize = 200;
+/// So many sessions are named.
+const SESSIONS: usize = 500;
 const LARGE: u64 = 2000;
 
 /// Never ends.
@@ -73,14 +76,22 @@ async fn report(answers: &Answers) -> NodeReport {
         sessions_up: neighbors.iter().filter(up).count() as u32,
         sessions_configured: neighbors.len() as u32,
         prefixes: counts.prefixes.values().sum(),
-        sessions: neighbors.iter().map(session).collect(),
+        sessions: listed(neighbors.iter().map(session).collect()),
         routes: routes.iter().map(route).collect(),
         truncated,
         problems: answers.node().map(|node| node.problems).unwrap_or_default(),
     }
 }
 
+/// Those that are down first; a reflector has thousands, and an object of the API server has room for about a megabyte.
+fn listed(mut sessions: Vec<SessionReport>) -> Vec<SessionReport> {
+    sessions.sort_by_key(|s| s.state == "established");
+    sessions.truncate(SESSIONS);
+    sessions
+}
+
 fn session(view: &NeighborView) -> SessionReport {
+    let short = |text: &Option<String>| text.as_deref().map(shortened);
     SessionReport {
         address: view.address.clone(),
         remote_as: view.remote_as,
@@ -90,11 +101,17 @@ fn session(view: &NeighborView) -> SessionReport {
             .and_then(|s| Some(s.as_str()?.to_owned()))
             .unwrap_or_default(),
         source: view.source.clone(),
-        description: view.description.clone(),
+        description: short(&view.description),
         accepted: view.accepted.values().sum(),
         advertised: view.advertised.values().sum(),
-        last_error: view.last_error.clone(),
+        last_error: short(&view.last_error),
     }
+}
+
+fn shortened(text: &str) -> String {
+    let mut text = text.to_owned();
+    cut(&mut text, UNTRUSTED_MAX);
+    text
 }
 
 fn route(view: &RouteView) -> RouteReport {
@@ -104,6 +121,41 @@ fn route(view: &RouteView) -> RouteReport {
         next_hop: view.next_hop.map(|a| a.to_string()),
         best: view.best,
         installed: view.installed,
-        reason: view.reason.clone(),
+        reason: shortened(&view.reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::text::PROBLEM_MAX;
+
+    #[test]
+    fn the_largest_report_is_below_half_a_megabyte() {
+        let long = "x".repeat(1 << 20);
+        let session = |n: usize| SessionReport {
+            address: format!("2001:db8:{n:x}:ffff:ffff:ffff:ffff:ffff"),
+            remote_as: Some(u32::MAX),
+            state: if n < 4000 { "established".into() } else { "active".into() },
+            source: "configured".into(),
+            description: Some(shortened(&long)),
+            last_error: Some(shortened(&long)),
+            ..SessionReport::default()
+        };
+        let sessions = listed((0..4100).map(session).collect());
+        assert_eq!(
+            (sessions.len(), sessions[99].state.as_str()),
+            (SESSIONS, "active"),
+            "those that are down first"
+        );
+        let route = RouteReport {
+            prefix: "2001:db8::/32".into(),
+            reason: shortened(&long),
+            ..RouteReport::default()
+        };
+        let problems = vec!["x".repeat(PROBLEM_MAX); 101];
+        let report = NodeReport { sessions, routes: vec![route; ROUTES], problems, ..NodeReport::default() };
+        let octets = serde_json::to_vec(&report).unwrap().len();
+        assert!(octets < 512 * 1024, "{octets}");
     }
 }

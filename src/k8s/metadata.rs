@@ -24,7 +24,7 @@ struct Lean {
 pub(super) fn lean<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     let Lean { name, namespace, uid, resource_version, creation_timestamp, labels, annotations } =
         Lean::deserialize(from)?;
-    let annotations = annotations.map(bounded);
+    let (annotations, labels) = (annotations.map(bounded), labels.map(possible));
     Ok(ObjectMeta {
         name,
         namespace,
@@ -44,6 +44,12 @@ fn bounded(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut ours: BTreeMap<_, _> = ours.take(MAX_ANNOTATIONS).collect();
     ours.values_mut().for_each(|value| cut(value, MAX_ANNOTATION));
     ours
+}
+
+/// Labels that the API server lets pass: keys of at most 317 characters, values of at most 63.
+fn possible(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    labels.retain(|key, value| key.len() <= 317 && value.len() <= 63);
+    labels
 }
 
 /// Whether it can be the name of an object or a namespace: the API server lets no other pass.
@@ -77,6 +83,9 @@ mod tests {
             annotations["routelet.io/advertise"].ends_with('…'),
             "what is cut off is no shorter list of keywords"
         );
+        let labels =
+            [("app", "web"), ("long", &long), (&long, "key")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(possible(labels.into()), [("app".to_owned(), "web".to_owned())].into());
         let many: BTreeMap<_, _> = (0..1000).map(|n| (format!("routelet.io/a{n}"), String::new())).collect();
         assert_eq!(bounded(many).len(), MAX_ANNOTATIONS);
     }

@@ -275,7 +275,7 @@ impl From<&ApiNode> for NodeView {
         view.read_addresses(&node.status);
         view.read_external(&node.status);
         let condition = node.status.conditions.iter().find(|c| c.kind == "NetworkUnavailable");
-        view.network_reason = condition.map(|c| c.reason.clone()).filter(|reason| !reason.is_empty());
+        view.network_reason = condition.map(|c| untrusted(&c.reason)).filter(|reason| !reason.is_empty());
         view.routelet = presence(node, view.network_reason.as_deref());
         view.network_unavailable = condition.and_then(|c| match c.status.as_str() {
             "True" => Some(true),
@@ -286,7 +286,7 @@ impl From<&ApiNode> for NodeView {
         view.cordoned = node.spec.unschedulable;
         view.going = going(node);
         view.labels = node.metadata.labels.clone().unwrap_or_default();
-        view.taints = node.spec.taints.iter().map(|t| t.key.clone()).collect();
+        view.taints = node.spec.taints.iter().take(MOST_TAINTS).map(|t| t.key.clone()).collect();
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
         view
@@ -304,6 +304,10 @@ impl NodeView {
                     self.problem(format!("pod CIDR `{}` is no prefix and is left out", untrusted(text)));
                 }
             }
+        }
+        if self.pod_cidrs.len() > MOST_POD_CIDRS {
+            self.pod_cidrs.truncate(MOST_POD_CIDRS);
+            self.problem(format!("the Node has more than {MOST_POD_CIDRS} pod CIDRs: the rest is left out"));
         }
     }
 
@@ -366,7 +370,7 @@ impl NodeView {
 
     fn read_labels(&mut self, labels: Option<&BTreeMap<String, String>>) {
         let get = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
-        self.zone = get("topology.kubernetes.io/zone").map(str::to_owned);
+        self.zone = get("topology.kubernetes.io/zone").map(untrusted);
         self.excluded = get(EXCLUDED_LABEL).is_some();
         self.reflector = match get(REFLECTOR_LABEL) {
             None => None,
@@ -468,6 +472,10 @@ fn valid_asn(n: Asn) -> bool {
 
 /// So many InternalIPs of a Node count, and as many ExternalIPs.
 const MOST_ADDRESSES: usize = 8;
+/// The API server lets one of each family pass.
+const MOST_POD_CIDRS: usize = 8;
+/// Taints of our own Node that are kept.
+const MOST_TAINTS: usize = 256;
 const AS_ANNOTATION: &str = "routelet.io/as";
 const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
@@ -559,6 +567,28 @@ mod tests {
         let v = view(&format!(r#"{{"metadata": {{}}, "status": {{"addresses": [{list}]}}}}"#));
         assert_eq!((v.addresses.len(), v.external), (8, vec!["192.0.2.1".parse().unwrap()]));
         assert!(v.problems[0].contains("10 InternalIPs"), "{:?}", v.problems);
+    }
+
+    /// Whoever has the token of a kubelet writes its Node.
+    #[test]
+    fn no_text_of_a_node_has_no_end() {
+        let long = "x\u{1b}[2J".repeat(10_000);
+        let cidrs: Vec<_> =
+            (0..2000).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).chain([long.clone()]).collect();
+        let taints: Vec<_> = (0..5000).map(|n| serde_json::json!({ "key": format!("t{n}") })).collect();
+        let addresses: Vec<_> =
+            (0..100).map(|_| serde_json::json!({ "type": "InternalIP", "address": long })).collect();
+        let node = serde_json::json!({
+            "metadata": { "name": "n1", "labels": { "topology.kubernetes.io/zone": long, "rack": "a" },
+                "annotations": { "routelet.io/as": long, "routelet.io/peering": long, "other": long } },
+            "spec": { "podCIDRs": cidrs, "taints": taints },
+            "status": { "addresses": addresses,
+                "conditions": [{ "type": "NetworkUnavailable", "status": "True", "reason": long, "message": long }] },
+        });
+        let v = view(&node.to_string());
+        assert_eq!((v.pod_cidrs.len(), v.taints.len(), v.labels.len()), (MOST_POD_CIDRS, MOST_TAINTS, 1));
+        let kept = serde_json::to_string(&v).unwrap();
+        assert!(kept.len() < 16 * 1024 && !kept.contains("\\u001b"), "{}", kept.len());
     }
 
     #[test]

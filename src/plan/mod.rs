@@ -139,6 +139,15 @@ pub struct Range {
 }
 
 impl Plan {
+    /// Adds problems of objects, as many as are reported at once: whoever may write objects could make any number.
+    pub fn add_object_problems(&mut self, more: Vec<ObjectProblem>) {
+        let room = MAX_PROBLEMS.saturating_sub(self.object_problems.len());
+        self.object_problems.extend(more.into_iter().take(room));
+        for problem in &mut self.object_problems {
+            text::cut(&mut problem.text, text::PROBLEM_MAX);
+        }
+    }
+
     /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
     pub fn told(&self) -> Vec<String> {
         let of_objects = self.object_problems.iter().map(|p| &p.text);
@@ -255,6 +264,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     };
     let sources = source::preferred(&ctx, &mut problems);
     bound(&mut problems);
+    object_problems.truncate(MAX_PROBLEMS);
 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),

@@ -617,3 +617,25 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
     case.extra.stored_router_id = Some([1, 2, 3, 4].into());
     assert!(case.plan().originated.is_empty(), "the Node is gone for good");
 }
+
+/// Whoever may write objects, labels and annotations decides neither how many problems there are nor how long they are.
+#[test]
+fn problems_are_bounded_in_number_and_octets() {
+    let mut case = three_nodes();
+    let long = "x".repeat(10_000);
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().problems = vec![long.clone(); 5000];
+    let mut plan = case.plan();
+    let problem = |n: usize| super::ObjectProblem {
+        kind: "BGPPeer",
+        name: format!("p{n}"),
+        uid: String::new(),
+        reason: "Invalid",
+        text: long.clone(),
+    };
+    plan.add_object_problems((0..5000).map(problem).collect());
+    plan.add_object_problems((0..5000).map(problem).collect());
+    assert_eq!(plan.object_problems.len(), 100);
+    let texts = plan.problems.iter().chain(plan.object_problems.iter().map(|p| &p.text));
+    assert!(texts.clone().count() <= 201 && texts.clone().all(|t| t.len() <= 1024 + 3));
+    assert!(plan.told().iter().map(String::len).sum::<usize>() <= 128 * 1024);
+}

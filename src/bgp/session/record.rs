@@ -12,8 +12,16 @@ use crate::{
         view::{NeighborView, SessionState},
         wire::{framing::Kind, notification::Notification, open::Open},
     },
-    net::RouterId,
+    net::{
+        RouterId,
+        text::{UNTRUSTED_MAX, cut},
+    },
 };
+
+/// Octets remembered of one reason or NOTIFICATION. A message may carry 65,000 of them.
+const MAX_TEXT: usize = 1024;
+/// Capabilities of an OPEN that are shown. It has room for two thousand.
+const MAX_CAPABILITIES: usize = 64;
 
 /// Counters and last words.
 #[derive(Debug)]
@@ -93,11 +101,11 @@ impl Record {
     }
 
     pub(super) fn notification_sent(&mut self, n: &Notification) {
-        self.notification_sent = Some(n.to_string());
+        self.notification_sent = Some(short(n.to_string()));
     }
 
     pub(super) fn notification_received(&mut self, n: &Notification) {
-        self.notification_received = Some(n.to_string());
+        self.notification_received = Some(short(n.to_string()));
     }
 
     pub(super) fn flaws(&mut self, n: usize) {
@@ -106,18 +114,19 @@ impl Record {
 
     /// Remembers why; `true` when it was the same before.
     pub(super) fn attempt_failed(&mut self, why: &str) -> bool {
-        let known = self.last_error.as_deref() == Some(why);
-        self.last_error = Some(why.to_owned());
+        let why = short(why.to_owned());
+        let known = self.last_error.as_ref() == Some(&why);
+        self.last_error = Some(why);
         self.only_an_attempt = true;
         known
     }
 
     /// One more reason beside the last error.
     pub(super) fn also(&mut self, why: &str) {
-        self.last_error = Some(match self.last_error.take() {
+        self.last_error = Some(short(match self.last_error.take() {
             Some(first) => format!("{first}; {why}"),
             None => why.to_owned(),
-        });
+        }));
     }
 
     pub(super) fn established(&mut self) {
@@ -129,8 +138,9 @@ impl Record {
 
     pub(super) fn dropped(&mut self, reason: &'static str, why: &str) {
         *self.drops.entry(reason).or_default() += 1;
-        self.last_error = Some(why.to_owned());
-        self.last_drop = Some(why.to_owned());
+        let why = short(why.to_owned());
+        self.last_error = Some(why.clone());
+        self.last_drop = Some(why);
         self.only_an_attempt = false;
     }
 }
@@ -140,7 +150,17 @@ fn index(kind: Kind) -> usize {
 }
 
 fn names(open: &Open) -> Vec<String> {
-    open.capabilities.iter().map(ToString::to_string).collect()
+    let mut names: Vec<_> =
+        open.capabilities.iter().take(MAX_CAPABILITIES).map(ToString::to_string).collect();
+    names.iter_mut().for_each(|name| cut(name, UNTRUSTED_MAX));
+    let more = open.capabilities.len().saturating_sub(MAX_CAPABILITIES);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    names
+}
+
+fn short(mut text: String) -> String {
+    cut(&mut text, MAX_TEXT);
+    text
 }
 
 fn by_type(counters: [u64; 5]) -> BTreeMap<String, u64> {
@@ -235,4 +255,47 @@ fn source(source: PeerSource) -> &'static str {
 
 fn round(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000) as u64
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::bgp::wire::capability::Capability;
+
+    #[test]
+    fn what_a_neighbor_sends_is_remembered_within_bounds() {
+        let mut record = Record::new(Instant::now());
+        let long = "x".repeat(60_000);
+        for _ in 0..100 {
+            record.attempt_failed(&long);
+            record.also(&long);
+            record.dropped("notification", &long);
+        }
+        assert!(record.attempt_failed(&long), "the same as before, however much of it is remembered");
+        let data = Bytes::from(vec![0xff; 4000]);
+        let notification = Notification { code: 3, subcode: 9, data };
+        record.notification_received(&notification);
+        record.notification_sent(&notification);
+        for text in
+            [&record.last_error, &record.last_drop, &record.notification_received, &record.notification_sent]
+        {
+            assert!(text.as_ref().is_some_and(|t| t.len() <= MAX_TEXT + 3));
+        }
+    }
+
+    #[test]
+    fn an_open_full_of_capabilities_is_shown_in_part() {
+        let unknown = Capability::Unknown { code: 200, value: Bytes::from(vec![0; 255]) };
+        let router_id = RouterId::new(10, 0, 0, 1);
+        let open = Open { my_as: 1, hold_time: 90, router_id, capabilities: vec![unknown; 2000] };
+        let shown = names(&open);
+        assert_eq!(
+            (shown.len(), shown.last().map(String::as_str)),
+            (MAX_CAPABILITIES + 1, Some("1936 more"))
+        );
+        assert!(shown.iter().all(|name| name.len() <= UNTRUSTED_MAX + 3));
+    }
 }

@@ -20,6 +20,7 @@ use super::{
     Options, client,
     watch::{Retry, WATCH_SECONDS, refusal},
 };
+use crate::net::text::untrusted;
 
 /// Between two questions whether the cluster knows the kind now, or allows it to be read.
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
@@ -49,16 +50,14 @@ pub(super) async fn follow<T>(
         let refused = loop {
             match stream.next().await {
                 Some(Ok(Event::Init)) => listing.clear(),
-                Some(Ok(Event::InitApply(object))) => {
-                    listing.insert(name(&object), read(object));
-                }
+                Some(Ok(Event::InitApply(object))) => insert(&mut listing, object, read, kind),
                 Some(Ok(Event::InitDone)) => {
                     (absent, said) = (0, None);
                     known = std::mem::take(&mut listing);
                     tell(&known);
                 }
                 Some(Ok(Event::Apply(object))) => {
-                    known.insert(name(&object), read(object));
+                    insert(&mut known, object, read, kind);
                     tell(&known);
                 }
                 Some(Ok(Event::Delete(object))) => {
@@ -104,6 +103,67 @@ pub(super) async fn follow<T>(
     }
 }
 
+/// Objects of one kind that are kept, and octets of each as JSON: both are for administrators to write, and a slip of one
+/// must not take the node's memory.
+const MAX_OBJECTS: usize = 2000;
+const MAX_OCTETS: usize = 256 * 1024;
+
+fn insert<T>(
+    known: &mut BTreeMap<String, T>,
+    object: DynamicObject,
+    read: fn(DynamicObject) -> T,
+    kind: &ApiResource,
+) {
+    let name = name(&object);
+    if (known.len() >= MAX_OBJECTS && !known.contains_key(&name)) || !is_short(&object) {
+        warn!(
+            kind = kind.kind,
+            name = untrusted(&name),
+            "object ignored: at most 2000 of a kind are kept, of at most 256 KiB each"
+        );
+        known.remove(&name);
+        return;
+    }
+    known.insert(name, read(object));
+}
+
+fn is_short(object: &DynamicObject) -> bool {
+    serde_json::to_vec(&object.data).is_ok_and(|json| json.len() <= MAX_OCTETS)
+}
+
 fn name(object: &DynamicObject) -> String {
     object.metadata.name.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_beyond_the_bounds_are_ignored() {
+        let kind = ApiResource {
+            group: "x".into(),
+            version: "v1".into(),
+            api_version: "x/v1".into(),
+            kind: "X".into(),
+            plural: "xs".into(),
+        };
+        let object = |name: &str, spec: &str| {
+            let mut object = DynamicObject::new(name, &kind);
+            object.data = serde_json::json!({ "spec": spec });
+            object
+        };
+        let read: fn(DynamicObject) -> usize = |object| object.data.to_string().len();
+        let mut known = BTreeMap::new();
+        insert(&mut known, object("web", "short"), read, &kind);
+        assert_eq!(known.len(), 1);
+        insert(&mut known, object("web", &"x".repeat(MAX_OCTETS)), read, &kind);
+        assert!(known.is_empty(), "it is not kept as it was");
+        for n in 0..MAX_OBJECTS + 10 {
+            insert(&mut known, object(&format!("o{n}"), ""), read, &kind);
+        }
+        assert_eq!(known.len(), MAX_OBJECTS);
+        insert(&mut known, object("o7", "changed"), read, &kind);
+        assert_eq!((known.len(), known["o7"]), (MAX_OBJECTS, r#"{"spec":"changed"}"#.len()));
+    }
 }

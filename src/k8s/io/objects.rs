@@ -110,10 +110,7 @@ async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>
     let api = Api::<Secret>::namespaced(connection.client, NAMESPACE);
     match timeout(Duration::from_secs(10), api.get(name)).await {
         Ok(Ok(secret)) => {
-            let text =
-                |octets: Vec<u8>| Some(String::from_utf8(octets).ok()?.trim_end_matches('\n').to_owned());
-            let data = secret.data.unwrap_or_default().into_iter();
-            Ok(data.filter_map(|(key, value)| Some((key, text(value.0)?))).collect())
+            Ok(passwords(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))))
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
             Err(format!("not found in namespace {NAMESPACE}; create it"))
@@ -125,6 +122,18 @@ async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>
         Err(_) => Err("no answer within 10 s".into()),
     }
 }
+
+/// Of a Secret what can be a password of TCP MD5, which has at most 80 octets: the rest is none of our business.
+fn passwords(data: impl Iterator<Item = (String, Vec<u8>)>) -> BTreeMap<String, String> {
+    let text = |octets: Vec<u8>| Some(String::from_utf8(octets).ok()?.trim_end_matches('\n').to_owned());
+    let all = data.filter_map(|(key, value)| Some((key, text(value)?)));
+    all.filter(|(_, text)| text.len() <= MAX_PASSWORD).take(MAX_KEYS).collect()
+}
+
+/// Octets of a password with room for what `check` explains to be too long.
+const MAX_PASSWORD: usize = 128;
+/// Keys of one Secret that are kept.
+const MAX_KEYS: usize = 256;
 
 /// Passwords are in it: readable by its owner alone.
 async fn keep(options: &Options, mut objects: watch::Receiver<Arc<Objects>>) {
@@ -146,4 +155,19 @@ async fn keep(options: &Options, mut objects: watch::Receiver<Arc<Objects>>) {
 
 fn file(options: &Options) -> PathBuf {
     options.state_dir.join("objects.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_secret_only_passwords_are_kept() {
+        let data =
+            [("password", b"hush\n".to_vec()), ("ca.crt", vec![b'x'; 1 << 20]), ("key", vec![0xff; 8])];
+        let kept = passwords(data.into_iter().map(|(k, v)| (k.to_owned(), v)));
+        assert_eq!(kept, [("password".to_owned(), "hush".to_owned())].into());
+        let many = (0..10_000).map(|n| (format!("k{n}"), b"x".to_vec()));
+        assert_eq!(passwords(many).len(), MAX_KEYS);
+    }
 }
