@@ -289,12 +289,6 @@ impl PeerConfig {
         }
     }
 
-    /// TTL or hop limit with which a directly connected neighbor without TTL security sends, by the defaults of BGP
-    /// implementations.
-    pub fn plain_ttl(&self) -> u8 {
-        if self.is_surely_internal() { 64 } else { 1 }
-    }
-
     /// Whether no router stands between the neighbor and this host.
     pub fn is_on_link(&self) -> bool {
         !self.shared.is_empty()

@@ -8,7 +8,7 @@
 //! | connection | its TTL | what is required of it |
 //! | --- | --- | --- |
 //! | accepted | SYN with 255 | 255, from then on |
-//! | accepted | SYN with 1 (iBGP: 64) | nothing: the neighbor has no TTL security |
+//! | accepted | SYN with 1 or 64, as implementations and kernels begin | nothing: the neighbor has no TTL security |
 //! | accepted | SYN with another TTL | refused: a router, or a container's host, forwarded it |
 //! | dialled | unknown | 255; nothing any more if the session is not established within [`OFFER_TIMEOUT`] |
 //!
@@ -32,7 +32,7 @@ pub(super) const OFFER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_TTL: u8 = 255;
 
 /// TTLs with which operating systems and BGP implementations begin: no router has lowered them.
-const INITIAL_TTLS: [u8; 4] = [1, 64, 128, MAX_TTL];
+const INITIAL_TTLS: [u8; 3] = [1, 64, MAX_TTL];
 
 /// What is known of one neighbor's TTL.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +93,8 @@ impl Gtsm {
     }
 
     /// Whether an accepted connection whose SYN came with `ttl` may go on.
-    fn admits(&self, ttl: u8, config: &PeerConfig) -> bool {
-        ttl == MAX_TTL || self.offer != Offer::Yes && ttl == config.plain_ttl()
+    fn admits(&self, ttl: u8) -> bool {
+        ttl == MAX_TTL || self.offer != Offer::Yes && INITIAL_TTLS.contains(&ttl)
     }
 }
 
@@ -112,13 +112,12 @@ impl Session {
     /// Why not, for the operator.
     pub(super) fn check_distance(&self, ends: &Ends) -> Result<(), String> {
         let (Some(ttl), key) = (ends.ttl, &self.config.key) else { return Ok(()) };
-        let plain = self.config.plain_ttl();
-        if self.config.hops == Hops::SecurityWhereOffered && !self.gtsm.admits(ttl, &self.config) {
+        if self.config.hops == Hops::SecurityWhereOffered && !self.gtsm.admits(ttl) {
             return Err(match self.gtsm.hint(&self.config) {
                 Some(hint) => format!("refused a connection from {key} with TTL {ttl}: {hint}"),
                 None => format!(
-                    "refused a connection from {key} with TTL {ttl}: a directly connected neighbor sends with 255 or \
-                     {plain}, so it was forwarded; if the neighbor has multihop, set `multihop` here, or \
+                    "refused a connection from {key} with TTL {ttl}: a directly connected neighbor sends with 255, \
+                     1 or 64, so it was forwarded; if the neighbor has multihop, set `multihop` here, or \
                      `ttl-security = 0`"
                 ),
             });

@@ -106,7 +106,7 @@ fn an_accepted_connection_is_judged_by_the_ttl_of_its_syn() {
         ("the kernel did not keep it",   config(),   None,      Some(None)),
         ("a container behind NAT",       config(),   Some(63),  None),
         ("one that chose 255",           config(),   Some(254), None),
-        ("a proxy on the neighbor",      config(),   Some(64),  None),
+        ("a kernel's default",            config(),   Some(64),  Some(None)),
         ("two hops",                     config(),   Some(2),   None),
         ("iBGP",                         internal(), Some(64),  Some(None)),
         ("iBGP, TTL security",           internal(), Some(255), Some(Some(255))),
