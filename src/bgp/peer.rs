@@ -97,6 +97,29 @@ pub enum Hops {
     SecurityWhereOffered,
 }
 
+/// Directions without the policy that `bgp.require-policy` asks for. Only of external sessions does it matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    pub import: bool,
+    pub export: bool,
+}
+
+impl Lacks {
+    /// What that means, with its remedy.
+    pub fn explain(self, neighbor: &PeerKey) -> Option<String> {
+        let (keys, effect) = match (self.import, self.export) {
+            (true, true) => ("`import` and `export`", "no routes are accepted from it or advertised to it"),
+            (true, false) => ("`import`", "no routes are accepted from it"),
+            (false, true) => ("`export`", "no routes are advertised to it"),
+            (false, false) => return None,
+        };
+        Some(format!(
+            "external neighbor {neighbor} lacks {keys}: {effect} (RFC 8212); name a policy, or set \
+             bgp.require-policy = false"
+        ))
+    }
+}
+
 /// `ttl-security`, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TtlSecurity {
@@ -207,6 +230,8 @@ pub struct PeerConfig {
     pub fast_failover: Option<bool>,
     pub import: Vec<Arc<Policy>>,
     pub export: Vec<Arc<Policy>>,
+    /// RFC 8212: an external neighbor gives or gets no route in a direction for which no policy is configured.
+    pub lacks_policy: Lacks,
     pub accept_default: bool,
     pub allow_own_as: u8,
     pub as_sets: AsSets,
@@ -258,6 +283,7 @@ impl PeerConfig {
             fast_failover: None,
             import: Vec::new(),
             export: Vec::new(),
+            lacks_policy: Lacks::default(),
             accept_default: false,
             allow_own_as: 0,
             as_sets: AsSets::Withdraw,
@@ -276,6 +302,15 @@ impl PeerConfig {
             RemoteAs::Internal => true,
             RemoteAs::Number(n) => n == self.local_as,
             RemoteAs::External | RemoteAs::Any => false,
+        }
+    }
+
+    /// Whether the session is eBGP whatever the neighbor's OPEN says.
+    pub fn is_surely_external(&self) -> bool {
+        match self.remote_as {
+            RemoteAs::External => true,
+            RemoteAs::Number(n) => n != self.local_as,
+            RemoteAs::Internal | RemoteAs::Any => false,
         }
     }
 

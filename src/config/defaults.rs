@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
-    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, Kubernetes, Log,
-    LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering, ServiceRules,
+    Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected,
+    Kubernetes, Log, LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering,
+    ServiceRules,
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs, TtlSecurity},
@@ -88,6 +89,7 @@ impl Default for Bgp {
             max_paths: 64,
             multipath_relax: true,
             cluster_id: None,
+            require_policy: false,
             defaults: neighbor_defaults(),
             groups: built_in_groups().into(),
             neighbors: Vec::new(),
@@ -121,6 +123,12 @@ fn neighbor_defaults() -> NeighborKeys {
         accept_default: Some(false),
         as_sets: Some(AsSets::Withdraw),
         ..NeighborKeys::default()
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { connected: GuardConnected::default(), block_pod_bgp: true }
     }
 }
 

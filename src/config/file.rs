@@ -120,6 +120,7 @@ fn bgp(section: Section<'_>, config: &mut Config, around: &Surroundings<'_>) {
     put(&mut bgp.listen, section.get("listen").and_then(|i| i.set(listen)));
     put(&mut bgp.max_paths, section.get("max-paths").and_then(|i| i.number(1..=1024)));
     put(&mut bgp.multipath_relax, section.get("multipath-relax").and_then(|i| i.flag()));
+    put(&mut bgp.require_policy, section.get("require-policy").and_then(|i| i.flag()));
     session_keys(&section, &mut bgp.defaults);
     neighbor::groups(&section, bgp, policies, around);
     neighbor::neighbors(&section, bgp, policies, around);
@@ -333,6 +334,7 @@ fn guard(section: Section<'_>, guard: &mut Guard) {
     let connected = section.get("connected");
     let words = [("equal", GuardConnected::Equal), ("inside", GuardConnected::Inside)];
     put(&mut guard.connected, connected.and_then(|i| i.choice(&words)));
+    put(&mut guard.block_pod_bgp, section.get("block-pod-bgp").and_then(|i| i.flag()));
     section.close();
 }
 
@@ -473,6 +475,7 @@ mod tests {
             ("hold-time = -1",                    "not -1"),
             ("restart-time = 4096",               "0 to 4095"),
             ("multipath-relax = \"true\"",        "write true without quotes"),
+            ("require-policy = 1",                "require-policy: "),
             ("router-id = \"0.0.0.0\"",           "not 0.0.0.0"),
             ("listen = [\"0.0.0.0\"]",            "bgp.listen[0]: `0.0.0.0` is no address with a port"),
             ("listen = \"[::]:179\"\nas = 7",     "duplicate key"),

@@ -63,6 +63,8 @@ pub struct Bgp {
     pub max_paths: usize,
     pub multipath_relax: bool,
     pub cluster_id: Option<RouterId>,
+    /// RFC 8212.
+    pub require_policy: bool,
     /// The session keys that stand in `[bgp]` itself: hold time, retry times, graceful restart.
     pub defaults: NeighborKeys,
     pub groups: BTreeMap<String, NeighborKeys>,
@@ -283,9 +285,11 @@ pub struct Masquerade {
 }
 
 /// `[guard]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     pub connected: GuardConnected,
+    /// Whether forwarded packets of pods to port 179 of neighbors are dropped.
+    pub block_pod_bgp: bool,
 }
 
 /// `guard.connected`: which prefixes of connected subnets are refused.

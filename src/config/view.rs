@@ -43,6 +43,7 @@ pub fn effective<'p>(
                 GuardConnected::Equal => "equal",
                 GuardConnected::Inside => "inside",
             },
+            "block-pod-bgp": config.guard.block_pod_bgp,
         },
         "metrics": { "listen": metrics(config) },
         "control": { "socket": config.control.socket, "group": config.control.group },
@@ -99,6 +100,7 @@ fn bgp(config: &Config, global: Option<&Global>) -> Value {
         "long-lived-stale-time": defaults.long_lived_stale_time,
         "max-paths": bgp.max_paths,
         "multipath-relax": bgp.multipath_relax,
+        "require-policy": bgp.require_policy,
         "cluster-id": global.map(|g| g.cluster_id).or(bgp.cluster_id),
         "group": groups,
         "listen-range": (!ranges.is_empty()).then_some(ranges),
@@ -550,6 +552,7 @@ mod tests {
         exclude = ["10.0.0.0/8"]
         [guard]
         connected = "inside"
+        block-pod-bgp = false
         [metrics]
         listen = ["127.0.0.1:9180"]
         [control]

@@ -9,7 +9,7 @@ use std::{
 use super::{Context, Drain};
 use crate::{
     bgp::{
-        peer::{Hops, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs, TtlSecurity},
+        peer::{Hops, Lacks, OwnAddresses, PeerConfig, PeerKey, PeerSource, RemoteAs, TtlSecurity},
         policy::Policy,
     },
     config::{NeighborKeys, OnExit, seconds},
@@ -42,6 +42,9 @@ impl Draft<'_> {
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
         };
         let (mut import, export): (Vec<_>, Vec<_>) = (policies(keys.import), policies(keys.export));
+        let required = ctx.config.bgp.require_policy;
+        let lacks_policy =
+            Lacks { import: required && import.is_empty(), export: required && export.is_empty() };
         let is_here = matches!(&self.key, PeerKey::Address(a) if a.is_loopback());
         import.extend(ctx.extra.drain.filter(|_| is_here).map(Drain::of_second_speaker));
         let remote_as = keys.remote_as.unwrap_or(RemoteAs::Any);
@@ -81,6 +84,7 @@ impl Draft<'_> {
             fast_failover: keys.fast_failover,
             import,
             export,
+            lacks_policy,
             accept_default: keys.accept_default.unwrap_or(base.accept_default),
             allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
             as_sets: keys.as_sets.unwrap_or(base.as_sets),
@@ -94,6 +98,7 @@ impl Draft<'_> {
             shared,
             ..base
         };
+        problems.extend(lacks_policy.explain(&settings.key).filter(|_| settings.is_surely_external()));
         let near = settings.ttl() == 1;
         let behind = if near { router_before(ctx.host, &settings.key) } else { None };
         let here = ends_here(ctx, &settings.key, settings.port);
@@ -304,6 +309,38 @@ mod tests {
         let mut problems = Vec::new();
         let p = Draft { keys, ..draft("10.0.0.1") }.finish(&case.context(), &mut problems);
         assert!(p.import.is_empty() && problems[0].contains("`nope`"), "{problems:?}");
+    }
+
+    /// RFC 8212.
+    #[test]
+    fn an_external_neighbor_without_the_policies_that_are_required_is_a_problem() {
+        let policy = "keep".to_owned();
+        let named = || Some(vec![policy.clone()]);
+        let cases = [
+            ("external", RemoteAs::External, None, None, (true, true), 1),
+            ("another AS", RemoteAs::Number(65000), named(), None, (false, true), 1),
+            ("with both", RemoteAs::External, named(), named(), (false, false), 0),
+            ("internal", RemoteAs::Internal, None, None, (true, true), 0),
+        ];
+        for required in [false, true] {
+            for (name, remote_as, import, export, lacks, problem) in &cases {
+                let mut c = config();
+                c.bgp.require_policy = required;
+                c.policies.insert(policy.clone(), Arc::new(Policy::new(&policy, Vec::new())));
+                let case = Case::new(c, None, host([], []));
+                let keys = NeighborKeys {
+                    remote_as: Some(*remote_as),
+                    import: import.clone(),
+                    export: export.clone(),
+                    ..NeighborKeys::default()
+                };
+                let mut problems = Vec::new();
+                let p = Draft { keys, ..draft("10.0.0.1") }.finish(&case.context(), &mut problems);
+                let wanted = if required { *lacks } else { (false, false) };
+                assert_eq!((p.lacks_policy.import, p.lacks_policy.export), wanted, "{name}");
+                assert_eq!(problems.len(), if required { *problem } else { 0 }, "{name}: {problems:?}");
+            }
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(super) fn config() -> Config {
             max_paths: 64,
             multipath_relax: true,
             cluster_id: None,
+            require_policy: false,
             defaults: NeighborKeys::default(),
             groups: BTreeMap::new(),
             neighbors: Vec::new(),

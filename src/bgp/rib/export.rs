@@ -46,6 +46,8 @@ pub(super) struct View {
     /// RFC 9494 §4.3: whether it may hear what is long-lived stale.
     long_lived: bool,
     export: Vec<Arc<Policy>>,
+    /// RFC 8212 §2: no export policy where one is required.
+    denied: bool,
     /// `max-prefixes-out`; 0 is none.
     max_prefixes: u32,
     /// Only if a policy asks for it, or if a limit counts what differs from neighbor to neighbor: then the neighbor
@@ -111,6 +113,7 @@ impl View {
             long_lived: config.long_lived_stale_time == 0
                 || session.graceful.as_ref().is_some_and(|g| g.long_lived.iter().any(|(f, ..)| *f == family)),
             export: config.export.clone(),
+            denied: !ibgp && config.lacks_policy.export,
             max_prefixes,
             to: (asks || max_prefixes > 0 && !own_only).then(|| config.key.clone()),
         }
@@ -177,6 +180,9 @@ impl View {
 
     /// Whether it may be told at all, and if so whether by reflection.
     fn may_hear(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
+        if self.denied {
+            return None;
+        }
         let (internal, client) = match origin {
             // Each node has kube-proxy, and so would not use them: a thousand nodes spare each other a thousand Services each.
             Origin::Own(Source::Service) if self.is_node => return None,

@@ -30,10 +30,12 @@ pub(super) enum Refused {
     /// RFC 9234 §5.
     Leak,
     Policy,
+    /// RFC 8212 §2.
+    NoPolicy,
 }
 
 impl Refused {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Guard(Refusal::Martian),
         Self::Guard(Refusal::TooShort),
         Self::Guard(Refusal::TooMuch),
@@ -54,6 +56,7 @@ impl Refused {
         Self::FirstAs,
         Self::Leak,
         Self::Policy,
+        Self::NoPolicy,
     ];
 
     /// One octet in a path, never 0.
@@ -76,6 +79,7 @@ impl Refused {
             Self::FirstAs => "AS path does not begin with the neighbor's AS number",
             Self::Leak => "route leak: OTC says it was not meant for this direction",
             Self::Policy => "rejected by import policy",
+            Self::NoPolicy => "no import policy (bgp.require-policy, RFC 8212)",
         }
     }
 }
@@ -107,6 +111,9 @@ impl Speaker<'_> {
     fn check(&self, attrs: &Attrs) -> Result<(), Refused> {
         let (config, session, path) = (self.config, self.session, &attrs.as_path);
         let ebgp = !session.is_ibgp();
+        if ebgp && config.lacks_policy.import {
+            return Err(Refused::NoPolicy);
+        }
         if self.own_numbers_in(attrs) > usize::from(config.allow_own_as) {
             return Err(Refused::AsLoop);
         }

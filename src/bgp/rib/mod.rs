@@ -381,7 +381,10 @@ impl Rib {
         }
         let import =
             |c: &PeerConfig| (c.accept_default, c.allow_own_as, c.as_sets, c.role, c.local_as, c.global_as);
-        if import(&old) != import(&config) || old.import != config.import {
+        if import(&old) != import(&config)
+            || old.import != config.import
+            || old.lacks_policy != config.lacks_policy
+        {
             self.import_again(Some(no));
         }
         self.regroup(no);

@@ -226,6 +226,8 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     if s.plain {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
     }
+    let external = negotiated.map_or(s.config.is_surely_external(), |n| !n.is_ibgp());
+    notes.extend(s.config.lacks_policy.explain(&s.config.key).filter(|_| external));
     notes.extend(s.ttl_note());
     notes.extend(needs(s));
     if s.running == Running::Disabled {

@@ -72,6 +72,7 @@ mod guard;
 mod memory;
 mod model;
 mod order;
+mod policy;
 mod recursion;
 mod walk;
 
