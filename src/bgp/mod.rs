@@ -1,6 +1,7 @@
 //! BGP-4: our own speaker, table and decisions.
 
 pub mod contest;
+pub mod event_limit;
 pub mod io;
 pub mod md5;
 pub mod peer;

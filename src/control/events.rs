@@ -1,6 +1,6 @@
 //! The recent events of a daemon: what `show events` shows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,10 @@ struct Ring {
 /// Events remembered of each kind.
 pub const MAX_EVENTS: usize = 500;
 
+/// Events of one subject beyond which they make room first: a neighbor whose session flaps pushes out its own events, not
+/// those of others.
+const MAX_OF_SUBJECT: usize = 100;
+
 /// Octets of text remembered of each kind.
 pub const MAX_OCTETS: usize = 128 * 1024;
 
@@ -95,11 +99,22 @@ impl Ring {
         self.octets += event.octets();
         self.kept.push_back(event);
         while self.kept.len() > MAX_EVENTS || self.octets > MAX_OCTETS {
-            let Some(oldest) = self.kept.pop_front() else { return };
+            let Some(oldest) = self.kept.remove(self.victim()) else { return };
             self.octets -= oldest.octets();
         }
         // A burst of long texts leaves no room behind that nothing uses.
         self.kept.shrink_to(2 * self.kept.len());
+    }
+
+    /// The event that makes room: the oldest of the subject with the most events, where it has more than its share.
+    fn victim(&self) -> usize {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for event in &self.kept {
+            *counts.entry(&event.subject).or_default() += 1;
+        }
+        let loudest = counts.into_iter().max_by_key(|(_, count)| *count);
+        let subject = loudest.filter(|(_, count)| *count > MAX_OF_SUBJECT).map(|(subject, _)| subject);
+        self.kept.iter().position(|e| subject.is_none_or(|s| s == e.subject)).unwrap_or(0)
     }
 }
 
@@ -137,6 +152,19 @@ mod tests {
         let all = events.after(0);
         assert_eq!((all[0].text.as_str(), all[all.len() - 1].text.as_str()), ("first", "last"));
         assert!(all.is_sorted_by_key(|e| e.number));
+    }
+
+    #[test]
+    fn a_flapping_session_does_not_push_out_events_of_other_neighbors() {
+        let mut events = Events::default();
+        let mut push =
+            |subject: String| events.push("2026-11-21T11:00:00Z".into(), EventKind::Session, subject, "up");
+        (0..300).for_each(|n| push(format!("10.1.0.{n}")));
+        (0..10_000).for_each(|_| push("10.0.0.1".into()));
+        (300..400).for_each(|n| push(format!("10.1.0.{n}")));
+        let all = events.after(0);
+        let of_others = all.iter().filter(|e| e.subject != "10.0.0.1").count();
+        assert_eq!((all.len(), of_others), (MAX_EVENTS, 400));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     bgp::{
         contest::Router,
+        event_limit::EventLimit,
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
@@ -146,6 +147,7 @@ pub(super) async fn run(start: Start) {
         stalled: false,
         outbox: None,
         events: start.events,
+        event_limit: EventLimit::default(),
         lingering: JoinSet::new(),
         leaving: false,
         read_at: now,
@@ -208,6 +210,7 @@ struct Task {
     stalled: bool,
     outbox: Option<Outbox>,
     events: broadcast::Sender<PeerEvent>,
+    event_limit: EventLimit,
     /// Connections that are being closed in good manners.
     lingering: JoinSet<BytesMut>,
     /// The daemon stops: the rib must not hear of it, since routes stay in the kernel.
@@ -390,7 +393,8 @@ impl Task {
             Ok(std::net::SocketAddr::V6(a)) => a.scope_id(),
             _ => 0,
         };
-        if !tcp::is_near(&stream, self.config.hops) {
+        let ttl = tcp::first_ttl(&stream);
+        if !tcp::is_near(ttl, self.config.hops) {
             // The first such call is loud, further ones are known.
             let key = &self.config.key;
             let text = format!(
@@ -400,7 +404,6 @@ impl Task {
             return;
         }
         let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
-        let ttl = tcp::first_ttl(&stream);
         match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Ends { ttl, ..ends }) {
             Ok(ends) => {
                 let conn = self.link(stream);
@@ -604,16 +607,20 @@ impl Task {
         let _ = self.news.try_send((self.config.key.clone(), news));
     }
 
-    fn log(&self, event: Event) {
+    fn log(&mut self, event: Event) {
         let (peer, text) = (&self.config.key, &event.text);
-        match event.severity {
-            Severity::Debug => debug!(%peer, "{text}"),
-            Severity::Info => info!(%peer, "{text}"),
-            Severity::Warn => warn!(%peer, "{text}"),
+        if event.severity == Severity::Debug {
+            return debug!(%peer, "{text}");
         }
-        if event.severity > Severity::Debug {
-            let _ = self.events.send(PeerEvent { neighbor: peer.clone(), event });
+        let admitted = self.event_limit.admit(Instant::now());
+        // A field that is left out where nothing was.
+        let suppressed = admitted.filter(|n| *n > 0);
+        match (admitted, event.severity) {
+            (None, _) => debug!(%peer, "{text}"),
+            (Some(_), Severity::Warn) => warn!(%peer, suppressed, "{text}"),
+            (Some(_), Severity::Info | Severity::Debug) => info!(%peer, suppressed, "{text}"),
         }
+        let _ = self.events.send(PeerEvent { neighbor: peer.clone(), event });
     }
 
     /// Tells the rib as much as its channel takes now; finds out whether to go on reading.

@@ -207,14 +207,15 @@ pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
 
 /// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before the connection was
 /// accepted passed the listening socket, which may have to let others in that are farther away.
-pub(super) fn is_near(stream: &TcpStream, hops: Hops) -> bool {
-    match (least_ttl(hops), first_ttl(stream)) {
+pub(super) fn is_near(first_ttl: Option<u8>, hops: Hops) -> bool {
+    match (least_ttl(hops), first_ttl) {
         (Some(least), Some(ttl)) => ttl >= least,
         _ => true,
     }
 }
 
-/// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it.
+/// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it: it forgets it with the first
+/// call.
 pub(super) fn first_ttl(stream: &TcpStream) -> Option<u8> {
     let mut header = [0; 128];
     let len = saved_syn(stream.as_fd(), &mut header).ok()?;

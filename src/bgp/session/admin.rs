@@ -42,6 +42,7 @@ impl Session {
         self.part_from_all();
         self.after(now, After::Off, false);
         self.gtsm.forget();
+        self.damping.forget();
         self.running = if matches!(stop, Stop::Disabled(_)) { Running::Disabled } else { Running::Stopped };
     }
 
@@ -51,7 +52,7 @@ impl Session {
         }
         self.plain = false;
         self.gtsm.forget();
-        self.idle_backoff.reset();
+        self.damping.forget();
         self.begin_again(now, cease::RESET, text, "reset by the operator");
     }
 
@@ -87,6 +88,7 @@ impl Session {
         if let Some(what) = change {
             self.plain = false;
             self.gtsm.forget();
+            self.damping.forget();
             self.begin_again(now, cease::CONFIG_CHANGE, None, &format!("configuration changed: {what}"));
         } else if was_passive != self.config.passive && self.connections.is_empty() {
             self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: passive");

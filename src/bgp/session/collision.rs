@@ -27,9 +27,9 @@ pub(super) enum Verdict {
     DropNew,
     /// CEASE/7 to the other one.
     DropOther,
-    /// The other one is dead without knowing it, since its neighbor began anew: close it without a word
-    /// (RFC 4724 §4.2).
-    ReplaceOther,
+    /// The other one is dead without knowing it, if its neighbor began anew (RFC 4724 §4.2): it is closed, without a
+    /// NOTIFICATION, once the new one is established.
+    ReplaceLater,
 }
 
 /// How far the other connection is.
@@ -59,7 +59,7 @@ pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other)
         }
         Other::OpenSent { fresh: true } => Verdict::Wait,
         Other::OpenConfirm | Other::Established { graceful: false } => Verdict::DropNew,
-        Other::Established { graceful: true } => Verdict::ReplaceOther,
+        Other::Established { graceful: true } => Verdict::ReplaceLater,
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
             ("other waits, and is to go",    low, high, false, Other::OpenSent { fresh: true }, Verdict::DropOther),
             ("other has waited long",        low, high, true,  Other::OpenSent { fresh: false }, Verdict::Both),
             ("established stays",            low, high, false, Other::Established { graceful: false }, Verdict::DropNew),
-            ("a restarted neighbor is back", high, low, false, Other::Established { graceful: true }, Verdict::ReplaceOther),
+            ("a restarted neighbor is back", high, low, false, Other::Established { graceful: true }, Verdict::ReplaceLater),
         ];
         for (name, us, them, new_is_ours, other, want) in cases {
             assert_eq!(judge(us, them, new_is_ours, other), want, "{name}");

@@ -101,7 +101,8 @@ impl Gtsm {
 /// Whether a SYN with `ttl` was forwarded, beside an established session of the same neighbor: that one's SYN, where it
 /// was accepted, shows with which TTL the neighbor's own packets arrive.
 fn is_forwarded(ttl: u8, established: Option<u8>) -> bool {
-    established.map_or_else(|| !INITIAL_TTLS.contains(&ttl), |usual| ttl < usual)
+    let lowered = !INITIAL_TTLS.contains(&ttl);
+    established.map_or(lowered, |usual| ttl < usual || lowered && ttl != usual)
 }
 
 impl Session {

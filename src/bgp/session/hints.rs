@@ -19,13 +19,20 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 impl Session {
     /// The connection stands, and the neighbor is silent on it.
-    pub(super) fn silent(&mut self, conn: Conn) {
+    pub(super) fn silent(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connections.iter().find(|c| c.id == conn) else { return };
         let awaited = match c.state {
             State::OpenSent => "OPEN",
             State::OpenConfirm(_) => "KEEPALIVE",
             State::Waiting { .. } | State::Established(_) => return,
         };
+        if self.established().is_some() {
+            // Beside a session it has nothing to be waited for.
+            if awaited == "KEEPALIVE" {
+                self.collide(now, conn);
+            }
+            return;
+        }
         let (key, seconds) = (&self.config.key, SILENCE.as_secs());
         let pinned = self.gtsm.hint(&self.config);
         let hint =

@@ -15,6 +15,7 @@
 mod admin;
 mod attachment;
 mod collision;
+mod damping;
 mod gtsm;
 mod handover;
 mod hints;
@@ -214,9 +215,7 @@ pub struct Session {
     timers: Timers,
     jitter: Jitter,
     connect_backoff: Backoff,
-    idle_backoff: Backoff,
-    /// When the last error came: after so much peace it is forgotten.
-    last_trouble: Option<Instant>,
+    damping: damping::Damping,
     /// The neighbor refused our optional parameters (RFC 5492 §3).
     plain: bool,
     /// Idle because it sent more than `max-prefixes`, not for an error.
@@ -242,8 +241,6 @@ pub struct Session {
     gtsm: gtsm::Gtsm,
 }
 
-/// Peace after which earlier errors no longer lengthen the time in Idle.
-const PEACE: Duration = Duration::from_secs(300);
 /// ConnectRetry is never shorter, whatever the configuration says.
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -285,8 +282,7 @@ impl Session {
             timers: Timers::default(),
             jitter: Jitter::new(seed),
             connect_backoff: Backoff::default(),
-            idle_backoff: Backoff::default(),
-            last_trouble: None,
+            damping: damping::Damping::default(),
             plain: false,
             over_limit: false,
             yielding: None,
@@ -592,7 +588,7 @@ impl Session {
                 }
             }
             After::IdleHold => {
-                let wait = self.penalty(now);
+                let wait = self.damping.penalty(now, self.config.idle_hold_time);
                 self.idle(now, self.config.idle_hold_time.min(wait), wait);
             }
             After::Idle(time) => self.idle(now, time, time),
@@ -613,16 +609,6 @@ impl Session {
             let wait = self.jitter.of(wait);
             self.timers.set(Timer::IdleHold, now + wait);
         }
-    }
-
-    /// The time to sit out after one more error.
-    fn penalty(&mut self, now: Instant) -> Duration {
-        if self.last_trouble.is_some_and(|at| now.duration_since(at) >= PEACE) {
-            self.idle_backoff.reset();
-        }
-        let wait = self.idle_backoff.next(self.config.idle_hold_time);
-        self.last_trouble = Some(now + wait);
-        wait
     }
 
     fn flush_updates(&mut self) {

@@ -65,6 +65,8 @@ pub(super) struct Connection {
     pub(super) timers: Timers,
     /// Our OPEN on it.
     pub(super) sent: Open,
+    /// The neighbor's.
+    received: Option<Open>,
     /// When the last KEEPALIVE was sent.
     kept_alive: Option<Instant>,
     /// Octets that the driver still holds.
@@ -112,6 +114,7 @@ impl Connection {
             state: State::OpenSent,
             timers: Timers::default(),
             sent,
+            received: None,
             kept_alive: None,
             unsent: 0,
             secured: false,
@@ -128,6 +131,13 @@ impl Connection {
 
     pub(super) fn is_established(&self) -> bool {
         matches!(self.state, State::Established(_))
+    }
+
+    pub(super) fn established_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Established(up) => Some(up.since),
+            State::OpenSent | State::Waiting { .. } | State::OpenConfirm(_) => None,
+        }
     }
 
     pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
@@ -175,7 +185,9 @@ impl Session {
         connection.timers.set(Timer::Hold, now + OPEN_HOLD);
         let (conn, mut octets) = (connection.id, BytesMut::new());
         connection.sent.encode(&mut octets);
-        self.record.open_sent(&connection.sent, connection.ends);
+        if self.established().is_none() {
+            self.record.open_sent(&connection.sent, connection.ends);
+        }
         self.connections.push(connection);
         self.require_ttl(now, conn);
         self.watch_silence(now, conn);
@@ -291,7 +303,7 @@ impl Session {
             }
             // What waited is let go on at the end of each input.
             Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
-            Timer::Silence => self.silent(conn),
+            Timer::Silence => self.silent(now, conn),
             Timer::TtlSecurity => self.ttl_not_offered(conn),
         }
     }
@@ -311,7 +323,8 @@ impl Session {
             State::OpenConfirm(_) | State::Waiting { .. } => format!("{how} after the OPEN"),
             State::Established(_) => how,
         };
-        let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after: After::Retry };
+        let after = self.after_end_by_neighbor(now, conn);
+        let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after };
         self.end(now, conn, end);
     }
 
@@ -381,7 +394,7 @@ impl Session {
     /// Events 24 and 25.
     fn notified(&mut self, now: Instant, conn: Conn, notification: &Notification) {
         self.record.notification_received(notification);
-        let after = self.after_notification(conn, notification);
+        let after = self.after_notification(now, conn, notification);
         let hard = notification.is_hard();
         let mut why = format!("received NOTIFICATION {notification}");
         if (notification.code, notification.subcode) == (Code::Open as u8, 2) {
@@ -391,7 +404,7 @@ impl Session {
         self.end(now, conn, End { notify: None, cause, reason: "notification-received", why, after });
     }
 
-    fn after_notification(&mut self, conn: Conn, n: &Notification) -> After {
+    fn after_notification(&mut self, now: Instant, conn: Conn, n: &Notification) -> After {
         const CEASE: u8 = Code::Cease as u8;
         const OPEN: u8 = Code::Open as u8;
         let opening = self.connection(conn).is_some_and(|c| !c.is_established());
@@ -403,7 +416,7 @@ impl Session {
                 if self.collisions > SOON { After::Retry } else { After::Soon }
             }
             (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => After::IdleHold,
-            (CEASE, _) => After::Retry,
+            (CEASE, _) => self.after_end_by_neighbor(now, conn),
             // RFC 5492 §3: it knows no capabilities. Again without, once.
             (OPEN, 4) if opening && !self.plain => {
                 self.plain = true;
@@ -422,9 +435,14 @@ impl Session {
             Ok(open) => open,
             Err(error) => return self.refuse(now, conn, &error, error.what.into()),
         };
-        self.record.open_received(now, &open);
-        let Some(c) = self.connections.iter().find(|c| c.id == conn) else { return };
-        let negotiated = match negotiate::agree(&self.config, &c.sent, &open, c.ends) {
+        let rival = self.established().is_some();
+        if !rival {
+            self.record.open_received(now, &open);
+        }
+        let Some(c) = self.connection(conn) else { return };
+        let (sent, ends) = (c.sent.clone(), c.ends);
+        c.received = rival.then(|| open.clone());
+        let negotiated = match negotiate::agree(&self.config, &sent, &open, ends) {
             Ok(negotiated) => Arc::new(negotiated),
             Err(error) => {
                 let what = negotiate::explain(&self.config, &open, &error);
@@ -432,7 +450,7 @@ impl Session {
             }
         };
         match self.collision(now, conn, &negotiated) {
-            Verdict::Both | Verdict::DropOther | Verdict::ReplaceOther => self.confirm(now, conn, negotiated),
+            Verdict::Both | Verdict::DropOther | Verdict::ReplaceLater => self.confirm(now, conn, negotiated),
             Verdict::Wait => {
                 let Some(c) = self.connection(conn) else { return };
                 c.state = State::Waiting { negotiated, confirmed: false };
@@ -491,14 +509,15 @@ impl Session {
                     let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
                     // Nor is one that was begun before the session was up, and is only seen now, the sign of a restart.
                     let restarted = o.ends.local.ip() == called && began >= up.since + CROSSED;
+                    // Nor does one restart so often.
+                    let restarted = restarted && !self.damping.is_flapping(now);
                     Other::Established { graceful: keeps && restarted }
                 }
             };
             match collision::judge(us, them, dialled, how_far) {
-                Verdict::Both => {}
+                Verdict::Both | Verdict::ReplaceLater => {}
                 Verdict::Wait => verdict = Verdict::Wait,
                 Verdict::DropOther => self.collide(now, other),
-                Verdict::ReplaceOther => self.replaced(now, other),
                 Verdict::DropNew => {
                     match self.connection(other).map(|o| o.ends.local.ip()).filter(|at| *at != called) {
                         Some(at) => self.called_elsewhere(now, conn, at),
@@ -513,7 +532,7 @@ impl Session {
         verdict
     }
 
-    fn collide(&mut self, now: Instant, conn: Conn) {
+    pub(super) fn collide(&mut self, now: Instant, conn: Conn) {
         let end = End {
             notify: Some(Notification::cease(cease::COLLISION, None)),
             cause: DownCause::Sent { hard: false },
@@ -537,8 +556,10 @@ impl Session {
         self.end(now, conn, end);
     }
 
-    /// RFC 4724 §4.2: the old connection counts as closed, and no NOTIFICATION is sent.
+    /// RFC 4724 §4.2: the old connection counts as closed, and no NOTIFICATION is sent. Only now that the new one is
+    /// established: its OPEN alone would let whoever shares the neighbor's address end the session.
     fn replaced(&mut self, now: Instant, conn: Conn) {
+        let _ = self.after_end_by_neighbor(now, conn);
         let end = End {
             notify: None,
             cause: DownCause::Closed,
@@ -565,11 +586,19 @@ impl Session {
         c.timers.stop(Timer::TtlSecurity);
         c.heard(now);
         self.learn_ttl(conn);
+        if let Some(c) = self.connections.iter_mut().find(|c| c.id == conn)
+            && let Some(open) = c.received.take()
+        {
+            self.record.open_sent(&c.sent, c.ends);
+            self.record.open_received(now, &open);
+        }
         self.abort_dial(false);
         self.timers.stop(Timer::ConnectRetry);
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
             if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
                 self.moved(now, other);
+            } else if self.connections.iter().any(|c| c.id == other && c.is_established()) {
+                self.replaced(now, other);
             } else {
                 self.collide(now, other);
             }

@@ -208,7 +208,7 @@ fn a_call_to_another_of_our_addresses_is_no_restart_of_an_established_neighbor()
     assert_eq!((p.s.state(), p.down()), (SessionState::Established, None));
     assert!(p.kinds(OUT).contains(&Kind::Keepalive), "the session is probed: it may be dead at the far end");
     // To the address of the session it is one.
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    p.feed(Input::Accepted(IN, ends())).hear(IN, &octets).hear(IN, &keepalive());
     assert!(p.closed(OUT));
 }
 

@@ -168,6 +168,8 @@ fn a_forwarded_connection_takes_no_session_of_a_directly_connected_neighbor() {
     let cases = [
         ("accepted before: a lower TTL",      on_link(), Some(64),  63,  false),
         ("accepted before: the same",         on_link(), Some(64),  64,  true),
+        ("accepted before: 255, lowered once", on_link(), Some(64), 254, false),
+        ("accepted before: multihop there",   on_link(), Some(3),   3,   true),
         ("accepted before: a higher TTL",     on_link(), Some(1),   255, true),
         ("dialled before: lowered once",      on_link(), None,      63,  false),
         ("dialled before: lowered twice",     on_link(), None,      253, false),
