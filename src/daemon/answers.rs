@@ -62,6 +62,9 @@ pub(super) struct Answers {
     pub(super) firewall: watch::Receiver<Vec<String>>,
     /// What it does otherwise than may be meant.
     pub(super) firewall_notes: watch::Receiver<Vec<String>>,
+    /// Why BGP of containers cannot be dropped, and whether some was.
+    pub(super) pod_bgp: watch::Receiver<Vec<String>>,
+    pub(super) pod_bgp_notes: watch::Receiver<Vec<String>>,
     /// What the pods' bridge and their leases lack, likewise.
     pub(super) pods: watch::Receiver<Vec<String>>,
     /// Learned routes that have no effect, with the remedy.
@@ -312,7 +315,8 @@ impl Answers {
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
         let host = self.forwarding.borrow().problems.clone();
-        let firewall = [self.firewall.borrow().clone(), self.firewall_notes.borrow().clone()].concat();
+        let firewall = [&self.firewall, &self.firewall_notes, &self.pod_bgp, &self.pod_bgp_notes];
+        let firewall = firewall.map(|r| r.borrow().clone()).concat();
         let pods = self.pods.borrow().clone();
         let without_effect = self.without_effect.borrow().clone();
         let (limits, sessions) = (self.limits.borrow().clone(), self.sessions.borrow().clone());
@@ -353,7 +357,15 @@ impl Answers {
             Err(missing) => vec![missing.clone()],
         };
         let host = self.forwarding.borrow().problems.clone();
-        let of_host = [&self.firewall, &self.firewall_notes, &self.pods, &self.without_effect, &self.limits];
+        let of_host = [
+            &self.firewall,
+            &self.firewall_notes,
+            &self.pod_bgp,
+            &self.pod_bgp_notes,
+            &self.pods,
+            &self.without_effect,
+            &self.limits,
+        ];
         let of_host = of_host.map(|p| p.borrow().clone());
         [host, of_host.concat(), planned].concat()
     }

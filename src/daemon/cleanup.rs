@@ -60,6 +60,13 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if chain {
         removed.push(format!("chain {CHAIN} of iptables"));
     }
+    let bgp = masquerade::io::bgp::cleanup().map_err(|e| {
+        let table = masquerade::bgp::TABLE;
+        Error::Runtime(format!("the nftables table {table} cannot be removed: {e}; run as root"))
+    })?;
+    if bgp {
+        removed.push(format!("nftables table inet {}", masquerade::bgp::TABLE));
+    }
     // While routes and rules are gone already, nothing of ours needs forwarding.
     let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));
     removed.extend(fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?);

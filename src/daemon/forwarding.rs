@@ -185,6 +185,9 @@ impl Keeper {
             (false, Why::KeepAdvertisements) => {
                 tracing::info!(%key, found = %old, set = %new, "router advertisements stay accepted while the host forwards");
             }
+            (false, Why::IgnoreAdvertisements) => {
+                tracing::info!(%key, found = %old, set = %new, "router advertisements ignored on the pods' bridge");
+            }
             (false, Why::GiveBack(_)) => {
                 tracing::info!(%key, set = %new, "forwarding is off again where others had switched it off");
             }

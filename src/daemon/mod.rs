@@ -159,6 +159,9 @@ async fn daemon(
     let (plugins_tx, plugins) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());
+    let (block_bgp_tx, block_bgp) = watch::channel(None);
+    let (pod_bgp_tx, pod_bgp) = watch::channel(Vec::new());
+    let (pod_bgp_notes_tx, pod_bgp_notes) = watch::channel(Vec::new());
     let (firewall_notes_tx, firewall_notes) = watch::channel(Vec::new());
     let (pods_tx, pods) = watch::channel(Vec::new());
     let (sessions_tx, sessions) = watch::channel(Vec::new());
@@ -328,6 +331,7 @@ async fn daemon(
             assigned: assigned_tx,
             conflist: conflist_tx,
             forward: accepted_tx,
+            block_bgp: block_bgp_tx,
             needs: needs_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,
@@ -353,6 +357,7 @@ async fn daemon(
     }
     let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: begun };
     crate::masquerade::io::forward::spawn_with_notes(inputs, firewall_tx, firewall_notes_tx);
+    crate::masquerade::io::bgp::spawn(block_bgp, pod_bgp_tx, pod_bgp_notes_tx);
 
     // Those who ask.
     let reloader = Reloader {
@@ -377,6 +382,8 @@ async fn daemon(
         forwarding,
         firewall,
         firewall_notes,
+        pod_bgp,
+        pod_bgp_notes,
         pods,
         without_effect: fib.problems(),
         limits: rib.problems.clone(),

@@ -85,6 +85,7 @@ pub(super) struct Outputs {
     pub(super) assigned: watch::Sender<Arc<Assigned>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
+    pub(super) block_bgp: watch::Sender<Option<Arc<crate::masquerade::bgp::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     pub(super) all_nodes: watch::Sender<bool>,
@@ -131,7 +132,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let uplinks = uplinks(&config, nodes.as_deref(), &host);
         extra.off = switched_off(kubernetes, &uplinks, &config);
         publish(&outputs.plugins, kubernetes.then(|| plugin_query(&config)));
-        gateways.handle(Instant::now().into_std(), &host, config.fib.protocol);
+        gateways.handle(Instant::now().into_std(), &host, &config);
         extra.held_gateways = gateways.held();
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
@@ -306,6 +307,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.no_conflist, plan.no_conflist.clone());
     publish(&outputs.conflist, plan.conflist.clone());
     publish(&outputs.forward, Some(plan.forward.clone()));
+    publish(&outputs.block_bgp, Some(plan.block_bgp.clone()));
     publish(&outputs.all_nodes, plan.all_nodes);
     publish(&outputs.asked, plan.asked.clone());
     let wanted = Wanted {

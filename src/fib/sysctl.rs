@@ -37,6 +37,10 @@ pub struct Needs {
     pub bridges: BTreeSet<String>,
     /// veth ports of bridges. They have no packets of their own, so their values mean nothing.
     pub ports: BTreeSet<String>,
+    /// The pods' bridge, where routelet has it made: there or not.
+    pub pods_bridge: Option<String>,
+    /// Bridges on which containers of others are.
+    pub container_bridges: BTreeSet<String>,
     /// Whether pods reach Services over a bridge.
     pub services: bool,
 }
@@ -66,6 +70,8 @@ pub enum Why {
     /// Must succeed before forwarding of IPv6 goes on.
     KeepAdvertisements,
     Forward(Family),
+    /// No router is behind the pods' bridge.
+    IgnoreAdvertisements,
     /// Off again on an interface of others, after all were switched on.
     GiveBack(Family),
 }
@@ -121,6 +127,10 @@ impl Needs {
         self.bridges.iter().any(|b| escaped(b) == interface)
     }
 
+    fn has_containers(&self, interface: &str) -> bool {
+        self.pods_bridge.iter().chain(&self.container_bridges).any(|b| escaped(b) == interface)
+    }
+
     fn is_port(&self, interface: &str) -> bool {
         self.ports.iter().any(|p| escaped(p) == interface)
     }
@@ -139,7 +149,10 @@ impl Seen {
 /// What is to be written now, in this order. `off`: on which interfaces others had switched forwarding off while it was on as a
 /// whole, by [`switched_off`].
 pub fn writes(needs: &Needs, seen: &Seen, record: &Record, off: &BTreeSet<String>) -> Vec<Write> {
-    needs.families.iter().flat_map(|family| writes_of(*family, needs, seen, record, off)).collect()
+    let ignored = ignore_advertisements(needs, seen).into_iter();
+    ignored
+        .chain(needs.families.iter().flat_map(|family| writes_of(*family, needs, seen, record, off)))
+        .collect()
 }
 
 fn writes_of(
@@ -172,13 +185,22 @@ fn writes_of(
     writes
 }
 
+/// `accept_ra` of the pods' bridge is 0, before anything else: a pod could make itself the host's default gateway by an
+/// advertisement (CVE-2020-10749). A bridge that is made anew begins with the default of new interfaces.
+fn ignore_advertisements(needs: &Needs, seen: &Seen) -> Option<Write> {
+    let key = interface_key(Family::Ipv6Unicast, &escaped(needs.pods_bridge.as_ref()?), "accept_ra");
+    let old = seen.values.get(&key).filter(|v| *v != "0")?.clone();
+    Some(Write { key, old, new: "0", why: Why::IgnoreAdvertisements })
+}
+
 /// `accept_ra` from 1 to 2, the default of new interfaces first: what appears meanwhile has it already.
 ///
 /// Not on bridges of containers: there any container could make itself the host's default gateway by an advertisement. The
 /// `bridge` CNI plugin and Docker switch it off there themselves.
 fn keep_advertisements(needs: &Needs, seen: &Seen, is_affected: impl Fn(&str) -> bool) -> Vec<Write> {
     let interfaces = seen.interfaces.iter().map(String::as_str);
-    let interfaces = interfaces.filter(|i| !needs.is_bridge(i) && !needs.is_port(i));
+    let interfaces =
+        interfaces.filter(|i| !needs.is_bridge(i) && !needs.is_port(i) && !needs.has_containers(i));
     let affected = std::iter::once("default").chain(interfaces).filter(|i| is_affected(i));
     affected
         .map(|i| interface_key(Family::Ipv6Unicast, i, "accept_ra"))
@@ -321,7 +343,8 @@ fn is_fight(now: Instant, times: &[Instant]) -> bool {
 pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
     let strict = strict_filter(needs, seen);
     let bridged = bridged_services(needs, seen);
-    strict.into_iter().chain(bridged).chain(switched_off_families(needs, seen)).collect()
+    let advertised = accepted_advertisements(needs, seen);
+    strict.into_iter().chain(bridged).chain(switched_off_families(needs, seen)).chain(advertised).collect()
 }
 
 /// RFC 3704 §2.2: strict filtering fits hosts with one way in and out. The kernel takes the larger value of `all` and the interface.
@@ -366,6 +389,27 @@ fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
     needs.in_use.iter().filter(|_| needs.services).filter_map(check).collect()
 }
 
+/// Bridges of others on which the kernel takes router advertisements: with 2, or with 1 where it does not forward.
+fn accepted_advertisements(needs: &Needs, seen: &Seen) -> Vec<String> {
+    let of = |bridge: &str, name: &str| interface_key(Family::Ipv6Unicast, &escaped(bridge), name);
+    let is_heeded = |bridge: &&String| match seen.number(&of(bridge, "accept_ra")) {
+        0 => false,
+        1 => seen.is(&of(bridge, "forwarding"), "0"),
+        _ => true,
+    };
+    let is_on = |bridge: &&String| !seen.is(&of(bridge, "disable_ipv6"), "1");
+    let bridges = needs.container_bridges.iter().filter(is_heeded).filter(is_on);
+    bridges
+        .map(|bridge| {
+            let key = of(bridge, "accept_ra");
+            format!(
+                "{key}: router advertisements are accepted on {bridge}, a bridge of containers: any container there can make \
+                 itself the IPv6 default gateway of this host; run `sysctl -w {key}=0`"
+            )
+        })
+        .collect()
+}
+
 fn switched_off_families(needs: &Needs, seen: &Seen) -> Vec<String> {
     let used = needs.in_use.contains(&Family::Ipv6Unicast);
     let interfaces = needs.concerned().filter(|_| used).collect::<BTreeSet<_>>();
@@ -388,6 +432,7 @@ pub fn refusal(write: &Write, why: &str) -> String {
             "IPv6 forwarding stays off, as it would take away the default route and the addresses that came by router advertisement"
         }
         Why::Forward(_) => "packets of containers are not forwarded",
+        Why::IgnoreAdvertisements => "a pod can make itself the IPv6 default gateway of this host",
         Why::GiveBack(_) => "forwarding stays on there, where it was off before",
     };
     format!(
@@ -422,6 +467,7 @@ mod tests {
             bridges: names(&["docker0"]),
             ports: names(&["veth1"]),
             services: false,
+            ..Needs::default()
         }
     }
 
@@ -433,6 +479,59 @@ mod tests {
 
     fn keys(writes: &[Write]) -> Vec<String> {
         writes.iter().map(|w| format!("{}={}", w.key, w.new)).collect()
+    }
+
+    #[test]
+    fn router_advertisements_on_bridges_of_containers_are_ignored_or_named() {
+        let needs = |families: &[Family]| Needs {
+            families: families.iter().copied().collect(),
+            uplinks: names(&["eth0"]),
+            pods_bridge: Some("routelet0".into()),
+            container_bridges: names(&["docker0", "br-1.2"]),
+            ..Needs::default()
+        };
+        let bridges = |ra: &str, forwarding: &str, off: &str| {
+            let mut seen =
+                Seen { interfaces: names(&["eth0", "routelet0", "docker0", "br-1/2"]), ..Seen::default() };
+            let mut set = |key: String, value: &str| drop(seen.values.insert(key, value.into()));
+            set(V6.into(), "0");
+            set("net.ipv6.conf.eth0.accept_ra".into(), "1");
+            for bridge in ["routelet0", "docker0", "br-1/2"] {
+                set(format!("net.ipv6.conf.{bridge}.accept_ra"), ra);
+                set(format!("net.ipv6.conf.{bridge}.forwarding"), forwarding);
+                set(format!("net.ipv6.conf.{bridge}.disable_ipv6"), off);
+            }
+            seen
+        };
+        let record = Record::new("boot");
+        for (families, ra) in
+            [(&[][..], "1"), (&[Family::Ipv4Unicast], "2"), (&Family::ALL, "1"), (&Family::ALL, "2")]
+        {
+            let all = writes(&needs(families), &bridges(ra, "0", "0"), &record, &BTreeSet::new());
+            let written: Vec<_> = all.iter().filter(|w| w.key.ends_with("accept_ra")).collect();
+            let first = (written[0].key.as_str(), written[0].old.as_str(), written[0].new);
+            assert_eq!(first, ("net.ipv6.conf.routelet0.accept_ra", ra, "0"), "{families:?}");
+            let others: Vec<_> = written[1..].iter().map(|w| w.key.as_str()).collect();
+            let v6 = families.contains(&Family::Ipv6Unicast);
+            assert_eq!(
+                others,
+                if v6 { vec!["net.ipv6.conf.eth0.accept_ra"] } else { vec![] },
+                "never 2 on a bridge"
+            );
+        }
+        let none = writes(&needs(&[]), &bridges("0", "0", "0"), &record, &BTreeSet::new());
+        assert!(none.is_empty(), "{none:?}");
+        let not_ours = Needs { pods_bridge: None, ..needs(&[]) };
+        assert!(writes(&not_ours, &bridges("1", "0", "0"), &record, &BTreeSet::new()).is_empty());
+
+        let named = |ra, forwarding, off| problems(&needs(&[]), &bridges(ra, forwarding, off));
+        let found = named("1", "0", "0");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("`sysctl -w net.ipv6.conf.br-1/2.accept_ra=0`"), "{found:?}");
+        assert_eq!(named("2", "1", "0").len(), 2, "2 is heeded by a host that forwards, too");
+        for (ra, forwarding, off) in [("1", "1", "0"), ("0", "0", "0"), ("2", "0", "1")] {
+            assert!(named(ra, forwarding, off).is_empty(), "{ra} {forwarding} {off}");
+        }
     }
 
     #[test]

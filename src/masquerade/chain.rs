@@ -228,7 +228,7 @@ fn expressions(list: &mut Attributes<'_>, rule: &Rule) {
 }
 
 /// `which`: 0 the source, 1 the destination.
-fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
+pub(super) fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
     let (first, len, value) = match prefix.addr() {
         IpAddr::V4(a) => (12, 4, a.octets().to_vec()),
         IpAddr::V6(a) => (8, 16, a.octets().to_vec()),
@@ -253,7 +253,7 @@ fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
     is_equal(list, &value);
 }
 
-fn is_equal(list: &mut Attributes<'_>, value: &[u8]) {
+pub(super) fn is_equal(list: &mut Attributes<'_>, value: &[u8]) {
     list.expression("cmp", |e| {
         e.number(1, REGISTER);
         e.number(2, CMP_EQ);
@@ -261,7 +261,7 @@ fn is_equal(list: &mut Attributes<'_>, value: &[u8]) {
     });
 }
 
-fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
+pub(super) fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
     list.expression("immediate", |e| {
         e.number(1, REGISTER_OF_VERDICT);
         e.nested(2, |data| {
@@ -282,7 +282,7 @@ const NFT_RETURN: u32 = -5_i32 as u32;
 const META_OIFNAME: u32 = 7;
 const REGISTER_OF_VERDICT: u32 = 0;
 /// Names of interfaces, with the closing zero.
-const IFNAMSIZ: usize = 16;
+pub(super) const IFNAMSIZ: usize = 16;
 
 #[cfg(test)]
 mod tests {

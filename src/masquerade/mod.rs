@@ -12,6 +12,7 @@
 //!
 //! In `auto` it ends for a family once a neighbor of another AS has had the pod CIDRs for [`KNOWN`], see [`Auto`].
 
+pub mod bgp;
 pub mod chain;
 pub mod forward;
 pub mod io;

@@ -87,9 +87,9 @@ impl Batch {
         }
     }
 
-    /// Asks for the table, outside of any transaction: the octets to send.
-    pub fn question(seq: u32) -> Vec<u8> {
-        Self::ask(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, TABLE))
+    /// Asks for a table, outside of any transaction: the octets to send.
+    pub fn ask_table(seq: u32, table: &str) -> Vec<u8> {
+        Self::ask(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, table))
     }
 
     /// A question, outside of any transaction: the octets to send.
@@ -285,9 +285,9 @@ const ELEMENTS: usize = 700;
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEW_TABLE: u16 = 0;
+pub(super) const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
-const DEL_TABLE: u16 = 2;
+pub(super) const DEL_TABLE: u16 = 2;
 pub(super) const NEW_CHAIN: u16 = 3;
 pub(super) const GET_CHAIN: u16 = 4;
 pub(super) const DEL_CHAIN: u16 = 5;
@@ -309,7 +309,7 @@ pub(super) const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 
 const AF_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_IPV6: u8 = 10;
 const NF_INET_POST_ROUTING: u32 = 4;

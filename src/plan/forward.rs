@@ -22,7 +22,7 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
 /// Subnets of containers that neighbors learn of. That of an uplink is the network's, not ours.
 fn advertised(ctx: &Context<'_>) -> Vec<Prefix> {
     let advertise = &ctx.config.advertise;
-    let uplinks = gateway::uplinks(ctx.host, ctx.config.fib.protocol);
+    let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let is_inner = |l: &&Link| !l.loopback && !uplinks.iter().any(|u| u.index == l.index);
     let links = ctx.host.links.values().filter(is_inner);
     let subnets = links.filter(|l| bridge::is_named(&advertise.interfaces, l)).flat_map(bridge::of_link);
@@ -33,7 +33,7 @@ fn advertised(ctx: &Context<'_>) -> Vec<Prefix> {
 fn is_of_other_containers(ctx: &Context<'_>, bridge: &Link, served: &[Prefix]) -> bool {
     let mut ports = ctx.host.links.values().filter(|l| l.master == Some(bridge.index));
     let leads_out = ports.any(|port| port.kind != "veth")
-        || gateway::uplinks(ctx.host, ctx.config.fib.protocol).iter().any(|l| l.index == bridge.index);
+        || gateway::uplinks(ctx.host, ctx.config).iter().any(|l| l.index == bridge.index);
     let of_node = |a| ctx.own_node().is_some_and(|own| own.addresses.contains(a));
     let has_node_address = bridge.addresses.iter().any(|a| of_node(&a.addr));
     let has_pods = bridge.subnets().any(|s| served.iter().any(|p| p.covers(s) || s.covers(*p)));

@@ -27,8 +27,7 @@ pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Pla
         families.extend(has_ipv6(host).then_some(Family::Ipv6Unicast));
     }
     let peers: Vec<_> = plan.iter().flat_map(|p| p.peers.keys()).collect();
-    let mut uplinks: BTreeSet<_> =
-        gateway::uplinks(host, config.fib.protocol).iter().map(|l| l.name.clone()).collect();
+    let mut uplinks: BTreeSet<_> = gateway::uplinks(host, config).iter().map(|l| l.name.clone()).collect();
     let of_peers = host.links.values().filter(|l| !l.loopback && peers.iter().any(|p| is_towards(l, p)));
     uplinks.extend(of_peers.map(|l| l.name.clone()));
     let of_containers = |l: &&Link| {
@@ -44,8 +43,17 @@ pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Pla
         bridges: bridges.filter(|name| !uplinks.contains(name)).collect(),
         uplinks,
         ports: ports.map(|l| l.name.clone()).collect(),
+        pods_bridge: (extra.kubernetes && config.cni.enabled != Some(false))
+            .then(|| config.cni.bridge.clone()),
+        container_bridges: container_bridges(config, host),
         services: extra.kubernetes && plan.is_some_and(|p| p.conflist.is_some()),
     }
+}
+
+/// Bridges on which containers or virtual machines are, but for the pods'.
+fn container_bridges(config: &Config, host: &Host) -> BTreeSet<String> {
+    let of_others = |l: &&Link| l.name != config.cni.bridge && gateway::is_container_bridge(host, l);
+    host.links.values().filter(of_others).map(|l| l.name.clone()).collect()
 }
 
 fn has_ipv6(host: &Host) -> bool {

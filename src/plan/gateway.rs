@@ -4,19 +4,60 @@
 //! Default routes change (DHCP, router advertisements, failover), and the neighbors follow: the plan is made anew
 //! on each change of the host. A route with our own protocol number never counts, else a default route learned
 //! from a neighbor would make its sender a gateway, and its loss would end the session.
+//!
+//! Whoever can send a router advertisement makes such a route. So a next hop on the containers' side of this host is
+//! never a neighbor ([`Refusal`]), and one that only router advertisements name carries IPv6 routes only, unless
+//! `families` of `[bgp.group.gateway]` says otherwise.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-use super::Context;
+use super::{Context, bridge};
 use crate::{
     bgp::peer::PeerKey,
+    config::Config,
     fib::host::{ForeignRoute, Host, Link},
     net::Family,
 };
+
+/// A next hop of a default route that is a neighbor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    pub key: PeerKey,
+    pub ifindex: u32,
+    /// Only routes that router advertisements made name it.
+    pub advertised: bool,
+}
+
+/// The protocol of routes that router advertisements made (RTPROT_RA), whether the kernel, systemd-networkd or
+/// NetworkManager added them.
+const PROTOCOL_RA: u8 = 9;
+
+/// Why a next hop on an interface is never a neighbor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    PodBridge,
+    /// A port of a bridge.
+    Port,
+    Advertised,
+    /// A bridge whose ports are containers' or virtual machines'.
+    ContainerBridge,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodBridge => "is the pods' bridge",
+            Self::Port => "is a port of a bridge",
+            Self::Advertised => "is one of advertise.interfaces",
+            Self::ContainerBridge => "is a bridge of containers",
+        })
+    }
+}
 
 /// The default routes that count: of others, those of each family by metric.
 fn default_routes(host: &Host, own_protocol: u8) -> impl Iterator<Item = &ForeignRoute> {
@@ -38,27 +79,29 @@ const HOLD: Duration = Duration::from_secs(10);
 /// Gateways whose default route is away for a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Gateways {
-    /// With the interface, and since when there is no route any more.
-    seen: BTreeMap<PeerKey, (u32, Option<Instant>)>,
+    /// Each with the time since when there is no route any more.
+    seen: BTreeMap<PeerKey, (Gateway, Option<Instant>)>,
 }
 
 impl Gateways {
     /// The host is this now.
-    pub fn handle(&mut self, now: Instant, host: &Host, own_protocol: u8) {
+    pub fn handle(&mut self, now: Instant, host: &Host, config: &Config) {
         for (_, since) in self.seen.values_mut() {
             since.get_or_insert(now);
         }
-        for (key, ifindex) in hops(host, own_protocol) {
-            self.seen.insert(key, (ifindex, None));
+        for gateway in gateways(host, config) {
+            self.seen.insert(gateway.key.clone(), (gateway, None));
         }
-        let alive = |ifindex: &u32| host.links.get(ifindex).is_some_and(|l| host.can_send(l));
+        let alive = |g: &Gateway| {
+            host.links.get(&g.ifindex).is_some_and(|l| host.can_send(l) && refusal(host, config, l).is_none())
+        };
         let in_time = |since: &Option<Instant>| since.is_none_or(|at| now < at + HOLD);
-        self.seen.retain(|_, (ifindex, since)| since.is_none() || alive(ifindex) && in_time(since));
+        self.seen.retain(|_, (gateway, since)| since.is_none() || alive(gateway) && in_time(since));
     }
 
     /// Those that are neighbors although no default route names them.
-    pub fn held(&self) -> Vec<PeerKey> {
-        self.seen.iter().filter(|(_, (_, since))| since.is_some()).map(|(key, _)| key.clone()).collect()
+    pub fn held(&self) -> Vec<Gateway> {
+        self.seen.values().filter(|(_, since)| since.is_some()).map(|(gateway, _)| gateway.clone()).collect()
     }
 
     /// When to come back with [`Gateways::handle`].
@@ -68,24 +111,102 @@ impl Gateways {
 }
 
 /// The gateways that are neighbors, those among them whose route is away for a moment.
-pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<PeerKey> {
-    let mut keys = gateways(ctx.host, ctx.config.fib.protocol);
+pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<Gateway> {
+    let mut found = gateways(ctx.host, ctx.config);
     let is_own = |key: &PeerKey| matches!(key, PeerKey::Address(a) if is_own(ctx.host, *a));
-    let held = ctx.extra.held_gateways.iter().filter(|k| !keys.contains(k) && !is_own(k));
-    let held: Vec<_> = held.cloned().collect();
-    keys.extend(held);
-    keys
+    let held = ctx.extra.held_gateways.iter();
+    let held: Vec<_> = held.filter(|h| found.iter().all(|g| g.key != h.key) && !is_own(&h.key)).collect();
+    found.extend(held.into_iter().cloned());
+    found
 }
 
-/// The gateways as neighbors, in order of preference, each once. One that is an address of this host is none.
-pub(super) fn gateways(host: &Host, own_protocol: u8) -> Vec<PeerKey> {
-    hops(host, own_protocol).into_iter().map(|(key, _)| key).collect()
+/// The next hops of default routes that are no neighbors, each with the reason and a remedy.
+pub(super) fn refused(ctx: &Context<'_>) -> BTreeSet<String> {
+    let found = hops(ctx.host, ctx.config.fib.protocol).into_iter();
+    let refused = found.filter_map(|g| {
+        let link = ctx.host.links.get(&g.ifindex)?;
+        Some((refusal(ctx.host, ctx.config, link)?, g, link))
+    });
+    refused.map(|(refusal, gateway, link)| problem(&gateway, link, refusal)).collect()
 }
 
-/// The same, each with its interface.
-fn hops(host: &Host, own_protocol: u8) -> Vec<(PeerKey, u32)> {
-    let mut found: Vec<(PeerKey, u32)> = Vec::new();
-    for hop in default_routes(host, own_protocol).flat_map(|r| &r.hops) {
+fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> String {
+    let (key, name) = (&gateway.key, &link.name);
+    let remedy = if gateway.advertised {
+        format!(
+            "it was made by a router advertisement, which a container can send: run `sysctl -w \
+             net.ipv6.conf.{}.accept_ra=0` and remove the route",
+            crate::fib::sysctl::escaped(name)
+        )
+    } else {
+        "remove the route".to_owned()
+    };
+    format!(
+        "the default route via {key} leads over {name}, which {refusal}: {key} is not made a neighbor; {remedy}, or, if it is \
+         a router, give it a [[bgp.neighbor]] with its address"
+    )
+}
+
+/// Whether next hops on this interface are never neighbors: containers are on it, and any of them could name itself a
+/// gateway.
+pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refusal> {
+    let is_bridge = |index: u32| host.links.get(&index).is_some_and(|l| l.kind == "bridge");
+    let named = |patterns: &[String]| bridge::is_named(patterns, link);
+    // A pattern such as br-* may well fit the bridge that is the way out.
+    let exact: Vec<_> = config.advertise.interfaces.iter().filter(|p| **p == link.name).cloned().collect();
+    let way_out = leads_out(host, link);
+    if link.name == config.cni.bridge {
+        Some(Refusal::PodBridge)
+    } else if link.master.is_some_and(is_bridge) {
+        Some(Refusal::Port)
+    } else if named(&exact) || named(&config.advertise.interfaces) && !way_out {
+        Some(Refusal::Advertised)
+    } else if is_container_bridge(host, link) {
+        Some(Refusal::ContainerBridge)
+    } else {
+        None
+    }
+}
+
+/// A bridge with ports, all of them of containers or virtual machines.
+pub(super) fn is_container_bridge(host: &Host, link: &Link) -> bool {
+    let mut ports = ports(host, link).peekable();
+    link.kind == "bridge" && ports.peek().is_some() && ports.all(is_of_container)
+}
+
+/// A bridge with a port that is no container's: it is connected to a network.
+pub(super) fn leads_out(host: &Host, link: &Link) -> bool {
+    link.kind == "bridge" && ports(host, link).any(|p| !is_of_container(p))
+}
+
+fn ports<'a>(host: &'a Host, bridge: &Link) -> impl Iterator<Item = &'a Link> {
+    let index = bridge.index;
+    host.links.values().filter(move |l| l.master == Some(index))
+}
+
+/// Containers are attached by veth, virtual machines by tap devices.
+fn is_of_container(port: &Link) -> bool {
+    matches!(port.kind.as_str(), "veth" | "tun")
+}
+
+/// The gateways as neighbors, in order of preference, each once.
+pub(super) fn gateways(host: &Host, config: &Config) -> Vec<Gateway> {
+    let is_allowed =
+        |g: &Gateway| host.links.get(&g.ifindex).is_none_or(|l| refusal(host, config, l).is_none());
+    let mut gateways: Vec<Gateway> = Vec::new();
+    for gateway in hops(host, config.fib.protocol).into_iter().filter(is_allowed) {
+        match gateways.iter_mut().find(|g| g.key == gateway.key) {
+            Some(known) => known.advertised &= gateway.advertised,
+            None => gateways.push(gateway),
+        }
+    }
+    gateways
+}
+
+/// The next hops of default routes by interface. One that is an address of this host is none.
+fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
+    let mut found: Vec<Gateway> = Vec::new();
+    for (route, hop) in default_routes(host, own_protocol).flat_map(|r| r.hops.iter().map(move |h| (r, h))) {
         let Some(addr) = hop.gateway.filter(|a| !is_own(host, *a)) else { continue };
         let key = match addr {
             IpAddr::V6(a) if a.is_unicast_link_local() => match host.links.get(&hop.ifindex) {
@@ -94,18 +215,26 @@ fn hops(host: &Host, own_protocol: u8) -> Vec<(PeerKey, u32)> {
             },
             addr => PeerKey::Address(addr),
         };
-        if !found.iter().any(|(known, _)| *known == key) {
-            found.push((key, hop.ifindex));
+        let advertised = route.protocol == PROTOCOL_RA;
+        match found.iter_mut().find(|g| g.key == key && g.ifindex == hop.ifindex) {
+            Some(known) => known.advertised &= advertised,
+            None => found.push(Gateway { key, ifindex: hop.ifindex, advertised }),
         }
     }
     found
 }
 
-/// The interfaces that hold a default route, in order of preference, each once.
-pub(super) fn uplinks(host: &Host, own_protocol: u8) -> Vec<&Link> {
+/// The interfaces that hold a default route, in order of preference, each once. Not bridges of containers, on which a
+/// container has named itself a gateway.
+pub(super) fn uplinks<'a>(host: &'a Host, config: &Config) -> Vec<&'a Link> {
+    let is_inner = |link: &Link| {
+        let refusal = refusal(host, config, link);
+        refusal.is_some_and(|r| r != Refusal::Advertised) || is_container_bridge(host, link)
+    };
     let mut links: Vec<&Link> = Vec::new();
-    for hop in default_routes(host, own_protocol).flat_map(|r| &r.hops) {
+    for hop in default_routes(host, config.fib.protocol).flat_map(|r| &r.hops) {
         if let Some(link) = host.links.get(&hop.ifindex)
+            && !is_inner(link)
             && !links.iter().any(|l| l.index == link.index)
         {
             links.push(link);
@@ -120,11 +249,149 @@ fn is_own(host: &Host, addr: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "an epoch")]
+
     use super::*;
-    use crate::fib::host::testing::{gateway, host, link};
+    use crate::{
+        fib::host::testing::{gateway, host, link},
+        plan::testing::{Case, config},
+    };
 
     fn names(host: &Host) -> Vec<String> {
-        gateways(host, 179).iter().map(PeerKey::to_string).collect()
+        gateways(host, &Config::default()).iter().map(|g| g.key.to_string()).collect()
+    }
+
+    /// A default route that a router advertisement made.
+    fn advertised(via: &str, ifindex: u32) -> ForeignRoute {
+        ForeignRoute { protocol: PROTOCOL_RA, ..gateway("::/0", via, ifindex) }
+    }
+
+    fn bridge(index: u32, name: &str) -> Link {
+        Link { kind: "bridge".into(), ..link(index, name) }
+    }
+
+    fn port(index: u32, kind: &str, master: u32) -> Link {
+        Link { kind: kind.into(), master: Some(master), ..link(index, &format!("port{index}")) }
+    }
+
+    #[test]
+    fn a_next_hop_on_the_containers_side_is_never_a_neighbor() {
+        let mut config = config();
+        config.advertise.interfaces = vec!["lan*".into(), "br-*".into(), "br-named".into()];
+        let links = || {
+            [
+                link(2, "eth0"),
+                bridge(3, "routelet0"),
+                port(13, "veth", 3),
+                bridge(4, "docker0"),
+                port(14, "veth", 4),
+                bridge(5, "virbr0"),
+                port(15, "tun", 5),
+                bridge(6, "br-out"),
+                port(16, "", 6),
+                port(26, "veth", 6),
+                bridge(7, "br-0123"),
+                bridge(8, "br-named"),
+                port(18, "", 8),
+                link(9, "lan1"),
+                link(10, "bond0"),
+                Link { master: Some(10), ..link(11, "eth1") },
+                bridge(12, "br0"),
+            ]
+        };
+        #[rustfmt::skip]
+        let cases = [
+            (2,  None,                           "a veth that is the host's own interface"),
+            (3,  Some(Refusal::PodBridge),       "the pods' bridge"),
+            (13, Some(Refusal::Port),            "a port of it"),
+            (4,  Some(Refusal::ContainerBridge), "docker0"),
+            (14, Some(Refusal::Port),            "a port of docker0"),
+            (5,  Some(Refusal::ContainerBridge), "virtual machines"),
+            (6,  None,                           "a bridge that is the way out, although a pattern fits"),
+            (16, Some(Refusal::Port),            "its port"),
+            (7,  Some(Refusal::Advertised),      "a pattern of advertise.interfaces"),
+            (8,  Some(Refusal::Advertised),      "named in advertise.interfaces"),
+            (9,  Some(Refusal::Advertised),      "no bridge, but a pattern of advertise.interfaces"),
+            (11, None,                           "a port of a bond"),
+            (12, None,                           "a bridge without ports"),
+        ];
+        for (ifindex, want, name) in cases {
+            for route in [advertised("fe80::9", ifindex), gateway("0.0.0.0/0", "10.9.9.9", ifindex)] {
+                let h = host(links(), [route]);
+                assert_eq!(refusal(&h, &config, &h.links[&ifindex]), want, "{name}");
+                assert_eq!(gateways(&h, &config).is_empty(), want.is_some(), "{name}");
+                let case = Case::new(config.clone(), None, h);
+                let refused = refused(&case.context());
+                assert_eq!(refused.len(), usize::from(want.is_some()), "{name}: {refused:?}");
+                assert!(refused.iter().all(|p| p.contains("[[bgp.neighbor]]")), "{name}: {refused:?}");
+            }
+        }
+        let both = host(links(), [gateway("0.0.0.0/0", "10.9.9.9", 4), gateway("0.0.0.0/0", "10.9.9.9", 2)]);
+        assert_eq!(gateways(&both, &config).len(), 1, "the same address on the host's own interface");
+    }
+
+    #[test]
+    fn a_router_that_only_advertises_itself_carries_ipv6_routes_unless_the_group_says_otherwise() {
+        let families = |keys: Option<Vec<Family>>, route: ForeignRoute| {
+            let eth0 = link(2, "eth0").with("10.0.0.2/24").with("fe80::2/64");
+            let mut case = Case::new(config(), Some(crate::plan::testing::nodes([])), host([eth0], [route]));
+            case.config.bgp.router_id = Some([10, 0, 0, 2].into());
+            let group = crate::config::NeighborKeys { families: keys, ..Default::default() };
+            case.config.bgp.groups.insert("gateway".into(), group);
+            case.plan().peers.values().map(|p| p.families.clone()).collect::<Vec<_>>()
+        };
+        let (v6, all) = (vec![Family::Ipv6Unicast], Family::ALL.to_vec());
+        assert_eq!(families(None, advertised("fe80::1", 2)), [v6.clone()]);
+        assert_eq!(families(Some(all.clone()), advertised("fe80::1", 2)), [all.clone()]);
+        assert_eq!(families(None, gateway("::/0", "fe80::1", 2)), [all.clone()]);
+        assert_eq!(families(None, gateway("0.0.0.0/0", "10.0.0.1", 2)), [all]);
+        assert_eq!(families(Some(v6.clone()), gateway("0.0.0.0/0", "10.0.0.1", 2)), [v6]);
+    }
+
+    #[test]
+    fn gateways_have_ttl_security_where_they_offer_it() {
+        use crate::bgp::peer::{Hops, TtlSecurity};
+        let hops = |ttl_security, multihop| {
+            let eth0 = link(2, "eth0").with("10.0.0.2/24");
+            let routes = [gateway("0.0.0.0/0", "10.0.0.1", 2)];
+            let mut case = Case::new(config(), Some(crate::plan::testing::nodes([])), host([eth0], routes));
+            case.config.bgp.router_id = Some([10, 0, 0, 2].into());
+            let group = crate::config::NeighborKeys { ttl_security, multihop, ..Default::default() };
+            case.config.bgp.groups.insert("gateway".into(), group);
+            case.plan().peers.values().map(|p| p.hops).collect::<Vec<_>>()
+        };
+        assert_eq!(hops(None, None), [Hops::SecurityWhereOffered]);
+        assert_eq!(hops(Some(TtlSecurity::Off), None), [Hops::Direct]);
+        assert_eq!(hops(Some(TtlSecurity::Strict(1)), None), [Hops::Security(1)]);
+        assert_eq!(hops(None, Some(3)), [Hops::Multihop(3)]);
+        assert_eq!(hops(Some(TtlSecurity::Off), Some(3)), [Hops::Multihop(3)]);
+    }
+
+    #[test]
+    fn a_next_hop_that_becomes_refused_is_not_held() {
+        let (config, t0) = (config(), Instant::now());
+        let mut held = Gateways::default();
+        held.handle(t0, &host([bridge(4, "br9")], [advertised("fe80::9", 4)]), &config);
+        held.handle(t0, &host([bridge(4, "br9"), port(14, "veth", 4)], [advertised("fe80::9", 4)]), &config);
+        assert!(held.held().is_empty());
+    }
+
+    #[test]
+    fn a_next_hop_that_only_router_advertisements_name_is_known_as_such_while_its_route_is_away_too() {
+        let config = config();
+        let eth0 = || link(2, "eth0").with("fe80::2/64");
+        let is_advertised = |routes: &[ForeignRoute]| {
+            let found = gateways(&host([eth0()], routes.to_vec()), &config);
+            found.iter().map(|g| g.advertised).collect::<Vec<_>>()
+        };
+        assert_eq!(is_advertised(&[advertised("fe80::1", 2)]), [true]);
+        assert_eq!(is_advertised(&[advertised("fe80::1", 2), advertised("fe80::3", 2)]), [true, true]);
+        assert_eq!(is_advertised(&[advertised("fe80::1", 2), gateway("::/0", "fe80::1", 2)]), [false]);
+        assert_eq!(is_advertised(&[gateway("::/0", "fe80::1", 2)]), [false]);
+        let (mut held, t0) = (Gateways::default(), Instant::now());
+        held.handle(t0, &host([eth0()], [advertised("fe80::1", 2)]), &config);
+        held.handle(t0, &host([eth0()], []), &config);
+        assert!(held.held()[0].advertised);
     }
 
     #[test]
@@ -144,7 +411,10 @@ mod tests {
             ],
         );
         assert_eq!(names(&host), ["10.0.0.1", "10.0.0.5", "10.0.1.1", "2001:db8::1"]);
-        assert_eq!(uplinks(&host, 179).iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["eth0", "eth1"]);
+        assert_eq!(
+            uplinks(&host, &Config::default()).iter().map(|l| l.name.as_str()).collect::<Vec<_>>(),
+            ["eth0", "eth1"]
+        );
     }
 
     #[test]
@@ -168,12 +438,11 @@ mod tests {
     }
 
     fn at(host: &Host, held: &mut Gateways, now: Instant) -> Vec<String> {
-        held.handle(now, host, 179);
-        held.held().iter().map(PeerKey::to_string).collect()
+        held.handle(now, host, &Config::default());
+        held.held().iter().map(|g| g.key.to_string()).collect()
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "an epoch")]
     fn dhcpcd_244_bc13_a_gateway_stays_while_its_default_route_is_away_for_less_than_ten_seconds() {
         let (t0, ms) = (Instant::now(), Duration::from_millis);
         let eth0 = || link(2, "eth0").with("10.0.0.2/30").with("fe80::2/64");
@@ -196,7 +465,6 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "an epoch")]
     fn a_gateway_goes_at_once_with_its_link() {
         let t0 = Instant::now();
         let up = host([link(2, "eth0").with("10.0.0.2/30")], [gateway("0.0.0.0/0", "10.0.0.1", 2)]);

@@ -75,17 +75,17 @@ fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra)
     }
     let node_address = |family| own.and_then(|o| o.address(family));
     node_address(Family::Ipv4Unicast)
-        .or_else(|| host_address(host, config.fib.protocol, Family::Ipv4Unicast))
+        .or_else(|| host_address(host, config, Family::Ipv4Unicast))
         .or_else(|| node_address(Family::Ipv6Unicast))
-        .or_else(|| host_address(host, config.fib.protocol, Family::Ipv6Unicast))
+        .or_else(|| host_address(host, config, Family::Ipv6Unicast))
         .map(identifier)
         .ok_or_else(|| "no interface has an address to take the router id from; set bgp.router-id".into())
 }
 
 /// The address of the interface that holds the default route, else the lowest of an interface that is no bridge.
-fn host_address(host: &Host, own_protocol: u8, family: Family) -> Option<IpAddr> {
+fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> {
     let on = |link: &Link| link.addresses.iter().find(|a| is_stable(a, family)).map(|a| a.addr);
-    gateway::uplinks(host, own_protocol).into_iter().find_map(on).or_else(|| {
+    gateway::uplinks(host, config).into_iter().find_map(on).or_else(|| {
         let links = host.links.values().filter(|l| l.kind != "bridge" && !l.loopback);
         links.flat_map(|l| &l.addresses).filter(|a| is_stable(a, family)).map(|a| a.addr).min()
     })

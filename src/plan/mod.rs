@@ -31,6 +31,7 @@ mod neighbor;
 mod node;
 mod objects;
 mod peering;
+mod pod_bgp;
 mod services;
 mod source;
 
@@ -59,7 +60,7 @@ use crate::{
 pub use self::{
     candidates::{REFLECTORS, elect},
     election::{Election, Sessions, Topology},
-    gateway::Gateways,
+    gateway::{Gateway, Gateways},
     objects::{ObjectProblem, Overlay, overlay},
 };
 pub use crate::k8s::cni::Conflist;
@@ -114,6 +115,8 @@ pub struct Plan {
     pub masquerade: Arc<masquerade::Wanted>,
     /// Whose packets are let through where iptables drops what nobody accepts.
     pub forward: Arc<masquerade::forward::Wanted>,
+    /// Whose forwarded packets to neighbors' port 179 are dropped.
+    pub block_bgp: Arc<masquerade::bgp::Wanted>,
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
     /// Which Services are looked for: goes to `k8s::io::spawn_services`.
@@ -183,7 +186,7 @@ pub struct Extra {
     /// Our own routes were found in the kernel at the start (RFC 4724 §3).
     pub restarting: bool,
     /// Gateways whose default route is away for a moment: [`Gateways::held`].
-    pub held_gateways: Vec<PeerKey>,
+    pub held_gateways: Vec<Gateway>,
     /// Sessions that `neighbor disable` holds down.
     pub disabled: BTreeSet<PeerKey>,
     /// The programs in `cni.bin-dir`.
@@ -210,8 +213,7 @@ pub struct Extra {
 
 /// The interfaces over which pods leave this host: those with a default route, else those with an address of the Node.
 pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<String> {
-    let by_default: Vec<_> =
-        gateway::uplinks(host, config.fib.protocol).into_iter().map(|l| l.name.clone()).collect();
+    let by_default: Vec<_> = gateway::uplinks(host, config).into_iter().map(|l| l.name.clone()).collect();
     if !by_default.is_empty() {
         return by_default;
     }
@@ -252,6 +254,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let guard = guard::guard(&ctx, &unreachable, &originated, &peers);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
+    let block_bgp = Arc::new(pod_bgp::wanted(&ctx, &served, &peers, &ranges));
     // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
     // to each of them: it ends where the switch has the pod CIDRs, and where nobody has them, nobody could answer a pod.
     let all_nodes = peering::is_among_nodes(&modes)
@@ -284,6 +287,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         no_conflist,
         masquerade,
         forward,
+        block_bgp,
         all_nodes,
         asked,
         services,

@@ -346,7 +346,7 @@ fn is_absent(ctx: &Context<'_>, program: &str) -> bool {
 
 /// The smallest MTU of the interfaces that hold a default route, else of the one with the node address.
 fn mtu(ctx: &Context<'_>) -> Option<u32> {
-    let uplinks = gateway::uplinks(ctx.host, ctx.config.fib.protocol);
+    let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let of_node = || {
         let addresses = ctx.own_node()?.addresses.iter();
         let link = |a: &IpAddr| neighbor::link_with(ctx.host, *a).filter(|l| !l.loopback);

@@ -24,8 +24,9 @@ use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
     config::{Config, GATEWAY_GROUP, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
     k8s::node::{NodeView, Presence},
-    net::Asn,
+    net::{Asn, Family},
 };
+use gateway::Gateway;
 use neighbor::Draft;
 
 /// For how long routes stay as the last choice that a node of the cluster told or reflected before it fell silent
@@ -92,7 +93,12 @@ pub(super) fn peers(
     problems: &mut Vec<String>,
 ) -> Peers {
     let mut drafts = Vec::new();
-    if modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto) {
+    let made = modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto);
+    let mut written = ctx.config.bgp.neighbors.iter().chain(&ctx.extra.objects);
+    if made || written.any(|n| n.at == NeighborAt::Gateway) {
+        problems.extend(gateway::refused(ctx));
+    }
+    if made {
         drafts.extend(gateways(ctx));
         if drafts.is_empty() && !modes.contains(&Peering::Auto) {
             problems.push(
@@ -168,14 +174,21 @@ pub(super) fn ranges(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Range
 }
 
 fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
-    let draft = |key| Draft {
-        key,
+    let draft = |gateway: Gateway| Draft {
+        implied: implied_by(&gateway),
+        key: gateway.key,
         source: PeerSource::Gateway,
         group: Some(GATEWAY_GROUP),
-        implied: implied_by_gateway(),
         keys: NeighborKeys::default(),
     };
     gateway::neighbors(ctx).into_iter().map(draft).collect()
+}
+
+/// A router advertisement can be sent by anybody on the link, and makes an IPv6 default route; it is no reason to take
+/// IPv4 routes from its sender.
+fn implied_by(gateway: &Gateway) -> NeighborKeys {
+    let families = gateway.advertised.then(|| vec![Family::Ipv6Unicast]);
+    NeighborKeys { families, ..implied_by_gateway() }
 }
 
 /// Between which nodes there are sessions.
@@ -295,14 +308,20 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
         of_file.chain(of_objects).partition(|(_, n)| n.at == NeighborAt::Gateway);
     let mut drafts = Vec::new();
     for (source, n) in by_gateway.into_iter().chain(by_name) {
-        let made = n.at == NeighborAt::Gateway;
-        drafts.extend(keys(ctx, &n.at).into_iter().map(|key| Draft {
+        let draft = |key, source, implied| Draft {
             key,
-            source: if made { PeerSource::Gateway } else { source },
+            source,
             group: n.group.as_deref(),
-            implied: if made { implied_by_gateway() } else { implied_by_group(n.group.as_deref()) },
+            implied,
             keys: n.keys.clone(),
-        }));
+        };
+        if n.at == NeighborAt::Gateway {
+            let made = |g: Gateway| draft(g.key.clone(), PeerSource::Gateway, implied_by(&g));
+            drafts.extend(gateway::neighbors(ctx).into_iter().map(made));
+        } else {
+            let implied = implied_by_group(n.group.as_deref());
+            drafts.extend(keys(ctx, &n.at).into_iter().map(|key| draft(key, source, implied.clone())));
+        }
     }
     drafts
 }
@@ -312,7 +331,7 @@ fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
         NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
         NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
         NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
-        NeighborAt::Gateway => gateway::neighbors(ctx),
+        NeighborAt::Gateway => gateway::neighbors(ctx).into_iter().map(|g| g.key).collect(),
     }
 }
 

@@ -16,6 +16,7 @@ mod next_hops;
 mod signatures;
 mod source;
 mod state;
+mod strangers;
 mod switch;
 mod sysctl;
 mod traps;

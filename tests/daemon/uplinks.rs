@@ -22,7 +22,7 @@ use crate::{
 const GATEWAY: &str = "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"gateway\"\nremote-as = \"external\"\n";
 
 /// One router advertisement (RFC 4861 §4.2) to all nodes of a link.
-fn advertise(router: &Ns, from: &str, lifetime: u16) {
+pub(crate) fn advertise(router: &Ns, from: &str, lifetime: u16) {
     router.enter(|| {
         let index = nix::net::if_::if_nametoindex("eth0").expect("the router's interface");
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).expect("root");

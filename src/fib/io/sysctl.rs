@@ -82,7 +82,8 @@ fn look_in(root: &Path, needs: &Needs) -> Seen {
         keys.extend(Family::ALL.map(|f| interface_key(f, interface, "forwarding")));
         keys.push(interface_key(Family::Ipv6Unicast, interface, "accept_ra"));
     }
-    for interface in needs.uplinks.iter().chain(&needs.bridges).map(|n| escaped(n)) {
+    let bridges = needs.bridges.iter().chain(&needs.container_bridges);
+    for interface in needs.uplinks.iter().chain(bridges).map(|n| escaped(n)) {
         keys.push(interface_key(Family::Ipv4Unicast, &interface, "rp_filter"));
         keys.push(interface_key(Family::Ipv6Unicast, &interface, "disable_ipv6"));
     }

@@ -78,8 +78,13 @@ impl Kernel {
     }
 
     pub(super) fn is_there(&mut self) -> io::Result<bool> {
+        self.has_table(wire::TABLE)
+    }
+
+    /// Whether there is this table of family inet.
+    pub(super) fn has_table(&mut self, table: &str) -> io::Result<bool> {
         let seq = self.next();
-        match self.send(&Batch::question(seq), seq) {
+        match self.send(&Batch::ask_table(seq, table), seq) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
             Err(e) => Err(e),

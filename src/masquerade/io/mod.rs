@@ -1,6 +1,7 @@
 //! The task that keeps the table, the one that keeps our chain in iptables' FORWARD, and the socket to nf_tables.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+pub mod bgp;
 pub mod forward;
 mod kernel;
 mod legacy;

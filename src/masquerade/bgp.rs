@@ -1,0 +1,207 @@
+//! Containers that would open BGP sessions in this host's name: packets that are forwarded from pods to TCP port 179 of
+//! a neighbor are dropped (`guard.block-pod-bgp`).
+//!
+//! A container that is masqueraded has the host's address, and the neighbor knows that address as its peer: without TTL
+//! security or a password it would accept the container's session in place of the host's. A table of our own holds two
+//! chains: `forward` finds packets of pods, by the bridge that they come in by and by their address, and
+//! `to-neighbors` drops those to a neighbor. A drop is final, whatever other tables accept. Sessions of the host itself are
+//! not forwarded, and what others forward has neither a bridge of containers nor an address of a pod.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{
+    chain::{IFNAMSIZ, is_equal, is_inside, verdict},
+    wire::{
+        APPEND, Attributes, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NFPROTO_INET,
+        NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK, REGISTER, attribute, attributes,
+    },
+};
+use crate::net::Prefix;
+
+/// Our table, of family inet.
+pub const TABLE: &str = "routelet-bgp";
+/// The chain that counts what it drops.
+pub const TO_NEIGHBORS: &str = "to-neighbors";
+const FORWARD: &str = "forward";
+
+/// What the plan wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Bridges of containers.
+    pub bridges: BTreeSet<String>,
+    /// Where this node's pods have their addresses.
+    pub pods: BTreeSet<Prefix>,
+    /// Neighbors, and ranges of them.
+    pub neighbors: BTreeSet<Prefix>,
+}
+
+impl Wanted {
+    /// Whether there is nothing to drop.
+    pub fn is_empty(&self) -> bool {
+        self.neighbors.is_empty() || self.bridges.is_empty() && self.pods.is_empty()
+    }
+}
+
+/// Packets that a listed rule has counted.
+pub fn packets(rule: &[u8]) -> u64 {
+    let counted = |expression: &[u8]| {
+        let name = attribute(expression, 1)?;
+        let data = attribute(expression, 2).filter(|_| name == b"counter\0")?;
+        Some(u64::from_be_bytes(*attribute(data, 2)?.first_chunk()?))
+    };
+    attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counted(e)).sum())
+}
+
+/// Asks for the rules that drop.
+pub fn ask_rules(seq: u32) -> Vec<u8> {
+    Batch::ask(seq, NFPROTO_INET, super::wire::GET_RULE, super::wire::DUMP, |m| {
+        m.text(1, TABLE);
+        m.text(2, TO_NEIGHBORS);
+    })
+}
+
+/// Whether a listed rule is one of them: older kernels list all there are.
+pub fn is_ours(rule: &[u8]) -> bool {
+    let is = |kind, text: &str| {
+        attribute(rule, kind).is_some_and(|v| v.strip_suffix(&[0]).unwrap_or(v) == text.as_bytes())
+    };
+    is(1, TABLE) && is(2, TO_NEIGHBORS)
+}
+
+impl Batch {
+    /// The table in place of the one there was.
+    pub fn write_bgp(&mut self, wanted: &Wanted) {
+        self.remove_bgp();
+        self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
+        self.of_table(NEW_CHAIN, |m| {
+            m.text(1, TABLE);
+            m.text(3, TO_NEIGHBORS);
+        });
+        self.of_table(NEW_CHAIN, |m| {
+            m.text(1, TABLE);
+            m.text(3, FORWARD);
+            m.nested(4, |hook| {
+                hook.number(1, NF_INET_FORWARD);
+                hook.number(2, FILTER);
+            });
+            m.text(7, "filter");
+        });
+        for neighbor in &wanted.neighbors {
+            self.rule(TO_NEIGHBORS, |list| {
+                of_family(list, neighbor.addr());
+                is_inside(list, *neighbor, 1);
+                list.expression("counter", |_| {});
+                verdict(list, NF_DROP, None);
+            });
+        }
+        for bridge in &wanted.bridges {
+            self.rule(FORWARD, |list| {
+                list.expression("meta", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, META_IIFNAME);
+                });
+                let mut name = bridge.clone().into_bytes();
+                name.resize(IFNAMSIZ, 0);
+                is_equal(list, &name);
+                to_port_179(list);
+            });
+        }
+        for pods in &wanted.pods {
+            self.rule(FORWARD, |list| {
+                of_family(list, pods.addr());
+                is_inside(list, *pods, 0);
+                to_port_179(list);
+            });
+        }
+    }
+
+    /// The table goes, if it is there.
+    pub fn remove_bgp(&mut self) {
+        self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
+        self.message(NFPROTO_INET, DEL_TABLE, 0, |m| m.text(1, TABLE));
+    }
+
+    fn of_table(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+        self.message(NFPROTO_INET, kind, CREATE, body);
+    }
+
+    fn rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Attributes<'_>)) {
+        self.message(NFPROTO_INET, NEW_RULE, CREATE | APPEND, |m| {
+            m.text(1, TABLE);
+            m.text(2, chain);
+            m.nested(4, expressions);
+        });
+    }
+}
+
+/// `meta nfproto`
+fn of_family(list: &mut Attributes<'_>, addr: IpAddr) {
+    list.expression("meta", |e| {
+        e.number(1, REGISTER);
+        e.number(2, META_NFPROTO);
+    });
+    is_equal(list, &[if addr.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]);
+}
+
+/// `tcp dport 179 jump to-neighbors`
+fn to_port_179(list: &mut Attributes<'_>) {
+    list.expression("meta", |e| {
+        e.number(1, REGISTER);
+        e.number(2, META_L4PROTO);
+    });
+    is_equal(list, &[TCP]);
+    list.expression("payload", |e| {
+        e.number(1, REGISTER);
+        e.number(2, PAYLOAD_NETWORK + 1);
+        e.number(3, 2);
+        e.number(4, 2);
+    });
+    is_equal(list, &179_u16.to_be_bytes());
+    verdict(list, NFT_JUMP, Some(TO_NEIGHBORS));
+}
+
+const NF_INET_FORWARD: u32 = 2;
+/// `NF_IP_PRI_FILTER`.
+const FILTER: u32 = 0;
+const NF_DROP: u32 = 0;
+const NFT_JUMP: u32 = -3_i32 as u32;
+const META_IIFNAME: u32 = 6;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const TCP: u8 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::masquerade::wire::messages;
+
+    #[test]
+    fn without_neighbors_or_containers_there_is_nothing_to_drop() {
+        let prefix = |text: &str| BTreeSet::from([text.parse().unwrap()]);
+        let bridges = BTreeSet::from(["docker0".to_owned()]);
+        let whole = Wanted { bridges, pods: prefix("10.244.1.0/24"), neighbors: prefix("10.0.0.1/32") };
+        assert!(!whole.is_empty());
+        assert!(!Wanted { bridges: BTreeSet::new(), ..whole.clone() }.is_empty());
+        assert!(!Wanted { pods: BTreeSet::new(), ..whole.clone() }.is_empty());
+        assert!(Wanted { neighbors: BTreeSet::new(), ..whole.clone() }.is_empty());
+        assert!(Wanted { bridges: BTreeSet::new(), pods: BTreeSet::new(), ..whole }.is_empty());
+    }
+
+    #[test]
+    fn counted_packets_are_read_and_damaged_rules_are_none() {
+        let mut batch = Batch::new(1);
+        batch.rule(TO_NEIGHBORS, |list| {
+            list.expression("counter", |e| {
+                e.octets(1, &4000_u64.to_be_bytes());
+                e.octets(2, &50_u64.to_be_bytes());
+            });
+        });
+        let (octets, _) = batch.finish();
+        let all = messages(&octets);
+        let rule = all[1].attributes();
+        assert_eq!((packets(rule), is_ours(rule)), (50, true));
+        for n in 0..rule.len() {
+            let _ = (packets(&rule[..n]), is_ours(&rule[..n]));
+        }
+    }
+}
