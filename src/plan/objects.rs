@@ -10,7 +10,7 @@ use crate::{
         node::NodeView,
         objects::{Object, Objects},
     },
-    net::text::{PROBLEM_MAX, escaped},
+    net::text::{PROBLEM_MAX, escaped, untrusted},
 };
 
 /// The configuration with the objects laid over it.
@@ -104,7 +104,7 @@ fn problem(
         name: name.into(),
         uid: object.uid.clone(),
         reason,
-        text: format!("{kind} {name}: {}", escaped(&text, PROBLEM_MAX)),
+        text: format!("{kind} {}: {}", untrusted(name), escaped(&text, PROBLEM_MAX)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 
 /// A cgroup with a limit of memory, of version 1 or 2 as this machine has it. The kernel counts routes that the daemon
 /// writes, and what sockets hold, with its own memory.
-struct Cgroup {
+pub(crate) struct Cgroup {
     folder: PathBuf,
     /// Where the test itself belongs.
     home: PathBuf,
@@ -18,7 +18,7 @@ struct Cgroup {
 }
 
 impl Cgroup {
-    fn new(mib: u64) -> Self {
+    pub(crate) fn new(mib: u64) -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
         let path = |wanted: &str| {
             own.lines().find_map(|l| {
@@ -53,7 +53,7 @@ impl Cgroup {
     }
 
     /// What is started meanwhile begins in the cgroup.
-    fn inside<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(crate) fn inside<T>(&self, act: impl FnOnce() -> T) -> T {
         fs::write(self.inner().join("cgroup.procs"), "0").expect("this process moves");
         let done = act();
         fs::write(self.home.join("cgroup.procs"), "0").expect("this process moves back");
@@ -61,7 +61,7 @@ impl Cgroup {
     }
 
     /// How many processes were killed for their memory.
-    fn killed(&self) -> u64 {
+    pub(crate) fn killed(&self) -> u64 {
         let file = if self.unified { "memory.events" } else { "memory.oom_control" };
         [&self.folder, &self.inner()]
             .iter()
@@ -74,7 +74,7 @@ impl Cgroup {
     }
 
     /// The most that there was of memory, the page cache apart, in KiB: sampled.
-    fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         let stat = fs::read_to_string(self.folder.join("memory.stat")).expect("of a cgroup");
         let of = |name: &str| {
             let value = stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
@@ -164,7 +164,7 @@ fn asker(bed: &Bed, args: &[&str]) -> Child {
 }
 
 /// MiB of the container. Code that is not optimised is a file of 200 MiB, of which more pages are in memory.
-const CONTAINER: u64 = 64;
+pub(crate) const CONTAINER: u64 = 64;
 
 fn survives(name: &'static str, floods: &[(u8, Flood)], report: &mut Report) {
     let cgroup = Cgroup::new(CONTAINER);

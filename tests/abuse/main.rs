@@ -12,6 +12,8 @@ mod flapping;
 mod guard;
 mod limits;
 mod questions;
+mod stand_in;
+mod tenant;
 #[allow(dead_code, reason = "shared with tests/conformance")]
 #[path = "../conformance/words.rs"]
 mod words;

@@ -8,6 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -55,6 +56,15 @@ pub(crate) fn passive(kind: u8, count: u8, keys: &str) -> String {
 impl Bed {
     /// Starts routelet as AS 65000 with these neighbors; `bgp` are more keys of `[bgp]`.
     pub(crate) fn start(bgp: &str, neighbors: &str) -> Self {
+        Self::start_under(bgp, neighbors, |_, _| Vec::new())
+    }
+
+    /// The same with options that `prepare` makes, of the host's namespace and a folder for files.
+    pub(crate) fn start_under(
+        bgp: &str,
+        neighbors: &str,
+        prepare: impl FnOnce(&Ns, &Path) -> Vec<String>,
+    ) -> Self {
         let mut net = Net::new();
         let (switch, host) = (net.ns("switch"), net.ns("host"));
         net.link((&switch, "eth0"), (&host, "eth0"));
@@ -65,7 +75,9 @@ impl Bed {
         host.ip("addr add 10.2.255.254/16 dev eth0");
         host.ip("addr add fd02::fffe/64 dev eth0 nodad");
         let config = format!("[bgp]\nas = {HOST_AS}\nrouter-id = \"{HOST}\"\n{bgp}\n{neighbors}");
-        let routelet = Routelet::start(&net, &host, &config, &[]);
+        let options = prepare(&host, net.dir());
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let routelet = Routelet::start(&net, &host, &config, &options);
         Self { routelet, host, switch, _net: net }
     }
 

@@ -46,7 +46,10 @@ use super::{
     services::{Asked, Services},
     view::{ApiStatus, ConflistState, ConflistStatus},
 };
-use crate::net::Prefix;
+use crate::net::{
+    Prefix,
+    text::{PROBLEM_MAX, escaped, untrusted},
+};
 
 /// How to find the API server and which Node is ours.
 #[derive(Clone, Debug)]
@@ -281,13 +284,16 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    text.replace('\n', " ")
+    escaped(&text.replace('\n', " "), PROBLEM_MAX)
 }
 
 fn refused(status: &kube::core::Status) -> String {
     match (status.reason.as_str(), status.message.as_str()) {
         (reason, message) if message.is_empty() || message == reason => format!("{} {reason}", status.code),
-        (reason, message) => format!("{} {reason}: {message}", status.code),
+        // It may quote what others wrote.
+        (reason, message) => {
+            format!("{} {}: {}", status.code, untrusted(reason), escaped(message, PROBLEM_MAX))
+        }
     }
 }
 
@@ -335,6 +341,9 @@ mod tests {
         for (error, want) in cases {
             assert_eq!(chain(&error), want);
         }
+        let long = "\u{1b}[2J".repeat(100_000);
+        let quoted = chain(&watcher::Error::WatchError(status(403, "Forbidden", &long)));
+        assert!(quoted.len() < 2 * PROBLEM_MAX && !quoted.contains('\u{1b}'), "{quoted}");
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
         let text = chain(&watcher::Error::WatchFailed(kube::Error::ReadEvents(refused)));
         assert!(text.contains("connection refused") && !text.contains("Status {"), "{text}");

@@ -2,7 +2,7 @@
 //! and then, since others write there too.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,10 +17,13 @@ use super::{
     state,
     tend::{Looked, Tender},
 };
-use crate::k8s::{
-    cni::{self, Conflist, InFront},
-    gate::{self, Ready, Verdict},
-    view::{ConflistState, ConflistStatus},
+use crate::{
+    k8s::{
+        cni::{self, Conflist, InFront},
+        gate::{self, Ready, Verdict},
+        view::{ConflistState, ConflistStatus},
+    },
+    net::text::untrusted,
 };
 
 /// How often we look whether somebody else changed the file.
@@ -265,16 +268,17 @@ fn look(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> 
 fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<String> {
     let mut names = others(options);
     names.retain(|name| *name < options.file);
-    let first = names.first()?;
-    let content = std::fs::read(options.conf_dir.join(first)).unwrap_or_default();
-    let second = names.get(1).map(String::as_str);
+    let content = read_whole(&options.conf_dir.join(names.first()?)).unwrap_or_default();
+    let first = untrusted(names.first()?);
+    let second = names.get(1).map(|name| untrusted(name));
     match (cni::in_front(&content, &options.file, ours), second) {
         (InFront::Other, _) => Some(format!(
             "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
         )),
         (InFront::DelegatesElsewhere(network), _) => Some(format!(
-            "{first} is Multus's and delegates to {network}, not to routelet: pods are not connected by routelet; set its \
-             clusterNetwork to \"routelet\""
+            "{first} is Multus's and delegates to {}, not to routelet: pods are not connected by routelet; set its \
+             clusterNetwork to \"routelet\"",
+            untrusted(&network)
         )),
         (InFront::OldCopy, _) => Some(format!(
             "{first} is Multus's and holds a copy of {} for former pod CIDRs: new pods get addresses that are not this node's; \
@@ -301,8 +305,21 @@ fn others(options: &ConflistOptions) -> Vec<String> {
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
     let mut names: Vec<_> = names.filter(|n| cni::read_by_runtimes(n) && *n != options.file).collect();
     names.sort_unstable();
+    names.truncate(MAX_OTHERS);
     names
 }
+
+/// A file of another agent; one that is longer than any conflist is read in part, and means nothing then.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(MAX_CONFLIST).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Files of others that are looked at, the first in the order of the runtime.
+const MAX_OTHERS: usize = 64;
+/// Octets of one.
+const MAX_CONFLIST: u64 = 1 << 20;
 
 async fn write(
     options: &ConflistOptions,

@@ -268,3 +268,27 @@ fn trap_b_the_conflist_is_never_truncated_whatever_step_is_the_last() {
     // Killed before the rename it is the old one, and the new one from then on.
     assert!(found.len() >= 6 && found.is_sorted() && !found[0] && found[found.len() - 1], "{found:?}");
 }
+
+/// A name and a network of a file that is not ours.
+#[test]
+fn names_and_networks_of_others_are_escaped_and_long_files_mean_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ConflistOptions {
+        enabled: true,
+        conf_dir: dir.path().into(),
+        file: "10-routelet.conflist".into(),
+        state_dir: dir.path().join("state"),
+    };
+    let name = "00-a\u{1b}[2J\n.conf";
+    let multus = serde_json::json!({ "type": "multus", "clusterNetwork": "x\u{1b}[2J".repeat(1000) });
+    for content in [multus.to_string(), "{}".into(), " ".repeat(3 << 20)] {
+        std::fs::write(dir.path().join(name), &content).unwrap();
+        let problem = in_front(&options, b"{}").unwrap_or_default();
+        assert!(problem.contains("00-a\\u{1b}[2J\\n.conf"), "{problem}");
+        assert!(problem.len() < 1024 && !problem.contains(['\u{1b}', '\n']), "{problem}");
+    }
+    for n in 0..1000 {
+        std::fs::write(dir.path().join(format!("{n:04}.conf")), "{}").unwrap();
+    }
+    assert_eq!(others(&options).len(), MAX_OTHERS);
+}
