@@ -136,6 +136,11 @@ fn every_value_of_the_chart_reaches_its_object() {
     assert_eq!(made["ServiceMonitor routelet"]["metadata"]["labels"]["release"], "prometheus");
     assert_eq!(made["Service routelet"]["spec"]["clusterIP"], "None");
 
+    let named = by_name(helm(&["--set", "rbac.startupTaint=example.com/wait"]).unwrap());
+    assert_eq!(named["ClusterRole routelet"]["rules"], made["ClusterRole routelet"]["rules"]);
+    let policy = named["ValidatingAdmissionPolicy routelet"]["spec"]["variables"].to_string();
+    assert!(policy.contains(r#"{"expression":"'example.com/wait'","name":"startupTaint"}"#), "{policy}");
+
     let less = [
         "rbac.create=false",
         "admissionPolicy.create=false",
@@ -200,6 +205,7 @@ fn the_schema_of_the_chart_refuses_what_cannot_be() {
         ("metrics.port=0", "port"),
         ("cni.confDir=etc", "confDir"),
         ("rbac.create=maybe", "create"),
+        ("rbac.startupTaint=a'b", "startupTaint"),
         ("podMonitor.interval=often", "interval"),
         ("config.kubernetes.peering=mesh", "config"),
     ];
