@@ -19,7 +19,7 @@ use crate::{
     fib::{
         host::Host,
         io::{
-            netconf::Netconf,
+            netconf::Notifications,
             sysctl::{self as io, Done},
         },
         sysctl::{self, Change, Mends, Needs, Record, Why, Write, forwarding_key},
@@ -62,7 +62,7 @@ pub(super) async fn run(
     mut host: watch::Receiver<Arc<Host>>,
     file: PathBuf,
 ) {
-    let mut netconf = Netconf::open();
+    let mut netconf = Notifications::of_sysctls();
     let mut keeper = Keeper { record: record(&file), file, ..Keeper::default() };
     loop {
         let wanted = needs.borrow_and_update().clone();

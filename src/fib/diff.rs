@@ -641,7 +641,35 @@ impl Fib {
             "remove those, or set fib.metric below theirs; `routelet show fib` has all of them",
             &shadowed,
         );
-        not_there.into_iter().chain(not_used).collect()
+        not_there.into_iter().chain(not_used).chain(self.bypassed(shadows)).collect()
+    }
+
+    /// What the routing rules of the host keep from our table: each rule in a line. A default route is not counted, as above.
+    fn bypassed(&self, shadows: &Shadows<'_>) -> Vec<String> {
+        let learned =
+            |(prefix, state): (Prefix, State)| (prefix.len() > 0 && state.is_there()).then_some(prefix);
+        let mut by_rule: BTreeMap<String, Vec<Prefix>> = BTreeMap::new();
+        for (prefix, why) in shadows.bypasses() {
+            by_rule.entry(why).or_default().push(prefix);
+        }
+        let concerns = |destinations: &[Prefix]| {
+            let inside = |p: Prefix| destinations.iter().any(|d| d.covers(p));
+            // Of a whole family any route is one of them: no search through a million.
+            destinations.iter().any(|d| d.len() == 0 && self.routes.there(d.family()) > 0)
+                || !self.is_large() && self.routes.iter().filter_map(learned).any(inside)
+        };
+        let concerned = by_rule.into_iter().filter(|(_, destinations)| concerns(destinations));
+        concerned
+            .map(|(why, destinations)| {
+                let first = destinations.first().map_or_else(String::new, ToString::to_string);
+                let more = if destinations.len() > 1 {
+                    format!(" and {} more", destinations.len() - 1)
+                } else {
+                    String::new()
+                };
+                format!("learned routes inside {first}{more} are in the kernel, but not used: {why}")
+            })
+            .collect()
     }
 
     /// Removes all that is ours.

@@ -29,6 +29,7 @@ pub mod order;
 pub mod resolve;
 pub mod resolvers;
 pub mod route;
+pub mod rules;
 pub mod shadow;
 mod source;
 pub mod sysctl;

@@ -1,5 +1,6 @@
 //! Routes of others that keep ours from being used: of one prefix the kernel uses the route with the lowest metric,
-//! whoever wrote it, and looks up what is delivered to this host (`ip route add local`) before anything else.
+//! whoever wrote it, and looks up what is delivered to this host (`ip route add local`) before anything else. Or the host's
+//! routing rules never come to our table: see `rules`.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use crate::{
     fib::{
         host::{ForeignRoute, Host, RouteType},
         route::protocol_name,
+        rules::{self, Bypasses},
         view::FibView,
     },
     net::Prefix,
@@ -20,11 +22,13 @@ const NAMED: usize = 3;
 pub struct Shadows<'a> {
     by_prefix: BTreeMap<Prefix, &'a ForeignRoute>,
     local: Vec<&'a ForeignRoute>,
+    bypasses: Option<&'a Bypasses>,
+    table: u32,
 }
 
 impl<'a> Shadows<'a> {
     pub fn new(host: &'a Host, table: u32, metric: u32) -> Self {
-        let mut this = Self::default();
+        let mut this = Self { table, ..Self::default() };
         for route in &host.routes {
             match route.kind {
                 RouteType::Local => this.local.push(route),
@@ -40,6 +44,11 @@ impl<'a> Shadows<'a> {
         this
     }
 
+    /// With what the rules of the host keep from our table.
+    pub fn with_bypasses(self, bypasses: &'a Bypasses) -> Self {
+        Self { bypasses: Some(bypasses), ..self }
+    }
+
     /// Who is preferred to a route of ours to this prefix.
     pub fn of(&self, prefix: Prefix) -> Option<&'a ForeignRoute> {
         let local = self.local.iter().find(|r| r.prefix.covers(prefix));
@@ -49,8 +58,19 @@ impl<'a> Shadows<'a> {
     /// Notes them in a list of our routes of this metric.
     pub fn mark(&self, views: &mut [FibView], metric: u32) {
         for view in views.iter_mut().filter(|v| v.in_kernel && v.metric == metric && v.problem.is_none()) {
-            view.problem = self.of(view.prefix).map(explain);
+            view.problem = self.of(view.prefix).map(explain).or_else(|| self.bypassed(view.prefix));
         }
+    }
+
+    fn bypassed(&self, prefix: Prefix) -> Option<String> {
+        let by = self.bypasses?.of(prefix)?;
+        Some(format!("in the kernel, but not used: {}", rules::explain(by, prefix.family(), self.table)))
+    }
+
+    /// The destinations that never come to our table, with the remedy.
+    pub fn bypasses(&self) -> impl Iterator<Item = (Prefix, String)> + '_ {
+        let all = self.bypasses.into_iter().flat_map(Bypasses::list);
+        all.map(|(prefix, by)| (prefix, rules::explain(by, prefix.family(), self.table)))
     }
 
     /// Prefixes of which a longer list of routes may be shadowed.

@@ -21,6 +21,8 @@ pub mod kind {
     pub const NEW_ROUTE: u16 = 24;
     pub const DEL_ROUTE: u16 = 25;
     pub const GET_ROUTE: u16 = 26;
+    pub const NEW_RULE: u16 = 32;
+    pub const GET_RULE: u16 = 34;
     pub const NEW_NEXTHOP: u16 = 104;
     pub const DEL_NEXTHOP: u16 = 105;
     pub const GET_NEXTHOP: u16 = 106;
@@ -194,6 +196,14 @@ impl Encoder {
         if let Some(table) = table {
             self.u32(RTA_TABLE, table);
         }
+        self.end();
+    }
+
+    /// Asks for all routing rules of a family.
+    pub fn dump_rules(&mut self, seq: u32, family: Family) {
+        self.begin(kind::GET_RULE, flag::DUMP, seq);
+        self.buf.extend([af(family), 0, 0, 0, 0, 0, 0, 0]);
+        self.buf.extend([0; 4]);
         self.end();
     }
 
@@ -450,8 +460,13 @@ pub fn object(body: &[u8]) -> Option<SeenObject> {
     Some(SeenObject { id, protocol, leads })
 }
 
+/// The family of an address family's number.
+pub(super) fn family_of(af: u8) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| self::af(*family) == af)
+}
+
 /// The attributes of a body; ends early where a length makes no sense.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = usize::from(u16_at(rest, 0)?);
         // Without NLA_F_NESTED and NLA_F_NET_BYTEORDER.
@@ -462,7 +477,7 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn ip(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => octets.first_chunk::<4>().map(|&o| o.into()),
         16 => octets.first_chunk::<16>().map(|&o| o.into()),
@@ -474,7 +489,7 @@ fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
     octets.get(at..)?.first_chunk().map(|&o| u16::from_ne_bytes(o))
 }
 
-fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
     octets.get(at..)?.first_chunk().map(|&o| u32::from_ne_bytes(o))
 }
 

@@ -26,6 +26,8 @@ impl Bed {
     fn new(fib: &str) -> (Self, Speaker) {
         let mut net = Net::new();
         let (switch, host) = host_and_switch(&mut net);
+        // Without it no packet would come to the other table of these tests.
+        host.ip("rule add table 1000");
         let routelet = Routelet::start(&net, &host, &config(fib), &[]);
         let bed = Self { host, switch, routelet, _net: net };
         let speaker = bed.learn(&[1, 2, 3]);

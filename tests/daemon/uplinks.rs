@@ -204,3 +204,50 @@ fn newcomer_9b_show_fib_and_the_summary_name_who_shadows_a_route() {
         "{problems:?}"
     );
 }
+
+/// A rule of somebody's before that of our table: packets go by another table, and every screen was green.
+#[test]
+fn newcomer_9c_a_routing_rule_that_keeps_learned_routes_from_being_used_is_named() {
+    let mut net = Net::new();
+    let (switch, host) = crate::kernel::host_and_switch(&mut net);
+    let routelet = Routelet::start(&net, &host, crate::kernel::CONFIG, &[]);
+    let mut speaker = Speaker::dial(&switch, crate::kernel::HOST).unwrap();
+    speaker.establish(10000, 90, crate::kernel::SWITCH);
+    learn(&mut speaker, &[net24(1), net24(2)]);
+    wait_for("the routes", 10.0, || (ours(&host).matches("10.60.").count() == 2).then_some(()));
+    let named = |text: &str| {
+        let problems = routelet.json(&["show", "summary"])["problems"].to_string();
+        problems.contains(text).then_some(problems)
+    };
+    let marked = || {
+        let fib = routelet.json(&["show", "fib"]);
+        let marked = fib.as_array().unwrap().iter().filter(|r| r["problem"] != serde_json::Value::Null);
+        marked.map(|r| r["prefix"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(marked(), Vec::<String>::new());
+
+    host.ip("route add 10.60.2.0/24 via 10.1.1.1 table 100");
+    host.ip("rule add from all table 100 priority 100");
+    wait_for("one destination is named", 5.0, || {
+        named("learned routes inside 10.60.2.0/24 are in the kernel")
+    });
+    assert_eq!(marked(), ["10.60.2.0/24"]);
+    host.ip("route add default via 10.1.1.1 table 100");
+    host.ip("rule add from 10.9.0.0/16 table 100 priority 90");
+    let problems =
+        wait_for("all are named", 5.0, || named("learned routes inside 0.0.0.0/0 are in the kernel"));
+    assert!(problems.contains("`ip rule add table 254 priority 99`"), "{problems}");
+    assert_eq!(marked(), ["10.60.1.0/24", "10.60.2.0/24"]);
+    host.ip("rule add table 254 priority 99");
+    wait_for("the remedy ends it", 5.0, || {
+        let problems = routelet.json(&["show", "summary"])["problems"].to_string();
+        (!problems.contains("learned routes")).then_some(())
+    });
+    assert_eq!(marked(), Vec::<String>::new());
+
+    // No rule at all comes to our table.
+    host.ip("rule del table 254 priority 99");
+    host.ip("rule del table 100 priority 100");
+    host.ip("rule del table 254");
+    wait_for("the missing rule is named", 5.0, || named("no ipv4-unicast rule looks table 254 up"));
+}

@@ -65,6 +65,7 @@ pub(super) async fn run(
         let wanted = terms.borrow_and_update().clone();
         apply(&listener, addr, &mut set, &keys(&wanted.passwords, device.as_deref()));
         if device.is_none()
+            && addr.is_ipv6()
             && let Err(e) = tcp::share_port(&listener, !wanted.apart.is_empty())
         {
             warn!(%addr, error = %e, "single links cannot have listening sockets of their own");

@@ -14,6 +14,7 @@ pub mod netconf;
 mod netlink;
 mod repairs;
 pub mod resolvers;
+mod rules;
 pub mod sysctl;
 mod task;
 

@@ -1,4 +1,5 @@
-//! Notifications of changed forwarding settings, and of interfaces that get settings of their own.
+//! Notifications of changed forwarding settings and of interfaces that get settings of their own, or of other things that are
+//! read anew when they change.
 
 use std::io;
 
@@ -9,20 +10,26 @@ const GROUPS: [u32; 2] = [24, 25];
 
 /// What changed does not matter: a look costs little.
 #[allow(missing_debug_implementations, reason = "its socket has none")]
-pub struct Netconf(Option<TokioSocket>);
+pub struct Notifications(Option<TokioSocket>);
 
-impl Netconf {
-    pub fn open() -> Self {
+impl Notifications {
+    /// Of changed forwarding settings.
+    pub fn of_sysctls() -> Self {
+        Self::open(&GROUPS, "sysctls")
+    }
+
+    /// Of these groups.
+    pub(super) fn open(groups: &[u32], what: &str) -> Self {
         let open = || {
             let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
             socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-            for group in GROUPS {
-                socket.socket_mut().add_membership(group)?;
+            for group in groups {
+                socket.socket_mut().add_membership(*group)?;
             }
             Ok::<_, io::Error>(socket)
         };
-        // Without it the settings are polled.
-        Self(open().inspect_err(|error| tracing::debug!(%error, "no notifications of sysctls")).ok())
+        // Without it they are polled.
+        Self(open().inspect_err(|error| tracing::debug!(%error, what, "no notifications")).ok())
     }
 
     /// Waits for a change. Cancel safe: what is lost with it only said that there is something to look at.

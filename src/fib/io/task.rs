@@ -26,6 +26,7 @@ use super::{
     former::Former,
     netlink,
     repairs::Repairs,
+    rules,
 };
 use crate::{
     fib::{
@@ -36,6 +37,7 @@ use crate::{
         order::coarse_first,
         resolve::Resolver,
         route::{Held, Op, SeenRoute},
+        rules::Bypasses,
         shadow::Shadows,
         view::FibView,
         walk::Walk,
@@ -69,6 +71,8 @@ pub(super) struct Task {
     problems: watch::Sender<Vec<String>>,
     /// When `problems` are looked for again.
     report: Option<Instant>,
+    /// What the routing rules keep from our table.
+    bypasses: watch::Receiver<Arc<Bypasses>>,
     convergence: Arc<Convergence>,
     wait: Wait,
     audit: Option<Audit>,
@@ -116,6 +120,7 @@ impl Task {
             own_there,
             problems,
             report: None,
+            bypasses: rules::follow(settings.table),
             convergence: Arc::default(),
             wait: Wait::new(now.into_std(), settings.restart_time),
             audit: None,
@@ -164,6 +169,9 @@ impl Task {
                 Ok(()) = self.host.changed() => {
                     self.host_changed();
                     self.write().await;
+                }
+                Ok(()) = self.bypasses.changed() => {
+                    self.report.get_or_insert_with(|| Instant::now() + REPORT);
                 }
                 Ok(()) = own.changed() => self.own_changed(&mut own).await,
                 Ok(()) = sources.changed() => {
@@ -606,14 +614,12 @@ impl Task {
         self.sweep().await;
     }
 
-    fn shadows(&self) -> Shadows<'_> {
-        Shadows::new(&self.seen, self.settings.table, self.settings.metric)
-    }
-
     /// Some time after a change, as routes come in crowds.
     fn report_problems(&mut self) {
         self.report = None;
-        let problems = self.fib.displaced(&self.shadows());
+        let bypasses = self.bypasses.borrow().clone();
+        let shadows = Shadows::new(&self.seen, self.settings.table, self.settings.metric);
+        let problems = self.fib.displaced(&shadows.with_bypasses(&bypasses));
         super::publish(&self.problems, problems);
     }
 
@@ -631,7 +637,9 @@ impl Task {
         let host = self.seen.clone();
         let name = |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
         let mut rows = self.fib.page(&mut walk, name);
-        self.shadows().mark(&mut rows, self.settings.metric);
+        let bypasses = self.bypasses.borrow().clone();
+        let shadows = Shadows::new(&self.seen, self.settings.table, self.settings.metric);
+        shadows.with_bypasses(&bypasses).mark(&mut rows, self.settings.metric);
         (self, walk, rows)
     }
 
