@@ -1,5 +1,6 @@
 //! routelet: tells the network where this host's containers are.
 
+pub mod bfd;
 pub mod bgp;
 pub mod cli;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod daemon;
 pub mod fib;
 pub mod k8s;
 pub mod lab;
+pub mod liveness;
 pub mod mailbox;
 pub mod masquerade;
 pub mod metrics;

@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    bfd::view::BfdView,
     bgp::{
         rib::view::Counts,
         view::{NeighborView, SessionState},
@@ -30,13 +31,21 @@ pub struct Snapshot {
     pub kubernetes: Option<Cluster>,
     /// The file that is written.
     pub conflist: Option<String>,
-    /// By neighbor; empty without BFD.
-    pub bfd_up: BTreeMap<String, bool>,
+    pub bfd: Bfd,
     /// What the kernel has answered: operation, `ok` or `error`, how often.
     pub operations: Vec<(&'static str, &'static str, u64)>,
     /// Routes put back after others had taken them away or changed them.
     pub repairs: u64,
     pub convergence: Latency,
+}
+
+/// What BFD knows.
+#[derive(Clone, Debug, Default)]
+pub struct Bfd {
+    /// By neighbor; empty without BFD.
+    pub sessions: BTreeMap<String, BfdView>,
+    /// Packets that belong to no session or break a rule, by reason.
+    pub discarded: BTreeMap<&'static str, u64>,
 }
 
 /// A histogram.
@@ -215,8 +224,28 @@ impl Scrape {
         if let Some(file) = &self.0.conflist {
             out.info("cni_conflist", "The file that the container runtime reads", vec![("file", file)])?;
         }
-        let bfd = self.0.bfd_up.iter().map(|(n, up)| (vec![("neighbor", &**n)], i64::from(*up)));
-        out.gauges("bfd_session_up", "Whether BFD sees the neighbor", bfd)
+        self.bfd(out)
+    }
+
+    fn bfd(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let sessions = || self.0.bfd.sessions.iter().map(|(n, s)| (vec![("neighbor", n.as_str())], s));
+        let up = sessions().map(|(labels, s)| (labels, i64::from(s.state == "up")));
+        out.gauges("bfd_session_up", "Whether BFD reaches the neighbor", up)?;
+        let failures = sessions().map(|(labels, s)| (labels, s.failures));
+        out.counters("bfd_session_failures", "How often BFD lost the neighbor", failures)?;
+        let diagnostics = sessions().map(|(labels, s)| (labels, i64::from(s.diagnostic_code)));
+        out.gauges(
+            "bfd_session_diagnostic",
+            "The local diagnostic code (RFC 5880 section 4.1)",
+            diagnostics,
+        )?;
+        let packets = self.0.bfd.sessions.iter().flat_map(|(n, s)| {
+            let of = |direction, count| (vec![("neighbor", n.as_str()), ("direction", direction)], count);
+            [of("sent", s.packets_sent), of("received", s.packets_received)]
+        });
+        out.counters("bfd_packets", "BFD packets by neighbor and direction", packets)?;
+        let discarded = self.0.bfd.discarded.iter().map(|(why, n)| (vec![("reason", *why)], *n));
+        out.counters("bfd_packets_discarded", "BFD packets that were discarded, by reason", discarded)
     }
 }
 
@@ -325,6 +354,8 @@ mod tests {
             last_notification_sent: None,
             last_notification_received: None,
             notes: Vec::new(),
+            bfd: None,
+            bfd_missing: false,
             needs: Vec::new(),
             answered: None,
         }
@@ -347,7 +378,13 @@ mod tests {
             fib_routes: by_family,
             kubernetes: Some(Cluster { connected: true, nodes: 3 }),
             conflist: Some("/etc/cni/net.d/10-routelet.conflist".into()),
-            bfd_up: BTreeMap::from([("10.1.1.1".into(), true)]),
+            bfd: Bfd {
+                sessions: BTreeMap::from([(
+                    "10.1.1.1".into(),
+                    BfdView { state: "up".into(), failures: 2, ..BfdView::default() },
+                )]),
+                discarded: BTreeMap::from([("ttl", 3)]),
+            },
             operations: vec![("add", "ok", 7)],
             repairs: 4,
             convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::INFINITY, 2)] },
@@ -366,6 +403,8 @@ mod tests {
             ("fib_routes", "gauge"), ("fib_operations_total", "counter"), ("fib_repairs_total", "counter"),
             ("convergence_seconds", "histogram"), ("kubernetes_connected", "gauge"), ("kubernetes_nodes", "gauge"),
             ("cni_conflist_info", "gauge"), ("bfd_session_up", "gauge"),
+            ("bfd_session_failures_total", "counter"), ("bfd_session_diagnostic", "gauge"),
+            ("bfd_packets_total", "counter"), ("bfd_packets_discarded_total", "counter"),
             ("bgp_neighbor_prefixes_withheld", "gauge"),
             ("bgp_neighbor_prefixes_limit", "gauge"), ("bgp_neighbor_octets", "gauge"),
             ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"),
@@ -397,6 +436,9 @@ mod tests {
             "routelet_convergence_seconds_count 3",
             "routelet_convergence_seconds_bucket{le=\"0.0025\"} 1",
             "routelet_convergence_seconds_bucket{le=\"+Inf\"} 3",
+            "routelet_bfd_session_up{neighbor=\"10.1.1.1\"} 1",
+            "routelet_bfd_session_failures_total{neighbor=\"10.1.1.1\"} 2",
+            "routelet_bfd_packets_discarded_total{reason=\"ttl\"} 3",
             "routelet_kubernetes_connected 1",
             "routelet_kubernetes_nodes 3",
             "routelet_cni_conflist_info{file=\"/etc/cni/net.d/10-routelet.conflist\"} 1",

@@ -17,9 +17,12 @@ use std::{
 const RULES: &[(&str, &[&str])] = &[
     ("net",          &[]),
     ("mailbox",      &[]),
+    ("liveness",     &["net", "mailbox"]),
+    ("bfd",          &["net"]),
+    ("bfd::io",      &["net", "bfd", "mailbox", "liveness"]),
     ("drain",        &[]),
     ("ready",        &[]),
-    ("metrics",      &["net", "bgp::view", "bgp::rib::view"]),
+    ("metrics",      &["net", "bfd::view", "bgp::view", "bgp::rib::view"]),
     ("config",       &["net", "bgp::peer", "bgp::policy"]),
     ("bgp",          &["net"]),
     ("bgp::wire",    &["net"]),
@@ -28,7 +31,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("bgp::session", &["net", "bgp::wire", "bgp::peer", "bgp::view"]),
     ("bgp::rib",     &["net", "bgp::wire", "bgp::peer", "bgp::policy"]),
     ("bgp::view",    &["net"]),
-    ("bgp::io",      &["net", "bgp", "mailbox", "drain", "ready", "metrics"]),
+    ("bgp::io",      &["net", "bgp", "mailbox", "liveness", "drain", "ready", "metrics"]),
     ("fib",          &["net"]),
     ("fib::io",      &["net", "fib", "mailbox", "drain", "ready", "metrics"]),
     ("masquerade",   &["net"]),
@@ -36,7 +39,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("k8s",          &["net"]),
     ("k8s::io",      &["net", "k8s", "mailbox", "drain", "ready", "metrics"]),
     ("plan",         &["net", "config", "bgp::peer", "bgp::policy", "fib::host", "fib::guard", "fib::sysctl", "k8s::node", "k8s::objects", "k8s::services", "k8s::cni", "masquerade"]),
-    ("control",      &["net", "metrics", "bgp::view", "bgp::rib::view", "fib::view", "fib::sysctl", "k8s::view"]),
+    ("control",      &["net", "metrics", "bfd::view", "bgp::view", "bgp::rib::view", "fib::view", "fib::sysctl", "k8s::view"]),
     ("control::io",  &["net", "control", "mailbox", "drain", "ready", "metrics"]),
     ("lab",          &["net", "config", "control"]),
     ("lab::io",      &["net", "lab", "control", "bgp::view", "bgp::rib::view", "fib::view"]),
@@ -71,7 +74,7 @@ const WORLD: &[&str] = &[
     "std::os::unix::net",
     "std::time::SystemTime",
 ];
-const WORLDLY: &[&str] = &["daemon", "main", "mailbox", "drain", "ready"];
+const WORLDLY: &[&str] = &["daemon", "main", "mailbox", "liveness", "drain", "ready"];
 
 #[test]
 fn modules_import_only_what_their_rule_allows() {

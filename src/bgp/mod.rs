@@ -1,5 +1,6 @@
 //! BGP-4: our own speaker, table and decisions.
 
+pub mod bfd;
 pub mod contest;
 pub mod event_limit;
 pub mod io;

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     bgp::{policy::Policy, wire::Shape},
-    net::{Asn, Family, Prefix, RouterId},
+    net::{Asn, BfdParams, Family, Prefix, RouterId},
 };
 
 /// A neighbor's number inside the daemon: small, and never used for another neighbor while routes of the
@@ -161,12 +161,21 @@ pub enum Role {
     Peer,
 }
 
-/// BFD timers (RFC 5880).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BfdTimers {
-    pub min_tx: Duration,
-    pub min_rx: Duration,
-    pub multiplier: u8,
+/// `bfd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bfd {
+    pub params: BfdParams,
+    /// No session begins before BFD is up.
+    pub strict: bool,
+}
+
+impl Default for Bfd {
+    fn default() -> Self {
+        let interval = Duration::from_millis(300);
+        let params =
+            BfdParams { min_tx: interval, min_rx: interval, multiplier: 3, passive: false, auth: None };
+        Self { params, strict: false }
+    }
 }
 
 /// A password: never printed.
@@ -224,7 +233,7 @@ pub struct PeerConfig {
     /// Routes told at most, by family; 0: any number. `None`: 10000 where only own routes are told, else any.
     pub max_prefixes_out: Option<u32>,
     pub add_paths: AddPaths,
-    pub bfd: Option<BfdTimers>,
+    pub bfd: Option<Bfd>,
     /// End the session when its link or its local address is lost. `None`: where it is directly connected eBGP; others
     /// are probed.
     pub fast_failover: Option<bool>,
@@ -406,7 +415,7 @@ pub enum DownCause {
     LinkLost { ifindex: u32 },
     /// The session goes on from another address of this host.
     Moved,
-    /// Disabled, reset by hand, removed, or BFD said so: never graceful.
+    /// Disabled, reset by hand, removed, or lost by BFD: never graceful.
     Administrative,
 }
 

@@ -10,7 +10,25 @@ const LATELY: u64 = 300;
 /// Everything that keeps sessions down, or makes them end, until the operator changes something.
 pub fn problems(views: &[NeighborView]) -> Vec<String> {
     let needs = views.iter().flat_map(|v| v.needs.iter().cloned());
-    needs.chain(one_router(views)).collect()
+    needs.chain(one_router(views)).chain(without_bfd(views)).collect()
+}
+
+/// How long BFD may take after BGP has a session.
+const BFD_START: u64 = 30;
+
+/// Neighbors that have a session, and no BFD although it is configured.
+fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = String> {
+    let settled = |v: &&NeighborView| {
+        let up = v.state == SessionState::Established;
+        up && v.bfd_missing && v.answered.is_some_and(|seconds| seconds >= BFD_START)
+    };
+    views.iter().filter(settled).map(|view| {
+        format!(
+            "neighbor {} has a session, but BFD is not up: enable BFD for this host there and let UDP port 3784 (over several \
+             hops 4784) through, or remove `bfd` here; `routelet show bfd` has the details",
+            view.address
+        )
+    })
 }
 
 /// Several neighbors that answer with one router id and one AS number from the same address of ours. A router tells its
@@ -88,6 +106,20 @@ mod tests {
             local_address: local.parse().ok(),
             answered,
             ..empty
+        }
+    }
+
+    #[test]
+    fn a_session_whose_bfd_stays_down_is_a_problem() {
+        let one = |state, seconds, bfd_missing| NeighborView {
+            bfd_missing,
+            ..view("10.0.0.2", state, "10.0.0.1", "10.9.9.9", Some(seconds))
+        };
+        use SessionState::{Active, Established};
+        let found = problems(&[one(Established, 30, true)]);
+        assert!(found[0].contains("10.0.0.2") && found[0].contains("3784"), "{found:?}");
+        for quiet in [one(Established, 29, true), one(Established, 30, false), one(Active, 30, true)] {
+            assert_eq!(problems(&[quiet]), Vec::<String>::new());
         }
     }
 

@@ -55,11 +55,17 @@ pub struct NeighborView {
     pub timers: BTreeMap<String, u64>,
     pub last_notification_sent: Option<String>,
     pub last_notification_received: Option<String>,
+    /// What BFD reports of it; `null` without.
+    #[serde(default)]
+    pub bfd: Option<String>,
     /// What the operator should know of this session, with its remedy.
     pub notes: Vec<String>,
     /// Those of them that nothing but the operator will end. Inside the daemon only.
     #[serde(skip)]
     pub needs: Vec<String>,
+    /// BFD is to be up and is not. Inside the daemon only.
+    #[serde(skip)]
+    pub bfd_missing: bool,
     /// Seconds since its last OPEN. Inside the daemon only.
     #[serde(skip)]
     pub answered: Option<u64>,

@@ -22,6 +22,8 @@ pub(super) enum Show {
     Fib(Common),
     /// The Kubernetes view: node, pod CIDRs, conflist, mesh members, API connection
     Node(Common),
+    /// Sessions of BFD: state, intervals, last diagnostic
+    Bfd(Common),
     /// The effective configuration, secrets hidden
     Config(Common),
     /// Recent session, route and node events, newest last
@@ -123,6 +125,7 @@ impl Show {
             }
             Self::Fib(common) => common.show_pages(Query::Fib),
             Self::Node(common) => common.show(Query::Node),
+            Self::Bfd(common) => common.show(Query::Bfd),
             Self::Config(common) => common.show(Query::Config),
             Self::Events(events) => events.run(),
         }

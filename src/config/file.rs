@@ -385,8 +385,9 @@ fn log(section: Section<'_>, log: &mut Log) {
 mod tests {
     use super::*;
     use crate::{
-        bgp::peer::{RemoteAs, Secret},
+        bgp::peer::{Bfd, RemoteAs, Secret},
         config::NeighborAt,
+        net::{BfdAuth, BfdParams},
     };
 
     const EXAMPLE: &str = include_str!("../../deploy/routelet.toml");
@@ -503,9 +504,18 @@ mod tests {
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\npassword = \"a\"\npassword-file = \"b\"", "exclude each other"),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1000\nrole = \"peer\"", "RFC 9234"),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nroute-reflector-client = true", "RFC 4456"),
-            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { min-tx = 300 }", "bfd: BFD is not in this version"),
-            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = true", "bfd: BFD is not in this version"),
-            ("[bgp.group.x]\nbfd = true", "bfd: BFD is not in this version"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = 300", "must be true, false, or a table"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = \"on\"", "must be true, false, or a table"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { min-tx = 9 }", "bfd.min-tx: must be 10 to 60000"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { min-rx = 60001 }", "bfd.min-rx: must be 10 to 60000"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { multiplier = 0 }", "bfd.multiplier: must be 1 to 255"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { min_tx = 50 }", "did you mean `min-tx`?"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { strict = 1 }", "bfd.strict: must be true or false"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"\" }", "must not be empty"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"123456789012345678901\" }", "20 at most"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { key-id = 3 }", "needs a `password`"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"x\", authentication = \"md5\" }", "\"meticulous-sha1\", \"sha1\""),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"x\", password-file = \"/x\" }", "exclude each other"),
             ("[[bgp.neighbor]]\ninterface = \"eth0\"\nremote-as = 1", "interface: unnumbered neighbors are not in this version"),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2", "stands in line 4 already"),
             ("[[bgp.listen-range]]\nprefix = \"10.0.0.1/24\"\nremote-as = 1", "has host bits set; write 10.0.0.0/24"),
@@ -563,6 +573,24 @@ mod tests {
         assert_eq!((keys.remote_as, keys.hold_time), (Some(RemoteAs::External), Some(9)));
         let gateway = &config.bgp.groups["gateway"];
         assert_eq!((gateway.hold_time, gateway.allow_own_as), (Some(12), Some(1)), "built in, changed");
+    }
+
+    #[test]
+    fn bfd_is_off_on_or_a_table() {
+        let bfd = |text: &str| {
+            let text = format!("[bgp]\nas = 1\n[bgp.group.x]\nbfd = {text}\n");
+            good(&text).bgp.groups["x"].bfd.clone().unwrap()
+        };
+        assert_eq!(bfd("false"), None);
+        assert_eq!(bfd("true"), Some(Bfd::default()));
+        assert_eq!(bfd("{}"), Some(Bfd::default()));
+        let all = "{ min-tx = 50, min-rx = 60, multiplier = 5, strict = true, passive = true, password = \"x\", \
+                   key-id = 7, authentication = \"sha1\" }";
+        let ms = std::time::Duration::from_millis;
+        let auth = BfdAuth { key_id: 7, key: b"x".to_vec(), meticulous: false };
+        let params =
+            BfdParams { min_tx: ms(50), min_rx: ms(60), multiplier: 5, passive: true, auth: Some(auth) };
+        assert_eq!(bfd(all), Some(Bfd { params, strict: true }));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! `file` says what the file may hold and turns it into this, or into all its errors at once.
 
+mod bfd;
 mod defaults;
 mod file;
 pub mod io;
@@ -25,7 +26,7 @@ use std::{
 
 use crate::{
     bgp::{
-        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
+        peer::{AddPaths, AsSets, Bfd, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
     net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses, ServiceLimits},
@@ -142,7 +143,7 @@ pub struct NeighborKeys {
     pub max_prefixes_out: Option<u32>,
     pub add_paths: Option<AddPaths>,
     /// `Some(None)`: written as `false`.
-    pub bfd: Option<Option<BfdTimers>>,
+    pub bfd: Option<Option<Bfd>>,
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
     /// Its default depends on the session.

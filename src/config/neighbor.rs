@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys,
+    AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys, bfd,
     file::Surroundings,
     read::{Item, Section},
     values::{self, FAMILIES, neighbor_address, prefix},
 };
 use crate::{
     bgp::{
-        peer::{AddPaths, AsSets, BfdTimers, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
+        peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
     net::{Asn, Family},
@@ -247,7 +247,7 @@ fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -
         max_prefixes_restart: section.get("max-prefixes-restart").and_then(|i| i.number(1..=u32::MAX.into())),
         max_prefixes_out: section.get("max-prefixes-out").and_then(|i| i.number(0..=u32::MAX.into())),
         add_paths: section.get("add-paths").and_then(|i| i.choice(&ADD_PATHS)),
-        bfd: section.get("bfd").and_then(|i| bfd(&i)),
+        bfd: section.get("bfd").and_then(|i| bfd::read(&i, around)),
         import: names("import"),
         export: names("export"),
         fast_failover: flag("fast-failover"),
@@ -312,17 +312,6 @@ fn policy_name(item: &Item<'_>, policies: &Policies) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
-}
-
-/// `false`, and nothing else until there is BFD: a session that relies on it must not start without.
-fn bfd(item: &Item<'_>) -> Option<Option<BfdTimers>> {
-    if item.value.get_ref().as_bool() == Some(false) {
-        return Some(None);
-    }
-    item.wrong(
-        "BFD is not in this version, so a lost neighbor is noticed by `hold-time` alone; remove the key",
-    );
-    None
 }
 
 /// Never says what the password is.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     bgp::{
         peer::{
-            AddPaths, AsSets, BfdTimers, Global, Hops, MaxPrefixesAction, PeerConfig, PeerKey, PeerSource,
+            AddPaths, AsSets, Bfd, Global, Hops, MaxPrefixesAction, PeerConfig, PeerKey, PeerSource,
             RemoteAs, Role, TtlSecurity,
         },
         policy::{Community, NextHopSetting, Policy, Statement},
@@ -136,7 +136,7 @@ fn keys(k: &NeighborKeys) -> Value {
         "max-prefixes-restart": k.max_prefixes_restart,
         "max-prefixes-out": k.max_prefixes_out,
         "add-paths": k.add_paths.map(add_paths),
-        "bfd": k.bfd.map(bfd),
+        "bfd": k.bfd.as_ref().map(|b| bfd(b.as_ref())),
         "import": k.import,
         "export": k.export,
         "fast-failover": k.fast_failover,
@@ -199,7 +199,7 @@ fn peer(p: &PeerConfig) -> Value {
         "max-prefixes-restart": p.max_prefixes_restart.as_secs(),
         "max-prefixes-out": p.max_prefixes_out,
         "add-paths": add_paths(p.add_paths),
-        "bfd": bfd(p.bfd),
+        "bfd": bfd(p.bfd.as_ref()),
         "import": names(&p.import),
         "export": names(&p.export),
         "fast-failover": p.fast_failover,
@@ -395,12 +395,19 @@ fn as_sets(as_sets: AsSets) -> &'static str {
     }
 }
 
-fn bfd(timers: Option<BfdTimers>) -> Value {
-    timers.map_or(json!(false), |t| {
+fn bfd(bfd: Option<&Bfd>) -> Value {
+    let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    bfd.map_or(json!(false), |Bfd { params, strict }| {
+        let auth = params.auth.as_ref();
         json!({
-            "min-tx": u64::try_from(t.min_tx.as_millis()).unwrap_or(u64::MAX),
-            "min-rx": u64::try_from(t.min_rx.as_millis()).unwrap_or(u64::MAX),
-            "multiplier": t.multiplier,
+            "min-tx": ms(params.min_tx),
+            "min-rx": ms(params.min_rx),
+            "multiplier": params.multiplier,
+            "strict": strict,
+            "passive": params.passive,
+            "password": auth.map(|_| HIDDEN),
+            "key-id": auth.map(|a| a.key_id),
+            "authentication": auth.map(|a| if a.meticulous { "meticulous-sha1" } else { "sha1" }),
         })
     })
 }

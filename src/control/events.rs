@@ -28,6 +28,7 @@ pub enum EventKind {
     Route,
     Node,
     Config,
+    Bfd,
 }
 
 impl EventKind {
@@ -37,6 +38,7 @@ impl EventKind {
             Self::Route => "route",
             Self::Node => "node",
             Self::Config => "config",
+            Self::Bfd => "bfd",
         }
     }
 }
@@ -44,7 +46,7 @@ impl EventKind {
 /// The recent events of each kind: a flapping session cannot push out what happened to routes.
 #[derive(Clone, Debug)]
 pub struct Events {
-    rings: [Ring; 4],
+    rings: [Ring; 5],
     next: u64,
 }
 

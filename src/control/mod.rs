@@ -12,6 +12,7 @@ mod summary;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::bfd::view::BfdView;
 pub use crate::bgp::{
     rib::view::{Counts, RouteFilter, RouteView},
     view::{NeighborView, SessionState},
@@ -69,6 +70,8 @@ pub enum Query {
     Node,
     Config,
     /// Those after this number; 0 for all that are remembered.
+    /// Sessions of BFD.
+    Bfd,
     Events {
         after: u64,
     },
@@ -107,6 +110,7 @@ pub enum Answer {
     /// `null` where the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
     Config(serde_json::Value),
+    Bfd(Vec<BfdView>),
     Events(Vec<Event>),
     /// An order was carried out; a text where there is something to say about it.
     Done(Option<String>),

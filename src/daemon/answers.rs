@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader};
 use crate::{
+    bfd,
     bgp::{
         io::{
             Act, ToPeers,
@@ -73,6 +74,7 @@ pub(super) struct Answers {
     pub(super) limits: watch::Receiver<Vec<String>>,
     /// What keeps sessions down.
     pub(super) sessions: watch::Receiver<Vec<String>>,
+    pub(super) bfd: bfd::io::Handle,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
@@ -105,6 +107,7 @@ impl Answers {
             // In pages: see `answer`.
             Query::Routes(_) | Query::Fib => Answer::End,
             Query::Node => Answer::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
+            Query::Bfd => Answer::Bfd(self.bfd.status().await.sessions),
             Query::Config => Answer::Config(self.effective()),
             Query::Events { after } => Answer::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
@@ -155,6 +158,7 @@ impl Answers {
             operations: operations(&self.counters),
             repairs: self.counters.repairs.load(Relaxed),
             convergence: convergence(&self.counters),
+            bfd: self.bfd_metrics().await,
             ..Snapshot::default()
         };
         let installed = self.fib.counts().await;
@@ -170,6 +174,18 @@ impl Answers {
             snapshot.conflist = conflist.path.clone().filter(|_| conflist.state == ConflistState::Written);
         }
         snapshot
+    }
+
+    async fn bfd_metrics(&self) -> metrics::Bfd {
+        let status = self.bfd.status().await;
+        let name = |view: &bfd::view::BfdView| match &view.interface {
+            Some(interface) if view.neighbor.starts_with("fe80:") => format!("{}%{interface}", view.neighbor),
+            _ => view.neighbor.clone(),
+        };
+        metrics::Bfd {
+            sessions: status.sessions.into_iter().map(|view| (name(&view), view)).collect(),
+            discarded: status.totals.discarded,
+        }
     }
 
     pub(super) async fn counts(&self) -> Counts {
@@ -231,7 +247,7 @@ impl Answers {
                     Act::Enable => self.disabled.send_modify(|d| {
                         d.remove(&key);
                     }),
-                    Act::Reset { .. } | Act::Refresh | Act::BfdDown => {}
+                    Act::Reset { .. } | Act::Refresh => {}
                 }
                 Answer::Done(None)
             }
@@ -377,7 +393,9 @@ impl Answers {
         let config = self.config.borrow().clone();
         let mut problems = self.problems(&neighbors);
         let known: BTreeSet<_> = problems.iter().cloned().collect();
-        problems.extend(standing::problems(&neighbors).into_iter().filter(|p| !known.contains(p)));
+        let of_bfd = self.bfd.problems.borrow().clone();
+        let others = standing::problems(&neighbors).into_iter().chain(of_bfd);
+        problems.extend(others.filter(|p| !known.contains(p)));
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         if let Ok(plan) = plan.as_ref() {
             asn = Some(plan.global.asn);

@@ -62,6 +62,7 @@ fn kind(target: &str) -> Option<EventKind> {
     let area = target.strip_prefix("routelet::")?.split("::").next()?;
     Some(match area {
         "bgp" => EventKind::Session,
+        "bfd" => EventKind::Bfd,
         "fib" => EventKind::Route,
         "k8s" => EventKind::Node,
         _ => EventKind::Config,

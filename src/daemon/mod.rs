@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the wiring")]
 
 mod answers;
+mod bfd;
 mod cleanup;
 mod drain;
 pub mod events;
@@ -25,6 +26,7 @@ mod state;
 
 use std::{
     collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -49,7 +51,7 @@ use crate::{
     cli::log::{self, LogLevel},
     config::{self, Config, LogFormat, OnExit},
     control::io::{http, server},
-    fib, k8s,
+    fib, k8s, liveness,
     mailbox::mailbox,
     net::RouterId,
     plan,
@@ -201,12 +203,16 @@ async fn daemon(
         on_less: Box::new(move || less.notify_one()),
     };
     let rib = bgp::io::rib::spawn(inputs, fib_tx, hooks);
+    let (liveness, wishes) = liveness::channel();
+    let bfd = crate::bfd::io::spawn(wishes, RandomState::new().hash_one(std::process::id()));
+    tokio::spawn(bfd::report(bfd.clone()));
     let inputs = fib::io::Inputs {
         routes: fib_rx,
         own: unreachable.clone(),
         convergence: rib.convergence.clone(),
         sources,
         assigned,
+        lost: bfd.lost.clone(),
     };
     let folder = state_dir.clone();
     let mut fib = kernel.spawn_and(inputs, move || state::keep_former(&folder, &record.swept(place)));
@@ -216,9 +222,9 @@ async fn daemon(
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
     // From the neighbors to the table.
-    let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone());
+    let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness);
     let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
-    tokio::spawn(sessions::run(sessions_tx, plan.clone(), requests, events));
+    tokio::spawn(sessions::run(sessions_tx, plan.clone(), requests, events, bfd.problems.clone()));
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
@@ -388,6 +394,7 @@ async fn daemon(
         without_effect: fib.problems(),
         limits: rib.problems.clone(),
         sessions,
+        bfd: bfd.clone(),
         kubernetes: views.clone(),
         disabled: disabled_tx,
         ready: ready.clone(),
@@ -434,6 +441,7 @@ async fn daemon(
     tracing::info!(?leaving, "routelet stops");
     if failed.is_none() {
         peers.shutdown(leaving).await;
+        bfd.shutdown().await;
     }
     fib.shutdown(config.fib.on_exit == OnExit::Flush && failed.is_none()).await;
     match failed {

@@ -27,6 +27,7 @@ pub(super) async fn run(
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
     peers: mpsc::Sender<ToPeers>,
     mut events: broadcast::Receiver<PeerEvent>,
+    mut bfd: watch::Receiver<Vec<String>>,
 ) {
     let mut logged = ProblemLog::default();
     loop {
@@ -34,15 +35,18 @@ pub(super) async fn run(
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
-        let now = standing::problems(&answer.await.unwrap_or_default());
+        let mut now = standing::problems(&answer.await.unwrap_or_default());
         for problem in logged.handle(now.iter()) {
             tracing::warn!(problem, "problem found");
         }
+        // Logged where they come from.
+        now.extend(bfd.borrow_and_update().iter().cloned());
         publish(&problems, now);
         // Cancel safe, each.
         let alive = tokio::select! {
             r = plan.changed() => r.is_ok(),
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
+            Ok(()) = bfd.changed() => true,
             () = sleep(LOOK) => true,
         };
         if !alive {

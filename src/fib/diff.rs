@@ -524,6 +524,14 @@ impl Fib {
         self.rescan();
     }
 
+    /// Gateways that BFD has lost: groups with others go on without them, by one message for all routes of each.
+    pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
+        self.objects.lose(lost);
+        if !self.objects.enabled() {
+            self.rescan();
+        }
+    }
+
     /// These objects take their routes with them. `decided`: that is what was decided about these routes.
     fn lose_routes_of(&mut self, tops: &BTreeSet<TopId>, decided: bool) {
         if tops.is_empty() {

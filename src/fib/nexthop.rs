@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -67,6 +68,8 @@ pub struct Objects {
     foreign: BTreeSet<ObjectId>,
     next_id: ObjectId,
     resolver: Resolver,
+    /// Gateways that BFD has lost, with their interface where they are directly connected.
+    lost: BTreeSet<(IpAddr, u32)>,
     /// Tops whose object must be written.
     dirty: Vec<TopId>,
     /// Members whose object somebody changed: to be written again below their groups.
@@ -147,6 +150,7 @@ impl Objects {
             foreign: BTreeSet::new(),
             next_id: u32::from(protocol) << ID_BITS,
             resolver: Resolver::default(),
+            lost: BTreeSet::new(),
             dirty: Vec::new(),
             spoiled: BTreeSet::new(),
             mended: 0,
@@ -228,7 +232,7 @@ impl Objects {
             }
             return id;
         }
-        let path = path(&self.resolver, hops);
+        let path = path(&self.resolver, &self.lost, hops);
         let id = self.sets.insert(Set { hops: hops.clone(), wanted: 1, path, top: 0 });
         self.by_hops.insert(hops.clone(), id);
         id
@@ -611,9 +615,18 @@ impl Objects {
     pub fn resolve(&mut self, resolver: Resolver) {
         self.resolver = resolver;
         for set in self.sets.values_mut() {
-            set.path = path(&self.resolver, &set.hops);
+            set.path = path(&self.resolver, &self.lost, &set.hops);
         }
         self.follow();
+    }
+
+    /// These gateways are not reached: groups go on without them. Where no other is left nothing changes, as the routes
+    /// have nowhere else to go before the table has decided.
+    pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
+        if self.lost != *lost {
+            self.lost.clone_from(lost);
+            self.resolve(self.resolver.clone());
+        }
     }
 
     /// Brings each top to what its set resolves to.
@@ -728,7 +741,7 @@ impl Objects {
 }
 
 /// What the next hops lead to on this host: those that resolve, if any does.
-fn path(resolver: &Resolver, hops: &NextHops) -> Result<Content, Unresolved> {
+fn path(resolver: &Resolver, lost: &BTreeSet<(IpAddr, u32)>, hops: &NextHops) -> Result<Content, Unresolved> {
     match hops.kind() {
         RouteKind::Unreachable => return Ok(Content::Unreachable),
         RouteKind::Blackhole => return Ok(Content::Blackhole),
@@ -742,7 +755,16 @@ fn path(resolver: &Resolver, hops: &NextHops) -> Result<Content, Unresolved> {
             Err(e) => why = e,
         }
     }
-    if good.is_empty() { Err(why) } else { Ok(Content::Hops(good.into_iter().collect())) }
+    if good.is_empty() {
+        return Err(why);
+    }
+    let is_lost = |hop: &Hop| {
+        !lost.is_empty() && (lost.contains(&(hop.gateway, hop.ifindex)) || lost.contains(&(hop.gateway, 0)))
+    };
+    if good.iter().any(|hop| !is_lost(hop)) {
+        good.retain(|hop| !is_lost(hop));
+    }
+    Ok(Content::Hops(good.into_iter().collect()))
 }
 
 /// Whether an object of this form can be changed to this content: never from one hop to a group or back.

@@ -470,6 +470,34 @@ fn all_routes_of_a_group_move_by_one_message() {
     assert_eq!((sets, puts), (1, 0), "{:?}", world.kernel.log);
 }
 
+/// BFD: the group is changed below its routes, and those that have nowhere else to go are left to the table.
+#[test]
+fn groups_go_on_without_a_gateway_that_is_lost() {
+    let mut world = World::new(SETTINGS);
+    (0..30).for_each(|p| world.want(p, 3));
+    world.want(30, 1);
+    world.write();
+    let gateway = set(1).unwrap().gateways()[0].addr;
+    let members = |world: &World| {
+        let groups = world.kernel.objects.values().filter_map(|o| match o {
+            Object::Group(members) => Some(members.len()),
+            Object::Hop(_) => None,
+        });
+        groups.collect::<Vec<_>>()
+    };
+    for (lost, expected) in
+        [(vec![(gateway, 1)], 1), (vec![], 2), (vec![(gateway, 0)], 1), (vec![(gateway, 2)], 2)]
+    {
+        world.kernel.log.clear();
+        world.fib.lose(&lost.iter().copied().collect());
+        world.write();
+        assert_eq!(members(&world), [expected], "{lost:?}");
+        let of_routes = world.kernel.log.iter().any(|op| matches!(op, Op::Put { .. } | Op::Del { .. }));
+        assert!(!of_routes, "{lost:?}: {:?}", world.kernel.log);
+        assert_eq!(world.kernel.routes.len(), 31, "{lost:?}");
+    }
+}
+
 #[test]
 fn a_lost_carrier_needs_no_message_and_its_return_one_for_the_group() {
     let mut world = World::new(SETTINGS);

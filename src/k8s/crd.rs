@@ -89,6 +89,8 @@ pub struct BGPPeerSpec {
     pub max_prefixes_out: Option<u32>,
     /// "none", "receive", "send" or "both" (RFC 7911).
     pub add_paths: Option<String>,
+    /// `{}` turns BFD on (RFC 5880).
+    pub bfd: Option<BfdSpec>,
     /// Names of policies, run in order.
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
@@ -101,6 +103,24 @@ pub struct BGPPeerSpec {
     pub as_sets: Option<String>,
     /// Own role (RFC 9234): "provider", "customer", "peer", "rs" or "rs-client".
     pub role: Option<String>,
+}
+
+/// BFD of a neighbor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BfdSpec {
+    /// Milliseconds between two packets.
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_tx: Option<u32>,
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_rx: Option<u32>,
+    /// The neighbor is lost after so many packets.
+    #[schemars(range(min = 1, max = 255))]
+    pub multiplier: Option<u8>,
+    /// No session before BFD is up.
+    pub strict: Option<bool>,
+    /// Send nothing before the neighbor does.
+    pub passive: Option<bool>,
 }
 
 /// Where a password is.

@@ -4,6 +4,7 @@
 //! another) is made of these types.
 
 mod assigned;
+mod bfd;
 mod cover;
 pub mod guard;
 mod hops;
@@ -19,6 +20,7 @@ mod smallest;
 pub mod text;
 
 pub use assigned::Assigned;
+pub use bfd::{BfdAuth, BfdParams, BfdPath, BfdReport, BfdStatus, bfd_diagnostic};
 pub use cover::Cover;
 pub use guard::{Guard, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};

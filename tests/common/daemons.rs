@@ -154,8 +154,18 @@ impl Frr {
         Self::start_with(net, ns, config, &[])
     }
 
+    /// With bfdd.
+    pub fn start_with_bfd(net: &Net, ns: &Ns, config: &str) -> Self {
+        Self::start_all(net, ns, &[("zebra", "", &[]), ("bfdd", "", &[]), ("bgpd", config, &[])])
+    }
+
     /// With options of zebra's: `-K 120` keeps the routes of the one before for so many seconds.
     pub fn start_with(net: &Net, ns: &Ns, config: &str, zebra: &[&str]) -> Self {
+        Self::start_all(net, ns, &[("zebra", "", zebra), ("bgpd", config, &[])])
+    }
+
+    /// Daemons with their configuration and options.
+    fn start_all(net: &Net, ns: &Ns, daemons: &[(&str, &str, &[&str])]) -> Self {
         let dir = net.dir().join(format!("{}-frr", ns.name));
         fs::create_dir_all(&dir).unwrap();
         ns.sysctl("net.ipv4.ip_forward", "1");
@@ -164,7 +174,7 @@ impl Frr {
         run(Command::new("chmod").arg("755").arg(net.dir()));
         run(Command::new("chown").arg("frr:frr").arg(&dir));
         let mut processes = Vec::new();
-        for (daemon, text, options) in [("zebra", "", zebra), ("bgpd", config, &[])] {
+        for (daemon, text, options) in daemons {
             let binary = Path::new("/usr/lib/frr").join(daemon);
             assert!(binary.exists(), "no {}: run tests/run once, it installs frr", binary.display());
             let conf = dir.join(format!("{daemon}.conf"));
@@ -173,7 +183,10 @@ impl Frr {
             let mut command = ns.command(binary.to_str().unwrap());
             command.args(["-P", "0", "-f"]).arg(&conf);
             command.arg("-i").arg(dir.join(format!("{daemon}.pid"))).arg("-z").arg(dir.join("zserv"));
-            command.arg("--vty_socket").arg(&dir).args(options);
+            command.arg("--vty_socket").arg(&dir).args(*options);
+            if *daemon == "bfdd" {
+                command.arg("--bfdctl").arg(dir.join("bfdd.sock"));
+            }
             // One that was killed leaves its socket.
             let _ = fs::remove_file(dir.join(format!("{daemon}.vty")));
             processes.push(Process::start(&mut command, &dir.join(format!("{daemon}.log"))));

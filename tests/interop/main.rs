@@ -14,6 +14,7 @@ mod common;
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod bfd;
 mod bird;
 mod frr;
 mod others;

@@ -94,6 +94,7 @@ impl Speaker {
                 watch::channel(Arc::default()).1,
                 watch::channel(Arc::default()).1,
                 sender,
+                routelet::liveness::channel().0,
             ),
             rib,
             outbox: None,

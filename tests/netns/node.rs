@@ -75,8 +75,9 @@ impl Node {
             let kernel = Kernel::open(settings).await.unwrap();
             let sources = watch::channel(None).1;
             let assigned = watch::channel(Arc::default()).1;
-            let inputs =
-                Inputs { routes: from_rib, own: own_rx, convergence: convergence_rx, sources, assigned };
+            let lost = watch::channel(Arc::default()).1;
+            let convergence = convergence_rx;
+            let inputs = Inputs { routes: from_rib, own: own_rx, convergence, sources, assigned, lost };
             (kernel.host(), kernel.spawn(inputs))
         });
         Self { rt, routes, own, convergence, host, fib }

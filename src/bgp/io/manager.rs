@@ -33,6 +33,7 @@ use crate::{
         view::NeighborView,
         wire::notification::{Notification, cease},
     },
+    liveness,
     net::{Convergence, Links, Prefix},
 };
 
@@ -68,6 +69,7 @@ struct Manager {
     wanted: Arc<Wanted>,
     rib: RibSender,
     host: watch::Receiver<Arc<Links>>,
+    liveness: liveness::Client,
     /// Neighbors that stay until they are reached at another address.
     handover: Handover,
     events: broadcast::Sender<PeerEvent>,
@@ -93,10 +95,12 @@ struct Manager {
     leaving: Option<Leaving>,
 }
 
+type Inputs = (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>, liveness::Client);
+
 /// Runs until told to leave.
 pub(super) async fn run(
     mut wanted: watch::Receiver<Arc<Wanted>>,
-    (host, mut convergence): (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>),
+    (host, mut convergence, liveness): Inputs,
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
     to_planner: mpsc::Sender<IpAddr>,
@@ -110,6 +114,7 @@ pub(super) async fn run(
         wanted: first,
         rib,
         host,
+        liveness,
         handover: Handover::default(),
         events,
         peers: BTreeMap::new(),
@@ -234,6 +239,7 @@ impl Manager {
             disabled: self.disabled.contains(&key),
             rib: self.rib.clone(),
             host: self.host.clone(),
+            liveness: self.liveness.clone(),
             events: self.events.clone(),
             news: self.news.clone(),
             commands: inbox,
@@ -535,7 +541,7 @@ impl Manager {
         match act {
             Act::Disable { .. } => drop(self.disabled.insert(neighbor.clone())),
             Act::Enable => drop(self.disabled.remove(neighbor)),
-            Act::Reset { .. } | Act::Refresh | Act::BfdDown => {}
+            Act::Reset { .. } | Act::Refresh => {}
         }
         running.commands.send(ToTask::Act(act)).await.map_err(|_| unknown())
     }

@@ -1,6 +1,7 @@
 //! Sockets, tasks and the clock of BGP. Decides nothing.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+mod bfd;
 mod listener;
 mod manager;
 pub mod outbox;
@@ -29,6 +30,7 @@ use crate::{
         session::Event,
         view::NeighborView,
     },
+    liveness,
     net::{Convergence, Links, Prefix},
 };
 
@@ -65,16 +67,10 @@ pub enum ToPeers {
 /// What to do with one neighbor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    Reset {
-        message: Option<String>,
-    },
+    Reset { message: Option<String> },
     Refresh,
-    Disable {
-        message: Option<String>,
-    },
+    Disable { message: Option<String> },
     Enable,
-    /// BFD lost it.
-    BfdDown,
 }
 
 /// There is no such neighbor.
@@ -130,18 +126,19 @@ impl Handle {
 }
 
 /// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of this host;
-/// `convergence`: how far the table has each neighbor's routes.
+/// `convergence`: how far the table has each neighbor's routes; `liveness`: for neighbors with BFD.
 pub fn spawn(
     wanted: watch::Receiver<Arc<Wanted>>,
     host: watch::Receiver<Arc<Links>>,
     convergence: watch::Receiver<Arc<Convergence>>,
     rib: RibSender,
+    liveness: liveness::Client,
 ) -> Handle {
     let (requests, inbox) = mpsc::channel(16);
     let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
     let (called, strangers) = mpsc::channel(STRANGERS);
-    let inputs = (host, convergence);
+    let inputs = (host, convergence, liveness);
     let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), called, inbox, left));
     Handle { requests, events, strangers: Some(strangers), leave, task }
 }

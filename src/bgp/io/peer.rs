@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Act, PeerEvent,
+    bfd::Bfd,
     rib::{Outbox, RibSender, ToPeer, ToRib, outbox},
     tcp::{self, Failed, Place},
 };
@@ -37,9 +38,10 @@ use crate::{
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
         session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
-        view::NeighborView,
+        view::{NeighborView, SessionState},
     },
-    net::{Family, Links},
+    liveness,
+    net::{BfdReport, BfdStatus, Family, Links},
 };
 
 /// Octets asked for in one read: many UPDATEs make one message to the rib.
@@ -117,6 +119,7 @@ pub(super) struct Start {
     pub(super) rib: RibSender,
     /// The links and addresses of this host.
     pub(super) host: watch::Receiver<Arc<Links>>,
+    pub(super) liveness: liveness::Client,
     pub(super) events: broadcast::Sender<PeerEvent>,
     pub(super) news: mpsc::Sender<(PeerKey, News)>,
     pub(super) commands: mpsc::Receiver<ToTask>,
@@ -131,6 +134,8 @@ pub(super) async fn run(start: Start) {
         id: start.id,
         config: start.config,
         found: start.found,
+        host: Arc::default(),
+        bfd: Bfd::new(start.liveness),
         session,
         links: Vec::new(),
         next_conn: 0,
@@ -153,10 +158,10 @@ pub(super) async fn run(start: Start) {
         read_at: now,
     };
     let mut host = start.host;
-    let links = host.borrow_and_update().clone();
-    task.feed(Input::Host(links));
+    task.host_changed(host.borrow_and_update().clone());
     let first = if start.disabled { Input::Stop(Stop::Disabled(None)) } else { Input::Start };
     task.feed(first);
+    task.follow_bfd();
     task.turn(start.commands, host).await;
     while task.lingering.join_next().await.is_some() {}
 }
@@ -187,6 +192,9 @@ struct Task {
     id: PeerId,
     config: Arc<PeerConfig>,
     found: Option<Ipv6Addr>,
+    /// The links and addresses of this host, when they last changed.
+    host: Arc<Links>,
+    bfd: Bfd,
     session: Session,
     links: Vec<Link>,
     next_conn: u32,
@@ -260,14 +268,14 @@ impl Task {
                 }
                 changed = host.changed(), if watched => {
                     watched = changed.is_ok();
-                    let links = host.borrow_and_update().clone();
-                    self.feed(Input::Host(links));
+                    self.host_changed(host.borrow_and_update().clone());
                 }
                 closed = self.lingering.join_next(), if !self.lingering.is_empty() => {
                     if let Some(Ok(mut leftover)) = closed {
                         self.feed(Input::Leftover(&mut leftover));
                     }
                 }
+                report = self.bfd.next() => self.bfd_reported(report),
                 command = commands.recv() => match command {
                     None => return,
                     Some(command) => if self.command(command) {
@@ -279,6 +287,35 @@ impl Task {
             if self.is_forgotten() {
                 return self.finish().await;
             }
+        }
+    }
+
+    fn host_changed(&mut self, links: Arc<Links>) {
+        self.host = links.clone();
+        self.feed(Input::Host(links));
+        self.follow_bfd();
+    }
+
+    /// The settings, the links or the state of the neighbor changed.
+    fn follow_bfd(&mut self) {
+        let disabled = self.config.disabled || self.session.state() == SessionState::Disabled;
+        let hold = self.bfd.follow(&self.config, self.found, &self.host, disabled);
+        self.feed(Input::BfdHold(hold));
+    }
+
+    fn bfd_reported(&mut self, report: BfdReport) {
+        let news = self.bfd.take(report);
+        if let Some(why) = news.lost {
+            self.feed(Input::BfdDown(why));
+            // RFC 5882 §4.3.2: that is no effect of its restart, so its routes lead nowhere.
+            if self.kept_until.is_some() && self.bfd.is_independent() {
+                self.kept_until = None;
+                self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
+            }
+        }
+        self.follow_bfd();
+        if news.back {
+            self.feed(Input::Nudge);
         }
     }
 
@@ -456,6 +493,7 @@ impl Task {
                 let moved = self.found != found;
                 (self.config, self.found) = (config.clone(), found);
                 self.feed(Input::Configure(config, global));
+                self.follow_bfd();
                 if moved {
                     self.feed(Input::Nudge);
                 }
@@ -470,7 +508,10 @@ impl Task {
                 return true;
             }
             ToTask::MakeRoom => {}
-            ToTask::Act(act) => self.act(act),
+            ToTask::Act(act) => {
+                self.act(act);
+                self.follow_bfd();
+            }
             ToTask::Status(reply) => {
                 let _ = reply.send(self.view());
             }
@@ -492,7 +533,6 @@ impl Task {
                 self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
             }
             Act::Enable => self.feed(Input::Start),
-            Act::BfdDown => self.feed(Input::BfdDown),
             Act::Refresh => {
                 for family in Family::ALL {
                     self.feed(Input::RequestRefresh(family));
@@ -503,6 +543,9 @@ impl Task {
 
     fn view(&self) -> NeighborView {
         let mut view = self.session.view(Instant::now());
+        let bfd = self.bfd.status();
+        view.bfd = bfd.map(|status| status.as_str().to_owned());
+        view.bfd_missing = matches!(bfd, Some(BfdStatus::Starting | BfdStatus::Down));
         let elapsed = jiff::SignedDuration::try_from(self.session.since().elapsed()).unwrap_or_default();
         view.since = format!("{:.0}", jiff::Timestamp::now() - elapsed);
         view
@@ -561,6 +604,7 @@ impl Task {
                 self.outbox = Some(receiver);
                 self.agreed = Some(negotiated.clone());
                 self.kept_until = None;
+                self.bfd.session_began();
                 self.report(News::Up(Router {
                     id: negotiated.remote_id,
                     asn: negotiated.remote_as,

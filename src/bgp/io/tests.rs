@@ -9,10 +9,10 @@ use super::{rib::ToPeer, *};
 use crate::{
     bgp::{
         io::rib::ToRib,
-        peer::{DownCause, RemoteAs, Secret},
+        peer::{Bfd, DownCause, Hops, RemoteAs, Secret},
         view::SessionState,
     },
-    net::{Asn, Family},
+    net::{Asn, BfdReport, BfdStatus, Family},
 };
 
 /// One speaker: a manager and the far end of its rib channel.
@@ -54,10 +54,20 @@ fn wanted(id: u8, own: SocketAddr, asn: Asn, peers: Vec<PeerConfig>) -> Wanted {
 }
 
 fn speaker(wanted: Wanted) -> Speaker {
+    speaker_with(wanted, liveness::channel().0)
+}
+
+fn speaker_with(wanted: Wanted, liveness: liveness::Client) -> Speaker {
     let (sender, rib) = mpsc::channel(16);
     let (wanted, watch) = watch::channel(Arc::new(wanted));
     Speaker {
-        handle: spawn(watch, watch::channel(Arc::default()).1, watch::channel(Arc::default()).1, sender),
+        handle: spawn(
+            watch,
+            watch::channel(Arc::default()).1,
+            watch::channel(Arc::default()).1,
+            sender,
+            liveness,
+        ),
         rib,
         wanted,
     }
@@ -192,6 +202,39 @@ async fn a_neighbor_that_is_disabled_while_away_takes_its_routes_along() {
     let mut a = speaker(for_a);
     a.until("a refusal", |v| v.last_error.is_some()).await;
     a.act(&PeerKey::Address([127, 0, 7, 2].into()), Act::Disable { message: None }).await.unwrap();
+    assert_eq!(a.down().await, DownCause::Administrative);
+}
+
+/// RFC 5882 §4.3.2: by the neighbor's C bit.
+#[tokio::test]
+async fn a_loss_during_a_restart_counts_if_bfd_is_independent() {
+    let (a, b) = (place([127, 0, 8, 1]), place([127, 0, 8, 2]));
+    let (for_a, for_b) = pair(a, b, |c| {
+        c.graceful_restart = true;
+        c.hops = Hops::Multihop(2);
+        c.bfd = Some(Bfd::default());
+    });
+    let (client, mut wishes) = liveness::channel();
+    let (mut a, mut b) = (speaker_with(for_a, client), speaker(for_b));
+    a.up().await;
+    b.up().await;
+    let (_, wish) = wishes.take().await.into_iter().next().unwrap();
+    let reports = wish.expect("the neighbor is watched").reports;
+    let report = |status, failures, independent| {
+        reports.send_replace(BfdReport { status, failures, diagnostic: 1, independent });
+    };
+    report(BfdStatus::Up, 0, false);
+    a.until("BFD is up", |v| v.bfd.as_deref() == Some("up")).await;
+    b.handle.shutdown(Leaving::Daemon).await;
+    assert_eq!(a.down().await, DownCause::Closed);
+    report(BfdStatus::Down, 1, false);
+    a.until("BFD is down", |v| v.bfd.as_deref() == Some("down")).await;
+    let mut news = Vec::new();
+    while let Ok(message) = a.rib.try_recv() {
+        news.push(format!("{message:?}"));
+    }
+    assert!(!news.iter().any(|n| n.starts_with("Down")), "its BFD restarts with it: {news:?}");
+    report(BfdStatus::Down, 2, true);
     assert_eq!(a.down().await, DownCause::Administrative);
 }
 

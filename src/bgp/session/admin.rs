@@ -1,4 +1,4 @@
-//! What operators and settings do to a session: stop, reset, change; and what the rib and BFD order.
+//! What operators and settings do to a session: stop, reset, change; and what the rib orders.
 
 use std::{
     sync::Arc,
@@ -170,20 +170,7 @@ impl Session {
         }
     }
 
-    pub(super) fn bfd_down(&mut self, now: Instant) {
-        let Some(conn) = self.established().map(|c| c.id) else { return };
-        let notify = self.last_word(conn, Notification::cease(cease::BFD_DOWN, None));
-        let end = End {
-            notify: Some(notify),
-            cause: DownCause::Administrative,
-            reason: "bfd",
-            why: "BFD lost the neighbor".into(),
-            after: After::Retry,
-        };
-        self.end(now, conn, end);
-    }
-
-    fn administrative(
+    pub(super) fn administrative(
         &mut self,
         now: Instant,
         conn: Conn,
@@ -212,7 +199,7 @@ impl Session {
         self.connections.iter().any(|c| c.id == conn && c.is_established() && kept(c))
     }
 
-    fn all(&self) -> Vec<Conn> {
+    pub(super) fn all(&self) -> Vec<Conn> {
         self.connections.iter().map(|c| c.id).collect()
     }
 }

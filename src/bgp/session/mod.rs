@@ -14,6 +14,7 @@
 
 mod admin;
 mod attachment;
+mod bfd;
 mod collision;
 mod damping;
 mod gtsm;
@@ -107,8 +108,10 @@ pub enum Input<'a> {
     MaxPrefixes(Family),
     /// All routes take more memory than they may, `budget`, and this neighbor's, `octets`, are those that grew: CEASE/1.
     MemoryLimit { octets: u64, budget: u64 },
-    /// BFD lost the neighbor: CEASE/10 (RFC 9384).
-    BfdDown,
+    /// BFD lost the neighbor, for this reason: CEASE/10 (RFC 9384).
+    BfdDown(&'static str),
+    /// No session may begin while BFD is not up, for this reason; `None`: one may. An established one goes on.
+    BfdHold(Option<String>),
     /// A deadline of [`Session::poll_timeout`] has come.
     Timeout,
 }
@@ -222,6 +225,8 @@ pub struct Session {
     over_limit: bool,
     /// Why it stays out of the way of another neighbor's session.
     yielding: Option<String>,
+    /// Why no session may begin before BFD is up.
+    bfd_hold: Option<String>,
     /// Ends by CEASE/7 since the last session.
     collisions: u32,
     /// Dials that are tried again soon.
@@ -286,6 +291,7 @@ impl Session {
             plain: false,
             over_limit: false,
             yielding: None,
+            bfd_hold: None,
             collisions: 0,
             brisk: 0,
             links: Arc::default(),
@@ -324,10 +330,12 @@ impl Session {
             Input::RequestRefresh(family) => self.request_refresh(now, family),
             Input::MaxPrefixes(family) => self.max_prefixes(now, family),
             Input::MemoryLimit { octets, budget } => self.memory_limit(now, octets, budget),
-            Input::BfdDown => self.bfd_down(now),
+            Input::BfdDown(why) => self.bfd_down(now, why),
+            Input::BfdHold(why) => self.bfd_hold(now, why),
             Input::Timeout => self.timeout(now),
         }
         self.end_waiting(now);
+        self.keep_bfd_hold(now);
         self.flush_updates();
         self.record.state(now, self.state());
     }
@@ -393,7 +401,9 @@ impl Session {
         self.timers.stop(Timer::IdleHold);
         self.over_limit = false;
         self.yielding = None;
-        if self.config.passive {
+        if self.bfd_hold.is_some() {
+            self.phase = Phase::Idle;
+        } else if self.config.passive {
             self.phase = Phase::Active;
         } else {
             self.dial(now);

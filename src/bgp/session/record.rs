@@ -121,6 +121,10 @@ impl Record {
         known
     }
 
+    pub(super) fn is_last_error(&self, why: &str) -> bool {
+        self.last_error.as_deref() == Some(why)
+    }
+
     /// One more reason beside the last error.
     pub(super) fn also(&mut self, why: &str) {
         self.last_error = Some(short(match self.last_error.take() {
@@ -211,6 +215,8 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         last_notification_received: record.notification_received.clone(),
         ttl_security: s.ttl_security().map(str::to_owned),
         refused_by_ttl: s.gtsm.refused(),
+        bfd: None,
+        bfd_missing: false,
         notes: notes(s, negotiated.map(AsRef::as_ref)),
         needs: needs(s),
         answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),

@@ -2,6 +2,7 @@
 //!
 //! Tables have a heading and columns, no borders and no colours, so that they read well and `awk` can cut them.
 
+mod bfd;
 mod neighbor;
 mod node;
 mod pages;
@@ -25,6 +26,7 @@ pub fn json(answer: &Answer) -> String {
         Answer::Routes(_) | Answer::Fib(_) => whole(Pages::json(), answer),
         Answer::Node(v) => pretty(v),
         Answer::Config(v) => pretty(v),
+        Answer::Bfd(v) => pretty(v),
         Answer::Events(v) => pretty(v),
         Answer::Done(v) => pretty(v),
         Answer::Refused(v) | Answer::Misconfigured(v) => pretty(v),
@@ -55,6 +57,7 @@ pub fn text(answer: &Answer, now: Timestamp) -> String {
         Answer::Routes(_) | Answer::Fib(_) => whole(Pages::text(), answer),
         Answer::Node(node) => node::text(node.as_deref(), now),
         Answer::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
+        Answer::Bfd(list) => bfd::table(list),
         Answer::Events(list) => events(list),
         Answer::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
         Answer::Refused(text) | Answer::Misconfigured(text) => format!("{text}\n"),

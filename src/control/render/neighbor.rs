@@ -48,6 +48,9 @@ pub(super) fn detail(n: &NeighborView, now: Timestamp) -> String {
         table.pair("refused by ttl", n.refused_by_ttl.to_string());
     }
     table.pair("timers", listed(n.timers.iter().map(|(name, due)| format!("{name} in {}", span(*due)))));
+    if let Some(bfd) = &n.bfd {
+        table.pair("bfd", bfd);
+    }
     table.pair("capabilities sent", listed(&n.capabilities_sent));
     table.pair("capabilities received", listed(&n.capabilities_received));
     table

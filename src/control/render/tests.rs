@@ -48,6 +48,8 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
         last_notification_sent: None,
         last_notification_received: Some("Cease/2 administrative shutdown: \"rack move\"".into()),
         notes: vec!["ipv6-unicast is not advertised: no IPv6 address on eth0".into()],
+        bfd: None,
+        bfd_missing: false,
         needs: Vec::new(),
         answered: None,
     }

@@ -18,7 +18,7 @@ mod rules;
 pub mod sysctl;
 mod task;
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -87,7 +87,12 @@ pub struct Inputs {
     pub sources: watch::Receiver<Option<PreferredSources>>,
     /// Prefixes of hosts that stay while these hosts are silent.
     pub assigned: watch::Receiver<Arc<Assigned>>,
+    /// Gateways that BFD has lost.
+    pub lost: watch::Receiver<Lost>,
 }
+
+/// Gateways that are not reached any more, with their interface where they are directly connected.
+pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
 
 /// The kernel, watched and not yet written to.
 pub struct Kernel {

@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Inputs, Place, Request, Settings,
+    Inputs, Lost, Place, Request, Settings,
     batch::{BATCH, Channel, Dump},
     counters::Counters,
     former::Former,
@@ -64,6 +64,7 @@ pub(super) struct Task {
     fib: Fib,
     writer: Channel,
     host: watch::Receiver<Arc<Host>>,
+    lost: watch::Receiver<Lost>,
     seen: Arc<Host>,
     resolver: Resolver,
     counters: Arc<Counters>,
@@ -114,6 +115,7 @@ impl Task {
             fib: Fib::new(settings.pure()),
             writer,
             host,
+            lost: watch::channel(Lost::default()).1,
             seen: Arc::default(),
             resolver: Resolver::default(),
             counters,
@@ -145,7 +147,8 @@ impl Task {
         if let Err(e) = self.adopt() {
             error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
         }
-        let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned } = inputs;
+        let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned, lost } = inputs;
+        self.lost = lost;
         self.host_changed();
         self.own_changed(&mut own).await;
         loop {
@@ -172,6 +175,10 @@ impl Task {
                 }
                 Ok(()) = self.bypasses.changed() => {
                     self.report.get_or_insert_with(|| Instant::now() + REPORT);
+                }
+                Ok(()) = self.lost.changed() => {
+                    self.lost_changed();
+                    self.write().await;
                 }
                 Ok(()) = own.changed() => self.own_changed(&mut own).await,
                 Ok(()) = sources.changed() => {
@@ -304,6 +311,12 @@ impl Task {
         self.note_repairs(before, "somebody else changed our nexthop objects");
     }
 
+    fn lost_changed(&mut self) {
+        let lost = self.lost.borrow_and_update().clone();
+        self.fib.lose(&lost);
+        self.fib.finish();
+    }
+
     async fn own_changed(&mut self, own: &mut watch::Receiver<Arc<Vec<Prefix>>>) {
         let own = own.borrow_and_update().clone();
         self.fib.want_own(&own);
@@ -346,6 +359,11 @@ impl Task {
                 self.fib.want(*prefix, hops.as_ref());
             }
             while self.write_batch() {}
+            // A lost neighbor does not wait for the rest.
+            if self.lost.has_changed().unwrap_or(false) {
+                self.lost_changed();
+                while self.write_batch() {}
+            }
         }
         drop(changes);
         self.fib.finish();

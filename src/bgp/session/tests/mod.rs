@@ -921,9 +921,32 @@ fn too_many_prefixes_are_a_hard_reset_where_that_is_known() {
 #[test]
 fn a_lost_bfd_session_is_named() {
     let mut p = Peer::established();
-    p.feed(Input::BfdDown);
+    p.feed(Input::BfdDown("control detection time expired"));
     assert_eq!(p.notification(OUT).unwrap().subcode, cease::BFD_DOWN);
     assert_eq!((p.down(), p.s.state()), (Some(DownCause::Administrative), SessionState::Active));
+}
+
+#[test]
+fn where_bfd_is_required_no_session_begins_before_it_is_up() {
+    let mut p = Peer::dialled();
+    p.feed(Input::BfdHold(Some("waiting for BFD".into())));
+    assert_eq!((p.s.state(), &*p.last_error()), (SessionState::Idle, "waiting for BFD"));
+    p.feed(Input::Nudge).pass(seconds(600));
+    p.feed(Input::Reset(None)).pass(seconds(600));
+    p.feed(Input::Accepted(IN, ends()));
+    assert_eq!(p.s.state(), SessionState::Idle, "neither by itself nor by order");
+    let dials = p.dials();
+    p.feed(Input::BfdHold(None));
+    assert!(p.dials() > dials);
+}
+
+#[test]
+fn a_session_that_is_up_goes_on_when_bfd_is_required_later() {
+    let mut p = Peer::established();
+    p.feed(Input::BfdHold(Some("waiting for BFD".into())));
+    assert_eq!(p.s.state(), SessionState::Established);
+    p.feed(Input::BfdDown("control detection time expired"));
+    assert_eq!((p.down(), p.s.state()), (Some(DownCause::Administrative), SessionState::Idle));
 }
 
 #[test]

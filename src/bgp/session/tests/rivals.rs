@@ -130,7 +130,7 @@ fn sessions_that_lasted_and_ends_of_our_own_cost_nothing() {
         if n % 2 == 0 {
             p.pass(seconds(11)).feed(Input::Closed(conn, None));
         } else {
-            p.feed(Input::BfdDown);
+            p.feed(Input::BfdDown("control detection time expired"));
         }
         assert_eq!(p.s.state(), SessionState::Active, "{n}");
     }

@@ -1,0 +1,114 @@
+//! Sockets, the thread and the clock of BFD. Decides nothing.
+//!
+//! The thread is started when the first path is to be watched; before, no port is open. It has real-time priority where
+//! that is permitted, and never waits for anything but packets, its timers and its clients' wishes. It writes no log,
+//! as standard error may block: [`Handle::changes`] and [`Handle::problems`] are for others to report.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
+
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::{Change, Totals, view::BfdView};
+use crate::liveness::Wishes;
+
+/// RFC 5881 §4.
+pub(super) const SINGLE_HOP_PORT: u16 = 3784;
+/// RFC 5883 §5.
+pub(super) const MULTIHOP_PORT: u16 = 4784;
+/// Changes that a slow reader may be behind before it misses some.
+const CHANGES: usize = 1024;
+/// How long an answer of the thread may take.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The neighbors that were lost: address, and interface where it is directly connected.
+pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
+
+/// Everything that `show bfd` and the metrics need.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub sessions: Vec<BfdView>,
+    pub totals: Totals,
+    /// Whether the thread has real-time priority; `None`: it does not run.
+    pub realtime: Option<Result<(), String>>,
+}
+
+/// The running BFD.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    pub lost: watch::Receiver<Lost>,
+    /// State changes of sessions.
+    pub changes: broadcast::Sender<Change>,
+    /// Why sessions cannot work, with remedies.
+    pub problems: watch::Receiver<Vec<String>>,
+}
+
+/// Requests to the thread.
+#[derive(Debug)]
+enum Request {
+    Status(oneshot::Sender<Status>),
+    /// Ends all sessions in order, then the thread.
+    Stop(oneshot::Sender<()>),
+}
+
+impl Handle {
+    /// All sessions, by neighbor. Empty where nothing is watched.
+    pub async fn status(&self) -> Status {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.try_send(Request::Status(reply)).is_err() {
+            return Status::default();
+        }
+        let status = tokio::time::timeout(ANSWER, answer).await;
+        status.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// After the clients: what they left is sent, then the ports are closed.
+    pub async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.try_send(Request::Stop(reply)).is_ok() {
+            let _ = tokio::time::timeout(ANSWER, done).await;
+        }
+    }
+}
+
+/// Waits for the first wish, then runs the thread. `seed`: for discriminators and jitter.
+pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
+    let (requests, mut inbox) = mpsc::channel(16);
+    let (lost_tx, lost) = watch::channel(Lost::default());
+    let (problems_tx, problems) = watch::channel(Vec::new());
+    let (changes, _) = broadcast::channel(CHANGES);
+    let outputs = thread::Outputs { lost: lost_tx, problems: problems_tx, changes: changes.clone() };
+    tokio::spawn(async move {
+        let first = loop {
+            // Cancel safe, both.
+            tokio::select! {
+                first = wishes.take() => if first.values().any(Option::is_some) {
+                    break first;
+                },
+                request = inbox.recv() => match request {
+                    Some(Request::Status(reply)) => drop(reply.send(Status::default())),
+                    Some(Request::Stop(reply)) => {
+                        let _ = reply.send(());
+                        return;
+                    }
+                    None => return,
+                },
+            }
+        };
+        let problems = outputs.problems.clone();
+        let run = move || thread::run(first, wishes, inbox, outputs, seed);
+        if let Err(error) = std::thread::Builder::new().name("bfd".into()).spawn(run) {
+            let problem =
+                format!("BFD does not run: no thread can be started: {error}; raise the limit of processes");
+            problems.send_replace(vec![problem]);
+        }
+    });
+    Handle { requests, lost, changes, problems }
+}

@@ -1,0 +1,236 @@
+//! The thread: packets, timers and wishes, in one loop of its own runtime.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    time::{Duration, Instant},
+};
+
+use nix::net::if_::if_indextoname;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time,
+};
+
+use super::{Lost, Request, Status, receive::Receivers, send::Sender};
+use crate::{
+    bfd::{Change, ClientId, Engine, Output, Watch, view::BfdView},
+    liveness::{Wish, Wishes},
+    mailbox::Changes,
+    net::{BfdPath, BfdReport},
+};
+
+/// Above all threads of normal priority, below the kernel's own.
+const PRIORITY: i32 = 10;
+/// When nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+pub(super) struct Outputs {
+    pub(super) lost: watch::Sender<Lost>,
+    pub(super) problems: watch::Sender<Vec<String>>,
+    pub(super) changes: broadcast::Sender<Change>,
+}
+
+struct Thread {
+    engine: Engine,
+    receivers: Receivers,
+    senders: HashMap<u32, Sender, foldhash::fast::RandomState>,
+    clients: HashMap<ClientId, watch::Sender<BfdReport>, foldhash::fast::RandomState>,
+    /// Clients for which there is no session left.
+    refused: Vec<(ClientId, Wish)>,
+    outputs: Outputs,
+    out: Vec<Output>,
+    realtime: Result<(), String>,
+}
+
+pub(super) fn run(
+    first: Changes<ClientId, Option<Wish>>,
+    wishes: Wishes,
+    requests: mpsc::Receiver<Request>,
+    outputs: Outputs,
+    seed: u64,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            outputs.problems.send_replace(vec![format!(
+                "BFD does not run: {error}; raise the limit of open files and start routelet again"
+            )]);
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let mut thread = Thread {
+            engine: Engine::new(seed),
+            receivers: Receivers::new(),
+            senders: HashMap::default(),
+            clients: HashMap::default(),
+            refused: Vec::new(),
+            outputs,
+            out: Vec::new(),
+            realtime: real_time(),
+        };
+        thread.wishes(first);
+        thread.turn(wishes, requests).await;
+    });
+}
+
+/// Needs CAP_SYS_NICE, or a limit of the service manager (`LimitRTPRIO`).
+fn real_time() -> Result<(), String> {
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: PRIORITY });
+    set_thread_priority_and_policy(thread_native_id(), priority, policy).map_err(|e| e.to_string())
+}
+
+impl Thread {
+    async fn turn(&mut self, mut wishes: Wishes, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            let now = Instant::now();
+            let due = self.engine.poll_timeout().into_iter().chain(self.receivers.retry_at()).min();
+            let due = due.unwrap_or(now + IDLE);
+            // Cancel safe, each.
+            tokio::select! {
+                () = poll_fn(|cx| self.receivers.poll_ready(cx)) => {}
+                () = time::sleep_until(due.into()) => {}
+                changes = wishes.take() => self.wishes(changes),
+                request = requests.recv() => match request {
+                    Some(Request::Status(reply)) => drop(reply.send(self.status())),
+                    Some(Request::Stop(reply)) => {
+                        // What the clients left behind: each session informs its neighbor.
+                        self.wishes(wishes.take_now());
+                        let _ = reply.send(());
+                        return;
+                    }
+                    None => return,
+                },
+            }
+            self.packets();
+            self.timers();
+        }
+    }
+
+    /// What has arrived is taken before timers are looked at: where this thread stood still, that is no silence of the
+    /// neighbors.
+    fn packets(&mut self) {
+        let Self { receivers, engine, out, .. } = self;
+        receivers.drain(|arrival, octets| engine.receive(Instant::now(), arrival, octets, out));
+        self.carry_out();
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        self.engine.timeout(now, &mut self.out);
+        self.carry_out();
+        if self.receivers.retry_at().is_some_and(|at| at <= now) {
+            self.receivers.retry(now);
+            self.publish_problems();
+        }
+    }
+
+    fn wishes(&mut self, changes: Changes<ClientId, Option<Wish>>) {
+        let now = Instant::now();
+        let again = std::mem::take(&mut self.refused);
+        let again = again.into_iter().filter(|(client, _)| !changes.contains_key(client));
+        let again: Vec<_> = again.map(|(client, wish)| (client, Some(wish))).collect();
+        for (client, wish) in changes.into_iter().chain(again) {
+            let watch =
+                wish.as_ref().map(|w| Watch { path: w.path, params: w.params.clone(), proceed: w.proceed });
+            match &wish {
+                Some(wish) => drop(self.clients.insert(client, wish.reports.clone())),
+                None => drop(self.clients.remove(&client)),
+            }
+            if let (Err(_), Some(wish)) = (self.engine.watch(now, client, watch, &mut self.out), wish) {
+                self.refused.push((client, wish));
+            }
+            self.carry_out();
+        }
+        self.publish_lost(now);
+        self.publish_problems();
+    }
+
+    fn carry_out(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        let (mut changed, mut ports) = (false, false);
+        for output in out.drain(..) {
+            match output {
+                Output::Send { session, packet } => {
+                    if let Some(sender) = self.senders.get_mut(&session) {
+                        sender.send(Instant::now(), packet.as_slice());
+                    }
+                }
+                Output::Report { client, report } => {
+                    if let Some(client) = self.clients.get(&client) {
+                        client.send_if_modified(|last| std::mem::replace(last, report) != report);
+                    }
+                    changed = true;
+                }
+                Output::Changed(change) => drop(self.outputs.changes.send(change)),
+                Output::Open { session, path } => {
+                    self.receivers.hold(&path);
+                    self.senders.insert(session, Sender::new(path, session));
+                    ports = true;
+                }
+                Output::Close { session } => {
+                    if let Some(sender) = self.senders.remove(&session) {
+                        self.receivers.release(sender.path());
+                    }
+                    (changed, ports) = (true, true);
+                }
+            }
+        }
+        self.out = out;
+        if changed {
+            self.publish_lost(Instant::now());
+        }
+        if ports {
+            self.publish_problems();
+        }
+    }
+
+    fn publish_lost(&self, now: Instant) {
+        let lost = self.engine.lost(now);
+        self.outputs.lost.send_if_modified(|last| {
+            let changed = **last != lost;
+            if changed {
+                *last = lost.into();
+            }
+            changed
+        });
+    }
+
+    fn publish_problems(&self) {
+        let mut problems: Vec<_> = self.receivers.problems().cloned().collect();
+        if !self.refused.is_empty() {
+            problems.push(format!(
+                "{} neighbors have no BFD: there are {} sessions at most; remove `bfd` from some neighbors",
+                self.refused.len(),
+                crate::bfd::MAX_SESSIONS
+            ));
+        }
+        self.outputs.problems.send_if_modified(|last| {
+            let changed = *last != problems;
+            *last = problems;
+            changed
+        });
+    }
+
+    fn status(&self) -> Status {
+        let views = self.engine.views(Instant::now());
+        Status {
+            sessions: views.into_iter().map(|(id, path, view)| self.described(id, &path, view)).collect(),
+            totals: self.engine.totals(),
+            realtime: Some(self.realtime.clone()),
+        }
+    }
+
+    fn described(&self, id: u32, path: &BfdPath, view: BfdView) -> BfdView {
+        let name = |ifindex| Some(if_indextoname(ifindex).ok()?.to_string_lossy().into_owned());
+        let sending = || self.senders.get(&id)?.problem.clone();
+        let interface = (!path.is_multihop()).then(|| name(path.ifindex)).flatten();
+        BfdView { interface, problem: self.receivers.problem(path).cloned().or_else(sending), ..view }
+    }
+}

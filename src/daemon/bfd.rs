@@ -1,0 +1,75 @@
+//! Logs what happens to BFD sessions, whose own thread writes nothing.
+
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{debug, info, warn};
+
+use super::problem_log::ProblemLog;
+use crate::{
+    bfd::{Change, State, io::Handle},
+    net::{BfdPath, bfd_diagnostic},
+};
+
+/// Runs for as long as BFD does.
+pub(super) async fn report(bfd: Handle) {
+    let (mut changes, mut problems) = (bfd.changes.subscribe(), bfd.problems.clone());
+    let (mut logged, mut first) = (ProblemLog::default(), true);
+    loop {
+        // Cancel safe, both.
+        tokio::select! {
+            change = changes.recv() => match change {
+                Ok(change) => {
+                    if std::mem::take(&mut first) {
+                        log_priority(&bfd.status().await.realtime);
+                    }
+                    log(&change);
+                }
+                Err(RecvError::Lagged(missed)) => warn!(target: "routelet::bfd", missed, "BFD changes not logged"),
+                Err(RecvError::Closed) => return,
+            },
+            Ok(()) = problems.changed() => {
+                let now = problems.borrow_and_update().clone();
+                for problem in logged.handle(now.iter()) {
+                    warn!(target: "routelet::bfd", problem, "problem found");
+                }
+            }
+        }
+    }
+}
+
+fn log(change: &Change) {
+    let Change { path, from, to, diagnostic } = *change;
+    let (neighbor, diagnostic) = (name(&path), bfd_diagnostic(diagnostic));
+    match (from, to) {
+        (_, State::Up) => info!(target: "routelet::bfd", %neighbor, "BFD session up"),
+        (State::Up, State::AdminDown) => {
+            info!(target: "routelet::bfd", %neighbor, diagnostic, "BFD session closed");
+        }
+        (State::Up, _) => warn!(target: "routelet::bfd", %neighbor, diagnostic, "BFD session down"),
+        _ => debug!(target: "routelet::bfd", %neighbor, from = from.as_str(), to = to.as_str(), "BFD state"),
+    }
+}
+
+fn log_priority(realtime: &Option<Result<(), String>>) {
+    match realtime {
+        Some(Ok(())) => debug!(target: "routelet::bfd", "BFD runs with real-time priority"),
+        Some(Err(error)) => info!(
+            target: "routelet::bfd",
+            error,
+            "BFD runs without real-time priority; CAP_SYS_NICE (LimitRTPRIO of systemd) permits it"
+        ),
+        None => {}
+    }
+}
+
+/// As the neighbor is called elsewhere.
+fn name(path: &BfdPath) -> String {
+    match path.remote {
+        std::net::IpAddr::V6(addr) if addr.is_unicast_link_local() => {
+            let interface = nix::net::if_::if_indextoname(path.ifindex).ok();
+            let interface =
+                interface.map_or_else(|| path.ifindex.to_string(), |n| n.to_string_lossy().into());
+            format!("{addr}%{interface}")
+        }
+        addr => addr.to_string(),
+    }
+}

@@ -1,0 +1,136 @@
+//! Between the tasks that depend on a neighbor being reached and the thread that watches it by BFD.
+//!
+//! A task asks for a path with [`Client::watch`] and reads reports from its [`Subscription`]. A report goes straight from
+//! the thread to the task: nothing else that the daemon does lies on its way.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    mailbox::{self, mailbox},
+    net::{BfdParams, BfdPath, BfdReport},
+};
+
+/// What is to be watched, and where reports go; see `bfd::Watch`.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub path: BfdPath,
+    pub params: BfdParams,
+    pub proceed: bool,
+    pub reports: watch::Sender<BfdReport>,
+}
+
+/// Wishes by client; `None`: it needs nothing any more.
+pub type Wishes = mailbox::Receiver<u64, Option<Wish>>;
+
+/// For tasks that want paths watched.
+#[derive(Clone, Debug)]
+pub struct Client {
+    wishes: Arc<mailbox::Sender<u64, Option<Wish>>>,
+    last: Arc<AtomicU64>,
+}
+
+/// A client, and what it wishes.
+pub fn channel() -> (Client, Wishes) {
+    let (sender, receiver) = mailbox();
+    (Client { wishes: Arc::new(sender), last: Arc::default() }, receiver)
+}
+
+impl Client {
+    /// Watches a path until the subscription is dropped.
+    pub fn watch(&self, path: BfdPath, params: BfdParams) -> Subscription {
+        let client = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let reports = watch::Sender::default();
+        let mut receiver = reports.subscribe();
+        receiver.mark_unchanged();
+        let wish = Wish { path, params, proceed: false, reports };
+        let subscription = Subscription { wishes: self.wishes.clone(), client, wish, receiver };
+        subscription.post();
+        subscription
+    }
+}
+
+/// One watched path.
+#[derive(Debug)]
+pub struct Subscription {
+    wishes: Arc<mailbox::Sender<u64, Option<Wish>>>,
+    client: u64,
+    wish: Wish,
+    receiver: watch::Receiver<BfdReport>,
+}
+
+impl Subscription {
+    /// Watches another path, or the same under other terms.
+    pub fn change(&mut self, path: BfdPath, params: BfdParams) {
+        if self.wish.path != path || self.wish.params != params {
+            (self.wish.path, self.wish.params) = (path, params);
+            self.post();
+        }
+    }
+
+    /// Whether the neighbor counts as reached although BFD has lost it: BGP has a session without it.
+    pub fn proceed(&mut self, proceed: bool) {
+        if self.wish.proceed != proceed {
+            self.wish.proceed = proceed;
+            self.post();
+        }
+    }
+
+    pub fn path(&self) -> BfdPath {
+        self.wish.path
+    }
+
+    /// The last report.
+    pub fn report(&self) -> BfdReport {
+        *self.receiver.borrow()
+    }
+
+    /// Waits for the next report. Cancel safe.
+    pub async fn next(&mut self) -> BfdReport {
+        if self.receiver.changed().await.is_err() {
+            // Only while the daemon ends.
+            std::future::pending::<()>().await;
+        }
+        *self.receiver.borrow_and_update()
+    }
+
+    fn post(&self) {
+        self.wishes.post_all([(self.client, Some(self.wish.clone()))]);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.wishes.post_all([(self.client, None)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, time::Duration};
+
+    use super::*;
+    use crate::net::BfdStatus;
+
+    #[tokio::test]
+    async fn a_wish_arrives_and_its_reports_come_back() {
+        let (client, mut wishes) = channel();
+        let path = BfdPath { remote: IpAddr::from([10, 0, 0, 1]), local: None, ifindex: 2 };
+        let ms = Duration::from_millis(300);
+        let params = BfdParams { min_tx: ms, min_rx: ms, multiplier: 3, passive: false, auth: None };
+        let mut subscription = client.watch(path, params);
+        let (id, wish) = wishes.take().await.into_iter().next().unwrap();
+        let wish = wish.unwrap();
+        assert_eq!((wish.path, wish.proceed), (path, false));
+        let report = BfdReport { status: BfdStatus::Up, ..BfdReport::default() };
+        wish.reports.send_replace(report);
+        assert_eq!(subscription.next().await, report);
+        drop(subscription);
+        let last = wishes.take().await.into_iter().next().unwrap();
+        assert!(last.0 == id && last.1.is_none());
+    }
+}
