@@ -15,3 +15,6 @@ pub mod masquerade;
 pub mod metrics;
 pub mod net;
 pub mod plan;
+pub mod sandbox;
+pub mod state;
+pub mod supervise;

@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("bfd::io",      &["net", "bfd", "mailbox", "liveness"]),
     ("drain",        &[]),
     ("ready",        &[]),
+    ("supervise",    &[]),
     ("metrics",      &["net", "bfd::view", "bgp::view", "bgp::rib::view"]),
     ("config",       &["net", "bgp::peer", "bgp::policy"]),
     ("bgp",          &["net"]),
@@ -31,16 +32,20 @@ const RULES: &[(&str, &[&str])] = &[
     ("bgp::session", &["net", "bgp::wire", "bgp::peer", "bgp::view"]),
     ("bgp::rib",     &["net", "bgp::wire", "bgp::peer", "bgp::policy"]),
     ("bgp::view",    &["net"]),
-    ("bgp::io",      &["net", "bgp", "mailbox", "liveness", "drain", "ready", "metrics"]),
+    ("bgp::io",      &["net", "bgp", "mailbox", "liveness", "supervise", "drain", "ready", "metrics"]),
     ("fib",          &["net"]),
     ("fib::io",      &["net", "fib", "mailbox", "drain", "ready", "metrics"]),
     ("masquerade",   &["net"]),
     ("masquerade::io", &["net", "masquerade", "mailbox", "drain", "ready", "metrics"]),
     ("k8s",          &["net"]),
-    ("k8s::io",      &["net", "k8s", "mailbox", "drain", "ready", "metrics"]),
+    ("k8s::io",      &["net", "k8s", "state::io", "mailbox", "drain", "ready", "metrics"]),
     ("plan",         &["net", "config", "bgp::peer", "bgp::policy", "fib::host", "fib::guard", "fib::sysctl", "k8s::node", "k8s::objects", "k8s::services", "k8s::cni", "masquerade"]),
-    ("control",      &["net", "metrics", "bfd::view", "bgp::view", "bgp::rib::view", "fib::view", "fib::sysctl", "k8s::view"]),
-    ("control::io",  &["net", "control", "mailbox", "drain", "ready", "metrics"]),
+    ("state",        &[]),
+    ("state::io",    &["state"]),
+    ("sandbox",      &[]),
+    ("sandbox::io",  &["sandbox"]),
+    ("control",      &["net", "sandbox", "metrics", "bfd::view", "bgp::view", "bgp::rib::view", "fib::view", "fib::sysctl", "k8s::view"]),
+    ("control::io",  &["net", "control", "mailbox", "supervise", "drain", "ready", "metrics"]),
     ("lab",          &["net", "config", "control"]),
     ("lab::io",      &["net", "lab", "control", "bgp::view", "bgp::rib::view", "fib::view"]),
     ("cli",          &["net", "config", "control", "daemon", "lab", "bgp::view", "bgp::rib::view", "fib::view"]),
@@ -59,6 +64,9 @@ const WORLD: &[&str] = &[
     "nix",
     "socket2",
     "sd_notify",
+    "caps",
+    "landlock",
+    "seccompiler",
     "kube::Client",
     "kube::Api",
     "kube::client",
@@ -74,7 +82,7 @@ const WORLD: &[&str] = &[
     "std::os::unix::net",
     "std::time::SystemTime",
 ];
-const WORLDLY: &[&str] = &["daemon", "main", "mailbox", "liveness", "drain", "ready"];
+const WORLDLY: &[&str] = &["daemon", "main", "mailbox", "liveness", "drain", "ready", "supervise"];
 
 #[test]
 fn modules_import_only_what_their_rule_allows() {
@@ -117,6 +125,26 @@ fn every_path_that_the_architecture_page_names_exists() {
         .filter(|path| !root().join(path).exists() && !root().join("src").join(path).exists())
         .collect();
     assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:?}");
+}
+
+/// `docs/security.md` names tests as `file::name`, one at least in each row of a table of claims.
+#[test]
+fn every_claim_of_the_security_page_has_a_test_that_exists() {
+    let page = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md");
+    let named: Vec<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
+    let is_missing = |(file, name): &&(&str, &str)| {
+        let text = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        !text.contains(&format!("fn {name}("))
+    };
+    let missing: Vec<_> = named.iter().filter(is_missing).collect();
+    assert!(missing.is_empty() && named.len() > 20, "docs/security.md names what is not there: {missing:?}");
+    let mut is_claim = false;
+    for line in page.lines() {
+        is_claim = line.starts_with('|') && (is_claim || line.contains("| test |"));
+        let is_head = line.contains("| test |") || line.contains("| --- |");
+        assert!(!is_claim || is_head || line.contains(".rs::"), "a claim without a test: {line}");
+    }
 }
 
 /// `docs/troubles.md` names tests as `file::name`.

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroize;
+
 use crate::{
     bgp::{policy::Policy, wire::Shape},
     net::{Asn, BfdParams, Family, Prefix, RouterId},
@@ -178,9 +180,15 @@ impl Default for Bfd {
     }
 }
 
-/// A password: never printed.
+/// A password: never printed, and overwritten in memory when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

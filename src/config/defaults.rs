@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{
     Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected,
     Kubernetes, Log, LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering,
-    ServiceRules,
+    Security, ServiceRules,
 };
 use crate::{
     bgp::peer::{AddPaths, AsSets, MaxPrefixesAction, RemoteAs, TtlSecurity},
@@ -26,6 +26,7 @@ impl Default for Config {
             docker: Docker { accept_forwarded: true },
             masquerade: Masquerade::default(),
             guard: Guard::default(),
+            security: Security { sandbox: true },
             metrics: Metrics { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))] },
             control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
             log: Log { level: "info".into(), format: LogFormat::Text },

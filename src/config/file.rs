@@ -85,6 +85,10 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
     if let Some(section) = root.section("guard") {
         guard(section, &mut config.guard);
     }
+    if let Some(section) = root.section("security") {
+        put(&mut config.security.sandbox, section.get("sandbox").and_then(|i| i.flag()));
+        section.close();
+    }
     if let Some(section) = root.section("metrics") {
         metrics(section, &mut config.metrics, under_kubernetes);
     }
@@ -534,6 +538,8 @@ mod tests {
             ("[cni]\nbridge = \"a-name-that-is-too-long\"", "is no interface name"),
             ("[metrics]\nlisten = \"9179\"", "no address with a port"),
             ("[control]\nsocket = \"routelet.sock\"", "absolute path"),
+            ("[security]\nsandbox = \"no\"",      "security.sandbox: "),
+            ("[security]\nsandboxed = true",    "did you mean `sandbox`?"),
             ("[log]\nlevel = \"loud\"", "is no log level"),
             ("[policies]\n", "did you mean `policy`?"),
             ("[policy.x]\naction = \"accept\"", "write [[policy.x]] in double brackets"),

@@ -50,6 +50,7 @@ pub struct Config {
     pub docker: Docker,
     pub masquerade: Masquerade,
     pub guard: Guard,
+    pub security: Security,
     pub metrics: Metrics,
     pub control: Control,
     pub log: Log,
@@ -301,6 +302,13 @@ pub enum GuardConnected {
     Equal,
     /// Everything inside it, too.
     Inside,
+}
+
+/// `[security]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// The daemon restricts itself to what it needs. `false`: to debug.
+    pub sandbox: bool,
 }
 
 /// `[metrics]`.

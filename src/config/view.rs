@@ -45,6 +45,7 @@ pub fn effective<'p>(
             },
             "block-pod-bgp": config.guard.block_pod_bgp,
         },
+        "security": { "sandbox": config.security.sandbox },
         "metrics": { "listen": metrics(config) },
         "control": { "socket": config.control.socket, "group": config.control.group },
         "log": { "level": config.log.level, "format": log_format(config.log.format) },
@@ -560,6 +561,8 @@ mod tests {
         [guard]
         connected = "inside"
         block-pod-bgp = false
+        [security]
+        sandbox = false
         [metrics]
         listen = ["127.0.0.1:9180"]
         [control]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fib::sysctl::Change,
     net::{Asn, RouterId},
+    sandbox::SandboxView,
 };
 
 /// `show summary`: one screen about this node.
@@ -35,6 +36,9 @@ pub struct Summary {
     /// Sysctls of the host that routelet has changed since it was booted.
     #[serde(default)]
     pub sysctls: Vec<Change>,
+    /// What the daemon may do; `None` of a daemon of a version that restricted nothing.
+    #[serde(default)]
+    pub sandbox: Option<SandboxView>,
 }
 
 /// How many sessions there should be and how many are up.

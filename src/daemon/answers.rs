@@ -43,6 +43,7 @@ use crate::{
     metrics::{self, Cluster, Latency, Snapshot},
     net::{Family, Prefix, Reachable},
     plan::Plan,
+    sandbox::SandboxView,
 };
 
 /// Everything that can be asked. Cheap to clone: channels and snapshots.
@@ -76,6 +77,11 @@ pub(super) struct Answers {
     pub(super) sessions: watch::Receiver<Vec<String>>,
     pub(super) bfd: bfd::io::Handle,
     pub(super) kubernetes: Option<Kubernetes>,
+    pub(super) sandbox: SandboxView,
+    /// State that cannot be written, or is out of date.
+    pub(super) unkept: watch::Receiver<Vec<String>>,
+    /// Open files that are used up.
+    pub(super) descriptors: watch::Receiver<Vec<String>>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
     pub(super) reloader: Reloader,
@@ -336,7 +342,8 @@ impl Answers {
         let pods = self.pods.borrow().clone();
         let without_effect = self.without_effect.borrow().clone();
         let (limits, sessions) = (self.limits.borrow().clone(), self.sessions.borrow().clone());
-        let problems = [problems, host, firewall, pods, without_effect, limits, sessions].concat();
+        let unkept = [self.unkept.borrow().clone(), self.descriptors.borrow().clone()].concat();
+        let problems = [problems, host, firewall, pods, without_effect, limits, sessions, unkept].concat();
         let mut nodes = Nodes::clone(&nodes);
         if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
             own.addresses.clone_from(&plan.node_addresses);
@@ -381,6 +388,8 @@ impl Answers {
             &self.pods,
             &self.without_effect,
             &self.limits,
+            &self.unkept,
+            &self.descriptors,
         ];
         let of_host = of_host.map(|p| p.borrow().clone());
         [host, of_host.concat(), planned].concat()
@@ -435,6 +444,7 @@ impl Answers {
             last_error: last_error(&neighbors),
             problems,
             sysctls: self.forwarding.borrow().changed.clone(),
+            sandbox: Some(self.sandbox.clone()),
         }
     }
 }

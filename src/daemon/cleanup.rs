@@ -87,6 +87,7 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     for name in state::FILES {
         remove(loaded.state_dir.join(name), &mut removed)?;
         remove(temporary(&loaded.state_dir, name), &mut removed)?;
+        remove(crate::state::io::stale(&loaded.state_dir.join(name)), &mut removed)?;
         remove(loaded.state_dir.join(format!("{name}.new")), &mut removed)?;
     }
     if fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket()) {

@@ -76,7 +76,7 @@ impl Drainer {
                 _ => Ok(()),
             };
         };
-        k8s::io::write_file(&self.path, format!("{}\n", step.as_str()).as_bytes(), 0o644)
+        crate::state::io::write(&self.path, format!("{}\n", step.as_str()).as_bytes(), 0o644)
     }
 
     /// Takes the steps that time and pods allow. Without a cluster nothing says when the last container is gone.

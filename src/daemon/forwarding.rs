@@ -24,8 +24,8 @@ use crate::{
         },
         sysctl::{self, Change, Mends, Needs, Record, Why, Write, forwarding_key},
     },
-    k8s::io::write_file,
     net::Family,
+    state::io as kept,
 };
 
 /// What came of it.
@@ -52,7 +52,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// What the last run changed, if the host was not booted since.
 pub(super) fn record(file: &std::path::Path) -> Record {
     let boot = state::boot_id();
-    let known = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    let known = kept::read(file).and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
     known.filter(|r| r.is_of(&boot)).unwrap_or_else(|| Record::new(&boot))
 }
 
@@ -110,8 +110,6 @@ struct Keeper {
     /// Names of the interfaces by index.
     names: BTreeMap<u32, String>,
     renamed: Vec<(String, String)>,
-    /// Whether the log knows that the record cannot be written.
-    unwritten: bool,
 }
 
 impl Keeper {
@@ -196,12 +194,7 @@ impl Keeper {
 
     fn save(&mut self) {
         let bytes = serde_json::to_vec(&self.record).unwrap_or_default();
-        let written = write_file(&self.file, &bytes, 0o644);
-        if let Err(error) = &written
-            && !self.unwritten
-        {
-            tracing::warn!(path = %self.file.display(), %error, "cannot keep which sysctls were changed, so `cleanup` will not undo it; make state-dir writable");
-        }
-        self.unwritten = written.is_err();
+        // What comes of it is in the log, and tried again.
+        let _ = kept::keep_now(&self.file, bytes, 0o644);
     }
 }

@@ -1,9 +1,20 @@
-//! Limits of the process.
+//! Limits of the process: open files.
+
+use std::{fs, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{sync::watch, time::sleep};
+
+use super::planner::publish;
 
 /// Below this many descriptors a large mesh, the listeners and the control socket compete for them.
 const ENOUGH_DESCRIPTORS: u64 = 1024;
+/// So few left are a problem.
+const RESERVE: u64 = 16;
+/// `LimitRTPRIO=` of the unit.
+const REAL_TIME: u64 = 10;
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Raises the soft limit of open files to the hard one: container runtimes start programs with a soft
 /// limit of 1,024, which a reflector with as many clients reaches.
@@ -17,5 +28,62 @@ pub(super) fn raise_descriptors() {
             wanted = ENOUGH_DESCRIPTORS,
             "few open files allowed; each session takes one; raise the limit (LimitNOFILE= of the unit)"
         );
+    }
+}
+
+/// Allows the real-time priority of BFD's thread, which needs a capability otherwise that the sandbox
+/// takes away. Where the limit cannot be raised BFD reports that it runs without.
+pub(super) fn allow_real_time() {
+    let now = getrlimit(Resource::RLIMIT_RTPRIO);
+    if now.is_ok_and(|(soft, _)| soft < REAL_TIME)
+        && let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, REAL_TIME, REAL_TIME)
+    {
+        tracing::debug!(%error, "the limit of real-time priorities stays as it is");
+    }
+}
+
+/// Watches how many descriptors are left; while they are few, that is a problem.
+pub(super) fn follow() -> watch::Receiver<Vec<String>> {
+    let (problems, seen) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        loop {
+            let now = getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(limit, _)| problem(in_use(), limit));
+            publish(&problems, now.into_iter().collect());
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = problems.closed() => return,
+            }
+        }
+    });
+    seen
+}
+
+/// `None`: not even the folder can be opened.
+fn in_use() -> Option<u64> {
+    // One of them is the folder's.
+    fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
+}
+
+fn problem(in_use: Option<u64>, limit: u64) -> Option<String> {
+    let left = limit.saturating_sub(in_use.unwrap_or(limit));
+    (left < RESERVE).then(|| {
+        format!(
+            "OpenFilesExhausted: {left} of {limit} open files are left, and each session takes one: neighbors wait, and the control \
+             socket and probes may, too; raise the limit (LimitNOFILE= of the unit, or that of the container runtime)"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_left_are_a_problem() {
+        assert_eq!(problem(Some(30), 1024), None);
+        assert_eq!(problem(Some(1008), 1024), None);
+        assert!(problem(Some(1009), 1024).unwrap().contains("15 of 1024 open files are left"));
+        assert!(problem(None, 64).unwrap().contains("0 of 64"), "none for the look itself");
+        assert!(in_use().is_some_and(|n| n > 2));
     }
 }

@@ -12,6 +12,7 @@ pub mod events;
 mod forwarding;
 mod health;
 mod limits;
+mod machine;
 mod masquerade;
 mod memory;
 mod notices;
@@ -21,13 +22,14 @@ mod problem_log;
 mod reload;
 mod report;
 mod room;
+mod sandbox;
 mod sessions;
 mod state;
 
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -111,6 +113,7 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         tracing::warn!(%warnings, "configuration");
     }
     limits::raise_descriptors();
+    limits::allow_real_time();
     // One thread reads and decides: a single route passes from neighbor to kernel without waking another. What takes
     // long is done by further ones that come and go: tables written to the kernel, files, large answers.
     tokio::runtime::Builder::new_current_thread()
@@ -144,6 +147,11 @@ async fn daemon(
     let interfaces = fib::io::machine::interfaces().await.unwrap_or_default();
     let mark = state::Mark::new(&interfaces, kubernetes.then_some(node_name.as_str()));
     let state_dir = state::claim(&config.state_dir, &mark, &interfaces.addresses);
+    // Whose port it is can be seen from outside of the sandbox only.
+    bgp::io::report_taken_ports(&config.bgp.listen);
+    let (sandbox, _held) = sandbox::enter(&options, &config, kubernetes);
+    state::mark(&state_dir, &mark);
+    let (unkept, descriptors) = (crate::state::io::problems(), limits::follow());
 
     let (config_tx, config_rx) = watch::channel(Arc::new(config.clone()));
     let (wanted_tx, wanted) = watch::channel(Arc::new(nobody()));
@@ -221,6 +229,9 @@ async fn daemon(
     let (needs_tx, needs) = watch::channel(None);
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
+    // Before neighbors take descriptors.
+    let listeners = http::bind(&config.metrics.listen).await;
+
     // From the neighbors to the table.
     let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness);
     let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
@@ -288,6 +299,8 @@ async fn daemon(
             without_effect: fib.problems(),
             limits: rib.problems.clone(),
             sessions: sessions.clone(),
+            unkept: unkept.clone(),
+            descriptors: descriptors.clone(),
         };
         tokio::spawn(notices::run(notices_tx, sources));
         tokio::spawn(health::gate(
@@ -396,6 +409,9 @@ async fn daemon(
         sessions,
         bfd: bfd.clone(),
         kubernetes: views.clone(),
+        sandbox,
+        unkept,
+        descriptors,
         disabled: disabled_tx,
         ready: ready.clone(),
         reloader: reloader.clone(),
@@ -406,7 +422,6 @@ async fn daemon(
     }
     let asked = answers.clone();
     tokio::spawn(control.serve(move |query| asked.clone().answer(query)));
-    let listeners = http::bind(&config.metrics.listen).await;
     tokio::spawn(http::serve(listeners, move |page| answers.clone().page(page)));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
@@ -437,13 +452,14 @@ async fn daemon(
         services.task.abort();
         node_goes = watch.nodes.borrow().own.as_ref().is_some_and(|own| own.going.is_some());
     }
-    let leaving = if node_goes || machine_stops().await { Leaving::Machine } else { Leaving::Daemon };
+    let leaving = if node_goes || machine::stops().await { Leaving::Machine } else { Leaving::Daemon };
     tracing::info!(?leaving, "routelet stops");
     if failed.is_none() {
         peers.shutdown(leaving).await;
         bfd.shutdown().await;
     }
     fib.shutdown(config.fib.on_exit == OnExit::Flush && failed.is_none()).await;
+    crate::state::io::flush(Duration::from_secs(2));
     match failed {
         None => Ok(()),
         Some(what) => Err(Error::Runtime(format!(
@@ -505,16 +521,4 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
 
 async fn ended(task: &mut JoinHandle<()>) {
     let _ = task.await;
-}
-
-/// Whether systemd takes the whole machine down: then nobody will forward for our neighbors.
-async fn machine_stops() -> bool {
-    if !Path::new("/run/systemd/system").exists() {
-        return false;
-    }
-    let asked = tokio::process::Command::new("systemctl").arg("is-system-running").output();
-    match tokio::time::timeout(Duration::from_millis(500), asked).await {
-        Ok(Ok(out)) => out.stdout.starts_with(b"stopping"),
-        _ => false,
-    }
 }

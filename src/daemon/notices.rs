@@ -38,12 +38,25 @@ pub(super) struct Sources {
     /// Limits of prefixes and of memory that are near.
     pub(super) limits: watch::Receiver<Vec<String>>,
     pub(super) sessions: watch::Receiver<Vec<String>>,
+    /// State that cannot be written, or is out of date.
+    pub(super) unkept: watch::Receiver<Vec<String>>,
+    /// Open files that are used up.
+    pub(super) descriptors: watch::Receiver<Vec<String>>,
 }
 
 /// Runs for as long as somebody listens.
 pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources: Sources) {
     let Sources { mut plan, mut conflist, mut forwarding, .. } = sources;
-    let Sources { mut firewall, mut pods, mut without_effect, mut limits, mut sessions, .. } = sources;
+    let Sources {
+        mut firewall,
+        mut pods,
+        mut without_effect,
+        mut limits,
+        mut sessions,
+        mut unkept,
+        mut descriptors,
+        ..
+    } = sources;
     let about_node = |reason, text: &String| Notice { about: About::Node, reason, text: text.clone() };
     loop {
         let mut now = BTreeSet::new();
@@ -73,6 +86,8 @@ pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources:
         now.extend(pods.borrow_and_update().iter().map(|p| about_node("PodsNeedAttention", p)));
         now.extend(limits.borrow_and_update().iter().map(|p| about_node("NeedsAttention", p)));
         now.extend(sessions.borrow_and_update().iter().map(|p| about_node("NeighborNeedsAttention", p)));
+        now.extend(unkept.borrow_and_update().iter().map(|p| about_node("StateNotWritable", p)));
+        now.extend(descriptors.borrow_and_update().iter().map(|p| about_node("NeedsAttention", p)));
         publish(&standing, Arc::new(now));
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -85,6 +100,8 @@ pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Notice>>>, sources:
             r = without_effect.changed() => r.is_ok(),
             r = limits.changed() => r.is_ok(),
             r = sessions.changed() => r.is_ok(),
+            r = unkept.changed() => r.is_ok(),
+            r = descriptors.changed() => r.is_ok(),
             () = standing.closed() => false,
         };
         if !alive {

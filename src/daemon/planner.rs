@@ -28,7 +28,6 @@ use crate::{
     config::{CniPlugin, Config},
     fib::{self, host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
-        self,
         cni::{self, Conflist, Plugins},
         io::PluginQuery,
         node::Nodes,
@@ -351,7 +350,7 @@ fn log_problems(logged: &mut ProblemLog, logged_objects: &mut ProblemLog, plan: 
 pub(super) const ROUTER_ID_FILE: &str = "router-id";
 
 fn read_router_id(state_dir: &Path) -> Option<RouterId> {
-    std::fs::read_to_string(state_dir.join(ROUTER_ID_FILE)).ok()?.trim().parse().ok()
+    String::from_utf8(crate::state::io::read(&state_dir.join(ROUTER_ID_FILE))?).ok()?.trim().parse().ok()
 }
 
 /// Kept, so that a changed lease resets no session.
@@ -361,7 +360,5 @@ fn keep_router_id(state_dir: &Path, stored: &mut Option<RouterId>, id: RouterId)
     }
     *stored = Some(id);
     let path = state_dir.join(ROUTER_ID_FILE);
-    if let Err(error) = k8s::io::write_file(&path, format!("{id}\n").as_bytes(), 0o644) {
-        tracing::warn!(path = %path.display(), %error, "cannot keep the router id; make state-dir writable");
-    }
+    crate::state::io::keep(&path, format!("{id}\n").into_bytes(), 0o644);
 }

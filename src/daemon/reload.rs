@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{planner::publish, room::Limit};
+use super::{planner::publish, room::Limit, sandbox};
 use crate::{
     cli::log::LogLevel,
     config::{self, Config, Fib},
@@ -29,7 +29,10 @@ impl Reloader {
         let mut loaded = match read.await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => {
-                let text = problems.to_string();
+                let mut text = problems.to_string();
+                if self.config.borrow().security.sandbox && text.contains("Permission denied") {
+                    text += OUT_OF_REACH;
+                }
                 for problem in text.lines() {
                     tracing::error!(%problem, "configuration not taken over; the old one stays in force");
                 }
@@ -59,6 +62,10 @@ impl Reloader {
     }
 }
 
+/// The sandbox leaves what was configured at the start.
+const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
+                            restart routelet";
+
 /// What is bound, opened or decided once.
 fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
@@ -72,6 +79,12 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("cni.conf-dir", old.cni.conf_dir != new.cni.conf_dir),
         ("cni.file", old.cni.file != new.cni.file),
         ("cni.bin-dir", old.cni.bin_dir != new.cni.bin_dir),
+        // Capabilities do not come back.
+        (
+            "bgp.neighbor.interface",
+            !sandbox::capabilities(new).iter().all(|c| sandbox::capabilities(old).contains(c)),
+        ),
+        ("security.sandbox", old.security != new.security),
         ("metrics.listen", old.metrics != new.metrics),
         ("control", old.control != new.control),
         ("log.format", old.log.format != new.log.format),

@@ -25,7 +25,8 @@ use crate::{
         former::Record,
         io::{FORMER_FILE, machine::Interfaces},
     },
-    k8s::io::{BRIDGE_FILE, LEASES_FILE, former, write_file},
+    k8s::io::{BRIDGE_FILE, LEASES_FILE, former},
+    state::io as kept,
 };
 
 /// Which machine and Node a state folder belongs to.
@@ -103,32 +104,43 @@ pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> Pat
     }
     let next = known.as_ref().filter(|_| is_ours).map_or_else(|| now.clone(), |k| k.followed_by(now));
     if known.as_ref() != Some(&next) {
-        let bytes = serde_json::to_vec(&next).unwrap_or_default();
-        if let Err(error) = write_file(&dir.join(MARK_FILE), &bytes, 0o644) {
-            tracing::warn!(path = %dir.display(), %error, "cannot mark the state folder as this machine's; make state-dir writable");
-        }
+        // Where that fails, `mark` comes again.
+        let _ = kept::write(&dir.join(MARK_FILE), &serde_json::to_vec(&next).unwrap_or_default(), 0o644);
     }
     dir.to_owned()
 }
 
+/// Keeps whose folder it is, where [`claim`] could not write it.
+pub(super) fn mark(dir: &Path, now: &Mark) {
+    let known = fs::read(dir.join(MARK_FILE)).ok().and_then(|b| serde_json::from_slice::<Mark>(&b).ok());
+    if known.is_none_or(|known| known.followed_by(now) != known) {
+        kept::keep(&dir.join(MARK_FILE), serde_json::to_vec(now).unwrap_or_default(), 0o644);
+    }
+}
+
 fn is_empty(dir: &Path) -> bool {
-    FILES.iter().all(|name| !dir.join(name).exists())
+    let names = FILES.iter().map(|name| dir.join(name));
+    names.into_iter().all(|path| !path.exists() && !kept::stale(&path).exists())
 }
 
 /// Whether a folder without a mark may be this host's.
 fn fits(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> bool {
-    let router_id = fs::read_to_string(dir.join(ROUTER_ID_FILE)).ok().and_then(|t| t.trim().parse().ok());
+    let read = |name: &str| {
+        let path = dir.join(name);
+        fs::read_to_string(&path).or_else(|_| fs::read_to_string(kept::stale(&path))).ok()
+    };
+    let router_id = read(ROUTER_ID_FILE).and_then(|t| t.trim().parse().ok());
     let node = || {
-        let cluster: serde_json::Value =
-            serde_json::from_slice(&fs::read(dir.join("cluster.json")).ok()?).ok()?;
+        let cluster: serde_json::Value = serde_json::from_str(&read("cluster.json")?).ok()?;
         cluster["node"].as_str().map(str::to_owned)
     };
     router_id.is_some_and(|id| addresses.contains(&id)) || now.node.is_some() && node() == now.node
 }
 
 fn clear(dir: &Path) -> io::Result<()> {
-    for name in FILES {
-        match fs::remove_file(dir.join(name)) {
+    let paths = FILES.iter().map(|name| dir.join(name));
+    for path in paths.flat_map(|path| [kept::stale(&path), path]) {
+        match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
@@ -140,15 +152,14 @@ fn clear(dir: &Path) -> io::Result<()> {
 pub(super) fn former(dir: &Path) -> Record {
     let boot = boot_id();
     let known =
-        fs::read(dir.join(FORMER_FILE)).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        kept::read(&dir.join(FORMER_FILE)).and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
     known.filter(|r| r.is_of(&boot)).unwrap_or_else(|| Record::new(&boot))
 }
 
 pub(super) fn keep_former(dir: &Path, record: &Record) {
     let bytes = serde_json::to_vec(record).unwrap_or_default();
-    if let Err(error) = write_file(&dir.join(FORMER_FILE), &bytes, 0o644) {
-        tracing::warn!(path = %dir.display(), %error, "cannot keep where routes are, so that a changed [fib] will leave the former ones behind; make state-dir writable");
-    }
+    // What comes of it is in the log, and tried again.
+    let _ = kept::keep_now(&dir.join(FORMER_FILE), bytes, 0o644);
 }
 
 /// Differs after each boot.

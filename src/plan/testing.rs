@@ -69,6 +69,7 @@ pub(super) fn config() -> Config {
         docker: Docker { accept_forwarded: true },
         masquerade: Masquerade::default(),
         guard: Guard::default(),
+        security: Security { sandbox: true },
         metrics: Metrics { listen: Vec::new() },
         control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
         log: Log { level: "info".into(), format: LogFormat::Text },

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    os::unix::net::UnixStream,
     process::Command,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use crate::common::{
     daemons::Routelet,
     net::{Net, Ns},
-    run,
+    run, within,
 };
 
 const CONFIG: &str = "[bgp]\nas = 1000\n[advertise]\nnetworks = [\"10.20.0.0/24\"]\n\
@@ -63,4 +64,53 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     let limits =
         run(Command::new("prlimit").args(["--nofile", "--noheadings", "-o", "SOFT,HARD", "-p", &pid]));
     assert_eq!(limits.split_whitespace().collect::<Vec<_>>(), ["20000", "20000"]);
+}
+
+#[test]
+fn l3_a_question_is_answered_within_a_second_beside_a_thousand_silent_clients() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    let routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    let silent: Vec<_> =
+        (0..1000).map(|_| UnixStream::connect(routelet.socket()).expect("a connection")).collect();
+    within("show summary beside 1,000 silent clients", Duration::from_secs(1), || {
+        let start = Instant::now();
+        routelet.cli(&["show", "summary"]);
+        start.elapsed()
+    });
+    assert_eq!(silent.len(), 1000);
+}
+
+#[test]
+fn m2_with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    host.ip("link set lo up");
+    let mut config = CONFIG.replace("as = 1000", "as = 1000\nconnect-retry-time = 1");
+    for n in 1..=100 {
+        // Nobody is there: each dial holds a descriptor.
+        config += &format!("[[bgp.neighbor]]\naddress = \"127.1.0.{n}\"\nremote-as = 2000\n");
+    }
+    let mut routelet = Routelet::ready(&net, &host, &config, &[]);
+    let mut command = host.command("prlimit");
+    command.arg("--nofile=64:64").arg(env!("CARGO_BIN_EXE_routelet"));
+    command.args(["run", "--config"]).arg(routelet.dir.join("routelet.toml"));
+    routelet.process = crate::common::Process::start(&mut command, &routelet.dir.join("log"));
+    routelet.wait_answers();
+    // Strangers take what is left: 300 connections to the BGP port and to the probes.
+    let mut held = Vec::new();
+    for n in 0..300 {
+        let port = if n % 2 == 0 { 179 } else { 9179 };
+        held.push(host.enter(|| TcpStream::connect(("127.0.0.1", port))).expect("a connection"));
+    }
+    for _ in 0..5 {
+        within("show summary", Duration::from_secs(1), || {
+            let start = Instant::now();
+            routelet.cli(&["show", "summary"]);
+            start.elapsed()
+        });
+        let (status, took) = livez(&host);
+        assert_eq!(status, "HTTP/1.1 200", "after {took:?}");
+    }
+    drop(held);
 }

@@ -211,6 +211,9 @@ fn systemd_takes_the_unit_without_a_word() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("routelet.service");
     fs::write(&file, unit.replace("/usr/bin/routelet", "/bin/true")).unwrap();
+    let mut score = Command::new("systemd-analyze");
+    let score = score.args(["security", "--offline=true", "--threshold=20"]).arg(&file).output().unwrap();
+    assert!(score.status.success(), "exposure above 2.0: {}", String::from_utf8_lossy(&score.stdout));
     let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output();
     let verify = verify.expect("no systemd-analyze: run tests/run once, it installs systemd");
     let said = String::from_utf8_lossy(&verify.stderr);
@@ -227,8 +230,17 @@ fn the_unit_keeps_to_the_paths_of_the_program() {
     assert_eq!(value("Type"), "notify");
     assert_eq!(config.state_dir, Path::new("/var/lib").join(value("StateDirectory")));
     assert_eq!(config.control.socket.parent().unwrap(), Path::new("/run").join(value("RuntimeDirectory")));
-    assert_eq!(value("ReadWritePaths"), format!("-{}", config.cni.conf_dir.display()));
-    assert_eq!(value("AmbientCapabilities"), "CAP_NET_ADMIN CAP_NET_BIND_SERVICE");
+    let beside_kubelet = read("deploy/routelet-kubernetes.conf");
+    let written =
+        format!("ReadWritePaths=-{} -/var/lib/cni", config.cni.conf_dir.parent().unwrap().display());
+    assert!(beside_kubelet.contains(&written) && beside_kubelet.contains("User=root"), "{beside_kubelet}");
+    assert_eq!((&*value("User"), &*value("DynamicUser"), &*value("UMask")), ("routelet", "yes", "0077"));
+    for set in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert_eq!(value(set), "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW");
+    }
+    for needed in ["capset", "seccomp", "landlock_restrict_self"] {
+        assert!(unit.contains(&format!(" {needed}")) || unit.contains(&format!("={needed}")), "{needed}");
+    }
     assert!(value("WatchdogSec").parse::<u32>().is_ok());
     // Five quick crashes would otherwise leave the unit failed for ever, and a bad file would be tried each second.
     assert_eq!((&*value("StartLimitIntervalSec"), &*value("RestartPreventExitStatus")), ("0", "2"));

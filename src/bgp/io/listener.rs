@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::tcp;
-use crate::{bgp::peer::Secret, net::Prefix};
+use crate::{bgp::peer::Secret, net::Prefix, supervise::supervise};
 
 /// Whose segments must be signed, and with what; the name is the interface of a link-local neighbor.
 pub(super) type Passwords = BTreeMap<(Prefix, Option<String>), Secret>;
@@ -47,9 +47,20 @@ pub(super) type Call = (TcpStream, SocketAddr);
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long to pause when the kernel cannot accept (too many files).
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between two warnings about that.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Listens on `addr`, or on it at one device, until nobody wants the calls any more.
 pub(super) async fn run(
+    addr: SocketAddr,
+    device: Option<Device>,
+    terms: watch::Receiver<Arc<Terms>>,
+    calls: mpsc::Sender<Call>,
+) {
+    supervise("BGP listener", || listen(addr, device.clone(), terms.clone(), calls.clone())).await;
+}
+
+async fn listen(
     addr: SocketAddr,
     device: Option<Device>,
     mut terms: watch::Receiver<Arc<Terms>>,
@@ -61,6 +72,7 @@ pub(super) async fn run(
         Some(device) => bind_device(addr, device).await,
     };
     let mut set = Keys::new();
+    let mut warned: Option<time::Instant> = None;
     loop {
         let wanted = terms.borrow_and_update().clone();
         apply(&listener, addr, &mut set, &keys(&wanted.passwords, device.as_deref()));
@@ -78,7 +90,10 @@ pub(super) async fn run(
                 Ok((stream, _)) if tcp::leads_back(&stream) => {}
                 Ok(call) => if calls.send(call).await.is_err() { return },
                 Err(e) => {
-                    debug!(%addr, error = %e, "cannot accept a connection");
+                    if warned.is_none_or(|at| at.elapsed() > QUIET) {
+                        warned = Some(time::Instant::now());
+                        warn!(%addr, error = %e, "cannot accept BGP connections; raise the limit of open files");
+                    }
                     time::sleep(PAUSE).await;
                 }
             },
@@ -164,6 +179,15 @@ fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Keys, wanted: &Keys
                 set.insert(*key, password.clone());
             }
             Err(e) => warn!(neighbor = %key, error = %e, "the kernel takes no TCP MD5 password"),
+        }
+    }
+}
+
+/// Logs which other process listens on a port of ours already.
+pub(super) fn report_taken(ports: impl IntoIterator<Item = u16>) {
+    for port in ports {
+        if let Some(owner) = owner(port) {
+            warn!(port, owner, "another process listens on the BGP port");
         }
     }
 }

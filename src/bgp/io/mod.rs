@@ -13,7 +13,7 @@ mod tcp;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -33,6 +33,12 @@ use crate::{
     liveness,
     net::{Convergence, Links, Prefix},
 };
+
+/// Logs which other processes listen on our ports already. Inside of the sandbox that cannot be seen.
+pub fn report_taken_ports(listen: &[SocketAddr]) {
+    let ports: BTreeSet<_> = listen.iter().map(SocketAddr::port).collect();
+    listener::report_taken(ports);
+}
 
 /// The sessions that there should be: a snapshot, made by `daemon` from each new plan.
 #[derive(Clone, Debug, PartialEq)]

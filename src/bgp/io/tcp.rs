@@ -9,6 +9,7 @@ use std::{
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use zeroize::Zeroize;
 
 use crate::{
     bgp::{
@@ -329,7 +330,9 @@ pub(super) fn set_password(socket: BorrowedFd<'_>, who: Prefix, password: Option
     signature.addr[at..at + octets.len()].copy_from_slice(&octets);
     signature.flags |= if who.is_host() { 0 } else { MD5_PREFIX };
     let option = if signature.flags == 0 { libc::TCP_MD5SIG } else { libc::TCP_MD5SIG_EXT };
-    set_option(socket, libc::IPPROTO_TCP, option, &signature)
+    let result = set_option(socket, libc::IPPROTO_TCP, option, &signature);
+    signature.key.zeroize();
+    result
 }
 
 /// `setsockopt` for what neither socket2 nor nix offers: TCP_MD5SIG, IP_MINTTL.

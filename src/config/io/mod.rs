@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     Config, Problems,
     file::{Surroundings, parse},
@@ -35,13 +37,14 @@ pub struct Loaded {
 pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problems> {
     let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
     let text = match fs::read(path) {
-        Ok(octets) => String::from_utf8(octets).map_err(|e| {
+        // It may hold passwords.
+        Ok(octets) => Zeroizing::new(String::from_utf8(octets).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             Problems::of_file(
                 path.to_owned(),
                 format!("not UTF-8 text: octet {at} is wrong; save it as UTF-8"),
             )
-        })?,
+        })?),
         Err(e) if e.kind() == ErrorKind::NotFound && explicit.is_none() => {
             let config = if kubernetes { Config::for_kubernetes() } else { Config::for_bare_host() };
             return Ok(Loaded { config, path: None, warnings: None });
@@ -58,7 +61,9 @@ pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problem
 
 /// A password is the first line of its file.
 fn read_password(path: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(path).map_err(|e| format!("{}: {}", path.display(), unreadable(&e)))?;
+    let text = fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|e| format!("{}: {}", path.display(), unreadable(&e)))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

@@ -5,7 +5,6 @@
 //! once is served whatever others do.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     future::Future,
     net::SocketAddr,
@@ -30,9 +29,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{AbortHandle, JoinSet, yield_now},
-    time::{sleep, timeout},
+    task::{JoinSet, yield_now},
+    time::timeout,
 };
+
+use super::connections::Connections;
+use crate::supervise::supervise;
 
 /// The page that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,67 +94,29 @@ where
 {
     let reply = Arc::new(reply);
     let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
-    let mut tasks: JoinSet<()> =
-        listeners.into_iter().map(|l| accept(l, reply.clone(), scrapes.clone())).collect();
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let (listener, reply, scrapes) = (Arc::new(listener), reply.clone(), scrapes.clone());
+        let start = move || accept(listener.clone(), reply.clone(), scrapes.clone());
+        tasks.spawn(supervise("listener for metrics and probes", start));
+    }
     while tasks.join_next().await.is_some() {}
     std::future::pending::<()>().await;
 }
 
-/// The connections of one listener. Numbers rise, so the first in the map is the oldest.
-#[derive(Default)]
-struct Connections {
-    tasks: JoinSet<u64>,
-    open: BTreeMap<u64, Connection>,
-    next: u64,
-}
-
-struct Connection {
-    task: AbortHandle,
-    /// A request has been read from it.
-    has_asked: Arc<AtomicBool>,
-}
-
-impl Connections {
-    /// Serves one more. Where all places are taken, the oldest connection without a request is
-    /// closed, else the oldest: a client that sends its request at once is always served.
-    fn add<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        while let Some(ended) = self.tasks.try_join_next() {
-            if let Ok(number) = ended {
-                self.open.remove(&number);
-            }
-        }
-        if self.open.len() >= MAX_CONNECTIONS {
-            let silent = self.open.iter().find(|(_, c)| !c.has_asked.load(Ordering::Relaxed));
-            let victim = silent.or_else(|| self.open.iter().next()).map(|(number, _)| *number);
-            if let Some(closed) = victim.and_then(|number| self.open.remove(&number)) {
-                closed.task.abort();
-            }
-        }
-        let (number, has_asked) = (self.next, Arc::new(AtomicBool::new(false)));
-        self.next += 1;
-        let serve = serve(has_asked.clone());
-        let task = self.tasks.spawn(async move {
-            serve.await;
-            number
-        });
-        self.open.insert(number, Connection { task, has_asked });
-    }
-}
-
-async fn accept<H, F>(listener: TcpListener, reply: Arc<H>, scrapes: Arc<Semaphore>)
+async fn accept<H, F>(listener: Arc<TcpListener>, reply: Arc<H>, scrapes: Arc<Semaphore>)
 where
     H: Fn(Page) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: closing takes a moment.
-            sleep(Duration::from_millis(200)).await;
-            continue;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                connections.make_room(&error).await;
+                continue;
+            }
         };
         let (reply, scrapes) = (reply.clone(), scrapes.clone());
         connections.add(|has_asked| connection(stream, reply, scrapes, has_asked));

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 pub mod client;
+mod connections;
 pub mod http;
 pub mod server;
 

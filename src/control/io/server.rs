@@ -6,7 +6,10 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,11 +18,15 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::Semaphore,
-    task::spawn_blocking,
-    time::{sleep, timeout},
+    task::{spawn_blocking, yield_now},
+    time::timeout,
 };
 
-use crate::control::{Answer, Query, Request};
+use super::connections::Connections;
+use crate::{
+    control::{Answer, Query, Request},
+    supervise::supervise,
+};
 
 /// Why the socket cannot be had: one line with its remedy.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +44,14 @@ pub enum BindError {
 /// A bound control socket; its file goes when this is dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
-    listener: UnixListener,
+    listener: Arc<UnixListener>,
     path: PathBuf,
 }
 
 /// Longest question, in octets.
 const MAX_REQUEST: u64 = 8 * 1024;
 
-/// Connections at the same time; more wait.
+/// Connections at the same time. One more closes the oldest that has sent no request.
 const MAX_CLIENTS: usize = 128;
 
 /// How long a client may take to ask: ours asks at once, and one that does not keeps others waiting.
@@ -101,7 +108,7 @@ pub async fn bind(path: &Path, group: Option<&str>) -> Result<ControlSocket, Bin
         let _ = fs::remove_file(&fresh);
         return Err(e);
     }
-    Ok(ControlSocket { listener, path: path.to_owned() })
+    Ok(ControlSocket { listener: Arc::new(listener), path: path.to_owned() })
 }
 
 async fn refuse_if_in_use(path: &Path) -> Result<(), BindError> {
@@ -135,25 +142,30 @@ impl ControlSocket {
     {
         let answer = Arc::new(answer);
         let large = Arc::new(Semaphore::new(LARGE));
-        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
-        loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let (answer, large) = (answer.clone(), large.clone());
-                    tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &*answer, &large).await {
-                            tracing::debug!(%error, "control connection ended early");
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors: give others time to close theirs.
-                    tracing::warn!(%error, "control socket cannot accept; trying again");
-                    sleep(Duration::from_millis(200)).await;
-                }
+        let start = || accept(self.listener.clone(), answer.clone(), large.clone());
+        supervise("control socket", start).await;
+    }
+}
+
+async fn accept<H, F>(listener: Arc<UnixListener>, answer: Arc<H>, large: Arc<Semaphore>)
+where
+    H: Fn(Query) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let mut connections = Connections::new(MAX_CLIENTS);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (answer, large) = (answer.clone(), large.clone());
+                connections.add(|has_asked| async move {
+                    if let Err(error) = converse(stream, &*answer, &large, &has_asked).await {
+                        tracing::debug!(%error, "control connection ended early");
+                    }
+                });
+                // Its request is read before the next connection can take its place.
+                yield_now().await;
             }
+            Err(error) => connections.make_room(&error).await,
         }
     }
 }
@@ -164,7 +176,12 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn converse<H, F>(stream: UnixStream, answer: &H, large: &Semaphore) -> io::Result<()>
+async fn converse<H, F>(
+    stream: UnixStream,
+    answer: &H,
+    large: &Semaphore,
+    has_asked: &AtomicBool,
+) -> io::Result<()>
 where
     H: Fn(Query) -> F,
     F: Future<Output = Reply>,
@@ -173,6 +190,7 @@ where
     let mut line = Vec::new();
     let mut read = BufReader::with_capacity(1024, read.take(MAX_REQUEST));
     timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
+    has_asked.store(true, Ordering::Relaxed);
     let reply = match Request::read(&line) {
         Ok(query) => answer(query).await,
         Err(refused) => refused.into(),

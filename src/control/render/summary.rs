@@ -6,6 +6,7 @@ use super::{Table, ago, listed, or_dash};
 use crate::{
     control::{LastError, Summary},
     fib::sysctl::Change,
+    sandbox::SandboxView,
 };
 
 pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
@@ -33,6 +34,9 @@ pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
     for (change, keys) in changed(&summary.sysctls) {
         table.pair("sysctl", format!("{change}: {}", keys.join(", ")));
     }
+    if let Some(view) = &summary.sandbox {
+        table.pair("sandbox", sandbox(view));
+    }
     let mut text = table.to_string();
     if let Some(missing) = &summary.not_ready {
         let _ = writeln!(text, "! not ready: {missing}");
@@ -42,6 +46,18 @@ pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
         let _ = writeln!(text, "! {problem}");
     }
     text
+}
+
+fn sandbox(view: &SandboxView) -> String {
+    if !view.enabled {
+        return format!("off (security.sandbox), user {}", view.user);
+    }
+    let layers =
+        [("no_new_privs", view.no_new_privileges), ("seccomp", view.seccomp), ("landlock", view.landlock)];
+    let layers = layers.into_iter().filter_map(|(name, is_on)| is_on.then_some(name.to_owned()));
+    let what: Vec<_> = view.capabilities.iter().cloned().chain(layers).collect();
+    let missing: String = view.missing.iter().map(|why| format!("; without {why}")).collect();
+    format!("user {}, {}{missing}", view.user, what.join(", "))
 }
 
 /// Settings that were changed in the same way are one line; the JSON has them one by one.

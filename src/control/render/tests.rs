@@ -9,6 +9,7 @@ use crate::{
     fib::{sysctl::Change, view::FibHop},
     k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember, Verdict},
     net::Family,
+    sandbox::SandboxView,
 };
 
 fn shown(answer: &Answer) -> String {
@@ -82,6 +83,15 @@ fn the_summary_is_one_screen() {
         ]
         .map(|(key, old, new)| Change { key: key.into(), old: old.into(), new: new.into() })
         .into(),
+        sandbox: Some(SandboxView {
+            enabled: true,
+            user: 0,
+            capabilities: vec!["CAP_NET_ADMIN".into(), "CAP_NET_BIND_SERVICE".into()],
+            no_new_privileges: true,
+            seccomp: true,
+            landlock: false,
+            missing: vec!["landlock: not in this kernel".into()],
+        }),
     };
     insta::assert_snapshot!(shown(&Answer::Summary(Box::new(summary))));
 }

@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -106,6 +106,18 @@ async fn from_file(path: &Path) -> Result<Config, String> {
     let failed = |e: kube::config::KubeconfigError| format!("{}: {}", path.display(), super::chain(&e));
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+/// Files that a kubeconfig names, and whether it names a program that makes credentials. Of one that is
+/// not there yet nothing is known.
+pub(crate) fn credentials(kubeconfig: &Path) -> (Vec<PathBuf>, bool) {
+    let Ok(config) = Kubeconfig::read_from(kubeconfig) else { return Default::default() };
+    let users: Vec<_> = config.auth_infos.into_iter().filter_map(|named| named.auth_info).collect();
+    let has_program = users.iter().any(|user| user.exec.is_some() || user.auth_provider.is_some());
+    let of_users = users.into_iter().flat_map(|u| [u.client_certificate, u.client_key, u.token_file]);
+    let clusters = config.clusters.into_iter().filter_map(|named| named.cluster);
+    let files = of_users.chain(clusters.map(|cluster| cluster.certificate_authority));
+    (files.flatten().map(PathBuf::from).collect(), has_program)
 }
 
 fn modified(options: &Options) -> Option<SystemTime> {

@@ -9,13 +9,14 @@ use std::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{ConflistOptions, bridge, state};
+use super::{ConflistOptions, bridge};
 use crate::{
     k8s::{
         cni::{self, Conflist},
         kept::{self, Kept},
     },
     net::Prefix,
+    state::io as state,
 };
 
 /// What is kept and where it is written down.
@@ -157,11 +158,7 @@ impl Former {
     }
 
     fn save(&self) {
-        let made = self.file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let bytes = serde_json::to_vec(&self.kept).unwrap_or_default();
-        if let Err(error) = made.and_then(|()| state::write(&self.file, &bytes, 0o600)) {
-            warn!(path = %self.file.display(), %error, "cannot keep which former pod CIDRs have pods; make state-dir writable");
-        }
+        state::keep(&self.file, serde_json::to_vec(&self.kept).unwrap_or_default(), 0o600);
     }
 }
 
@@ -203,7 +200,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>
 pub const FILE: &str = "kept.json";
 
 fn read(file: &Path) -> Option<Kept> {
-    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+    serde_json::from_slice(&state::read(file)?).ok()
 }
 
 /// Differs after each reboot.

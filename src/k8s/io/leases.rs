@@ -8,12 +8,13 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{bridge, former, state};
+use super::{bridge, former};
 use crate::{
     k8s::leases::{self, Lease, Record},
     net::Prefix,
+    state::io as state,
 };
 
 /// Where the plugin keeps the leases of the network `routelet`, unless told otherwise, which we never do.
@@ -50,7 +51,7 @@ pub(super) struct Leases {
 impl Leases {
     pub(super) fn new(dir: &Path, state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
-        let record = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let record = state::read(&file).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self {
             dir: dir.to_owned(),
             file,
@@ -84,11 +85,7 @@ impl Leases {
 }
 
 fn save(file: &Path, record: &Record) {
-    let made = file.parent().map_or(Ok(()), fs::create_dir_all);
-    let bytes = serde_json::to_vec(record).unwrap_or_default();
-    if let Err(error) = made.and_then(|()| state::write(file, &bytes, 0o600)) {
-        warn!(path = %file.display(), %error, "cannot keep which leases were seen; make state-dir writable");
-    }
+    state::keep(file, serde_json::to_vec(record).unwrap_or_default(), 0o600);
 }
 
 fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<String> {

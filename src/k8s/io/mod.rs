@@ -27,7 +27,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(crate) use self::state::write as write_file;
+pub(crate) use self::client::credentials;
 pub use self::{
     leases::{FILE as LEASES_FILE, FOLDER as LEASES},
     plugins::PluginQuery,

@@ -1,7 +1,7 @@
 //! Watches BGPPeer and BGPPolicy objects and reads the Secrets that they name. A cluster that does not know these kinds is the
 //! usual case: it is asked again now and then, without a word.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -12,13 +12,16 @@ use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
 };
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{Options, client, follow::follow, state};
-use crate::k8s::{
-    crd::{BGPPeer, BGPPolicy},
-    node::Nodes,
-    objects::{Object, Objects, SecretState},
+use super::{Options, client, follow::follow};
+use crate::{
+    k8s::{
+        crd::{BGPPeer, BGPPolicy},
+        node::Nodes,
+        objects::{Object, Objects, SecretState},
+    },
+    state::io as state,
 };
 
 /// Between two looks at a Secret.
@@ -28,7 +31,7 @@ const NAMESPACE: &str = "kube-system";
 
 /// What the last run knew.
 pub(super) fn load(options: &Options) -> Objects {
-    let bytes = fs::read(file(options)).unwrap_or_default();
+    let bytes = state::read(&file(options)).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
@@ -144,12 +147,7 @@ async fn keep(options: &Options, mut objects: watch::Receiver<Arc<Objects>>) {
             policies = now.policies.len(),
             "BGPPeer and BGPPolicy objects changed"
         );
-        let path = file(options);
-        let bytes = serde_json::to_vec(&*now).unwrap_or_default();
-        let written = tokio::task::spawn_blocking(move || state::write(&path, &bytes, 0o600)).await;
-        if let Ok(Err(error)) = written {
-            warn!(%error, "cannot keep the objects; a start without the API server will not know them");
-        }
+        state::keep(&file(options), serde_json::to_vec(&*now).unwrap_or_default(), 0o600);
     }
 }
 

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeSet,
     fmt::Debug,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -263,8 +262,7 @@ struct Saved<A, S> {
 
 /// What the last run knew, if it was the same node and looked for the same. Anything unreadable counts as nothing.
 pub(super) fn load(dir: &Path, node: &str, asked: &Asked) -> Option<Services> {
-    let bytes = std::fs::read(file(dir)).ok()?;
-    let saved: Saved<Asked, Services> = serde_json::from_slice(&bytes).ok()?;
+    let saved: Saved<Asked, Services> = serde_json::from_slice(&crate::state::io::read(&file(dir))?).ok()?;
     (saved.version == VERSION && saved.node == node && saved.asked == *asked).then_some(saved.services)
 }
 
@@ -278,16 +276,14 @@ pub(super) async fn keep(
     while services.changed().await.is_ok() {
         let (services, asked) = (services.borrow_and_update().clone(), asked.borrow().clone());
         let (dir, node) = (dir.clone(), node.clone());
-        // That the folder cannot be written to is said for the cluster's file beside it.
         let _ = tokio::task::spawn_blocking(move || save(&dir, node, &asked, &services)).await;
         sleep(state::GATHER).await;
     }
 }
 
-fn save(dir: &Path, node: String, asked: &Asked, services: &Services) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
+fn save(dir: &Path, node: String, asked: &Asked, services: &Services) {
     let saved = Saved { version: VERSION, node, asked, services };
-    state::write(&file(dir), &serde_json::to_vec(&saved)?, 0o600)
+    crate::state::io::keep(&file(dir), serde_json::to_vec(&saved).unwrap_or_default(), 0o600);
 }
 
 fn file(dir: &Path) -> PathBuf {
@@ -321,7 +317,8 @@ mod tests {
         };
         let offers = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
         let services = Services { offers, problems: vec!["x".into()], ..Services::default() };
-        save(dir.path(), "n1".into(), &asked, &services).unwrap();
+        save(dir.path(), "n1".into(), &asked, &services);
+        crate::state::io::flush(Duration::from_secs(10));
         assert_eq!(load(dir.path(), "n1", &asked), Some(services));
         assert_eq!(load(dir.path(), "n2", &asked), None, "a copied state folder");
         assert_eq!(load(dir.path(), "n1", &Asked::default()), None, "another configuration");

@@ -10,11 +10,11 @@ use tracing::{info, warn};
 use super::{
     ConflistOptions, bridge, former,
     leases::{Facts, Leases},
-    state,
 };
 use crate::{
     k8s::bridge::{Keeper, Record, Seen, Step},
     net::Prefix,
+    state::io as state,
 };
 
 /// Of the state folder.
@@ -51,7 +51,7 @@ impl Tender {
     pub(super) fn new(options: &ConflistOptions, leases: Option<PathBuf>) -> Self {
         let file = options.state_dir.join(FILE);
         let boot = former::boot_id();
-        let saved: Option<Record> = std::fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok());
+        let saved: Option<Record> = state::read(&file).and_then(|b| serde_json::from_slice(&b).ok());
         let bridge = saved.as_ref().map(|r| r.bridge.clone()).unwrap_or_default();
         Self {
             keeper: Keeper::new(&boot, &bridge, saved.clone()),
@@ -124,25 +124,18 @@ impl Tender {
         } else if seen.link.is_none() && self.keeper.has_pods(&seen) {
             looked.in_pieces = true;
         }
-        self.save(&seen).await;
+        self.save(&seen);
         looked
     }
 
-    async fn save(&mut self, seen: &Seen) {
+    fn save(&mut self, seen: &Seen) {
         let record = self.keeper.record();
         // Of a bridge that nobody ever made there is nothing to remember.
         if self.saved.as_ref() == Some(record) || self.saved.is_none() && seen.link.is_none() {
             return;
         }
-        let (file, record) = (self.file.clone(), record.clone());
         self.saved = Some(record.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            state::write(&file, &serde_json::to_vec(&record)?, 0o600)
-        });
-        if let Ok(Err(error)) = written.await {
-            warn!(path = %self.file.display(), %error, "cannot keep what hangs on the pods' bridge; make state-dir writable");
-        }
+        state::keep(&self.file, serde_json::to_vec(record).unwrap_or_default(), 0o600);
     }
 }
 

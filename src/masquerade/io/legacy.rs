@@ -1,7 +1,7 @@
 //! The policy of FORWARD in iptables-legacy, asked of the kernel as `iptables-legacy -S` asks: by socket options. It can be
 //! replaced only as a whole, with everybody's rules in it, so we do not.
 
-use std::{fs, io, os::fd::AsRawFd};
+use std::{fs, io, os::fd::AsRawFd, path::Path};
 
 use socket2::{Domain, Socket, Type};
 
@@ -9,11 +9,16 @@ use crate::net::Family;
 
 /// Whether it is DROP. Only a table that is there is asked for: asking would make it.
 pub(super) fn forward_drops(family: Family) -> bool {
-    let names = match family {
-        Family::Ipv4Unicast => "/proc/thread-self/net/ip_tables_names",
-        Family::Ipv6Unicast => "/proc/thread-self/net/ip6_tables_names",
+    let (names, module) = match family {
+        Family::Ipv4Unicast => ("/proc/thread-self/net/ip_tables_names", "/sys/module/iptable_filter"),
+        Family::Ipv6Unicast => ("/proc/thread-self/net/ip6_tables_names", "/sys/module/ip6table_filter"),
     };
-    let there = fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == TABLE));
+    let there = match fs::read_to_string(names) {
+        Ok(names) => names.lines().any(|name| name == TABLE),
+        // Root alone may read it. Whose module is loaded has the table, as a rule.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Path::new(module).exists(),
+        Err(_) => false,
+    };
     there && policy_is_drop(family).unwrap_or(false)
 }
 

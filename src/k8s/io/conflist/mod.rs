@@ -14,7 +14,6 @@ use tracing::{info, warn};
 use super::{
     ConflistOptions, Surroundings,
     former::Former,
-    state,
     tend::{Looked, Tender},
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
         view::{ConflistState, ConflistStatus},
     },
     net::text::untrusted,
+    state::io as state,
 };
 
 /// How often we look whether somebody else changed the file.

@@ -1,0 +1,129 @@
+//! What the sandbox has to leave to this daemon, by its configuration.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::RunOptions;
+use crate::{
+    config::{self, Config, NeighborAt},
+    k8s,
+    sandbox::{self, Capability, Cni, Demand, SandboxView, io::Held},
+};
+
+/// Restricts the daemon, unless it is configured not to. Call it while there is one thread, after what
+/// needs more: the control socket with its group, and the state folder.
+pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> (SandboxView, Option<Held>) {
+    if !config.security.sandbox {
+        tracing::warn!("sandbox is off; set security.sandbox = true");
+        return (sandbox::io::look(), None);
+    }
+    let demand = demand(options, config, kubernetes);
+    make_folders(&demand);
+    let (view, held) = sandbox::io::enter(&demand, &capabilities(config));
+    let SandboxView { user, capabilities, seccomp, landlock, .. } = &view;
+    tracing::info!(user, ?capabilities, seccomp, landlock, "sandbox in force");
+    for missing in &view.missing {
+        tracing::warn!(%missing, "a part of the sandbox is not in force");
+    }
+    (view, Some(held))
+}
+
+/// What is kept. Each is explained where it is defined.
+pub(super) fn capabilities(config: &Config) -> Vec<Capability> {
+    let mut keep = vec![Capability::NetAdmin, Capability::NetBindService];
+    if config.bgp.neighbors.iter().any(|n| matches!(n.at, NeighborAt::Interface(_))) {
+        keep.push(Capability::NetRaw);
+    }
+    keep
+}
+
+fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
+    let file = options.config.clone().unwrap_or_else(|| config::io::DEFAULT_PATH.into());
+    let (named, runs_credential_program) =
+        options.kubeconfig.as_deref().map(k8s::io::credentials).unwrap_or_default();
+    let credentials = options.kubeconfig.iter().cloned().chain(named).flat_map(with_target).collect();
+    let passwords = passwords(config, file.parent().unwrap_or(Path::new("/")));
+    let mut passwords: Vec<_> = passwords.into_iter().flat_map(with_target).collect();
+    // A configuration behind a symbolic link is read again by `reload`, too.
+    passwords.extend(with_target(file.clone()).into_iter().skip(1));
+    Demand {
+        state_dir: config.state_dir.clone(),
+        socket: config.control.socket.clone(),
+        config: file,
+        passwords,
+        credentials,
+        runs_credential_program,
+        cni: kubernetes.then(|| Cni {
+            conf_dir: config.cni.conf_dir.clone(),
+            bin_dir: config.cni.bin_dir.clone(),
+            leases: k8s::io::LEASES.into(),
+            writes: config.cni.enabled != Some(false),
+        }),
+    }
+}
+
+/// Files with passwords that the configuration names.
+fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
+    let neighbors = config.bgp.neighbors.iter().map(|n| &n.keys);
+    let keys = neighbors.chain(config.bgp.groups.values()).chain([&config.bgp.defaults]);
+    keys.filter_map(|k| k.password_file.as_ref()).map(|file| folder.join(file)).collect()
+}
+
+/// The path, and where it leads if it is a symbolic link. Absolute: rules are for folders.
+fn with_target(path: PathBuf) -> Vec<PathBuf> {
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let target = fs::canonicalize(&path).ok().filter(|target| *target != path);
+    std::iter::once(path).chain(target).collect()
+}
+
+/// A folder that is not there cannot be allowed. Those that are made later anyway are made now.
+fn make_folders(demand: &Demand) {
+    let Some(cni) = &demand.cni else { return };
+    let conf_dir = cni.writes.then_some(cni.conf_dir.as_path());
+    // The plugin makes its folder in it.
+    for folder in conf_dir.into_iter().chain(cni.leases.parent()) {
+        if let Err(error) = fs::create_dir_all(folder) {
+            tracing::debug!(path = %folder.display(), %error, "cannot make a folder");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Neighbor, NeighborKeys};
+
+    fn neighbor(at: NeighborAt, password_file: &str) -> Neighbor {
+        let keys = NeighborKeys { password_file: Some(password_file.into()), ..NeighborKeys::default() };
+        Neighbor { at, group: None, keys }
+    }
+
+    #[test]
+    fn raw_sockets_are_kept_for_unnumbered_neighbors_only() {
+        let mut config = Config::default();
+        assert_eq!(capabilities(&config), [Capability::NetAdmin, Capability::NetBindService]);
+        config.bgp.neighbors.push(neighbor(NeighborAt::Interface("eth0".into()), "p"));
+        assert!(capabilities(&config).contains(&Capability::NetRaw));
+    }
+
+    #[test]
+    fn folders_of_the_configuration_its_passwords_and_their_targets_stay_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        for folder in ["etc", "store", "keys"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        fs::write(at("store/routelet.toml"), "").unwrap();
+        std::os::unix::fs::symlink(at("store/routelet.toml"), at("etc/routelet.toml")).unwrap();
+        let mut config = Config::default();
+        config.bgp.neighbors.push(neighbor(NeighborAt::Gateway, "../keys/tor"));
+        let options = RunOptions { config: Some(at("etc/routelet.toml")), ..RunOptions::default() };
+        let rules = demand(&options, &config, false).rules();
+        let readable: Vec<_> = rules.iter().flat_map(|r| r.candidates().next()).collect();
+        for folder in [at("etc"), at("store"), at("etc/../keys")] {
+            assert!(readable.contains(&folder.as_path()), "{}: {readable:?}", folder.display());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Puts the sandbox in force.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
+
+pub mod calls;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+
+use caps::{CapSet, CapsHashSet};
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use nix::sys::prctl;
+
+use super::{Access, Capability, Demand, Rule, SandboxView, rules::SYSCTLS};
+
+/// Rights of Landlock that are heeded; a kernel that knows fewer heeds those that it knows.
+const RIGHTS: ABI = ABI::V5;
+
+/// Keeps rules in force that would end with what they are attached to.
+#[derive(Debug)]
+pub struct Held {
+    /// An entry of `/proc/sys` that nobody has open is forgotten by the kernel, and with it the rule.
+    _sysctls: Option<File>,
+}
+
+/// Gives up what `demand` and `keep` do not name, for this thread and those that it starts. Call it
+/// while there is one thread. What fails is in the view and the log, and the rest is in force.
+pub fn enter(demand: &Demand, keep: &[Capability]) -> (SandboxView, Held) {
+    let held = Held { _sysctls: File::open(SYSCTLS).ok() };
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    let alone = match threads {
+        1 => Ok(()),
+        n => Err(format!("{} of {n} are not restricted", n - 1)),
+    };
+    // Capabilities first, since dropping them needs one; seccomp last.
+    let steps = [
+        ("threads", alone),
+        ("core dumps", prctl::set_dumpable(false).map_err(|e| e.to_string())),
+        ("capabilities", restrict_capabilities(keep)),
+        ("no_new_privs", prctl::set_no_new_privs().map_err(|e| e.to_string())),
+        ("landlock", restrict_files(&demand.rules())),
+        ("seccomp", restrict_calls()),
+    ];
+    let landlock = steps.iter().any(|(what, result)| *what == "landlock" && result.is_ok());
+    let missing = steps.into_iter().filter_map(|(what, result)| Some(format!("{what}: {}", result.err()?)));
+    (SandboxView { enabled: true, landlock, missing: missing.collect(), ..look() }, held)
+}
+
+/// What is in force in this thread, as the kernel shows it.
+pub fn look() -> SandboxView {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let mut capabilities: Vec<_> = effective.iter().map(ToString::to_string).collect();
+    capabilities.sort();
+    SandboxView {
+        enabled: false,
+        user: nix::unistd::geteuid().as_raw(),
+        capabilities,
+        no_new_privileges: field("NoNewPrivs") == "1",
+        seccomp: field("Seccomp") == "2",
+        landlock: false,
+        missing: Vec::new(),
+    }
+}
+
+/// Leaves `keep` in the effective and the permitted set, nothing in the inheritable and the ambient one.
+fn restrict_capabilities(keep: &[Capability]) -> Result<(), String> {
+    let failed = |e: caps::errors::CapsError| e.to_string();
+    let wanted: CapsHashSet = keep.iter().map(|capability| number(*capability)).collect();
+    let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
+    // Without CAP_SETPCAP it stays as it is: no_new_privs keeps programs from gaining anything by it.
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
+        for capability in bounding.difference(&wanted) {
+            caps::drop(None, CapSet::Bounding, *capability).map_err(failed)?;
+        }
+    }
+    let has: CapsHashSet = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let kept: CapsHashSet = has.intersection(&wanted).copied().collect();
+    caps::clear(None, CapSet::Ambient).map_err(failed)?;
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+}
+
+fn number(capability: Capability) -> caps::Capability {
+    match capability {
+        Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
+        Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
+        Capability::NetRaw => caps::Capability::CAP_NET_RAW,
+    }
+}
+
+fn restrict_files(rules: &[Rule]) -> Result<(), String> {
+    let failed = |e: landlock::RulesetError| e.to_string();
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS)).map_err(failed)?;
+    // No signal for processes of others: root without capabilities could still end those of root.
+    let mut ruleset = ruleset.scope(Scope::Signal).map_err(failed)?.create().map_err(failed)?;
+    for rule in rules {
+        ruleset = add(ruleset, rule)?;
+    }
+    let status = ruleset.restrict_self().map_err(failed)?;
+    match status.ruleset {
+        RulesetStatus::NotEnforced => {
+            Err("not in this kernel; Linux 5.13 and later has it, with `lsm=landlock,...` at boot".to_owned())
+        }
+        RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
+    }
+}
+
+/// Where there is nothing at the path there is nothing to allow.
+fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, String> {
+    let opened = rule.candidates().find_map(|path| Some((PathFd::new(path).ok()?, path.is_dir())));
+    let Some((folder, is_folder)) = opened else {
+        tracing::debug!(path = %rule.path.display(), "not there, so it is not reachable later");
+        return Ok(ruleset);
+    };
+    let mut rights = rights(rule.access);
+    if !is_folder {
+        rights &= AccessFs::from_file(RIGHTS);
+    }
+    ruleset.add_rule(PathBeneath::new(folder, rights)).map_err(|e| format!("{}: {e}", rule.path.display()))
+}
+
+fn rights(access: Access) -> BitFlags<AccessFs> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    match access {
+        Access::Read => read,
+        Access::Execute => read | AccessFs::Execute,
+        Access::Overwrite => read | AccessFs::WriteFile | AccessFs::Truncate,
+        Access::Remove => read | AccessFs::RemoveFile,
+        Access::Write => {
+            let files = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::WriteFile | AccessFs::Truncate;
+            read | files | AccessFs::MakeDir | AccessFs::Refer
+        }
+    }
+}
+
+fn restrict_calls() -> Result<(), String> {
+    for program in calls::programs()? {
+        seccompiler::apply_filter(&program).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! What the daemon may do once it runs: two capabilities, a few folders, and no system call that only
+//! takes a machine over.
+//!
+//! routelet runs on every node and parses what strangers send. Were there a fault in that, the code
+//! that gained control should reach neither other programs' files nor the kernel beyond routes. So
+//! the daemon gives up by itself what it does not need, whatever started it: systemd, a container
+//! runtime or a shell. [`io::enter`] does that once, before there is a second thread; threads and
+//! programs that are started later inherit it.
+//!
+//! Four layers, each useful without the others:
+//!
+//! - **Capabilities** ([`Capability`]): root without them is a user like any other.
+//! - **`no_new_privs`**: no program that is started can gain more.
+//! - **Landlock** ([`Rule`]): which folders can be read, written and executed. Linux 5.13.
+//! - **seccomp** ([`io::calls`]): system calls that no part of routelet uses and that exploits want.
+//!
+//! A kernel that lacks one of them is no reason to stop: [`SandboxView`] shows what is in force.
+//! `security.sandbox = false` turns all of it off, to debug.
+
+pub mod io;
+mod rules;
+
+use serde::{Deserialize, Serialize};
+
+pub use rules::{Access, Cni, Demand, Rule};
+
+/// What the daemon keeps of root's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// Routes, nexthop objects, nftables, addresses of the pods' bridge, sysctls of the network, TCP
+    /// MD5 and buffers beyond `net.core.rmem_max`.
+    NetAdmin,
+    /// Port 179, bound again when `bgp.listen` changes or another daemon lets go of it.
+    NetBindService,
+    /// ICMPv6 sockets of unnumbered neighbors. Only where they are configured.
+    NetRaw,
+}
+
+impl Capability {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::NetBindService => "CAP_NET_BIND_SERVICE",
+            Self::NetRaw => "CAP_NET_RAW",
+        }
+    }
+}
+
+/// What is in force, in `show summary`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxView {
+    /// `security.sandbox`.
+    pub enabled: bool,
+    /// The numeric user that the daemon runs as.
+    pub user: u32,
+    /// Effective capabilities, as `CAP_NET_ADMIN`.
+    pub capabilities: Vec<String>,
+    pub no_new_privileges: bool,
+    pub seccomp: bool,
+    pub landlock: bool,
+    /// What could not be put in force, with the reason.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}

@@ -1,0 +1,51 @@
+//! Tasks that must not be gone: one that panics is started again.
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::sleep};
+
+/// So that a task which fails at once does not keep the machine busy.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs what `start` makes, again whenever it panics; ends with it. Dropped, it ends the task. Cancel safe.
+pub async fn supervise<F>(task: &'static str, mut start: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let mut running = JoinSet::new();
+        running.spawn(start());
+        match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(
+                    task,
+                    "task failed and is started again: a bug; report it with the lines above"
+                );
+                sleep(PAUSE).await;
+            }
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_started_again_and_one_that_ends_is_not() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let count = starts.clone();
+        supervise("test", move || {
+            let n = count.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(n >= 2, "planted") }
+        })
+        .await;
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+    }
+}
