@@ -11,7 +11,7 @@ use std::{
 use crate::common::{
     daemons::Routelet,
     net::{Net, Ns},
-    run, within,
+    run, wait_for, within,
 };
 
 const CONFIG: &str = "[bgp]\nas = 1000\n[advertise]\nnetworks = [\"10.20.0.0/24\"]\n\
@@ -101,7 +101,9 @@ fn m2_with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
     let mut held = Vec::new();
     for n in 0..300 {
         let port = if n % 2 == 0 { 179 } else { 9179 };
-        held.push(host.enter(|| TcpStream::connect(("127.0.0.1", port))).expect("a connection"));
+        // The listener for BGP comes with the first plan.
+        let connect = || host.enter(|| TcpStream::connect(("127.0.0.1", port))).ok();
+        held.push(wait_for(format!("a connection to port {port}"), 30.0, connect));
     }
     for _ in 0..5 {
         within("show summary", Duration::from_secs(1), || {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::libc;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -106,10 +107,15 @@ async fn listen(
 async fn bind(addr: SocketAddr) -> TcpListener {
     let mut warned = false;
     loop {
+        let mut pause = AGAIN;
         match tcp::listen(addr, None) {
             Ok(listener) => {
                 info!(%addr, "listening for BGP neighbors");
                 return listener;
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                debug!(%addr, error = %e, "no descriptor for the listener yet");
+                pause = PAUSE;
             }
             Err(e) if !warned => {
                 warned = true;
@@ -125,7 +131,7 @@ async fn bind(addr: SocketAddr) -> TcpListener {
             }
             Err(e) => debug!(%addr, error = %e, "cannot listen yet"),
         }
-        time::sleep(AGAIN).await;
+        time::sleep(pause).await;
     }
 }
 
