@@ -21,7 +21,7 @@ use crate::{
     bgp::peer::PeerKey,
     config::Config,
     fib::host::{ForeignRoute, Host, Link},
-    net::Family,
+    net::{Family, Origination, Prefix},
 };
 
 /// A next hop of a default route that is a neighbor.
@@ -145,6 +145,25 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> String {
         "the default route via {key} leads over {name}, which {refusal}: {key} is not made a neighbor; {remedy}, or, if it is \
          a router, give it a [[bgp.neighbor]] with its address"
     )
+}
+
+/// What to do where IPv4 prefixes have no neighbor that carries them but a gateway that only advertises itself.
+pub(super) fn lacks_ipv4(
+    ctx: &Context<'_>,
+    peers: &super::peering::Peers,
+    originated: &BTreeMap<Prefix, Origination>,
+) -> Option<String> {
+    let own = originated.keys().any(|p| p.family() == Family::Ipv4Unicast);
+    let carried = peers.values().any(|p| p.families.contains(&Family::Ipv4Unicast));
+    let found = neighbors(ctx);
+    let gateway =
+        found.iter().find(|g| g.advertised && peers.contains_key(&g.key)).filter(|_| own && !carried)?;
+    Some(format!(
+        "no neighbor carries IPv4 routes: the gateway {} is known by router advertisements only, which anybody on its link \
+         can send, and carries IPv6 routes; where it is to be trusted, set \
+         families = [\"ipv4-unicast\", \"ipv6-unicast\"] in [bgp.group.gateway]",
+        gateway.key
+    ))
 }
 
 /// Whether next hops on this interface are never neighbors: containers are on it, and any of them could name itself a
@@ -340,6 +359,18 @@ mod tests {
             case.config.bgp.groups.insert("gateway".into(), group);
             case.plan().peers.values().map(|p| p.families.clone()).collect::<Vec<_>>()
         };
+        let problem = |keys: Option<Vec<Family>>, routes: &[ForeignRoute]| {
+            let eth0 = link(2, "eth0").with("10.0.0.2/24").with("fe80::2/64");
+            let own = crate::plan::testing::node("n1", &["10.0.0.2"], &["10.244.1.0/24"]);
+            let nodes = crate::plan::testing::nodes([own]);
+            let mut case = Case::new(config(), Some(nodes), host([eth0], routes.to_vec()));
+            let group = crate::config::NeighborKeys { families: keys, ..Default::default() };
+            case.config.bgp.groups.insert("gateway".into(), group);
+            case.plan().problems.iter().any(|p| p.starts_with("no neighbor carries IPv4 routes"))
+        };
+        assert!(problem(None, &[advertised("fe80::1", 2)]));
+        assert!(!problem(Some(Family::ALL.to_vec()), &[advertised("fe80::1", 2)]));
+        assert!(!problem(None, &[advertised("fe80::1", 2), gateway("0.0.0.0/0", "10.0.0.1", 2)]));
         let (v6, all) = (vec![Family::Ipv6Unicast], Family::ALL.to_vec());
         assert_eq!(families(None, advertised("fe80::1", 2)), [v6.clone()]);
         assert_eq!(families(Some(all.clone()), advertised("fe80::1", 2)), [all.clone()]);

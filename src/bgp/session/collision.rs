@@ -1,6 +1,24 @@
 //! Two connections, one neighbor (RFC 4271 §6.8).
 
-use crate::net::{Asn, RouterId};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    After, Conn, End, Session,
+    state::{FRESH, State},
+};
+use crate::{
+    bgp::{
+        peer::{DownCause, Negotiated},
+        wire::notification::{Notification, cease},
+    },
+    net::{Asn, RouterId},
+};
+
+/// A call that comes so soon after a session is up crossed our own.
+const CROSSED: Duration = Duration::from_millis(100);
 
 /// Who a speaker is, for the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +78,91 @@ pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other)
         Other::OpenSent { fresh: true } => Verdict::Wait,
         Other::OpenConfirm | Other::Established { graceful: false } => Verdict::DropNew,
         Other::Established { graceful: true } => Verdict::ReplaceLater,
+    }
+}
+
+impl Session {
+    /// RFC 4271 §6.8, with every other connection of this neighbor; others that are to go are gone after it, and so
+    /// is this one on [`Verdict::DropNew`].
+    pub(super) fn collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> Verdict {
+        let mut verdict = Verdict::Both;
+        let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
+        let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
+        let Some(c) = self.connection(conn) else { return verdict };
+        let (dialled, called, began) = (c.dialled, c.ends.local.ip(), c.since);
+        for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
+            if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
+                continue;
+            }
+            let Some(o) = self.connection(other) else { continue };
+            let how_far = match &o.state {
+                State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
+                State::OpenConfirm(_) | State::Waiting { .. } => Other::OpenConfirm,
+                // Who restarts calls the address that it called before. A call to another one of ours comes from a
+                // speaker that knows us by several addresses, and ends no session.
+                State::Established(up) => {
+                    let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
+                    // Nor is one that was begun before the session was up, and is only seen now, the sign of a restart.
+                    let restarted = o.ends.local.ip() == called && began >= up.since + CROSSED;
+                    // Nor does one restart so often.
+                    let restarted = restarted && !self.damping.is_flapping(now);
+                    Other::Established { graceful: keeps && restarted }
+                }
+            };
+            match judge(us, them, dialled, how_far) {
+                Verdict::Both | Verdict::ReplaceLater => {}
+                Verdict::Wait => verdict = Verdict::Wait,
+                Verdict::DropOther => self.collide(now, other),
+                Verdict::DropNew => {
+                    match self.connection(other).map(|o| o.ends.local.ip()).filter(|at| *at != called) {
+                        Some(at) => self.called_elsewhere(now, conn, at),
+                        None => self.collide(now, conn),
+                    }
+                    // Should the other one be dead at the far end, this finds out at once.
+                    self.keepalive(now, other);
+                    return Verdict::DropNew;
+                }
+            }
+        }
+        verdict
+    }
+
+    pub(super) fn collide(&mut self, now: Instant, conn: Conn) {
+        let end = End {
+            notify: Some(Notification::cease(cease::COLLISION, None)),
+            cause: DownCause::Sent { hard: false },
+            reason: "collision",
+            why: "two connections at once".into(),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// A second call of an established neighbor, to another address of ours than that of the session.
+    fn called_elsewhere(&mut self, now: Instant, conn: Conn, session: IpAddr) {
+        let Some(called) = self.connection(conn).map(|c| c.ends.local.ip()) else { return };
+        let end = End {
+            notify: Some(Notification::cease(cease::REJECTED, None)),
+            cause: DownCause::Sent { hard: false },
+            reason: "rejected",
+            why: format!("it calls {called}, too, and its session is with {session}"),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
+    }
+
+    /// RFC 4724 §4.2: the old connection counts as closed, and no NOTIFICATION is sent. Only now that the new one is
+    /// established: its OPEN alone would let whoever shares the neighbor's address end the session.
+    pub(super) fn replaced(&mut self, now: Instant, conn: Conn) {
+        let _ = self.after_end_by_neighbor(now, conn);
+        let end = End {
+            notify: None,
+            cause: DownCause::Closed,
+            reason: "closed",
+            why: "the neighbor restarted".into(),
+            after: After::Soon,
+        };
+        self.end(now, conn, end);
     }
 }
 

@@ -63,6 +63,16 @@ impl Damping {
     }
 }
 
+/// Why a session ended, and that it has to wait now.
+pub(super) fn with_reason(why: String, after: After) -> String {
+    match after {
+        After::IdleHold => {
+            format!("{why}; sessions with it keep ending after a few seconds, so it waits in Idle")
+        }
+        After::Off | After::Soon | After::Retry | After::Idle(_) => why,
+    }
+}
+
 impl Session {
     /// What follows when the neighbor ends a session by a Cease, or closes the connection.
     pub(super) fn after_end_by_neighbor(&mut self, now: Instant, conn: Conn) -> After {

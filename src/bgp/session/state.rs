@@ -1,7 +1,6 @@
 //! One connection of a neighbor: OpenSent, OpenConfirm, Established (RFC 4271 §8.2.2).
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     After, Conn, End, Ends, Output, Session, Severity,
     attachment::Attachment,
-    collision::{self, Other, Speaker, Verdict},
-    hints,
+    collision::Verdict,
+    damping, hints,
     host::Probe,
     negotiate::{self, Circumstances},
     timer::{Timer, Timers},
@@ -44,9 +43,6 @@ const SOON: u32 = 3;
 /// The least time between two KEEPALIVEs (RFC 4271 §4.4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A call that comes so soon after a session is up crossed our own.
-const CROSSED: Duration = Duration::from_millis(100);
-
 /// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
 pub(super) const FRESH: Duration = Duration::from_secs(3);
 
@@ -56,7 +52,7 @@ pub(super) struct Connection {
     pub(super) id: Conn,
     /// We began it.
     pub(super) dialled: bool,
-    since: Instant,
+    pub(super) since: Instant,
     pub(super) ends: Ends,
     /// The link and the address that it depends on.
     pub(super) attachment: Attachment,
@@ -96,7 +92,7 @@ pub(super) enum State {
 pub(super) struct Up {
     pub(super) negotiated: Arc<Negotiated>,
     decoder: Decoder,
-    since: Instant,
+    pub(super) since: Instant,
     /// A flawed UPDATE was logged: the next ones only count.
     flawed: bool,
 }
@@ -324,6 +320,7 @@ impl Session {
             State::Established(_) => how,
         };
         let after = self.after_end_by_neighbor(now, conn);
+        let why = damping::with_reason(why, after);
         let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after };
         self.end(now, conn, end);
     }
@@ -399,6 +396,11 @@ impl Session {
         let mut why = format!("received NOTIFICATION {notification}");
         if (notification.code, notification.subcode) == (Code::Open as u8, 2) {
             why += &format!(": we are AS {} here", self.config.local_as);
+        }
+        if notification.code == Code::Cease as u8
+            && !matches!(notification.subcode, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES)
+        {
+            why = damping::with_reason(why, after);
         }
         let cause = DownCause::Received { hard };
         self.end(now, conn, End { notify: None, cause, reason: "notification-received", why, after });
@@ -485,89 +487,6 @@ impl Session {
         if confirmed {
             self.establish(now, conn);
         }
-    }
-
-    /// RFC 4271 §6.8, with every other connection of this neighbor; others that are to go are gone after it, and so
-    /// is this one on [`Verdict::DropNew`].
-    fn collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> Verdict {
-        let mut verdict = Verdict::Both;
-        let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
-        let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
-        let Some(c) = self.connection(conn) else { return verdict };
-        let (dialled, called, began) = (c.dialled, c.ends.local.ip(), c.since);
-        for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
-            if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
-                continue;
-            }
-            let Some(o) = self.connection(other) else { continue };
-            let how_far = match &o.state {
-                State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH },
-                State::OpenConfirm(_) | State::Waiting { .. } => Other::OpenConfirm,
-                // Who restarts calls the address that it called before. A call to another one of ours comes from a
-                // speaker that knows us by several addresses, and ends no session.
-                State::Established(up) => {
-                    let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
-                    // Nor is one that was begun before the session was up, and is only seen now, the sign of a restart.
-                    let restarted = o.ends.local.ip() == called && began >= up.since + CROSSED;
-                    // Nor does one restart so often.
-                    let restarted = restarted && !self.damping.is_flapping(now);
-                    Other::Established { graceful: keeps && restarted }
-                }
-            };
-            match collision::judge(us, them, dialled, how_far) {
-                Verdict::Both | Verdict::ReplaceLater => {}
-                Verdict::Wait => verdict = Verdict::Wait,
-                Verdict::DropOther => self.collide(now, other),
-                Verdict::DropNew => {
-                    match self.connection(other).map(|o| o.ends.local.ip()).filter(|at| *at != called) {
-                        Some(at) => self.called_elsewhere(now, conn, at),
-                        None => self.collide(now, conn),
-                    }
-                    // Should the other one be dead at the far end, this finds out at once.
-                    self.keepalive(now, other);
-                    return Verdict::DropNew;
-                }
-            }
-        }
-        verdict
-    }
-
-    pub(super) fn collide(&mut self, now: Instant, conn: Conn) {
-        let end = End {
-            notify: Some(Notification::cease(cease::COLLISION, None)),
-            cause: DownCause::Sent { hard: false },
-            reason: "collision",
-            why: "two connections at once".into(),
-            after: After::Soon,
-        };
-        self.end(now, conn, end);
-    }
-
-    /// A second call of an established neighbor, to another address of ours than that of the session.
-    fn called_elsewhere(&mut self, now: Instant, conn: Conn, session: IpAddr) {
-        let Some(called) = self.connection(conn).map(|c| c.ends.local.ip()) else { return };
-        let end = End {
-            notify: Some(Notification::cease(cease::REJECTED, None)),
-            cause: DownCause::Sent { hard: false },
-            reason: "rejected",
-            why: format!("it calls {called}, too, and its session is with {session}"),
-            after: After::Soon,
-        };
-        self.end(now, conn, end);
-    }
-
-    /// RFC 4724 §4.2: the old connection counts as closed, and no NOTIFICATION is sent. Only now that the new one is
-    /// established: its OPEN alone would let whoever shares the neighbor's address end the session.
-    fn replaced(&mut self, now: Instant, conn: Conn) {
-        let _ = self.after_end_by_neighbor(now, conn);
-        let end = End {
-            notify: None,
-            cause: DownCause::Closed,
-            reason: "closed",
-            why: "the neighbor restarted".into(),
-            after: After::Soon,
-        };
-        self.end(now, conn, end);
     }
 
     /// Event 26 in OpenConfirm.

@@ -94,6 +94,7 @@ fn a_neighbor_that_ends_sessions_at_once_waits_longer_each_time() {
         p.feed(Input::Start);
         let sessions = flap(&mut p, seconds(600), end);
         assert!((6..16).contains(&sessions), "{name}: {sessions} sessions in ten minutes");
+        assert!(p.last_error().contains("waits in Idle"), "{name}: {}", p.last_error());
         // In peace all is forgotten: a restart costs nothing.
         p.pass(seconds(500));
         assert_eq!(flap(&mut p, seconds(1), end), 6, "{name}");
