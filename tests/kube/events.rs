@@ -23,11 +23,17 @@ fn bad_input_is_one_event_each_and_disturbs_nothing_else() {
     .unwrap();
     node.register(&segment.plane);
     let cidrs = segment.plane.pod_cidrs("n1");
-    segment.plane.kubectl(&["taint", "node", "n1", "start=here:NoSchedule", "other=stays:NoSchedule"]);
+    segment.plane.kubectl(&[
+        "taint",
+        "node",
+        "n1",
+        "routelet.io/not-ready=here:NoSchedule",
+        "other=stays:NoSchedule",
+    ]);
     segment.plane.kubectl(&["create", "clusterrole", "taints", "--verb=patch", "--resource=nodes"]);
     let bind = ["create", "clusterrolebinding", "taints", "--clusterrole=taints"];
     segment.plane.kubectl(&[&bind[..], &["--serviceaccount=kube-system:routelet"]].concat());
-    node.start(&net, &segment.plane, "[kubernetes]\nstartup-taint = \"start\"\n");
+    node.start(&net, &segment.plane, "[kubernetes]\nstartup-taint = \"routelet.io/not-ready\"\n");
     node.wait_conflist(&cidrs);
     wait_for("the startup taint goes", 60.0, || (taints(&segment.plane) == ["other"]).then_some(()));
 

@@ -21,7 +21,8 @@ fn without_counters(line: &str) -> String {
 /// nftables' own: what iptables-nft has is told by `iptables-save`.
 fn tables(ns: &Ns) -> String {
     let listed = ns.sh("nft -s list tables");
-    let others = listed.lines().filter(|t| !is_of_iptables(t) && *t != "table inet routelet");
+    let is_ours = |t: &str| ["table inet routelet", "table inet routelet-bgp"].contains(&t);
+    let others = listed.lines().filter(|t| !is_of_iptables(t) && !is_ours(t));
     others.map(|table| ns.sh(&format!("nft -s list {table}"))).collect()
 }
 
