@@ -86,7 +86,8 @@ fn m2_with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
     let mut net = Net::new();
     let host = net.ns("host");
     host.ip("link set lo up");
-    let mut config = CONFIG.replace("as = 1000", "as = 1000\nconnect-retry-time = 1");
+    let mut config =
+        CONFIG.replace("as = 1000", "as = 1000\nrouter-id = \"10.0.0.1\"\nconnect-retry-time = 1");
     for n in 1..=100 {
         // Nobody is there: each dial holds a descriptor.
         config += &format!("[[bgp.neighbor]]\naddress = \"127.1.0.{n}\"\nremote-as = 2000\n");
