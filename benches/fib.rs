@@ -1,4 +1,4 @@
-//! The differ alone, from wanted routes to changes for the kernel: `cargo bench --bench fib`.
+//! The differ alone, from desired routes to kernel changes: `cargo bench --bench fib`.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -54,16 +54,16 @@ fn hops() -> Arc<NextHops> {
     Arc::new(NextHops::unicast(vec![Gateway { addr: Ipv4Addr::new(10, 0, 0, 2).into(), ifindex: 0 }]))
 }
 
-/// Wants all (or none) and takes what is to be written; returns how many changes there were.
+/// Sets all routes (or none) and takes the changes to write; returns their number.
 fn pass(fib: &mut Fib, hops: Option<&Arc<NextHops>>) -> usize {
     for n in 0..ROUTES {
-        fib.want(Prefix::v4(Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24), hops);
+        fib.set_desired(Prefix::v4(Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24), hops);
     }
     fib.finish();
     std::iter::from_fn(|| Some(fib.take(128)).filter(|ops| !ops.is_empty())).map(|ops| ops.len()).sum()
 }
 
-/// All of them are written.
+/// A fib with all routes installed.
 fn full(hops: &Arc<NextHops>) -> Fib {
     let mut fib = fib();
     pass(&mut fib, Some(hops));
@@ -90,7 +90,7 @@ fn lose_all(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Nothing changed, nothing to do.
+/// Without changes there is nothing to write.
 #[divan::bench(sample_count = 10)]
 fn unchanged(bencher: Bencher<'_, '_>) {
     let hops = hops();

@@ -1,12 +1,12 @@
-//! Want × have → what to tell the kernel.
+//! Computes the kernel changes that turn the installed routes into the desired ones.
 //!
-//! Replacements come before deletions: a prefix that moves must never be missing in between. Most changes are
-//! decided at once ([`Fib::want`]); those that take something away wait for the end of the batch
-//! ([`Fib::finish`]), since a batch that moves or deletes *all* routes of one nexthop object needs one message
-//! for it.
+//! Replacements precede deletions, since a prefix whose next hop changes must never be missing in
+//! between. Most changes are decided at once ([`Fib::set_desired`]). Those that remove something
+//! are decided at the end of the batch ([`Fib::finish`]), because a batch that moves or deletes
+//! *all* routes of one nexthop object then needs a single message.
 //!
-//! What is told is taken as done; [`Fib::refused`] takes it back. A place that somebody else's route holds is
-//! never written.
+//! A change that was emitted counts as done until [`Fib::refused`] reverts it. A key that another
+//! daemon's route holds is never written.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,26 +18,27 @@ use hashbrown::HashMap;
 
 use crate::{
     fib::{
-        adopt::Sweep,
-        nexthop::{Objects, SetId, TopId, UNREACHABLE},
+        nexthop::{NexthopEntryId, NexthopTable, SetId, UNREACHABLE},
         resolve::Resolver,
         route::{Content, Held, OWN_METRIC, ObjectId, Op, SeenObject, Target, protocol_name},
         shadow::{Shadows, problem},
         source::SourceState,
+        sweep::Sweep,
         table::{Mark, State, Table},
         view::{FibHop, FibView},
     },
     net::{NextHops, Prefix, RouteKind},
 };
 
-/// So many routes of one object make it worth deleting that instead. Below, others hear of each deletion: of an
-/// object's routes the kernel tells nobody.
-const MANY: u32 = 16;
+/// Number of routes from which an object is deleted instead of its routes. Below it, each route is
+/// deleted by itself, so that other programs are notified: the kernel sends no notifications for
+/// routes that go with their object.
+const BULK_DELETE_MIN: u32 = 16;
 
-/// What decisions need of the settings.
+/// The settings that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Without, everything is known and nothing written.
+    /// If false, the table is kept up to date but nothing is written.
     pub install: bool,
     pub table: u32,
     pub protocol: u8,
@@ -45,29 +46,29 @@ pub struct Settings {
     pub nexthop_objects: bool,
 }
 
-/// All routes that are ours, wanted and there.
+/// All routes of ours: desired and installed.
 #[derive(Debug)]
 pub struct Fib {
     pub(super) settings: Settings,
     pub(super) source: SourceState,
     pub(super) routes: Table,
-    /// Own prefixes: unreachable routes against loops.
+    /// Prefixes originated here, as unreachable routes against forwarding loops.
     pub(super) own: BTreeMap<Prefix, Own>,
-    pub(super) objects: Objects,
-    /// Places that somebody else's routes hold: his protocol number.
+    pub(super) objects: NexthopTable,
+    /// Keys that other daemons' routes hold, with their protocol number.
     foreign: HashMap<(Prefix, u32), u8>,
     problems: HashMap<(Prefix, u32), Arc<str>>,
     ops: VecDeque<Op>,
-    /// Routes to look at when the batch ends.
+    /// Routes to decide about at the end of the batch.
     later: Vec<Prefix>,
-    /// Routes of ours with a metric that another configuration had.
-    pub(super) strangers: Vec<(Prefix, u32, TopId)>,
+    /// Routes of ours with the metric of another configuration.
+    pub(super) foreign_metric_routes: Vec<(Prefix, u32, NexthopEntryId)>,
     pub(super) sweep: Sweep,
-    /// Routes that were put back because somebody took them away.
+    /// Number of routes restored after another program removed or changed them.
     pub repairs: u64,
 }
 
-/// One own prefix.
+/// State of one originated prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) wanted: bool,
@@ -75,9 +76,9 @@ pub(super) struct Own {
     pub(super) seen: bool,
 }
 
-enum Verdict {
-    Right,
-    Put,
+enum RouteAction {
+    Keep,
+    Write,
     Delete,
     Leave,
 }
@@ -89,39 +90,44 @@ impl Fib {
             source: SourceState::default(),
             routes: Table::default(),
             own: BTreeMap::new(),
-            objects: Objects::new(settings.nexthop_objects, settings.protocol),
+            objects: NexthopTable::new(settings.nexthop_objects, settings.protocol),
             foreign: HashMap::default(),
             problems: HashMap::default(),
             ops: VecDeque::new(),
             later: Vec::new(),
-            strangers: Vec::new(),
+            foreign_metric_routes: Vec::new(),
             sweep: Sweep::default(),
             repairs: 0,
         }
     }
 
-    /// Before many calls of [`Fib::want`].
-    pub fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
-        self.routes.approach(prefixes);
+    /// Prefetches the states of prefixes that are about to be passed to [`Fib::set_desired`].
+    pub fn prefetch<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
+        self.routes.prefetch(prefixes);
     }
 
-    /// Says what a prefix shall lead to; `None`: nowhere.
-    pub fn want(&mut self, prefix: Prefix, hops: Option<&Arc<NextHops>>) {
+    /// Sets the next hops that a prefix shall have; `None` removes the route.
+    pub fn set_desired(&mut self, prefix: Prefix, hops: Option<&Arc<NextHops>>) {
         let set = hops.map_or(0, |h| self.objects.intern(h));
         let mut slot = self.routes.slot(prefix);
         let old = std::mem::replace(&mut slot.want, set);
-        // The common case, in one look-up: a route that is new.
+        // The common case, a new route, takes a single look-up.
         if set != 0
             && *slot == State::wanted(set)
             && old == 0
             && self.settings.install
             && self.foreign.is_empty()
         {
-            if let Some(top) = self.objects.ensure(set) {
-                slot.set_have(top);
+            if let Some(entry) = self.objects.ensure(set) {
+                slot.set_have(entry);
                 slot.set(Mark::Seen, true);
-                self.objects.hold(top);
-                self.ops.push_back(Op::Put { prefix, metric: self.settings.metric, top, replace: false });
+                self.objects.hold(entry);
+                self.ops.push_back(Op::NewRoute {
+                    prefix,
+                    metric: self.settings.metric,
+                    entry,
+                    replace: false,
+                });
             }
             return;
         }
@@ -134,8 +140,8 @@ impl Fib {
         self.settle_from(prefix, state, false);
     }
 
-    /// Own prefixes that shall be unreachable; replaces those of the last call.
-    pub fn want_own(&mut self, prefixes: &[Prefix]) {
+    /// Sets the prefixes that shall be unreachable, replacing those of the last call.
+    pub fn set_own(&mut self, prefixes: &[Prefix]) {
         let wanted: BTreeSet<_> = prefixes.iter().copied().collect();
         for prefix in &wanted {
             self.own.entry(*prefix).or_default();
@@ -146,7 +152,7 @@ impl Fib {
             let was = std::mem::replace(&mut own.wanted, wanted.contains(&prefix));
             match (own.wanted, own.there) {
                 (true, false) => self.put_own(prefix, false),
-                // One that was found at the start and never wanted waits for the sweep.
+                // One that was adopted and never desired is left to the sweep.
                 (false, true) if was => self.delete_own(prefix),
                 (false, false) => drop(self.own.remove(&prefix)),
                 _ => {}
@@ -155,8 +161,9 @@ impl Fib {
         self.delete_stale_inside_own();
     }
 
-    /// What the last run left to a node that has since given this range to us would draw our own pods' packets away: a
-    /// connected route of IPv6 is weaker. No neighbor may claim it either.
+    /// A stale route inside a range that has since been assigned to this node would attract its own
+    /// pods' packets, as a connected IPv6 route has a higher metric. No neighbor may claim it
+    /// either.
     fn delete_stale_inside_own(&mut self) {
         if self.sweep.stale == 0 {
             return;
@@ -173,26 +180,28 @@ impl Fib {
         }
         if let Some(own) = self.own.get_mut(&prefix) {
             (own.there, own.seen) = (true, true);
-            self.ops.push_back(Op::Put { prefix, metric: OWN_METRIC, top: UNREACHABLE, replace });
+            self.ops.push_back(Op::NewRoute { prefix, metric: OWN_METRIC, entry: UNREACHABLE, replace });
         }
     }
 
     pub(super) fn delete_own(&mut self, prefix: Prefix) {
         self.own.remove(&prefix);
-        self.ops.push_back(Op::Del { prefix, metric: OWN_METRIC });
+        self.ops.push_back(Op::DelRoute { prefix, metric: OWN_METRIC });
     }
 
-    /// Own prefixes whose unreachable route the kernel has taken. Ask when nothing is left to write.
+    /// Originated prefixes whose unreachable route the kernel has accepted. Valid when nothing is
+    /// left to write.
     pub fn own_there(&self) -> BTreeSet<Prefix> {
         self.own.iter().filter(|(_, o)| o.wanted && o.there).map(|(p, _)| *p).collect()
     }
 
-    /// All of them, there or not.
+    /// All originated prefixes, installed or not.
     pub fn own_wanted(&self) -> BTreeSet<Prefix> {
         self.own.iter().filter(|(_, o)| o.wanted).map(|(p, _)| *p).collect()
     }
 
-    /// Goes on without nexthop objects: this kernel has none. Only before anything is written.
+    /// Continues without nexthop objects, which this kernel does not have. Must be called before
+    /// anything is written.
     pub fn disable_objects(&mut self) {
         self.objects.disable();
     }
@@ -201,8 +210,8 @@ impl Fib {
         self.objects.enabled()
     }
 
-    /// Decides about one route: adds it at once, leaves the rest to the end of the batch. `replace`: a route of
-    /// ours may be in its place.
+    /// Decides about one route: an addition is emitted at once, anything else at the end of the
+    /// batch. `replace`: a route of ours may hold its key.
     fn settle(&mut self, prefix: Prefix, replace: bool) {
         if let Some(state) = self.routes.get(prefix) {
             self.settle_from(prefix, state, replace);
@@ -210,60 +219,60 @@ impl Fib {
     }
 
     fn settle_from(&mut self, prefix: Prefix, state: State, replace: bool) {
-        match self.verdict(state) {
-            Verdict::Right if state.is(Mark::Stale) => self.claim(prefix, state),
-            Verdict::Right => {}
-            Verdict::Leave => self.routes.tidy(prefix),
-            Verdict::Put if state.have() == 0 => self.put(prefix, state.want, replace),
-            Verdict::Put | Verdict::Delete if state.is(Mark::Queued) => {}
-            Verdict::Put | Verdict::Delete => {
+        match self.action(state) {
+            RouteAction::Keep if state.is(Mark::Stale) => self.claim(prefix, state),
+            RouteAction::Keep => {}
+            RouteAction::Leave => self.routes.tidy(prefix),
+            RouteAction::Write if state.have() == 0 => self.put(prefix, state.want, replace),
+            RouteAction::Write | RouteAction::Delete if state.is(Mark::Queued) => {}
+            RouteAction::Write | RouteAction::Delete => {
                 self.routes.slot(prefix).set(Mark::Queued, true);
                 self.later.push(prefix);
             }
         }
     }
 
-    fn verdict(&mut self, state: State) -> Verdict {
+    fn action(&mut self, state: State) -> RouteAction {
         if !self.settings.install {
-            return Verdict::Leave;
+            return RouteAction::Leave;
         }
         let (want, have) = (state.want, state.have());
-        if want != 0 && have != 0 && self.objects.right(have, want) {
-            return Verdict::Right;
+        if want != 0 && have != 0 && self.objects.matches(have, want) {
+            return RouteAction::Keep;
         }
         let held = state.is(Mark::Stale) && have != 0;
         match self.objects.path(want) {
-            _ if want == 0 && have == 0 => Verdict::Leave,
-            // The sweep decides about routes that we found and nobody has spoken of.
-            _ if want == 0 && held => Verdict::Leave,
-            Ok(content) if held && self.sweep.moves_too_early(self.objects.top(have), content) => {
-                Verdict::Leave
+            _ if want == 0 && have == 0 => RouteAction::Leave,
+            // The sweep decides about adopted routes that are not desired.
+            _ if want == 0 && held => RouteAction::Leave,
+            Ok(content) if held && self.sweep.moves_too_early(self.objects.entry(have), content) => {
+                RouteAction::Leave
             }
-            Ok(_) => Verdict::Put,
-            Err(_) if have == 0 || held => Verdict::Leave,
-            Err(_) => Verdict::Delete,
+            Ok(_) => RouteAction::Write,
+            Err(_) if have == 0 || held => RouteAction::Leave,
+            Err(_) => RouteAction::Delete,
         }
     }
 
-    /// Writes a route to its set's top.
+    /// Writes a route to the entry of its set.
     fn put(&mut self, prefix: Prefix, set: SetId, replace: bool) {
         let metric = self.settings.metric;
         if !self.foreign.is_empty() && self.foreign.contains_key(&(prefix, metric)) {
             return;
         }
-        let Some(top) = self.objects.ensure(set) else { return };
+        let Some(entry) = self.objects.ensure(set) else { return };
         let mut slot = self.routes.slot(prefix);
         let (old, stale) = (slot.have(), slot.is(Mark::Stale));
-        slot.set_have(top);
+        slot.set_have(entry);
         slot.set(Mark::Stale, false);
         slot.set(Mark::Seen, true);
         self.sweep.stale -= usize::from(stale);
-        self.objects.hold(top);
+        self.objects.hold(entry);
         self.objects.drop_refs(old, 1);
-        self.ops.push_back(Op::Put { prefix, metric, top, replace: replace || old != 0 });
+        self.ops.push_back(Op::NewRoute { prefix, metric, entry, replace: replace || old != 0 });
     }
 
-    /// A route that was found at the start leads to the next hops that are wanted: it stays, unless its source may differ.
+    /// Keeps an adopted route that has the desired next hops, unless its source may differ.
     fn claim(&mut self, prefix: Prefix, state: State) {
         if self.has_right_source(prefix) {
             self.confirm(prefix);
@@ -272,14 +281,14 @@ impl Fib {
         }
     }
 
-    /// A route that was found at the start is claimed.
+    /// Marks an adopted route as no longer stale.
     fn confirm(&mut self, prefix: Prefix) {
         let before = self.routes.change(prefix, |s| s.set(Mark::Stale, false));
         self.sweep.stale -= usize::from(before.is(Mark::Stale));
     }
 
-    /// Takes note that a route is no longer there.
-    fn lost(&mut self, prefix: Prefix) {
+    /// Records that a route is no longer installed.
+    fn mark_missing(&mut self, prefix: Prefix) {
         self.lost_and(prefix, |_| {});
     }
 
@@ -295,14 +304,14 @@ impl Fib {
 
     pub(super) fn delete(&mut self, prefix: Prefix) {
         self.lost_and(prefix, |state| state.set(Mark::Queued, false));
-        self.ops.push_back(Op::Del { prefix, metric: self.settings.metric });
+        self.ops.push_back(Op::DelRoute { prefix, metric: self.settings.metric });
     }
 
     pub(super) fn push(&mut self, op: Op) {
         self.ops.push_back(op);
     }
 
-    /// Ends a batch: what replaces or deletes is decided now.
+    /// Ends a batch: decides about replacements and deletions.
     pub fn finish(&mut self) {
         let later = std::mem::take(&mut self.later);
         let later: Vec<_> = later.into_iter().filter_map(|p| Some((p, self.routes.get(p)?))).collect();
@@ -310,18 +319,18 @@ impl Fib {
         let mut gone = Vec::new();
         let unqueue = |state: &mut State| state.set(Mark::Queued, false);
         for (prefix, state) in later {
-            match self.verdict(state) {
-                Verdict::Right if state.is(Mark::Stale) => {
+            match self.action(state) {
+                RouteAction::Keep if state.is(Mark::Stale) => {
                     self.routes.change(prefix, unqueue);
                     self.claim(prefix, state);
                 }
-                Verdict::Put => {
+                RouteAction::Write => {
                     self.routes.change(prefix, unqueue);
                     self.put(prefix, state.want, false);
                 }
-                Verdict::Delete if whole.contains(&state.have()) => {}
-                Verdict::Delete => gone.push(prefix),
-                Verdict::Right | Verdict::Leave => {
+                RouteAction::Delete if whole.contains(&state.have()) => {}
+                RouteAction::Delete => gone.push(prefix),
+                RouteAction::Keep | RouteAction::Leave => {
                     self.routes.change(prefix, unqueue);
                 }
             }
@@ -335,50 +344,52 @@ impl Fib {
         self.routes.shrink();
     }
 
-    /// Whether [`Fib::retire`] is due in a moment.
-    pub fn is_resting(&self) -> bool {
-        self.objects.is_resting()
+    /// Whether objects without routes are kept for reuse; [`Fib::expire_idle`] deletes them.
+    pub fn has_idle(&self) -> bool {
+        self.objects.has_idle()
     }
 
     /// Deletes the objects that no route came back to.
-    pub fn retire(&mut self) {
-        let unused = self.objects.retire();
+    pub fn expire_idle(&mut self) {
+        let unused = self.objects.expire_idle();
         if self.settings.install {
             self.ops.extend(unused);
         }
     }
 
-    /// Finds the objects all of whose routes move to one other set, and changes them instead; returns those all
-    /// of whose routes go.
-    fn whole_objects(&mut self, later: &[(Prefix, State)]) -> BTreeSet<TopId> {
-        let mut tally: BTreeMap<TopId, (u32, Option<SetId>)> = BTreeMap::new();
+    /// Finds the objects all of whose routes move to one other set, and changes those objects
+    /// instead; returns the objects all of whose routes are deleted.
+    fn whole_objects(&mut self, later: &[(Prefix, State)]) -> BTreeSet<NexthopEntryId> {
+        let mut tally: BTreeMap<NexthopEntryId, (u32, Option<SetId>)> = BTreeMap::new();
         for (_, state) in later {
-            let to = match self.verdict(*state) {
-                Verdict::Put => state.want,
-                Verdict::Delete => 0,
-                Verdict::Right | Verdict::Leave => continue,
+            let to = match self.action(*state) {
+                RouteAction::Write => state.want,
+                RouteAction::Delete => 0,
+                RouteAction::Keep | RouteAction::Leave => continue,
             };
             let (count, target) = tally.entry(state.have()).or_insert((0, Some(to)));
             *count += 1;
             *target = target.filter(|t| *t == to);
         }
         let mut gone = BTreeSet::new();
-        for (top, (count, target)) in tally {
-            if count < MANY || self.objects.top(top).is_none_or(|t| t.refs != count || !t.alive) {
+        for (entry, (count, target)) in tally {
+            if count < BULK_DELETE_MIN
+                || self.objects.entry(entry).is_none_or(|t| t.refs != count || !t.alive)
+            {
                 continue;
             }
-            match (target, self.objects.object_of(top)) {
-                // With its last reference the object is swept, and its routes go with it.
-                (Some(0), Some(_)) => drop(gone.insert(top)),
-                (Some(set), Some(_)) => drop(self.objects.retarget(top, set)),
+            match (target, self.objects.object_of(entry)) {
+                // The object is deleted with its last reference, and its routes with it.
+                (Some(0), Some(_)) => drop(gone.insert(entry)),
+                (Some(set), Some(_)) => drop(self.objects.retarget(entry, set)),
                 _ => {}
             }
         }
         gone
     }
 
-    /// The next changes to write, objects first and by themselves: whether they succeed decides about their
-    /// routes. Empty: all is written.
+    /// Returns the next changes to write. Object changes come first and in a batch of their own, as
+    /// their routes depend on whether they succeed. Empty when all is written.
     pub fn take(&mut self, max: usize) -> Vec<Op> {
         if !self.settings.install {
             self.ops.clear();
@@ -391,13 +402,13 @@ impl Fib {
         let mut ops = Vec::with_capacity(max.min(self.ops.len()));
         while ops.len() < max {
             match self.ops.pop_front() {
-                Some(Op::Put { prefix, metric, top, .. })
-                    if !self.objects.top(top).is_some_and(|t| t.alive) =>
+                Some(Op::NewRoute { prefix, metric, entry, .. })
+                    if !self.objects.entry(entry).is_some_and(|t| t.alive) =>
                 {
                     if metric == self.settings.metric
-                        && self.routes.get(prefix).is_some_and(|s| s.have() == top)
+                        && self.routes.get(prefix).is_some_and(|s| s.have() == entry)
                     {
-                        self.lost(prefix);
+                        self.mark_missing(prefix);
                     }
                 }
                 Some(op) => ops.push(op),
@@ -410,40 +421,41 @@ impl Fib {
         ops
     }
 
-    /// Whether something waits to be written.
+    /// Whether changes are left to write.
     pub fn is_dirty(&self) -> bool {
         !self.ops.is_empty() || self.objects.is_dirty()
     }
 
-    pub fn target(&self, top: TopId) -> Option<Target<'_>> {
-        self.objects.target(top)
+    pub fn target(&self, entry: NexthopEntryId) -> Option<Target<'_>> {
+        self.objects.target(entry)
     }
 
-    /// The kernel refused this. `taken`: the place is held by somebody (EEXIST); `gone`: what was to be deleted
-    /// is not there. Returns whether a look at the kernel is due: our picture of it was wrong.
+    /// Reverts a change that the kernel refused. `taken`: another route holds the key (EEXIST);
+    /// `gone`: what was to be deleted does not exist. Returns whether an audit is due because our
+    /// view of the kernel was wrong.
     pub fn refused(&mut self, op: &Op, taken: bool, gone: bool, why: &Arc<str>) -> bool {
         match op {
-            Op::SetObject { id, replace, .. } => {
+            Op::NewNexthop { id, replace, .. } => {
                 self.objects.refused(*id, *replace, taken, why);
                 *replace
             }
-            Op::Put { prefix, metric, top, .. } => {
+            Op::NewRoute { prefix, metric, entry, .. } => {
                 let unknown = taken && !self.foreign.contains_key(&(*prefix, *metric));
                 if *metric == OWN_METRIC {
                     if let Some(own) = self.own.get_mut(prefix) {
                         own.there = false;
                     }
-                } else if self.routes.get(*prefix).is_some_and(|s| s.have() == *top) {
-                    self.lost(*prefix);
+                } else if self.routes.get(*prefix).is_some_and(|s| s.have() == *entry) {
+                    self.mark_missing(*prefix);
                 }
                 self.problems.insert((*prefix, *metric), why.clone());
                 unknown
             }
-            Op::Del { .. } | Op::DelObject { .. } => !gone,
+            Op::DelRoute { .. } | Op::DelNexthop { .. } => !gone,
         }
     }
 
-    /// Tries again what the kernel refused. Returns whether there was anything.
+    /// Retries what the kernel refused. Returns whether there was anything to retry.
     pub fn retry(&mut self) -> bool {
         let again = self.objects.retry() || !self.problems.is_empty();
         if again {
@@ -462,8 +474,8 @@ impl Fib {
         again
     }
 
-    /// What the kernel told of one place in our table.
-    pub fn heard(&mut self, prefix: Prefix, metric: u32, held: Held) {
+    /// Takes a notification about one key of our table.
+    pub fn observe(&mut self, prefix: Prefix, metric: u32, held: Held) {
         let key = (prefix, metric);
         let before = match held {
             Held::Other { protocol } => self.foreign.insert(key, protocol),
@@ -474,13 +486,13 @@ impl Fib {
             Held::Other { .. } | Held::Nobody => None,
         };
         match metric {
-            OWN_METRIC => self.heard_own(prefix, ours_there.is_some(), before.is_none()),
-            m if m == self.settings.metric => self.heard_learned(prefix, ours_there, before.is_none()),
+            OWN_METRIC => self.observe_own(prefix, ours_there.is_some(), before.is_none()),
+            m if m == self.settings.metric => self.observe_learned(prefix, ours_there, before.is_none()),
             _ => {}
         }
     }
 
-    fn heard_own(&mut self, prefix: Prefix, there: bool, repair: bool) {
+    fn observe_own(&mut self, prefix: Prefix, there: bool, repair: bool) {
         let Some(own) = self.own.get_mut(&prefix) else { return };
         if there {
             return;
@@ -492,7 +504,7 @@ impl Fib {
         }
     }
 
-    fn heard_learned(&mut self, prefix: Prefix, object: Option<ObjectId>, repair: bool) {
+    fn observe_learned(&mut self, prefix: Prefix, object: Option<ObjectId>, repair: bool) {
         let Some(state) = self.routes.get(prefix) else { return };
         let written = self.objects.target(state.have());
         let right = match (object, written) {
@@ -503,28 +515,29 @@ impl Fib {
         if right && state.have() != 0 {
             return;
         }
-        self.lost(prefix);
+        self.mark_missing(prefix);
         if state.want != 0 && state.have() != 0 {
             self.repairs += 1;
         }
         self.settle(prefix, repair);
     }
 
-    /// Takes a new view of the host, and what the kernel's nexthop objects are now.
+    /// Takes a new snapshot of the host, and the kernel's present nexthop objects.
     pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
         if let Some(seen) = seen {
-            let before = self.objects.mended;
+            let before = self.objects.repaired;
             let lost = self.objects.observe(seen);
-            self.repairs += self.objects.mended - before;
+            self.repairs += self.objects.repaired - before;
             self.lose_routes_of(&lost, false);
         }
         self.objects.resolve(resolver);
-        // Of the others the table knows that they are missing.
+        // For learned routes the table itself shows that they are missing.
         self.problems.retain(|(_, metric), _| *metric == OWN_METRIC);
         self.rescan();
     }
 
-    /// Gateways that BFD has lost: groups with others go on without them, by one message for all routes of each.
+    /// Takes the gateways that BFD has lost: groups continue without them, with one message for all
+    /// routes of each.
     pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
         self.objects.lose(lost);
         if !self.objects.enabled() {
@@ -532,15 +545,16 @@ impl Fib {
         }
     }
 
-    /// These objects take their routes with them. `decided`: that is what was decided about these routes.
-    fn lose_routes_of(&mut self, tops: &BTreeSet<TopId>, decided: bool) {
-        if tops.is_empty() {
+    /// Records that these entries are gone with all their routes. `decided`: the decision about
+    /// these routes was to delete them.
+    fn lose_routes_of(&mut self, entries: &BTreeSet<NexthopEntryId>, decided: bool) {
+        if entries.is_empty() {
             return;
         }
         let (objects, sweep) = (&mut self.objects, &mut self.sweep);
         self.routes.change_all(|state| {
             let have = state.have();
-            if tops.contains(&have) {
+            if entries.contains(&have) {
                 objects.drop_refs(have, 1);
                 sweep.stale -= usize::from(state.is(Mark::Stale));
                 state.set_have(0);
@@ -550,30 +564,30 @@ impl Fib {
         });
     }
 
-    /// Looks at all routes again.
+    /// Decides again about all routes.
     pub(super) fn rescan(&mut self) {
         let all: Vec<_> = self
             .routes
             .iter()
             .filter(|(_, s)| {
-                let top = self.objects.top(s.have());
-                top.is_none_or(|t| t.owner != s.want || !t.alive) || self.objects.path(s.want).is_err()
+                let entry = self.objects.entry(s.have());
+                entry.is_none_or(|t| t.owner != s.want || !t.alive) || self.objects.path(s.want).is_err()
             })
             .map(|(p, _)| p)
             .collect();
         for prefix in all {
-            // In the place of a route that an object took with it may stand none or ours, by `observe`.
+            // If a route went with its object, its key is free or ours, as `observe` has found.
             self.settle(prefix, false);
         }
     }
 
-    /// Begins to compare with a dump of our routes.
+    /// Starts an audit: a comparison with a dump of our routes.
     pub fn audit_begin(&mut self) {
         self.routes.change_all(|s| s.set(Mark::Seen, false));
         self.own.values_mut().for_each(|o| o.seen = false);
     }
 
-    /// One route of ours from the dump.
+    /// Takes one route of ours from the dump.
     pub fn audit(&mut self, prefix: Prefix, metric: u32, object: ObjectId, content: Content) {
         if metric == OWN_METRIC {
             let own = self.own.entry(prefix).or_default();
@@ -587,7 +601,7 @@ impl Fib {
                 self.routes.slot(prefix).set(Mark::Seen, true);
             }
             Some(state) => {
-                self.lost(prefix);
+                self.mark_missing(prefix);
                 self.repairs += u64::from(state.want != 0);
                 self.adopt_route(prefix, metric, object, content);
                 self.routes.slot(prefix).set(Mark::Stale, false);
@@ -601,7 +615,7 @@ impl Fib {
         }
     }
 
-    /// Ends it: what the dump did not have is put back.
+    /// Ends the audit: routes that the dump lacks are installed again.
     pub fn audit_end(&mut self) {
         let missing: Vec<_> = self
             .routes
@@ -610,18 +624,18 @@ impl Fib {
             .map(|(p, s)| (p, s.want != 0))
             .collect();
         for (prefix, wanted) in missing {
-            self.lost(prefix);
+            self.mark_missing(prefix);
             self.repairs += u64::from(wanted);
             self.settle(prefix, true);
         }
         let missing: Vec<_> = self.own.iter().filter(|(_, o)| o.there && !o.seen).map(|(p, _)| *p).collect();
         for prefix in missing {
-            self.heard_own(prefix, false, true);
+            self.observe_own(prefix, false, true);
         }
     }
 
-    /// Routes that are wanted and have no effect, since others hold their place or are preferred: what the operator
-    /// should know, in a line each.
+    /// Lists the desired routes that have no effect because other routes hold their key or are
+    /// preferred, in a line per cause with the remedy.
     pub fn displaced(&self, shadows: &Shadows<'_>) -> Vec<String> {
         if !self.settings.install {
             return Vec::new();
@@ -645,14 +659,15 @@ impl Fib {
             &held,
         );
         let not_used = problem(
-            "in the kernel, but not used, as routes of others to the same prefix are preferred",
-            "remove those, or set fib.metric below theirs; `routelet show fib` has all of them",
+            "in the kernel, but not used, as other routes to the same prefix are preferred",
+            "remove those, or set fib.metric below theirs; `routelet show fib` lists all of them",
             &shadowed,
         );
         not_there.into_iter().chain(not_used).chain(self.bypassed(shadows)).collect()
     }
 
-    /// What the routing rules of the host keep from our table: each rule in a line. A default route is not counted, as above.
+    /// What the routing rules of the host keep from our table: each rule in a line. A default route
+    /// is not counted, as above.
     fn bypassed(&self, shadows: &Shadows<'_>) -> Vec<String> {
         let learned =
             |(prefix, state): (Prefix, State)| (prefix.len() > 0 && state.is_there()).then_some(prefix);
@@ -680,7 +695,7 @@ impl Fib {
             .collect()
     }
 
-    /// Removes all that is ours.
+    /// Removes every route and object of ours.
     pub fn flush(&mut self) {
         let all: Vec<_> = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).collect();
         for (prefix, state) in all {
@@ -693,24 +708,24 @@ impl Fib {
         for prefix in self.own.keys().copied().collect::<Vec<_>>() {
             self.delete_own(prefix);
         }
-        self.delete_strangers();
+        self.delete_foreign_metric_routes();
         self.later.clear();
         let unused = self.objects.sweep(&BTreeSet::new());
         self.ops.extend(unused);
-        self.retire();
+        self.expire_idle();
     }
 
-    /// A learned route as `show fib` describes it. `name` gives interfaces their names.
+    /// A learned route as `show fib` reports it. `name` maps interface indexes to names.
     pub(super) fn learned_view(&self, prefix: Prefix, s: State, name: &impl Fn(u32) -> String) -> FibView {
-        let top = self.objects.top(s.have());
-        let content = top.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
-        let in_kernel = top.is_some_and(|t| t.alive);
+        let entry = self.objects.entry(s.have());
+        let content = entry.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
+        let in_kernel = entry.is_some_and(|t| t.alive);
         let problem =
             if in_kernel && !s.is(Mark::Stale) { None } else { self.problem(prefix, s.want, s.have()) };
         self.view(prefix, self.settings.metric, content, in_kernel, problem, name)
     }
 
-    /// An own prefix as `show fib` describes it.
+    /// An originated prefix as `show fib` reports it.
     pub(super) fn own_view(&self, prefix: Prefix, own: Own, name: &impl Fn(u32) -> String) -> FibView {
         let problem = if own.there { None } else { self.place_problem(prefix, OWN_METRIC) };
         self.view(prefix, OWN_METRIC, Some(&Content::Unreachable), own.there, problem, name)
@@ -736,9 +751,9 @@ impl Fib {
         FibView { prefix, table, metric, protocol, next_hops, in_kernel, problem }
     }
 
-    fn problem(&self, prefix: Prefix, want: SetId, have: TopId) -> Option<String> {
+    fn problem(&self, prefix: Prefix, want: SetId, have: NexthopEntryId) -> Option<String> {
         if have != 0 {
-            return Some("from before the start; waiting for its neighbor".into());
+            return Some("from an earlier run; waiting for its neighbor".into());
         }
         if !self.settings.install {
             return Some("fib.install is false".into());
@@ -759,8 +774,9 @@ impl Fib {
         }
     }
 
-    /// Decides again about a stale route that is wanted; `clear`: nobody will claim what it has.
-    pub(super) fn unhold(&mut self, prefix: Prefix, clear: bool) {
+    /// Decides again about a stale route that is desired. `clear`: its next hops will not be
+    /// advertised again, so it is no longer stale.
+    pub(super) fn release_stale(&mut self, prefix: Prefix, clear: bool) {
         if clear {
             let mut slot = self.routes.slot(prefix);
             slot.set(Mark::Stale, false);
@@ -769,24 +785,24 @@ impl Fib {
         self.settle(prefix, false);
     }
 
-    pub(super) fn delete_strangers(&mut self) {
-        for (prefix, metric, top) in std::mem::take(&mut self.strangers) {
-            self.ops.push_back(Op::Del { prefix, metric });
-            self.objects.drop_refs(top, 1);
+    pub(super) fn delete_foreign_metric_routes(&mut self) {
+        for (prefix, metric, entry) in std::mem::take(&mut self.foreign_metric_routes) {
+            self.ops.push_back(Op::DelRoute { prefix, metric });
+            self.objects.drop_refs(entry, 1);
         }
     }
 
-    pub(super) fn adopted(&mut self, prefix: Prefix, top: TopId) {
+    pub(super) fn adopted(&mut self, prefix: Prefix, entry: NexthopEntryId) {
         let mut slot = self.routes.slot(prefix);
-        slot.set_have(top);
+        slot.set_have(entry);
         slot.set(Mark::Stale, true);
         slot.set(Mark::Seen, true);
         self.sweep.stale += 1;
-        self.objects.hold(top);
+        self.objects.hold(entry);
     }
 }
 
-/// What a route that the kernel told of leads to.
+/// The content of a route that the kernel reported.
 pub fn content(kind: RouteKind, hops: &[crate::fib::host::ForeignHop]) -> Content {
     match kind {
         RouteKind::Unreachable => Content::Unreachable,

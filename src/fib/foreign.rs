@@ -1,12 +1,14 @@
-//! The routes of others as the kernel holds them: read by a dump, then kept up to date by its notifications.
+//! Other daemons' routes in the kernel, read by a dump and kept up to date by notifications.
 //!
-//! Several routes may have one prefix and one metric. IPv4 keeps them in a list: `append` adds to its end, `prepend`
-//! to its beginning, `replace` takes the place of the first. IPv6 joins those with a gateway into one multipath
-//! route, of which each notification names all hops; a route by router advertisement, over a nexthop object or
-//! without a gateway is never joined, so two routers that advertise themselves are two routes of one metric.
+//! Several routes may have the same prefix and metric. IPv4 keeps them in a list: `append` adds at
+//! its end, `prepend` at its beginning, and `replace` replaces the first. IPv6 joins those with a
+//! gateway into one multipath route, and each notification about it lists all next hops. A route
+//! that came by router advertisement, uses a nexthop object or has no gateway is never joined, so
+//! two routers that advertise themselves are two routes of the same metric.
 //!
-//! A route over a nexthop object is kept with the id: where it leads is read from the object, which may be replaced
-//! without a notification of the route, as may the route go with its object (kernel.md 2).
+//! A route over a nexthop object is stored with the object's id and takes its next hops from the
+//! object: the object may be replaced, or deleted with the route, without a notification about the
+//! route (docs/kernel.md, section 2).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,49 +20,49 @@ use crate::{
     net::{Family, Prefix},
 };
 
-/// So many routes of others are kept. Next hops that only a route beyond them reaches stay unresolved.
+/// Limit of stored routes. A next hop that only a route beyond the limit resolves stays unresolved.
 const MAX_ROUTES: usize = 20_000;
-/// Default routes, which neighbors are found by, and connected subnets have this room besides.
+/// Additional room for default routes, which locate neighbors, and connected subnets.
 const MAX_ESSENTIAL: usize = 20_000;
 
 const RTPROT_KERNEL: u8 = 2;
 const RTPROT_RA: u8 = 9;
 
-/// How the kernel reports a route.
+/// How the kernel reported a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// In a dump, which has those of one place in the kernel's order.
+    /// In a dump, which lists the routes of one key in the kernel's order.
     Dumped,
-    /// Added behind those of its place, or before them.
+    /// Added after or before the others of its key.
     Appended,
     Prepended,
-    /// It took the place of another.
+    /// Replaced another route.
     Replaced,
 }
 
-/// Prefix, table and metric: the kernel's key of a route.
+/// The kernel's key of a route: prefix, table and metric.
 type Place = (Prefix, u32, u32);
 
-/// All of them, bounded, since somebody else may keep a full table.
+/// Other daemons' routes. Bounded, since another daemon may install a full table.
 #[derive(Debug, Default)]
 pub struct Foreign {
     routes: BTreeMap<Place, Vec<SeenRoute>>,
     objects: BTreeMap<ObjectId, SeenObject>,
-    /// How many routes name an object.
+    /// Number of routes that use each object.
     users: BTreeMap<ObjectId, usize>,
     count: usize,
-    /// Some did not fit.
+    /// Whether routes were dropped because of the limit.
     pub overflowed: bool,
 }
 
 impl Foreign {
-    /// With the nexthop objects of a dump.
+    /// Starts with the nexthop objects of a dump.
     pub fn new(objects: BTreeMap<ObjectId, SeenObject>) -> Self {
         Self { objects, ..Self::default() }
     }
 
-    /// A dump of the kernel leaves out what stands between the hops of an IPv6 multipath route, as a route by router
-    /// advertisement may. Such routes of before are kept; that one of them goes is always notified.
+    /// Keeps routes that a dump omits: those between the hops of an IPv6 multipath route, which may
+    /// be a router advertisement's. They are taken from `before`; their removal is always notified.
     pub fn keep_hidden(&mut self, before: &Self) {
         let is_hiding = |routes: &[SeenRoute]| routes.iter().any(|r| is_joined(r) && r.hops.len() > 1);
         let six = |place: &Place| place.0.family() == Family::Ipv6Unicast;
@@ -73,7 +75,7 @@ impl Foreign {
         }
     }
 
-    /// Takes a route. Returns whether it is certain which others it replaced; if not, a dump is due.
+    /// Adds a route. Returns whether it is certain which routes it replaced; if not, a dump is due.
     pub fn add(&mut self, seen: SeenRoute, arrival: Arrival) -> bool {
         if self.is_full(&seen) && arrival != Arrival::Replaced {
             self.overflowed = true;
@@ -96,7 +98,7 @@ impl Foreign {
         self.count >= MAX_ROUTES + room
     }
 
-    /// Takes a route away. Returns whether it was known; if not, a dump is due.
+    /// Removes a route. Returns whether it was known; if not, a dump is due.
     pub fn remove(&mut self, gone: &SeenRoute) -> bool {
         let place = place(gone);
         if !self.routes.contains_key(&place) {
@@ -108,7 +110,7 @@ impl Foreign {
         })
     }
 
-    /// Takes a nexthop object as it is now. Returns whether a route of others depends on it.
+    /// Adds or changes a nexthop object. Returns whether another daemon's route depends on it.
     pub fn set_object(&mut self, object: SeenObject) -> bool {
         let id = object.id;
         let known = self.objects.get(&id) == Some(&object);
@@ -118,8 +120,8 @@ impl Foreign {
         !known && self.is_used(id)
     }
 
-    /// An object is gone, and with it the routes that name it, of which the kernel need not tell. Returns whether
-    /// there were any, or others depend on it.
+    /// Removes an object with the routes that use it, whose removal the kernel may not notify.
+    /// Returns whether there were any, or whether others depend on it through a group.
     pub fn remove_object(&mut self, id: ObjectId) -> bool {
         let used = self.is_used(id);
         self.objects.remove(&id);
@@ -136,7 +138,7 @@ impl Foreign {
         used
     }
 
-    /// Whether a route leads over this object, by itself or by a group.
+    /// Whether a route uses this object, directly or through a group.
     fn is_used(&self, id: ObjectId) -> bool {
         let holds = |group: &ObjectId| match self.objects.get(group).map(|o| &o.leads) {
             Some(Leads::Group { members, .. }) => members.contains(&id),
@@ -145,12 +147,13 @@ impl Foreign {
         self.users.contains_key(&id) || self.users.keys().any(holds)
     }
 
-    /// As decisions see them, by prefix.
+    /// All routes, sorted by prefix, with next hops filled in from their objects.
     pub fn list(&self) -> Vec<ForeignRoute> {
         self.routes.values().flatten().filter_map(|r| self.resolved(r)).collect()
     }
 
-    /// With the hops of its object. `None` where the object is not there: the kernel has no such route.
+    /// The route with the hops of its object; `None` if the object does not exist, since then the
+    /// kernel has no such route either.
     fn resolved(&self, route: &SeenRoute) -> Option<ForeignRoute> {
         let (kind, hops) = match self.objects.get(&route.object) {
             Some(object) => self.follow(object)?,
@@ -183,7 +186,7 @@ impl Foreign {
                     .collect();
                 match hops.is_empty() {
                     false => Some((RouteType::Unicast, hops)),
-                    // The kernel takes a blackhole as the only member of a group.
+                    // The kernel allows a blackhole only as the sole member of a group.
                     true if members.iter().any(|m| m.leads == Leads::Blackhole) => {
                         Some((RouteType::Blackhole, hops))
                     }
@@ -193,7 +196,7 @@ impl Foreign {
         }
     }
 
-    /// Changes those of one place, and counts.
+    /// Changes the routes of one key and updates the counts.
     fn change(&mut self, place: Place, act: impl FnOnce(&mut Vec<SeenRoute>) -> bool) -> bool {
         let routes = self.routes.entry(place).or_default();
         let before: Vec<_> = routes.iter().map(|r| r.object).collect();
@@ -222,7 +225,7 @@ fn place(seen: &SeenRoute) -> Place {
 }
 
 fn add_v4(routes: &mut Vec<SeenRoute>, seen: SeenRoute, arrival: Arrival) -> bool {
-    // Its nexthop object was replaced, or a dump has what a notification has told already.
+    // Its nexthop object was replaced, or a dump repeats what a notification reported.
     if let Some(same) = routes.iter_mut().find(|r| is_same(r, &seen)) {
         *same = seen;
         return true;
@@ -244,7 +247,7 @@ fn add_v4(routes: &mut Vec<SeenRoute>, seen: SeenRoute, arrival: Arrival) -> boo
 
 fn remove_v4(routes: &mut Vec<SeenRoute>, gone: &SeenRoute) -> bool {
     let Some(at) = routes.iter().position(|r| is_same(r, gone)) else {
-        // What it led to may have changed with its object, or be told otherwise than before.
+        // Its next hops may have changed with its object, or be reported in another form.
         if routes.len() == 1 {
             routes.clear();
         }
@@ -255,7 +258,7 @@ fn remove_v4(routes: &mut Vec<SeenRoute>, gone: &SeenRoute) -> bool {
 }
 
 fn add_v6(routes: &mut Vec<SeenRoute>, mut seen: SeenRoute, arrival: Arrival) -> bool {
-    // Also a multipath route that has grown, by `append`: its former hops are among the new ones.
+    // Also a multipath route that `append` extended: its former hops are among the new ones.
     let grown =
         |r: &SeenRoute| is_same(r, &seen) || r.object == 0 && seen.object == 0 && is_part_of(r, &seen);
     let mut at = routes.iter().position(&grown);
@@ -266,18 +269,19 @@ fn add_v6(routes: &mut Vec<SeenRoute>, mut seen: SeenRoute, arrival: Arrival) ->
     seen.protocol = first.unwrap_or(seen.protocol);
     let mut certain = true;
     if arrival == Arrival::Replaced && !(known && seen.object != 0) {
-        // Multipath routes replace multipath routes, any other the first of the others.
+        // A multipath route replaces multipath routes, any other route the first of the others.
         let alike = |r: &SeenRoute| is_joined(r) == is_joined(&seen);
         if is_joined(&seen) {
             at = at.or(routes.iter().position(alike));
             routes.retain(|r| !alike(r));
-            // One that a program added with the protocol number of advertisements may have been among them.
+            // One that a program added with the protocol number of advertisements may be among
+            // those that were replaced.
             certain = !routes.iter().any(|r| r.protocol == RTPROT_RA);
         } else if !known && routes.iter().filter(|r| alike(r)).count() == 1 {
             at = routes.iter().position(alike);
             routes.retain(|r| !alike(r));
         } else {
-            // Rather one too many, until the dump, than one that is missing.
+            // Until the dump, one route too many is better than a missing one.
             certain = !routes.iter().any(alike);
         }
     }
@@ -292,7 +296,8 @@ fn remove_v6(routes: &mut Vec<SeenRoute>, gone: &SeenRoute) -> bool {
         routes.retain(|r| !is_same(r, gone));
         return routes.len() < before;
     }
-    // A hop belongs to one route only; of a multipath route each hop goes by itself, or all together.
+    // A hop belongs to one route only. The hops of a multipath route are removed one by one or all
+    // together.
     let mut found = false;
     for route in routes.iter_mut().filter(|r| r.object == 0) {
         let hops = route.hops.len();
@@ -303,10 +308,10 @@ fn remove_v6(routes: &mut Vec<SeenRoute>, gone: &SeenRoute) -> bool {
     found
 }
 
-/// Whether two reports are of one route.
+/// Whether two reports are about the same route.
 fn is_same(a: &SeenRoute, b: &SeenRoute) -> bool {
     let alike = a.protocol == b.protocol && a.object == b.object;
-    // A route over an object is told with its hops or without, and follows the object.
+    // A route over an object is reported with or without its hops; they follow the object.
     alike && (a.object != 0 || a.kind == b.kind && hops(a) == hops(b))
 }
 
@@ -318,8 +323,9 @@ fn hops(route: &SeenRoute) -> BTreeSet<&ForeignHop> {
     route.hops.iter().collect()
 }
 
-/// Whether IPv6 joins it with others of its metric. The kernel does not show which routes it added for a router
-/// advertisement itself; programs that do so give theirs the same protocol number.
+/// Whether IPv6 joins this route with others of its metric. The kernel does not show which routes
+/// it added for a router advertisement itself, and programs that process advertisements use the
+/// same protocol number.
 fn is_joined(route: &SeenRoute) -> bool {
     let gateways = !route.hops.is_empty() && route.hops.iter().all(|h| h.gateway.is_some());
     route.object == 0 && gateways && (route.protocol != RTPROT_RA || route.hops.len() > 1)
@@ -346,7 +352,7 @@ mod tests {
         }
     }
 
-    /// `fe80::1%2`, or `%2` on link.
+    /// Parses `fe80::1%2`, or `%2` for a hop without a gateway.
     fn hop(text: &str) -> ForeignHop {
         let (gateway, ifindex) = text.split_once('%').unwrap();
         let gateway = (!gateway.is_empty()).then(|| gateway.parse().unwrap());
@@ -380,7 +386,7 @@ mod tests {
         foreign.list().into_iter().map(one).collect()
     }
 
-    /// Adds and removes as the kernel reports it, and says what is there.
+    /// Applies events as the kernel reports them, and returns the resulting routes.
     fn after(events: Vec<(SeenRoute, Option<Arrival>)>) -> (Vec<String>, bool) {
         let mut foreign = Foreign::default();
         let mut certain = true;
@@ -413,7 +419,7 @@ mod tests {
                 vec!["9 fe80::2%2", "9 fe80::1%2"],
             ),
             (
-                "told twice",
+                "reported twice",
                 vec![(ra(1), Some(Dumped)), (ra(2), Some(Dumped)), (ra(2), Some(Appended))],
                 both.to_vec(),
             ),
@@ -482,7 +488,7 @@ mod tests {
         assert_eq!(shown(&dump), ["4 fe80::8%2 fe80::9%2", "9 fe80::1%2"]);
         assert!(dump.remove(&advertised));
         assert_eq!(shown(&dump), ["4 fe80::8%2 fe80::9%2"]);
-        // Without such a route a dump has all there is.
+        // Without such a route a dump is complete.
         let mut dump = Foreign::default();
         dump.add(seen("::/0", 4, &["fe80::8%2"]), Arrival::Dumped);
         dump.keep_hidden(&before);
@@ -502,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn bc48_a_route_leads_where_its_nexthop_object_does() {
+    fn a_route_leads_where_its_nexthop_object_does() {
         let mut foreign = Foreign::default();
         foreign.set_object(single(1, "10.0.0.1%2"));
         foreign.set_object(single(2, "10.0.1.1%3"));
@@ -510,20 +516,21 @@ mod tests {
         foreign.add(over("0.0.0.0/0", 10), Arrival::Appended);
         foreign.add(over("10.9.0.0/16", 1), Arrival::Appended);
         assert_eq!(shown(&foreign), ["4 10.0.0.1%2 10.0.1.1%3", "4 10.0.0.1%2"]);
-        // With the other compatibility mode the same routes come with their hops.
-        let told = SeenRoute { hops: vec![hop("10.0.0.1%2")], ..over("10.9.0.0/16", 1) };
-        assert!(foreign.add(told, Arrival::Replaced));
+        // In the other compatibility mode the same routes are reported with their hops.
+        let reported = SeenRoute { hops: vec![hop("10.0.0.1%2")], ..over("10.9.0.0/16", 1) };
+        assert!(foreign.add(reported, Arrival::Replaced));
         assert!(foreign.set_object(single(1, "10.0.0.7%2")), "replaced: routes depend on it");
         assert_eq!(shown(&foreign), ["4 10.0.0.7%2 10.0.1.1%3", "4 10.0.0.7%2"]);
         assert!(!foreign.set_object(single(77, "10.0.0.9%2")), "no route depends on this one");
-        // A member goes: the kernel tells of its group, and its own routes go in silence.
+        // When a member is deleted, the kernel notifies of the group but not of the member's
+        // routes.
         assert!(foreign.remove_object(1));
         assert!(foreign.set_object(group(10, &[2])));
         assert_eq!(shown(&foreign), ["4 10.0.1.1%3"]);
         assert!(foreign.remove_object(10));
         assert!(shown(&foreign).is_empty());
         assert_eq!((foreign.count, foreign.users.len()), (0, 0));
-        // An object that is a blackhole, and one that is not known.
+        // A blackhole object, and an unknown one.
         foreign.set_object(object(5, Leads::Blackhole));
         foreign.add(over("10.1.0.0/16", 5), Arrival::Appended);
         foreign.add(over("10.2.0.0/16", 6), Arrival::Appended);
@@ -542,7 +549,7 @@ mod tests {
         foreign.add(seen("0.0.0.0/0", 4, &["10.0.0.1%2"]), Arrival::Appended);
         foreign.add(seen("10.7.0.0/24", 2, &["%7"]), Arrival::Appended);
         assert_eq!(foreign.list().len(), MAX_ROUTES + 2);
-        // One that goes need not have been known.
+        // A removed route need not have been known.
         assert!(foreign.remove(&seen("192.0.2.0/24", 4, &["10.0.0.1%2"])));
     }
 }

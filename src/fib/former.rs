@@ -1,76 +1,79 @@
-//! Where the kernel may hold routes of ours: `[fib]` of the configuration in force, and of those before it whose routes are not
-//! swept yet. Pure; the record is a file of the state folder.
+//! Records where the kernel may hold routes of ours: the `[fib]` settings in force, and former ones
+//! whose routes are not swept yet. Pure; the record is a file in the state folder.
 //!
-//! What `[fib]` says may change between two starts. Routes of the former configuration then have another table, another protocol
-//! number or another metric, and nobody but this record knows that they are ours. It is written before the first route, so
-//! that a crash leaves nothing unknown, and it holds for one boot: routes do not survive the next.
+//! `[fib]` may change between two starts. Routes of the former configuration then have another
+//! table, protocol number or metric, and only this record identifies them as ours. It is written
+//! before the first route, so that a crash leaves no unknown routes, and it is valid for one boot,
+//! which routes do not survive.
 
 use serde::{Deserialize, Serialize};
 
 use crate::fib::route::{OWN_METRIC, SeenRoute};
 
-/// What tells routes of ours from those of others.
+/// What distinguishes routes of ours from other routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     pub table: u32,
     pub protocol: u8,
-    /// Of learned routes. Unreachable routes against loops have [`OWN_METRIC`].
+    /// Metric of learned routes. Unreachable routes against loops have [`OWN_METRIC`].
     pub metric: u32,
 }
 
 impl Location {
-    /// Whether a route of the kernel is one that we wrote there.
+    /// Whether a kernel route is one that we installed at this location.
     pub fn holds(&self, route: &SeenRoute) -> bool {
         self.has_key_of(route) && route.protocol == self.protocol && !route.cloned
     }
 
-    /// Whether a route stands where one of ours could: the kernel's key is table, prefix and metric, not the protocol.
+    /// Whether a route has a key that one of ours could have. The kernel's key is table, prefix and
+    /// metric, without the protocol.
     pub fn has_key_of(&self, route: &SeenRoute) -> bool {
         route.table == self.table && (route.metric == self.metric || route.metric == OWN_METRIC)
     }
 }
 
-/// All places of this boot.
+/// All locations used since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     boot: String,
-    /// The newest last.
+    /// Newest last.
     places: Vec<Location>,
 }
 
-/// More changes than anybody makes before the first sweep; the oldest are forgotten.
-const MOST: usize = 32;
+/// Number of locations kept, more than configurations change before a sweep; the oldest are
+/// dropped.
+const MAX_LOCATIONS: usize = 32;
 
 impl Record {
     pub fn new(boot: &str) -> Self {
         Self { boot: boot.to_owned(), places: Vec::new() }
     }
 
-    /// Whether it was written since the host was booted.
+    /// Whether the record was written in this boot.
     pub fn is_of(&self, boot: &str) -> bool {
         self.boot == boot
     }
 
-    /// All of them.
+    /// All locations.
     pub fn places(&self) -> &[Location] {
         &self.places
     }
 
-    /// Those that are not in force any longer. `now` is `None` where nothing is installed.
+    /// The locations that are no longer in force. `now` is `None` if nothing is installed.
     pub fn former(&self, now: Option<Location>) -> Vec<Location> {
         self.places.iter().copied().filter(|p| Some(*p) != now).collect()
     }
 
-    /// Before the first route is written: the new place beside the former ones.
+    /// The record to write before the first route: the new location beside the former ones.
     #[must_use]
     pub fn with(&self, now: Option<Location>) -> Self {
         let mut places = self.former(now);
         places.extend(now);
-        places.drain(..places.len().saturating_sub(MOST));
+        places.drain(..places.len().saturating_sub(MAX_LOCATIONS));
         Self { boot: self.boot.clone(), places }
     }
 
-    /// When nothing is left in the former ones.
+    /// The record to write when the former locations are empty.
     #[must_use]
     pub fn swept(&self, now: Option<Location>) -> Self {
         Self { boot: self.boot.clone(), places: now.into_iter().collect() }
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(back.swept(Some(first)).places(), [first]);
         assert_eq!(back.swept(None).places(), []);
         let many = (0..100).fold(Record::new("boot"), |r, n| r.with(Some(place(n, 179, 179))));
-        assert!(many.places().len() == MOST && many.places().last() == Some(&place(99, 179, 179)));
+        assert!(many.places().len() == MAX_LOCATIONS && many.places().last() == Some(&place(99, 179, 179)));
         let text = serde_json::to_string(&back).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), back);
         assert!(back.is_of("boot") && !back.is_of("another"));

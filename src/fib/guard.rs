@@ -1,4 +1,5 @@
-//! From the host to the [route guard](crate::net::guard): its subnets, its routes, and the addresses to protect.
+//! Builds the input of the [route guard](crate::net::guard) from the host: its subnets, its routes,
+//! and the addresses to protect.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,26 +16,26 @@ use crate::{
 
 pub use crate::net::guard::is_martian;
 
-/// The metadata service of clouds.
+/// The metadata service of cloud providers.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
-/// What the plan knows beside the host.
+/// Inputs of the guard that the plan provides.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Prefixes that this node originates.
     pub own: Vec<Prefix>,
-    /// What was a default gateway.
+    /// Addresses that were default gateways.
     pub former_gateways: Vec<IpAddr>,
     /// Addresses of all neighbors, on link or not.
     pub neighbors: Vec<IpAddr>,
     pub api_servers: Vec<IpAddr>,
-    /// InternalIPs of Nodes.
+    /// InternalIP addresses of Nodes.
     pub nodes: Vec<IpAddr>,
-    /// Of the host, from resolv.conf.
+    /// The host's DNS resolvers, from resolv.conf.
     pub resolvers: Vec<IpAddr>,
-    /// `guard.connected = "inside"`.
+    /// Value of `guard.connected` is "inside".
     pub inside_connected: bool,
-    /// `fib.metric`.
+    /// Value of `fib.metric`.
     pub metric: u32,
 }
 
@@ -57,8 +58,8 @@ pub fn guard(host: &Host, known: Known) -> Guard {
     })
 }
 
-/// A link that is set down has no connected subnet; one that merely lost its carrier has. Link-local subnets are
-/// martians, and each link has the same.
+/// The connected subnets. A link that is set down has none; one that merely lost carrier keeps its
+/// own. Link-local subnets are left out: they are martians, and the same on each link.
 fn subnets(host: &Host) -> Vec<Subnet> {
     let up = host.links.values().filter(|l| l.up && !l.loopback);
     let all =
@@ -90,8 +91,8 @@ fn protected(host: &Host, known: &Known, subnets: &[Subnet]) -> Vec<(IpAddr, Add
         .collect()
 }
 
-/// A route that says that its addresses are on a link, without a gateway. A default route of this kind says nothing
-/// about where a neighbor is.
+/// Whether a route, by having no gateway, shows that its addresses are on link. A default route of
+/// this kind does not show where a neighbor is.
 fn is_on_link(route: &&ForeignRoute) -> bool {
     route.prefix.len() > 0 && route.hops.iter().any(|h| h.gateway.is_none())
 }
@@ -200,7 +201,8 @@ mod tests {
         );
     }
 
-    /// FRR#16877, cilium#17463: without a route of others the learned host route is the only way.
+    /// FRR#16877, cilium#17463: without another daemon's route, the learned host route is the only
+    /// path.
     #[test]
     fn cilium_17463_what_nothing_else_leads_to_is_learned() {
         let links = [
@@ -232,7 +234,7 @@ mod tests {
             assert_eq!(unreachable.refuses(p(prefix), false), None, "{prefix}: packets end there");
             assert_eq!(defaults.refuses(p(prefix), false), role.map(Refusal::Protected), "{prefix}");
         }
-        // Own addresses and neighbors on link: whatever else there is.
+        // Own addresses, and neighbors on link, are protected regardless of routes.
         for guard in [alone, unreachable, defaults] {
             for (prefix, role) in [
                 ("10.9.9.1/32", AddressRole::OwnAddress),

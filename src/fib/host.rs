@@ -1,21 +1,25 @@
-//! The host as routelet sees it: links, addresses, default routes. A snapshot, made by `fib::io::monitor`.
+//! A snapshot of the host: links, addresses, and other daemons' routes. Produced by
+//! `fib::io::monitor`.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::net::{Family, Prefix, RouteKind};
 
-/// Everything about the host that decisions need. Level-triggered: each change makes a new one.
+/// Everything about the host that decisions need. Level-triggered: each change makes a new
+/// snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     pub links: BTreeMap<u32, Link>,
-    /// Routes of others in the main table and in the one that we write to, the kernel's of connected subnets among
-    /// them, and ranges that are delivered to this host (`ip route add local`). Those of one prefix, table and
-    /// metric stand in the kernel's order. Never one with our own protocol number.
+    /// Other daemons' routes in the main table and in `fib.table`, including the kernel's own for
+    /// connected subnets and ranges delivered to this host (`ip route add local`). Routes of the
+    /// same prefix, table and metric are in the kernel's order. Routes with our protocol number are
+    /// left out.
     pub routes: Vec<ForeignRoute>,
-    /// How often a link lost its carrier, its state or an address, or a nexthop object went, since we watch: the
-    /// kernel deletes nexthop objects then without a word. Counted, as the link may be back already.
+    /// How often a link lost carrier, was set down or lost an address, or a nexthop object was
+    /// deleted: the kernel then deletes nexthop objects without a notification. A count rather than
+    /// a flag, because the link may be up again by the time of the snapshot.
     pub drops: u32,
-    /// How often notifications were lost because too many came.
+    /// How often notifications were lost because the socket's buffer was full.
     pub overruns: u32,
 }
 
@@ -24,19 +28,20 @@ pub struct Host {
 pub struct Link {
     pub index: u32,
     pub name: String,
-    /// `bridge`, `veth`, …; empty for a physical one.
+    /// `bridge`, `veth`, …; empty for a physical interface.
     pub kind: String,
     pub mtu: u32,
-    /// IFF_UP: set so by the administrator.
+    /// IFF_UP: set up by the administrator.
     pub up: bool,
-    /// IFF_LOWER_UP: there is a signal.
+    /// IFF_LOWER_UP: the link has carrier.
     pub lower_up: bool,
     pub loopback: bool,
-    /// Index of the bridge or bond that it is a port of.
+    /// Index of the bridge or bond that the interface is a port of.
     pub master: Option<u32>,
     pub addresses: Vec<LinkAddress>,
-    /// Another number after each loss of carrier or state, and when the link is made anew: counted in
-    /// [`Host::drops`], as the link may be back already.
+    /// Changes after each loss of carrier, each time the link is set down and when it is created
+    /// again. Taken from [`Host::drops`], because the link may be up again by the time of the
+    /// snapshot.
     pub generation: u32,
 }
 
@@ -45,17 +50,17 @@ pub struct Link {
 pub struct LinkAddress {
     pub addr: IpAddr,
     pub len: u8,
-    /// The other end, where the subnet is made of it (point to point).
+    /// The remote address of a point-to-point link, which the subnet is derived from.
     pub peer: Option<IpAddr>,
     pub scope: Scope,
-    /// IPv6 duplicate address detection not done, or failed: not to be used yet.
+    /// Duplicate address detection (IPv6) is not complete or has failed: not usable.
     pub tentative: bool,
-    /// `secondary` or `temporary`.
+    /// Flag `secondary` or `temporary`.
     pub secondary: bool,
     pub deprecated: bool,
 }
 
-/// Scope of an address, as the kernel says.
+/// Scope of an address, as the kernel defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     Global,
@@ -63,7 +68,7 @@ pub enum Scope {
     Host,
 }
 
-/// A route that is not ours, with the kernel's own of connected subnets.
+/// A route that is not ours, possibly the kernel's own for a connected subnet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignRoute {
     pub prefix: Prefix,
@@ -71,28 +76,28 @@ pub struct ForeignRoute {
     pub metric: u32,
     pub protocol: u8,
     pub kind: RouteType,
-    /// RFC 4191: of IPv6 routes of one metric the one with the higher preference is used.
+    /// RFC 4191: among IPv6 routes of the same metric, the one with the highest preference is used.
     pub preference: Preference,
-    /// Its nexthop object, which `hops` are read from; 0: none.
+    /// The nexthop object that `hops` are taken from; 0 for none.
     pub object: u32,
     /// Sorted; empty for all but unicast routes.
     pub hops: Vec<ForeignHop>,
 }
 
-/// What the kernel does with the packets that a route matches.
+/// What the kernel does with packets that match a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteType {
     Unicast,
     /// Delivered to this host.
     Local,
     Blackhole,
-    /// Unreachable or prohibited.
+    /// Type `unreachable` or `prohibit`.
     Unreachable,
-    /// The lookup goes on in the next table.
+    /// The look-up continues in the next table.
     Throw,
 }
 
-/// Preference of an IPv6 route (RFC 4191 §2.1), the highest first.
+/// Preference of an IPv6 route (RFC 4191 §2.1), highest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preference {
     High,
@@ -101,13 +106,13 @@ pub enum Preference {
     Low,
 }
 
-/// One next hop of it.
+/// One next hop of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignHop {
     pub ifindex: u32,
-    /// `None`: on link.
+    /// `None` if the destination is on link.
     pub gateway: Option<IpAddr>,
-    /// The gateway lies on the link although no subnet says so.
+    /// The gateway is on the link even if no subnet contains it.
     pub onlink: bool,
 }
 
@@ -116,8 +121,8 @@ impl Host {
         self.links.values().find(|l| l.name == name)
     }
 
-    /// Whether `link` really has a carrier: a bridge only when a port of it is up (kernel.md 17), since a new
-    /// bridge without ports is `LOWER_UP` too.
+    /// Whether `link` has carrier. A bridge has only if one of its ports has (docs/kernel.md,
+    /// section 7): a new bridge without ports is `LOWER_UP` too.
     pub fn has_carrier(&self, link: &Link) -> bool {
         link.up
             && link.lower_up
@@ -125,13 +130,15 @@ impl Host {
                 || self.links.values().any(|p| p.master == Some(link.index) && p.up && p.lower_up))
     }
 
-    /// Whether packets can leave over `link`: what a next hop on it needs. Unlike [`Host::has_carrier`] a bridge
-    /// counts as the kernel says, which is what the kernel itself goes by.
+    /// Whether packets can leave over `link`, as a next hop on it requires. Unlike
+    /// [`Host::has_carrier`] this uses the kernel's flag for bridges as well, because the kernel
+    /// itself does.
     pub fn can_send(&self, link: &Link) -> bool {
         link.up && link.lower_up
     }
 
-    /// Next hops of the default routes of a family, lowest metric first: (gateway, interface index).
+    /// Next hops of the default routes of a family, lowest metric first, as (gateway, interface
+    /// index).
     pub fn default_gateways(&self, family: Family) -> Vec<(IpAddr, u32)> {
         let mut routes: Vec<_> =
             self.routes.iter().filter(|r| r.prefix.len() == 0 && r.prefix.family() == family).collect();
@@ -139,8 +146,8 @@ impl Host {
         routes.iter().flat_map(|r| &r.hops).filter_map(|h| Some((h.gateway?, h.ifindex))).collect()
     }
 
-    /// The route of others that leads to `addr`, as the kernel looks it up: the longest prefix, then
-    /// [`Host::preferred`]. `None` where `addr` is delivered to this host.
+    /// The route that the kernel uses for `addr`: the longest prefix, then [`Host::preferred`].
+    /// `None` if `addr` is delivered to this host.
     pub fn route_to(&self, addr: IpAddr) -> Option<&ForeignRoute> {
         let mut covering: Vec<_> = self.routes.iter().filter(|r| r.prefix.contains(addr)).collect();
         if covering.iter().any(|r| r.kind == RouteType::Local) {
@@ -150,8 +157,8 @@ impl Host {
         covering.chunk_by(|a, b| a.prefix == b.prefix).find_map(|same| self.preferred(same))
     }
 
-    /// Of the routes of one prefix the one that is used: the lowest metric, the highest preference, then the
-    /// kernel's order. One whose links cannot send is used only where there is no other.
+    /// Among routes of one prefix, the one in use: lowest metric, highest preference, then the
+    /// kernel's order. One over links that cannot send is used only if there is no other.
     pub(super) fn preferred<'a>(&self, routes: &[&'a ForeignRoute]) -> Option<&'a ForeignRoute> {
         let mut ranked: Vec<&ForeignRoute> = routes
             .iter()
@@ -167,18 +174,18 @@ impl Host {
         }
     }
 
-    /// Whether packets can leave over this hop. One without an interface is looked up in turn.
+    /// Whether packets can leave over this hop. A hop without an interface is resolved in turn.
     fn sends(&self, hop: &ForeignHop) -> bool {
         hop.ifindex == 0 || self.links.get(&hop.ifindex).is_some_and(|l| self.can_send(l))
     }
 
-    /// The first hop of a route over which packets can leave, else its first.
+    /// The first hop of a route that can send, else its first.
     pub fn first_hop<'a>(&self, route: &'a ForeignRoute) -> Option<&'a ForeignHop> {
         route.hops.iter().find(|h| self.sends(h)).or(route.hops.first())
     }
 
-    /// The link on which `addr` is reached without a gateway: by the route that leads there, or, where that is a
-    /// default route at best, since a route says that its own gateway is on that link (`onlink`).
+    /// The link on which `addr` is reached without a gateway: that of the route to it, or, if no
+    /// more than a default route leads there, of the route that has it as its `onlink` gateway.
     pub fn connected_link(&self, addr: IpAddr) -> Option<&Link> {
         if let Some(route) = self.route_to(addr).filter(|r| r.prefix.len() > 0) {
             let hop = self.first_hop(route).filter(|h| h.gateway.is_none_or(|g| g == addr))?;
@@ -189,8 +196,9 @@ impl Host {
         self.links.get(&hop.ifindex)
     }
 
-    /// Gateways of routes, each with its interface: the kernel has taken the route, so the gateway is on that link.
-    /// Where several routes name one gateway, default routes come first, then the lowest metric.
+    /// Gateways of routes with their interface: the kernel has accepted the route, so the gateway
+    /// is on that link. If several routes have the same gateway, default routes come first, then
+    /// the lowest metric.
     pub(super) fn gateway_links(&self) -> BTreeMap<IpAddr, u32> {
         let mut found: Vec<_> = self.gateways().collect();
         found.sort_by_key(|(r, h, _)| self.gateway_rank(r, h));
@@ -204,7 +212,7 @@ impl Host {
     fn gateways(&self) -> impl Iterator<Item = (&ForeignRoute, &ForeignHop, IpAddr)> {
         let hops = self.routes.iter().flat_map(|r| r.hops.iter().map(move |h| (r, h)));
         hops.filter(|(_, h)| h.ifindex != 0).filter_map(|(route, hop)| {
-            // Each link has addresses of its own in fe80::/64.
+            // Each link has its own addresses in fe80::/64.
             let gateway = hop.gateway?;
             (!matches!(gateway, IpAddr::V6(a) if a.is_unicast_link_local())).then_some((route, hop, gateway))
         })
@@ -216,14 +224,14 @@ impl Host {
 }
 
 impl ForeignRoute {
-    /// What orders routes of one prefix, the first is used.
+    /// Sort key among routes of one prefix; the lowest is used.
     pub fn rank(&self) -> (u32, Preference) {
         (self.metric, self.preference)
     }
 }
 
 impl RouteType {
-    /// What a route of ours of this type leads to.
+    /// The kind of a route of ours that has this type.
     pub fn kind(self) -> Option<RouteKind> {
         match self {
             Self::Unicast => Some(RouteKind::Unicast),
@@ -235,7 +243,7 @@ impl RouteType {
 }
 
 impl Link {
-    /// The connected subnets that its addresses make.
+    /// The connected subnets of its addresses.
     pub fn subnets(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.addresses.iter().filter_map(|a| Prefix::new(a.peer.unwrap_or(a.addr), a.len))
     }
@@ -255,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn bc02_the_connected_route_of_the_lowest_metric_then_the_first_names_the_link() {
+    fn the_connected_route_of_the_lowest_metric_then_the_first_names_the_link() {
         let mut both = host(
             [
                 link(2, "eth0").with("10.5.0.2/24").with("fd05::2/64"),
@@ -306,11 +314,11 @@ mod tests {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Hosts for the tests of other files.
+    //! Hosts for tests of other files.
 
     use super::*;
 
-    /// With the kernel's own routes of the links' addresses, ahead of `routes`.
+    /// A host with the kernel's routes for the links' addresses, followed by `routes`.
     pub(crate) fn host(
         links: impl IntoIterator<Item = Link>,
         routes: impl IntoIterator<Item = ForeignRoute>,
@@ -320,7 +328,7 @@ pub(crate) mod testing {
         Host { links, routes, drops: 0, overruns: 0 }
     }
 
-    /// What the kernel adds for the addresses of a link that is up.
+    /// The routes that the kernel adds for the addresses of a link that is up.
     pub(crate) fn connected(link: &Link) -> Vec<ForeignRoute> {
         let route = |prefix: Prefix| {
             let local = link.loopback && prefix.family() == Family::Ipv4Unicast;
@@ -382,7 +390,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// A static route with one hop; interface 0 leaves it to be resolved.
+    /// A static route with one hop; with interface 0 the hop has to be resolved.
     pub(crate) fn gateway(prefix: &str, via: &str, ifindex: u32) -> ForeignRoute {
         let hop = ForeignHop { ifindex, gateway: Some(via.parse().unwrap()), onlink: false };
         ForeignRoute {

@@ -1,4 +1,4 @@
-//! The host as BGP sessions see it: which link leads to a neighbor, and which addresses it has.
+//! The host as BGP sessions need it: the link that leads to a neighbor, and its addresses.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::net::{LinkState, Links, Prefix};
 
-/// Everything of `host` that sessions depend on.
+/// Extracts from `host` what sessions depend on.
 pub fn links(host: &Host) -> Links {
     let state = |link: &Link| LinkState {
         name: link.name.clone(),
@@ -19,13 +19,14 @@ pub fn links(host: &Host) -> Links {
     };
     let subnets =
         host.links.values().filter(|l| !l.loopback).flat_map(|l| subnets(l).map(|(_, p)| (p, l.index)));
-    // Every link has the same link-local subnet: there, a neighbor comes with its interface.
+    // All links share one link-local subnet, so a link-local neighbor is configured with its
+    // interface.
     let subnets = subnets.filter(|(p, _)| !is_link_local(p.addr()) || p.addr().is_ipv4());
     let on_link = subnets.chain(routed(host)).collect();
     Links::new(host.links.values().map(|l| (l.index, state(l))).collect(), on_link)
 }
 
-/// For each link that can send, its index and generation: what next hops that point over it depend on.
+/// For each link that can send, its index and generation, on which the next hops over it depend.
 pub fn alive(host: &Host) -> Vec<(u32, u32)> {
     host.links.values().filter(|l| host.can_send(l)).map(|l| (l.index, l.generation)).collect()
 }
@@ -34,7 +35,7 @@ fn subnets(link: &Link) -> impl Iterator<Item = (IpAddr, Prefix)> + '_ {
     link.addresses.iter().filter_map(|a| Some((a.addr, Prefix::new(a.peer.unwrap_or(a.addr), a.len)?)))
 }
 
-/// What routes of others put on a link: gateways, and destinations of routes without one.
+/// What other daemons' routes show to be on a link: gateways, and destinations without a gateway.
 fn routed(host: &Host) -> impl Iterator<Item = (Prefix, u32)> + '_ {
     host.routes.iter().flat_map(|route| {
         let hops = route.hops.iter().filter(|h| h.ifindex != 0);

@@ -1,19 +1,20 @@
-//! From best routes to kernel routes.
+//! Installs best paths into the kernel.
 //!
-//! What is ours in the kernel: the routes with our protocol number in our table, and the nexthop objects with
-//! our protocol number. Nothing else is ever changed. The kernel's key of a route is (table, prefix, metric)
-//! and *not* the protocol, so `NLM_F_REPLACE` would overwrite another daemon's route: who holds a key is
-//! looked up before it is written.
+//! Only two kinds of kernel objects are changed: routes with routelet's protocol number in the
+//! configured table, and nexthop objects with that protocol number. The kernel identifies a route
+//! by (table, prefix, metric) and *not* by protocol, so `NLM_F_REPLACE` would overwrite another
+//! daemon's route. A key's current holder is therefore looked up before the key is written.
 //!
-//! The kernel does not say all it does: objects on a link that loses its carrier vanish in silence, groups
-//! shrink in silence, and IPv4 routes of a link that is set down are deleted in silence. So [`host`] changes
-//! are read as "assume they are gone", and a slow audit compares with a dump.
+//! Several kernel changes cause no notification (docs/kernel.md, section 2): nexthop objects on a
+//! link that loses carrier are deleted, groups shrink, and IPv4 routes over a link that is set down
+//! are deleted. A [`host`] change is therefore taken to mean that such objects are gone, and a
+//! periodic audit compares the table with a dump.
 //!
 //! ```text
-//! rib ─ NextHops ─► diff (want × have) ─ Op ─► io::batch ─► kernel
-//!                    │ nexthop: sets, objects        │
-//! Host ─ resolve ────┘ adopt: start and sweep        ▼
-//!   ▲──────────────────────────────── io::monitor ◄─ notifications
+//! rib ─ NextHops ─► diff (desired × installed) ─ Op ─► io::batch ─► kernel
+//!                    │ nexthop: sets, objects             │
+//! Host ─ resolve ────┘ adopt, sweep: restart              ▼
+//!   ▲──────────────────────────────────── io::monitor ◄─ notifications
 //! ```
 
 pub mod adopt;
@@ -32,6 +33,7 @@ pub mod route;
 pub mod rules;
 pub mod shadow;
 mod source;
+pub mod sweep;
 pub mod sysctl;
 pub mod table;
 pub mod view;

@@ -1,17 +1,18 @@
-//! Sets of next hops, and the kernel nexthop objects that stand for them.
+//! Sets of next hops, and the kernel's nexthop objects that represent them.
 //!
 //! ```text
-//! route ──want──► Set  (BGP gateways, interned)  ──resolved by the host──► Content
-//!   └────have──► Top  (what the route leads to in the kernel)
-//!                  Inline      hops written into each route, unreachable, blackhole
-//!                  Single id   one nexthop object with one hop
-//!                  Group id    a group of Members, each an object shared by all groups
+//! route ─desired──► NexthopSet    (BGP gateways, interned) ──resolved on the host──► Content
+//!   └───installed─► NexthopEntry  (what the route uses in the kernel)
+//!                    Inline       hops in the route itself, unreachable, blackhole
+//!                    Single id    a nexthop object with one hop
+//!                    Group id     a nexthop group of Members, which all groups share
 //! ```
 //!
-//! A top belongs to one set at most. While its set only resolves in another way, the object is changed below its
-//! routes and no route is written. When all routes of a top go at once, its object is deleted: that takes them
-//! with it, 100,000 in some 15 ms (kernel.md). One whose last route went alone rests for a moment, so that a
-//! route that comes and goes costs one message and not two.
+//! An entry belongs to at most one set. When its set resolves to other hops, its object is changed
+//! and no route is written. When all routes of an entry are deleted at once, its object is deleted,
+//! which takes the routes with it: 100,000 in about 15 ms (docs/kernel.md, section 3). An object
+//! whose last route was deleted alone stays idle for a moment, so that a route that is withdrawn
+//! and advertised again costs one message rather than two.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,82 +30,83 @@ use crate::{
     net::{NextHops, RouteKind, Unresolved},
 };
 
-/// Ids of ours have the protocol number in their highest octet: far from where `ip nexthop` and other daemons
-/// count, and never those of a second routelet with a number of its own.
+/// Our object ids have the protocol number in their highest octet. That is far from the ids that
+/// `ip nexthop` and other daemons allocate, and distinct from those of a second routelet with a
+/// protocol number of its own.
 const ID_BITS: u32 = 24;
 
-/// Whether an id lies in the range that this protocol number takes its ids from.
+/// Whether an id is in the range of this protocol number.
 pub fn is_ours(id: ObjectId, protocol: u8) -> bool {
     id >> ID_BITS == u32::from(protocol)
 }
 
-/// The id before the first of this protocol number's.
+/// The id before the first of this protocol number's range.
 pub fn before_first(protocol: u8) -> ObjectId {
     ObjectId::from(protocol) << ID_BITS
 }
 
-/// Index of a set plus one; 0 is none.
+/// Index of a set plus one; 0 for none.
 pub type SetId = u32;
-/// Index of a top plus one; 0 is none.
-pub type TopId = u32;
+/// Index of an entry plus one; 0 for none.
+pub type NexthopEntryId = u32;
 
-/// The top of unreachable routes, always there.
-pub const UNREACHABLE: TopId = 1;
+/// The entry of unreachable routes, which always exists.
+pub const UNREACHABLE: NexthopEntryId = 1;
 
-/// All sets, tops and members.
+/// All sets, entries and group members.
 #[derive(Debug)]
-pub struct Objects {
-    /// Whether the kernel has nexthop objects and we may use them.
+pub struct NexthopTable {
+    /// Whether the kernel has nexthop objects and the configuration allows them.
     enabled: bool,
     protocol: u8,
-    sets: Slab<Set>,
+    sets: Slab<NexthopSet>,
     by_hops: HashMap<Arc<NextHops>, SetId, foldhash::fast::RandomState>,
-    /// The last answer of `intern`: neighbors come in runs.
+    /// The last result of `intern`: routes of one neighbor arrive in sequence.
     last: Option<(Arc<NextHops>, SetId)>,
-    tops: Slab<Top>,
-    by_id: BTreeMap<ObjectId, TopId>,
+    entries: Slab<NexthopEntry>,
+    by_id: BTreeMap<ObjectId, NexthopEntryId>,
     members: BTreeMap<Hop, Member>,
-    /// Ids that others hold.
+    /// Ids that other daemons use.
     foreign: BTreeSet<ObjectId>,
     next_id: ObjectId,
     resolver: Resolver,
-    /// Gateways that BFD has lost, with their interface where they are directly connected.
+    /// Gateways that BFD has lost, with their interface if they are directly connected.
     lost: BTreeSet<(IpAddr, u32)>,
-    /// Tops whose object must be written.
-    dirty: Vec<TopId>,
-    /// Members whose object somebody changed: to be written again below their groups.
-    spoiled: BTreeSet<Hop>,
-    /// How many objects were found changed by somebody else.
-    pub mended: u64,
-    /// Tops that may have lost their last route.
-    idle: Vec<TopId>,
-    /// Tops that did, and may be used again.
-    resting: Vec<TopId>,
+    /// Entries whose object has to be written.
+    dirty: Vec<NexthopEntryId>,
+    /// Members whose object another program changed: to be written again, groups unchanged.
+    changed_members: BTreeSet<Hop>,
+    /// Number of objects that another program changed.
+    pub repaired: u64,
+    /// Entries that may have lost their last route.
+    unreferenced: Vec<NexthopEntryId>,
+    /// Entries without routes, kept for reuse.
+    idle: Vec<NexthopEntryId>,
 }
 
 #[derive(Debug)]
-struct Set {
+struct NexthopSet {
     hops: Arc<NextHops>,
     wanted: u32,
     path: Result<Content, Unresolved>,
-    top: TopId,
+    entry: NexthopEntryId,
 }
 
 #[derive(Debug)]
-pub struct Top {
-    form: Form,
+pub struct NexthopEntry {
+    kind: NexthopKind,
     pub content: Content,
     pub owner: SetId,
-    /// Routes that lead here.
+    /// Number of routes that use the entry.
     pub refs: u32,
-    /// Written, as far as we know.
+    /// Whether the object exists, as far as we know.
     pub alive: bool,
-    /// Why the kernel refused it.
+    /// Why the kernel refused the object.
     pub error: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum NexthopKind {
     Inline,
     Single(ObjectId),
     Group(ObjectId),
@@ -117,7 +119,7 @@ struct Member {
     alive: bool,
 }
 
-impl Form {
+impl NexthopKind {
     fn id(self) -> Option<ObjectId> {
         match self {
             Self::Inline => None,
@@ -126,25 +128,25 @@ impl Form {
     }
 }
 
-impl Objects {
+impl NexthopTable {
     pub fn new(enabled: bool, protocol: u8) -> Self {
-        let unreachable = Top {
-            form: Form::Inline,
+        let unreachable = NexthopEntry {
+            kind: NexthopKind::Inline,
             content: Content::Unreachable,
             owner: 0,
             refs: 0,
             alive: true,
             error: None,
         };
-        let mut tops = Slab::new();
-        tops.insert(unreachable);
+        let mut entries = Slab::new();
+        entries.insert(unreachable);
         Self {
             enabled,
             protocol,
             sets: Slab::new(),
             by_hops: HashMap::default(),
             last: None,
-            tops,
+            entries,
             by_id: BTreeMap::new(),
             members: BTreeMap::new(),
             foreign: BTreeSet::new(),
@@ -152,14 +154,15 @@ impl Objects {
             resolver: Resolver::default(),
             lost: BTreeSet::new(),
             dirty: Vec::new(),
-            spoiled: BTreeSet::new(),
-            mended: 0,
+            changed_members: BTreeSet::new(),
+            repaired: 0,
+            unreferenced: Vec::new(),
             idle: Vec::new(),
-            resting: Vec::new(),
         }
     }
 
-    /// Goes on without objects: the kernel has none. Only before anything is written.
+    /// Continues without nexthop objects, which this kernel does not have. Must be called before
+    /// anything is written.
     pub fn disable(&mut self) {
         self.enabled = false;
     }
@@ -168,31 +171,31 @@ impl Objects {
         self.enabled
     }
 
-    pub fn top(&self, id: TopId) -> Option<&Top> {
-        self.tops.get(id)
+    pub fn entry(&self, id: NexthopEntryId) -> Option<&NexthopEntry> {
+        self.entries.get(id)
     }
 
-    fn top_mut(&mut self, id: TopId) -> Option<&mut Top> {
-        self.tops.get_mut(id)
+    fn entry_mut(&mut self, id: NexthopEntryId) -> Option<&mut NexthopEntry> {
+        self.entries.get_mut(id)
     }
 
-    fn set(&self, id: SetId) -> Option<&Set> {
+    fn set(&self, id: SetId) -> Option<&NexthopSet> {
         self.sets.get(id)
     }
 
-    fn set_mut(&mut self, id: SetId) -> Option<&mut Set> {
+    fn set_mut(&mut self, id: SetId) -> Option<&mut NexthopSet> {
         self.sets.get_mut(id)
     }
 
-    /// What is wanted of a set's routes, or why they cannot be had.
+    /// What the routes of a set shall have as their content, or why the set is unresolved.
     pub fn path(&self, set: SetId) -> Result<&Content, Unresolved> {
         self.set(set).map_or(Err(Unresolved::NoRoute), |s| s.path.as_ref().map_err(|e| *e))
     }
 
-    /// How a route to `top` is written.
-    pub fn target(&self, top: TopId) -> Option<Target<'_>> {
-        let top = self.top(top)?;
-        Some(match (top.form.id(), &top.content) {
+    /// How a route of `entry` is written.
+    pub fn target(&self, entry: NexthopEntryId) -> Option<Target<'_>> {
+        let entry = self.entry(entry)?;
+        Some(match (entry.kind.id(), &entry.content) {
             (Some(id), _) => Target::Object(id),
             (None, Content::Hops(hops)) => Target::Hops(hops),
             (None, Content::Unreachable) => Target::Unreachable,
@@ -200,18 +203,18 @@ impl Objects {
         })
     }
 
-    /// The object of a top that many routes share; deleting it deletes them.
-    pub fn object_of(&self, top: TopId) -> Option<ObjectId> {
-        let id = self.top(top)?.form.id()?;
-        // An object that groups use as well takes more than its own routes with it.
+    /// The object of an entry, deleting which deletes the entry's routes.
+    pub fn object_of(&self, entry: NexthopEntryId) -> Option<ObjectId> {
+        let id = self.entry(entry)?.kind.id()?;
+        // If groups use the object too, their routes would be deleted with it.
         (!self.members.values().any(|m| m.id == id)).then_some(id)
     }
 
-    pub fn by_object(&self, id: ObjectId) -> Option<TopId> {
+    pub fn by_object(&self, id: ObjectId) -> Option<NexthopEntryId> {
         self.by_id.get(&id).copied()
     }
 
-    /// One more route wants these next hops.
+    /// Returns the set with these next hops and counts one more route that wants it.
     pub fn intern(&mut self, hops: &Arc<NextHops>) -> SetId {
         if let Some((_, id)) = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, hops)) {
             let id = *id;
@@ -233,12 +236,12 @@ impl Objects {
             return id;
         }
         let path = path(&self.resolver, &self.lost, hops);
-        let id = self.sets.insert(Set { hops: hops.clone(), wanted: 1, path, top: 0 });
+        let id = self.sets.insert(NexthopSet { hops: hops.clone(), wanted: 1, path, entry: 0 });
         self.by_hops.insert(hops.clone(), id);
         id
     }
 
-    /// One route less wants this set.
+    /// Counts one route less that wants this set, and removes the set after the last.
     pub fn release(&mut self, id: SetId) {
         let Some(set) = self.set_mut(id) else { return };
         set.wanted -= 1;
@@ -249,25 +252,30 @@ impl Objects {
         self.by_hops.remove(&hops);
         self.sets.remove(id);
         self.last = None;
-        for top in self.tops.ids() {
-            if self.top(top).is_some_and(|t| t.owner == id) {
-                self.disown(top);
+        for entry in self.entries.ids() {
+            if self.entry(entry).is_some_and(|t| t.owner == id) {
+                self.disown(entry);
             }
         }
     }
 
-    /// Whether a route that leads to `top` is right for `set`. A top found at the start, that belongs to nobody
-    /// yet, becomes the set's if it leads to the same hops.
-    pub fn right(&mut self, top: TopId, set: SetId) -> bool {
-        match self.top(top) {
+    /// Whether a route of `entry` is correct for `set`. An adopted entry without an owner becomes
+    /// the set's if it has the same hops.
+    pub fn matches(&mut self, entry: NexthopEntryId, set: SetId) -> bool {
+        match self.entry(entry) {
             Some(t) if t.owner == set && set != 0 => true,
-            // One of the form that another configuration had is written anew.
-            Some(t) if t.owner == 0 && t.alive && self.is_in_form(t) && Ok(&t.content) == self.path(set) => {
-                if let Some(t) = self.top_mut(top).filter(|_| top != UNREACHABLE) {
+            // An entry of a kind that only another configuration uses is written again.
+            Some(t)
+                if t.owner == 0
+                    && t.alive
+                    && self.has_configured_kind(t)
+                    && Ok(&t.content) == self.path(set) =>
+            {
+                if let Some(t) = self.entry_mut(entry).filter(|_| entry != UNREACHABLE) {
                     t.owner = set;
                 }
-                if let Some(s) = self.set_mut(set).filter(|s| s.top == 0) {
-                    s.top = top;
+                if let Some(s) = self.set_mut(set).filter(|s| s.entry == 0) {
+                    s.entry = entry;
                 }
                 true
             }
@@ -275,50 +283,54 @@ impl Objects {
         }
     }
 
-    /// Whether next hops are in an object where we use objects, and in the route where we do not.
-    fn is_in_form(&self, top: &Top) -> bool {
-        !matches!(top.content, Content::Hops(_)) || (top.form != Form::Inline) == self.enabled
+    /// Whether the next hops are where the configuration puts them: in an object or in the route.
+    fn has_configured_kind(&self, entry: &NexthopEntry) -> bool {
+        !matches!(entry.content, Content::Hops(_)) || (entry.kind != NexthopKind::Inline) == self.enabled
     }
 
-    /// The top for new routes of a resolved set, made where there is none.
-    pub fn ensure(&mut self, id: SetId) -> Option<TopId> {
+    /// The entry for new routes of a resolved set, created if there is none.
+    pub fn ensure(&mut self, id: SetId) -> Option<NexthopEntryId> {
         let set = self.set(id)?;
         let content = set.path.clone().ok()?;
-        if self.top(set.top).is_some() {
-            return Some(set.top);
+        if self.entry(set.entry).is_some() {
+            return Some(set.entry);
         }
         let several = set.hops.gateways().len() > 1;
         let group = several || matches!(&content, Content::Hops(hops) if hops.len() > 1);
-        let top = match self.rested(&content, group) {
-            Some(top) => top,
+        let entry = match self.find_idle(&content, group) {
+            Some(entry) => entry,
             None => self.make(content, group),
         };
-        self.top_mut(top)?.owner = id;
-        self.set_mut(id)?.top = top;
-        Some(top)
+        self.entry_mut(entry)?.owner = id;
+        self.set_mut(id)?.entry = entry;
+        Some(entry)
     }
 
-    /// A resting top that leads there, of the form that a new one would have.
-    fn rested(&self, content: &Content, group: bool) -> Option<TopId> {
-        let same = |t: &Top| {
-            t.owner == 0 && t.alive && t.content == *content && matches!(t.form, Form::Group(_)) == group
+    /// An idle entry with this content, of the kind that a new one would have.
+    fn find_idle(&self, content: &Content, group: bool) -> Option<NexthopEntryId> {
+        let same = |t: &NexthopEntry| {
+            t.owner == 0
+                && t.alive
+                && t.content == *content
+                && matches!(t.kind, NexthopKind::Group(_)) == group
         };
-        self.resting.iter().copied().find(|id| self.top(*id).is_some_and(same))
+        self.idle.iter().copied().find(|id| self.entry(*id).is_some_and(same))
     }
 
-    fn make(&mut self, content: Content, group: bool) -> TopId {
-        let form = match &content {
-            Content::Hops(_) if self.enabled && group => Form::Group(self.fresh_id()),
-            Content::Hops(_) if self.enabled => Form::Single(self.fresh_id()),
-            _ => Form::Inline,
+    fn make(&mut self, content: Content, group: bool) -> NexthopEntryId {
+        let kind = match &content {
+            Content::Hops(_) if self.enabled && group => NexthopKind::Group(self.fresh_id()),
+            Content::Hops(_) if self.enabled => NexthopKind::Single(self.fresh_id()),
+            _ => NexthopKind::Inline,
         };
-        let alive = form == Form::Inline;
-        let top = self.tops.insert(Top { form, content, owner: 0, refs: 0, alive, error: None });
-        if let Some(object) = form.id() {
-            self.by_id.insert(object, top);
-            self.dirty.push(top);
+        let alive = kind == NexthopKind::Inline;
+        let entry =
+            self.entries.insert(NexthopEntry { kind, content, owner: 0, refs: 0, alive, error: None });
+        if let Some(object) = kind.id() {
+            self.by_id.insert(object, entry);
+            self.dirty.push(entry);
         }
-        top
+        entry
     }
 
     fn fresh_id(&mut self) -> ObjectId {
@@ -334,60 +346,61 @@ impl Objects {
         }
     }
 
-    /// The next of our range, which begins anew after its last.
+    /// The next id of our range, which wraps around.
     fn id_after(&self, id: ObjectId) -> ObjectId {
         id.checked_add(1)
             .filter(|next| is_ours(*next, self.protocol))
             .unwrap_or(u32::from(self.protocol) << ID_BITS)
     }
 
-    /// One more route leads to `top`.
-    pub fn hold(&mut self, top: TopId) {
-        if let Some(t) = self.top_mut(top) {
+    /// Counts one more route of `entry`.
+    pub fn hold(&mut self, entry: NexthopEntryId) {
+        if let Some(t) = self.entry_mut(entry) {
             t.refs += 1;
         }
     }
 
-    /// `count` routes less lead to `top`.
-    pub fn drop_refs(&mut self, top: TopId, count: u32) {
-        if let Some(t) = self.top_mut(top) {
+    /// Counts `count` routes of `entry` less.
+    pub fn drop_refs(&mut self, entry: NexthopEntryId, count: u32) {
+        if let Some(t) = self.entry_mut(entry) {
             t.refs = t.refs.saturating_sub(count);
             if t.refs == 0 {
-                self.idle.push(top);
+                self.unreferenced.push(entry);
             }
         }
     }
 
-    /// Gives `top` with all its routes to another set, if its object can be changed to that.
-    pub fn retarget(&mut self, top: TopId, set: SetId) -> bool {
+    /// Moves `entry` with all its routes to another set if its object can be changed accordingly.
+    pub fn retarget(&mut self, entry: NexthopEntryId, set: SetId) -> bool {
         let Ok(content) = self.path(set).cloned() else { return false };
-        let Some(t) = self.top(top).filter(|t| t.alive && fits(t.form, &content)) else { return false };
+        let Some(t) = self.entry(entry).filter(|t| t.alive && fits(t.kind, &content)) else { return false };
         let old = t.owner;
-        if let Some(s) = self.set_mut(old).filter(|s| s.top == top) {
-            s.top = 0;
+        if let Some(s) = self.set_mut(old).filter(|s| s.entry == entry) {
+            s.entry = 0;
         }
-        if let Some(s) = self.set_mut(set).filter(|s| s.top == 0) {
-            s.top = top;
+        if let Some(s) = self.set_mut(set).filter(|s| s.entry == 0) {
+            s.entry = entry;
         }
-        self.rewrite(top, content);
-        if let Some(t) = self.top_mut(top) {
+        self.rewrite(entry, content);
+        if let Some(t) = self.entry_mut(entry) {
             t.owner = set;
         }
         true
     }
 
-    fn rewrite(&mut self, top: TopId, content: Content) {
-        // Of a group that is not there the members are not counted: `writes` does when it makes it.
-        if let Some(t) = self.top(top).filter(|t| t.alive && matches!(t.form, Form::Group(_))) {
+    fn rewrite(&mut self, entry: NexthopEntryId, content: Content) {
+        // The members of a group that does not exist are not counted; `writes` does so when it
+        // creates the group.
+        if let Some(t) = self.entry(entry).filter(|t| t.alive && matches!(t.kind, NexthopKind::Group(_))) {
             let old = t.content.clone();
             self.use_members(&content, 1);
             self.use_members(&old, -1);
         }
-        if let Some(t) = self.top_mut(top) {
+        if let Some(t) = self.entry_mut(entry) {
             t.content = content;
             t.error = None;
         }
-        self.dirty.push(top);
+        self.dirty.push(entry);
     }
 
     fn use_members(&mut self, content: &Content, by: i32) {
@@ -402,34 +415,34 @@ impl Objects {
         }
     }
 
-    /// The object changes that are due, in an order that the kernel can follow.
+    /// The pending object changes, members before the groups that use them.
     pub fn writes(&mut self) -> Vec<Op> {
         let mut ops = Vec::new();
-        for hop in std::mem::take(&mut self.spoiled) {
+        for hop in std::mem::take(&mut self.changed_members) {
             let Some(member) = self.members.get(&hop).filter(|m| m.alive) else { continue };
-            ops.push(Op::SetObject { id: member.id, object: Object::Hop(hop), replace: true });
+            ops.push(Op::NewNexthop { id: member.id, object: Object::Hop(hop), replace: true });
         }
         for id in std::mem::take(&mut self.dirty) {
-            let Some(top) = self.top(id) else { continue };
-            let (form, content, replace) = (top.form, top.content.clone(), top.alive);
+            let Some(entry) = self.entry(id) else { continue };
+            let (kind, content, replace) = (entry.kind, entry.content.clone(), entry.alive);
             let Content::Hops(hops) = &content else { continue };
-            match form {
-                Form::Inline => continue,
-                Form::Single(id) => {
+            match kind {
+                NexthopKind::Inline => continue,
+                NexthopKind::Single(id) => {
                     let Some(&hop) = hops.first() else { continue };
-                    ops.push(Op::SetObject { id, object: Object::Hop(hop), replace });
+                    ops.push(Op::NewNexthop { id, object: Object::Hop(hop), replace });
                 }
-                Form::Group(id) => {
+                NexthopKind::Group(id) => {
                     if !replace {
                         self.use_members(&content, 1);
                     }
                     let members = self.group(hops, &mut ops);
-                    ops.push(Op::SetObject { id, object: Object::Group(members), replace });
+                    ops.push(Op::NewNexthop { id, object: Object::Group(members), replace });
                 }
             }
-            if let Some(top) = self.top_mut(id) {
-                top.alive = true;
-                top.error = None;
+            if let Some(entry) = self.entry_mut(id) {
+                entry.alive = true;
+                entry.error = None;
             }
         }
         ops
@@ -440,7 +453,7 @@ impl Objects {
         for hop in hops {
             let Some(member) = self.members.get_mut(hop) else { continue };
             if !member.alive {
-                ops.push(Op::SetObject { id: member.id, object: Object::Hop(*hop), replace: false });
+                ops.push(Op::NewNexthop { id: member.id, object: Object::Hop(*hop), replace: false });
                 member.alive = true;
             }
             ids.push(member.id);
@@ -448,77 +461,78 @@ impl Objects {
         ids
     }
 
-    /// The objects that nobody uses any more and those whose routes shall go with them (`whole`). The others may
-    /// rest.
-    pub fn sweep(&mut self, whole: &BTreeSet<TopId>) -> Vec<Op> {
+    /// Deletes the objects that are no longer used, and those whose routes are deleted with them
+    /// (`whole`). The others stay idle for a while.
+    pub fn sweep(&mut self, whole: &BTreeSet<NexthopEntryId>) -> Vec<Op> {
         let mut ops = Vec::new();
-        for id in std::mem::take(&mut self.idle) {
-            // One that the kernel refused is kept with the reason as long as somebody wants it.
-            let keep = |t: &Top| t.refs > 0 || t.owner != 0 && t.error.is_some();
-            if id == UNREACHABLE || self.top(id).is_none_or(keep) {
+        for id in std::mem::take(&mut self.unreferenced) {
+            // One that the kernel refused is kept with the reason for as long as its set is wanted.
+            let keep = |t: &NexthopEntry| t.refs > 0 || t.owner != 0 && t.error.is_some();
+            if id == UNREACHABLE || self.entry(id).is_none_or(keep) {
                 continue;
             }
-            let may_rest = self.top(id).is_some_and(|t| t.alive && t.form != Form::Inline);
-            if may_rest && !whole.contains(&id) {
-                self.rest(id);
+            let may_stay_idle = self.entry(id).is_some_and(|t| t.alive && t.kind != NexthopKind::Inline);
+            if may_stay_idle && !whole.contains(&id) {
+                self.make_idle(id);
                 continue;
             }
             let object = self.object_of(id);
-            let alive = self.top(id).is_some_and(|t| t.alive);
+            let alive = self.entry(id).is_some_and(|t| t.alive);
             self.forget(id);
-            ops.extend(object.filter(|_| alive).map(|id| Op::DelObject { id }));
+            ops.extend(object.filter(|_| alive).map(|id| Op::DelNexthop { id }));
         }
         self.members.retain(|_, m| {
             if m.users == 0 && m.alive && !self.by_id.contains_key(&m.id) {
-                ops.push(Op::DelObject { id: m.id });
+                ops.push(Op::DelNexthop { id: m.id });
             }
             m.users > 0
         });
         ops
     }
 
-    fn rest(&mut self, id: TopId) {
-        if !self.resting.contains(&id) {
-            self.resting.push(id);
+    fn make_idle(&mut self, id: NexthopEntryId) {
+        if !self.idle.contains(&id) {
+            self.idle.push(id);
         }
     }
 
-    /// Whether objects without routes wait to be used again, or for [`Objects::retire`].
-    pub fn is_resting(&self) -> bool {
-        !self.resting.is_empty()
+    /// Whether objects without routes are kept for reuse until [`NexthopTable::expire_idle`].
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
     }
 
-    /// Ends the rest of those that no route came back to.
-    pub fn retire(&mut self) -> Vec<Op> {
-        let rested: BTreeSet<_> = std::mem::take(&mut self.resting).into_iter().collect();
-        self.idle.extend(&rested);
-        self.sweep(&rested)
+    /// Deletes the idle objects that no route came back to.
+    pub fn expire_idle(&mut self) -> Vec<Op> {
+        let expired: BTreeSet<_> = std::mem::take(&mut self.idle).into_iter().collect();
+        self.unreferenced.extend(&expired);
+        self.sweep(&expired)
     }
 
-    /// A top that no route leads to goes; its object is the caller's.
-    fn forget(&mut self, id: TopId) {
-        let Some(top) = self.tops.remove(id) else { return };
-        if let Some(set) = self.set_mut(top.owner).filter(|s| s.top == id) {
-            set.top = 0;
+    /// Removes an entry without routes; deleting its object is up to the caller.
+    fn forget(&mut self, id: NexthopEntryId) {
+        let Some(entry) = self.entries.remove(id) else { return };
+        if let Some(set) = self.set_mut(entry.owner).filter(|s| s.entry == id) {
+            set.entry = 0;
         }
-        if let Some(object) = top.form.id() {
+        if let Some(object) = entry.kind.id() {
             self.by_id.remove(&object);
         }
-        if matches!(top.form, Form::Group(_)) && top.alive {
-            self.use_members(&top.content, -1);
+        if matches!(entry.kind, NexthopKind::Group(_)) && entry.alive {
+            self.use_members(&entry.content, -1);
         }
         self.dirty.retain(|d| *d != id);
-        self.resting.retain(|r| *r != id);
+        self.idle.retain(|r| *r != id);
     }
 
-    /// The kernel refused to make an object: its top is not there, and says why. One that it refused to
-    /// *change* is left as it was: [`Objects::observe`] finds out how.
+    /// Records that the kernel refused to create an object: the entry does not exist and holds the
+    /// reason. An object that the kernel refused to *change* stays as it was until
+    /// [`NexthopTable::observe`].
     pub fn refused(&mut self, id: ObjectId, replace: bool, taken: bool, why: &Arc<str>) {
-        if let Some(top) = self.by_object(id) {
+        if let Some(entry) = self.by_object(id) {
             if !replace {
-                self.kill(top);
+                self.mark_missing(entry);
             }
-            if let Some(t) = self.top_mut(top) {
+            if let Some(t) = self.entry_mut(entry) {
                 t.error = Some(why.clone());
             }
         }
@@ -529,65 +543,67 @@ impl Objects {
         }
     }
 
-    /// Somebody else holds this id: ours gets another.
+    /// Gives our object another id because another daemon uses this one.
     fn renumber(&mut self, id: ObjectId) {
         let fresh = self.fresh_id();
         self.members.values_mut().filter(|m| m.id == id).for_each(|m| m.id = fresh);
-        let Some(top) = self.by_id.remove(&id) else { return };
-        self.by_id.insert(fresh, top);
-        if let Some(t) = self.top_mut(top) {
-            t.form = match t.form {
-                Form::Inline => Form::Inline,
-                Form::Single(_) => Form::Single(fresh),
-                Form::Group(_) => Form::Group(fresh),
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        self.by_id.insert(fresh, entry);
+        if let Some(t) = self.entry_mut(entry) {
+            t.kind = match t.kind {
+                NexthopKind::Inline => NexthopKind::Inline,
+                NexthopKind::Single(_) => NexthopKind::Single(fresh),
+                NexthopKind::Group(_) => NexthopKind::Group(fresh),
             };
         }
     }
 
-    fn kill(&mut self, id: TopId) {
-        let Some(top) = self.top_mut(id).filter(|t| t.alive) else { return };
-        top.alive = false;
-        if matches!(top.form, Form::Group(_)) {
-            let content = top.content.clone();
+    fn mark_missing(&mut self, id: NexthopEntryId) {
+        let Some(entry) = self.entry_mut(id).filter(|t| t.alive) else { return };
+        entry.alive = false;
+        if matches!(entry.kind, NexthopKind::Group(_)) {
+            let content = entry.content.clone();
             self.use_members(&content, -1);
         }
     }
 
-    /// Compares with what the kernel holds: it deletes objects and shrinks groups without a word (kernel.md 2), and
-    /// others may change what has one of our ids. Returns the tops that were lost, with all their routes.
-    pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<TopId> {
+    /// Compares with the kernel's objects: the kernel deletes objects and shrinks groups without
+    /// notifications (docs/kernel.md, section 2), and other programs may change objects with our
+    /// ids. Returns the entries that are gone with all their routes.
+    pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<NexthopEntryId> {
         for (hop, member) in &mut self.members {
             match seen.get(&member.id) {
                 Some(s) if s.object() == Some(Object::Hop(*hop)) && s.protocol == self.protocol => {
                     member.alive = true;
                 }
-                Some(_) if member.alive => drop(self.spoiled.insert(*hop)),
+                Some(_) if member.alive => drop(self.changed_members.insert(*hop)),
                 _ => member.alive = false,
             }
         }
-        self.mended += self.spoiled.len() as u64;
+        self.repaired += self.changed_members.len() as u64;
         let by_member: HashMap<ObjectId, Hop> = self.members.iter().map(|(hop, m)| (m.id, *hop)).collect();
         let mut lost = BTreeSet::new();
-        for id in self.tops.ids() {
-            let Some(object) = self.top(id).filter(|t| t.alive).and_then(|t| t.form.id()) else { continue };
+        for id in self.entries.ids() {
+            let Some(object) = self.entry(id).filter(|t| t.alive).and_then(|t| t.kind.id()) else { continue };
             let Some(seen) = seen.get(&object) else {
-                self.kill(id);
+                self.mark_missing(id);
                 lost.insert(id);
                 continue;
             };
             let hops = self.hops_of(seen, &by_member);
             let content = Content::Hops(hops.clone().unwrap_or_default().into());
-            // The kernel takes members away from a group; all else is somebody's doing.
-            let is_single = |t: &Top| matches!(t.form, Form::Single(_)) && t.content != content;
-            if hops.is_none() || self.top(id).is_some_and(is_single) {
-                self.mended += 1;
+            // The kernel removes members from groups; any other change is another program's.
+            let is_single =
+                |t: &NexthopEntry| matches!(t.kind, NexthopKind::Single(_)) && t.content != content;
+            if hops.is_none() || self.entry(id).is_some_and(is_single) {
+                self.repaired += 1;
             }
             self.shrunk(id, content);
         }
         lost
     }
 
-    /// Where an object of ours leads now; `None` where it was changed to what we never made.
+    /// The present hops of an object of ours; `None` if it was changed to what we never create.
     fn hops_of(&self, seen: &SeenObject, by_member: &HashMap<ObjectId, Hop>) -> Option<Vec<Hop>> {
         let mut hops = match seen.object().filter(|_| seen.protocol == self.protocol)? {
             Object::Hop(hop) => vec![hop],
@@ -597,21 +613,22 @@ impl Objects {
         Some(hops)
     }
 
-    /// The kernel's content of a living top is another than we wrote; without hops where somebody changed it.
-    fn shrunk(&mut self, id: TopId, content: Content) {
-        let Some(top) = self.top(id).filter(|t| t.content != content) else { return };
-        let (old, group) = (top.content.clone(), matches!(top.form, Form::Group(_)));
+    /// Records that an existing object has other content than we wrote; empty if another program
+    /// changed it.
+    fn shrunk(&mut self, id: NexthopEntryId, content: Content) {
+        let Some(entry) = self.entry(id).filter(|t| t.content != content) else { return };
+        let (old, group) = (entry.content.clone(), matches!(entry.kind, NexthopKind::Group(_)));
         if group {
             self.use_members(&content, 1);
             self.use_members(&old, -1);
         }
-        if let Some(t) = self.top_mut(id) {
+        if let Some(t) = self.entry_mut(id) {
             t.content = content;
         }
     }
 
-    /// Takes a new view of the host: sets resolve anew, objects follow. Tops that were lost are written again.
-    /// The routes must be looked through afterwards.
+    /// Takes a new snapshot of the host: resolves all sets again and updates their objects. Lost
+    /// entries are written again. The caller then has to decide again about all routes.
     pub fn resolve(&mut self, resolver: Resolver) {
         self.resolver = resolver;
         for set in self.sets.values_mut() {
@@ -620,8 +637,8 @@ impl Objects {
         self.follow();
     }
 
-    /// These gateways are not reached: groups go on without them. Where no other is left nothing changes, as the routes
-    /// have nowhere else to go before the table has decided.
+    /// Takes gateways that are not reachable: groups continue without them. A route without another
+    /// gateway stays as it is until the table has decided.
     pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
         if self.lost != *lost {
             self.lost.clone_from(lost);
@@ -629,13 +646,13 @@ impl Objects {
         }
     }
 
-    /// Brings each top to what its set resolves to.
+    /// Updates each entry to what its set resolves to.
     pub fn follow(&mut self) {
-        for id in self.tops.ids() {
-            let Some(top) = self.top(id).filter(|t| t.owner != 0) else { continue };
-            match self.path(top.owner) {
-                Ok(content) if *content == top.content && top.alive => {}
-                Ok(content) if fits(top.form, content) => {
+        for id in self.entries.ids() {
+            let Some(entry) = self.entry(id).filter(|t| t.owner != 0) else { continue };
+            match self.path(entry.owner) {
+                Ok(content) if *content == entry.content && entry.alive => {}
+                Ok(content) if fits(entry.kind, content) => {
                     let content = content.clone();
                     self.rewrite(id, content);
                 }
@@ -644,42 +661,50 @@ impl Objects {
         }
     }
 
-    fn disown(&mut self, id: TopId) {
-        let Some(owner) = self.top(id).map(|t| t.owner) else { return };
-        if let Some(set) = self.set_mut(owner).filter(|s| s.top == id) {
-            set.top = 0;
+    fn disown(&mut self, id: NexthopEntryId) {
+        let Some(owner) = self.entry(id).map(|t| t.owner) else { return };
+        if let Some(set) = self.set_mut(owner).filter(|s| s.entry == id) {
+            set.entry = 0;
         }
-        if let Some(top) = self.top_mut(id) {
-            top.owner = 0;
-            if top.refs == 0 {
-                self.idle.push(id);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.owner = 0;
+            if entry.refs == 0 {
+                self.unreferenced.push(id);
             }
         }
     }
 
-    /// A top for a route that is already in the kernel: on an object of ours, or else with its hops inline.
-    pub fn adopt(&mut self, object: ObjectId, content: Content) -> TopId {
+    /// Returns the entry for a route that is already in the kernel: that of its object if it is
+    /// ours, else one with its hops inline.
+    pub fn adopt(&mut self, object: ObjectId, content: Content) -> NexthopEntryId {
         match (self.by_object(object), &content) {
-            (Some(top), _) => return top,
+            (Some(entry), _) => return entry,
             (None, Content::Unreachable) => return UNREACHABLE,
             _ => {}
         }
-        let same = |t: &Top| t.form == Form::Inline && t.owner == 0 && t.content == content;
-        if let Some(found) = self.tops.ids().find(|id| self.top(*id).is_some_and(same)) {
+        let same = |t: &NexthopEntry| t.kind == NexthopKind::Inline && t.owner == 0 && t.content == content;
+        if let Some(found) = self.entries.ids().find(|id| self.entry(*id).is_some_and(same)) {
             return found;
         }
-        self.tops.insert(Top { form: Form::Inline, content, owner: 0, refs: 0, alive: true, error: None })
+        self.entries.insert(NexthopEntry {
+            kind: NexthopKind::Inline,
+            content,
+            owner: 0,
+            refs: 0,
+            alive: true,
+            error: None,
+        })
     }
 
-    /// Whether a route on this object (0: none), with these hops, is what a route to `top` looks like.
-    pub fn looks_like(&self, top: TopId, object: ObjectId, content: &Content) -> bool {
-        self.top(top).is_some_and(|t| match t.form.id() {
+    /// Whether a route with this object (0 for none) and these hops is a route of `entry`.
+    pub fn looks_like(&self, entry: NexthopEntryId, object: ObjectId, content: &Content) -> bool {
+        self.entry(entry).is_some_and(|t| match t.kind.id() {
             Some(id) => id == object,
             None => object == 0 && t.content == *content,
         })
     }
 
-    /// Takes over the objects of ours that the kernel holds, and keeps clear of the others' ids.
+    /// Adopts the objects of ours that are in the kernel, and reserves the ids of all others.
     pub fn adopt_all(&mut self, seen: &BTreeMap<ObjectId, SeenObject>, protocol: u8) {
         self.foreign = seen.values().filter(|s| s.protocol != protocol).map(|s| s.id).collect();
         let ours = || seen.values().filter(|s| s.protocol == protocol);
@@ -699,20 +724,22 @@ impl Objects {
             }
         }
         for one in ours().filter(|s| !members.contains(&s.id)) {
-            let (form, mut hops) = match one.object() {
-                Some(Object::Hop(hop)) => (Form::Single(one.id), vec![hop]),
-                Some(Object::Group(ids)) => (Form::Group(one.id), ids.iter().filter_map(hop_of).collect()),
+            let (kind, mut hops) = match one.object() {
+                Some(Object::Hop(hop)) => (NexthopKind::Single(one.id), vec![hop]),
+                Some(Object::Group(ids)) => {
+                    (NexthopKind::Group(one.id), ids.iter().filter_map(hop_of).collect())
+                }
                 None => continue,
             };
             hops.sort_unstable();
             let content = Content::Hops(hops.into());
-            if matches!(form, Form::Group(_)) {
+            if matches!(kind, NexthopKind::Group(_)) {
                 self.use_members(&content, 1);
             }
-            let top = Top { form, content, owner: 0, refs: 0, alive: true, error: None };
-            let id = self.tops.insert(top);
+            let entry = NexthopEntry { kind, content, owner: 0, refs: 0, alive: true, error: None };
+            let id = self.entries.insert(entry);
             self.by_id.insert(one.id, id);
-            self.idle.push(id);
+            self.unreferenced.push(id);
         }
         let last = seen.keys().copied().filter(|id| is_ours(*id, self.protocol)).max();
         self.next_id = last.map_or(u32::from(self.protocol) << ID_BITS, |id| self.id_after(id));
@@ -720,27 +747,27 @@ impl Objects {
 
     /// Why the kernel refused the object of a set.
     pub fn error_of(&self, set: SetId) -> Option<&str> {
-        self.top(self.set(set)?.top)?.error.as_deref()
+        self.entry(self.set(set)?.entry)?.error.as_deref()
     }
 
-    /// Whether anything is left to write.
+    /// Whether changes are left to write.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.spoiled.is_empty()
+        !self.dirty.is_empty() || !self.changed_members.is_empty()
     }
 
-    /// Tops whose object the kernel refused, to be tried again.
+    /// Marks refused objects to be written again. Returns whether there were any.
     pub fn retry(&mut self) -> bool {
         let failed: Vec<_> = self
-            .tops
+            .entries
             .ids()
-            .filter(|id| self.top(*id).is_some_and(|t| !t.alive && t.owner != 0 && t.error.is_some()))
+            .filter(|id| self.entry(*id).is_some_and(|t| !t.alive && t.owner != 0 && t.error.is_some()))
             .collect();
         self.dirty.extend(&failed);
         !failed.is_empty()
     }
 }
 
-/// What the next hops lead to on this host: those that resolve, if any does.
+/// Resolves next hops on this host: those that resolve, if any does.
 fn path(resolver: &Resolver, lost: &BTreeSet<(IpAddr, u32)>, hops: &NextHops) -> Result<Content, Unresolved> {
     match hops.kind() {
         RouteKind::Unreachable => return Ok(Content::Unreachable),
@@ -767,16 +794,17 @@ fn path(resolver: &Resolver, lost: &BTreeSet<(IpAddr, u32)>, hops: &NextHops) ->
     Ok(Content::Hops(good.into_iter().collect()))
 }
 
-/// Whether an object of this form can be changed to this content: never from one hop to a group or back.
-fn fits(form: Form, content: &Content) -> bool {
-    match (form, content) {
-        (Form::Group(_), Content::Hops(_)) => true,
-        (Form::Single(_), Content::Hops(hops)) => hops.len() == 1,
+/// Whether an object of this kind can be changed to this content. A single hop cannot become a
+/// group, nor a group a single hop.
+fn fits(kind: NexthopKind, content: &Content) -> bool {
+    match (kind, content) {
+        (NexthopKind::Group(_), Content::Hops(_)) => true,
+        (NexthopKind::Single(_), Content::Hops(hops)) => hops.len() == 1,
         _ => false,
     }
 }
 
-/// Values by number; a free number is used again.
+/// Values by number; freed numbers are reused.
 #[derive(Debug)]
 struct Slab<T> {
     items: Vec<Option<T>>,
@@ -826,5 +854,5 @@ fn index(id: u32) -> Option<usize> {
 }
 
 fn number(index: usize) -> u32 {
-    u32::try_from(index + 1).expect("fewer than 2^24 tops")
+    u32::try_from(index + 1).expect("fewer than 2^24 entries")
 }

@@ -1,16 +1,17 @@
-//! The order in which many routes are written, which the kernel's time depends on.
+//! The order in which many routes are written, on which the kernel's time depends.
 //!
-//! Its IPv4 table is a trie whose nodes grow as they fill: copied to twice their size, in each level. Sorted prefixes
-//! let them grow step by step; when a few from all over come first, nodes have their size early, and the rest only
-//! fills them. That rest is sorted: neighboring prefixes share what lies in the processor's caches, when they are written
-//! and when they are deleted. Figures are in docs/performance.md.
+//! The kernel's IPv4 table is a trie whose nodes double as they fill, which copies each level. With
+//! sorted prefixes they grow step by step. If prefixes from all over the range come first, the
+//! nodes reach their size early and the rest only fills them. That rest is sorted, because
+//! neighboring prefixes share cache lines when they are written and when they are deleted. See
+//! docs/performance.md for figures.
 
-/// Every so many-th of the sorted prefixes is written first.
+/// One in this many of the sorted prefixes is written first.
 const COARSE: usize = 64;
-/// Then every so many-th.
+/// Then one in this many.
 const MIDDLE: usize = 8;
 
-/// All indices of a sorted list, those of some from all over first.
+/// Returns all indices of a sorted list, starting with some from all over it.
 pub fn coarse_first(len: usize) -> impl Iterator<Item = usize> {
     let every = move |step: usize| (0..len).step_by(step);
     let middle = every(MIDDLE).filter(|n| !n.is_multiple_of(COARSE));

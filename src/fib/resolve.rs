@@ -1,9 +1,9 @@
-//! BGP next hop → interface and gateway (RFC 4271 §9.1.2.1).
+//! Resolves BGP next hops to interfaces and gateways (RFC 4271 §9.1.2.1).
 //!
-//! An address is looked up as the kernel does it: what is delivered to this host first, then the longest prefix
-//! among the routes of others, the kernel's own of connected subnets among them, then the lowest metric. One
-//! [`Resolver`] answers the fib (which hops?) and, as a [`Reachable`] snapshot, the rib (does it resolve?), so
-//! that both always agree. BGP's own routes resolve nothing.
+//! An address is looked up as the kernel does it: addresses delivered to this host first, then the
+//! longest prefix among other daemons' and the kernel's own routes, then the lowest metric. One
+//! [`Resolver`] serves the fib (which hops?) and, as a [`Reachable`] snapshot, the rib (does it
+//! resolve?), so that both always agree. BGP routes never resolve a next hop.
 
 use std::{
     collections::BTreeMap,
@@ -15,32 +15,32 @@ use crate::{
     net::{Family, Gateway, Prefix, Reach, Reachable, Unresolved},
 };
 
-/// How many routes of others may lie between a next hop and its link.
+/// Limit of routes between a next hop and its link.
 const MAX_DEPTH: usize = 4;
 
-/// Where the kernel shall send a packet.
+/// One hop of a kernel route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hop {
     pub ifindex: u32,
     pub gateway: IpAddr,
-    /// The kernel is told not to look for a subnet that holds the gateway.
+    /// Installed with `onlink`: the kernel does not require a subnet that contains the gateway.
     pub onlink: bool,
 }
 
-/// A host's answers, prepared once per snapshot.
+/// A look-up table, built once per snapshot of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolver {
     entries: BTreeMap<Prefix, Entry>,
-    /// Lengths in use by family, longest first.
+    /// Prefix lengths in use, by family, longest first.
     lens: [Vec<u8>; 2],
-    /// Interfaces that can send: up, with a carrier.
+    /// Interfaces that can send: up, with carrier.
     up: Vec<u32>,
     via_default: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    /// On link: a subnet of the kernel's, or the gateway of a route of others.
+    /// On link: a connected subnet, or the gateway of a route.
     Connected(Vec<ForeignHop>),
     Routed {
         metric: u32,
@@ -52,8 +52,8 @@ enum Entry {
 const RTPROT_KERNEL: u8 = 2;
 const RTPROT_RA: u8 = 9;
 
-/// Whether a route on link is that of a connected subnet, which programs that configure networks write themselves with
-/// other protocol numbers. Any other has a cost, its metric.
+/// Whether a route without a gateway is that of a connected subnet, which network managers install
+/// themselves with other protocol numbers. Any other has a cost, its metric.
 fn is_connected(host: &Host, route: &ForeignRoute) -> bool {
     let of_link =
         |h: &ForeignHop| host.links.get(&h.ifindex).is_some_and(|l| l.subnets().any(|s| s == route.prefix));
@@ -82,7 +82,7 @@ impl Resolver {
         }
     }
 
-    /// Of several routes to a prefix the one that the kernel uses.
+    /// Among several routes to a prefix, adds the one that the kernel uses.
     fn add_routes(&mut self, host: &Host) {
         let mut by_prefix: BTreeMap<Prefix, Vec<&ForeignRoute>> = BTreeMap::new();
         for route in &host.routes {
@@ -104,8 +104,8 @@ impl Resolver {
         self.note_lens();
     }
 
-    /// The gateway of a route is on the link that the route names, whatever else leads there: nothing but a default
-    /// route need do so, where the gateway was given as `onlink`.
+    /// Adds the gateways of routes as on the link that their route has. They may be covered by no
+    /// more than a default route if the gateway is `onlink`.
     fn add_gateways(&mut self, host: &Host) {
         for (gateway, ifindex) in host.gateway_links() {
             if !self.is_covered(Prefix::host(gateway)) {
@@ -115,15 +115,17 @@ impl Resolver {
         }
     }
 
-    /// Whether more than a default route leads to a prefix.
+    /// Whether more than a default route covers a prefix.
     fn is_covered(&self, prefix: Prefix) -> bool {
         self.lookup(prefix.addr()).is_some_and(|(found, _)| found.len() > 0 && found.covers(prefix))
     }
 
-    /// Subnets of links that cannot send, of which the kernel has no routes (any more), are known to be lost.
+    /// Adds the subnets of links that cannot send, whose routes the kernel may have removed, as
+    /// lost.
     fn add_lost_subnets(&mut self, host: &Host) {
         for link in host.links.values().filter(|l| !host.can_send(l)) {
-            // Every link has the same link-local IPv6 subnet: there, a gateway comes with its interface.
+            // All links share one link-local IPv6 subnet; a gateway in it is always given with its
+            // interface.
             let global = |p: &Prefix| !matches!(p.addr(), IpAddr::V6(a) if is_link_local_v6(a));
             for subnet in link.subnets().filter(global) {
                 let by_default = self.via_default && self.lookup(subnet.addr()).is_some();
@@ -134,7 +136,7 @@ impl Resolver {
         }
     }
 
-    /// What is delivered to this host is looked up before all other routes: its addresses, and ranges.
+    /// Adds what is delivered to this host and precedes all other routes: addresses and ranges.
     fn add_own(&mut self, host: &Host) {
         let ranges = host.routes.iter().filter(|r| r.kind == RouteType::Local).map(|r| r.prefix);
         for range in ranges.collect::<Vec<_>>() {
@@ -142,21 +144,21 @@ impl Resolver {
             self.entries.insert(range, Entry::No(Unresolved::Own));
         }
         for address in host.links.values().flat_map(|l| &l.addresses) {
-            // A link-local address may well be a neighbor's on another link.
+            // A link-local address may belong to a neighbor on another link.
             if !is_link_local(address.addr) {
                 self.entries.insert(Prefix::host(address.addr), Entry::No(Unresolved::Own));
             }
         }
     }
 
-    /// The hops that lead to `gateway`: sorted, never empty.
+    /// Returns the hops that lead to `gateway`: sorted, never empty.
     ///
     /// # Errors
     ///
-    /// Why it cannot be used.
+    /// Why the gateway cannot be resolved.
     pub fn resolve(&self, gateway: Gateway) -> Result<Vec<Hop>, Unresolved> {
         if gateway.ifindex != 0 {
-            // The kernel never asks for a subnet of IPv6 link-local gateways.
+            // For IPv6 link-local gateways the kernel requires no subnet.
             let onlink = !matches!(gateway.addr, IpAddr::V6(a) if is_link_local_v6(a));
             let hop = ForeignHop { ifindex: gateway.ifindex, gateway: Some(gateway.addr), onlink };
             return self.hop(gateway.addr, hop, 0);
@@ -175,7 +177,7 @@ impl Resolver {
         }
     }
 
-    /// Any hop that works is good; of those that do not, the last says why.
+    /// Returns all hops that resolve; if none does, the reason of the last.
     fn hops(&self, addr: IpAddr, hops: &[ForeignHop], depth: usize) -> Result<Vec<Hop>, Unresolved> {
         let mut good = Vec::new();
         let mut why = Unresolved::NoRoute;
@@ -208,7 +210,7 @@ impl Resolver {
         })
     }
 
-    /// The same answers for the rib.
+    /// The same results as a snapshot for the rib.
     pub fn reachable(&self) -> Reachable {
         let reach = |(prefix, entry): (&Prefix, &Entry)| {
             let reach = match entry {
@@ -232,7 +234,7 @@ impl Resolver {
     }
 }
 
-/// What the rib asks: which next hops resolve on this host.
+/// Which next hops resolve on this host, as a snapshot for the rib.
 pub fn reachable(host: &Host, via_default: bool) -> Reachable {
     Resolver::new(host, via_default).reachable()
 }
@@ -253,7 +255,7 @@ mod tests {
     use super::*;
     use crate::fib::host::testing::{gateway, host, link};
 
-    fn answer(resolver: &Resolver, addr: &str) -> String {
+    fn resolved(resolver: &Resolver, addr: &str) -> String {
         match resolver.resolve(Gateway { addr: addr.parse().unwrap(), ifindex: 0 }) {
             Ok(hops) => {
                 hops.iter().map(|h| format!("{}%{}", h.gateway, h.ifindex)).collect::<Vec<_>>().join(" ")
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_of_the_host_answers() {
+    fn the_longest_prefix_of_the_host_is_used() {
         let resolver = sample(false);
         #[rustfmt::skip]
         let cases = [
@@ -316,13 +318,13 @@ mod tests {
             ("over itself",                  "10.50.0.9",     "TooDeep"),
         ];
         for (name, addr, expected) in cases {
-            assert_eq!(answer(&resolver, addr), expected, "{name}");
+            assert_eq!(resolved(&resolver, addr), expected, "{name}");
         }
-        assert_eq!(answer(&sample(true), "192.0.2.1"), "10.1.0.1%2");
+        assert_eq!(resolved(&sample(true), "192.0.2.1"), "10.1.0.1%2");
     }
 
     #[test]
-    fn bc12_the_gateway_of_an_onlink_default_route_is_on_that_link() {
+    fn the_gateway_of_an_onlink_default_route_is_on_that_link() {
         let mut second = gateway("0.0.0.0/0", "172.31.2.1", 3);
         second.metric = 200;
         let links = [
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn bc02_the_kernels_own_connected_routes_decide_between_two_links() {
+    fn the_kernels_own_connected_routes_decide_between_two_links() {
         let links = || [link(2, "eth0").with("10.5.0.2/24"), link(3, "eth1").with("10.5.0.3/24")];
         let mut wired_first = host(links(), []);
         for (route, metric) in wired_first.routes.iter_mut().zip([600, 100]) {
@@ -380,7 +382,7 @@ mod tests {
             ("a link that can send before one that cannot", dead, "10.5.0.254%2"),
         ];
         for (name, host, expected) in cases {
-            assert_eq!(answer(&Resolver::new(&host, false), "10.5.0.254"), expected, "{name}");
+            assert_eq!(resolved(&Resolver::new(&host, false), "10.5.0.254"), expected, "{name}");
         }
     }
 
@@ -433,7 +435,7 @@ mod tests {
             ("10.9.200.1", "Own"),
         ];
         for (addr, expected) in cases {
-            assert_eq!(answer(&resolver, addr), expected, "{addr}");
+            assert_eq!(resolved(&resolver, addr), expected, "{addr}");
         }
     }
 
@@ -443,14 +445,14 @@ mod tests {
         let default = || gateway("0.0.0.0/0", "10.2.0.1", 3);
         let wide = gateway("10.0.0.0/8", "10.2.0.9", 3);
         let resolver = |routes: Vec<ForeignRoute>, via| Resolver::new(&host(links(), routes), via);
-        assert_eq!(answer(&resolver(vec![], false), "10.1.0.9"), "LinkDown");
-        assert_eq!(answer(&resolver(vec![default()], false), "10.1.0.9"), "LinkDown");
-        assert_eq!(answer(&resolver(vec![default()], true), "10.1.0.9"), "10.2.0.1%3");
-        assert_eq!(answer(&resolver(vec![wide], false), "10.1.0.9"), "10.2.0.9%3");
+        assert_eq!(resolved(&resolver(vec![], false), "10.1.0.9"), "LinkDown");
+        assert_eq!(resolved(&resolver(vec![default()], false), "10.1.0.9"), "LinkDown");
+        assert_eq!(resolved(&resolver(vec![default()], true), "10.1.0.9"), "10.2.0.1%3");
+        assert_eq!(resolved(&resolver(vec![wide], false), "10.1.0.9"), "10.2.0.9%3");
     }
 
     #[test]
-    fn the_rib_hears_the_same() {
+    fn the_rib_gets_the_same_results() {
         for via_default in [false, true] {
             let resolver = sample(via_default);
             let reachable = resolver.reachable();
@@ -483,6 +485,6 @@ mod tests {
         worse.metric = 100;
         let routes = [worse.clone(), gateway("10.9.0.0/16", "10.1.0.9", 2), worse];
         let resolver = Resolver::new(&host([link(2, "eth0").with("10.1.0.2/24")], routes), false);
-        assert_eq!(answer(&resolver, "10.9.0.1"), "10.1.0.9%2");
+        assert_eq!(resolved(&resolver, "10.9.0.1"), "10.1.0.9%2");
     }
 }

@@ -1,23 +1,24 @@
-//! resolv.conf(5) → the addresses of the host's resolvers.
+//! Parses the addresses of DNS resolvers from resolv.conf(5).
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-/// More than any resolver library asks.
-const MOST: usize = 8;
+/// Limit of addresses; more than any resolver library queries.
+const MAX_RESOLVERS: usize = 8;
 
-/// The addresses of its `nameserver` lines. A link-local one is named with its interface, which is left out.
+/// The addresses of the `nameserver` lines. The interface of a link-local address is dropped.
 pub fn resolvers(text: &str) -> BTreeSet<IpAddr> {
     let named = text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        if words.next()? != "nameserver" {
+        let mut fields = line.split_ascii_whitespace();
+        if fields.next()? != "nameserver" {
             return None;
         }
-        words.next()?.split('%').next()?.parse().ok()
+        fields.next()?.split('%').next()?.parse().ok()
     });
-    named.take(MOST).collect()
+    named.take(MAX_RESOLVERS).collect()
 }
 
-/// Whether they only stand for others: a local stub (systemd-resolved, dnsmasq) asks the real ones.
+/// Whether all of them are local stubs (systemd-resolved, dnsmasq), which forward to the actual
+/// resolvers.
 pub fn are_local(resolvers: &BTreeSet<IpAddr>) -> bool {
     !resolvers.is_empty() && resolvers.iter().all(IpAddr::is_loopback)
 }
@@ -34,12 +35,12 @@ mod tests {
         let found: Vec<_> = resolvers(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.0.53", "2001:db8::53", "fe80::1"]);
         let many: String = (0..100).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
-        assert_eq!(resolvers(&many).len(), MOST);
+        assert_eq!(resolvers(&many).len(), MAX_RESOLVERS);
         assert!(resolvers("").is_empty());
     }
 
     #[test]
-    fn a_stub_is_told_from_resolvers_elsewhere() {
+    fn a_stub_is_distinguished_from_remote_resolvers() {
         assert!(are_local(&resolvers("nameserver 127.0.0.53\nnameserver ::1\n")));
         assert!(!are_local(&resolvers("nameserver 127.0.0.53\nnameserver 10.0.0.53\n")));
         assert!(!are_local(&resolvers("")));

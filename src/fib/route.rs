@@ -10,14 +10,14 @@ use crate::{
     net::Prefix,
 };
 
-/// Metric of the unreachable routes against loops: the last, so that a connected route of either family wins
-/// (kernel.md 16: IPv6 connected routes have metric 256).
+/// Metric of the unreachable routes against loops: the highest, so that a connected route of either
+/// family is preferred (docs/kernel.md, section 6: connected IPv6 routes have metric 256).
 pub const OWN_METRIC: u32 = u32::MAX;
 
-/// Id of a kernel nexthop object. All daemons of a namespace share one range of numbers.
+/// Id of a kernel nexthop object. All daemons of a network namespace share one range of ids.
 pub type ObjectId = u32;
 
-/// Where a route of ours leads.
+/// What a route of ours leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Sorted, never empty.
@@ -26,27 +26,28 @@ pub enum Content {
     Blackhole,
 }
 
-/// One change of the kernel's tables.
+/// One change of the kernel's tables, named after its rtnetlink message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Makes a nexthop object, or changes the one of this id. Never replaces by accident: `replace` is only
-    /// said of objects known to be ours.
-    SetObject {
+    /// Creates a nexthop object, or changes the one with this id. `replace` is only set for objects
+    /// known to be ours, so that no other is overwritten.
+    NewNexthop {
         id: ObjectId,
         object: Object,
         replace: bool,
     },
-    DelObject {
+    DelNexthop {
         id: ObjectId,
     },
-    /// Adds a route (refused by the kernel where the key is taken), or replaces the one that is known to be ours.
-    Put {
+    /// Adds a route, which the kernel refuses if the key exists, or replaces one that is known to
+    /// be ours.
+    NewRoute {
         prefix: Prefix,
         metric: u32,
-        top: u32,
+        entry: u32,
         replace: bool,
     },
-    Del {
+    DelRoute {
         prefix: Prefix,
         metric: u32,
     },
@@ -59,7 +60,7 @@ pub enum Object {
     Group(Vec<ObjectId>),
 }
 
-/// How a route names its next hops on the wire.
+/// How a route specifies its next hops in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     Object(ObjectId),
@@ -68,28 +69,28 @@ pub enum Target<'a> {
     Blackhole,
 }
 
-/// A route that the kernel told of.
+/// A route that the kernel reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenRoute {
     pub prefix: Prefix,
     pub table: u32,
     pub metric: u32,
     pub protocol: u8,
-    /// `None`: a type that is no business of routing daemons (broadcast, multicast, …).
+    /// `None` for types that routing daemons do not handle (broadcast, multicast, …).
     pub kind: Option<RouteType>,
-    /// IPv4 only; the route is for packets of this type of service.
+    /// Type of service that the route is limited to. IPv4 only.
     pub tos: u8,
     pub preference: Preference,
-    /// A cached copy, not a route.
+    /// A cached copy rather than a route.
     pub cloned: bool,
-    /// 0: none.
+    /// The route's nexthop object; 0 for none.
     pub object: ObjectId,
     /// RTA_PREFSRC.
     pub source: Option<IpAddr>,
     pub hops: Vec<ForeignHop>,
 }
 
-/// A nexthop object that the kernel told of.
+/// A nexthop object that the kernel reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenObject {
     pub id: ObjectId,
@@ -97,22 +98,22 @@ pub struct SeenObject {
     pub leads: Leads,
 }
 
-/// Where a nexthop object leads.
+/// What a nexthop object leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leads {
     Hop(ForeignHop),
-    /// `plain`: no resilient group, and all weights are equal.
+    /// `plain`: not a resilient group, and all weights are equal.
     Group {
         members: Vec<ObjectId>,
         plain: bool,
     },
     Blackhole,
-    /// It forwards no packets of routes.
+    /// The object does not forward packets.
     Nowhere,
 }
 
 impl SeenObject {
-    /// As we would have made it; `None`: of a kind that we never make.
+    /// The object as we would have created it; `None` if we never create such objects.
     pub fn object(&self) -> Option<Object> {
         match &self.leads {
             Leads::Hop(hop) => {
@@ -125,11 +126,11 @@ impl SeenObject {
     }
 }
 
-/// What the kernel says of the place (prefix, metric) in our table.
+/// The holder of a key (prefix, metric) in our table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     Nobody,
-    /// By a route with our protocol number, on this object (0: none).
+    /// A route with our protocol number, using this object (0 for none).
     Ours {
         object: ObjectId,
     },

@@ -1,9 +1,9 @@
-//! The host's routing rules (`ip rule`), as far as they keep learned routes from being used: the kernel asks one table after the
-//! other in their order, and the first that has a route decides.
+//! The host's routing rules (`ip rule`), as far as they keep learned routes from being used: the
+//! kernel asks one table after the other in their order, and the first that has a route decides.
 //!
-//! Nothing is reported where it is not certain: a rule with a selector (source, mark, interface, …) that looks our table up is
-//! taken for what the operator wants, as is one of VRF devices, and one that looks up another table before is left
-//! out.
+//! Nothing is reported where it is not certain: a rule with a selector (source, mark, interface, …)
+//! that looks our table up is taken for what the operator wants, as is one of VRF devices, and one
+//! that looks up another table before is left out.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,8 @@ const FRA_PRIORITY: u16 = 6;
 const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_L3MDEV: u16 = 19;
-/// Attributes that select no packets: flow classes, padding, protocol number, and suppression by interface group, which
-/// only ever lets a packet go on.
+/// Attributes that select no packets: flow classes, padding, protocol number, and suppression by
+/// interface group, which only ever lets a packet go on.
 const NO_SELECTORS: [u16; 4] = [11, 13, 18, 21];
 const FIB_RULE_INVERT: u32 = 2;
 
@@ -90,7 +90,8 @@ pub fn rule(body: &[u8]) -> Option<Rule> {
 pub enum Bypass {
     /// No rule looks the table up.
     Unlooked,
-    /// A rule that comes before has the last word about these packets, by the routes of another table where it looks one up.
+    /// A rule that comes before has the last word about these packets, by the routes of another
+    /// table where it looks one up.
     Before { priority: u32, table: Option<u32> },
 }
 
@@ -99,7 +100,8 @@ pub enum Bypass {
 pub struct Bypasses(BTreeMap<Prefix, Bypass>);
 
 impl Bypasses {
-    /// `routes`: the destinations that another table has routes to; `None` where that is not certain.
+    /// `routes`: the destinations that another table has routes to; `None` where that is not
+    /// certain.
     pub fn new(
         rules: &[Rule],
         table: u32,
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_9c_a_rule_that_keeps_learned_routes_from_being_used_is_found() {
+    fn a_rule_that_keeps_learned_routes_from_being_used_is_found() {
         let look = |table| rule_to(100, Action::Look(table));
         let before = |table| Some(Bypass::Before { priority: 100, table });
         let to = |rule: Rule, d: &str| Rule { destination: Some(p(d)), ..rule };

@@ -1,6 +1,7 @@
-//! Routes of others that keep ours from being used: of one prefix the kernel uses the route with the lowest metric,
-//! whoever wrote it, and looks up what is delivered to this host (`ip route add local`) before anything else. Or the host's
-//! routing rules never come to our table: see `rules`.
+//! Finds other daemons' routes that keep ours from being used. Among routes of one prefix the
+//! kernel uses the one with the lowest metric, whichever daemon installed it, and addresses
+//! delivered to this host (`ip route add local`) precede all of them. Or the host's
+//! routing rules never use our table: see `rules`.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +15,10 @@ use crate::{
     net::Prefix,
 };
 
-/// So many prefixes are named in one problem.
-const NAMED: usize = 3;
+/// Number of prefixes that one problem lists.
+const MAX_LISTED: usize = 3;
 
-/// Those of one table that are preferred to routes of one metric.
+/// The routes of one table that are preferred to routes of one metric.
 #[derive(Debug, Default)]
 pub struct Shadows<'a> {
     by_prefix: BTreeMap<Prefix, &'a ForeignRoute>,
@@ -44,18 +45,18 @@ impl<'a> Shadows<'a> {
         this
     }
 
-    /// With what the rules of the host keep from our table.
+    /// Adds the host's rules that bypass our table.
     pub fn with_bypasses(self, bypasses: &'a Bypasses) -> Self {
         Self { bypasses: Some(bypasses), ..self }
     }
 
-    /// Who is preferred to a route of ours to this prefix.
+    /// The route that is preferred to a route of ours to this prefix.
     pub fn of(&self, prefix: Prefix) -> Option<&'a ForeignRoute> {
         let local = self.local.iter().find(|r| r.prefix.covers(prefix));
         local.or(self.by_prefix.get(&prefix)).copied()
     }
 
-    /// Notes them in a list of our routes of this metric.
+    /// Adds the problem to each affected route in a list of ours with this metric.
     pub fn mark(&self, views: &mut [FibView], metric: u32) {
         for view in views.iter_mut().filter(|v| v.in_kernel && v.metric == metric && v.problem.is_none()) {
             view.problem = self.of(view.prefix).map(explain).or_else(|| self.bypassed(view.prefix));
@@ -67,19 +68,19 @@ impl<'a> Shadows<'a> {
         Some(format!("in the kernel, but not used: {}", rules::explain(by, prefix.family(), self.table)))
     }
 
-    /// The destinations that never come to our table, with the remedy.
+    /// The destinations that never use our table, with the remedy.
     pub fn bypasses(&self) -> impl Iterator<Item = (Prefix, String)> + '_ {
         let all = self.bypasses.into_iter().flat_map(Bypasses::list);
         all.map(|(prefix, by)| (prefix, rules::explain(by, prefix.family(), self.table)))
     }
 
-    /// Prefixes of which a longer list of routes may be shadowed.
+    /// The prefixes whose routes may be shadowed.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.by_prefix.keys().copied()
     }
 }
 
-/// What is wrong with a route of ours that `other` shadows, and what to do.
+/// Describes the effect of `other` on a route of ours, and the remedy.
 fn explain(other: &ForeignRoute) -> String {
     let who = protocol_name(other.protocol);
     match (other.kind, other.metric) {
@@ -99,10 +100,11 @@ fn explain(other: &ForeignRoute) -> String {
     }
 }
 
-/// One line about all routes that are not used, or not written, since others hold or shadow their prefixes.
+/// One line about all routes that are unused, or not installed, because of other routes to their
+/// prefixes.
 pub fn problem(what: &str, remedy: &str, of: &[(Prefix, String)]) -> Option<String> {
-    let named: Vec<_> = of.iter().take(NAMED).map(|(prefix, who)| format!("{prefix} ({who})")).collect();
-    let more = match of.len().saturating_sub(NAMED) {
+    let named: Vec<_> = of.iter().take(MAX_LISTED).map(|(prefix, who)| format!("{prefix} ({who})")).collect();
+    let more = match of.len().saturating_sub(MAX_LISTED) {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_9b_a_route_that_another_shadows_is_named_with_the_remedy() {
+    fn a_route_that_another_shadows_is_named_with_the_remedy() {
         let with =
             |prefix: &str, metric, table| ForeignRoute { metric, table, ..gateway(prefix, "10.0.0.9", 2) };
         let mut link_route = with("10.9.2.0/24", 1, 254);

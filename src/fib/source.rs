@@ -1,10 +1,12 @@
 //! The preferred source of learned routes (RTA_PREFSRC, `fib.prefer-source`).
 //!
-//! What the host itself sends carries the address of the uplink it leaves by, and its connections end
-//! with that uplink. With a preferred source they carry an address that stays, usually one on `lo`.
+//! Without it, packets that the host itself sends carry the address of the uplink they leave by,
+//! and connections break with that uplink. A preferred source is an address that stays, usually one
+//! on `lo`.
 //!
-//! The kernel removes IPv4 routes, and strips IPv6 routes of their source, when the address goes. So a
-//! change of the address in force means that all routes of the family are written again.
+//! When the address is removed, the kernel deletes IPv4 routes with that source and strips it from
+//! IPv6 routes. A change of the address in force therefore means that all routes of the family are
+//! written again.
 
 use std::net::IpAddr;
 
@@ -17,7 +19,7 @@ use crate::{
     net::{Family, PreferredSources, Prefix},
 };
 
-/// The sources that learned routes of one family have in the kernel, as far as is known.
+/// The sources that learned routes of one family are known to have in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum InKernel {
     /// No route was written or adopted yet.
@@ -27,7 +29,7 @@ enum InKernel {
     Mixed,
 }
 
-/// What is wanted and what is there.
+/// Sources that are configured, and those in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SourceState {
     wanted: PreferredSources,
@@ -35,7 +37,7 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    /// Whether a route of this prefix must be written again before it is taken for right.
+    /// Whether the source of a route of this prefix is unknown, so that it has to be written again.
     fn is_unsure(&self, prefix: Prefix) -> bool {
         self.in_kernel[prefix.family().index()] == InKernel::Mixed
     }
@@ -46,7 +48,7 @@ impl Fib {
         self.source.wanted
     }
 
-    /// Notes the source of a route of ours that was found at the start. Beside [`Fib::adopt_route`].
+    /// Records the source of an adopted route. Called beside [`Fib::adopt_route`].
     pub fn adopt_source(&mut self, prefix: Prefix, content: &Content, source: Option<IpAddr>) {
         if !matches!(content, Content::Hops(_)) {
             return;
@@ -59,8 +61,8 @@ impl Fib {
         };
     }
 
-    /// Sets the sources in force. Routes that have another one are written again; adopted routes that no
-    /// neighbor has claimed keep theirs until they are claimed or swept.
+    /// Sets the sources in force. Routes with another source are written again; stale routes keep
+    /// theirs until they are claimed or swept.
     pub fn prefer(&mut self, sources: PreferredSources) {
         self.source.wanted = sources;
         for family in Family::ALL {
@@ -79,7 +81,7 @@ impl Fib {
         }
     }
 
-    /// Compares the source of one route of ours from a dump. After [`Fib::audit`].
+    /// Compares the source of one route of ours in a dump. Called after [`Fib::audit`].
     pub fn audit_source(&mut self, prefix: Prefix, metric: u32, content: &Content, source: Option<IpAddr>) {
         let is_learned = metric == self.settings.metric && matches!(content, Content::Hops(_));
         if !is_learned || source == self.source.wanted.of(prefix.family()) {
@@ -93,7 +95,7 @@ impl Fib {
         }
     }
 
-    /// Whether an adopted route that leads to the right next hops may stay as it is.
+    /// Whether an adopted route with the desired next hops may stay as it is.
     pub(super) fn has_right_source(&self, prefix: Prefix) -> bool {
         !self.source.is_unsure(prefix)
     }
@@ -104,6 +106,6 @@ impl Fib {
         }
         self.routes.slot(prefix).set(Mark::Seen, true);
         let metric = self.settings.metric;
-        self.push(Op::Put { prefix, metric, top: state.have(), replace: true });
+        self.push(Op::NewRoute { prefix, metric, entry: state.have(), replace: true });
     }
 }

@@ -1,19 +1,24 @@
-//! The host's sysctls: which routelet sets, in which order, and which it only names. Pure.
+//! The host's sysctls: which ones routelet sets and in which order, and which ones it only reports.
+//! Pure.
 //!
-//! Three things are set, and only while packets of others are forwarded here: forwarding as a whole, forwarding on the
-//! interfaces concerned (uplinks and bridges of containers), and before IPv6 forwarding goes on `accept_ra` from 1 to 2. The
-//! kernel ignores router advertisements on an interface that forwards unless its `accept_ra` is 2, and purges the default
-//! routes that it had learned by them when `all.forwarding` goes on. So an interface that would lose its default route
-//! or its address by our doing gets 2 first. One on which somebody else had forwarding on before ignores advertisements
-//! already, and stays as it is; 0 and 2 are decisions of the operator and stay too.
+//! Three kinds are set, and only while this host forwards packets for containers: global
+//! forwarding, forwarding on the interfaces concerned (uplinks and container bridges), and, before
+//! IPv6 forwarding is enabled, `accept_ra` from 1 to 2. An interface that forwards ignores router
+//! advertisements unless its `accept_ra` is 2, and enabling `all.forwarding` removes the default
+//! routes that were learned from advertisements. An interface that would lose its default route or
+//! address is therefore set to 2 first. One on which forwarding was already enabled ignores
+//! advertisements anyway and is left alone; 0 and 2 are the operator's choice and are left alone
+//! too.
 //!
-//! Writing `all.forwarding` overwrites the value of every interface. What others had switched off on an interface that does not
-//! concern us is switched off again.
+//! Writing `all.forwarding` overwrites the value of every interface. Interfaces of no concern on
+//! which forwarding was disabled are disabled again.
 //!
-//! What was set is kept as a [`Record`], for this boot: a reboot begins with the host's own values. `cleanup` undoes it
-//! in the reverse order, as far as the values are still ours.
+//! Changes are kept in a [`Record`] for the duration of this boot, as a reboot restores the host's
+//! own values. `cleanup` reverts them in reverse order where the value is still the one that
+//! routelet wrote.
 //!
-//! Deliberately not set: rp_filter, br_netfilter, disable_ipv6. They may be somebody's decision, so they are named with their remedy.
+//! rp_filter, br_netfilter and disable_ipv6 are deliberately not set. They may be somebody's
+//! decision, so they are reported with a remedy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,33 +29,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::Family;
 
-/// What is asked of the host, by names of interfaces.
+/// What forwarding requires of the host, by interface name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Families whose packets are forwarded here, now or as soon as a container is there.
+    /// Families that are forwarded here, now or as soon as there is a container.
     pub families: BTreeSet<Family>,
-    /// Those of them of which there are prefixes already.
+    /// The families of them that already have prefixes.
     pub in_use: BTreeSet<Family>,
     /// Interfaces with a default route or a neighbor.
     pub uplinks: BTreeSet<String>,
-    /// Bridges of containers: the pods', and those that are advertised.
+    /// Container bridges: that of pods, and advertised ones.
     pub bridges: BTreeSet<String>,
-    /// veth ports of bridges. They have no packets of their own, so their values mean nothing.
+    /// veth ports of bridges. They originate no packets, so their values have no effect.
     pub ports: BTreeSet<String>,
-    /// The pods' bridge, where routelet has it made: there or not.
+    /// The pods' bridge, if routelet's conflist creates it, whether it exists or not.
     pub pods_bridge: Option<String>,
-    /// Bridges on which containers of others are.
+    /// Bridges of containers that other programs run.
     pub container_bridges: BTreeSet<String>,
     /// Whether pods reach Services over a bridge.
     pub services: bool,
 }
 
-/// What was read: keys as sysctl(8) writes them, where a slash stands for a dot in the name of an interface. A key that the
-/// kernel does not have is missing.
+/// The values read, with keys as sysctl(8) writes them: a slash stands for a dot in an interface
+/// name. Keys that the kernel does not have are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub values: BTreeMap<String, String>,
-    /// Interfaces that have settings of IPv4 or IPv6, as sysctl(8) writes them.
+    /// Interfaces with IPv4 or IPv6 settings, as sysctl(8) writes them.
     pub interfaces: BTreeSet<String>,
     /// Whether kube-proxy listens on this host.
     pub kube_proxy: bool,
@@ -67,16 +72,16 @@ pub struct Write {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Must succeed before forwarding of IPv6 goes on.
+    /// Must succeed before IPv6 forwarding is enabled.
     KeepAdvertisements,
     Forward(Family),
     /// No router is behind the pods' bridge.
     IgnoreAdvertisements,
-    /// Off again on an interface of others, after all were switched on.
+    /// Disables forwarding again on an interface of no concern, after it was enabled on all.
     GiveBack(Family),
 }
 
-/// What was changed, in this boot.
+/// The values changed in this boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     boot: String,
@@ -87,15 +92,15 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub key: String,
-    /// Before routelet wrote it for the first time.
+    /// The value before routelet first wrote it.
     pub old: String,
     pub new: String,
 }
 
-/// The most changes that are kept: more interfaces than hosts have. Beyond, nothing more is changed.
-const MOST_CHANGES: usize = 8192;
+/// Limit of recorded changes, more than hosts have interfaces. Beyond it nothing more is changed.
+const MAX_CHANGES: usize = 8192;
 
-/// The setting that forwards packets of a family on all interfaces.
+/// The key that enables forwarding of a family on all interfaces.
 pub fn forwarding_key(family: Family) -> &'static str {
     match family {
         Family::Ipv4Unicast => "net.ipv4.ip_forward",
@@ -103,7 +108,7 @@ pub fn forwarding_key(family: Family) -> &'static str {
     }
 }
 
-/// A setting of one interface.
+/// The key of one interface's setting.
 pub fn interface_key(family: Family, interface: &str, name: &str) -> String {
     let family = match family {
         Family::Ipv4Unicast => "ipv4",
@@ -112,7 +117,7 @@ pub fn interface_key(family: Family, interface: &str, name: &str) -> String {
     format!("net.{family}.conf.{interface}.{name}")
 }
 
-/// The name of an interface as sysctl(8) writes it.
+/// An interface name as sysctl(8) writes it.
 pub fn escaped(interface: &str) -> String {
     interface.replace('.', "/")
 }
@@ -146,8 +151,8 @@ impl Seen {
     }
 }
 
-/// What is to be written now, in this order. `off`: on which interfaces others had switched forwarding off while it was on as a
-/// whole, by [`switched_off`].
+/// The values to write now, in this order. `off`: keys of interfaces on which forwarding was
+/// disabled while it was enabled globally, from [`switched_off`].
 pub fn writes(needs: &Needs, seen: &Seen, record: &Record, off: &BTreeSet<String>) -> Vec<Write> {
     let ignored = ignore_advertisements(needs, seen).into_iter();
     ignored
@@ -185,18 +190,20 @@ fn writes_of(
     writes
 }
 
-/// `accept_ra` of the pods' bridge is 0, before anything else: a pod could make itself the host's default gateway by an
-/// advertisement (CVE-2020-10749). A bridge that is made anew begins with the default of new interfaces.
+/// Sets `accept_ra` of the pods' bridge to 0, before anything else: a pod could make itself the
+/// host's default gateway by an advertisement (CVE-2020-10749). A bridge that is created again
+/// starts with the default of new interfaces.
 fn ignore_advertisements(needs: &Needs, seen: &Seen) -> Option<Write> {
     let key = interface_key(Family::Ipv6Unicast, &escaped(needs.pods_bridge.as_ref()?), "accept_ra");
     let old = seen.values.get(&key).filter(|v| *v != "0")?.clone();
     Some(Write { key, old, new: "0", why: Why::IgnoreAdvertisements })
 }
 
-/// `accept_ra` from 1 to 2, the default of new interfaces first: what appears meanwhile has it already.
+/// Sets `accept_ra` from 1 to 2, first for new interfaces, so that one that appears meanwhile has
+/// it already.
 ///
-/// Not on bridges of containers: there any container could make itself the host's default gateway by an advertisement. The
-/// `bridge` CNI plugin and Docker switch it off there themselves.
+/// Container bridges are left out: any container could make itself the host's default gateway by an
+/// advertisement. The `bridge` CNI plugin and Docker disable it there themselves.
 fn keep_advertisements(needs: &Needs, seen: &Seen, is_affected: impl Fn(&str) -> bool) -> Vec<Write> {
     let interfaces = seen.interfaces.iter().map(String::as_str);
     let interfaces =
@@ -209,8 +216,9 @@ fn keep_advertisements(needs: &Needs, seen: &Seen, is_affected: impl Fn(&str) ->
         .collect()
 }
 
-/// The settings by which others have switched forwarding off on an interface, of the families that are on as a whole.
-/// While a family is off that cannot be told: then the last answer holds.
+/// The keys of interfaces on which forwarding is disabled, if it is enabled globally for the
+/// family. While it is globally disabled this cannot be determined (`None`), and the last result
+/// remains valid.
 pub fn switched_off(seen: &Seen, family: Family) -> Option<BTreeSet<String>> {
     let on = seen.values.get(forwarding_key(family)).is_some_and(|v| v != "0");
     let keys = seen.interfaces.iter().map(|i| interface_key(family, i, "forwarding"));
@@ -222,7 +230,7 @@ impl Record {
         Self { boot: boot.to_owned(), changes: Vec::new() }
     }
 
-    /// Whether it was written since the host was booted.
+    /// Whether the record was written in this boot.
     pub fn is_of(&self, boot: &str) -> bool {
         self.boot == boot
     }
@@ -231,17 +239,17 @@ impl Record {
         self.changes.iter().any(|c| c.key == key)
     }
 
-    /// What differs from before.
+    /// The values that differ from before.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// Whether there is room to write down another change.
+    /// Whether another change can be recorded.
     pub fn has_room(&self) -> bool {
-        self.changes.len() < MOST_CHANGES
+        self.changes.len() < MAX_CHANGES
     }
 
-    /// Notes what is about to be written.
+    /// Records a value that is about to be written.
     pub fn note(&mut self, write: &Write) {
         if matches!(write.why, Why::GiveBack(_)) || self.has(&write.key) || !self.has_room() {
             return;
@@ -253,8 +261,8 @@ impl Record {
         });
     }
 
-    /// Forgets settings of interfaces that are gone. A renamed one takes its values with it: `names` has the former and the
-    /// present name.
+    /// Drops settings of interfaces that are gone. A renamed interface keeps its values: `names`
+    /// has its former and present name.
     pub fn follow(&mut self, interfaces: &BTreeSet<String>, names: &[(String, String)]) {
         for (old, new) in names {
             let (old, new) = (format!(".conf.{}.", escaped(old)), format!(".conf.{}.", escaped(new)));
@@ -263,8 +271,8 @@ impl Record {
         self.changes.retain(|c| interface_of(&c.key).is_none_or(|i| interfaces.contains(i)));
     }
 
-    /// What puts the former values back, where they are still ours: forwarding first, so that no default route is lost
-    /// when `accept_ra` follows.
+    /// The changes to revert. Forwarding comes first, so that no default route is lost when
+    /// `accept_ra` follows.
     pub fn undo(&self) -> Vec<Change> {
         let place = |c: &&Change| match () {
             () if !c.key.contains(".conf.") || c.key.contains(".conf.all.") => 0,
@@ -277,53 +285,56 @@ impl Record {
     }
 }
 
-/// The interface that a setting belongs to; `None` for `all`, `default` and those of the host.
+/// The interface of a key; `None` for `all`, `default` and global keys.
 pub fn interface_of(key: &str) -> Option<&str> {
     let rest = key.split_once(".conf.")?.1;
     let (interface, _) = rest.rsplit_once('.')?;
     (interface != "all" && interface != "default").then_some(interface)
 }
 
-/// How often each setting was mended lately: what somebody else keeps changing back is not fought for ever.
+/// Limits how often each setting is corrected, so that a setting that another program keeps
+/// changing is not rewritten without end.
 #[derive(Debug, Default)]
 pub struct Mends {
-    /// Settings that were right once, and when they were mended within the last minute.
+    /// Settings that were correct before, and when they were corrected within the last minute.
     known: BTreeMap<String, Vec<Instant>>,
 }
 
-/// Mends within [`MINUTE`] that are taken for a restart of something else.
-const OFTEN: usize = 5;
-const MINUTE: Duration = Duration::from_secs(60);
-/// Between two mends while somebody keeps changing it back.
-const PAUSE: Duration = Duration::from_secs(15);
+/// Number of corrections within [`CONFLICT_WINDOW`] that are attributed to a restart of another
+/// program.
+const CONFLICT_MIN: usize = 5;
+const CONFLICT_WINDOW: Duration = Duration::from_secs(60);
+/// Time between corrections while another program keeps changing the setting.
+const CONFLICT_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Mends {
-    /// Whether a setting that is wrong may be written now.
+    /// Whether a wrong setting may be written now.
     pub fn may(&self, now: Instant, key: &str) -> bool {
         let Some(times) = self.known.get(key) else { return true };
-        !is_fight(now, times) || times.last().is_none_or(|last| now.duration_since(*last) >= PAUSE)
+        !is_conflict(now, times)
+            || times.last().is_none_or(|last| now.duration_since(*last) >= CONFLICT_INTERVAL)
     }
 
-    /// It was written; whether that was a mend of what had been right.
+    /// Records a write, and returns whether it corrected a setting that had been correct before.
     pub fn written(&mut self, now: Instant, key: &str) -> bool {
         let Some(times) = self.known.get_mut(key) else {
             self.known.insert(key.to_owned(), Vec::new());
             return false;
         };
-        times.retain(|at| now.duration_since(*at) < MINUTE);
+        times.retain(|at| now.duration_since(*at) < CONFLICT_WINDOW);
         times.push(now);
         true
     }
 
-    /// Forgets settings of interfaces that are gone.
+    /// Drops settings of interfaces that are gone.
     pub fn retain(&mut self, interfaces: &BTreeSet<String>) {
         self.known.retain(|key, _| interface_of(key).is_none_or(|i| interfaces.contains(i)));
     }
 
-    /// What somebody else keeps changing back.
+    /// The settings that another program keeps changing.
     pub fn problems(&self, now: Instant) -> Vec<String> {
-        let fights = self.known.iter().filter(|(_, times)| is_fight(now, times));
-        fights
+        let conflicts = self.known.iter().filter(|(_, times)| is_conflict(now, times));
+        conflicts
             .map(|(key, times)| {
                 format!(
                     "{key}: something on this host keeps changing it, and routelet has set it back {} times within a minute; \
@@ -335,11 +346,11 @@ impl Mends {
     }
 }
 
-fn is_fight(now: Instant, times: &[Instant]) -> bool {
-    times.iter().filter(|at| now.duration_since(**at) < MINUTE).count() >= OFTEN
+fn is_conflict(now: Instant, times: &[Instant]) -> bool {
+    times.iter().filter(|at| now.duration_since(**at) < CONFLICT_WINDOW).count() >= CONFLICT_MIN
 }
 
-/// What others have set so that packets are lost, each with its remedy. Nothing of it is changed.
+/// Settings that cause packet loss, each with its remedy. None of them is changed.
 pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
     let strict = strict_filter(needs, seen);
     let bridged = bridged_services(needs, seen);
@@ -347,7 +358,8 @@ pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
     strict.into_iter().chain(bridged).chain(switched_off_families(needs, seen)).chain(advertised).collect()
 }
 
-/// RFC 3704 §2.2: strict filtering fits hosts with one way in and out. The kernel takes the larger value of `all` and the interface.
+/// RFC 3704 §2.2: strict filtering suits hosts with one uplink. The kernel uses the larger value of
+/// `all` and the interface.
 fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
     if needs.uplinks.len() < 2 || !needs.families.contains(&Family::Ipv4Unicast) {
         return None;
@@ -360,7 +372,7 @@ fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
     (!strict.is_empty()).then(|| {
         format!(
             "{}: reverse path filtering is strict (1) on a host with {} uplinks, which drops packets that come in by another one than \
-             the answer would take; run `sysctl -w {}`",
+             the reply would use; run `sysctl -w {}`",
             strict.join(", "),
             needs.uplinks.len(),
             settings.join(" ")
@@ -368,15 +380,15 @@ fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
     })
 }
 
-/// A packet to a Service whose endpoint is on the same bridge comes back over the bridge alone: kube-proxy's translation is undone only if the
-/// bridge hands it to iptables.
+/// A reply from a Service endpoint on the same bridge returns over the bridge only: kube-proxy's
+/// translation is reversed only if the bridge passes packets to iptables.
 fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
     let check = |family: &Family| {
         let key = match family {
             Family::Ipv4Unicast => "net.bridge.bridge-nf-call-iptables",
             Family::Ipv6Unicast => "net.bridge.bridge-nf-call-ip6tables",
         };
-        let why = "a Service does not answer a pod when its endpoint is on the same node";
+        let why = "a pod cannot reach a Service whose endpoint is on the same node";
         match seen.values.get(key) {
             Some(value) if value == "0" => Some(format!("{key}: is 0, so {why}; run `sysctl -w {key}=1`")),
             None if seen.kube_proxy && *family == Family::Ipv4Unicast => Some(format!(
@@ -389,7 +401,8 @@ fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
     needs.in_use.iter().filter(|_| needs.services).filter_map(check).collect()
 }
 
-/// Bridges of others on which the kernel takes router advertisements: with 2, or with 1 where it does not forward.
+/// Bridges of others on which the kernel takes router advertisements: with 2, or with 1 where it
+/// does not forward.
 fn accepted_advertisements(needs: &Needs, seen: &Seen) -> Vec<String> {
     let of = |bridge: &str, name: &str| interface_key(Family::Ipv6Unicast, &escaped(bridge), name);
     let is_heeded = |bridge: &&String| match seen.number(&of(bridge, "accept_ra")) {
@@ -424,7 +437,7 @@ fn switched_off_families(needs: &Needs, seen: &Seen) -> Vec<String> {
         .collect()
 }
 
-/// What is said of a value that could not be written. `why` is the kernel's answer.
+/// The problem to report for a value that could not be written. `why` is the kernel's error.
 pub fn refusal(write: &Write, why: &str) -> String {
     let Write { key, old, new, .. } = write;
     let effect = match write.why {
@@ -440,7 +453,7 @@ pub fn refusal(write: &Write, why: &str) -> String {
     )
 }
 
-/// What is said of forwarding that was left off, as `accept_ra` could not be set before.
+/// The problem to report for forwarding that stays disabled because `accept_ra` could not be set.
 pub fn left_off(key: &str) -> String {
     format!(
         "{key}: left at 0, as the host would lose what it has by router advertisement: set accept_ra to 2 where it is 1, then run \
@@ -603,7 +616,7 @@ mod tests {
         let mut later = on;
         later[0].1 = "0";
         let later = seen(&later);
-        assert_eq!(switched_off(&later, Family::Ipv4Unicast), None, "nothing can be told while all are off");
+        assert_eq!(switched_off(&later, Family::Ipv4Unicast), None, "undetermined while globally disabled");
         let v4 = Needs { families: [Family::Ipv4Unicast].into(), ..needs() };
         assert_eq!(
             keys(&writes(&v4, &later, &Record::default(), &off)),

@@ -1,5 +1,5 @@
-//! All routes by prefix, in few octets: 16 per IPv4 route, 28 per IPv6 route, and the empty places of a hash
-//! table.
+//! All routes by prefix, stored compactly: 16 octets per IPv4 route and 28 per IPv6 route, plus the
+//! empty slots of a hash table.
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -11,23 +11,23 @@ use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::net::{Family, Prefix};
 
-/// What is wanted and what the kernel has, by numbers into the tables of `nexthop`; 0 is none.
+/// Desired set and installed entry of a route, as numbers in the tables of `nexthop`; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub want: u32,
-    /// The low 24 bits are the number, the others [`Mark`]s.
+    /// The low 24 bits are the number, the others are [`Mark`]s.
     have: u32,
 }
 
-/// One bit of a route's state.
+/// A flag in a route's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mark {
-    /// Found in the kernel at the start, not confirmed since.
+    /// Adopted at the start and not confirmed since.
     Stale = 1 << 31,
     /// Waiting for the end of the batch.
     Queued = 1 << 30,
-    /// The audit has met it.
+    /// Seen by the audit.
     Seen = 1 << 29,
 }
 
@@ -35,7 +35,7 @@ pub enum Mark {
 pub const MAX: u32 = (1 << 24) - 1;
 
 impl State {
-    /// A route that was just asked for.
+    /// The state of a new desired route.
     pub fn wanted(want: u32) -> Self {
         Self { want, have: 0 }
     }
@@ -60,7 +60,7 @@ impl State {
         self.have = if on { self.have | mark as u32 } else { self.have & !(mark as u32) };
     }
 
-    /// Nothing wanted, nothing there: the slot can go.
+    /// Whether nothing is desired or installed, so that the slot can be removed.
     pub fn is_empty(self) -> bool {
         self.want == 0 && self.have() == 0 && !self.is(Mark::Queued)
     }
@@ -78,7 +78,7 @@ struct Slot<A> {
 pub struct Table {
     v4: HashTable<Slot<[u8; 4]>>,
     v6: HashTable<Slot<[u8; 16]>>,
-    /// How many of each family the kernel has.
+    /// Number of installed routes by family.
     there: [usize; 2],
     hasher: foldhash::fast::RandomState,
 }
@@ -126,7 +126,7 @@ impl Table {
         }
     }
 
-    /// How many the kernel has.
+    /// Number of installed routes of a family.
     pub fn there(&self, family: Family) -> usize {
         self.there[family.index()]
     }
@@ -139,7 +139,8 @@ impl Table {
         }
     }
 
-    /// The state of a prefix, made if it has none. Leave none behind that is empty: [`Table::tidy`].
+    /// The state of a prefix, created if necessary. The caller must not leave an empty one: see
+    /// [`Table::tidy`].
     pub fn slot(&mut self, prefix: Prefix) -> StateMut<'_> {
         let len = prefix.len();
         let state = match prefix.addr() {
@@ -149,7 +150,8 @@ impl Table {
         StateMut { was_there: state.is_there(), state, there: &mut self.there[prefix.family().index()] }
     }
 
-    /// Changes the state of a prefix that has one, and removes it when nothing is left in it; returns what it was.
+    /// Changes the state of a prefix that has one, and removes it if it becomes empty; returns the
+    /// former state.
     pub fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut State)) -> State {
         let (len, there) = (prefix.len(), &mut self.there[prefix.family().index()]);
         let change = |state: &mut State| {
@@ -163,18 +165,18 @@ impl Table {
         }
     }
 
-    /// Removes the slot of a prefix if nothing is in it.
+    /// Removes the slot of a prefix if it is empty.
     pub fn tidy(&mut self, prefix: Prefix) {
         self.change(prefix, |_| {});
     }
 
-    /// Looks at where these prefixes stand or will stand. One after the other each look-up waits for memory; here
-    /// the processor waits for many at once, and finds them near afterwards.
-    pub fn approach<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
+    /// Looks up many prefixes ahead of use, so that their cache misses overlap instead of following
+    /// one another.
+    pub fn prefetch<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
         std::hint::black_box(prefixes.filter(|p| self.get(**p).is_some()).count());
     }
 
-    /// Changes all states, and removes those in which nothing is left.
+    /// Changes all states, and removes those that become empty.
     pub fn change_all(&mut self, mut change: impl FnMut(&mut State)) {
         let mut keep = |state: &mut State, there: &mut usize| {
             let was = state.is_there();
@@ -192,7 +194,7 @@ impl Table {
         v4.chain(self.v6.iter().map(|s| (Prefix::v6(s.addr.into(), s.len), s.state)))
     }
 
-    /// Gives memory back after many routes have gone.
+    /// Releases memory after many routes were removed.
     pub fn shrink(&mut self) {
         let hasher = &self.hasher;
         if self.v4.len() < self.v4.capacity() / 4 {
@@ -206,7 +208,7 @@ impl Table {
 
 type Hasher = foldhash::fast::RandomState;
 
-/// An address, as it is hashed.
+/// An address, in the form that is hashed.
 trait Addr: Copy + Eq {
     type Bits: Hash;
     fn bits(self) -> Self::Bits;

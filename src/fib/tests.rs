@@ -1,4 +1,4 @@
-//! The fib against a kernel made of two maps, with the kernel's bad habits.
+//! The fib against a model of the kernel, including its unnotified changes.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,6 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    adopt::{Patience, Wait},
     diff::{Fib, Settings},
     host::{
         ForeignHop, Host, Link,
@@ -17,6 +16,7 @@ use super::{
     },
     resolve::{Hop, Resolver},
     route::{Content, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
+    sweep::{Grace, StaleTimer},
     walk::Walk,
 };
 use crate::net::{Assigned, Convergence, Gateway, NextHops, Phase, Prefix};
@@ -34,7 +34,7 @@ enum Route {
     Foreign,
 }
 
-/// What the kernel does with our messages (kernel.md 1 to 3, 15).
+/// How the kernel processes our messages (docs/kernel.md, sections 1 to 4).
 #[derive(Clone, Debug, Default)]
 struct Kernel {
     objects: BTreeMap<ObjectId, Object>,
@@ -43,11 +43,11 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Errno by name, as far as it matters.
+    /// The error is the name of the errno, as far as it matters.
     fn apply(&mut self, op: &Op, target: Option<Target<'_>>) -> Result<(), &'static str> {
         self.log.push(op.clone());
         match op {
-            Op::SetObject { id, object, replace } => {
+            Op::NewNexthop { id, object, replace } => {
                 if self.objects.contains_key(id) != *replace {
                     return Err(if *replace { "ENOENT" } else { "EEXIST" });
                 }
@@ -63,11 +63,11 @@ impl Kernel {
                 }
                 self.objects.insert(*id, object.clone());
             }
-            Op::DelObject { id } => {
+            Op::DelNexthop { id } => {
                 self.objects.remove(id).ok_or("ENOENT")?;
                 self.settle(|dead| dead == *id);
             }
-            Op::Put { prefix, metric, replace, .. } => {
+            Op::NewRoute { prefix, metric, replace, .. } => {
                 let key = (*prefix, *metric);
                 if self.routes.contains_key(&key) && !replace {
                     return Err("EEXIST");
@@ -82,7 +82,7 @@ impl Kernel {
                 };
                 self.routes.insert(key, route);
             }
-            Op::Del { prefix, metric } => {
+            Op::DelRoute { prefix, metric } => {
                 let key = (*prefix, *metric);
                 if self.routes.get(&key).is_none_or(|r| *r == Route::Foreign) {
                     return Err("ESRCH");
@@ -93,7 +93,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Members leave their groups, empty groups and routes on what is gone go with them.
+    /// Deleted members leave their groups; empty groups are deleted, and routes with their object.
     fn settle(&mut self, mut dead: impl FnMut(ObjectId) -> bool) {
         for object in self.objects.values_mut() {
             if let Object::Group(members) = object {
@@ -105,7 +105,7 @@ impl Kernel {
         self.routes.retain(|_, r| !matches!(r, Route::On(id) if !objects.contains_key(id)));
     }
 
-    /// A link loses its carrier: its objects vanish in silence.
+    /// A link loses carrier: its objects are deleted without a notification.
     fn lose(&mut self, ifindex: u32) {
         let gone: Vec<_> = self
             .objects
@@ -130,7 +130,7 @@ impl Kernel {
         self.objects.iter().map(seen).collect()
     }
 
-    /// The hops of a route, in the end.
+    /// The hops of a route, through its object.
     fn hops(&self, prefix: Prefix) -> Option<Vec<Hop>> {
         let mut hops = match self.routes.get(&(prefix, METRIC))? {
             Route::On(id) => match self.objects.get(id)? {
@@ -161,7 +161,7 @@ impl Kernel {
     }
 }
 
-/// A fib, its kernel, and the host that both stand on.
+/// A fib, its kernel, and the host of both.
 struct World {
     fib: Fib,
     kernel: Kernel,
@@ -199,7 +199,7 @@ impl World {
                 .iter()
                 .map(|op| {
                     let target = match op {
-                        Op::Put { top, .. } => self.fib.target(*top),
+                        Op::NewRoute { entry, .. } => self.fib.target(*entry),
                         _ => None,
                     };
                     self.kernel.apply(op, target)
@@ -215,7 +215,7 @@ impl World {
     }
 
     fn want(&mut self, prefix: u8, links: u8) {
-        self.fib.want(pfx(prefix), set(links).as_ref());
+        self.fib.set_desired(pfx(prefix), set(links).as_ref());
     }
 
     fn carrier(&mut self, link: u8, up: bool) {
@@ -246,7 +246,7 @@ impl World {
         for ((prefix, metric), route) in self.kernel.routes.clone() {
             let (object, content) = self.kernel.content(&route);
             match route {
-                Route::Foreign => self.fib.heard(prefix, metric, Held::Other { protocol: 12 }),
+                Route::Foreign => self.fib.observe(prefix, metric, Held::Other { protocol: 12 }),
                 _ => self.fib.adopt_route(prefix, metric, object, content),
             }
         }
@@ -259,7 +259,7 @@ fn pfx(n: u8) -> Prefix {
     Prefix::v4([20, n, 0, 0].into(), 16)
 }
 
-/// One gateway per bit; none: no route.
+/// A set with one gateway per bit; `None` without bits.
 fn set(links: u8) -> Option<Arc<NextHops>> {
     let gateways: Vec<_> = (1..=4u8)
         .filter(|i| links & (1 << (i - 1)) != 0)
@@ -282,15 +282,15 @@ enum Act {
     WantMany(u8),
     Write,
     Carrier(u8, bool),
-    /// Somebody deletes one of our routes; we are told.
+    /// Another program deletes one of our routes, with a notification.
     Deleted(u8),
-    /// The same, and nobody tells.
+    /// The same without a notification.
     Vanished(u8),
     Foreign(u8),
     ForeignGone(u8),
     ObjectsFlushed,
-    /// Objects without routes have waited long enough.
-    Retire,
+    /// The idle time of objects without routes is over.
+    ExpireIdle,
     Restart,
 }
 
@@ -305,7 +305,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0u8..30).prop_map(Act::Foreign),
         1 => (0u8..30).prop_map(Act::ForeignGone),
         1 => Just(Act::ObjectsFlushed),
-        1 => Just(Act::Retire),
+        1 => Just(Act::ExpireIdle),
         1 => Just(Act::Restart),
     ]
 }
@@ -332,7 +332,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
                 world.write();
                 if world.kernel.hops(pfx(p)).is_some() {
                     world.kernel.routes.remove(&(pfx(p), METRIC));
-                    world.fib.heard(pfx(p), METRIC, Held::Nobody);
+                    world.fib.observe(pfx(p), METRIC, Held::Nobody);
                 }
             }
             Act::Vanished(p) => {
@@ -344,13 +344,13 @@ fn play(settings: Settings, acts: Vec<Act>) {
             Act::Foreign(p) => {
                 world.write();
                 world.kernel.routes.insert((pfx(p), METRIC), Route::Foreign);
-                world.fib.heard(pfx(p), METRIC, Held::Other { protocol: 12 });
+                world.fib.observe(pfx(p), METRIC, Held::Other { protocol: 12 });
                 foreign.insert(p, ());
             }
             Act::ForeignGone(p) => {
                 if foreign.remove(&p).is_some() {
                     world.kernel.routes.remove(&(pfx(p), METRIC));
-                    world.fib.heard(pfx(p), METRIC, Held::Nobody);
+                    world.fib.observe(pfx(p), METRIC, Held::Nobody);
                 }
             }
             Act::ObjectsFlushed => {
@@ -358,13 +358,13 @@ fn play(settings: Settings, acts: Vec<Act>) {
                 (1..=4).for_each(|l| world.kernel.lose(l));
                 world.fib.host(world.resolver(), Some(&world.kernel.seen()));
             }
-            Act::Retire => world.fib.retire(),
+            Act::ExpireIdle => world.fib.expire_idle(),
             Act::Restart => {
                 world.write();
                 world.restart(settings);
                 wanted.iter().for_each(|(p, s)| world.want(*p, *s));
                 let all = (1..=4u8).map(|i| ([10, 0, i, 2].into(), Phase::Converged)).collect();
-                world.fib.converged(Arc::new(Convergence { neighbors: all }), Patience::Usual);
+                world.fib.converged(Arc::new(Convergence { neighbors: all }), Grace::Usual);
             }
         }
     }
@@ -372,7 +372,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
     world.audit();
     world.fib.retry();
     world.write();
-    world.fib.retire();
+    world.fib.expire_idle();
     world.write();
     for p in 0..30 {
         let expected = match foreign.contains_key(&p) {
@@ -382,7 +382,7 @@ fn play(settings: Settings, acts: Vec<Act>) {
         assert_eq!(world.kernel.hops(pfx(p)), expected, "{} wanted {:?}", pfx(p), wanted.get(&p));
     }
     assert!(world.fib.routes.iter().all(|(_, s)| !s.is_empty()), "an empty slot was left behind");
-    // Nothing is left over, and doing it again changes nothing.
+    // Nothing unused is left, and running twice changes nothing.
     let used = |id: &ObjectId| {
         let by_route = world.kernel.routes.values().any(|r| *r == Route::On(*id));
         by_route || world.kernel.objects.values().any(|o| matches!(o, Object::Group(m) if m.contains(id)))
@@ -418,19 +418,19 @@ fn a_lost_neighbor_costs_one_message() {
     world.kernel.log.clear();
     (0..30).for_each(|p| world.want(p, 0));
     world.write();
-    assert!(matches!(world.kernel.log[..], [Op::DelObject { .. }]), "{:?}", world.kernel.log);
+    assert!(matches!(world.kernel.log[..], [Op::DelNexthop { .. }]), "{:?}", world.kernel.log);
     assert!(world.kernel.routes.is_empty());
 }
 
 #[test]
-fn a_few_routes_are_deleted_one_by_one_so_that_others_hear_of_it() {
+fn a_few_routes_are_deleted_one_by_one_so_that_others_are_notified() {
     let mut world = World::new(SETTINGS);
     (0..3).for_each(|p| world.want(p, 1));
     world.write();
     world.kernel.log.clear();
     (0..3).for_each(|p| world.want(p, 0));
     world.write();
-    assert_eq!(world.kernel.log.iter().filter(|op| matches!(op, Op::Del { .. })).count(), 3);
+    assert_eq!(world.kernel.log.iter().filter(|op| matches!(op, Op::DelRoute { .. })).count(), 3);
 }
 
 #[test]
@@ -444,16 +444,17 @@ fn a_route_that_comes_and_goes_costs_one_message_each_time() {
             world.want(1, wanted);
             world.write();
         }
-        let written = world.kernel.log.iter().map(|op| matches!(op, Op::Put { .. } | Op::Del { .. }));
+        let written =
+            world.kernel.log.iter().map(|op| matches!(op, Op::NewRoute { .. } | Op::DelRoute { .. }));
         assert_eq!(written.collect::<Vec<_>>(), [true; 5], "{:?}", world.kernel.log);
-        world.fib.retire();
+        world.fib.expire_idle();
         world.write();
         assert!(
             world.kernel.objects.is_empty(),
             "what no route came back to goes: {:?}",
             world.kernel.objects
         );
-        assert!(!world.fib.is_resting());
+        assert!(!world.fib.has_idle());
     }
 }
 
@@ -465,12 +466,13 @@ fn all_routes_of_a_group_move_by_one_message() {
     world.kernel.log.clear();
     (0..30).for_each(|p| world.want(p, 2));
     world.write();
-    let sets = world.kernel.log.iter().filter(|op| matches!(op, Op::SetObject { .. })).count();
-    let puts = world.kernel.log.iter().filter(|op| matches!(op, Op::Put { .. })).count();
+    let sets = world.kernel.log.iter().filter(|op| matches!(op, Op::NewNexthop { .. })).count();
+    let puts = world.kernel.log.iter().filter(|op| matches!(op, Op::NewRoute { .. })).count();
     assert_eq!((sets, puts), (1, 0), "{:?}", world.kernel.log);
 }
 
-/// BFD: the group is changed below its routes, and those that have nowhere else to go are left to the table.
+/// BFD: the group is changed below its routes, and those that have nowhere else to go are left to
+/// the table.
 #[test]
 fn groups_go_on_without_a_gateway_that_is_lost() {
     let mut world = World::new(SETTINGS);
@@ -492,7 +494,8 @@ fn groups_go_on_without_a_gateway_that_is_lost() {
         world.fib.lose(&lost.iter().copied().collect());
         world.write();
         assert_eq!(members(&world), [expected], "{lost:?}");
-        let of_routes = world.kernel.log.iter().any(|op| matches!(op, Op::Put { .. } | Op::Del { .. }));
+        let of_routes =
+            world.kernel.log.iter().any(|op| matches!(op, Op::NewRoute { .. } | Op::DelRoute { .. }));
         assert!(!of_routes, "{lost:?}: {:?}", world.kernel.log);
         assert_eq!(world.kernel.routes.len(), 31, "{lost:?}");
     }
@@ -525,8 +528,8 @@ fn replacements_come_before_deletions() {
         .log
         .iter()
         .filter_map(|op| match op {
-            Op::Put { .. } => Some("put"),
-            Op::Del { .. } => Some("del"),
+            Op::NewRoute { .. } => Some("put"),
+            Op::DelRoute { .. } => Some("del"),
             _ => None,
         })
         .collect();
@@ -537,38 +540,38 @@ fn replacements_come_before_deletions() {
 fn own_prefixes_follow_the_plan_and_wait_for_the_sweep_after_a_start() {
     let own = [pfx(200), pfx(201)];
     let mut world = World::new(SETTINGS);
-    world.fib.want_own(&own);
+    world.fib.set_own(&own);
     world.write();
     assert_eq!(world.fib.own_there().into_iter().collect::<Vec<_>>(), own);
     world.restart(SETTINGS);
     // The plan is not complete yet.
-    world.fib.want_own(&own[..1]);
+    world.fib.set_own(&own[..1]);
     world.write();
     assert_eq!(world.kernel.log, [], "nothing is touched before the neighbors have spoken");
     let neighbors = |phase| Arc::new(Convergence { neighbors: [([10, 0, 1, 2].into(), phase)].into() });
-    world.fib.converged(neighbors(Phase::Up), Patience::Usual);
+    world.fib.converged(neighbors(Phase::Up), Grace::Usual);
     world.write();
     assert!(world.kernel.routes.contains_key(&(own[1], OWN_METRIC)));
-    world.fib.converged(neighbors(Phase::Converged), Patience::Usual);
+    world.fib.converged(neighbors(Phase::Converged), Grace::Usual);
     world.write();
-    assert_eq!(world.kernel.log, [Op::Del { prefix: own[1], metric: OWN_METRIC }]);
-    // One that the plan drops later goes at once.
-    world.fib.want_own(&[]);
+    assert_eq!(world.kernel.log, [Op::DelRoute { prefix: own[1], metric: OWN_METRIC }]);
+    // A prefix that the plan drops later is removed at once.
+    world.fib.set_own(&[]);
     world.write();
     assert!(world.kernel.routes.is_empty());
 }
 
-/// kube-router#2164, kind#2941: a range that another node had is ours now. What is left of the other's would win over the
-/// connected route of IPv6.
+/// kube-router#2164, kind#2941: a range of another node is now assigned to this node. The other
+/// node's stale route would be preferred to the connected IPv6 route.
 #[test]
-fn trouble_13_a_stale_route_never_stays_in_what_is_now_our_own_range() {
+fn kube_router_2164_a_stale_route_never_stays_in_what_is_now_our_own_range() {
     let mut world = World::new(SETTINGS);
     world.want(1, 1);
     world.want(2, 1);
     world.write();
     world.restart(SETTINGS);
-    // Before any neighbor has spoken.
-    world.fib.want_own(&[pfx(1)]);
+    // Before any neighbor has converged.
+    world.fib.set_own(&[pfx(1)]);
     world.write();
     assert_eq!((world.kernel.hops(pfx(1)), world.kernel.hops(pfx(2)).is_some()), (None, true));
     assert_eq!(world.fib.own_there().into_iter().collect::<Vec<_>>(), [pfx(1)]);
@@ -579,7 +582,8 @@ fn stale_routes_go_neighbor_by_neighbor() {
     use Phase::{Converged, Up, Waiting};
     #[rustfmt::skip]
     let cases: &[(&str, [Option<Phase>; 2], bool, &[u8])] = &[
-        // (what, phases of the neighbors on links 1 and 2, time over, what stays of: 1 on link 1, 2 on link 2, 3 on both, 4 on link 3)
+        // (name, phases of the neighbors on links 1 and 2, time over, routes left: 1 on link 1, 2
+        // on link 2, 3 on both, 4 on link 3)
         ("nobody yet",            [Some(Waiting), Some(Waiting)],     false, &[1, 2, 3, 4]),
         ("one speaks",            [Some(Up), Some(Waiting)],          false, &[1, 2, 3, 4]),
         ("one is done",           [Some(Converged), Some(Waiting)],   false, &[2, 3, 4]),
@@ -599,20 +603,21 @@ fn stale_routes_go_neighbor_by_neighbor() {
         world.restart(SETTINGS);
         let neighbor = |i: usize| Some(([10, 0, u8::try_from(i).unwrap() + 1, 2].into(), phases[i]?));
         let neighbors = (0..2).filter_map(neighbor).collect();
-        let patience = if *expired { Patience::Over } else { Patience::Usual };
-        world.fib.converged(Arc::new(Convergence { neighbors }), patience);
+        let grace = if *expired { Grace::Over } else { Grace::Usual };
+        world.fib.converged(Arc::new(Convergence { neighbors }), grace);
         world.write();
         let left: Vec<_> = (1..=4).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
         assert_eq!(left, *stays, "{name}");
     }
 }
 
-/// calico#9259: a restart while other nodes are silent. What the cluster knows to lie behind them stays until they have been heard,
-/// or their Node is gone.
+/// calico#9259: a restart while other nodes are silent. Routes to prefixes that the cluster assigns
+/// to them stay until they have converged, or their Node is gone.
 #[test]
 fn calico_9259_routes_to_pods_of_silent_nodes_outlive_the_wait_after_a_restart() {
     use Phase::{Converged, Up, Waiting};
-    // Prefixes 1 and 2 lie behind the neighbors on links 1 and 2, 3 behind a node on link 3 that is no neighbor.
+    // Prefixes 1 and 2 belong to the neighbors on links 1 and 2, 3 to a node on link 3 that is no
+    // neighbor.
     let assigned = |nodes: &[u8]| {
         let mut assigned = Assigned::default();
         nodes.iter().for_each(|n| assigned.add([10, 0, *n, 2].into(), pfx(*n)));
@@ -620,12 +625,12 @@ fn calico_9259_routes_to_pods_of_silent_nodes_outlive_the_wait_after_a_restart()
     };
     #[rustfmt::skip]
     let cases: &[(&str, [Phase; 2], &[u8], &[u8])] = &[
-        // (what, phases of the neighbors on links 1 and 2, whose Nodes there are, what stays)
+        // (name, phases of the neighbors on links 1 and 2, existing Nodes, prefixes left)
         ("the second is silent",              [Converged, Waiting],   &[1, 2, 3], &[2, 3]),
         ("its Node is deleted",               [Converged, Waiting],   &[1, 3],    &[3]),
         ("the one that is no neighbor is",    [Converged, Waiting],   &[1, 2],    &[2]),
-        ("it speaks, and has not yet ended",  [Converged, Up],        &[1, 2, 3], &[2, 3]),
-        ("all were heard",                    [Converged, Converged], &[1, 2, 3], &[]),
+        ("it is converging",  [Converged, Up],        &[1, 2, 3], &[2, 3]),
+        ("all have converged",                    [Converged, Converged], &[1, 2, 3], &[]),
     ];
     for (name, phases, nodes, stays) in cases {
         let mut world = World::new(SETTINGS);
@@ -634,7 +639,7 @@ fn calico_9259_routes_to_pods_of_silent_nodes_outlive_the_wait_after_a_restart()
         world.restart(SETTINGS);
         world.fib.assigned(assigned(nodes));
         let neighbors = [([10, 0, 1, 2].into(), phases[0]), ([10, 0, 2, 2].into(), phases[1])].into();
-        world.fib.converged(Arc::new(Convergence { neighbors }), Patience::Over);
+        world.fib.converged(Arc::new(Convergence { neighbors }), Grace::Over);
         world.write();
         let left: Vec<_> = (1..=3).filter(|p| world.kernel.hops(pfx(*p)).is_some()).collect();
         assert_eq!(left, *stays, "{name}");
@@ -643,41 +648,43 @@ fn calico_9259_routes_to_pods_of_silent_nodes_outlive_the_wait_after_a_restart()
     }
 }
 
-/// calico#9259: after all were away, the first that is back speaks for itself alone, and the others follow within a second.
+/// calico#9259: after all neighbors were away, the first to return advertises only its own routes,
+/// and the others follow within a second.
 #[test]
-fn trouble_7_after_all_were_away_the_others_have_some_time_with_the_first_that_is_back() {
+fn calico_9259_after_all_were_away_the_others_have_some_time_with_the_first_that_is_back() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let mut wait = Wait::new(start, Duration::from_secs(100));
+    let mut wait = StaleTimer::new(start, Duration::from_secs(100));
     assert!(!wait.timeout(at(9)));
-    assert!(wait.timeout(at(10)) && wait.patience() == Patience::Usual);
-    wait.heard(at(20), false);
-    assert!(wait.timeout(at(300)) && wait.patience() == Patience::Over);
+    assert!(wait.timeout(at(10)) && wait.grace() == Grace::Usual);
+    wait.converged(at(20), false);
+    assert!(wait.timeout(at(300)) && wait.grace() == Grace::Over);
     assert_eq!(wait.due(), None);
-    wait.heard(at(1000), true);
-    assert_eq!((wait.patience(), wait.due()), (Patience::Usual, Some(at(1100))));
-    // One more that is back changes nothing.
-    wait.heard(at(1050), true);
+    wait.converged(at(1000), true);
+    assert_eq!((wait.grace(), wait.due()), (Grace::Usual, Some(at(1100))));
+    // A second neighbor that returns changes nothing.
+    wait.converged(at(1050), true);
     assert!(!wait.timeout(at(1099)));
-    assert!(wait.timeout(at(1100)) && wait.patience() == Patience::Over);
+    assert!(wait.timeout(at(1100)) && wait.grace() == Grace::Over);
 }
 
 #[test]
 fn a_short_restart_time_ends_the_first_patience_too() {
     let start = Instant::now();
-    let mut wait = Wait::new(start, Duration::from_secs(2));
-    wait.heard(start, true);
-    assert_eq!((wait.patience(), wait.due()), (Patience::Fresh, Some(start + Duration::from_secs(6))));
-    assert!(wait.timeout(start + Duration::from_secs(6)) && wait.patience() == Patience::Over);
+    let mut wait = StaleTimer::new(start, Duration::from_secs(2));
+    wait.converged(start, true);
+    assert_eq!((wait.grace(), wait.due()), (Grace::Fresh, Some(start + Duration::from_secs(6))));
+    assert!(wait.timeout(start + Duration::from_secs(6)) && wait.grace() == Grace::Over);
 }
 
 #[test]
 fn an_adopted_route_moves_only_when_its_neighbor_has_not_claimed_it() {
-    use Patience::{Fresh, Over, Usual};
+    use Grace::{Fresh, Over, Usual};
     use Phase::{Converged, Up, Waiting};
     #[rustfmt::skip]
-    let cases: &[(&str, u8, u8, Phase, Patience, bool)] = &[
-        // (what, links before, links wanted now, phase of the neighbor on link 1, patience, whether it moves)
+    let cases: &[(&str, u8, u8, Phase, Grace, bool)] = &[
+        // (name, links before, links desired now, phase of the neighbor on link 1, grace, whether
+        // it moves)
         ("it may come up at any moment",        1, 2, Waiting,   Fresh, false),
         ("it is gone, and there is another way", 1, 2, Waiting,  Usual, true),
         ("it speaks",                           1, 2, Up,        Usual, false),
@@ -688,25 +695,25 @@ fn an_adopted_route_moves_only_when_its_neighbor_has_not_claimed_it() {
         ("one of two ways, never came",         3, 2, Waiting,   Over,  true),
         ("one way more",                        2, 3, Up,        Fresh, true),
     ];
-    for (name, before, now, phase, patience, moves) in cases {
+    for (name, before, now, phase, grace, moves) in cases {
         let mut world = World::new(SETTINGS);
         world.want(1, *before);
         world.write();
         world.restart(SETTINGS);
         let neighbors = [([10, 0, 1, 2].into(), *phase), ([10, 0, 2, 2].into(), Converged)].into();
         world.want(1, *now);
-        world.fib.converged(Arc::new(Convergence { neighbors }), *patience);
+        world.fib.converged(Arc::new(Convergence { neighbors }), *grace);
         world.write();
         assert_eq!(!world.kernel.log.is_empty(), *moves, "{name}: {:?}", world.kernel.log);
         let neighbors = [([10, 0, 1, 2].into(), Converged), ([10, 0, 2, 2].into(), Converged)].into();
-        world.fib.converged(Arc::new(Convergence { neighbors }), *patience);
+        world.fib.converged(Arc::new(Convergence { neighbors }), *grace);
         world.write();
         assert_eq!(world.kernel.hops(pfx(1)).map(|h| h.len()), Some(now.count_ones() as usize), "{name}");
     }
 }
 
 #[test]
-fn bc43_what_has_our_id_and_leads_elsewhere_is_written_again() {
+fn what_has_our_id_and_leads_elsewhere_is_written_again() {
     let mut world = World::new(SETTINGS);
     world.want(1, 0b0001);
     world.want(2, 0b0011);
@@ -732,7 +739,7 @@ fn bc43_what_has_our_id_and_leads_elsewhere_is_written_again() {
             let before = world.fib.repairs;
             world.fib.host(world.resolver(), Some(&seen));
             world.write();
-            let again = Op::SetObject { id, object: good[&id].clone(), replace: true };
+            let again = Op::NewNexthop { id, object: good[&id].clone(), replace: true };
             assert_eq!((&world.kernel.log[..], world.fib.repairs), (&[again][..], before + 1), "{change:?}");
         }
     }
@@ -743,7 +750,7 @@ fn bc43_what_has_our_id_and_leads_elsewhere_is_written_again() {
 fn what_is_in_the_way_is_named() {
     let mut world = World::new(SETTINGS);
     world.kernel.routes.insert((pfx(1), METRIC), Route::Foreign);
-    world.fib.heard(pfx(1), METRIC, Held::Other { protocol: 11 });
+    world.fib.observe(pfx(1), METRIC, Held::Other { protocol: 11 });
     world.want(1, 1);
     world.up[1] = false;
     world.want(2, 2);
@@ -760,14 +767,14 @@ fn what_is_in_the_way_is_named() {
     );
 }
 
-/// `show fib` in pages: in order, each route once, own ones among the learned.
+/// `show fib` in pages: in order, each route once, originated ones among the learned.
 #[test]
 fn a_large_fib_is_shown_in_order_in_small_pages() {
     let mut world = World::new(SETTINGS);
     let nth = |n: u32| Prefix::v4((0x1400_0000 + (n << 8)).into(), 24);
     let many = 20_000;
-    (0..many).for_each(|n| world.fib.want(nth(n * 7919 % many), set(1).as_ref()));
-    world.fib.want_own(&[nth(100_000), nth(3)]);
+    (0..many).for_each(|n| world.fib.set_desired(nth(n * 7919 % many), set(1).as_ref()));
+    world.fib.set_own(&[nth(100_000), nth(3)]);
     world.fib.finish();
     while !world.fib.take(1000).is_empty() {}
     let (mut walk, mut shown, mut pages) = (Walk::default(), Vec::new(), 0);
@@ -778,11 +785,11 @@ fn a_large_fib_is_shown_in_order_in_small_pages() {
         let page = world.fib.page(&mut walk, |i| i.to_string());
         assert!(page.len() <= 128);
         shown.extend(page.into_iter().map(|v| (v.prefix, v.metric)));
-        // One that goes is not shown, one that comes disturbs nobody.
+        // A removed route is not listed, and a new one does not disturb the listing.
         pages += 1;
         if pages == 2 {
-            world.fib.want(nth(many - 1), None);
-            world.fib.want(nth(many + 5), set(1).as_ref());
+            world.fib.set_desired(nth(many - 1), None);
+            world.fib.set_desired(nth(many + 5), set(1).as_ref());
             world.fib.finish();
         }
     }

@@ -1,4 +1,4 @@
-//! What `show fib` says: fields of the interface page, then more.
+//! The rows of `show fib` (docs/reference.md).
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::Prefix;
 
-/// One route that we want in the kernel.
+/// One route that is desired in the kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FibView {
     pub prefix: Prefix,
@@ -15,14 +15,14 @@ pub struct FibView {
     /// Empty for unreachable routes.
     pub next_hops: Vec<FibHop>,
     pub in_kernel: bool,
-    /// Why it is not there: who holds its place, what the kernel said, or what is missing; or which other route is
-    /// used instead of it.
+    /// Why it is not in the kernel (another route holds its key, the kernel refused it, or
+    /// something is missing), or which other route is used instead.
     pub problem: Option<String>,
     /// The kernel's route protocol number (`fib.protocol`).
     pub protocol: u8,
 }
 
-/// One next hop of it.
+/// One next hop of a route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FibHop {
     pub address: Option<IpAddr>,

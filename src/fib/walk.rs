@@ -1,8 +1,8 @@
-//! The routes that `show fib` asks for, page by page: sorted by prefix, without a copy of the table.
+//! Lists the routes for `show fib` page by page, sorted by prefix, without copying the table.
 //!
-//! As in the rib: one search over the whole table finds the next [`BATCH`] routes in order, which are shown page by
-//! page before the next search begins. Each route is shown at most once, as it is when its turn comes; one that is
-//! there all the time is shown exactly once.
+//! As in the rib, one search over the whole table finds the next [`BATCH`] routes in order, which
+//! are listed page by page before the next search begins. Each route is listed at most once, in its
+//! state at that time; a route that exists throughout is listed exactly once.
 
 use std::collections::VecDeque;
 
@@ -11,15 +11,15 @@ use crate::{
     net::{Family, Prefix, Smallest},
 };
 
-/// Routes that one search finds.
+/// Number of routes that one search finds.
 const BATCH: usize = 8192;
-/// Routes in one page.
+/// Number of routes in one page.
 const PAGE: usize = 128;
 
-/// A route's place in our table: prefix and metric.
+/// A route's key in our table: prefix and metric.
 type Place = (Prefix, u32);
 
-/// How far an answer has come. It belongs to whoever asks.
+/// Position of a listing. Owned by whoever requested it.
 #[derive(Clone, Debug)]
 pub struct Walk {
     after: Option<Place>,
@@ -34,19 +34,19 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// Whether all has been shown.
+    /// Whether everything was listed.
     pub fn is_over(&self) -> bool {
         self.batch.is_empty() && !self.more
     }
 
-    /// Whether [`Fib::search`] comes next.
+    /// Whether [`Fib::search`] has to be called next.
     pub fn is_searching(&self) -> bool {
         self.batch.is_empty() && self.more
     }
 }
 
 impl Fib {
-    /// Finds the next routes in order. Looks at the whole table.
+    /// Finds the next routes in order. Visits the whole table.
     pub fn search(&self, walk: &mut Walk) {
         let mut smallest = Smallest::new(BATCH);
         let learned =
@@ -61,7 +61,7 @@ impl Fib {
         (walk.batch, walk.more) = (found.into(), more);
     }
 
-    /// The next rows of what was found. `name` gives interfaces their names.
+    /// The next rows of the routes found. `name` maps interface indexes to names.
     pub fn page(&self, walk: &mut Walk, name: impl Fn(u32) -> String) -> Vec<FibView> {
         let part = walk.batch.drain(..PAGE.min(walk.batch.len()));
         part.filter_map(|(prefix, metric)| self.row(prefix, metric, &name)).collect()
@@ -74,7 +74,7 @@ impl Fib {
         self.routes.get(prefix).filter(|s| is_shown(*s)).map(|s| self.learned_view(prefix, s, name))
     }
 
-    /// All rows at once, for tests: a daemon's table may be too large for that.
+    /// All rows at once. For tests: a daemon's table may be too large.
     pub fn list(&self, name: impl Fn(u32) -> String) -> Vec<FibView> {
         let (mut walk, mut views) = (Walk::default(), Vec::new());
         while !walk.is_over() {
@@ -86,7 +86,7 @@ impl Fib {
         views
     }
 
-    /// Whether the kernel holds a route of ours to this prefix, as `show fib` says.
+    /// Whether the kernel holds a route of ours to this prefix, as `show fib` reports it.
     pub fn is_in_kernel(&self, prefix: Prefix) -> bool {
         let name = |_| String::new();
         [self.settings.metric, OWN_METRIC]
@@ -94,7 +94,7 @@ impl Fib {
             .any(|metric| self.row(prefix, metric, &name).is_some_and(|row| row.in_kernel))
     }
 
-    /// Routes in the kernel, by family.
+    /// Number of routes in the kernel, by family.
     pub fn counts(&self) -> [usize; 2] {
         let mut counts = Family::ALL.map(|family| self.routes.there(family));
         let own = self.own.iter().filter(|(_, o)| o.there);
@@ -102,13 +102,13 @@ impl Fib {
         counts
     }
 
-    /// Whether a search takes so long that it must not hold up others.
+    /// Whether a search takes long enough to run in a thread of its own.
     pub fn is_large(&self) -> bool {
         Family::ALL.into_iter().map(|f| self.routes.len(f)).sum::<usize>() > LARGE
     }
 }
 
-/// Routes that are searched within a millisecond or two, even by code that is not optimised.
+/// Number of routes that a search covers within about two milliseconds, even in a debug build.
 const LARGE: usize = 4096;
 
 fn is_shown(state: State) -> bool {

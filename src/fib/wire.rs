@@ -1,7 +1,8 @@
-//! rtnetlink messages of routes and nexthop objects: octets ⇄ values.
+//! Encodes and decodes rtnetlink messages about routes and nexthop objects.
 //!
-//! Only what we write and what decisions need. Reading never fails as a whole: what is cut short or unknown is
-//! left out. All numbers are in host order, as netlink has them, but addresses.
+//! Only what we write and what decisions need. Decoding never fails as a whole: truncated and
+//! unknown parts are skipped. Numbers are in host order, as in netlink; addresses are in network
+//! order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ use crate::{
     net::{Family, PreferredSources, Prefix},
 };
 
-/// `NLMSG_ERROR`, `NLMSG_DONE` and the `RTM_…` kinds.
+/// `NLMSG_ERROR`, `NLMSG_DONE` and the `RTM_…` types.
 pub mod kind {
     pub const ERROR: u16 = 2;
     pub const DONE: u16 = 3;
@@ -32,7 +33,7 @@ pub mod kind {
 pub mod flag {
     pub const REQUEST: u16 = 0x1;
     pub const ACK: u16 = 0x4;
-    /// A dump that others changed while it was made.
+    /// The table changed during the dump.
     pub const DUMP_INTR: u16 = 0x10;
     pub const DUMP: u16 = 0x300;
     pub const REPLACE: u16 = 0x100;
@@ -80,7 +81,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 const HEADER: usize = 16;
 
-/// What all our routes have in common.
+/// Fields that all our routes share.
 #[derive(Clone, Copy, Debug)]
 pub struct Ours {
     pub table: u32,
@@ -89,11 +90,11 @@ pub struct Ours {
     pub sources: PreferredSources,
 }
 
-/// Messages written one behind the other, for one send.
+/// Builds several messages for one send.
 #[derive(Debug, Default)]
 pub struct Encoder {
     buf: Vec<u8>,
-    /// Where the last message begins.
+    /// Start of the last message.
     last: usize,
 }
 
@@ -106,7 +107,7 @@ impl Encoder {
         &self.buf
     }
 
-    /// Asks for an acknowledgement of the last message: with it, all before it are done too.
+    /// Requests an acknowledgement of the last message, which covers all before it.
     pub fn ack_last(&mut self) {
         if let Some(flags) = self.buf.get_mut(self.last + 6..self.last + 8) {
             let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | flag::ACK;
@@ -114,8 +115,15 @@ impl Encoder {
         }
     }
 
-    /// Adds a route, or replaces the one at its key.
-    pub fn put(&mut self, seq: u32, ours: Ours, route: (Prefix, u32), target: Target<'_>, replace: bool) {
+    /// Adds a route, or replaces the one with its key.
+    pub fn new_route(
+        &mut self,
+        seq: u32,
+        ours: Ours,
+        route: (Prefix, u32),
+        target: Target<'_>,
+        replace: bool,
+    ) {
         let how = if replace { flag::REPLACE } else { flag::EXCL };
         self.begin(kind::NEW_ROUTE, flag::CREATE | how, seq);
         let (prefix, metric) = route;
@@ -144,15 +152,15 @@ impl Encoder {
         self.end();
     }
 
-    /// Deletes a route, if it has our protocol number.
-    pub fn del(&mut self, seq: u32, ours: Ours, prefix: Prefix, metric: u32) {
+    /// Deletes a route if it has our protocol number.
+    pub fn del_route(&mut self, seq: u32, ours: Ours, prefix: Prefix, metric: u32) {
         self.begin(kind::DEL_ROUTE, 0, seq);
         self.route(ours, prefix, RT_SCOPE_NOWHERE, 0, 0);
         self.u32(RTA_PRIORITY, metric);
         self.end();
     }
 
-    pub fn set_object(&mut self, seq: u32, protocol: u8, id: ObjectId, object: &Object, replace: bool) {
+    pub fn new_nexthop(&mut self, seq: u32, protocol: u8, id: ObjectId, object: &Object, replace: bool) {
         let how = if replace { flag::REPLACE } else { flag::EXCL };
         self.begin(kind::NEW_NEXTHOP, flag::CREATE | how, seq);
         let (family, onlink) = match object {
@@ -171,7 +179,7 @@ impl Encoder {
                 let at = self.open(NHA_GROUP);
                 for member in members {
                     self.buf.extend(member.to_ne_bytes());
-                    // Weight 1 is written as 0.
+                    // Weight 1 is encoded as 0.
                     self.buf.extend([0; 4]);
                 }
                 self.close(at);
@@ -180,15 +188,15 @@ impl Encoder {
         self.end();
     }
 
-    pub fn del_object(&mut self, seq: u32, id: ObjectId) {
+    pub fn del_nexthop(&mut self, seq: u32, id: ObjectId) {
         self.begin(kind::DEL_NEXTHOP, 0, seq);
         self.buf.extend([0; 8]);
         self.u32(NHA_ID, id);
         self.end();
     }
 
-    /// Asks for all routes of a family: in one table if told so, of one protocol if told so (strict checking
-    /// must be on for the kernel to heed both).
+    /// Requests a dump of the routes of a family, optionally limited to one table or protocol. The
+    /// kernel applies these filters only with strict checking enabled.
     pub fn dump_routes(&mut self, seq: u32, family: Family, table: Option<u32>, protocol: Option<u8>) {
         self.begin(kind::GET_ROUTE, flag::DUMP, seq);
         self.buf.extend([af(family), 0, 0, 0, RT_TABLE_UNSPEC, protocol.unwrap_or(0), 0, 0]);
@@ -199,7 +207,7 @@ impl Encoder {
         self.end();
     }
 
-    /// Asks for all routing rules of a family.
+    /// Requests a dump of all routing rules of a family.
     pub fn dump_rules(&mut self, seq: u32, family: Family) {
         self.begin(kind::GET_RULE, flag::DUMP, seq);
         self.buf.extend([af(family), 0, 0, 0, 0, 0, 0, 0]);
@@ -207,7 +215,7 @@ impl Encoder {
         self.end();
     }
 
-    /// Asks for all nexthop objects.
+    /// Requests a dump of all nexthop objects.
     pub fn dump_objects(&mut self, seq: u32) {
         self.begin(kind::GET_NEXTHOP, flag::DUMP, seq);
         self.buf.extend([0; 8]);
@@ -224,7 +232,8 @@ impl Encoder {
         }
     }
 
-    /// `RTA_GATEWAY`, or `RTA_VIA` where the gateway is of the other family (kernel.md 10).
+    /// Writes `RTA_GATEWAY`, or `RTA_VIA` for a gateway of the other family (docs/kernel.md,
+    /// section 5).
     fn gateway(&mut self, prefix: Prefix, gateway: IpAddr) {
         let family = Family::of(gateway);
         if family == prefix.family() {
@@ -313,14 +322,14 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub seq: u32,
-    /// Port of the socket that caused it; 0: the kernel itself.
+    /// Port of the socket that caused it; 0 for the kernel itself.
     pub port: u32,
     pub body: &'a [u8],
-    /// With its header.
+    /// The message with its header.
     pub whole: &'a [u8],
 }
 
-/// The messages of a datagram; ends early where a length makes no sense.
+/// The messages of a datagram; ends at the first invalid length.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(u32_at(datagram, 0)?).ok()?;
@@ -338,10 +347,10 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// An answer to a request: errno (0: done) and the kernel's own words, where it has some.
+/// The result of a request: errno (0 for success) and the kernel's error text, if any.
 pub fn error(message: &Message<'_>) -> Option<(i32, Option<String>)> {
     let errno = u32_at(message.body, 0)?.cast_signed();
-    let mut words = None;
+    let mut text = None;
     if message.flags & flag::ACK_TLVS != 0 {
         let quoted = if message.flags & flag::CAPPED != 0 {
             HEADER
@@ -349,14 +358,14 @@ pub fn error(message: &Message<'_>) -> Option<(i32, Option<String>)> {
             usize::try_from(u32_at(message.body, 4)?).ok()?.next_multiple_of(4)
         };
         let rest = message.body.get(4usize.checked_add(quoted)?..).unwrap_or_default();
-        words = attributes(rest)
+        text = attributes(rest)
             .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
-            .map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches(['\0', '.']).to_owned());
+            .map(|(_, octets)| String::from_utf8_lossy(octets).trim_end_matches(['\0', '.']).to_owned());
     }
-    Some((errno.wrapping_neg(), words))
+    Some((errno.wrapping_neg(), text))
 }
 
-/// Reads the body of RTM_NEWROUTE or RTM_DELROUTE.
+/// Decodes the body of RTM_NEWROUTE or RTM_DELROUTE.
 pub fn route(body: &[u8]) -> Option<SeenRoute> {
     let &[family, len, _, tos, table, protocol, _, rtn] = body.first_chunk()?;
     let flags = u32_at(body, 8)?;
@@ -406,7 +415,7 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
     }
     let prefix = Prefix::new(dst, len)?;
     let cloned = flags & RTM_F_CLONED != 0;
-    // In messages of IPv6 routes the octet is unused.
+    // The octet is unused in messages about IPv6 routes.
     let tos = if family == AF_INET { tos } else { 0 };
     Some(SeenRoute { prefix, table, metric, protocol, kind, tos, preference, cloned, object, source, hops })
 }
@@ -430,7 +439,7 @@ fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {
     hops
 }
 
-/// Reads the body of RTM_NEWNEXTHOP or RTM_DELNEXTHOP.
+/// Decodes the body of RTM_NEWNEXTHOP or RTM_DELNEXTHOP.
 pub fn object(body: &[u8]) -> Option<SeenObject> {
     let &[_, _, protocol, _] = body.first_chunk()?;
     let onlink = u32_at(body, 4)? & u32::from(RTNH_F_ONLINK) != 0;
@@ -460,12 +469,12 @@ pub fn object(body: &[u8]) -> Option<SeenObject> {
     Some(SeenObject { id, protocol, leads })
 }
 
-/// The family of an address family's number.
+/// The family with this address family number.
 pub(super) fn family_of(af: u8) -> Option<Family> {
     Family::ALL.into_iter().find(|family| self::af(*family) == af)
 }
 
-/// The attributes of a body; ends early where a length makes no sense.
+/// The attributes of a body; ends at the first invalid length.
 pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = usize::from(u16_at(rest, 0)?);
@@ -509,7 +518,7 @@ mod tests {
         Hop { ifindex, gateway: gateway.parse().unwrap(), onlink: false }
     }
 
-    /// What we write is read back the same: the kernel's view of it is tested in `tests/netns`.
+    /// Our encoder against our decoder; `tests/netns` covers the kernel's view.
     #[test]
     fn routes_read_back_as_written() {
         let (one, via) = ([hop(3, "10.0.0.1")], [hop(3, "fe80::1")]);
@@ -526,7 +535,7 @@ mod tests {
         ];
         for (prefix, table, target, kind, hops) in cases {
             let mut encoder = Encoder::default();
-            encoder.put(9, Ours { table: *table, ..OURS }, (p(prefix), 179), *target, false);
+            encoder.new_route(9, Ours { table: *table, ..OURS }, (p(prefix), 179), *target, false);
             let message = messages(encoder.bytes()).next().unwrap();
             assert_eq!((message.kind, message.seq), (kind::NEW_ROUTE, 9), "{prefix}");
             let seen = route(message.body).unwrap();
@@ -550,7 +559,7 @@ mod tests {
         ];
         for object in objects {
             let mut encoder = Encoder::default();
-            encoder.set_object(1, 179, 42, &object, false);
+            encoder.new_nexthop(1, 179, 42, &object, false);
             let message = messages(encoder.bytes()).next().unwrap();
             let seen = super::object(message.body);
             let seen = seen.expect("an object");
@@ -559,10 +568,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_message_of_a_batch_asks_for_an_acknowledgement() {
+    fn only_the_last_message_of_a_batch_requests_an_acknowledgement() {
         let mut encoder = Encoder::default();
         for seq in 0..3 {
-            encoder.del(seq, OURS, p("10.0.0.0/8"), 179);
+            encoder.del_route(seq, OURS, p("10.0.0.0/8"), 179);
         }
         encoder.ack_last();
         let acks: Vec<_> = messages(encoder.bytes()).map(|m| m.flags & flag::ACK != 0).collect();
@@ -582,7 +591,7 @@ mod tests {
         fn a_spoiled_route_is_survived(at in 0usize..60, octet: u8) {
             let mut encoder = Encoder::default();
             let hops = [hop(3, "10.0.0.1"), hop(4, "10.0.1.1")];
-            encoder.put(9, OURS, (p("10.0.0.0/8"), 179), Target::Hops(&hops), false);
+            encoder.new_route(9, OURS, (p("10.0.0.0/8"), 179), Target::Hops(&hops), false);
             let mut octets = encoder.bytes().to_vec();
             if let Some(o) = octets.get_mut(at) {
                 *o = octet;

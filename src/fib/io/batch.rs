@@ -1,7 +1,8 @@
-//! The command socket: many messages per send, acknowledged together.
+//! The socket for requests: many messages per send, acknowledged together.
 //!
-//! The kernel works a whole datagram off before `send` returns, so its answers are there at once: one error
-//! message per refused request, matched by sequence number, and the acknowledgement of the last.
+//! The kernel processes a whole datagram before `send` returns, so all replies are available then:
+//! an error message per refused request, matched by sequence number, and the acknowledgement of the
+//! last.
 
 use std::{io, sync::Arc};
 
@@ -23,10 +24,11 @@ use crate::{
     net::Prefix,
 };
 
-/// Messages per send: 512 are no faster than 64 (kernel.md), and others want their turn.
+/// Messages per send. 512 are no faster than 64 (docs/kernel.md, section 3), and fewer let other
+/// work proceed.
 pub(super) const BATCH: usize = 128;
 
-/// Room for the answers to one send, each refused.
+/// Octets; enough for the replies to one send if all are refused.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A socket for requests and dumps.
@@ -39,20 +41,20 @@ pub(super) struct Channel {
     buf: Vec<u8>,
 }
 
-/// One request that the kernel did not follow.
+/// One request that the kernel refused.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// Which of the batch.
+    /// Index of the request in the batch.
     pub(super) index: usize,
     pub(super) errno: Errno,
     pub(super) why: Arc<str>,
 }
 
-/// How far a dump has come.
+/// Progress of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dump {
     More,
-    /// `consistent`: nothing changed while it was made.
+    /// `consistent`: the table did not change during the dump.
     Done {
         consistent: bool,
     },
@@ -65,22 +67,23 @@ impl Channel {
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
         socket.set_ext_ack(true)?;
-        // Before Linux 4.20 dumps are not filtered; we look at what comes anyway.
+        // Before Linux 4.20 dumps are not filtered; the results are checked in any case.
         let _ = socket.set_netlink_get_strict_chk(true);
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
         }
-        // Answers are there when `send` returns; this only keeps a surprise from hanging the task.
+        // Replies are available when `send` returns; the timeout keeps a kernel that behaves
+        // otherwise from blocking the task.
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(2))?;
         Ok(Self { socket, port, seq: 1, encoder: Encoder::default(), buf: Vec::with_capacity(32 << 10) })
     }
 
-    /// The kernel marks the notifications of what we do with it.
+    /// Port of the socket, which the kernel puts into notifications of the changes made through it.
     pub(super) fn port(&self) -> u32 {
         self.port
     }
 
-    /// Writes a batch; returns what was refused.
+    /// Writes a batch; returns the refused requests.
     pub(super) fn write(&mut self, fib: &Fib, ours: Ours, ops: &[Op]) -> io::Result<Vec<Refused>> {
         self.encoder.clear();
         let first = self.seq;
@@ -96,13 +99,13 @@ impl Channel {
         self.encoder.clear();
         let first = self.seq;
         for (prefix, metric) in routes {
-            self.encoder.del(self.seq, ours, *prefix, *metric);
+            self.encoder.del_route(self.seq, ours, *prefix, *metric);
             self.seq = self.seq.wrapping_add(1);
         }
         self.transact(first)
     }
 
-    /// Writes routes in the place of those that are there.
+    /// Replaces routes.
     pub(super) fn replace_routes<'a>(
         &mut self,
         ours: Ours,
@@ -111,26 +114,26 @@ impl Channel {
         self.encoder.clear();
         let first = self.seq;
         for (prefix, metric, target) in routes {
-            self.encoder.put(self.seq, ours, (prefix, metric), target, true);
+            self.encoder.new_route(self.seq, ours, (prefix, metric), target, true);
             self.seq = self.seq.wrapping_add(1);
         }
         self.transact(first)
     }
 
-    /// Makes one object; whether the kernel took it.
+    /// Creates one object; returns whether the kernel accepted it.
     pub(super) fn make_object(&mut self, protocol: u8, id: ObjectId, object: &Object) -> io::Result<bool> {
         self.encoder.clear();
         let first = self.seq;
-        self.encoder.set_object(first, protocol, id, object, false);
+        self.encoder.new_nexthop(first, protocol, id, object, false);
         self.seq = self.seq.wrapping_add(1);
         Ok(self.transact(first)?.is_empty())
     }
 
-    /// Deletes one object; one that is not there is as good.
+    /// Deletes one object; an object that does not exist is no error.
     pub(super) fn delete_object(&mut self, id: ObjectId) -> io::Result<()> {
         self.encoder.clear();
         let first = self.seq;
-        self.encoder.del_object(first, id);
+        self.encoder.del_nexthop(first, id);
         self.seq = self.seq.wrapping_add(1);
         self.transact(first).map(drop)
     }
@@ -144,9 +147,9 @@ impl Channel {
             self.receive()?;
             for message in wire::messages(&self.buf).filter(|m| m.kind == kind::ERROR) {
                 let index = usize::try_from(message.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-                let (errno, words) = wire::error(&message).unwrap_or((Errno::EIO as i32, None));
+                let (errno, text) = wire::error(&message).unwrap_or((Errno::EIO as i32, None));
                 if errno != 0 {
-                    refused.push(refusal(index, Errno::from_raw(errno), words));
+                    refused.push(refusal(index, Errno::from_raw(errno), text));
                 }
                 if message.seq == last {
                     return Ok(refused);
@@ -166,7 +169,7 @@ impl Channel {
         }
     }
 
-    /// Begins a dump; go on with [`Channel::dump_step`].
+    /// Starts a dump, to be continued with [`Channel::dump_step`].
     pub(super) fn dump_begin(&mut self, request: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
         self.encoder.clear();
         self.seq = self.seq.wrapping_add(1);
@@ -174,7 +177,7 @@ impl Channel {
         self.socket.send(self.encoder.bytes(), 0).map(drop)
     }
 
-    /// Reads one datagram of the dump. A table that does not exist is an empty one.
+    /// Reads one datagram of the dump. A table that does not exist counts as empty.
     pub(super) fn dump_step(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Dump> {
         self.receive()?;
         let mut consistent = true;
@@ -194,7 +197,7 @@ impl Channel {
         Ok(Dump::More)
     }
 
-    /// A whole dump at once, for what is small.
+    /// Reads a whole dump at once, for small tables.
     pub(super) fn dump(
         &mut self,
         request: impl FnOnce(&mut Encoder, u32),
@@ -208,22 +211,22 @@ impl Channel {
 
 fn encode(encoder: &mut Encoder, seq: u32, ours: Ours, fib: &Fib, op: &Op) {
     match op {
-        Op::SetObject { id, object, replace } => {
-            encoder.set_object(seq, ours.protocol, *id, object, *replace);
+        Op::NewNexthop { id, object, replace } => {
+            encoder.new_nexthop(seq, ours.protocol, *id, object, *replace);
         }
-        Op::DelObject { id } => encoder.del_object(seq, *id),
-        Op::Del { prefix, metric } => encoder.del(seq, ours, *prefix, *metric),
-        Op::Put { prefix, metric, top, replace } => match fib.target(*top) {
-            Some(target) => encoder.put(seq, ours, (*prefix, *metric), target, *replace),
-            // `Fib::take` hands out no route to a top that is gone.
-            None => encoder.del(seq, ours, *prefix, *metric),
+        Op::DelNexthop { id } => encoder.del_nexthop(seq, *id),
+        Op::DelRoute { prefix, metric } => encoder.del_route(seq, ours, *prefix, *metric),
+        Op::NewRoute { prefix, metric, entry, replace } => match fib.target(*entry) {
+            Some(target) => encoder.new_route(seq, ours, (*prefix, *metric), target, *replace),
+            // `Fib::take` returns no route whose entry is gone.
+            None => encoder.del_route(seq, ours, *prefix, *metric),
         },
     }
 }
 
-fn refusal(index: usize, errno: Errno, words: Option<String>) -> Refused {
-    let why = match words {
-        Some(words) => format!("{words} ({})", errno.desc()),
+fn refusal(index: usize, errno: Errno, text: Option<String>) -> Refused {
+    let why = match text {
+        Some(text) => format!("{text} ({})", errno.desc()),
         None => errno.desc().to_owned(),
     };
     Refused { index, errno, why: why.into() }

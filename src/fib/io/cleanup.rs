@@ -1,4 +1,4 @@
-//! `routelet cleanup`: everything of ours leaves the kernel.
+//! `routelet cleanup`: removes everything of ours from the kernel.
 
 use std::io;
 
@@ -18,27 +18,29 @@ use crate::{
     net::PreferredSources,
 };
 
-/// What was removed.
+/// Numbers of what was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub routes: usize,
     pub nexthops: usize,
 }
 
-/// Removes all routes and nexthop objects with our protocol number. Blocks; for a command, not for the daemon.
+/// Removes all routes and nexthop objects with our protocol number. Blocks; for a command rather
+/// than the daemon.
 ///
 /// # Errors
 ///
-/// When the kernel gives no answer; what it refuses to remove is not counted.
+/// If the kernel sends no reply. What it refuses to remove is not counted.
 pub fn cleanup(table: u32, protocol: u8) -> io::Result<Removed> {
     remove(table, protocol, |_| true, |_| true)
 }
 
-/// The same in the place of a former configuration, where others may have routes of other metrics by now.
+/// Does the same at the location of a former configuration, where by now other daemons may have
+/// routes with other metrics.
 ///
 /// # Errors
 ///
-/// When the kernel gives no answer.
+/// If the kernel sends no reply.
 pub fn cleanup_former(place: &Location) -> io::Result<Removed> {
     remove(
         place.table,
@@ -77,7 +79,7 @@ fn remove(
         objects.values().filter(|o| o.protocol == protocol && is_our_object(o)).collect();
     // Groups before their members.
     ours_only.sort_by_key(|o| !matches!(o.leads, Leads::Group { .. }));
-    let ops: Vec<_> = ours_only.iter().map(|o| Op::DelObject { id: o.id }).collect();
+    let ops: Vec<_> = ours_only.iter().map(|o| Op::DelNexthop { id: o.id }).collect();
     let nobody =
         Fib::new(diff::Settings { install: false, table, protocol, metric: 0, nexthop_objects: false });
     for batch in ops.chunks(BATCH) {

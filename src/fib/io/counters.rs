@@ -1,4 +1,4 @@
-//! What the fib counts; read by the metrics.
+//! Counters of the fib, read by the metrics.
 
 use std::{
     sync::{
@@ -12,23 +12,23 @@ use std::{
 pub const BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// `fib_operations_total` and its kin.
+/// Sources of `fib_operations_total` and related metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub put: Outcome,
     pub del: Outcome,
     pub nexthop: Outcome,
     pub repairs: AtomicU64,
-    /// Per bucket, not yet summed up; the last one is beyond all bounds.
+    /// Per bucket, not cumulative; the last is beyond all bounds.
     pub convergence: [AtomicU64; BUCKETS.len() + 1],
     pub convergence_sum_micros: AtomicU64,
     epoch: OnceLock<Instant>,
-    /// Microseconds after the epoch, plus one, at which the oldest UPDATE was read whose routes are not all
-    /// written; 0: none.
+    /// Time at which the oldest UPDATE was read whose routes are not all written, in microseconds
+    /// since the epoch plus one; 0 for none.
     pending: AtomicU64,
 }
 
-/// By result.
+/// Operations by result.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub ok: AtomicU64,
@@ -43,19 +43,20 @@ impl Outcome {
 }
 
 impl Counters {
-    /// The rib says when it read the UPDATE whose routes it is about to post. Of several the oldest counts.
+    /// Records when the rib read the UPDATE whose routes it is about to post. The oldest of several
+    /// counts.
     pub fn update_read(&self, at: Instant) {
         let epoch = *self.epoch.get_or_init(|| at);
         let micros = at.saturating_duration_since(epoch).as_micros() as u64 + 1;
         let _ = self.pending.compare_exchange(0, micros, Relaxed, Relaxed);
     }
 
-    /// Routes were taken over; what follows is a new measurement.
+    /// Ends the present measurement because its routes were taken for writing; returns its start.
     pub(super) fn taken(&self) -> Option<u64> {
         Some(self.pending.swap(0, Relaxed)).filter(|m| *m != 0)
     }
 
-    /// They are in the kernel.
+    /// Records that these routes are in the kernel.
     pub(super) fn acknowledged(&self, since: Option<u64>, now: Instant) {
         let (Some(since), Some(epoch)) = (since, self.epoch.get()) else { return };
         let micros = (now.saturating_duration_since(*epoch).as_micros() as u64 + 1).saturating_sub(since);

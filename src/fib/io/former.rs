@@ -1,4 +1,5 @@
-//! Routes of a configuration before this one: moved where they stand in our way, and removed when what replaces them is there.
+//! Routes of former configurations: replaced if they hold keys that we need, and removed when the
+//! present configuration's routes are installed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,20 +25,21 @@ use crate::{
     net::{Family, PreferredSources, Prefix, RouteKind},
 };
 
-/// What was found at the start in the places of former configurations.
+/// What was found at the start in the locations of former configurations.
 #[derive(Debug, Default)]
 pub(super) struct Former {
     places: Vec<Location>,
     routes: Vec<BTreeSet<(Prefix, u32)>>,
     /// Objects with the protocol number of a former configuration.
     objects: Vec<ObjectId>,
-    /// Objects that these routes use: how many.
+    /// Objects that these routes use, with the number of routes.
     pub(super) uses: BTreeMap<ObjectId, u32>,
 }
 
-/// Gives our present protocol number to routes of ours that have a former one at the same key: they would count as another
-/// daemon's, and nothing could be written in their place. Each is replaced by one with the same next hops, so none is
-/// missing in between. Before anything else is read.
+/// Gives the present protocol number to routes of ours that have a former one at the same key. They
+/// would otherwise count as another daemon's, and their keys could not be written. Each is replaced
+/// by a route with the same next hops, so that none is missing in between. Must run before anything
+/// else is read.
 pub(super) fn take_over(channel: &mut Channel, former: &[Location], now: Location) -> io::Result<()> {
     let in_table = former.iter().filter(|p| p.table == now.table && p.protocol != now.protocol);
     for place in in_table {
@@ -63,7 +65,7 @@ pub(super) fn take_over(channel: &mut Channel, former: &[Location], now: Locatio
             });
             let refused = channel.replace_routes(ours, put)?;
             left += refused.len();
-            // What cannot be moved leads nowhere, and would be in the way.
+            // A route that cannot be replaced leads nowhere and holds the key.
             let stuck: Vec<_> =
                 refused.iter().filter_map(|r| batch.get(r.index)).map(|r| (r.prefix, r.metric)).collect();
             if !stuck.is_empty() {
@@ -79,7 +81,8 @@ pub(super) fn take_over(channel: &mut Channel, former: &[Location], now: Locatio
     Ok(())
 }
 
-/// Copies of our objects with another protocol number, by the former id: that of a group cannot be changed.
+/// Copies our objects under another protocol number, by former id: that of a group cannot be
+/// changed.
 fn copy_objects(
     channel: &mut Channel,
     seen: &BTreeMap<ObjectId, SeenObject>,
@@ -109,7 +112,8 @@ fn copy_objects(
 }
 
 impl Former {
-    /// Reads what there is. `now` is where routes are installed: objects with its protocol number stay in use.
+    /// Finds what is left. `now` is where routes are installed: objects with its protocol number
+    /// stay in use.
     pub(super) fn find(
         channel: &mut Channel,
         places: Vec<Location>,
@@ -137,12 +141,12 @@ impl Former {
         found.objects = objects.iter().map(|o| o.id).collect();
         let routes = found.routes.iter().map(BTreeSet::len).sum::<usize>();
         if routes > 0 {
-            info!(routes, places = ?found.places, "routes of former configurations found; they go when the neighbors have sent theirs");
+            info!(routes, places = ?found.places, "routes of former configurations found; removed once the neighbors have converged");
         }
         Ok(found)
     }
 
-    /// Removes all of it, but in places where somebody else has begun to write meanwhile.
+    /// Removes all of it, except at locations that another daemon uses by now.
     pub(super) fn remove(&self, channel: &mut Channel) -> io::Result<()> {
         let mut all_ours = true;
         for (place, known) in self.places.iter().zip(&self.routes) {
@@ -179,7 +183,7 @@ fn ours(place: &Location) -> Ours {
     Ours { table: place.table, protocol: place.protocol, sources: PreferredSources::default() }
 }
 
-/// The preferred source of learned routes, which is one for all of a family.
+/// The preferred source of learned routes, which all of a family share.
 fn sources_of(routes: &[SeenRoute]) -> PreferredSources {
     let mut sources = PreferredSources::default();
     routes.iter().filter_map(|r| r.source).for_each(|source| sources.set(source));
@@ -201,7 +205,7 @@ fn routes_of(channel: &mut Channel, place: &Location) -> io::Result<Vec<SeenRout
 }
 
 fn content_of(route: &SeenRoute) -> Content {
-    // `routes_of` lets no other kind pass.
+    // `routes_of` returns no other kinds.
     let kind = route.kind.and_then(RouteType::kind).unwrap_or(RouteKind::Unreachable);
     content(kind, &route.hops)
 }

@@ -1,4 +1,4 @@
-//! What tells this machine from its clones: the hardware addresses of its interfaces.
+//! Identifies this machine among its clones by the hardware addresses of its interfaces.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
@@ -7,22 +7,23 @@ use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
 
 use super::netlink;
 
-/// Of the interfaces that are there now.
+/// Addresses of the present interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
-    /// Of network cards. Where there is none (a container), of interfaces whose other end is elsewhere.
+    /// Hardware addresses of network cards, or, if there is none (a container), of interfaces whose
+    /// peer is in another namespace.
     pub hardware: BTreeSet<String>,
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// More tell no more.
-const MOST: usize = 64;
+/// Limit of hardware addresses; more do not help to identify a machine.
+const MAX_ADDRESSES: usize = 64;
 
-/// Reads them.
+/// Reads the addresses of all interfaces.
 ///
 /// # Errors
 ///
-/// When the kernel gives no netlink socket or no answer.
+/// If the kernel provides no netlink socket or sends no reply.
 pub async fn interfaces() -> io::Result<Interfaces> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
@@ -47,16 +48,16 @@ async fn read(handle: &rtnetlink::Handle) -> Result<Interfaces, rtnetlink::Error
         addresses.extend(netlink::address(&message).map(|a| a.addr));
     }
     let hardware = if cards.is_empty() { ends } else { cards };
-    Ok(Interfaces { hardware: hardware.into_iter().take(MOST).collect(), addresses })
+    Ok(Interfaces { hardware: hardware.into_iter().take(MAX_ADDRESSES).collect(), addresses })
 }
 
 enum Kind {
     Card,
-    /// Of a pair or a parent, not a port of a bridge: what a container has.
+    /// One end of a pair or child of a parent interface, not a bridge port: what a container has.
     End,
 }
 
-/// The address that a card was made with, else the one that it has.
+/// The permanent address of a card, else its present one.
 fn hardware(message: &LinkMessage) -> Option<(String, Kind)> {
     let (mut kind, mut is_port, mut present, mut made) = (None, false, None, None);
     for attribute in &message.attributes {

@@ -1,7 +1,8 @@
-//! Netlink: the task that owns the kernel's routes, and what feeds it.
+//! Netlink: the task that owns the kernel's routes, and its inputs.
 //!
-//! [`Kernel::open`] begins to watch the host, so that a plan can be made; [`Kernel::spawn`] begins to write. Three
-//! kinds of socket: one that writes, one that hears notifications (`monitor`), one for dumps.
+//! [`Kernel::open`] starts to watch the host, so that a plan can be made; [`Kernel::spawn`] starts
+//! to write. There are three kinds of sockets: for requests, for notifications (`monitor`) and for
+//! dumps.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod batch;
@@ -35,7 +36,7 @@ use crate::{
     net::{Assigned, Convergence, Family, NextHops, PreferredSources, Prefix},
 };
 
-/// `[fib]`, and what else the task must know.
+/// `[fib]`, and the other settings that the task needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub install: bool,
@@ -44,7 +45,8 @@ pub struct Settings {
     pub metric: u32,
     pub resolve_via_default: bool,
     pub nexthop_objects: bool,
-    /// `bgp.restart-time`: adopted routes whose neighbor never came stay for three times as long.
+    /// `bgp.restart-time`; adopted routes of neighbors that never return are kept for three times
+    /// as long.
     pub restart_time: Duration,
 }
 
@@ -53,7 +55,7 @@ impl Settings {
         Ours { table: self.table, protocol: self.protocol, sources: PreferredSources::default() }
     }
 
-    /// Where our routes are; `None`: nowhere.
+    /// Location of our routes; `None` if none are installed.
     pub fn location(&self) -> Option<Location> {
         let location = Location { table: self.table, protocol: self.protocol, metric: self.metric };
         self.install.then_some(location)
@@ -70,22 +72,22 @@ impl Settings {
     }
 }
 
-/// In the state folder: a [`crate::fib::former::Record`].
+/// File in the state folder that holds a [`crate::fib::former::Record`].
 pub const FORMER_FILE: &str = "fib.json";
 
-/// A place in our table: prefix and metric.
+/// A route's key in our table: prefix and metric.
 pub type Place = (Prefix, u32);
 
-/// What the daemon connects to the fib.
+/// The inputs that the daemon connects.
 pub struct Inputs {
-    /// Best routes from the rib.
+    /// Best paths from the rib.
     pub routes: mailbox::Receiver<Prefix, Option<Arc<NextHops>>>,
-    /// Own prefixes that get an unreachable route, from the plan.
+    /// Originated prefixes that get an unreachable route, from the plan.
     pub own: watch::Receiver<Arc<Vec<Prefix>>>,
     pub convergence: watch::Receiver<Arc<Convergence>>,
-    /// From the plan; `None` before there is one.
+    /// From the plan; `None` until there is one.
     pub sources: watch::Receiver<Option<PreferredSources>>,
-    /// Prefixes of hosts that stay while these hosts are silent.
+    /// Prefixes assigned to hosts, whose routes stay while these hosts have no session.
     pub assigned: watch::Receiver<Arc<Assigned>>,
     /// Gateways that BFD has lost.
     pub lost: watch::Receiver<Lost>,
@@ -101,7 +103,7 @@ pub struct Kernel {
     writer: batch::Channel,
     monitor: monitor::Monitor,
     host: watch::Receiver<Arc<Host>>,
-    heard: mailbox::Receiver<Place, Held>,
+    observed: mailbox::Receiver<Place, Held>,
     counters: Arc<Counters>,
 }
 
@@ -110,45 +112,46 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// When the kernel gives no netlink socket or no answer.
+    /// If the kernel provides no netlink socket or sends no reply.
     pub async fn open(settings: Settings) -> io::Result<Self> {
         Self::open_after(settings, Vec::new()).await
     }
 
-    /// The same, after configurations that had their routes in these places: they are ours, too.
+    /// Does the same after configurations that had their routes at these locations, which are ours
+    /// too.
     ///
     /// # Errors
     ///
-    /// When the kernel gives no netlink socket or no answer.
+    /// If the kernel provides no netlink socket or sends no reply.
     pub async fn open_after(settings: Settings, former: Vec<Location>) -> io::Result<Self> {
         let mut writer = batch::Channel::open()?;
         if let Some(now) = settings.location()
             && let Err(error) = former::take_over(&mut writer, &former, now)
         {
-            tracing::warn!(%error, "routes of a former configuration could not be taken over");
+            tracing::warn!(%error, "cannot replace routes of a former configuration");
         }
-        let (tell, heard) = mailbox::mailbox();
+        let (observations, observed) = mailbox::mailbox();
         let (monitor, host) =
-            monitor::Monitor::start(settings.clone(), former.clone(), writer.port(), tell).await?;
-        Ok(Self { settings, former, writer, monitor, host, heard, counters: Arc::default() })
+            monitor::Monitor::start(settings.clone(), former.clone(), writer.port(), observations).await?;
+        Ok(Self { settings, former, writer, monitor, host, observed, counters: Arc::default() })
     }
 
-    /// The host, kept up to date once [`Kernel::spawn`] was called.
+    /// The host, kept up to date after [`Kernel::spawn`].
     pub fn host(&self) -> watch::Receiver<Arc<Host>> {
         self.host.clone()
     }
 
-    /// What will be counted; the rib tells it when an UPDATE was read.
+    /// The counters; the rib records in them when an UPDATE was read.
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }
 
-    /// Adopts what is in the kernel and begins to write.
+    /// Adopts the routes in the kernel and starts to write.
     pub fn spawn(self, inputs: Inputs) -> FibHandle {
         self.spawn_and(inputs, || {})
     }
 
-    /// The same; calls `swept` once when nothing is left in the former places.
+    /// Does the same, and calls `swept` once when nothing is left at the former locations.
     pub fn spawn_and(self, inputs: Inputs, swept: impl FnOnce() + Send + 'static) -> FibHandle {
         let (requests, receiver) = mpsc::channel(16);
         let (own_there, watch_own) = watch::channel(Arc::default());
@@ -162,15 +165,15 @@ impl Kernel {
             own_there: watch_own,
             problems: watch_problems,
             counters,
-            task: tokio::spawn(task.run(inputs, self.heard, receiver)),
+            task: tokio::spawn(task.run(inputs, self.observed, receiver)),
             monitor: tokio::spawn(self.monitor.run()),
         }
     }
 }
 
-/// Questions and orders.
+/// Requests to the task.
 enum Request {
-    /// One step of an answer.
+    /// One step of a listing.
     Page {
         walk: Walk,
         reply: oneshot::Sender<(Walk, Vec<FibView>)>,
@@ -189,19 +192,22 @@ enum Request {
     },
 }
 
-/// Asks the running fib.
+/// Client of the running fib.
 #[derive(Clone, Debug)]
 pub struct FibClient {
     requests: mpsc::Sender<Request>,
 }
 
 impl FibClient {
-    /// The next rows of what `show fib` shows, some dozens; none when all were given, or when the fib has ended.
+    /// The next rows of `show fib`, some dozens; none when all were listed or when the fib has
+    /// ended.
     pub async fn page(&self, walk: &mut Option<Walk>) -> Vec<FibView> {
         while let Some(now) = walk.take() {
-            let Some((now, rows)) = self.ask(|reply| Request::Page { walk: now, reply }).await else { break };
+            let Some((now, rows)) = self.request(|reply| Request::Page { walk: now, reply }).await else {
+                break;
+            };
             *walk = (!now.is_over()).then_some(now);
-            // The runtime looks at its sockets and timers before the next step.
+            // Lets the runtime poll its sockets and timers before the next step.
             yield_now().await;
             if !rows.is_empty() {
                 return rows;
@@ -210,7 +216,7 @@ impl FibClient {
         Vec::new()
     }
 
-    /// All rows at once, for tests: there may be a million.
+    /// All rows at once. For tests: there may be a million.
     pub async fn list(&self) -> Vec<FibView> {
         let (mut walk, mut views) = (Some(Walk::default()), Vec::new());
         while walk.is_some() {
@@ -219,7 +225,7 @@ impl FibClient {
         views
     }
 
-    /// Routes of a family that are in the kernel.
+    /// Number of routes of a family in the kernel.
     pub async fn count(&self, family: Family) -> usize {
         self.counts().await[family.index()]
     }
@@ -227,18 +233,18 @@ impl FibClient {
     /// Which of these prefixes the kernel holds; none once the fib has ended.
     pub async fn installed(&self, prefixes: Vec<Prefix>) -> Vec<bool> {
         let none = vec![false; prefixes.len()];
-        self.ask(|reply| Request::Installed { prefixes, reply }).await.unwrap_or(none)
+        self.request(|reply| Request::Installed { prefixes, reply }).await.unwrap_or(none)
     }
 
-    /// Routes that are in the kernel, by family.
+    /// Number of routes in the kernel, by family.
     pub async fn counts(&self) -> [usize; 2] {
-        self.ask(|reply| Request::Count { reply }).await.unwrap_or_default()
+        self.request(|reply| Request::Count { reply }).await.unwrap_or_default()
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
+    async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (reply, response) = oneshot::channel();
         self.requests.send(request(reply)).await.ok()?;
-        answer.await.ok()
+        response.await.ok()
     }
 }
 
@@ -258,13 +264,14 @@ impl FibHandle {
         self.client.clone()
     }
 
-    /// Own prefixes whose unreachable route the kernel has acknowledged. Without `fib.install` all that are
-    /// wanted, since nothing will ever be.
+    /// Originated prefixes whose unreachable route the kernel has acknowledged. Without
+    /// `fib.install` all of them, since none will ever be installed.
     pub fn own_there(&self) -> watch::Receiver<Arc<BTreeSet<Prefix>>> {
         self.own_there.clone()
     }
 
-    /// Routes that have no effect since others hold or shadow their prefixes, with the remedy.
+    /// Routes that have no effect because other routes hold or shadow their prefixes, with the
+    /// remedy.
     pub fn problems(&self) -> watch::Receiver<Vec<String>> {
         self.problems.clone()
     }
@@ -273,7 +280,7 @@ impl FibHandle {
         self.counters.clone()
     }
 
-    /// Waits until a task ends, which none does by itself: a bug.
+    /// Waits until a task ends, which happens only because of a bug.
     pub async fn ended(&mut self) {
         tokio::select! {
             _ = &mut self.task => {}
@@ -281,9 +288,9 @@ impl FibHandle {
         }
     }
 
-    /// Stops; the routes stay, unless `flush` (`fib.on-exit`).
+    /// Stops the fib; the routes stay, unless `flush` (`fib.on-exit`).
     pub async fn shutdown(self, flush: bool) {
-        let _ = self.client.ask(|reply| Request::Shutdown { flush, reply }).await;
+        let _ = self.client.request(|reply| Request::Shutdown { flush, reply }).await;
         self.monitor.abort();
         let _ = self.task.await;
     }

@@ -1,7 +1,8 @@
-//! The kernel's notifications → [`Host`] snapshots, and word of what others do in our places.
+//! Turns the kernel's notifications into [`Host`] snapshots, and reports changes that other
+//! programs make to keys we use.
 //!
-//! A link that goes down is published at once; other changes wait until the last publication is a few
-//! milliseconds old, so that a storm of them costs one snapshot.
+//! A link that goes down is published at once. Other changes are published at most every few
+//! milliseconds, so that a burst of them makes one snapshot.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,25 +40,26 @@ use crate::{
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP.
 const GROUPS: [u32; 6] = [1, 5, 7, 9, 11, 32];
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// Room for one notification.
+/// Octets; room for one notification.
 const DATAGRAM: usize = 32 << 10;
 const MAIN_TABLE: u32 = 254;
 const LOCAL_TABLE: u32 = 255;
 const RTPROT_KERNEL: u8 = 2;
 
-/// Between two publications of changes that can wait.
+/// Time between snapshots for changes that can wait.
 const COALESCE: Duration = Duration::from_millis(10);
-/// Between two complete readings, after notifications were lost or routes may have gone in silence.
+/// Time between complete dumps after notifications were lost or routes may have been removed
+/// without one.
 const RESYNC: Duration = Duration::from_millis(200);
 
-/// The task's state.
+/// State of the task.
 pub(super) struct Monitor {
     socket: TokioSocket,
     reader: Channel,
     settings: Settings,
-    /// Where former configurations had their routes.
+    /// Locations of former configurations.
     former: Vec<Location>,
-    /// Port of the socket that we write with: the kernel's echo of it tells nothing new.
+    /// Port of the socket we write with; notifications of our own changes are ignored.
     own_port: u32,
     links: BTreeMap<u32, Link>,
     foreign: Foreign,
@@ -65,8 +67,8 @@ pub(super) struct Monitor {
     drops: u32,
     overruns: u32,
     publish: watch::Sender<Arc<Host>>,
-    heard: mailbox::Sender<Place, Held>,
-    /// Changed since the last publication; `urgent`: a link went down.
+    observations: mailbox::Sender<Place, Held>,
+    /// Whether something changed since the last snapshot; `urgent`: a link went down.
     changed: bool,
     urgent: bool,
     resync: Option<Resync>,
@@ -84,7 +86,7 @@ impl Monitor {
         settings: Settings,
         former: Vec<Location>,
         own_port: u32,
-        heard: mailbox::Sender<Place, Held>,
+        observations: mailbox::Sender<Place, Held>,
     ) -> io::Result<(Self, watch::Receiver<Arc<Host>>)> {
         let (publish, host) = watch::channel(Arc::default());
         let mut monitor = Self {
@@ -99,7 +101,7 @@ impl Monitor {
             drops: 0,
             overruns: 0,
             publish,
-            heard,
+            observations,
             changed: true,
             urgent: true,
             resync: None,
@@ -122,7 +124,7 @@ impl Monitor {
             let publish_at = self.changed.then(|| published + COALESCE);
             let resync_at = self.resync.map(|_| resynced + RESYNC);
             let due = publish_at.into_iter().chain(resync_at).min();
-            // Cancel safe: a datagram is read in one go or not at all, a sleep has no state.
+            // Cancel safe: a datagram is read completely or not at all, and a sleep has no state.
             tokio::select! {
                 first = poll_fn(|cx| self.socket.poll_recv(cx, &mut buf)) => {
                     self.received(first, &buf);
@@ -134,14 +136,15 @@ impl Monitor {
             }
             if self.resync.is_some() && resynced.elapsed() >= RESYNC {
                 if self.urgent {
-                    // The kernel's task and the table act on what is known: a dump takes long where there are many routes.
+                    // A dump takes long if there are many routes; the other tasks can act on what
+                    // is known.
                     self.publish();
                     published = Instant::now();
                 }
                 tokio::task::yield_now().await;
                 let what = self.resync.take();
                 if let Err(e) = self.reread(what).await {
-                    warn!(error = %e, "cannot read the kernel's tables; trying again");
+                    warn!(error = %e, "cannot read the kernel's tables; retrying");
                     self.resync = what;
                 }
                 resynced = Instant::now();
@@ -166,7 +169,7 @@ impl Monitor {
         });
     }
 
-    /// Reads what is there; gives others a turn now and then.
+    /// Reads the notifications that are available, and yields now and then.
     async fn drain(&mut self, buf: &mut Vec<u8>) {
         for turn in 1u32.. {
             buf.clear();
@@ -189,7 +192,7 @@ impl Monitor {
             Ok(()) => wire::messages(datagram).for_each(|m| self.message(&m)),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => {
-                debug!(error = %e, "notifications lost");
+                debug!(error = %e, "netlink notifications lost");
                 self.overrun();
             }
         }
@@ -217,17 +220,19 @@ impl Monitor {
         }
     }
 
-    /// Whose object it is, its id says: `ip nexthop replace` of one of ours may give it another protocol number.
+    /// An object is ours by its id: `ip nexthop replace` may give it another protocol number.
     fn object(&mut self, object: SeenObject, is_there: bool) {
         let protocol = self.settings.protocol;
         if object.protocol == protocol || nexthop::is_ours(object.id, protocol) {
-            // Not urgent: somebody who changes them without end is answered at the pace of snapshots.
+            // Not urgent: a program that changes them in a loop triggers no more than a snapshot
+            // per interval.
             self.drops = self.drops.wrapping_add(1);
             self.changed = true;
         }
         let used = match is_there {
             true => self.foreign.set_object(object),
-            // Of the routes that go with it the kernel may say nothing (kernel.md 2).
+            // The kernel may not notify of the routes that are deleted with it (docs/kernel.md,
+            // section 2).
             false => self.foreign.remove_object(object.id),
         };
         if used {
@@ -238,7 +243,7 @@ impl Monitor {
         }
     }
 
-    /// Objects may have gone.
+    /// Records that nexthop objects may have been deleted.
     fn dropped(&mut self) {
         self.drops = self.drops.wrapping_add(1);
         (self.changed, self.urgent) = (true, true);
@@ -246,13 +251,13 @@ impl Monitor {
 
     fn link_or_address(&mut self, whole: &[u8]) {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(whole) else {
-            return debug!("a link or address message that cannot be read");
+            return debug!("malformed link or address notification");
         };
         let NetlinkPayload::InnerMessage(message) = message.payload else { return };
         match message {
             RouteNetlinkMessage::NewLink(m) => self.new_link(netlink::link(&m)),
             RouteNetlinkMessage::DelLink(m) => {
-                // A port that leaves its bridge is told of as deleted in the bridge's family.
+                // A port that leaves its bridge is reported as deleted in the bridge family.
                 let gone = u8::from(m.header.interface_family) == 0;
                 if gone && self.links.remove(&m.header.index).is_some() {
                     self.dropped();
@@ -296,8 +301,9 @@ impl Monitor {
         }
         let can_send = link.up && link.lower_up;
         if could_send != can_send {
-            // IPv4 routes of a link that is set down go in silence (kernel.md 2); those that a boot script adds
-            // when it comes back are told of.
+            // IPv4 routes of a link that is set down are deleted without a notification
+            // (docs/kernel.md, section 2). Those that a script adds when it is up again are
+            // notified.
             self.resync = self.resync.max(Some(Resync::Routes));
             (self.changed, self.urgent) = (true, true);
             if could_send {
@@ -332,17 +338,18 @@ impl Monitor {
         }
     }
 
-    /// Of this configuration or of a former one: nothing may depend on it.
+    /// Whether the route is of this configuration or a former one, so that nothing may depend on
+    /// it.
     fn is_ours(&self, route: &SeenRoute) -> bool {
         route.protocol == self.settings.protocol || self.former.iter().any(|p| p.holds(route))
     }
 
-    /// The place of a route, if it is one that we write to.
+    /// The key of a route, if it is one that we write to.
     fn place(&self, route: &SeenRoute) -> Option<Place> {
         let ours = route.table == self.settings.table
             && (route.metric == self.settings.metric || route.metric == OWN_METRIC)
             && !route.cloned;
-        // IPv6 shows unreachable routes of the kernel itself at the last metric.
+        // For IPv6 the kernel shows its own unreachable routes at the last metric.
         let kernels = route.protocol == RTPROT_KERNEL && route.kind != Some(RouteType::Unicast);
         (ours && !kernels).then_some((route.prefix, route.metric))
     }
@@ -352,13 +359,13 @@ impl Monitor {
             Held::Other { .. } => drop(self.holders.insert(place)),
             Held::Ours { .. } | Held::Nobody => drop(self.holders.remove(&place)),
         }
-        self.heard.post_all([(place, held)]);
+        self.observations.post_all([(place, held)]);
     }
 
-    /// Whether next hops may be resolved by it.
+    /// Whether the route may resolve next hops.
     fn resolves(&self, route: &SeenRoute) -> bool {
         let table = match route.kind {
-            // Those of single addresses are known by the links.
+            // Those of single addresses are known from the links.
             Some(RouteType::Local) => {
                 let address = route.prefix == Prefix::host(route.prefix.addr());
                 route.table == LOCAL_TABLE && !(address && route.protocol == RTPROT_KERNEL)
@@ -386,7 +393,7 @@ impl Monitor {
         self.read_routes(false)
     }
 
-    /// What a whole reading shows that was not told of: links that were lost or made anew meanwhile.
+    /// Counts links that a complete dump shows to be lost or created again without a notification.
     fn recount(&mut self, old: &BTreeMap<u32, Link>) {
         let can_send = |l: &Link| l.up && l.lower_up;
         for link in self.links.values_mut() {
@@ -402,7 +409,7 @@ impl Monitor {
     /// `complete`: no notification was lost before.
     fn read_routes(&mut self, complete: bool) -> io::Result<()> {
         let mut reader = std::mem::replace(&mut self.reader, Channel::open()?);
-        // Objects first: one that comes meanwhile is told of, and so are its routes.
+        // Objects first: one that is added meanwhile is notified, and so are its routes.
         let objects = netlink::objects(&mut reader);
         let mut foreign = Foreign::new(objects?.unwrap_or_default());
         let mut holders = Vec::new();
@@ -418,7 +425,7 @@ impl Monitor {
         self.reader = reader;
         done?;
         if foreign.overflowed && !self.foreign.overflowed {
-            warn!("very many routes of others in the kernel; next hops resolve over the first of them only");
+            warn!("too many routes of other daemons; next hops over the excess ones do not resolve");
         }
         if complete {
             foreign.keep_hidden(&self.foreign);
@@ -432,7 +439,7 @@ impl Monitor {
     }
 }
 
-/// The kernel's flags of a route that was added say where. Where it stands alone it counts as appended.
+/// The kernel's flags show the position of an added route. One without others counts as appended.
 fn arrival(flags: u16) -> Arrival {
     match flags {
         f if f & flag::REPLACE != 0 => Arrival::Replaced,
@@ -449,19 +456,20 @@ fn subscribe(own_port: u32, protocol: u8) -> io::Result<TokioSocket> {
         socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
     }
     if let Err(e) = SockRef::from(&*socket).attach_filter(&without_echo(own_port, protocol)) {
-        debug!(error = %e, "no filter; every own change is read back");
+        debug!(error = %e, "cannot filter notifications of our own changes");
     }
     for group in GROUPS {
         if let Err(e) = socket.add_membership(group) {
-            debug!(error = %e, group, "not told of this group");
+            debug!(error = %e, group, "kernel does not support this notification group");
         }
     }
     Ok(tokio_socket)
 }
 
-/// Drops what we caused ourselves before it wakes us, since 100,000 routes would be 100,000 messages: what the kernel says
-/// of our own messages, and of unicast routes of ours that it deletes by itself. Those go with their object or their link
-/// (IPv6; of IPv4 it says nothing), of which we hear. Fields are in host order, while the filter reads in network order.
+/// Filters out notifications that we caused ourselves, since 100,000 routes would be 100,000
+/// messages: those about our own requests, and those about unicast routes of ours that the kernel
+/// deletes. The latter are deleted with their object or link (IPv6; for IPv4 there are none), which
+/// is notified. Fields are in host order, while the filter reads in network order.
 fn without_echo(port: u32, protocol: u8) -> [SockFilter; 11] {
     const LD_W_ABS: u16 = 0x20;
     const LD_H_ABS: u16 = 0x28;

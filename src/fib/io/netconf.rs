@@ -1,5 +1,5 @@
-//! Notifications of changed forwarding settings and of interfaces that get settings of their own, or of other things that are
-//! read anew when they change.
+//! Notifications of changed forwarding settings and of interfaces that get settings of their own,
+//! or of other things that are read anew when they change.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocol
 /// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
 const GROUPS: [u32; 2] = [24, 25];
 
-/// What changed does not matter: a look costs little.
+/// The content of notifications is not used, as reading the settings is cheap.
 #[allow(missing_debug_implementations, reason = "its socket has none")]
 pub struct Notifications(Option<TokioSocket>);
 
@@ -28,23 +28,24 @@ impl Notifications {
             }
             Ok::<_, io::Error>(socket)
         };
-        // Without it they are polled.
-        Self(open().inspect_err(|error| tracing::debug!(%error, what, "no notifications")).ok())
+        // Without the socket the settings are polled.
+        Self(open().inspect_err(|error| tracing::debug!(%error, what, "no notifications; polling")).ok())
     }
 
-    /// Waits for a change. Cancel safe: what is lost with it only said that there is something to look at.
+    /// Waits for a change. Cancel safe: a notification that is lost only means that the settings
+    /// have to be read.
     pub async fn changed(&mut self) {
         let Some(socket) = &mut self.0 else { return std::future::pending().await };
-        // That some were lost (ENOBUFS) is a notification, too.
+        // An overrun (ENOBUFS) is a notification too.
         let _ = socket.recv_from(&mut Vec::with_capacity(SOME)).await;
     }
 
-    /// What came until now is seen with the next look.
+    /// Drops pending notifications: the settings are about to be read anyway.
     pub fn forget(&mut self) {
         let Some(socket) = &mut self.0 else { return };
         while socket.socket_mut().recv(&mut Vec::with_capacity(SOME), nix::libc::MSG_DONTWAIT).is_ok() {}
     }
 }
 
-/// The rest of a notification is cut off.
+/// The rest of a notification is truncated.
 const SOME: usize = 64;

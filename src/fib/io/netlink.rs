@@ -1,4 +1,4 @@
-//! Links, addresses and routes of others, read from the kernel.
+//! Reads links, addresses and routes from the kernel.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
@@ -44,7 +44,7 @@ async fn read_links(handle: &rtnetlink::Handle) -> Result<BTreeMap<u32, Link>, r
     Ok(links)
 }
 
-/// A link without its addresses, which the kernel tells apart.
+/// A link without its addresses, which the kernel reports separately.
 pub(super) fn link(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
@@ -122,7 +122,7 @@ pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> 
     Ok(())
 }
 
-/// All nexthop objects; `None` where the kernel has none.
+/// All nexthop objects; `None` if the kernel does not support them.
 pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
     let mut found = BTreeMap::new();
     let done = channel.dump(

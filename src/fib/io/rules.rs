@@ -1,4 +1,5 @@
-//! Follows the host's routing rules and, where one comes before that of our table, the routes of the table that it looks up.
+//! Follows the host's routing rules and, where one comes before that of our table, the routes of
+//! the table that it looks up.
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
@@ -22,10 +23,12 @@ use crate::{
 const GROUPS: [u32; 2] = [8, 19];
 /// After a notification, so that many are one look.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// Between two looks, as the routes of another table may change; longer where they are so many that a look takes long.
+/// Between two looks, as the routes of another table may change; longer where they are so many that
+/// a look takes long.
 const INTERVAL: Duration = Duration::from_secs(5);
 const INTERVAL_PER_LOOK: u32 = 200;
-/// So many routes of another table are read. Without a default route in it, the rest stays unreported.
+/// So many routes of another table are read. Without a default route in it, the rest stays
+/// unreported.
 const MAX_ROUTES: usize = 20_000;
 
 /// What never comes to `table`.
@@ -64,7 +67,8 @@ fn read(table: u32) -> io::Result<Bypasses> {
     Ok(Bypasses::new(&rules, table, |family, other| destinations(&mut channel, family, other)))
 }
 
-/// What a table has routes to, without what lies inside another one of them. `None` where some of it goes on to the next rule.
+/// What a table has routes to, without what lies inside another one of them. `None` where some of
+/// it goes on to the next rule.
 fn destinations(channel: &mut Channel, family: Family, table: u32) -> Option<Vec<Prefix>> {
     let (mut all, mut thrown) = (BTreeSet::new(), false);
     let read = channel.dump(

@@ -1,4 +1,4 @@
-//! `/proc/sys`: reads what [`crate::fib::sysctl`] decides by, and writes what it decides.
+//! Reads and writes `/proc/sys` for [`crate::fib::sysctl`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,42 +15,43 @@ use crate::{
 
 const ROOT: &str = "/proc/sys";
 
-/// What came of one write.
+/// Result of one write.
 #[derive(Debug)]
 pub struct Done {
     pub write: Write,
-    /// `None`: not tried, as `accept_ra` could not be set before.
+    /// `None` if it was not tried because `accept_ra` could not be set before.
     pub result: Option<io::Result<()>>,
 }
 
-/// Reads all that [`Needs`] may ask about.
+/// Reads everything that [`Needs`] may depend on.
 pub fn look(needs: &Needs) -> Seen {
     let mut seen = look_in(Path::new(ROOT), needs);
     seen.kube_proxy = needs.services && kube_proxy_listens();
     seen
 }
 
-/// Carries out, in order.
+/// Writes the values in order.
 pub fn write(writes: Vec<Write>) -> Vec<Done> {
     write_in(Path::new(ROOT), writes)
 }
 
-/// Whether packets of each family are forwarded now.
+/// Whether a family is forwarded now.
 pub fn is_forwarding(family: Family) -> bool {
     read(Path::new(ROOT), forwarding_key(family)).is_ok_and(|v| v != "0")
 }
 
-/// Puts back what [`Record`] knows, as far as the values are still ours. Returns lines for the operator.
+/// Restores the values in [`Record`] that are still the ones routelet wrote. Returns lines for the
+/// operator.
 ///
 /// # Errors
 ///
-/// When a value cannot be written.
+/// If a value cannot be written.
 pub fn undo(record: &Record) -> Result<Vec<String>, String> {
     undo_in(Path::new(ROOT), record)
 }
 
-/// The setting that switches IPv6 off for pods of this host, if one does: for all interfaces, for those that are made from now
-/// on (each pod's is), for `bridge`, or for every one of `uplinks`.
+/// The setting that disables IPv6 for pods of this host, if there is one: for all interfaces, for
+/// new ones (as each pod's is), for `bridge`, or for every one of `uplinks`.
 pub fn ipv6_off(uplinks: &[String], bridge: &str) -> Option<String> {
     ipv6_off_in(Path::new(ROOT), uplinks, bridge)
 }
@@ -92,7 +93,7 @@ fn look_in(root: &Path, needs: &Needs) -> Seen {
     Seen { values, interfaces, kube_proxy: false }
 }
 
-/// Of the folders themselves: they are there before any notification.
+/// The interfaces as directories: they exist before any notification.
 fn interfaces(root: &Path) -> BTreeSet<String> {
     let of = |family: &str| fs::read_dir(root.join(format!("net/{family}/conf"))).into_iter().flatten();
     let names = ["ipv4", "ipv6"].into_iter().flat_map(of).flatten();
@@ -133,8 +134,8 @@ fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, String> {
     Ok(lines)
 }
 
-/// kube-proxy's ports for health checks and metrics, unless it is told otherwise; that of the cluster's own distribution
-/// (k3s, k0s) has the same.
+/// Checks for kube-proxy's default ports for health checks and metrics, which the distributions k3s
+/// and k0s use as well.
 fn kube_proxy_listens() -> bool {
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -144,8 +145,8 @@ fn kube_proxy_listens() -> bool {
 
 fn is_kube_proxy(line: &str) -> bool {
     const LISTEN: &str = "0A";
-    let mut words = line.split_whitespace();
-    let (local, state) = (words.nth(1), words.nth(1));
+    let mut fields = line.split_whitespace();
+    let (local, state) = (fields.nth(1), fields.nth(1));
     let port = local.and_then(|l| l.rsplit_once(':')).and_then(|(_, p)| u16::from_str_radix(p, 16).ok());
     state == Some(LISTEN) && matches!(port, Some(10249 | 10256))
 }
@@ -154,7 +155,7 @@ fn read(root: &Path, key: &str) -> io::Result<String> {
     Ok(fs::read_to_string(path(root, key))?.trim().to_owned())
 }
 
-/// As sysctl(8): a slash in a name stands for a dot in an interface's name.
+/// As in sysctl(8), a slash stands for a dot in an interface name.
 fn path(root: &Path, key: &str) -> PathBuf {
     let swapped = key.chars().map(|c| match c {
         '.' => '/',
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!((value(&dir, V6), value(&dir, "net.ipv4.ip_forward")), ("1".into(), "1".into()));
         assert!(turn(&dir, &mut record).is_empty(), "running twice changes nothing");
 
-        // Somebody else has switched IPv4 forwarding off meanwhile, and has forwarding on eth0.5.
+        // Another program has disabled IPv4 forwarding meanwhile, and enabled forwarding on eth0.5.
         fs::write(path(dir.path(), "net.ipv4.ip_forward"), "0").unwrap();
         fs::write(path(dir.path(), "net.ipv6.conf.eth0/5.forwarding"), "1").unwrap();
         let lines = undo_in(dir.path(), &record).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn advertisements_that_cannot_be_kept_leave_forwarding_off() {
         let dir = tree(&[(V6, "0"), ("net.ipv6.conf.eth0.forwarding", "0")]);
-        // A folder in place of the file cannot be written.
+        // A directory in place of the file cannot be written.
         let writes = vec![
             Write { key: "net.ipv6.conf".into(), old: "1".into(), new: "2", why: Why::KeepAdvertisements },
             Write { key: V6.into(), old: "0".into(), new: "1", why: Why::Forward(Family::Ipv6Unicast) },

@@ -1,7 +1,8 @@
-//! The fib's task: carries what [`Fib`] decides to the kernel, and what happens there back to it.
+//! The fib's task: applies what [`Fib`] decides to the kernel, and reports the kernel's changes to
+//! it.
 //!
-//! When idle it writes a single route at once, in the thread that read it; under load it works in batches, in a
-//! thread of its own.
+//! When idle it writes a single route at once, in the thread that received it. Under load it writes
+//! in batches, in a thread of its own.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +31,6 @@ use super::{
 };
 use crate::{
     fib::{
-        adopt::Wait,
         diff::{Fib, content},
         former,
         host::Host,
@@ -39,6 +39,7 @@ use crate::{
         route::{Held, Op, SeenRoute},
         rules::Bypasses,
         shadow::Shadows,
+        sweep::StaleTimer,
         view::FibView,
         walk::Walk,
         wire,
@@ -47,18 +48,18 @@ use crate::{
     net::{Convergence, Family, NextHops, PreferredSources, Prefix},
 };
 
-/// Between two complete comparisons with the kernel, give or take a sixth.
-const AUDIT: Duration = Duration::from_secs(60);
-/// At the least, when there is reason to doubt.
-const AUDIT_SOON: Duration = Duration::from_secs(1);
-/// Until the first retry of what the kernel refused; doubles to [`AUDIT`].
-const RETRY: Duration = Duration::from_secs(1);
-/// From a change of routes to the report of those that have no effect.
-const REPORT: Duration = Duration::from_secs(1);
-/// How long a nexthop object without routes waits for another.
-const REST: Duration = Duration::from_secs(1);
+/// Time between audits, plus or minus a sixth.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+/// Minimum time between audits when one is due early.
+const AUDIT_MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Time until refused changes are first retried; doubles up to [`AUDIT_INTERVAL`].
+const RETRY_INITIAL: Duration = Duration::from_secs(1);
+/// Time between a change of routes and the report of those without effect.
+const REPORT_DELAY: Duration = Duration::from_secs(1);
+/// How long a nexthop object without routes is kept for reuse.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The task's state.
+/// State of the task.
 pub(super) struct Task {
     settings: Settings,
     fib: Fib,
@@ -70,31 +71,31 @@ pub(super) struct Task {
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
     problems: watch::Sender<Vec<String>>,
-    /// When `problems` are looked for again.
+    /// When `problems` is updated next.
     report: Option<Instant>,
     /// What the routing rules keep from our table.
     bypasses: watch::Receiver<Arc<Bypasses>>,
     convergence: Arc<Convergence>,
-    wait: Wait,
+    stale_timer: StaleTimer,
     audit: Option<Audit>,
     audit_due: Instant,
     audited: Instant,
     retry: Option<(Instant, Duration)>,
-    /// When nexthop objects without routes have waited long enough.
-    rested: Option<Instant>,
+    /// When idle nexthop objects expire.
+    idle_expiry: Option<Instant>,
     last_refusal: Option<Arc<str>>,
     repairs: Repairs,
     left: Option<Left>,
     former: Former,
 }
 
-/// Where former configurations had their routes, and what to call when nothing of them is left.
+/// Locations of former configurations, and the callback for when they are empty.
 pub(super) struct Left {
     pub(super) places: Vec<former::Location>,
     pub(super) swept: Box<dyn FnOnce() + Send>,
 }
 
-/// A comparison in progress: a dump of one family after the other, read bit by bit.
+/// An audit in progress: a dump of one family after the other, read in steps.
 struct Audit {
     channel: Channel,
     families: &'static [Family],
@@ -124,12 +125,12 @@ impl Task {
             report: None,
             bypasses: rules::follow(settings.table),
             convergence: Arc::default(),
-            wait: Wait::new(now.into_std(), settings.restart_time),
+            stale_timer: StaleTimer::new(now.into_std(), settings.restart_time),
             audit: None,
-            audit_due: now + AUDIT,
+            audit_due: now + AUDIT_INTERVAL,
             audited: now,
             retry: None,
-            rested: None,
+            idle_expiry: None,
             last_refusal: None,
             repairs: Repairs::new(now),
             left: Some(left),
@@ -141,22 +142,22 @@ impl Task {
     pub(super) async fn run(
         mut self,
         inputs: Inputs,
-        mut heard: mailbox::Receiver<Place, Held>,
+        mut observed: mailbox::Receiver<Place, Held>,
         mut requests: mpsc::Receiver<Request>,
     ) {
         if let Err(e) = self.adopt() {
-            error!(error = %e, "cannot read the kernel's routes; those of an earlier start are found by the next audit");
+            error!(error = %e, "cannot read the kernel's routes; the next audit adopts those of an earlier run");
         }
         let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned, lost } = inputs;
         self.lost = lost;
         self.host_changed();
         self.own_changed(&mut own).await;
         loop {
-            if self.rested.is_none() && self.fib.is_resting() {
-                self.rested = Some(Instant::now() + REST);
+            if self.idle_expiry.is_none() && self.fib.has_idle() {
+                self.idle_expiry = Some(Instant::now() + IDLE_TIMEOUT);
             }
             let due = self.due();
-            // Cancel safe: all of them wait for something that stays until it is taken.
+            // Cancel safe: every branch waits for state that remains until it is taken.
             tokio::select! {
                 biased;
                 Some(request) = requests.recv() => match request {
@@ -165,7 +166,7 @@ impl Task {
                         self = task;
                         let _ = reply.send((walk, rows));
                     }
-                    request => if self.answer(request).await {
+                    request => if self.handle_request(request).await {
                         return;
                     },
                 },
@@ -174,7 +175,7 @@ impl Task {
                     self.write().await;
                 }
                 Ok(()) = self.bypasses.changed() => {
-                    self.report.get_or_insert_with(|| Instant::now() + REPORT);
+                    self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
                 Ok(()) = self.lost.changed() => {
                     self.lost_changed();
@@ -192,13 +193,14 @@ impl Task {
                 }
                 Ok(()) = convergence.changed() => {
                     self.convergence = convergence.borrow_and_update().clone();
-                    self.wait.heard(Instant::now().into_std(), self.convergence.any());
-                    // What the neighbors had said by then comes first, else their routes count as unclaimed.
-                    self = self.want(routes.take_now()).await;
+                    self.stale_timer.converged(Instant::now().into_std(), self.convergence.any());
+                    // Routes received before the neighbors converged come first; otherwise they
+                    // would count as stale.
+                    self = self.apply_routes(routes.take_now()).await;
                     self.sweep().await;
                 }
-                changes = heard.take(), if self.repairs.waits(Instant::now()).is_none() => self.heard(changes).await,
-                changes = routes.take() => self = self.want(changes).await,
+                changes = observed.take(), if self.repairs.waits(Instant::now()).is_none() => self.apply_observed(changes).await,
+                changes = routes.take() => self = self.apply_routes(changes).await,
                 () = sleep_until(due) => self.timeout().await,
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
             }
@@ -208,11 +210,11 @@ impl Task {
     fn due(&self) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
         let repairs = self.repairs.due(Instant::now());
-        let patience = self.wait.due().map(Instant::from_std);
-        patience
+        let grace = self.stale_timer.due().map(Instant::from_std);
+        grace
             .into_iter()
             .chain(retry)
-            .chain(self.rested)
+            .chain(self.idle_expiry)
             .chain(self.report)
             .chain(repairs)
             .chain(self.audit.is_none().then_some(self.audit_due))
@@ -220,13 +222,13 @@ impl Task {
             .unwrap_or(self.audit_due)
     }
 
-    /// Takes over what an earlier run left in the kernel.
+    /// Adopts what an earlier run left in the kernel.
     fn adopt(&mut self) -> io::Result<()> {
         let places = self.left.as_ref().map(|l| l.places.clone()).unwrap_or_default();
         self.former = Former::find(&mut self.writer, places, self.settings.location())?;
         if !self.settings.install {
             // Nothing will replace them.
-            self.former_is_over();
+            self.remove_former();
             return Ok(());
         }
         match netlink::objects(&mut self.writer)? {
@@ -256,7 +258,7 @@ impl Task {
             )?;
         }
         if count > 0 {
-            info!(routes = count, "routes of an earlier start adopted");
+            info!(routes = count, "routes of an earlier run adopted");
         }
         for (object, routes) in &self.former.uses {
             self.fib.hold_object(*object, *routes);
@@ -265,10 +267,10 @@ impl Task {
     }
 
     /// Removes what former configurations left.
-    fn former_is_over(&mut self) {
+    fn remove_former(&mut self) {
         let Some(left) = self.left.take() else { return };
         if let Err(error) = self.former.remove(&mut self.writer) {
-            warn!(%error, "routes of a former configuration cannot be removed; trying again");
+            warn!(%error, "cannot remove routes of a former configuration; retrying");
             self.left = Some(left);
             return;
         }
@@ -281,13 +283,14 @@ impl Task {
     fn host_changed(&mut self) {
         let host = self.host.borrow_and_update().clone();
         let dropped = host.drops != self.seen.drops || host.overruns != self.seen.overruns;
-        // With an address, the routes whose preferred source it was go in silence.
+        // With an address, routes that have it as their preferred source are removed without a
+        // notification.
         let by_source = self.fib.sources() != PreferredSources::default();
         if host.overruns != self.seen.overruns || dropped && (by_source || !self.fib.has_objects()) {
             self.audit_soon();
         }
         self.seen = host;
-        self.report.get_or_insert_with(|| Instant::now() + REPORT);
+        self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
         let resolver = Resolver::new(&self.seen, self.settings.resolve_via_default);
         if resolver == self.resolver && !dropped {
             return;
@@ -296,7 +299,7 @@ impl Task {
             match netlink::objects(&mut self.writer) {
                 Ok(seen) => seen,
                 Err(e) => {
-                    warn!(error = %e, "cannot read the nexthop objects; comparing all routes instead");
+                    warn!(error = %e, "cannot read the nexthop objects; auditing all routes");
                     self.audit_soon();
                     None
                 }
@@ -308,7 +311,7 @@ impl Task {
         let before = self.fib.repairs;
         self.fib.host(resolver, objects.as_ref());
         self.fib.finish();
-        self.note_repairs(before, "somebody else changed our nexthop objects");
+        self.note_repairs(before, "another program changed our nexthop objects");
     }
 
     fn lost_changed(&mut self) {
@@ -319,29 +322,29 @@ impl Task {
 
     async fn own_changed(&mut self, own: &mut watch::Receiver<Arc<Vec<Prefix>>>) {
         let own = own.borrow_and_update().clone();
-        self.fib.want_own(&own);
+        self.fib.set_own(&own);
         self.write().await;
     }
 
-    /// A few changes at once: handing them to another thread would take longer than they do. Many in another
-    /// thread, so that reading goes on while the kernel is written to.
-    async fn want(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
+    /// Applies changes. A few are written at once, as a thread hand-over would take longer than
+    /// they do. Many are written in another thread, so that the neighbors are read meanwhile.
+    async fn apply_routes(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
         let mut changes: Vec<_> = changes.into_iter().collect();
         if changes.len() <= BATCH {
             let order = 0..changes.len();
-            self.carry_out(changes, order);
+            self.write_in_order(changes, order);
             return self;
         }
         let written = spawn_blocking(move || {
             changes.sort_unstable_by_key(|(prefix, _)| *prefix);
             let order = coarse_first(changes.len());
-            self.carry_out(changes, order);
+            self.write_in_order(changes, order);
             self
         });
         written.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
     }
 
-    fn carry_out(
+    fn write_in_order(
         &mut self,
         changes: Vec<(Prefix, Option<Arc<NextHops>>)>,
         mut order: impl Iterator<Item = usize>,
@@ -353,10 +356,10 @@ impl Task {
                 break;
             }
             if part.len() > 1 {
-                self.fib.approach(part.iter().map(|(prefix, _)| prefix));
+                self.fib.prefetch(part.iter().map(|(prefix, _)| prefix));
             }
             for (prefix, hops) in part {
-                self.fib.want(*prefix, hops.as_ref());
+                self.fib.set_desired(*prefix, hops.as_ref());
             }
             while self.write_batch() {}
             // A lost neighbor does not wait for the rest.
@@ -368,18 +371,18 @@ impl Task {
         drop(changes);
         self.fib.finish();
         while self.write_batch() {}
-        self.tell_own();
+        self.publish_own();
         self.counters.acknowledged(since, std::time::Instant::now());
     }
 
-    async fn heard(&mut self, changes: Changes<Place, Held>) {
+    async fn apply_observed(&mut self, changes: Changes<Place, Held>) {
         let before = self.fib.repairs;
         for ((prefix, metric), held) in changes {
-            self.fib.heard(prefix, metric, held);
+            self.fib.observe(prefix, metric, held);
         }
         self.fib.finish();
         self.write().await;
-        self.note_repairs(before, "somebody else removed or changed them");
+        self.note_repairs(before, "another program removed or changed them");
     }
 
     fn note_repairs(&mut self, before: u64, why: &str) {
@@ -387,19 +390,19 @@ impl Task {
         if repaired > 0 {
             self.counters.repairs.fetch_add(repaired, Relaxed);
             self.repairs.add(Instant::now(), repaired);
-            self.say_repairs(why);
+            self.log_repairs(why);
         }
     }
 
-    fn say_repairs(&mut self, why: &str) {
-        match self.repairs.say(Instant::now()) {
-            Some((routes, false)) => warn!(routes, why, "routes put back into the kernel"),
+    fn log_repairs(&mut self, why: &str) {
+        match self.repairs.log(Instant::now()) {
+            Some((routes, false)) => warn!(routes, why, "routes restored in the kernel"),
             Some((routes, true)) => {
                 let protocol = self.settings.protocol;
                 warn!(
                     routes,
                     protocol,
-                    "somebody keeps removing or changing our routes: another routelet, or a daemon that uses this protocol \
+                    "another program keeps removing or changing our routes: another routelet, or a daemon that uses this protocol \
                      number; stop it, or change fib.protocol and fib.metric"
                 );
             }
@@ -409,13 +412,13 @@ impl Task {
 
     async fn sweep(&mut self) {
         if self.fib.is_sweeping() {
-            self.fib.converged(self.convergence.clone(), self.wait.patience());
+            self.fib.converged(self.convergence.clone(), self.stale_timer.grace());
             self.fib.finish();
             self.write().await;
         }
-        // After what replaces them is written.
-        if self.left.is_some() && self.fib.all_heard(self.convergence.clone(), self.wait.patience()) {
-            self.former_is_over();
+        // After the routes that replace them are written.
+        if self.left.is_some() && self.fib.all_converged(self.convergence.clone(), self.stale_timer.grace()) {
+            self.remove_former();
             self.fib.finish();
             self.write().await;
         }
@@ -423,12 +426,12 @@ impl Task {
 
     async fn timeout(&mut self) {
         let now = Instant::now();
-        self.say_repairs("somebody else removed or changed them");
-        if self.wait.timeout(now.into_std()) {
+        self.log_repairs("another program removed or changed them");
+        if self.stale_timer.timeout(now.into_std()) {
             self.sweep().await;
         }
         if let Some((at, wait)) = self.retry.filter(|(at, _)| *at <= now) {
-            self.retry = Some((at + wait * 2, (wait * 2).min(AUDIT)));
+            self.retry = Some((at + wait * 2, (wait * 2).min(AUDIT_INTERVAL)));
             if self.fib.retry() {
                 self.fib.finish();
                 self.write().await;
@@ -440,9 +443,9 @@ impl Task {
         if self.report.is_some_and(|at| at <= now) {
             self.report_problems();
         }
-        if self.rested.is_some_and(|at| at <= now) {
-            self.rested = None;
-            self.fib.retire();
+        if self.idle_expiry.is_some_and(|at| at <= now) {
+            self.idle_expiry = None;
+            self.fib.expire_idle();
             self.write().await;
         }
         if self.audit_due <= now && self.audit.is_none() {
@@ -450,7 +453,7 @@ impl Task {
         }
     }
 
-    /// Writes all that is due; others have their turn in between.
+    /// Writes all pending changes, and yields now and then.
     async fn write(&mut self) {
         let mut batches = 0;
         while self.write_batch() {
@@ -459,21 +462,21 @@ impl Task {
                 yield_now().await;
             }
         }
-        self.tell_own();
+        self.publish_own();
     }
 
-    /// Tells what is there of our own prefixes. Ask when all is written.
-    fn tell_own(&mut self) {
+    /// Publishes which originated prefixes are installed. Valid when everything is written.
+    fn publish_own(&mut self) {
         let there = match self.settings.install {
             true => self.fib.own_there(),
             false => self.fib.own_wanted(),
         };
         super::publish(&self.own_there, Arc::new(there));
-        // Each change of routes ends here.
-        self.report.get_or_insert_with(|| Instant::now() + REPORT);
+        // Every change of routes ends here.
+        self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
     }
 
-    /// Whether there was something to write.
+    /// Writes one batch; returns whether there was anything to write.
     fn write_batch(&mut self) -> bool {
         let ops = self.fib.take(BATCH);
         if !ops.is_empty() {
@@ -487,16 +490,16 @@ impl Task {
         let refused = match self.writer.write(&self.fib, ours, ops) {
             Ok(refused) => refused,
             Err(e) => {
-                error!(error = %e, "the kernel's answer to a batch is missing; comparing all routes");
+                error!(error = %e, "no reply from the kernel to a batch; auditing all routes");
                 return self.audit_soon();
             }
         };
         let (mut puts, mut dels, mut objects) = ([0, 0], [0, 0], [0, 0]);
         for op in ops {
             match op {
-                Op::Put { .. } => puts[0] += 1,
-                Op::Del { .. } => dels[0] += 1,
-                Op::SetObject { .. } | Op::DelObject { .. } => objects[0] += 1,
+                Op::NewRoute { .. } => puts[0] += 1,
+                Op::DelRoute { .. } => dels[0] += 1,
+                Op::NewNexthop { .. } | Op::DelNexthop { .. } => objects[0] += 1,
             }
         }
         let mut bad = 0;
@@ -507,14 +510,14 @@ impl Task {
                 self.audit_soon();
             }
             let tally = match op {
-                Op::Put { .. } => &mut puts,
-                Op::Del { .. } => &mut dels,
-                Op::SetObject { .. } | Op::DelObject { .. } => &mut objects,
+                Op::NewRoute { .. } => &mut puts,
+                Op::DelRoute { .. } => &mut dels,
+                Op::NewNexthop { .. } | Op::DelNexthop { .. } => &mut objects,
             };
-            if !(gone && matches!(op, Op::Del { .. } | Op::DelObject { .. })) {
+            if !(gone && matches!(op, Op::DelRoute { .. } | Op::DelNexthop { .. })) {
                 tally[1] += 1;
                 bad += 1;
-                self.log_refusal(op, &one.why);
+                self.log_refused(op, &one.why);
             }
         }
         for (outcome, [all, bad]) in
@@ -523,28 +526,28 @@ impl Task {
             outcome.add(all - bad, bad);
         }
         if bad > 0 && self.retry.is_none() {
-            self.retry = Some((Instant::now() + RETRY, RETRY));
+            self.retry = Some((Instant::now() + RETRY_INITIAL, RETRY_INITIAL));
         }
     }
 
-    /// Once per reason; the rest is in `show fib`.
-    fn log_refusal(&mut self, op: &Op, why: &Arc<str>) {
+    /// Logs each reason once; `show fib` has the details.
+    fn log_refused(&mut self, op: &Op, why: &Arc<str>) {
         if self.last_refusal.as_ref() == Some(why) {
-            return debug!(?op, why = %why, "the kernel refused");
+            return debug!(?op, why = %why, "the kernel refused a change");
         }
         self.last_refusal = Some(why.clone());
-        warn!(?op, why = %why, "the kernel refused; trying again, see `routelet show fib`");
+        warn!(?op, why = %why, "the kernel refused a change; retrying, see `routelet show fib`");
     }
 
     fn audit_soon(&mut self) {
-        self.audit_due = self.audit_due.min((self.audited + AUDIT_SOON).max(Instant::now()));
+        self.audit_due = self.audit_due.min((self.audited + AUDIT_MIN_INTERVAL).max(Instant::now()));
     }
 
     fn audit_begin(&mut self) {
         self.audited = Instant::now();
-        let sixth = AUDIT.as_millis() as u64 / 3;
+        let sixth = AUDIT_INTERVAL.as_millis() as u64 / 3;
         let jitter = Duration::from_millis(RandomState::new().hash_one(0) % sixth);
-        self.audit_due = self.audited + AUDIT - Duration::from_millis(sixth / 2) + jitter;
+        self.audit_due = self.audited + AUDIT_INTERVAL - Duration::from_millis(sixth / 2) + jitter;
         if !self.settings.install {
             return;
         }
@@ -554,11 +557,11 @@ impl Task {
                 self.fib.audit_begin();
                 self.audit = Some(audit);
             }
-            Err(e) => warn!(error = %e, "cannot compare with the kernel's routes"),
+            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
         }
     }
 
-    /// Routes are compared by the ids that they name; what these lead to is compared here.
+    /// The audit compares routes by object id; the objects themselves are compared here.
     fn audit_objects(&mut self) {
         if !self.fib.has_objects() {
             return;
@@ -568,9 +571,9 @@ impl Task {
                 let before = self.fib.repairs;
                 self.fib.host(self.resolver.clone(), objects.as_ref());
                 self.fib.finish();
-                self.note_repairs(before, "somebody else changed our nexthop objects");
+                self.note_repairs(before, "another program changed our nexthop objects");
             }
-            Err(e) => warn!(error = %e, "cannot compare with the kernel's nexthop objects"),
+            Err(e) => warn!(error = %e, "cannot audit the kernel's nexthop objects"),
         }
     }
 
@@ -615,13 +618,13 @@ impl Task {
                     self.audit = self.audit_family(audit.channel, rest, consistent).ok();
                 }
             }
-            Err(e) => warn!(error = %e, "cannot compare with the kernel's routes"),
+            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
         }
-        self.note_repairs(before, "the kernel did not have them as we left them");
+        self.note_repairs(before, "the audit found them missing or changed");
     }
 
     async fn audit_end(&mut self, consistent: bool) {
-        // A route that a dump missed while others changed the table is not lost for sure.
+        // A route missing from an inconsistent dump is not necessarily lost.
         if consistent {
             self.fib.audit_end();
         } else {
@@ -632,7 +635,7 @@ impl Task {
         self.sweep().await;
     }
 
-    /// Some time after a change, as routes come in crowds.
+    /// Delayed after a change, as routes change in bursts.
     fn report_problems(&mut self) {
         self.report = None;
         let bypasses = self.bypasses.borrow().clone();
@@ -641,7 +644,8 @@ impl Task {
         super::publish(&self.problems, problems);
     }
 
-    /// One step of an answer: a search through a large table in another thread, so that the event loop goes on.
+    /// One step of a listing. A search through a large table runs in another thread, so that the
+    /// event loop continues.
     async fn page(mut self, mut walk: Walk) -> (Self, Walk, Vec<FibView>) {
         if walk.is_searching() && self.fib.is_large() {
             let searched = spawn_blocking(move || {
@@ -661,10 +665,10 @@ impl Task {
         (self, walk, rows)
     }
 
-    /// Returns whether to end.
-    async fn answer(&mut self, request: Request) -> bool {
+    /// Returns whether to end the task.
+    async fn handle_request(&mut self, request: Request) -> bool {
         match request {
-            // Its search may need another thread.
+            // Handled in `run`, as its search may need another thread.
             Request::Page { .. } => false,
             Request::Installed { prefixes, reply } => {
                 let _ = reply.send(prefixes.into_iter().map(|p| self.fib.is_in_kernel(p)).collect());
@@ -686,13 +690,13 @@ impl Task {
     }
 }
 
-/// A route of ours from a dump.
+/// A route of ours in a dump.
 struct OwnRoute {
     seen: SeenRoute,
     kind: crate::net::RouteKind,
 }
 
-/// Looks again, since a kernel without strict checking sends all it has.
+/// Checks table and protocol again, since a kernel without strict checking dumps everything.
 fn own_route(message: &wire::Message<'_>, ours: wire::Ours) -> Option<OwnRoute> {
     if message.kind != wire::kind::NEW_ROUTE {
         return None;
