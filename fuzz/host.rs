@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Instant};
 use routelet::{
     config::{self, Config, Surroundings},
     control::{
-        Answer, Request,
+        Request, Response,
         io::http::{self, Reply},
     },
     fib::{
@@ -235,7 +235,7 @@ pub(crate) fn control(data: &[u8]) {
             let text = serde_json::to_string(&query).expect("our own type");
             assert_eq!(serde_json::from_str::<routelet::control::Query>(&text).expect("our own text"), query);
         }
-        Err(Answer::Refused(why)) => assert!(why.len() < 300 && !why.contains('\n'), "{why}"),
+        Err(Response::Refused(why)) => assert!(why.len() < 300 && !why.contains('\n'), "{why}"),
         Err(other) => panic!("{other:?}"),
     }
 }

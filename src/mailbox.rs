@@ -1,7 +1,8 @@
-//! Latest-value-per-key channel between a task that must never wait and one that may be slow.
+//! Channel that keeps the latest value per key, between a task that must never wait and one that
+//! may be slow.
 //!
-//! It cannot fill up: it holds at most one entry per key. A reader that falls behind gets fewer and fresher
-//! values, in the order in which their keys came.
+//! It cannot fill up: it holds at most one entry per key. A slow reader gets fewer and fresher
+//! values, in the order in which their keys were first posted.
 #![allow(clippy::disallowed_types, reason = "the one lock of the crate, held for a map operation")]
 
 use std::{
@@ -40,8 +41,8 @@ impl<K, V> std::fmt::Debug for Sender<K, V> {
 pub struct Receiver<K, V>(Arc<Inner<K, V>>);
 
 impl<K: Eq + Hash, V> Sender<K, V> {
-    /// Replaces whatever was waiting under these keys; one wake-up for all of them, which the reader sees
-    /// as one batch. Never blocks.
+    /// Replaces pending values of these keys, with one wake-up for all; the reader takes them as
+    /// one batch. Never blocks.
     pub fn post_all(&self, changes: impl IntoIterator<Item = (K, V)>) {
         self.0.pending.lock().expect("no panic under this lock").extend(changes);
         self.0.ready.notify_one();
@@ -49,7 +50,7 @@ impl<K: Eq + Hash, V> Sender<K, V> {
 }
 
 impl<K: Eq + Hash, V> Receiver<K, V> {
-    /// Waits until something changed, then takes all of it. Cancel safe.
+    /// Waits for a change, then takes all pending changes. Cancel safe.
     pub async fn take(&mut self) -> Changes<K, V> {
         loop {
             let batch = self.take_now();
@@ -60,7 +61,7 @@ impl<K: Eq + Hash, V> Receiver<K, V> {
         }
     }
 
-    /// Takes what is there, be it nothing.
+    /// Takes the pending changes, which may be none.
     pub fn take_now(&mut self) -> Changes<K, V> {
         mem::take(&mut *self.0.pending.lock().expect("no panic under this lock"))
     }

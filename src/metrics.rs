@@ -1,6 +1,6 @@
 //! Names and help of all metrics, and the text that Prometheus reads.
 //!
-//! The tasks count for themselves; `daemon` collects a [`Snapshot`] when it is asked.
+//! The tasks count for themselves; `daemon` collects a [`Snapshot`] per scrape.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,21 +20,21 @@ use crate::{
     net::Family,
 };
 
-/// What the tasks know at the time of a scrape.
+/// State of all tasks at the time of a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub neighbors: Vec<NeighborView>,
     pub counts: Counts,
     /// Our routes in the kernel.
     pub fib_routes: BTreeMap<Family, u64>,
-    /// `None`: not under Kubernetes.
+    /// `None` if not under Kubernetes.
     pub kubernetes: Option<Cluster>,
     /// The file that is written.
     pub conflist: Option<String>,
     pub bfd: Bfd,
-    /// What the kernel has answered: operation, `ok` or `error`, how often.
+    /// Results of kernel operations: operation, `ok` or `error`, count.
     pub operations: Vec<(&'static str, &'static str, u64)>,
-    /// Routes put back after others had taken them away or changed them.
+    /// Routes restored after other programs had removed or changed them.
     pub repairs: u64,
     pub convergence: Latency,
 }
@@ -51,9 +51,9 @@ pub struct Bfd {
 /// A histogram.
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
-    /// Seconds, of all.
+    /// Sum of all values, in seconds.
     pub sum: f64,
-    /// Upper bound in seconds with the count of those above the bound before; the last bound is infinity.
+    /// Upper bound in seconds with the count above the previous bound; the last bound is infinity.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -76,8 +76,8 @@ pub fn text(snapshot: Snapshot) -> String {
     }
 }
 
-/// Turns the OpenMetrics of the crate into the older format: there a counter's family is called as its samples
-/// are, and `info` is a gauge.
+/// Turns the OpenMetrics of the crate into the older format: there a counter's family is called as
+/// its samples are, and `info` is a gauge.
 fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     let mut help = "";
@@ -168,7 +168,7 @@ impl Scrape {
         )?;
         out.gauges(
             "bgp_neighbor_octets",
-            "Memory that the neighbor's routes take, as counted",
+            "Estimated memory of the neighbor's routes",
             counts().map(|(labels, c)| (labels, signed(c.octets))),
         )
     }
@@ -197,15 +197,15 @@ impl Scrape {
         out.gauges("rib_prefixes", "Prefixes with at least one path", by_family(&self.0.counts.prefixes))?;
         out.gauges("rib_paths", "Paths of all neighbors and own ones", by_family(&self.0.counts.paths))?;
         let once = |value: u64| std::iter::once((Vec::new(), signed(value)));
-        out.gauges("rib_octets", "Memory that all routes take, as counted", once(self.0.counts.octets))?;
+        out.gauges("rib_octets", "Estimated memory of all routes", once(self.0.counts.octets))?;
         out.gauges("rib_octets_limit", "Memory that all routes may take", once(self.0.counts.budget))?;
         out.gauges("fib_routes", "Own routes in the kernel", by_family(&self.0.fib_routes))?;
         let operations = self.0.operations.iter();
         let operations =
             operations.map(|(op, result, n)| (vec![("operation", *op), ("result", *result)], *n));
-        out.counters("fib_operations", "Messages that the kernel has answered", operations)?;
+        out.counters("fib_operations", "Netlink requests by result", operations)?;
         let repairs = std::iter::once((Vec::new(), self.0.repairs));
-        out.counters("fib_repairs", "Routes put back after others had removed or changed them", repairs)?;
+        out.counters("fib_repairs", "Routes restored after other programs removed or changed them", repairs)?;
         let Latency { sum, buckets } = &self.0.convergence;
         let count = buckets.iter().map(|(_, n)| n).sum();
         let help = "From an UPDATE read from the socket to the kernel's acknowledgement";
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn without_kubernetes_nothing_is_said_of_it() {
+    fn without_kubernetes_its_metrics_are_absent() {
         let text = text(Snapshot::default());
         assert!(!text.contains("kubernetes") && !text.contains("conflist"));
         assert!(text.contains("routelet_build_info"));

@@ -11,17 +11,17 @@ use std::{
 
 #[test]
 fn every_ping_is_answered_below_routelet() {
-    tells_its_story("routelet");
+    succeeds_with("routelet");
 }
 
 #[test]
 fn every_ping_is_answered_below_bird() {
-    tells_its_story("bird");
+    succeeds_with("bird");
 }
 
 #[test]
 fn every_ping_is_answered_below_frr() {
-    tells_its_story("frr");
+    succeeds_with("frr");
 }
 
 #[test]
@@ -61,27 +61,27 @@ fn a_reader_that_has_seen_enough_does_not_end_the_lab() {
 }
 
 #[test]
-fn a_lab_without_root_says_so() {
+fn a_lab_without_root_fails_with_the_reason() {
     let nobody = Command::new("setpriv")
         .args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_routelet"), "lab"])
         .output()
         .expect("setpriv of util-linux");
-    let said = String::from_utf8_lossy(&nobody.stderr);
-    // Where `nobody` may not even enter the folder of the binary, setpriv says so instead.
-    assert!(!nobody.status.success() && (said.contains("as root") || said.contains("setpriv")), "{said}");
+    let err = String::from_utf8_lossy(&nobody.stderr);
+    // Where `nobody` may not even enter the folder of the binary, setpriv fails instead.
+    assert!(!nobody.status.success() && (err.contains("as root") || err.contains("setpriv")), "{err}");
 }
 
-fn tells_its_story(peer: &str) {
+fn succeeds_with(peer: &str) {
     let began = Instant::now();
     let lab = lab(&["--peer", peer]).spawn().unwrap();
     let id = lab.id();
     let Output { status, stdout, stderr } = lab.wait_with_output().unwrap();
-    let (told, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{told}\n{complained}");
-    assert!(told.contains("every ping was answered") && !told.contains("NO ANSWER"), "{told}");
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{out}\n{err}");
+    assert!(out.contains("every ping got a reply") && !out.contains("NO REPLY"), "{out}");
     // Three pods, two others each, two families, before and after the cut.
-    assert_eq!(told.matches(" → ").count(), 24, "{told}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}:\n{told}", began.elapsed());
+    assert_eq!(out.matches(" → ").count(), 24, "{out}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}:\n{out}", began.elapsed());
     assert_eq!(left_behind(id), Vec::<String>::new());
 }
 

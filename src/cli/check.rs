@@ -7,11 +7,11 @@ use crate::config::io::load;
 
 /// Validate a configuration
 ///
-/// Prints every error as file:line:column: key: what is wrong and what is allowed, and exits with 2; prints nothing and
-/// exits with 0 when the configuration is good.
+/// Prints every error as file:line:column: key: what is wrong and what is allowed, and exits with
+/// 2; prints nothing and exits with 0 when the configuration is good.
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// Configuration; /etc/routelet/routelet.toml unless given
+    /// Configuration file [default: /etc/routelet/routelet.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check for a daemon under Kubernetes, where bgp.as has a default
@@ -24,7 +24,7 @@ impl Check {
         let kubernetes = self.kubernetes || io::environment().kubernetes_service_host.is_some();
         let loaded = load(self.config.as_deref(), kubernetes).map_err(|e| Failure::Usage(e.to_string()))?;
         if let Some(warnings) = loaded.warnings {
-            io::complain(&warnings.to_string());
+            io::print_error(&warnings.to_string());
         }
         Ok(())
     }

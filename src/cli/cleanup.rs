@@ -7,10 +7,10 @@ use crate::daemon;
 
 /// Remove routelet's routes, nexthops, conflist and state from this host
 ///
-/// Refuses while a daemon runs. Prints what was removed, a line each.
+/// Refuses while a daemon runs. Prints a line for each thing it removed.
 #[derive(Args, Debug)]
 pub(super) struct Cleanup {
-    /// Configuration that the daemon had; /etc/routelet/routelet.toml, which may be absent, unless given
+    /// Configuration file of the daemon, optional [default: /etc/routelet/routelet.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -5,8 +5,9 @@ use crate::control::Query;
 
 /// Take this node out of traffic gracefully, until `undrain`
 ///
-/// Neighbors are asked to look for other ways (RFC 8326) first. After 10 s Services and networks are withdrawn, pod CIDRs once no pod
-/// but those of DaemonSets is left. Sessions stay up, and a restart changes nothing.
+/// First, routes are advertised with GRACEFUL_SHUTDOWN (RFC 8326), so that neighbors prefer other
+/// paths. After 10 s Services and networks are withdrawn, and pod CIDRs once only pods of
+/// DaemonSets are left. Sessions stay up. A restart does not end the drain.
 #[derive(Args, Debug)]
 pub(super) struct Drain {
     /// Withdraw everything at once
@@ -16,7 +17,7 @@ pub(super) struct Drain {
     socket: Socket,
 }
 
-/// Bring a drained node back
+/// Bring a drained node back into traffic
 #[derive(Args, Debug)]
 pub(super) struct Undrain {
     #[command(flatten)]

@@ -11,13 +11,13 @@ pub(super) struct Lab {
     /// Hosts below the leaf
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=50))]
     nodes: u8,
-    /// Leave it standing, to look around
+    /// Keep the lab for inspection
     #[arg(long)]
     keep: bool,
-    /// What runs in the leaf
+    /// Daemon to run in the leaf
     #[arg(long, value_enum, default_value = "routelet")]
     peer: Peer,
-    /// Only remove what an earlier lab has left
+    /// Only remove what earlier labs have left
     #[arg(long, conflicts_with_all = ["nodes", "keep", "peer"])]
     remove: bool,
 }

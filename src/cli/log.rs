@@ -8,12 +8,12 @@ use tracing_subscriber::{
 
 use crate::{config::LogFormat, daemon::events::Remember};
 
-/// Changes the level of a running daemon.
+/// Changes the log level of a running daemon.
 #[derive(Clone, Debug)]
 pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
 impl LogLevel {
-    /// Takes another level into force; what is no level changes nothing.
+    /// Applies another level; an invalid one changes nothing.
     pub fn set(&self, level: &str) {
         if let Ok(filter) = filter(level) {
             let _ = self.0.reload(filter);
@@ -21,8 +21,8 @@ impl LogLevel {
     }
 }
 
-/// Starts logging. `level` was checked by [`crate::config::log_level`]. Once per process: a second call leaves
-/// the first one's log in force.
+/// Starts logging. `level` was checked by [`crate::config::log_level`]. Once per process: later
+/// calls have no effect.
 pub fn init(level: &str, format: LogFormat) -> LogLevel {
     let (filter, handle) = reload::Layer::new(filter(level).unwrap_or_else(|_| EnvFilter::new("info")));
     let lines = match format {
@@ -36,9 +36,9 @@ pub fn init(level: &str, format: LogFormat) -> LogLevel {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    let asked = level.contains("kube") || matches!(level, "debug" | "trace");
-    // The client logs each failed attempt as an error; what there is to say about it says `k8s` once.
-    let quiet = if asked { String::new() } else { ",kube_client=off".to_owned() };
+    let wanted = level.contains("kube") || matches!(level, "debug" | "trace");
+    // The client logs each failed attempt as an error; `k8s` logs the problem once.
+    let quiet = if wanted { String::new() } else { ",kube_client=off".to_owned() };
     EnvFilter::builder().parse(level.to_owned() + &quiet)
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_of_the_api_server_is_quiet_unless_asked_for() {
+    fn the_client_of_the_api_server_is_quiet_unless_enabled() {
         for (level, quiet) in [
             ("info", true),
             ("info,routelet::bgp=debug", true),

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Failure, command, io};
 
-/// Write man pages into a folder
+/// Write man pages into a directory
 #[derive(Args, Debug)]
 pub(super) struct Man {
     #[arg(value_name = "DIR")]

@@ -1,7 +1,8 @@
-//! The command line: one file per command, all of them thin.
+//! The command line, with one short file per command.
 //!
-//! Exit status: 0 done, 1 failed at run time, 2 wrong usage or configuration, 3 the daemon cannot be reached. Errors
-//! are one line on standard error that says what failed, why, and what to do; `check` alone has a line per problem.
+//! Exit status: 0 success, 1 failure at run time, 2 wrong usage or configuration, 3 the daemon
+//! cannot be reached, 4 not ready. Errors are one line on standard error with the cause and the
+//! remedy; only `check` prints a line per problem.
 
 mod check;
 mod cleanup;
@@ -21,11 +22,12 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    control::{Answer, Query, io::client, render::Pages},
+    control::{Query, Response, io::client, render::Pages},
     daemon,
 };
 
-/// Tells the network where this host's containers are: a BGP host-routing daemon.
+/// A BGP daemon for hosts: advertises the subnets of this host's containers and installs the routes
+/// to all others.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -37,7 +39,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
-    /// Show what the daemon knows and does
+    /// Show the state of the daemon
     #[command(subcommand)]
     Show(show::Show),
     /// Act on one neighbor
@@ -52,7 +54,7 @@ enum Command {
     Man(man::Man),
 }
 
-/// Which daemon is asked.
+/// The daemon to connect to.
 #[derive(Args, Clone, Debug)]
 struct Socket {
     /// Control socket of the daemon
@@ -60,7 +62,7 @@ struct Socket {
     socket: PathBuf,
 }
 
-/// Why a command failed, by exit status.
+/// Failures by exit status.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// 1.
@@ -71,23 +73,23 @@ enum Failure {
     Usage(String),
     /// 3.
     #[error(transparent)]
-    Unreachable(#[from] client::AskError),
-    /// 4. The answer itself says why.
+    Unreachable(#[from] client::ClientError),
+    /// 4. The response itself has the reason.
     #[error("not ready")]
     NotReady,
 }
 
-/// Parses the command line, carries it out and says how it went.
+/// Parses the command line, runs the command and reports its result.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(io::arguments()) {
         Ok(cli) => cli,
-        Err(e) if asks_for_help(&e) => {
-            // Help and version go to standard output; a closed pipe is no failure.
+        Err(e) if is_help(&e) => {
+            // Help and version go to standard output; a closed pipe is not an error.
             let _ = e.print();
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
         Err(e) => {
-            io::complain(&one_line(&e.to_string()));
+            io::print_error(&one_line(&e.to_string()));
             return ExitCode::from(2);
         }
     };
@@ -106,7 +108,7 @@ pub fn main() -> ExitCode {
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::NotReady) {
-        io::complain(&failure.to_string());
+        io::print_error(&failure.to_string());
     }
     match failure {
         Failure::Runtime(_) => ExitCode::from(1),
@@ -116,7 +118,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn asks_for_help(error: &clap::Error) -> bool {
+fn is_help(error: &clap::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -125,7 +127,7 @@ fn asks_for_help(error: &clap::Error) -> bool {
     )
 }
 
-/// What clap says over several lines, in one: the complaint with its tips, then the usage.
+/// Joins clap's lines into one: the error with its tips, then the usage.
 fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let text = text.split("\n\nFor more information").next().unwrap_or(text);
@@ -143,28 +145,29 @@ impl From<daemon::Error> for Failure {
 }
 
 impl Socket {
-    /// Asks the daemon; what it refuses is a failure.
-    fn ask(&self, query: Query) -> Result<Answer, Failure> {
-        match client::ask(&self.socket, query)? {
-            Answer::Refused(why) => Err(Failure::Runtime(why)),
-            Answer::Misconfigured(why) => Err(Failure::Usage(why)),
-            answer => Ok(answer),
+    /// Sends a request to the daemon; a refusal is a failure.
+    fn request(&self, query: Query) -> Result<Response, Failure> {
+        match client::request(&self.socket, query)? {
+            Response::Refused(why) => Err(Failure::Runtime(why)),
+            Response::Misconfigured(why) => Err(Failure::Usage(why)),
+            response => Ok(response),
         }
     }
 
-    /// Asks a question whose answer may be long, and prints it as it comes. Who has seen enough (`| head`) ends it.
+    /// Sends a request whose response may be long, and prints it as it arrives. A closed pipe (`|
+    /// head`) ends it.
     fn show_pages(&self, query: Query, mut pages: Pages) -> Result<(), Failure> {
-        let mut answers = client::open(&self.socket, query)?;
+        let mut responses = client::open(&self.socket, query)?;
         let mut begun = false;
         loop {
-            let answer = match answers.read() {
-                // Part of it is on the screen: that is no daemon out of reach.
+            let response = match responses.read() {
+                // Part of the response was printed, so the daemon was reached.
                 Err(e) if begun => return Err(Failure::Runtime(e.to_string())),
-                answer => answer?,
+                response => response?,
             };
-            let text = match answer {
-                Some(Answer::Refused(why)) => return Err(Failure::Runtime(why)),
-                Some(Answer::End) => return io::print(&pages.end()),
+            let text = match response {
+                Some(Response::Refused(why)) => return Err(Failure::Runtime(why)),
+                Some(Response::End) => return io::print(&pages.end()),
                 Some(page) => pages.page(&page),
                 None => return Err(self.cut_short(begun)),
             };
@@ -178,22 +181,22 @@ impl Socket {
     fn cut_short(&self, begun: bool) -> Failure {
         let path = self.socket.clone();
         match begun {
-            true => Failure::Runtime(client::AskError::Incomplete { path, source: None }.to_string()),
-            false => client::AskError::Silent(path).into(),
+            true => Failure::Runtime(client::ClientError::Incomplete { path, source: None }.to_string()),
+            false => client::ClientError::Silent(path).into(),
         }
     }
 
-    /// Gives an order and prints what there is to say about it.
+    /// Sends a command and prints what the daemon reports about it.
     fn order(&self, query: Query) -> Result<(), Failure> {
-        match self.ask(query)? {
-            Answer::Done(Some(text)) => io::print(&format!("{text}\n")),
+        match self.request(query)? {
+            Response::Done(Some(text)) => io::print(&format!("{text}\n")),
             _ => Ok(()),
         }
     }
 }
 
-/// A neighbor as the daemon writes it: addresses in canonical form, anything else as it is.
-#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
+/// A neighbor in the daemon's notation: addresses in canonical form, anything else unchanged.
+#[expect(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 fn neighbor_name(text: &str) -> Result<String, std::convert::Infallible> {
     let (addr, interface) = text.split_once('%').map_or((text, None), |(a, i)| (a, Some(i)));
     Ok(match (addr.parse::<IpAddr>(), interface) {
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbor_is_named_as_the_daemon_names_it() {
+    fn a_neighbor_is_written_as_the_daemon_writes_it() {
         let cases = [
             ("10.0.0.1", "10.0.0.1"),
             ("2001:DB8:0::1", "2001:db8::1"),

@@ -5,13 +5,13 @@ use crate::control::{Query, Target};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Neighbor {
-    /// End the session and open it again
+    /// Close the session and establish it again
     Reset(Order),
-    /// Ask the neighbor for its routes again, and tell it ours
+    /// Request the neighbor's routes again, and advertise ours again
     Refresh(Order),
-    /// Administrative shutdown: end the session and keep it down until `enable`
+    /// Administrative shutdown: close the session and keep it down until `enable`
     Disable(Order),
-    /// Let a disabled session come up again
+    /// Allow a disabled session to be established again
     Enable(Order),
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Order {
     /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
     #[arg(value_parser = neighbor_name)]
     address: String,
-    /// Told to the neighbor (RFC 9003), at most 255 octets
+    /// Shutdown message to send (RFC 9003), up to 255 bytes
     #[arg(long, value_name = "TEXT", value_parser = message)]
     message: Option<String>,
     #[command(flatten)]

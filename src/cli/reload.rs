@@ -3,9 +3,10 @@ use clap::Args;
 use super::{Failure, Socket};
 use crate::control::Query;
 
-/// Let the daemon read its configuration again (same as SIGHUP)
+/// Make the daemon read its configuration again (same as SIGHUP)
 ///
-/// Sessions that did not change stay up; a configuration that is wrong leaves the old one in force.
+/// Sessions that did not change stay up. If the configuration is invalid, the old one remains in
+/// force.
 #[derive(Args, Debug)]
 pub(super) struct Reload {
     #[command(flatten)]

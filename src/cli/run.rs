@@ -11,19 +11,19 @@ use crate::{
 /// Run the daemon
 #[derive(Args, Debug)]
 pub(super) struct Run {
-    /// Configuration; /etc/routelet/routelet.toml, which may be absent, unless given
+    /// Configuration file, optional [default: /etc/routelet/routelet.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Run under Kubernetes with this kubeconfig; without it with the service account of the pod, if there is one
+    /// Run under Kubernetes with this kubeconfig [default: the pod's service account, if any]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Name of the own Node; $NODE_NAME, or the host name in lower case, unless given
+    /// Name of this Node [default: $NODE_NAME, else the host name in lower case]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// How the log is written
+    /// Format of the log
     #[arg(long, value_enum)]
     log_format: Option<Format>,
-    /// error, warn, info, debug, trace or off, or a list as info,routelet::bgp=debug
+    /// error, warn, info, debug, trace or off, or a list such as info,routelet::bgp=debug
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     log_level: Option<String>,
 }

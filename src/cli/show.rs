@@ -4,21 +4,21 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, Socket, io, neighbor_name};
 use crate::{
-    control::{Answer, Query, RouteFilter, render},
+    control::{Query, Response, RouteFilter, render},
     net::{Family, Prefix},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Show {
-    /// One screen: who am I, neighbors, routes, last error, problems
+    /// One screen: identity, neighbors, routes, last error, problems
     Summary(Common),
-    /// Table of the sessions
+    /// Table of sessions
     Neighbors(Common),
     /// Everything about one neighbor
     Neighbor(One),
-    /// The table with every path, the best marked and the reason why
+    /// Routes with every path, the best one marked, and the rule that selected it
     Routes(Routes),
-    /// What routelet has put into the kernel, compared with what the kernel holds
+    /// Routes that routelet has installed, compared with the kernel's table
     Fib(Common),
     /// The Kubernetes view: node, pod CIDRs, conflist, mesh members, API connection
     Node(Common),
@@ -41,7 +41,7 @@ pub(super) struct Common {
 
 #[derive(Args, Debug)]
 pub(super) struct One {
-    /// Its address (fe80::1%eth0), or the interface of an unnumbered neighbor
+    /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
     #[arg(value_parser = neighbor_name)]
     address: String,
     #[command(flatten)]
@@ -50,22 +50,22 @@ pub(super) struct One {
 
 #[derive(Args, Debug)]
 pub(super) struct Routes {
-    /// Only this prefix; of an address the most specific route that covers it
+    /// Prefix to show; for an address, its longest match
     #[arg(value_parser = subject)]
     prefix: Option<Subject>,
-    /// Only what this neighbor has sent and what passed its import policy
+    /// Only paths from this neighbor that its import policy accepted
     #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name)]
     neighbor: Option<String>,
-    /// Adj-RIB-In: what this neighbor has sent, refused paths too
+    /// Adj-RIB-In: paths received from this neighbor, including rejected ones
     #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with_all = ["neighbor", "advertised"])]
     received: Option<String>,
-    /// Adj-RIB-Out: what this neighbor is told
+    /// Adj-RIB-Out: routes advertised to this neighbor
     #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with = "neighbor")]
     advertised: Option<String>,
     /// Only this family: ipv4-unicast (ipv4) or ipv6-unicast (ipv6)
     #[arg(long, value_parser = family)]
     family: Option<Family>,
-    /// With PREFIX: also what lies inside it
+    /// With PREFIX: also more specific prefixes
     #[arg(long, requires = "prefix")]
     longer: bool,
     #[command(flatten)]
@@ -74,21 +74,21 @@ pub(super) struct Routes {
 
 #[derive(Args, Debug)]
 pub(super) struct Events {
-    /// Go on with those to come
+    /// Keep printing new events
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
     common: Common,
 }
 
-/// How often `--follow` asks.
-const FOLLOW: Duration = Duration::from_millis(500);
+/// Time between requests of `--follow`.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What `show routes` is asked about.
+/// Prefix argument of `show routes`.
 #[derive(Clone, Copy, Debug)]
 struct Subject {
     prefix: Prefix,
-    /// An address was given, not a prefix.
+    /// An address rather than a prefix was given.
     longest: bool,
 }
 
@@ -134,16 +134,16 @@ impl Show {
 
 impl Common {
     fn show(&self, query: Query) -> Result<(), Failure> {
-        let answer = self.socket.ask(query)?;
-        io::print(&self.render(&answer))
+        let response = self.socket.request(query)?;
+        io::print(&self.render(&response))
     }
 
-    /// As a probe has it: the answer, and status 4 while the node is not ready.
+    /// Prints the summary, with exit status 4 while the node is not ready, for use as a probe.
     fn show_summary(&self) -> Result<(), Failure> {
-        let answer = self.socket.ask(Query::Summary)?;
-        io::print(&self.render(&answer))?;
-        match answer {
-            Answer::Summary(summary) if !summary.ready => Err(Failure::NotReady),
+        let response = self.socket.request(Query::Summary)?;
+        io::print(&self.render(&response))?;
+        match response {
+            Response::Summary(summary) if !summary.ready => Err(Failure::NotReady),
             _ => Ok(()),
         }
     }
@@ -152,8 +152,8 @@ impl Common {
         self.socket.show_pages(query, if self.json { render::Pages::json() } else { render::Pages::text() })
     }
 
-    fn render(&self, answer: &Answer) -> String {
-        if self.json { render::json(answer) } else { render::text(answer, io::now()) }
+    fn render(&self, response: &Response) -> String {
+        if self.json { render::json(response) } else { render::text(response, io::now()) }
     }
 }
 
@@ -161,21 +161,21 @@ impl Events {
     fn run(self) -> Result<(), Failure> {
         let mut after = 0;
         loop {
-            let answer = self.common.socket.ask(Query::Events { after })?;
-            let Answer::Events(events) = &answer else {
-                return io::print(&self.common.render(&answer));
+            let response = self.common.socket.request(Query::Events { after })?;
+            let Response::Events(events) = &response else {
+                return io::print(&self.common.render(&response));
             };
             let text = match (self.follow, self.common.json) {
-                // One object per line: an endless array is of no use to a script.
+                // One object per line, because an endless array is of no use to a script.
                 (true, true) => render::json_lines(events),
                 (true, false) if events.is_empty() => String::new(),
-                _ => self.common.render(&answer),
+                _ => self.common.render(&response),
             };
             after = events.last().map_or(after, |e| e.number);
             if !io::print_on(&text)? || !self.follow {
                 return Ok(());
             }
-            io::wait(FOLLOW);
+            io::wait(FOLLOW_INTERVAL);
         }
     }
 }

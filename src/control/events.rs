@@ -1,4 +1,4 @@
-//! The recent events of a daemon: what `show events` shows.
+//! The recent events of a daemon, for `show events`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::text::cut;
 
-/// Something that happened.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Counts from 1 since the daemon started; never used twice.
+    /// Numbers start at 1 with the daemon and are never reused.
     pub number: u64,
     /// RFC 3339, UTC.
     pub at: String,
     pub kind: EventKind,
-    /// The neighbor, prefix or node it is about.
+    /// The neighbor, prefix or node that the event is about.
     pub subject: String,
-    /// What happened.
+    /// Description of the event.
     pub text: String,
 }
 
-/// What an event is about.
+/// Kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
@@ -43,7 +43,8 @@ impl EventKind {
     }
 }
 
-/// The recent events of each kind: a flapping session cannot push out what happened to routes.
+/// The recent events, stored by kind so that a flapping session does not displace events about
+/// routes.
 #[derive(Clone, Debug)]
 pub struct Events {
     rings: [Ring; 5],
@@ -54,21 +55,21 @@ pub struct Events {
 #[derive(Clone, Debug, Default)]
 struct Ring {
     kept: VecDeque<Event>,
-    /// Of the texts.
+    /// Total size of the texts, in octets.
     octets: usize,
 }
 
-/// Events remembered of each kind.
+/// Limit of events of each kind.
 pub const MAX_EVENTS: usize = 500;
 
-/// Events of one subject beyond which they make room first: a neighbor whose session flaps pushes out its own events, not
-/// those of others.
+/// Limit of events of one subject beyond which they are dropped first: a neighbor whose session
+/// flaps displaces its own events, not those of others.
 const MAX_OF_SUBJECT: usize = 100;
 
-/// Octets of text remembered of each kind.
+/// Limit of text of each kind, in octets.
 pub const MAX_OCTETS: usize = 128 * 1024;
 
-/// Octets remembered of one event's text, and of its subject.
+/// Limit of one event's text, and of its subject, in octets.
 const MAX_TEXT: usize = 1024;
 
 impl Default for Events {
@@ -78,7 +79,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Remembers one; the oldest of its kind make room. `at` is RFC 3339.
+    /// Adds an event and drops the oldest of its kind beyond the limits. `at` is RFC 3339.
     pub fn push(&mut self, at: String, kind: EventKind, subject: impl Into<String>, text: impl Into<String>) {
         let (mut subject, mut text) = (subject.into(), text.into());
         cut(&mut subject, MAX_TEXT);
@@ -87,7 +88,7 @@ impl Events {
         self.next += 1;
     }
 
-    /// Those with a number above `after`, oldest first.
+    /// The events with a number above `after`, oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
         let all = self.rings.iter().flat_map(|r| &r.kept);
         let mut events: Vec<_> = all.filter(|e| e.number > after).cloned().collect();
@@ -104,11 +105,12 @@ impl Ring {
             let Some(oldest) = self.kept.remove(self.victim()) else { return };
             self.octets -= oldest.octets();
         }
-        // A burst of long texts leaves no room behind that nothing uses.
+        // Releases the memory that a burst of long texts required.
         self.kept.shrink_to(2 * self.kept.len());
     }
 
-    /// The event that makes room: the oldest of the subject with the most events, where it has more than its share.
+    /// The event that makes room: the oldest of the subject with the most events, where it has more
+    /// than its share.
     fn victim(&self) -> usize {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for event in &self.kept {

@@ -1,9 +1,10 @@
-//! What an operator asks of a running daemon and what it answers.
+//! Requests to a running daemon and its responses.
 //!
-//! One [`Query`] per connection of the control socket, and one [`Answer`], each one line of JSON. Routes, of which there
-//! may be a million, come in pages: a line for each, and [`Answer::End`] after the last. `render` turns answers into
-//! tables and into the JSON of the interface page, `events` remembers what happened lately; `io` moves the lines, and
-//! serves metrics and probes by HTTP. The daemon supplies the answers.
+//! One [`Query`] per connection of the control socket and one [`Response`], each a line of JSON.
+//! Routes, of which there may be a million, come in pages: a line for each, and [`Response::End`]
+//! after the last. `render` turns responses into tables and into the JSON of docs/reference.md, and
+//! `events` stores recent events. `io` transfers the lines, and serves metrics and probes over
+//! HTTP. The daemon supplies the responses.
 
 pub mod events;
 pub mod io;
@@ -22,7 +23,7 @@ pub use crate::k8s::view::NodeStatus;
 pub use events::{Event, EventKind, Events};
 pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
 
-/// The number of this dialect; a daemon of another one says so instead of misunderstanding.
+/// Version of the protocol; a daemon of another version refuses the request.
 pub const VERSION: u32 = 2;
 
 /// One line from the client.
@@ -37,8 +38,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Answer::Refused`] with a line for the operator, where the client is of another version.
-    pub fn read(line: &[u8]) -> Result<Query, Answer> {
+    /// [`Response::Refused`] with the reason, if the client has another version.
+    pub fn read(line: &[u8]) -> Result<Query, Response> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -53,11 +54,11 @@ impl Request {
             ),
             _ => "the daemon does not know this request; use the same routelet for both".into(),
         };
-        Err(Answer::Refused(why))
+        Err(Response::Refused(why))
     }
 }
 
-/// What is asked.
+/// What is requested.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Query {
@@ -69,9 +70,9 @@ pub enum Query {
     Fib,
     Node,
     Config,
-    /// Those after this number; 0 for all that are remembered.
-    /// Sessions of BFD.
+    /// BFD sessions.
     Bfd,
+    /// The events after this number; 0 for all that are stored.
     Events {
         after: u64,
     },
@@ -80,7 +81,7 @@ pub enum Query {
     Disable(Target),
     Enable(Target),
     Reload,
-    /// Out of traffic, gracefully or at once.
+    /// Takes the node out of traffic, gracefully or at once.
     Drain {
         now: bool,
     },
@@ -91,33 +92,33 @@ pub enum Query {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     pub neighbor: String,
-    /// RFC 9003: told to the neighbor.
+    /// Shutdown message to the neighbor (RFC 9003).
     pub message: Option<String>,
 }
 
-/// What is answered.
+/// The daemon's response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum Response {
     Summary(Box<Summary>),
     Neighbors(Vec<NeighborView>),
-    /// To [`Query::Neighbor`].
+    /// Response to [`Query::Neighbor`].
     Neighbor(Box<NeighborView>),
-    /// One page of them.
+    /// One page of routes.
     Routes(Vec<RouteView>),
-    /// One page of them.
+    /// One page of routes.
     Fib(Vec<FibView>),
-    /// `null` where the daemon does not run under Kubernetes.
+    /// `null` if the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
     Config(serde_json::Value),
     Bfd(Vec<BfdView>),
     Events(Vec<Event>),
-    /// An order was carried out; a text where there is something to say about it.
+    /// The command was carried out; a text if there is something to report about it.
     Done(Option<String>),
-    /// It could not be: one line that says why, and what to do.
+    /// The command was refused: one line with the reason and the remedy.
     Refused(String),
-    /// The configuration is wrong; the old one stays in force.
+    /// The configuration is invalid; the old one remains in force.
     Misconfigured(String),
-    /// All pages were given. Without it something is missing.
+    /// All pages were sent. Without it the response is incomplete.
     End,
 }

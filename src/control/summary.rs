@@ -14,16 +14,16 @@ pub struct Summary {
     /// Name of the Kubernetes node, else of the host.
     pub node: String,
     pub version: String,
-    /// `None`: not known yet.
+    /// `None` if not known yet.
     pub asn: Option<Asn>,
     pub router_id: Option<RouterId>,
     /// Own addresses that neighbors see as next hops.
     pub addresses: Vec<IpAddr>,
-    /// RFC 3339, UTC: when the daemon started.
+    /// Start of the daemon; RFC 3339, UTC.
     pub started: String,
-    /// What it does, in words: `kubernetes (peering auto)`, `standalone`, `fib`, `cni`, ….
+    /// Modes as text: `kubernetes (peering auto)`, `standalone`, `fib`, `cni`, ….
     pub modes: Vec<String>,
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` reports success.
     pub ready: bool,
     /// What is missing for that.
     #[serde(default)]
@@ -31,9 +31,9 @@ pub struct Summary {
     pub neighbors: NeighborTotals,
     pub routes: RouteTotals,
     pub last_error: Option<LastError>,
-    /// What the operator should know, each with its remedy.
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
-    /// Sysctls of the host that routelet has changed since it was booted.
+    /// Sysctls that routelet has changed since the host was booted.
     #[serde(default)]
     pub sysctls: Vec<Change>,
     /// What the daemon may do; `None` of a daemon of a version that restricted nothing.
@@ -41,7 +41,7 @@ pub struct Summary {
     pub sandbox: Option<SandboxView>,
 }
 
-/// How many sessions there should be and how many are up.
+/// Numbers of sessions that are configured and established.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborTotals {
     pub configured: u64,
@@ -49,25 +49,25 @@ pub struct NeighborTotals {
     pub disabled: u64,
 }
 
-/// Routes by what became of them.
+/// Numbers of routes by state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTotals {
-    /// Paths that neighbors have sent.
+    /// Paths received from neighbors.
     pub received: u64,
     /// Learned routes in the kernel.
     pub installed: u64,
-    /// Own prefixes that are announced to at least one neighbor.
+    /// Own prefixes that are advertised to at least one neighbor.
     pub advertised: u64,
     /// Own prefixes.
     pub originated: u64,
 }
 
-/// The error that came last, of any neighbor.
+/// The most recent error of any neighbor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// RFC 3339, UTC.
     pub at: String,
-    /// `null` where it is not of a neighbor.
+    /// `null` if it does not concern a neighbor.
     pub neighbor: Option<String>,
     pub text: String,
 }

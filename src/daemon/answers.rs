@@ -27,8 +27,8 @@ use crate::{
     },
     config::{self, Config},
     control::{
-        Answer, LastError, NeighborTotals, NeighborView, NodeStatus, Query, RouteTotals, RouteView, Summary,
-        Target,
+        LastError, NeighborTotals, NeighborView, NodeStatus, Query, Response, RouteTotals, RouteView,
+        Summary, Target,
         io::{http, http::Page, server::Reply},
     },
     fib::{
@@ -105,24 +105,24 @@ impl Answers {
         }
     }
 
-    async fn whole(self, query: Query) -> Answer {
+    async fn whole(self, query: Query) -> Response {
         match query {
-            Query::Summary => Answer::Summary(Box::new(self.summary().await)),
-            Query::Neighbors => Answer::Neighbors(self.neighbors().await),
+            Query::Summary => Response::Summary(Box::new(self.summary().await)),
+            Query::Neighbors => Response::Neighbors(self.neighbors().await),
             Query::Neighbor(name) => self.neighbor(&name).await,
             // In pages: see `answer`.
-            Query::Routes(_) | Query::Fib => Answer::End,
-            Query::Node => Answer::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
-            Query::Bfd => Answer::Bfd(self.bfd.status().await.sessions),
-            Query::Config => Answer::Config(self.effective()),
-            Query::Events { after } => Answer::Events(super::events::after(after)),
+            Query::Routes(_) | Query::Fib => Response::End,
+            Query::Node => Response::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
+            Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
+            Query::Config => Response::Config(self.effective()),
+            Query::Events { after } => Response::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
             Query::Refresh(t) => self.act(&t, Act::Refresh).await,
             Query::Disable(t) => self.act(&t, Act::Disable { message: t.message.clone() }).await,
             Query::Enable(t) => self.act(&t, Act::Enable).await,
             Query::Reload => match self.reloader.reload().await {
-                Ok(what) => Answer::Done(what),
-                Err(why) => Answer::Misconfigured(why),
+                Ok(what) => Response::Done(what),
+                Err(why) => Response::Misconfigured(why),
             },
             Query::Drain { now } => done(self.drainer.drain(now).map(Some)),
             Query::Undrain => done(self.drainer.undrain().map(|()| None)),
@@ -227,21 +227,21 @@ impl Answers {
         views
     }
 
-    async fn neighbor(&self, name: &str) -> Answer {
+    async fn neighbor(&self, name: &str) -> Response {
         let views = self.neighbors().await;
         let wanted = |v: &NeighborView| v.address == name || v.interface.as_deref() == Some(name);
         match views.into_iter().find(wanted) {
-            Some(view) => Answer::Neighbor(Box::new(view)),
-            None => Answer::Refused(unknown_neighbor(name)),
+            Some(view) => Response::Neighbor(Box::new(view)),
+            None => Response::Refused(unknown_neighbor(name)),
         }
     }
 
-    async fn act(&self, target: &Target, act: Act) -> Answer {
+    async fn act(&self, target: &Target, act: Act) -> Response {
         let Ok(key) = target.neighbor.parse::<PeerKey>();
         let (reply, answer) = oneshot::channel();
         let request = ToPeers::Act { neighbor: key.clone(), act: act.clone(), reply };
         if self.peers.send(request).await.is_err() {
-            return Answer::Refused("the daemon is stopping".into());
+            return Response::Refused("the daemon is stopping".into());
         }
         match answer.await {
             Ok(Ok(())) => {
@@ -255,10 +255,10 @@ impl Answers {
                     }),
                     Act::Reset { .. } | Act::Refresh => {}
                 }
-                Answer::Done(None)
+                Response::Done(None)
             }
-            Ok(Err(unknown)) => Answer::Refused(unknown.to_string()),
-            Err(_) => Answer::Refused("the daemon is stopping".into()),
+            Ok(Err(unknown)) => Response::Refused(unknown.to_string()),
+            Err(_) => Response::Refused("the daemon is stopping".into()),
         }
     }
 
@@ -266,7 +266,7 @@ impl Answers {
         let names = [&filter.neighbor, &filter.received, &filter.advertised];
         for name in names.into_iter().flatten() {
             if !self.sessions().await.iter().any(|v| v.address == *name) {
-                return Answer::Refused(unknown_neighbor(name)).into();
+                return Response::Refused(unknown_neighbor(name)).into();
             }
         }
         let large = filter.prefix.is_none() || filter.longer;
@@ -275,22 +275,22 @@ impl Answers {
             let mut rows = rows?;
             match rows.next().await {
                 Ok(list) if list.is_empty() => None,
-                Ok(list) => Some((Answer::Routes(list), Some(rows))),
-                Err(Stopped) => Some((Answer::Refused("the daemon is stopping".into()), None)),
+                Ok(list) => Some((Response::Routes(list), Some(rows))),
+                Err(Stopped) => Some((Response::Refused("the daemon is stopping".into()), None)),
             }
         });
         // The heading of a table says what was asked for, even where there is nothing.
-        let pages = stream::iter([Answer::Routes(Vec::new())]).chain(pages);
+        let pages = stream::iter([Response::Routes(Vec::new())]).chain(pages);
         Reply::Pages { large, pages: pages.boxed() }
     }
 
-    fn fib_pages(&self) -> BoxStream<'static, Answer> {
+    fn fib_pages(&self) -> BoxStream<'static, Response> {
         let start = (self.fib.clone(), Some(fib::walk::Walk::default()));
         let pages = stream::unfold(start, async |(fib, mut walk)| {
             let rows = fib.page(&mut walk).await;
-            (!rows.is_empty()).then_some((Answer::Fib(rows), (fib, walk)))
+            (!rows.is_empty()).then_some((Response::Fib(rows), (fib, walk)))
         });
-        stream::iter([Answer::Fib(Vec::new())]).chain(pages).boxed()
+        stream::iter([Response::Fib(Vec::new())]).chain(pages).boxed()
     }
 
     fn route_pages(&self, filter: RouteFilter) -> RoutePages {
@@ -513,8 +513,8 @@ impl RoutePages {
     }
 }
 
-fn done(result: Result<Option<String>, String>) -> Answer {
-    result.map_or_else(Answer::Refused, Answer::Done)
+fn done(result: Result<Option<String>, String>) -> Response {
+    result.map_or_else(Response::Refused, Response::Done)
 }
 
 /// By operation and result.
@@ -578,7 +578,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bc58_readyz_names_what_is_missing_and_the_first_cause_alone() {
+    fn readyz_names_what_is_missing_and_the_first_cause_alone() {
         let away = ApiStatus { last_error: Some("401 Unauthorized".into()), ..ApiStatus::default() };
         let there = ApiStatus { connected: true, ..ApiStatus::default() };
         let conflist = |state, problem: &str| ConflistStatus {

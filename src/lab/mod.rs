@@ -1,25 +1,27 @@
 //! `routelet lab`: a leaf switch and hosts with pods in network namespaces of this machine.
 //!
-//! The real daemon runs in each host, so that what is seen here is what a fabric sees. `topology` decides names,
-//! addresses and configurations; `io` builds them with netlink, runs the story and takes everything away again.
+//! The real daemon runs in each host, so that the lab behaves like a fabric. `topology` decides
+//! names, addresses and configurations; `io` builds them with netlink, runs the demonstration and
+//! removes everything again.
 //!
-//! Deliberately absent: `ip(8)`, Docker, Kubernetes. A lab needs root and a kernel with veth and bridges.
+//! Deliberately absent: `ip(8)`, Docker, Kubernetes. A lab needs root and a kernel with veth and
+//! bridges.
 
 mod io;
 mod topology;
 
 pub use topology::Leaf;
 
-/// What the command line of `lab` says.
+/// Arguments of `lab`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LabOptions {
     /// Hosts below the leaf, 2 to 50.
     pub nodes: usize,
-    /// Leave the lab standing.
+    /// Keep the lab.
     pub keep: bool,
-    /// What runs in the leaf.
+    /// Daemon in the leaf.
     pub peer: Leaf,
-    /// Only take away what an earlier lab left (`--remove`).
+    /// Only remove what an earlier lab left (`--remove`).
     pub remove: bool,
 }
 
@@ -29,7 +31,7 @@ impl Default for LabOptions {
     }
 }
 
-/// Why a lab failed: one line that says what failed, why, and what to do.
+/// Why a lab failed: one line with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Exit status 2.
@@ -40,11 +42,11 @@ pub enum Error {
     Runtime(String),
 }
 
-/// Builds the lab, tells its story on standard output and removes it.
+/// Builds the lab, runs the demonstration on standard output and removes the lab.
 ///
 /// # Errors
 ///
-/// When it cannot be built, when the network does not converge, or when a ping stays unanswered.
+/// If it cannot be built, the network does not converge, or a ping gets no reply.
 pub fn run(options: LabOptions) -> Result<(), Error> {
     io::run(options)
 }

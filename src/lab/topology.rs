@@ -20,13 +20,13 @@ use std::{
 
 use crate::net::{Asn, Prefix};
 
-/// Every namespace of every lab begins with this, then the id of the process that made it.
+/// Prefix of every namespace of every lab; the id of the process that created it follows.
 pub(super) const PREFIX: &str = "rlab-";
 /// The leaf's AS number; host N has 1000 + N.
 pub(super) const LEAF_AS: Asn = 10000;
 /// The bridge of pods in each host.
 pub(super) const BRIDGE: &str = "pods0";
-/// Seconds; short, so that a cut is noticed soon even where nobody loses a carrier.
+/// In seconds; short, so that a failure is detected soon even without a loss of carrier.
 const HOLD_TIME: u16 = 3;
 
 /// The daemon in the leaf.
@@ -47,10 +47,10 @@ impl fmt::Display for Leaf {
     }
 }
 
-/// A lab on paper.
+/// The plan of a lab.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topology {
-    /// Of the process that makes it.
+    /// Of the process that creates it.
     pub(super) pid: u32,
     pub(super) hosts: u8,
 }
@@ -125,7 +125,7 @@ impl Topology {
         text
     }
 
-    /// The picture that the lab begins with.
+    /// The diagram that the lab starts with.
     pub(super) fn picture(self, leaf: Leaf) -> String {
         let mut text = format!("leaf  AS {LEAF_AS}  {leaf}\n");
         for host in self.hosts() {
@@ -158,7 +158,7 @@ impl Host {
         1000 + Asn::from(self.n)
     }
 
-    /// Name of the leaf's port towards it.
+    /// Name of the leaf's port to the host.
     pub(super) fn port(self) -> String {
         format!("port{}", self.n)
     }
@@ -167,12 +167,12 @@ impl Host {
         Prefix::v4(Ipv4Addr::new(10, 0, self.n, 0), 30)
     }
 
-    /// Own address and the leaf's, on a /30.
+    /// Address of the host and of the leaf, on a /30.
     pub(super) fn uplink(self) -> (Ipv4Addr, Ipv4Addr) {
         (Ipv4Addr::new(10, 0, self.n, 2), Ipv4Addr::new(10, 0, self.n, 1))
     }
 
-    /// The same, on a /64.
+    /// The same on a /64.
     pub(super) fn uplink6(self) -> (Ipv6Addr, Ipv6Addr) {
         (v6(0, self.n, 2), v6(0, self.n, 1))
     }
@@ -206,7 +206,7 @@ impl Host {
     }
 }
 
-/// What the configurations of all nodes have in common.
+/// The configuration that all nodes share.
 fn daemon_toml(dir: &Path, asn: Asn, router_id: Ipv4Addr) -> String {
     let dir = dir.display();
     format!(

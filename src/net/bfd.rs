@@ -1,6 +1,7 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
-/// The path that one BFD session watches: a link to a neighbor (RFC 5881), or several hops (RFC 5883).
+/// The path that one BFD session watches: a link to a neighbor (RFC 5881), or several hops (RFC
+/// 5883).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BfdPath {
     pub remote: IpAddr,
@@ -33,7 +34,8 @@ pub struct BfdAuth {
     pub key_id: u8,
     /// 1 to 20 octets.
     pub key: Vec<u8>,
-    /// A new sequence number in each packet is required (type 5), else that of the last packet is accepted (type 4).
+    /// A new sequence number in each packet is required (type 5), else that of the last packet is
+    /// accepted (type 4).
     pub meticulous: bool,
 }
 

@@ -1,9 +1,9 @@
 use super::Prefix;
 
-/// A set of prefixes that finds the one which holds another prefix in a few steps.
+/// A set of prefixes that finds the one containing another prefix in a few steps.
 ///
-/// Those inside others are left out, so that the rest are disjoint and in order of address: the last one that does
-/// not sort after a prefix is the only one that can cover it.
+/// Prefixes inside others are left out, so that the rest are disjoint and sorted by address. Only
+/// the last one that does not sort after a prefix can contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cover {
     disjoint: Vec<Prefix>,
@@ -14,14 +14,14 @@ impl Cover {
         self.disjoint.is_empty()
     }
 
-    /// The prefix of the set that `prefix` is equal to or inside of.
+    /// The prefix of the set that is equal to `prefix` or contains it.
     pub fn of(&self, prefix: Prefix) -> Option<Prefix> {
         let after = self.disjoint.partition_point(|p| *p <= prefix);
         let before = *self.disjoint.get(after.checked_sub(1)?)?;
         before.covers(prefix).then_some(before)
     }
 
-    /// What is in only one of the two.
+    /// The prefixes in only one of the two sets.
     pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Prefix> + 'a {
         let missing =
             |a: &'a [Prefix], b: &'a [Prefix]| a.iter().filter(move |p| b.binary_search(p).is_err()).copied();
@@ -32,7 +32,7 @@ impl Cover {
 impl FromIterator<Prefix> for Cover {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let mut disjoint: Vec<Prefix> = prefixes.into_iter().collect();
-        // By address, shorter first: what covers a prefix stands somewhere before it.
+        // By address, shorter first, so that a containing prefix precedes those inside it.
         disjoint.sort_unstable();
         disjoint.dedup_by(|next, kept| kept.covers(*next));
         Self { disjoint }

@@ -1,10 +1,11 @@
 use std::{fmt, net::IpAddr};
 
-/// Where a packet goes next: a router's address, with its interface where the address alone does not say it.
+/// Where a packet is sent: a router's address, with its interface if the address alone is
+/// ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gateway {
     pub addr: IpAddr,
-    /// Interface index; set for link-local addresses, else 0 (found by the connected subnets).
+    /// Interface index; set for link-local addresses, else 0 (determined by the connected subnets).
     pub ifindex: u32,
 }
 
@@ -17,21 +18,21 @@ impl fmt::Display for Gateway {
     }
 }
 
-/// What the kernel does with a packet of such a route.
+/// What the kernel does with a packet that matches such a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteKind {
     /// Forward to one of the gateways.
     Unicast,
-    /// Drop, and tell the sender: own prefixes, against loops.
+    /// Drop and notify the sender: originated prefixes, against loops.
     Unreachable,
-    /// Drop in silence (RFC 7999).
+    /// Drop without notice (RFC 7999).
     Blackhole,
 }
 
-/// The next hops of a route: a sorted set without repetitions, so that equal sets compare equal.
+/// The next hops of a route: a sorted set without duplicates, so that equal sets compare equal.
 ///
-/// One value is shared by all routes that use it (`Arc<NextHops>`); it becomes one nexthop object or
-/// group in the kernel.
+/// One value is shared by all routes that use it (`Arc<NextHops>`); it becomes one nexthop object
+/// or group in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHops {
     kind: RouteKind,
@@ -39,7 +40,7 @@ pub struct NextHops {
 }
 
 impl NextHops {
-    /// Forward to these.
+    /// A route that forwards to these gateways.
     pub fn unicast(mut gateways: Vec<Gateway>) -> Self {
         gateways.sort_unstable();
         gateways.dedup();

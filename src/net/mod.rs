@@ -1,7 +1,7 @@
-//! The words everybody shares: families, prefixes, next hops.
+//! Shared vocabulary: families, prefixes, next hops.
 //!
-//! Nothing here decides. What crosses from one area to another (`bgp`, `fib`, `k8s` never import one
-//! another) is made of these types.
+//! Nothing here decides anything. Data between areas (`bgp`, `fib` and `k8s` never import one
+//! another) consists of these types.
 
 mod assigned;
 mod bfd;
@@ -40,5 +40,5 @@ pub type RouterId = std::net::Ipv4Addr;
 /// Autonomous system number, four octets (RFC 6793).
 pub type Asn = u32;
 
-/// Stands in for a number that does not fit into two octets (RFC 6793 §9).
+/// Replaces a number that does not fit into two octets (RFC 6793 §9).
 pub const AS_TRANS: Asn = 23456;

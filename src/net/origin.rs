@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// Where an own prefix comes from: `source` of the policies and of `show routes`.
+/// Where an originated prefix comes from: `source` in policies and in `show routes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -10,7 +10,7 @@ pub enum Source {
     Interface,
 }
 
-/// One own prefix with what is set on it.
+/// An originated prefix with its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origination {
     pub source: Source,

@@ -17,7 +17,7 @@ impl PreferredSources {
         }
     }
 
-    /// Takes the place of the address of its family.
+    /// Replaces the address of its family.
     pub fn set(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(a) => self.v4 = Some(a),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// An address family with unicast SAFI (RFC 4760 §3, §6): the two that a host routes.
+/// An address family with SAFI unicast (RFC 4760 §3, §6): the two that a host routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -26,7 +26,7 @@ impl Family {
         if addr.is_ipv4() { Self::Ipv4Unicast } else { Self::Ipv6Unicast }
     }
 
-    /// Address family identifier of the wire.
+    /// Address family identifier (AFI).
     pub fn afi(self) -> u16 {
         match self {
             Self::Ipv4Unicast => 1,
@@ -34,12 +34,12 @@ impl Family {
         }
     }
 
-    /// Subsequent address family identifier of the wire: unicast.
+    /// Subsequent address family identifier (SAFI): unicast.
     pub fn safi(self) -> u8 {
         1
     }
 
-    /// The family of these wire numbers, if it is one of ours.
+    /// The family with these identifiers, if it is one of ours.
     pub fn from_wire(afi: u16, safi: u8) -> Option<Self> {
         match (afi, safi) {
             (1, 1) => Some(Self::Ipv4Unicast),
@@ -61,7 +61,7 @@ impl Family {
         self as usize
     }
 
-    /// As the configuration and the JSON write it.
+    /// The notation of the configuration and of JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ipv4Unicast => "ipv4-unicast",
@@ -83,13 +83,13 @@ pub enum Prefix {
     V6 { addr: Ipv6Addr, len: u8 },
 }
 
-/// Why a text or a pair of numbers is no prefix.
+/// Why a text or a pair of numbers is not a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no prefix; write an address and a length, as in 10.1.0.0/24 or 2001:db8::/64")]
+#[error("`{0}` is not a prefix; write an address and a length, as in 10.1.0.0/24 or 2001:db8::/64")]
 pub struct PrefixError(pub String);
 
 impl Prefix {
-    /// The prefix of `addr` with `len` bits; host bits are masked, a `len` too long is `None`.
+    /// The prefix of `addr` with `len` bits. Host bits are masked; `None` if `len` is too long.
     pub fn new(addr: IpAddr, len: u8) -> Option<Self> {
         match addr {
             IpAddr::V4(a) if len <= 32 => Some(Self::v4(a, len)),
@@ -112,7 +112,7 @@ impl Prefix {
         Self::V6 { addr: (addr.to_bits() & mask).into(), len }
     }
 
-    /// The one address: /32 or /128.
+    /// The prefix of a single address: /32 or /128.
     pub fn host(addr: IpAddr) -> Self {
         match addr {
             IpAddr::V4(a) => Self::v4(a, 32),
@@ -141,13 +141,13 @@ impl Prefix {
         }
     }
 
-    /// Whether this is a whole address.
+    /// Whether this is a single address.
     pub fn is_host(self) -> bool {
         self.len() == self.family().max_len()
     }
 
-    /// The prefixes of `len` bits that make it up; none where that is shorter. They are so many that `len` should be
-    /// close to its own.
+    /// The prefixes of `len` bits that it consists of; empty if `len` is shorter. Their number
+    /// doubles with each bit, so `len` should be close to its own length.
     pub fn parts(self, len: u8) -> impl Iterator<Item = Self> {
         let longer = len.checked_sub(self.len()).filter(|_| len <= self.family().max_len());
         let count = longer.map_or(0, |bits| 1u128.checked_shl(bits.into()).unwrap_or(u128::MAX));
@@ -163,18 +163,18 @@ impl Prefix {
         })
     }
 
-    /// Whether `addr` lies inside.
+    /// Whether `addr` is inside.
     pub fn contains(self, addr: IpAddr) -> bool {
         Self::new(addr, self.len()) == Some(self)
     }
 
-    /// Whether `other` is this prefix or a part of it.
+    /// Whether `other` is equal to this prefix or inside it.
     pub fn covers(self, other: Self) -> bool {
         other.len() >= self.len() && self.contains(other.addr())
     }
 }
 
-/// As one number, not octet by octet: tables hash a lot.
+/// Hashed as one number rather than octet by octet, since tables hash often.
 impl Hash for Prefix {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A label selector in the form that `kubectl -l` takes: `team=web,tier in (a,b),!internal`. The empty one fits everything.
+/// A label selector in the notation of `kubectl -l`: `team=web,tier in (a,b),!internal`. The empty
+/// one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Selector {
@@ -19,7 +20,8 @@ enum Term {
 }
 
 impl Selector {
-    /// Whether every term fits. As in Kubernetes, what has no such label is not in, and so fits `!=` and `notin`.
+    /// Whether every term matches. As in Kubernetes, an object without the label matches `!=` and
+    /// `notin`.
     pub fn fits(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let value = |key: &String| labels.and_then(|l| l.get(key));
         self.terms.iter().all(|term| match term {
@@ -60,7 +62,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Split at the commas that stand in no brackets.
+/// Splits at the commas outside of brackets.
 fn terms(text: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     text.split(|c: char| {
@@ -81,13 +83,13 @@ fn term(text: &str) -> Result<Term, String> {
     // The longer operators first: `!=` and `==` end in `=`.
     for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some((key, value)) = text.split_once(operator) {
-            return Ok(among(name(key)?, vec![word(value)?], equal));
+            return Ok(among(name(key)?, vec![value_of(value)?], equal));
         }
     }
     let Some((head, list)) = text.split_once('(') else { return Ok(Term::Has(name(text)?)) };
     let list =
         list.trim_end().strip_suffix(')').ok_or_else(|| format!("`{text}`: the bracket is not closed"))?;
-    let values = list.split(',').map(word).collect::<Result<_, _>>()?;
+    let values = list.split(',').map(value_of).collect::<Result<_, _>>()?;
     match head.split_whitespace().collect::<Vec<_>>()[..] {
         [key, "in"] => Ok(among(name(key)?, values, true)),
         [key, "notin"] => Ok(among(name(key)?, values, false)),
@@ -101,7 +103,7 @@ fn among(key: String, values: Vec<String>, equal: bool) -> Term {
     if equal { Term::In(key, values) } else { Term::NotIn(key, values) }
 }
 
-/// A label's key: a name, perhaps behind the domain of who made it up.
+/// A label's key: a name, optionally prefixed by a domain.
 fn name(text: &str) -> Result<String, String> {
     let text = text.trim();
     let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
@@ -114,7 +116,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// A label's value, which may be empty.
-fn word(text: &str) -> Result<String, String> {
+fn value_of(text: &str) -> Result<String, String> {
     let text = text.trim();
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     match text.chars().all(good) {
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_is_said() {
+    fn invalid_selectors_are_errors() {
         for (text, want) in [
             ("team=w eb", "no value"),
             ("=web", "no label"),

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-/// Kinds of addresses that a Service has: words of `kubernetes.services` and of the annotation `routelet.io/advertise`.
+/// Kinds of addresses of a Service: values of `kubernetes.services` and of the annotation
+/// `routelet.io/advertise`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceAddresses {

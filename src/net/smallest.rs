@@ -1,12 +1,12 @@
-//! The smallest of many values, in bounded memory: how tables without an order are read in order.
+//! The smallest of many values in bounded memory: reads unordered tables in order.
 
-/// Collects the `keep` smallest of the values that are offered, in any order and however many.
+/// Collects the `keep` smallest of the values offered, in any order and number.
 #[derive(Clone, Debug)]
 pub struct Smallest<T> {
     keep: usize,
-    /// Twice as many as are kept at the most, so that sorting out is rare.
+    /// At most twice as many as are kept, so that sorting is rare.
     found: Vec<T>,
-    /// Once values were left out: the largest that is still kept.
+    /// Once values were dropped: the largest that is still kept.
     largest: Option<T>,
 }
 
@@ -15,7 +15,7 @@ impl<T: Copy + Ord> Smallest<T> {
         Self { keep: keep.max(1), found: Vec::new(), largest: None }
     }
 
-    /// The value above which nothing is kept any more, if there is one yet.
+    /// The value above which nothing is kept any more, if any.
     pub fn largest(&self) -> Option<T> {
         self.largest
     }
@@ -38,7 +38,8 @@ impl<T: Copy + Ord> Smallest<T> {
         }
     }
 
-    /// Those that are kept, sorted, each once; and whether larger ones were left out. Empty from now on.
+    /// Returns the values kept, sorted and without duplicates, and whether larger ones were
+    /// dropped. Empty afterwards.
     pub fn take(&mut self) -> (Vec<T>, bool) {
         self.cut();
         let mut found = std::mem::take(&mut self.found);

@@ -1,29 +1,29 @@
 //! Text from outside: annotations, labels, objects, NOTIFICATIONs, file names.
 //!
-//! Whoever wrote it may not be trusted. A tenant's annotation can hold 256 KiB, escape sequences that
-//! a terminal obeys, line feeds that forge log lines, and characters that reverse the direction of
-//! what follows. It is cut and escaped once, where it is read; logs, tables, Events and status
-//! objects then hold only that.
+//! Its author may not be trusted. A tenant's annotation can contain 256 KiB, escape sequences that
+//! a terminal executes, line feeds that forge log lines, and characters that reverse the direction
+//! of text. It is truncated and escaped once, where it is read; logs, tables, Events and status
+//! objects only contain the result.
 
 use std::fmt::Write;
 
-/// What is shown of a text from outside, in octets of UTF-8. Long enough for any address, name or
-/// list of keywords that was meant.
+/// Limit of a text from outside, in octets of UTF-8. Long enough for any legitimate address, name
+/// or list of keywords.
 pub const UNTRUSTED_MAX: usize = 256;
 
-/// Of one problem, in octets of UTF-8.
+/// Limit of one problem, in octets of UTF-8.
 pub const PROBLEM_MAX: usize = 1024;
 
-/// The text with everything that does not print escaped as in Rust source, and cut to
-/// [`UNTRUSTED_MAX`] octets. What was cut off is counted at its end.
+/// Escapes everything that does not print as in Rust source, and truncates to [`UNTRUSTED_MAX`]
+/// octets. The number of omitted octets is appended.
 ///
-/// Quotation marks stay and a backslash is doubled, so that an escape sequence cannot be mistaken for
-/// text that looks like one.
+/// Quotation marks are kept and a backslash is doubled, so that an escape sequence cannot be
+/// mistaken for text that looks like one.
 pub fn untrusted(text: &str) -> String {
     escaped(text, UNTRUSTED_MAX)
 }
 
-/// As [`untrusted`], cut to `max` octets.
+/// As [`untrusted`], truncated to `max` octets.
 pub fn escaped(text: &str, max: usize) -> String {
     let mut shown = String::new();
     for (at, c) in text.char_indices() {
@@ -41,7 +41,7 @@ pub fn escaped(text: &str, max: usize) -> String {
     shown
 }
 
-/// The beginning of a text of our own that may have grown long, of at most `max` octets and an ellipsis.
+/// Truncates a text of our own to `max` octets and an ellipsis.
 pub fn cut(text: &mut String, max: usize) {
     if text.len() > max {
         text.truncate(text.floor_char_boundary(max));

@@ -71,7 +71,7 @@ fn prefix_of(line: &str) -> Option<&str> {
 }
 
 #[test]
-fn ecosystem_1_a_question_about_a_very_large_table_costs_the_daemon_nothing() {
+fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
     let _alone = alone();
     let routes: u32 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
     let mut bed = Bed::start(
@@ -163,7 +163,7 @@ fn ecosystem_1_a_question_about_a_very_large_table_costs_the_daemon_nothing() {
             assert_eq!(short.as_array().map(Vec::len), Some(1));
             assert_eq!(bed.routelet.json(&["show", "summary"])["neighbors"]["up"], 2);
             let refused = bed.routelet.try_cli(&["show", "routes"]).expect_err("no place");
-            assert!(refused.0 == 1 && refused.1.contains("long answers"), "{refused:?}");
+            assert!(refused.0 == 1 && refused.1.contains("long responses"), "{refused:?}");
             drop(deaf);
         });
         println!("{grown} KiB more in the daemon");

@@ -1,4 +1,4 @@
-//! What commands need of the world: arguments, environment, clock, standard output.
+//! The commands' access to arguments, environment, clock and standard output.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 use std::{
@@ -18,7 +18,7 @@ pub(super) fn arguments() -> Vec<OsString> {
     env::args_os().collect()
 }
 
-/// The variables that routelet heeds; empty ones count as not set.
+/// The environment variables that routelet uses; empty ones count as not set.
 pub(super) fn environment() -> Environment {
     let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
     Environment {
@@ -36,7 +36,7 @@ pub(super) fn wait(time: Duration) {
     thread::sleep(time);
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -47,7 +47,8 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Whether somebody still reads standard output: for commands that go on printing.
+/// Writes to standard output, and returns whether it is still open: for commands that keep
+/// printing.
 pub(super) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -58,7 +59,7 @@ pub(super) fn print_on(text: &str) -> Result<bool, Failure> {
 }
 
 /// Writes to standard error.
-pub(super) fn complain(text: &str) {
+pub(super) fn print_error(text: &str) {
     let _ = writeln!(stderr().lock(), "{text}");
 }
 

@@ -1,9 +1,9 @@
 //! Whose connections a listener serves.
 //!
 //! Places are bounded, and so are the descriptors of the process. Where one more does not fit, the
-//! oldest connection that has sent no request yields, else the oldest: a client that sends its request
-//! at once is served whatever others hold open. A few descriptors are kept in reserve for these
-//! listeners, so that they can be reached when sessions use up all others.
+//! oldest connection that has sent no request yields, else the oldest: a client that sends its
+//! request at once is served whatever others hold open. A few descriptors are kept in reserve for
+//! these listeners, so that they can be reached when sessions use up all others.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ pub(super) struct Connections {
 struct Connection {
     task: AbortHandle,
     /// A request has been read from it.
-    has_asked: Arc<AtomicBool>,
+    has_request: Arc<AtomicBool>,
 }
 
 impl Connections {
@@ -64,19 +64,19 @@ impl Connections {
         if self.open.len() >= self.most {
             self.close_one();
         }
-        let (number, has_asked) = (self.next, Arc::new(AtomicBool::new(false)));
+        let (number, has_request) = (self.next, Arc::new(AtomicBool::new(false)));
         self.next += 1;
-        let serve = serve(has_asked.clone());
+        let serve = serve(has_request.clone());
         let task = self.tasks.spawn(async move {
             serve.await;
             number
         });
-        self.open.insert(number, Connection { task, has_asked });
+        self.open.insert(number, Connection { task, has_request });
         self.refill();
     }
 
-    /// The listener could not accept: most likely the descriptors of the process are used up. Returns
-    /// when it is worth another attempt.
+    /// The listener could not accept: most likely the descriptors of the process are used up.
+    /// Returns when it is worth another attempt.
     pub(super) async fn make_room(&mut self, error: &io::Error) {
         let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         if self.warned.is_none_or(|at| at.elapsed() > QUIET) {
@@ -93,7 +93,7 @@ impl Connections {
     }
 
     fn close_one(&mut self) {
-        let silent = self.open.iter().find(|(_, c)| !c.has_asked.load(Ordering::Relaxed));
+        let silent = self.open.iter().find(|(_, c)| !c.has_request.load(Ordering::Relaxed));
         let victim = silent.or_else(|| self.open.iter().next()).map(|(number, _)| *number);
         if let Some(closed) = victim.and_then(|number| self.open.remove(&number)) {
             closed.task.abort();

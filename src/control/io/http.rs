@@ -1,8 +1,8 @@
-//! `/metrics`, `/livez`, `/readyz` and `/startupz` by HTTP/1.1.
+//! Serves `/metrics`, `/livez`, `/readyz` and `/startupz` over HTTP/1.1.
 //!
-//! Any local user can connect, and with a listener outside of the loopback anybody: connections, their
-//! requests and the texts that wait to be read are bounded, and a client that sends its request at
-//! once is served whatever others do.
+//! Any local user can connect, and with a listener beyond the loopback anybody can. Connections,
+//! requests and unread responses are bounded, and a client that sends its request at once is served
+//! regardless of other clients.
 
 use std::{
     convert::Infallible,
@@ -45,33 +45,33 @@ pub enum Page {
     Startupz,
 }
 
-/// The daemon's reply: status 200 or 503, and a text.
+/// The daemon's reply: status 200 or 503, and the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub ok: bool,
     pub text: String,
 }
 
-/// Connections at the same time, per listener. One more closes the oldest that has sent no request.
+/// Limit of connections per listener. A further one closes the oldest that has sent no request.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Scrapes at the same time, over all listeners: each holds a text of up to some hundred kilooctets
-/// until its client has read it. Further ones get status 503. Probes need no such place.
+/// Limit of concurrent scrapes over all listeners, each of which holds a body of up to some hundred
+/// kilooctets until its client has read it. Further ones get status 503. Probes are not counted.
 const MAX_SCRAPES: usize = 8;
 
-/// From the connection to the end of the request's headers.
+/// Time from the connection to the end of the request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest life of a connection: one scrape or one probe.
+/// Maximum lifetime of a connection: one scrape or one probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest request, in octets; hyper refuses longer headers with status 431.
+/// Limit of a request in octets; hyper answers longer headers with status 431.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// The classic text format, which every collector reads.
+/// The classic text format, which every collector supports.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Binds each address; what cannot be bound is a warning, never a reason to stop.
+/// Binds each address; one that cannot be bound causes a warning, not a failure.
 pub async fn bind(addresses: &[SocketAddr]) -> Vec<TcpListener> {
     let mut bound = Vec::new();
     for &address in addresses {
@@ -119,8 +119,8 @@ where
             }
         };
         let (reply, scrapes) = (reply.clone(), scrapes.clone());
-        connections.add(|has_asked| connection(stream, reply, scrapes, has_asked));
-        // Its request is read before the next connection can take its place.
+        connections.add(|has_request| connection(stream, reply, scrapes, has_request));
+        // Its request is read before the next connection can take its slot.
         yield_now().await;
     }
 }
@@ -138,15 +138,15 @@ async fn connection<H, F>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     reply: Arc<H>,
     scrapes: Arc<Semaphore>,
-    has_asked: Arc<AtomicBool>,
+    has_request: Arc<AtomicBool>,
 ) where
     H: Fn(Page) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    // Held until the connection ends: the text of a scrape is in memory that long.
+    // Held until the connection ends, which is how long the body of a scrape is in memory.
     let place = Arc::new(OnceLock::new());
     let service = service_fn(move |request| {
-        has_asked.store(true, Ordering::Relaxed);
+        has_request.store(true, Ordering::Relaxed);
         let (reply, scrapes, place) = (reply.clone(), scrapes.clone(), place.clone());
         async move { Ok::<_, Infallible>(respond(&request, &*reply, scrapes, &place).await) }
     });

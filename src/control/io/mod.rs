@@ -1,4 +1,4 @@
-//! The control socket, both ends, and the HTTP server for metrics and probes.
+//! Both ends of the control socket, and the HTTP server for metrics and probes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 pub mod client;
@@ -26,99 +26,103 @@ mod tests {
     };
 
     use super::{
-        client::{Answers, AskError, ask, open},
+        client::{ClientError, Responses, open, request},
         http::{self, Page},
         server::{BindError, Reply, bind},
     };
-    use crate::control::{Answer, Query};
+    use crate::control::{Query, Response};
 
-    /// A daemon that answers each question with its name.
+    /// A daemon that refuses requests about neighbors with the name, and sends a long response to
+    /// all others.
     async fn daemon(path: &Path) -> JoinHandle<()> {
         let socket = bind(path, None).await.unwrap();
         tokio::spawn(socket.serve(|query| async move {
             match query {
-                Query::Neighbor(name) => Answer::Refused(format!("no neighbor {name}")).into(),
-                _ => Answer::Done(Some("x".repeat(3_000_000))).into(),
+                Query::Neighbor(name) => Response::Refused(format!("no neighbor {name}")).into(),
+                _ => Response::Done(Some("x".repeat(3_000_000))).into(),
             }
         }))
     }
 
-    async fn asked(path: &Path, query: Query) -> Result<Answer, AskError> {
+    async fn requested(path: &Path, query: Query) -> Result<Response, ClientError> {
         let path = path.to_owned();
-        spawn_blocking(move || ask(&path, query)).await.unwrap()
+        spawn_blocking(move || request(&path, query)).await.unwrap()
     }
 
     #[tokio::test]
-    async fn a_question_gets_its_answer_however_long_it_is() {
+    async fn a_request_gets_its_response_however_long_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/routelet.sock");
         let server = daemon(&path).await;
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
-        assert_eq!(asked(&path, Query::Reload).await.unwrap(), Answer::Done(Some("x".repeat(3_000_000))));
-        let refused = asked(&path, Query::Neighbor("a".into())).await.unwrap();
-        assert_eq!(refused, Answer::Refused("no neighbor a".into()));
+        assert_eq!(
+            requested(&path, Query::Reload).await.unwrap(),
+            Response::Done(Some("x".repeat(3_000_000)))
+        );
+        let refused = requested(&path, Query::Neighbor("a".into())).await.unwrap();
+        assert_eq!(refused, Response::Refused("no neighbor a".into()));
         server.abort();
     }
 
     #[tokio::test]
-    async fn clients_that_stall_or_talk_nonsense_do_not_keep_others_out() {
+    async fn clients_that_stall_or_send_garbage_do_not_keep_others_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("routelet.sock");
         let server = daemon(&path).await;
         let silent: Vec<_> = (0..8).map(|_| UnixStream::connect(&path).unwrap()).collect();
-        for nonsense in [&b"GET / HTTP/1.1\r\n"[..], b"{\"version\":1,\"query\":\"fib\"}", b"\xff\n"] {
+        for garbage in [&b"GET / HTTP/1.1\r\n"[..], b"{\"version\":1,\"query\":\"fib\"}", b"\xff\n"] {
             let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
-            stream.write_all(nonsense).await.unwrap();
+            stream.write_all(garbage).await.unwrap();
             stream.write_all(b"\n").await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.contains("use the same routelet for both"), "{answer}");
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await.unwrap();
+            assert!(response.contains("use the same routelet for both"), "{response}");
         }
-        assert!(asked(&path, Query::Reload).await.is_ok());
+        assert!(requested(&path, Query::Reload).await.is_ok());
         drop(silent);
         server.abort();
     }
 
-    /// Pages without end, and how many were asked for.
+    /// A daemon that sends pages without end, and the number of pages it was produced to produce.
     async fn endless(path: &Path) -> (JoinHandle<()>, Arc<AtomicUsize>) {
         let socket = bind(path, None).await.unwrap();
-        let asked = Arc::<AtomicUsize>::default();
-        let counter = asked.clone();
+        let produced = Arc::<AtomicUsize>::default();
+        let counter = produced.clone();
         let server = tokio::spawn(socket.serve(move |query| {
             let counter = counter.clone();
             async move {
                 let pages = stream::repeat_with(move || {
                     counter.fetch_add(1, Relaxed);
-                    Answer::Done(Some("x".repeat(50_000)))
+                    Response::Done(Some("x".repeat(50_000)))
                 });
                 Reply::Pages { large: query == Query::Fib, pages: pages.boxed() }
             }
         }));
-        (server, asked)
+        (server, produced)
     }
 
-    async fn begun(path: &Path, query: Query) -> Answers {
+    async fn begun(path: &Path, query: Query) -> Responses {
         let path = path.to_owned();
         spawn_blocking(move || open(&path, query)).await.unwrap().unwrap()
     }
 
-    async fn next(mut answers: Answers) -> (Answers, Result<Option<Answer>, AskError>) {
+    async fn next(mut responses: Responses) -> (Responses, Result<Option<Response>, ClientError>) {
         spawn_blocking(move || {
-            let answer = answers.read();
-            (answers, answer)
+            let response = responses.read();
+            (responses, response)
         })
         .await
         .unwrap()
     }
 
     #[tokio::test]
-    async fn pages_end_with_a_word_or_are_incomplete() {
+    async fn pages_have_an_end_marker_or_are_incomplete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("routelet.sock");
-        let page = |n: usize| Answer::Done(Some(n.to_string()));
+        let page = |n: usize| Response::Done(Some(n.to_string()));
         let socket = bind(&path, None).await.unwrap();
         let server = tokio::spawn(socket.serve(move |query| async move {
-            let last = Answer::Refused("the daemon is stopping".into());
+            let last = Response::Refused("the daemon is stopping".into());
             let pages = match query {
                 Query::Fib => vec![page(1), page(2)],
                 _ => vec![page(1), last, page(3)],
@@ -127,14 +131,14 @@ mod tests {
         }));
         let mut got = Vec::new();
         for query in [Query::Fib, Query::Summary] {
-            let mut answers = begun(&path, query).await;
-            while let (more, Ok(Some(answer))) = next(answers).await {
-                answers = more;
-                got.push(answer);
+            let mut responses = begun(&path, query).await;
+            while let (more, Ok(Some(response))) = next(responses).await {
+                responses = more;
+                got.push(response);
             }
         }
-        let refused = Answer::Refused("the daemon is stopping".into());
-        assert_eq!(got, [page(1), page(2), Answer::End, page(1), refused]);
+        let refused = Response::Refused("the daemon is stopping".into());
+        assert_eq!(got, [page(1), page(2), Response::End, page(1), refused]);
         server.abort();
 
         // A daemon that dies in the middle of a line.
@@ -145,41 +149,41 @@ mod tests {
             std::io::Read::read(&mut stream, &mut [0; 100]).unwrap();
             std::io::Write::write_all(&mut stream, b"{\"done\":\"1\"}\n{\"do").unwrap();
         });
-        let (answers, first) = next(begun(&path, Query::Fib).await).await;
+        let (responses, first) = next(begun(&path, Query::Fib).await).await;
         assert_eq!(first.unwrap(), Some(page(1)));
-        let error = next(answers).await.1.unwrap_err();
-        assert!(matches!(error, AskError::Incomplete { .. }), "{error}");
+        let error = next(responses).await.1.unwrap_err();
+        assert!(matches!(error, ClientError::Incomplete { .. }), "{error}");
     }
 
-    /// A question costs what was read of its answer, and no more.
+    /// A request costs no more than what is read of its response.
     #[tokio::test]
-    async fn who_reads_no_further_is_given_no_further() {
+    async fn no_more_pages_are_produced_than_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("routelet.sock");
-        let (server, asked) = endless(&path).await;
-        let (answers, first) = next(begun(&path, Query::Fib).await).await;
+        let (server, produced) = endless(&path).await;
+        let (responses, first) = next(begun(&path, Query::Fib).await).await;
         assert!(first.is_ok());
-        // What the sockets take, and not a page more.
+        // As much as the sockets buffer, and no page more.
         let mut before = usize::MAX;
-        while before != asked.load(Relaxed) {
-            before = asked.load(Relaxed);
+        while before != produced.load(Relaxed) {
+            before = produced.load(Relaxed);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(before < 50, "{before} pages of 50,000 octets");
-        drop(answers);
+        drop(responses);
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let after = asked.load(Relaxed);
-        assert!(after <= before + 1, "the end of the reader is the end of the answer: {before}, {after}");
+        let after = produced.load(Relaxed);
+        assert!(after <= before + 1, "the response ends with its reader: {before}, {after}");
         server.abort();
     }
 
-    /// Time runs as soon as nobody has anything to do.
+    /// Time advances whenever no task is runnable.
     #[tokio::test(start_paused = true)]
-    async fn a_few_long_answers_at_a_time_and_readers_that_stall_lose_their_place() {
+    async fn a_few_long_responses_at_a_time_and_readers_that_stall_lose_their_slot() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("routelet.sock");
         let (server, _) = endless(&path).await;
-        let ask = async |query: &str| {
+        let request = async |query: &str| {
             let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
             let line = format!("{{\"version\":2,\"query\":\"{query}\"}}\n");
             stream.write_all(line.as_bytes()).await.unwrap();
@@ -189,15 +193,15 @@ mod tests {
         };
         let mut stalled = Vec::new();
         for _ in 0..4 {
-            stalled.push(ask("fib").await);
+            stalled.push(request("fib").await);
         }
         assert!(stalled.iter().all(|(first, _)| first.contains("xxx")));
-        let (fifth, _) = ask("fib").await;
-        assert!(fifth.contains("4 other long answers"), "{fifth}");
-        let (small, _) = ask("summary").await;
-        assert!(small.contains("xxx"), "short ones have a place: {small}");
+        let (fifth, _) = request("fib").await;
+        assert!(fifth.contains("4 other long responses"), "{fifth}");
+        let (small, _) = request("summary").await;
+        assert!(small.contains("xxx"), "short ones are served: {small}");
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let (sixth, _) = ask("fib").await;
+        let (sixth, _) = request("fib").await;
         assert!(sixth.contains("xxx"), "those that did not read are gone: {sixth}");
         server.abort();
     }
@@ -207,14 +211,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("routelet.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(matches!(asked(&path, Query::Fib).await, Err(AskError::Refused(_))));
+        assert!(matches!(requested(&path, Query::Fib).await, Err(ClientError::Refused(_))));
         let server = daemon(&path).await;
         assert!(matches!(bind(&path, None).await, Err(BindError::Taken(_))));
-        assert!(asked(&path, Query::Fib).await.is_ok(), "the one in use still answers");
+        assert!(requested(&path, Query::Fib).await.is_ok(), "the one in use still responds");
         server.abort();
         assert!(server.await.unwrap_err().is_cancelled());
         assert!(!path.exists(), "gone with its daemon");
-        assert!(matches!(asked(&path, Query::Fib).await, Err(AskError::Absent(_))));
+        assert!(matches!(requested(&path, Query::Fib).await, Err(ClientError::Absent(_))));
         std::fs::write(&path, "a file").unwrap();
         assert!(matches!(bind(&path, None).await, Err(BindError::NoSocket(_))));
         let group = bind(&folder.path().join("other.sock"), Some("no-such-group")).await;
@@ -222,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_and_probes_answer_while_a_client_stalls() {
+    async fn metrics_and_probes_are_served_while_a_client_stalls() {
         let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         assert!(http::bind(&[address]).await.is_empty(), "taken: a warning, no failure");
@@ -240,25 +244,28 @@ mod tests {
         for (request, status, body) in cases {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            let read = stream.read_to_string(&mut answer);
+            let mut response = String::new();
+            let read = stream.read_to_string(&mut response);
             tokio::time::timeout(Duration::from_secs(5), read).await.expect(request).unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(body), "{answer}");
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")) && response.contains(body),
+                "{response}"
+            );
         }
         drop(stalled);
         server.abort();
     }
 
-    /// A probe as the kubelet makes it.
+    /// A probe as the kubelet sends it.
     async fn probe(address: std::net::SocketAddr) -> String {
-        let mut answer = String::new();
+        let mut response = String::new();
         let exchange = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            stream.read_to_string(&mut answer).await.unwrap();
+            stream.read_to_string(&mut response).await.unwrap();
         };
         tokio::time::timeout(Duration::from_secs(1), exchange).await.expect("within a second");
-        answer
+        response
     }
 
     #[tokio::test]
@@ -275,7 +282,7 @@ mod tests {
             match n % 3 {
                 0 => {}
                 1 => stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await.unwrap(),
-                // Its answer is never read.
+                // The response is never read.
                 _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap(),
             }
             held.push(stream);

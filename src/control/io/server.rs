@@ -1,4 +1,4 @@
-//! The daemon's end of the control socket.
+//! Server of the control socket, for the daemon.
 
 use std::{
     fs,
@@ -24,81 +24,82 @@ use tokio::{
 
 use super::connections::Connections;
 use crate::{
-    control::{Answer, Query, Request},
+    control::{Query, Request, Response},
     supervise::supervise,
 };
 
-/// Why the socket cannot be had: one line with its remedy.
+/// Why the socket cannot be bound, in one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("another routelet listens on {0}; stop it first, or give this one its own control.socket")]
     Taken(PathBuf),
-    #[error("{0} exists and is no socket; remove it, or set control.socket to another path")]
+    #[error("{0} exists and is not a socket; remove it, or set control.socket to another path")]
     NoSocket(PathBuf),
     #[error("control socket {path}: group `{group}` does not exist; create it or change control.group")]
     NoGroup { path: PathBuf, group: String },
-    #[error("control socket {path}: {what}: {source}; is its folder writable?")]
+    #[error("control socket {path}: {what}: {source}; is its directory writable?")]
     Io { path: PathBuf, what: &'static str, source: io::Error },
 }
 
-/// A bound control socket; its file goes when this is dropped.
+/// A bound control socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: Arc<UnixListener>,
     path: PathBuf,
 }
 
-/// Longest question, in octets.
+/// Limit of a request, in octets.
 const MAX_REQUEST: u64 = 8 * 1024;
 
-/// Connections at the same time. One more closes the oldest that has sent no request.
+/// Limit of concurrent connections. One more closes the oldest that has sent no request.
 const MAX_CLIENTS: usize = 128;
 
-/// How long a client may take to ask: ours asks at once, and one that does not keeps others waiting.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client may take to send its request. The command line sends it at once; a client that
+/// does not keeps others waiting.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take to read 64 KiB; one that takes longer is dropped. Who pages through a long answer stops
-/// reading now and then.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a client may take to read 64 KiB before it is disconnected. A user who pages through a
+/// long response stops reading now and then.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Large answers at the same time.
-const LARGE: usize = 4;
+/// Limit of concurrent large responses.
+const MAX_LARGE: usize = 4;
 
-/// How long one more waits until one of them is over.
-const QUEUE: Duration = Duration::from_secs(5);
+/// How long a further one waits for one of them to end.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a question gets.
+/// Response of the daemon to a request.
 pub enum Reply {
-    Whole(Answer),
+    Whole(Response),
     Pages {
-        /// Whether it may be about the whole table: of these only a few are given at a time.
+        /// Whether it may cover the whole table: only a few of these are served concurrently.
         large: bool,
-        /// Each is asked for when the one before was read: one that nobody reads costs nothing. The last may be a
-        /// refusal.
-        pages: BoxStream<'static, Answer>,
+        /// Each page is produced when the one before was read, so that an unread response costs
+        /// nothing. The last may be a refusal.
+        pages: BoxStream<'static, Response>,
     },
 }
 
-impl From<Answer> for Reply {
-    fn from(answer: Answer) -> Self {
-        Self::Whole(answer)
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Whole(response)
     }
 }
 
-/// Binds the socket with mode 0660, for `group` where one is given. A file left by a daemon that is gone is
-/// replaced.
+/// Binds the socket with mode 0660, for `group` if one is given. A file left by a daemon that is
+/// gone is replaced.
 ///
 /// # Errors
 ///
-/// When another daemon listens there, or the path cannot be used.
+/// If another daemon listens on the path, or the path cannot be used.
 pub async fn bind(path: &Path, group: Option<&str>) -> Result<ControlSocket, BindError> {
     let failed = |what| move |source| BindError::Io { path: path.to_owned(), what, source };
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed("creating its folder"))?;
+        fs::create_dir_all(folder).map_err(failed("creating its directory"))?;
     }
     refuse_if_in_use(path).await?;
-    // Bound under another name first, so that nobody connects before the mode is right, and an old file is
-    // replaced in one step.
+    // Bound under another name first, so that no client connects before the mode is set, and an old
+    // file is replaced atomically.
     let fresh = path.with_extension(format!("{}.new", std::process::id()));
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh).map_err(failed("binding"))?;
@@ -133,21 +134,21 @@ fn set_access(file: &Path, path: &Path, group: Option<&str>) -> Result<(), BindE
 }
 
 impl ControlSocket {
-    /// Answers until dropped. `answer` is called once per question; a client that hangs up early costs nothing,
-    /// one that does not read is dropped.
-    pub async fn serve<H, F>(self, answer: H)
+    /// Serves clients until dropped. `handler` is called once per request. A client that
+    /// disconnects early costs nothing, one that does not read is disconnected.
+    pub async fn serve<H, F>(self, handler: H)
     where
         H: Fn(Query) -> F + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {
-        let answer = Arc::new(answer);
-        let large = Arc::new(Semaphore::new(LARGE));
-        let start = || accept(self.listener.clone(), answer.clone(), large.clone());
+        let handler = Arc::new(handler);
+        let large = Arc::new(Semaphore::new(MAX_LARGE));
+        let start = || accept(self.listener.clone(), handler.clone(), large.clone());
         supervise("control socket", start).await;
     }
 }
 
-async fn accept<H, F>(listener: Arc<UnixListener>, answer: Arc<H>, large: Arc<Semaphore>)
+async fn accept<H, F>(listener: Arc<UnixListener>, handler: Arc<H>, large: Arc<Semaphore>)
 where
     H: Fn(Query) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
@@ -156,13 +157,13 @@ where
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (answer, large) = (answer.clone(), large.clone());
-                connections.add(|has_asked| async move {
-                    if let Err(error) = converse(stream, &*answer, &large, &has_asked).await {
+                let (handler, large) = (handler.clone(), large.clone());
+                connections.add(|has_request| async move {
+                    if let Err(error) = serve_client(stream, &*handler, &large, &has_request).await {
                         tracing::debug!(%error, "control connection ended early");
                     }
                 });
-                // Its request is read before the next connection can take its place.
+                // Its request is read before the next connection can take its slot.
                 yield_now().await;
             }
             Err(error) => connections.make_room(&error).await,
@@ -176,11 +177,11 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn converse<H, F>(
+async fn serve_client<H, F>(
     stream: UnixStream,
-    answer: &H,
+    handler: &H,
     large: &Semaphore,
-    has_asked: &AtomicBool,
+    has_request: &AtomicBool,
 ) -> io::Result<()>
 where
     H: Fn(Query) -> F,
@@ -189,29 +190,29 @@ where
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut read = BufReader::with_capacity(1024, read.take(MAX_REQUEST));
-    timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
-    has_asked.store(true, Ordering::Relaxed);
+    timeout(REQUEST_TIMEOUT, read.read_until(b'\n', &mut line)).await??;
+    has_request.store(true, Ordering::Relaxed);
     let reply = match Request::read(&line) {
-        Ok(query) => answer(query).await,
+        Ok(query) => handler(query).await,
         Err(refused) => refused.into(),
     };
     match reply {
-        Reply::Whole(answer) => {
-            // A long list takes its time: others go on meanwhile.
-            let text = spawn_blocking(move || serde_json::to_vec(&answer)).await??;
+        Reply::Whole(response) => {
+            // Encoding a long list takes time, during which other tasks continue.
+            let text = spawn_blocking(move || serde_json::to_vec(&response)).await??;
             send(&mut write, text).await?;
         }
         Reply::Pages { large: is_large, pages } => {
             let place = match is_large {
-                true => timeout(QUEUE, large.acquire()).await.map(Some),
+                true => timeout(QUEUE_TIMEOUT, large.acquire()).await.map(Some),
                 false => Ok(None),
             };
             match place {
-                Ok(_place) => give(&mut write, pages).await?,
+                Ok(_place) => send_pages(&mut write, pages).await?,
                 Err(_) => {
-                    let busy = Answer::Refused(format!(
-                        "{LARGE} other long answers are being given, and no more at a time; try again in a moment, or ask \
-                         for less (a prefix)"
+                    let busy = Response::Refused(format!(
+                        "{MAX_LARGE} other long responses are being sent, which is the limit; try again in a moment, or request \
+                         less (a prefix)"
                     ));
                     send(&mut write, serde_json::to_vec(&busy)?).await?;
                 }
@@ -221,22 +222,22 @@ where
     write.shutdown().await
 }
 
-/// Gives one page after the other, and says that they were all.
-async fn give(write: &mut OwnedWriteHalf, mut pages: BoxStream<'static, Answer>) -> io::Result<()> {
+/// Sends all pages, and the end marker after the last.
+async fn send_pages(write: &mut OwnedWriteHalf, mut pages: BoxStream<'static, Response>) -> io::Result<()> {
     while let Some(page) = pages.next().await {
-        let last = matches!(page, Answer::Refused(_));
+        let last = matches!(page, Response::Refused(_));
         send(write, serde_json::to_vec(&page)?).await?;
         if last {
             return Ok(());
         }
     }
-    send(write, serde_json::to_vec(&Answer::End)?).await
+    send(write, serde_json::to_vec(&Response::End)?).await
 }
 
 async fn send(write: &mut OwnedWriteHalf, mut line: Vec<u8>) -> io::Result<()> {
     line.push(b'\n');
     for part in line.chunks(1 << 16) {
-        timeout(STALL, write.write_all(part)).await??;
+        timeout(WRITE_TIMEOUT, write.write_all(part)).await??;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Answers as tables and as the JSON of the interface page. Pure: the time is an argument.
+//! Renders responses as tables and as the JSON of docs/reference.md. Pure: the time is an argument.
 //!
-//! Tables have a heading and columns, no borders and no colours, so that they read well and `awk` can cut them.
+//! Tables have a heading and columns, but no borders and no colours, so that `awk` can split them.
 
 mod bfd;
 mod neighbor;
@@ -13,30 +13,30 @@ mod table;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Answer, Event};
+use super::{Event, Response};
 pub use pages::Pages;
 use table::Table;
 
-/// The answer as JSON, with a line break at the end.
-pub fn json(answer: &Answer) -> String {
-    match answer {
-        Answer::Summary(v) => pretty(v),
-        Answer::Neighbors(v) => pretty(v),
-        Answer::Neighbor(v) => pretty(v),
-        Answer::Routes(_) | Answer::Fib(_) => whole(Pages::json(), answer),
-        Answer::Node(v) => pretty(v),
-        Answer::Config(v) => pretty(v),
-        Answer::Bfd(v) => pretty(v),
-        Answer::Events(v) => pretty(v),
-        Answer::Done(v) => pretty(v),
-        Answer::Refused(v) | Answer::Misconfigured(v) => pretty(v),
-        Answer::End => String::new(),
+/// The response as JSON, followed by a line break.
+pub fn json(response: &Response) -> String {
+    match response {
+        Response::Summary(v) => pretty(v),
+        Response::Neighbors(v) => pretty(v),
+        Response::Neighbor(v) => pretty(v),
+        Response::Routes(_) | Response::Fib(_) => whole(Pages::json(), response),
+        Response::Node(v) => pretty(v),
+        Response::Config(v) => pretty(v),
+        Response::Bfd(v) => pretty(v),
+        Response::Events(v) => pretty(v),
+        Response::Done(v) => pretty(v),
+        Response::Refused(v) | Response::Misconfigured(v) => pretty(v),
+        Response::End => String::new(),
     }
 }
 
-/// An answer of one page.
-fn whole(mut pages: Pages, answer: &Answer) -> String {
-    pages.page(answer) + &pages.end()
+/// A response that consists of one page.
+fn whole(mut pages: Pages, response: &Response) -> String {
+    pages.page(response) + &pages.end()
 }
 
 /// One event per line.
@@ -48,25 +48,25 @@ fn pretty<T: Serialize>(value: &T) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-/// The answer for the eye, with a line break at the end.
-pub fn text(answer: &Answer, now: Timestamp) -> String {
-    match answer {
-        Answer::Summary(summary) => summary::text(summary, now),
-        Answer::Neighbors(list) => neighbor::table(list, now),
-        Answer::Neighbor(one) => neighbor::detail(one, now),
-        Answer::Routes(_) | Answer::Fib(_) => whole(Pages::text(), answer),
-        Answer::Node(node) => node::text(node.as_deref(), now),
-        Answer::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
-        Answer::Bfd(list) => bfd::table(list),
-        Answer::Events(list) => events(list),
-        Answer::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
-        Answer::Refused(text) | Answer::Misconfigured(text) => format!("{text}\n"),
-        Answer::End => String::new(),
+/// The response as text, followed by a line break.
+pub fn text(response: &Response, now: Timestamp) -> String {
+    match response {
+        Response::Summary(summary) => summary::text(summary, now),
+        Response::Neighbors(list) => neighbor::table(list, now),
+        Response::Neighbor(one) => neighbor::detail(one, now),
+        Response::Routes(_) | Response::Fib(_) => whole(Pages::text(), response),
+        Response::Node(node) => node::text(node.as_deref(), now),
+        Response::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
+        Response::Bfd(list) => bfd::table(list),
+        Response::Events(list) => events(list),
+        Response::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
+        Response::Refused(text) | Response::Misconfigured(text) => format!("{text}\n"),
+        Response::End => String::new(),
     }
 }
 
 fn events(list: &[Event]) -> String {
-    // No heading: `--follow` prints them piece by piece.
+    // Without a heading, as `--follow` prints the table in parts.
     let mut table = Table::plain();
     for Event { at, kind, subject, text, .. } in list {
         table.row([&*to_the_second(at), kind.as_str(), subject.as_str(), text.as_str()]);
@@ -74,13 +74,13 @@ fn events(list: &[Event]) -> String {
     table.to_string()
 }
 
-/// Without fractions; as it is written where it is no time.
+/// A time without fractions of a second; any other text unchanged.
 fn to_the_second(at: &str) -> String {
     let parsed = at.parse::<Timestamp>().and_then(|t| Timestamp::from_second(t.as_second()));
     parsed.map_or_else(|_| at.to_owned(), |t| t.to_string())
 }
 
-/// How long ago a moment was; as it is written where it is no time.
+/// The time elapsed since a moment; any other text unchanged.
 fn ago(since: &str, now: Timestamp) -> String {
     match since.parse::<Timestamp>() {
         Ok(since) => span(u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0)),
@@ -88,7 +88,7 @@ fn ago(since: &str, now: Timestamp) -> String {
     }
 }
 
-/// Seconds in the two largest units that they have.
+/// A duration in its two largest units.
 fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match () {
@@ -99,9 +99,9 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// Words with commas, or a dash.
-fn listed<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
-    let text = words.into_iter().map(|w| w.to_string()).collect::<Vec<_>>().join(", ");
+/// Values separated by commas, or a dash if there are none.
+fn listed<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+    let text = values.into_iter().map(|w| w.to_string()).collect::<Vec<_>>().join(", ");
     if text.is_empty() { "-".into() } else { text }
 }
 

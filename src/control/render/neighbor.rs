@@ -22,7 +22,7 @@ pub(super) fn table(list: &[NeighborView], now: Timestamp) -> String {
             sum(&n.accepted),
             sum(&n.advertised),
             or_dash(n.description.as_ref()),
-            // What was before the session came up is no news.
+            // An error from before the session was established is not of interest.
             or_dash(n.last_error.as_ref().filter(|_| n.state != SessionState::Established)),
         ]);
     }
@@ -59,8 +59,8 @@ pub(super) fn detail(n: &NeighborView, now: Timestamp) -> String {
         "messages received",
         listed(n.messages_received.iter().map(|(kind, count)| format!("{kind} {count}"))),
     );
-    table.pair("attributes with flaws", n.flaws.to_string());
-    table.pair("sessions ended", listed(n.drops.iter().map(|(reason, count)| format!("{reason} {count}"))));
+    table.pair("malformed attributes", n.flaws.to_string());
+    table.pair("session drops", listed(n.drops.iter().map(|(reason, count)| format!("{reason} {count}"))));
     table.pair("last error", or_dash(n.last_error.as_ref()));
     table.pair("last notification sent", or_dash(n.last_notification_sent.as_ref()));
     table.pair("last notification received", or_dash(n.last_notification_received.as_ref()));

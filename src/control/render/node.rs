@@ -44,7 +44,7 @@ fn members(node: &NodeStatus) -> String {
 }
 
 fn services(node: &NodeStatus) -> String {
-    let mut table = Table::with_heading(["ADDRESS", "SERVICE", "ANNOUNCED", "REASON"]);
+    let mut table = Table::with_heading(["ADDRESS", "SERVICE", "ADVERTISED", "REASON"]);
     for v in &node.services {
         table.row([v.address.to_string(), listed(&v.services), or_dash(v.announced), v.reason.clone()]);
     }
@@ -68,7 +68,7 @@ fn conflist(node: &NodeStatus) -> String {
 fn api(node: &NodeStatus, now: Timestamp) -> String {
     let state = if node.api.connected { "connected" } else { "not connected" };
     let since = node.api.since.as_ref().map(|s| format!(" for {}", ago(s, now))).unwrap_or_default();
-    let cached = if node.api.from_state { ", cluster as remembered in the state folder" } else { "" };
+    let cached = if node.api.from_state { ", cluster as saved in the state folder" } else { "" };
     let error = node.api.last_error.as_ref().map(|e| format!(", last error: {e}")).unwrap_or_default();
     format!("{state}{since}{cached}{error}")
 }

@@ -1,11 +1,11 @@
-//! Answers of many rows, written as they come: one array, or one table, in bounded memory.
+//! Renders responses of many rows as they arrive: one array, or one table, in bounded memory.
 
 use serde::Serialize;
 
 use super::{routes, table::Columns};
-use crate::control::Answer;
+use crate::control::Response;
 
-/// What was written so far of an answer in pages.
+/// State of a response that is rendered page by page.
 #[derive(Clone, Debug)]
 pub struct Pages(As);
 
@@ -17,31 +17,32 @@ enum As {
     Text {
         routes: Option<Columns<11>>,
         fib: Option<Columns<6>>,
-        /// The protocol number of the fib's routes, once there was one: the end of the table says how to remove them.
+        /// The protocol number of the fib's routes, once one was seen: the end of the table shows
+        /// how to remove them.
         protocol: Option<u8>,
     },
 }
 
 impl Pages {
-    /// One array: valid JSON only once its end was written.
+    /// Renders one array, which is valid JSON only after its end.
     pub fn json() -> Self {
         Self(As::Json { begun: false })
     }
 
-    /// One table: a heading, and columns as wide as the first page asks for.
+    /// Renders one table with a heading and columns as wide as the first page requires.
     pub fn text() -> Self {
         Self(As::Text { routes: None, fib: None, protocol: None })
     }
 
-    /// The next rows; nothing for an answer that has none.
-    pub fn page(&mut self, answer: &Answer) -> String {
-        match (&mut self.0, answer) {
-            (As::Json { begun }, Answer::Routes(list)) => items(list, begun),
-            (As::Json { begun }, Answer::Fib(list)) => items(list, begun),
-            (As::Text { routes, .. }, Answer::Routes(list)) => {
+    /// The next rows; empty for a response without rows.
+    pub fn page(&mut self, response: &Response) -> String {
+        match (&mut self.0, response) {
+            (As::Json { begun }, Response::Routes(list)) => items(list, begun),
+            (As::Json { begun }, Response::Fib(list)) => items(list, begun),
+            (As::Text { routes, .. }, Response::Routes(list)) => {
                 lines(routes, routes::ROUTES, list.iter().map(routes::route))
             }
-            (As::Text { fib, protocol, .. }, Answer::Fib(list)) => {
+            (As::Text { fib, protocol, .. }, Response::Fib(list)) => {
                 *protocol = protocol.or(list.first().map(|r| r.protocol));
                 lines(fib, routes::FIB, list.iter().map(routes::fib))
             }
@@ -49,7 +50,7 @@ impl Pages {
         }
     }
 
-    /// What comes behind the last page.
+    /// What follows the last page.
     pub fn end(self) -> String {
         match self.0 {
             As::Json { begun: false } => "[]\n".into(),
@@ -59,7 +60,7 @@ impl Pages {
     }
 }
 
-/// The items of an array without its end, as `serde_json` writes them with indentation.
+/// The items of an array without its end, indented as `serde_json` does it.
 fn items<T: Serialize>(list: &[T], begun: &mut bool) -> String {
     if list.is_empty() {
         return String::new();
@@ -70,7 +71,7 @@ fn items<T: Serialize>(list: &[T], begun: &mut bool) -> String {
     format!("{before}{items}")
 }
 
-/// The rows as lines, behind the heading where they are the first.
+/// The rows as lines, with the heading before the first.
 fn lines<const N: usize>(
     columns: &mut Option<Columns<N>>,
     heading: [&str; N],
@@ -100,7 +101,7 @@ mod tests {
     }
 
     fn written(mut pages: Pages, parts: &[Vec<FibView>]) -> String {
-        let text: String = parts.iter().map(|part| pages.page(&Answer::Fib(part.clone()))).collect();
+        let text: String = parts.iter().map(|part| pages.page(&Response::Fib(part.clone()))).collect();
         text + &pages.end()
     }
 
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn an_array_without_its_end_is_not_json() {
         let mut pages = Pages::json();
-        let text = pages.page(&Answer::Fib(rows(0, 3)));
+        let text = pages.page(&Response::Fib(rows(0, 3)));
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_err(), "{text}");
     }
 

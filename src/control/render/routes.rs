@@ -10,7 +10,7 @@ use crate::{
 pub(super) const ROUTES: [&str; 11] =
     ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH", "ORIGIN", "KERNEL", "AGE", "REASON"];
 
-/// `>` is best, `=` shares its traffic, `S` is stale.
+/// `>` marks the best path, `=` one that shares its traffic, `S` a stale one.
 pub(super) fn route(r: &RouteView) -> [String; 11] {
     [
         marks(r),
@@ -38,7 +38,7 @@ fn marks(r: &RouteView) -> String {
     format!("{best}{}", if r.stale { "S" } else { "" })
 }
 
-/// Numbers with blanks between them, a set as `{1,2}`; empty for what starts here.
+/// AS numbers separated by spaces, a set as `{1,2}`; empty for a locally originated route.
 fn as_path(path: &Value) -> String {
     let numbers = path.as_array().map(Vec::as_slice).unwrap_or_default();
     let one = |n: &Value| match n.as_array() {
@@ -65,8 +65,9 @@ pub(super) fn fib(r: &FibView) -> [String; 6] {
     ]
 }
 
-/// Everybody types `ip route flush proto 179`. With `nexthop_compat_mode` 1, the kernel's default, it fails on each
-/// route over a nexthop object: the kernel refuses the hops that it showed beside the id.
+/// The obvious `ip route flush proto 179` fails on each route over a nexthop object if
+/// `nexthop_compat_mode` is 1, the kernel's default: the kernel rejects the hops that it reported
+/// beside the object's id.
 pub(super) fn removal(protocol: u8) -> String {
     format!(
         "\nTo remove them, stop routelet, then `routelet cleanup`; or by hand\n  ip nexthop flush proto {protocol}\n  \

@@ -60,7 +60,7 @@ fn sandbox(view: &SandboxView) -> String {
     format!("user {}, {}{missing}", view.user, what.join(", "))
 }
 
-/// Settings that were changed in the same way are one line; the JSON has them one by one.
+/// Settings that were changed in the same way share a line; the JSON lists them individually.
 fn changed(changes: &[Change]) -> BTreeMap<String, Vec<String>> {
     let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for Change { key, old, new } in changes {

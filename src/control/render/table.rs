@@ -2,7 +2,7 @@ use std::fmt::{self, Write};
 
 use comfy_table::{Row, presets::NOTHING};
 
-/// Columns with two blanks between them, and nothing else.
+/// Columns separated by two spaces.
 pub(super) struct Table(comfy_table::Table);
 
 impl Table {
@@ -22,7 +22,7 @@ impl Table {
         self.0.add_row(row);
     }
 
-    /// A name and what belongs to it.
+    /// A name and its value.
     pub(super) fn pair(&mut self, name: &str, value: impl Into<String>) {
         self.row([name.to_owned(), value.into()]);
     }
@@ -41,8 +41,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// A table that comes in pages and is never held as a whole: the first page sets the widths of its columns, and a page
-/// with a wider cell widens that column from there on.
+/// A table that arrives in pages and is never held as a whole. The first page sets the column
+/// widths; a page with a wider cell widens that column from there on.
 #[derive(Clone, Debug)]
 pub(super) struct Columns<const N: usize> {
     widths: [usize; N],
@@ -53,7 +53,7 @@ impl<const N: usize> Columns<N> {
         Self { widths: [0; N] }
     }
 
-    /// The lines of these rows, a line break behind each.
+    /// These rows as lines, each followed by a line break.
     pub(super) fn lines(&mut self, rows: &[[String; N]]) -> String {
         for row in rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {

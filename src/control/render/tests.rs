@@ -12,8 +12,8 @@ use crate::{
     sandbox::SandboxView,
 };
 
-fn shown(answer: &Answer) -> String {
-    text(answer, "2026-11-21T12:00:00Z".parse().unwrap())
+fn shown(response: &Response) -> String {
+    text(response, "2026-11-21T12:00:00Z".parse().unwrap())
 }
 
 fn neighbor(address: &str, state: SessionState) -> NeighborView {
@@ -93,7 +93,7 @@ fn the_summary_is_one_screen() {
             missing: vec!["landlock: not in this kernel".into()],
         }),
     };
-    insta::assert_snapshot!(shown(&Answer::Summary(Box::new(summary))));
+    insta::assert_snapshot!(shown(&Response::Summary(Box::new(summary))));
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn neighbors_are_a_table_and_one_of_them_is_a_page() {
     let up = neighbor("10.1.1.1", SessionState::Established);
     let mut down = neighbor("fe80::1", SessionState::Active);
     down.interface = Some("eth0".into());
-    insta::assert_snapshot!(shown(&Answer::Neighbors(vec![up.clone(), down])));
-    insta::assert_snapshot!(shown(&Answer::Neighbor(Box::new(up))));
+    insta::assert_snapshot!(shown(&Response::Neighbors(vec![up.clone(), down])));
+    insta::assert_snapshot!(shown(&Response::Neighbor(Box::new(up))));
 }
 
 fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
@@ -133,7 +133,7 @@ fn routes_show_the_best_and_why() {
     let mut second = route("10.244.1.0/24", Some("10.1.1.5"));
     (second.best, second.multipath, second.stale) = (false, true, true);
     let list = vec![route("10.244.0.0/24", None), route("10.244.1.0/24", Some("10.1.1.1")), second];
-    insta::assert_snapshot!(shown(&Answer::Routes(list)));
+    insta::assert_snapshot!(shown(&Response::Routes(list)));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn the_fib_shows_who_is_in_the_way() {
         problem: Some("a route of static has its place".into()),
         ..routes[0].clone()
     });
-    insta::assert_snapshot!(shown(&Answer::Fib(routes)));
+    insta::assert_snapshot!(shown(&Response::Fib(routes)));
 }
 
 #[test]
@@ -214,15 +214,15 @@ fn the_node_shows_what_it_waits_for() {
         ],
         problems: Vec::new(),
     };
-    insta::assert_snapshot!(shown(&Answer::Node(Some(Box::new(node)))));
-    assert!(shown(&Answer::Node(None)).starts_with("not under Kubernetes"));
+    insta::assert_snapshot!(shown(&Response::Node(Some(Box::new(node)))));
+    assert!(shown(&Response::Node(None)).starts_with("not under Kubernetes"));
 }
 
-/// Interface page §3: these names, in this order, before any others.
+/// docs/reference.md, JSON: these names, in this order, before any others.
 #[test]
 fn json_fields_are_those_of_the_interface() {
-    let first = |answer: &Answer, names: &[&str]| {
-        let text = json(answer);
+    let first = |response: &Response, names: &[&str]| {
+        let text = json(response);
         let keys: Vec<&str> = text
             .lines()
             .filter_map(|l| l.strip_prefix("    \"").and_then(|l| l.split_once('"')).map(|(key, _)| key))
@@ -231,7 +231,7 @@ fn json_fields_are_those_of_the_interface() {
         assert_eq!(keys, names);
     };
     first(
-        &Answer::Neighbors(vec![neighbor("10.1.1.1", SessionState::OpenSent)]),
+        &Response::Neighbors(vec![neighbor("10.1.1.1", SessionState::OpenSent)]),
         &[
             "address",
             "interface",
@@ -248,7 +248,7 @@ fn json_fields_are_those_of_the_interface() {
         ],
     );
     first(
-        &Answer::Routes(vec![route("10.0.0.0/24", Some("10.1.1.1"))]),
+        &Response::Routes(vec![route("10.0.0.0/24", Some("10.1.1.1"))]),
         &[
             "prefix",
             "neighbor",
@@ -278,7 +278,7 @@ fn json_fields_are_those_of_the_interface() {
         problem: None,
         protocol: 179,
     };
-    first(&Answer::Fib(vec![fib]), &["prefix", "table", "metric", "next_hops", "in_kernel"]);
+    first(&Response::Fib(vec![fib]), &["prefix", "table", "metric", "next_hops", "in_kernel"]);
 }
 
 #[test]
@@ -287,10 +287,10 @@ fn events_are_lines_that_a_follower_can_append() {
     let at = "2026-11-21T11:54:30.487079864Z";
     events.push(at.into(), crate::control::EventKind::Session, "10.1.1.1", "established");
     assert_eq!(
-        shown(&Answer::Events(events.after(0))),
+        shown(&Response::Events(events.after(0))),
         "2026-11-21T11:54:30Z  session  10.1.1.1  established\n"
     );
-    assert_eq!(shown(&Answer::Events(Vec::new())), "");
+    assert_eq!(shown(&Response::Events(Vec::new())), "");
     assert!(
         json_lines(&events.after(0)).starts_with("{\"number\":1,\"at\":\"2026-11-21T11:54:30.487079864Z\"")
     );

@@ -11,11 +11,11 @@ use super::{
     netns::Namespace,
 };
 
-/// A lab that stands.
+/// A lab that is running.
 pub(super) struct Net {
     pub(super) leaf: Namespace,
     pub(super) hosts: Vec<Node>,
-    /// Whether this kernel has IPv6.
+    /// Whether this kernel supports IPv6.
     pub(super) ipv6: bool,
 }
 
@@ -31,7 +31,7 @@ impl Net {
         let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let leaf = router(lab.leaf(), ipv6).await?;
         if ipv6 {
-            // The leaf's port is shut and opened again: its address has to outlive that.
+            // The leaf's port is shut and opened again, and its address has to be kept.
             leaf.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1")])?;
         }
         let mut hosts = Vec::new();
@@ -47,11 +47,11 @@ impl Net {
 }
 
 impl Node {
-    /// Cables: leaf to host, host's bridge to pod.
+    /// Connects leaf and host, and the host's bridge and pod.
     async fn connect(&self, leaf: &Namespace, ipv6: bool) -> Result<(), Error> {
         let (host, port) = (self.host, self.host.port());
-        // Made in one namespace, so that the two ends have different indices: the kernel holds back the word of a lost
-        // carrier where they are the same.
+        // Created in one namespace, so that the two ends have different indices: the kernel delays
+        // the notification of a lost carrier if they are the same (docs/kernel.md, section 2).
         leaf.add(LinkVeth::new(&port, "eth0").build()).await?;
         leaf.set(LinkUnspec::new_with_name("eth0").setns_by_fd(self.ns.fd()).build()).await?;
         self.ns.add(LinkBridge::new(BRIDGE).up().build()).await?;
@@ -98,7 +98,7 @@ async fn router(name: String, ipv6: bool) -> Result<Namespace, Error> {
 async fn namespace(name: String, ipv6: bool) -> Result<Namespace, Error> {
     let ns = Namespace::create(name)?;
     if ipv6 {
-        // No duplicate address detection: addresses are good at once.
+        // Without duplicate address detection, so that addresses are usable at once.
         ns.sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
     }
     ns.set(LinkUnspec::new_with_name("lo").up().build()).await?;

@@ -1,4 +1,4 @@
-//! The daemons of a lab: routelet in every host, and what was asked for in the leaf.
+//! The daemons of a lab: routelet in every host, and the requested one in the leaf.
 
 use std::{
     fs::{self, File},
@@ -19,10 +19,10 @@ use super::{
     netns::Namespace,
 };
 
-/// Itself: the lab shows the binary that it is part of.
+/// The running binary itself.
 const ROUTELET: &str = "/proc/self/exe";
 const FRR: &str = "/usr/lib/frr";
-/// How many lines of a log are shown when a daemon ends.
+/// Number of log lines shown when a daemon ends.
 const LAST_LINES: usize = 5;
 
 /// A running daemon.
@@ -32,14 +32,14 @@ pub(super) struct Daemon {
     process: Child,
 }
 
-/// All of them.
+/// All daemons of a lab.
 pub(super) struct Daemons {
     running: Vec<Daemon>,
     pid: u32,
     leaf: Leaf,
 }
 
-/// Whether what shall run in the leaf is installed.
+/// Checks that the leaf's daemon is installed.
 pub(super) fn present(leaf: Leaf) -> Result<(), Error> {
     let (program, package) = match leaf {
         Leaf::Routelet => return Ok(()),
@@ -52,7 +52,7 @@ pub(super) fn present(leaf: Leaf) -> Result<(), Error> {
     Err(Error::Runtime(format!("--peer {leaf}: no {program}: install it (apt install {package})")))
 }
 
-/// This program, as a shell finds it: whoever tries it has not installed it yet.
+/// This program as a shell would find it, since it may not be installed yet.
 pub(super) fn program() -> String {
     let called = std::env::args().next().unwrap_or_default();
     if called.contains('/') { called } else { "routelet".into() }
@@ -90,12 +90,12 @@ impl Daemons {
         let file = write(&dir(self.pid).join(node).join("routelet.toml"), config)?;
         let mut command = Command::new(ROUTELET);
         command.arg0("routelet").arg("run").arg("--config").arg(file);
-        // The lab's daemons are hosts without Kubernetes, wherever the lab itself runs.
+        // The lab's daemons run without Kubernetes, wherever the lab itself runs.
         command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NOTIFY_SOCKET");
         self.run(ns, node, command)
     }
 
-    /// FRR gives up root for a user of its own, who has to reach its files.
+    /// FRR runs as a user of its own, which needs access to its files.
     fn frr(&mut self, ns: &Namespace, folder: &Path, config: &str) -> Result<(), Error> {
         let user = User::from_name("frr").map_err(failed("cannot look up the user frr"))?;
         let user = user.ok_or_else(|| Error::Runtime("FRR has no user frr: reinstall it".into()))?;
@@ -109,7 +109,7 @@ impl Daemons {
             command.args(["-P", "0", "-f"]).arg(file).arg("-i").arg(folder.join(format!("{daemon}.pid")));
             command.arg("-z").arg(folder.join("zserv")).arg("--vty_socket").arg(folder);
             self.run(ns, &format!("leaf/{daemon}"), command)?;
-            // bgpd looks for zebra's socket once, then not for a while.
+            // bgpd looks for zebra's socket once and then not for a while.
             let socket = folder.join(format!("{daemon}.vty"));
             for _ in 0..500 {
                 if socket.exists() {
@@ -132,7 +132,7 @@ impl Daemons {
         Ok(())
     }
 
-    /// That none has ended.
+    /// Fails if a daemon has ended.
     pub(super) fn check(&mut self) -> Result<(), Error> {
         for Daemon { name, log, process } in &mut self.running {
             if let Ok(Some(status)) = process.try_wait() {
@@ -145,7 +145,7 @@ impl Daemons {
         Ok(())
     }
 
-    /// What `routelet show WHAT` prints of a node.
+    /// Output of `routelet show WHAT` for a node.
     pub(super) fn show(&self, node: &str, what: &[&str]) -> String {
         let mut command = Command::new(ROUTELET);
         command.arg0("routelet").arg("show").args(what).arg("--socket").arg(self.socket(node));
@@ -174,7 +174,7 @@ impl Daemons {
         }
     }
 
-    /// What they print.
+    /// Their output.
     pub(super) fn leaf_table(&self) -> String {
         let folder = dir(self.pid).join("leaf");
         match self.leaf {
@@ -194,7 +194,7 @@ impl Daemons {
     }
 }
 
-/// What a command prints, its complaint included.
+/// A command's output, including its errors.
 fn output(mut command: Command) -> String {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),

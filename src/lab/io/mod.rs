@@ -1,15 +1,15 @@
 //! Namespaces, processes and pings of the lab.
 //!
-//! A guardian process takes the lab away: it sits at the other end of a pipe and begins when the lab closes it, which
-//! the kernel does for a lab that crashed, too.
+//! A guard process removes the lab: it reads from a pipe and starts when the lab closes it, which
+//! the kernel does even for a lab that crashed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod build;
+mod cleanup_guard;
 mod daemons;
-mod guardian;
+mod demo;
 mod netns;
 mod ping;
-mod story;
 
 use std::{
     fmt::Display,
@@ -22,24 +22,24 @@ use nix::unistd::geteuid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, LabOptions, topology::Topology};
-use guardian::Guardian;
+use cleanup_guard::CleanupGuard;
 
-/// Configurations, sockets, state and logs of all labs, in a folder per lab and node.
+/// Configurations, sockets, state and logs of all labs, in a directory per lab and node.
 const DIR: &str = "/run/routelet-lab";
 
 pub(super) fn run(options: LabOptions) -> Result<(), Error> {
-    if let Some(pid) = guardian::asked_for() {
-        return guardian::stand(pid);
+    if let Some(pid) = cleanup_guard::guarded_lab() {
+        return cleanup_guard::run(pid);
     }
     if !geteuid().is_root() {
         return Err(Error::Runtime(
-            "a lab makes network namespaces: run it as root (sudo routelet lab)".into(),
+            "a lab creates network namespaces: run it as root (sudo routelet lab)".into(),
         ));
     }
     let Some(hosts) = u8::try_from(options.nodes).ok().filter(|nodes| (2..=50).contains(nodes)) else {
         return Err(Error::Usage(format!("--nodes {}: a lab has 2 to 50 hosts", options.nodes)));
     };
-    let removed = guardian::remove_leftovers(options.remove)?;
+    let removed = cleanup_guard::remove_leftovers(options.remove)?;
     if options.remove {
         let _ = writeln!(stdout(), "{removed} lab{} removed", if removed == 1 { "" } else { "s" });
         return Ok(());
@@ -47,39 +47,39 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
     daemons::present(options.peer)?;
 
     let lab = Topology { pid: std::process::id(), hosts };
-    let guardian = Guardian::hire()?;
+    let guard = CleanupGuard::spawn()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(failed("cannot start the event loop"))?;
     let mut interrupted = false;
-    let told = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("cannot wait for SIGTERM"))?;
         tokio::select! {
-            told = story::tell(lab, options) => return told,
+            result = demo::run(lab, options) => return result,
             _ = tokio::signal::ctrl_c() => interrupted = true,
             _ = terminate.recv() => interrupted = true,
         }
         Err(Error::Runtime("interrupted".into()))
     });
-    // One that failed is worth a look, too.
+    // A lab that failed is worth inspecting too.
     if options.keep && !interrupted && dir(lab.pid).exists() {
         fs::write(dir(lab.pid).join("keep"), "").map_err(failed("cannot mark the lab as kept"))?;
-        guardian.dismiss()?;
-        return told;
+        guard.dismiss()?;
+        return result;
     }
     let _ = writeln!(stdout());
-    guardian.clean_up()?;
-    let _ = writeln!(stdout(), "everything that the lab made is removed");
-    told
+    guard.clean_up()?;
+    let _ = writeln!(stdout(), "the lab is removed");
+    result
 }
 
-/// The folder of the lab that process `pid` made.
+/// The directory of the lab that process `pid` created.
 fn dir(pid: u32) -> PathBuf {
     Path::new(DIR).join(pid.to_string())
 }
 
-/// Turns any error into ours: `what: why`.
+/// Converts any error to ours: `what: why`.
 fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> Error {
     move |why| Error::Runtime(format!("{what}: {why}"))
 }

@@ -1,4 +1,4 @@
-//! Network namespaces with names, as `ip netns` shows them.
+//! Named network namespaces, as `ip netns` shows them.
 
 use std::{
     fs::{self, File},
@@ -31,7 +31,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes it; inside a tokio runtime.
+    /// Creates it; must be called inside a tokio runtime.
     pub(super) fn create(name: String) -> Result<Self, Error> {
         let wrong = || failed(format!("cannot make the network namespace {name}"));
         fs::create_dir_all(DIR).map_err(wrong())?;
@@ -51,7 +51,7 @@ impl Namespace {
         Ok(Self { name, file, netlink })
     }
 
-    /// Runs `work` in a thread inside.
+    /// Runs `work` in a thread inside the namespace.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         in_thread(|| {
             setns(&self.file, CloneFlags::CLONE_NEWNET)?;
@@ -68,20 +68,20 @@ impl Namespace {
         Ok(())
     }
 
-    /// For messages that move an interface here.
+    /// File descriptor for messages that move an interface here.
     pub(super) fn fd(&self) -> i32 {
         self.file.as_raw_fd()
     }
 }
 
-/// A thread of its own changes namespaces, so that ours stays where it is.
+/// Changes the namespace of a new thread only, so that the caller's stays the same.
 fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         scope.spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
     })
 }
 
-/// Names of all namespaces that begin so.
+/// Names of all namespaces with this prefix.
 pub(super) fn named(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(DIR) else { return Vec::new() };
     entries
@@ -91,7 +91,7 @@ pub(super) fn named(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Ends every process inside, then takes the namespaces away; their links go with them.
+/// Ends every process inside, then removes the namespaces and with them their links.
 pub(super) fn remove(names: &[String]) -> Result<(), Error> {
     let paths: Vec<PathBuf> = names.iter().map(|name| Path::new(DIR).join(name)).collect();
     let inodes: Vec<u64> = paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|m| m.ino()).collect();
@@ -113,14 +113,14 @@ pub(super) fn remove(names: &[String]) -> Result<(), Error> {
         thread::sleep(Duration::from_millis(10));
     }
     for path in paths {
-        // Not mounted when its making was cut short.
+        // Not mounted if its creation was interrupted.
         let _ = umount2(&path, MntFlags::MNT_DETACH);
         fs::remove_file(&path).map_err(failed(format!("cannot remove {}", path.display())))?;
     }
     Ok(())
 }
 
-/// Processes in one of these namespaces. A zombie has none any more.
+/// Processes in one of these namespaces. Zombies have none.
 fn inside(inodes: &[u64]) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries

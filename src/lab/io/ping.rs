@@ -1,4 +1,4 @@
-//! Echo requests by raw sockets (RFC 792, RFC 4443 §4), so that no `ping` is needed.
+//! Echo requests over raw sockets (RFC 792, RFC 4443 §4), so that `ping` is not required.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -8,10 +8,11 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long an answer may take; the first one waits for a neighbor's link address.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a reply may take; the first waits for address resolution.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends one request and waits for its answer, in the namespace of this thread. `None`: none came.
+/// Sends one request and waits for the reply, in the namespace of this thread. `None` if there was
+/// none.
 pub(super) fn ping(target: IpAddr, sequence: u16) -> io::Result<Option<Duration>> {
     let identifier = std::process::id() as u16;
     let (domain, protocol, request, reply) = match target {
@@ -27,12 +28,12 @@ pub(super) fn ping(target: IpAddr, sequence: u16) -> io::Result<Option<Duration>
     };
     let wanted = echo(reply, identifier, sequence, target.is_ipv4());
     let mut buffer = [0; 256];
-    while let Some(left) = PATIENCE.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+    while let Some(left) = REPLY_TIMEOUT.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
         socket.set_read_timeout(Some(left))?;
         match socket.read(&mut buffer) {
             Ok(length) => {
                 let packet = buffer.get(..length).unwrap_or_default();
-                if body(packet, target.is_ipv4()).is_some_and(|body| answers(body, &wanted)) {
+                if body(packet, target.is_ipv4()).is_some_and(|body| is_reply(body, &wanted)) {
                     return Ok(Some(began.elapsed()));
                 }
             }
@@ -52,7 +53,8 @@ fn unreachable(why: &io::Error) -> bool {
     matches!(why.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)
 }
 
-/// Type, code, checksum, identifier, sequence, payload. The kernel fills in ICMPv6's checksum (RFC 3542 §3.1).
+/// Type, code, checksum, identifier, sequence, payload. The kernel computes the ICMPv6 checksum
+/// (RFC 3542 §3.1).
 fn echo(kind: u8, identifier: u16, sequence: u16, checksummed: bool) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0];
     message.extend(identifier.to_be_bytes());
@@ -65,24 +67,24 @@ fn echo(kind: u8, identifier: u16, sequence: u16, checksummed: bool) -> Vec<u8> 
     message
 }
 
-/// RFC 1071; of an even number of octets.
+/// RFC 1071, for an even number of octets.
 fn checksum(octets: &[u8]) -> u16 {
-    let words = octets.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word)));
-    let mut sum: u32 = words.sum();
+    let pairs = octets.as_chunks::<2>().0.iter().map(|pair| u32::from(u16::from_be_bytes(*pair)));
+    let mut sum: u32 = pairs.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
 }
 
-/// A raw IPv4 socket hands over the IP header as well.
+/// A raw IPv4 socket returns the IP header as well.
 fn body(packet: &[u8], with_header: bool) -> Option<&[u8]> {
     let header = if with_header { usize::from(packet.first()? & 0x0f) * 4 } else { 0 };
     packet.get(header..)
 }
 
-/// The same in everything but the checksum.
-fn answers(body: &[u8], wanted: &[u8]) -> bool {
+/// Equal except for the checksum.
+fn is_reply(body: &[u8], wanted: &[u8]) -> bool {
     body.get(..2) == wanted.get(..2) && body.get(4..) == wanted.get(4..)
 }
 
@@ -91,18 +93,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_known_by_type_identifier_and_sequence() {
+    fn a_reply_is_matched_by_type_identifier_and_sequence() {
         let wanted = echo(0, 7, 1, true);
         #[rustfmt::skip]
         let cases: &[(&str, Vec<u8>, bool)] = &[
-            ("the answer",       echo(0, 7, 1, false), true),
+            ("the reply",       echo(0, 7, 1, false), true),
             ("our own request",  echo(8, 7, 1, true),  false),
-            ("another's answer", echo(0, 8, 1, true),  false),
-            ("an older answer",  echo(0, 7, 0, true),  false),
+            ("another's reply", echo(0, 8, 1, true),  false),
+            ("an older reply",  echo(0, 7, 0, true),  false),
             ("cut short",        wanted[..7].to_vec(), false),
         ];
         for (name, body, expected) in cases {
-            assert_eq!(answers(body, &wanted), *expected, "{name}");
+            assert_eq!(is_reply(body, &wanted), *expected, "{name}");
         }
     }
 

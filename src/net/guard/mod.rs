@@ -1,15 +1,16 @@
-//! The route guard: which received prefixes a node must never take, whoever sends them.
+//! The route guard: which received prefixes a node must never accept from any neighbor.
 //!
-//! A snapshot of plain data, made by `fib::guard` from the host and from what the node originates, and applied by the
-//! rib on import, so that `bgp` needs to know nothing of links. Refused are
+//! A snapshot of plain data, built by `fib::guard` from the host and the originated prefixes, and
+//! applied by the rib on import, so that `bgp` does not depend on links. Rejected are
 //!
 //! - martians, and prefixes that cover one;
 //! - prefixes that are too short, without `accept-default`;
 //! - what this node originates, and everything inside it;
-//! - whatever would change the way of packets to a [protected] address;
+//! - whatever would change the path of packets to a [protected] address;
 //! - connected subnets, with their network and broadcast addresses.
 //!
-//! Each is looked up by binary search, so that a full table costs no more with 10,000 Nodes than with none.
+//! Each check is a binary search, so that a full table costs no more with 10,000 Nodes than with
+//! none.
 
 mod protected;
 
@@ -19,7 +20,7 @@ pub use self::protected::{AddressRole, HostRoute};
 use self::protected::{Protected, Ways};
 use super::{Cover, Family, Prefix};
 
-/// Never routed, in whatever form (RFC 6890, RFC 4291 §2.5).
+/// Never routed in any form (RFC 6890, RFC 4291 §2.5).
 const MARTIANS: [Prefix; 10] = [
     v4([0, 0, 0, 0], 8),
     v4([127, 0, 0, 0], 8),
@@ -41,7 +42,7 @@ const fn v6(bits: u128, len: u8) -> Prefix {
     Prefix::V6 { addr: std::net::Ipv6Addr::from_bits(bits), len }
 }
 
-/// Shorter ones are as good as a default route: /8, IPv6 /16.
+/// Shorter prefixes are equivalent to a default route: /8, for IPv6 /16.
 pub fn shortest(family: Family) -> u8 {
     match family {
         Family::Ipv4Unicast => 8,
@@ -49,21 +50,21 @@ pub fn shortest(family: Family) -> u8 {
     }
 }
 
-/// Whether no network routes it.
+/// Whether the prefix is a martian.
 pub fn is_martian(prefix: Prefix) -> bool {
     MARTIANS.iter().any(|m| m.covers(prefix))
 }
 
-/// What a guard is made of.
+/// Inputs of a guard.
 #[derive(Clone, Debug, Default)]
 pub struct GuardInputs {
     /// Prefixes that this node originates.
     pub own: Vec<Prefix>,
     /// Subnets of the host's addresses on links that are up.
     pub subnets: Vec<Subnet>,
-    /// `guard.connected = "inside"`: everything inside a connected subnet is refused, too.
+    /// `guard.connected` is "inside": everything inside a connected subnet is rejected too.
     pub inside_connected: bool,
-    /// Routes of the host that are not ours. Connected ones may be among them.
+    /// The host's routes that are not ours. Connected ones may be included.
     pub routes: Vec<HostRoute>,
     pub protected: Vec<(IpAddr, AddressRole)>,
     /// Metric of the routes that we install.
@@ -77,21 +78,22 @@ pub struct Subnet {
     pub interface: String,
 }
 
-/// Which received prefixes must not be taken.
+/// Decides which received prefixes are rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     own: Cover,
-    /// Default routes that this node originates: they mean themselves only, as everything is inside of them.
+    /// Default routes that this node originates. They reject only themselves, as everything is
+    /// inside them.
     own_defaults: Vec<Prefix>,
     subnets: Vec<Subnet>,
-    /// Connected subnets, their network and broadcast addresses, in order.
+    /// Connected subnets with their network and broadcast addresses, sorted.
     connected: Vec<(Prefix, Connected)>,
-    /// All of them, where `guard.connected` is "inside".
+    /// All connected subnets if `guard.connected` is "inside".
     inside: Cover,
     protected: Protected,
 }
 
-/// What a prefix is to a connected subnet.
+/// Relation of a prefix to a connected subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Connected {
     Subnet,
@@ -99,12 +101,12 @@ enum Connected {
     Broadcast,
 }
 
-/// Why the guard refused. The details are in [`Guard::reason`].
+/// Why the guard rejected a prefix. [`Guard::reason`] has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Martian,
     TooShort,
-    /// More of the address space than one neighbor may cover with very short prefixes.
+    /// Very short prefixes of one neighbor cover too much of the address space.
     TooMuch,
     Own,
     Protected(AddressRole),
@@ -112,7 +114,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// In plain words, without the details.
+    /// In plain text, without the details.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Martian => "guard: martian",
@@ -132,14 +134,14 @@ impl Refusal {
     }
 }
 
-/// What two guards may judge differently; everything else they judge alike.
+/// The prefixes about which two guards may differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardChanges {
-    /// Prefixes that hold one of these addresses.
+    /// Prefixes that contain one of these addresses.
     pub holding: Vec<IpAddr>,
     /// These prefixes.
     pub exactly: Vec<Prefix>,
-    /// These prefixes and all inside of them.
+    /// These prefixes and everything inside them.
     pub inside: Vec<Prefix>,
 }
 
@@ -163,8 +165,8 @@ impl Guard {
         }
     }
 
-    /// Why `prefix` must not be taken, if so. `accept_default` is the neighbor's setting: it opens the way for
-    /// prefixes that are too short, never for the rest.
+    /// Why `prefix` must be rejected, if so. `accept_default` is the neighbor's setting: it permits
+    /// prefixes that are too short and nothing else.
     pub fn refuses(&self, prefix: Prefix, accept_default: bool) -> Option<Refusal> {
         let martian = martian(prefix);
         if martian.is_some_and(|m| m.covers(prefix)) {
@@ -174,7 +176,7 @@ impl Guard {
         if short && !accept_default {
             return Some(Refusal::TooShort);
         }
-        // What is as short as a default route covers martians as one does.
+        // A prefix that is as short as a default route covers martians as well.
         if martian.is_some() && !short {
             return Some(Refusal::Martian);
         }
@@ -188,7 +190,8 @@ impl Guard {
         connected.then_some(Refusal::Connected)
     }
 
-    /// The same with the details that an operator needs: which address it protects, and what leads there.
+    /// The reason with the details an operator needs: which address it protects, and how that is
+    /// reached.
     pub fn reason(&self, prefix: Prefix, accept_default: bool) -> Option<String> {
         let refusal = self.refuses(prefix, accept_default)?;
         let text = match refusal {
@@ -216,7 +219,7 @@ impl Guard {
         Some(text.unwrap_or_else(|| refusal.as_str().into()))
     }
 
-    /// How a protected address is reached.
+    /// Describes how a protected address is reached.
     fn way(&self, way: Option<Prefix>) -> String {
         match way {
             None => "on this host or link".into(),
@@ -245,9 +248,9 @@ impl Guard {
         Some(self.connected[at].1)
     }
 
-    /// With neighbors that were not known when it was made. Those that are not on a connected link need no
-    /// protection: no other route leads there but one of ours, or whichever is the better one may be used.
-    /// `None`: they change nothing.
+    /// The guard with neighbors that were not known when it was built. Those not on a connected
+    /// subnet need no protection: they are reached by routes of ours only, or either route may be
+    /// used. `None` if they change nothing.
     pub fn with_neighbors(&self, neighbors: impl Iterator<Item = IpAddr>) -> Option<Self> {
         let added: Vec<_> = neighbors
             .filter(|addr| !self.protected.contains(*addr))
@@ -259,13 +262,13 @@ impl Guard {
         Some(Self { protected: self.protected.with_neighbors(&added), ..self.clone() })
     }
 
-    /// The longest connected subnet that an address lies in.
+    /// The longest connected subnet that contains an address.
     fn subnet_of(&self, addr: IpAddr) -> Option<Prefix> {
         let around = self.subnets.iter().map(|s| s.prefix).filter(|p| p.contains(addr));
         around.max_by_key(|p| p.len())
     }
 
-    /// What `new` may judge differently.
+    /// The prefixes about which `new` may differ.
     pub fn changes(&self, new: &Self) -> GuardChanges {
         let lacks =
             |list: &[(Prefix, Connected)], entry: &(Prefix, Connected)| list.binary_search(entry).is_err();
@@ -285,13 +288,14 @@ impl Guard {
     }
 }
 
-/// The martian block that `prefix` lies in or covers.
+/// The martian block that contains `prefix` or is covered by it.
 fn martian(prefix: Prefix) -> Option<Prefix> {
     MARTIANS.iter().find(|m| m.covers(prefix) || prefix.covers(**m)).copied()
 }
 
-/// A connected subnet and the addresses in it that are nobody's: its network address (in IPv6 the subnet-router
-/// anycast address, RFC 4291 §2.6.1) and its broadcast address. Subnets for two or one have none (RFC 3021, RFC 6164).
+/// A connected subnet and the addresses in it that no host has: its network address (for IPv6 the
+/// subnet-router anycast address, RFC 4291 §2.6.1) and its broadcast address. Subnets of one or two
+/// addresses have none (RFC 3021, RFC 6164).
 fn connected(subnet: Prefix) -> Vec<(Prefix, Connected)> {
     let mut all = vec![(subnet, Connected::Subnet)];
     if subnet.len() + 2 > subnet.family().max_len() {
@@ -427,7 +431,7 @@ mod tests {
         {
             assert_eq!(guard.refuses(p(refused), true), Some(Refusal::Martian), "{refused}");
         }
-        // A default route changes no longer match; halves of one do.
+        // A default route changes no longer match; two halves of one do.
         let guard = Guard::new(inputs());
         assert_eq!(guard.refuses(p("0.0.0.0/0"), true), None);
         assert_eq!(guard.refuses(p("0.0.0.0/1"), true), Some(Refusal::Protected(AddressRole::Resolver)));

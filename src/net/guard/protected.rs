@@ -1,16 +1,16 @@
-//! Protected addresses, and which learned prefixes would change the way of packets to them.
+//! Protected addresses, and which learned prefixes would change the path of packets to them.
 
 use std::{cmp::Reverse, net::IpAddr};
 
 use crate::net::{Family, Prefix};
 
-/// What a protected address is to this host. Of several the first counts.
+/// The role of a protected address. If there are several, the first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressRole {
     OwnAddress,
     DefaultGateway,
-    /// Was one since the daemon started. Were its address learned meanwhile, the kernel would not take the default
-    /// route back.
+    /// Was one since the daemon started. If its address were learned meanwhile, the kernel would
+    /// not accept the default route again.
     FormerGateway,
     /// A neighbor on a connected link.
     Neighbor,
@@ -18,7 +18,7 @@ pub enum AddressRole {
     /// InternalIP of a Node.
     Node,
     Resolver,
-    /// 169.254.169.254, where clouds answer for an instance.
+    /// 169.254.169.254, the metadata service of cloud providers.
     Metadata,
 }
 
@@ -47,13 +47,14 @@ impl AddressRole {
         }
     }
 
-    /// A host route to it is refused even where no other route leads there.
+    /// Whether a host route to it is rejected even if no other route leads there.
     fn is_never_learned(self) -> bool {
         matches!(self, Self::OwnAddress | Self::DefaultGateway | Self::FormerGateway)
     }
 
-    /// Of all routes only connected subnets count as the way to it: the kernel keeps own addresses in its local table,
-    /// which no learned route gets in front of, and a former gateway matters where it may become one again.
+    /// Whether only connected subnets count as the path to it. The kernel keeps own addresses in
+    /// its local table, which precedes learned routes, and a former gateway matters where it may
+    /// become one again.
     fn is_protected_on_link_only(self) -> bool {
         matches!(self, Self::OwnAddress | Self::FormerGateway)
     }
@@ -64,25 +65,25 @@ impl AddressRole {
 pub struct HostRoute {
     pub prefix: Prefix,
     pub metric: u32,
-    /// False where packets end: unreachable, blackhole, prohibit.
+    /// False if packets end here: unreachable, blackhole, prohibit.
     pub leads_on: bool,
 }
 
-/// A protected address with the route of others that leads there.
+/// A protected address with the host's route to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) addr: IpAddr,
     pub(super) role: AddressRole,
-    /// `None`: no route but the kernel's own local one, or none at all.
+    /// `None` if there is no route but the kernel's own local one.
     pub(super) way: Option<Prefix>,
-    /// The longest prefix that may hold it; [`ANY`] where no other route leads there.
+    /// The longest prefix that may contain it; [`ANY`] if no other route leads there.
     limit: u8,
 }
 
 /// No prefix is longer.
 const ANY: u8 = u8::MAX;
 
-/// All protected addresses, ready to be compared with each prefix of a full table.
+/// All protected addresses, prepared for comparison with each prefix of a full table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Protected {
     families: [Set; 2],
@@ -91,32 +92,34 @@ pub(super) struct Protected {
 /// Those of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Set {
-    /// Addresses as numbers, in order.
+    /// Addresses as numbers, sorted.
     keys: Vec<u128>,
     /// In the same order.
     entries: Vec<Entry>,
-    /// A tree over the entries, root first, leaves last: of each half the entry with the lowest limit.
+    /// A tree over the entries, root first and leaves last; each node has the entry with the lowest
+    /// limit.
     lowest: Vec<u32>,
 }
 
-/// The routes of the host as far as they decide on protected addresses.
+/// The host's routes, as far as they determine the paths to protected addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ways<'a> {
-    /// Routes of others. Connected subnets may be among them.
+    /// Routes that are not ours. Connected subnets may be included.
     pub(super) routes: &'a [HostRoute],
     /// Subnets of the host's addresses on links that are up.
     pub(super) subnets: &'a [Prefix],
-    /// Metric of the routes that we install: at equal length the lower one is used.
+    /// Metric of the routes that we install: among equal prefixes the lower one is used.
     pub(super) metric: u32,
 }
 
 impl Protected {
-    /// Looks up the way to each address: the longest match among the routes of others, as the kernel does.
+    /// Determines the path to each address as the kernel does: the longest match among the host's
+    /// routes.
     pub(super) fn new(ways: Ways<'_>, addresses: &[(IpAddr, AddressRole)]) -> Self {
         Self { families: Family::ALL.map(|family| Set::new(family, ways, addresses)) }
     }
 
-    /// The protected address that packets would reach another way if `prefix` were in the kernel.
+    /// The protected address whose packets would take another path if `prefix` were installed.
     pub(super) fn endangered_by(&self, prefix: Prefix) -> Option<&Entry> {
         let set = &self.families[prefix.family().index()];
         let (first, last) = span(prefix);
@@ -133,7 +136,8 @@ impl Protected {
         self.families[Family::of(addr).index()].keys.binary_search(&number(addr)).is_ok()
     }
 
-    /// With neighbors that were not known when it was made, each with the connected subnet that it is in.
+    /// The set with neighbors that were not known when it was built, each with its connected
+    /// subnet.
     pub(super) fn with_neighbors(&self, neighbors: &[(IpAddr, Prefix)]) -> Self {
         let mut families = self.families.clone();
         for (addr, subnet) in neighbors {
@@ -144,7 +148,7 @@ impl Protected {
         Self { families: families.map(|set| Set::indexed(set.entries)) }
     }
 
-    /// Addresses for which the other set allows other prefixes, or names another role.
+    /// Addresses for which the other set permits other prefixes, or has another role.
     pub(super) fn differences(&self, other: &Self) -> Vec<IpAddr> {
         let mut found = Vec::new();
         for (a, b) in self.families.iter().zip(&other.families) {
@@ -198,7 +202,7 @@ impl Set {
         Self { keys, entries, lowest }
     }
 
-    /// The entry with the lowest limit among those from `from` to before `to`.
+    /// The entry with the lowest limit in `from..to`.
     fn lowest_of(&self, from: usize, to: usize) -> Option<usize> {
         let n = self.entries.len();
         let (mut left, mut right) = (from + n, to + n);
@@ -229,7 +233,8 @@ impl Set {
     }
 }
 
-/// Of each address the route that the kernel uses: the longest match, and of equal ones that of the lowest metric.
+/// The route that the kernel uses for each address: the longest match, and among equal ones the
+/// lowest metric.
 fn longest_matches(keys: &[u128], routes: impl Iterator<Item = HostRoute>) -> Vec<Option<HostRoute>> {
     let inside = |prefix: Prefix| {
         let (first, last) = span(prefix);
@@ -237,7 +242,7 @@ fn longest_matches(keys: &[u128], routes: impl Iterator<Item = HostRoute>) -> Ve
     };
     let mut routes: Vec<_> =
         routes.map(|r| (r, inside(r.prefix))).filter(|(_, range)| !range.is_empty()).collect();
-    // The last one written stays.
+    // The last one written is kept.
     routes.sort_by_key(|(r, _)| (r.prefix.len(), Reverse(r.metric), r.leads_on));
     let mut found = vec![None; keys.len()];
     for (route, range) in routes {
@@ -246,11 +251,11 @@ fn longest_matches(keys: &[u128], routes: impl Iterator<Item = HostRoute>) -> Ve
     found
 }
 
-/// The longest prefix that may hold an address to which `way` leads.
+/// The longest prefix that may contain an address whose path is `way`.
 fn limit(role: AddressRole, way: Option<HostRoute>, metric: u32, host: u8) -> u8 {
     let by_route = match way {
-        // A route of ours to the same prefix would be used in its place. Whether ours may stand beside a default
-        // route is for `accept-default` to say.
+        // Our route to the same prefix would replace it. Whether ours may exist beside a default
+        // route is decided by `accept-default`.
         Some(r) if r.metric > metric && r.prefix.len() > 0 => r.prefix.len() - 1,
         Some(r) => r.prefix.len(),
         None => ANY,
@@ -284,7 +289,7 @@ mod tests {
     /// Metric of learned routes.
     const OURS: u32 = 179;
 
-    /// Address `n` of a world of 256 addresses.
+    /// Address `n` of a space of 256 addresses.
     fn address(family: Family, n: u8) -> IpAddr {
         match family {
             Family::Ipv4Unicast => [10, 0, 0, n].into(),
@@ -292,7 +297,7 @@ mod tests {
         }
     }
 
-    /// A prefix inside this world, or the default route.
+    /// A prefix inside this space, or the default route.
     fn prefix(family: Family, n: u8, bits: Option<u8>) -> Prefix {
         let len = bits.map_or(0, |bits| family.max_len() - 8 + bits);
         Prefix::new(address(family, n), len).unwrap()
@@ -339,7 +344,7 @@ mod tests {
     }
 
     impl World {
-        /// By looking up each protected address before and after the route is installed.
+        /// Looks up each protected address before and after the route is installed.
         fn refuses(&self, learned: Prefix) -> bool {
             let ours = HostRoute { prefix: learned, metric: OURS, leads_on: true };
             let connected = self.subnets.iter().map(|p| HostRoute { prefix: *p, metric: 0, leads_on: true });
@@ -347,7 +352,7 @@ mod tests {
             let all: Vec<_> = self.routes.iter().copied().chain(connected).collect();
             let changes = |table: &[HostRoute], addr| {
                 let Some(before) = lookup(table, addr).filter(|r| r.leads_on) else { return false };
-                // Ours last: of two equal routes the one that was there stays.
+                // Ours last: among equal routes the existing one is kept.
                 let after = lookup(&[table, &[ours]].concat(), addr);
                 after != Some(before) && learned.len() > 0
             };
@@ -388,7 +393,7 @@ mod tests {
             }
         }
 
-        /// What the differences of two sets do not touch is judged alike by both.
+        /// Two sets agree about everything outside their differences.
         #[test]
         fn a_prefix_that_holds_none_of_the_differences_is_judged_as_before(
             (a, b) in prop::sample::select(&Family::ALL[..]).prop_flat_map(|f| (some_world(f), some_world(f))),

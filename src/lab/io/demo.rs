@@ -1,4 +1,4 @@
-//! What a lab shows, in order: convergence, tables, pings, a cut and its repair.
+//! The demonstration, in order: convergence, tables, pings, a failure and its repair.
 
 use std::{
     collections::BTreeMap,
@@ -29,57 +29,58 @@ use super::{
     ping::ping,
 };
 
-/// A line for whoever still reads: a closed pipe does not end the lab.
-macro_rules! say {
+/// Prints a line; a closed pipe does not end the lab.
+macro_rules! outln {
     ($($text:tt)*) => {{
         let _ = writeln!(stdout(), $($text)*);
     }};
 }
 use crate::net::Prefix;
 
-/// What routelet's routes are marked with in the kernel.
+/// Protocol number of routelet's routes in the kernel.
 const PROTOCOL: u8 = 179;
-/// The longest wait for a change of routes.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks at the kernels.
-const LOOK: Duration = Duration::from_millis(5);
+/// Limit of the wait for a change of routes.
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between reads of the kernels' tables.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Builds `lab` and tells its story.
-pub(super) async fn tell(lab: Topology, options: LabOptions) -> Result<(), Error> {
-    say!("{}", lab.picture(options.peer).trim_end_matches('\n'));
+/// Builds `lab` and runs the demonstration.
+pub(super) async fn run(lab: Topology, options: LabOptions) -> Result<(), Error> {
+    outln!("{}", lab.picture(options.peer).trim_end_matches('\n'));
     let began = Instant::now();
     let net = Net::build(lab).await?;
     let mut daemons = Daemons::start(lab, &net, options.peer)?;
-    say!("\nbuilt in {}", seconds(began.elapsed()));
+    outln!("\nbuilt in {}", seconds(began.elapsed()));
 
-    let told = chapters(&net, &mut daemons, options.peer).await;
+    let result = steps(&net, &mut daemons, options.peer).await;
     if options.keep {
-        look_around(lab, &daemons);
+        print_hints(lab, &daemons);
     }
-    told?;
-    say!("\nevery ping was answered ({} in all)", seconds(began.elapsed()));
+    result?;
+    outln!("\nevery ping got a reply ({} in all)", seconds(began.elapsed()));
     Ok(())
 }
 
-async fn chapters(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
+async fn steps(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
     let took = converge(net, daemons, "converging", |_, _| Some(true)).await?;
-    say!("converged in {}: each host's kernel has the pods of all others", seconds(took));
+    outln!("converged in {}: each host's kernel has the pods of all others", seconds(took));
     show(net, daemons, leaf).await?;
     let mut lost = ping_all(net)?;
     lost += cut(net, daemons).await?;
     match lost {
         0 => Ok(()),
         _ => Err(Error::Runtime(format!(
-            "{lost} pings were not answered: `routelet lab --keep` leaves a lab to look into"
+            "{lost} pings got no reply; `routelet lab --keep` keeps a lab for inspection"
         ))),
     }
 }
 
-/// The leaf's place among the hosts, who count from 1.
+/// The leaf's number among the hosts, which count from 1.
 const LEAF: u8 = 0;
 
-/// Waits until the kernel of every host and of the leaf (`who`) has the routes to the others' pods (`whose`) that
-/// `wanted(who, whose)` asks for, and none that it refuses; `None`: either will do.
+/// Waits until the kernel of every host and of the leaf (`who`) has the routes to the others' pods
+/// (`whose`) for which `wanted(who, whose)` is true, and none for which it is false; `None` allows
+/// either.
 async fn converge(
     net: &Net,
     daemons: &mut Daemons,
@@ -104,45 +105,45 @@ async fn converge(
             }
         }
         let took = began.elapsed();
-        progress.say(&format!("{what}: {right} of {all} routes as they should be, {}", seconds(took)));
+        progress.show(&format!("{what}: {right} of {all} routes correct, {}", seconds(took)));
         if right == all {
             progress.end();
             return Ok(took);
         }
-        if took > PATIENCE {
+        if took > CONVERGENCE_TIMEOUT {
             progress.end();
             for Node { host, .. } in &net.hosts {
                 let name = host.name();
-                say!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]));
+                outln!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]));
             }
             return Err(Error::Runtime(format!(
-                "{what}: {right} of {all} routes after {}: `routelet lab --keep` leaves a lab to look into",
+                "{what}: {right} of {all} routes after {}: `routelet lab --keep` keeps a lab for inspection",
                 seconds(took)
             )));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
-    say!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
+    outln!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
     for node in &net.hosts {
         let name = node.host.name();
-        say!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
-        say!("── {name}: learned routes in the kernel");
+        outln!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
+        outln!("── {name}: learned routes in the kernel");
         for (prefix, route) in routes(&node.ns).await? {
             if route.header.protocol == RouteProtocol::from(PROTOCOL) {
-                say!("{prefix} {}", next_hops(&route));
+                outln!("{prefix} {}", next_hops(&route));
             }
         }
     }
     Ok(())
 }
 
-/// Every pod pings every other one. Says how many were not answered.
+/// Pings every pod from every other one. Returns how many pings had no reply.
 fn ping_all(net: &Net) -> Result<usize, Error> {
-    say!("\n── pings, pod to pod");
-    let answers: Vec<Result<Vec<_>, std::io::Error>> = thread::scope(|scope| {
+    outln!("\n── pings, pod to pod");
+    let replies: Vec<Result<Vec<_>, std::io::Error>> = thread::scope(|scope| {
         let from = |node: &Node| {
             let others = net.hosts.iter().filter(|other| other.host.n != node.host.n);
             let targets: Vec<IpAddr> = others.flat_map(|other| pod_addresses(net, other)).collect();
@@ -157,16 +158,16 @@ fn ping_all(net: &Net) -> Result<usize, Error> {
             .collect()
     });
     let mut lost = 0;
-    for (node, answers) in net.hosts.iter().zip(answers) {
-        for (target, answer) in
-            answers.map_err(failed(format!("cannot ping from {}", node.host.pod_name())))?
+    for (node, replies) in net.hosts.iter().zip(replies) {
+        for (target, reply) in
+            replies.map_err(failed(format!("cannot ping from {}", node.host.pod_name())))?
         {
             let name = node.host.pod_name();
-            match answer {
-                Some(took) => say!("{name} → {target:<16} {:.2} ms", took.as_secs_f64() * 1000.0),
+            match reply {
+                Some(took) => outln!("{name} → {target:<16} {:.2} ms", took.as_secs_f64() * 1000.0),
                 None => {
                     lost += 1;
-                    say!("{name} → {target:<16} NO ANSWER");
+                    outln!("{name} → {target:<16} NO REPLY");
                 }
             }
         }
@@ -177,36 +178,36 @@ fn ping_all(net: &Net) -> Result<usize, Error> {
 /// Shuts the leaf's port to the first host, opens it again, and pings once more.
 async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
     let Some(first) = net.hosts.first().map(|node| node.host) else { return Ok(0) };
-    say!("\n── the cable of {} is pulled", first.name());
+    outln!("\n── disconnecting {}", first.name());
     let port = first.port();
     net.leaf.set(LinkUnspec::new_with_name(&port).down().build()).await?;
-    // The host that is cut off may keep what it has: nobody told it otherwise.
+    // The isolated host may keep its routes, as no neighbor withdraws them.
     let alone = |who, whose| (who != first.n).then_some(whose != first.n);
-    let gone = converge(net, daemons, "going", alone).await?;
-    say!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
+    let gone = converge(net, daemons, "withdrawing", alone).await?;
+    outln!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
     net.leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
-    say!("\n── and put back");
-    let back = converge(net, daemons, "coming back", |_, _| Some(true)).await?;
-    say!("all routes are back in {}", seconds(back));
+    outln!("\n── reconnecting it");
+    let back = converge(net, daemons, "restoring", |_, _| Some(true)).await?;
+    outln!("all routes are back in {}", seconds(back));
     ping_all(net)
 }
 
-fn look_around(lab: Topology, daemons: &Daemons) {
+fn print_hints(lab: Topology, daemons: &Daemons) {
     let host = lab.namespace("host1");
     let pod = lab.namespace("pod1");
     let socket = daemons.socket("host1");
     let routelet = daemons::program();
-    say!("\n── the lab stays; look around:");
-    say!("ip netns list | grep {}", lab.namespace(""));
-    say!("ip netns exec {host} ip route show proto {PROTOCOL}");
-    say!("ip netns exec {pod} ping 10.1.2.10");
-    say!("{routelet} show summary --socket {}", socket.display());
-    say!("{routelet} show routes --socket {}", socket.display());
+    outln!("\n── the lab is kept; commands to inspect it:");
+    outln!("ip netns list | grep {}", lab.namespace(""));
+    outln!("ip netns exec {host} ip route show proto {PROTOCOL}");
+    outln!("ip netns exec {pod} ping 10.1.2.10");
+    outln!("{routelet} show summary --socket {}", socket.display());
+    outln!("{routelet} show routes --socket {}", socket.display());
     for command in daemons.leaf_commands() {
-        say!("{command}");
+        outln!("{command}");
     }
-    say!("tail -F {}/*.log", super::dir(lab.pid).display());
-    say!("── remove it with:\n{routelet} lab --remove");
+    outln!("tail -F {}/*.log", super::dir(lab.pid).display());
+    outln!("── remove it with:\n{routelet} lab --remove");
 }
 
 fn pods(net: &Net, node: &Node) -> Vec<Prefix> {
@@ -222,7 +223,7 @@ fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
     pods
 }
 
-/// The routes of a namespace's main table that lead somewhere.
+/// The routes of a namespace's main table that have a next hop.
 async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, RouteMessage>, Error> {
     let mut found = BTreeMap::new();
     for request in [
@@ -253,9 +254,9 @@ fn destination(route: &RouteMessage) -> Option<Prefix> {
     })
 }
 
-/// As `ip route` writes them.
+/// In the notation of `ip route`.
 fn next_hops(route: &RouteMessage) -> String {
-    let words = route.attributes.iter().filter_map(|attribute| match attribute {
+    let parts = route.attributes.iter().filter_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(format!("via {address}")),
         RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(format!("via {address}")),
         RouteAttribute::Via(RouteVia::Inet6(address)) => Some(format!("via {address}")),
@@ -263,16 +264,16 @@ fn next_hops(route: &RouteMessage) -> String {
         RouteAttribute::Priority(metric) => Some(format!("metric {metric}")),
         _ => None,
     });
-    let mut words: Vec<_> = words.collect();
-    words.sort_by_key(|word| !word.starts_with("via"));
-    words.join(" ")
+    let mut parts: Vec<_> = parts.collect();
+    parts.sort_by_key(|part| !part.starts_with("via"));
+    parts.join(" ")
 }
 
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// One line that is overwritten, where there is a terminal.
+/// A status line that is overwritten, if there is a terminal.
 struct Progress(bool);
 
 impl Progress {
@@ -280,10 +281,10 @@ impl Progress {
         Self(stdout().is_terminal())
     }
 
-    fn say(&mut self, text: &str) {
+    fn show(&mut self, text: &str) {
         if self.0 {
             let _ = write!(stdout(), "\r{text}\x1b[K");
-            // A terminal that is gone is no reason to stop.
+            // A terminal that is gone does not stop the lab.
             let _ = stdout().flush();
         }
     }

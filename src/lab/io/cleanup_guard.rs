@@ -1,4 +1,4 @@
-//! The process that takes a lab away, however the lab ended.
+//! The process that removes a lab, however the lab ends.
 
 use std::{
     env, fs,
@@ -9,29 +9,29 @@ use std::{
 
 use super::{super::topology::PREFIX, Error, dir, failed, netns};
 
-/// Set in the guardian's environment: the process whose lab it guards.
-const VARIABLE: &str = "ROUTELET_LAB_GUARDIAN";
-/// What tells it to leave the lab standing.
-const DISMISSED: &[u8] = b"keep";
+/// Environment variable of the guard: the process whose lab it removes.
+const VARIABLE: &str = "ROUTELET_LAB_GUARD";
+/// Message that makes the guard keep the lab.
+const KEEP: &[u8] = b"keep";
 
-/// Held by the lab.
-pub(super) struct Guardian(Child);
+/// The lab's handle of its guard.
+pub(super) struct CleanupGuard(Child);
 
-impl Guardian {
-    pub(super) fn hire() -> Result<Self, Error> {
+impl CleanupGuard {
+    pub(super) fn spawn() -> Result<Self, Error> {
         Command::new("/proc/self/exe")
             .arg("lab")
             .env(VARIABLE, std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            // Not of our group: Ctrl-C is meant for the lab.
+            // In a process group of its own, so that Ctrl-C reaches only the lab.
             .process_group(0)
             .spawn()
             .map(Self)
             .map_err(failed("cannot start the process that cleans up after the lab"))
     }
 
-    /// Has everything removed.
+    /// Removes the lab.
     pub(super) fn clean_up(mut self) -> Result<(), Error> {
         drop(self.0.stdin.take());
         match self.0.wait() {
@@ -40,29 +40,30 @@ impl Guardian {
         }
     }
 
-    /// Leaves the lab standing.
+    /// Keeps the lab.
     pub(super) fn dismiss(mut self) -> Result<(), Error> {
         if let Some(mut pipe) = self.0.stdin.take() {
-            pipe.write_all(DISMISSED).map_err(failed("cannot keep the lab"))?;
+            pipe.write_all(KEEP).map_err(failed("cannot keep the lab"))?;
         }
         self.0.wait().map(drop).map_err(failed("cannot keep the lab"))
     }
 }
 
-/// Whether this process was started as a guardian, and for whom.
-pub(super) fn asked_for() -> Option<u32> {
+/// Whether this process was started as a guard, and for which lab.
+pub(super) fn guarded_lab() -> Option<u32> {
     env::var(VARIABLE).ok()?.parse().ok()
 }
 
-/// The guardian's life.
-pub(super) fn stand(pid: u32) -> Result<(), Error> {
-    let mut said = Vec::new();
+/// Runs the guard.
+pub(super) fn run(pid: u32) -> Result<(), Error> {
+    let mut message = Vec::new();
     // A broken pipe is an end like any other.
-    let _ = io::stdin().read_to_end(&mut said);
-    if said == DISMISSED { Ok(()) } else { remove(pid) }
+    let _ = io::stdin().read_to_end(&mut message);
+    if message == KEEP { Ok(()) } else { remove(pid) }
 }
 
-/// Takes away labs whose process is gone and which were not meant to stay, or (`kept`) those too. Says how many.
+/// Removes labs whose process is gone and which were not meant to be kept, or (`kept`) those too.
+/// Returns the number.
 pub(super) fn remove_leftovers(kept: bool) -> Result<usize, Error> {
     let mut pids: Vec<u32> = netns::named(PREFIX).iter().filter_map(|name| owner(name)).collect();
     let folders = fs::read_dir(super::DIR).into_iter().flatten().flatten();
@@ -80,10 +81,10 @@ fn remove(pid: u32) -> Result<(), Error> {
     netns::remove(&netns::named(&format!("{PREFIX}{pid}-")))?;
     match fs::remove_dir_all(dir(pid)) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => {
-            Err(failed("cannot remove the lab's folder")(why))
+            Err(failed("cannot remove the lab's directory")(why))
         }
         _ => {
-            // The common folder goes with the last lab.
+            // The common directory is removed with the last lab.
             let _ = fs::remove_dir(super::DIR);
             Ok(())
         }
@@ -95,9 +96,9 @@ fn owner(namespace: &str) -> Option<u32> {
     namespace.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
 }
 
-/// Whether a lab of this process id is being shown now.
+/// Whether the lab of this process id is running.
 fn runs(pid: u32) -> bool {
     pid != std::process::id()
         && fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.split(|b| *b == 0).any(|word| word == b"lab"))
+            .is_ok_and(|line| line.split(|b| *b == 0).any(|argument| argument == b"lab"))
 }
