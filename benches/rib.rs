@@ -66,7 +66,7 @@ fn neighbor_lost(bencher: Bencher<'_, '_>, routes: u32) {
     });
 }
 
-/// To so many neighbors that hear all, drained after each turn.
+/// Advertises to this many neighbors, drained after each turn.
 #[divan::bench(args = [1, 10, 50], sample_count = 5)]
 fn propagate(bencher: Bencher<'_, '_>, neighbors: u32) {
     let updates = updates(100_000, 5);
@@ -121,7 +121,7 @@ fn updates(routes: u32, per_set: u32) -> Vec<Update> {
         attrs.as_path = AsPath::sequence(&[65001, 100 + set % 5000, 7]);
         attrs.med = Some(set);
         let prefixes = (set * per_set..(set + 1) * per_set).map(|n| Nlri { path_id: 0, prefix: prefix(n) });
-        packer.announce(&attrs, Family::Ipv4Unicast, prefixes).expect("short attributes");
+        packer.advertise(&attrs, Family::Ipv4Unicast, prefixes).expect("short attributes");
     }
     decode(&mut octets)
 }
@@ -134,8 +134,8 @@ fn withdrawals(routes: u32) -> Vec<Update> {
     decode(&mut octets)
 }
 
-/// A rib whose neighbor 0 sends, and `hearers` further ones with transit.
-fn rib(hearers: u32) -> Rib {
+/// A rib whose neighbor 0 sends, with `receivers` further ones that have transit.
+fn rib(receivers: u32) -> Rib {
     let global = Global {
         asn: 65000,
         router_id: Ipv4Addr::new(10, 0, 0, 1),
@@ -147,7 +147,7 @@ fn rib(hearers: u32) -> Rib {
     let mut rib = Rib::new(now(), global);
     let connected = vec![(Prefix::v4(Ipv4Addr::new(10, 0, 0, 0), 24), Reach::Connected { ifindex: 2 })];
     rib.handle(now(), Input::Reachable(Arc::new(Reachable::new(connected))));
-    for n in 0..=hearers {
+    for n in 0..=receivers {
         rib.handle(now(), Input::Peer { peer: PeerId(n), config: Arc::new(config(n)) });
         rib.handle(now(), Input::Up { peer: PeerId(n), negotiated: Arc::new(session(n)) });
     }

@@ -1,4 +1,4 @@
-//! Octets to UPDATEs and back: `cargo bench --bench wire`.
+//! From octets to UPDATEs and back: `cargo bench --bench wire`.
 
 use std::net::Ipv4Addr;
 
@@ -48,12 +48,12 @@ fn packed(per_set: u32) -> BytesMut {
     for set in 0..ROUTES / per_set {
         let route = |n: u32| Prefix::v4(Ipv4Addr::from_bits(0x1400_0000 + (n << 8)), 24);
         let nlri = (set * per_set..(set + 1) * per_set).map(|n| Nlri { path_id: 0, prefix: route(n) });
-        packer.announce(&attrs(set), Family::Ipv4Unicast, nlri).expect("short attributes");
+        packer.advertise(&attrs(set), Family::Ipv4Unicast, nlri).expect("short attributes");
     }
     octets
 }
 
-/// Messages cut off the stream and decoded, every prefix walked.
+/// Splits the stream into messages, decodes them and iterates over every prefix.
 #[divan::bench(args = [1, 5, 500], sample_count = 10)]
 fn decode(bencher: Bencher<'_, '_>, per_set: u32) {
     let octets = packed(per_set);
@@ -62,7 +62,7 @@ fn decode(bencher: Bencher<'_, '_>, per_set: u32) {
         let mut prefixes = 0;
         while let Ok(Some(frame)) = framing::split(&mut octets, false) {
             let update = decoder.decode(&frame.body).expect("our own octets");
-            prefixes += update.announced.iter().map(|(_, block)| block.iter().count()).sum::<usize>();
+            prefixes += update.advertised.iter().map(|(_, block)| block.iter().count()).sum::<usize>();
         }
         assert_eq!(prefixes, ROUTES as usize);
     });

@@ -1,4 +1,4 @@
-//! A neighbor that says anything at all to a whole session with its table.
+//! A neighbor that sends arbitrary octets to a whole session with its table.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,7 +31,7 @@ fn config(choice: u8) -> PeerConfig {
     }
 }
 
-/// A good OPEN of AS 65002, and the KEEPALIVE that confirms ours.
+/// A valid OPEN of AS 65002, and the KEEPALIVE that confirms ours.
 fn greeting() -> Vec<u8> {
     let capabilities: &[u8] = &[
         1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 70, 0, 6, 0, 65, 4, 0, 0, 0xfd, 0xea, 69, 8, 0, 1, 1, 3, 0,
@@ -48,7 +48,7 @@ fn greeting() -> Vec<u8> {
     out
 }
 
-/// The session, its table, and what must hold between them.
+/// The session, its table, and their invariants.
 struct World {
     now: std::time::Instant,
     session: Session,
@@ -108,7 +108,7 @@ impl World {
     }
 }
 
-/// The first octet chooses settings and how the stream, which is the rest, is cut.
+/// The first octet chooses settings and how the rest, the stream, is split.
 #[allow(clippy::disallowed_methods, reason = "an epoch")]
 pub(crate) fn session(data: &[u8]) {
     let Some((choice, stream)) = data.split_first() else { return };
@@ -132,7 +132,7 @@ pub(crate) fn session(data: &[u8]) {
     world.feed(Input::Start);
     let address = |n| SocketAddr::from(([10, 0, 0, n], 179));
     world.feed(Input::Connected(CONN, Ends { local: address(1), remote: address(2), ifindex: 0, ttl: None }));
-    // Mostly the session stands when the stream begins.
+    // In most cases the session is established when the stream starts.
     let mut buffer = BytesMut::new();
     if choice & 1 == 0 {
         buffer.extend_from_slice(&greeting());
@@ -148,7 +148,7 @@ pub(crate) fn session(data: &[u8]) {
         world.feed(Input::Received(CONN, &mut buffer));
         assert!(!world.open || buffer.len() <= framing::MAX_EXTENDED, "a message is never kept waiting");
     }
-    // Whatever it was, in the end nothing is left of it.
+    // Whatever was sent, nothing is left of it in the end.
     if world.open {
         world.open = false;
         world.feed(Input::Closed(CONN, None));

@@ -1,5 +1,6 @@
-//! What is fuzzed: each function takes any octets and panics when a promise is broken. The binaries beside
-//! this file run them under libFuzzer, `tests/fuzz.rs` runs them over the corpus and on mutations of it.
+//! Fuzz targets: each function accepts any octets and panics if an invariant is violated. The
+//! binaries beside this file run them under libFuzzer, `tests/fuzz.rs` runs them over the corpus
+//! and on mutations of it.
 
 #[path = "host.rs"]
 mod host;
@@ -24,7 +25,7 @@ use routelet::{
 pub(crate) use host::{conflist, control, netlink, object, request, state};
 pub(crate) use whole::session;
 
-/// A whole stream: the first octet chooses the shape of the session, the rest is what comes.
+/// A whole stream: the first octet chooses the shape of the session, the rest is received.
 pub(crate) fn message(data: &[u8]) {
     let Some((choice, stream)) = data.split_first() else { return };
     let shape = shape(*choice);
@@ -47,7 +48,7 @@ fn notification(body: &Bytes) {
     assert!(n.text().is_none_or(|t| t.len() <= 255));
 }
 
-/// An OPEN that is good says the same when it is written and read again.
+/// A valid OPEN is the same after encoding and decoding it again.
 pub(crate) fn open(data: &[u8]) {
     let Ok(open) = Open::decode(data) else { return };
     assert!(open.capabilities.iter().all(|c| !c.to_string().is_empty()));
@@ -59,7 +60,8 @@ pub(crate) fn open(data: &[u8]) {
     }
 }
 
-/// UPDATEs that are good mean the same when they are written and read again; the second time without parsing.
+/// Valid UPDATEs are the same after encoding and decoding them again, the second time from the
+/// cache.
 pub(crate) fn update(data: &[u8]) {
     let Some((choice, body)) = data.split_first() else { return };
     let shape = shape(*choice);
@@ -68,7 +70,7 @@ pub(crate) fn update(data: &[u8]) {
     let first = decoder.decode(&body);
     assert_eq!(first, decoder.decode(&body));
     let Ok(update) = first else { return };
-    for (attrs, block) in &update.announced {
+    for (attrs, block) in &update.advertised {
         assert!(attrs.as_path.length() <= attrs.as_path.asns().count());
         again(shape, block, Some(attrs));
     }
@@ -81,7 +83,7 @@ fn again(shape: Shape, block: &NlriBlock, attrs: Option<&Attrs>) {
     let mut out = BytesMut::new();
     let mut packer = Packer::new(&shape, &mut out);
     match attrs {
-        Some(attrs) if packer.announce(attrs, block.family, list.iter().copied()).is_err() => return,
+        Some(attrs) if packer.advertise(attrs, block.family, list.iter().copied()).is_err() => return,
         Some(_) => {}
         None => packer.withdraw(block.family, list.iter().copied()),
     }
@@ -89,7 +91,7 @@ fn again(shape: Shape, block: &NlriBlock, attrs: Option<&Attrs>) {
     let mut back = Vec::new();
     while let Some(frame) = framing::split(&mut out, shape.extended_messages).expect("our own header") {
         let update = decoder.decode(&frame.body).expect("our own message");
-        // Numbers that two octets and AS4_PATH brought together may pass the limit the second time.
+        // Numbers merged from two-octet and AS4_PATH fields may exceed the limit the second time.
         if attrs.is_some_and(|a| a.as_path.asns().count() > 1000) {
             return;
         }
@@ -100,7 +102,7 @@ fn again(shape: Shape, block: &NlriBlock, attrs: Option<&Attrs>) {
 }
 
 fn nlri(update: &Update, attrs: Option<&Attrs>) -> Vec<Nlri> {
-    match (attrs, &update.announced[..], &update.withdrawn[..]) {
+    match (attrs, &update.advertised[..], &update.withdrawn[..]) {
         (Some(attrs), [(got, block)], []) => {
             assert_eq!(**got, passed_on(attrs));
             block.iter().collect()
@@ -110,7 +112,7 @@ fn nlri(update: &Update, attrs: Option<&Attrs>) -> Vec<Nlri> {
     }
 }
 
-/// Unknown attributes leave with the Partial bit.
+/// Unknown attributes are advertised with the Partial bit.
 fn passed_on(attrs: &Attrs) -> Attrs {
     let mut attrs = attrs.clone();
     if let Some(rare) = &mut attrs.rare {
@@ -119,7 +121,7 @@ fn passed_on(attrs: &Attrs) -> Attrs {
     attrs
 }
 
-/// A configuration: what is wrong stands at a place of the file, with words; what is good can be shown.
+/// A configuration: errors have a place in the file and a text; a valid one can be shown.
 pub(crate) fn config(data: &[u8]) {
     let Some((choice, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };

@@ -28,7 +28,7 @@ use routelet::{
         attr::{AsPath, Attrs, Origin, PathNextHop, SegmentKind, UnknownAttr},
         framing::HEADER,
         pack::Packer,
-        update::{Decoder, Nlri, Update, Verdict},
+        update::{AttrErrorAction, Decoder, Nlri, Update},
     },
     net::{Family, Prefix},
 };
@@ -67,8 +67,8 @@ impl Lines {
 
 fn ours(body: &Bytes) -> Reading {
     let update = Decoder::new(SHAPE).decode(body).map_err(|e| format!("reset: {}", e.what))?;
-    if let Some(flaw) = update.flaws.iter().max_by_key(|f| f.verdict) {
-        let verdict = if flaw.verdict == Verdict::Discard { "discard" } else { "withdraw" };
+    if let Some(flaw) = update.flaws.iter().max_by_key(|f| f.action) {
+        let verdict = if flaw.action == AttrErrorAction::Discard { "discard" } else { "withdraw" };
         return Err(format!("{verdict}: {} {}", routelet::bgp::wire::attr::name(flaw.attribute), flaw.what));
     }
     Ok(our_lines(&update))
@@ -79,7 +79,7 @@ fn our_lines(update: &Update) -> BTreeSet<String> {
     for block in &update.withdrawn {
         block.iter().for_each(|n| lines.add("-", n.prefix));
     }
-    for (attrs, block) in &update.announced {
+    for (attrs, block) in &update.advertised {
         block.iter().for_each(|n| lines.add("+", format!("{} by {}", n.prefix, hop(attrs.next_hop))));
         add_attrs(&mut lines, attrs);
     }
@@ -350,7 +350,7 @@ fn message(dice: &mut Dice) -> BytesMut {
     match dice.below(8) {
         0 => packer.withdraw(family, nlri),
         1 if dice.one_in(4) => packer.end_of_rib(family),
-        _ => packer.announce(&attrs(dice, family), family, nlri).unwrap(),
+        _ => packer.advertise(&attrs(dice, family), family, nlri).unwrap(),
     }
     out
 }

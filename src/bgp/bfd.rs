@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::peer::{Hops, PeerConfig, PeerKey};
 use crate::net::{BfdPath, BfdReport, BfdStatus, Links};
 
-/// The path to a neighbor: `found` is the address of an unnumbered one. A neighbor on a link is watched there, also while
-/// the link has lost its address (`former`); one that is several hops away, from wherever packets to it leave.
+/// The path to a neighbor: `found` is the address of an unnumbered one. A neighbor on a link is
+/// watched there, also while the link has lost its address (`former`); one that is several hops
+/// away, from wherever packets to it leave.
 pub fn path(
     config: &PeerConfig,
     found: Option<Ipv6Addr>,

@@ -1,5 +1,5 @@
-//! How many of one neighbor's events are logged: a neighbor whose session flaps must not fill the log, nor push the
-//! events of others out of `show events`.
+//! How many of one neighbor's events are logged: a neighbor whose session flaps must not fill the
+//! log, nor push the events of others out of `show events`.
 
 use std::time::{Duration, Instant};
 

@@ -1,18 +1,19 @@
-//! Whose TCP MD5 signature (RFC 2385) is wrong? The kernel drops such segments without a word to either end, and counts
-//! them for all connections of the host together. The three counters tell neighbors with a password from those without,
-//! and a neighbor that answers is none of them. Where several are left, all of them are named: a guess would send the
+//! Attributes wrong TCP MD5 signatures (RFC 2385) to neighbors. The kernel drops such segments
+//! without notifying either end, and counts them for all connections of the host together. The
+//! three counters distinguish neighbors with a password from those without, and a neighbor that
+//! responds is excluded. If several are left, all of them are reported: a guess would send the
 //! operator to the wrong device.
 
 use std::collections::BTreeMap;
 
-/// Segments that the kernel has dropped (the counters TCPMD5NotFound, TCPMD5Unexpected and TCPMD5Failure).
+/// Segments that the kernel dropped (counters TCPMD5NotFound, TCPMD5Unexpected and TCPMD5Failure).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Without a signature, from an address with a password here.
     pub unsigned: u64,
     /// With a signature, from an address without a password here.
     pub unexpected: u64,
-    /// With a signature made from another password.
+    /// With a signature made with another password.
     pub wrong: u64,
 }
 
@@ -26,24 +27,25 @@ impl Dropped {
         }
     }
 
-    /// Those that a neighbor with or without a password here can have caused.
+    /// Segments that a neighbor with or without a password here can have caused.
     fn of(self, has_password: bool) -> u64 {
         if has_password { self.unsigned + self.wrong } else { self.unexpected }
     }
 }
 
-/// A neighbor, or all that may call from a listen-range, by name.
+/// A neighbor, or all that may connect from a listen-range, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspect {
     pub has_password: bool,
-    /// It has a session, or fails in another way than by silence.
+    /// It has a session, or its failure is not a timeout.
     pub answers: bool,
 }
 
-/// Most others that one text names.
-const NAMED: usize = 3;
+/// Limit of other neighbors in one text.
+const MAX_LISTED: usize = 3;
 
-/// What to tell of a neighbor that did not answer while the kernel dropped segments; `None` when they cannot be its.
+/// The text about a neighbor that did not respond while the kernel dropped segments; `None` if it
+/// cannot have sent them.
 pub fn accuse(key: &str, dropped: Dropped, neighbors: &BTreeMap<String, Suspect>) -> Option<String> {
     let has_password = neighbors.get(key)?.has_password;
     let count = dropped.of(has_password);
@@ -60,8 +62,8 @@ pub fn accuse(key: &str, dropped: Dropped, neighbors: &BTreeMap<String, Suspect>
             "no answer from {key}, and the kernel dropped {count} {segments} for a TCP MD5 signature: {remedy}"
         ));
     }
-    let more = others.len().saturating_sub(NAMED);
-    others.truncate(NAMED);
+    let more = others.len().saturating_sub(MAX_LISTED);
+    others.truncate(MAX_LISTED);
     let more = if more > 0 { format!(" or {more} more") } else { String::new() };
     Some(format!(
         "no answer from {key}; the kernel dropped {count} {segments} for a TCP MD5 signature, of this neighbor or of {}{more}, \
@@ -81,11 +83,12 @@ mod tests {
         list.iter().map(one).collect()
     }
 
-    fn told(key: &str, dropped: Dropped, list: &[(&str, bool, bool)]) -> String {
+    fn text(key: &str, dropped: Dropped, list: &[(&str, bool, bool)]) -> String {
         accuse(key, dropped, &neighbors(list)).unwrap_or_default()
     }
 
-    /// Seen: a neighbor that was switched off was said to want a password, since another one's was wrong.
+    /// Seen: a neighbor that was switched off was reported to need a password, since another one's
+    /// was wrong.
     #[test]
     fn a_wrong_signature_is_told_of_the_neighbor_that_can_have_made_it() {
         let (wrong, unsigned, unexpected) = (
@@ -95,12 +98,12 @@ mod tests {
         );
         let two = [("10.0.0.1", true, false), ("203.0.113.9", false, false)];
         for dropped in [wrong, unsigned] {
-            assert!(told("10.0.0.1", dropped, &two).contains("compare `password`"));
-            assert_eq!(told("203.0.113.9", dropped, &two), "", "it has no password to be wrong");
+            assert!(text("10.0.0.1", dropped, &two).contains("compare `password`"));
+            assert_eq!(text("203.0.113.9", dropped, &two), "", "it has no password to be wrong");
         }
-        assert_eq!(told("10.0.0.1", unexpected, &two), "");
-        assert!(told("203.0.113.9", unexpected, &two).ends_with("set `password`"));
-        assert_eq!(told("10.0.0.1", Dropped::default(), &two), "");
+        assert_eq!(text("10.0.0.1", unexpected, &two), "");
+        assert!(text("203.0.113.9", unexpected, &two).ends_with("set `password`"));
+        assert_eq!(text("10.0.0.1", Dropped::default(), &two), "");
     }
 
     #[test]
@@ -108,18 +111,18 @@ mod tests {
         let wrong = Dropped { wrong: 1, ..Dropped::default() };
         let up = [("10.0.0.1", true, false), ("10.0.0.2", true, true)];
         assert_eq!(
-            told("10.0.0.1", wrong, &up),
+            text("10.0.0.1", wrong, &up),
             "no answer from 10.0.0.1, and the kernel dropped 1 segment for a TCP MD5 signature: compare `password` at \
              both ends"
         );
         let both = [("10.0.0.1", true, false), ("10.0.0.2", true, false), ("10.0.0.3", false, false)];
         for (key, other) in [("10.0.0.1", "of 10.0.0.2,"), ("10.0.0.2", "of 10.0.0.1,")] {
-            assert!(told(key, wrong, &both).contains(other), "{}", told(key, wrong, &both));
+            assert!(text(key, wrong, &both).contains(other), "{}", text(key, wrong, &both));
         }
         let many: Vec<_> = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
             .map(|a| (a, true, false))
             .to_vec();
-        assert!(told("10.0.0.1", wrong, &many).contains("10.0.0.2 or 10.0.0.3 or 10.0.0.4 or 2 more"));
+        assert!(text("10.0.0.1", wrong, &many).contains("10.0.0.2 or 10.0.0.3 or 10.0.0.4 or 2 more"));
     }
 
     #[test]

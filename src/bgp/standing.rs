@@ -1,13 +1,13 @@
-//! What the sessions of all neighbors tell together: problems that no session can see alone.
+//! Problems that only the sessions of all neighbors together show.
 
 use std::collections::BTreeMap;
 
 use super::view::{NeighborView, SessionState};
 
-/// For how long the OPEN of a neighbor without a session counts.
-const LATELY: u64 = 300;
+/// For how many seconds the OPEN of a neighbor without a session counts.
+const RECENT: u64 = 300;
 
-/// Everything that keeps sessions down, or makes them end, until the operator changes something.
+/// Everything that keeps sessions down, or ends them, until the operator changes something.
 pub fn problems(views: &[NeighborView]) -> Vec<String> {
     let needs = views.iter().flat_map(|v| v.needs.iter().cloned());
     needs.chain(one_router(views)).chain(without_bfd(views)).collect()
@@ -31,14 +31,15 @@ fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Several neighbors that answer with one router id and one AS number from the same address of ours. A router tells its
-/// neighbors apart by their addresses, so it can have one session with us over that address: each further one is refused,
-/// or ends the one before. Sessions of another family or over another link have another address of ours, and are in order.
+/// Finds neighbors with one router id and one AS number on the same address of ours. A router
+/// identifies its neighbors by address, so it can have one session with us over that address: each
+/// further one is refused, or ends the one before. Sessions of another family or over another link
+/// use another address of ours, and are correct.
 fn one_router(views: &[NeighborView]) -> Vec<String> {
     let mut routers: BTreeMap<_, Vec<&NeighborView>> = BTreeMap::new();
     for view in views {
         let up = view.state == SessionState::Established;
-        let lately = up || view.answered.is_some_and(|seconds| seconds < LATELY);
+        let lately = up || view.answered.is_some_and(|seconds| seconds < RECENT);
         let disabled = view.state == SessionState::Disabled;
         if let (Some(id), Some(asn), Some(local)) = (view.router_id, view.remote_as, view.local_address)
             && lately

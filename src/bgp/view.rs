@@ -1,4 +1,4 @@
-//! What `show neighbors` and `show neighbor` say: fields of the interface page, then more.
+//! The fields of `show neighbors` and `show neighbor` (docs/reference.md), then more.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,7 +9,8 @@ use crate::net::{Asn, Family, RouterId};
 /// One neighbor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeighborView {
-    /// As it is written in the configuration, `fe80::1%eth0` included; of an unnumbered one the address found.
+    /// As it is written in the configuration, `fe80::1%eth0` included; of an unnumbered one the
+    /// address found.
     pub address: String,
     pub interface: Option<String>,
     /// Number it has, or that it must have; `null` when any will do and none was seen yet.
@@ -30,7 +31,8 @@ pub struct NeighborView {
     /// Routes kept back by `max-prefixes-out`.
     #[serde(default)]
     pub withheld: BTreeMap<Family, u64>,
-    /// RFC 5082: `enforced`, or `not offered by the neighbor`; `null` where it is off, and before the first session.
+    /// RFC 5082: `enforced`, or `not offered by the neighbor`; `null` where it is off, and before
+    /// the first session.
     #[serde(default)]
     pub ttl_security: Option<String>,
     /// Connections refused because of the TTL of their first packet.

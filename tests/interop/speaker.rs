@@ -127,7 +127,7 @@ impl Speaker {
                     for prefix in update.withdrawn.iter().flat_map(nlri) {
                         self.prefixes.remove(&prefix);
                     }
-                    self.prefixes.extend(update.announced.iter().flat_map(|(_, b)| nlri(b)));
+                    self.prefixes.extend(update.advertised.iter().flat_map(|(_, b)| nlri(b)));
                     self.end_of_rib.extend(update.end_of_rib);
                 }
             }
@@ -157,7 +157,7 @@ impl Speaker {
         let mut packer = Packer::new(&shape, &mut out);
         for text in prefixes {
             let prefix: Prefix = text.parse().unwrap();
-            packer.announce(&attrs, prefix.family(), [Nlri { path_id: 0, prefix }]).unwrap();
+            packer.advertise(&attrs, prefix.family(), [Nlri { path_id: 0, prefix }]).unwrap();
         }
         for family in &negotiated.families {
             packer.end_of_rib(*family);

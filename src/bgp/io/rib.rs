@@ -358,7 +358,7 @@ async fn after_the_woken() {
 }
 
 fn octets(update: &Update) -> usize {
-    let announced: usize = update.announced.iter().map(|(_, block)| block.bytes.len()).sum();
+    let announced: usize = update.advertised.iter().map(|(_, block)| block.bytes.len()).sum();
     announced + update.withdrawn.iter().map(|block| block.bytes.len()).sum::<usize>()
 }
 

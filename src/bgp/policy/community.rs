@@ -1,9 +1,10 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-/// A community of any of the three kinds, as policies and `[advertise]` write it.
+/// A community of any of the three kinds, in the notation of policies and `[advertise]`.
 ///
-/// `65001:7` or a well-known name is a standard one (RFC 1997), `large:64496:1:2` a large one (RFC 8092),
-/// `ext:rt:65001:7`, `ext:soo:10.0.0.1:7` or `ext:0x0002fde900000007` an extended one (RFC 4360).
+/// `65001:7` or a well-known name is a standard one (RFC 1997), `large:64496:1:2` a large one (RFC
+/// 8092), `ext:rt:65001:7`, `ext:soo:10.0.0.1:7` or `ext:0x0002fde900000007` an extended one (RFC
+/// 4360).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Community {
     Standard(u32),
@@ -11,7 +12,7 @@ pub enum Community {
     Ext([u8; 8]),
 }
 
-/// Why a text is no community.
+/// Why a text is not a community.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is no community; write 65001:7, a well-known name as no-export, large:64496:1:2, \
@@ -38,7 +39,7 @@ impl Community {
     pub const NOPEER: u32 = 0xffff_ff04;
 }
 
-/// The names of the IANA registry, in lower case.
+/// Names in the IANA registry, in lower case.
 const WELL_KNOWN: [(&str, u32); 9] = [
     ("graceful-shutdown", Community::GRACEFUL_SHUTDOWN),
     ("accept-own", 0xffff_0001),
@@ -76,7 +77,7 @@ impl fmt::Display for Community {
     }
 }
 
-/// Digits only: no sign, no blank.
+/// Digits only: no sign, no space.
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -95,7 +96,8 @@ fn large_from(text: &str) -> Option<[u32; 3]> {
     parts.next().is_none().then_some(out)
 }
 
-/// `rt:AS:N`, `soo:AS:N` (RFC 4360 §4, §5; four-octet numbers by RFC 5668; addresses too), or `0x…`.
+/// `rt:AS:N`, `soo:AS:N` (RFC 4360 §4, §5; four-octet numbers by RFC 5668; addresses too), or
+/// `0x…`.
 fn ext_from(text: &str) -> Option<[u8; 8]> {
     if let Some(hex) = text.strip_prefix("0x") {
         let valid = hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit());
@@ -123,7 +125,7 @@ fn wide(kind: u8, subtype: u8, admin: u32, local: u16) -> u64 {
     u64::from(kind) << 56 | u64::from(subtype) << 48 | u64::from(admin) << 16 | u64::from(local)
 }
 
-/// An extended community as `show routes` writes it: `rt:65001:7`, else all its octets.
+/// An extended community in the notation of `show routes`: `rt:65001:7`, else all its octets.
 pub(crate) fn ext_text(octets: [u8; 8]) -> String {
     let value = u64::from_be_bytes(octets);
     let name = match octets[1] {

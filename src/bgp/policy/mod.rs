@@ -1,8 +1,9 @@
 //! Import and export policies: match, set, accept or reject.
 //!
-//! A [`Policy`] is one `[[policy.NAME]]`: statements in order, of which the first that matches *and* has an
-//! action ends it. A matching statement without an action only sets, and later statements see what it set.
-//! What falls through is accepted. A neighbor's list of policies runs in order until one rejects.
+//! A [`Policy`] is one `[[policy.NAME]]`: statements in order. The first that matches *and* has an
+//! action ends it. A matching statement without an action only sets attributes, which later
+//! statements see. A route that no statement ends is accepted. A neighbor's list of policies runs
+//! in order until one rejects.
 
 mod community;
 mod run;
@@ -28,7 +29,7 @@ impl Policy {
         Self { name: name.into(), statements }
     }
 
-    /// Whether a statement asks which neighbor it is about.
+    /// Whether a statement has a condition on the neighbor.
     pub fn names_neighbors(&self) -> bool {
         self.statements.iter().any(|s| !s.matches.neighbors.is_empty())
     }

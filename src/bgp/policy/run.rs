@@ -9,23 +9,23 @@ use crate::{
     net::{Asn, Prefix},
 };
 
-/// What a route is asked about besides its attributes.
+/// What conditions depend on besides the attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub prefix: Prefix,
     pub source: RouteSource,
-    /// The neighbor it came from; `None` for own routes.
+    /// The neighbor the route was learned from; `None` for originated routes.
     pub from: Option<&'a PeerKey>,
-    /// The neighbor it goes to, on export.
+    /// The neighbor the route is advertised to, on export.
     pub to: Option<&'a PeerKey>,
-    /// Put in front of the path by `prepend-as`; counts as the origin of own routes.
+    /// Prepended to the path by `prepend-as`; also the origin of originated routes.
     pub own_as: Asn,
-    /// What `set-next-hop = "self"` stands for.
+    /// Value of `set-next-hop = "self"`.
     pub own_next_hop: Option<IpAddr>,
 }
 
-/// Runs `policies` in order over a route: `Err` is the one that rejected it. What they set is in `attrs`,
-/// copied only when something is.
+/// Runs `policies` in order over a route; `Err` is the policy that rejected it. Changes are in
+/// `attrs`, which is copied only if something changes.
 pub fn run<'p>(
     policies: &'p [Arc<Policy>],
     subject: &Subject<'_>,
@@ -65,7 +65,7 @@ impl Match {
     }
 }
 
-/// An empty list asks nothing.
+/// An empty list is no condition.
 fn any<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(holds)
 }
@@ -118,7 +118,7 @@ fn remove_community(attrs: &mut Attrs, community: Community) {
     }
 }
 
-/// Adds it unless it is there.
+/// Adds a community unless it is present.
 fn add_community(attrs: &mut Attrs, community: Community) {
     if has_community(attrs, community) {
         return;

@@ -9,12 +9,12 @@ use crate::{
     net::{Asn, Family, Prefix, Source},
 };
 
-/// What it must match, what it sets then, and whether that ends the policy.
+/// A statement's conditions, the changes it makes, and whether it ends the policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statement {
     pub matches: Match,
     pub set: Set,
-    /// `None`: go on with the next statement.
+    /// `None` continues with the next statement.
     pub action: Option<Action>,
 }
 
@@ -26,15 +26,16 @@ pub enum Action {
     Reject,
 }
 
-/// Conditions; all must hold. An empty list asks nothing; of a list one entry must hold.
+/// Conditions, all of which must hold. An empty list is no condition; of a list one entry must
+/// match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Match {
     pub prefixes: Vec<PrefixRange>,
     pub families: Vec<Family>,
-    /// The neighbor that the route came from or, on export, goes to.
+    /// The neighbor that the route was learned from or, on export, is advertised to.
     pub neighbors: Vec<PeerKey>,
     pub as_path: Option<AsPathPattern>,
-    /// The last number of the AS path; of an own route the own one.
+    /// The last AS number of the path; the own one for originated routes.
     pub origin_as: Vec<Asn>,
     pub communities: Vec<Community>,
     pub source: Vec<RouteSource>,
@@ -42,7 +43,7 @@ pub struct Match {
     pub next_hop: Vec<Prefix>,
 }
 
-/// Changes; on import before the decision, on export before sending.
+/// Changes, made on import before the decision process and on export before sending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     pub local_pref: Option<u32>,
@@ -50,7 +51,8 @@ pub struct Set {
     /// After `remove_communities`.
     pub add_communities: Vec<Community>,
     pub remove_communities: Vec<Community>,
-    /// How many times the own number is put in front of the AS path (on export beyond the one that eBGP adds).
+    /// Number of times the own AS is prepended (on export in addition to the one that eBGP
+    /// prepends).
     pub prepend_as: u8,
     pub next_hop: Option<NextHopSetting>,
 }
@@ -93,7 +95,8 @@ impl FromStr for NextHopSetting {
     }
 }
 
-/// A prefix of `prefixes`: exactly this one, or with `{ge,le}` all inside it of these lengths.
+/// An entry of `prefixes`: exactly this prefix, or with `{ge,le}` all prefixes inside it of these
+/// lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrefixRange {
     pub prefix: Prefix,
@@ -101,7 +104,7 @@ pub struct PrefixRange {
     pub le: u8,
 }
 
-/// Why a text is no prefix range.
+/// Why a text is not a prefix range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no prefix range; write 10.0.0.0/8, or 10.0.0.0/8{{24,32}} for lengths of 24 to 32")]
 pub struct RangeError(pub String);
@@ -144,15 +147,15 @@ impl fmt::Display for PrefixRange {
     }
 }
 
-/// `as-path`: a regular expression over the numbers of the path, written with one blank between them, a set
-/// as `{1,2}`. `_` stands for a boundary between numbers, as in other routers.
+/// `as-path`: a regular expression over the AS numbers of the path, separated by single spaces,
+/// with a set as `{1,2}`. `_` matches a boundary between numbers, as on other routers.
 #[derive(Clone, Debug)]
 pub struct AsPathPattern {
     text: String,
     regex: Regex,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no regular expression: {why}")]
 pub struct PatternError {
@@ -165,7 +168,7 @@ impl AsPathPattern {
         &self.text
     }
 
-    /// Whether it matches the path as text.
+    /// Whether the pattern matches the path in text form.
     pub fn is_match(&self, path: &str) -> bool {
         self.regex.is_match(path)
     }

@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn bc33_a_third_party_next_hop_goes_out_on_a_common_subnet_only() {
+    fn a_third_party_next_hop_goes_out_on_a_common_subnet_only() {
         let from = PeerKey::Address("10.0.0.9".parse().unwrap());
         let shared = |c: &mut PeerConfig, subnets: &[&str]| {
             (c.transit, c.next_hop_self) = (true, Some(false));

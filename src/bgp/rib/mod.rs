@@ -506,7 +506,7 @@ impl Rib {
         let since = self.clock(now);
         self.look(now);
         let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over) else { return };
-        let empty = update.announced.is_empty() && update.withdrawn.is_empty();
+        let empty = update.advertised.is_empty() && update.withdrawn.is_empty();
         if !empty {
             peer.last_update = now;
         }
@@ -516,7 +516,7 @@ impl Rib {
         }
         let global = self.global.clone();
         let from = Speaker { config: &config, session: &session, global: &global };
-        for (attrs, block) in &update.announced {
+        for (attrs, block) in &update.advertised {
             let received = self.intern(attrs, no);
             let arrived = from.attributes(attrs);
             for nlri in block.iter() {

@@ -1,4 +1,4 @@
-//! What `show routes` says of the table: fields of the interface page, in its order.
+//! The fields of `show routes` (docs/reference.md), in their order.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -1,7 +1,6 @@
-//! Capabilities of an OPEN (RFC 5492) as octets and as values.
+//! Encoding and decoding of the capabilities of an OPEN (RFC 5492).
 //!
-//! Families, modes and roles stay the numbers of the wire here: what an unknown one means is decided by
-//! `session::negotiate`.
+//! Families, modes and roles remain numbers here: `session::negotiate` decides about unknown ones.
 
 use std::fmt;
 
@@ -55,9 +54,9 @@ pub struct NextHopEncoding {
 /// RFC 4724 §3.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GracefulRestart {
-    /// R bit: has restarted.
+    /// R bit: the sender has restarted.
     pub restarting: bool,
-    /// N bit: a NOTIFICATION does not end it (RFC 8538 §2).
+    /// N bit: a NOTIFICATION does not end graceful restart (RFC 8538 §2).
     pub notification: bool,
     /// Seconds, 12 bits.
     pub restart_time: u16,
@@ -72,7 +71,7 @@ pub struct GracefulFamily {
     pub forwarding: bool,
 }
 
-/// One tuple of RFC 7911 §4; `mode`: 1 receive, 2 send, 3 both, anything else is to be ignored.
+/// One tuple of RFC 7911 §4; `mode` is 1 receive, 2 send, 3 both; others must be ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddPathFamily {
     pub afi: u16,
@@ -96,7 +95,7 @@ impl Capability {
         Self::Multiprotocol { afi: family.afi(), safi: family.safi() }
     }
 
-    /// The code of the wire.
+    /// The capability code.
     pub fn code(&self) -> u8 {
         match self {
             Self::Multiprotocol { .. } => 1,
@@ -114,7 +113,7 @@ impl Capability {
         }
     }
 
-    /// Decodes a run of capabilities; `None` when one of them has a length that cannot be.
+    /// Decodes a list of capabilities; `None` if one of them has an invalid length.
     pub(super) fn decode_all(input: &[u8]) -> Option<Vec<Self>> {
         let parsed: IResult<&[u8], Vec<(u8, &[u8])>> =
             all_consuming(many0((be_u8, length_data(be_u8)))).parse(input);
@@ -134,7 +133,7 @@ impl Capability {
             69 => map(many0(add_path_family), Self::AddPath).parse(value),
             70 => Ok((value, Self::EnhancedRefresh)),
             71 => map(many0(long_lived_family), Self::LongLivedGracefulRestart).parse(value),
-            // Only shown, so a malformed one is no reason to refuse a neighbor.
+            // Only displayed, so a malformed one is no reason to refuse a neighbor.
             73 => return Some(fqdn(value).unwrap_or_else(|| Self::unknown(code, value))),
             _ => return Some(Self::unknown(code, value)),
         };
@@ -145,7 +144,7 @@ impl Capability {
         Self::Unknown { code, value: Bytes::copy_from_slice(value) }
     }
 
-    /// Appends code, length and value. What does not fit into 255 octets is left out.
+    /// Appends code, length and value. What exceeds 255 octets is left out.
     pub(super) fn encode(&self, out: &mut BytesMut) {
         let mut value = BytesMut::new();
         self.encode_value(&mut value);
@@ -224,10 +223,10 @@ fn graceful_restart(input: &[u8]) -> IResult<&[u8], GracefulRestart> {
         safi,
         forwarding: flags & 0x80 != 0,
     });
-    map((be_u16, many0(family)), |(word, families)| GracefulRestart {
-        restarting: word & 0x8000 != 0,
-        notification: word & 0x4000 != 0,
-        restart_time: word & RESTART_TIME,
+    map((be_u16, many0(family)), |(header, families)| GracefulRestart {
+        restarting: header & 0x8000 != 0,
+        notification: header & 0x4000 != 0,
+        restart_time: header & RESTART_TIME,
         families,
     })
     .parse(input)
@@ -254,7 +253,7 @@ fn fqdn(value: &[u8]) -> Option<Capability> {
     rest.is_empty().then_some(Capability::Fqdn { host: text(host)?, domain: text(domain)? })
 }
 
-/// A family by its name, or by its numbers when it is none of ours.
+/// A family by name, or by numbers if it is not one of ours.
 struct Named(u16, u16);
 
 impl fmt::Display for Named {
@@ -266,7 +265,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// As `show neighbor` lists it.
+/// The notation of `show neighbor`.
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = |afi: u16, safi: u8| Named(afi, safi.into());

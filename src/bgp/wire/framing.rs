@@ -1,4 +1,5 @@
-//! The message header (RFC 4271 §4.1) and its errors (§6.1): cutting messages off a stream of octets.
+//! The message header (RFC 4271 §4.1) and its errors (§6.1): splits a stream of octets into
+//! messages.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -6,9 +7,9 @@ use super::{Code, WireError};
 
 /// Length of the header: marker, length, type.
 pub const HEADER: usize = 19;
-/// Longest message (RFC 4271 §4.1).
+/// Length of the longest message (RFC 4271 §4.1).
 pub const MAX_MESSAGE: usize = 4096;
-/// Longest message with RFC 8654, OPEN and KEEPALIVE excepted.
+/// Length of the longest message with RFC 8654, except for OPEN and KEEPALIVE.
 pub const MAX_EXTENDED: usize = 65_535;
 
 const MARKER: [u8; 16] = [0xff; 16];
@@ -25,11 +26,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All, in the order of their numbers.
+    /// All types, in the order of their numbers.
     pub const ALL: [Self; 5] =
         [Self::Open, Self::Update, Self::Notification, Self::Keepalive, Self::RouteRefresh];
 
-    /// As counters and JSON write it.
+    /// The notation of counters and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -44,10 +45,10 @@ impl Kind {
         Self::ALL.into_iter().find(|k| *k as u8 == octet)
     }
 
-    /// Which lengths a message of this type may have, header included.
+    /// The valid lengths of a message of this type, including the header.
     ///
-    /// ROUTE-REFRESH is judged by [`Refresh::decode`](super::refresh::Refresh::decode): its length error
-    /// has a code of its own (RFC 7313 §5).
+    /// [`Refresh::decode`](super::refresh::Refresh::decode) checks the length of ROUTE-REFRESH,
+    /// whose length error has a code of its own (RFC 7313 §5).
     fn lengths(self, extended: bool) -> std::ops::RangeInclusive<usize> {
         let max = if extended { MAX_EXTENDED } else { MAX_MESSAGE };
         match self {
@@ -60,21 +61,22 @@ impl Kind {
     }
 }
 
-/// One message, header stripped.
+/// One message without its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub kind: Kind,
     pub body: Bytes,
 }
 
-/// Cuts the next whole message off `input`, without copying it; `None` when more octets are needed.
+/// Takes the next complete message from `input` without copying it; `None` if more octets are
+/// needed.
 ///
-/// `extended`: both announced RFC 8654, so messages above 4,096 octets may come. The header is judged as
-/// soon as it is there, a marker that is wrong already from its first octets.
+/// `extended`: both ends advertised RFC 8654, so messages above 4,096 octets are valid. The header
+/// is checked as soon as it is complete, the marker from its first octets on.
 ///
 /// # Errors
 ///
-/// Code 1 with the subcodes of RFC 4271 §6.1. A bad length is echoed, a bad type too.
+/// Code 1 with the subcodes of RFC 4271 §6.1. Data contains an invalid length or type.
 pub fn split(input: &mut BytesMut, extended: bool) -> Result<Option<Frame>, WireError> {
     if !input.iter().zip(MARKER).all(|(octet, one)| *octet == one) {
         return Err(bad(1, &[], "marker is not all ones"));
@@ -106,7 +108,7 @@ pub fn keepalive(out: &mut BytesMut) {
     finish(out, start);
 }
 
-/// Begins a message: a header whose length [`finish`] fills in. Returns where it stands.
+/// Starts a message with a header whose length [`finish`] fills in. Returns its position.
 pub(super) fn begin(out: &mut BytesMut, kind: Kind) -> usize {
     let start = out.len();
     out.put_slice(&MARKER);
@@ -115,14 +117,14 @@ pub(super) fn begin(out: &mut BytesMut, kind: Kind) -> usize {
     start
 }
 
-/// Ends the message begun at `start`.
+/// Ends the message started at `start`.
 pub(super) fn finish(out: &mut BytesMut, start: usize) {
     let length = out.len() - start;
     debug_assert!(length <= MAX_EXTENDED, "a message of {length} octets");
     patch_u16(out, start + MARKER.len(), length);
 }
 
-/// Overwrites two octets at `at`, which are there, with `value`, which fits.
+/// Overwrites two octets at `at`, which exist, with `value`, which fits.
 pub(super) fn patch_u16(out: &mut BytesMut, at: usize, value: usize) {
     let value = u16::try_from(value).unwrap_or(u16::MAX);
     if let Some(place) = out.get_mut(at..at + 2) {
@@ -138,7 +140,8 @@ fn bad(subcode: u8, data: &[u8], what: &'static str) -> WireError {
 mod tests {
     use super::*;
 
-    /// A header of this length and type behind a good marker, with zeros up to `have` octets.
+    /// A header of this length and type after a valid marker, followed by zeros up to `have`
+    /// octets.
     fn message(length: u16, kind: u8, have: usize) -> BytesMut {
         let mut m = BytesMut::from(&MARKER[..]);
         m.put_u16(length);
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(split(&mut BytesMut::from(&b"GET"[..]), false).unwrap_err().subcode, 1);
     }
 
-    /// The bounds of RFC 4271 §6.1 and RFC 8654 §4 from within.
+    /// The bounds of RFC 4271 §6.1 and RFC 8654 §4 are inclusive.
     #[test]
     fn the_longest_messages_pass() {
         #[rustfmt::skip]

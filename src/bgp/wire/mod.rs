@@ -1,14 +1,16 @@
-//! BGP messages as octets and as values (RFC 4271 §4). Imports only `net`.
+//! Encoding and decoding of BGP messages (RFC 4271 §4). Imports only `net`.
 //!
-//! Everything here is pure and takes whatever a neighbor may send. The way of a message:
+//! Everything here is pure and accepts any input from a neighbor. A message is processed in these
+//! steps:
 //!
-//! 1. [`framing::split`] cuts one message off a stream and judges its header (§6.1);
-//! 2. the body goes to [`open::Open::decode`], [`update::Decoder::decode`],
+//! 1. [`framing::split`] takes one message from a stream and checks its header (§6.1);
+//! 2. the body is decoded by [`open::Open::decode`], [`update::Decoder::decode`],
 //!    [`notification::Notification::decode`] or [`refresh::Refresh::decode`];
-//! 3. what comes back is a value, or a [`WireError`] that is the NOTIFICATION to answer with.
+//! 3. the result is a value, or a [`WireError`], which contains the NOTIFICATION to send.
 //!
-//! A broken path attribute is usually no error but a verdict beside the update (RFC 7606): see [`attr`].
-//! The other way, values append themselves to a `BytesMut`; UPDATEs are packed by [`pack::Packer`].
+//! A malformed path attribute is usually not an error but an action returned with the update (RFC
+//! 7606): see [`attr`]. In the other direction, values append themselves to a `BytesMut`;
+//! [`pack::Packer`] packs UPDATEs.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may"))]
 
@@ -28,16 +30,16 @@ use bytes::Bytes;
 
 use crate::net::{Asn, Family};
 
-/// A neighbor broke the protocol.
+/// A protocol error of a neighbor.
 ///
-/// It carries exactly what the NOTIFICATION will carry (RFC 4271 §4.5), so the session never has
-/// to guess which code a parser meant.
+/// It contains exactly what the NOTIFICATION will contain (RFC 4271 §4.5), so that the session does
+/// not have to derive the code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code:?}/{subcode}: {what}")]
 pub struct WireError {
     pub code: Code,
     pub subcode: u8,
-    /// Echo of the offending octets; empty unless the RFC asks for them.
+    /// Data of the NOTIFICATION; empty unless the RFC requires it.
     pub data: Bytes,
     /// For our log only, never sent.
     pub what: &'static str,
@@ -49,7 +51,7 @@ impl WireError {
     }
 }
 
-/// Error codes, in RFC 4271 §4.5 order; RFC 7313 §5 and RFC 9687 §3 add the last two.
+/// Error codes, in the order of RFC 4271 §4.5; RFC 7313 §5 and RFC 9687 §3 add the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
@@ -63,27 +65,30 @@ pub enum Code {
     SendHoldTimer = 8,
 }
 
-/// What both ends agreed on, as far as it shapes UPDATEs. Made by the caller from what was negotiated.
+/// The negotiated parameters that determine the form of UPDATEs. Built by the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Same AS on both ends: decides what LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST mean (RFC 7606 §7).
+    /// Both ends are in the same AS, which determines the meaning of LOCAL_PREF, ORIGINATOR_ID and
+    /// CLUSTER_LIST (RFC 7606 §7).
     pub ibgp: bool,
-    /// AS numbers take four octets in both directions (RFC 6793).
+    /// AS numbers have four octets in both directions (RFC 6793).
     pub four_octet_as: bool,
-    /// By [`Family::index`]: what was negotiated; the rest is ignored.
+    /// By [`Family::index`]: whether the family was negotiated; others are ignored.
     pub families: [bool; 2],
-    /// IPv4 NLRI may come with IPv6 next hops (RFC 8950).
+    /// IPv4 NLRI may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
-    /// Messages up to 65,535 octets may be *sent* (RFC 8654 §4): the neighbor announced the capability.
+    /// Messages up to 65,535 octets may be *sent* (RFC 8654 §4): the neighbor advertised the
+    /// capability.
     pub extended_messages: bool,
-    /// By family index: NLRI that come carry path identifiers (RFC 7911 §3).
+    /// By family index: received NLRI have path identifiers (RFC 7911 §3).
     pub add_path_receive: [bool; 2],
-    /// By family index: NLRI that go carry path identifiers.
+    /// By family index: sent NLRI have path identifiers.
     pub add_path_send: [bool; 2],
-    /// The number every received AS path has to begin with (RFC 4271 §6.3, last rule on AS_PATH): the
-    /// neighbor's on eBGP sessions, `None` on iBGP ones and from route servers (RFC 7947 §2.2.2.1).
+    /// The AS number that every received path must start with (RFC 4271 §6.3, last rule on
+    /// AS_PATH): the neighbor's on eBGP sessions; `None` on iBGP sessions and for route servers
+    /// (RFC 7947 §2.2.2.1).
     pub first_as: Option<Asn>,
-    /// The neighbor is on this host: a next hop on the loopback is one that both of them mean.
+    /// The neighbor is on this host, so a loopback address is a valid next hop.
     pub on_host: bool,
 }
 
@@ -100,7 +105,7 @@ impl Shape {
         self.add_path_send.get(family.index()).copied().unwrap_or(false)
     }
 
-    /// Longest message that may be sent.
+    /// Length of the longest message that may be sent.
     pub fn max_message(&self) -> usize {
         if self.extended_messages { framing::MAX_EXTENDED } else { framing::MAX_MESSAGE }
     }

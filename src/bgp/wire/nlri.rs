@@ -1,10 +1,10 @@
-//! Prefixes on the wire (RFC 4271 §4.3, RFC 4760 §5, RFC 7911 §3).
+//! Encoding and decoding of prefixes (RFC 4271 §4.3, RFC 4760 §5, RFC 7911 §3).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::net::{Family, Prefix};
 
-/// One prefix on the wire.
+/// One prefix as it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nlri {
     /// RFC 7911 §3; 0 without ADD-PATH.
@@ -12,16 +12,17 @@ pub struct Nlri {
     pub prefix: Prefix,
 }
 
-/// A run of NLRI, syntax checked, not yet unpacked: walking it allocates nothing and cannot fail.
+/// A list of NLRI with its syntax validated but not decoded: iteration allocates nothing and cannot
+/// fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NlriBlock {
     pub family: Family,
-    /// Whether each entry begins with a path identifier (RFC 7911 §3).
+    /// Whether each entry starts with a path identifier (RFC 7911 §3).
     pub add_path: bool,
     pub bytes: Bytes,
 }
 
-/// Whether there is no length above 32 or 128 and no end inside a prefix (RFC 7606 §5.3).
+/// Whether no length exceeds 32 or 128 and the last prefix is complete (RFC 7606 §5.3).
 pub(super) fn is_valid(family: Family, add_path: bool, octets: &[u8]) -> bool {
     let mut walk = Walk { family, add_path, rest: octets };
     while walk.next().is_some() {}
@@ -29,7 +30,7 @@ pub(super) fn is_valid(family: Family, add_path: bool, octets: &[u8]) -> bool {
 }
 
 impl NlriBlock {
-    /// The prefixes, host bits masked.
+    /// The prefixes with host bits masked.
     pub fn iter(&self) -> impl Iterator<Item = Nlri> + '_ {
         Walk { family: self.family, add_path: self.add_path, rest: &self.bytes }
     }
@@ -39,7 +40,7 @@ impl NlriBlock {
     }
 }
 
-/// Stops at the end, or in front of the first entry that is broken.
+/// Stops at the end, or before the first malformed entry.
 struct Walk<'a> {
     family: Family,
     add_path: bool,
@@ -69,12 +70,12 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// Octets that a prefix of `len` bits takes.
+/// Number of octets of a prefix of `len` bits.
 fn octets(len: u8) -> usize {
     usize::from(len).div_ceil(8)
 }
 
-/// At most `N` octets, zeros behind them.
+/// At most `N` octets, padded with zeros.
 fn padded<const N: usize>(octets: &[u8]) -> [u8; N] {
     let mut whole = [0; N];
     whole.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
@@ -82,12 +83,12 @@ fn padded<const N: usize>(octets: &[u8]) -> [u8; N] {
 }
 
 impl Nlri {
-    /// A prefix without path identifier.
+    /// A prefix without a path identifier.
     pub fn new(prefix: Prefix) -> Self {
         Self { path_id: 0, prefix }
     }
 
-    /// Octets on the wire.
+    /// Encoded length in octets.
     pub(super) fn wire_len(self, add_path: bool) -> usize {
         1 + octets(self.prefix.len()) + if add_path { 4 } else { 0 }
     }

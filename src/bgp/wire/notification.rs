@@ -1,4 +1,5 @@
-//! NOTIFICATION (RFC 4271 §4.5): codes in words, texts for operators (RFC 9003), Hard Reset (RFC 8538).
+//! NOTIFICATION (RFC 4271 §4.5): names of codes, texts for operators (RFC 9003), Hard Reset (RFC
+//! 8538).
 
 use std::fmt;
 
@@ -24,7 +25,7 @@ pub mod cease {
     pub const BFD_DOWN: u8 = 10;
 }
 
-/// Longest shutdown communication (RFC 9003 §2): what one octet can count.
+/// Limit of a shutdown communication (RFC 9003 §2): the largest value of one octet.
 pub const MAX_TEXT: usize = 255;
 
 /// A NOTIFICATION, sent or received.
@@ -42,13 +43,13 @@ impl From<&WireError> for Notification {
 }
 
 impl Notification {
-    /// One without data.
+    /// A NOTIFICATION without data.
     pub fn new(code: Code, subcode: u8) -> Self {
         Self { code: code as u8, subcode, data: Bytes::new() }
     }
 
-    /// Cease with a text for the operator at the other end (RFC 9003 §2): shutdown or reset. A text too
-    /// long is cut between two characters.
+    /// Cease with a text for the neighbor's operator (RFC 9003 §2): shutdown or reset. A text that
+    /// is too long is truncated between two characters.
     pub fn cease(subcode: u8, text: Option<&str>) -> Self {
         let mut data = BytesMut::new();
         if let Some(text) = text.filter(|t| !t.is_empty()) {
@@ -59,7 +60,7 @@ impl Notification {
         Self { code: Code::Cease as u8, subcode, data: data.freeze() }
     }
 
-    /// This one inside a Hard Reset: it ends graceful restart (RFC 8538 §3.1).
+    /// Wraps this one in a Hard Reset, which ends graceful restart (RFC 8538 §3.1).
     pub fn hard(self) -> Self {
         let mut data = BytesMut::with_capacity(2 + self.data.len());
         data.put_slice(&[self.code, self.subcode]);
@@ -72,8 +73,8 @@ impl Notification {
         (self.code, self.subcode) == (Code::Cease as u8, cease::HARD_RESET)
     }
 
-    /// What a Hard Reset carries (RFC 8538 §3.1); `None` when it is another Hard Reset. Those make no sense, and one
-    /// inside the other to the end of a message they would be read in so many steps.
+    /// The NOTIFICATION inside a Hard Reset (RFC 8538 §3.1); `None` if that is another Hard Reset.
+    /// Those are invalid, and a message full of nested ones would take as many steps to decode.
     pub fn inner(&self) -> Option<Self> {
         match (self.is_hard(), &self.data[..]) {
             (true, &[code, subcode, ..]) => {
@@ -83,8 +84,8 @@ impl Notification {
         }
     }
 
-    /// The shutdown communication (RFC 9003 §2), also of one inside a Hard Reset; `None` when there is
-    /// none or when it is not UTF-8.
+    /// The shutdown communication (RFC 9003 §2), also of one inside a Hard Reset; `None` if there
+    /// is none or it is not UTF-8.
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(self.text_octets()?).ok()
     }
@@ -99,14 +100,15 @@ impl Notification {
         text.get(..usize::from(*length)).filter(|t| !t.is_empty())
     }
 
-    /// Decodes the body; never fails, since a broken NOTIFICATION cannot be answered (RFC 4271 §6.4).
+    /// Decodes the body; never fails, since no NOTIFICATION may be sent about a malformed one (RFC
+    /// 4271 §6.4).
     pub fn decode(body: &Bytes) -> Self {
         let (code, subcode) = (body.first().copied(), body.get(1).copied());
         let data = if body.len() > 2 { body.slice(2..) } else { Bytes::new() };
         Self { code: code.unwrap_or(0), subcode: subcode.unwrap_or(0), data }
     }
 
-    /// Appends the message; data beyond the largest message are cut off.
+    /// Appends the message; data beyond the largest message is truncated.
     pub fn encode(&self, out: &mut BytesMut) {
         let start = framing::begin(out, Kind::Notification);
         out.put_slice(&[self.code, self.subcode]);
@@ -115,12 +117,12 @@ impl Notification {
         framing::finish(out, start);
     }
 
-    /// The code in words.
+    /// Name of the code.
     pub fn code_name(&self) -> &'static str {
         code_name(self.code)
     }
 
-    /// The subcode in words; `None` for 0 and for unknown ones.
+    /// Name of the subcode; `None` for 0 and for unknown ones.
     pub fn subcode_name(&self) -> Option<&'static str> {
         subcode_name(self.code, self.subcode)
     }
@@ -143,7 +145,7 @@ impl fmt::Display for Notification {
         }
         match (self.text_octets(), self.text()) {
             (_, Some(text)) => write!(f, ": \"{}\"", text.escape_debug()),
-            // RFC 9003 §2: not UTF-8, so shown in a form that cannot hurt a terminal.
+            // RFC 9003 §2: not UTF-8, so escaped to protect terminals.
             (Some(octets), None) => write!(f, ": \"{}\"", octets.escape_ascii()),
             (None, None) => self.fmt_data(f),
         }
@@ -151,7 +153,7 @@ impl fmt::Display for Notification {
 }
 
 impl Notification {
-    /// Family and limit that CEASE/1 carries (RFC 4486 §4), in words.
+    /// Description of the family and limit in CEASE/1 (RFC 4486 §4).
     fn limit(&self) -> Option<String> {
         let &[afi_hi, afi_lo, safi, a, b, c, d] = &self.data[..] else { return None };
         if (self.code, self.subcode) != (Code::Cease as u8, cease::MAX_PREFIXES) {
@@ -165,7 +167,7 @@ impl Notification {
         Some(format!("{family}, limit {}", u32::from_be_bytes([a, b, c, d])))
     }
 
-    /// The data of an error, as far as they fit into a line.
+    /// The data of an error, as far as it fits into a line.
     fn fmt_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 16;
         if self.data.is_empty() {
@@ -177,7 +179,7 @@ impl Notification {
     }
 }
 
-/// RFC 4271 §4.5 and the registry.
+/// RFC 4271 §4.5 and the IANA registry.
 fn code_name(code: u8) -> &'static str {
     match code {
         1 => "message header error",
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notification_says_in_words_what_it_means() {
+    fn a_notification_is_described_in_text() {
         let with = |code, subcode, data: &'static [u8]| Notification {
             code,
             subcode,
@@ -313,7 +315,7 @@ mod tests {
         assert_eq!(back(&long).data.len(), 4096 - 21);
     }
 
-    /// RFC 4271 §6.4: nothing in a NOTIFICATION is an error to us, whatever it holds.
+    /// RFC 4271 §6.4: no content of a NOTIFICATION is an error.
     #[test]
     fn broken_notifications_are_read_as_far_as_they_go() {
         #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! OPEN (RFC 4271 §4.2) with optional parameters in both lengths (RFC 9072).
+//! OPEN (RFC 4271 §4.2) with optional parameters in both encodings (RFC 9072).
 
 use bytes::{BufMut, BytesMut};
 use nom::{
@@ -16,20 +16,20 @@ use super::{
 use crate::net::{AS_TRANS, Asn, RouterId};
 
 const VERSION: u8 = 4;
-/// Optional parameter that carries capabilities (RFC 5492 §4).
+/// Optional parameter that contains capabilities (RFC 5492 §4).
 const CAPABILITIES: u8 = 2;
-/// In place of the first parameter's type: lengths take two octets (RFC 9072 §2).
+/// In place of the first parameter's type: lengths have two octets (RFC 9072 §2).
 const EXTENDED: u8 = 255;
 
-/// What an OPEN says.
+/// Content of an OPEN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// The two-octet field; [`Open::asn`] is the real number.
+    /// The two-octet field; [`Open::asn`] is the actual number.
     pub my_as: u16,
-    /// Seconds; 0, or 3 and more.
+    /// In seconds; 0, or 3 and more.
     pub hold_time: u16,
     pub router_id: RouterId,
-    /// In the order received, repetitions included.
+    /// In the order received, including duplicates.
     pub capabilities: Vec<Capability>,
 }
 
@@ -37,27 +37,27 @@ pub struct Open {
 type Fields<'a> = (u8, u16, u16, u32, u8, &'a [u8]);
 
 impl Open {
-    /// Our own OPEN: sets both AS number fields (RFC 6793 §4.1).
+    /// Our own OPEN, with both AS number fields set (RFC 6793 §4.1).
     pub fn new(asn: Asn, hold_time: u16, router_id: RouterId, mut capabilities: Vec<Capability>) -> Self {
         capabilities.push(Capability::FourOctetAs(asn));
         let my_as = u16::try_from(asn).unwrap_or(AS_TRANS as u16);
         Self { my_as, hold_time, router_id, capabilities }
     }
 
-    /// The sender's AS number: of the capability where it is there (RFC 6793 §4.1).
+    /// The sender's AS number, from the capability if present (RFC 6793 §4.1).
     pub fn asn(&self) -> Asn {
         let four = |c: &Capability| if let Capability::FourOctetAs(n) = c { Some(*n) } else { None };
         self.capabilities.iter().find_map(four).unwrap_or_else(|| self.my_as.into())
     }
 
-    /// Decodes the body of an OPEN, header already stripped.
+    /// Decodes the body of an OPEN.
     ///
-    /// The AS number and a router id equal to our own (RFC 6286 §2.2) are for the session to judge.
+    /// The session checks the AS number and whether the router id equals our own (RFC 6286 §2.2).
     ///
     /// # Errors
     ///
-    /// Code 2 with the subcode of RFC 4271 §6.2; an unsupported version carries the version we
-    /// do speak in `data`.
+    /// Code 2 with the subcode of RFC 4271 §6.2; for an unsupported version `data` contains the
+    /// supported one.
     pub fn decode(body: &[u8]) -> Result<Self, WireError> {
         let (_, (version, my_as, hold_time, id, length, params)) =
             fields(body).map_err(|_| bad(0, &[], "OPEN shorter than its fields"))?;
@@ -82,8 +82,8 @@ impl Open {
         Ok(Self { my_as, hold_time, router_id: RouterId::from_bits(id), capabilities })
     }
 
-    /// Appends the message: all capabilities in one parameter, in the form of RFC 9072 only where the
-    /// older one has no room.
+    /// Appends the message with all capabilities in one parameter, using the encoding of RFC 9072
+    /// only if the older one has no room.
     pub fn encode(&self, out: &mut BytesMut) {
         let mut capabilities = BytesMut::new();
         self.capabilities.iter().for_each(|c| c.encode(&mut capabilities));
@@ -111,13 +111,13 @@ impl Open {
     }
 }
 
-/// Shape only; what the numbers mean is judged by the caller.
+/// Only the structure; the caller checks the values.
 fn fields(input: &[u8]) -> IResult<&[u8], Fields<'_>> {
     (be_u8, be_u16, be_u16, be_u32, be_u8, rest).parse(input)
 }
 
-/// The optional parameters in either form. `length` is the one-octet field: it must be right in the older
-/// form, and once the first type is 255 it counts no more (RFC 9072 §2).
+/// The optional parameters in either encoding. `length` is the one-octet field: it must be correct
+/// in the older encoding and is ignored once the first type is 255 (RFC 9072 §2).
 fn parameters(length: u8, input: &[u8]) -> Result<Vec<(u8, &[u8])>, WireError> {
     let parsed: IResult<&[u8], Vec<(u8, &[u8])>> = match input {
         [EXTENDED, after @ ..] if length != 0 => extended(after),
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(Open::decode(&body(&old)).unwrap().asn(), 65000);
     }
 
-    /// RFC 9072 §2: the longer form begins where the shorter one ends.
+    /// RFC 9072 §2: the longer encoding starts where the shorter one ends.
     #[test]
     fn long_parameters_take_the_extended_form() {
         for size in 200..=255 {
@@ -219,10 +219,11 @@ mod tests {
         }
     }
 
-    /// RFC 4271 §6.2, RFC 5492 §5, RFC 6286 §2.1, RFC 9072 §2: the octets behind the BGP identifier.
+    /// RFC 4271 §6.2, RFC 5492 §5, RFC 6286 §2.1, RFC 9072 §2: the octets after the BGP identifier.
     #[test]
     fn parameters_in_either_form_are_checked() {
-        // One unknown capability each, in the longest list of the older form and in one beyond it.
+        // One unknown capability each, in the longest list of the older encoding and in a longer
+        // one.
         let older: &[u8] = &[&[255, 2, 253, 200, 251], &[7; 251][..]].concat();
         let long: &[u8] = &[&[255, 255, 1, 4, 2, 1, 1, 200, 255], &[7; 255][..]].concat();
         #[rustfmt::skip]
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// RFC 4271 §6.2, RFC 6286 §2.1: what stands next to what is refused.
+    /// RFC 4271 §6.2, RFC 6286 §2.1: the values next to those that are rejected.
     #[test]
     fn the_least_that_is_acceptable_is_taken() {
         for hold in [0, 3, u16::MAX] {

@@ -1,7 +1,7 @@
-//! Packing routes into as few UPDATEs as they need (RFC 4271 §4.3, §9.2; RFC 4760 §3).
+//! Packs routes into as few UPDATEs as possible (RFC 4271 §4.3, §9.2; RFC 4760 §3).
 //!
-//! IPv4 prefixes with an IPv4 next hop go into the fields of RFC 4271, all others into MP_REACH_NLRI, which
-//! stands in front of the other attributes (RFC 7606 §5.1) and leaves NEXT_HOP out.
+//! IPv4 prefixes with an IPv4 next hop use the fields of RFC 4271, all others MP_REACH_NLRI, which
+//! precedes the other attributes (RFC 7606 §5.1) and replaces NEXT_HOP.
 
 use std::{iter::Peekable, net::IpAddr};
 
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::net::Family;
 
-/// The attributes leave no room for a prefix in the largest message that may be sent: such a route
-/// cannot be announced and has to be withdrawn (RFC 8654 §4).
+/// The attributes leave no room for a prefix in the largest message: such a route cannot be
+/// advertised and has to be withdrawn (RFC 8654 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("attributes too large for a message")]
 pub struct TooLarge;
@@ -42,17 +42,17 @@ impl<'a> Packer<'a> {
         Self { shape, out, messages: 0, attributes: BytesMut::new() }
     }
 
-    /// Messages appended so far.
+    /// Number of messages appended so far.
     pub fn messages(&self) -> u32 {
         self.messages
     }
 
-    /// Announces prefixes of one family with one attribute set.
+    /// Advertises prefixes of one family with one attribute set.
     ///
     /// # Errors
     ///
     /// [`TooLarge`]; nothing was appended then.
-    pub fn announce(
+    pub fn advertise(
         &mut self,
         attrs: &Attrs,
         family: Family,
@@ -123,7 +123,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Says that the first exchange is over (RFC 4724 §2).
+    /// Appends End-of-RIB (RFC 4724 §2).
     pub fn end_of_rib(&mut self, family: Family) {
         let start = self.begin();
         match family {
@@ -142,7 +142,7 @@ impl<'a> Packer<'a> {
         self.messages += 1;
     }
 
-    /// An attribute that begins with a family, its length filled in at the end.
+    /// Appends an attribute that starts with a family; its length is filled in at the end.
     fn attribute(&mut self, code: u8, family: Family, value: impl FnOnce(&mut Self)) {
         self.out.put_slice(&[FLAGS, code]);
         let length_at = self.out.len();
@@ -153,7 +153,7 @@ impl<'a> Packer<'a> {
         framing::patch_u16(self.out, length_at, self.out.len() - length_at - 2);
     }
 
-    /// Appends prefixes while the message, with `behind` octets still to come, has room.
+    /// Appends prefixes while the message has room, reserving `behind` octets.
     fn fill(
         &mut self,
         start: usize,
@@ -168,24 +168,24 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Octets of the longest prefix of a family.
+    /// Encoded length of the longest prefix of a family.
     fn longest(&self, family: Family) -> usize {
         1 + usize::from(family.max_len() / 8) + if self.shape.add_path_send(family) { 4 } else { 0 }
     }
 }
 
-/// Leaves out what is of another family: it would never fit.
+/// Drops prefixes of another family, which would never fit.
 fn of_family(family: Family, nlri: impl IntoIterator<Item = Nlri>) -> impl Iterator<Item = Nlri> {
     nlri.into_iter().filter(move |n| n.prefix.family() == family)
 }
 
-/// Octets of a next hop in MP_REACH_NLRI, without their count.
+/// Encoded length of a next hop in MP_REACH_NLRI, without the length octet.
 fn next_hop_len(next_hop: PathNextHop) -> u8 {
     if next_hop.link_local.is_some() { 32 } else { 16 }
 }
 
 /// Sixteen octets, or thirty-two with a link-local address (RFC 2545 §3). An IPv4 next hop of IPv6
-/// prefixes takes its mapped form.
+/// prefixes is encoded as a mapped address.
 fn put_next_hop(out: &mut BytesMut, next_hop: PathNextHop) {
     let addr = match next_hop.addr {
         IpAddr::V4(a) => a.to_ipv6_mapped(),

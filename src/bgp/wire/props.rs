@@ -1,4 +1,4 @@
-//! Properties of the whole codec: what we write we read back, and nothing that comes makes us fall.
+//! Properties of the whole codec: encoding and decoding are inverse, and no input causes a panic.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -57,7 +57,7 @@ fn as_path() -> impl Strategy<Value = AsPath> {
     })
 }
 
-/// A next hop for a family, in the form in which the decoder gives it back.
+/// A next hop for a family, in the form that the decoder returns.
 fn next_hop(family: Family, over_v6: bool) -> BoxedStrategy<PathNextHop> {
     let link_local = any::<u64>().prop_map(|n| (0xfe80_u128 << 112 | u128::from(n)).into());
     let global = any::<u64>().prop_map(|n| IpAddr::V6((0x2001_0db8_u128 << 96 | u128::from(n)).into()));
@@ -96,7 +96,7 @@ prop_compose! {
             large_communities,
             ipv6_ext_communities,
             otc,
-            // As they come back: with the Partial bit.
+            // As they are returned: with the Partial bit.
             unknown: unknown.into_iter().map(|(code, value)| {
                 let flags = if value.len() > 255 { 0xf0 } else { 0xe0 };
                 UnknownAttr { flags, code, value: value.into() }
@@ -128,8 +128,8 @@ fn attrs(shape: Shape, family: Family) -> impl Strategy<Value = Attrs> {
     )
 }
 
-/// Everything an announcement needs.
-fn announcement() -> impl Strategy<Value = (Shape, Family, Attrs, Vec<Nlri>)> {
+/// Everything that an advertisement needs.
+fn advertisement() -> impl Strategy<Value = (Shape, Family, Attrs, Vec<Nlri>)> {
     (shape(), family()).prop_flat_map(|(shape, family)| {
         (Just(shape), Just(family), attrs(shape, family), vec(nlri(family), 1..1500))
     })
@@ -146,7 +146,7 @@ fn updates(shape: Shape, mut out: BytesMut) -> Vec<Update> {
     updates
 }
 
-/// Path identifiers only exist where they are sent.
+/// Path identifiers exist only if they are sent.
 fn as_sent(shape: Shape, family: Family, list: &[Nlri]) -> Vec<Nlri> {
     let id = |n: &Nlri| if shape.add_path_send(family) { n.path_id } else { 0 };
     list.iter().map(|n| Nlri { path_id: id(n), ..*n }).collect()
@@ -199,7 +199,7 @@ fn open() -> impl Strategy<Value = Open> {
         .prop_map(|(asn, hold_time, id, capabilities)| Open::new(asn, hold_time, id.into(), capabilities))
 }
 
-/// Some octets of a good message turned, put in or taken out.
+/// Changes, inserts or removes some octets of a valid message.
 fn mutate(octets: &mut Vec<u8>, turns: &[(prop::sample::Index, u8, u8)]) {
     for (at, kind, value) in turns {
         let at = at.index(octets.len() + 1);
@@ -215,7 +215,7 @@ fn turns() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
     vec((any::<prop::sample::Index>(), any::<u8>(), any::<u8>()), 0..6)
 }
 
-/// Decodes octets as each kind of message and looks at all that comes of it.
+/// Decodes octets as each kind of message and uses every result.
 fn decode_as_everything(shape: Shape, octets: &[u8]) {
     let body = Bytes::copy_from_slice(octets);
     if let Ok(open) = Open::decode(&body) {
@@ -239,7 +239,7 @@ fn look_at(update: &Update) {
         block.iter().count()
     };
     update.withdrawn.iter().for_each(|b| assert!(nlri(b) > 0));
-    for (attrs, block) in &update.announced {
+    for (attrs, block) in &update.advertised {
         assert!(nlri(block) > 0);
         let path = &attrs.as_path;
         let _ = (path.to_string(), path.to_json(), path.first(), path.origin_as());
@@ -253,19 +253,19 @@ fn look_at(update: &Update) {
 
 proptest! {
     #[test]
-    fn what_is_announced_is_read_back((shape, family, attrs, list) in announcement()) {
+    fn what_is_advertised_is_decoded_again((shape, family, attrs, list) in advertisement()) {
         let mut out = BytesMut::new();
         let mut packer = Packer::new(&shape, &mut out);
-        packer.announce(&attrs, family, list.iter().copied()).unwrap();
+        packer.advertise(&attrs, family, list.iter().copied()).unwrap();
         let messages = packer.messages();
         let updates = updates(shape, out);
         prop_assert_eq!(updates.len(), messages as usize);
         let mut got = Vec::new();
         for update in &updates {
             prop_assert_eq!((&update.withdrawn[..], &update.flaws[..]), (&[][..], &[][..]));
-            for (a, block) in &update.announced {
+            for (a, block) in &update.advertised {
                 prop_assert_eq!(&**a, &attrs);
-                prop_assert!(Arc::ptr_eq(a, &updates[0].announced[0].0), "the same octets are parsed once");
+                prop_assert!(Arc::ptr_eq(a, &updates[0].advertised[0].0), "the same octets are parsed once");
                 got.extend(block.iter());
             }
         }
@@ -283,7 +283,7 @@ proptest! {
         packer.end_of_rib(family);
         let mut updates = updates(shape, out);
         prop_assert_eq!(updates.pop().unwrap().end_of_rib, Some(family));
-        prop_assert!(updates.iter().all(|u| u.end_of_rib.is_none() && u.announced.is_empty()));
+        prop_assert!(updates.iter().all(|u| u.end_of_rib.is_none() && u.advertised.is_empty()));
         let got: Vec<_> = updates.iter().flat_map(|u| &u.withdrawn).flat_map(|b| b.iter()).collect();
         prop_assert_eq!(got, as_sent(shape, family, &list));
     }
@@ -295,7 +295,7 @@ proptest! {
         let list = (0..n as u32).map(|i| Nlri::new(Prefix::v4((i << 8).into(), 24)));
         let mut out = BytesMut::new();
         let mut packer = Packer::new(&shape, &mut out);
-        packer.announce(&attrs, Family::Ipv4Unicast, list).unwrap();
+        packer.advertise(&attrs, Family::Ipv4Unicast, list).unwrap();
         // Header 19, lengths 4, ORIGIN 4, AS_PATH 3, NEXT_HOP 7.
         let room = (shape.max_message() - 37) / 4;
         prop_assert_eq!(packer.messages() as usize, n.div_ceil(room));
@@ -317,16 +317,16 @@ proptest! {
     }
 
     #[test]
-    fn no_mutated_update_makes_the_decoders_fall((shape, family, attrs, list) in announcement(), turns in turns()) {
+    fn no_mutated_update_makes_the_decoders_panic((shape, family, attrs, list) in advertisement(), turns in turns()) {
         let mut out = BytesMut::new();
-        Packer::new(&shape, &mut out).announce(&attrs, family, list.into_iter().take(5)).unwrap();
+        Packer::new(&shape, &mut out).advertise(&attrs, family, list.into_iter().take(5)).unwrap();
         let mut octets = out[framing::HEADER..].to_vec();
         mutate(&mut octets, &turns);
         decode_as_everything(shape, &octets);
     }
 
     #[test]
-    fn no_mutated_open_makes_the_decoders_fall(shape in shape(), open in open(), turns in turns()) {
+    fn no_mutated_open_makes_the_decoders_panic(shape in shape(), open in open(), turns in turns()) {
         let mut out = BytesMut::new();
         open.encode(&mut out);
         let mut octets = out[framing::HEADER..].to_vec();
@@ -334,7 +334,7 @@ proptest! {
         decode_as_everything(shape, &octets);
     }
 
-    /// A stream that was cut and joined anywhere never costs more than its own messages.
+    /// A stream that was split and joined anywhere never costs more than its own messages.
     #[test]
     fn no_mutated_stream_makes_the_framing_fall(turns in turns(), extended: bool) {
         let mut out = BytesMut::new();
@@ -363,10 +363,10 @@ fn attributes_that_leave_no_room_are_refused() {
     // 4,096 less header 19, lengths 4, ORIGIN 4, AS_PATH 3, NEXT_HOP 7, attribute header 4, a /32.
     for (octets, fits) in [(4050, true), (4051, false), (100_000, false)] {
         let mut out = BytesMut::new();
-        let done = Packer::new(&shape, &mut out).announce(&long(octets), Family::Ipv4Unicast, nets());
+        let done = Packer::new(&shape, &mut out).advertise(&long(octets), Family::Ipv4Unicast, nets());
         assert_eq!((done.is_ok(), out.is_empty()), (fits, !fits), "{octets}");
         let wide = Shape { extended_messages: true, ..shape };
-        let done = Packer::new(&wide, &mut out).announce(&long(octets), Family::Ipv4Unicast, nets());
+        let done = Packer::new(&wide, &mut out).advertise(&long(octets), Family::Ipv4Unicast, nets());
         assert_eq!(done.is_ok(), octets < 65_000);
     }
 }
@@ -377,13 +377,13 @@ fn prefixes_of_another_family_are_left_out() {
     let attrs = Attrs::new(IpAddr::from([192, 0, 2, 1]).into());
     let foreign = [Nlri::new("2001:db8::/32".parse().unwrap())];
     let mut out = BytesMut::new();
-    Packer::new(&shape, &mut out).announce(&attrs, Family::Ipv4Unicast, foreign).unwrap();
+    Packer::new(&shape, &mut out).advertise(&attrs, Family::Ipv4Unicast, foreign).unwrap();
     Packer::new(&shape, &mut out).withdraw(Family::Ipv4Unicast, foreign);
     assert!(out.is_empty());
 }
 
-/// RFC 4271 §5, RFC 7606 §5.1: by code, MP_REACH_NLRI in front; the Partial bit on what is unknown or came
-/// with it.
+/// RFC 4271 §5, RFC 7606 §5.1: by code, MP_REACH_NLRI first; the Partial bit on unknown attributes
+/// and on those received with it.
 #[test]
 fn attributes_leave_in_their_order() {
     let shape = Shape { families: [true; 2], ibgp: true, ..Shape::default() };
@@ -400,7 +400,7 @@ fn attributes_leave_in_their_order() {
     rare.partial = vec![8];
     let mut out = BytesMut::new();
     let net = [Nlri::new("2001:db8::/32".parse().unwrap())];
-    Packer::new(&shape, &mut out).announce(&attrs, Family::Ipv6Unicast, net).unwrap();
+    Packer::new(&shape, &mut out).advertise(&attrs, Family::Ipv6Unicast, net).unwrap();
     let walk = super::attr::decode::Walk { rest: &out[23..] };
     let seen: Vec<_> = walk.map(|raw| (raw.code, raw.whole[0] & 0xe0)).collect();
     #[rustfmt::skip]

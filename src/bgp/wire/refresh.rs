@@ -8,14 +8,14 @@ use super::{
 };
 use crate::net::Family;
 
-/// Subtype 0: send me everything again (RFC 2918).
+/// Subtype 0: request to advertise all routes again (RFC 2918).
 pub const REQUEST: u8 = 0;
-/// Subtype 1: the answer begins (RFC 7313 §3.2).
+/// Subtype 1: start of the routes (RFC 7313 §3.2).
 pub const BEGIN: u8 = 1;
-/// Subtype 2: the answer has ended.
+/// Subtype 2: end of the routes.
 pub const END: u8 = 2;
 
-/// One ROUTE-REFRESH message; the family and the subtype may be ones we do not know: such are ignored.
+/// One ROUTE-REFRESH message. Unknown families and subtypes are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refresh {
     pub afi: u16,
@@ -36,11 +36,12 @@ impl Refresh {
     /// Decodes the body; `enhanced`: RFC 7313 was negotiated.
     ///
     /// Octets after the fourth of a plain request (outbound route filters, RFC 5291, which we never
-    /// announce) are ignored.
+    /// advertise) are ignored.
     ///
     /// # Errors
     ///
-    /// 7/1 with the whole message when RFC 7313 §5 asks for it; else 1/2 with the length when it is too short.
+    /// 7/1 with the whole message where RFC 7313 §5 requires it; else 1/2 with the length if it is
+    /// too short.
     pub fn decode(body: &Bytes, enhanced: bool) -> Result<Self, WireError> {
         let subtype = body.get(2).copied();
         if enhanced && body.len() != 4 && subtype != Some(REQUEST) {

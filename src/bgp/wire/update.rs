@@ -1,8 +1,10 @@
-//! UPDATE (RFC 4271 §4.3, RFC 4760): what a neighbor announces and withdraws, and the verdicts of RFC 7606.
+//! UPDATE (RFC 4271 §4.3, RFC 4760): routes that a neighbor advertises and withdraws, and the error
+//! handling of RFC 7606.
 //!
-//! The order of work follows from two rules. Treat-as-withdraw needs all NLRI to have been found
-//! (RFC 7606 §3 j), so the fields that carry them are read first: broken ones reset the session. And the
-//! strongest verdict counts (§3 h), so all attributes are looked at before any is obeyed.
+//! Two rules determine the order of decoding. Treat-as-withdraw requires that all NLRI were located
+//! (RFC 7606 §3 j), so the fields that contain them are decoded first; malformed ones reset the
+//! session. And the strongest action applies (§3 h), so all attributes are decoded before any
+//! action is taken.
 
 use std::{fmt, sync::Arc};
 
@@ -19,31 +21,31 @@ use super::{
 };
 use crate::net::Family;
 
-/// What one UPDATE says, after the verdicts of RFC 7606: NLRI that must be treated as withdrawn already
-/// stand among `withdrawn`.
+/// The content of one UPDATE after the error handling of RFC 7606: NLRI to be treated as withdrawn
+/// are in `withdrawn`.
 ///
-/// Withdrawals come first: a prefix that is in both lists is announced (RFC 4271 §4.3).
+/// Withdrawals are applied first: a prefix in both lists is advertised (RFC 4271 §4.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     pub withdrawn: Vec<NlriBlock>,
-    pub announced: Vec<(Arc<Attrs>, NlriBlock)>,
+    pub advertised: Vec<(Arc<Attrs>, NlriBlock)>,
     /// RFC 4724 §2.
     pub end_of_rib: Option<Family>,
-    /// What was wrong and lived through: for the log and the counters. At most 16 are told.
+    /// Errors that did not reset the session, for the log and the counters. At most 16.
     pub flaws: Vec<Flaw>,
 }
 
-/// A broken attribute and what was done about it (RFC 7606 §2).
+/// A malformed attribute and the action taken (RFC 7606 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flaw {
     pub attribute: u8,
-    pub verdict: Verdict,
+    pub action: AttrErrorAction,
     pub what: &'static str,
 }
 
-/// RFC 7606 §2, in rising strength.
+/// RFC 7606 §2, in order of increasing strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum AttrErrorAction {
     Discard,
     TreatAsWithdraw,
     /// Never in a [`Flaw`]: it becomes a [`WireError`].
@@ -53,29 +55,29 @@ pub enum Verdict {
 /// `ORIGIN (1): wrong length, routes treated as withdrawn`.
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = match self.verdict {
-            Verdict::Discard => "attribute discarded",
-            Verdict::TreatAsWithdraw => "routes treated as withdrawn",
-            Verdict::Reset => "session reset",
+        let done = match self.action {
+            AttrErrorAction::Discard => "attribute discarded",
+            AttrErrorAction::TreatAsWithdraw => "routes treated as withdrawn",
+            AttrErrorAction::Reset => "session reset",
         };
         write!(f, "{} ({}): {}, {done}", attr::name(self.attribute), self.attribute, self.what)
     }
 }
 
-/// Decodes the UPDATEs of one session. Remembers the last attributes: UPDATEs that repeat them share one
-/// [`Attrs`] and cost no parsing.
+/// Decodes the UPDATEs of one session. Caches the last attributes: UPDATEs that repeat them share
+/// one [`Attrs`] and require no decoding.
 #[derive(Debug)]
 pub struct Decoder {
     shape: Shape,
     last: Option<Remembered>,
-    /// The octets of the last attributes, MP_REACH_NLRI and MP_UNREACH_NLRI cut out.
+    /// The octets of the last attributes, without MP_REACH_NLRI and MP_UNREACH_NLRI.
     key: Vec<u8>,
 }
 
-/// What the last attributes came to.
+/// Result of decoding the last attributes.
 #[derive(Debug)]
 struct Remembered {
-    /// Of MP_REACH_NLRI; `None` when it was NEXT_HOP.
+    /// From MP_REACH_NLRI; `None` if it was NEXT_HOP.
     next_hop: Option<PathNextHop>,
     attrs: Arc<Attrs>,
     flaws: Vec<Flaw>,
@@ -88,7 +90,7 @@ struct Sections<'a> {
     nlri: &'a [u8],
 }
 
-/// The attributes without those that carry NLRI: at most three pieces.
+/// The attributes without those that contain NLRI: at most three pieces.
 type Pieces<'a> = [&'a [u8]; 3];
 
 impl Decoder {
@@ -96,11 +98,11 @@ impl Decoder {
         Self { shape, last: None, key: Vec::new() }
     }
 
-    /// Decodes the body of an UPDATE, header already stripped.
+    /// Decodes the body of an UPDATE.
     ///
     /// # Errors
     ///
-    /// Code 3 with subcode and data of RFC 4271 §6.3 where RFC 7606 still asks for a reset.
+    /// Code 3 with subcode and data of RFC 4271 §6.3 where RFC 7606 still requires a reset.
     pub fn decode(&mut self, body: &Bytes) -> Result<Update, WireError> {
         let shape = self.shape;
         let sections = Sections::split(body)?;
@@ -127,7 +129,7 @@ impl Decoder {
             _ => None,
         };
         if let Some(last) = single.and_then(|next_hop| self.recall(next_hop, &pieces)) {
-            update.announced.extend(nlri.or(reached).map(|block| (last.attrs.clone(), block)));
+            update.advertised.extend(nlri.or(reached).map(|block| (last.attrs.clone(), block)));
             update.flaws.clone_from(&last.flaws);
             return Ok(update);
         }
@@ -137,22 +139,22 @@ impl Decoder {
         }
         update.flaws = std::mem::take(&mut draft.flaws);
         if let Some(trouble) = draft.trouble {
-            // RFC 7606 §5.2: without reachable NLRI nobody knows what would have to be withdrawn.
+            // RFC 7606 §5.2: without reachable NLRI it is unknown what would have to be withdrawn.
             if sections.nlri.is_empty() && draft.reach.is_none_or(|r| r.nlri.is_empty()) {
                 return Err(trouble.into_error());
             }
             update.withdrawn.extend(nlri.into_iter().chain(reached));
             return Ok(update);
         }
-        self.announce(draft, nlri, reached, &mut update);
+        self.advertise(draft, nlri, reached, &mut update);
         if let Some(next_hop) = single {
             self.remember(next_hop, &pieces, &update);
         }
         Ok(update)
     }
 
-    /// Pairs what is announced with its attributes; the two fields differ in the next hop.
-    fn announce(
+    /// Pairs advertised prefixes with their attributes; the two fields differ in the next hop.
+    fn advertise(
         &self,
         draft: Draft<'_>,
         nlri: Option<NlriBlock>,
@@ -168,12 +170,12 @@ impl Decoder {
         let attrs = Arc::new(attrs);
         if let (true, Some((block, next_hop))) = (both, &mp) {
             let other = Attrs { next_hop: *next_hop, ..(*attrs).clone() };
-            update.announced.push((Arc::new(other), block.clone()));
+            update.advertised.push((Arc::new(other), block.clone()));
         }
-        update.announced.extend(classic.or(mp).map(|(block, _)| (attrs, block)));
+        update.advertised.extend(classic.or(mp).map(|(block, _)| (attrs, block)));
     }
 
-    /// What the last UPDATE came to, if this one has the same attributes.
+    /// The cached result, if this UPDATE has the same attributes as the last.
     fn recall(&self, next_hop: Option<PathNextHop>, pieces: &Pieces<'_>) -> Option<&Remembered> {
         let last = self.last.as_ref().filter(|last| last.next_hop == next_hop)?;
         let rest = pieces.iter().try_fold(&*self.key, |rest, piece| rest.strip_prefix(*piece))?;
@@ -183,7 +185,7 @@ impl Decoder {
     fn remember(&mut self, next_hop: Option<PathNextHop>, pieces: &Pieces<'_>, update: &Update) {
         self.key.clear();
         pieces.iter().for_each(|piece| self.key.extend_from_slice(piece));
-        self.last = update.announced.first().map(|(attrs, _)| Remembered {
+        self.last = update.advertised.first().map(|(attrs, _)| Remembered {
             next_hop,
             attrs: attrs.clone(),
             flaws: update.flaws.clone(),
@@ -206,7 +208,7 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// Reads the attributes that carry NLRI; returns what stands around them.
+/// Decodes the attributes that contain NLRI; returns the pieces around them.
 fn carriers<'a>(draft: &mut Draft<'a>, attributes: &'a [u8]) -> Result<Pieces<'a>, WireError> {
     let mut pieces: Pieces<'a> = [&[]; 3];
     let mut rest = pieces.iter_mut();
@@ -214,7 +216,7 @@ fn carriers<'a>(draft: &mut Draft<'a>, attributes: &'a [u8]) -> Result<Pieces<'a
     let mut tail = attributes;
     while let Some(raw) = walk.next() {
         if matches!(raw.code, code::MP_REACH | code::MP_UNREACH) {
-            // Each can come only once, so there is a piece left.
+            // Each can occur only once, so there is a piece left.
             draft.take(raw)?;
             let before = tail.len() - walk.rest.len() - raw.whole.len();
             if let Some(piece) = rest.next() {
@@ -242,7 +244,7 @@ fn parse<'a>(draft: &mut Draft<'a>, pieces: &Pieces<'a>) -> Result<(), WireError
     Ok(())
 }
 
-/// The withdrawn routes or the NLRI field: IPv4 unicast, ignored where that was not negotiated.
+/// The withdrawn routes or the NLRI field: IPv4 unicast, ignored unless negotiated.
 fn classic(shape: &Shape, body: &Bytes, octets: &[u8]) -> Result<Option<NlriBlock>, WireError> {
     let family = Family::Ipv4Unicast;
     if !nlri::is_valid(family, shape.add_path_receive(family), octets) {
@@ -256,7 +258,7 @@ fn block(shape: &Shape, body: &Bytes, family: Family, octets: &[u8]) -> Option<N
     (!octets.is_empty()).then(|| NlriBlock { family, add_path, bytes: body.slice_ref(octets) })
 }
 
-/// An UPDATE that says nothing at all, or an MP_UNREACH_NLRI that names only its family (RFC 4724 §2).
+/// An UPDATE without any content, or an MP_UNREACH_NLRI with only a family (RFC 4724 §2).
 fn end_of_rib(shape: &Shape, sections: &Sections<'_>, draft: &Draft<'_>) -> Option<Family> {
     match &draft.unreach {
         _ if !sections.withdrawn.is_empty() => None,
@@ -334,7 +336,7 @@ mod tests {
         out.into()
     }
 
-    /// What became of an UPDATE, in one line.
+    /// The result of an UPDATE in one line.
     fn outcome(shape: &Shape, body: &Bytes) -> String {
         let update = match Decoder::new(*shape).decode(body) {
             Ok(update) => update,
@@ -343,22 +345,23 @@ mod tests {
         let list = |block: &NlriBlock| block.iter().map(|n| n.prefix.to_string()).collect::<Vec<_>>();
         let mut parts: Vec<String> =
             update.withdrawn.iter().flat_map(list).map(|p| format!("-{p}")).collect();
-        parts.extend(update.announced.iter().flat_map(|(_, b)| list(b)).map(|p| format!("+{p}")));
+        parts.extend(update.advertised.iter().flat_map(|(_, b)| list(b)).map(|p| format!("+{p}")));
         parts.extend(update.end_of_rib.map(|f| format!("end {f}")));
         parts.extend(update.flaws.iter().map(|f| {
-            let verdict = if f.verdict == Verdict::Discard { "discard" } else { "withdraw" };
-            format!("{verdict} {}", f.attribute)
+            let action = if f.action == AttrErrorAction::Discard { "discard" } else { "withdraw" };
+            format!("{action} {}", f.attribute)
         }));
         parts.join(" ")
     }
 
     fn attrs(shape: &Shape, body: &Bytes) -> Arc<Attrs> {
         let update = Decoder::new(*shape).decode(body).unwrap();
-        assert_eq!(update.announced.len(), 1, "{update:?}");
-        update.announced[0].0.clone()
+        assert_eq!(update.advertised.len(), 1, "{update:?}");
+        update.advertised[0].0.clone()
     }
 
-    /// One attribute more (or instead of the good one of its code) in an UPDATE that is good without it.
+    /// Adds one attribute to an UPDATE that is valid without it, or replaces the valid one with its
+    /// code.
     fn with(shape: &Shape, extra: &[u8]) -> Bytes {
         let as_path = if shape.four_octet_as { AS_PATH } else { AS_PATH_TWO };
         let mut all: Vec<&[u8]> = vec![ORIGIN, as_path, NEXT_HOP, MED];
@@ -370,10 +373,10 @@ mod tests {
     const GOOD: &str = "+198.51.100.0/24";
 
     #[test]
-    fn an_update_says_what_it_says() {
+    fn updates_are_decoded() {
         #[rustfmt::skip]
         let cases: &[(&str, Bytes, &str)] = &[
-            ("announce",            body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
+            ("advertise",            body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], NET), GOOD),
             ("withdraw",            body(OTHER, &[], &[]), "-10.1.0.0/16"),
             ("both",                body(OTHER, &[ORIGIN, AS_PATH, NEXT_HOP], NET), "-10.1.0.0/16 +198.51.100.0/24"),
             ("any order",           body(&[], &[NEXT_HOP, MED, AS_PATH, ORIGIN], NET), GOOD),
@@ -567,7 +570,8 @@ mod tests {
         }
     }
 
-    /// What fits into the longest message of RFC 8654 is no fault of the route. Memory is bounded by neighbor.
+    /// A route that fits into the longest message of RFC 8654 is valid. Memory is bounded per
+    /// neighbor.
     #[test]
     fn a_lawful_route_passes_whole_however_long() {
         let wide = Shape { extended_messages: true, ..IBGP };
@@ -595,12 +599,13 @@ mod tests {
         let communities: Vec<u8> = (0..2000_u32).flat_map(u32::to_be_bytes).collect();
         let long = attrs(&wide, &with(&wide, &attr(0xc0, 8, &communities)));
         assert_eq!(long.communities.len(), 2000);
-        // And out again: whole to whoever takes long messages, not at all to others (RFC 8654 §4).
+        // Encoded again: complete for neighbors that accept long messages, and not at all for
+        // others (RFC 8654 §4).
         for (shape, fits) in [(wide, true), (IBGP, false)] {
             let mut out = bytes::BytesMut::new();
             let mut packer = Packer::new(&shape, &mut out);
             let nlri = Nlri { path_id: 0, prefix: "198.51.100.0/24".parse().unwrap() };
-            let sent = packer.announce(&long, Family::Ipv4Unicast, [nlri]);
+            let sent = packer.advertise(&long, Family::Ipv4Unicast, [nlri]);
             assert_eq!((sent.is_ok(), out.is_empty()), (fits, !fits));
         }
         let unknown: Vec<u8> = (60..160).flat_map(|code| attr(0xc0, code, &[1; 200])).collect();
@@ -608,7 +613,7 @@ mod tests {
         let again = attr(0x80, 4, &[0, 0, 0, 1]).repeat(40);
         let update =
             Decoder::new(wide).decode(&body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &again], NET)).unwrap();
-        assert_eq!(update.flaws.len(), 16, "told of 16 flaws at most");
+        assert_eq!(update.flaws.len(), 16, "at most 16 flaws are reported");
     }
 
     /// RFC 7606 §3 d.
@@ -688,7 +693,7 @@ mod tests {
         }
     }
 
-    /// RFC 7606 §5.2: nobody knows what would have to be withdrawn.
+    /// RFC 7606 §5.2: it is unknown what would have to be withdrawn.
     #[test]
     fn a_broken_attribute_without_reachable_prefixes_resets() {
         #[rustfmt::skip]
@@ -734,7 +739,7 @@ mod tests {
         }
     }
 
-    /// RFC 7606 §3 c, j; §5.2 where no reachable prefix is named.
+    /// RFC 7606 §3 c, j; §5.2 if no reachable prefix is present.
     #[test]
     fn wrong_flags_of_multiprotocol_attributes_withdraw_what_can_be_read() {
         let transitive = attr(0xc0, 14, &reach(&GLOBAL, NET6)[3..]);
@@ -754,12 +759,12 @@ mod tests {
         }
         let mut decoder = Decoder::new(EBGP);
         let good = body(&[], &[&reach(&GLOBAL, NET6), ORIGIN, AS_PATH], &[]);
-        assert_eq!(decoder.decode(&good).unwrap().announced.len(), 1);
+        assert_eq!(decoder.decode(&good).unwrap().advertised.len(), 1);
         let again = decoder.decode(&body(&[], &[&transitive, ORIGIN, AS_PATH], &[])).unwrap();
-        assert!(again.announced.is_empty(), "what was remembered does not make it good: {again:?}");
+        assert!(again.advertised.is_empty(), "the cache does not make it valid: {again:?}");
     }
 
-    /// RFC 2545 §3, RFC 8950 §4 and what switches make of them.
+    /// RFC 2545 §3, RFC 8950 §4 and the variants that switches send.
     #[test]
     fn next_hops_come_in_many_forms() {
         let extended = Shape { extended_next_hop: true, ..EBGP };
@@ -803,9 +808,9 @@ mod tests {
                     assert_eq!((e.code, e.subcode, e.data[1]), (Code::Update, 9, 14), "{name}");
                     "reset".to_owned()
                 }
-                Ok(update) if update.announced.is_empty() => "withdraw".to_owned(),
+                Ok(update) if update.advertised.is_empty() => "withdraw".to_owned(),
                 Ok(update) => {
-                    let hop = update.announced[0].0.next_hop;
+                    let hop = update.advertised[0].0.next_hop;
                     format!("{}{}", hop.addr, hop.link_local.map(|l| format!(" {l}")).unwrap_or_default())
                 }
             };
@@ -813,7 +818,7 @@ mod tests {
         }
     }
 
-    /// RFC 4760 §3: NEXT_HOP beside MP_REACH_NLRI means nothing.
+    /// RFC 4760 §3: NEXT_HOP beside MP_REACH_NLRI is ignored.
     #[test]
     fn next_hop_of_an_update_without_ipv4_prefixes_is_ignored() {
         let zero = attr(0x40, 3, &[0, 0, 0, 0]);
@@ -843,7 +848,7 @@ mod tests {
 
     /// RFC 4271 §6.3, RFC 7606 §7.2, RFC 7947 §2.2.2.1.
     #[test]
-    fn a_path_begins_with_the_neighbors_number_where_that_is_asked_for() {
+    fn a_path_starts_with_the_neighbors_number_where_that_is_required() {
         let set = attr(0x40, 2, &[1, 1, 0, 0, 0xfd, 0xe9]);
         for (first_as, path, want) in [
             (Some(65001), AS_PATH, GOOD),
@@ -859,7 +864,7 @@ mod tests {
 
     /// RFC 6793 §4.2.3.
     #[test]
-    fn two_octet_neighbors_tell_the_real_numbers_beside() {
+    fn as4_path_has_the_actual_numbers_of_two_octet_neighbors() {
         let path = attr(0x40, 2, &[2, 2, 0xfd, 0xe9, 0x5b, 0xa0]);
         let as4 = attr(0xc0, 17, &[2, 1, 0, 1, 0, 0]);
         let trans = attr(0xc0, 7, &[0x5b, 0xa0, 1, 1, 1, 1]);
@@ -933,14 +938,14 @@ mod tests {
         let mut decoder = Decoder::new(EBGP);
         let mut one = |body: Bytes| {
             let update = decoder.decode(&body).unwrap();
-            (update.announced[0].0.clone(), update.flaws.len())
+            (update.advertised[0].0.clone(), update.flaws.len())
         };
         let local_pref = attr(0x40, 5, &[0; 4]);
         let classic = |nlri: &[u8]| body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &local_pref], nlri);
         let (first, flaws) = one(classic(NET));
         let (second, again) = one(classic(OTHER));
         assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!((flaws, again), (1, 1), "what was discarded is told each time");
+        assert_eq!((flaws, again), (1, 1), "discarded attributes are reported each time");
         // The same octets, but the next hop is another.
         let mp =
             |hop: &[u8], nlri| body(&[], &[ORIGIN, &reach(hop, nlri), AS_PATH, NEXT_HOP, &local_pref], &[]);
@@ -955,16 +960,16 @@ mod tests {
             decoder
                 .decode(&body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &[0x40]], NET))
                 .unwrap()
-                .announced
+                .advertised
                 .is_empty()
         );
     }
 
     #[test]
     fn a_flaw_reads_as_a_sentence() {
-        let flaw = Flaw { attribute: 1, verdict: Verdict::TreatAsWithdraw, what: "wrong length" };
+        let flaw = Flaw { attribute: 1, action: AttrErrorAction::TreatAsWithdraw, what: "wrong length" };
         assert_eq!(flaw.to_string(), "ORIGIN (1): wrong length, routes treated as withdrawn");
-        let flaw = Flaw { attribute: 77, verdict: Verdict::Discard, what: "repeated" };
+        let flaw = Flaw { attribute: 77, action: AttrErrorAction::Discard, what: "repeated" };
         assert_eq!(flaw.to_string(), "unknown attribute (77): repeated, attribute discarded");
     }
 

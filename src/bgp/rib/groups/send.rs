@@ -231,7 +231,7 @@ impl Group {
         runs.sort_by_key(|run| run[0].1);
         for run in runs {
             let prefixes = run.iter().map(|(.., slot)| nlri(slot));
-            if packer.announce(attrs.get(run[0].0), family, prefixes).is_err() {
+            if packer.advertise(attrs.get(run[0].0), family, prefixes).is_err() {
                 too_large.extend(run.iter().map(|(.., slot)| *slot));
             }
         }

@@ -216,7 +216,7 @@ fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
 
 /// calico#9259: a reflector that ends again and again before it has said all must not take the routes of a cluster along.
 #[test]
-fn trouble_7_long_lived_routes_outlive_a_neighbor_that_comes_and_goes_before_it_has_said_all() {
+fn calico_9259_long_lived_routes_outlive_a_neighbor_that_comes_and_goes_before_it_has_said_all() {
     let mut bench = Bench::new();
     let lasting = PeerConfig { long_lived_stale_time: 3600, ..(*config(1)).clone() };
     bench.configure(1, Arc::new(lasting));
@@ -671,7 +671,7 @@ fn installed(bench: &mut Bench) -> (bool, bool) {
 }
 
 #[test]
-fn frr_21742_bc30_stale_routes_do_not_survive_the_loss_of_their_link() {
+fn frr_21742_stale_routes_do_not_survive_the_loss_of_their_link() {
     let lost = [None, Some(1)];
     let session = || Negotiated { graceful: graceful(true), ..negotiated(1, 65001) };
     let stale = || {

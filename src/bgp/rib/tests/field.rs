@@ -30,7 +30,7 @@ fn via(addr: &str, ifindex: u32) -> Option<Gateway> {
 
 /// A switch with IPv4 and link-local IPv6 on the link sends IPv6 routes over the IPv4 session.
 #[test]
-fn bc52_link_local_next_hops_count_on_every_directly_connected_session() {
+fn link_local_next_hops_count_on_every_directly_connected_session() {
     for (remote, local) in [("10.0.0.11", "10.0.0.1"), ("2001:db8::11", "2001:db8::1")] {
         let mut bench = Bench::new();
         let subnets = [("10.0.0.0/24", 2), ("2001:db8::/64", 2)];
@@ -77,7 +77,7 @@ fn bc52_link_local_next_hops_count_on_every_directly_connected_session() {
 }
 
 #[test]
-fn bc52_a_link_local_next_hop_means_nothing_where_the_neighbor_is_not_on_a_link() {
+fn a_link_local_next_hop_means_nothing_where_the_neighbor_is_not_on_a_link() {
     let mut bench = Bench::new();
     bench.configure(1, config(1));
     bench.up(1, Negotiated { remote_addr: "10.9.0.1".parse().unwrap(), ..negotiated(1, 65001) });

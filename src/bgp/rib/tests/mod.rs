@@ -163,7 +163,7 @@ impl Bench {
     pub(crate) fn announce_path(&mut self, n: u32, path_id: u32, attrs: &Attrs, prefixes: &[Prefix]) {
         self.feed(n, |packer| {
             let nlri = prefixes.iter().map(|p| Nlri { path_id, prefix: *p });
-            packer.announce(attrs, prefixes[0].family(), nlri).unwrap();
+            packer.advertise(attrs, prefixes[0].family(), nlri).unwrap();
         });
     }
 
@@ -249,7 +249,7 @@ impl Bench {
                 told.remove(&nlri.prefix);
                 paths.remove(&(nlri.prefix, nlri.path_id));
             }
-            for (attrs, block) in &update.announced {
+            for (attrs, block) in &update.advertised {
                 for nlri in block.iter() {
                     told.insert(nlri.prefix, (**attrs).clone());
                     self.order.entry(n).or_default().push(nlri.prefix);

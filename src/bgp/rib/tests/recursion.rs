@@ -52,7 +52,7 @@ fn orders<'a>(routes: &[Route<'a>]) -> Vec<Vec<Route<'a>>> {
 }
 
 #[test]
-fn bc36_routes_that_resolve_over_each_other_end_the_same_in_every_order() {
+fn routes_that_resolve_over_each_other_end_the_same_in_every_order() {
     let (a, b, c) =
         ((1, "30.4.0.0/16", "30.5.0.1"), (1, "30.5.0.0/16", "10.0.0.11"), (1, "30.5.0.0/24", "30.4.0.1"));
     let expected: BTreeMap<_, _> =

@@ -121,7 +121,7 @@ fn keepalives_are_never_less_than_a_second_apart() {
 
 /// A switch that refuses us sends an OPEN without a usable number and its reason right behind.
 #[test]
-fn bc21_an_open_with_as_trans_and_a_cease_in_one_read_leave_both_texts() {
+fn an_open_with_as_trans_and_a_cease_in_one_read_leave_both_texts() {
     let mut octets = BytesMut::new();
     let trans = Open { my_as: AS_TRANS as u16, hold_time: 180, router_id: THEM, capabilities: vec![] };
     trans.encode(&mut octets);
@@ -155,7 +155,7 @@ fn open_of_as_0() -> Vec<u8> {
 }
 
 #[test]
-fn bc20_a_reload_with_another_limit_ends_the_pause_at_once() {
+fn a_reload_with_another_limit_ends_the_pause_at_once() {
     #[rustfmt::skip]
     let cases: [(&str, PeerConfig, bool); 6] = [
         ("raised",           PeerConfig { max_prefixes: 5000, ..config() }, true),
@@ -267,7 +267,7 @@ fn a_neighbor_that_is_silent_after_the_connection_leaves_a_hint_at_the_distance(
 }
 
 #[test]
-fn bc56_a_forgotten_multihop_is_named_at_the_first_dial() {
+fn a_forgotten_multihop_is_named_at_the_first_dial() {
     let behind = PeerConfig { behind: Some([10, 0, 0, 254].into()), ..config() };
     let mut p = Peer::with(behind.clone(), global());
     p.feed(Input::Start);

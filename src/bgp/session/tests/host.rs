@@ -70,7 +70,7 @@ impl Peer {
 }
 
 #[test]
-fn bc15_another_lease_ends_the_session_at_once_and_dials_from_the_new_address() {
+fn another_lease_ends_the_session_at_once_and_dials_from_the_new_address() {
     let mut p = Peer::on_eth0(|_| {}, 65002);
     p.host(host(&["10.0.0.12/24"]));
     assert_eq!(p.down(), Some(DownCause::Closed), "the neighbor's routes may stay: it forwards as before");
@@ -90,7 +90,7 @@ fn bc15_another_lease_ends_the_session_at_once_and_dials_from_the_new_address() 
 }
 
 #[test]
-fn bc15_an_address_that_is_back_within_a_second_ends_nothing() {
+fn an_address_that_is_back_within_a_second_ends_nothing() {
     for way in [0, 50, 1000] {
         let mut p = Peer::on_eth0(|_| {}, 65002);
         p.host(host(&[])).pass(Duration::from_millis(way)).host(host(&[LOCAL])).pass(seconds(5));
@@ -99,7 +99,7 @@ fn bc15_an_address_that_is_back_within_a_second_ends_nothing() {
 }
 
 #[test]
-fn bc15_a_lost_address_without_a_successor_is_given_up_after_a_moment() {
+fn a_lost_address_without_a_successor_is_given_up_after_a_moment() {
     let mut p = Peer::on_eth0(|_| {}, 65002);
     p.host(host(&[])).pass(seconds(2));
     assert_eq!(p.last_error(), "local address 10.0.0.1 removed");
@@ -110,7 +110,7 @@ fn bc15_a_lost_address_without_a_successor_is_given_up_after_a_moment() {
 }
 
 #[test]
-fn newcomer_23_a_lost_link_ends_an_ebgp_session_at_once_by_name() {
+fn a_lost_link_ends_an_ebgp_session_at_once_by_name() {
     let gone = || Links::new([].into(), Vec::new());
     #[rustfmt::skip]
     let cases = [

@@ -427,7 +427,7 @@ fn a_flaw_that_is_lived_through_is_answered_with_nothing() {
     let body = [0, 0, 0, 4, 0x40, 1, 1, 9, 8, 10];
     p.hear(OUT, &[&EMPTY_UPDATE[..17], &[29, 2], &body].concat());
     assert_eq!((p.s.state(), p.notification(OUT)), (SessionState::Established, None));
-    assert!(p.out.iter().any(|o| matches!(o, Output::Updates(list) if list[0].announced.is_empty())));
+    assert!(p.out.iter().any(|o| matches!(o, Output::Updates(list) if list[0].advertised.is_empty())));
 }
 
 /// RFC 4271 §6.4.

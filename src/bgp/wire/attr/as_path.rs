@@ -4,14 +4,15 @@ use std::fmt;
 
 use crate::net::{AS_TRANS, Asn};
 
-/// Most numbers that one segment counts.
+/// Limit of AS numbers in one segment.
 const SEGMENT: usize = 255;
 
-/// AS_PATH: segments with four-octet numbers, in wire form, checked.
+/// AS_PATH: validated segments with four-octet AS numbers, in wire form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsPath(Box<[u8]>);
 
-/// RFC 4271 §4.3 b. Confederation segments never get in: we are in none (RFC 5065 §5).
+/// RFC 4271 §4.3 b. Confederation segments are never accepted, as we are not in a confederation
+/// (RFC 5065 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SegmentKind {
@@ -33,17 +34,18 @@ impl<'a> Segment<'a> {
 }
 
 impl AsPath {
-    /// The empty path of a route that starts here.
+    /// The empty path of an originated route.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// One sequence, split where it is longer than a segment can be.
+    /// One sequence, split if it exceeds a segment.
     pub fn sequence(numbers: &[Asn]) -> Self {
         Self::from_segments(&[(SegmentKind::Sequence, numbers)])
     }
 
-    /// From segments; empty ones are left out, long sequences split, long sets cut.
+    /// Builds a path from segments. Empty ones are dropped, long sequences split, long sets
+    /// truncated.
     pub fn from_segments(segments: &[(SegmentKind, &[Asn])]) -> Self {
         let mut octets = Vec::new();
         for &(kind, numbers) in segments {
@@ -55,7 +57,7 @@ impl AsPath {
         Self(octets.into())
     }
 
-    /// From segments in wire form with four-octet numbers; `None` when they are malformed.
+    /// Takes segments in wire form with four-octet numbers; `None` if they are malformed.
     pub fn from_wire(octets: &[u8]) -> Option<Self> {
         Self::decode(octets, true).ok()
     }
@@ -76,7 +78,7 @@ impl AsPath {
         })
     }
 
-    /// All numbers from left to right, those of sets included.
+    /// All AS numbers from left to right, including those of sets.
     pub fn asns(&self) -> impl Iterator<Item = Asn> + '_ {
         self.segments().flat_map(Segment::asns)
     }
@@ -85,7 +87,7 @@ impl AsPath {
         self.0.is_empty()
     }
 
-    /// Length as the decision counts it: a set is one, whatever it holds (RFC 4271 §9.1.2.2 a).
+    /// Length as the decision process counts it: a set counts as one (RFC 4271 §9.1.2.2 a).
     pub fn length(&self) -> usize {
         self.segments().map(hops).sum()
     }
@@ -94,32 +96,32 @@ impl AsPath {
         self.asns().any(|n| n == asn)
     }
 
-    /// How many times `asn` stands in it.
+    /// How often `asn` occurs in the path.
     pub fn count(&self, asn: Asn) -> usize {
         self.asns().filter(|n| *n == asn).count()
     }
 
-    /// The neighbor that sent it: the leftmost number, `None` of an empty path and of one that begins with
-    /// a set. MED compares paths of the same one (RFC 4271 §9.1.2.2 c).
+    /// The neighboring AS: the leftmost number, `None` for an empty path and for one that starts
+    /// with a set. MED is compared only among paths with the same one (RFC 4271 §9.1.2.2 c).
     pub fn first(&self) -> Option<Asn> {
         let first = self.segments().next().filter(|s| s.kind == SegmentKind::Sequence)?;
         first.asns().next()
     }
 
-    /// Where it began: the rightmost number, `None` of an empty path and of one that ends in a set
+    /// The origin AS: the rightmost number, `None` for an empty path and for one that ends in a set
     /// (RFC 6907 §7.1.9: such a route has no origin).
     pub fn origin_as(&self) -> Option<Asn> {
         let last = self.segments().last().filter(|s| s.kind == SegmentKind::Sequence)?;
         last.asns().next_back()
     }
 
-    /// Whether there is an AS_SET in it (RFC 9774 §3).
+    /// Whether the path contains an AS_SET (RFC 9774 §3).
     pub fn has_set(&self) -> bool {
         self.segments().any(|s| s.kind == SegmentKind::Set)
     }
 
-    /// The path with `asn` put in front `times` times (RFC 4271 §5.1.2 b): into the first sequence while it
-    /// has room, then into new ones.
+    /// The path with `asn` prepended `times` times (RFC 4271 §5.1.2 b): to the first sequence while
+    /// it has room, then in new ones.
     #[must_use]
     pub fn prepended(&self, asn: Asn, times: usize) -> Self {
         let head = self.segments().next().filter(|s| s.kind == SegmentKind::Sequence);
@@ -139,7 +141,7 @@ impl AsPath {
         Self(octets.into())
     }
 
-    /// Numbers, a set as an array inside: `as_path` of the JSON.
+    /// AS numbers with a set as a nested array: `as_path` in JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let mut path: Vec<serde_json::Value> = Vec::new();
         for segment in self.segments() {
@@ -151,7 +153,7 @@ impl AsPath {
         path.into()
     }
 
-    /// Checks the octets of the wire and takes them over (RFC 7606 §7.2).
+    /// Validates the octets received and copies them (RFC 7606 §7.2).
     pub(super) fn decode(value: &[u8], four_octet_as: bool) -> Result<Self, &'static str> {
         let width = if four_octet_as { 4 } else { 2 };
         let mut rest = value;
@@ -175,7 +177,7 @@ impl AsPath {
         Ok(Self(if four_octet_as { value.into() } else { widen(value) }))
     }
 
-    /// AS4_PATH: like AS_PATH, but confederation segments are cut out (RFC 6793 §6).
+    /// AS4_PATH: like AS_PATH, except that confederation segments are removed (RFC 6793 §6).
     pub(super) fn decode_as4(value: &[u8]) -> Result<Self, &'static str> {
         let (mut rest, mut kept) = (value, Vec::with_capacity(value.len()));
         while let Some((kind, count, after)) = split_header(rest) {
@@ -189,8 +191,8 @@ impl AsPath {
         Self::decode(&kept, true)
     }
 
-    /// Puts the real numbers of AS4_PATH in place of the tail of a path that came with AS_TRANS
-    /// (RFC 6793 §4.2.3). An AS4_PATH that is longer is left out of account.
+    /// Replaces the tail of a path that contains AS_TRANS by the actual numbers of AS4_PATH (RFC
+    /// 6793 §4.2.3). An AS4_PATH that is longer than the path is ignored.
     pub(super) fn merge(self, as4: &Self) -> Self {
         let Some(mut lead) = self.length().checked_sub(as4.length()) else { return self };
         let mut octets = Vec::with_capacity(self.0.len().max(as4.0.len()) + 2);
@@ -205,7 +207,7 @@ impl AsPath {
         Self(octets.into()).join(as4)
     }
 
-    /// This path and then `tail`; two sequences that meet become one where they fit.
+    /// Concatenates this path and `tail`, joining two adjacent sequences if they fit into one.
     fn join(self, tail: &Self) -> Self {
         let (last, next) = (self.segments().last(), tail.segments().next());
         let mut octets = self.0.to_vec();
@@ -226,8 +228,8 @@ impl AsPath {
         Self(octets.into())
     }
 
-    /// Whether a number in it needs more than two octets, so that a two-octet neighbor gets AS4_PATH too
-    /// (RFC 6793 §4.2.2).
+    /// Whether a number needs more than two octets, so that AS4_PATH has to accompany the path to a
+    /// two-octet neighbor (RFC 6793 §4.2.2).
     pub(super) fn needs_as4(&self) -> bool {
         self.asns().any(|n| n > u16::MAX.into())
     }
@@ -245,7 +247,7 @@ impl AsPath {
     }
 }
 
-/// A segment's type and count, and what comes behind them.
+/// A segment's type and count, and the octets that follow.
 fn split_header(octets: &[u8]) -> Option<(u8, usize, &[u8])> {
     match octets {
         [kind, count, after @ ..] => Some((*kind, usize::from(*count), after)),
@@ -264,7 +266,7 @@ fn push(octets: &mut Vec<u8>, kind: SegmentKind, numbers: impl ExactSizeIterator
     push_counted(octets, kind, numbers.len(), numbers);
 }
 
-/// Appends a segment of `count` numbers, at most 255; one of none is left out.
+/// Appends a segment of `count` numbers, at most 255; an empty one is left out.
 fn push_counted(octets: &mut Vec<u8>, kind: SegmentKind, count: usize, numbers: impl Iterator<Item = Asn>) {
     if let (1.., Ok(count)) = (count, u8::try_from(count)) {
         octets.extend([kind as u8, count]);
@@ -272,7 +274,7 @@ fn push_counted(octets: &mut Vec<u8>, kind: SegmentKind, count: usize, numbers: 
     }
 }
 
-/// Checked segments with two-octet numbers, in four-octet form.
+/// Converts validated segments with two-octet numbers to four octets.
 fn widen(mut value: &[u8]) -> Box<[u8]> {
     let mut octets = Vec::with_capacity(value.len() * 2);
     while let Some((kind, count, after)) = split_header(value) {
@@ -286,7 +288,8 @@ fn widen(mut value: &[u8]) -> Box<[u8]> {
     octets.into()
 }
 
-/// Numbers with spaces between, a set as `{1,2}`: what `as-path` of a policy is matched against.
+/// AS numbers separated by spaces, a set as `{1,2}`: the text that `as-path` of a policy is matched
+/// against.
 impl fmt::Display for AsPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut space = "";

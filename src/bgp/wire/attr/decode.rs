@@ -1,4 +1,4 @@
-//! Reading path attributes: the walk over them, the draft they fill, the value of each.
+//! Decoding of path attributes: iteration, the draft that collects them, and the value of each.
 
 use std::net::Ipv4Addr;
 
@@ -10,22 +10,22 @@ use super::{
 use crate::{
     bgp::wire::{
         Code, Shape, WireError,
-        update::{Flaw, Verdict},
+        update::{AttrErrorAction, Flaw},
     },
     net::{AS_TRANS, Asn},
 };
 
-/// One attribute as it stands in the message.
+/// One attribute as it is in the message.
 #[derive(Clone, Copy)]
 pub(in crate::bgp::wire) struct Raw<'a> {
     pub(super) flags: u8,
     pub(in crate::bgp::wire) code: u8,
     pub(super) value: &'a [u8],
-    /// Header and value: what a NOTIFICATION echoes.
+    /// Header and value, for the data of a NOTIFICATION.
     pub(in crate::bgp::wire) whole: &'a [u8],
 }
 
-/// Walks over attributes; ends at the end, or in front of one that does not fit (RFC 7606 §4).
+/// Iterates over attributes; stops at the end or before one that exceeds it (RFC 7606 §4).
 pub(in crate::bgp::wire) struct Walk<'a> {
     pub(in crate::bgp::wire) rest: &'a [u8],
 }
@@ -50,13 +50,13 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// Why an attribute is broken.
+/// Why an attribute is malformed.
 pub(super) enum Broken {
     Length,
     Value(&'static str),
 }
 
-/// The worst that was found so far, in the form a NOTIFICATION would need (RFC 7606 §5.2).
+/// The most severe error so far, with what a NOTIFICATION about it requires (RFC 7606 §5.2).
 #[derive(Clone, Copy)]
 pub(in crate::bgp::wire) struct Trouble<'a> {
     subcode: u8,
@@ -70,10 +70,10 @@ impl Trouble<'_> {
     }
 }
 
-/// Most flaws that are told of one UPDATE.
+/// Limit of flaws that are reported for one UPDATE.
 const MAX_FLAWS: usize = 16;
 
-/// What the attributes of one UPDATE have said so far.
+/// The attributes of one UPDATE collected so far.
 pub(in crate::bgp::wire) struct Draft<'a> {
     shape: &'a Shape,
     /// One bit per code.
@@ -90,7 +90,7 @@ pub(in crate::bgp::wire) struct Draft<'a> {
     pub(in crate::bgp::wire) reach: Option<Reach<'a>>,
     pub(in crate::bgp::wire) unreach: Option<Unreach<'a>>,
     pub(in crate::bgp::wire) flaws: Vec<Flaw>,
-    /// The first flaw that asks for more than discarding.
+    /// The first error that requires more than discarding the attribute.
     pub(in crate::bgp::wire) trouble: Option<Trouble<'a>>,
 }
 
@@ -123,11 +123,11 @@ impl<'a> Draft<'a> {
         self.rare.get_or_insert_default()
     }
 
-    /// Takes one attribute in.
+    /// Adds one attribute.
     ///
     /// # Errors
     ///
-    /// What still resets a session: an unknown well-known attribute, a broken or repeated
+    /// What still resets a session: an unknown well-known attribute, or a malformed or repeated
     /// MP_REACH_NLRI or MP_UNREACH_NLRI.
     pub(in crate::bgp::wire) fn take(&mut self, raw: Raw<'a>) -> Result<(), WireError> {
         if self.seen_before(raw.code) {
@@ -135,15 +135,20 @@ impl<'a> Draft<'a> {
         }
         let Some(row) = table::find(raw.code) else { return self.take_unknown(raw) };
         if !row.source.holds(self.shape) {
-            if row.source != table::Source::Nobody {
-                self.flaw(raw.code, Verdict::Discard, "not expected from this neighbor");
+            if row.source != table::Source::NoNeighbor {
+                self.flaw(raw.code, AttrErrorAction::Discard, "not expected from this neighbor");
             }
             return Ok(());
         }
-        let (verdict, subcode, what) = if raw.flags & (OPTIONAL | TRANSITIVE) != row.flags {
-            // RFC 7606 §3 c, j: withdrawn, as long as it can be read what is to be withdrawn.
-            let readable = row.broken != Verdict::Reset || (row.decode)(self, raw.value).is_ok();
-            (if readable { Verdict::TreatAsWithdraw } else { Verdict::Reset }, 4, "wrong flags")
+        let (action, subcode, what) = if raw.flags & (OPTIONAL | TRANSITIVE) != row.flags {
+            // RFC 7606 §3 c, j: treat-as-withdraw, provided that the prefixes to withdraw can be
+            // decoded.
+            let readable = row.broken != AttrErrorAction::Reset || (row.decode)(self, raw.value).is_ok();
+            (
+                if readable { AttrErrorAction::TreatAsWithdraw } else { AttrErrorAction::Reset },
+                4,
+                "wrong flags",
+            )
         } else {
             match (row.decode)(self, raw.value) {
                 Ok(()) => {
@@ -154,19 +159,19 @@ impl<'a> Draft<'a> {
                 Err(Broken::Value(what)) => (row.broken, row.subcode, what),
             }
         };
-        match verdict {
-            Verdict::Discard => self.flaw(raw.code, verdict, what),
-            // RFC 4271 §6.3: everything but a malformed AS_PATH echoes the attribute.
-            Verdict::TreatAsWithdraw => {
+        match action {
+            AttrErrorAction::Discard => self.flaw(raw.code, action, what),
+            // RFC 4271 §6.3: all errors but a malformed AS_PATH include the attribute.
+            AttrErrorAction::TreatAsWithdraw => {
                 let data = if subcode == 11 { &[] } else { raw.whole };
                 self.withdraw(raw.code, subcode, data, what);
             }
-            Verdict::Reset => return Err(WireError::new(Code::Update, row.subcode, raw.whole, what)),
+            AttrErrorAction::Reset => return Err(WireError::new(Code::Update, row.subcode, raw.whole, what)),
         }
         Ok(())
     }
 
-    /// Once set, the Partial bit stays (RFC 4271 §4.3).
+    /// Once set, the Partial bit is kept (RFC 4271 §4.3).
     fn keep_partial(&mut self, row: &table::Row, raw: Raw<'_>) {
         let passed_on = row.flags & TRANSITIVE != 0 && row.source == table::Source::Anyone;
         if passed_on && raw.flags & (OPTIONAL | PARTIAL) == OPTIONAL | PARTIAL {
@@ -176,22 +181,23 @@ impl<'a> Draft<'a> {
 
     fn seen_before(&mut self, code: u8) -> bool {
         let bit = 1 << (code % 64);
-        let Some(word) = self.seen.get_mut(usize::from(code / 64)) else { return false };
-        let before = *word & bit != 0;
-        *word |= bit;
+        let Some(bits) = self.seen.get_mut(usize::from(code / 64)) else { return false };
+        let before = *bits & bit != 0;
+        *bits |= bit;
         before
     }
 
-    /// RFC 7606 §3 g: of most attributes the first counts.
+    /// RFC 7606 §3 g: for most attributes the first occurrence counts.
     fn repeated(&mut self, code: u8) -> Result<(), WireError> {
         if matches!(code, code::MP_REACH | code::MP_UNREACH) {
             return Err(WireError::new(Code::Update, 1, &[], "MP_REACH_NLRI or MP_UNREACH_NLRI twice"));
         }
-        self.flaw(code, Verdict::Discard, "repeated");
+        self.flaw(code, AttrErrorAction::Discard, "repeated");
         Ok(())
     }
 
-    /// RFC 4271 §5, §6.3: unknown attributes are kept, left out or refused by their flags.
+    /// RFC 4271 §5, §6.3: the flags decide whether an unknown attribute is kept, ignored or
+    /// rejected.
     fn take_unknown(&mut self, raw: Raw<'a>) -> Result<(), WireError> {
         if raw.flags & OPTIONAL == 0 {
             return Err(WireError::new(Code::Update, 2, raw.whole, "unknown well-known attribute"));
@@ -199,17 +205,17 @@ impl<'a> Draft<'a> {
         if raw.flags & TRANSITIVE == 0 {
             return Ok(());
         }
-        // A copy: a slice would keep the whole read buffer alive.
+        // Copied, since a slice would keep the whole read buffer alive.
         let value = bytes::Bytes::copy_from_slice(raw.value);
         self.rare().unknown.push(UnknownAttr { flags: raw.flags, code: raw.code, value });
         Ok(())
     }
 
-    /// What is left of a list in which the last attribute does not fit (RFC 7606 §4).
+    /// Handles the rest of a list whose last attribute exceeds it (RFC 7606 §4).
     ///
     /// # Errors
     ///
-    /// When it is one that carries NLRI, which then cannot be found (RFC 7606 §3 j).
+    /// If that attribute carries NLRI, which then cannot be located (RFC 7606 §3 j).
     pub(in crate::bgp::wire) fn overrun(&mut self, rest: &'a [u8]) -> Result<(), WireError> {
         let what = "attribute longer than the list of attributes";
         match rest.get(1).copied() {
@@ -221,7 +227,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether all is there that announced NLRI need (RFC 7606 §3 d), and whether it makes sense.
+    /// Checks that all mandatory attributes are present (RFC 7606 §3 d) and consistent.
     pub(in crate::bgp::wire) fn complete(&mut self, classic: bool) {
         let missing = [
             (code::ORIGIN, self.origin.is_none()),
@@ -229,7 +235,7 @@ impl<'a> Draft<'a> {
             (code::NEXT_HOP, classic && self.next_hop.is_none()),
         ];
         for (code, missing) in missing {
-            // One that was broken has its verdict already.
+            // A malformed one was handled already.
             if missing && !self.flaws.iter().any(|f| f.attribute == code) {
                 self.withdraw(code, 3, &[], "missing");
             }
@@ -256,7 +262,7 @@ impl<'a> Draft<'a> {
         let aggregator = self.rare.as_ref().and_then(|r| r.aggregator);
         match (aggregator, self.as4_aggregator.take()) {
             (Some((AS_TRANS, _)), Some(real)) => self.rare().aggregator = Some(real),
-            // Somebody who knows nothing of AS4_PATH aggregated on the way.
+            // A router without support for AS4_PATH aggregated the route.
             (Some(_), Some(_)) => return,
             _ => {}
         }
@@ -284,14 +290,14 @@ impl<'a> Draft<'a> {
         attrs
     }
 
-    fn flaw(&mut self, attribute: u8, verdict: Verdict, what: &'static str) {
+    fn flaw(&mut self, attribute: u8, action: AttrErrorAction, what: &'static str) {
         if self.flaws.len() < MAX_FLAWS {
-            self.flaws.push(Flaw { attribute, verdict, what });
+            self.flaws.push(Flaw { attribute, action, what });
         }
     }
 
     fn withdraw(&mut self, attribute: u8, subcode: u8, data: &'a [u8], what: &'static str) {
-        self.flaw(attribute, Verdict::TreatAsWithdraw, what);
+        self.flaw(attribute, AttrErrorAction::TreatAsWithdraw, what);
         self.trouble.get_or_insert(Trouble { subcode, data, what });
     }
 }
@@ -301,7 +307,7 @@ pub(super) fn is_host(addr: Ipv4Addr) -> bool {
     !matches!(addr.octets(), [0 | 127 | 224..=255, ..])
 }
 
-/// One function per attribute: the value of the wire into the draft.
+/// One function per attribute, which decodes its value into the draft.
 pub(super) mod values {
     use super::*;
 
@@ -393,7 +399,7 @@ pub(super) mod values {
         Ok(())
     }
 
-    /// Repetitions are removed (RFC 8092 §3).
+    /// Duplicates are removed (RFC 8092 §3).
     pub(in super::super) fn large_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
         let list = entries::<12>(value)?;
         let mut seen = std::collections::HashSet::with_capacity(list.len());
@@ -428,7 +434,7 @@ pub(super) mod values {
         value.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Length)
     }
 
-    /// A list of `N` octets each: not empty (RFC 7606 §4), nothing left over.
+    /// A list of `N` octets per entry: not empty (RFC 7606 §4), without a remainder.
     fn entries<const N: usize>(value: &[u8]) -> Result<&[[u8; N]], Broken> {
         match value.as_chunks() {
             (list @ [_, ..], []) => Ok(list),

@@ -1,4 +1,4 @@
-//! Writing path attributes.
+//! Encoding of path attributes.
 
 use std::net::Ipv4Addr;
 
@@ -10,16 +10,17 @@ use super::{
 };
 use crate::bgp::wire::Shape;
 
-/// Attributes on their way out.
+/// Attributes to be encoded.
 pub(in crate::bgp::wire) struct Going<'a> {
     pub(in crate::bgp::wire) attrs: &'a Attrs,
     pub(in crate::bgp::wire) shape: &'a Shape,
-    /// Written as NEXT_HOP; `None` where the next hop stands in MP_REACH_NLRI (RFC 4760 §3).
+    /// Encoded as NEXT_HOP; `None` if the next hop is in MP_REACH_NLRI (RFC 4760 §3).
     pub(in crate::bgp::wire) next_hop: Option<Ipv4Addr>,
 }
 
 impl Going<'_> {
-    /// Appends all attributes in the order of their codes (RFC 4271 §5), unknown ones with the Partial bit.
+    /// Appends all attributes in the order of their codes (RFC 4271 §5), unknown ones with the
+    /// Partial bit.
     pub(in crate::bgp::wire) fn encode(&self, out: &mut BytesMut) {
         let mut unknown = self.attrs.rare().unknown.iter().peekable();
         for row in &ROWS {
@@ -31,14 +32,14 @@ impl Going<'_> {
         unknown.for_each(|attr| put(out, attr.flags | PARTIAL, attr.code, &attr.value));
     }
 
-    /// Appends one of our rows.
+    /// Appends a known attribute.
     fn put(&self, code: u8, out: &mut BytesMut, value: &[u8]) {
         let flags = table::find(code).map_or(OPTIONAL | TRANSITIVE, |row| row.flags);
         let partial = self.attrs.rare.as_ref().is_some_and(|r| r.partial.contains(&code));
         put(out, if partial { flags | PARTIAL } else { flags }, code, value);
     }
 
-    /// Appends a list, if there is anything in it.
+    /// Appends a list unless it is empty.
     fn put_list<const N: usize>(
         &self,
         code: u8,
@@ -57,14 +58,15 @@ fn put(out: &mut BytesMut, flags: u8, code: u8, value: &[u8]) {
         Ok(length) if flags & EXTENDED_LENGTH == 0 => out.put_slice(&[flags, code, length]),
         _ => {
             out.put_slice(&[flags | EXTENDED_LENGTH, code]);
-            // One that is longer than that makes its message too large, which the packer sees.
+            // A longer one makes its message too large, which the packer detects.
             out.put_u16(u16::try_from(value.len()).unwrap_or(u16::MAX));
         }
     }
     out.put_slice(value);
 }
 
-/// One function per attribute: from the set onto the wire, if it is there and if this neighbor may see it.
+/// One function per attribute, which encodes it if it is present and may be advertised to this
+/// neighbor.
 pub(super) mod octets {
     use super::*;
     use crate::net::{AS_TRANS, Asn};
@@ -138,7 +140,7 @@ pub(super) mod octets {
         g.put_list(code::COMMUNITIES, out, g.attrs.communities.iter().map(|c| c.to_be_bytes()));
     }
 
-    /// RFC 4456 §8: not transitive, and without meaning outside.
+    /// RFC 4456 §8: not transitive, and without meaning outside the AS.
     pub(in super::super) fn originator_id(g: &Going<'_>, out: &mut BytesMut) {
         let id = g.attrs.rare().originator_id.filter(|_| g.shape.ibgp);
         put_number(g, code::ORIGINATOR_ID, out, id.map(Ipv4Addr::to_bits));
@@ -171,7 +173,7 @@ pub(super) mod octets {
         put_number(g, code::OTC, out, g.attrs.rare().otc);
     }
 
-    /// Written elsewhere, or never.
+    /// Encoded elsewhere, or never.
     pub(in super::super) fn nothing(_: &Going<'_>, _: &mut BytesMut) {}
 
     fn put_number(g: &Going<'_>, code: u8, out: &mut BytesMut, number: Option<u32>) {

@@ -1,7 +1,7 @@
 //! Path attributes (RFC 4271 §4.3, §5; RFC 7606).
 //!
-//! [`Attrs`] is what the table keeps of a path. How each attribute looks on the wire, and what becomes of an
-//! UPDATE in which it is broken, is one row of `table.rs`.
+//! [`Attrs`] is what the table stores for a path. The encoding of each attribute, and the handling
+//! of an UPDATE in which it is malformed, is one row of `table.rs`.
 
 mod as_path;
 pub(super) mod decode;
@@ -18,14 +18,14 @@ use bytes::Bytes;
 
 use crate::net::{Asn, RouterId};
 
-/// The attributes of a path, shared by all prefixes that came with the same ones.
+/// The attributes of a path, shared by all prefixes that have the same ones.
 ///
-/// Kept small: the common ones in line, rare ones behind one pointer.
+/// Kept small: common attributes are inline, rare ones behind one pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attrs {
     pub origin: Origin,
     pub as_path: AsPath,
-    /// Of the NLRI that these attributes belong to: from NEXT_HOP or MP_REACH_NLRI.
+    /// From NEXT_HOP or MP_REACH_NLRI, whichever carried the prefix.
     pub next_hop: PathNextHop,
     pub med: Option<u32>,
     pub local_pref: Option<u32>,
@@ -35,7 +35,7 @@ pub struct Attrs {
 }
 
 impl Attrs {
-    /// What a route that starts here has: IGP origin, empty path.
+    /// The attributes of an originated route: IGP origin, empty path.
     pub fn new(next_hop: PathNextHop) -> Self {
         Self {
             origin: Origin::Igp,
@@ -48,18 +48,18 @@ impl Attrs {
         }
     }
 
-    /// The rare attributes; an empty set when there are none.
+    /// The rare attributes; an empty set if there are none.
     pub fn rare(&self) -> &Rare {
         static NONE: Rare = Rare::NONE;
         self.rare.as_deref().unwrap_or(&NONE)
     }
 
-    /// The rare attributes, to be changed.
+    /// The rare attributes, mutable.
     pub fn rare_mut(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
 
-    /// Drops a set of rare attributes that is empty, so that equal paths compare equal.
+    /// Drops an empty set of rare attributes, so that equal paths compare equal.
     pub fn tidy(&mut self) {
         self.rare.take_if(|r| **r == Rare::NONE);
     }
@@ -80,11 +80,11 @@ pub struct Rare {
     pub ipv6_ext_communities: Vec<[u8; 20]>,
     /// Only to customer (RFC 9234 §5).
     pub otc: Option<Asn>,
-    /// Unknown optional transitive attributes, passed on with the Partial bit (RFC 4271 §5).
+    /// Unknown optional transitive attributes, advertised with the Partial bit (RFC 4271 §5).
     ///
     /// In the order of their codes.
     pub unknown: Vec<UnknownAttr>,
-    /// Codes of known attributes that came with the Partial bit: it is never taken back (RFC 4271 §4.3).
+    /// Codes of known attributes received with the Partial bit, which is kept (RFC 4271 §4.3).
     pub partial: Vec<u8>,
 }
 
@@ -103,7 +103,7 @@ impl Rare {
     };
 }
 
-/// One attribute that we do not know, as it came.
+/// One unknown attribute, as received.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnknownAttr {
     pub flags: u8,
@@ -111,7 +111,7 @@ pub struct UnknownAttr {
     pub value: Bytes,
 }
 
-/// RFC 4271 §4.3 a; the order is the order of preference.
+/// RFC 4271 §4.3 a; in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Origin {
@@ -121,7 +121,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// As `show routes` writes it.
+    /// The notation of `show routes`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Igp => "igp",
@@ -133,13 +133,14 @@ impl Origin {
 
 /// The next hop of a path.
 ///
-/// Of the encodings that switches send over IPv6 (RFC 2545 §3 and its relatives) a global address stands in
-/// `addr`, alone or with its link-local companion; a link-local one that came alone, twice, or behind `::`
-/// stands in `addr` by itself.
+/// Switches send several encodings over IPv6 (RFC 2545 §3 and variants). A global address is in
+/// `addr`, with or without its link-local companion; a link-local one that was sent alone, twice,
+/// or after `::` is in `addr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathNextHop {
     pub addr: IpAddr,
-    /// The second address of a 32-octet next hop (RFC 2545 §3), when it is link-local and the first is not.
+    /// The second address of a 32-octet next hop (RFC 2545 §3), if it is link-local and the first
+    /// is not.
     pub link_local: Option<Ipv6Addr>,
 }
 

@@ -1,4 +1,4 @@
-//! MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760 §3, §4) and the next hops they carry (RFC 2545, RFC 8950).
+//! MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760 §3, §4) and their next hops (RFC 2545, RFC 8950).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,18 +11,19 @@ use crate::{
     net::Family,
 };
 
-/// A checked MP_REACH_NLRI.
+/// A validated MP_REACH_NLRI.
 #[derive(Clone, Copy)]
 pub(in crate::bgp::wire) struct Reach<'a> {
-    /// `None`: a family that was not negotiated; it is ignored (RFC 4760 §7 leaves that open).
+    /// `None` for a family that was not negotiated, which is ignored (RFC 4760 §7 leaves that
+    /// open).
     pub(in crate::bgp::wire) family: Option<Family>,
     pub(in crate::bgp::wire) next_hop: PathNextHop,
-    /// Why the next hop is no address to send packets to.
+    /// Why the next hop is not a usable address.
     pub(in crate::bgp::wire) flaw: Option<&'static str>,
     pub(in crate::bgp::wire) nlri: &'a [u8],
 }
 
-/// A checked MP_UNREACH_NLRI.
+/// A validated MP_UNREACH_NLRI.
 #[derive(Clone, Copy)]
 pub(in crate::bgp::wire) struct Unreach<'a> {
     pub(in crate::bgp::wire) family: Option<Family>,
@@ -32,7 +33,7 @@ pub(in crate::bgp::wire) struct Unreach<'a> {
 pub(super) fn reach<'a>(draft: &mut Draft<'a>, value: &'a [u8]) -> Result<(), Broken> {
     let [afi_hi, afi_lo, safi, length, after @ ..] = value else { return Err(Broken::Length) };
     let (next_hop, after) = after.split_at_checked(usize::from(*length)).ok_or(Broken::Length)?;
-    // An octet that once counted SNPAs is ignored (RFC 4760 §3).
+    // An octet that formerly counted SNPAs is ignored (RFC 4760 §3).
     let (_, nlri) = after.split_first().ok_or(Broken::Length)?;
     let family = negotiated(draft.shape(), [*afi_hi, *afi_lo], *safi);
     let mut reach =
@@ -67,7 +68,7 @@ fn check(shape: &Shape, family: Family, nlri: &[u8]) -> Result<(), Broken> {
     if good { Ok(()) } else { Err(Broken::Value("prefixes are malformed")) }
 }
 
-/// The forms that are sent in the field: one address, or two of which the second is link-local.
+/// The forms in use: one address, or two of which the second is link-local.
 fn read_next_hop(shape: &Shape, family: Family, octets: &[u8]) -> Option<PathNextHop> {
     if let Ok(v4) = <[u8; 4]>::try_from(octets) {
         return (family == Family::Ipv4Unicast).then(|| PathNextHop::from(IpAddr::from(v4)));
@@ -90,7 +91,7 @@ fn pair(one: Ipv6Addr, two: Ipv6Addr) -> PathNextHop {
     }
 }
 
-/// What RFC 4271 §6.3 asks of NEXT_HOP, for both families.
+/// The requirements of RFC 4271 §6.3 on NEXT_HOP, for both families.
 fn flaw(addr: IpAddr) -> Option<&'static str> {
     let good = match addr {
         IpAddr::V4(a) => super::decode::is_host(a),

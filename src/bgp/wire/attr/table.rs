@@ -1,8 +1,8 @@
-//! RFC 7606 as one table: a row per attribute that we know.
+//! RFC 7606 as one table with a row per known attribute.
 //!
-//! A row says which flags an attribute carries, from whom it is taken, how its value is read and written,
-//! and what becomes of an UPDATE in which it is broken. Attributes without a row are handled by
-//! [`Draft`] as RFC 4271 §5 and §6.3 say.
+//! A row has the attribute's flags, the neighbors it is accepted from, the functions that decode
+//! and encode its value, and the handling of an UPDATE in which it is malformed. [`Draft`] handles
+//! attributes without a row according to RFC 4271 §5 and §6.3.
 
 use bytes::BytesMut;
 
@@ -11,7 +11,7 @@ use super::{
     encode::{Going, octets},
     mp,
 };
-use crate::bgp::wire::{Shape, update::Verdict};
+use crate::bgp::wire::{Shape, update::AttrErrorAction};
 
 /// Flag bits (RFC 4271 §4.3).
 pub(super) const OPTIONAL: u8 = 0x80;
@@ -42,16 +42,16 @@ pub mod code {
     pub const OTC: u8 = 35;
 }
 
-/// Whose word counts.
+/// Neighbors that an attribute is accepted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Anyone,
     /// iBGP; from others it is discarded (RFC 7606 §7.5, §7.9, §7.10).
     Internal,
-    /// Neighbors with two-octet numbers; from others it is discarded (RFC 6793 §6).
+    /// Neighbors with two-octet AS numbers; from others it is discarded (RFC 6793 §6).
     TwoOctet,
-    /// Nobody: quietly left out, as an unknown one that is not transitive (RFC 7311 §3.3).
-    Nobody,
+    /// None: ignored like an unknown non-transitive attribute (RFC 7311 §3.3).
+    NoNeighbor,
 }
 
 impl Source {
@@ -60,7 +60,7 @@ impl Source {
             Self::Anyone => true,
             Self::Internal => shape.ibgp,
             Self::TwoOctet => !shape.four_octet_as,
-            Self::Nobody => false,
+            Self::NoNeighbor => false,
         }
     }
 }
@@ -69,13 +69,13 @@ impl Source {
 pub(super) struct Row {
     pub(super) code: u8,
     pub(super) name: &'static str,
-    /// The Optional and Transitive bits it has to carry; others are a flags error (RFC 7606 §3 c).
+    /// The Optional and Transitive bits it must have; others are a flags error (RFC 7606 §3 c).
     pub(super) flags: u8,
     pub(super) source: Source,
-    /// Subcode of RFC 4271 §6.3 for a wrong value, where it comes to a reset (RFC 7606 §5.2).
+    /// Subcode of RFC 4271 §6.3 for an invalid value, if the session is reset (RFC 7606 §5.2).
     pub(super) subcode: u8,
-    /// What a wrong length or value costs.
-    pub(super) broken: Verdict,
+    /// Handling of an invalid length or value.
+    pub(super) broken: AttrErrorAction,
     pub(super) decode: for<'a> fn(&mut Draft<'a>, &'a [u8]) -> Result<(), Broken>,
     pub(super) encode: fn(&Going<'_>, &mut BytesMut),
 }
@@ -84,11 +84,11 @@ const WELL_KNOWN: u8 = TRANSITIVE;
 const LOCAL: u8 = OPTIONAL;
 const GLOBAL: u8 = OPTIONAL | TRANSITIVE;
 
-use self::Source::{Anyone, Internal, Nobody, TwoOctet};
-use Verdict::{Discard, Reset, TreatAsWithdraw as Withdraw};
+use self::Source::{Anyone, Internal, NoNeighbor, TwoOctet};
+use AttrErrorAction::{Discard, Reset, TreatAsWithdraw as Withdraw};
 
-/// In the order of the codes, which is the order in which they are sent (RFC 4271 §5), MP_REACH_NLRI
-/// and MP_UNREACH_NLRI excepted: those come first (RFC 7606 §5.1), written by the packer.
+/// In the order of the codes, which is the order of encoding (RFC 4271 §5), except for
+/// MP_REACH_NLRI and MP_UNREACH_NLRI: the packer writes these first (RFC 7606 §5.1).
 #[rustfmt::skip]
 pub(super) static ROWS: [Row; 19] = [
     // RFC 4271 §4.3, §5.1; RFC 7606 §7.1 to §7.7.
@@ -114,8 +114,8 @@ pub(super) static ROWS: [Row; 19] = [
     row(code::AS4_AGGREGATOR,       "AS4_AGGREGATOR",       GLOBAL,     TwoOctet, 9,  Discard,  values::as4_aggregator,       octets::as4_aggregator),
     // RFC 5701; RFC 7606 §7.15.
     row(code::IPV6_EXT_COMMUNITIES, "IPV6 EXTENDED COMMUNITIES", GLOBAL, Anyone,  9,  Withdraw, values::ipv6_ext_communities, octets::ipv6_ext_communities),
-    // RFC 7311 §3.3: off.
-    row(code::AIGP,                 "AIGP",                 LOCAL,      Nobody,   9,  Discard,  values::nothing,              octets::nothing),
+    // RFC 7311 §3.3: disabled.
+    row(code::AIGP,                 "AIGP",                 LOCAL,      NoNeighbor,   9,  Discard,  values::nothing,              octets::nothing),
     // RFC 8092 §6.
     row(code::LARGE_COMMUNITIES,    "LARGE_COMMUNITY",      GLOBAL,     Anyone,   9,  Withdraw, values::large_communities,    octets::large_communities),
     // RFC 9234 §5.
@@ -129,19 +129,19 @@ const fn row(
     flags: u8,
     source: Source,
     subcode: u8,
-    broken: Verdict,
+    broken: AttrErrorAction,
     decode: for<'a> fn(&mut Draft<'a>, &'a [u8]) -> Result<(), Broken>,
     encode: fn(&Going<'_>, &mut BytesMut),
 ) -> Row {
     Row { code, name, flags, source, subcode, broken, decode, encode }
 }
 
-/// The row of an attribute, `None` of one that we do not know.
+/// The row of an attribute; `None` for unknown ones.
 pub(super) fn find(code: u8) -> Option<&'static Row> {
     ROWS.get(usize::from(*INDEX.get(usize::from(code))?))
 }
 
-/// By code, the place in [`ROWS`]; beyond its end for unknown ones.
+/// Index in [`ROWS`] by code; beyond its end for unknown ones.
 static INDEX: [u8; 256] = index();
 
 #[expect(clippy::indexing_slicing, reason = "computed by the compiler")]
