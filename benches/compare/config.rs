@@ -1,5 +1,6 @@
-//! What is compared: daemons, each with the plainest configuration that does the same and suits it best. Take all,
-//! install all, pass all on if there is somebody to pass it on to, wait for neighbors to call.
+//! The daemons compared, each with the plainest configuration that does the same and suits it best:
+//! accept and install all routes, advertise them to the others if there are any, and wait for
+//! connections.
 
 use std::{fmt::Write as _, path::Path, process::Command};
 
@@ -12,24 +13,24 @@ pub enum Kind {
     Frr,
     Gobgp,
     Openbgpd,
-    /// No daemon: what the kernel and the neighbors can do at all.
+    /// No daemon: the limits of the kernel and the neighbors.
     Bare,
 }
 
-/// What the daemon is to do.
+/// What the daemon has to do.
 #[derive(Clone, Default)]
 pub struct Case {
     pub neighbors: Vec<u32>,
-    /// What one says the others hear.
+    /// Routes of one neighbor are advertised to the others.
     pub transit: bool,
-    /// Routes go over all neighbors that have them.
+    /// Routes use all neighbors that advertise them.
     pub multipath: bool,
     /// Graceful restart.
     pub restarts: bool,
 }
 
 impl Case {
-    /// With one neighbor nothing is passed on.
+    /// With one neighbor nothing is advertised.
     pub fn of(neighbors: u32) -> Self {
         Self { neighbors: (1..=neighbors).collect(), transit: neighbors > 1, ..Self::default() }
     }
@@ -50,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Whether it fills the kernel's table by itself, as configured here.
+    /// Whether it fills the kernel's table by itself in this configuration.
     pub fn has_fib(self) -> bool {
         matches!(self, Self::Routelet | Self::Bird | Self::Frr)
     }
@@ -96,7 +97,7 @@ fn routelet(case: &Case) -> String {
     out
 }
 
-/// The session ends with the carrier (`check link`), kernel routes stay over a restart.
+/// The session ends with the carrier (`check link`); kernel routes stay over a restart.
 fn bird(case: &Case) -> String {
     let export = if case.transit { "all" } else { "none" };
     let merge = if case.multipath { "merge paths on limit 64;" } else { "" };

@@ -1,4 +1,4 @@
-//! What the kernel holds: how many routes there are, when one arrives, which way they go.
+//! Reads the kernel's table: the number of routes, when one arrives, which links they use.
 
 use std::{
     fs,
@@ -17,17 +17,17 @@ use super::{
 };
 use crate::common::net::Ns;
 
-/// So many routes stand for all where asking for each would take too long.
+/// Number of routes that represent all, where querying each would take too long.
 const SAMPLES: u32 = 64;
 
-/// The samples, from the last route on; none of them has others within.
+/// The samples, from the last route on; none of them contains others.
 fn sample(mode: Mode, routes: u32, n: u32) -> u32 {
     let last = (routes - 1) - n * (routes / SAMPLES);
     (0..=last).rev().find(|n| mode.prefix(*n).1 == 24).unwrap_or(last)
 }
 
-/// Watches the routes of the daemon's namespace. Counting walks the whole table, so it is done only when the
-/// samples have come, or gone.
+/// Watches the routes of the daemon's namespace. Counting walks the whole table, so it is done only
+/// once the samples are there, or gone.
 pub struct Watch {
     netlink: Netlink,
     pid: u32,
@@ -52,7 +52,7 @@ impl Watch {
         }
     }
 
-    /// Until all `routes` are there, or none of them: when that was seen.
+    /// Waits until all `routes` are there, or none of them, and returns the time.
     pub fn wait(&mut self, routes: u32, there: bool) -> Instant {
         let mut sampled = 0;
         loop {
@@ -61,7 +61,7 @@ impl Watch {
             }
             if sampled == SAMPLES {
                 let now = Instant::now();
-                // The kernel's own routes of IPv6 links may come meanwhile.
+                // The kernel's own routes of IPv6 links may appear meanwhile.
                 let ours = total(self.pid, self.mode).saturating_sub(self.others);
                 if if there { ours >= routes } else { ours < 16 } {
                     return now;
@@ -81,7 +81,7 @@ pub fn host_of(n: u32) -> Ipv4Addr {
     host_in(Mode::Table.prefix(n).0)
 }
 
-/// Until all routes go over an interface.
+/// Waits until all routes use an interface.
 pub fn wait_on(netlink: &mut Netlink, routes: u32, interface: u32) {
     for n in 0..SAMPLES {
         while !netlink.uses(host_of(sample(Mode::Table, routes, n)), interface) {
@@ -90,7 +90,7 @@ pub fn wait_on(netlink: &mut Netlink, routes: u32, interface: u32) {
     }
 }
 
-/// Until no route goes over an interface: when that was seen.
+/// Waits until no route uses an interface, and returns the time.
 pub fn wait_off(netlink: &mut Netlink, routes: u32, interface: u32) -> Instant {
     for n in 0..SAMPLES {
         while netlink.uses(host_of(sample(Mode::Table, routes, n)), interface) {
@@ -107,7 +107,7 @@ fn total(pid: u32, mode: Mode) -> u32 {
         let entries = text.split_whitespace().nth(3).expect("seven counters");
         return u32::from_str_radix(entries, 16).expect("hexadecimal");
     }
-    // The main table stands first; the local one may be the same trie and would count twice.
+    // The main table comes first; the local one may be the same trie and would count twice.
     let text = fs::read_to_string(format!("/proc/{pid}/net/fib_triestat")).expect("it runs");
     let count = text.lines().find_map(|l| l.trim().strip_prefix("Prefixes:"));
     count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
@@ -116,7 +116,7 @@ fn total(pid: u32, mode: Mode) -> u32 {
 /// RTNLGRP_IPV4_ROUTE is group 7.
 const IPV4_ROUTES: u32 = 1 << 6;
 
-/// Hears of IPv4 routes as they change.
+/// Receives notifications of IPv4 routes.
 pub struct Monitor(Netlink);
 
 impl Monitor {
@@ -124,26 +124,26 @@ impl Monitor {
         Self(Netlink::open(ns, IPV4_ROUTES))
     }
 
-    /// Waits until the kernel tells of this prefix.
+    /// Waits until the kernel notifies of this prefix.
     pub fn wait(&mut self, address: Ipv4Addr, there: bool) {
         let wanted = (if there { NEW_ROUTE } else { DEL_ROUTE }, Some(address));
         loop {
             self.0.receive(0).expect("a notification");
-            if self.0.told() == wanted {
+            if self.0.last_message() == wanted {
                 return;
             }
         }
     }
 }
 
-/// Counts what happens to IPv4 routes, all the time, in a thread of its own.
+/// Counts changes of IPv4 routes, continuously, in a thread of its own.
 pub struct Touches {
     count: Arc<AtomicU32>,
     seen: Arc<AtomicBool>,
 }
 
 impl Touches {
-    /// `last` is not counted: it says that all is done.
+    /// `last` is not counted: it marks the end.
     pub fn of(ns: &Ns, last: Ipv4Addr) -> Self {
         let this = Self { count: Arc::default(), seen: Arc::default() };
         let (count, seen) = (this.count.clone(), this.seen.clone());
@@ -151,7 +151,7 @@ impl Touches {
         thread::spawn(move || {
             loop {
                 netlink.receive(0).expect("the kernel's buffer holds all notifications");
-                match netlink.told() {
+                match netlink.last_message() {
                     (NEW_ROUTE, Some(address)) if address == last => seen.store(true, Ordering::Release),
                     (NEW_ROUTE | DEL_ROUTE, _) => drop(count.fetch_add(1, Ordering::Relaxed)),
                     _ => {}

@@ -1,22 +1,22 @@
-//! routelet beside BIRD, FRR, GoBGP, OpenBGPD and beside programs that do nothing else: whole daemons, real kernel,
-//! one run.
+//! Compares routelet with BIRD, FRR, GoBGP, OpenBGPD and with baseline programs: whole daemons, the
+//! real kernel, one run.
 //!
-//! `benches/compare/run --rounds 5 --out docs/performance`; `--help` tells the rest. Needs root and the daemons.
-//! Figures differ from machine to machine; what is worth something is their ratio in one run. In each round every
-//! daemon has its turn, so that a busy minute of the machine meets all of them.
+//! `benches/compare/run --rounds 5 --out docs/performance`; see `--help`. Needs root and the
+//! daemons. Figures differ between machines; only their ratios in one run are meaningful. In each
+//! round every daemon is measured in turn, so that other load on the machine affects all of them.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "measures the real world"
+    reason = "measures the real testbed"
 )]
 
-mod bare;
+mod baseline;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod config;
-mod crowd;
-mod cut;
+mod daemon;
+mod failover;
 mod kernel;
 mod load;
 mod mesh;
@@ -24,14 +24,14 @@ mod messages;
 mod neighbor;
 mod netlink;
 mod options;
+mod peers;
 mod plan;
 mod plot;
+mod propagation;
 mod report;
 mod restart;
 mod runner;
-mod spread;
-mod subject;
-mod world;
+mod testbed;
 mod writer;
 
 use std::{
@@ -56,7 +56,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
-    // `cargo test --benches` only wants to know whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if !args.iter().any(|a| a == "--bench") {
         return ExitCode::SUCCESS;
     }
@@ -74,14 +74,14 @@ fn main() -> ExitCode {
             println!("{}", options::help());
             ExitCode::SUCCESS
         }
-        Err(words) => {
-            eprintln!("{words}");
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::from(2)
         }
     }
 }
 
-/// One measurement: this process ends with the runner.
+/// One measurement; this process ends with the runner.
 fn work(figure: &str, kind: &str) -> ExitCode {
     let _ = set_pdeathsig(Signal::SIGKILL);
     let figure = FIGURES.iter().find(|f| f.name == figure).expect("the runner knows them");
@@ -91,9 +91,9 @@ fn work(figure: &str, kind: &str) -> ExitCode {
 }
 
 async fn run(options: &Options) -> ExitCode {
-    // If cargo is ended, all ends, tidily.
+    // If cargo is ended, everything ends and is cleaned up.
     let _ = set_pdeathsig(Signal::SIGTERM);
-    // What a measurement leaves behind is this process' to wait for.
+    // This process waits for everything that a measurement leaves behind.
     let _ = set_child_subreaper(true);
     let (mut ctrl_c, mut term) = (
         signal(SignalKind::interrupt()).expect("a signal"),
@@ -141,9 +141,9 @@ async fn rounds(options: &Options, report: &mut Report, about: &mut Value) {
                     eprintln!("    {row}: {} {unit}", report::number(value));
                     report.add(figure.name, row, unit, kind, value);
                 }
-                if let Some(words) = outcome.failure {
-                    eprintln!("    {words}");
-                    report.fail(format!("round {round}: {what}: {words}"));
+                if let Some(error) = outcome.failure {
+                    eprintln!("    {error}");
+                    report.fail(format!("round {round}: {what}: {error}"));
                     if kind != Kind::Routelet {
                         failed.push(what);
                     }
@@ -164,7 +164,7 @@ fn about(options: &Options) -> Value {
             json!({ "name": kind.name(), "version": kind.version(), "configuration for two neighbors": config })
         })
         .collect();
-    // The folder in which cargo puts what it builds has the profile's name.
+    // The directory of cargo's output is named after the profile.
     let binary = Path::new(env!("CARGO_BIN_EXE_routelet"));
     let profile = binary.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
     let versions: Vec<_> = options.kinds.iter().map(|k| format!("{} ({})", k.name(), k.version())).collect();
@@ -187,7 +187,7 @@ fn machine() -> String {
     let times = || {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
-        let all: Vec<f64> = first.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+        let all: Vec<f64> = first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
         // The fourth and the fifth are idle.
         (all.iter().sum::<f64>(), all.iter().skip(3).take(2).sum::<f64>())
     };

@@ -1,5 +1,5 @@
-//! What the neighbors say: octets made before the clock starts, so that saying them costs next to nothing; and
-//! how what they hear is counted.
+//! Messages of the neighbors: octets built before the clock starts, so that sending them costs next
+//! to nothing; and counting of what is received.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,8 @@ pub const DAEMON_AS: u32 = 1000;
 /// The first neighbor on the daemon's second link.
 pub const SECOND: u32 = 0x1_0001;
 
-/// The daemon's address on the link of neighbor `n`: 10.1.255.1 for 10.1.0.1 and on, 10.2.255.1 for 10.2.0.1.
+/// The daemon's address on the link of neighbor `n`: 10.1.255.1 for 10.1.0.1 and following,
+/// 10.2.255.1 for 10.2.0.1.
 pub fn daemon(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(DAEMON.to_bits() + (n & 0xffff_0000))
 }
@@ -28,12 +29,12 @@ pub fn asn(n: u32) -> u32 {
 /// The next hop of IPv6 routes.
 pub const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 
-/// What a neighbor says: how many routes share an attribute set.
+/// What a neighbor advertises: how many routes share an attribute set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Prefixes as in the Internet's table, five per attribute set.
     Table,
-    /// One /24 after the other, each with a set of its own, told apart by MED.
+    /// Consecutive /24s, each with a set of its own, distinguished by MED.
     Pods,
     /// IPv6 /64, five per set.
     Ipv6,
@@ -55,11 +56,11 @@ impl Mode {
     }
 }
 
-/// Of two hundred prefixes of the Internet's table so many have this length.
+/// Number of prefixes of each length among two hundred of the Internet's table.
 const LENGTHS: [(u8, u32); 9] =
     [(24, 122), (23, 20), (22, 23), (21, 11), (20, 10), (19, 6), (18, 4), (17, 3), (16, 1)];
 
-/// All different for a million, in no order, many within others; in 32.0.0.0/3.
+/// Distinct for up to a million, unordered, many within others; in 32.0.0.0/3.
 fn internet(n: u32) -> (u32, u8) {
     // 77 and 200 have no common divisor: lengths are mixed.
     let (round, mut place) = (n / 200, n % 200 * 77 % 200);
@@ -100,7 +101,7 @@ fn nlri6(range: std::ops::Range<u32>) -> Vec<u8> {
     range.flat_map(|n| std::iter::once(64).chain(prefix6(n))).collect()
 }
 
-/// Routes as neighbor `n` announces them, End-of-RIB at the end.
+/// Advertisements of neighbor `n`, followed by End-of-RIB.
 pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
     let per_set = if matches!(mode, Mode::Pods) { 1 } else { 5 };
     let mut out = Vec::new();
@@ -112,7 +113,8 @@ pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
             reach.extend(NEXT_HOP6.octets());
             reach.push(0);
             reach.extend(nlri6(range));
-            // ORIGIN and AS_PATH, without NEXT_HOP: seven octets of it stand before the seven of MED.
+            // ORIGIN and AS_PATH, without NEXT_HOP: seven octets of it stand before the seven of
+            // MED.
             let (path, rest) = attributes.split_at(attributes.len() - 14);
             out.extend(update6(&[path, &rest[7..], &attribute(14, &reach)].concat()));
         } else {
@@ -123,7 +125,7 @@ pub fn announcements(n: u32, mode: Mode, routes: u32) -> Vec<u8> {
     out
 }
 
-/// End-of-RIB for IPv6 unicast, for those that have agreed on it.
+/// End-of-RIB for IPv6 unicast, for neighbors that negotiated it.
 pub fn end_of_rib6() -> Vec<u8> {
     update6(&attribute(15, &[0, 2, 1]))
 }
@@ -143,14 +145,14 @@ pub fn withdrawals(mode: Mode, routes: u32) -> Vec<u8> {
     out
 }
 
-/// What was read of a connection and not yet understood, and how much was heard.
+/// Received octets that are not processed yet, and the number of prefixes received.
 #[derive(Default)]
 pub struct Inbox {
     buffer: Vec<u8>,
     at: usize,
-    /// IPv4 prefixes announced so far.
+    /// IPv4 prefixes advertised so far.
     pub announced: usize,
-    /// And withdrawn.
+    /// IPv4 prefixes withdrawn so far.
     pub withdrawn: usize,
 }
 
@@ -177,7 +179,7 @@ impl Inbox {
     }
 }
 
-/// IPv4 prefixes of an UPDATE, announced and withdrawn.
+/// IPv4 prefixes of an UPDATE: advertised and withdrawn.
 fn count(body: &[u8]) -> (usize, usize) {
     let walk = |mut list: &[u8]| {
         let mut n = 0;

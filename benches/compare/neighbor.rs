@@ -1,4 +1,4 @@
-//! One neighbor that waits for what it reads.
+//! One neighbor with blocking reads.
 
 use std::{
     io::{Read, Write},
@@ -15,13 +15,13 @@ use crate::common::{
     wait_for,
 };
 
-/// A connection and what was read of it.
+/// A connection and what was received on it.
 pub struct Neighbor {
     pub stream: TcpStream,
     pub inbox: Inbox,
 }
 
-/// From the address of neighbor `n` to the daemon's port.
+/// Connects from the address of neighbor `n` to the daemon's port.
 pub fn call(n: u32, port: u16) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
     socket.bind(&SocketAddr::new(IpAddr::V4(address(n)), 0).into()).ok()?;
@@ -36,7 +36,7 @@ impl Neighbor {
         Self { stream, inbox: Inbox::default() }
     }
 
-    /// A session; calls until somebody listens, and again where a daemon closes what comes too early.
+    /// Establishes a session; reconnects until the daemon listens and accepts it.
     pub fn up(ns: &Ns, n: u32) -> Self {
         wait_for(format!("the daemon takes neighbor {n}"), 50.0, || {
             let mut neighbor = Self::over(ns.enter(|| call(n, 179))?);
@@ -74,8 +74,8 @@ impl Neighbor {
         }
     }
 
-    /// Reads until so many prefixes were announced or withdrawn.
-    pub fn hear(&mut self, prefixes: usize) {
+    /// Reads until this many prefixes were advertised or withdrawn.
+    pub fn receive(&mut self, prefixes: usize) {
         while self.inbox.announced + self.inbox.withdrawn < prefixes {
             let kind = self.read();
             assert!(!matches!(kind, None | Some(3)), "the daemon closed the session");

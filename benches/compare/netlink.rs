@@ -1,4 +1,4 @@
-//! The kernel's own language, as far as it is needed here.
+//! The part of netlink that the measurements need.
 
 use std::{io, net::Ipv4Addr};
 
@@ -13,7 +13,7 @@ pub const DEL_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 pub const REQUEST: u16 = 1;
 pub const ACK: u16 = 4;
-/// RTM_F_FIB_MATCH: the answer is the route itself, with all its next hops.
+/// RTM_F_FIB_MATCH: the reply is the route itself, with all its next hops.
 const FIB_MATCH: u32 = 0x2000;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -44,8 +44,8 @@ impl Netlink {
         self.socket.recv(&mut self.buf, flags).map(drop)
     }
 
-    /// What was received: the type, and a route's destination if it is an IPv4 one.
-    pub fn told(&self) -> (u16, Option<Ipv4Addr>) {
+    /// The last message received: its type, and the destination of an IPv4 route.
+    pub fn last_message(&self) -> (u16, Option<Ipv4Addr>) {
         let destination = attributes(self.buf.get(28..).unwrap_or_default()).find(|a| a.0 == RTA_DST);
         let address = destination.and_then(|(_, octets)| <[u8; 4]>::try_from(octets).ok());
         (self.kind(), address.map(Into::into))
@@ -55,7 +55,7 @@ impl Netlink {
         u16::from_ne_bytes([self.buf[4], self.buf[5]])
     }
 
-    /// Asks for the way to an address; the answer is in the buffer. Whether there is one.
+    /// Queries the route to an address; the reply is in the buffer. Returns whether there is one.
     pub fn route(&mut self, address: &[u8], flags: u32) -> bool {
         let family = if address.len() == 4 { 2 } else { 10 };
         let mut message = Vec::new();
@@ -64,7 +64,7 @@ impl Netlink {
         body[8..].copy_from_slice(&flags.to_ne_bytes());
         put(&mut message, GET_ROUTE, REQUEST, self.seq, &body, &[(RTA_DST, address)]);
         self.socket.send(&message, 0).expect("netlink");
-        self.receive(0).expect("an answer");
+        self.receive(0).expect("a reply");
         self.kind() == NEW_ROUTE
     }
 
@@ -86,15 +86,15 @@ impl Netlink {
         })
     }
 
-    /// Sends a batch whose last message asks for an acknowledgement, and waits for it.
+    /// Sends a batch whose last message requests an acknowledgement, and waits for it.
     pub fn transact(&mut self, batch: &[u8]) {
         self.socket.send(batch, 0).expect("netlink");
-        self.receive(0).expect("an answer");
+        self.receive(0).expect("a reply");
         let errno = i32::from_ne_bytes(self.buf[16..20].try_into().expect("four octets"));
         assert_eq!(errno, 0, "the kernel refused");
     }
 
-    /// Takes an interface down; its other end loses its carrier.
+    /// Sets an interface down; its other end loses carrier.
     pub fn down(&mut self, interface: u32) {
         let (none, up) = (0u32.to_ne_bytes(), 1u32.to_ne_bytes());
         let body = [[0; 4], interface.to_ne_bytes(), none, up].concat();
@@ -135,7 +135,7 @@ fn next_hops(mut rest: &[u8]) -> impl Iterator<Item = [u8; 4]> {
     std::iter::from_fn(move || split(&mut rest)?.get(4..8)?.try_into().ok())
 }
 
-/// Splits off what says its own length in its first two octets.
+/// Splits off an item that starts with its length in two octets.
 fn split<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
     let one = rest.get(..len).filter(|one| one.len() >= 4)?;

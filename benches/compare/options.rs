@@ -1,4 +1,4 @@
-//! What one may ask for.
+//! Command line options.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use super::{config::Kind, plan::FIGURES};
 
 pub struct Options {
     pub rounds: u32,
-    /// After so many no measurement begins.
+    /// After this many minutes no measurement starts.
     pub minutes: u64,
-    /// Time limits are so many times as long.
+    /// Factor for time limits.
     pub patience: u64,
     pub figures: Vec<&'static str>,
     pub kinds: Vec<Kind>,
@@ -20,17 +20,17 @@ pub fn help() -> String {
     let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
     format!(
         "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--minutes N] [--patience N] [--out DIR]\n\
-         --rounds: 5 unless told; what takes long has fewer\n\
+         --rounds: 5 by default; slow daemons have fewer\n\
          --only: {}\n--daemons: {}\n\
-         --minutes: 30 unless told; after them no measurement begins\n\
-         --patience: 1 unless told; time limits are so many times as long, for slow or busy machines\n\
-         --out: target/compare unless told",
+         --minutes: 30 by default; no measurement starts after that\n\
+         --patience: 1 by default; factor for time limits, for slow or busy machines\n\
+         --out: target/compare by default",
         figures.join(","),
         kinds.join(",")
     )
 }
 
-/// `None` when help is asked for.
+/// `None` if help is requested.
 pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
     let mut options = Options {
         rounds: 5,
@@ -61,7 +61,7 @@ pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
     Ok(Some(options))
 }
 
-/// Those of `all` that a list names, in the order of `all`.
+/// The entries of `all` that a list contains, in the order of `all`.
 fn named<T>(list: &str, all: impl Iterator<Item = (&'static str, T)>) -> Result<Vec<T>, String> {
     let mut wanted: Vec<&str> = list.split(',').collect();
     let mut found = Vec::new();

@@ -1,16 +1,16 @@
-//! Which figures there are, how often each daemon is measured, how long it may take, and what routelet is to reach.
+//! The figures: how often each daemon is measured, its time limit, and the goal for routelet.
 
-use super::{config::Kind, cut, load, mesh, messages::Mode, restart, spread};
+use super::{config::Kind, failover, load, mesh, messages::Mode, propagation, restart};
 
-/// As many rounds as were asked for.
+/// As many rounds as requested.
 const ALL: u32 = u32::MAX;
 
 pub struct Figure {
     pub name: &'static str,
     pub run: fn(Kind),
-    /// Seconds after which a daemon counts as not having reached it.
+    /// Seconds after which a daemon counts as not having reached the figure.
     pub limit: u64,
-    /// At most so many rounds, in the order of [`Kind::ALL`]. What takes long and is not the one to beat gets
+    /// Limit of rounds, in the order of [`Kind::ALL`]. Slow daemons other than the best rival get
     /// few, so that a run of five rounds ends within half an hour. 0: does not apply.
     rounds: [u32; 6],
 }
@@ -25,24 +25,25 @@ const fn figure(name: &'static str, run: fn(Kind), limit: u64, rounds: [u32; 6])
     Figure { name, run, limit, rounds }
 }
 
-/// GoBGP and OpenBGPD do not fill a Linux table by themselves; GoBGP sends each route in a message of its own and
-/// takes a minute where others take seconds, half a minute for a mesh of 1,000. A storm of calls overflows BIRD's backlog of 8, so that it does not come
-/// together as a mesh of 500 or more within a minute, nor OpenBGPD as one of 100. FRR needs a minute for the million.
+/// GoBGP and OpenBGPD do not fill a Linux table by themselves. GoBGP sends each route in a message
+/// of its own and takes a minute where others take seconds, and half a minute for a mesh of 1,000.
+/// Simultaneous connections overflow BIRD's backlog of 8, so that it does not establish a mesh of
+/// 500 or more within a minute, nor OpenBGPD one of 100. FRR needs a minute for the million.
 #[rustfmt::skip]
 pub const FIGURES: &[Figure] = &[
     //                                                                 routelet BIRD FRR GoBGP OpenBGPD bare
     figure("load",        |k| load::load(k, Mode::Table, 100_000),   60, [ALL, ALL, 2, 0, 0, ALL]),
     figure("pods",        |k| load::load(k, Mode::Pods, 100_000),    60, [ALL, ALL, 1, 0, 0, 0]),
     figure("ipv6",        |k| load::load(k, Mode::Ipv6, 100_000),    60, [ALL, ALL, 1, 0, 0, ALL]),
-    figure("latency",     |k| spread::latency(k, 0),                 60, [ALL, ALL, 1, 2, 2, ALL]),
-    figure("latency100k", |k| spread::latency(k, 100_000),           60, [ALL, ALL, 1, 1, 2, 0]),
-    figure("to1",         |k| spread::propagation(k, 1, 100_000),    60, [ALL, ALL, 2, 1, 3, ALL]),
-    figure("to10",        |k| spread::propagation(k, 10, 100_000),   60, [ALL, ALL, 3, 0, 2, ALL]),
-    figure("to50",        |k| spread::propagation(k, 50, 100_000),   60, [ALL, 2, ALL, 0, 1, 2]),
+    figure("latency",     |k| propagation::latency(k, 0),                 60, [ALL, ALL, 1, 2, 2, ALL]),
+    figure("latency100k", |k| propagation::latency(k, 100_000),           60, [ALL, ALL, 1, 1, 2, 0]),
+    figure("to1",         |k| propagation::propagation(k, 1, 100_000),    60, [ALL, ALL, 2, 1, 3, ALL]),
+    figure("to10",        |k| propagation::propagation(k, 10, 100_000),   60, [ALL, ALL, 3, 0, 2, ALL]),
+    figure("to50",        |k| propagation::propagation(k, 50, 100_000),   60, [ALL, 2, ALL, 0, 1, 2]),
     figure("restart",     |k| restart::restart(k, 100_000),          60, [ALL, ALL, 1, 0, 0, 0]),
-    figure("failover1k",  |k| cut::failover(k, 1_000),               60, [ALL, 2, ALL, 0, 0, 2]),
-    figure("failover",    |k| cut::failover(k, 100_000),             60, [ALL, 2, ALL, 0, 0, 2]),
-    figure("failover1m",  |k| cut::failover(k, 1_000_000),           60, [ALL, 0, 1, 0, 0, 1]),
+    figure("failover1k",  |k| failover::failover(k, 1_000),               60, [ALL, 2, ALL, 0, 0, 2]),
+    figure("failover",    |k| failover::failover(k, 100_000),             60, [ALL, 2, ALL, 0, 0, 2]),
+    figure("failover1m",  |k| failover::failover(k, 1_000_000),           60, [ALL, 0, 1, 0, 0, 1]),
     figure("idle",        load::idle,                                30, [ALL, ALL, 1, 1, 1, 0]),
     figure("million",     |k| load::load(k, Mode::Table, 1_000_000), 60, [ALL, ALL, 0, 0, 0, ALL]),
     figure("millionpods", |k| load::load(k, Mode::Pods, 1_000_000),  60, [3, 3, 0, 0, 0, 0]),
@@ -52,18 +53,18 @@ pub const FIGURES: &[Figure] = &[
     figure("meshrest",    |k| mesh::rest(k, 1_000),                  60, [1, 1, 1, 0, 1, 0]),
 ];
 
-/// What routelet is to reach.
+/// The goal of routelet.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// At most so many times the best rival.
+    /// At most this many times the best rival.
     Times(f64),
-    /// At most so many more than BIRD.
+    /// At most this much more than BIRD.
     BirdPlus(f64),
     /// None at all.
     None,
 }
 
-/// By how the names of rows begin; the first that fits. Issue and reasons: `docs/performance.md`.
+/// By prefix of the row's name; the first match applies. Reasons are in `docs/performance.md`.
 #[rustfmt::skip]
 pub const GOALS: &[(&str, Goal)] = &[
     ("load, 1,000,000 table",        Goal::Times(0.35)),
@@ -86,7 +87,7 @@ pub const GOALS: &[(&str, Goal)] = &[
     ("mesh of 1,000 at rest",        Goal::Times(1.0)),
 ];
 
-/// Load of 100,000 routes: at most so many times what the kernel can take at all.
+/// Load of 100,000 routes: at most this many times the kernel's limit.
 pub const OF_BARE: (&str, f64) = ("load, 100,000 table", 1.5);
 
 impl Goal {
@@ -94,7 +95,7 @@ impl Goal {
         GOALS.iter().find(|(start, _)| row.starts_with(start)).map(|(_, goal)| *goal)
     }
 
-    pub fn words(self) -> String {
+    pub fn text(self) -> String {
         match self {
             Self::Times(1.0) => "best".into(),
             Self::Times(n) => format!("{n} × best"),
@@ -103,7 +104,7 @@ impl Goal {
         }
     }
 
-    /// `None` when the rival was not measured.
+    /// `None` if the rival was not measured.
     pub fn reached(self, ours: f64, best: Option<f64>, bird: Option<f64>) -> Option<bool> {
         Some(match self {
             Self::Times(n) => ours <= best? * n,

@@ -10,8 +10,8 @@ use super::{
     plot,
 };
 
-/// Tells the runner of a figure.
-pub fn say(row: String, unit: &str, value: f64) {
+/// Reports a figure to the runner.
+pub fn record(row: String, unit: &str, value: f64) {
     println!("{}", json!({ "row": row, "unit": unit, "value": value }));
 }
 
@@ -41,7 +41,7 @@ impl Row {
         rivals.filter_map(|k| self.median(k)).min_by(f64::total_cmp)
     }
 
-    /// The median, and of how many rounds where another daemon had more.
+    /// The median, and its number of rounds if another daemon had more.
     fn cell(&self, kind: Kind) -> String {
         let most = self.rounds.values().map(Vec::len).max().unwrap_or(0);
         match (self.median(kind), self.rounds.get(&kind).map_or(0, Vec::len)) {
@@ -60,16 +60,16 @@ impl Row {
             (Some(ours), Some(best)) if best > 0.0 => format!("{:.2}", ours / best),
             _ => none(),
         };
-        let mut words = goal.map_or_else(none, Goal::words);
+        let mut text = goal.map_or_else(none, Goal::text);
         let mut reached = goal.and_then(|g| g.reached(ours?, best, self.median(Kind::Bird)));
         if self.what == OF_BARE.0
             && let (Some(ours), Some(bare)) = (ours, self.median(Kind::Bare))
         {
-            let _ = write!(words, ", {} × bare (is {:.2})", OF_BARE.1, ours / bare);
+            let _ = write!(text, ", {} × bare (is {:.2})", OF_BARE.1, ours / bare);
             reached = reached.map(|r| r && ours <= bare * OF_BARE.1);
         }
         let reached = reached.map_or_else(none, |r| if r { "yes" } else { "**no**" }.into());
-        [words, ratio, reached]
+        [text, ratio, reached]
     }
 }
 
@@ -82,7 +82,7 @@ pub struct Report {
 impl Report {
     pub fn add(&mut self, figure: &'static str, what: String, unit: String, kind: Kind, value: f64) {
         let at = self.rows.iter().position(|row| row.what == what).unwrap_or_else(|| {
-            // A row that comes late, because a daemon failed at first, still stands with its figure.
+            // A row that appears late, because a daemon failed at first, is kept with its figure.
             let end =
                 self.rows.iter().rposition(|row| row.figure == figure).map_or(self.rows.len(), |at| at + 1);
             self.rows.insert(end, Row { figure, what, unit, rounds: BTreeMap::new() });
@@ -91,8 +91,8 @@ impl Report {
         self.rows[at].rounds.entry(kind).or_default().push(value);
     }
 
-    pub fn fail(&mut self, words: String) {
-        self.failures.push(words);
+    pub fn fail(&mut self, text: String) {
+        self.failures.push(text);
     }
 
     pub fn table(&self, kinds: &[Kind]) -> String {
@@ -111,7 +111,7 @@ impl Report {
                 median. A rival that failed once was not tried again.\n";
         if !self.failures.is_empty() {
             out += "\nNot reached:\n\n";
-            self.failures.iter().for_each(|words| out += &format!("- {words}\n"));
+            self.failures.iter().for_each(|text| out += &format!("- {text}\n"));
         }
         out
     }

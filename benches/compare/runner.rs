@@ -1,4 +1,5 @@
-//! Runs one measurement in a process of its own, with a time limit; and leaves nothing of it behind, however it ends.
+//! Runs one measurement in a process of its own with a time limit, and removes everything it leaves
+//! behind.
 
 use std::{
     env, fs,
@@ -25,7 +26,7 @@ use tokio::{
 
 use super::{config::Kind, plan::Figure};
 
-/// What was measured: row, unit, value.
+/// Results of a measurement: row, unit, value.
 pub type Seen = Vec<(String, String, f64)>;
 
 pub struct Outcome {
@@ -34,17 +35,17 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// The processes, namespaces and files of one measurement; dropping it takes them away.
+/// The processes, namespaces and files of one measurement; dropping it removes them.
 struct Worker {
     id: i32,
     _files: TempDir,
 }
 
-/// Measures a daemon once. Dropping the future ends the worker, too.
+/// Measures a daemon once. Dropping the future ends the worker too.
 pub async fn measure(figure: &Figure, kind: Kind, patience: u64) -> Outcome {
     let (start, limit) = (Instant::now(), figure.limit * patience);
     let dir = TempDir::new().expect("a folder");
-    // Daemons that give up root must reach it.
+    // Daemons that drop root privileges need access.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
     let log = dir.path().join("log");
     let mut child = Command::new(env::current_exe().expect("this program"))
@@ -93,7 +94,7 @@ fn complaint(log: &Path) -> Option<String> {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Its process group: itself, and what it started and is not waited for. It may be gone already.
+        // Its process group: the worker and unattended children. It may be gone already.
         let _ = killpg(Pid::from_raw(self.id), Signal::SIGKILL);
         for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -104,7 +105,7 @@ impl Drop for Worker {
     }
 }
 
-/// Ends all processes in a namespace, waits for their end, removes it.
+/// Ends all processes in a namespace, waits for them and removes it.
 fn sweep(name: &str) {
     let ip = |args: &[&str]| {
         let out = std::process::Command::new("ip").arg("netns").args(args).output();
@@ -118,7 +119,7 @@ fn sweep(name: &str) {
         for pid in pids.into_iter().map(Pid::from_raw) {
             let _ = kill(pid, Signal::SIGKILL);
             std::thread::sleep(Duration::from_millis(10));
-            // It is ours since the worker is gone.
+            // It is our child since the worker is gone.
             let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
     }

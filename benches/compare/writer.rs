@@ -1,4 +1,4 @@
-//! A program that does nothing but fill the kernel's table: nexthop objects, 64 messages in a send.
+//! A program that only fills the kernel's table: nexthop objects, 64 messages per send.
 
 use std::time::Instant;
 
@@ -7,17 +7,17 @@ use routelet::fib::order::coarse_first;
 use super::{
     messages::{Mode, NEXT_HOP6, SECOND, address, prefix6},
     netlink::{ACK, DEL_ROUTE, NEW_ROUTE, Netlink, REQUEST, put},
-    world::index,
+    testbed::index,
 };
 use crate::common::net::Ns;
 
 const NEW_NEXTHOP: u16 = 104;
 const DEL_NEXTHOP: u16 = 105;
 const CREATE: u16 = 0x400;
-/// RTPROT of what is written here; nobody else's.
+/// Route protocol number of what is written here, used by nothing else.
 const PROTOCOL: u8 = 99;
 const BATCH: u32 = 64;
-/// Of the first link's next hop.
+/// Id of the first link's nexthop object.
 const OBJECT: u32 = 7;
 
 pub struct Writer {
@@ -46,13 +46,13 @@ impl Writer {
         self.object(family, &[(1, &id.to_ne_bytes()), (5, &interface.to_ne_bytes()), (6, gateway)]);
     }
 
-    /// Of two next hops.
+    /// Creates a group of two next hops.
     fn group(&mut self, id: u32, members: [u32; 2]) {
         let members: Vec<u8> = members.iter().flat_map(|m| [m.to_ne_bytes(), [0; 4]].concat()).collect();
         self.object(0, &[(1, &id.to_ne_bytes()), (2, &members)]);
     }
 
-    /// Seconds for all routes over the first link.
+    /// Seconds to install all routes over the first link.
     pub fn load(&mut self, host: &Ns, routes: u32) -> f64 {
         let gateway = match self.mode {
             Mode::Ipv6 => NEXT_HOP6.octets().to_vec(),
@@ -62,17 +62,17 @@ impl Writer {
         self.again(routes)
     }
 
-    /// The same once more.
+    /// Installs them once more.
     pub fn again(&mut self, routes: u32) -> f64 {
         self.all(NEW_ROUTE, CREATE, routes, OBJECT)
     }
 
-    /// Seconds until they are gone, message by message.
+    /// Seconds to delete them message by message.
     pub fn withdraw(&mut self, routes: u32) -> f64 {
         self.all(DEL_ROUTE, 0, routes, OBJECT)
     }
 
-    /// Seconds until they are gone with their nexthop object.
+    /// Seconds to delete them with their nexthop object.
     pub fn lose(&mut self) -> f64 {
         let mut message = Vec::new();
         put(&mut message, DEL_NEXTHOP, REQUEST | ACK, 1, &[0; 8], &[(1, &OBJECT.to_ne_bytes())]);
@@ -81,13 +81,13 @@ impl Writer {
         start.elapsed().as_secs_f64()
     }
 
-    /// The same message for each route: seconds.
+    /// Sends the same message for each route; returns the seconds.
     fn all(&mut self, kind: u16, flags: u16, routes: u32, id: u32) -> f64 {
         let mut sorted: Vec<_> = (0..routes).collect();
         if self.mode != Mode::Ipv6 {
             sorted.sort_unstable_by_key(|n| self.mode.prefix(*n));
         }
-        // The best order that is known, and nothing of it is measured.
+        // The best order known; computing it is not measured.
         let ordered: Vec<_> = coarse_first(sorted.len()).map(|at| sorted[at]).collect();
         let start = Instant::now();
         let mut batch = Vec::new();

@@ -1,4 +1,4 @@
-//! A daemon that runs, and what it takes of the machine.
+//! A running daemon and its use of CPU and memory.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ enum Handle {
     Other(Process),
 }
 
-pub struct Subject {
+pub struct Daemon {
     handle: Handle,
     pids: Vec<u32>,
 }
 
-impl Subject {
-    /// Started, listening and at rest.
+impl Daemon {
+    /// Starts a daemon and waits until it listens and is idle.
     pub fn start(kind: Kind, net: &Net, ns: &Ns, case: &Case) -> Self {
         let this = Self::launch(kind, net, ns, case);
         wait_for(format!("{} listens", kind.name()), 50.0, || this.listens().then_some(()));
@@ -36,9 +36,9 @@ impl Subject {
         this
     }
 
-    /// Started, nothing more.
+    /// Starts a daemon.
     pub fn launch(kind: Kind, net: &Net, ns: &Ns, case: &Case) -> Self {
-        let dir: PathBuf = net.dir().join("subject");
+        let dir: PathBuf = net.dir().join("daemon");
         fs::create_dir_all(&dir).expect("a folder");
         let text = kind.config(case, &dir);
         let plain = |program: &str, args: &[&str]| {
@@ -46,7 +46,7 @@ impl Subject {
             fs::write(&file, &text).expect("a writable folder");
             Process::start(ns.command(program).args(args).arg(&file), &dir.join("log"))
         };
-        // What makes them treat the kernel's routes as their own of before.
+        // Options that make them adopt the kernel's routes.
         let (bird, zebra): (&[&str], &[&str]) =
             if case.restarts { (&["-R"], &["-K", "120"]) } else { (&[], &[]) };
         let handle = match kind {
@@ -85,13 +85,13 @@ impl Subject {
         ["tcp", "tcp6"].iter().any(|file| {
             let text = fs::read_to_string(format!("/proc/{}/net/{file}", self.pid())).unwrap_or_default();
             text.lines().any(|line| {
-                let mut words = line.split_whitespace();
-                words.nth(1).is_some_and(|local| local.ends_with(":00B3")) && words.nth(1) == Some("0A")
+                let mut fields = line.split_whitespace();
+                fields.nth(1).is_some_and(|local| local.ends_with(":00B3")) && fields.nth(1) == Some("0A")
             })
         })
     }
 
-    /// Waits until it takes next to no CPU for a quarter of a second, at most ten seconds.
+    /// Waits until it is nearly idle for a quarter of a second, at most ten seconds.
     pub fn settle(&self) {
         let start = Instant::now();
         let mut last = self.cpu();
@@ -105,7 +105,7 @@ impl Subject {
         }
     }
 
-    /// Its processes, children too.
+    /// Its processes including children.
     fn all(&self) -> Vec<u32> {
         let mut all = self.pids.clone();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -120,7 +120,7 @@ impl Subject {
         all
     }
 
-    /// CPU seconds of all threads that live.
+    /// CPU seconds of all live threads.
     pub fn cpu(&self) -> f64 {
         let mut nanoseconds = 0.0;
         for pid in self.all() {

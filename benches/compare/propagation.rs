@@ -1,4 +1,5 @@
-//! What one neighbor says, the others hear: all of a table by many, and one route by one.
+//! Routes advertised by one neighbor are advertised to others: a whole table to many, and single
+//! routes to one.
 
 use std::{
     thread,
@@ -6,82 +7,89 @@ use std::{
 };
 
 use super::{
-    bare,
+    baseline,
     config::{Case, Kind},
-    crowd::Crowd,
+    daemon::Daemon,
     kernel::Monitor,
     messages::{Mode, address, announcements, asn},
     neighbor::Neighbor,
-    report::{many, say},
-    subject::Subject,
-    world::World,
+    peers::Peers,
+    report::{many, record},
+    testbed::Testbed,
 };
 use crate::common::{
     net::Ns,
     speaker::{attributes, update},
 };
 
-/// One neighbor says, `hearers` hear.
-pub fn propagation(kind: Kind, hearers: u32, routes: u32) {
-    let title = format!("{} to {hearers}", many(routes));
-    let world = World::new(hearers + 1);
+/// One neighbor sends, `receivers` receive.
+pub fn propagation(kind: Kind, receivers: u32, routes: u32) {
+    let title = format!("{} to {receivers}", many(routes));
+    let testbed = Testbed::new(receivers + 1);
     let octets = announcements(1, Mode::Table, routes);
-    let mut crowd = Crowd::new(&world.switch, 2..=hearers + 1, 180, |_| Vec::new());
+    let mut peers = Peers::new(&testbed.switch, 2..=receivers + 1, 180, |_| Vec::new());
     if kind == Kind::Bare {
-        let took = bare::propagation(&world.host, crowd.bare(bare::PORT), &octets, hearers, routes as usize);
-        return say(format!("propagation, {title}"), "s", took);
+        let took = baseline::propagation(
+            &testbed.host,
+            peers.bare(baseline::PORT),
+            &octets,
+            receivers,
+            routes as usize,
+        );
+        return record(format!("propagation, {title}"), "s", took);
     }
-    let subject = Subject::start(kind, &world.net, &world.host, &Case::of(hearers + 1));
-    let mut one = Neighbor::up(&world.switch, 1);
-    crowd.until_up();
-    subject.settle();
-    let (idle, cpu) = (subject.pss(), subject.cpu());
+    let daemon = Daemon::start(kind, &testbed.net, &testbed.host, &Case::of(receivers + 1));
+    let mut one = Neighbor::up(&testbed.switch, 1);
+    peers.until_up();
+    daemon.settle();
+    let (idle, cpu) = (daemon.pss(), daemon.cpu());
     let start = Instant::now();
     let took = thread::scope(|s| {
         s.spawn(|| one.send(&octets));
-        crowd.until_heard(routes as usize);
+        peers.until_received(routes as usize);
         start.elapsed().as_secs_f64()
     });
-    say(format!("propagation, {title}"), "s", took);
-    subject.settle();
-    say(format!("CPU of propagation, {title}"), "s", subject.cpu() - cpu);
-    say(format!("memory of propagation, {title}"), "KiB", subject.pss() - idle);
+    record(format!("propagation, {title}"), "s", took);
+    daemon.settle();
+    record(format!("CPU of propagation, {title}"), "s", daemon.cpu() - cpu);
+    record(format!("memory of propagation, {title}"), "KiB", daemon.pss() - idle);
 }
 
-/// One route comes and goes, with `loaded` others there: to another neighbor, and to the kernel.
+/// One route is advertised and withdrawn while `loaded` others exist; measured at another neighbor
+/// and in the kernel.
 pub fn latency(kind: Kind, loaded: u32) {
     let title = if loaded == 0 { "empty".into() } else { format!("{} loaded", many(loaded)) };
-    let world = World::new(2);
+    let testbed = Testbed::new(2);
     if kind == Kind::Bare {
-        let (mut one, mut two) = bare::relay(&world.switch, &world.host);
+        let (mut one, mut two) = baseline::relay(&testbed.switch, &testbed.host);
         return percentiles(
             &format!("one route to a neighbor, {title}"),
             to_neighbor(&mut one, &mut two, SAMPLES),
         );
     }
-    let subject = Subject::start(kind, &world.net, &world.host, &Case::of(2));
-    let mut one = Neighbor::up(&world.switch, 1);
-    let mut two = Neighbor::up(&world.switch, 2);
+    let daemon = Daemon::start(kind, &testbed.net, &testbed.host, &Case::of(2));
+    let mut one = Neighbor::up(&testbed.switch, 1);
+    let mut two = Neighbor::up(&testbed.switch, 2);
     if loaded > 0 {
         one.send(&announcements(1, Mode::Table, loaded));
-        two.hear(loaded as usize);
+        two.receive(loaded as usize);
     }
-    subject.settle();
+    daemon.settle();
     // FRR waits 50 ms for each.
     let samples = if kind == Kind::Frr { 25 } else { SAMPLES };
     percentiles(&format!("one route to a neighbor, {title}"), to_neighbor(&mut one, &mut two, samples));
     if kind.has_fib() {
-        let all = to_kernel(&mut one, &world.host, samples);
+        let all = to_kernel(&mut one, &testbed.host, samples);
         percentiles(&format!("one route to the kernel, {title}"), all);
     }
 }
 
 const ROUTE: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(100, 64, 0, 0), 24);
 const SAMPLES: usize = 250;
-/// So that each route meets a daemon at rest.
-const PAUSE: Duration = Duration::from_millis(2);
+/// So that each route meets an idle daemon.
+const SPACING: Duration = Duration::from_millis(2);
 
-/// The route announced, and withdrawn.
+/// The route advertised, and withdrawn.
 fn there_and_gone() -> [(Vec<u8>, bool); 2] {
     let there = update(&[], &attributes(&[asn(1), 7], address(1), 0), &[ROUTE]);
     [(there, true), (update(&[ROUTE], &[], &[]), false)]
@@ -94,9 +102,9 @@ fn to_neighbor(one: &mut Neighbor, two: &mut Neighbor, samples: usize) -> Vec<f6
             let next = two.inbox.announced + two.inbox.withdrawn + 1;
             let start = Instant::now();
             one.send(&octets);
-            two.hear(next);
+            two.receive(next);
             all.push(start.elapsed().as_secs_f64() * 1e3);
-            thread::sleep(PAUSE);
+            thread::sleep(SPACING);
         }
     }
     all
@@ -111,7 +119,7 @@ fn to_kernel(one: &mut Neighbor, host: &Ns, samples: usize) -> Vec<f64> {
             one.send(&octets);
             monitor.wait(ROUTE.0, there);
             all.push(start.elapsed().as_secs_f64() * 1e3);
-            thread::sleep(PAUSE);
+            thread::sleep(SPACING);
         }
     }
     all
@@ -120,6 +128,6 @@ fn to_kernel(one: &mut Neighbor, host: &Ns, samples: usize) -> Vec<f64> {
 fn percentiles(what: &str, mut all: Vec<f64>) {
     all.sort_by(f64::total_cmp);
     for percent in [50, 99] {
-        say(format!("{what}, p{percent}"), "ms", all[all.len() * percent / 100]);
+        record(format!("{what}, p{percent}"), "ms", all[all.len() * percent / 100]);
     }
 }

@@ -1,4 +1,4 @@
-//! A cable is cut under routes that go over two.
+//! A link fails under routes that use two.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -11,52 +11,52 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::{
     config::{Case, Kind},
+    daemon::Daemon,
     kernel::{host_of, wait_off, wait_on},
     messages::{Mode, SECOND, announcements},
     neighbor::Neighbor,
     netlink::Netlink,
-    report::{many, say},
-    subject::Subject,
-    world::{World, index},
+    report::{many, record},
+    testbed::{Testbed, index},
     writer,
 };
 use crate::common::net::Ns;
 
-/// A thousand packets in a second go to addresses all over the table.
+/// A thousand packets per second go to addresses all over the table.
 const GAP: Duration = Duration::from_millis(1);
 
-/// Routes over two neighbors on links of their own: the carrier of one goes. Seconds until no route uses it, and
-/// packets that were lost.
+/// Routes over two neighbors on separate links, one of which loses carrier. Measures the seconds
+/// until no route uses it, and the packets lost.
 pub fn failover(kind: Kind, routes: u32) {
     let title = format!("failover of {}", many(routes));
-    let mut world = World::new(1);
-    let second = world.second();
-    let mut netlink = Netlink::open(&world.host, 0);
-    let links = ["eth0", "eth1"].map(|link| index(&world.host, link));
+    let mut testbed = Testbed::new(1);
+    let second = testbed.second();
+    let mut netlink = Netlink::open(&testbed.host, 0);
+    let links = ["eth0", "eth1"].map(|link| index(&testbed.host, link));
     let case = Case { neighbors: vec![1, SECOND], multipath: true, ..Case::default() };
     let mut running = None;
     if kind == Kind::Bare {
-        writer::multipath(&world.host, routes);
+        writer::multipath(&testbed.host, routes);
     } else {
-        let subject = Subject::start(kind, &world.net, &world.host, &case);
-        let mut both = [(1, &world.switch), (SECOND, &second)].map(|(n, ns)| (n, Neighbor::up(ns, n)));
+        let daemon = Daemon::start(kind, &testbed.net, &testbed.host, &case);
+        let mut both = [(1, &testbed.switch), (SECOND, &second)].map(|(n, ns)| (n, Neighbor::up(ns, n)));
         for (n, neighbor) in &mut both {
             neighbor.send(&announcements(*n, Mode::Table, routes));
         }
         for link in links {
             wait_on(&mut netlink, routes, link);
         }
-        subject.settle();
-        running = Some((subject, both));
+        daemon.settle();
+        running = Some((daemon, both));
     }
 
-    world.host.ip(&format!("addr add {SOURCE}/32 dev lo"));
-    let receivers = [&world.switch, &second].map(receiver);
+    testbed.host.ip(&format!("addr add {SOURCE}/32 dev lo"));
+    let receivers = [&testbed.switch, &second].map(receiver);
     let mut knife = Netlink::open(&second, 0);
     let cut = index(&second, "eth1");
     let stop = AtomicBool::new(false);
     let (sent, clean) = thread::scope(|s| {
-        let packets = s.spawn(|| send(&world.host, routes, &stop));
+        let packets = s.spawn(|| send(&testbed.host, routes, &stop));
         thread::sleep(Duration::from_millis(500));
         let start = Instant::now();
         knife.down(cut);
@@ -66,15 +66,15 @@ pub fn failover(kind: Kind, routes: u32) {
         (packets.join().expect("a sender"), clean)
     });
     thread::sleep(Duration::from_millis(20));
-    let heard = receivers.map(count);
-    assert!(heard[0].min(heard[1]) > 50, "the packets did not go both ways: {heard:?}");
+    let received = receivers.map(count);
+    assert!(received[0].min(received[1]) > 50, "the packets did not go both ways: {received:?}");
     wait_on(&mut netlink, routes, links[0]);
-    say(format!("{title}, until no route uses the link"), "ms", clean.as_secs_f64() * 1e3);
-    say(format!("{title}, packets lost"), "", f64::from(sent - heard[0] - heard[1]));
+    record(format!("{title}, until no route uses the link"), "ms", clean.as_secs_f64() * 1e3);
+    record(format!("{title}, packets lost"), "", f64::from(sent - received[0] - received[1]));
     drop(running);
 }
 
-/// Takes all packets to the routes' addresses.
+/// Receives all packets to the routes' addresses.
 fn receiver(ns: &Ns) -> UdpSocket {
     ns.sysctl("net.ipv4.conf.all.rp_filter", "0");
     for network in ["32.0.0.0/4", "48.0.0.0/4"] {
@@ -95,10 +95,10 @@ fn count(socket: UdpSocket) -> u32 {
     n
 }
 
-/// The packets' source, on no link: the kernel prefers the link that has it.
+/// Source of the packets, on no link: the kernel prefers the link that has it.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
-/// How many were to be sent; one that the kernel refuses is lost, too.
+/// Returns how many packets were to be sent; one that the kernel refuses counts as lost.
 fn send(host: &Ns, routes: u32, stop: &AtomicBool) -> u32 {
     let socket = host.enter(|| UdpSocket::bind((SOURCE, 0))).expect("a socket");
     let start = Instant::now();

@@ -1,4 +1,5 @@
-//! In place of a daemon: programs that only pass octets on. What they need is what the neighbors themselves cost.
+//! Baseline: programs that only forward octets, instead of a daemon. Their time is the neighbors'
+//! own share.
 
 use std::{
     io::{Read, Write},
@@ -8,15 +9,15 @@ use std::{
 };
 
 use super::{
-    crowd::Crowd,
     messages::DAEMON,
     neighbor::{Neighbor, call},
+    peers::Peers,
 };
 use crate::common::net::Ns;
 
 pub const PORT: u16 = 1790;
 
-/// Gives what neighbor 1 says to neighbor 2, octet by octet.
+/// Forwards the octets of neighbor 1 to neighbor 2.
 pub fn relay(switch: &Ns, host: &Ns) -> (Neighbor, Neighbor) {
     let listener = host.enter(|| TcpListener::bind((DAEMON, PORT))).expect("a free port");
     let pair = [1, 2].map(|n| switch.enter(|| call(n, PORT)).expect("a listener"));
@@ -34,7 +35,7 @@ pub fn relay(switch: &Ns, host: &Ns) -> (Neighbor, Neighbor) {
     (one, two)
 }
 
-/// How long octets take from a neighbor to a reader that does nothing with them.
+/// Time that octets take from a neighbor to a reader that discards them.
 pub fn transfer(switch: &Ns, host: &Ns, octets: &[u8]) -> f64 {
     let listener = host.enter(|| TcpListener::bind((DAEMON, PORT))).expect("a free port");
     let mut stream = switch.enter(|| call(1, PORT)).expect("a listener");
@@ -48,13 +49,13 @@ pub fn transfer(switch: &Ns, host: &Ns, octets: &[u8]) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Seconds until a crowd has heard what each of them is sent at once.
-pub fn propagation(host: &Ns, mut crowd: Crowd, octets: &[u8], hearers: u32, routes: usize) -> f64 {
+/// Seconds until all members have received what is sent to each of them at once.
+pub fn propagation(host: &Ns, mut peers: Peers, octets: &[u8], receivers: u32, routes: usize) -> f64 {
     let listener = host.enter(|| TcpListener::bind((DAEMON, PORT))).expect("a free port");
     let streams = thread::scope(|s| {
-        let accept =
-            s.spawn(|| (0..hearers).map(|_| listener.accept().expect("a connection").0).collect::<Vec<_>>());
-        crowd.until_up();
+        let accept = s
+            .spawn(|| (0..receivers).map(|_| listener.accept().expect("a connection").0).collect::<Vec<_>>());
+        peers.until_up();
         accept.join().expect("all called")
     });
     let start = Instant::now();
@@ -62,7 +63,7 @@ pub fn propagation(host: &Ns, mut crowd: Crowd, octets: &[u8], hearers: u32, rou
         for mut stream in &streams {
             s.spawn(move || stream.write_all(octets).expect("a reader"));
         }
-        crowd.until_heard(routes);
+        peers.until_received(routes);
         start.elapsed().as_secs_f64()
     })
 }

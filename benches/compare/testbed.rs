@@ -1,4 +1,4 @@
-//! Where a figure is measured: the daemon's host, and switches on which the neighbors live.
+//! The network of a measurement: the daemon's host, and switches with the neighbors.
 
 use std::{
     io::Write as _,
@@ -11,14 +11,14 @@ use crate::common::net::{Net, Ns};
 /// The hardware address of each switch.
 const SWITCH: &str = "02:00:00:00:00:01";
 
-pub struct World {
+pub struct Testbed {
     pub net: Net,
     pub switch: Ns,
     pub host: Ns,
 }
 
-impl World {
-    /// A switch with the addresses of so many neighbors, and the host.
+impl Testbed {
+    /// A switch with the addresses of this many neighbors, and the host.
     pub fn new(neighbors: u32) -> Self {
         let mut net = Net::new();
         let (switch, host) = (net.ns("switch"), net.ns("host"));
@@ -37,8 +37,9 @@ impl World {
     }
 }
 
-/// The host knows the neighbors' hardware addresses before the clock starts. A thousand learned ones would also
-/// overflow the kernel's table, which all namespaces share; permanent ones do not count.
+/// Configures the neighbors' hardware addresses on the host before the clock starts. A thousand
+/// learned ones would overflow the kernel's table, which all namespaces share; permanent ones do
+/// not count.
 fn join(net: &mut Net, (switch, host): (&Ns, &Ns), link: &str, neighbors: std::ops::RangeInclusive<u32>) {
     net.link((switch, link), (host, link));
     switch.ip(&format!("link set {link} address {SWITCH}"));
@@ -48,7 +49,7 @@ fn join(net: &mut Net, (switch, host): (&Ns, &Ns), link: &str, neighbors: std::o
     batch(host, &all(&|n| format!("neigh add {} lladdr {SWITCH} dev {link} nud permanent\n", address(n))));
 }
 
-/// Many `ip` commands in one go.
+/// Runs many `ip` commands at once.
 fn batch(ns: &Ns, lines: &str) {
     let mut command = Command::new("ip");
     let mut child = command

@@ -1,5 +1,5 @@
-//! Many neighbors in one thread. An event loop, so that waiting for a thousand of them costs the machine nothing
-//! that the daemon could use.
+//! Many neighbors in one thread with an event loop, so that they use little of the CPU that the
+//! daemon needs.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -17,9 +17,9 @@ use crate::common::{
     speaker::{message, open},
 };
 
-/// How soon a neighbor calls again after its connection was closed.
-const AGAIN: Duration = Duration::from_millis(200);
-/// Keepalives go out in so many portions of an interval, not all at once.
+/// Time until a neighbor reconnects after its connection was closed.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(200);
+/// Keepalives are spread over an interval in this many portions.
 const PORTIONS: usize = 100;
 
 pub struct Member {
@@ -28,18 +28,18 @@ pub struct Member {
     opened: bool,
     pub up: bool,
     pub inbox: Inbox,
-    /// Said as soon as the session stands.
+    /// Octets sent as soon as the session is established.
     first: Vec<u8>,
     call_at: Instant,
 }
 
-pub struct Crowd {
+pub struct Peers {
     ns: Ns,
     port: u16,
     poll: Poll,
     events: Events,
     members: Vec<Member>,
-    /// How many may be on their way to a session at a time.
+    /// Limit of sessions that are being established at a time.
     window: usize,
     hold: u16,
     alive_at: Instant,
@@ -47,8 +47,8 @@ pub struct Crowd {
     chunk: Vec<u8>,
 }
 
-impl Crowd {
-    /// Neighbors with a hold time, and with what each says first. Nobody calls before [`Self::until`].
+impl Peers {
+    /// Neighbors with a hold time and the octets each sends first. They connect in [`Self::until`].
     pub fn new(
         ns: &Ns,
         numbers: impl Iterator<Item = u32>,
@@ -79,19 +79,19 @@ impl Crowd {
         }
     }
 
-    /// A few at a time instead of all at once.
+    /// Limits how many connect at a time.
     pub fn gently(mut self, window: usize) -> Self {
         self.window = window;
         self
     }
 
-    /// Calls a reader in place of a daemon: connections count as sessions.
+    /// Connects to a reader instead of a daemon: connections count as sessions.
     pub fn bare(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Calls, reads and keeps sessions alive until all is as it should be.
+    /// Connects, reads and keeps sessions alive until `done` returns true.
     pub fn until(&mut self, mut done: impl FnMut(&[Member]) -> bool + Send) {
         let ns = self.ns.clone();
         ns.enter(|| {
@@ -105,8 +105,8 @@ impl Crowd {
         self.until(|all| all.iter().all(|m| m.up));
     }
 
-    /// Until each has heard so many prefixes.
-    pub fn until_heard(&mut self, prefixes: usize) {
+    /// Runs until each member has received this many prefixes.
+    pub fn until_received(&mut self, prefixes: usize) {
         self.until(|all| all.iter().all(|m| m.inbox.announced >= prefixes));
     }
 
@@ -178,10 +178,11 @@ impl Member {
     fn hang_up(&mut self) {
         self.stream = None;
         (self.opened, self.up, self.inbox) = (false, false, Inbox::default());
-        self.call_at = Instant::now() + AGAIN;
+        self.call_at = Instant::now() + RECONNECT_INTERVAL;
     }
 
-    /// Short messages, which fit; if one does not, the daemon has not read for long and reading finds out.
+    /// Short messages fit into the buffer; if one does not, the daemon has not read for long, which
+    /// reading detects.
     fn write(&mut self, octets: &[u8]) {
         let Some(mut stream) = self.stream.as_ref() else { return };
         if stream.write(octets).is_ok_and(|n| n < octets.len()) {
@@ -189,7 +190,7 @@ impl Member {
         }
     }
 
-    /// Whether the connection still stands.
+    /// Whether the connection is still open.
     fn serve(&mut self, event: &Event, hold: u16, bare: bool, chunk: &mut [u8]) -> bool {
         let Some(stream) = self.stream.as_ref() else { return true };
         if !self.opened {
