@@ -1,60 +1,60 @@
-//! The import rules of ARCHITECTURE.md hold, and every path it names exists.
+//! Checks the import rules in the table of ARCHITECTURE.md, and that every path on that page
+//! exists.
 //!
-//! Textual, so it can be fooled: it reads `crate::…` paths (and those of crates that touch the world) in `src/**`,
-//! without comments, strings and the tests at the end of a file. It does not see through macros, re-exports or
-//! `super::…`; paths across areas are therefore written `crate::…`.
+//! Textual, so it can be fooled: it reads `crate::…` paths (and those of crates that touch the
+//! world) in `src/**`, without comments, strings and the tests at the end of a file. It does not
+//! see through macros, re-exports or `super::…`; paths across areas are therefore written
+//! `crate::…`.
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     iter::Peekable,
     path::{Path, PathBuf},
     str::Chars,
 };
 
-/// Module → what it may import besides itself. The longest prefix that matches counts.
-#[rustfmt::skip]
-const RULES: &[(&str, &[&str])] = &[
-    ("net",          &[]),
-    ("mailbox",      &[]),
-    ("liveness",     &["net", "mailbox"]),
-    ("bfd",          &["net"]),
-    ("bfd::io",      &["net", "bfd", "mailbox", "liveness"]),
-    ("drain",        &[]),
-    ("ready",        &[]),
-    ("supervise",    &[]),
-    ("metrics",      &["net", "bfd::view", "bgp::view", "bgp::rib::view"]),
-    ("config",       &["net", "bgp::peer", "bgp::policy"]),
-    ("bgp",          &["net"]),
-    ("bgp::wire",    &["net"]),
-    ("bgp::policy",  &["net", "bgp::wire", "bgp::peer"]),
-    ("bgp::peer",    &["net", "bgp::wire", "bgp::policy"]),
-    ("bgp::session", &["net", "bgp::wire", "bgp::peer", "bgp::view"]),
-    ("bgp::rib",     &["net", "bgp::wire", "bgp::peer", "bgp::policy"]),
-    ("bgp::view",    &["net"]),
-    ("bgp::io",      &["net", "bgp", "mailbox", "liveness", "supervise", "drain", "ready", "metrics"]),
-    ("fib",          &["net"]),
-    ("fib::io",      &["net", "fib", "mailbox", "drain", "ready", "metrics"]),
-    ("masquerade",   &["net"]),
-    ("masquerade::io", &["net", "masquerade", "mailbox", "drain", "ready", "metrics"]),
-    ("k8s",          &["net"]),
-    ("k8s::io",      &["net", "k8s", "state::io", "mailbox", "drain", "ready", "metrics"]),
-    ("plan",         &["net", "config", "bgp::peer", "bgp::policy", "fib::host", "fib::guard", "fib::sysctl", "k8s::node", "k8s::objects", "k8s::services", "k8s::cni", "masquerade"]),
-    ("state",        &[]),
-    ("state::io",    &["state"]),
-    ("sandbox",      &[]),
-    ("sandbox::io",  &["sandbox"]),
-    ("control",      &["net", "sandbox", "metrics", "bfd::view", "bgp::view", "bgp::rib::view", "fib::view", "fib::sysctl", "k8s::view"]),
-    ("control::io",  &["net", "control", "mailbox", "supervise", "drain", "ready", "metrics"]),
-    ("lab",          &["net", "config", "control"]),
-    ("lab::io",      &["net", "lab", "control", "bgp::view", "bgp::rib::view", "fib::view"]),
-    ("cli",          &["net", "config", "control", "daemon", "lab", "bgp::view", "bgp::rib::view", "fib::view"]),
-    ("daemon",       &[""]),
-    ("lib",          &[""]),
-    ("main",         &["config", "daemon", "cli"]),
-];
+/// The rules of ARCHITECTURE.md.
+struct Rules {
+    /// Module and what it may import besides itself. The longest matching module applies; an empty
+    /// import stands for everything.
+    imports: Vec<(String, Vec<String>)>,
+    /// Modules that may touch the world, besides `io` folders.
+    worldly: Vec<String>,
+}
 
-/// What touches the world, and who may name it besides `io` folders.
+impl Rules {
+    fn read() -> Self {
+        let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+        let section = page.split("## Import rules").nth(1).expect("a section of import rules");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let mut imports = Vec::new();
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            let (modules, allowed) = row.trim_matches('|').split_once('|').expect("two columns");
+            let allowed = match allowed.trim() {
+                "nothing" => Vec::new(),
+                "everything" => vec![String::new()],
+                _ => quoted(allowed),
+            };
+            for path in quoted(modules) {
+                assert!(root().join(&path).exists(), "{path} does not exist");
+                imports.push((module_of(&root().join(&path)), allowed.clone()));
+            }
+        }
+        let sentence = section.lines().find(|line| line.starts_with("Only `io` folders"));
+        let worldly = quoted(sentence.expect("the sentence about the world"));
+        let worldly = worldly.iter().filter(|w| w.starts_with("src/"));
+        Self { imports, worldly: worldly.map(|path| module_of(&root().join(path))).collect() }
+    }
+}
+
+/// The parts of a line in backticks.
+fn quoted(line: &str) -> Vec<String> {
+    line.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Paths that touch the world.
 const WORLD: &[&str] = &[
     "tokio",
     "hyper",
@@ -82,14 +82,14 @@ const WORLD: &[&str] = &[
     "std::os::unix::net",
     "std::time::SystemTime",
 ];
-const WORLDLY: &[&str] = &["daemon", "main", "mailbox", "liveness", "drain", "ready", "supervise"];
 
 #[test]
 fn modules_import_only_what_their_rule_allows() {
+    let rules = Rules::read();
     let mut wrong = Vec::new();
     for file in rust_files(&root().join("src")) {
         let module = module_of(&file);
-        wrong.extend(breaches(&module, &fs::read_to_string(&file).unwrap()));
+        wrong.extend(breaches(&rules, &module, &fs::read_to_string(&file).unwrap()));
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -109,36 +109,106 @@ fn planted_breaches_are_found() {
         ("garage", "use crate::net::Prefix;", 1),
         ("k8s::node", "use kube::{Client, CustomResource};", 1),
     ];
+    let rules = Rules::read();
     for (module, text, expected) in cases {
-        let found = breaches(module, text);
+        let found = breaches(&rules, module, text);
         assert_eq!(found.len(), *expected, "{module}: {text}: {found:?}");
     }
 }
 
 #[test]
-fn every_path_that_the_architecture_page_names_exists() {
+fn every_path_on_the_architecture_page_exists() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
-    let paths: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|word| is_path(word)).collect();
-    assert!(paths.len() > 30, "the page names its rooms in `backticks`: found only {paths:?}");
+    let paths: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|part| is_path(part)).collect();
+    assert!(paths.len() > 30, "the page lists paths in `backticks`: found only {paths:?}");
     let missing: Vec<_> = paths
         .iter()
         .filter(|path| !root().join(path).exists() && !root().join("src").join(path).exists())
         .collect();
-    assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:?}");
+    assert!(missing.is_empty(), "ARCHITECTURE.md lists what does not exist: {missing:?}");
 }
 
-/// `docs/security.md` names tests as `file::name`, one at least in each row of a table of claims.
+#[test]
+fn every_dependency_is_used() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let code = |dirs: &[&str]| -> String {
+        let files = dirs.iter().flat_map(|dir| rust_files(&root().join(dir)));
+        files.map(|file| fs::read_to_string(file).unwrap()).collect()
+    };
+    let (mut found, mut unused) = (0, Vec::new());
+    for (section, code) in
+        [("dependencies", code(&["src"])), ("dev-dependencies", code(&["src", "tests", "benches", "fuzz"]))]
+    {
+        let table = manifest.split(&format!("\n[{section}]\n")).nth(1).expect(section);
+        let lines = table.lines().take_while(|line| !line.starts_with('['));
+        for (name, _) in lines.filter_map(|line| line.split_once(" = ")) {
+            found += 1;
+            let path = name.replace('-', "_") + "::";
+            let is_used = code.match_indices(&path).any(|(at, _)| {
+                let before = code[..at].chars().next_back().unwrap_or(' ');
+                !is_identifier(before) && before != ':'
+            });
+            if !is_used {
+                unused.push(format!("{section}: {name}"));
+            }
+        }
+    }
+    assert!(found > 40, "the manifest lists dependencies: found only {found}");
+    assert!(unused.is_empty(), "unused: {unused:?}");
+}
+
+/// `docs/troubles.md` lists tests as `file::name`; a test for a report is named
+/// `PROJECT_NUMBER_behaviour`.
+#[test]
+fn the_page_of_failures_lists_every_test_for_a_report() {
+    let page = fs::read_to_string(root().join("docs/troubles.md")).expect("docs/troubles.md");
+    let listed: Vec<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|part| part.split_once(".rs::")).collect();
+    assert!(listed.len() > 100, "the page lists tests: found only {listed:?}");
+    let exists = |file: &str, name: &str| {
+        let text = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        text.contains(&format!("fn {name}("))
+    };
+    let missing: Vec<_> = listed.iter().filter(|(file, name)| !exists(file, name)).collect();
+    assert!(missing.is_empty(), "docs/troubles.md lists what does not exist: {missing:?}");
+
+    let projects: BTreeSet<_> = listed.iter().filter_map(|(_, name)| project(name)).collect();
+    for file in rust_files(&root().join("src")).into_iter().chain(rust_files(&root().join("tests"))) {
+        let text = fs::read_to_string(&file).unwrap();
+        for rest in text.split("fn ").skip(1) {
+            let Some((name, _)) = rest.split_once("() ") else { continue };
+            if project(name).is_some_and(|p| projects.contains(p)) {
+                let is_listed =
+                    listed.iter().any(|(path, n)| *n == name && file == root().join(format!("{path}.rs")));
+                assert!(is_listed, "{name} of {} is not in docs/troubles.md", file.display());
+            }
+        }
+    }
+}
+
+/// `kube_router` of `kube_router_792_a_rolling_update_…`.
+fn project(test: &str) -> Option<&str> {
+    let digit = test.find(|c: char| c.is_ascii_digit())?;
+    let after = test[digit..].trim_start_matches(|c: char| c.is_ascii_digit());
+    let plain = test.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    test[..digit].strip_suffix('_').filter(|p| plain && !p.is_empty() && after.starts_with('_'))
+}
+
+/// `docs/security.md` lists tests as `file::name`, one at least in each row of a table of claims.
 #[test]
 fn every_claim_of_the_security_page_has_a_test_that_exists() {
     let page = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md");
-    let named: Vec<(&str, &str)> =
-        page.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
+    let listed: Vec<(&str, &str)> =
+        page.split('`').skip(1).step_by(2).filter_map(|part| part.split_once(".rs::")).collect();
     let is_missing = |(file, name): &&(&str, &str)| {
         let text = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
         !text.contains(&format!("fn {name}("))
     };
-    let missing: Vec<_> = named.iter().filter(is_missing).collect();
-    assert!(missing.is_empty() && named.len() > 20, "docs/security.md names what is not there: {missing:?}");
+    let missing: Vec<_> = listed.iter().filter(is_missing).collect();
+    assert!(
+        missing.is_empty() && listed.len() > 20,
+        "docs/security.md lists what does not exist: {missing:?}"
+    );
     let mut is_claim = false;
     for line in page.lines() {
         is_claim = line.starts_with('|') && (is_claim || line.contains("| test |"));
@@ -147,75 +217,41 @@ fn every_claim_of_the_security_page_has_a_test_that_exists() {
     }
 }
 
-/// `docs/troubles.md` names tests as `file::name`.
+/// `docs/limits.md` lists tests as `file`: `name`.
 #[test]
-fn every_test_that_the_page_of_troubles_names_exists_and_none_is_left_out() {
-    let page = fs::read_to_string(root().join("docs/troubles.md")).expect("docs/troubles.md");
-    let named: Vec<(&str, &str)> =
-        page.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
-    let there = |file: &str, name: &str| {
-        let text = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
-        text.contains(&format!("fn {name}("))
-    };
-    let missing: Vec<_> = named.iter().filter(|(file, name)| !there(file, name)).collect();
-    assert!(missing.is_empty(), "docs/troubles.md names what is not there: {missing:?}");
-
-    // Each one of the list has its row.
-    let numbers = (3..=7).chain(10..=22).map(|n| n.to_string());
-    let letters = ('a'..='o').map(|c| format!("({c})"));
-    for row in numbers.chain(letters) {
-        let of_row = |line: &&str| line.starts_with(&format!("| {row} |")) && line.contains(".rs::");
-        assert!(page.lines().any(|line| of_row(&line)), "docs/troubles.md has no row with a test for {row}");
-    }
-    // And each test that says to be for one is in it.
-    for file in rust_files(&root().join("src")).into_iter().chain(rust_files(&root().join("tests"))) {
-        let text = fs::read_to_string(&file).unwrap();
-        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
-        for name in
-            names.filter(|n| (n.starts_with("trouble_") || n.starts_with("trap_")) && !n.contains(' '))
-        {
-            let known = named.iter().any(|(path, n)| *n == name && file == root().join(format!("{path}.rs")));
-            assert!(known, "{name} of {} is not in docs/troubles.md", file.display());
-        }
-    }
-}
-
-/// `docs/limits.md` names tests as `file`: `name`.
-#[test]
-fn every_test_that_the_page_of_limits_names_exists() {
+fn every_test_on_the_page_of_limits_exists() {
     let page = fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
-    let words: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
-    let mut named = 0;
-    for pair in words.windows(2).filter(|pair| pair[0].ends_with(".rs") && pair[1].contains('_')) {
+    let parts: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let mut listed = 0;
+    for pair in parts.windows(2).filter(|pair| pair[0].ends_with(".rs") && pair[1].contains('_')) {
         let text = fs::read_to_string(root().join(pair[0])).unwrap_or_default();
-        // A row may name a file alone; the next words in backticks are then of the next row.
+        // A row may have a file alone; the next part in backticks is then of the next row.
         let is_test = page.contains(&format!("`{}`: `{}`", pair[0], pair[1]));
-        assert!(!is_test || text.contains(&format!("fn {}(", pair[1])), "{pair:?} is not there");
-        named += usize::from(is_test);
+        assert!(!is_test || text.contains(&format!("fn {}(", pair[1])), "{pair:?} does not exist");
+        listed += usize::from(is_test);
     }
-    assert!(named > 15, "the page names its tests: found only {named}");
-    let files = words.iter().filter(|word| word.ends_with(".rs"));
+    assert!(listed > 15, "the page lists its tests: found only {listed}");
+    let files = parts.iter().filter(|part| part.ends_with(".rs"));
     let missing: Vec<_> = files.filter(|file| !root().join(file).exists()).collect();
-    assert!(missing.is_empty(), "docs/limits.md names what is not there: {missing:?}");
+    assert!(missing.is_empty(), "docs/limits.md lists what does not exist: {missing:?}");
 }
 
-/// A word in backticks that means a file or a folder of this tree: it has a slash at the end or a known ending.
-fn is_path(word: &str) -> bool {
+/// Whether a part in backticks is a path of this tree: it ends with a slash or a known ending.
+fn is_path(part: &str) -> bool {
     let plain =
-        word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) && !word.starts_with('/');
-    let ending = [".rs", ".md", ".toml", ".yaml", ".service", "/"].iter().any(|end| word.ends_with(end));
+        part.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) && !part.starts_with('/');
+    let ending = [".rs", ".md", ".toml", ".yaml", ".service", "/"].iter().any(|end| part.ends_with(end));
     plain && ending
 }
 
-fn breaches(module: &str, text: &str) -> Vec<String> {
+fn breaches(rules: &Rules, module: &str, text: &str) -> Vec<String> {
     let code = code_of(text);
-    let rule =
-        RULES.iter().filter(|(prefix, _)| is_in(module, prefix)).max_by_key(|(prefix, _)| prefix.len());
+    let rule = rules.imports.iter().filter(|(prefix, _)| is_in(module, prefix)).max_by_key(|(p, _)| p.len());
     let Some((room, allowed)) = rule else {
-        return vec![format!("{module} has no rule: add it to tests/layering.rs and ARCHITECTURE.md")];
+        return vec![format!("{module} has no rule: add it to the table in ARCHITECTURE.md")];
     };
     let worldly =
-        module.split("::").any(|part| part == "io") || WORLDLY.iter().any(|name| is_in(module, name));
+        module.split("::").any(|part| part == "io") || rules.worldly.iter().any(|name| is_in(module, name));
     let mut wrong = Vec::new();
     for path in paths(&code) {
         if let Some(ours) = path.strip_prefix("crate::") {
@@ -269,7 +305,7 @@ fn paths(code: &str) -> Vec<String> {
         let start = format!("{root}::");
         for (at, _) in code.match_indices(&start) {
             let before = code[..at].chars().next_back().unwrap_or(' ');
-            if !is_word(before) && before != ':' {
+            if !is_identifier(before) && before != ':' {
                 tree(&mut code[at + start.len()..].chars().peekable(), &start, &mut found);
             }
         }
@@ -291,7 +327,7 @@ fn tree(rest: &mut Peekable<Chars<'_>>, prefix: &str, found: &mut Vec<String>) {
                 tree(rest, &path, found);
             }
         }
-        while let Some(c) = rest.next_if(|&c| is_word(c) || c == '*') {
+        while let Some(c) = rest.next_if(|&c| is_identifier(c) || c == '*') {
             path.push(c);
         }
         if rest.next_if_eq(&':').is_none() {
@@ -308,7 +344,7 @@ fn skip(rest: &mut Peekable<Chars<'_>>, unwanted: impl Fn(char) -> bool) {
     while rest.next_if(|&c| unwanted(c)).is_some() {}
 }
 
-fn is_word(c: char) -> bool {
+fn is_identifier(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_19_plugins_chained_by_others_survive_our_rewrite() {
+    fn istio_11037_plugins_chained_by_others_survive_our_rewrite() {
         let old = conflist(&["10.244.1.0/24"], &["portmap", "bandwidth"]);
         let mut there = value(&old.bytes);
         there["plugins"].as_array_mut().unwrap().push(json!({ "type": "istio-cni", "log_level": "info" }));
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_18_runtimes_read_the_first_file_and_never_our_temporary_one() {
+    fn kube_router_2126_runtimes_read_the_first_file_and_never_our_temporary_one() {
         let names =
             ["99-loopback.conf", ".10-routelet.conflist.tmp", "10-routelet.conflist", "05-x.conflist.bak"];
         assert_eq!(first_read(names), Some("10-routelet.conflist"));

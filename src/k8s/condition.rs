@@ -225,7 +225,7 @@ mod tests {
 
     /// cilium#13550: a taint that nothing takes off again.
     #[test]
-    fn trouble_20_the_node_that_is_left_is_not_cut_off_by_those_that_went() {
+    fn calico_7788_the_node_that_is_left_is_not_cut_off_by_those_that_went() {
         let (mut w, t) = (Watchman::default(), Instant::now());
         judge(&mut w, t, facts(true, 2, 1));
         // Its Node is not heard of any more; the other neighbor is a gateway that never answered.

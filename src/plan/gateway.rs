@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn dhcpcd_244_bc13_a_gateway_stays_while_its_default_route_is_away_for_less_than_ten_seconds() {
+    fn dhcpcd_244_a_gateway_stays_while_its_default_route_is_away_for_less_than_ten_seconds() {
         let (t0, ms) = (Instant::now(), Duration::from_millis);
         let eth0 = || link(2, "eth0").with("10.0.0.2/30").with("fe80::2/64");
         let both = host([eth0()], [gateway("0.0.0.0/0", "10.0.0.1", 2), gateway("::/0", "fe80::1", 2)]);

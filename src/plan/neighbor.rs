@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn bc33_the_subnets_shared_with_a_neighbor_are_those_of_its_address() {
+    fn the_subnets_shared_with_a_neighbor_are_those_of_its_address() {
         let eth0 =
             link(2, "eth0").with("10.0.0.2/24").with("10.7.0.2/24").with("fe80::2/64").with("2001:db8::2/64");
         let routes = [gateway("0.0.0.0/0", "10.0.0.1", 2), gateway("192.0.2.0/24", "10.0.0.1", 2)];
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn bc02_the_advertised_next_hop_is_of_the_link_that_the_kernel_uses() {
+    fn the_advertised_next_hop_is_of_the_link_that_the_kernel_uses() {
         let mut h = host([link(2, "eth0").with("10.5.0.2/24"), link(3, "eth1").with("10.5.0.3/24")], []);
         let own = |h: &Host| {
             let case = Case::new(config(), None, h.clone());
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn bc12_own_addresses_are_those_of_the_link_of_an_onlink_gateway() {
+    fn own_addresses_are_those_of_the_link_of_an_onlink_gateway() {
         let links = [link(2, "eth0").with("203.0.113.5/32"), link(3, "eth1").with("10.1.0.2/24")];
         let h = host(links, [gateway("0.0.0.0/0", "172.31.1.1", 2)]);
         assert!(is_on_link(&h, "172.31.1.1".parse().unwrap()));
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn bc56_a_neighbor_behind_a_router_needs_multihop() {
+    fn a_neighbor_behind_a_router_needs_multihop() {
         let mut on_link = gateway("10.77.0.9/32", "10.0.0.1", 2);
         on_link.hops[0].gateway = None;
         let h = host(

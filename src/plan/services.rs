@@ -225,7 +225,7 @@ mod tests {
 
     /// ServiceLB of k3s gives a Service the addresses of the nodes that run its pods.
     #[test]
-    fn bc58_servicelb_an_ingress_address_that_is_a_nodes_own_is_no_problem() {
+    fn servicelb_an_ingress_address_that_is_a_nodes_own_is_no_problem() {
         let mut case = case(&[
             ("10.0.0.2", LoadBalancerIp),
             ("10.0.0.3", LoadBalancerIp),

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The defaults of the interface page.
+/// The defaults of docs/reference.md.
 pub(super) fn config() -> Config {
     Config {
         state_dir: "/var/lib/routelet".into(),

@@ -228,7 +228,7 @@ fn survives(name: &'static str, floods: &[(u8, Flood)], report: &mut Report) {
 }
 
 #[test]
-fn ecosystem_2_a_flood_ends_in_one_closed_session_and_never_in_a_killed_daemon() {
+fn a_flood_ends_in_one_closed_session_and_never_in_a_killed_daemon() {
     let _alone = alone();
     let mut report = Report::default();
     survives("a flood of prefixes", &[(1, prefixes)], &mut report);

@@ -43,7 +43,7 @@ fn call(bed: &Bed, from: &str, to: &str) -> std::io::Result<Peer> {
 
 /// A switch that has IPv4 and link-local IPv6 on the link, or a global address that the host has no subnet for.
 #[test]
-fn bc52_link_local_next_hops_of_sessions_between_other_addresses() {
+fn link_local_next_hops_of_sessions_between_other_addresses() {
     let config = "[[bgp.neighbor]]\naddress = \"10.2.1.1\"\nremote-as = 65001\npassive = true\n\
         [[bgp.neighbor]]\naddress = \"fd02::1\"\nremote-as = 65001\npassive = true\n\
         [advertise]\nnetworks = [\"44.0.0.0/16\", \"fd44::/48\"]\n";
@@ -143,7 +143,7 @@ fn a_route_with_two_thousand_communities_passes_whole() {
 
 /// The place of a neighbor that has gone for good is another's at once.
 #[test]
-fn bc35_a_place_in_a_listen_range_is_free_once_nothing_is_kept_for_it() {
+fn a_place_in_a_listen_range_is_free_once_nothing_is_kept_for_it() {
     let config = "[[bgp.listen-range]]\nprefix = \"10.2.1.0/24\"\nremote-as = 65001\nlimit = 1\n";
     let bed = Bed::start("", config);
     let mut report = Report::default();
@@ -268,7 +268,7 @@ fn an_address_of_our_own_is_never_dialled() {
 
 /// The text is there before the first dial has failed, and with it.
 #[test]
-fn bc56_a_forgotten_multihop_is_named_in_the_summary() {
+fn a_forgotten_multihop_is_named_in_the_summary() {
     let config = "[[bgp.neighbor]]\naddress = \"10.255.0.9\"\nremote-as = 65001\nconnect-retry-time = 1\n";
     let bed = Bed::start("", config);
     bed.host.ip("route add 10.255.0.9/32 via 10.2.255.253");

@@ -97,7 +97,7 @@ fn others(host: &Ns) {
 }
 
 #[test]
-fn bc54_a_changed_table_leaves_nothing_in_the_former_one() {
+fn a_changed_table_leaves_nothing_in_the_former_one() {
     let (mut bed, _speaker) = Bed::new("");
     others(&bed.host);
     bed.restart("table = 1000", false);
@@ -117,7 +117,7 @@ fn bc54_a_changed_table_leaves_nothing_in_the_former_one() {
 }
 
 #[test]
-fn bc54_a_changed_protocol_takes_its_routes_along() {
+fn a_changed_protocol_takes_its_routes_along() {
     let (mut bed, _speaker) = Bed::new("");
     others(&bed.host);
     bed.restart("protocol = 181", false);
@@ -136,7 +136,7 @@ fn bc54_a_changed_protocol_takes_its_routes_along() {
 }
 
 #[test]
-fn bc54_several_changes_and_a_crash_in_between_leave_nothing() {
+fn several_changes_and_a_crash_in_between_leave_nothing() {
     let (mut bed, _speaker) = Bed::new("");
     bed.restart("table = 1000\nmetric = 50", true);
     // Killed before any neighbor was back, and changed again.
@@ -156,7 +156,7 @@ fn bc54_several_changes_and_a_crash_in_between_leave_nothing() {
 }
 
 #[test]
-fn bc54_routes_move_in_and_out_of_objects_and_go_with_install() {
+fn routes_move_in_and_out_of_objects_and_go_with_install() {
     let (mut bed, _speaker) = Bed::new("");
     assert!(bed.host.ip("nexthop").contains("proto 179"));
     bed.restart("nexthop-objects = false", false);
@@ -175,7 +175,7 @@ fn bc54_routes_move_in_and_out_of_objects_and_go_with_install() {
 }
 
 #[test]
-fn bc54_a_place_that_another_program_writes_to_is_left_alone() {
+fn a_place_that_another_program_writes_to_is_left_alone() {
     let (mut bed, _speaker) = Bed::new("");
     bed.restart("table = 1000", false);
     // As another routelet would.
@@ -189,7 +189,7 @@ fn bc54_a_place_that_another_program_writes_to_is_left_alone() {
 }
 
 #[test]
-fn bc54_cleanup_removes_what_former_configurations_left() {
+fn cleanup_removes_what_former_configurations_left() {
     let (mut bed, _speaker) = Bed::new("");
     bed.restart("table = 1000\nprotocol = 181", true);
     bed.routelet.process.stop();

@@ -86,7 +86,7 @@ fn wait_taken(host: &Ns, prefix: &str, taken: bool) {
 
 /// The attacker of the security review: one bit more or less than what a guard compares with.
 #[test]
-fn h5_prefixes_that_hold_a_protected_address_are_refused_and_say_which() {
+fn prefixes_that_hold_a_protected_address_are_refused_and_say_which() {
     let mut net = Net::new();
     let (switch, host) = host_on_a_segment(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
@@ -217,7 +217,7 @@ fn guard_connected_inside_is_taken_over_by_a_reload() {
 
 /// As good as a default route, without being one.
 #[test]
-fn h5_two_hundred_prefixes_of_eight_bits_are_taken_up_to_a_quarter_of_the_space() {
+fn two_hundred_prefixes_of_eight_bits_are_taken_up_to_a_quarter_of_the_space() {
     let mut net = Net::new();
     let (switch, host) = host_on_a_segment(&mut net);
     let routelet = Routelet::start(&net, &host, CONFIG, &[]);
@@ -249,7 +249,7 @@ fn h5_two_hundred_prefixes_of_eight_bits_are_taken_up_to_a_quarter_of_the_space(
 /// FRR#16877: a route server on a loopback, to which only routes of BGP lead. With a default route as well as without one,
 /// as it is no directly connected neighbor.
 #[test]
-fn bc38_frr_16877_the_loopback_of_a_multihop_neighbor_is_learned_and_its_session_comes_up() {
+fn frr_16877_the_loopback_of_a_multihop_neighbor_is_learned_and_its_session_comes_up() {
     for with_default in [false, true] {
         let mut net = Net::new();
         let (fabric, host) = (net.ns("fabric"), net.ns("host"));

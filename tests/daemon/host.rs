@@ -71,7 +71,7 @@ fn bird_has_the_subnet_exactly_while_a_container_is_attached() {
 }
 
 #[test]
-fn trouble_22_routes_of_both_families_come_into_the_kernel_and_go_with_the_switch() {
+fn cilium_23464_routes_of_both_families_come_into_the_kernel_and_go_with_the_switch() {
     let mut net = Net::new();
     let (switch, host) = docker_host(&mut net);
     switch.ip("addr add fd01::1/64 dev eth0 nodad");

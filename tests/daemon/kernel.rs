@@ -93,7 +93,7 @@ fn the_route_of_another_protocol_is_left_alone_and_named() {
 }
 
 #[test]
-fn trap_j_a_crash_and_a_new_start_leave_every_right_route_untouched_and_sweep_the_rest() {
+fn kube_router_a_crash_and_a_new_start_leave_every_right_route_untouched_and_sweep_the_rest() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);

@@ -56,7 +56,7 @@ fn last_error(routelet: &Routelet, neighbor: &str) -> String {
 
 /// calico#5090, systemd#16071: the host gets another lease under an established session.
 #[test]
-fn calico_5090_bc15_another_lease_brings_traffic_back_within_two_seconds() {
+fn calico_5090_another_lease_brings_traffic_back_within_two_seconds() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     let _frr = Frr::start(&net, &switch, &leaf());
@@ -96,7 +96,7 @@ fn calico_5090_bc15_another_lease_brings_traffic_back_within_two_seconds() {
 
 /// The same over IPv6, where a prefix is renumbered: the neighbor forgets the former address at once.
 #[test]
-fn systemd_16071_bc15_another_ipv6_address_moves_the_session() {
+fn systemd_16071_another_ipv6_address_moves_the_session() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     switch.ip("addr add 2001:db8::1/64 dev eth0 nodad");
@@ -134,7 +134,7 @@ fn systemd_16071_bc15_another_ipv6_address_moves_the_session() {
 
 /// The same address gone and back: programs that configure interfaces do so.
 #[test]
-fn bc15_an_address_that_is_away_for_a_moment_ends_no_session() {
+fn an_address_that_is_away_for_a_moment_ends_no_session() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     let _frr = Frr::start(&net, &switch, &leaf());
@@ -174,7 +174,7 @@ fn link_flaps(routelet: &Routelet, switch: &Ns, host: &Ns) {
 }
 
 #[test]
-fn newcomer_23_a_cable_that_is_out_is_named_and_frr_is_back_when_it_is() {
+fn a_cable_that_is_out_is_named_and_frr_is_back_when_it_is() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     switch.ip("route add blackhole 10.60.0.0/24");
@@ -184,7 +184,7 @@ fn newcomer_23_a_cable_that_is_out_is_named_and_frr_is_back_when_it_is() {
 }
 
 #[test]
-fn newcomer_23_a_cable_that_is_out_is_named_and_bird_is_back_when_it_is() {
+fn a_cable_that_is_out_is_named_and_bird_is_back_when_it_is() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     let bird = "router id 10.0.0.1; protocol device {} protocol kernel { ipv4 { export all; }; } \
@@ -216,7 +216,7 @@ fn an_address_that_moves_to_a_bridge_takes_the_session_along() {
 
 /// Two switches with the same route; one goes down with its link and stays away.
 #[test]
-fn frr_21742_bc30_a_stale_path_is_not_used_once_its_link_was_lost() {
+fn frr_21742_a_stale_path_is_not_used_once_its_link_was_lost() {
     let mut net = Net::new();
     let (one, two, host) = (net.ns("one"), net.ns("two"), net.ns("host"));
     for (n, switch) in [(1, &one), (2, &two)] {
@@ -265,7 +265,7 @@ fn frr_21742_bc30_a_stale_path_is_not_used_once_its_link_was_lost() {
 
 /// dhcpcd#244: the client takes the default route away and adds it again.
 #[test]
-fn dhcpcd_244_bc13_a_short_gap_of_the_default_route_ends_no_gateway_session() {
+fn dhcpcd_244_a_short_gap_of_the_default_route_ends_no_gateway_session() {
     let mut net = Net::new();
     let (switch, host) = stage(&mut net);
     switch.ip("route add blackhole 10.60.0.0/24");

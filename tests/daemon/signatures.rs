@@ -36,7 +36,7 @@ fn printed(routelet: &Routelet) -> String {
 
 /// Dialled and called, alone and with TTL security.
 #[test]
-fn bc50_link_local_neighbors_with_a_password_have_sessions() {
+fn link_local_neighbors_with_a_password_have_sessions() {
     for (n, ttl) in ["", "ttl-security = 1\n"].into_iter().enumerate() {
         for (m, (here, there)) in [("", "passive = true\n"), ("passive = true\n", "")].into_iter().enumerate()
         {
@@ -62,7 +62,7 @@ fn bc50_link_local_neighbors_with_a_password_have_sessions() {
 
 /// A wrong password is no session, and a change of it at both ends is one.
 #[test]
-fn bc50_a_wrong_password_of_a_link_local_neighbor_keeps_it_out() {
+fn a_wrong_password_of_a_link_local_neighbor_keeps_it_out() {
     let mut net = Net::new();
     let (one, two) = pair(&mut net, ("one", "two"), &[("eth0", "fe80::1", "fe80::2")]);
     let of = |word: &str| neighbor("fe80::2%eth0", &format!("password = \"{word}\""));
@@ -82,7 +82,7 @@ fn bc50_a_wrong_password_of_a_link_local_neighbor_keeps_it_out() {
 
 /// BIRD signs, and dials or waits.
 #[test]
-fn bc50_bird_signs_between_link_local_addresses() {
+fn bird_signs_between_link_local_addresses() {
     for (n, (here, there)) in [("", "passive on;"), ("passive = true", "")].into_iter().enumerate() {
         let mut net = Net::new();
         let (one, two) =
@@ -101,7 +101,7 @@ fn bc50_bird_signs_between_link_local_addresses() {
 
 /// Two routers that both are fe80::2, with passwords of their own, and a third without: the links tell them apart.
 #[test]
-fn bc50_one_link_local_address_on_several_links_has_a_password_on_each() {
+fn one_link_local_address_on_several_links_has_a_password_on_each() {
     for (n, (here, there)) in [("passive = true\n", ""), ("", "passive = true\n")].into_iter().enumerate() {
         let mut net = Net::new();
         let links =
@@ -148,7 +148,7 @@ fn bc50_one_link_local_address_on_several_links_has_a_password_on_each() {
 
 /// Whoever calls from the link, with the password of the range.
 #[test]
-fn bc50_a_range_of_link_local_addresses_takes_a_password() {
+fn a_range_of_link_local_addresses_takes_a_password() {
     for (n, ttl) in ["", "ttl-security = 1\n"].into_iter().enumerate() {
         let mut net = Net::new();
         let (host, leaf) = pair(

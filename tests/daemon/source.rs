@@ -25,7 +25,7 @@ fn learned(host: &Ns) -> usize {
 /// BIRD's `krt_prefsrc`, FRR's `set src`: what a host with its service address on lo sends by learned routes
 /// carries that address, and outlives the uplink.
 #[test]
-fn bc28_learned_routes_prefer_the_source_that_is_asked_for() {
+fn learned_routes_prefer_the_source_that_is_asked_for() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     host.ip("link set lo up");
@@ -73,7 +73,7 @@ fn bc28_learned_routes_prefer_the_source_that_is_asked_for() {
 }
 
 #[test]
-fn bc28_both_families_can_have_a_source() {
+fn both_families_can_have_a_source() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     switch.ip("addr add fd01::1/64 dev eth0 nodad");

@@ -38,7 +38,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn bc44_hosts_made_from_one_image_have_router_ids_of_their_own() {
+fn hosts_made_from_one_image_have_router_ids_of_their_own() {
     let mut net = Net::new();
     let image = host(&mut net, "image", "10.0.7.9");
     let mut routelet = Routelet::start(&net, &image, CONFIG, &[]);
@@ -82,7 +82,7 @@ fn bc44_hosts_made_from_one_image_have_router_ids_of_their_own() {
 }
 
 #[test]
-fn bc44_a_router_id_that_was_configured_is_forgotten_with_its_key() {
+fn a_router_id_that_was_configured_is_forgotten_with_its_key() {
     let mut net = Net::new();
     let ns = host(&mut net, "host", "10.0.1.2");
     let configured = CONFIG.replace("as = \"auto\"", "as = \"auto\"\nrouter-id = \"10.9.9.9\"");

@@ -94,7 +94,7 @@ fn wait_problem(routelet: &Routelet, part: &str) {
 }
 
 #[test]
-fn bc58_what_comes_by_router_advertisement_comes_also_while_the_host_forwards() {
+fn what_comes_by_router_advertisement_comes_also_while_the_host_forwards() {
     let mut net = Net::new();
     let (host, router) = host_and_router(&mut net);
     let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);
@@ -162,7 +162,7 @@ fn cleanup(routelet: &Routelet) -> String {
 }
 
 #[test]
-fn bc58_a_decision_of_the_operator_and_forwarding_of_others_stay_as_they_are() {
+fn a_decision_of_the_operator_and_forwarding_of_others_stay_as_they_are() {
     let mut net = Net::new();
     let (host, router) = host_and_router(&mut net);
     net.link((&router, "eth1"), (&host, "eth1"));
@@ -189,7 +189,7 @@ fn bc58_a_decision_of_the_operator_and_forwarding_of_others_stay_as_they_are() {
 }
 
 #[test]
-fn bc58_without_the_right_to_write_ipv6_forwarding_stays_off_and_the_remedy_is_named() {
+fn without_the_right_to_write_ipv6_forwarding_stays_off_and_the_remedy_is_named() {
     let mut net = Net::new();
     let (host, router) = host_and_router(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);

@@ -97,7 +97,7 @@ fn systemd_28421_two_routers_that_advertise_themselves_are_two_neighbors() {
 
 /// A switch that routes a /32 and a /128 to the host, whose default gateway is no part of any subnet.
 #[test]
-fn bc12_what_the_onlink_gateway_announces_is_in_the_kernel() {
+fn what_the_onlink_gateway_announces_is_in_the_kernel() {
     let mut net = Net::new();
     let (host, switch) = (net.ns("host"), net.ns("switch"));
     net.link((&switch, "sw0"), (&host, "eth0"));
@@ -141,7 +141,7 @@ fn bc12_what_the_onlink_gateway_announces_is_in_the_kernel() {
 
 /// The address on eth1 came first: the kernel, the session, the learned route and the advertised next hop agree.
 #[test]
-fn bc02_with_two_links_in_one_subnet_the_advertised_next_hop_is_where_routes_go_out() {
+fn with_two_links_in_one_subnet_the_advertised_next_hop_is_where_routes_go_out() {
     let mut net = Net::new();
     let (host, other, switch) = (net.ns("host"), net.ns("other"), net.ns("switch"));
     net.link((&host, "eth0"), (&other, "eth0"));
@@ -169,7 +169,7 @@ fn bc02_with_two_links_in_one_subnet_the_advertised_next_hop_is_where_routes_go_
 
 /// newcomer.md 9b: `ip route get` goes elsewhere.
 #[test]
-fn newcomer_9b_show_fib_and_the_summary_name_who_shadows_a_route() {
+fn show_fib_and_the_summary_name_who_shadows_a_route() {
     let mut net = Net::new();
     let (switch, host) = crate::kernel::host_and_switch(&mut net);
     host.ip("route add 10.60.1.0/24 via 10.1.1.1 metric 50 proto static");
@@ -207,7 +207,7 @@ fn newcomer_9b_show_fib_and_the_summary_name_who_shadows_a_route() {
 
 /// A rule of somebody's before that of our table: packets go by another table, and every screen was green.
 #[test]
-fn newcomer_9c_a_routing_rule_that_keeps_learned_routes_from_being_used_is_named() {
+fn a_routing_rule_that_keeps_learned_routes_from_being_used_is_named() {
     let mut net = Net::new();
     let (switch, host) = crate::kernel::host_and_switch(&mut net);
     let routelet = Routelet::start(&net, &host, crate::kernel::CONFIG, &[]);

@@ -249,7 +249,7 @@ fn the_unit_keeps_to_the_paths_of_the_program() {
 }
 
 #[test]
-fn trap_d_the_kernel_prints_our_protocol_by_name() {
+fn kube_router_the_kernel_prints_our_protocol_by_name() {
     let lines = read("deploy/rt_protos.d-routelet.conf");
     let line = lines.lines().find(|line| !line.starts_with('#')).unwrap();
     assert_eq!(line, format!("{}\troutelet", defaults().fib.protocol));

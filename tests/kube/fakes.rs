@@ -9,8 +9,8 @@ use crate::{
         probe::{Probe, none_lost},
         wait_for,
     },
+    reported::mesh,
     scale::fill,
-    troubles::mesh,
     world::{Node, Segment, all_reach_all, all_routes},
 };
 

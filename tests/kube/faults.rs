@@ -247,7 +247,7 @@ fn established(ns: &Ns, port: u16) -> Vec<u16> {
 /// A half-dead connection: the API server lost its power, or a middlebox forgot the connection and drops what comes. It was
 /// noticed when the watch ended, three minutes later.
 #[test]
-fn bc17_a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and_opened_anew() {
+fn a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and_opened_anew() {
     let mut net = Net::new();
     for (name, lost) in [("both", &["sport", "dport"][..]), ("to", &["sport"]), ("from", &["dport"])] {
         let (dir, ns) = (TempDir::new().unwrap(), net.ns(name));

@@ -16,7 +16,7 @@ const CONFIG: &str = "[kubernetes]\nmesh-limit = 4\n";
 
 /// calico#3819: the switch from mesh to reflectors was an outage of the whole cluster.
 #[test]
-fn trouble_6_the_fifth_node_of_a_mesh_for_four_makes_them_elect_reflectors_and_loses_nothing() {
+fn calico_3819_the_fifth_node_of_a_mesh_for_four_makes_them_elect_reflectors_and_loses_nothing() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let mut nodes: Vec<_> = (1..=4).map(|n| join(&mut net, &segment, n, CONFIG)).collect();
@@ -65,7 +65,7 @@ fn trouble_6_the_fifth_node_of_a_mesh_for_four_makes_them_elect_reflectors_and_l
 /// calico#9259: all reflectors off, and after the stale time every node lost all routes. Here nodes meet directly: no route goes
 /// while they are off, and none when they come back.
 #[test]
-fn trouble_7_with_all_reflectors_off_nodes_go_on_for_longer_than_the_stale_time() {
+fn calico_9259_with_all_reflectors_off_nodes_go_on_for_longer_than_the_stale_time() {
     const STALE: u64 = 10;
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);

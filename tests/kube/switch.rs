@@ -200,7 +200,7 @@ fn below_bird_pods_reach_each_other() {
 }
 
 #[test]
-fn trouble_16_an_outage_of_the_api_server_changes_nothing() {
+fn kube_router_739_an_outage_of_the_api_server_changes_nothing() {
     let mut rack = Rack::new();
     let switch = rack.switch.clone();
     let _frr = Frr::start(&rack.net, &switch, &frr_config());
@@ -257,7 +257,7 @@ fn trouble_16_an_outage_of_the_api_server_changes_nothing() {
 }
 
 #[test]
-fn trouble_14_a_node_made_anew_with_another_pod_cidr_is_followed() {
+fn kube_router_496_a_node_made_anew_with_another_pod_cidr_is_followed() {
     let mut rack = Rack::new();
     let switch = rack.switch.clone();
     let frr = Frr::start(&rack.net, &switch, &frr_config());

@@ -245,7 +245,7 @@ fn what_others_delete_is_back_within_a_tenth_of_a_second() {
 
 /// kube-router's sync was quadratic, and its first error ended it: here each route has its own fate, and is written once.
 #[test]
-fn trap_c_one_refused_route_holds_up_no_other_and_no_route_is_written_twice() {
+fn kube_router_one_refused_route_holds_up_no_other_and_no_route_is_written_twice() {
     let mut net = Net::new();
     let (host, _switch) = two_links(&mut net);
     host.enter(|| {

@@ -83,7 +83,7 @@ fn without_objects_a_link_set_down_does_the_same() {
 
 /// FRR#15505: a flap of another interface lost ECMP routes of RFC 5549.
 #[test]
-fn trouble_10_a_flap_of_an_unrelated_link_touches_no_route() {
+fn kube_router_509_a_flap_of_an_unrelated_link_touches_no_route() {
     let mut net = Net::new();
     let (host, switch) = two_links(&mut net);
     net.link((&host, "eth9"), (&switch, "sw9"));

@@ -162,7 +162,7 @@ fn systemd_33470_two_ipv6_default_routes_of_one_metric_are_two_gateways() {
 }
 
 #[test]
-fn bc46_a_real_ipv6_multipath_default_route_is_replaced_as_one() {
+fn a_real_ipv6_multipath_default_route_is_replaced_as_one() {
     let mut net = Net::new();
     let (host, _switch) = two_links(&mut net);
     let v6 = Family::Ipv6Unicast;
@@ -301,7 +301,7 @@ fn what_notifications_leave_is_what_a_start_reads() {
 }
 
 #[test]
-fn bc48_routes_over_nexthop_objects_are_gateways_and_resolve_next_hops_in_both_modes() {
+fn routes_over_nexthop_objects_are_gateways_and_resolve_next_hops_in_both_modes() {
     for compatible in ["1", "0"] {
         let mut net = Net::new();
         let (host, _switch) = two_links(&mut net);
@@ -350,7 +350,7 @@ fn bc48_routes_over_nexthop_objects_are_gateways_and_resolve_next_hops_in_both_m
 }
 
 #[test]
-fn bc12_a_next_hop_that_is_the_onlink_default_gateway_is_installed() {
+fn a_next_hop_that_is_the_onlink_default_gateway_is_installed() {
     let mut net = Net::new();
     let (host, switch) = (net.ns("host"), net.ns("switch"));
     net.link((&host, "eth0"), (&switch, "sw0"));
@@ -393,7 +393,7 @@ fn two_in_one_subnet(net: &mut Net) -> (Ns, Ns) {
 }
 
 #[test]
-fn bc02_of_two_links_in_one_subnet_the_one_is_used_that_the_kernel_uses() {
+fn of_two_links_in_one_subnet_the_one_is_used_that_the_kernel_uses() {
     let mut net = Net::new();
     let (host, _neighbor) = two_in_one_subnet(&mut net);
     // Plain addresses: eth1's came first.
@@ -443,7 +443,7 @@ fn bc02_of_two_links_in_one_subnet_the_one_is_used_that_the_kernel_uses() {
 
 /// As after `ip link set eth1 master br0`, where nobody moved the address.
 #[test]
-fn bc02_an_address_left_on_a_port_beside_the_one_of_its_bridge_is_used_as_the_kernel_does() {
+fn an_address_left_on_a_port_beside_the_one_of_its_bridge_is_used_as_the_kernel_does() {
     let mut net = Net::new();
     let (host, _neighbor) = two_in_one_subnet(&mut net);
     host.ip("link add br0 type bridge");
@@ -478,7 +478,7 @@ fn bc02_an_address_left_on_a_port_beside_the_one_of_its_bridge_is_used_as_the_ke
 }
 
 #[test]
-fn bc43_a_nexthop_object_of_ours_that_somebody_changes_is_mended_at_once() {
+fn a_nexthop_object_of_ours_that_somebody_changes_is_mended_at_once() {
     let mut net = Net::new();
     let (host, _switch) = two_links(&mut net);
     host.enter(|| {
@@ -530,7 +530,7 @@ fn bc43_a_nexthop_object_of_ours_that_somebody_changes_is_mended_at_once() {
 }
 
 #[test]
-fn newcomer_9b_a_route_that_the_kernel_does_not_use_is_named() {
+fn a_route_that_the_kernel_does_not_use_is_named() {
     let mut net = Net::new();
     let (host, _switch) = two_links(&mut net);
     host.enter(|| {

@@ -362,7 +362,7 @@ fn calico_4595_a_node_that_reaches_no_reflector_meets_the_others() {
 /// calico#9976, #1579: 800 nodes at once, for which a full mesh took minutes or never came up. Here they find reflectors by
 /// themselves, with no setting, and are done in less than a minute.
 #[test]
-fn trouble_5_eight_hundred_nodes_at_once_choose_reflectors_and_converge() {
+fn calico_9976_eight_hundred_nodes_at_once_choose_reflectors_and_converge() {
     const NODES: usize = 800;
     let mut cluster = Cluster::new(1);
     cluster.config = Config::for_kubernetes();
@@ -376,7 +376,7 @@ fn trouble_5_eight_hundred_nodes_at_once_choose_reflectors_and_converge() {
 /// calico#9259: the reflectors' daemons are all off, and nobody tells the cluster, for longer than any hold time and restart
 /// time together. No node loses a route then, nor when they come back.
 #[test]
-fn trouble_7_all_reflectors_off_for_an_hour_costs_no_route() {
+fn calico_9259_all_reflectors_off_for_an_hour_costs_no_route() {
     for seed in seeds(500) {
         let mut cluster = Cluster::new(seed);
         (0..LIMIT + 1).for_each(|n| cluster.join(n));
@@ -401,7 +401,7 @@ fn trouble_7_all_reflectors_off_for_an_hour_costs_no_route() {
 
 /// calico#3819: the switch cost every route for seconds.
 #[test]
-fn trouble_6_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
+fn calico_3819_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
     for seed in seeds(500) {
         let mut cluster = Cluster::new(seed);
         (0..LIMIT).for_each(|n| cluster.join(n));

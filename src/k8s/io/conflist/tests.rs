@@ -94,7 +94,7 @@ async fn a_file_that_is_right_is_not_touched_and_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn trap_n_files_of_others_stay_and_one_that_is_read_before_ours_is_named() {
+async fn kube_router_files_of_others_stay_and_one_that_is_read_before_ours_is_named() {
     let mut room = Room::new(|dir| std::fs::write(dir.join("05-other.conflist"), "{}").unwrap());
     room.ready.send_replace(open("10.244.1.0/24"));
     room.want.send_replace(Some(conflist("10.244.1.0/24")));
@@ -116,7 +116,7 @@ async fn what_others_chain_stays_and_what_they_break_is_mended_in_time() {
 
 /// istio#11037, cilium#7772: whoever overwrites or takes away the file takes plugins with it that others chained.
 #[tokio::test]
-async fn trouble_19_a_chained_plugin_survives_and_who_overwrites_is_named() {
+async fn istio_11037_a_chained_plugin_survives_and_who_overwrites_is_named() {
     let mut room = Room::new(|_| {});
     room.ready.send_replace(open("10.244.1.0/24"));
     room.want.send_replace(Some(conflist("10.244.1.0/24")));
@@ -186,8 +186,8 @@ fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
 }
 
 #[test]
-fn trouble_18_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed() {
-    const NAME: &str = "k8s::io::conflist::tests::trouble_18_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed";
+fn kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed() {
+    const NAME: &str = "k8s::io::conflist::tests::kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed";
     let rewrite = |path: &Path, times: usize| {
         for bytes in two().iter().cycle().take(times) {
             replace(path, bytes).unwrap();
@@ -227,9 +227,9 @@ fn trouble_18_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_i
 /// Stops by SIGKILL before each step of a rewrite in turn; after each, the file is the old one or the new one, and
 /// nothing else in the folder is a file that a runtime reads.
 #[test]
-fn trap_b_the_conflist_is_never_truncated_whatever_step_is_the_last() {
+fn kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last() {
     const NAME: &str =
-        "k8s::io::conflist::tests::trap_b_the_conflist_is_never_truncated_whatever_step_is_the_last";
+        "k8s::io::conflist::tests::kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last";
     if let Some(path) = std::env::var_os("ROUTELET_TEST_DIES") {
         let last: usize = std::env::var("ROUTELET_TEST_STEP").unwrap().parse().unwrap();
         let mut step = 0;

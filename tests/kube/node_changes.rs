@@ -1,16 +1,16 @@
-//! Traps seen in the code of kube-router (`docs/troubles.md`), on a cluster.
+//! Changes of Nodes that the code of kube-router misses (`docs/troubles.md`), on a cluster.
 
 use serde_json::Value;
 
 use crate::{
     common::{net::Net, wait_for},
-    troubles::mesh,
+    reported::mesh,
     world::{Node, Segment, all_routes},
 };
 
 /// It ended where the pod CIDR was missing: a Node gets it when it gets it.
 #[test]
-fn trap_a_a_pod_cidr_that_is_missing_is_waited_for() {
+fn kube_router_a_pod_cidr_that_is_missing_is_waited_for() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let mut node = segment.node(&mut net, 1);
@@ -29,7 +29,7 @@ fn trap_a_a_pod_cidr_that_is_missing_is_waited_for() {
 
 /// Changes of Nodes came in with the next full sync, if at all.
 #[test]
-fn trap_g_a_node_that_changes_its_address_is_followed() {
+fn kube_router_a_node_that_changes_its_address_is_followed() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (nodes, cidrs) = mesh(&mut net, &mut segment, 2, "");
@@ -99,7 +99,7 @@ fn wait_neighbors(node: &Node, want: &[(usize, u64)]) {
 
 /// Its labels and annotations were read once, at the start.
 #[test]
-fn trap_i_labels_and_annotations_are_followed_without_a_restart() {
+fn kube_router_labels_and_annotations_are_followed_without_a_restart() {
     let mut net = Net::new();
     let segment = Segment::new(&mut net, &[]);
     let mut nodes: Vec<_> = (1..=3).map(|n| segment.node(&mut net, n)).collect();

@@ -1,4 +1,4 @@
-//! Traps seen in the code of kube-router (`docs/troubles.md`), on one host.
+//! Pitfalls seen in the code of kube-router (`docs/troubles.md`), on one host.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
 
 /// A next hop outside of the subnet is no silence: it has a reason, and is found over other routes.
 #[test]
-fn trap_e_a_next_hop_outside_the_subnet_is_named_and_resolved_over_other_routes() {
+fn kube_router_a_next_hop_outside_the_subnet_is_named_and_resolved_over_other_routes() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let config = CONFIG.replace("remote-as = 10000\n", "remote-as = 10000\nmultihop = 3\n");
@@ -62,7 +62,7 @@ fn restart_flags(body: &[u8]) -> u8 {
 
 /// The restart bit of RFC 4724 §3 says that routes were kept: after a first start there are none.
 #[test]
-fn trap_f_the_restart_bit_is_set_after_a_real_restart_only() {
+fn kube_router_the_restart_bit_is_set_after_a_real_restart_only() {
     const RESTART: u8 = 8;
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
@@ -110,7 +110,7 @@ fn status(host: &Ns, page: &str) -> String {
 /// kube-router#739, PR#2162: an API server that is away, a folder that cannot be written and neighbors that do not answer
 /// are no reason to be killed.
 #[test]
-fn trap_h_liveness_hangs_on_nothing_but_the_loop() {
+fn kube_router_liveness_hangs_on_nothing_but_the_loop() {
     let mut net = Net::new();
     let (_switch, host) = host_and_switch(&mut net);
     let kubeconfig = net.dir().join("kubeconfig");
@@ -143,7 +143,7 @@ fn trap_h_liveness_hangs_on_nothing_but_the_loop() {
 
 /// Fixed there by f741fe42: passwords stood in the log, the arguments and an annotation.
 #[test]
-fn trap_l_a_password_is_nowhere_to_be_read() {
+fn kube_router_a_password_is_nowhere_to_be_read() {
     const PASSWORDS: [&str; 2] = ["hush-in-the-file", "hush-beside-it"];
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
@@ -192,7 +192,7 @@ fn trap_l_a_password_is_nowhere_to_be_read() {
 
 /// Its gRPC port was open to the whole cluster: here are BGP, and pages on the loopback.
 #[test]
-fn trap_m_no_port_is_open_but_bgp_and_the_loopback() {
+fn kube_router_no_port_is_open_but_bgp_and_the_loopback() {
     let mut net = Net::new();
     let (_switch, host) = host_and_switch(&mut net);
     let config = format!("{CONFIG}[metrics]\nlisten = \"127.0.0.1:9179\"\n");
@@ -215,7 +215,7 @@ fn trap_m_no_port_is_open_but_bgp_and_the_loopback() {
 
 /// Its hold time was for neighbors outside only.
 #[test]
-fn trap_o_the_hold_time_is_each_neighbors_own() {
+fn kube_router_the_hold_time_is_each_neighbors_own() {
     let mut net = Net::new();
     let (switch, host) = (net.ns("switch"), net.ns("host"));
     net.link((&switch, "eth0"), (&host, "eth0"));

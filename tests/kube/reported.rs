@@ -1,4 +1,4 @@
-//! What users of other programs suffered from (`docs/troubles.md`), on a cluster.
+//! Failures that users of other programs reported (`docs/troubles.md`), on a cluster.
 
 use serde_json::json;
 
@@ -60,7 +60,7 @@ fn settled(nodes: &[Node]) {
 
 /// kube-router#792, #675: a rolling update of the DaemonSet dropped all pod routes.
 #[test]
-fn trouble_3_a_rolling_update_of_all_nodes_loses_no_probe() {
+fn kube_router_792_a_rolling_update_of_all_nodes_loses_no_probe() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (mut nodes, _) = mesh(&mut net, &mut segment, 3, "");
@@ -91,7 +91,7 @@ fn trouble_3_a_rolling_update_of_all_nodes_loses_no_probe() {
 /// calico#7144, #2211: two nodes reboot together, one stays away, and the other one waits for it. The restart time is an hour
 /// here, so that whoever waits is not done in time.
 #[test]
-fn trouble_4_of_two_nodes_that_reboot_together_one_does_not_wait_for_the_other() {
+fn calico_7144_of_two_nodes_that_reboot_together_one_does_not_wait_for_the_other() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (mut nodes, cidrs) = mesh(&mut net, &mut segment, 3, "[bgp]\nrestart-time = 3600\n");
@@ -120,7 +120,7 @@ fn trouble_4_of_two_nodes_that_reboot_together_one_does_not_wait_for_the_other()
 
 /// flannel#2554: a node that was deleted while the agent was down left its route for ever.
 #[test]
-fn trouble_13_the_route_of_a_node_deleted_while_the_daemon_was_down_goes() {
+fn flannel_2554_the_route_of_a_node_deleted_while_the_daemon_was_down_goes() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (mut nodes, cidrs) = mesh(&mut net, &mut segment, 3, "");
@@ -147,7 +147,7 @@ fn trouble_13_the_route_of_a_node_deleted_while_the_daemon_was_down_goes() {
 /// kube-router#496, rke2#11170: a Node that comes again with another pod CIDR. Pods that are there live on until they are
 /// deleted, new ones start in the new range, and nobody loses a packet.
 #[test]
-fn trouble_14_pods_of_the_former_pod_cidr_are_served_until_the_last_is_gone() {
+fn kube_router_496_pods_of_the_former_pod_cidr_are_served_until_the_last_is_gone() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (nodes, cidrs) = mesh(&mut net, &mut segment, 2, "");
@@ -188,7 +188,7 @@ fn trouble_14_pods_of_the_former_pod_cidr_are_served_until_the_last_is_gone() {
 
 /// The end of the story above.
 #[test]
-fn trouble_14_a_former_pod_cidr_is_given_up_with_its_last_pod() {
+fn kube_router_496_a_former_pod_cidr_is_given_up_with_its_last_pod() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let (nodes, cidrs) = mesh(&mut net, &mut segment, 2, "");
@@ -214,7 +214,7 @@ fn trouble_14_a_former_pod_cidr_is_given_up_with_its_last_pod() {
 
 /// kube-router#1668: an address that a cloud controller sets late was looked for after five minutes only.
 #[test]
-fn trouble_17_an_address_that_is_set_late_is_taken_at_once() {
+fn kube_router_1668_an_address_that_is_set_late_is_taken_at_once() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let mut nodes = [segment.node(&mut net, 1), segment.node(&mut net, 2)];
@@ -259,7 +259,7 @@ fn set_unavailable(segment: &Segment) {
 /// calico#7788, #8651, PR#11985: the condition was never cleared after one failed request, and was set at a shutdown, which a
 /// cluster of one node did not survive.
 #[test]
-fn trouble_20_network_unavailable_heals_by_itself_and_is_never_set_at_a_shutdown() {
+fn calico_7788_network_unavailable_heals_by_itself_and_is_never_set_at_a_shutdown() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let mut node = segment.node(&mut net, 1);

@@ -1,4 +1,4 @@
-//! What users of other programs suffered from (`docs/troubles.md`), on one host.
+//! Failures that users of other programs reported (`docs/troubles.md`), on one host.
 
 use std::{
     net::Ipv4Addr,
@@ -25,7 +25,7 @@ fn wait_learned(host: &Ns, count: usize) -> Instant {
 
 /// kube-router#509, flannel#1070: the kernel takes routes away with the link, and nobody put them back.
 #[test]
-fn trouble_10_link_flap_brings_routes_back_at_once() {
+fn kube_router_509_link_flap_brings_routes_back_at_once() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let config = CONFIG.replacen("remote-as", "fast-failover = false\nremote-as", 1);
@@ -66,7 +66,7 @@ fn repairs(host: &Ns) -> f64 {
 }
 
 #[test]
-fn trouble_11_what_systemd_networkd_deletes_is_back_at_once_and_counted() {
+fn kube_router_1815_what_systemd_networkd_deletes_is_back_at_once_and_counted() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     // With 1 `ip route flush` fails on what it read itself.
@@ -99,7 +99,7 @@ fn trouble_11_what_systemd_networkd_deletes_is_back_at_once_and_counted() {
 
 /// kube-router#1738: its memory of routes was not the table, and brought back what had been withdrawn.
 #[test]
-fn trouble_12_a_withdrawn_route_never_comes_back() {
+fn kube_router_1738_a_withdrawn_route_never_comes_back() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let config = CONFIG.replacen("remote-as", "fast-failover = false\nremote-as", 1);
@@ -165,7 +165,7 @@ fn all_routes(host: &Ns) -> [String; 2] {
 
 /// kube-router#584: a learned default route took the place of the host's, and its end left the node without one.
 #[test]
-fn trouble_15_learned_default_and_connected_routes_never_replace_the_hosts() {
+fn kube_router_584_learned_default_and_connected_routes_never_replace_the_hosts() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let frr = generous_switch(&net, &switch, &host);
@@ -198,7 +198,7 @@ fn trouble_15_learned_default_and_connected_routes_never_replace_the_hosts() {
 
 /// The same policy for both families by construction.
 #[test]
-fn trap_k_an_ipv6_default_route_is_refused_as_one_of_ipv4_is() {
+fn kube_router_an_ipv6_default_route_is_refused_as_one_of_ipv4_is() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let _frr = generous_switch(&net, &switch, &host);
@@ -225,7 +225,7 @@ fn trap_k_an_ipv6_default_route_is_refused_as_one_of_ipv4_is() {
 
 /// kube-router#410: a dual-homed node learned two paths and installed one.
 #[test]
-fn trouble_21_both_ways_of_a_dual_homed_host_are_in_the_kernel() {
+fn kube_router_410_both_ways_of_a_dual_homed_host_are_in_the_kernel() {
     let mut net = Net::new();
     let (left, right, host) = (net.ns("left"), net.ns("right"), net.ns("host"));
     for (n, switch) in [(1, &left), (2, &right)] {
