@@ -1,7 +1,8 @@
 //! Between the tasks that depend on a neighbor being reached and the thread that watches it by BFD.
 //!
-//! A task asks for a path with [`Client::watch`] and reads reports from its [`Subscription`]. A report goes straight from
-//! the thread to the task: nothing else that the daemon does lies on its way.
+//! A task asks for a path with [`Client::watch`] and reads reports from its [`Subscription`]. A
+//! report goes straight from the thread to the task: nothing else that the daemon does lies on its
+//! way.
 
 use std::sync::{
     Arc,
@@ -72,7 +73,8 @@ impl Subscription {
         }
     }
 
-    /// Whether the neighbor counts as reached although BFD has lost it: BGP has a session without it.
+    /// Whether the neighbor counts as reached although BFD has lost it: BGP has a session without
+    /// it.
     pub fn proceed(&mut self, proceed: bool) {
         if self.wish.proceed != proceed {
             self.wish.proceed = proceed;

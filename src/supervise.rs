@@ -1,4 +1,5 @@
 //! Tasks that must not be gone: one that panics is started again.
+#![allow(clippy::disallowed_methods, reason = "tasks are restarted after a pause")]
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::{task::JoinSet, time::sleep};
 /// So that a task which fails at once does not keep the machine busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs what `start` makes, again whenever it panics; ends with it. Dropped, it ends the task. Cancel safe.
+/// Runs what `start` makes, again whenever it panics; ends with it. Dropped, it ends the task.
+/// Cancel safe.
 pub async fn supervise<F>(task: &'static str, mut start: impl FnMut() -> F)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,5 +1,5 @@
-//! Keyed SHA1 and Meticulous Keyed SHA1 (RFC 5880 §4.4, §6.7.4). Simple passwords and MD5 are not supported: the first
-//! protects nothing, the second is to be avoided (§6.7.3).
+//! Keyed SHA1 and Meticulous Keyed SHA1 (RFC 5880 §4.4, §6.7.4). Simple passwords and MD5 are not
+//! supported: the first protects nothing, the second is to be avoided (§6.7.3).
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
@@ -37,7 +37,8 @@ impl Authenticator {
         self.received = None;
     }
 
-    /// Signs a packet. Each has a number of its own, as the meticulous form requires and the other one allows.
+    /// Signs a packet. Each has a number of its own, as the meticulous form requires and the other
+    /// one allows.
     pub(super) fn sign(&mut self, packet: &Packet) -> Encoded {
         self.sent = self.sent.wrapping_add(1);
         let mut encoded = Packet { authenticated: true, ..*packet }.encode();

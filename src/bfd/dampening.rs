@@ -1,4 +1,5 @@
-//! A session that is lost again and again does not count as up until it has stayed up for longer and longer.
+//! A session that is lost again and again does not count as up until it has stayed up for longer
+//! and longer.
 
 use std::time::{Duration, Instant};
 

@@ -26,7 +26,8 @@ pub const MAX_SESSIONS: usize = 4096;
 pub struct Watch {
     pub path: BfdPath,
     pub params: BfdParams,
-    /// The BGP session goes on, or began again, although BFD is down: the neighbor is not to count as lost.
+    /// The BGP session goes on, or began again, although BFD is down: the neighbor is not to count
+    /// as lost.
     pub proceed: bool,
 }
 
@@ -237,8 +238,8 @@ impl Engine {
         Ok(())
     }
 
-    /// RFC 5880 §6.3, RFC 5881 §3, RFC 5883 §4: by the discriminator that the neighbor learned from us, else by where the
-    /// packet came from.
+    /// RFC 5880 §6.3, RFC 5881 §3, RFC 5883 §4: by the discriminator that the neighbor learned from
+    /// us, else by where the packet came from.
     fn find(&self, arrival: &Arrival, packet: &Packet) -> Option<u32> {
         if packet.your_discriminator != 0 {
             let entry = self.sessions.get(&packet.your_discriminator)?;
@@ -291,7 +292,8 @@ impl Engine {
         }
     }
 
-    /// One entry of each session counts: the earliest. One that turns out to be too early is queued again.
+    /// One entry of each session counts: the earliest. One that turns out to be too early is queued
+    /// again.
     fn enqueue(&mut self, now: Instant, id: u32) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let Some(due) = entry.session.due(now) else { return };
@@ -301,7 +303,8 @@ impl Engine {
         }
     }
 
-    /// The remote addresses, with their interfaces, that were lost and are not reached again; BGP has not gone on without.
+    /// The remote addresses, with their interfaces, that were lost and are not reached again; BGP
+    /// has not gone on without.
     pub fn lost(&self, now: Instant) -> BTreeSet<(IpAddr, u32)> {
         let is_lost = |e: &&Entry| {
             e.session.report(now).status == BfdStatus::Down && !e.clients.values().any(|w| w.proceed)

@@ -134,7 +134,8 @@ impl Encoded {
 }
 
 impl Packet {
-    /// RFC 5880 §6.8.6 up to the choice of the session, in its order. Returns the octets that belong to the packet, too.
+    /// RFC 5880 §6.8.6 up to the choice of the session, in its order. Returns the octets that
+    /// belong to the packet, too.
     pub fn decode(octets: &[u8]) -> Result<(Self, &[u8]), Discard> {
         let (head, _) = octets.split_first_chunk::<MANDATORY>().ok_or(Discard::TooShort)?;
         if head[0] >> 5 != VERSION {
@@ -215,7 +216,8 @@ mod tests {
 
     use super::*;
 
-    /// Written down by hand from the figure of RFC 5880 §4.1: Up, Poll, C bit, multiplier 3, 300 ms.
+    /// Written down by hand from the figure of RFC 5880 §4.1: Up, Poll, C bit, multiplier 3, 300
+    /// ms.
     const UP: [u8; 24] =
         [0x20, 0xe8, 3, 24, 0, 0, 0, 7, 0, 0, 0, 9, 0, 4, 0x93, 0xe0, 0, 4, 0x93, 0xe0, 0, 0, 0, 0];
 

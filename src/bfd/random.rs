@@ -19,7 +19,8 @@ impl Random {
         (z >> 32) as u32
     }
 
-    /// RFC 5880 §6.8.7: 75 to 100 % of the interval, 75 to 90 % where a single lost packet ends the session.
+    /// RFC 5880 §6.8.7: 75 to 100 % of the interval, 75 to 90 % where a single lost packet ends the
+    /// session.
     pub(super) fn jitter(&mut self, interval: Duration, multiplier: u8) -> Duration {
         let span = if multiplier == 1 { 15 } else { 25 };
         let thousandths = 750 + self.next() % (span * 10 + 1);

@@ -1,7 +1,8 @@
 //! One BFD session (RFC 5880 §6.8): its state machine, timers and poll sequence.
 //!
-//! The engine hands over decoded packets and the time; the session says by [`Session::due`] when to come back. Demand
-//! mode is never used from here and the echo function not at all; a neighbor may use demand mode.
+//! The engine hands over decoded packets and the time; the session says by [`Session::due`] when to
+//! come back. Demand mode is never used from here and the echo function not at all; a neighbor may
+//! use demand mode.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use crate::net::{BfdParams, BfdReport, BfdStatus};
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// bfd.RemoteMinRxInterval at the beginning (RFC 5880 §6.8.1).
 const REMOTE_MIN_RX: Duration = Duration::from_micros(1);
-/// How long a session that nobody needs any more tells the neighbor that this is no failure (RFC 5880 §6.8.16).
+/// How long a session that nobody needs any more tells the neighbor that this is no failure (RFC
+/// 5880 §6.8.16).
 const PARTING: Duration = Duration::from_secs(3);
 
 /// Diagnostics (RFC 5880 §4.1).
@@ -81,7 +83,8 @@ pub(super) struct Session {
     last_received: Option<Instant>,
     /// The interval that `next_sent` was chosen for.
     scheduled: Option<Duration>,
-    /// Until when the sequence number of the last signed packet counts (RFC 5880 §6.8.1, bfd.AuthSeqKnown).
+    /// Until when the sequence number of the last signed packet counts (RFC 5880 §6.8.1,
+    /// bfd.AuthSeqKnown).
     sequence_known: Option<Instant>,
     /// Nobody needs it any more: until when the neighbor is informed.
     parting: Option<Instant>,
@@ -127,7 +130,8 @@ impl Session {
         &self.params
     }
 
-    /// Changes the settings while the session goes on: new intervals by a poll sequence, a new key at once.
+    /// Changes the settings while the session goes on: new intervals by a poll sequence, a new key
+    /// at once.
     pub(super) fn configure(&mut self, now: Instant, params: BfdParams, random: &mut Random) {
         if self.auth.as_ref().map(Authenticator::settings) != params.auth.as_ref() {
             self.auth = params.auth.clone().map(|a| Authenticator::new(a, random.next()));
@@ -174,7 +178,8 @@ impl Session {
         self.in_force.rx.max(self.remote.min_tx) * u32::from(self.remote.multiplier)
     }
 
-    /// Between two packets of ours, before jitter; `None`: none is sent by itself (RFC 5880 §6.8.7).
+    /// Between two packets of ours, before jitter; `None`: none is sent by itself (RFC 5880
+    /// §6.8.7).
     pub(super) fn interval(&self) -> Option<Duration> {
         let both_up = self.state == State::Up && self.remote.state == State::Up;
         let unwanted = self.remote.min_rx.is_zero()
@@ -228,7 +233,8 @@ impl Session {
         self.since = now;
     }
 
-    /// RFC 5880 §6.8.6 after the choice of the session. `octets`: the packet by its length. Returns what to send at once.
+    /// RFC 5880 §6.8.6 after the choice of the session. `octets`: the packet by its length. Returns
+    /// what to send at once.
     ///
     /// # Errors
     ///
@@ -306,8 +312,8 @@ impl Session {
         }
     }
 
-    /// RFC 5880 §6.8.3: new intervals are advertised at once. Where they could make the neighbor lose packets they are
-    /// used only when it has confirmed them.
+    /// RFC 5880 §6.8.3: new intervals are advertised at once. Where they could make the neighbor
+    /// lose packets they are used only when it has confirmed them.
     fn renegotiate(&mut self) {
         let slowest = if self.state == State::Up { Duration::ZERO } else { SLOW };
         let wanted = Intervals { tx: self.params.min_tx.max(slowest), rx: self.params.min_rx };
@@ -326,8 +332,8 @@ impl Session {
         }
     }
 
-    /// A packet with the F bit came. If the settings changed again meanwhile, they get a sequence of their own, as this
-    /// answer may be to the earlier packets (RFC 5880 §6.5).
+    /// A packet with the F bit came. If the settings changed again meanwhile, they get a sequence
+    /// of their own, as this answer may be to the earlier packets (RFC 5880 §6.5).
     fn poll_answered(&mut self) {
         if let Some(polled) = self.poll.take() {
             if polled == self.advertised {

@@ -441,7 +441,8 @@ fn two_ends_come_up_change_their_intervals_and_notice_a_cut() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the intervals, a wire that only delays keeps a session up, and packets keep their rate.
+    /// Whatever the intervals, a wire that only delays keeps a session up, and packets keep their
+    /// rate.
     #[test]
     fn delay_and_order_bring_no_session_down(
         tx in 10_u32..500, rx in 10_u32..500, multiplier in 3_u8..6, delay in 0_u32..10, seed: u64,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One session, as `show bfd --json` prints it. Times are milliseconds unless their name has another unit.
+/// One session, as `show bfd --json` prints it. Times are milliseconds unless their name has
+/// another unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdView {
     pub neighbor: String,

@@ -1,5 +1,5 @@
-//! What the daemon may do once it runs: two capabilities, a few folders, and no system call that only
-//! takes a machine over.
+//! What the daemon may do once it runs: two capabilities, a few folders, and no system call that
+//! only takes a machine over.
 //!
 //! routelet runs on every node and parses what strangers send. Were there a fault in that, the code
 //! that gained control should reach neither other programs' files nor the kernel beyond routes. So
@@ -12,7 +12,8 @@
 //! - **Capabilities** ([`Capability`]): root without them is a user like any other.
 //! - **`no_new_privs`**: no program that is started can gain more.
 //! - **Landlock** ([`Rule`]): which folders can be read, written and executed. Linux 5.13.
-//! - **seccomp** ([`io::calls`]): system calls that no part of routelet uses and that exploits want.
+//! - **seccomp** ([`io::calls`]): system calls that no part of routelet uses and that exploits
+//!   want.
 //!
 //! A kernel that lacks one of them is no reason to stop: [`SandboxView`] shows what is in force.
 //! `security.sandbox = false` turns all of it off, to debug.
@@ -27,8 +28,8 @@ pub use rules::{Access, Cni, Demand, Rule};
 /// What the daemon keeps of root's power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
-    /// Routes, nexthop objects, nftables, addresses of the pods' bridge, sysctls of the network, TCP
-    /// MD5 and buffers beyond `net.core.rmem_max`.
+    /// Routes, nexthop objects, nftables, addresses of the pods' bridge, sysctls of the network,
+    /// TCP MD5 and buffers beyond `net.core.rmem_max`.
     NetAdmin,
     /// Port 179, bound again when `bgp.listen` changes or another daemon lets go of it.
     NetBindService,

@@ -77,8 +77,8 @@ pub struct Cni {
 /// folders.
 const READ: [&str; 7] = ["/etc", "/run", "/var/run", "/proc", "/sys", "/dev/urandom", "/dev/random"];
 
-/// What the distribution ships: the dynamic linker and libraries of CNI plugins, the shell of those that
-/// are scripts, certificates. What is run is as restricted as the daemon.
+/// What the distribution ships: the dynamic linker and libraries of CNI plugins, the shell of those
+/// that are scripts, certificates. What is run is as restricted as the daemon.
 const PROGRAMS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib64", "/usr"];
 
 /// Kubelets keep the credentials here that their kubeconfig names.
@@ -119,8 +119,8 @@ impl Demand {
     }
 }
 
-/// Files that are replaced by new ones are readable through their folder; of a file that lies in the
-/// root folder itself the file only.
+/// Files that are replaced by new ones are readable through their folder; of a file that lies in
+/// the root folder itself the file only.
 fn folder_of(file: &Path) -> Option<Rule> {
     let folder = file.parent().filter(|f| f.components().count() > 1)?;
     Some(Rule::new(folder, Access::Read).or_parent())

@@ -48,8 +48,8 @@ impl Pending {
         self.stale.insert(path, age);
     }
 
-    /// Whether `file` is to be written now. While others fail it waits with them, unless somebody waits
-    /// for the result.
+    /// Whether `file` is to be written now. While others fail it waits with them, unless somebody
+    /// waits for the result.
     pub fn want(&mut self, file: &File, is_urgent: bool) -> bool {
         if self.failing.is_none() || is_urgent {
             return true;

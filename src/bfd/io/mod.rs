@@ -1,8 +1,9 @@
 //! Sockets, the thread and the clock of BFD. Decides nothing.
 //!
-//! The thread is started when the first path is to be watched; before, no port is open. It has real-time priority where
-//! that is permitted, and never waits for anything but packets, its timers and its clients' wishes. It writes no log,
-//! as standard error may block: [`Handle::changes`] and [`Handle::problems`] are for others to report.
+//! The thread is started when the first path is to be watched; before, no port is open. It has
+//! real-time priority where that is permitted, and never waits for anything but packets, its timers
+//! and its clients' wishes. It writes no log, as standard error may block: [`Handle::changes`] and
+//! [`Handle::problems`] are for others to report.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod receive;

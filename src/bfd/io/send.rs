@@ -1,5 +1,5 @@
-//! The socket that a session sends with: its source port is the session's own (RFC 5881 §4), and it is bound to the link
-//! that the session watches.
+//! The socket that a session sends with: its source port is the session's own (RFC 5881 §4), and it
+//! is bound to the link that the session watches.
 
 use std::{
     io,
@@ -45,7 +45,8 @@ impl Sender {
         &self.path
     }
 
-    /// Sends, on a new socket where the old one does not work any more: its address may be gone, its link made anew.
+    /// Sends, on a new socket where the old one does not work any more: its address may be gone,
+    /// its link made anew.
     pub(super) fn send(&mut self, now: Instant, octets: &[u8]) {
         if let Some(socket) = &self.socket {
             let mut sent = socket.send(octets);

@@ -1,4 +1,5 @@
-//! The thread on the loopback interface is tested by `tests/netns`; here is what needs no namespace.
+//! The thread on the loopback interface is tested by `tests/netns`; here is what needs no
+//! namespace.
 
 use super::*;
 use crate::liveness;

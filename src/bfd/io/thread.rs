@@ -113,8 +113,8 @@ impl Thread {
         }
     }
 
-    /// What has arrived is taken before timers are looked at: where this thread stood still, that is no silence of the
-    /// neighbors.
+    /// What has arrived is taken before timers are looked at: where this thread stood still, that
+    /// is no silence of the neighbors.
     fn packets(&mut self) {
         let Self { receivers, engine, out, .. } = self;
         receivers.drain(|arrival, octets| engine.receive(Instant::now(), arrival, octets, out));

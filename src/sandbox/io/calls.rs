@@ -1,11 +1,12 @@
 //! The seccomp filter.
 //!
-//! A list of what is refused, not of what is allowed. The filter holds for CNI plugins as well, which
-//! are run for their version and are programs of others; it must hold with two C libraries on two
-//! architectures, and with a newer one that uses a call nobody knew of. An incomplete list of allowed
-//! calls ends a daemon in production; an incomplete list of refused ones leaves what the other layers
-//! hold. Where a list of allowed calls is wanted on top, the systemd unit (`@system-service`) and
-//! Kubernetes (`RuntimeDefault`) have one, kept by those who follow the kernel.
+//! A list of what is refused, not of what is allowed. The filter holds for CNI plugins as well,
+//! which are run for their version and are programs of others; it must hold with two C libraries on
+//! two architectures, and with a newer one that uses a call nobody knew of. An incomplete list of
+//! allowed calls ends a daemon in production; an incomplete list of refused ones leaves what the
+//! other layers hold. Where a list of allowed calls is wanted on top, the systemd unit
+//! (`@system-service`) and Kubernetes (`RuntimeDefault`) have one, kept by those who follow the
+//! kernel.
 //!
 //! What is refused fails with EPERM, as without the privilege, so that no library ends by a signal.
 

@@ -22,7 +22,8 @@ const RIGHTS: ABI = ABI::V5;
 /// Keeps rules in force that would end with what they are attached to.
 #[derive(Debug)]
 pub struct Held {
-    /// An entry of `/proc/sys` that nobody has open is forgotten by the kernel, and with it the rule.
+    /// An entry of `/proc/sys` that nobody has open is forgotten by the kernel, and with it the
+    /// rule.
     _sysctls: Option<File>,
 }
 
@@ -70,12 +71,14 @@ pub fn look() -> SandboxView {
     }
 }
 
-/// Leaves `keep` in the effective and the permitted set, nothing in the inheritable and the ambient one.
+/// Leaves `keep` in the effective and the permitted set, nothing in the inheritable and the ambient
+/// one.
 fn restrict_capabilities(keep: &[Capability]) -> Result<(), String> {
     let failed = |e: caps::errors::CapsError| e.to_string();
     let wanted: CapsHashSet = keep.iter().map(|capability| number(*capability)).collect();
     let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
-    // Without CAP_SETPCAP it stays as it is: no_new_privs keeps programs from gaining anything by it.
+    // Without CAP_SETPCAP it stays as it is: no_new_privs keeps programs from gaining anything by
+    // it.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
         for capability in bounding.difference(&wanted) {
             caps::drop(None, CapSet::Bounding, *capability).map_err(failed)?;

@@ -42,8 +42,8 @@ struct Writer {
     problems: watch::Receiver<Vec<String>>,
 }
 
-/// Of this process: there is one state folder. Starts its thread at the first use, which is after the
-/// sandbox is in force.
+/// Of this process: there is one state folder. Starts its thread at the first use, which is after
+/// the sandbox is in force.
 fn writer() -> &'static Writer {
     static WRITER: OnceLock<Writer> = OnceLock::new();
     WRITER.get_or_init(|| {
@@ -92,8 +92,8 @@ pub fn flush(patience: Duration) {
     let _ = result.recv_timeout(patience);
 }
 
-/// What is known of a former run; `None` where there is nothing. Of a file that could not be replaced
-/// the old content, with a warning.
+/// What is known of a former run; `None` where there is nothing. Of a file that could not be
+/// replaced the old content, with a warning.
 pub fn read(path: &Path) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => return Some(bytes),

@@ -7,8 +7,9 @@ use std::{
     path::Path,
 };
 
-/// Replaces a file so that a reader sees the old or the new one, whole, whatever happens: temporary file beside it (its
-/// name begins with a dot and ends in `.tmp`, which no container runtime reads), fsync, rename, fsync of the folder.
+/// Replaces a file so that a reader sees the old or the new one, whole, whatever happens: temporary
+/// file beside it (its name begins with a dot and ends in `.tmp`, which no container runtime
+/// reads), fsync, rename, fsync of the folder.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_by_steps(path, bytes, mode, &mut || {})
 }
