@@ -137,6 +137,7 @@ fn words(age: Duration) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
 
