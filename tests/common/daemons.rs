@@ -154,9 +154,10 @@ impl Frr {
         Self::start_with(net, ns, config, &[])
     }
 
-    /// With bfdd.
+    /// With bfdd, whose configuration is what stands before `router bgp`.
     pub fn start_with_bfd(net: &Net, ns: &Ns, config: &str) -> Self {
-        Self::start_all(net, ns, &[("zebra", "", &[]), ("bfdd", "", &[]), ("bgpd", config, &[])])
+        let (bfd, bgp) = config.split_at(config.find("router bgp").unwrap_or(0));
+        Self::start_all(net, ns, &[("zebra", "", &[]), ("bfdd", bfd, &[]), ("bgpd", bgp, &[])])
     }
 
     /// With options of zebra's: `-K 120` keeps the routes of the one before for so many seconds.

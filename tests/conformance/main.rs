@@ -6,6 +6,7 @@ mod common;
 
 mod attributes;
 mod bed;
+mod bfd;
 mod decision;
 mod export;
 mod field;

@@ -5,6 +5,7 @@
 mod common;
 
 mod bad_neighbors;
+mod bfd;
 mod doors;
 mod former;
 mod full_disk;

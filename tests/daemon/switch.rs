@@ -60,6 +60,29 @@ fn the_frr_example_for_one_host_accepts_it() {
     the_switch_accepts("172.20.1.0/24", &switch, &routelet);
 }
 
+/// Both ends see each other by BFD.
+#[test]
+fn the_examples_with_bfd_watch_their_host() {
+    for kind in ["frr", "bird"] {
+        let mut net = Net::new();
+        let (switch, host) = rack(&mut net);
+        let (_frr, _bird) = if kind == "frr" {
+            (Some(Frr::start_with_bfd(&net, &switch, block("frr-bfd"))), None)
+        } else {
+            (None, Some(Bird::start(&net, &switch, block("bird-bfd"))))
+        };
+        let bfd = "remote-as = \"external\"\nbfd = { min-tx = 50, min-rx = 50 }\n";
+        let config = config(1000, "172.20.1.0/24").replace("remote-as = \"external\"\n", bfd);
+        let routelet = Routelet::start(&net, &host, &config, &[]);
+        the_switch_accepts("172.20.1.0/24", &switch, &routelet);
+        wait_for(format!("BFD with {kind} every 50 ms"), 20.0, || {
+            let session = routelet.json(&["show", "bfd"])[0].clone();
+            (session["state"] == "up" && session["tx_interval"] == 50 && session["detection_time"] == 150)
+                .then_some(())
+        });
+    }
+}
+
 #[test]
 fn the_bird_example_accepts_a_rack_of_nodes() {
     let mut net = Net::new();

@@ -154,7 +154,11 @@ impl Thread {
 
     fn carry_out(&mut self) {
         let mut out = std::mem::take(&mut self.out);
-        let (mut changed, mut ports) = (false, false);
+        let mut ports = false;
+        // The kernel's task is in a greater hurry than the sessions, which keep the table busy.
+        if out.iter().any(|o| matches!(o, Output::Report { .. } | Output::Close { .. })) {
+            self.publish_lost(Instant::now());
+        }
         for output in out.drain(..) {
             match output {
                 Output::Send { session, packet } => {
@@ -166,7 +170,6 @@ impl Thread {
                     if let Some(client) = self.clients.get(&client) {
                         client.send_if_modified(|last| std::mem::replace(last, report) != report);
                     }
-                    changed = true;
                 }
                 Output::Changed(change) => drop(self.outputs.changes.send(change)),
                 Output::Open { session, path } => {
@@ -178,14 +181,11 @@ impl Thread {
                     if let Some(sender) = self.senders.remove(&session) {
                         self.receivers.release(sender.path());
                     }
-                    (changed, ports) = (true, true);
+                    ports = true;
                 }
             }
         }
         self.out = out;
-        if changed {
-            self.publish_lost(Instant::now());
-        }
         if ports {
             self.publish_problems();
         }

@@ -1,0 +1,232 @@
+//! Silent losses and a busy host, with BFD at 50 ms × 3: what the kernel does, and when.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{JoinHandle, sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use routelet::{
+    bfd::{Arrival, Engine, Output, Watch},
+    net::{BfdParams, BfdPath},
+};
+use thread_priority::{RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy};
+
+use crate::{
+    common::{
+        Process,
+        daemons::Routelet,
+        net::{Net, Ns},
+        speaker::{Speaker, attributes, end_of_rib, update},
+        wait_for, within,
+    },
+    kernel::ours,
+};
+
+/// A neighbor's BFD on a thread of the test, which no load of the test holds up.
+struct Responder {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Responder {
+    fn start(ns: &Ns, own: Ipv4Addr, remote: Ipv4Addr) -> Self {
+        let (receiver, sender) = ns.enter(|| {
+            let sender = UdpSocket::bind((own, 50000)).unwrap();
+            sender.set_ttl(255).unwrap();
+            sender.connect((remote, 3784)).unwrap();
+            (UdpSocket::bind((own, 3784)).unwrap(), sender)
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        let thread = Some(spawn(move || respond(&receiver, &sender, remote.into(), &until)));
+        Self { stop, thread }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn respond(receiver: &UdpSocket, sender: &UdpSocket, remote: IpAddr, stop: &AtomicBool) {
+    let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: 20 });
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let thread = thread_priority::thread_native_id();
+    let _ = thread_priority::set_thread_priority_and_policy(thread, priority, policy);
+    let (mut engine, mut out, mut octets) = (Engine::new(1), Vec::new(), [0; 100]);
+    let ms = Duration::from_millis(50);
+    let params = BfdParams { min_tx: ms, min_rx: ms, multiplier: 3, passive: false, auth: None };
+    let path = BfdPath { remote, local: None, ifindex: 1 };
+    engine.watch(Instant::now(), 1, Some(Watch { path, params, proceed: false }), &mut out).unwrap();
+    let arrival = Arrival { from: remote, to: None, ifindex: 1, ttl: Some(255), multihop: false };
+    while !stop.load(Relaxed) {
+        let due = engine.poll_timeout().map_or(ms, |at| at.saturating_duration_since(Instant::now()));
+        receiver.set_read_timeout(Some(due.clamp(Duration::from_millis(1), ms))).unwrap();
+        if let Ok(length) = receiver.recv(&mut octets) {
+            engine.receive(Instant::now(), &arrival, &octets[..length], &mut out);
+        }
+        engine.timeout(Instant::now(), &mut out);
+        for output in out.drain(..) {
+            if let Output::Send { packet, .. } = output {
+                let _ = sender.send(packet.as_slice());
+            }
+        }
+    }
+}
+
+const SWITCHES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 2, 0, 1)];
+
+/// A host 10.1.0.2 and 10.2.0.2 below two switches.
+fn stage(net: &mut Net) -> (Ns, [Ns; 2]) {
+    let host = net.ns("host");
+    let switches = [1, 2].map(|n| {
+        let switch = net.ns(&format!("switch{n}"));
+        net.link((&switch, "eth0"), (&host, &format!("eth{n}")));
+        switch.ip(&format!("addr add 10.{n}.0.1/24 dev eth0"));
+        host.ip(&format!("addr add 10.{n}.0.2/24 dev eth{n}"));
+        switch
+    });
+    // Else the replacement of a group notifies each of its routes (kernel.md 4).
+    host.sysctl("net.ipv4.nexthop_compat_mode", "0");
+    (host, switches)
+}
+
+fn config() -> String {
+    let neighbor = |n: u8| {
+        format!(
+            "[[bgp.neighbor]]\naddress = \"10.{n}.0.1\"\nremote-as = 1000{n}\npassive = true\nmax-prefixes = 1000000\n\
+             bfd = {{ min-tx = 50, min-rx = 50, multiplier = 3 }}\n"
+        )
+    };
+    format!("[bgp]\nas = 1000\nrouter-id = \"10.1.0.2\"\n{}{}", neighbor(1), neighbor(2))
+}
+
+fn speakers(switches: &[Ns; 2]) -> [Speaker; 2] {
+    [0, 1].map(|n| {
+        let host = Ipv4Addr::new(10, 1 + n as u8, 0, 2);
+        let mut speaker = Speaker::dial(&switches[n], host.into()).unwrap();
+        speaker.establish(10001 + n as u32, 90, SWITCHES[n]);
+        speaker
+    })
+}
+
+fn prefixes(count: u32) -> Vec<(Ipv4Addr, u8)> {
+    (0..count).map(|n| (Ipv4Addr::from(0x1400_0000 + (n << 8)), 24)).collect()
+}
+
+fn advertise(speaker: &mut Speaker, n: usize, count: u32) {
+    let path: &[u32] = &[10001 + n as u32, 64600];
+    let mut octets = Vec::new();
+    for part in prefixes(count).chunks(500) {
+        octets.extend(update(&[], &attributes(path, SWITCHES[n], 0), part));
+    }
+    octets.extend(end_of_rib());
+    speaker.send(&octets);
+}
+
+fn bfd_up(routelet: &Routelet) {
+    wait_for("BFD with both switches", 20.0, || {
+        let all = routelet.json(&["show", "bfd"]);
+        (all.as_array()?.iter().filter(|s| s["state"] == "up").count() == 2).then_some(())
+    });
+}
+
+/// Neither end's packets arrive any more, and no link knows of it.
+fn cut(switch: &Ns) {
+    switch.sh(
+        "nft 'add table inet cut; add chain inet cut in { type filter hook prerouting priority -300; policy drop; }; \
+         add chain inet cut out { type filter hook output priority -300; policy drop; }'",
+    );
+}
+
+/// Objects of the kernel that lead over this link, by groups that have a member there.
+fn leads_over(host: &Ns, gateway: Ipv4Addr) -> bool {
+    let objects = host.ip("nexthop show");
+    let ids: Vec<&str> = objects
+        .lines()
+        .filter(|l| l.contains(&format!("via {gateway} ")))
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .collect();
+    let groups = objects.lines().filter_map(|l| l.split("group ").nth(1)?.split_whitespace().next());
+    groups.flat_map(|g| g.split('/')).any(|member| ids.contains(&member))
+}
+
+fn failover(count: u32) -> Duration {
+    let mut net = Net::new();
+    let (host, switches) = stage(&mut net);
+    let routelet = Routelet::start(&net, &host, &config(), &[]);
+    let _responders =
+        [0, 1].map(|n| Responder::start(&switches[n], SWITCHES[n], Ipv4Addr::new(10, 1 + n as u8, 0, 2)));
+    let mut speakers = speakers(&switches);
+    bfd_up(&routelet);
+    for (n, speaker) in speakers.iter_mut().enumerate() {
+        advertise(speaker, n, count);
+    }
+    let last = prefixes(count).last().unwrap().0;
+    // With 0 the kernel shows the object of a route and not its gateways.
+    let object = |prefix: Ipv4Addr| {
+        host.ip(&format!("route show {prefix}/24")).split(" proto").next().map(str::to_owned)
+    };
+    wait_for("all routes over both", 120.0, || {
+        let both = leads_over(&host, SWITCHES[0]) && leads_over(&host, SWITCHES[1]);
+        let (a, b) = (object(Ipv4Addr::new(20, 0, 0, 0))?, object(last)?);
+        let same = a.split("nhid ").nth(1)? == b.split("nhid ").nth(1)?;
+        (both && same).then_some(())
+    });
+    sleep(Duration::from_secs(2));
+    cut(&switches[0]);
+    let start = Instant::now();
+    let took = wait_for("the kernel goes on without the first switch", 30.0, || {
+        (!leads_over(&host, SWITCHES[0])).then(|| start.elapsed())
+    });
+    let view = routelet.json(&["show", "neighbor", "10.1.0.1"]);
+    assert_eq!(view["drops"]["bfd"], 1, "{view}");
+    assert!(leads_over(&host, SWITCHES[1]) || host.ip("nexthop show").contains("10.2.0.1"));
+    took
+}
+
+#[test]
+fn a_silent_loss_is_acted_on_within_200_ms_with_a_hundred_routes() {
+    within("100 routes", Duration::from_millis(200), || failover(100));
+}
+
+#[test]
+fn a_silent_loss_is_acted_on_within_200_ms_with_a_hundred_thousand_routes() {
+    within("100000 routes", Duration::from_millis(200), || failover(100_000));
+}
+
+/// One busy loop of normal priority on each processor for 10 s, and a table that loads meanwhile.
+#[test]
+fn a_busy_host_costs_no_session() {
+    let mut net = Net::new();
+    let (host, switches) = stage(&mut net);
+    let routelet = Routelet::start(&net, &host, &config(), &[]);
+    let _responders =
+        [0, 1].map(|n| Responder::start(&switches[n], SWITCHES[n], Ipv4Addr::new(10, 1 + n as u8, 0, 2)));
+    let mut speakers = speakers(&switches);
+    bfd_up(&routelet);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let hogs: Vec<_> = (0..processors)
+        .map(|n| {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &n.to_string(), "sh", "-c", "while :; do :; done"]);
+            Process::start(&mut command, &net.dir().join(format!("hog{n}")))
+        })
+        .collect();
+    let start = Instant::now();
+    advertise(&mut speakers[0], 0, 100_000);
+    sleep(Duration::from_secs(10).saturating_sub(start.elapsed()));
+    drop(hogs);
+    for session in routelet.json(&["show", "bfd"]).as_array().unwrap() {
+        assert_eq!((&session["state"], &session["failures"]), (&"up".into(), &0.into()), "{session}");
+    }
+    wait_for("the routes", 60.0, || (ours(&host).lines().count() >= 100_000).then_some(()));
+}
