@@ -196,6 +196,11 @@ impl Scrape {
         }
         out.gauges("rib_prefixes", "Prefixes with at least one path", by_family(&self.0.counts.prefixes))?;
         out.gauges("rib_paths", "Paths of all neighbors and own ones", by_family(&self.0.counts.paths))?;
+        let refused = self.0.counts.refused.iter().flat_map(|(family, reasons)| {
+            let labels = |reason| vec![("family", family.as_str()), ("reason", reason)];
+            reasons.iter().map(move |(reason, n)| (labels(reason.as_str()), signed(*n)))
+        });
+        out.gauges("rib_refused", "Received paths that are not used, by reason", refused)?;
         let once = |value: u64| std::iter::once((Vec::new(), signed(value)));
         out.gauges("rib_octets", "Estimated memory of all routes", once(self.0.counts.octets))?;
         out.gauges("rib_octets_limit", "Memory that all routes may take", once(self.0.counts.budget))?;
@@ -370,6 +375,10 @@ mod tests {
                 paths: by_family.clone(),
                 octets: 5000,
                 budget: 90_000,
+                refused: BTreeMap::from([(
+                    Family::Ipv4Unicast,
+                    BTreeMap::from([("guard: martian".to_owned(), 3)]),
+                )]),
                 neighbors: BTreeMap::from([(
                     "10.1.1.1".into(),
                     NeighborCounts { octets: 4000, max_prefixes: 73_000, ..NeighborCounts::default() },
@@ -407,7 +416,7 @@ mod tests {
             ("bfd_packets_total", "counter"), ("bfd_packets_discarded_total", "counter"),
             ("bgp_neighbor_prefixes_withheld", "gauge"),
             ("bgp_neighbor_prefixes_limit", "gauge"), ("bgp_neighbor_octets", "gauge"),
-            ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"),
+            ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"), ("rib_refused", "gauge"),
         ];
         for (name, kind) in names {
             assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");
@@ -428,6 +437,7 @@ mod tests {
             "routelet_bgp_session_drops_total{neighbor=\"10.1.1.1\",reason=\"hold-timer\"} 1",
             "routelet_rib_paths{family=\"ipv4-unicast\"} 7",
             "routelet_rib_octets 5000",
+            "routelet_rib_refused{family=\"ipv4-unicast\",reason=\"guard: martian\"} 3",
             "routelet_rib_octets_limit 90000",
             "routelet_bgp_neighbor_octets{neighbor=\"10.1.1.1\"} 4000",
             "routelet_bgp_neighbor_prefixes_limit{neighbor=\"10.1.1.1\"} 73000",

@@ -154,6 +154,7 @@ impl Default for Kubernetes {
             enabled: None,
             peering: vec![Peering::Auto],
             mesh_limit: 100,
+            mesh_accept: Vec::new(),
             node_name: None,
             service_cidrs: None,
             advertise_pod_cidrs: true,

@@ -226,6 +226,7 @@ fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
         put(&mut kubernetes.peering, peering(&item));
     }
     put(&mut kubernetes.mesh_limit, section.get("mesh-limit").and_then(|i| i.number(2..=10_000)));
+    put(&mut kubernetes.mesh_accept, section.get("mesh-accept").and_then(|i| i.set(prefix)));
     kubernetes.node_name = section.get("node-name").and_then(|i| node_name(&i));
     kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
     put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));

@@ -204,6 +204,8 @@ pub struct Kubernetes {
     pub enabled: Option<bool>,
     pub peering: Vec<Peering>,
     pub mesh_limit: usize,
+    /// What nodes may announce to each other beside their pod CIDRs and Service addresses.
+    pub mesh_accept: Vec<Prefix>,
     pub node_name: Option<String>,
     /// `None`: from ServiceCIDR objects.
     pub service_cidrs: Option<Vec<Prefix>>,

@@ -299,6 +299,7 @@ fn kubernetes(config: &Config) -> Value {
         "enabled": k.enabled,
         "peering": peering,
         "mesh-limit": k.mesh_limit,
+        "mesh-accept": texts(&k.mesh_accept),
         "node-name": k.node_name,
         "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
         "advertise-pod-cidrs": k.advertise_pod_cidrs,
@@ -530,6 +531,7 @@ mod tests {
         enabled = true
         peering = ["gateway", "mesh"]
         mesh-limit = 7
+        mesh-accept = ["192.0.2.0/24"]
         node-name = "node-7"
         service-cidrs = ["10.96.0.0/12"]
         advertise-pod-cidrs = false

@@ -155,6 +155,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         match &result {
             Ok(plan) => {
                 log_problems(&mut logged, &mut logged_objects, plan);
+                extra.held_services = plan.held_services.clone();
                 let own = nodes.as_ref().and_then(|n| n.own.as_ref());
                 // One that somebody has set is forgotten with the setting.
                 if config.bgp.router_id.is_none() && own.is_none_or(|o| o.router_id.is_none()) {

@@ -1,7 +1,10 @@
 //! Builds the input of the [route guard](crate::net::guard) from the host: its subnets, its routes,
 //! and the addresses to protect.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use crate::{
     fib::{
@@ -10,7 +13,7 @@ use crate::{
     },
     net::{
         Cover, Family, Guard, Prefix,
-        guard::{AddressRole, GuardInputs, HostRoute, Subnet},
+        guard::{AddressRole, GuardInputs, HostRoute, NodePrefixes, Subnet},
     },
 };
 
@@ -37,6 +40,8 @@ pub struct Known {
     pub inside_connected: bool,
     /// Value of `fib.metric`.
     pub metric: u32,
+    /// What Nodes may advertise to one another.
+    pub prefixes: Arc<NodePrefixes>,
 }
 
 /// Builds the guard.
@@ -55,6 +60,7 @@ pub fn guard(host: &Host, known: Known) -> Guard {
         routes: routes.collect(),
         protected,
         metric: known.metric,
+        nodes: known.prefixes,
     })
 }
 

@@ -15,12 +15,13 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::node::{ApiNode, NodeView, Nodes};
-use crate::net::Family;
+use super::node::{ApiNode, MOST_FORMER, NodeView, Nodes};
+use crate::net::{Family, Prefix};
 
 /// How long what the own Node had stays in force when it is deleted, and what any Node had when it is made anew.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -168,9 +169,12 @@ impl Cluster {
     }
 
     /// What is there now is known; where it is a Node made anew that lacks something, the old one lends it for a while.
-    fn put(&mut self, now: Instant, view: NodeView) {
+    fn put(&mut self, now: Instant, mut view: NodeView) {
         let name = view.name.clone();
         let old = self.place(&name);
+        if let Some(old) = old {
+            view.former = former(old, &view);
+        }
         let until = match (self.leaving.get(&name), old) {
             (Some(Leaving { until, anew: Some(_) }), _) => Some(*until),
             (Some(_), _) => Some(now + GRACE),
@@ -205,7 +209,10 @@ impl Cluster {
             }
             _ => {
                 self.leaving.remove(&name);
-                let view = self.with_addresses(now, view);
+                let mut view = self.with_addresses(now, view);
+                if let Some(old) = self.place(&name) {
+                    view.added = added(old, &view);
+                }
                 // Most words of a large cluster are about what does not matter here.
                 if self.place(&name) != Some(&view) {
                     self.set(&name, Some(view));
@@ -278,6 +285,29 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Addresses that the Node reports and did not report at first.
+fn added(old: &NodeView, new: &NodeView) -> Vec<IpAddr> {
+    // What a Node without InternalIP had is no measure, nor what another one of this name had.
+    if old.uid != new.uid || old.addresses.is_empty() || old.by_external {
+        return Vec::new();
+    }
+    let is_new = |addr: &&IpAddr| !old.addresses.contains(addr) || old.added.contains(addr);
+    new.addresses.iter().filter(is_new).copied().collect()
+}
+
+/// Pod CIDRs that the Node of this name had and has no more, the latest first.
+fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
+    let gone = old.pod_cidrs.iter().chain(&old.former).filter(|p| !new.pod_cidrs.contains(p));
+    let mut former: Vec<Prefix> = Vec::new();
+    for prefix in gone {
+        if !former.contains(prefix) {
+            former.push(*prefix);
+        }
+    }
+    former.truncate(MOST_FORMER);
+    former
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ pub struct NodeView {
     pub uid: String,
     /// `spec.podCIDRs`, valid ones.
     pub pod_cidrs: Vec<Prefix>,
+    /// Pod CIDRs of the Node of this name before it was made anew: pods may still have addresses of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Prefix>,
     /// InternalIP addresses in the Node's order, or what stands in for them.
     pub addresses: Vec<IpAddr>,
     /// ExternalIP addresses, likewise: used by a Node that has no InternalIP.
@@ -45,6 +48,9 @@ pub struct NodeView {
     /// `addresses` are those of `external`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_external: bool,
+    /// Those of `addresses` that the Node did not report at first: a kubelet may add what is another's, so they give way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<IpAddr>,
     /// Those of `addresses` that the Node had and does not report any more.
     #[serde(skip)]
     pub lent: Vec<IpAddr>,
@@ -233,6 +239,11 @@ impl NodeView {
     pub fn comes_before(&self, other: &Self) -> bool {
         let rank = |n: &Self| (n.deleted, n.created);
         (rank(self), &self.name) < (rank(other), &other.name)
+    }
+
+    /// Addresses that it has had for as long as it is known.
+    pub fn first_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied().filter(|a| !self.added.contains(a))
     }
 
     /// What this node lacks before it can take part, if anything.
@@ -470,6 +481,8 @@ fn valid_asn(n: Asn) -> bool {
     !matches!(n, 0 | AS_TRANS | 65535 | u32::MAX)
 }
 
+/// So many former pod CIDRs of a Node are remembered.
+pub(super) const MOST_FORMER: usize = 8;
 /// So many InternalIPs of a Node count, and as many ExternalIPs.
 const MOST_ADDRESSES: usize = 8;
 /// The API server lets one of each family pass.

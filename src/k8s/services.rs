@@ -57,6 +57,9 @@ pub struct Asked {
     /// Announced instead of the addresses inside, which count for no limit.
     #[serde(default)]
     pub aggregates: Vec<Prefix>,
+    /// Whether it matters which other nodes have endpoints that serve: what nodes advertise to one another is checked.
+    #[serde(default)]
+    pub each_node: bool,
 }
 
 impl Asked {
@@ -112,8 +115,11 @@ pub struct Offer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     pub here: Here,
-    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`].
+    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`] or [`Asked::each_node`].
     pub elsewhere: BTreeSet<String>,
+    /// Other nodes with one that terminates and serves until it ends, where [`Asked::each_node`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ending: BTreeSet<String>,
 }
 
 /// What endpoints there are on this node; the later is the better.
@@ -163,8 +169,8 @@ impl Catalog {
     /// A change that the watch of EndpointSlices reports; whether something changed here.
     pub fn slice(&mut self, change: Change<ApiSlice>) -> bool {
         self.blind = false;
-        let (node, all) = (&self.node, self.asked.whereabouts);
-        self.slices.apply(change, |s| (key(&s.metadata), Slice::new(s, node, all)))
+        let (node, asked) = (&self.node, &self.asked);
+        self.slices.apply(change, |s| (key(&s.metadata), Slice::new(s, node, asked)))
     }
 
     /// The API server refuses EndpointSlices; whether that is news.
@@ -257,6 +263,7 @@ impl Catalog {
             let places = &mut endpoints.places;
             places.here = places.here.max(slice.places.here);
             places.elsewhere.extend(slice.places.elsewhere.iter().cloned());
+            places.ending.extend(slice.places.ending.iter().cloned());
         }
         all
     }
@@ -419,14 +426,15 @@ struct Slice {
 
 impl Kept for Slice {
     fn octets(&self) -> usize {
-        let elsewhere = self.places.elsewhere.iter().map(|node| node.len() + size_of::<String>());
+        let names = self.places.elsewhere.iter().chain(&self.places.ending);
+        let elsewhere = names.map(|node| node.len() + size_of::<String>());
         self.service.len() + elsewhere.sum::<usize>()
     }
 }
 
 impl Slice {
-    /// `all`: whether each other node matters.
-    fn new(slice: &ApiSlice, node: &str, all: bool) -> Option<Self> {
+    fn new(slice: &ApiSlice, node: &str, asked: &Asked) -> Option<Self> {
+        let all = asked.whereabouts || asked.each_node;
         let family = match slice.address_type.as_str() {
             "IPv4" => Family::Ipv4Unicast,
             "IPv6" => Family::Ipv6Unicast,
@@ -447,6 +455,8 @@ impl Slice {
                 places.here = places.here.max(here);
             } else if here == Here::Ready && (all || places.elsewhere.is_empty()) {
                 places.elsewhere.insert(at.clone());
+            } else if here == Here::Terminating && asked.each_node {
+                places.ending.insert(at.clone());
             }
         }
         Some(Self { service, family, places, serves })
@@ -539,7 +549,7 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
     let why = match &offer.local {
         None => "every node forwards it",
         Some(Places { here: Here::Ready, .. }) => "an endpoint on this node is ready",
-        Some(Places { here: Here::Terminating, elsewhere }) if elsewhere.is_empty() => {
+        Some(Places { here: Here::Terminating, elsewhere, .. }) if elsewhere.is_empty() => {
             "an endpoint on this node serves until it ends, none is ready elsewhere"
         }
         Some(Places { here: Here::Terminating, .. }) => {
@@ -960,7 +970,11 @@ mod tests {
         use super::super::node::Going;
         let asked = Asked { whereabouts: true, ..all() };
         let place = |here, elsewhere: &[&str]| {
-            Some(Places { here, elsewhere: elsewhere.iter().map(|n| (*n).to_owned()).collect() })
+            Some(Places {
+                here,
+                elsewhere: elsewhere.iter().map(|n| (*n).to_owned()).collect(),
+                ..Places::default()
+            })
         };
         let excluded = || NodeView { excluded: true, ..node("n1") };
         let cordoned = |name: &str| NodeView { cordoned: true, ..node(name) };

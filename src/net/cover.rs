@@ -14,6 +14,11 @@ impl Cover {
         self.disjoint.is_empty()
     }
 
+    /// The prefixes of the set, disjoint and in order.
+    pub fn iter(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.disjoint.iter().copied()
+    }
+
     /// The prefix of the set that is equal to `prefix` or contains it.
     pub fn of(&self, prefix: Prefix) -> Option<Prefix> {
         let after = self.disjoint.partition_point(|p| *p <= prefix);

@@ -124,8 +124,11 @@ impl<'a> Claims<'a> {
         let (of_ours, claims): (BTreeMap<_, _>, BTreeMap<_, _>) =
             claims.into_iter().partition(|(addr, _)| ours.contains(addr));
         let mut shared: BTreeMap<_, _> = claims.into_iter().filter(|(_, nodes)| nodes.len() > 1).collect();
-        for claimants in shared.values_mut() {
-            claimants.sort_by_key(|n| (n.unheard, n.routelet != Presence::Signed, n.created, &n.name));
+        for (addr, claimants) in &mut shared {
+            let is_added = |n: &NodeView| n.added.contains(addr);
+            claimants.sort_by_key(|n| {
+                (n.unheard, n.routelet != Presence::Signed, is_added(n), n.created, &n.name)
+            });
         }
         Self { of_ours, shared }
     }
@@ -133,7 +136,12 @@ impl<'a> Claims<'a> {
     /// Whether a session with this Node cannot go there.
     pub(super) fn is_wrong(&self, node: &NodeView, addr: IpAddr) -> bool {
         let first = || self.shared.get(&addr).and_then(|claimants| claimants.first());
-        self.of_ours.contains_key(&addr) || first().is_some_and(|first| first.name != node.name)
+        self.is_ours(addr) || first().is_some_and(|first| first.name != node.name)
+    }
+
+    /// Whether it is an address of this host.
+    pub(super) fn is_ours(&self, addr: IpAddr) -> bool {
+        self.of_ours.contains_key(&addr)
     }
 }
 

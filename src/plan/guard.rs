@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::{Context, peering::Peers};
@@ -13,7 +14,8 @@ use crate::{
         guard::{self, Known},
         host::Host,
     },
-    net::{Cover, Family, Guard, Origination, Prefix},
+    k8s::node::NodeView,
+    net::{Cover, Family, Guard, Origination, Prefix, guard::NodePrefixes},
 };
 
 pub(super) fn guard(
@@ -21,6 +23,7 @@ pub(super) fn guard(
     unreachable: &BTreeSet<Prefix>,
     originated: &BTreeMap<Prefix, Origination>,
     peers: &Peers,
+    of_nodes: NodePrefixes,
 ) -> Guard {
     let neighbors = peers.keys().filter_map(|k| match k {
         PeerKey::Address(a) => Some(*a),
@@ -36,6 +39,7 @@ pub(super) fn guard(
         resolvers: ctx.extra.resolvers.iter().copied().collect(),
         inside_connected: ctx.config.guard.connected == GuardConnected::Inside,
         metric: ctx.config.fib.metric,
+        prefixes: Arc::new(of_nodes),
     };
     guard::guard(ctx.host, known)
 }
@@ -65,13 +69,13 @@ impl FormerGateways {
 }
 
 /// InternalIPs of the other Nodes. A kubelet may name any address as its own: one inside the pod CIDR of a Node, or of a
-/// Service, would keep the route to these from being learned.
+/// Service, would keep the route to these from being learned, and one that it did not name at first any other.
 fn node_addresses(ctx: &Context<'_>) -> Vec<IpAddr> {
     let Some(nodes) = ctx.nodes else { return Vec::new() };
     let pods = nodes.all().flat_map(|n| &n.pod_cidrs);
     let taken: Cover = pods.chain(&nodes.service_cidrs).copied().collect();
     let services = &ctx.extra.services.offers;
-    let addresses = nodes.others().flat_map(|n| &n.addresses).copied();
+    let addresses = nodes.others().flat_map(NodeView::first_addresses);
     addresses.filter(|a| taken.of(Prefix::host(*a)).is_none() && !services.contains_key(a)).collect()
 }
 

@@ -31,8 +31,9 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<St
     }
     let connected = ctx.host.links.values().flat_map(|l| l.subnets());
     let nodes = ctx.nodes.into_iter().flat_map(Nodes::all);
+    // A kubelet may add any address to its Node: pods would reach it with addresses that nobody outside knows.
     let of_nodes =
-        nodes.flat_map(|n| n.addresses.iter().map(|a| Prefix::host(*a)).chain(n.pod_cidrs.iter().copied()));
+        nodes.flat_map(|n| n.first_addresses().map(Prefix::host).chain(n.pod_cidrs.iter().copied()));
     let ranges = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();
     let services = ctx.extra.services.offers.keys().map(|addr| Prefix::host(*addr));
     let config = ctx.config.masquerade.exclude.iter().chain(&ctx.config.advertise.networks).copied();

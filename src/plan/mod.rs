@@ -30,10 +30,12 @@ mod masq;
 mod neighbor;
 mod node;
 mod objects;
+mod origins;
 mod peering;
 mod pod_bgp;
 mod services;
 mod source;
+mod taken;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +56,10 @@ use crate::{
         services::{Asked, Mistake, Services, Verdict},
     },
     masquerade,
-    net::{Asn, Assigned, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source, text},
+    net::{
+        Asn, Assigned, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source,
+        guard::NodePrefixes, text,
+    },
 };
 
 pub use self::{
@@ -70,6 +75,7 @@ pub use drain::Drain;
 pub use forwarding::forwarding;
 pub use guard::FormerGateways;
 pub use services::asked;
+use taken::Taken;
 
 /// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.
 pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
@@ -123,6 +129,8 @@ pub struct Plan {
     pub asked: Arc<Asked>,
     /// What becomes of each address of a Service.
     pub services: Vec<Verdict>,
+    /// Addresses of Services that were a Service's before any Node reported them: goes into the next plan.
+    pub held_services: Arc<BTreeSet<IpAddr>>,
     /// Problems that every node sees in the same Service.
     pub mistakes: Vec<Mistake>,
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
@@ -199,6 +207,8 @@ pub struct Extra {
     pub topology: Option<Topology>,
     /// What is known of Services.
     pub services: Arc<Services>,
+    /// Of the last plan: [`Plan::held_services`].
+    pub held_services: Arc<BTreeSet<IpAddr>>,
     /// Default gateways that there were: [`FormerGateways`].
     pub former_gateways: Arc<BTreeSet<IpAddr>>,
     /// Of the host, from resolv.conf.
@@ -246,13 +256,19 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let pods = node::pod_cidrs(&ctx, &mut problems, &mut object_problems);
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
-    let asked = asked(config, extra.kubernetes);
-    let services = services::verdicts(&ctx, &peers, &asked, &mut problems, &mut object_problems);
+    let asked = services::asked_among(config, extra.kubernetes, peering::is_among_nodes(&modes));
+    let taken = Taken::new(&ctx, &peers);
+    let services = services::verdicts(&ctx, &taken, &asked, &mut problems, &mut object_problems);
     let announced = services.iter().filter_map(|v| v.announced);
+    object_problems.extend(taken.claims(&extra.services.offers));
+    let held_services = Arc::new(taken.held(&extra.services.offers));
     let originated = originated(&ctx, announced, &served, &mut problems);
     problems.extend(gateway::lacks_ipv4(&ctx, &peers, &originated));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
-    let guard = guard::guard(&ctx, &unreachable, &originated, &peers);
+    let among_nodes = peers.values().any(|p| p.is_node);
+    let of_nodes =
+        if among_nodes { origins::node_prefixes(&ctx, &taken, &asked) } else { NodePrefixes::default() };
+    let guard = guard::guard(&ctx, &unreachable, &originated, &peers, of_nodes);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
     let block_bgp = Arc::new(pod_bgp::wanted(&ctx, &served, &peers, &ranges));
@@ -292,6 +308,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         all_nodes,
         asked,
         services,
+        held_services,
         mistakes: extra.services.mistakes.clone(),
         problems,
         notes: extra.drain.map(Drain::note).into_iter().collect(),

@@ -86,6 +86,7 @@ impl Draft<'_> {
             export,
             lacks_policy,
             accept_default: keys.accept_default.unwrap_or(base.accept_default),
+            is_node: matches!(self.source, PeerSource::Mesh | PeerSource::Reflector),
             allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
             as_sets: keys.as_sets.unwrap_or(base.as_sets),
             role: keys.role,

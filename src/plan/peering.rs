@@ -133,8 +133,9 @@ pub(super) fn peers(
 /// Whose silence tells nothing of this node.
 pub(super) fn silent(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
-    let silent = others.filter(|n| n.unheard || n.deleted || n.going.is_some());
-    silent.flat_map(|n| n.addresses.iter().copied()).collect()
+    let (silent, heard): (Vec<_>, Vec<_>) = others.partition(|n| n.unheard || n.deleted || n.going.is_some());
+    let heard: BTreeSet<IpAddr> = heard.into_iter().flat_map(|n| n.addresses.iter().copied()).collect();
+    silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !heard.contains(a)).collect()
 }
 
 /// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some neighbor there must be a
@@ -212,11 +213,20 @@ fn nodes<'a>(
     }
     name_problems(ctx, modes, topology, problems);
     let mut drafts = Vec::new();
-    for other in nodes.others().filter(|o| o.name != own.name && takes_part(o)) {
-        let wrong = |addr| claims.is_wrong(other, addr);
+    let others = || nodes.others().filter(|o| o.name != own.name && takes_part(o));
+    // One that has no address but those that another Node claims, too, is met there nevertheless, where that one is not.
+    let wrong_at_best =
+        |other: &NodeView| own.common_address_but(other, |a| claims.is_wrong(other, a)).is_none();
+    let (met, claimed): (Vec<_>, Vec<_>) = others().partition(|other| !wrong_at_best(other));
+    for (other, is_claimed) in
+        met.into_iter().map(|o| (o, false)).chain(claimed.into_iter().map(|o| (o, true)))
+    {
+        let wrong = |addr| if is_claimed { claims.is_ours(addr) } else { claims.is_wrong(other, addr) };
         let primary = own.common_address_but(other, wrong);
         let called = topology.callers.iter().copied().filter(|a| other.addresses.contains(a) && !wrong(*a));
         let met: BTreeSet<_> = primary.into_iter().chain(called).collect();
+        let taken = |addr: &IpAddr| drafts.iter().any(|d: &Draft<'_>| d.key == PeerKey::Address(*addr));
+        let met: Vec<IpAddr> = met.into_iter().filter(|a| !is_claimed || !taken(a)).collect();
         for addr in met.into_iter().filter(|a| topology.joins(own, other, *a)) {
             let reflected = topology.reflects(own) || topology.reflects(other);
             let source = if reflected { PeerSource::Reflector } else { PeerSource::Mesh };

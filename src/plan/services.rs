@@ -1,21 +1,28 @@
 //! Which Services are looked for, and which of their addresses this node announces.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use super::{Context, ObjectProblem, peering::Peers};
+use super::{
+    Context, ObjectProblem, peering,
+    taken::{NEVER, Taken},
+};
 use crate::{
-    bgp::peer::PeerKey,
     config::Config,
-    fib::guard,
     k8s::{
-        node::{EXCLUDED_LABEL, NodeView, Nodes},
+        node::{EXCLUDED_LABEL, Nodes},
         services::{self, Asked, Rules, Verdict},
     },
-    net::{Family, Prefix, ServiceAddresses, Source},
+    net::{ServiceAddresses, Source},
 };
 
-/// What the watch looks for: nothing outside of Kubernetes.
+/// What the watch looks for, as far as the configuration alone decides: nothing outside of Kubernetes.
 pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
+    let modes = peering::modes_of(config, None, &mut Vec::new());
+    asked_among(config, kubernetes, peering::is_among_nodes(&modes))
+}
+
+/// The same; `among_nodes`: there are sessions among nodes.
+pub(super) fn asked_among(config: &Config, kubernetes: bool, among_nodes: bool) -> Arc<Asked> {
     let (k, rules) = (&config.kubernetes, &config.kubernetes.service_rules);
     if !kubernetes {
         return Arc::default();
@@ -29,20 +36,20 @@ pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
         endpoints: rules.without_endpoints,
         limits: rules.limits,
         aggregates: rules.aggregates.clone(),
+        each_node: among_nodes,
     })
 }
 
 /// What becomes of each address that is known.
 pub(super) fn verdicts(
     ctx: &Context<'_>,
-    peers: &Peers,
+    taken: &Taken<'_>,
     asked: &Asked,
     problems: &mut Vec<String>,
     object_problems: &mut Vec<ObjectProblem>,
 ) -> Vec<Verdict> {
     let (Some(nodes), known) = (ctx.nodes, &ctx.extra.services) else { return Vec::new() };
     problems.extend(known.mistakes.iter().map(|m| &m.text).chain(&known.problems).cloned());
-    let taken = Taken::new(ctx, peers);
     let rules = Rules {
         asked,
         ignore_exclude_label: ctx.config.kubernetes.service_rules.ignore_exclude_label,
@@ -90,67 +97,6 @@ fn all_excluded(nodes: &Nodes, verdicts: &[Verdict]) -> Option<ObjectProblem> {
     })
 }
 
-/// Addresses that belong to somebody: announcing them would take them away.
-struct Taken<'a> {
-    ctx: &'a Context<'a>,
-    neighbors: BTreeSet<IpAddr>,
-}
-
-impl<'a> Taken<'a> {
-    fn new(ctx: &'a Context<'a>, peers: &Peers) -> Self {
-        let gateways =
-            Family::ALL.into_iter().flat_map(|f| ctx.host.default_gateways(f)).map(|(addr, _)| addr);
-        let peers = peers.keys().filter_map(|k| match k {
-            PeerKey::Address(a) => Some(*a),
-            PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
-        });
-        Self { ctx, neighbors: gateways.chain(peers).collect() }
-    }
-
-    /// By whom, in words. Cluster IPs come from a range of the API server, whose own address may be one of them.
-    fn by(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<String> {
-        let nodes = self.ctx.nodes?;
-        if kind == ServiceAddresses::LoadBalancerIp
-            && let Some(node) =
-                nodes.all().find(|n| n.addresses.contains(&addr) || n.external.contains(&addr))
-        {
-            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node anyway.
-            return Some(format!("needs no announcement: it is an address of node {}", node.name));
-        }
-        let chosen = kind == ServiceAddresses::ExternalIp;
-        let is_of = |n: &&NodeView| {
-            n.addresses.contains(&addr)
-                || n.pod_cidrs.iter().any(|p| p.contains(addr))
-                || (chosen && n.external.contains(&addr))
-        };
-        let what = if let Some(node) = nodes.all().find(is_of) {
-            format!("it is an address of node {} or of its pods", node.name)
-        } else if guard::is_martian(Prefix::host(addr)) {
-            "no network routes such an address".into()
-        } else if self.neighbors.contains(&addr) {
-            "it is the address of a neighbor or a gateway".into()
-        } else if kind != ServiceAddresses::ClusterIp && nodes.api_servers.contains(&addr) {
-            "it is the address of the API server".into()
-        } else if let Some(range) = nodes.service_cidrs.iter().find(|p| chosen && p.contains(addr)) {
-            format!("it lies in {range}, from which cluster IPs come")
-        } else if chosen && self.is_outside(addr) {
-            "it lies in no range of kubernetes.service-external-ranges".into()
-        } else {
-            return None;
-        };
-        Some(format!("{NEVER}: {what}"))
-    }
-}
-
-impl Taken<'_> {
-    /// Whether the operator named ranges of external IPs, and it is in none of them.
-    fn is_outside(&self, addr: IpAddr) -> bool {
-        let ranges = &self.ctx.config.kubernetes.service_rules.external_ranges;
-        !ranges.is_empty() && !ranges.iter().any(|range| range.contains(addr))
-    }
-}
-
-const NEVER: &str = "never announced";
 /// So many addresses are named for it.
 const NAMED: usize = 10;
 

@@ -49,6 +49,7 @@ pub(super) fn config() -> Config {
             enabled: None,
             peering: vec![Peering::Auto],
             mesh_limit: 100,
+            mesh_accept: Vec::new(),
             node_name: None,
             service_cidrs: None,
             advertise_pod_cidrs: true,

@@ -17,6 +17,8 @@ use crate::{
 
 const BIRD: &str = "10.99.0.3";
 const GOBGP: &str = "10.99.0.4";
+/// Pods of either.
+const BOTH: [&str; 4] = ["10.244.0.0/16", "fd00:244::/48", "10.245.0.0/16", "fd00:245::/48"];
 const SECOND: &str = "10.245.0.0/16,fd00:245::/48";
 
 /// The clusters, two nodes each: n1 and n2 of the first, n3 and n4 of the second.
@@ -183,7 +185,8 @@ fn labelled_nodes_as_reflectors_join_two_clusters() {
             3 => "[[bgp.neighbor]]\naddress = \"10.99.0.11\"\nremote-as = \"internal\"\n",
             _ => "",
         };
-        format!("[kubernetes]\npeering = \"reflectors\"\n{other}")
+        let accept = BOTH.map(|p| format!("\"{p}\"")).join(", ");
+        format!("[kubernetes]\npeering = \"reflectors\"\nmesh-accept = [{accept}]\n{other}")
     });
     for (at, reflector) in [(1, "10.99.0.11"), (3, "10.99.0.13")] {
         let with: Vec<_> = two.nodes[at].sessions().into_keys().collect();

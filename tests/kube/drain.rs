@@ -25,8 +25,8 @@ fn in_a_mesh_a_drained_node_is_the_last_choice_before_it_withdraws() {
     let mut net = Net::new();
     let mut segment = Segment::new(&mut net, &[]);
     let nodes = segment.nodes(&mut net, 3, |n| match n {
-        3 => String::new(),
-        _ => format!("[advertise]\nnetworks = [\"{SHARED}\"]\n"),
+        3 => format!("[kubernetes]\nmesh-accept = [\"{SHARED}\"]\n"),
+        _ => format!("[advertise]\nnetworks = [\"{SHARED}\"]\n[kubernetes]\nmesh-accept = [\"{SHARED}\"]\n"),
     });
     let cidrs: Vec<_> = nodes.iter().map(|n| segment.plane.pod_cidrs(&n.name)).collect();
     all_routes(&nodes, &cidrs);

@@ -216,6 +216,7 @@ impl Cluster {
         let own = || pod_cidrs(n).into_iter().collect();
         let router = || Router::new(now, made.global.clone(), BTreeMap::new(), own());
         self.net.routers.entry(n).or_insert_with(router);
+        self.net.guard(n, made.guard.clone());
         for them in old.keys().filter(|them| !wanted.contains_key(them)) {
             self.net.withdraw((n, *them));
         }

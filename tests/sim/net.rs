@@ -17,7 +17,7 @@ use routelet::{
         session::{Conn, Ends, Input, Output, Session, Stop},
         view::SessionState,
     },
-    net::{Asn, Prefix},
+    net::{Asn, Guard, Prefix},
 };
 
 use crate::router::Router;
@@ -381,6 +381,15 @@ impl Net {
                 router.originate(now);
                 self.wake(n);
             }
+        }
+    }
+
+    /// What a node must not accept from now on.
+    pub fn guard(&mut self, n: usize, guard: Arc<Guard>) {
+        let now = self.now;
+        if let Some(router) = self.routers.get_mut(&n) {
+            router.guard(now, guard);
+            self.wake(n);
         }
     }
 

@@ -15,7 +15,7 @@ use routelet::{
         session,
         wire::update::Update,
     },
-    net::{Family, NextHops, Origination, Prefix, Reach, Reachable, Source},
+    net::{Family, Guard, NextHops, Origination, Prefix, Reach, Reachable, Source},
 };
 
 /// One node's table.
@@ -24,6 +24,7 @@ pub struct Router {
     global: Global,
     peers: BTreeMap<usize, Arc<PeerConfig>>,
     pub own: BTreeSet<Prefix>,
+    guard: Arc<Guard>,
     /// What the kernel would hold.
     pub fib: BTreeMap<Prefix, Arc<NextHops>>,
     /// What the kernel lost since the start.
@@ -53,8 +54,17 @@ impl Router {
         own: BTreeSet<Prefix>,
     ) -> Self {
         let rib = Rib::new(now, global.clone());
-        let mut this =
-            Self { rib, global, peers, own, fib: BTreeMap::new(), losses: vec![], awake: false, alarm: None };
+        let mut this = Self {
+            rib,
+            global,
+            peers,
+            own,
+            guard: Arc::default(),
+            fib: BTreeMap::new(),
+            losses: vec![],
+            awake: false,
+            alarm: None,
+        };
         this.reborn(now, false);
         this
     }
@@ -65,6 +75,7 @@ impl Router {
         self.fib.clear();
         (self.awake, self.alarm) = (false, None);
         self.rib.handle(now, Input::Reachable(Arc::new(link())));
+        self.rib.handle(now, Input::Guard(self.guard.clone()));
         for (them, config) in &self.peers {
             self.rib.handle(now, Input::Peer { peer: peer(*them), config: config.clone() });
         }
@@ -82,6 +93,12 @@ impl Router {
         };
         let own = self.own.iter().map(|p| (*p, origination.clone())).collect();
         self.rib.handle(now, Input::Originated(Arc::new(own)));
+    }
+
+    /// What must not be accepted from now on.
+    pub fn guard(&mut self, now: Instant, guard: Arc<Guard>) {
+        self.guard = guard;
+        self.rib.handle(now, Input::Guard(self.guard.clone()));
     }
 
     pub fn configure(&mut self, now: Instant, them: usize, config: Arc<PeerConfig>) {

@@ -275,6 +275,7 @@ impl Rib {
             let Some(peer) = self.peer_mut(no).filter(|p| p.deadline().is_some_and(|d| d <= now)) else {
                 continue;
             };
+            peer.foreign.timeout(now);
             if peer.up && peer.phase == Phase::Up && peer.last_update + QUIET <= now {
                 peer.phase = Phase::Converged;
                 self.convergence_changed = true;

@@ -11,13 +11,18 @@ use crate::{
         policy::{self, Community, RouteSource, Subject},
         wire::attr::Attrs,
     },
-    net::{Asn, Guard, Prefix, Refusal, guard::AddressRole},
+    net::{
+        Asn, Guard, Prefix, Refusal,
+        guard::{AddressRole, Sender},
+    },
 };
 
 /// Why a received path is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Guard(Refusal),
+    /// The Node that it leads to may not advertise it.
+    NotOfNode,
     /// The own number stands in the AS path (RFC 4271 §9.1.2).
     AsLoop,
     /// RFC 4456 §8.
@@ -35,7 +40,7 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Guard(Refusal::Martian),
         Self::Guard(Refusal::TooShort),
         Self::Guard(Refusal::TooMuch),
@@ -49,6 +54,7 @@ impl Refused {
         Self::Guard(Refusal::Protected(AddressRole::Node)),
         Self::Guard(Refusal::Protected(AddressRole::Resolver)),
         Self::Guard(Refusal::Protected(AddressRole::Metadata)),
+        Self::NotOfNode,
         Self::AsLoop,
         Self::OriginatorLoop,
         Self::ClusterLoop,
@@ -58,6 +64,9 @@ impl Refused {
         Self::Policy,
         Self::NoPolicy,
     ];
+
+    /// How many codes there are, 0 among them.
+    pub(super) const CODES: usize = Self::ALL.len() + 1;
 
     /// One octet in a path, never 0.
     pub(super) fn code(self) -> u8 {
@@ -72,6 +81,7 @@ impl Refused {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Guard(why) => why.as_str(),
+            Self::NotOfNode => "guard: not in the pod CIDRs of the node",
             Self::AsLoop => "loop: own AS number in the AS path",
             Self::OriginatorLoop => "loop: ORIGINATOR_ID is this node",
             Self::ClusterLoop => "loop: own cluster id in the cluster list",
@@ -172,10 +182,26 @@ impl Speaker<'_> {
                 if prefix.is_host() && self.session.is_on_host() => {}
             Some(why) => return Err(Refused::Guard(why)),
         }
+        if let Some(sender) = self.sender(attrs)
+            && !guard.nodes().allows(prefix, sender)
+        {
+            return Err(Refused::NotOfNode);
+        }
         if self.config.import.is_empty() {
             return Ok(());
         }
         policy::run(&self.config.import, &self.subject(prefix), attrs).map_err(|_| Refused::Policy)
+    }
+
+    /// Where a route leads that comes from a Node of the cluster: what is reflected (RFC 4456) to its next hop.
+    pub(super) fn sender(&self, attrs: &Attrs) -> Option<Sender> {
+        if !self.config.is_node {
+            return None;
+        }
+        let rare = attrs.rare.as_deref().filter(|_| self.session.is_ibgp());
+        let is_reflected = rare.is_some_and(|r| r.originator_id.is_some());
+        let next_hop = is_reflected.then_some(attrs.next_hop.addr);
+        Some(Sender { neighbor: self.session.remote_addr, next_hop })
     }
 
     /// Which policy rejected it, for `show routes`.

@@ -8,13 +8,13 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Event, Rib,
+    Event, Rib, foreign,
     groups::Group,
     peers::Peer,
     share::Share,
     table::{OWN, PeerNo},
 };
-use crate::net::Family;
+use crate::{bgp::peer::PeerId, net::Family};
 
 /// One route with its first path, by family: 36 and 48 octets in the table and up to 40 in its index, 16 and 28 in the
 /// fib's table with as many for its growth, 120 and 340 in the kernel (Linux 6.18, over nexthop objects), 90 while it is
@@ -69,6 +69,8 @@ pub(super) struct Near {
     budget: bool,
     /// The neighbors by their `max-prefixes`.
     peers: Vec<(PeerNo, Family, u32)>,
+    /// Neighbors that advertise what is not their Node's.
+    foreign: Vec<(PeerNo, PeerId)>,
 }
 
 /// What all routes may take, and how near they are.
@@ -198,14 +200,17 @@ impl Rib {
         }
     }
 
-    /// What the operator should know of limits that are near, if that changed since the last call. Call at the end
+    /// What the operator should know of limits that are near and of nodes that advertise what is not theirs, if that changed since the last call. Call at the end
     /// of a turn.
     pub fn take_problems(&mut self) -> Option<Vec<String>> {
         let old = &self.memory.near;
-        let mut near =
-            Near { budget: is_near(self.octets(), self.memory.budget, old.budget), peers: Vec::new() };
+        let budget = is_near(self.octets(), self.memory.budget, old.budget);
+        let mut near = Near { budget, ..Near::default() };
         for (n, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
+            if peer.foreign.stands() {
+                near.foreign.push((n as PeerNo, peer.id));
+            }
             let max = peer.config.max_prefixes;
             for family in Family::ALL {
                 let key = (n as PeerNo, family, max);
@@ -238,6 +243,13 @@ impl Rib {
                  send fewer, or raise max-prefixes"
             )
         };
-        budget.into_iter().chain(near.peers.iter().map(of_peer)).collect()
+        let of_node = |(no, _): &(PeerNo, PeerId)| {
+            let peer = self.peer(*no)?;
+            Some(foreign::problem(&peer.name(), peer.config.description.as_deref()))
+        };
+        let nodes = near.foreign.iter().filter_map(of_node).take(foreign::NAMED);
+        let more = near.foreign.len().saturating_sub(foreign::NAMED);
+        let more = (more > 0).then(|| format!("{more} more nodes advertise prefixes that are not theirs"));
+        budget.into_iter().chain(near.peers.iter().map(of_peer)).chain(nodes).chain(more).collect()
     }
 }

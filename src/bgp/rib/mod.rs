@@ -17,6 +17,7 @@ mod attrs;
 mod cover;
 mod decide;
 mod export;
+mod foreign;
 mod graceful;
 mod groups;
 mod import;
@@ -149,6 +150,8 @@ pub type FibChange = (Prefix, Option<Arc<NextHops>>);
 /// All routes of the node.
 pub struct Rib {
     started: Instant,
+    /// Of the last input.
+    now: Instant,
     global: Global,
     /// By [`PeerNo`]; the first place is the node's own.
     peers: Vec<Option<Peer>>,
@@ -170,6 +173,8 @@ pub struct Rib {
     guard: Arc<Guard>,
     /// How many paths were imported again.
     reimports: u64,
+    /// By family and verdict: how many paths have it.
+    refused: [[u32; Refused::CODES]; 2],
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
     decision: Decision,
@@ -182,6 +187,7 @@ impl Rib {
     pub fn new(now: Instant, global: Global) -> Self {
         Self {
             started: now,
+            now,
             global,
             peers: vec![None],
             numbers: HashMap::default(),
@@ -197,6 +203,7 @@ impl Rib {
             planned_guard: Arc::default(),
             guard: Arc::default(),
             reimports: 0,
+            refused: [[0; Refused::CODES]; 2],
             fib: Vec::new(),
             events: Vec::new(),
             decision: Decision::default(),
@@ -208,6 +215,7 @@ impl Rib {
 
     /// Feeds one input. Nothing is decided before [`Rib::settle`].
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = now;
         match input {
             Input::Peer { peer, config } => self.configure(now, peer, config),
             Input::Gone { peer } => self.remove(now, peer),
@@ -379,8 +387,9 @@ impl Rib {
         if !peer.up {
             return;
         }
-        let import =
-            |c: &PeerConfig| (c.accept_default, c.allow_own_as, c.as_sets, c.role, c.local_as, c.global_as);
+        let import = |c: &PeerConfig| {
+            (c.accept_default, c.is_node, c.allow_own_as, c.as_sets, c.role, c.local_as, c.global_as)
+        };
         if import(&old) != import(&config)
             || old.import != config.import
             || old.lacks_policy != config.lacks_policy
@@ -655,7 +664,7 @@ impl Rib {
         let Some(old) = entry.find(no, nlri.path_id) else {
             self.tables[f].push(route, path);
             self.attrs.acquire(received);
-            self.count(no, f, 1, i32::from(refused == 0));
+            self.count(no, f, None, Some(refused));
             self.touch(family, route);
             return;
         };
@@ -669,7 +678,7 @@ impl Rib {
         self.attrs.acquire(received);
         self.attrs.release(before.received);
         self.attrs.release(before.effective);
-        self.count(no, f, 0, i32::from(refused == 0) - i32::from(before.refused == 0));
+        self.count(no, f, Some(before.refused), Some(refused));
         self.touch(family, route);
     }
 
@@ -691,7 +700,7 @@ impl Rib {
         for path in gone {
             self.attrs.release(path.received);
             self.attrs.release(path.effective);
-            self.count(path.peer, f, -1, -i32::from(path.refused == 0));
+            self.count(path.peer, f, Some(path.refused), None);
             if path.peer != OWN {
                 let prefix = self.tables[f].prefix(route);
                 self.share_of(path.peer, prefix, Some(path.refused), GONE);
@@ -700,10 +709,16 @@ impl Rib {
         self.touch(family, route);
     }
 
-    fn count(&mut self, no: PeerNo, f: usize, received: i32, accepted: i32) {
+    /// A path had this verdict and has another one now; `None`: it was not there, or is not any more.
+    fn count(&mut self, no: PeerNo, f: usize, before: Option<u8>, after: Option<u8>) {
+        let now = self.now;
+        for (verdict, difference) in [(before, -1), (after, 1)] {
+            if let Some(counter) = verdict.and_then(|v| self.refused[f].get_mut(usize::from(v))) {
+                *counter = counter.saturating_add_signed(difference);
+            }
+        }
         if let Some(peer) = self.peer_mut(no) {
-            peer.received[f] = peer.received[f].saturating_add_signed(received);
-            peer.accepted[f] = peer.accepted[f].saturating_add_signed(accepted);
+            peer.count(now, f, before, after);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{memory::Growth, nexthop::OnLink, share::Share};
+use super::{foreign::Foreign, import::Refused, memory::Growth, nexthop::OnLink, share::Share};
 use crate::{
     bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
     net::{Family, Phase},
@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub(super) groups: [Option<usize>; 2],
     pub(super) received: [u32; 2],
     pub(super) accepted: [u32; 2],
+    /// Refused, as it is not the Node's to advertise.
+    pub(super) foreign: Foreign,
     /// By family: very short prefixes, which may cover only so much of the address space.
     pub(super) shares: [Share; 2],
     /// Passed `max-prefixes`: nothing more is taken from this session.
@@ -68,6 +70,7 @@ impl Peer {
             groups: [None; 2],
             received: [0; 2],
             accepted: [0; 2],
+            foreign: Foreign::default(),
             shares: Family::ALL.map(Share::new),
             over: false,
             moved: false,
@@ -82,10 +85,24 @@ impl Peer {
         }
     }
 
-    /// When something is due: the end of the first exchange, or of patience with stale paths.
+    /// When something is due: the end of the first exchange, of patience with stale paths, or with refused ones.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET);
-        quiet.into_iter().chain(self.stale.iter().flatten().map(|s| s.until)).min()
+        let stale = self.stale.iter().flatten().map(|s| s.until);
+        quiet.into_iter().chain(stale).chain(self.foreign.deadline()).min()
+    }
+
+    /// A path had this verdict and has another one now; `None`: it was not there, or is not any more.
+    pub(super) fn count(&mut self, now: Instant, f: usize, before: Option<u8>, after: Option<u8>) {
+        let difference = |counts: fn(u8) -> bool| {
+            i32::from(after.is_some_and(counts)) - i32::from(before.is_some_and(counts))
+        };
+        self.received[f] = self.received[f].saturating_add_signed(difference(|_| true));
+        self.accepted[f] = self.accepted[f].saturating_add_signed(difference(|verdict| verdict == 0));
+        let foreign = difference(|verdict| verdict == Refused::NotOfNode.code());
+        if foreign != 0 {
+            self.foreign.count(now, f, foreign);
+        }
     }
 
     /// Whether a restart of ours must wait for its first routes (RFC 4724 §4.1): it is there, or is still to

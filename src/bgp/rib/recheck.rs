@@ -3,17 +3,20 @@
 //! A new guard is compared with the one before, and only paths to prefixes that the two may judge differently are
 //! imported again: a resolver that changes costs a few look-ups, whatever the size of the table.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Rib,
     import::{Refused, Speaker},
     share::Share,
-    table::{OWN, PeerNo, RouteNo, Table},
+    table::{OWN, Path, PeerNo, RouteNo, Table},
 };
 use crate::{
     bgp::peer::PeerKey,
-    net::{Family, Guard, Prefix, Refusal, guard::GuardChanges},
+    net::{
+        Family, Guard, Prefix, Refusal,
+        guard::{GuardChanges, Sender},
+    },
 };
 
 impl Rib {
@@ -46,6 +49,32 @@ impl Rib {
                 self.import_route_again(family, route, None);
             }
         }
+        for prefix in &changes.shared {
+            self.import_from_again(*prefix, &changes.senders);
+        }
+    }
+
+    /// Runs import anew over the paths to a prefix that lead to one of these Nodes.
+    fn import_from_again(&mut self, prefix: Prefix, senders: &[IpAddr]) {
+        let (family, f) = (prefix.family(), prefix.family().index());
+        let Some(route) = self.tables[f].find(prefix) else { return };
+        let leads_there = |path: &&Path| {
+            let sender = self.sender_of(path);
+            sender.is_some_and(|s| s.all().any(|addr| senders.binary_search(&addr).is_ok()))
+        };
+        let paths = self.tables[f].get(route).paths().iter();
+        let mut peers: Vec<PeerNo> = paths.filter(leads_there).map(|path| path.peer).collect();
+        peers.dedup();
+        for no in peers {
+            self.import_route_again(family, route, Some(no));
+        }
+    }
+
+    /// Where a path leads, if it comes from a Node of the cluster.
+    pub(super) fn sender_of(&self, path: &Path) -> Option<Sender> {
+        let peer = self.peer(path.peer)?;
+        let (config, session) = (&peer.config, peer.session.as_deref()?);
+        Speaker { config, session, global: &self.global }.sender(self.attrs.get(path.received))
     }
 
     /// Runs import anew over the paths of a route: those of one neighbor, or all.
@@ -71,7 +100,7 @@ impl Rib {
             let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
             (slot.effective, slot.refused) = (effective, refused);
             if (effective, refused) != (path.effective, path.refused) {
-                self.count(path.peer, f, 0, i32::from(refused == 0) - i32::from(path.refused == 0));
+                self.count(path.peer, f, Some(path.refused), Some(refused));
                 self.touch(family, route);
             }
         }
@@ -110,15 +139,17 @@ impl Rib {
         let (family, f) = (prefix.family(), prefix.family().index());
         let verdict = self.share_verdict(no, prefix);
         let Some(route) = self.tables[f].find(prefix) else { return };
-        let mut accepted = 0;
+        let mut changed = Vec::new();
         for path in self.tables[f].get_mut(route).paths_mut() {
             if path.peer == no && is_weighed(path.refused) && path.refused != verdict {
+                changed.push(path.refused);
                 path.refused = verdict;
-                accepted += if verdict == 0 { 1 } else { -1 };
             }
         }
-        if accepted != 0 {
-            self.count(no, f, 0, accepted);
+        for before in &changed {
+            self.count(no, f, Some(*before), Some(verdict));
+        }
+        if !changed.is_empty() {
             self.touch(family, route);
         }
     }

@@ -191,16 +191,17 @@ impl Rib {
             _ => 0,
         };
         let own_id = self.global.router_id;
+        let (local_pref, med) = self.preference(path, peer, attrs);
         Candidate {
             // RFC 9494 §4.3: also what was stale before it came here.
             long_lived_stale: path.has(Path::LONG_LIVED)
                 || attrs.communities.contains(&Community::LLGR_STALE),
-            local_pref: attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            local_pref,
             own: path.peer == OWN,
             path_length: attrs.as_path.length(),
             origin: attrs.origin,
             neighbor_as: attrs.as_path.first(),
-            med: attrs.med.unwrap_or(0),
+            med,
             external: peer.is_some_and(|p| !p.is_internal()),
             igp_metric,
             router_id: rare.and_then(|r| r.originator_id).or(peer.map(|p| p.router_id())).unwrap_or(own_id),
@@ -210,6 +211,21 @@ impl Rib {
             hop,
             as_path: attrs.as_path.as_bytes(),
         }
+    }
+
+    /// LOCAL_PREF and MED as far as they count. A Node may make its own routes the last choice, as a drained one does
+    /// (RFC 8326), but not better than those of other Nodes; what an import policy of this host sets stands.
+    fn preference(&self, path: &Path, peer: Option<&Peer>, attrs: &Attrs) -> (u32, u32) {
+        let (local_pref, med) = (attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF), attrs.med.unwrap_or(0));
+        if !peer.is_some_and(|p| p.config.is_node) {
+            return (local_pref, med);
+        }
+        let received = self.attrs.get(path.received);
+        let by_policy = |of: fn(&Attrs) -> Option<u32>| of(attrs) != of(received);
+        (
+            if by_policy(|a| a.local_pref) { local_pref } else { local_pref.min(DEFAULT_LOCAL_PREF) },
+            if by_policy(|a| a.med) { med } else { 0 },
+        )
     }
 
     /// The set of next hops that the decision chose, with a reference; none for own routes and what is served on this host.

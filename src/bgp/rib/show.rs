@@ -25,6 +25,10 @@ impl Rib {
             let (prefixes, paths) = self.tables[family.index()].counts();
             counts.prefixes.insert(family, prefixes);
             counts.paths.insert(family, paths);
+            let reasons = (1..).zip(&self.refused[family.index()][1..]).filter(|(_, n)| **n > 0);
+            let named =
+                |(code, n): (u8, &u32)| Some((Refused::from_code(code)?.as_str().to_owned(), u64::from(*n)));
+            counts.refused.insert(family, reasons.filter_map(named).collect());
         }
         let of_group = |g: &Option<Group>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
         let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
@@ -52,6 +56,13 @@ impl Rib {
             counts.received.insert(family, peer.received[f].into());
             counts.accepted.insert(family, peer.accepted[f].into());
             counts.advertised.insert(family, told(f).unwrap_or(0));
+            let foreign = peer.foreign.of_family(f);
+            if foreign > 0 {
+                counts.notes.push(format!(
+                    "{family}: {foreign} routes are refused, they are not in the pod CIDRs of the Node; list in \
+                     kubernetes.mesh-accept what nodes may advertise"
+                ));
+            }
             let withheld = group.map_or(0, |g| g.withheld());
             counts.withheld.insert(family, withheld);
             if withheld > 0 {
@@ -84,6 +95,11 @@ impl Rib {
             (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
             (Some(Refused::Guard(why)), _) => {
                 self.guarded(why, self.tables[family.index()].prefix(route), path)
+            }
+            (Some(Refused::NotOfNode), _) => {
+                let prefix = self.tables[family.index()].prefix(route);
+                let reason = self.sender_of(path).and_then(|s| self.guard.nodes().reason(prefix, s));
+                reason.unwrap_or_else(|| Refused::NotOfNode.as_str().into())
             }
             (Some(why), _) => why.as_str().into(),
             (None, Some(place)) => match decision.lost.get(place).copied().flatten() {

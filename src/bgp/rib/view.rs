@@ -65,6 +65,9 @@ pub struct Counts {
     pub octets: u64,
     #[serde(default)]
     pub budget: u64,
+    /// Paths that are refused, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<Family, BTreeMap<String, u64>>,
     /// By neighbor as written in the views.
     pub neighbors: BTreeMap<String, NeighborCounts>,
 }

@@ -307,7 +307,7 @@ mod tests {
     fn what_was_known_is_read_back_where_the_same_is_looked_for() {
         let dir = tempfile::tempdir().unwrap();
         let asked = Asked { kinds: [ServiceAddresses::ClusterIp].into(), ..Asked::default() };
-        let places = Places { here: Here::Ready, elsewhere: ["n2".to_owned()].into() };
+        let places = Places { here: Here::Ready, elsewhere: ["n2".to_owned()].into(), ..Places::default() };
         let offer = Offer {
             service: "default/web".into(),
             kind: ServiceAddresses::ClusterIp,

@@ -7,17 +7,22 @@
 //! - prefixes that are too short, without `accept-default`;
 //! - what this node originates, and everything inside it;
 //! - whatever would change the path of packets to a [protected] address;
-//! - connected subnets, with their network and broadcast addresses.
+//! - connected subnets, with their network and broadcast addresses;
+//! - from a neighbor that is a Node of the cluster, what that [Node](nodes) may not advertise.
 //!
 //! Each check is a binary search, so that a full table costs no more with 10,000 Nodes than with
 //! none.
 
+mod nodes;
 mod protected;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-pub use self::protected::{AddressRole, HostRoute};
 use self::protected::{Protected, Ways};
+pub use self::{
+    nodes::{NodeInput, NodePrefixes, Sender, ServiceInput},
+    protected::{AddressRole, HostRoute},
+};
 use super::{Cover, Family, Prefix};
 
 /// Never routed in any form (RFC 6890, RFC 4291 §2.5).
@@ -69,6 +74,8 @@ pub struct GuardInputs {
     pub protected: Vec<(IpAddr, AddressRole)>,
     /// Metric of the routes that we install.
     pub metric: u32,
+    /// What Nodes may advertise to one another.
+    pub nodes: Arc<NodePrefixes>,
 }
 
 /// A connected subnet.
@@ -91,6 +98,7 @@ pub struct Guard {
     /// All connected subnets if `guard.connected` is "inside".
     inside: Cover,
     protected: Protected,
+    nodes: Arc<NodePrefixes>,
 }
 
 /// Relation of a prefix to a connected subnet.
@@ -143,11 +151,14 @@ pub struct GuardChanges {
     pub exactly: Vec<Prefix>,
     /// These prefixes and everything inside them.
     pub inside: Vec<Prefix>,
+    /// These prefixes, but only paths that lead to one of `senders`.
+    pub shared: Vec<Prefix>,
+    pub senders: Vec<IpAddr>,
 }
 
 impl Guard {
     pub fn new(inputs: GuardInputs) -> Self {
-        let GuardInputs { own, mut subnets, inside_connected, routes, protected, metric } = inputs;
+        let GuardInputs { own, mut subnets, inside_connected, routes, protected, metric, nodes } = inputs;
         subnets.sort_unstable();
         subnets.dedup();
         let prefixes: Vec<Prefix> = subnets.iter().map(|s| s.prefix).collect();
@@ -162,7 +173,13 @@ impl Guard {
             protected: Protected::new(Ways { routes: &routes, subnets: &prefixes, metric }, &protected),
             subnets,
             connected,
+            nodes,
         }
+    }
+
+    /// What Nodes may advertise to one another.
+    pub fn nodes(&self) -> &NodePrefixes {
+        &self.nodes
     }
 
     /// Why `prefix` must be rejected, if so. `accept_default` is the neighbor's setting: it permits
@@ -284,7 +301,20 @@ impl Guard {
         if self.own_defaults != new.own_defaults {
             exactly.extend(defaults);
         }
-        GuardChanges { holding: self.protected.differences(&new.protected), exactly, inside }
+        let mut changes = GuardChanges {
+            holding: self.protected.differences(&new.protected),
+            exactly,
+            inside,
+            ..GuardChanges::default()
+        };
+        let of_nodes = self.nodes.changes(&new.nodes);
+        changes.exactly.extend(of_nodes.exactly);
+        changes.inside.extend(of_nodes.inside);
+        if !of_nodes.senders.is_empty() {
+            changes.shared.extend(new.nodes.services());
+            changes.senders = of_nodes.senders;
+        }
+        changes
     }
 }
 

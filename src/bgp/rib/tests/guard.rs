@@ -237,6 +237,7 @@ fn some_inputs() -> impl Strategy<Value = GuardInputs> {
             own,
             subnets: subnets.into_iter().map(|p| Subnet { prefix: p, interface: "eth0".into() }).collect(),
             inside_connected,
+            nodes: Arc::default(),
             routes: routes
                 .into_iter()
                 .map(|prefix| HostRoute { prefix, metric: 0, leads_on: true })

@@ -71,6 +71,7 @@ mod field;
 mod guard;
 mod memory;
 mod model;
+mod nodes;
 mod order;
 mod policy;
 mod recursion;

@@ -1,0 +1,89 @@
+//! Routes of a Node that are not its own: how many it has sent, and for how long.
+//!
+//! A Node may know of a new Service or pod CIDR a moment before we do, so what is refused becomes a problem only when it
+//! stands for [`GRACE`].
+
+use std::time::{Duration, Instant};
+
+/// For how long refused routes are no problem.
+const GRACE: Duration = Duration::from_secs(10);
+/// So many Nodes are named.
+pub(super) const NAMED: usize = 10;
+
+/// Of one neighbor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// By family.
+    counts: [u32; 2],
+    since: Option<Instant>,
+    /// They have been there for long enough.
+    stands: bool,
+}
+
+impl Foreign {
+    pub(super) fn count(&mut self, now: Instant, family: usize, difference: i32) {
+        self.counts[family] = self.counts[family].saturating_add_signed(difference);
+        match (self.total(), self.since) {
+            (0, _) => *self = Self::default(),
+            (_, None) => self.since = Some(now),
+            _ => {}
+        }
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.counts[0].saturating_add(self.counts[1])
+    }
+
+    pub(super) fn of_family(&self, family: usize) -> u32 {
+        self.counts[family]
+    }
+
+    /// When [`Foreign::timeout`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.since.filter(|_| !self.stands).map(|since| since + GRACE)
+    }
+
+    pub(super) fn timeout(&mut self, now: Instant) {
+        self.stands |= self.deadline().is_some_and(|due| due <= now);
+    }
+
+    /// Whether it is a problem.
+    pub(super) fn stands(&self) -> bool {
+        self.stands
+    }
+}
+
+/// The problem, the same whatever and however much is refused.
+pub(super) fn problem(neighbor: &str, description: Option<&str>) -> String {
+    let node = description.map(|d| format!(" ({d})")).unwrap_or_default();
+    format!(
+        "neighbor {neighbor}{node} advertises prefixes that are not in the pod CIDRs of its Node, and are refused: see \
+         `routelet show routes --received {neighbor}`; list in kubernetes.mesh-accept what nodes may advertise, and where it \
+         is nothing of yours, take the node out of the cluster"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_routes_are_a_problem_once_they_have_stood_for_a_while() {
+        #[expect(clippy::disallowed_methods, reason = "an epoch")]
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut foreign = Foreign::default();
+        foreign.count(at(0), 0, 1);
+        foreign.count(at(1), 1, 1);
+        assert_eq!((foreign.total(), foreign.deadline()), (2, Some(at(10))));
+        foreign.count(at(2), 0, -1);
+        foreign.timeout(at(9));
+        assert!(!foreign.stands());
+        foreign.timeout(at(10));
+        assert!(foreign.stands() && foreign.deadline().is_none());
+        foreign.count(at(11), 1, -1);
+        assert_eq!(foreign, Foreign::default());
+        foreign.count(at(12), 0, 1);
+        assert_eq!(foreign.deadline(), Some(at(22)));
+    }
+}

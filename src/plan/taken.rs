@@ -1,0 +1,360 @@
+//! Addresses that belong to somebody: a Service that has one of them is not announced, as that would take it away.
+//!
+//! What Nodes report comes from their kubelets, so it is not always theirs. A cluster IP is the API server's to give. Of
+//! any other address whoever had it first keeps it: a Service that had it before a Node reported it is announced as
+//! before. Where nobody knows who was first (after a start), a load balancer's address is a Node's only as the Node's
+//! first one of its family or as its ExternalIP, as with the ServiceLB of k3s.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use super::{Context, ObjectProblem, addresses::named, peering::Peers};
+use crate::{
+    bgp::peer::PeerKey,
+    fib::guard,
+    k8s::{
+        node::{NodeView, Nodes},
+        services::Offer,
+    },
+    net::{Cover, Family, Prefix, ServiceAddresses},
+};
+
+/// The reason of an address that is a problem begins so.
+pub(super) const NEVER: &str = "never announced";
+/// So many Nodes are named.
+const NAMED: usize = 10;
+
+/// Whose each address is, ready to be looked up for each of many Services.
+pub(super) struct Taken<'a> {
+    nodes: Option<&'a Nodes>,
+    neighbors: BTreeSet<IpAddr>,
+    /// InternalIPs, each with the first Node that has it; our own comes first.
+    internal: HashMap<IpAddr, Claim<'a>>,
+    /// ExternalIPs, likewise.
+    external: HashMap<IpAddr, &'a NodeView>,
+    pods: HashMap<Prefix, &'a NodeView>,
+    /// Of pod CIDRs: a look-up each.
+    lengths: BTreeSet<u8>,
+    /// Subnets of this host: what lies in them is a machine's.
+    subnets: Cover,
+    /// What was a Service's before a Node reported it.
+    held: &'a BTreeSet<IpAddr>,
+    /// Ranges of external IPs, as far as the operator named some.
+    external_ranges: &'a [Prefix],
+    /// How many entries were looked at.
+    steps: Cell<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    node: &'a NodeView,
+    is_own: bool,
+    /// The Node's first of its family.
+    is_first: bool,
+}
+
+impl<'a> Taken<'a> {
+    pub(super) fn new(ctx: &Context<'a>, peers: &Peers) -> Self {
+        let gateways =
+            Family::ALL.into_iter().flat_map(|f| ctx.host.default_gateways(f)).map(|(addr, _)| addr);
+        // Sessions with Nodes are made to whatever addresses these report.
+        let peers = peers.values().filter(|p| !p.is_node).filter_map(|p| match &p.key {
+            PeerKey::Address(a) => Some(*a),
+            PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
+        });
+        let subnets = ctx.host.links.values().flat_map(|l| l.subnets()).filter(|p| !p.is_host());
+        let mut taken = Self {
+            nodes: ctx.nodes,
+            neighbors: gateways.chain(peers).collect(),
+            internal: HashMap::new(),
+            external: HashMap::new(),
+            pods: HashMap::new(),
+            lengths: BTreeSet::new(),
+            subnets: subnets.collect(),
+            held: &ctx.extra.held_services,
+            external_ranges: &ctx.config.kubernetes.service_rules.external_ranges,
+            steps: Cell::new(0),
+        };
+        let own = ctx.own_node().map(|own| own.name.as_str());
+        for node in ctx.nodes.into_iter().flat_map(Nodes::all) {
+            taken.add(node, own == Some(&node.name));
+        }
+        taken
+    }
+
+    fn add(&mut self, node: &'a NodeView, is_own: bool) {
+        for addr in &node.addresses {
+            let is_first = node.address(Family::of(*addr)) == Some(*addr);
+            self.internal.entry(*addr).or_insert(Claim { node, is_own, is_first });
+        }
+        for addr in &node.external {
+            self.external.entry(*addr).or_insert(node);
+        }
+        for pods in &node.pod_cidrs {
+            self.pods.entry(*pods).or_insert(node);
+            self.lengths.insert(pods.len());
+        }
+        self.step(node.addresses.len() + node.external.len() + node.pod_cidrs.len());
+    }
+
+    /// By whom, in words. Cluster IPs come from a range of the API server, whose own address may be one of them.
+    pub(super) fn by(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<String> {
+        let nodes = self.nodes?;
+        self.step(1);
+        let of_node = self.node_with(addr, kind);
+        if kind == ServiceAddresses::LoadBalancerIp
+            && let Some(node) = of_node
+        {
+            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node anyway.
+            return Some(format!("needs no announcement: it is an address of node {}", node.name));
+        }
+        let chosen = kind == ServiceAddresses::ExternalIp;
+        let what = if let Some(node) = of_node.or_else(|| self.owner(addr)) {
+            format!("it is an address of node {} or of its pods", node.name)
+        } else if guard::is_martian(Prefix::host(addr)) {
+            "no network routes such an address".into()
+        } else if self.neighbors.contains(&addr) {
+            "it is the address of a neighbor or a gateway".into()
+        } else if kind != ServiceAddresses::ClusterIp && nodes.api_servers.contains(&addr) {
+            "it is the address of the API server".into()
+        } else if let Some(range) = nodes.service_cidrs.iter().find(|p| chosen && p.contains(addr)) {
+            format!("it lies in {range}, from which cluster IPs come")
+        } else if chosen && self.is_outside(addr) {
+            "it lies in no range of kubernetes.service-external-ranges".into()
+        } else {
+            return None;
+        };
+        Some(format!("{NEVER}: {what}"))
+    }
+
+    /// The Node that an address of a Service belongs to instead.
+    fn node_with(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<&'a NodeView> {
+        let claim = self.internal.get(&addr);
+        let on_subnet = || self.subnets.of(Prefix::host(addr)).is_some();
+        let is_theirs = |c: &&Claim<'a>| match kind {
+            ServiceAddresses::ClusterIp => c.is_own || on_subnet(),
+            ServiceAddresses::LoadBalancerIp => c.is_first && !self.held.contains(&addr),
+            ServiceAddresses::ExternalIp => !self.held.contains(&addr),
+        };
+        let external = || {
+            let counts = kind != ServiceAddresses::ClusterIp && !self.held.contains(&addr);
+            self.external.get(&addr).copied().filter(|_| counts)
+        };
+        claim.filter(is_theirs).map(|c| c.node).or_else(external)
+    }
+
+    /// Whether the operator named ranges of external IPs, and it is in none of them.
+    fn is_outside(&self, addr: IpAddr) -> bool {
+        !self.external_ranges.is_empty() && !self.external_ranges.iter().any(|range| range.contains(addr))
+    }
+
+    /// Addresses of Services that no Node reports, or that were a Service's before one did.
+    pub(super) fn held(&self, offers: &BTreeMap<IpAddr, Vec<Offer>>) -> BTreeSet<IpAddr> {
+        let is_free = |addr: &IpAddr| !self.internal.contains_key(addr) && !self.external.contains_key(addr);
+        offers.keys().filter(|a| self.held.contains(a) || is_free(a)).copied().collect()
+    }
+
+    /// Nodes that report addresses of Services: all nodes name them in the same words, so that each is one Event.
+    pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<Offer>>) -> Vec<ObjectProblem> {
+        let mut claims = BTreeMap::<&str, (&NodeView, Vec<String>)>::new();
+        for (addr, claim) in self.internal.iter().filter(|(_, c)| !c.is_own) {
+            self.step(1);
+            let ignored =
+                offers.get(addr).into_iter().flatten().find(|o| self.node_with(*addr, o.kind).is_none());
+            if let Some(offer) = ignored {
+                let entry = claims.entry(&claim.node.name).or_insert((claim.node, Vec::new()));
+                entry.1.push(format!("{addr} (Service {})", offer.service));
+            }
+        }
+        let problem = |(name, (node, mut list)): (&str, (&NodeView, Vec<String>))| {
+            list.sort_unstable();
+            ObjectProblem {
+                kind: "Node",
+                name: name.to_owned(),
+                uid: node.uid.clone(),
+                reason: "ClaimsServiceAddress",
+                text: format!(
+                    "node {name} reports addresses of Services as its InternalIP: {}; they are advertised as before; start its \
+                     kubelet with --node-ip, and where nobody of yours changed it, take the node out of the cluster",
+                    named(list)
+                ),
+            }
+        };
+        claims.into_iter().take(NAMED).map(problem).collect()
+    }
+
+    /// The Node in whose pod CIDR an address lies.
+    fn owner(&self, addr: IpAddr) -> Option<&'a NodeView> {
+        self.step(self.lengths.len());
+        let around = self.lengths.iter().filter_map(|len| Prefix::new(addr, *len));
+        around.filter_map(|pods| self.pods.get(&pods)).copied().next()
+    }
+
+    fn step(&self, entries: usize) {
+        self.steps.set(self.steps.get() + entries as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{
+        super::testing::{Case, config, node, nodes},
+        *,
+    };
+    use crate::{
+        fib::host::testing::{gateway, host, link},
+        k8s::services::Services,
+        net::Source,
+    };
+    use ServiceAddresses::{ClusterIp, ExternalIp, LoadBalancerIp};
+
+    fn case(offers: &[(&str, ServiceAddresses)]) -> Case {
+        let host = host([link(2, "eth0").with("10.0.0.1/24")], [gateway("0.0.0.0/0", "10.0.0.254", 2)]);
+        let all = nodes([
+            node("n1", &["10.0.0.1"], &["10.244.1.0/24"]),
+            node("n2", &["10.0.0.2"], &["10.244.2.0/24"]),
+            node("n3", &["10.0.0.3"], &["10.244.3.0/24"]),
+        ]);
+        let mut case = Case::new(config(), Some(all), host);
+        case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
+        let mut services = Services::default();
+        for (addr, kind) in offers {
+            let offer =
+                Offer { service: "default/web".into(), kind: *kind, local: None, served: None, excess: None };
+            services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
+        }
+        case.extra.services = Arc::new(services);
+        case
+    }
+
+    fn advertised(case: &Case) -> Vec<String> {
+        let plan = case.plan();
+        let of_services = plan.originated.iter().filter(|(_, o)| o.source == Source::Service);
+        of_services.map(|(p, _)| p.addr().to_string()).collect()
+    }
+
+    /// Another plan, with what the last one knows of who was first.
+    fn again(case: &mut Case) {
+        case.extra.held_services = case.plan().held_services;
+    }
+
+    fn claim(case: &mut Case, name: &str, addresses: &[&str]) {
+        case.other(name).addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    }
+
+    const ALL: [(&str, ServiceAddresses); 3] =
+        [("10.96.0.20", ClusterIp), ("192.0.2.7", LoadBalancerIp), ("192.0.2.8", ExternalIp)];
+
+    #[test]
+    fn a_node_that_claims_the_addresses_of_services_withdraws_none_and_is_named_once() {
+        for as_only_ones in [false, true] {
+            let mut case = case(&ALL);
+            assert_eq!(advertised(&case).len(), 3);
+            again(&mut case);
+            let own: &[&str] = if as_only_ones { &[] } else { &["10.0.0.3"] };
+            claim(&mut case, "n3", &[own, &["10.96.0.20", "192.0.2.7", "192.0.2.8"]].concat());
+            for _ in 0..3 {
+                assert_eq!(advertised(&case).len(), 3, "only ones: {as_only_ones}");
+                again(&mut case);
+            }
+            let plan = case.plan();
+            let [problem] = &plan.object_problems[..] else { panic!("{:?}", plan.object_problems) };
+            assert_eq!(
+                (problem.kind, &*problem.name, problem.reason),
+                ("Node", "n3", "ClaimsServiceAddress")
+            );
+            for part in ["10.96.0.20 (Service default/web)", "192.0.2.7", "192.0.2.8", "--node-ip"] {
+                assert!(problem.text.contains(part), "{}", problem.text);
+            }
+            claim(&mut case, "n3", &["10.0.0.3"]);
+            assert!(case.plan().object_problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn after_a_start_what_a_node_adds_to_its_address_is_no_load_balancer_s() {
+        let mut case = case(&ALL);
+        claim(&mut case, "n3", &["10.0.0.3", "10.96.0.20", "192.0.2.7"]);
+        assert_eq!(advertised(&case), ["10.96.0.20", "192.0.2.7", "192.0.2.8"]);
+        // Whoever may write Services chooses external IPs.
+        claim(&mut case, "n3", &["10.0.0.3", "192.0.2.8"]);
+        assert_eq!(advertised(&case), ["10.96.0.20", "192.0.2.7"]);
+    }
+
+    #[test]
+    fn a_service_that_takes_the_address_of_a_node_is_not_advertised() {
+        let mut case = case(&[]);
+        claim(&mut case, "n2", &["10.0.0.2", "10.7.0.2"]);
+        again(&mut case);
+        let offers = [("10.0.0.2", LoadBalancerIp), ("10.7.0.2", ExternalIp), ("10.0.0.3", ClusterIp)];
+        case.extra.services = self::case(&offers).extra.services;
+        for _ in 0..2 {
+            assert!(advertised(&case).is_empty(), "{:?}", advertised(&case));
+            again(&mut case);
+        }
+    }
+
+    #[test]
+    fn a_node_that_claims_the_address_of_another_ends_no_session() {
+        let sessions = |case: &Case| case.peers();
+        let mut case = case(&[]);
+        let before = sessions(&case);
+        assert_eq!(before.len(), 3, "two nodes and the gateway: {before:?}");
+        // The elder claims it beside its own, then alone, then that of the gateway, too.
+        case.other("n2").created = Some(1);
+        case.other("n3").created = Some(2);
+        claim(&mut case, "n2", &["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(sessions(&case), before);
+        claim(&mut case, "n2", &["10.0.0.3"]);
+        case.other("n2").added = vec!["10.0.0.3".parse().unwrap()];
+        let without_n2: Vec<_> = before.iter().filter(|p| !p.starts_with("10.0.0.2 ")).cloned().collect();
+        assert_eq!(sessions(&case), without_n2);
+        let plan = case.plan();
+        let with_n3 = &plan.peers[&PeerKey::Address("10.0.0.3".parse().unwrap())];
+        assert_eq!(with_n3.description.as_deref(), Some("node n3"), "n3 had it first");
+        assert_eq!(plan.object_problems.len(), 1, "{:?}", plan.object_problems);
+    }
+
+    /// The look-ups of a plan grow with the Nodes and the Services, not with their product, and what one Node reports
+    /// counts up to its limit.
+    #[test]
+    fn look_ups_grow_with_nodes_and_services_one_by_one() {
+        let steps = |size: usize| {
+            let mut case = case(&[]);
+            let mut services = Services::default();
+            for n in 0..size as u32 {
+                let offer = Offer {
+                    service: format!("default/s{n}"),
+                    kind: LoadBalancerIp,
+                    local: None,
+                    served: None,
+                    excess: None,
+                };
+                services.offers.insert(IpAddr::from((0xc612_0000 + n).to_be_bytes()), vec![offer]);
+                let name = format!("m{n}");
+                let [a, b] = [0x0a01_0000 + n, 0x0a02_0000 + n].map(|a| IpAddr::from(a.to_be_bytes()));
+                let view = NodeView { addresses: vec![a, b], ..node(&name, &[], &[]) };
+                case.nodes.as_mut().unwrap().others.insert(name, view.into());
+            }
+            case.extra.services = Arc::new(services);
+            let ctx = case.context();
+            let taken = Taken::new(&ctx, &Peers::new());
+            for (addr, offers) in &case.extra.services.offers {
+                assert!(taken.by(*addr, offers[0].kind).is_none());
+            }
+            assert!(taken.claims(&case.extra.services.offers).is_empty());
+            taken.steps.get()
+        };
+        let counts = [1000, 2000, 4000].map(steps);
+        for pair in counts.windows(2) {
+            let exponent = (pair[1] as f64 / pair[0] as f64).log2();
+            println!("{counts:?}: exponent {exponent:.2}");
+            assert!(exponent < 1.1, "{counts:?}: exponent {exponent:.2}");
+        }
+    }
+}
