@@ -250,8 +250,9 @@ pub struct PeerConfig {
     /// RFC 8212: an external neighbor gives or gets no route in a direction for which no policy is configured.
     pub lacks_policy: Lacks,
     pub accept_default: bool,
-    /// It is a Node of the cluster: accepted is what [`NodePrefixes`](crate::net::guard::NodePrefixes) allows it, and its
-    /// LOCAL_PREF and MED win nothing.
+    /// It is a Node of the cluster: accepted is what
+    /// [`NodePrefixes`](crate::net::guard::NodePrefixes) allows it, and its LOCAL_PREF and MED win
+    /// nothing.
     pub is_node: bool,
     pub allow_own_as: u8,
     pub as_sets: AsSets,

@@ -90,6 +90,22 @@ impl Cluster {
         &mut self.nodes
     }
 
+    /// Whether kubelets are kept from setting labels and annotations of ours; whether that is news.
+    pub fn set_guarded(&mut self, guarded: bool) -> bool {
+        if self.nodes.guarded.replace(guarded) == Some(guarded) {
+            return false;
+        }
+        self.nodes.own.iter_mut().for_each(|own| own.heed_marks(guarded));
+        for view in self.nodes.others.values_mut().filter(|v| !v.open_marks.is_empty()) {
+            Arc::make_mut(view).heed_marks(guarded);
+        }
+        true
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.nodes.guarded == Some(true)
+    }
+
     /// A listing begins.
     pub fn begin(&mut self, scope: Scope) {
         self.scope = scope;
@@ -170,6 +186,7 @@ impl Cluster {
 
     /// What is there now is known; where it is a Node made anew that lacks something, the old one lends it for a while.
     fn put(&mut self, now: Instant, mut view: NodeView) {
+        view.heed_marks(self.is_guarded());
         let name = view.name.clone();
         let old = self.place(&name);
         if let Some(old) = old {
@@ -196,9 +213,10 @@ impl Cluster {
                     lent.labels.entry(key.clone()).or_insert_with(|| value.clone());
                 }
                 lent.zone = lent.zone.or_else(|| old.zone.clone());
-                lent.asn = lent.asn.or(old.asn);
                 lent.router_id = lent.router_id.or(old.router_id);
-                lent.reflector = lent.reflector.or(old.reflector);
+                (lent.marks, lent.open_marks) =
+                    (lent.marks.or(old.marks), lent.open_marks.or(old.open_marks));
+                lent.heed_marks(self.nodes.guarded == Some(true));
                 lent.peering = lent.peering.or_else(|| old.peering.clone());
                 lent.problems.push(format!(
                     "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
@@ -275,6 +293,11 @@ impl Cluster {
     }
 
     fn set(&mut self, name: &str, view: Option<NodeView>) {
+        let guarded = self.is_guarded();
+        let view = view.map(|mut view| {
+            view.heed_marks(guarded);
+            view
+        });
         match view {
             view if name == self.own_name => self.nodes.own = view,
             Some(view) => {
@@ -341,6 +364,52 @@ mod tests {
         cluster.nodes().own.as_ref()?.pod_cidrs.first().map(ToString::to_string)
     }
 
+    fn marked(name: &str, cidr: &str) -> ApiNode {
+        let mut node = node(name, "u", cidr);
+        let label = ("routelet.io/route-reflector".to_owned(), "true".to_owned());
+        node.metadata.labels = Some([label].into());
+        node
+    }
+
+    #[test]
+    fn labels_of_ours_count_while_kubelets_cannot_set_them() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        let all = [node("n1", "a", "10.244.1.0/24"), marked("n2", "10.244.2.0/24")];
+        listed(&mut c, t, Scope::All, &all);
+        let reflector = |c: &Cluster| c.nodes().others["n2"].reflector;
+        assert_eq!(reflector(&c), None, "nobody knows yet");
+        assert!(c.set_guarded(true) && !c.set_guarded(true));
+        assert_eq!(reflector(&c), Some(true));
+        c.found(t, &marked("n2", "10.244.2.0/24"), false);
+        assert_eq!(reflector(&c), Some(true));
+        assert!(c.set_guarded(false));
+        assert_eq!(reflector(&c), None);
+    }
+
+    #[test]
+    fn former_pod_cidrs_and_added_addresses_are_remembered() {
+        let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        listed(&mut c, t, Scope::All, &[node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")]);
+        c.found(t, &node("n2", "c", "10.244.7.0/24"), false);
+        let n2 = |c: &Cluster| c.nodes().others["n2"].clone();
+        assert_eq!(n2(&c).former, ["10.244.2.0/24".parse().unwrap()]);
+        assert!(n2(&c).added.is_empty(), "another Node of this name");
+        let with = |addresses: &[&str]| {
+            let mut node = node("n2", "c", "10.244.7.0/24");
+            let list = addresses.iter().map(|a| format!(r#"{{"type": "InternalIP", "address": "{a}"}}"#));
+            let list = format!("[{}]", list.collect::<Vec<_>>().join(","));
+            node.status.addresses = serde_json::from_str(&list).unwrap();
+            node
+        };
+        for addresses in [&["10.0.0.1", "10.0.0.9"][..], &["10.0.0.9", "10.0.0.1"], &["10.0.0.9"]] {
+            c.found(t, &with(addresses), false);
+            assert_eq!(n2(&c).added, ["10.0.0.9".parse::<IpAddr>().unwrap()], "{addresses:?}");
+        }
+        c.found(t, &with(&["10.0.0.1"]), false);
+        assert_eq!(n2(&c).added.len(), 1, "what it had at first is forgotten by then");
+        assert_eq!(n2(&c).former.len(), 1);
+    }
+
     #[test]
     fn what_was_known_stays_until_the_new_listing_is_whole() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
@@ -395,6 +464,7 @@ mod tests {
     #[test]
     fn a_node_made_anew_is_lent_its_labels_until_it_is_whole() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
+        c.set_guarded(true);
         let mut old = node("n1", "old", "10.244.1.0/24");
         old.metadata.labels = Some([("rack".to_owned(), "a".to_owned())].into());
         old.metadata.annotations = Some([("routelet.io/as".to_owned(), "65007".to_owned())].into());

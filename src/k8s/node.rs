@@ -24,6 +24,10 @@ pub struct Nodes {
     pub others: BTreeMap<String, Arc<NodeView>>,
     /// Whether the list of the others is whole (the first listing is done).
     pub complete: bool,
+    /// Whether kubelets are kept from changing `routelet.io/` labels and annotations of their
+    /// Nodes, by the admission policy of ours; `None`: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarded: Option<bool>,
     /// Service ranges, from ServiceCIDR objects or the configuration.
     pub service_cidrs: Vec<Prefix>,
     /// Addresses of the API server, for the route guard.
@@ -37,7 +41,8 @@ pub struct NodeView {
     pub uid: String,
     /// `spec.podCIDRs`, valid ones.
     pub pod_cidrs: Vec<Prefix>,
-    /// Pod CIDRs of the Node of this name before it was made anew: pods may still have addresses of them.
+    /// Pod CIDRs of the Node of this name before it was made anew: pods may still have addresses of
+    /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Prefix>,
     /// InternalIP addresses in the Node's order, or what stands in for them.
@@ -48,7 +53,8 @@ pub struct NodeView {
     /// `addresses` are those of `external`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_external: bool,
-    /// Those of `addresses` that the Node did not report at first: a kubelet may add what is another's, so they give way.
+    /// Those of `addresses` that the Node did not report at first: a kubelet may add what is
+    /// another's, so they give way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<IpAddr>,
     /// Those of `addresses` that the Node had and does not report any more.
@@ -57,14 +63,22 @@ pub struct NodeView {
     /// Whether routelet runs there.
     #[serde(default)]
     pub routelet: Presence,
-    /// Annotation `routelet.io/as`.
+    /// Its AS number, if it is another than the cluster's: of [`NodeView::marks`], or of
+    /// [`NodeView::open_marks`] where those count.
     pub asn: Option<Asn>,
     /// Annotation `routelet.io/router-id`.
     pub router_id: Option<RouterId>,
     /// Annotation `routelet.io/peering`.
     pub peering: Option<String>,
-    /// Label `routelet.io/route-reflector`.
+    /// Whether it is to be a route reflector, or never; likewise.
     pub reflector: Option<bool>,
+    /// From labels that no kubelet can set.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
+    /// From the label `routelet.io/route-reflector` and the annotation `routelet.io/as`, which a
+    /// kubelet can set unless the admission policy of ours is in force.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub open_marks: Marks,
     /// When it was made, in seconds since 1970: of two Nodes with the same pod CIDR the elder keeps it.
     #[serde(default)]
     pub created: Option<i64>,
@@ -99,6 +113,26 @@ pub struct NodeView {
     pub going: Option<Going>,
     /// What could not be understood, in plain words.
     pub problems: Vec<String>,
+}
+
+/// What others do with a Node for its labels and annotations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<Asn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reflector: Option<bool>,
+}
+
+impl Marks {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { asn: self.asn.or(other.asn), reflector: self.reflector.or(other.reflector) }
+    }
 }
 
 /// Whether routelet runs on a Node, as far as the Node itself shows.
@@ -229,6 +263,12 @@ impl NodeView {
         })
     }
 
+    /// Lets the marks count that may; `guarded`: no kubelet can set any.
+    pub fn heed_marks(&mut self, guarded: bool) {
+        let marks = if guarded { self.marks.or(self.open_marks) } else { self.marks };
+        (self.asn, self.reflector) = (marks.asn, marks.reflector);
+    }
+
     /// Without what matters at home alone: of thousands of nodes little is kept.
     #[must_use]
     pub fn of_another(self) -> Self {
@@ -300,6 +340,7 @@ impl From<&ApiNode> for NodeView {
         view.taints = node.spec.taints.iter().take(MOST_TAINTS).map(|t| t.key.clone()).collect();
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
+        view.heed_marks(false);
         view
     }
 }
@@ -357,16 +398,8 @@ impl NodeView {
     fn read_annotations(&mut self, annotations: Option<&BTreeMap<String, String>>) {
         let get =
             |key: &str| annotations.and_then(|a| a.get(key)).map(|v| v.trim()).filter(|v| !v.is_empty());
-        if let Some(text) = get(AS_ANNOTATION) {
-            match text.parse::<Asn>() {
-                Ok(n) if valid_asn(n) => self.asn = Some(n),
-                _ => self.problem(format!(
-                    "annotation {AS_ANNOTATION}: `{}` is no AS number (1 to 4294967294 without 23456 and 65535); \
-                     it is ignored",
-                    untrusted(text)
-                )),
-            }
-        }
+        self.open_marks.asn =
+            get(AS_ANNOTATION).and_then(|text| self.read_as("annotation", AS_ANNOTATION, text));
         if let Some(text) = get(ROUTER_ID_ANNOTATION) {
             match text.parse::<RouterId>() {
                 Ok(id) if !id.is_unspecified() => self.router_id = Some(id),
@@ -383,18 +416,35 @@ impl NodeView {
         let get = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
         self.zone = get("topology.kubernetes.io/zone").map(untrusted);
         self.excluded = get(EXCLUDED_LABEL).is_some();
-        self.reflector = match get(REFLECTOR_LABEL) {
-            None => None,
-            Some("true" | "") => Some(true),
-            Some("false") => Some(false),
-            Some(other) => {
+        let [guarded, open] = [GUARDED_REFLECTOR_LABEL, REFLECTOR_LABEL].map(|key| (key, get(key)));
+        self.marks.reflector = self.read_reflector(guarded);
+        self.open_marks.reflector = self.read_reflector(open);
+        self.marks.asn = get(GUARDED_AS_LABEL).and_then(|text| self.read_as("label", GUARDED_AS_LABEL, text));
+    }
+
+    fn read_reflector(&mut self, (key, text): (&str, Option<&str>)) -> Option<bool> {
+        match text? {
+            "true" | "" => Some(true),
+            "false" => Some(false),
+            other => {
                 self.problem(format!(
-                    "label {REFLECTOR_LABEL}: `{}` is neither \"true\" nor \"false\"; it is ignored",
+                    "label {key}: `{}` is neither \"true\" nor \"false\"; it is ignored",
                     untrusted(other)
                 ));
                 None
             }
-        };
+        }
+    }
+
+    fn read_as(&mut self, what: &str, key: &str, text: &str) -> Option<Asn> {
+        let asn = text.parse::<Asn>().ok().filter(|n| valid_asn(*n));
+        if asn.is_none() {
+            self.problem(format!(
+                "{what} {key}: `{}` is no AS number (1 to 4294967294 without 23456 and 65535); it is ignored",
+                untrusted(text)
+            ));
+        }
+        asn
     }
 
     /// A Node can have thousands of addresses; a few problems of one name the cause.
@@ -492,7 +542,11 @@ const MOST_TAINTS: usize = 256;
 const AS_ANNOTATION: &str = "routelet.io/as";
 const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
-const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
+pub(crate) const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
+/// The same by labels that kubelets cannot set, wherever the admission plugin NodeRestriction is
+/// on.
+pub(crate) const GUARDED_REFLECTOR_LABEL: &str = "node-restriction.kubernetes.io/routelet-route-reflector";
+pub(crate) const GUARDED_AS_LABEL: &str = "node-restriction.kubernetes.io/routelet-as";
 /// No external load balancer sends to such a Node, whatever the value says.
 pub(crate) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -500,8 +554,40 @@ pub(crate) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-externa
 mod tests {
     use super::*;
 
+    /// As where no kubelet can set labels and annotations of ours.
     fn view(json: &str) -> NodeView {
-        NodeView::from(&serde_json::from_str::<ApiNode>(json).unwrap())
+        let mut view = NodeView::from(&serde_json::from_str::<ApiNode>(json).unwrap());
+        view.heed_marks(true);
+        view
+    }
+
+    #[test]
+    fn what_a_kubelet_could_have_set_counts_only_where_it_cannot() {
+        let node = |labels: &str, annotations: &str| {
+            view(&format!(
+                r#"{{"metadata": {{"name": "n1", "labels": {{{labels}}}, "annotations": {{{annotations}}}}}}}"#
+            ))
+        };
+        let (open, guarded) = (
+            r#""routelet.io/route-reflector": "true""#,
+            r#""node-restriction.kubernetes.io/routelet-route-reflector": "false""#,
+        );
+        let guarded_as = r#""node-restriction.kubernetes.io/routelet-as": "65020""#;
+        let as_annotation = r#""routelet.io/as": "65010""#;
+        let cases = [
+            (open.to_owned(), as_annotation, [(None, None), (Some(true), Some(65010))]),
+            (guarded.to_owned(), "", [(Some(false), None), (Some(false), None)]),
+            (format!("{open}, {guarded}, {guarded_as}"), as_annotation, [(Some(false), Some(65020)); 2]),
+        ];
+        for (labels, annotations, expected) in cases {
+            let mut v = node(&labels, annotations);
+            for (is_guarded, expected) in [false, true].into_iter().zip(expected) {
+                v.heed_marks(is_guarded);
+                assert_eq!((v.reflector, v.asn), expected, "{labels} {annotations} {is_guarded}");
+            }
+        }
+        let wrong = node(r#""node-restriction.kubernetes.io/routelet-as": "x""#, "");
+        assert!(wrong.asn.is_none() && wrong.problems[0].contains("is no AS number"), "{:?}", wrong.problems);
     }
 
     #[test]

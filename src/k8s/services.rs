@@ -57,7 +57,8 @@ pub struct Asked {
     /// Announced instead of the addresses inside, which count for no limit.
     #[serde(default)]
     pub aggregates: Vec<Prefix>,
-    /// Whether it matters which other nodes have endpoints that serve: what nodes advertise to one another is checked.
+    /// Whether it matters which other nodes have endpoints that serve: what nodes advertise to one
+    /// another is checked.
     #[serde(default)]
     pub each_node: bool,
 }
@@ -115,7 +116,8 @@ pub struct Offer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     pub here: Here,
-    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`] or [`Asked::each_node`].
+    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`] or
+    /// [`Asked::each_node`].
     pub elsewhere: BTreeSet<String>,
     /// Other nodes with one that terminates and serves until it ends, where [`Asked::each_node`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

@@ -68,8 +68,9 @@ impl FormerGateways {
     }
 }
 
-/// InternalIPs of the other Nodes. A kubelet may name any address as its own: one inside the pod CIDR of a Node, or of a
-/// Service, would keep the route to these from being learned, and one that it did not name at first any other.
+/// InternalIPs of the other Nodes. A kubelet may name any address as its own: one inside the pod
+/// CIDR of a Node, or of a Service, would keep the route to these from being learned, and one that
+/// it did not name at first any other.
 fn node_addresses(ctx: &Context<'_>) -> Vec<IpAddr> {
     let Some(nodes) = ctx.nodes else { return Vec::new() };
     let pods = nodes.all().flat_map(|n| &n.pod_cidrs);

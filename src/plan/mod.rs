@@ -129,7 +129,8 @@ pub struct Plan {
     pub asked: Arc<Asked>,
     /// What becomes of each address of a Service.
     pub services: Vec<Verdict>,
-    /// Addresses of Services that were a Service's before any Node reported them: goes into the next plan.
+    /// Addresses of Services that were a Service's before any Node reported them: goes into the
+    /// next plan.
     pub held_services: Arc<BTreeSet<IpAddr>>,
     /// Problems that every node sees in the same Service.
     pub mistakes: Vec<Mistake>,

@@ -35,7 +35,7 @@ impl Draft<'_> {
         let group = self.group.and_then(|g| ctx.config.bgp.groups.get(g)).cloned().unwrap_or_default();
         let keys = self.keys.or(group).or(self.implied).or(ctx.config.bgp.defaults.clone());
         let link = link_towards(ctx.host, &self.key);
-        let own = own_addresses(ctx, &self.key, link);
+        let own = own_addresses(ctx, &self.key, self.source, link);
         let shared = link.map_or_else(Vec::new, |link| shared_subnets(ctx.host, &self.key, link));
         let mut policies = |names: Option<Vec<String>>| {
             let named = names.unwrap_or_default();
@@ -190,14 +190,18 @@ pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link
 
 /// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's InternalIP is preferred,
 /// and stands in where the link has no address of the family.
-fn own_addresses(ctx: &Context<'_>, key: &PeerKey, link: Option<&Link>) -> OwnAddresses {
+fn own_addresses(ctx: &Context<'_>, key: &PeerKey, source: PeerSource, link: Option<&Link>) -> OwnAddresses {
     let towards = match key {
         PeerKey::Address(a) => Some(*a),
         _ => None,
     };
     let best = |family| {
         let node = ctx.own_node().and_then(|n| n.address(family));
-        link.filter(|l| !l.loopback).and_then(|l| best_address(l, family, towards, node)).or(node)
+        // Other nodes accept a reflected route for the Node that has its next hop as InternalIP.
+        let reflected = node.filter(|n| source == PeerSource::Reflector && link_with(ctx.host, *n).is_some());
+        reflected.or_else(|| {
+            link.filter(|l| !l.loopback).and_then(|l| best_address(l, family, towards, node)).or(node)
+        })
     };
     OwnAddresses {
         v4: best(Family::Ipv4Unicast).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),

@@ -1,7 +1,8 @@
 //! What each Node may advertise to the others: from Nodes and Services to [`NodePrefixes`].
 //!
-//! The same list on every node, so that what an honest node advertises is what the others accept: its pod CIDRs, the
-//! addresses of Services (with the traffic policy Local where it has an endpoint), and what `kubernetes.mesh-accept` adds.
+//! The same list on every node, so that what an honest node advertises is what the others accept:
+//! its pod CIDRs, the addresses of Services (with the traffic policy Local where it has an
+//! endpoint), and what `kubernetes.mesh-accept` adds.
 
 use std::collections::BTreeMap;
 

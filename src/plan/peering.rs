@@ -23,7 +23,7 @@ use super::{
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
     config::{Config, GATEWAY_GROUP, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
-    k8s::node::{NodeView, Presence},
+    k8s::node::{GUARDED_AS_LABEL, GUARDED_REFLECTOR_LABEL, NodeView, Nodes, Presence, REFLECTOR_LABEL},
     net::{Asn, Family},
 };
 use gateway::Gateway;
@@ -214,7 +214,8 @@ fn nodes<'a>(
     name_problems(ctx, modes, topology, problems);
     let mut drafts = Vec::new();
     let others = || nodes.others().filter(|o| o.name != own.name && takes_part(o));
-    // One that has no address but those that another Node claims, too, is met there nevertheless, where that one is not.
+    // One that has no address but those that another Node claims, too, is met there nevertheless,
+    // where that one is not.
     let wrong_at_best =
         |other: &NodeView| own.common_address_but(other, |a| claims.is_wrong(other, a)).is_none();
     let (met, claimed): (Vec<_>, Vec<_>) = others().partition(|other| !wrong_at_best(other));
@@ -272,6 +273,7 @@ fn name_problems(
                 .into(),
         );
     }
+    problems.extend(unheeded(nodes));
     if topology.unanswered {
         let names = addresses::named(topology.reflectors.iter().map(String::as_str));
         problems.push(format!(
@@ -287,6 +289,20 @@ fn name_problems(
              whether TCP port 179 is open between the nodes"
         ));
     }
+}
+
+/// Labels and annotations that a kubelet may have set.
+fn unheeded(nodes: &Nodes) -> Option<String> {
+    let unheeded = nodes.all().filter(|n| n.marks.or(n.open_marks) != n.marks);
+    let names: Vec<&str> = unheeded.map(|n| n.name.as_str()).collect();
+    (nodes.guarded == Some(false) && !names.is_empty()).then(|| {
+        format!(
+            "the label {REFLECTOR_LABEL} and the annotation routelet.io/as of node {} are not heeded, since a kubelet could have \
+             set them: use the labels {GUARDED_REFLECTOR_LABEL} and {GUARDED_AS_LABEL}, or apply the admission policy \
+             routelet-nodes of deploy/ and let our ServiceAccount read its binding",
+            addresses::named(names)
+        )
+    })
 }
 
 fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: PeerSource) -> Draft<'a> {

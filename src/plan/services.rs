@@ -15,7 +15,8 @@ use crate::{
     net::{ServiceAddresses, Source},
 };
 
-/// What the watch looks for, as far as the configuration alone decides: nothing outside of Kubernetes.
+/// What the watch looks for, as far as the configuration alone decides: nothing outside of
+/// Kubernetes.
 pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
     let modes = peering::modes_of(config, None, &mut Vec::new());
     asked_among(config, kubernetes, peering::is_among_nodes(&modes))

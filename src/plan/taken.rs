@@ -1,9 +1,11 @@
-//! Addresses that belong to somebody: a Service that has one of them is not announced, as that would take it away.
+//! Addresses that belong to somebody: a Service that has one of them is not announced, as that
+//! would take it away.
 //!
-//! What Nodes report comes from their kubelets, so it is not always theirs. A cluster IP is the API server's to give. Of
-//! any other address whoever had it first keeps it: a Service that had it before a Node reported it is announced as
-//! before. Where nobody knows who was first (after a start), a load balancer's address is a Node's only as the Node's
-//! first one of its family or as its ExternalIP, as with the ServiceLB of k3s.
+//! What Nodes report comes from their kubelets, so it is not always theirs. A cluster IP is the API
+//! server's to give. Of any other address whoever had it first keeps it: a Service that had it
+//! before a Node reported it is announced as before. Where nobody knows who was first (after a
+//! start), a load balancer's address is a Node's only as the Node's first one of its family or as
+//! its ExternalIP, as with the ServiceLB of k3s.
 
 use std::{
     cell::Cell,
@@ -100,7 +102,8 @@ impl<'a> Taken<'a> {
         self.step(node.addresses.len() + node.external.len() + node.pod_cidrs.len());
     }
 
-    /// By whom, in words. Cluster IPs come from a range of the API server, whose own address may be one of them.
+    /// By whom, as text. Cluster IPs come from a range of the API server, whose own address may be
+    /// one of them.
     pub(super) fn by(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<String> {
         let nodes = self.nodes?;
         self.step(1);
@@ -108,7 +111,8 @@ impl<'a> Taken<'a> {
         if kind == ServiceAddresses::LoadBalancerIp
             && let Some(node) = of_node
         {
-            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node anyway.
+            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node
+            // anyway.
             return Some(format!("needs no announcement: it is an address of node {}", node.name));
         }
         let chosen = kind == ServiceAddresses::ExternalIp;
@@ -157,7 +161,8 @@ impl<'a> Taken<'a> {
         offers.keys().filter(|a| self.held.contains(a) || is_free(a)).copied().collect()
     }
 
-    /// Nodes that report addresses of Services: all nodes name them in the same words, so that each is one Event.
+    /// Nodes that report addresses of Services: all nodes report them with the same text, so that
+    /// each is one Event.
     pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<Offer>>) -> Vec<ObjectProblem> {
         let mut claims = BTreeMap::<&str, (&NodeView, Vec<String>)>::new();
         for (addr, claim) in self.internal.iter().filter(|(_, c)| !c.is_own) {
@@ -320,8 +325,8 @@ mod tests {
         assert_eq!(plan.object_problems.len(), 1, "{:?}", plan.object_problems);
     }
 
-    /// The look-ups of a plan grow with the Nodes and the Services, not with their product, and what one Node reports
-    /// counts up to its limit.
+    /// The look-ups of a plan grow with the Nodes and the Services, not with their product, and
+    /// what one Node reports counts up to its limit.
     #[test]
     fn look_ups_grow_with_nodes_and_services_one_by_one() {
         let steps = |size: usize| {

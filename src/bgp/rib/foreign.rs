@@ -1,7 +1,7 @@
 //! Routes of a Node that are not its own: how many it has sent, and for how long.
 //!
-//! A Node may know of a new Service or pod CIDR a moment before we do, so what is refused becomes a problem only when it
-//! stands for [`GRACE`].
+//! A Node may know of a new Service or pod CIDR a moment before we do, so what is refused becomes a
+//! problem only when it stands for [`GRACE`].
 
 use std::time::{Duration, Instant};
 

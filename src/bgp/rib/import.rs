@@ -193,7 +193,8 @@ impl Speaker<'_> {
         policy::run(&self.config.import, &self.subject(prefix), attrs).map_err(|_| Refused::Policy)
     }
 
-    /// Where a route leads that comes from a Node of the cluster: what is reflected (RFC 4456) to its next hop.
+    /// Where a route leads that comes from a Node of the cluster: what is reflected (RFC 4456) to
+    /// its next hop.
     pub(super) fn sender(&self, attrs: &Attrs) -> Option<Sender> {
         if !self.config.is_node {
             return None;

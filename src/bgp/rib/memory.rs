@@ -200,8 +200,8 @@ impl Rib {
         }
     }
 
-    /// What the operator should know of limits that are near and of nodes that advertise what is not theirs, if that changed since the last call. Call at the end
-    /// of a turn.
+    /// What the operator should know of limits that are near and of nodes that advertise what is
+    /// not theirs, if that changed since the last call. Call at the end of a turn.
     pub fn take_problems(&mut self) -> Option<Vec<String>> {
         let old = &self.memory.near;
         let budget = is_near(self.octets(), self.memory.budget, old.budget);

@@ -709,7 +709,8 @@ impl Rib {
         self.touch(family, route);
     }
 
-    /// A path had this verdict and has another one now; `None`: it was not there, or is not any more.
+    /// A path had this verdict and has another one now; `None`: it was not there, or is not any
+    /// more.
     fn count(&mut self, no: PeerNo, f: usize, before: Option<u8>, after: Option<u8>) {
         let now = self.now;
         for (verdict, difference) in [(before, -1), (after, 1)] {

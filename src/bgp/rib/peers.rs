@@ -85,14 +85,16 @@ impl Peer {
         }
     }
 
-    /// When something is due: the end of the first exchange, of patience with stale paths, or with refused ones.
+    /// When something is due: the end of the first exchange, of patience with stale paths, or with
+    /// refused ones.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET);
         let stale = self.stale.iter().flatten().map(|s| s.until);
         quiet.into_iter().chain(stale).chain(self.foreign.deadline()).min()
     }
 
-    /// A path had this verdict and has another one now; `None`: it was not there, or is not any more.
+    /// A path had this verdict and has another one now; `None`: it was not there, or is not any
+    /// more.
     pub(super) fn count(&mut self, now: Instant, f: usize, before: Option<u8>, after: Option<u8>) {
         let difference = |counts: fn(u8) -> bool| {
             i32::from(after.is_some_and(counts)) - i32::from(before.is_some_and(counts))

@@ -213,8 +213,9 @@ impl Rib {
         }
     }
 
-    /// LOCAL_PREF and MED as far as they count. A Node may make its own routes the last choice, as a drained one does
-    /// (RFC 8326), but not better than those of other Nodes; what an import policy of this host sets stands.
+    /// LOCAL_PREF and MED as far as they count. A Node may make its own routes the last choice, as
+    /// a drained one does (RFC 8326), but not better than those of other Nodes; what an import
+    /// policy of this host sets stands.
     fn preference(&self, path: &Path, peer: Option<&Peer>, attrs: &Attrs) -> (u32, u32) {
         let (local_pref, med) = (attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF), attrs.med.unwrap_or(0));
         if !peer.is_some_and(|p| p.config.is_node) {

@@ -8,6 +8,7 @@ mod conflist;
 mod events;
 mod follow;
 pub mod former;
+mod guarded;
 mod leases;
 mod objects;
 mod plugins;
@@ -86,6 +87,8 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
     }
     let (ranges_tx, ranges) = channel(None);
     let ranging = ranges::run(options.clone(), ranges_tx);
+    let (guarded_tx, guarded) = channel(None);
+    let guarding = guarded::run(options.clone(), guarded_tx);
     let (nodes_tx, nodes) = channel(Arc::new(known.clone()));
     let (status_tx, status) = channel(ApiStatus { from_state, ..ApiStatus::default() });
     let keeping = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
@@ -94,6 +97,7 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         options,
         all_nodes,
         ranges,
+        guarded,
         nodes: nodes_tx,
         status: status_tx,
         saying: watch::Saying::default(),
@@ -102,7 +106,7 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         gathering: watch::Gathering::default(),
     };
     let task = tokio::spawn(async move {
-        tokio::join!(watcher.run(), ranging, keeping);
+        tokio::join!(watcher.run(), ranging, guarding, keeping);
     });
     Watch { nodes, status, task }
 }

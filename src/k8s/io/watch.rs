@@ -40,6 +40,8 @@ const LISTING_STALLS: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(50);
 /// A watch that has not failed for so long stands: longer than a connection may take.
 const STANDS: Duration = Duration::from_secs(8);
+/// How long the first listing waits for the answer whether kubelets can set labels of ours.
+const GUARDED_WAIT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// After so long a time without a failure the next one is a first one.
@@ -55,6 +57,8 @@ pub(super) struct Watcher {
     pub(super) all_nodes: watch::Receiver<bool>,
     /// What ServiceCIDR objects say, once they were listed.
     pub(super) ranges: watch::Receiver<Option<Vec<Prefix>>>,
+    /// Whether kubelets are kept from setting labels and annotations of ours, once that is known.
+    pub(super) guarded: watch::Receiver<Option<bool>>,
     pub(super) cluster: Cluster,
     pub(super) nodes: watch::Sender<Arc<Nodes>>,
     pub(super) status: watch::Sender<ApiStatus>,
@@ -115,6 +119,11 @@ impl Watcher {
                 }
             };
             self.cluster.nodes_mut().api_servers.clone_from(&connection.servers);
+            if self.cluster.nodes().guarded.is_none() {
+                // Who reflects depends on it: the first plan should be the right one.
+                let _ = timeout(GUARDED_WAIT, self.guarded.wait_for(Option::is_some)).await;
+                self.take_guarded();
+            }
             while !matches!(self.follow(&connection, &mut retry).await, Left::Credentials) {}
         }
     }
@@ -140,6 +149,12 @@ impl Watcher {
                 () = flipped(&mut self.all_nodes, scope) => return Left::Changed,
                 _ = self.ranges.changed() => {
                     self.take_ranges();
+                    continue;
+                }
+                _ = self.guarded.changed() => {
+                    if self.take_guarded() {
+                        self.publish();
+                    }
                     continue;
                 }
                 () = due(self.gathering.due) => {
@@ -240,6 +255,12 @@ impl Watcher {
             self.cluster.nodes_mut().service_cidrs = ranges;
         }
         self.publish();
+    }
+
+    /// Whether it is news.
+    fn take_guarded(&mut self) -> bool {
+        let guarded = *self.guarded.borrow_and_update();
+        guarded.is_some_and(|guarded| self.cluster.set_guarded(guarded))
     }
 
     fn publish(&mut self) {

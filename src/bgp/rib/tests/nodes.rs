@@ -1,4 +1,5 @@
-//! Neighbors that are Nodes of the cluster: what of theirs is accepted, and what it costs to judge it again.
+//! Neighbors that are Nodes of the cluster: what of theirs is accepted, and what it costs to judge
+//! it again.
 
 use std::net::IpAddr;
 
@@ -159,7 +160,7 @@ fn a_stolen_reflector_leads_no_route_to_another_node_than_its_own() {
 }
 
 #[test]
-fn a_route_is_accepted_as_soon_as_the_cluster_says_whose_it_is_and_refused_when_not() {
+fn a_route_is_accepted_as_soon_as_the_cluster_shows_whose_it_is_and_refused_when_not() {
     let mut bench = Bench::new();
     let bare = |n: u8| NodeInput { pod_cidrs: Vec::new(), ..cluster(n..=n).remove(0) };
     bench.nodes([cluster(2..=2), vec![bare(3)]].concat(), &[]);
@@ -230,7 +231,7 @@ fn drain_and_policies_of_this_host_count_where_a_node_s_preference_does_not() {
     bench.configure(3, Arc::new(config));
     bench.run();
     assert_eq!(bench.gateways("10.96.0.10/32"), [IpAddr::from(address(3))]);
-    // What others are told has the attributes that were received.
+    // The attributes stay as they were received.
     let view =
         bench.rib.routes(bench.now, &RouteFilter { prefix: Some(service[0]), ..RouteFilter::default() });
     let of_n2 = view.iter().find(|r| r.neighbor.as_deref() == Some("10.0.0.12")).unwrap();

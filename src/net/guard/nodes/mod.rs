@@ -1,12 +1,14 @@
 //! Which prefixes the Nodes of a cluster may advertise to one another.
 //!
-//! The API server knows which pod CIDRs belong to which Node, so a neighbor that `kubernetes.peering` made need not be
-//! trusted with more. A route is accepted when the Node that it leads to may advertise its prefix: the Node at the other
-//! end of the session or, where the route is reflected, the Node whose address is the next hop, whichever reflector it came
-//! through. Either way packets end up at the Node to which the prefix belongs, and at no other.
+//! The API server knows which pod CIDRs belong to which Node, so a neighbor that
+//! `kubernetes.peering` made need not be trusted with more. A route is accepted when the Node that
+//! it leads to may advertise its prefix: the Node at the other end of the session or, where the
+//! route is reflected, the Node whose address is the next hop, whichever reflector it came through.
+//! Either way packets end up at the Node to which the prefix belongs, and at no other.
 //!
-//! Pod CIDRs are disjoint here: of two that overlap the one that comes first in the list counts. An address that several
-//! Nodes report stands for each of them, so that a Node that claims the address of another takes nothing from it.
+//! Pod CIDRs are disjoint here: of two that overlap the one that comes first in the list counts. An
+//! address that several Nodes report stands for each of them, so that a Node that claims the
+//! address of another takes nothing from it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -85,7 +87,8 @@ pub(super) struct NodeChanges {
 }
 
 impl NodePrefixes {
-    /// `nodes` in the order in which they are believed: of two overlapping pod CIDRs the first counts.
+    /// `nodes` in the order in which they are believed: of two overlapping pod CIDRs the first
+    /// counts.
     pub fn new(
         nodes: Vec<NodeInput>,
         services: BTreeMap<Prefix, ServiceInput>,
@@ -231,7 +234,8 @@ impl Sender {
     }
 }
 
-/// Disjoint pod CIDRs with their Nodes: present ones before former ones, each in the order of the Nodes.
+/// Disjoint pod CIDRs with their Nodes: present ones before former ones, each in the order of the
+/// Nodes.
 fn owned(nodes: &[NodeInput]) -> Vec<(Prefix, NodeNo)> {
     let mut owned = BTreeMap::<Prefix, NodeNo>::new();
     let present = (0..).zip(nodes).map(|(no, n)| (no, &n.pod_cidrs));

@@ -204,7 +204,8 @@ impl World {
         NodePrefixes::new(self.nodes.clone(), self.services.clone(), self.accepted.iter().copied())
     }
 
-    /// Whose the prefix is: Node after Node takes what of its own does not overlap what others have.
+    /// Whose the prefix is: Node after Node takes what of its own does not overlap what others
+    /// have.
     fn owner(&self, prefix: Prefix) -> Option<&NodeInput> {
         let mut taken: Vec<(Prefix, &NodeInput)> = Vec::new();
         for list in
