@@ -184,7 +184,7 @@ fn rfc_5881_4_and_5880_6_8_7_packets_leave_as_they_must() {
 
 #[test]
 fn rfc_5880_6_8_16_an_administrator_takes_nobody_down() {
-    let mut wire = Wire::start();
+    let wire = Wire::start();
     let yours = wire.up();
     wire.send(&packet(0, yours));
     let down = wire.expect(DOWN);
