@@ -72,13 +72,24 @@ impl Wire {
     }
 
     fn up(&self) -> u32 {
-        self.send(&packet(DOWN, 0));
-        let init = self.expect(INIT);
+        let init = self.reach(INIT, &packet(DOWN, 0));
         let yours = u32::from_be_bytes(init[4..8].try_into().unwrap());
         assert_eq!(&init[8..12], &MINE.to_be_bytes(), "our discriminator comes back");
-        self.send(&packet(INIT, yours));
-        self.expect(UP);
+        self.reach(UP, &packet(INIT, yours));
         yours
+    }
+
+    /// Sends again with each packet that comes, as a neighbor does: one alone may be forgotten, by
+    /// the detection time, before the next slow packet shows what it led to.
+    fn reach(&self, state: u8, sent: &[u8]) -> Vec<u8> {
+        self.send(sent);
+        wait_for(format!("a packet in state {state}"), 10.0, || {
+            let (packet, _) = self.receive();
+            if packet[1] >> 6 != state {
+                self.send(sent);
+            }
+            (packet[1] >> 6 == state).then_some(packet)
+        })
     }
 
     fn view(&self) -> Value {

@@ -4,6 +4,9 @@
 //! oldest connection that has sent no request yields, else the oldest: a client that sends its
 //! request at once is served whatever others hold open. A few descriptors are kept in reserve for
 //! these listeners, so that they can be reached when sessions use up all others.
+//!
+//! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors closes
+//! only connections that had [`GRACE`] to send a request and did not.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +29,8 @@ use tokio::{
 const RESERVE: usize = 4;
 /// Until a connection that was closed has let go of its descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a connection has its descriptor for certain.
+const GRACE: Duration = Duration::from_millis(200);
 /// Between two warnings.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -41,6 +46,7 @@ pub(super) struct Connections {
 
 struct Connection {
     task: AbortHandle,
+    since: Instant,
     /// A request has been read from it.
     has_request: Arc<AtomicBool>,
 }
@@ -62,7 +68,8 @@ impl Connections {
             self.forget(ended);
         }
         if self.open.len() >= self.most {
-            self.close_one();
+            let victim = self.oldest_silent(Duration::ZERO).or_else(|| self.open.keys().next().copied());
+            self.close(victim);
         }
         let (number, has_request) = (self.next, Arc::new(AtomicBool::new(false)));
         self.next += 1;
@@ -71,7 +78,7 @@ impl Connections {
             serve.await;
             number
         });
-        self.open.insert(number, Connection { task, has_request });
+        self.open.insert(number, Connection { task, since: Instant::now(), has_request });
         self.refill();
     }
 
@@ -87,14 +94,18 @@ impl Connections {
             return;
         }
         if is_full {
-            self.close_one();
+            self.close(self.oldest_silent(GRACE));
         }
         sleep(PAUSE).await;
     }
 
-    fn close_one(&mut self) {
-        let silent = self.open.iter().find(|(_, c)| !c.has_request.load(Ordering::Relaxed));
-        let victim = silent.or_else(|| self.open.iter().next()).map(|(number, _)| *number);
+    /// The oldest connection that has sent no request for so long.
+    fn oldest_silent(&self, least: Duration) -> Option<u64> {
+        let silent = |c: &Connection| !c.has_request.load(Ordering::Relaxed) && c.since.elapsed() >= least;
+        self.open.iter().find(|(_, c)| silent(c)).map(|(number, _)| *number)
+    }
+
+    fn close(&mut self, victim: Option<u64>) {
         if let Some(closed) = victim.and_then(|number| self.open.remove(&number)) {
             closed.task.abort();
         }
