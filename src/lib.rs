@@ -18,3 +18,4 @@ pub mod plan;
 pub mod sandbox;
 pub mod state;
 pub mod supervise;
+pub mod unnumbered;

@@ -75,7 +75,7 @@ fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist
         let at = |text: &str| commands.find(text).unwrap_or_else(|| panic!("{name} has no `{text}`"));
         assert!(at("cargo build") < at("install -D -m 755"), "{name}: built before it is installed");
         if name == "README.md" {
-            assert!(at("install -D -m 755") < at("routelet check"), "{name}: installed before it is run");
+            assert!(at("install -D -m 755") < at("routelet show host"), "{name}: installed before it is run");
         }
     }
 }
@@ -132,11 +132,14 @@ fn a_password_file_is_found_beside_the_configuration() {
 }
 
 #[test]
-fn under_kubernetes_an_empty_file_will_do() {
+fn an_empty_file_will_do() {
     let folder = tempfile::tempdir().unwrap();
     let empty = file(folder.path(), "");
     assert_eq!(said(&["check", "--kubernetes", "--config", &empty]), (0, String::new(), String::new()));
-    assert_eq!(said(&["check", "--config", &empty]).0, 2);
+    assert_eq!(said(&["check", "--config", &empty]), (0, String::new(), String::new()), "a bare host");
+    let half = file(folder.path(), "[advertise]\nnetworks = [\"10.0.0.0/24\"]\n");
+    let (status, _, err) = said(&["check", "--config", &half]);
+    assert!(status == 2 && err.contains("bgp: required"), "{err}");
     let quiet = file(folder.path(), "[metrics]\nlisten = \"\"\n");
     let (status, _, err) = said(&["check", "--kubernetes", "--config", &quiet]);
     assert!(status == 0 && err.contains(":2:10: metrics.listen: turns /livez and /readyz off"), "{err}");

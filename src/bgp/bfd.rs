@@ -5,20 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::peer::{Hops, PeerConfig, PeerKey};
 use crate::net::{BfdPath, BfdReport, BfdStatus, Links};
 
-/// The path to a neighbor: `found` is the address of an unnumbered one. A neighbor on a link is
-/// watched there, also while the link has lost its address (`former`); one that is several hops
-/// away, from wherever packets to it leave.
-pub fn path(
-    config: &PeerConfig,
-    found: Option<Ipv6Addr>,
-    links: &Links,
-    former: Option<BfdPath>,
-) -> Option<BfdPath> {
+/// The path to a neighbor. A neighbor on a link is watched there, also while the link has lost its address (`former`); one
+/// that is several hops away, from wherever packets to it leave.
+pub fn path(config: &PeerConfig, links: &Links, former: Option<BfdPath>) -> Option<BfdPath> {
     let named = |name: &str| links.links.iter().find(|(_, link)| link.name == name).map(|(n, _)| *n);
     let (remote, interface): (IpAddr, _) = match &config.key {
         PeerKey::Address(addr) => (*addr, None),
         PeerKey::LinkLocal(addr, name) => ((*addr).into(), Some(name)),
-        PeerKey::Interface(name) => (found?.into(), Some(name)),
+        PeerKey::Interface(_) => return None,
     };
     let local = config.local_address;
     let at = |ifindex| BfdPath { remote, local, ifindex };
@@ -115,7 +109,7 @@ mod tests {
             ("fe80::2%eth9",  2, Hops::Direct,      None),
         ];
         for (address, remote_as, hops, expected) in cases {
-            let path = path(&neighbor(address, remote_as, hops), None, &links(), None);
+            let path = path(&neighbor(address, remote_as, hops), &links(), None);
             assert_eq!(path.map(|p| p.ifindex), expected, "{address} AS {remote_as} {hops:?}");
         }
     }
@@ -123,12 +117,12 @@ mod tests {
     #[test]
     fn the_link_stays_the_same_while_its_address_is_gone() {
         let config = neighbor("10.0.0.2", 1, Hops::Direct);
-        let former = path(&config, None, &links(), None);
+        let former = path(&config, &links(), None);
         let mut without = links().links;
         without.get_mut(&2).unwrap().addresses.clear();
-        assert_eq!(path(&config, None, &Links::new(without.clone(), vec![]), former), former);
+        assert_eq!(path(&config, &Links::new(without.clone(), vec![]), former), former);
         without.remove(&2);
-        assert_eq!(path(&config, None, &Links::new(without, vec![]), former).unwrap().ifindex, 0);
+        assert_eq!(path(&config, &Links::new(without, vec![]), former).unwrap().ifindex, 0);
     }
 
     #[test]

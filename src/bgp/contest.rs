@@ -16,6 +16,8 @@ pub struct Router {
     pub id: RouterId,
     pub asn: Asn,
     pub local: IpAddr,
+    /// Interface of a link-local session, else 0: each link has addresses of its own.
+    pub ifindex: u32,
 }
 
 /// The end of one session and the begin of the other are so close when the one is for the other.
@@ -106,7 +108,7 @@ mod tests {
     }
 
     fn router(local: [u8; 4]) -> Router {
-        Router { id: [9, 9, 9, 9].into(), asn: 65001, local: local.into() }
+        Router { id: [9, 9, 9, 9].into(), asn: 65001, local: local.into(), ifindex: 0 }
     }
 
     #[test]
@@ -137,6 +139,7 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             ("another link",     router([10, 0, 1, 1]), 0),
+            ("another link",     Router { ifindex: 7, ..router([10, 0, 0, 1]) }, 0),
             ("another router",   Router { id: [9, 9, 9, 8].into(), ..router([10, 0, 0, 1]) }, 0),
             ("seconds later",    router([10, 0, 0, 1]), 3),
         ];

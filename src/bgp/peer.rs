@@ -27,8 +27,19 @@ pub enum PeerKey {
     Address(IpAddr),
     /// A link-local address with its interface: `fe80::1%eth0`.
     LinkLocal(Ipv6Addr, String),
-    /// Unnumbered: whoever answers on this interface.
+    /// The name of an interface: stands for its unnumbered neighbors in policies and commands. A session has the key
+    /// [`PeerKey::LinkLocal`].
     Interface(String),
+}
+
+impl PeerKey {
+    /// Whether it is the neighbor that `name` means: the name of an interface means the unnumbered ones there.
+    pub fn is(&self, name: &Self) -> bool {
+        match (self, name) {
+            (Self::LinkLocal(_, interface), Self::Interface(name)) => interface == name,
+            (own, name) => own == name,
+        }
+    }
 }
 
 impl fmt::Display for PeerKey {

@@ -24,6 +24,8 @@ pub(super) enum Show {
     Node(Common),
     /// Sessions of BFD: state, intervals, last diagnostic
     Bfd(Common),
+    /// Interfaces: neighbors, subnets, to whom advertised or why not
+    Host(Common),
     /// The effective configuration, secrets hidden
     Config(Common),
     /// Recent session, route and node events, newest last
@@ -126,6 +128,7 @@ impl Show {
             Self::Fib(common) => common.show_pages(Query::Fib),
             Self::Node(common) => common.show(Query::Node),
             Self::Bfd(common) => common.show(Query::Bfd),
+            Self::Host(common) => common.show(Query::Host),
             Self::Config(common) => common.show(Query::Config),
             Self::Events(events) => events.run(),
         }

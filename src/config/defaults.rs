@@ -30,6 +30,7 @@ impl Default for Config {
             metrics: Metrics { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))] },
             control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
             log: Log { level: "info".into(), format: LogFormat::Text },
+            is_bare_host: false,
         }
     }
 }
@@ -40,18 +41,22 @@ impl Config {
         Self::default()
     }
 
-    /// A bare host without a file: peers with its default gateways, and tells them the subnets of Docker's
-    /// bridges. The own number comes from the router id.
+    /// A bare host without a file.
     pub fn for_bare_host() -> Self {
         let mut config = Self::default();
-        config.bgp.asn = AsSetting::Auto;
-        config.bgp.neighbors = vec![Neighbor {
-            at: NeighborAt::Gateway,
-            group: Some(GATEWAY_GROUP.into()),
-            keys: NeighborKeys::default(),
-        }];
-        config.advertise.interfaces = vec!["docker0".into(), "br-*".into()];
+        config.set_bare_host();
         config
+    }
+
+    /// Peers with default gateways and on uplinks without addresses, and advertises the bridges of containers. The own
+    /// AS number follows from the router id.
+    pub(super) fn set_bare_host(&mut self) {
+        let made =
+            |at| Neighbor { at, group: Some(GATEWAY_GROUP.into()), limit: 1, keys: NeighborKeys::default() };
+        self.bgp.asn = AsSetting::Auto;
+        self.bgp.neighbors = [NeighborAt::Gateway, NeighborAt::Uplinks].map(made).into();
+        self.advertise.containers = true;
+        self.is_bare_host = true;
     }
 }
 
@@ -70,6 +75,11 @@ pub fn implied_by_gateway() -> NeighborKeys {
         ttl_security: Some(TtlSecurity::WhereOffered),
         ..NeighborKeys::default()
     }
+}
+
+/// What a neighbor on an `interface` is unless it is told otherwise: a switch, as the gateway is.
+pub fn implied_by_interface() -> NeighborKeys {
+    implied_by_gateway()
 }
 
 /// The groups that exist without being written, as long as the file does not change their keys.

@@ -64,8 +64,9 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
     let under_kubernetes = config.kubernetes.enabled.unwrap_or(around.kubernetes);
     match root.section("bgp") {
         Some(section) => bgp(section, &mut config, around),
-        None if !under_kubernetes => root.missing("bgp", format!("`as` in it; {AS_REQUIRED}")),
-        None => {}
+        None if under_kubernetes => {}
+        None if root.get("advertise").is_none() => config.set_bare_host(),
+        None => root.missing("bgp", format!("`as` in it; {AS_REQUIRED}")),
     }
     if let Some(section) = root.section("advertise") {
         advertise(section, &mut config.advertise);
@@ -156,6 +157,7 @@ fn own_as(item: &Item<'_>, under_kubernetes: bool, peering: &[Peering]) -> Optio
 fn advertise(section: Section<'_>, advertise: &mut Advertise) {
     put(&mut advertise.networks, section.get("networks").and_then(|i| i.set(own_prefix)));
     put(&mut advertise.interfaces, section.get("interfaces").and_then(|i| i.set(interface_glob)));
+    put(&mut advertise.containers, section.get("containers").and_then(|i| i.flag()));
     put(&mut advertise.require_carrier, section.get("require-carrier").and_then(|i| i.flag()));
     for community in section.get("communities").and_then(|i| i.set(values::community)).unwrap_or_default() {
         match community {
@@ -425,11 +427,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_the_defaults_under_kubernetes_and_an_error_elsewhere() {
+    fn an_empty_file_is_the_defaults_under_kubernetes_and_those_of_a_bare_host_elsewhere() {
         assert_eq!(parse("", &around(true)).unwrap().0, Config::for_kubernetes());
-        assert_eq!(problems("").len(), 1);
+        assert_eq!(good(""), Config::for_bare_host());
+        let more = good("[log]\nlevel = \"debug\"\n");
+        assert!(more.is_bare_host && more.log.level == "debug");
+        assert!(problems("[advertise]\nnetworks = [\"10.0.0.0/24\"]\n")[0].contains("bgp: required"));
         assert!(problems("[bgp]\n")[0].starts_with("1:1: bgp.as: required: outside Kubernetes"));
-        assert!(parse("[kubernetes]\nenabled = false\n", &around(true)).is_err());
+        assert!(parse("[kubernetes]\nenabled = false\n", &around(true)).unwrap().0.is_bare_host);
     }
 
     #[test]
@@ -521,7 +526,12 @@ mod tests {
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { key-id = 3 }", "needs a `password`"),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"x\", authentication = \"md5\" }", "\"meticulous-sha1\", \"sha1\""),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nbfd = { password = \"x\", password-file = \"/x\" }", "exclude each other"),
-            ("[[bgp.neighbor]]\ninterface = \"eth0\"\nremote-as = 1", "interface: unnumbered neighbors are not in this version"),
+            ("[[bgp.neighbor]]\ninterface = \"eth 0\"", "is no interface name and no pattern"),
+            ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\nlimit = 2", "limit: is the number of neighbors on an `interface`"),
+            ("[[bgp.neighbor]]\ninterface = \"eth0\"\nlimit = 65", "limit: must be"),
+            ("[[bgp.neighbor]]\ninterface = \"eth0\"\nlocal-address = \"10.0.0.2\"", "remove it beside `interface`"),
+            ("[[bgp.neighbor]]\ninterface = \"eth0\"\nmultihop = 2", "remove it beside `interface`"),
+            ("[[bgp.neighbor]]\ninterface = \"eth0\"\n[[bgp.neighbor]]\ninterface = \"eth0\"", "stands in line"),
             ("[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2", "stands in line 4 already"),
             ("[[bgp.listen-range]]\nprefix = \"10.0.0.1/24\"\nremote-as = 1", "has host bits set; write 10.0.0.0/24"),
             ("[advertise]\nnetworks = [\"10.1.2.3/8\"]", "advertise.networks[0]: `10.1.2.3/8` has host bits set; write 10.0.0.0/8"),

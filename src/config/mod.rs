@@ -32,7 +32,7 @@ use crate::{
     net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses, ServiceLimits},
 };
 
-pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway};
+pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway, implied_by_interface};
 pub use file::{Surroundings, parse};
 pub use problem::{Problem, Problems};
 pub use view::effective;
@@ -54,6 +54,8 @@ pub struct Config {
     pub metrics: Metrics,
     pub control: Control,
     pub log: Log,
+    /// Outside Kubernetes without a file, or with one that has neither `[bgp]` nor `[advertise]`.
+    pub is_bare_host: bool,
 }
 
 /// `[bgp]`.
@@ -89,6 +91,8 @@ pub enum AsSetting {
 pub struct Neighbor {
     pub at: NeighborAt,
     pub group: Option<String>,
+    /// Neighbors at most on each interface that `interface` names; 1 unless written.
+    pub limit: usize,
     pub keys: NeighborKeys,
 }
 
@@ -99,8 +103,10 @@ pub enum NeighborAt {
     LinkLocal(std::net::Ipv6Addr, String),
     /// `address = "gateway"`.
     Gateway,
-    /// `interface = "eth0"`.
+    /// `interface = "eth0"`, or a pattern.
     Interface(String),
+    /// Each physical interface without an address of its own: of a bare host without a file.
+    Uplinks,
 }
 
 /// `[[bgp.listen-range]]`.
@@ -161,6 +167,8 @@ pub struct Advertise {
     pub networks: Vec<Prefix>,
     /// Names or globs.
     pub interfaces: Vec<String>,
+    /// Bridges to which containers are attached, whatever their names.
+    pub containers: bool,
     pub require_carrier: bool,
     pub communities: Vec<u32>,
     pub large_communities: Vec<[u32; 3]>,

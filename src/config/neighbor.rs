@@ -6,7 +6,7 @@ use super::{
     AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys, bfd,
     file::Surroundings,
     read::{Item, Section},
-    values::{self, FAMILIES, neighbor_address, prefix},
+    values::{self, FAMILIES, interface_glob, neighbor_address, prefix},
 };
 use crate::{
     bgp::{
@@ -110,6 +110,7 @@ pub(super) fn neighbors(
     for section in section.get("neighbor").map(|i| i.tables()).unwrap_or_default() {
         let place = section.get("address").or_else(|| section.get("interface"));
         let at = place_of(&section);
+        let limit = limit(&section);
         let group = group(&section, bgp);
         let keys = keys(&section, policies, around);
         let below = group.as_ref().and_then(|g| bgp.groups.get(g)).cloned().unwrap_or_default();
@@ -119,7 +120,7 @@ pub(super) fn neighbors(
                 place.wrong(format!("this neighbor stands in line {line} already; keep one of them"));
             }
             lines.push((at.clone(), place.line()));
-            bgp.neighbors.push(Neighbor { at, group, keys });
+            bgp.neighbors.push(Neighbor { at, group, limit, keys });
         }
         section.close();
     }
@@ -128,13 +129,7 @@ pub(super) fn neighbors(
 fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
     match (section.get("address"), section.get("interface")) {
         (Some(address), None) => neighbor_address(&address),
-        (None, Some(interface)) => {
-            interface.wrong(
-                "unnumbered neighbors are not in this version; write address = \"fe80::1%eth0\", or address = \
-                 \"gateway\" where the neighbor is the default router",
-            );
-            None
-        }
+        (None, Some(interface)) => interface_glob(&interface).map(NeighborAt::Interface),
         (Some(_), Some(interface)) => {
             interface.wrong(
                 "`address` and `interface` exclude each other; for a link-local one write fe80::1%eth0",
@@ -142,10 +137,23 @@ fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
             None
         }
         (None, None) => {
-            section.missing("address", "an IP address, fe80::1%eth0 or \"gateway\"");
+            section.missing(
+                "address",
+                "an IP address, fe80::1%eth0 or \"gateway\", or `interface`, as \"eth1\"",
+            );
             None
         }
     }
+}
+
+/// How many neighbors an interface may have.
+fn limit(section: &Section<'_>) -> usize {
+    let Some(item) = section.get("limit") else { return 1 };
+    if section.get("interface").is_none() {
+        item.wrong("is the number of neighbors on an `interface`; remove it beside `address`");
+        return 1;
+    }
+    item.number(1..=64).unwrap_or(1)
 }
 
 /// The name of a group that exists.
@@ -162,7 +170,9 @@ fn group(section: &Section<'_>, bgp: &Bgp) -> Option<String> {
 
 /// What must fit together once the group's keys lie below the neighbor's.
 fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys: &NeighborKeys) {
-    let Some(remote_as) = keys.remote_as else {
+    let unnumbered = section.get("interface").is_some();
+    let implied = unnumbered.then_some(RemoteAs::External);
+    let Some(remote_as) = keys.remote_as.or(implied) else {
         if section.get("remote-as").is_none() {
             section.missing("remote-as", "a number, \"external\", \"internal\" or \"any\"");
         }
@@ -194,6 +204,17 @@ fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys
     };
     if keys.multihop.is_some() && security {
         wrong(section, "ttl-security", "`multihop` and `ttl-security` exclude each other; keep one");
+    }
+    if unnumbered && keys.local_address.is_some() {
+        let what = "the session runs between link-local addresses; remove it beside `interface`";
+        wrong(section, "local-address", what);
+    }
+    if unnumbered && keys.multihop.is_some() {
+        wrong(
+            section,
+            "multihop",
+            "an unnumbered neighbor is on the link itself; remove it beside `interface`",
+        );
     }
     if let (Some(NeighborAt::Address(addr)), Some(local)) = (at, keys.local_address)
         && addr.is_ipv4() != local.is_ipv4()

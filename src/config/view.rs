@@ -222,6 +222,7 @@ fn advertise(config: &Config) -> Value {
     json!({
         "networks": a.networks,
         "interfaces": a.interfaces,
+        "containers": a.containers,
         "require-carrier": a.require_carrier,
         "communities": texts(communities),
         "med": a.med,

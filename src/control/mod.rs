@@ -7,6 +7,7 @@
 //! HTTP. The daemon supplies the responses.
 
 pub mod events;
+pub mod host;
 pub mod io;
 pub mod render;
 mod summary;
@@ -21,6 +22,7 @@ pub use crate::bgp::{
 pub use crate::fib::view::FibView;
 pub use crate::k8s::view::NodeStatus;
 pub use events::{Event, EventKind, Events};
+pub use host::HostStatus;
 pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
 
 /// Version of the protocol; a daemon of another version refuses the request.
@@ -69,6 +71,7 @@ pub enum Query {
     Routes(RouteFilter),
     Fib,
     Node,
+    Host,
     Config,
     /// BFD sessions.
     Bfd,
@@ -110,6 +113,7 @@ pub enum Response {
     Fib(Vec<FibView>),
     /// `null` if the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
+    Host(Box<HostStatus>),
     Config(serde_json::Value),
     Bfd(Vec<BfdView>),
     Events(Vec<Event>),

@@ -11,7 +11,7 @@ use futures::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader};
+use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader, unnumbered};
 use crate::{
     bfd,
     bgp::{
@@ -27,12 +27,13 @@ use crate::{
     },
     config::{self, Config},
     control::{
-        LastError, NeighborTotals, NeighborView, NodeStatus, Query, Response, RouteTotals, RouteView,
-        Summary, Target,
+        HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, Query, Response, RouteTotals,
+        RouteView, Summary, Target,
         io::{http, http::Page, server::Reply},
     },
     fib::{
         self,
+        host::Host,
         io::{BUCKETS, Counters, FibClient, Outcome},
     },
     k8s::{
@@ -53,6 +54,8 @@ pub(super) struct Answers {
     pub(super) node_name: String,
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    /// Links and addresses.
+    pub(super) host: watch::Receiver<Arc<Host>>,
     pub(super) reachable: watch::Receiver<Arc<Reachable>>,
     pub(super) rib: RibSender,
     pub(super) peers: mpsc::Sender<ToPeers>,
@@ -114,6 +117,7 @@ impl Answers {
             Query::Routes(_) | Query::Fib => Response::End,
             Query::Node => Response::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
+            Query::Host => Response::Host(Box::new(self.host().await)),
             Query::Config => Response::Config(self.effective()),
             Query::Events { after } => Response::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
@@ -224,6 +228,9 @@ impl Answers {
                 view.notes.extend(n.notes.iter().cloned());
             }
         }
+        if let Ok(plan) = self.plan.borrow().as_ref() {
+            views.extend(plan.unfound.iter().map(unnumbered::view));
+        }
         views
     }
 
@@ -236,8 +243,53 @@ impl Answers {
         }
     }
 
+    async fn host(&self) -> HostStatus {
+        let neighbors = self.neighbors().await;
+        let (plan, host) = (self.plan.borrow().clone(), self.host.borrow().clone());
+        super::host::status(plan.as_ref().as_ref(), &host, &neighbors, self.problems(&neighbors))
+    }
+
     async fn act(&self, target: &Target, act: Act) -> Response {
         let Ok(key) = target.neighbor.parse::<PeerKey>();
+        if let PeerKey::Interface(name) = &key {
+            return self.act_on_interface(name, &act).await;
+        }
+        self.act_on(key, act).await
+    }
+
+    /// On all unnumbered neighbors of an interface. That it is disabled holds for those as well that are found later.
+    async fn act_on_interface(&self, name: &str, act: &Act) -> Response {
+        let found = self.sessions().await.into_iter().filter(|v| v.interface.as_deref() == Some(name));
+        let keys: Vec<PeerKey> = found.filter_map(|v| v.address.parse().ok()).collect();
+        let is_sought = self.plan.borrow().as_ref().as_ref().is_ok_and(|p| p.seeks_on(name));
+        if keys.is_empty() && !is_sought {
+            return Response::Refused(unknown_neighbor(name));
+        }
+        let whole = PeerKey::Interface(name.to_owned());
+        match act {
+            Act::Disable { .. } if is_sought => self.disabled.send_modify(|d| {
+                d.insert(whole);
+            }),
+            Act::Enable => self.disabled.send_modify(|d| {
+                d.remove(&whole);
+            }),
+            _ if keys.is_empty() => {
+                return Response::Refused(format!(
+                    "no neighbor was found on {name} so far; `routelet show neighbor {name}` shows why"
+                ));
+            }
+            _ => {}
+        }
+        for key in keys {
+            match self.act_on(key, act.clone()).await {
+                Response::Done(_) => {}
+                other => return other,
+            }
+        }
+        Response::Done(None)
+    }
+
+    async fn act_on(&self, key: PeerKey, act: Act) -> Response {
         let (reply, answer) = oneshot::channel();
         let request = ToPeers::Act { neighbor: key.clone(), act: act.clone(), reply };
         if self.peers.send(request).await.is_err() {

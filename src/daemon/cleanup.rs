@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, forwarding, state};
+use super::{Error, forwarding, state, unnumbered};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
@@ -70,6 +70,11 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     // While routes and rules are gone already, nothing of ours needs forwarding.
     let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));
     removed.extend(fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?);
+    removed.extend(unnumbered::cleanup(&loaded.state_dir).map_err(|e| {
+        Error::Runtime(format!(
+            "link-local addresses that routelet added cannot be removed: {e}; run as root"
+        ))
+    })?);
     let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
         Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))
     })?;

@@ -11,6 +11,7 @@ mod drain;
 pub mod events;
 mod forwarding;
 mod health;
+mod host;
 mod limits;
 mod machine;
 mod masquerade;
@@ -25,6 +26,7 @@ mod room;
 mod sandbox;
 mod sessions;
 mod state;
+mod unnumbered;
 
 use std::{
     collections::BTreeSet,
@@ -141,6 +143,9 @@ async fn daemon(
     let control = server::bind(&config.control.socket, config.control.group.as_deref())
         .await
         .map_err(|e| Error::Runtime(e.to_string()))?;
+    if config.is_bare_host && !kubernetes {
+        tracing::info!("{}", host::BARE_HOST);
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
     tracing::info!(?limit, budget = limit.budget(), max_prefixes = limit.max_prefixes(), "memory for routes");
 
@@ -175,6 +180,8 @@ async fn daemon(
     let (firewall_notes_tx, firewall_notes) = watch::channel(Vec::new());
     let (pods_tx, pods) = watch::channel(Vec::new());
     let (sessions_tx, sessions) = watch::channel(Vec::new());
+    let (interfaces_tx, interfaces) = watch::channel(Arc::default());
+    let (found_tx, found) = watch::channel(Arc::default());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
@@ -194,6 +201,7 @@ async fn daemon(
     state::keep_former(&state_dir, &record.with(place));
     let kernel = fib::io::Kernel::open_after(settings, record.former(place)).await.map_err(no_netlink)?;
     let host = kernel.host();
+    let fib_host = host.clone();
     let (learned_tx, learned) = mailbox();
     let inputs = RibInputs {
         global,
@@ -236,6 +244,9 @@ async fn daemon(
     let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness);
     let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
     tokio::spawn(sessions::run(sessions_tx, plan.clone(), requests, events, bfd.problems.clone()));
+    let sessions_of = (peers.requests.clone(), peers.events.subscribe());
+    let connections = peers.on_link.take().expect("taken once");
+    unnumbered::spawn(interfaces, found_tx, sessions_of, connections, &state_dir);
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
@@ -331,6 +342,7 @@ async fn daemon(
             plugins: kubernetes.then(|| k8s::io::spawn_plugins(plugins)),
             resolvers: fib::io::resolvers::follow(),
             disabled,
+            found,
             sessions: kubernetes.then(|| established.clone()),
             strangers: peers.strangers.take().expect("taken once"),
             drain,
@@ -352,6 +364,7 @@ async fn daemon(
             forward: accepted_tx,
             block_bgp: block_bgp_tx,
             needs: needs_tx,
+            interfaces: interfaces_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,
             plugins: plugins_tx,
@@ -392,6 +405,7 @@ async fn daemon(
         node_name,
         config: config_rx,
         plan: plan.clone(),
+        host: fib_host,
         reachable,
         rib: rib.sender.clone(),
         peers: peers.requests.clone(),
@@ -486,7 +500,7 @@ fn nobody() -> Wanted {
         listen: Vec::new(),
         peers: Default::default(),
         ranges: Vec::new(),
-        found: Default::default(),
+        unnumbered: Default::default(),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{health::changed, problem_log::ProblemLog};
+use super::{health::changed, problem_log::ProblemLog, unnumbered};
 use crate::{
     bgp::{
         io::{
@@ -39,6 +39,7 @@ use crate::{
         self, Drain, Election, Extra, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
         uplinks,
     },
+    unnumbered::{Interfaces, io::Found},
 };
 
 /// What the planner listens to.
@@ -58,6 +59,8 @@ pub(super) struct Inputs {
     /// Of the host, for the route guard.
     pub(super) resolvers: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
+    /// Who was found on interfaces of unnumbered neighbors.
+    pub(super) found: watch::Receiver<Arc<Found>>,
     /// Which sessions are up; `None` outside of Kubernetes.
     pub(super) sessions: Option<watch::Receiver<Arc<Sessions>>>,
     /// Who called and is no neighbor.
@@ -87,6 +90,8 @@ pub(super) struct Outputs {
     pub(super) block_bgp: watch::Sender<Option<Arc<crate::masquerade::bgp::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
+    /// Where unnumbered neighbors are looked for.
+    pub(super) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(super) all_nodes: watch::Sender<bool>,
     pub(super) asked: watch::Sender<Arc<Asked>>,
     /// Which CNI plugins are looked at.
@@ -102,6 +107,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
     let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
     let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
     let mut ways = None;
+    let mut alone_since = BTreeMap::new();
     let mut election = Election::default();
     let mut gateways = Gateways::default();
     let mut former_gateways = FormerGateways::default();
@@ -119,6 +125,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.services = inputs.services.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         extra.former_gateways = Arc::new(former_gateways.see(&host));
         extra.resolvers = inputs.resolvers.borrow_and_update().clone();
+        extra.found = inputs.found.borrow_and_update().clone();
         extra.disabled = inputs.disabled.borrow_and_update().clone();
         extra.drain = *inputs.drain.borrow_and_update();
         extra.restarting = *inputs.restarting.borrow_and_update();
@@ -152,13 +159,17 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         if let Ok(plan) = &mut result {
             plan.add_object_problems(over.problems);
         }
+        if let Ok(plan) = &mut result {
+            unnumbered::date(&mut alone_since, &mut plan.unfound);
+        }
         match &result {
             Ok(plan) => {
                 log_problems(&mut logged, &mut logged_objects, plan);
                 extra.held_services = plan.held_services.clone();
                 let own = nodes.as_ref().and_then(|n| n.own.as_ref());
                 // One that somebody has set is forgotten with the setting.
-                if config.bgp.router_id.is_none() && own.is_none_or(|o| o.router_id.is_none()) {
+                let set = config.bgp.router_id.is_some() || own.is_some_and(|o| o.router_id.is_some());
+                if !set && plan.keeps_router_id {
                     keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
                 }
                 hand_out(&outputs, &config, plan);
@@ -198,6 +209,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 }
                 r = inputs.resolvers.changed() => break r.is_ok(),
                 r = inputs.disabled.changed() => break r.is_ok(),
+                r = inputs.found.changed() => break r.is_ok(),
                 r = inputs.drain.changed() => break r.is_ok(),
                 r = inputs.restarting.changed() => break r.is_ok(),
                 () = due(gateways.poll_timeout()) => break true,
@@ -308,6 +320,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.conflist, plan.conflist.clone());
     publish(&outputs.forward, Some(plan.forward.clone()));
     publish(&outputs.block_bgp, Some(plan.block_bgp.clone()));
+    publish(&outputs.interfaces, plan.interfaces.clone());
     publish(&outputs.all_nodes, plan.all_nodes);
     publish(&outputs.asked, plan.asked.clone());
     let wanted = Wanted {
@@ -315,7 +328,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
         listen: config.bgp.listen.clone(),
         peers: plan.peers.clone(),
         ranges: plan.ranges.iter().map(range).collect(),
-        found: BTreeMap::new(),
+        unnumbered: plan.interfaces.links.values().map(|i| i.name.clone()).collect(),
     };
     publish(&outputs.wanted, Arc::new(wanted));
 }

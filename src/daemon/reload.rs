@@ -68,6 +68,7 @@ const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not 
 
 /// What is bound, opened or decided once.
 fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let kubernetes = old.kubernetes.enabled == Some(true);
     let changed = [
         ("state-dir", old.state_dir != new.state_dir),
         ("fib", old.fib != Fib { prefer_source: old.fib.prefer_source.clone(), ..new.fib.clone() }),
@@ -82,7 +83,9 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         // Capabilities do not come back.
         (
             "bgp.neighbor.interface",
-            !sandbox::capabilities(new).iter().all(|c| sandbox::capabilities(old).contains(c)),
+            !sandbox::capabilities(new, kubernetes)
+                .iter()
+                .all(|c| sandbox::capabilities(old, kubernetes).contains(c)),
         ),
         ("security.sandbox", old.security != new.security),
         ("metrics.listen", old.metrics != new.metrics),

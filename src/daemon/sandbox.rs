@@ -21,7 +21,7 @@ pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> 
     }
     let demand = demand(options, config, kubernetes);
     make_folders(&demand);
-    let (view, held) = sandbox::io::enter(&demand, &capabilities(config));
+    let (view, held) = sandbox::io::enter(&demand, &capabilities(config, kubernetes));
     let SandboxView { user, capabilities, seccomp, landlock, .. } = &view;
     tracing::info!(user, ?capabilities, seccomp, landlock, "sandbox in force");
     for missing in &view.missing {
@@ -31,9 +31,11 @@ pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> 
 }
 
 /// What is kept. Each is explained where it is defined.
-pub(super) fn capabilities(config: &Config) -> Vec<Capability> {
+pub(super) fn capabilities(config: &Config, kubernetes: bool) -> Vec<Capability> {
     let mut keep = vec![Capability::NetAdmin, Capability::NetBindService];
-    if config.bgp.neighbors.iter().any(|n| matches!(n.at, NeighborAt::Interface(_))) {
+    let unnumbered = |at: &NeighborAt| matches!(at, NeighborAt::Interface(_) | NeighborAt::Uplinks);
+    // Under Kubernetes a BGPPeer may name an interface at any time; the shipped manifests grant no raw sockets.
+    if kubernetes || config.bgp.neighbors.iter().any(|n| unnumbered(&n.at)) {
         keep.push(Capability::NetRaw);
     }
     keep
@@ -97,15 +99,15 @@ mod tests {
 
     fn neighbor(at: NeighborAt, password_file: &str) -> Neighbor {
         let keys = NeighborKeys { password_file: Some(password_file.into()), ..NeighborKeys::default() };
-        Neighbor { at, group: None, keys }
+        Neighbor { at, group: None, limit: 1, keys }
     }
 
     #[test]
     fn raw_sockets_are_kept_for_unnumbered_neighbors_only() {
         let mut config = Config::default();
-        assert_eq!(capabilities(&config), [Capability::NetAdmin, Capability::NetBindService]);
+        assert_eq!(capabilities(&config, false), [Capability::NetAdmin, Capability::NetBindService]);
         config.bgp.neighbors.push(neighbor(NeighborAt::Interface("eth0".into()), "p"));
-        assert!(capabilities(&config).contains(&Capability::NetRaw));
+        assert!(capabilities(&config, false).contains(&Capability::NetRaw));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE};
+use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, unnumbered};
 use crate::{
     fib::{
         former::Record,
@@ -42,7 +42,7 @@ pub(super) struct Mark {
 pub(super) const MARK_FILE: &str = "machine.json";
 
 /// What of the state folder is ours; others' files in it stay.
-pub(super) const FILES: [&str; 11] = [
+pub(super) const FILES: [&str; 12] = [
     "cluster.json",
     "services.json",
     "objects.json",
@@ -53,6 +53,7 @@ pub(super) const FILES: [&str; 11] = [
     DRAIN_FILE,
     forwarding::FILE,
     FORMER_FILE,
+    unnumbered::FILE,
     MARK_FILE,
 ];
 

@@ -28,8 +28,9 @@ use serde_json::Value;
 )]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [
-    { "rule": "has(self.address)", "message": "write address: an IP address, fe80::1%eth0 or \"gateway\"" },
-    { "rule": "has(self.remoteAs) || has(self.group)", "message": "write remoteAs, or a group that has one" },
+    { "rule": "has(self.address) != has(self.interface)", "message": "write one of address (an IP address, fe80::1%eth0 or \"gateway\") and interface" },
+    { "rule": "has(self.remoteAs) || has(self.group) || has(self.interface)", "message": "write remoteAs, or a group that has one" },
+    { "rule": "!has(self.limit) || has(self.interface)", "message": "limit is the number of neighbors on an interface" },
     { "rule": "!(has(self.multihop) && has(self.ttlSecurity))", "message": "multihop and ttlSecurity exclude each other" },
     { "rule": "!has(self.holdTime) || self.holdTime == 0 || self.holdTime >= 3", "message": "holdTime is 0, or 3 to 65535" }
 ]))]
@@ -39,9 +40,14 @@ pub struct BGPPeerSpec {
     pub node_selector: BTreeMap<String, String>,
     /// An IP address, fe80::1%eth0, or "gateway".
     pub address: Option<String>,
+    /// Instead of address, the name of an interface or a pattern: the neighbors there are found by IPv6 router advertisements.
+    pub interface: Option<String>,
+    /// Neighbors at most on each such interface: 1 where nothing is said.
+    #[schemars(range(min = 1, max = 64))]
+    pub limit: Option<u8>,
     /// A [bgp.group.NAME] of the configuration whose keys apply unless set here.
     pub group: Option<String>,
-    /// A number, "external", "internal" or "any".
+    /// A number, "external", "internal" or "any". Beside interface: "external" where nothing is said.
     #[schemars(schema_with = "int_or_string")]
     pub remote_as: Option<Value>,
     #[schemars(range(min = 1, max = 4294967294_u32))]

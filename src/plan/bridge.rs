@@ -1,18 +1,18 @@
 //! Subnets of Docker bridges and other interfaces with a carrier → prefixes to advertise.
 
-use super::neighbor::is_link_local;
+use super::{gateway::is_container_bridge, neighbor::is_link_local};
 use crate::{
     config::Advertise,
     fib::host::{Host, Link, LinkAddress, Scope},
     net::Prefix,
 };
 
-/// The connected subnets of the interfaces that `advertise.interfaces` names, as far as they are alive.
+/// The connected subnets of the interfaces that `[advertise]` means, as far as they are alive.
 pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
     let mut prefixes: Vec<_> = host
         .links
         .values()
-        .filter(|l| is_named(&advertise.interfaces, l))
+        .filter(|l| is_advertised(advertise, host, l))
         .filter(|l| if advertise.require_carrier { host.has_carrier(l) } else { l.up })
         .flat_map(of_link)
         .collect();
@@ -32,6 +32,11 @@ pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a st
         |pattern: &&String| host.links.values().any(|l| is_named(std::slice::from_ref(*pattern), l));
     let named = advertise.interfaces.iter().filter(|p| !p.contains(['*', '?']));
     named.filter(|p| !matches(p)).map(String::as_str).collect()
+}
+
+/// Whether `[advertise]` means this interface: by its name, or as a bridge of containers.
+pub(super) fn is_advertised(advertise: &Advertise, host: &Host, link: &Link) -> bool {
+    is_named(&advertise.interfaces, link) || advertise.containers && is_container_bridge(host, link)
 }
 
 /// `lo` by its name alone: a `*` does not mean it.

@@ -94,7 +94,7 @@ mod tests {
         let loopback = "127.0.0.1".parse().unwrap();
         let mut case = Case::new(config(), None, host([link(2, "eth0").with("10.0.0.2/24")], []));
         case.config.bgp.asn = crate::config::AsSetting::Number(1000);
-        let neighbor = |at| crate::config::Neighbor { at, group: None, keys: Default::default() };
+        let neighbor = |at| crate::config::Neighbor { at, group: None, limit: 1, keys: Default::default() };
         let addresses =
             ["127.0.0.1", "10.0.0.1"].map(|a| crate::config::NeighborAt::Address(a.parse().unwrap()));
         case.config.bgp.neighbors = addresses.map(neighbor).to_vec();

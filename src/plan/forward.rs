@@ -25,7 +25,7 @@ fn advertised(ctx: &Context<'_>) -> Vec<Prefix> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let is_inner = |l: &&Link| !l.loopback && !uplinks.iter().any(|u| u.index == l.index);
     let links = ctx.host.links.values().filter(is_inner);
-    let subnets = links.filter(|l| bridge::is_named(&advertise.interfaces, l)).flat_map(bridge::of_link);
+    let subnets = links.filter(|l| bridge::is_advertised(advertise, ctx.host, l)).flat_map(bridge::of_link);
     subnets.chain(advertise.networks.iter().copied()).collect()
 }
 

@@ -21,7 +21,7 @@ pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Pla
     let in_use: BTreeSet<_> = own.map(|p| p.family()).collect();
     let mut families = in_use.clone();
     families.extend(config.advertise.networks.iter().map(|p| p.family()));
-    if !config.advertise.interfaces.is_empty() {
+    if !config.advertise.interfaces.is_empty() || config.advertise.containers {
         // Containers may come at any time. IPv6 where the host has any: a host without it forwards none.
         families.insert(Family::Ipv4Unicast);
         families.extend(has_ipv6(host).then_some(Family::Ipv6Unicast));
@@ -33,7 +33,7 @@ pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Pla
     let of_containers = |l: &&Link| {
         !l.loopback
             && (extra.kubernetes && l.name == config.cni.bridge
-                || bridge::is_named(&config.advertise.interfaces, l))
+                || bridge::is_advertised(&config.advertise, host, l))
     };
     let bridges = host.links.values().filter(of_containers).map(|l| l.name.clone());
     let ports = host.links.values().filter(|l| l.kind == "veth" && l.master.is_some());

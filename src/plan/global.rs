@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{Extra, addresses, gateway, neighbor};
 use crate::{
     bgp::peer::Global,
-    config::{AsSetting, Config},
+    config::{AsSetting, Config, NeighborAt},
     fib::host::{Host, Link, LinkAddress, Scope},
     k8s::node::Nodes,
     net::{Asn, Family, RouterId},
@@ -78,6 +78,7 @@ fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra)
         .or_else(|| host_address(host, config, Family::Ipv4Unicast))
         .or_else(|| node_address(Family::Ipv6Unicast))
         .or_else(|| host_address(host, config, Family::Ipv6Unicast))
+        .or_else(|| link_local(config, host, extra))
         .map(identifier)
         .ok_or_else(|| "no interface has an address to take the router id from; set bgp.router-id".into())
 }
@@ -87,8 +88,45 @@ fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> 
     let on = |link: &Link| link.addresses.iter().find(|a| is_stable(a, family)).map(|a| a.addr);
     gateway::uplinks(host, config).into_iter().find_map(on).or_else(|| {
         let links = host.links.values().filter(|l| l.kind != "bridge" && !l.loopback);
-        links.flat_map(|l| &l.addresses).filter(|a| is_stable(a, family)).map(|a| a.addr).min()
+        let of_links =
+            links.flat_map(|l| &l.addresses).filter(|a| is_stable(a, family)).map(|a| a.addr).min();
+        of_links.or_else(|| loopback_address(host, family))
     })
+}
+
+/// The lowest address of `lo` that is none of 127.0.0.0/8 and not ::1: where the uplinks have none, as unnumbered ones.
+fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
+    let all = host.links.values().filter(|l| l.loopback).flat_map(|l| &l.addresses);
+    all.filter(|a| is_stable(a, family) && !a.addr.is_loopback()).map(|a| a.addr).min()
+}
+
+/// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a network card if there is
+/// one. It gives way to the first other address that the host gets.
+fn link_local(config: &Config, host: &Host, extra: &Extra) -> Option<IpAddr> {
+    let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
+    if !of_file.into_iter().any(|n| matches!(n.at, NeighborAt::Interface(_) | NeighborAt::Uplinks)) {
+        return None;
+    }
+    let links = host.links.values().filter(|l| !l.loopback && l.kind != "bridge" && l.master.is_none());
+    let with_address = links.filter_map(|l| {
+        let usable = l.addresses.iter().filter(|a| !a.tentative && a.addr.is_ipv6());
+        Some((!l.kind.is_empty(), l.index, usable.map(|a| a.addr).find(|a| neighbor::is_link_local(*a))?))
+    });
+    with_address.min().map(|(_, _, addr)| addr)
+}
+
+/// Whether the router id may be kept for later starts: one that a link-local address stands for is not.
+pub(super) fn is_lasting(
+    config: &Config,
+    nodes: Option<&Nodes>,
+    host: &Host,
+    extra: &Extra,
+    id: RouterId,
+) -> bool {
+    extra.stored_router_id == Some(id)
+        || nodes.is_some()
+        || config.bgp.router_id.is_some()
+        || link_local(config, host, extra).map(identifier) != Some(id)
 }
 
 fn is_stable(address: &LinkAddress, family: Family) -> bool {
@@ -176,6 +214,31 @@ mod tests {
         assert_eq!(Ok(first), router_id(&config(), None, &h, &extra(false)));
         assert_ne!(first, identifier("2001:db8::2".parse().unwrap()));
         assert!(!first.is_unspecified());
+    }
+
+    #[test]
+    fn where_uplinks_have_no_address_that_of_lo_is_taken_and_else_a_link_local_one_for_the_time_being() {
+        let mut c = config();
+        let lo = || link(1, "lo").with("127.0.0.1/8").with("::1/128");
+        let card = Link { kind: String::new(), ..link(3, "eth1").with("fe80::3/64") };
+        let bare = host([lo(), link(2, "veth1").with("fe80::2/64"), card.clone()], []);
+        let e = extra(false);
+        assert!(
+            router_id(&c, None, &bare, &e).unwrap_err().contains("bgp.router-id"),
+            "only for unnumbered ones"
+        );
+        c.bgp.neighbors = vec![crate::config::Neighbor {
+            at: NeighborAt::Interface("eth1".into()),
+            group: None,
+            limit: 1,
+            keys: Default::default(),
+        }];
+        let first = router_id(&c, None, &bare, &e).unwrap();
+        assert_eq!(first, identifier("fe80::3".parse().unwrap()), "the card's");
+        assert!(!is_lasting(&c, None, &bare, &e, first));
+        let with_lo = host([lo().with("192.0.2.1/32"), card], []);
+        assert_eq!(router_id(&c, None, &with_lo, &e), Ok(id("192.0.2.1")));
+        assert!(is_lasting(&c, None, &with_lo, &e, id("192.0.2.1")));
     }
 
     #[test]

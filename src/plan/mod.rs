@@ -19,6 +19,7 @@
 mod addresses;
 mod bridge;
 mod candidates;
+mod containers;
 mod drain;
 mod election;
 mod forward;
@@ -26,6 +27,7 @@ mod forwarding;
 mod gateway;
 mod global;
 mod guard;
+pub mod host;
 mod masq;
 mod neighbor;
 mod node;
@@ -36,6 +38,7 @@ mod pod_bgp;
 mod services;
 mod source;
 mod taken;
+mod unnumbered;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,9 +60,10 @@ use crate::{
     },
     masquerade,
     net::{
-        Asn, Assigned, Family, Guard, Origination, PreferredSources, Prefix, RouterId, Source,
+        Asn, Assigned, Family, Guard, OnLink, Origination, PreferredSources, Prefix, RouterId, Source,
         guard::NodePrefixes, text,
     },
+    unnumbered::Interfaces,
 };
 
 pub use self::{
@@ -67,6 +71,7 @@ pub use self::{
     election::{Election, Sessions, Topology},
     gateway::{Gateway, Gateways},
     objects::{ObjectProblem, Overlay, overlay},
+    unnumbered::Unfound,
 };
 pub use crate::k8s::cni::Conflist;
 use addresses::Claims;
@@ -90,6 +95,8 @@ pub struct Plan {
     /// The file with what is laid over it: objects, and annotations of the Node.
     pub config: Arc<Config>,
     pub global: Global,
+    /// Whether the router id may be kept for later starts.
+    pub keeps_router_id: bool,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     /// Nodes that reflect for the others; empty in a mesh.
     pub reflectors: BTreeSet<String>,
@@ -101,6 +108,10 @@ pub struct Plan {
     pub expected: BTreeSet<IpAddr>,
     /// The own Node's addresses, as far as they count.
     pub node_addresses: Vec<IpAddr>,
+    /// Where unnumbered neighbors are looked for.
+    pub interfaces: Arc<Interfaces>,
+    /// Where none was found.
+    pub unfound: Vec<Unfound>,
     /// `[[bgp.listen-range]]`.
     pub ranges: Vec<Range>,
     /// What this node announces of its own.
@@ -160,6 +171,12 @@ impl Plan {
         }
     }
 
+    /// Whether unnumbered neighbors are looked for on this interface.
+    pub fn seeks_on(&self, interface: &str) -> bool {
+        self.interfaces.links.values().any(|i| i.name == interface)
+            || self.unfound.iter().any(|u| u.interface == interface)
+    }
+
     /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
     pub fn told(&self) -> Vec<String> {
         let of_objects = self.object_problems.iter().map(|p| &p.text);
@@ -196,6 +213,8 @@ pub struct Extra {
     pub restarting: bool,
     /// Gateways whose default route is away for a moment: [`Gateways::held`].
     pub held_gateways: Vec<Gateway>,
+    /// Who was found on interfaces of unnumbered neighbors, by name.
+    pub found: Arc<BTreeMap<String, OnLink>>,
     /// Sessions that `neighbor disable` holds down.
     pub disabled: BTreeSet<PeerKey>,
     /// The programs in `cni.bin-dir`.
@@ -251,6 +270,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let topology = peering::topology(&ctx, &modes);
     let claims = Claims::of(&ctx);
     let peers = peering::peers(&ctx, &modes, &topology, &claims, &mut problems);
+    let unfound = unnumbered::unfound(&ctx, &mut problems);
     let ranges = peering::ranges(&ctx, &mut problems);
     let mut object_problems = Vec::new();
     addresses::check(&ctx, &claims, &mut problems, &mut object_problems);
@@ -294,6 +314,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         among_nodes: peering::is_among_nodes(&modes),
         expected: peering::expected(&ctx, &modes, &topology),
         peers,
+        interfaces: Arc::new(unnumbered::interfaces(&ctx)),
+        unfound,
         node_addresses: ctx.own_node().map(|own| own.addresses.clone()).unwrap_or_default(),
         ranges,
         originated,
@@ -314,6 +336,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
         problems,
         notes: extra.drain.map(Drain::note).into_iter().collect(),
         object_problems,
+        keeps_router_id: global::is_lasting(config, nodes, host, extra, global.router_id),
         global,
     })
 }

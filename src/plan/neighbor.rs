@@ -92,7 +92,7 @@ impl Draft<'_> {
             role: keys.role,
             password: keys.password,
             description: keys.description,
-            disabled: ctx.extra.disabled.contains(&self.key),
+            disabled: ctx.extra.disabled.iter().any(|name| self.key.is(name)),
             group: self.group.map(str::to_owned),
             source: self.source,
             own,

@@ -18,11 +18,11 @@ use super::{
     addresses::{self, Claims},
     candidates::{Members, takes_part},
     election::Topology,
-    gateway, neighbor,
+    gateway, neighbor, unnumbered,
 };
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
-    config::{Config, GATEWAY_GROUP, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
+    config::{Config, GATEWAY_GROUP, Neighbor, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
     k8s::node::{GUARDED_AS_LABEL, GUARDED_REFLECTOR_LABEL, NodeView, Nodes, Presence, REFLECTOR_LABEL},
     net::{Asn, Family},
 };
@@ -326,28 +326,29 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
     }
 }
 
-/// `[[bgp.neighbor]]` and BGPPeer objects, with `address = "gateway"` before the rest: a neighbor given by its address is meant by it.
+/// `[[bgp.neighbor]]` and BGPPeer objects: those that were found, as unnumbered ones and `address = "gateway"`, before
+/// the rest, since a neighbor given by its address is meant by it.
 fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     let of_file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
     let of_objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));
-    let (by_gateway, by_name): (Vec<_>, Vec<_>) =
-        of_file.chain(of_objects).partition(|(_, n)| n.at == NeighborAt::Gateway);
+    let all: Vec<_> = of_file.chain(of_objects).collect();
+    let draft = |source, n: &'a Neighbor, key, implied| Draft {
+        key,
+        source,
+        group: n.group.as_deref(),
+        implied,
+        keys: n.keys.clone(),
+    };
     let mut drafts = Vec::new();
-    for (source, n) in by_gateway.into_iter().chain(by_name) {
-        let draft = |key, source, implied| Draft {
-            key,
-            source,
-            group: n.group.as_deref(),
-            implied,
-            keys: n.keys.clone(),
-        };
-        if n.at == NeighborAt::Gateway {
-            let made = |g: Gateway| draft(g.key.clone(), PeerSource::Gateway, implied_by(&g));
-            drafts.extend(gateway::neighbors(ctx).into_iter().map(made));
-        } else {
-            let implied = implied_by_group(n.group.as_deref());
-            drafts.extend(keys(ctx, &n.at).into_iter().map(|key| draft(key, source, implied.clone())));
-        }
+    for (_, n) in all.iter().filter(|(_, n)| n.at == NeighborAt::Gateway) {
+        let made = |g: Gateway| draft(PeerSource::Gateway, n, g.key.clone(), implied_by(&g));
+        drafts.extend(gateway::neighbors(ctx).into_iter().map(made));
+    }
+    drafts.extend(unnumbered::drafts(ctx));
+    let is_named = |n: &Neighbor| matches!(n.at, NeighborAt::Address(_) | NeighborAt::LinkLocal(..));
+    for (source, n) in all.into_iter().filter(|(_, n)| is_named(n)) {
+        let implied = implied_by_group(n.group.as_deref());
+        drafts.extend(keys(ctx, &n.at).into_iter().map(|key| draft(source, n, key, implied.clone())));
     }
     drafts
 }
@@ -356,7 +357,7 @@ fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
     match at {
         NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
         NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
-        NeighborAt::Interface(i) => vec![PeerKey::Interface(i.clone())],
+        NeighborAt::Interface(_) | NeighborAt::Uplinks => unnumbered::keys(ctx, at),
         NeighborAt::Gateway => gateway::neighbors(ctx).into_iter().map(|g| g.key).collect(),
     }
 }

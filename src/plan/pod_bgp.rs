@@ -30,7 +30,7 @@ fn bridges(ctx: &Context<'_>) -> BTreeSet<String> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let is_inner = |l: &&Link| l.kind == "bridge" && uplinks.iter().all(|u| u.index != l.index);
     let links = ctx.host.links.values().filter(is_inner).filter(|l| !gateway::leads_out(ctx.host, l));
-    let advertised = links.filter(|l| bridge::is_named(&ctx.config.advertise.interfaces, l));
+    let advertised = links.filter(|l| bridge::is_advertised(&ctx.config.advertise, ctx.host, l));
     let pods = ctx.extra.kubernetes.then(|| ctx.config.cni.bridge.clone());
     advertised.map(|l| l.name.clone()).chain(pods).collect()
 }

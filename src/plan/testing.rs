@@ -74,6 +74,7 @@ pub(super) fn config() -> Config {
         metrics: Metrics { listen: Vec::new() },
         control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
         log: Log { level: "info".into(), format: LogFormat::Text },
+        is_bare_host: false,
     }
 }
 

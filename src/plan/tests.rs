@@ -39,7 +39,12 @@ fn with_peering(mut case: Case, peering: &[Peering]) -> Case {
 }
 
 fn neighbor(at: NeighborAt, remote_as: RemoteAs) -> Neighbor {
-    Neighbor { at, group: None, keys: NeighborKeys { remote_as: Some(remote_as), ..NeighborKeys::default() } }
+    Neighbor {
+        at,
+        group: None,
+        limit: 1,
+        keys: NeighborKeys { remote_as: Some(remote_as), ..NeighborKeys::default() },
+    }
 }
 
 fn standalone(host: Host, change: impl FnOnce(&mut Config)) -> Case {

@@ -14,6 +14,7 @@ mod limits;
 mod questions;
 mod stand_in;
 mod tenant;
+mod unnumbered;
 #[allow(dead_code, reason = "shared with tests/conformance")]
 #[path = "../conformance/words.rs"]
 mod words;

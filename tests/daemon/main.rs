@@ -5,6 +5,7 @@
 mod common;
 
 mod bad_neighbors;
+mod bare;
 mod bfd;
 mod doors;
 mod former;
@@ -24,4 +25,5 @@ mod state;
 mod strangers;
 mod switch;
 mod sysctl;
+mod unnumbered;
 mod uplinks;

@@ -91,3 +91,43 @@ fn the_bird_example_accepts_a_rack_of_nodes() {
     let routelet = Routelet::start(&net, &host, &config(64512, "10.244.1.0/24"), &[]);
     the_switch_accepts("10.244.1.0/24", &switch, &routelet);
 }
+
+/// Unnumbered: neither end has an address on the link.
+fn unnumbered_rack(net: &mut Net) -> (Ns, Ns) {
+    let (switch, host) = (net.ns("switch"), net.ns("host"));
+    net.link((&switch, "port1"), (&host, "eth0"));
+    (switch, host)
+}
+
+const UNNUMBERED: &str = "[bgp]\nas = \"auto\"\nrouter-id = \"10.2.0.1\"\n[[bgp.neighbor]]\ninterface = \"eth*\"\n\
+     [advertise]\nnetworks = [\"10.244.1.0/24\", \"198.18.0.0/24\"]\n";
+
+fn the_unnumbered_switch_accepts(switch: &Ns, routelet: &Routelet) {
+    wait_for("a session on eth0", 60.0, || {
+        let all = routelet.json(&["show", "neighbors"]);
+        all.as_array()?.iter().find(|n| n["interface"] == "eth0" && n["state"] == "established").map(drop)
+    });
+    wait_for("the switch has the subnet", 20.0, || {
+        let route = switch.ip("route show 10.244.1.0/24");
+        (route.contains("via inet6 fe80::") && route.contains("dev port1")).then_some(())
+    });
+    assert_eq!(switch.ip("route show 198.18.0.0/24"), "", "what the filter refuses");
+}
+
+#[test]
+fn the_unnumbered_frr_example_accepts_a_host() {
+    let mut net = Net::new();
+    let (switch, host) = unnumbered_rack(&mut net);
+    let _frr = Frr::start(&net, &switch, block("frr-unnumbered"));
+    let routelet = Routelet::start(&net, &host, UNNUMBERED, &[]);
+    the_unnumbered_switch_accepts(&switch, &routelet);
+}
+
+#[test]
+fn the_unnumbered_bird_example_accepts_a_host() {
+    let mut net = Net::new();
+    let (switch, host) = unnumbered_rack(&mut net);
+    let _bird = Bird::start(&net, &switch, block("bird-unnumbered"));
+    let routelet = Routelet::start(&net, &host, UNNUMBERED, &[]);
+    the_unnumbered_switch_accepts(&switch, &routelet);
+}

@@ -145,7 +145,7 @@ fn objects_have_the_keys_of_the_file() {
         known_here(routelet::config::objects::neighbor(odd.as_object().unwrap(), &config).unwrap_err());
     // Where a file names a password, an object names a Secret.
     // What the file refuses until it works, an object does not even have.
-    file.retain(|k| !k.starts_with("password") && k != "interface");
+    file.retain(|k| !k.starts_with("password"));
     file.extend(["node-selector", "password-secret-ref"].map(str::to_owned));
     assert_eq!(keys(&schema(0)), file);
 

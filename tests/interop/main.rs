@@ -20,3 +20,4 @@ mod frr;
 mod others;
 mod speaker;
 mod table;
+mod unnumbered;

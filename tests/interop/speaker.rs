@@ -84,7 +84,7 @@ impl Speaker {
             listen: ["0.0.0.0:179", "[::]:179"].map(|a| a.parse().unwrap()).to_vec(),
             peers: BTreeMap::from([(config.key.clone(), Arc::new(config))]),
             ranges: vec![],
-            found: BTreeMap::new(),
+            unnumbered: Default::default(),
         };
         let (sender, rib) = mpsc::channel(io::rib::TO_RIB);
         let (wanted, watch) = watch::channel(Arc::new(wanted));

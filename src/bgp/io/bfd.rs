@@ -1,7 +1,5 @@
 //! One neighbor's end of BFD: what is watched, and what was reported.
 
-use std::net::Ipv6Addr;
-
 use crate::{
     bgp::{bfd, peer::PeerConfig},
     liveness::{Client, Subscription},
@@ -24,16 +22,10 @@ impl Bfd {
 
     /// Watches what the settings and the host's links call for; nothing while the neighbor is disabled. Returns whether
     /// no session may begin for now, and why.
-    pub(super) fn follow(
-        &mut self,
-        config: &PeerConfig,
-        found: Option<Ipv6Addr>,
-        links: &Links,
-        disabled: bool,
-    ) -> Option<String> {
+    pub(super) fn follow(&mut self, config: &PeerConfig, links: &Links, disabled: bool) -> Option<String> {
         let wanted = config.bfd.as_ref().filter(|_| !disabled);
         let former = self.subscription.as_ref().map(Subscription::path);
-        let path = wanted.and_then(|_| bfd::path(config, found, links, former));
+        let path = wanted.and_then(|_| bfd::path(config, links, former));
         match (wanted, path, &mut self.subscription) {
             (Some(bfd), Some(path), Some(subscription)) if subscription.path() == path => {
                 subscription.change(path, bfd.params.clone());

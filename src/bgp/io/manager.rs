@@ -52,6 +52,7 @@ const WAIT: Duration = Duration::from_millis(300);
 /// Calls that wait.
 const WAITING: usize = 64;
 const FULL: &str = "the limit of its listen-range is reached";
+const ON_LINK: &str = "the limit of unnumbered neighbors on its interface is reached";
 /// The longest wait before a task that panicked is started again.
 const LONGEST_PANIC: Duration = Duration::from_secs(120);
 
@@ -91,6 +92,8 @@ struct Manager {
     strangers: u64,
     /// Whoever decides which neighbors there are learns of strangers.
     to_planner: mpsc::Sender<IpAddr>,
+    /// Whoever discovers unnumbered neighbors learns of connections from unknown ones.
+    on_link: mpsc::Sender<(u32, Ipv6Addr)>,
     strangers_told: Option<Instant>,
     leaving: Option<Leaving>,
 }
@@ -103,7 +106,7 @@ pub(super) async fn run(
     (host, mut convergence, liveness): Inputs,
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
-    to_planner: mpsc::Sender<IpAddr>,
+    (to_planner, on_link): (mpsc::Sender<IpAddr>, mpsc::Sender<(u32, Ipv6Addr)>),
     mut requests: mpsc::Receiver<ToPeers>,
     mut leave: oneshot::Receiver<Leaving>,
 ) {
@@ -131,6 +134,7 @@ pub(super) async fn run(
         waiting: VecDeque::new(),
         strangers: 0,
         to_planner,
+        on_link,
         strangers_told: None,
         leaving: None,
     };
@@ -197,6 +201,8 @@ impl Manager {
                 self.keep(&key, config).await;
             }
         }
+        // Who waited may be wanted by now.
+        self.admit_waiting().await;
     }
 
     fn is_wanted(&self, key: &PeerKey, peer: &Running) -> bool {
@@ -206,7 +212,6 @@ impl Manager {
 
     /// Starts a neighbor, or tells its task what changed.
     async fn keep(&mut self, key: &PeerKey, config: Arc<PeerConfig>) {
-        let found = self.found(key);
         let global = self.wanted.global.clone();
         match self.peers.get_mut(key) {
             // Its end will bring us here again.
@@ -217,7 +222,7 @@ impl Manager {
                 if changed {
                     let _ = self.rib.send(ToRib::Peer { peer: running.id, config: config.clone() }).await;
                 }
-                let _ = running.commands.send(ToTask::Configure(config, global, found)).await;
+                let _ = running.commands.send(ToTask::Configure(config, global)).await;
             }
             None => {
                 let id = PeerId(self.next_id);
@@ -235,7 +240,6 @@ impl Manager {
             id,
             config: config.clone(),
             global: self.wanted.global.clone(),
-            found: self.found(&key),
             disabled: self.disabled.contains(&key),
             rib: self.rib.clone(),
             host: self.host.clone(),
@@ -289,6 +293,10 @@ impl Manager {
             }
         }
         // Whoever waited for this place may have it.
+        self.admit_waiting().await;
+    }
+
+    async fn admit_waiting(&mut self) {
         for (call, until) in std::mem::take(&mut self.waiting) {
             if let Some(call) = self.admit(call).await {
                 self.waiting.push_back((call, until));
@@ -348,13 +356,6 @@ impl Manager {
         }
     }
 
-    fn found(&self, key: &PeerKey) -> Option<Ipv6Addr> {
-        match key {
-            PeerKey::Interface(interface) => self.wanted.found.get(interface).copied(),
-            PeerKey::Address(_) | PeerKey::LinkLocal(..) => None,
-        }
-    }
-
     /// One socket for each address, and one more at each link whose passwords differ from those of other links.
     fn listen(&mut self, addrs: &[SocketAddr]) {
         let apart = self.terms.borrow().apart.clone();
@@ -389,9 +390,7 @@ impl Manager {
                 PeerKey::LinkLocal(addr, interface) => {
                     Some((Prefix::host((*addr).into()), Some(interface.clone())))
                 }
-                PeerKey::Interface(interface) => {
-                    self.found(key).map(|addr| (Prefix::host(addr.into()), Some(interface.clone())))
-                }
+                PeerKey::Interface(_) => None,
             };
             if let (Some(who), Some(password)) = (who, &config.password) {
                 passwords.insert(who, password.clone());
@@ -462,6 +461,12 @@ impl Manager {
                 }
                 Some((stream, from))
             }
+            (_, None) if self.unnumbered(from).is_some() => {
+                if let Some(place) = self.unnumbered(from) {
+                    let _ = self.on_link.try_send(place);
+                }
+                Some((stream, from))
+            }
             (_, None) => {
                 let _ = self.to_planner.try_send(addr);
                 self.turn_away(&stream, addr, "it is no configured neighbor");
@@ -472,7 +477,8 @@ impl Manager {
 
     fn turn_away_the_first(&mut self) {
         if let Some(((stream, from), _)) = self.waiting.pop_front() {
-            self.turn_away(&stream, listener::plain(from), FULL);
+            let why = if self.unnumbered(from).is_some() { ON_LINK } else { FULL };
+            self.turn_away(&stream, listener::plain(from), why);
         }
     }
 
@@ -486,12 +492,17 @@ impl Manager {
             return Some(PeerKey::Address(addr));
         }
         let interface = nix::net::if_::if_indextoname(scoped.scope_id()).ok()?.into_string().ok()?;
-        let key = PeerKey::LinkLocal(v6, interface.clone());
-        if self.peers.contains_key(&key) {
-            return Some(key);
-        }
-        let unnumbered = self.wanted.found.get(&interface).is_none_or(|found| *found == v6);
-        unnumbered.then_some(PeerKey::Interface(interface))
+        Some(PeerKey::LinkLocal(v6, interface))
+    }
+
+    /// A connection from a link-local address on an interface of unnumbered neighbors: it may be one of them in a moment.
+    fn unnumbered(&self, from: SocketAddr) -> Option<(u32, Ipv6Addr)> {
+        let PeerKey::LinkLocal(addr, interface) = self.caller(from)? else { return None };
+        let ifindex = match from {
+            SocketAddr::V6(scoped) => scoped.scope_id(),
+            SocketAddr::V4(_) => return None,
+        };
+        self.wanted.unnumbered.contains(&interface).then_some((ifindex, addr))
     }
 
     /// The longest range with this address.

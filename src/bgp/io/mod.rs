@@ -47,8 +47,8 @@ pub struct Wanted {
     pub listen: Vec<SocketAddr>,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     pub ranges: Vec<Range>,
-    /// Unnumbered: the neighbor that was found on an interface.
-    pub found: BTreeMap<String, Ipv6Addr>,
+    /// Interfaces on which a connection from an unknown link-local address may be that of an unnumbered neighbor.
+    pub unnumbered: BTreeSet<String>,
 }
 
 /// `[[bgp.listen-range]]`: whoever calls from `prefix` becomes a neighbor like `template`.
@@ -114,6 +114,8 @@ pub struct Handle {
     pub events: broadcast::Sender<PeerEvent>,
     /// Addresses that called and are no neighbors, as many as fit: to be taken by whoever decides on that.
     pub strangers: Option<mpsc::Receiver<IpAddr>>,
+    /// The same on interfaces of unnumbered neighbors: the index of the interface, and the link-local address.
+    pub on_link: Option<mpsc::Receiver<(u32, Ipv6Addr)>>,
     leave: oneshot::Sender<Leaving>,
     task: JoinHandle<()>,
 }
@@ -144,7 +146,8 @@ pub fn spawn(
     let (events, _) = broadcast::channel(EVENTS);
     let (leave, left) = oneshot::channel();
     let (called, strangers) = mpsc::channel(STRANGERS);
+    let (met, on_link) = mpsc::channel(STRANGERS);
     let inputs = (host, convergence, liveness);
-    let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), called, inbox, left));
-    Handle { requests, events, strangers: Some(strangers), leave, task }
+    let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), (called, met), inbox, left));
+    Handle { requests, events, strangers: Some(strangers), on_link: Some(on_link), leave, task }
 }

@@ -7,7 +7,6 @@ use std::{
     collections::VecDeque,
     future::{self, Future, poll_fn},
     io::{ErrorKind, IoSlice},
-    net::Ipv6Addr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -79,7 +78,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// What the manager says to a neighbor's task.
 #[derive(Debug)]
 pub(super) enum ToTask {
-    Configure(Arc<PeerConfig>, Global, Option<Ipv6Addr>),
+    Configure(Arc<PeerConfig>, Global),
     Accepted(TcpStream),
     Act(Act),
     Nudge,
@@ -114,7 +113,6 @@ pub(super) struct Start {
     pub(super) id: PeerId,
     pub(super) config: Arc<PeerConfig>,
     pub(super) global: Global,
-    pub(super) found: Option<Ipv6Addr>,
     pub(super) disabled: bool,
     pub(super) rib: RibSender,
     /// The links and addresses of this host.
@@ -133,7 +131,6 @@ pub(super) async fn run(start: Start) {
     let mut task = Task {
         id: start.id,
         config: start.config,
-        found: start.found,
         host: Arc::default(),
         bfd: Bfd::new(start.liveness),
         session,
@@ -191,7 +188,6 @@ type Dial = Pin<Box<dyn Future<Output = Result<(TcpStream, Place), Failed>> + Se
 struct Task {
     id: PeerId,
     config: Arc<PeerConfig>,
-    found: Option<Ipv6Addr>,
     /// The links and addresses of this host, when they last changed.
     host: Arc<Links>,
     bfd: Bfd,
@@ -299,7 +295,7 @@ impl Task {
     /// The settings, the links or the state of the neighbor changed.
     fn follow_bfd(&mut self) {
         let disabled = self.config.disabled || self.session.state() == SessionState::Disabled;
-        let hold = self.bfd.follow(&self.config, self.found, &self.host, disabled);
+        let hold = self.bfd.follow(&self.config, &self.host, disabled);
         self.feed(Input::BfdHold(hold));
     }
 
@@ -489,14 +485,10 @@ impl Task {
     /// `true`: it was the last one.
     fn command(&mut self, command: ToTask) -> bool {
         match command {
-            ToTask::Configure(config, global, found) => {
-                let moved = self.found != found;
-                (self.config, self.found) = (config.clone(), found);
+            ToTask::Configure(config, global) => {
+                self.config = config.clone();
                 self.feed(Input::Configure(config, global));
                 self.follow_bfd();
-                if moved {
-                    self.feed(Input::Nudge);
-                }
             }
             ToTask::Accepted(stream) => self.accepted(stream),
             ToTask::Nudge => self.feed(Input::Nudge),
@@ -609,6 +601,7 @@ impl Task {
                     id: negotiated.remote_id,
                     asn: negotiated.remote_as,
                     local: negotiated.local_addr,
+                    ifindex: negotiated.ifindex,
                 }));
                 self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
             }
@@ -633,10 +626,10 @@ impl Task {
     }
 
     fn connect(&mut self) {
-        let (config, found) = (self.config.clone(), self.found);
+        let config = self.config.clone();
         self.md5_dropped = tcp::md5_dropped();
         self.dial = Some(Box::pin(async move {
-            let place = tcp::place(&config, found)?;
+            let place = tcp::place(&config)?;
             Ok((tcp::connect(&config, place).await?, place))
         }));
     }

@@ -38,13 +38,12 @@ pub(super) struct Place {
     pub(super) ifindex: u32,
 }
 
-/// Finds the neighbor: a link-local address needs the number of its interface, an unnumbered neighbor also the
-/// address that was `found` on it.
+/// Finds the neighbor: a link-local address needs the number of its interface.
 ///
 /// # Errors
 ///
-/// In words, when there is no such interface or nobody was found yet.
-pub(super) fn place(config: &PeerConfig, found: Option<Ipv6Addr>) -> Result<Place, String> {
+/// In words, when there is no such interface.
+pub(super) fn place(config: &PeerConfig) -> Result<Place, String> {
     let on_link = |addr: Ipv6Addr, interface: &str| {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|_| format!("there is no interface {interface}"))?;
@@ -53,10 +52,7 @@ pub(super) fn place(config: &PeerConfig, found: Option<Ipv6Addr>) -> Result<Plac
     match &config.key {
         PeerKey::Address(addr) => Ok(Place { addr: SocketAddr::new(*addr, config.port), ifindex: 0 }),
         PeerKey::LinkLocal(addr, interface) => on_link(*addr, interface),
-        PeerKey::Interface(interface) => match found {
-            Some(addr) => on_link(addr, interface),
-            None => Err(format!("no router was heard on {interface} yet")),
-        },
+        PeerKey::Interface(interface) => Err(format!("{interface} is no address")),
     }
 }
 

@@ -49,7 +49,7 @@ fn wanted(id: u8, own: SocketAddr, asn: Asn, peers: Vec<PeerConfig>) -> Wanted {
         listen: vec![own],
         peers: peers.into_iter().map(|c| (c.key.clone(), Arc::new(c))).collect(),
         ranges: vec![],
-        found: BTreeMap::new(),
+        unnumbered: Default::default(),
     }
 }
 

@@ -56,7 +56,7 @@ impl Match {
     fn holds(&self, subject: &Subject<'_>, attrs: &Attrs) -> bool {
         any(&self.prefixes, |r| r.matches(subject.prefix))
             && any(&self.families, |f| *f == subject.prefix.family())
-            && any(&self.neighbors, |n| [subject.from, subject.to].contains(&Some(n)))
+            && any(&self.neighbors, |n| [subject.from, subject.to].into_iter().flatten().any(|key| key.is(n)))
             && any(&self.source, |s| *s == subject.source)
             && any(&self.communities, |c| has_community(attrs, *c))
             && any(&self.next_hop, |p| p.contains(attrs.next_hop.addr))

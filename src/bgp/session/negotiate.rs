@@ -1,12 +1,12 @@
 //! What we say in our OPEN, and what both OPENs together mean (RFC 4271 §6.2, RFC 5492).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     bgp::{
-        peer::{Global, Graceful, Negotiated, PeerConfig, RemoteAs, Role},
+        peer::{Global, Graceful, Negotiated, PeerConfig, PeerKey, RemoteAs, Role},
         wire::{
             Code, WireError,
             capability::{
@@ -58,7 +58,9 @@ pub(super) fn open(config: &PeerConfig, global: &Global, now: Circumstances) -> 
 fn capabilities(config: &PeerConfig, now: Circumstances) -> Vec<Capability> {
     let mut list: Vec<_> = config.families.iter().map(|f| Capability::family(*f)).collect();
     list.extend([Capability::RouteRefresh, Capability::EnhancedRefresh, Capability::ExtendedMessage]);
-    let v6 = config.own.v6.is_some() || config.own.link_local.is_some();
+    // A session over IPv6 has an address of ours at its end, whatever the plan knows of it by now.
+    let over_v6 = matches!(config.key, PeerKey::LinkLocal(..) | PeerKey::Address(IpAddr::V6(_)));
+    let v6 = over_v6 || config.own.v6.is_some() || config.own.link_local.is_some();
     if v6 && config.families.contains(&Family::Ipv4Unicast) {
         let v4 = Family::Ipv4Unicast;
         let triple = NextHopEncoding {

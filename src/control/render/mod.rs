@@ -3,6 +3,7 @@
 //! Tables have a heading and columns, but no borders and no colours, so that `awk` can split them.
 
 mod bfd;
+mod host;
 mod neighbor;
 mod node;
 mod pages;
@@ -25,6 +26,7 @@ pub fn json(response: &Response) -> String {
         Response::Neighbor(v) => pretty(v),
         Response::Routes(_) | Response::Fib(_) => whole(Pages::json(), response),
         Response::Node(v) => pretty(v),
+        Response::Host(v) => pretty(v),
         Response::Config(v) => pretty(v),
         Response::Bfd(v) => pretty(v),
         Response::Events(v) => pretty(v),
@@ -56,6 +58,7 @@ pub fn text(response: &Response, now: Timestamp) -> String {
         Response::Neighbor(one) => neighbor::detail(one, now),
         Response::Routes(_) | Response::Fib(_) => whole(Pages::text(), response),
         Response::Node(node) => node::text(node.as_deref(), now),
+        Response::Host(host) => host::text(host),
         Response::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
         Response::Bfd(list) => bfd::table(list),
         Response::Events(list) => events(list),

@@ -94,7 +94,7 @@ fn sum(counts: &BTreeMap<Family, u64>) -> String {
     counts.values().sum::<u64>().to_string()
 }
 
-fn state(state: SessionState) -> &'static str {
+pub(super) fn state(state: SessionState) -> &'static str {
     match state {
         SessionState::Idle => "idle",
         SessionState::Connect => "connect",

@@ -1,0 +1,47 @@
+use serde::{Deserialize, Serialize};
+
+use crate::net::Prefix;
+
+/// `show host`: what this host does without Kubernetes, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Where the configuration comes from, and what follows from it.
+    pub configuration: String,
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What the operator should know, each with its remedy.
+    pub problems: Vec<String>,
+}
+
+/// One interface, but the loopback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    /// `physical`, `bridge`, `veth`, ….
+    pub kind: String,
+    /// Set up by the administrator.
+    pub up: bool,
+    pub carrier: bool,
+    pub default_route: bool,
+    /// BGP neighbors on it, each with its state.
+    pub neighbors: Vec<NeighborOnLink>,
+    pub subnets: Vec<SubnetStatus>,
+    /// Why it has neither neighbors nor subnets that are advertised.
+    pub reason: Option<String>,
+}
+
+/// A neighbor on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborOnLink {
+    pub address: String,
+    pub state: super::SessionState,
+}
+
+/// A connected subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetStatus {
+    pub prefix: Prefix,
+    /// Neighbors with a session to which it is advertised.
+    pub advertised_to: Vec<String>,
+    /// Why it is advertised to nobody.
+    pub reason: Option<String>,
+}
