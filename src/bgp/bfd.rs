@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::peer::{Hops, PeerConfig, PeerKey};
 use crate::net::{BfdPath, BfdReport, BfdStatus, Links};
 
-/// The path to a neighbor. A neighbor on a link is watched there, also while the link has lost its address (`former`); one
-/// that is several hops away, from wherever packets to it leave.
+/// The path to a neighbor. A neighbor on a link is watched there, also while the link has lost its
+/// address (`former`); one that is several hops away, from wherever packets to it leave.
 pub fn path(config: &PeerConfig, links: &Links, former: Option<BfdPath>) -> Option<BfdPath> {
     let named = |name: &str| links.links.iter().find(|(_, link)| link.name == name).map(|(n, _)| *n);
     let (remote, interface): (IpAddr, _) = match &config.key {

@@ -203,6 +203,7 @@ mod tests {
         let by_hand = Neighbor {
             at: NeighborAt::Address("10.0.0.3".parse().unwrap()),
             group: Some("mesh".into()),
+            limit: 1,
             keys: NeighborKeys::default(),
         };
         case.config.bgp.neighbors.push(by_hand);

@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 /// RFC 4861 §10: MAX_INITIAL_RTR_ADVERTISEMENTS.
 const INITIAL: u8 = 3;
-/// MinRtrAdvInterval and MaxRtrAdvInterval (§6.2.1). Short, since a switch that was restarted learns by them alone
-/// that we are here.
+/// MinRtrAdvInterval and MaxRtrAdvInterval (§6.2.1). Short, since a switch that was restarted
+/// learns by them alone that we are here.
 const MIN_INTERVAL: Duration = Duration::from_millis(3333);
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// §10: MIN_DELAY_BETWEEN_RAS, of those to all nodes, which are all that we send.
 const MIN_DELAY: Duration = Duration::from_secs(3);
 /// §10: MAX_RA_DELAY_TIME.
 const ANSWER_DELAY: Duration = Duration::from_millis(500);
-/// RFC 7559 §2: IRT, and the greatest interval. MRT is an hour there; a cable may be plugged in at any time.
+/// RFC 7559 §2: IRT, and the greatest interval. MRT is an hour there; a cable may be plugged in at
+/// any time.
 const FIRST_SOLICITATION: Duration = Duration::from_secs(4);
 const LAST_SOLICITATION: Duration = Duration::from_secs(60);
 
@@ -39,8 +40,8 @@ pub(super) struct Advertiser {
 }
 
 impl Advertiser {
-    /// The first packets leave at once: there is one sender per host and link, not the thousands of hosts for which
-    /// RFC 4861 §6.3.7 asks for a random delay.
+    /// The first packets leave at once: there is one sender per host and link, not the thousands of
+    /// hosts for which RFC 4861 §6.3.7 asks for a random delay.
     pub(super) fn new(now: Instant, seed: u64) -> Self {
         Self {
             random: Random(seed),
@@ -52,8 +53,8 @@ impl Advertiser {
         }
     }
 
-    /// A solicitation came: an advertisement follows within half a second, or three seconds after the last one
-    /// (RFC 4861 §6.2.6).
+    /// A solicitation came: an advertisement follows within half a second, or three seconds after
+    /// the last one (RFC 4861 §6.2.6).
     pub(super) fn solicited(&mut self, now: Instant) {
         let mut at = now + self.random.below(ANSWER_DELAY);
         if let Some(last) = self.last_sent {
@@ -83,7 +84,8 @@ impl Advertiser {
         if self.next_advertisement <= now {
             self.sent = self.sent.saturating_add(1);
             self.last_sent = Some(now);
-            // §6.2.4: the first ones follow each other quickly, within MAX_INITIAL_RTR_ADVERT_INTERVAL anyway.
+            // §6.2.4: the first ones follow each other quickly, within
+            // MAX_INITIAL_RTR_ADVERT_INTERVAL anyway.
             let interval = if self.sent < INITIAL { MIN_INTERVAL } else { self.interval() };
             self.next_advertisement = now + interval;
             return Some(Send::Advertisement);

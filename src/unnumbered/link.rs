@@ -30,7 +30,8 @@ pub struct Link {
     /// While packets can be sent.
     advertiser: Option<Advertiser>,
     neighbors: Neighbors,
-    /// Those that were found and can be connected to: none before the interface has a usable address.
+    /// Those that were found and can be connected to: none before the interface has a usable
+    /// address.
     reachable: BTreeSet<Ipv6Addr>,
     /// Since when there is nobody.
     alone_since: Option<Instant>,
@@ -92,8 +93,8 @@ impl Link {
         link
     }
 
-    /// Takes one input. `own`: the link-local addresses of this host, which are nobody's on any link: two interfaces may
-    /// well be on one.
+    /// Takes one input. `own`: the link-local addresses of this host, which are nobody's on any
+    /// link: two interfaces may well be on one.
     pub fn handle(&mut self, now: Instant, own: &BTreeSet<Ipv6Addr>, input: Input<'_>) -> Vec<Change> {
         let mut changes = Vec::new();
         match input {

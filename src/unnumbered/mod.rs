@@ -1,18 +1,20 @@
 //! Unnumbered neighbors: who is at the other end of a link, found by IPv6 router advertisements.
 //!
-//! `interface = "eth1"` names no address. Both ends send router advertisements (RFC 4861), and each learns the other's
-//! link-local address from their source. The BGP session runs between these addresses and carries IPv4 routes with
-//! IPv6 next hops (RFC 8950). FRR, Cumulus Linux, SONiC, Arista EOS and others work the same way. A neighbor that sends
-//! no advertisements, as GoBGP, is found by its first connection.
+//! `interface = "eth1"` names no address. Both ends send router advertisements (RFC 4861), and each
+//! learns the other's link-local address from their source. The BGP session runs between these
+//! addresses and carries IPv4 routes with IPv6 next hops (RFC 8950). FRR, Cumulus Linux, SONiC,
+//! Arista EOS and others work the same way. A neighbor that sends no advertisements, as GoBGP, is
+//! found by its first connection.
 //!
-//! A [`Link`] decides for one interface when to send and who is a neighbor; [`packet`] reads and checks what comes;
-//! `io` has the sockets. Neither radvd nor the kernel's `accept_ra` is needed, and our advertisements have the router
-//! lifetime 0 and no prefix, so that no host on the link takes this one as its default router.
+//! A [`Link`] decides for one interface when to send and who is a neighbor; [`packet`] reads and
+//! checks what comes; `io` has the sockets. Neither radvd nor the kernel's `accept_ra` is needed,
+//! and our advertisements have the router lifetime 0 and no prefix, so that no host on the link
+//! takes this one as its default router.
 //!
 //! # What is deliberately absent
 //!
-//! A last advertisement at the end (RFC 4861 §6.2.5): its router lifetime would be 0, as in all others. Prefixes, MTU,
-//! DNS servers: whoever wants those runs radvd.
+//! A last advertisement at the end (RFC 4861 §6.2.5): its router lifetime would be 0, as in all
+//! others. Prefixes, MTU, DNS servers: whoever wants those runs radvd.
 
 mod advertise;
 pub mod io;

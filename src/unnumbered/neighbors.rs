@@ -1,10 +1,11 @@
 //! Who the BGP neighbors on one interface are.
 //!
-//! A link-local address becomes a neighbor when a router advertisement or a connection comes from it, as long as there
-//! is room. The first one keeps its place for as long as it has a session; without a session it has [`TRIAL`] to bring
-//! one up, and then gives way to any other that shows itself. So neither a second router on the link nor a forged
-//! advertisement ends a session, and a router that was replaced, or changed its link-local address, does not block the
-//! place of its successor.
+//! A link-local address becomes a neighbor when a router advertisement or a connection comes from
+//! it, as long as there is room. The first one keeps its place for as long as it has a session;
+//! without a session it has [`TRIAL`] to bring one up, and then gives way to any other that shows
+//! itself. So neither a second router on the link nor a forged advertisement ends a session, and a
+//! router that was replaced, or changed its link-local address, does not block the place of its
+//! successor.
 
 use std::{
     collections::BTreeSet,
@@ -14,9 +15,9 @@ use std::{
 
 /// How long a neighbor without a session keeps its place against another.
 const TRIAL: Duration = Duration::from_secs(10);
-/// How long a neighbor without a session is remembered after its last packet. While there is none, it is solicited at
-/// least once in a minute, which every router answers (RFC 4861 §6.2.6): the lifetime in its advertisements, which may
-/// be 0, decides only who is a default router.
+/// How long a neighbor without a session is remembered after its last packet. While there is none,
+/// it is solicited at least once in a minute, which every router answers (RFC 4861 §6.2.6): the
+/// lifetime in its advertisements, which may be 0, decides only who is a default router.
 const SILENCE: Duration = Duration::from_secs(180);
 
 /// The neighbors of one interface.
@@ -74,12 +75,14 @@ impl Neighbors {
         }
     }
 
-    /// The link was lost: who is at its other end may have changed, so nobody has a claim to a place without a session.
+    /// The link was lost: who is at its other end may have changed, so nobody has a claim to a
+    /// place without a session.
     pub(super) fn link_lost(&mut self, now: Instant) {
         self.found.iter_mut().for_each(|n| n.trial_ends = now);
     }
 
-    /// Forgets who is silent and has no session, and who is beyond the limit. Returns their addresses.
+    /// Forgets who is silent and has no session, and who is beyond the limit. Returns their
+    /// addresses.
     pub(super) fn expire(&mut self, now: Instant, limit: usize) -> Vec<Ipv6Addr> {
         let mut gone = Vec::new();
         self.found.retain(|n| {

@@ -79,8 +79,9 @@ fn check_options(mut options: &[u8]) -> Result<bool, Invalid> {
     if options.is_empty() { Ok(has_link_layer) } else { Err(Invalid::Option) }
 }
 
-/// A router advertisement. Its router lifetime is 0: who receives it learns that a BGP speaker is here, and no host
-/// takes this one as its default router (RFC 4861 §6.2.5). The kernel fills in the checksum.
+/// A router advertisement. Its router lifetime is 0: who receives it learns that a BGP speaker is
+/// here, and no host takes this one as its default router (RFC 4861 §6.2.5). The kernel fills in
+/// the checksum.
 pub fn advertisement(link_layer: Option<[u8; 6]>) -> Vec<u8> {
     let mut message = vec![0; ADVERTISEMENT_HEADER];
     message[0] = ADVERTISEMENT;

@@ -5,8 +5,8 @@
 //! request at once is served whatever others hold open. A few descriptors are kept in reserve for
 //! these listeners, so that they can be reached when sessions use up all others.
 //!
-//! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors closes
-//! only connections that had [`GRACE`] to send a request and did not.
+//! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors
+//! closes only connections that had [`GRACE`] to send a request and did not.
 
 use std::{
     collections::BTreeMap,

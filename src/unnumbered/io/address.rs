@@ -10,8 +10,8 @@ use netlink_packet_route::address::AddressAttribute;
 
 use super::socket::link_layer;
 
-/// Adds a link-local address: made from the Ethernet address as RFC 4291 Appendix A does, or from `random` where there
-/// is none.
+/// Adds a link-local address: made from the Ethernet address as RFC 4291 Appendix A does, or from
+/// `random` where there is none.
 ///
 /// # Errors
 ///

@@ -34,7 +34,8 @@ pub struct Inputs {
     pub interfaces: watch::Receiver<Arc<Interfaces>>,
     /// Link-local neighbors with an established session, each with the name of its interface.
     pub established: watch::Receiver<Arc<BTreeSet<(String, Ipv6Addr)>>>,
-    /// Link-local addresses that connected to the BGP port and are no neighbors, with the index of the interface.
+    /// Link-local addresses that connected to the BGP port and are no neighbors, with the index of
+    /// the interface.
     pub connections: mpsc::Receiver<(u32, Ipv6Addr)>,
     /// Is called for each address that was added to an interface.
     pub on_added: Box<dyn Fn(&str, Ipv6Addr) + std::marker::Send>,
@@ -43,7 +44,8 @@ pub struct Inputs {
 /// Who was found, by the name of the interface.
 pub type Found = BTreeMap<String, OnLink>;
 
-/// Messages of one interface that are looked at in [`WINDOW`]; the kernel drops the rest of a flood.
+/// Messages of one interface that are looked at in [`WINDOW`]; the kernel drops the rest of a
+/// flood.
 const BURST: u32 = 50;
 const WINDOW: Duration = Duration::from_millis(100);
 /// Messages of all interfaces that may wait.

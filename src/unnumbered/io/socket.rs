@@ -77,8 +77,8 @@ impl IcmpSocket {
         self.fd.async_io(Interest::READABLE, || receive(self.fd.as_raw_fd(), buf)).await
     }
 
-    /// Sends from an own address to all nodes, or to all routers. A full queue of the interface loses it: the next one
-    /// comes by itself.
+    /// Sends from an own address to all nodes, or to all routers. A full queue of the interface
+    /// loses it: the next one comes by itself.
     ///
     /// # Errors
     ///
