@@ -13,6 +13,7 @@ mod guard;
 mod limits;
 mod questions;
 mod stand_in;
+mod stolen;
 mod tenant;
 mod unnumbered;
 #[allow(dead_code, reason = "shared with tests/conformance")]

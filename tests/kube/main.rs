@@ -41,6 +41,7 @@ mod rights;
 mod scale;
 mod services;
 mod speaker;
+mod stolen;
 mod switch;
 mod takeover;
 mod token;
