@@ -157,11 +157,12 @@ fn stolen_kubelet_makes_its_node_no_reflector() {
         let by = ["--as=system:node:n3", "--as-group=system:nodes"];
         plane.try_kubectl(&[&by, args].concat())
     };
-    // A policy is not in force at once.
+    // A policy is not in force at once, and what changes nothing is never refused.
+    let mut attempt = 0;
     wait_for("a label is refused", 60.0, || {
-        kubelet(&["label", "node", "n3", "--overwrite", "routelet.io/route-reflector=true"])
-            .is_err()
-            .then_some(())
+        attempt += 1;
+        let label = format!("routelet.io/attempt={attempt}");
+        kubelet(&["label", "node", "n3", "--overwrite", &label]).is_err().then_some(())
     });
     plane.kubectl(&["label", "node", "n3", "--overwrite", "routelet.io/route-reflector=false"]);
     plane.kubectl(&["annotate", "node", "n3", "routelet.io/as=65001"]);
