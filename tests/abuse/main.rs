@@ -309,17 +309,18 @@ fn floods_and_garbage() {
         Ok(())
     });
     report.case("after it: the other neighbor, again", || witness.alive(&mut bed));
-    report.case("a neighbor that flaps 200 times", || {
+    report.case("a neighbor that flaps as fast as it is let", || {
         let start = Instant::now();
         let mut count = 0;
-        while count < 200 && start.elapsed() < Duration::from_secs(120) {
+        while start.elapsed() < Duration::from_secs(20) {
             let Ok(mut peer) = bed.try_dial(at(1, 5)) else { continue };
             if peer.try_establish(&Open::new(EXTERNAL, at(1, 5))) {
                 peer.announce(count, &["22.9.0.0/24"]);
                 count += 1;
             }
         }
-        same(count, 200)?;
+        // Five sessions that it ends early are free, then it waits longer each time.
+        holds((5..=30).contains(&count), &format!("{count} sessions in 20 s"))?;
         wait_for("its route is gone", 3.0, || (!in_kernel(&bed, "22.9.0.0/24")).then_some(()));
         Ok(())
     });
