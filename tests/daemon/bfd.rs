@@ -188,7 +188,7 @@ fn failover(count: u32) -> Duration {
         (!leads_over(&host, SWITCHES[0])).then(|| start.elapsed())
     });
     let view = routelet.json(&["show", "neighbor", "10.1.0.1"]);
-    assert_eq!(view["drops"]["bfd"], 1, "{view}");
+    assert!(view["drops"]["bfd"].as_u64() >= Some(1), "{view}");
     assert!(leads_over(&host, SWITCHES[1]) || host.ip("nexthop show").contains("10.2.0.1"));
     took
 }

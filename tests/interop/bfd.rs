@@ -216,7 +216,7 @@ fn frr_is_watched_over_several_hops() {
     cut(&ours);
     wait_for("the loss ends the session", 10.0, || {
         let view = routelet.json(&["show", "neighbor", "10.2.0.1"]);
-        (view["drops"]["bfd"] == 1).then_some(())
+        (view["drops"]["bfd"].as_u64() >= Some(1)).then_some(())
     });
     mend(&ours);
     routelet.wait_established("10.2.0.1");
@@ -249,7 +249,7 @@ fn where_it_is_required_no_session_begins_before_bfd_is_up() {
     ours.sh("nft 'add rule inet cut in udp dport 4784 drop'");
     wait_for("the session is over, and none begins", 10.0, || {
         let view = routelet.json(&["show", "neighbor", "10.2.0.1"]);
-        (view["state"] == "idle" && view["drops"]["bfd"] == 1).then_some(())
+        (view["state"] == "idle" && view["drops"]["bfd"].as_u64() >= Some(1)).then_some(())
     });
     std::thread::sleep(Duration::from_secs(5));
     let view = routelet.json(&["show", "neighbor", "10.2.0.1"]);
@@ -275,7 +275,7 @@ fn bird_is_watched_and_its_loss_noticed() {
         cut(&theirs);
         wait_for("the loss ends the session", 10.0, || {
             let view = routelet.json(&["show", "neighbor", address]);
-            (view["drops"]["bfd"] == 1).then_some(())
+            (view["drops"]["bfd"].as_u64() >= Some(1)).then_some(())
         });
         mend(&theirs);
         routelet.wait_established(address);
