@@ -97,7 +97,7 @@ fn frr_is_watched_over_both_families_and_a_cut_ends_the_session() {
     assert!(
         view["last_error"].as_str().unwrap().contains("BFD session down: control detection time expired")
     );
-    assert_eq!(view["drops"]["bfd"], 1, "{view}");
+    assert!(view["drops"]["bfd"].as_u64() >= Some(1), "{view}");
     mend(&ours);
     for (address, _) in four_and_six {
         wait_bfd(&routelet, address, "up");
