@@ -31,15 +31,19 @@ pub(super) fn raise_descriptors() {
     }
 }
 
-/// Allows the real-time priority of BFD's thread, which needs a capability otherwise that the sandbox
-/// takes away. Where the limit cannot be raised BFD reports that it runs without.
+/// Allows the real-time priority of BFD's thread. Where the limit cannot be raised it needs
+/// CAP_SYS_NICE, and without that BFD reports that it runs without.
 pub(super) fn allow_real_time() {
-    let now = getrlimit(Resource::RLIMIT_RTPRIO);
-    if now.is_ok_and(|(soft, _)| soft < REAL_TIME)
+    if !real_time_is_allowed()
         && let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, REAL_TIME, REAL_TIME)
     {
         tracing::debug!(%error, "the limit of real-time priorities stays as it is");
     }
+}
+
+/// Whether the limit alone permits the priority.
+pub(super) fn real_time_is_allowed() -> bool {
+    getrlimit(Resource::RLIMIT_RTPRIO).is_ok_and(|(soft, _)| soft >= REAL_TIME)
 }
 
 /// Watches how many descriptors are left; while they are few, that is a problem.

@@ -83,9 +83,7 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         // Capabilities do not come back.
         (
             "bgp.neighbor.interface",
-            !sandbox::capabilities(new, kubernetes)
-                .iter()
-                .all(|c| sandbox::capabilities(old, kubernetes).contains(c)),
+            sandbox::opens_raw_sockets(new, kubernetes) && !sandbox::opens_raw_sockets(old, kubernetes),
         ),
         ("security.sandbox", old.security != new.security),
         ("metrics.listen", old.metrics != new.metrics),

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::RunOptions;
+use super::{RunOptions, limits};
 use crate::{
-    config::{self, Config, NeighborAt},
+    config::{self, Config, NeighborAt, NeighborKeys},
     k8s,
     sandbox::{self, Capability, Cni, Demand, SandboxView, io::Held},
 };
@@ -21,7 +21,8 @@ pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> 
     }
     let demand = demand(options, config, kubernetes);
     make_folders(&demand);
-    let (view, held) = sandbox::io::enter(&demand, &capabilities(config, kubernetes));
+    let capabilities = capabilities(config, kubernetes, limits::real_time_is_allowed());
+    let (view, held) = sandbox::io::enter(&demand, &capabilities);
     let SandboxView { user, capabilities, seccomp, landlock, .. } = &view;
     tracing::info!(user, ?capabilities, seccomp, landlock, "sandbox in force");
     for missing in &view.missing {
@@ -30,15 +31,24 @@ pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> 
     (view, Some(held))
 }
 
-/// What is kept. Each is explained where it is defined.
-pub(super) fn capabilities(config: &Config, kubernetes: bool) -> Vec<Capability> {
+/// What is kept. Each is explained where it is defined. Under Kubernetes a BGPPeer may name an
+/// interface, or BFD, at any time; the shipped manifests grant neither capability.
+fn capabilities(config: &Config, kubernetes: bool, real_time: bool) -> Vec<Capability> {
     let mut keep = vec![Capability::NetAdmin, Capability::NetBindService];
-    let unnumbered = |at: &NeighborAt| matches!(at, NeighborAt::Interface(_) | NeighborAt::Uplinks);
-    // Under Kubernetes a BGPPeer may name an interface at any time; the shipped manifests grant no raw sockets.
-    if kubernetes || config.bgp.neighbors.iter().any(|n| unnumbered(&n.at)) {
+    if opens_raw_sockets(config, kubernetes) {
         keep.push(Capability::NetRaw);
     }
+    let bfd = |keys: &NeighborKeys| matches!(keys.bfd, Some(Some(_)));
+    if !real_time && (kubernetes || keys(config).any(bfd)) {
+        keep.push(Capability::SysNice);
+    }
     keep
+}
+
+/// Whether ICMPv6 sockets of unnumbered neighbors may be needed.
+pub(super) fn opens_raw_sockets(config: &Config, kubernetes: bool) -> bool {
+    let unnumbered = |at: &NeighborAt| matches!(at, NeighborAt::Interface(_) | NeighborAt::Uplinks);
+    kubernetes || config.bgp.neighbors.iter().any(|n| unnumbered(&n.at))
 }
 
 fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
@@ -68,9 +78,13 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
 
 /// Files with passwords that the configuration names.
 fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
+    keys(config).filter_map(|k| k.password_file.as_ref()).map(|file| folder.join(file)).collect()
+}
+
+/// Of all neighbors and groups, and the defaults.
+fn keys(config: &Config) -> impl Iterator<Item = &NeighborKeys> {
     let neighbors = config.bgp.neighbors.iter().map(|n| &n.keys);
-    let keys = neighbors.chain(config.bgp.groups.values()).chain([&config.bgp.defaults]);
-    keys.filter_map(|k| k.password_file.as_ref()).map(|file| folder.join(file)).collect()
+    neighbors.chain(config.bgp.groups.values()).chain([&config.bgp.defaults])
 }
 
 /// The path, and where it leads if it is a symbolic link. Absolute: rules are for folders.
@@ -95,7 +109,7 @@ fn make_folders(demand: &Demand) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Neighbor, NeighborKeys};
+    use crate::{bgp::peer::Bfd, config::Neighbor};
 
     fn neighbor(at: NeighborAt, password_file: &str) -> Neighbor {
         let keys = NeighborKeys { password_file: Some(password_file.into()), ..NeighborKeys::default() };
@@ -105,9 +119,19 @@ mod tests {
     #[test]
     fn raw_sockets_are_kept_for_unnumbered_neighbors_only() {
         let mut config = Config::default();
-        assert_eq!(capabilities(&config, false), [Capability::NetAdmin, Capability::NetBindService]);
+        assert_eq!(capabilities(&config, false, false), [Capability::NetAdmin, Capability::NetBindService]);
         config.bgp.neighbors.push(neighbor(NeighborAt::Interface("eth0".into()), "p"));
-        assert!(capabilities(&config, false).contains(&Capability::NetRaw));
+        assert!(capabilities(&config, false, false).contains(&Capability::NetRaw));
+    }
+
+    #[test]
+    fn a_priority_is_kept_for_bfd_only_and_where_no_limit_permits_it() {
+        let mut config = Config::default();
+        assert!(!capabilities(&config, false, false).contains(&Capability::SysNice));
+        let keys = NeighborKeys { bfd: Some(Some(Bfd::default())), ..NeighborKeys::default() };
+        config.bgp.groups.insert("leaf".into(), keys);
+        assert!(capabilities(&config, false, false).contains(&Capability::SysNice));
+        assert!(!capabilities(&config, false, true).contains(&Capability::SysNice));
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum Capability {
     NetBindService,
     /// ICMPv6 sockets of unnumbered neighbors. Only where they are configured.
     NetRaw,
+    /// The real-time priority of BFD's thread, which begins with the first neighbor that has BFD. Only
+    /// where BFD is configured and the limit of real-time priorities cannot be raised instead, as in
+    /// a container.
+    SysNice,
 }
 
 impl Capability {
@@ -43,6 +47,7 @@ impl Capability {
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetBindService => "CAP_NET_BIND_SERVICE",
             Self::NetRaw => "CAP_NET_RAW",
+            Self::SysNice => "CAP_SYS_NICE",
         }
     }
 }

@@ -97,6 +97,7 @@ fn number(capability: Capability) -> caps::Capability {
         Capability::NetAdmin => caps::Capability::CAP_NET_ADMIN,
         Capability::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
         Capability::NetRaw => caps::Capability::CAP_NET_RAW,
+        Capability::SysNice => caps::Capability::CAP_SYS_NICE,
     }
 }
 
