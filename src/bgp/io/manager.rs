@@ -184,6 +184,8 @@ impl Manager {
             let known = |key: &PeerKey| self.peers.contains_key(key);
             if !self.handover.stays(Instant::now(), &config, &wanted.peers, known) {
                 self.stop(&key, Stop::Removed).await;
+            } else if let Some(running) = self.peers.get(&key) {
+                let _ = running.commands.send(ToTask::HandOver).await;
             }
         }
         for (key, config) in &wanted.peers {

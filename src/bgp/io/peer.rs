@@ -90,6 +90,8 @@ pub(super) enum ToTask {
     Resume,
     /// The listen-range of this neighbor is full: end if there is nothing to be lost.
     MakeRoom,
+    /// Another neighbor takes its place: end if there is nothing to hand over.
+    HandOver,
     Status(oneshot::Sender<NeighborView>),
     /// The last command: the task ends when it is carried out.
     Stop(Stop),
@@ -365,9 +367,14 @@ impl Task {
     /// for long.
     fn only_takes_room(&self) -> bool {
         let now = Instant::now();
-        let gone = self.links.is_empty() && self.kept_until.is_none_or(|kept| kept <= now);
+        let gone = self.links.is_empty() && !self.has_routes();
         let mute = !self.session.has_been_up() && self.session.since() + SILENT <= now;
         self.config.source == PeerSource::Range && (gone || mute)
+    }
+
+    /// Whether the table may have routes of the neighbor: it has a session, or the table keeps those of the last one.
+    fn has_routes(&self) -> bool {
+        self.outbox.is_some() || self.kept_until.is_some_and(|kept| Instant::now() < kept)
     }
 
     /// What the rib must still hear, then the end.
@@ -499,7 +506,11 @@ impl Task {
                 self.feed(Input::Stop(Stop::Removed));
                 return true;
             }
-            ToTask::MakeRoom => {}
+            ToTask::HandOver if !self.has_routes() => {
+                self.feed(Input::Stop(Stop::Moved));
+                return true;
+            }
+            ToTask::MakeRoom | ToTask::HandOver => {}
             ToTask::Act(act) => {
                 self.act(act);
                 self.follow_bfd();

@@ -310,3 +310,26 @@ async fn a_neighbor_that_leaves_the_plan_is_told_and_forgotten() {
     a.wanted.send_replace(Arc::new(for_a));
     a.up().await;
 }
+
+#[tokio::test]
+async fn a_neighbor_at_a_new_address_replaces_at_once_one_that_has_no_routes() {
+    let (a, b, other) = (place([127, 0, 9, 1]), place([127, 0, 9, 2]), place([127, 0, 9, 3]));
+    let (for_a, for_b) = pair(a, b, |c| c.graceful_restart = true);
+    let (for_other, _) = pair(a, other, |c| c.graceful_restart = true);
+    let mut a = speaker(for_other.clone());
+    a.until("an attempt", |v| v.last_error.is_some()).await;
+    a.wanted.send_replace(Arc::new(for_a));
+    a.until("the new one", |v| v.address == "127.0.9.2").await;
+    assert_eq!(a.views().await.len(), 1);
+
+    let b = speaker(for_b);
+    a.up().await;
+    a.wanted.send_replace(Arc::new(for_other.clone()));
+    a.until("the other one", |v| v.address == "127.0.9.3").await;
+    assert_eq!(a.views().await.len(), 2, "it has a session");
+    b.handle.shutdown(Leaving::Daemon).await;
+    assert_eq!(a.down().await, DownCause::Closed);
+    a.wanted.send_replace(Arc::new(Wanted { unnumbered: ["eth0".into()].into(), ..for_other }));
+    a.until("the other one", |v| v.address == "127.0.9.3").await;
+    assert_eq!(a.views().await.len(), 2, "the table keeps its routes");
+}

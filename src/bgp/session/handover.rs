@@ -3,7 +3,8 @@
 //!
 //! Both ends learn of the change at different times, and whoever ended the old session at once would take away routes
 //! that the new one does not have yet. So the old neighbor stays for a while: until the new one has told all its
-//! routes and a moment more, in which it hears ours, or for [`LONGEST`].
+//! routes and a moment more, in which it hears ours, or for [`LONGEST`]. One without a session and without routes that the
+//! table keeps ends at once, which its task decides.
 
 use std::{
     collections::BTreeMap,
