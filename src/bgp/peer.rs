@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -180,6 +181,8 @@ pub struct Bfd {
     pub params: BfdParams,
     /// No session begins before BFD is up.
     pub strict: bool,
+    /// The file that the key was read from.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for Bfd {
@@ -187,7 +190,7 @@ impl Default for Bfd {
         let interval = Duration::from_millis(300);
         let params =
             BfdParams { min_tx: interval, min_rx: interval, multiplier: 3, passive: false, auth: None };
-        Self { params, strict: false }
+        Self { params, strict: false, password_file: None }
     }
 }
 

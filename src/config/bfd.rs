@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     file::Surroundings,
+    password,
     read::{Item, Section},
 };
 use crate::{bgp::peer::Bfd, net::BfdAuth};
@@ -33,13 +34,14 @@ pub(super) fn read(item: &Item<'_>, around: &Surroundings<'_>) -> Option<Option<
     bfd.params.multiplier = multiplier.unwrap_or(bfd.params.multiplier);
     bfd.params.passive = flag("passive");
     bfd.strict = flag("strict");
-    bfd.params.auth = authentication(&section, around);
+    (bfd.params.auth, bfd.password_file) = authentication(&section, around);
     section.close();
     Some(Some(bfd))
 }
 
-fn authentication(section: &Section<'_>, around: &Surroundings<'_>) -> Option<BfdAuth> {
-    let key = key(section, around);
+/// The key, and the file that it was read from.
+fn authentication(section: &Section<'_>, around: &Surroundings<'_>) -> (Option<BfdAuth>, Option<PathBuf>) {
+    let (password, file) = password::read(section, around, KEY, "SHA1 of BFD");
     let id = section.get("key-id");
     let kind = section.get("authentication");
     let has_key = section.get("password").or_else(|| section.get("password-file")).is_some();
@@ -48,23 +50,6 @@ fn authentication(section: &Section<'_>, around: &Surroundings<'_>) -> Option<Bf
     }
     let key_id = id.map_or(Some(1), |i| i.number(0..=255));
     let meticulous = kind.map_or(Some(true), |i| i.choice(&[("meticulous-sha1", true), ("sha1", false)]));
-    Some(BfdAuth { key_id: key_id?, key: key?, meticulous: meticulous? })
-}
-
-/// Never says what the key is.
-fn key(section: &Section<'_>, around: &Surroundings<'_>) -> Option<Vec<u8>> {
-    let (word, file) = (section.get("password"), section.get("password-file"));
-    if let (Some(_), Some(file)) = (&word, &file) {
-        file.wrong("`password` and `password-file` exclude each other; keep one");
-        return None;
-    }
-    let item = word.clone().or(file)?;
-    let text = item.text()?;
-    let key = if word.is_some() { Ok(text.to_owned()) } else { (around.read_password)(&PathBuf::from(text)) };
-    let fits = key.and_then(|key| match key.len() {
-        0 => Err("must not be empty".to_owned()),
-        1..=KEY => Ok(key),
-        n => Err(format!("has {n} octets; SHA1 of BFD takes {KEY} at most")),
-    });
-    fits.map(String::into_bytes).map_err(|what| item.wrong(what)).ok()
+    let auth = || Some(BfdAuth { key_id: key_id?, key: password?.into_bytes(), meticulous: meticulous? });
+    (auth(), file)
 }

@@ -607,7 +607,7 @@ mod tests {
         let auth = BfdAuth { key_id: 7, key: b"x".to_vec(), meticulous: false };
         let params =
             BfdParams { min_tx: ms(50), min_rx: ms(60), multiplier: 5, passive: true, auth: Some(auth) };
-        assert_eq!(bfd(all), Some(Bfd { params, strict: true }));
+        assert_eq!(bfd(all), Some(Bfd { params, strict: true, password_file: None }));
     }
 
     #[test]

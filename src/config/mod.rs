@@ -9,6 +9,7 @@ pub mod io;
 mod nearest;
 mod neighbor;
 pub mod objects;
+mod password;
 mod policies;
 mod problem;
 mod read;

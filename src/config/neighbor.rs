@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use super::{
     AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys, bfd,
     file::Surroundings,
+    password,
     read::{Item, Section},
     values::{self, FAMILIES, interface_glob, neighbor_address, prefix},
 };
@@ -43,6 +44,12 @@ fn read_session_keys(section: &Section<'_>, keys: &mut NeighborKeys) {
 }
 
 impl NeighborKeys {
+    /// The files that its passwords are read from.
+    pub fn password_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let of_bfd = self.bfd.iter().flatten().filter_map(|bfd| bfd.password_file.as_ref());
+        self.password_file.iter().chain(of_bfd)
+    }
+
     /// What is written here, else what is written there.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
@@ -281,7 +288,8 @@ fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -
         ..NeighborKeys::default()
     };
     read_session_keys(section, &mut keys);
-    passwords(section, &mut keys, around);
+    let (password, file) = password::read(section, around, PASSWORD, "TCP MD5");
+    (keys.password, keys.password_file) = (password.map(Secret), file);
     keys
 }
 
@@ -333,41 +341,6 @@ fn policy_name(item: &Item<'_>, policies: &Policies) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
-}
-
-/// Never says what the password is.
-fn passwords(section: &Section<'_>, keys: &mut NeighborKeys, around: &Surroundings<'_>) {
-    let fits = |password: &str| match password.len() {
-        0 => Err("must not be empty".to_owned()),
-        1..=PASSWORD => Ok(()),
-        n => Err(format!("has {n} octets; TCP MD5 takes {PASSWORD} at most")),
-    };
-    let (word, file) = (section.get("password"), section.get("password-file"));
-    if let (Some(_), Some(file)) = (&word, &file) {
-        file.wrong("`password` and `password-file` exclude each other; keep one");
-        return;
-    }
-    if let Some(item) = word
-        && let Some(password) = item.text()
-    {
-        match fits(password) {
-            Ok(()) => keys.password = Some(Secret(password.to_owned())),
-            Err(what) => item.wrong(what),
-        }
-    }
-    if let Some(item) = file
-        && let Some(path) = item.text().map(PathBuf::from)
-    {
-        let read = (around.read_password)(&path).and_then(|password| {
-            fits(&password).map_err(|what| format!("the password in {} {what}", path.display()))?;
-            Ok(password)
-        });
-        match read {
-            Ok(password) => keys.password = Some(Secret(password)),
-            Err(what) => item.wrong(what),
-        }
-        keys.password_file = Some(path);
-    }
 }
 
 pub(super) fn ranges(section: &Section<'_>, bgp: &mut Bgp) {

@@ -400,7 +400,7 @@ fn as_sets(as_sets: AsSets) -> &'static str {
 
 fn bfd(bfd: Option<&Bfd>) -> Value {
     let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    bfd.map_or(json!(false), |Bfd { params, strict }| {
+    bfd.map_or(json!(false), |Bfd { params, strict, password_file }| {
         let auth = params.auth.as_ref();
         json!({
             "min-tx": ms(params.min_tx),
@@ -408,7 +408,8 @@ fn bfd(bfd: Option<&Bfd>) -> Value {
             "multiplier": params.multiplier,
             "strict": strict,
             "passive": params.passive,
-            "password": auth.map(|_| HIDDEN),
+            "password": auth.filter(|_| password_file.is_none()).map(|_| HIDDEN),
+            "password-file": password_file,
             "key-id": auth.map(|a| a.key_id),
             "authentication": auth.map(|a| if a.meticulous { "meticulous-sha1" } else { "sha1" }),
         })
@@ -490,6 +491,8 @@ mod tests {
         allow-own-as = 2
         as-sets = "accept"
         role = "rs-client"
+        [bgp.group.leaf]
+        bfd = { min-tx = 50, min-rx = 60, multiplier = 5, strict = true, passive = true, password-file = "/etc/q", key-id = 7, authentication = "sha1" }
         [[bgp.listen-range]]
         prefix = "10.9.0.0/16"
         remote-as = 7
@@ -587,7 +590,9 @@ mod tests {
 
     #[test]
     fn no_password_is_shown() {
-        let config = read("[bgp.group.x]\npassword = \"hunter2\"\n[bgp.group.y]\npassword-file = \"/p\"\n");
+        let config = read(
+            "[bgp.group.x]\npassword = \"hunter2\"\nbfd = { password = \"hunter2\" }\n[bgp.group.y]\npassword-file = \"/p\"\nbfd = { password-file = \"/p\" }\n",
+        );
         let shown = effective(&config, None, []).to_string();
         assert!(!shown.contains("hunter2") && !shown.contains("from a file"), "{shown}");
         assert!(shown.contains(HIDDEN));

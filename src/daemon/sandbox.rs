@@ -78,7 +78,7 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
 
 /// Files with passwords that the configuration names.
 fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
-    keys(config).filter_map(|k| k.password_file.as_ref()).map(|file| folder.join(file)).collect()
+    keys(config).flat_map(NeighborKeys::password_files).map(|file| folder.join(file)).collect()
 }
 
 /// Of all neighbors and groups, and the defaults.
@@ -138,17 +138,20 @@ mod tests {
     fn folders_of_the_configuration_its_passwords_and_their_targets_stay_readable() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
-        for folder in ["etc", "store", "keys"] {
+        for folder in ["etc", "store", "keys", "bfd"] {
             fs::create_dir(at(folder)).unwrap();
         }
         fs::write(at("store/routelet.toml"), "").unwrap();
         std::os::unix::fs::symlink(at("store/routelet.toml"), at("etc/routelet.toml")).unwrap();
         let mut config = Config::default();
         config.bgp.neighbors.push(neighbor(NeighborAt::Gateway, "../keys/tor"));
+        let bfd = Bfd { password_file: Some(at("bfd/tor")), ..Bfd::default() };
+        let keys = NeighborKeys { bfd: Some(Some(bfd)), ..NeighborKeys::default() };
+        config.bgp.groups.insert("tor".into(), keys);
         let options = RunOptions { config: Some(at("etc/routelet.toml")), ..RunOptions::default() };
         let rules = demand(&options, &config, false).rules();
         let readable: Vec<_> = rules.iter().flat_map(|r| r.candidates().next()).collect();
-        for folder in [at("etc"), at("store"), at("etc/../keys")] {
+        for folder in [at("etc"), at("store"), at("etc/../keys"), at("bfd")] {
             assert!(readable.contains(&folder.as_path()), "{}: {readable:?}", folder.display());
         }
     }
