@@ -73,6 +73,11 @@ impl Asked {
     pub fn allows(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind) || self.by_annotation.contains(&kind)
     }
+
+    /// The most specific aggregate that holds an address.
+    pub fn aggregate_of(&self, addr: IpAddr) -> Option<Prefix> {
+        self.aggregates.iter().copied().filter(|a| a.contains(addr)).max_by_key(|a| a.len())
+    }
 }
 
 /// What is known of Services. Level-triggered: each change makes a new one.
@@ -511,13 +516,7 @@ fn verdict(address: IpAddr, offers: &[&Offer], nodes: &Nodes, rules: Rules<'_>) 
     }
     // Where only some nodes forward, the aggregate of all would lead astray.
     let local = standing.iter().all(|o| o.local.is_some());
-    let aggregate = rules
-        .asked
-        .aggregates
-        .iter()
-        .copied()
-        .filter(|a| !local && a.contains(address))
-        .max_by_key(|a| a.len());
+    let aggregate = rules.asked.aggregate_of(address).filter(|_| !local);
     let reason = judged.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
     Verdict {
         address,

@@ -53,8 +53,7 @@ fn services(
         let offers = offers.iter().filter(stands);
         for offer in offers {
             let for_all = offer.kind == ServiceAddresses::ClusterIp || rules.ignore_exclude_label;
-            let widest = rules.aggregates.iter().filter(|a| offer.local.is_none() && a.contains(*addr));
-            let aggregate = widest.max_by_key(|a| a.len()).copied();
+            let aggregate = asked.aggregate_of(*addr).filter(|_| offer.local.is_none());
             for prefix in aggregate.into_iter().chain([Prefix::host(*addr)]) {
                 let who = services.entry(prefix).or_default();
                 match &offer.local {
