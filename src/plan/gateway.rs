@@ -170,15 +170,15 @@ pub(super) fn lacks_ipv4(
 /// gateway.
 pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refusal> {
     let is_bridge = |index: u32| host.links.get(&index).is_some_and(|l| l.kind == "bridge");
-    let named = |patterns: &[String]| bridge::is_named(patterns, link);
+    let patterns = &config.advertise.interfaces;
     // A pattern such as br-* may well fit the bridge that is the way out.
-    let exact: Vec<_> = config.advertise.interfaces.iter().filter(|p| **p == link.name).cloned().collect();
-    let way_out = leads_out(host, link);
+    let is_advertised =
+        || patterns.contains(&link.name) || bridge::is_named(patterns, link) && !leads_out(host, link);
     if link.name == config.cni.bridge {
         Some(Refusal::PodBridge)
     } else if link.master.is_some_and(is_bridge) {
         Some(Refusal::Port)
-    } else if named(&exact) || named(&config.advertise.interfaces) && !way_out {
+    } else if is_advertised() {
         Some(Refusal::Advertised)
     } else if is_container_bridge(host, link) {
         Some(Refusal::ContainerBridge)

@@ -157,7 +157,7 @@ impl NodePrefixes {
         })
     }
 
-    /// Whether a Service or an aggregate of Services has this prefix.
+    /// The addresses of Services and their aggregates.
     pub(super) fn services(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.services.iter().map(|(prefix, _)| *prefix)
     }
