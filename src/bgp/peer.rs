@@ -34,6 +34,15 @@ pub enum PeerKey {
 }
 
 impl PeerKey {
+    /// The neighbor's address, whatever link it is on.
+    pub fn addr(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(addr) => Some(*addr),
+            Self::LinkLocal(addr, _) => Some((*addr).into()),
+            Self::Interface(_) => None,
+        }
+    }
+
     /// Whether it is the neighbor that `name` means: the name of an interface means the unnumbered ones there.
     pub fn is(&self, name: &Self) -> bool {
         match (self, name) {

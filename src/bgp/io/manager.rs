@@ -198,7 +198,7 @@ impl Manager {
             .map(|(k, _)| k.clone())
             .collect();
         for key in dynamic {
-            if let Some(range) = address(&key).and_then(|addr| self.range(addr)) {
+            if let Some(range) = key.addr().and_then(|addr| self.range(addr)) {
                 let config = Arc::new(like(range, key.clone()));
                 self.keep(&key, config).await;
             }
@@ -208,7 +208,7 @@ impl Manager {
     }
 
     fn is_wanted(&self, key: &PeerKey, peer: &Running) -> bool {
-        let in_range = || address(key).is_some_and(|addr| self.range(addr).is_some());
+        let in_range = || key.addr().is_some_and(|addr| self.range(addr).is_some());
         self.wanted.peers.contains_key(key) || peer.config.source == PeerSource::Range && in_range()
     }
 
@@ -436,8 +436,8 @@ impl Manager {
     /// The same; a call for which there may be a place in a moment is returned.
     async fn admit(&mut self, (stream, from): Call) -> Option<Call> {
         let addr = listener::plain(from);
-        let known = self.caller(from).filter(|k| self.peers.contains_key(k));
-        if let Some(running) = known.as_ref().and_then(|k| self.peers.get(k)) {
+        let caller = caller(from);
+        if let Some(running) = caller.as_ref().and_then(|k| self.peers.get(k)) {
             if running.ending && running.config.source == PeerSource::Range {
                 return Some((stream, from));
             }
@@ -448,7 +448,7 @@ impl Manager {
         let range = self.range(addr).map(|range| (range.prefix, self.room(range)));
         match (range, self.range(addr)) {
             (Some((prefix, true)), Some(range)) => {
-                let key = range_key(from);
+                let key = caller.unwrap_or(PeerKey::Address(addr));
                 let config = Arc::new(like(range, key.clone()));
                 info!(neighbor = %key, range = %prefix, "a new neighbor calls");
                 self.keep(&key, config).await;
@@ -463,13 +463,11 @@ impl Manager {
                 }
                 Some((stream, from))
             }
-            (_, None) if self.unnumbered(from).is_some() => {
+            (_, None) => {
                 if let Some(place) = self.unnumbered(from) {
                     let _ = self.on_link.try_send(place);
+                    return Some((stream, from));
                 }
-                Some((stream, from))
-            }
-            (_, None) => {
                 let _ = self.to_planner.try_send(addr);
                 self.turn_away(&stream, addr, "it is no configured neighbor");
                 None
@@ -484,22 +482,9 @@ impl Manager {
         }
     }
 
-    /// The key of whoever calls from this address.
-    fn caller(&self, from: SocketAddr) -> Option<PeerKey> {
-        let addr = listener::plain(from);
-        let (IpAddr::V6(v6), SocketAddr::V6(scoped)) = (addr, from) else {
-            return Some(PeerKey::Address(addr));
-        };
-        if !v6.is_unicast_link_local() {
-            return Some(PeerKey::Address(addr));
-        }
-        let interface = nix::net::if_::if_indextoname(scoped.scope_id()).ok()?.into_string().ok()?;
-        Some(PeerKey::LinkLocal(v6, interface))
-    }
-
     /// A connection from a link-local address on an interface of unnumbered neighbors: it may be one of them in a moment.
     fn unnumbered(&self, from: SocketAddr) -> Option<(u32, Ipv6Addr)> {
-        let PeerKey::LinkLocal(addr, interface) = self.caller(from)? else { return None };
+        let PeerKey::LinkLocal(addr, interface) = caller(from)? else { return None };
         let ifindex = match from {
             SocketAddr::V6(scoped) => scoped.scope_id(),
             SocketAddr::V4(_) => return None,
@@ -514,7 +499,7 @@ impl Manager {
 
     /// The neighbors that called from a range.
     fn callers(&self, range: &Range) -> impl Iterator<Item = (&PeerKey, &Running)> {
-        let inside = |key: &PeerKey| address(key).is_some_and(|addr| range.prefix.contains(addr));
+        let inside = |key: &PeerKey| key.addr().is_some_and(|addr| range.prefix.contains(addr));
         self.peers.iter().filter(move |(k, p)| p.config.source == PeerSource::Range && !p.ending && inside(k))
     }
 
@@ -602,26 +587,14 @@ async fn passed(until: Option<time::Instant>) {
     }
 }
 
-/// The address of a neighbor, whatever link it is on.
-fn address(key: &PeerKey) -> Option<IpAddr> {
-    match key {
-        PeerKey::Address(addr) => Some(*addr),
-        PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
-        PeerKey::Interface(_) => None,
-    }
-}
-
-/// What a caller from a range is known by: a link-local address may well be another neighbor's on another link.
-fn range_key(from: SocketAddr) -> PeerKey {
-    let interface = |n: u32| nix::net::if_::if_indextoname(n).ok()?.into_string().ok();
+/// The key of whoever calls from this address; `None` where the link of a link-local one is gone.
+fn caller(from: SocketAddr) -> Option<PeerKey> {
     match (listener::plain(from), from) {
         (IpAddr::V6(addr), SocketAddr::V6(scoped)) if addr.is_unicast_link_local() => {
-            match interface(scoped.scope_id()) {
-                Some(interface) => PeerKey::LinkLocal(addr, interface),
-                None => PeerKey::Address(addr.into()),
-            }
+            let interface = nix::net::if_::if_indextoname(scoped.scope_id()).ok()?.into_string().ok()?;
+            Some(PeerKey::LinkLocal(addr, interface))
         }
-        (addr, _) => PeerKey::Address(addr),
+        (addr, _) => Some(PeerKey::Address(addr)),
     }
 }
 

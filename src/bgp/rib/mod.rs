@@ -337,7 +337,7 @@ impl Rib {
 
     pub fn convergence(&self) -> Convergence {
         let counted = self.peers.iter().flatten().filter(|p| !p.config.disabled);
-        Convergence { neighbors: counted.filter_map(|p| Some((p.address()?, p.phase))).collect() }
+        Convergence { neighbors: counted.filter_map(|p| Some((p.config.key.addr()?, p.phase))).collect() }
     }
 
     fn number(&self, peer: PeerId) -> Option<PeerNo> {

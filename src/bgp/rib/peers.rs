@@ -8,7 +8,7 @@ use std::{
 
 use super::{foreign::Foreign, import::Refused, memory::Growth, nexthop::OnLink, share::Share};
 use crate::{
-    bgp::peer::{Negotiated, PeerConfig, PeerId, PeerKey},
+    bgp::peer::{Negotiated, PeerConfig, PeerId},
     net::{Family, Phase},
 };
 
@@ -125,14 +125,6 @@ impl Peer {
     /// As the views write it.
     pub(super) fn name(&self) -> String {
         self.config.key.to_string()
-    }
-
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        match &self.config.key {
-            PeerKey::Address(addr) => Some(*addr),
-            PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
-            PeerKey::Interface(_) => self.session.as_ref().map(|s| s.remote_addr),
-        }
     }
 
     pub(super) fn is_internal(&self) -> bool {

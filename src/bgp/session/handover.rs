@@ -8,7 +8,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -92,19 +91,11 @@ impl Handover {
 }
 
 fn has_converged(convergence: &Convergence, key: &PeerKey) -> bool {
-    address(key).and_then(|a| convergence.neighbors.get(&a)) == Some(&Phase::Converged)
+    key.addr().and_then(|a| convergence.neighbors.get(&a)) == Some(&Phase::Converged)
 }
 
 fn is_node(config: &PeerConfig) -> bool {
     matches!(config.source, PeerSource::Mesh | PeerSource::Reflector)
-}
-
-fn address(key: &PeerKey) -> Option<IpAddr> {
-    match key {
-        PeerKey::Address(addr) => Some(*addr),
-        PeerKey::LinkLocal(addr, _) => Some((*addr).into()),
-        PeerKey::Interface(_) => None,
-    }
 }
 
 /// Whether the settings of two keys are those of one neighbor: the same Node, any gateway, or else one that differs in
