@@ -179,10 +179,9 @@ async fn becomes(watch: &mut Watch, what: &str, fits: impl Fn(&ApiStatus) -> boo
     assert_eq!(seen, Ok(true), "{what}: {:?}", watch.status.borrow());
 }
 
-/// Delays double from 0.2 s, so that hardly more than ten attempts fit into so many seconds, whoever is how slow; the watch
-/// of the admission policy adds a handful, a second apart at the least.
+/// Delays double from 0.2 s, so that hardly more than ten attempts fit into so many seconds, whoever is how slow.
 const SECONDS: u64 = 6;
-const ATTEMPTS: usize = 22;
+const ATTEMPTS: usize = 16;
 
 #[test]
 fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays() {

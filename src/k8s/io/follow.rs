@@ -28,13 +28,20 @@ const NOW_AND_THEN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Tells all that there are, by name, once they are listed and at each change; none where the cluster does not know the kind.
+/// With `name` only that object is followed. `None` means that the API server refuses the list.
 /// While the API server is away nothing is told: what was last known stays. Never ends.
 pub(super) async fn follow<T>(
     options: &Options,
     kind: &ApiResource,
+    name: Option<&str>,
     read: fn(DynamicObject) -> T,
-    mut tell: impl FnMut(&BTreeMap<String, T>),
+    mut tell: impl FnMut(Option<&BTreeMap<String, T>>),
 ) {
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let config = match name {
+        Some(name) => config.fields(&format!("metadata.name={name}")),
+        None => config,
+    };
     let mut known = BTreeMap::new();
     let mut absent = 0;
     let mut said = None;
@@ -45,7 +52,7 @@ pub(super) async fn follow<T>(
             continue;
         };
         let api = Api::<DynamicObject>::all_with(connection.client.clone(), kind);
-        let mut stream = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+        let mut stream = pin!(watcher(api, config.clone()));
         let mut listing = BTreeMap::new();
         let refused = loop {
             match stream.next().await {
@@ -54,15 +61,15 @@ pub(super) async fn follow<T>(
                 Some(Ok(Event::InitDone)) => {
                     (absent, said) = (0, None);
                     known = std::mem::take(&mut listing);
-                    tell(&known);
+                    tell(Some(&known));
                 }
                 Some(Ok(Event::Apply(object))) => {
                     insert(&mut known, object, read, kind);
-                    tell(&known);
+                    tell(Some(&known));
                 }
                 Some(Ok(Event::Delete(object))) => {
-                    known.remove(&name(&object));
-                    tell(&known);
+                    known.remove(&name_of(&object));
+                    tell(Some(&known));
                 }
                 // The stream lists anew by itself.
                 Some(Err(error)) if refusal(&error) == Some(410) => {
@@ -82,21 +89,26 @@ pub(super) async fn follow<T>(
                         "the cluster does not know this kind, nor need it; asking now and then"
                     );
                 }
-                if absent > 1 {
-                    known.clear();
-                    tell(&known);
+                match absent {
+                    1 => tell(None),
+                    _ => {
+                        known.clear();
+                        tell(Some(&known));
+                    }
                 }
                 sleep(NOW_AND_THEN).await;
             }
-            Some(code @ 403) if said != refused => {
-                warn!(
-                    kind = kind.plural,
-                    code, "may not be read; allow our ServiceAccount to list and watch them"
-                );
-                said = refused;
+            Some(code @ 403) => {
+                if said != refused {
+                    warn!(
+                        kind = kind.plural,
+                        code, "may not be read; allow our ServiceAccount to list and watch them"
+                    );
+                    said = refused;
+                }
+                tell(None);
                 sleep(NOW_AND_THEN).await;
             }
-            Some(403) => sleep(NOW_AND_THEN).await,
             // What was last known stays; the watch of Nodes says that the API server is away.
             _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY)).await,
         }
@@ -114,7 +126,7 @@ fn insert<T>(
     read: fn(DynamicObject) -> T,
     kind: &ApiResource,
 ) {
-    let name = name(&object);
+    let name = name_of(&object);
     if (known.len() >= MAX_OBJECTS && !known.contains_key(&name)) || !is_short(&object) {
         warn!(
             kind = kind.kind,
@@ -131,7 +143,7 @@ fn is_short(object: &DynamicObject) -> bool {
     serde_json::to_vec(&object.data).is_ok_and(|json| json.len() <= MAX_OCTETS)
 }
 
-fn name(object: &DynamicObject) -> String {
+fn name_of(object: &DynamicObject) -> String {
     object.metadata.name.clone().unwrap_or_default()
 }
 

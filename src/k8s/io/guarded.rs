@@ -2,75 +2,42 @@
 //! their Nodes: the binding of the admission policy that `deploy/` brings is there. Where it cannot
 //! be read, nobody knows, and they do not count.
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
-
-use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding as Binding;
-use kube::{
-    Api,
-    runtime::watcher::{self, Event, watcher},
-};
-use tokio::{sync::watch, time::sleep};
+use kube::api::{ApiResource, DynamicObject};
+use tokio::sync::watch;
 use tracing::info;
 
-use super::{
-    Options, client,
-    watch::{Retry, WATCH_SECONDS, refusal},
-};
+use super::{Options, follow::follow};
+use crate::k8s::view::ApiStatus;
 
 /// The name of the policy and of its binding.
 const POLICY: &str = "routelet-nodes";
-/// Between two attempts where the API server does not know the kind, or does not let it be read.
-const NOW_AND_THEN: Duration = Duration::from_secs(30);
-/// At the least, after a failure.
-const RETRY: Duration = Duration::from_secs(1);
 
-/// Never ends while somebody listens. While the API server is away what was last known stays.
-pub(super) async fn run(options: Options, guarded: watch::Sender<Option<bool>>) {
+/// Begins once the API server was reached: nothing depends on the binding before the Nodes are
+/// listed. Never ends while somebody listens. While the API server is away what was last known
+/// stays; API servers before 1.30 do not have the kind.
+pub(super) async fn run(
+    options: Options,
+    mut status: watch::Receiver<ApiStatus>,
+    guarded: watch::Sender<Option<bool>>,
+) {
+    let kind = ApiResource::erase::<Binding>(&());
+    let watch = async {
+        if status.wait_for(|s| s.connected).await.is_ok() {
+            follow(&options, &kind, Some(POLICY), read, |all| {
+                publish(&guarded, all.is_some_and(|all| all.values().any(|denies| *denies)));
+            })
+            .await;
+        }
+    };
     tokio::select! {
-        () = follow(&options, &guarded) => {}
+        () = watch => {}
         () = guarded.closed() => {}
     }
 }
 
-async fn follow(options: &Options, guarded: &watch::Sender<Option<bool>>) {
-    let mut failures = Retry::default();
-    loop {
-        let Ok(connection) = client::connect(options).await else {
-            sleep(RETRY).await;
-            continue;
-        };
-        let api = Api::<Binding>::all(connection.client.clone());
-        let config =
-            watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={POLICY}"));
-        let mut stream = pin!(watcher(api, config));
-        let mut listed = false;
-        let refused = loop {
-            match stream.next().await {
-                Some(Ok(Event::Init)) => listed = false,
-                Some(Ok(Event::InitApply(binding))) => listed |= denies(&binding),
-                Some(Ok(Event::InitDone)) => publish(guarded, listed),
-                Some(Ok(Event::Apply(binding))) => publish(guarded, denies(&binding)),
-                Some(Ok(Event::Delete(_))) => publish(guarded, false),
-                Some(Err(error)) if refusal(&error) == Some(410) => {
-                    sleep(failures.next_in_a_row(Instant::now())).await;
-                }
-                Some(Err(error)) => break refusal(&error),
-                None => break None,
-            }
-        };
-        match refused {
-            // API servers before 1.30 do not have the kind.
-            Some(403 | 404) => {
-                publish(guarded, false);
-                sleep(NOW_AND_THEN).await;
-            }
-            _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY)).await,
-        }
-    }
+fn read(object: DynamicObject) -> bool {
+    object.try_parse().is_ok_and(|binding| denies(&binding))
 }
 
 fn denies(binding: &Binding) -> bool {
@@ -116,7 +83,7 @@ mod tests {
             ("another's", json!({ "metadata": { "name": "other" }, "spec": spec(json!({}))["spec"] }), false),
         ];
         for (name, object, expected) in cases {
-            assert_eq!(denies(&serde_json::from_value(object).unwrap()), expected, "{name}");
+            assert_eq!(read(serde_json::from_value(object).unwrap()), expected, "{name}");
         }
     }
 }

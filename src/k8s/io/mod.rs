@@ -87,10 +87,10 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
     }
     let (ranges_tx, ranges) = channel(None);
     let ranging = ranges::run(options.clone(), ranges_tx);
-    let (guarded_tx, guarded) = channel(None);
-    let guarding = guarded::run(options.clone(), guarded_tx);
     let (nodes_tx, nodes) = channel(Arc::new(known.clone()));
     let (status_tx, status) = channel(ApiStatus { from_state, ..ApiStatus::default() });
+    let (guarded_tx, guarded) = channel(None);
+    let guarding = guarded::run(options.clone(), status.clone(), guarded_tx);
     let keeping = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
     let watcher = watch::Watcher {
         cluster: Cluster::new(options.node_name.clone(), known),

@@ -43,9 +43,12 @@ pub(super) async fn run(
 ) {
     let peers = ApiResource::erase::<BGPPeer>(&());
     let policies = ApiResource::erase::<BGPPolicy>(&());
+    let set_peers = |all: &BTreeMap<_, _>| change(&objects, |o| o.peers.clone_from(all));
+    let set_policies = |all: &BTreeMap<_, _>| change(&objects, |o| o.policies.clone_from(all));
+    // What was last known stays while they may not be read.
     tokio::select! {
-        () = follow(&options, &peers, read, |all| change(&objects, |o| o.peers.clone_from(all))) => {}
-        () = follow(&options, &policies, read, |all| change(&objects, |o| o.policies.clone_from(all))) => {}
+        () = follow(&options, &peers, None, read, |all| all.into_iter().for_each(set_peers)) => {}
+        () = follow(&options, &policies, None, read, |all| all.into_iter().for_each(set_policies)) => {}
         () = secrets(&options, nodes, &objects) => {}
         () = keep(&options, objects.subscribe()) => {}
         () = objects.closed() => {}

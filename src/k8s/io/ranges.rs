@@ -16,8 +16,9 @@ pub(super) async fn run(options: Options, ranges: watch::Sender<Option<Vec<Prefi
         return ranges.closed().await;
     }
     let kind = ApiResource::erase::<ServiceCIDR>(&());
+    let set = |all: &BTreeMap<_, _>| tell(&ranges, all);
     tokio::select! {
-        () = follow(&options, &kind, read, |all| tell(&ranges, all)) => {}
+        () = follow(&options, &kind, None, read, |all| all.into_iter().for_each(set)) => {}
         () = ranges.closed() => {}
     }
 }

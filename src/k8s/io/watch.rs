@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    mem,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -40,7 +41,7 @@ const LISTING_STALLS: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(50);
 /// A watch that has not failed for so long stands: longer than a connection may take.
 const STANDS: Duration = Duration::from_secs(8);
-/// How long the first listing waits for the answer whether kubelets can set labels of ours.
+/// How long a listing of Nodes waits until it is known whether kubelets can set labels of ours.
 const GUARDED_WAIT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
@@ -119,11 +120,6 @@ impl Watcher {
                 }
             };
             self.cluster.nodes_mut().api_servers.clone_from(&connection.servers);
-            if self.cluster.nodes().guarded.is_none() {
-                // Who reflects depends on it: the first plan should be the right one.
-                let _ = timeout(GUARDED_WAIT, self.guarded.wait_for(Option::is_some)).await;
-                self.take_guarded();
-            }
             while !matches!(self.follow(&connection, &mut retry).await, Left::Credentials) {}
         }
     }
@@ -170,8 +166,10 @@ impl Watcher {
             match item {
                 Ok(Some(Ok(event))) => {
                     if self.take(event, scope) {
-                        owed = false;
                         *retry = Retry::default();
+                        if mem::replace(&mut owed, false) {
+                            self.wait_for_guarded().await;
+                        }
                     }
                 }
                 Ok(Some(Err(error))) if self.streaming && refuses_streaming(&error) => {
@@ -244,7 +242,7 @@ impl Watcher {
         };
         if whole {
             self.answered();
-            self.status.send_if_modified(|s| std::mem::take(&mut s.from_state));
+            self.status.send_if_modified(|s| mem::take(&mut s.from_state));
             self.gathering.changed(now);
         }
         whole
@@ -255,6 +253,14 @@ impl Watcher {
             self.cluster.nodes_mut().service_cidrs = ranges;
         }
         self.publish();
+    }
+
+    /// Who reflects depends on it: the first plan should be the right one.
+    async fn wait_for_guarded(&mut self) {
+        if self.cluster.nodes().guarded.is_none() {
+            let _ = timeout(GUARDED_WAIT, self.guarded.wait_for(Option::is_some)).await;
+            self.take_guarded();
+        }
     }
 
     /// Whether it is news.
