@@ -216,7 +216,6 @@ impl Cluster {
                 lent.router_id = lent.router_id.or(old.router_id);
                 (lent.marks, lent.open_marks) =
                     (lent.marks.or(old.marks), lent.open_marks.or(old.open_marks));
-                lent.heed_marks(self.nodes.guarded == Some(true));
                 lent.peering = lent.peering.or_else(|| old.peering.clone());
                 lent.problems.push(format!(
                     "the Node was made anew and is not whole: what it lacks stays as it was for {} s",

@@ -1052,7 +1052,7 @@ mod tests {
         }))
     }
 
-    /// Finding H2: no namespace takes the place of others, and what is announced stays so.
+    /// No namespace takes the place of others, and what is announced stays so.
     #[test]
     fn services_beyond_the_limits_are_named_by_namespace_and_the_oldest_stay() {
         let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
