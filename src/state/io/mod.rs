@@ -31,8 +31,6 @@ enum Order {
     Keep(File, Option<mpsc::SyncSender<io::Result<()>>>),
     /// A former run could not replace this file, which is so old.
     Stale(PathBuf, Duration),
-    /// The content does not matter any more.
-    Forget(PathBuf),
     /// Sends when all before is done.
     Flush(mpsc::SyncSender<()>),
 }
@@ -73,11 +71,6 @@ pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> io::Result<()> {
     let (done, result) = mpsc::sync_channel(1);
     let _ = writer().orders.send(Order::Keep(file, Some(done)));
     result.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that writes the state folder is gone")))
-}
-
-/// The file was removed: what should have been in it does not matter any more.
-pub fn forget(path: &Path) {
-    let _ = writer().orders.send(Order::Forget(path.to_owned()));
 }
 
 /// What cannot be written, and what is out of date, with the remedy.
@@ -139,10 +132,6 @@ fn run(orders: &mpsc::Receiver<Order>, problems: &watch::Sender<Vec<String>>) {
                 }
             }
             Ok(Order::Stale(path, age)) => pending.found_stale(path, age),
-            Ok(Order::Forget(path)) => {
-                let _ = fs::remove_file(stale(&path));
-                pending.drop_file(&path);
-            }
             Ok(Order::Flush(done)) => {
                 let _ = done.send(());
             }
