@@ -88,7 +88,7 @@ pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> Pat
     if let Err(error) = fs::create_dir_all(dir) {
         tracing::warn!(path = %dir.display(), %error, "cannot make the state folder; a restart will know less");
     }
-    let known = fs::read(dir.join(MARK_FILE)).ok().and_then(|b| serde_json::from_slice::<Mark>(&b).ok());
+    let known = known(dir);
     let is_ours = match &known {
         Some(mark) => mark.is_same(now),
         None => is_empty(dir) || fits(dir, now, addresses),
@@ -103,36 +103,47 @@ pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> Pat
             return dir.join("of-another-machine");
         }
     }
-    let next = known.as_ref().filter(|_| is_ours).map_or_else(|| now.clone(), |k| k.followed_by(now));
-    if known.as_ref() != Some(&next) {
+    if let Some(bytes) = outdated(dir, known.as_ref().filter(|_| is_ours), now) {
         // Where that fails, `mark` comes again.
-        let _ = kept::write(&dir.join(MARK_FILE), &serde_json::to_vec(&next).unwrap_or_default(), 0o644);
+        let _ = kept::write(&dir.join(MARK_FILE), &bytes, 0o644);
     }
     dir.to_owned()
 }
 
 /// Keeps whose folder it is, where [`claim`] could not write it.
 pub(super) fn mark(dir: &Path, now: &Mark) {
-    let known = fs::read(dir.join(MARK_FILE)).ok().and_then(|b| serde_json::from_slice::<Mark>(&b).ok());
-    if known.is_none_or(|known| known.followed_by(now) != known) {
-        kept::keep(&dir.join(MARK_FILE), serde_json::to_vec(now).unwrap_or_default(), 0o644);
+    if let Some(bytes) = outdated(dir, known(dir).as_ref(), now) {
+        kept::keep(&dir.join(MARK_FILE), bytes, 0o644);
     }
 }
 
+fn known(dir: &Path) -> Option<Mark> {
+    serde_json::from_str(&read(dir, MARK_FILE)?).ok()
+}
+
+/// What the file of the mark is to hold, unless it does.
+fn outdated(dir: &Path, known: Option<&Mark>, now: &Mark) -> Option<Vec<u8>> {
+    let next = known.map_or_else(|| now.clone(), |k| k.followed_by(now));
+    let bytes = serde_json::to_vec(&next).unwrap_or_default();
+    (fs::read(dir.join(MARK_FILE)).ok().as_ref() != Some(&bytes)).then_some(bytes)
+}
+
+/// A file of a former run, or what it held before it could not be written. The thread that writes
+/// is not started: it would be outside of the sandbox.
+fn read(dir: &Path, name: &str) -> Option<String> {
+    let path = dir.join(name);
+    fs::read_to_string(&path).or_else(|_| fs::read_to_string(kept::stale(&path))).ok()
+}
+
 fn is_empty(dir: &Path) -> bool {
-    let names = FILES.iter().map(|name| dir.join(name));
-    names.into_iter().all(|path| !path.exists() && !kept::stale(&path).exists())
+    FILES.iter().map(|name| dir.join(name)).all(|path| !path.exists() && !kept::stale(&path).exists())
 }
 
 /// Whether a folder without a mark may be this host's.
 fn fits(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> bool {
-    let read = |name: &str| {
-        let path = dir.join(name);
-        fs::read_to_string(&path).or_else(|_| fs::read_to_string(kept::stale(&path))).ok()
-    };
-    let router_id = read(ROUTER_ID_FILE).and_then(|t| t.trim().parse().ok());
+    let router_id = read(dir, ROUTER_ID_FILE).and_then(|t| t.trim().parse().ok());
     let node = || {
-        let cluster: serde_json::Value = serde_json::from_str(&read("cluster.json")?).ok()?;
+        let cluster: serde_json::Value = serde_json::from_str(&read(dir, "cluster.json")?).ok()?;
         cluster["node"].as_str().map(str::to_owned)
     };
     router_id.is_some_and(|id| addresses.contains(&id)) || now.node.is_some() && node() == now.node
@@ -218,6 +229,30 @@ mod tests {
         assert_eq!(names(), set(&[DRAIN_FILE, MARK_FILE, "notes.txt", ROUTER_ID_FILE]), "its own stays");
         claim(dir.path(), &here, &none);
         assert_eq!(names(), set(&[MARK_FILE, "notes.txt"]));
+    }
+
+    #[test]
+    fn a_mark_that_could_not_be_replaced_counts_and_what_is_not_known_now_stays_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, none) = (dir.path().join(MARK_FILE), BTreeSet::new());
+        let drained = dir.path().join(DRAIN_FILE);
+        claim(dir.path(), &mark("a", &["02:01"], None), &none);
+        fs::write(&drained, "all\n").unwrap();
+        fs::rename(&path, kept::stale(&path)).unwrap();
+        // Nothing can be created under the name of the temporary file, whoever tries.
+        let blocked = dir.path().join(".machine.json.tmp");
+        fs::create_dir(&blocked).unwrap();
+        fs::write(blocked.join("x"), "").unwrap();
+        let now = mark("a", &[], None);
+        claim(dir.path(), &now, &none);
+        assert!(drained.exists() && !path.exists());
+        fs::remove_dir_all(&blocked).unwrap();
+        super::mark(dir.path(), &now);
+        kept::flush(std::time::Duration::from_secs(10));
+        assert_eq!(known(dir.path()), Some(mark("a", &["02:01"], None)));
+        assert!(path.exists() && !kept::stale(&path).exists());
+        claim(dir.path(), &mark("b", &["02:02"], None), &none);
+        assert!(!drained.exists());
     }
 
     #[test]
