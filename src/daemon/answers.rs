@@ -388,14 +388,7 @@ impl Answers {
             Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
-        let host = self.forwarding.borrow().problems.clone();
-        let firewall = [&self.firewall, &self.firewall_notes, &self.pod_bgp, &self.pod_bgp_notes];
-        let firewall = firewall.map(|r| r.borrow().clone()).concat();
-        let pods = self.pods.borrow().clone();
-        let without_effect = self.without_effect.borrow().clone();
-        let (limits, sessions) = (self.limits.borrow().clone(), self.sessions.borrow().clone());
-        let unkept = [self.unkept.borrow().clone(), self.descriptors.borrow().clone()].concat();
-        let problems = [problems, host, firewall, pods, without_effect, limits, sessions, unkept].concat();
+        let problems = [problems, self.of_host(), self.sessions.borrow().clone()].concat();
         let mut nodes = Nodes::clone(&nodes);
         if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
             own.addresses.clone_from(&plan.node_addresses);
@@ -431,8 +424,13 @@ impl Answers {
             Ok(plan) => plan.told(),
             Err(missing) => vec![missing.clone()],
         };
-        let host = self.forwarding.borrow().problems.clone();
-        let of_host = [
+        [self.of_host(), planned].concat()
+    }
+
+    /// What the host does not let the daemon do, or not as it may be meant.
+    fn of_host(&self) -> Vec<String> {
+        let forwarding = self.forwarding.borrow().problems.clone();
+        let others = [
             &self.firewall,
             &self.firewall_notes,
             &self.pod_bgp,
@@ -443,8 +441,8 @@ impl Answers {
             &self.unkept,
             &self.descriptors,
         ];
-        let of_host = of_host.map(|p| p.borrow().clone());
-        [host, of_host.concat(), planned].concat()
+        let others = others.map(|p| p.borrow().clone());
+        [forwarding, others.concat()].concat()
     }
 
     pub(super) async fn summary(&self) -> Summary {

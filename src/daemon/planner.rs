@@ -158,8 +158,6 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         }
         if let Ok(plan) = &mut result {
             plan.add_object_problems(over.problems);
-        }
-        if let Ok(plan) = &mut result {
             unnumbered::date(&mut alone_since, &mut plan.unfound);
         }
         match &result {
