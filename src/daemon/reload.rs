@@ -47,7 +47,7 @@ impl Reloader {
         limit.complete(&mut loaded.config);
         publish(&self.budget, limit.budget());
         let old = self.config.borrow().clone();
-        let late = needs_a_restart(&old, &loaded.config);
+        let late = needs_a_restart(&old, &loaded.config, self.kubernetes);
         if old.log.level != loaded.config.log.level {
             self.log.set(&loaded.config.log.level);
         }
@@ -66,9 +66,9 @@ impl Reloader {
 const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
                             restart routelet";
 
-/// What is bound, opened or decided once.
-fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let kubernetes = old.kubernetes.enabled == Some(true);
+/// What is bound, opened or decided once. `offered`: the daemon runs under Kubernetes unless the file decides.
+fn needs_a_restart(old: &Config, new: &Config, offered: bool) -> Vec<&'static str> {
+    let kubernetes = old.kubernetes.enabled.unwrap_or(offered);
     let changed = [
         ("state-dir", old.state_dir != new.state_dir),
         ("fib", old.fib != Fib { prefer_source: old.fib.prefer_source.clone(), ..new.fib.clone() }),
@@ -91,4 +91,20 @@ fn needs_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log.format", old.log.format != new.log.format),
     ];
     changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Neighbor, NeighborAt, NeighborKeys};
+
+    #[test]
+    fn the_first_unnumbered_neighbor_needs_a_restart_on_a_bare_host_alone() {
+        let (old, mut new) = (Config::default(), Config::default());
+        let at = NeighborAt::Interface("eth0".into());
+        new.bgp.neighbors.push(Neighbor { at, group: None, limit: 1, keys: NeighborKeys::default() });
+        assert_eq!(needs_a_restart(&old, &new, false), ["bgp.neighbor.interface"]);
+        assert!(needs_a_restart(&old, &new, true).is_empty());
+        assert!(needs_a_restart(&new, &old, false).is_empty());
+    }
 }
