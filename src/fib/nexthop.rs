@@ -631,6 +631,10 @@ impl NexthopTable {
     /// entries are written again. The caller then has to decide again about all routes.
     pub fn resolve(&mut self, resolver: Resolver) {
         self.resolver = resolver;
+        self.resolve_sets();
+    }
+
+    fn resolve_sets(&mut self) {
         for set in self.sets.values_mut() {
             set.path = path(&self.resolver, &self.lost, &set.hops);
         }
@@ -642,7 +646,7 @@ impl NexthopTable {
     pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
         if self.lost != *lost {
             self.lost.clone_from(lost);
-            self.resolve(self.resolver.clone());
+            self.resolve_sets();
         }
     }
 
