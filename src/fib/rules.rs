@@ -159,12 +159,13 @@ impl Bypasses {
         }
     }
 
-    /// Why a route to this prefix is not used at all.
+    /// Why a route to this prefix is not used at all. What lies inside another destination was
+    /// added before it, so that the longest has the rule that decides.
     pub fn of(&self, prefix: Prefix) -> Option<Bypass> {
         if self.0.is_empty() {
             return None;
         }
-        let around = (0..=prefix.len()).filter_map(|len| Prefix::new(prefix.addr(), len));
+        let around = (0..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
         around.into_iter().find_map(|p| self.0.get(&p)).copied()
     }
 
@@ -279,6 +280,11 @@ mod tests {
         assert_eq!(by, Bypass::Before { priority: 90, table: Some(100) });
         let text = explain(by, V4, 254);
         assert!(text.contains("`ip rule add table 254 priority 89`"), "{text}");
+        let nested = with(&[rule_to(90, Action::Look(52)), rule_to(100, Action::Look(100))]);
+        for (prefix, priority, table) in [("100.64.0.9/32", 90, 52), ("100.64.0.0/10", 100, 100)] {
+            let by = Bypass::Before { priority, table: Some(table) };
+            assert_eq!(bypass(&nested, 254, prefix), Some(by), "{prefix}");
+        }
         assert!(explain(Bypass::Unlooked, Family::Ipv6Unicast, 1000).contains("`ip -6 rule add table 1000`"));
     }
 
