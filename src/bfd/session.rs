@@ -149,6 +149,8 @@ impl Session {
     pub(super) fn part(&mut self, now: Instant) {
         if self.parting.is_none() {
             self.enter(now, State::AdminDown, DIAG_ADMIN_DOWN);
+            // Neither lost now, nor for whoever watches it next.
+            self.was_up = false;
             // Who never sent anything need not be informed.
             self.parting = Some(if self.remote.discriminator == 0 { now } else { now + PARTING });
             self.renegotiate();

@@ -104,11 +104,16 @@ impl Bench {
     }
 
     fn report(&self) -> BfdReport {
+        self.report_to(1).unwrap_or_default()
+    }
+
+    /// The last report to a client.
+    fn report_to(&self, wanted: u64) -> Option<BfdReport> {
         let mut reports = self.out.iter().filter_map(|o| match o {
-            Output::Report { client: 1, report } => Some(*report),
+            Output::Report { client, report } if *client == wanted => Some(*report),
             _ => None,
         });
-        reports.next_back().unwrap_or_default()
+        reports.next_back()
     }
 
     fn discarded(&self) -> BTreeMap<&'static str, u64> {
@@ -310,6 +315,17 @@ fn a_session_that_goes_on_without_bfd_is_not_lost() {
     bench.run(Duration::from_secs(1));
     assert_eq!(bench.engine.lost(bench.now).len(), 1);
     bench.watch(1, Some(Watch { proceed: true, ..watch(2, params(50, 50, 3)) }));
+    assert!(bench.engine.lost(bench.now).is_empty());
+}
+
+#[test]
+fn a_session_that_nobody_watches_any_more_is_not_lost() {
+    let mut bench = Bench::new(params(50, 50, 3));
+    bench.up();
+    bench.watch(1, None);
+    assert!(bench.engine.lost(bench.now).is_empty(), "its neighbor was not lost");
+    bench.watch(2, Some(watch(2, params(50, 50, 3))));
+    assert_eq!(bench.report_to(2).map(|r| r.status), Some(BfdStatus::Starting), "the next client's session starts anew");
     assert!(bench.engine.lost(bench.now).is_empty());
 }
 
