@@ -1,8 +1,7 @@
 //! All BFD sessions: who watches which path, which session a packet is for, what is due next.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -89,7 +88,7 @@ struct Entry {
     session: Session,
     clients: BTreeMap<ClientId, Watch>,
     reported: Option<BfdReport>,
-    /// The time of this session's entry in the queue that counts.
+    /// The time of this session's entry in the queue.
     queued: Option<Instant>,
 }
 
@@ -98,8 +97,8 @@ pub struct Engine {
     sessions: HashMap<u32, Entry, foldhash::fast::RandomState>,
     by_path: BTreeMap<BfdPath, u32>,
     by_client: BTreeMap<ClientId, u32>,
-    /// Entries that a session no longer counts on are skipped.
-    queue: BinaryHeap<Reverse<(Instant, u32)>>,
+    /// One entry per session at most, however often its neighbor changes the intervals.
+    queue: BTreeSet<(Instant, u32)>,
     random: Random,
     received: u64,
     sent: u64,
@@ -119,7 +118,7 @@ impl Engine {
             sessions: HashMap::default(),
             by_path: BTreeMap::new(),
             by_client: BTreeMap::new(),
-            queue: BinaryHeap::new(),
+            queue: BTreeSet::new(),
             random: Random::new(seed),
             received: 0,
             sent: 0,
@@ -252,17 +251,14 @@ impl Engine {
 
     /// When to come back with [`Engine::timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.queue.peek().map(|Reverse((at, _))| *at)
+        self.queue.first().map(|(at, _)| *at)
     }
 
     /// What has become due.
     pub fn timeout(&mut self, now: Instant, out: &mut Vec<Output>) {
-        while let Some(&Reverse((at, id))) = self.queue.peek() {
-            if at > now {
-                return;
-            }
-            self.queue.pop();
-            let Some(entry) = self.sessions.get_mut(&id).filter(|e| e.queued == Some(at)) else { continue };
+        while let Some(&(at, id)) = self.queue.first().filter(|(at, _)| *at <= now) {
+            self.queue.remove(&(at, id));
+            let Some(entry) = self.sessions.get_mut(&id) else { continue };
             entry.queued = None;
             if entry.session.due(now).is_some_and(|due| due <= now) {
                 self.session_due(now, id, out);
@@ -292,14 +288,16 @@ impl Engine {
         }
     }
 
-    /// One entry of each session counts: the earliest. One that turns out to be too early is queued
-    /// again.
+    /// An entry that turns out to be too early is queued again when its time comes: most packets
+    /// change nothing here.
     fn enqueue(&mut self, now: Instant, id: u32) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let Some(due) = entry.session.due(now) else { return };
         if entry.queued.is_none_or(|at| at > due) {
-            entry.queued = Some(due);
-            self.queue.push(Reverse((due, id)));
+            if let Some(later) = entry.queued.replace(due) {
+                self.queue.remove(&(later, id));
+            }
+            self.queue.insert((due, id));
         }
     }
 
@@ -319,6 +317,12 @@ impl Engine {
             sent: self.sent,
             discarded: discarded.map(|(why, n)| (why.as_str(), n)).collect(),
         }
+    }
+
+    /// Entries of the queue.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// The sessions that somebody watches, with their discriminators.

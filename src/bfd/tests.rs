@@ -318,6 +318,27 @@ fn a_session_that_goes_on_without_bfd_is_not_lost() {
     assert!(bench.engine.lost(bench.now).is_empty());
 }
 
+/// A detection time of twelve days and one of 50 ms in turn, from a neighbor that wants no packets.
+#[test]
+fn a_neighbor_that_changes_its_intervals_with_each_packet_takes_no_memory() {
+    let mut bench = Bench::new(params(50, 50, 3));
+    bench.up();
+    let slow = Packet {
+        multiplier: 255,
+        min_tx: Duration::from_secs(4294),
+        min_rx: Duration::ZERO,
+        ..bench.neighbor(State::Up)
+    };
+    for _ in 0..1000 {
+        bench.receive(slow);
+        bench.receive(Packet { multiplier: 1, min_tx: MS, ..slow });
+        bench.run(40 * MS);
+        bench.receive(slow);
+        bench.run(10 * MS);
+    }
+    assert_eq!((bench.state().as_str(), bench.engine.queued()), ("up", 1));
+}
+
 #[test]
 fn a_session_that_nobody_watches_any_more_is_not_lost() {
     let mut bench = Bench::new(params(50, 50, 3));
