@@ -1,5 +1,5 @@
 //! A session that is lost again and again does not count as up until it has stayed up for longer
-//! and longer.
+//! and longer; and however it goes down, it comes up again only so often.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,30 @@ const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 /// After so long without a loss the earlier ones are forgotten.
 const RESET: Duration = Duration::from_secs(60);
+/// Between two times that it comes up, on average: a neighbor could bring it up and down with each
+/// packet, and each time costs the table, the kernel and the log.
+const PACE: Duration = Duration::from_secs(1);
+/// Times that it may come up in a row.
+const BURST: u32 = 5;
 
-/// The losses of one session.
+/// How often one session went down and came up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dampening {
     losses: u32,
     up_since: Option<Instant>,
+    /// When all times that it came up have been one [`PACE`] apart.
+    paced: Option<Instant>,
 }
 
 impl Dampening {
     pub(super) fn up(&mut self, now: Instant) {
         self.up_since = Some(now);
+        self.paced = Some(self.paced.map_or(now, |at| at.max(now)) + PACE);
+    }
+
+    /// Whether it is held down for now (RFC 5880 §6.8.18).
+    pub(super) fn holds_down(&self, now: Instant) -> bool {
+        self.paced.is_some_and(|at| at > now + PACE * (BURST - 1))
     }
 
     pub(super) fn lost(&mut self, now: Instant) {
@@ -65,5 +78,23 @@ mod tests {
         dampening.lost(now);
         dampening.up(now);
         assert_eq!(dampening.until(), None);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "tests pick their epoch")]
+    fn a_burst_may_come_up_at_once_and_then_one_in_a_second() {
+        let epoch = Instant::now();
+        let mut dampening = Dampening::default();
+        let ups: Vec<_> = (0..4000)
+            .filter(|ms| {
+                let now = epoch + Duration::from_millis(*ms);
+                let comes_up = !dampening.holds_down(now);
+                if comes_up {
+                    dampening.up(now);
+                }
+                comes_up
+            })
+            .collect();
+        assert_eq!(ups, [0, 1, 2, 3, 4, 1000, 2000, 3000]);
     }
 }

@@ -304,6 +304,7 @@ impl Session {
                 self.enter(now, State::Down, DIAG_SIGNALED);
                 self.renegotiate();
             }
+            (State::Down, State::Down | State::Init) if self.dampening.holds_down(now) => {}
             (State::Down, State::Down) => self.enter(now, State::Init, diagnostic),
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
                 self.enter(now, State::Up, 0);

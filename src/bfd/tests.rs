@@ -368,6 +368,24 @@ fn a_flapping_session_is_dampened() {
     assert_eq!(bench.report().status, BfdStatus::Up);
 }
 
+/// RFC 5880 §6.8.18, whether it goes down as a loss or by the neighbor's administrator.
+#[test]
+fn a_neighbor_that_goes_up_and_down_with_each_packet_is_held_down() {
+    for down in [State::Down, State::AdminDown] {
+        let mut bench = Bench::new(params(50, 50, 3));
+        for _ in 0..10_000 {
+            for state in [State::Down, State::Init, down] {
+                bench.receive(bench.neighbor(state));
+            }
+            bench.run(MS);
+        }
+        let ups = bench.out.iter().filter(|o| matches!(o, Output::Changed(c) if c.to == State::Up)).count();
+        assert!((10..=16).contains(&ups), "{ups} times in ten seconds");
+        bench.run(Duration::from_secs(10));
+        bench.up();
+    }
+}
+
 #[test]
 fn unsigned_packets_are_refused_where_a_key_is_set_and_signed_ones_where_none_is() {
     let auth = BfdAuth { key_id: 1, key: b"secret".to_vec(), meticulous: true };
