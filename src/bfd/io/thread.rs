@@ -146,8 +146,8 @@ impl Thread {
             if let (Err(_), Some(wish)) = (self.engine.watch(now, client, watch, &mut self.out), wish) {
                 self.refused.push((client, wish));
             }
-            self.carry_out();
         }
+        self.carry_out();
         self.publish_lost(now);
         self.publish_problems();
     }
