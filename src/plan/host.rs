@@ -29,11 +29,12 @@ pub struct InterfaceView {
 pub fn interfaces(plan: &Plan, host: &Host) -> Vec<InterfaceView> {
     let config = &plan.config;
     let counts = |l: &&Link| l.master.is_none() && (!l.loopback || is_advertised(&config.advertise, host, l));
-    host.links.values().filter(counts).map(|link| interface(plan, config, host, link)).collect()
+    let uplinks = gateway::uplinks(host, config);
+    host.links.values().filter(counts).map(|link| interface(plan, &uplinks, host, link)).collect()
 }
 
-fn interface(plan: &Plan, config: &Config, host: &Host, link: &Link) -> InterfaceView {
-    let uplinks = gateway::uplinks(host, config);
+fn interface(plan: &Plan, uplinks: &[&Link], host: &Host, link: &Link) -> InterfaceView {
+    let config = &plan.config;
     let default_route = uplinks.iter().any(|u| u.index == link.index);
     let is_uplink = default_route || plan.interfaces.links.contains_key(&link.index);
     let reason = reason(config, host, link, is_uplink);
