@@ -10,7 +10,7 @@ use super::{
     Interface,
     advertise::{Advertiser, Send},
     neighbors::{Neighbors, Seen},
-    packet::{Invalid, Packet},
+    packet::Packet,
 };
 use crate::net::OnLink;
 
@@ -157,7 +157,7 @@ impl Link {
     }
 
     /// A packet failed the checks. Returns how many there were, when it is time to log that.
-    pub fn ignored(&mut self, now: Instant, _why: Invalid) -> Option<u64> {
+    pub fn ignored(&mut self, now: Instant) -> Option<u64> {
         self.ignored += 1;
         let due = self.ignored_logged.is_none_or(|at| now >= at + IGNORED);
         due.then(|| {
@@ -310,7 +310,7 @@ mod tests {
         let t0 = Instant::now();
         let mut link = Link::new(t0, &eth0(), 1);
         let logged: Vec<_> = (0..120_000)
-            .filter_map(|ms| link.ignored(t0 + Duration::from_millis(ms), Invalid::Forwarded))
+            .filter_map(|ms| link.ignored(t0 + Duration::from_millis(ms)))
             .collect();
         assert_eq!(logged, [1, 60_001]);
     }

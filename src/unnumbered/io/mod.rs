@@ -185,7 +185,7 @@ impl Task {
             Ok(packet) => self.handle(ifindex, Input::Packet { from, packet }),
             Err(error) => {
                 let Some(port) = self.ports.get_mut(&ifindex) else { return };
-                if let Some(total) = port.link.ignored(Instant::now(), error) {
+                if let Some(total) = port.link.ignored(Instant::now()) {
                     warn!(interface = %port.interface.name, source = %from, %error, total, "router discovery message ignored");
                 }
             }
@@ -263,7 +263,9 @@ impl Port {
                 }
                 self.trouble = Some(format!(
                     "{name} has no IPv6 link-local address, and none can be added ({error}): set \
-                     net.ipv6.conf.{name}.disable_ipv6 to 0"
+                     net.ipv6.conf.{}.disable_ipv6 to 0",
+                    // As sysctl(8) writes a name with a dot.
+                    name.replace('.', "/")
                 ));
                 None
             }
