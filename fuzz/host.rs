@@ -1,8 +1,12 @@
 //! What comes from the host and the cluster rather than from a neighbor: netlink messages of the kernel,
 //! CNI files of other programs, our own files of a former run, objects of the API server, requests to
-//! the control socket and to the HTTP listener.
+//! the control socket and to the HTTP listener, and router advertisements of whoever is on a link.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
 
 use routelet::{
     config::{self, Config, Surroundings},
@@ -26,6 +30,10 @@ use routelet::{
     },
     masquerade,
     net::Prefix,
+    unnumbered::{
+        Input, Interface, Link,
+        packet::{self, Packet},
+    },
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -259,6 +267,50 @@ pub(crate) fn request(data: &[u8]) {
     });
     assert!(reply.is_empty() || reply.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&reply));
     assert!(reply.len() < 4096, "{} octets", reply.len());
+}
+
+/// Router advertisements and solicitations on a link, each after its hop limit, an octet that chooses
+/// the source and the pause, and its length. What passes keeps RFC 4861 §6.1, and whatever is sent,
+/// there are no more neighbors than permitted and few packets in return.
+pub(crate) fn advertisement(mut data: &[u8]) {
+    let interface = Interface {
+        name: "eth0".into(),
+        limit: 2,
+        link_local: Some(link_local(1)),
+        lacks_address: false,
+        can_send: true,
+        generation: 0,
+    };
+    let (own, mut now) = (BTreeSet::from([link_local(1)]), epoch());
+    let mut link = Link::new(now, &interface, 1);
+    while let Some(([hop_limit, choice, length], rest)) = data.split_first_chunk() {
+        let (message, rest) = rest.split_at(rest.len().min((*length).into()));
+        data = rest;
+        now += Duration::from_secs(u64::from(choice >> 4) * 5);
+        let from = match choice & 15 {
+            0 => Ipv6Addr::UNSPECIFIED,
+            15 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            n => link_local(n.into()),
+        };
+        match packet::decode(message, from, *hop_limit) {
+            Ok(packet) => {
+                assert_eq!((*hop_limit, message[1]), (255, 0));
+                assert_eq!(packet == Packet::Advertisement, message[0] == 134);
+                assert!(packet == Packet::Solicitation || from.is_unicast_link_local());
+                assert!(message.len().is_multiple_of(8));
+                link.handle(now, &own, Input::Packet { from, packet });
+            }
+            Err(_) => drop(link.ignored(now)),
+        }
+        let sent = std::iter::from_fn(|| link.poll(now)).take(10).count();
+        assert!(sent <= 2, "{sent} packets at once");
+        let found = link.on_link(now).neighbors;
+        assert!(found.len() <= interface.limit && found.is_disjoint(&own), "{found:?}");
+    }
+}
+
+fn link_local(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
 }
 
 #[expect(clippy::disallowed_methods, reason = "any moment will do")]

@@ -22,7 +22,7 @@ use routelet::{
     config::{Surroundings, effective, parse},
 };
 
-pub(crate) use host::{conflist, control, netlink, object, request, state};
+pub(crate) use host::{advertisement, conflist, control, netlink, object, request, state};
 pub(crate) use whole::session;
 
 /// A whole stream: the first octet chooses the shape of the session, the rest is received.

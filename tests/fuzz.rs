@@ -139,3 +139,8 @@ fn lines_on_the_control_socket_are_requests_or_refused() {
 fn http_requests_get_a_short_reply_or_none() {
     fuzz("request", targets::request);
 }
+
+#[test]
+fn router_advertisements_make_few_neighbors() {
+    fuzz("advertisement", targets::advertisement);
+}
