@@ -36,7 +36,7 @@ pub struct Arrival {
     pub from: IpAddr,
     pub to: Option<IpAddr>,
     pub ifindex: u32,
-    /// TTL or hop limit; `None`: the kernel did not tell.
+    /// TTL or hop limit; `None`: the kernel did not report it.
     pub ttl: Option<u8>,
     /// It came to port 4784.
     pub multihop: bool,
@@ -352,7 +352,7 @@ fn report(entry: &mut Entry, now: Instant, out: &mut Vec<Output>) {
     }
 }
 
-/// One session for all: the fastest that anybody asks for. A key is the first client's.
+/// One session for all: the fastest that anybody needs. A key is the first client's.
 fn merged(clients: &BTreeMap<ClientId, Watch>) -> Option<BfdParams> {
     let mut all = clients.values().map(|w| &w.params);
     let first = all.next()?.clone();

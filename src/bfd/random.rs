@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
+use crate::net;
+
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(super) struct Random(net::Random);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(net::Random::new(seed))
     }
 
-    /// SplitMix64.
     pub(super) fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z >> 32) as u32
+        (self.0.draw() >> 32) as u32
     }
 
     /// RFC 5880 §6.8.7: 75 to 100 % of the interval, 75 to 90 % where a single lost packet ends the

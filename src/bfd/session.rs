@@ -1,8 +1,7 @@
 //! One BFD session (RFC 5880 §6.8): its state machine, timers and poll sequence.
 //!
-//! The engine hands over decoded packets and the time; the session says by [`Session::due`] when to
-//! come back. Demand mode is never used from here and the echo function not at all; a neighbor may
-//! use demand mode.
+//! The engine hands over decoded packets and the time; [`Session::due`] is when to come back. Demand
+//! mode is never used from here and the echo function not at all; a neighbor may use demand mode.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::net::{BfdParams, BfdReport, BfdStatus};
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// bfd.RemoteMinRxInterval at the beginning (RFC 5880 §6.8.1).
 const REMOTE_MIN_RX: Duration = Duration::from_micros(1);
-/// How long a session that nobody needs any more tells the neighbor that this is no failure (RFC
+/// How long the neighbor is informed that the end of a session that nobody needs is no failure (RFC
 /// 5880 §6.8.16).
 const PARTING: Duration = Duration::from_secs(3);
 

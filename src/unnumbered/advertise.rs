@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::net::Random;
+
 /// RFC 4861 §10: MAX_INITIAL_RTR_ADVERTISEMENTS.
 const INITIAL: u8 = 3;
 /// MinRtrAdvInterval and MaxRtrAdvInterval (§6.2.1). Short, since a switch that was restarted
@@ -44,7 +46,7 @@ impl Advertiser {
     /// hosts for which RFC 4861 §6.3.7 asks for a random delay.
     pub(super) fn new(now: Instant, seed: u64) -> Self {
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             sent: 0,
             last_sent: None,
             next_advertisement: now,
@@ -56,7 +58,7 @@ impl Advertiser {
     /// A solicitation came: an advertisement follows within half a second, or three seconds after
     /// the last one (RFC 4861 §6.2.6).
     pub(super) fn solicited(&mut self, now: Instant) {
-        let mut at = now + self.random.below(ANSWER_DELAY);
+        let mut at = now + below(&mut self.random, ANSWER_DELAY);
         if let Some(last) = self.last_sent {
             at = at.max(last + MIN_DELAY);
         }
@@ -93,7 +95,7 @@ impl Advertiser {
         if self.next_solicitation.is_some_and(|at| at <= now) {
             // RFC 7559 §2: a tenth more or less, and twice as long each time.
             let tenth = self.solicitation_interval / 10;
-            let wait = self.solicitation_interval - tenth + self.random.below(tenth * 2);
+            let wait = self.solicitation_interval - tenth + below(&mut self.random, tenth * 2);
             self.next_solicitation = Some(now + wait);
             self.solicitation_interval = (self.solicitation_interval * 2).min(LAST_SOLICITATION);
             return Some(Send::Solicitation);
@@ -102,23 +104,14 @@ impl Advertiser {
     }
 
     fn interval(&mut self) -> Duration {
-        MIN_INTERVAL + self.random.below(MAX_INTERVAL - MIN_INTERVAL)
+        MIN_INTERVAL + below(&mut self.random, MAX_INTERVAL - MIN_INTERVAL)
     }
 }
 
-/// Uniform numbers from a seed (SplitMix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Duration::from_nanos((z ^ (z >> 31)) % nanos)
-    }
+/// Any time below a limit, each as likely as another.
+fn below(random: &mut Random, limit: Duration) -> Duration {
+    let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(random.draw() % nanos)
 }
 
 #[cfg(test)]

@@ -72,27 +72,47 @@ fn cost(routelet: &Routelet) -> (u64, u64) {
     (rss.trim().trim_end_matches(" kB").parse().expect("a number"), ticks(11) + ticks(12))
 }
 
+/// A host with an established session on `eth1`, and somebody on the link of `eth0` who floods it.
+struct Stage {
+    net: Net,
+    bad: Ns,
+    routelet: Routelet,
+    other: Routelet,
+    /// Since when there is the session on `eth1`.
+    since: serde_json::Value,
+    flood: Flood,
+    /// What the daemon costs without a flood.
+    before: (u64, u64),
+}
+
+impl Stage {
+    /// `prepare`: each end of the link that is flooded.
+    fn new(prepare: impl Fn(&Ns)) -> Self {
+        let mut net = Net::new();
+        let (host, good, bad) = (net.ns("host"), net.ns("good"), net.ns("bad"));
+        net.link((&host, "eth0"), (&bad, "eth0"));
+        net.link((&host, "eth1"), (&good, "eth0"));
+        [&host, &bad].into_iter().for_each(prepare);
+        let routelet = Routelet::start(&net, &host, &config(1), &[]);
+        let other = Routelet::start(&net, &good, &config(2), &[]);
+        wait_for("the session on the other link", 30.0, || {
+            (row(&routelet, "eth1")["state"] == "established").then_some(())
+        });
+        thread::sleep(Duration::from_secs(1));
+        let since = row(&routelet, "eth1")["since"].clone();
+        let flood = Flood::on(&bad, "eth0");
+        let before = cost(&routelet);
+        Self { net, bad, routelet, other, since, flood, before }
+    }
+}
+
 #[test]
 fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session() {
     let _alone = alone();
-    let mut net = Net::new();
-    let (host, good, bad) = (net.ns("host"), net.ns("good"), net.ns("bad"));
-    net.link((&host, "eth0"), (&bad, "eth0"));
-    net.link((&host, "eth1"), (&good, "eth0"));
     // What the daemon withstands is measured: with `accept_ra` each kernel adds a default route for
     // each sender, and is the bottleneck.
-    for ns in [&host, &bad] {
-        ns.sysctl("net.ipv6.conf.eth0.accept_ra", "0");
-    }
-    let routelet = Routelet::start(&net, &host, &config(1), &[]);
-    let _other = Routelet::start(&net, &good, &config(2), &[]);
-    wait_for("the session on the other link", 30.0, || {
-        (row(&routelet, "eth1")["state"] == "established").then_some(())
-    });
-    thread::sleep(Duration::from_secs(1));
-    let since = row(&routelet, "eth1")["since"].clone();
-    let flood = Flood::on(&bad, "eth0");
-    let before = cost(&routelet);
+    let Stage { net, bad, routelet, other: _other, since, flood, before } =
+        Stage::new(|ns| ns.sysctl("net.ipv6.conf.eth0.accept_ra", "0"));
     let start = Instant::now();
     let (mut sent, mut slowest) = (0u32, Duration::ZERO);
     while start.elapsed() < Duration::from_secs(10) {
@@ -133,19 +153,7 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
 #[test]
 fn a_neighbor_that_changes_its_link_local_address_each_second_harms_nobody_else() {
     let _alone = alone();
-    let mut net = Net::new();
-    let (host, good, bad) = (net.ns("host"), net.ns("good"), net.ns("bad"));
-    net.link((&host, "eth0"), (&bad, "eth0"));
-    net.link((&host, "eth1"), (&good, "eth0"));
-    let routelet = Routelet::start(&net, &host, &config(1), &[]);
-    let _other = Routelet::start(&net, &good, &config(2), &[]);
-    wait_for("the session on the other link", 30.0, || {
-        (row(&routelet, "eth1")["state"] == "established").then_some(())
-    });
-    thread::sleep(Duration::from_secs(1));
-    let since = row(&routelet, "eth1")["since"].clone();
-    let flood = Flood::on(&bad, "eth0");
-    let before = cost(&routelet);
+    let Stage { net: _net, bad: _bad, routelet, other: _other, since, flood, before } = Stage::new(|_| ());
     let mut seen = std::collections::BTreeSet::new();
     for n in 1..=60 {
         flood.send(Ipv6Addr::from((0xfe80_u128 << 112) | n), 255);

@@ -217,7 +217,6 @@ fn an_interface_without_ipv6_is_named_with_its_sysctl() {
     net.link((&a, "eth0"), (&b, "eth0"));
     a.sysctl("net.ipv6.conf.eth0.disable_ipv6", "1");
     let one = Routelet::start(&net, &a, &config(1, "eth0"), &[]);
-    let _two = Routelet::start(&net, &b, &config(2, "eth0"), &[]);
     wait_for("the reason", 15.0, || {
         let summary = one.json(&["show", "summary"]);
         let named = |p: &serde_json::Value| {
@@ -226,6 +225,10 @@ fn an_interface_without_ipv6_is_named_with_its_sysctl() {
         summary["problems"].as_array()?.iter().any(named).then_some(())
     });
     a.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0");
+    wait_for("it goes with its cause", 15.0, || {
+        row(&one, "eth0")["last_error"].as_str()?.contains("no router advertisement received").then_some(())
+    });
+    let _two = Routelet::start(&net, &b, &config(2, "eth0"), &[]);
     wait_state(&one, "eth0", "established");
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::net::Random;
+
 /// One timer. The first two belong to the neighbor, the others to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
@@ -88,23 +90,15 @@ impl Timers {
 
 /// A factor between 0.75 and 1 (RFC 4271 §10), from a seed: the same seed gives the same session.
 #[derive(Clone, Debug)]
-pub(super) struct Jitter(u64);
+pub(super) struct Jitter(Random);
 
 impl Jitter {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     pub(super) fn of(&mut self, time: Duration) -> Duration {
-        time - time / 4096 * (self.next() >> 54) as u32
-    }
-
-    /// Splitmix64 (Steele, Lea, Flood 2014).
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        time - time / 4096 * (self.0.draw() >> 54) as u32
     }
 }
 

@@ -122,6 +122,7 @@ impl Task {
                 () = time::sleep_until(due.unwrap_or(now).into()), if due.is_some() => {
                     for ifindex in self.ports.keys().copied().collect::<Vec<_>>() {
                         self.handle(ifindex, Input::Timeout);
+                        self.open(ifindex);
                     }
                 }
             }
@@ -137,6 +138,10 @@ impl Task {
         for (ifindex, interface) in &wanted.links {
             if let Some(port) = self.ports.get_mut(ifindex) {
                 port.interface = interface.clone();
+                // With a socket only an address was missing.
+                if port.socket.is_some() && !interface.lacks_address {
+                    port.trouble = None;
+                }
                 self.handle(*ifindex, Input::Interface(interface));
             } else {
                 let seed = RandomState::new().hash_one(ifindex);
