@@ -1,6 +1,6 @@
 //! Between the tasks that depend on a neighbor being reached and the thread that watches it by BFD.
 //!
-//! A task registers a path with [`Client::watch`] and reads reports from its [`Subscription`]. A
+//! A task requests a path with [`Client::watch`] and reads reports from its [`Subscription`]. A
 //! report goes straight from the thread to the task: nothing else that the daemon does lies on its
 //! way.
 

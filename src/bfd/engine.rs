@@ -352,7 +352,7 @@ fn report(entry: &mut Entry, now: Instant, out: &mut Vec<Output>) {
     }
 }
 
-/// One session for all: the fastest that anybody needs. A key is the first client's.
+/// One session for all clients, with the shortest of their intervals and the first client's key.
 fn merged(clients: &BTreeMap<ClientId, Watch>) -> Option<BfdParams> {
     let mut all = clients.values().map(|w| &w.params);
     let first = all.next()?.clone();

@@ -1,7 +1,8 @@
 //! One BFD session (RFC 5880 §6.8): its state machine, timers and poll sequence.
 //!
-//! The engine hands over decoded packets and the time; [`Session::due`] is when to come back. Demand
-//! mode is never used from here and the echo function not at all; a neighbor may use demand mode.
+//! The engine passes decoded packets and the time; [`Session::due`] returns when to call again.
+//! Demand mode is never used from here and the echo function not at all; a neighbor may use demand
+//! mode.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::net::{BfdParams, BfdReport, BfdStatus};
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// bfd.RemoteMinRxInterval at the beginning (RFC 5880 §6.8.1).
 const REMOTE_MIN_RX: Duration = Duration::from_micros(1);
-/// How long the neighbor is informed that the end of a session that nobody needs is no failure (RFC
+/// How long a session without clients sends AdminDown, so that the neighbor sees no failure (RFC
 /// 5880 §6.8.16).
 const PARTING: Duration = Duration::from_secs(3);
 
@@ -335,7 +336,7 @@ impl Session {
     }
 
     /// A packet with the F bit came. If the settings changed again meanwhile, they get a sequence
-    /// of their own, as this answer may be to the earlier packets (RFC 5880 §6.5).
+    /// of their own, as this packet may confirm the earlier ones (RFC 5880 §6.5).
     fn poll_answered(&mut self) {
         if let Some(polled) = self.poll.take() {
             if polled == self.advertised {

@@ -205,7 +205,7 @@ fn a_neighbor_that_wants_none_gets_none() {
     }
     assert_eq!(bench.sent(), []);
     bench.receive(Packet { min_rx: Duration::ZERO, poll: true, ..bench.neighbor(State::Up) });
-    assert_eq!(bench.sent().len(), 1, "a poll is answered nevertheless");
+    assert_eq!(bench.sent().len(), 1, "a poll gets its final packet nevertheless");
     bench.receive(bench.neighbor(State::Up));
     bench.run(100 * MS);
     assert!(!bench.sent().is_empty(), "it wants them again");
@@ -240,7 +240,7 @@ fn new_intervals_wait_for_the_end_of_their_poll_sequence() {
     bench.run(100 * MS);
     let polls = bench.sent();
     assert!(polls.iter().all(|p| p.poll && p.min_tx == 1000 * MS && p.min_rx == 20 * MS));
-    // A second change while the first one is not confirmed: the answer may be to the first.
+    // A second change before the first one is confirmed: the final packet may confirm the first.
     bench.watch(1, Some(watch(2, params(2000, 20, 3))));
     bench.receive(Packet { is_final: true, ..fast(&bench) });
     assert_eq!((detection(&bench), interval(&bench)), (300, Some(100)));
@@ -395,7 +395,7 @@ fn unsigned_packets_are_refused_where_a_key_is_set_and_signed_ones_where_none_is
         Output::Send { packet, .. } => Some(*packet),
         _ => None,
     });
-    assert!(signed.is_none(), "not answered");
+    assert!(signed.is_none(), "no packet in return");
     assert_eq!(bench.discarded()["authentication"], 1);
     let mut bench = Bench::new(params(300, 300, 3));
     bench.receive(Packet { authenticated: true, ..bench.neighbor(State::Down) });

@@ -25,8 +25,8 @@ pub(super) const SINGLE_HOP_PORT: u16 = 3784;
 pub(super) const MULTIHOP_PORT: u16 = 4784;
 /// Changes that a slow reader may be behind before it misses some.
 const CHANGES: usize = 1024;
-/// How long an answer of the thread may take.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long the thread may take to respond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The neighbors that were lost: address, and interface where it is directly connected.
 pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
@@ -62,11 +62,11 @@ enum Request {
 impl Handle {
     /// All sessions, by neighbor. Empty where nothing is watched.
     pub async fn status(&self) -> Status {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if self.requests.try_send(Request::Status(reply)).is_err() {
             return Status::default();
         }
-        let status = tokio::time::timeout(ANSWER, answer).await;
+        let status = tokio::time::timeout(RESPONSE_TIMEOUT, response).await;
         status.ok().and_then(Result::ok).unwrap_or_default()
     }
 
@@ -74,7 +74,7 @@ impl Handle {
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
         if self.requests.try_send(Request::Stop(reply)).is_ok() {
-            let _ = tokio::time::timeout(ANSWER, done).await;
+            let _ = tokio::time::timeout(RESPONSE_TIMEOUT, done).await;
         }
     }
 }

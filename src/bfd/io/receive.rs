@@ -105,7 +105,7 @@ impl Receivers {
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let open = self.sockets.iter().filter_map(|r| r.socket.as_ref());
         let ready = open.map(|socket| socket.poll_recv_ready(cx).is_ready());
-        // Each is asked, so that each wakes the thread.
+        // Each is polled, so that each wakes the thread.
         if ready.fold(false, |any, ready| any | ready) { Poll::Ready(()) } else { Poll::Pending }
     }
 
