@@ -46,7 +46,7 @@ fn is_multihop(hops: Hops) -> bool {
 pub fn hold(config: &PeerConfig, report: BfdReport) -> Option<String> {
     let strict = config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
     match report.status {
-        // RFC 5882 §3.2: a shutdown by the operator is no failure of the path.
+        // RFC 5882 §3.2: BFD that an operator shut down shows nothing about the path.
         BfdStatus::Up | BfdStatus::AdminDown => None,
         BfdStatus::Dampened(time) => Some(format!(
             "the BFD session was lost {} times: it has to stay up for {} s first",

@@ -120,7 +120,7 @@ pub enum Hops {
     SecurityWhereOffered,
 }
 
-/// Directions without the policy that `bgp.require-policy` asks for. Only of external sessions does it matter.
+/// Directions without the policy that `bgp.require-policy` requires; of external sessions only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lacks {
     pub import: bool,
@@ -350,7 +350,7 @@ impl PeerConfig {
         }
     }
 
-    /// Whether the session is eBGP whatever the neighbor's OPEN says.
+    /// Whether the session is eBGP regardless of the AS number in the neighbor's OPEN.
     pub fn is_surely_external(&self) -> bool {
         match self.remote_as {
             RemoteAs::External => true,

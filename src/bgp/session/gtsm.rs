@@ -3,7 +3,7 @@
 //!
 //! A router lowers the TTL of what it forwards, so only a directly connected sender reaches us with TTL 255. Most
 //! switches send BGP packets with TTL 1 unless they are configured for TTL security, and requiring 255 of those would
-//! end their sessions. So a neighbor whose `ttl-security` is `where-offered` is asked for what it has shown:
+//! end their sessions. So the TTL required of a neighbor whose `ttl-security` is `where-offered` follows from the TTL it sent:
 //!
 //! | connection | its TTL | what is required of it |
 //! | --- | --- | --- |

@@ -65,7 +65,7 @@ enum Hold {
     #[default]
     No,
     Yes,
-    /// In use, and the source changed since all were told: the present one may have to be sent a withdrawal.
+    /// In use, and the source changed since the last advertisement: the present source may need a withdrawal.
     Moved,
 }
 
@@ -449,7 +449,7 @@ impl Group {
         }
     }
 
-    /// How many paths each member is told. Not by a look at each of them, as there may be a million.
+    /// How many paths are advertised to each member. Not counted one by one, as there may be a million.
     pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
         let back = |m: &Member| {
             let sources = m.addr.and_then(|addr| self.by_next_hop.get(&addr)).into_iter().flatten();

@@ -45,7 +45,7 @@ fn a_dialled_neighbor_that_sends_with_ttl_255_is_held_to_it() {
     p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
     let required = p.out.iter().position(|o| matches!(o, Output::LeastTtl(OUT, 255))).unwrap();
     let open = p.out.iter().position(|o| matches!(o, Output::Transmit(OUT, _))).unwrap();
-    assert!(required < open, "no answer to our OPEN may pass before");
+    assert!(required < open, "no reply to our OPEN may pass before");
     establish(&mut p, OUT);
     p.pass(seconds(5));
     assert_eq!((least(&p, OUT), view(&p)), (Some(255), (Some("enforced".into()), 0)));

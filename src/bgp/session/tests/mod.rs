@@ -752,7 +752,7 @@ fn a_second_connection_of_a_restarted_neighbor_replaces_the_first() {
     p.pass(Duration::from_millis(100)).feed(Input::Accepted(IN, ends())).hear(IN, &octets);
     assert_eq!((p.down(), p.closed(OUT)), (None, false), "an OPEN alone ends no session");
     p.hear(IN, &keepalive());
-    assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "without a word");
+    assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "without a NOTIFICATION");
     assert_eq!((p.down(), p.s.state()), (Some(DownCause::Closed), SessionState::Established));
     let order = |is: fn(&Output) -> bool| p.out.iter().position(is).unwrap();
     assert!(order(|o| matches!(o, Output::Down { .. })) < order(|o| matches!(o, Output::Up(_))));
