@@ -67,7 +67,7 @@ pub const MESH_GROUP: &str = "mesh";
 /// The group of route reflectors.
 pub const REFLECTORS_GROUP: &str = "reflectors";
 
-/// What a neighbor at a default gateway is unless it is told otherwise.
+/// Defaults of a neighbor at a default gateway.
 pub fn implied_by_gateway() -> NeighborKeys {
     NeighborKeys {
         remote_as: Some(RemoteAs::External),
@@ -77,7 +77,7 @@ pub fn implied_by_gateway() -> NeighborKeys {
     }
 }
 
-/// What a neighbor on an `interface` is unless it is told otherwise: a switch, as the gateway is.
+/// Defaults of a neighbor on an `interface`: those of a gateway, as both are switches.
 pub fn implied_by_interface() -> NeighborKeys {
     implied_by_gateway()
 }
@@ -176,8 +176,8 @@ impl Default for Kubernetes {
     }
 }
 
-/// An annotation may ask for what a load balancer was given, which needs one. Cluster IPs each Service has, and external IPs
-/// are what whoever may write Services makes them.
+/// An annotation may request load balancer addresses only: a Service needs a load balancer to have one. Every Service has a
+/// cluster IP, and its author chooses its external IPs.
 impl Default for ServiceRules {
     fn default() -> Self {
         Self {

@@ -10,11 +10,11 @@ use crate::{
     plan::{Plan, host::interfaces},
 };
 
-/// The configuration without a file, in words.
+/// Where the configuration comes from without a file.
 pub(super) const BARE_HOST: &str = "no configuration file: BGP with the default gateways and with routers on uplinks without address, a private AS \
      number of its own, and the subnets of bridges with containers are advertised";
 
-/// The whole answer. Without a plan only the reason is known.
+/// The whole response. Without a plan only the reason is known.
 pub(super) fn status(
     plan: Result<&Plan, &String>,
     host: &Host,

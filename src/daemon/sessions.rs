@@ -31,11 +31,11 @@ pub(super) async fn run(
 ) {
     let mut logged = ProblemLog::default();
     loop {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
-        let mut now = standing::problems(&answer.await.unwrap_or_default());
+        let mut now = standing::problems(&response.await.unwrap_or_default());
         for problem in logged.handle(now.iter()) {
             tracing::warn!(problem, "problem found");
         }

@@ -58,11 +58,11 @@ async fn sessions(
         if interfaces.wait_for(|i| !i.links.is_empty()).await.is_err() {
             return;
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
-        let views = answer.await.unwrap_or_default();
+        let views = response.await.unwrap_or_default();
         let up = views.iter().filter(|v| v.state == SessionState::Established);
         let now: BTreeSet<_> = up
             .filter_map(|v| match v.address.parse() {

@@ -65,7 +65,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum lifetime of a connection: one scrape or one probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit of a request in octets; hyper answers longer headers with status 431.
+/// Limit of a request in octets; hyper rejects longer headers with status 431.
 const MAX_REQUEST: usize = 16 * 1024;
 
 /// The classic text format, which every collector supports.

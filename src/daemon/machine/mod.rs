@@ -1,7 +1,7 @@
 //! Whether the whole machine goes down, as systemd knows it. No program is started for that.
 //!
-//! systemd is asked over its own socket, which is there for root until the end, else over the system
-//! bus, which anybody may use. Neither being there means no systemd, or one that cannot be asked.
+//! The property is read over systemd's own socket, which root can use until the end, else over the
+//! system bus, which anybody can use. Without either there is no systemd, or it cannot be reached.
 
 mod dbus;
 
@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Where systemd answers itself, root only; no message to a bus comes first.
+/// systemd's own socket, for root only; no message to a bus comes first.
 const PRIVATE: &str = "/run/systemd/private";
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
@@ -25,16 +25,16 @@ const MOST: usize = 64 * 1024;
 
 /// Whether systemd takes the whole machine down: then nobody will forward for our neighbors.
 pub(super) async fn stops() -> bool {
-    let ask = async {
+    let state = async {
         match system_state(Path::new(PRIVATE), false).await {
             Ok(state) => Ok(state),
             Err(_) => system_state(Path::new(SYSTEM_BUS), true).await,
         }
     };
-    match timeout(PATIENCE, ask).await {
+    match timeout(PATIENCE, state).await {
         Ok(Ok(state)) => state == "stopping",
         Ok(Err(error)) => {
-            tracing::debug!(%error, "systemd cannot be asked whether the machine goes down");
+            tracing::debug!(%error, "state of systemd cannot be read");
             false
         }
         Err(_) => false,
