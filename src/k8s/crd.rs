@@ -42,12 +42,12 @@ pub struct BGPPeerSpec {
     pub address: Option<String>,
     /// Instead of address, the name of an interface or a pattern: the neighbors there are found by IPv6 router advertisements.
     pub interface: Option<String>,
-    /// Neighbors at most on each such interface: 1 where nothing is said.
+    /// Limit of neighbors on each such interface, 1 by default.
     #[schemars(range(min = 1, max = 64))]
     pub limit: Option<u8>,
     /// A [bgp.group.NAME] of the configuration whose keys apply unless set here.
     pub group: Option<String>,
-    /// A number, "external", "internal" or "any". Beside interface: "external" where nothing is said.
+    /// A number, "external", "internal" or "any"; "external" by default beside interface.
     #[schemars(schema_with = "int_or_string")]
     pub remote_as: Option<Value>,
     #[schemars(range(min = 1, max = 4294967294_u32))]
