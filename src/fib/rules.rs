@@ -1,5 +1,5 @@
 //! The host's routing rules (`ip rule`), as far as they keep learned routes from being used: the
-//! kernel asks one table after the other in their order, and the first that has a route decides.
+//! kernel looks up one table after the other in their order, and the first that has a route decides.
 //!
 //! Nothing is reported where it is not certain: a rule with a selector (source, mark, interface, …)
 //! that looks our table up is taken for what the operator wants, as is one of VRF devices, and one
@@ -90,8 +90,8 @@ pub fn rule(body: &[u8]) -> Option<Rule> {
 pub enum Bypass {
     /// No rule looks the table up.
     Unlooked,
-    /// A rule that comes before has the last word about these packets, by the routes of another
-    /// table where it looks one up.
+    /// An earlier rule decides about these packets, by the routes of another table where it looks
+    /// one up.
     Before { priority: u32, table: Option<u32> },
 }
 

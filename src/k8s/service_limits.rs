@@ -31,7 +31,7 @@ impl Excess {
     }
 }
 
-/// A Service that asks to be advertised.
+/// A Service that is to be advertised.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     /// `NAMESPACE/NAME`.

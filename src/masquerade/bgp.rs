@@ -52,7 +52,7 @@ pub fn packets(rule: &[u8]) -> u64 {
     attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counted(e)).sum())
 }
 
-/// Asks for the rules that drop.
+/// Requests the rules that drop.
 pub fn ask_rules(seq: u32) -> Vec<u8> {
     Batch::ask(seq, NFPROTO_INET, super::wire::GET_RULE, super::wire::DUMP, |m| {
         m.text(1, TABLE);

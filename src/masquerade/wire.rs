@@ -87,7 +87,7 @@ impl Batch {
         }
     }
 
-    /// Asks for a table, outside of any transaction: the octets to send.
+    /// The request for a table, outside of any transaction.
     pub fn ask_table(seq: u32, table: &str) -> Vec<u8> {
         Self::ask(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, table))
     }

@@ -7,7 +7,7 @@
 //!
 //! Whoever can send a router advertisement makes such a route. So a next hop on the containers' side of this host is
 //! never a neighbor ([`Refusal`]), and one that only router advertisements name carries IPv6 routes only, unless
-//! `families` of `[bgp.group.gateway]` says otherwise.
+//! `families` of `[bgp.group.gateway]` is set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

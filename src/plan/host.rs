@@ -25,7 +25,7 @@ pub struct InterfaceView {
     pub reason: Option<String>,
 }
 
-/// All interfaces but ports of bridges, and the loopback unless it is advertised.
+/// All interfaces except for ports of bridges, and the loopback unless it is advertised.
 pub fn interfaces(plan: &Plan, host: &Host) -> Vec<InterfaceView> {
     let config = &plan.config;
     let counts = |l: &&Link| l.master.is_none() && (!l.loopback || is_advertised(&config.advertise, host, l));

@@ -130,12 +130,12 @@ pub(super) fn peers(
     peers
 }
 
-/// Whose silence tells nothing of this node.
+/// Nodes whose silence shows nothing about this node.
 pub(super) fn silent(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
-    let (silent, heard): (Vec<_>, Vec<_>) = others.partition(|n| n.unheard || n.deleted || n.going.is_some());
-    let heard: BTreeSet<IpAddr> = heard.into_iter().flat_map(|n| n.addresses.iter().copied()).collect();
-    silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !heard.contains(a)).collect()
+    let (silent, live): (Vec<_>, Vec<_>) = others.partition(|n| n.unheard || n.deleted || n.going.is_some());
+    let live: BTreeSet<IpAddr> = live.into_iter().flat_map(|n| n.addresses.iter().copied()).collect();
+    silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !live.contains(a)).collect()
 }
 
 /// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some neighbor there must be a

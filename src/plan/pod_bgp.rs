@@ -6,7 +6,7 @@ use super::{Context, Range, bridge, gateway, peering::Peers};
 use crate::{bgp::peer::PeerKey, fib::host::Link, masquerade::bgp::Wanted, net::Prefix};
 
 /// `served`: the ranges in which this node has pods. A range of neighbors that holds pods is left out: they may well
-/// speak BGP with each other.
+/// have BGP sessions with each other.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], peers: &Peers, ranges: &[Range]) -> Wanted {
     if !ctx.config.guard.block_pod_bgp {
         return Wanted::default();

@@ -1,10 +1,9 @@
 //! What the daemon may do once it runs: two capabilities, a few folders, and no system call that
-//! only takes a machine over.
+//! only an attacker needs.
 //!
-//! routelet runs on every node and parses what strangers send. Were there a fault in that, the code
-//! that gained control should reach neither other programs' files nor the kernel beyond routes. So
-//! the daemon gives up by itself what it does not need, whatever started it: systemd, a container
-//! runtime or a shell. [`io::enter`] does that once, before there is a second thread; threads and
+//! routelet runs on every node and parses what strangers send. Code that exploits a fault in that
+//! must reach neither other programs' files nor the kernel beyond routes. So the daemon gives up
+//! what it does not need, whatever started it: systemd, a container runtime or a shell. [`io::enter`] does that once, before there is a second thread; threads and
 //! programs that are started later inherit it.
 //!
 //! Four layers, each useful without the others:

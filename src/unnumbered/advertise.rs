@@ -13,7 +13,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// §10: MIN_DELAY_BETWEEN_RAS, of those to all nodes, which are all that we send.
 const MIN_DELAY: Duration = Duration::from_secs(3);
 /// §10: MAX_RA_DELAY_TIME.
-const ANSWER_DELAY: Duration = Duration::from_millis(500);
+const REPLY_DELAY: Duration = Duration::from_millis(500);
 /// RFC 7559 §2: IRT, and the greatest interval. MRT is an hour there; a cable may be plugged in at
 /// any time.
 const FIRST_SOLICITATION: Duration = Duration::from_secs(4);
@@ -43,7 +43,7 @@ pub(super) struct Advertiser {
 
 impl Advertiser {
     /// The first packets leave at once: there is one sender per host and link, not the thousands of
-    /// hosts for which RFC 4861 §6.3.7 asks for a random delay.
+    /// hosts for which RFC 4861 §6.3.7 requires a random delay.
     pub(super) fn new(now: Instant, seed: u64) -> Self {
         Self {
             random: Random::new(seed),
@@ -58,7 +58,7 @@ impl Advertiser {
     /// A solicitation came: an advertisement follows within half a second, or three seconds after
     /// the last one (RFC 4861 §6.2.6).
     pub(super) fn solicited(&mut self, now: Instant) {
-        let mut at = now + below(&mut self.random, ANSWER_DELAY);
+        let mut at = now + below(&mut self.random, REPLY_DELAY);
         if let Some(last) = self.last_sent {
             at = at.max(last + MIN_DELAY);
         }
@@ -184,10 +184,10 @@ mod tests {
             let mut advertiser = Advertiser::new(t0, seed);
             advertiser.seek(t0, false);
             assert_eq!(advertiser.poll(t0), Some(Send::Advertisement));
-            let asked = t0 + Duration::from_millis(3100);
-            advertiser.solicited(asked);
+            let solicited = t0 + Duration::from_millis(3100);
+            advertiser.solicited(solicited);
             let at = advertiser.poll_timeout();
-            assert!(at >= asked && at <= asked + ANSWER_DELAY, "{:?}", at - asked);
+            assert!(at >= solicited && at <= solicited + REPLY_DELAY, "{:?}", at - solicited);
         }
     }
 

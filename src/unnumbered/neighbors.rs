@@ -16,7 +16,7 @@ use std::{
 /// How long a neighbor without a session keeps its place against another.
 const TRIAL: Duration = Duration::from_secs(10);
 /// How long a neighbor without a session is remembered after its last packet. While there is none,
-/// it is solicited at least once in a minute, which every router answers (RFC 4861 §6.2.6): the
+/// it is solicited at least once in a minute, to which every router replies (RFC 4861 §6.2.6): the
 /// lifetime in its advertisements, which may be 0, decides only who is a default router.
 const SILENCE: Duration = Duration::from_secs(180);
 

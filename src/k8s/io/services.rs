@@ -291,7 +291,7 @@ fn file(dir: &Path) -> PathBuf {
 }
 
 const VERSION: u32 = 1;
-/// Objects in one answer of a listing. Whoever may write them can make each of them megabytes long.
+/// Objects in one page of a listing, since whoever may write them can make each megabytes long.
 const PAGE: u32 = 50;
 const NO_HEADLESS: &str = "!service.kubernetes.io/headless";
 

@@ -41,7 +41,7 @@ const LISTING_STALLS: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(50);
 /// A watch that has not failed for so long stands: longer than a connection may take.
 const STANDS: Duration = Duration::from_secs(8);
-/// How long a listing of Nodes waits until it is known whether kubelets can set labels of ours.
+/// How long the first listing waits until it is known whether kubelets can set labels of ours.
 const GUARDED_WAIT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);

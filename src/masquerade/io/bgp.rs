@@ -131,7 +131,7 @@ impl Table {
         let question = bgp::ask_rules(kernel.next());
         let rules = match kernel.ask(&question) {
             Err(e) if e.get_ref().is_some_and(|e| e.is::<Torn>()) => return Ok(()),
-            answer => answer?,
+            rules => rules?,
         };
         let dropped = rules.iter().filter(|r| bgp::is_ours(r)).map(|r| bgp::packets(r)).sum();
         if dropped > self.dropped {

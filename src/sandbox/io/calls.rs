@@ -20,7 +20,7 @@ use seccompiler::{
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Never made by routelet, its libraries or a CNI plugin that is asked for its version.
+/// Never made by routelet, its libraries or a CNI plugin that reports its version.
 const NEVER: &[libc::c_long] = &[
     // Other processes.
     libc::SYS_ptrace,
@@ -120,8 +120,8 @@ const X32: i64 = 0x4000_0000;
 ///
 /// On an architecture that seccomp has no description of.
 pub(super) fn programs() -> Result<[BpfProgram; 2], String> {
-    // What `clone3` is asked for lies in memory that a filter cannot read. C libraries that do not
-    // find the call use `clone`.
+    // The arguments of `clone3` are in memory that a filter cannot read. C libraries use `clone`
+    // where the call does not exist.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([program(refused()?, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
 }

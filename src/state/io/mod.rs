@@ -25,7 +25,7 @@ pub use write::write;
 #[cfg(test)]
 pub(crate) use write::write_by_steps;
 
-/// What the thread is asked for.
+/// Requests to the thread.
 enum Order {
     /// The result is sent where somebody waits for it.
     Keep(File, Option<mpsc::SyncSender<io::Result<()>>>),
@@ -160,8 +160,8 @@ fn attempt(pending: &mut Pending, file: File) -> io::Result<()> {
         // It needs no room, so that it succeeds on a full disk.
         Err(_) => drop(fs::rename(&path, stale(&path))),
     }
-    let told = result.as_ref().map(|&()| ()).map_err(ToString::to_string);
-    match pending.tried(Instant::now(), file, told) {
+    let outcome = result.as_ref().map(|&()| ()).map_err(ToString::to_string);
+    match pending.tried(Instant::now(), file, outcome) {
         Some(News::Failing { path, error }) => {
             tracing::warn!(path = %path.display(), %error, "state cannot be written, trying again; free space, or make state-dir writable");
         }
