@@ -55,18 +55,20 @@ impl StandIn {
             let of = |key: &str| query.split('&').find_map(|p| p.strip_prefix(key)?.strip_prefix('='));
             match (method.as_str(), path, of("watch") == Some("true") || of("watch") == Some("1")) {
                 ("GET", ..) if of("sendInitialEvents").is_some() => refuse(&stream, 400)?,
-                ("GET", "/api/v1/nodes", false) => answer(&stream, 200, &list("NodeList", vec![node()], ""))?,
+                ("GET", "/api/v1/nodes", false) => {
+                    respond(&stream, 200, &list("NodeList", vec![node()], ""))?
+                }
                 ("GET", "/api/v1/services", false) => {
                     let first = of("continue").and_then(|n| n.parse().ok()).unwrap_or(0);
                     let limit = of("limit").and_then(|n| n.parse().ok()).unwrap_or(SERVICES);
-                    answer(&stream, 200, &page(first, limit))?;
+                    respond(&stream, 200, &page(first, limit))?;
                 }
                 ("GET", "/api/v1/services", true) => self.changes_of_services(&stream)?,
                 ("GET", "/api/v1/nodes", true) => silent(&stream)?,
-                ("PATCH", "/api/v1/nodes/n1/status", _) => answer(&stream, 200, &node())?,
+                ("PATCH", "/api/v1/nodes/n1/status", _) => respond(&stream, 200, &node())?,
                 ("POST", path, _) if path.ends_with("/events") => {
                     self.events.fetch_add(1, Relaxed);
-                    answer(
+                    respond(
                         &stream,
                         201,
                         &json!({ "kind": "Event", "apiVersion": "events.k8s.io/v1",
@@ -120,7 +122,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> std::io::Result<(String, String
     Ok((method, target))
 }
 
-fn answer(mut stream: &TcpStream, code: u16, body: &Value) -> std::io::Result<()> {
+fn respond(mut stream: &TcpStream, code: u16, body: &Value) -> std::io::Result<()> {
     let body = body.to_string();
     write!(
         stream,
@@ -131,7 +133,7 @@ fn answer(mut stream: &TcpStream, code: u16, body: &Value) -> std::io::Result<()
 }
 
 fn refuse(stream: &TcpStream, code: u16) -> std::io::Result<()> {
-    answer(
+    respond(
         stream,
         code,
         &json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
@@ -168,7 +170,7 @@ fn node() -> Value {
 }
 
 /// Service `n` after so many changes: the first ones with a long annotation, label or name, the others in 50 namespaces, each
-/// asking for its cluster IP.
+/// requesting its cluster IP.
 fn service(n: usize, change: usize) -> Value {
     let (mut name, mut annotation) = (format!("s{n:05}"), "cluster-ip".to_owned());
     let mut labels = json!({ "app": "web" });

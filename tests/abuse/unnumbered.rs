@@ -123,16 +123,16 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
             sent += 1;
         }
         if sent.is_multiple_of(10_000) {
-            let asked = Instant::now();
+            let began = Instant::now();
             let _ = row(&routelet, "eth1");
-            slowest = slowest.max(asked.elapsed());
+            slowest = slowest.max(began.elapsed());
         }
         let due = start + Duration::from_millis(u64::from(sent) / 10);
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     let (rate, after) = (f64::from(sent) / start.elapsed().as_secs_f64(), cost(&routelet));
     println!(
-        "{rate:.0} advertisements/s for 10 s: {} KiB more, {} ms of CPU, slowest answer {slowest:?}",
+        "{rate:.0} advertisements/s for 10 s: {} KiB more, {} ms of CPU, slowest response {slowest:?}",
         after.0.saturating_sub(before.0),
         (after.1 - before.1) * 10
     );
@@ -145,7 +145,7 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
     let log = fs::metadata(&routelet.process.log).expect("a log").len();
     assert!(log < 64 * 1024, "{log} octets of log");
 
-    // Whoever speaks BGP there is found, although the place was taken.
+    // A BGP speaker there is found, although the place was taken.
     let _true = Routelet::start(&net, &bad, &config(3), &[]);
     wait_for("the true neighbor", 60.0, || (row(&routelet, "eth0")["state"] == "established").then_some(()));
 }

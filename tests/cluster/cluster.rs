@@ -149,7 +149,7 @@ impl Cluster {
             return None;
         }
         let began = Instant::now();
-        // The Service below asks for its cluster IP, too.
+        // The Service below requests its cluster IP, too.
         let none = "# An empty file is a working configuration.";
         let keys = "[kubernetes]\n    service-annotations = [\"cluster-ip\", \"load-balancer-ip\"]";
         let text = fs::read_to_string(manifest()).unwrap();

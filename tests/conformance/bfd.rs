@@ -21,7 +21,7 @@ const DOWN: u8 = 1;
 const INIT: u8 = 2;
 const UP: u8 = 3;
 
-/// A packet that asks for one every 200 ms, and promises one every 20 s: no silence ends the session.
+/// A packet that requires one every 200 ms, and promises one every 20 s: no silence ends the session.
 fn packet(state: u8, yours: u32) -> Vec<u8> {
     let mut packet = vec![0x20, state << 6, 3, 24];
     for word in [MINE, yours, 20_000_000, 200_000, 0_u32] {
@@ -128,18 +128,18 @@ fn rfc_5880_6_8_6_what_must_be_discarded_is() {
         let mut bad = packet(DOWN, yours);
         change(&mut bad);
         wire.send(&bad);
-        // Behind it comes a good one that asks for an answer.
+        // A valid poll follows, which requires a final packet.
         let mut poll = packet(UP, yours);
         poll[1] |= 0x20;
         wire.send(&poll);
-        let answer = wait_for("the answer to a poll", 10.0, || {
+        let reply = wait_for("the final packet of a poll", 10.0, || {
             let (packet, _) = wire.receive();
             (packet[1] & 0x10 != 0 || packet[1] >> 6 != UP).then_some(packet)
         });
-        assert_eq!((answer[1] >> 6, answer[1] & 0x30), (UP, 0x10), "{name}");
+        assert_eq!((reply[1] >> 6, reply[1] & 0x30), (UP, 0x10), "{name}");
     }
     assert_eq!(wire.view()["failures"], 0);
-    // The same without a fault ends it, and says why.
+    // The same without a fault ends it, with a diagnostic.
     wire.send(&packet(DOWN, yours));
     let down = wire.expect(DOWN);
     assert_eq!(down[0] & 0x1f, 3, "neighbor signaled session down");
@@ -175,15 +175,15 @@ fn rfc_5881_4_and_5880_6_8_7_packets_leave_as_they_must() {
         "slow while it is not up, no echo"
     );
     wire.up();
-    // A poll sequence announces the faster interval; the answer ends it.
+    // A poll sequence advertises the shorter interval; the final packet ends it.
     let polls = wait_for("a poll", 10.0, || {
         let (packet, _) = wire.receive();
         (packet[1] & 0x20 != 0).then_some(packet)
     });
     assert_eq!(word(&polls, 12), 100_000);
-    let mut answer = packet(UP, word(&first, 4));
-    answer[1] |= 0x10;
-    wire.send(&answer);
+    let mut reply = packet(UP, word(&first, 4));
+    reply[1] |= 0x10;
+    wire.send(&reply);
     wait_for("the poll sequence ends", 10.0, || (wire.receive().0[1] & 0x20 == 0).then_some(()));
     for _ in 0..5 {
         let (packet, again) = wire.receive();

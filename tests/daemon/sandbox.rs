@@ -37,7 +37,7 @@ fn each_thread_has_two_capabilities_a_filter_and_no_way_to_more() {
     let host = net.ns("host");
     let _leaf = uplink(&mut net, &host);
     let routelet = Routelet::start(&net, &host, CONFIG, &[]);
-    // Threads for files and long answers are there, too.
+    // Threads for files and long responses are there, too.
     routelet.cli(&["show", "routes"]);
     routelet.cli(&["reload"]);
     let all = threads(routelet.process.pid());

@@ -88,23 +88,23 @@ fn establish(speaker: &mut Speaker) {
     speaker.expect(4, 10.0);
 }
 
-/// Does all that a neighbor does, and announces a route; what routelet said to it.
+/// Does all that a neighbor does, and advertises a route. Returns what routelet sent to it.
 fn attack(mut stream: TcpStream) -> Vec<u8> {
     let route = update(&[], &attributes(&[ASN], SWITCH, 0), &[(Ipv4Addr::new(198, 51, 100, 0), 24)]);
     stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for octets in [graceful_open(), message(4, &[]), route] {
         if stream.write_all(&octets).is_err() {
-            return heard;
+            return received;
         }
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk) {
-            Ok(n) => heard.extend(&chunk[..n]),
+            Ok(n) => received.extend(&chunk[..n]),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return heard,
+            Err(_) => return received,
         }
     }
-    heard
+    received
 }
 
 fn neighbor(routelet: &Routelet) -> Value {
@@ -323,7 +323,7 @@ fn the_sender_of_a_router_advertisement_carries_ipv6_routes_only() {
         });
     };
     families(&serde_json::json!(["ipv6-unicast"]));
-    // The operator may say otherwise.
+    // The operator may override that.
     let text = format!(
         "{}group = \"gateway\"\n[bgp.group.gateway]\nfamilies = [\"ipv4-unicast\", \"ipv6-unicast\"]\n",
         config(GATEWAY)

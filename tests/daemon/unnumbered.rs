@@ -248,7 +248,7 @@ fn a_forwarded_advertisement_makes_no_neighbor_and_a_second_router_does_not_repl
     }
     assert_eq!(row(&one, "eth0")["address"], "eth0");
     assert!(one.process.printed().contains("the hop limit is not 255"), "{}", one.process.printed());
-    // A router that speaks no BGP is tried, and one with BGP takes its place.
+    // A router without BGP is tried, and one with BGP takes its place.
     b.ip("addr add fe80::bad/64 dev eth0 nodad");
     let silent = advertiser(&b, "eth0", 255);
     advertise(&silent, "fe80::bad".parse().unwrap());

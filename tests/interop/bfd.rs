@@ -42,7 +42,7 @@ fn wait_bfd(routelet: &Routelet, address: &str, state: &str) -> Value {
     })
 }
 
-/// Cuts the link without a word: whatever comes in at this end is dropped.
+/// Cuts the link silently: whatever comes in at this end is dropped.
 fn cut(ns: &Ns) {
     ns.sh("nft 'add table inet cut; add chain inet cut in { type filter hook prerouting priority -300; policy drop; }'");
 }
@@ -68,7 +68,7 @@ fn frr_is_watched_over_both_families_and_a_cut_ends_the_session() {
         let session = wait_bfd(&routelet, address, "up");
         assert_eq!((&session["interface"], &session["multihop"]), (&"eth0".into(), &false.into()));
     }
-    // FRR sends every 300 ms by itself; asked for 50 it does so.
+    // FRR sends every 300 ms by default, and every 50 when it is configured to.
     frr.configure(&["bfd", "peer 10.1.0.1 interface eth0", "exit", "profile x", "exit"]);
     let seen = frr.vtysh("show bfd peers");
     assert!(seen.matches("Status: up").count() >= 2, "{seen}");
@@ -125,7 +125,7 @@ fn an_administrator_at_either_end_ends_no_session() {
     assert_eq!((&view["state"], &view["drops"]), (&"established".into(), &serde_json::json!({})), "{view}");
     frr.configure(&["bfd", "peer 10.1.0.1 interface eth0", "no shutdown"]);
     wait_bfd(&routelet, "10.1.0.2", "up");
-    // And here: BFD leaves the configuration. (This FRR takes that for a loss, and says so.)
+    // And here: BFD leaves the configuration. (This FRR takes that for a loss, and reports one.)
     routelet.configure(&config(&[("10.1.0.2", "")]));
     routelet.cli(&["reload"]);
     wait_for("frr is informed", 10.0, || frr.vtysh("show bfd peers").contains("Status: down").then_some(()));
@@ -273,7 +273,7 @@ fn bird_is_watched_and_its_loss_noticed() {
         let routelet = Routelet::start(&net, &ours, &config(&[(address, &more)]), &[]);
         routelet.wait_established(address);
         wait_bfd(&routelet, address, "up");
-        wait_for("bird says so, too", 10.0, || bird.birdc("show bfd sessions").contains("Up").then_some(()));
+        wait_for("bird reports it, too", 10.0, || bird.birdc("show bfd sessions").contains("Up").then_some(()));
         // At our end, so that a NOTIFICATION of BIRD, which notices it as well, does not come first.
         cut(&ours);
         wait_for("the loss ends the session", 10.0, || {

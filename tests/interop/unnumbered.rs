@@ -96,7 +96,7 @@ fn two_frr_leaves_are_used_together_and_one_that_is_cut_off_is_left_at_once() {
     drop(daemons);
 }
 
-/// FRR sends TTL 1 unless told otherwise, and 255 with `ttl-security`: both must do.
+/// FRR sends TTL 1 by default, and 255 with `ttl-security`: both must work.
 #[test]
 fn frr_with_ttl_security_and_a_password_takes_the_session() {
     let mut net = Net::new();
