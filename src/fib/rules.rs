@@ -1,5 +1,6 @@
 //! The host's routing rules (`ip rule`), as far as they keep learned routes from being used: the
-//! kernel looks up one table after the other in their order, and the first that has a route decides.
+//! kernel looks up one table after the other in their order, and the first that has a route
+//! decides.
 //!
 //! Nothing is reported where it is not certain: a rule with a selector (source, mark, interface, …)
 //! that looks our table up is taken for what the operator wants, as is one of VRF devices, and one

@@ -3,8 +3,9 @@
 //!
 //! routelet runs on every node and parses what strangers send. Code that exploits a fault in that
 //! must reach neither other programs' files nor the kernel beyond routes. So the daemon gives up
-//! what it does not need, whatever started it: systemd, a container runtime or a shell. [`io::enter`] does that once, before there is a second thread; threads and
-//! programs that are started later inherit it.
+//! what it does not need, whatever started it: systemd, a container runtime or a shell.
+//! [`io::enter`] does that once, before there is a second thread; threads and programs that are
+//! started later inherit it.
 //!
 //! Four layers, each useful without the others:
 //!
