@@ -270,12 +270,12 @@ pub struct PeerConfig {
     pub fast_failover: Option<bool>,
     pub import: Vec<Arc<Policy>>,
     pub export: Vec<Arc<Policy>>,
-    /// RFC 8212: an external neighbor gives or gets no route in a direction for which no policy is configured.
+    /// RFC 8212: with an external neighbor no route passes in a direction for which no policy is configured.
     pub lacks_policy: Lacks,
     pub accept_default: bool,
-    /// It is a Node of the cluster: accepted is what
-    /// [`NodePrefixes`](crate::net::guard::NodePrefixes) allows it, and its LOCAL_PREF and MED win
-    /// nothing.
+    /// It is a Node of the cluster: only what
+    /// [`NodePrefixes`](crate::net::guard::NodePrefixes) allows is accepted from it, and its
+    /// MED and a LOCAL_PREF above 100 are ignored.
     pub is_node: bool,
     pub allow_own_as: u8,
     pub as_sets: AsSets,

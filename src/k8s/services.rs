@@ -51,10 +51,10 @@ pub struct Asked {
     /// Whether it matters that there is an endpoint at all: `kubernetes.withdraw-without-endpoints`.
     #[serde(default)]
     pub endpoints: bool,
-    /// How many addresses are announced.
+    /// How many addresses are advertised.
     #[serde(default)]
     pub limits: ServiceLimits,
-    /// Announced instead of the addresses inside, which count for no limit.
+    /// Advertised instead of the addresses inside, which count for no limit.
     #[serde(default)]
     pub aggregates: Vec<Prefix>,
     /// Whether it matters which other nodes have endpoints that serve: what nodes advertise to one
@@ -1052,7 +1052,7 @@ mod tests {
         }))
     }
 
-    /// No namespace takes the place of others, and what is announced stays so.
+    /// No namespace takes the place of others, and what is advertised stays so.
     #[test]
     fn services_beyond_the_limits_are_named_by_namespace_and_the_oldest_stay() {
         let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
@@ -1080,7 +1080,7 @@ mod tests {
         assert!(c.service(Change::Gone(another("greedy", 299, 701))));
         assert_eq!(announced(&judge(&c).0).len(), 101);
 
-        // What an aggregate stands for counts for no limit.
+        // Addresses inside an aggregate count for no limit.
         let aggregates = vec!["10.97.0.0/16".parse().unwrap()];
         let many: Vec<_> = (0..5000).map(|n| another("greedy", n, n)).collect();
         let asked = Asked { aggregates, ..asked.clone() };

@@ -251,7 +251,7 @@ mod tests {
         assert!(super::asked(&case.config, false).is_empty(), "not under Kubernetes");
     }
 
-    /// Finding L2: whoever writes a Service chooses its external IPs.
+    /// Whoever writes a Service chooses its external IPs.
     #[test]
     fn external_ips_lie_in_the_ranges_that_the_operator_names() {
         let offers = [

@@ -1,5 +1,5 @@
 //! A tenant of the cluster who may write Services and nothing else: texts of 256 KiB in annotations, labels and names, 10,000
-//! objects, ten changes a second. Findings H1 and H2.
+//! objects, ten changes a second.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -67,7 +67,7 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn l3_a_question_is_answered_within_a_second_beside_a_thousand_silent_clients() {
+fn a_request_gets_its_response_within_a_second_beside_a_thousand_silent_clients() {
     let mut net = Net::new();
     let host = net.ns("host");
     let routelet = Routelet::start(&net, &host, CONFIG, &[]);
@@ -82,7 +82,7 @@ fn l3_a_question_is_answered_within_a_second_beside_a_thousand_silent_clients() 
 }
 
 #[test]
-fn m2_with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
+fn with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
     let mut net = Net::new();
     let host = net.ns("host");
     host.ip("link set lo up");

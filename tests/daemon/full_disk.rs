@@ -81,7 +81,7 @@ fn lines(log: &Path, what: &str) -> usize {
 }
 
 #[test]
-fn m4_state_that_could_not_be_written_is_there_once_the_disk_has_room() {
+fn state_that_could_not_be_written_is_there_once_the_disk_has_room() {
     let mut net = Net::new();
     let host = host(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
@@ -102,7 +102,7 @@ fn m4_state_that_could_not_be_written_is_there_once_the_disk_has_room() {
 }
 
 #[test]
-fn m4_a_start_after_a_full_disk_says_that_what_it_knows_is_out_of_date() {
+fn a_start_after_a_full_disk_reports_that_its_state_is_out_of_date() {
     let mut net = Net::new();
     let host = host(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
@@ -133,7 +133,7 @@ fn m4_a_start_after_a_full_disk_says_that_what_it_knows_is_out_of_date() {
 }
 
 #[test]
-fn m4_a_folder_that_was_read_only_gets_its_files_when_it_can_be_written_to() {
+fn a_folder_that_was_read_only_gets_its_files_when_it_can_be_written_to() {
     let mut net = Net::new();
     let host = host(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);

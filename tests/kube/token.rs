@@ -1,4 +1,4 @@
-//! What a token that was stolen from a node can write: what routelet writes there, and nothing else. Finding M6.
+//! What a token that was stolen from a node can write: what routelet writes there, and nothing else.
 
 use serde_json::{Value, json};
 

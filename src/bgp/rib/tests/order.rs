@@ -24,7 +24,7 @@ fn withheld(bench: &Bench, n: u32) -> u64 {
     bench.rib.counts().neighbors[&address(n).to_string()].withheld[&Family::Ipv4Unicast]
 }
 
-/// Finding H2: 15,000 Services, all before the pod CIDR in the order of prefixes.
+/// 15,000 Services, all before the pod CIDR in the order of prefixes.
 #[test]
 fn services_never_take_the_place_of_a_pod_cidr() {
     let many = services(0..15_000);
