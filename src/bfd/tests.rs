@@ -346,7 +346,11 @@ fn a_session_that_nobody_watches_any_more_is_not_lost() {
     bench.watch(1, None);
     assert!(bench.engine.lost(bench.now).is_empty(), "its neighbor was not lost");
     bench.watch(2, Some(watch(2, params(50, 50, 3))));
-    assert_eq!(bench.report_to(2).map(|r| r.status), Some(BfdStatus::Starting), "the next client's session starts anew");
+    assert_eq!(
+        bench.report_to(2).map(|r| r.status),
+        Some(BfdStatus::Starting),
+        "the next client's session starts anew"
+    );
     assert!(bench.engine.lost(bench.now).is_empty());
 }
 

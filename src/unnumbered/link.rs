@@ -309,9 +309,8 @@ mod tests {
     fn packets_that_are_ignored_are_logged_once_a_minute() {
         let t0 = Instant::now();
         let mut link = Link::new(t0, &eth0(), 1);
-        let logged: Vec<_> = (0..120_000)
-            .filter_map(|ms| link.ignored(t0 + Duration::from_millis(ms)))
-            .collect();
+        let logged: Vec<_> =
+            (0..120_000).filter_map(|ms| link.ignored(t0 + Duration::from_millis(ms))).collect();
         assert_eq!(logged, [1, 60_001]);
     }
 }

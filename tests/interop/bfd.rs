@@ -273,7 +273,9 @@ fn bird_is_watched_and_its_loss_noticed() {
         let routelet = Routelet::start(&net, &ours, &config(&[(address, &more)]), &[]);
         routelet.wait_established(address);
         wait_bfd(&routelet, address, "up");
-        wait_for("bird reports it, too", 10.0, || bird.birdc("show bfd sessions").contains("Up").then_some(()));
+        wait_for("bird reports it, too", 10.0, || {
+            bird.birdc("show bfd sessions").contains("Up").then_some(())
+        });
         // At our end, so that a NOTIFICATION of BIRD, which notices it as well, does not come first.
         cut(&ours);
         wait_for("the loss ends the session", 10.0, || {
