@@ -141,9 +141,7 @@ impl Speaker {
 
     /// Waits in `ns` until routelet calls.
     pub fn accept(ns: &Ns) -> Self {
-        let listener =
-            ns.enter(|| TcpListener::bind("0.0.0.0:179")).expect("port 179 is free in the namespace");
-        Self::accept_on(&listener)
+        Self::accept_on(&listen(ns, "0.0.0.0:179"))
     }
 
     pub fn accept_on(listener: &TcpListener) -> Self {
@@ -209,4 +207,10 @@ impl Speaker {
         }
         panic!("no message of type {kind} within {seconds} s");
     }
+}
+
+/// Listens in `ns`. A listener of that address that was closed a moment ago may live on for as long
+/// as a child that another test starts needs from fork to exec.
+pub fn listen(ns: &Ns, addr: &str) -> TcpListener {
+    super::wait_for(format!("{addr} is free"), 5.0, || ns.enter(|| TcpListener::bind(addr)).ok())
 }

@@ -13,7 +13,7 @@ use crate::{
     common::{
         daemons::Routelet,
         net::{Net, Ns},
-        speaker::{Speaker, attributes, message, update},
+        speaker::{self, Speaker, attributes, message, update},
         wait_for,
     },
     uplinks::advertise,
@@ -65,7 +65,7 @@ fn dial(ns: &Ns, to: Ipv4Addr, port: u16, ttl: u32) -> std::io::Result<TcpStream
 
 /// Where the switch listens; its connections have its TTL.
 fn listen(switch: &Ns, ttl: u32) -> TcpListener {
-    let listener = switch.enter(|| TcpListener::bind("0.0.0.0:179")).expect("a free port");
+    let listener = speaker::listen(switch, "0.0.0.0:179");
     SockRef::from(&listener).set_ttl_v4(ttl).unwrap();
     listener
 }

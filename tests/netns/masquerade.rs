@@ -1,7 +1,7 @@
 //! The table of masquerade in the real kernel: whose address the other end sees.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::common::{
     net::{Net, Ns},
+    speaker::listen,
     wait_for,
 };
 
@@ -92,9 +93,7 @@ impl Room {
     /// The address from which `listens` sees a connection of `from` to `target`.
     fn seen_by(&self, from: &Ns, target: &str, listens: &str) -> String {
         let at = |address: &str| SocketAddr::new(address.parse().unwrap(), 8080);
-        // A program that another test starts just now holds the last listener until it is executed.
-        let listener =
-            wait_for("the port is free", 5.0, || self.outside.enter(|| TcpListener::bind(at(listens))).ok());
+        let listener = listen(&self.outside, &at(listens).to_string());
         // The kernel answers for the listener until somebody accepts.
         let _caller = from.enter(|| TcpStream::connect_timeout(&at(target), Duration::from_secs(5)).unwrap());
         let (_called, peer) = listener.accept().unwrap();
