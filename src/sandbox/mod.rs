@@ -35,9 +35,9 @@ pub enum Capability {
     NetBindService,
     /// ICMPv6 sockets of unnumbered neighbors. Only where they are configured.
     NetRaw,
-    /// The real-time priority of BFD's thread, which begins with the first neighbor that has BFD. Only
-    /// where BFD is configured and the limit of real-time priorities cannot be raised instead, as in
-    /// a container.
+    /// The real-time priority of BFD's thread, which begins with the first neighbor that has BFD.
+    /// Only where BFD is configured and the limit of real-time priorities cannot be raised instead,
+    /// as in a container.
     SysNice,
 }
 
