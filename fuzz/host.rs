@@ -28,8 +28,8 @@ use routelet::{
         node::{ApiNode, NodeView, Nodes},
         services::{ApiService, ApiSlice, Asked, Catalog, Change, Rules, Services, verdicts},
     },
-    masquerade,
     net::Prefix,
+    nft,
     unnumbered::{
         Input, Interface, Link,
         packet::{self, Packet},
@@ -74,7 +74,7 @@ pub(crate) fn netlink(data: &[u8]) {
         }
     }
     let _: Vec<_> = foreign.list();
-    for message in masquerade::wire::messages(data) {
+    for message in nft::wire::messages(data) {
         let _ = (message.errno(), message.is_end(), message.is_interrupted(), message.attributes().len());
     }
 }

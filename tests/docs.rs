@@ -25,7 +25,7 @@ const UNWRAPPED: &[&str] = &[
     "config/",
     "daemon/",
     "k8s/",
-    "masquerade/",
+    "nft/",
     "plan/",
 ];
 

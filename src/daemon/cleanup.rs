@@ -10,7 +10,7 @@ use super::{Error, forwarding, state, unnumbered};
 use crate::{
     config, fib,
     k8s::{cni, io::former},
-    masquerade::{self, forward::CHAIN},
+    nft::{self, forward::CHAIN},
 };
 
 /// Removes routes, nexthop objects, the conflist with its bridge where no pod is attached any more, and the state, by the configuration that the daemon had. Returns
@@ -49,23 +49,23 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
             ));
         }
     }
-    let table = masquerade::io::cleanup().map_err(|e| {
+    let table = nft::io::masquerade::cleanup().map_err(|e| {
         Error::Runtime(format!("the nftables table of masquerade cannot be removed: {e}; run as root"))
     })?;
     if table {
-        removed.push(format!("nftables table inet {}", masquerade::wire::TABLE));
+        removed.push(format!("nftables table inet {}", nft::wire::TABLE));
     }
-    let chain = masquerade::io::forward::cleanup()
+    let chain = nft::io::forward::cleanup()
         .map_err(|e| Error::Runtime(format!("the chain {CHAIN} cannot be removed: {e}; run as root")))?;
     if chain {
         removed.push(format!("chain {CHAIN} of iptables"));
     }
-    let bgp = masquerade::io::bgp::cleanup().map_err(|e| {
-        let table = masquerade::bgp::TABLE;
+    let bgp = nft::io::pod_bgp::cleanup().map_err(|e| {
+        let table = nft::pod_bgp::TABLE;
         Error::Runtime(format!("the nftables table {table} cannot be removed: {e}; run as root"))
     })?;
     if bgp {
-        removed.push(format!("nftables table inet {}", masquerade::bgp::TABLE));
+        removed.push(format!("nftables table inet {}", nft::pod_bgp::TABLE));
     }
     // While routes and rules are gone already, nothing of ours needs forwarding.
     let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));

@@ -15,8 +15,11 @@ use crate::{
         view::{NeighborView, SessionState},
     },
     config::Config,
-    masquerade::{self, Auto, Mode, io::Want},
     net::{Family, Prefix},
+    nft::{
+        io::masquerade::Want,
+        masquerade::{self, Auto, Mode},
+    },
     plan::Plan,
 };
 

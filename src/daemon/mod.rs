@@ -385,11 +385,15 @@ async fn daemon(
             rib: rib.sender.clone(),
         };
         tokio::spawn(masquerade::run(inputs, want_tx));
-        crate::masquerade::io::spawn(crate::masquerade::io::Inputs { want, learned, ready: begun.clone() });
+        crate::nft::io::masquerade::spawn(crate::nft::io::masquerade::Inputs {
+            want,
+            learned,
+            ready: begun.clone(),
+        });
     }
-    let inputs = crate::masquerade::io::forward::Inputs { wanted: accepted, ready: begun };
-    crate::masquerade::io::forward::spawn_with_notes(inputs, firewall_tx, firewall_notes_tx);
-    crate::masquerade::io::bgp::spawn(block_bgp, pod_bgp_tx, pod_bgp_notes_tx);
+    let inputs = crate::nft::io::forward::Inputs { wanted: accepted, ready: begun };
+    crate::nft::io::forward::spawn_with_notes(inputs, firewall_tx, firewall_notes_tx);
+    crate::nft::io::pod_bgp::spawn(block_bgp, pod_bgp_tx, pod_bgp_notes_tx);
 
     // Those who ask.
     let reloader = Reloader {

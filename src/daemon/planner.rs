@@ -86,8 +86,8 @@ pub(super) struct Outputs {
     pub(super) sources: watch::Sender<Option<PreferredSources>>,
     pub(super) assigned: watch::Sender<Arc<Assigned>>,
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
-    pub(super) forward: watch::Sender<Option<Arc<crate::masquerade::forward::Wanted>>>,
-    pub(super) block_bgp: watch::Sender<Option<Arc<crate::masquerade::bgp::Wanted>>>,
+    pub(super) forward: watch::Sender<Option<Arc<crate::nft::forward::Wanted>>>,
+    pub(super) block_bgp: watch::Sender<Option<Arc<crate::nft::pod_bgp::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     /// Where unnumbered neighbors are looked for.

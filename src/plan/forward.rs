@@ -1,7 +1,7 @@
 //! Whose packets are let through where iptables' FORWARD drops what nobody accepts.
 
 use super::{Context, bridge, gateway};
-use crate::{fib::host::Link, masquerade::forward::Wanted, net::Prefix};
+use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 
 /// `served`: the ranges in which this node has pods. Besides them the subnets that are advertised, with a carrier or
 /// without: a rule should be there before the first packet.

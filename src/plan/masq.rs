@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::Context;
 use crate::{
     k8s::node::Nodes,
-    masquerade::{self, Mode, Wanted},
     net::Prefix,
+    nft::masquerade::{self, Mode, Wanted},
 };
 
 /// `served`: the ranges in which this node has pods.

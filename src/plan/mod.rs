@@ -58,11 +58,11 @@ use crate::{
         node::{NodeView, Nodes},
         services::{Asked, Mistake, Services, Verdict},
     },
-    masquerade,
     net::{
         Asn, Assigned, Family, Guard, OnLink, Origination, PreferredSources, Prefix, RouterId, Source,
         guard::NodePrefixes, text,
     },
+    nft,
     unnumbered::Interfaces,
 };
 
@@ -129,11 +129,11 @@ pub struct Plan {
     /// What is missing where there is none.
     pub no_conflist: String,
     /// Whose traffic leaves with the node's address, and to where it does not.
-    pub masquerade: Arc<masquerade::Wanted>,
+    pub masquerade: Arc<nft::masquerade::Wanted>,
     /// Whose packets are let through where iptables drops what nobody accepts.
-    pub forward: Arc<masquerade::forward::Wanted>,
+    pub forward: Arc<nft::forward::Wanted>,
     /// Whose forwarded packets to neighbors' port 179 are dropped.
-    pub block_bgp: Arc<masquerade::bgp::Wanted>,
+    pub block_bgp: Arc<nft::pod_bgp::Wanted>,
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
     /// Which Services are looked for: goes to `k8s::io::spawn_services`.
@@ -296,7 +296,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
     // to each of them: it ends where the switch has the pod CIDRs, and where nobody has them, nobody could answer a pod.
     let all_nodes = peering::is_among_nodes(&modes)
-        || masquerade.mode == masquerade::Mode::On
+        || masquerade.mode == nft::masquerade::Mode::On
         || asked.whereabouts && !services.is_empty()
         || services::needs_all_nodes(&asked, &services);
     let (conflist, no_conflist) = match node::conflist(&ctx, &pods, &mut problems) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Context, Range, bridge, gateway, peering::Peers};
-use crate::{bgp::peer::PeerKey, fib::host::Link, masquerade::bgp::Wanted, net::Prefix};
+use crate::{bgp::peer::PeerKey, fib::host::Link, net::Prefix, nft::pod_bgp::Wanted};
 
 /// `served`: the ranges in which this node has pods. A range of neighbors that holds pods is left out: they may well
 /// have BGP sessions with each other.

@@ -11,8 +11,8 @@ use crate::{
     config::{AsSetting, Config, Neighbor, NeighborAt, NeighborKeys, Peering},
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
-    masquerade::{Mode, Wanted},
     net::{Family, Refusal, Source, guard::AddressRole},
+    nft::masquerade::{Mode, Wanted},
 };
 
 /// A node below a switch on a /30, dual stack.

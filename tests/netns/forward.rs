@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use routelet::masquerade::{
+use routelet::nft::{
     forward::Wanted,
     io::forward::{Inputs, cleanup, spawn_with_notes},
 };

@@ -8,8 +8,8 @@ use std::{
 
 use routelet::{
     mailbox::{self, mailbox},
-    masquerade::io::{Inputs, Want, cleanup, spawn},
     net::Prefix,
+    nft::io::masquerade::{Inputs, Want, cleanup, spawn},
 };
 use tokio::{
     runtime::{Builder, Runtime},

@@ -8,16 +8,9 @@
 //! Tables of others are never looked at. All of them see a packet; the first that rewrites a connection's source decides,
 //! and ours rewrites only what leaves the cluster.
 //!
-//! Pods below a firewall that drops what nobody accepts are [`forward`]'s.
+//! Pods below a firewall that drops what nobody accepts are [`super::forward`]'s.
 //!
 //! In `auto` it ends for a family once a neighbor of another AS has had the pod CIDRs for [`KNOWN`], see [`Auto`].
-
-pub mod bgp;
-pub mod chain;
-pub mod forward;
-pub mod io;
-pub mod ranges;
-pub mod wire;
 
 use std::{
     collections::BTreeSet,

@@ -11,13 +11,13 @@ use nix::{
     },
 };
 
-use super::without;
+use super::masquerade::without;
 use crate::{
-    masquerade::{
+    net::Family,
+    nft::{
         ranges::Range,
         wire::{self, Batch, Set},
     },
-    net::Family,
 };
 
 /// By family: the pods' ranges, and those that are never masqueraded.

@@ -287,7 +287,7 @@ pub(super) const IFNAMSIZ: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::masquerade::wire::messages;
+    use crate::nft::wire::messages;
 
     #[test]
     fn a_jump_to_our_chain_is_known_and_nothing_else() {

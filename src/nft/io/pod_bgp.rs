@@ -10,9 +10,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::kernel::{Kernel, Torn};
-use crate::masquerade::{
-    bgp::{self, TABLE, Wanted},
+use super::socket::{Kernel, Torn};
+use crate::nft::{
+    pod_bgp::{self, TABLE, Wanted},
     wire::Batch,
 };
 
@@ -128,12 +128,12 @@ impl Table {
             self.have = None;
             return Ok(());
         }
-        let question = bgp::ask_rules(kernel.next());
+        let question = pod_bgp::ask_rules(kernel.next());
         let rules = match kernel.ask(&question) {
             Err(e) if e.get_ref().is_some_and(|e| e.is::<Torn>()) => return Ok(()),
             rules => rules?,
         };
-        let dropped = rules.iter().filter(|r| bgp::is_ours(r)).map(|r| bgp::packets(r)).sum();
+        let dropped = rules.iter().filter(|r| pod_bgp::is_ours(r)).map(|r| pod_bgp::packets(r)).sum();
         if dropped > self.dropped {
             let packets = dropped - self.dropped;
             warn!(

@@ -173,7 +173,7 @@ const TCP: u8 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::masquerade::wire::messages;
+    use crate::nft::wire::messages;
 
     #[test]
     fn without_neighbors_or_containers_there_is_nothing_to_drop() {

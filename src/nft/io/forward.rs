@@ -12,18 +12,18 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    kernel::{Kernel, Torn},
-    legacy,
+    iptables_legacy,
+    socket::{Kernel, Torn},
 };
 use crate::{
-    masquerade::{
+    net::{Family, Prefix},
+    nft::{
         chain::{self, Chain},
         forward::{
             CHAIN, Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step,
         },
         wire::Batch,
     },
-    net::{Family, Prefix},
 };
 
 /// After a word of the kernel, so that many are one look.
@@ -130,7 +130,7 @@ impl Known {
         for family in Family::ALL {
             let rules = rules(wanted, family);
             problems.extend(self.docker(family, &rules).unwrap_or_default());
-            if !rules.is_empty() && legacy::forward_drops(family) {
+            if !rules.is_empty() && iptables_legacy::forward_drops(family) {
                 problems.push(legacy_problem(&rules, family));
             }
             if rules.is_empty() && !ready {

@@ -1,10 +1,4 @@
 //! The task that keeps the table, the one that keeps our chain in iptables' FORWARD, and the socket to nf_tables.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
-
-pub mod bgp;
-pub mod forward;
-mod kernel;
-mod legacy;
 
 use std::{
     collections::BTreeSet,
@@ -20,12 +14,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::ranges::{Range, ranges};
+use super::socket::{Kernel, Sets};
 use crate::{
     mailbox,
     net::{Family, Prefix},
+    nft::ranges::{Range, ranges},
 };
-use kernel::{Kernel, Sets};
 
 /// Changes are gathered for so long: a table that is being learned comes in many pieces.
 const GATHER: Duration = Duration::from_millis(200);
@@ -190,6 +184,6 @@ fn word(on: bool) -> &'static str {
 }
 
 /// What is in `a` and not in `b`.
-fn without(a: &BTreeSet<Range>, b: &BTreeSet<Range>) -> BTreeSet<Range> {
+pub(super) fn without(a: &BTreeSet<Range>, b: &BTreeSet<Range>) -> BTreeSet<Range> {
     a.difference(b).copied().collect()
 }
