@@ -6,11 +6,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{sync::watch, time::sleep};
 
 use super::planner::publish;
+use crate::bgp::io::reserved_files;
 
 /// Below this many descriptors a large mesh, the listeners and the control socket compete for them.
 const ENOUGH_DESCRIPTORS: u64 = 1024;
-/// So few left are a problem.
-const RESERVE: u64 = 16;
 /// `LimitRTPRIO=` of the unit.
 const REAL_TIME: u64 = 10;
 /// Between two looks.
@@ -70,10 +69,11 @@ fn in_use() -> Option<u64> {
 
 fn problem(in_use: Option<u64>, limit: u64) -> Option<String> {
     let left = limit.saturating_sub(in_use.unwrap_or(limit));
-    (left < RESERVE).then(|| {
+    (left <= reserved_files(limit)).then(|| {
         format!(
-            "OpenFilesExhausted: {left} of {limit} open files are left, and each session takes one: neighbors wait, and the control \
-             socket and probes may, too; raise the limit (LimitNOFILE= of the unit, or that of the container runtime)"
+            "OpenFilesExhausted: {left} of {limit} open files are left, and sessions, which take one each, leave {} to everything \
+             else: neighbors wait; raise the limit (LimitNOFILE= of the unit, or that of the container runtime)",
+            reserved_files(limit)
         )
     })
 }
@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn few_descriptors_left_are_a_problem() {
         assert_eq!(problem(Some(30), 1024), None);
-        assert_eq!(problem(Some(1008), 1024), None);
+        assert_eq!(problem(Some(767), 1024), None);
+        assert!(problem(Some(768), 1024).unwrap().contains("256 of 1024 open files are left"));
         assert!(problem(Some(1009), 1024).unwrap().contains("15 of 1024 open files are left"));
         assert!(problem(None, 64).unwrap().contains("0 of 64"), "none for the look itself");
         assert!(in_use().is_some_and(|n| n > 2));

@@ -8,6 +8,7 @@
 mod bed;
 #[path = "../common/mod.rs"]
 mod common;
+mod doors;
 mod flapping;
 mod guard;
 mod limits;

@@ -149,9 +149,14 @@ fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
         wait_for("the client ends", 20.0, || {
             client.try_wait().expect("ours").map(|status| assert!(status.success()))
         });
-        let cpu = cpu_ticks(pid);
-        thread::sleep(Duration::from_secs(2));
-        let ticks = cpu_ticks(pid) - cpu;
+        let spent = || {
+            let cpu = cpu_ticks(pid);
+            thread::sleep(Duration::from_secs(2));
+            cpu_ticks(pid) - cpu
+        };
+        // Once a minute all routes of the kernel are compared with ours, for about a second.
+        let ticks = spent();
+        let ticks = if ticks < 60 { ticks } else { spent() };
         holds(ticks < 60, &format!("the daemon goes on for {ticks} ticks of 200"))
     });
     report.case("20 clients that ask for all and read nothing", || {

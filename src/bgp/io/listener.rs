@@ -87,13 +87,13 @@ async fn listen(
             warn!(%addr, error = %e, "the kernel takes no least TTL");
         }
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept() => match accepted.and_then(enough_files) {
                 Ok((stream, _)) if tcp::leads_back(&stream) => {}
                 Ok(call) => if calls.send(call).await.is_err() { return },
                 Err(e) => {
                     if warned.is_none_or(|at| at.elapsed() > QUIET) {
                         warned = Some(time::Instant::now());
-                        warn!(%addr, error = %e, "cannot accept BGP connections; raise the limit of open files");
+                        warn!(%addr, error = %e, "cannot accept BGP connections");
                     }
                     time::sleep(PAUSE).await;
                 }
@@ -101,6 +101,12 @@ async fn listen(
             changed = terms.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// A call that leaves too few open files is closed.
+fn enough_files(call: Call) -> io::Result<Call> {
+    tcp::leaves_files(call.0.as_fd())?;
+    Ok(call)
 }
 
 /// Binds, however long it takes. One warning, naming who is there where that can be seen.

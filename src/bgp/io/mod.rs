@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+pub use tcp::reserved_files;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,

@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::resource::{Resource, getrlimit},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use zeroize::Zeroize;
@@ -114,6 +117,7 @@ fn explain(to: SocketAddr, error: &io::Error) -> String {
 
 fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
     let socket = Socket::new(Domain::for_address(place.addr), Type::STREAM, Some(Protocol::TCP))?;
+    leaves_files(socket.as_fd())?;
     socket.set_nonblocking(true)?;
     dress(&socket, place.addr.ip(), config)?;
     if let Some(password) = &config.password {
@@ -129,6 +133,31 @@ fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
         socket.bind(&own.into())?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// Open files that sessions leave to the kernel's routes, the state folder, the API server, `show`
+/// and probes, of so many that the process may have.
+#[must_use]
+pub fn reserved_files(limit: u64) -> u64 {
+    (limit / 2).min(256)
+}
+
+/// Whether a new connection leaves enough open files for everything else. The kernel gives the
+/// lowest free number, so all below it are in use.
+///
+/// # Errors
+///
+/// With the remedy, when it does not.
+pub(super) fn leaves_files(connection: BorrowedFd<'_>) -> io::Result<()> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let reserved = reserved_files(limit);
+    if u64::try_from(connection.as_raw_fd()).is_ok_and(|number| number >= limit - reserved) {
+        return Err(io::Error::other(format!(
+            "open files are used up ({limit} allowed, {reserved} of them not for sessions); raise the limit \
+             (LimitNOFILE= of the unit)"
+        )));
+    }
+    Ok(())
 }
 
 /// Settings of a connection, dialled or accepted.

@@ -5,6 +5,9 @@
 //! request at once is served whatever others hold open. A few descriptors are kept in reserve for
 //! these listeners, so that they can be reached when sessions use up all others.
 //!
+//! Each connection has its place for [`LEAST`], so that a request that follows at once is read even
+//! while others connect without end; until then the next client waits in the kernel's queue.
+//!
 //! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors
 //! closes only connections that had [`GRACE`] to send a request and did not.
 
@@ -31,6 +34,8 @@ const RESERVE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection has its descriptor for certain.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long a connection has its place for certain.
+const LEAST: Duration = Duration::from_millis(30);
 /// Between two warnings.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -59,18 +64,13 @@ impl Connections {
         this
     }
 
-    /// Serves one more. `serve` sets the flag when it has read a request.
-    pub(super) fn add<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
+    /// Serves one more, as soon as it has a place. `serve` sets the flag when it has read a
+    /// request.
+    pub(super) async fn add<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            self.forget(ended);
-        }
-        if self.open.len() >= self.most {
-            let victim = self.oldest_silent(Duration::ZERO).or_else(|| self.open.keys().next().copied());
-            self.close(victim);
-        }
+        self.make_place().await;
         let (number, has_request) = (self.next, Arc::new(AtomicBool::new(false)));
         self.next += 1;
         let serve = serve(has_request.clone());
@@ -80,6 +80,27 @@ impl Connections {
         });
         self.open.insert(number, Connection { task, since: Instant::now(), has_request });
         self.refill();
+    }
+
+    async fn make_place(&mut self) {
+        loop {
+            while let Some(ended) = self.tasks.try_join_next_with_id() {
+                self.forget(ended);
+            }
+            if self.open.len() < self.most {
+                return;
+            }
+            let victim = self.oldest_silent(Duration::ZERO).or_else(|| self.open.keys().next().copied());
+            let age = victim.and_then(|number| self.open.get(&number)).map_or(LEAST, |c| c.since.elapsed());
+            if age >= LEAST {
+                self.close(victim);
+                return;
+            }
+            tokio::select! {
+                () = sleep(LEAST.saturating_sub(age)) => {}
+                Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
+            }
+        }
     }
 
     /// The listener could not accept: most likely the descriptors of the process are used up.

@@ -29,7 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinSet, yield_now},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -119,9 +119,7 @@ where
             }
         };
         let (reply, scrapes) = (reply.clone(), scrapes.clone());
-        connections.add(|has_request| connection(stream, reply, scrapes, has_request));
-        // Its request is read before the next connection can take its slot.
-        yield_now().await;
+        connections.add(|has_request| connection(stream, reply, scrapes, has_request)).await;
     }
 }
 

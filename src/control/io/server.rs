@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::Semaphore,
-    task::{spawn_blocking, yield_now},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -158,13 +158,12 @@ where
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (handler, large) = (handler.clone(), large.clone());
-                connections.add(|has_request| async move {
+                let serve = |has_request: Arc<AtomicBool>| async move {
                     if let Err(error) = serve_client(stream, &*handler, &large, &has_request).await {
                         tracing::debug!(%error, "control connection ended early");
                     }
-                });
-                // Its request is read before the next connection can take its slot.
-                yield_now().await;
+                };
+                connections.add(serve).await;
             }
             Err(error) => connections.make_room(&error).await,
         }
