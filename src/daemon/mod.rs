@@ -473,8 +473,9 @@ async fn daemon(
     let leaving = if node_goes || machine::stops().await { Leaving::Machine } else { Leaving::Daemon };
     tracing::info!(?leaving, "routelet stops");
     if failed.is_none() {
+        let watched = bfd.hold().await;
         peers.shutdown(leaving).await;
-        bfd.shutdown().await;
+        bfd.shutdown(watched).await;
     }
     fib.shutdown(config.fib.on_exit == OnExit::Flush && failed.is_none()).await;
     crate::state::io::flush(Duration::from_secs(2));

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     process::Command,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{JoinHandle, sleep, spawn},
@@ -34,6 +34,8 @@ struct Responder {
     stop: Arc<AtomicBool>,
     /// By how many ms its thread, which runs before all others, was late at most: then the machine stood still.
     late: Arc<AtomicU64>,
+    /// When the daemon's first packet with state AdminDown arrived.
+    ended: Arc<OnceLock<Instant>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,9 +49,10 @@ impl Responder {
         });
         let stop = Arc::new(AtomicBool::new(false));
         let late = Arc::new(AtomicU64::new(0));
-        let (until, latest) = (stop.clone(), late.clone());
-        let thread = Some(spawn(move || respond(&receiver, &sender, remote.into(), &until, &latest)));
-        Self { stop, late, thread }
+        let ended = Arc::new(OnceLock::new());
+        let (until, latest, end) = (stop.clone(), late.clone(), ended.clone());
+        let thread = Some(spawn(move || respond(&receiver, &sender, remote.into(), &until, &latest, &end)));
+        Self { stop, late, ended, thread }
     }
 }
 
@@ -60,7 +63,14 @@ impl Drop for Responder {
     }
 }
 
-fn respond(receiver: &UdpSocket, sender: &UdpSocket, remote: IpAddr, stop: &AtomicBool, late: &AtomicU64) {
+fn respond(
+    receiver: &UdpSocket,
+    sender: &UdpSocket,
+    remote: IpAddr,
+    stop: &AtomicBool,
+    late: &AtomicU64,
+    ended: &OnceLock<Instant>,
+) {
     let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: 20 });
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let thread = thread_priority::thread_native_id();
@@ -76,6 +86,9 @@ fn respond(receiver: &UdpSocket, sender: &UdpSocket, remote: IpAddr, stop: &Atom
         let (timeout, asleep) = (due.clamp(Duration::from_millis(1), ms), Instant::now());
         receiver.set_read_timeout(Some(timeout)).unwrap();
         if let Ok(length) = receiver.recv(&mut octets) {
+            if octets[1] >> 6 == 0 {
+                ended.get_or_init(Instant::now);
+            }
             engine.receive(Instant::now(), &arrival, &octets[..length], &mut out);
         }
         let over = asleep.elapsed().saturating_sub(timeout);
@@ -200,6 +213,21 @@ fn failover(count: u32) -> Duration {
     assert_eq!(view["drops"]["bfd"], 1, "{view}");
     assert!(leads_over(&host, SWITCHES[1]) || host.ip("nexthop show").contains("10.2.0.1"));
     took
+}
+
+/// Else a neighbor that takes the end of BFD for a loss ends the session without graceful restart.
+#[test]
+fn at_a_stop_the_connection_ends_before_bfd_does() {
+    let mut net = Net::new();
+    let (host, switches) = stage(&mut net);
+    let mut routelet = Routelet::start(&net, &host, &config(), &[]);
+    let (responders, mut speakers) = watched(&routelet, &switches);
+    routelet.process.signal("TERM");
+    while speakers[0].receive(10.0).is_some() {}
+    let closed = Instant::now();
+    routelet.process.stop();
+    let ended = *wait_for("AdminDown", 5.0, || responders[0].ended.get());
+    assert!(ended > closed, "BFD ended {:?} before the connection", closed - ended);
 }
 
 #[test]

@@ -136,7 +136,8 @@ fn an_administrator_at_either_end_ends_no_session() {
     });
 }
 
-/// A restart by the operator and a kill: TCP closes first, so that the neighbor's BFD finds a graceful restart under way.
+/// A restart by the operator and a kill: TCP closes first, so that the neighbor's BFD finds a graceful restart under
+/// way. At a restart BFD goes on for a moment longer: what FRR's bgpd reads first is then no matter of luck.
 #[test]
 fn a_restart_under_bfd_keeps_routes_at_the_neighbor() {
     let mut net = Net::new();

@@ -28,6 +28,10 @@ const CHANGES: usize = 1024;
 /// How long the thread may take to respond.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long before the end of a session its neighbor may have seen the end of the connection. FRR
+/// takes the end of BFD for a loss, and a loss before it ends the session without graceful restart.
+const TCP_FIRST: Duration = Duration::from_millis(100);
+
 /// The neighbors that were lost: address, and interface where it is directly connected.
 pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
 
@@ -55,6 +59,8 @@ pub struct Handle {
 #[derive(Debug)]
 enum Request {
     Status(oneshot::Sender<Status>),
+    /// No wishes are carried out before the end. The reply: whether there are sessions.
+    Hold(oneshot::Sender<bool>),
     /// Ends all sessions in order, then the thread.
     Stop(oneshot::Sender<()>),
 }
@@ -70,8 +76,22 @@ impl Handle {
         status.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// After the clients: what they left is sent, then the ports are closed.
-    pub async fn shutdown(&self) {
+    /// Before the clients close their connections: sessions go on without them. Returns whether
+    /// there are any.
+    pub async fn hold(&self) -> bool {
+        let (reply, response) = oneshot::channel();
+        if self.requests.try_send(Request::Hold(reply)).is_err() {
+            return false;
+        }
+        tokio::time::timeout(RESPONSE_TIMEOUT, response).await.is_ok_and(|held| held == Ok(true))
+    }
+
+    /// After the clients have closed their connections: neighbors are informed of the end of each
+    /// session, then the ports are closed.
+    pub async fn shutdown(&self, held: bool) {
+        if held {
+            tokio::time::sleep(TCP_FIRST).await;
+        }
         let (reply, done) = oneshot::channel();
         if self.requests.try_send(Request::Stop(reply)).is_ok() {
             let _ = tokio::time::timeout(RESPONSE_TIMEOUT, done).await;
@@ -95,6 +115,7 @@ pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
                 },
                 request = inbox.recv() => match request {
                     Some(Request::Status(reply)) => drop(reply.send(Status::default())),
+                    Some(Request::Hold(reply)) => drop(reply.send(false)),
                     Some(Request::Stop(reply)) => {
                         let _ = reply.send(());
                         return;

@@ -10,5 +10,6 @@ async fn without_a_wish_nothing_runs_and_nothing_blocks() {
     let handle = spawn(wishes, 1);
     let status = handle.status().await;
     assert!(status.sessions.is_empty() && status.realtime.is_none());
-    handle.shutdown().await;
+    assert!(!handle.hold().await);
+    handle.shutdown(false).await;
 }

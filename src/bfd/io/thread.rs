@@ -88,6 +88,7 @@ fn real_time() -> Result<(), String> {
 
 impl Thread {
     async fn turn(&mut self, mut wishes: Wishes, mut requests: mpsc::Receiver<Request>) {
+        let mut held = false;
         loop {
             let now = Instant::now();
             let due = self.engine.poll_timeout().into_iter().chain(self.receivers.retry_at()).min();
@@ -96,9 +97,13 @@ impl Thread {
             tokio::select! {
                 () = poll_fn(|cx| self.receivers.poll_ready(cx)) => {}
                 () = time::sleep_until(due.into()) => {}
-                changes = wishes.take() => self.wishes(changes),
+                changes = wishes.take(), if !held => self.wishes(changes),
                 request = requests.recv() => match request {
                     Some(Request::Status(reply)) => drop(reply.send(self.status())),
+                    Some(Request::Hold(reply)) => {
+                        held = true;
+                        let _ = reply.send(!self.senders.is_empty());
+                    }
                     Some(Request::Stop(reply)) => {
                         // What the clients left behind: each session informs its neighbor.
                         self.wishes(wishes.take_now());
