@@ -10,6 +10,7 @@ use crate::{
         daemons::Bird,
         net::{Net, Ns},
         probe::Probe,
+        speaker::listen,
         wait_for,
     },
     pods::Pod,
@@ -68,7 +69,7 @@ fn flush(ns: &Ns, protocol: &str) {
 
 /// Holds TCP 179 on a node.
 fn port_179(ns: &Ns) -> [TcpListener; 2] {
-    ns.enter(|| ["0.0.0.0:179", "[::1]:179"].map(|a| TcpListener::bind(a).unwrap()))
+    ["0.0.0.0:179", "[::1]:179"].map(|addr| listen(ns, addr))
 }
 
 /// Both ways, both families.

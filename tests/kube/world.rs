@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use crate::{
         Process,
         daemons::Routelet,
         net::{Net, Ns},
+        speaker::listen,
         wait_for,
     },
     pods::{Pod, Runtime},
@@ -247,7 +248,7 @@ pub fn reaches(from: &Ns, address: &str) {
 /// rewrites it.
 pub fn seen(from: &Ns, to: &Ns, target: &str) -> String {
     let target = SocketAddr::new(target.parse().unwrap(), 8080);
-    let listener = to.enter(|| TcpListener::bind(target).unwrap());
+    let listener = listen(to, &target.to_string());
     // The kernel answers for the listener until somebody accepts.
     let _caller = from.enter(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
     let (_called, peer) = listener.accept().unwrap();
