@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod docker;
 pub mod fib;
 pub mod k8s;
 pub mod lab;

@@ -23,7 +23,11 @@ impl Default for Config {
             fib: Fib::default(),
             kubernetes: Kubernetes::default(),
             cni: Cni::default(),
-            docker: Docker { accept_forwarded: true },
+            docker: Docker {
+                networks: Vec::new(),
+                socket: "/run/docker.sock".into(),
+                accept_forwarded: true,
+            },
             masquerade: Masquerade::default(),
             guard: Guard::default(),
             security: Security { sandbox: true },

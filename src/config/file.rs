@@ -16,7 +16,7 @@ use super::{
     services::services,
     values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, word},
 };
-use crate::bgp::policy::Community;
+use crate::{bgp::policy::Community, docker::NetworkSelector};
 
 /// What surrounds the file.
 pub struct Surroundings<'a> {
@@ -79,6 +79,8 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
     }
     if let Some(section) = root.section("docker") {
         docker(section, &mut config.docker);
+        // Whoever names networks means no others.
+        config.advertise.containers &= !config.is_bare_host || config.docker.networks.is_empty();
     }
     if let Some(section) = root.section("masquerade") {
         masquerade(section, &mut config.masquerade);
@@ -327,8 +329,14 @@ fn to_json(value: &DeValue<'_>) -> Option<serde_json::Value> {
 }
 
 fn docker(section: Section<'_>, docker: &mut Docker) {
+    put(&mut docker.networks, section.get("networks").and_then(|i| i.set(docker_network)));
+    put(&mut docker.socket, section.get("socket").and_then(|i| absolute_path(&i)));
     put(&mut docker.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
     section.close();
+}
+
+fn docker_network(item: &Item<'_>) -> Option<NetworkSelector> {
+    NetworkSelector::parse(item.text()?).map_err(|what| item.wrong(what)).ok()
 }
 
 fn masquerade(section: Section<'_>, masquerade: &mut Masquerade) {
@@ -435,6 +443,8 @@ mod tests {
         assert!(problems("[advertise]\nnetworks = [\"10.0.0.0/24\"]\n")[0].contains("bgp: required"));
         assert!(problems("[bgp]\n")[0].starts_with("1:1: bgp.as: required: outside Kubernetes"));
         assert!(parse("[kubernetes]\nenabled = false\n", &around(true)).unwrap().0.is_bare_host);
+        let named = good("[docker]\nnetworks = [\"web\"]\n");
+        assert!(named.is_bare_host && !named.advertise.containers, "these networks and no others");
     }
 
     #[test]
@@ -547,6 +557,9 @@ mod tests {
             ("[cni]\nplugins = [\"portmapp\"]", "cni.plugins[0]: `portmapp` is not known"),
             ("[cni]\nplugins = [{ rate = 1 }]", "needs `type`"),
             ("[cni]\nbridge = \"a-name-that-is-too-long\"", "is no interface name"),
+            ("[docker]\nnetworks = [\"a b\"]", "docker.networks[0]: `a b` is no name of a Docker network"),
+            ("[docker]\nnetworks = [\"label:=x\"]", "write \"label:KEY=VALUE\""),
+            ("[docker]\nsocket = \"docker.sock\"", "absolute path"),
             ("[metrics]\nlisten = \"9179\"", "no address with a port"),
             ("[control]\nsocket = \"routelet.sock\"", "absolute path"),
             ("[security]\nsandbox = \"no\"",      "security.sandbox: "),

@@ -18,7 +18,7 @@ mod values;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -30,6 +30,7 @@ use crate::{
         peer::{AddPaths, AsSets, Bfd, MaxPrefixesAction, RemoteAs, Role, Secret, TtlSecurity},
         policy::Policy,
     },
+    docker::NetworkSelector,
     net::{Asn, Family, Prefix, RouterId, Selector, ServiceAddresses, ServiceLimits},
 };
 
@@ -170,6 +171,8 @@ pub struct Advertise {
     pub interfaces: Vec<String>,
     /// Bridges to which containers are attached, whatever their names.
     pub containers: bool,
+    /// Bridges of `docker.networks` as the engine names them; laid over the file.
+    pub docker_bridges: BTreeSet<String>,
     pub require_carrier: bool,
     pub communities: Vec<u32>,
     pub large_communities: Vec<[u32; 3]>,
@@ -285,6 +288,10 @@ pub enum CniPlugin {
 /// `[docker]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Docker {
+    /// Networks of the engine whose subnets are advertised.
+    pub networks: Vec<NetworkSelector>,
+    /// Of the engine, read for `networks` only.
+    pub socket: PathBuf,
     /// Let traffic of the advertised subnets through where FORWARD drops it.
     pub accept_forwarded: bool,
 }

@@ -33,7 +33,11 @@ pub fn effective<'p>(
         "fib": fib(config),
         "kubernetes": kubernetes(config),
         "cni": cni(config),
-        "docker": { "accept-forwarded": config.docker.accept_forwarded },
+        "docker": {
+            "networks": texts(&config.docker.networks),
+            "socket": config.docker.socket,
+            "accept-forwarded": config.docker.accept_forwarded,
+        },
         "masquerade": {
             "enabled": auto_or(config.masquerade.enabled),
             "exclude": config.masquerade.exclude,
@@ -560,6 +564,8 @@ mod tests {
         mtu = 1400
         plugins = ["bandwidth", { type = "tuning", sysctl = { "net.core.somaxconn" = "500" } }]
         [docker]
+        networks = ["web", "label:com.example/advertise=true"]
+        socket = "/tmp/docker.sock"
         accept-forwarded = false
         [masquerade]
         enabled = false

@@ -1,6 +1,7 @@
 //! `show host`, put together from the plan, the host and the sessions.
 
 use crate::{
+    config::Config,
     control::{
         HostStatus, NeighborView, SessionState,
         host::{InterfaceStatus, NeighborOnLink, SubnetStatus},
@@ -11,8 +12,17 @@ use crate::{
 };
 
 /// Where the configuration comes from without a file.
-pub(super) const BARE_HOST: &str = "no configuration file: BGP with the default gateways and with routers on uplinks without address, a private AS \
+const BARE_HOST: &str = "no configuration file: BGP with the default gateways and with routers on uplinks without address, a private AS \
      number of its own, and the subnets of bridges with containers are advertised";
+
+/// The same where the file has nothing but `docker.networks`.
+const BARE_HOST_WITH_NETWORKS: &str = "no [bgp] in the configuration file: BGP with the default gateways and with routers on uplinks without address, a \
+     private AS number of its own, and the subnets of docker.networks are advertised";
+
+/// How the configuration came about.
+pub(super) fn bare_host(config: &Config) -> &'static str {
+    if config.docker.networks.is_empty() { BARE_HOST } else { BARE_HOST_WITH_NETWORKS }
+}
 
 /// The whole response. Without a plan only the reason is known.
 pub(super) fn status(
@@ -38,8 +48,11 @@ pub(super) fn status(
         default_route: i.default_route,
         reason: i.reason,
     });
-    let configuration =
-        if plan.config.is_bare_host { BARE_HOST } else { "by its file: `routelet show config`" };
+    let configuration = if plan.config.is_bare_host {
+        bare_host(&plan.config)
+    } else {
+        "by its file: `routelet show config`"
+    };
     HostStatus { configuration: configuration.into(), interfaces: rows.collect(), problems }
 }
 

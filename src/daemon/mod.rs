@@ -144,7 +144,7 @@ async fn daemon(
         .await
         .map_err(|e| Error::Runtime(e.to_string()))?;
     if config.is_bare_host && !kubernetes {
-        tracing::info!("{}", host::BARE_HOST);
+        tracing::info!("{}", host::bare_host(&config));
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
     tracing::info!(?limit, budget = limit.budget(), max_prefixes = limit.max_prefixes(), "memory for routes");
@@ -182,6 +182,7 @@ async fn daemon(
     let (sessions_tx, sessions) = watch::channel(Vec::new());
     let (interfaces_tx, interfaces) = watch::channel(Arc::default());
     let (found_tx, found) = watch::channel(Arc::default());
+    let (docker_tx, docker) = watch::channel(crate::docker::Wanted::default());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
@@ -343,6 +344,7 @@ async fn daemon(
             resolvers: fib::io::resolvers::follow(),
             disabled,
             found,
+            docker: crate::docker::io::spawn(docker, &state_dir),
             sessions: kubernetes.then(|| established.clone()),
             strangers: peers.strangers.take().expect("taken once"),
             drain,
@@ -364,6 +366,7 @@ async fn daemon(
             forward: accepted_tx,
             block_bgp: block_bgp_tx,
             needs: needs_tx,
+            docker: docker_tx,
             interfaces: interfaces_tx,
             all_nodes: all_nodes_tx,
             asked: asked_tx,

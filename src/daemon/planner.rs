@@ -26,6 +26,7 @@ use crate::{
         peer::{Global, PeerKey},
     },
     config::{CniPlugin, Config},
+    docker,
     fib::{self, host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
         cni::{self, Conflist, Plugins},
@@ -59,6 +60,8 @@ pub(super) struct Inputs {
     /// Of the host, for the route guard.
     pub(super) resolvers: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
+    /// Networks of the Docker engine.
+    pub(super) docker: watch::Receiver<Arc<docker::Selected>>,
     /// Who was found on interfaces of unnumbered neighbors.
     pub(super) found: watch::Receiver<Arc<Found>>,
     /// Which sessions are up; `None` outside of Kubernetes.
@@ -90,6 +93,8 @@ pub(super) struct Outputs {
     pub(super) block_bgp: watch::Sender<Option<Arc<crate::nft::pod_bgp::Wanted>>>,
     /// What is asked of the host's sysctls; `None` before the first look.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
+    /// Which networks of the Docker engine are looked for.
+    pub(super) docker: watch::Sender<docker::Wanted>,
     /// Where unnumbered neighbors are looked for.
     pub(super) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(super) all_nodes: watch::Sender<bool>,
@@ -118,7 +123,10 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         let sessions = inputs.sessions.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
         let objects = inputs.objects.as_mut().map(|o| o.borrow_and_update().clone()).unwrap_or_default();
         let over = overlay(&config, nodes.as_deref().and_then(|n| n.own.as_ref()), &objects);
-        let config = over.config;
+        let mut config = over.config;
+        let docker = inputs.docker.borrow_and_update().clone();
+        publish(&outputs.docker, docker_wanted(&config));
+        config.advertise.docker_bridges.clone_from(&docker.bridges);
         extra.objects = over.neighbors;
         extra.broken = over.broken;
         extra.held = inputs.held.as_mut().map(|h| h.borrow_and_update().clone()).unwrap_or_default();
@@ -157,6 +165,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             ));
         }
         if let Ok(plan) = &mut result {
+            plan.problems.extend(docker.problems.iter().cloned());
             plan.add_object_problems(over.problems);
             unnumbered::date(&mut alone_since, &mut plan.unfound);
         }
@@ -208,6 +217,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 r = inputs.resolvers.changed() => break r.is_ok(),
                 r = inputs.disabled.changed() => break r.is_ok(),
                 r = inputs.found.changed() => break r.is_ok(),
+                r = inputs.docker.changed() => break r.is_ok(),
                 r = inputs.drain.changed() => break r.is_ok(),
                 r = inputs.restarting.changed() => break r.is_ok(),
                 () = due(gateways.poll_timeout()) => break true,
@@ -258,6 +268,10 @@ async fn caller(strangers: &mut mpsc::Receiver<IpAddr>, nodes: Option<&Nodes>) -
             None => std::future::pending().await,
         }
     }
+}
+
+fn docker_wanted(config: &Config) -> docker::Wanted {
+    docker::Wanted { socket: config.docker.socket.clone(), selectors: config.docker.networks.clone() }
 }
 
 /// The plugins that the conflist is made of.

@@ -34,9 +34,12 @@ pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a st
     named.filter(|p| !matches(p)).map(String::as_str).collect()
 }
 
-/// Whether `[advertise]` means this interface: by its name, or as a bridge of containers.
+/// Whether `[advertise]` means this interface: by its name, as a bridge of containers, or
+/// as that of a selected Docker network.
 pub(super) fn is_advertised(advertise: &Advertise, host: &Host, link: &Link) -> bool {
-    is_named(&advertise.interfaces, link) || advertise.containers && is_container_bridge(host, link)
+    is_named(&advertise.interfaces, link)
+        || advertise.containers && is_container_bridge(host, link)
+        || link.kind == "bridge" && advertise.docker_bridges.contains(&link.name)
 }
 
 /// `lo` by its name alone: a `*` does not mean it.
@@ -110,6 +113,20 @@ mod tests {
         let always = Advertise { require_carrier: false, ..advertise };
         assert_eq!(told(&always, &host([docker0.clone()], [])), ["172.17.0.0/16"]);
         assert!(told(&always, &host([docker0.down()], [])).is_empty());
+    }
+
+    #[test]
+    fn the_bridge_of_a_selected_docker_network_is_advertised() {
+        let advertise = Advertise { docker_bridges: ["br-1".into(), "eth0".into()].into(), ..advertise(&[]) };
+        let br = |index, name: &str, address: &str| bridge(index, name).with(address);
+        let links = [
+            link(2, "eth0").with("10.0.0.2/30"),
+            br(3, "br-1", "172.18.0.1/16"),
+            br(4, "br-2", "172.19.0.1/16"),
+            port(5, 3),
+            port(6, 4),
+        ];
+        assert_eq!(told(&advertise, &host(links, [])), ["172.18.0.0/16"]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Pla
     let in_use: BTreeSet<_> = own.map(|p| p.family()).collect();
     let mut families = in_use.clone();
     families.extend(config.advertise.networks.iter().map(|p| p.family()));
-    if !config.advertise.interfaces.is_empty() || config.advertise.containers {
+    let may_come = config.advertise.containers || !config.docker.networks.is_empty();
+    if may_come || !config.advertise.interfaces.is_empty() {
         // Containers may come at any time. IPv6 where the host has any: a host without it forwards none.
         families.insert(Family::Ipv4Unicast);
         families.extend(has_ipv6(host).then_some(Family::Ipv6Unicast));
@@ -96,6 +97,10 @@ mod tests {
         let dual = host([link(2, "eth0").with("10.0.0.1/30").with("fd00::1/64")], []);
         assert_eq!(needs(&c, &dual).families, Family::ALL.into());
         assert!(needs(&c, &dual).in_use.is_empty());
+        c.advertise.interfaces.clear();
+        c.docker.networks = vec![crate::docker::NetworkSelector::Name("web".into())];
+        assert_eq!(needs(&c, &bare).families, [Family::Ipv4Unicast].into());
+        c.docker.networks.clear();
         c.advertise.interfaces.clear();
         c.advertise.networks = ["fd50::/64".parse().unwrap()].into();
         assert_eq!(needs(&c, &bare).families, [Family::Ipv6Unicast].into());

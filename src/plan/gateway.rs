@@ -172,8 +172,11 @@ pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refus
     let is_bridge = |index: u32| host.links.get(&index).is_some_and(|l| l.kind == "bridge");
     let patterns = &config.advertise.interfaces;
     // A pattern such as br-* may well fit the bridge that is the way out.
-    let is_advertised =
-        || patterns.contains(&link.name) || bridge::is_named(patterns, link) && !leads_out(host, link);
+    let is_advertised = || {
+        let is_docker = config.advertise.docker_bridges.contains(&link.name);
+        patterns.contains(&link.name)
+            || (is_docker || bridge::is_named(patterns, link)) && !leads_out(host, link)
+    };
     if link.name == config.cni.bridge {
         Some(Refusal::PodBridge)
     } else if link.master.is_some_and(is_bridge) {

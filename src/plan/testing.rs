@@ -67,7 +67,7 @@ pub(super) fn config() -> Config {
             mtu: None,
             plugins: vec![CniPlugin::Name("portmap".into())],
         },
-        docker: Docker { accept_forwarded: true },
+        docker: Docker { networks: Vec::new(), socket: "/run/docker.sock".into(), accept_forwarded: true },
         masquerade: Masquerade::default(),
         guard: Guard::default(),
         security: Security { sandbox: true },

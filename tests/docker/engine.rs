@@ -93,6 +93,28 @@ impl Docker {
         run(self.command().args(["network", "create", name]));
     }
 
+    /// `docker network ARGUMENTS`.
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn networks(&self, arguments: &[&str]) {
+        run(self.command().arg("network").args(arguments));
+    }
+
+    /// A container that sleeps, on a network.
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn run_on(&self, network: &str, name: &str) {
+        run(self.command().args(["run", "-d", "--network", network, "--name", name, IMAGE]));
+    }
+
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    #[allow(dead_code, reason = "not every suite does")]
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     /// A container that sleeps.
     pub(crate) fn run(&self, name: &str) {
         run(self.command().args(["run", "-d", "--name", name, IMAGE]));

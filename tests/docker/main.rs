@@ -6,6 +6,7 @@ mod common;
 mod engine;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod networks;
 
 use common::{
     daemons::{Frr, Routelet},

@@ -1,0 +1,160 @@
+//! The task that reads the networks from the engine, and again with each of its events.
+//!
+//! The engine is never needed: while it does not respond, what was read last holds, over a restart
+//! too (`docker.json` in the state folder). The kernel shows whether a bridge is still there.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
+
+mod engine;
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{Network, Selected, Wanted, select};
+use crate::state::io as kept;
+use engine::Events;
+
+/// After an event, so that several are one reading.
+const GATHER: Duration = Duration::from_millis(100);
+/// Between two attempts.
+const RETRY: Duration = Duration::from_secs(2);
+/// For how long a list that was read holds before the silence of the engine is a problem.
+const RESTART: Duration = Duration::from_secs(60);
+
+/// In the state folder.
+const FILE: &str = "docker.json";
+
+/// Starts it; publishes the networks that are selected.
+pub fn spawn(wanted: watch::Receiver<Wanted>, state_dir: &Path) -> watch::Receiver<Arc<Selected>> {
+    let (selected, receiver) = watch::channel(Arc::default());
+    let follower = Follower { known: None, file: state_dir.join(FILE), lost: None, selected };
+    tokio::spawn(follower.run(wanted));
+    receiver
+}
+
+struct Follower {
+    /// What was read last.
+    known: Option<Vec<Network>>,
+    file: PathBuf,
+    /// Since when the engine does not respond.
+    lost: Option<Instant>,
+    selected: watch::Sender<Arc<Selected>>,
+}
+
+impl Follower {
+    async fn run(mut self, mut wanted: watch::Receiver<Wanted>) {
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            if now.selectors.is_empty() {
+                (self.known, self.lost) = (None, None);
+                self.publish(Selected::default());
+                if wanted.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // Cancel safe: a reading that is given up is begun anew.
+            let alive = tokio::select! {
+                error = self.follow(&now) => {
+                    self.failed(&now, &error);
+                    tokio::select! {
+                        r = wanted.changed() => r.is_ok(),
+                        () = sleep(RETRY) => true,
+                    }
+                }
+                r = wanted.changed() => r.is_ok(),
+            };
+            if !alive {
+                return;
+            }
+        }
+    }
+
+    /// Reads the list for as long as the engine responds. The events come first, so that no change
+    /// between the two is missed.
+    async fn follow(&mut self, wanted: &Wanted) -> io::Error {
+        let mut events = match Events::open(&wanted.socket).await {
+            Ok(events) => events,
+            Err(error) => return error,
+        };
+        loop {
+            match engine::list(&wanted.socket).await {
+                Ok(networks) => self.read(wanted, networks),
+                Err(error) => return error,
+            }
+            if let Err(error) = events.next().await {
+                return error;
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    fn read(&mut self, wanted: &Wanted, networks: Vec<Network>) {
+        if self.known.is_none() || self.lost.is_some() {
+            tracing::info!(socket = %wanted.socket.display(), networks = networks.len(), "networks of the Docker engine read");
+        }
+        self.lost = None;
+        self.publish(select(&wanted.selectors, &networks));
+        if self.known.as_ref() != Some(&networks) {
+            kept::keep(&self.file, serde_json::to_vec(&networks).unwrap_or_default(), 0o600);
+            self.known = Some(networks);
+        }
+    }
+
+    /// What was read before holds.
+    fn failed(&mut self, wanted: &Wanted, error: &io::Error) {
+        if self.lost.is_none() {
+            tracing::info!(socket = %wanted.socket.display(), %error, "Docker engine does not respond");
+        }
+        let since = *self.lost.get_or_insert_with(Instant::now);
+        let was_read = self.known.is_some();
+        if !was_read {
+            self.known = kept::read(&self.file).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        }
+        let mut selected = select(&wanted.selectors, self.known.as_deref().unwrap_or_default());
+        if self.known.is_none() {
+            // Whether a network is missing is not known.
+            selected.problems.clear();
+        }
+        if !was_read || since.elapsed() >= RESTART {
+            selected.problems.push(unreachable(&wanted.socket, error));
+        }
+        self.publish(selected);
+    }
+
+    fn publish(&self, selected: Selected) {
+        self.selected.send_if_modified(|last| {
+            let changed = **last != selected;
+            if changed {
+                *last = Arc::new(selected);
+            }
+            changed
+        });
+    }
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "let routelet's user read it: SupplementaryGroups=docker in a drop-in of routelet.service"
+        }
+        ErrorKind::NotFound => "start Docker, or set docker.socket to the path of its socket",
+        _ => "see whether `docker network ls` works",
+    };
+    format!(
+        "docker.networks: the engine's socket {} cannot be read: {error}; {remedy}; until then networks that are new \
+         are not advertised",
+        socket.display()
+    )
+}
+
+#[cfg(test)]
+mod tests;
