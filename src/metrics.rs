@@ -17,7 +17,7 @@ use crate::{
         rib::view::Counts,
         view::{NeighborView, SessionState},
     },
-    net::Family,
+    net::{Diagnostic, Family, Reason, Severity},
 };
 
 /// State of all tasks at the time of a scrape.
@@ -37,6 +37,8 @@ pub struct Snapshot {
     /// Routes restored after other programs had removed or changed them.
     pub repairs: u64,
     pub convergence: Latency,
+    /// What an operator should know.
+    pub problems: Vec<Diagnostic>,
 }
 
 /// What BFD knows.
@@ -114,6 +116,7 @@ impl Collector for Scrape {
         self.neighbors(&mut out)?;
         self.sessions(&mut out)?;
         self.routes(&mut out)?;
+        self.problems(&mut out)?;
         self.surroundings(&mut out)
     }
 }
@@ -216,6 +219,19 @@ impl Scrape {
         let help = "From an UPDATE read from the socket to the kernel's acknowledgement";
         let mut sample = out.0.encode_descriptor("convergence_seconds", help, None, MetricType::Histogram)?;
         sample.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+    }
+
+    /// A series for each reason that there is, so that their number is bounded.
+    fn problems(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let mut counts: BTreeMap<_, i64> = BTreeMap::new();
+        for problem in &self.0.problems {
+            *counts.entry((problem.reason, problem.severity)).or_default() += 1;
+        }
+        let labels = |(reason, severity): (Reason, Severity)| {
+            vec![("reason", reason.as_str()), ("severity", severity.as_str())]
+        };
+        let samples = counts.into_iter().map(|(key, count)| (labels(key), count));
+        out.gauges("problem", "Problems that an operator should know, by reason and severity", samples)
     }
 
     fn surroundings(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
@@ -325,7 +341,7 @@ fn state_number(state: SessionState) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bgp::rib::view::NeighborCounts;
+    use crate::{bgp::rib::view::NeighborCounts, net::Subject};
 
     fn neighbor(address: &str, up: bool) -> NeighborView {
         let count = |n: u64| BTreeMap::from([(Family::Ipv4Unicast, n), (Family::Ipv6Unicast, 0)]);
@@ -394,6 +410,9 @@ mod tests {
                 )]),
                 discarded: BTreeMap::from([("ttl", 3)]),
             },
+            problems: ["10.1.1.1", "10.1.1.2"]
+                .map(|n| Diagnostic::new(Reason::PrefixLimitNear, Subject::neighbor(n), "x", "y"))
+                .into(),
             operations: vec![("add", "ok", 7)],
             repairs: 4,
             convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::INFINITY, 2)] },
@@ -416,7 +435,7 @@ mod tests {
             ("bfd_packets_total", "counter"), ("bfd_packets_discarded_total", "counter"),
             ("bgp_neighbor_prefixes_withheld", "gauge"),
             ("bgp_neighbor_prefixes_limit", "gauge"), ("bgp_neighbor_octets", "gauge"),
-            ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"), ("rib_refused", "gauge"),
+            ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"), ("rib_refused", "gauge"), ("problem", "gauge"),
         ];
         for (name, kind) in names {
             assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");
@@ -439,6 +458,7 @@ mod tests {
             "routelet_rib_octets 5000",
             "routelet_rib_refused{family=\"ipv4-unicast\",reason=\"guard: martian\"} 3",
             "routelet_rib_octets_limit 90000",
+            "routelet_problem{reason=\"PrefixLimitNear\",severity=\"warning\"} 2",
             "routelet_bgp_neighbor_octets{neighbor=\"10.1.1.1\"} 4000",
             "routelet_bgp_neighbor_prefixes_limit{neighbor=\"10.1.1.1\"} 73000",
             "routelet_fib_operations_total{operation=\"add\",result=\"ok\"} 7",

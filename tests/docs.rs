@@ -216,3 +216,23 @@ fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     }
     found
 }
+
+/// The tables of docs/problems.md have each reason once, with its severity, and no others.
+#[test]
+fn each_reason_of_a_problem_is_documented() {
+    let page = fs::read_to_string(root().join("docs/problems.md")).unwrap();
+    let mut documented = BTreeSet::new();
+    for line in page.lines().filter(|l| l.starts_with("| `") && l.matches('|').count() >= 5) {
+        let mut cells = line.split(" | ").map(|c| c.trim_matches(|c| "| `".contains(c)));
+        let (name, severity) = (cells.next().unwrap(), cells.next().unwrap());
+        let rest: Vec<_> = cells.collect();
+        assert!(rest.len() == 2 && rest.iter().all(|c| c.len() > 3), "meaning and remedy: {line}");
+        assert!(documented.insert((name.to_owned(), severity.to_owned())), "twice: {name}");
+    }
+    let reasons = routelet::net::Reason::ALL.iter();
+    let known: BTreeSet<_> =
+        reasons.map(|r| (r.as_str().to_owned(), r.severity().as_str().to_owned())).collect();
+    let missing: Vec<_> = known.difference(&documented).collect();
+    let invented: Vec<_> = documented.difference(&known).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "missing {missing:?}, without a reason {invented:?}");
+}

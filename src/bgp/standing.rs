@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::view::{NeighborView, SessionState};
+use crate::net::{Diagnostic, Reason, Subject};
 
 /// For how many seconds the OPEN of a neighbor without a session counts.
 const RECENT: u64 = 300;
 
 /// Everything that keeps sessions down, or ends them, until the operator changes something.
-pub fn problems(views: &[NeighborView]) -> Vec<String> {
+pub fn problems(views: &[NeighborView]) -> Vec<Diagnostic> {
     let needs = views.iter().flat_map(|v| v.needs.iter().cloned());
     needs.chain(one_router(views)).chain(without_bfd(views)).collect()
 }
@@ -17,16 +18,18 @@ pub fn problems(views: &[NeighborView]) -> Vec<String> {
 const BFD_START: u64 = 30;
 
 /// Neighbors that have a session, and no BFD although it is configured.
-fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = String> {
+fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = Diagnostic> {
     let settled = |v: &&NeighborView| {
         let up = v.state == SessionState::Established;
         up && v.bfd_missing && v.answered.is_some_and(|seconds| seconds >= BFD_START)
     };
     views.iter().filter(settled).map(|view| {
-        format!(
-            "neighbor {} has a session, but BFD is not up: enable BFD for this host there and let UDP port 3784 (over several \
-             hops 4784) through, or remove `bfd` here; `routelet show bfd` has the details",
-            view.address
+        Diagnostic::new(
+            Reason::BfdDown,
+            Subject::neighbor(&view.address),
+            format!("neighbor {} has a session, but BFD is not up", view.address),
+            "enable BFD for this host there and let UDP port 3784 (over several hops 4784) through, or remove \
+             `bfd` here; `routelet show bfd` has the details",
         )
     })
 }
@@ -35,7 +38,7 @@ fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = String> {
 /// identifies its neighbors by address, so it can have one session with us over that address: each
 /// further one is refused, or ends the one before. Sessions of another family or over another link
 /// use another address of ours, and are correct.
-fn one_router(views: &[NeighborView]) -> Vec<String> {
+fn one_router(views: &[NeighborView]) -> Vec<Diagnostic> {
     let mut routers: BTreeMap<_, Vec<&NeighborView>> = BTreeMap::new();
     for view in views {
         let up = view.state == SessionState::Established;
@@ -54,10 +57,12 @@ fn one_router(views: &[NeighborView]) -> Vec<String> {
     several
         .map(|((id, asn, ..), list)| {
             let names: Vec<_> = list.iter().map(|v| v.address.as_str()).collect();
-            format!(
-                "neighbors {} answer with one router id, {id} of AS {asn}: where they are one router, keep one of its \
-                 addresses; where they are not, give each a router id of its own",
-                and(&names)
+            Diagnostic::new(
+                Reason::RouterIdShared,
+                Subject::neighbor(names.join(", ")),
+                format!("neighbors {} have the same router id, {id} of AS {asn}", and(&names)),
+                "where they are one router, keep one of its addresses; where they are not, give each a router \
+                 id of its own",
             )
         })
         .collect()
@@ -120,7 +125,7 @@ mod tests {
         let found = problems(&[one(Established, 30, true)]);
         assert!(found[0].contains("10.0.0.2") && found[0].contains("3784"), "{found:?}");
         for quiet in [one(Established, 29, true), one(Established, 30, false), one(Active, 30, true)] {
-            assert_eq!(problems(&[quiet]), Vec::<String>::new());
+            assert_eq!(problems(&[quiet]), []);
         }
     }
 
@@ -132,10 +137,8 @@ mod tests {
         let third = view("10.0.0.4", Established, "10.0.0.1", "10.9.9.9", Some(1));
         let found = problems(&[one(Established, Some(9)), other(Established, Some(1)), third]);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(
-            found[0]
-                .starts_with("neighbors 10.0.0.2, 10.0.0.3 and 10.0.0.4 answer with one router id, 10.9.9.9")
-        );
+        let text = "neighbors 10.0.0.2, 10.0.0.3 and 10.0.0.4 have the same router id, 10.9.9.9 of AS 65001";
+        assert_eq!((found[0].reason, found[0].text.as_str()), (Reason::RouterIdShared, text));
         #[rustfmt::skip]
         let cases = [
             ("one is refused now",     vec![one(Established, Some(900)), other(Active, Some(3))], 1),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Asn, Family, RouterId};
+use crate::net::{Asn, Diagnostic, Family, RouterId};
 
 /// One neighbor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct NeighborView {
     pub notes: Vec<String>,
     /// Those of them that nothing but the operator will end. Inside the daemon only.
     #[serde(skip)]
-    pub needs: Vec<String>,
+    pub needs: Vec<Diagnostic>,
     /// BFD is to be up and is not. Inside the daemon only.
     #[serde(skip)]
     pub bfd_missing: bool,

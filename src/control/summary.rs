@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fib::sysctl::Change,
-    net::{Asn, RouterId},
+    net::{Asn, Diagnostic, RouterId},
     sandbox::SandboxView,
 };
 
@@ -33,6 +33,9 @@ pub struct Summary {
     pub last_error: Option<LastError>,
     /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
+    /// The same by reason, severity and subject.
+    #[serde(default)]
+    pub diagnostics: Vec<Diagnostic>,
     /// Sysctls that routelet has changed since the host was booted.
     #[serde(default)]
     pub sysctls: Vec<Change>,

@@ -11,7 +11,7 @@ use futures::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{drain::Drainer, forwarding::Forwarding, reload::Reloader, unnumbered};
+use super::{drain::Drainer, forwarding::Forwarding, problems, reload::Reloader, unnumbered};
 use crate::{
     bfd,
     bgp::{
@@ -42,7 +42,7 @@ use crate::{
         view::{ApiStatus, ConflistState, ConflistStatus},
     },
     metrics::{self, Cluster, Latency, Snapshot},
-    net::{Family, Prefix, Reachable},
+    net::{Diagnostic, Family, Prefix, Reachable},
     plan::Plan,
     sandbox::SandboxView,
 };
@@ -63,28 +63,11 @@ pub(super) struct Answers {
     pub(super) counters: Arc<Counters>,
     pub(super) own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
-    /// What a firewall drops of the pods' packets, with its remedy.
-    pub(super) firewall: watch::Receiver<Vec<String>>,
-    /// What it does otherwise than may be meant.
-    pub(super) firewall_notes: watch::Receiver<Vec<String>>,
-    /// Why BGP of containers cannot be dropped, and whether some was.
-    pub(super) pod_bgp: watch::Receiver<Vec<String>>,
-    pub(super) pod_bgp_notes: watch::Receiver<Vec<String>>,
-    /// What the pods' bridge and their leases lack, likewise.
-    pub(super) pods: watch::Receiver<Vec<String>>,
-    /// Learned routes that have no effect, with the remedy.
-    pub(super) without_effect: watch::Receiver<Vec<String>>,
-    /// Limits of prefixes and of memory that are near.
-    pub(super) limits: watch::Receiver<Vec<String>>,
-    /// What keeps sessions down.
-    pub(super) sessions: watch::Receiver<Vec<String>>,
+    /// What is found by the tasks.
+    pub(super) problems: problems::Sources,
     pub(super) bfd: bfd::io::Handle,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) sandbox: SandboxView,
-    /// State that cannot be written, or is out of date.
-    pub(super) unkept: watch::Receiver<Vec<String>>,
-    /// Open files that are used up.
-    pub(super) descriptors: watch::Receiver<Vec<String>>,
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
     pub(super) reloader: Reloader,
@@ -162,8 +145,10 @@ impl Answers {
     }
 
     async fn snapshot(&self) -> Snapshot {
+        let neighbors = self.neighbors().await;
         let mut snapshot = Snapshot {
-            neighbors: self.neighbors().await,
+            problems: self.diagnostics(&neighbors),
+            neighbors,
             counts: self.counts().await,
             operations: operations(&self.counters),
             repairs: self.counters.repairs.load(Relaxed),
@@ -388,7 +373,7 @@ impl Answers {
             Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
         };
-        let problems = [problems, self.of_host(), self.sessions.borrow().clone()].concat();
+        let problems = [problems, lines(&self.problems.all())].concat();
         let mut nodes = Nodes::clone(&nodes);
         if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
             own.addresses.clone_from(&plan.node_addresses);
@@ -424,25 +409,13 @@ impl Answers {
             Ok(plan) => plan.told(),
             Err(missing) => vec![missing.clone()],
         };
-        [self.of_host(), planned].concat()
+        [lines(&self.problems.of_host()), planned].concat()
     }
 
-    /// What the host does not let the daemon do, or not as it may be meant.
-    fn of_host(&self) -> Vec<String> {
-        let forwarding = self.forwarding.borrow().problems.clone();
-        let others = [
-            &self.firewall,
-            &self.firewall_notes,
-            &self.pod_bgp,
-            &self.pod_bgp_notes,
-            &self.pods,
-            &self.without_effect,
-            &self.limits,
-            &self.unkept,
-            &self.descriptors,
-        ];
-        let others = others.map(|p| p.borrow().clone());
-        [forwarding, others.concat()].concat()
+    /// What the tasks have found, that of the sessions as of now.
+    fn diagnostics(&self, neighbors: &[NeighborView]) -> Vec<Diagnostic> {
+        let sessions = [standing::problems(neighbors), self.bfd.problems.borrow().clone()].concat();
+        [self.problems.of_host(), sessions].concat()
     }
 
     pub(super) async fn summary(&self) -> Summary {
@@ -451,10 +424,9 @@ impl Answers {
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
         let mut problems = self.problems(&neighbors);
+        let diagnostics = self.diagnostics(&neighbors);
         let known: BTreeSet<_> = problems.iter().cloned().collect();
-        let of_bfd = self.bfd.problems.borrow().clone();
-        let others = standing::problems(&neighbors).into_iter().chain(of_bfd);
-        problems.extend(others.filter(|p| !known.contains(p)));
+        problems.extend(lines(&diagnostics).into_iter().filter(|p| !known.contains(p)));
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         if let Ok(plan) = plan.as_ref() {
             asn = Some(plan.global.asn);
@@ -493,6 +465,7 @@ impl Answers {
             },
             last_error: last_error(&neighbors),
             problems,
+            diagnostics,
             sysctls: self.forwarding.borrow().changed.clone(),
             sandbox: Some(self.sandbox.clone()),
         }
@@ -561,6 +534,11 @@ impl RoutePages {
             }
         }
     }
+}
+
+/// As `show` prints them.
+fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
 }
 
 fn done(result: Result<Option<String>, String>) -> Response {

@@ -3,7 +3,6 @@
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
-use super::problem_log::ProblemLog;
 use crate::{
     bfd::{Change, State, io::Handle},
     net::{BfdPath, bfd_diagnostic},
@@ -11,27 +10,20 @@ use crate::{
 
 /// Runs for as long as BFD does.
 pub(super) async fn report(bfd: Handle) {
-    let (mut changes, mut problems) = (bfd.changes.subscribe(), bfd.problems.clone());
-    let (mut logged, mut first) = (ProblemLog::default(), true);
+    let mut changes = bfd.changes.subscribe();
+    let mut first = true;
     loop {
-        // Cancel safe, both.
-        tokio::select! {
-            change = changes.recv() => match change {
-                Ok(change) => {
-                    if std::mem::take(&mut first) {
-                        log_priority(&bfd.status().await.realtime);
-                    }
-                    log(&change);
+        match changes.recv().await {
+            Ok(change) => {
+                if std::mem::take(&mut first) {
+                    log_priority(&bfd.status().await.realtime);
                 }
-                Err(RecvError::Lagged(missed)) => warn!(target: "routelet::bfd", missed, "BFD changes not logged"),
-                Err(RecvError::Closed) => return,
-            },
-            Ok(()) = problems.changed() => {
-                let now = problems.borrow_and_update().clone();
-                for problem in logged.handle(now.iter()) {
-                    warn!(target: "routelet::bfd", problem, "problem found");
-                }
+                log(&change);
             }
+            Err(RecvError::Lagged(missed)) => {
+                warn!(target: "routelet::bfd", missed, "BFD changes not logged");
+            }
+            Err(RecvError::Closed) => return,
         }
     }
 }

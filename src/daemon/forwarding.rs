@@ -24,7 +24,7 @@ use crate::{
         },
         sysctl::{self, Change, Mends, Needs, Record, Why, Write, forwarding_key},
     },
-    net::Family,
+    net::{Diagnostic, Family},
     state::io as kept,
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Forwarding {
     /// On for each family that has prefixes here.
     pub(super) on: bool,
     /// What needs the operator, with its remedy.
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Vec<Diagnostic>,
     /// What was changed since the host was booted.
     pub(super) changed: Vec<Change>,
     /// Whether the settings were looked at yet.
@@ -76,8 +76,6 @@ pub(super) async fn run(
             keeper = back;
             state.send_if_modified(|old| {
                 let differs = *old != now;
-                let new = now.problems.iter().filter(|p| !old.problems.contains(p));
-                new.for_each(|problem| tracing::warn!(%problem, "the host needs attention"));
                 *old = now;
                 differs
             });
@@ -157,9 +155,7 @@ impl Keeper {
             }
         }
         let missing = needs.families.iter().filter(|f| !seen.values.contains_key(forwarding_key(**f)));
-        problems.extend(missing.map(|f| {
-            format!("{}: this kernel has no such setting: {f} is switched off", forwarding_key(*f))
-        }));
+        problems.extend(missing.map(|f| sysctl::missing(*f)));
         problems.extend(self.mends.problems(now));
         problems.extend(sysctl::problems(needs, &seen));
         Forwarding {

@@ -6,7 +6,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{sync::watch, time::sleep};
 
 use super::planner::publish;
-use crate::bgp::io::reserved_files;
+use crate::{
+    bgp::io::reserved_files,
+    net::{Diagnostic, Reason, Subject},
+};
 
 /// Below this many descriptors a large mesh, the listeners and the control socket compete for them.
 const ENOUGH_DESCRIPTORS: u64 = 1024;
@@ -46,7 +49,7 @@ pub(super) fn real_time_is_allowed() -> bool {
 }
 
 /// Watches how many descriptors are left; while they are few, that is a problem.
-pub(super) fn follow() -> watch::Receiver<Vec<String>> {
+pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
     let (problems, seen) = watch::channel(Vec::new());
     tokio::spawn(async move {
         loop {
@@ -67,13 +70,18 @@ fn in_use() -> Option<u64> {
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 
-fn problem(in_use: Option<u64>, limit: u64) -> Option<String> {
+fn problem(in_use: Option<u64>, limit: u64) -> Option<Diagnostic> {
     let left = limit.saturating_sub(in_use.unwrap_or(limit));
     (left <= reserved_files(limit)).then(|| {
-        format!(
-            "OpenFilesExhausted: {left} of {limit} open files are left, and sessions, which take one each, leave {} to everything \
-             else: neighbors wait; raise the limit (LimitNOFILE= of the unit, or that of the container runtime)",
-            reserved_files(limit)
+        Diagnostic::new(
+            Reason::OpenFilesExhausted,
+            Subject::program("routelet"),
+            format!(
+                "{left} of {limit} open files are left, and sessions, which take one each, leave {} to \
+                 everything else: neighbors wait",
+                reserved_files(limit)
+            ),
+            "raise the limit (LimitNOFILE= of the unit, or that of the container runtime)",
         )
     })
 }

@@ -20,6 +20,7 @@ mod notices;
 mod planner;
 mod pods;
 mod problem_log;
+mod problems;
 mod reload;
 mod report;
 mod room;
@@ -249,6 +250,23 @@ async fn daemon(
     let connections = peers.on_link.take().expect("taken once");
     unnumbered::spawn(interfaces, found_tx, sessions_of, connections, &state_dir);
 
+    let problems = problems::Sources {
+        forwarding: forwarding.clone(),
+        sessions,
+        others: vec![
+            firewall,
+            firewall_notes,
+            pod_bgp,
+            pod_bgp_notes,
+            pods,
+            fib.problems(),
+            rib.problems.clone(),
+            unkept,
+            descriptors,
+        ],
+    };
+    tokio::spawn(problems::log(problems.clone()));
+
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
     if kubernetes {
@@ -302,18 +320,8 @@ async fn daemon(
         reporter = Some(k8s::io::reporter(options.clone()));
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         let conflist_status = conflist_task.status.clone();
-        let sources = notices::Sources {
-            plan: plan.clone(),
-            conflist: conflist_status,
-            forwarding: forwarding.clone(),
-            firewall: firewall.clone(),
-            pods: pods.clone(),
-            without_effect: fib.problems(),
-            limits: rib.problems.clone(),
-            sessions: sessions.clone(),
-            unkept: unkept.clone(),
-            descriptors: descriptors.clone(),
-        };
+        let sources =
+            notices::Sources { plan: plan.clone(), conflist: conflist_status, problems: problems.clone() };
         tokio::spawn(notices::run(notices_tx, sources));
         tokio::spawn(health::gate(
             gate_tx,
@@ -420,19 +428,10 @@ async fn daemon(
         counters: fib.counters(),
         own_there: fib.own_there(),
         forwarding,
-        firewall,
-        firewall_notes,
-        pod_bgp,
-        pod_bgp_notes,
-        pods,
-        without_effect: fib.problems(),
-        limits: rib.problems.clone(),
-        sessions,
+        problems,
         bfd: bfd.clone(),
         kubernetes: views.clone(),
         sandbox,
-        unkept,
-        descriptors,
         disabled: disabled_tx,
         ready: ready.clone(),
         reloader: reloader.clone(),

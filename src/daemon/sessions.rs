@@ -1,4 +1,4 @@
-//! Problems of the sessions, as all neighbors together show them: logged when they appear, and handed on.
+//! Problems of the sessions, as all neighbors together show them: handed on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{planner::publish, problem_log::ProblemLog};
+use super::planner::publish;
 use crate::{
     bgp::{
         io::{PeerEvent, ToPeers},
         standing,
     },
+    net::Diagnostic,
     plan::Plan,
 };
 
@@ -23,23 +24,18 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs for as long as there are sessions.
 pub(super) async fn run(
-    problems: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
     peers: mpsc::Sender<ToPeers>,
     mut events: broadcast::Receiver<PeerEvent>,
-    mut bfd: watch::Receiver<Vec<String>>,
+    mut bfd: watch::Receiver<Vec<Diagnostic>>,
 ) {
-    let mut logged = ProblemLog::default();
     loop {
         let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
         let mut now = standing::problems(&response.await.unwrap_or_default());
-        for problem in logged.handle(now.iter()) {
-            tracing::warn!(problem, "problem found");
-        }
-        // Logged where they come from.
         now.extend(bfd.borrow_and_update().iter().cloned());
         publish(&problems, now);
         // Cancel safe, each.

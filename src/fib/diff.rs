@@ -27,7 +27,7 @@ use crate::{
         table::{Mark, State, Table},
         view::{FibHop, FibView},
     },
-    net::{NextHops, Prefix, RouteKind},
+    net::{Diagnostic, NextHops, Prefix, Reason, RouteKind, Subject},
 };
 
 /// Number of routes from which an object is deleted instead of its routes. Below it, each route is
@@ -636,7 +636,7 @@ impl Fib {
 
     /// Lists the desired routes that have no effect because other routes hold their key or are
     /// preferred, in a line per cause with the remedy.
-    pub fn displaced(&self, shadows: &Shadows<'_>) -> Vec<String> {
+    pub fn displaced(&self, shadows: &Shadows<'_>) -> Vec<Diagnostic> {
         if !self.settings.install {
             return Vec::new();
         }
@@ -654,11 +654,13 @@ impl Fib {
             .map(|(p, by)| (p, format!("{}, metric {}", protocol_name(by.protocol), by.metric)))
             .collect();
         let not_there = problem(
+            Reason::RouteNotInstalled,
             &format!("not in the kernel, as other routes hold their prefix with metric {metric}"),
             "change fib.metric, or remove those routes",
             &held,
         );
         let not_used = problem(
+            Reason::RouteShadowed,
             "in the kernel, but not used, as other routes to the same prefix are preferred",
             "remove those, or set fib.metric below theirs; `routelet show fib` lists all of them",
             &shadowed,
@@ -668,10 +670,10 @@ impl Fib {
 
     /// What the routing rules of the host keep from our table: each rule in a line. A default route
     /// is not counted, as above.
-    fn bypassed(&self, shadows: &Shadows<'_>) -> Vec<String> {
+    fn bypassed(&self, shadows: &Shadows<'_>) -> Vec<Diagnostic> {
         let learned =
             |(prefix, state): (Prefix, State)| (prefix.len() > 0 && state.is_there()).then_some(prefix);
-        let mut by_rule: BTreeMap<String, Vec<Prefix>> = BTreeMap::new();
+        let mut by_rule: BTreeMap<(String, String), Vec<Prefix>> = BTreeMap::new();
         for (prefix, why) in shadows.bypasses() {
             by_rule.entry(why).or_default().push(prefix);
         }
@@ -683,14 +685,19 @@ impl Fib {
         };
         let concerned = by_rule.into_iter().filter(|(_, destinations)| concerns(destinations));
         concerned
-            .map(|(why, destinations)| {
+            .map(|((why, remedy), destinations)| {
                 let first = destinations.first().map_or_else(String::new, ToString::to_string);
                 let more = if destinations.len() > 1 {
                     format!(" and {} more", destinations.len() - 1)
                 } else {
                     String::new()
                 };
-                format!("learned routes inside {first}{more} are in the kernel, but not used: {why}")
+                Diagnostic::new(
+                    Reason::RouteBypassed,
+                    Subject::rule(&why),
+                    format!("learned routes inside {first}{more} are in the kernel, but not used: {why}"),
+                    remedy,
+                )
             })
             .collect()
     }

@@ -183,23 +183,32 @@ fn whole(family: Family) -> Prefix {
 }
 
 /// What is wrong, and what to do.
-pub fn explain(by: Bypass, family: Family, table: u32) -> String {
+pub fn explain(by: Bypass, family: Family, table: u32) -> (String, String) {
     let ip = match family {
         Family::Ipv4Unicast => "ip",
         Family::Ipv6Unicast => "ip -6",
     };
     match by {
-        Bypass::Unlooked => format!(
-            "no {family} rule looks table {table} up; run `{ip} rule add table {table}`, or set fib.table to one that is"
+        Bypass::Unlooked => (
+            format!("no {family} rule looks table {table} up"),
+            format!("run `{ip} rule add table {table}`, or set fib.table to one that is"),
         ),
-        Bypass::Before { priority, table: Some(other) } => format!(
-            "the rule with priority {priority} looks table {other} up before table {table}, and finds a route there; \
-             `{ip} rule` lists them: give that rule a selector, or run `{ip} rule add table {table} priority {}`",
-            priority.saturating_sub(1)
+        Bypass::Before { priority, table: Some(other) } => (
+            format!(
+                "the rule with priority {priority} looks table {other} up before table {table}, and finds a \
+                 route there"
+            ),
+            format!(
+                "give that rule a selector (`{ip} rule` lists them), or run `{ip} rule add table {table} \
+                 priority {}`",
+                priority.saturating_sub(1)
+            ),
         ),
-        Bypass::Before { priority, table: None } => format!(
-            "the rule with priority {priority} drops these packets before table {table} is looked up; `{ip} rule` lists them: \
-             remove it, or give it a selector"
+        Bypass::Before { priority, table: None } => (
+            format!(
+                "the rule with priority {priority} drops these packets before table {table} is looked up"
+            ),
+            format!("remove it, or give it a selector (`{ip} rule` lists them)"),
         ),
     }
 }
@@ -279,14 +288,16 @@ mod tests {
         let rules = with(&[rule_to(90, Action::Look(100)), rule_to(100, Action::Drop)]);
         let by = bypass(&rules, 254, "10.5.0.0/16").unwrap();
         assert_eq!(by, Bypass::Before { priority: 90, table: Some(100) });
-        let text = explain(by, V4, 254);
+        let (_, text) = explain(by, V4, 254);
         assert!(text.contains("`ip rule add table 254 priority 89`"), "{text}");
         let nested = with(&[rule_to(90, Action::Look(52)), rule_to(100, Action::Look(100))]);
         for (prefix, priority, table) in [("100.64.0.9/32", 90, 52), ("100.64.0.0/10", 100, 100)] {
             let by = Bypass::Before { priority, table: Some(table) };
             assert_eq!(bypass(&nested, 254, prefix), Some(by), "{prefix}");
         }
-        assert!(explain(Bypass::Unlooked, Family::Ipv6Unicast, 1000).contains("`ip -6 rule add table 1000`"));
+        assert!(
+            explain(Bypass::Unlooked, Family::Ipv6Unicast, 1000).1.contains("`ip -6 rule add table 1000`")
+        );
     }
 
     #[test]

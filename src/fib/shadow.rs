@@ -12,7 +12,7 @@ use crate::{
         rules::{self, Bypasses},
         view::FibView,
     },
-    net::Prefix,
+    net::{Diagnostic, Prefix, Reason, Subject},
 };
 
 /// Number of prefixes that one problem lists.
@@ -65,11 +65,12 @@ impl<'a> Shadows<'a> {
 
     fn bypassed(&self, prefix: Prefix) -> Option<String> {
         let by = self.bypasses?.of(prefix)?;
-        Some(format!("in the kernel, but not used: {}", rules::explain(by, prefix.family(), self.table)))
+        let (why, remedy) = rules::explain(by, prefix.family(), self.table);
+        Some(format!("in the kernel, but not used: {why}; {remedy}"))
     }
 
     /// The destinations that never use our table, with the remedy.
-    pub fn bypasses(&self) -> impl Iterator<Item = (Prefix, String)> + '_ {
+    pub fn bypasses(&self) -> impl Iterator<Item = (Prefix, (String, String))> + '_ {
         let all = self.bypasses.into_iter().flat_map(Bypasses::list);
         all.map(|(prefix, by)| (prefix, rules::explain(by, prefix.family(), self.table)))
     }
@@ -102,14 +103,15 @@ fn explain(other: &ForeignRoute) -> String {
 
 /// One line about all routes that are unused, or not installed, because of other routes to their
 /// prefixes.
-pub fn problem(what: &str, remedy: &str, of: &[(Prefix, String)]) -> Option<String> {
+pub fn problem(reason: Reason, what: &str, remedy: &str, of: &[(Prefix, String)]) -> Option<Diagnostic> {
     let named: Vec<_> = of.iter().take(MAX_LISTED).map(|(prefix, who)| format!("{prefix} ({who})")).collect();
     let more = match of.len().saturating_sub(MAX_LISTED) {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
     let routes = if of.len() == 1 { "1 learned route" } else { &format!("{} learned routes", of.len()) };
-    (!of.is_empty()).then(|| format!("{routes} {what}: {}{more}; {remedy}", named.join(", ")))
+    let text = format!("{routes} {what}: {}{more}", named.join(", "));
+    (!of.is_empty()).then(|| Diagnostic::new(reason, Subject::host(), text, remedy))
 }
 
 #[cfg(test)]
@@ -172,9 +174,12 @@ mod tests {
     fn a_problem_names_the_first_few() {
         let many: Vec<_> =
             (0..5).map(|n| (Prefix::v4([10, n, 0, 0].into(), 16), "static".to_owned())).collect();
-        assert_eq!(problem("x", "y", &[]), None);
-        assert_eq!(problem("x", "y", &many[..1]).unwrap(), "1 learned route x: 10.0.0.0/16 (static); y");
-        let text = problem("x", "y", &many).unwrap();
+        assert_eq!(problem(Reason::RouteShadowed, "x", "y", &[]), None);
+        assert_eq!(
+            problem(Reason::RouteShadowed, "x", "y", &many[..1]).unwrap().line(),
+            "1 learned route x: 10.0.0.0/16 (static); y"
+        );
+        let text = problem(Reason::RouteShadowed, "x", "y", &many).unwrap().line();
         assert!(
             text.starts_with("5 learned routes x: 10.0.0.0/16 (static), ")
                 && text.ends_with(" and 2 more; y")

@@ -27,7 +27,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::Family;
+use crate::net::{Diagnostic, Family, Reason, Subject};
 
 /// What forwarding requires of the host, by interface name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -332,14 +332,19 @@ impl Mends {
     }
 
     /// The settings that another program keeps changing.
-    pub fn problems(&self, now: Instant) -> Vec<String> {
+    pub fn problems(&self, now: Instant) -> Vec<Diagnostic> {
         let conflicts = self.known.iter().filter(|(_, times)| is_conflict(now, times));
         conflicts
             .map(|(key, times)| {
-                format!(
-                    "{key}: something on this host keeps changing it, and routelet has set it back {} times within a minute; \
-                     look for a program or a file of sysctl.d that sets it, and let it set what routelet needs",
-                    times.len()
+                Diagnostic::new(
+                    Reason::SysctlConflict,
+                    Subject::sysctl(key),
+                    format!(
+                        "{key}: something on this host keeps changing it, and routelet has set it back {} \
+                         times within a minute",
+                        times.len()
+                    ),
+                    "look for a program or a file of sysctl.d that sets it, and let it set what routelet needs",
                 )
             })
             .collect()
@@ -351,7 +356,7 @@ fn is_conflict(now: Instant, times: &[Instant]) -> bool {
 }
 
 /// Settings that cause packet loss, each with its remedy. None of them is changed.
-pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
+pub fn problems(needs: &Needs, seen: &Seen) -> Vec<Diagnostic> {
     let strict = strict_filter(needs, seen);
     let bridged = bridged_services(needs, seen);
     let advertised = accepted_advertisements(needs, seen);
@@ -360,7 +365,7 @@ pub fn problems(needs: &Needs, seen: &Seen) -> Vec<String> {
 
 /// RFC 3704 §2.2: strict filtering suits hosts with one uplink. The kernel uses the larger value of
 /// `all` and the interface.
-fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
+fn strict_filter(needs: &Needs, seen: &Seen) -> Option<Diagnostic> {
     if needs.uplinks.len() < 2 || !needs.families.contains(&Family::Ipv4Unicast) {
         return None;
     }
@@ -370,31 +375,40 @@ fn strict_filter(needs: &Needs, seen: &Seen) -> Option<String> {
     let strict: Vec<_> = keys.filter(|key| all.max(seen.number(key)) == 1).collect();
     let settings: Vec<_> = strict.iter().map(|key| format!("{key}=2")).collect();
     (!strict.is_empty()).then(|| {
-        format!(
-            "{}: reverse path filtering is strict (1) on a host with {} uplinks, which drops packets that come in by another one than \
-             the reply would use; run `sysctl -w {}`",
-            strict.join(", "),
-            needs.uplinks.len(),
-            settings.join(" ")
+        Diagnostic::new(
+            Reason::StrictReversePathFilter,
+            Subject::sysctl(strict.join(", ")),
+            format!(
+                "{}: reverse path filtering is strict (1) on a host with {} uplinks, which drops packets that \
+                 come in by another one than the reply would use",
+                strict.join(", "),
+                needs.uplinks.len()
+            ),
+            format!("run `sysctl -w {}`", settings.join(" ")),
         )
     })
 }
 
 /// A reply from a Service endpoint on the same bridge returns over the bridge only: kube-proxy's
 /// translation is reversed only if the bridge passes packets to iptables.
-fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
+fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<Diagnostic> {
     let check = |family: &Family| {
         let key = match family {
             Family::Ipv4Unicast => "net.bridge.bridge-nf-call-iptables",
             Family::Ipv6Unicast => "net.bridge.bridge-nf-call-ip6tables",
         };
         let why = "a pod cannot reach a Service whose endpoint is on the same node";
+        let problem = |text, remedy: &str| {
+            Some(Diagnostic::new(Reason::BridgeNetfilterOff, Subject::sysctl(key), text, remedy))
+        };
         match seen.values.get(key) {
-            Some(value) if value == "0" => Some(format!("{key}: is 0, so {why}; run `sysctl -w {key}=1`")),
-            None if seen.kube_proxy && *family == Family::Ipv4Unicast => Some(format!(
-                "{key}: the kernel module br_netfilter is not loaded, so {why}; run `modprobe br_netfilter`, and name it in \
-                 /etc/modules-load.d"
-            )),
+            Some(value) if value == "0" => {
+                problem(format!("{key}: is 0, so {why}"), &format!("run `sysctl -w {key}=1`"))
+            }
+            None if seen.kube_proxy && *family == Family::Ipv4Unicast => problem(
+                format!("{key}: the kernel module br_netfilter is not loaded, so {why}"),
+                "run `modprobe br_netfilter`, and name it in /etc/modules-load.d",
+            ),
             _ => None,
         }
     };
@@ -403,7 +417,7 @@ fn bridged_services(needs: &Needs, seen: &Seen) -> Vec<String> {
 
 /// Bridges of others on which the kernel takes router advertisements: with 2, or with 1 where it
 /// does not forward.
-fn accepted_advertisements(needs: &Needs, seen: &Seen) -> Vec<String> {
+fn accepted_advertisements(needs: &Needs, seen: &Seen) -> Vec<Diagnostic> {
     let of = |bridge: &str, name: &str| interface_key(Family::Ipv6Unicast, &escaped(bridge), name);
     let is_heeded = |bridge: &&String| match seen.number(&of(bridge, "accept_ra")) {
         0 => false,
@@ -415,49 +429,77 @@ fn accepted_advertisements(needs: &Needs, seen: &Seen) -> Vec<String> {
     bridges
         .map(|bridge| {
             let key = of(bridge, "accept_ra");
-            format!(
-                "{key}: router advertisements are accepted on {bridge}, a bridge of containers: any container there can make \
-                 itself the IPv6 default gateway of this host; run `sysctl -w {key}=0`"
+            Diagnostic::new(
+                Reason::RouterAdvertisementsAccepted,
+                Subject::sysctl(&key),
+                format!(
+                    "{key}: router advertisements are accepted on {bridge}, a bridge of containers: any \
+                     container there can make itself the IPv6 default gateway of this host"
+                ),
+                format!("run `sysctl -w {key}=0`"),
             )
         })
         .collect()
 }
 
-fn switched_off_families(needs: &Needs, seen: &Seen) -> Vec<String> {
+fn switched_off_families(needs: &Needs, seen: &Seen) -> Vec<Diagnostic> {
     let used = needs.in_use.contains(&Family::Ipv6Unicast);
     let interfaces = needs.concerned().filter(|_| used).collect::<BTreeSet<_>>();
     let keys = interfaces.iter().map(|i| interface_key(Family::Ipv6Unicast, i, "disable_ipv6"));
     keys.filter(|key| seen.is(key, "1"))
         .map(|key| {
-            format!(
-                "{key}: IPv6 is switched off on an interface that IPv6 prefixes of this node need; run `sysctl -w {key}=0`, or use \
-                 IPv4 alone"
+            Diagnostic::new(
+                Reason::Ipv6Disabled,
+                Subject::sysctl(&key),
+                format!("{key}: IPv6 is switched off on an interface that IPv6 prefixes of this node need"),
+                format!("run `sysctl -w {key}=0`, or use IPv4 alone"),
             )
         })
         .collect()
 }
 
 /// The problem to report for a value that could not be written. `why` is the kernel's error.
-pub fn refusal(write: &Write, why: &str) -> String {
+pub fn refusal(write: &Write, why: &str) -> Diagnostic {
     let Write { key, old, new, .. } = write;
-    let effect = match write.why {
-        Why::KeepAdvertisements => {
-            "IPv6 forwarding stays off, as it would take away the default route and the addresses that came by router advertisement"
-        }
-        Why::Forward(_) => "packets of containers are not forwarded",
-        Why::IgnoreAdvertisements => "a pod can make itself the IPv6 default gateway of this host",
-        Why::GiveBack(_) => "forwarding stays on there, where it was off before",
+    let (reason, effect) = match write.why {
+        Why::KeepAdvertisements => (
+            Reason::ForwardingOff,
+            "IPv6 forwarding stays off, as it would take away the default route and the addresses that came \
+             by router advertisement",
+        ),
+        Why::Forward(_) => (Reason::ForwardingOff, "packets of containers are not forwarded"),
+        Why::IgnoreAdvertisements => (
+            Reason::RouterAdvertisementsAccepted,
+            "a pod can make itself the IPv6 default gateway of this host",
+        ),
+        Why::GiveBack(_) => (Reason::SysctlNotRestored, "forwarding stays on there, where it was off before"),
     };
-    format!(
-        "{key}: is {old} and may not be set here ({why}): {effect}; run `sysctl -w {key}={new}` on the host"
+    Diagnostic::new(
+        reason,
+        Subject::sysctl(key),
+        format!("{key}: is {old} and may not be set here ({why}): {effect}"),
+        format!("run `sysctl -w {key}={new}` on the host"),
     )
 }
 
 /// The problem to report for forwarding that stays disabled because `accept_ra` could not be set.
-pub fn left_off(key: &str) -> String {
-    format!(
-        "{key}: left at 0, as the host would lose what it has by router advertisement: set accept_ra to 2 where it is 1, then run \
-         `sysctl -w {key}=1`"
+pub fn left_off(key: &str) -> Diagnostic {
+    Diagnostic::new(
+        Reason::ForwardingOff,
+        Subject::sysctl(key),
+        format!("{key}: left at 0, as the host would lose what it has by router advertisement"),
+        format!("set accept_ra to 2 where it is 1, then run `sysctl -w {key}=1`"),
+    )
+}
+
+/// The problem to report for a family that the kernel lacks.
+pub fn missing(family: Family) -> Diagnostic {
+    let key = forwarding_key(family);
+    Diagnostic::new(
+        Reason::ForwardingOff,
+        Subject::sysctl(key),
+        format!("{key}: this kernel has no such setting: {family} is switched off"),
+        format!("use a kernel with {family}, or use the other family alone"),
     )
 }
 
@@ -662,7 +704,7 @@ mod tests {
             assert!(mends.may(at(second), V6) && mends.problems(at(second)).is_empty(), "{second}");
             assert!(mends.written(at(second), V6));
         }
-        assert!(mends.problems(at(5))[0].starts_with(V6));
+        assert_eq!(mends.problems(at(5))[0].subject.name, V6);
         assert!(!mends.may(at(6), V6) && !mends.may(at(19), V6) && mends.may(at(20), V6));
         assert!(mends.may(at(6), "net.ipv4.ip_forward"), "each setting for itself");
         assert!(mends.problems(at(66)).is_empty() && mends.may(at(66), V6));

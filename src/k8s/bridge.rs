@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::cni;
-use crate::net::Prefix;
+use crate::net::{Diagnostic, Prefix, Reason, Subject};
 
 /// The bridge as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct Turn {
     /// When to look again, although nothing has changed.
     pub again: Option<Instant>,
     /// What cannot be mended, or must be mended again and again.
-    pub problem: Option<String>,
+    pub problem: Option<Diagnostic>,
 }
 
 /// Follows the bridge.
@@ -133,9 +133,11 @@ impl Keeper {
         self.detached.retain(|_, at| now < *at + DETACHED);
         let Some(link) = &seen.link else { return self.gone(now, seen, ranges) };
         if !link.is_bridge {
-            let problem = format!(
-                "interface {} is no bridge: no pod can start; remove it, or set cni.bridge to another name",
-                self.record.bridge
+            let problem = Diagnostic::new(
+                Reason::PodBridgeBroken,
+                Subject::interface(&self.record.bridge),
+                format!("interface {} is no bridge: no pod can start", self.record.bridge),
+                "remove it, or set cni.bridge to another name",
             );
             return Turn { problem: Some(problem), ..Turn::default() };
         }
@@ -209,10 +211,15 @@ impl Keeper {
         self.mended.retain(|at| now < *at + FIGHT);
         let fights = self.mended.len() >= MENDED;
         if fights {
-            turn.problem = Some(format!(
-                "something keeps taking down the pods' bridge {} or its addresses; each time they are put back; find out which \
-                 program, and stop it",
-                self.record.bridge
+            turn.problem = Some(Diagnostic::new(
+                Reason::PodBridgeConflict,
+                Subject::interface(&self.record.bridge),
+                format!(
+                    "something keeps taking down the pods' bridge {} or its addresses; each time they are put \
+                     back",
+                    self.record.bridge
+                ),
+                "find out which program, and stop it",
             ));
             let until = self.mended.back().map_or(now, |last| *last + PAUSE);
             if !turn.steps.is_empty() && now < until {

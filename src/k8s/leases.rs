@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::Prefix;
+use crate::net::{Diagnostic, Prefix, Reason, Subject};
 
 /// One address that is given away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn read(name: &str, content: &[u8]) -> Option<Lease> {
 }
 
 /// What the operator should know where a range has no address left.
-pub fn full(range: Prefix, leases: &[Lease], ports: usize, dir: &str) -> Option<String> {
+pub fn full(range: Prefix, leases: &[Lease], ports: usize, dir: &str) -> Option<Diagnostic> {
     let capacity = capacity(range)?;
     let given = leases.iter().filter(|l| range.contains(l.address)).count() as u64;
     let leaked = given.saturating_sub(ports as u64);
@@ -92,7 +92,14 @@ pub fn full(range: Prefix, leases: &[Lease], ports: usize, dir: &str) -> Option<
         } else {
             format!("lower the kubelet's maxPods below {capacity}, or give the nodes larger pod CIDRs")
         };
-        format!("pod CIDR {range} is full: all its {capacity} addresses are leased (in {dir}), and no pod can start; {remedy}")
+        Diagnostic::new(
+            Reason::PodAddressesExhausted,
+            Subject::prefix(range),
+            format!(
+                "pod CIDR {range} is full: all its {capacity} addresses are leased (in {dir}), and no pod can start"
+            ),
+            remedy,
+        )
     })
 }
 

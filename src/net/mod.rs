@@ -6,6 +6,7 @@
 mod assigned;
 mod bfd;
 mod cover;
+mod diagnostic;
 pub mod guard;
 mod hops;
 mod links;
@@ -24,6 +25,7 @@ pub mod text;
 pub use assigned::Assigned;
 pub use bfd::{BfdAuth, BfdParams, BfdPath, BfdReport, BfdStatus, bfd_diagnostic};
 pub use cover::Cover;
+pub use diagnostic::{Diagnostic, Reason, Severity, Subject, SubjectKind};
 pub use guard::{Guard, Refusal};
 pub use hops::{Gateway, NextHops, RouteKind};
 pub use links::{LinkState, Links};

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::net::{Family, Prefix};
+use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 
 /// Our chain in the table `filter` of iptables.
 pub const CHAIN: &str = "ROUTELET-FORWARD";
@@ -85,7 +85,7 @@ pub fn step(rules: &[Rule], written: Option<&[Rule]>, seen: &Seen) -> Step {
 }
 
 /// What is said where only the operator can help.
-pub fn legacy_problem(rules: &[Rule], family: Family) -> String {
+pub fn legacy_problem(rules: &[Rule], family: Family) -> Diagnostic {
     let program = match family {
         Family::Ipv4Unicast => "iptables-legacy",
         Family::Ipv6Unicast => "ip6tables-legacy",
@@ -96,33 +96,50 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> String {
         Rule::Leave(_) => None,
     });
     let commands: Vec<_> = commands.collect();
-    format!(
-        "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: {family} packets of containers are \
-         dropped unless a rule there accepts them; run {}, or let Docker use iptables-nft; `accept-forwarded = false` in [docker] or \
-         [kubernetes] ends this message",
-        commands.join(" and ")
+    Diagnostic::new(
+        Reason::ForwardDropped,
+        Subject::program(program),
+        format!(
+            "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: {family} \
+             packets of containers are dropped unless a rule there accepts them"
+        ),
+        format!(
+            "run {}, or let Docker use iptables-nft; `accept-forwarded = false` in [docker] or [kubernetes] \
+             ends this message",
+            commands.join(" and ")
+        ),
     )
 }
 
 /// What is said where Docker drops what is routed to its containers.
-pub fn direct_problem(prefix: Prefix) -> String {
+pub fn direct_problem(prefix: Prefix) -> Diagnostic {
     let mode = match prefix.family() {
         Family::Ipv4Unicast => "gateway_mode_ipv4",
         Family::Ipv6Unicast => "gateway_mode_ipv6",
     };
-    format!(
-        "Docker drops packets that are routed to containers in {prefix}, by rules of the table raw; make the network with \
-         `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens \
-         published ports; `docker.accept-forwarded = false` ends this message"
+    Diagnostic::new(
+        Reason::DirectRoutingDropped,
+        Subject::prefix(prefix),
+        format!("Docker drops packets that are routed to containers in {prefix}, by rules of the table raw"),
+        format!(
+            "make the network with `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \
+             \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens published ports; \
+             `docker.accept-forwarded = false` ends this message"
+        ),
     )
 }
 
 /// What is said where Docker masquerades an advertised subnet: it works, with another source address.
-pub fn masquerade_note(prefix: Prefix) -> String {
-    format!(
-        "Docker masquerades what leaves {prefix}: others see an address of this host in place of a container's; for that of the container \
-         set \"ip-masq\": false in /etc/docker/daemon.json and restart Docker, or make the network with \
-         `-o com.docker.network.bridge.enable_ip_masquerade=false`"
+pub fn masquerade_note(prefix: Prefix) -> Diagnostic {
+    Diagnostic::new(
+        Reason::Masqueraded,
+        Subject::prefix(prefix),
+        format!(
+            "Docker masquerades what leaves {prefix}: others see an address of this host in place of a \
+             container's"
+        ),
+        "for that of the container set \"ip-masq\": false in /etc/docker/daemon.json and restart Docker, or \
+         make the network with `-o com.docker.network.bridge.enable_ip_masquerade=false`",
     )
 }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::net::{Diagnostic, Reason, Subject};
+
 /// What a file should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -94,24 +96,32 @@ impl Pending {
     }
 
     /// What the operator should know, with the remedy.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<Diagnostic> {
         let failing = self.files.values().next().map(|(file, error)| {
             let more = match self.files.len() - 1 {
                 0 => String::new(),
                 n => format!(" (and {n} more)"),
             };
-            format!(
-                "StateNotWritable: {}{more} cannot be written: {error}; a restart would know only what was there before; \
-                 free space, or make state-dir writable; it is tried again by itself",
-                file.path.display()
+            Diagnostic::new(
+                Reason::StateNotWritable,
+                Subject::file(file.path.display()),
+                format!(
+                    "{}{more} cannot be written: {error}; a restart would know only what was there before",
+                    file.path.display()
+                ),
+                "free space, or make state-dir writable; it is tried again by itself",
             )
         });
         let stale = self.stale.iter().map(|(path, age)| {
-            format!(
-                "StateOutOfDate: {} was last written {} ago, and the former run could not write it after that; what is \
-                 in it counts until it is written again",
-                path.display(),
-                words(*age)
+            Diagnostic::new(
+                Reason::StateOutOfDate,
+                Subject::file(path.display()),
+                format!(
+                    "{} was last written {} ago, and the former run could not write it after that",
+                    path.display(),
+                    words(*age)
+                ),
+                "what is in it counts until it is written again; see that state-dir is writable",
             )
         });
         failing.into_iter().chain(stale).collect()
@@ -192,6 +202,6 @@ mod tests {
         pending.found_stale("cluster.json".into(), Duration::from_secs(7300));
         assert!(pending.problems()[0].contains("cluster.json was last written 2 h ago"));
         assert_eq!(pending.tried(Instant::now(), file("cluster.json", "1"), Ok(())), None);
-        assert_eq!(pending.problems(), Vec::<String>::new());
+        assert_eq!(pending.problems(), []);
     }
 }

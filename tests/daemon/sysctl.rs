@@ -245,7 +245,7 @@ fn openshift_9931_forwarding_that_others_switch_off_is_on_again_within_a_second(
     // Something that never gives up is named, and not fought for ever.
     wait_for("the fight is a problem", 60.0, || {
         host.sysctl("net.ipv4.ip_forward", "0");
-        problems(&routelet).iter().any(|p| p.starts_with("net.ipv4.ip_forward")).then_some(())
+        problems(&routelet).iter().any(|p| p.starts_with("SysctlConflict: net.ipv4.ip_forward")).then_some(())
     });
     let mends = || routelet.process.printed().matches("set back").count();
     let (before, start) = (mends(), Instant::now());

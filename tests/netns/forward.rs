@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use routelet::nft::{
-    forward::Wanted,
-    io::forward::{Inputs, cleanup, spawn_with_notes},
+use routelet::{
+    net::Diagnostic,
+    nft::{
+        forward::Wanted,
+        io::forward::{Inputs, cleanup, spawn_with_notes},
+    },
 };
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -20,8 +23,8 @@ struct Room {
     node: Ns,
     wanted: watch::Sender<Option<Arc<Wanted>>>,
     ready: watch::Sender<bool>,
-    problems: watch::Receiver<Vec<String>>,
-    notes: watch::Receiver<Vec<String>>,
+    problems: watch::Receiver<Vec<Diagnostic>>,
+    notes: watch::Receiver<Vec<Diagnostic>>,
     runtime: Runtime,
     _net: Net,
 }
@@ -137,7 +140,7 @@ fn a_policy_of_iptables_legacy_is_named_with_its_remedy() {
     let said = |texts: &[&str]| {
         wait_for(format!("{texts:?}"), 40.0, || {
             let all = room.problems.borrow().clone();
-            (all.len() == texts.len() && texts.iter().all(|t| all.iter().any(|p| p.contains(t))))
+            (all.len() == texts.len() && texts.iter().all(|t| all.iter().any(|p| p.line().contains(t))))
                 .then_some(())
         });
     };
@@ -182,6 +185,6 @@ fn what_docker_does_to_packets_of_an_advertised_subnet_is_named() {
     }
 }
 
-fn told(list: &watch::Receiver<Vec<String>>, part: &str) -> bool {
-    list.borrow().iter().any(|text| text.contains(part))
+fn told(list: &watch::Receiver<Vec<Diagnostic>>, part: &str) -> bool {
+    list.borrow().iter().any(|problem| problem.line().contains(part))
 }

@@ -554,8 +554,9 @@ fn a_route_that_the_kernel_does_not_use_is_named() {
         assert_eq!(node.view("10.11.0.0/16").problem, None);
         wait_for("the summary has it", 5.0, || {
             let problems = node.fib.problems().borrow().clone();
-            (problems.len() == 1 && problems[0].starts_with("2 learned routes in the kernel, but not used"))
-                .then_some(())
+            (problems.len() == 1
+                && problems[0].text.starts_with("2 learned routes in the kernel, but not used"))
+            .then_some(())
         });
         host.ip("route add local 10.11.0.0/16 dev lo");
         wait_for("what is delivered to this host", 5.0, || {

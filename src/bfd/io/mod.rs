@@ -17,7 +17,10 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{Change, Totals, view::BfdView};
-use crate::liveness::Wishes;
+use crate::{
+    liveness::Wishes,
+    net::{Diagnostic, Reason, Subject},
+};
 
 /// RFC 5881 §4.
 pub(super) const SINGLE_HOP_PORT: u16 = 3784;
@@ -52,7 +55,7 @@ pub struct Handle {
     /// State changes of sessions.
     pub changes: broadcast::Sender<Change>,
     /// Why sessions cannot work, with remedies.
-    pub problems: watch::Receiver<Vec<String>>,
+    pub problems: watch::Receiver<Vec<Diagnostic>>,
 }
 
 /// Requests to the thread.
@@ -127,10 +130,14 @@ pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
         let problems = outputs.problems.clone();
         let run = move || thread::run(first, wishes, inbox, outputs, seed);
         if let Err(error) = std::thread::Builder::new().name("bfd".into()).spawn(run) {
-            let problem =
-                format!("BFD does not run: no thread can be started: {error}; raise the limit of processes");
-            problems.send_replace(vec![problem]);
+            let text = format!("BFD does not run: no thread can be started: {error}");
+            problems.send_replace(vec![not_running(text, "raise the limit of processes")]);
         }
     });
     Handle { requests, lost, changes, problems }
+}
+
+/// The problem that there is no BFD at all.
+fn not_running(text: String, remedy: &str) -> Diagnostic {
+    Diagnostic::new(Reason::BfdNotRunning, Subject::host(), text, remedy)
 }

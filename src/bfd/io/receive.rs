@@ -18,7 +18,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
 use super::{MULTIHOP_PORT, SINGLE_HOP_PORT};
-use crate::{bfd::Arrival, net::BfdPath};
+use crate::{
+    bfd::Arrival,
+    net::{BfdPath, Diagnostic, Reason, Subject},
+};
 
 /// Longer ones are cut: no BFD packet is.
 const LONGEST: usize = 256;
@@ -47,7 +50,7 @@ struct Receiver {
     kind: Kind,
     users: usize,
     socket: Option<UdpSocket>,
-    problem: Option<String>,
+    problem: Option<Diagnostic>,
     retry: Option<Instant>,
 }
 
@@ -82,11 +85,11 @@ impl Receivers {
         }
     }
 
-    pub(super) fn problem(&self, path: &BfdPath) -> Option<&String> {
+    pub(super) fn problem(&self, path: &BfdPath) -> Option<&Diagnostic> {
         self.sockets.iter().find(|r| r.kind == kind(path))?.problem.as_ref()
     }
 
-    pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Diagnostic> {
         self.sockets.iter().filter_map(|r| r.problem.as_ref())
     }
 
@@ -177,8 +180,12 @@ impl Receiver {
                     }
                     _ => "the session stays down until it can be opened",
                 };
-                self.problem =
-                    Some(format!("BFD cannot receive on UDP port {port} of {family}: {error}; {remedy}"));
+                self.problem = Some(Diagnostic::new(
+                    Reason::BfdPortTaken,
+                    Subject::port(format!("UDP {port} {family}")),
+                    format!("BFD cannot receive on UDP port {port} of {family}: {error}"),
+                    remedy,
+                ));
                 self.retry = Some(Instant::now() + RETRY);
             }
         }

@@ -21,7 +21,7 @@ use crate::{
     bfd::{Change, ClientId, Engine, Output, Watch, view::BfdView},
     liveness::{Wish, Wishes},
     mailbox::Changes,
-    net::{BfdPath, BfdReport},
+    net::{BfdPath, BfdReport, Diagnostic, Reason, Subject},
 };
 
 /// Above all threads of normal priority, below the kernel's own.
@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 pub(super) struct Outputs {
     pub(super) lost: watch::Sender<Lost>,
-    pub(super) problems: watch::Sender<Vec<String>>,
+    pub(super) problems: watch::Sender<Vec<Diagnostic>>,
     pub(super) changes: broadcast::Sender<Change>,
 }
 
@@ -57,9 +57,9 @@ pub(super) fn run(
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            outputs.problems.send_replace(vec![format!(
-                "BFD does not run: {error}; raise the limit of open files and start routelet again"
-            )]);
+            let text = format!("BFD does not run: {error}");
+            let remedy = "raise the limit of open files and start routelet again";
+            outputs.problems.send_replace(vec![super::not_running(text, remedy)]);
             return;
         }
     };
@@ -210,10 +210,15 @@ impl Thread {
     fn publish_problems(&self) {
         let mut problems: Vec<_> = self.receivers.problems().cloned().collect();
         if !self.refused.is_empty() {
-            problems.push(format!(
-                "{} neighbors have no BFD: there are {} sessions at most; remove `bfd` from some neighbors",
-                self.refused.len(),
-                crate::bfd::MAX_SESSIONS
+            problems.push(Diagnostic::new(
+                Reason::BfdSessionLimit,
+                Subject::host(),
+                format!(
+                    "{} neighbors have no BFD: there are {} sessions at most",
+                    self.refused.len(),
+                    crate::bfd::MAX_SESSIONS
+                ),
+                "remove `bfd` from some neighbors",
             ));
         }
         self.outputs.problems.send_if_modified(|last| {
@@ -236,6 +241,10 @@ impl Thread {
         let name = |ifindex| Some(if_indextoname(ifindex).ok()?.to_string_lossy().into_owned());
         let sending = || self.senders.get(&id)?.problem.clone();
         let interface = (!path.is_multihop()).then(|| name(path.ifindex)).flatten();
-        BfdView { interface, problem: self.receivers.problem(path).cloned().or_else(sending), ..view }
+        BfdView {
+            interface,
+            problem: self.receivers.problem(path).map(Diagnostic::line).or_else(sending),
+            ..view
+        }
     }
 }

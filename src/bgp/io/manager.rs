@@ -311,8 +311,8 @@ impl Manager {
             let (who, command) = match ruling {
                 Ruling::Yield { who, to } => {
                     let why = format!(
-                        "{who} is not dialled while {to} has a session: they are one router, which ends one session for \
-                         the other; remove one of the two neighbors"
+                        "{who} is not dialled while {to} has a session: they are one router, which ends one \
+                         session for the other"
                     );
                     (who, ToTask::Yield(why))
                 }

@@ -23,7 +23,7 @@ use crate::{
         wire::update::Update,
     },
     mailbox,
-    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reachable},
+    net::{Convergence, Diagnostic, Family, Guard, NextHops, Origination, Prefix, Reachable},
 };
 
 pub use super::outbox::{Outbox, OutboxSender, ToPeer, outbox};
@@ -129,7 +129,7 @@ pub struct RibHandle {
     pub sender: RibSender,
     pub convergence: watch::Receiver<Arc<Convergence>>,
     /// Limits that are near.
-    pub problems: watch::Receiver<Vec<String>>,
+    pub problems: watch::Receiver<Vec<Diagnostic>>,
     pub task: JoinHandle<()>,
 }
 
@@ -168,7 +168,7 @@ struct Task {
     inputs: RibInputs,
     fib: FibSender,
     publish: watch::Sender<Arc<Convergence>>,
-    problems: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
     outboxes: HashMap<PeerId, OutboxSender>,
     /// Octets of NLRI in this turn.
     routes: usize,
@@ -307,9 +307,6 @@ impl Task {
             self.publish.send_replace(Arc::new(convergence));
         }
         if let Some(problems) = self.rib.take_problems() {
-            for problem in problems.iter().filter(|p| !self.problems.borrow().contains(p)) {
-                tracing::warn!(%problem, "something needs the operator");
-            }
             self.problems.send_replace(problems);
         }
         self.shrink();

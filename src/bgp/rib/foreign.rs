@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::net::{Diagnostic, Reason, Subject};
+
 /// For how long refused routes are no problem.
 const GRACE: Duration = Duration::from_secs(10);
 /// So many Nodes are named.
@@ -54,12 +56,17 @@ impl Foreign {
 }
 
 /// The problem, the same whatever and however much is refused.
-pub(super) fn problem(neighbor: &str, description: Option<&str>) -> String {
+pub(super) fn problem(neighbor: &str, description: Option<&str>) -> Diagnostic {
     let node = description.map(|d| format!(" ({d})")).unwrap_or_default();
-    format!(
-        "neighbor {neighbor}{node} advertises prefixes that are not in the pod CIDRs of its Node, and are refused: see \
-         `routelet show routes --received {neighbor}`; list in kubernetes.mesh-accept what nodes may advertise, and where it \
-         is nothing of yours, take the node out of the cluster"
+    Diagnostic::new(
+        Reason::ForeignPrefixes,
+        Subject::neighbor(neighbor),
+        format!(
+            "neighbor {neighbor}{node} advertises prefixes that are not in the pod CIDRs of its Node, and are \
+             refused: see `routelet show routes --received {neighbor}`"
+        ),
+        "list in kubernetes.mesh-accept what nodes may advertise, and where it is nothing of yours, take the \
+         node out of the cluster",
     )
 }
 

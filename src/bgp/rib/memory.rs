@@ -14,7 +14,10 @@ use super::{
     share::Share,
     table::{OWN, PeerNo},
 };
-use crate::{bgp::peer::PeerId, net::Family};
+use crate::{
+    bgp::peer::PeerId,
+    net::{Diagnostic, Family, Reason, Subject},
+};
 
 /// One route with its first path, by family: 36 and 48 octets in the table and up to 40 in its index, 16 and 28 in the
 /// fib's table with as many for its growth, 120 and 340 in the kernel (Linux 6.18, over nexthop objects), 90 while it is
@@ -202,7 +205,7 @@ impl Rib {
 
     /// What the operator should know of limits that are near and of nodes that advertise what is
     /// not theirs, if that changed since the last call. Call at the end of a turn.
-    pub fn take_problems(&mut self) -> Option<Vec<String>> {
+    pub fn take_problems(&mut self) -> Option<Vec<Diagnostic>> {
         let old = &self.memory.near;
         let budget = is_near(self.octets(), self.memory.budget, old.budget);
         let mut near = Near { budget, ..Near::default() };
@@ -227,20 +230,30 @@ impl Rib {
         Some(self.problems())
     }
 
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<Diagnostic> {
         let near = &self.memory.near;
         let budget = near.budget.then(|| {
-            format!(
-                "routes take more than 80 % of the memory that there is for them ({} MiB); give routelet more memory, or \
-                 let neighbors send less: at 100 % the session that floods is closed",
-                self.memory.budget / (1024 * 1024)
+            Diagnostic::new(
+                Reason::MemoryLimitNear,
+                Subject::host(),
+                format!(
+                    "routes take more than 80 % of the memory that there is for them ({} MiB); at 100 % the \
+                     session that floods is closed",
+                    self.memory.budget / (1024 * 1024)
+                ),
+                "give routelet more memory, or let neighbors send less",
             )
         });
         let of_peer = |(no, family, max): &(PeerNo, Family, u32)| {
             let name = self.peer(*no).map(Peer::name).unwrap_or_default();
-            format!(
-                "neighbor {name} has sent more than 80 % of the {family} prefixes that it may (max-prefixes {max}); let it \
-                 send fewer, or raise max-prefixes"
+            Diagnostic::new(
+                Reason::PrefixLimitNear,
+                Subject::neighbor(&name),
+                format!(
+                    "neighbor {name} has sent more than 80 % of the {family} prefixes that it may \
+                     (max-prefixes {max})"
+                ),
+                "let it send fewer, or raise max-prefixes",
             )
         };
         let of_node = |(no, _): &(PeerNo, PeerId)| {
@@ -249,7 +262,14 @@ impl Rib {
         };
         let nodes = near.foreign.iter().filter_map(of_node).take(foreign::NAMED);
         let more = near.foreign.len().saturating_sub(foreign::NAMED);
-        let more = (more > 0).then(|| format!("{more} more nodes advertise prefixes that are not theirs"));
+        let more = (more > 0).then(|| {
+            Diagnostic::new(
+                Reason::ForeignPrefixes,
+                Subject::host(),
+                format!("{more} more nodes advertise prefixes that are not theirs"),
+                "mend those that are named first",
+            )
+        });
         budget.into_iter().chain(near.peers.iter().map(of_peer)).chain(nodes).chain(more).collect()
     }
 }

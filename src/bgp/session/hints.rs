@@ -43,7 +43,7 @@ impl Session {
     /// How often the neighbor may be dialled in vain is no secret, why is: what the settings suggest.
     pub(super) fn no_answer(&mut self) {
         let hint = match (behind(&self.config), self.config.hops) {
-            (Some(hint), _) => format!(": {hint}"),
+            (Some((hint, remedy)), _) => format!(": {hint}: {remedy}"),
             (None, Hops::Security(_)) => format!(": {TTL_SECURITY}"),
             (None, _) => String::new(),
         };
@@ -53,7 +53,7 @@ impl Session {
     /// A dial failed in words of the driver; what the plan knows may say more.
     pub(super) fn with_hint(&self, why: String) -> String {
         match behind(&self.config) {
-            Some(hint) => format!("{why}; {hint}"),
+            Some((hint, remedy)) => format!("{why}; {hint}: {remedy}"),
             None => why,
         }
     }
@@ -100,11 +100,11 @@ pub(super) fn distance(config: &PeerConfig) -> Option<&'static str> {
 }
 
 /// A neighbor behind a router that is to be reached with TTL 1.
-pub(super) fn behind(config: &PeerConfig) -> Option<String> {
+pub(super) fn behind(config: &PeerConfig) -> Option<(String, &'static str)> {
     let router = config.behind?;
-    Some(format!(
-        "{} is on no connected subnet but behind {router}, and without `multihop` packets to it leave with TTL 1: set \
-         `multihop`",
+    let why = format!(
+        "{} is on no connected subnet but behind {router}, and without `multihop` packets to it leave with TTL 1",
         config.key
-    ))
+    );
+    Some((why, "set `multihop`"))
 }

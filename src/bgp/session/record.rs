@@ -13,7 +13,7 @@ use crate::{
         wire::{framing::Kind, notification::Notification, open::Open},
     },
     net::{
-        RouterId,
+        Diagnostic, Reason, RouterId, Subject,
         text::{UNTRUSTED_MAX, cut},
     },
 };
@@ -235,7 +235,7 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     let external = negotiated.map_or(s.config.is_surely_external(), |n| !n.is_ibgp());
     notes.extend(s.config.lacks_policy.explain(&s.config.key).filter(|_| external));
     notes.extend(s.ttl_note());
-    notes.extend(needs(s));
+    notes.extend(needs(s).iter().map(Diagnostic::line));
     if s.running == Running::Disabled {
         notes.push("disabled: `routelet neighbor enable` brings it back".into());
     }
@@ -243,11 +243,18 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
 }
 
 /// What keeps the session down until the operator changes something.
-fn needs(s: &Session) -> Vec<String> {
+fn needs(s: &Session) -> Vec<Diagnostic> {
     if s.running != Running::Yes || s.established().is_some() {
         return Vec::new();
     }
-    s.yielding.clone().into_iter().chain(hints::behind(&s.config)).collect()
+    let subject = || Subject::neighbor(&s.config.key);
+    let yielding = s.yielding.clone().map(|why| {
+        let remedy = "remove one of the two neighbors";
+        Diagnostic::new(Reason::NeighborNotUsed, subject(), why, remedy)
+    });
+    let behind = hints::behind(&s.config)
+        .map(|(why, remedy)| Diagnostic::new(Reason::MultihopMissing, subject(), why, remedy));
+    yielding.into_iter().chain(behind).collect()
 }
 
 fn source(source: PeerSource) -> &'static str {

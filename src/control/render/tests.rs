@@ -75,7 +75,8 @@ fn the_summary_is_one_screen() {
             neighbor: Some("10.0.0.9".into()),
             text: "hold timer expired".into(),
         }),
-        problems: vec!["port 179 is taken by bird; stop it, or set bgp.listen".into()],
+        problems: vec!["OpenFilesExhausted: 3 open files are left; raise the limit".into()],
+        diagnostics: Vec::new(),
         sysctls: [
             ("net.ipv6.conf.default.accept_ra", "1", "2"),
             ("net.ipv6.conf.eth0/5.accept_ra", "1", "2"),

@@ -33,7 +33,7 @@ pub use self::{
 use crate::{
     fib::{diff, former::Location, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
-    net::{Assigned, Convergence, Family, NextHops, PreferredSources, Prefix},
+    net::{Assigned, Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
 };
 
 /// `[fib]`, and the other settings that the task needs.
@@ -253,7 +253,7 @@ impl FibClient {
 pub struct FibHandle {
     client: FibClient,
     own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
-    problems: watch::Receiver<Vec<String>>,
+    problems: watch::Receiver<Vec<Diagnostic>>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
     monitor: JoinHandle<()>,
@@ -272,7 +272,7 @@ impl FibHandle {
 
     /// Routes that have no effect because other routes hold or shadow their prefixes, with the
     /// remedy.
-    pub fn problems(&self) -> watch::Receiver<Vec<String>> {
+    pub fn problems(&self) -> watch::Receiver<Vec<Diagnostic>> {
         self.problems.clone()
     }
 

@@ -45,7 +45,7 @@ use crate::{
         wire,
     },
     mailbox::{self, Changes},
-    net::{Convergence, Family, NextHops, PreferredSources, Prefix},
+    net::{Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
 };
 
 /// Time between audits, plus or minus a sixth.
@@ -70,7 +70,7 @@ pub(super) struct Task {
     resolver: Resolver,
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
-    problems: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
     /// When `problems` is updated next.
     report: Option<Instant>,
     /// What the routing rules keep from our table.
@@ -109,7 +109,7 @@ impl Task {
         writer: Channel,
         host: watch::Receiver<Arc<Host>>,
         counters: Arc<Counters>,
-        (own_there, problems): (watch::Sender<Arc<BTreeSet<Prefix>>>, watch::Sender<Vec<String>>),
+        (own_there, problems): (watch::Sender<Arc<BTreeSet<Prefix>>>, watch::Sender<Vec<Diagnostic>>),
     ) -> Self {
         let now = Instant::now();
         Self {

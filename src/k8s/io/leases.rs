@@ -13,7 +13,7 @@ use tracing::info;
 use super::{bridge, former};
 use crate::{
     k8s::leases::{self, Lease, Record},
-    net::Prefix,
+    net::{Diagnostic, Prefix, Reason, Subject},
     state::io as state,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Leases {
     file: PathBuf,
     /// `None` while a look is under way.
     record: Option<Record>,
-    problems: Vec<String>,
+    problems: Vec<Diagnostic>,
     due: Option<Instant>,
 }
 
@@ -62,7 +62,7 @@ impl Leases {
     }
 
     /// What is wrong, after a look if one is due.
-    pub(super) async fn turn(&mut self, facts: Facts) -> &[String] {
+    pub(super) async fn turn(&mut self, facts: Facts) -> &[Diagnostic] {
         let now = Instant::now();
         if self.due.is_none_or(|due| now >= due) {
             self.due = Some(now + LOOK);
@@ -88,7 +88,7 @@ fn save(file: &Path, record: &Record) {
     state::keep(file, serde_json::to_vec(record).unwrap_or_default(), 0o600);
 }
 
-fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<String> {
+fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<Diagnostic> {
     record.begin(&facts.boot, &facts.bridge);
     // No folder: no pod was ever made, or it is not mounted.
     let Ok(mut found) = read(dir) else { return Vec::new() };
@@ -97,9 +97,11 @@ fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<String> {
     if !record.stale(&found, &facts.ranges, idle).is_empty() {
         match clear(dir, facts, record) {
             Ok(left) => found = left,
-            Err(error) => problems.push(format!(
-                "leases of pods that are gone cannot be cleared in {}: {error}; mount the folder read-write",
-                dir.display()
+            Err(error) => problems.push(Diagnostic::new(
+                Reason::LeasesNotCleared,
+                Subject::file(dir.display()),
+                format!("leases of pods that are gone cannot be cleared in {}: {error}", dir.display()),
+                "mount the folder read-write",
             )),
         }
     }

@@ -48,7 +48,7 @@ use super::{
     view::{ApiStatus, ConflistState, ConflistStatus},
 };
 use crate::net::{
-    Prefix,
+    Diagnostic, Prefix,
     text::{PROBLEM_MAX, escaped, untrusted},
 };
 
@@ -161,7 +161,7 @@ pub struct Surroundings {
     pub bridge: Receiver<Glance>,
     /// Why no conflist is wanted, while none is.
     pub no_conflist: Receiver<String>,
-    pub problems: Sender<Vec<String>>,
+    pub problems: Sender<Vec<Diagnostic>>,
     /// Folder of `host-local`'s leases; `None`: they are not looked after.
     pub leases: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     k8s::bridge::{Keeper, Record, Seen, Step},
-    net::Prefix,
+    net::{Diagnostic, Prefix, Reason, Subject},
     state::io as state,
 };
 
@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looked {
     /// What the operator should know.
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Vec<Diagnostic>,
     /// When to look again.
     pub(super) until: Option<Instant>,
     /// There is no bridge now, although pods hang loose: nothing is known of their ranges.
@@ -139,22 +139,33 @@ impl Tender {
     }
 }
 
-fn cannot(bridge: &str, step: &Step, error: &rtnetlink::Error) -> String {
-    match step {
-        Step::Address(addr, len) if addr.is_ipv6() => format!(
-            "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are not reached over \
-             IPv6; is net.ipv6.conf.{bridge}.disable_ipv6 set to 1?"
+fn cannot(bridge: &str, step: &Step, error: &rtnetlink::Error) -> Diagnostic {
+    let (text, remedy) = match step {
+        Step::Address(addr, len) if addr.is_ipv6() => (
+            format!(
+                "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are \
+                 not reached over IPv6"
+            ),
+            format!("is net.ipv6.conf.{bridge}.disable_ipv6 set to 1? Set it to 0"),
         ),
-        Step::Address(addr, len) => format!(
-            "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are not reached; add it \
-             with `ip addr add {addr}/{len} dev {bridge}`"
+        Step::Address(addr, len) => (
+            format!(
+                "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are \
+                 not reached"
+            ),
+            format!("add it with `ip addr add {addr}/{len} dev {bridge}`"),
         ),
-        Step::Up => format!(
-            "the pods' bridge {bridge} is down, and cannot be set up: {error}; pods are not reached; run `ip link set {bridge} up`"
+        Step::Up => (
+            format!("the pods' bridge {bridge} is down, and cannot be set up: {error}; pods are not reached"),
+            format!("run `ip link set {bridge} up`"),
         ),
-        Step::Make { .. } | Step::Attach(_) => format!(
-            "the pods' bridge {bridge} is gone while pods run, and cannot be made again: {error}; these pods are not reached; \
-             delete them, and the CNI plugin makes the bridge for the next"
+        Step::Make { .. } | Step::Attach(_) => (
+            format!(
+                "the pods' bridge {bridge} is gone while pods run, and cannot be made again: {error}; these \
+                 pods are not reached"
+            ),
+            "delete them, and the CNI plugin makes the bridge for the next".to_owned(),
         ),
-    }
+    };
+    Diagnostic::new(Reason::PodBridgeBroken, Subject::interface(bridge), text, remedy)
 }

@@ -9,14 +9,14 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     iptables_legacy,
     socket::{Kernel, Torn},
 };
 use crate::{
-    net::{Family, Prefix},
+    net::{Diagnostic, Family, Prefix, Reason, Subject},
     nft::{
         chain::{self, Chain},
         forward::{
@@ -40,15 +40,15 @@ pub struct Inputs {
 }
 
 /// Starts it; what only the operator can mend goes to `problems`.
-pub fn spawn(inputs: Inputs, problems: watch::Sender<Vec<String>>) -> JoinHandle<()> {
+pub fn spawn(inputs: Inputs, problems: watch::Sender<Vec<Diagnostic>>) -> JoinHandle<()> {
     spawn_with_notes(inputs, problems, watch::channel(Vec::new()).0)
 }
 
 /// The same; what works, but perhaps otherwise than was meant, goes to `notes`.
 pub fn spawn_with_notes(
     inputs: Inputs,
-    problems: watch::Sender<Vec<String>>,
-    notes: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
+    notes: watch::Sender<Vec<Diagnostic>>,
 ) -> JoinHandle<()> {
     tokio::spawn(run(inputs, problems, notes))
 }
@@ -71,7 +71,11 @@ pub fn cleanup() -> io::Result<bool> {
     Ok(any)
 }
 
-async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>, notes: watch::Sender<Vec<String>>) {
+async fn run(
+    mut inputs: Inputs,
+    problems: watch::Sender<Vec<Diagnostic>>,
+    notes: watch::Sender<Vec<Diagnostic>>,
+) {
     let mut events = Events::open();
     let mut known = Known::default();
     loop {
@@ -91,9 +95,6 @@ async fn run(mut inputs: Inputs, problems: watch::Sender<Vec<String>>, notes: wa
             });
             problems.send_if_modified(|old| {
                 let new = *old != said;
-                said.iter()
-                    .filter(|p| !old.contains(p))
-                    .for_each(|problem| warn!(%problem, "containers may be cut off"));
                 *old = said;
                 new
             });
@@ -119,12 +120,12 @@ struct Known {
     kernel: Option<Kernel>,
     /// By family: what we have written.
     written: [Option<Vec<Rule>>; 2],
-    notes: Vec<String>,
+    notes: Vec<Diagnostic>,
 }
 
 impl Known {
     /// Looks, and does what is to be done; what the operator should know.
-    fn turn(&mut self, wanted: &Wanted, ready: bool) -> Vec<String> {
+    fn turn(&mut self, wanted: &Wanted, ready: bool) -> Vec<Diagnostic> {
         let mut problems = Vec::new();
         self.notes.clear();
         for family in Family::ALL {
@@ -142,11 +143,7 @@ impl Known {
                 // A kernel without nf_tables has no such chain either.
                 let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
                 if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
-                    problems.push(format!(
-                        "FORWARD of iptables cannot be read or written for {family}: {error}; where its policy is DROP (Docker sets it) \
-                         containers are cut off; routelet needs NET_ADMIN, or set `accept-forwarded = false` in [docker] and [kubernetes] and \
-                         accept their subnets there"
-                    ));
+                    problems.push(unreadable(family, &error));
                 }
             }
         }
@@ -154,7 +151,7 @@ impl Known {
     }
 
     /// What Docker does to packets of what is to be accepted, before and after they are.
-    fn docker(&mut self, family: Family, rules: &[Rule]) -> io::Result<Vec<String>> {
+    fn docker(&mut self, family: Family, rules: &[Rule]) -> io::Result<Vec<Diagnostic>> {
         let open = rules.iter().filter_map(|rule| match rule {
             Rule::To(prefix) => Some(*prefix),
             Rule::From(_) | Rule::Leave(_) => None,
@@ -206,6 +203,19 @@ impl Known {
         self.kernel = Some(kernel);
         Ok(())
     }
+}
+
+fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
+    Diagnostic::new(
+        Reason::ForwardUnreadable,
+        Subject::program(format!("iptables {family}")),
+        format!(
+            "FORWARD of iptables cannot be read or written for {family}: {error}; where its policy is DROP \
+             (Docker sets it) containers are cut off"
+        ),
+        "give routelet NET_ADMIN, or set `accept-forwarded = false` in [docker] and [kubernetes] and accept \
+         their subnets there",
+    )
 }
 
 fn see(kernel: &mut Kernel, family: Family) -> io::Result<Seen> {

@@ -11,9 +11,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::socket::{Kernel, Torn};
-use crate::nft::{
-    pod_bgp::{self, TABLE, Wanted},
-    wire::Batch,
+use crate::{
+    net::{Diagnostic, Reason, Subject},
+    nft::{
+        pod_bgp::{self, TABLE, Wanted},
+        wire::Batch,
+    },
 };
 
 /// Neighbors and bridges change in groups.
@@ -25,8 +28,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// was dropped to `notes`.
 pub fn spawn(
     wanted: watch::Receiver<Option<Arc<Wanted>>>,
-    problems: watch::Sender<Vec<String>>,
-    notes: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
+    notes: watch::Sender<Vec<Diagnostic>>,
 ) -> JoinHandle<()> {
     tokio::spawn(run(wanted, problems, notes))
 }
@@ -46,8 +49,8 @@ pub fn cleanup() -> io::Result<bool> {
 
 async fn run(
     mut wanted: watch::Receiver<Option<Arc<Wanted>>>,
-    problems: watch::Sender<Vec<String>>,
-    notes: watch::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
+    notes: watch::Sender<Vec<Diagnostic>>,
 ) {
     let mut table = Table::default();
     loop {
@@ -75,7 +78,7 @@ async fn run(
     }
 }
 
-fn publish(sender: &watch::Sender<Vec<String>>, now: Vec<String>) {
+fn publish(sender: &watch::Sender<Vec<Diagnostic>>, now: Vec<Diagnostic>) {
     sender.send_if_modified(|old| {
         let changed = *old != now;
         *old = now;
@@ -146,26 +149,37 @@ impl Table {
     }
 
     /// A kernel without nf_tables has nothing to be written to.
-    fn failed(&mut self, error: &io::Error) -> Option<String> {
+    fn failed(&mut self, error: &io::Error) -> Option<Diagnostic> {
         self.have = None;
         let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
         let absent = absent.iter().any(|e| error.raw_os_error() == Some(*e as i32));
-        let text = format!(
-            "guard.block-pod-bgp: the nftables table {TABLE} cannot be written ({error}), so containers may open BGP \
-             sessions in this host's name; routelet needs nf_tables in the kernel and NET_ADMIN, or set it to false"
-        );
+        let text = error.to_string();
         if self.failure.as_ref() != Some(&text) {
             info!(%error, table = TABLE, "cannot write nftables table");
         }
-        self.failure = Some(text.clone());
-        (!absent).then_some(text)
+        self.failure = Some(text);
+        (!absent).then(|| {
+            Diagnostic::new(
+                Reason::PodBgpNotBlocked,
+                Subject::key("guard.block-pod-bgp"),
+                format!(
+                    "guard.block-pod-bgp: the nftables table {TABLE} cannot be written ({error}), so containers \
+                     may open BGP sessions in this host's name"
+                ),
+                "routelet needs nf_tables in the kernel and NET_ADMIN, or set it to false",
+            )
+        })
     }
 
-    fn note(&self) -> Option<String> {
+    fn note(&self) -> Option<Diagnostic> {
         (self.before + self.dropped > 0).then(|| {
-            "containers tried to reach TCP port 179 of BGP neighbors, and their packets were dropped \
-             (guard.block-pod-bgp); `nft list table inet routelet-bgp` has the counters"
-                .to_owned()
+            Diagnostic::new(
+                Reason::PodBgpDropped,
+                Subject::key("guard.block-pod-bgp"),
+                "containers tried to reach TCP port 179 of BGP neighbors, and their packets were dropped \
+                 (guard.block-pod-bgp)",
+                "find the container: `nft list table inet routelet-bgp` has the counters",
+            )
         })
     }
 }

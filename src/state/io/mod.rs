@@ -21,6 +21,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{File, News, Pending};
+use crate::net::Diagnostic;
 pub use write::write;
 #[cfg(test)]
 pub(crate) use write::write_by_steps;
@@ -37,7 +38,7 @@ enum Order {
 
 struct Writer {
     orders: mpsc::Sender<Order>,
-    problems: watch::Receiver<Vec<String>>,
+    problems: watch::Receiver<Vec<Diagnostic>>,
 }
 
 /// Of this process: there is one state folder. Starts its thread at the first use, which is after
@@ -74,7 +75,7 @@ pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> io::Result<()> {
 }
 
 /// What cannot be written, and what is out of date, with the remedy.
-pub fn problems() -> watch::Receiver<Vec<String>> {
+pub fn problems() -> watch::Receiver<Vec<Diagnostic>> {
     writer().problems.clone()
 }
 
@@ -115,7 +116,7 @@ pub fn stale(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn run(orders: &mpsc::Receiver<Order>, problems: &watch::Sender<Vec<String>>) {
+fn run(orders: &mpsc::Receiver<Order>, problems: &watch::Sender<Vec<Diagnostic>>) {
     let mut pending = Pending::default();
     loop {
         let order = match pending.due() {
@@ -189,11 +190,14 @@ mod tests {
         assert!(keep_now(&path, b"new".to_vec(), 0o600).is_err());
         assert!(!path.exists() && stale(&path).exists());
         assert_eq!(read(&path).unwrap(), b"old");
-        let of_this = |p: &String| p.contains(&dir.path().display().to_string());
+        let of_this = |p: &Diagnostic| p.contains(&dir.path().display().to_string());
         let mut seen = problems();
         flush(Duration::from_secs(10));
         let now = seen.borrow_and_update().clone();
-        assert!(now.iter().any(|p| p.starts_with("StateNotWritable") && of_this(p)), "{now:?}");
+        assert!(
+            now.iter().any(|p| p.reason == crate::net::Reason::StateNotWritable && of_this(p)),
+            "{now:?}"
+        );
         fs::remove_dir_all(&blocked).unwrap();
         let start = Instant::now();
         while !path.exists() && start.elapsed() < Duration::from_secs(20) {

@@ -69,10 +69,7 @@ pub(super) async fn run(
         said.publish(&keeper.options, &status);
         around.problems.send_if_modified(|last| {
             let news = *last != looked.problems;
-            if news {
-                looked.problems.iter().for_each(|problem| warn!(problem, "pods need the operator"));
-                *last = looked.problems;
-            }
+            *last = looked.problems;
             news
         });
         // Cancel safe, each.

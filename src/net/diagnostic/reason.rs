@@ -1,0 +1,119 @@
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How urgent a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Packets are lost, or soon will be.
+    Error,
+    /// Something works less well than it could, or is about to fail.
+    Warning,
+    /// Intended, but to be remembered.
+    Info,
+}
+
+impl Severity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Defines the enum with its names and severities. `docs/problems.md` has the meaning and the
+/// remedy of each.
+macro_rules! reasons {
+    ($($name:ident $severity:ident,)*) => {
+        /// Why something is a problem: a stable name for scripts, alerts and Events.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($name,)*
+        }
+
+        impl Reason {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            pub const fn severity(self) -> Severity {
+                match self {
+                    $(Self::$name => Severity::$severity,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // The host.
+    ForwardingOff Error,
+    SysctlConflict Warning,
+    SysctlNotRestored Warning,
+    StrictReversePathFilter Warning,
+    BridgeNetfilterOff Error,
+    RouterAdvertisementsAccepted Warning,
+    Ipv6Disabled Error,
+    ForwardDropped Error,
+    ForwardUnreadable Warning,
+    DirectRoutingDropped Error,
+    Masqueraded Info,
+    PodBgpNotBlocked Warning,
+    PodBgpDropped Info,
+    RouteNotInstalled Error,
+    RouteShadowed Warning,
+    RouteBypassed Warning,
+    OpenFilesExhausted Error,
+    StateNotWritable Error,
+    StateOutOfDate Warning,
+    // Neighbors.
+    MemoryLimitNear Warning,
+    PrefixLimitNear Warning,
+    ForeignPrefixes Warning,
+    RouterIdShared Warning,
+    NeighborNotUsed Error,
+    MultihopMissing Error,
+    BfdDown Warning,
+    BfdNotRunning Error,
+    BfdPortTaken Error,
+    BfdSessionLimit Warning,
+    // Pods of this node.
+    PodBridgeBroken Error,
+    PodBridgeConflict Warning,
+    PodAddressesExhausted Error,
+    LeasesNotCleared Warning,
+    // Of a newer version.
+    Unknown Warning,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(Self::ALL.iter().copied().find(|r| r.as_str() == name).unwrap_or(Self::Unknown))
+    }
+}
