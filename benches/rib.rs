@@ -60,7 +60,7 @@ fn neighbor_lost(bencher: Bencher<'_, '_>, routes: u32) {
     };
     bencher.counter(ItemsCount::new(routes)).with_inputs(loaded).bench_values(|mut rib| {
         rib.handle(now(), Input::Down { peer: PeerId(0), cause: DownCause::HoldTimer });
-        rib.settle();
+        rib.run_decision_process();
         rib.take_fib();
         rib
     });
@@ -89,7 +89,7 @@ fn announce(rib: &mut Rib, updates: &[Update]) {
         for update in turn {
             rib.handle(now(), Input::Update { peer: PeerId(0), update });
         }
-        rib.settle();
+        rib.run_decision_process();
         divan::black_box(rib.take_fib());
         let mut behind = rib.behind();
         while !behind.is_empty() {

@@ -61,7 +61,7 @@ impl World {
     fn feed(&mut self, input: Input<'_>) {
         self.session.handle(self.now, input);
         self.obey();
-        self.rib.settle();
+        self.rib.run_decision_process();
         while self.up
             && let Some((bytes, messages)) = self.rib.next_for(PEER)
         {
@@ -155,6 +155,6 @@ pub(crate) fn session(data: &[u8]) {
     }
     assert!(!world.up);
     world.rib.handle(now, rib::Input::Gone { peer: PEER });
-    world.rib.settle();
+    world.rib.run_decision_process();
     assert!(world.rib.routes(now, &rib::RouteFilter::default()).is_empty(), "routes of nobody");
 }

@@ -115,8 +115,8 @@ fn nlri(update: &Update, attrs: Option<&Attrs>) -> Vec<Nlri> {
 /// Unknown attributes are advertised with the Partial bit.
 fn passed_on(attrs: &Attrs) -> Attrs {
     let mut attrs = attrs.clone();
-    if let Some(rare) = &mut attrs.rare {
-        rare.unknown.iter_mut().for_each(|a| a.flags |= 0x20);
+    if let Some(extra) = &mut attrs.extra {
+        extra.unknown.iter_mut().for_each(|a| a.flags |= 0x20);
     }
     attrs
 }

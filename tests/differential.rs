@@ -96,16 +96,16 @@ fn add_attrs(lines: &mut Lines, attrs: &Attrs) {
     attrs.med.iter().for_each(|n| lines.add("med", n));
     attrs.local_pref.iter().for_each(|n| lines.add("local-pref", n));
     lines.add_all("community", &attrs.communities);
-    let rare = attrs.rare();
-    if rare.atomic_aggregate {
+    let extra = attrs.extra();
+    if extra.atomic_aggregate {
         lines.add("atomic", "");
     }
-    rare.aggregator.iter().for_each(|(asn, id)| lines.add("aggregator", format!("{asn} {id}")));
-    rare.originator_id.iter().for_each(|id| lines.add("originator", id));
-    lines.add_all("cluster", &rare.cluster_list);
-    lines.add_all("large", rare.large_communities.iter().map(|[a, b, c]| format!("{a}:{b}:{c}")));
-    lines.add("ext", rare.ext_communities.len());
-    rare.otc.iter().for_each(|n| lines.add("otc", n));
+    extra.aggregator.iter().for_each(|(asn, id)| lines.add("aggregator", format!("{asn} {id}")));
+    extra.originator_id.iter().for_each(|id| lines.add("originator", id));
+    lines.add_all("cluster", &extra.cluster_list);
+    lines.add_all("large", extra.large_communities.iter().map(|[a, b, c]| format!("{a}:{b}:{c}")));
+    lines.add("ext", extra.ext_communities.len());
+    extra.otc.iter().for_each(|n| lines.add("otc", n));
 }
 
 fn kit(message: &Bytes) -> Reading {
@@ -324,18 +324,18 @@ fn attrs(dice: &mut Dice, family: Family) -> Attrs {
     let mut large = dice.some(4, |d| [d.number(), d.number(), d.number()]);
     large.sort_unstable();
     large.dedup();
-    let rare = attrs.rare_mut();
-    rare.large_communities = large;
-    rare.atomic_aggregate = dice.one_in(6);
-    rare.aggregator = dice.one_in(6).then(|| (dice.asn(), [192, 0, 2, 9].into()));
-    rare.originator_id = dice.one_in(6).then(|| [192, 0, 2, 8].into());
-    rare.cluster_list = dice.some(3, Dice::number);
+    let extra = attrs.extra_mut();
+    extra.large_communities = large;
+    extra.atomic_aggregate = dice.one_in(6);
+    extra.aggregator = dice.one_in(6).then(|| (dice.asn(), [192, 0, 2, 9].into()));
+    extra.originator_id = dice.one_in(6).then(|| [192, 0, 2, 8].into());
+    extra.cluster_list = dice.some(3, Dice::number);
     // Route targets: both others look into these.
-    rare.ext_communities = dice.some(3, |d| [0, 2, 0xfd, 0xe9, 0, 0, 0, d.next() as u8]);
-    rare.otc = dice.one_in(6).then(|| dice.asn());
+    extra.ext_communities = dice.some(3, |d| [0, 2, 0xfd, 0xe9, 0, 0, 0, d.next() as u8]);
+    extra.otc = dice.one_in(6).then(|| dice.asn());
     if dice.one_in(6) {
         let value = dice.some(20, |d| d.next() as u8).into();
-        rare.unknown.push(UnknownAttr { flags: 0xe0, code: 211, value });
+        extra.unknown.push(UnknownAttr { flags: 0xe0, code: 211, value });
     }
     attrs.tidy();
     attrs

@@ -250,7 +250,7 @@ async fn elect(
     election.handle(now, config, nodes, sessions);
     let Some(leaving) = election.question(now, nodes) else { return };
     let (reply, answer) = oneshot::channel();
-    if rib.send(ToRib::Needed { leaving, reply }).await.is_ok()
+    if rib.send(ToRib::SoleSources { leaving, reply }).await.is_ok()
         && let Ok(needed) = answer.await
     {
         election.answer(now, nodes, needed);

@@ -198,7 +198,7 @@ impl Cluster {
         daemon.election.handle(now, &self.config, &nodes, &sessions);
         daemon.seen = Some((at, sessions));
         if let Some(leaving) = daemon.election.question(now, &nodes) {
-            daemon.election.answer(now, &nodes, self.net.routers[&n].rib.needed(&leaving));
+            daemon.election.answer(now, &nodes, self.net.routers[&n].rib.sole_sources(&leaving));
         }
         let topology = daemon.election.topology().cloned();
         if !changed && topology == before {

@@ -140,7 +140,7 @@ impl Router {
         if self.rib.poll_timeout().is_some_and(|due| due <= now) {
             self.rib.handle(now, Input::Timeout);
         }
-        self.rib.settle();
+        self.rib.run_decision_process();
         for (prefix, hops) in self.rib.take_fib() {
             match hops {
                 Some(hops) => {

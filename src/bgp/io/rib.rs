@@ -86,8 +86,8 @@ pub enum ToRib {
     Counts {
         reply: oneshot::Sender<Counts>,
     },
-    /// Which of these neighbors are needed: [`Rib::needed`].
-    Needed {
+    /// Which of these neighbors are needed: [`Rib::sole_sources`].
+    SoleSources {
         leaving: BTreeSet<IpAddr>,
         reply: oneshot::Sender<BTreeSet<IpAddr>>,
     },
@@ -197,7 +197,7 @@ impl Task {
                     self.rib.handle(Instant::now(), Input::Timeout);
                 }
             }
-            self.rib.settle();
+            self.rib.run_decision_process();
             if self.tell_fib() {
                 // The kernel is written to before the neighbors' messages are made.
                 after_the_woken().await;
@@ -254,8 +254,8 @@ impl Task {
             ToRib::Counts { reply } => {
                 let _ = reply.send(self.rib.counts());
             }
-            ToRib::Needed { leaving, reply } => {
-                let _ = reply.send(self.rib.needed(&leaving));
+            ToRib::SoleSources { leaving, reply } => {
+                let _ = reply.send(self.rib.sole_sources(&leaving));
             }
         }
     }

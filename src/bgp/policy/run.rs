@@ -4,7 +4,7 @@ use super::{Action, Community, Match, NextHopSetting, Policy, RouteSource, Set};
 use crate::{
     bgp::{
         peer::PeerKey,
-        wire::attr::{Attrs, PathNextHop, Rare},
+        wire::attr::{Attrs, ExtraAttrs, PathNextHop},
     },
     net::{Asn, Prefix},
 };
@@ -71,11 +71,11 @@ fn any<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
 }
 
 fn has_community(attrs: &Attrs, community: Community) -> bool {
-    let rare = attrs.rare.as_deref();
+    let extra = attrs.extra.as_deref();
     match community {
         Community::Standard(c) => attrs.communities.contains(&c),
-        Community::Large(c) => rare.is_some_and(|r| r.large_communities.contains(&c)),
-        Community::Ext(c) => rare.is_some_and(|r| r.ext_communities.contains(&c)),
+        Community::Large(c) => extra.is_some_and(|r| r.large_communities.contains(&c)),
+        Community::Ext(c) => extra.is_some_and(|r| r.ext_communities.contains(&c)),
     }
 }
 
@@ -104,17 +104,17 @@ impl Set {
 }
 
 fn remove_community(attrs: &mut Attrs, community: Community) {
-    match (community, attrs.rare.as_deref_mut()) {
+    match (community, attrs.extra.as_deref_mut()) {
         (Community::Standard(c), _) if attrs.communities.contains(&c) => {
             attrs.communities = attrs.communities.iter().copied().filter(|have| *have != c).collect();
         }
-        (Community::Large(c), Some(rare)) => rare.large_communities.retain(|have| *have != c),
-        (Community::Ext(c), Some(rare)) => rare.ext_communities.retain(|have| *have != c),
+        (Community::Large(c), Some(extra)) => extra.large_communities.retain(|have| *have != c),
+        (Community::Ext(c), Some(extra)) => extra.ext_communities.retain(|have| *have != c),
         _ => {}
     }
     // So that equal attributes compare equal.
-    if attrs.rare.as_deref() == Some(&Rare::default()) {
-        attrs.rare = None;
+    if attrs.extra.as_deref() == Some(&ExtraAttrs::default()) {
+        attrs.extra = None;
     }
 }
 
@@ -127,7 +127,7 @@ fn add_community(attrs: &mut Attrs, community: Community) {
         Community::Standard(c) => {
             attrs.communities = attrs.communities.iter().copied().chain([c]).collect();
         }
-        Community::Large(c) => attrs.rare.get_or_insert_default().large_communities.push(c),
-        Community::Ext(c) => attrs.rare.get_or_insert_default().ext_communities.push(c),
+        Community::Large(c) => attrs.extra.get_or_insert_default().large_communities.push(c),
+        Community::Ext(c) => attrs.extra.get_or_insert_default().ext_communities.push(c),
     }
 }

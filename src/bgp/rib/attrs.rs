@@ -10,7 +10,7 @@ use super::{
     nexthop::HopId,
     table::{PeerNo, cut},
 };
-use crate::bgp::wire::attr::{Attrs, Rare, UnknownAttr};
+use crate::bgp::wire::attr::{Attrs, ExtraAttrs, UnknownAttr};
 
 /// A shared attribute set; four octets, and so is an `Option` of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,17 +184,17 @@ impl AttrsTable {
 fn octets(attrs: &Attrs) -> u32 {
     let mut octets = size_of::<Slot>() + 16 + block(size_of::<Attrs>() + 16);
     octets += block(attrs.as_path.as_bytes().len()) + block(size_of_val(&*attrs.communities));
-    if let Some(rare) = &attrs.rare {
+    if let Some(extra) = &attrs.extra {
         let lists = [
-            rare.cluster_list.capacity() * 4,
-            rare.ext_communities.capacity() * 8,
-            rare.large_communities.capacity() * 12,
-            rare.ipv6_ext_communities.capacity() * 20,
-            rare.unknown.capacity() * size_of::<UnknownAttr>(),
-            rare.partial.capacity(),
+            extra.cluster_list.capacity() * 4,
+            extra.ext_communities.capacity() * 8,
+            extra.large_communities.capacity() * 12,
+            extra.ipv6_ext_communities.capacity() * 20,
+            extra.unknown.capacity() * size_of::<UnknownAttr>(),
+            extra.partial.capacity(),
         ];
-        octets += block(size_of::<Rare>()) + lists.into_iter().map(block).sum::<usize>();
-        octets += rare.unknown.iter().map(|u| block(u.value.len()) + block(24)).sum::<usize>();
+        octets += block(size_of::<ExtraAttrs>()) + lists.into_iter().map(block).sum::<usize>();
+        octets += extra.unknown.iter().map(|u| block(u.value.len()) + block(24)).sum::<usize>();
     }
     u32::try_from(octets).unwrap_or(u32::MAX)
 }

@@ -12,7 +12,7 @@ use crate::{
         policy::{self, Community, Policy, RouteSource, Subject},
         wire::{
             Shape,
-            attr::{Attrs, PathNextHop, Rare},
+            attr::{Attrs, ExtraAttrs, PathNextHop},
         },
     },
     net::{Asn, Family, Prefix, RouterId, Source},
@@ -135,7 +135,7 @@ impl View {
     }
 
     /// Whether it is the view of one neighbor, whatever others' settings are.
-    pub(super) fn is_lone(&self) -> bool {
+    pub(super) fn is_for_one_neighbor(&self) -> bool {
         self.to.is_some()
     }
 
@@ -156,7 +156,7 @@ impl View {
         attrs: &'a Attrs,
         origin: Origin<'_>,
     ) -> Option<Cow<'a, Attrs>> {
-        let reflected = self.may_hear(attrs, origin)?;
+        let reflected = self.may_advertise(attrs, origin)?;
         let mut out = Cow::Borrowed(attrs);
         // RFC 4271 §5.1.4: MED goes no further than the neighboring AS; our own goes.
         if !self.ibgp && attrs.med.is_some() && matches!(origin, Origin::Learned { .. }) {
@@ -179,7 +179,7 @@ impl View {
     }
 
     /// Whether it may be told at all, and if so whether by reflection.
-    fn may_hear(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
+    fn may_advertise(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
         if self.denied {
             return None;
         }
@@ -202,7 +202,7 @@ impl View {
             return None;
         }
         // RFC 9234 §5, egress 2: what was meant for customers stays with customers.
-        let otc = attrs.rare.as_deref().is_some_and(|r| r.otc.is_some());
+        let otc = attrs.extra.as_deref().is_some_and(|r| r.otc.is_some());
         if otc && matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient)) {
             return None;
         }
@@ -252,9 +252,9 @@ impl View {
         if let Origin::Learned { router_id, .. } = origin
             && reflected
         {
-            let rare = out.to_mut().rare.get_or_insert_default();
-            rare.originator_id.get_or_insert(router_id);
-            rare.cluster_list.insert(0, self.cluster_id.to_bits());
+            let extra = out.to_mut().extra.get_or_insert_default();
+            extra.originator_id.get_or_insert(router_id);
+            extra.cluster_list.insert(0, self.cluster_id.to_bits());
         }
     }
 
@@ -264,18 +264,18 @@ impl View {
         }
         out.as_path = out.as_path.prepended(self.local_as, 1);
         out.local_pref = None;
-        if let Some(rare) = out.rare.as_deref_mut() {
-            rare.originator_id = None;
-            rare.cluster_list.clear();
+        if let Some(extra) = out.extra.as_deref_mut() {
+            extra.originator_id = None;
+            extra.cluster_list.clear();
             // RFC 4360 §6: the T bit keeps a community inside the AS.
-            rare.ext_communities.retain(|c| c[0] & 0x40 == 0);
+            extra.ext_communities.retain(|c| c[0] & 0x40 == 0);
         }
         // RFC 9234 §5, egress 1.
         if matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer)) {
-            out.rare.get_or_insert_default().otc.get_or_insert(self.local_as);
+            out.extra.get_or_insert_default().otc.get_or_insert(self.local_as);
         }
-        if out.rare.as_deref() == Some(&Rare::default()) {
-            out.rare = None;
+        if out.extra.as_deref() == Some(&ExtraAttrs::default()) {
+            out.extra = None;
         }
     }
 }
@@ -389,8 +389,8 @@ mod tests {
             ("eBGP, transit with a limit", view(EXTERNAL, limit(6)), Some(6),      true),
             ("iBGP with a limit",          view(INTERNAL, limit(5)), Some(5),      true),
         ];
-        for (name, view, max, lone) in cases {
-            assert_eq!((view.max_prefixes(), view.is_lone()), (max, lone), "{name}");
+        for (name, view, max, only_member) in cases {
+            assert_eq!((view.max_prefixes(), view.is_for_one_neighbor()), (max, only_member), "{name}");
         }
     }
 
@@ -421,9 +421,9 @@ mod tests {
             as_path: AsPath::sequence(&[7]),
             med: Some(5),
             local_pref: Some(200),
-            rare: Some(Box::new(Rare {
+            extra: Some(Box::new(ExtraAttrs {
                 ext_communities: vec![[0x40, 0, 0, 0, 0, 0, 0, 1], [0, 2, 0, 0, 0, 0, 0, 1]],
-                ..Rare::default()
+                ..ExtraAttrs::default()
             })),
             ..attrs(0)
         };
@@ -433,16 +433,16 @@ mod tests {
         let out = out.unwrap();
         assert_eq!(out.as_path, AsPath::sequence(&[INTERNAL, 7]));
         assert_eq!((out.med, out.local_pref, out.next_hop), (None, None, own_address));
-        assert_eq!(out.rare.as_ref().unwrap().ext_communities, [[0, 2, 0, 0, 0, 0, 0, 1]]);
+        assert_eq!(out.extra.as_ref().unwrap().ext_communities, [[0, 2, 0, 0, 0, 0, 0, 1]]);
 
         let out = view(INTERNAL, |_| {}).export(prefix(), &path, learned(&from, false, false)).unwrap();
         assert_eq!(*out, path, "iBGP hears it as it is");
 
         let client = |c: &mut PeerConfig| (c.route_reflector_client, c.next_hop_self) = (true, Some(true));
         let out = view(INTERNAL, client).export(prefix(), &path, learned(&from, true, false)).unwrap();
-        let rare = out.rare.as_deref().unwrap();
-        assert_eq!(rare.originator_id, Some(RouterId::new(9, 9, 9, 9)));
-        assert_eq!(rare.cluster_list, [global().cluster_id.to_bits()]);
+        let extra = out.extra.as_deref().unwrap();
+        assert_eq!(extra.originator_id, Some(RouterId::new(9, 9, 9, 9)));
+        assert_eq!(extra.cluster_list, [global().cluster_id.to_bits()]);
         assert_eq!(out.next_hop, path.next_hop, "never next-hop-self by reflection");
 
         let own = Attrs { med: Some(7), as_path: AsPath::empty(), ..attrs(0) };

@@ -1,16 +1,16 @@
 //! Routes of a Node that are not its own: how many it has sent, and for how long.
 //!
 //! A Node may know of a new Service or pod CIDR a moment before we do, so what is refused becomes a
-//! problem only when it stands for [`GRACE`].
+//! problem only when it stands for [`FOREIGN_ROUTES_GRACE`].
 
 use std::time::{Duration, Instant};
 
 use crate::net::{Diagnostic, Reason, Subject};
 
 /// For how long refused routes are no problem.
-const GRACE: Duration = Duration::from_secs(10);
+const FOREIGN_ROUTES_GRACE: Duration = Duration::from_secs(10);
 /// So many Nodes are named.
-pub(super) const NAMED: usize = 10;
+pub(super) const MAX_NAMED_NODES: usize = 10;
 
 /// Of one neighbor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Foreign {
 
     /// When [`Foreign::timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.since.filter(|_| !self.stands).map(|since| since + GRACE)
+        self.since.filter(|_| !self.stands).map(|since| since + FOREIGN_ROUTES_GRACE)
     }
 
     pub(super) fn timeout(&mut self, now: Instant) {

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Rib,
     nexthop::Resolution,
-    peers::{Peer, QUIET, Stale},
+    peers::{Peer, QUIET_TIME, Stale},
     table::{Path, PeerNo},
 };
 use crate::{
@@ -22,9 +22,9 @@ use crate::{
 
 /// How long a neighbor that is back may take to say everything again before what it has not said goes (the
 /// upper bound that RFC 4724 §4.2 and RFC 7313 §4.1 advise).
-const REPEAT: Duration = Duration::from_secs(300);
+const STALE_REFRESH_TIMEOUT: Duration = Duration::from_secs(300);
 /// The same where the session only moved to another address, and no End-of-RIB is to be expected.
-const MOVE: Duration = Duration::from_secs(10);
+const MOVED_STALE_TIME: Duration = Duration::from_secs(10);
 
 impl Rib {
     pub(super) fn up(&mut self, now: Instant, no: PeerNo, session: Arc<Negotiated>) {
@@ -32,8 +32,8 @@ impl Rib {
         let Some(peer) = self.peer_mut(no) else { return };
         let moved = peer.moved;
         peer.link = link;
-        (peer.up, peer.over, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
-        (peer.last_update, peer.crowded) = (now, false);
+        (peer.up, peer.over_limit, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
+        (peer.last_update, peer.path_limit_warned) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
         peer.session = Some(session.clone());
         self.convergence_changed = true;
@@ -42,7 +42,7 @@ impl Rib {
             // RFC 4724 §4.2: without its forwarding bit the neighbor has not kept the family.
             let kept =
                 session.has(family) && (moved || session.graceful.as_ref().is_some_and(|g| keeps(g, family)));
-            let repeat = if session.graceful.is_some() { REPEAT } else { MOVE };
+            let repeat = if session.graceful.is_some() { STALE_REFRESH_TIMEOUT } else { MOVED_STALE_TIME };
             match kept {
                 // RFC 9494 §4.2: that clock goes on until the first exchange is over.
                 true if stale.long_lived => {}
@@ -69,7 +69,7 @@ impl Rib {
         }
         let Some(peer) = self.peer_mut(no) else { return };
         let was_up = mem::replace(&mut peer.up, false);
-        peer.owed = [false; 2];
+        peer.end_of_rib_deferred = [false; 2];
         let graceful = helps(peer, cause);
         let again = peer.moved;
         peer.moved |= cause == DownCause::Moved && was_up;
@@ -82,7 +82,7 @@ impl Rib {
                     if let Some(running) = running.filter(|s| s.long_lived) {
                         // RFC 9494 §4.2: it went before its first exchange was over. What it said meanwhile joins the rest.
                         self.mark(no, family, Path::STALE);
-                        self.patience_ends(now, no, family, Stale { long_lived: false, ..running });
+                        self.restart_time_expired(now, no, family, Stale { long_lived: false, ..running });
                         self.set_stale(no, family, Some(running));
                         continue;
                     }
@@ -126,7 +126,8 @@ impl Rib {
     }
 
     fn lose_links(&mut self, waiting: &[PeerNo], family: Family, lost: &[u32], before: &Reachable) {
-        let long: Vec<PeerNo> = waiting.iter().copied().filter(|no| self.stays_long(*no, family)).collect();
+        let long: Vec<PeerNo> =
+            waiting.iter().copied().filter(|no| self.has_long_lived(*no, family)).collect();
         for route in self.tables[family.index()].numbers() {
             let goes = |p: &Path| {
                 waiting.contains(&p.peer)
@@ -143,16 +144,16 @@ impl Rib {
             let paths = self.tables[family.index()].get(route).paths().iter();
             let stays = |p: &&Path| is_gone(p) && long.contains(&p.peer) && !unwanted(p);
             let stay: Vec<_> = paths.filter(stays).map(|p| (p.peer, p.path_id)).collect();
-            self.take_out(family, route, |p| is_gone(p) && !stay.contains(&(p.peer, p.path_id)));
+            self.remove_paths(family, route, |p| is_gone(p) && !stay.contains(&(p.peer, p.path_id)));
             let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
             for path in paths.filter(|p| is_gone(p)) {
                 path.bits = path.bits & !Path::HELD | Path::LONG_LIVED;
             }
-            self.touch(family, route);
+            self.mark_dirty(family, route);
         }
     }
 
-    fn stays_long(&self, no: PeerNo, family: Family) -> bool {
+    fn has_long_lived(&self, no: PeerNo, family: Family) -> bool {
         self.peer(no).is_some_and(|p| long_lived(p, family).is_some())
     }
 
@@ -184,7 +185,7 @@ impl Rib {
                 }
                 let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
                 paths.zip(changes).filter(|(_, changes)| *changes).for_each(|(p, _)| p.bits ^= Path::HELD);
-                self.touch(family, route);
+                self.mark_dirty(family, route);
             }
         }
     }
@@ -204,22 +205,22 @@ impl Rib {
     /// as over: with it they drop what we have not said again (RFC 4724 §4.1). The routes themselves go out as
     /// they come.
     pub(super) fn is_deferred(&self, family: Family) -> bool {
-        self.global.restarting && self.peers.iter().flatten().any(|p| p.holds_up(family))
+        self.global.restarting && self.peers.iter().flatten().any(|p| p.defers_end_of_rib(family))
     }
 
     /// Sends the End-of-RIBs that waited.
     pub(super) fn end_deferral(&mut self) {
         for family in Family::ALL {
             let f = family.index();
-            if !self.peers.iter().flatten().any(|p| p.owed[f]) || self.is_deferred(family) {
+            if !self.peers.iter().flatten().any(|p| p.end_of_rib_deferred[f]) || self.is_deferred(family) {
                 continue;
             }
             for no in 1..self.peers.len() as PeerNo {
-                let Some(peer) = self.peer_mut(no).filter(|p| p.owed[f]) else { continue };
-                peer.owed[f] = false;
+                let Some(peer) = self.peer_mut(no).filter(|p| p.end_of_rib_deferred[f]) else { continue };
+                peer.end_of_rib_deferred[f] = false;
                 let group = peer.groups[f];
                 if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
-                    group.owe_end_of_rib(no);
+                    group.queue_end_of_rib(no);
                 }
             }
         }
@@ -228,29 +229,29 @@ impl Rib {
     /// RFC 7313 §4.1: everything is said again from here to the end marker.
     pub(super) fn begin_refresh(&mut self, now: Instant, no: PeerNo, family: Family) {
         self.mark(no, family, Path::STALE);
-        self.set_stale(no, family, Some(Stale { until: now + REPEAT, long_lived: false }));
+        self.set_stale(no, family, Some(Stale { until: now + STALE_REFRESH_TIMEOUT, long_lived: false }));
     }
 
     /// Removes what is still stale of a neighbor.
     pub(super) fn sweep(&mut self, no: PeerNo, family: Family) {
         let waited = self.peer_mut(no).and_then(|p| p.stale[family.index()].take());
         if waited.is_some() {
-            self.take_out_all(no, family, |p| p.has(Path::STALE));
+            self.remove_paths_of_peer(no, family, |p| p.has(Path::STALE));
         }
     }
 
     pub(super) fn flush(&mut self, no: PeerNo, family: Family) {
         self.set_stale(no, family, None);
         if self.peer(no).is_some_and(|p| p.received[family.index()] > 0) {
-            self.take_out_all(no, family, |_| true);
+            self.remove_paths_of_peer(no, family, |_| true);
         }
     }
 
-    fn take_out_all(&mut self, no: PeerNo, family: Family, goes: impl Fn(&Path) -> bool) {
+    fn remove_paths_of_peer(&mut self, no: PeerNo, family: Family, goes: impl Fn(&Path) -> bool) {
         for route in self.tables[family.index()].numbers() {
             let entry = self.tables[family.index()].get(route);
             if entry.paths().iter().any(|p| p.peer == no && goes(p)) {
-                self.take_out(family, route, |p| p.peer == no && goes(p));
+                self.remove_paths(family, route, |p| p.peer == no && goes(p));
             }
         }
     }
@@ -276,21 +277,21 @@ impl Rib {
                 continue;
             };
             peer.foreign.timeout(now);
-            if peer.up && peer.phase == Phase::Up && peer.last_update + QUIET <= now {
+            if peer.up && peer.phase == Phase::Up && peer.last_update + QUIET_TIME <= now {
                 peer.phase = Phase::Converged;
                 self.convergence_changed = true;
             }
             for family in Family::ALL {
                 let stale = self.peer(no).and_then(|p| p.stale[family.index()]);
                 if let Some(stale) = stale.filter(|s| s.until <= now) {
-                    self.patience_ends(now, no, family, stale);
+                    self.restart_time_expired(now, no, family, stale);
                 }
             }
         }
     }
 
     /// RFC 9494 §4.2: after the restart time stale paths may stay on as the last choice; else they go.
-    fn patience_ends(&mut self, now: Instant, no: PeerNo, family: Family, stale: Stale) {
+    fn restart_time_expired(&mut self, now: Instant, no: PeerNo, family: Family, stale: Stale) {
         let long = self.peer(no).filter(|p| !p.up && !stale.long_lived).and_then(|p| long_lived(p, family));
         let Some(time) = long else { return self.sweep(no, family) };
         let unwanted =
@@ -301,12 +302,12 @@ impl Rib {
             let (go, stay): (Vec<_>, Vec<_>) =
                 paths.map(|p| p.effective).partition(|a| unwanted(self.attrs.get(*a)));
             if !go.is_empty() {
-                self.take_out(family, route, |p| theirs(&p) && go.contains(&p.effective));
+                self.remove_paths(family, route, |p| theirs(&p) && go.contains(&p.effective));
             }
             if !stay.is_empty() {
                 let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
                 paths.filter(|p| theirs(&&**p)).for_each(|p| p.bits |= Path::LONG_LIVED);
-                self.touch(family, route);
+                self.mark_dirty(family, route);
             }
         }
         self.set_stale(no, family, Some(Stale { until: now + time, long_lived: true }));
@@ -317,7 +318,11 @@ impl Rib {
 fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
     if cause == DownCause::Moved {
         let families = peer.session.as_ref()?.families.iter().map(|f| (*f, true)).collect();
-        return Some(Graceful { restart_time: MOVE.as_secs() as u16, families, ..Graceful::default() });
+        return Some(Graceful {
+            restart_time: MOVED_STALE_TIME.as_secs() as u16,
+            families,
+            ..Graceful::default()
+        });
     }
     let session = peer.session.as_ref()?;
     session.graceful.clone().filter(|_| session.helps(&peer.config, cause))

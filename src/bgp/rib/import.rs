@@ -109,7 +109,7 @@ impl Speaker<'_> {
         self.check(attrs)?;
         let mut attrs = Cow::Borrowed(attrs);
         if let Some(otc) = self.otc_on_arrival(&attrs)? {
-            attrs.to_mut().rare.get_or_insert_default().otc = Some(otc);
+            attrs.to_mut().extra.get_or_insert_default().otc = Some(otc);
         }
         // RFC 8326 §4: last choice while the neighbor shuts down.
         if !self.session.is_ibgp() && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
@@ -135,11 +135,11 @@ impl Speaker<'_> {
         if ebgp && !route_server && path.first() != Some(session.remote_as) {
             return Err(Refused::FirstAs);
         }
-        let Some(rare) = attrs.rare.as_deref().filter(|_| !ebgp) else { return Ok(()) };
-        if rare.originator_id == Some(self.global.router_id) {
+        let Some(extra) = attrs.extra.as_deref().filter(|_| !ebgp) else { return Ok(()) };
+        if extra.originator_id == Some(self.global.router_id) {
             return Err(Refused::OriginatorLoop);
         }
-        if rare.cluster_list.contains(&self.global.cluster_id.to_bits()) {
+        if extra.cluster_list.contains(&self.global.cluster_id.to_bits()) {
             return Err(Refused::ClusterLoop);
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Speaker<'_> {
 
     /// RFC 9234 §5, ingress: the number to add, if any.
     fn otc_on_arrival(&self, attrs: &Attrs) -> Result<Option<Asn>, Refused> {
-        let otc = attrs.rare.as_deref().and_then(|r| r.otc);
+        let otc = attrs.extra.as_deref().and_then(|r| r.otc);
         let remote = self.session.remote_as;
         match (self.session.role.filter(|_| !self.session.is_ibgp()), otc) {
             (Some(Role::Provider | Role::RouteServer), Some(_)) => Err(Refused::Leak),
@@ -199,8 +199,8 @@ impl Speaker<'_> {
         if !self.config.is_node {
             return None;
         }
-        let rare = attrs.rare.as_deref().filter(|_| self.session.is_ibgp());
-        let is_reflected = rare.is_some_and(|r| r.originator_id.is_some());
+        let extra = attrs.extra.as_deref().filter(|_| self.session.is_ibgp());
+        let is_reflected = extra.is_some_and(|r| r.originator_id.is_some());
         let next_hop = is_reflected.then_some(attrs.next_hop.addr);
         Some(Sender { neighbor: self.session.remote_addr, next_hop })
     }
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::bgp::{
         rib::tests::{attrs, config, global, negotiated},
-        wire::attr::{AsPath, Rare},
+        wire::attr::{AsPath, ExtraAttrs},
     };
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn loops_and_wrong_paths_are_refused_by_name() {
         // We are 65000, router id 10.0.0.1; the eBGP neighbor is 65001.
-        let rare = |r: Rare| Some(Box::new(r));
+        let extra = |r: ExtraAttrs| Some(Box::new(r));
         let own = global().router_id;
         let set = AsPath::from_wire(&[2, 1, 0, 0, 0xfd, 0xe9, 1, 1, 0, 0, 0, 9]).unwrap();
         #[rustfmt::skip]
@@ -255,13 +255,13 @@ mod tests {
             ("no path, eBGP",     65001, AsPath::empty(), None, Err(Refused::FirstAs)),
             ("no path, iBGP",     65000, AsPath::empty(), None, Ok(())),
             ("set",               65001, set, None, Err(Refused::AsSet)),
-            ("own originator",    65000, AsPath::empty(), rare(Rare { originator_id: Some(own), ..Rare::default() }), Err(Refused::OriginatorLoop)),
-            ("own cluster",       65000, AsPath::empty(), rare(Rare { cluster_list: vec![own.to_bits()], ..Rare::default() }), Err(Refused::ClusterLoop)),
+            ("own originator",    65000, AsPath::empty(), extra(ExtraAttrs { originator_id: Some(own), ..ExtraAttrs::default() }), Err(Refused::OriginatorLoop)),
+            ("own cluster",       65000, AsPath::empty(), extra(ExtraAttrs { cluster_list: vec![own.to_bits()], ..ExtraAttrs::default() }), Err(Refused::ClusterLoop)),
         ];
-        for (name, remote_as, as_path, rare, expected) in cases {
+        for (name, remote_as, as_path, extra, expected) in cases {
             let (config, session, global) = (config(1), negotiated(1, remote_as), global());
             let from = Speaker { config: &config, session: &session, global: &global };
-            let path = Attrs { as_path, rare, ..attrs(0) };
+            let path = Attrs { as_path, extra, ..attrs(0) };
             assert_eq!(from.attributes(&path).map(|_| ()), expected, "{name}");
         }
     }
@@ -296,8 +296,8 @@ mod tests {
             let session = Negotiated { role: Some(role), ..negotiated(1, 65001) };
             let from = Speaker { config: &config, session: &session, global: &global };
             let mut path = Attrs { as_path: AsPath::sequence(&[65001]), ..attrs(0) };
-            path.rare = otc.map(|n| Box::new(Rare { otc: Some(n), ..Rare::default() }));
-            let got = from.attributes(&path).map(|a| a.rare.as_deref().and_then(|r| r.otc));
+            path.extra = otc.map(|n| Box::new(ExtraAttrs { otc: Some(n), ..ExtraAttrs::default() }));
+            let got = from.attributes(&path).map(|a| a.extra.as_deref().and_then(|r| r.otc));
             assert_eq!(got, expected, "{role:?} {otc:?}");
         }
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::{
     Event, Rib, foreign,
-    groups::Group,
     peers::Peer,
     share::Share,
     table::{OWN, PeerNo},
+    update_group::UpdateGroup,
 };
 use crate::{
     bgp::peer::PeerId,
@@ -33,7 +33,7 @@ const HOP: u64 = 1024;
 const SESSION: u64 = 64 * 1024;
 
 /// Between two looks at what each neighbor has: the growth that counts is that since the last look but one.
-const LOOK: Duration = Duration::from_secs(60);
+const GROWTH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the allocator takes for a block of so many octets (glibc: eight more, in steps of sixteen).
 pub(super) fn block(octets: usize) -> usize {
@@ -84,13 +84,13 @@ pub(super) struct Memory {
     /// Octets of groups and of sessions, at the end of the last turn.
     groups: u64,
     sessions: u64,
-    looked: Instant,
+    sampled: Instant,
     near: Near,
 }
 
 impl Memory {
     pub(super) fn new(now: Instant) -> Self {
-        Self { budget: u64::MAX, groups: 0, sessions: 0, looked: now, near: Near::default() }
+        Self { budget: u64::MAX, groups: 0, sessions: 0, sampled: now, near: Near::default() }
     }
 }
 
@@ -124,19 +124,19 @@ impl Rib {
 
     /// What sessions and groups hold: it changes at the end of a turn only, and is not asked for with each route.
     pub(super) fn measure(&mut self) {
-        self.memory.groups = self.groups.iter().flatten().flatten().map(Group::octets).sum();
+        self.memory.groups = self.groups.iter().flatten().flatten().map(UpdateGroup::octets).sum();
         let session = |peer: &Peer| if peer.up { SESSION } else { 0 } + shares(peer);
         self.memory.sessions = self.peers.iter().flatten().map(session).sum();
     }
 
     /// Closes sessions, one at a time, for as long as routes take more than they may.
-    pub(super) fn heed_budget(&mut self) {
+    pub(super) fn enforce_memory_budget(&mut self) {
         let budget = self.memory.budget;
         let octets = self.octets();
         if octets <= budget {
             return;
         }
-        let going: u64 = self.numbers_of(|p| p.over).map(|no| self.octets_of(no)).sum();
+        let going: u64 = self.numbers_of(|p| p.over_limit).map(|no| self.octets_of(no)).sum();
         let mut octets = octets.saturating_sub(going);
         while octets > budget
             && let Some(no) = self.heaviest()
@@ -150,7 +150,7 @@ impl Rib {
     /// The neighbor that grew most of late, if that is a good part of the budget; else the one that has most. Nobody where all
     /// have little: then what takes the memory is on its way out.
     fn heaviest(&self) -> Option<PeerNo> {
-        let holding = || self.numbers_of(|p| !p.over).filter(|no| self.octets_of(*no) > 0);
+        let holding = || self.numbers_of(|p| !p.over_limit).filter(|no| self.octets_of(*no) > 0);
         let little = self.memory.budget / (2 * holding().count().max(1) as u64);
         let growth = |no: PeerNo| {
             let before = self.peer(no).map_or(0, |p| p.growth.before);
@@ -168,7 +168,7 @@ impl Rib {
         let Some(peer) = self.peer_mut(no) else { return };
         let (neighbor, up) = (peer.name(), peer.up);
         if up {
-            peer.over = true;
+            peer.over_limit = true;
             let event = (peer.id, Event::MemoryLimit { octets, budget });
             self.events.push(event);
             tracing::warn!(
@@ -190,11 +190,11 @@ impl Rib {
     }
 
     /// Takes note of what each neighbor has, now and then.
-    pub(super) fn look(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.memory.looked) < LOOK {
+    pub(super) fn sample_growth(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.memory.sampled) < GROWTH_INTERVAL {
             return;
         }
-        self.memory.looked = now;
+        self.memory.sampled = now;
         for no in self.numbers_of(|_| true) {
             let octets = self.octets_of(no);
             if let Some(peer) = self.peer_mut(no) {
@@ -260,8 +260,8 @@ impl Rib {
             let peer = self.peer(*no)?;
             Some(foreign::problem(&peer.name(), peer.config.description.as_deref()))
         };
-        let nodes = near.foreign.iter().filter_map(of_node).take(foreign::NAMED);
-        let more = near.foreign.len().saturating_sub(foreign::NAMED);
+        let nodes = near.foreign.iter().filter_map(of_node).take(foreign::MAX_NAMED_NODES);
+        let more = near.foreign.len().saturating_sub(foreign::MAX_NAMED_NODES);
         let more = (more > 0).then(|| {
             Diagnostic::new(
                 Reason::ForeignPrefixes,

@@ -13,13 +13,13 @@
 //! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap damping
 //! (RFC 7196 advises against its defaults), confederations, aggregation.
 
+mod advertise;
 mod attrs;
-mod cover;
-mod decide;
+mod best_path;
+mod decision;
 mod export;
 mod foreign;
 mod graceful;
-mod groups;
 mod import;
 mod memory;
 mod nexthop;
@@ -27,11 +27,11 @@ mod paths;
 mod peers;
 mod recheck;
 mod resolve;
-mod settle;
 mod share;
 mod show;
+mod sole_source;
 mod table;
-mod tell;
+mod update_group;
 pub mod view;
 mod walk;
 
@@ -43,15 +43,15 @@ use hashbrown::HashMap;
 
 use self::{
     attrs::{AttrsId, AttrsTable},
-    decide::Decision,
+    best_path::BestPath,
     export::View,
-    groups::{Group, Welcome, rank::Rank},
     import::{Refused, Speaker},
     memory::Memory,
     nexthop::{Hops, OnLink, Sets},
     paths::PathIds,
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo, Table},
+    update_group::{JoinState, UpdateGroup, rank::Rank},
 };
 pub use self::{
     view::{Counts, NeighborCounts, RouteFilter, RouteView},
@@ -62,7 +62,7 @@ use crate::{
     bgp::{
         peer::{Global, MaxPrefixesAction, Negotiated, PeerConfig, PeerId},
         wire::{
-            attr::{AsPath, Attrs, Origin, PathNextHop, Rare},
+            attr::{AsPath, Attrs, ExtraAttrs, Origin, PathNextHop},
             refresh,
             update::{Nlri, Update},
         },
@@ -71,7 +71,7 @@ use crate::{
 };
 
 /// Paths to one prefix that one neighbor may have (RFC 7911): each one more makes all decisions on it dearer.
-const PATHS_OF_ONE: usize = 256;
+const MAX_PATHS_PER_PEER: usize = 256;
 
 /// In place of the verdict on a path that is no longer there.
 const GONE: u8 = u8::MAX;
@@ -161,7 +161,7 @@ pub struct Rib {
     hops: Hops,
     sets: Sets,
     /// By family; places stay.
-    groups: [Vec<Option<Group>>; 2],
+    groups: [Vec<Option<UpdateGroup>>; 2],
     /// By family.
     path_ids: [PathIds; 2],
     dirty: [Vec<RouteNo>; 2],
@@ -177,7 +177,7 @@ pub struct Rib {
     refused: [[u32; Refused::CODES]; 2],
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
-    decision: Decision,
+    decision: BestPath,
     memory: Memory,
     hops_changed: bool,
     convergence_changed: bool,
@@ -206,7 +206,7 @@ impl Rib {
             refused: [[0; Refused::CODES]; 2],
             fib: Vec::new(),
             events: Vec::new(),
-            decision: Decision::default(),
+            decision: BestPath::default(),
             memory: Memory::new(now),
             hops_changed: false,
             convergence_changed: false,
@@ -265,7 +265,7 @@ impl Rib {
             Input::Global(global) => self.set_global(global),
             Input::Budget(octets) => {
                 self.memory.budget = octets;
-                self.heed_budget();
+                self.enforce_memory_budget();
             }
             Input::Timeout => self.timeout(now),
         }
@@ -293,7 +293,7 @@ impl Rib {
     /// Neighbors that have something to be sent.
     pub fn behind(&self) -> Vec<PeerId> {
         let groups = self.groups.iter().flatten().flatten();
-        let mut behind: Vec<PeerNo> = groups.flat_map(Group::behind).collect();
+        let mut behind: Vec<PeerNo> = groups.flat_map(UpdateGroup::behind).collect();
         behind.sort_unstable();
         behind.dedup();
         behind.into_iter().filter_map(|no| self.peer(no)).map(|p| p.id).collect()
@@ -357,7 +357,7 @@ impl Rib {
         now.saturating_duration_since(self.started).as_secs() as u32
     }
 
-    fn touch(&mut self, family: Family, route: RouteNo) {
+    fn mark_dirty(&mut self, family: Family, route: RouteNo) {
         let entry = self.tables[family.index()].get_mut(route);
         if !mem::replace(&mut entry.dirty, true) {
             self.dirty[family.index()].push(route);
@@ -379,7 +379,7 @@ impl Rib {
                 self.peers[n] = peer
             }
             self.numbers.insert(id, no);
-            self.guard_again();
+            self.refresh_guard();
             return;
         };
         let Some(peer) = self.peer_mut(no) else { return };
@@ -394,7 +394,7 @@ impl Rib {
             || old.import != config.import
             || old.lacks_policy != config.lacks_policy
         {
-            self.import_again(Some(no));
+            self.reapply_import_policy(Some(no));
         }
         self.regroup(no);
     }
@@ -405,7 +405,7 @@ impl Rib {
             self.peers[usize::from(no)] = None;
             self.numbers.remove(&id);
             self.convergence_changed = true;
-            self.guard_again();
+            self.refresh_guard();
         }
     }
 
@@ -415,18 +415,18 @@ impl Rib {
             return;
         }
         self.global = global;
-        self.import_again(None);
+        self.reapply_import_policy(None);
         for no in 1..self.peers.len() as PeerNo {
             self.regroup(no);
         }
         for family in Family::ALL {
-            self.tables[family.index()].numbers().for_each(|route| self.touch_if_used(family, route));
+            self.tables[family.index()].numbers().for_each(|route| self.mark_dirty_if_used(family, route));
         }
     }
 
-    fn touch_if_used(&mut self, family: Family, route: RouteNo) {
+    fn mark_dirty_if_used(&mut self, family: Family, route: RouteNo) {
         if !self.tables[family.index()].get(route).paths().is_empty() {
-            self.touch(family, route);
+            self.mark_dirty(family, route);
         }
     }
 
@@ -449,16 +449,16 @@ impl Rib {
             // Before the old group goes: so its paths keep their numbers.
             let n = self.group_of(view, (no, session.remote_addr));
             let (told, pending) = self.leave_group(no, family);
-            let owed = first && self.is_deferred(family);
-            let end_of_rib = pending || (first && !owed);
+            let end_of_rib_deferred = first && self.is_deferred(family);
+            let end_of_rib = pending || (first && !end_of_rib_deferred);
             let Some(group) = self.groups[f][n].as_mut() else { continue };
             let table = &self.tables[f];
-            let gone = told.into_iter().filter(|nlri| !group.tells(no, *nlri, table));
+            let gone = told.into_iter().filter(|nlri| !group.advertises(no, *nlri, table));
             let addr = Some(session.remote_addr);
-            group.join(no, Welcome { withdraw: gone.collect(), end_of_rib, addr });
+            group.join(no, JoinState { withdraw: gone.collect(), end_of_rib, addr });
             if let Some(peer) = self.peer_mut(no) {
                 peer.groups[f] = Some(n);
-                peer.owed[f] |= owed;
+                peer.end_of_rib_deferred[f] |= end_of_rib_deferred;
             }
         }
     }
@@ -467,7 +467,7 @@ impl Rib {
     fn group_of(&mut self, view: View, first: (PeerNo, std::net::IpAddr)) -> usize {
         let family = view.family;
         let f = family.index();
-        let same = |g: &Option<Group>| g.as_ref().is_some_and(|g| g.view == view);
+        let same = |g: &Option<UpdateGroup>| g.as_ref().is_some_and(|g| g.view == view);
         if let Some(n) = self.groups[f].iter().position(same) {
             return n;
         }
@@ -475,10 +475,10 @@ impl Rib {
         if n == self.groups[f].len() {
             self.groups[f].push(None);
         }
-        let mut group = Group::new(view, first);
+        let mut group = UpdateGroup::new(view, first);
         let mut memo = None;
         for route in self.tables[f].numbers() {
-            self.tell(&mut group, family, route, &mut memo);
+            self.stage_exports(&mut group, family, route, &mut memo);
         }
         if let Some((_, Some(id))) = memo {
             self.attrs.release(id);
@@ -496,7 +496,7 @@ impl Rib {
         let none = (Vec::new(), false);
         let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return none };
         let Some(group) = self.groups[f][n].as_mut() else { return none };
-        let mut told: Vec<Nlri> = group.touched(no, &self.tables[f]).collect();
+        let mut told: Vec<Nlri> = group.possibly_advertised(no, &self.tables[f]).collect();
         let left = group.leave(no);
         told.extend(left.withdraw);
         if group.is_empty() {
@@ -513,8 +513,8 @@ impl Rib {
 
     fn update(&mut self, now: Instant, no: PeerNo, update: &Update) {
         let since = self.clock(now);
-        self.look(now);
-        let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over) else { return };
+        self.sample_growth(now);
+        let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over_limit) else { return };
         let empty = update.advertised.is_empty() && update.withdrawn.is_empty();
         if !empty {
             peer.last_update = now;
@@ -530,13 +530,13 @@ impl Rib {
             let arrived = from.attributes(attrs);
             for nlri in block.iter() {
                 self.announce(no, &from, nlri, received, &arrived, since);
-                if self.peer(no).is_none_or(|p| p.over) {
+                if self.peer(no).is_none_or(|p| p.over_limit) {
                     break;
                 }
             }
             self.attrs.release(received);
-            self.heed_budget();
-            if self.peer(no).is_none_or(|p| p.over) {
+            self.enforce_memory_budget();
+            if self.peer(no).is_none_or(|p| p.over_limit) {
                 return;
             }
         }
@@ -575,13 +575,13 @@ impl Rib {
             let Some(peer) = self.peer_mut(no) else { continue };
             let changed = mem::replace(&mut peer.link, link) != link;
             if changed || moved && !link.link_local {
-                self.intern_again(no);
+                self.reintern(no);
             }
         }
     }
 
     /// Finds the interface anew for link-local next hops of one neighbor.
-    fn intern_again(&mut self, no: PeerNo) {
+    fn reintern(&mut self, no: PeerNo) {
         let mut any = false;
         for family in Family::ALL {
             let f = family.index();
@@ -600,7 +600,7 @@ impl Rib {
             }
         }
         if any {
-            self.import_again(Some(no));
+            self.reapply_import_policy(Some(no));
         }
     }
 
@@ -652,7 +652,7 @@ impl Rib {
         let route = self.tables[f].entry(nlri.prefix);
         let before = self.tables[f].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
         if before.is_none()
-            && (self.exceeds(no, family) || self.is_crowded(no, family, route) || self.has_no_room(no))
+            && (self.exceeds(no, family) || self.at_path_limit(no, family, route) || self.has_no_room(no))
         {
             self.attrs.release(effective);
             self.tables[f].vacate(route);
@@ -665,7 +665,7 @@ impl Rib {
             self.tables[f].push(route, path);
             self.attrs.acquire(received);
             self.count(no, f, None, Some(refused));
-            self.touch(family, route);
+            self.mark_dirty(family, route);
             return;
         };
         old.bits &= !Path::STALE;
@@ -679,18 +679,18 @@ impl Rib {
         self.attrs.release(before.received);
         self.attrs.release(before.effective);
         self.count(no, f, Some(before.refused), Some(refused));
-        self.touch(family, route);
+        self.mark_dirty(family, route);
     }
 
     fn withdraw(&mut self, no: PeerNo, nlri: Nlri) {
         let family = nlri.prefix.family();
         if let Some(route) = self.tables[family.index()].find(nlri.prefix) {
-            self.take_out(family, route, |p| p.peer == no && p.path_id == nlri.path_id);
+            self.remove_paths(family, route, |p| p.peer == no && p.path_id == nlri.path_id);
         }
     }
 
     /// Removes the paths of a route that `goes` picks.
-    fn take_out(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
+    fn remove_paths(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
         let f = family.index();
         let mut gone: Vec<Path> = Vec::new();
         self.tables[f].extract(route, goes, |path| gone.push(path));
@@ -706,7 +706,7 @@ impl Rib {
                 self.share_of(path.peer, prefix, Some(path.refused), GONE);
             }
         }
-        self.touch(family, route);
+        self.mark_dirty(family, route);
     }
 
     /// A path had this verdict and has another one now; `None`: it was not there, or is not any
@@ -737,7 +737,7 @@ impl Rib {
             }
             return false;
         }
-        peer.over = true;
+        peer.over_limit = true;
         let id = peer.id;
         self.events.push((id, Event::MaxPrefixes { family }));
         tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; the session is restarted");
@@ -746,24 +746,26 @@ impl Rib {
 
     /// Whether the memory for routes is used up and this neighbor's session has to end for that.
     fn has_no_room(&mut self, no: PeerNo) -> bool {
-        self.heed_budget();
-        self.peer(no).is_some_and(|p| p.over)
+        self.enforce_memory_budget();
+        self.peer(no).is_some_and(|p| p.over_limit)
     }
 
     /// Whether a neighbor has as many paths to a prefix as we keep; says so once.
-    fn is_crowded(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
+    fn at_path_limit(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
         let paths = self.tables[family.index()].get(route).paths();
-        if paths.len() < PATHS_OF_ONE || paths.iter().filter(|p| p.peer == no).count() < PATHS_OF_ONE {
+        if paths.len() < MAX_PATHS_PER_PEER
+            || paths.iter().filter(|p| p.peer == no).count() < MAX_PATHS_PER_PEER
+        {
             return false;
         }
         let prefix = self.tables[family.index()].prefix(route);
         if let Some(peer) = self.peer_mut(no)
-            && !mem::replace(&mut peer.crowded, true)
+            && !mem::replace(&mut peer.path_limit_warned, true)
         {
             let neighbor = peer.name();
             tracing::warn!(
                 %neighbor, %prefix,
-                "more than {PATHS_OF_ONE} paths to one prefix; further ones are not taken: let the neighbor send fewer, \
+                "more than {MAX_PATHS_PER_PEER} paths to one prefix; further ones are not taken: let the neighbor send fewer, \
                  or set add-paths = \"none\""
             );
         }
@@ -771,10 +773,10 @@ impl Rib {
     }
 
     /// Runs import anew over all paths that are there: of one neighbor, or of all.
-    fn import_again(&mut self, only: Option<PeerNo>) {
+    fn reapply_import_policy(&mut self, only: Option<PeerNo>) {
         for family in Family::ALL {
             for route in self.tables[family.index()].numbers() {
-                self.import_route_again(family, route, only);
+                self.reapply_import_to_route(family, route, only);
             }
         }
     }
@@ -786,7 +788,7 @@ impl Rib {
         let old = mem::replace(&mut self.originated, new.clone());
         for prefix in old.keys().filter(|p| !new.contains_key(p)) {
             if let Some(route) = self.tables[prefix.family().index()].find(*prefix) {
-                self.take_out(prefix.family(), route, |p| p.peer == OWN);
+                self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
             }
         }
         let mut changed: Vec<_> = new.iter().filter(|(p, o)| old.get(p) != Some(o)).collect();
@@ -795,12 +797,12 @@ impl Rib {
             let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0, OWN);
             let f = prefix.family().index();
             let route = self.tables[f].entry(*prefix);
-            self.take_out(prefix.family(), route, |p| p.peer == OWN);
+            self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
             self.attrs.acquire(id);
             let path =
                 Path { peer: OWN, bits: 0, refused: 0, path_id: 0, received: id, effective: id, since };
             self.tables[f].push(route, path);
-            self.touch(prefix.family(), route);
+            self.mark_dirty(prefix.family(), route);
         }
     }
 
@@ -812,7 +814,7 @@ impl Rib {
             refresh::REQUEST => {
                 let group = peer.groups[f];
                 if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
-                    group.repeat(no, enhanced);
+                    group.resend(no, enhanced);
                 }
             }
             refresh::BEGIN if enhanced => self.begin_refresh(now, no, family),
@@ -828,10 +830,10 @@ fn own_attrs(prefix: Prefix, origination: &Origination) -> Attrs {
         Family::Ipv4Unicast => std::net::Ipv4Addr::UNSPECIFIED.into(),
         Family::Ipv6Unicast => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
-    let rare = Rare {
+    let extra = ExtraAttrs {
         ext_communities: origination.ext_communities.clone(),
         large_communities: origination.large_communities.clone(),
-        ..Rare::default()
+        ..ExtraAttrs::default()
     };
     Attrs {
         origin: Origin::Igp,
@@ -840,7 +842,7 @@ fn own_attrs(prefix: Prefix, origination: &Origination) -> Attrs {
         med: origination.med,
         local_pref: None,
         communities: origination.communities.clone().into(),
-        rare: (rare != Rare::default()).then(|| Box::new(rare)),
+        extra: (extra != ExtraAttrs::default()).then(|| Box::new(extra)),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Silence after which the first exchange counts as over where no End-of-RIB comes.
-pub(super) const QUIET: Duration = Duration::from_secs(5);
+pub(super) const QUIET_TIME: Duration = Duration::from_secs(5);
 
 /// One neighbor: its settings, what its last session agreed on, and where its routes stand.
 #[derive(Debug)]
@@ -34,15 +34,15 @@ pub(super) struct Peer {
     /// By family: very short prefixes, which may cover only so much of the address space.
     pub(super) shares: [Share; 2],
     /// Passed `max-prefixes`: nothing more is taken from this session.
-    pub(super) over: bool,
+    pub(super) over_limit: bool,
     /// The last session ended since the next one took its place.
     pub(super) moved: bool,
     pub(super) warned: [bool; 2],
     /// It was said that it has more paths to a prefix than are kept.
-    pub(super) crowded: bool,
+    pub(super) path_limit_warned: bool,
     pub(super) end_of_rib: [bool; 2],
     /// By family: our End-of-RIB waits for what others have to say first.
-    pub(super) owed: [bool; 2],
+    pub(super) end_of_rib_deferred: [bool; 2],
     pub(super) phase: Phase,
     pub(super) last_update: Instant,
     /// By family: until when stale paths may stay.
@@ -72,12 +72,12 @@ impl Peer {
             accepted: [0; 2],
             foreign: Foreign::default(),
             shares: Family::ALL.map(Share::new),
-            over: false,
+            over_limit: false,
             moved: false,
             warned: [false; 2],
-            crowded: false,
+            path_limit_warned: false,
             end_of_rib: [false; 2],
-            owed: [false; 2],
+            end_of_rib_deferred: [false; 2],
             phase: Phase::Waiting,
             last_update: now,
             stale: [None; 2],
@@ -88,7 +88,7 @@ impl Peer {
     /// When something is due: the end of the first exchange, of patience with stale paths, or with
     /// refused ones.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET);
+        let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET_TIME);
         let stale = self.stale.iter().flatten().map(|s| s.until);
         quiet.into_iter().chain(stale).chain(self.foreign.deadline()).min()
     }
@@ -109,7 +109,7 @@ impl Peer {
 
     /// Whether a restart of ours must wait for its first routes (RFC 4724 §4.1): it is there, or is still to
     /// come, and has not restarted itself.
-    pub(super) fn holds_up(&self, family: Family) -> bool {
+    pub(super) fn defers_end_of_rib(&self, family: Family) -> bool {
         if self.config.disabled || self.phase == Phase::Converged {
             return false;
         }

@@ -24,13 +24,13 @@ impl Rib {
     pub(super) fn set_guard(&mut self, planned: Arc<Guard>) {
         if self.planned_guard != planned {
             self.planned_guard = planned;
-            self.guard_again();
+            self.refresh_guard();
         }
     }
 
     /// Completes the planned guard with neighbors that the plan does not know, those of listen ranges, and applies
     /// it to what the change concerns.
-    pub(super) fn guard_again(&mut self) {
+    pub(super) fn refresh_guard(&mut self) {
         let neighbors = self.peers.iter().flatten().filter_map(|p| match p.config.key {
             PeerKey::Address(addr) => Some(addr),
             PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
@@ -46,16 +46,16 @@ impl Rib {
         self.guard = new;
         for family in Family::ALL {
             for route in concerned(&self.tables[family.index()], family, &changes) {
-                self.import_route_again(family, route, None);
+                self.reapply_import_to_route(family, route, None);
             }
         }
         for prefix in &changes.shared {
-            self.import_from_again(*prefix, &changes.senders);
+            self.reapply_import_from(*prefix, &changes.senders);
         }
     }
 
     /// Runs import anew over the paths to a prefix that lead to one of these Nodes.
-    fn import_from_again(&mut self, prefix: Prefix, senders: &[IpAddr]) {
+    fn reapply_import_from(&mut self, prefix: Prefix, senders: &[IpAddr]) {
         let (family, f) = (prefix.family(), prefix.family().index());
         let Some(route) = self.tables[f].find(prefix) else { return };
         let leads_there = |path: &&Path| {
@@ -66,7 +66,7 @@ impl Rib {
         let mut peers: Vec<PeerNo> = paths.filter(leads_there).map(|path| path.peer).collect();
         peers.dedup();
         for no in peers {
-            self.import_route_again(family, route, Some(no));
+            self.reapply_import_to_route(family, route, Some(no));
         }
     }
 
@@ -78,7 +78,7 @@ impl Rib {
     }
 
     /// Runs import anew over the paths of a route: those of one neighbor, or all.
-    pub(super) fn import_route_again(&mut self, family: Family, route: RouteNo, only: Option<PeerNo>) {
+    pub(super) fn reapply_import_to_route(&mut self, family: Family, route: RouteNo, only: Option<PeerNo>) {
         let (f, global) = (family.index(), self.global.clone());
         for n in 0..self.tables[f].get(route).paths().len() {
             let path = self.tables[f].get(route).paths()[n];
@@ -101,7 +101,7 @@ impl Rib {
             (slot.effective, slot.refused) = (effective, refused);
             if (effective, refused) != (path.effective, path.refused) {
                 self.count(path.peer, f, Some(path.refused), Some(refused));
-                self.touch(family, route);
+                self.mark_dirty(family, route);
             }
         }
     }
@@ -150,7 +150,7 @@ impl Rib {
             self.count(no, f, Some(*before), Some(verdict));
         }
         if !changed.is_empty() {
-            self.touch(family, route);
+            self.mark_dirty(family, route);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Is a next hop reached, and over which gateways (RFC 4271 §9.1.2.1)?
 //!
 //! The host answers first. What it cannot reach may be reached over a route of the table itself, at most
-//! [`DEPTH`] deep; a route never resolves its own next hop, nor do two routes resolve each other's.
+//! [`MAX_DEPTH`] deep; a route never resolves its own next hop, nor do two routes resolve each other's.
 
 use super::{
     Rib,
@@ -11,14 +11,14 @@ use super::{
 use crate::net::{Family, Gateway, NextHops, Reach, Unresolved};
 
 /// Routes in a row that one next hop may need.
-const DEPTH: usize = 4;
+const MAX_DEPTH: usize = 4;
 
-/// Routes looked at for one next hop: neighbors may announce a maze in which every way ends.
-const STEPS: usize = 256;
+/// Routes sampled at for one next hop: neighbors may announce a maze in which every way ends.
+const MAX_LOOKUPS: usize = 256;
 
 /// Metric of a next hop that only routes of the table lead to. It is the same for all of them: if it followed these
 /// routes, best paths and metrics could change each other, and the first to come would decide.
-const FAR: u32 = u32::MAX;
+const RECURSIVE_METRIC: u32 = u32::MAX;
 
 /// The metric, and the gateways of connected subnets.
 type Found = Result<(u32, Vec<Gateway>), Unresolved>;
@@ -112,7 +112,7 @@ impl Rib {
 
     /// Over the longest route that leads on. The default route does not count.
     fn follow_table(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
-        if walk.chain.len() >= DEPTH {
+        if walk.chain.len() >= MAX_DEPTH {
             return Err(Unresolved::TooDeep);
         }
         walk.chain.push(gateway);
@@ -141,7 +141,7 @@ impl Rib {
             hops.dedup();
             match self.over_hops(&hops, walk) {
                 Ok(gateways) if gateways.is_empty() => {}
-                Ok(gateways) => return Ok((FAR, gateways)),
+                Ok(gateways) => return Ok((RECURSIVE_METRIC, gateways)),
                 Err(e) => failed = failed.or(Some(e)),
             }
         }
@@ -153,7 +153,7 @@ impl Rib {
         let (mut all, mut failed) = (Vec::new(), None);
         for hop in hops {
             walk.steps += 1;
-            if walk.steps > STEPS {
+            if walk.steps > MAX_LOOKUPS {
                 failed = Some(Unresolved::TooDeep);
                 break;
             }

@@ -5,12 +5,12 @@ use std::time::Instant;
 use super::{
     Counts, NeighborCounts, Rib, RouteView,
     attrs::AttrsId,
-    decide::Decision,
-    groups::Group,
+    best_path::BestPath,
     import::{Refused, Speaker},
     nexthop::Resolution,
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo},
+    update_group::UpdateGroup,
 };
 use crate::{
     bgp::{policy::ext_text, wire::attr::Attrs},
@@ -30,7 +30,8 @@ impl Rib {
                 |(code, n): (u8, &u32)| Some((Refused::from_code(code)?.as_str().to_owned(), u64::from(*n)));
             counts.refused.insert(family, reasons.filter_map(named).collect());
         }
-        let of_group = |g: &Option<Group>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
+        let of_group =
+            |g: &Option<UpdateGroup>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
         let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
         for (no, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
@@ -89,7 +90,7 @@ impl Rib {
         route: RouteNo,
         path: &Path,
         place: Option<usize>,
-        decision: &Decision,
+        decision: &BestPath,
     ) -> String {
         match (Refused::from_code(path.refused), place) {
             (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
@@ -103,7 +104,7 @@ impl Rib {
             }
             (Some(why), _) => why.as_str().into(),
             (None, Some(place)) => match decision.lost.get(place).copied().flatten() {
-                None if self.is_served_here(path) => {
+                None if self.is_from_local_speaker(path) => {
                     format!("best: {}; served on this host", decision.rule().as_str())
                 }
                 None => format!("best: {}", decision.rule().as_str()),
@@ -159,13 +160,13 @@ impl Rib {
     ) -> RouteView {
         let prefix = self.tables[family.index()].prefix(route);
         let attrs: &Attrs = self.attrs.get(id);
-        let rare = attrs.rare.as_deref();
+        let extra = attrs.extra.as_deref();
         let source = match self.originated.get(&prefix).filter(|_| path.peer == OWN) {
             Some(own) => serde_json::to_value(own.source).ok().and_then(|v| v.as_str().map(str::to_owned)),
             None => Some("bgp".to_owned()),
         };
-        let large = rare.map_or(&[][..], |r| &r.large_communities);
-        let ext = rare.map_or(&[][..], |r| &r.ext_communities);
+        let large = extra.map_or(&[][..], |r| &r.large_communities);
+        let ext = extra.map_or(&[][..], |r| &r.ext_communities);
         RouteView {
             prefix,
             neighbor: self.peer(path.peer).map(Peer::name),

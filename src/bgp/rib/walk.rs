@@ -15,15 +15,15 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::{
     Rib, RouteFilter, RouteView,
-    decide::Decision,
-    groups::PathOut,
+    best_path::BestPath,
     table::{Path, PeerNo, RouteNo, Table},
+    update_group::PathOut,
 };
 use crate::net::{Family, Prefix, Smallest};
 
 /// Prefixes that one scan finds.
 const BATCH: usize = 8192;
-/// What one step may do, in units of one key looked at: well below a millisecond of optimised code.
+/// What one step may do, in units of one key sampled at: well below a millisecond of optimised code.
 const STEP: usize = 32 * 1024;
 /// What a prefix of a batch costs, in those units.
 const VISIT: usize = 16;
@@ -133,7 +133,7 @@ impl Walk {
 impl Rib {
     /// One step: the next paths in order, often none while a scan goes on, and the walk moved on.
     pub fn walk(&mut self, now: Instant, walk: &mut Walk) -> Vec<RouteView> {
-        self.settle();
+        self.run_decision_process();
         let mut page = Page { rows: Vec::new(), work: STEP, octets: PAGE };
         while !page.is_full()
             && let Some(&family) = walk.families.front()
@@ -233,8 +233,8 @@ impl Rib {
         rest: Option<VecDeque<Found>>,
         page: &mut Page,
     ) -> Option<VecDeque<Found>> {
-        let mut decision = Decision::default();
-        let usable = self.run_decision(family, route, &mut decision);
+        let mut decision = BestPath::default();
+        let usable = self.compare_paths(family, route, &mut decision);
         let paths = self.tables[family.index()].get(route).paths().to_vec();
         page.spend(paths.len());
         let mut keys = rest.unwrap_or_else(|| in_order(&paths, &usable, &decision, self.asked_for(filter)));
@@ -266,7 +266,7 @@ impl Rib {
         let f = family.index();
         let no = self.named(name)?;
         let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref())?;
-        let told = group.told(no, route, &self.attrs);
+        let told = group.advertised_to(no, route, &self.attrs);
         page.spend(told.len());
         let key = |out: &PathOut| (out.source, out.path_id);
         let mut keys =
@@ -314,7 +314,7 @@ fn is_used(table: &Table, route: RouteNo, filter: &RouteFilter, of: Of) -> bool 
 }
 
 /// The paths that are asked for: those that forward, then those that could, then the others.
-fn in_order(paths: &[Path], usable: &[usize], decision: &Decision, of: Of) -> VecDeque<Found> {
+fn in_order(paths: &[Path], usable: &[usize], decision: &BestPath, of: Of) -> VecDeque<Found> {
     let mut order: Vec<_> = paths
         .iter()
         .enumerate()

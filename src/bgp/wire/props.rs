@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     Shape,
-    attr::{AsPath, Attrs, Origin, PathNextHop, Rare, SegmentKind, UnknownAttr},
+    attr::{AsPath, Attrs, ExtraAttrs, Origin, PathNextHop, SegmentKind, UnknownAttr},
     capability::{
         AddPathFamily, Capability, GracefulFamily, GracefulRestart, LongLivedFamily, NextHopEncoding,
     },
@@ -74,7 +74,7 @@ fn next_hop(family: Family, over_v6: bool) -> BoxedStrategy<PathNextHop> {
 }
 
 prop_compose! {
-    fn rare(ibgp: bool)(
+    fn extra(ibgp: bool)(
         atomic_aggregate: bool,
         aggregator in option::of((1..100_000u32, any::<[u8; 4]>())),
         originator_id in option::of(any::<[u8; 4]>()),
@@ -84,10 +84,10 @@ prop_compose! {
         ipv6_ext_communities in vec(any::<[u8; 20]>(), 0..3),
         otc in option::of(any::<u32>()),
         unknown in proptest::collection::btree_map(50..250u8, vec(any::<u8>(), 0..300), 0..4),
-    ) -> Rare {
+    ) -> ExtraAttrs {
         large_communities.sort_unstable();
         large_communities.dedup();
-        Rare {
+        ExtraAttrs {
             atomic_aggregate,
             aggregator: aggregator.map(|(n, a)| (n, a.into())),
             originator_id: originator_id.filter(|_| ibgp).map(Into::into),
@@ -111,8 +111,8 @@ fn attrs(shape: Shape, family: Family) -> impl Strategy<Value = Attrs> {
     let numbers = (option::of(any::<u32>()), option::of(any::<u32>()));
     let hop = next_hop(family, shape.extended_next_hop);
     let communities = vec(any::<u32>(), 0..80);
-    (origin, as_path(), hop, numbers, communities, option::of(rare(shape.ibgp))).prop_map(
-        move |(origin, as_path, next_hop, (med, local_pref), communities, rare)| {
+    (origin, as_path(), hop, numbers, communities, option::of(extra(shape.ibgp))).prop_map(
+        move |(origin, as_path, next_hop, (med, local_pref), communities, extra)| {
             let mut attrs = Attrs {
                 origin,
                 as_path: shape.first_as.map_or(as_path.clone(), |first| as_path.prepended(first, 1)),
@@ -120,7 +120,7 @@ fn attrs(shape: Shape, family: Family) -> impl Strategy<Value = Attrs> {
                 med,
                 local_pref: local_pref.filter(|_| shape.ibgp),
                 communities: communities.into(),
-                rare: rare.map(Box::new),
+                extra: extra.map(Box::new),
             };
             attrs.tidy();
             attrs
@@ -356,7 +356,7 @@ fn attributes_that_leave_no_room_are_refused() {
     let long = |octets: usize| {
         let mut attrs = Attrs::new(IpAddr::from([192, 0, 2, 1]).into());
         let unknown = UnknownAttr { flags: 0xf0, code: 99, value: vec![0; octets].into() };
-        attrs.rare_mut().unknown.push(unknown);
+        attrs.extra_mut().unknown.push(unknown);
         attrs
     };
     let nets = || [Nlri::new("10.0.0.0/8".parse().unwrap())];
@@ -391,13 +391,13 @@ fn attributes_leave_in_their_order() {
     attrs.as_path = AsPath::sequence(&[70000, 1]);
     attrs.communities = [1].into();
     attrs.local_pref = Some(100);
-    let rare = attrs.rare_mut();
-    rare.aggregator = Some((70000, [1, 1, 1, 1].into()));
-    rare.large_communities = vec![[1, 2, 3]];
+    let extra = attrs.extra_mut();
+    extra.aggregator = Some((70000, [1, 1, 1, 1].into()));
+    extra.large_communities = vec![[1, 2, 3]];
     for code in [11, 20, 200] {
-        rare.unknown.push(UnknownAttr { flags: 0xc0, code, value: Bytes::new() });
+        extra.unknown.push(UnknownAttr { flags: 0xc0, code, value: Bytes::new() });
     }
-    rare.partial = vec![8];
+    extra.partial = vec![8];
     let mut out = BytesMut::new();
     let net = [Nlri::new("2001:db8::/32".parse().unwrap())];
     Packer::new(&shape, &mut out).advertise(&attrs, Family::Ipv6Unicast, net).unwrap();

@@ -595,7 +595,7 @@ mod tests {
         let large: Vec<u8> =
             (0..room as u32 / 12).flat_map(|n| [0, 1, n]).flat_map(u32::to_be_bytes).collect();
         let update = with(&wide, &attr(0xc0, 32, &large));
-        assert_eq!(attrs(&wide, &update).rare().large_communities.len(), room / 12);
+        assert_eq!(attrs(&wide, &update).extra().large_communities.len(), room / 12);
         let communities: Vec<u8> = (0..2000_u32).flat_map(u32::to_be_bytes).collect();
         let long = attrs(&wide, &with(&wide, &attr(0xc0, 8, &communities)));
         assert_eq!(long.communities.len(), 2000);
@@ -644,7 +644,7 @@ mod tests {
         assert_eq!(attrs(&EBGP, &twice).med, Some(1));
         let unknown =
             body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, &attr(0xc0, 99, &[1]), &attr(0xc0, 99, &[2])], NET);
-        assert_eq!(attrs(&EBGP, &unknown).rare().unknown.len(), 1);
+        assert_eq!(attrs(&EBGP, &unknown).extra().unknown.len(), 1);
         for code in [14, 15] {
             let one =
                 if code == 14 { reach(&GLOBAL, NET6) } else { attr(0x80, 15, &[&[0, 2, 1], NET6].concat()) };
@@ -873,7 +873,7 @@ mod tests {
         let get = |extra: &[&[u8]]| {
             let all = [&[ORIGIN, &path, NEXT_HOP], extra].concat();
             let attrs = attrs(&TWO, &body(&[], &all, NET));
-            (attrs.as_path.to_string(), attrs.rare().aggregator)
+            (attrs.as_path.to_string(), attrs.extra().aggregator)
         };
         let id = |n: u8| RouterId::from([n; 4]);
         assert_eq!(get(&[]), ("65001 23456".into(), None));
@@ -918,19 +918,19 @@ mod tests {
         assert_eq!(got.next_hop, PathNextHop::from(IpAddr::from([192, 0, 2, 1])));
         assert_eq!((got.med, got.local_pref), (Some(5), Some(200)));
         assert_eq!(got.communities[..], [0xffff_0000, 0x0001_0002]);
-        let rare = got.rare();
-        assert!(rare.atomic_aggregate);
-        assert_eq!(rare.aggregator, Some((65001, [9, 9, 9, 9].into())));
-        assert_eq!(rare.originator_id, Some([8, 8, 8, 8].into()));
-        assert_eq!(rare.cluster_list, [0x0707_0707]);
-        assert_eq!(rare.ext_communities, [[0, 2, 0, 1, 0, 0, 0, 1]]);
-        assert_eq!(rare.large_communities, [[1, 1, 1], [2, 2, 2]], "repetitions removed");
-        assert_eq!(rare.otc, Some(5));
+        let extra = got.extra();
+        assert!(extra.atomic_aggregate);
+        assert_eq!(extra.aggregator, Some((65001, [9, 9, 9, 9].into())));
+        assert_eq!(extra.originator_id, Some([8, 8, 8, 8].into()));
+        assert_eq!(extra.cluster_list, [0x0707_0707]);
+        assert_eq!(extra.ext_communities, [[0, 2, 0, 1, 0, 0, 0, 1]]);
+        assert_eq!(extra.large_communities, [[1, 1, 1], [2, 2, 2]], "repetitions removed");
+        assert_eq!(extra.otc, Some(5));
         assert_eq!(
-            rare.unknown.iter().map(|u| (u.code, u.flags)).collect::<Vec<_>>(),
+            extra.unknown.iter().map(|u| (u.code, u.flags)).collect::<Vec<_>>(),
             [(99, 0xe0), (200, 0xc0)]
         );
-        assert_eq!(rare.partial, [8]);
+        assert_eq!(extra.partial, [8]);
     }
 
     #[test]

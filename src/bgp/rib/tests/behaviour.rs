@@ -33,7 +33,7 @@ fn equal_paths_of_two_switches_forward_together_and_one_stays_when_the_other_is_
     assert_eq!(reasons["10.0.0.12"], "multipath: equal but for lowest router id");
 
     bench.down(1, DownCause::HoldTimer);
-    bench.rib.settle();
+    bench.rib.run_decision_process();
     let changes = bench.rib.take_fib();
     assert_eq!(changes.len(), 2, "a lost neighbor is one batch");
     assert!(changes.iter().all(|(_, h)| h.as_ref().unwrap().gateways().len() == 1));
@@ -47,7 +47,7 @@ fn an_update_that_says_nothing_new_changes_nothing() {
     bench.run();
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
     bench.announce(1, &Attrs { med: Some(9), ..path(1, 65001) }, &[prefix(0)]);
-    bench.rib.settle();
+    bench.rib.run_decision_process();
     assert_eq!(bench.rib.take_fib(), [], "the next hops are the same");
 }
 
@@ -126,7 +126,7 @@ fn what_a_second_speaker_serves_on_this_host_is_passed_on_and_stays_out_of_the_k
 
     assert_eq!(bench.fib.keys().copied().collect::<Vec<_>>(), [prefix(3)], "what leads elsewhere is a route");
     let hops = |n: u32| -> BTreeMap<Prefix, String> {
-        bench.told[&n].iter().map(|(p, a)| (*p, a.next_hop.addr.to_string())).collect()
+        bench.sent[&n].iter().map(|(p, a)| (*p, a.next_hop.addr.to_string())).collect()
     };
     let ours = || "10.0.0.1".to_owned();
     let external = [prefix(1), prefix(2), prefix(3), address].map(|p| (p, ours()));
@@ -178,7 +178,7 @@ fn a_neighbor_that_restarts_gracefully_keeps_its_routes_until_it_has_said_them_a
     bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
     bench.run();
     bench.down(1, DownCause::Closed);
-    bench.rib.settle();
+    bench.rib.run_decision_process();
     assert_eq!(bench.rib.take_fib(), []);
     bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
@@ -286,7 +286,7 @@ fn after_a_restart_end_of_rib_waits_for_that_of_the_others() {
     }
     bench.run();
     assert_eq!(ends(&bench), [0, 0], "neighbor 3 is still to come");
-    assert!(bench.told[&2].contains_key(&prefix(0)), "routes do not wait");
+    assert!(bench.sent[&2].contains_key(&prefix(0)), "routes do not wait");
     bench.up(3, Negotiated { graceful: graceful(true), ..negotiated(3, 65000) });
     bench.end_of_rib(3, Family::Ipv6Unicast);
     bench.run();
@@ -342,13 +342,13 @@ fn the_first_exchange_ends_with_end_of_rib_or_after_five_quiet_seconds() {
 fn end_of_rib_follows_the_table() {
     let mut bench = Bench::new();
     bench.originate(&[prefix(0)]);
-    bench.settle();
+    bench.decide();
     bench.neighbor(1, 65001, |_| {});
     bench.configure(2, config(2));
     bench.up(2, Negotiated { graceful: Some(Graceful::default()), ..negotiated(2, 65002) });
     bench.run();
     assert_eq!((bench.end_of_ribs[&1], bench.end_of_ribs[&2]), (2, 2), "one for each family");
-    assert!(bench.told[&1].contains_key(&prefix(0)) && bench.told[&2].contains_key(&prefix(0)));
+    assert!(bench.sent[&1].contains_key(&prefix(0)) && bench.sent[&2].contains_key(&prefix(0)));
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn a_neighbor_is_told_no_more_than_its_limit() {
     bench.originate(&[prefix(3)]);
     bench.run();
     assert_eq!(counts(&bench, 1), (1, 0));
-    assert!(bench.told[&1].contains_key(&prefix(3)));
+    assert!(bench.sent[&1].contains_key(&prefix(3)));
 
     // A neighbor's own routes do not use up its limit; each of two alike has its own.
     for n in [2, 3] {
@@ -440,15 +440,15 @@ fn nobody_is_told_his_own_routes_nor_sent_withdrawals_of_them() {
     bench.neighbor(2, 65002, |c| c.transit = true);
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
     bench.run();
-    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (0, 1, 0));
+    assert_eq!((bench.sent[&1].len(), bench.sent[&2].len(), bench.withdrawals), (0, 1, 0));
     // A better one from the other side: now the first hears it, and the second loses what it was told.
     bench.announce(2, &Attrs { origin: Origin::Igp, ..path(2, 65002) }, &[prefix(0)]);
     bench.withdraw(1, &[prefix(0)]);
     bench.run();
-    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (1, 0, 1));
+    assert_eq!((bench.sent[&1].len(), bench.sent[&2].len(), bench.withdrawals), (1, 0, 1));
     bench.withdraw(2, &[prefix(0)]);
     bench.run();
-    assert_eq!((bench.told[&1].len(), bench.told[&2].len(), bench.withdrawals), (0, 0, 2));
+    assert_eq!((bench.sent[&1].len(), bench.sent[&2].len(), bench.withdrawals), (0, 0, 2));
 }
 
 fn add_path(n: u32, remote_as: Asn) -> Negotiated {
@@ -576,14 +576,14 @@ fn a_slow_neighbor_is_given_fewer_and_fresher_changes() {
             &Attrs { as_path: AsPath::sequence(&[65001, round]), ..path(1, 65001) },
             &[prefix(1)],
         );
-        bench.settle();
+        bench.decide();
         while bench.pull(2) {}
         bench.rib.trim();
     }
     // The third read nothing meanwhile; one message brings it up to date.
     assert!(bench.pull(3) && !bench.pull(3));
-    assert_eq!(bench.told[&3], bench.told[&2]);
-    assert_eq!(bench.told[&3][&prefix(1)].as_path.to_string(), "65000 65001 2999");
+    assert_eq!(bench.sent[&3], bench.sent[&2]);
+    assert_eq!(bench.sent[&3][&prefix(1)].as_path.to_string(), "65000 65001 2999");
 }
 
 #[test]
@@ -624,18 +624,18 @@ fn a_route_costs_tens_of_octets_and_gives_them_back() {
     for (per_set, limit) in [(5, 110), (1, 280)] {
         let mut bench = Bench::new();
         bench.neighbor(1, 65001, |_| {});
-        bench.settle();
+        bench.decide();
         for set in 0..ROUTES / per_set {
             let prefixes: Vec<_> = (set * per_set..(set + 1) * per_set).map(prefix).collect();
             bench.announce(1, &Attrs { med: Some(set), ..path(1, 65001) }, &prefixes);
         }
-        bench.rib.settle();
+        bench.rib.run_decision_process();
         let octets =
             |b: &Bench| b.rib.tables.iter().map(Table::octets).sum::<usize>() + b.rib.attrs.octets() as usize;
         let per_route = octets(&bench) / ROUTES as usize;
         assert!(per_route <= limit, "{per_route} octets per route, {per_set} in a set");
         bench.down(1, DownCause::HoldTimer);
-        bench.rib.settle();
+        bench.rib.run_decision_process();
         assert_eq!(octets(&bench), 0);
     }
 }
@@ -685,7 +685,7 @@ fn frr_21742_stale_routes_do_not_survive_the_loss_of_their_link() {
     bench.rib.handle(bench.now, links(lost));
     bench.rib.handle(bench.now, links([Some(2), Some(1)]));
     assert_eq!(installed(&mut bench), (false, true), "only what leads over the living link");
-    // A loss that was over before anybody looked.
+    // A loss that was over before anybody sampled.
     let mut bench = stale();
     bench.rib.handle(bench.now, links([Some(2), Some(1)]));
     assert_eq!(installed(&mut bench), (false, true), "a blip");
@@ -753,7 +753,7 @@ fn a_session_that_moves_to_another_address_takes_no_route_away() {
         bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1)]);
         bench.run();
         bench.down(1, DownCause::Moved);
-        bench.settle();
+        bench.decide();
         bench.up(1, session());
         bench.announce(1, &path(1, 65001), &[prefix(0)]);
         bench.run();

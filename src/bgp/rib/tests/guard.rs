@@ -265,7 +265,7 @@ fn outcome(bench: &mut Bench) -> (Vec<(Prefix, String, String)>, Vec<NeighborCou
         all.into_iter().map(|r| (r.prefix, r.neighbor.unwrap_or_default(), r.reason)).collect();
     rows.sort();
     let mut neighbors: Vec<_> = bench.rib.counts().neighbors.into_values().collect();
-    // What memory is counted for depends on the way there: a next hop that was looked up once is kept with its attributes.
+    // What memory is counted for depends on the way there: a next hop that was sampled up once is kept with its attributes.
     neighbors.iter_mut().for_each(|n| n.octets = 0);
     (rows, neighbors)
 }

@@ -77,17 +77,17 @@ fn of_a_large_neighbor_and_one_that_grows_the_one_that_grows_is_closed() {
 fn long_attributes_count_whether_known_or_not_and_however_they_come() {
     let long = |n: u32, seed: u32, kind: u32| {
         let mut attrs = path(n, 65000 + n);
-        let rare = attrs.rare_mut();
+        let extra = attrs.extra_mut();
         match kind {
             0 => attrs.communities = (0..900).map(|c| c + seed * 1000).collect(),
-            1 => rare.large_communities = (0..300).map(|c| [seed, c, c]).collect(),
+            1 => extra.large_communities = (0..300).map(|c| [seed, c, c]).collect(),
             2 => {
-                rare.ext_communities =
+                extra.ext_communities =
                     (0..400_u32).map(|c| (u64::from(seed) << 32 | u64::from(c)).to_be_bytes()).collect()
             }
             _ => {
                 let value = [seed.to_be_bytes().to_vec(), vec![7; 3000]].concat().into();
-                rare.unknown = vec![UnknownAttr { flags: 0xe0, code: 99, value }];
+                extra.unknown = vec![UnknownAttr { flags: 0xe0, code: 99, value }];
             }
         }
         attrs.tidy();
@@ -212,7 +212,7 @@ fn nothing_is_counted_any_more_when_nothing_is_there() {
     }
     for n in 1..=3 {
         bench.rib.handle(bench.now, Input::Down { peer: PeerId(n), cause: DownCause::Administrative });
-        bench.told.remove(&n);
+        bench.sent.remove(&n);
     }
     bench.run();
     assert_eq!((bench.rib.attrs.octets(), (1..=3).map(|n| bench.rib.octets_of(n)).sum::<u64>()), (0, 0));

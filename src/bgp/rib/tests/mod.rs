@@ -16,7 +16,7 @@ pub(crate) fn attrs(med: u32) -> Attrs {
         med: (med > 0).then_some(med),
         local_pref: None,
         communities: Box::default(),
-        rare: None,
+        extra: None,
     }
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Bench {
     pub(crate) now: Instant,
     pub(crate) fib: BTreeMap<Prefix, Arc<NextHops>>,
     /// What each neighbor holds, from the octets it was sent.
-    pub(crate) told: BTreeMap<u32, BTreeMap<Prefix, Attrs>>,
+    pub(crate) sent: BTreeMap<u32, BTreeMap<Prefix, Attrs>>,
     /// The same path by path, for those that are told several.
     pub(crate) paths: BTreeMap<u32, BTreeMap<(Prefix, u32), Attrs>>,
     pub(crate) end_of_ribs: BTreeMap<u32, usize>,
@@ -121,7 +121,7 @@ impl Bench {
             rib,
             now,
             fib: BTreeMap::new(),
-            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
             paths: BTreeMap::new(),
             end_of_ribs: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -136,7 +136,7 @@ impl Bench {
     }
 
     pub(crate) fn up(&mut self, n: u32, session: Negotiated) {
-        self.told.insert(n, BTreeMap::new());
+        self.sent.insert(n, BTreeMap::new());
         self.paths.insert(n, BTreeMap::new());
         self.end_of_ribs.insert(n, 0);
         self.sessions.insert(n, session.clone());
@@ -152,7 +152,7 @@ impl Bench {
     }
 
     pub(crate) fn down(&mut self, n: u32, cause: DownCause) {
-        self.told.remove(&n);
+        self.sent.remove(&n);
         self.rib.handle(self.now, Input::Down { peer: PeerId(n), cause });
     }
 
@@ -220,8 +220,8 @@ impl Bench {
     }
 
     /// Decides; what follows reaches the fib, but no neighbor yet.
-    pub(crate) fn settle(&mut self) {
-        self.rib.settle();
+    pub(crate) fn decide(&mut self) {
+        self.rib.run_decision_process();
         for (prefix, hops) in self.rib.take_fib() {
             match hops {
                 Some(hops) => self.fib.insert(prefix, hops),
@@ -234,7 +234,7 @@ impl Bench {
     pub(crate) fn pull(&mut self, n: u32) -> bool {
         let Some((octets, messages)) = self.rib.next_for(PeerId(n)) else { return false };
         let mut decoder = crate::bgp::wire::update::Decoder::new(self.shape(n));
-        let (Some(told), Some(paths)) = (self.told.get_mut(&n), self.paths.get_mut(&n)) else { return true };
+        let (Some(told), Some(paths)) = (self.sent.get_mut(&n), self.paths.get_mut(&n)) else { return true };
         let mut octets = bytes::BytesMut::from(&octets[..]);
         let mut count = 0;
         while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
@@ -265,8 +265,8 @@ impl Bench {
 
     /// Until nothing is left to say.
     pub(crate) fn run(&mut self) {
-        self.settle();
-        for n in self.told.keys().copied().collect::<Vec<_>>() {
+        self.decide();
+        for n in self.sent.keys().copied().collect::<Vec<_>>() {
             while self.pull(n) {}
         }
         self.rib.trim();

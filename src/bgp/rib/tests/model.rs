@@ -283,7 +283,7 @@ fn play(steps: &[Step]) -> (Bench, Model) {
                 entries.extend(far.then(|| connected("10.0.1.0/24")));
                 bench.rib.handle(bench.now, Input::Reachable(Arc::new(Reachable::new(entries))));
             }
-            Step::Settle => bench.settle(),
+            Step::Settle => bench.decide(),
             Step::Pull(n) => {
                 bench.pull(id(n));
             }
@@ -349,7 +349,7 @@ proptest! {
         for n in 0..NEIGHBORS.len() {
             bench.rib.handle(bench.now, Input::Gone { peer: PeerId(id(n)) });
         }
-        bench.told.clear();
+        bench.sent.clear();
         bench.originate(&[]);
         bench.run();
         prop_assert!(bench.fib.is_empty());

@@ -68,8 +68,8 @@ impl Bench {
 /// Reflected by its neighbor, with this one's address as next hop.
 fn reflected(next_hop: u32) -> Attrs {
     let mut path = path(next_hop, 65000);
-    path.rare_mut().originator_id = Some(address(next_hop));
-    path.rare_mut().cluster_list = vec![1];
+    path.extra_mut().originator_id = Some(address(next_hop));
+    path.extra_mut().cluster_list = vec![1];
     path
 }
 

@@ -32,14 +32,14 @@ fn services_never_take_the_place_of_a_pod_cidr() {
     bench.originate_as(&with(&many, &[pod_cidr(1)]));
     bench.neighbor(1, 65001, |_| {});
     bench.run();
-    assert!(bench.told[&1].contains_key(&prefix(1)), "a new session");
-    assert_eq!((bench.told[&1].len(), withheld(&bench, 1)), (10_000, 5001));
+    assert!(bench.sent[&1].contains_key(&prefix(1)), "a new session");
+    assert_eq!((bench.sent[&1].len(), withheld(&bench, 1)), (10_000, 5001));
 
     // One that appears on an established session takes the place of one Service.
     bench.originate_as(&with(&many, &[pod_cidr(1), pod_cidr(2)]));
     bench.run();
-    assert!(bench.told[&1].contains_key(&prefix(2)), "an established session");
-    assert_eq!((bench.told[&1].len(), withheld(&bench, 1), bench.withdrawals), (10_000, 5002, 1));
+    assert!(bench.sent[&1].contains_key(&prefix(2)), "an established session");
+    assert_eq!((bench.sent[&1].len(), withheld(&bench, 1), bench.withdrawals), (10_000, 5002, 1));
 
     // Services first, as a restart may learn of them.
     let mut late = Bench::new();
@@ -48,13 +48,13 @@ fn services_never_take_the_place_of_a_pod_cidr() {
     late.run();
     late.originate_as(&with(&many, &[pod_cidr(1)]));
     late.run();
-    assert!(late.told[&1].contains_key(&prefix(1)), "after the Services");
-    assert_eq!((late.told[&1].len(), late.withdrawals), (10_000, 1));
+    assert!(late.sent[&1].contains_key(&prefix(1)), "after the Services");
+    assert_eq!((late.sent[&1].len(), late.withdrawals), (10_000, 1));
 
     // When it goes the Service follows.
     late.originate_as(&many);
     late.run();
-    assert_eq!((late.told[&1].len(), withheld(&late, 1)), (10_000, 5000));
+    assert_eq!((late.sent[&1].len(), withheld(&late, 1)), (10_000, 5000));
 }
 
 #[test]
@@ -73,9 +73,9 @@ fn own_prefixes_are_sent_in_the_order_of_their_ranks() {
     };
     let mut bench = Bench::new();
     bench.originate_as(&many);
-    bench.settle();
+    bench.decide();
     bench.originate_as(&with(&many, &first));
-    bench.settle();
+    bench.decide();
     bench.neighbor(1, 65001, |_| {});
     let order = sent(&mut bench);
     assert_eq!((&order[..4], order.len()), (&expected[..], 10_000), "a new session: each once");
@@ -112,7 +112,7 @@ fn a_limit_takes_ranks_in_order_and_learned_routes_last() {
                 bench.originate_as(&all[n..]);
                 bench.run();
             }
-            let told: Vec<_> = bench.told[&1].keys().copied().collect();
+            let told: Vec<_> = bench.sent[&1].keys().copied().collect();
             let own = told.iter().filter(|p| all.iter().any(|(own, _)| own == *p)).count();
             let first = all[..all.len().min(max as usize)].iter().all(|(p, _)| told.contains(p));
             assert!(first && own == all.len().min(max as usize), "{max}, several paths: {paths}: {told:?}");
@@ -129,15 +129,15 @@ fn services_do_not_push_one_another_out() {
     bench.neighbor(1, 65001, |c| c.max_prefixes_out = Some(100));
     bench.originate_as(&with(&services(500..600), &[pod_cidr(1)]));
     bench.run();
-    let before = bench.told[&1].clone();
+    let before = bench.sent[&1].clone();
     for n in 1..50 {
         bench.originate_as(&with(&services(500 - n..600), &[pod_cidr(1)]));
         bench.run();
     }
-    assert_eq!((&bench.told[&1], bench.withdrawals), (&before, 0));
+    assert_eq!((&bench.sent[&1], bench.withdrawals), (&before, 0));
     bench.originate_as(&with(&services(450..599), &[pod_cidr(1)]));
     bench.run();
-    assert_eq!(bench.told[&1].len(), 100);
+    assert_eq!(bench.sent[&1].len(), 100);
     assert!(bench.withdrawals <= 1, "only the one that is gone");
 }
 
@@ -148,11 +148,11 @@ fn a_prefix_that_changes_its_rank_gives_way_or_is_let_in() {
     bench.neighbor(1, 65001, |c| c.max_prefixes_out = Some(1));
     bench.originate_as(&[(prefix(1), Source::PodCidr), (prefix(2), Source::Interface)]);
     bench.run();
-    assert!(bench.told[&1].contains_key(&prefix(1)));
+    assert!(bench.sent[&1].contains_key(&prefix(1)));
     bench.originate_as(&[(prefix(1), Source::Service), (prefix(2), Source::Interface)]);
     bench.run();
-    assert_eq!(bench.told[&1].keys().collect::<Vec<_>>(), [&prefix(2)]);
+    assert_eq!(bench.sent[&1].keys().collect::<Vec<_>>(), [&prefix(2)]);
     bench.originate_as(&[(prefix(1), Source::PodCidr), (prefix(2), Source::Interface)]);
     bench.run();
-    assert_eq!(bench.told[&1].keys().collect::<Vec<_>>(), [&prefix(1)]);
+    assert_eq!(bench.sent[&1].keys().collect::<Vec<_>>(), [&prefix(1)]);
 }

@@ -21,7 +21,7 @@ fn without_a_policy_an_external_neighbor_gives_and_gets_nothing_where_one_is_req
         bench.announce(1, &path(1, asn), &[prefix(0)]);
         bench.run();
         assert_eq!(bench.hops(prefix(0)).len(), usize::from(accepted), "{name}");
-        assert_eq!(bench.told[&1].contains_key(&prefix(7)), advertised, "{name}");
+        assert_eq!(bench.sent[&1].contains_key(&prefix(7)), advertised, "{name}");
         if !accepted {
             let reason = &bench.reasons(prefix(0))["10.0.0.11"];
             assert_eq!(reason, "no import policy (bgp.require-policy, RFC 8212)", "{name}");
@@ -40,7 +40,7 @@ fn a_reload_that_requires_policies_applies_to_what_was_learned_and_advertised() 
         let lacks_policy = Lacks { import: required, export: required };
         bench.configure(1, Arc::new(PeerConfig { lacks_policy, ..(*config(1)).clone() }));
         bench.run();
-        let found = (bench.hops(prefix(0)).len(), bench.told[&1].len());
+        let found = (bench.hops(prefix(0)).len(), bench.sent[&1].len());
         assert_eq!(found, if required { (0, 0) } else { (1, 1) });
     }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    AsPath, Attrs, Origin, PathNextHop, Rare, UnknownAttr,
+    AsPath, Attrs, ExtraAttrs, Origin, PathNextHop, UnknownAttr,
     mp::{Reach, Unreach},
     table::{self, OPTIONAL, PARTIAL, TRANSITIVE, code},
 };
@@ -84,7 +84,7 @@ pub(in crate::bgp::wire) struct Draft<'a> {
     med: Option<u32>,
     local_pref: Option<u32>,
     communities: Box<[u32]>,
-    rare: Option<Box<Rare>>,
+    extra: Option<Box<ExtraAttrs>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<(Asn, Ipv4Addr)>,
     pub(in crate::bgp::wire) reach: Option<Reach<'a>>,
@@ -105,7 +105,7 @@ impl<'a> Draft<'a> {
             med: None,
             local_pref: None,
             communities: Box::default(),
-            rare: None,
+            extra: None,
             as4_path: None,
             as4_aggregator: None,
             reach: None,
@@ -119,8 +119,8 @@ impl<'a> Draft<'a> {
         self.shape
     }
 
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    fn extra(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
     /// Adds one attribute.
@@ -175,7 +175,7 @@ impl<'a> Draft<'a> {
     fn keep_partial(&mut self, row: &table::Row, raw: Raw<'_>) {
         let passed_on = row.flags & TRANSITIVE != 0 && row.source == table::Source::Anyone;
         if passed_on && raw.flags & (OPTIONAL | PARTIAL) == OPTIONAL | PARTIAL {
-            self.rare().partial.push(raw.code);
+            self.extra().partial.push(raw.code);
         }
     }
 
@@ -207,7 +207,7 @@ impl<'a> Draft<'a> {
         }
         // Copied, since a slice would keep the whole read buffer alive.
         let value = bytes::Bytes::copy_from_slice(raw.value);
-        self.rare().unknown.push(UnknownAttr { flags: raw.flags, code: raw.code, value });
+        self.extra().unknown.push(UnknownAttr { flags: raw.flags, code: raw.code, value });
         Ok(())
     }
 
@@ -259,9 +259,9 @@ impl<'a> Draft<'a> {
 
     /// RFC 6793 §4.2.3.
     fn merge_as4(&mut self) {
-        let aggregator = self.rare.as_ref().and_then(|r| r.aggregator);
+        let aggregator = self.extra.as_ref().and_then(|r| r.aggregator);
         match (aggregator, self.as4_aggregator.take()) {
-            (Some((AS_TRANS, _)), Some(real)) => self.rare().aggregator = Some(real),
+            (Some((AS_TRANS, _)), Some(real)) => self.extra().aggregator = Some(real),
             // A router without support for AS4_PATH aggregated the route.
             (Some(_), Some(_)) => return,
             _ => {}
@@ -280,11 +280,11 @@ impl<'a> Draft<'a> {
             med: self.med,
             local_pref: self.local_pref,
             communities: self.communities,
-            rare: self.rare,
+            extra: self.extra,
         };
-        if let Some(rare) = &mut attrs.rare {
-            rare.unknown.sort_by_key(|a| a.code);
-            rare.partial.sort_unstable();
+        if let Some(extra) = &mut attrs.extra {
+            extra.unknown.sort_by_key(|a| a.code);
+            extra.partial.sort_unstable();
         }
         attrs.tidy();
         attrs
@@ -348,13 +348,13 @@ pub(super) mod values {
         if !value.is_empty() {
             return Err(Broken::Length);
         }
-        draft.rare().atomic_aggregate = true;
+        draft.extra().atomic_aggregate = true;
         Ok(())
     }
 
     pub(in super::super) fn aggregator(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
         let two = !draft.shape.four_octet_as;
-        draft.rare().aggregator = Some(aggregated_by(value, two)?);
+        draft.extra().aggregator = Some(aggregated_by(value, two)?);
         Ok(())
     }
 
@@ -380,22 +380,22 @@ pub(super) mod values {
     }
 
     pub(in super::super) fn originator_id(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
-        draft.rare().originator_id = Some(Ipv4Addr::from(number(value)?));
+        draft.extra().originator_id = Some(Ipv4Addr::from(number(value)?));
         Ok(())
     }
 
     pub(in super::super) fn cluster_list(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
-        draft.rare().cluster_list = entries(value)?.iter().map(|c| u32::from_be_bytes(*c)).collect();
+        draft.extra().cluster_list = entries(value)?.iter().map(|c| u32::from_be_bytes(*c)).collect();
         Ok(())
     }
 
     pub(in super::super) fn ext_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
-        draft.rare().ext_communities = entries(value)?.to_vec();
+        draft.extra().ext_communities = entries(value)?.to_vec();
         Ok(())
     }
 
     pub(in super::super) fn ipv6_ext_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
-        draft.rare().ipv6_ext_communities = entries(value)?.to_vec();
+        draft.extra().ipv6_ext_communities = entries(value)?.to_vec();
         Ok(())
     }
 
@@ -403,7 +403,7 @@ pub(super) mod values {
     pub(in super::super) fn large_communities(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
         let list = entries::<12>(value)?;
         let mut seen = std::collections::HashSet::with_capacity(list.len());
-        draft.rare().large_communities =
+        draft.extra().large_communities =
             list.iter().filter(|c| seen.insert(**c)).map(large_community).collect();
         Ok(())
     }
@@ -422,7 +422,7 @@ pub(super) mod values {
     }
 
     pub(in super::super) fn otc(draft: &mut Draft<'_>, value: &[u8]) -> Taken {
-        draft.rare().otc = Some(number(value)?);
+        draft.extra().otc = Some(number(value)?);
         Ok(())
     }
 

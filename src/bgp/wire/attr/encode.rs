@@ -22,7 +22,7 @@ impl Going<'_> {
     /// Appends all attributes in the order of their codes (RFC 4271 §5), unknown ones with the
     /// Partial bit.
     pub(in crate::bgp::wire) fn encode(&self, out: &mut BytesMut) {
-        let mut unknown = self.attrs.rare().unknown.iter().peekable();
+        let mut unknown = self.attrs.extra().unknown.iter().peekable();
         for row in &ROWS {
             while let Some(attr) = unknown.next_if(|a| a.code < row.code) {
                 put(out, attr.flags | PARTIAL, attr.code, &attr.value);
@@ -35,7 +35,7 @@ impl Going<'_> {
     /// Appends a known attribute.
     fn put(&self, code: u8, out: &mut BytesMut, value: &[u8]) {
         let flags = table::find(code).map_or(OPTIONAL | TRANSITIVE, |row| row.flags);
-        let partial = self.attrs.rare.as_ref().is_some_and(|r| r.partial.contains(&code));
+        let partial = self.attrs.extra.as_ref().is_some_and(|r| r.partial.contains(&code));
         put(out, if partial { flags | PARTIAL } else { flags }, code, value);
     }
 
@@ -106,13 +106,13 @@ pub(super) mod octets {
     }
 
     pub(in super::super) fn atomic_aggregate(g: &Going<'_>, out: &mut BytesMut) {
-        if g.attrs.rare().atomic_aggregate {
+        if g.attrs.extra().atomic_aggregate {
             g.put(code::ATOMIC_AGGREGATE, out, &[]);
         }
     }
 
     pub(in super::super) fn aggregator(g: &Going<'_>, out: &mut BytesMut) {
-        let Some((asn, addr)) = g.attrs.rare().aggregator else { return };
+        let Some((asn, addr)) = g.attrs.extra().aggregator else { return };
         if g.shape.four_octet_as {
             g.put(code::AGGREGATOR, out, &aggregated_by(asn, addr));
         } else {
@@ -124,7 +124,7 @@ pub(super) mod octets {
 
     /// RFC 6793 §4.2.2.
     pub(in super::super) fn as4_aggregator(g: &Going<'_>, out: &mut BytesMut) {
-        match g.attrs.rare().aggregator {
+        match g.attrs.extra().aggregator {
             Some((asn, addr)) if !g.shape.four_octet_as && asn > u16::MAX.into() => {
                 g.put(code::AS4_AGGREGATOR, out, &aggregated_by(asn, addr));
             }
@@ -142,22 +142,22 @@ pub(super) mod octets {
 
     /// RFC 4456 §8: not transitive, and without meaning outside the AS.
     pub(in super::super) fn originator_id(g: &Going<'_>, out: &mut BytesMut) {
-        let id = g.attrs.rare().originator_id.filter(|_| g.shape.ibgp);
+        let id = g.attrs.extra().originator_id.filter(|_| g.shape.ibgp);
         put_number(g, code::ORIGINATOR_ID, out, id.map(Ipv4Addr::to_bits));
     }
 
     pub(in super::super) fn cluster_list(g: &Going<'_>, out: &mut BytesMut) {
         if g.shape.ibgp {
-            g.put_list(code::CLUSTER_LIST, out, g.attrs.rare().cluster_list.iter().map(|c| c.to_be_bytes()));
+            g.put_list(code::CLUSTER_LIST, out, g.attrs.extra().cluster_list.iter().map(|c| c.to_be_bytes()));
         }
     }
 
     pub(in super::super) fn ext_communities(g: &Going<'_>, out: &mut BytesMut) {
-        g.put_list(code::EXT_COMMUNITIES, out, g.attrs.rare().ext_communities.iter().copied());
+        g.put_list(code::EXT_COMMUNITIES, out, g.attrs.extra().ext_communities.iter().copied());
     }
 
     pub(in super::super) fn ipv6_ext_communities(g: &Going<'_>, out: &mut BytesMut) {
-        g.put_list(code::IPV6_EXT_COMMUNITIES, out, g.attrs.rare().ipv6_ext_communities.iter().copied());
+        g.put_list(code::IPV6_EXT_COMMUNITIES, out, g.attrs.extra().ipv6_ext_communities.iter().copied());
     }
 
     pub(in super::super) fn large_communities(g: &Going<'_>, out: &mut BytesMut) {
@@ -166,11 +166,11 @@ pub(super) mod octets {
             octets.iter_mut().zip(c.iter().flat_map(|n| n.to_be_bytes())).for_each(|(to, from)| *to = from);
             octets
         };
-        g.put_list(code::LARGE_COMMUNITIES, out, g.attrs.rare().large_communities.iter().map(octets));
+        g.put_list(code::LARGE_COMMUNITIES, out, g.attrs.extra().large_communities.iter().map(octets));
     }
 
     pub(in super::super) fn otc(g: &Going<'_>, out: &mut BytesMut) {
-        put_number(g, code::OTC, out, g.attrs.rare().otc);
+        put_number(g, code::OTC, out, g.attrs.extra().otc);
     }
 
     /// Encoded elsewhere, or never.

@@ -20,7 +20,7 @@ use crate::net::{Asn, RouterId};
 
 /// The attributes of a path, shared by all prefixes that have the same ones.
 ///
-/// Kept small: common attributes are inline, rare ones behind one pointer.
+/// Kept small: common attributes are inline, extra ones behind one pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attrs {
     pub origin: Origin,
@@ -31,7 +31,7 @@ pub struct Attrs {
     pub local_pref: Option<u32>,
     /// RFC 1997, in the order received.
     pub communities: Box<[u32]>,
-    pub rare: Option<Box<Rare>>,
+    pub extra: Option<Box<ExtraAttrs>>,
 }
 
 impl Attrs {
@@ -44,30 +44,30 @@ impl Attrs {
             med: None,
             local_pref: None,
             communities: Box::default(),
-            rare: None,
+            extra: None,
         }
     }
 
-    /// The rare attributes; an empty set if there are none.
-    pub fn rare(&self) -> &Rare {
-        static NONE: Rare = Rare::NONE;
-        self.rare.as_deref().unwrap_or(&NONE)
+    /// The extra attributes; an empty set if there are none.
+    pub fn extra(&self) -> &ExtraAttrs {
+        static NONE: ExtraAttrs = ExtraAttrs::NONE;
+        self.extra.as_deref().unwrap_or(&NONE)
     }
 
-    /// The rare attributes, mutable.
-    pub fn rare_mut(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    /// The extra attributes, mutable.
+    pub fn extra_mut(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
-    /// Drops an empty set of rare attributes, so that equal paths compare equal.
+    /// Drops an empty set of extra attributes, so that equal paths compare equal.
     pub fn tidy(&mut self) {
-        self.rare.take_if(|r| **r == Rare::NONE);
+        self.extra.take_if(|r| **r == ExtraAttrs::NONE);
     }
 }
 
 /// Attributes that most paths do not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Rare {
+pub struct ExtraAttrs {
     pub atomic_aggregate: bool,
     pub aggregator: Option<(Asn, Ipv4Addr)>,
     pub originator_id: Option<RouterId>,
@@ -88,7 +88,7 @@ pub struct Rare {
     pub partial: Vec<u8>,
 }
 
-impl Rare {
+impl ExtraAttrs {
     const NONE: Self = Self {
         atomic_aggregate: false,
         aggregator: None,

@@ -5,12 +5,12 @@ use std::{borrow::Cow, mem, net::Ipv4Addr, sync::Arc};
 use super::{
     Rib,
     attrs::AttrsId,
-    decide::{Candidate, Decision},
+    best_path::{BestPath, Candidate},
     export::{DEFAULT_LOCAL_PREF, Origin},
-    groups::Group,
     nexthop::{HopId, Resolution, SetId, gateway},
     peers::Peer,
     table::{OWN, Path, PeerNo, RouteNo},
+    update_group::UpdateGroup,
 };
 use crate::{
     bgp::{policy::Community, wire::attr::Attrs},
@@ -22,7 +22,7 @@ use crate::{
 pub(super) type Memo = Option<((AttrsId, PeerNo), Option<AttrsId>)>;
 
 /// Rounds in which routes may change each other's next hops: more than the longest chain of them needs.
-const ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 8;
 
 impl Rib {
     /// Decides every dirty route once. Routes whose next hops resolve over other routes may follow in further
@@ -31,27 +31,27 @@ impl Rib {
     /// Routes may change each other's next hops without end: a better path of one may lead over the other, whose own
     /// next hop it takes away. Where that is left must not depend on the order in which they came: it begins anew with
     /// nothing resolved, and ends after as many rounds.
-    pub fn settle(&mut self) {
-        if !self.settle_in_rounds() {
+    pub fn run_decision_process(&mut self) {
+        if !self.decide_in_rounds() {
             self.forget_recursive();
-            self.settle_once();
+            self.decide_dirty();
             self.resolve_recursive();
-            self.settle_in_rounds();
+            self.decide_in_rounds();
         }
-        self.heed_limits();
+        self.enforce_max_prefixes_out();
         self.measure();
-        self.heed_budget();
+        self.enforce_memory_budget();
         self.release_orphans();
         self.end_deferral();
     }
 
     /// Whether nothing is left to decide. What was decided last is based on the next hops as they are now.
-    fn settle_in_rounds(&mut self) -> bool {
-        for round in 1..=ROUNDS {
-            if !self.settle_once() {
+    fn decide_in_rounds(&mut self) -> bool {
+        for round in 1..=MAX_ROUNDS {
+            if !self.decide_dirty() {
                 return true;
             }
-            if round < ROUNDS {
+            if round < MAX_ROUNDS {
                 self.resolve_recursive();
             }
         }
@@ -59,20 +59,20 @@ impl Rib {
     }
 
     /// Decides what is dirty, or uses a next hop that changed; returns whether there was any.
-    fn settle_once(&mut self) -> bool {
+    fn decide_dirty(&mut self) -> bool {
         if mem::take(&mut self.hops_changed) {
-            self.touch_users_of_changed_hops();
+            self.mark_users_of_changed_hops();
         }
         let is_dirty = self.dirty.iter().any(|routes| !routes.is_empty());
         if is_dirty {
             for family in Family::ALL {
-                self.settle_family(family);
+                self.decide_family(family);
             }
         }
         is_dirty
     }
 
-    fn settle_family(&mut self, family: Family) {
+    fn decide_family(&mut self, family: Family) {
         let f = family.index();
         let mut dirty = mem::take(&mut self.dirty[f]);
         let mut groups = mem::take(&mut self.groups[f]);
@@ -82,7 +82,7 @@ impl Rib {
             self.decide(family, route);
             for (group, memo) in groups.iter_mut().zip(&mut memos) {
                 if let Some(group) = group {
-                    self.tell(group, family, route, memo);
+                    self.stage_exports(group, family, route, memo);
                 }
             }
         }
@@ -101,7 +101,7 @@ impl Rib {
     fn decide(&mut self, family: Family, route: RouteNo) {
         let f = family.index();
         let mut decision = mem::take(&mut self.decision);
-        let usable = self.run_decision(family, route, &mut decision);
+        let usable = self.compare_paths(family, route, &mut decision);
         let new = if usable.is_empty() { None } else { self.set_of(family, route, &usable, &decision) };
         let paths = self.tables[f].get_mut(route).paths_mut();
         for path in paths.iter_mut() {
@@ -123,17 +123,17 @@ impl Rib {
     }
 
     /// Decides among the paths that may be used and whose next hop is reached; returns their places in the entry.
-    pub(super) fn run_decision(
+    pub(super) fn compare_paths(
         &mut self,
         family: Family,
         route: RouteNo,
-        decision: &mut Decision,
+        decision: &mut BestPath,
     ) -> Vec<usize> {
         let f = family.index();
         let mut usable = Vec::new();
         for n in 0..self.tables[f].get(route).paths().len() {
             let path = self.tables[f].get(route).paths()[n];
-            if path.is_usable() && self.leads_on(&path) {
+            if path.is_usable() && self.is_resolvable(&path) {
                 usable.push(n);
             }
         }
@@ -151,12 +151,12 @@ impl Rib {
 
     /// Whether packets for it know where to go: it is our own, or its next hop is reached, or it is served on this host,
     /// as a second speaker here says. Of the last others are told; the kernel has whatever serves it, and nothing of ours.
-    pub(super) fn leads_on(&mut self, path: &Path) -> bool {
-        path.peer == OWN || self.is_reached(path.effective) || self.is_served_here(path)
+    pub(super) fn is_resolvable(&mut self, path: &Path) -> bool {
+        path.peer == OWN || self.is_reached(path.effective) || self.is_from_local_speaker(path)
     }
 
     /// Whether a second speaker on this host says that the host itself is the next hop.
-    pub(super) fn is_served_here(&self, path: &Path) -> bool {
+    pub(super) fn is_from_local_speaker(&self, path: &Path) -> bool {
         let hop = self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution);
         hop == Some(Resolution::No(Unresolved::Own)) && self.peer(path.peer).is_some_and(Peer::is_on_host)
     }
@@ -183,7 +183,7 @@ impl Rib {
 
     fn candidate(&self, path: &Path) -> Candidate<'_> {
         let attrs = self.attrs.get(path.effective);
-        let rare = attrs.rare.as_deref();
+        let extra = attrs.extra.as_deref();
         let peer = self.peer(path.peer);
         let hop = self.attrs.hop(path.effective);
         let igp_metric = match hop.map(|h| self.hops.get(h).resolution) {
@@ -204,8 +204,8 @@ impl Rib {
             med,
             external: peer.is_some_and(|p| !p.is_internal()),
             igp_metric,
-            router_id: rare.and_then(|r| r.originator_id).or(peer.map(|p| p.router_id())).unwrap_or(own_id),
-            cluster_list_length: rare.map_or(0, |r| r.cluster_list.len()),
+            router_id: extra.and_then(|r| r.originator_id).or(peer.map(|p| p.router_id())).unwrap_or(own_id),
+            cluster_list_length: extra.map_or(0, |r| r.cluster_list.len()),
             address: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |p| p.remote_addr()),
             path_id: path.path_id,
             hop,
@@ -235,11 +235,11 @@ impl Rib {
         family: Family,
         route: RouteNo,
         usable: &[usize],
-        decision: &Decision,
+        decision: &BestPath,
     ) -> Option<SetId> {
         let paths = self.tables[family.index()].get(route).paths();
         let best = &paths[usable[decision.best]];
-        if best.peer == OWN || self.is_served_here(best) {
+        if best.peer == OWN || self.is_from_local_speaker(best) {
             return None;
         }
         let via = |n: &usize| match self.hops.get(self.attrs.hop(paths[usable[*n]].effective)?).resolution {
@@ -258,7 +258,7 @@ impl Rib {
     /// What a group is to be told of a path, with a reference to the attributes.
     pub(super) fn export(
         &mut self,
-        group: &Group,
+        group: &UpdateGroup,
         family: Family,
         route: RouteNo,
         path: &Path,
@@ -313,14 +313,14 @@ impl Rib {
         })
     }
 
-    fn touch_users_of_changed_hops(&mut self) {
+    fn mark_users_of_changed_hops(&mut self) {
         for family in Family::ALL {
             let f = family.index();
             for route in self.tables[f].numbers() {
                 let uses =
                     |p: &Path| self.attrs.hop(p.effective).is_some_and(|hop| self.hops.get(hop).changed);
                 if self.tables[f].get(route).paths().iter().any(uses) {
-                    self.touch(family, route);
+                    self.mark_dirty(family, route);
                 }
             }
         }

@@ -4,26 +4,32 @@ use std::mem;
 
 use super::{
     Rib,
-    groups::{Group, PathOut, rank::Rank},
+    decision::Memo,
     peers::Peer,
-    settle::Memo,
     table::{OWN, PeerNo, RouteNo},
+    update_group::{PathOut, UpdateGroup, rank::Rank},
 };
 use crate::net::Family;
 
 impl Rib {
     /// Tells a group the new word on a route: the best path, or all of them where they were asked for.
-    pub(super) fn tell(&mut self, group: &mut Group, family: Family, route: RouteNo, memo: &mut Memo) {
+    pub(super) fn stage_exports(
+        &mut self,
+        group: &mut UpdateGroup,
+        family: Family,
+        route: RouteNo,
+        memo: &mut Memo,
+    ) {
         let f = family.index();
         let own = self.own_rank(family, route);
-        if group.takes_paths() {
+        if group.is_add_path() {
             let paths = self.export_all(group, family, route, memo);
-            group.set_paths(route, own, paths, &mut self.tables[f], &mut self.attrs, &mut self.path_ids[f]);
+            group.stage_paths(route, own, paths, &mut self.tables[f], &mut self.attrs, &mut self.path_ids[f]);
         } else {
             let best = self.tables[f].get(route).best().copied();
             let out =
                 best.and_then(|path| Some((self.export(group, family, route, &path, memo)?, path.peer)));
-            group.set(route, own, out, &mut self.tables[f], &mut self.attrs);
+            group.stage(route, own, out, &mut self.tables[f], &mut self.attrs);
         }
     }
 
@@ -37,19 +43,19 @@ impl Rib {
 
     /// Lets routes that `max-prefixes-out` kept back follow where there is room again, and says once for a group
     /// that there are such.
-    pub(super) fn heed_limits(&mut self) {
+    pub(super) fn enforce_max_prefixes_out(&mut self) {
         for family in Family::ALL {
             let f = family.index();
             let mut groups = mem::take(&mut self.groups[f]);
             for group in groups.iter_mut().flatten() {
                 let mut memo = None;
                 while let Some(route) = group.next_withheld() {
-                    self.tell(group, family, route, &mut memo);
+                    self.stage_exports(group, family, route, &mut memo);
                 }
                 if let Some((_, Some(id))) = memo {
                     self.attrs.release(id);
                 }
-                if let Some(members) = group.alarm() {
+                if let Some(members) = group.take_limit_warning() {
                     self.report_limit(family, group, &members);
                 }
             }
@@ -57,7 +63,7 @@ impl Rib {
         }
     }
 
-    fn report_limit(&self, family: Family, group: &Group, members: &[PeerNo]) {
+    fn report_limit(&self, family: Family, group: &UpdateGroup, members: &[PeerNo]) {
         let names: Vec<_> = members.iter().filter_map(|no| self.peer(*no)).map(Peer::name).collect();
         let (neighbors, withheld) = (names.join(" "), group.withheld());
         let max = group.view.max_prefixes().unwrap_or(0);
@@ -69,12 +75,18 @@ impl Rib {
     }
 
     /// Every path that may be used and that the group may hear (RFC 7911 §3): the rules of export hold for each.
-    fn export_all(&mut self, group: &Group, family: Family, route: RouteNo, memo: &mut Memo) -> Vec<PathOut> {
+    fn export_all(
+        &mut self,
+        group: &UpdateGroup,
+        family: Family,
+        route: RouteNo,
+        memo: &mut Memo,
+    ) -> Vec<PathOut> {
         let f = family.index();
         let mut all = Vec::new();
         for n in 0..self.tables[f].get(route).paths().len() {
             let path = self.tables[f].get(route).paths()[n];
-            if !path.is_usable() || !self.leads_on(&path) {
+            if !path.is_usable() || !self.is_resolvable(&path) {
                 continue;
             }
             if let Some(attrs) = self.export(group, family, route, &path, memo) {

@@ -1,7 +1,7 @@
 //! Which of the paths to a prefix is best, and which are as good (RFC 4271 §9.1).
 //!
-//! A ladder: each [`Rule`] drops the paths that are worse than the best of those left. What is left after
-//! [`Rule::IgpMetric`] is equally good for forwarding; the last rules only pick one to tell others about.
+//! A ladder: each [`BestPathReason`] drops the paths that are worse than the best of those left. What is left after
+//! [`BestPathReason::IgpMetric`] is equally good for forwarding; the last rules only pick one to tell others about.
 //! MED is compared among all paths of one neighbor AS at once, so that the outcome does not depend on the order
 //! of arrival (RFC 4271 §9.1.2.2 c).
 
@@ -34,7 +34,7 @@ pub(super) struct Candidate<'a> {
 
 /// The steps, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rule {
+pub(super) enum BestPathReason {
     /// There was nothing to compare with.
     Only,
     /// Before all else: nobody may take over what this node is itself.
@@ -52,7 +52,7 @@ pub(super) enum Rule {
     PathId,
 }
 
-impl Rule {
+impl BestPathReason {
     /// What the best has over the others.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -75,17 +75,17 @@ impl Rule {
 
 /// What the decision found; kept to be used again.
 #[derive(Debug, Default)]
-pub(super) struct Decision {
+pub(super) struct BestPath {
     /// Index of the best.
     pub(super) best: usize,
     /// For each candidate the rule that dropped it; `None` for the best.
-    pub(super) lost: Vec<Option<Rule>>,
+    pub(super) lost: Vec<Option<BestPathReason>>,
     /// Which forward, best first.
     pub(super) multipath: Vec<usize>,
     alive: Vec<usize>,
 }
 
-impl Decision {
+impl BestPath {
     /// Decides among `candidates`, of which there must be one.
     pub(super) fn run(&mut self, candidates: &[Candidate<'_>], relax: bool, max_paths: usize) {
         self.lost.clear();
@@ -93,19 +93,19 @@ impl Decision {
         self.alive.clear();
         self.alive.extend(0..candidates.len());
         let c = candidates;
-        self.keep_least(Rule::Own, |n| !c[n].own);
-        self.keep_least(Rule::LongLivedStale, |n| c[n].long_lived_stale);
-        self.keep_least(Rule::LocalPref, |n| std::cmp::Reverse(c[n].local_pref));
-        self.keep_least(Rule::PathLength, |n| c[n].path_length);
-        self.keep_least(Rule::Origin, |n| c[n].origin);
+        self.keep_least(BestPathReason::Own, |n| !c[n].own);
+        self.keep_least(BestPathReason::LongLivedStale, |n| c[n].long_lived_stale);
+        self.keep_least(BestPathReason::LocalPref, |n| std::cmp::Reverse(c[n].local_pref));
+        self.keep_least(BestPathReason::PathLength, |n| c[n].path_length);
+        self.keep_least(BestPathReason::Origin, |n| c[n].origin);
         self.keep_least_med(c);
-        self.keep_least(Rule::External, |n| !c[n].external);
-        self.keep_least(Rule::IgpMetric, |n| c[n].igp_metric);
+        self.keep_least(BestPathReason::External, |n| !c[n].external);
+        self.keep_least(BestPathReason::IgpMetric, |n| c[n].igp_metric);
         let equal = self.alive.clone();
-        self.keep_least(Rule::RouterId, |n| c[n].router_id);
-        self.keep_least(Rule::ClusterList, |n| c[n].cluster_list_length);
-        self.keep_least(Rule::Address, |n| c[n].address);
-        self.keep_least(Rule::PathId, |n| c[n].path_id);
+        self.keep_least(BestPathReason::RouterId, |n| c[n].router_id);
+        self.keep_least(BestPathReason::ClusterList, |n| c[n].cluster_list_length);
+        self.keep_least(BestPathReason::Address, |n| c[n].address);
+        self.keep_least(BestPathReason::PathId, |n| c[n].path_id);
         self.best = self.alive[0];
         self.pick_multipath(c, equal, relax, max_paths);
     }
@@ -120,11 +120,11 @@ impl Decision {
     }
 
     /// The rule that decided for the best: the last that dropped another.
-    pub(super) fn rule(&self) -> Rule {
-        self.lost.iter().flatten().max().copied().unwrap_or(Rule::Only)
+    pub(super) fn rule(&self) -> BestPathReason {
+        self.lost.iter().flatten().max().copied().unwrap_or(BestPathReason::Only)
     }
 
-    fn keep_least<K: Ord>(&mut self, rule: Rule, key: impl Fn(usize) -> K) {
+    fn keep_least<K: Ord>(&mut self, rule: BestPathReason, key: impl Fn(usize) -> K) {
         if self.alive.len() < 2 {
             return;
         }
@@ -150,7 +150,7 @@ impl Decision {
         self.alive.retain(|n| {
             let stays = !beaten(*n);
             if !stays {
-                lost[*n] = Some(Rule::Med);
+                lost[*n] = Some(BestPathReason::Med);
             }
             stays
         });
@@ -204,8 +204,8 @@ mod tests {
         }
     }
 
-    fn decide(candidates: &[Candidate<'_>], relax: bool, max_paths: usize) -> Decision {
-        let mut decision = Decision::default();
+    fn decide(candidates: &[Candidate<'_>], relax: bool, max_paths: usize) -> BestPath {
+        let mut decision = BestPath::default();
         decision.run(candidates, relax, max_paths);
         decision
     }
@@ -213,25 +213,25 @@ mod tests {
     #[test]
     fn each_rule_decides_when_all_before_it_are_equal() {
         type Better = fn(&mut Candidate<'_>);
-        let ladder: [(Rule, Better); 12] = [
-            (Rule::Own, |c| c.own = true),
-            (Rule::LongLivedStale, |_| {}),
-            (Rule::LocalPref, |c| c.local_pref = 200),
-            (Rule::PathLength, |c| c.path_length = 1),
-            (Rule::Origin, |c| c.origin = Origin::Igp),
-            (Rule::Med, |c| c.med = 5),
-            (Rule::External, |c| c.external = true),
-            (Rule::IgpMetric, |c| c.igp_metric = 5),
-            (Rule::RouterId, |c| c.router_id = Ipv4Addr::new(1, 1, 1, 1)),
-            (Rule::ClusterList, |c| c.cluster_list_length = 0),
-            (Rule::Address, |c| c.address = "10.0.0.1".parse().unwrap()),
-            (Rule::PathId, |c| c.path_id = 1),
+        let ladder: [(BestPathReason, Better); 12] = [
+            (BestPathReason::Own, |c| c.own = true),
+            (BestPathReason::LongLivedStale, |_| {}),
+            (BestPathReason::LocalPref, |c| c.local_pref = 200),
+            (BestPathReason::PathLength, |c| c.path_length = 1),
+            (BestPathReason::Origin, |c| c.origin = Origin::Igp),
+            (BestPathReason::Med, |c| c.med = 5),
+            (BestPathReason::External, |c| c.external = true),
+            (BestPathReason::IgpMetric, |c| c.igp_metric = 5),
+            (BestPathReason::RouterId, |c| c.router_id = Ipv4Addr::new(1, 1, 1, 1)),
+            (BestPathReason::ClusterList, |c| c.cluster_list_length = 0),
+            (BestPathReason::Address, |c| c.address = "10.0.0.1".parse().unwrap()),
+            (BestPathReason::PathId, |c| c.path_id = 1),
         ];
         for (n, (rule, better)) in ladder.iter().enumerate() {
             // The winner is better in this step only; the loser in all later ones.
             let (mut winner, mut loser) = (base(), base());
             better(&mut winner);
-            loser.long_lived_stale = *rule == Rule::LongLivedStale;
+            loser.long_lived_stale = *rule == BestPathReason::LongLivedStale;
             ladder[n + 1..].iter().for_each(|(_, better)| better(&mut loser));
             for (candidates, best) in [([winner, loser], 0), ([loser, winner], 1)] {
                 let decision = decide(&candidates, true, 1);

@@ -17,7 +17,7 @@
 
 pub(super) mod rank;
 mod send;
-mod upkeep;
+mod trim;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -38,44 +38,44 @@ use crate::bgp::wire::update::Nlri;
 use rank::{Rank, Ranked};
 
 /// Routes or paths in one stretch at most: enough to fill messages, little enough to be fair.
-const STRETCH: usize = 4096;
+const MAX_BATCH_SLOTS: usize = 4096;
 
 /// Octets of attributes in one stretch, one set beyond: a full stretch of ordinary ones, five routes to a set.
 const OCTETS: usize = 256 * 1024;
 
 /// Encoded stretches that are kept for members that come to the same place a little later.
-const KEPT: usize = 16;
+const MAX_CACHED_BATCHES: usize = 16;
 
 /// What the group was told about one route, or about one of its paths.
 #[derive(Clone, Copy, Debug, Default)]
-struct Out {
+struct OutEntry {
     attrs: Option<AttrsId>,
     /// Its latest place in the journal, low 32 bits.
     place: u32,
     /// The neighbor that it came from, who is not told it.
     source: PeerNo,
-    hold: Hold,
+    state: SlotState,
     /// When it is advertised, and which others it gives way to.
     rank: Rank,
 }
 
 /// Whether a slot is in use: advertised, or its withdrawal not yet passed by all. That pins the route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Hold {
+enum SlotState {
     #[default]
-    No,
-    Yes,
+    Free,
+    InUse,
     /// In use, and the source changed since the last advertisement: the present source may need a withdrawal.
-    Moved,
+    SourceChanged,
 }
 
-impl Out {
-    fn is_held(&self) -> bool {
-        self.hold != Hold::No
+impl OutEntry {
+    fn in_use(&self) -> bool {
+        self.state != SlotState::Free
     }
 
-    fn is_moved(&self) -> bool {
-        self.hold == Hold::Moved
+    fn source_changed(&self) -> bool {
+        self.state == SlotState::SourceChanged
     }
 }
 
@@ -130,7 +130,7 @@ impl At {
 
 /// What a slot is to hold, with a reference to the attributes.
 #[derive(Clone, Copy, Debug)]
-struct Now {
+struct NewPath {
     attrs: AttrsId,
     source: PeerNo,
     rank: Rank,
@@ -138,7 +138,7 @@ struct Now {
 
 /// An encoded stretch.
 #[derive(Debug)]
-struct Chunk {
+struct Batch {
     from: At,
     to: At,
     /// End of the journal when it was encoded.
@@ -149,16 +149,16 @@ struct Chunk {
 }
 
 /// Neighbors with the same view.
-pub(super) struct Group {
+pub(super) struct UpdateGroup {
     pub(super) view: View,
-    out: Vec<Out>,
+    adj_rib_out: Vec<OutEntry>,
     /// Where the group is told several paths; else a slot is a route.
     paths: Option<Slots>,
     journal: VecDeque<SlotNo>,
     /// Place of the journal's first entry.
     base: u64,
     members: Vec<Member>,
-    chunks: VecDeque<Chunk>,
+    batches: VecDeque<Batch>,
     /// What there is to tell, by source.
     by_source: HashMap<PeerNo, u32, RandomState>,
     /// The same by next hop, where it may be a member's address; by source in it, as there are few.
@@ -171,9 +171,9 @@ pub(super) struct Group {
     /// What is advertised and goes first; with a limit all that is advertised.
     ranked: Ranked,
     /// It was said that there are such routes.
-    alarmed: bool,
+    limit_warned: bool,
     /// The only member that there may be, where a limit counts what it is told.
-    lone: Option<(PeerNo, IpAddr)>,
+    only_member: Option<(PeerNo, IpAddr)>,
     /// A member is not at the journal's end.
     behind: bool,
 }
@@ -188,32 +188,32 @@ pub(super) struct PathOut {
 
 /// What a new member is given in front of and behind the table.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Welcome {
+pub(super) struct JoinState {
     pub(super) withdraw: Vec<Nlri>,
     pub(super) end_of_rib: bool,
     /// Its address.
     pub(super) addr: Option<IpAddr>,
 }
 
-impl Group {
+impl UpdateGroup {
     /// For neighbors with this view; `first` is one of them.
     pub(super) fn new(view: View, first: (PeerNo, IpAddr)) -> Self {
         Self {
             paths: view.sends_paths().then(Slots::default),
-            lone: (view.is_lone() && view.max_prefixes().is_some()).then_some(first),
+            only_member: (view.is_for_one_neighbor() && view.max_prefixes().is_some()).then_some(first),
             view,
-            out: Vec::new(),
+            adj_rib_out: Vec::new(),
             journal: VecDeque::new(),
             base: 0,
             members: Vec::new(),
-            chunks: VecDeque::new(),
+            batches: VecDeque::new(),
             by_source: HashMap::default(),
             by_next_hop: HashMap::default(),
             total: 0,
             too_large: BTreeSet::new(),
             withheld: Ranked::default(),
             ranked: Ranked::default(),
-            alarmed: false,
+            limit_warned: false,
             behind: false,
         }
     }
@@ -222,14 +222,14 @@ impl Group {
         self.base + self.journal.len() as u64
     }
 
-    /// Whether the group is told all paths of a route, by [`Group::set_paths`], rather than one.
-    pub(super) fn takes_paths(&self) -> bool {
+    /// Whether the group is told all paths of a route, by [`UpdateGroup::stage_paths`], rather than one.
+    pub(super) fn is_add_path(&self) -> bool {
         self.paths.is_some()
     }
 
     /// Takes the new best path of a route whose own path has the rank `own`; `now` comes with its own reference to the
     /// attributes.
-    pub(super) fn set(
+    pub(super) fn stage(
         &mut self,
         route: RouteNo,
         own: Rank,
@@ -238,20 +238,21 @@ impl Group {
         attrs: &mut AttrsTable,
     ) {
         self.withheld.forget(route);
-        let now = now.map(|(attrs, source)| Now { attrs, source, rank: Rank::of_path(source, own) });
+        let now = now.map(|(attrs, source)| NewPath { attrs, source, rank: Rank::of_path(source, own) });
         let now = now.filter(|now| self.admits(route, Some(route), *now, attrs));
-        if self.say(route, now, attrs) {
+        if self.enqueue(route, now, attrs) {
             table.get_mut(route).pins += 1;
         }
     }
 
     /// Whether a path may be advertised: it may not when it leads back to the only member, nor when there are as many as
     /// `max-prefixes-out` allows and none of a later rank gives way. A refused one's reference is given back.
-    fn admits(&mut self, route: RouteNo, slot: Option<SlotNo>, now: Now, attrs: &mut AttrsTable) -> bool {
+    fn admits(&mut self, route: RouteNo, slot: Option<SlotNo>, now: NewPath, attrs: &mut AttrsTable) -> bool {
         let Some(max) = self.view.max_prefixes() else { return true };
         let back = |(peer, addr)| now.source == peer || attrs.get(now.attrs).next_hop.addr == addr;
-        let leads_back = self.lone.is_some_and(back);
-        let told = slot.and_then(|slot| self.out.get(slot as usize)).is_some_and(|out| out.attrs.is_some());
+        let leads_back = self.only_member.is_some_and(back);
+        let told =
+            slot.and_then(|slot| self.adj_rib_out.get(slot as usize)).is_some_and(|out| out.attrs.is_some());
         let withheld = !leads_back && !told && self.total >= max && !self.make_room(now.rank, attrs);
         if withheld {
             self.withheld.insert(now.rank, route);
@@ -266,7 +267,7 @@ impl Group {
     fn make_room(&mut self, rank: Rank, attrs: &mut AttrsTable) -> bool {
         let Some((last, slot)) = self.ranked.last().filter(|(last, _)| *last > rank) else { return false };
         self.withheld.insert(last, self.route_of(slot));
-        self.say(slot, None, attrs);
+        self.enqueue(slot, None, attrs);
         true
     }
 
@@ -288,17 +289,17 @@ impl Group {
     }
 
     /// Who is to be named where routes are withheld: once.
-    pub(super) fn alarm(&mut self) -> Option<Vec<PeerNo>> {
-        if self.alarmed || self.withheld.is_empty() {
+    pub(super) fn take_limit_warning(&mut self) -> Option<Vec<PeerNo>> {
+        if self.limit_warned || self.withheld.is_empty() {
             return None;
         }
-        self.alarmed = true;
+        self.limit_warned = true;
         Some(self.members.iter().map(|m| m.peer).collect())
     }
 
     /// Takes all paths of a route as they are now (RFC 7911 §3): those that are gone are withdrawn by their number,
     /// the others replace what was advertised under theirs. The own path has the rank `own`.
-    pub(super) fn set_paths(
+    pub(super) fn stage_paths(
         &mut self,
         route: RouteNo,
         own: Rank,
@@ -314,17 +315,17 @@ impl Group {
         now.sort_unstable_by_key(|path| path.path_id);
         for &(id, slot) in &before {
             if now.binary_search_by_key(&id, |path| path.path_id).is_err() {
-                self.say(slot, None, attrs);
+                self.enqueue(slot, None, attrs);
             }
         }
         for path in now {
             let known = before.binary_search_by_key(&path.path_id, |(id, _)| *id).ok().map(|n| before[n].1);
             let rank = Rank::of_path(path.source, own);
-            let admitted = Now { attrs: path.attrs, source: path.source, rank };
+            let admitted = NewPath { attrs: path.attrs, source: path.source, rank };
             if !self.admits(route, known, admitted, attrs) {
                 ids.release(path.path_id);
                 if let Some(slot) = known {
-                    self.say(slot, None, attrs);
+                    self.enqueue(slot, None, attrs);
                 }
                 continue;
             }
@@ -340,14 +341,14 @@ impl Group {
                     slot
                 }
             };
-            self.say(slot, Some(admitted), attrs);
+            self.enqueue(slot, Some(admitted), attrs);
         }
     }
 
     /// Takes what is advertised of a slot from now on; whether it is in use only since now.
-    fn say(&mut self, slot: SlotNo, now: Option<Now>, attrs: &mut AttrsTable) -> bool {
+    fn enqueue(&mut self, slot: SlotNo, now: Option<NewPath>, attrs: &mut AttrsTable) -> bool {
         let n = slot as usize;
-        let old = self.out.get(n).copied().unwrap_or_default();
+        let old = self.adj_rib_out.get(n).copied().unwrap_or_default();
         let source = now.map_or(old.source, |now| now.source);
         let rank = now.map_or(old.rank, |now| now.rank);
         // One that begins or ceases to go first is in the journal, as a walk may have passed its place.
@@ -356,19 +357,21 @@ impl Group {
             if let Some(now) = now {
                 attrs.release(now.attrs);
                 self.rank(slot, old, Some(rank));
-                self.out[n].rank = rank;
+                self.adj_rib_out[n].rank = rank;
             }
             return false;
         }
         self.too_large.remove(&slot);
-        if n >= self.out.len() {
-            self.out.resize(n + 1, Out::default());
+        if n >= self.adj_rib_out.len() {
+            self.adj_rib_out.resize(n + 1, OutEntry::default());
         }
-        let pending = old.is_held() && self.is_pending(slot, old.place);
-        let moved = (pending && old.is_moved()) || (old.source != source && (old.attrs.is_some() || pending));
-        let hold = if moved { Hold::Moved } else { Hold::Yes };
+        let pending = old.in_use() && self.is_pending(slot, old.place);
+        let moved =
+            (pending && old.source_changed()) || (old.source != source && (old.attrs.is_some() || pending));
+        let state = if moved { SlotState::SourceChanged } else { SlotState::InUse };
         self.rank(slot, old, now.map(|now| now.rank));
-        self.out[n] = Out { attrs: now.map(|now| now.attrs), place: self.end() as u32, source, hold, rank };
+        self.adj_rib_out[n] =
+            OutEntry { attrs: now.map(|now| now.attrs), place: self.end() as u32, source, state, rank };
         self.journal.push_back(slot);
         self.behind = true;
         self.count(old.attrs.map(|_| old.source), now.map(|_| source));
@@ -377,11 +380,11 @@ impl Group {
         if let Some(id) = old.attrs {
             attrs.release(id);
         }
-        !old.is_held()
+        !old.in_use()
     }
 
     /// Keeps `ranked` as it is to be: what goes first, and all that counts towards a limit.
-    fn rank(&mut self, slot: SlotNo, old: Out, now: Option<Rank>) {
+    fn rank(&mut self, slot: SlotNo, old: OutEntry, now: Option<Rank>) {
         let before = old.attrs.map(|_| old.rank);
         if before == now {
             return;
@@ -459,7 +462,7 @@ impl Group {
         let mut counts: HashMap<_, _, _> =
             self.members.iter().map(|m| (m.peer, u64::from(others(m)))).collect();
         for &slot in &self.too_large {
-            let out = &self.out[slot as usize];
+            let out = &self.adj_rib_out[slot as usize];
             for member in &self.members {
                 let told =
                     out.source != member.peer && out.attrs.is_some_and(|id| !member.is_next_hop(id, attrs));
@@ -473,10 +476,10 @@ impl Group {
 
     /// What this member is told about a route: the numbers of the paths (0 where there is but one to tell), whom
     /// they came from, and their attributes.
-    pub(super) fn told(&self, peer: PeerNo, route: RouteNo, attrs: &AttrsTable) -> Vec<PathOut> {
+    pub(super) fn advertised_to(&self, peer: PeerNo, route: RouteNo, attrs: &AttrsTable) -> Vec<PathOut> {
         let Ok(n) = self.position(peer) else { return vec![] };
         let told = |slot: SlotNo, path_id| {
-            let out = self.out.get(slot as usize).filter(|out| out.source != peer)?;
+            let out = self.adj_rib_out.get(slot as usize).filter(|out| out.source != peer)?;
             let id = out.attrs.filter(|id| !self.members[n].is_next_hop(*id, attrs))?;
             (!self.too_large.contains(&slot)).then_some(PathOut { path_id, attrs: id, source: out.source })
         };
@@ -487,19 +490,23 @@ impl Group {
     }
 
     /// Whether the group has something to tell a neighbor about a path.
-    pub(super) fn tells(&self, peer: PeerNo, nlri: Nlri, table: &Table) -> bool {
+    pub(super) fn advertises(&self, peer: PeerNo, nlri: Nlri, table: &Table) -> bool {
         let slot = table.find(nlri.prefix).and_then(|route| match &self.paths {
             None => Some(route),
             Some(slots) => slots.find(route, nlri.path_id),
         });
-        let out = slot.and_then(|slot| self.out.get(slot as usize));
+        let out = slot.and_then(|slot| self.adj_rib_out.get(slot as usize));
         out.is_some_and(|out| out.attrs.is_some() && out.source != peer)
     }
 
     /// Paths of which this member may hold something.
-    pub(super) fn touched<'a>(&'a self, peer: PeerNo, table: &'a Table) -> impl Iterator<Item = Nlri> + 'a {
-        let concerns = move |o: &Out| o.is_held() && (o.source != peer || o.is_moved());
-        let slots = self.out.iter().enumerate().filter(move |(_, o)| concerns(o));
+    pub(super) fn possibly_advertised<'a>(
+        &'a self,
+        peer: PeerNo,
+        table: &'a Table,
+    ) -> impl Iterator<Item = Nlri> + 'a {
+        let concerns = move |o: &OutEntry| o.in_use() && (o.source != peer || o.source_changed());
+        let slots = self.adj_rib_out.iter().enumerate().filter(move |(_, o)| concerns(o));
         slots.map(|(n, _)| self.nlri(n as SlotNo, table))
     }
 
@@ -513,9 +520,9 @@ impl Group {
         self.paths.as_ref().map_or(slot, |slots| slots.get(slot).route)
     }
 
-    pub(super) fn join(&mut self, peer: PeerNo, welcome: Welcome) {
+    pub(super) fn join(&mut self, peer: PeerNo, state: JoinState) {
         let at = At::start(self.end());
-        let Welcome { withdraw, end_of_rib, addr } = welcome;
+        let JoinState { withdraw, end_of_rib, addr } = state;
         let member =
             Member { peer, addr, at, withdraw, begin_refresh: false, end_of_rib, end_refresh: false };
         match self.position(peer) {
@@ -526,7 +533,7 @@ impl Group {
     }
 
     /// End-of-RIB goes to this member as soon as it has been told all that there is.
-    pub(super) fn owe_end_of_rib(&mut self, peer: PeerNo) {
+    pub(super) fn queue_end_of_rib(&mut self, peer: PeerNo) {
         if let Ok(n) = self.position(peer) {
             self.members[n].end_of_rib = true;
             self.behind = true;
@@ -539,10 +546,10 @@ impl Group {
     }
 
     /// Takes a member out; returns the withdrawals that it was still to be sent from an earlier group.
-    /// What it was not told yet of its welcome.
-    pub(super) fn leave(&mut self, peer: PeerNo) -> Welcome {
+    /// What it was not told yet of its state.
+    pub(super) fn leave(&mut self, peer: PeerNo) -> JoinState {
         let left = self.position(peer).map(|n| self.members.remove(n));
-        left.map(|m| Welcome { withdraw: m.withdraw, end_of_rib: m.end_of_rib, addr: m.addr })
+        left.map(|m| JoinState { withdraw: m.withdraw, end_of_rib: m.end_of_rib, addr: m.addr })
             .unwrap_or_default()
     }
 
@@ -551,7 +558,7 @@ impl Group {
     }
 
     /// Says everything to a member again (RFC 2918), marked as RFC 7313 asks where it was negotiated.
-    pub(super) fn repeat(&mut self, peer: PeerNo, enhanced: bool) {
+    pub(super) fn resend(&mut self, peer: PeerNo, enhanced: bool) {
         let since = self.end();
         if let Some(member) = self.members.iter_mut().find(|m| m.peer == peer) {
             // What it has not passed of the journal would be forgotten: withdrawals too. So begin no later.

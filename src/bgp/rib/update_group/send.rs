@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{At, Chunk, Group, KEPT, Member, OCTETS, Out, STRETCH};
+use super::{At, Batch, MAX_BATCH_SLOTS, MAX_CACHED_BATCHES, Member, OCTETS, OutEntry, UpdateGroup};
 use crate::bgp::{
     rib::{
         attrs::{AttrsId, AttrsTable},
@@ -17,7 +17,7 @@ use crate::bgp::{
     },
 };
 
-impl Group {
+impl UpdateGroup {
     /// Members with something to be sent.
     pub(in crate::bgp::rib) fn behind(&self) -> impl Iterator<Item = PeerNo> + '_ {
         let end = self.end();
@@ -40,7 +40,7 @@ impl Group {
             let at = self.members[n].at;
             match at {
                 At::Journal(place) if place >= self.end() => return self.after_sweep(n),
-                At::Sweep { next, since } if next as usize >= self.out.len() => {
+                At::Sweep { next, since } if next as usize >= self.adj_rib_out.len() => {
                     self.members[n].at = At::Journal(since);
                     if let Some(marks) = self.after_sweep(n) {
                         return Some(marks);
@@ -98,16 +98,16 @@ impl Group {
     /// The stretch at `at`, shared where it can be.
     fn stretch(&mut self, at: At, peer: PeerNo, table: &Table, attrs: &AttrsTable) -> (At, Bytes, u32) {
         let end = self.end();
-        let shared = |c: &&Chunk| {
+        let shared = |c: &&Batch| {
             // A walk over the table is worth sharing only while nothing has changed since.
             let fresh = matches!(at, At::Journal(_)) || c.end == end;
             c.from == at && fresh && !c.sources.contains(&peer)
         };
-        if let Some(chunk) = self.chunks.iter().find(shared) {
+        if let Some(chunk) = self.batches.iter().find(shared) {
             return (chunk.to, chunk.bytes.clone(), chunk.messages);
         }
         let (slots, to) = self.collect(at, attrs);
-        let mut sources: Vec<PeerNo> = slots.iter().map(|s| self.out[*s as usize].source).collect();
+        let mut sources: Vec<PeerNo> = slots.iter().map(|s| self.adj_rib_out[*s as usize].source).collect();
         sources.sort_unstable();
         sources.dedup();
         sources.retain(|s| *s != OWN && self.position(*s).is_ok());
@@ -121,9 +121,9 @@ impl Group {
         }
         self.too_large.extend(too_large);
         if self.members.len() > 1 && !sources.contains(&peer) {
-            self.chunks.truncate(KEPT - 1);
-            let chunk = Chunk { from: at, to, end, sources, bytes: bytes.clone(), messages };
-            self.chunks.push_front(chunk);
+            self.batches.truncate(MAX_CACHED_BATCHES - 1);
+            let chunk = Batch { from: at, to, end, sources, bytes: bytes.clone(), messages };
+            self.batches.push_front(chunk);
         }
         (to, bytes, messages)
     }
@@ -135,7 +135,7 @@ impl Group {
         }
         let mut hops: Vec<IpAddr> = slots
             .iter()
-            .filter_map(|s| Some(attrs.get(self.out[*s as usize].attrs?).next_hop.addr))
+            .filter_map(|s| Some(attrs.get(self.adj_rib_out[*s as usize].attrs?).next_hop.addr))
             .collect();
         hops.sort_unstable();
         hops.dedup();
@@ -143,11 +143,11 @@ impl Group {
         apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
     }
 
-    /// The slots of the stretch at `at`, and where it ends: after [`STRETCH`] of them, or [`OCTETS`] of attributes.
+    /// The slots of the stretch at `at`, and where it ends: after [`MAX_BATCH_SLOTS`] of them, or [`OCTETS`] of attributes.
     fn collect(&self, at: At, attrs: &AttrsTable) -> (Vec<SlotNo>, At) {
         let mut slots = Vec::new();
         let (mut room, mut last) = (OCTETS, None);
-        let mut take = |slots: &mut Vec<SlotNo>, slot: SlotNo, out: &Out| {
+        let mut take = |slots: &mut Vec<SlotNo>, slot: SlotNo, out: &OutEntry| {
             slots.push(slot);
             if let Some(id) = out.attrs.filter(|id| last != Some(*id)) {
                 room = room.saturating_sub(attrs.size(id));
@@ -158,7 +158,9 @@ impl Group {
         match at {
             At::Head { next, since } => {
                 for (rank, slot) in self.ranked.heads(next) {
-                    if slots.len() >= STRETCH || !take(&mut slots, slot, &self.out[slot as usize]) {
+                    if slots.len() >= MAX_BATCH_SLOTS
+                        || !take(&mut slots, slot, &self.adj_rib_out[slot as usize])
+                    {
                         return (slots, At::Head { next: (rank, slot + 1), since });
                     }
                 }
@@ -168,8 +170,8 @@ impl Group {
                 let mut n = next;
                 let mut more = true;
                 while more
-                    && let Some(out) = self.out.get(n as usize)
-                    && slots.len() < STRETCH
+                    && let Some(out) = self.adj_rib_out.get(n as usize)
+                    && slots.len() < MAX_BATCH_SLOTS
                 {
                     if out.attrs.is_some() && !out.rank.is_first() {
                         more = take(&mut slots, n, out);
@@ -183,9 +185,9 @@ impl Group {
                 let mut more = true;
                 while more
                     && let Some(&slot) = self.journal.get((place - self.base) as usize)
-                    && slots.len() < STRETCH
+                    && slots.len() < MAX_BATCH_SLOTS
                 {
-                    let out = &self.out[slot as usize];
+                    let out = &self.adj_rib_out[slot as usize];
                     if out.place == place as u32 {
                         more = take(&mut slots, slot, out);
                     }
@@ -210,12 +212,12 @@ impl Group {
         let member = self.position(peer).ok().map(|n| &self.members[n]);
         let leads_back = |id: AttrsId| member.is_some_and(|m| m.is_next_hop(id, attrs));
         for &slot in slots {
-            let out = self.out[slot as usize];
+            let out = self.adj_rib_out[slot as usize];
             match out.attrs {
                 Some(id) if out.source != peer && leads_back(id) => gone.push(slot),
                 Some(id) if out.source != peer => here.push((id, out.rank, slot)),
                 // Its own route: it holds another's only if that was told before.
-                _ if out.source != peer || out.is_moved() => gone.push(slot),
+                _ if out.source != peer || out.source_changed() => gone.push(slot),
                 _ => {}
             }
         }

@@ -9,22 +9,22 @@ use super::{
 use crate::{bgp::peer::PeerKey, net::Family};
 
 impl Rib {
-    /// Of these neighbors those that are needed: by whom some prefix is known for which none of the others has a
+    /// Of these neighbors those that are sole: by whom some prefix is known for which none of the others has a
     /// path. One that waits to be said again (RFC 4724 §4.2) does not count as such.
-    pub fn needed(&self, leaving: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    pub fn sole_sources(&self, leaving: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
         let leaves = |no: PeerNo| match &self.peer(no)?.config.key {
             PeerKey::Address(addr) => leaving.get(addr).copied(),
             PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
         };
         let stays = |p: &Path| p.is_usable() && !p.has(Path::STALE) && leaves(p.peer).is_none();
-        let mut needed = BTreeSet::new();
+        let mut sole = BTreeSet::new();
         for table in Family::ALL.map(|f| &self.tables[f.index()]) {
             for paths in table.numbers().map(|n| table.get(n).paths()) {
                 if !paths.iter().any(stays) {
-                    needed.extend(paths.iter().filter(|p| p.is_usable()).filter_map(|p| leaves(p.peer)));
+                    sole.extend(paths.iter().filter(|p| p.is_usable()).filter_map(|p| leaves(p.peer)));
                 }
             }
         }
-        needed
+        sole
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{At, Group, Out};
+use super::{At, OutEntry, UpdateGroup};
 use crate::bgp::rib::{
     attrs::AttrsTable,
     paths::{PathIds, SlotNo},
@@ -12,7 +12,7 @@ use crate::bgp::rib::{
 /// What is counted for one next hop: its place, and the neighbors that it comes from.
 const NEXT_HOP_OCTETS: usize = 112;
 
-impl Group {
+impl UpdateGroup {
     /// Forgets what all members have passed; `vacant` are routes of which nothing is left to say.
     pub(in crate::bgp::rib) fn trim(
         &mut self,
@@ -30,9 +30,9 @@ impl Group {
         while self.base < passed
             && let Some(slot) = self.journal.pop_front()
         {
-            let out = &mut self.out[slot as usize];
+            let out = &mut self.adj_rib_out[slot as usize];
             if out.place == self.base as u32 && out.attrs.is_none() {
-                *out = Out::default();
+                *out = OutEntry::default();
                 self.unpin(slot, table, ids, &mut vacant);
             }
             self.base += 1;
@@ -40,7 +40,7 @@ impl Group {
         let end = self.end();
         self.behind = self.members.iter().any(|m| m.is_behind(end));
         if !self.behind {
-            self.chunks.clear();
+            self.batches.clear();
         }
         self.give_back();
         self.compact();
@@ -49,7 +49,7 @@ impl Group {
     /// The table has so many numbers: nothing is said about those beyond. (Slots of paths have numbers of their own.)
     pub(in crate::bgp::rib) fn fit(&mut self, routes: usize) {
         match &mut self.paths {
-            None if self.out.len() > routes => cut(&mut self.out, routes),
+            None if self.adj_rib_out.len() > routes => cut(&mut self.adj_rib_out, routes),
             None => {}
             Some(slots) => slots.fit(routes),
         }
@@ -83,7 +83,7 @@ impl Group {
                 self.journal = VecDeque::new();
             }
             if self.total == 0 && !self.behind {
-                self.out = Vec::new();
+                self.adj_rib_out = Vec::new();
                 if let Some(slots) = &mut self.paths {
                     slots.clear();
                 }
@@ -91,8 +91,8 @@ impl Group {
                 && let Some(slots) = &mut self.paths
             {
                 let places = slots.shrink();
-                if places < self.out.len() {
-                    cut(&mut self.out, places);
+                if places < self.adj_rib_out.len() {
+                    cut(&mut self.adj_rib_out, places);
                 }
             }
         }
@@ -101,19 +101,20 @@ impl Group {
     /// Octets that the group takes: what its neighbors were sent, and what is still to be said. (The attributes are
     /// counted where they are kept.)
     pub(in crate::bgp::rib) fn octets(&self) -> u64 {
-        let out = self.out.capacity() * size_of::<Out>() + self.journal.capacity() * size_of::<SlotNo>();
-        let chunks: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
+        let out = self.adj_rib_out.capacity() * size_of::<OutEntry>()
+            + self.journal.capacity() * size_of::<SlotNo>();
+        let batches: usize = self.batches.iter().map(|c| c.bytes.len()).sum();
         let sets = (self.too_large.len() + self.withheld.len() + self.ranked.len()) * 16;
         // A number of its own in each direction for a path of several.
         let paths = self.paths.as_ref().map_or(0, |p| p.octets() + u64::from(self.total) * 48);
         let next_hops = self.by_next_hop.len() * NEXT_HOP_OCTETS;
-        (out + chunks + sets + next_hops) as u64 + paths
+        (out + batches + sets + next_hops) as u64 + paths
     }
 
     /// Drops dead entries once they are the larger part, so that a member that never reads costs no more than
     /// one entry per route.
     fn compact(&mut self) {
-        if self.journal.len() < 1024 || self.journal.len() < self.out.len() * 2 {
+        if self.journal.len() < 1024 || self.journal.len() < self.adj_rib_out.len() * 2 {
             return;
         }
         let (base, end) = (self.base, self.end());
@@ -121,7 +122,7 @@ impl Group {
         let mut kept = VecDeque::new();
         for (n, &slot) in self.journal.iter().enumerate() {
             live_before.push(kept.len() as u64);
-            let out = &mut self.out[slot as usize];
+            let out = &mut self.adj_rib_out[slot as usize];
             if out.place == (base + n as u64) as u32 {
                 out.place = (end + kept.len() as u64) as u32;
                 kept.push_back(slot);
@@ -137,7 +138,7 @@ impl Group {
             };
         }
         (self.journal, self.base) = (kept, end);
-        self.chunks.clear();
+        self.batches.clear();
     }
 
     /// Lets go of everything; the group has no members left.
@@ -148,11 +149,11 @@ impl Group {
         ids: &mut PathIds,
         mut vacant: impl FnMut(RouteNo),
     ) {
-        for (n, out) in std::mem::take(&mut self.out).into_iter().enumerate() {
+        for (n, out) in std::mem::take(&mut self.adj_rib_out).into_iter().enumerate() {
             if let Some(id) = out.attrs {
                 attrs.release(id);
             }
-            if out.is_held() {
+            if out.in_use() {
                 self.unpin(n as SlotNo, table, ids, &mut vacant);
             }
         }
