@@ -90,7 +90,7 @@ mod tests {
     /// Seen: a neighbor that was switched off was reported to need a password, since another one's
     /// was wrong.
     #[test]
-    fn a_wrong_signature_is_told_of_the_neighbor_that_can_have_made_it() {
+    fn a_wrong_signature_is_attributed_to_the_neighbor_that_can_have_made_it() {
         let (wrong, unsigned, unexpected) = (
             Dropped { wrong: 2, ..Dropped::default() },
             Dropped { unsigned: 2, ..Dropped::default() },
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_that_are_silent_all_are_named_and_of_those_that_answer_none() {
+    fn all_neighbors_without_a_session_are_named_and_no_others() {
         let wrong = Dropped { wrong: 1, ..Dropped::default() };
         let up = [("10.0.0.1", true, false), ("10.0.0.2", true, true)];
         assert_eq!(

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn several_neighbors_that_answer_with_one_router_id_are_one_problem() {
+    fn several_neighbors_with_one_router_id_are_one_problem() {
         use SessionState::{Active, Disabled, Established};
         let one = |state, answered| view("10.0.0.2", state, "10.0.0.1", "10.9.9.9", answered);
         let other = |state, answered| view("10.0.0.3", state, "10.0.0.1", "10.9.9.9", answered);

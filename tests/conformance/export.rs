@@ -73,7 +73,7 @@ fn own_routes() {
 }
 
 #[test]
-fn who_hears_what() {
+fn which_routes_are_advertised_to_whom() {
     let bed = bed();
     let mut report = Report::default();
     let mut from = [

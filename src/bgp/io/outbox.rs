@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_outbox_turns_away_once_and_says_when_it_is_drained() {
+    async fn a_full_outbox_refuses_once_and_reports_when_it_is_drained() {
         let (tx, mut rx) = outbox();
         assert!(tx.has_room());
         tx.push(chunk(ROOM / 2));

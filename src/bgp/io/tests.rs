@@ -296,7 +296,7 @@ async fn callers_of_a_range_become_neighbors_up_to_its_limit_and_strangers_none(
 }
 
 #[tokio::test]
-async fn a_neighbor_that_leaves_the_plan_is_told_and_forgotten() {
+async fn a_removed_neighbor_gets_a_cease_and_is_forgotten() {
     let (a, b) = (place([127, 0, 6, 1]), place([127, 0, 6, 2]));
     let (for_a, for_b) = pair(a, b, |_| {});
     let (mut a, mut b) = (speaker(for_a.clone()), speaker(for_b));

@@ -1,4 +1,4 @@
-//! What follows from a decided route for the groups of neighbors.
+//! Passes the result of the decision process to the update groups (RFC 4271 §9.1.3).
 
 use std::mem;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::net::Family;
 
 impl Rib {
-    /// Tells a group the new word on a route: the best path, or all of them where they were asked for.
+    /// Stages what a group advertises of a route: the best path, or with ADD-PATH all of them.
     pub(super) fn stage_exports(
         &mut self,
         group: &mut UpdateGroup,
@@ -41,8 +41,8 @@ impl Rib {
         own.map(|own| Rank::of(own.source)).unwrap_or_default()
     }
 
-    /// Lets routes that `max-prefixes-out` kept back follow where there is room again, and says once for a group
-    /// that there are such.
+    /// Advertises routes that `max-prefixes-out` withheld once there is room. Logs once per group
+    /// that routes are withheld.
     pub(super) fn enforce_max_prefixes_out(&mut self) {
         for family in Family::ALL {
             let f = family.index();
@@ -69,12 +69,13 @@ impl Rib {
         let max = group.view.max_prefixes().unwrap_or(0);
         tracing::warn!(
             neighbors, %family, max, withheld,
-            "more routes to advertise than max-prefixes-out, the rest is withheld; find out where they come from \
+            "max-prefixes-out reached, further routes are withheld; check where the routes come from \
              (`routelet show routes`), or raise max-prefixes-out of the neighbor"
         );
     }
 
-    /// Every path that may be used and that the group may hear (RFC 7911 §3): the rules of export hold for each.
+    /// All usable paths that may be advertised to the group (RFC 7911 §3). The export rules apply
+    /// to each of them.
     fn export_all(
         &mut self,
         group: &UpdateGroup,

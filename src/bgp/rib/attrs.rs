@@ -1,4 +1,4 @@
-//! Attribute sets, each kept once however many paths have it.
+//! Attribute sets, each stored once however many paths have it.
 
 use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::bgp::wire::attr::{Attrs, ExtraAttrs, UnknownAttr};
 
-/// A shared attribute set; four octets, and so is an `Option` of it.
+/// A shared attribute set. Four octets, as is an `Option` of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AttrsId(NonZeroU32);
 
-/// All attribute sets in use, counted.
+/// All attribute sets in use, with their reference counts.
 #[derive(Default)]
 pub(super) struct AttrsTable {
     slots: Vec<Slot>,
@@ -25,7 +25,7 @@ pub(super) struct AttrsTable {
     hasher: RandomState,
     last: u32,
     orphans: Vec<HopId>,
-    /// Octets of all sets, and of those that came from each neighbor first, by its number.
+    /// Octets of all sets; `owned`: of those that each neighbor sent first, by its number.
     octets: u64,
     owned: Vec<u64>,
 }
@@ -34,11 +34,11 @@ struct Slot {
     attrs: Option<Arc<Attrs>>,
     hash: u64,
     refs: u32,
-    /// What the set takes.
+    /// Octets that the set takes.
     octets: u32,
-    /// Who had it first.
+    /// The neighbor that sent it first.
     owner: PeerNo,
-    /// Interface of a link-local next hop, else 0: a part of the identity.
+    /// Interface of a link-local next hop, else 0. Part of the identity.
     ifindex: u32,
     /// The next hop, once a path with these attributes was a candidate.
     hop: Option<HopId>,
@@ -55,7 +55,7 @@ impl AttrsId {
 }
 
 impl AttrsTable {
-    /// The id of these attributes, with one more reference to it. A set that is new counts for the neighbor `owner`.
+    /// The id of these attributes, with a reference. A new set counts for the neighbor `owner`.
     pub(super) fn intern(&mut self, attrs: &Arc<Attrs>, ifindex: u32, owner: PeerNo) -> AttrsId {
         if let Some(slot) = self.slots.get_mut(self.last as usize)
             && slot.ifindex == ifindex
@@ -103,7 +103,8 @@ impl AttrsTable {
         id
     }
 
-    /// One reference less; the last one frees it. The next hop that it used is left in `take_orphans`.
+    /// Releases a reference; the last one frees the set. Its next hop is then returned by
+    /// `take_orphans`.
     pub(super) fn release(&mut self, id: AttrsId) {
         let slot = &mut self.slots[id.slot()];
         slot.refs -= 1;
@@ -127,7 +128,7 @@ impl AttrsTable {
         std::mem::take(&mut self.orphans)
     }
 
-    /// Memory follows what is in use down again.
+    /// Frees memory when few sets are left.
     fn give_back(&mut self) {
         if self.index.is_empty() {
             (self.slots, self.free, self.index) = Default::default();
@@ -163,12 +164,12 @@ impl AttrsTable {
         self.octets
     }
 
-    /// Octets of the sets that this neighbor had first.
+    /// Octets of the sets that this neighbor sent first.
     pub(super) fn octets_of(&self, owner: PeerNo) -> u64 {
         self.owned.get(usize::from(owner)).copied().unwrap_or(0)
     }
 
-    /// What this set takes.
+    /// Octets that this set takes.
     pub(super) fn size(&self, id: AttrsId) -> usize {
         self.slots[id.slot()].octets as usize
     }
@@ -180,7 +181,7 @@ impl AttrsTable {
     }
 }
 
-/// A place in the table, its share of the index, and the blocks of memory that a set is made of.
+/// Octets of a slot, of its share of the index, and of the allocations of a set.
 fn octets(attrs: &Attrs) -> u32 {
     let mut octets = size_of::<Slot>() + 16 + block(size_of::<Attrs>() + 16);
     octets += block(attrs.as_path.as_bytes().len()) + block(size_of_val(&*attrs.communities));

@@ -1,16 +1,16 @@
-//! Which of the paths to a prefix is best, and which are as good (RFC 4271 §9.1).
+//! Best-path selection and multipath (RFC 4271 §9.1).
 //!
-//! A ladder: each [`BestPathReason`] drops the paths that are worse than the best of those left. What is left after
-//! [`BestPathReason::IgpMetric`] is equally good for forwarding; the last rules only pick one to tell others about.
-//! MED is compared among all paths of one neighbor AS at once, so that the outcome does not depend on the order
-//! of arrival (RFC 4271 §9.1.2.2 c).
+//! Each step, a [`BestPathReason`], drops the paths that are worse than the best of those left.
+//! Paths that are left after [`BestPathReason::IgpMetric`] are equally good for forwarding; the
+//! last steps only select the one to advertise. MED is compared among all paths of one neighbor AS
+//! at once, so the result does not depend on the order of arrival (RFC 4271 §9.1.2.2 c).
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::nexthop::HopId;
 use crate::{bgp::wire::attr::Origin, net::Asn};
 
-/// A path that may be used, as the decision sees it.
+/// What is compared of a usable path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     /// RFC 9494 §4.3.
@@ -23,7 +23,7 @@ pub(super) struct Candidate<'a> {
     pub(super) med: u32,
     pub(super) external: bool,
     pub(super) igp_metric: u32,
-    /// ORIGINATOR_ID where there is one (RFC 4456 §9).
+    /// ORIGINATOR_ID if present (RFC 4456 §9).
     pub(super) router_id: Ipv4Addr,
     pub(super) cluster_list_length: usize,
     pub(super) address: IpAddr,
@@ -32,12 +32,12 @@ pub(super) struct Candidate<'a> {
     pub(super) as_path: &'a [u8],
 }
 
-/// The steps, in order.
+/// The steps, in order. The last one that dropped a path is the reason for the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum BestPathReason {
-    /// There was nothing to compare with.
+    /// There was only one path.
     Only,
-    /// Before all else: nobody may take over what this node is itself.
+    /// First: no neighbor may take over a route that this node originates.
     Own,
     LongLivedStale,
     LocalPref,
@@ -53,7 +53,7 @@ pub(super) enum BestPathReason {
 }
 
 impl BestPathReason {
-    /// What the best has over the others.
+    /// In which way the best path is better than the others.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Only => "only path",
@@ -73,20 +73,20 @@ impl BestPathReason {
     }
 }
 
-/// What the decision found; kept to be used again.
+/// Result of the selection; its memory is reused.
 #[derive(Debug, Default)]
 pub(super) struct BestPath {
-    /// Index of the best.
+    /// Index of the best path.
     pub(super) best: usize,
-    /// For each candidate the rule that dropped it; `None` for the best.
+    /// For each candidate the step that dropped it; `None` for the best path.
     pub(super) lost: Vec<Option<BestPathReason>>,
-    /// Which forward, best first.
+    /// Indices of the paths used for forwarding, best first.
     pub(super) multipath: Vec<usize>,
     alive: Vec<usize>,
 }
 
 impl BestPath {
-    /// Decides among `candidates`, of which there must be one.
+    /// Selects among `candidates`, of which there must be at least one.
     pub(super) fn run(&mut self, candidates: &[Candidate<'_>], relax: bool, max_paths: usize) {
         self.lost.clear();
         self.lost.resize(candidates.len(), None);
@@ -110,7 +110,7 @@ impl BestPath {
         self.pick_multipath(c, equal, relax, max_paths);
     }
 
-    /// There is one candidate.
+    /// Sets the result for a single candidate.
     pub(super) fn only(&mut self) {
         self.best = 0;
         self.lost.clear();
@@ -119,7 +119,7 @@ impl BestPath {
         self.multipath.push(0);
     }
 
-    /// The rule that decided for the best: the last that dropped another.
+    /// The reason for the selection: the last step that dropped a path.
     pub(super) fn rule(&self) -> BestPathReason {
         self.lost.iter().flatten().max().copied().unwrap_or(BestPathReason::Only)
     }
@@ -156,7 +156,7 @@ impl BestPath {
         });
     }
 
-    /// Up to `max_paths` different next hops among the equal ones, the best first.
+    /// Up to `max_paths` paths with different next hops among the equal ones, the best first.
     fn pick_multipath(&mut self, c: &[Candidate<'_>], mut equal: Vec<usize>, relax: bool, max_paths: usize) {
         self.multipath.clear();
         self.multipath.push(self.best);

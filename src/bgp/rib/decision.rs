@@ -1,4 +1,5 @@
-//! From dirty routes to what follows: best paths, next hops for the fib, exports for the groups.
+//! The decision process (RFC 4271 §9.1): selects the best path of each dirty route, and passes on
+//! the next hops to the fib and the exported path to the update groups.
 
 use std::{borrow::Cow, mem, net::Ipv4Addr, sync::Arc};
 
@@ -17,20 +18,21 @@ use crate::{
     net::{Family, NextHops, Unresolved},
 };
 
-/// The last answer of an export, for the next route with the same attributes from the same neighbor. Holds a
-/// reference to what it answers.
+/// Result of the last export, reused for the next route with the same attributes from the same
+/// neighbor. Holds a reference to the exported attributes.
 pub(super) type Memo = Option<((AttrsId, PeerNo), Option<AttrsId>)>;
 
-/// Rounds in which routes may change each other's next hops: more than the longest chain of them needs.
+/// Rounds in which routes may change each other's next hops: more than the longest chain needs.
 const MAX_ROUNDS: usize = 8;
 
 impl Rib {
-    /// Decides every dirty route once. Routes whose next hops resolve over other routes may follow in further
-    /// rounds.
+    /// Selects the best path of every dirty route. Routes whose next hops resolve over other routes
+    /// may need further rounds.
     ///
-    /// Routes may change each other's next hops without end: a better path of one may lead over the other, whose own
-    /// next hop it takes away. Where that is left must not depend on the order in which they came: it begins anew with
-    /// nothing resolved, and ends after as many rounds.
+    /// Two routes may change each other's next hops without end: the better path of one resolves
+    /// over the other, and thereby makes the next hop of that one unreachable. The result must not
+    /// depend on the order of arrival, so the process then starts over with all recursive next hops
+    /// unresolved, and stops after the same number of rounds.
     pub fn run_decision_process(&mut self) {
         if !self.decide_in_rounds() {
             self.forget_recursive();
@@ -45,7 +47,7 @@ impl Rib {
         self.end_deferral();
     }
 
-    /// Whether nothing is left to decide. What was decided last is based on the next hops as they are now.
+    /// Returns whether no dirty route is left. The last selection is based on the present next hops.
     fn decide_in_rounds(&mut self) -> bool {
         for round in 1..=MAX_ROUNDS {
             if !self.decide_dirty() {
@@ -58,7 +60,8 @@ impl Rib {
         false
     }
 
-    /// Decides what is dirty, or uses a next hop that changed; returns whether there was any.
+    /// Processes the routes that are dirty or use a next hop that changed. Returns whether there
+    /// were any.
     fn decide_dirty(&mut self) -> bool {
         if mem::take(&mut self.hops_changed) {
             self.mark_users_of_changed_hops();
@@ -89,7 +92,7 @@ impl Rib {
         self.tables[f].vacate_all(&dirty);
         memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.attrs.release(id));
         self.groups[f] = groups;
-        // The list's memory is kept for the next turn, within reason.
+        // The memory of the list is kept for the next turn, up to a limit.
         dirty.clear();
         dirty.shrink_to(16 * 1024);
         if self.dirty[f].is_empty() {
@@ -97,7 +100,8 @@ impl Rib {
         }
     }
 
-    /// Picks the best path of a route and those that forward with it; tells the fib when the next hops changed.
+    /// Selects the best path of a route and the multipath set. Passes the next hops to the fib if
+    /// they changed.
     fn decide(&mut self, family: Family, route: RouteNo) {
         let f = family.index();
         let mut decision = mem::take(&mut self.decision);
@@ -122,7 +126,7 @@ impl Rib {
         }
     }
 
-    /// Decides among the paths that may be used and whose next hop is reached; returns their places in the entry.
+    /// Compares the usable paths whose next hop is resolved. Returns their indices in the entry.
     pub(super) fn compare_paths(
         &mut self,
         family: Family,
@@ -149,13 +153,14 @@ impl Rib {
         usable
     }
 
-    /// Whether packets for it know where to go: it is our own, or its next hop is reached, or it is served on this host,
-    /// as a second speaker here says. Of the last others are told; the kernel has whatever serves it, and nothing of ours.
+    /// Whether the path meets the resolvability condition (RFC 4271 §9.1.2.1): locally originated,
+    /// next hop resolved, or originated by a second BGP speaker on this host. The last kind is
+    /// advertised but not installed.
     pub(super) fn is_resolvable(&mut self, path: &Path) -> bool {
         path.peer == OWN || self.is_reached(path.effective) || self.is_from_local_speaker(path)
     }
 
-    /// Whether a second speaker on this host says that the host itself is the next hop.
+    /// Whether a second BGP speaker on this host advertises the path with this host as next hop.
     pub(super) fn is_from_local_speaker(&self, path: &Path) -> bool {
         let hop = self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution);
         hop == Some(Resolution::No(Unresolved::Own)) && self.peer(path.peer).is_some_and(Peer::is_on_host)
@@ -193,7 +198,7 @@ impl Rib {
         let own_id = self.global.router_id;
         let (local_pref, med) = self.preference(path, peer, attrs);
         Candidate {
-            // RFC 9494 §4.3: also what was stale before it came here.
+            // RFC 9494 §4.3: includes paths that another router marked as stale.
             long_lived_stale: path.has(Path::LONG_LIVED)
                 || attrs.communities.contains(&Community::LLGR_STALE),
             local_pref,
@@ -213,9 +218,9 @@ impl Rib {
         }
     }
 
-    /// LOCAL_PREF and MED as far as they count. A Node may make its own routes the last choice, as
-    /// a drained one does (RFC 8326), but not better than those of other Nodes; what an import
-    /// policy of this host sets stands.
+    /// LOCAL_PREF and MED for the comparison. A Node may make its own routes the last choice, as a
+    /// drained one does (RFC 8326), but not better than those of other Nodes. Values set by an
+    /// import policy of this host are used as they are.
     fn preference(&self, path: &Path, peer: Option<&Peer>, attrs: &Attrs) -> (u32, u32) {
         let (local_pref, med) = (attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF), attrs.med.unwrap_or(0));
         if !peer.is_some_and(|p| p.config.is_node) {
@@ -229,7 +234,8 @@ impl Rib {
         )
     }
 
-    /// The set of next hops that the decision chose, with a reference; none for own routes and what is served on this host.
+    /// The next hops of the selected paths, with a reference; `None` for own routes and for routes
+    /// of a second BGP speaker on this host.
     fn set_of(
         &mut self,
         family: Family,
@@ -255,7 +261,8 @@ impl Rib {
         Some(self.sets.intern(NextHops::unicast(gateways)))
     }
 
-    /// What a group is to be told of a path, with a reference to the attributes.
+    /// The attributes with which a path is advertised to a group, with a reference; `None` if it
+    /// is not advertised.
     pub(super) fn export(
         &mut self,
         group: &UpdateGroup,
@@ -266,16 +273,16 @@ impl Rib {
     ) -> Option<AttrsId> {
         let key = (path.effective, path.peer);
         let long_lived = path.has(Path::LONG_LIVED);
-        if let Some((known, answer)) = *memo
+        if let Some((known, exported)) = *memo
             && known == key
             && !long_lived
         {
-            return answer.map(|id| self.attrs.acquire(id));
+            return exported.map(|id| self.attrs.acquire(id));
         }
         let prefix = self.tables[family.index()].prefix(route);
         let mut attrs: Arc<Attrs> = self.attrs.get(path.effective).clone();
         if long_lived {
-            // RFC 9494 §4.2: others learn of it.
+            // RFC 9494 §4.2: marked for the receivers.
             let attrs = Arc::make_mut(&mut attrs);
             attrs.communities = attrs.communities.iter().copied().chain([Community::LLGR_STALE]).collect();
         }
@@ -284,20 +291,20 @@ impl Rib {
             Cow::Borrowed(_) => long_lived.then(|| attrs.clone()),
             Cow::Owned(changed) => Some(Arc::new(changed)),
         });
-        let answer = out.map(|changed| match changed {
+        let exported = out.map(|changed| match changed {
             None => self.attrs.acquire(path.effective),
-            // Exported sets have no next hop of their own to resolve; the interface is not part of them.
+            // Next hops of exported attributes are not resolved, so they need no interface.
             Some(changed) => self.attrs.intern(&changed, 0, path.peer),
         });
         if group.view.is_uniform() && path.peer != OWN && !long_lived {
-            if let Some(id) = answer {
+            if let Some(id) = exported {
                 self.attrs.acquire(id);
             }
-            if let Some((_, Some(id))) = memo.replace((key, answer)) {
+            if let Some((_, Some(id))) = memo.replace((key, exported)) {
                 self.attrs.release(id);
             }
         }
-        answer
+        exported
     }
 
     fn origin(&self, prefix: crate::net::Prefix, no: PeerNo) -> Option<Origin<'_>> {

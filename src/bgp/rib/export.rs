@@ -1,8 +1,10 @@
-//! What a neighbor may hear, and in which form (RFC 4271 §9.1.3, §9.2, §5.1; RFC 4456; RFC 1997; RFC 9234).
+//! Export: which routes are advertised to a neighbor, and with which attributes (RFC 4271 §9.1.3,
+//! §9.2, §5.1; RFC 4456; RFC 1997; RFC 9234).
 //!
-//! A [`View`] is all that this depends on: neighbors with equal views form one group and share every decision.
-//! Not in it, on purpose: the neighbor's AS number. A path that has it is sent all the same and dropped by the
-//! neighbor's own loop check; in exchange all switches of a rack share one group.
+//! A [`View`] is all that export depends on: neighbors with equal views form one update group. The
+//! neighbor's AS number is not part of it on purpose. A path that contains it is advertised and
+//! discarded by the neighbor's own loop detection; in exchange all switches of a rack share one
+//! group.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -18,13 +20,14 @@ use crate::{
     net::{Asn, Family, Prefix, RouterId, Source},
 };
 
-/// LOCAL_PREF of a route that nobody gave one (RFC 4271 §9.1.1 leaves the number to us).
+/// LOCAL_PREF of routes without one (RFC 4271 §9.1.1 leaves the value to the implementation).
 pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// `max-prefixes-out` of neighbors that hear own routes only: a host with so many of its own has a leak.
+/// Default of `max-prefixes-out` for neighbors to which own routes only are advertised: a host with
+/// more own routes has a leak.
 const MAX_OWN_ROUTES: u32 = 10_000;
 
-/// Everything that decides what a neighbor hears of one family.
+/// Everything that the export of one family to a neighbor depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
     pub(super) family: Family,
@@ -38,35 +41,35 @@ pub(super) struct View {
     local_as: Asn,
     global_as: Asn,
     cluster_id: RouterId,
-    /// What we can announce as next hop; without it only third-party next hops go out.
+    /// The own next hop; without it, only routes with third-party next hops are advertised.
     own: Option<PathNextHop>,
-    /// Where a third party's next hop may lie; `None`: anywhere.
+    /// Subnets in which third-party next hops may be; `None`: anywhere.
     third_parties: Option<Vec<Prefix>>,
     role: Option<Role>,
-    /// RFC 9494 §4.3: whether it may hear what is long-lived stale.
+    /// RFC 9494 §4.3: whether long-lived stale routes may be advertised to it.
     long_lived: bool,
     export: Vec<Arc<Policy>>,
-    /// RFC 8212 §2: no export policy where one is required.
+    /// RFC 8212 §2: an export policy is required and there is none.
     denied: bool,
     /// `max-prefixes-out`; 0 is none.
     max_prefixes: u32,
-    /// Only if a policy asks for it, or if a limit counts what differs from neighbor to neighbor: then the neighbor
-    /// stands alone.
+    /// The neighbor, if a policy matches on it, or if a limit counts routes that differ between
+    /// neighbors. It then has a group of its own.
     to: Option<PeerKey>,
 }
 
-/// Whose routes a neighbor hears, reflection apart.
+/// Which routes are advertised to a neighbor, apart from reflection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Audience {
-    /// Those of this node.
+    /// Own routes.
     Own,
-    /// RFC 4271 §9.2: also those of other ASes; towards iBGP.
+    /// Also routes of other ASes (RFC 4271 §9.2), towards iBGP.
     External,
-    /// `transit`: all that the rules of iBGP allow.
+    /// `transit`: all routes that the rules of iBGP allow.
     All,
 }
 
-/// Where a path came from.
+/// Source of a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin<'a> {
     Own(Source),
@@ -82,7 +85,7 @@ impl View {
             (false, true) => Audience::External,
             (false, false) => Audience::Own,
         };
-        let asks = config.export.iter().any(|p| p.names_neighbors());
+        let matches_neighbors = config.export.iter().any(|p| p.names_neighbors());
         let own_only = !ibgp && audience == Audience::Own;
         let default = if own_only { MAX_OWN_ROUTES } else { 0 };
         let max_prefixes = config.max_prefixes_out.unwrap_or(default);
@@ -115,7 +118,7 @@ impl View {
             export: config.export.clone(),
             denied: !ibgp && config.lacks_policy.export,
             max_prefixes,
-            to: (asks || max_prefixes > 0 && !own_only).then(|| config.key.clone()),
+            to: (matches_neighbors || max_prefixes > 0 && !own_only).then(|| config.key.clone()),
         }
     }
 
@@ -124,32 +127,33 @@ impl View {
         self.own.is_some()
     }
 
-    /// Whether it hears all paths of a prefix instead of the best (RFC 7911).
+    /// Whether all paths of a prefix are advertised instead of the best (ADD-PATH, RFC 7911).
     pub(super) fn sends_paths(&self) -> bool {
         self.shape.add_path_send(self.family)
     }
 
-    /// How many routes go out at most.
+    /// Most routes to advertise.
     pub(super) fn max_prefixes(&self) -> Option<u32> {
         (self.max_prefixes > 0).then_some(self.max_prefixes)
     }
 
-    /// Whether it is the view of one neighbor, whatever others' settings are.
+    /// Whether it is the view of a single neighbor, whatever the settings of others.
     pub(super) fn is_for_one_neighbor(&self) -> bool {
         self.to.is_some()
     }
 
-    /// Whether no other next hop than the own one can go out.
+    /// Whether the own next hop is the only one that can be advertised.
     pub(super) fn always_own_next_hop(&self) -> bool {
         !self.ibgp && self.next_hop_self && self.export.is_empty()
     }
 
-    /// Whether the answer is the same for all prefixes with the same attributes from the same neighbor.
+    /// Whether export has the same result for all prefixes with the same attributes from the same
+    /// neighbor.
     pub(super) fn is_uniform(&self) -> bool {
         self.export.is_empty()
     }
 
-    /// What goes out for a path, if anything; borrowed where it goes out as it is.
+    /// The attributes with which a path is advertised, if it is; borrowed if they do not change.
     pub(super) fn export<'a>(
         &self,
         prefix: Prefix,
@@ -158,7 +162,7 @@ impl View {
     ) -> Option<Cow<'a, Attrs>> {
         let reflected = self.may_advertise(attrs, origin)?;
         let mut out = Cow::Borrowed(attrs);
-        // RFC 4271 §5.1.4: MED goes no further than the neighboring AS; our own goes.
+        // RFC 4271 §5.1.4: a received MED is not passed on to other ASes; our own is sent.
         if !self.ibgp && attrs.med.is_some() && matches!(origin, Origin::Learned { .. }) {
             out.to_mut().med = None;
         }
@@ -178,13 +182,14 @@ impl View {
         Some(out)
     }
 
-    /// Whether it may be told at all, and if so whether by reflection.
+    /// `None` if a path may not be advertised, else whether it is reflected.
     fn may_advertise(&self, attrs: &Attrs, origin: Origin<'_>) -> Option<bool> {
         if self.denied {
             return None;
         }
         let (internal, client) = match origin {
-            // Each node has kube-proxy, and so would not use them: a thousand nodes spare each other a thousand Services each.
+            // Nodes would not use them, as each has kube-proxy. This saves a thousand nodes a
+            // thousand Services each.
             Origin::Own(Source::Service) if self.is_node => return None,
             Origin::Own(_) => return Some(false),
             Origin::Learned { internal, client, .. } => (internal, client),
@@ -193,7 +198,7 @@ impl View {
         if has(Community::NO_ADVERTISE) {
             return None;
         }
-        // RFC 7999 §3.2: what is to be dropped is nothing to pass on to other ASes.
+        // RFC 7999 §3.2: blackhole routes are not passed on to other ASes.
         let stays = [Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED, Community::BLACKHOLE];
         if !self.ibgp && stays.into_iter().any(has) {
             return None;
@@ -201,13 +206,13 @@ impl View {
         if !self.long_lived && has(Community::LLGR_STALE) {
             return None;
         }
-        // RFC 9234 §5, egress 2: what was meant for customers stays with customers.
+        // RFC 9234 §5, egress 2: routes with OTC are advertised to customers only.
         let otc = attrs.extra.as_deref().is_some_and(|r| r.otc.is_some());
         if otc && matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient)) {
             return None;
         }
         match (internal, self.ibgp) {
-            // RFC 4456 §6: from a client to all, from others to clients.
+            // RFC 4456 §6: from a client to all, from non-clients to clients.
             (true, true) => (client || self.client).then_some(true),
             (false, true) => (self.audience != Audience::Own).then_some(false),
             (_, false) => (self.audience == Audience::All).then_some(false),
@@ -223,7 +228,8 @@ impl View {
         Subject { prefix, source, from, to: self.to.as_ref(), own_as: self.local_as, own_next_hop }
     }
 
-    /// RFC 4271 §5.1.3; never changed by reflection (RFC 4456 §10) unless the neighbor could not use it.
+    /// The next hop to advertise (RFC 4271 §5.1.3). Reflection does not change it (RFC 4456 §10)
+    /// unless the neighbor could not use it.
     fn next_hop(&self, attrs: &Attrs, origin: Origin<'_>, reflected: bool) -> Option<PathNextHop> {
         let usable = match attrs.next_hop.addr {
             IpAddr::V4(a) => !(a.is_unspecified() || a.is_loopback()),
@@ -241,7 +247,8 @@ impl View {
     }
 
     fn finish_internal(&self, out: &mut Cow<'_, Attrs>, origin: Origin<'_>, reflected: bool) {
-        // RFC 8326 §4: neighbors outside lower it themselves; inside nobody does, so the one who leaves says it.
+        // RFC 8326 §4: external neighbors lower LOCAL_PREF themselves. Inside the AS they do not, so
+        // the node that shuts down sends 0.
         let leaves =
             matches!(origin, Origin::Own(_)) && out.communities.contains(&Community::GRACEFUL_SHUTDOWN);
         if leaves {
@@ -280,22 +287,25 @@ impl View {
     }
 }
 
-/// A directly connected external neighbor is told of a third party on a subnet that it shares only (RFC 4271 §5.1.3,
-/// item 2); to one that is further away `next-hop-self = false` passes on any (item 3).
+/// Subnets of third-party next hops: for a directly connected external neighbor the subnets that it
+/// shares (RFC 4271 §5.1.3, item 2); for one that is further away `next-hop-self = false` passes on
+/// any next hop (item 3).
 fn third_parties(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<Vec<Prefix>> {
     let is_direct = matches!(config.hops, Hops::Direct | Hops::Security(1) | Hops::SecurityWhereOffered);
-    let asks = !session.is_ibgp() && is_direct && config.next_hop_self == Some(false);
+    let is_limited = !session.is_ibgp() && is_direct && config.next_hop_self == Some(false);
     let neighbor = session.remote_addr;
-    // IPv4 goes over IPv6 next hops, too (RFC 8950). Neighbors of one listen-range may be on several subnets.
+    // IPv4 routes may have IPv6 next hops (RFC 8950). Neighbors of one listen-range may be on
+    // several subnets.
     let can_be = |p: &&Prefix| {
         let is_its = p.family() != Family::of(neighbor) || session.ifindex != 0 || p.contains(neighbor);
         is_its && (family == Family::Ipv4Unicast || p.family() == family)
     };
-    asks.then(|| config.shared.iter().filter(can_be).copied().collect())
+    is_limited.then(|| config.shared.iter().filter(can_be).copied().collect())
 }
 
-/// The own address of the family on the session's interface, or for IPv4 an IPv6 one where RFC 8950 was
-/// negotiated. Where the neighbor is on the same link, the link-local address goes with it (RFC 2545 §3).
+/// The own address of the family on the session's interface, or for IPv4 an IPv6 address if RFC 8950
+/// was negotiated. If the neighbor is on the same link, the link-local address is included
+/// (RFC 2545 §3).
 fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<PathNextHop> {
     let (own, unnumbered) = (config.own, session.ifindex != 0);
     let on_session = |addr: IpAddr| match addr {
@@ -348,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hears_what() {
+    fn which_routes_are_advertised_to_whom() {
         let from = PeerKey::Address("10.0.0.9".parse().unwrap());
         let mesh = |c: &mut PeerConfig| c.source = PeerSource::Mesh;
         let transit = |c: &mut PeerConfig| c.transit = true;
@@ -407,10 +417,10 @@ mod tests {
         ];
         for (community, external, internal) in cases {
             let path = Attrs { communities: [community].into(), ..attrs(0) };
-            let heard = |remote, origin| view(remote, all).export(prefix(), &path, origin).is_some();
-            assert_eq!(heard(EXTERNAL, learned(&from, false, false)), external, "{community:#x}");
-            assert_eq!(heard(INTERNAL, learned(&from, false, false)), internal, "{community:#x}");
-            assert!(heard(EXTERNAL, Origin::Own(Source::Network)), "own routes are tagged for others");
+            let exported = |remote, origin| view(remote, all).export(prefix(), &path, origin).is_some();
+            assert_eq!(exported(EXTERNAL, learned(&from, false, false)), external, "{community:#x}");
+            assert_eq!(exported(INTERNAL, learned(&from, false, false)), internal, "{community:#x}");
+            assert!(exported(EXTERNAL, Origin::Own(Source::Network)), "own routes are tagged for others");
         }
     }
 
@@ -436,7 +446,7 @@ mod tests {
         assert_eq!(out.extra.as_ref().unwrap().ext_communities, [[0, 2, 0, 0, 0, 0, 0, 1]]);
 
         let out = view(INTERNAL, |_| {}).export(prefix(), &path, learned(&from, false, false)).unwrap();
-        assert_eq!(*out, path, "iBGP hears it as it is");
+        assert_eq!(*out, path, "unchanged towards iBGP");
 
         let client = |c: &mut PeerConfig| (c.route_reflector_client, c.next_hop_self) = (true, Some(true));
         let out = view(INTERNAL, client).export(prefix(), &path, learned(&from, true, false)).unwrap();
@@ -467,7 +477,7 @@ mod tests {
             ("own, leaving",           &leaving, own, INTERNAL, Some(0)),
             ("own, leaving, to eBGP",  &leaving, own, EXTERNAL, None),
             ("own",                    &staying, own, INTERNAL, Some(200)),
-            // Who learned it from outside has judged it already; who reflects has no say.
+            // The router that learned it from outside has checked it; a reflector does not.
             ("learned",                &leaving, learned(&from, false, false), INTERNAL, Some(200)),
             ("reflected",              &leaving, learned(&from, true, true), INTERNAL, Some(200)),
         ];

@@ -1,25 +1,25 @@
-//! Routes of a Node that are not its own: how many it has sent, and for how long.
+//! Routes from a Node that it may not advertise: how many were refused, and for how long.
 //!
-//! A Node may know of a new Service or pod CIDR a moment before we do, so what is refused becomes a
-//! problem only when it stands for [`FOREIGN_ROUTES_GRACE`].
+//! A Node may learn of a new Service or pod CIDR before we do, so refused routes are reported as a
+//! problem only after [`FOREIGN_ROUTES_GRACE`].
 
 use std::time::{Duration, Instant};
 
 use crate::net::{Diagnostic, Reason, Subject};
 
-/// For how long refused routes are no problem.
+/// How long refused routes are not reported.
 const FOREIGN_ROUTES_GRACE: Duration = Duration::from_secs(10);
-/// So many Nodes are named.
+/// Most Nodes that are named in problems.
 pub(super) const MAX_NAMED_NODES: usize = 10;
 
-/// Of one neighbor.
+/// Refused routes of one neighbor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreign {
     /// By family.
     counts: [u32; 2],
     since: Option<Instant>,
-    /// They have been there for long enough.
-    stands: bool,
+    /// They were there for longer than the grace time.
+    persists: bool,
 }
 
 impl Foreign {
@@ -42,20 +42,21 @@ impl Foreign {
 
     /// When [`Foreign::timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.since.filter(|_| !self.stands).map(|since| since + FOREIGN_ROUTES_GRACE)
+        self.since.filter(|_| !self.persists).map(|since| since + FOREIGN_ROUTES_GRACE)
     }
 
     pub(super) fn timeout(&mut self, now: Instant) {
-        self.stands |= self.deadline().is_some_and(|due| due <= now);
+        self.persists |= self.deadline().is_some_and(|due| due <= now);
     }
 
-    /// Whether it is a problem.
-    pub(super) fn stands(&self) -> bool {
-        self.stands
+    /// Whether it is to be reported as a problem.
+    pub(super) fn persists(&self) -> bool {
+        self.persists
     }
 }
 
-/// The problem, the same whatever and however much is refused.
+/// The text of the problem. It does not depend on the refused routes, so that it stays the same
+/// while they change.
 pub(super) fn problem(neighbor: &str, description: Option<&str>) -> Diagnostic {
     let node = description.map(|d| format!(" ({d})")).unwrap_or_default();
     Diagnostic::new(
@@ -85,9 +86,9 @@ mod tests {
         assert_eq!((foreign.total(), foreign.deadline()), (2, Some(at(10))));
         foreign.count(at(2), 0, -1);
         foreign.timeout(at(9));
-        assert!(!foreign.stands());
+        assert!(!foreign.persists());
         foreign.timeout(at(10));
-        assert!(foreign.stands() && foreign.deadline().is_none());
+        assert!(foreign.persists() && foreign.deadline().is_none());
         foreign.count(at(11), 1, -1);
         assert_eq!(foreign, Foreign::default());
         foreign.count(at(12), 0, 1);

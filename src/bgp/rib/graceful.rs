@@ -1,4 +1,5 @@
-//! Sessions that come and go, and the routes they leave behind (RFC 4724, RFC 8538, RFC 9494, RFC 7313).
+//! What happens to routes when sessions are established and closed: graceful restart, long-lived
+//! graceful restart and enhanced route refresh (RFC 4724, RFC 8538, RFC 9494, RFC 7313).
 
 use std::{
     mem,
@@ -20,10 +21,10 @@ use crate::{
     net::{Family, Gateway, Phase, Reach, Reachable, Unresolved},
 };
 
-/// How long a neighbor that is back may take to say everything again before what it has not said goes (the
-/// upper bound that RFC 4724 §4.2 and RFC 7313 §4.1 advise).
+/// How long a neighbor may take to advertise its routes again before stale ones are removed: after
+/// a restart, and during a refresh (the upper bound that RFC 4724 §4.2 and RFC 7313 §4.1 advise).
 const STALE_REFRESH_TIMEOUT: Duration = Duration::from_secs(300);
-/// The same where the session only moved to another address, and no End-of-RIB is to be expected.
+/// The same if the session only moved to another address, when End-of-RIB may not follow.
 const MOVED_STALE_TIME: Duration = Duration::from_secs(10);
 
 impl Rib {
@@ -44,7 +45,7 @@ impl Rib {
                 session.has(family) && (moved || session.graceful.as_ref().is_some_and(|g| keeps(g, family)));
             let repeat = if session.graceful.is_some() { STALE_REFRESH_TIMEOUT } else { MOVED_STALE_TIME };
             match kept {
-                // RFC 9494 §4.2: that clock goes on until the first exchange is over.
+                // RFC 9494 §4.2: the timer runs on until End-of-RIB.
                 true if stale.long_lived => {}
                 true => {
                     self.set_stale(no, family, Some(Stale { until: now + repeat, long_lived: false }));
@@ -70,7 +71,7 @@ impl Rib {
         let Some(peer) = self.peer_mut(no) else { return };
         let was_up = mem::replace(&mut peer.up, false);
         peer.end_of_rib_deferred = [false; 2];
-        let graceful = helps(peer, cause);
+        let graceful = helper_capability(peer, cause);
         let again = peer.moved;
         peer.moved |= cause == DownCause::Moved && was_up;
         for family in Family::ALL {
@@ -80,13 +81,15 @@ impl Rib {
                 Some(g) if kept => {
                     let running = self.peer(no).and_then(|p| p.stale[family.index()]);
                     if let Some(running) = running.filter(|s| s.long_lived) {
-                        // RFC 9494 §4.2: it went before its first exchange was over. What it said meanwhile joins the rest.
+                        // RFC 9494 §4.2: closed again before End-of-RIB. Routes that it advertised
+                        // meanwhile become long-lived stale with the others.
                         self.mark(no, family, Path::STALE);
                         self.restart_time_expired(now, no, family, Stale { long_lived: false, ..running });
                         self.set_stale(no, family, Some(running));
                         continue;
                     }
-                    // RFC 4724 §4.2: what was stale already has had its chance. A move is no restart of the neighbor.
+                    // RFC 4724 §4.2: routes that were stale already are removed. A session that
+                    // moved to another address is no restart of the neighbor.
                     if !again {
                         self.sweep(no, family);
                     }
@@ -95,14 +98,15 @@ impl Rib {
                     self.set_stale(no, family, Some(Stale { until, long_lived: false }));
                     self.drop_unreached(no, family, cause);
                 }
-                // It never came back yet: the clock goes on, unless the operator ends it.
+                // It was down already: the timer runs on, unless the operator closed the session.
                 _ if !was_up && cause != DownCause::Administrative => {}
                 _ => self.flush(no, family),
             }
         }
     }
 
-    /// RFC 4724 §4.2: where layer 2 tells that forwarding was not kept, stale routes need not stay.
+    /// RFC 4724 §4.2: if layer 2 shows that forwarding state was not preserved, stale routes are
+    /// removed.
     fn drop_unreached(&mut self, no: PeerNo, family: Family, cause: DownCause) {
         let lost = match cause {
             DownCause::LinkLost { ifindex } => vec![ifindex],
@@ -112,8 +116,8 @@ impl Rib {
         self.lose_links(&[no], family, &lost, &reachable);
     }
 
-    /// Interfaces were lost, whether they are back or not: stale routes do not survive the loss of the link that they
-    /// point over. Where RFC 9494 is in force they are the last choice from now on.
+    /// Interfaces lost their link, whether they are back or not: stale routes over them are removed,
+    /// or become long-lived stale (RFC 9494) if that was negotiated.
     pub(super) fn links_lost(&mut self, lost: &[u32], before: &Reachable) {
         for family in Family::ALL {
             let stale =
@@ -157,14 +161,15 @@ impl Rib {
         self.peer(no).is_some_and(|p| long_lived(p, family).is_some())
     }
 
-    /// Whether a path leads over a link that was lost, or that is down now.
+    /// Whether a path leads over one of the lost links, or over a link that is down now.
     fn is_lost(&self, path: &Path, lost: &[u32], before: &Reachable) -> bool {
         let Some(hop) = self.attrs.hop(path.effective).map(|hop| self.hops.get(hop)) else { return false };
         hop.resolution == Resolution::No(Unresolved::LinkDown)
             || interface(hop.gateway, before).is_some_and(|ifindex| lost.contains(&ifindex))
     }
 
-    /// The link towards a neighbor was lost: what leads over it waits until the neighbor has been heard of.
+    /// The link towards a neighbor was lost: paths over it are not used until a message arrives from
+    /// the neighbor.
     pub(super) fn hold(&mut self, no: PeerNo, ifindex: Option<u32>) {
         let reachable = self.reachable.clone();
         for family in Family::ALL {
@@ -190,7 +195,7 @@ impl Rib {
         }
     }
 
-    /// RFC 4724 §2: the first exchange of a family is over.
+    /// End-of-RIB (RFC 4724 §2): the initial exchange of a family is complete.
     pub(super) fn end_of_rib(&mut self, no: PeerNo, family: Family) {
         let Some(peer) = self.peer_mut(no) else { return };
         peer.end_of_rib[family.index()] = true;
@@ -201,14 +206,14 @@ impl Rib {
         self.sweep(no, family);
     }
 
-    /// After a restart our End-of-RIB waits until the neighbors have told us theirs, or until the restart counts
-    /// as over: with it they drop what we have not said again (RFC 4724 §4.1). The routes themselves go out as
-    /// they come.
+    /// Whether End-of-RIB is deferred (RFC 4724 §4.1): after a restart until End-of-RIB was received
+    /// from all neighbors, or until the restart counts as over. On our End-of-RIB neighbors remove
+    /// the routes that we have not advertised again. Routes themselves are not deferred.
     pub(super) fn is_deferred(&self, family: Family) -> bool {
         self.global.restarting && self.peers.iter().flatten().any(|p| p.defers_end_of_rib(family))
     }
 
-    /// Sends the End-of-RIBs that waited.
+    /// Sends deferred End-of-RIBs.
     pub(super) fn end_deferral(&mut self) {
         for family in Family::ALL {
             let f = family.index();
@@ -226,13 +231,13 @@ impl Rib {
         }
     }
 
-    /// RFC 7313 §4.1: everything is said again from here to the end marker.
+    /// BoRR (RFC 7313 §4.1): all routes are advertised again from here to EoRR.
     pub(super) fn begin_refresh(&mut self, now: Instant, no: PeerNo, family: Family) {
         self.mark(no, family, Path::STALE);
         self.set_stale(no, family, Some(Stale { until: now + STALE_REFRESH_TIMEOUT, long_lived: false }));
     }
 
-    /// Removes what is still stale of a neighbor.
+    /// Removes the stale paths of a neighbor.
     pub(super) fn sweep(&mut self, no: PeerNo, family: Family) {
         let waited = self.peer_mut(no).and_then(|p| p.stale[family.index()].take());
         if waited.is_some() {
@@ -270,7 +275,7 @@ impl Rib {
         }
     }
 
-    /// What is due by now.
+    /// Handles timers that have expired.
     pub(super) fn timeout(&mut self, now: Instant) {
         for no in 1..self.peers.len() as PeerNo {
             let Some(peer) = self.peer_mut(no).filter(|p| p.deadline().is_some_and(|d| d <= now)) else {
@@ -314,8 +319,9 @@ impl Rib {
     }
 }
 
-/// The neighbor's capability, if its routes stay after this end of the session (RFC 4724 §4.2, RFC 8538 §4).
-fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
+/// The neighbor's graceful restart capability, if its routes are kept after the session was closed
+/// for this cause (RFC 4724 §4.2, RFC 8538 §4).
+fn helper_capability(peer: &Peer, cause: DownCause) -> Option<Graceful> {
     if cause == DownCause::Moved {
         let families = peer.session.as_ref()?.families.iter().map(|f| (*f, true)).collect();
         return Some(Graceful {
@@ -328,7 +334,7 @@ fn helps(peer: &Peer, cause: DownCause) -> Option<Graceful> {
     session.graceful.clone().filter(|_| session.helps(&peer.config, cause))
 }
 
-/// The interface that a next hop is reached over, where it is on a link of this host.
+/// The interface of a directly connected next hop.
 fn interface(gateway: Gateway, reachable: &Reachable) -> Option<u32> {
     match (gateway.ifindex, reachable.lookup(gateway.addr)) {
         (0, Reach::Connected { ifindex }) => Some(ifindex),
@@ -341,7 +347,8 @@ fn keeps(graceful: &Graceful, family: Family) -> bool {
     graceful.families.iter().any(|(f, forwarding)| *f == family && *forwarding)
 }
 
-/// How long paths may stay beyond the restart time: the neighbor's wish, as far as we allow.
+/// How long paths stay after the restart time: the neighbor's value up to
+/// `long-lived-stale-time`.
 fn long_lived(peer: &Peer, family: Family) -> Option<Duration> {
     let graceful = peer.session.as_ref()?.graceful.as_ref()?;
     let (_, seconds, _) = graceful.long_lived.iter().find(|(f, ..)| *f == family)?;

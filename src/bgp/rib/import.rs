@@ -1,7 +1,7 @@
-//! What is taken from a neighbor: from a received path to the one that the decision sees, or the reason why not.
+//! Import: from a received path to its effective attributes, or to the reason why it is refused.
 //!
-//! A refused path stays in the table with its reason (it is the Adj-RIB-In), so that a change of settings needs
-//! no route refresh and `show routes` can say what happened to it.
+//! A refused path stays in the table with its reason (the table is the Adj-RIB-In), so that a change
+//! of settings needs no route refresh and `show routes` can show the reason.
 
 use std::borrow::Cow;
 
@@ -21,9 +21,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Guard(Refusal),
-    /// The Node that it leads to may not advertise it.
+    /// The Node may not advertise this prefix.
     NotOfNode,
-    /// The own number stands in the AS path (RFC 4271 §9.1.2).
+    /// The AS path contains the own AS number (RFC 4271 §9.1.2).
     AsLoop,
     /// RFC 4456 §8.
     OriginatorLoop,
@@ -65,10 +65,10 @@ impl Refused {
         Self::NoPolicy,
     ];
 
-    /// How many codes there are, 0 among them.
+    /// Number of codes, including 0.
     pub(super) const CODES: usize = Self::ALL.len() + 1;
 
-    /// One octet in a path, never 0.
+    /// The code that paths store, never 0.
     pub(super) fn code(self) -> u8 {
         Self::ALL.iter().position(|r| *r == self).map_or(u8::MAX, |n| n as u8 + 1)
     }
@@ -77,7 +77,7 @@ impl Refused {
         Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
     }
 
-    /// In plain words.
+    /// The reason in `show routes` and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Guard(why) => why.as_str(),
@@ -87,14 +87,14 @@ impl Refused {
             Self::ClusterLoop => "loop: own cluster id in the cluster list",
             Self::AsSet => "AS_SET in the AS path (as-sets = \"withdraw\")",
             Self::FirstAs => "AS path does not begin with the neighbor's AS number",
-            Self::Leak => "route leak: OTC says it was not meant for this direction",
+            Self::Leak => "route leak: OTC does not allow it from this neighbor",
             Self::Policy => "rejected by import policy",
             Self::NoPolicy => "no import policy (bgp.require-policy, RFC 8212)",
         }
     }
 }
 
-/// A neighbor as far as import asks.
+/// A neighbor, as far as import depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Speaker<'a> {
     pub(super) config: &'a PeerConfig,
@@ -103,8 +103,8 @@ pub(super) struct Speaker<'a> {
 }
 
 impl Speaker<'_> {
-    /// What holds for all prefixes of an UPDATE: loops, and what arrival itself changes. `Cow::Owned` only when
-    /// something changed.
+    /// The part of import that holds for all prefixes of an UPDATE: loop detection, OTC and
+    /// GRACEFUL_SHUTDOWN. `Cow::Owned` only if attributes changed.
     pub(super) fn attributes<'a>(&self, attrs: &'a Attrs) -> Result<Cow<'a, Attrs>, Refused> {
         self.check(attrs)?;
         let mut attrs = Cow::Borrowed(attrs);
@@ -145,7 +145,8 @@ impl Speaker<'_> {
         Ok(())
     }
 
-    /// The number towards this neighbor and the number of the node: the larger count of the two.
+    /// How often the AS path contains the AS number towards this neighbor or that of the node: the
+    /// larger of the two.
     fn own_numbers_in(&self, attrs: &Attrs) -> usize {
         let local = attrs.as_path.count(self.config.local_as);
         if self.config.global_as == self.config.local_as {
@@ -155,7 +156,7 @@ impl Speaker<'_> {
         }
     }
 
-    /// RFC 9234 §5, ingress: the number to add, if any.
+    /// RFC 9234 §5, ingress: the AS number to add as OTC, if any.
     fn otc_on_arrival(&self, attrs: &Attrs) -> Result<Option<Asn>, Refused> {
         let otc = attrs.extra.as_deref().and_then(|r| r.otc);
         let remote = self.session.remote_as;
@@ -167,7 +168,7 @@ impl Speaker<'_> {
         }
     }
 
-    /// What depends on the prefix: the guard, then the import policies.
+    /// The part of import that depends on the prefix: the guard, then the import policies.
     pub(super) fn prefix(
         &self,
         prefix: Prefix,
@@ -176,8 +177,8 @@ impl Speaker<'_> {
     ) -> Result<(), Refused> {
         match guard.refuses(prefix, self.config.accept_default) {
             None => {}
-            // An address that is served here may well be on an interface: a second speaker on this host tells of it so that
-            // others learn of it.
+            // A second BGP speaker on this host may advertise an address of an interface, so that it
+            // is passed on to other neighbors.
             Some(Refusal::Protected(AddressRole::OwnAddress))
                 if prefix.is_host() && self.session.is_on_host() => {}
             Some(why) => return Err(Refused::Guard(why)),
@@ -193,8 +194,8 @@ impl Speaker<'_> {
         policy::run(&self.config.import, &self.subject(prefix), attrs).map_err(|_| Refused::Policy)
     }
 
-    /// Where a route leads that comes from a Node of the cluster: what is reflected (RFC 4456) to
-    /// its next hop.
+    /// The Node of the cluster to which a route leads: the neighbor, or for a reflected route
+    /// (RFC 4456) its next hop.
     pub(super) fn sender(&self, attrs: &Attrs) -> Option<Sender> {
         if !self.config.is_node {
             return None;
@@ -205,7 +206,7 @@ impl Speaker<'_> {
         Some(Sender { neighbor: self.session.remote_addr, next_hop })
     }
 
-    /// Which policy rejected it, for `show routes`.
+    /// The policy that rejected a path, for `show routes`.
     pub(super) fn rejecting_policy(&self, prefix: Prefix, attrs: &Attrs) -> Option<&str> {
         let mut attrs = self.attributes(attrs).ok()?;
         let rejected = policy::run(&self.config.import, &self.subject(prefix), &mut attrs);

@@ -1,9 +1,9 @@
-//! How much memory routes take, and whose session ends before there is none left.
+//! How much memory routes take, and whose session is closed before memory runs out.
 //!
-//! The octets are counted, not measured: at each moment what the parts of the table take at most, with what a route costs
-//! beyond it (the fib's own table, the kernel's route, which counts for our memory limit too, and what is on the
-//! way from one to the other). Reaching the budget closes one session with CEASE/1, as `max-prefixes` does: the one
-//! that floods. Whatever others have stays.
+//! Octets are computed, not measured: the most that the parts of the table may take, and what a
+//! route costs elsewhere (in the fib's own table, in the kernel, which counts against our memory
+//! limit too, and in the queue between them). When the budget is reached, one session is closed
+//! with CEASE/1, as for `max-prefixes`: that of the neighbor that floods. Other routes stay.
 
 use std::time::{Duration, Instant};
 
@@ -19,69 +19,71 @@ use crate::{
     net::{Diagnostic, Family, Reason, Subject},
 };
 
-/// One route with its first path, by family: 36 and 48 octets in the table and up to 40 in its index, 16 and 28 in the
-/// fib's table with as many for its growth, 120 and 340 in the kernel (Linux 6.18, over nexthop objects), 90 while it is
-/// on its way there, or back when it goes.
-const ROUTE: [u64; 2] = [330, 600];
-/// A route without paths that others are still to be told of: its places, and the kernel's route on its way out.
-const GONE: u64 = 150;
-/// One more path: 20 octets in a list that grows by doubling.
-const PATH: u64 = 48;
-/// A next hop: itself, its set, and the kernel's object with what the fib knows of it.
-const HOP: u64 = 1024;
-/// A session that is up: what is read, decoded and written at a time by one that is not idle.
-const SESSION: u64 = 64 * 1024;
+/// Octets of a route with its first path, by family: 36 and 48 in the table, up to 40 in its index,
+/// 16 and 28 in the fib's table with as many again while that grows, 120 and 340 in the kernel
+/// (Linux 6.18, with nexthop objects), 90 in the queue to the fib.
+const ROUTE_OCTETS: [u64; 2] = [330, 600];
+/// Octets of a route without paths whose withdrawal is not sent yet: its slots, and the kernel's
+/// route until it is removed.
+const VACANT_ROUTE_OCTETS: u64 = 150;
+/// Octets of a further path: 20 in a list that grows by doubling.
+const PATH_OCTETS: u64 = 48;
+/// Octets of a next hop: its entry, its set, and the nexthop object in the kernel and the fib.
+const NEXT_HOP_OCTETS: u64 = 1024;
+/// Octets of an established session: what it reads, decodes and writes at a time.
+const SESSION_OCTETS: u64 = 64 * 1024;
 
-/// Between two looks at what each neighbor has: the growth that counts is that since the last look but one.
+/// Interval between samples of what each neighbor has. Growth is counted since the last sample but
+/// one.
 const GROWTH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the allocator takes for a block of so many octets (glibc: eight more, in steps of sixteen).
+/// Octets that the allocator takes for a block (glibc: eight more, in steps of sixteen).
 pub(super) fn block(octets: usize) -> usize {
     if octets == 0 { 0 } else { (octets + 8).next_multiple_of(16).max(32) }
 }
 
-/// What is kept of a neighbor's very short prefixes.
+/// Octets of the list of a neighbor's very short prefixes.
 fn shares(peer: &Peer) -> u64 {
     peer.shares.iter().map(Share::octets).sum()
 }
 
-/// How much of a limit is near it.
+/// Whether a value is near its limit.
 fn is_near(value: u64, limit: u64, was: bool) -> bool {
-    // What swings around the mark is one event and not many.
+    // Hysteresis: a value around the threshold is reported once.
     let percent = if was { 75 } else { 80 };
     value.saturating_mul(100) >= limit.saturating_mul(percent)
 }
 
-/// So much of `whole` as `some` is of `all`.
+/// The share `some / all` of `whole`.
 fn part(whole: u64, some: u64, all: u64) -> u64 {
     let part = u128::from(whole) * u128::from(some) / u128::from(all.max(1));
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// What a neighbor has, over time.
+/// Samples of the octets that a neighbor's routes take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth {
-    /// At the last look, and at the one before.
+    /// The last sample; `before`: the one before it.
     last: u64,
     before: u64,
 }
 
-/// Limits that are near.
+/// Limits that are nearly reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Near {
     budget: bool,
-    /// The neighbors by their `max-prefixes`.
+    /// Neighbors near their `max-prefixes`.
     peers: Vec<(PeerNo, Family, u32)>,
-    /// Neighbors that advertise what is not their Node's.
+    /// Nodes that advertise prefixes that are not theirs.
     foreign: Vec<(PeerNo, PeerId)>,
 }
 
-/// What all routes may take, and how near they are.
+/// The memory budget of all routes, and its use.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     /// Octets.
     pub(super) budget: u64,
-    /// Octets of groups and of sessions, at the end of the last turn.
+    /// Octets of update groups and of sessions, at the end of the last turn.
     groups: u64,
     sessions: u64,
     sampled: Instant,
@@ -100,20 +102,22 @@ impl Rib {
         let table = |f: Family| {
             let table = &self.tables[f.index()];
             let (reached, paths) = table.counts();
-            reached * ROUTE[f.index()] + (paths - reached) * PATH + (table.len() as u64 - reached) * GONE
+            reached * ROUTE_OCTETS[f.index()]
+                + (paths - reached) * PATH_OCTETS
+                + (table.len() as u64 - reached) * VACANT_ROUTE_OCTETS
         };
         let tables: u64 = Family::ALL.into_iter().map(table).sum();
         tables + self.attrs.octets() + self.hop_octets() + self.memory.groups + self.memory.sessions
     }
 
     fn hop_octets(&self) -> u64 {
-        self.hops.len() as u64 * HOP
+        self.hops.len() as u64 * NEXT_HOP_OCTETS
     }
 
-    /// Octets of a neighbor's routes, with their part of what others are sent of them.
+    /// Octets of a neighbor's routes, including their share of the update groups.
     pub(super) fn octets_of(&self, no: PeerNo) -> u64 {
         let Some(peer) = self.peer(no) else { return 0 };
-        let cost = |f: Family| u64::from(peer.received[f.index()]) * ROUTE[f.index()];
+        let cost = |f: Family| u64::from(peer.received[f.index()]) * ROUTE_OCTETS[f.index()];
         let routes: u64 = Family::ALL.into_iter().map(cost).sum();
         let attrs = self.attrs.octets_of(no);
         let received: u64 = peer.received.iter().map(|n| u64::from(*n)).sum();
@@ -122,14 +126,15 @@ impl Rib {
         routes + attrs + of_groups + shares(peer) + part(self.hop_octets(), attrs, self.attrs.octets())
     }
 
-    /// What sessions and groups hold: it changes at the end of a turn only, and is not asked for with each route.
+    /// Updates the octets of sessions and update groups. They change at the end of a turn only, and
+    /// are not computed for each route.
     pub(super) fn measure(&mut self) {
         self.memory.groups = self.groups.iter().flatten().flatten().map(UpdateGroup::octets).sum();
-        let session = |peer: &Peer| if peer.up { SESSION } else { 0 } + shares(peer);
+        let session = |peer: &Peer| if peer.up { SESSION_OCTETS } else { 0 } + shares(peer);
         self.memory.sessions = self.peers.iter().flatten().map(session).sum();
     }
 
-    /// Closes sessions, one at a time, for as long as routes take more than they may.
+    /// Closes sessions, one at a time, while routes exceed the budget.
     pub(super) fn enforce_memory_budget(&mut self) {
         let budget = self.memory.budget;
         let octets = self.octets();
@@ -147,8 +152,8 @@ impl Rib {
         }
     }
 
-    /// The neighbor that grew most of late, if that is a good part of the budget; else the one that has most. Nobody where all
-    /// have little: then what takes the memory is on its way out.
+    /// The neighbor whose routes grew most recently, if by a sixteenth of the budget; else the one
+    /// with most. `None` if all have little: then the memory is about to be freed.
     fn heaviest(&self) -> Option<PeerNo> {
         let holding = || self.numbers_of(|p| !p.over_limit).filter(|no| self.octets_of(*no) > 0);
         let little = self.memory.budget / (2 * holding().count().max(1) as u64);
@@ -173,12 +178,12 @@ impl Rib {
             self.events.push(event);
             tracing::warn!(
                 %neighbor, octets, budget,
-                "routes take all memory that there is for them; the session that takes most is closed: let the neighbor \
-                 send less, or give routelet more memory"
+                "memory budget for routes exceeded, closing the session that takes most; let the neighbor send fewer \
+                 routes, or give routelet more memory"
             );
             return;
         }
-        tracing::warn!(%neighbor, octets, budget, "stale routes are dropped, they take memory that others need");
+        tracing::warn!(%neighbor, octets, budget, "memory budget for routes exceeded, removing stale routes");
         Family::ALL.into_iter().for_each(|family| self.flush(no, family));
     }
 
@@ -189,7 +194,7 @@ impl Rib {
         numbers.into_iter()
     }
 
-    /// Takes note of what each neighbor has, now and then.
+    /// Samples what each neighbor has, once per [`GROWTH_INTERVAL`].
     pub(super) fn sample_growth(&mut self, now: Instant) {
         if now.saturating_duration_since(self.memory.sampled) < GROWTH_INTERVAL {
             return;
@@ -203,15 +208,16 @@ impl Rib {
         }
     }
 
-    /// What the operator should know of limits that are near and of nodes that advertise what is
-    /// not theirs, if that changed since the last call. Call at the end of a turn.
+    /// Problems for the operator: limits that are nearly reached, and nodes that advertise prefixes
+    /// that are not theirs. `None` if nothing changed since the last call. Call at the end of a
+    /// turn.
     pub fn take_problems(&mut self) -> Option<Vec<Diagnostic>> {
         let old = &self.memory.near;
         let budget = is_near(self.octets(), self.memory.budget, old.budget);
         let mut near = Near { budget, ..Near::default() };
         for (n, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
-            if peer.foreign.stands() {
+            if peer.foreign.persists() {
                 near.foreign.push((n as PeerNo, peer.id));
             }
             let max = peer.config.max_prefixes;

@@ -1,14 +1,15 @@
-//! All routes of the node, without I/O; one owner.
+//! The routing table of the node, without I/O.
 //!
 //! ```text
-//!  UPDATE ──► import.rs ──► table.rs ──► decide.rs ──► nexthop.rs sets ──► changes for the fib
-//!             (Adj-RIB-In,               (Loc-RIB)  └─► export.rs, groups.rs ──► octets for each neighbor
-//!              refused ones too)
+//!  UPDATE ──► import.rs ──► table.rs ──► best_path.rs ──► nexthop.rs sets ──► changes for the fib
+//!             (Adj-RIB-In,               (Loc-RIB)     └─► export.rs, update_group ──► messages
+//!              with refused paths)
 //! ```
 //!
-//! [`Rib::handle`] takes inputs and only marks routes as dirty; [`Rib::settle`] decides each dirty route once,
-//! however often it changed, and leaves what follows from it in [`Rib::take_fib`] and [`Rib::next_for`]. So a
-//! burst is coalesced, and a single route goes through at once.
+//! [`Rib::handle`] takes inputs and only marks routes as dirty. [`Rib::run_decision_process`]
+//! processes each dirty route once, however often it changed. The results are fetched by
+//! [`Rib::take_fib`] and [`Rib::next_for`]. So a burst is coalesced, and a single route is not
+//! delayed.
 //!
 //! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap damping
 //! (RFC 7196 advises against its defaults), confederations, aggregation.
@@ -70,25 +71,26 @@ use crate::{
     net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
 };
 
-/// Paths to one prefix that one neighbor may have (RFC 7911): each one more makes all decisions on it dearer.
+/// Paths to one prefix that are accepted from one neighbor (RFC 7911). Each path slows down the
+/// decision process for its prefix.
 const MAX_PATHS_PER_PEER: usize = 256;
 
-/// In place of the verdict on a path that is no longer there.
+/// Stands for the import result of a path that was removed.
 const GONE: u8 = u8::MAX;
 
 /// What happens to the rib.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// A neighbor is in the plan, or its settings changed.
+    /// A neighbor was configured, or its settings changed.
     Peer {
         peer: PeerId,
         config: Arc<PeerConfig>,
     },
-    /// It left the plan.
+    /// A neighbor is no longer configured.
     Gone {
         peer: PeerId,
     },
-    /// It refuses connections.
+    /// A neighbor refuses connections.
     Refused {
         peer: PeerId,
     },
@@ -110,14 +112,15 @@ pub enum Input<'a> {
         peer: PeerId,
         cause: DownCause,
     },
-    /// What leads over this interface waits until the neighbor has been heard of; `None`: nothing does.
+    /// Paths over this interface are not used until a message arrives from the neighbor; `None`:
+    /// all paths may be used.
     Held {
         peer: PeerId,
         ifindex: Option<u32>,
     },
-    /// What the node announces of its own.
+    /// The routes that this node originates.
     Originated(Arc<BTreeMap<Prefix, Origination>>),
-    /// Which next hops the host reaches.
+    /// Which next hops the host can reach.
     Reachable(Arc<Reachable>),
     Guard(Arc<Guard>),
     Global(Global),
@@ -127,53 +130,53 @@ pub enum Input<'a> {
     Timeout,
 }
 
-/// What a neighbor's session is to do, routes apart.
+/// What a neighbor's session has to do besides sending routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     RequestRefresh {
         family: Family,
     },
-    /// `max-prefixes` was passed and asks for a restart.
+    /// `max-prefixes` was exceeded, and the session has to be restarted.
     MaxPrefixes {
         family: Family,
     },
-    /// All routes together take more than they may, and this neighbor's, `octets`, are those that grew.
+    /// The routes exceed the memory budget, and those of this neighbor (`octets`) grew most.
     MemoryLimit {
         octets: u64,
         budget: u64,
     },
 }
 
-/// One change for the forwarding table.
+/// A change of the forwarding table: the new next hops of a prefix, or none.
 pub type FibChange = (Prefix, Option<Arc<NextHops>>);
 
-/// All routes of the node.
+/// The routing table of the node: Adj-RIBs-In, Loc-RIB and Adj-RIBs-Out.
 pub struct Rib {
     started: Instant,
-    /// Of the last input.
+    /// Time of the last input.
     now: Instant,
     global: Global,
-    /// By [`PeerNo`]; the first place is the node's own.
+    /// By [`PeerNo`]; index 0 stands for the node itself.
     peers: Vec<Option<Peer>>,
     numbers: HashMap<PeerId, PeerNo, RandomState>,
     tables: [Table; 2],
     attrs: AttrsTable,
     hops: Hops,
     sets: Sets,
-    /// By family; places stay.
+    /// By family; a group keeps its index.
     groups: [Vec<Option<UpdateGroup>>; 2],
     /// By family.
     path_ids: [PathIds; 2],
     dirty: [Vec<RouteNo>; 2],
     originated: Arc<BTreeMap<Prefix, Origination>>,
     reachable: Arc<Reachable>,
-    /// As the plan wants it.
+    /// The guard of the plan.
     planned_guard: Arc<Guard>,
-    /// With neighbors that the plan does not know.
+    /// The same, completed with dynamic neighbors.
     guard: Arc<Guard>,
-    /// How many paths were imported again.
+    /// How often the import policy was reapplied to a path.
     reimports: u64,
-    /// By family and verdict: how many paths have it.
+    /// By family and import result: number of paths.
     refused: [[u32; Refused::CODES]; 2],
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
@@ -213,7 +216,7 @@ impl Rib {
         }
     }
 
-    /// Feeds one input. Nothing is decided before [`Rib::settle`].
+    /// Takes one input. Paths are selected by [`Rib::run_decision_process`] only.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         self.now = now;
         match input {
@@ -290,7 +293,7 @@ impl Rib {
         mem::take(&mut self.events)
     }
 
-    /// Neighbors that have something to be sent.
+    /// Neighbors with messages to send.
     pub fn behind(&self) -> Vec<PeerId> {
         let groups = self.groups.iter().flatten().flatten();
         let mut behind: Vec<PeerNo> = groups.flat_map(UpdateGroup::behind).collect();
@@ -299,7 +302,7 @@ impl Rib {
         behind.into_iter().filter_map(|no| self.peer(no)).map(|p| p.id).collect()
     }
 
-    /// The next whole messages for a neighbor, with their number; `None` when it has been told everything.
+    /// The next complete messages for a neighbor, and their number; `None` if it is up to date.
     pub fn next_for(&mut self, peer: PeerId) -> Option<(Bytes, u32)> {
         let no = self.number(peer)?;
         let groups = self.peer(no)?.groups;
@@ -309,7 +312,8 @@ impl Rib {
         })
     }
 
-    /// Forgets what all neighbors have been given; call after a round of [`Rib::next_for`].
+    /// Drops journal entries that were sent to all neighbors; call after a round of
+    /// [`Rib::next_for`].
     pub fn trim(&mut self) {
         for family in Family::ALL {
             let f = family.index();
@@ -321,7 +325,7 @@ impl Rib {
             let routes = self.tables[f].numbers().len();
             self.groups[f].iter_mut().flatten().for_each(|group| group.fit(routes));
         }
-        // What the groups gave back no longer counts against the budget.
+        // Memory that the groups freed no longer counts against the budget.
         self.measure();
     }
 
@@ -330,7 +334,7 @@ impl Rib {
         self.peers.iter().flatten().filter_map(Peer::deadline).min()
     }
 
-    /// How far the first exchange with each neighbor has come, if that changed since the last call.
+    /// Progress of the initial exchange with each neighbor, if it changed since the last call.
     pub fn take_convergence(&mut self) -> Option<Convergence> {
         mem::take(&mut self.convergence_changed).then(|| self.convergence())
     }
@@ -430,10 +434,11 @@ impl Rib {
         }
     }
 
-    // Groups.
+    // Update groups.
 
-    /// Puts an established neighbor into the groups that its settings ask for. One that was in another group
-    /// is sent withdrawals of what it no longer hears and then all the rest anew.
+    /// Moves an established neighbor to the update groups that fit its settings. If it was in
+    /// another group, routes that the new one does not advertise are withdrawn, and all others are
+    /// advertised again.
     fn regroup(&mut self, no: PeerNo) {
         for family in Family::ALL {
             let f = family.index();
@@ -446,14 +451,14 @@ impl Rib {
             }
             // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
             let first = old.is_none();
-            // Before the old group goes: so its paths keep their numbers.
+            // Before the old group is removed, so that its paths keep their identifiers.
             let n = self.group_of(view, (no, session.remote_addr));
-            let (told, pending) = self.leave_group(no, family);
+            let (advertised, pending) = self.leave_group(no, family);
             let end_of_rib_deferred = first && self.is_deferred(family);
             let end_of_rib = pending || (first && !end_of_rib_deferred);
             let Some(group) = self.groups[f][n].as_mut() else { continue };
             let table = &self.tables[f];
-            let gone = told.into_iter().filter(|nlri| !group.advertises(no, *nlri, table));
+            let gone = advertised.into_iter().filter(|nlri| !group.advertises(no, *nlri, table));
             let addr = Some(session.remote_addr);
             group.join(no, JoinState { withdraw: gone.collect(), end_of_rib, addr });
             if let Some(peer) = self.peer_mut(no) {
@@ -483,22 +488,22 @@ impl Rib {
         if let Some((_, Some(id))) = memo {
             self.attrs.release(id);
         }
-        // Nobody has missed anything yet: members begin with a walk over the table.
+        // The journal is not needed: new members start with a walk over the table.
         group.trim(&mut self.tables[f], &mut self.path_ids[f], |_| {});
         self.groups[f][n] = Some(group);
         n
     }
 
-    /// Takes a neighbor out of its group; returns what it may have been told, and whether its End-of-RIB was
-    /// still to come.
+    /// Removes a neighbor from its group. Returns what may have been advertised to it, and whether
+    /// End-of-RIB had not been sent yet.
     fn leave_group(&mut self, no: PeerNo, family: Family) -> (Vec<Nlri>, bool) {
         let f = family.index();
         let none = (Vec::new(), false);
         let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return none };
         let Some(group) = self.groups[f][n].as_mut() else { return none };
-        let mut told: Vec<Nlri> = group.possibly_advertised(no, &self.tables[f]).collect();
+        let mut advertised: Vec<Nlri> = group.possibly_advertised(no, &self.tables[f]).collect();
         let left = group.leave(no);
-        told.extend(left.withdraw);
+        advertised.extend(left.withdraw);
         if group.is_empty() {
             let mut vacant = Vec::new();
             let ids = &mut self.path_ids[f];
@@ -506,7 +511,7 @@ impl Rib {
             self.groups[f][n] = None;
             vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
         }
-        (told, left.end_of_rib)
+        (advertised, left.end_of_rib)
     }
 
     // Paths.
@@ -560,8 +565,9 @@ impl Rib {
         }
     }
 
-    /// Subnets came, went or moved to other interfaces: neighbors may be on other links now, and link-local next hops
-    /// with them. `moved`: also whether the global address of a pair is on a connected subnet.
+    /// Connected subnets changed, so neighbors and their link-local next hops may be on other links
+    /// now. `moved`: IPv6 subnets changed as well, which decides whether the global or the
+    /// link-local address of a next hop is used.
     fn relink(&mut self, moved: bool) {
         for no in 1..self.peers.len() as PeerNo {
             let Some(session) = self.peer(no).filter(|p| p.up).and_then(|p| p.session.clone()) else {
@@ -569,7 +575,7 @@ impl Rib {
             };
             let link = self.link_of(&session);
             if link.ifindex == 0 {
-                // It is down, or goes: what points over it says so itself.
+                // The link is down: next hops over it become unresolved by themselves.
                 continue;
             }
             let Some(peer) = self.peer_mut(no) else { continue };
@@ -580,7 +586,7 @@ impl Rib {
         }
     }
 
-    /// Finds the interface anew for link-local next hops of one neighbor.
+    /// Determines the interface of one neighbor's link-local next hops again.
     fn reintern(&mut self, no: PeerNo) {
         let mut any = false;
         for family in Family::ALL {
@@ -612,7 +618,8 @@ impl Rib {
         }
     }
 
-    /// What import makes of a received path: the effective attributes with a reference, or the reason.
+    /// Applies import to a received path: the effective attributes with a reference, and the code
+    /// of the refusal or 0.
     fn imported(
         &mut self,
         no: PeerNo,
@@ -709,8 +716,8 @@ impl Rib {
         self.mark_dirty(family, route);
     }
 
-    /// A path had this verdict and has another one now; `None`: it was not there, or is not any
-    /// more.
+    /// Updates the counters after the import result of a path changed from `before` to `after`;
+    /// `None`: the path did not exist.
     fn count(&mut self, no: PeerNo, f: usize, before: Option<u8>, after: Option<u8>) {
         let now = self.now;
         for (verdict, difference) in [(before, -1), (after, 1)] {
@@ -723,7 +730,7 @@ impl Rib {
         }
     }
 
-    /// Whether one more prefix of this neighbor is too many (RFC 4486 §3); says so once.
+    /// Whether one more prefix exceeds the neighbor's limit (RFC 4486 §3). Logs it once.
     fn exceeds(&mut self, no: PeerNo, family: Family) -> bool {
         let f = family.index();
         let Some(peer) = self.peer_mut(no) else { return no != OWN };
@@ -733,24 +740,24 @@ impl Rib {
         let (neighbor, max) = (peer.name(), peer.config.max_prefixes);
         if peer.config.max_prefixes_action == MaxPrefixesAction::Warn {
             if !mem::replace(&mut peer.warned[f], true) {
-                tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; taken all the same");
+                tracing::warn!(%neighbor, %family, max, "prefix limit exceeded; accepting further prefixes as max-prefixes-action is warn");
             }
             return false;
         }
         peer.over_limit = true;
         let id = peer.id;
         self.events.push((id, Event::MaxPrefixes { family }));
-        tracing::warn!(%neighbor, %family, max, "more prefixes than max-prefixes; the session is restarted");
+        tracing::warn!(%neighbor, %family, max, "prefix limit exceeded; restarting the session");
         true
     }
 
-    /// Whether the memory for routes is used up and this neighbor's session has to end for that.
+    /// Whether the memory budget is exceeded and this neighbor's session was chosen to be closed.
     fn has_no_room(&mut self, no: PeerNo) -> bool {
         self.enforce_memory_budget();
         self.peer(no).is_some_and(|p| p.over_limit)
     }
 
-    /// Whether a neighbor has as many paths to a prefix as we keep; says so once.
+    /// Whether a neighbor already has [`MAX_PATHS_PER_PEER`] paths to a prefix. Logs it once.
     fn at_path_limit(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
         let paths = self.tables[family.index()].get(route).paths();
         if paths.len() < MAX_PATHS_PER_PEER
@@ -764,15 +771,15 @@ impl Rib {
         {
             let neighbor = peer.name();
             tracing::warn!(
-                %neighbor, %prefix,
-                "more than {MAX_PATHS_PER_PEER} paths to one prefix; further ones are not taken: let the neighbor send fewer, \
+                %neighbor, %prefix, max = MAX_PATHS_PER_PEER,
+                "too many paths to one prefix, ignoring further ones; let the neighbor send fewer, \
                  or set add-paths = \"none\""
             );
         }
         true
     }
 
-    /// Runs import anew over all paths that are there: of one neighbor, or of all.
+    /// Applies import again to the paths of one neighbor, or of all.
     fn reapply_import_policy(&mut self, only: Option<PeerNo>) {
         for family in Family::ALL {
             for route in self.tables[family.index()].numbers() {
@@ -824,7 +831,7 @@ impl Rib {
     }
 }
 
-/// The attributes that an own route begins with.
+/// The attributes of an originated route before export.
 fn own_attrs(prefix: Prefix, origination: &Origination) -> Attrs {
     let addr = match prefix.family() {
         Family::Ipv4Unicast => std::net::Ipv4Addr::UNSPECIFIED.into(),

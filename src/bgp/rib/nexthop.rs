@@ -1,4 +1,4 @@
-//! Next hops: each distinct one is resolved once, and sets of them are shared by all routes that use them.
+//! Next hops: each distinct one is resolved once, and routes share sets of them.
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
@@ -18,7 +18,7 @@ pub(super) struct HopId(NonZeroU32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SetId(NonZeroU32);
 
-/// Whether and how a next hop is reached.
+/// Whether and how a next hop is resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
     Via {
@@ -35,9 +35,9 @@ pub(super) struct Hop {
     pub(super) gateway: Gateway,
     users: u32,
     pub(super) resolution: Resolution,
-    /// Depends on the table itself, or may come to: asked again when it changes.
+    /// Depends on routes of the table, or may do so: resolved again when the table changes.
     pub(super) recursive: bool,
-    /// Changed, and routes that use it are to be decided again.
+    /// Changed: the routes that use it have to be processed again.
     pub(super) changed: bool,
 }
 
@@ -52,17 +52,17 @@ pub(super) struct Hops {
 /// The link that a session runs over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OnLink {
-    /// Interface of a neighbor that is directly connected, else 0.
+    /// Interface of a directly connected neighbor, else 0.
     pub(super) ifindex: u32,
     /// The session runs between link-local addresses.
     pub(super) link_local: bool,
 }
 
-/// The interface of a received next hop where its link-local address counts, else 0.
+/// The interface of a received next hop if its link-local address is used, else 0.
 ///
-/// Of a pair of addresses (RFC 2545 §3) that is the case on link-local sessions, where the global one need not be on a
-/// common subnet, and wherever it is not. The link is that of the session: a link-local address says nothing of it, and
-/// means nothing where the neighbor is not directly connected.
+/// Of a pair of addresses (RFC 2545 §3) the link-local one is used on link-local sessions, and if
+/// the global one is not on a connected subnet. The link is that of the session: a link-local
+/// address does not name its link, and is meaningless unless the neighbor is directly connected.
 pub(super) fn interface(next_hop: &PathNextHop, at: OnLink, reachable: &Reachable) -> u32 {
     match (next_hop.addr, next_hop.link_local) {
         (IpAddr::V6(a), None) if a.is_unicast_link_local() => at.ifindex,
@@ -74,7 +74,7 @@ pub(super) fn interface(next_hop: &PathNextHop, at: OnLink, reachable: &Reachabl
     }
 }
 
-/// Where packets go for a received next hop; `ifindex` is that of [`interface`].
+/// The gateway for a received next hop; `ifindex` is the result of [`interface`].
 pub(super) fn gateway(next_hop: &PathNextHop, ifindex: u32) -> Gateway {
     let addr = match next_hop.link_local {
         Some(ll) if ifindex != 0 || next_hop.addr.is_unspecified() => IpAddr::V6(ll),
@@ -85,7 +85,7 @@ pub(super) fn gateway(next_hop: &PathNextHop, ifindex: u32) -> Gateway {
 }
 
 impl Hops {
-    /// The id of a next hop, with one more user; `true` when it is new and to be resolved.
+    /// The id of a next hop, with one more user; `true` if it is new and has to be resolved.
     pub(super) fn intern(&mut self, gateway: Gateway) -> (HopId, bool) {
         if let Some(&id) = self.index.get(&gateway) {
             self.get_mut(id).users += 1;
@@ -108,7 +108,7 @@ impl Hops {
         (id, true)
     }
 
-    /// One user less; the last one frees it and returns the set that it held.
+    /// Removes a user; the last one frees the next hop and returns its set.
     pub(super) fn release(&mut self, id: HopId) -> Option<SetId> {
         let hop = self.get_mut(id);
         hop.users -= 1;
@@ -133,12 +133,12 @@ impl Hops {
         self.hops[id.0.get() as usize - 1].as_mut().expect("an id is held by a user")
     }
 
-    /// How many are in use.
+    /// Number of next hops in use.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Ids of all in use, in a stable order.
+    /// Ids of all next hops in use, in a stable order.
     pub(super) fn ids(&self) -> Vec<HopId> {
         let used = self.hops.iter().enumerate().filter(|(_, h)| h.is_some());
         used.map(|(n, _)| HopId(NonZeroU32::MIN.saturating_add(n as u32))).collect()
@@ -149,7 +149,8 @@ impl Hops {
     }
 }
 
-/// All sets of next hops in use: equal ones are one `Arc`, so that the fib makes one kernel object of them.
+/// All sets of next hops in use. Equal sets share one `Arc`, so that the fib makes one kernel object
+/// of them.
 #[derive(Default)]
 pub(super) struct Sets {
     sets: Vec<Option<(Arc<NextHops>, u32)>>,

@@ -1,29 +1,28 @@
-//! Several paths of one prefix towards neighbors that take them (RFC 7911): what a path is called, and its place
-//! in a group.
+//! ADD-PATH (RFC 7911): path identifiers, and the slots of paths in an update group.
 //!
-//! A path is known by the neighbor that it came from and the identifier that this one gave it. It goes out under
-//! one number, the same to all neighbors, for as long as any group holds something about it. Numbers are handed
-//! out in turn: one that was in use is not met again soon.
+//! The origin of a path is its neighbor and the identifier that this one gave it. It is advertised
+//! under one identifier, the same to all neighbors, for as long as any group holds it. Identifiers
+//! are assigned in sequence, so that a released one is not reused soon.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::table::{PeerNo, RouteNo, cut};
 
-/// Where a path came from: the neighbor, and its identifier there.
+/// Origin of a path: the neighbor, and its identifier there.
 pub(super) type Origin = (PeerNo, u32);
 
-/// The numbers of one family's paths.
+/// The identifiers of one family's paths.
 #[derive(Debug, Default)]
 pub(super) struct PathIds {
-    /// The number, and how many groups use it for how many prefixes.
+    /// The identifier, and its users: one for each group and prefix.
     numbers: HashMap<Origin, (u32, u32), RandomState>,
     origins: HashMap<u32, Origin, RandomState>,
     last: u32,
 }
 
 impl PathIds {
-    /// The number of paths of this origin, with one more user.
+    /// The identifier for this origin, with one more user.
     pub(super) fn acquire(&mut self, origin: Origin) -> u32 {
         if let Some((number, users)) = self.numbers.get_mut(&origin) {
             *users += 1;
@@ -40,7 +39,7 @@ impl PathIds {
         self.last
     }
 
-    /// One user less; the last one frees the number.
+    /// Removes a user; the last one frees the identifier.
     pub(super) fn release(&mut self, number: u32) {
         let Some(origin) = self.origins.get(&number) else { return };
         let Some((_, users)) = self.numbers.get_mut(origin) else { return };
@@ -56,12 +55,12 @@ impl PathIds {
         }
     }
 
-    /// The origin of a number that is in use.
+    /// The origin of an identifier in use.
     pub(super) fn origin(&self, number: u32) -> Option<Origin> {
         self.origins.get(&number).copied()
     }
 
-    /// The number that paths of this origin have, if any group was told one.
+    /// The identifier for this origin, if it is in use.
     #[cfg(test)]
     pub(super) fn find(&self, origin: Origin) -> Option<u32> {
         self.numbers.get(&origin).map(|(number, _)| *number)
@@ -74,20 +73,20 @@ impl PathIds {
     }
 }
 
-/// A place in a group's list: that of a route, or where several paths are told, that of one of them.
+/// Index in the Adj-RIB-Out of a group: that of a route, or with ADD-PATH of a path.
 pub(super) type SlotNo = u32;
 
 /// The end of a chain.
 const NONE: SlotNo = SlotNo::MAX;
 
-/// The places of paths in the list of a group that is told several for each prefix.
+/// The slots of paths in the Adj-RIB-Out of a group with ADD-PATH.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<SlotNo>,
-    /// By route: its first place; the others are chained behind it.
+    /// By route: its first slot, which links to the others.
     first: Vec<SlotNo>,
-    /// How many there were, and how many of them free, when the end was last found to be in use.
+    /// Number of slots and of free ones when [`Slots::shrink`] last found the end in use.
     tried: (usize, usize),
 }
 
@@ -103,7 +102,7 @@ impl Slots {
         self.slots[slot as usize]
     }
 
-    /// The places of a route's paths.
+    /// The slots of a route's paths.
     pub(super) fn of(&self, route: RouteNo) -> impl Iterator<Item = SlotNo> + '_ {
         let first = self.first.get(route as usize).copied();
         let some = |slot: SlotNo| (slot != NONE).then_some(slot);
@@ -114,7 +113,7 @@ impl Slots {
         self.of(route).find(|slot| self.get(*slot).path_id == path_id)
     }
 
-    /// A place for one more path of a route; `true` when it is the route's first.
+    /// A slot for a further path of a route; `true` if it is the route's first.
     pub(super) fn insert(&mut self, route: RouteNo, path_id: u32) -> (SlotNo, bool) {
         let n = route as usize;
         if n >= self.first.len() {
@@ -136,7 +135,7 @@ impl Slots {
         (place, first)
     }
 
-    /// Frees a place; returns what stood there, and `true` when it was the route's last.
+    /// Frees a slot; returns its content, and `true` if it was the route's last.
     pub(super) fn remove(&mut self, slot: SlotNo) -> (Slot, bool) {
         let gone = self.get(slot);
         let first = &mut self.first[gone.route as usize];
@@ -153,7 +152,7 @@ impl Slots {
         (gone, self.first[gone.route as usize] == NONE)
     }
 
-    /// Gives memory back where most places are free: those at the end go. Returns how many there are.
+    /// Frees memory if most slots are free: removes those at the end. Returns the number of slots.
     pub(super) fn shrink(&mut self) -> usize {
         let (many, free) = (self.slots.len(), self.free.len());
         if free < 1024 || free < many / 8 * 7 || (self.tried.0 == many && free < self.tried.1 + 1024) {
@@ -169,20 +168,20 @@ impl Slots {
         self.slots.len()
     }
 
-    /// There are so many routes: those beyond have no places.
+    /// Truncates to the number of routes in the table.
     pub(super) fn fit(&mut self, routes: usize) {
         if self.first.len() > routes {
             cut(&mut self.first, routes);
         }
     }
 
-    /// Octets that the places take.
+    /// Octets that the slots take.
     pub(super) fn octets(&self) -> u64 {
         let places = self.slots.capacity() * size_of::<Slot>();
         (places + (self.free.capacity() + self.first.capacity()) * size_of::<SlotNo>()) as u64
     }
 
-    /// Forgets all places, of which none is in use.
+    /// Removes all slots, of which none is in use.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! A neighbor as the rib knows it.
+//! State of a neighbor in the rib.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,46 +12,47 @@ use crate::{
     net::{Family, Phase},
 };
 
-/// Silence after which the first exchange counts as over where no End-of-RIB comes.
+/// Time without UPDATEs after which the initial exchange counts as complete if the neighbor sends
+/// no End-of-RIB.
 pub(super) const QUIET_TIME: Duration = Duration::from_secs(5);
 
-/// One neighbor: its settings, what its last session agreed on, and where its routes stand.
+/// One neighbor: its settings, what was negotiated, and the state of its routes.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) config: Arc<PeerConfig>,
-    /// Of the present session, or of the last one while routes of it are left.
+    /// The present session, or the last one while routes of it are left.
     pub(super) session: Option<Arc<Negotiated>>,
     pub(super) up: bool,
-    /// Where the session runs.
+    /// The link of the session.
     pub(super) link: OnLink,
     /// By family: the update group.
     pub(super) groups: [Option<usize>; 2],
     pub(super) received: [u32; 2],
     pub(super) accepted: [u32; 2],
-    /// Refused, as it is not the Node's to advertise.
+    /// Refused routes that the Node may not advertise.
     pub(super) foreign: Foreign,
-    /// By family: very short prefixes, which may cover only so much of the address space.
+    /// By family: very short prefixes, which may cover a limited part of the address space.
     pub(super) shares: [Share; 2],
-    /// Passed `max-prefixes`: nothing more is taken from this session.
+    /// A limit was exceeded: nothing more is accepted from this session.
     pub(super) over_limit: bool,
-    /// The last session ended since the next one took its place.
+    /// The last session was closed because the next one replaced it.
     pub(super) moved: bool,
     pub(super) warned: [bool; 2],
-    /// It was said that it has more paths to a prefix than are kept.
+    /// The warning about too many paths to one prefix was logged.
     pub(super) path_limit_warned: bool,
     pub(super) end_of_rib: [bool; 2],
-    /// By family: our End-of-RIB waits for what others have to say first.
+    /// By family: our End-of-RIB waits for the End-of-RIB of other neighbors.
     pub(super) end_of_rib_deferred: [bool; 2],
     pub(super) phase: Phase,
     pub(super) last_update: Instant,
-    /// By family: until when stale paths may stay.
+    /// By family: the timer of stale paths.
     pub(super) stale: [Option<Stale>; 2],
-    /// Octets that its routes took a while ago.
+    /// Earlier samples of the octets that its routes take.
     pub(super) growth: Growth,
 }
 
-/// Paths that wait to be said again.
+/// The timer of stale paths, which are removed unless they are advertised again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stale {
     pub(super) until: Instant,
@@ -85,16 +86,16 @@ impl Peer {
         }
     }
 
-    /// When something is due: the end of the first exchange, of patience with stale paths, or with
-    /// refused ones.
+    /// The next timer: end of the initial exchange, of stale paths, or of the grace time of refused
+    /// routes.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let quiet = (self.up && self.phase == Phase::Up).then_some(self.last_update + QUIET_TIME);
         let stale = self.stale.iter().flatten().map(|s| s.until);
         quiet.into_iter().chain(stale).chain(self.foreign.deadline()).min()
     }
 
-    /// A path had this verdict and has another one now; `None`: it was not there, or is not any
-    /// more.
+    /// Updates the counters after the import result of a path changed from `before` to `after`;
+    /// `None`: the path did not exist.
     pub(super) fn count(&mut self, now: Instant, f: usize, before: Option<u8>, after: Option<u8>) {
         let difference = |counts: fn(u8) -> bool| {
             i32::from(after.is_some_and(counts)) - i32::from(before.is_some_and(counts))
@@ -107,8 +108,8 @@ impl Peer {
         }
     }
 
-    /// Whether a restart of ours must wait for its first routes (RFC 4724 §4.1): it is there, or is still to
-    /// come, and has not restarted itself.
+    /// Whether our End-of-RIB after a restart has to wait for this neighbor (RFC 4724 §4.1): it is
+    /// up or not connected yet, has not sent End-of-RIB, and has not restarted itself.
     pub(super) fn defers_end_of_rib(&self, family: Family) -> bool {
         if self.config.disabled || self.phase == Phase::Converged {
             return false;
@@ -122,7 +123,7 @@ impl Peer {
         }
     }
 
-    /// As the views write it.
+    /// The name in views and logs.
     pub(super) fn name(&self) -> String {
         self.config.key.to_string()
     }
@@ -131,7 +132,7 @@ impl Peer {
         self.session.as_ref().is_some_and(|s| s.is_ibgp())
     }
 
-    /// Whether it is a second speaker on this host.
+    /// Whether it is a second BGP speaker on this host.
     pub(super) fn is_on_host(&self) -> bool {
         self.session.as_ref().is_some_and(|s| s.is_on_host())
     }
@@ -144,7 +145,7 @@ impl Peer {
         self.session.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |s| s.remote_addr)
     }
 
-    /// Whether every family of the session has ended its first exchange.
+    /// Whether End-of-RIB was received for every family of the session.
     pub(super) fn all_ended(&self) -> bool {
         let families = self.session.as_ref().map_or(&[][..], |s| &s.families);
         families.iter().all(|f: &Family| self.end_of_rib[f.index()])

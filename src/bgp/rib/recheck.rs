@@ -1,7 +1,7 @@
-//! The guard and the shares of neighbors, applied to what is in the table already.
+//! Applies the guard and the neighbors' shares to paths that are in the table already.
 //!
-//! A new guard is compared with the one before, and only paths to prefixes that the two may judge differently are
-//! imported again: a resolver that changes costs a few look-ups, whatever the size of the table.
+//! A new guard is compared with the former one, and import is repeated only for prefixes on which
+//! the two may differ: a changed resolver costs a few lookups, whatever the size of the table.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Rib {
-    /// Takes the guard of a new plan.
+    /// Sets the guard of a new plan.
     pub(super) fn set_guard(&mut self, planned: Arc<Guard>) {
         if self.planned_guard != planned {
             self.planned_guard = planned;
@@ -28,8 +28,8 @@ impl Rib {
         }
     }
 
-    /// Completes the planned guard with neighbors that the plan does not know, those of listen ranges, and applies
-    /// it to what the change concerns.
+    /// Completes the planned guard with dynamic neighbors, which the plan does not know, and applies
+    /// it to the paths that the change concerns.
     pub(super) fn refresh_guard(&mut self) {
         let neighbors = self.peers.iter().flatten().filter_map(|p| match p.config.key {
             PeerKey::Address(addr) => Some(addr),
@@ -54,7 +54,7 @@ impl Rib {
         }
     }
 
-    /// Runs import anew over the paths to a prefix that lead to one of these Nodes.
+    /// Repeats import for the paths to a prefix that lead to one of these Nodes.
     fn reapply_import_from(&mut self, prefix: Prefix, senders: &[IpAddr]) {
         let (family, f) = (prefix.family(), prefix.family().index());
         let Some(route) = self.tables[f].find(prefix) else { return };
@@ -70,14 +70,14 @@ impl Rib {
         }
     }
 
-    /// Where a path leads, if it comes from a Node of the cluster.
+    /// The Node to which a path leads, if it was learned from a Node of the cluster.
     pub(super) fn sender_of(&self, path: &Path) -> Option<Sender> {
         let peer = self.peer(path.peer)?;
         let (config, session) = (&peer.config, peer.session.as_deref()?);
         Speaker { config, session, global: &self.global }.sender(self.attrs.get(path.received))
     }
 
-    /// Runs import anew over the paths of a route: those of one neighbor, or all.
+    /// Repeats import for the paths of a route: those of one neighbor, or all.
     pub(super) fn reapply_import_to_route(&mut self, family: Family, route: RouteNo, only: Option<PeerNo>) {
         let (f, global) = (family.index(), self.global.clone());
         for n in 0..self.tables[f].get(route).paths().len() {
@@ -106,8 +106,9 @@ impl Rib {
         }
     }
 
-    /// Weighs a path whose import said `after`, and `before` if there was one, against the neighbor's share of the
-    /// address space. Returns what it is refused for, if it is; other paths that this moves are changed in the table.
+    /// Checks a path against the neighbor's share of the address space. `before` and `after` are the
+    /// codes of its import result, `before` only if the path existed. Returns the final code. If the
+    /// acceptance of other paths changes with it, they are updated in the table.
     pub(super) fn share_of(&mut self, no: PeerNo, prefix: Prefix, before: Option<u8>, after: u8) -> u8 {
         if !Share::counts(prefix) {
             return after;
@@ -124,11 +125,11 @@ impl Rib {
         for other in changed {
             self.apply_share(no, other);
         }
-        if joins { self.share_verdict(no, prefix) } else { after }
+        if joins { self.share_result(no, prefix) } else { after }
     }
 
-    /// 0, or why a prefix that would be taken otherwise is refused.
-    fn share_verdict(&self, no: PeerNo, prefix: Prefix) -> u8 {
+    /// 0, or the code of the refusal if the prefix exceeds the share.
+    fn share_result(&self, no: PeerNo, prefix: Prefix) -> u8 {
         let fits = self.peer(no).is_none_or(|peer| {
             peer.config.accept_default || peer.shares[prefix.family().index()].accepts(prefix)
         });
@@ -137,17 +138,17 @@ impl Rib {
 
     fn apply_share(&mut self, no: PeerNo, prefix: Prefix) {
         let (family, f) = (prefix.family(), prefix.family().index());
-        let verdict = self.share_verdict(no, prefix);
+        let result = self.share_result(no, prefix);
         let Some(route) = self.tables[f].find(prefix) else { return };
         let mut changed = Vec::new();
         for path in self.tables[f].get_mut(route).paths_mut() {
-            if path.peer == no && is_weighed(path.refused) && path.refused != verdict {
+            if path.peer == no && is_weighed(path.refused) && path.refused != result {
                 changed.push(path.refused);
-                path.refused = verdict;
+                path.refused = result;
             }
         }
         for before in &changed {
-            self.count(no, f, Some(*before), Some(verdict));
+            self.count(no, f, Some(*before), Some(result));
         }
         if !changed.is_empty() {
             self.mark_dirty(family, route);
@@ -155,12 +156,12 @@ impl Rib {
     }
 }
 
-/// Whether a path with this verdict has part in its neighbor's share.
+/// Whether a path with this import result counts towards its neighbor's share.
 fn is_weighed(refused: u8) -> bool {
     refused == 0 || Refused::from_code(refused) == Some(Refused::Guard(Refusal::TooMuch))
 }
 
-/// Routes that are to be judged again, each once.
+/// The routes that a change of the guard concerns, each once.
 fn concerned(table: &Table, family: Family, changes: &GuardChanges) -> Vec<RouteNo> {
     let holding = changes.holding.iter().filter(|a| Family::of(**a) == family);
     let exactly = changes.exactly.iter().filter(|p| p.family() == family);

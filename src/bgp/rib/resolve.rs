@@ -1,7 +1,8 @@
-//! Is a next hop reached, and over which gateways (RFC 4271 §9.1.2.1)?
+//! Resolution of next hops (RFC 4271 §9.1.2.1).
 //!
-//! The host answers first. What it cannot reach may be reached over a route of the table itself, at most
-//! [`MAX_DEPTH`] deep; a route never resolves its own next hop, nor do two routes resolve each other's.
+//! A next hop is looked up in the routes of the host first. If the host has no route, it may resolve
+//! over a route of the table, at most [`MAX_DEPTH`] levels deep. A route never resolves its own next
+//! hop, nor do two routes resolve each other's.
 
 use super::{
     Rib,
@@ -10,36 +11,37 @@ use super::{
 };
 use crate::net::{Family, Gateway, NextHops, Reach, Unresolved};
 
-/// Routes in a row that one next hop may need.
+/// Most levels of recursion for one next hop.
 const MAX_DEPTH: usize = 4;
 
 /// Routes sampled at for one next hop: neighbors may announce a maze in which every way ends.
 const MAX_LOOKUPS: usize = 256;
 
-/// Metric of a next hop that only routes of the table lead to. It is the same for all of them: if it followed these
-/// routes, best paths and metrics could change each other, and the first to come would decide.
+/// Metric of all next hops that resolve over routes of the table. If it depended on these routes,
+/// best paths and metrics could change each other, and the result would depend on the order of
+/// arrival.
 const RECURSIVE_METRIC: u32 = u32::MAX;
 
-/// The metric, and the gateways of connected subnets.
+/// The metric, and the directly connected gateways.
 type Found = Result<(u32, Vec<Gateway>), Unresolved>;
 
-/// One resolution under way.
+/// State of one resolution.
 #[derive(Default)]
 struct Walk {
-    /// The next hops that led here: a way that comes back to one of them ends.
+    /// The next hops on the way here; a loop back to one of them is not followed.
     chain: Vec<Gateway>,
     steps: usize,
-    /// Depends on the table.
+    /// The result depends on the table.
     recursive: bool,
 }
 
 impl Rib {
-    /// Asks anew for every next hop: the host changed.
+    /// Resolves every next hop again after the host's routes changed.
     pub(super) fn resolve_all(&mut self) {
         self.hops.ids().into_iter().for_each(|hop| self.resolve(hop));
     }
 
-    /// Asks anew for those that depend on the table.
+    /// Resolves the next hops again that depend on the table.
     pub(super) fn resolve_recursive(&mut self) {
         if self.hops.iter().any(|h| h.recursive) {
             let ids = self.hops.ids();
@@ -51,7 +53,7 @@ impl Rib {
         }
     }
 
-    /// Asks for one next hop and notes whether the answer changed.
+    /// Resolves one next hop, and marks it if the result changed.
     pub(super) fn resolve(&mut self, id: HopId) {
         let gateway = self.hops.get(id).gateway;
         let mut walk = Walk::default();
@@ -74,7 +76,7 @@ impl Rib {
         }
     }
 
-    /// Every next hop that depends on the table counts as unresolved from now on.
+    /// Sets every next hop that depends on the table to unresolved.
     pub(super) fn forget_recursive(&mut self) {
         for id in self.hops.ids() {
             let hop = self.hops.get_mut(id);
@@ -110,7 +112,8 @@ impl Rib {
         }
     }
 
-    /// Over the longest route that leads on. The default route does not count.
+    /// Resolves over the longest matching route whose own next hop is resolved. The default route
+    /// does not count.
     fn follow_table(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
         if walk.chain.len() >= MAX_DEPTH {
             return Err(Unresolved::TooDeep);
@@ -121,8 +124,8 @@ impl Rib {
         found
     }
 
-    /// A route all of whose ways come back to where they began, or lead nowhere, leaves it to the next shorter one:
-    /// so what is reached never depends on which route came first.
+    /// If all next hops of a route are part of a loop or unresolved, the next shorter match is tried,
+    /// so the result does not depend on the order of arrival.
     fn over_routes(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
         let table = &self.tables[Family::of(gateway.addr).index()];
         let mut failed = None;
@@ -148,7 +151,7 @@ impl Rib {
         Err(failed.unwrap_or(why))
     }
 
-    /// The gateways of those that lead on.
+    /// The gateways of the next hops that are resolved.
     fn over_hops(&self, hops: &[Gateway], walk: &mut Walk) -> Result<Vec<Gateway>, Unresolved> {
         let (mut all, mut failed) = (Vec::new(), None);
         for hop in hops {

@@ -1,13 +1,13 @@
 //! How much of the address space one neighbor may cover with very short prefixes.
 //!
-//! 220 prefixes of eight bits are a default route in all but name. Of the prefixes that are long enough to be taken
-//! one by one, but shorter than /11 (IPv6 /20), a neighbor without `accept-default` may have as many as cover a quarter
-//! of the address space (of 2000::/3 for IPv6). A full Internet table has an eighth in them.
+//! 220 prefixes of length 8 amount to a default route. Prefixes shorter than /11 (IPv6 /20) that are
+//! long enough to be accepted one by one may cover a quarter of the address space (IPv6: of
+//! 2000::/3) per neighbor without `accept-default`. In a full Internet table they cover an eighth.
 //!
-//! Space that several prefixes cover counts once. Prefixes are accepted in order of address, shorter ones first, up to
-//! the first that does not fit: which ones are refused follows from the set alone, not from the order of arrival. A
-//! prefix that comes or goes moves this boundary past a few others, as each covers at least one and at most
-//! eight of the units in which space is counted.
+//! Space that several prefixes cover counts once. Prefixes are accepted in order of address, shorter
+//! ones first, up to the first that does not fit: which ones are refused depends on the set alone,
+//! not on the order of arrival. Adding or removing a prefix moves this boundary past few others, as
+//! each covers at least one and at most eight of the units in which space is counted.
 
 use std::{
     collections::BTreeMap,
@@ -21,16 +21,16 @@ use crate::net::{Family, Prefix, guard};
 pub(super) struct Share {
     /// Each with the number of its paths.
     prefixes: BTreeMap<Prefix, u32>,
-    /// Accepted are those up to this one; `None`: none is.
+    /// Prefixes up to this one are accepted; `None`: none.
     last: Option<Prefix>,
-    /// Units that the accepted ones cover.
+    /// Units that the accepted prefixes cover.
     covered: u32,
     limits: Limits,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Lengths that count, from the shortest; the longest is the unit of space.
+    /// The shortest length that counts; the longest is the unit of space.
     shortest: u8,
     unit: u8,
     /// Units that may be covered.
@@ -53,7 +53,7 @@ impl Share {
         Self { prefixes: BTreeMap::new(), last: None, covered: 0, limits: Limits::new(family) }
     }
 
-    /// Octets that it takes: an entry of a tree that is at least half full.
+    /// Octets that it takes, for a tree that is at least half full.
     pub(super) fn octets(&self) -> u64 {
         const ENTRY: u64 = 64;
         self.prefixes.len() as u64 * ENTRY
@@ -65,12 +65,12 @@ impl Share {
         (limits.shortest..=limits.unit).contains(&prefix.len())
     }
 
-    /// Whether a prefix that is in it fits.
+    /// Whether a prefix of the set is accepted.
     pub(super) fn accepts(&self, prefix: Prefix) -> bool {
         self.last.is_some_and(|last| prefix <= last)
     }
 
-    /// A path to `prefix` more. Returns the prefixes whose acceptance may have changed.
+    /// Adds a path to `prefix`. Returns the prefixes whose acceptance may have changed.
     pub(super) fn add(&mut self, prefix: Prefix) -> Vec<Prefix> {
         let paths = self.prefixes.entry(prefix).or_default();
         *paths += 1;
@@ -85,7 +85,7 @@ impl Share {
         changed
     }
 
-    /// A path to `prefix` less. Returns the prefixes whose acceptance may have changed.
+    /// Removes a path to `prefix`. Returns the prefixes whose acceptance may have changed.
     pub(super) fn remove(&mut self, prefix: Prefix) -> Vec<Prefix> {
         let mut changed = Vec::new();
         let Some(paths) = self.prefixes.get_mut(&prefix) else { return changed };
@@ -120,7 +120,7 @@ impl Share {
         }
     }
 
-    /// Units that of all accepted prefixes only this one covers.
+    /// Units that only this one of all accepted prefixes covers.
     fn alone(&self, prefix: Prefix) -> u32 {
         let around = (self.limits.shortest..prefix.len()).filter_map(|len| Prefix::new(prefix.addr(), len));
         if around.into_iter().any(|p| self.prefixes.contains_key(&p)) {
@@ -215,7 +215,7 @@ mod tests {
         assert!(counted.iter().all(|s| Share::counts(p(s))) && !others.iter().any(|s| Share::counts(p(s))));
     }
 
-    /// The set is all that counts: by adding up single units.
+    /// The expected result, from the set alone, by adding up single units.
     fn expected(all: &BTreeSet<Prefix>, limits: Limits) -> Vec<Prefix> {
         let mut units = BTreeSet::new();
         let mut fits = Vec::new();
@@ -237,7 +237,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn the_accepted_ones_follow_from_the_set_and_every_change_is_told(
+        fn the_accepted_ones_follow_from_the_set_and_every_change_is_returned(
             steps in prop::collection::vec((any::<bool>(), 0..=255u8, 8..=10u8), 1..400),
             small in prop::sample::select(vec![8u32, 40, 256]),
         ) {
@@ -265,7 +265,7 @@ mod tests {
                 }
                 let fits = expected(&paths.keys().copied().collect(), share.limits);
                 prop_assert_eq!(&accepted(&share), &fits);
-                prop_assert_eq!(seen.iter().copied().collect::<Vec<_>>(), fits, "as those see it who are told of changes");
+                prop_assert_eq!(seen.iter().copied().collect::<Vec<_>>(), fits, "as derived from the returned changes");
             }
         }
 

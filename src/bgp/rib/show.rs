@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Rib {
-    /// Numbers for the summary, the neighbors and the metrics.
+    /// Counters for `show summary`, `show neighbors` and metrics.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { octets: self.octets(), budget: self.memory.budget, ..Counts::default() };
         for family in Family::ALL {
@@ -35,8 +35,8 @@ impl Rib {
         let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
         for (no, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
-                let told = |f: usize| advertised[f].get(peer.groups[f]?)?.get(&(no as PeerNo)).copied();
-                let mut of_peer = self.neighbor_counts(peer, told);
+                let sent = |f: usize| advertised[f].get(peer.groups[f]?)?.get(&(no as PeerNo)).copied();
+                let mut of_peer = self.neighbor_counts(peer, sent);
                 of_peer.octets = self.octets_of(no as PeerNo);
                 of_peer.max_prefixes = peer.config.max_prefixes;
                 counts.neighbors.insert(peer.name(), of_peer);
@@ -45,7 +45,7 @@ impl Rib {
         counts
     }
 
-    fn neighbor_counts(&self, peer: &Peer, told: impl Fn(usize) -> Option<u64>) -> NeighborCounts {
+    fn neighbor_counts(&self, peer: &Peer, advertised: impl Fn(usize) -> Option<u64>) -> NeighborCounts {
         let mut counts = NeighborCounts::default();
         for family in Family::ALL {
             let f = family.index();
@@ -56,7 +56,7 @@ impl Rib {
             let group = peer.groups[f].and_then(|n| self.groups[f][n].as_ref());
             counts.received.insert(family, peer.received[f].into());
             counts.accepted.insert(family, peer.accepted[f].into());
-            counts.advertised.insert(family, told(f).unwrap_or(0));
+            counts.advertised.insert(family, advertised(f).unwrap_or(0));
             let foreign = peer.foreign.of_family(f);
             if foreign > 0 {
                 counts.notes.push(format!(
@@ -83,7 +83,7 @@ impl Rib {
         counts
     }
 
-    /// Why it is best, why it lost, or why it is not used at all.
+    /// Why a path is best, why it was not selected, or why it is not used at all.
     pub(super) fn reason(
         &self,
         family: Family,
@@ -114,7 +114,7 @@ impl Rib {
                 Some(rule) => format!("lost: {}", rule.as_str()),
             },
             (None, None) if path.has(Path::HELD) => {
-                "held back: the link to its next hop was lost, and the neighbor has not answered since".into()
+                "held back: the link to its next hop was lost, and no message has arrived from the neighbor since".into()
             }
             (None, None) => match self.attrs.hop(path.effective).map(|hop| self.hops.get(hop).resolution) {
                 Some(Resolution::No(why)) => why.as_str().into(),
@@ -123,7 +123,7 @@ impl Rib {
         }
     }
 
-    /// What the guard protects.
+    /// The reason of the guard, with what it protects.
     fn guarded(&self, why: Refusal, prefix: Prefix, path: &Path) -> String {
         let accept_default = self.peer(path.peer).is_some_and(|p| p.config.accept_default);
         match (why, prefix.family()) {

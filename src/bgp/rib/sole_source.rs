@@ -1,4 +1,5 @@
-//! What would go with a neighbor: asked before a session is let go whose routes others should tell as well.
+//! Which neighbors are the only source of some route. Checked before a session is closed whose
+//! routes should also be learned from others.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -9,8 +10,8 @@ use super::{
 use crate::{bgp::peer::PeerKey, net::Family};
 
 impl Rib {
-    /// Of these neighbors those that are sole: by whom some prefix is known for which none of the others has a
-    /// path. One that waits to be said again (RFC 4724 §4.2) does not count as such.
+    /// Returns the neighbors in `leaving` that are the only source of some prefix. Stale paths
+    /// (RFC 4724 §4.2) do not count.
     pub fn sole_sources(&self, leaving: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
         let leaves = |no: PeerNo| match &self.peer(no)?.config.key {
             PeerKey::Address(addr) => leaving.get(addr).copied(),

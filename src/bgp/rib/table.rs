@@ -1,8 +1,8 @@
-//! Prefix → paths, compactly: one family's table.
+//! One family's table of prefixes and their paths, with little memory per route.
 //!
-//! A route is a number, and all that is kept for it elsewhere (what each group was told, what is to be decided)
-//! is kept under this number. The keys stand apart from the entries: four octets for IPv4. The path that most
-//! prefixes have stands in the entry; further ones spill into a list.
+//! A route is a number, under which other parts keep their state of it (Adj-RIBs-Out, the list of
+//! dirty routes). Keys are stored apart from the entries: four octets for IPv4. The first path of a
+//! prefix is stored in the entry; further ones in a list.
 
 use std::{hash::BuildHasher, net::IpAddr};
 
@@ -12,44 +12,44 @@ use hashbrown::HashTable;
 use super::{attrs::AttrsId, nexthop::SetId};
 use crate::net::{Cover, Family, Prefix};
 
-/// Numbers whose use is counted together.
+/// Route numbers per counter of used numbers.
 const CHUNK: usize = 1024;
 
-/// A route of a table: valid while it has paths or is pinned.
+/// Number of a route, valid while it has paths or is pinned.
 pub(super) type RouteNo = u32;
 
-/// A neighbor's place in the rib's list; 0 stands for the node itself.
+/// Number of a neighbor; 0 stands for the node itself.
 pub(super) type PeerNo = u16;
 
-/// The node itself, as the one that a path comes from.
+/// The node itself, as the source of its own paths.
 pub(super) const OWN: PeerNo = 0;
 
-/// One path, from one neighbor.
+/// One path of one neighbor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     pub(super) peer: PeerNo,
     pub(super) bits: u8,
-    /// [`Refused::code`](super::import::Refused::code), 0 when it may be used.
+    /// [`Refused::code`](super::import::Refused::code), 0 if it was accepted.
     pub(super) refused: u8,
     /// RFC 7911; 0 without.
     pub(super) path_id: u32,
-    /// As it came.
+    /// As received.
     pub(super) received: AttrsId,
-    /// After import; the same as `received` for most.
+    /// After import; mostly the same as `received`.
     pub(super) effective: AttrsId,
-    /// Seconds since the rib began.
+    /// Seconds since the start of the rib.
     pub(super) since: u32,
 }
 
 impl Path {
-    /// The neighbor restarts: kept until it has said it again (RFC 4724 §4.2, RFC 7313 §4).
+    /// Stale: removed unless it is advertised again (RFC 4724 §4.2, RFC 7313 §4).
     pub(super) const STALE: u8 = 1;
-    /// RFC 9494: used only where there is nothing else.
+    /// Long-lived stale (RFC 9494): used only if there is no other path.
     pub(super) const LONG_LIVED: u8 = 2;
     pub(super) const BEST: u8 = 4;
-    /// Used for forwarding, the best included.
+    /// Used for forwarding, including the best path.
     pub(super) const MULTIPATH: u8 = 8;
-    /// The link to its next hop was lost, and its neighbor has not been heard of since.
+    /// The link to its next hop was lost, and no message has arrived from its neighbor since.
     pub(super) const HELD: u8 = 16;
 
     pub(super) fn has(&self, bit: u8) -> bool {
@@ -76,11 +76,11 @@ enum Paths {
 pub(super) struct Entry {
     paths: Paths,
     len: u8,
-    /// Stands in the list of those to be decided.
+    /// Is in the list of dirty routes.
     pub(super) dirty: bool,
-    /// How many groups hold something about it.
+    /// Number of update groups that hold it.
     pub(super) pins: u16,
-    /// What the fib was told.
+    /// Next hops that were passed to the fib.
     pub(super) installed: Option<SetId>,
 }
 
@@ -120,7 +120,7 @@ impl Entry {
         };
     }
 
-    /// Takes out the paths that `goes` picks.
+    /// Removes the paths for which `goes` is true.
     fn extract(&mut self, mut goes: impl FnMut(&Path) -> bool, mut gone: impl FnMut(Path)) {
         match &mut self.paths {
             Paths::None => {}
@@ -174,7 +174,7 @@ impl Keys {
     }
 }
 
-/// Forgets what stands behind the first `len`, and returns the memory.
+/// Truncates a list and frees the memory.
 pub(super) fn cut<T>(list: &mut Vec<T>, len: usize) {
     list.truncate(len);
     list.shrink_to_fit();
@@ -190,15 +190,15 @@ pub(super) struct Table {
     keys: Keys,
     entries: Vec<Entry>,
     free: Vec<RouteNo>,
-    /// How many of each [`CHUNK`] numbers are in use, up to the last chunk of which one is.
+    /// How many of each [`CHUNK`] numbers are in use, up to the last chunk in use.
     used: Vec<u16>,
     index: HashTable<RouteNo>,
     hasher: RandomState,
-    /// How many prefixes of each length there are: what a longest match has to try.
+    /// Number of prefixes of each length: a longest match tries lengths in use only.
     lengths: [u32; 129],
-    /// Routes that have paths.
+    /// Number of routes with paths.
     reached: u64,
-    /// Paths of all routes.
+    /// Number of paths.
     paths: u64,
 }
 
@@ -231,7 +231,7 @@ impl Table {
         self.index.find(self.hash(prefix), same).copied()
     }
 
-    /// The route of a prefix, made if there is none.
+    /// The route of a prefix; a new one if there is none.
     pub(super) fn entry(&mut self, prefix: Prefix) -> RouteNo {
         debug_assert_eq!(prefix.family(), self.family);
         let hash = self.hash(prefix);
@@ -275,7 +275,7 @@ impl Table {
         &mut self.entries[route as usize]
     }
 
-    /// One more path of a route.
+    /// Adds a path to a route.
     pub(super) fn push(&mut self, route: RouteNo, path: Path) {
         let entry = &mut self.entries[route as usize];
         self.reached += u64::from(entry.paths().is_empty());
@@ -283,7 +283,7 @@ impl Table {
         entry.push(path);
     }
 
-    /// Takes out the paths of a route that `goes` picks.
+    /// Removes the paths of a route for which `goes` is true.
     pub(super) fn extract(
         &mut self,
         route: RouteNo,
@@ -298,13 +298,13 @@ impl Table {
         self.reached -= u64::from(before > 0 && after == 0);
     }
 
-    /// How many prefixes have paths, and how many paths these are.
+    /// Number of prefixes with paths, and of paths.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.reached, self.paths)
     }
 
-    /// Whether a number's prefix may come after the one and not after the other: a look at its address alone, which
-    /// is what a scan over all numbers can afford.
+    /// Whether the prefix of a route may be after `after` and not after `last`. Compares addresses
+    /// only, which is cheap enough for a scan of all numbers.
     pub(super) fn is_between(&self, route: RouteNo, after: Option<Prefix>, last: Option<Prefix>) -> bool {
         let n = route as usize;
         match &self.keys {
@@ -313,12 +313,12 @@ impl Table {
         }
     }
 
-    /// All numbers there may be, free ones among them: those have no paths.
+    /// All route numbers, including free ones, which have no paths.
     pub(super) fn numbers(&self) -> std::ops::Range<RouteNo> {
         0..self.entries.len() as RouteNo
     }
 
-    /// Forgets those routes that have no paths and no pins left. Each at most once.
+    /// Removes those of `routes` that have no paths and no pins. No duplicates.
     pub(super) fn vacate_all(&mut self, routes: &[RouteNo]) {
         if routes.len() >= self.len() && routes.iter().filter(|n| self.is_vacant(**n)).count() == self.len() {
             return self.clear();
@@ -332,7 +332,7 @@ impl Table {
         })
     }
 
-    /// Forgets a route that has no paths and no pins left.
+    /// Removes a route if it has no paths and no pins.
     pub(super) fn vacate(&mut self, route: RouteNo) {
         if !self.is_vacant(route) {
             return;
@@ -350,7 +350,7 @@ impl Table {
         *self = Self { hasher: self.hasher.clone(), ..Self::new(self.family) };
     }
 
-    /// Memory follows the number of routes down again.
+    /// Frees memory when few routes are left.
     fn give_back(&mut self) {
         if self.index.is_empty() {
             return self.clear();
@@ -368,8 +368,8 @@ impl Table {
         }
     }
 
-    /// Forgets the numbers behind the last one in use, now that they are the larger half; the lowest that are free
-    /// come first from now on.
+    /// Removes the numbers behind the last one in use, when they are the larger half. Low free
+    /// numbers are then used first.
     fn forget_end(&mut self) {
         let used = self.used.len() * CHUNK;
         cut(&mut self.entries, used);
@@ -382,7 +382,7 @@ impl Table {
         self.free.shrink_to_fit();
     }
 
-    /// Octets that the table takes, spilled lists apart.
+    /// Octets that the table takes, without the lists of further paths.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         let keys = match &self.keys {
@@ -392,8 +392,8 @@ impl Table {
         keys + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
     }
 
-    /// Routes equal to or inside one of `regions`: by look-ups where there are few prefixes that could be, else by
-    /// one pass over all.
+    /// Routes equal to or inside one of `regions`: by lookups if few prefixes are possible, else by
+    /// one pass over all routes.
     pub(super) fn inside(&self, regions: Vec<Prefix>) -> Vec<RouteNo> {
         let possible = |region: &Prefix| -> u64 {
             self.lengths_inside(*region)
@@ -414,7 +414,7 @@ impl Table {
         self.numbers().filter(used).filter(|route| regions.of(self.prefix(*route)).is_some()).collect()
     }
 
-    /// Lengths in use of prefixes that could be inside.
+    /// Prefix lengths in use that could be inside.
     fn lengths_inside(&self, region: Prefix) -> impl Iterator<Item = u8> + '_ {
         (region.len()..=self.family.max_len()).filter(|len| self.lengths[usize::from(*len)] > 0)
     }

@@ -18,21 +18,21 @@ pub struct RouteView {
     pub best: bool,
     pub multipath: bool,
     pub stale: bool,
-    /// Whether the kernel holds it; filled in from the fib.
+    /// Whether it is installed in the kernel; filled in from the fib.
     pub installed: bool,
     pub origin: String,
-    /// Numbers; a set is an array inside.
+    /// AS numbers; a set is a nested array.
     pub as_path: serde_json::Value,
     pub local_pref: Option<u32>,
     pub med: Option<u32>,
     pub communities: Vec<String>,
     pub large_communities: Vec<String>,
     pub ext_communities: Vec<String>,
-    /// Why it is best, why it lost, or why it is not used at all.
+    /// Why it is best, why it was not selected, or why it is not used at all.
     pub reason: String,
     /// Seconds.
     pub age: u64,
-    /// Its identifier (RFC 7911): with `advertised` ours, else the neighbor's; `null` without.
+    /// Path identifier (RFC 7911): with `advertised` ours, else the neighbor's; `null` if none.
     #[serde(default)]
     pub path_id: Option<u32>,
 }
@@ -55,20 +55,20 @@ pub struct RouteFilter {
     pub advertised: Option<String>,
 }
 
-/// Numbers for `show summary`, `show neighbors` and the metrics.
+/// Counters for `show summary`, `show neighbors` and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub prefixes: BTreeMap<Family, u64>,
     pub paths: BTreeMap<Family, u64>,
-    /// What all routes take, in octets, and what they may take at the most.
+    /// Octets that all routes take; `budget`: the most that they may take.
     #[serde(default)]
     pub octets: u64,
     #[serde(default)]
     pub budget: u64,
-    /// Paths that are refused, by reason.
+    /// Refused paths by reason.
     #[serde(default)]
     pub refused: BTreeMap<Family, BTreeMap<String, u64>>,
-    /// By neighbor as written in the views.
+    /// By the name of the neighbor.
     pub neighbors: BTreeMap<String, NeighborCounts>,
 }
 
@@ -78,16 +78,16 @@ pub struct NeighborCounts {
     pub received: BTreeMap<Family, u64>,
     pub accepted: BTreeMap<Family, u64>,
     pub advertised: BTreeMap<Family, u64>,
-    /// What its routes take, in octets.
+    /// Octets that its routes take.
     #[serde(default)]
     pub octets: u64,
-    /// Prefixes of a family that it may send.
+    /// Most prefixes per family (`max-prefixes`).
     #[serde(default)]
     pub max_prefixes: u32,
-    /// Kept back by `max-prefixes-out`.
+    /// Routes withheld by `max-prefixes-out`.
     #[serde(default)]
     pub withheld: BTreeMap<Family, u64>,
-    /// What the operator should know, each with its remedy: for the notes of the neighbor's view.
+    /// Notes for the operator, each with a remedy; shown with the neighbor.
     #[serde(default)]
     pub notes: Vec<String>,
 }

@@ -1,15 +1,15 @@
-//! The routes that `show routes` asks for, page by page: sorted by prefix, without a copy of the table.
+//! The routes for `show routes`, page by page: sorted by prefix, without a copy of the table.
 //!
-//! A [`Walk`] is the place that an answer has reached. It belongs to whoever asks and goes back and forth with each
-//! [`Rib::walk`], which does a bounded amount of work. The table is a hash table, so the order has to be made: a
-//! scan over all routes finds the next [`BATCH`] prefixes behind the last one, these are shown, and the next
-//! scan begins. Scans look at keys of four octets one after the other, which is cheap; a copy of a million
-//! prefixes for each question would not be.
+//! A [`Walk`] is the position in the output. The client keeps it and passes it to each call of
+//! [`Rib::walk`], which does a bounded amount of work. The table is a hash table, so it has to be
+//! sorted: a scan over all routes finds the next [`BATCH`] prefixes after the last one, these are
+//! shown, and the next scan begins. A scan reads keys of four octets in sequence, which is cheap; a
+//! copy of a million prefixes per request would not be.
 //!
-//! The table may change between two steps. Prefixes are shown in order, each at most once with all its paths, as
-//! it is when its turn comes. A prefix that is there all the time is shown exactly once; one that comes or goes
-//! meanwhile may be shown or not. (The paths of one prefix are spread over several steps only where they take
-//! more than a page; those that are there all the time are all shown, too.)
+//! The table may change between two steps. Prefixes are shown in order, each at most once with all
+//! its paths, as they are at that time. A prefix that exists all the time is shown exactly once; one
+//! that is added or removed meanwhile may be shown or not. (The paths of one prefix are spread over
+//! several steps only if they take more than a page; those that exist all the time are all shown.)
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -23,7 +23,7 @@ use crate::net::{Family, Prefix, Smallest};
 
 /// Prefixes that one scan finds.
 const BATCH: usize = 8192;
-/// What one step may do, in units of one key sampled at: well below a millisecond of optimised code.
+/// Work of one step, in units of one key visited: well below a millisecond of optimized code.
 const STEP: usize = 32 * 1024;
 /// What a prefix of a batch costs, in those units.
 const VISIT: usize = 16;
@@ -38,7 +38,7 @@ type PathKey = (PeerNo, u32);
 /// A path, and where it was found among those of its prefix.
 type Found = (usize, PathKey);
 
-/// How far an answer has come.
+/// Progress of one output.
 #[derive(Clone, Debug)]
 pub struct Walk {
     filter: RouteFilter,
@@ -87,7 +87,7 @@ fn octets(row: &RouteView) -> usize {
     400 + row.reason.len() + path * 12 + lists
 }
 
-/// Which paths of a prefix are asked for.
+/// Which paths of a prefix are shown.
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Anyone,
@@ -119,7 +119,7 @@ impl Walk {
         self.families.is_empty()
     }
 
-    /// Whether the answer is about one prefix at most.
+    /// Whether at most one prefix is shown.
     fn is_single(&self) -> bool {
         self.filter.prefix.is_some() && !self.filter.longer
     }
@@ -173,7 +173,7 @@ impl Rib {
             return walk.take_batch(self.single(family, &walk.filter), false);
         }
         let table = &self.tables[family.index()];
-        let of = self.asked_for(&walk.filter);
+        let of = self.peers_shown(&walk.filter);
         let (mut at, mut smallest) = walk.scan.take().unwrap_or_else(|| (0, Smallest::new(BATCH)));
         let end = table.numbers().end;
         while at < end && page.work > 0 {
@@ -195,11 +195,11 @@ impl Rib {
         walk.take_batch(found, more);
     }
 
-    /// The one prefix that is asked for, or the longest that covers it.
+    /// The requested prefix, or the longest that covers it.
     fn single(&self, family: Family, filter: &RouteFilter) -> Vec<Prefix> {
         let Some(prefix) = filter.prefix else { return vec![] };
         let table = &self.tables[family.index()];
-        let of = self.asked_for(filter);
+        let of = self.peers_shown(filter);
         let shortest = if filter.longest { 0 } else { prefix.len() };
         let candidates = (shortest..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
         let found =
@@ -207,8 +207,8 @@ impl Rib {
         found.take(1).collect()
     }
 
-    /// Whose paths are asked for: of one neighbor, or of all.
-    fn asked_for(&self, filter: &RouteFilter) -> Of {
+    /// Whose paths are shown: of one neighbor, or of all.
+    fn peers_shown(&self, filter: &RouteFilter) -> Of {
         match filter.received.as_ref().or(filter.neighbor.as_ref()) {
             None => Of::Anyone,
             Some(name) => self.named(name).map_or(Of::Nobody, Of::Peer),
@@ -237,7 +237,7 @@ impl Rib {
         let usable = self.compare_paths(family, route, &mut decision);
         let paths = self.tables[family.index()].get(route).paths().to_vec();
         page.spend(paths.len());
-        let mut keys = rest.unwrap_or_else(|| in_order(&paths, &usable, &decision, self.asked_for(filter)));
+        let mut keys = rest.unwrap_or_else(|| in_order(&paths, &usable, &decision, self.peers_shown(filter)));
         while let Some(&key) = keys.front() {
             if page.is_full() {
                 return Some(keys);
@@ -266,18 +266,18 @@ impl Rib {
         let f = family.index();
         let no = self.named(name)?;
         let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref())?;
-        let told = group.advertised_to(no, route, &self.attrs);
-        page.spend(told.len());
+        let sent = group.advertised_to(no, route, &self.attrs);
+        page.spend(sent.len());
         let key = |out: &PathOut| (out.source, out.path_id);
         let mut keys =
-            rest.unwrap_or_else(|| told.iter().enumerate().map(|(n, out)| (n, key(out))).collect());
+            rest.unwrap_or_else(|| sent.iter().enumerate().map(|(n, out)| (n, key(out))).collect());
         while let Some(&(n, wanted)) = keys.front() {
             if page.is_full() {
                 return Some(keys);
             }
             keys.pop_front();
             let same = |out: &&PathOut| key(out) == wanted;
-            let Some(out) = told.get(n).filter(same).or_else(|| told.iter().find(same)) else { continue };
+            let Some(out) = sent.get(n).filter(same).or_else(|| sent.iter().find(same)) else { continue };
             if let Some(path) = self.path_behind(f, route, out.path_id) {
                 let view = self.view(now, family, route, &path, out.attrs);
                 let path_id = (out.path_id != 0).then_some(out.path_id);
@@ -313,7 +313,7 @@ fn is_used(table: &Table, route: RouteNo, filter: &RouteFilter, of: Of) -> bool 
     }
 }
 
-/// The paths that are asked for: those that forward, then those that could, then the others.
+/// The paths to show: those used for forwarding, then other usable ones, then the rest.
 fn in_order(paths: &[Path], usable: &[usize], decision: &BestPath, of: Of) -> VecDeque<Found> {
     let mut order: Vec<_> = paths
         .iter()

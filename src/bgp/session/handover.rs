@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_one_goes_a_moment_after_the_new_one_has_told_its_routes() {
+    fn the_old_neighbor_is_removed_shortly_after_the_new_one_has_advertised_its_routes() {
         let now = Instant::now();
         let (old, new) =
             (neighbor("10.0.0.1", PeerSource::Mesh, "n"), neighbor("10.0.0.2", PeerSource::Mesh, "n"));

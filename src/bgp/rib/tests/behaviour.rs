@@ -40,7 +40,7 @@ fn equal_paths_of_two_switches_forward_together_and_one_stays_when_the_other_is_
 }
 
 #[test]
-fn an_update_that_says_nothing_new_changes_nothing() {
+fn an_update_without_changes_changes_nothing() {
     let mut bench = Bench::new();
     bench.neighbor(1, 65001, |_| {});
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
@@ -135,7 +135,11 @@ fn what_a_second_speaker_serves_on_this_host_is_passed_on_and_stays_out_of_the_k
         [(prefix(1), ours()), (prefix(2), ours()), (prefix(3), "10.0.0.9".into()), (address, ours())];
     assert_eq!(hops(3), internal.into(), "iBGP");
     assert_eq!(bench.reasons(prefix(1))["10.0.0.11"], "best: only path; served on this host");
-    assert_eq!(bench.reasons(prefix(4))["10.0.0.12"], "next hop is this node", "said by one elsewhere");
+    assert_eq!(
+        bench.reasons(prefix(4))["10.0.0.12"],
+        "next hop is this node",
+        "from a neighbor on another host"
+    );
     let refused = "guard: 192.0.2.7 (own address) is on this host or link";
     assert_eq!(bench.reasons(address)["10.0.0.12"], refused);
 }
@@ -171,7 +175,7 @@ fn next_hops_resolve_over_other_routes_four_deep_and_never_over_themselves() {
 }
 
 #[test]
-fn a_neighbor_that_restarts_gracefully_keeps_its_routes_until_it_has_said_them_again() {
+fn routes_of_a_gracefully_restarting_neighbor_stay_until_they_are_advertised_again() {
     let mut bench = Bench::new();
     bench.configure(1, config(1));
     bench.up(1, Negotiated { graceful: graceful(true), ..negotiated(1, 65001) });
@@ -214,9 +218,9 @@ fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
     }
 }
 
-/// calico#9259: a reflector that ends again and again before it has said all must not take the routes of a cluster along.
+/// calico#9259: a reflector that restarts repeatedly before End-of-RIB must not remove the routes of a cluster.
 #[test]
-fn calico_9259_long_lived_routes_outlive_a_neighbor_that_comes_and_goes_before_it_has_said_all() {
+fn calico_9259_long_lived_routes_outlive_sessions_closed_before_end_of_rib() {
     let mut bench = Bench::new();
     let lasting = PeerConfig { long_lived_stale_time: 3600, ..(*config(1)).clone() };
     bench.configure(1, Arc::new(lasting));
@@ -266,7 +270,7 @@ fn back_without_forwarding(bench: &mut Bench) {
     bench.up(1, Negotiated { graceful: graceful(false), ..negotiated(1, 65001) });
 }
 
-/// RFC 4724 §4.1: a reflector that restarted would else make its clients drop what it has not heard yet itself.
+/// RFC 4724 §4.1: a restarted reflector would otherwise make its clients remove routes that it has not learned again yet.
 #[test]
 fn after_a_restart_end_of_rib_waits_for_that_of_the_others() {
     let mut bench = Bench::new();
@@ -352,7 +356,7 @@ fn end_of_rib_follows_the_table() {
 }
 
 #[test]
-fn too_many_prefixes_ask_for_a_restart_once() {
+fn too_many_prefixes_restart_the_session_once() {
     let mut bench = Bench::new();
     bench.neighbor(1, 65001, |c| c.max_prefixes = 2);
     bench.announce(1, &path(1, 65001), &[prefix(0), prefix(1), prefix(2), prefix(3)]);
@@ -369,7 +373,7 @@ fn too_many_prefixes_ask_for_a_restart_once() {
 
 /// `max-prefixes-out`: what is beyond is withheld, and follows when there is room again.
 #[test]
-fn a_neighbor_is_told_no_more_than_its_limit() {
+fn max_prefixes_out_limits_what_is_advertised() {
     let counts = |b: &Bench, n: u32| {
         let counts = &b.rib.counts().neighbors[&address(n).to_string()];
         let (family, held) = (Family::Ipv4Unicast, b.paths[&n].len());
@@ -434,14 +438,14 @@ fn a_limit_counts_every_path() {
 }
 
 #[test]
-fn nobody_is_told_his_own_routes_nor_sent_withdrawals_of_them() {
+fn routes_are_never_advertised_to_their_source_nor_withdrawn_from_it() {
     let mut bench = Bench::new();
     bench.neighbor(1, 65001, |c| c.transit = true);
     bench.neighbor(2, 65002, |c| c.transit = true);
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
     bench.run();
     assert_eq!((bench.sent[&1].len(), bench.sent[&2].len(), bench.withdrawals), (0, 1, 0));
-    // A better one from the other side: now the first hears it, and the second loses what it was told.
+    // A better path from the other side: now it is advertised to the first, and the route is withdrawn from the second.
     bench.announce(2, &Attrs { origin: Origin::Igp, ..path(2, 65002) }, &[prefix(0)]);
     bench.withdraw(1, &[prefix(0)]);
     bench.run();
@@ -457,7 +461,7 @@ fn add_path(n: u32, remote_as: Asn) -> Negotiated {
 
 /// RFC 7911 §3: each path has its number, by which it is replaced and withdrawn.
 #[test]
-fn a_neighbor_that_takes_several_paths_is_told_all_of_them() {
+fn all_paths_are_advertised_with_add_path() {
     let mut bench = Bench::new();
     for n in [1, 2] {
         bench.neighbor(n, 65000 + n, |_| {});
@@ -513,7 +517,7 @@ fn of_one_prefix_a_neighbor_may_have_so_many_paths() {
     assert_eq!(received(&bench), 256 + 1);
 }
 
-/// The source of a path is told the others, and never its own.
+/// The other paths are advertised to the source of a path, never its own.
 #[test]
 fn paths_never_go_back_to_their_source() {
     let mut bench = Bench::new();
@@ -540,7 +544,7 @@ fn paths_never_go_back_to_their_source() {
 }
 
 #[test]
-fn several_paths_are_said_again_when_asked() {
+fn several_paths_are_advertised_again_on_route_refresh() {
     let mut bench = Bench::new();
     bench.configure(3, config(3));
     bench.up(3, add_path(3, 65000));
@@ -587,7 +591,7 @@ fn a_slow_neighbor_is_given_fewer_and_fresher_changes() {
 }
 
 #[test]
-fn enhanced_refresh_is_bracketed_and_sweeps_what_is_not_said_again() {
+fn enhanced_refresh_is_bracketed_and_sweeps_what_is_not_advertised_again() {
     let mut bench = Bench::new();
     bench.configure(1, config(1));
     bench.up(1, Negotiated { enhanced_refresh: true, ..negotiated(1, 65001) });
@@ -738,7 +742,7 @@ fn routes_of_a_neighbor_that_is_probed_wait_until_it_has_answered() {
     assert!(bench.reasons(prefix(0))["10.0.0.11"].starts_with("held back"));
     bench.announce(1, &path(1, 65001), &[prefix(2)]);
     bench.run();
-    assert!(bench.fib.contains_key(&prefix(2)), "what it says now is from a neighbor that is there");
+    assert!(bench.fib.contains_key(&prefix(2)), "routes advertised now are not stale");
     bench.rib.handle(bench.now, held(None));
     assert_eq!(installed(&mut bench), (true, true));
 }
@@ -768,7 +772,7 @@ fn a_session_that_moves_to_another_address_takes_no_route_away() {
         bench.down(1, DownCause::Closed);
         assert!(bench.rib.poll_timeout().is_none() || graceful.is_some(), "that is no move");
     }
-    // It moves again, or is closed by mistake, before it has told anything.
+    // It moves again, or is closed by mistake, before it has advertised anything.
     for cause in [DownCause::Moved, DownCause::Closed] {
         let mut bench = Bench::new();
         bench.configure(1, config(1));

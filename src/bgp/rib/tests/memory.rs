@@ -111,9 +111,9 @@ fn long_attributes_count_whether_known_or_not_and_however_they_come() {
     }
 }
 
-/// RFC 7911: paths count, not prefixes; and those that are told to others count, too.
+/// RFC 7911: paths count, not prefixes; and advertised paths count too.
 #[test]
-fn paths_and_what_others_are_told_count() {
+fn paths_and_update_groups_count() {
     let mut bench = bench(6 * MIB, 1);
     bench.configure(2, config(2));
     bench.up(2, Negotiated { add_path_receive: [true; 2], ..negotiated(2, 65002) });
@@ -178,7 +178,7 @@ fn limits_that_are_near_are_problems_once() {
         "{problems:?}"
     );
     send(&mut bench, 1, 810, 5);
-    assert_eq!(bench.rib.take_problems(), None, "said once");
+    assert_eq!(bench.rib.take_problems(), None, "reported once");
     let gone: Vec<_> = (770..815).map(prefix).collect();
     bench.withdraw(1, &gone);
     bench.run();

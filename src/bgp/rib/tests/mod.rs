@@ -84,7 +84,7 @@ pub(crate) struct Bench {
     pub(crate) fib: BTreeMap<Prefix, Arc<NextHops>>,
     /// What each neighbor holds, from the octets it was sent.
     pub(crate) sent: BTreeMap<u32, BTreeMap<Prefix, Attrs>>,
-    /// The same path by path, for those that are told several.
+    /// The same path by path, for neighbors with ADD-PATH.
     pub(crate) paths: BTreeMap<u32, BTreeMap<(Prefix, u32), Attrs>>,
     pub(crate) end_of_ribs: BTreeMap<u32, usize>,
     pub(crate) sessions: BTreeMap<u32, Negotiated>,
@@ -230,11 +230,11 @@ impl Bench {
         }
     }
 
-    /// Gives one neighbor one stretch, if it is up.
+    /// Gives one neighbor one batch, if it is up.
     pub(crate) fn pull(&mut self, n: u32) -> bool {
         let Some((octets, messages)) = self.rib.next_for(PeerId(n)) else { return false };
         let mut decoder = crate::bgp::wire::update::Decoder::new(self.shape(n));
-        let (Some(told), Some(paths)) = (self.sent.get_mut(&n), self.paths.get_mut(&n)) else { return true };
+        let (Some(sent), Some(paths)) = (self.sent.get_mut(&n), self.paths.get_mut(&n)) else { return true };
         let mut octets = bytes::BytesMut::from(&octets[..]);
         let mut count = 0;
         while let Some(frame) = crate::bgp::wire::framing::split(&mut octets, false).unwrap() {
@@ -247,12 +247,12 @@ impl Bench {
             assert!(update.flaws.is_empty(), "{:?}", update.flaws);
             for nlri in update.withdrawn.iter().flat_map(|b| b.iter()) {
                 self.withdrawals += 1;
-                told.remove(&nlri.prefix);
+                sent.remove(&nlri.prefix);
                 paths.remove(&(nlri.prefix, nlri.path_id));
             }
             for (attrs, block) in &update.advertised {
                 for nlri in block.iter() {
-                    told.insert(nlri.prefix, (**attrs).clone());
+                    sent.insert(nlri.prefix, (**attrs).clone());
                     self.order.entry(n).or_default().push(nlri.prefix);
                     paths.insert((nlri.prefix, nlri.path_id), (**attrs).clone());
                 }
@@ -263,7 +263,7 @@ impl Bench {
         true
     }
 
-    /// Until nothing is left to say.
+    /// Until nothing is left to send.
     pub(crate) fn run(&mut self) {
         self.decide();
         for n in self.sent.keys().copied().collect::<Vec<_>>() {

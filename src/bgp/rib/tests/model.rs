@@ -1,5 +1,5 @@
 //! The rib against a naive model: whatever happens in whatever order, what the fib and the neighbors end up
-//! with is what a recomputation from nothing says.
+//! with is what a recomputation from scratch yields.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::bgp::policy::{Action, Match, Policy, PrefixRange, Set, Statement};
 
 const PREFIXES: u32 = 6;
 
-/// Who they are: AS number, made by peering, reflector client, transit; told all paths, tells several.
+/// Who they are: AS number, made by peering, reflector client, transit; ADD-PATH send, ADD-PATH receive.
 const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 13] = [
     (65001, false, false, false, [false, false]),
     (65002, false, false, true, [false, false]),
@@ -34,7 +34,7 @@ fn limit(n: usize) -> Option<u32> {
     }
 }
 
-/// A path's neighbor and its identifier there: 0 where it tells but one.
+/// A path's neighbor and its identifier there: 0 without ADD-PATH.
 type From = (usize, u32);
 
 #[derive(Clone, Debug)]
@@ -56,9 +56,9 @@ fn step() -> impl Strategy<Value = Step> {
     let n = 0..NEIGHBORS.len();
     prop_oneof![
         8 => (n.clone(), 0..PREFIXES, 0..3u32, 0..7u8)
-            .prop_map(|(n, prefix, id, kind)| Step::Announce { n, prefix, id: told_as(n, id), kind }),
+            .prop_map(|(n, prefix, id, kind)| Step::Announce { n, prefix, id: path_id_of(n, id), kind }),
         4 => (n.clone(), 0..PREFIXES, 0..3u32)
-            .prop_map(|(n, prefix, id)| Step::Withdraw { n, prefix, id: told_as(n, id) }),
+            .prop_map(|(n, prefix, id)| Step::Withdraw { n, prefix, id: path_id_of(n, id) }),
         4 => n.clone().prop_map(Step::Up),
         1 => n.clone().prop_map(Step::Down),
         1 => n.clone().prop_map(Step::Refresh),
@@ -72,11 +72,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// The identifier that the neighbor uses.
-fn told_as(n: usize, id: u32) -> u32 {
+fn path_id_of(n: usize, id: u32) -> u32 {
     if NEIGHBORS[n].4[1] { id } else { 0 }
 }
 
-/// What everybody said last: all that the outcome may depend on.
+/// What each neighbor advertised last: all that the result may depend on.
 #[derive(Default)]
 struct Model {
     up: [bool; NEIGHBORS.len()],
@@ -149,7 +149,7 @@ impl Model {
         all.filter_map(|from| Some((from, self.effective(from, prefix)?))).collect()
     }
 
-    /// The best path and all that forward, by the words of RFC 4271 §9.1.2.2.
+    /// The best path and all that forward, by the rules of RFC 4271 §9.1.2.2.
     fn best(&self, prefix: u32) -> Option<(From, Vec<From>)> {
         let mut left = self.usable(prefix);
         let keep = |left: &mut Vec<(From, Attrs)>, key: &dyn Fn(From, &Attrs) -> u32| {
@@ -183,17 +183,17 @@ impl Model {
 
     /// What neighbor `n` is to hold: prefix, from whom (`None`: from the node itself), AS path, LOCAL_PREF, MED and
     /// next hop.
-    fn told(&self, n: usize) -> BTreeMap<(Prefix, Option<From>), String> {
-        let (remote_as, _, _, _, [told_all, _]) = NEIGHBORS[n];
-        let mut told = BTreeMap::new();
+    fn sent(&self, n: usize) -> BTreeMap<(Prefix, Option<From>), String> {
+        let (remote_as, _, _, _, [add_path, _]) = NEIGHBORS[n];
+        let mut sent = BTreeMap::new();
         for p in (0..PREFIXES).filter(|p| !self.toggled[n] || *p != 0) {
             let own = self.own.contains(&p);
             if own {
                 let (path, pref) = if remote_as == 65000 { ("", Some(100)) } else { ("65000", None) };
-                told.insert((prefix(p), None), said(path, pref, None, "10.0.0.1".into()));
+                sent.insert((prefix(p), None), described(path, pref, None, "10.0.0.1".into()));
             }
             let paths = match self.best(p) {
-                _ if told_all => self.usable(p),
+                _ if add_path => self.usable(p),
                 Some((from, _)) if !own => {
                     self.effective(from, p).map(|path| (from, path)).into_iter().collect()
                 }
@@ -201,39 +201,39 @@ impl Model {
             };
             for (from, path) in paths {
                 if let Some(text) = self.passed_on(n, from, &path) {
-                    told.insert((prefix(p), Some(from)), text);
+                    sent.insert((prefix(p), Some(from)), text);
                 }
             }
         }
-        told
+        sent
     }
 
-    /// What neighbor `n` hears of a path, if anything.
+    /// What is advertised to neighbor `n` of a path, if anything.
     fn passed_on(&self, n: usize, (from, _): From, path: &Attrs) -> Option<String> {
         let (remote_as, made, client, transit, _) = NEIGHBORS[n];
         let internal = remote_as == 65000;
         let (_, _, from_client, _, _) = NEIGHBORS[from];
         let no_export = !path.communities.is_empty();
         let from_internal = NEIGHBORS[from].0 == 65000;
-        let hears = match (from_internal, internal) {
+        let allowed = match (from_internal, internal) {
             (true, true) => from_client || client,
             (false, true) => !made || transit,
             (_, false) => transit && !no_export,
         };
         let leads_back = internal && path.next_hop.addr == std::net::IpAddr::from(address(id(n)));
-        if from == n || !hears || leads_back {
+        if from == n || !allowed || leads_back {
             return None;
         }
         Some(if internal {
             let pref = Some(path.local_pref.unwrap_or(100));
-            said(&path.as_path.to_string(), pref, path.med, path.next_hop.addr.to_string())
+            described(&path.as_path.to_string(), pref, path.med, path.next_hop.addr.to_string())
         } else {
-            said(&path.as_path.prepended(65000, 1).to_string(), None, None, "10.0.0.1".into())
+            described(&path.as_path.prepended(65000, 1).to_string(), None, None, "10.0.0.1".into())
         })
     }
 }
 
-fn said(path: &str, local_pref: Option<u32>, med: Option<u32>, next_hop: String) -> String {
+fn described(path: &str, local_pref: Option<u32>, med: Option<u32>, next_hop: String) -> String {
     format!("[{path}] local_pref {local_pref:?} med {med:?} via {next_hop}")
 }
 
@@ -295,7 +295,7 @@ fn play(steps: &[Step]) -> (Bench, Model) {
     (bench, model)
 }
 
-/// The number under which neighbor `n` holds a path: one for each origin, however it came to be told.
+/// The number under which neighbor `n` holds a path: one for each origin, however it was advertised.
 fn number(bench: &Bench, n: usize, from: Option<From>) -> Option<u32> {
     if !NEIGHBORS[n].4[0] {
         return Some(0);
@@ -315,32 +315,32 @@ proptest! {
         for n in (0..NEIGHBORS.len()).filter(|n| model.up[*n]) {
             // What a limit keeps back may have no number.
             let key = |k: usize, p, from| (p, number(&bench, n, from).unwrap_or(u32::MAX - k as u32));
-            let all = model.told(n).into_iter().enumerate();
+            let all = model.sent(n).into_iter().enumerate();
             let expected: BTreeMap<_, _> = all.map(|(k, ((p, from), text))| (key(k, p, from), text)).collect();
-            let told: BTreeMap<_, _> = bench.paths[&id(n)]
+            let sent: BTreeMap<_, _> = bench.paths[&id(n)]
                 .iter()
                 .map(|(p, a)| {
-                    let text = said(&a.as_path.to_string(), a.local_pref, a.med, a.next_hop.addr.to_string());
+                    let text = described(&a.as_path.to_string(), a.local_pref, a.med, a.next_hop.addr.to_string());
                     (*p, text)
                 })
                 .collect();
             let counted = bench.rib.counts().neighbors[&address(id(n)).to_string()].clone();
             let most = limit(n).map_or(usize::MAX, |max| max as usize);
             if expected.len() <= most {
-                prop_assert_eq!(&told, &expected, "neighbor {}", n);
+                prop_assert_eq!(&sent, &expected, "neighbor {}", n);
             } else {
-                let wrong: Vec<_> = told.iter().filter(|(path, text)| expected.get(path) != Some(text)).collect();
-                prop_assert_eq!((told.len(), wrong), (most, vec![]), "neighbor {} of {:?}", n, expected);
+                let wrong: Vec<_> = sent.iter().filter(|(path, text)| expected.get(path) != Some(text)).collect();
+                prop_assert_eq!((sent.len(), wrong), (most, vec![]), "neighbor {} of {:?}", n, expected);
             }
             // Own prefixes are the last that a limit withholds.
             let own = model.own.iter().filter(|p| !model.toggled[n] || **p != 0).take(most);
             for own in own.map(|p| (prefix(*p), number(&bench, n, None).unwrap_or(u32::MAX))) {
-                prop_assert!(told.contains_key(&own), "neighbor {}: {} is withheld", n, own.0);
+                prop_assert!(sent.contains_key(&own), "neighbor {}: {} is withheld", n, own.0);
             }
             prop_assert_eq!(counted.withheld[&Family::Ipv4Unicast] > 0, expected.len() > most);
-            prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], told.len() as u64);
+            prop_assert_eq!(counted.advertised[&Family::Ipv4Unicast], sent.len() as u64);
             let shown = RouteFilter { advertised: Some(address(id(n)).to_string()), ..RouteFilter::default() };
-            prop_assert_eq!(bench.rib.routes(bench.now, &shown).len(), told.len());
+            prop_assert_eq!(bench.rib.routes(bench.now, &shown).len(), sent.len());
             let received = model.paths.keys().filter(|(from, ..)| *from == n).count() as u64;
             prop_assert_eq!(counted.received[&Family::Ipv4Unicast], received);
         }

@@ -112,11 +112,11 @@ fn a_limit_takes_ranks_in_order_and_learned_routes_last() {
                 bench.originate_as(&all[n..]);
                 bench.run();
             }
-            let told: Vec<_> = bench.sent[&1].keys().copied().collect();
-            let own = told.iter().filter(|p| all.iter().any(|(own, _)| own == *p)).count();
-            let first = all[..all.len().min(max as usize)].iter().all(|(p, _)| told.contains(p));
-            assert!(first && own == all.len().min(max as usize), "{max}, several paths: {paths}: {told:?}");
-            assert_eq!(told.len(), max as usize);
+            let sent: Vec<_> = bench.sent[&1].keys().copied().collect();
+            let own = sent.iter().filter(|p| all.iter().any(|(own, _)| own == *p)).count();
+            let first = all[..all.len().min(max as usize)].iter().all(|(p, _)| sent.contains(p));
+            assert!(first && own == all.len().min(max as usize), "{max}, several paths: {paths}: {sent:?}");
+            assert_eq!(sent.len(), max as usize);
             assert_eq!(withheld(&bench, 1), u64::from(6 - max));
         }
     }

@@ -19,7 +19,7 @@ fn announced(many: u32) -> (Bench, Vec<Prefix>) {
     (bench, prefixes)
 }
 
-/// The pages of an answer, and what to do between two steps.
+/// The pages of the output, and what to do between two steps.
 fn steps(
     bench: &mut Bench,
     filter: RouteFilter,
@@ -113,8 +113,8 @@ fn the_paths_of_one_prefix_come_in_pages_too() {
     }
     assert!(seen.len() >= 599, "{}", seen.len());
     assert!(largest < 128 * 1024, "{largest} octets in a page");
-    let told = RouteFilter { advertised: Some(address(4).to_string()), ..RouteFilter::default() };
-    let ids: BTreeSet<_> = bench.rib.routes(bench.now, &told).into_iter().map(|r| r.path_id).collect();
+    let filter = RouteFilter { advertised: Some(address(4).to_string()), ..RouteFilter::default() };
+    let ids: BTreeSet<_> = bench.rib.routes(bench.now, &filter).into_iter().map(|r| r.path_id).collect();
     assert_eq!(ids.len(), 599);
 }
 

@@ -1,19 +1,22 @@
-//! Groups of neighbors that hear the same of one family: one decision, one encoding, one journal.
+//! Update groups: neighbors to which the same routes of one family are advertised share the export,
+//! the encoding and the journal.
 //!
-//! What the group was told last about each route stands in `out`, under the route's number. The journal lists
-//! the routes that changed, each live only at its latest place; every member has its own place in it. A new
-//! member first walks over `out` as it is (a sweep), then goes on in the journal from where that stood at its
-//! start. A member that is slow or stopped simply stays where it is: it is given fewer and fresher changes
-//! later, and costs at most one journal entry per route.
+//! `adj_rib_out` holds what the group advertises of each route, by route number. The journal lists
+//! the routes that changed; only the latest entry of a route counts. Each member has its own
+//! position in the journal. A new member first gets all of `adj_rib_out` (a sweep), then continues
+//! in the journal from its end at that time. A member that reads slowly stays where it is: it gets
+//! fewer and newer changes later, and costs at most one journal entry per route.
 //!
-//! Neighbors that take several paths for a prefix (RFC 7911) are grouped among themselves. There `out` and the
-//! journal speak of paths instead of routes, each in a slot of [`Slots`]; all else is the same.
+//! Neighbors to which several paths of a prefix are advertised (ADD-PATH, RFC 7911) have groups of
+//! their own. Their `adj_rib_out` and journal contain paths instead of routes, each in a slot of
+//! [`Slots`].
 //!
-//! Split horizon is the one thing in which members differ: the neighbor that a route came from is not told it.
-//! The encoding of a stretch of the journal is shared by all members at the same place that no route in it came
-//! from.
+//! Members differ in one respect: a route is not advertised to the neighbor that it was learned
+//! from. An encoded batch of the journal is shared by all members at the same position from which
+//! no route in it was learned.
 //!
-//! Here is what a group holds and how it changes; `send` is what members are sent of it, `upkeep` what is given back.
+//! This file holds the state of a group; `send` makes the messages for its members, and `trim`
+//! frees what is no longer needed.
 
 pub(super) mod rank;
 mod send;
@@ -37,35 +40,39 @@ use super::{
 use crate::bgp::wire::update::Nlri;
 use rank::{Rank, Ranked};
 
-/// Routes or paths in one stretch at most: enough to fill messages, little enough to be fair.
+/// Most routes or paths in one batch: enough to fill messages, few enough to be fair to other
+/// neighbors.
 const MAX_BATCH_SLOTS: usize = 4096;
 
-/// Octets of attributes in one stretch, one set beyond: a full stretch of ordinary ones, five routes to a set.
-const OCTETS: usize = 256 * 1024;
+/// Most octets of attributes in one batch, which one attribute set may exceed. A full batch of
+/// ordinary sets fits, with five routes to a set.
+const MAX_BATCH_OCTETS: usize = 256 * 1024;
 
-/// Encoded stretches that are kept for members that come to the same place a little later.
+/// Encoded batches that are kept for members that reach the same position a little later.
 const MAX_CACHED_BATCHES: usize = 16;
 
-/// What the group was told about one route, or about one of its paths.
+/// What the group advertises of one route, or of one of its paths.
 #[derive(Clone, Copy, Debug, Default)]
 struct OutEntry {
     attrs: Option<AttrsId>,
-    /// Its latest place in the journal, low 32 bits.
+    /// Its latest position in the journal, low 32 bits.
     place: u32,
-    /// The neighbor that it came from, who is not told it.
+    /// The neighbor that it was learned from, to which it is not advertised.
     source: PeerNo,
     state: SlotState,
-    /// When it is advertised, and which others it gives way to.
+    /// Its place in the order in which routes are advertised and withheld.
     rank: Rank,
 }
 
-/// Whether a slot is in use: advertised, or its withdrawal not yet passed by all. That pins the route.
+/// Whether a slot is in use: advertised, or its withdrawal not yet sent to all members. A slot in
+/// use pins the route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SlotState {
     #[default]
     Free,
     InUse,
-    /// In use, and the source changed since the last advertisement: the present source may need a withdrawal.
+    /// In use, and the source changed since the last advertisement: the present source may need a
+    /// withdrawal.
     SourceChanged,
 }
 
@@ -83,10 +90,10 @@ impl OutEntry {
 #[derive(Debug)]
 struct Member {
     peer: PeerNo,
-    /// No route leads to it by way of itself (RFC 4271 §5.1.3).
+    /// Its address: routes with this next hop are not advertised to it (RFC 4271 §5.1.3).
     addr: Option<IpAddr>,
     at: At,
-    /// Told before anything else: what another group's view had given it (its settings changed).
+    /// Sent first: withdrawals of routes that another group advertised before its settings changed.
     withdraw: Vec<Nlri>,
     begin_refresh: bool,
     end_of_rib: bool,
@@ -94,26 +101,28 @@ struct Member {
 }
 
 impl Member {
-    /// RFC 4271 §5.1.3: a neighbor is not told a route by way of itself.
+    /// Whether it is the next hop of these attributes. Such a route is not advertised to it
+    /// (RFC 4271 §5.1.3).
     fn is_next_hop(&self, id: AttrsId, attrs: &AttrsTable) -> bool {
         self.addr == Some(attrs.get(id).next_hop.addr)
     }
 
-    /// Whether there is something to tell it.
+    /// Whether there is anything to send to it.
     fn is_behind(&self, end: u64) -> bool {
         self.at != At::Journal(end) || self.end_of_rib
     }
 }
 
-/// Where a member is.
+/// Position of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// Walking over what goes first; the rest of `out` and the journal from `since` on come after.
+    /// In the routes of the first ranks; the rest of `adj_rib_out` and the journal from `since` on
+    /// follow.
     Head {
         next: (Rank, SlotNo),
         since: u64,
     },
-    /// Walking over `out`; the journal from `since` on comes after.
+    /// In `adj_rib_out`; the journal from `since` on follows.
     Sweep {
         next: SlotNo,
         since: u64,
@@ -122,13 +131,13 @@ enum At {
 }
 
 impl At {
-    /// At the beginning of all there is.
+    /// The position of a new member.
     fn start(since: u64) -> Self {
         Self::Head { next: (Rank::PodCidr, 0), since }
     }
 }
 
-/// What a slot is to hold, with a reference to the attributes.
+/// The new content of a slot, with a reference to the attributes.
 #[derive(Clone, Copy, Debug)]
 struct NewPath {
     attrs: AttrsId,
@@ -136,7 +145,7 @@ struct NewPath {
     rank: Rank,
 }
 
-/// An encoded stretch.
+/// An encoded batch.
 #[derive(Debug)]
 struct Batch {
     from: At,
@@ -152,33 +161,34 @@ struct Batch {
 pub(super) struct UpdateGroup {
     pub(super) view: View,
     adj_rib_out: Vec<OutEntry>,
-    /// Where the group is told several paths; else a slot is a route.
+    /// With ADD-PATH; without, a slot is a route.
     paths: Option<Slots>,
     journal: VecDeque<SlotNo>,
-    /// Place of the journal's first entry.
+    /// Position of the journal's first entry.
     base: u64,
     members: Vec<Member>,
     batches: VecDeque<Batch>,
-    /// What there is to tell, by source.
+    /// Number of advertised paths by source.
     by_source: HashMap<PeerNo, u32, RandomState>,
-    /// The same by next hop, where it may be a member's address; by source in it, as there are few.
+    /// The same by next hop and source, if next hops may be members' addresses. There are few
+    /// sources per next hop.
     by_next_hop: HashMap<IpAddr, Vec<(PeerNo, u32)>, RandomState>,
     total: u32,
-    /// What no message has room for: not told to anyone.
+    /// Routes whose attributes do not fit into a message: not advertised.
     too_large: BTreeSet<SlotNo>,
-    /// Routes that `max-prefixes-out` keeps back, of several paths at least one.
+    /// Routes of which `max-prefixes-out` withholds at least one path.
     withheld: Ranked,
-    /// What is advertised and goes first; with a limit all that is advertised.
+    /// Advertised slots of the first ranks; with a limit all advertised slots.
     ranked: Ranked,
-    /// It was said that there are such routes.
+    /// The warning about withheld routes was logged.
     limit_warned: bool,
-    /// The only member that there may be, where a limit counts what it is told.
+    /// The only possible member, if a limit counts the routes advertised to it.
     only_member: Option<(PeerNo, IpAddr)>,
-    /// A member is not at the journal's end.
+    /// Some member is not at the end of the journal.
     behind: bool,
 }
 
-/// One path for a group, with references to its number and its attributes.
+/// One path that a group advertises, with references to its identifier and its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PathOut {
     pub(super) path_id: u32,
@@ -186,7 +196,7 @@ pub(super) struct PathOut {
     pub(super) source: PeerNo,
 }
 
-/// What a new member is given in front of and behind the table.
+/// What is sent to a new member before and after the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JoinState {
     pub(super) withdraw: Vec<Nlri>,
@@ -196,7 +206,7 @@ pub(super) struct JoinState {
 }
 
 impl UpdateGroup {
-    /// For neighbors with this view; `first` is one of them.
+    /// A group for neighbors with this view; `first` is one of them.
     pub(super) fn new(view: View, first: (PeerNo, IpAddr)) -> Self {
         Self {
             paths: view.sends_paths().then(Slots::default),
@@ -222,13 +232,13 @@ impl UpdateGroup {
         self.base + self.journal.len() as u64
     }
 
-    /// Whether the group is told all paths of a route, by [`UpdateGroup::stage_paths`], rather than one.
+    /// Whether the group advertises all paths of a route (see [`UpdateGroup::stage_paths`]).
     pub(super) fn is_add_path(&self) -> bool {
         self.paths.is_some()
     }
 
-    /// Takes the new best path of a route whose own path has the rank `own`; `now` comes with its own reference to the
-    /// attributes.
+    /// Stages the new best path of a route whose own path has the rank `own`. `now` comes with a
+    /// reference to the attributes.
     pub(super) fn stage(
         &mut self,
         route: RouteNo,
@@ -245,15 +255,16 @@ impl UpdateGroup {
         }
     }
 
-    /// Whether a path may be advertised: it may not when it leads back to the only member, nor when there are as many as
-    /// `max-prefixes-out` allows and none of a later rank gives way. A refused one's reference is given back.
+    /// Whether a path may be advertised. It may not if it leads back to the only member, nor if
+    /// `max-prefixes-out` is reached and there is no route of a later rank to withdraw instead.
+    /// Releases the reference if not.
     fn admits(&mut self, route: RouteNo, slot: Option<SlotNo>, now: NewPath, attrs: &mut AttrsTable) -> bool {
         let Some(max) = self.view.max_prefixes() else { return true };
         let back = |(peer, addr)| now.source == peer || attrs.get(now.attrs).next_hop.addr == addr;
         let leads_back = self.only_member.is_some_and(back);
-        let told =
+        let advertised =
             slot.and_then(|slot| self.adj_rib_out.get(slot as usize)).is_some_and(|out| out.attrs.is_some());
-        let withheld = !leads_back && !told && self.total >= max && !self.make_room(now.rank, attrs);
+        let withheld = !leads_back && !advertised && self.total >= max && !self.make_room(now.rank, attrs);
         if withheld {
             self.withheld.insert(now.rank, route);
         }
@@ -263,7 +274,7 @@ impl UpdateGroup {
         !leads_back && !withheld
     }
 
-    /// Withdraws the last of those that give way to this rank, if there is any.
+    /// Withdraws the last route of a later rank than this one, if there is any.
     fn make_room(&mut self, rank: Rank, attrs: &mut AttrsTable) -> bool {
         let Some((last, slot)) = self.ranked.last().filter(|(last, _)| *last > rank) else { return false };
         self.withheld.insert(last, self.route_of(slot));
@@ -271,8 +282,8 @@ impl UpdateGroup {
         true
     }
 
-    /// A route that was withheld and for which there is room now, or one of a later rank that gives way: it has to be
-    /// advertised anew.
+    /// A withheld route for which there is room now, or a route of a later rank to withdraw instead.
+    /// It has to be staged again.
     pub(super) fn next_withheld(&mut self) -> Option<RouteNo> {
         let (rank, route) = self.withheld.first()?;
         let has_room = self.view.max_prefixes().is_none_or(|max| self.total < max);
@@ -288,7 +299,7 @@ impl UpdateGroup {
         self.withheld.len() as u64
     }
 
-    /// Who is to be named where routes are withheld: once.
+    /// The members to name in the warning about withheld routes; once.
     pub(super) fn take_limit_warning(&mut self) -> Option<Vec<PeerNo>> {
         if self.limit_warned || self.withheld.is_empty() {
             return None;
@@ -297,8 +308,9 @@ impl UpdateGroup {
         Some(self.members.iter().map(|m| m.peer).collect())
     }
 
-    /// Takes all paths of a route as they are now (RFC 7911 §3): those that are gone are withdrawn by their number,
-    /// the others replace what was advertised under theirs. The own path has the rank `own`.
+    /// Stages all paths of a route (RFC 7911 §3). Paths that no longer exist are withdrawn by their
+    /// identifier; the others replace what was advertised under theirs. The own path has the rank
+    /// `own`.
     pub(super) fn stage_paths(
         &mut self,
         route: RouteNo,
@@ -345,13 +357,15 @@ impl UpdateGroup {
         }
     }
 
-    /// Takes what is advertised of a slot from now on; whether it is in use only since now.
+    /// Sets what is advertised of a slot, and appends it to the journal if that is a change.
+    /// Returns whether the slot was not in use before.
     fn enqueue(&mut self, slot: SlotNo, now: Option<NewPath>, attrs: &mut AttrsTable) -> bool {
         let n = slot as usize;
         let old = self.adj_rib_out.get(n).copied().unwrap_or_default();
         let source = now.map_or(old.source, |now| now.source);
         let rank = now.map_or(old.rank, |now| now.rank);
-        // One that begins or ceases to go first is in the journal, as a walk may have passed its place.
+        // A slot that enters or leaves the first ranks goes into the journal, as a sweep may have
+        // passed its place.
         let stays = old.rank == rank || old.attrs.is_none() || old.rank.is_first() == rank.is_first();
         if old.attrs == now.map(|now| now.attrs) && old.source == source && stays {
             if let Some(now) = now {
@@ -383,7 +397,7 @@ impl UpdateGroup {
         !old.in_use()
     }
 
-    /// Keeps `ranked` as it is to be: what goes first, and all that counts towards a limit.
+    /// Updates `ranked` for a slot.
     fn rank(&mut self, slot: SlotNo, old: OutEntry, now: Option<Rank>) {
         let before = old.attrs.map(|_| old.rank);
         if before == now {
@@ -398,7 +412,7 @@ impl UpdateGroup {
         }
     }
 
-    /// Whether the slot's latest place is still ahead of a member.
+    /// Whether some member has not passed the slot's latest journal entry.
     fn is_pending(&self, slot: SlotNo, place: u32) -> bool {
         let ahead = place.wrapping_sub(self.base as u32) as usize;
         self.journal.get(ahead) == Some(&slot)
@@ -452,7 +466,7 @@ impl UpdateGroup {
         }
     }
 
-    /// How many paths are advertised to each member. Not counted one by one, as there may be a million.
+    /// How many paths are advertised to each member. Computed from totals, as there may be a million.
     pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
         let back = |m: &Member| {
             let sources = m.addr.and_then(|addr| self.by_next_hop.get(&addr)).into_iter().flatten();
@@ -464,9 +478,9 @@ impl UpdateGroup {
         for &slot in &self.too_large {
             let out = &self.adj_rib_out[slot as usize];
             for member in &self.members {
-                let told =
+                let counted =
                     out.source != member.peer && out.attrs.is_some_and(|id| !member.is_next_hop(id, attrs));
-                if let Some(count) = counts.get_mut(&member.peer).filter(|_| told) {
+                if let Some(count) = counts.get_mut(&member.peer).filter(|_| counted) {
                     *count -= 1;
                 }
             }
@@ -474,22 +488,22 @@ impl UpdateGroup {
         counts
     }
 
-    /// What this member is told about a route: the numbers of the paths (0 where there is but one to tell), whom
-    /// they came from, and their attributes.
+    /// The paths of a route that are advertised to this member. The identifier is 0 without
+    /// ADD-PATH.
     pub(super) fn advertised_to(&self, peer: PeerNo, route: RouteNo, attrs: &AttrsTable) -> Vec<PathOut> {
         let Ok(n) = self.position(peer) else { return vec![] };
-        let told = |slot: SlotNo, path_id| {
+        let path = |slot: SlotNo, path_id| {
             let out = self.adj_rib_out.get(slot as usize).filter(|out| out.source != peer)?;
             let id = out.attrs.filter(|id| !self.members[n].is_next_hop(*id, attrs))?;
             (!self.too_large.contains(&slot)).then_some(PathOut { path_id, attrs: id, source: out.source })
         };
         match &self.paths {
-            None => told(route, 0).into_iter().collect(),
-            Some(slots) => slots.of(route).filter_map(|slot| told(slot, slots.get(slot).path_id)).collect(),
+            None => path(route, 0).into_iter().collect(),
+            Some(slots) => slots.of(route).filter_map(|slot| path(slot, slots.get(slot).path_id)).collect(),
         }
     }
 
-    /// Whether the group has something to tell a neighbor about a path.
+    /// Whether the group advertises a path to a neighbor.
     pub(super) fn advertises(&self, peer: PeerNo, nlri: Nlri, table: &Table) -> bool {
         let slot = table.find(nlri.prefix).and_then(|route| match &self.paths {
             None => Some(route),
@@ -499,7 +513,7 @@ impl UpdateGroup {
         out.is_some_and(|out| out.attrs.is_some() && out.source != peer)
     }
 
-    /// Paths of which this member may hold something.
+    /// Paths that may have been advertised to this member.
     pub(super) fn possibly_advertised<'a>(
         &'a self,
         peer: PeerNo,
@@ -510,7 +524,7 @@ impl UpdateGroup {
         slots.map(|(n, _)| self.nlri(n as SlotNo, table))
     }
 
-    /// What a slot stands for.
+    /// The route or path of a slot.
     fn nlri(&self, slot: SlotNo, table: &Table) -> Nlri {
         let path_id = self.paths.as_ref().map_or(0, |slots| slots.get(slot).path_id);
         Nlri { path_id, prefix: table.prefix(self.route_of(slot)) }
@@ -532,7 +546,7 @@ impl UpdateGroup {
         self.behind = true;
     }
 
-    /// End-of-RIB goes to this member as soon as it has been told all that there is.
+    /// Sends End-of-RIB to this member once everything was advertised to it.
     pub(super) fn queue_end_of_rib(&mut self, peer: PeerNo) {
         if let Ok(n) = self.position(peer) {
             self.members[n].end_of_rib = true;
@@ -545,8 +559,7 @@ impl UpdateGroup {
         self.members.binary_search_by_key(&peer, |m| m.peer)
     }
 
-    /// Takes a member out; returns the withdrawals that it was still to be sent from an earlier group.
-    /// What it was not told yet of its state.
+    /// Removes a member. Returns what had not been sent yet of its [`JoinState`].
     pub(super) fn leave(&mut self, peer: PeerNo) -> JoinState {
         let left = self.position(peer).map(|n| self.members.remove(n));
         left.map(|m| JoinState { withdraw: m.withdraw, end_of_rib: m.end_of_rib, addr: m.addr })
@@ -557,11 +570,12 @@ impl UpdateGroup {
         self.members.is_empty()
     }
 
-    /// Says everything to a member again (RFC 2918), marked as RFC 7313 asks where it was negotiated.
+    /// Advertises everything to a member again (RFC 2918), with the markers of RFC 7313 if
+    /// negotiated.
     pub(super) fn resend(&mut self, peer: PeerNo, enhanced: bool) {
         let since = self.end();
         if let Some(member) = self.members.iter_mut().find(|m| m.peer == peer) {
-            // What it has not passed of the journal would be forgotten: withdrawals too. So begin no later.
+            // Journal entries that it has not been sent, withdrawals among them, must not be lost.
             let since = match member.at {
                 At::Journal(place) | At::Head { since: place, .. } | At::Sweep { since: place, .. } => {
                     place.min(since)

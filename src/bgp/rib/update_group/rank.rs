@@ -1,7 +1,7 @@
-//! In which order routes are advertised: the node's own before what it learned, and of its own those first without which
-//! its pods are not reached. Where `max-prefixes-out` has no room for all, the last in this order are withheld.
+//! The order in which routes are advertised: the node's own routes before learned ones, and of its
+//! own the pod CIDRs first. If `max-prefixes-out` is reached, the last in this order are withheld.
 //!
-//! Within a rank whoever is advertised stays: a Service that appears takes the place of no other one.
+//! Within a rank, advertised routes stay advertised: a new Service does not replace another one.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
     net::Source,
 };
 
-/// Where a route stands; the lesser goes first.
+/// Rank of a route; lower ranks are advertised first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(in crate::bgp::rib) enum Rank {
@@ -28,7 +28,7 @@ pub(in crate::bgp::rib) enum Rank {
 impl Rank {
     const ALL: [Self; 5] = [Self::PodCidr, Self::Network, Self::Interface, Self::Service, Self::Learned];
 
-    /// Of an own route.
+    /// The rank of an own route.
     pub(in crate::bgp::rib) fn of(source: Source) -> Self {
         match source {
             Source::PodCidr => Self::PodCidr,
@@ -38,18 +38,19 @@ impl Rank {
         }
     }
 
-    /// Of a path of a route whose own path, where there is one, has the rank `own`.
+    /// The rank of a path; `own` is the rank of the own path of the same route.
     pub(super) fn of_path(source: PeerNo, own: Self) -> Self {
         if source == OWN { own } else { Self::Learned }
     }
 
-    /// Whether a new member is sent it before anything else. They are few: the configuration and the Node name them.
+    /// Whether such routes are sent to a new member before all others. There are few: they come
+    /// from the configuration and the Node.
     pub(super) fn is_first(self) -> bool {
         self < Self::Service
     }
 }
 
-/// Numbers by rank.
+/// Slot or route numbers by rank.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ranked([BTreeSet<u32>; Rank::ALL.len()]);
 
@@ -62,7 +63,7 @@ impl Ranked {
         self.0[rank as usize].remove(&n);
     }
 
-    /// Removes it whatever its rank was.
+    /// Removes a number, whatever its rank.
     pub(super) fn forget(&mut self, n: u32) {
         for set in &mut self.0 {
             set.remove(&n);
@@ -77,17 +78,17 @@ impl Ranked {
         self.0.iter().all(BTreeSet::is_empty)
     }
 
-    /// The one that goes first.
+    /// The number that is advertised first.
     pub(super) fn first(&self) -> Option<(Rank, u32)> {
         Rank::ALL.into_iter().find_map(|rank| Some((rank, *self.0[rank as usize].first()?)))
     }
 
-    /// The one that gives way first.
+    /// The number that is withheld first.
     pub(super) fn last(&self) -> Option<(Rank, u32)> {
         Rank::ALL.into_iter().rev().find_map(|rank| Some((rank, *self.0[rank as usize].last()?)))
     }
 
-    /// Those that a new member is sent first, from one of them on.
+    /// The numbers that are sent to a new member first, starting with the given one.
     pub(super) fn heads(&self, (from, n): (Rank, SlotNo)) -> impl Iterator<Item = (Rank, SlotNo)> + '_ {
         let heads = Rank::ALL.into_iter().filter(move |rank| rank.is_first() && *rank >= from);
         heads.flat_map(move |rank| {
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pod_cidrs_go_first_and_what_was_learned_gives_way_first() {
+    fn pod_cidrs_are_advertised_first_and_learned_routes_withheld_first() {
         let mut ranked = Ranked::default();
         for (rank, n) in [
             (Rank::Service, 1),

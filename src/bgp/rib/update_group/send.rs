@@ -1,10 +1,13 @@
-//! What goes to each member next: stretches of the journal or of `out`, encoded once for all who stand at the same place.
+//! The next messages for each member: batches of the journal or of `adj_rib_out`, encoded once for
+//! all members at the same position.
 
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{At, Batch, MAX_BATCH_SLOTS, MAX_CACHED_BATCHES, Member, OCTETS, OutEntry, UpdateGroup};
+use super::{
+    At, Batch, MAX_BATCH_OCTETS, MAX_BATCH_SLOTS, MAX_CACHED_BATCHES, Member, OutEntry, UpdateGroup,
+};
 use crate::bgp::{
     rib::{
         attrs::{AttrsId, AttrsTable},
@@ -18,14 +21,14 @@ use crate::bgp::{
 };
 
 impl UpdateGroup {
-    /// Members with something to be sent.
+    /// Members with messages to send.
     pub(in crate::bgp::rib) fn behind(&self) -> impl Iterator<Item = PeerNo> + '_ {
         let end = self.end();
         let members = if self.behind { &self.members[..] } else { &[] };
         members.iter().filter(move |m| m.is_behind(end)).map(|m| m.peer)
     }
 
-    /// The next stretch for a member: whole messages.
+    /// The next batch for a member: complete messages and their number.
     pub(in crate::bgp::rib) fn next(
         &mut self,
         peer: PeerNo,
@@ -47,7 +50,7 @@ impl UpdateGroup {
                     }
                 }
                 at => {
-                    let (to, bytes, messages) = self.stretch(at, peer, table, attrs);
+                    let (to, bytes, messages) = self.batch(at, peer, table, attrs);
                     self.members[n].at = to;
                     if messages > 0 {
                         return Some((bytes, messages));
@@ -95,11 +98,11 @@ impl UpdateGroup {
         (messages > 0).then(|| (out.freeze(), messages))
     }
 
-    /// The stretch at `at`, shared where it can be.
-    fn stretch(&mut self, at: At, peer: PeerNo, table: &Table, attrs: &AttrsTable) -> (At, Bytes, u32) {
+    /// The batch at `at`, shared with other members if possible.
+    fn batch(&mut self, at: At, peer: PeerNo, table: &Table, attrs: &AttrsTable) -> (At, Bytes, u32) {
         let end = self.end();
         let shared = |c: &&Batch| {
-            // A walk over the table is worth sharing only while nothing has changed since.
+            // A batch of the table is shared only if nothing has changed since.
             let fresh = matches!(at, At::Journal(_)) || c.end == end;
             c.from == at && fresh && !c.sources.contains(&peer)
         };
@@ -117,7 +120,7 @@ impl UpdateGroup {
             && let Some(slot) = too_large.first()
         {
             let prefix = self.nlri(*slot, table).prefix;
-            tracing::warn!(%prefix, "not advertised: its attributes leave no room in a message; shorten them by policy");
+            tracing::warn!(%prefix, "route not advertised, its attributes do not fit into a message; shorten them by policy");
         }
         self.too_large.extend(too_large);
         if self.members.len() > 1 && !sources.contains(&peer) {
@@ -128,7 +131,7 @@ impl UpdateGroup {
         (to, bytes, messages)
     }
 
-    /// Adds the members that are next hops themselves: what others are told is not for them.
+    /// Adds the members that are next hops of these routes: they need messages of their own.
     fn add_next_hops(&self, apart: &mut Vec<PeerNo>, slots: &[SlotNo], attrs: &AttrsTable) {
         if self.view.always_own_next_hop() {
             return;
@@ -143,10 +146,11 @@ impl UpdateGroup {
         apart.extend(self.members.iter().filter(is_hop).map(|m| m.peer));
     }
 
-    /// The slots of the stretch at `at`, and where it ends: after [`MAX_BATCH_SLOTS`] of them, or [`OCTETS`] of attributes.
+    /// The slots of the batch at `at`, and the position after it. It ends after [`MAX_BATCH_SLOTS`]
+    /// slots, or [`MAX_BATCH_OCTETS`] of attributes.
     fn collect(&self, at: At, attrs: &AttrsTable) -> (Vec<SlotNo>, At) {
         let mut slots = Vec::new();
-        let (mut room, mut last) = (OCTETS, None);
+        let (mut room, mut last) = (MAX_BATCH_OCTETS, None);
         let mut take = |slots: &mut Vec<SlotNo>, slot: SlotNo, out: &OutEntry| {
             slots.push(slot);
             if let Some(id) = out.attrs.filter(|id| last != Some(*id)) {
@@ -198,8 +202,8 @@ impl UpdateGroup {
         }
     }
 
-    /// Withdrawals first, then announcements in the order of their ranks, those with the same attributes together.
-    /// Returns too what found no room in a message.
+    /// Encodes withdrawals, then advertisements in the order of their ranks, grouped by attributes.
+    /// Also returns the slots whose attributes do not fit into a message.
     fn encode(
         &self,
         slots: &[SlotNo],
@@ -216,7 +220,8 @@ impl UpdateGroup {
             match out.attrs {
                 Some(id) if out.source != peer && leads_back(id) => gone.push(slot),
                 Some(id) if out.source != peer => here.push((id, out.rank, slot)),
-                // Its own route: it holds another's only if that was told before.
+                // Learned from this member: a withdrawal is needed only if another neighbor's path
+                // was advertised to it before.
                 _ if out.source != peer || out.source_changed() => gone.push(slot),
                 _ => {}
             }

@@ -1,4 +1,5 @@
-//! What a group gives back: journal entries that all have passed, places, numbers and memory.
+//! Frees what a group no longer needs: journal entries sent to all members, slots, path identifiers
+//! and memory.
 
 use std::collections::VecDeque;
 
@@ -9,11 +10,12 @@ use crate::bgp::rib::{
     table::{RouteNo, Table, cut},
 };
 
-/// What is counted for one next hop: its place, and the neighbors that it comes from.
+/// Octets counted for one next hop: its entry and the list of its sources.
 const NEXT_HOP_OCTETS: usize = 112;
 
 impl UpdateGroup {
-    /// Forgets what all members have passed; `vacant` are routes of which nothing is left to say.
+    /// Drops journal entries that all members have passed. Calls `vacant` with routes that the group
+    /// no longer holds.
     pub(in crate::bgp::rib) fn trim(
         &mut self,
         table: &mut Table,
@@ -46,7 +48,7 @@ impl UpdateGroup {
         self.compact();
     }
 
-    /// The table has so many numbers: nothing is said about those beyond. (Slots of paths have numbers of their own.)
+    /// Truncates to the number of routes in the table. (With ADD-PATH slots have their own numbers.)
     pub(in crate::bgp::rib) fn fit(&mut self, routes: usize) {
         match &mut self.paths {
             None if self.adj_rib_out.len() > routes => cut(&mut self.adj_rib_out, routes),
@@ -55,7 +57,7 @@ impl UpdateGroup {
         }
     }
 
-    /// A slot is no longer in use.
+    /// Frees a slot.
     fn unpin(
         &mut self,
         slot: SlotNo,
@@ -98,21 +100,21 @@ impl UpdateGroup {
         }
     }
 
-    /// Octets that the group takes: what its neighbors were sent, and what is still to be said. (The attributes are
-    /// counted where they are kept.)
+    /// Octets that the group takes: Adj-RIB-Out, journal and encoded batches. (Attributes are
+    /// counted in their table.)
     pub(in crate::bgp::rib) fn octets(&self) -> u64 {
         let out = self.adj_rib_out.capacity() * size_of::<OutEntry>()
             + self.journal.capacity() * size_of::<SlotNo>();
         let batches: usize = self.batches.iter().map(|c| c.bytes.len()).sum();
         let sets = (self.too_large.len() + self.withheld.len() + self.ranked.len()) * 16;
-        // A number of its own in each direction for a path of several.
+        // With ADD-PATH each path has an entry in both maps of the identifiers.
         let paths = self.paths.as_ref().map_or(0, |p| p.octets() + u64::from(self.total) * 48);
         let next_hops = self.by_next_hop.len() * NEXT_HOP_OCTETS;
         (out + batches + sets + next_hops) as u64 + paths
     }
 
-    /// Drops dead entries once they are the larger part, so that a member that never reads costs no more than
-    /// one entry per route.
+    /// Drops outdated entries once they are the larger part, so that a member that never reads costs
+    /// no more than one entry per route.
     fn compact(&mut self) {
         if self.journal.len() < 1024 || self.journal.len() < self.adj_rib_out.len() * 2 {
             return;
@@ -141,7 +143,7 @@ impl UpdateGroup {
         self.batches.clear();
     }
 
-    /// Lets go of everything; the group has no members left.
+    /// Releases everything; the group has no members left.
     pub(in crate::bgp::rib) fn dissolve(
         &mut self,
         table: &mut Table,

@@ -36,7 +36,7 @@ fn of_several_graceful_restart_capabilities_the_last_counts() {
 
 /// RFC 5492 §4: what several instances mean is said by the RFC of each capability.
 #[test]
-fn capabilities_that_are_repeated_are_read_as_their_own_rfcs_say() {
+fn repeated_capabilities_follow_the_rfc_of_each() {
     let llgr = |stale_time| {
         Capability::LongLivedGracefulRestart(vec![LongLivedFamily {
             afi: 1,

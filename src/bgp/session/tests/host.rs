@@ -128,7 +128,7 @@ fn a_lost_link_ends_an_ebgp_session_at_once_by_name() {
 }
 
 #[test]
-fn no_word_is_sent_into_a_dead_link_and_none_is_forgotten() {
+fn nothing_is_sent_over_a_lost_link_and_a_pending_notification_is_kept() {
     let mut p = Peer::on_eth0(|_| {}, 65002);
     p.host(down());
     assert!(p.kinds(OUT).is_empty() && !p.closed(OUT) && p.dials() == 0, "{:?}", p.out);

@@ -567,7 +567,7 @@ fn a_refusing_neighbor_is_dialled_less_and_less() {
 }
 
 #[test]
-fn a_dial_without_an_answer_is_given_up_and_begun_again() {
+fn a_connection_attempt_without_reply_is_aborted_and_repeated() {
     let mut p = Peer::new();
     p.feed(Input::Start).pass(seconds(5));
     assert!(p.out.iter().any(|o| matches!(o, Output::AbortConnect { timed_out: true })));
@@ -601,7 +601,7 @@ fn errors_cost_idle_time_that_doubles_and_is_forgotten_in_peace() {
 }
 
 #[test]
-fn an_idle_neighbor_refuses_calls_and_a_disabled_one_says_so() {
+fn an_idle_neighbor_is_refused_silently_and_a_disabled_one_with_cease() {
     let mut p = Peer::dialled();
     p.hear(OUT, b"garbage");
     p.out.clear();
@@ -616,7 +616,7 @@ fn an_idle_neighbor_refuses_calls_and_a_disabled_one_says_so() {
 }
 
 #[test]
-fn what_the_neighbor_says_at_the_end_decides_what_comes_next() {
+fn the_notification_received_decides_what_comes_next() {
     let cease = |subcode| Notification::new(Code::Cease, subcode);
     #[rustfmt::skip]
     let cases = [
@@ -644,7 +644,7 @@ fn a_shutdown_text_is_shown() {
 }
 
 #[test]
-fn a_neighbor_that_knows_no_capabilities_is_asked_again_without() {
+fn a_neighbor_without_capabilities_gets_an_open_without_them() {
     let mut p = Peer::dialled();
     assert!(!p.our_open(OUT).capabilities.is_empty());
     p.hear(OUT, &notify(&Notification::new(Code::Open, 4))).pass(seconds(1));
@@ -776,7 +776,7 @@ fn a_call_that_crossed_ours_is_no_restart() {
 }
 
 #[test]
-fn the_restart_flags_tell_the_truth() {
+fn the_restart_flags_are_set_only_after_a_restart() {
     let flags = |p: &Peer, conn| match p.our_open(conn).capabilities.iter().find(|c| c.code() == 64) {
         Some(Capability::GracefulRestart(g)) => {
             (g.restarting, g.notification, g.families.iter().map(|f| f.forwarding).collect::<Vec<_>>())
@@ -802,7 +802,7 @@ fn the_restart_flags_tell_the_truth() {
 }
 
 #[test]
-fn stopping_says_why_and_is_silent_only_where_that_helps() {
+fn stopping_sends_cease_except_where_silence_keeps_the_routes() {
     let graceful = |notification| {
         let g = GracefulRestart { notification, restart_time: 60, ..GracefulRestart::default() };
         open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(g)]].concat())
@@ -833,7 +833,7 @@ fn stopping_says_why_and_is_silent_only_where_that_helps() {
 }
 
 #[test]
-fn only_what_the_open_says_resets_a_session() {
+fn only_settings_of_the_open_reset_a_session() {
     type Change = fn(&mut PeerConfig);
     #[rustfmt::skip]
     let cases: [(&str, Change, bool); 10] = [
@@ -960,7 +960,7 @@ fn a_neighbor_that_closes_before_its_open_leaves_a_hint() {
 }
 
 #[test]
-fn refresh_requests_are_heard_as_negotiated() {
+fn refresh_requests_are_handled_as_negotiated() {
     let plain = open(65002, 90, THEM, [families(), vec![Capability::RouteRefresh]].concat());
     let only_v4 =
         open(65002, 90, THEM, vec![Capability::family(Family::Ipv4Unicast), Capability::RouteRefresh]);
