@@ -7,7 +7,7 @@ use routelet::{
     bgp::{
         peer::{AddPaths, AsSets, Global, OwnAddresses, PeerConfig, PeerId, PeerKey, RemoteAs},
         rib::{self, Rib},
-        session::{Conn, Ends, Input, Output, Session},
+        session::{Conn, Endpoints, Input, Output, Session},
         wire::framing,
     },
     net::{Reach, Reachable},
@@ -131,7 +131,7 @@ pub(crate) fn session(data: &[u8]) {
     let mut world = World { now, session, rib, up: false, open: true };
     world.feed(Input::Start);
     let address = |n| SocketAddr::from(([10, 0, 0, n], 179));
-    world.feed(Input::Connected(CONN, Ends { local: address(1), remote: address(2), ifindex: 0, ttl: None }));
+    world.feed(Input::Connected(CONN, Endpoints { local: address(1), remote: address(2), ifindex: 0, ttl: None }));
     // In most cases the session is established when the stream starts.
     let mut buffer = BytesMut::new();
     if choice & 1 == 0 {

@@ -38,7 +38,7 @@ impl Dropped {
 pub struct Suspect {
     pub has_password: bool,
     /// It has a session, or its failure is not a timeout.
-    pub answers: bool,
+    pub replies: bool,
 }
 
 /// Limit of other neighbors in one text.
@@ -54,20 +54,20 @@ pub fn accuse(key: &str, dropped: Dropped, neighbors: &BTreeMap<String, Suspect>
     }
     let remedy = if has_password { "compare `password` at both ends" } else { "set `password`" };
     let like =
-        |(other, s): &(&String, &Suspect)| *other != key && s.has_password == has_password && !s.answers;
+        |(other, s): &(&String, &Suspect)| *other != key && s.has_password == has_password && !s.replies;
     let mut others: Vec<_> = neighbors.iter().filter(like).map(|(other, _)| other.as_str()).collect();
     let segments = if count == 1 { "segment" } else { "segments" };
     if others.is_empty() {
         return Some(format!(
-            "no answer from {key}, and the kernel dropped {count} {segments} for a TCP MD5 signature: {remedy}"
+            "no reply from {key}, and the kernel dropped {count} {segments} for a TCP MD5 signature: {remedy}"
         ));
     }
     let more = others.len().saturating_sub(MAX_LISTED);
     others.truncate(MAX_LISTED);
     let more = if more > 0 { format!(" or {more} more") } else { String::new() };
     Some(format!(
-        "no answer from {key}; the kernel dropped {count} {segments} for a TCP MD5 signature, of this neighbor or of {}{more}, \
-         which do not answer either: where it is this one, {remedy}",
+        "no reply from {key}; the kernel dropped {count} {segments} for a TCP MD5 signature, from this neighbor or from {}{more}, \
+         which do not reply either; if it is this neighbor, {remedy}",
         others.join(" or ")
     ))
 }
@@ -77,8 +77,8 @@ mod tests {
     use super::*;
 
     fn neighbors(list: &[(&str, bool, bool)]) -> BTreeMap<String, Suspect> {
-        let one = |(key, has_password, answers): &(&str, bool, bool)| {
-            ((*key).to_owned(), Suspect { has_password: *has_password, answers: *answers })
+        let one = |(key, has_password, replies): &(&str, bool, bool)| {
+            ((*key).to_owned(), Suspect { has_password: *has_password, replies: *replies })
         };
         list.iter().map(one).collect()
     }
@@ -112,11 +112,11 @@ mod tests {
         let up = [("10.0.0.1", true, false), ("10.0.0.2", true, true)];
         assert_eq!(
             text("10.0.0.1", wrong, &up),
-            "no answer from 10.0.0.1, and the kernel dropped 1 segment for a TCP MD5 signature: compare `password` at \
+            "no reply from 10.0.0.1, and the kernel dropped 1 segment for a TCP MD5 signature: compare `password` at \
              both ends"
         );
         let both = [("10.0.0.1", true, false), ("10.0.0.2", true, false), ("10.0.0.3", false, false)];
-        for (key, other) in [("10.0.0.1", "of 10.0.0.2,"), ("10.0.0.2", "of 10.0.0.1,")] {
+        for (key, other) in [("10.0.0.1", "from 10.0.0.2,"), ("10.0.0.2", "from 10.0.0.1,")] {
             assert!(text(key, wrong, &both).contains(other), "{}", text(key, wrong, &both));
         }
         let many: Vec<_> = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]

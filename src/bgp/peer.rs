@@ -79,7 +79,7 @@ impl FromStr for PeerKey {
     }
 }
 
-/// Who asked for this neighbor; a configured one replaces a made one of the same key.
+/// Where a neighbor comes from. A configured one replaces an automatic one of the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerSource {
     /// `[[bgp.neighbor]]`.
@@ -261,7 +261,8 @@ pub struct PeerConfig {
     pub max_prefixes: u32,
     pub max_prefixes_action: MaxPrefixesAction,
     pub max_prefixes_restart: Duration,
-    /// Routes told at most, by family; 0: any number. `None`: 10000 where only own routes are told, else any.
+    /// Most routes to advertise, by family; 0: any number. `None`: 10000 if only own routes are
+    /// advertised, else any.
     pub max_prefixes_out: Option<u32>,
     pub add_paths: AddPaths,
     pub bfd: Option<Bfd>,
@@ -292,7 +293,7 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// A neighbor of which only this is said: everything else by default.
+    /// A neighbor with these settings and defaults.
     pub fn new(key: PeerKey, remote_as: RemoteAs, asn: Asn) -> Self {
         Self {
             key,
@@ -341,7 +342,7 @@ impl PeerConfig {
         }
     }
 
-    /// Whether the session is iBGP whatever the neighbor's OPEN says.
+    /// Whether the session is iBGP whatever the neighbor's OPEN contains.
     pub fn is_surely_internal(&self) -> bool {
         match self.remote_as {
             RemoteAs::Internal => true,

@@ -29,7 +29,7 @@ fn a_flapping_neighbor_costs_little_log_and_no_events_of_others() {
     witness.alive(&mut bed).unwrap();
     let events = bed.routelet.cli(&["show", "events"]);
     let of_witness =
-        events.lines().any(|l| l.contains(&Witness::ADDR.to_string()) && l.contains("session up"));
+        events.lines().any(|l| l.contains(&Witness::ADDR.to_string()) && l.contains("session established"));
     assert!(of_witness, "{events}");
     // A neighbor that behaves again is back after its time in Idle.
     let mut peer = bed.session(at(1, 1), &Open::new(EXTERNAL, at(1, 1)));

@@ -204,7 +204,7 @@ fn a_wrong_password_is_told_of_no_other_neighbor() {
     wait_for("the wrong one is named", 30.0, || {
         error("10.1.1.2").contains("compare `password`").then_some(())
     });
-    wait_for("the other has been dialled", 30.0, || error("203.0.113.9").contains("no answer").then_some(()));
+    wait_for("the other has been dialled", 30.0, || error("203.0.113.9").contains("no reply").then_some(()));
     assert!(!error("10.1.1.2").contains("or of"), "{}", error("10.1.1.2"));
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert!(!error("203.0.113.9").contains("MD5"), "{}", error("203.0.113.9"));
@@ -213,7 +213,7 @@ fn a_wrong_password_is_told_of_no_other_neighbor() {
     routelet.configure(&speaker(65001, &format!("{near}{}", far(8, "password = \"x\"\n"))));
     routelet.cli(&["reload"]);
     wait_for("both are named", 30.0, || {
-        let one = error("10.1.1.2").contains("of this neighbor or of 203.0.113.8");
-        (one && error("203.0.113.8").contains("of this neighbor or of 10.1.1.2")).then_some(())
+        let one = error("10.1.1.2").contains("from this neighbor or from 203.0.113.8");
+        (one && error("203.0.113.8").contains("from this neighbor or from 10.1.1.2")).then_some(())
     });
 }

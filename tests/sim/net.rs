@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use routelet::{
     bgp::{
         peer::{Global, PeerConfig, PeerKey, PeerSource, RemoteAs},
-        session::{Conn, Ends, Input, Output, Session, Stop},
+        session::{Conn, Endpoints, Input, Output, Session, Stop},
         view::SessionState,
     },
     net::{Asn, Guard, Prefix},
@@ -487,7 +487,7 @@ impl Net {
             }
             // The hosts of this world keep their links and addresses.
             Output::KeepSource(_) | Output::Probe(_) | Output::LeastTtl(..) | Output::Held { .. } => {}
-            Output::Event(event) => self.note(format_args!("{end:?} {}", event.text)),
+            Output::Event(event) => self.note(format_args!("{end:?} {event}")),
         }
     }
 
@@ -620,7 +620,7 @@ impl Net {
             }
             return;
         }
-        let ends = Ends { local: address(end.0), remote: address(end.1), ifindex: 0, ttl: None };
+        let ends = Endpoints { local: address(end.0), remote: address(end.1), ifindex: 0, ttl: None };
         match arrival {
             Arrival::Turn => {}
             Arrival::Refused(number, why) => {

@@ -1,5 +1,5 @@
-//! One listening socket: binds, binds again when the port is taken, keeps the passwords of neighbors on it, and
-//! hands accepted streams on. Who may call is the manager's to say.
+//! One listening socket: binds, retries while the port is taken, sets the passwords of neighbors, and
+//! passes accepted connections to the manager, which assigns them to neighbors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,35 +23,36 @@ use tracing::{debug, info, warn};
 use super::tcp;
 use crate::{bgp::peer::Secret, net::Prefix, supervise::supervise};
 
-/// Whose segments must be signed, and with what; the name is the interface of a link-local neighbor.
+/// TCP MD5 passwords by address; the name is the interface of a link-local neighbor.
 pub(super) type Passwords = BTreeMap<(Prefix, Option<String>), Secret>;
 
-/// What holds for all who call.
+/// Settings of the listening sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) passwords: Passwords,
-    /// Links where a link-local address has another password than on other links, or none: they have listening sockets
-    /// of their own. The number tells one interface from the next of that name.
+    /// Links on which a link-local address has another password than on other links, or none: they
+    /// have listening sockets of their own. The number distinguishes successive interfaces of one
+    /// name.
     pub(super) apart: BTreeSet<Device>,
-    /// RFC 5082 §3: no neighbor is farther away, so that segments with a smaller TTL get no answer at all. What one
-    /// neighbor asks for beyond that holds on its own connections, from when they are accepted.
+    /// RFC 5082 §3: the smallest TTL that any neighbor may send with; segments with a smaller one are
+    /// dropped. Larger values of single neighbors apply to their accepted connections.
     pub(super) least_ttl: u8,
 }
 
 /// An interface by name and number.
 pub(super) type Device = (String, u32);
 
-/// Someone called.
+/// An accepted connection.
 pub(super) type Call = (TcpStream, SocketAddr);
 
-/// How long to wait before a port that is taken is tried again.
-const AGAIN: Duration = Duration::from_secs(30);
+/// Interval of attempts to bind a port that is taken.
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to pause when the kernel cannot accept (too many files).
-const PAUSE: Duration = Duration::from_millis(200);
-/// Between two warnings about that.
-const QUIET: Duration = Duration::from_secs(60);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Interval of warnings about that.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Listens on `addr`, or on it at one device, until nobody wants the calls any more.
+/// Listens on `addr`, optionally on one device, until the receiver of connections is dropped.
 pub(super) async fn run(
     addr: SocketAddr,
     device: Option<Device>,
@@ -81,21 +82,21 @@ async fn listen(
             && addr.is_ipv6()
             && let Err(e) = tcp::share_port(&listener, !wanted.apart.is_empty())
         {
-            warn!(%addr, error = %e, "single links cannot have listening sockets of their own");
+            warn!(%addr, error = %e, "cannot share the port between listening sockets of single links");
         }
         if let Err(e) = tcp::set_least_ttl(listener.as_fd(), addr.ip(), wanted.least_ttl) {
-            warn!(%addr, error = %e, "the kernel takes no least TTL");
+            warn!(%addr, error = %e, "cannot set the minimum TTL (GTSM)");
         }
         tokio::select! {
             accepted = listener.accept() => match accepted.and_then(enough_files) {
                 Ok((stream, _)) if tcp::leads_back(&stream) => {}
                 Ok(call) => if calls.send(call).await.is_err() { return },
                 Err(e) => {
-                    if warned.is_none_or(|at| at.elapsed() > QUIET) {
+                    if warned.is_none_or(|at| at.elapsed() > ACCEPT_WARNING_INTERVAL) {
                         warned = Some(time::Instant::now());
                         warn!(%addr, error = %e, "cannot accept BGP connections");
                     }
-                    time::sleep(PAUSE).await;
+                    time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             changed = terms.changed() => if changed.is_err() { return },
@@ -103,45 +104,46 @@ async fn listen(
     }
 }
 
-/// A call that leaves too few open files is closed.
+/// Refuses a connection that leaves too few open files.
 fn enough_files(call: Call) -> io::Result<Call> {
     tcp::leaves_files(call.0.as_fd())?;
     Ok(call)
 }
 
-/// Binds, however long it takes. One warning, naming who is there where that can be seen.
+/// Binds, and retries until it succeeds. Logs one warning, with the process that has the port if
+/// known.
 async fn bind(addr: SocketAddr) -> TcpListener {
     let mut warned = false;
     loop {
-        let mut pause = AGAIN;
+        let mut pause = BIND_RETRY_INTERVAL;
         match tcp::listen(addr, None) {
             Ok(listener) => {
                 info!(%addr, "listening for BGP neighbors");
                 return listener;
             }
             Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                debug!(%addr, error = %e, "no descriptor for the listener yet");
-                pause = PAUSE;
+                debug!(%addr, error = %e, "cannot open the listening socket, retrying");
+                pause = ACCEPT_PAUSE;
             }
             Err(e) if !warned => {
                 warned = true;
-                let seconds = AGAIN.as_secs();
+                let seconds = BIND_RETRY_INTERVAL.as_secs();
                 match (e.kind(), owner(addr.port())) {
                     (ErrorKind::AddrInUse, Some(owner)) => {
-                        warn!(%addr, owner, "port taken: only sessions that we dial work; trying again every {seconds} s");
+                        warn!(%addr, owner, "BGP port is taken, only outgoing connections work; retrying every {seconds} s");
                     }
                     (_, _) => {
-                        warn!(%addr, error = %e, "cannot listen: only sessions that we dial work; trying again every {seconds} s")
+                        warn!(%addr, error = %e, "cannot listen for BGP, only outgoing connections work; retrying every {seconds} s")
                     }
                 }
             }
-            Err(e) => debug!(%addr, error = %e, "cannot listen yet"),
+            Err(e) => debug!(%addr, error = %e, "cannot listen for BGP, retrying"),
         }
         time::sleep(pause).await;
     }
 }
 
-/// The same at one device, beside the socket that takes all.
+/// The same on one device, besides the socket for all.
 async fn bind_device(addr: SocketAddr, device: &str) -> TcpListener {
     let mut warned = false;
     loop {
@@ -150,20 +152,20 @@ async fn bind_device(addr: SocketAddr, device: &str) -> TcpListener {
                 info!(%addr, device, "listening for BGP neighbors of this link");
                 return listener;
             }
-            // The other one may not have made room yet.
-            Err(e) if warned => warn!(%addr, device, error = %e, "cannot listen at this link alone"),
+            // The other socket may not share the port yet.
+            Err(e) if warned => warn!(%addr, device, error = %e, "cannot listen on a single link"),
             Err(_) => {}
         }
-        time::sleep(if warned { AGAIN } else { PAUSE * 5 }).await;
+        time::sleep(if warned { BIND_RETRY_INTERVAL } else { ACCEPT_PAUSE * 5 }).await;
         warned = true;
     }
 }
 
-/// What one socket is given: a key by address.
+/// Passwords of one socket by address.
 type Keys = BTreeMap<Prefix, Secret>;
 
-/// The keys of the socket that takes all, or of one at a device: there its neighbors alone count of those with
-/// link-local addresses.
+/// The passwords of the socket for all, or of the one on a device, which of all link-local neighbors
+/// only has those on its link.
 fn keys(passwords: &Passwords, device: Option<&str>) -> Keys {
     let here = |interface: &Option<String>| match (interface.as_deref(), device) {
         (Some(interface), Some(device)) => interface == device,
@@ -172,7 +174,7 @@ fn keys(passwords: &Passwords, device: Option<&str>) -> Keys {
     passwords.iter().filter(|((_, at), _)| here(at)).map(|((who, _), p)| (*who, p.clone())).collect()
 }
 
-/// Brings the kernel's keys to what is wanted; a key that the kernel refuses is named and left out.
+/// Sets and removes passwords in the kernel. One that the kernel refuses is logged and left out.
 fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Keys, wanted: &Keys) {
     let mine = |who: &Prefix| who.addr().is_ipv4() == addr.is_ipv4();
     let gone: Vec<_> = set.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
@@ -190,12 +192,12 @@ fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Keys, wanted: &Keys
             Ok(()) => {
                 set.insert(*key, password.clone());
             }
-            Err(e) => warn!(neighbor = %key, error = %e, "the kernel takes no TCP MD5 password"),
+            Err(e) => warn!(neighbor = %key, error = %e, "cannot set a TCP MD5 password"),
         }
     }
 }
 
-/// Logs which other process listens on a port of ours already.
+/// Logs which other process already listens on one of our ports.
 pub(super) fn report_taken(ports: impl IntoIterator<Item = u16>) {
     for port in ports {
         if let Some(owner) = owner(port) {
@@ -204,7 +206,7 @@ pub(super) fn report_taken(ports: impl IntoIterator<Item = u16>) {
     }
 }
 
-/// Which process listens on `port`, as far as /proc tells: `bgpd (pid 812)`.
+/// The process that listens on `port`, if /proc shows it: `bgpd (pid 812)`.
 fn owner(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()

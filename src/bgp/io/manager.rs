@@ -1,4 +1,5 @@
-//! Keeps one task per wanted neighbor and one per listening socket, and says who may call.
+//! Runs one task per neighbor and one per listening socket, and assigns incoming connections to
+//! neighbors.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -37,31 +38,31 @@ use crate::{
     net::{Convergence, Links, Prefix},
 };
 
-/// Commands that may wait for one neighbor's task, which never waits long for anything.
-const COMMANDS: usize = 32;
-/// How long to wait for a status before the neighbor is left out.
-const STATUS: Duration = Duration::from_secs(1);
-/// How long all sessions together may take for their end.
-const END: Duration = Duration::from_secs(2);
-/// At most one log line about strangers in this time.
-const STRANGERS: Duration = Duration::from_secs(60);
-/// Reports of neighbors that may wait.
-const NEWS: usize = 256;
-/// How long a call waits for a place in its range: as long as it takes to find a neighbor that needs its place no more.
-const WAIT: Duration = Duration::from_millis(300);
-/// Calls that wait.
-const WAITING: usize = 64;
+/// Commands queued for one neighbor's task, which reads them without long delays.
+const MAX_QUEUED_COMMANDS: usize = 32;
+/// How long to wait for the status of a neighbor, which is left out afterwards.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long closing all sessions may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval of log messages about connections from unknown addresses.
+const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Queued reports of neighbors' tasks.
+const MAX_QUEUED_NEWS: usize = 256;
+/// How long a connection waits for room in its listen-range, until an evictable neighbor is found.
+const PLACE_TIMEOUT: Duration = Duration::from_millis(300);
+/// Connections that may wait for room.
+const MAX_WAITING_CONNECTIONS: usize = 64;
 const FULL: &str = "the limit of its listen-range is reached";
 const ON_LINK: &str = "the limit of unnumbered neighbors on its interface is reached";
 /// The longest wait before a task that panicked is started again.
-const LONGEST_PANIC: Duration = Duration::from_secs(120);
+const MAX_PANIC_BACKOFF: Duration = Duration::from_secs(120);
 
 /// One neighbor's task.
 struct Running {
     id: PeerId,
     config: Arc<PeerConfig>,
     commands: mpsc::Sender<ToTask>,
-    /// It was told to stop, and is wanted no more or under other terms.
+    /// A stop was requested: the neighbor is no longer configured, or needs a new task.
     ending: bool,
     panics: u32,
 }
@@ -71,7 +72,7 @@ struct Manager {
     rib: RibSender,
     host: watch::Receiver<Arc<Links>>,
     liveness: liveness::Client,
-    /// Neighbors that stay until they are reached at another address.
+    /// Removed neighbors that stay until their successors have a session.
     handover: Handover,
     events: broadcast::Sender<PeerEvent>,
     peers: BTreeMap<PeerKey, Running>,
@@ -84,23 +85,24 @@ struct Manager {
     terms: watch::Sender<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
     news: mpsc::Sender<(PeerKey, News)>,
-    /// Neighbors that do not fail by silence.
+    /// Neighbors whose attempts fail otherwise than by a timeout.
     answering: BTreeSet<PeerKey>,
     contest: Contest,
-    /// Calls for which a place in their range may become free.
+    /// Connections that wait for room in their listen-range.
     waiting: VecDeque<(Call, time::Instant)>,
     strangers: u64,
-    /// Whoever decides which neighbors there are learns of strangers.
+    /// Receives unknown addresses that connected, for the choice of neighbors.
     to_planner: mpsc::Sender<IpAddr>,
-    /// Whoever discovers unnumbered neighbors learns of connections from unknown ones.
+    /// Receives unknown link-local addresses that connected, for the discovery of unnumbered
+    /// neighbors.
     on_link: mpsc::Sender<(u32, Ipv6Addr)>,
-    strangers_told: Option<Instant>,
+    strangers_logged: Option<Instant>,
     leaving: Option<Leaving>,
 }
 
 type Inputs = (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>, liveness::Client);
 
-/// Runs until told to leave.
+/// Runs until shutdown.
 pub(super) async fn run(
     mut wanted: watch::Receiver<Arc<Wanted>>,
     (host, mut convergence, liveness): Inputs,
@@ -111,7 +113,7 @@ pub(super) async fn run(
     mut leave: oneshot::Receiver<Leaving>,
 ) {
     let (calls, mut called) = mpsc::channel(64);
-    let (news, mut heard) = mpsc::channel(NEWS);
+    let (news, mut reports) = mpsc::channel(MAX_QUEUED_NEWS);
     let first = wanted.borrow_and_update().clone();
     let mut manager = Manager {
         wanted: first,
@@ -135,7 +137,7 @@ pub(super) async fn run(
         strangers: 0,
         to_planner,
         on_link,
-        strangers_told: None,
+        strangers_logged: None,
         leaving: None,
     };
     manager.apply().await;
@@ -159,17 +161,17 @@ pub(super) async fn run(
                     manager.stop(&key, Stop::Moved).await;
                 }
             }
-            Some(call) = called.recv() => manager.called(call).await,
+            Some(call) = called.recv() => manager.on_connection(call).await,
             Some(request) = requests.recv() => manager.request(request).await,
             Some(ended) = manager.tasks.join_next_with_id() => manager.ended(ended).await,
-            Some((key, news)) = heard.recv() => manager.heard(&key, news),
-            () = passed(until) => manager.turn_away_the_first(),
+            Some((key, news)) = reports.recv() => manager.on_news(&key, news),
+            () = passed(until) => manager.reject_first_waiting(),
         }
     }
 }
 
 impl Manager {
-    /// Brings tasks, listeners and passwords to what is wanted.
+    /// Applies the wanted configuration to tasks, listeners and passwords.
     async fn apply(&mut self) {
         let wanted = self.wanted.clone();
         self.set_terms();
@@ -203,7 +205,7 @@ impl Manager {
                 self.keep(&key, config).await;
             }
         }
-        // Who waited may be wanted by now.
+        // Waiting connections may be admitted now.
         self.admit_waiting().await;
     }
 
@@ -212,11 +214,11 @@ impl Manager {
         self.wanted.peers.contains_key(key) || peer.config.source == PeerSource::Range && in_range()
     }
 
-    /// Starts a neighbor, or tells its task what changed.
+    /// Starts a neighbor's task, or passes changed settings to it.
     async fn keep(&mut self, key: &PeerKey, config: Arc<PeerConfig>) {
         let global = self.wanted.global.clone();
         match self.peers.get_mut(key) {
-            // Its end will bring us here again.
+            // This is called again when the task has ended.
             Some(running) if running.ending => {}
             Some(running) => {
                 let changed = running.config != config;
@@ -237,7 +239,7 @@ impl Manager {
 
     fn begin(&mut self, id: PeerId, config: Arc<PeerConfig>, panics: u32) {
         let key = config.key.clone();
-        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (commands, inbox) = mpsc::channel(MAX_QUEUED_COMMANDS);
         let start = Start {
             id,
             config: config.clone(),
@@ -254,7 +256,7 @@ impl Manager {
         let name = key.clone();
         let task = self.tasks.spawn(async move {
             if panics > 0 {
-                time::sleep(LONGEST_PANIC.min(Duration::from_secs(1 << panics.min(7)))).await;
+                time::sleep(MAX_PANIC_BACKOFF.min(Duration::from_secs(1 << panics.min(7)))).await;
             }
             peer::run(start).await;
             name
@@ -270,7 +272,7 @@ impl Manager {
         }
     }
 
-    /// A task ended: as told, because its neighbor of a range was forgotten, or by a panic.
+    /// A task ended: as requested, because its dynamic neighbor was forgotten, or by a panic.
     async fn ended(&mut self, ended: Result<(task::Id, PeerKey), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(running) = self.keys.remove(&id).and_then(|key| self.peers.remove(&key)) else { return };
@@ -283,7 +285,7 @@ impl Manager {
         let (peer, key) = (running.id, running.config.key.clone());
         match ended {
             Err(e) if e.is_panic() && !running.ending => {
-                error!(peer = %key, "a bug ended this neighbor's task; it is started again, please report it");
+                error!(neighbor = %key, "neighbor task panicked, restarting it; please report this bug");
                 let _ = self.rib.send(ToRib::Down { peer, cause: DownCause::Closed }).await;
                 self.begin(peer, running.config, running.panics + 1);
             }
@@ -294,7 +296,7 @@ impl Manager {
                 }
             }
         }
-        // Whoever waited for this place may have it.
+        // A waiting connection may get this place.
         self.admit_waiting().await;
     }
 
@@ -311,7 +313,7 @@ impl Manager {
             let (who, command) = match ruling {
                 Ruling::Yield { who, to } => {
                     let why = format!(
-                        "{who} is not dialled while {to} has a session: they are one router, which ends one \
+                        "no connection to {who} while {to} has a session: they are one router, which closes one \
                          session for the other"
                     );
                     (who, ToTask::Yield(why))
@@ -324,8 +326,9 @@ impl Manager {
         }
     }
 
-    /// What a neighbor's task reports: whose signatures the kernel drops is seen from all of them together.
-    fn heard(&mut self, key: &PeerKey, news: News) {
+    /// Handles a report of a neighbor's task. To which neighbor dropped MD5 signatures belong is
+    /// found out from all reports together.
+    fn on_news(&mut self, key: &PeerKey, news: News) {
         let dropped = match news {
             News::Answers => {
                 self.answering.insert(key.clone());
@@ -345,20 +348,21 @@ impl Manager {
         };
         self.answering.remove(key);
         let suspect =
-            |config: &PeerConfig, answers| Suspect { has_password: config.password.is_some(), answers };
+            |config: &PeerConfig, replies| Suspect { has_password: config.password.is_some(), replies };
         let ranges = self.wanted.ranges.iter();
         let mut all: BTreeMap<String, Suspect> =
-            ranges.map(|r| (format!("a caller from {}", r.prefix), suspect(&r.template, false))).collect();
+            ranges.map(|r| (format!("a neighbor in {}", r.prefix), suspect(&r.template, false))).collect();
         let neighbors = self.peers.iter();
         all.extend(neighbors.map(|(k, p)| (k.to_string(), suspect(&p.config, self.answering.contains(k)))));
         if let Some(text) = accuse(&key.to_string(), dropped, &all)
             && let Some(running) = self.peers.get(key)
         {
-            let _ = running.commands.try_send(ToTask::Suspect(text));
+            let _ = running.commands.try_send(ToTask::Hint(text));
         }
     }
 
-    /// One socket for each address, and one more at each link whose passwords differ from those of other links.
+    /// One socket for each address, and one for each link whose passwords differ from those of other
+    /// links.
     fn listen(&mut self, addrs: &[SocketAddr]) {
         let apart = self.terms.borrow().apart.clone();
         let all = |a: &&SocketAddr| matches!(a, SocketAddr::V6(a) if a.ip().is_unspecified());
@@ -409,7 +413,8 @@ impl Manager {
         });
     }
 
-    /// Links with a neighbor whose link-local address has another password, or none, on another link.
+    /// Links with a neighbor whose link-local address has another password, or none, on another
+    /// link.
     fn apart(&self) -> BTreeSet<Device> {
         let mut by_address: BTreeMap<Ipv6Addr, Vec<(&String, &Option<Secret>)>> = BTreeMap::new();
         for (key, config) in &self.wanted.peers {
@@ -423,17 +428,17 @@ impl Manager {
         links.filter_map(|(name, _)| Some(((*name).clone(), number(name)?))).collect()
     }
 
-    /// A connection came in: to its neighbor's task, or away with it.
-    async fn called(&mut self, call: Call) {
+    /// A connection was accepted: passes it to its neighbor's task, or rejects it.
+    async fn on_connection(&mut self, call: Call) {
         let Some(call) = self.admit(call).await else { return };
-        if self.waiting.len() < WAITING {
-            self.waiting.push_back((call, time::Instant::now() + WAIT));
+        if self.waiting.len() < MAX_WAITING_CONNECTIONS {
+            self.waiting.push_back((call, time::Instant::now() + PLACE_TIMEOUT));
         } else {
-            self.turn_away(&call.0, listener::plain(call.1), FULL);
+            self.reject(&call.0, listener::plain(call.1), FULL);
         }
     }
 
-    /// The same; a call for which there may be a place in a moment is returned.
+    /// The same; returns the connection if there may be room for it soon.
     async fn admit(&mut self, (stream, from): Call) -> Option<Call> {
         let addr = listener::plain(from);
         let caller = caller(from);
@@ -441,7 +446,7 @@ impl Manager {
             if running.ending && running.config.source == PeerSource::Range {
                 return Some((stream, from));
             }
-            // A task too busy for this will be called again.
+            // If the task is busy, the neighbor will connect again.
             let _ = running.commands.try_send(ToTask::Accepted(stream));
             return None;
         }
@@ -450,7 +455,7 @@ impl Manager {
             (Some((prefix, true)), Some(range)) => {
                 let key = caller.unwrap_or(PeerKey::Address(addr));
                 let config = Arc::new(like(range, key.clone()));
-                info!(neighbor = %key, range = %prefix, "a new neighbor calls");
+                info!(neighbor = %key, range = %prefix, "dynamic neighbor added");
                 self.keep(&key, config).await;
                 if let Some(running) = self.peers.get(&key) {
                     let _ = running.commands.try_send(ToTask::Accepted(stream));
@@ -469,20 +474,21 @@ impl Manager {
                     return Some((stream, from));
                 }
                 let _ = self.to_planner.try_send(addr);
-                self.turn_away(&stream, addr, "it is no configured neighbor");
+                self.reject(&stream, addr, "not a configured neighbor");
                 None
             }
         }
     }
 
-    fn turn_away_the_first(&mut self) {
+    fn reject_first_waiting(&mut self) {
         if let Some(((stream, from), _)) = self.waiting.pop_front() {
             let why = if self.unnumbered(from).is_some() { ON_LINK } else { FULL };
-            self.turn_away(&stream, listener::plain(from), why);
+            self.reject(&stream, listener::plain(from), why);
         }
     }
 
-    /// A connection from a link-local address on an interface of unnumbered neighbors: it may be one of them in a moment.
+    /// Whether a connection from a link-local address may be that of an unnumbered neighbor that is
+    /// discovered soon.
     fn unnumbered(&self, from: SocketAddr) -> Option<(u32, Ipv6Addr)> {
         let PeerKey::LinkLocal(addr, interface) = caller(from)? else { return None };
         let ifindex = match from {
@@ -497,7 +503,7 @@ impl Manager {
         self.wanted.ranges.iter().filter(|r| r.prefix.contains(addr)).max_by_key(|r| r.prefix.len())
     }
 
-    /// The neighbors that called from a range.
+    /// The dynamic neighbors of a listen-range.
     fn callers(&self, range: &Range) -> impl Iterator<Item = (&PeerKey, &Running)> {
         let inside = |key: &PeerKey| key.addr().is_some_and(|addr| range.prefix.contains(addr));
         self.peers.iter().filter(move |(k, p)| p.config.source == PeerSource::Range && !p.ending && inside(k))
@@ -507,15 +513,15 @@ impl Manager {
         self.callers(range).count() < range.limit
     }
 
-    /// CEASE/5 (RFC 4486 §4), as far as the socket takes it at once.
-    fn turn_away(&mut self, stream: &TcpStream, addr: IpAddr, why: &str) {
+    /// Rejects a connection with CEASE/5 (RFC 4486 §4), if the socket accepts it at once.
+    fn reject(&mut self, stream: &TcpStream, addr: IpAddr, why: &str) {
         let mut octets = BytesMut::new();
         Notification::cease(cease::REJECTED, None).encode(&mut octets);
         let _ = stream.try_write(&octets);
         self.strangers += 1;
-        if self.strangers_told.is_none_or(|at| at.elapsed() >= STRANGERS) {
-            self.strangers_told = Some(Instant::now());
-            info!(%addr, total = self.strangers, "connection refused: {why}");
+        if self.strangers_logged.is_none_or(|at| at.elapsed() >= STRANGER_LOG_INTERVAL) {
+            self.strangers_logged = Some(Instant::now());
+            info!(neighbor = %addr, reason = why, total = self.strangers, "connection rejected");
         }
     }
 
@@ -525,9 +531,9 @@ impl Manager {
             ToPeers::Act { neighbor, act, reply } => {
                 let _ = reply.send(self.act(&neighbor, act).await);
             }
-            ToPeers::Nudge => {
+            ToPeers::RetryNow => {
                 for running in self.peers.values() {
-                    let _ = running.commands.try_send(ToTask::Nudge);
+                    let _ = running.commands.try_send(ToTask::RetryNow);
                 }
             }
         }
@@ -544,19 +550,20 @@ impl Manager {
         running.commands.send(ToTask::Act(act)).await.map_err(|_| unknown())
     }
 
-    /// Asks all tasks; the answers are gathered beside the manager, which goes on.
+    /// Requests the views of all tasks; they are collected in a task of their own, so that the
+    /// manager goes on.
     async fn status(&self, reply: oneshot::Sender<Vec<NeighborView>>) {
-        let mut answers = Vec::with_capacity(self.peers.len());
+        let mut replies = Vec::with_capacity(self.peers.len());
         for running in self.peers.values() {
             let (tx, rx) = oneshot::channel();
             let _ = running.commands.try_send(ToTask::Status(tx));
-            answers.push(rx);
+            replies.push(rx);
         }
         tokio::spawn(async move {
-            let deadline = time::Instant::now() + STATUS;
-            let mut views = Vec::with_capacity(answers.len());
-            for answer in answers {
-                if let Ok(Ok(view)) = time::timeout_at(deadline, answer).await {
+            let deadline = time::Instant::now() + STATUS_TIMEOUT;
+            let mut views = Vec::with_capacity(replies.len());
+            for view in replies {
+                if let Ok(Ok(view)) = time::timeout_at(deadline, view).await {
                     views.push(view);
                 }
             }
@@ -575,11 +582,11 @@ impl Manager {
         for key in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.stop(&key, stop.clone()).await;
         }
-        let _ = time::timeout(END, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let _ = time::timeout(STOP_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await;
     }
 }
 
-/// Waits until then; for ever where there is nothing to wait for. Cancel safe.
+/// Waits until then, or for ever if there is no deadline. Cancel safe.
 async fn passed(until: Option<time::Instant>) {
     match until {
         Some(until) => time::sleep_until(until).await,
@@ -587,7 +594,7 @@ async fn passed(until: Option<time::Instant>) {
     }
 }
 
-/// The key of whoever calls from this address; `None` where the link of a link-local one is gone.
+/// The key of a neighbor that connects from this address; `None` if its link no longer exists.
 fn caller(from: SocketAddr) -> Option<PeerKey> {
     match (listener::plain(from), from) {
         (IpAddr::V6(addr), SocketAddr::V6(scoped)) if addr.is_unicast_link_local() => {
@@ -598,7 +605,7 @@ fn caller(from: SocketAddr) -> Option<PeerKey> {
     }
 }
 
-/// The settings of a neighbor that called from a range.
+/// The settings of a dynamic neighbor of a listen-range.
 fn like(range: &Range, key: PeerKey) -> PeerConfig {
     PeerConfig { key, source: PeerSource::Range, passive: true, ..PeerConfig::clone(&range.template) }
 }

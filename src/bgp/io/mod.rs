@@ -41,7 +41,7 @@ pub fn report_taken_ports(listen: &[SocketAddr]) {
     listener::report_taken(ports);
 }
 
-/// The sessions that there should be: a snapshot, made by `daemon` from each new plan.
+/// The configured sessions: a snapshot, made by `daemon` from each new plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     pub global: Global,
@@ -52,7 +52,8 @@ pub struct Wanted {
     pub unnumbered: BTreeSet<String>,
 }
 
-/// `[[bgp.listen-range]]`: whoever calls from `prefix` becomes a neighbor like `template`.
+/// `[[bgp.listen-range]]`: connections from `prefix` make dynamic neighbors with the settings of
+/// `template`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
     pub prefix: Prefix,
@@ -60,18 +61,18 @@ pub struct Range {
     pub template: Arc<PeerConfig>,
 }
 
-/// Questions and commands to the peer manager.
+/// Requests to the peer manager.
 #[derive(Debug)]
 pub enum ToPeers {
-    /// Everything that sessions know; the prefix counters are the rib's to fill in.
+    /// The views of all sessions; the rib fills in the prefix counters.
     Status { reply: oneshot::Sender<Vec<NeighborView>> },
     /// `neighbor reset|refresh|disable|enable`.
     Act { neighbor: PeerKey, act: Act, reply: oneshot::Sender<Result<(), UnknownNeighbor>> },
-    /// A link came up, an address appeared: neighbors that did not answer may do so now.
-    Nudge,
+    /// A link came up or an address appeared: retry neighbors without a session now.
+    RetryNow,
 }
 
-/// What to do with one neighbor.
+/// An action on one neighbor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     Reset { message: Option<String> },
@@ -85,7 +86,7 @@ pub enum Act {
 #[error("there is no neighbor {0}; `routelet show neighbors` lists them")]
 pub struct UnknownNeighbor(pub String);
 
-/// Why all sessions end.
+/// Why all sessions are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// Only the daemon stops: neighbors with graceful restart see the connection close, others get CEASE/2.
@@ -94,26 +95,26 @@ pub enum Leaving {
     Machine,
 }
 
-/// What happened to a neighbor.
+/// An event of a neighbor.
 #[derive(Clone, Debug)]
 pub struct PeerEvent {
     pub neighbor: PeerKey,
     pub event: Event,
 }
 
-/// Events that a slow listener may be behind before it misses some.
-const EVENTS: usize = 256;
+/// Events that a slow subscriber may be behind before it misses some.
+const MAX_QUEUED_EVENTS: usize = 256;
 
-/// Strangers that wait to be looked at: one that does not fit calls again.
-const STRANGERS: usize = 64;
+/// Queued unknown addresses; one that does not fit connects again.
+const MAX_QUEUED_STRANGERS: usize = 64;
 
 /// The running peer manager.
 #[derive(Debug)]
 pub struct Handle {
     pub requests: mpsc::Sender<ToPeers>,
-    /// Subscribe for what `show events` tells of sessions.
+    /// Subscribe for the events of sessions.
     pub events: broadcast::Sender<PeerEvent>,
-    /// Addresses that called and are no neighbors, as many as fit: to be taken by whoever decides on that.
+    /// Addresses that connected and are no neighbors, as many as fit, for the choice of neighbors.
     pub strangers: Option<mpsc::Receiver<IpAddr>>,
     /// The same on interfaces of unnumbered neighbors: the index of the interface, and the link-local address.
     pub on_link: Option<mpsc::Receiver<(u32, Ipv6Addr)>>,
@@ -122,13 +123,13 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends all sessions and waits until the last word to each neighbor is written (2 s at most).
+    /// Closes all sessions and waits until the last messages are written (2 s at most).
     pub async fn shutdown(self, leaving: Leaving) {
         let _ = self.leave.send(leaving);
         let _ = self.task.await;
     }
 
-    /// Resolves when the task ended by itself: a bug.
+    /// Resolves if the task ended by itself, which is a bug.
     pub async fn failed(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -144,10 +145,10 @@ pub fn spawn(
     liveness: liveness::Client,
 ) -> Handle {
     let (requests, inbox) = mpsc::channel(16);
-    let (events, _) = broadcast::channel(EVENTS);
+    let (events, _) = broadcast::channel(MAX_QUEUED_EVENTS);
     let (leave, left) = oneshot::channel();
-    let (called, strangers) = mpsc::channel(STRANGERS);
-    let (met, on_link) = mpsc::channel(STRANGERS);
+    let (called, strangers) = mpsc::channel(MAX_QUEUED_STRANGERS);
+    let (met, on_link) = mpsc::channel(MAX_QUEUED_STRANGERS);
     let inputs = (host, convergence, liveness);
     let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), (called, met), inbox, left));
     Handle { requests, events, strangers: Some(strangers), on_link: Some(on_link), leave, task }

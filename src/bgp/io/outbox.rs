@@ -1,8 +1,9 @@
-//! What waits to be said to one neighbor: a bounded queue between the rib task, which never waits, and the
+//! Messages queued for one neighbor: a bounded queue between the rib task, which never waits, and the
 //! neighbor's own task, which may be slow.
 //!
-//! The bound is in octets. When the rib finds it full it keeps the neighbor's place in the journal and stops;
-//! the neighbor's task says [`ToRib::Drained`](super::rib::ToRib::Drained) once there is room again.
+//! The bound is in octets. If the queue is full, the rib keeps the neighbor's position in the journal
+//! and goes on with others. The neighbor's task sends [`ToRib::Drained`](super::rib::ToRib::Drained)
+//! once there is room again.
 
 use std::{
     collections::VecDeque,
@@ -14,15 +15,15 @@ use tokio::sync::Notify;
 
 use crate::net::Family;
 
-/// Octets that may wait; one chunk beyond is let in, so that a chunk is never larger than the room.
-pub const ROOM: usize = 256 * 1024;
+/// Most queued octets. One chunk may exceed it, so that any chunk fits.
+pub const MAX_OUTBOX_OCTETS: usize = 256 * 1024;
 
-/// What the rib tells one peer's task.
+/// Messages of the rib to one peer's task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToPeer {
     /// Whole encoded messages, shared by all peers of a group; `messages` for the counters.
     Transmit { bytes: Bytes, messages: u32 },
-    /// Ask the neighbor for its routes again.
+    /// Send ROUTE-REFRESH.
     RequestRefresh { family: Family },
     /// `max-prefixes` was passed: CEASE/1, idle for `max-prefixes-restart`.
     MaxPrefixes { family: Family },
@@ -54,7 +55,7 @@ struct Shared {
 struct Queue {
     waiting: VecDeque<ToPeer>,
     octets: usize,
-    /// The rib was turned away and must be told when there is room.
+    /// The rib found the queue full, and has to be notified when there is room.
     full: bool,
 }
 
@@ -68,10 +69,10 @@ impl ToPeer {
 }
 
 impl OutboxSender {
-    /// Whether another chunk may be pushed. A `false` is remembered: the neighbor's task will say `Drained`.
+    /// Whether another chunk may be pushed. After `false` the neighbor's task will send `Drained`.
     pub fn has_room(&self) -> bool {
         let mut queue = self.0.queue.lock().expect("no panic under this lock");
-        queue.full = queue.octets >= ROOM;
+        queue.full = queue.octets >= MAX_OUTBOX_OCTETS;
         !queue.full
     }
 
@@ -104,11 +105,11 @@ impl Outbox {
         Some(item)
     }
 
-    /// Whether the rib waits for room and there is some (half of it) again. Says so once: ask after each item
+    /// Whether the rib waits for room and half of it is free again. `true` once: call after each item
     /// taken, and send `ToRib::Drained` on `true`.
     pub fn drained(&mut self) -> bool {
         let mut queue = self.0.queue.lock().expect("no panic under this lock");
-        let drained = queue.full && queue.octets <= ROOM / 2;
+        let drained = queue.full && queue.octets <= MAX_OUTBOX_OCTETS / 2;
         queue.full &= !drained;
         drained
     }
@@ -126,14 +127,14 @@ mod tests {
     async fn a_full_outbox_refuses_once_and_reports_when_it_is_drained() {
         let (tx, mut rx) = outbox();
         assert!(tx.has_room());
-        tx.push(chunk(ROOM / 2));
-        tx.push(chunk(ROOM / 2));
+        tx.push(chunk(MAX_OUTBOX_OCTETS / 2));
+        tx.push(chunk(MAX_OUTBOX_OCTETS / 2));
         assert!(!rx.drained(), "nobody was turned away yet");
         assert!(!tx.has_room());
         assert!(!rx.drained());
         rx.next().await;
         assert!(rx.drained());
-        assert!(!rx.drained(), "said once");
+        assert!(!rx.drained(), "reported once");
         assert!(tx.has_room());
         rx.next().await;
         assert_eq!(rx.try_next(), None);

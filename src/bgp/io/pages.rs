@@ -1,4 +1,4 @@
-//! Routes of the rib's table for whoever asks, page by page: a large table is never copied, and between two steps
+//! Routes of the rib's table for a client, page by page: a large table is never copied, and between two steps
 //! everybody else has a turn.
 
 use tokio::{sync::oneshot, task::yield_now};
@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::rib::{RibSender, ToRib};
 use crate::bgp::rib::{RouteFilter, RouteView, Walk};
 
-/// The answer to one question, as far as it was given.
+/// State of one output.
 #[derive(Debug)]
 pub struct Pages {
     rib: RibSender,
@@ -29,9 +29,9 @@ impl Pages {
     /// When the daemon stops.
     pub async fn next(&mut self) -> Result<Vec<RouteView>, Stopped> {
         while let Some(walk) = self.walk.take() {
-            let (reply, answer) = oneshot::channel();
+            let (reply, result) = oneshot::channel();
             self.rib.send(ToRib::Routes { walk, reply }).await.map_err(|_| Stopped)?;
-            let (walk, rows) = answer.await.map_err(|_| Stopped)?;
+            let (walk, rows) = result.await.map_err(|_| Stopped)?;
             self.walk = (!walk.is_over()).then_some(walk);
             // The runtime looks at its sockets and timers before the next step.
             yield_now().await;

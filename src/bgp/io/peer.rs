@@ -36,81 +36,83 @@ use crate::{
         event_limit::EventLimit,
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
-        session::{Conn, Ends, Event, Input, Output, Session, Severity, Stop},
+        session::{Conn, Endpoints, Event, Input, Output, Session, Severity, Stop},
         view::{NeighborView, SessionState},
     },
     liveness,
     net::{BfdReport, BfdStatus, Family, Links},
 };
 
-/// Octets asked for in one read: many UPDATEs make one message to the rib.
-const READ: usize = 64 * 1024;
-/// Asked for first, while nothing tells of more: most reads are a KEEPALIVE or a single route.
-const LITTLE: usize = 4 * 1024;
-/// Reads whose UPDATEs the rib has not dealt with yet; while it has so many, TCP slows the neighbor. Two keep both
-/// sides busy. More would only cost memory: decoded, UPDATEs of one route each are five times as large.
-pub(super) const UNDER_WAY: usize = 2;
-/// While more than this is unsent, nothing is taken from the outbox: what waits there may still be replaced.
-const ENOUGH: usize = 64 * 1024;
-/// Chunks in one write.
-const CHUNKS: usize = 32;
-/// How long the last words to a neighbor may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Most octets of one read: many UPDATEs make one message to the rib.
+const MAX_READ: usize = 64 * 1024;
+/// Octets of the first read: most reads are a KEEPALIVE or a single route.
+const INITIAL_READ: usize = 4 * 1024;
+/// Most reads whose UPDATEs the rib has not handled yet; then TCP slows the neighbor. Two keep both
+/// sides busy. More would only cost memory: decoded UPDATEs of one route each are five times as
+/// large.
+pub(super) const MAX_READS_IN_FLIGHT: usize = 2;
+/// While more octets than this are unsent, nothing is taken from the outbox, where routes may still
+/// be replaced by newer ones.
+const SEND_HIGH_WATERMARK: usize = 64 * 1024;
+/// Most chunks in one write.
+const MAX_WRITE_CHUNKS: usize = 32;
+/// How long sending the last messages on a closed connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a neighbor of a range is shown after its session.
-const SHOWN: Duration = Duration::from_secs(30);
-/// Octets that are looked at of what a neighbor sends on a connection that we have closed.
-const LEFTOVER: usize = 4096;
+/// How long a dynamic neighbor is shown after its session was closed.
+const DYNAMIC_PEER_LINGER: Duration = Duration::from_secs(30);
+/// Octets read from a connection that we have closed.
+const MAX_LEFTOVER: usize = 4096;
 
-/// Who has said no OPEN for so long gives way to another caller. A neighbor that means it says it at once; RFC 4271
-/// §8.2.2 has us wait for minutes only where nobody else wants the place.
-const SILENT: Duration = Duration::from_secs(10);
+/// A dynamic neighbor that has not sent an OPEN within this time may be evicted when its
+/// listen-range is full. (RFC 4271 §8.2.2 suggests 4 minutes.)
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks at whether the neighbor has acknowledged what was sent.
-const PROBE: Duration = Duration::from_millis(20);
-/// How long the last words from an address that is gone have before the connection is reset: nothing that the
-/// neighbor sends to it arrives.
-const UNANSWERED: Duration = Duration::from_millis(200);
+/// Interval of checks whether the neighbor has acknowledged what was sent.
+const PROBE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long sending from a removed address may take until the connection is reset: nothing that
+/// the neighbor sends arrives.
+const UNREACHABLE_CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// An alarm that comes so late tells of a process that stood still.
-const LATE: Duration = Duration::from_millis(100);
+/// A timer this late means that the process was stopped.
+const TIMER_SLACK: Duration = Duration::from_millis(100);
 
-/// What the manager says to a neighbor's task.
+/// Commands of the manager to a neighbor's task.
 #[derive(Debug)]
 pub(super) enum ToTask {
     Configure(Arc<PeerConfig>, Global),
     Accepted(TcpStream),
     Act(Act),
-    Nudge,
-    /// Why the neighbor may not answer, in words.
-    Suspect(String),
-    /// Stay out of the way of another neighbor's session.
+    RetryNow,
+    /// A likely reason why the neighbor does not reply.
+    Hint(String),
+    /// Do not connect while another neighbor, which is the same router, has a session.
     Yield(String),
     /// That session is over.
     Resume,
-    /// The listen-range of this neighbor is full: end if there is nothing to be lost.
+    /// The listen-range of this neighbor is full: end the task if it is evictable.
     MakeRoom,
-    /// Another neighbor takes its place: end if there is nothing to hand over.
+    /// Another neighbor replaces this one: end the task if there is nothing to hand over.
     HandOver,
     Status(oneshot::Sender<NeighborView>),
-    /// The last command: the task ends when it is carried out.
+    /// Stop the session and end the task.
     Stop(Stop),
 }
 
 /// What a neighbor's task reports to the manager.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum News {
-    /// A dial was not answered, while the kernel dropped so many segments.
+    /// A connection attempt timed out; meanwhile the kernel dropped these segments.
     Silent(Dropped),
-    /// It is there: an attempt failed in another way than by silence.
+    /// An attempt failed otherwise than by a timeout.
     Answers,
-    /// It has a session.
+    /// The session was established.
     Up(Router),
-    /// Its session has ended.
+    /// The session was closed.
     Lost,
 }
 
-/// What a task needs to begin.
+/// What a task is started with.
 pub(super) struct Start {
     pub(super) id: PeerId,
     pub(super) config: Arc<PeerConfig>,
@@ -126,7 +128,7 @@ pub(super) struct Start {
     pub(super) seed: u64,
 }
 
-/// Runs until told to stop, or, for a neighbor that called from a range, until it has been gone for long.
+/// Runs until stopped; the task of a dynamic neighbor ends some time after its session was closed.
 pub(super) async fn run(start: Start) {
     let now = Instant::now();
     let session = Session::new(now, start.config.clone(), start.global, start.seed);
@@ -146,7 +148,7 @@ pub(super) async fn run(start: Start) {
         news: start.news,
         rib: start.rib,
         to_rib: VecDeque::new(),
-        under_way: Arc::new(Semaphore::new(UNDER_WAY)),
+        under_way: Arc::new(Semaphore::new(MAX_READS_IN_FLIGHT)),
         room: None,
         stalled: false,
         outbox: None,
@@ -170,16 +172,16 @@ struct Link {
     conn: Conn,
     stream: TcpStream,
     rx: BytesMut,
-    /// Octets to ask for.
-    ask: usize,
+    /// Octets of the next read.
+    read_size: usize,
     tx: VecDeque<Bytes>,
     unsent: usize,
-    /// Its local address is no longer this host's.
+    /// Its local address was removed from this host.
     source_gone: bool,
 }
 
-/// What a connection did.
-enum Did {
+/// An event of a connection.
+enum ConnectionEvent {
     Read(usize),
     Wrote(Conn, usize),
     Closed(Conn, Option<String>),
@@ -197,29 +199,29 @@ struct Task {
     links: Vec<Link>,
     next_conn: u32,
     dial: Option<Dial>,
-    /// When to look whether the neighbor has acknowledged everything on this connection.
+    /// When to check whether the neighbor has acknowledged everything on this connection.
     probe: Option<(Conn, Instant)>,
-    /// The kernel's counters when the last dial began.
+    /// The kernel's counters at the start of the last connection attempt.
     md5_dropped: Dropped,
     /// Of the session that is up, or of the last one.
     agreed: Option<Arc<Negotiated>>,
-    /// The table keeps routes of the neighbor until then at most, although its session has ended.
+    /// Until when the table keeps routes of the neighbor after its session was closed.
     kept_until: Option<Instant>,
     news: mpsc::Sender<(PeerKey, News)>,
     rib: RibSender,
-    /// What the rib's channel had no room for yet.
+    /// Messages for which the rib's channel had no room yet.
     to_rib: VecDeque<ToRib>,
     under_way: Arc<Semaphore>,
-    /// For the next read's UPDATEs.
+    /// Permit for the UPDATEs of the next read.
     room: Option<OwnedSemaphorePermit>,
-    /// Nothing is read: the rib has enough.
+    /// Reading is stopped because the rib is busy.
     stalled: bool,
     outbox: Option<Outbox>,
     events: broadcast::Sender<PeerEvent>,
     event_limit: EventLimit,
-    /// Connections that are being closed in good manners.
+    /// Connections that are being closed gracefully.
     lingering: JoinSet<BytesMut>,
-    /// The daemon stops: the rib must not hear of it, since routes stay in the kernel.
+    /// The daemon stops: not reported to the rib, as routes stay in the kernel.
     leaving: bool,
     read_at: Instant,
 }
@@ -233,7 +235,7 @@ impl Task {
         let rib = self.rib.clone();
         let mut watched = true;
         loop {
-            // An alarm that is too early costs one empty wake-up, less than setting it anew each time.
+            // A timer that fires too early costs one wake-up, less than setting it again each time.
             let due = self.due();
             if let Some(due) = due
                 && armed.is_none_or(|a| a > due)
@@ -242,11 +244,11 @@ impl Task {
                 armed = Some(due);
             }
             let may_read = !self.stalled;
-            let little_unsent = self.unsent() < ENOUGH;
+            let little_unsent = self.unsent() < SEND_HIGH_WATERMARK;
             tokio::select! {
-                did = links_turn(&mut self.links, may_read) => self.did(did),
-                dialled = dial(&mut self.dial) => self.dialled(dialled),
-                item = next(&mut self.outbox), if little_unsent => self.said_by_rib(item),
+                did = links_turn(&mut self.links, may_read) => self.on_connection_event(did),
+                outgoing = dial(&mut self.dial) => self.outgoing(outgoing),
+                item = next(&mut self.outbox), if little_unsent => self.on_rib_message(item),
                 permit = rib.reserve(), if !self.to_rib.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(message) = self.to_rib.pop_front() {
@@ -261,7 +263,7 @@ impl Task {
                     if let Some(due) = due.filter(|due| *due <= Instant::now()) {
                         self.read_what_waits(due, may_read).await;
                         self.feed(Input::Timeout);
-                        self.look_at_probe();
+                        self.check_probe();
                     }
                 }
                 changed = host.changed(), if watched => {
@@ -281,7 +283,7 @@ impl Task {
                     },
                 },
             }
-            self.pass_on();
+            self.flush_to_rib();
             if self.is_forgotten() {
                 return self.finish().await;
             }
@@ -305,7 +307,7 @@ impl Task {
         let news = self.bfd.take(report);
         if let Some(why) = news.lost {
             self.feed(Input::BfdDown(why));
-            // RFC 5882 §4.3.2: that is no effect of its restart, so its routes lead nowhere.
+            // RFC 5882 §4.3.2: not an effect of its restart, so its routes are not kept.
             if self.kept_until.is_some() && self.bfd.is_independent() {
                 self.kept_until = None;
                 self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
@@ -313,7 +315,7 @@ impl Task {
         }
         self.follow_bfd();
         if news.back {
-            self.feed(Input::Nudge);
+            self.feed(Input::RetryNow);
         }
     }
 
@@ -324,36 +326,37 @@ impl Task {
         self.session.poll_timeout().into_iter().chain(gone).chain(probe).min()
     }
 
-    /// Tells the session once the neighbor's TCP has acknowledged all that was sent.
-    fn look_at_probe(&mut self) {
+    /// Reports to the session when the neighbor's TCP has acknowledged everything.
+    fn check_probe(&mut self) {
         let now = Instant::now();
         let Some((conn, _)) = self.probe.filter(|(_, at)| *at <= now) else { return };
         let link = self.links.iter().find(|l| l.conn == conn);
-        self.probe = link.map(|_| (conn, now + PROBE));
+        self.probe = link.map(|_| (conn, now + PROBE_POLL_INTERVAL));
         if link.is_some_and(|l| l.tx.is_empty() && tcp::unacknowledged(&l.stream).is_ok_and(|n| n == 0)) {
             self.probe = None;
             self.feed(Input::Acknowledged(conn));
         }
     }
 
-    /// What lies in the sockets was said in time: where this daemon stood still, that is no silence of the neighbor.
+    /// Reads what is in the sockets before timers expire: if this process was stopped, the neighbor's
+    /// messages arrived in time nevertheless.
     async fn read_what_waits(&mut self, due: Instant, may_read: bool) {
-        if due.elapsed() > LATE {
-            // The runtime has looked at its clock, and at no socket yet.
+        if due.elapsed() > TIMER_SLACK {
+            // The runtime has handled its timers, but not the sockets yet.
             time::sleep(Duration::from_millis(1)).await;
         }
         while let Some(did) = links_turn(&mut self.links, may_read).now_or_never() {
-            let read = matches!(did, Did::Read(_));
-            self.did(did);
+            let read = matches!(did, ConnectionEvent::Read(_));
+            self.on_connection_event(did);
             if read {
                 return;
             }
         }
     }
 
-    /// When a neighbor of a range that does not come back is forgotten; its stale routes have their time first.
+    /// When a dynamic neighbor without a session is forgotten: not before its stale routes expire.
     fn forgotten_at(&self) -> Instant {
-        let shown = self.session.since() + SHOWN;
+        let shown = self.session.since() + DYNAMIC_PEER_LINGER;
         self.kept_until.map_or(shown, |kept| kept.max(shown))
     }
 
@@ -363,21 +366,21 @@ impl Task {
             && self.forgotten_at() <= Instant::now()
     }
 
-    /// Whether another caller may have the place of this one in its range: nothing is kept for it, or it has said no OPEN
-    /// for long.
-    fn only_takes_room(&self) -> bool {
+    /// Whether this neighbor may be evicted from its listen-range: it has no routes, or has not sent
+    /// an OPEN within [`OPEN_TIMEOUT`].
+    fn is_evictable(&self) -> bool {
         let now = Instant::now();
         let gone = self.links.is_empty() && !self.has_routes();
-        let mute = !self.session.has_been_up() && self.session.since() + SILENT <= now;
+        let mute = !self.session.has_been_up() && self.session.since() + OPEN_TIMEOUT <= now;
         self.config.source == PeerSource::Range && (gone || mute)
     }
 
-    /// Whether the table may have routes of the neighbor: it has a session, or the table keeps those of the last one.
+    /// Whether the table may have routes of the neighbor, from its session or from the last one.
     fn has_routes(&self) -> bool {
         self.outbox.is_some() || self.kept_until.is_some_and(|kept| Instant::now() < kept)
     }
 
-    /// What the rib must still hear, then the end.
+    /// Delivers the remaining messages to the rib before the task ends.
     async fn finish(&mut self) {
         while let Some(message) = self.to_rib.pop_front() {
             if self.rib.send(message).await.is_err() {
@@ -390,9 +393,9 @@ impl Task {
         self.links.iter().map(|l| l.unsent).sum()
     }
 
-    fn did(&mut self, did: Did) {
+    fn on_connection_event(&mut self, did: ConnectionEvent) {
         match did {
-            Did::Read(at) => {
+            ConnectionEvent::Read(at) => {
                 let Some(link) = self.links.get_mut(at) else { return };
                 self.read_at = Instant::now();
                 let (conn, mut rx) = (link.conn, std::mem::take(&mut link.rx));
@@ -403,17 +406,17 @@ impl Task {
                     link.rx = rx;
                 }
             }
-            Did::Wrote(conn, octets) => self.feed(Input::Sent(conn, octets)),
-            Did::Closed(conn, error) => {
+            ConnectionEvent::Wrote(conn, octets) => self.feed(Input::Sent(conn, octets)),
+            ConnectionEvent::Closed(conn, error) => {
                 self.links.retain(|l| l.conn != conn);
                 self.feed(Input::Closed(conn, error));
             }
         }
     }
 
-    fn dialled(&mut self, dialled: Result<(TcpStream, Place), Failed>) {
+    fn outgoing(&mut self, outgoing: Result<(TcpStream, Place), Failed>) {
         self.dial = None;
-        match dialled.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
+        match outgoing.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
             Ok((ends, stream)) => {
                 let conn = self.link(stream);
                 self.feed(Input::Connected(conn, ends));
@@ -435,21 +438,22 @@ impl Task {
         };
         let ttl = tcp::first_ttl(&stream);
         if !tcp::is_near(ttl, self.config.hops) {
-            // The first such call is loud, further ones are known.
+            // Only the first such connection is logged as a warning.
             let key = &self.config.key;
             let text = format!(
-                "a call from {key} is from farther away than `ttl-security` allows: set it at both ends, or remove it here"
+                "connection from {key} refused, it is farther away than `ttl-security` allows: set it at both ends, or \
+                 remove it here"
             );
-            self.feed(Input::Suspect(text));
+            self.feed(Input::Hint(text));
             return;
         }
-        let ready = tcp::dress_accepted(&stream, &self.config).map_err(|e| e.to_string());
-        match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Ends { ttl, ..ends }) {
+        let ready = tcp::configure_accepted(&stream, &self.config).map_err(|e| e.to_string());
+        match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Endpoints { ttl, ..ends }) {
             Ok(ends) => {
                 let conn = self.link(stream);
                 self.feed(Input::Accepted(conn, ends));
             }
-            Err(error) => debug!(peer = %self.config.key, error, "an accepted connection is gone already"),
+            Err(error) => debug!(neighbor = %self.config.key, error, "accepted connection was closed already"),
         }
     }
 
@@ -460,7 +464,7 @@ impl Task {
             conn,
             stream,
             rx: BytesMut::new(),
-            ask: LITTLE,
+            read_size: INITIAL_READ,
             tx: VecDeque::new(),
             unsent: 0,
             source_gone: false,
@@ -468,7 +472,7 @@ impl Task {
         conn
     }
 
-    fn said_by_rib(&mut self, item: ToPeer) {
+    fn on_rib_message(&mut self, item: ToPeer) {
         let mut next = Some(item);
         while let Some(item) = next {
             match item {
@@ -481,7 +485,7 @@ impl Task {
             if outbox.drained() {
                 self.to_rib.push_back(ToRib::Drained { peer: self.id });
             }
-            next = if self.links.iter().map(|l| l.unsent).sum::<usize>() < ENOUGH {
+            next = if self.links.iter().map(|l| l.unsent).sum::<usize>() < SEND_HIGH_WATERMARK {
                 outbox.try_next()
             } else {
                 None
@@ -489,7 +493,7 @@ impl Task {
         }
     }
 
-    /// `true`: it was the last one.
+    /// Returns `true` after the last command.
     fn command(&mut self, command: ToTask) -> bool {
         match command {
             ToTask::Configure(config, global) => {
@@ -498,11 +502,11 @@ impl Task {
                 self.follow_bfd();
             }
             ToTask::Accepted(stream) => self.accepted(stream),
-            ToTask::Nudge => self.feed(Input::Nudge),
-            ToTask::Suspect(text) => self.feed(Input::Suspect(text)),
+            ToTask::RetryNow => self.feed(Input::RetryNow),
+            ToTask::Hint(text) => self.feed(Input::Hint(text)),
             ToTask::Yield(why) => self.feed(Input::Yield(why)),
             ToTask::Resume => self.feed(Input::Resume),
-            ToTask::MakeRoom if self.only_takes_room() => {
+            ToTask::MakeRoom if self.is_evictable() => {
                 self.feed(Input::Stop(Stop::Removed));
                 return true;
             }
@@ -532,7 +536,7 @@ impl Task {
             Act::Reset { message } => self.feed(Input::Reset(message)),
             Act::Disable { message } => {
                 self.feed(Input::Stop(Stop::Disabled(message)));
-                // Routes that waited for its return go, too.
+                // Stale routes are removed as well.
                 self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
             }
             Act::Enable => self.feed(Input::Start),
@@ -554,21 +558,21 @@ impl Task {
         view
     }
 
-    /// Feeds one input and does what the session asks for.
+    /// Passes one input to the session, and applies its outputs.
     fn feed(&mut self, input: Input<'_>) {
         self.session.handle(Instant::now(), input);
         while let Some(output) = self.session.poll_output() {
-            self.obey(output);
+            self.apply_output(output);
         }
     }
 
-    fn obey(&mut self, output: Output) {
+    fn apply_output(&mut self, output: Output) {
         match output {
             Output::Connect => self.connect(),
             Output::AbortConnect { timed_out } => {
                 self.dial = None;
                 if timed_out {
-                    self.suspect();
+                    self.report_no_reply();
                 }
             }
             Output::Transmit(conn, bytes) => {
@@ -589,11 +593,11 @@ impl Task {
                 if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
                     link.source_gone = true;
                     if let Err(error) = tcp::keep_source(&link.stream) {
-                        debug!(peer = %self.config.key, %error, "nothing can be sent from an address that is gone");
+                        debug!(neighbor = %self.config.key, %error, "cannot send from the removed local address");
                     }
                 }
             }
-            Output::Probe(conn) => self.probe = Some((conn, Instant::now() + PROBE)),
+            Output::Probe(conn) => self.probe = Some((conn, Instant::now() + PROBE_POLL_INTERVAL)),
             Output::LeastTtl(conn, least) => {
                 if let Some(link) = self.links.iter().find(|l| l.conn == conn)
                     && let Err(error) = tcp::limit_ttl(&link.stream, least)
@@ -645,34 +649,42 @@ impl Task {
         }));
     }
 
-    /// Nobody answered: the kernel's counters may know why, and the manager whom they are about.
-    fn suspect(&mut self) {
+    /// A connection attempt timed out. The kernel's counters may show why, and the manager knows to
+    /// which neighbor they belong.
+    fn report_no_reply(&mut self) {
         self.report(News::Silent(tcp::md5_dropped().since(self.md5_dropped)));
     }
 
     fn report(&self, news: News) {
-        // A full queue has news enough.
+        // If the queue is full, the manager is about to read it.
         let _ = self.news.try_send((self.config.key.clone(), news));
     }
 
     fn log(&mut self, event: Event) {
-        let (peer, text) = (&self.config.key, &event.text);
+        let (neighbor, message) = (&self.config.key, event.message);
+        // Absent fields are left out.
+        let reason = event.reason.as_ref().map(tracing::field::display);
         if event.severity == Severity::Debug {
-            return debug!(%peer, "{text}");
+            return debug!(%neighbor, reason, "{message}");
         }
+        let negotiated = event.negotiated.as_deref();
+        let remote_as = negotiated.map(|n| n.remote_as);
+        let router_id = negotiated.map(|n| tracing::field::display(n.remote_id));
+        let hold_time = negotiated.map(|n| n.hold_time);
         let admitted = self.event_limit.admit(Instant::now());
-        // A field that is left out where nothing was.
         let suppressed = admitted.filter(|n| *n > 0);
         match (admitted, event.severity) {
-            (None, _) => debug!(%peer, "{text}"),
-            (Some(_), Severity::Warn) => warn!(%peer, suppressed, "{text}"),
-            (Some(_), Severity::Info | Severity::Debug) => info!(%peer, suppressed, "{text}"),
+            (None, _) => debug!(%neighbor, reason, remote_as, router_id, hold_time, "{message}"),
+            (Some(_), Severity::Warn) => warn!(%neighbor, suppressed, reason, "{message}"),
+            (Some(_), Severity::Info | Severity::Debug) => {
+                info!(%neighbor, suppressed, reason, remote_as, router_id, hold_time, "{message}");
+            }
         }
-        let _ = self.events.send(PeerEvent { neighbor: peer.clone(), event });
+        let _ = self.events.send(PeerEvent { neighbor: neighbor.clone(), event });
     }
 
-    /// Tells the rib as much as its channel takes now; finds out whether to go on reading.
-    fn pass_on(&mut self) {
+    /// Sends queued messages to the rib as long as its channel has room; updates whether to read on.
+    fn flush_to_rib(&mut self) {
         while let Some(message) = self.to_rib.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(message)) = self.rib.try_send(message) {
                 self.to_rib.push_front(message);
@@ -690,14 +702,14 @@ impl Task {
     }
 }
 
-fn ends(stream: &TcpStream, ifindex: u32) -> Result<Ends, String> {
+fn ends(stream: &TcpStream, ifindex: u32) -> Result<Endpoints, String> {
     let text = |e: std::io::Error| e.to_string();
     let (local, remote) = (stream.local_addr().map_err(text)?, stream.peer_addr().map_err(text)?);
-    Ok(Ends { local, remote, ifindex, ttl: None })
+    Ok(Endpoints { local, remote, ifindex, ttl: None })
 }
 
-/// Waits for a dial, or for ever when there is none.
-async fn dial(dial: &mut Option<Dial>) -> Result<(TcpStream, Place), Failed> {
+/// Waits for a connection attempt, or for ever if there is none.
+async fn connect(dial: &mut Option<Dial>) -> Result<(TcpStream, Place), Failed> {
     match dial {
         Some(dial) => dial.await,
         None => future::pending().await,
@@ -711,8 +723,8 @@ async fn next(outbox: &mut Option<Outbox>) -> ToPeer {
     }
 }
 
-/// Whichever connection is first to write or to read something.
-async fn links_turn(links: &mut [Link], may_read: bool) -> Did {
+/// The first event of any connection.
+async fn links_turn(links: &mut [Link], may_read: bool) -> ConnectionEvent {
     poll_fn(|cx| {
         for (at, link) in links.iter_mut().enumerate() {
             if let Poll::Ready(did) = link.poll_write(cx) {
@@ -728,19 +740,19 @@ async fn links_turn(links: &mut [Link], may_read: bool) -> Did {
 }
 
 impl Link {
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Did> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
         while !self.tx.is_empty() {
             if let Err(e) = std::task::ready!(self.stream.poll_write_ready(cx)) {
-                return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
+                return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
             }
-            let slices: Vec<_> = self.tx.iter().take(CHUNKS).map(|b| IoSlice::new(b)).collect();
+            let slices: Vec<_> = self.tx.iter().take(MAX_WRITE_CHUNKS).map(|b| IoSlice::new(b)).collect();
             match self.stream.try_write_vectored(&slices) {
                 Ok(n) => {
                     self.wrote(n);
-                    return Poll::Ready(Did::Wrote(self.conn, n));
+                    return Poll::Ready(ConnectionEvent::Wrote(self.conn, n));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+                Err(e) => return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string()))),
             }
         }
         Poll::Pending
@@ -758,23 +770,23 @@ impl Link {
         }
     }
 
-    /// The buffer is there only while there is something to read: a thousand idle neighbors hold none.
-    fn poll_read(&mut self, cx: &mut Context<'_>, at: usize) -> Poll<Did> {
+    /// The buffer exists only while there is something to read: a thousand idle neighbors need none.
+    fn poll_read(&mut self, cx: &mut Context<'_>, at: usize) -> Poll<ConnectionEvent> {
         loop {
             if let Err(e) = std::task::ready!(self.stream.poll_read_ready(cx)) {
-                return Poll::Ready(Did::Closed(self.conn, Some(e.to_string())));
+                return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
             }
-            self.rx.reserve(self.ask);
+            self.rx.reserve(self.read_size);
             let room = self.rx.capacity() - self.rx.len();
-            // After a short read it knows that nothing is left, and does not ask the kernel again.
+            // After a short read tokio knows that the socket is empty, and makes no further call.
             let read = std::pin::pin!(self.stream.read_buf(&mut self.rx)).poll(cx);
             match read {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Did::Closed(self.conn, None)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(ConnectionEvent::Closed(self.conn, None)),
                 Poll::Ready(Ok(n)) => {
-                    self.ask = if n == room { READ } else { LITTLE };
-                    return Poll::Ready(Did::Read(at));
+                    self.read_size = if n == room { MAX_READ } else { INITIAL_READ };
+                    return Poll::Ready(ConnectionEvent::Read(at));
                 }
-                Poll::Ready(Err(e)) => return Poll::Ready(Did::Closed(self.conn, Some(e.to_string()))),
+                Poll::Ready(Err(e)) => return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string()))),
                 Poll::Pending if self.rx.is_empty() => self.rx = BytesMut::new(),
                 Poll::Pending => {}
             }
@@ -782,9 +794,9 @@ impl Link {
     }
 }
 
-/// Closes a connection so that its last words arrive: write them, say that no more will come, and read until
-/// the other end closes too. (Closing with octets unread would send a reset that overtakes the NOTIFICATION.) Returns the
-/// beginning of what it read.
+/// Closes a connection so that its last messages arrive: writes them, shuts down the sending side,
+/// and reads until the other end closes too. (Closing with unread octets would send a reset, which
+/// overtakes the NOTIFICATION.) Returns the first octets read.
 async fn linger(mut link: Link) -> BytesMut {
     let mut leftover = BytesMut::new();
     let last_words = async {
@@ -792,20 +804,20 @@ async fn linger(mut link: Link) -> BytesMut {
             link.stream.write_all(chunk).await?;
         }
         if link.source_gone {
-            time::sleep(UNANSWERED).await;
+            time::sleep(UNREACHABLE_CLOSE_TIMEOUT).await;
             return tcp::reset_on_close(&link.stream);
         }
         link.stream.shutdown().await?;
-        let mut rest = [0; LEFTOVER];
+        let mut rest = [0; MAX_LEFTOVER];
         loop {
             let n = link.stream.read(&mut rest).await?;
             if n == 0 {
                 return std::io::Result::Ok(());
             }
-            let room = LEFTOVER - leftover.len();
+            let room = MAX_LEFTOVER - leftover.len();
             leftover.extend_from_slice(&rest[..n.min(room)]);
         }
     };
-    let _ = time::timeout(LAST_WORDS, last_words).await;
+    let _ = time::timeout(CLOSE_TIMEOUT, last_words).await;
     leftover
 }

@@ -1,5 +1,5 @@
-//! The task that owns the [`Rib`](crate::bgp::rib). Peer tasks talk to it through one bounded channel of
-//! [`ToRib`]; it answers through an outbox per peer, which never blocks it.
+//! The task that owns the [`Rib`](crate::bgp::rib). Peer tasks send [`ToRib`] through one bounded
+//! channel; it sends to them through an outbox per peer, which never blocks it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,16 +28,15 @@ use crate::{
 
 pub use super::outbox::{Outbox, OutboxSender, ToPeer, outbox};
 
-/// What peer tasks and the control socket say to the rib task.
+/// Messages of peer tasks and the control socket to the rib task.
 #[derive(Debug)]
 pub enum ToRib {
-    /// A neighbor is in the plan (again): counted as expected, its settings taken over (soft
-    /// reconfiguration when it is up).
+    /// A neighbor was configured, or its settings changed (soft reconfiguration if it is up).
     Peer {
         peer: PeerId,
         config: Arc<PeerConfig>,
     },
-    /// A neighbor left the plan; its routes go.
+    /// A neighbor is no longer configured; its routes are removed.
     Gone {
         peer: PeerId,
     },
@@ -51,7 +50,8 @@ pub enum ToRib {
         negotiated: Arc<Negotiated>,
         outbox: OutboxSender,
     },
-    /// UPDATEs in order, from one read of the socket at `read_at`. Dropping `room` lets the neighbor's task read on.
+    /// UPDATEs in order, from one read of the socket at `read_at`. Dropping `room` lets the
+    /// neighbor's task read on.
     Updates {
         peer: PeerId,
         updates: Vec<Update>,
@@ -73,12 +73,13 @@ pub enum ToRib {
         peer: PeerId,
         cause: DownCause,
     },
-    /// Routes over this interface wait until the neighbor has been heard of; `None`: none do.
+    /// Routes over this interface are not used until a message arrives from the neighbor; `None`: all
+    /// may be used.
     Held {
         peer: PeerId,
         ifindex: Option<u32>,
     },
-    /// One step of an answer: see [`Rib::walk`].
+    /// One step of an output: see [`Rib::walk`].
     Routes {
         walk: Box<Walk>,
         reply: oneshot::Sender<(Box<Walk>, Vec<RouteView>)>,
@@ -86,16 +87,15 @@ pub enum ToRib {
     Counts {
         reply: oneshot::Sender<Counts>,
     },
-    /// Which of these neighbors are needed: [`Rib::sole_sources`].
+    /// Which of these neighbors are the only source of some route: [`Rib::sole_sources`].
     SoleSources {
         leaving: BTreeSet<IpAddr>,
         reply: oneshot::Sender<BTreeSet<IpAddr>>,
     },
 }
 
-/// Room for messages waiting in front of the rib; a peer task that finds it full waits, and TCP slows its
-/// neighbor.
-pub const TO_RIB: usize = 256;
+/// Messages queued for the rib. If the queue is full, peer tasks wait, and TCP slows their neighbors.
+pub const RIB_QUEUE_LENGTH: usize = 256;
 
 pub type RibSender = mpsc::Sender<ToRib>;
 
@@ -108,18 +108,18 @@ pub struct RibInputs {
     pub guard: watch::Receiver<Arc<Guard>>,
     /// Octets that routes may take.
     pub budget: watch::Receiver<u64>,
-    /// Hears which prefixes are reached by learned routes, and which no longer are.
+    /// Receives which prefixes have learned routes, and which no longer have.
     pub learned: Option<mailbox::Sender<Prefix, bool>>,
 }
 
 /// Where changes of the forwarding table go: the new next hops of a prefix, or none.
 pub type FibSender = mailbox::Sender<Prefix, Option<Arc<NextHops>>>;
 
-/// What the table's task tells the daemon.
+/// Callbacks of the rib task to the daemon.
 pub struct Hooks {
     /// When the oldest UPDATE was read whose routes are about to be posted: for `convergence_seconds`.
     pub on_post: Box<dyn Fn(Instant) + Send>,
-    /// Most of a large table went: memory can be given back.
+    /// Most of a large table was removed: memory can be freed.
     pub on_less: Box<dyn Fn() + Send>,
 }
 
@@ -128,14 +128,14 @@ pub struct Hooks {
 pub struct RibHandle {
     pub sender: RibSender,
     pub convergence: watch::Receiver<Arc<Convergence>>,
-    /// Limits that are near.
+    /// Problems of [`Rib::take_problems`].
     pub problems: watch::Receiver<Vec<Diagnostic>>,
     pub task: JoinHandle<()>,
 }
 
 /// Starts the task that owns the table. It ends when all senders are gone.
 pub fn spawn(inputs: RibInputs, fib: FibSender, hooks: Hooks) -> RibHandle {
-    let (sender, inbox) = mpsc::channel(TO_RIB);
+    let (sender, inbox) = mpsc::channel(RIB_QUEUE_LENGTH);
     let rib = Rib::new(Instant::now(), inputs.global.borrow().clone());
     let (publish, convergence) = watch::channel(Arc::default());
     let (problems_tx, problems) = watch::channel(Vec::new());
@@ -155,12 +155,12 @@ pub fn spawn(inputs: RibInputs, fib: FibSender, hooks: Hooks) -> RibHandle {
     RibHandle { sender, convergence, problems, task: tokio::spawn(task.run()) }
 }
 
-/// Octets of NLRI after which a turn ends, so that the fib starts on the first routes while the next are
-/// still being read.
-const TURN: usize = 16 * 1024;
+/// Octets of NLRI after which a turn ends, so that the fib installs the first routes while the next
+/// are still being read.
+const MAX_TURN_OCTETS: usize = 16 * 1024;
 
-/// A table that had less than this many routes leaves too little to give back.
-const LARGE: usize = 10_000;
+/// Routes from which a table counts as large: freeing memory of smaller ones is not worth it.
+const LARGE_TABLE: usize = 10_000;
 
 struct Task {
     rib: Rib,
@@ -180,8 +180,8 @@ struct Task {
 }
 
 impl Task {
-    /// A turn takes what has piled up, within bounds, and lets all that follows from it out at once. No timer
-    /// stands between a single route and the kernel.
+    /// A turn takes the queued messages, within bounds, and passes on all results at once. No timer
+    /// delays a single route.
     async fn run(mut self) {
         self.take_inputs();
         loop {
@@ -198,18 +198,18 @@ impl Task {
                 }
             }
             self.rib.run_decision_process();
-            if self.tell_fib() {
+            if self.post_to_fib() {
                 // The kernel is written to before the neighbors' messages are made.
                 after_the_woken().await;
             }
-            self.tell_neighbors();
+            self.post_to_neighbors();
         }
     }
 
     fn take_all(&mut self, first: ToRib) {
         self.routes = 0;
         self.take(first);
-        while self.routes < TURN
+        while self.routes < MAX_TURN_OCTETS
             && let Ok(message) = self.inbox.try_recv()
         {
             self.take(message);
@@ -274,8 +274,8 @@ impl Task {
         self.rib.handle(now, Input::Originated(originated));
     }
 
-    /// Whether there was anything to tell.
-    fn tell_fib(&mut self) -> bool {
+    /// Posts changes to the fib; returns whether there were any.
+    fn post_to_fib(&mut self) -> bool {
         let changes = self.rib.take_fib();
         let oldest = self.oldest.take();
         if changes.is_empty() {
@@ -292,7 +292,7 @@ impl Task {
         true
     }
 
-    fn tell_neighbors(&mut self) {
+    fn post_to_neighbors(&mut self) {
         for (peer, event) in self.rib.take_events() {
             if let Some(outbox) = self.outboxes.get(&peer) {
                 outbox.push(match event {
@@ -312,17 +312,17 @@ impl Task {
         self.shrink();
     }
 
-    /// Last of all in a turn: the kernel and the neighbors have been told already.
+    /// At the end of a turn: the changes for kernel and neighbors were passed on already.
     fn shrink(&mut self) {
         let routes = self.rib.len();
         self.most = self.most.max(routes);
-        if self.most >= LARGE && routes < self.most / 8 && self.inbox.is_empty() {
+        if self.most >= LARGE_TABLE && routes < self.most / 8 && self.inbox.is_empty() {
             self.most = routes;
             (self.hooks.on_less)();
         }
     }
 
-    /// One stretch for each neighbor in turn, so that those at the same place share its encoding.
+    /// One batch for each neighbor in turn, so that those at the same position share its encoding.
     fn fill_outboxes(&mut self) {
         let mut behind = self.rib.behind();
         while !behind.is_empty() {
@@ -341,7 +341,7 @@ impl Task {
     }
 }
 
-/// Lets the tasks run that were woken before, without a look at the sockets, which tokio's own yielding takes.
+/// Lets the tasks run that were woken before. Unlike tokio's own yield, it does not poll the sockets.
 async fn after_the_woken() {
     let mut waited = false;
     poll_fn(|cx| match std::mem::replace(&mut waited, true) {

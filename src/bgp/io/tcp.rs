@@ -24,7 +24,7 @@ use crate::{
 
 /// Class selector 6, internetwork control (RFC 4594 §3.1), as TOS octet.
 const CS6: u32 = 0xc0;
-/// A thousand neighbors may call at once.
+/// A thousand neighbors may connect at once.
 const BACKLOG: i32 = 1024;
 /// Linux: `IPV6_MINHOPCOUNT`, which libc does not name for all targets.
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
@@ -94,7 +94,7 @@ pub(super) fn leads_back(stream: &TcpStream) -> bool {
 pub(super) struct Failed {
     /// In words for the operator.
     pub(super) why: String,
-    /// The other end said so itself.
+    /// The other end refused the connection.
     pub(super) refused: bool,
 }
 
@@ -107,7 +107,7 @@ impl From<String> for Failed {
 fn explain(to: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => format!("connection refused: nothing listens on {to}"),
-        ErrorKind::TimedOut => format!("no answer from {to}"),
+        ErrorKind::TimedOut => format!("no reply from {to}"),
         ErrorKind::NetworkUnreachable => format!("no route to {to}"),
         ErrorKind::HostUnreachable => format!("{to} is unreachable: nobody answers at that address"),
         ErrorKind::ConnectionReset => format!("connection reset by {to}"),
@@ -119,7 +119,7 @@ fn dialling(config: &PeerConfig, place: Place) -> io::Result<TcpSocket> {
     let socket = Socket::new(Domain::for_address(place.addr), Type::STREAM, Some(Protocol::TCP))?;
     leaves_files(socket.as_fd())?;
     socket.set_nonblocking(true)?;
-    dress(&socket, place.addr.ip(), config)?;
+    configure_socket(&socket, place.addr.ip(), config)?;
     if let Some(password) = &config.password {
         set_password(socket.as_fd(), Prefix::host(place.addr.ip()), Some(password))?;
     }
@@ -165,12 +165,12 @@ pub(super) fn leaves_files(connection: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 ///
 /// When the kernel refuses one.
-pub(super) fn dress_accepted(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
+pub(super) fn configure_accepted(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     let remote = stream.peer_addr()?.ip();
-    dress(&socket2::SockRef::from(stream), remote, config)
+    configure_socket(&socket2::SockRef::from(stream), remote, config)
 }
 
-fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()> {
+fn configure_socket(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()> {
     let ttl = config.ttl().into();
     socket.set_tcp_nodelay(true)?;
     match remote {
@@ -183,7 +183,7 @@ fn dress(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io::Result<()>
             socket.set_tclass_v6(CS6)?;
         }
     }
-    // What a listening socket asks of all callers is passed on to its connections: so it is always set.
+    // Accepted connections inherit the value of the listening socket, so it is always set.
     set_least_ttl(socket.as_fd(), remote, least_ttl(config.hops).unwrap_or(0))
 }
 
@@ -221,7 +221,7 @@ pub(super) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// When the kernel call fails.
 #[allow(unsafe_code, reason = "no crate that we use has this request")]
 pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
     let mut octets: libc::c_int = 0;
@@ -293,7 +293,7 @@ pub(super) fn listen(addr: SocketAddr, device: Option<&str>) -> io::Result<TcpLi
         socket.set_ttl_v4(255)?;
         socket.set_tos_v4(CS6)?;
     }
-    // For `first_ttl`. A kernel that does not take it: then what a neighbor's own connection asks for must do.
+    // For `first_ttl`. On a kernel without it, only the setting of the accepted connection applies.
     let _ = set_option(socket.as_fd(), libc::IPPROTO_TCP, TCP_SAVE_SYN, &1);
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;

@@ -96,15 +96,15 @@ impl Speaker {
     }
 
     async fn views(&self) -> Vec<NeighborView> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.handle.requests.send(ToPeers::Status { reply }).await.unwrap();
-        answer.await.unwrap()
+        result.await.unwrap()
     }
 
     async fn act(&self, key: &PeerKey, act: Act) -> Result<(), UnknownNeighbor> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.handle.requests.send(ToPeers::Act { neighbor: key.clone(), act, reply }).await.unwrap();
-        answer.await.unwrap()
+        result.await.unwrap()
     }
 
     /// Waits until the view of the only neighbor is as it should be.
@@ -162,7 +162,7 @@ async fn two_speakers_exchange_updates_and_take_their_leave() {
                 seen += updates.len();
                 held.push(room);
             }
-            if held.len() == peer::UNDER_WAY {
+            if held.len() == peer::MAX_READS_IN_FLIGHT {
                 if !waited {
                     let third = timeout(Duration::from_millis(300), b.rib.recv()).await;
                     assert!(third.is_err(), "more than {} reads under way", held.len());

@@ -1,4 +1,4 @@
-//! What operators and settings do to a session: stop, reset, change; and what the rib orders.
+//! Administrative actions on a session: stop, reset, changed settings, limits.
 
 use std::{
     sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    After, Conn, End, Input, Running, Session, Stop,
+    NextStep, Conn, End, Input, Running, Session, Stop,
     negotiate::{self, Circumstances},
     state::Connection,
 };
@@ -36,11 +36,11 @@ impl Session {
         };
         for conn in self.all() {
             let silent = matches!(stop, Stop::Leaving | Stop::Moved) && self.keeps_our_routes(conn);
-            let notify = (!silent).then(|| self.last_word(conn, Notification::cease(subcode, text)));
-            self.administrative(now, conn, notify, why.into(), After::Off);
+            let notify = (!silent).then(|| self.final_notification(conn, Notification::cease(subcode, text)));
+            self.administrative(now, conn, notify, why.into(), NextStep::StayDown);
         }
-        self.part_from_all();
-        self.after(now, After::Off, false);
+        self.drop_pending_closes();
+        self.after(now, NextStep::StayDown, false);
         self.gtsm.forget();
         self.damping.forget();
         self.running = if matches!(stop, Stop::Disabled(_)) { Running::Disabled } else { Running::Stopped };
@@ -50,19 +50,19 @@ impl Session {
         if self.running != Running::Yes {
             return;
         }
-        self.plain = false;
+        self.without_capabilities = false;
         self.gtsm.forget();
         self.damping.forget();
-        self.begin_again(now, cease::RESET, text, "reset by the operator");
+        self.reconnect(now, cease::RESET, text, "reset by the operator");
     }
 
-    /// Ends every connection and dials at once.
-    pub(super) fn begin_again(&mut self, now: Instant, subcode: u8, text: Option<&str>, why: &str) {
+    /// Closes every connection and connects at once.
+    pub(super) fn reconnect(&mut self, now: Instant, subcode: u8, text: Option<&str>, why: &str) {
         for conn in self.all() {
-            let notify = self.last_word(conn, Notification::cease(subcode, text));
-            self.administrative(now, conn, Some(notify), why.into(), After::Off);
+            let notify = self.final_notification(conn, Notification::cease(subcode, text));
+            self.administrative(now, conn, Some(notify), why.into(), NextStep::StayDown);
         }
-        self.after(now, After::Off, false);
+        self.after(now, NextStep::StayDown, false);
         self.connect_backoff.reset();
         self.begin(now);
     }
@@ -86,14 +86,14 @@ impl Session {
             self.leave_former_holder(now);
         }
         if let Some(what) = change {
-            self.plain = false;
+            self.without_capabilities = false;
             self.gtsm.forget();
             self.damping.forget();
-            self.begin_again(now, cease::CONFIG_CHANGE, None, &format!("configuration changed: {what}"));
+            self.reconnect(now, cease::CONFIG_CHANGE, None, &format!("configuration changed: {what}"));
         } else if was_passive != self.config.passive && self.connections.is_empty() {
-            self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: passive");
+            self.reconnect(now, cease::CONFIG_CHANGE, None, "configuration changed: passive");
         } else if self.over_limit && other_limit && self.connections.is_empty() {
-            // The pause was for the former limit: whether the new one fits is seen by trying.
+            // Idle because of the former limit: try again with the new one.
             self.connect_backoff.reset();
             self.begin(now);
         } else {
@@ -101,65 +101,65 @@ impl Session {
         }
     }
 
-    /// The neighbor's address is one of this host from now on: whoever had it before hears nothing more.
+    /// The neighbor's address is one of this host now: closes connections to its former holder.
     fn leave_former_holder(&mut self, now: Instant) {
         let elsewhere = |c: &&Connection| c.ends.local.ip() != c.ends.remote.ip();
         for conn in self.connections.iter().filter(elsewhere).map(|c| c.id).collect::<Vec<_>>() {
             let why = format!("{} is an address of this host now", self.config.key);
-            self.administrative(now, conn, None, why, After::Retry);
+            self.administrative(now, conn, None, why, NextStep::Retry);
         }
     }
 
-    /// RFC 4486 §4: the family and the limit go along.
+    /// RFC 4486 §4: the NOTIFICATION contains the family and the limit.
     pub(super) fn max_prefixes(&mut self, now: Instant, family: Family) {
         let limit = self.config.max_prefixes;
         let mut data = BytesMut::new();
         data.put_u16(family.afi());
         data.put_u8(family.safi());
         data.put_u32(limit);
-        self.too_much(now, data.freeze(), format!("more than {limit} prefixes of {family} (max-prefixes)"));
+        self.limit_exceeded(now, data.freeze(), format!("more than {limit} prefixes of {family} (max-prefixes)"));
     }
 
-    /// The upper bound is one of octets, which RFC 4486 §4 has no data for.
+    /// The limit is in octets, for which RFC 4486 §4 has no data field.
     pub(super) fn memory_limit(&mut self, now: Instant, octets: u64, budget: u64) {
         let mib = |octets: u64| octets.div_ceil(1024 * 1024);
         let why = format!(
-            "its routes took {} MiB when all took the {} MiB that there is for them (memory limit)",
+            "its routes took {} MiB when all routes reached the budget of {} MiB (memory limit)",
             mib(octets),
             mib(budget)
         );
-        self.too_much(now, Bytes::new(), why);
+        self.limit_exceeded(now, Bytes::new(), why);
     }
 
-    fn too_much(&mut self, now: Instant, data: Bytes, why: String) {
+    fn limit_exceeded(&mut self, now: Instant, data: Bytes, why: String) {
         let notification = Notification { code: Code::Cease as u8, subcode: cease::MAX_PREFIXES, data };
         let Some(conn) = self.established().map(|c| c.id) else { return };
-        let notify = self.last_word(conn, notification);
+        let notify = self.final_notification(conn, notification);
         for other in self.all().into_iter().filter(|id| *id != conn) {
-            self.administrative(now, other, None, "max-prefixes".into(), After::Off);
+            self.administrative(now, other, None, "max-prefixes".into(), NextStep::StayDown);
         }
         let end = End {
             notify: Some(notify),
             cause: DownCause::Sent { hard: true },
             reason: "max-prefixes",
             why,
-            after: After::Idle(self.config.max_prefixes_restart),
+            after: NextStep::Idle(self.config.max_prefixes_restart),
         };
         self.end(now, conn, end);
         self.over_limit = true;
     }
 
-    /// Idle until the other neighbor's session is over, or an operator resets this one.
+    /// Idle until the other neighbor's session is closed, or an operator resets this one.
     pub(super) fn yield_to_another(&mut self, now: Instant, why: String) {
         if self.running != Running::Yes || self.established().is_some() {
             return;
         }
         for conn in self.all() {
             let notify = Notification::cease(cease::REJECTED, None);
-            self.administrative(now, conn, Some(notify), why.clone(), After::Off);
+            self.administrative(now, conn, Some(notify), why.clone(), NextStep::StayDown);
         }
-        self.after(now, After::Off, false);
-        self.complain(why.clone());
+        self.after(now, NextStep::StayDown, false);
+        self.report_failure(why.clone());
         self.yielding = Some(why);
     }
 
@@ -176,15 +176,15 @@ impl Session {
         conn: Conn,
         notify: Option<Notification>,
         why: String,
-        after: After,
+        after: NextStep,
     ) {
         let cause = DownCause::Administrative;
         self.end(now, conn, End { notify, cause, reason: "administrative", why, after });
     }
 
-    /// An end that is meant to be one is a Hard Reset where the neighbor would keep our routes otherwise
-    /// (RFC 8538 §4).
-    pub(super) fn last_word(&self, conn: Conn, notification: Notification) -> Notification {
+    /// A NOTIFICATION that ends the session for good: a Hard Reset if the neighbor would otherwise
+    /// keep our routes (RFC 8538 §4).
+    pub(super) fn final_notification(&self, conn: Conn, notification: Notification) -> Notification {
         let keeps =
             |c: &Connection| c.negotiated().and_then(|n| n.graceful.as_ref()).is_some_and(|g| g.notification);
         if self.connections.iter().any(|c| c.id == conn && c.is_established() && keeps(c)) {
@@ -204,8 +204,8 @@ impl Session {
     }
 }
 
-/// The first change that no running session can take over, by the name of its key. Policies, limits and
-/// next hops are soft: they are the rib's.
+/// The key of the first change that needs a new session. Policies, limits and next hops do not: the
+/// rib applies them.
 fn difference(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Option<&'static str> {
     #[rustfmt::skip]
     let changes = [
@@ -221,12 +221,12 @@ fn difference(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Optio
     changes.into_iter().find_map(|(key, changed)| changed.then_some(key))
 }
 
-/// What a pause for too many prefixes depends on.
+/// The settings that Idle after too many prefixes depends on.
 fn limits(config: &PeerConfig) -> (u32, MaxPrefixesAction, Duration) {
     (config.max_prefixes, config.max_prefixes_action, config.max_prefixes_restart)
 }
 
-/// Our OPEN without what changes by itself: an address that appears is no reason to end a session.
+/// Our OPEN without what may change by itself: a new address is no reason to close a session.
 fn announced(config: &PeerConfig, global: &Global) -> Open {
     let mut open = negotiate::open(config, global, Circumstances::default());
     open.capabilities.retain(|c| !matches!(c, Capability::ExtendedNextHop(_)));

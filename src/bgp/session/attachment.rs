@@ -1,11 +1,12 @@
-//! What a connection depends on at this end: the link towards its neighbor, and its own address.
+//! What a connection depends on at this end: the link to its neighbor, and the local address.
 //!
-//! An [`Attachment`] compares snapshots of the host and finds the [`Loss`] of either. A link is lost at once, however
-//! short the loss was: what lay on the wire is gone, and the neighbor may have seen it too. An address may come back,
-//! since programs that configure interfaces remove and add it again: it is lost when it has been away for [`GRACE`],
-//! or at once when another address has taken its place or it is on another interface.
+//! An [`Attachment`] compares snapshots of the host and detects the [`Loss`] of either. A link counts
+//! as lost at once, however short the interruption: packets in flight are lost, and the neighbor may
+//! have seen it too. Programs that configure interfaces may remove an address and add it again, so
+//! an address counts as lost after [`ADDRESS_GRACE`], or at once if another address has replaced it
+//! or it moved to another interface.
 //!
-//! What was never seen is never lost: connections may be older than the snapshot, or newer.
+//! What was never seen is never lost: connections may be older or newer than the snapshot.
 
 use std::{
     fmt,
@@ -13,13 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Ends;
+use super::Endpoints;
 use crate::net::Links;
 
-/// How long an own address may be away.
-pub(super) const GRACE: Duration = Duration::from_millis(1500);
-/// An address that appeared this long before another one went has taken its place.
-const RECENT: Duration = Duration::from_secs(5);
+/// How long a local address may be missing.
+pub(super) const ADDRESS_GRACE: Duration = Duration::from_millis(1500);
+/// An address that appeared within this time before another one was removed has replaced it.
+const REPLACEMENT_WINDOW: Duration = Duration::from_secs(5);
 
 /// What a connection has lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +52,14 @@ impl fmt::Display for Loss {
 pub(super) struct Attachment {
     local: IpAddr,
     remote: IpAddr,
-    /// The link that `Ends` names: that of a link-local connection.
+    /// The link that `Endpoints` names: that of a link-local connection.
     scope: u32,
     link: Option<On>,
     /// Interfaces that had the local address when it was last seen.
     homes: Vec<u32>,
     /// Addresses of these interfaces, and since when.
     known: Vec<(IpAddr, Option<Instant>)>,
-    /// The local address has been away since.
+    /// Since when the local address is missing.
     away: Option<Instant>,
 }
 
@@ -67,12 +68,12 @@ pub(super) struct Attachment {
 struct On {
     ifindex: u32,
     name: String,
-    /// Of the life in which it was seen to work.
+    /// The link's generation when it was last seen up.
     generation: Option<u32>,
 }
 
 impl Attachment {
-    pub(super) fn new(ends: Ends) -> Self {
+    pub(super) fn new(ends: Endpoints) -> Self {
         let (local, remote) = (ends.local.ip().to_canonical(), ends.remote.ip().to_canonical());
         Self {
             local,
@@ -98,7 +99,7 @@ impl Attachment {
         self.link.as_ref().map(|on| on.ifindex)
     }
 
-    /// Whether both ends are this host: nothing lies between them that could be lost.
+    /// Whether both ends are this host: there is no link to lose.
     fn is_on_host(&self) -> bool {
         self.local == self.remote || self.remote.is_loopback()
     }
@@ -111,12 +112,12 @@ impl Attachment {
         (self.look_at_link(links), self.look_at_address(now, links))
     }
 
-    /// When [`Attachment::expired`] is to be asked.
+    /// When to call [`Attachment::expired`].
     pub(super) fn due(&self) -> Option<Instant> {
-        self.away.map(|since| since + GRACE)
+        self.away.map(|since| since + ADDRESS_GRACE)
     }
 
-    /// The address has been away for too long.
+    /// The address is missing for too long.
     pub(super) fn expired(&self, now: Instant) -> Option<Loss> {
         let over = self.due().is_some_and(|due| due <= now);
         over.then(|| self.address_lost("removed"))
@@ -182,7 +183,7 @@ impl Attachment {
     /// A new address of the same kind where the local one was.
     fn successor(&self, now: Instant, links: &Links) -> Option<IpAddr> {
         let is_new = |addr: &IpAddr| match self.known.iter().find(|(a, _)| a == addr) {
-            Some((_, since)) => since.is_some_and(|at| now.duration_since(at) <= RECENT),
+            Some((_, since)) => since.is_some_and(|at| now.duration_since(at) <= REPLACEMENT_WINDOW),
             None => true,
         };
         let there = self.homes.iter().filter_map(|i| links.links.get(i)).flat_map(|l| &l.addresses);
@@ -251,7 +252,7 @@ mod tests {
         let remote: SocketAddr =
             if local.is_ipv4() { "10.0.0.1:179" } else { "[fe80::1]:179" }.parse().unwrap();
         let ifindex = if local.is_ipv4() { 0 } else { 2 };
-        let mut attachment = Attachment::new(Ends { local, remote, ifindex, ttl: None });
+        let mut attachment = Attachment::new(Endpoints { local, remote, ifindex, ttl: None });
         assert_eq!(attachment.look(now, &host.0), (None, None), "nothing is lost at first");
         attachment
     }
@@ -302,12 +303,12 @@ mod tests {
         let t0 = Instant::now();
         let mut attachment = attached(t0, &Host::new(&[LOCAL]), LOCAL);
         assert_eq!(either(&mut attachment, t0, &Host::new(&[])), None);
-        assert_eq!((attachment.due(), attachment.expired(t0 + GRACE / 2)), (Some(t0 + GRACE), None));
-        assert_eq!(either(&mut attachment, t0 + GRACE / 2, &Host::new(&[LOCAL])), None);
-        assert_eq!((attachment.due(), attachment.expired(t0 + GRACE * 2)), (None, None));
+        assert_eq!((attachment.due(), attachment.expired(t0 + ADDRESS_GRACE / 2)), (Some(t0 + ADDRESS_GRACE), None));
+        assert_eq!(either(&mut attachment, t0 + ADDRESS_GRACE / 2, &Host::new(&[LOCAL])), None);
+        assert_eq!((attachment.due(), attachment.expired(t0 + ADDRESS_GRACE * 2)), (None, None));
 
         either(&mut attachment, t0, &Host::new(&[]));
-        let lost = attachment.expired(t0 + GRACE).unwrap();
+        let lost = attachment.expired(t0 + ADDRESS_GRACE).unwrap();
         assert_eq!(
             (lost.to_string().as_str(), lost.reason()),
             ("local address 10.0.0.11 removed", "address-removed")
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn an_address_that_appeared_just_before_has_taken_the_place() {
         let (t0, both) = (Instant::now(), Host::new(&[LOCAL, "10.0.0.12/24"]));
-        for (age, lost) in [(RECENT / 2, true), (RECENT * 2, false)] {
+        for (age, lost) in [(REPLACEMENT_WINDOW / 2, true), (REPLACEMENT_WINDOW * 2, false)] {
             let mut attachment = attached(t0, &Host::new(&[LOCAL]), LOCAL);
             assert_eq!(either(&mut attachment, t0, &both), None);
             let loss = either(&mut attachment, t0 + age, &Host::new(&["10.0.0.12/24"]));
@@ -333,7 +334,7 @@ mod tests {
         let (t0, nothing) = (Instant::now(), Links::default());
         let local: SocketAddr = "10.0.0.11:179".parse().unwrap();
         let remote: SocketAddr = "10.0.0.1:179".parse().unwrap();
-        let mut young = Attachment::new(Ends { local, remote, ifindex: 0, ttl: None });
+        let mut young = Attachment::new(Endpoints { local, remote, ifindex: 0, ttl: None });
         for host in [Host(nothing), Host::new(&[]), Host::new(&[LOCAL]).with(|l| l.carrier = false)] {
             assert_eq!(either(&mut young, t0, &host), None);
         }
@@ -341,7 +342,7 @@ mod tests {
         assert!(either(&mut young, t0, &Host::new(&[LOCAL]).without()).is_some());
 
         let same: SocketAddr = "10.0.0.11:40000".parse().unwrap();
-        let mut second = Attachment::new(Ends { local, remote: same, ifindex: 0, ttl: None });
+        let mut second = Attachment::new(Endpoints { local, remote: same, ifindex: 0, ttl: None });
         either(&mut second, t0, &Host::new(&[LOCAL]));
         assert_eq!(either(&mut second, t0, &Host::new(&[]).without()), None, "a second speaker on this host");
     }

@@ -1,30 +1,31 @@
-//! What BFD does to a session: a loss ends it (RFC 5882 §4.2, RFC 9384), and where BFD is required none begins without.
+//! Effect of BFD on a session: a loss closes it (RFC 5882 §4.2, RFC 9384), and if BFD is required,
+//! no session is established without it.
 
 use std::time::Instant;
 
-use super::{After, End, Phase, Running, Session, timer::Timer};
+use super::{NextStep, End, Phase, Running, Session, timer::Timer};
 use crate::bgp::{
     peer::DownCause,
     wire::notification::{Notification, cease},
 };
 
 impl Session {
-    /// The session ends at once, and with it all that was learned: packets do not arrive.
+    /// Closes the session and removes its routes at once, as packets do not arrive.
     pub(super) fn bfd_down(&mut self, now: Instant, why: &'static str) {
         for conn in self.all() {
-            let notify = self.last_word(conn, Notification::cease(cease::BFD_DOWN, None));
+            let notify = self.final_notification(conn, Notification::cease(cease::BFD_DOWN, None));
             let end = End {
                 notify: Some(notify),
                 cause: DownCause::Administrative,
                 reason: "bfd",
                 why: format!("BFD session down: {why}"),
-                after: After::Retry,
+                after: NextStep::Retry,
             };
             self.end(now, conn, end);
         }
     }
 
-    /// `bfd.strict`, or a BFD session that was lost too often: no session begins.
+    /// `bfd.strict`, or a BFD session that was lost too often: no session is established.
     pub(super) fn bfd_hold(&mut self, now: Instant, why: Option<String>) {
         let held = self.bfd_hold.is_some();
         self.bfd_hold = why;
@@ -32,11 +33,11 @@ impl Session {
             let established = self.established().map(|c| c.id);
             for conn in self.all().into_iter().filter(|c| established != Some(*c)) {
                 let notify = Notification::cease(cease::BFD_DOWN, None);
-                self.administrative(now, conn, Some(notify), "BFD is not up".into(), After::Retry);
+                self.administrative(now, conn, Some(notify), "BFD is not up".into(), NextStep::Retry);
             }
             return;
         }
-        // One that is idle for another reason waits for the end of that.
+        // A session that is Idle for another reason stays so.
         let idle = self.yielding.is_some() || self.timers.due(Timer::IdleHold).is_some();
         if held && !idle && self.running == Running::Yes && self.connections.is_empty() {
             self.connect_backoff.reset();
@@ -44,21 +45,21 @@ impl Session {
         }
     }
 
-    /// Whatever else happened: without a connection the neighbor stays in Idle.
+    /// Without a connection the neighbor stays in Idle, whatever else happened.
     pub(super) fn keep_bfd_hold(&mut self, now: Instant) {
         let Some(why) = self.bfd_hold.clone() else { return };
         if self.running == Running::Yes && self.connections.is_empty() {
             if self.phase != Phase::Idle {
-                self.after(now, After::Off, false);
+                self.after(now, NextStep::StayDown, false);
             }
             self.report_bfd_hold(why);
         }
     }
 
-    /// As the last error, and in the log once.
+    /// Sets the last error, and logs it once.
     fn report_bfd_hold(&mut self, why: String) {
         if !self.record.is_last_error(&why) {
-            self.complain(why);
+            self.report_failure(why);
         }
     }
 }

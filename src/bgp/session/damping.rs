@@ -1,26 +1,26 @@
-//! Sessions that end again and again: the neighbor waits in Idle, longer each time (RFC 4271 §8.1.1,
+//! Damping of sessions that flap: the neighbor stays in Idle, longer each time (RFC 4271 §8.1.1,
 //! DampPeerOscillations).
 //!
-//! An error costs idle time at once. A Cease or a closed connection does not by itself: the neighbor may have restarted,
-//! its operator may have reset the session, and it should be back at once. But who goes on to end sessions within
-//! [`SHORT_SESSION`] after they were established does cost, from the time after [`RESTARTS`] such ends.
+//! An error leads to Idle at once. A CEASE or a closed connection does not: the neighbor may have
+//! restarted or its operator may have reset the session, and it should be back at once. After
+//! [`FREE_RESTARTS`] sessions that were closed within [`SHORT_SESSION`], these lead to Idle as well.
 
 use std::time::{Duration, Instant};
 
-use super::{After, Conn, Session, timer::Backoff};
+use super::{NextStep, Conn, Session, timer::Backoff};
 
-/// Time without trouble after which earlier trouble is forgotten.
+/// Time without errors after which the back-off is reset.
 const BACKOFF_RESET: Duration = Duration::from_secs(300);
-/// A session that ends sooner after it was established has served nothing.
+/// A session that is closed sooner after it was established counts as short.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
-/// Short sessions that cost nothing: a neighbor that restarts, an upgrade in several steps.
-const RESTARTS: u32 = 5;
+/// Short sessions without penalty: a neighbor that restarts, an upgrade in several steps.
+const FREE_RESTARTS: u32 = 5;
 
-/// What a neighbor's sessions have cost lately.
+/// Recent penalties of a neighbor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Damping {
     backoff: Backoff,
-    /// Until when the last penalty lasted, or when the last short session ended.
+    /// End of the last penalty or of the last short session.
     last: Option<Instant>,
     /// Short sessions.
     short: u32,
@@ -39,7 +39,7 @@ impl Damping {
         wait
     }
 
-    /// A session ended that was established for `lasted`; whether that costs idle time.
+    /// A session that was established for `lasted` was closed. Returns whether Idle follows.
     fn session_ended(&mut self, now: Instant, lasted: Duration) -> bool {
         if lasted >= SHORT_SESSION {
             return false;
@@ -47,12 +47,12 @@ impl Damping {
         self.look(now);
         self.short += 1;
         self.last = Some(now);
-        self.short > RESTARTS
+        self.short > FREE_RESTARTS
     }
 
-    /// Whether a further restart of the neighbor would cost idle time.
+    /// Whether a further restart of the neighbor would lead to Idle.
     pub(super) fn is_flapping(&self, now: Instant) -> bool {
-        self.short >= RESTARTS
+        self.short >= FREE_RESTARTS
             && self.last.is_some_and(|at| now.saturating_duration_since(at) < BACKOFF_RESET)
     }
 
@@ -63,23 +63,23 @@ impl Damping {
     }
 }
 
-/// Why a session ended, and that it has to wait now.
-pub(super) fn with_reason(why: String, after: After) -> String {
+/// The reason why a session was closed, and that it is in Idle now.
+pub(super) fn with_reason(why: String, after: NextStep) -> String {
     match after {
-        After::IdleHold => {
+        NextStep::IdleHold => {
             format!("{why}; sessions with it keep ending after a few seconds, so it waits in Idle")
         }
-        After::Off | After::Soon | After::Retry | After::Idle(_) => why,
+        NextStep::StayDown | NextStep::RetrySoon | NextStep::Retry | NextStep::Idle(_) => why,
     }
 }
 
 impl Session {
-    /// What follows when the neighbor ends a session by a Cease, or closes the connection.
-    pub(super) fn after_end_by_neighbor(&mut self, now: Instant, conn: Conn) -> After {
+    /// The next step after the neighbor closed a session by CEASE, or closed the connection.
+    pub(super) fn after_end_by_neighbor(&mut self, now: Instant, conn: Conn) -> NextStep {
         let since = self.connections.iter().find(|c| c.id == conn).and_then(|c| c.established_since());
         let costs =
             since.is_some_and(|at| self.damping.session_ended(now, now.saturating_duration_since(at)));
-        if costs { After::IdleHold } else { After::Retry }
+        if costs { NextStep::IdleHold } else { NextStep::Retry }
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     fn a_few_short_sessions_are_free_and_all_is_forgotten_after_five_quiet_minutes() {
         let (mut damping, mut now) = (Damping::default(), Instant::now());
         let short = Duration::from_secs(9);
-        for n in 1..=RESTARTS {
+        for n in 1..=FREE_RESTARTS {
             assert!(!damping.session_ended(now, short), "restart {n}");
             now += short;
         }

@@ -21,7 +21,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Conn, Output, Session, Severity, negotiate::Ends, timer::Timer};
+use super::{Conn, Output, Session, Severity, negotiate::Endpoints, timer::Timer};
 use crate::bgp::peer::{Hops, PeerConfig};
 
 /// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one without TTL
@@ -57,7 +57,7 @@ enum Offer {
 /// The ends of a connection, and the link between them in its generation.
 #[derive(Clone, Copy, Debug)]
 struct Path {
-    ends: Ends,
+    ends: Endpoints,
     link: Option<(u32, u32)>,
 }
 
@@ -84,10 +84,10 @@ impl Gtsm {
     }
 
     /// Whether 255 is to be required of a new connection.
-    fn requires(&self, dialled: bool, ttl: Option<u8>) -> bool {
+    fn requires(&self, outgoing: bool, ttl: Option<u8>) -> bool {
         match self.offer {
             Offer::Yes => true,
-            Offer::Unknown if dialled => true,
+            Offer::Unknown if outgoing => true,
             Offer::Unknown | Offer::No => ttl == Some(MAX_TTL),
         }
     }
@@ -111,7 +111,7 @@ impl Session {
     /// # Errors
     ///
     /// Why not, for the operator.
-    pub(super) fn check_distance(&self, ends: &Ends) -> Result<(), String> {
+    pub(super) fn check_distance(&self, ends: &Endpoints) -> Result<(), String> {
         let (Some(ttl), key) = (ends.ttl, &self.config.key) else { return Ok(()) };
         if self.config.hops == Hops::SecurityWhereOffered && !self.gtsm.admits(ttl) {
             return Err(match self.gtsm.hint(&self.config) {
@@ -133,13 +133,13 @@ impl Session {
         }
     }
 
-    /// Logs such a connection once for each reason, and counts it.
+    /// Counts a refused connection, and logs it once for each reason.
     pub(super) fn refused_distance(&mut self, now: Instant, why: String) {
         self.gtsm.refused += 1;
-        let Some(established) = self.established().map(|c| c.id) else { return self.complain(why) };
+        let Some(established) = self.established().map(|c| c.id) else { return self.report_failure(why) };
         let severity = if self.gtsm.refused == 1 { Severity::Warn } else { Severity::Debug };
-        self.event(severity, why);
-        // If the neighbor did restart, this finds out at once that the old connection is dead.
+        self.event(severity, "connection refused for its TTL", Some(why));
+        // If the neighbor did restart, this detects at once that the old connection is dead.
         self.keepalive(now, established);
     }
 
@@ -150,7 +150,7 @@ impl Session {
         }
         let gtsm = self.gtsm.clone();
         let Some(c) = self.connection(conn) else { return };
-        if !gtsm.requires(c.dialled, c.ends.ttl) {
+        if !gtsm.requires(c.outgoing, c.ends.ttl) {
             return;
         }
         c.secured = true;
@@ -173,9 +173,9 @@ impl Session {
             return;
         }
         let Some(c) = self.connection(conn) else { return };
-        let (secured, dialled, ends) = (c.secured, c.dialled, c.ends);
+        let (secured, outgoing, ends) = (c.secured, c.outgoing, c.ends);
         // An accepted connection without 255 shows nothing: it need not be the neighbor's own.
-        if secured || dialled {
+        if secured || outgoing {
             self.gtsm.offer = if secured { Offer::Yes } else { Offer::No };
             self.gtsm.path = Some(Path { ends, link: self.link_of(&ends) });
         }
@@ -189,7 +189,7 @@ impl Session {
         }
     }
 
-    fn link_of(&self, ends: &Ends) -> Option<(u32, u32)> {
+    fn link_of(&self, ends: &Endpoints) -> Option<(u32, u32)> {
         let found = (ends.ifindex != 0).then_some(ends.ifindex);
         let ifindex = found.or_else(|| self.links.towards(ends.local.ip(), ends.remote.ip()))?;
         Some((ifindex, self.links.links.get(&ifindex)?.generation))

@@ -1,10 +1,11 @@
-//! A neighbor that is reached at another of its addresses from now on: the session at the new address first, then the
-//! end of the one at the old.
+//! A neighbor that moves to another of its addresses: the session at the new address is established
+//! before the old one is closed.
 //!
-//! Both ends learn of the change at different times, and whoever ended the old session at once would take away routes
-//! that the new one does not have yet. So the old neighbor stays for a while: until the new one has told all its
-//! routes and a moment more, in which it hears ours, or for [`LONGEST`]. One without a session and without routes that the
-//! table keeps ends at once, which its task decides.
+//! The two ends learn of the change at different times. Closing the old session at once would
+//! remove routes that have not been learned from the new one. So the old neighbor stays until the
+//! new one has advertised all its routes, and [`SETTLE_TIME`] longer, in which ours are advertised
+//! to it; at most for [`MAX_HANDOVER_TIME`]. A neighbor without a session and without routes in the
+//! table is removed at once by its task.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +18,12 @@ use crate::{
     net::{Convergence, Phase},
 };
 
-/// The longest that a neighbor stays for its successor.
-pub(super) const LONGEST: Duration = Duration::from_secs(10);
-/// Time for the successor to hear our routes, once it has told its own.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a neighbor stays for its successor at most.
+pub(super) const MAX_HANDOVER_TIME: Duration = Duration::from_secs(10);
+/// Time to advertise our routes to the successor, once it has advertised its own.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// Neighbors that are wanted no more, and stay until their successors have told their routes.
+/// Removed neighbors that stay until their successors have advertised their routes.
 #[derive(Clone, Debug, Default)]
 pub struct Handover {
     leaving: BTreeMap<PeerKey, Leaving>,
@@ -54,7 +55,7 @@ impl Handover {
             let new = wanted.values().filter(|c| may_succeed(c) && is_same(old, c) && !c.disabled);
             let successors: Vec<_> = new.map(|c| c.key.clone()).collect();
             let is_there = successors.iter().any(|key| has_converged(&self.convergence, key));
-            let until = now + if is_there { SETTLE } else { LONGEST };
+            let until = now + if is_there { SETTLE_TIME } else { MAX_HANDOVER_TIME };
             self.leaving.insert(old.key.clone(), Leaving { successors, until });
         }
         let stays = self.leaving.get(&old.key).is_some_and(|l| !l.successors.is_empty() && now < l.until);
@@ -74,12 +75,12 @@ impl Handover {
         self.convergence = convergence.clone();
         for leaving in self.leaving.values_mut() {
             if leaving.successors.iter().any(|key| has_converged(convergence, key)) {
-                leaving.until = leaving.until.min(now + SETTLE);
+                leaving.until = leaving.until.min(now + SETTLE_TIME);
             }
         }
     }
 
-    /// When to ask [`Handover::due`].
+    /// When to call [`Handover::due`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.leaving.values().map(|l| l.until).min()
     }
@@ -167,19 +168,19 @@ mod tests {
         let mut handover = Handover::default();
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
         handover.converged(now, &phase(Phase::Up));
-        assert_eq!(handover.poll_timeout(), Some(now + LONGEST));
-        handover.converged(now + SETTLE, &phase(Phase::Converged));
-        handover.converged(now + SETTLE * 3, &phase(Phase::Converged));
-        assert_eq!(handover.poll_timeout(), Some(now + SETTLE * 2), "later news change nothing");
-        assert!(handover.stays(now + SETTLE, &old, &wanted(&[&new]), |_| true), "the next plan");
+        assert_eq!(handover.poll_timeout(), Some(now + MAX_HANDOVER_TIME));
+        handover.converged(now + SETTLE_TIME, &phase(Phase::Converged));
+        handover.converged(now + SETTLE_TIME * 3, &phase(Phase::Converged));
+        assert_eq!(handover.poll_timeout(), Some(now + SETTLE_TIME * 2), "later news change nothing");
+        assert!(handover.stays(now + SETTLE_TIME, &old, &wanted(&[&new]), |_| true), "the next plan");
         assert_eq!(
-            (handover.due(now + SETTLE).len(), handover.due(now + SETTLE * 2)),
+            (handover.due(now + SETTLE_TIME).len(), handover.due(now + SETTLE_TIME * 2)),
             (0, vec![old.key.clone()])
         );
 
         // One that never comes up, one that is wanted again, and one that has lost its successor.
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
-        assert!(!handover.stays(now + LONGEST, &old, &wanted(&[&new]), |_| true));
+        assert!(!handover.stays(now + MAX_HANDOVER_TIME, &old, &wanted(&[&new]), |_| true));
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
         assert!(!handover.stays(now, &old, &wanted(&[]), |_| true));
         assert!(handover.stays(now, &old, &wanted(&[&new]), |_| false));
@@ -197,13 +198,13 @@ mod tests {
             handover.stays(now, &b, &wanted(&[&a]), |_| true),
             "the session at a may just have begun, or end"
         );
-        assert_eq!(handover.poll_timeout(), Some(now + LONGEST));
+        assert_eq!(handover.poll_timeout(), Some(now + MAX_HANDOVER_TIME));
         let there =
             Arc::new(Convergence { neighbors: [("10.0.0.1".parse().unwrap(), Phase::Converged)].into() });
         handover.converged(now, &there);
-        assert_eq!(handover.due(now + SETTLE), vec![b.key.clone()]);
+        assert_eq!(handover.due(now + SETTLE_TIME), vec![b.key.clone()]);
         assert!(handover.stays(now, &b, &wanted(&[&a]), |_| true));
-        assert_eq!(handover.poll_timeout(), Some(now + SETTLE), "its routes are there already");
+        assert_eq!(handover.poll_timeout(), Some(now + SETTLE_TIME), "its routes are there already");
         let other = |key: &str| neighbor(key, PeerSource::Configured, "tor");
         assert!(!handover.stays(now, &other("10.0.1.1"), &wanted(&[&other("10.0.1.2")]), |_| true));
     }

@@ -1,4 +1,4 @@
-//! What an attempt that leads nowhere suggests to the operator: each hint names a setting and what to do with it.
+//! Hints for the operator when a session is not established: each names a setting and its remedy.
 
 use std::time::{Duration, Instant};
 
@@ -13,44 +13,44 @@ use crate::bgp::{
     },
 };
 
-/// A neighbor that has sent no OPEN, or no KEEPALIVE after it, for so long deserves a hint. Long before the four
-/// minutes of RFC 4271 §8.2.2, and far longer than any round trip.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+/// Time without OPEN, or without KEEPALIVE after it, until a hint is shown: long before the four
+/// minutes of RFC 4271 §8.2.2, and much longer than a round trip.
+pub(super) const SILENCE_HINT_DELAY: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// The connection stands, and the neighbor is silent on it.
+    /// The neighbor sends nothing on a new connection.
     pub(super) fn silent(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connections.iter().find(|c| c.id == conn) else { return };
         let awaited = match c.state {
             State::OpenSent => "OPEN",
             State::OpenConfirm(_) => "KEEPALIVE",
-            State::Waiting { .. } | State::Established(_) => return,
+            State::CollisionPending { .. } | State::Established(_) => return,
         };
         if self.established().is_some() {
-            // Beside a session it has nothing to be waited for.
+            // There is an established session: the connection is not needed.
             if awaited == "KEEPALIVE" {
                 self.collide(now, conn);
             }
             return;
         }
-        let (key, seconds) = (&self.config.key, SILENCE.as_secs());
+        let (key, seconds) = (&self.config.key, SILENCE_HINT_DELAY.as_secs());
         let pinned = self.gtsm.hint(&self.config);
         let hint =
             pinned.as_deref().or(distance(&self.config)).unwrap_or("is a BGP speaker at the other end?");
-        self.complain(format!("connected to {key}, but no {awaited} for {seconds} s: {hint}"));
+        self.report_failure(format!("connected to {key}, but no {awaited} for {seconds} s: {hint}"));
     }
 
-    /// How often the neighbor may be dialled in vain is no secret, why is: what the settings suggest.
-    pub(super) fn no_answer(&mut self) {
+    /// A connection attempt timed out: reports it with what the settings suggest.
+    pub(super) fn report_no_reply(&mut self) {
         let hint = match (behind(&self.config), self.config.hops) {
             (Some((hint, remedy)), _) => format!(": {hint}: {remedy}"),
             (None, Hops::Security(_)) => format!(": {TTL_SECURITY}"),
             (None, _) => String::new(),
         };
-        self.complain(format!("no answer from {}{hint}", self.config.key));
+        self.report_failure(format!("no reply from {}{hint}", self.config.key));
     }
 
-    /// A dial failed in words of the driver; what the plan knows may say more.
+    /// Adds a hint from the settings to the driver's error.
     pub(super) fn with_hint(&self, why: String) -> String {
         match behind(&self.config) {
             Some((hint, remedy)) => format!("{why}; {hint}: {remedy}"),
@@ -58,9 +58,9 @@ impl Session {
         }
     }
 
-    /// Looks for a NOTIFICATION among octets that came behind the end of a connection: where both ends refuse each
-    /// other, the neighbor's reason is worth as much as ours.
-    pub(super) fn overheard(&mut self, octets: &mut BytesMut) {
+    /// Looks for a NOTIFICATION in octets that arrived after we closed the connection: if both ends
+    /// refuse each other, the neighbor's reason matters as well.
+    pub(super) fn read_leftover(&mut self, octets: &mut BytesMut) {
         while let Ok(Some(frame)) = framing::split(octets, false) {
             self.record.received(frame.kind);
             if frame.kind == Kind::Notification {
@@ -75,10 +75,10 @@ impl Session {
         octets.clear();
     }
 
-    /// Watches for silence on a connection that waits for the neighbor.
+    /// Starts the timer for the hint.
     pub(super) fn watch_silence(&mut self, now: Instant, conn: Conn) {
         if let Some(c) = self.connection(conn) {
-            c.timers.set(Timer::Silence, now + SILENCE);
+            c.timers.set(Timer::Silence, now + SILENCE_HINT_DELAY);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! What the links and addresses of this host do to a session: `fast-failover`.
+//! How losses of links and addresses of this host affect a session: `fast-failover`.
 //!
 //! | neighbor | its link is lost | the local address is lost |
 //! | --- | --- | --- |
-//! | directly connected eBGP | the session ends at once | the session ends |
-//! | iBGP, multihop | [probed](Probe): it may be reached another way | the session ends |
-//! | `fast-failover = false` | nothing: the hold timer decides | nothing |
+//! | directly connected eBGP | session closed at once | session closed |
+//! | iBGP, multihop | [probed](Probe): there may be another path to it | session closed |
+//! | `fast-failover = false` | nothing, until the hold timer expires | nothing |
 //!
-//! A session that ended so owes its neighbor a NOTIFICATION, and the neighbor may go on with our routes until it has
-//! it. Where nothing can be sent now, the connection is kept aside as a [`Parting`] until something can. The local
-//! address being lost is no obstacle: the driver may send from an address that the host no longer has, while the
-//! neighbor's answers go nowhere.
+//! The neighbor uses our routes until it receives a NOTIFICATION. If none can be sent now, the
+//! connection is kept as a [`PendingClose`] until one can. The loss of the local address does not
+//! prevent it: the driver can send from an address that the host no longer has, although replies do
+//! not arrive.
 
 use std::{
     net::IpAddr,
@@ -20,9 +20,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    After, Conn, End, Output, Phase, Session, Severity,
+    NextStep, Conn, End, Output, Phase, Session, Severity,
     attachment::Loss,
-    handover::LONGEST,
+    handover::MAX_HANDOVER_TIME,
     state::{self, Connection},
     timer::Timer,
 };
@@ -34,18 +34,18 @@ use crate::{
     net::{LinkState, Links},
 };
 
-/// How long a neighbor that may still be there has to acknowledge a KEEPALIVE.
-pub(super) const PROBE: Duration = Duration::from_secs(10);
-/// How long a last word waits for a way to the neighbor: by then its hold timer has mostly expired.
-const PARTING: Duration = Duration::from_secs(90);
+/// How long a neighbor has to acknowledge a KEEPALIVE after its link was lost.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a NOTIFICATION waits for a path to the neighbor, whose hold timer mostly expires earlier.
+const PENDING_CLOSE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the connection at the former address stays open after a session has moved.
-const MOVED: Duration = Duration::from_secs(3);
-/// Last words that may wait.
-const PARTINGS: usize = 4;
-/// Dials in quick succession after a loss: a neighbor may still be busy with the end of the last session.
-const BRISK: u8 = 3;
+const MOVED_LINGER_TIME: Duration = Duration::from_secs(3);
+/// Most closed connections with a NOTIFICATION to send.
+const MAX_PENDING_CLOSES: usize = 4;
+/// Quick connection attempts after a loss: the neighbor may still be closing the last session.
+const MAX_QUICK_RETRIES: u8 = 3;
 
-/// What the loss of a link or an address means to a session.
+/// How the loss of a link or an address affects a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failover {
     AtOnce,
@@ -53,17 +53,17 @@ enum Failover {
     Off,
 }
 
-/// An established session whose link was lost: a KEEPALIVE is out, and if it is not acknowledged in time, the session
-/// ends.
+/// An established session whose link was lost: unless the neighbor acknowledges a KEEPALIVE in
+/// time, the session is closed.
 #[derive(Clone, Debug)]
 pub(super) struct Probe {
     until: Instant,
     loss: Loss,
 }
 
-/// A connection that is over for us, and whose neighbor is still to be told.
+/// A closed connection on which a NOTIFICATION is still to be sent.
 #[derive(Debug)]
-pub(super) struct Parting {
+pub(super) struct PendingClose {
     pub(super) conn: Conn,
     local: IpAddr,
     remote: IpAddr,
@@ -76,7 +76,7 @@ pub(super) struct Parting {
 }
 
 impl Session {
-    /// The host changed.
+    /// Links or addresses of the host changed.
     pub(super) fn host_changed(&mut self, now: Instant, links: Arc<Links>) {
         self.links = links;
         self.check_pinned_link();
@@ -100,16 +100,16 @@ impl Session {
         }
     }
 
-    /// Deadlines of this file.
+    /// The next timer of this file.
     pub(super) fn host_timeout(&self) -> Option<Instant> {
         let connections = self.connections.iter();
         let of_connections =
             connections.flat_map(|c| [c.attachment.due(), c.probe.as_ref().map(|p| p.until)]).flatten();
-        let of_partings = self.partings.iter().map(|p| p.from.unwrap_or(p.until));
+        let of_partings = self.pending_closes.iter().map(|p| p.from.unwrap_or(p.until));
         of_connections.chain(of_partings).chain(self.moving).min()
     }
 
-    /// What is due by now.
+    /// Handles timers that have expired.
     pub(super) fn host_expired(&mut self, now: Instant) {
         for conn in self.connections.iter().map(|c| c.id).collect::<Vec<_>>() {
             let off = self.failover(conn) == Failover::Off;
@@ -124,7 +124,7 @@ impl Session {
             let waits = self.connections.iter().any(|c| c.is_established() && self.leaves(c));
             self.moving = None;
             if waits {
-                self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
+                self.reconnect(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
             }
         }
     }
@@ -146,58 +146,59 @@ impl Session {
         }
     }
 
-    /// Ends a connection whose link or address is lost, and dials again where that can work.
+    /// Closes a connection whose link or address is lost, and connects again if that may succeed.
     fn lose(&mut self, now: Instant, conn: Conn, loss: Loss) {
         let links = self.links.clone();
         let Some(c) = self.connection(conn) else { return };
         let up = c.is_established();
         let cause = match &loss {
             Loss::Link { ifindex, .. } => DownCause::LinkLost { ifindex: *ifindex },
-            // The neighbor forwards as before: it is this end that moved.
+            // The neighbor keeps forwarding: this end moved.
             Loss::Address { .. } => DownCause::Closed,
         };
         let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
         if up {
             let cease = Notification::cease(cease::CONFIG_CHANGE, None);
-            // Our routes lead to an address that is no longer there: they must not stay as stale (RFC 8538 §4).
+            // Our routes point to a removed address, so the neighbor must not keep them as stale
+            // (RFC 8538 §4).
             let hard = matches!(loss, Loss::Address { .. });
-            let notification = if hard { self.last_word(conn, cease) } else { cease };
+            let notification = if hard { self.final_notification(conn, cease) } else { cease };
             self.record.notification_sent(&notification);
             let octets = state::notification(&notification);
-            self.partings.push(Parting {
+            self.pending_closes.push(PendingClose {
                 conn,
                 local,
                 remote,
                 ifindex,
                 octets,
                 from: None,
-                until: now + PARTING,
+                until: now + PENDING_CLOSE_TIMEOUT,
             });
         }
         let why = loss.to_string();
-        let end = End { notify: None, cause, reason: loss.reason(), why, after: After::Retry };
+        let end = End { notify: None, cause, reason: loss.reason(), why, after: NextStep::Retry };
         self.end(now, conn, end);
         self.part(now);
-        self.brisk = BRISK;
+        self.quick_retries = MAX_QUICK_RETRIES;
         if self.connections.is_empty() && !self.config.passive && leads(&links, ifindex, remote) {
-            self.abort_dial(false);
-            self.dial(now);
+            self.abort_connect(false);
+            self.connect(now);
         }
     }
 
-    /// Finds out whether the neighbor is still there (RFC 4271 has nothing but the hold timer for this).
+    /// Checks whether the neighbor is still reachable (RFC 4271 only has the hold timer for this).
     fn probe(&mut self, now: Instant, conn: Conn, loss: Loss) {
         let Loss::Link { ifindex, .. } = loss else { return };
-        let text = format!("{loss}: the neighbor has {} s to show that it is there", PROBE.as_secs());
+        let reason = format!("{loss}: the neighbor has {} s to acknowledge a KEEPALIVE", PROBE_TIMEOUT.as_secs());
         // Without a hold time there are no KEEPALIVEs (RFC 4271 §4.4).
         let Some(c) = self.connection(conn).filter(|c| c.is_established() && c.hold().is_some()) else {
             return;
         };
-        let first = c.probe.replace(Probe { until: now + PROBE, loss }).is_none();
+        let first = c.probe.replace(Probe { until: now + PROBE_TIMEOUT, loss }).is_none();
         c.timers.set(Timer::Keepalive, now);
         self.out.push_back(Output::Held { ifindex: Some(ifindex) });
         if first {
-            self.event(Severity::Info, text);
+            self.event(Severity::Info, "link lost, probing the neighbor", Some(reason));
         }
     }
 
@@ -205,15 +206,15 @@ impl Session {
     pub(super) fn acknowledged(&mut self, conn: Conn) {
         if self.connection(conn).is_some_and(|c| c.probe.take().is_some()) {
             self.out.push_back(Output::Held { ifindex: None });
-            self.event(Severity::Info, "the neighbor is still there".into());
+            self.event(Severity::Info, "neighbor still reachable", None);
         }
     }
 
-    /// Sends the last words that can be sent now, and gives up those that have waited for too long.
+    /// Sends the pending NOTIFICATIONs that can be sent now, and drops those that are too old.
     fn part(&mut self, now: Instant) {
-        for at in (0..self.partings.len()).rev() {
-            let too_many = self.partings.len() - at > PARTINGS;
-            let parting = &mut self.partings[at];
+        for at in (0..self.pending_closes.len()).rev() {
+            let too_many = self.pending_closes.len() - at > MAX_PENDING_CLOSES;
+            let parting = &mut self.pending_closes[at];
             if parting.from.is_some_and(|from| from > now) && !too_many {
                 continue;
             }
@@ -222,20 +223,20 @@ impl Session {
             if !can && parting.until > now && !too_many {
                 continue;
             }
-            let parting = self.partings.remove(at);
+            let parting = self.pending_closes.remove(at);
             if can {
                 if self.links.with_address(parting.local).next().is_none() {
                     self.out.push_back(Output::KeepSource(parting.conn));
                 }
                 self.out.push_back(Output::Transmit(parting.conn, parting.octets));
-                self.brisk = BRISK;
+                self.quick_retries = MAX_QUICK_RETRIES;
             }
             self.out.push_back(Output::Close(parting.conn));
         }
     }
 
-    /// `local-address` may have changed. A session at another address of this host stays until there is one at the new,
-    /// which ends it, or until [`LONGEST`] has passed.
+    /// Follows a change of `local-address`. A session at another address of this host stays until one
+    /// at the new address is established, or until [`MAX_HANDOVER_TIME`] has passed.
     pub(super) fn follow_local_address(&mut self, now: Instant) {
         let Some(wanted) = self.config.local_address else {
             self.moving = None;
@@ -245,53 +246,53 @@ impl Session {
         if !self.connections.iter().any(is_elsewhere) {
             self.moving = None;
         } else if !self.connections.iter().any(Connection::is_established) {
-            self.begin_again(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
+            self.reconnect(now, cease::CONFIG_CHANGE, None, "configuration changed: local-address");
         } else if self.moving.is_none() {
-            self.moving = Some(now + LONGEST);
-            self.brisk = LONGEST.as_secs() as u8;
+            self.moving = Some(now + MAX_HANDOVER_TIME);
+            self.quick_retries = MAX_HANDOVER_TIME.as_secs() as u8;
             if !self.config.passive {
-                self.abort_dial(false);
-                self.dial(now);
+                self.abort_connect(false);
+                self.connect(now);
             }
         }
     }
 
-    /// Whether a connection gives way to one at `local-address`.
+    /// Whether a connection is replaced by one at `local-address`.
     pub(super) fn leaves(&self, c: &Connection) -> bool {
         self.moving.is_some() && Some(c.ends.local.ip().to_canonical()) != self.config.local_address
     }
 
-    /// An attempt at the new address failed: the session at the old one goes on meanwhile.
+    /// Retries after an attempt at the new address failed; the session at the old one stays.
     pub(super) fn move_again(&mut self, now: Instant) {
         if self.phase != Phase::Connect && !self.config.passive {
             self.retry_later(now);
         }
     }
 
-    /// The session is at the new address now. The neighbor knows it by another key there, and is left some time to take
-    /// our routes from the new session before those of the old one go.
+    /// The session is at the new address now. The neighbor has another neighbor entry for it, and gets
+    /// some time to learn our routes there before those of the old session are removed.
     pub(super) fn moved(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
         let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
         if c.is_established() {
-            let notification = self.last_word(conn, Notification::cease(cease::CONFIG_CHANGE, None));
-            let (octets, from) = (state::notification(&notification), Some(now + MOVED));
-            self.partings.push(Parting { conn, local, remote, ifindex, octets, from, until: now + PARTING });
+            let notification = self.final_notification(conn, Notification::cease(cease::CONFIG_CHANGE, None));
+            let (octets, from) = (state::notification(&notification), Some(now + MOVED_LINGER_TIME));
+            self.pending_closes.push(PendingClose { conn, local, remote, ifindex, octets, from, until: now + PENDING_CLOSE_TIMEOUT });
         }
         let why = format!("the session moved from {local}: local-address changed");
-        let end = End { notify: None, cause: DownCause::Moved, reason: "moved", why, after: After::Soon };
+        let end = End { notify: None, cause: DownCause::Moved, reason: "moved", why, after: NextStep::RetrySoon };
         self.end(now, conn, end);
     }
 
-    /// The session is not to be any more: nothing waits.
-    pub(super) fn part_from_all(&mut self) {
-        for parting in self.partings.drain(..) {
+    /// Drops pending NOTIFICATIONs when the neighbor is stopped.
+    pub(super) fn drop_pending_closes(&mut self) {
+        for parting in self.pending_closes.drain(..) {
             self.out.push_back(Output::Close(parting.conn));
         }
     }
 }
 
-/// Whether packets to a neighbor can leave: over its link, or, where it is farther away, at all.
+/// Whether packets to a neighbor can be sent: over its link if it is directly connected.
 fn leads(links: &Links, ifindex: Option<u32>, remote: IpAddr) -> bool {
     let Some(ifindex) = ifindex else { return true };
     let link_local = matches!(remote, IpAddr::V6(a) if a.is_unicast_link_local());

@@ -1,15 +1,16 @@
-//! One neighbor's conversation (RFC 4271 §8) as a value: octets in, octets out, `now` as an argument.
+//! The finite state machine of one neighbor (RFC 4271 §8), without I/O: octets in, octets out, and
+//! the time as an argument.
 //!
-//! A [`Session`] is one *neighbor*. While it has no connection its [`Phase`] is Idle, Connect or Active; each
-//! connection then has a [`State`] of its own: OpenSent, OpenConfirm or Established. During a collision (§6.8)
-//! there are two of them, one that we dialled and one that we accepted; `collision` says which survives.
-//! Framing and codec live inside, because what may be decoded depends on what was negotiated.
+//! While a [`Session`] has no connection, its [`Phase`] is Idle, Connect or Active. Each connection
+//! has a [`State`] of its own: OpenSent, OpenConfirm or Established. During a collision (§6.8) there
+//! are two, an outgoing and an accepted one; `collision` decides which of them survives. Framing and
+//! codec are part of it, as decoding depends on what was negotiated.
 //!
-//! The driver feeds [`Input`]s, then calls [`Session::poll_output`] until `None`, then comes back with
-//! [`Input::Timeout`] when [`Session::poll_timeout`] says so.
+//! The driver passes [`Input`]s, calls [`Session::poll_output`] until `None`, and passes
+//! [`Input::Timeout`] at the time of [`Session::poll_timeout`].
 //!
-//! Where this differs from the letter of §8: a dial that fails leads to Active, not to Idle, since a host goes
-//! on listening while its neighbor refuses; and only a session that ended in an error waits in Idle.
+//! Differences from §8: a failed connection attempt leads to Active, not to Idle, as a host keeps
+//! listening while its neighbor refuses; only a session that was closed for an error waits in Idle.
 //! Deliberately absent: DelayOpen, and manual start as different from automatic start.
 
 mod admin;
@@ -30,14 +31,14 @@ mod timer;
 
 use std::{
     collections::VecDeque,
-    mem,
+    fmt, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::{handover::Handover, negotiate::Ends, state::OPEN_HOLD};
+pub use self::{handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 use self::{
     record::Record,
     state::{Connection, State},
@@ -71,46 +72,46 @@ pub enum Input<'a> {
     Reset(Option<String>),
     /// Settings changed. Only what was agreed in the OPENs ends the session.
     Configure(Arc<PeerConfig>, Global),
-    /// A link came up, an address changed: what failed before may work now.
-    Nudge,
+    /// A link came up or an address changed: connect now, as the next attempt may succeed.
+    RetryNow,
     /// Links or addresses of this host changed.
     Host(Arc<Links>),
-    /// Everything that was sent on this connection is acknowledged: the answer to [`Output::Probe`].
+    /// Everything sent on this connection was acknowledged: the result of [`Output::Probe`].
     Acknowledged(Conn),
     /// [`Output::Connect`] succeeded (event 16).
-    Connected(Conn, Ends),
-    /// It failed (event 18), in words: "connection refused: nothing listens on 10.0.0.1:179".
+    Connected(Conn, Endpoints),
+    /// It failed (event 18), with the reason: "connection refused: nothing listens on 10.0.0.1:179".
     ConnectFailed(String),
     /// The listener handed over a connection of this neighbor (event 17).
-    Accepted(Conn, Ends),
-    /// The driver suspects why nothing works: passwords that differ.
-    Suspect(String),
-    /// Another neighbor's session ends whenever this one's begins: stay out of it, for this reason.
+    Accepted(Conn, Endpoints),
+    /// The driver found a likely reason why attempts fail: different passwords.
+    Hint(String),
+    /// Both neighbors are one router, which keeps one session only: do not connect, for this reason.
     Yield(String),
-    /// The other one's session is over.
+    /// The other neighbor's session was closed.
     Resume,
-    /// What was read; whole messages are taken off, a piece of one is left.
+    /// Octets read; complete messages are removed, an incomplete one is left.
     Received(Conn, &'a mut BytesMut),
-    /// What the neighbor still sent on a connection that we have closed.
+    /// Octets that the neighbor sent on a connection that we have closed.
     Leftover(&'a mut BytesMut),
-    /// The neighbor closed the connection, or it broke; the text of the error if there is one.
+    /// The neighbor closed the connection, or it failed with this error.
     Closed(Conn, Option<String>),
-    /// So many octets left for the kernel's send buffer.
+    /// Octets that were written to the kernel's send buffer.
     Sent(Conn, usize),
-    /// Whether the driver has stopped reading, because nobody takes what it has read. The neighbor's
-    /// silence does not count meanwhile.
+    /// Whether the driver has stopped reading because the rib is busy. The hold timer stops meanwhile.
     Stalled(bool),
     /// Encoded messages of the rib.
     Send { bytes: Bytes, messages: u32 },
-    /// Ask the neighbor for its routes again (RFC 2918).
+    /// Send ROUTE-REFRESH (RFC 2918).
     RequestRefresh(Family),
-    /// `max-prefixes` was passed: CEASE/1.
+    /// `max-prefixes` was exceeded: CEASE/1.
     MaxPrefixes(Family),
-    /// All routes take more memory than they may, `budget`, and this neighbor's, `octets`, are those that grew: CEASE/1.
+    /// Routes exceed the memory budget, and those of this neighbor (`octets`) grew most: CEASE/1.
     MemoryLimit { octets: u64, budget: u64 },
     /// BFD lost the neighbor, for this reason: CEASE/10 (RFC 9384).
     BfdDown(&'static str),
-    /// No session may begin while BFD is not up, for this reason; `None`: one may. An established one goes on.
+    /// No session may be established while BFD is not up, for this reason; `None`: it may. An
+    /// established one stays.
     BfdHold(Option<String>),
     /// A deadline of [`Session::poll_timeout`] has come.
     Timeout,
@@ -121,12 +122,13 @@ pub enum Input<'a> {
 pub enum Stop {
     /// `neighbor disable`: CEASE/2 with a text (RFC 9003).
     Disabled(Option<String>),
-    /// The neighbor left the configuration: CEASE/3.
+    /// The neighbor was removed from the configuration: CEASE/3.
     Removed,
-    /// The neighbor is reached at another address by now: silence where it keeps our routes over a restart, as it may
-    /// be about to move its end, too; else CEASE/3.
+    /// The neighbor moved to another address: no NOTIFICATION if it keeps our routes over a restart,
+    /// as it may be about to move its end too; else CEASE/3.
     Moved,
-    /// The daemon stops: silence where the neighbor keeps our routes over a restart, else CEASE/2.
+    /// The daemon stops: no NOTIFICATION if the neighbor keeps our routes over a restart; else
+    /// CEASE/2.
     Leaving,
     /// The machine stops: CEASE/2 for everyone.
     Halting,
@@ -135,17 +137,17 @@ pub enum Stop {
 /// What the driver must do.
 #[derive(Debug)]
 pub enum Output {
-    /// Dial the neighbor; answered by `Connected` or `ConnectFailed`.
+    /// Connect to the neighbor; results in `Connected` or `ConnectFailed`.
     Connect,
-    /// Stop dialling: no answer came in time, or none is needed any more.
+    /// Abort the connection attempt: it timed out, or is not needed any more.
     AbortConnect { timed_out: bool },
     /// Write these octets, in order.
     Transmit(Conn, Bytes),
     /// Close after what was transmitted is written.
     Close(Conn),
-    /// The local address of this connection is gone: what is still sent must leave with it nevertheless.
+    /// The local address of this connection was removed: keep it as the source of what is still sent.
     KeepSource(Conn),
-    /// Say [`Input::Acknowledged`] once all that was transmitted is acknowledged by the neighbor's end of TCP.
+    /// Pass [`Input::Acknowledged`] once the neighbor's TCP has acknowledged everything transmitted.
     Probe(Conn),
     /// Segments that arrive on this connection with a smaller TTL are dropped; 0: none.
     LeastTtl(Conn, u8),
@@ -163,14 +165,25 @@ pub enum Output {
     Event(Event),
 }
 
-/// Something that an operator may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An event for the log and `show events`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub severity: Severity,
-    pub text: String,
+    /// Constant text.
+    pub message: &'static str,
+    pub reason: Option<String>,
+    /// Of a session that was established.
+    pub negotiated: Option<Arc<Negotiated>>,
 }
 
-/// How loud.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)?;
+        self.reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+    }
+}
+
+/// Log level of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Debug,
@@ -192,13 +205,13 @@ pub enum Severity {
 enum Phase {
     /// Refuses connections.
     Idle,
-    /// A dial is under way.
+    /// A connection attempt is in progress.
     Connect,
-    /// Listens, and dials when ConnectRetry runs out.
+    /// Listens, and connects when ConnectRetry expires.
     Active,
 }
 
-/// Whether the neighbor is wanted.
+/// Administrative state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
     Stopped,
@@ -206,39 +219,39 @@ enum Running {
     Yes,
 }
 
-/// One neighbor's conversation.
+/// The sessions with one neighbor, one after the other.
 #[derive(Debug)]
 pub struct Session {
     config: Arc<PeerConfig>,
     global: Global,
     running: Running,
     phase: Phase,
-    /// At most three: Established, dialled and accepted.
+    /// At most three: Established, outgoing and accepted.
     connections: Vec<Connection>,
     timers: Timers,
     jitter: Jitter,
     connect_backoff: Backoff,
     damping: damping::Damping,
     /// The neighbor refused our optional parameters (RFC 5492 §3).
-    plain: bool,
-    /// Idle because it sent more than `max-prefixes`, not for an error.
+    without_capabilities: bool,
+    /// Idle because it exceeded `max-prefixes`, not for an error.
     over_limit: bool,
-    /// Why it stays out of the way of another neighbor's session.
+    /// Set while another neighbor, which is the same router, has a session: the reason.
     yielding: Option<String>,
-    /// Why no session may begin before BFD is up.
+    /// Why no session may be established before BFD is up.
     bfd_hold: Option<String>,
-    /// Ends by CEASE/7 since the last session.
+    /// CEASE/7 received since the last session.
     collisions: u32,
-    /// Dials that are tried again soon.
-    brisk: u8,
-    /// The host, when it last changed.
+    /// Connection attempts that are retried after [`MIN_CONNECT_RETRY`].
+    quick_retries: u8,
+    /// Links and addresses of the host.
     links: Arc<Links>,
-    /// The session is to move to `local-address`: until when the one at another address stays for it.
+    /// `local-address` changed: until when the session at the former address is kept.
     moving: Option<Instant>,
-    /// Connections that are over, but for a last word.
-    partings: Vec<host::Parting>,
+    /// Closed connections on which a NOTIFICATION is still to be sent.
+    pending_closes: Vec<host::PendingClose>,
     /// A session with this neighbor was Established since the daemon started.
-    been_up: bool,
+    was_established: bool,
     updates: Vec<Update>,
     out: VecDeque<Output>,
     record: Record,
@@ -246,32 +259,32 @@ pub struct Session {
     gtsm: gtsm::Gtsm,
 }
 
-/// ConnectRetry is never shorter, whatever the configuration says.
-const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+/// Lower bound of ConnectRetry, whatever is configured.
+const MIN_CONNECT_RETRY: Duration = Duration::from_secs(1);
 
-/// Why and how a connection ends.
+/// Why and how a connection is closed.
 struct End {
-    /// Last word to the neighbor.
+    /// NOTIFICATION to send.
     notify: Option<Notification>,
     cause: DownCause,
     /// Name of the counter.
     reason: &'static str,
     why: String,
-    after: After,
+    after: NextStep,
 }
 
-/// What comes after the last connection has ended.
+/// What follows when the last connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
-    /// Stay out of it.
-    Off,
-    /// Listen, dial after a moment: a collision that took both.
-    Soon,
-    /// Listen, dial after ConnectRetry.
+enum NextStep {
+    /// No session until [`Input::Start`] or the like.
+    StayDown,
+    /// Listen, and connect after [`MIN_CONNECT_RETRY`]: a collision closed both connections.
+    RetrySoon,
+    /// Listen, and connect after ConnectRetry.
     Retry,
-    /// Idle for `idle-hold-time`, longer and longer.
+    /// Idle for `idle-hold-time`, with back-off.
     IdleHold,
-    /// Idle for so long.
+    /// Idle for this time.
     Idle(Duration),
 }
 
@@ -288,16 +301,16 @@ impl Session {
             jitter: Jitter::new(seed),
             connect_backoff: Backoff::default(),
             damping: damping::Damping::default(),
-            plain: false,
+            without_capabilities: false,
             over_limit: false,
             yielding: None,
             bfd_hold: None,
             collisions: 0,
-            brisk: 0,
+            quick_retries: 0,
             links: Arc::default(),
             moving: None,
-            partings: Vec::new(),
-            been_up: false,
+            pending_closes: Vec::new(),
+            was_established: false,
             updates: Vec::new(),
             out: VecDeque::new(),
             record: Record::new(now),
@@ -305,24 +318,24 @@ impl Session {
         }
     }
 
-    /// Feeds one input. Never fails: whatever arrives, there is a next state.
+    /// Handles one input. Never fails: there is a next state for every input.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Start => self.start(now),
             Input::Stop(stop) => self.stop(now, stop),
             Input::Reset(text) => self.reset(now, text.as_deref()),
             Input::Configure(config, global) => self.configure(now, config, global),
-            Input::Nudge => self.nudge(now),
+            Input::RetryNow => self.retry_now(now),
             Input::Host(links) => self.host_changed(now, links),
             Input::Acknowledged(conn) => self.acknowledged(conn),
             Input::Connected(conn, ends) => self.connected(now, conn, ends),
             Input::ConnectFailed(why) => self.connect_failed(why),
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
-            Input::Suspect(text) => self.suspect(text),
+            Input::Hint(text) => self.hint(text),
             Input::Yield(why) => self.yield_to_another(now, why),
             Input::Resume => self.resume(now),
             Input::Received(conn, octets) => self.received(now, conn, octets),
-            Input::Leftover(octets) => self.overheard(octets),
+            Input::Leftover(octets) => self.read_leftover(octets),
             Input::Closed(conn, error) => self.closed(now, conn, error),
             Input::Sent(conn, octets) => self.sent(now, conn, octets),
             Input::Stalled(stalled) => self.stalled(now, stalled),
@@ -340,18 +353,18 @@ impl Session {
         self.record.state(now, self.state());
     }
 
-    /// What the driver must do next; call until `None` after every `handle`.
+    /// The next action for the driver; call until `None` after every `handle`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// When to come back with [`Input::Timeout`] if nothing else happens first.
+    /// When to pass [`Input::Timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of_connections = self.connections.iter().filter_map(|c| c.timers.next());
         of_connections.chain(self.timers.next()).chain(self.host_timeout()).min()
     }
 
-    /// The state to show: that of the connection that has come farthest.
+    /// The state to show: that of the most advanced connection.
     pub fn state(&self) -> SessionState {
         match (self.running, self.connections.iter().map(Connection::shown).max()) {
             (Running::Disabled, _) => SessionState::Disabled,
@@ -371,15 +384,15 @@ impl Session {
 
     /// Whether a session with this neighbor was Established since the daemon started.
     pub fn has_been_up(&self) -> bool {
-        self.been_up
+        self.was_established
     }
 
-    /// What the session knows for `show neighbor`. `since` and the prefix counters are the caller's to fill in.
+    /// The view for `show neighbor`. The caller fills in `since` and the prefix counters.
     pub fn view(&self, now: Instant) -> NeighborView {
         record::view(self, now)
     }
 
-    /// Octets transmitted on the Established connection of which the driver has not said that they are sent.
+    /// Octets transmitted on the Established connection that the driver has not reported as sent.
     pub fn unsent(&self) -> usize {
         self.established().map_or(0, |c| c.unsent)
     }
@@ -396,7 +409,7 @@ impl Session {
         self.begin(now);
     }
 
-    /// Leaves Idle.
+    /// Leaves Idle: connects, or listens only if passive.
     fn begin(&mut self, now: Instant) {
         self.timers.stop(Timer::IdleHold);
         self.over_limit = false;
@@ -406,54 +419,55 @@ impl Session {
         } else if self.config.passive {
             self.phase = Phase::Active;
         } else {
-            self.dial(now);
+            self.connect(now);
         }
     }
 
-    fn dial(&mut self, now: Instant) {
+    fn connect(&mut self, now: Instant) {
         self.phase = Phase::Connect;
         self.retry_later(now);
         self.out.push_back(Output::Connect);
     }
 
-    fn abort_dial(&mut self, timed_out: bool) {
+    fn abort_connect(&mut self, timed_out: bool) {
         if self.phase == Phase::Connect {
             self.phase = Phase::Active;
             self.out.push_back(Output::AbortConnect { timed_out });
         }
     }
 
-    /// ConnectRetry, longer after each failure.
+    /// Starts ConnectRetry, with back-off.
     fn retry_later(&mut self, now: Instant) {
-        let base = self.config.connect_retry_time.max(SHORTEST_RETRY);
-        let wait = match self.brisk.checked_sub(1) {
+        let base = self.config.connect_retry_time.max(MIN_CONNECT_RETRY);
+        let wait = match self.quick_retries.checked_sub(1) {
             Some(left) => {
-                self.brisk = left;
-                SHORTEST_RETRY
+                self.quick_retries = left;
+                MIN_CONNECT_RETRY
             }
             None => self.connect_backoff.next(base),
         };
         self.timers.set(Timer::ConnectRetry, now + self.jitter.of(wait));
     }
 
-    fn nudge(&mut self, now: Instant) {
+    fn retry_now(&mut self, now: Instant) {
         if self.running == Running::Yes
             && self.connections.is_empty()
             && self.phase != Phase::Idle
             && !self.config.passive
         {
             self.connect_backoff.reset();
-            self.abort_dial(false);
-            self.dial(now);
+            self.abort_connect(false);
+            self.connect(now);
         }
     }
 
-    /// Event 16. Where an accepted connection has its OPEN already, ours comes too late: without an OPEN on it, it is
-    /// no collision yet, and the neighbor cannot decide otherwise than we do.
-    fn connected(&mut self, now: Instant, conn: Conn, ends: Ends) {
+    /// Event 16. If an OPEN was received on an accepted connection already, the outgoing one is
+    /// closed: no OPEN was sent on it, so it is no collision yet, and the neighbor cannot resolve it
+    /// differently.
+    fn connected(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
         let late = self.connections.iter().any(|c| c.negotiated().is_some() && !self.leaves(c));
         if self.phase != Phase::Connect || late {
-            self.abort_dial(false);
+            self.abort_connect(false);
             self.out.push_back(Output::Close(conn));
             return;
         }
@@ -468,13 +482,14 @@ impl Session {
             self.phase = Phase::Active;
             if self.connections.is_empty() {
                 let why = self.with_hint(why);
-                self.complain(why);
+                self.report_failure(why);
             }
         }
     }
 
-    /// Event 17. A disabled neighbor is told (RFC 4486 §4), an idle one is refused in silence (§8.2.2).
-    fn accepted(&mut self, now: Instant, conn: Conn, ends: Ends) {
+    /// Event 17. A connection of a disabled neighbor is rejected with CEASE (RFC 4486 §4), that of an
+    /// idle one is closed silently (§8.2.2).
+    fn accepted(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
         if self.phase == Phase::Idle {
             if self.running == Running::Disabled {
                 let rejected = Notification::cease(cease::REJECTED, None);
@@ -488,8 +503,8 @@ impl Session {
             self.refused_distance(now, why);
             return;
         }
-        // A neighbor that dials again has given up its last attempt.
-        if let Some(older) = self.connections.iter().position(|c| !c.dialled && !c.is_established()) {
+        // A neighbor that connects again has given up its last attempt.
+        if let Some(older) = self.connections.iter().position(|c| !c.outgoing && !c.is_established()) {
             let older = self.connections.remove(older);
             self.out.push_back(Output::Close(older.id));
         }
@@ -499,20 +514,21 @@ impl Session {
         self.open(now, Connection::new(now, conn, false, ends));
     }
 
-    fn suspect(&mut self, text: String) {
+    fn hint(&mut self, text: String) {
         if self.connections.is_empty() {
-            self.complain(text);
+            self.report_failure(text);
         }
     }
 
-    /// An attempt failed: loud the first time, quiet while it is the same.
-    fn complain(&mut self, why: String) {
+    /// Records why an attempt failed. Logged as a warning only if the reason is new.
+    fn report_failure(&mut self, why: String) {
         let known = self.record.attempt_failed(&why);
-        self.event(if known { Severity::Debug } else { Severity::Warn }, why);
+        let severity = if known { Severity::Debug } else { Severity::Warn };
+        self.event(severity, "session not established", Some(why));
     }
 
-    fn event(&mut self, severity: Severity, text: String) {
-        self.out.push_back(Output::Event(Event { severity, text }));
+    fn event(&mut self, severity: Severity, message: &'static str, reason: Option<String>) {
+        self.out.push_back(Output::Event(Event { severity, message, reason, negotiated: None }));
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -538,18 +554,18 @@ impl Session {
 
     /// Event 9.
     fn connect_retry(&mut self, now: Instant) {
-        let was_dialling = self.phase == Phase::Connect;
-        self.abort_dial(true);
+        let was_connecting = self.phase == Phase::Connect;
+        self.abort_connect(true);
         if self.connections.iter().any(|c| !self.leaves(c)) {
             return;
         }
-        if was_dialling {
-            self.no_answer();
+        if was_connecting {
+            self.report_no_reply();
         }
-        self.dial(now);
+        self.connect(now);
     }
 
-    /// Ends one connection: last word, close, news, and what comes after.
+    /// Closes one connection: NOTIFICATION, close, event, and the next step.
     fn end(&mut self, now: Instant, conn: Conn, end: End) {
         let Some(at) = self.connections.iter().position(|c| c.id == conn) else { return };
         let was_up = self.connections[at].is_established();
@@ -558,56 +574,56 @@ impl Session {
             self.transmit(now, conn, Kind::Notification, state::notification(notification), 1);
         }
         self.connections.remove(at);
-        if !self.partings.iter().any(|p| p.conn == conn) {
+        if !self.pending_closes.iter().any(|p| p.conn == conn) {
             self.out.push_back(Output::Close(conn));
         }
         if was_up {
             self.flush_updates();
             self.record.dropped(end.reason, &end.why);
-            self.event(Severity::Warn, format!("session down: {}", end.why));
+            self.event(Severity::Warn, "session closed", Some(end.why.clone()));
             self.out.push_back(Output::Down { cause: end.cause, why: end.why });
-        } else if self.connections.is_empty() && end.after != After::Soon && end.after != After::Off {
-            self.complain(end.why);
+        } else if self.connections.is_empty() && end.after != NextStep::RetrySoon && end.after != NextStep::StayDown {
+            self.report_failure(end.why);
         } else {
-            self.event(Severity::Debug, end.why);
+            self.event(Severity::Debug, "connection closed", Some(end.why));
         }
         self.after(now, end.after, was_up);
     }
 
-    fn after(&mut self, now: Instant, after: After, was_up: bool) {
+    fn after(&mut self, now: Instant, after: NextStep, was_up: bool) {
         match after {
-            After::Off => {
-                self.abort_dial(false);
+            NextStep::StayDown => {
+                self.abort_connect(false);
                 self.phase = Phase::Idle;
                 self.timers = Timers::default();
             }
             // Another connection goes on.
             _ if self.connections.iter().any(|c| !self.leaves(c)) => {}
             _ if !self.connections.is_empty() => self.move_again(now),
-            // The dial under way is the next attempt.
-            After::Soon | After::Retry if self.phase == Phase::Connect => {}
-            After::Soon | After::Retry => {
+            // An attempt is in progress already.
+            NextStep::RetrySoon | NextStep::Retry if self.phase == Phase::Connect => {}
+            NextStep::RetrySoon | NextStep::Retry => {
                 self.phase = Phase::Active;
                 if was_up {
                     self.connect_backoff.reset();
                 }
-                if !self.config.passive && after == After::Retry {
+                if !self.config.passive && after == NextStep::Retry {
                     self.retry_later(now);
                 } else if !self.config.passive {
-                    self.timers.set(Timer::ConnectRetry, now + self.jitter.of(SHORTEST_RETRY));
+                    self.timers.set(Timer::ConnectRetry, now + self.jitter.of(MIN_CONNECT_RETRY));
                 }
             }
-            After::IdleHold => {
+            NextStep::IdleHold => {
                 let wait = self.damping.penalty(now, self.config.idle_hold_time);
                 self.idle(now, self.config.idle_hold_time.min(wait), wait);
             }
-            After::Idle(time) => self.idle(now, time, time),
+            NextStep::Idle(time) => self.idle(now, time, time),
         }
     }
 
-    /// Idle for about `wait`; a `base` of 0 means not at all: then listen, and dial as usual.
+    /// Idle for about `wait`. A `base` of 0 means no Idle: listen, and connect as usual.
     fn idle(&mut self, now: Instant, base: Duration, wait: Duration) {
-        self.abort_dial(false);
+        self.abort_connect(false);
         self.timers.stop(Timer::ConnectRetry);
         if base.is_zero() {
             self.phase = Phase::Active;
@@ -640,7 +656,7 @@ impl Session {
     pub fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         self.connections.iter().find_map(|c| match &c.state {
             State::Established(up) => Some(&up.negotiated),
-            State::OpenSent | State::Waiting { .. } | State::OpenConfirm(_) => None,
+            State::OpenSent | State::CollisionPending { .. } | State::OpenConfirm(_) => None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What we say in our OPEN, and what both OPENs together mean (RFC 4271 §6.2, RFC 5492).
+//! The contents of our OPEN, and what the two OPENs negotiate (RFC 4271 §6.2, RFC 5492).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ use crate::{
 
 /// Both ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Endpoints {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     /// Interface of a link-local connection, else 0.
@@ -35,9 +35,9 @@ pub(super) struct Circumstances {
     /// This is the first session since a start that found our routes in the kernel: the R bit
     /// (RFC 4724 §3).
     pub(super) restarting: bool,
-    /// What we forwarded before, we forward still: the F bits.
+    /// Forwarding state was preserved: the F bits.
     pub(super) forwarding: bool,
-    /// The neighbor does not know capabilities at all (RFC 5492 §3).
+    /// The neighbor does not support capabilities (RFC 5492 §3).
     pub(super) plain: bool,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn open(config: &PeerConfig, global: &Global, now: Circumstances) -> 
 fn capabilities(config: &PeerConfig, now: Circumstances) -> Vec<Capability> {
     let mut list: Vec<_> = config.families.iter().map(|f| Capability::family(*f)).collect();
     list.extend([Capability::RouteRefresh, Capability::EnhancedRefresh, Capability::ExtendedMessage]);
-    // A session over IPv6 has an address of ours at its end, whatever the plan knows of it by now.
+    // A session over IPv6 has an own IPv6 address, even if the plan does not have it yet.
     let over_v6 = matches!(config.key, PeerKey::LinkLocal(..) | PeerKey::Address(IpAddr::V6(_)));
     let v6 = over_v6 || config.own.v6.is_some() || config.own.link_local.is_some();
     if v6 && config.families.contains(&Family::Ipv4Unicast) {
@@ -89,7 +89,7 @@ fn capabilities(config: &PeerConfig, now: Circumstances) -> Vec<Capability> {
     list
 }
 
-/// Without `graceful-restart` the capability names no family: it only asks for End-of-RIB markers
+/// Without `graceful-restart` the capability contains no family and only requests End-of-RIB
 /// (RFC 4724 §3).
 fn graceful_restart(config: &PeerConfig, now: Circumstances) -> GracefulRestart {
     if !config.graceful_restart {
@@ -104,7 +104,7 @@ fn graceful_restart(config: &PeerConfig, now: Circumstances) -> GracefulRestart 
     }
 }
 
-/// What `sent` and `got` agree on.
+/// What `sent` and `got` negotiate.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub(super) fn agree(
     config: &PeerConfig,
     sent: &Open,
     got: &Open,
-    ends: Ends,
+    ends: Endpoints,
 ) -> Result<Negotiated, WireError> {
     let remote_as = got.asn();
     check_as(config, got)?;
@@ -167,10 +167,11 @@ fn check_as(config: &PeerConfig, got: &Open) -> Result<(), WireError> {
         RemoteAs::Internal => asn == config.local_as,
         RemoteAs::Any => true,
     };
-    if wanted { Ok(()) } else { Err(bad(2, "AS number is not what remote-as asks for")) }
+    if wanted { Ok(()) } else { Err(bad(2, "AS number does not match remote-as")) }
 }
 
-/// The families of both. A neighbor that says nothing of families speaks IPv4 unicast (RFC 4760 §8).
+/// The families in common. A neighbor without multiprotocol capabilities has IPv4 unicast
+/// (RFC 4760 §8).
 fn families(config: &PeerConfig, sent: &Open, got: &Open) -> Vec<Family> {
     let has = |open: &Open, family: Family| {
         let silent = !open.capabilities.iter().any(|c| matches!(c, Capability::Multiprotocol { .. }));
@@ -179,7 +180,7 @@ fn families(config: &PeerConfig, sent: &Open, got: &Open) -> Vec<Family> {
     config.families.iter().copied().filter(|f| has(sent, *f) && has(got, *f)).collect()
 }
 
-/// 2/7 carries the capabilities that we miss (RFC 5492 §5).
+/// 2/7 contains the missing capabilities (RFC 5492 §5).
 fn no_common_family(config: &PeerConfig) -> WireError {
     let mut data = BytesMut::new();
     for f in &config.families {
@@ -214,7 +215,8 @@ fn extended_next_hop(open: &Open) -> bool {
         .any(|c| matches!(c, Capability::ExtendedNextHop(list) if list.iter().any(ipv4_over_ipv6)))
 }
 
-/// The neighbor's side of graceful restart, cut down to what is in use and to what we were told to help.
+/// The neighbor's graceful restart capability, limited to the families in use and to what
+/// `graceful-restart` allows.
 fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -> Option<Graceful> {
     if sent.capabilities.is_empty() {
         return None;
@@ -228,7 +230,7 @@ fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         return Some(Graceful { restarting: theirs.restarting, ..Graceful::default() });
     }
     let in_use = |afi, safi| Family::from_wire(afi, safi).filter(|f| families.contains(f));
-    // RFC 9494 §3.1 goes along with the capability of RFC 4724, and so does how it is read.
+    // RFC 9494 §3.1 needs the capability of RFC 4724, and is read in the same way.
     let long_lived = got.capabilities.iter().rev().find_map(|c| match c {
         Capability::LongLivedGracefulRestart(list) if config.long_lived_stale_time > 0 => Some(list),
         _ => None,
@@ -251,7 +253,7 @@ fn graceful(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
     })
 }
 
-/// One tuple for each family: what was said of it last.
+/// One tuple for each family: the last one counts.
 fn last_of_each<T>(tuples: impl Iterator<Item = T>, family: impl Fn(&T) -> Family) -> Vec<T> {
     let mut list: Vec<T> = Vec::new();
     for tuple in tuples {
@@ -261,8 +263,9 @@ fn last_of_each<T>(tuples: impl Iterator<Item = T>, family: impl Fn(&T) -> Famil
     list
 }
 
-/// RFC 9234 §4.2: two roles must be a pair; without theirs ours holds. Several different ones are refused, whether
-/// we have a role or not; equal ones are one. Roles are for eBGP only.
+/// RFC 9234 §4.2: two roles must be a valid pair; if the neighbor has none, ours applies. Several
+/// different roles are refused, whether we have one or not; equal ones count once. Roles apply to
+/// eBGP only.
 fn role(config: &PeerConfig, got: &Open, ibgp: bool) -> Result<Option<Role>, WireError> {
     if ibgp {
         return Ok(None);
@@ -298,7 +301,7 @@ fn role_number(role: Role) -> u8 {
     }
 }
 
-/// What an error of negotiation looks like to the operator.
+/// Explains an error of negotiation to the operator.
 pub(super) fn explain(config: &PeerConfig, got: &Open, error: &WireError) -> String {
     let name = |asn: Asn| format!("AS {asn}");
     match (error.code, error.subcode) {
@@ -310,15 +313,15 @@ pub(super) fn explain(config: &PeerConfig, got: &Open, error: &WireError) -> Str
                 RemoteAs::Any => "a usable number".into(),
             };
             match got.asn() {
-                // No number of anybody: what stands in the OPEN is at fault, not `remote-as`.
+                // Not a valid AS number: the OPEN is at fault, not `remote-as`.
                 AS_TRANS => format!(
-                    "bad peer AS: {} (23456), a stand-in for four-octet numbers, and no capability says which; \
-                     remote-as asks for {wanted}",
+                    "bad peer AS: {} (23456), a placeholder for a four-octet number, which no capability contains; \
+                     remote-as is {wanted}",
                     error.what
                 ),
-                0 => format!("bad peer AS: {}; remote-as asks for {wanted}", error.what),
+                0 => format!("bad peer AS: {}; remote-as is {wanted}", error.what),
                 _ if got.my_as == 0 => format!("bad peer AS: {}", error.what),
-                asn => format!("bad peer AS: the neighbor is {}, remote-as asks for {wanted}", name(asn)),
+                asn => format!("bad peer AS: the neighbor is {}, remote-as is {wanted}", name(asn)),
             }
         }
         (Code::Open, 3) => {

@@ -1,11 +1,11 @@
-//! What a session remembers of itself for `show neighbor` and the metrics.
+//! Counters and history of a session, for `show neighbor` and metrics.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use super::{Running, Session, hints, negotiate::Ends};
+use super::{Running, Session, hints, negotiate::Endpoints};
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// Octets remembered of one reason or NOTIFICATION. A message may carry 65,000 of them.
+/// Octets kept of one reason or NOTIFICATION. A message may contain 65,000.
 const MAX_TEXT: usize = 1024;
-/// Capabilities of an OPEN that are shown. It has room for two thousand.
+/// Capabilities of an OPEN that are shown. An OPEN may contain two thousand.
 const MAX_CAPABILITIES: usize = 64;
 
-/// Counters and last words.
+/// Counters, and the last errors and NOTIFICATIONs.
 #[derive(Debug)]
 pub(super) struct Record {
     shown: SessionState,
@@ -33,14 +33,15 @@ pub(super) struct Record {
     drops: BTreeMap<&'static str, u64>,
     flaws: u64,
     last_error: Option<String>,
-    /// `last_error` is of an attempt: when one succeeds, it gives way to why the last session ended.
+    /// `last_error` belongs to a failed attempt. When one succeeds, the reason why the last session
+    /// was closed is shown again.
     only_an_attempt: bool,
     last_drop: Option<String>,
     notification_sent: Option<String>,
     notification_received: Option<String>,
     capabilities_sent: Vec<String>,
     capabilities_received: Vec<String>,
-    ends: Option<Ends>,
+    ends: Option<Endpoints>,
     remote_id: Option<RouterId>,
     remote_as: Option<u32>,
     answered: Option<Instant>,
@@ -88,7 +89,7 @@ impl Record {
         self.messages_received[index(kind)] += 1;
     }
 
-    pub(super) fn open_sent(&mut self, open: &Open, ends: Ends) {
+    pub(super) fn open_sent(&mut self, open: &Open, ends: Endpoints) {
         self.capabilities_sent = names(open);
         self.ends = Some(ends);
     }
@@ -112,7 +113,7 @@ impl Record {
         self.flaws += n as u64;
     }
 
-    /// Remembers why; `true` when it was the same before.
+    /// Records the reason; `true` if it is the same as before.
     pub(super) fn attempt_failed(&mut self, why: &str) -> bool {
         let why = short(why.to_owned());
         let known = self.last_error.as_ref() == Some(&why);
@@ -125,7 +126,7 @@ impl Record {
         self.last_error.as_deref() == Some(why)
     }
 
-    /// One more reason beside the last error.
+    /// Appends a reason to the last error.
     pub(super) fn also(&mut self, why: &str) {
         self.last_error = Some(short(match self.last_error.take() {
             Some(first) => format!("{first}; {why}"),
@@ -171,7 +172,7 @@ fn by_type(counters: [u64; 5]) -> BTreeMap<String, u64> {
     Kind::ALL.into_iter().map(|k| (k.as_str().to_owned(), counters[index(k)])).collect()
 }
 
-/// Everything that the session knows; `since` and the prefix counters are left empty.
+/// The view of a session; `since` and the prefix counters are left empty.
 pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
     let (config, record) = (&s.config, &s.record);
     let negotiated = s.connections.iter().find_map(|c| c.negotiated());
@@ -242,7 +243,7 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     notes
 }
 
-/// What keeps the session down until the operator changes something.
+/// What prevents the session until the operator changes something.
 fn needs(s: &Session) -> Vec<Diagnostic> {
     if s.running != Running::Yes || s.established().is_some() {
         return Vec::new();

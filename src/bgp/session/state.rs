@@ -8,9 +8,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    After, Conn, End, Ends, Output, Session, Severity,
+    Conn, End, Endpoints, Event, NextStep, Output, Session, Severity,
     attachment::Attachment,
-    collision::Verdict,
+    collision::CollisionOutcome,
     damping, hints,
     host::Probe,
     negotiate::{self, Circumstances},
@@ -33,27 +33,27 @@ use crate::{
 };
 
 /// How long a neighbor may take for its OPEN (RFC 4271 §8.2.2: "a large value", 4 minutes suggested).
-pub const OPEN_HOLD: Duration = Duration::from_secs(240);
-/// The least send hold time where none is configured (RFC 9687 §4.3: 8 minutes, or twice the hold time where that
-/// is longer).
-const SEND_HOLD: Duration = Duration::from_secs(480);
+pub const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
+/// Default of the send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time if that is
+/// longer).
+const DEFAULT_SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 
-/// Collisions in a row after which the neighbor is dialled at once.
-const SOON: u32 = 3;
+/// Consecutive collisions after which the next attempt follows at once.
+const MAX_QUICK_COLLISION_RETRIES: u32 = 3;
 /// The least time between two KEEPALIVEs (RFC 4271 §4.4).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer to our OPEN is to be expected soon: longer than a packet's way there and back.
-pub(super) const FRESH: Duration = Duration::from_secs(3);
+/// How long the neighbor's OPEN is expected to arrive soon: longer than a round trip.
+pub(super) const FRESH_CONNECTION_TIME: Duration = Duration::from_secs(3);
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: Conn,
-    /// We began it.
-    pub(super) dialled: bool,
+    /// We opened it.
+    pub(super) outgoing: bool,
     pub(super) since: Instant,
-    pub(super) ends: Ends,
+    pub(super) ends: Endpoints,
     /// The link and the address that it depends on.
     pub(super) attachment: Attachment,
     pub(super) probe: Option<Probe>,
@@ -65,44 +65,44 @@ pub(super) struct Connection {
     received: Option<Open>,
     /// When the last KEEPALIVE was sent.
     kept_alive: Option<Instant>,
-    /// Octets that the driver still holds.
+    /// Octets that the driver has not sent yet.
     pub(super) unsent: usize,
-    /// Only segments with TTL 255 are taken on it.
+    /// Only segments with TTL 255 are accepted on it.
     pub(super) secured: bool,
 }
 
-/// How far it has come.
+/// State of a connection.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Our OPEN is out, theirs is awaited.
+    /// Our OPEN is sent, the neighbor's has not arrived.
     OpenSent,
-    /// Both OPENs fit, but it is the other connection that is to survive, if an OPEN comes there. `confirmed`: the
-    /// neighbor's KEEPALIVE is here already.
-    Waiting {
+    /// The OPENs match, but the other connection survives if an OPEN arrives on it. `confirmed`: a
+    /// KEEPALIVE was received already.
+    CollisionPending {
         negotiated: Arc<Negotiated>,
         confirmed: bool,
     },
-    /// Both OPENs fit, the KEEPALIVE is awaited.
+    /// The OPENs match, and the KEEPALIVE has not arrived.
     OpenConfirm(Arc<Negotiated>),
     Established(Box<Up>),
 }
 
-/// A session that is up.
+/// An established session.
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) negotiated: Arc<Negotiated>,
     decoder: Decoder,
     pub(super) since: Instant,
-    /// A flawed UPDATE was logged: the next ones only count.
+    /// A malformed attribute was logged; further ones are counted only.
     flawed: bool,
 }
 
 impl Connection {
-    pub(super) fn new(now: Instant, id: Conn, dialled: bool, ends: Ends) -> Self {
+    pub(super) fn new(now: Instant, id: Conn, outgoing: bool, ends: Endpoints) -> Self {
         let sent = Open { my_as: 0, hold_time: 0, router_id: [0; 4].into(), capabilities: vec![] };
         Self {
             id,
-            dialled,
+            outgoing,
             since: now,
             ends,
             attachment: Attachment::new(ends),
@@ -119,7 +119,7 @@ impl Connection {
 
     pub(super) fn shown(&self) -> SessionState {
         match self.state {
-            State::OpenSent | State::Waiting { .. } => SessionState::OpenSent,
+            State::OpenSent | State::CollisionPending { .. } => SessionState::OpenSent,
             State::OpenConfirm(_) => SessionState::OpenConfirm,
             State::Established(_) => SessionState::Established,
         }
@@ -132,20 +132,20 @@ impl Connection {
     pub(super) fn established_since(&self) -> Option<Instant> {
         match &self.state {
             State::Established(up) => Some(up.since),
-            State::OpenSent | State::Waiting { .. } | State::OpenConfirm(_) => None,
+            State::OpenSent | State::CollisionPending { .. } | State::OpenConfirm(_) => None,
         }
     }
 
     pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         match &self.state {
             State::OpenSent => None,
-            State::OpenConfirm(negotiated) | State::Waiting { negotiated, .. } => Some(negotiated),
+            State::OpenConfirm(negotiated) | State::CollisionPending { negotiated, .. } => Some(negotiated),
             State::Established(up) => Some(&up.negotiated),
         }
     }
 
-    /// Messages above 4,096 octets may come: both announced RFC 8654. A neighbor that knows nothing of it and
-    /// names a longer one is out of step, and hears so at once rather than after 65,535 octets.
+    /// Whether messages above 4,096 octets may be received: both sides have the capability of
+    /// RFC 8654. Otherwise a larger length is an error at once, not after 65,535 octets.
     fn extended(&self) -> bool {
         self.negotiated().is_some_and(|n| n.extended_messages)
     }
@@ -155,8 +155,8 @@ impl Connection {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// Something was heard.
-    fn heard(&mut self, now: Instant) {
+    /// A message was received.
+    fn restart_hold_timer(&mut self, now: Instant) {
         if let Some(hold) = self.hold() {
             self.timers.set(Timer::Hold, now + hold);
         }
@@ -165,20 +165,20 @@ impl Connection {
     /// RFC 9687 §4.3: never shorter than the hold time.
     fn send_hold(&self, configured: Option<u16>) -> Duration {
         let hold = self.hold().unwrap_or_default();
-        configured.map_or(SEND_HOLD.max(hold * 2), |seconds| hold.max(Duration::from_secs(seconds.into())))
+        configured.map_or(DEFAULT_SEND_HOLD_TIME.max(hold * 2), |seconds| hold.max(Duration::from_secs(seconds.into())))
     }
 }
 
 impl Session {
-    /// The connection stands: our OPEN goes out (events 16 and 17).
+    /// Sends our OPEN on a new connection (events 16 and 17).
     pub(super) fn open(&mut self, now: Instant, mut connection: Connection) {
         let circumstances = Circumstances {
-            restarting: self.global.restarting && !self.been_up,
-            forwarding: self.global.restarting || self.been_up,
-            plain: self.plain,
+            restarting: self.global.restarting && !self.was_established,
+            forwarding: self.global.restarting || self.was_established,
+            without_capabilities: self.without_capabilities,
         };
         connection.sent = negotiate::open(&self.config, &self.global, circumstances);
-        connection.timers.set(Timer::Hold, now + OPEN_HOLD);
+        connection.timers.set(Timer::Hold, now + OPEN_HOLD_TIME);
         let (conn, mut octets) = (connection.id, BytesMut::new());
         connection.sent.encode(&mut octets);
         if self.established().is_none() {
@@ -230,7 +230,7 @@ impl Session {
         }
     }
 
-    /// RFC 4271 §4.4: never more than one per second. One that would be too early goes out when the second is over.
+    /// Sends a KEEPALIVE, at most one per second (RFC 4271 §4.4); one that is due earlier is delayed.
     pub(super) fn keepalive(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
         if let Some(due) = c.kept_alive.map(|at| at + KEEPALIVE_INTERVAL).filter(|due| *due > now) {
@@ -261,7 +261,7 @@ impl Session {
             if stalled {
                 c.timers.stop(Timer::Hold);
             } else {
-                c.heard(now);
+                c.restart_hold_timer(now);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Session {
         match timer {
             Timer::Keepalive => self.keepalive(now, conn),
             Timer::Hold => {
-                let hold = self.connection(conn).and_then(|c| c.hold()).unwrap_or(OPEN_HOLD).as_secs();
+                let hold = self.connection(conn).and_then(|c| c.hold()).unwrap_or(OPEN_HOLD_TIME).as_secs();
                 self.end(
                     now,
                     conn,
@@ -279,8 +279,8 @@ impl Session {
                         notify: Some(Notification::new(Code::HoldTimer, 0)),
                         cause: DownCause::HoldTimer,
                         reason: "hold-timer",
-                        why: format!("hold timer expired: nothing heard for {hold} s"),
-                        after: After::IdleHold,
+                        why: format!("hold timer expired: no message for {hold} s"),
+                        after: NextStep::IdleHold,
                     },
                 );
             }
@@ -292,19 +292,19 @@ impl Session {
                         notify: Some(Notification::new(Code::SendHoldTimer, 0)),
                         cause: DownCause::Sent { hard: false },
                         reason: "send-hold-timer",
-                        why: "send hold timer expired: the neighbor reads nothing".into(),
-                        after: After::IdleHold,
+                        why: "send hold timer expired: the neighbor does not read".into(),
+                        after: NextStep::IdleHold,
                     },
                 );
             }
-            // What waited is let go on at the end of each input.
+            // Pending connections are continued at the end of each input.
             Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
             Timer::Silence => self.silent(now, conn),
             Timer::TtlSecurity => self.ttl_not_offered(conn),
         }
     }
 
-    /// Event 18 of a connection that stood.
+    /// Event 18: the connection was closed by the neighbor, or failed.
     pub(super) fn closed(&mut self, now: Instant, conn: Conn, error: Option<String>) {
         let Some(c) = self.connection(conn) else { return };
         let how = error
@@ -316,7 +316,7 @@ impl Session {
                 let hint = hint.map(|hint| format!(" If so, {hint}")).unwrap_or_default();
                 format!("{how} before its OPEN: is this host configured there?{hint}")
             }
-            State::OpenConfirm(_) | State::Waiting { .. } => format!("{how} after the OPEN"),
+            State::OpenConfirm(_) | State::CollisionPending { .. } => format!("{how} after the OPEN"),
             State::Established(_) => how,
         };
         let after = self.after_end_by_neighbor(now, conn);
@@ -325,7 +325,7 @@ impl Session {
         self.end(now, conn, end);
     }
 
-    /// Cuts messages off and handles them, as long as the connection lives.
+    /// Splits off messages and handles them while the connection exists.
     pub(super) fn received(&mut self, now: Instant, conn: Conn, octets: &mut BytesMut) {
         let mut known = false;
         while let Some(c) = self.connection(conn) {
@@ -343,7 +343,7 @@ impl Session {
             }
         }
         if known {
-            self.overheard(octets);
+            self.read_leftover(octets);
         }
         octets.clear();
     }
@@ -354,12 +354,12 @@ impl Session {
             (_, Kind::Notification) => self.notified(now, conn, &Notification::decode(&frame.body)),
             (State::OpenSent, Kind::Open) => self.open_received(now, conn, &frame.body),
             (State::OpenConfirm(_), Kind::Keepalive) => self.establish(now, conn),
-            (State::Waiting { confirmed, .. }, Kind::Keepalive) => *confirmed = true,
-            (State::Established(_), Kind::Keepalive) => c.heard(now),
+            (State::CollisionPending { confirmed, .. }, Kind::Keepalive) => *confirmed = true,
+            (State::Established(_), Kind::Keepalive) => c.restart_hold_timer(now),
             (State::Established(_), Kind::Update) => self.update(now, conn, &frame.body),
             (State::Established(_), Kind::RouteRefresh) => self.refresh(now, conn, &frame.body),
             (State::OpenSent, kind) => self.unexpected(now, conn, kind, 1),
-            (State::OpenConfirm(_) | State::Waiting { .. }, kind) => self.unexpected(now, conn, kind, 2),
+            (State::OpenConfirm(_) | State::CollisionPending { .. }, kind) => self.unexpected(now, conn, kind, 2),
             (State::Established(_), kind) => self.unexpected(now, conn, kind, 3),
         }
     }
@@ -375,7 +375,7 @@ impl Session {
         self.refuse(now, conn, &error, format!("unexpected {} message", kind.as_str()));
     }
 
-    /// The neighbor broke the protocol: NOTIFICATION, then Idle.
+    /// The neighbor violated the protocol: NOTIFICATION, then Idle.
     fn refuse(&mut self, now: Instant, conn: Conn, error: &WireError, what: String) {
         let notification = Notification::from(error);
         let end = End {
@@ -383,7 +383,7 @@ impl Session {
             notify: Some(notification),
             cause: DownCause::Sent { hard: false },
             reason: "notification-sent",
-            after: After::IdleHold,
+            after: NextStep::IdleHold,
         };
         self.end(now, conn, end);
     }
@@ -406,27 +406,27 @@ impl Session {
         self.end(now, conn, End { notify: None, cause, reason: "notification-received", why, after });
     }
 
-    fn after_notification(&mut self, now: Instant, conn: Conn, n: &Notification) -> After {
+    fn after_notification(&mut self, now: Instant, conn: Conn, n: &Notification) -> NextStep {
         const CEASE: u8 = Code::Cease as u8;
         const OPEN: u8 = Code::Open as u8;
         let opening = self.connection(conn).is_some_and(|c| !c.is_established());
         match (n.code, n.subcode) {
-            // What takes both connections is over at once. A neighbor that goes on like this has a session with us
-            // under another address.
+            // The collision closed both connections: retry soon. A neighbor that keeps doing this has
+            // a session with us at another address.
             (CEASE, cease::COLLISION) => {
                 self.collisions += 1;
-                if self.collisions > SOON { After::Retry } else { After::Soon }
+                if self.collisions > MAX_QUICK_COLLISION_RETRIES { NextStep::Retry } else { NextStep::RetrySoon }
             }
-            (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => After::IdleHold,
+            (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => NextStep::IdleHold,
             (CEASE, _) => self.after_end_by_neighbor(now, conn),
-            // RFC 5492 §3: it knows no capabilities. Again without, once.
-            (OPEN, 4) if opening && !self.plain => {
-                self.plain = true;
-                After::Soon
+            // RFC 5492 §3: it does not support capabilities. One attempt without them.
+            (OPEN, 4) if opening && !self.without_capabilities => {
+                self.without_capabilities = true;
+                NextStep::RetrySoon
             }
             _ => {
-                self.plain = false;
-                After::IdleHold
+                self.without_capabilities = false;
+                NextStep::IdleHold
             }
         }
     }
@@ -452,36 +452,36 @@ impl Session {
             }
         };
         match self.collision(now, conn, &negotiated) {
-            Verdict::Both | Verdict::DropOther | Verdict::ReplaceLater => self.confirm(now, conn, negotiated),
-            Verdict::Wait => {
+            CollisionOutcome::Both | CollisionOutcome::DropOther | CollisionOutcome::ReplaceLater => self.confirm(now, conn, negotiated),
+            CollisionOutcome::Wait => {
                 let Some(c) = self.connection(conn) else { return };
-                c.state = State::Waiting { negotiated, confirmed: false };
-                c.timers.set(Timer::Collision, now + FRESH);
+                c.state = State::CollisionPending { negotiated, confirmed: false };
+                c.timers.set(Timer::Collision, now + FRESH_CONNECTION_TIME);
             }
-            Verdict::DropNew => {}
+            CollisionOutcome::DropNew => {}
         }
     }
 
-    /// The OPEN is good and the connection is to stay.
+    /// The OPEN was accepted, and the connection is kept.
     fn confirm(&mut self, now: Instant, conn: Conn, negotiated: Arc<Negotiated>) {
         let Some(c) = self.connection(conn) else { return };
         c.state = State::OpenConfirm(negotiated);
         c.timers.stop(Timer::Hold);
         c.timers.stop(Timer::Collision);
-        c.heard(now);
+        c.restart_hold_timer(now);
         self.watch_silence(now, conn);
         self.keepalive(now, conn);
     }
 
-    /// Lets a connection go on that waited in vain for the OPEN of another one.
+    /// Continues a pending connection if no OPEN has arrived on the other one.
     pub(super) fn end_waiting(&mut self, now: Instant) {
-        let waits = |c: &&Connection| matches!(c.state, State::Waiting { .. });
+        let waits = |c: &&Connection| matches!(c.state, State::CollisionPending { .. });
         let Some(c) = self.connections.iter().find(waits) else { return };
         let runs = c.timers.due(Timer::Collision).is_some();
         if runs && self.connections.iter().any(|c| matches!(c.state, State::OpenSent)) {
             return;
         }
-        let State::Waiting { negotiated, confirmed } = &c.state else { return };
+        let State::CollisionPending { negotiated, confirmed } = &c.state else { return };
         let (conn, negotiated, confirmed) = (c.id, negotiated.clone(), *confirmed);
         self.confirm(now, conn, negotiated);
         if confirmed {
@@ -503,7 +503,7 @@ impl Session {
         }));
         c.timers.stop(Timer::Silence);
         c.timers.stop(Timer::TtlSecurity);
-        c.heard(now);
+        c.restart_hold_timer(now);
         self.learn_ttl(conn);
         if let Some(c) = self.connections.iter_mut().find(|c| c.id == conn)
             && let Some(open) = c.received.take()
@@ -511,7 +511,7 @@ impl Session {
             self.record.open_sent(&c.sent, c.ends);
             self.record.open_received(now, &open);
         }
-        self.abort_dial(false);
+        self.abort_connect(false);
         self.timers.stop(Timer::ConnectRetry);
         for other in self.connections.iter().map(|c| c.id).filter(|id| *id != conn).collect::<Vec<_>>() {
             if self.connections.iter().any(|c| c.id == other && self.leaves(c)) {
@@ -523,19 +523,24 @@ impl Session {
             }
         }
         self.moving = None;
-        self.been_up = true;
+        self.was_established = true;
         self.collisions = 0;
         self.connect_backoff.reset();
         self.record.established();
-        let (asn, id, hold) = (negotiated.remote_as, negotiated.remote_id, negotiated.hold_time);
-        self.event(Severity::Info, format!("session up: AS {asn}, router id {id}, hold time {hold} s"));
+
+        self.out.push_back(Output::Event(Event {
+            severity: Severity::Info,
+            message: "session established",
+            reason: None,
+            negotiated: Some(negotiated.clone()),
+        }));
         self.out.push_back(Output::Up(negotiated));
     }
 
     /// Event 27.
     fn update(&mut self, now: Instant, conn: Conn, body: &Bytes) {
         let Some(c) = self.connection(conn) else { return };
-        c.heard(now);
+        c.restart_hold_timer(now);
         let State::Established(up) = &mut c.state else { return };
         match up.decoder.decode(body) {
             Ok(update) => {
@@ -546,7 +551,8 @@ impl Session {
                 self.updates.push(update);
                 if let Some((attribute, what)) = flaw {
                     let severity = if loud { Severity::Warn } else { Severity::Debug };
-                    self.event(severity, format!("attribute {attribute} of an UPDATE lived through: {what}"));
+                    let reason = format!("attribute {attribute}: {what}");
+                    self.event(severity, "malformed attribute in UPDATE", Some(reason));
                 }
             }
             Err(error) => self.refuse(now, conn, &error, error.what.into()),
@@ -557,7 +563,7 @@ impl Session {
     /// subtype (RFC 7313 §5).
     fn refresh(&mut self, now: Instant, conn: Conn, body: &Bytes) {
         let Some(c) = self.connection(conn) else { return };
-        c.heard(now);
+        c.restart_hold_timer(now);
         let Some(negotiated) = c.negotiated().cloned() else { return };
         let message = match Refresh::decode(body, negotiated.enhanced_refresh) {
             Ok(message) => message,
@@ -571,7 +577,7 @@ impl Session {
     }
 }
 
-/// The whole message.
+/// Encodes a NOTIFICATION message.
 pub(super) fn notification(n: &Notification) -> Bytes {
     let mut octets = BytesMut::new();
     n.encode(&mut octets);

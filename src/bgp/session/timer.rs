@@ -7,21 +7,21 @@ use crate::net::Random;
 /// One timer. The first two belong to the neighbor, the others to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Dial (again).
+    /// Connect (again).
     ConnectRetry,
     /// Leave Idle.
     IdleHold,
-    /// The neighbor has been silent for too long.
+    /// No message was received for too long.
     Hold,
-    /// Say that we are alive.
+    /// Send KEEPALIVE.
     Keepalive,
-    /// The neighbor has taken nothing for too long (RFC 9687).
+    /// Nothing could be sent for too long (RFC 9687).
     SendHold,
-    /// Another connection's OPEN decides about this one (RFC 4271 §6.8): go on without it.
+    /// This connection waits for the OPEN on another one (RFC 4271 §6.8): continue without it.
     Collision,
-    /// The neighbor has said nothing on a new connection: time for a hint.
+    /// Nothing was received on a new connection: time for a hint.
     Silence,
-    /// The neighbor may show that it sends with TTL 255 (RFC 5082): go on without.
+    /// The neighbor has not shown that it sends with TTL 255 (RFC 5082): continue without.
     TtlSecurity,
 }
 
@@ -37,7 +37,7 @@ impl Timer {
         Self::TtlSecurity,
     ];
 
-    /// As `show neighbor` writes it.
+    /// The name in `show neighbor`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::ConnectRetry => "connect-retry",
@@ -74,7 +74,7 @@ impl Timers {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes one timer that has run out by `now`, earliest first.
+    /// Removes and returns a timer that has expired by `now`, earliest first.
     pub(super) fn expired(&mut self, now: Instant) -> Option<Timer> {
         let due = |t: &Timer| self.due(*t).filter(|due| *due <= now);
         let timer = Timer::ALL.into_iter().filter(|t| due(t).is_some()).min_by_key(due)?;
@@ -82,7 +82,7 @@ impl Timers {
         Some(timer)
     }
 
-    /// Running timers with what is left of them.
+    /// Running timers and the time left.
     pub(super) fn running(&self, now: Instant) -> impl Iterator<Item = (Timer, Duration)> + '_ {
         Timer::ALL.into_iter().filter_map(move |t| Some((t, self.due(t)?.saturating_duration_since(now))))
     }
@@ -102,13 +102,13 @@ impl Jitter {
     }
 }
 
-/// A waiting time that doubles while things go wrong.
+/// A waiting time that doubles after each failure.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
 }
 
-/// Where doubling ends.
+/// Upper bound of the doubling.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(120);
 
 impl Backoff {

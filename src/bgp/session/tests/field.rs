@@ -34,7 +34,7 @@ fn of_several_graceful_restart_capabilities_the_last_counts() {
     assert_eq!(g.families, [(Family::Ipv4Unicast, false)], "a family that is named twice");
 }
 
-/// RFC 5492 §4: what several instances mean is said by the RFC of each capability.
+/// RFC 5492 §4: the RFC of each capability defines what several instances mean.
 #[test]
 fn repeated_capabilities_follow_the_rfc_of_each() {
     let llgr = |stale_time| {
@@ -76,8 +76,8 @@ fn repeated_capabilities_follow_the_rfc_of_each() {
 #[test]
 fn several_roles_that_differ_are_refused_without_a_role_of_our_own_too() {
     let roles = |list: &[u8]| with(list.iter().map(|r| Capability::Role(*r)).collect());
-    let mut p = Peer::dialled();
-    p.hear(OUT, &roles(&[3, 4]));
+    let mut p = Peer::outgoing();
+    p.receive(OUT, &roles(&[3, 4]));
     let n = p.notification(OUT).unwrap();
     assert_eq!((n.code, n.subcode), (2, 11));
     Peer::established_with(config(), global(), &roles(&[3, 3]));
@@ -94,7 +94,7 @@ fn keepalives_are_never_less_than_a_second_apart() {
         let mut p = Peer { s: Session::new(t0, Arc::new(config()), global(), seed), ..Peer::new() };
         (p.t0, p.now) = (t0, t0);
         p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
-        p.hear(OUT, &open(65002, 3, THEM, families())).hear(OUT, &keepalive());
+        p.receive(OUT, &open(65002, 3, THEM, families())).receive(OUT, &keepalive());
         assert_eq!(p.s.state(), SessionState::Established);
         p.out.clear();
         let mut sent = vec![p.now];
@@ -103,10 +103,10 @@ fn keepalives_are_never_less_than_a_second_apart() {
             if step % 7 == 0 {
                 // A second call has the first connection probed, however often it comes.
                 let conn = Conn(100 + step);
-                p.feed(Input::Accepted(conn, ends())).hear(conn, &open(65002, 3, THEM, families()));
+                p.feed(Input::Accepted(conn, ends())).receive(conn, &open(65002, 3, THEM, families()));
             }
             if step % 20 == 0 {
-                p.hear(OUT, &keepalive());
+                p.receive(OUT, &keepalive());
             }
             if p.kinds(OUT).contains(&Kind::Keepalive) {
                 sent.push(p.now);
@@ -126,8 +126,8 @@ fn an_open_with_as_trans_and_a_cease_in_one_read_leave_both_texts() {
     let trans = Open { my_as: AS_TRANS as u16, hold_time: 180, router_id: THEM, capabilities: vec![] };
     trans.encode(&mut octets);
     octets.extend_from_slice(&notify(&Notification::new(Code::Cease, cease::REJECTED)));
-    let mut p = Peer::dialled();
-    p.hear(OUT, &octets);
+    let mut p = Peer::outgoing();
+    p.receive(OUT, &octets);
     let view = p.s.view(p.now);
     assert_eq!(view.last_notification_received.as_deref(), Some("cease/connection rejected"));
     let text = p.last_error();
@@ -136,15 +136,15 @@ fn an_open_with_as_trans_and_a_cease_in_one_read_leave_both_texts() {
     }
     assert_eq!(view.messages_received["notification"], 1);
     // The same in two reads: the second comes when the connection is closed already.
-    let mut p = Peer::dialled();
+    let mut p = Peer::outgoing();
     let (open, cease) = octets.split_at(octets.len() - 21);
-    p.hear(OUT, open);
+    p.receive(OUT, open);
     assert!(p.closed(OUT));
     p.feed(Input::Leftover(&mut BytesMut::from(cease)));
     assert!(p.last_error().contains("cease/connection rejected"), "{}", p.last_error());
     // AS 0 is named, too.
-    let mut p = Peer::dialled();
-    p.hear(OUT, &open_of_as_0());
+    let mut p = Peer::outgoing();
+    p.receive(OUT, &open_of_as_0());
     assert!(p.last_error().contains("AS number is 0"), "{}", p.last_error());
 }
 
@@ -176,7 +176,7 @@ fn a_reload_with_another_limit_ends_the_pause_at_once() {
         let passive = PeerConfig { passive: true, ..config() };
         let mut p = Peer::with(passive.clone(), global());
         p.feed(Input::Start).feed(Input::Accepted(OUT, self::ends()));
-        p.hear(OUT, &their_open()).hear(OUT, &keepalive());
+        p.receive(OUT, &their_open()).receive(OUT, &keepalive());
         p.feed(Input::MaxPrefixes(Family::Ipv4Unicast));
         p.feed(Input::Configure(Arc::new(PeerConfig { passive: true, ..after }), global()));
         p.out.clear();
@@ -184,8 +184,8 @@ fn a_reload_with_another_limit_ends_the_pause_at_once() {
         assert_eq!(!p.closed(IN), ends, "{name}, passive");
     }
     // An idle time for an error is no matter of the limit.
-    let mut p = Peer::dialled();
-    p.hear(OUT, b"garbage, longer than a header of nineteen octets");
+    let mut p = Peer::outgoing();
+    p.receive(OUT, b"garbage, longer than a header of nineteen octets");
     assert_eq!(p.s.state(), SessionState::Idle);
     p.feed(Input::Configure(Arc::new(PeerConfig { max_prefixes: 7, ..config() }), global()));
     assert_eq!(p.s.state(), SessionState::Idle);
@@ -195,20 +195,20 @@ fn a_reload_with_another_limit_ends_the_pause_at_once() {
 #[test]
 fn a_call_to_another_of_our_addresses_is_no_restart_of_an_established_neighbor() {
     let octets = with(vec![graceful(120, &[(1, true), (2, true)])]);
-    let other = Ends { local: SocketAddr::from(([10, 0, 0, 9], 179)), ..ends() };
+    let other = Endpoints { local: SocketAddr::from(([10, 0, 0, 9], 179)), ..ends() };
     let mut p = Peer::established_with(config(), global(), &octets);
     p.out.clear();
     for n in 0..5 {
         let conn = Conn(20 + n);
-        p.feed(Input::Accepted(conn, other)).hear(conn, &octets);
+        p.feed(Input::Accepted(conn, other)).receive(conn, &octets);
         assert_eq!(p.notification(conn).unwrap().subcode, cease::REJECTED, "{n}");
         assert!(p.closed(conn) && !p.closed(OUT), "{n}");
-        p.hear(OUT, &keepalive()).pass(seconds(4));
+        p.receive(OUT, &keepalive()).pass(seconds(4));
     }
     assert_eq!((p.s.state(), p.down()), (SessionState::Established, None));
     assert!(p.kinds(OUT).contains(&Kind::Keepalive), "the session is probed: it may be dead at the far end");
     // To the address of the session it is one.
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &octets).hear(IN, &keepalive());
+    p.feed(Input::Accepted(IN, ends())).receive(IN, &octets).receive(IN, &keepalive());
     assert!(p.closed(OUT));
 }
 
@@ -223,8 +223,8 @@ fn a_neighbor_that_always_answers_with_a_collision_is_dialled_less_and_less() {
         if p.dials() > 0 {
             p.out.clear();
             let conn = Conn(100 + step);
-            p.feed(Input::Connected(conn, ends())).hear(conn, &their_open());
-            p.hear(conn, &notify(&Notification::cease(cease::COLLISION, None)));
+            p.feed(Input::Connected(conn, ends())).receive(conn, &their_open());
+            p.receive(conn, &notify(&Notification::cease(cease::COLLISION, None)));
         }
         p.out.retain(|o| matches!(o, Output::Connect));
         p.pass(Duration::from_millis(500));
@@ -252,9 +252,9 @@ fn a_neighbor_that_is_silent_after_the_connection_leaves_a_hint_at_the_distance(
         p.pass(seconds(2));
         assert!(p.last_error().contains("no OPEN for 5 s"), "{name}: {}", p.last_error());
         assert!(p.last_error().contains(hint), "{name}: {}", p.last_error());
-        p.hear(OUT, &open(asn, 90, THEM, families())).pass(seconds(6));
+        p.receive(OUT, &open(asn, 90, THEM, families())).pass(seconds(6));
         assert!(p.last_error().contains("no KEEPALIVE for 5 s"), "{name}: {}", p.last_error());
-        p.hear(OUT, &keepalive());
+        p.receive(OUT, &keepalive());
         assert_eq!((p.last_error(), p.s.state()), (String::new(), SessionState::Established), "{name}");
     }
     let mut p = Peer::with(hops(Hops::Multihop(3)), global());
@@ -277,7 +277,7 @@ fn a_forgotten_multihop_is_named_at_the_first_dial() {
     }
     let mut p = Peer::with(behind, global());
     p.feed(Input::Start).pass(seconds(6));
-    assert!(p.last_error().contains("set `multihop`"), "no answer at all: {}", p.last_error());
+    assert!(p.last_error().contains("set `multihop`"), "no reply at all: {}", p.last_error());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_neighbor_whose_address_becomes_ours_is_left_and_dialled_no_more() {
     assert_eq!(p.down(), Some(DownCause::Administrative));
     assert!(p.last_error().contains("10.0.0.2 is an address of this host now"), "{}", p.last_error());
     assert!(p.sent(OUT).is_empty(), "nothing can be sent to an address of our own");
-    p.pass(seconds(300)).feed(Input::Nudge);
+    p.pass(seconds(300)).feed(Input::RetryNow);
     assert_eq!(p.dials(), 0);
     // A dial under way ends, too, and all begins again when the address has gone.
     let mut p = Peer::with(config(), global());
@@ -308,7 +308,7 @@ fn a_neighbor_that_is_the_same_router_as_another_stays_out_until_that_session_is
     assert_eq!(p.s.state(), SessionState::Established, "whoever has a session keeps it");
     p.feed(Input::Closed(OUT, None)).feed(Input::Yield("one router".into()));
     p.out.clear();
-    p.pass(seconds(1000)).feed(Input::Nudge).feed(Input::Accepted(IN, ends()));
+    p.pass(seconds(1000)).feed(Input::RetryNow).feed(Input::Accepted(IN, ends()));
     assert_eq!((p.s.state(), p.dials(), p.closed(IN)), (SessionState::Idle, 0, true));
     let needs: Vec<_> = p.s.view(p.now).needs.into_iter().map(|d| d.text).collect();
     assert_eq!((p.last_error(), needs), ("one router".into(), vec!["one router".to_owned()]));

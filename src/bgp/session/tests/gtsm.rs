@@ -11,8 +11,8 @@ fn gateway() -> Peer {
     Peer::with(PeerConfig { hops: Hops::SecurityWhereOffered, ..config() }, global())
 }
 
-fn from(ttl: u8) -> Ends {
-    Ends { ttl: Some(ttl), ..ends() }
+fn from(ttl: u8) -> Endpoints {
+    Endpoints { ttl: Some(ttl), ..ends() }
 }
 
 /// What was last required of a connection.
@@ -29,7 +29,7 @@ fn view(p: &Peer) -> (Option<String>, u64) {
 }
 
 fn establish(p: &mut Peer, conn: Conn) {
-    p.hear(conn, &their_open()).hear(conn, &keepalive());
+    p.receive(conn, &their_open()).receive(conn, &keepalive());
     assert_eq!(p.s.state(), SessionState::Established);
 }
 
@@ -89,10 +89,10 @@ fn a_dialled_neighbor_without_ttl_security_has_its_session_after_a_second() {
 #[test]
 fn an_open_alone_is_no_offer() {
     let mut p = gateway();
-    p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, &their_open());
+    p.feed(Input::Start).feed(Input::Connected(OUT, ends())).receive(OUT, &their_open());
     p.pass(seconds(1));
     assert_eq!(least(&p, OUT), Some(0));
-    p.hear(OUT, &keepalive());
+    p.receive(OUT, &keepalive());
     assert_eq!(view(&p).0.as_deref(), Some("not offered by the neighbor"));
 }
 
@@ -115,7 +115,7 @@ fn an_accepted_connection_is_judged_by_the_ttl_of_its_syn() {
     for (name, config, ttl, want) in cases {
         let mut p =
             Peer::with(PeerConfig { hops: Hops::SecurityWhereOffered, passive: true, ..config }, global());
-        p.feed(Input::Start).feed(Input::Accepted(IN, Ends { ttl, ..ends() }));
+        p.feed(Input::Start).feed(Input::Accepted(IN, Endpoints { ttl, ..ends() }));
         let taken = (!p.closed(IN)).then(|| least(&p, IN));
         assert_eq!(taken, want, "{name}");
         assert_eq!(view(&p).1, u64::from(want.is_none()), "{name}: counted");
@@ -171,10 +171,10 @@ fn a_forwarded_connection_takes_no_session_of_a_directly_connected_neighbor() {
         ("accepted before: 255, lowered once", on_link(), Some(64), 254, false),
         ("accepted before: multihop there",   on_link(), Some(3),   3,   true),
         ("accepted before: a higher TTL",     on_link(), Some(1),   255, true),
-        ("dialled before: lowered once",      on_link(), None,      63,  false),
-        ("dialled before: lowered twice",     on_link(), None,      253, false),
-        ("dialled before: as it was sent",    on_link(), None,      1,   true),
-        ("dialled before: a system's default", on_link(), None,     64,  true),
+        ("outgoing before: lowered once",      on_link(), None,      63,  false),
+        ("outgoing before: lowered twice",     on_link(), None,      253, false),
+        ("outgoing before: as it was sent",    on_link(), None,      1,   true),
+        ("outgoing before: a system's default", on_link(), None,     64,  true),
         ("behind routers anyway",             config(),  None,      61,  true),
     ];
     for (name, config, before, ttl, taken) in cases {

@@ -53,7 +53,7 @@ impl Peer {
         change(&mut config);
         let mut p = Self::with(config, global());
         p.host(host(&[LOCAL])).feed(Input::Start).feed(Input::Connected(OUT, ends()));
-        p.hear(OUT, &graceful_open(asn)).hear(OUT, &keepalive());
+        p.receive(OUT, &graceful_open(asn)).receive(OUT, &keepalive());
         assert_eq!(p.s.state(), SessionState::Established, "{:?}", p.out);
         p.out.clear();
         p
@@ -105,7 +105,7 @@ fn a_lost_address_without_a_successor_is_given_up_after_a_moment() {
     assert_eq!(p.last_error(), "local address 10.0.0.1 removed");
     assert!(p.kinds(OUT).is_empty() && !p.closed(OUT), "no way to the neighbor yet: {:?}", p.out);
     p.pass(seconds(3)).host(host(&["10.0.0.12/24"]));
-    assert_eq!(p.kinds(OUT), [Kind::Notification], "said as soon as there is one");
+    assert_eq!(p.kinds(OUT), [Kind::Notification], "sent as soon as there is a link");
     assert!(p.closed(OUT));
 }
 
@@ -176,7 +176,7 @@ fn an_ibgp_session_ends_with_its_address() {
 fn fast_failover_decides_for_whom() {
     #[rustfmt::skip]
     let cases = [
-        ("iBGP, asked for",     Some(true),  65001, true),
+        ("iBGP, configured",    Some(true),  65001, true),
         ("eBGP, not wanted",    Some(false), 65002, false),
         ("iBGP, not wanted",    Some(false), 65001, false),
         ("eBGP",                None,        65002, true),
@@ -206,7 +206,7 @@ fn an_attempt_over_a_lost_link_is_given_up_quietly() {
 #[test]
 fn the_first_dials_after_a_loss_follow_quickly() {
     let mut p = Peer::on_eth0(|_| {}, 65002);
-    p.host(down()).host(host(&[LOCAL])).feed(Input::Nudge);
+    p.host(down()).host(host(&[LOCAL])).feed(Input::RetryNow);
     assert_eq!(p.dials(), 1);
     p.feed(Input::Connected(IN, ends())).feed(Input::Closed(IN, None)).pass(seconds(1));
     assert_eq!(p.dials(), 2, "{:?}", p.out);
@@ -215,8 +215,8 @@ fn the_first_dials_after_a_loss_follow_quickly() {
         "the neighbor closed the connection before its OPEN: is this host configured there?"
     );
     p.feed(Input::Connected(Conn(9), ends()))
-        .hear(Conn(9), &graceful_open(65002))
-        .hear(Conn(9), &keepalive());
+        .receive(Conn(9), &graceful_open(65002))
+        .receive(Conn(9), &keepalive());
     assert_eq!(p.last_error(), "link eth0 lost carrier", "why the last session ended is not forgotten");
 }
 
@@ -224,8 +224,8 @@ fn the_first_dials_after_a_loss_follow_quickly() {
 
 const OTHER: &str = "10.0.0.3";
 
-fn at_other() -> Ends {
-    Ends { local: SocketAddr::new(OTHER.parse().unwrap(), 40000), ..ends() }
+fn at_other() -> Endpoints {
+    Endpoints { local: SocketAddr::new(OTHER.parse().unwrap(), 40000), ..ends() }
 }
 
 /// Established at 10.0.0.1, with 10.0.0.3 as `local-address` from now on.
@@ -241,9 +241,9 @@ fn moving() -> Peer {
 #[test]
 fn another_local_address_is_dialled_from_before_the_old_session_ends() {
     let mut p = moving();
-    p.feed(Input::Connected(IN, at_other())).hear(IN, &graceful_open(65002));
+    p.feed(Input::Connected(IN, at_other())).receive(IN, &graceful_open(65002));
     assert_eq!((p.down(), p.s.state()), (None, SessionState::Established));
-    p.hear(IN, &keepalive());
+    p.receive(IN, &keepalive());
     let news = p.out.iter().filter(|o| matches!(o, Output::Up(_) | Output::Down { .. }));
     assert!(
         matches!(news.collect::<Vec<_>>()[..], [Output::Down { cause: DownCause::Moved, .. }, Output::Up(_)]),
@@ -252,7 +252,7 @@ fn another_local_address_is_dialled_from_before_the_old_session_ends() {
     );
     assert_eq!(p.s.negotiated().unwrap().local_addr, OTHER.parse::<std::net::IpAddr>().unwrap());
     assert!(!p.closed(OUT), "the neighbor keeps the old routes until it has the new ones");
-    p.hear(OUT, &keepalive()).pass(seconds(5));
+    p.receive(OUT, &keepalive()).pass(seconds(5));
     assert_eq!(p.notification(OUT).map(|n| (n.code, n.is_hard())), Some((6, true)));
     assert!(p.closed(OUT) && p.s.state() == SessionState::Established);
 }
@@ -260,7 +260,7 @@ fn another_local_address_is_dialled_from_before_the_old_session_ends() {
 #[test]
 fn a_neighbor_that_calls_the_new_address_first_moves_the_session_too() {
     let mut p = moving();
-    p.feed(Input::Accepted(IN, at_other())).hear(IN, &graceful_open(65002)).hear(IN, &keepalive());
+    p.feed(Input::Accepted(IN, at_other())).receive(IN, &graceful_open(65002)).receive(IN, &keepalive());
     assert_eq!(p.down(), Some(DownCause::Moved));
     assert_eq!(p.s.state(), SessionState::Established);
 }
@@ -270,11 +270,11 @@ fn a_neighbor_that_does_not_know_the_new_address_yet_is_called_again_and_keeps_t
     let mut p = moving();
     let rejected = notify(&Notification::cease(cease::REJECTED, None));
     for n in 10..14 {
-        p.feed(Input::Connected(Conn(n), at_other())).hear(Conn(n), &rejected).pass(seconds(1));
+        p.feed(Input::Connected(Conn(n), at_other())).receive(Conn(n), &rejected).pass(seconds(1));
         assert_eq!((p.down(), p.s.state()), (None, SessionState::Established));
         assert_eq!(p.dials(), n as usize - 8, "again within a second");
     }
-    // Not for ever: what is asked for is done.
+    // Not for ever: then the new address is used.
     p.pass(seconds(10));
     assert_eq!(p.down(), Some(DownCause::Administrative));
     assert_eq!(p.last_error(), "configuration changed: local-address");

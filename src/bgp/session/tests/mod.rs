@@ -52,9 +52,9 @@ fn global() -> Global {
     }
 }
 
-fn ends() -> Ends {
+fn ends() -> Endpoints {
     let at = |n| SocketAddr::from(([10, 0, 0, n], 179));
-    Ends { local: at(1), remote: at(2), ifindex: 0, ttl: None }
+    Endpoints { local: at(1), remote: at(2), ifindex: 0, ttl: None }
 }
 
 fn families() -> Vec<Capability> {
@@ -89,7 +89,7 @@ fn notify(n: &Notification) -> Vec<u8> {
     state::notification(n).to_vec()
 }
 
-/// A session with what it said since the last look.
+/// A session with its outputs since the last check.
 struct Peer {
     s: Session,
     t0: Instant,
@@ -122,7 +122,7 @@ impl Peer {
         self
     }
 
-    fn hear(&mut self, conn: Conn, octets: &[u8]) -> &mut Self {
+    fn receive(&mut self, conn: Conn, octets: &[u8]) -> &mut Self {
         let mut octets = BytesMut::from(octets);
         self.feed(Input::Received(conn, &mut octets))
     }
@@ -138,28 +138,28 @@ impl Peer {
         self
     }
 
-    fn dialled() -> Self {
+    fn outgoing() -> Self {
         let mut p = Self::new();
         p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
         p
     }
 
     fn open_confirm() -> Self {
-        let mut p = Self::dialled();
-        p.hear(OUT, &their_open());
+        let mut p = Self::outgoing();
+        p.receive(OUT, &their_open());
         p
     }
 
     fn established() -> Self {
         let mut p = Self::open_confirm();
-        p.hear(OUT, &keepalive());
+        p.receive(OUT, &keepalive());
         p.out.clear();
         p
     }
 
     fn established_with(config: PeerConfig, global: Global, open: &[u8]) -> Self {
         let mut p = Self::with(config, global);
-        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, open).hear(OUT, &keepalive());
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).receive(OUT, open).receive(OUT, &keepalive());
         assert_eq!(p.s.state(), SessionState::Established, "{:?}", p.out);
         p
     }
@@ -216,9 +216,9 @@ fn a_session_comes_up_by_dialling() {
     assert_eq!((p.s.state(), p.dials()), (SessionState::Connect, 1));
     p.feed(Input::Connected(OUT, ends()));
     assert_eq!((p.s.state(), p.kinds(OUT)), (SessionState::OpenSent, vec![Kind::Open]));
-    p.hear(OUT, &their_open());
+    p.receive(OUT, &their_open());
     assert_eq!((p.s.state(), p.kinds(OUT)), (SessionState::OpenConfirm, vec![Kind::Open, Kind::Keepalive]));
-    p.hear(OUT, &keepalive());
+    p.receive(OUT, &keepalive());
     assert_eq!(p.s.state(), SessionState::Established);
     let negotiated = p.s.negotiated().unwrap();
     assert_eq!((negotiated.remote_as, negotiated.remote_id, negotiated.hold_time), (65002, THEM, 90));
@@ -232,7 +232,7 @@ fn a_session_comes_up_by_being_called() {
     let mut p = Peer::with(PeerConfig { passive: true, ..config() }, global());
     p.feed(Input::Start);
     assert_eq!((p.s.state(), p.dials(), p.s.poll_timeout()), (SessionState::Active, 0, None));
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open()).hear(IN, &keepalive());
+    p.feed(Input::Accepted(IN, ends())).receive(IN, &their_open()).receive(IN, &keepalive());
     assert_eq!(p.s.state(), SessionState::Established);
 }
 
@@ -240,7 +240,7 @@ fn a_session_comes_up_by_being_called() {
 fn a_session_comes_up_whatever_the_cuts_between_octets() {
     let whole = [their_open(), keepalive(), keepalive(), refresh(Family::Ipv4Unicast, 0)].concat();
     for size in 1..whole.len() {
-        let mut p = Peer::dialled();
+        let mut p = Peer::outgoing();
         let mut buffer = BytesMut::new();
         for piece in whole.chunks(size) {
             buffer.extend_from_slice(piece);
@@ -256,7 +256,7 @@ fn a_session_comes_up_whatever_the_cuts_between_octets() {
 fn updates_of_one_read_are_one_output_in_order_with_refreshes() {
     let mut p = Peer::established();
     let request = refresh(Family::Ipv4Unicast, 0);
-    p.hear(OUT, &[EMPTY_UPDATE, EMPTY_UPDATE, &request, EMPTY_UPDATE].concat());
+    p.receive(OUT, &[EMPTY_UPDATE, EMPTY_UPDATE, &request, EMPTY_UPDATE].concat());
     let seen: Vec<_> = p
         .out
         .iter()
@@ -298,7 +298,7 @@ fn a_wrong_open_gets_the_notification_that_names_its_fault() {
     ];
     for (name, config, octets, subcode) in cases {
         let mut p = Peer::with(config, global());
-        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).hear(OUT, &octets);
+        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).receive(OUT, &octets);
         let n = p.notification(OUT).expect(name);
         assert_eq!((n.code, n.subcode), (2, subcode), "{name}");
         // RFC 5492 §5: 2/7 names the capability that is missed.
@@ -330,7 +330,7 @@ fn opens_that_fit_are_taken() {
 #[test]
 fn a_message_out_of_place_is_a_state_machine_error() {
     let states: [(&str, fn() -> Peer, u8); 3] = [
-        ("OpenSent", Peer::dialled, 1),
+        ("OpenSent", Peer::outgoing, 1),
         ("OpenConfirm", Peer::open_confirm, 2),
         ("Established", Peer::established, 3),
     ];
@@ -351,7 +351,7 @@ fn a_message_out_of_place_is_a_state_machine_error() {
                 continue;
             }
             let mut p = make();
-            p.hear(OUT, octets);
+            p.receive(OUT, octets);
             let n = p.notification(OUT).expect(state);
             assert_eq!(
                 (n.code, n.subcode, &n.data[..]),
@@ -369,7 +369,7 @@ fn a_connection_that_waits_takes_no_more_than_one_in_open_confirm() {
     for (kind, octets) in [(Kind::Open, their_open()), (Kind::Update, EMPTY_UPDATE.to_vec())] {
         let mut p = Peer::new();
         p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
-        p.hear(IN, &open(65002, 90, RouterId::new(9, 9, 9, 9), families())).hear(IN, &octets);
+        p.receive(IN, &open(65002, 90, RouterId::new(9, 9, 9, 9), families())).receive(IN, &octets);
         let n = p.notification(IN).unwrap();
         assert_eq!((n.code, n.subcode, &n.data[..]), (5, 2, &[kind as u8][..]));
     }
@@ -377,11 +377,11 @@ fn a_connection_that_waits_takes_no_more_than_one_in_open_confirm() {
 
 #[test]
 fn a_broken_header_is_answered_in_every_state() {
-    for make in [Peer::dialled, Peer::open_confirm, Peer::established] {
+    for make in [Peer::outgoing, Peer::open_confirm, Peer::established] {
         let mut p = make();
         let mut octets = keepalive();
         octets[17] = 18;
-        p.hear(OUT, &octets);
+        p.receive(OUT, &octets);
         let n = p.notification(OUT).unwrap();
         assert_eq!((n.code, n.subcode, &n.data[..]), (1, 2, &[0, 18][..]));
         assert!(p.closed(OUT));
@@ -401,18 +401,18 @@ fn what_is_malformed_is_answered_with_its_code_and_data() {
     let cases: [(&str, Make, Vec<u8>, (u8, u8), &[u8]); 10] = [
         ("§6.1 marker",         Peer::established, vec![0; 19], (1, 1), &[]),
         ("§6.1 type",           Peer::established, message(9, &[]), (1, 3), &[9]),
-        ("§6.1 no long OPEN",   Peer::dialled, message(1, &[0; 4078]), (1, 2), &[0x10, 1]),
-        ("§6.2 version",        Peer::dialled, message(1, &[3, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 0]), (2, 1), &[0, 4]),
-        ("§6.2 identifier",     Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 90, 0, 0, 0, 0, 0]), (2, 3), &[]),
-        ("§6.2 parameter",      Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 2, 1, 0]), (2, 4), &[]),
-        ("§6.2 hold time",      Peer::dialled, message(1, &[4, 0xfd, 0xea, 0, 2, 10, 0, 0, 2, 0]), (2, 6), &[]),
+        ("§6.1 no long OPEN",   Peer::outgoing, message(1, &[0; 4078]), (1, 2), &[0x10, 1]),
+        ("§6.2 version",        Peer::outgoing, message(1, &[3, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 0]), (2, 1), &[0, 4]),
+        ("§6.2 identifier",     Peer::outgoing, message(1, &[4, 0xfd, 0xea, 0, 90, 0, 0, 0, 0, 0]), (2, 3), &[]),
+        ("§6.2 parameter",      Peer::outgoing, message(1, &[4, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 2, 1, 0]), (2, 4), &[]),
+        ("§6.2 hold time",      Peer::outgoing, message(1, &[4, 0xfd, 0xea, 0, 2, 10, 0, 0, 2, 0]), (2, 6), &[]),
         ("§6.3 lengths",        Peer::established, message(2, &[0, 9, 0, 0]), (3, 1), &[]),
         ("§6.3 well-known",     Peer::established, message(2, &[0, 0, 0, 3, 0x40, 99, 0]), (3, 2), &[0x40, 99, 0]),
         ("7313 §5 length",      Peer::established, begin.clone(), (7, 1), &begin),
     ];
     for (name, make, octets, code, data) in cases {
         let mut p = make();
-        p.hear(OUT, &octets);
+        p.receive(OUT, &octets);
         let n = p.notification(OUT).expect(name);
         assert_eq!(((n.code, n.subcode), &n.data[..]), (code, data), "{name}");
         assert_eq!((p.closed(OUT), p.s.state()), (true, SessionState::Idle), "{name}");
@@ -425,7 +425,7 @@ fn a_flaw_that_is_lived_through_is_answered_with_nothing() {
     let mut p = Peer::established();
     // ORIGIN 9, and then 10.0.0.0/8.
     let body = [0, 0, 0, 4, 0x40, 1, 1, 9, 8, 10];
-    p.hear(OUT, &[&EMPTY_UPDATE[..17], &[29, 2], &body].concat());
+    p.receive(OUT, &[&EMPTY_UPDATE[..17], &[29, 2], &body].concat());
     assert_eq!((p.s.state(), p.notification(OUT)), (SessionState::Established, None));
     assert!(p.out.iter().any(|o| matches!(o, Output::Updates(list) if list[0].advertised.is_empty())));
 }
@@ -434,11 +434,11 @@ fn a_flaw_that_is_lived_through_is_answered_with_nothing() {
 #[test]
 fn no_notification_is_ever_answered() {
     let unknown = Notification { code: 200, subcode: 7, data: vec![1; 9].into() };
-    for make in [Peer::dialled, Peer::open_confirm, Peer::established] {
+    for make in [Peer::outgoing, Peer::open_confirm, Peer::established] {
         for n in [Notification::new(Code::Header, 99), Notification::new(Code::Fsm, 0), unknown.clone()] {
             let mut p = make();
             p.out.clear();
-            p.hear(OUT, &notify(&n));
+            p.receive(OUT, &notify(&n));
             assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{n}");
             assert_eq!(p.s.state(), SessionState::Idle, "{n}");
         }
@@ -476,7 +476,7 @@ fn every_message_keeps_the_session_alive() {
     for octets in [keepalive(), EMPTY_UPDATE.to_vec(), refresh(Family::Ipv4Unicast, 0)] {
         let mut p = Peer::established();
         for _ in 0..5 {
-            p.pass(seconds(80)).hear(OUT, &octets);
+            p.pass(seconds(80)).receive(OUT, &octets);
         }
         assert_eq!(p.s.state(), SessionState::Established);
     }
@@ -484,7 +484,7 @@ fn every_message_keeps_the_session_alive() {
 
 #[test]
 fn a_neighbor_without_an_open_has_four_minutes() {
-    let mut p = Peer::dialled();
+    let mut p = Peer::outgoing();
     p.pass(seconds(239));
     assert_eq!(p.s.state(), SessionState::OpenSent);
     p.pass(seconds(1));
@@ -515,10 +515,10 @@ fn a_neighbor_that_reads_nothing_is_given_up() {
     p.reads = false;
     p.feed(Input::Send { bytes: Bytes::from_static(EMPTY_UPDATE), messages: 1 });
     for _ in 0..7 {
-        p.pass(seconds(60)).hear(OUT, &keepalive());
+        p.pass(seconds(60)).receive(OUT, &keepalive());
     }
     assert_eq!(p.s.state(), SessionState::Established);
-    p.pass(seconds(59)).hear(OUT, &keepalive());
+    p.pass(seconds(59)).receive(OUT, &keepalive());
     p.pass(seconds(1));
     assert_eq!(p.notification(OUT).unwrap().code, Code::SendHoldTimer as u8);
     assert_eq!(p.s.view(p.now).drops["send-hold-timer"], 1);
@@ -534,7 +534,7 @@ fn the_send_hold_time_is_what_was_configured_but_no_shorter_than_the_hold_time()
         p.reads = false;
         p.feed(Input::Send { bytes: Bytes::from_static(EMPTY_UPDATE), messages: 1 });
         for _ in 1..expected {
-            p.pass(seconds(1)).hear(OUT, &keepalive());
+            p.pass(seconds(1)).receive(OUT, &keepalive());
         }
         assert_eq!(p.s.state(), SessionState::Established, "{expected}");
         p.pass(seconds(1));
@@ -561,7 +561,7 @@ fn a_refusing_neighbor_is_dialled_less_and_less() {
     }
     let loud = p.out.iter().filter(|o| matches!(o, Output::Event(e) if e.severity > Severity::Debug)).count();
     assert_eq!(loud, 1, "one line, not one per attempt");
-    p.feed(Input::Nudge);
+    p.feed(Input::RetryNow);
     p.feed(Input::ConnectFailed("connection refused".into()));
     assert!(p.s.poll_timeout().unwrap() - p.now <= seconds(5), "a nudge forgets the failures");
 }
@@ -572,7 +572,7 @@ fn a_connection_attempt_without_reply_is_aborted_and_repeated() {
     p.feed(Input::Start).pass(seconds(5));
     assert!(p.out.iter().any(|o| matches!(o, Output::AbortConnect { timed_out: true })));
     assert_eq!((p.dials(), p.s.state()), (2, SessionState::Connect));
-    assert!(p.last_error().starts_with("no answer"));
+    assert!(p.last_error().starts_with("no reply"));
 }
 
 #[test]
@@ -580,7 +580,7 @@ fn errors_cost_idle_time_that_doubles_and_is_forgotten_in_peace() {
     let mut p = Peer::new();
     p.feed(Input::Start);
     let idle = |p: &mut Peer| {
-        p.feed(Input::Connected(OUT, ends())).hear(OUT, b"GET / HTTP/1.1");
+        p.feed(Input::Connected(OUT, ends())).receive(OUT, b"GET / HTTP/1.1");
         assert_eq!(p.s.state(), SessionState::Idle);
         let wait = p.s.poll_timeout().unwrap() - p.now;
         p.now += wait;
@@ -592,9 +592,9 @@ fn errors_cost_idle_time_that_doubles_and_is_forgotten_in_peace() {
         let wait = idle(&mut p);
         assert!((base * 0.75..=base).contains(&wait), "{wait} for {base}");
     }
-    p.feed(Input::Connected(OUT, ends())).hear(OUT, &their_open()).hear(OUT, &keepalive());
+    p.feed(Input::Connected(OUT, ends())).receive(OUT, &their_open()).receive(OUT, &keepalive());
     for _ in 0..6 {
-        p.pass(seconds(60)).hear(OUT, &keepalive());
+        p.pass(seconds(60)).receive(OUT, &keepalive());
     }
     p.feed(Input::Closed(OUT, None)).pass(seconds(5));
     assert!(idle(&mut p) <= 5.);
@@ -602,8 +602,8 @@ fn errors_cost_idle_time_that_doubles_and_is_forgotten_in_peace() {
 
 #[test]
 fn an_idle_neighbor_is_refused_silently_and_a_disabled_one_with_cease() {
-    let mut p = Peer::dialled();
-    p.hear(OUT, b"garbage");
+    let mut p = Peer::outgoing();
+    p.receive(OUT, b"garbage");
     p.out.clear();
     p.feed(Input::Accepted(IN, ends()));
     assert!(p.closed(IN) && p.sent(IN).is_empty());
@@ -629,7 +629,7 @@ fn the_notification_received_decides_what_comes_next() {
     ];
     for (name, n, state, hard) in cases {
         let mut p = Peer::established();
-        p.hear(OUT, &notify(&n));
+        p.receive(OUT, &notify(&n));
         assert_eq!((p.s.state(), p.down()), (state, Some(DownCause::Received { hard })), "{name}");
         assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{name}: a NOTIFICATION is never answered");
         assert_eq!(p.s.view(p.now).last_notification_received, Some(n.to_string()), "{name}");
@@ -639,22 +639,22 @@ fn the_notification_received_decides_what_comes_next() {
 #[test]
 fn a_shutdown_text_is_shown() {
     let mut p = Peer::established();
-    p.hear(OUT, &notify(&Notification::cease(cease::SHUTDOWN, Some("disk swap, back at 14:00"))));
+    p.receive(OUT, &notify(&Notification::cease(cease::SHUTDOWN, Some("disk swap, back at 14:00"))));
     assert!(p.last_error().contains("disk swap, back at 14:00"), "{}", p.last_error());
 }
 
 #[test]
 fn a_neighbor_without_capabilities_gets_an_open_without_them() {
-    let mut p = Peer::dialled();
+    let mut p = Peer::outgoing();
     assert!(!p.our_open(OUT).capabilities.is_empty());
-    p.hear(OUT, &notify(&Notification::new(Code::Open, 4))).pass(seconds(1));
+    p.receive(OUT, &notify(&Notification::new(Code::Open, 4))).pass(seconds(1));
     assert_eq!((p.s.state(), p.dials()), (SessionState::Connect, 2));
     p.out.clear();
     p.feed(Input::Connected(Conn(3), ends()));
     assert_eq!(p.our_open(Conn(3)).capabilities, []);
     let mut plain = BytesMut::new();
     Open { my_as: 65002, hold_time: 90, router_id: THEM, capabilities: vec![] }.encode(&mut plain);
-    p.hear(Conn(3), &plain).hear(Conn(3), &keepalive());
+    p.receive(Conn(3), &plain).receive(Conn(3), &keepalive());
     let negotiated = p.s.negotiated().unwrap();
     assert_eq!(
         (negotiated.families.as_slice(), negotiated.four_octet_as),
@@ -678,13 +678,13 @@ fn a_collision_leaves_one_connection() {
         let mut p = Peer::new();
         p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
         for conn in order {
-            p.hear(conn, &octets);
+            p.receive(conn, &octets);
         }
         let loser = if survivor == IN { OUT } else { IN };
         let n = p.notification(loser).expect(name);
         assert_eq!((n.code, n.subcode), (6, cease::COLLISION), "{name}");
         assert!(p.closed(loser) && !p.closed(survivor), "{name}");
-        p.hear(survivor, &keepalive());
+        p.receive(survivor, &keepalive());
         assert_eq!((p.s.state(), p.last_error()), (SessionState::Established, String::new()), "{name}");
     }
 }
@@ -695,7 +695,7 @@ fn a_connection_that_nobody_answers_on_costs_no_other_one() {
     type End = fn(&mut Peer);
     let lower = open(65002, 90, RouterId::new(9, 9, 9, 9), families());
     let cases: [(&str, End); 3] = [
-        ("never heard of", |p| {
+        ("unknown", |p| {
             p.pass(seconds(2));
             assert!(p.kinds(IN) == [Kind::Open] && !p.closed(IN) && !p.closed(OUT));
             p.pass(seconds(1));
@@ -706,23 +706,23 @@ fn a_connection_that_nobody_answers_on_costs_no_other_one() {
         ("refused", |p| {
             let mut octets = BytesMut::new();
             Notification::cease(cease::REJECTED, None).encode(&mut octets);
-            p.hear(OUT, &octets);
+            p.receive(OUT, &octets);
         }),
     ];
     for (name, end) in cases {
         for early in [false, true] {
             let mut p = Peer::new();
             p.feed(Input::Start).feed(Input::Connected(OUT, ends())).feed(Input::Accepted(IN, ends()));
-            p.hear(IN, &lower);
+            p.receive(IN, &lower);
             assert_eq!(p.s.state(), SessionState::OpenSent, "{name}");
             if early {
-                p.hear(IN, &keepalive());
+                p.receive(IN, &keepalive());
             }
             end(&mut p);
             assert_eq!(p.kinds(IN), [Kind::Open, Kind::Keepalive], "{name}");
             if !early {
                 assert_eq!(p.s.state(), SessionState::OpenConfirm, "{name}");
-                p.hear(IN, &keepalive());
+                p.receive(IN, &keepalive());
             }
             assert_eq!((p.s.state(), p.closed(IN)), (SessionState::Established, false), "{name}");
         }
@@ -732,10 +732,10 @@ fn a_connection_that_nobody_answers_on_costs_no_other_one() {
 #[test]
 fn an_established_session_survives_a_second_connection() {
     let mut p = Peer::established();
-    p.pass(seconds(1)).feed(Input::Accepted(IN, ends())).hear(IN, &their_open());
+    p.pass(seconds(1)).feed(Input::Accepted(IN, ends())).receive(IN, &their_open());
     assert_eq!(p.notification(IN).unwrap().subcode, cease::COLLISION);
     assert_eq!((p.s.state(), p.down()), (SessionState::Established, None));
-    assert_eq!(p.kinds(OUT), [Kind::Keepalive], "asks whether the old connection lives");
+    assert_eq!(p.kinds(OUT), [Kind::Keepalive], "checks whether the old connection is alive");
 }
 
 #[test]
@@ -749,9 +749,9 @@ fn a_second_connection_of_a_restarted_neighbor_replaces_the_first() {
     let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(restart)]].concat());
     let mut p = Peer::established_with(config(), global(), &octets);
     p.out.clear();
-    p.pass(Duration::from_millis(100)).feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    p.pass(Duration::from_millis(100)).feed(Input::Accepted(IN, ends())).receive(IN, &octets);
     assert_eq!((p.down(), p.closed(OUT)), (None, false), "an OPEN alone ends no session");
-    p.hear(IN, &keepalive());
+    p.receive(IN, &keepalive());
     assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "without a NOTIFICATION");
     assert_eq!((p.down(), p.s.state()), (Some(DownCause::Closed), SessionState::Established));
     let order = |is: fn(&Output) -> bool| p.out.iter().position(is).unwrap();
@@ -770,7 +770,7 @@ fn a_call_that_crossed_ours_is_no_restart() {
     };
     let octets = open(65002, 90, THEM, [families(), vec![Capability::GracefulRestart(restart)]].concat());
     let mut p = Peer::established_with(config(), global(), &octets);
-    p.pass(Duration::from_millis(20)).feed(Input::Accepted(IN, ends())).hear(IN, &octets);
+    p.pass(Duration::from_millis(20)).feed(Input::Accepted(IN, ends())).receive(IN, &octets);
     assert_eq!((p.down(), p.closed(OUT), p.s.state()), (None, false, SessionState::Established));
     assert!(p.closed(IN));
 }
@@ -783,13 +783,13 @@ fn the_restart_flags_are_set_only_after_a_restart() {
         }
         other => panic!("{other:?}"),
     };
-    let p = Peer::dialled();
+    let p = Peer::outgoing();
     assert_eq!(flags(&p, OUT), (false, true, vec![false, false]), "a first start has kept nothing");
 
     let mut p = Peer::with(config(), Global { restarting: true, ..global() });
     p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
     assert_eq!(flags(&p, OUT), (true, true, vec![true, true]), "after a restart");
-    p.hear(OUT, &their_open()).hear(OUT, &keepalive()).feed(Input::Closed(OUT, None));
+    p.receive(OUT, &their_open()).receive(OUT, &keepalive()).feed(Input::Closed(OUT, None));
     p.feed(Input::Accepted(IN, ends()));
     assert_eq!(flags(&p, IN), (false, true, vec![true, true]), "only TCP was lost");
 
@@ -798,7 +798,7 @@ fn the_restart_flags_are_set_only_after_a_restart() {
         Global { restarting: true, ..global() },
     );
     p.feed(Input::Start).feed(Input::Connected(OUT, ends()));
-    assert_eq!(flags(&p, OUT), (false, false, vec![]), "only asks for End-of-RIB");
+    assert_eq!(flags(&p, OUT), (false, false, vec![]), "only requests End-of-RIB");
 }
 
 #[test]
@@ -891,7 +891,7 @@ fn too_many_prefixes_end_the_session_for_the_time_configured() {
     assert!(p.dials() > 0);
 }
 
-/// The same where all routes together take more memory than they may: there is no number to be told.
+/// The same where all routes together take more memory than they may: there is no number to send.
 #[test]
 fn too_much_memory_ends_the_session_as_too_many_prefixes_do() {
     let mut p = Peer::established();
@@ -928,10 +928,10 @@ fn a_lost_bfd_session_is_named() {
 
 #[test]
 fn where_bfd_is_required_no_session_begins_before_it_is_up() {
-    let mut p = Peer::dialled();
+    let mut p = Peer::outgoing();
     p.feed(Input::BfdHold(Some("waiting for BFD".into())));
     assert_eq!((p.s.state(), &*p.last_error()), (SessionState::Idle, "waiting for BFD"));
-    p.feed(Input::Nudge).pass(seconds(600));
+    p.feed(Input::RetryNow).pass(seconds(600));
     p.feed(Input::Reset(None)).pass(seconds(600));
     p.feed(Input::Accepted(IN, ends()));
     assert_eq!(p.s.state(), SessionState::Idle, "neither by itself nor by order");
@@ -951,11 +951,11 @@ fn a_session_that_is_up_goes_on_when_bfd_is_required_later() {
 
 #[test]
 fn a_neighbor_that_closes_before_its_open_leaves_a_hint() {
-    let mut p = Peer::dialled();
+    let mut p = Peer::outgoing();
     p.feed(Input::Closed(OUT, None));
     assert_eq!(p.s.state(), SessionState::Active);
     assert!(p.last_error().contains("is this host configured there?"));
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &their_open()).hear(IN, &keepalive());
+    p.feed(Input::Accepted(IN, ends())).receive(IN, &their_open()).receive(IN, &keepalive());
     assert_eq!(p.last_error(), "", "forgotten once it works");
 }
 
@@ -972,10 +972,10 @@ fn refresh_requests_are_handled_as_negotiated() {
         ("begin, plain",        plain,           Family::Ipv4Unicast, 1, false),
         ("family not in use",   only_v4,         Family::Ipv6Unicast, 0, false),
     ];
-    for (name, open, family, subtype, heard) in cases {
+    for (name, open, family, subtype, handled) in cases {
         let mut p = Peer::established_with(config(), global(), &open);
-        p.hear(OUT, &refresh(family, subtype));
-        assert_eq!(p.out.iter().any(|o| matches!(o, Output::Refresh { .. })), heard, "{name}");
+        p.receive(OUT, &refresh(family, subtype));
+        assert_eq!(p.out.iter().any(|o| matches!(o, Output::Refresh { .. })), handled, "{name}");
         assert_eq!(p.s.state(), SessionState::Established, "{name}");
     }
 }
@@ -1029,7 +1029,7 @@ mod prop {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, each Up has one Down, and nothing is said on a closed connection.
+        /// Whatever comes in whatever order, each Up has one Down, and nothing is sent on a closed connection.
         #[test]
         fn nothing_confuses_a_session(events in proptest::collection::vec((0..12u8, octets()), 1..60)) {
             let mut p = Peer::new();
@@ -1050,7 +1050,7 @@ mod prop {
                     6 => p.feed(Input::Closed(conn, None)),
                     7 => p.pass(seconds(7)),
                     8 => p.pass(seconds(200)),
-                    _ => p.hear(conn, &octets),
+                    _ => p.receive(conn, &octets),
                 };
                 if event == 6 {
                     live.retain(|c| *c != conn);

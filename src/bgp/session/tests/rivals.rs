@@ -15,7 +15,7 @@ fn graceful_open(id: RouterId) -> Vec<u8> {
 
 fn established() -> Peer {
     let mut p = Peer::established_with(config(), global(), &graceful_open(THEM));
-    p.pass(seconds(20)).hear(OUT, &keepalive());
+    p.pass(seconds(20)).receive(OUT, &keepalive());
     p.out.clear();
     p
 }
@@ -24,7 +24,7 @@ fn established() -> Peer {
 fn a_second_connection_that_goes_no_further_than_its_open_ends_no_session() {
     let mut p = established();
     let stranger = RouterId::new(9, 9, 9, 9);
-    p.feed(Input::Accepted(IN, ends())).hear(IN, &graceful_open(stranger));
+    p.feed(Input::Accepted(IN, ends())).receive(IN, &graceful_open(stranger));
     assert_eq!((p.down(), p.closed(OUT), p.closed(IN)), (None, false, false));
     let view = p.s.view(p.now);
     assert_eq!(
@@ -41,7 +41,7 @@ fn a_second_connection_that_goes_no_further_than_its_open_ends_no_session() {
     let wrong_as = open(7, 90, THEM, families());
     for (n, octets) in [b"GET / HTTP/1.1\r\n\r\n0123456789".to_vec(), wrong_as].iter().enumerate() {
         let conn = Conn(20 + n as u32);
-        p.feed(Input::Accepted(conn, ends())).hear(conn, octets);
+        p.feed(Input::Accepted(conn, ends())).receive(conn, octets);
         assert!(p.closed(conn) && !p.closed(OUT), "{n}");
     }
     p.feed(Input::Accepted(Conn(30), ends())).feed(Input::Closed(Conn(30), None));
@@ -52,11 +52,11 @@ fn a_second_connection_that_goes_no_further_than_its_open_ends_no_session() {
 fn of_pending_second_connections_there_is_one() {
     let mut p = established();
     for n in 10..100 {
-        p.feed(Input::Accepted(Conn(n), ends())).hear(Conn(n), &graceful_open(THEM));
+        p.feed(Input::Accepted(Conn(n), ends())).receive(Conn(n), &graceful_open(THEM));
     }
     let pending = (10..100).filter(|n| !p.closed(Conn(*n))).count();
     assert_eq!((pending, p.down()), (1, None));
-    p.hear(Conn(99), &keepalive());
+    p.receive(Conn(99), &keepalive());
     assert_eq!((p.down(), p.s.state()), (Some(DownCause::Closed), SessionState::Established));
     assert_eq!(p.s.view(p.now).local_address, Some([10, 0, 0, 1].into()));
 }
@@ -70,7 +70,7 @@ fn flap(p: &mut Peer, time: Duration, end: for<'a> fn(&'a mut Peer, Conn) -> &'a
         }
         let conn = Conn(n);
         p.out.clear();
-        p.feed(Input::Accepted(conn, ends())).hear(conn, &graceful_open(THEM)).hear(conn, &keepalive());
+        p.feed(Input::Accepted(conn, ends())).receive(conn, &graceful_open(THEM)).receive(conn, &keepalive());
         if p.s.negotiated().is_some() {
             sessions += 1;
             end(p, conn);
@@ -86,8 +86,8 @@ fn a_neighbor_that_ends_sessions_at_once_waits_longer_each_time() {
     #[rustfmt::skip]
     let ends: [(&str, End); 3] = [
         ("closes",     |p, conn| p.feed(Input::Closed(conn, None))),
-        ("shuts down", |p, conn| p.hear(conn, &notify(&Notification::cease(cease::SHUTDOWN, None)))),
-        ("resets",     |p, conn| p.hear(conn, &notify(&Notification::cease(cease::RESET, None)))),
+        ("shuts down", |p, conn| p.receive(conn, &notify(&Notification::cease(cease::SHUTDOWN, None)))),
+        ("resets",     |p, conn| p.receive(conn, &notify(&Notification::cease(cease::RESET, None)))),
     ];
     for (name, end) in ends {
         let mut p = Peer::with(PeerConfig { passive: true, ..config() }, global());
@@ -112,8 +112,8 @@ fn a_neighbor_that_restarts_again_and_again_keeps_its_session_and_is_not_replace
         p.pass(Duration::from_millis(200));
         p.out.clear();
         p.feed(Input::Accepted(Conn(n), ends()))
-            .hear(Conn(n), &graceful_open(THEM))
-            .hear(Conn(n), &keepalive());
+            .receive(Conn(n), &graceful_open(THEM))
+            .receive(Conn(n), &keepalive());
         replaced += usize::from(p.down().is_some());
     }
     assert_eq!(replaced, 6, "the first session had lasted, five more restarts are believed");
@@ -126,7 +126,7 @@ fn sessions_that_lasted_and_ends_of_our_own_cost_nothing() {
     p.feed(Input::Start);
     for n in 0..40 {
         let conn = Conn(100 + n);
-        p.feed(Input::Accepted(conn, ends())).hear(conn, &graceful_open(THEM)).hear(conn, &keepalive());
+        p.feed(Input::Accepted(conn, ends())).receive(conn, &graceful_open(THEM)).receive(conn, &keepalive());
         assert_eq!(p.s.state(), SessionState::Established, "{n}");
         if n % 2 == 0 {
             p.pass(seconds(11)).feed(Input::Closed(conn, None));
