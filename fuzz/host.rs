@@ -9,7 +9,7 @@ use std::{
 };
 
 use routelet::{
-    config::{self, Config, Surroundings},
+    config::{self, Config, ParseContext},
     control::{
         Request, Response,
         io::http::{self, Reply},
@@ -232,7 +232,7 @@ fn policy(text: &[u8]) {
 
 fn config() -> Config {
     let read_password = |_: &std::path::Path| Err("no such file".into());
-    let surroundings = Surroundings { kubernetes: true, read_password: &read_password };
+    let surroundings = ParseContext { kubernetes: true, read_password: &read_password };
     config::parse("", &surroundings).expect("an empty file is a configuration").0
 }
 

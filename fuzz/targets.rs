@@ -19,7 +19,7 @@ use routelet::{
         refresh::Refresh,
         update::{Decoder, Nlri, NlriBlock, Update},
     },
-    config::{Surroundings, effective, parse},
+    config::{ParseContext, effective, parse},
 };
 
 pub(crate) use host::{advertisement, conflist, control, netlink, object, request, state};
@@ -129,7 +129,7 @@ pub(crate) fn config(data: &[u8]) {
         Some("/good") => Ok("secret".into()),
         _ => Err("no such file".into()),
     };
-    match parse(text, &Surroundings { kubernetes: choice & 1 == 1, read_password: &read_password }) {
+    match parse(text, &ParseContext { kubernetes: choice & 1 == 1, read_password: &read_password }) {
         Ok((config, _)) => {
             assert_eq!(config, config.clone());
             let shown = effective(&config, None, []);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    file::Surroundings,
+    file::ParseContext,
     password,
     read::{Item, Section},
 };
@@ -16,12 +16,12 @@ const SHORTEST: u64 = 10;
 const LONGEST: u64 = 60_000;
 
 /// `Some(None)`: written as `false`.
-pub(super) fn read(item: &Item<'_>, around: &Surroundings<'_>) -> Option<Option<Bfd>> {
+pub(super) fn read(item: &Item<'_>, around: &ParseContext<'_>) -> Option<Option<Bfd>> {
     if let Some(on) = item.value.get_ref().as_bool() {
         return Some(on.then(Bfd::default));
     }
     if !item.value.get_ref().is_table() {
-        item.wrong("must be true, false, or a table as { min-tx = 300, min-rx = 300, multiplier = 3 }");
+        item.error("must be true, false, or a table as { min-tx = 300, min-rx = 300, multiplier = 3 }");
         return None;
     }
     let section = item.section()?;
@@ -40,13 +40,13 @@ pub(super) fn read(item: &Item<'_>, around: &Surroundings<'_>) -> Option<Option<
 }
 
 /// The key, and the file that it was read from.
-fn authentication(section: &Section<'_>, around: &Surroundings<'_>) -> (Option<BfdAuth>, Option<PathBuf>) {
+fn authentication(section: &Section<'_>, around: &ParseContext<'_>) -> (Option<BfdAuth>, Option<PathBuf>) {
     let (password, file) = password::read(section, around, KEY, "SHA1 of BFD");
     let id = section.get("key-id");
     let kind = section.get("authentication");
     let has_key = section.get("password").or_else(|| section.get("password-file")).is_some();
     for item in [&id, &kind].into_iter().flatten().filter(|_| !has_key) {
-        item.wrong("needs a `password` or `password-file` beside it");
+        item.error("needs a `password` or `password-file` beside it");
     }
     let key_id = id.map_or(Some(1), |i| i.number(0..=255));
     let meticulous = kind.map_or(Some(true), |i| i.choice(&[("meticulous-sha1", true), ("sha1", false)]));

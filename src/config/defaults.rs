@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
     Advertise, AsSetting, Bgp, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected,
-    Kubernetes, Log, LogFormat, Masquerade, Metrics, Neighbor, NeighborAt, NeighborKeys, OnExit, Peering,
+    Kubernetes, Log, LogFormat, Masquerade, Metrics, Neighbor, NeighborId, NeighborKeys, OnExit, Peering,
     Security, ServiceRules,
 };
 use crate::{
@@ -58,7 +58,7 @@ impl Config {
         let made =
             |at| Neighbor { at, group: Some(GATEWAY_GROUP.into()), limit: 1, keys: NeighborKeys::default() };
         self.bgp.asn = AsSetting::Auto;
-        self.bgp.neighbors = [NeighborAt::Gateway, NeighborAt::Uplinks].map(made).into();
+        self.bgp.neighbors = [NeighborId::Gateway, NeighborId::Uplinks].map(made).into();
         self.advertise.containers = true;
         self.is_bare_host = true;
     }
@@ -113,9 +113,9 @@ impl Default for Bgp {
     }
 }
 
-/// What holds where neither `[bgp]` nor the group nor the neighbor says otherwise. Left out are `remote-as`, which
-/// must be written, `next-hop-self`, which depends on the session, `allow-own-as`, which is 1 for gateways, and
-/// `max-prefixes`, which follows from the memory that there is (`daemon`).
+/// Defaults of a neighbor, unless `[bgp]`, the group or the neighbor sets the key. Without
+/// `remote-as`, which is required, `next-hop-self`, which depends on the session, `allow-own-as`,
+/// which is 1 for gateways, and `max-prefixes`, which follows from the available memory (`daemon`).
 fn neighbor_defaults() -> NeighborKeys {
     NeighborKeys {
         port: Some(179),

@@ -1,7 +1,7 @@
-//! What the file may hold: text → [`Config`], or all that is wrong with it.
+//! The keys of the file: text → [`Config`], or all its errors.
 //!
-//! `read` walks the tree, `values` knows the words, `neighbor` and `policies` their sections. Pure: files that the
-//! configuration names are read by a function that is handed in.
+//! `read` reads the tree, `values` has the types of values, `neighbor` and `policies` their sections.
+//! Without I/O: password files are read by a function that is passed in.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
@@ -14,13 +14,13 @@ use super::{
     policies,
     read::{Item, Report, Section},
     services::services,
-    values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, word},
+    values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, nonempty_text},
 };
 use crate::{bgp::policy::Community, docker::NetworkSelector};
 
-/// What surrounds the file.
-pub struct Surroundings<'a> {
-    /// Under Kubernetes unless `kubernetes.enabled` says otherwise.
+/// The context in which the file is read.
+pub struct ParseContext<'a> {
+    /// Under Kubernetes; `kubernetes.enabled` overrides it.
     pub kubernetes: bool,
     /// Reads a `password-file`.
     pub read_password: &'a dyn Fn(&Path) -> Result<String, String>,
@@ -30,11 +30,11 @@ pub struct Surroundings<'a> {
 ///
 /// # Errors
 ///
-/// Everything that is wrong, at once.
-pub fn parse(text: &str, around: &Surroundings<'_>) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+/// All errors at once.
+pub fn parse(text: &str, around: &ParseContext<'_>) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let (tree, syntax) = DeTable::parse_recoverable(text);
     let report = Report::new(text);
-    // Behind the first error of a line the parser only guesses.
+    // After the first error of a line the parser only guesses.
     let mut broken = BTreeSet::new();
     for error in syntax {
         let at = error.span().map_or(0, |s| s.start);
@@ -42,7 +42,7 @@ pub fn parse(text: &str, around: &Surroundings<'_>) -> Result<(Config, Vec<Probl
             report.error(at, "", format!("not TOML: {}", error.message().replace('\n', " ")));
         }
     }
-    let config = whole(Section::root(&report, tree.get_ref()), around);
+    let config = parse_root(Section::root(&report, tree.get_ref()), around);
     let (mut problems, warnings) = report.into_lists();
     if !broken.is_empty() {
         problems.retain(|p| p.key.is_empty() || !broken.contains(&p.line) && !p.what.starts_with("required"));
@@ -50,7 +50,7 @@ pub fn parse(text: &str, around: &Surroundings<'_>) -> Result<(Config, Vec<Probl
     if problems.is_empty() { Ok((config, warnings)) } else { Err(problems) }
 }
 
-fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
+fn parse_root(root: Section<'_>, around: &ParseContext<'_>) -> Config {
     let mut config = Config::default();
     if let Some(dir) = root.get("state-dir").and_then(|i| absolute_path(&i)) {
         config.state_dir = dir;
@@ -89,7 +89,7 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
         guard(section, &mut config.guard);
     }
     if let Some(section) = root.section("security") {
-        put(&mut config.security.sandbox, section.get("sandbox").and_then(|i| i.flag()));
+        assign(&mut config.security.sandbox, section.get("sandbox").and_then(|i| i.flag()));
         section.close();
     }
     if let Some(section) = root.section("metrics") {
@@ -107,27 +107,27 @@ fn whole(root: Section<'_>, around: &Surroundings<'_>) -> Config {
 
 const AS_REQUIRED: &str = "outside Kubernetes the own AS number must be given, 1 to 4294967294 without 23456 and 65535, or \"auto\"";
 
-/// Writes what was understood into its place.
-pub(super) fn put<T>(place: &mut T, value: Option<T>) {
+/// Assigns a value that was read without error.
+pub(super) fn assign<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
 }
 
-fn bgp(section: Section<'_>, config: &mut Config, around: &Surroundings<'_>) {
+fn bgp(section: Section<'_>, config: &mut Config, around: &ParseContext<'_>) {
     let under_kubernetes = config.kubernetes.enabled.unwrap_or(around.kubernetes);
     let Config { bgp, kubernetes, policies, .. } = config;
     match section.get("as") {
-        Some(item) => put(&mut bgp.asn, own_as(&item, under_kubernetes, &kubernetes.peering)),
+        Some(item) => assign(&mut bgp.asn, own_as(&item, under_kubernetes, &kubernetes.peering)),
         None if !under_kubernetes => section.missing("as", AS_REQUIRED),
         None => {}
     }
     bgp.router_id = section.get("router-id").and_then(|i| values::router_id(&i));
     bgp.cluster_id = section.get("cluster-id").and_then(|i| values::router_id(&i));
-    put(&mut bgp.listen, section.get("listen").and_then(|i| i.set(listen)));
-    put(&mut bgp.max_paths, section.get("max-paths").and_then(|i| i.number(1..=1024)));
-    put(&mut bgp.multipath_relax, section.get("multipath-relax").and_then(|i| i.flag()));
-    put(&mut bgp.require_policy, section.get("require-policy").and_then(|i| i.flag()));
+    assign(&mut bgp.listen, section.get("listen").and_then(|i| i.set(listen)));
+    assign(&mut bgp.max_paths, section.get("max-paths").and_then(|i| i.number(1..=1024)));
+    assign(&mut bgp.multipath_relax, section.get("multipath-relax").and_then(|i| i.flag()));
+    assign(&mut bgp.require_policy, section.get("require-policy").and_then(|i| i.flag()));
     session_keys(&section, &mut bgp.defaults);
     neighbor::groups(&section, bgp, policies, around);
     neighbor::neighbors(&section, bgp, policies, around);
@@ -142,12 +142,12 @@ fn own_as(item: &Item<'_>, under_kubernetes: bool, peering: &[Peering]) -> Optio
     let text = item.text()?;
     if text != "auto" {
         let hint = if text.parse::<u32>().is_ok() { ", the number without quotes" } else { "" };
-        item.wrong(format!("must be {}, or \"auto\"{hint}", values::AS_ALLOWED));
+        item.error(format!("must be {}, or \"auto\"{hint}", values::AS_ALLOWED));
         return None;
     }
     let shared = [Peering::Mesh, Peering::Reflectors, Peering::Auto];
     if under_kubernetes && peering.iter().any(|p| shared.contains(p)) {
-        item.wrong(
+        item.error(
             "\"auto\" gives each node a number of its own, which a mesh, reflectors and peering \"auto\" cannot \
              use; set kubernetes.peering = \"gateway\", or write a number",
         );
@@ -157,10 +157,10 @@ fn own_as(item: &Item<'_>, under_kubernetes: bool, peering: &[Peering]) -> Optio
 }
 
 fn advertise(section: Section<'_>, advertise: &mut Advertise) {
-    put(&mut advertise.networks, section.get("networks").and_then(|i| i.set(own_prefix)));
-    put(&mut advertise.interfaces, section.get("interfaces").and_then(|i| i.set(interface_glob)));
-    put(&mut advertise.containers, section.get("containers").and_then(|i| i.flag()));
-    put(&mut advertise.require_carrier, section.get("require-carrier").and_then(|i| i.flag()));
+    assign(&mut advertise.networks, section.get("networks").and_then(|i| i.set(own_prefix)));
+    assign(&mut advertise.interfaces, section.get("interfaces").and_then(|i| i.set(interface_glob)));
+    assign(&mut advertise.containers, section.get("containers").and_then(|i| i.flag()));
+    assign(&mut advertise.require_carrier, section.get("require-carrier").and_then(|i| i.flag()));
     for community in section.get("communities").and_then(|i| i.set(values::community)).unwrap_or_default() {
         match community {
             Community::Standard(c) => advertise.communities.push(c),
@@ -173,26 +173,26 @@ fn advertise(section: Section<'_>, advertise: &mut Advertise) {
 }
 
 fn fib(section: Section<'_>, fib: &mut Fib) {
-    put(&mut fib.install, section.get("install").and_then(|i| i.flag()));
+    assign(&mut fib.install, section.get("install").and_then(|i| i.flag()));
     let table = section.get("table");
-    put(
+    assign(
         &mut fib.table,
         table.and_then(|i| {
             i.number_where("1 to 4294967295 without 255, which is the kernel's own", |n| n != 0 && n != 255)
         }),
     );
     let protocol = section.get("protocol");
-    put(&mut fib.protocol, protocol.and_then(|i| i.number_where("5 to 255", |n| (5..=255).contains(&n))));
-    put(&mut fib.metric, section.get("metric").and_then(|i| i.number(1..=4_294_967_294)));
+    assign(&mut fib.protocol, protocol.and_then(|i| i.number_where("5 to 255", |n| (5..=255).contains(&n))));
+    assign(&mut fib.metric, section.get("metric").and_then(|i| i.number(1..=4_294_967_294)));
     let on_exit = section.get("on-exit");
-    put(
+    assign(
         &mut fib.on_exit,
         on_exit.and_then(|i| i.choice(&[("keep", OnExit::Keep), ("flush", OnExit::Flush)])),
     );
-    put(&mut fib.resolve_via_default, section.get("resolve-via-default").and_then(|i| i.flag()));
-    put(&mut fib.prefer_source, section.get("prefer-source").and_then(|i| prefer_source(&i)));
+    assign(&mut fib.resolve_via_default, section.get("resolve-via-default").and_then(|i| i.flag()));
+    assign(&mut fib.prefer_source, section.get("prefer-source").and_then(|i| prefer_source(&i)));
     let objects = section.get("nexthop-objects");
-    put(&mut fib.nexthop_objects, objects.and_then(|i| auto_or_flag(&i)).map(|o| o.unwrap_or(true)));
+    assign(&mut fib.nexthop_objects, objects.and_then(|i| auto_or_flag(&i)).map(|o| o.unwrap_or(true)));
     section.close();
 }
 
@@ -206,7 +206,7 @@ fn prefer_source(item: &Item<'_>) -> Option<Vec<PreferSource>> {
     })?;
     let is_v4 = |s: &PreferSource| !matches!(s, PreferSource::Address(IpAddr::V6(_)));
     if list.iter().filter(|s| is_v4(s)).count() > 1 || list.iter().filter(|s| !is_v4(s)).count() > 1 {
-        item.wrong("takes at most one address of each family; \"router-id\" counts as one of IPv4");
+        item.error("takes at most one address of each family; \"router-id\" counts as one of IPv4");
         return None;
     }
     Some(list)
@@ -217,7 +217,7 @@ fn auto_or_flag(item: &Item<'_>) -> Option<Option<bool>> {
     match (item.is_text(), item.is_text() && item.text() == Some("auto")) {
         (true, true) => Some(None),
         (true, false) => {
-            item.wrong("must be \"auto\", or true or false without quotes");
+            item.error("must be \"auto\", or true or false without quotes");
             None
         }
         (false, _) => item.flag().map(Some),
@@ -227,15 +227,15 @@ fn auto_or_flag(item: &Item<'_>) -> Option<Option<bool>> {
 fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
     kubernetes.enabled = section.get("enabled").and_then(|i| i.flag());
     if let Some(item) = section.get("peering") {
-        put(&mut kubernetes.peering, peering(&item));
+        assign(&mut kubernetes.peering, peering(&item));
     }
-    put(&mut kubernetes.mesh_limit, section.get("mesh-limit").and_then(|i| i.number(2..=10_000)));
-    put(&mut kubernetes.mesh_accept, section.get("mesh-accept").and_then(|i| i.set(prefix)));
+    assign(&mut kubernetes.mesh_limit, section.get("mesh-limit").and_then(|i| i.number(2..=10_000)));
+    assign(&mut kubernetes.mesh_accept, section.get("mesh-accept").and_then(|i| i.set(prefix)));
     kubernetes.node_name = section.get("node-name").and_then(|i| node_name(&i));
     kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
-    put(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
-    kubernetes.startup_taint = section.get("startup-taint").and_then(|i| word(&i));
-    put(&mut kubernetes.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
+    assign(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
+    kubernetes.startup_taint = section.get("startup-taint").and_then(|i| nonempty_text(&i));
+    assign(&mut kubernetes.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
     services(&section, kubernetes);
     section.close();
 }
@@ -251,16 +251,16 @@ fn peering(item: &Item<'_>) -> Option<Vec<Peering>> {
         ])
     })?;
     if list.is_empty() {
-        item.wrong("names nothing; write \"none\" for no neighbors");
+        item.error("names nothing; write \"none\" for no neighbors");
     } else if list.len() > 1 && list.contains(&Peering::None) {
-        item.wrong("\"none\" cannot be combined with others");
+        item.error("\"none\" cannot be combined with others");
     }
     Some(list)
 }
 
 /// A Node's name: RFC 1123 subdomain.
 fn node_name(item: &Item<'_>) -> Option<String> {
-    let name = word(item)?;
+    let name = nonempty_text(item)?;
     let label = |l: &str| {
         !l.is_empty()
             && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -268,7 +268,7 @@ fn node_name(item: &Item<'_>) -> Option<String> {
             && !l.ends_with('-')
     };
     if name.len() > 253 || !name.split('.').all(label) {
-        item.wrong(format!("`{name}` is no node name: lower-case letters, digits, `-` and `.`"));
+        item.error(format!("`{name}` is no node name: lower-case letters, digits, `-` and `.`"));
         return None;
     }
     Some(name)
@@ -276,20 +276,20 @@ fn node_name(item: &Item<'_>) -> Option<String> {
 
 fn cni(section: Section<'_>, cni: &mut Cni) {
     cni.enabled = section.get("enabled").and_then(|i| i.flag());
-    put(&mut cni.conf_dir, section.get("conf-dir").and_then(|i| absolute_path(&i)));
-    put(&mut cni.file, section.get("file").and_then(|i| conflist_name(&i)));
-    put(&mut cni.bin_dir, section.get("bin-dir").and_then(|i| absolute_path(&i)));
-    put(&mut cni.bridge, section.get("bridge").and_then(|i| interface_name(&i)));
+    assign(&mut cni.conf_dir, section.get("conf-dir").and_then(|i| absolute_path(&i)));
+    assign(&mut cni.file, section.get("file").and_then(|i| conflist_name(&i)));
+    assign(&mut cni.bin_dir, section.get("bin-dir").and_then(|i| absolute_path(&i)));
+    assign(&mut cni.bridge, section.get("bridge").and_then(|i| interface_name(&i)));
     // IPv6 needs 1280 (RFC 8200 §5).
     cni.mtu = section.get("mtu").and_then(|i| i.number(1280..=65535));
-    put(&mut cni.plugins, section.get("plugins").and_then(|i| i.list(plugin)));
+    assign(&mut cni.plugins, section.get("plugins").and_then(|i| i.list(plugin)));
     section.close();
 }
 
 fn conflist_name(item: &Item<'_>) -> Option<String> {
     let name = item.text()?;
     if name.contains('/') || name.starts_with('.') || !name.ends_with(".conflist") {
-        item.wrong("must be a file name without a folder that ends in .conflist, as 10-routelet.conflist");
+        item.error("must be a file name without a folder that ends in .conflist, as 10-routelet.conflist");
         return None;
     }
     Some(name.to_owned())
@@ -304,7 +304,7 @@ fn plugin(item: &Item<'_>) -> Option<CniPlugin> {
     item.section()?;
     let serde_json::Value::Object(table) = to_json(item.value.get_ref())? else { return None };
     if !table.get("type").is_some_and(serde_json::Value::is_string) {
-        item.wrong("needs `type`, the name of the plugin's binary");
+        item.error("needs `type`, the name of the plugin's binary");
         return None;
     }
     Some(CniPlugin::Table(table))
@@ -329,27 +329,27 @@ fn to_json(value: &DeValue<'_>) -> Option<serde_json::Value> {
 }
 
 fn docker(section: Section<'_>, docker: &mut Docker) {
-    put(&mut docker.networks, section.get("networks").and_then(|i| i.set(docker_network)));
-    put(&mut docker.socket, section.get("socket").and_then(|i| absolute_path(&i)));
-    put(&mut docker.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
+    assign(&mut docker.networks, section.get("networks").and_then(|i| i.set(docker_network)));
+    assign(&mut docker.socket, section.get("socket").and_then(|i| absolute_path(&i)));
+    assign(&mut docker.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
     section.close();
 }
 
 fn docker_network(item: &Item<'_>) -> Option<NetworkSelector> {
-    NetworkSelector::parse(item.text()?).map_err(|what| item.wrong(what)).ok()
+    NetworkSelector::parse(item.text()?).map_err(|what| item.error(what)).ok()
 }
 
 fn masquerade(section: Section<'_>, masquerade: &mut Masquerade) {
     masquerade.enabled = section.get("enabled").and_then(|i| auto_or_flag(&i)).flatten();
-    put(&mut masquerade.exclude, section.get("exclude").and_then(|i| i.set(prefix)));
+    assign(&mut masquerade.exclude, section.get("exclude").and_then(|i| i.set(prefix)));
     section.close();
 }
 
 fn guard(section: Section<'_>, guard: &mut Guard) {
     let connected = section.get("connected");
     let words = [("equal", GuardConnected::Equal), ("inside", GuardConnected::Inside)];
-    put(&mut guard.connected, connected.and_then(|i| i.choice(&words)));
-    put(&mut guard.block_pod_bgp, section.get("block-pod-bgp").and_then(|i| i.flag()));
+    assign(&mut guard.connected, connected.and_then(|i| i.choice(&words)));
+    assign(&mut guard.block_pod_bgp, section.get("block-pod-bgp").and_then(|i| i.flag()));
     section.close();
 }
 
@@ -363,7 +363,7 @@ fn metrics(section: Section<'_>, metrics: &mut Metrics, under_kubernetes: bool) 
                  127.0.0.1:9179",
             );
         }
-        put(&mut metrics.listen, addresses);
+        assign(&mut metrics.listen, addresses);
     }
     section.close();
 }
@@ -374,11 +374,11 @@ fn control(section: Section<'_>, control: &mut Control) {
     {
         // sockaddr_un holds 108 octets, one of which is the closing zero; room is left for a temporary name.
         if path.as_os_str().len() > 95 {
-            item.wrong("is too long for a socket: 95 octets at most");
+            item.error("is too long for a socket: 95 octets at most");
         }
         control.socket = path;
     }
-    control.group = section.get("group").and_then(|i| word(&i));
+    control.group = section.get("group").and_then(|i| nonempty_text(&i));
     section.close();
 }
 
@@ -388,11 +388,11 @@ fn log(section: Section<'_>, log: &mut Log) {
     {
         match super::log_level(level) {
             Ok(()) => log.level = level.to_owned(),
-            Err(what) => item.wrong(what),
+            Err(what) => item.error(what),
         }
     }
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    put(&mut log.format, section.get("format").and_then(|i| i.choice(&formats)));
+    assign(&mut log.format, section.get("format").and_then(|i| i.choice(&formats)));
     section.close();
 }
 
@@ -401,14 +401,14 @@ mod tests {
     use super::*;
     use crate::{
         bgp::peer::{Bfd, RemoteAs, Secret},
-        config::NeighborAt,
+        config::NeighborId,
         net::{BfdAuth, BfdParams},
     };
 
     const EXAMPLE: &str = include_str!("../../deploy/routelet.toml");
 
-    fn around(kubernetes: bool) -> Surroundings<'static> {
-        Surroundings { kubernetes, read_password: &|path| Ok(format!("from {}", path.display())) }
+    fn around(kubernetes: bool) -> ParseContext<'static> {
+        ParseContext { kubernetes, read_password: &|path| Ok(format!("from {}", path.display())) }
     }
 
     /// Problems as `line:column: key: what`.
@@ -428,7 +428,7 @@ mod tests {
              [advertise]\ninterfaces = [\"docker0\"]\n",
         );
         assert_eq!(config.bgp.asn, AsSetting::Number(1000));
-        assert_eq!(config.bgp.neighbors[0].at, NeighborAt::Address("10.1.1.1".parse().unwrap()));
+        assert_eq!(config.bgp.neighbors[0].at, NeighborId::Address("10.1.1.1".parse().unwrap()));
         assert_eq!(config.bgp.neighbors[0].keys.remote_as, Some(RemoteAs::Number(10000)));
         assert_eq!(config.advertise.interfaces, ["docker0"]);
         assert_eq!(config.bgp.defaults.hold_time, Some(90));
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_gives_what_its_neighbor_does_not_say() {
+    fn a_group_sets_what_its_neighbor_does_not_set() {
         let config = good(
             "[bgp]\nas = 1\nhold-time = 30\n[bgp.group.tor]\nremote-as = \"external\"\nhold-time = 9\n\
              [[bgp.neighbor]]\naddress = \"gateway\"\ngroup = \"tor\"\n[bgp.group.gateway]\nhold-time = 12\n",
@@ -641,7 +641,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands in the file, there is an answer: here the full example with some octets changed.
+        /// Any file is accepted or has errors: here the full example with some octets changed.
         #[test]
         fn no_text_makes_the_reader_panic(
             cuts in proptest::collection::vec((0..EXAMPLE.len(), "[ -~\n]{0,6}"), 1..8),

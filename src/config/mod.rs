@@ -1,6 +1,6 @@
-//! The configuration: validated, typed, every default written once.
+//! The configuration: validated and typed, with every default defined once.
 //!
-//! `file` says what the file may hold and turns it into this, or into all its errors at once.
+//! `file` has the keys, and makes the configuration from a text, or returns all errors at once.
 
 mod bfd;
 mod defaults;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway, implied_by_interface};
-pub use file::{Surroundings, parse};
+pub use file::{ParseContext, parse};
 pub use problem::{Problem, Problems};
 pub use view::effective;
 
@@ -71,7 +71,7 @@ pub struct Bgp {
     pub cluster_id: Option<RouterId>,
     /// RFC 8212.
     pub require_policy: bool,
-    /// The session keys that stand in `[bgp]` itself: hold time, retry times, graceful restart.
+    /// The session keys of `[bgp]` itself: hold time, retry times, graceful restart.
     pub defaults: NeighborKeys,
     pub groups: BTreeMap<String, NeighborKeys>,
     pub neighbors: Vec<Neighbor>,
@@ -91,7 +91,7 @@ pub enum AsSetting {
 /// `[[bgp.neighbor]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbor {
-    pub at: NeighborAt,
+    pub at: NeighborId,
     pub group: Option<String>,
     /// Neighbors at most on each interface that `interface` names; 1 unless written.
     pub limit: usize,
@@ -100,7 +100,7 @@ pub struct Neighbor {
 
 /// Where a neighbor is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NeighborAt {
+pub enum NeighborId {
     Address(IpAddr),
     LinkLocal(std::net::Ipv6Addr, String),
     /// `address = "gateway"`.
@@ -148,7 +148,7 @@ pub struct NeighborKeys {
     pub max_prefixes: Option<u32>,
     pub max_prefixes_action: Option<MaxPrefixesAction>,
     pub max_prefixes_restart: Option<u32>,
-    /// Its default depends on what the neighbor is told.
+    /// Its default depends on which routes are advertised to the neighbor.
     pub max_prefixes_out: Option<u32>,
     pub add_paths: Option<AddPaths>,
     /// `Some(None)`: written as `false`.
@@ -216,7 +216,7 @@ pub struct Kubernetes {
     pub enabled: Option<bool>,
     pub peering: Vec<Peering>,
     pub mesh_limit: usize,
-    /// What nodes may announce to each other beside their pod CIDRs and Service addresses.
+    /// What nodes may advertise to each other besides their pod CIDRs and Service addresses.
     pub mesh_accept: Vec<Prefix>,
     pub node_name: Option<String>,
     /// `None`: from ServiceCIDR objects.
@@ -224,18 +224,18 @@ pub struct Kubernetes {
     pub advertise_pod_cidrs: bool,
     /// Key of a taint that is taken off the own Node once it is ready.
     pub startup_taint: Option<String>,
-    /// Where iptables drops what nobody accepts, packets of own pod CIDRs are accepted.
+    /// If the policy of iptables' FORWARD is DROP, packets of own pod CIDRs are accepted.
     pub accept_forwarded: bool,
     pub services: Vec<ServiceAddresses>,
     pub service_rules: ServiceRules,
 }
 
-/// What else `[kubernetes]` says of Services.
+/// The keys of `[kubernetes]` for Services, besides the addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRules {
     /// `service-selector`.
     pub selector: Selector,
-    /// `service-annotations`: what the annotation `routelet.io/advertise` may ask for.
+    /// `service-annotations`: what the annotation `routelet.io/advertise` may request.
     pub annotations: Vec<ServiceAddresses>,
     /// `service-aggregates`.
     pub aggregates: Vec<Prefix>,
@@ -361,7 +361,7 @@ pub enum LogFormat {
 ///
 /// # Errors
 ///
-/// What is wrong with it and what is allowed.
+/// The error, and what is allowed.
 pub fn log_level(text: &str) -> Result<(), String> {
     let known = ["error", "warn", "info", "debug", "trace", "off"];
     let wrong = text.split(',').find(|part| {

@@ -1,9 +1,9 @@
-/// The known word that `word` was probably meant to be: few letters are wrong, missing, superfluous
-/// or swapped (optimal string alignment).
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let word = word.to_ascii_lowercase().replace('_', "-");
-    let (distance, best) = known.iter().map(|k| (strsim::osa_distance(&word, k), *k)).min()?;
-    (distance <= (word.chars().count().max(best.len()) * 2 / 5).max(1)).then_some(best)
+/// The known key that `key` is probably a misspelling of: few letters are wrong, missing,
+/// superfluous or swapped (optimal string alignment).
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let key = key.to_ascii_lowercase().replace('_', "-");
+    let (distance, best) = known.iter().map(|k| (strsim::osa_distance(&key, k), *k)).min()?;
+    (distance <= (key.chars().count().max(best.len()) * 2 / 5).max(1)).then_some(best)
 }
 
 #[cfg(test)]
@@ -23,8 +23,8 @@ mod tests {
             ("zzz", None),
             ("colour", None),
         ];
-        for (word, meant) in cases {
-            assert_eq!(nearest(word, &known), meant, "{word}");
+        for (key, meant) in cases {
+            assert_eq!(nearest(key, &known), meant, "{key}");
         }
     }
 }

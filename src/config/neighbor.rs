@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    AsSetting, Bgp, ListenRange, Neighbor, NeighborAt, NeighborKeys, bfd,
-    file::Surroundings,
+    AsSetting, Bgp, ListenRange, Neighbor, NeighborId, NeighborKeys, bfd,
+    file::ParseContext,
     password,
     read::{Item, Section},
     values::{self, FAMILIES, interface_glob, neighbor_address, prefix},
@@ -50,7 +50,7 @@ impl NeighborKeys {
         self.password_file.iter().chain(of_bfd)
     }
 
-    /// What is written here, else what is written there.
+    /// The key if set here, else as set there.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
         macro_rules! each {
@@ -95,7 +95,7 @@ impl NeighborKeys {
     }
 }
 
-pub(super) fn groups(section: &Section<'_>, bgp: &mut Bgp, policies: &Policies, around: &Surroundings<'_>) {
+pub(super) fn groups(section: &Section<'_>, bgp: &mut Bgp, policies: &Policies, around: &ParseContext<'_>) {
     let Some(groups) = section.section("group") else { return };
     for (name, item) in groups.entries() {
         let Some(group) = item.section() else { continue };
@@ -111,9 +111,9 @@ pub(super) fn neighbors(
     section: &Section<'_>,
     bgp: &mut Bgp,
     policies: &Policies,
-    around: &Surroundings<'_>,
+    around: &ParseContext<'_>,
 ) {
-    let mut lines: Vec<(NeighborAt, usize)> = Vec::new();
+    let mut lines: Vec<(NeighborId, usize)> = Vec::new();
     for section in section.get("neighbor").map(|i| i.tables()).unwrap_or_default() {
         let place = section.get("address").or_else(|| section.get("interface"));
         let at = place_of(&section);
@@ -121,10 +121,10 @@ pub(super) fn neighbors(
         let group = group(&section, bgp);
         let keys = keys(&section, policies, around);
         let below = group.as_ref().and_then(|g| bgp.groups.get(g)).cloned().unwrap_or_default();
-        together(&section, bgp.asn, at.as_ref(), &keys.clone().or(below));
+        check_combinations(&section, bgp.asn, at.as_ref(), &keys.clone().or(below));
         if let (Some(at), Some(place)) = (at, place) {
             if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == at) {
-                place.wrong(format!("this neighbor stands in line {line} already; keep one of them"));
+                place.error(format!("this neighbor stands in line {line} already; keep one of them"));
             }
             lines.push((at.clone(), place.line()));
             bgp.neighbors.push(Neighbor { at, group, limit, keys });
@@ -133,12 +133,12 @@ pub(super) fn neighbors(
     }
 }
 
-fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
+fn place_of(section: &Section<'_>) -> Option<NeighborId> {
     match (section.get("address"), section.get("interface")) {
         (Some(address), None) => neighbor_address(&address),
-        (None, Some(interface)) => interface_glob(&interface).map(NeighborAt::Interface),
+        (None, Some(interface)) => interface_glob(&interface).map(NeighborId::Interface),
         (Some(_), Some(interface)) => {
-            interface.wrong(
+            interface.error(
                 "`address` and `interface` exclude each other; for a link-local one write fe80::1%eth0",
             );
             None
@@ -157,7 +157,7 @@ fn place_of(section: &Section<'_>) -> Option<NeighborAt> {
 fn limit(section: &Section<'_>) -> usize {
     let Some(item) = section.get("limit") else { return 1 };
     if section.get("interface").is_none() {
-        item.wrong("is the number of neighbors on an `interface`; remove it beside `address`");
+        item.error("is the number of neighbors on an `interface`; remove it beside `address`");
         return 1;
     }
     item.number(1..=64).unwrap_or(1)
@@ -169,14 +169,14 @@ fn group(section: &Section<'_>, bgp: &Bgp) -> Option<String> {
     let name = item.text()?;
     if !bgp.groups.contains_key(name) {
         let known: Vec<&str> = bgp.groups.keys().map(String::as_str).collect();
-        item.wrong(format!("no such group; add [bgp.group.{name}], or use one of {}", known.join(", ")));
+        item.error(format!("no such group; add [bgp.group.{name}], or use one of {}", known.join(", ")));
         return None;
     }
     Some(name.to_owned())
 }
 
-/// What must fit together once the group's keys lie below the neighbor's.
-fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys: &NeighborKeys) {
+/// Checks combinations of keys after the group's keys are merged into the neighbor's.
+fn check_combinations(section: &Section<'_>, own: AsSetting, at: Option<&NeighborId>, keys: &NeighborKeys) {
     let unnumbered = section.get("interface").is_some();
     let implied = unnumbered.then_some(RemoteAs::External);
     let Some(remote_as) = keys.remote_as.or(implied) else {
@@ -187,7 +187,7 @@ fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys
     };
     let own = keys.local_as.map_or(own, AsSetting::Number);
     if own == AsSetting::Auto && remote_as == RemoteAs::Internal {
-        wrong(
+        error(
             section,
             "remote-as",
             "nobody shares the number of bgp.as = \"auto\"; write \"external\" or a number",
@@ -195,11 +195,11 @@ fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys
     }
     match internal(own, remote_as) {
         Some(true) if keys.role.is_some() => {
-            wrong(section, "role", "roles are for external neighbors only (RFC 9234 §4); remove it");
+            error(section, "role", "roles are for external neighbors only (RFC 9234 §4); remove it");
         }
         Some(false) if keys.route_reflector_client == Some(true) => {
             let what = "only an internal neighbor can be a client (RFC 4456); its AS must be the own one";
-            wrong(section, "route-reflector-client", what);
+            error(section, "route-reflector-client", what);
         }
         _ => {}
     }
@@ -210,23 +210,23 @@ fn together(section: &Section<'_>, own: AsSetting, at: Option<&NeighborAt>, keys
         Some(TtlSecurity::Off) | None => false,
     };
     if keys.multihop.is_some() && security {
-        wrong(section, "ttl-security", "`multihop` and `ttl-security` exclude each other; keep one");
+        error(section, "ttl-security", "`multihop` and `ttl-security` exclude each other; keep one");
     }
     if unnumbered && keys.local_address.is_some() {
         let what = "the session runs between link-local addresses; remove it beside `interface`";
-        wrong(section, "local-address", what);
+        error(section, "local-address", what);
     }
     if unnumbered && keys.multihop.is_some() {
-        wrong(
+        error(
             section,
             "multihop",
             "an unnumbered neighbor is on the link itself; remove it beside `interface`",
         );
     }
-    if let (Some(NeighborAt::Address(addr)), Some(local)) = (at, keys.local_address)
+    if let (Some(NeighborId::Address(addr)), Some(local)) = (at, keys.local_address)
         && addr.is_ipv4() != local.is_ipv4()
     {
-        wrong(section, "local-address", "must be of the family of the neighbor's address");
+        error(section, "local-address", "must be of the family of the neighbor's address");
     }
 }
 
@@ -246,15 +246,15 @@ fn internal(own: AsSetting, remote: RemoteAs) -> Option<bool> {
 }
 
 /// At the key if the neighbor has it itself, else at the neighbor.
-fn wrong(section: &Section<'_>, key: &'static str, what: &str) {
+fn error(section: &Section<'_>, key: &'static str, what: &str) {
     match section.get(key) {
-        Some(item) => item.wrong(what),
-        None => section.wrong(key, format!("{what} (it comes from the group)")),
+        Some(item) => item.error(what),
+        None => section.error(key, format!("{what} (it comes from the group)")),
     }
 }
 
 /// The keys of a neighbor or group, each if written.
-fn keys(section: &Section<'_>, policies: &Policies, around: &Surroundings<'_>) -> NeighborKeys {
+fn keys(section: &Section<'_>, policies: &Policies, around: &ParseContext<'_>) -> NeighborKeys {
     let flag = |key| section.get(key).and_then(|i| i.flag());
     let names = |key| section.get(key).and_then(|i| i.list(|i| policy_name(i, policies)));
     let mut keys = NeighborKeys {
@@ -327,7 +327,7 @@ const ROLES: [(&str, Role); 5] = [
 fn families(item: &Item<'_>) -> Option<Vec<Family>> {
     let mut families = item.set(|i| i.choice(&FAMILIES))?;
     if families.is_empty() {
-        item.wrong("must name at least one of \"ipv4-unicast\", \"ipv6-unicast\"");
+        item.error("must name at least one of \"ipv4-unicast\", \"ipv6-unicast\"");
         return None;
     }
     families.sort_unstable();
@@ -337,7 +337,7 @@ fn families(item: &Item<'_>) -> Option<Vec<Family>> {
 fn policy_name(item: &Item<'_>, policies: &Policies) -> Option<String> {
     let name = item.text()?;
     if !policies.contains_key(name) {
-        item.wrong(format!("no policy `{name}`; add [[policy.{name}]], or remove the name"));
+        item.error(format!("no policy `{name}`; add [[policy.{name}]], or remove the name"));
         return None;
     }
     Some(name.to_owned())
@@ -362,7 +362,7 @@ pub(super) fn ranges(section: &Section<'_>, bgp: &mut Bgp) {
             if bgp.ranges.iter().any(|r| r.prefix == prefix)
                 && let Some(place) = place
             {
-                place.wrong("this range stands here twice; remove one");
+                place.error("this range stands here twice; remove one");
             }
             bgp.ranges.push(ListenRange { prefix, remote_as, group, limit });
         }

@@ -1,5 +1,5 @@
-//! BGPPeer and BGPPolicy objects → the same values as the file's, by the same reader: their keys are those of the file in
-//! camelCase, so each mistake has the file's own words.
+//! BGPPeer and BGPPolicy objects → the same values as the file's, by the same reader: their keys are
+//! those of the file in camelCase, and errors have the same texts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,13 +8,13 @@ use toml::de::DeTable;
 
 use super::{
     Config, Neighbor,
-    file::Surroundings,
+    file::ParseContext,
     neighbor, policies,
     read::{Report, Section},
 };
 use crate::bgp::policy::Policy;
 
-/// The neighbor that a BGPPeer's `spec` (without what only the cluster understands) describes.
+/// The neighbor of a BGPPeer's `spec` (without the fields for the cluster).
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub fn neighbor(spec: &Map<String, Value>, config: &Config) -> Result<Neighbor, 
     read("neighbor", &tree, |root| {
         // A Secret is named instead; files are not read for an object.
         let around =
-            Surroundings { kubernetes: true, read_password: &|_| Err("write passwordSecretRef".into()) };
+            ParseContext { kubernetes: true, read_password: &|_| Err("write passwordSecretRef".into()) };
         neighbor::neighbors(root, &mut bgp, &config.policies, &around);
     })?;
     bgp.neighbors.pop().ok_or_else(|| "describes no neighbor".into())
@@ -57,8 +57,8 @@ fn read(key: &str, value: &Value, take: impl FnOnce(&Section<'_>)) -> Result<(),
     take(&root);
     root.close();
     let (problems, _) = report.into_lists();
-    let said: Vec<_> = problems.iter().map(|p| format!("{}: {}", camel(&p.key), p.what)).collect();
-    if said.is_empty() { Ok(()) } else { Err(said.join("; ")) }
+    let messages: Vec<_> = problems.iter().map(|p| format!("{}: {}", camel(&p.key), p.what)).collect();
+    if messages.is_empty() { Ok(()) } else { Err(messages.join("; ")) }
 }
 
 /// Keys as the file has them; what is null is not there.
@@ -135,8 +135,8 @@ mod tests {
             (json!({ "address": "10.1.1.1", "remoteAs": 1, "passwordFile": "/etc/shadow" }), "write passwordSecretRef"),
         ];
         for (spec, want) in cases {
-            let said = peer(spec.clone()).unwrap_err();
-            assert!(said.contains(want) && !said.contains('\n'), "{spec}: {said}");
+            let messages = peer(spec.clone()).unwrap_err();
+            assert!(messages.contains(want) && !messages.contains('\n'), "{spec}: {messages}");
         }
     }
 
@@ -146,8 +146,8 @@ mod tests {
         let good =
             json!({ "statements": [{ "prefixes": ["10.0.0.0/8{24,32}"], "setMed": 7, "action": "accept" }] });
         assert_eq!(read(good).unwrap().name, "p-1");
-        let said = read(json!({ "statements": [{ "action": "perhaps" }] })).unwrap_err();
-        assert!(said.contains("statement") || said.contains("`perhaps`"), "{said}");
+        let messages = read(json!({ "statements": [{ "action": "perhaps" }] })).unwrap_err();
+        assert!(messages.contains("statement") || messages.contains("`perhaps`"), "{messages}");
         assert!(read(json!({})).is_err());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{file::Surroundings, read::Section};
+use super::{file::ParseContext, read::Section};
 
 /// The password, and the file that it was read from. Never reports what the password is. `algorithm` takes `max` octets.
 pub(super) fn read(
     section: &Section<'_>,
-    around: &Surroundings<'_>,
+    around: &ParseContext<'_>,
     max: usize,
     algorithm: &str,
 ) -> (Option<String>, Option<PathBuf>) {
@@ -18,11 +18,11 @@ pub(super) fn read(
     };
     let (written, file) = (section.get("password"), section.get("password-file"));
     if let (Some(_), Some(file)) = (&written, &file) {
-        file.wrong("`password` and `password-file` exclude each other; keep one");
+        file.error("`password` and `password-file` exclude each other; keep one");
         return (None, None);
     }
     if let Some(item) = written {
-        let password = item.text().filter(|text| fits(text).map_err(|what| item.wrong(what)).is_ok());
+        let password = item.text().filter(|text| fits(text).map_err(|what| item.error(what)).is_ok());
         return (password.map(str::to_owned), None);
     }
     let Some(item) = file else { return (None, None) };
@@ -31,5 +31,5 @@ pub(super) fn read(
         fits(&password).map_err(|what| format!("the password in {} {what}", path.display()))?;
         Ok(password)
     });
-    (read.map_err(|what| item.wrong(what)).ok(), Some(path))
+    (read.map_err(|what| item.error(what)).ok(), Some(path))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    NeighborAt,
+    NeighborId,
     read::{Item, Section},
     values::{self, FAMILIES, asn, community, unmasked},
 };
@@ -33,10 +33,10 @@ fn statement(section: Section<'_>) -> Statement {
         .get("action")
         .and_then(|i| i.choice(&[("accept", Action::Accept), ("reject", Action::Reject)]));
     if action == Some(Action::Reject) && set != Set::default() {
-        section.wrong("action", "a rejected route is not changed; remove the set keys, or accept it");
+        section.error("action", "a rejected route is not changed; remove the set keys, or accept it");
     }
     if section.get("action").is_none() && !SETS.iter().any(|key| section.get(key).is_some()) {
-        section.wrong("", "does nothing: write `action`, or one of the set keys");
+        section.error("", "does nothing: write `action`, or one of the set keys");
     }
     section.close();
     Statement { matches, set, action }
@@ -85,7 +85,7 @@ fn list<'a, T: PartialEq>(
 ) -> Vec<T> {
     let Some(item) = section.get(key) else { return Vec::new() };
     if item.value.get_ref().as_array().is_some_and(|a| a.is_empty()) {
-        item.wrong("is empty; name something, or leave the key out");
+        item.error("is empty; name something, or leave the key out");
     }
     item.set(read).unwrap_or_default()
 }
@@ -94,7 +94,7 @@ fn prefix_range(item: &Item<'_>) -> Option<PrefixRange> {
     let text = item.text()?;
     let range: PrefixRange = item.parsed()?;
     let bare = text.split_once('{').map_or(text, |(prefix, _)| prefix);
-    unmasked(bare, range.prefix).map_err(|what| item.wrong(what)).ok()?;
+    unmasked(bare, range.prefix).map_err(|what| item.error(what)).ok()?;
     Some(range)
 }
 
@@ -102,15 +102,15 @@ fn prefix_range(item: &Item<'_>) -> Option<PrefixRange> {
 fn neighbor(item: &Item<'_>) -> Option<PeerKey> {
     let text = item.text()?;
     let found = match values::at(text) {
-        Ok(NeighborAt::Address(addr)) => Ok(PeerKey::Address(addr)),
-        Ok(NeighborAt::LinkLocal(addr, interface)) => Ok(PeerKey::LinkLocal(addr, interface)),
+        Ok(NeighborId::Address(addr)) => Ok(PeerKey::Address(addr)),
+        Ok(NeighborId::LinkLocal(addr, interface)) => Ok(PeerKey::LinkLocal(addr, interface)),
         Ok(_) => Err("gateways have addresses of their own; write those".to_owned()),
         Err(_) if !text.contains(['.', ':', '%']) && values::interface_name_is_good(text).is_ok() => {
             Ok(PeerKey::Interface(text.to_owned()))
         }
         Err(what) => Err(what),
     };
-    found.map_err(|what| item.wrong(what)).ok()
+    found.map_err(|what| item.error(what)).ok()
 }
 
 fn address_or_prefix(item: &Item<'_>) -> Option<Prefix> {

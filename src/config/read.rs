@@ -1,7 +1,7 @@
-//! Walks a TOML tree and collects everything that is wrong with it, each with its place.
+//! Reads a TOML tree and collects all errors in it, each with its position.
 //!
-//! Each reader reports its own trouble and returns `None`; the caller goes on with the next key, so that one run
-//! finds all mistakes. Which keys a table knows is what was asked of it before [`Section::close`].
+//! Each reader reports its error and returns `None`; the caller goes on with the next key, so that
+//! one run finds all errors. The known keys of a table are those read before [`Section::close`].
 
 use std::{cell::RefCell, fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -25,7 +25,7 @@ pub(super) struct Section<'a> {
     path: String,
     at: usize,
     table: &'a DeTable<'a>,
-    asked: RefCell<Vec<&'static str>>,
+    known: RefCell<Vec<&'static str>>,
     missing: RefCell<Vec<(&'static str, String)>>,
 }
 
@@ -83,12 +83,12 @@ impl<'a> Section<'a> {
     }
 
     fn new(report: &'a Report<'a>, path: String, at: usize, table: &'a DeTable<'a>) -> Self {
-        Self { report, path, at, table, asked: RefCell::default(), missing: RefCell::default() }
+        Self { report, path, at, table, known: RefCell::default(), missing: RefCell::default() }
     }
 
-    /// The value of a key, which is known from now on.
+    /// The value of a key, which becomes a known key.
     pub(super) fn get(&self, key: &'static str) -> Option<Item<'a>> {
-        self.asked.borrow_mut().push(key);
+        self.known.borrow_mut().push(key);
         let value = self.table.get(key)?;
         Some(Item { report: self.report, path: self.join(key), value })
     }
@@ -106,37 +106,37 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Something is wrong with the table as a whole.
-    pub(super) fn wrong(&self, key: &str, what: impl Into<String>) {
+    /// Reports an error of the table as a whole.
+    pub(super) fn error(&self, key: &str, what: impl Into<String>) {
         self.report.error(self.at, &self.join(key), what);
     }
 
-    /// A key (or one below it) must be there and is not.
+    /// Reports that a required key (or one below it) is missing.
     pub(super) fn missing(&self, key: &'static str, what: impl Into<String>) {
         self.missing.borrow_mut().push((key, what.into()));
     }
 
-    /// Reports the keys that nobody asked for, and those that are missing unless one is but misspelt.
+    /// Reports unknown keys, and missing ones unless they are only misspelled.
     pub(super) fn close(self) {
-        let asked = self.asked.borrow();
+        let known = self.known.borrow();
         let mut meant = Vec::new();
         for key in self.table.keys() {
             let name: &str = key.get_ref();
-            if asked.contains(&name) {
+            if known.contains(&name) {
                 continue;
             }
-            let what = match nearest(name, &asked) {
+            let what = match nearest(name, &known) {
                 Some(known) => {
                     meant.push(known);
                     format!("unknown key; did you mean `{known}`?")
                 }
-                None => format!("unknown key; known here: {}", listed(asked.iter())),
+                None => format!("unknown key; known here: {}", listed(known.iter())),
             };
             self.report.error(key.span().start, &self.join(name), what);
         }
         for (key, what) in self.missing.take() {
             if !meant.contains(&key) {
-                self.wrong(key, format!("required: {what}"));
+                self.error(key, format!("required: {what}"));
             }
         }
     }
@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn wrong(&self, what: impl Into<String>) {
+    pub(super) fn error(&self, what: impl Into<String>) {
         self.report.error(self.at(), &self.path, what);
     }
 
@@ -173,7 +173,7 @@ impl<'a> Item<'a> {
 
     pub(super) fn section(&self) -> Option<Section<'a>> {
         let DeValue::Table(table) = self.value.get_ref() else {
-            self.wrong(self.not("a table"));
+            self.error(self.not("a table"));
             return None;
         };
         Some(Section::new(self.report, self.path.clone(), self.at(), table))
@@ -181,7 +181,7 @@ impl<'a> Item<'a> {
 
     pub(super) fn text(&self) -> Option<&'a str> {
         let DeValue::String(text) = self.value.get_ref() else {
-            self.wrong(self.not("a string in quotes"));
+            self.error(self.not("a string in quotes"));
             return None;
         };
         Some(text)
@@ -189,7 +189,7 @@ impl<'a> Item<'a> {
 
     pub(super) fn flag(&self) -> Option<bool> {
         let DeValue::Boolean(flag) = self.value.get_ref() else {
-            self.wrong(self.not("true or false"));
+            self.error(self.not("true or false"));
             return None;
         };
         Some(*flag)
@@ -201,20 +201,20 @@ impl<'a> Item<'a> {
         self.number_where(&allowed, |n| range.contains(&n))
     }
 
-    /// An integer for which `valid` holds; `allowed` says which in words.
+    /// An integer for which `valid` holds; `allowed` is the text of the error.
     pub(super) fn number_where<T: TryFrom<u64>>(
         &self,
         allowed: &str,
         valid: impl Fn(u64) -> bool,
     ) -> Option<T> {
         let DeValue::Integer(integer) = self.value.get_ref() else {
-            self.wrong(self.not(&format!("a number, {allowed}")));
+            self.error(self.not(&format!("a number, {allowed}")));
             return None;
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| valid(*n));
         let number = number.and_then(|n| T::try_from(n).ok());
         if number.is_none() {
-            self.wrong(format!("must be {allowed}, not {integer}"));
+            self.error(format!("must be {allowed}, not {integer}"));
         }
         number
     }
@@ -222,25 +222,25 @@ impl<'a> Item<'a> {
     /// One of these words.
     pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let DeValue::String(text) = self.value.get_ref() else {
-            self.wrong(self.not(&format!("one of {}", quoted(words))));
+            self.error(self.not(&format!("one of {}", quoted(words))));
             return None;
         };
-        let found = words.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
+        let found = words.iter().find(|(name, _)| name == text).map(|(_, value)| *value);
         if found.is_none() {
-            self.wrong(format!("`{text}` is not known; write one of {}", quoted(words)));
+            self.error(format!("`{text}` is not known; write one of {}", quoted(words)));
         }
         found
     }
 
-    /// A string that is the text form of `T`.
+    /// A string that `T` is parsed from.
     pub(super) fn parsed<T: FromStr<Err: Display>>(&self) -> Option<T> {
-        self.text()?.parse().map_err(|e: T::Err| self.wrong(e.to_string())).ok()
+        self.text()?.parse().map_err(|e: T::Err| self.error(e.to_string())).ok()
     }
 
-    /// A list, each of whose items `read` understands; a single value counts as a list of one.
+    /// A list of items that `read` accepts; a single value counts as a list of one.
     pub(super) fn list<T>(&self, read: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<T>> {
         match self.items() {
-            // All are read, so that all mistakes are found.
+            // All are read, so that all errors are found.
             Some(items) => items.map(|i| read(&i)).collect::<Vec<_>>().into_iter().collect(),
             None => read(self).map(|one| vec![one]),
         }
@@ -253,12 +253,12 @@ impl<'a> Item<'a> {
         Some(array.iter().enumerate().map(item))
     }
 
-    /// Like [`Item::list`], and an entry that was there before is an error.
+    /// Like [`Item::list`]; duplicates are errors.
     pub(super) fn set<T: PartialEq>(&self, read: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<T>> {
         let mut seen: Vec<T> = Vec::new();
         for (item, value) in self.list(|item| Some((item.clone(), read(item)?)))? {
             if seen.contains(&value) {
-                item.wrong("stands here twice; remove one");
+                item.error("stands here twice; remove one");
             } else {
                 seen.push(value);
             }
@@ -269,7 +269,7 @@ impl<'a> Item<'a> {
     /// The tables of `[[name]]`.
     pub(super) fn tables(&self) -> Vec<Section<'a>> {
         let Some(items) = self.items() else {
-            self.wrong(format!("must be a list of tables; write [[{}]] in double brackets", self.path));
+            self.error(format!("must be a list of tables; write [[{}]] in double brackets", self.path));
             return Vec::new();
         };
         items.filter_map(|item| item.section()).collect()
@@ -296,7 +296,7 @@ impl<'a> Item<'a> {
 }
 
 fn quoted<T>(words: &[(&str, T)]) -> String {
-    words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+    words.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 
 fn listed<'s>(words: impl Iterator<Item = &'s &'static str>) -> String {

@@ -2,7 +2,7 @@
 
 use super::{
     Kubernetes,
-    file::put,
+    file::assign,
     read::{Item, Section},
     values::{own_prefix, prefix},
 };
@@ -11,19 +11,19 @@ use crate::net::ServiceAddresses;
 pub(super) fn services(section: &Section<'_>, kubernetes: &mut Kubernetes) {
     let kinds = ServiceAddresses::ALL.map(|kind| (kind.as_str(), kind));
     let kinds_of = |key| section.get(key).and_then(|i| i.set(|i| i.choice(&kinds)));
-    put(&mut kubernetes.services, kinds_of("services"));
+    assign(&mut kubernetes.services, kinds_of("services"));
     let rules = &mut kubernetes.service_rules;
-    put(&mut rules.annotations, kinds_of("service-annotations"));
-    put(&mut rules.selector, section.get("service-selector").and_then(|i| i.parsed()));
-    put(&mut rules.aggregates, section.get("service-aggregates").and_then(|i| i.set(own_prefix)));
-    put(&mut rules.external_ranges, section.get("service-external-ranges").and_then(|i| i.set(prefix)));
+    assign(&mut rules.annotations, kinds_of("service-annotations"));
+    assign(&mut rules.selector, section.get("service-selector").and_then(|i| i.parsed()));
+    assign(&mut rules.aggregates, section.get("service-aggregates").and_then(|i| i.set(own_prefix)));
+    assign(&mut rules.external_ranges, section.get("service-external-ranges").and_then(|i| i.set(prefix)));
     let limit = |key| section.get(key).and_then(|i| i.number(0..=1_000_000));
-    put(&mut rules.limits.total, limit("service-limit"));
-    put(&mut rules.limits.per_namespace, limit("service-limit-per-namespace"));
-    put(&mut rules.classes, section.get("load-balancer-classes").and_then(|i| i.set(class)));
-    put(&mut rules.when_cordoned, section.get("withdraw-when-cordoned").and_then(|i| i.flag()));
-    put(&mut rules.without_endpoints, section.get("withdraw-without-endpoints").and_then(|i| i.flag()));
-    put(&mut rules.ignore_exclude_label, section.get("ignore-exclude-label").and_then(|i| i.flag()));
+    assign(&mut rules.limits.total, limit("service-limit"));
+    assign(&mut rules.limits.per_namespace, limit("service-limit-per-namespace"));
+    assign(&mut rules.classes, section.get("load-balancer-classes").and_then(|i| i.set(class)));
+    assign(&mut rules.when_cordoned, section.get("withdraw-when-cordoned").and_then(|i| i.flag()));
+    assign(&mut rules.without_endpoints, section.get("withdraw-without-endpoints").and_then(|i| i.flag()));
+    assign(&mut rules.ignore_exclude_label, section.get("ignore-exclude-label").and_then(|i| i.flag()));
     if rules.external_ranges.is_empty() {
         for key in ["services", "service-annotations"] {
             let item = section.get(key).filter(|_| chooses_external_ips(kubernetes, key));
@@ -47,7 +47,7 @@ fn class(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     if text.is_empty() || !text.chars().all(good) {
-        item.wrong("is no class of a load balancer; write it as \"example.com/name\"");
+        item.error("is no class of a load balancer; write it as \"example.com/name\"");
         return None;
     }
     Some(text.to_owned())
@@ -55,11 +55,11 @@ fn class(item: &Item<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Problem, Surroundings, parse};
+    use super::super::{Problem, ParseContext, parse};
     use crate::config::Config;
 
     fn read(keys: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-        let around = Surroundings { kubernetes: true, read_password: &|_| Err(String::new()) };
+        let around = ParseContext { kubernetes: true, read_password: &|_| Err(String::new()) };
         parse(&format!("[kubernetes]\n{keys}\n"), &around)
     }
 

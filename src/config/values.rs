@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{NeighborAt, read::Item};
+use super::{NeighborId, read::Item};
 use crate::{
     bgp::{peer::RemoteAs, policy::Community},
     net::{AS_TRANS, Asn, Family, Prefix, RouterId},
@@ -32,7 +32,7 @@ pub(super) fn remote_as(item: &Item<'_>) -> Option<RemoteAs> {
         return asn(item).map(RemoteAs::Number);
     }
     if item.text().is_some_and(|t| t.parse::<u32>().is_ok()) {
-        item.wrong("write the number without quotes");
+        item.error("write the number without quotes");
         return None;
     }
     let found = match item.text()? {
@@ -40,7 +40,7 @@ pub(super) fn remote_as(item: &Item<'_>) -> Option<RemoteAs> {
         "internal" => RemoteAs::Internal,
         "any" => RemoteAs::Any,
         other => {
-            item.wrong(format!(
+            item.error(format!(
                 "`{other}` is not known; write a number, or one of \"external\", \"internal\", \"any\""
             ));
             return None;
@@ -53,30 +53,30 @@ pub(super) fn remote_as(item: &Item<'_>) -> Option<RemoteAs> {
 pub(super) fn router_id(item: &Item<'_>) -> Option<RouterId> {
     let id = item.text()?.parse::<RouterId>().ok().filter(|id| !id.is_unspecified());
     if id.is_none() {
-        item.wrong("must be four numbers with dots, as 10.0.0.1, and not 0.0.0.0");
+        item.error("must be four numbers with dots, as 10.0.0.1, and not 0.0.0.0");
     }
     id
 }
 
 pub(super) fn prefix(item: &Item<'_>) -> Option<Prefix> {
     let text = item.text()?;
-    let prefix = text.parse::<Prefix>().map_err(|e| item.wrong(e.to_string())).ok()?;
-    unmasked(text, prefix).map_err(|what| item.wrong(what)).ok()?;
+    let prefix = text.parse::<Prefix>().map_err(|e| item.error(e.to_string())).ok()?;
+    unmasked(text, prefix).map_err(|what| item.error(what)).ok()?;
     Some(prefix)
 }
 
-/// A prefix that a network can really be told of.
+/// A prefix that can be advertised.
 pub(super) fn own_prefix(item: &Item<'_>) -> Option<Prefix> {
     let prefix = prefix(item)?;
     let odd = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8"];
     if odd.iter().any(|p| p.parse::<Prefix>().is_ok_and(|p| p.covers(prefix))) {
-        item.wrong("is loopback, link-local or multicast, which no network routes");
+        item.error("is loopback, link-local or multicast, which no network routes");
         return None;
     }
     Some(prefix)
 }
 
-/// Says what to write instead where `text` has bits set beyond its length.
+/// The prefix to write instead if `text` has host bits set.
 pub(super) fn unmasked(text: &str, prefix: Prefix) -> Result<(), String> {
     let addr = text.split_once('/').and_then(|(addr, _)| addr.parse::<IpAddr>().ok());
     if addr.is_some_and(|addr| addr != prefix.addr()) {
@@ -85,13 +85,13 @@ pub(super) fn unmasked(text: &str, prefix: Prefix) -> Result<(), String> {
     Ok(())
 }
 
-/// An address that one can talk to.
+/// An address that can be a neighbor's.
 pub(super) fn address(item: &Item<'_>) -> Option<IpAddr> {
     let text = item.text()?;
     match text.parse::<IpAddr>() {
-        Ok(addr) => talkable(addr).map_err(|what| item.wrong(what)).ok().map(|()| addr),
+        Ok(addr) => talkable(addr).map_err(|what| item.error(what)).ok().map(|()| addr),
         Err(_) => {
-            item.wrong(format!(
+            item.error(format!(
                 "`{text}` is no IP address; write one as 10.1.1.1 or 2001:db8::1{}",
                 hint(text)
             ));
@@ -101,21 +101,21 @@ pub(super) fn address(item: &Item<'_>) -> Option<IpAddr> {
 }
 
 /// `address` of a neighbor.
-pub(super) fn neighbor_address(item: &Item<'_>) -> Option<NeighborAt> {
+pub(super) fn neighbor_address(item: &Item<'_>) -> Option<NeighborId> {
     let text = item.text()?;
-    at(text).map_err(|what| item.wrong(what)).ok()
+    at(text).map_err(|what| item.error(what)).ok()
 }
 
 /// Where a neighbor is, or what is wrong with the text.
-pub(super) fn at(text: &str) -> Result<NeighborAt, String> {
+pub(super) fn at(text: &str) -> Result<NeighborId, String> {
     if text == "gateway" {
-        return Ok(NeighborAt::Gateway);
+        return Ok(NeighborId::Gateway);
     }
     if let Some((addr, interface)) = text.split_once('%') {
         let addr = addr.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
         let addr = addr.ok_or("only a link-local address takes an interface, as fe80::1%eth0")?;
         interface_name_is_good(interface)?;
-        return Ok(NeighborAt::LinkLocal(addr, interface.to_owned()));
+        return Ok(NeighborId::LinkLocal(addr, interface.to_owned()));
     }
     let addr = text.parse::<IpAddr>().map_err(|_| {
         let hint = hint(text);
@@ -127,7 +127,7 @@ pub(super) fn at(text: &str) -> Result<NeighborAt, String> {
     {
         return Err(format!("a link-local address needs its interface; write {v6}%eth0"));
     }
-    Ok(NeighborAt::Address(addr))
+    Ok(NeighborId::Address(addr))
 }
 
 fn hint(text: &str) -> &'static str {
@@ -152,14 +152,14 @@ pub(super) fn listen(item: &Item<'_>) -> Option<SocketAddr> {
     let text = item.text()?;
     let socket = text.parse::<SocketAddr>().ok().filter(|s| s.port() != 0);
     if socket.is_none() {
-        item.wrong(format!("`{text}` is no address with a port; write 127.0.0.1:9179 or [::]:179"));
+        item.error(format!("`{text}` is no address with a port; write 127.0.0.1:9179 or [::]:179"));
     }
     socket
 }
 
 pub(super) fn interface_name(item: &Item<'_>) -> Option<String> {
     let name = item.text()?;
-    interface_name_is_good(name).map_err(|what| item.wrong(what)).ok().map(|()| name.to_owned())
+    interface_name_is_good(name).map_err(|what| item.error(what)).ok().map(|()| name.to_owned())
 }
 
 pub(super) fn interface_name_is_good(name: &str) -> Result<(), String> {
@@ -175,7 +175,7 @@ pub(super) fn interface_name_is_good(name: &str) -> Result<(), String> {
 pub(super) fn interface_glob(item: &Item<'_>) -> Option<String> {
     let name = item.text()?;
     if name.is_empty() || odd_in_interface(name) {
-        item.wrong(format!("`{name}` is no interface name and no pattern, as docker0 or br-*"));
+        item.error(format!("`{name}` is no interface name and no pattern, as docker0 or br-*"));
         return None;
     }
     Some(name.to_owned())
@@ -192,17 +192,17 @@ pub(super) fn community(item: &Item<'_>) -> Option<Community> {
 pub(super) fn absolute_path(item: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(item.text()?);
     if !path.is_absolute() {
-        item.wrong("must be an absolute path, one that begins with /");
+        item.error("must be an absolute path, one that begins with /");
         return None;
     }
     Some(path)
 }
 
-/// Any text but none.
-pub(super) fn word(item: &Item<'_>) -> Option<String> {
+/// A text that is not empty.
+pub(super) fn nonempty_text(item: &Item<'_>) -> Option<String> {
     let text = item.text()?.trim();
     if text.is_empty() {
-        item.wrong("must not be empty; leave the key out instead");
+        item.error("must not be empty; leave the key out instead");
         return None;
     }
     Some(text.to_owned())

@@ -1,4 +1,4 @@
-//! What `show config` says: the configuration in force, in the words of the file, secrets hidden.
+//! `show config`: the effective configuration with the keys of the file, without secrets.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,9 @@ use crate::{
     net::Prefix,
 };
 
-/// The configuration with the neighbors that came of it. `global` and `peers` are of the plan: the own number, the
-/// router id, and every neighbor after groups and Kubernetes overlays; without a plan yet, what the file says.
+/// The configuration with the resulting neighbors. `global` and `peers` come from the plan: the own
+/// AS number, the router id, and every neighbor after groups and Kubernetes overlays. Without a plan
+/// only the file counts.
 pub fn effective<'p>(
     config: &Config,
     global: Option<&Global>,
@@ -62,7 +63,7 @@ pub fn effective<'p>(
     value
 }
 
-/// TOML knows no null: a key that is not set does not stand there.
+/// TOML has no null: keys that are not set are left out.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -160,7 +161,7 @@ fn ttl_security(setting: TtlSecurity) -> Value {
     }
 }
 
-/// A neighbor as it is in force, and where it comes from.
+/// The effective settings of a neighbor, and its source.
 fn peer(p: &PeerConfig) -> Value {
     let (address, interface) = match &p.key {
         PeerKey::Interface(name) => (None, Some(name.clone())),
@@ -444,10 +445,10 @@ fn source(source: PeerSource) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::file::{Surroundings, parse};
+    use crate::config::file::{ParseContext, parse};
 
     fn read(text: &str) -> Config {
-        let around = Surroundings { kubernetes: true, read_password: &|_| Ok("from a file".into()) };
+        let around = ParseContext { kubernetes: true, read_password: &|_| Ok("from a file".into()) };
         parse(text, &around).unwrap_or_else(|p| panic!("{p:#?}\n{text}")).0
     }
 

@@ -368,7 +368,7 @@ impl Answers {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
         let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
-            Ok(plan) => (plan.services.clone(), plan.told(), plan.reflectors.iter().cloned().collect()),
+            Ok(plan) => (plan.services.clone(), plan.messages(), plan.reflectors.iter().cloned().collect()),
             // Without the API server there is no Node: setting what it would say is no remedy.
             Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
             Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
@@ -406,7 +406,7 @@ impl Answers {
         }
         let plan = self.plan.borrow().clone();
         let planned = match plan.as_ref() {
-            Ok(plan) => plan.told(),
+            Ok(plan) => plan.messages(),
             Err(missing) => vec![missing.clone()],
         };
         [lines(&self.problems.of_host()), planned].concat()

@@ -37,7 +37,7 @@ use crate::{
     },
     net::{Assigned, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     plan::{
-        self, Drain, Election, Extra, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
+        self, Drain, Election, PlanInputs, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
         uplinks,
     },
     unnumbered::{Interfaces, io::Found},
@@ -109,7 +109,7 @@ pub(super) struct Outputs {
 
 /// Runs for as long as its inputs live.
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
-    let mut extra = Extra { kubernetes, stored_router_id: read_router_id(&state_dir), ..Extra::default() };
+    let mut extra = PlanInputs { kubernetes, stored_router_id: read_router_id(&state_dir), ..PlanInputs::default() };
     let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
     let mut ways = None;
     let mut alone_since = BTreeMap::new();
@@ -248,12 +248,12 @@ async fn elect(
 ) {
     let now = Instant::now().into_std();
     election.handle(now, config, nodes, sessions);
-    let Some(leaving) = election.question(now, nodes) else { return };
-    let (reply, answer) = oneshot::channel();
+    let Some(leaving) = election.removals_to_check(now, nodes) else { return };
+    let (reply, result) = oneshot::channel();
     if rib.send(ToRib::SoleSources { leaving, reply }).await.is_ok()
-        && let Ok(needed) = answer.await
+        && let Ok(sole_sources) = result.await
     {
-        election.answer(now, nodes, needed);
+        election.apply_sole_sources(now, nodes, sole_sources);
     }
 }
 

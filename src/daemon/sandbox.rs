@@ -7,7 +7,7 @@ use std::{
 
 use super::{RunOptions, limits};
 use crate::{
-    config::{self, Config, NeighborAt, NeighborKeys},
+    config::{self, Config, NeighborId, NeighborKeys},
     k8s,
     sandbox::{self, Capability, Cni, Demand, SandboxView, io::Held},
 };
@@ -47,7 +47,7 @@ fn capabilities(config: &Config, kubernetes: bool, real_time: bool) -> Vec<Capab
 
 /// Whether ICMPv6 sockets of unnumbered neighbors may be needed.
 pub(super) fn opens_raw_sockets(config: &Config, kubernetes: bool) -> bool {
-    let unnumbered = |at: &NeighborAt| matches!(at, NeighborAt::Interface(_) | NeighborAt::Uplinks);
+    let unnumbered = |at: &NeighborId| matches!(at, NeighborId::Interface(_) | NeighborId::Uplinks);
     kubernetes || config.bgp.neighbors.iter().any(|n| unnumbered(&n.at))
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{bgp::peer::Bfd, config::Neighbor};
 
-    fn neighbor(at: NeighborAt, password_file: &str) -> Neighbor {
+    fn neighbor(at: NeighborId, password_file: &str) -> Neighbor {
         let keys = NeighborKeys { password_file: Some(password_file.into()), ..NeighborKeys::default() };
         Neighbor { at, group: None, limit: 1, keys }
     }
@@ -120,7 +120,7 @@ mod tests {
     fn raw_sockets_are_kept_for_unnumbered_neighbors_only() {
         let mut config = Config::default();
         assert_eq!(capabilities(&config, false, false), [Capability::NetAdmin, Capability::NetBindService]);
-        config.bgp.neighbors.push(neighbor(NeighborAt::Interface("eth0".into()), "p"));
+        config.bgp.neighbors.push(neighbor(NeighborId::Interface("eth0".into()), "p"));
         assert!(capabilities(&config, false, false).contains(&Capability::NetRaw));
     }
 
@@ -144,7 +144,7 @@ mod tests {
         fs::write(at("store/routelet.toml"), "").unwrap();
         std::os::unix::fs::symlink(at("store/routelet.toml"), at("etc/routelet.toml")).unwrap();
         let mut config = Config::default();
-        config.bgp.neighbors.push(neighbor(NeighborAt::Gateway, "../keys/tor"));
+        config.bgp.neighbors.push(neighbor(NeighborId::Gateway, "../keys/tor"));
         let bfd = Bfd { password_file: Some(at("bfd/tor")), ..Bfd::default() };
         let keys = NeighborKeys { bfd: Some(Some(bfd)), ..NeighborKeys::default() };
         config.bgp.groups.insert("tor".into(), keys);

@@ -1,8 +1,8 @@
 //! Which addresses of Nodes count, and which cannot be right.
 //!
-//! The Node's InternalIPs are what other nodes dial and what routes point to. They come from the kubelet, which guesses,
-//! or from a cloud controller; where they are wrong nothing works, and no session says why. So they are compared with the
-//! addresses of this host and of the other Nodes.
+//! Other nodes connect to the Node's InternalIPs, and routes point to them. They come from the
+//! kubelet, which guesses, or from a cloud controller. Sessions with wrong addresses fail without a
+//! hint at the cause, so they are compared with the addresses of this host and of the other Nodes.
 
 use std::{
     borrow::Cow,

@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    fn told(advertise: &Advertise, host: &Host) -> Vec<String> {
+    fn advertised(advertise: &Advertise, host: &Host) -> Vec<String> {
         subnets(advertise, host).iter().map(Prefix::to_string).collect()
     }
 
@@ -99,20 +99,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_is_told_of_while_a_port_of_it_is_up() {
+    fn a_bridge_is_advertised_while_a_port_of_it_is_up() {
         let docker0 = bridge(4, "docker0").with("172.17.0.1/16");
         let advertise = advertise(&["docker0"]);
         assert!(
-            told(&advertise, &host([docker0.clone()], [])).is_empty(),
+            advertised(&advertise, &host([docker0.clone()], [])).is_empty(),
             "a new bridge is LOWER_UP without ports"
         );
-        assert_eq!(told(&advertise, &host([docker0.clone(), port(5, 4)], [])), ["172.17.0.0/16"]);
-        assert!(told(&advertise, &host([docker0.clone(), port(5, 4).no_carrier()], [])).is_empty());
-        assert!(told(&advertise, &host([docker0.clone().down(), port(5, 4)], [])).is_empty());
+        assert_eq!(advertised(&advertise, &host([docker0.clone(), port(5, 4)], [])), ["172.17.0.0/16"]);
+        assert!(advertised(&advertise, &host([docker0.clone(), port(5, 4).no_carrier()], [])).is_empty());
+        assert!(advertised(&advertise, &host([docker0.clone().down(), port(5, 4)], [])).is_empty());
 
         let always = Advertise { require_carrier: false, ..advertise };
-        assert_eq!(told(&always, &host([docker0.clone()], [])), ["172.17.0.0/16"]);
-        assert!(told(&always, &host([docker0.down()], [])).is_empty());
+        assert_eq!(advertised(&always, &host([docker0.clone()], [])), ["172.17.0.0/16"]);
+        assert!(advertised(&always, &host([docker0.down()], [])).is_empty());
     }
 
     #[test]
@@ -126,11 +126,11 @@ mod tests {
             port(5, 3),
             port(6, 4),
         ];
-        assert_eq!(told(&advertise, &host(links, [])), ["172.18.0.0/16"]);
+        assert_eq!(advertised(&advertise, &host(links, [])), ["172.18.0.0/16"]);
     }
 
     #[test]
-    fn addresses_of_local_meaning_are_not_told() {
+    fn addresses_of_local_meaning_are_not_advertised() {
         let mut eth0 = link(2, "eth0")
             .with("10.0.0.2/30")
             .with("fe80::2/64")
@@ -139,17 +139,17 @@ mod tests {
         eth0.addresses[3].tentative = true;
         let mut hidden = link(3, "eth3").with("192.0.2.1/32");
         hidden.addresses[0].scope = Scope::Host;
-        assert_eq!(told(&advertise(&["eth*"]), &host([eth0, hidden], [])), ["10.0.0.0/30"]);
+        assert_eq!(advertised(&advertise(&["eth*"]), &host([eth0, hidden], [])), ["10.0.0.0/30"]);
     }
 
     #[test]
-    fn the_loopback_is_told_of_only_by_name() {
+    fn the_loopback_is_advertised_only_by_name() {
         let mut lo =
             link(1, "lo").with("127.0.0.1/8").with("::1/128").with("192.0.2.1/32").with("192.0.2.9/32");
         lo.addresses[3].scope = Scope::Host;
         let host = host([lo], []);
-        assert_eq!(told(&advertise(&["lo"]), &host), ["192.0.2.1/32", "192.0.2.9/32"]);
-        assert!(told(&advertise(&["*"]), &host).is_empty());
+        assert_eq!(advertised(&advertise(&["lo"]), &host), ["192.0.2.1/32", "192.0.2.9/32"]);
+        assert!(advertised(&advertise(&["*"]), &host).is_empty());
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! Which Nodes count: for `mesh-limit`, and as reflectors.
 //!
-//! Those that show that routelet runs on them ([`Presence::Signed`]) and that no annotation keeps out. The own node always
-//! counts: its sign is on its way. Nodes that show nothing are met where there are few of them, and count for nothing:
-//! the DaemonSet may leave them out, or nobody may be there at all. Where even the own Node stays without a sign nobody
-//! can write one (a ServiceAccount without the right to), and all Nodes count on which routelet could run.
+//! Those with a condition that routelet runs there ([`Presence::Signed`]) and that no annotation
+//! excludes. The own node always counts, as its condition is about to be written. Nodes without the
+//! condition get sessions if they are few, and do not count: the DaemonSet may leave them out. If
+//! the own Node stays without the condition too, it cannot be written (a ServiceAccount without the
+//! right to), and all Nodes count on which routelet could run.
 //!
 //! # Who reflects
 //!
 //! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and the best score of
-//! each zone wins, three in all. Nobody is asked and nothing is stored, so all nodes with the same list choose the same;
-//! one node more or less moves at most one of the three. Nodes labelled "true" are the reflectors where there are any,
-//! those labelled "false" never are. Nodes of which the cluster has not heard for a while (condition Ready Unknown), and
-//! those that are about to go, do not count, unless there are no others.
+//! each zone wins, three in all. It needs no communication and no storage: all nodes with the same
+//! list elect the same reflectors, and one node more or less changes at most one of the three. If
+//! Nodes are labelled "true", these are the reflectors; those labelled "false" never are. Nodes whose
+//! condition Ready is Unknown, and those that are about to be removed, do not count unless there are
+//! no others.
 
 use std::{
     cmp::Reverse,
@@ -74,7 +76,7 @@ impl<'a> Members<'a> {
     /// The reflectors of this list: those that are labelled so, else so many by rendezvous hashing over the zones.
     pub(super) fn elect(&self, how_many: usize) -> BTreeSet<String> {
         let counted = || self.counted.iter().copied();
-        let chosen = counted().filter(|n| n.reflector == Some(true) && is_heard(n));
+        let chosen = counted().filter(|n| n.reflector == Some(true) && is_alive(n));
         let chosen: BTreeSet<String> = chosen.map(|n| n.name.clone()).collect();
         if !chosen.is_empty() {
             return chosen;
@@ -82,7 +84,7 @@ impl<'a> Members<'a> {
         let asn = self.usual_asn();
         let eligible =
             counted().filter(|n| n.reflector != Some(false) && n.asn == asn && !n.addresses.is_empty());
-        let (here, lost): (Vec<_>, Vec<_>) = eligible.partition(|n| is_heard(n));
+        let (here, lost): (Vec<_>, Vec<_>) = eligible.partition(|n| is_alive(n));
         best(if here.is_empty() { lost } else { here }, how_many)
     }
 
@@ -105,7 +107,7 @@ pub(super) fn takes_part(node: &NodeView) -> bool {
 }
 
 /// One whose machine goes down in order shows it before: there is a successor by then.
-pub(super) fn is_heard(node: &NodeView) -> bool {
+pub(super) fn is_alive(node: &NodeView) -> bool {
     !node.unheard && !node.deleted && node.going.is_none()
 }
 
@@ -115,13 +117,13 @@ fn is_willing(node: &NodeView) -> bool {
     peering::is_among_nodes(&modes)
 }
 
-/// Whether two nodes have a session whatever the topology: reflectors do not pass routes on to another AS, and a node
-/// whose annotation asks for the mesh is met halfway.
+/// Whether two nodes have a session in any topology: reflectors do not pass routes on to another AS,
+/// and the annotation of one node is enough to request the mesh.
 pub(super) fn is_direct(own: &NodeView, other: &NodeView) -> bool {
-    own.asn != other.asn || asks_for(own, Peering::Mesh) || asks_for(other, Peering::Mesh)
+    own.asn != other.asn || requests_mode(own, Peering::Mesh) || requests_mode(other, Peering::Mesh)
 }
 
-fn asks_for(node: &NodeView, mode: Peering) -> bool {
+fn requests_mode(node: &NodeView, mode: Peering) -> bool {
     node.peering.as_deref().and_then(peering::parse).is_some_and(|modes| modes.contains(&mode))
 }
 
@@ -282,7 +284,7 @@ mod tests {
         assert_eq!(
             Members::of(&nodes, false).labelled(&nodes),
             ["node-4".to_owned()].into(),
-            "asked for by name"
+            "requested by name"
         );
     }
 

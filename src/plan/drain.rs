@@ -8,7 +8,7 @@ use crate::{
 /// How far a node is taken out of traffic, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drain {
-    /// RFC 8326: neighbors hear GRACEFUL_SHUTDOWN with each own route, and prefer other paths.
+    /// RFC 8326: own routes are advertised with GRACEFUL_SHUTDOWN, and neighbors prefer other paths.
     Asking,
     /// What others announce as well is withdrawn: Services and `advertise.networks`. Pods are still reached.
     Services,
@@ -64,7 +64,7 @@ impl Drain {
     /// What the operator should not forget.
     pub(super) fn note(self) -> String {
         let so_far = match self {
-            Self::Asking => "neighbors are asked to look for other ways",
+            Self::Asking => "own routes are advertised with GRACEFUL_SHUTDOWN, so that neighbors prefer other paths",
             Self::Services => "Services are withdrawn, pod CIDRs and interfaces are not yet",
             Self::All => "everything is withdrawn",
         };
@@ -96,7 +96,7 @@ mod tests {
         case.config.bgp.asn = crate::config::AsSetting::Number(1000);
         let neighbor = |at| crate::config::Neighbor { at, group: None, limit: 1, keys: Default::default() };
         let addresses =
-            ["127.0.0.1", "10.0.0.1"].map(|a| crate::config::NeighborAt::Address(a.parse().unwrap()));
+            ["127.0.0.1", "10.0.0.1"].map(|a| crate::config::NeighborId::Address(a.parse().unwrap()));
         case.config.bgp.neighbors = addresses.map(neighbor).to_vec();
         let judge = |case: &Case, prefix: &str| {
             let plan = case.plan();
@@ -149,7 +149,7 @@ mod tests {
         case.extra.services = Arc::new(Services { offers, ..Services::default() });
 
         let all = vec!["10.7.0.0/24", "10.8.0.0/24", "10.244.1.0/24", "192.0.2.7/32"];
-        for (drain, told) in [
+        for (drain, expected) in [
             (None, all.clone()),
             (Some(Drain::Asking), all),
             (Some(Drain::Services), vec!["10.7.0.0/24", "10.244.1.0/24"]),
@@ -158,9 +158,9 @@ mod tests {
             case.extra.drain = drain;
             let plan = case.plan();
             let prefixes: Vec<_> = plan.originated.keys().map(ToString::to_string).collect();
-            assert_eq!(prefixes, told, "{drain:?}");
-            let asks = |c: &[u32]| c == [7, Community::GRACEFUL_SHUTDOWN];
-            assert!(plan.originated.values().all(|o| asks(&o.communities) == drain.is_some()), "{drain:?}");
+            assert_eq!(prefixes, expected, "{drain:?}");
+            let is_tagged = |c: &[u32]| c == [7, Community::GRACEFUL_SHUTDOWN];
+            assert!(plan.originated.values().all(|o| is_tagged(&o.communities) == drain.is_some()), "{drain:?}");
             assert_eq!(plan.notes.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
             assert_eq!(plan.unreachable.len(), 2, "pods go on, and nothing may loop");
             assert!(plan.conflist.is_some());

@@ -4,11 +4,12 @@
 //!
 //! Lists differ between nodes for a moment, and a session ends for both when one side lets it go. So:
 //!
-//! - What is to be added is added at once; what is to go stays until the table has shown that nothing depends on it
-//!   ([`Election::question`]). That a reflector advertises another node's prefix proves both halves of the way: that
-//!   node and we have a session with it, so ours is advertised there as well. A Node that does not count any more
-//!   (another program writes the condition by which it counts) goes in the same way.
-//! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for [`LINGER`] after
+//! - Neighbors are added at once; they are removed only after the table has shown that no route
+//!   depends on them ([`Election::removals_to_check`]). A reflector that advertises another node's
+//!   prefix proves both directions: that node and we have a session with it, so ours is advertised
+//!   there as well. A Node that no longer counts (another program may write the condition by which
+//!   it counts) is removed in the same way.
+//! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for [`REFLECTOR_LINGER`] after
 //!   the list has fallen below, until the mesh is whole again.
 //! - A node that starts between 80 % and the limit begins with the mesh: where the others are still below reflectors
 //!   they refuse it, and it has everything from those.
@@ -21,10 +22,11 @@
 //! The list shows where routelet was started once, not whether it runs now. Two things are therefore taken from the
 //! sessions of this node alone:
 //!
-//! - Where none of the reflectors answers for [`FALLBACK`], the nodes are met directly, until one does; in a cluster too
+//! - Where none of the reflectors answers for [`REFLECTOR_TIMEOUT`], the nodes are met directly, until one does; in a cluster too
 //!   large for that, the next ones in the order of the election are tried as reflectors, more of them each time.
-//! - A Node that calls although it is not expected to is met, too: its list differs, its reflectors do not answer, or
-//!   it could not write its sign. It is never called, so two nodes never keep each other at it.
+//! - A Node that connects unexpectedly gets a session too: its list differs, its reflectors are not
+//!   reachable, or it could not write its condition. This node never connects to it by itself, so two
+//!   nodes do not keep such a session alive mutually.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +35,7 @@ use std::{
 };
 
 use super::{
-    candidates::{Members, REFLECTORS, is_direct, is_heard, takes_part},
+    candidates::{Members, REFLECTORS, is_direct, is_alive, takes_part},
     peering,
 };
 use crate::{
@@ -41,14 +43,14 @@ use crate::{
     k8s::node::{NodeView, Nodes, Presence},
 };
 
-/// Time for new sessions to come up and tell their routes, before anything is let go.
-const SETTLE: Duration = Duration::from_secs(10);
-/// Between two questions to the table.
-const ASK: Duration = Duration::from_secs(5);
+/// Time for new sessions to be established and to learn routes, before any neighbor is removed.
+const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// Interval of checks with the table.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long reflectors go on when the mesh is back: longer than any session waits before it dials again.
-const LINGER: Duration = Duration::from_secs(300);
+const REFLECTOR_LINGER: Duration = Duration::from_secs(300);
 /// How long no reflector has answered before nodes are met without them: two attempts to connect, with their jitter.
-const FALLBACK: Duration = Duration::from_secs(12);
+const REFLECTOR_TIMEOUT: Duration = Duration::from_secs(12);
 /// So many nodes meet each other directly where no reflector answers; a larger cluster tries further reflectors.
 const MESHABLE: usize = 300;
 /// How long a Node that called stays a neighbor without a session: longer than its first waits between two calls.
@@ -91,7 +93,7 @@ pub struct Sessions {
 }
 
 impl Topology {
-    /// What `modes` and the list ask for where there is no history.
+    /// The topology that follows from `modes` and the list alone, without history.
     pub(super) fn fresh(modes: &BTreeSet<Peering>, nodes: &Nodes, limit: usize) -> Self {
         let members = Members::of(nodes, false);
         Self::wanted(modes, nodes, &members, limit, members.count() > limit)
@@ -140,9 +142,9 @@ impl Topology {
         self.reflectors.contains(&node.name)
     }
 
-    /// Whether routelet is expected to answer there.
+    /// Whether routelet is expected to run there.
     pub(super) fn expects(&self, other: &NodeView) -> bool {
-        (self.trusting || other.routelet == Presence::Signed) && is_heard(other)
+        (self.trusting || other.routelet == Presence::Signed) && is_alive(other)
     }
 
     /// Between whom, apart from what only names a problem.
@@ -160,8 +162,8 @@ pub struct Election {
     /// Above the limit, and not yet below 80 % of it.
     many: bool,
     begun: bool,
-    /// When the table may be asked whether what is to go can go.
-    ask_at: Option<Instant>,
+    /// When to check with the table whether neighbors can be removed.
+    check_at: Option<Instant>,
     /// Until when reflectors go on although nobody needs them.
     linger: Option<Instant>,
     /// Since when none of the reflectors has answered, and how often another way was taken.
@@ -170,7 +172,7 @@ pub struct Election {
     alone: Option<Instant>,
     /// Since when the own Node has been without a sign.
     unsigned: Option<Instant>,
-    /// Nodes that called, each with when it was last up or heard.
+    /// Nodes that connected, each with the time of its last session or connection.
     callers: BTreeMap<IpAddr, Instant>,
     /// Nodes with which there was to be a session when the list was looked at last.
     joined: BTreeSet<IpAddr>,
@@ -183,7 +185,7 @@ impl Election {
     pub fn handle(&mut self, now: Instant, config: &Config, nodes: &Nodes, sessions: &Sessions) {
         self.look_at = None;
         let Some(own) = nodes.own.as_ref().filter(|_| nodes.complete) else {
-            self.ask_at = self.ask_at.map(|at| at.max(now + ASK));
+            self.check_at = self.check_at.map(|at| at.max(now + CHECK_INTERVAL));
             return;
         };
         let limit = config.kubernetes.mesh_limit;
@@ -201,14 +203,14 @@ impl Election {
         self.linger(now, auto, &members, &mut target);
         self.fall_back(now, auto, nodes, &members, &mut target, sessions);
         if !target.is_like(&self.target) {
-            self.ask_at = Some(now + SETTLE);
+            self.check_at = Some(now + SETTLE_TIME);
         }
         self.target = target;
         self.widen(now, nodes, own, sessions);
-        self.hear(now, nodes, sessions);
+        self.record_sessions(now, nodes, sessions);
         self.find_out(now, peering::is_among_nodes(&modes), nodes, sessions);
         if self.now.is_like(&self.target) {
-            self.ask_at = None;
+            self.check_at = None;
         }
     }
 
@@ -239,7 +241,7 @@ impl Election {
     fn linger(&mut self, now: Instant, auto: bool, members: &Members<'_>, target: &mut Topology) {
         if !auto || !target.reflectors.is_empty() || self.now.reflectors.is_empty() {
             self.linger = None;
-        } else if now < *self.linger.get_or_insert(now + LINGER) {
+        } else if now < *self.linger.get_or_insert(now + REFLECTOR_LINGER) {
             target.reflectors = members.elect(REFLECTORS);
         }
     }
@@ -269,10 +271,10 @@ impl Election {
         let few = members.count() <= MESHABLE;
         let tried = |tries: usize| members.elect(REFLECTORS << tries.min(16));
         let settled = tries > 0 && (few || answers(&tried(tries)));
-        let tries = match settled || !self.look(now, since + FALLBACK) {
+        let tries = match settled || !self.look(now, since + REFLECTOR_TIMEOUT) {
             true => tries,
             false => {
-                self.look(now, now + FALLBACK);
+                self.look(now, now + REFLECTOR_TIMEOUT);
                 self.silence = Some((now, tries + 1));
                 tries + 1
             }
@@ -292,7 +294,7 @@ impl Election {
         self.now.trusting |= self.target.trusting;
         self.now.reflectors.extend(self.target.reflectors.iter().cloned());
         self.now.unanswered = self.target.unanswered;
-        // Thousands of them may come at once: only those that did answer go in the order of the others.
+        // Thousands may be added at once: only those with a session are removed one by one later.
         self.now.unknown = self.target.unknown;
         let others = nodes.others().filter(|o| takes_part(o) && o.name != own.name);
         let met = others.filter_map(|o| Some((o, own.common_address(o)?)));
@@ -301,7 +303,7 @@ impl Election {
         let lost: Vec<_> = lost.map(|(_, addr)| addr).collect();
         if !lost.is_empty() {
             self.now.kept.extend(lost);
-            self.ask_at.get_or_insert(now + SETTLE);
+            self.check_at.get_or_insert(now + SETTLE_TIME);
         }
         self.joined = self.calls(nodes);
     }
@@ -316,7 +318,7 @@ impl Election {
 
     /// Keeps those that called for as long as they have a session, and a while longer. Not those that this node calls by
     /// now: such a session shows nothing of what the other one wants, and two that once called each other would keep it for ever.
-    fn hear(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
+    fn record_sessions(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
         if self.callers.is_empty() {
             self.now.callers.clear();
             return;
@@ -353,12 +355,13 @@ impl Election {
     /// When to come back, with [`Election::handle`] first.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let linger = self.linger.filter(|_| !self.target.reflectors.is_empty());
-        self.ask_at.into_iter().chain(linger).chain(self.look_at).min()
+        self.check_at.into_iter().chain(linger).chain(self.look_at).min()
     }
 
-    /// The neighbors that could go now, if it is time to ask which of them are still needed.
-    pub fn question(&self, now: Instant, nodes: &Nodes) -> Option<BTreeSet<IpAddr>> {
-        let due = self.ask_at.is_some_and(|at| at <= now);
+    /// The neighbors that may be removed now, if it is time to check which of them are the only
+    /// source of some prefix.
+    pub fn removals_to_check(&self, now: Instant, nodes: &Nodes) -> Option<BTreeSet<IpAddr>> {
+        let due = self.check_at.is_some_and(|at| at <= now);
         let own = nodes.own.as_ref().filter(|_| due)?;
         let addr = |other| own.common_address(other);
         let leaving = nodes.others().filter_map(|other| {
@@ -368,21 +371,21 @@ impl Election {
         Some(leaving.collect())
     }
 
-    /// Which of them the table still needs: those by whom alone some prefix is known.
-    pub fn answer(&mut self, now: Instant, nodes: &Nodes, needed: BTreeSet<IpAddr>) {
+    /// Removes them except for those that are the only source of some prefix.
+    pub fn apply_sole_sources(&mut self, now: Instant, nodes: &Nodes, sole_sources: BTreeSet<IpAddr>) {
         let shown = |topology: Topology| Topology {
             callers: self.now.callers.clone(),
             cut_off: self.now.cut_off,
             ..topology
         };
-        if needed.is_empty() {
-            (self.now, self.ask_at) = (shown(self.target.clone()), None);
+        if sole_sources.is_empty() {
+            (self.now, self.check_at) = (shown(self.target.clone()), None);
         } else {
             // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on it, and goes on as a
             // whole.
             (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
-            self.now.kept = needed;
-            self.ask_at = Some(now + ASK);
+            self.now.kept = sole_sources;
+            self.check_at = Some(now + CHECK_INTERVAL);
         }
         // What was let go is not missed at the next look.
         self.joined = self.calls(nodes);
@@ -402,12 +405,12 @@ mod tests {
         *,
     };
 
-    /// An election, with a table that needs whom it is told.
+    /// An election, with a table whose only sources are given.
     struct Play {
         election: Election,
         config: Config,
         now: Instant,
-        /// Who does not answer, by the name of the Node.
+        /// Names of Nodes without a session.
         silent: BTreeSet<String>,
     }
 
@@ -418,7 +421,7 @@ mod tests {
             Self { election: Election::default(), config, now: Instant::now(), silent: BTreeSet::new() }
         }
 
-        /// Sessions with all that answer: what the topology makes of them is another matter.
+        /// Sessions with all other Nodes, whatever the topology.
         fn sessions(&self, nodes: &Nodes) -> Sessions {
             let answering = nodes.others().filter(|o| !self.silent.contains(&o.name));
             let up: BTreeSet<_> = answering.flat_map(|o| o.addresses.iter().copied()).collect();
@@ -426,13 +429,13 @@ mod tests {
         }
 
         /// The list is this, for so many seconds, and the table needs these.
-        fn list(&mut self, nodes: &Nodes, seconds: u64, needed: &[IpAddr]) -> Topology {
+        fn list(&mut self, nodes: &Nodes, seconds: u64, sole_sources: &[IpAddr]) -> Topology {
             let until = self.now + Duration::from_secs(seconds);
             loop {
                 self.election.handle(self.now, &self.config, nodes, &self.sessions(nodes));
-                if let Some(leaving) = self.election.question(self.now, nodes) {
-                    let needed = leaving.into_iter().filter(|a| needed.contains(a)).collect();
-                    self.election.answer(self.now, nodes, needed);
+                if let Some(leaving) = self.election.removals_to_check(self.now, nodes) {
+                    let kept = leaving.into_iter().filter(|a| sole_sources.contains(a)).collect();
+                    self.election.apply_sole_sources(self.now, nodes, kept);
                 }
                 match self.election.poll_timeout() {
                     Some(due) if due <= until => self.now = due.max(self.now),
@@ -510,7 +513,7 @@ mod tests {
             let nodes = cluster(size, 0);
             let elected = elect(&nodes);
             play.silent.clone_from(&elected);
-            let first = play.list(&nodes, FALLBACK.as_secs() - 1, &[]);
+            let first = play.list(&nodes, REFLECTOR_TIMEOUT.as_secs() - 1, &[]);
             assert!(!first.mesh && !first.unanswered && first.reflectors == elected);
             let then = play.list(&nodes, 2, &[]);
             assert!(then.mesh && then.unanswered, "{then:?}");
@@ -518,7 +521,7 @@ mod tests {
 
             // One of them answers: the others are let go once the table does not need them.
             play.silent.remove(elected.iter().next_back().unwrap());
-            let back = play.list(&nodes, SETTLE.as_secs() - 1, &[]);
+            let back = play.list(&nodes, SETTLE_TIME.as_secs() - 1, &[]);
             assert!(back.mesh && !back.unanswered);
             let end = play.list(&nodes, 60, &[]);
             assert_eq!((end.mesh, &end.reflectors, end.kept.len()), (false, &elected, 0));
@@ -526,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_too_large_for_a_mesh_tries_more_reflectors_until_some_answer() {
+    fn a_cluster_too_large_for_a_mesh_tries_more_reflectors_until_some_are_reachable() {
         let mut play = Play::new(10);
         let nodes = cluster(MESHABLE + 1, 0);
         let ranks: Vec<_> = [3, 6, 12].map(|n| Members::of(&nodes, false).elect(n)).into();
@@ -584,7 +587,7 @@ mod tests {
         nodes.others.values_mut().for_each(|n| Arc::make_mut(n).routelet = Presence::Unknown);
         let first = play.list(&nodes, 1, &[]);
         assert!(first.mesh && !first.unknown && first.reflectors.is_empty());
-        let then = play.list(&nodes, UNSIGNED.as_secs() + SETTLE.as_secs() + 5, &[]);
+        let then = play.list(&nodes, UNSIGNED.as_secs() + SETTLE_TIME.as_secs() + 5, &[]);
         assert!(then.trusting && !then.mesh && then.reflectors.len() == REFLECTORS, "{then:?}");
         nodes.own.as_mut().unwrap().routelet = Presence::Signed;
         let own_alone = play.list(&nodes, 60, &[]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Extra, Plan, bridge, gateway, neighbor};
+use super::{PlanInputs, Plan, bridge, gateway, neighbor};
 use crate::{
     bgp::peer::PeerKey,
     config::Config,
@@ -13,10 +13,10 @@ use crate::{
     net::Family,
 };
 
-/// What is asked of the host's sysctls. `plan` is `None` while there is none: what the configuration alone says needs no router
-/// id, and forwarding must be on before a container engine looks at it (Docker sets the policy of FORWARD to DROP where it
-/// finds it off).
-pub fn forwarding(config: &Config, host: &Host, extra: &Extra, plan: Option<&Plan>) -> Needs {
+/// The sysctls to set. `plan` is `None` while there is none: what follows from the configuration
+/// alone needs no router id, and forwarding has to be on before a container engine checks it (Docker
+/// sets the policy of FORWARD to DROP if it is off).
+pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option<&Plan>) -> Needs {
     let own = plan.iter().flat_map(|p| p.originated.keys().chain(&p.unreachable));
     let in_use: BTreeSet<_> = own.map(|p| p.family()).collect();
     let mut families = in_use.clone();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn needs(config: &Config, host: &Host) -> Needs {
-        forwarding(config, host, &Extra::default(), None)
+        forwarding(config, host, &PlanInputs::default(), None)
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn uplinks_are_told_from_bridges_of_containers() {
+    fn uplinks_are_distinguished_from_bridges_of_containers() {
         let bridge = |index, name, address| Link { kind: "bridge".into(), ..link(index, name).with(address) };
         let links = [
             link(2, "eth0").with("10.0.0.1/30"),

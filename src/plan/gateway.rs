@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_router_that_only_advertises_itself_carries_ipv6_routes_unless_the_group_says_otherwise() {
+    fn a_router_that_only_advertises_itself_carries_ipv6_routes_unless_the_group_sets_families() {
         let families = |keys: Option<Vec<Family>>, route: ForeignRoute| {
             let eth0 = link(2, "eth0").with("10.0.0.2/24").with("fe80::2/64");
             let mut case = Case::new(config(), Some(crate::plan::testing::nodes([])), host([eth0], [route]));

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Extra, addresses, gateway, neighbor};
+use super::{PlanInputs, addresses, gateway, neighbor};
 use crate::{
     bgp::peer::Global,
-    config::{AsSetting, Config, NeighborAt},
+    config::{AsSetting, Config, NeighborId},
     fib::host::{Host, Link, LinkAddress, Scope},
     k8s::node::Nodes,
     net::{Asn, Family, RouterId},
@@ -16,7 +16,7 @@ pub(super) fn global(
     config: &Config,
     nodes: Option<&Nodes>,
     host: &Host,
-    extra: &Extra,
+    extra: &PlanInputs,
 ) -> Result<Global, String> {
     let router_id = router_id(config, nodes, host, extra)?;
     let annotated = nodes.and_then(|n| n.own.as_ref()).and_then(|own| own.asn);
@@ -50,15 +50,15 @@ fn derived_asn(router_id: RouterId) -> Asn {
 ///
 /// The id of the last run is kept so that a changed lease resets no session; a copied state folder brings another
 /// node's, which the cluster knows, and that one is not used.
-fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) -> Result<RouterId, String> {
+fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<RouterId, String> {
     let own = nodes.and_then(|n| n.own.as_ref());
     let of_others = |id: &RouterId| {
         nodes.is_some_and(|n| {
             n.others().any(|o| o.router_id == Some(*id) || o.addresses.contains(&IpAddr::V4(*id)))
         })
     };
-    let told = own.and_then(|o| o.router_id).or(config.bgp.router_id);
-    if let Some(id) = told.or(extra.stored_router_id.filter(|id| !of_others(id))) {
+    let configured = own.and_then(|o| o.router_id).or(config.bgp.router_id);
+    if let Some(id) = configured.or(extra.stored_router_id.filter(|id| !of_others(id))) {
         return Ok(id);
     }
     if let Some(own) = own.filter(|o| o.addresses.is_empty() && !o.external.is_empty()) {
@@ -102,9 +102,9 @@ fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
 
 /// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a network card if there is
 /// one. It gives way to the first other address that the host gets.
-fn link_local(config: &Config, host: &Host, extra: &Extra) -> Option<IpAddr> {
+fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
-    if !of_file.into_iter().any(|n| matches!(n.at, NeighborAt::Interface(_) | NeighborAt::Uplinks)) {
+    if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {
         return None;
     }
     let links = host.links.values().filter(|l| !l.loopback && l.kind != "bridge" && l.master.is_none());
@@ -120,7 +120,7 @@ pub(super) fn is_lasting(
     config: &Config,
     nodes: Option<&Nodes>,
     host: &Host,
-    extra: &Extra,
+    extra: &PlanInputs,
     id: RouterId,
 ) -> bool {
     extra.stored_router_id == Some(id)
@@ -148,7 +148,7 @@ fn identifier(addr: IpAddr) -> RouterId {
     }
 }
 
-/// The AS number of a cluster that says nothing else (RFC 6996: the first private one).
+/// Default AS number of a cluster (RFC 6996: the first private one).
 const KUBERNETES_AS: Asn = 64512;
 
 #[cfg(test)]
@@ -180,13 +180,13 @@ mod tests {
         let mut c = config();
         let k = extra(true);
         let mut n = nodes([node("n1", &["10.99.0.11", "fd00::11"], &[]), node("n2", &["10.99.0.12"], &[])]);
-        let of = |c: &Config, n: Option<&Nodes>, e: &Extra| router_id(c, n, &h, e).unwrap();
+        let of = |c: &Config, n: Option<&Nodes>, e: &PlanInputs| router_id(c, n, &h, e).unwrap();
 
         assert_eq!(of(&c, None, &extra(false)), id("10.9.0.1"), "the interface with the default route");
         assert_eq!(of(&c, Some(&n), &k), id("10.99.0.11"), "the InternalIP");
-        let stored = Extra { stored_router_id: Some(id("9.9.9.9")), ..extra(true) };
+        let stored = PlanInputs { stored_router_id: Some(id("9.9.9.9")), ..extra(true) };
         assert_eq!(of(&c, Some(&n), &stored), id("9.9.9.9"), "kept over a changed lease");
-        let copied = Extra { stored_router_id: Some(id("10.99.0.12")), ..extra(true) };
+        let copied = PlanInputs { stored_router_id: Some(id("10.99.0.12")), ..extra(true) };
         assert_eq!(of(&c, Some(&n), &copied), id("10.99.0.11"), "another node's is not taken");
         c.bgp.router_id = Some(id("1.1.1.1"));
         assert_eq!(of(&c, Some(&n), &stored), id("1.1.1.1"), "the file");
@@ -228,7 +228,7 @@ mod tests {
             "only for unnumbered ones"
         );
         c.bgp.neighbors = vec![crate::config::Neighbor {
-            at: NeighborAt::Interface("eth1".into()),
+            at: NeighborId::Interface("eth1".into()),
             group: None,
             limit: 1,
             keys: Default::default(),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn what_is_missing_is_reported() {
         let e = extra(true);
         assert!(
             router_id(&config(), Some(&Nodes::default()), &host([], []), &e).unwrap_err().contains("Node")

@@ -98,7 +98,7 @@ mod tests {
         let all = nodes([
             node("n1", &["10.0.0.5"], &["10.244.1.0/24"]),
             node("n2", &["10.9.0.6"], &["10.244.2.0/24"]),
-            // As a stolen kubelet may say, and as virtual nodes do.
+            // As a compromised kubelet may report, and as virtual nodes do.
             node("n3", &["10.244.2.7", "10.96.0.20"], &["10.244.3.0/24"]),
         ]);
         let links = [link(2, "eth0").with("10.0.0.5/24")];

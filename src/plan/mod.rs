@@ -1,11 +1,12 @@
-//! What should this node do? `(Config, Nodes, Host)` → [`Plan`]. Pure.
+//! The desired state of this node: `(Config, Nodes, Host)` → [`Plan`], without I/O.
 //!
-//! The plan is the one place where configuration, cluster and host meet. It is made anew, whole, on each change of any of
-//! them, and every other part of the daemon only follows it: sessions ([`Plan::peers`]), what they announce
-//! ([`Plan::originated`]), what must not be believed ([`Plan::guard`]), and the file for the container runtime
-//! ([`Plan::conflist`]). Equal inputs give equal plans, so nothing flaps because something was computed twice.
+//! The plan combines configuration, cluster and host. It is computed as a whole on each change of
+//! any of them, and every other part of the daemon follows it: sessions ([`Plan::peers`]), originated
+//! routes ([`Plan::originated`]), refused routes ([`Plan::guard`]), and the file for the container
+//! runtime ([`Plan::conflist`]). Equal inputs give equal plans, so computing it again changes
+//! nothing.
 //!
-//! # Who has the last word
+//! # Precedence
 //!
 //! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its `[bgp.group]`, its own keys;
 //! then BGPPeer and BGPPolicy objects; then annotations of the Node. Where the same neighbor comes from several sources:
@@ -14,7 +15,8 @@
 //!
 //! # What is deliberately absent
 //!
-//! Time. What depends on it (waiting for routes, back-off) is decided by whoever carries the plan out.
+//! Time. What depends on it (waiting for routes, back-off) is decided by the parts that follow the
+//! plan.
 
 mod addresses;
 mod bridge;
@@ -51,7 +53,7 @@ use crate::{
         peer::{Global, PeerConfig, PeerKey},
         policy::Community,
     },
-    config::{Config, Neighbor, NeighborAt, Peering},
+    config::{Config, Neighbor, NeighborId, Peering},
     fib::host::Host,
     k8s::{
         cni::Plugins,
@@ -82,7 +84,8 @@ pub use guard::FormerGateways;
 pub use services::asked;
 use taken::Taken;
 
-/// Whether the Nodes of the others are needed, as far as the configuration alone can say: the first listing is the right one.
+/// Whether all Nodes are needed, as far as it follows from the configuration alone, so that the first
+/// list is the right one.
 pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
     let modes = peering::modes_of(config, None, &mut Vec::new());
     kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled == Some(true))
@@ -100,8 +103,8 @@ pub struct Plan {
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     /// Nodes that reflect for the others; empty in a mesh.
     pub reflectors: BTreeSet<String>,
-    /// Addresses of nodes that the cluster hears nothing of, or that go or are gone.
-    pub silent: BTreeSet<IpAddr>,
+    /// Addresses of nodes whose condition Ready is Unknown, or that are being removed or were.
+    pub unreachable_nodes: BTreeSet<IpAddr>,
     /// Whether there are sessions among nodes at all.
     pub among_nodes: bool,
     /// Addresses of other nodes on which routelet runs, as far as the cluster knows.
@@ -178,7 +181,7 @@ impl Plan {
     }
 
     /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
-    pub fn told(&self) -> Vec<String> {
+    pub fn messages(&self) -> Vec<String> {
         let of_objects = self.object_problems.iter().map(|p| &p.text);
         let mut all: Vec<_> = self.problems.iter().chain(of_objects).chain(&self.notes).cloned().collect();
         bound(&mut all);
@@ -203,7 +206,7 @@ fn bound(problems: &mut Vec<String>) {
 
 /// What else decides, from the command line, the state folder and the folders of the container runtime.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Extra {
+pub struct PlanInputs {
     /// Under Kubernetes: `kubernetes.enabled`, or else `--kubeconfig` or `KUBERNETES_SERVICE_HOST`.
     pub kubernetes: bool,
     /// The router id of the last plan, kept in the state folder. `Plan::global` holds the one to store: a plan made
@@ -219,11 +222,12 @@ pub struct Extra {
     pub disabled: BTreeSet<PeerKey>,
     /// The programs in `cni.bin-dir`.
     pub plugins: Arc<Plugins>,
-    /// Families that the host has switched off, each with the setting that says so.
+    /// Families that the host has disabled, each with the setting that does it.
     pub off: BTreeMap<Family, String>,
     /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod CIDRs.
     pub held: Arc<BTreeSet<Prefix>>,
-    /// Between which nodes there are sessions, as [`Election`] says; `None`: as the list alone asks for, without history.
+    /// Between which nodes there are sessions, from [`Election`]; `None`: from the list alone,
+    /// without history.
     pub topology: Option<Topology>,
     /// What is known of Services.
     pub services: Arc<Services>,
@@ -238,7 +242,7 @@ pub struct Extra {
     /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
     pub objects: Vec<Neighbor>,
     /// With whom there is no session, since a BGPPeer object for it cannot be used: [`Overlay::broken`].
-    pub broken: Vec<NeighborAt>,
+    pub broken: Vec<NeighborId>,
 }
 
 /// The interfaces over which pods leave this host: those with a default route, else those with an address of the Node.
@@ -258,7 +262,7 @@ pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<Strin
 ///
 /// There is no plan while the router id or the AS number cannot be known (no Node address, no address at all): what is
 /// missing, in plain words with its remedy. The last plan stays in force.
-pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) -> Result<Plan, String> {
+pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<Plan, String> {
     let settled = nodes.map(|nodes| settle(nodes, host));
     let nodes = settled.as_deref();
     let global = global::global(config, nodes, host, extra)?;
@@ -294,7 +298,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     let forward = Arc::new(forward::wanted(&ctx, &served));
     let block_bgp = Arc::new(pod_bgp::wanted(&ctx, &served, &peers, &ranges));
     // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
-    // to each of them: it ends where the switch has the pod CIDRs, and where nobody has them, nobody could answer a pod.
+    // to each of them: it is not used where the switch has the pod CIDRs, and without them no reply would reach a pod.
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode == nft::masquerade::Mode::On
         || asked.whereabouts && !services.is_empty()
@@ -310,7 +314,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &Extra) 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),
         reflectors: topology.reflectors.clone(),
-        silent: peering::silent(&ctx),
+        unreachable_nodes: peering::unreachable_nodes(&ctx),
         among_nodes: peering::is_among_nodes(&modes),
         expected: peering::expected(&ctx, &modes, &topology),
         peers,
@@ -356,7 +360,7 @@ struct Context<'a> {
     config: &'a Config,
     nodes: Option<&'a Nodes>,
     host: &'a Host,
-    extra: &'a Extra,
+    extra: &'a PlanInputs,
     global: &'a Global,
     /// The AS number of nodes without annotation.
     cluster_as: Asn,
@@ -393,10 +397,10 @@ fn originated(
     }
     let interfaces = bridge::subnets(advertise, ctx.host).into_iter().map(|p| (p, Source::Interface));
     let networks = advertise.networks.iter().map(|p| (*p, Source::Network));
-    let told =
+    let pod_cidrs =
         pods.iter().filter(|_| ctx.config.kubernetes.advertise_pod_cidrs).map(|p| (*p, Source::PodCidr));
     let services = services.map(|p| (p, Source::Service));
-    let all = services.chain(interfaces).chain(networks).chain(told);
+    let all = services.chain(interfaces).chain(networks).chain(pod_cidrs);
     all.filter(|(_, source)| drain.is_none_or(|d| d.leaves(*source)))
         .map(|(p, s)| (p, origination(s)))
         .collect()

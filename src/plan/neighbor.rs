@@ -17,7 +17,7 @@ use crate::{
     net::{Family, Prefix},
 };
 
-/// What is known of a neighbor before the file is asked.
+/// What is known of a neighbor before the file's settings.
 #[derive(Clone, Debug)]
 pub(super) struct Draft<'a> {
     pub(super) key: PeerKey,
@@ -25,7 +25,7 @@ pub(super) struct Draft<'a> {
     pub(super) group: Option<&'a str>,
     /// What its kind implies; weaker than the group.
     pub(super) implied: NeighborKeys,
-    /// What the file says of this neighbor alone.
+    /// The file's settings of this neighbor alone.
     pub(super) keys: NeighborKeys,
 }
 
@@ -240,8 +240,8 @@ fn best_address(
     link.addresses.iter().filter(usable).min_by_key(rank).map(|a| a.addr)
 }
 
-/// Sessions leave with the Node's address where the host has it: it is by this address that nodes know each other,
-/// and that a switch is told of us. Else the kernel chooses.
+/// The local address of sessions is the Node's address if the host has it: nodes know each other, and
+/// switches are configured, by this address. Otherwise the kernel chooses.
 fn source_address(
     ctx: &Context<'_>,
     key: &PeerKey,
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearer_word_wins() {
+    fn the_more_specific_setting_wins() {
         let mut c = config();
         c.bgp.defaults.hold_time = Some(30);
         c.bgp.defaults.restart_time = Some(60);

@@ -1,4 +1,5 @@
-//! What this node does for its own pods: which ranges it answers for, and the file for the container runtime.
+//! What this node does for its own pods: the ranges that it serves, and the file for the container
+//! runtime.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -56,7 +57,7 @@ fn overlapping<'a>(node: &'a NodeView, other: &'a NodeView) -> impl Iterator<Ite
     node.pod_cidrs.iter().filter(clashes).copied()
 }
 
-/// Both nodes say it in the same words and of the same Node, so that it is one Event.
+/// Both nodes report it with the same text for the same Node, so that it is one Event.
 fn clash(first: &NodeView, second: &NodeView) -> ObjectProblem {
     let list = |prefixes: Vec<String>| prefixes.join(", ");
     let theirs = list(overlapping(second, first).map(|p| p.to_string()).collect());
@@ -197,7 +198,7 @@ const NAMED: usize = 10;
 pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Vec<Prefix> {
     let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
     let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
-    // A Node without pod CIDR says nothing about its pods; one that is gone has none that are to be reached.
+    // Without a pod CIDR of the Node nothing is known about its pods; a removed Node has none.
     let known = ctx.own_node().is_some_and(|own| !own.pod_cidrs.is_empty());
     if !has_pods || !known {
         return Vec::new();
@@ -339,7 +340,7 @@ fn chained(ctx: &Context<'_>, plugin: &CniPlugin, problems: &mut Vec<String>) ->
     Some(table)
 }
 
-/// Known to be absent: a folder that cannot be read (not mounted) says nothing.
+/// Whether a program is known to be absent; unknown if the folder cannot be read (not mounted).
 fn is_absent(ctx: &Context<'_>, program: &str) -> bool {
     ctx.extra.plugins.programs.as_ref().is_some_and(|p| !p.contains(program))
 }

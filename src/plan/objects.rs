@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    config::{Config, Neighbor, NeighborAt, objects},
+    config::{Config, Neighbor, NeighborId, objects},
     k8s::{
         node::NodeView,
         objects::{Object, Objects},
@@ -20,7 +20,7 @@ pub struct Overlay {
     /// Of BGPPeer objects for this node.
     pub neighbors: Vec<Neighbor>,
     /// Whom the BGPPeer objects are about that cannot be used.
-    pub broken: Vec<NeighborAt>,
+    pub broken: Vec<NeighborId>,
     pub problems: Vec<ObjectProblem>,
 }
 
@@ -31,7 +31,7 @@ pub struct ObjectProblem {
     pub kind: &'static str,
     pub name: String,
     pub uid: String,
-    /// One word for machines.
+    /// Machine-readable reason.
     pub reason: &'static str,
     pub text: String,
 }
@@ -46,7 +46,7 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
             Err(text) => over.problems.push(problem("BGPPolicy", name, object, "Invalid", text)),
         }
     }
-    // Before the Node is known nobody can say which are meant.
+    // Which objects apply is unknown until the Node is known.
     let Some(own) = own else { return over };
     for (name, object) in objects.peers.iter().filter(|(_, o)| o.selects(&own.labels)) {
         let found = with_password(object, objects).map_err(|text| ("MissingSecret", text)).and_then(|spec| {
@@ -69,7 +69,7 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
 }
 
 /// Whom a spec is about that cannot be used otherwise.
-fn place(object: &Object, config: &Config) -> Option<NeighborAt> {
+fn place(object: &Object, config: &Config) -> Option<NeighborId> {
     let mut spec = object.spec.clone();
     spec.retain(|key, _| key == "address" || key == "interface");
     spec.insert("remoteAs".into(), 1.into());
@@ -143,9 +143,9 @@ mod tests {
             ("same", json!({ "address": "10.0.0.1", "remoteAs": 65001 })),
         ]));
         assert_eq!(over.neighbors.len(), 1);
-        assert_eq!(over.broken, [NeighborAt::Address([10, 0, 0, 3].into())]);
-        let said: Vec<_> = over.problems.iter().map(|p| (p.name.as_str(), p.reason)).collect();
-        assert_eq!(said, [("bad", "Invalid"), ("same", "Duplicate")]);
+        assert_eq!(over.broken, [NeighborId::Address([10, 0, 0, 3].into())]);
+        let reasons: Vec<_> = over.problems.iter().map(|p| (p.name.as_str(), p.reason)).collect();
+        assert_eq!(reasons, [("bad", "Invalid"), ("same", "Duplicate")]);
     }
 
     #[test]

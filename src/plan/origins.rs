@@ -88,7 +88,7 @@ mod tests {
         *,
     };
     use crate::{
-        config::{Neighbor, NeighborAt, NeighborKeys, Peering},
+        config::{Neighbor, NeighborId, NeighborKeys, Peering},
         fib::host::testing::{gateway, host, link},
         k8s::services::{Here, Places, Services},
         net::guard::Sender,
@@ -200,7 +200,7 @@ mod tests {
     fn only_neighbors_that_peering_made_are_held_to_it() {
         let mut case = case();
         let by_hand = Neighbor {
-            at: NeighborAt::Address("10.0.0.3".parse().unwrap()),
+            at: NeighborId::Address("10.0.0.3".parse().unwrap()),
             group: Some("mesh".into()),
             limit: 1,
             keys: NeighborKeys::default(),

@@ -22,23 +22,24 @@ use super::{
 };
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
-    config::{Config, GATEWAY_GROUP, Neighbor, NeighborAt, NeighborKeys, Peering, implied_by_gateway},
+    config::{Config, GATEWAY_GROUP, Neighbor, NeighborId, NeighborKeys, Peering, implied_by_gateway},
     k8s::node::{GUARDED_AS_LABEL, GUARDED_REFLECTOR_LABEL, NodeView, Nodes, Presence, REFLECTOR_LABEL},
     net::{Asn, Family},
 };
 use gateway::Gateway;
 use neighbor::Draft;
 
-/// For how long routes stay as the last choice that a node of the cluster told or reflected before it fell silent
-/// (RFC 9494). Its kernel goes on forwarding without routelet, and packets pass no reflector: all reflectors may be off,
-/// or a new image may take its time, and the others go on as they are. A Node that is deleted is no neighbor any more,
-/// and takes its routes with it at once. The same in mesh and below reflectors, as it is a word of the OPEN.
+/// How long routes that a node of the cluster advertised or reflected stay as the last choice after
+/// it has become unreachable (RFC 9494). Its kernel forwards without routelet, and packets do not
+/// pass reflectors: if all reflectors are down, or an update takes long, routes stay. A deleted Node
+/// is no longer a neighbor, and its routes are removed at once. The same in mesh and with
+/// reflectors, as it is part of the OPEN.
 const AWAY: u32 = 7 * 24 * 3600;
 
 /// All neighbors by key.
 pub(super) type Peers = BTreeMap<PeerKey, Arc<PeerConfig>>;
 
-/// The modes in force: the file's, unless the Node's annotation says otherwise.
+/// The effective modes: the file's, unless the Node's annotation overrides them.
 pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<String>) -> BTreeSet<Peering> {
     if !ctx.extra.kubernetes {
         return BTreeSet::new();
@@ -65,11 +66,11 @@ pub(super) fn modes_of(
 
 /// An annotation: one mode, or a list of them.
 pub(super) fn parse(text: &str) -> Option<BTreeSet<Peering>> {
-    text.split(',').map(|word| mode(word.trim())).collect()
+    text.split(',').map(|name| mode(name.trim())).collect()
 }
 
-fn mode(word: &str) -> Option<Peering> {
-    Some(match word {
+fn mode(name: &str) -> Option<Peering> {
+    Some(match name {
         "mesh" => Peering::Mesh,
         "gateway" => Peering::Gateway,
         "reflectors" => Peering::Reflectors,
@@ -95,7 +96,7 @@ pub(super) fn peers(
     let mut drafts = Vec::new();
     let made = modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto);
     let mut written = ctx.config.bgp.neighbors.iter().chain(&ctx.extra.objects);
-    if made || written.any(|n| n.at == NeighborAt::Gateway) {
+    if made || written.any(|n| n.at == NeighborId::Gateway) {
         problems.extend(gateway::refused(ctx));
     }
     if made {
@@ -112,7 +113,7 @@ pub(super) fn peers(
     drafts.extend(configured(ctx));
 
     // Whoever meant to have a password or a policy there does not get a session without.
-    let of_objects = |at: &NeighborAt| ctx.extra.objects.iter().any(|n| n.at == *at);
+    let of_objects = |at: &NeighborId| ctx.extra.objects.iter().any(|n| n.at == *at);
     let broken = ctx.extra.broken.iter().filter(|at| !of_objects(at));
     let broken: BTreeSet<_> = broken.flat_map(|at| keys(ctx, at)).collect();
     drafts.retain(|draft| !broken.contains(&draft.key));
@@ -121,7 +122,7 @@ pub(super) fn peers(
     for draft in drafts {
         let key = draft.key.clone();
         let settings = draft.finish(ctx, problems);
-        // A Node that has one of our addresses is no neighbor; that its address is wrong is said elsewhere.
+        // A Node that has one of our addresses is no neighbor; its wrong address is reported elsewhere.
         if settings.is_here && matches!(settings.source, PeerSource::Mesh | PeerSource::Reflector) {
             continue;
         }
@@ -131,7 +132,7 @@ pub(super) fn peers(
 }
 
 /// Nodes whose silence shows nothing about this node.
-pub(super) fn silent(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
+pub(super) fn unreachable_nodes(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
     let (silent, live): (Vec<_>, Vec<_>) = others.partition(|n| n.unheard || n.deleted || n.going.is_some());
     let live: BTreeSet<IpAddr> = live.into_iter().flat_map(|n| n.addresses.iter().copied()).collect();
@@ -308,7 +309,7 @@ fn unheeded(nodes: &Nodes) -> Option<String> {
 fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: PeerSource) -> Draft<'a> {
     let asn: Asn = other.asn.unwrap_or(ctx.cluster_as);
     let external = asn != ctx.global.asn;
-    // eBGP goes one hop unless told otherwise; nodes may be further apart.
+    // eBGP needs multihop, as nodes may be more than one hop apart.
     let multihop = (external && !neighbor::is_on_link(ctx.host, addr)).then_some(255);
     let group = if source == PeerSource::Mesh { "mesh" } else { "reflectors" };
     Draft {
@@ -340,12 +341,12 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
         keys: n.keys.clone(),
     };
     let mut drafts = Vec::new();
-    for (_, n) in all.iter().filter(|(_, n)| n.at == NeighborAt::Gateway) {
+    for (_, n) in all.iter().filter(|(_, n)| n.at == NeighborId::Gateway) {
         let made = |g: Gateway| draft(PeerSource::Gateway, n, g.key.clone(), implied_by(&g));
         drafts.extend(gateway::neighbors(ctx).into_iter().map(made));
     }
     drafts.extend(unnumbered::drafts(ctx));
-    let is_named = |n: &Neighbor| matches!(n.at, NeighborAt::Address(_) | NeighborAt::LinkLocal(..));
+    let is_named = |n: &Neighbor| matches!(n.at, NeighborId::Address(_) | NeighborId::LinkLocal(..));
     for (source, n) in all.into_iter().filter(|(_, n)| is_named(n)) {
         let implied = implied_by_group(n.group.as_deref());
         drafts.extend(keys(ctx, &n.at).into_iter().map(|key| draft(source, n, key, implied.clone())));
@@ -353,12 +354,12 @@ fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     drafts
 }
 
-fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
+fn keys(ctx: &Context<'_>, at: &NeighborId) -> Vec<PeerKey> {
     match at {
-        NeighborAt::Address(a) => vec![PeerKey::Address(*a)],
-        NeighborAt::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
-        NeighborAt::Interface(_) | NeighborAt::Uplinks => unnumbered::keys(ctx, at),
-        NeighborAt::Gateway => gateway::neighbors(ctx).into_iter().map(|g| g.key).collect(),
+        NeighborId::Address(a) => vec![PeerKey::Address(*a)],
+        NeighborId::LinkLocal(a, i) => vec![PeerKey::LinkLocal(*a, i.clone())],
+        NeighborId::Interface(_) | NeighborId::Uplinks => unnumbered::keys(ctx, at),
+        NeighborId::Gateway => gateway::neighbors(ctx).into_iter().map(|g| g.key).collect(),
     }
 }
 

@@ -137,13 +137,13 @@ mod tests {
     #[test]
     fn service_addresses_are_announced_and_never_put_into_the_kernel() {
         let plan = case(&[("10.96.0.1", ClusterIp), ("192.0.2.7", LoadBalancerIp)]).plan();
-        let told: Vec<_> = plan.originated.iter().map(|(p, o)| (p.to_string(), o.source)).collect();
+        let advertised: Vec<_> = plan.originated.iter().map(|(p, o)| (p.to_string(), o.source)).collect();
         let expected = [
             ("10.96.0.1/32".to_owned(), Source::Service),
             ("10.244.1.0/24".to_owned(), Source::PodCidr),
             ("192.0.2.7/32".to_owned(), Source::Service),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(advertised, expected);
         assert_eq!(plan.unreachable, ["10.244.1.0/24".parse().unwrap()]);
         let theirs = "192.0.2.7/32".parse().unwrap();
         assert_eq!(plan.guard.refuses(theirs, false), Some(Refusal::Own), "another node's path is not taken");
@@ -180,7 +180,7 @@ mod tests {
         ]);
         case.other("n2").external = vec!["203.0.113.3".parse().unwrap()];
         let plan = case.plan();
-        assert!(plan.problems.is_empty() && plan.object_problems.is_empty(), "{:?}", plan.told());
+        assert!(plan.problems.is_empty() && plan.object_problems.is_empty(), "{:?}", plan.messages());
         let reasons: Vec<_> = plan.services.iter().map(|v| (v.announced, v.reason.as_str())).collect();
         assert_eq!(
             reasons,
@@ -200,14 +200,14 @@ mod tests {
         let mut case = case(&[("192.0.2.7", LoadBalancerIp), ("10.96.0.7", ClusterIp)]);
         let own = |case: &mut Case| case.nodes.as_mut().unwrap().own.as_mut().unwrap().excluded = true;
         let services = |plan: &Plan| {
-            let told = plan.originated.iter().filter(|(_, o)| o.source == Source::Service);
-            told.map(|(p, _)| p.to_string()).collect::<Vec<_>>()
+            let advertised = plan.originated.iter().filter(|(_, o)| o.source == Source::Service);
+            advertised.map(|(p, _)| p.to_string()).collect::<Vec<_>>()
         };
         own(&mut case);
         let plan = case.plan();
         assert_eq!(services(&plan), ["10.96.0.7/32"], "cluster IPs are no matter of external load balancers");
         assert!(plan.object_problems.is_empty(), "n2 announces it: {:?}", plan.object_problems);
-        assert!(plan.all_nodes, "or nobody could tell");
+        assert!(plan.all_nodes, "needed to decide");
 
         case.other("n2").excluded = true;
         let [problem] = &case.plan().object_problems[..] else { panic!("one") };
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(services(&plan), ["10.96.0.7/32", "192.0.2.7/32"]);
         assert!(plan.object_problems.is_empty());
 
-        // Nothing that the label keeps back, nothing to report; and before the list is whole nobody can tell.
+        // Nothing is reported if the label withholds nothing, or before the list is complete.
         let mut quiet = self::case(&[("10.96.0.7", ClusterIp)]);
         own(&mut quiet);
         quiet.other("n2").excluded = true;
@@ -245,7 +245,7 @@ mod tests {
         let mut case = case(&[("192.0.2.7", ExternalIp)]);
         assert_eq!(case.plan().services.len(), 1);
         case.config.kubernetes.services = vec![ClusterIp];
-        assert!(case.plan().services.is_empty(), "known from before, and no longer asked for");
+        assert!(case.plan().services.is_empty(), "known from before, and no longer selected");
         let asked = case.plan().asked;
         assert_eq!((asked.kinds.len(), asked.by_annotation.len(), asked.is_empty()), (1, 1, false));
         assert!(super::asked(&case.config, false).is_empty(), "not under Kubernetes");

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Context, Extra, Plan, plan};
+use super::{Context, PlanInputs, Plan, plan};
 use crate::{
     bgp::peer::Global,
     config::*,
@@ -78,8 +78,8 @@ pub(super) fn config() -> Config {
     }
 }
 
-pub(super) fn extra(kubernetes: bool) -> Extra {
-    Extra { kubernetes, ..Extra::default() }
+pub(super) fn extra(kubernetes: bool) -> PlanInputs {
+    PlanInputs { kubernetes, ..PlanInputs::default() }
 }
 
 pub(super) fn node(name: &str, addresses: &[&str], pod_cidrs: &[&str]) -> NodeView {
@@ -123,7 +123,7 @@ pub(super) struct Case {
     pub(super) config: Config,
     pub(super) nodes: Option<Nodes>,
     pub(super) host: Host,
-    pub(super) extra: Extra,
+    pub(super) extra: PlanInputs,
     global: Global,
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     bgp::peer::{Hops, PeerKey, RemoteAs},
-    config::{AsSetting, Config, Neighbor, NeighborAt, NeighborKeys, Peering},
+    config::{AsSetting, Config, Neighbor, NeighborId, NeighborKeys, Peering},
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
     net::{Family, Refusal, Source, guard::AddressRole},
@@ -38,7 +38,7 @@ fn with_peering(mut case: Case, peering: &[Peering]) -> Case {
     case
 }
 
-fn neighbor(at: NeighborAt, remote_as: RemoteAs) -> Neighbor {
+fn neighbor(at: NeighborId, remote_as: RemoteAs) -> Neighbor {
     Neighbor {
         at,
         group: None,
@@ -73,9 +73,9 @@ fn each_mode_makes_its_own_neighbors() {
     let below = with_peering(three_nodes(), &[Peering::Gateway]);
     assert_eq!(below.peers(), gateways);
     assert!(!below.plan().all_nodes, "one Node is watched, not all");
-    let mut asked = with_peering(three_nodes(), &[Peering::Gateway]);
-    asked.config.masquerade.enabled = Some(true);
-    assert!(asked.plan().all_nodes, "the masquerade spares the addresses of all Nodes");
+    let mut case = with_peering(three_nodes(), &[Peering::Gateway]);
+    case.config.masquerade.enabled = Some(true);
+    assert!(case.plan().all_nodes, "the masquerade spares the addresses of all Nodes");
     assert!(with_peering(three_nodes(), &[Peering::None]).peers().is_empty());
     assert_eq!(
         with_peering(three_nodes(), &[Peering::Mesh, Peering::Gateway]).peers(),
@@ -180,7 +180,7 @@ fn a_node_that_calls_from_another_of_its_addresses_is_awaited_there() {
 #[test]
 fn a_configured_neighbor_replaces_the_made_one_of_its_address() {
     let mut case = three_nodes();
-    let at = NeighborAt::Address([10, 0, 0, 1].into());
+    let at = NeighborId::Address([10, 0, 0, 1].into());
     case.config.bgp.neighbors.push(neighbor(at, RemoteAs::Number(10000)));
     assert!(case.peers().contains(&"10.0.0.1 Configured".into()), "{:?}", case.peers());
     assert_eq!(case.plan().peers[&PeerKey::Address([10, 0, 0, 1].into())].remote_as, RemoteAs::Number(10000));
@@ -190,7 +190,7 @@ fn a_configured_neighbor_replaces_the_made_one_of_its_address() {
 #[test]
 fn a_broken_object_leaves_no_session_with_its_neighbor() {
     let mut case = three_nodes();
-    let at = NeighborAt::Address([10, 0, 0, 1].into());
+    let at = NeighborId::Address([10, 0, 0, 1].into());
     assert!(case.peers().contains(&"10.0.0.1 Gateway".into()), "{:?}", case.peers());
     case.extra.broken = vec![at.clone()];
     assert!(!case.peers().iter().any(|p| p.starts_with("10.0.0.1 ")), "{:?}", case.peers());
@@ -202,12 +202,12 @@ fn a_broken_object_leaves_no_session_with_its_neighbor() {
 #[test]
 fn nodes_that_the_cluster_hears_nothing_of_are_silent() {
     let mut case = three_nodes();
-    assert!(case.plan().silent.is_empty());
+    assert!(case.plan().unreachable_nodes.is_empty());
     let others = &mut case.nodes.as_mut().unwrap().others;
     let other = Arc::make_mut(others.values_mut().next().unwrap());
     other.unheard = true;
     let addresses = other.addresses.clone();
-    assert_eq!(case.plan().silent, addresses.into_iter().collect());
+    assert_eq!(case.plan().unreachable_nodes, addresses.into_iter().collect());
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn calico_9259_pod_cidrs_are_assigned_to_the_nodes_that_there_are() {
 #[test]
 fn gateway_neighbors_follow_the_default_routes() {
     let mut case = standalone(below_a_switch(), |c| {
-        c.bgp.neighbors.push(neighbor(NeighborAt::Gateway, RemoteAs::Number(10000)));
+        c.bgp.neighbors.push(neighbor(NeighborId::Gateway, RemoteAs::Number(10000)));
     });
     assert_eq!(case.peers(), ["10.0.0.1 Gateway", "fe80::1%eth0 Gateway"]);
     assert!(
@@ -243,7 +243,7 @@ fn a_docker_host_tells_of_its_bridge_while_it_has_a_container() {
     let docker0 = Link { kind: "bridge".into(), ..link(4, "docker0") }.with("172.17.0.1/16");
     let eth0 = link(2, "eth0").with("10.1.1.2/24");
     let mut case = standalone(host([eth0, docker0], []), |c| {
-        let at = NeighborAt::Address([10, 1, 1, 1].into());
+        let at = NeighborId::Address([10, 1, 1, 1].into());
         c.bgp.neighbors.push(neighbor(at, RemoteAs::Number(10000)));
         c.advertise.interfaces = vec!["docker0".into()];
         c.advertise.med = Some(7);
@@ -251,9 +251,9 @@ fn a_docker_host_tells_of_its_bridge_while_it_has_a_container() {
     assert!(case.plan().originated.is_empty());
     case.host.links.insert(5, Link { master: Some(4), ..link(5, "veth1") });
     let plan = case.plan();
-    let (prefix, told) = plan.originated.first_key_value().unwrap();
+    let (prefix, origination) = plan.originated.first_key_value().unwrap();
     assert_eq!(
-        (prefix.to_string(), told.source, told.med),
+        (prefix.to_string(), origination.source, origination.med),
         ("172.17.0.0/16".into(), Source::Interface, Some(7))
     );
     assert!(plan.unreachable.is_empty() && plan.conflist.is_none() && !plan.all_nodes);
@@ -261,17 +261,17 @@ fn a_docker_host_tells_of_its_bridge_while_it_has_a_container() {
 }
 
 #[test]
-fn pod_cidrs_and_networks_are_told_and_guarded_against_loops() {
+fn pod_cidrs_and_networks_are_advertised_and_guarded_against_loops() {
     let mut case = three_nodes();
     case.config.advertise.networks = vec!["192.0.2.0/24".parse().unwrap()];
     let plan = case.plan();
-    let told: Vec<_> = plan.originated.iter().map(|(p, o)| (p.to_string(), o.source)).collect();
+    let advertised: Vec<_> = plan.originated.iter().map(|(p, o)| (p.to_string(), o.source)).collect();
     let want = [
         ("10.244.1.0/24".to_owned(), Source::PodCidr),
         ("192.0.2.0/24".to_owned(), Source::Network),
         ("fd00:244:1::/64".to_owned(), Source::PodCidr),
     ];
-    assert_eq!(told, want);
+    assert_eq!(advertised, want);
     assert_eq!(plan.unreachable.len(), 3);
     let refused = |p: &str| plan.guard.refuses(p.parse().unwrap(), true);
     assert_eq!(refused("10.244.1.128/25"), Some(Refusal::Own));
@@ -425,9 +425,9 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
         assert!(clash.text.contains(words), "{}", clash.text);
     }
     let plan = case.plan();
-    assert!(plan.conflist.is_some() && plan.told().contains(&clash.text), "the first keeps its own");
+    assert!(plan.conflist.is_some() && plan.messages().contains(&clash.text), "the first keeps its own");
 
-    // The other node says the same words.
+    // The other node reports the same text.
     let mut other = case.clone();
     let nodes = other.nodes.as_mut().unwrap();
     let n2 = Arc::unwrap_or_clone(nodes.others.remove("n2").unwrap());
@@ -438,7 +438,7 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     let plan = other.plan();
     assert!(plan.conflist.is_none() && plan.originated.is_empty() && !plan.peers.is_empty());
 
-    // Age counts, and a Node that is deleted gives way without a word.
+    // Age counts, and a Node that is deleted gives way without a report.
     let own = |case: &mut Case, change: fn(&mut crate::k8s::node::NodeView)| {
         change(case.nodes.as_mut().unwrap().own.as_mut().unwrap());
     };
@@ -463,9 +463,9 @@ fn a_pod_cidr_that_hides_somebody_inside_a_larger_subnet_is_not_used() {
         let wide = host([link(2, "eth0").with("10.0.9.2/16")], [gateway("0.0.0.0/0", "10.0.0.1", 2)]);
         let all = nodes([node("n1", &["10.0.9.2"], &[cidr]), node("n2", &["10.0.64.9"], &[])]);
         let plan = Case::new(config(), Some(all), wide).plan();
-        let said = plan.problems.iter().filter(|p| p.contains(cidr)).count();
+        let reported = plan.problems.iter().filter(|p| p.contains(cidr)).count();
         assert_eq!(
-            (said, plan.conflist.is_none()),
+            (reported, plan.conflist.is_none()),
             if who.is_empty() { (0, false) } else { (1, true) },
             "{cidr}"
         );
@@ -642,5 +642,5 @@ fn problems_are_bounded_in_number_and_octets() {
     assert_eq!(plan.object_problems.len(), 100);
     let texts = plan.problems.iter().chain(plan.object_problems.iter().map(|p| &p.text));
     assert!(texts.clone().count() <= 201 && texts.clone().all(|t| t.len() <= 1024 + 3));
-    assert!(plan.told().iter().map(String::len).sum::<usize>() <= 128 * 1024);
+    assert!(plan.messages().iter().map(String::len).sum::<usize>() <= 128 * 1024);
 }

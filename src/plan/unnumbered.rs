@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource},
-    config::{Neighbor, NeighborAt, implied_by_interface},
+    config::{Neighbor, NeighborId, implied_by_interface},
     fib::host::Link,
     net::OnLink,
     unnumbered::{Interface, Interfaces},
@@ -46,11 +46,11 @@ fn named<'a>(ctx: &Context<'a>) -> Vec<Claim<'a>> {
     let file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
     let mut claims: Vec<_> = objects
         .chain(file)
-        .filter(|(_, n)| matches!(n.at, NeighborAt::Interface(_) | NeighborAt::Uplinks))
+        .filter(|(_, n)| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks))
         .map(|(source, neighbor)| Claim { source, neighbor })
         .collect();
     claims.sort_by_key(|c| match &c.neighbor.at {
-        NeighborAt::Interface(name) => is_pattern(name).into(),
+        NeighborId::Interface(name) => is_pattern(name).into(),
         _ => 2,
     });
     claims
@@ -68,13 +68,13 @@ fn claimed<'a>(ctx: &Context<'a>) -> Vec<(&'a Link, Claim<'a>)> {
 }
 
 /// Whether neighbors on this link are meant, and may be there.
-fn fits(ctx: &Context<'_>, at: &NeighborAt, link: &Link) -> bool {
+fn fits(ctx: &Context<'_>, at: &NeighborId, link: &Link) -> bool {
     match at {
-        NeighborAt::Interface(pattern) if is_pattern(pattern) => {
+        NeighborId::Interface(pattern) if is_pattern(pattern) => {
             is_named(std::slice::from_ref(pattern), link) && !carries_containers(ctx, link)
         }
-        NeighborAt::Interface(name) => link.name == *name && never_an_uplink(ctx, link).is_none(),
-        NeighborAt::Uplinks => is_bare_uplink(ctx, link),
+        NeighborId::Interface(name) => link.name == *name && never_an_uplink(ctx, link).is_none(),
+        NeighborId::Uplinks => is_bare_uplink(ctx, link),
         _ => false,
     }
 }
@@ -109,7 +109,7 @@ pub(super) fn drafts<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
 }
 
 /// The keys of those that are found by `interface`.
-pub(super) fn keys(ctx: &Context<'_>, at: &NeighborAt) -> Vec<PeerKey> {
+pub(super) fn keys(ctx: &Context<'_>, at: &NeighborId) -> Vec<PeerKey> {
     ctx.host.links.values().filter(|l| fits(ctx, at, l)).flat_map(|l| keys_on(ctx, l)).collect()
 }
 
@@ -133,14 +133,14 @@ pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Unfo
     let mut list = BTreeMap::new();
     for claim in named(ctx) {
         // Uplinks that nobody named need no neighbor.
-        let NeighborAt::Interface(name) = &claim.neighbor.at else { continue };
+        let NeighborId::Interface(name) = &claim.neighbor.at else { continue };
         if !ctx.host.links.values().any(|l| fits(ctx, &claim.neighbor.at, l)) {
             let reason = nowhere(ctx, name);
             problems.extend((!is_pattern(name)).then(|| problem(name, &reason)));
             list.insert(name.clone(), (claim, reason));
         }
     }
-    for (link, claim) in claimed(ctx).into_iter().filter(|(_, c)| c.neighbor.at != NeighborAt::Uplinks) {
+    for (link, claim) in claimed(ctx).into_iter().filter(|(_, c)| c.neighbor.at != NeighborId::Uplinks) {
         let on_link = ctx.extra.found.get(&link.name);
         if on_link.is_none_or(|on| on.neighbors.is_empty()) {
             let reason = silence(ctx, link, on_link);
@@ -215,7 +215,7 @@ mod tests {
         c.bgp.neighbors = patterns
             .iter()
             .map(|p| Neighbor {
-                at: NeighborAt::Interface((*p).into()),
+                at: NeighborId::Interface((*p).into()),
                 group: None,
                 limit: 1,
                 keys: NeighborKeys::default(),

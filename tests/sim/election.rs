@@ -15,7 +15,7 @@ use routelet::{
     fib::host::{Host, Link, LinkAddress, Scope},
     k8s::node::{NodeView, Nodes, Presence},
     net::Prefix,
-    plan::{Election, Extra, Sessions, elect, plan},
+    plan::{Election, PlanInputs, Sessions, elect, plan},
 };
 
 use crate::{
@@ -197,14 +197,14 @@ impl Cluster {
         let before = daemon.election.topology().cloned();
         daemon.election.handle(now, &self.config, &nodes, &sessions);
         daemon.seen = Some((at, sessions));
-        if let Some(leaving) = daemon.election.question(now, &nodes) {
-            daemon.election.answer(now, &nodes, self.net.routers[&n].rib.sole_sources(&leaving));
+        if let Some(leaving) = daemon.election.removals_to_check(now, &nodes) {
+            daemon.election.apply_sole_sources(now, &nodes, self.net.routers[&n].rib.sole_sources(&leaving));
         }
         let topology = daemon.election.topology().cloned();
         if !changed && topology == before {
             return;
         }
-        let extra = Extra { kubernetes: true, topology, ..Extra::default() };
+        let extra = PlanInputs { kubernetes: true, topology, ..PlanInputs::default() };
         let made = plan(&self.config, Some(&nodes), &host(n), &extra).expect("a plan");
         let of = |key: &PeerKey| match key {
             PeerKey::Address(IpAddr::V4(a)) => Some((a.to_bits() as usize & 0xffff) - 1),

@@ -11,29 +11,29 @@ use zeroize::Zeroizing;
 
 use super::{
     Config, Problems,
-    file::{Surroundings, parse},
+    file::{ParseContext, parse},
 };
 
-/// Where the configuration is unless `--config` says otherwise.
+/// Path of the configuration without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/routelet/routelet.toml";
 
-/// A configuration, with what is worth saying about it.
+/// A configuration, with its warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
     /// The file it was read from; `None` where there is none and the defaults hold.
     pub path: Option<PathBuf>,
-    /// Not wrong, but probably not meant.
+    /// Valid settings that are probably not intended.
     pub warnings: Option<Problems>,
 }
 
 /// Reads the file of `--config`, else [`DEFAULT_PATH`], which may be absent: then the defaults hold, those of
-/// [`Config::for_bare_host`] outside Kubernetes. `kubernetes`: the daemon runs under Kubernetes unless the file
-/// says otherwise (a kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set).
+/// [`Config::for_bare_host`] outside Kubernetes. `kubernetes`: the daemon runs under Kubernetes (a
+/// kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set), which the file may override.
 ///
 /// # Errors
 ///
-/// Everything that is wrong, at once; a file that cannot be read, or an explicit one that is missing.
+/// All errors at once; a file that cannot be read, or an explicit one that is missing.
 pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problems> {
     let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
     let text = match fs::read(path) {
@@ -52,7 +52,7 @@ pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problem
         Err(e) => return Err(Problems::of_file(path.to_owned(), unreadable(&e))),
     };
     let folder = path.parent().unwrap_or(Path::new("."));
-    let around = Surroundings { kubernetes, read_password: &|file| read_password(&folder.join(file)) };
+    let around = ParseContext { kubernetes, read_password: &|file| read_password(&folder.join(file)) };
     let all = |list| Problems { file: path.to_owned(), list };
     let (config, warnings) = parse(&text, &around).map_err(all)?;
     let warnings = (!warnings.is_empty()).then(|| all(warnings));
