@@ -131,7 +131,10 @@ pub(crate) fn session(data: &[u8]) {
     let mut world = World { now, session, rib, up: false, open: true };
     world.feed(Input::Start);
     let address = |n| SocketAddr::from(([10, 0, 0, n], 179));
-    world.feed(Input::Connected(CONN, Endpoints { local: address(1), remote: address(2), ifindex: 0, ttl: None }));
+    world.feed(Input::Connected(
+        CONN,
+        Endpoints { local: address(1), remote: address(2), ifindex: 0, ttl: None },
+    ));
     // In most cases the session is established when the stream starts.
     let mut buffer = BytesMut::new();
     if choice & 1 == 0 {

@@ -14,19 +14,9 @@ const WIDTH: usize = 100;
 
 /// Parts of `src` whose comments are not wrapped yet.
 const UNWRAPPED: &[&str] = &[
-    "bgp/contest.rs",
-    "bgp/io/",
-    "bgp/md5.rs",
-    "bgp/peer.rs",
-    "bgp/rib/",
-    "bgp/session/",
-    "bgp/standing.rs",
-    "bgp/view.rs",
-    "config/",
     "daemon/",
     "k8s/",
     "nft/",
-    "plan/",
 ];
 
 #[test]

@@ -1,5 +1,6 @@
-//! Two configured neighbors that are one router: each new session ends the one before, for ever, since the router knows
-//! us by one address and takes a second call for our restart. After it has happened twice one of the two stays out.
+//! Two configured neighbors that are one router: each new session ends the one before, for ever,
+//! since the router knows us by one address and takes a second call for our restart. After it has
+//! happened twice one of the two stays out.
 
 use std::{
     collections::BTreeMap,

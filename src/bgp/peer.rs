@@ -17,8 +17,8 @@ use crate::{
     net::{Asn, BfdParams, Family, Prefix, RouterId},
 };
 
-/// A neighbor's number inside the daemon: small, and never used for another neighbor while routes of the
-/// first are left.
+/// A neighbor's number inside the daemon: small, and never used for another neighbor while routes
+/// of the first are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
 
@@ -28,8 +28,8 @@ pub enum PeerKey {
     Address(IpAddr),
     /// A link-local address with its interface: `fe80::1%eth0`.
     LinkLocal(Ipv6Addr, String),
-    /// The name of an interface: stands for its unnumbered neighbors in policies and commands. A session has the key
-    /// [`PeerKey::LinkLocal`].
+    /// The name of an interface: stands for its unnumbered neighbors in policies and commands. A
+    /// session has the key [`PeerKey::LinkLocal`].
     Interface(String),
 }
 
@@ -43,7 +43,8 @@ impl PeerKey {
         }
     }
 
-    /// Whether it is the neighbor that `name` means: the name of an interface means the unnumbered ones there.
+    /// Whether it is the neighbor that `name` means: the name of an interface means the unnumbered
+    /// ones there.
     pub fn is(&self, name: &Self) -> bool {
         match (self, name) {
             (Self::LinkLocal(_, interface), Self::Interface(name)) => interface == name,
@@ -112,11 +113,12 @@ pub enum Hops {
     Direct,
     /// eBGP over so many hops.
     Multihop(u8),
-    /// RFC 5082: packets leave with TTL 255, those that come with less than 256 - n are refused; 1 is a
-    /// directly connected neighbor.
+    /// RFC 5082: packets leave with TTL 255, those that come with less than 256 - n are refused; 1
+    /// is a directly connected neighbor.
     Security(u8),
-    /// RFC 5082 for a directly connected neighbor that sends with TTL 255, and as [`Hops::Direct`] for one that does
-    /// not: packets leave with TTL 255, and `session::gtsm` decides what is required of those that arrive.
+    /// RFC 5082 for a directly connected neighbor that sends with TTL 255, and as [`Hops::Direct`]
+    /// for one that does not: packets leave with TTL 255, and `session::gtsm` decides what is
+    /// required of those that arrive.
     SecurityWhereOffered,
 }
 
@@ -266,12 +268,13 @@ pub struct PeerConfig {
     pub max_prefixes_out: Option<u32>,
     pub add_paths: AddPaths,
     pub bfd: Option<Bfd>,
-    /// End the session when its link or its local address is lost. `None`: where it is directly connected eBGP; others
-    /// are probed.
+    /// End the session when its link or its local address is lost. `None`: where it is directly
+    /// connected eBGP; others are probed.
     pub fast_failover: Option<bool>,
     pub import: Vec<Arc<Policy>>,
     pub export: Vec<Arc<Policy>>,
-    /// RFC 8212: with an external neighbor no route passes in a direction for which no policy is configured.
+    /// RFC 8212: with an external neighbor no route passes in a direction for which no policy is
+    /// configured.
     pub lacks_policy: Lacks,
     pub accept_default: bool,
     /// It is a Node of the cluster: only what
@@ -386,7 +389,8 @@ pub struct Global {
     pub cluster_id: RouterId,
     pub max_paths: usize,
     pub multipath_relax: bool,
-    /// The restart flag of RFC 4724 §3: true only after a start that found our own routes in the kernel.
+    /// The restart flag of RFC 4724 §3: true only after a start that found our own routes in the
+    /// kernel.
     pub restarting: bool,
 }
 
@@ -461,7 +465,8 @@ impl Negotiated {
         self.remote_as == self.local_as
     }
 
-    /// Whether the neighbor's routes stay after this end of the session (RFC 4724 §4.2, RFC 8538 §4).
+    /// Whether the neighbor's routes stay after this end of the session (RFC 4724 §4.2, RFC 8538
+    /// §4).
     pub fn helps(&self, config: &PeerConfig, cause: DownCause) -> bool {
         let Some(graceful) = self.graceful.as_ref().filter(|_| config.graceful_restart) else { return false };
         match cause {
@@ -472,7 +477,8 @@ impl Negotiated {
         }
     }
 
-    /// How long they may stay: the restart time, and what RFC 9494 §4.2 adds to it. `None`: they go at once.
+    /// How long they may stay: the restart time, and what RFC 9494 §4.2 adds to it. `None`: they go
+    /// at once.
     pub fn routes_stay(&self, config: &PeerConfig, cause: DownCause) -> Option<Duration> {
         let graceful =
             self.graceful.as_ref().filter(|g| !g.families.is_empty() && self.helps(config, cause))?;

@@ -11,7 +11,8 @@ use crate::{bgp::peer::Bfd, net::BfdAuth};
 
 /// Longest SHA1 key (RFC 5880 §4.4).
 const KEY: usize = 20;
-/// Milliseconds: shorter ones are below what a general-purpose kernel keeps, longer ones slower than the hold time.
+/// Milliseconds: shorter ones are below what a general-purpose kernel keeps, longer ones slower
+/// than the hold time.
 const SHORTEST: u64 = 10;
 const LONGEST: u64 = 60_000;
 

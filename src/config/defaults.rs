@@ -52,8 +52,8 @@ impl Config {
         config
     }
 
-    /// Peers with default gateways and on uplinks without addresses, and advertises the bridges of containers. The own
-    /// AS number follows from the router id.
+    /// Peers with default gateways and on uplinks without addresses, and advertises the bridges of
+    /// containers. The own AS number follows from the router id.
     pub(super) fn set_bare_host(&mut self) {
         let made =
             |at| Neighbor { at, group: Some(GATEWAY_GROUP.into()), limit: 1, keys: NeighborKeys::default() };
@@ -180,8 +180,8 @@ impl Default for Kubernetes {
     }
 }
 
-/// An annotation may request load balancer addresses only: a Service needs a load balancer to have one. Every Service has a
-/// cluster IP, and its author chooses its external IPs.
+/// An annotation may request load balancer addresses only: a Service needs a load balancer to have
+/// one. Every Service has a cluster IP, and its author chooses its external IPs.
 impl Default for ServiceRules {
     fn default() -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! The keys of the file: text → [`Config`], or all its errors.
 //!
-//! `read` reads the tree, `values` has the types of values, `neighbor` and `policies` their sections.
-//! Without I/O: password files are read by a function that is passed in.
+//! `read` reads the tree, `values` has the types of values, `neighbor` and `policies` their
+//! sections. Without I/O: password files are read by a function that is passed in.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
@@ -14,7 +14,9 @@ use super::{
     policies,
     read::{Item, Report, Section},
     services::services,
-    values::{self, absolute_path, asn, interface_glob, interface_name, listen, own_prefix, prefix, nonempty_text},
+    values::{
+        self, absolute_path, asn, interface_glob, interface_name, listen, nonempty_text, own_prefix, prefix,
+    },
 };
 use crate::{bgp::policy::Community, docker::NetworkSelector};
 
@@ -372,7 +374,8 @@ fn control(section: Section<'_>, control: &mut Control) {
     if let Some(item) = section.get("socket")
         && let Some(path) = absolute_path(&item)
     {
-        // sockaddr_un holds 108 octets, one of which is the closing zero; room is left for a temporary name.
+        // sockaddr_un holds 108 octets, one of which is the closing zero; room is left for a
+        // temporary name.
         if path.as_os_str().len() > 95 {
             item.error("is too long for a socket: 95 octets at most");
         }

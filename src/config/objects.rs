@@ -1,5 +1,5 @@
-//! BGPPeer and BGPPolicy objects → the same values as the file's, by the same reader: their keys are
-//! those of the file in camelCase, and errors have the same texts.
+//! BGPPeer and BGPPolicy objects → the same values as the file's, by the same reader: their keys
+//! are those of the file in camelCase, and errors have the same texts.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{file::ParseContext, read::Section};
 
-/// The password, and the file that it was read from. Never reports what the password is. `algorithm` takes `max` octets.
+/// The password, and the file that it was read from. Never reports what the password is.
+/// `algorithm` takes `max` octets.
 pub(super) fn read(
     section: &Section<'_>,
     around: &ParseContext<'_>,

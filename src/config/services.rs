@@ -55,7 +55,7 @@ fn class(item: &Item<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Problem, ParseContext, parse};
+    use super::super::{ParseContext, Problem, parse};
     use crate::config::Config;
 
     fn read(keys: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {

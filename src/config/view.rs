@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// The configuration with the resulting neighbors. `global` and `peers` come from the plan: the own
-/// AS number, the router id, and every neighbor after groups and Kubernetes overlays. Without a plan
-/// only the file counts.
+/// AS number, the router id, and every neighbor after groups and Kubernetes overlays. Without a
+/// plan only the file counts.
 pub fn effective<'p>(
     config: &Config,
     global: Option<&Global>,

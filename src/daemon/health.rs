@@ -174,8 +174,9 @@ pub(super) async fn facts(
         let now = {
             let plan = plan.borrow_and_update();
             let plan = plan.as_ref().as_ref().ok();
-            let is_silent =
-                |n: &str| plan.is_some_and(|p| n.parse().is_ok_and(|a: IpAddr| p.unreachable_nodes.contains(&a)));
+            let is_silent = |n: &str| {
+                plan.is_some_and(|p| n.parse().is_ok_and(|a: IpAddr| p.unreachable_nodes.contains(&a)))
+            };
             Facts {
                 planned: plan.is_some(),
                 apart: plan.is_some_and(|p| !p.among_nodes),

@@ -37,8 +37,8 @@ use crate::{
     },
     net::{Assigned, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     plan::{
-        self, Drain, Election, PlanInputs, FormerGateways, Gateways, Plan, Sessions, forwarding, overlay, plan,
-        uplinks,
+        self, Drain, Election, FormerGateways, Gateways, Plan, PlanInputs, Sessions, forwarding, overlay,
+        plan, uplinks,
     },
     unnumbered::{Interfaces, io::Found},
 };
@@ -109,7 +109,8 @@ pub(super) struct Outputs {
 
 /// Runs for as long as its inputs live.
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
-    let mut extra = PlanInputs { kubernetes, stored_router_id: read_router_id(&state_dir), ..PlanInputs::default() };
+    let mut extra =
+        PlanInputs { kubernetes, stored_router_id: read_router_id(&state_dir), ..PlanInputs::default() };
     let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
     let mut ways = None;
     let mut alone_since = BTreeMap::new();

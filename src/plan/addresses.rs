@@ -21,8 +21,8 @@ use crate::{
 /// So many Nodes or addresses are named in one sentence.
 const NAMED: usize = 3;
 
-/// The Nodes with those addresses of the own one first that this host has; where it has no InternalIP at all, with its
-/// ExternalIPs that this host has.
+/// The Nodes with those addresses of the own one first that this host has; where it has no
+/// InternalIP at all, with its ExternalIPs that this host has.
 pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
     let Some(own) = &nodes.own else { return Cow::Borrowed(nodes) };
     let here = addresses_of(host);
@@ -145,8 +145,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Several Nodes of the same machine type get the same address of a NAT, or of a bridge; a machine that was given another
-/// name leaves its former Node behind.
+/// Several Nodes of the same machine type get the same address of a NAT, or of a bridge; a machine
+/// that was given another name leaves its former Node behind.
 fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> String {
     let names = named(claimants.iter().map(|n| n.name.as_str()));
     let nodes =

@@ -49,8 +49,8 @@ pub(super) fn is_named(patterns: &[String], link: &Link) -> bool {
         .any(|p| if link.loopback { *p == link.name } else { glob(p.as_bytes(), link.name.as_bytes()) })
 }
 
-/// No link-local, loopback or host-scope address; on `lo` the scope does not matter, the range does. One that is
-/// still being checked for duplicates is not ours yet.
+/// No link-local, loopback or host-scope address; on `lo` the scope does not matter, the range
+/// does. One that is still being checked for duplicates is not ours yet.
 fn is_worth_telling(link: &Link, address: &LinkAddress) -> bool {
     let scope = link.loopback || address.scope == Scope::Global;
     scope && !address.tentative && !is_link_local(address.addr) && !address.addr.is_loopback()

@@ -8,12 +8,12 @@
 //!
 //! # Who reflects
 //!
-//! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and the best score of
-//! each zone wins, three in all. It needs no communication and no storage: all nodes with the same
-//! list elect the same reflectors, and one node more or less changes at most one of the three. If
-//! Nodes are labelled "true", these are the reflectors; those labelled "false" never are. Nodes whose
-//! condition Ready is Unknown, and those that are about to be removed, do not count unless there are
-//! no others.
+//! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and
+//! the best score of each zone wins, three in all. It needs no communication and no storage: all
+//! nodes with the same list elect the same reflectors, and one node more or less changes at most
+//! one of the three. If Nodes are labelled "true", these are the reflectors; those labelled "false"
+//! never are. Nodes whose condition Ready is Unknown, and those that are about to be removed, do
+//! not count unless there are no others.
 
 use std::{
     cmp::Reverse,
@@ -62,7 +62,8 @@ impl<'a> Members<'a> {
         self.count() * 10 < limit * 8
     }
 
-    /// Names of Nodes whose label makes them reflectors; where none of them counts, of those that show nothing.
+    /// Names of Nodes whose label makes them reflectors; where none of them counts, of those that
+    /// show nothing.
     pub(super) fn labelled(&self, nodes: &Nodes) -> BTreeSet<String> {
         let counted = self.counted.iter().filter(|n| n.reflector == Some(true));
         let counted: BTreeSet<_> = counted.map(|n| n.name.clone()).collect();
@@ -73,7 +74,8 @@ impl<'a> Members<'a> {
         all.map(|n| n.name.clone()).collect()
     }
 
-    /// The reflectors of this list: those that are labelled so, else so many by rendezvous hashing over the zones.
+    /// The reflectors of this list: those that are labelled so, else so many by rendezvous hashing
+    /// over the zones.
     pub(super) fn elect(&self, how_many: usize) -> BTreeSet<String> {
         let counted = || self.counted.iter().copied();
         let chosen = counted().filter(|n| n.reflector == Some(true) && is_alive(n));
@@ -101,7 +103,8 @@ pub fn elect(nodes: &Nodes) -> BTreeSet<String> {
     Members::of(nodes, false).elect(REFLECTORS)
 }
 
-/// Whether a node may take part in any peering among nodes: neither its annotation nor what it is keeps it out.
+/// Whether a node may take part in any peering among nodes: neither its annotation nor what it is
+/// keeps it out.
 pub(super) fn takes_part(node: &NodeView) -> bool {
     is_willing(node) && !matches!(node.routelet, Presence::Impossible | Presence::Apart)
 }
@@ -117,8 +120,8 @@ fn is_willing(node: &NodeView) -> bool {
     peering::is_among_nodes(&modes)
 }
 
-/// Whether two nodes have a session in any topology: reflectors do not pass routes on to another AS,
-/// and the annotation of one node is enough to request the mesh.
+/// Whether two nodes have a session in any topology: reflectors do not pass routes on to another
+/// AS, and the annotation of one node is enough to request the mesh.
 pub(super) fn is_direct(own: &NodeView, other: &NodeView) -> bool {
     own.asn != other.asn || requests_mode(own, Peering::Mesh) || requests_mode(other, Peering::Mesh)
 }
@@ -144,8 +147,8 @@ fn best(mut eligible: Vec<&NodeView>, how_many: usize) -> BTreeSet<String> {
     ranked.into_iter().take(how_many).map(|(_, n)| n.name.clone()).collect()
 }
 
-/// FNV-1a, stirred by the end of MurmurHash3. Every version of routelet must have the same: in an update old and new ones
-/// choose together.
+/// FNV-1a, stirred by the end of MurmurHash3. Every version of routelet must have the same: in an
+/// update old and new ones choose together.
 fn score(name: &str) -> u64 {
     let fnv = name
         .bytes()

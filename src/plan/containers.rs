@@ -3,7 +3,8 @@
 use super::{Context, bridge, neighbor::is_link_local};
 use crate::fib::host::{Host, Link, RouteType};
 
-/// Why an interface is none on which unnumbered neighbors may be, whatever names it: what to write instead.
+/// Why an interface is none on which unnumbered neighbors may be, whatever names it: what to write
+/// instead.
 pub(super) fn never_an_uplink(ctx: &Context<'_>, link: &Link) -> Option<String> {
     let name = &link.name;
     if link.loopback {
@@ -28,8 +29,8 @@ pub(super) fn carries_containers(ctx: &Context<'_>, link: &Link) -> bool {
         || link.kind == "veth" && has_host_route(ctx.host, link)
 }
 
-/// Whether neighbors are looked for here without being named: a network card or a bond without an address of its own.
-/// In a namespace, which has no cards, ends of veth pairs stand for them.
+/// Whether neighbors are looked for here without being named: a network card or a bond without an
+/// address of its own. In a namespace, which has no cards, ends of veth pairs stand for them.
 pub(super) fn is_bare_uplink(ctx: &Context<'_>, link: &Link) -> bool {
     let is_card = |l: &Link| l.kind.is_empty() && !l.loopback;
     let any_card = ctx.host.links.values().any(is_card);
@@ -43,7 +44,8 @@ pub(super) fn is_bridge_of_containers(host: &Host, link: &Link) -> bool {
     link.kind == "bridge" && host.links.values().any(|p| p.master == Some(link.index) && p.kind == "veth")
 }
 
-/// A route to a single address on the link: so do CNI plugins without a bridge lead to their containers.
+/// A route to a single address on the link: so do CNI plugins without a bridge lead to their
+/// containers.
 fn has_host_route(host: &Host, link: &Link) -> bool {
     host.routes.iter().any(|r| {
         r.kind == RouteType::Unicast

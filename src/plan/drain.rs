@@ -8,9 +8,11 @@ use crate::{
 /// How far a node is taken out of traffic, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drain {
-    /// RFC 8326: own routes are advertised with GRACEFUL_SHUTDOWN, and neighbors prefer other paths.
+    /// RFC 8326: own routes are advertised with GRACEFUL_SHUTDOWN, and neighbors prefer other
+    /// paths.
     Asking,
-    /// What others announce as well is withdrawn: Services and `advertise.networks`. Pods are still reached.
+    /// What others announce as well is withdrawn: Services and `advertise.networks`. Pods are still
+    /// reached.
     Services,
     /// Nothing is announced.
     All,
@@ -38,8 +40,8 @@ impl Drain {
         }
     }
 
-    /// What becomes of the routes of a second speaker on this node. Addresses of Services are host routes, others may be those of
-    /// pods.
+    /// What becomes of the routes of a second speaker on this node. Addresses of Services are host
+    /// routes, others may be those of pods.
     pub(super) fn of_second_speaker(self) -> Arc<Policy> {
         let range = |text: &str| text.parse::<PrefixRange>().expect("a range of ours");
         let hosts = || ["0.0.0.0/0{32,32}", "::/0{128,128}"].map(range).to_vec();
@@ -64,7 +66,9 @@ impl Drain {
     /// What the operator should not forget.
     pub(super) fn note(self) -> String {
         let so_far = match self {
-            Self::Asking => "own routes are advertised with GRACEFUL_SHUTDOWN, so that neighbors prefer other paths",
+            Self::Asking => {
+                "own routes are advertised with GRACEFUL_SHUTDOWN, so that neighbors prefer other paths"
+            }
             Self::Services => "Services are withdrawn, pod CIDRs and interfaces are not yet",
             Self::All => "everything is withdrawn",
         };
@@ -160,7 +164,10 @@ mod tests {
             let prefixes: Vec<_> = plan.originated.keys().map(ToString::to_string).collect();
             assert_eq!(prefixes, expected, "{drain:?}");
             let is_tagged = |c: &[u32]| c == [7, Community::GRACEFUL_SHUTDOWN];
-            assert!(plan.originated.values().all(|o| is_tagged(&o.communities) == drain.is_some()), "{drain:?}");
+            assert!(
+                plan.originated.values().all(|o| is_tagged(&o.communities) == drain.is_some()),
+                "{drain:?}"
+            );
             assert_eq!(plan.notes.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
             assert_eq!(plan.unreachable.len(), 2, "pods go on, and nothing may loop");
             assert!(plan.conflist.is_some());

@@ -1,32 +1,35 @@
-//! Mesh or reflectors, and which: decided alike on every node from the list of Nodes, changed make before break.
+//! Mesh or reflectors, and which: decided alike on every node from the list of Nodes, changed make
+//! before break.
 //!
 //! # How it changes
 //!
-//! Lists differ between nodes for a moment, and a session ends for both when one side lets it go. So:
+//! Lists differ between nodes for a moment, and a session ends for both when one side lets it go.
+//! So:
 //!
 //! - Neighbors are added at once; they are removed only after the table has shown that no route
 //!   depends on them ([`Election::removals_to_check`]). A reflector that advertises another node's
 //!   prefix proves both directions: that node and we have a session with it, so ours is advertised
 //!   there as well. A Node that no longer counts (another program may write the condition by which
 //!   it counts) is removed in the same way.
-//! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for [`REFLECTOR_LINGER`] after
-//!   the list has fallen below, until the mesh is whole again.
-//! - A node that starts between 80 % and the limit begins with the mesh: where the others are still below reflectors
-//!   they refuse it, and it has everything from those.
+//! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for
+//!   [`REFLECTOR_LINGER`] after the list has fallen below, until the mesh is whole again.
+//! - A node that starts between 80 % and the limit begins with the mesh: where the others are still
+//!   below reflectors they refuse it, and it has everything from those.
 //!
-//! A reflector that dies takes nothing with it: there are two more, and its successor is elected when its Node is gone or
-//! unheard of.
+//! A reflector that dies takes nothing with it: there are two more, and its successor is elected
+//! when its Node is gone or unheard of.
 //!
 //! # When the list is wrong
 //!
-//! The list shows where routelet was started once, not whether it runs now. Two things are therefore taken from the
-//! sessions of this node alone:
+//! The list shows where routelet was started once, not whether it runs now. Two things are
+//! therefore taken from the sessions of this node alone:
 //!
-//! - Where none of the reflectors answers for [`REFLECTOR_TIMEOUT`], the nodes are met directly, until one does; in a cluster too
-//!   large for that, the next ones in the order of the election are tried as reflectors, more of them each time.
+//! - Where none of the reflectors answers for [`REFLECTOR_TIMEOUT`], the nodes are met directly,
+//!   until one does; in a cluster too large for that, the next ones in the order of the election
+//!   are tried as reflectors, more of them each time.
 //! - A Node that connects unexpectedly gets a session too: its list differs, its reflectors are not
-//!   reachable, or it could not write its condition. This node never connects to it by itself, so two
-//!   nodes do not keep such a session alive mutually.
+//!   reachable, or it could not write its condition. This node never connects to it by itself, so
+//!   two nodes do not keep such a session alive mutually.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +38,7 @@ use std::{
 };
 
 use super::{
-    candidates::{Members, REFLECTORS, is_direct, is_alive, takes_part},
+    candidates::{Members, REFLECTORS, is_alive, is_direct, takes_part},
     peering,
 };
 use crate::{
@@ -47,13 +50,17 @@ use crate::{
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 /// Interval of checks with the table.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long reflectors go on when the mesh is back: longer than any session waits before it dials again.
+/// How long reflectors go on when the mesh is back: longer than any session waits before it dials
+/// again.
 const REFLECTOR_LINGER: Duration = Duration::from_secs(300);
-/// How long no reflector has answered before nodes are met without them: two attempts to connect, with their jitter.
+/// How long no reflector has answered before nodes are met without them: two attempts to connect,
+/// with their jitter.
 const REFLECTOR_TIMEOUT: Duration = Duration::from_secs(12);
-/// So many nodes meet each other directly where no reflector answers; a larger cluster tries further reflectors.
+/// So many nodes meet each other directly where no reflector answers; a larger cluster tries
+/// further reflectors.
 const MESHABLE: usize = 300;
-/// How long a Node that called stays a neighbor without a session: longer than its first waits between two calls.
+/// How long a Node that called stays a neighbor without a session: longer than its first waits
+/// between two calls.
 const CALLER: Duration = Duration::from_secs(60);
 /// After so long without any session a node is cut off.
 const CUT_OFF: Duration = Duration::from_secs(20);
@@ -316,8 +323,9 @@ impl Election {
         met.filter(|(o, addr)| self.now.calls(own, o, *addr)).map(|(_, addr)| addr).collect()
     }
 
-    /// Keeps those that called for as long as they have a session, and a while longer. Not those that this node calls by
-    /// now: such a session shows nothing of what the other one wants, and two that once called each other would keep it for ever.
+    /// Keeps those that called for as long as they have a session, and a while longer. Not those
+    /// that this node calls by now: such a session shows nothing of what the other one wants, and
+    /// two that once called each other would keep it for ever.
     fn record_sessions(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
         if self.callers.is_empty() {
             self.now.callers.clear();
@@ -381,8 +389,8 @@ impl Election {
         if sole_sources.is_empty() {
             (self.now, self.check_at) = (shown(self.target.clone()), None);
         } else {
-            // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on it, and goes on as a
-            // whole.
+            // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on
+            // it, and goes on as a whole.
             (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
             self.now.kept = sole_sources;
             self.check_at = Some(now + CHECK_INTERVAL);
@@ -612,7 +620,8 @@ mod tests {
         assert!(!play.list(&nodes, 2, &[]).joins(&own, &client, addr));
     }
 
-    /// It called once, when its list was another one; later both were without reflectors for a while.
+    /// It called once, when its list was another one; later both were without reflectors for a
+    /// while.
     #[test]
     fn a_node_that_called_is_let_go_once_it_was_called_for_a_while_itself() {
         let mut play = Play::new(10);

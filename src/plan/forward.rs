@@ -3,8 +3,8 @@
 use super::{Context, bridge, gateway};
 use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 
-/// `served`: the ranges in which this node has pods. Besides them the subnets that are advertised, with a carrier or
-/// without: a rule should be there before the first packet.
+/// `served`: the ranges in which this node has pods. Besides them the subnets that are advertised,
+/// with a carrier or without: a rule should be there before the first packet.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
     let of_pods = ctx.extra.kubernetes && ctx.config.kubernetes.accept_forwarded;
     let mut open: Vec<Prefix> = if of_pods { served.to_vec() } else { Vec::new() };

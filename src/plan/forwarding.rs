@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{PlanInputs, Plan, bridge, gateway, neighbor};
+use super::{Plan, PlanInputs, bridge, gateway, neighbor};
 use crate::{
     bgp::peer::PeerKey,
     config::Config,
@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// The sysctls to set. `plan` is `None` while there is none: what follows from the configuration
-/// alone needs no router id, and forwarding has to be on before a container engine checks it (Docker
-/// sets the policy of FORWARD to DROP if it is off).
+/// alone needs no router id, and forwarding has to be on before a container engine checks it
+/// (Docker sets the policy of FORWARD to DROP if it is off).
 pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option<&Plan>) -> Needs {
     let own = plan.iter().flat_map(|p| p.originated.keys().chain(&p.unreachable));
     let in_use: BTreeSet<_> = own.map(|p| p.family()).collect();
@@ -23,7 +23,8 @@ pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option
     families.extend(config.advertise.networks.iter().map(|p| p.family()));
     let may_come = config.advertise.containers || !config.docker.networks.is_empty();
     if may_come || !config.advertise.interfaces.is_empty() {
-        // Containers may come at any time. IPv6 where the host has any: a host without it forwards none.
+        // Containers may come at any time. IPv6 where the host has any: a host without it forwards
+        // none.
         families.insert(Family::Ipv4Unicast);
         families.extend(has_ipv6(host).then_some(Family::Ipv6Unicast));
     }

@@ -1,13 +1,14 @@
-//! The next hops of the default routes, as neighbors: whoever carries this host's packets to the rest of the world
-//! is the router that should learn of its containers.
+//! The next hops of the default routes, as neighbors: whoever carries this host's packets to the
+//! rest of the world is the router that should learn of its containers.
 //!
-//! Default routes change (DHCP, router advertisements, failover), and the neighbors follow: the plan is made anew
-//! on each change of the host. A route with our own protocol number never counts, else a default route learned
-//! from a neighbor would make its sender a gateway, and its loss would end the session.
+//! Default routes change (DHCP, router advertisements, failover), and the neighbors follow: the
+//! plan is made anew on each change of the host. A route with our own protocol number never counts,
+//! else a default route learned from a neighbor would make its sender a gateway, and its loss would
+//! end the session.
 //!
-//! Whoever can send a router advertisement makes such a route. So a next hop on the containers' side of this host is
-//! never a neighbor ([`Refusal`]), and one that only router advertisements name carries IPv6 routes only, unless
-//! `families` of `[bgp.group.gateway]` is set.
+//! Whoever can send a router advertisement makes such a route. So a next hop on the containers'
+//! side of this host is never a neighbor ([`Refusal`]), and one that only router advertisements
+//! name carries IPv6 routes only, unless `families` of `[bgp.group.gateway]` is set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +34,8 @@ pub struct Gateway {
     pub advertised: bool,
 }
 
-/// The protocol of routes that router advertisements made (RTPROT_RA), whether the kernel, systemd-networkd or
-/// NetworkManager added them.
+/// The protocol of routes that router advertisements made (RTPROT_RA), whether the kernel,
+/// systemd-networkd or NetworkManager added them.
 const PROTOCOL_RA: u8 = 9;
 
 /// Why a next hop on an interface is never a neighbor.
@@ -72,8 +73,8 @@ fn default_routes(host: &Host, own_protocol: u8) -> impl Iterator<Item = &Foreig
     })
 }
 
-/// How long a gateway may be without a default route before it is no neighbor any more. DHCP clients take the route
-/// away for some seconds to add it again.
+/// How long a gateway may be without a default route before it is no neighbor any more. DHCP
+/// clients take the route away for some seconds to add it again.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// Gateways whose default route is away for a moment.
@@ -147,7 +148,8 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> String {
     )
 }
 
-/// What to do where IPv4 prefixes have no neighbor that carries them but a gateway that only advertises itself.
+/// What to do where IPv4 prefixes have no neighbor that carries them but a gateway that only
+/// advertises itself.
 pub(super) fn lacks_ipv4(
     ctx: &Context<'_>,
     peers: &super::peering::Peers,
@@ -166,8 +168,8 @@ pub(super) fn lacks_ipv4(
     ))
 }
 
-/// Whether next hops on this interface are never neighbors: containers are on it, and any of them could name itself a
-/// gateway.
+/// Whether next hops on this interface are never neighbors: containers are on it, and any of them
+/// could name itself a gateway.
 pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refusal> {
     let is_bridge = |index: u32| host.links.get(&index).is_some_and(|l| l.kind == "bridge");
     let patterns = &config.advertise.interfaces;
@@ -246,8 +248,8 @@ fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
     found
 }
 
-/// The interfaces that hold a default route, in order of preference, each once. Not bridges of containers, on which a
-/// container has named itself a gateway.
+/// The interfaces that hold a default route, in order of preference, each once. Not bridges of
+/// containers, on which a container has named itself a gateway.
 pub(super) fn uplinks<'a>(host: &'a Host, config: &Config) -> Vec<&'a Link> {
     let is_inner = |link: &Link| {
         let refusal = refusal(host, config, link);

@@ -31,7 +31,8 @@ pub(super) fn global(
     })
 }
 
-/// The number that the file gives to each node; under Kubernetes it is that of all nodes without annotation.
+/// The number that the file gives to each node; under Kubernetes it is that of all nodes without
+/// annotation.
 pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -> Result<Asn, String> {
     match config.bgp.asn {
         AsSetting::Number(n) => Ok(n),
@@ -41,16 +42,22 @@ pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -
     }
 }
 
-/// A private four-octet number (RFC 6996 §5) from the low 26 bits of the router id: two hosts of one /6 never share it.
+/// A private four-octet number (RFC 6996 §5) from the low 26 bits of the router id: two hosts of
+/// one /6 never share it.
 fn derived_asn(router_id: RouterId) -> Asn {
     4_200_000_000 + (router_id.to_bits() & 0x03ff_ffff)
 }
 
 /// Annotation, file, the id of the last run, the Node's address, then the host's addresses.
 ///
-/// The id of the last run is kept so that a changed lease resets no session; a copied state folder brings another
-/// node's, which the cluster knows, and that one is not used.
-fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<RouterId, String> {
+/// The id of the last run is kept so that a changed lease resets no session; a copied state folder
+/// brings another node's, which the cluster knows, and that one is not used.
+fn router_id(
+    config: &Config,
+    nodes: Option<&Nodes>,
+    host: &Host,
+    extra: &PlanInputs,
+) -> Result<RouterId, String> {
     let own = nodes.and_then(|n| n.own.as_ref());
     let of_others = |id: &RouterId| {
         nodes.is_some_and(|n| {
@@ -83,7 +90,8 @@ fn router_id(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanIn
         .ok_or_else(|| "no interface has an address to take the router id from; set bgp.router-id".into())
 }
 
-/// The address of the interface that holds the default route, else the lowest of an interface that is no bridge.
+/// The address of the interface that holds the default route, else the lowest of an interface that
+/// is no bridge.
 fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> {
     let on = |link: &Link| link.addresses.iter().find(|a| is_stable(a, family)).map(|a| a.addr);
     gateway::uplinks(host, config).into_iter().find_map(on).or_else(|| {
@@ -94,14 +102,15 @@ fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> 
     })
 }
 
-/// The lowest address of `lo` that is none of 127.0.0.0/8 and not ::1: where the uplinks have none, as unnumbered ones.
+/// The lowest address of `lo` that is none of 127.0.0.0/8 and not ::1: where the uplinks have none,
+/// as unnumbered ones.
 fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
     let all = host.links.values().filter(|l| l.loopback).flat_map(|l| &l.addresses);
     all.filter(|a| is_stable(a, family) && !a.addr.is_loopback()).map(|a| a.addr).min()
 }
 
-/// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a network card if there is
-/// one. It gives way to the first other address that the host gets.
+/// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a
+/// network card if there is one. It gives way to the first other address that the host gets.
 fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
     if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {
@@ -115,7 +124,8 @@ fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr
     with_address.min().map(|(_, _, addr)| addr)
 }
 
-/// Whether the router id may be kept for later starts: one that a link-local address stands for is not.
+/// Whether the router id may be kept for later starts: one that a link-local address stands for is
+/// not.
 pub(super) fn is_lasting(
     config: &Config,
     nodes: Option<&Nodes>,
@@ -136,7 +146,8 @@ fn is_stable(address: &LinkAddress, family: Family) -> bool {
         && !(address.tentative || address.deprecated || address.secondary)
 }
 
-/// An IPv4 address as it is; an IPv6 address by a hash (FNV-1a) that is the same at every start and never 0.
+/// An IPv4 address as it is; an IPv6 address by a hash (FNV-1a) that is the same at every start and
+/// never 0.
 fn identifier(addr: IpAddr) -> RouterId {
     match addr {
         IpAddr::V4(a) => a,

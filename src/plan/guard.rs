@@ -44,9 +44,9 @@ pub(super) fn guard(
     guard::guard(ctx.host, known)
 }
 
-/// The default gateways that there were since the start. A default route that is renewed is away for a moment, and the
-/// kernel takes it back only while its gateway is on link: a host route to it that was learned meanwhile would keep the
-/// host without.
+/// The default gateways that there were since the start. A default route that is renewed is away
+/// for a moment, and the kernel takes it back only while its gateway is on link: a host route to it
+/// that was learned meanwhile would keep the host without.
 #[derive(Clone, Debug, Default)]
 pub struct FormerGateways {
     /// The latest first.

@@ -91,7 +91,8 @@ mod tests {
     use super::{super::testing::Case, *};
     use crate::fib::host::testing::{gateway as default, host, link};
 
-    /// Docker, an OpenShift-like br-ex with a card in it, a bridge without containers, and two uplinks.
+    /// Docker, an OpenShift-like br-ex with a card in it, a bridge without containers, and two
+    /// uplinks.
     fn case() -> Case {
         let bridge = |index, name: &str| Link { kind: "bridge".into(), ..link(index, name) };
         let port = |index: u32, master, kind: &str| Link {

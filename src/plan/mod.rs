@@ -1,16 +1,17 @@
 //! The desired state of this node: `(Config, Nodes, Host)` → [`Plan`], without I/O.
 //!
 //! The plan combines configuration, cluster and host. It is computed as a whole on each change of
-//! any of them, and every other part of the daemon follows it: sessions ([`Plan::peers`]), originated
-//! routes ([`Plan::originated`]), refused routes ([`Plan::guard`]), and the file for the container
-//! runtime ([`Plan::conflist`]). Equal inputs give equal plans, so computing it again changes
-//! nothing.
+//! any of them, and every other part of the daemon follows it: sessions ([`Plan::peers`]),
+//! originated routes ([`Plan::originated`]), refused routes ([`Plan::guard`]), and the file for the
+//! container runtime ([`Plan::conflist`]). Equal inputs give equal plans, so computing it again
+//! changes nothing.
 //!
 //! # Precedence
 //!
-//! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its `[bgp.group]`, its own keys;
-//! then BGPPeer and BGPPolicy objects; then annotations of the Node. Where the same neighbor comes from several sources:
-//! gateway, mesh and reflectors, `[[bgp.neighbor]]`, BGPPeer; the later replaces the earlier whole. Where the same prefix does:
+//! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its
+//! `[bgp.group]`, its own keys; then BGPPeer and BGPPolicy objects; then annotations of the Node.
+//! Where the same neighbor comes from several sources: gateway, mesh and reflectors,
+//! `[[bgp.neighbor]]`, BGPPeer; the later replaces the earlier whole. Where the same prefix does:
 //! Services, `advertise.interfaces`, `advertise.networks`, pod CIDRs.
 //!
 //! # What is deliberately absent
@@ -84,15 +85,15 @@ pub use guard::FormerGateways;
 pub use services::asked;
 use taken::Taken;
 
-/// Whether all Nodes are needed, as far as it follows from the configuration alone, so that the first
-/// list is the right one.
+/// Whether all Nodes are needed, as far as it follows from the configuration alone, so that the
+/// first list is the right one.
 pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
     let modes = peering::modes_of(config, None, &mut Vec::new());
     kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled == Some(true))
 }
 
-/// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each change of
-/// the configuration, the cluster or the host, and hands its parts on.
+/// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each
+/// change of the configuration, the cluster or the host, and hands its parts on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The file with what is laid over it: objects, and annotations of the Node.
@@ -148,7 +149,8 @@ pub struct Plan {
     pub held_services: Arc<BTreeSet<IpAddr>>,
     /// Problems that every node sees in the same Service.
     pub mistakes: Vec<Mistake>,
-    /// What the operator should know, each in plain words with its remedy; shown by `show summary`, logged once.
+    /// What the operator should know, each in plain words with its remedy; shown by `show summary`,
+    /// logged once.
     pub problems: Vec<String>,
     /// What the operator asked for and should not forget: shown beside the problems.
     pub notes: Vec<String>,
@@ -165,7 +167,8 @@ pub struct Range {
 }
 
 impl Plan {
-    /// Adds problems of objects, as many as are reported at once: whoever may write objects could make any number.
+    /// Adds problems of objects, as many as are reported at once: whoever may write objects could
+    /// make any number.
     pub fn add_object_problems(&mut self, more: Vec<ObjectProblem>) {
         let room = MAX_PROBLEMS.saturating_sub(self.object_problems.len());
         self.object_problems.extend(more.into_iter().take(room));
@@ -204,13 +207,14 @@ fn bound(problems: &mut Vec<String>) {
     }
 }
 
-/// What else decides, from the command line, the state folder and the folders of the container runtime.
+/// What else decides, from the command line, the state folder and the folders of the container
+/// runtime.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanInputs {
     /// Under Kubernetes: `kubernetes.enabled`, or else `--kubeconfig` or `KUBERNETES_SERVICE_HOST`.
     pub kubernetes: bool,
-    /// The router id of the last plan, kept in the state folder. `Plan::global` holds the one to store: a plan made
-    /// after the Node went away needs it too.
+    /// The router id of the last plan, kept in the state folder. `Plan::global` holds the one to
+    /// store: a plan made after the Node went away needs it too.
     pub stored_router_id: Option<RouterId>,
     /// Our own routes were found in the kernel at the start (RFC 4724 §3).
     pub restarting: bool,
@@ -224,7 +228,8 @@ pub struct PlanInputs {
     pub plugins: Arc<Plugins>,
     /// Families that the host has disabled, each with the setting that does it.
     pub off: BTreeMap<Family, String>,
-    /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod CIDRs.
+    /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod
+    /// CIDRs.
     pub held: Arc<BTreeSet<Prefix>>,
     /// Between which nodes there are sessions, from [`Election`]; `None`: from the list alone,
     /// without history.
@@ -241,11 +246,13 @@ pub struct PlanInputs {
     pub drain: Option<Drain>,
     /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
     pub objects: Vec<Neighbor>,
-    /// With whom there is no session, since a BGPPeer object for it cannot be used: [`Overlay::broken`].
+    /// With whom there is no session, since a BGPPeer object for it cannot be used:
+    /// [`Overlay::broken`].
     pub broken: Vec<NeighborId>,
 }
 
-/// The interfaces over which pods leave this host: those with a default route, else those with an address of the Node.
+/// The interfaces over which pods leave this host: those with a default route, else those with an
+/// address of the Node.
 pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<String> {
     let by_default: Vec<_> = gateway::uplinks(host, config).into_iter().map(|l| l.name.clone()).collect();
     if !by_default.is_empty() {
@@ -260,8 +267,8 @@ pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<Strin
 ///
 /// # Errors
 ///
-/// There is no plan while the router id or the AS number cannot be known (no Node address, no address at all): what is
-/// missing, in plain words with its remedy. The last plan stays in force.
+/// There is no plan while the router id or the AS number cannot be known (no Node address, no
+/// address at all): what is missing, in plain words with its remedy. The last plan stays in force.
 pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<Plan, String> {
     let settled = nodes.map(|nodes| settle(nodes, host));
     let nodes = settled.as_deref();
@@ -297,8 +304,9 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
     let block_bgp = Arc::new(pod_bgp::wanted(&ctx, &served, &peers, &ranges));
-    // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is not worth a list of all Nodes
-    // to each of them: it is not used where the switch has the pod CIDRs, and without them no reply would reach a pod.
+    // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is
+    // not worth a list of all Nodes to each of them: it is not used where the switch has the pod
+    // CIDRs, and without them no reply would reach a pod.
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode == nft::masquerade::Mode::On
         || asked.whereabouts && !services.is_empty()

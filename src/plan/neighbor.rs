@@ -1,4 +1,5 @@
-//! One neighbor's settings: defaults, `[bgp]`, what its kind implies, its group and its own keys, laid over each other.
+//! One neighbor's settings: defaults, `[bgp]`, what its kind implies, its group and its own keys,
+//! laid over each other.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -139,8 +140,8 @@ fn is_direct(host: &Host, key: &PeerKey, link: &Link) -> bool {
     link.subnets().any(|s| s.contains(*addr)) || on_link() || by_route().is_some()
 }
 
-/// The router that packets to this neighbor pass first, where the host knows one. A subnet on a link that is down is
-/// one nevertheless: the neighbor is there when the link is.
+/// The router that packets to this neighbor pass first, where the host knows one. A subnet on a
+/// link that is down is one nevertheless: the neighbor is there when the link is.
 fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     let PeerKey::Address(addr) = key else { return None };
     let on_subnet = host.links.values().any(|l| l.subnets().any(|s| s.contains(*addr)));
@@ -151,8 +152,8 @@ fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     host.first_hop(host.route_to(*addr)?)?.gateway.filter(|gateway| gateway != addr)
 }
 
-/// The connected subnets that a directly connected neighbor shares with us: those that hold its address, and of the
-/// other family those of its link, where its address is not known.
+/// The connected subnets that a directly connected neighbor shares with us: those that hold its
+/// address, and of the other family those of its link, where its address is not known.
 fn shared_subnets(host: &Host, key: &PeerKey, link: &Link) -> Vec<Prefix> {
     let global = link.subnets().filter(|p| !is_link_local(p.addr()));
     let mut shared: Vec<_> = match key {
@@ -175,7 +176,8 @@ fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<Strin
     found
 }
 
-/// The link over which a neighbor is reached: that of its connected subnet, else of the best route to it.
+/// The link over which a neighbor is reached: that of its connected subnet, else of the best route
+/// to it.
 pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link> {
     match key {
         PeerKey::LinkLocal(_, name) | PeerKey::Interface(name) => host.link(name),
@@ -188,8 +190,8 @@ pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link
     }
 }
 
-/// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's InternalIP is preferred,
-/// and stands in where the link has no address of the family.
+/// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's
+/// InternalIP is preferred, and stands in where the link has no address of the family.
 fn own_addresses(ctx: &Context<'_>, key: &PeerKey, source: PeerSource, link: Option<&Link>) -> OwnAddresses {
     let towards = match key {
         PeerKey::Address(a) => Some(*a),
@@ -223,7 +225,8 @@ pub(super) fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
-/// The Node's address if the link has it, else one on the neighbor's subnet, else the first that is meant to last.
+/// The Node's address if the link has it, else one on the neighbor's subnet, else the first that is
+/// meant to last.
 fn best_address(
     link: &Link,
     family: Family,
@@ -240,8 +243,8 @@ fn best_address(
     link.addresses.iter().filter(usable).min_by_key(rank).map(|a| a.addr)
 }
 
-/// The local address of sessions is the Node's address if the host has it: nodes know each other, and
-/// switches are configured, by this address. Otherwise the kernel chooses.
+/// The local address of sessions is the Node's address if the host has it: nodes know each other,
+/// and switches are configured, by this address. Otherwise the kernel chooses.
 fn source_address(
     ctx: &Context<'_>,
     key: &PeerKey,
@@ -446,7 +449,8 @@ mod tests {
         );
     }
 
-    /// A Node whose address is another's, a VIP that moved here, a typing error: nobody speaks with himself.
+    /// A Node whose address is another's, a VIP that moved here, a typing error: nobody speaks with
+    /// himself.
     #[test]
     fn an_address_of_our_own_is_never_dialled() {
         let mut c = config();

@@ -16,8 +16,9 @@ use crate::{
     net::{Assigned, Family, Prefix},
 };
 
-/// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node off, and one of which
-/// another node was there first would cut off that one's pods: they are left out.
+/// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node
+/// off, and one of which another node was there first would cut off that one's pods: they are left
+/// out.
 pub(super) fn pod_cidrs(
     ctx: &Context<'_>,
     problems: &mut Vec<String>,
@@ -75,9 +76,10 @@ fn clash(first: &NodeView, second: &NodeView) -> ObjectProblem {
     }
 }
 
-/// Whether this node can use a pod CIDR. A range that would cut the node off is refused whatever happens: it holds an address
-/// of the node itself, its default gateway, or the subnet of an uplink. What else lies inside keeps a node from *beginning* to
-/// use the range; one in which pods run already is not given up for a stray Node or interface, which is named instead.
+/// Whether this node can use a pod CIDR. A range that would cut the node off is refused whatever
+/// happens: it holds an address of the node itself, its default gateway, or the subnet of an
+/// uplink. What else lies inside keeps a node from *beginning* to use the range; one in which pods
+/// run already is not given up for a stray Node or interface, which is named instead.
 fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> bool {
     if let Some(what) = cut_off(ctx, pod_cidr) {
         problems.push(format!(
@@ -116,7 +118,8 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> b
     nodes_inside(ctx, pod_cidr, used, problems)
 }
 
-/// What no node can do without, if it lies in the range: named by its subnet where that lies inside, too.
+/// What no node can do without, if it lies in the range: named by its subnet where that lies
+/// inside, too.
 fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
     let gateways = ctx.host.default_gateways(pod_cidr.family()).into_iter();
     let gateways = gateways.map(|(addr, _)| (addr, "the default gateway"));
@@ -134,8 +137,8 @@ fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
     })
 }
 
-/// Addresses of other Nodes inside. Behind one of them that is on link stands a machine that the range would hide; any other
-/// is a pod that somebody calls a Node, as a virtual kubelet does.
+/// Addresses of other Nodes inside. Behind one of them that is on link stands a machine that the
+/// range would hide; any other is a pod that somebody calls a Node, as a virtual kubelet does.
 fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut Vec<String>) -> bool {
     let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|n| !n.deleted);
     let inside = others.flat_map(|n| n.addresses.iter().map(move |a| (n, *a)));
@@ -160,7 +163,8 @@ fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut 
     free
 }
 
-/// Whether pods have addresses of it: it is in the conflist on disk, or the bridge has its gateway address.
+/// Whether pods have addresses of it: it is in the conflist on disk, or the bridge has its gateway
+/// address.
 fn is_in_use(ctx: &Context<'_>, range: Prefix) -> bool {
     let served =
         |l: &Link| l.addresses.iter().any(|a| a.len == range.len() && Some(a.addr) == cni::gateway(range));
@@ -175,8 +179,8 @@ fn is_foreign(ctx: &Context<'_>, link: &Link) -> bool {
     link.up && !link.loopback && link.name != ctx.config.cni.bridge
 }
 
-/// Whether something of a subnet would be a pod's. The addresses that `host-local` never gives away are nobody's trouble:
-/// flannel has the first one of the range, as a host, on its tunnel.
+/// Whether something of a subnet would be a pod's. The addresses that `host-local` never gives away
+/// are nobody's trouble: flannel has the first one of the range, as a host, on its tunnel.
 fn is_inside(pod_cidr: Prefix, subnet: Prefix) -> bool {
     let host = subnet.len() == subnet.family().max_len();
     let reserved =
@@ -193,8 +197,8 @@ fn is_on_link(ctx: &Context<'_>, addr: IpAddr) -> bool {
 /// So many Nodes are named for their addresses.
 const NAMED: usize = 10;
 
-/// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on the bridge; without a port
-/// there is none.
+/// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on
+/// the bridge; without a port there is none.
 pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Vec<Prefix> {
     let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
     let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
@@ -225,7 +229,8 @@ fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -
     taken.is_none()
 }
 
-/// The file, once there is a pod CIDR that can be used and the plugins that it names; else what is missing.
+/// The file, once there is a pod CIDR that can be used and the plugins that it names; else what is
+/// missing.
 ///
 /// One family that cannot be used leaves pods with the other.
 pub(super) fn conflist(
@@ -345,7 +350,8 @@ fn is_absent(ctx: &Context<'_>, program: &str) -> bool {
     ctx.extra.plugins.programs.as_ref().is_some_and(|p| !p.contains(program))
 }
 
-/// The smallest MTU of the interfaces that hold a default route, else of the one with the node address.
+/// The smallest MTU of the interfaces that hold a default route, else of the one with the node
+/// address.
 fn mtu(ctx: &Context<'_>) -> Option<u32> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let of_node = || {

@@ -1,4 +1,5 @@
-//! BGPPeer and BGPPolicy objects over the configuration: stronger than the file, weaker than the Node's annotations.
+//! BGPPeer and BGPPolicy objects over the configuration: stronger than the file, weaker than the
+//! Node's annotations.
 //!
 //! An object that cannot be used is left out, and nothing else is: it is named with its remedy.
 

@@ -1,11 +1,12 @@
 //! Who to speak with: the neighbors of the file, and those that `kubernetes.peering` makes.
 //!
-//! Made neighbors come first, so that a configured one of the same address replaces them. Among the made ones a node of
-//! the cluster is a node even when it is the default gateway too.
+//! Made neighbors come first, so that a configured one of the same address replaces them. Among the
+//! made ones a node of the cluster is a node even when it is the default gateway too.
 //!
-//! In `auto` the gateway and the mesh stand side by side. That is no double work: nodes on one segment reach each other
-//! directly, and a mesh path to a node behind the gateway has a next hop that only the default route reaches, which the
-//! fib does not accept; there the gateway's own path is used.
+//! In `auto` the gateway and the mesh stand side by side. That is no double work: nodes on one
+//! segment reach each other directly, and a mesh path to a node behind the gateway has a next hop
+//! that only the default route reaches, which the fib does not accept; there the gateway's own path
+//! is used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +32,8 @@ use neighbor::Draft;
 
 /// How long routes that a node of the cluster advertised or reflected stay as the last choice after
 /// it has become unreachable (RFC 9494). Its kernel forwards without routelet, and packets do not
-/// pass reflectors: if all reflectors are down, or an update takes long, routes stay. A deleted Node
-/// is no longer a neighbor, and its routes are removed at once. The same in mesh and with
+/// pass reflectors: if all reflectors are down, or an update takes long, routes stay. A deleted
+/// Node is no longer a neighbor, and its routes are removed at once. The same in mesh and with
 /// reflectors, as it is part of the OPEN.
 const AWAY: u32 = 7 * 24 * 3600;
 
@@ -122,7 +123,8 @@ pub(super) fn peers(
     for draft in drafts {
         let key = draft.key.clone();
         let settings = draft.finish(ctx, problems);
-        // A Node that has one of our addresses is no neighbor; its wrong address is reported elsewhere.
+        // A Node that has one of our addresses is no neighbor; its wrong address is reported
+        // elsewhere.
         if settings.is_here && matches!(settings.source, PeerSource::Mesh | PeerSource::Reflector) {
             continue;
         }
@@ -139,8 +141,9 @@ pub(super) fn unreachable_nodes(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !live.contains(a)).collect()
 }
 
-/// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some neighbor there must be a
-/// session to reach their pods. Not those with which the operator wants none for now.
+/// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some
+/// neighbor there must be a session to reach their pods. Not those with which the operator wants
+/// none for now.
 pub(super) fn expected(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
@@ -186,8 +189,8 @@ fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
     gateway::neighbors(ctx).into_iter().map(draft).collect()
 }
 
-/// A router advertisement can be sent by anybody on the link, and makes an IPv6 default route; it is no reason to take
-/// IPv4 routes from its sender.
+/// A router advertisement can be sent by anybody on the link, and makes an IPv6 default route; it
+/// is no reason to take IPv4 routes from its sender.
 fn implied_by(gateway: &Gateway) -> NeighborKeys {
     let families = gateway.advertised.then(|| vec![Family::Ipv6Unicast]);
     NeighborKeys { families, ..implied_by_gateway() }
@@ -327,8 +330,8 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
     }
 }
 
-/// `[[bgp.neighbor]]` and BGPPeer objects: those that were found, as unnumbered ones and `address = "gateway"`, before
-/// the rest, since a neighbor given by its address is meant by it.
+/// `[[bgp.neighbor]]` and BGPPeer objects: those that were found, as unnumbered ones and `address =
+/// "gateway"`, before the rest, since a neighbor given by its address is meant by it.
 fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     let of_file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
     let of_objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Context, Range, bridge, gateway, peering::Peers};
 use crate::{bgp::peer::PeerKey, fib::host::Link, net::Prefix, nft::pod_bgp::Wanted};
 
-/// `served`: the ranges in which this node has pods. A range of neighbors that holds pods is left out: they may well
-/// have BGP sessions with each other.
+/// `served`: the ranges in which this node has pods. A range of neighbors that holds pods is left
+/// out: they may well have BGP sessions with each other.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], peers: &Peers, ranges: &[Range]) -> Wanted {
     if !ctx.config.guard.block_pod_bgp {
         return Wanted::default();

@@ -71,14 +71,15 @@ fn withheld_by_label(verdicts: &[Verdict]) -> bool {
     verdicts.iter().any(|v| v.announced.is_none() && v.reason.contains(EXCLUDED_LABEL))
 }
 
-/// Whether the other Nodes are needed: to see if any of them announces what the label keeps this one from announcing, and
-/// because an external IP, which whoever writes a Service chooses, must be no address of theirs.
+/// Whether the other Nodes are needed: to see if any of them announces what the label keeps this
+/// one from announcing, and because an external IP, which whoever writes a Service chooses, must be
+/// no address of theirs.
 pub(super) fn needs_all_nodes(asked: &Asked, verdicts: &[Verdict]) -> bool {
     withheld_by_label(verdicts) || asked.allows(ServiceAddresses::ExternalIp)
 }
 
-/// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All nodes report it in the same
-/// words at the same Node, the first by name, so that it is one Event.
+/// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All
+/// nodes report it in the same words at the same Node, the first by name, so that it is one Event.
 fn all_excluded(nodes: &Nodes, verdicts: &[Verdict]) -> Option<ObjectProblem> {
     if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
         return None;

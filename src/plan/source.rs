@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::Context;
 use crate::{config::PreferSource, fib::host::Host, net::PreferredSources};
 
-/// Those of the configured addresses that are on this host: the kernel refuses a route with another one.
+/// Those of the configured addresses that are on this host: the kernel refuses a route with another
+/// one.
 pub(super) fn preferred(ctx: &Context<'_>, problems: &mut Vec<String>) -> PreferredSources {
     let mut sources = PreferredSources::default();
     for source in &ctx.config.fib.prefer_source {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Context, PlanInputs, Plan, plan};
+use super::{Context, Plan, PlanInputs, plan};
 use crate::{
     bgp::peer::Global,
     config::*,

@@ -533,7 +533,8 @@ fn liqo_314_a_stray_node_or_address_inside_takes_no_pod_cidr_away() {
         "not begun with; the other family is used"
     );
 
-    // The node's own address is a reason whatever happens, but the one that the kubelet took from the bridge.
+    // The node's own address is a reason whatever happens, but the one that the kubelet took from
+    // the bridge.
     let mut own = with_pods.clone();
     own.nodes.as_mut().unwrap().own.as_mut().unwrap().addresses.push("10.244.1.1".parse().unwrap());
     whole(&own, "the bridge's");
@@ -623,7 +624,8 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
     assert!(case.plan().originated.is_empty(), "the Node is gone for good");
 }
 
-/// Whoever may write objects, labels and annotations decides neither how many problems there are nor how long they are.
+/// Whoever may write objects, labels and annotations decides neither how many problems there are
+/// nor how long they are.
 #[test]
 fn problems_are_bounded_in_number_and_octets() {
     let mut case = three_nodes();

@@ -1,8 +1,8 @@
 //! `interface = …`: on which interfaces neighbors are looked for, and who was found there.
 //!
-//! An interface belongs to one `[[bgp.neighbor]]`: the one that names it exactly, else the first whose pattern fits.
-//! BGPPeer objects come before the file. What is found has the key `fe80::1%eth1`; where nobody is found there is no
-//! session, and [`Unfound`] has the reason.
+//! An interface belongs to one `[[bgp.neighbor]]`: the one that names it exactly, else the first
+//! whose pattern fits. BGPPeer objects come before the file. What is found has the key
+//! `fe80::1%eth1`; where nobody is found there is no session, and [`Unfound`] has the reason.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -20,8 +20,8 @@ impl Bfd {
         Self { client, subscription: None, report: BfdReport::default(), fresh: true }
     }
 
-    /// Watches what the settings and the host's links call for; nothing while the neighbor is disabled. Returns whether
-    /// no session may begin for now, and why.
+    /// Watches what the settings and the host's links call for; nothing while the neighbor is
+    /// disabled. Returns whether no session may begin for now, and why.
     pub(super) fn follow(&mut self, config: &PeerConfig, links: &Links, disabled: bool) -> Option<String> {
         let wanted = config.bfd.as_ref().filter(|_| !disabled);
         let former = self.subscription.as_ref().map(Subscription::path);

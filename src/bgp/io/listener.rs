@@ -1,5 +1,5 @@
-//! One listening socket: binds, retries while the port is taken, sets the passwords of neighbors, and
-//! passes accepted connections to the manager, which assigns them to neighbors.
+//! One listening socket: binds, retries while the port is taken, sets the passwords of neighbors,
+//! and passes accepted connections to the manager, which assigns them to neighbors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,8 +34,8 @@ pub(super) struct Terms {
     /// have listening sockets of their own. The number distinguishes successive interfaces of one
     /// name.
     pub(super) apart: BTreeSet<Device>,
-    /// RFC 5082 §3: the smallest TTL that any neighbor may send with; segments with a smaller one are
-    /// dropped. Larger values of single neighbors apply to their accepted connections.
+    /// RFC 5082 §3: the smallest TTL that any neighbor may send with; segments with a smaller one
+    /// are dropped. Larger values of single neighbors apply to their accepted connections.
     pub(super) least_ttl: u8,
 }
 
@@ -164,8 +164,8 @@ async fn bind_device(addr: SocketAddr, device: &str) -> TcpListener {
 /// Passwords of one socket by address.
 type Keys = BTreeMap<Prefix, Secret>;
 
-/// The passwords of the socket for all, or of the one on a device, which of all link-local neighbors
-/// only has those on its link.
+/// The passwords of the socket for all, or of the one on a device, which of all link-local
+/// neighbors only has those on its link.
 fn keys(passwords: &Passwords, device: Option<&str>) -> Keys {
     let here = |interface: &Option<String>| match (interface.as_deref(), device) {
         (Some(interface), Some(device)) => interface == device,

@@ -361,8 +361,8 @@ impl Manager {
         }
     }
 
-    /// One socket for each address, and one for each link whose passwords differ from those of other
-    /// links.
+    /// One socket for each address, and one for each link whose passwords differ from those of
+    /// other links.
     fn listen(&mut self, addrs: &[SocketAddr]) {
         let apart = self.terms.borrow().apart.clone();
         let all = |a: &&SocketAddr| matches!(a, SocketAddr::V6(a) if a.ip().is_unspecified());

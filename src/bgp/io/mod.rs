@@ -35,7 +35,8 @@ use crate::{
     net::{Convergence, Links, Prefix},
 };
 
-/// Logs which other processes listen on our ports already. Inside of the sandbox that cannot be seen.
+/// Logs which other processes listen on our ports already. Inside of the sandbox that cannot be
+/// seen.
 pub fn report_taken_ports(listen: &[SocketAddr]) {
     let ports: BTreeSet<_> = listen.iter().map(SocketAddr::port).collect();
     listener::report_taken(ports);
@@ -48,7 +49,8 @@ pub struct Wanted {
     pub listen: Vec<SocketAddr>,
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     pub ranges: Vec<Range>,
-    /// Interfaces on which a connection from an unknown link-local address may be that of an unnumbered neighbor.
+    /// Interfaces on which a connection from an unknown link-local address may be that of an
+    /// unnumbered neighbor.
     pub unnumbered: BTreeSet<String>,
 }
 
@@ -89,7 +91,8 @@ pub struct UnknownNeighbor(pub String);
 /// Why all sessions are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// Only the daemon stops: neighbors with graceful restart see the connection close, others get CEASE/2.
+    /// Only the daemon stops: neighbors with graceful restart see the connection close, others get
+    /// CEASE/2.
     Daemon,
     /// The machine stops: CEASE/2 for everyone.
     Machine,
@@ -116,7 +119,8 @@ pub struct Handle {
     pub events: broadcast::Sender<PeerEvent>,
     /// Addresses that connected and are no neighbors, as many as fit, for the choice of neighbors.
     pub strangers: Option<mpsc::Receiver<IpAddr>>,
-    /// The same on interfaces of unnumbered neighbors: the index of the interface, and the link-local address.
+    /// The same on interfaces of unnumbered neighbors: the index of the interface, and the
+    /// link-local address.
     pub on_link: Option<mpsc::Receiver<(u32, Ipv6Addr)>>,
     leave: oneshot::Sender<Leaving>,
     task: JoinHandle<()>,
@@ -135,8 +139,9 @@ impl Handle {
     }
 }
 
-/// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of this host;
-/// `convergence`: how far the table has each neighbor's routes; `liveness`: for neighbors with BFD.
+/// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of
+/// this host; `convergence`: how far the table has each neighbor's routes; `liveness`: for
+/// neighbors with BFD.
 pub fn spawn(
     wanted: watch::Receiver<Arc<Wanted>>,
     host: watch::Receiver<Arc<Links>>,

@@ -1,9 +1,9 @@
-//! Messages queued for one neighbor: a bounded queue between the rib task, which never waits, and the
-//! neighbor's own task, which may be slow.
+//! Messages queued for one neighbor: a bounded queue between the rib task, which never waits, and
+//! the neighbor's own task, which may be slow.
 //!
-//! The bound is in octets. If the queue is full, the rib keeps the neighbor's position in the journal
-//! and goes on with others. The neighbor's task sends [`ToRib::Drained`](super::rib::ToRib::Drained)
-//! once there is room again.
+//! The bound is in octets. If the queue is full, the rib keeps the neighbor's position in the
+//! journal and goes on with others. The neighbor's task sends
+//! [`ToRib::Drained`](super::rib::ToRib::Drained) once there is room again.
 
 use std::{
     collections::VecDeque,
@@ -105,8 +105,8 @@ impl Outbox {
         Some(item)
     }
 
-    /// Whether the rib waits for room and half of it is free again. `true` once: call after each item
-    /// taken, and send `ToRib::Drained` on `true`.
+    /// Whether the rib waits for room and half of it is free again. `true` once: call after each
+    /// item taken, and send `ToRib::Drained` on `true`.
     pub fn drained(&mut self) -> bool {
         let mut queue = self.0.queue.lock().expect("no panic under this lock");
         let drained = queue.full && queue.octets <= MAX_OUTBOX_OCTETS / 2;

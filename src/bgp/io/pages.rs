@@ -1,5 +1,5 @@
-//! Routes of the rib's table for a client, page by page: a large table is never copied, and between two steps
-//! everybody else has a turn.
+//! Routes of the rib's table for a client, page by page: a large table is never copied, and between
+//! two steps everybody else has a turn.
 
 use tokio::{sync::oneshot, task::yield_now};
 

@@ -1,7 +1,8 @@
-//! One neighbor's task: moves octets between sockets, a [`Session`] and the rib. It decides nothing.
+//! One neighbor's task: moves octets between sockets, a [`Session`] and the rib. It decides
+//! nothing.
 //!
-//! Reading never waits for writing, and neither waits for the rib: while the rib's channel is full the task
-//! stops reading (so that TCP slows the neighbor), but timers, writes and commands go on.
+//! Reading never waits for writing, and neither waits for the rib: while the rib's channel is full
+//! the task stops reading (so that TCP slows the neighbor), but timers, writes and commands go on.
 
 use std::{
     collections::VecDeque,
@@ -338,8 +339,8 @@ impl Task {
         }
     }
 
-    /// Reads what is in the sockets before timers expire: if this process was stopped, the neighbor's
-    /// messages arrived in time nevertheless.
+    /// Reads what is in the sockets before timers expire: if this process was stopped, the
+    /// neighbor's messages arrived in time nevertheless.
     async fn read_what_waits(&mut self, due: Instant, may_read: bool) {
         if due.elapsed() > TIMER_SLACK {
             // The runtime has handled its timers, but not the sockets yet.
@@ -366,8 +367,8 @@ impl Task {
             && self.forgotten_at() <= Instant::now()
     }
 
-    /// Whether this neighbor may be evicted from its listen-range: it has no routes, or has not sent
-    /// an OPEN within [`OPEN_TIMEOUT`].
+    /// Whether this neighbor may be evicted from its listen-range: it has no routes, or has not
+    /// sent an OPEN within [`OPEN_TIMEOUT`].
     fn is_evictable(&self) -> bool {
         let now = Instant::now();
         let gone = self.links.is_empty() && !self.has_routes();
@@ -453,7 +454,9 @@ impl Task {
                 let conn = self.link(stream);
                 self.feed(Input::Accepted(conn, ends));
             }
-            Err(error) => debug!(neighbor = %self.config.key, error, "accepted connection was closed already"),
+            Err(error) => {
+                debug!(neighbor = %self.config.key, error, "accepted connection was closed already")
+            }
         }
     }
 
@@ -683,7 +686,8 @@ impl Task {
         let _ = self.events.send(PeerEvent { neighbor: neighbor.clone(), event });
     }
 
-    /// Sends queued messages to the rib as long as its channel has room; updates whether to read on.
+    /// Sends queued messages to the rib as long as its channel has room; updates whether to read
+    /// on.
     fn flush_to_rib(&mut self) {
         while let Some(message) = self.to_rib.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(message)) = self.rib.try_send(message) {
@@ -770,7 +774,8 @@ impl Link {
         }
     }
 
-    /// The buffer exists only while there is something to read: a thousand idle neighbors need none.
+    /// The buffer exists only while there is something to read: a thousand idle neighbors need
+    /// none.
     fn poll_read(&mut self, cx: &mut Context<'_>, at: usize) -> Poll<ConnectionEvent> {
         loop {
             if let Err(e) = std::task::ready!(self.stream.poll_read_ready(cx)) {
@@ -786,7 +791,9 @@ impl Link {
                     self.read_size = if n == room { MAX_READ } else { INITIAL_READ };
                     return Poll::Ready(ConnectionEvent::Read(at));
                 }
-                Poll::Ready(Err(e)) => return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string()))),
+                Poll::Ready(Err(e)) => {
+                    return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
+                }
                 Poll::Pending if self.rx.is_empty() => self.rx = BytesMut::new(),
                 Poll::Pending => {}
             }

@@ -73,8 +73,8 @@ pub enum ToRib {
         peer: PeerId,
         cause: DownCause,
     },
-    /// Routes over this interface are not used until a message arrives from the neighbor; `None`: all
-    /// may be used.
+    /// Routes over this interface are not used until a message arrives from the neighbor; `None`:
+    /// all may be used.
     Held {
         peer: PeerId,
         ifindex: Option<u32>,
@@ -94,7 +94,8 @@ pub enum ToRib {
     },
 }
 
-/// Messages queued for the rib. If the queue is full, peer tasks wait, and TCP slows their neighbors.
+/// Messages queued for the rib. If the queue is full, peer tasks wait, and TCP slows their
+/// neighbors.
 pub const RIB_QUEUE_LENGTH: usize = 256;
 
 pub type RibSender = mpsc::Sender<ToRib>;
@@ -117,7 +118,8 @@ pub type FibSender = mailbox::Sender<Prefix, Option<Arc<NextHops>>>;
 
 /// Callbacks of the rib task to the daemon.
 pub struct Hooks {
-    /// When the oldest UPDATE was read whose routes are about to be posted: for `convergence_seconds`.
+    /// When the oldest UPDATE was read whose routes are about to be posted: for
+    /// `convergence_seconds`.
     pub on_post: Box<dyn Fn(Instant) + Send>,
     /// Most of a large table was removed: memory can be freed.
     pub on_less: Box<dyn Fn() + Send>,
@@ -341,7 +343,8 @@ impl Task {
     }
 }
 
-/// Lets the tasks run that were woken before. Unlike tokio's own yield, it does not poll the sockets.
+/// Lets the tasks run that were woken before. Unlike tokio's own yield, it does not poll the
+/// sockets.
 async fn after_the_woken() {
     let mut waited = false;
     poll_fn(|cx| match std::mem::replace(&mut waited, true) {

@@ -81,8 +81,8 @@ pub(super) async fn connect(config: &PeerConfig, place: Place) -> Result<TcpStre
     Ok(stream)
 }
 
-/// Whether a connection ends at this host again: the neighbor's address has become ours while it was dialled.
-/// Other speakers on this host are reached over the loopback.
+/// Whether a connection ends at this host again: the neighbor's address has become ours while it
+/// was dialled. Other speakers on this host are reached over the loopback.
 pub(super) fn leads_back(stream: &TcpStream) -> bool {
     match (stream.local_addr(), stream.peer_addr()) {
         (Ok(local), Ok(peer)) => local.ip() == peer.ip() && !peer.ip().to_canonical().is_loopback(),
@@ -195,8 +195,8 @@ pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
     }
 }
 
-/// Lets a connection go on with its local address although the host no longer has it: without this, Linux sends no
-/// IPv4 packet from it. Needs the capability NET_ADMIN.
+/// Lets a connection go on with its local address although the host no longer has it: without this,
+/// Linux sends no IPv4 packet from it. Needs the capability NET_ADMIN.
 ///
 /// # Errors
 ///
@@ -225,14 +225,15 @@ pub(super) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 #[allow(unsafe_code, reason = "no crate that we use has this request")]
 pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
     let mut octets: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, the same number as TIOCOUTQ, writes one integer to `octets`, which lives and is ours alone. The
-    // stream is borrowed, so its descriptor is open.
+    // SAFETY: SIOCOUTQ, the same number as TIOCOUTQ, writes one integer to `octets`, which lives
+    // and is ours alone. The stream is borrowed, so its descriptor is open.
     let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &mut octets) };
     if result == 0 { Ok(octets.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before the connection was
-/// accepted passed the listening socket, which may have to let others in that are farther away.
+/// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before
+/// the connection was accepted passed the listening socket, which may have to let others in that
+/// are farther away.
 pub(super) fn is_near(first_ttl: Option<u8>, hops: Hops) -> bool {
     match (least_ttl(hops), first_ttl) {
         (Some(least), Some(ttl)) => ttl >= least,
@@ -240,8 +241,8 @@ pub(super) fn is_near(first_ttl: Option<u8>, hops: Hops) -> bool {
     }
 }
 
-/// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it: it forgets it with the first
-/// call.
+/// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it: it
+/// forgets it with the first call.
 pub(super) fn first_ttl(stream: &TcpStream) -> Option<u8> {
     let mut header = [0; 128];
     let len = saved_syn(stream.as_fd(), &mut header).ok()?;
@@ -275,8 +276,9 @@ pub(super) fn set_least_ttl(socket: BorrowedFd<'_>, family: IpAddr, least: u8) -
     }
 }
 
-/// A listening socket. Its SYN/ACKs leave with TTL 255, so that neighbors with RFC 5082 take them. With a `device` it
-/// takes what comes in there before the socket that takes all; that one must allow it by [`share_port`].
+/// A listening socket. Its SYN/ACKs leave with TTL 255, so that neighbors with RFC 5082 take them.
+/// With a `device` it takes what comes in there before the socket that takes all; that one must
+/// allow it by [`share_port`].
 ///
 /// # Errors
 ///
@@ -327,9 +329,10 @@ struct Md5Signature {
 
 const MD5_PREFIX: u8 = 1;
 
-/// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it. The kernel looks for it by the address
-/// alone: TCP_MD5SIG_FLAG_IFINDEX is for VRF devices, and EINVAL with the interface of a link-local address. What tells
-/// two such neighbors apart is the socket: each dial has its own, and so have links that need it among the listeners.
+/// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it. The kernel looks
+/// for it by the address alone: TCP_MD5SIG_FLAG_IFINDEX is for VRF devices, and EINVAL with the
+/// interface of a link-local address. What tells two such neighbors apart is the socket: each dial
+/// has its own, and so have links that need it among the listeners.
 ///
 /// # Errors
 ///
@@ -368,8 +371,9 @@ fn set_option<T>(
     option: libc::c_int,
     value: &T,
 ) -> io::Result<()> {
-    // SAFETY: `value` is a live reference to a plain `repr(C)` value or an integer; the kernel reads
-    // `size_of::<T>()` octets of it and keeps none. The descriptor is borrowed, so it is open.
+    // SAFETY: `value` is a live reference to a plain `repr(C)` value or an integer; the kernel
+    // reads `size_of::<T>()` octets of it and keeps none. The descriptor is borrowed, so it is
+    // open.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -386,8 +390,8 @@ fn set_option<T>(
 #[allow(unsafe_code, reason = "no crate that we use has this option")]
 fn saved_syn(socket: BorrowedFd<'_>, headers: &mut [u8; 128]) -> io::Result<usize> {
     let mut len = headers.len() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` octets to `headers`, and to `len` how many; both live and are ours
-    // alone. The descriptor is borrowed, so it is open.
+    // SAFETY: the kernel writes at most `len` octets to `headers`, and to `len` how many; both live
+    // and are ours alone. The descriptor is borrowed, so it is open.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -400,7 +404,8 @@ fn saved_syn(socket: BorrowedFd<'_>, headers: &mut [u8; 128]) -> io::Result<usiz
     if result == 0 { Ok(len as usize) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Segments that the kernel has dropped so far for their TCP MD5 signature, all connections together.
+/// Segments that the kernel has dropped so far for their TCP MD5 signature, all connections
+/// together.
 pub(super) fn md5_dropped() -> Dropped {
     let Ok(text) = std::fs::read_to_string("/proc/self/net/netstat") else { return Dropped::default() };
     md5_counters(&text)

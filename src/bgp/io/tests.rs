@@ -144,7 +144,8 @@ async fn two_speakers_exchange_updates_and_take_their_leave() {
     let (mut a, mut b) = (speaker(for_a), speaker(for_b));
     let outbox = a.up().await;
     b.up().await;
-    // More than the sockets, the channel and the outbox hold: the reader stops, and nothing is lost.
+    // More than the sockets, the channel and the outbox hold: the reader stops, and nothing is
+    // lost.
     let (chunk, chunks) = (Bytes::from(END_OF_RIB.repeat(1000)), 400);
     let writer = async {
         for _ in 0..chunks {

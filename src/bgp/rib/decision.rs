@@ -47,7 +47,8 @@ impl Rib {
         self.end_deferral();
     }
 
-    /// Returns whether no dirty route is left. The last selection is based on the present next hops.
+    /// Returns whether no dirty route is left. The last selection is based on the present next
+    /// hops.
     fn decide_in_rounds(&mut self) -> bool {
         for round in 1..=MAX_ROUNDS {
             if !self.decide_dirty() {

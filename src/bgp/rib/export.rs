@@ -247,8 +247,8 @@ impl View {
     }
 
     fn finish_internal(&self, out: &mut Cow<'_, Attrs>, origin: Origin<'_>, reflected: bool) {
-        // RFC 8326 §4: external neighbors lower LOCAL_PREF themselves. Inside the AS they do not, so
-        // the node that shuts down sends 0.
+        // RFC 8326 §4: external neighbors lower LOCAL_PREF themselves. Inside the AS they do not,
+        // so the node that shuts down sends 0.
         let leaves =
             matches!(origin, Origin::Own(_)) && out.communities.contains(&Community::GRACEFUL_SHUTDOWN);
         if leaves {
@@ -303,8 +303,8 @@ fn third_parties(family: Family, config: &PeerConfig, session: &Negotiated) -> O
     is_limited.then(|| config.shared.iter().filter(can_be).copied().collect())
 }
 
-/// The own address of the family on the session's interface, or for IPv4 an IPv6 address if RFC 8950
-/// was negotiated. If the neighbor is on the same link, the link-local address is included
+/// The own address of the family on the session's interface, or for IPv4 an IPv6 address if RFC
+/// 8950 was negotiated. If the neighbor is on the same link, the link-local address is included
 /// (RFC 2545 §3).
 fn own_next_hop(family: Family, config: &PeerConfig, session: &Negotiated) -> Option<PathNextHop> {
     let (own, unnumbered) = (config.own, session.ifindex != 0);

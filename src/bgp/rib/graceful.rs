@@ -116,8 +116,8 @@ impl Rib {
         self.lose_links(&[no], family, &lost, &reachable);
     }
 
-    /// Interfaces lost their link, whether they are back or not: stale routes over them are removed,
-    /// or become long-lived stale (RFC 9494) if that was negotiated.
+    /// Interfaces lost their link, whether they are back or not: stale routes over them are
+    /// removed, or become long-lived stale (RFC 9494) if that was negotiated.
     pub(super) fn links_lost(&mut self, lost: &[u32], before: &Reachable) {
         for family in Family::ALL {
             let stale =
@@ -168,8 +168,8 @@ impl Rib {
             || interface(hop.gateway, before).is_some_and(|ifindex| lost.contains(&ifindex))
     }
 
-    /// The link towards a neighbor was lost: paths over it are not used until a message arrives from
-    /// the neighbor.
+    /// The link towards a neighbor was lost: paths over it are not used until a message arrives
+    /// from the neighbor.
     pub(super) fn hold(&mut self, no: PeerNo, ifindex: Option<u32>) {
         let reachable = self.reachable.clone();
         for family in Family::ALL {
@@ -206,9 +206,10 @@ impl Rib {
         self.sweep(no, family);
     }
 
-    /// Whether End-of-RIB is deferred (RFC 4724 §4.1): after a restart until End-of-RIB was received
-    /// from all neighbors, or until the restart counts as over. On our End-of-RIB neighbors remove
-    /// the routes that we have not advertised again. Routes themselves are not deferred.
+    /// Whether End-of-RIB is deferred (RFC 4724 §4.1): after a restart until End-of-RIB was
+    /// received from all neighbors, or until the restart counts as over. On our End-of-RIB
+    /// neighbors remove the routes that we have not advertised again. Routes themselves are not
+    /// deferred.
     pub(super) fn is_deferred(&self, family: Family) -> bool {
         self.global.restarting && self.peers.iter().flatten().any(|p| p.defers_end_of_rib(family))
     }
@@ -295,7 +296,8 @@ impl Rib {
         }
     }
 
-    /// RFC 9494 §4.2: after the restart time stale paths may stay on as the last choice; else they go.
+    /// RFC 9494 §4.2: after the restart time stale paths may stay on as the last choice; else they
+    /// go.
     fn restart_time_expired(&mut self, now: Instant, no: PeerNo, family: Family, stale: Stale) {
         let long = self.peer(no).filter(|p| !p.up && !stale.long_lived).and_then(|p| long_lived(p, family));
         let Some(time) = long else { return self.sweep(no, family) };

@@ -1,7 +1,7 @@
 //! Import: from a received path to its effective attributes, or to the reason why it is refused.
 //!
-//! A refused path stays in the table with its reason (the table is the Adj-RIB-In), so that a change
-//! of settings needs no route refresh and `show routes` can show the reason.
+//! A refused path stays in the table with its reason (the table is the Adj-RIB-In), so that a
+//! change of settings needs no route refresh and `show routes` can show the reason.
 
 use std::borrow::Cow;
 
@@ -177,8 +177,8 @@ impl Speaker<'_> {
     ) -> Result<(), Refused> {
         match guard.refuses(prefix, self.config.accept_default) {
             None => {}
-            // A second BGP speaker on this host may advertise an address of an interface, so that it
-            // is passed on to other neighbors.
+            // A second BGP speaker on this host may advertise an address of an interface, so that
+            // it is passed on to other neighbors.
             Some(Refusal::Protected(AddressRole::OwnAddress))
                 if prefix.is_host() && self.session.is_on_host() => {}
             Some(why) => return Err(Refused::Guard(why)),

@@ -11,8 +11,8 @@
 //! [`Rib::take_fib`] and [`Rib::next_for`]. So a burst is coalesced, and a single route is not
 //! delayed.
 //!
-//! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap damping
-//! (RFC 7196 advises against its defaults), confederations, aggregation.
+//! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap
+//! damping (RFC 7196 advises against its defaults), confederations, aggregation.
 
 mod advertise;
 mod attrs;
@@ -556,7 +556,8 @@ impl Rib {
         self.attrs.intern(attrs, ifindex, from)
     }
 
-    /// The link over which the host reaches the other end of a session, if that is on a connected subnet.
+    /// The link over which the host reaches the other end of a session, if that is on a connected
+    /// subnet.
     fn link_of(&self, session: &Negotiated) -> OnLink {
         match self.reachable.lookup(session.remote_addr) {
             _ if session.ifindex != 0 => OnLink { ifindex: session.ifindex, link_local: true },

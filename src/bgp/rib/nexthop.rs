@@ -149,8 +149,8 @@ impl Hops {
     }
 }
 
-/// All sets of next hops in use. Equal sets share one `Arc`, so that the fib makes one kernel object
-/// of them.
+/// All sets of next hops in use. Equal sets share one `Arc`, so that the fib makes one kernel
+/// object of them.
 #[derive(Default)]
 pub(super) struct Sets {
     sets: Vec<Option<(Arc<NextHops>, u32)>>,

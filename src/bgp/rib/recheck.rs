@@ -28,8 +28,8 @@ impl Rib {
         }
     }
 
-    /// Completes the planned guard with dynamic neighbors, which the plan does not know, and applies
-    /// it to the paths that the change concerns.
+    /// Completes the planned guard with dynamic neighbors, which the plan does not know, and
+    /// applies it to the paths that the change concerns.
     pub(super) fn refresh_guard(&mut self) {
         let neighbors = self.peers.iter().flatten().filter_map(|p| match p.config.key {
             PeerKey::Address(addr) => Some(addr),
@@ -106,9 +106,9 @@ impl Rib {
         }
     }
 
-    /// Checks a path against the neighbor's share of the address space. `before` and `after` are the
-    /// codes of its import result, `before` only if the path existed. Returns the final code. If the
-    /// acceptance of other paths changes with it, they are updated in the table.
+    /// Checks a path against the neighbor's share of the address space. `before` and `after` are
+    /// the codes of its import result, `before` only if the path existed. Returns the final code.
+    /// If the acceptance of other paths changes with it, they are updated in the table.
     pub(super) fn share_of(&mut self, no: PeerNo, prefix: Prefix, before: Option<u8>, after: u8) -> u8 {
         if !Share::counts(prefix) {
             return after;

@@ -1,8 +1,8 @@
 //! Resolution of next hops (RFC 4271 §9.1.2.1).
 //!
-//! A next hop is looked up in the routes of the host first. If the host has no route, it may resolve
-//! over a route of the table, at most [`MAX_DEPTH`] levels deep. A route never resolves its own next
-//! hop, nor do two routes resolve each other's.
+//! A next hop is looked up in the routes of the host first. If the host has no route, it may
+//! resolve over a route of the table, at most [`MAX_DEPTH`] levels deep. A route never resolves its
+//! own next hop, nor do two routes resolve each other's.
 
 use super::{
     Rib,
@@ -124,8 +124,8 @@ impl Rib {
         found
     }
 
-    /// If all next hops of a route are part of a loop or unresolved, the next shorter match is tried,
-    /// so the result does not depend on the order of arrival.
+    /// If all next hops of a route are part of a loop or unresolved, the next shorter match is
+    /// tried, so the result does not depend on the order of arrival.
     fn over_routes(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
         let table = &self.tables[Family::of(gateway.addr).index()];
         let mut failed = None;

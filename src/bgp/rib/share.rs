@@ -1,13 +1,13 @@
 //! How much of the address space one neighbor may cover with very short prefixes.
 //!
-//! 220 prefixes of length 8 amount to a default route. Prefixes shorter than /11 (IPv6 /20) that are
-//! long enough to be accepted one by one may cover a quarter of the address space (IPv6: of
+//! 220 prefixes of length 8 amount to a default route. Prefixes shorter than /11 (IPv6 /20) that
+//! are long enough to be accepted one by one may cover a quarter of the address space (IPv6: of
 //! 2000::/3) per neighbor without `accept-default`. In a full Internet table they cover an eighth.
 //!
-//! Space that several prefixes cover counts once. Prefixes are accepted in order of address, shorter
-//! ones first, up to the first that does not fit: which ones are refused depends on the set alone,
-//! not on the order of arrival. Adding or removing a prefix moves this boundary past few others, as
-//! each covers at least one and at most eight of the units in which space is counted.
+//! Space that several prefixes cover counts once. Prefixes are accepted in order of address,
+//! shorter ones first, up to the first that does not fit: which ones are refused depends on the set
+//! alone, not on the order of arrival. Adding or removing a prefix moves this boundary past few
+//! others, as each covers at least one and at most eight of the units in which space is counted.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +59,8 @@ impl Share {
         self.prefixes.len() as u64 * ENTRY
     }
 
-    /// Whether a prefix counts: shorter ones are refused without `accept-default`, longer ones never are.
+    /// Whether a prefix counts: shorter ones are refused without `accept-default`, longer ones
+    /// never are.
     pub(super) fn counts(prefix: Prefix) -> bool {
         let limits = Limits::new(prefix.family());
         (limits.shortest..=limits.unit).contains(&prefix.len())

@@ -7,9 +7,10 @@
 //! copy of a million prefixes per request would not be.
 //!
 //! The table may change between two steps. Prefixes are shown in order, each at most once with all
-//! its paths, as they are at that time. A prefix that exists all the time is shown exactly once; one
-//! that is added or removed meanwhile may be shown or not. (The paths of one prefix are spread over
-//! several steps only if they take more than a page; those that exist all the time are all shown.)
+//! its paths, as they are at that time. A prefix that exists all the time is shown exactly once;
+//! one that is added or removed meanwhile may be shown or not. (The paths of one prefix are spread
+//! over several steps only if they take more than a page; those that exist all the time are all
+//! shown.)
 
 use std::{collections::VecDeque, time::Instant};
 

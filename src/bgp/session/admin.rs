@@ -8,7 +8,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    NextStep, Conn, End, Input, Running, Session, Stop,
+    Conn, End, Input, NextStep, Running, Session, Stop,
     negotiate::{self, Circumstances},
     state::Connection,
 };
@@ -117,7 +117,11 @@ impl Session {
         data.put_u16(family.afi());
         data.put_u8(family.safi());
         data.put_u32(limit);
-        self.limit_exceeded(now, data.freeze(), format!("more than {limit} prefixes of {family} (max-prefixes)"));
+        self.limit_exceeded(
+            now,
+            data.freeze(),
+            format!("more than {limit} prefixes of {family} (max-prefixes)"),
+        );
     }
 
     /// The limit is in octets, for which RFC 4486 §4 has no data field.

@@ -1,10 +1,10 @@
 //! What a connection depends on at this end: the link to its neighbor, and the local address.
 //!
-//! An [`Attachment`] compares snapshots of the host and detects the [`Loss`] of either. A link counts
-//! as lost at once, however short the interruption: packets in flight are lost, and the neighbor may
-//! have seen it too. Programs that configure interfaces may remove an address and add it again, so
-//! an address counts as lost after [`ADDRESS_GRACE`], or at once if another address has replaced it
-//! or it moved to another interface.
+//! An [`Attachment`] compares snapshots of the host and detects the [`Loss`] of either. A link
+//! counts as lost at once, however short the interruption: packets in flight are lost, and the
+//! neighbor may have seen it too. Programs that configure interfaces may remove an address and add
+//! it again, so an address counts as lost after [`ADDRESS_GRACE`], or at once if another address
+//! has replaced it or it moved to another interface.
 //!
 //! What was never seen is never lost: connections may be older or newer than the snapshot.
 
@@ -303,7 +303,10 @@ mod tests {
         let t0 = Instant::now();
         let mut attachment = attached(t0, &Host::new(&[LOCAL]), LOCAL);
         assert_eq!(either(&mut attachment, t0, &Host::new(&[])), None);
-        assert_eq!((attachment.due(), attachment.expired(t0 + ADDRESS_GRACE / 2)), (Some(t0 + ADDRESS_GRACE), None));
+        assert_eq!(
+            (attachment.due(), attachment.expired(t0 + ADDRESS_GRACE / 2)),
+            (Some(t0 + ADDRESS_GRACE), None)
+        );
         assert_eq!(either(&mut attachment, t0 + ADDRESS_GRACE / 2, &Host::new(&[LOCAL])), None);
         assert_eq!((attachment.due(), attachment.expired(t0 + ADDRESS_GRACE * 2)), (None, None));
 

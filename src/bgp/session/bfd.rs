@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{NextStep, End, Phase, Running, Session, timer::Timer};
+use super::{End, NextStep, Phase, Running, Session, timer::Timer};
 use crate::bgp::{
     peer::DownCause,
     wire::notification::{Notification, cease},

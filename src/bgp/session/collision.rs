@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    NextStep, Conn, End, Session,
+    Conn, End, NextStep, Session,
     state::{FRESH_CONNECTION_TIME, State},
 };
 use crate::{
@@ -28,8 +28,8 @@ pub(super) struct Speaker {
     pub(super) asn: Asn,
 }
 
-/// Whether the connection that *we* opened survives: that of the speaker with the higher identifier,
-/// or with equal identifiers of the larger AS number (RFC 6286 §2.3).
+/// Whether the connection that *we* opened survives: that of the speaker with the higher
+/// identifier, or with equal identifiers of the larger AS number (RFC 6286 §2.3).
 pub(super) fn ours_survives(us: Speaker, them: Speaker) -> bool {
     (us.id.to_bits(), us.asn) > (them.id.to_bits(), them.asn)
 }
@@ -70,8 +70,8 @@ pub(super) enum Other {
 ///
 /// A fresh connection in OpenSent takes part too, as §6.8 allows if the identifier is known, here
 /// from the other connection. Otherwise one end may be Established on the connection that the other
-/// end drops, and both are lost. A connection with an OPEN is not closed for it, as no OPEN may ever
-/// arrive on the fresh one.
+/// end drops, and both are lost. A connection with an OPEN is not closed for it, as no OPEN may
+/// ever arrive on the fresh one.
 pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other) -> CollisionOutcome {
     match other {
         Other::OpenSent { fresh: false } => CollisionOutcome::Both,
@@ -87,7 +87,12 @@ pub(super) fn judge(us: Speaker, them: Speaker, new_is_ours: bool, other: Other)
 impl Session {
     /// Resolves collisions with every other connection of this neighbor (RFC 4271 §6.8). Closes the
     /// others that do not survive, or this one on [`CollisionOutcome::DropNew`].
-    pub(super) fn collision(&mut self, now: Instant, conn: Conn, negotiated: &Negotiated) -> CollisionOutcome {
+    pub(super) fn collision(
+        &mut self,
+        now: Instant,
+        conn: Conn,
+        negotiated: &Negotiated,
+    ) -> CollisionOutcome {
         let mut verdict = CollisionOutcome::Both;
         let us = Speaker { id: self.global.router_id, asn: negotiated.local_as };
         let them = Speaker { id: negotiated.remote_id, asn: negotiated.remote_as };
@@ -99,7 +104,9 @@ impl Session {
             }
             let Some(o) = self.connection(other) else { continue };
             let how_far = match &o.state {
-                State::OpenSent => Other::OpenSent { fresh: now.duration_since(o.since) < FRESH_CONNECTION_TIME },
+                State::OpenSent => {
+                    Other::OpenSent { fresh: now.duration_since(o.since) < FRESH_CONNECTION_TIME }
+                }
                 State::OpenConfirm(_) | State::CollisionPending { .. } => Other::OpenConfirm,
                 // After a restart the neighbor connects to the same address as before. A connection
                 // to another address comes from a speaker that has several of our addresses
@@ -107,7 +114,8 @@ impl Session {
                 State::Established(up) => {
                     let keeps = up.negotiated.graceful.as_ref().is_some_and(|g| !g.families.is_empty());
                     // Nor does a connection opened before the session was established.
-                    let restarted = o.ends.local.ip() == called && began >= up.since + SIMULTANEOUS_OPEN_WINDOW;
+                    let restarted =
+                        o.ends.local.ip() == called && began >= up.since + SIMULTANEOUS_OPEN_WINDOW;
                     // Nor one of many in a row: no neighbor restarts that often.
                     let restarted = restarted && !self.damping.is_flapping(now);
                     Other::Established { graceful: keeps && restarted }
@@ -156,8 +164,8 @@ impl Session {
     }
 
     /// RFC 4724 §4.2: closes the old connection without a NOTIFICATION, once the new one is
-    /// established. An OPEN alone must not suffice, as anyone with the neighbor's address could then
-    /// close the session.
+    /// established. An OPEN alone must not suffice, as anyone with the neighbor's address could
+    /// then close the session.
     pub(super) fn replaced(&mut self, now: Instant, conn: Conn) {
         let _ = self.after_end_by_neighbor(now, conn);
         let end = End {

@@ -3,11 +3,12 @@
 //!
 //! An error leads to Idle at once. A CEASE or a closed connection does not: the neighbor may have
 //! restarted or its operator may have reset the session, and it should be back at once. After
-//! [`FREE_RESTARTS`] sessions that were closed within [`SHORT_SESSION`], these lead to Idle as well.
+//! [`FREE_RESTARTS`] sessions that were closed within [`SHORT_SESSION`], these lead to Idle as
+//! well.
 
 use std::time::{Duration, Instant};
 
-use super::{NextStep, Conn, Session, timer::Backoff};
+use super::{Conn, NextStep, Session, timer::Backoff};
 
 /// Time without errors after which the back-off is reset.
 const BACKOFF_RESET: Duration = Duration::from_secs(300);

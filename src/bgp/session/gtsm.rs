@@ -1,31 +1,35 @@
-//! The TTL of what a directly connected neighbor sends: TTL security (RFC 5082) where the neighbor offers it, and
-//! connections that a router forwarded.
+//! The TTL of what a directly connected neighbor sends: TTL security (RFC 5082) where the neighbor
+//! offers it, and connections that a router forwarded.
 //!
-//! A router lowers the TTL of what it forwards, so only a directly connected sender reaches us with TTL 255. Most
-//! switches send BGP packets with TTL 1 unless they are configured for TTL security, and requiring 255 of those would
-//! end their sessions. So the TTL required of a neighbor whose `ttl-security` is `where-offered` follows from the TTL it sent:
+//! A router lowers the TTL of what it forwards, so only a directly connected sender reaches us with
+//! TTL 255. Most switches send BGP packets with TTL 1 unless they are configured for TTL security,
+//! and requiring 255 of those would end their sessions. So the TTL required of a neighbor whose
+//! `ttl-security` is `where-offered` follows from the TTL it sent:
 //!
 //! | connection | its TTL | what is required of it |
 //! | --- | --- | --- |
 //! | accepted | SYN with 255 | 255, from then on |
-//! | accepted | SYN with 1 or 64, as implementations and kernels begin | nothing: the neighbor has no TTL security |
+//! | accepted | SYN with 1 or 64, as most stacks send | nothing: no TTL security |
 //! | accepted | SYN with another TTL | refused: a router, or a container's host, forwarded it |
-//! | dialled | unknown | 255; nothing any more if the session is not established within [`OFFER_TIMEOUT`] |
+//! | outgoing | unknown | 255; nothing if not established within [`OFFER_TIMEOUT`] |
 //!
-//! A dialled connection loses nothing meanwhile: the kernel drops the segments, and the neighbor sends them again. Once
-//! a session was established with 255, 255 is required of every connection, until the link to the neighbor is lost,
-//! the neighbor leaves the configuration, or an operator resets or disables it.
+//! A dialled connection loses nothing meanwhile: the kernel drops the segments, and the neighbor
+//! sends them again. Once a session was established with 255, 255 is required of every connection,
+//! until the link to the neighbor is lost, the neighbor leaves the configuration, or an operator
+//! resets or disables it.
 //!
-//! What this does not stop: a sender behind the neighbor that chooses its TTL such that 1 arrives here takes the place
-//! of a neighbor without TTL security. A password, or TTL security at the neighbor, does.
+//! What this does not stop: a sender behind the neighbor that chooses its TTL such that 1 arrives
+//! here takes the place of a neighbor without TTL security. A password, or TTL security at the
+//! neighbor, does.
 
 use std::time::{Duration, Instant};
 
 use super::{Conn, Output, Session, Severity, negotiate::Endpoints, timer::Timer};
 use crate::bgp::peer::{Hops, PeerConfig};
 
-/// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one without TTL
-/// security: longer than connections in a rack ever take, and short beside the retransmission that follows.
+/// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one
+/// without TTL security: longer than connections in a rack ever take, and short beside the
+/// retransmission that follows.
 pub(super) const OFFER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a directly connected sender alone can reach us with (RFC 5082 §2.1).
@@ -98,8 +102,8 @@ impl Gtsm {
     }
 }
 
-/// Whether a SYN with `ttl` was forwarded, beside an established session of the same neighbor: that one's SYN, where it
-/// was accepted, shows with which TTL the neighbor's own packets arrive.
+/// Whether a SYN with `ttl` was forwarded, beside an established session of the same neighbor: that
+/// one's SYN, where it was accepted, shows with which TTL the neighbor's own packets arrive.
 fn is_forwarded(ttl: u8, established: Option<u8>) -> bool {
     let lowered = !INITIAL_TTLS.contains(&ttl);
     established.map_or(lowered, |usual| ttl < usual || lowered && ttl != usual)
@@ -181,7 +185,8 @@ impl Session {
         }
     }
 
-    /// Another device may be at the other end once the link was lost, or where another link leads to the neighbor.
+    /// Another device may be at the other end once the link was lost, or where another link leads
+    /// to the neighbor.
     pub(super) fn check_pinned_link(&mut self) {
         let lost = |path: Path| path.link.is_some() && self.link_of(&path.ends) != path.link;
         if self.gtsm.path.is_some_and(lost) {

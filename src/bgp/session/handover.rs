@@ -38,8 +38,8 @@ struct Leaving {
 }
 
 impl Handover {
-    /// Whether `old`, which is wanted no more, stays for now. `wanted`: the neighbors that there are to be; `known`:
-    /// whether there is a session, or an attempt, with one of them already.
+    /// Whether `old`, which is wanted no more, stays for now. `wanted`: the neighbors that there
+    /// are to be; `known`: whether there is a session, or an attempt, with one of them already.
     pub fn stays(
         &mut self,
         now: Instant,
@@ -50,7 +50,8 @@ impl Handover {
         if let Some(leaving) = self.leaving.get_mut(&old.key) {
             leaving.successors.retain(|key| wanted.contains_key(key));
         } else {
-            // A Node may go back to an address whose own session has not ended yet, or has just begun.
+            // A Node may go back to an address whose own session has not ended yet, or has just
+            // begun.
             let may_succeed = |c: &PeerConfig| is_node(c) || !known(&c.key);
             let new = wanted.values().filter(|c| may_succeed(c) && is_same(old, c) && !c.disabled);
             let successors: Vec<_> = new.map(|c| c.key.clone()).collect();
@@ -99,8 +100,8 @@ fn is_node(config: &PeerConfig) -> bool {
     matches!(config.source, PeerSource::Mesh | PeerSource::Reflector)
 }
 
-/// Whether the settings of two keys are those of one neighbor: the same Node, any gateway, or else one that differs in
-/// nothing by which it is known.
+/// Whether the settings of two keys are those of one neighbor: the same Node, any gateway, or else
+/// one that differs in nothing by which it is known.
 fn is_same(a: &PeerConfig, b: &PeerConfig) -> bool {
     let kind = |source| match source {
         PeerSource::Mesh | PeerSource::Reflector => 0,

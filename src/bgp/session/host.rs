@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    NextStep, Conn, End, Output, Phase, Session, Severity,
+    Conn, End, NextStep, Output, Phase, Session, Severity,
     attachment::Loss,
     handover::MAX_HANDOVER_TIME,
     state::{self, Connection},
@@ -36,7 +36,8 @@ use crate::{
 
 /// How long a neighbor has to acknowledge a KEEPALIVE after its link was lost.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a NOTIFICATION waits for a path to the neighbor, whose hold timer mostly expires earlier.
+/// How long a NOTIFICATION waits for a path to the neighbor, whose hold timer mostly expires
+/// earlier.
 const PENDING_CLOSE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the connection at the former address stays open after a session has moved.
 const MOVED_LINGER_TIME: Duration = Duration::from_secs(3);
@@ -189,7 +190,8 @@ impl Session {
     /// Checks whether the neighbor is still reachable (RFC 4271 only has the hold timer for this).
     fn probe(&mut self, now: Instant, conn: Conn, loss: Loss) {
         let Loss::Link { ifindex, .. } = loss else { return };
-        let reason = format!("{loss}: the neighbor has {} s to acknowledge a KEEPALIVE", PROBE_TIMEOUT.as_secs());
+        let reason =
+            format!("{loss}: the neighbor has {} s to acknowledge a KEEPALIVE", PROBE_TIMEOUT.as_secs());
         // Without a hold time there are no KEEPALIVEs (RFC 4271 §4.4).
         let Some(c) = self.connection(conn).filter(|c| c.is_established() && c.hold().is_some()) else {
             return;
@@ -235,8 +237,8 @@ impl Session {
         }
     }
 
-    /// Follows a change of `local-address`. A session at another address of this host stays until one
-    /// at the new address is established, or until [`MAX_HANDOVER_TIME`] has passed.
+    /// Follows a change of `local-address`. A session at another address of this host stays until
+    /// one at the new address is established, or until [`MAX_HANDOVER_TIME`] has passed.
     pub(super) fn follow_local_address(&mut self, now: Instant) {
         let Some(wanted) = self.config.local_address else {
             self.moving = None;
@@ -269,18 +271,27 @@ impl Session {
         }
     }
 
-    /// The session is at the new address now. The neighbor has another neighbor entry for it, and gets
-    /// some time to learn our routes there before those of the old session are removed.
+    /// The session is at the new address now. The neighbor has another neighbor entry for it, and
+    /// gets some time to learn our routes there before those of the old session are removed.
     pub(super) fn moved(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
         let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
         if c.is_established() {
             let notification = self.final_notification(conn, Notification::cease(cease::CONFIG_CHANGE, None));
             let (octets, from) = (state::notification(&notification), Some(now + MOVED_LINGER_TIME));
-            self.pending_closes.push(PendingClose { conn, local, remote, ifindex, octets, from, until: now + PENDING_CLOSE_TIMEOUT });
+            self.pending_closes.push(PendingClose {
+                conn,
+                local,
+                remote,
+                ifindex,
+                octets,
+                from,
+                until: now + PENDING_CLOSE_TIMEOUT,
+            });
         }
         let why = format!("the session moved from {local}: local-address changed");
-        let end = End { notify: None, cause: DownCause::Moved, reason: "moved", why, after: NextStep::RetrySoon };
+        let end =
+            End { notify: None, cause: DownCause::Moved, reason: "moved", why, after: NextStep::RetrySoon };
         self.end(now, conn, end);
     }
 

@@ -2,9 +2,9 @@
 //! the time as an argument.
 //!
 //! While a [`Session`] has no connection, its [`Phase`] is Idle, Connect or Active. Each connection
-//! has a [`State`] of its own: OpenSent, OpenConfirm or Established. During a collision (§6.8) there
-//! are two, an outgoing and an accepted one; `collision` decides which of them survives. Framing and
-//! codec are part of it, as decoding depends on what was negotiated.
+//! has a [`State`] of its own: OpenSent, OpenConfirm or Established. During a collision (§6.8)
+//! there are two, an outgoing and an accepted one; `collision` decides which of them survives.
+//! Framing and codec are part of it, as decoding depends on what was negotiated.
 //!
 //! The driver passes [`Input`]s, calls [`Session::poll_output`] until `None`, and passes
 //! [`Input::Timeout`] at the time of [`Session::poll_timeout`].
@@ -80,13 +80,15 @@ pub enum Input<'a> {
     Acknowledged(Conn),
     /// [`Output::Connect`] succeeded (event 16).
     Connected(Conn, Endpoints),
-    /// It failed (event 18), with the reason: "connection refused: nothing listens on 10.0.0.1:179".
+    /// It failed (event 18), with the reason: "connection refused: nothing listens on
+    /// 10.0.0.1:179".
     ConnectFailed(String),
     /// The listener handed over a connection of this neighbor (event 17).
     Accepted(Conn, Endpoints),
     /// The driver found a likely reason why attempts fail: different passwords.
     Hint(String),
-    /// Both neighbors are one router, which keeps one session only: do not connect, for this reason.
+    /// Both neighbors are one router, which keeps one session only: do not connect, for this
+    /// reason.
     Yield(String),
     /// The other neighbor's session was closed.
     Resume,
@@ -98,7 +100,8 @@ pub enum Input<'a> {
     Closed(Conn, Option<String>),
     /// Octets that were written to the kernel's send buffer.
     Sent(Conn, usize),
-    /// Whether the driver has stopped reading because the rib is busy. The hold timer stops meanwhile.
+    /// Whether the driver has stopped reading because the rib is busy. The hold timer stops
+    /// meanwhile.
     Stalled(bool),
     /// Encoded messages of the rib.
     Send { bytes: Bytes, messages: u32 },
@@ -124,8 +127,8 @@ pub enum Stop {
     Disabled(Option<String>),
     /// The neighbor was removed from the configuration: CEASE/3.
     Removed,
-    /// The neighbor moved to another address: no NOTIFICATION if it keeps our routes over a restart,
-    /// as it may be about to move its end too; else CEASE/3.
+    /// The neighbor moved to another address: no NOTIFICATION if it keeps our routes over a
+    /// restart, as it may be about to move its end too; else CEASE/3.
     Moved,
     /// The daemon stops: no NOTIFICATION if the neighbor keeps our routes over a restart; else
     /// CEASE/2.
@@ -145,9 +148,11 @@ pub enum Output {
     Transmit(Conn, Bytes),
     /// Close after what was transmitted is written.
     Close(Conn),
-    /// The local address of this connection was removed: keep it as the source of what is still sent.
+    /// The local address of this connection was removed: keep it as the source of what is still
+    /// sent.
     KeepSource(Conn),
-    /// Pass [`Input::Acknowledged`] once the neighbor's TCP has acknowledged everything transmitted.
+    /// Pass [`Input::Acknowledged`] once the neighbor's TCP has acknowledged everything
+    /// transmitted.
     Probe(Conn),
     /// Segments that arrive on this connection with a smaller TTL are dropped; 0: none.
     LeastTtl(Conn, u8),
@@ -462,8 +467,8 @@ impl Session {
     }
 
     /// Event 16. If an OPEN was received on an accepted connection already, the outgoing one is
-    /// closed: no OPEN was sent on it, so it is no collision yet, and the neighbor cannot resolve it
-    /// differently.
+    /// closed: no OPEN was sent on it, so it is no collision yet, and the neighbor cannot resolve
+    /// it differently.
     fn connected(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
         let late = self.connections.iter().any(|c| c.negotiated().is_some() && !self.leaves(c));
         if self.phase != Phase::Connect || late {
@@ -487,8 +492,8 @@ impl Session {
         }
     }
 
-    /// Event 17. A connection of a disabled neighbor is rejected with CEASE (RFC 4486 §4), that of an
-    /// idle one is closed silently (§8.2.2).
+    /// Event 17. A connection of a disabled neighbor is rejected with CEASE (RFC 4486 §4), that of
+    /// an idle one is closed silently (§8.2.2).
     fn accepted(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
         if self.phase == Phase::Idle {
             if self.running == Running::Disabled {
@@ -582,7 +587,10 @@ impl Session {
             self.record.dropped(end.reason, &end.why);
             self.event(Severity::Warn, "session closed", Some(end.why.clone()));
             self.out.push_back(Output::Down { cause: end.cause, why: end.why });
-        } else if self.connections.is_empty() && end.after != NextStep::RetrySoon && end.after != NextStep::StayDown {
+        } else if self.connections.is_empty()
+            && end.after != NextStep::RetrySoon
+            && end.after != NextStep::StayDown
+        {
             self.report_failure(end.why);
         } else {
             self.event(Severity::Debug, "connection closed", Some(end.why));

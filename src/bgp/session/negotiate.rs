@@ -198,7 +198,8 @@ fn add_path(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         let Some(family) = Family::from_wire(tuple.afi, tuple.safi).filter(|f| families.contains(f)) else {
             continue;
         };
-        // RFC 7911 §4: any other mode is to be ignored. Of several tuples for a family the last counts.
+        // RFC 7911 §4: any other mode is to be ignored. Of several tuples for a family the last
+        // counts.
         if !matches!(tuple.mode, 1..=3) {
             continue;
         }

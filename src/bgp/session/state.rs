@@ -32,7 +32,8 @@ use crate::{
     net::Family,
 };
 
-/// How long a neighbor may take for its OPEN (RFC 4271 §8.2.2: "a large value", 4 minutes suggested).
+/// How long a neighbor may take for its OPEN (RFC 4271 §8.2.2: "a large value", 4 minutes
+/// suggested).
 pub const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 /// Default of the send hold time (RFC 9687 §4.3: 8 minutes, or twice the hold time if that is
 /// longer).
@@ -165,7 +166,9 @@ impl Connection {
     /// RFC 9687 §4.3: never shorter than the hold time.
     fn send_hold(&self, configured: Option<u16>) -> Duration {
         let hold = self.hold().unwrap_or_default();
-        configured.map_or(DEFAULT_SEND_HOLD_TIME.max(hold * 2), |seconds| hold.max(Duration::from_secs(seconds.into())))
+        configured.map_or(DEFAULT_SEND_HOLD_TIME.max(hold * 2), |seconds| {
+            hold.max(Duration::from_secs(seconds.into()))
+        })
     }
 }
 
@@ -230,7 +233,8 @@ impl Session {
         }
     }
 
-    /// Sends a KEEPALIVE, at most one per second (RFC 4271 §4.4); one that is due earlier is delayed.
+    /// Sends a KEEPALIVE, at most one per second (RFC 4271 §4.4); one that is due earlier is
+    /// delayed.
     pub(super) fn keepalive(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
         if let Some(due) = c.kept_alive.map(|at| at + KEEPALIVE_INTERVAL).filter(|due| *due > now) {
@@ -359,7 +363,9 @@ impl Session {
             (State::Established(_), Kind::Update) => self.update(now, conn, &frame.body),
             (State::Established(_), Kind::RouteRefresh) => self.refresh(now, conn, &frame.body),
             (State::OpenSent, kind) => self.unexpected(now, conn, kind, 1),
-            (State::OpenConfirm(_) | State::CollisionPending { .. }, kind) => self.unexpected(now, conn, kind, 2),
+            (State::OpenConfirm(_) | State::CollisionPending { .. }, kind) => {
+                self.unexpected(now, conn, kind, 2)
+            }
             (State::Established(_), kind) => self.unexpected(now, conn, kind, 3),
         }
     }
@@ -411,11 +417,15 @@ impl Session {
         const OPEN: u8 = Code::Open as u8;
         let opening = self.connection(conn).is_some_and(|c| !c.is_established());
         match (n.code, n.subcode) {
-            // The collision closed both connections: retry soon. A neighbor that keeps doing this has
-            // a session with us at another address.
+            // The collision closed both connections: retry soon. A neighbor that keeps doing this
+            // has a session with us at another address.
             (CEASE, cease::COLLISION) => {
                 self.collisions += 1;
-                if self.collisions > MAX_QUICK_COLLISION_RETRIES { NextStep::Retry } else { NextStep::RetrySoon }
+                if self.collisions > MAX_QUICK_COLLISION_RETRIES {
+                    NextStep::Retry
+                } else {
+                    NextStep::RetrySoon
+                }
             }
             (CEASE, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES) => NextStep::IdleHold,
             (CEASE, _) => self.after_end_by_neighbor(now, conn),
@@ -452,7 +462,9 @@ impl Session {
             }
         };
         match self.collision(now, conn, &negotiated) {
-            CollisionOutcome::Both | CollisionOutcome::DropOther | CollisionOutcome::ReplaceLater => self.confirm(now, conn, negotiated),
+            CollisionOutcome::Both | CollisionOutcome::DropOther | CollisionOutcome::ReplaceLater => {
+                self.confirm(now, conn, negotiated)
+            }
             CollisionOutcome::Wait => {
                 let Some(c) = self.connection(conn) else { return };
                 c.state = State::CollisionPending { negotiated, confirmed: false };
@@ -559,8 +571,8 @@ impl Session {
         }
     }
 
-    /// ROUTE-REFRESH; one for a family that is not in use is ignored (RFC 2918 §4), and so is an unknown
-    /// subtype (RFC 7313 §5).
+    /// ROUTE-REFRESH; one for a family that is not in use is ignored (RFC 2918 §4), and so is an
+    /// unknown subtype (RFC 7313 §5).
     fn refresh(&mut self, now: Instant, conn: Conn, body: &Bytes) {
         let Some(c) = self.connection(conn) else { return };
         c.restart_hold_timer(now);

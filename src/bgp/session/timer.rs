@@ -116,8 +116,8 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// The time to wait after one more failure: `base`, then twice that, to [`MAX_BACKOFF`] (or to `base`,
-    /// where that is longer).
+    /// The time to wait after one more failure: `base`, then twice that, to [`MAX_BACKOFF`] (or to
+    /// `base`, where that is longer).
     pub(super) fn next(&mut self, base: Duration) -> Duration {
         let time = base.saturating_mul(1 << self.failures.min(16)).min(MAX_BACKOFF.max(base));
         self.failures += 1;

@@ -27,9 +27,10 @@ pub struct Loaded {
     pub warnings: Option<Problems>,
 }
 
-/// Reads the file of `--config`, else [`DEFAULT_PATH`], which may be absent: then the defaults hold, those of
-/// [`Config::for_bare_host`] outside Kubernetes. `kubernetes`: the daemon runs under Kubernetes (a
-/// kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set), which the file may override.
+/// Reads the file of `--config`, else [`DEFAULT_PATH`], which may be absent: then the defaults
+/// hold, those of [`Config::for_bare_host`] outside Kubernetes. `kubernetes`: the daemon runs under
+/// Kubernetes (a kubeconfig was given, or `KUBERNETES_SERVICE_HOST` is set), which the file may
+/// override.
 ///
 /// # Errors
 ///

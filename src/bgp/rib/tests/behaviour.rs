@@ -150,7 +150,8 @@ fn next_hops_resolve_over_other_routes_four_deep_and_never_over_themselves() {
     bench.neighbor(1, 65001, |_| {});
     let via =
         |addr: &str| Attrs { next_hop: addr.parse::<std::net::IpAddr>().unwrap().into(), ..path(1, 65001) };
-    // Each route's next hop lies inside the one before it; the first is reached by a connected next hop.
+    // Each route's next hop lies inside the one before it; the first is reached by a connected next
+    // hop.
     bench.announce(1, &via("10.0.0.11"), &[p("20.0.0.0/24")]);
     for n in 1..7 {
         bench.announce(1, &via(&format!("20.0.{}.1", n - 1)), &[p(&format!("20.0.{n}.0/24"))]);
@@ -218,7 +219,8 @@ fn stale_routes_go_when_the_neighbor_did_not_keep_them_or_does_not_come_back() {
     }
 }
 
-/// calico#9259: a reflector that restarts repeatedly before End-of-RIB must not remove the routes of a cluster.
+/// calico#9259: a reflector that restarts repeatedly before End-of-RIB must not remove the routes
+/// of a cluster.
 #[test]
 fn calico_9259_long_lived_routes_outlive_sessions_closed_before_end_of_rib() {
     let mut bench = Bench::new();
@@ -270,7 +272,8 @@ fn back_without_forwarding(bench: &mut Bench) {
     bench.up(1, Negotiated { graceful: graceful(false), ..negotiated(1, 65001) });
 }
 
-/// RFC 4724 §4.1: a restarted reflector would otherwise make its clients remove routes that it has not learned again yet.
+/// RFC 4724 §4.1: a restarted reflector would otherwise make its clients remove routes that it has
+/// not learned again yet.
 #[test]
 fn after_a_restart_end_of_rib_waits_for_that_of_the_others() {
     let mut bench = Bench::new();
@@ -445,7 +448,8 @@ fn routes_are_never_advertised_to_their_source_nor_withdrawn_from_it() {
     bench.announce(1, &path(1, 65001), &[prefix(0)]);
     bench.run();
     assert_eq!((bench.sent[&1].len(), bench.sent[&2].len(), bench.withdrawals), (0, 1, 0));
-    // A better path from the other side: now it is advertised to the first, and the route is withdrawn from the second.
+    // A better path from the other side: now it is advertised to the first, and the route is
+    // withdrawn from the second.
     bench.announce(2, &Attrs { origin: Origin::Igp, ..path(2, 65002) }, &[prefix(0)]);
     bench.withdraw(1, &[prefix(0)]);
     bench.run();
@@ -483,7 +487,8 @@ fn all_paths_are_advertised_with_add_path() {
     assert_eq!((of(&bench, 65001), bench.withdrawals), (Some((one, Origin::Incomplete)), 0), "replaced");
     assert_eq!(of(&bench, 65002), Some((two, Origin::Igp)));
 
-    // Other settings, another group: nothing of what stays is withdrawn, and nothing gets another number.
+    // Other settings, another group: nothing of what stays is withdrawn, and nothing gets another
+    // number.
     bench.configure(3, Arc::new(PeerConfig { next_hop_self: Some(true), ..(*config(3)).clone() }));
     bench.run();
     assert_eq!((bench.paths[&3].len(), bench.withdrawals), (2, 0));
@@ -644,7 +649,8 @@ fn a_route_costs_tens_of_octets_and_gives_them_back() {
     }
 }
 
-/// The neighbors' subnet on interface 2 and another one on 3, each with the number of its life, if it can send.
+/// The neighbors' subnet on interface 2 and another one on 3, each with the number of its life, if
+/// it can send.
 fn links(lives: [Option<u32>; 2]) -> Input<'static> {
     let subnets = [("10.0.0.0/24", 2), ("10.3.0.0/24", 3)];
     let entries = subnets.into_iter().zip(lives).map(|((subnet, ifindex), life)| {

@@ -65,7 +65,8 @@ fn a_change_of_the_guard_costs_what_it_concerns_whatever_the_size_of_the_table()
     assert_eq!(bench.reimports(inputs.clone()), 0, "nothing else leads there");
     assert_eq!(bench.fib.len(), installed);
 
-    // A default route appears: now it leads there. A more specific one: only longer ones are refused.
+    // A default route appears: now it leads there. A more specific one: only longer ones are
+    // refused.
     inputs.routes.push(route("0.0.0.0/0"));
     assert_eq!(bench.reimports(inputs.clone()), 4);
     assert_eq!(bench.fib.len(), installed - 4);
@@ -265,7 +266,8 @@ fn outcome(bench: &mut Bench) -> (Vec<(Prefix, String, String)>, Vec<NeighborCou
         all.into_iter().map(|r| (r.prefix, r.neighbor.unwrap_or_default(), r.reason)).collect();
     rows.sort();
     let mut neighbors: Vec<_> = bench.rib.counts().neighbors.into_values().collect();
-    // What memory is counted for depends on the way there: a next hop that was sampled up once is kept with its attributes.
+    // What memory is counted for depends on the way there: a next hop that was sampled up once is
+    // kept with its attributes.
     neighbors.iter_mut().for_each(|n| n.octets = 0);
     (rows, neighbors)
 }
@@ -277,7 +279,8 @@ fn trusted(n: u32, accept_default: bool) -> Arc<PeerConfig> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Applied again to what changes concern, the guard ends where one does that was there from the beginning.
+    /// Applied again to what changes concern, the guard ends where one does that was there from the
+    /// beginning.
     #[test]
     fn a_guard_applied_again_judges_as_one_that_was_there_before(steps in prop::collection::vec(step(), 1..250)) {
         let mut bench = Bench::new();

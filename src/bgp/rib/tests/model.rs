@@ -1,5 +1,5 @@
-//! The rib against a naive model: whatever happens in whatever order, what the fib and the neighbors end up
-//! with is what a recomputation from scratch yields.
+//! The rib against a naive model: whatever happens in whatever order, what the fib and the
+//! neighbors end up with is what a recomputation from scratch yields.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,8 @@ use crate::bgp::policy::{Action, Match, Policy, PrefixRange, Set, Statement};
 
 const PREFIXES: u32 = 6;
 
-/// Who they are: AS number, made by peering, reflector client, transit; ADD-PATH send, ADD-PATH receive.
+/// Who they are: AS number, made by peering, reflector client, transit; ADD-PATH send, ADD-PATH
+/// receive.
 const NEIGHBORS: [(Asn, bool, bool, bool, [bool; 2]); 13] = [
     (65001, false, false, false, [false, false]),
     (65002, false, false, true, [false, false]),
@@ -181,8 +182,8 @@ impl Model {
         fib
     }
 
-    /// What neighbor `n` is to hold: prefix, from whom (`None`: from the node itself), AS path, LOCAL_PREF, MED and
-    /// next hop.
+    /// What neighbor `n` is to hold: prefix, from whom (`None`: from the node itself), AS path,
+    /// LOCAL_PREF, MED and next hop.
     fn sent(&self, n: usize) -> BTreeMap<(Prefix, Option<From>), String> {
         let (remote_as, _, _, _, [add_path, _]) = NEIGHBORS[n];
         let mut sent = BTreeMap::new();
@@ -295,7 +296,8 @@ fn play(steps: &[Step]) -> (Bench, Model) {
     (bench, model)
 }
 
-/// The number under which neighbor `n` holds a path: one for each origin, however it was advertised.
+/// The number under which neighbor `n` holds a path: one for each origin, however it was
+/// advertised.
 fn number(bench: &Bench, n: usize, from: Option<From>) -> Option<u32> {
     if !NEIGHBORS[n].4[0] {
         return Some(0);

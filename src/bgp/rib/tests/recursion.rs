@@ -1,5 +1,5 @@
-//! Next hops that resolve over other routes of the table: what is reached depends on the routes, never on the order in
-//! which they came.
+//! Next hops that resolve over other routes of the table: what is reached depends on the routes,
+//! never on the order in which they came.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

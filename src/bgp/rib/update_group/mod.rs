@@ -282,8 +282,8 @@ impl UpdateGroup {
         true
     }
 
-    /// A withheld route for which there is room now, or a route of a later rank to withdraw instead.
-    /// It has to be staged again.
+    /// A withheld route for which there is room now, or a route of a later rank to withdraw
+    /// instead. It has to be staged again.
     pub(super) fn next_withheld(&mut self) -> Option<RouteNo> {
         let (rank, route) = self.withheld.first()?;
         let has_room = self.view.max_prefixes().is_none_or(|max| self.total < max);
@@ -466,7 +466,8 @@ impl UpdateGroup {
         }
     }
 
-    /// How many paths are advertised to each member. Computed from totals, as there may be a million.
+    /// How many paths are advertised to each member. Computed from totals, as there may be a
+    /// million.
     pub(super) fn advertised(&self, attrs: &AttrsTable) -> HashMap<PeerNo, u64, RandomState> {
         let back = |m: &Member| {
             let sources = m.addr.and_then(|addr| self.by_next_hop.get(&addr)).into_iter().flatten();

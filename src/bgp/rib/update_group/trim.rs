@@ -14,8 +14,8 @@ use crate::bgp::rib::{
 const NEXT_HOP_OCTETS: usize = 112;
 
 impl UpdateGroup {
-    /// Drops journal entries that all members have passed. Calls `vacant` with routes that the group
-    /// no longer holds.
+    /// Drops journal entries that all members have passed. Calls `vacant` with routes that the
+    /// group no longer holds.
     pub(in crate::bgp::rib) fn trim(
         &mut self,
         table: &mut Table,
@@ -48,7 +48,8 @@ impl UpdateGroup {
         self.compact();
     }
 
-    /// Truncates to the number of routes in the table. (With ADD-PATH slots have their own numbers.)
+    /// Truncates to the number of routes in the table. (With ADD-PATH slots have their own
+    /// numbers.)
     pub(in crate::bgp::rib) fn fit(&mut self, routes: usize) {
         match &mut self.paths {
             None if self.adj_rib_out.len() > routes => cut(&mut self.adj_rib_out, routes),
@@ -113,8 +114,8 @@ impl UpdateGroup {
         (out + batches + sets + next_hops) as u64 + paths
     }
 
-    /// Drops outdated entries once they are the larger part, so that a member that never reads costs
-    /// no more than one entry per route.
+    /// Drops outdated entries once they are the larger part, so that a member that never reads
+    /// costs no more than one entry per route.
     fn compact(&mut self) {
         if self.journal.len() < 1024 || self.journal.len() < self.adj_rib_out.len() * 2 {
             return;

@@ -72,7 +72,8 @@ fn repeated_capabilities_follow_the_rfc_of_each() {
     assert!(p.s.negotiated().unwrap().extended_next_hop);
 }
 
-/// RFC 9234 §4.2: equal roles are one; different ones are refused by an eBGP speaker, with a role or without.
+/// RFC 9234 §4.2: equal roles are one; different ones are refused by an eBGP speaker, with a role
+/// or without.
 #[test]
 fn several_roles_that_differ_are_refused_without_a_role_of_our_own_too() {
     let roles = |list: &[u8]| with(list.iter().map(|r| Capability::Role(*r)).collect());
@@ -191,7 +192,8 @@ fn a_reload_with_another_limit_ends_the_pause_at_once() {
     assert_eq!(p.s.state(), SessionState::Idle);
 }
 
-/// A host with several addresses is dialled at each of them by a speaker that believes they are several neighbors.
+/// A host with several addresses is dialled at each of them by a speaker that believes they are
+/// several neighbors.
 #[test]
 fn a_call_to_another_of_our_addresses_is_no_restart_of_an_established_neighbor() {
     let octets = with(vec![graceful(120, &[(1, true), (2, true)])]);

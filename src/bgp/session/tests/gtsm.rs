@@ -50,7 +50,8 @@ fn a_dialled_neighbor_that_sends_with_ttl_255_is_held_to_it() {
     p.pass(seconds(5));
     assert_eq!((least(&p, OUT), view(&p)), (Some(255), (Some("enforced".into()), 0)));
 
-    // From now on nothing else is accepted, by either kind of connection, and however long it takes.
+    // From now on nothing else is accepted, by either kind of connection, and however long it
+    // takes.
     p.feed(Input::Closed(OUT, None)).feed(Input::Accepted(IN, from(1)));
     assert!(p.closed(IN) && p.sent(IN).is_empty(), "TTL 1 after 255");
     assert!(p.last_error().contains("routelet neighbor reset 10.0.0.2"), "{}", p.last_error());

@@ -76,7 +76,8 @@ fn another_lease_ends_the_session_at_once_and_dials_from_the_new_address() {
     assert_eq!(p.down(), Some(DownCause::Closed), "the neighbor's routes may stay: it forwards as before");
     assert_eq!(p.last_error(), "local address 10.0.0.1 removed, 10.0.0.12 has taken its place");
     assert_eq!(p.drops(), [("address-removed".to_owned(), 1)]);
-    // The neighbor must not keep ours, whose next hop is gone: a Hard Reset from the former address.
+    // The neighbor must not keep ours, whose next hop is gone: a Hard Reset from the former
+    // address.
     let order: Vec<_> =
         p.out.iter().filter(|o| !matches!(o, Output::Event(_) | Output::Down { .. })).collect();
     assert!(

@@ -1,5 +1,5 @@
-//! The state machine on a virtual clock. The neighbor's octets are written by our own codec, which has tests of
-//! its own.
+//! The state machine on a virtual clock. The neighbor's octets are written by our own codec, which
+//! has tests of its own.
 
 #![allow(clippy::disallowed_methods, reason = "tests pick the epoch")]
 
@@ -159,7 +159,10 @@ impl Peer {
 
     fn established_with(config: PeerConfig, global: Global, open: &[u8]) -> Self {
         let mut p = Self::with(config, global);
-        p.feed(Input::Start).feed(Input::Connected(OUT, ends())).receive(OUT, open).receive(OUT, &keepalive());
+        p.feed(Input::Start)
+            .feed(Input::Connected(OUT, ends()))
+            .receive(OUT, open)
+            .receive(OUT, &keepalive());
         assert_eq!(p.s.state(), SessionState::Established, "{:?}", p.out);
         p
     }
@@ -363,7 +366,8 @@ fn a_message_out_of_place_is_a_state_machine_error() {
     }
 }
 
-/// A connection that waits for the outcome of a collision has its OPEN: to RFC 6608 it is in OpenConfirm.
+/// A connection that waits for the outcome of a collision has its OPEN: to RFC 6608 it is in
+/// OpenConfirm.
 #[test]
 fn a_connection_that_waits_takes_no_more_than_one_in_open_confirm() {
     for (kind, octets) in [(Kind::Open, their_open()), (Kind::Update, EMPTY_UPDATE.to_vec())] {
@@ -689,7 +693,8 @@ fn a_collision_leaves_one_connection() {
     }
 }
 
-/// Ours is to survive, but nobody answers on it: the neighbor's own connection waits for it, and is not given up.
+/// Ours is to survive, but nobody answers on it: the neighbor's own connection waits for it, and is
+/// not given up.
 #[test]
 fn a_connection_that_nobody_answers_on_costs_no_other_one() {
     type End = fn(&mut Peer);
@@ -1029,7 +1034,8 @@ mod prop {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, each Up has one Down, and nothing is sent on a closed connection.
+        /// Whatever comes in whatever order, each Up has one Down, and nothing is sent on a closed
+        /// connection.
         #[test]
         fn nothing_confuses_a_session(events in proptest::collection::vec((0..12u8, octets()), 1..60)) {
             let mut p = Peer::new();

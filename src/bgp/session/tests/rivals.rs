@@ -61,7 +61,8 @@ fn of_pending_second_connections_there_is_one() {
     assert_eq!(p.s.view(p.now).local_address, Some([10, 0, 0, 1].into()));
 }
 
-/// Establishes, and lets the neighbor end it at once, as fast as it is let; how many sessions there were in `time`.
+/// Establishes, and lets the neighbor end it at once, as fast as it is let; how many sessions there
+/// were in `time`.
 fn flap(p: &mut Peer, time: Duration, end: for<'a> fn(&'a mut Peer, Conn) -> &'a mut Peer) -> usize {
     let (until, mut sessions) = (p.now + time, 0);
     for n in 100.. {
