@@ -194,10 +194,10 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         publish(&outputs.needs, Some(Arc::new(needs)));
         publish(&outputs.plan, Arc::new(result));
         let now = usable(&host);
-        // Not at the start: there everybody dials anyway, and a nudge would begin all of it again.
+        // Not at the start: all neighbors are tried then anyway.
         if ways.replace(now.clone()).is_some_and(|before| !now.is_subset(&before)) {
-            // A full queue has nudges enough.
-            let _ = inputs.peers.try_send(ToPeers::Nudge);
+            // If the queue is full, a retry is queued already.
+            let _ = inputs.peers.try_send(ToPeers::RetryNow);
         }
 
         // Each arm is cancel safe: `changed` marks nothing seen until it wins.

@@ -248,7 +248,7 @@ impl Task {
             let little_unsent = self.unsent() < SEND_HIGH_WATERMARK;
             tokio::select! {
                 did = links_turn(&mut self.links, may_read) => self.on_connection_event(did),
-                outgoing = dial(&mut self.dial) => self.outgoing(outgoing),
+                result = connect(&mut self.dial) => self.on_connect(result),
                 item = next(&mut self.outbox), if little_unsent => self.on_rib_message(item),
                 permit = rib.reserve(), if !self.to_rib.is_empty() => match permit {
                     Ok(permit) => {
@@ -415,9 +415,9 @@ impl Task {
         }
     }
 
-    fn outgoing(&mut self, outgoing: Result<(TcpStream, Place), Failed>) {
+    fn on_connect(&mut self, result: Result<(TcpStream, Place), Failed>) {
         self.dial = None;
-        match outgoing.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
+        match result.and_then(|(stream, place)| Ok((ends(&stream, place.ifindex)?, stream))) {
             Ok((ends, stream)) => {
                 let conn = self.link(stream);
                 self.feed(Input::Connected(conn, ends));

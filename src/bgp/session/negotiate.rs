@@ -38,12 +38,12 @@ pub(super) struct Circumstances {
     /// Forwarding state was preserved: the F bits.
     pub(super) forwarding: bool,
     /// The neighbor does not support capabilities (RFC 5492 §3).
-    pub(super) plain: bool,
+    pub(super) without_capabilities: bool,
 }
 
 /// Our OPEN.
 pub(super) fn open(config: &PeerConfig, global: &Global, now: Circumstances) -> Open {
-    if now.plain {
+    if now.without_capabilities {
         let my_as = u16::try_from(config.local_as).unwrap_or(AS_TRANS as u16);
         return Open {
             my_as,

@@ -230,7 +230,7 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
         families.map(|f| format!("{f} is not used: the neighbor does not announce it")).collect::<Vec<_>>()
     };
     let mut notes = negotiated.map(missing).unwrap_or_default();
-    if s.plain {
+    if s.without_capabilities {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
     }
     let external = negotiated.map_or(s.config.is_surely_external(), |n| !n.is_ibgp());
