@@ -39,6 +39,15 @@ pub struct Snapshot {
     pub convergence: Latency,
     /// What an operator should know.
     pub problems: Vec<Diagnostic>,
+    pub reload: Reload,
+}
+
+/// The last reload of the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reload {
+    pub successful: bool,
+    /// The last successful one; seconds since 1970.
+    pub at: i64,
 }
 
 /// What BFD knows.
@@ -245,6 +254,18 @@ impl Scrape {
         if let Some(file) = &self.0.conflist {
             out.info("cni_conflist", "The file that the container runtime reads", vec![("file", file)])?;
         }
+        let once = |value| std::iter::once((Vec::new(), value));
+        let Reload { successful, at } = self.0.reload;
+        out.gauges(
+            "config_last_reload_successful",
+            "Whether the last reload put the configuration file in force",
+            once(i64::from(successful)),
+        )?;
+        out.gauges(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration file was last put in force",
+            once(at),
+        )?;
         self.bfd(out)
     }
 
@@ -413,6 +434,7 @@ mod tests {
             problems: ["10.1.1.1", "10.1.1.2"]
                 .map(|n| Diagnostic::new(Reason::PrefixLimitNear, Subject::neighbor(n), "x", "y"))
                 .into(),
+            reload: Reload { successful: true, at: 1_700_000_000 },
             operations: vec![("add", "ok", 7)],
             repairs: 4,
             convergence: Latency { sum: 0.002, buckets: vec![(0.001, 0), (0.0025, 1), (f64::INFINITY, 2)] },
@@ -436,6 +458,7 @@ mod tests {
             ("bgp_neighbor_prefixes_withheld", "gauge"),
             ("bgp_neighbor_prefixes_limit", "gauge"), ("bgp_neighbor_octets", "gauge"),
             ("rib_octets", "gauge"), ("rib_octets_limit", "gauge"), ("rib_refused", "gauge"), ("problem", "gauge"),
+            ("config_last_reload_successful", "gauge"), ("config_last_reload_success_timestamp_seconds", "gauge"),
         ];
         for (name, kind) in names {
             assert!(text.contains(&format!("# TYPE routelet_{name} {kind}\n")), "{name}:\n{text}");
@@ -469,6 +492,8 @@ mod tests {
             "routelet_bfd_session_up{neighbor=\"10.1.1.1\"} 1",
             "routelet_bfd_session_failures_total{neighbor=\"10.1.1.1\"} 2",
             "routelet_bfd_packets_discarded_total{reason=\"ttl\"} 3",
+            "routelet_config_last_reload_successful 1",
+            "routelet_config_last_reload_success_timestamp_seconds 1700000000",
             "routelet_kubernetes_connected 1",
             "routelet_kubernetes_nodes 3",
             "routelet_cni_conflist_info{file=\"/etc/cni/net.d/10-routelet.conflist\"} 1",

@@ -1,7 +1,7 @@
 //! The command line, with one short file per command.
 //!
 //! Exit status: 0 success, 1 failure at run time, 2 wrong usage or configuration, 3 the daemon
-//! cannot be reached, 4 not ready. Errors are one line on standard error with the cause and the
+//! cannot be reached, 4 not ready, or done in part. Errors are one line on standard error with the cause and the
 //! remedy; only `check` prints a line per problem.
 
 mod check;
@@ -77,6 +77,9 @@ enum Failure {
     /// 4. The response itself has the reason.
     #[error("not ready")]
     NotReady,
+    /// 4, likewise.
+    #[error("done in part")]
+    Partial,
 }
 
 /// Parses the command line, runs the command and reports its result.
@@ -107,14 +110,14 @@ pub fn main() -> ExitCode {
         Command::Man(man) => man.run(),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    if !matches!(failure, Failure::NotReady) {
+    if !matches!(failure, Failure::NotReady | Failure::Partial) {
         io::print_error(&failure.to_string());
     }
     match failure {
         Failure::Runtime(_) => ExitCode::from(1),
         Failure::Usage(_) => ExitCode::from(2),
         Failure::Unreachable(_) => ExitCode::from(3),
-        Failure::NotReady => ExitCode::from(4),
+        Failure::NotReady | Failure::Partial => ExitCode::from(4),
     }
 }
 

@@ -6,6 +6,7 @@
 //! `events` stores recent events. `io` transfers the lines, and serves metrics and probes over
 //! HTTP. The daemon supplies the responses.
 
+pub mod changes;
 pub mod events;
 pub mod host;
 pub mod io;
@@ -21,6 +22,7 @@ pub use crate::bgp::{
 };
 pub use crate::fib::view::FibView;
 pub use crate::k8s::view::NodeStatus;
+pub use changes::Changes;
 pub use events::{Event, EventKind, Events};
 pub use host::HostStatus;
 pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
@@ -83,12 +85,27 @@ pub enum Query {
     Refresh(Target),
     Disable(Target),
     Enable(Target),
-    Reload,
+    /// Reads the configuration again.
+    Reload(Reload),
+    /// Keeps the configuration that a reload put in force for a time.
+    ConfirmReload,
     /// Takes the node out of traffic, gracefully or at once.
     Drain {
         now: bool,
     },
     Undrain,
+}
+
+/// How the configuration is read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reload {
+    /// Only lists what would change.
+    pub dry_run: bool,
+    /// Seconds after which the former configuration returns unless [`Query::ConfirmReload`] comes.
+    pub confirm: Option<u32>,
+    /// Even if every session is reset or every own route withdrawn.
+    pub force: bool,
 }
 
 /// A neighbor to act upon.
@@ -117,6 +134,8 @@ pub enum Response {
     Config(serde_json::Value),
     Bfd(Vec<BfdView>),
     Events(Vec<Event>),
+    /// Response to [`Query::Reload`].
+    Changes(Box<Changes>),
     /// The command was carried out; a text if there is something to report about it.
     Done(Option<String>),
     /// The command was refused: one line with the reason and the remedy.

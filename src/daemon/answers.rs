@@ -11,7 +11,13 @@ use futures::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{drain::Drainer, forwarding::Forwarding, problems, reload::Reloader, unnumbered};
+use super::{
+    drain::Drainer,
+    forwarding::Forwarding,
+    problems,
+    reload::{Reloader, Report},
+    unnumbered,
+};
 use crate::{
     bfd,
     bgp::{
@@ -71,6 +77,8 @@ pub(super) struct Answers {
     pub(super) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(super) ready: watch::Receiver<bool>,
     pub(super) reloader: Reloader,
+    /// The file on disk, and what is in force.
+    pub(super) reloaded: watch::Receiver<Report>,
     pub(super) drainer: Drainer,
 }
 
@@ -107,10 +115,8 @@ impl Answers {
             Query::Refresh(t) => self.act(&t, Act::Refresh).await,
             Query::Disable(t) => self.act(&t, Act::Disable { message: t.message.clone() }).await,
             Query::Enable(t) => self.act(&t, Act::Enable).await,
-            Query::Reload => match self.reloader.reload().await {
-                Ok(what) => Response::Done(what),
-                Err(why) => Response::Misconfigured(why),
-            },
+            Query::Reload(order) => self.reloader.reload(order).await,
+            Query::ConfirmReload => self.reloader.confirm().await,
             Query::Drain { now } => done(self.drainer.drain(now).map(Some)),
             Query::Undrain => done(self.drainer.undrain().map(|()| None)),
         }
@@ -154,6 +160,7 @@ impl Answers {
             repairs: self.counters.repairs.load(Relaxed),
             convergence: convergence(&self.counters),
             bfd: self.bfd_metrics().await,
+            reload: self.last_reload(),
             ..Snapshot::default()
         };
         let installed = self.fib.counts().await;
@@ -169,6 +176,11 @@ impl Answers {
             snapshot.conflist = conflist.path.clone().filter(|_| conflist.state == ConflistState::Written);
         }
         snapshot
+    }
+
+    fn last_reload(&self) -> metrics::Reload {
+        let report = self.reloaded.borrow();
+        metrics::Reload { successful: report.successful, at: report.at }
     }
 
     async fn bfd_metrics(&self) -> metrics::Bfd {

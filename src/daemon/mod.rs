@@ -7,11 +7,13 @@
 mod answers;
 mod bfd;
 mod cleanup;
+mod doors;
 mod drain;
 pub mod events;
 mod forwarding;
 mod health;
 mod host;
+mod kernel_routes;
 mod limits;
 mod machine;
 mod masquerade;
@@ -39,7 +41,7 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -55,7 +57,10 @@ use crate::{
     },
     cli::log::{self, LogLevel},
     config::{self, Config, LogFormat, OnExit},
-    control::io::{http, server},
+    control::{
+        Reload,
+        io::{http, server},
+    },
     fib, k8s, liveness,
     mailbox::mailbox,
     net::RouterId,
@@ -63,7 +68,7 @@ use crate::{
 };
 use answers::{Answers, Kubernetes};
 pub use cleanup::cleanup;
-use reload::Reloader;
+use reload::{Reloader, Started};
 use room::Limit;
 
 /// What the command line of `run` says.
@@ -105,15 +110,13 @@ pub enum Error {
 pub fn run(options: RunOptions) -> Result<(), Error> {
     memory::tune();
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
-    let loaded =
-        config::io::load(options.config.as_deref(), offered).map_err(|p| Error::Config(p.to_string()))?;
-    let mut config = loaded.config;
     let limit = Limit::read();
-    limit.complete(&mut config);
-    let level = options.log_level.as_deref().unwrap_or(&config.log.level);
-    let log = log::init(level, options.log_format.unwrap_or(config.log.format));
-    if let Some(warnings) = &loaded.warnings {
-        tracing::warn!(%warnings, "configuration");
+    let started = reload::at_start(options.config.as_deref(), offered, limit)
+        .map_err(|p| Error::Config(p.to_string()))?;
+    let level = options.log_level.as_deref().unwrap_or(&started.config.log.level);
+    let log = log::init(level, options.log_format.unwrap_or(started.config.log.format));
+    for note in &started.notes {
+        tracing::warn!(warnings = %note, "configuration");
     }
     limits::raise_descriptors();
     limits::allow_real_time();
@@ -125,16 +128,17 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; is the process limit too low?")))?
-        .block_on(daemon(options, config, offered, log, limit))
+        .block_on(daemon(options, started, offered, log, limit))
 }
 
 async fn daemon(
     options: RunOptions,
-    config: Config,
+    started: Started,
     offered: bool,
     log: LogLevel,
     limit: Limit,
 ) -> Result<(), Error> {
+    let config = started.config.clone();
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let node_name = node_name(&options, &config);
     // Before anything is changed or answered: a signal that comes during the start is handled after it.
@@ -187,6 +191,7 @@ async fn daemon(
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
     let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
+    let (basis_tx, basis) = watch::channel(None);
     let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
     let (begun_tx, begun) = watch::channel(false);
     let (ready_tx, ready) = watch::channel(false);
@@ -198,7 +203,7 @@ async fn daemon(
     let no_netlink = |e: std::io::Error| {
         Error::Runtime(format!("netlink: {e}; routelet needs root, or the capability NET_ADMIN"))
     };
-    let settings = fib_settings(&config);
+    let settings = kernel_routes::settings(&config);
     let (record, place) = (state::former(&state_dir), settings.location());
     state::keep_former(&state_dir, &record.with(place));
     let kernel = fib::io::Kernel::open_after(settings, record.former(place)).await.map_err(no_netlink)?;
@@ -234,6 +239,7 @@ async fn daemon(
     };
     let folder = state_dir.clone();
     let mut fib = kernel.spawn_and(inputs, move || state::keep_former(&folder, &record.swept(place)));
+    tokio::spawn(kernel_routes::follow(config_rx.clone(), fib.client(), state_dir.clone()));
     let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
     let (needs_tx, needs) = watch::channel(None);
@@ -250,6 +256,7 @@ async fn daemon(
     let connections = peers.on_link.take().expect("taken once");
     unnumbered::spawn(interfaces, found_tx, sessions_of, connections, &state_dir);
 
+    let (of_file_tx, of_file) = watch::channel(Vec::new());
     let problems = problems::Sources {
         forwarding: forwarding.clone(),
         sessions,
@@ -263,6 +270,7 @@ async fn daemon(
             rib.problems.clone(),
             unkept,
             descriptors,
+            of_file,
         ],
     };
     tokio::spawn(problems::log(problems.clone()));
@@ -380,10 +388,11 @@ async fn daemon(
             asked: asked_tx,
             plugins: plugins_tx,
             no_conflist: no_conflist_tx,
+            basis: basis_tx,
             plan: plan_tx,
         },
         kubernetes,
-        state_dir,
+        state_dir.clone(),
     ));
 
     // Pods that nobody outside knows leave with the node's address.
@@ -407,13 +416,22 @@ async fn daemon(
     crate::nft::io::pod_bgp::spawn(block_bgp, pod_bgp_tx, pod_bgp_notes_tx);
 
     // Those who ask.
-    let reloader = Reloader {
+    let (moves_tx, moves) = mpsc::channel(1);
+    let connections = reload::Connections {
         file: options.config.clone(),
         kubernetes: offered,
+        state_dir,
         config: config_tx,
         budget: budget_tx,
         log,
+        basis,
+        peers: peers.requests.clone(),
+        moves: moves_tx,
+        problems: of_file_tx,
     };
+    let (reloader, reloaded) = Reloader::new(connections, started);
+    tokio::spawn(reloader.clone().follow());
+    let in_force = config_rx.clone();
     let mut forwarded = forwarding.clone();
     let answers = Answers {
         started: jiff::Timestamp::now().to_string(),
@@ -435,14 +453,14 @@ async fn daemon(
         disabled: disabled_tx,
         ready: ready.clone(),
         reloader: reloader.clone(),
+        reloaded,
         drainer,
     };
     if let Some(reporter) = reporter {
         tokio::spawn(report::run(answers.clone(), reporter));
     }
-    let asked = answers.clone();
-    tokio::spawn(control.serve(move |query| asked.clone().answer(query)));
-    tokio::spawn(http::serve(listeners, move |page| answers.clone().page(page)));
+    tokio::spawn(doors::control(control, config.control.clone(), moves, answers.clone()));
+    tokio::spawn(doors::metrics(listeners, in_force.clone(), answers));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(begun_tx, ready_tx, established, rib.convergence.clone(), plan, written));
@@ -455,7 +473,7 @@ async fn daemon(
     let failed = loop {
         // Cancel safe, each: signals are counted, handles are borrowed.
         tokio::select! {
-            _ = hangup.recv() => drop(reloader.reload().await),
+            _ = hangup.recv() => drop(reloader.reload(PLAIN).await),
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             () = ended(&mut rib_task) => break Some("the routing table's task"),
@@ -479,7 +497,8 @@ async fn daemon(
         peers.shutdown(leaving).await;
         bfd.shutdown(watched).await;
     }
-    fib.shutdown(config.fib.on_exit == OnExit::Flush && failed.is_none()).await;
+    let on_exit = in_force.borrow().fib.on_exit;
+    fib.shutdown(on_exit == OnExit::Flush && failed.is_none()).await;
     crate::state::io::flush(Duration::from_secs(2));
     match failed {
         None => Ok(()),
@@ -488,6 +507,9 @@ async fn daemon(
         ))),
     }
 }
+
+/// Of a signal: nobody is there who could be asked whether it is meant.
+const PLAIN: Reload = Reload { dry_run: false, confirm: None, force: true };
 
 /// How long a start waits for the first look at the host's sysctls.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -508,19 +530,6 @@ fn nobody() -> Wanted {
         peers: Default::default(),
         ranges: Vec::new(),
         unnumbered: Default::default(),
-    }
-}
-
-fn fib_settings(config: &Config) -> fib::io::Settings {
-    let fib = &config.fib;
-    fib::io::Settings {
-        install: fib.install,
-        table: fib.table,
-        protocol: fib.protocol,
-        metric: fib.metric,
-        resolve_via_default: fib.resolve_via_default,
-        nexthop_objects: fib.nexthop_objects,
-        restart_time: restart_time(config),
     }
 }
 

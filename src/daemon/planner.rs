@@ -25,7 +25,7 @@ use crate::{
         },
         peer::{Global, PeerKey},
     },
-    config::{CniPlugin, Config},
+    config::{CniPlugin, Config, Kubernetes},
     docker,
     fib::{self, host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
@@ -103,8 +103,33 @@ pub(super) struct Outputs {
     pub(super) plugins: watch::Sender<Option<PluginQuery>>,
     /// Why there is no conflist, where there is none.
     pub(super) no_conflist: watch::Sender<String>,
+    /// What the plan was made of.
+    pub(super) basis: watch::Sender<Option<Arc<Basis>>>,
     /// The plan in force, or why there is none yet.
     pub(super) plan: watch::Sender<Arc<Result<Plan, String>>>,
+}
+
+/// What a plan is made of beside the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Basis {
+    host: Arc<Host>,
+    nodes: Option<Arc<Nodes>>,
+    objects: Arc<Objects>,
+    extra: Extra,
+    /// How nodes peer, in the configuration that the topology in `extra` follows.
+    kubernetes: Kubernetes,
+}
+
+impl Basis {
+    /// The plan that another configuration would make here and now.
+    pub(super) fn plan(&self, config: &Config) -> Result<Plan, String> {
+        let over = overlay(config, self.nodes.as_deref().and_then(|n| n.own.as_ref()), &self.objects);
+        let mut extra = Extra { objects: over.neighbors, broken: over.broken, ..self.extra.clone() };
+        if over.config.kubernetes != self.kubernetes {
+            extra.topology = None;
+        }
+        plan(&over.config, self.nodes.as_deref(), &self.host, &extra)
+    }
 }
 
 /// Runs for as long as its inputs live.
@@ -155,6 +180,13 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         publish(&outputs.links, Arc::new(fib::links::links(&host)));
         let reachable = resolver.reachable().with_lives(fib::links::alive(&host));
         publish(&outputs.reachable, Arc::new(reachable));
+        outputs.basis.send_replace(Some(Arc::new(Basis {
+            host: host.clone(),
+            nodes: nodes.clone(),
+            objects: objects.clone(),
+            extra: extra.clone(),
+            kubernetes: config.kubernetes.clone(),
+        })));
         let mut result = plan(&config, nodes.as_deref(), &host, &extra);
         if let Ok(plan) = &mut result
             && plan.conflist.is_some()

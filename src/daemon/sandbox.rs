@@ -77,7 +77,7 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
 }
 
 /// Files with passwords that the configuration names.
-fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
+pub(super) fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
     keys(config).flat_map(NeighborKeys::password_files).map(|file| folder.join(file)).collect()
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, unnumbered};
+use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, reload, unnumbered};
 use crate::{
     fib::{
         former::Record,
@@ -42,7 +42,7 @@ pub(super) struct Mark {
 pub(super) const MARK_FILE: &str = "machine.json";
 
 /// What of the state folder is ours; others' files in it stay.
-pub(super) const FILES: [&str; 12] = [
+pub(super) const FILES: [&str; 13] = [
     "cluster.json",
     "services.json",
     "objects.json",
@@ -54,6 +54,7 @@ pub(super) const FILES: [&str; 12] = [
     forwarding::FILE,
     FORMER_FILE,
     unnumbered::FILE,
+    reload::FILE,
     MARK_FILE,
 ];
 
@@ -130,7 +131,7 @@ fn outdated(dir: &Path, known: Option<&Mark>, now: &Mark) -> Option<Vec<u8>> {
 
 /// A file of a former run, or what it held before it could not be written. The thread that writes
 /// is not started: it would be outside of the sandbox.
-fn read(dir: &Path, name: &str) -> Option<String> {
+pub(super) fn read(dir: &Path, name: &str) -> Option<String> {
     let path = dir.join(name);
     fs::read_to_string(&path).or_else(|_| fs::read_to_string(kept::stale(&path))).ok()
 }

@@ -36,7 +36,7 @@ use crate::{
 const BULK_DELETE_MIN: u32 = 16;
 
 /// The settings that decisions depend on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// If false, the table is kept up to date but nothing is written.
     pub install: bool,
@@ -138,6 +138,12 @@ impl Fib {
             self.problems.remove(&(prefix, self.settings.metric));
         }
         self.settle_from(prefix, state, false);
+    }
+
+    /// The next hops that each prefix shall have.
+    pub fn desired(&self) -> Vec<(Prefix, Arc<NextHops>)> {
+        let wanted = self.routes.iter().filter(|(_, state)| state.want != 0);
+        wanted.filter_map(|(prefix, state)| Some((prefix, self.objects.hops(state.want)?.clone()))).collect()
     }
 
     /// Sets the prefixes that shall be unreachable, replacing those of the last call.

@@ -214,6 +214,11 @@ impl NexthopTable {
         self.by_id.get(&id).copied()
     }
 
+    /// The next hops of a set.
+    pub fn hops(&self, set: SetId) -> Option<&Arc<NextHops>> {
+        self.set(set).map(|s| &s.hops)
+    }
+
     /// Returns the set with these next hops and counts one more route that wants it.
     pub fn intern(&mut self, hops: &Arc<NextHops>) -> SetId {
         if let Some((_, id)) = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, hops)) {

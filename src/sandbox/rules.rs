@@ -10,8 +10,8 @@ pub enum Access {
     Execute,
     /// Read, and what is there overwritten; nothing is created or removed.
     Overwrite,
-    /// Files are removed, nothing else.
-    Remove,
+    /// Sockets are made, and files are renamed and removed.
+    Socket,
     /// Files are read, written, created, renamed and removed.
     Write,
 }
@@ -47,7 +47,7 @@ impl Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     pub state_dir: PathBuf,
-    /// The control socket: its file is removed at the end.
+    /// The control socket: it may move within its folder, and its file is removed at the end.
     pub socket: PathBuf,
     /// The configuration, read again by `reload`.
     pub config: PathBuf,
@@ -94,7 +94,7 @@ impl Demand {
         rules.push(Rule::new("/dev/null", Access::Overwrite));
         rules.push(Rule::new(SYSCTLS, Access::Overwrite));
         rules.push(Rule::new(&self.state_dir, Access::Write));
-        rules.extend(self.socket.parent().map(|folder| Rule::new(folder, Access::Remove)));
+        rules.extend(self.socket.parent().map(|folder| Rule::new(folder, Access::Socket)));
         let read = std::iter::once(&self.config).chain(&self.passwords).chain(&self.credentials);
         rules.extend(read.filter_map(|file| folder_of(file)));
         if !self.credentials.is_empty() {
@@ -159,7 +159,7 @@ mod tests {
     fn a_bare_host_writes_its_state_and_the_sysctls_of_the_network_only() {
         assert_eq!(with(&demand(), Access::Write), ["/var/lib/routelet"]);
         assert_eq!(with(&demand(), Access::Overwrite), ["/dev/null", "/proc/sys/net"]);
-        assert_eq!(with(&demand(), Access::Remove), ["/run/routelet"]);
+        assert_eq!(with(&demand(), Access::Socket), ["/run/routelet"]);
         assert!(with(&demand(), Access::Read).contains(&"/srv/keys".to_owned()));
         assert!(!with(&demand(), Access::Execute).contains(&"/".to_owned()));
     }

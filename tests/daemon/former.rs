@@ -1,5 +1,7 @@
-//! `[fib]` changes between two starts: nothing of the former configuration stays, nothing is missing meanwhile, and nothing of
+//! `[fib]` changes between two starts, or by a reload: nothing of the former configuration stays, nothing is missing meanwhile, and nothing of
 //! others is touched.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{
     common::{
@@ -199,4 +201,67 @@ fn cleanup_removes_what_former_configurations_left() {
     bed.nothing_is_left(179, "proto 179");
     bed.nothing_is_left(181, "proto 181");
     assert!(bed.host.ip("nexthop").is_empty());
+}
+
+/// Each change by a reload: packets find a route at any time, no session ends, and nothing stays where it was.
+#[test]
+fn other_settings_follow_a_reload_and_no_route_is_missing_meanwhile() {
+    let (bed, _speaker) = Bed::new("");
+    others(&bed.host);
+    bed.host.ip("route del default");
+    let session = || bed.routelet.json(&["show", "neighbor", "10.1.1.1"])["since"].clone();
+    let since = session();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut missing = 0;
+            while !over.load(Ordering::Relaxed) {
+                missing += u32::from(!bed.host.ip("route get fibmatch 10.60.2.9").contains("10.60.2.0/24"));
+            }
+            missing
+        });
+        #[rustfmt::skip]
+        let steps = [
+            ("metric = 50",                                    "proto 179 metric 50",            "metric 179"),
+            ("metric = 50\ntable = 1000",                      "table 1000 proto 179 metric 50", "unreachable 10.50.0.0/24 proto 179"),
+            ("metric = 50\ntable = 1000\nprotocol = 181",      "table 1000 proto 181 metric 50", "proto 179 metric 50"),
+            ("protocol = 182\nnexthop-objects = false",        "via, proto 182 metric 179",      "proto 181"),
+            ("protocol = 182",                                 "nhid, proto 182 metric 179",     "proto 181"),
+            ("",                                               "nhid, proto 179 metric 179",     "proto 182"),
+        ];
+        for (fib, now, before) in steps {
+            bed.routelet.configure(&config(fib));
+            bed.routelet.cli(&["reload"]);
+            let ours =
+                || bed.routes("10.60.").into_iter().filter(|r| !r.contains("10.60.7")).collect::<Vec<_>>();
+            wait_for(format!("the routes by `{fib}`"), 20.0, || {
+                let is_right = |r: &String| now.split(", ").all(|p| r.contains(p));
+                (ours().len() == 3 && ours().iter().all(is_right)).then_some(())
+            });
+            wait_for(format!("nothing with `{before}`"), 20.0, || {
+                let left = bed.routes(before).into_iter().filter(|r| !r.contains("10.60.7")).count();
+                (left == 0).then_some(())
+            });
+            assert_eq!(bed.routes("unreachable 10.50.0.0/24").len(), 1, "{fib}");
+            assert_eq!(session(), since, "{fib}");
+            assert!(bed.uses(2), "{fib}");
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(watching.join().unwrap(), 0, "a route was missing");
+    });
+    bed.nothing_is_left(181, "proto 181");
+    bed.nothing_is_left(182, "proto 182");
+    assert_eq!(bed.routes("10.60.7").len(), 3, "those of others stay");
+
+    bed.routelet.configure(&config("install = false"));
+    bed.routelet.cli(&["reload"]);
+    bed.nothing_is_left(179, "proto 179 metric 179");
+    bed.nothing_is_left(0, "unreachable 10.50.0.0/24");
+    bed.routelet.configure(&config(""));
+    bed.routelet.cli(&["reload"]);
+    wait_for("they are back", 20.0, || (bed.routes("10.60., proto 179 metric 179").len() == 3).then_some(()));
+    assert_eq!(session(), since);
+    // A start knows nothing of the places in between.
+    let record = std::fs::read_to_string(bed.routelet.dir.join("state/fib.json")).unwrap();
+    assert_eq!(record.matches("\"table\"").count(), 1, "{record}");
 }

@@ -401,9 +401,9 @@ fn a_neighbor_that_moves_to_another_address_costs_no_route() {
         ra.configure(&peer(1, at_a, at_b));
         rb.configure(&peer(2, at_b, at_a));
         let order = if n % 2 == 0 { [&ra, &rb] } else { [&rb, &ra] };
-        order[0].cli(&["reload"]);
+        order[0].cli(&["reload", "--force"]);
         std::thread::sleep(Duration::from_millis(150 * (n as u64 % 3)));
-        order[1].cli(&["reload"]);
+        order[1].cli(&["reload", "--force"]);
         let local = |r: &Routelet, remote: &str| {
             let view = r.json(&["show", "neighbor", &format!("10.0.0.{remote}")]);
             (view["state"] == "established")

@@ -17,6 +17,7 @@ mod links;
 mod load;
 mod next_hops;
 mod pitfalls;
+mod reload;
 mod reported;
 mod sandbox;
 mod signatures;

@@ -329,7 +329,7 @@ fn the_sender_of_a_router_advertisement_carries_ipv6_routes_only() {
         config(GATEWAY)
     );
     routelet.configure(&text);
-    routelet.cli(&["reload"]);
+    routelet.cli(&["reload", "--force"]);
     families(&serde_json::json!(["ipv4-unicast", "ipv6-unicast"]));
 }
 

@@ -182,7 +182,7 @@ fn an_interface_above_another_has_a_neighbor_and_a_port_of_a_bridge_has_none() {
     a.ip("link add br0 type bridge");
     a.ip("link set eth0 master br0");
     one.configure(&config(1, "eth0"));
-    one.cli(&["reload"]);
+    one.cli(&["reload", "--force"]);
     wait_for("the reason at the port", 10.0, || {
         let all = one.json(&["show", "neighbors"]);
         let row = all.as_array()?.iter().find(|n| n["interface"] == "eth0")?.clone();

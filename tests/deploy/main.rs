@@ -251,6 +251,7 @@ fn the_unit_keeps_to_the_paths_of_the_program() {
     // Five quick crashes would otherwise leave the unit failed for ever, and a bad file would be tried each second.
     assert_eq!((&*value("StartLimitIntervalSec"), &*value("RestartPreventExitStatus")), ("0", "2"));
     assert_eq!(value("ExecReload"), "/usr/bin/routelet reload");
+    assert_eq!(value("ExecStartPre"), "/usr/bin/routelet check");
     assert_eq!(value("LimitCORE"), "0");
 }
 

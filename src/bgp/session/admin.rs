@@ -68,7 +68,7 @@ impl Session {
     }
 
     pub(super) fn configure(&mut self, now: Instant, config: Arc<PeerConfig>, global: Global) {
-        let change = difference(&self.config, &self.global, &config, &global);
+        let change = reset_reason(&self.config, &self.global, &config, &global);
         let (was_disabled, was_passive) = (self.config.disabled, self.config.passive);
         let other_limit = limits(&self.config) != limits(&config);
         let moved_here = !self.config.is_here && config.is_here;
@@ -210,7 +210,7 @@ impl Session {
 
 /// The key of the first change that needs a new session. Policies, limits and next hops do not: the
 /// rib applies them.
-fn difference(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Option<&'static str> {
+pub fn reset_reason(a: &PeerConfig, ag: &Global, b: &PeerConfig, bg: &Global) -> Option<&'static str> {
     #[rustfmt::skip]
     let changes = [
         ("remote-as",      a.remote_as != b.remote_as),

@@ -13,6 +13,7 @@ use super::{
     Config, Problems,
     file::{ParseContext, parse},
 };
+use crate::bgp::peer::Secret;
 
 /// Path of the configuration without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/routelet/routelet.toml";
@@ -21,6 +22,8 @@ pub const DEFAULT_PATH: &str = "/etc/routelet/routelet.toml";
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
+    /// The text of the file, which may hold passwords; `None` without a file.
+    pub text: Option<Secret>,
     /// The file it was read from; `None` where there is none and the defaults hold.
     pub path: Option<PathBuf>,
     /// Valid settings that are probably not intended.
@@ -38,8 +41,7 @@ pub struct Loaded {
 pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problems> {
     let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
     let text = match fs::read(path) {
-        // It may hold passwords.
-        Ok(octets) => Zeroizing::new(String::from_utf8(octets).map_err(|e| {
+        Ok(octets) => Secret(String::from_utf8(octets).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             Problems::of_file(
                 path.to_owned(),
@@ -47,17 +49,31 @@ pub fn load(explicit: Option<&Path>, kubernetes: bool) -> Result<Loaded, Problem
             )
         })?),
         Err(e) if e.kind() == ErrorKind::NotFound && explicit.is_none() => {
-            let config = if kubernetes { Config::for_kubernetes() } else { Config::for_bare_host() };
-            return Ok(Loaded { config, path: None, warnings: None });
+            return Ok(without_file(kubernetes));
         }
         Err(e) => return Err(Problems::of_file(path.to_owned(), unreadable(&e))),
     };
+    of_text(path, text, kubernetes)
+}
+
+/// The defaults, without a file.
+pub fn without_file(kubernetes: bool) -> Loaded {
+    let config = if kubernetes { Config::for_kubernetes() } else { Config::for_bare_host() };
+    Loaded { config, text: None, path: None, warnings: None }
+}
+
+/// A configuration from a text that is, or was, the file at `path`.
+///
+/// # Errors
+///
+/// All errors of the text at once.
+pub fn of_text(path: &Path, text: Secret, kubernetes: bool) -> Result<Loaded, Problems> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let around = ParseContext { kubernetes, read_password: &|file| read_password(&folder.join(file)) };
     let all = |list| Problems { file: path.to_owned(), list };
-    let (config, warnings) = parse(&text, &around).map_err(all)?;
+    let (config, warnings) = parse(&text.0, &around).map_err(all)?;
     let warnings = (!warnings.is_empty()).then(|| all(warnings));
-    Ok(Loaded { config, path: Some(path.to_owned()), warnings })
+    Ok(Loaded { config, text: Some(text), path: Some(path.to_owned()), warnings })
 }
 
 /// A password is the first line of its file.

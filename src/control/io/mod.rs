@@ -56,7 +56,7 @@ mod tests {
         let server = daemon(&path).await;
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(
-            requested(&path, Query::Reload).await.unwrap(),
+            requested(&path, Query::ConfirmReload).await.unwrap(),
             Response::Done(Some("x".repeat(3_000_000)))
         );
         let refused = requested(&path, Query::Neighbor("a".into())).await.unwrap();
@@ -78,7 +78,7 @@ mod tests {
             stream.read_to_string(&mut response).await.unwrap();
             assert!(response.contains("use the same routelet for both"), "{response}");
         }
-        assert!(requested(&path, Query::Reload).await.is_ok());
+        assert!(requested(&path, Query::ConfirmReload).await.is_ok());
         drop(silent);
         server.abort();
     }

@@ -123,12 +123,33 @@ async fn refuse_if_in_use(path: &Path) -> Result<(), BindError> {
     }
 }
 
+/// Gives a bound socket to another group; `None`: to that of the daemon.
+///
+/// # Errors
+///
+/// If the group does not exist, or the daemon may not do so while it runs.
+pub fn set_group(path: &Path, group: Option<&str>) -> Result<(), BindError> {
+    let gid = match group {
+        Some(name) => gid(path, name)?,
+        None => nix::unistd::getegid().as_raw(),
+    };
+    chown(path, path, gid)
+}
+
+fn gid(path: &Path, name: &str) -> Result<u32, BindError> {
+    let missing = || BindError::NoGroup { path: path.to_owned(), group: name.to_owned() };
+    Ok(nix::unistd::Group::from_name(name).ok().flatten().ok_or_else(missing)?.gid.as_raw())
+}
+
+fn chown(file: &Path, path: &Path, gid: u32) -> Result<(), BindError> {
+    let failed = |source| BindError::Io { path: path.to_owned(), what: "setting its group", source };
+    std::os::unix::fs::chown(file, None, Some(gid)).map_err(failed)
+}
+
 fn set_access(file: &Path, path: &Path, group: Option<&str>) -> Result<(), BindError> {
     let failed = |what| move |source| BindError::Io { path: path.to_owned(), what, source };
     if let Some(name) = group {
-        let missing = || BindError::NoGroup { path: path.to_owned(), group: name.to_owned() };
-        let gid = nix::unistd::Group::from_name(name).ok().flatten().ok_or_else(missing)?.gid;
-        std::os::unix::fs::chown(file, None, Some(gid.as_raw())).map_err(failed("setting its group"))?;
+        chown(file, path, gid(path, name)?)?;
     }
     fs::set_permissions(file, fs::Permissions::from_mode(0o660)).map_err(failed("setting its mode"))
 }

@@ -3,6 +3,7 @@
 //! Tables have a heading and columns, but no borders and no colours, so that `awk` can split them.
 
 mod bfd;
+mod changes;
 mod host;
 mod neighbor;
 mod node;
@@ -30,6 +31,7 @@ pub fn json(response: &Response) -> String {
         Response::Config(v) => pretty(v),
         Response::Bfd(v) => pretty(v),
         Response::Events(v) => pretty(v),
+        Response::Changes(v) => pretty(v),
         Response::Done(v) => pretty(v),
         Response::Refused(v) | Response::Misconfigured(v) => pretty(v),
         Response::End => String::new(),
@@ -62,6 +64,7 @@ pub fn text(response: &Response, now: Timestamp) -> String {
         Response::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
         Response::Bfd(list) => bfd::table(list),
         Response::Events(list) => events(list),
+        Response::Changes(changes) => changes::text(changes),
         Response::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
         Response::Refused(text) | Response::Misconfigured(text) => format!("{text}\n"),
         Response::End => String::new(),

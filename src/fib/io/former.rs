@@ -28,6 +28,8 @@ use crate::{
 /// What was found at the start in the locations of former configurations.
 #[derive(Debug, Default)]
 pub(super) struct Former {
+    /// Where routes are installed.
+    now: Option<Location>,
     places: Vec<Location>,
     routes: Vec<BTreeSet<(Prefix, u32)>>,
     /// Objects with the protocol number of a former configuration.
@@ -119,12 +121,12 @@ impl Former {
         places: Vec<Location>,
         now: Option<Location>,
     ) -> io::Result<Self> {
-        let mut found = Self { places, ..Self::default() };
+        let mut found = Self { now, places, ..Self::default() };
         if found.places.is_empty() {
             return Ok(found);
         }
-        for place in &found.places {
-            let routes = routes_of(channel, place)?;
+        for place in &found.places.clone() {
+            let routes = found.routes_at(channel, place)?;
             for route in routes.iter().filter(|r| r.object != 0) {
                 *found.uses.entry(route.object).or_default() += 1;
             }
@@ -146,11 +148,19 @@ impl Former {
         Ok(found)
     }
 
+    /// The routes at a former location. Another metric alone leaves unreachable routes where they are.
+    fn routes_at(&self, channel: &mut Channel, place: &Location) -> io::Result<Vec<SeenRoute>> {
+        let mut routes = routes_of(channel, place)?;
+        routes.retain(|r| !self.now.is_some_and(|now| now.holds(r)));
+        Ok(routes)
+    }
+
     /// Removes all of it, except at locations that another daemon uses by now.
     pub(super) fn remove(&self, channel: &mut Channel) -> io::Result<()> {
         let mut all_ours = true;
         for (place, known) in self.places.iter().zip(&self.routes) {
-            let there: Vec<_> = routes_of(channel, place)?.iter().map(|r| (r.prefix, r.metric)).collect();
+            let there: Vec<_> =
+                self.routes_at(channel, place)?.iter().map(|r| (r.prefix, r.metric)).collect();
             let Location { table, protocol, .. } = *place;
             if there.iter().any(|r| !known.contains(r)) {
                 all_ours = false;

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod batch;
+mod change;
 mod cleanup;
 mod counters;
 mod former;
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// `[fib]`, and the other settings that the task needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub install: bool,
     pub table: u32,
@@ -159,14 +160,15 @@ impl Kernel {
         let counters = self.counters;
         let outputs = (own_there, problems);
         let left = task::Left { places: self.former, swept: Box::new(swept) };
+        let (switch, switches) = mpsc::channel(1);
         let task = task::Task::new(self.settings, left, self.writer, self.host, counters.clone(), outputs);
         FibHandle {
             client: FibClient { requests },
             own_there: watch_own,
             problems: watch_problems,
             counters,
-            task: tokio::spawn(task.run(inputs, self.observed, receiver)),
-            monitor: tokio::spawn(self.monitor.run()),
+            task: tokio::spawn(task.run(inputs, self.observed, receiver, switch)),
+            monitor: tokio::spawn(self.monitor.run(switches)),
         }
     }
 }
@@ -185,6 +187,11 @@ enum Request {
     },
     Count {
         reply: oneshot::Sender<[usize; 2]>,
+    },
+    Settings {
+        settings: Box<Settings>,
+        left: task::Left,
+        reply: oneshot::Sender<()>,
     },
     Shutdown {
         flush: bool,
@@ -239,6 +246,18 @@ impl FibClient {
     /// Number of routes in the kernel, by family.
     pub async fn counts(&self) -> [usize; 2] {
         self.request(|reply| Request::Count { reply }).await.unwrap_or_default()
+    }
+
+    /// Moves the routes to other settings, after those that had them at `former`. Calls `swept` when
+    /// nothing is left there.
+    pub async fn change(
+        &self,
+        settings: Settings,
+        former: Vec<Location>,
+        swept: impl FnOnce() + Send + 'static,
+    ) {
+        let left = task::Left { places: former, swept: Box::new(swept) };
+        let _ = self.request(|reply| Request::Settings { settings: Box::new(settings), left, reply }).await;
     }
 
     async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
@@ -312,6 +331,7 @@ impl std::fmt::Debug for Request {
             Self::Page { .. } => "Page",
             Self::Installed { .. } => "Installed",
             Self::Count { .. } => "Count",
+            Self::Settings { .. } => "Settings",
             Self::Shutdown { .. } => "Shutdown",
         })
     }

@@ -18,12 +18,12 @@ use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
 
-use super::{Place, Settings, batch::Channel, netlink};
+use super::{Place, Settings, batch::Channel, change::Switch, netlink};
 use crate::{
     fib::{
         foreign::{Arrival, Foreign},
@@ -111,7 +111,7 @@ impl Monitor {
         Ok((monitor, host))
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, mut switches: mpsc::Receiver<Switch>) {
         let mut published = Instant::now();
         let mut resynced = Instant::now();
         let mut buf = Vec::with_capacity(DATAGRAM);
@@ -133,6 +133,7 @@ impl Monitor {
                     buf.clear();
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                Some(switch) = switches.recv() => self.switch(switch).await,
             }
             if self.resync.is_some() && resynced.elapsed() >= RESYNC {
                 if self.urgent {
@@ -150,6 +151,24 @@ impl Monitor {
                 resynced = Instant::now();
             }
         }
+    }
+
+    /// Other routes are ours from now on. Notifications that come meanwhile are lost, so all is read again.
+    async fn switch(&mut self, switch: Switch) {
+        let Switch { settings, former, done } = switch;
+        match subscribe(self.own_port, settings.protocol) {
+            Ok(socket) => self.socket = socket,
+            Err(error) => {
+                warn!(%error, "cannot open another socket for notifications; the former one is used")
+            }
+        }
+        (self.settings, self.former) = (settings, former);
+        self.overrun();
+        if let Err(error) = self.read_all().await {
+            debug!(%error, "cannot read the kernel's tables; retrying");
+        }
+        self.publish();
+        let _ = done.send(());
     }
 
     fn publish(&mut self) {

@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     Inputs, Lost, Place, Request, Settings,
     batch::{BATCH, Channel, Dump},
+    change::Switch,
     counters::Counters,
     former::Former,
     netlink,
@@ -61,31 +62,31 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// State of the task.
 pub(super) struct Task {
-    settings: Settings,
-    fib: Fib,
-    writer: Channel,
+    pub(super) settings: Settings,
+    pub(super) fib: Fib,
+    pub(super) writer: Channel,
     host: watch::Receiver<Arc<Host>>,
     lost: watch::Receiver<Lost>,
     seen: Arc<Host>,
-    resolver: Resolver,
+    pub(super) resolver: Resolver,
     counters: Arc<Counters>,
     own_there: watch::Sender<Arc<BTreeSet<Prefix>>>,
     problems: watch::Sender<Vec<Diagnostic>>,
     /// When `problems` is updated next.
     report: Option<Instant>,
     /// What the routing rules keep from our table.
-    bypasses: watch::Receiver<Arc<Bypasses>>,
-    convergence: Arc<Convergence>,
-    stale_timer: StaleTimer,
-    audit: Option<Audit>,
+    pub(super) bypasses: watch::Receiver<Arc<Bypasses>>,
+    pub(super) convergence: Arc<Convergence>,
+    pub(super) stale_timer: StaleTimer,
+    pub(super) audit: Option<Audit>,
     audit_due: Instant,
     audited: Instant,
-    retry: Option<(Instant, Duration)>,
+    pub(super) retry: Option<(Instant, Duration)>,
     /// When idle nexthop objects expire.
-    idle_expiry: Option<Instant>,
-    last_refusal: Option<Arc<str>>,
+    pub(super) idle_expiry: Option<Instant>,
+    pub(super) last_refusal: Option<Arc<str>>,
     repairs: Repairs,
-    left: Option<Left>,
+    pub(super) left: Option<Left>,
     former: Former,
 }
 
@@ -96,7 +97,7 @@ pub(super) struct Left {
 }
 
 /// An audit in progress: a dump of one family after the other, read in steps.
-struct Audit {
+pub(super) struct Audit {
     channel: Channel,
     families: &'static [Family],
     consistent: bool,
@@ -144,6 +145,7 @@ impl Task {
         inputs: Inputs,
         mut observed: mailbox::Receiver<Place, Held>,
         mut requests: mpsc::Receiver<Request>,
+        monitor: mpsc::Sender<Switch>,
     ) {
         if let Err(e) = self.adopt() {
             error!(error = %e, "cannot read the kernel's routes; the next audit adopts those of an earlier run");
@@ -165,6 +167,26 @@ impl Task {
                         let (task, walk, rows) = self.page(walk).await;
                         self = task;
                         let _ = reply.send((walk, rows));
+                    }
+                    Request::Settings { settings, reply, .. } if self.settings.pure() == settings.pure() => {
+                        self.keep_routes(*settings).await;
+                        let _ = reply.send(());
+                    }
+                    Request::Settings { settings, left, reply } => {
+                        // What was seen counts for the former settings.
+                        drop(observed.take_now());
+                        let (task, desired, complete) = self.change_settings(*settings, left, &monitor).await;
+                        self = task;
+                        self.apply_observed(observed.take_now()).await;
+                        self.fib.prefer(sources.borrow().unwrap_or_default());
+                        self.fib.assigned(assigned.borrow().clone());
+                        self.own_changed(&mut own).await;
+                        self = self.apply_routes(desired).await;
+                        if complete {
+                            self.remove_former();
+                        }
+                        self.sweep().await;
+                        let _ = reply.send(());
                     }
                     request => if self.handle_request(request).await {
                         return;
@@ -223,7 +245,7 @@ impl Task {
     }
 
     /// Adopts what an earlier run left in the kernel.
-    fn adopt(&mut self) -> io::Result<()> {
+    pub(super) fn adopt(&mut self) -> io::Result<()> {
         let places = self.left.as_ref().map(|l| l.places.clone()).unwrap_or_default();
         self.former = Former::find(&mut self.writer, places, self.settings.location())?;
         if !self.settings.install {
@@ -267,7 +289,7 @@ impl Task {
     }
 
     /// Removes what former configurations left.
-    fn remove_former(&mut self) {
+    pub(super) fn remove_former(&mut self) {
         let Some(left) = self.left.take() else { return };
         if let Err(error) = self.former.remove(&mut self.writer) {
             warn!(%error, "cannot remove routes of a former configuration; retrying");
@@ -280,7 +302,7 @@ impl Task {
         (left.swept)();
     }
 
-    fn host_changed(&mut self) {
+    pub(super) fn host_changed(&mut self) {
         let host = self.host.borrow_and_update().clone();
         let dropped = host.drops != self.seen.drops || host.overruns != self.seen.overruns;
         // With an address, routes that have it as their preferred source are removed without a
@@ -314,7 +336,7 @@ impl Task {
         self.note_repairs(before, "another program changed our nexthop objects");
     }
 
-    fn lost_changed(&mut self) {
+    pub(super) fn lost_changed(&mut self) {
         let lost = self.lost.borrow_and_update().clone();
         self.fib.lose(&lost);
         self.fib.finish();
@@ -454,7 +476,7 @@ impl Task {
     }
 
     /// Writes all pending changes, and yields now and then.
-    async fn write(&mut self) {
+    pub(super) async fn write(&mut self) {
         let mut batches = 0;
         while self.write_batch() {
             batches += 1;
@@ -668,8 +690,8 @@ impl Task {
     /// Returns whether to end the task.
     async fn handle_request(&mut self, request: Request) -> bool {
         match request {
-            // Handled in `run`, as its search may need another thread.
-            Request::Page { .. } => false,
+            // Handled in `run`, as they may need another thread.
+            Request::Page { .. } | Request::Settings { .. } => false,
             Request::Installed { prefixes, reply } => {
                 let _ = reply.send(prefixes.into_iter().map(|p| self.fib.is_in_kernel(p)).collect());
                 false

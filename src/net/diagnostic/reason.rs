@@ -79,6 +79,11 @@ reasons! {
     OpenFilesExhausted Error,
     StateNotWritable Error,
     StateOutOfDate Warning,
+    ConfigurationDiffers Warning,
+    ConfigurationInvalid Warning,
+    ConfigurationNotConfirmed Warning,
+    ConfigurationOnTrial Info,
+    RestartNeeded Warning,
     // Neighbors.
     MemoryLimitNear Warning,
     PrefixLimitNear Warning,

@@ -138,7 +138,7 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
         Access::Read => read,
         Access::Execute => read | AccessFs::Execute,
         Access::Overwrite => read | AccessFs::WriteFile | AccessFs::Truncate,
-        Access::Remove => read | AccessFs::RemoveFile,
+        Access::Socket => read | AccessFs::MakeSock | AccessFs::RemoveFile,
         Access::Write => {
             let files = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::WriteFile | AccessFs::Truncate;
             read | files | AccessFs::MakeDir | AccessFs::Refer

@@ -1,0 +1,84 @@
+use serde::{Deserialize, Serialize};
+
+use crate::net::Prefix;
+
+/// What a reload changes, or would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Whether the file is in force; `false` of a dry run.
+    pub applied: bool,
+    pub sessions: SessionChanges,
+    /// Own routes.
+    pub routes: RouteChanges,
+    /// Keys with another value, dotted.
+    pub keys: Vec<String>,
+    /// Keys whose new value takes effect at the next start.
+    pub restart: Vec<String>,
+    /// Why the reload asks for `--force`.
+    pub force: Option<String>,
+    /// What the new configuration lacks before sessions and routes can follow it.
+    pub missing: Option<String>,
+    /// When the former configuration returns unless confirmed; RFC 3339, UTC.
+    pub returns_at: Option<String>,
+}
+
+/// Neighbors by what happens to them. Those that are not listed notice nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionChanges {
+    /// Established sessions that end and begin again.
+    pub reset: Vec<SessionReset>,
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    /// Neighbors with other settings, whose sessions stay as they are.
+    pub changed: Vec<String>,
+}
+
+/// A session that is reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReset {
+    pub neighbor: String,
+    /// The key that requires it.
+    pub reason: String,
+}
+
+/// Own routes by what happens to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChanges {
+    pub added: Prefixes,
+    pub withdrawn: Prefixes,
+    /// Advertised with other attributes.
+    pub changed: Prefixes,
+}
+
+/// How many prefixes, and the first [`FIRST`] of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefixes {
+    pub count: u64,
+    pub first: Vec<Prefix>,
+}
+
+/// How many prefixes of each kind are listed.
+pub const FIRST: usize = 10;
+
+impl FromIterator<Prefix> for Prefixes {
+    fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
+        let mut all = Self::default();
+        for prefix in prefixes {
+            all.count += 1;
+            if all.first.len() < FIRST {
+                all.first.push(prefix);
+            }
+        }
+        all
+    }
+}
+
+impl Changes {
+    /// Whether there is nothing to change.
+    pub fn is_none(&self) -> bool {
+        self.sessions == SessionChanges::default()
+            && self.routes == RouteChanges::default()
+            && self.keys.is_empty()
+            && self.restart.is_empty()
+    }
+}

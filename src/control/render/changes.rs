@@ -1,0 +1,104 @@
+use std::fmt::Write;
+
+use crate::control::{Changes, changes::Prefixes};
+
+/// Lines of this length at most.
+const WIDTH: usize = 80;
+/// Width of the names of the lines.
+const NAME: usize = 18;
+
+pub(super) fn text(changes: &Changes) -> String {
+    let mut out = String::new();
+    let sessions = &changes.sessions;
+    let reset = sessions.reset.iter().map(|s| format!("{} ({})", s.neighbor, s.reason)).collect();
+    lines(&mut out, "sessions reset", reset);
+    lines(&mut out, "sessions added", sessions.added.clone());
+    lines(&mut out, "sessions removed", sessions.removed.clone());
+    lines(&mut out, "sessions changed", sessions.changed.clone());
+    lines(&mut out, "routes added", prefixes(&changes.routes.added));
+    lines(&mut out, "routes withdrawn", prefixes(&changes.routes.withdrawn));
+    lines(&mut out, "routes changed", prefixes(&changes.routes.changed));
+    lines(&mut out, "keys changed", changes.keys.clone());
+    lines(&mut out, "needs a restart", changes.restart.clone());
+    if changes.is_none() {
+        out.push_str("the configuration in force is that of the file\n");
+    }
+    // Writing to a string cannot fail.
+    if let Some(missing) = &changes.missing {
+        let _ = writeln!(out, "! sessions and routes stay as they are for now: {missing}");
+    }
+    if let Some(why) = &changes.force {
+        let _ = writeln!(out, "! needs --force: {why}");
+    }
+    if let Some(at) = &changes.returns_at {
+        let at = super::to_the_second(at);
+        let _ =
+            writeln!(out, "the former configuration returns at {at} unless `routelet reload confirm` comes");
+    }
+    out
+}
+
+/// The number of prefixes before the first of them.
+fn prefixes(all: &Prefixes) -> Vec<String> {
+    let mut list: Vec<_> = all.first.iter().map(ToString::to_string).collect();
+    if let Some(first) = list.first_mut() {
+        *first = format!("{}: {first}", all.count);
+    }
+    match all.count.saturating_sub(all.first.len() as u64) {
+        0 => {}
+        more => list.push(format!("and {more} more")),
+    }
+    list
+}
+
+/// A name and its values, on as many lines as they need; nothing without values.
+fn lines(out: &mut String, name: &str, values: Vec<String>) {
+    let mut line = format!("{name:NAME$}");
+    let last = values.len().saturating_sub(1);
+    for (n, value) in values.iter().enumerate() {
+        let comma = if n < last { ", " } else { "" };
+        if line.len() + value.len() + 1 > WIDTH && line.len() > NAME {
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = " ".repeat(NAME);
+        }
+        line += value;
+        line += comma;
+    }
+    if !values.is_empty() {
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::changes::{RouteChanges, SessionChanges, SessionReset};
+
+    #[test]
+    fn a_reload_is_listed_within_80_columns_with_the_number_of_routes_and_the_first_ten() {
+        let reset = SessionReset { neighbor: "10.1.1.1".into(), reason: "hold-time".into() };
+        let withdrawn = (0..12u8).map(|n| format!("10.200.{n}.0/24").parse().unwrap()).collect();
+        let changes = Changes {
+            sessions: SessionChanges { reset: vec![reset], ..SessionChanges::default() },
+            routes: RouteChanges { withdrawn, ..RouteChanges::default() },
+            keys: vec!["advertise.networks".into(), "bgp.hold-time".into()],
+            restart: vec!["cni.enabled".into()],
+            force: Some("every session would be reset".into()),
+            returns_at: Some("2026-11-30T10:00:00.25Z".into()),
+            ..Changes::default()
+        };
+        let text = text(&changes);
+        let expected = "\
+sessions reset    10.1.1.1 (hold-time)
+routes withdrawn  12: 10.200.0.0/24, 10.200.1.0/24, 10.200.2.0/24, 10.200.3.0/24,
+                  10.200.4.0/24, 10.200.5.0/24, 10.200.6.0/24, 10.200.7.0/24,
+                  10.200.8.0/24, 10.200.9.0/24, and 2 more
+keys changed      advertise.networks, bgp.hold-time
+needs a restart   cni.enabled
+! needs --force: every session would be reset
+the former configuration returns at 2026-11-30T10:00:00Z unless `routelet reload confirm` comes
+";
+        assert_eq!(text, expected);
+        assert!(super::text(&Changes::default()).contains("in force"));
+    }
+}

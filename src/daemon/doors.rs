@@ -1,0 +1,82 @@
+//! The listeners that follow the configuration: the control socket, metrics and probes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+
+use super::answers::Answers;
+use crate::{
+    config::{Config, Control},
+    control::io::{
+        http,
+        server::{self, ControlSocket},
+    },
+};
+
+/// How long clients of the former control socket have for what they requested.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The control socket shall be elsewhere, or for another group.
+pub(super) struct Move {
+    pub(super) to: Control,
+    /// Why that is not possible while the daemon runs.
+    pub(super) reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Serves the control socket, wherever it is.
+pub(super) async fn control(
+    socket: ControlSocket,
+    mut now: Control,
+    mut moves: mpsc::Receiver<Move>,
+    answers: Answers,
+) {
+    let serve = |socket: ControlSocket| {
+        let answers = answers.clone();
+        tokio::spawn(socket.serve(move |query| answers.clone().answer(query)))
+    };
+    let mut serving = serve(socket);
+    while let Some(Move { to, reply }) = moves.recv().await {
+        let moved = if to.socket == now.socket {
+            server::set_group(&to.socket, to.group.as_deref()).map_err(|e| e.to_string())
+        } else {
+            let bound = server::bind(&to.socket, to.group.as_deref()).await.map_err(|e| e.to_string());
+            bound.map(|socket| {
+                let former = std::mem::replace(&mut serving, serve(socket));
+                tokio::spawn(async move {
+                    sleep(LINGER).await;
+                    former.abort();
+                });
+            })
+        };
+        if moved.is_ok() {
+            now = to;
+        }
+        let _ = reply.send(moved);
+    }
+    let _ = serving.await;
+}
+
+/// Serves metrics and probes on whatever addresses are configured.
+pub(super) async fn metrics(
+    mut listeners: Vec<TcpListener>,
+    mut config: watch::Receiver<Arc<Config>>,
+    answers: Answers,
+) {
+    let mut now = config.borrow_and_update().metrics.clone();
+    loop {
+        let page = answers.clone();
+        // Cancel safe, both.
+        tokio::select! {
+            () = http::serve(std::mem::take(&mut listeners), move |p| page.clone().page(p)) => return,
+            changed = config.wait_for(|c| c.metrics != now) => match changed {
+                Ok(config) => now = config.metrics.clone(),
+                Err(_) => return,
+            },
+        }
+        listeners = http::bind(&now.listen).await;
+    }
+}

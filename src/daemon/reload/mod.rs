@@ -1,0 +1,431 @@
+//! `reload` and SIGHUP: a good file comes into force, a bad one changes nothing.
+//!
+//! `changes` compares two configurations, `trial` decides on one that has to be confirmed, `restart` has the keys that
+//! take effect at a start only, `problems` is what the operator should know. This file reads, writes and waits.
+
+mod changes;
+mod problems;
+mod restart;
+mod start;
+mod trial;
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex, mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
+
+use super::{
+    doors::Move,
+    planner::{Basis, publish},
+    room::Limit,
+    sandbox, state,
+};
+use crate::{
+    bgp::io::ToPeers,
+    cli::log::LogLevel,
+    config::{self, Config, Control, io::Loaded},
+    control::{Changes, Reload, Response},
+    net::Diagnostic,
+};
+use changes::{Sessions, Side};
+pub(super) use start::{Started, at_start};
+use trial::{Moment, Record};
+
+/// In the state folder.
+pub(super) const FILE: &str = "reload.json";
+
+/// How often the file on disk is looked at, and whether the time of a trial is over.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Re-reads the file that the daemon was started with.
+#[derive(Clone)]
+pub(super) struct Reloader(Arc<Inner>);
+
+/// What it is connected to.
+pub(super) struct Connections {
+    pub(super) file: Option<PathBuf>,
+    /// The daemon runs under Kubernetes unless the file decides.
+    pub(super) kubernetes: bool,
+    pub(super) state_dir: PathBuf,
+    pub(super) config: watch::Sender<Arc<Config>>,
+    /// Octets that routes may take: the memory limit may have changed, too.
+    pub(super) budget: watch::Sender<u64>,
+    pub(super) log: LogLevel,
+    /// Of the last plan.
+    pub(super) basis: watch::Receiver<Option<Arc<Basis>>>,
+    pub(super) peers: mpsc::Sender<ToPeers>,
+    /// Of the control socket.
+    pub(super) moves: mpsc::Sender<Move>,
+    pub(super) problems: watch::Sender<Vec<Diagnostic>>,
+}
+
+/// For metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Whether the last reload put the file in force.
+    pub(super) successful: bool,
+    /// When one last did; seconds since 1970.
+    pub(super) at: i64,
+}
+
+struct Inner {
+    to: Connections,
+    /// What some keys are for as long as the daemon runs.
+    started: Config,
+    state: Mutex<State>,
+    report: watch::Sender<Report>,
+}
+
+struct State {
+    /// As it was read.
+    in_force: Loaded,
+    trial: Option<Trial>,
+    /// Where the control socket is.
+    control: Control,
+    /// How the files looked when they were last read, and what came of that.
+    seen: Option<Vec<Option<Fingerprint>>>,
+    differs: Option<Diagnostic>,
+}
+
+/// A configuration that was not confirmed so far.
+pub(super) struct Trial {
+    record: Record,
+    former: Loaded,
+    /// The time was over: `former` is in force.
+    returned: bool,
+}
+
+/// Device, inode, size, and times of the last changes.
+type Fingerprint = (u64, u64, u64, [i64; 4]);
+
+type Outcome = Result<Changes, Response>;
+
+impl Reloader {
+    pub(super) fn new(to: Connections, started: Started) -> (Self, watch::Receiver<Report>) {
+        let Started { in_force, trial, config, .. } = started;
+        let successful = trial.as_ref().is_none_or(|t| !t.returned);
+        let (report, seen) = watch::channel(Report { successful, at: now() });
+        let control = config.control.clone();
+        let state = State { in_force, trial, control, seen: None, differs: None };
+        (Self(Arc::new(Inner { to, started: config, state: Mutex::new(state), report })), seen)
+    }
+
+    /// Puts the file into force, or reports everything that is wrong with it.
+    pub(super) async fn reload(&self, order: Reload) -> Response {
+        let mut state = self.0.state.lock().await;
+        let outcome = self.0.reload(&mut state, order).await;
+        if !order.dry_run {
+            let successful = outcome.is_ok();
+            self.0.report.send_modify(|report| {
+                report.successful = successful;
+                report.at = if successful { now() } else { report.at };
+            });
+        }
+        self.0.look(&mut state).await;
+        outcome.map_or_else(|response| response, |changes| Response::Changes(Box::new(changes)))
+    }
+
+    /// Keeps the configuration that is on trial.
+    pub(super) async fn confirm(&self) -> Response {
+        let mut state = self.0.state.lock().await;
+        let refused = match &state.trial {
+            None => "no reload waits for a confirmation; `routelet reload --confirm SECONDS` begins one",
+            Some(trial) if trial.returned => {
+                "the time is over, and the former configuration is in force again; `routelet reload --confirm SECONDS` \
+                 tries the file once more"
+            }
+            Some(_) => {
+                if let Err(why) = self.0.forget().await {
+                    return Response::Refused(why);
+                }
+                state.trial = None;
+                tracing::info!("configuration confirmed");
+                self.0.look(&mut state).await;
+                return Response::Done(None);
+            }
+        };
+        Response::Refused(refused.to_owned())
+    }
+
+    /// Ends a trial in time, and notices a file on disk that differs from what is in force.
+    pub(super) async fn follow(self) {
+        loop {
+            let left = {
+                let mut state = self.0.state.lock().await;
+                self.0.end_trial(&mut state).await;
+                self.0.look(&mut state).await;
+                let on_trial = state.trial.as_ref().filter(|t| !t.returned);
+                on_trial.map(|t| Duration::from_secs_f64(t.record.left(&moment())))
+            };
+            sleep(left.map_or(LOOK_INTERVAL, |left| LOOK_INTERVAL.min(left))).await;
+        }
+    }
+}
+
+impl Inner {
+    async fn reload(&self, state: &mut State, order: Reload) -> Outcome {
+        let loaded = self.read().await?;
+        let mut config = loaded.config.clone();
+        let limit = Limit::read();
+        limit.complete(&mut config);
+        let mut changes = self.compare(&config).await;
+        if order.dry_run {
+            return Ok(changes);
+        }
+        if let Some(why) = changes.force.take()
+            && !order.force
+            && order.confirm.is_none()
+        {
+            tracing::warn!(%why, "configuration not taken over; the old one stays in force");
+            return Err(Response::Refused(format!(
+                "the old configuration stays in force: {why}; if that is meant, add `--force`, or `--confirm SECONDS` to \
+                 have it back unless `routelet reload confirm` comes"
+            )));
+        }
+        self.keep_trial(state, &loaded, order.confirm).await.map_err(Response::Refused)?;
+        publish(&self.to.budget, limit.budget());
+        self.put_in_force(config);
+        (state.in_force, state.seen) = (loaded, None);
+        if !self.move_control(state).await {
+            changes.restart.push("control".to_owned());
+        }
+        changes.applied = true;
+        changes.returns_at = state.trial.as_ref().map(|t| wall_time(&t.record.until));
+        tracing::info!("configuration taken over");
+        if !changes.restart.is_empty() {
+            tracing::warn!(keys = %changes.restart.join(", "), "these keys take effect at the next start");
+        }
+        Ok(changes)
+    }
+
+    async fn read(&self) -> Result<Loaded, Response> {
+        let (file, kubernetes) = (self.to.file.clone(), self.to.kubernetes);
+        let read = spawn_blocking(move || config::io::load(file.as_deref(), kubernetes)).await;
+        let loaded = match read {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(problems)) => {
+                let mut text = problems.to_string();
+                if self.started.security.sandbox && text.contains("Permission denied") {
+                    text += OUT_OF_REACH;
+                }
+                for problem in text.lines() {
+                    tracing::error!(%problem, "configuration not taken over; the old one stays in force");
+                }
+                return Err(Response::Misconfigured(format!(
+                    "the old configuration stays in force:\n{text}"
+                )));
+            }
+            Err(_) => return Err(Response::Refused("the daemon is stopping".into())),
+        };
+        if let Some(warnings) = &loaded.warnings {
+            tracing::warn!(%warnings, "configuration");
+        }
+        Ok(loaded)
+    }
+
+    /// What would change now. Both plans are made of the same host and cluster.
+    async fn compare(&self, new: &Config) -> Changes {
+        let (reply, response) = oneshot::channel();
+        let views = match self.to.peers.send(ToPeers::Status { reply }).await {
+            Ok(()) => response.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        let (old, basis) = (self.to.config.borrow().clone(), self.to.basis.borrow().clone());
+        let plan = |config: &Config| match &basis {
+            Some(basis) => basis.plan(config),
+            None => Err("the first plan is being made".to_owned()),
+        };
+        let (before, after) = (plan(&old), plan(new));
+        let (before, after) = (Side { config: &old, plan: &before }, Side { config: new, plan: &after });
+        let restart = restart::keys(&self.started, new, self.to.kubernetes);
+        let restart = restart.into_iter().map(str::to_owned).collect();
+        Changes { restart, ..changes::changes(before, after, &Sessions::new(&views)) }
+    }
+
+    /// Writes down what returns before anything changes.
+    async fn keep_trial(&self, state: &mut State, new: &Loaded, confirm: Option<u32>) -> Result<(), String> {
+        let running = state.trial.take_if(|t| !t.returned);
+        let former = running.as_ref().map_or_else(|| state.in_force.clone(), |t| t.former.clone());
+        let record = match (confirm, &running) {
+            (Some(_), _) if new.config.state_dir != self.started.state_dir => {
+                state.trial = running;
+                return Err(
+                    "state-dir cannot be changed on trial, as what returns is kept there; change it without \
+                            --confirm and restart routelet"
+                        .into(),
+                );
+            }
+            (Some(seconds), _) => {
+                let file = self.path().display().to_string();
+                Record::new(&file, former.text.as_ref(), new.text.as_ref(), seconds, &moment())
+            }
+            // A further reload neither confirms the trial nor extends it.
+            (None, Some(running)) if !running.record.is_former(new.text.as_ref()) => {
+                running.record.with(new.text.as_ref())
+            }
+            (None, _) => {
+                if let Err(why) = self.forget().await {
+                    state.trial = running.or(state.trial.take());
+                    return Err(why);
+                }
+                state.trial = None;
+                return Ok(());
+            }
+        };
+        if let Err(why) = self.write(&record).await {
+            state.trial = running;
+            return Err(why);
+        }
+        state.trial = Some(Trial { record, former, returned: false });
+        Ok(())
+    }
+
+    async fn write(&self, record: &Record) -> Result<(), String> {
+        let (path, bytes) = (self.record(), serde_json::to_vec(record).unwrap_or_default());
+        let to = path.clone();
+        let written = spawn_blocking(move || crate::state::io::write(&to, &bytes, 0o600)).await;
+        written.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| not_kept(&path, &e))
+    }
+
+    /// Nothing is on trial any more.
+    async fn forget(&self) -> Result<(), String> {
+        let path = self.record();
+        let to = path.clone();
+        let removed = spawn_blocking(move || match fs::remove_file(to) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        });
+        removed.await.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| not_kept(&path, &e))
+    }
+
+    fn put_in_force(&self, config: Config) {
+        if self.to.config.borrow().log.level != config.log.level {
+            self.to.log.set(&config.log.level);
+        }
+        self.to.config.send_replace(Arc::new(config));
+    }
+
+    /// Moves the control socket to where it shall be; returns whether it is there.
+    async fn move_control(&self, state: &mut State) -> bool {
+        let to = state.in_force.config.control.clone();
+        if to == state.control {
+            return true;
+        }
+        let (reply, response) = oneshot::channel();
+        let moved = match self.to.moves.send(Move { to: to.clone(), reply }).await {
+            Ok(()) => response.await.unwrap_or_else(|_| Err("the daemon is stopping".into())),
+            Err(_) => Err("the daemon is stopping".into()),
+        };
+        match moved {
+            Ok(()) => state.control = to,
+            Err(reason) => tracing::warn!(%reason, "the control socket stays where it is"),
+        }
+        state.control == state.in_force.config.control
+    }
+
+    /// Returns to the former configuration if its time has come.
+    async fn end_trial(&self, state: &mut State) {
+        let Some(trial) = state.trial.as_mut().filter(|t| !t.returned && t.record.left(&moment()) <= 0.0)
+        else {
+            return;
+        };
+        trial.returned = true;
+        state.in_force = trial.former.clone();
+        tracing::warn!(
+            seconds = trial.record.seconds,
+            "configuration not confirmed in time; the former one is in force again"
+        );
+        let mut config = state.in_force.config.clone();
+        Limit::read().complete(&mut config);
+        self.put_in_force(config);
+        self.move_control(state).await;
+        self.report.send_modify(|report| report.successful = false);
+        state.seen = None;
+    }
+
+    /// Compares the file on disk, if it changed, with what is in force, and reports what there is to know.
+    async fn look(&self, state: &mut State) {
+        let path = self.path();
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let secrets = sandbox::passwords(&state.in_force.config, folder);
+        let now: Vec<_> = std::iter::once(path.clone()).chain(secrets).map(|p| fingerprint(&p)).collect();
+        if state.seen.as_ref() != Some(&now) {
+            state.seen = Some(now);
+            let (file, kubernetes) = (self.to.file.clone(), self.to.kubernetes);
+            let read = spawn_blocking(move || config::io::load(file.as_deref(), kubernetes)).await;
+            state.differs = read.ok().and_then(|read| {
+                problems::of_file(&path, read.as_ref().ok(), &state.in_force.config, state.trial.as_ref())
+            });
+        }
+        let mut late = restart::keys(&self.started, &state.in_force.config, self.to.kubernetes);
+        late.extend((state.control != state.in_force.config.control).then_some("control"));
+        publish(&self.to.problems, state.problems(&path, &late));
+    }
+
+    fn path(&self) -> PathBuf {
+        path(self.to.file.as_deref())
+    }
+
+    fn record(&self) -> PathBuf {
+        self.to.state_dir.join(FILE)
+    }
+}
+
+impl State {
+    fn problems(&self, path: &Path, late: &[&str]) -> Vec<Diagnostic> {
+        let on_trial = self.trial.as_ref().filter(|t| !t.returned);
+        let on_trial = on_trial.map(|t| problems::on_trial(path, &wall_time(&t.record.until)));
+        on_trial.into_iter().chain(self.differs.clone()).chain(problems::late(late)).collect()
+    }
+}
+
+/// The sandbox leaves what was configured at the start.
+const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
+                            restart routelet";
+
+fn not_kept(path: &Path, error: &std::io::Error) -> String {
+    format!(
+        "the old configuration stays in force: {}: {error}; without it a restart would not return in time: make \
+         state-dir writable",
+        path.display()
+    )
+}
+
+/// The file that is read; absolute, so that it is the same for each start.
+fn path(file: Option<&Path>) -> PathBuf {
+    let file = file.unwrap_or(Path::new(config::io::DEFAULT_PATH));
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
+}
+
+fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    let meta = fs::metadata(path).ok()?;
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+    Some((meta.dev(), meta.ino(), meta.size(), times))
+}
+
+/// Now, by the clocks of the machine. Time while it is suspended counts.
+fn moment() -> Moment {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let since_boot = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
+    Moment { boot: state::boot_id(), since_boot, wall: jiff::Timestamp::now().as_duration().as_secs_f64() }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// When that is by the clock on the wall, to the second.
+fn wall_time(until: &Moment) -> String {
+    let at = jiff::Timestamp::from_second(until.wall as i64).unwrap_or_default();
+    at.to_string()
+}
