@@ -165,6 +165,9 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
         &["neighbor", "disable", "10.0.0.1"],
         &["neighbor", "enable", "10.0.0.1"],
         &["reload"],
+        &["reload", "--dry-run", "--json"],
+        &["reload", "--confirm", "60", "--force"],
+        &["reload", "confirm"],
     ];
     for question in questions {
         let (status, out, err) = said(&[question, &["--socket", socket][..]].concat());
@@ -198,6 +201,13 @@ fn wrong_usage_ends_with_two() {
         &["run", "--log-level", "loud"],
         &["run", "--log-format", "xml"],
         &["lab", "--nodes", "1"],
+        &["lab", "scene", "nothing"],
+        &["lab", "--nodes", "2", "scene", "bfd"],
+        &["lab", "--unnumbered", "--peer", "bird"],
+        &["reload", "--confirm", "0"],
+        &["reload", "--dry-run", "--force"],
+        &["reload", "confirm", "--force"],
+        &["reload", "now"],
         &["cleanup", "--config", "/nonexistent/routelet.toml"],
     ];
     for args in wrong {

@@ -25,6 +25,71 @@ fn every_ping_is_answered_below_frr() {
 }
 
 #[test]
+fn hosts_without_addresses_and_configuration_reach_each_other_over_two_leaves() {
+    let out = done(&["--unnumbered"], 90);
+    assert!(out.contains("every ping got a reply") && !out.contains("NO REPLY"), "{out}");
+    // Three pods, two others each, two families: at first, without either leaf, and afterwards.
+    assert_eq!(out.matches(" → ").count(), 48, "{out}");
+    for part in ["no BGP configuration on any host", "what it found out", "disconnecting host1 from leaf2"] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    // Sessions of three hosts, each with two uplinks.
+    assert!(out.matches("established").count() >= 6, "{out}");
+}
+
+#[test]
+fn scene_failover() {
+    let out = done(&["scene", "failover"], SCENE);
+    assert!(out.contains("all routes take leaf2") && out.contains("both leaves are used again"), "{out}");
+    let line = out.lines().find(|l| l.contains(" packets from pod1 to 10.1.2.10")).expect(&out);
+    let words: Vec<_> = line.split(' ').collect();
+    let (sent, lost): (usize, usize) = (words[0].parse().unwrap(), words[words.len() - 2].parse().unwrap());
+    assert!(sent > 200 && lost < sent / 2, "{line}");
+}
+
+#[test]
+fn scene_bfd() {
+    let out = done(&["scene", "bfd"], SCENE);
+    assert!(out.contains("its routes are gone after") && out.contains("all routes are back"), "{out}");
+}
+
+#[test]
+fn scene_drain() {
+    let out = done(&["scene", "drain"], SCENE);
+    for part in ["GRACEFUL_SHUTDOWN", "its pods left every kernel", "established", "all routes are back"] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+}
+
+#[test]
+fn scene_unnumbered() {
+    let out = done(&["scene", "unnumbered"], SCENE);
+    assert!(out.contains("what it found out") && !out.contains("NO REPLY"), "{out}");
+}
+
+#[test]
+fn leaves_without_addresses_run_routelet() {
+    let out = lab(&["--unnumbered", "--peer", "frr"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+}
+
+/// In seconds; a debug build beside other tests takes longer than the 20 that a scene takes by itself.
+const SCENE: u64 = 40;
+
+/// The output of a lab that ends well within so many seconds, and leaves nothing behind.
+fn done(options: &[&str], seconds: u64) -> String {
+    let began = Instant::now();
+    let lab = lab(options).spawn().unwrap();
+    let id = lab.id();
+    let Output { status, stdout, stderr } = lab.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{out}\n{err}");
+    assert!(began.elapsed() < Duration::from_secs(seconds), "{:?}:\n{out}", began.elapsed());
+    assert_eq!(left_behind(id), Vec::<String>::new());
+    out.into_owned()
+}
+
+#[test]
 fn nothing_is_left_after_an_interrupt() {
     let mut lab = standing_lab();
     signal(&lab, "INT");

@@ -10,7 +10,7 @@
 mod io;
 mod topology;
 
-pub use topology::Leaf;
+pub use topology::{Fabric, Leaf};
 
 /// Arguments of `lab`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +21,41 @@ pub struct LabOptions {
     pub keep: bool,
     /// Daemon in the leaf.
     pub peer: Leaf,
+    /// How leaves and hosts are connected.
+    pub fabric: Fabric,
+    /// A scene instead of the whole demonstration.
+    pub scene: Option<Scene>,
     /// Only remove what an earlier lab left (`--remove`).
     pub remove: bool,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { nodes: 3, keep: false, peer: Leaf::Routelet, remove: false }
+        let (fabric, scene) = (Fabric::Numbered, None);
+        Self { nodes: 3, keep: false, peer: Leaf::Routelet, fabric, scene, remove: false }
+    }
+}
+
+/// One thing to see, in less than 20 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// A host without an answering daemon, whose links stay up.
+    Bfd,
+    /// An uplink is cut under a stream of packets.
+    Failover,
+    /// Hosts without addresses on their uplinks.
+    Unnumbered,
+    /// A host is taken out of traffic and back.
+    Drain,
+}
+
+impl Scene {
+    /// The fabric that it plays in.
+    pub fn fabric(self) -> Fabric {
+        match self {
+            Self::Failover | Self::Unnumbered => Fabric::Unnumbered,
+            Self::Bfd | Self::Drain => Fabric::Numbered,
+        }
     }
 }
 

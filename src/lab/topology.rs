@@ -11,6 +11,9 @@
 //! ```
 //!
 //! IPv6 beside it: fd00:0:N::/64 to the leaf, fd00:1:N::/64 for pods.
+//!
+//! The unnumbered fabric has two leaves, AS 10001 and 10002, and no address on any link between them and
+//! the hosts. The hosts have no BGP configuration: they find the leaves and their pods' bridge.
 
 use std::{
     fmt::{self, Write as _},
@@ -47,12 +50,24 @@ impl fmt::Display for Leaf {
     }
 }
 
+/// How leaves and hosts are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fabric {
+    /// One leaf, an address at both ends of each link.
+    Numbered,
+    /// Two leaves, no addresses (RFC 8950).
+    Unnumbered,
+}
+
 /// The plan of a lab.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topology {
     /// Of the process that creates it.
     pub(super) pid: u32,
     pub(super) hosts: u8,
+    pub(super) fabric: Fabric,
+    /// Whether neighbors watch each other by BFD.
+    pub(super) bfd: bool,
 }
 
 impl Topology {
@@ -61,8 +76,12 @@ impl Topology {
         format!("{PREFIX}{}-{role}", self.pid)
     }
 
-    pub(super) fn leaf(self) -> String {
-        self.namespace("leaf")
+    /// Names of the leaves.
+    pub(super) fn leaves(self) -> &'static [&'static str] {
+        match self.fabric {
+            Fabric::Numbered => &["leaf"],
+            Fabric::Unnumbered => &["leaf1", "leaf2"],
+        }
     }
 
     /// From 1.
@@ -70,10 +89,18 @@ impl Topology {
         (1..=self.hosts).map(|n| Host { n })
     }
 
-    /// The leaf's configuration for routelet.
-    pub(super) fn leaf_toml(self, dir: &Path) -> String {
-        let mut text = daemon_toml(dir, LEAF_AS, Ipv4Addr::new(10, 0, 0, 1));
+    /// A leaf's configuration for routelet, by its number.
+    pub(super) fn leaf_toml(self, leaf: u8, dir: &Path) -> String {
+        let asn = self.leaf_as(leaf);
+        let mut text = self.daemon_toml(dir, asn, Ipv4Addr::new(10, 0, 0, leaf + 1));
         text.push_str("\n[bgp.group.hosts]\ntransit = true\n");
+        text.push_str(self.bfd_key());
+        if self.fabric == Fabric::Unnumbered {
+            text.push_str(
+                "\n[[bgp.neighbor]]\ninterface = \"port*\"\nremote-as = \"external\"\ngroup = \"hosts\"\n",
+            );
+            return text;
+        }
         for host in self.hosts() {
             let (address, asn) = (host.uplink().0, host.asn());
             write!(
@@ -83,6 +110,45 @@ impl Topology {
             .expect("a String");
         }
         text
+    }
+
+    /// In the numbered fabric there is one leaf.
+    fn leaf_as(self, leaf: u8) -> Asn {
+        match self.fabric {
+            Fabric::Numbered => LEAF_AS,
+            Fabric::Unnumbered => LEAF_AS + 1 + Asn::from(leaf),
+        }
+    }
+
+    fn bfd_key(self) -> &'static str {
+        if self.bfd { "bfd = { min-tx = 50, min-rx = 50, multiplier = 3 }\n" } else { "" }
+    }
+
+    /// A host's configuration. Without addresses it names folders of the lab only.
+    pub(super) fn host_toml(self, host: Host, dir: &Path) -> String {
+        if self.fabric == Fabric::Unnumbered {
+            return folders_toml(dir);
+        }
+        let (own, gateway) = host.uplink();
+        let mut text = self.daemon_toml(dir, host.asn(), own);
+        let bfd = self.bfd_key();
+        write!(
+            text,
+            "\n[[bgp.neighbor]]\naddress = \"{gateway}\"\nremote-as = {LEAF_AS}\n{bfd}\n[advertise]\ninterfaces = [\"{BRIDGE}\"]\n"
+        )
+        .expect("a String");
+        text
+    }
+
+    /// The configuration that all nodes share.
+    fn daemon_toml(self, dir: &Path, asn: Asn, router_id: Ipv4Addr) -> String {
+        // With BFD the hold time shows what it spares.
+        let hold_time = if self.bfd { 90 } else { HOLD_TIME };
+        format!(
+            "{}\n[bgp]\nas = {asn}\nrouter-id = \"{router_id}\"\nhold-time = {hold_time}\nconnect-retry-time = 1\n\
+             idle-hold-time = 1\n",
+            folders_toml(dir)
+        )
     }
 
     /// The leaf's configuration for BIRD 2.
@@ -127,6 +193,9 @@ impl Topology {
 
     /// The diagram that the lab starts with.
     pub(super) fn picture(self, leaf: Leaf) -> String {
+        if self.fabric == Fabric::Unnumbered {
+            return self.picture_unnumbered();
+        }
         let mut text = format!("leaf  AS {LEAF_AS}  {leaf}\n");
         for host in self.hosts() {
             let branch = if host.n == self.hosts { "└" } else { "├" };
@@ -135,6 +204,18 @@ impl Topology {
             writeln!(text, " {branch}─ {link:<12} ─ host{n}  AS {asn}  pod{n} in {pods} and {pods6}")
                 .expect("a String");
         }
+        text
+    }
+
+    fn picture_unnumbered(self) -> String {
+        let mut text = format!("leaf1  AS {}       leaf2  AS {}\n", self.leaf_as(0), self.leaf_as(1));
+        for host in self.hosts() {
+            let branch = if host.n == self.hosts { '└' } else { '├' };
+            let (n, pods, pods6) = (host.n, host.pods(), host.pods6());
+            writeln!(text, " {branch}─ eth0 ─ host{n} ─ eth1 ─{branch}   pod{n} in {pods} and {pods6}")
+                .expect("a String");
+        }
+        text.push_str("no address on any link, no BGP configuration on any host\n");
         text
     }
 }
@@ -193,26 +274,13 @@ impl Host {
     pub(super) fn pod(self) -> (Ipv4Addr, Ipv6Addr) {
         (Ipv4Addr::new(10, 1, self.n, 10), v6(1, self.n, 0x10))
     }
-
-    pub(super) fn toml(self, dir: &Path) -> String {
-        let (own, gateway) = self.uplink();
-        let mut text = daemon_toml(dir, self.asn(), own);
-        write!(
-            text,
-            "\n[[bgp.neighbor]]\naddress = \"{gateway}\"\nremote-as = {LEAF_AS}\n\n[advertise]\ninterfaces = [\"{BRIDGE}\"]\n"
-        )
-        .expect("a String");
-        text
-    }
 }
 
-/// The configuration that all nodes share.
-fn daemon_toml(dir: &Path, asn: Asn, router_id: Ipv4Addr) -> String {
+/// Where a daemon of the lab has its files.
+fn folders_toml(dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        "state-dir = \"{dir}/state\"\n\n[control]\nsocket = \"{dir}/routelet.sock\"\n\n[metrics]\nlisten = \"\"\n\n\
-         [bgp]\nas = {asn}\nrouter-id = \"{router_id}\"\nhold-time = {HOLD_TIME}\nconnect-retry-time = 1\n\
-         idle-hold-time = 1\n"
+        "state-dir = \"{dir}/state\"\n\n[control]\nsocket = \"{dir}/routelet.sock\"\n\n[metrics]\nlisten = \"\"\n"
     )
 }
 
@@ -224,11 +292,11 @@ fn v6(kind: u16, n: u8, last: u16) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    const LAB: Topology = Topology { pid: 7, hosts: 3 };
+    const LAB: Topology = Topology { pid: 7, hosts: 3, fabric: Fabric::Numbered, bfd: false };
 
     #[test]
     fn no_two_hosts_share_a_prefix() {
-        let lab = Topology { pid: 7, hosts: 50 };
+        let lab = Topology { hosts: 50, ..LAB };
         let mut all: Vec<_> = lab.hosts().flat_map(|h| [h.uplink_prefix(), h.pods(), h.pods6()]).collect();
         let count = all.len();
         all.sort_unstable();
@@ -238,14 +306,14 @@ mod tests {
 
     #[test]
     fn names_of_interfaces_fit_into_the_kernel() {
-        for host in (Topology { pid: u32::MAX, hosts: 50 }).hosts() {
+        for host in (Topology { pid: u32::MAX, hosts: 50, ..LAB }).hosts() {
             assert!(host.port().len() <= 15, "{}", host.port());
         }
     }
 
     #[test]
     fn the_leaf_knows_every_host_in_every_language() {
-        for text in [LAB.leaf_toml(Path::new("/run/x")), LAB.leaf_bird(), LAB.leaf_frr()] {
+        for text in [LAB.leaf_toml(0, Path::new("/run/x")), LAB.leaf_bird(), LAB.leaf_frr()] {
             for host in LAB.hosts() {
                 let (address, asn) = (host.uplink().0.to_string(), host.asn().to_string());
                 assert!(text.contains(&address) && text.contains(&asn), "{address} AS {asn} in:\n{text}");
@@ -255,9 +323,27 @@ mod tests {
 
     #[test]
     fn a_host_speaks_to_the_leaf_and_advertises_its_bridge() {
-        let text = LAB.hosts().next().unwrap().toml(Path::new("/run/x"));
+        let text = LAB.host_toml(LAB.hosts().next().unwrap(), Path::new("/run/x"));
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["bgp"]["neighbor"][0]["address"].as_str(), Some("10.0.1.1"));
         assert_eq!(table["advertise"]["interfaces"][0].as_str(), Some(BRIDGE));
+    }
+
+    #[test]
+    fn hosts_without_addresses_have_no_bgp_configuration() {
+        let lab = Topology { fabric: Fabric::Unnumbered, ..LAB };
+        let parse = |text: &str| {
+            let around =
+                crate::config::Surroundings { kubernetes: false, read_password: &|_| Err(String::new()) };
+            crate::config::parse(text, &around).unwrap_or_else(|e| panic!("{e:?}\n{text}")).0
+        };
+        assert!(parse(&lab.host_toml(lab.hosts().next().unwrap(), Path::new("/run/x"))).is_bare_host);
+        let leaves: Vec<_> = (0..2).map(|n| parse(&lab.leaf_toml(n, Path::new("/run/x"))).bgp).collect();
+        assert!(leaves[0].asn != leaves[1].asn && leaves[0].router_id != leaves[1].router_id);
+        let watched = Topology { bfd: true, ..LAB };
+        assert!(parse(&watched.leaf_toml(0, Path::new("/run/x"))).bgp.groups["hosts"].bfd.is_some());
+        assert!(
+            parse(&watched.host_toml(Host { n: 1 }, Path::new("/run/x"))).bgp.neighbors[0].keys.bfd.is_some()
+        );
     }
 }

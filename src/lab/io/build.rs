@@ -6,14 +6,17 @@ use futures::TryStreamExt;
 use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkMessage};
 
 use super::{
-    super::topology::{BRIDGE, Host, Topology},
+    super::topology::{BRIDGE, Fabric, Host, Topology},
     Error, failed,
     netns::Namespace,
 };
 
+/// A host's interfaces to the leaves.
+const UPLINKS: [&str; 2] = ["eth0", "eth1"];
+
 /// A lab that is running.
 pub(super) struct Net {
-    pub(super) leaf: Namespace,
+    pub(super) leaves: Vec<Namespace>,
     pub(super) hosts: Vec<Node>,
     /// Whether this kernel supports IPv6.
     pub(super) ipv6: bool,
@@ -29,59 +32,87 @@ pub(super) struct Node {
 impl Net {
     pub(super) async fn build(lab: Topology) -> Result<Self, Error> {
         let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-        let leaf = router(lab.leaf(), ipv6).await?;
-        if ipv6 {
-            // The leaf's port is shut and opened again, and its address has to be kept.
-            leaf.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1")])?;
+        if lab.fabric == Fabric::Unnumbered && !ipv6 {
+            return Err(Error::Runtime(
+                "links without addresses need IPv6, which this kernel does not have".into(),
+            ));
+        }
+        let mut leaves = Vec::new();
+        for name in lab.leaves() {
+            let leaf = router(lab.namespace(name), ipv6).await?;
+            if ipv6 && lab.fabric == Fabric::Numbered {
+                // The leaf's port is shut and opened again, and its address has to be kept.
+                leaf.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1")])?;
+            }
+            leaves.push(leaf);
         }
         let mut hosts = Vec::new();
         for host in lab.hosts() {
             let ns = router(lab.namespace(&host.name()), ipv6).await?;
             let pod = namespace(lab.namespace(&host.pod_name()), ipv6).await?;
             let node = Node { host, ns, pod };
-            node.connect(&leaf, ipv6).await?;
+            for (leaf, uplink) in leaves.iter().zip(UPLINKS) {
+                node.connect(leaf, uplink).await?;
+            }
+            node.attach_pod(ipv6).await?;
+            if let (Fabric::Numbered, Some(leaf)) = (lab.fabric, leaves.first()) {
+                node.number(leaf, ipv6).await?;
+            }
             hosts.push(node);
         }
-        Ok(Self { leaf, hosts, ipv6 })
+        Ok(Self { leaves, hosts, ipv6 })
     }
 }
 
 impl Node {
-    /// Connects leaf and host, and the host's bridge and pod.
-    async fn connect(&self, leaf: &Namespace, ipv6: bool) -> Result<(), Error> {
-        let (host, port) = (self.host, self.host.port());
+    /// Connects leaf and host.
+    async fn connect(&self, leaf: &Namespace, uplink: &str) -> Result<(), Error> {
+        let port = self.host.port();
         // Created in one namespace, so that the two ends have different indices: the kernel delays
         // the notification of a lost carrier if they are the same (docs/kernel.md, section 2).
-        leaf.add(LinkVeth::new(&port, "eth0").build()).await?;
-        leaf.set(LinkUnspec::new_with_name("eth0").setns_by_fd(self.ns.fd()).build()).await?;
+        leaf.add(LinkVeth::new(&port, uplink).build()).await?;
+        leaf.set(LinkUnspec::new_with_name(uplink).setns_by_fd(self.ns.fd()).build()).await?;
+        leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
+        self.ns.set(LinkUnspec::new_with_name(uplink).up().build()).await
+    }
+
+    /// Makes the host's bridge, with the pod at it.
+    async fn attach_pod(&self, ipv6: bool) -> Result<(), Error> {
         self.ns.add(LinkBridge::new(BRIDGE).up().build()).await?;
-        let veth = host.pod_name();
+        let veth = self.host.pod_name();
         self.pod.add(LinkVeth::new("eth0", &veth).index(100).build()).await?;
         self.pod.set(LinkUnspec::new_with_name(&veth).setns_by_fd(self.ns.fd()).build()).await?;
         let bridge = self.ns.index(BRIDGE).await?;
         self.ns.set(LinkUnspec::new_with_name(&veth).controller(bridge).up().build()).await?;
-
-        for (ns, link) in [(leaf, port.as_str()), (&self.ns, "eth0"), (&self.ns, BRIDGE), (&self.pod, "eth0")]
-        {
+        for (ns, link) in [(&self.ns, BRIDGE), (&self.pod, "eth0")] {
             ns.set(LinkUnspec::new_with_name(link).up().build()).await?;
         }
-        let ((own, gateway), (bridge, _), (pod, _)) = (host.uplink(), host.bridge(), host.pod());
-        leaf.address(&port, gateway.into(), 30).await?;
-        self.ns.address("eth0", own.into(), 30).await?;
+        let ((bridge, bridge6), (pod, pod6)) = (self.host.bridge(), self.host.pod());
         self.ns.address(BRIDGE, bridge.into(), 24).await?;
         self.pod.address("eth0", pod.into(), 24).await?;
-        self.ns.default_route(gateway.into()).await?;
         self.pod.default_route(bridge.into()).await?;
-        if !ipv6 {
-            return Ok(());
+        if ipv6 {
+            self.ns.address(BRIDGE, bridge6.into(), 64).await?;
+            self.pod.address("eth0", pod6.into(), 64).await?;
+            self.pod.default_route(bridge6.into()).await?;
         }
-        let ((own, gateway), (_, bridge), (_, pod)) = (host.uplink6(), host.bridge(), host.pod());
-        leaf.address(&port, gateway.into(), 64).await?;
-        self.ns.address("eth0", own.into(), 64).await?;
-        self.ns.address(BRIDGE, bridge.into(), 64).await?;
-        self.pod.address("eth0", pod.into(), 64).await?;
+        Ok(())
+    }
+
+    /// Gives both ends of the uplink their addresses.
+    async fn number(&self, leaf: &Namespace, ipv6: bool) -> Result<(), Error> {
+        let (port, [uplink, _]) = (self.host.port(), UPLINKS);
+        let (own, gateway) = self.host.uplink();
+        leaf.address(&port, gateway.into(), 30).await?;
+        self.ns.address(uplink, own.into(), 30).await?;
         self.ns.default_route(gateway.into()).await?;
-        self.pod.default_route(bridge.into()).await
+        if ipv6 {
+            let (own, gateway) = self.host.uplink6();
+            leaf.address(&port, gateway.into(), 64).await?;
+            self.ns.address(uplink, own.into(), 64).await?;
+            self.ns.default_route(gateway.into()).await?;
+        }
+        Ok(())
     }
 }
 

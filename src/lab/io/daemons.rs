@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::User;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User},
+};
 
 use super::{
     super::topology::{Leaf, Topology},
@@ -37,6 +40,7 @@ pub(super) struct Daemons {
     running: Vec<Daemon>,
     pid: u32,
     leaf: Leaf,
+    leaves: &'static [&'static str],
 }
 
 /// Checks that the leaf's daemon is installed.
@@ -60,21 +64,23 @@ pub(super) fn program() -> String {
 
 impl Daemons {
     pub(super) fn start(lab: Topology, net: &Net, leaf: Leaf) -> Result<Self, Error> {
-        let mut daemons = Self { running: Vec::new(), pid: lab.pid, leaf };
-        let folder = daemons.folder("leaf")?;
-        match leaf {
-            Leaf::Routelet => daemons.routelet(&net.leaf, "leaf", &lab.leaf_toml(&folder))?,
-            Leaf::Bird => {
-                let config = write(&folder.join("bird.conf"), &lab.leaf_bird())?;
-                let mut command = Command::new("/usr/sbin/bird");
-                command.arg("-f").arg("-c").arg(config).arg("-s").arg(folder.join("bird.ctl"));
-                daemons.run(&net.leaf, "leaf", command)?;
+        let mut daemons = Self { running: Vec::new(), pid: lab.pid, leaf, leaves: lab.leaves() };
+        for ((name, ns), n) in lab.leaves().iter().zip(&net.leaves).zip(0..) {
+            let folder = daemons.folder(name)?;
+            match leaf {
+                Leaf::Routelet => daemons.routelet(ns, name, &lab.leaf_toml(n, &folder))?,
+                Leaf::Bird => {
+                    let config = write(&folder.join("bird.conf"), &lab.leaf_bird())?;
+                    let mut command = Command::new("/usr/sbin/bird");
+                    command.arg("-f").arg("-c").arg(config).arg("-s").arg(folder.join("bird.ctl"));
+                    daemons.run(ns, name, command)?;
+                }
+                Leaf::Frr => daemons.frr(ns, &folder, &lab.leaf_frr())?,
             }
-            Leaf::Frr => daemons.frr(&net.leaf, &folder, &lab.leaf_frr())?,
         }
         for Node { host, ns, .. } in &net.hosts {
             let folder = daemons.folder(&host.name())?;
-            daemons.routelet(ns, &host.name(), &host.toml(&folder))?;
+            daemons.routelet(ns, &host.name(), &lab.host_toml(*host, &folder))?;
         }
         Ok(daemons)
     }
@@ -147,13 +153,30 @@ impl Daemons {
 
     /// Output of `routelet show WHAT` for a node.
     pub(super) fn show(&self, node: &str, what: &[&str]) -> String {
+        self.command(node, &[&["show"], what].concat())
+    }
+
+    /// Output of a command for a node.
+    pub(super) fn command(&self, node: &str, what: &[&str]) -> String {
         let mut command = Command::new(ROUTELET);
-        command.arg0("routelet").arg("show").args(what).arg("--socket").arg(self.socket(node));
+        command.arg0("routelet").args(what).arg("--socket").arg(self.socket(node));
         output(command)
+    }
+
+    /// Sends a signal to the daemon of a node.
+    pub(super) fn signal(&self, node: &str, signal: Signal) -> Result<(), Error> {
+        let daemon = self.running.iter().find(|d| d.name == node);
+        let pid = daemon.and_then(|d| i32::try_from(d.process.id()).ok()).map(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Error::Runtime(format!("{node} has no daemon")))?;
+        kill(pid, signal).map_err(failed(format!("cannot send {signal} to the daemon of {node}")))
     }
 
     pub(super) fn socket(&self, node: &str) -> PathBuf {
         dir(self.pid).join(node).join("routelet.sock")
+    }
+
+    pub(super) fn first_leaf(&self) -> &'static str {
+        self.leaves.first().copied().unwrap_or_default()
     }
 
     /// The commands that show the leaf's table.
@@ -161,7 +184,9 @@ impl Daemons {
         let folder = dir(self.pid).join("leaf");
         match self.leaf {
             Leaf::Routelet => {
-                vec![format!("{} show routes --socket {}", program(), self.socket("leaf").display())]
+                let socket = |leaf: &&str| self.socket(leaf).display().to_string();
+                let show = |leaf| format!("{} show routes --socket {}", program(), socket(leaf));
+                self.leaves.iter().map(show).collect()
             }
             Leaf::Bird => vec![format!("birdc -r -s {} show route", folder.join("bird.ctl").display())],
             Leaf::Frr => {
@@ -178,7 +203,7 @@ impl Daemons {
     pub(super) fn leaf_table(&self) -> String {
         let folder = dir(self.pid).join("leaf");
         match self.leaf {
-            Leaf::Routelet => self.show("leaf", &["routes"]),
+            Leaf::Routelet => self.show(self.first_leaf(), &["routes"]),
             Leaf::Bird => {
                 let mut command = Command::new("/usr/sbin/birdc");
                 command.arg("-r").arg("-s").arg(folder.join("bird.ctl")).args(["show", "route"]);

@@ -19,7 +19,7 @@ use rtnetlink::{
 use super::{
     super::{
         LabOptions,
-        topology::{Leaf, Topology},
+        topology::{Host, Leaf, Topology},
     },
     Error,
     build::{Net, Node},
@@ -27,14 +27,9 @@ use super::{
     failed,
     netns::Namespace,
     ping::ping,
+    scenes,
 };
 
-/// Prints a line; a closed pipe does not end the lab.
-macro_rules! outln {
-    ($($text:tt)*) => {{
-        let _ = writeln!(stdout(), $($text)*);
-    }};
-}
 use crate::net::Prefix;
 
 /// Protocol number of routelet's routes in the kernel.
@@ -52,17 +47,23 @@ pub(super) async fn run(lab: Topology, options: LabOptions) -> Result<(), Error>
     let mut daemons = Daemons::start(lab, &net, options.peer)?;
     outln!("\nbuilt in {}", seconds(began.elapsed()));
 
-    let result = steps(&net, &mut daemons, options.peer).await;
+    let result = match options.scene {
+        Some(scene) => scenes::play(scene, &net, &mut daemons).await,
+        None => steps(&net, &mut daemons, options.peer).await,
+    };
     if options.keep {
         print_hints(lab, &daemons);
     }
     result?;
-    outln!("\nevery ping got a reply ({} in all)", seconds(began.elapsed()));
+    match options.scene {
+        Some(_) => outln!("\ndone in {}", seconds(began.elapsed())),
+        None => outln!("\nevery ping got a reply ({} in all)", seconds(began.elapsed())),
+    }
     Ok(())
 }
 
-async fn steps(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
-    let took = converge(net, daemons, "converging", |_, _| Some(true)).await?;
+pub(super) async fn steps(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error> {
+    let took = converge(net, daemons, "converging", |who, _| Some(whole(net, who))).await?;
     outln!("converged in {}: each host's kernel has the pods of all others", seconds(took));
     show(net, daemons, leaf).await?;
     let mut lost = ping_all(net)?;
@@ -75,32 +76,46 @@ async fn steps(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Result<(), Error
     }
 }
 
-/// The leaf's number among the hosts, which count from 1.
-const LEAF: u8 = 0;
+/// Whose kernel is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// From 0.
+    Leaf(usize),
+    /// From 1.
+    Host(u8),
+}
 
-/// Waits until the kernel of every host and of the leaf (`who`) has the routes to the others' pods
-/// (`whose`) for which `wanted(who, whose)` is true, and none for which it is false; `None` allows
-/// either.
-async fn converge(
+/// Next hops of a route in a fabric in which nothing is missing: a host reaches the others by every leaf.
+pub(super) fn whole(net: &Net, who: Who) -> usize {
+    match who {
+        Who::Leaf(_) => 1,
+        Who::Host(_) => net.leaves.len(),
+    }
+}
+
+/// Waits until the kernel of every host and leaf (`who`) has as many next hops to the pods of each
+/// other host (`whose`) as `wanted(who, whose)`, 0 for no route; `None` allows any.
+pub(super) async fn converge(
     net: &Net,
     daemons: &mut Daemons,
     what: &str,
-    wanted: impl Fn(u8, u8) -> Option<bool>,
+    wanted: impl Fn(Who, u8) -> Option<usize>,
 ) -> Result<Duration, Error> {
     let began = Instant::now();
     let mut progress = Progress::new();
     loop {
         daemons.check()?;
-        let everyone = net.hosts.iter().map(|node| (node.host.n, &node.ns)).chain([(LEAF, &net.leaf)]);
+        let leaves = net.leaves.iter().enumerate().map(|(n, ns)| (Who::Leaf(n), ns));
+        let everyone = net.hosts.iter().map(|node| (Who::Host(node.host.n), &node.ns)).chain(leaves);
         let tables =
             try_join_all(everyone.map(async |(who, ns)| Ok::<_, Error>((who, routes(ns).await?)))).await?;
         let (mut right, mut all) = (0, 0);
         for (who, table) in &tables {
-            for other in net.hosts.iter().filter(|other| other.host.n != *who) {
+            for other in net.hosts.iter().filter(|other| Who::Host(other.host.n) != *who) {
                 let Some(wanted) = wanted(*who, other.host.n) else { continue };
                 for prefix in pods(net, other) {
                     all += 1;
-                    right += usize::from(table.contains_key(&prefix) == wanted);
+                    right += usize::from(table.get(&prefix).map_or(0, count_next_hops) == wanted);
                 }
             }
         }
@@ -126,9 +141,12 @@ async fn converge(
 }
 
 async fn show(net: &Net, daemons: &Daemons, leaf: Leaf) -> Result<(), Error> {
-    outln!("\n── leaf: the table of {leaf}\n{}", daemons.leaf_table().trim_end());
+    outln!("\n── {}: the table of {leaf}\n{}", daemons.first_leaf(), daemons.leaf_table().trim_end());
     for node in &net.hosts {
         let name = node.host.name();
+        if net.leaves.len() > 1 {
+            outln!("\n── {name}: what it found out\n{}", daemons.show(&name, &["host"]).trim_end());
+        }
         outln!("\n── {name}: neighbors\n{}", daemons.show(&name, &["neighbors"]).trim_end());
         outln!("── {name}: learned routes in the kernel");
         for (prefix, route) in routes(&node.ns).await? {
@@ -175,21 +193,62 @@ fn ping_all(net: &Net) -> Result<usize, Error> {
     Ok(lost)
 }
 
-/// Shuts the leaf's port to the first host, opens it again, and pings once more.
+/// Cuts the first host's uplinks, one after the other, and pings once more.
 async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
-    let Some(first) = net.hosts.first().map(|node| node.host) else { return Ok(0) };
-    outln!("\n── disconnecting {}", first.name());
-    let port = first.port();
-    net.leaf.set(LinkUnspec::new_with_name(&port).down().build()).await?;
-    // The isolated host may keep its routes, as no neighbor withdraws them.
-    let alone = |who, whose| (who != first.n).then_some(whose != first.n);
-    let gone = converge(net, daemons, "withdrawing", alone).await?;
-    outln!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
-    net.leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
+    let mut lost = 0;
+    for leaf in 0..net.leaves.len() {
+        lost += cut_uplink(net, daemons, leaf).await?;
+    }
+    Ok(lost + ping_all(net)?)
+}
+
+/// Shuts a leaf's port to the first host and opens it again. With another leaf every pod is reached
+/// meanwhile.
+async fn cut_uplink(net: &Net, daemons: &mut Daemons, leaf: usize) -> Result<usize, Error> {
+    let Some(name) = net.hosts.first().map(|node| node.host.name()) else { return Ok(0) };
+    let alone = net.leaves.len() == 1;
+    match alone {
+        true => outln!("\n── disconnecting {name}"),
+        false => outln!("\n── disconnecting {name} from leaf{}", leaf + 1),
+    }
+    let gone = shut(net, daemons, leaf).await?;
+    let mut lost = 0;
+    if alone {
+        outln!("the routes to its pods left the leaf and the other hosts in {}", seconds(gone));
+    } else {
+        outln!("all routes to and from it take the other leaf after {}", seconds(gone));
+        lost = ping_all(net)?;
+    }
     outln!("\n── reconnecting it");
-    let back = converge(net, daemons, "restoring", |_, _| Some(true)).await?;
+    let back = open(net, daemons, leaf).await?;
     outln!("all routes are back in {}", seconds(back));
-    ping_all(net)
+    Ok(lost)
+}
+
+/// Shuts the leaf's port to the first host, and waits until no kernel uses it.
+pub(super) async fn shut(net: &Net, daemons: &mut Daemons, leaf: usize) -> Result<Duration, Error> {
+    let Some((ns, first)) = port(net, leaf) else { return Ok(Duration::ZERO) };
+    ns.set(LinkUnspec::new_with_name(&first.port()).down().build()).await?;
+    let leaves = net.leaves.len();
+    converge(net, daemons, "withdrawing", |who, whose| match who {
+        // An isolated host may keep its routes, as no neighbor withdraws them.
+        Who::Host(n) if n == first.n => (leaves > 1).then_some(leaves - 1),
+        Who::Host(_) if whose == first.n => Some(leaves - 1),
+        Who::Leaf(n) if whose == first.n => Some(usize::from(n != leaf)),
+        who => Some(whole(net, who)),
+    })
+    .await
+}
+
+/// Opens it again, and waits until nothing is missing.
+pub(super) async fn open(net: &Net, daemons: &mut Daemons, leaf: usize) -> Result<Duration, Error> {
+    let Some((ns, first)) = port(net, leaf) else { return Ok(Duration::ZERO) };
+    ns.set(LinkUnspec::new_with_name(&first.port()).up().build()).await?;
+    converge(net, daemons, "restoring", |who, _| Some(whole(net, who))).await
+}
+
+fn port(net: &Net, leaf: usize) -> Option<(&Namespace, Host)> {
+    Some((net.leaves.get(leaf)?, net.hosts.first()?.host))
 }
 
 fn print_hints(lab: Topology, daemons: &Daemons) {
@@ -216,7 +275,7 @@ fn pods(net: &Net, node: &Node) -> Vec<Prefix> {
     pods
 }
 
-fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
+pub(super) fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
     let (v4, v6) = node.host.pod();
     let mut pods = vec![IpAddr::V4(v4)];
     pods.extend(net.ipv6.then_some(IpAddr::V6(v6)));
@@ -224,7 +283,7 @@ fn pod_addresses(net: &Net, node: &Node) -> Vec<IpAddr> {
 }
 
 /// The routes of a namespace's main table that have a next hop.
-async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, RouteMessage>, Error> {
+pub(super) async fn routes(ns: &Namespace) -> Result<BTreeMap<Prefix, RouteMessage>, Error> {
     let mut found = BTreeMap::new();
     for request in [
         RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
@@ -254,6 +313,14 @@ fn destination(route: &RouteMessage) -> Option<Prefix> {
     })
 }
 
+fn count_next_hops(route: &RouteMessage) -> usize {
+    let several = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops.len()),
+        _ => None,
+    });
+    several.unwrap_or(1)
+}
+
 /// In the notation of `ip route`.
 fn next_hops(route: &RouteMessage) -> String {
     let parts = route.attributes.iter().filter_map(|attribute| match attribute {
@@ -269,7 +336,7 @@ fn next_hops(route: &RouteMessage) -> String {
     parts.join(" ")
 }
 
-fn seconds(time: Duration) -> String {
+pub(super) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 

@@ -4,12 +4,20 @@
 //! the kernel does even for a lab that crashed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+/// Prints a line; a closed pipe does not end the lab.
+macro_rules! outln {
+    ($($text:tt)*) => {{
+        let _ = writeln!(stdout(), $($text)*);
+    }};
+}
+
 mod build;
 mod cleanup_guard;
 mod daemons;
 mod demo;
 mod netns;
 mod ping;
+mod scenes;
 
 use std::{
     fmt::Display,
@@ -21,7 +29,7 @@ use std::{
 use nix::unistd::geteuid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Error, LabOptions, topology::Topology};
+use super::{Error, Fabric, LabOptions, Leaf, Scene, topology::Topology};
 use cleanup_guard::CleanupGuard;
 
 /// Configurations, sockets, state and logs of all labs, in a directory per lab and node.
@@ -44,9 +52,13 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
         let _ = writeln!(stdout(), "{removed} lab{} removed", if removed == 1 { "" } else { "s" });
         return Ok(());
     }
+    if options.fabric == Fabric::Unnumbered && options.peer != Leaf::Routelet {
+        return Err(Error::Usage(format!("--peer {}: leaves without addresses run routelet", options.peer)));
+    }
     daemons::present(options.peer)?;
 
-    let lab = Topology { pid: std::process::id(), hosts };
+    let bfd = options.scene == Some(Scene::Bfd);
+    let lab = Topology { pid: std::process::id(), hosts, fabric: options.fabric, bfd };
     let guard = CleanupGuard::spawn()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

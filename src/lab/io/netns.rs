@@ -59,6 +59,18 @@ impl Namespace {
         })
     }
 
+    /// Runs `work` in a thread inside the namespace, beside everything else.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<thread::JoinHandle<io::Result<T>>> {
+        let file = self.file.try_clone()?;
+        Ok(thread::spawn(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET)?;
+            work()
+        }))
+    }
+
     /// Writes below `/proc/sys/net`.
     pub(super) fn sysctl(&self, keys: &[(&str, &str)]) -> Result<(), Error> {
         for (key, value) in keys {

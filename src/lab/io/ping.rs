@@ -1,8 +1,10 @@
 //! Echo requests over raw sockets (RFC 792, RFC 4443 §4), so that `ping` is not required.
 
 use std::{
+    collections::BTreeSet,
     io::{self, ErrorKind, Read},
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -48,6 +50,53 @@ pub(super) fn ping(target: IpAddr, sequence: u16) -> io::Result<Option<Duration>
     }
     Ok(None)
 }
+
+/// A stream of requests.
+pub(super) struct Probes {
+    pub(super) sent: usize,
+    pub(super) lost: usize,
+}
+
+/// Sends a request each `interval` until `over`, in the namespace of this thread, and counts those
+/// without a reply.
+pub(super) fn probe(target: IpAddr, interval: Duration, over: &AtomicBool) -> io::Result<Probes> {
+    let identifier = std::process::id() as u16;
+    let v4 = target.is_ipv4();
+    let (domain, protocol, request, reply) = match target {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let mut socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    socket.connect(&SocketAddr::new(target, 0).into())?;
+    let (mut sent, mut replied) = (0u16, BTreeSet::new());
+    let began = Instant::now();
+    let mut ending = None;
+    while ending.is_none_or(|at: Instant| at.elapsed() < LAST_REPLIES) {
+        if ending.is_none() && began.elapsed() >= interval * u32::from(sent) && sent < u16::MAX {
+            sent += 1;
+            // A request that cannot be sent has no reply.
+            let _ = socket.send(&echo(request, identifier, sent, v4));
+        }
+        if ending.is_none() && over.load(Ordering::Relaxed) {
+            ending = Some(Instant::now());
+        }
+        socket.set_read_timeout(Some(Duration::from_millis(1)))?;
+        let mut buffer = [0; 256];
+        let Ok(length) = socket.read(&mut buffer) else { continue };
+        let packet = buffer.get(..length).unwrap_or_default();
+        let Some(body) = body(packet, v4) else { continue };
+        if let Some(&[high, low]) = body.get(6..8) {
+            let sequence = u16::from_be_bytes([high, low]);
+            if is_reply(body, &echo(reply, identifier, sequence, v4)) {
+                replied.insert(sequence);
+            }
+        }
+    }
+    Ok(Probes { sent: sent.into(), lost: usize::from(sent) - replied.len() })
+}
+
+/// How long the last replies may take.
+const LAST_REPLIES: Duration = Duration::from_millis(300);
 
 fn unreachable(why: &io::Error) -> bool {
     matches!(why.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)
