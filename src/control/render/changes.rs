@@ -32,8 +32,7 @@ pub(super) fn text(changes: &Changes) -> String {
     }
     if let Some(at) = &changes.returns_at {
         let at = super::to_the_second(at);
-        let _ =
-            writeln!(out, "the former configuration returns at {at} unless `routelet reload confirm` comes");
+        let _ = writeln!(out, "the former configuration returns at {at}\nunless `routelet reload confirm` comes");
     }
     out
 }
@@ -90,13 +89,14 @@ mod tests {
         let text = text(&changes);
         let expected = "\
 sessions reset    10.1.1.1 (hold-time)
-routes withdrawn  12: 10.200.0.0/24, 10.200.1.0/24, 10.200.2.0/24, 10.200.3.0/24,
-                  10.200.4.0/24, 10.200.5.0/24, 10.200.6.0/24, 10.200.7.0/24,
-                  10.200.8.0/24, 10.200.9.0/24, and 2 more
+routes withdrawn  12: 10.200.0.0/24, 10.200.1.0/24, 10.200.2.0/24,
+                  10.200.3.0/24, 10.200.4.0/24, 10.200.5.0/24, 10.200.6.0/24,
+                  10.200.7.0/24, 10.200.8.0/24, 10.200.9.0/24, and 2 more
 keys changed      advertise.networks, bgp.hold-time
 needs a restart   cni.enabled
 ! needs --force: every session would be reset
-the former configuration returns at 2026-11-30T10:00:00Z unless `routelet reload confirm` comes
+the former configuration returns at 2026-11-30T10:00:00Z
+unless `routelet reload confirm` comes
 ";
         assert_eq!(text, expected);
         assert!(super::text(&Changes::default()).contains("in force"));
