@@ -210,9 +210,9 @@ impl Topology {
     fn picture_unnumbered(self) -> String {
         let mut text = format!("leaf1  AS {}       leaf2  AS {}\n", self.leaf_as(0), self.leaf_as(1));
         for host in self.hosts() {
-            let branch = if host.n == self.hosts { '└' } else { '├' };
+            let (left, right) = if host.n == self.hosts { ('└', '┘') } else { ('├', '┤') };
             let (n, pods, pods6) = (host.n, host.pods(), host.pods6());
-            writeln!(text, " {branch}─ eth0 ─ host{n} ─ eth1 ─{branch}   pod{n} in {pods} and {pods6}")
+            writeln!(text, " {left}─ eth0 ─ host{n} ─ eth1 ─{right}   pod{n} in {pods} and {pods6}")
                 .expect("a String");
         }
         text.push_str("no address on any link, no BGP configuration on any host\n");

@@ -32,7 +32,8 @@ pub(super) fn text(changes: &Changes) -> String {
     }
     if let Some(at) = &changes.returns_at {
         let at = super::to_the_second(at);
-        let _ = writeln!(out, "the former configuration returns at {at}\nunless `routelet reload confirm` comes");
+        let _ =
+            writeln!(out, "the former configuration returns at {at}\nunless `routelet reload confirm` comes");
     }
     out
 }
