@@ -1,8 +1,8 @@
 //! The command line, with one short file per command.
 //!
 //! Exit status: 0 success, 1 failure at run time, 2 wrong usage or configuration, 3 the daemon
-//! cannot be reached, 4 not ready, or done in part. Errors are one line on standard error with the cause and the
-//! remedy; only `check` prints a line per problem.
+//! cannot be reached, 4 not ready, or done in part. Errors are one line on standard error with the
+//! cause and the remedy; only `check` prints a line per problem.
 
 mod check;
 mod cleanup;

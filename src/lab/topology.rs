@@ -12,8 +12,9 @@
 //!
 //! IPv6 beside it: fd00:0:N::/64 to the leaf, fd00:1:N::/64 for pods.
 //!
-//! The unnumbered fabric has two leaves, AS 10001 and 10002, and no address on any link between them and
-//! the hosts. The hosts have no BGP configuration: they find the leaves and their pods' bridge.
+//! The unnumbered fabric has two leaves, AS 10001 and 10002, and no address on any link between
+//! them and the hosts. The hosts have no BGP configuration: they find the leaves and their pods'
+//! bridge.
 
 use std::{
     fmt::{self, Write as _},

@@ -30,8 +30,8 @@ pub(super) struct Switch {
 }
 
 impl Task {
-    /// Takes the new settings over, up to the routes that shall be installed, which it returns with whether
-    /// they are all that there are: after a start some may not have arrived yet.
+    /// Takes the new settings over, up to the routes that shall be installed, which it returns with
+    /// whether they are all that there are: after a start some may not have arrived yet.
     pub(super) async fn change_settings(
         mut self,
         settings: Settings,

@@ -148,7 +148,8 @@ impl Former {
         Ok(found)
     }
 
-    /// The routes at a former location. Another metric alone leaves unreachable routes where they are.
+    /// The routes at a former location. Another metric alone leaves unreachable routes where they
+    /// are.
     fn routes_at(&self, channel: &mut Channel, place: &Location) -> io::Result<Vec<SeenRoute>> {
         let mut routes = routes_of(channel, place)?;
         routes.retain(|r| !self.now.is_some_and(|now| now.holds(r)));

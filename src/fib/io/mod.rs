@@ -248,8 +248,8 @@ impl FibClient {
         self.request(|reply| Request::Count { reply }).await.unwrap_or_default()
     }
 
-    /// Moves the routes to other settings, after those that had them at `former`. Calls `swept` when
-    /// nothing is left there.
+    /// Moves the routes to other settings, after those that had them at `former`. Calls `swept`
+    /// when nothing is left there.
     pub async fn change(
         &self,
         settings: Settings,

@@ -85,7 +85,8 @@ pub(super) enum Who {
     Host(u8),
 }
 
-/// Next hops of a route in a fabric in which nothing is missing: a host reaches the others by every leaf.
+/// Next hops of a route in a fabric in which nothing is missing: a host reaches the others by every
+/// leaf.
 pub(super) fn whole(net: &Net, who: Who) -> usize {
     match who {
         Who::Leaf(_) => 1,
