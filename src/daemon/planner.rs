@@ -115,7 +115,7 @@ pub(super) struct Basis {
     host: Arc<Host>,
     nodes: Option<Arc<Nodes>>,
     objects: Arc<Objects>,
-    extra: Extra,
+    extra: PlanInputs,
     /// How nodes peer, in the configuration that the topology in `extra` follows.
     kubernetes: Kubernetes,
 }
@@ -124,7 +124,7 @@ impl Basis {
     /// The plan that another configuration would make here and now.
     pub(super) fn plan(&self, config: &Config) -> Result<Plan, String> {
         let over = overlay(config, self.nodes.as_deref().and_then(|n| n.own.as_ref()), &self.objects);
-        let mut extra = Extra { objects: over.neighbors, broken: over.broken, ..self.extra.clone() };
+        let mut extra = PlanInputs { objects: over.neighbors, broken: over.broken, ..self.extra.clone() };
         if over.config.kubernetes != self.kubernetes {
             extra.topology = None;
         }

@@ -38,9 +38,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::{
-    admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME,
-};
+pub use self::{admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 use self::{
     record::Record,
     state::{Connection, State},

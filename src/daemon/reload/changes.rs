@@ -161,9 +161,9 @@ fn differing(keys: &mut Vec<String>, at: &str, old: &Value, new: &Value) {
 mod tests {
     use super::*;
     use crate::{
-        config::{Surroundings, parse},
+        config::{ParseContext, parse},
         fib::host::Host,
-        plan::{Extra, plan},
+        plan::{PlanInputs, plan},
     };
 
     const FILE: &str = "
@@ -184,7 +184,7 @@ mod tests {
     ";
 
     fn config(text: &str) -> Config {
-        let around = Surroundings { kubernetes: false, read_password: &|_| Ok("secret".into()) };
+        let around = ParseContext { kubernetes: false, read_password: &|_| Ok("secret".into()) };
         parse(text, &around).unwrap_or_else(|e| panic!("{e:?}")).0
     }
 
@@ -197,7 +197,7 @@ mod tests {
     fn between(from: &str, to: &str, sessions: &Sessions) -> Changes {
         assert!(from.is_empty() || FILE.contains(from), "{from}");
         let (old, new) = (config(FILE), config(&FILE.replacen(from, to, 1)));
-        let of = |config: &Config| plan(config, None, &Host::default(), &Extra::default());
+        let of = |config: &Config| plan(config, None, &Host::default(), &PlanInputs::default());
         let (a, b) = (of(&old), of(&new));
         changes(Side { config: &old, plan: &a }, Side { config: &new, plan: &b }, sessions)
     }
@@ -289,8 +289,8 @@ mod tests {
     fn without_a_plan_nothing_changes_yet() {
         let (old, new) = (config(FILE), config(&FILE.replace("router-id", "cluster-id")));
         let (a, b) = (
-            plan(&old, None, &Host::default(), &Extra::default()),
-            plan(&new, None, &Host::default(), &Extra::default()),
+            plan(&old, None, &Host::default(), &PlanInputs::default()),
+            plan(&new, None, &Host::default(), &PlanInputs::default()),
         );
         assert!(b.is_err());
         let c = changes(Side { config: &old, plan: &a }, Side { config: &new, plan: &b }, &sessions());

@@ -31,12 +31,12 @@ pub(super) fn keys(started: &Config, new: &Config, offered: bool) -> Vec<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Neighbor, NeighborAt, NeighborKeys};
+    use crate::config::{Neighbor, NeighborId, NeighborKeys};
 
     #[test]
     fn the_first_unnumbered_neighbor_needs_a_restart_on_a_bare_host_alone() {
         let (old, mut new) = (Config::default(), Config::default());
-        let at = NeighborAt::Interface("eth0".into());
+        let at = NeighborId::Interface("eth0".into());
         new.bgp.neighbors.push(Neighbor { at, group: None, limit: 1, keys: NeighborKeys::default() });
         assert_eq!(keys(&old, &new, false), ["bgp.neighbor.interface"]);
         assert!(keys(&old, &new, true).is_empty());
