@@ -21,6 +21,8 @@ pub struct Routelet {
     pub dir: PathBuf,
     /// A folder that the daemon sees in place of another.
     pub mount: Option<(PathBuf, PathBuf)>,
+    /// Seconds by which its monotonic and boot time are ahead of the machine's (a time namespace), from the next start.
+    pub clock_offset: u32,
     options: Vec<String>,
 }
 
@@ -42,6 +44,7 @@ impl Routelet {
             ns: ns.clone(),
             dir,
             mount: None,
+            clock_offset: 0,
             options,
         };
         this.configure(config);
@@ -77,6 +80,10 @@ impl Routelet {
     /// Starts it, without waiting.
     pub fn spawn(&mut self) {
         let mut command = self.ns.command("unshare");
+        if self.clock_offset > 0 {
+            let offset = self.clock_offset.to_string();
+            command.args(["--time", "--monotonic", &offset, "--boottime", &offset]);
+        }
         command.args(["--mount", "--propagation", "slave", "sh", "-c"]);
         let further = self.mount.as_ref().map_or_else(String::new, |(from, to)| {
             format!("mount --bind {} {} && ", from.display(), to.display())
@@ -166,7 +173,7 @@ impl Frr {
     }
 
     /// Daemons with their configuration and options.
-    fn start_all(net: &Net, ns: &Ns, daemons: &[(&str, &str, &[&str])]) -> Self {
+    pub fn start_all(net: &Net, ns: &Ns, daemons: &[(&str, &str, &[&str])]) -> Self {
         let dir = net.dir().join(format!("{}-frr", ns.name));
         fs::create_dir_all(&dir).unwrap();
         ns.sysctl("net.ipv4.ip_forward", "1");
@@ -257,6 +264,8 @@ impl Bird {
         let mut command = ns.command("bird");
         command.args(["-f", "-c"]).arg(&conf).arg("-s").arg(dir.join("ctl")).arg("-P").arg(dir.join("pid"));
         command.args(options);
+        // One that was killed leaves its socket.
+        let _ = fs::remove_file(dir.join("ctl"));
         let process = Process::start(&mut command, &dir.join("log"));
         wait_for("bird listens", 10.0, || dir.join("ctl").exists().then_some(()));
         Self { process, dir }
