@@ -316,7 +316,7 @@ async fn daemon(
             },
             conflist,
             gate,
-            k8s::io::ParseContext {
+            k8s::io::Surroundings {
                 bridge,
                 no_conflist,
                 problems: pods_tx,

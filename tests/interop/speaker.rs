@@ -86,7 +86,7 @@ impl Speaker {
             ranges: vec![],
             unnumbered: Default::default(),
         };
-        let (sender, rib) = mpsc::channel(io::rib::TO_RIB);
+        let (sender, rib) = mpsc::channel(io::rib::RIB_QUEUE_LENGTH);
         let (wanted, watch) = watch::channel(Arc::new(wanted));
         Self {
             handle: io::spawn(

@@ -156,7 +156,7 @@ pub struct ConflistTask {
 
 /// What the conflist's task is told beside the file that is wanted, and where it puts what the operator should know.
 #[derive(Debug)]
-pub struct ParseContext {
+pub struct Surroundings {
     /// Changes whenever something happens to the pods' bridge.
     pub bridge: Receiver<Glance>,
     /// Why no conflist is wanted, while none is.
@@ -173,7 +173,7 @@ pub fn spawn_conflist(
     ready: Receiver<Ready>,
 ) -> ConflistTask {
     let unknown = "the Node's pod CIDRs are not known, or cannot be used".to_owned();
-    let around = ParseContext {
+    let around = Surroundings {
         bridge: channel(Glance::default()).1,
         no_conflist: channel(unknown).1,
         problems: channel(Vec::new()).0,
@@ -187,7 +187,7 @@ pub fn spawn_conflist_in(
     options: ConflistOptions,
     want: Receiver<Option<Arc<Conflist>>>,
     ready: Receiver<Ready>,
-    around: ParseContext,
+    around: Surroundings,
 ) -> ConflistTask {
     let first = match options.enabled {
         true => ConflistStatus {

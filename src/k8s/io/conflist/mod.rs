@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{
-    ConflistOptions, ParseContext,
+    ConflistOptions, Surroundings,
     former::Former,
     tend::{Looked, Tender},
 };
@@ -45,7 +45,7 @@ pub(super) async fn run(
     options: ConflistOptions,
     mut want: watch::Receiver<Option<Arc<Conflist>>>,
     mut ready: watch::Receiver<Ready>,
-    mut around: ParseContext,
+    mut around: Surroundings,
     status: watch::Sender<ConflistStatus>,
     former: Former,
 ) {
