@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::{
-    forward::{CHAIN, Rule},
+    forward::{CHAIN, Rule, Seen},
     wire::{
         ACK, APPEND, Attributes, Batch, CMP_EQ, CREATE, DEL_CHAIN, DEL_RULE, DUMP, GET_CHAIN, GET_RULE,
         NEW_CHAIN, NEW_RULE, NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK, REGISTER, attribute, attributes,
@@ -19,6 +19,12 @@ const FORWARD: &str = "FORWARD";
 /// What a listed rule is in: its table, and the chain there.
 const RAW: (&str, &str) = ("raw", "PREROUTING");
 const NAT: (&str, &str) = ("nat", "POSTROUTING");
+const DOCKER_USER: (&str, &str) = (TABLE, "DOCKER-USER");
+const DOCKER: (&str, &str) = (TABLE, "DOCKER");
+const OURS_IN_DOCKER_USER: (&str, &str) = (TABLE, "ROUTELET-DOCKER");
+const OURS_IN_RAW: (&str, &str) = ("raw", "ROUTELET-RAW");
+/// Docker from version 29 with its nftables backend.
+const DOCKER_NFTABLES: (&str, &str) = ("docker-bridges", "raw-PREROUTING");
 
 /// A chain that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +35,70 @@ pub enum Chain {
     Raw,
     /// Where Docker masquerades.
     Nat,
+    /// For rules of others, before Docker's own.
+    DockerUser,
+    /// Where Docker, from version 28, drops what goes to a port that is not published.
+    Docker,
+    /// Like `Raw`, of Docker's own tables.
+    DockerNftables,
+    OursInDockerUser,
+    OursInRaw,
+}
+
+/// A chain that jumps to one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// At its end: only the policy follows.
+    Forward,
+    /// At its end, before a RETURN of every packet.
+    DockerUser,
+    /// At its start.
+    Raw,
+}
+
+impl Hook {
+    pub const ALL: [Self; 3] = [Self::Forward, Self::DockerUser, Self::Raw];
+
+    /// The chain that jumps.
+    pub fn parent(self) -> Chain {
+        match self {
+            Self::Forward => Chain::Forward,
+            Self::DockerUser => Chain::DockerUser,
+            Self::Raw => Chain::Raw,
+        }
+    }
+
+    pub fn ours(self) -> Chain {
+        match self {
+            Self::Forward => Chain::Ours,
+            Self::DockerUser => Chain::OursInDockerUser,
+            Self::Raw => Chain::OursInRaw,
+        }
+    }
+
+    /// The name of our chain.
+    pub fn name(self) -> &'static str {
+        self.ours().place().1
+    }
+
+    /// `parent`: the rules of the chain that jumps; `rules`: how many ours has, if it is there.
+    pub fn seen(self, drops: bool, parent: &[Vec<u8>], rules: Option<usize>) -> Seen {
+        let is_jump = |rule: &Vec<u8>| jump(rule, self.name()).is_some();
+        // What stands behind a RETURN is never reached.
+        let returns = parent.iter().position(|r| self == Self::DockerUser && is_return(r));
+        let (before, after) = parent.split_at(returns.unwrap_or(parent.len()));
+        let (placed, behind) = match self {
+            Self::Raw => (before.first(), parent.iter().find(|r| !is_jump(r))),
+            Self::Forward | Self::DockerUser => (before.last(), after.first()),
+        };
+        Seen {
+            drops,
+            jumps: parent.iter().filter_map(|r| jump(r, self.name())).collect(),
+            is_placed: placed.is_some_and(is_jump),
+            behind: behind.and_then(|r| handle(r)),
+            rules,
+        }
+    }
 }
 
 impl Chain {
@@ -38,6 +108,11 @@ impl Chain {
             Self::Ours => (TABLE, CHAIN),
             Self::Raw => RAW,
             Self::Nat => NAT,
+            Self::DockerUser => DOCKER_USER,
+            Self::Docker => DOCKER,
+            Self::DockerNftables => DOCKER_NFTABLES,
+            Self::OursInDockerUser => OURS_IN_DOCKER_USER,
+            Self::OursInRaw => OURS_IN_RAW,
         }
     }
 }
@@ -74,8 +149,46 @@ pub fn is_in(rule: &[u8], chain: Chain) -> bool {
 
 /// Whether a listed rule drops packets to an address in `prefix`.
 pub fn drops_to(rule: &[u8], prefix: Prefix) -> bool {
-    let is_drop = |name: &[u8], data: &[u8]| is_text(name, "immediate") && verdict_of(data) == Some(NF_DROP);
-    named(rule, prefix, 1).is_some_and(|address| prefix.contains(address)) && any(rule, is_drop)
+    named(rule, prefix, 1).is_some_and(|address| prefix.contains(address)) && has_verdict(rule, NF_DROP)
+}
+
+/// Whether a listed rule accepts packets to `prefix`.
+pub fn accepts_to(rule: &[u8], prefix: Prefix) -> bool {
+    named(rule, prefix, 1) == Some(prefix.addr()) && has_verdict(rule, NF_ACCEPT)
+}
+
+/// Whether a listed rule drops packets that leave by an interface.
+pub fn drops_towards(rule: &[u8], interface: &str) -> bool {
+    leaves_by(rule, interface) == Some(true) && has_verdict(rule, NF_DROP)
+}
+
+fn has_verdict(rule: &[u8], code: u32) -> bool {
+    any(rule, |name, data| is_text(name, "immediate") && verdict_of(data) == Some(code))
+}
+
+/// Whether a rule returns, whatever the packet.
+fn is_return(rule: &[u8]) -> bool {
+    let is_counter = |name: &[u8], _: &[u8]| is_text(name, "counter");
+    let is_return =
+        |name: &[u8], data: &[u8]| is_text(name, "immediate") && verdict_of(data) == Some(NFT_RETURN);
+    any(rule, is_return) && !any(rule, |name, data| !is_counter(name, data) && !is_return(name, data))
+}
+
+/// Whether a rule asks for this interface as the one by which a packet leaves.
+fn leaves_by(rule: &[u8], interface: &str) -> Option<bool> {
+    let mut is_name = false;
+    for (_, expression) in attributes(attribute(rule, 4)?) {
+        let (Some(name), Some(data)) = (attribute(expression, 1), attribute(expression, 2)) else { continue };
+        if is_text(name, "meta") {
+            is_name = attribute(data, 2) == Some(&META_OIFNAME.to_be_bytes());
+        } else if is_text(name, "cmp") && is_name {
+            let is_equal = attribute(data, 2) == Some(&CMP_EQ.to_be_bytes());
+            let octets = attribute(attribute(data, 3)?, 1)?;
+            let end = octets.iter().position(|o| *o == 0).unwrap_or(octets.len());
+            return Some(is_equal && octets[..end] == *interface.as_bytes());
+        }
+    }
+    None
 }
 
 /// Whether a listed rule masquerades what comes from `prefix`.
@@ -127,16 +240,20 @@ fn named(rule: &[u8], prefix: Prefix, which: usize) -> Option<IpAddr> {
     None
 }
 
-/// The handle of a listed rule, if it jumps to our chain.
-pub fn jump(rule: &[u8]) -> Option<u64> {
+/// The handle of a listed rule, if it jumps to this chain.
+pub fn jump(rule: &[u8], chain: &str) -> Option<u64> {
     let expressions = attribute(rule, 4)?;
     let target = |expression: &[u8]| {
         let name = attribute(expression, 1)?;
         let data = attribute(expression, 2).filter(|_| is_text(name, "immediate"))?;
         let verdict = attribute(attribute(data, 2)?, 2)?;
-        attribute(verdict, 2).map(|chain| is_text(chain, CHAIN))
+        attribute(verdict, 2).map(|target| is_text(target, chain))
     };
     attributes(expressions).find(|(_, e)| target(e) == Some(true))?;
+    handle(rule)
+}
+
+fn handle(rule: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*attribute(rule, 3)?.first_chunk()?))
 }
 
@@ -145,57 +262,65 @@ fn is_text(value: &[u8], text: &str) -> bool {
 }
 
 impl Batch {
-    /// Our chain with these rules in place of what it had, and a jump to it at the end of FORWARD in place of `jumps`.
-    pub fn write_chain(&mut self, family: Family, rules: &[Rule], jumps: &[u64]) {
+    /// Our chain with these rules in place of what it had, and a jump to it at its place in place of those that were
+    /// seen.
+    pub fn write_chain(&mut self, family: Family, hook: Hook, rules: &[Rule], seen: &Seen) {
         let protocol = protocol(family);
+        let ((table, parent), ours) = (hook.parent().place(), hook.name());
         self.message(protocol, NEW_CHAIN, CREATE, |m| {
-            m.text(1, TABLE);
-            m.text(3, CHAIN);
+            m.text(1, table);
+            m.text(3, ours);
         });
-        self.flush(protocol);
+        self.flush(protocol, hook);
         for rule in rules {
             self.message(protocol, NEW_RULE, CREATE | APPEND, |m| {
-                m.text(1, TABLE);
-                m.text(2, CHAIN);
+                m.text(1, table);
+                m.text(2, ours);
                 m.nested(4, |list| expressions(list, rule));
             });
         }
-        self.message(protocol, NEW_RULE, CREATE | APPEND, |m| {
-            m.text(1, TABLE);
-            m.text(2, FORWARD);
+        // With a position and without APPEND: before that rule.
+        let flags = if seen.behind.is_some() { CREATE } else { CREATE | APPEND };
+        self.message(protocol, NEW_RULE, flags, |m| {
+            m.text(1, table);
+            m.text(2, parent);
             m.nested(4, |list| {
                 list.expression("counter", |_| {});
-                verdict(list, NFT_JUMP, Some(CHAIN));
+                verdict(list, NFT_JUMP, Some(ours));
             });
+            if let Some(handle) = seen.behind {
+                m.octets(6, &handle.to_be_bytes());
+            }
         });
-        self.take_jumps(protocol, jumps);
+        self.take_jumps(protocol, hook, &seen.jumps);
     }
 
-    /// Both go; `there`: the chain is.
-    pub fn remove_chain(&mut self, family: Family, jumps: &[u64], there: bool) {
+    /// Both go.
+    pub fn remove_chain(&mut self, family: Family, hook: Hook, seen: &Seen) {
         let protocol = protocol(family);
-        self.take_jumps(protocol, jumps);
-        if there {
-            self.flush(protocol);
+        self.take_jumps(protocol, hook, &seen.jumps);
+        if seen.rules.is_some() {
+            self.flush(protocol, hook);
             self.message(protocol, DEL_CHAIN, 0, |m| {
-                m.text(1, TABLE);
-                m.text(3, CHAIN);
+                m.text(1, hook.ours().place().0);
+                m.text(3, hook.name());
             });
         }
     }
 
-    fn flush(&mut self, protocol: u8) {
+    fn flush(&mut self, protocol: u8, hook: Hook) {
         self.message(protocol, DEL_RULE, 0, |m| {
-            m.text(1, TABLE);
-            m.text(2, CHAIN);
+            m.text(1, hook.ours().place().0);
+            m.text(2, hook.name());
         });
     }
 
-    fn take_jumps(&mut self, protocol: u8, jumps: &[u64]) {
+    fn take_jumps(&mut self, protocol: u8, hook: Hook, jumps: &[u64]) {
+        let (table, parent) = hook.parent().place();
         for handle in jumps {
             self.message(protocol, DEL_RULE, 0, |m| {
-                m.text(1, TABLE);
-                m.text(2, FORWARD);
+                m.text(1, table);
+                m.text(2, parent);
                 m.octets(3, &handle.to_be_bytes());
             });
         }
@@ -211,10 +336,11 @@ fn protocol(family: Family) -> u8 {
 
 fn expressions(list: &mut Attributes<'_>, rule: &Rule) {
     match rule {
-        Rule::Leave(interface) => {
+        Rule::Leave(interface) | Rule::LeaveFrom(interface) => {
+            let key = if matches!(rule, Rule::Leave(_)) { META_OIFNAME } else { META_IIFNAME };
             list.expression("meta", |e| {
                 e.number(1, REGISTER);
-                e.number(2, META_OIFNAME);
+                e.number(2, key);
             });
             let mut name = interface.clone().into_bytes();
             name.resize(IFNAMSIZ, 0);
@@ -224,7 +350,8 @@ fn expressions(list: &mut Attributes<'_>, rule: &Rule) {
         Rule::To(prefix) => is_inside(list, *prefix, 1),
     }
     list.expression("counter", |_| {});
-    verdict(list, if matches!(rule, Rule::Leave(_)) { NFT_RETURN } else { NF_ACCEPT }, None);
+    let leaves = matches!(rule, Rule::Leave(_) | Rule::LeaveFrom(_));
+    verdict(list, if leaves { NFT_RETURN } else { NF_ACCEPT }, None);
 }
 
 /// `which`: 0 the source, 1 the destination.
@@ -279,6 +406,7 @@ const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 const NFT_JUMP: u32 = -3_i32 as u32;
 const NFT_RETURN: u32 = -5_i32 as u32;
+const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const REGISTER_OF_VERDICT: u32 = 0;
 /// Names of interfaces, with the closing zero.
@@ -289,22 +417,121 @@ mod tests {
     use super::*;
     use crate::nft::wire::messages;
 
+    /// As the kernel lists them, with these handles.
+    fn listed(fill: &[&dyn Fn(&mut Attributes<'_>)]) -> Vec<Vec<u8>> {
+        let rule = |(n, fill): (usize, &&dyn Fn(&mut Attributes<'_>))| {
+            let request = Batch::ask(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
+                m.octets(3, &(n as u64 + 1).to_be_bytes());
+                m.nested(4, |list| fill(list));
+            });
+            messages(&request)[0].attributes().to_vec()
+        };
+        fill.iter().enumerate().map(rule).collect()
+    }
+
+    fn interface(list: &mut Attributes<'_>, key: u32, name: &str, op: u32) {
+        list.expression("meta", |e| {
+            e.number(1, REGISTER);
+            e.number(2, key);
+        });
+        list.expression("cmp", |e| {
+            e.number(1, REGISTER);
+            e.number(2, op);
+            e.nested(3, |data| data.octets(1, &[name.as_bytes(), &[0]].concat()));
+        });
+    }
+
+    #[test]
+    fn the_jump_has_its_place_in_each_chain() {
+        let jump = |name: &'static str| move |l: &mut Attributes<'_>| verdict(l, NFT_JUMP, Some(name));
+        let counter = |l: &mut Attributes<'_>| l.expression("counter", |_| {});
+        let returns = |l: &mut Attributes<'_>| {
+            counter(l);
+            verdict(l, NFT_RETURN, None);
+        };
+        let other = |l: &mut Attributes<'_>| {
+            is_inside(l, "10.0.0.0/8".parse().unwrap(), 1);
+            verdict(l, NFT_RETURN, None);
+        };
+        let (user, raw) = (jump("ROUTELET-DOCKER"), jump("ROUTELET-RAW"));
+        let place = |hook: Hook, rules: &[&dyn Fn(&mut Attributes<'_>)]| {
+            let seen = hook.seen(true, &listed(rules), None);
+            (seen.is_placed, seen.behind, seen.jumps)
+        };
+        let cases = [
+            ("empty", place(Hook::DockerUser, &[]), (false, None, vec![])),
+            (
+                "before Docker's RETURN",
+                place(Hook::DockerUser, &[&other, &returns]),
+                (false, Some(2), vec![]),
+            ),
+            ("there", place(Hook::DockerUser, &[&other, &user, &returns]), (true, Some(3), vec![2])),
+            (
+                "a rule behind the RETURN",
+                place(Hook::DockerUser, &[&user, &returns, &other]),
+                (true, Some(2), vec![1]),
+            ),
+            (
+                "behind the RETURN itself",
+                place(Hook::DockerUser, &[&returns, &user]),
+                (false, Some(1), vec![2]),
+            ),
+            ("a rule came after", place(Hook::DockerUser, &[&user, &other]), (false, None, vec![1])),
+            ("first in raw", place(Hook::Raw, &[&raw, &other]), (true, Some(2), vec![1])),
+            ("a rule came before", place(Hook::Raw, &[&other, &raw]), (false, Some(1), vec![2])),
+            ("alone in raw", place(Hook::Raw, &[&raw]), (true, None, vec![1])),
+        ];
+        for (name, got, want) in cases {
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_docker_drops_is_known_by_its_bridge() {
+        let rules = listed(&[
+            &|l| {
+                interface(l, META_IIFNAME, "docker0", 1);
+                interface(l, META_OIFNAME, "docker0", CMP_EQ);
+                verdict(l, NF_DROP, None);
+            },
+            &|l| {
+                interface(l, META_OIFNAME, "docker0", CMP_EQ);
+                verdict(l, NF_ACCEPT, None);
+            },
+            &|l| {
+                interface(l, META_OIFNAME, "docker0", 1);
+                verdict(l, NF_DROP, None);
+            },
+        ]);
+        assert_eq!(
+            rules.iter().map(|r| drops_towards(r, "docker0")).collect::<Vec<_>>(),
+            [true, false, false]
+        );
+        assert!(!drops_towards(&rules[0], "docker") && !drops_towards(&rules[0], "docker01"));
+        for n in 0..rules[0].len() {
+            let _ = drops_towards(&rules[0][..n], "docker0");
+        }
+    }
+
     #[test]
     fn a_jump_to_our_chain_is_known_and_nothing_else() {
         let mut batch = Batch::new(1);
         let prefix = "10.244.1.0/24".parse().unwrap();
-        batch.write_chain(Family::Ipv4Unicast, &[Rule::Leave("docker0".into()), Rule::From(prefix)], &[5]);
+        let rules = [Rule::Leave("docker0".into()), Rule::From(prefix)];
+        let seen = Seen { jumps: vec![5], ..Seen::default() };
+        batch.write_chain(Family::Ipv4Unicast, Hook::Forward, &rules, &seen);
         let (buf, _) = batch.finish();
         let all = messages(&buf);
         let rules: Vec<_> =
             all.iter().filter(|m| m.kind == 10 << 8 | NEW_RULE).map(|m| m.attributes()).collect();
         // What the kernel lists has a handle.
         let listed = |rule: &[u8]| [rule, &[12, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 9]].concat();
-        let known: Vec<_> = rules.iter().map(|r| (is_in(r, Chain::Forward), jump(&listed(r)))).collect();
+        let known: Vec<_> =
+            rules.iter().map(|r| (is_in(r, Chain::Forward), jump(&listed(r), CHAIN))).collect();
         assert_eq!(known, [(false, None), (false, None), (true, Some(9))]);
         for n in 0..rules[2].len() {
             // Cut anywhere: no panic.
-            let _ = (jump(&rules[2][..n]), is_in(&rules[2][..n], Chain::Ours));
+            let _ = (jump(&rules[2][..n], CHAIN), is_in(&rules[2][..n], Chain::Ours));
         }
     }
 }

@@ -11,7 +11,7 @@
 //! Without the policy there is no chain of ours. That of iptables-legacy can only be seen, not mended (`io/legacy.rs`).
 //! Why it is done so: docs/adr/0006-forward-policy.md.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 
@@ -27,6 +27,12 @@ pub struct Wanted {
     pub pods: BTreeSet<Prefix>,
     /// Bridges of other containers.
     pub closed: BTreeSet<String>,
+    /// All bridges of containers.
+    pub inner: BTreeSet<String>,
+    /// Advertised bridges with their subnets.
+    pub routed: BTreeMap<String, BTreeSet<Prefix>>,
+    /// Advertised subnets that are left to the operator (`docker.accept-forwarded = false`).
+    pub named: BTreeSet<Prefix>,
 }
 
 /// One rule of our chain.
@@ -34,6 +40,8 @@ pub struct Wanted {
 pub enum Rule {
     /// What leaves by it is left to the rules of others.
     Leave(String),
+    /// What comes in by it is left to the rules of others.
+    LeaveFrom(String),
     /// Accepts what comes from there.
     From(Prefix),
     /// Accepts what goes there.
@@ -43,12 +51,14 @@ pub enum Rule {
 /// What the kernel holds, of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether the policy of FORWARD is DROP.
+    /// Whether something drops what is to be accepted: the policy of FORWARD, or Docker.
     pub drops: bool,
-    /// Handles of the rules in FORWARD that jump to our chain.
+    /// Handles of the rules that jump to our chain.
     pub jumps: Vec<u64>,
-    /// Whether the last rule of FORWARD is one of them.
-    pub is_last: bool,
+    /// Whether one of them is where it belongs.
+    pub is_placed: bool,
+    /// The rule before which a jump belongs; none: at the end.
+    pub behind: Option<u64>,
     /// How many rules our chain has, if it is there.
     pub rules: Option<usize>,
 }
@@ -75,7 +85,7 @@ pub fn rules(wanted: &Wanted, family: Family) -> Vec<Rule> {
 /// `written`: what we have written into the chain, if we have.
 pub fn step(rules: &[Rule], written: Option<&[Rule]>, seen: &Seen) -> Step {
     let ours = seen.rules.is_some() || !seen.jumps.is_empty();
-    let whole = seen.rules == Some(rules.len()) && seen.jumps.len() == 1 && seen.is_last;
+    let whole = seen.rules == Some(rules.len()) && seen.jumps.len() == 1 && seen.is_placed;
     match seen.drops && !rules.is_empty() {
         true if whole && written == Some(rules) => Step::Nothing,
         true => Step::Write,
@@ -93,7 +103,7 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> Diagnostic {
     let commands = rules.iter().filter_map(|rule| match rule {
         Rule::From(p) => Some(format!("`{program} -A FORWARD -s {p} -j ACCEPT`")),
         Rule::To(p) => Some(format!("`{program} -A FORWARD -d {p} -j ACCEPT`")),
-        Rule::Leave(_) => None,
+        Rule::Leave(_) | Rule::LeaveFrom(_) => None,
     });
     let commands: Vec<_> = commands.collect();
     Diagnostic::new(
@@ -120,11 +130,11 @@ pub fn direct_problem(prefix: Prefix) -> Diagnostic {
     Diagnostic::new(
         Reason::DirectRoutingDropped,
         Subject::prefix(prefix),
-        format!("Docker drops packets that are routed to containers in {prefix}, by rules of the table raw"),
+        format!("Docker drops packets that are routed to containers in {prefix}, by rules of its own \
+             nftables table, which routelet cannot mend"),
         format!(
             "make the network with `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \
-             \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens published ports; \
-             `docker.accept-forwarded = false` ends this message"
+             \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens published ports"
         ),
     )
 }
@@ -155,6 +165,7 @@ mod tests {
             enabled: true,
             pods: ["10.244.1.0/24", "fd00:244:1::/64"].map(|p| p.parse().unwrap()).into(),
             closed: ["docker0".to_owned()].into(),
+            ..Wanted::default()
         }
     }
 
@@ -171,7 +182,7 @@ mod tests {
     #[test]
     fn steps() {
         let rules = rules(&wanted(), V4);
-        let whole = Seen { drops: true, jumps: vec![7], is_last: true, rules: Some(3) };
+        let whole = Seen { drops: true, jumps: vec![7], is_placed: true, rules: Some(3), behind: None };
         let gone = Seen { drops: true, ..Seen::default() };
         #[rustfmt::skip]
         let cases = [
@@ -179,10 +190,10 @@ mod tests {
             ("the policy has become DROP", &rules, false, gone.clone(), Step::Write),
             ("as we wrote it", &rules, true, whole.clone(), Step::Nothing),
             ("left by the last run", &rules, false, whole.clone(), Step::Write),
-            ("somebody appended a rule", &rules, true, Seen { is_last: false, ..whole.clone() }, Step::Write),
+            ("somebody appended a rule", &rules, true, Seen { is_placed: false, ..whole.clone() }, Step::Write),
             ("two jumps", &rules, true, Seen { jumps: vec![7, 9], ..whole.clone() }, Step::Write),
             ("somebody took a rule out of our chain", &rules, true, Seen { rules: Some(2), ..whole.clone() }, Step::Write),
-            ("somebody flushed FORWARD", &rules, true, Seen { jumps: vec![], is_last: false, ..whole.clone() }, Step::Write),
+            ("somebody flushed FORWARD", &rules, true, Seen { jumps: vec![], is_placed: false, ..whole.clone() }, Step::Write),
             ("the policy is ACCEPT again", &rules, true, Seen { drops: false, ..whole.clone() }, Step::Remove),
             ("no pods here, or switched off", &[], true, whole, Step::Remove),
             ("no pods here, and nothing to remove", &[], false, gone, Step::Nothing),

@@ -6,6 +6,7 @@
 //! attributes, [`chain`] for rules that iptables-nft can display, [`ranges`] for interval sets.
 
 pub mod chain;
+pub mod docker;
 pub mod forward;
 pub mod io;
 pub mod masquerade;

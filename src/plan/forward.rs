@@ -1,5 +1,7 @@
 //! Whose packets are let through where iptables' FORWARD drops what nobody accepts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Context, bridge, gateway};
 use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 
@@ -8,36 +10,56 @@ use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
     let of_pods = ctx.extra.kubernetes && ctx.config.kubernetes.accept_forwarded;
     let mut open: Vec<Prefix> = if of_pods { served.to_vec() } else { Vec::new() };
-    if ctx.config.docker.accept_forwarded {
-        open.extend(advertised(ctx));
+    let routed = advertised(ctx);
+    let all = routed.values().flatten().chain(&ctx.config.advertise.networks).copied();
+    if !ctx.config.docker.accept_forwarded {
+        let named = routed.values().flatten().copied().collect();
+        return Wanted { named, routed, ..of_pods_alone(ctx, of_pods, open) };
     }
+    open.extend(all);
     if !of_pods && open.is_empty() {
         return Wanted::default();
     }
-    let bridges = ctx.host.links.values().filter(|l| l.kind == "bridge" && l.name != ctx.config.cni.bridge);
-    let closed = bridges.filter(|l| is_of_other_containers(ctx, l, &open)).map(|l| l.name.clone());
-    Wanted { enabled: true, closed: closed.collect(), pods: open.into_iter().collect() }
+    let bridges = bridges(ctx).filter(|l| !leads_out(ctx, l));
+    Wanted { inner: bridges.map(|l| l.name.clone()).collect(), routed, ..of_pods_alone(ctx, true, open) }
 }
 
-/// Subnets of containers that neighbors learn of. That of an uplink is the network's, not ours.
-fn advertised(ctx: &Context<'_>) -> Vec<Prefix> {
+fn of_pods_alone(ctx: &Context<'_>, enabled: bool, open: Vec<Prefix>) -> Wanted {
+    if !enabled {
+        return Wanted::default();
+    }
+    let closed = bridges(ctx).filter(|l| is_of_other_containers(ctx, l, &open)).map(|l| l.name.clone());
+    Wanted { enabled, closed: closed.collect(), pods: open.into_iter().collect(), ..Wanted::default() }
+}
+
+/// But for that of pods.
+fn bridges<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Link> {
+    let (host, pods) = (ctx.host, &ctx.config.cni.bridge);
+    host.links.values().filter(move |l| l.kind == "bridge" && l.name != *pods)
+}
+
+/// Bridges that neighbors learn of, with their subnets. That of an uplink is the network's, not ours.
+fn advertised(ctx: &Context<'_>) -> BTreeMap<String, BTreeSet<Prefix>> {
     let advertise = &ctx.config.advertise;
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let is_inner = |l: &&Link| !l.loopback && !uplinks.iter().any(|u| u.index == l.index);
     let links = ctx.host.links.values().filter(is_inner);
-    let subnets = links.filter(|l| bridge::is_advertised(advertise, ctx.host, l)).flat_map(bridge::of_link);
-    subnets.chain(advertise.networks.iter().copied()).collect()
+    let links = links.filter(|l| bridge::is_advertised(advertise, ctx.host, l));
+    links.map(|l| (l.name.clone(), bridge::of_link(l).collect())).collect()
 }
 
 /// Not the way out of this host, and no former bridge of the pods.
 fn is_of_other_containers(ctx: &Context<'_>, bridge: &Link, served: &[Prefix]) -> bool {
-    let mut ports = ctx.host.links.values().filter(|l| l.master == Some(bridge.index));
-    let leads_out = ports.any(|port| port.kind != "veth")
-        || gateway::uplinks(ctx.host, ctx.config).iter().any(|l| l.index == bridge.index);
     let of_node = |a| ctx.own_node().is_some_and(|own| own.addresses.contains(a));
     let has_node_address = bridge.addresses.iter().any(|a| of_node(&a.addr));
     let has_pods = bridge.subnets().any(|s| served.iter().any(|p| p.covers(s) || s.covers(*p)));
-    !leads_out && !has_node_address && !has_pods
+    !leads_out(ctx, bridge) && !has_node_address && !has_pods
+}
+
+fn leads_out(ctx: &Context<'_>, bridge: &Link) -> bool {
+    let mut ports = ctx.host.links.values().filter(|l| l.master == Some(bridge.index));
+    ports.any(|port| port.kind != "veth")
+        || gateway::uplinks(ctx.host, ctx.config).iter().any(|l| l.index == bridge.index)
 }
 
 #[cfg(test)]
@@ -96,7 +118,11 @@ mod tests {
         let open: Vec<_> = wanted.pods.iter().map(ToString::to_string).collect();
         assert_eq!(open, ["10.50.0.0/16", "172.17.0.0/16", "fd00:17::/64"]);
         assert!(wanted.enabled && wanted.closed == ["br-other".to_owned()].into());
+        assert_eq!(wanted.inner, ["br-other", "docker0"].map(str::to_owned).into(), "but for the way out");
+        let subnets: BTreeSet<_> = wanted.routed["docker0"].iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["172.17.0.0/16", "fd00:17::/64"].map(str::to_owned).into());
         case.config.docker.accept_forwarded = false;
-        assert_eq!(*case.plan().forward, Wanted::default());
+        let left = case.plan().forward;
+        assert!(!left.enabled && left.pods.is_empty() && left.named.len() == 2, "{left:?}");
     }
 }

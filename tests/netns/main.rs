@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod docker;
 mod fib;
 mod forward;
 mod links;

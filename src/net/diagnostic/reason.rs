@@ -70,6 +70,7 @@ reasons! {
     ForwardDropped Error,
     ForwardUnreadable Warning,
     DirectRoutingDropped Error,
+    UnpublishedPortsDropped Error,
     Masqueraded Info,
     PodBgpNotBlocked Warning,
     PodBgpDropped Info,

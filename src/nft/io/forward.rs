@@ -1,6 +1,6 @@
-//! The task that keeps our chain in iptables' FORWARD.
+//! The task that keeps our chains in tables of iptables.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
@@ -18,10 +18,9 @@ use super::{
 use crate::{
     net::{Diagnostic, Family, Prefix, Reason, Subject},
     nft::{
-        chain::{self, Chain},
-        forward::{
-            CHAIN, Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step,
-        },
+        chain::{self, Chain, Hook},
+        docker,
+        forward::{Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step},
         wire::Batch,
     },
 };
@@ -53,7 +52,7 @@ pub fn spawn_with_notes(
     tokio::spawn(run(inputs, problems, notes))
 }
 
-/// Removes our chain; whether there was one.
+/// Removes our chains; whether there was one.
 ///
 /// # Errors
 ///
@@ -62,10 +61,12 @@ pub fn cleanup() -> io::Result<bool> {
     let Ok(mut kernel) = Kernel::open() else { return Ok(false) };
     let mut any = false;
     for family in Family::ALL {
-        let Ok(seen) = see(&mut kernel, family) else { continue };
-        if seen.rules.is_some() || !seen.jumps.is_empty() {
-            carry_out(&mut kernel, family, Step::Remove, &[], &seen)?;
-            any = true;
+        for hook in Hook::ALL {
+            let Ok(seen) = see(&mut kernel, family, hook, false) else { continue };
+            if seen.rules.is_some() || !seen.jumps.is_empty() {
+                carry_out(&mut kernel, family, hook, Step::Remove, &[], &seen)?;
+                any = true;
+            }
         }
     }
     Ok(any)
@@ -118,8 +119,11 @@ async fn run(
 #[derive(Default)]
 struct Known {
     kernel: Option<Kernel>,
-    /// By family: what we have written.
-    written: [Option<Vec<Rule>>; 2],
+    /// By family and hook: what we have written.
+    written: [[Option<Vec<Rule>>; Hook::ALL.len()]; 2],
+    /// What Docker was seen to drop. It stays accepted while it is wanted: Docker drops again with
+    /// the next container.
+    dropped: BTreeSet<(u8, Prefix)>,
     notes: Vec<Diagnostic>,
 }
 
@@ -130,79 +134,127 @@ impl Known {
         self.notes.clear();
         for family in Family::ALL {
             let rules = rules(wanted, family);
-            problems.extend(self.docker(family, &rules).unwrap_or_default());
             if !rules.is_empty() && iptables_legacy::forward_drops(family) {
                 problems.push(legacy_problem(&rules, family));
             }
-            if rules.is_empty() && !ready {
-                continue;
-            }
-            if let Err(error) = self.family(family, rules) {
-                // Nothing that we have written is known any longer.
-                (self.kernel, self.written[family.index()]) = (None, None);
-                // A kernel without nf_tables has no such chain either.
-                let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
-                if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
-                    problems.push(unreadable(family, &error));
+            match self.family(wanted, family, &rules, ready) {
+                Ok(found) => problems.extend(found),
+                Err(error) => {
+                    // Nothing that we have written is known any longer.
+                    (self.kernel, self.written[family.index()]) = (None, Default::default());
+                    // A kernel without nf_tables has no such chain either.
+                    let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
+                    if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
+                        problems.push(unreadable(family, &error));
+                    }
                 }
             }
         }
         problems
     }
 
-    /// What Docker does to packets of what is to be accepted, before and after they are.
-    fn docker(&mut self, family: Family, rules: &[Rule]) -> io::Result<Vec<Diagnostic>> {
-        let open = rules.iter().filter_map(|rule| match rule {
-            Rule::To(prefix) => Some(*prefix),
-            Rule::From(_) | Rule::Leave(_) => None,
-        });
-        let open: Vec<_> = open.collect();
-        if open.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// All hooks of a family.
+    fn family(
+        &mut self,
+        wanted: &Wanted,
+        family: Family,
+        rules: &[Rule],
+        ready: bool,
+    ) -> io::Result<Vec<Diagnostic>> {
         let mut kernel = match self.kernel.take() {
             Some(kernel) => kernel,
             None => Kernel::open()?,
         };
-        let mut listed = |chain| match chain_of(&mut kernel, family, chain)? {
-            Some(_) => rules_of(&mut kernel, family, chain),
-            None => Ok(Vec::new()),
-        };
-        let (raw, nat) = (listed(Chain::Raw)?, listed(Chain::Nat)?);
+        let mut problems = Vec::new();
+        for hook in Hook::ALL {
+            let dropped = self.dropped(&mut kernel, wanted, family, hook)?;
+            let rules = if hook == Hook::Forward { rules.to_vec() } else { docker::rules(wanted, &dropped) };
+            if !rules.is_empty() || ready {
+                self.keep(&mut kernel, family, hook, rules)?;
+            }
+            problems.extend(left_to_the_operator(&mut kernel, wanted, family, hook)?);
+        }
+        let open: Vec<_> = wanted.pods.iter().filter(|p| wanted.enabled && p.family() == family).collect();
+        if !open.is_empty() {
+            let nat = listed(&mut kernel, family, Chain::Nat)?;
+            let is_masqueraded = |p: &Prefix| nat.iter().any(|r| chain::masquerades(r, *p));
+            self.notes.extend(open.iter().filter(|p| is_masqueraded(p)).map(|p| masquerade_note(**p)));
+            let direct = listed(&mut kernel, family, Chain::DockerNftables)?;
+            let is_dropped = |p: &Prefix| direct.iter().any(|r| chain::drops_to(r, *p));
+            problems.extend(open.iter().filter(|p| is_dropped(p)).map(|p| direct_problem(**p)));
+        }
         self.kernel = Some(kernel);
-        let any =
-            |list: &[Vec<u8>], is: fn(&[u8], Prefix) -> bool, prefix| list.iter().any(|r| is(r, prefix));
-        let masqueraded = open.iter().filter(|p| any(&nat, chain::masquerades, **p));
-        self.notes.extend(masqueraded.map(|p| masquerade_note(*p)));
-        let dropped = open.iter().filter(|p| any(&raw, chain::drops_to, **p));
-        Ok(dropped.map(|p| direct_problem(*p)).collect())
+        Ok(problems)
     }
 
-    fn family(&mut self, family: Family, rules: Vec<Rule>) -> io::Result<()> {
-        let mut kernel = match self.kernel.take() {
-            Some(kernel) => kernel,
-            None => Kernel::open()?,
-        };
-        let seen = see(&mut kernel, family)?;
-        let written = &mut self.written[family.index()];
+    /// The advertised subnets that Docker drops before a hook of ours could accept them.
+    fn dropped(
+        &mut self,
+        kernel: &mut Kernel,
+        wanted: &Wanted,
+        family: Family,
+        hook: Hook,
+    ) -> io::Result<BTreeSet<Prefix>> {
+        let Some(place) = docker::drops_of(hook) else { return Ok(BTreeSet::new()) };
+        let key = hook as u8;
+        let is_routed = |p: &Prefix| wanted.routed.values().any(|all| all.contains(p));
+        self.dropped.retain(|(_, p)| wanted.pods.contains(p) && is_routed(p));
+        if wanted.pods.iter().any(is_routed) {
+            let list = listed(kernel, family, place)?;
+            let found = docker::dropped(hook, wanted, &wanted.pods, family, &list);
+            self.dropped.extend(found.into_iter().map(|p| (key, p)));
+        }
+        let of_hook = self.dropped.iter().filter(|(k, p)| *k == key && p.family() == family);
+        Ok(of_hook.map(|(_, p)| *p).collect())
+    }
+
+    fn keep(&mut self, kernel: &mut Kernel, family: Family, hook: Hook, rules: Vec<Rule>) -> io::Result<()> {
+        let seen = see(kernel, family, hook, hook != Hook::Forward && !rules.is_empty())?;
+        let written = &mut self.written[family.index()][hook as usize];
         let step = step(&rules, written.as_deref(), &seen);
-        carry_out(&mut kernel, family, step, &rules, &seen)?;
+        carry_out(kernel, family, hook, step, &rules, &seen)?;
+        let chain = hook.name();
         match step {
             Step::Write => {
                 if written.is_none() {
-                    info!(%family, chain = CHAIN, "the policy of iptables' FORWARD is DROP: packets of containers are accepted at its end");
+                    info!(%family, chain, "packets of containers are accepted in iptables, which would drop them");
                 }
                 *written = Some(rules);
             }
             Step::Remove => {
-                info!(%family, chain = CHAIN, "nothing is to be accepted in iptables' FORWARD: our chain is gone");
+                info!(%family, chain, "nothing is to be accepted in iptables any more: chain removed");
                 *written = None;
             }
             Step::Nothing => {}
         }
-        self.kernel = Some(kernel);
         Ok(())
     }
+}
+
+/// Where `docker.accept-forwarded` is false: the commands that mend what is dropped.
+fn left_to_the_operator(
+    kernel: &mut Kernel,
+    wanted: &Wanted,
+    family: Family,
+    hook: Hook,
+) -> io::Result<Vec<Diagnostic>> {
+    let named: BTreeSet<_> = wanted.named.iter().filter(|p| p.family() == family).copied().collect();
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dropped = match docker::drops_of(hook) {
+        Some(place) => docker::dropped(hook, wanted, &named, family, &listed(kernel, family, place)?),
+        None => match chain_of(kernel, family, Chain::Forward)? {
+            Some(forward) if chain::drops(&forward) => named.clone(),
+            _ => BTreeSet::new(),
+        },
+    };
+    if dropped.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parent = listed(kernel, family, hook.parent())?;
+    let dropped = dropped.intersection(&named);
+    Ok(dropped.filter_map(|p| docker::left_to_the_operator(hook, *p, &parent)).collect())
 }
 
 fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
@@ -218,21 +270,25 @@ fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
     )
 }
 
-fn see(kernel: &mut Kernel, family: Family) -> io::Result<Seen> {
-    let Some(forward) = chain_of(kernel, family, Chain::Forward)? else { return Ok(Seen::default()) };
-    let drops = chain::drops(&forward);
-    let ours = chain_of(kernel, family, Chain::Ours)?.is_some();
+/// `drops`: what is to be accepted is dropped; of FORWARD its policy decides.
+fn see(kernel: &mut Kernel, family: Family, hook: Hook, drops: bool) -> io::Result<Seen> {
+    let Some(parent) = chain_of(kernel, family, hook.parent())? else { return Ok(Seen::default()) };
+    let drops = drops || hook == Hook::Forward && chain::drops(&parent);
+    let ours = chain_of(kernel, family, hook.ours())?.is_some();
     if !drops && !ours {
         return Ok(Seen::default());
     }
-    let jumps: Vec<_> = rules_of(kernel, family, Chain::Forward)?.iter().map(|r| chain::jump(r)).collect();
-    let rules = if ours { Some(rules_of(kernel, family, Chain::Ours)?.len()) } else { None };
-    Ok(Seen {
-        drops,
-        is_last: jumps.last().is_some_and(Option::is_some),
-        jumps: jumps.into_iter().flatten().collect(),
-        rules,
-    })
+    let parent = rules_of(kernel, family, hook.parent())?;
+    let rules = if ours { Some(rules_of(kernel, family, hook.ours())?.len()) } else { None };
+    Ok(hook.seen(drops, &parent, rules))
+}
+
+/// The rules of a chain that may not be there.
+fn listed(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
+    match chain_of(kernel, family, chain)? {
+        Some(_) => rules_of(kernel, family, chain),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn chain_of(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Option<Vec<u8>>> {
@@ -256,13 +312,18 @@ fn rules_of(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Vec
     Ok(Vec::new())
 }
 
-fn carry_out(kernel: &mut Kernel, family: Family, step: Step, rules: &[Rule], seen: &Seen) -> io::Result<()> {
+fn carry_out(
+    kernel: &mut Kernel,
+    family: Family,
+    hook: Hook,
+    step: Step,
+    rules: &[Rule],
+    seen: &Seen,
+) -> io::Result<()> {
     match step {
         Step::Nothing => Ok(()),
-        Step::Write => kernel.transact(|batch: &mut Batch| batch.write_chain(family, rules, &seen.jumps)),
-        Step::Remove => {
-            kernel.transact(|batch| batch.remove_chain(family, &seen.jumps, seen.rules.is_some()))
-        }
+        Step::Write => kernel.transact(|batch: &mut Batch| batch.write_chain(family, hook, rules, seen)),
+        Step::Remove => kernel.transact(|batch| batch.remove_chain(family, hook, seen)),
     }
 }
 
