@@ -8,7 +8,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Event, Rib, foreign,
+    Event, Rib,
+    duplicate::Duplicate,
+    foreign,
     peers::Peer,
     share::Share,
     table::{OWN, PeerNo},
@@ -76,6 +78,10 @@ pub(super) struct Near {
     peers: Vec<(PeerNo, Family, u32)>,
     /// Nodes that advertise prefixes that are not theirs.
     foreign: Vec<(PeerNo, PeerId)>,
+    /// Own subnets that another host advertises, too.
+    duplicates: Vec<Duplicate>,
+    /// Neighbors that send routes of hosts with the same AS number.
+    numbers: Vec<(PeerNo, Option<PeerId>)>,
 }
 
 /// The memory budget of all routes, and its use.
@@ -208,13 +214,15 @@ impl Rib {
         }
     }
 
-    /// Problems for the operator: limits that are nearly reached, and nodes that advertise prefixes
-    /// that are not theirs. `None` if nothing changed since the last call. Call at the end of a
-    /// turn.
+    /// Problems for the operator: limits that are nearly reached, nodes that advertise prefixes that
+    /// are not theirs, and subnets or AS numbers that another host has, too. `None` if nothing
+    /// changed since the last call. Call at the end of a turn.
     pub fn take_problems(&mut self) -> Option<Vec<Diagnostic>> {
         let old = &self.memory.near;
         let budget = is_near(self.octets(), self.memory.budget, old.budget);
-        let mut near = Near { budget, ..Near::default() };
+        let numbers = self.shared_numbers().into_iter().map(|no| (no, self.peer(no).map(|p| p.id)));
+        let (duplicates, numbers) = (self.duplicates(), numbers.collect());
+        let mut near = Near { budget, duplicates, numbers, ..Near::default() };
         for (n, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
             if peer.foreign.persists() {
@@ -276,6 +284,9 @@ impl Rib {
                 "mend those that are named first",
             )
         });
-        budget.into_iter().chain(near.peers.iter().map(of_peer)).chain(nodes).chain(more).collect()
+        let limits = budget.into_iter().chain(near.peers.iter().map(of_peer)).chain(nodes).chain(more);
+        let duplicates = near.duplicates.iter().map(|d| self.duplicate_problem(d));
+        let numbers = near.numbers.iter().map(|(no, _)| self.shared_number_problem(*no));
+        limits.chain(duplicates).chain(numbers).collect()
     }
 }

@@ -18,6 +18,7 @@ mod advertise;
 mod attrs;
 mod best_path;
 mod decision;
+mod duplicate;
 mod export;
 mod foreign;
 mod graceful;

@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) accepted: [u32; 2],
     /// Refused routes that the Node may not advertise.
     pub(super) foreign: Foreign,
+    /// Refused routes with the own AS number in their AS path.
+    pub(super) loops: u32,
     /// By family: very short prefixes, which may cover a limited part of the address space.
     pub(super) shares: [Share; 2],
     /// A limit was exceeded: nothing more is accepted from this session.
@@ -72,6 +74,7 @@ impl Peer {
             received: [0; 2],
             accepted: [0; 2],
             foreign: Foreign::default(),
+            loops: 0,
             shares: Family::ALL.map(Share::new),
             over_limit: false,
             moved: false,
@@ -102,6 +105,8 @@ impl Peer {
         };
         self.received[f] = self.received[f].saturating_add_signed(difference(|_| true));
         self.accepted[f] = self.accepted[f].saturating_add_signed(difference(|verdict| verdict == 0));
+        let loops = difference(|verdict| verdict == Refused::AsLoop.code());
+        self.loops = self.loops.saturating_add_signed(loops);
         let foreign = difference(|verdict| verdict == Refused::NotOfNode.code());
         if foreign != 0 {
             self.foreign.count(now, f, foreign);

@@ -89,6 +89,8 @@ reasons! {
     MemoryLimitNear Warning,
     PrefixLimitNear Warning,
     ForeignPrefixes Warning,
+    DuplicateSubnet Error,
+    AsNumberShared Warning,
     RouterIdShared Warning,
     NeighborNotUsed Error,
     MultihopMissing Error,

@@ -67,6 +67,7 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
 }
 
 mod behaviour;
+mod duplicate;
 mod field;
 mod guard;
 mod memory;
