@@ -44,8 +44,14 @@ fn fib() -> Fib {
         addresses: vec![address],
     };
     let host = Host { links: BTreeMap::from([(2, link)]), ..Host::default() };
-    let mut fib =
-        Fib::new(Settings { install: true, table: 254, protocol: 179, metric: 179, nexthop_objects: true });
+    let mut fib = Fib::new(Settings {
+        install: true,
+        table: 254,
+        protocol: 179,
+        metric: 179,
+        nexthop_objects: true,
+        resilient: false,
+    });
     fib.host(Resolver::new(&host, false), Some(&BTreeMap::new()));
     fib
 }

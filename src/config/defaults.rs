@@ -158,6 +158,7 @@ impl Default for Fib {
             resolve_via_default: false,
             prefer_source: Vec::new(),
             nexthop_objects: true,
+            resilient: false,
         }
     }
 }

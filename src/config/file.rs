@@ -195,6 +195,14 @@ fn fib(section: Section<'_>, fib: &mut Fib) {
     assign(&mut fib.prefer_source, section.get("prefer-source").and_then(|i| prefer_source(&i)));
     let objects = section.get("nexthop-objects");
     assign(&mut fib.nexthop_objects, objects.and_then(|i| auto_or_flag(&i)).map(|o| o.unwrap_or(true)));
+    if let Some(item) = section.get("resilient") {
+        assign(&mut fib.resilient, item.flag());
+        if fib.resilient && !fib.nexthop_objects {
+            item.error(
+                "resilient groups are nexthop objects; remove nexthop-objects = false, or set this to false",
+            );
+        }
+    }
     section.close();
 }
 
@@ -553,6 +561,8 @@ mod tests {
             ("[fib]\ntable = 255", "without 255"),
             ("[fib]\nprotocol = 2", "5 to 255"),
             ("[fib]\nmetric = 4294967295", "1 to 4294967294"),
+            ("[fib]\nresilient = 1", "fib.resilient: must be true or false"),
+            ("[fib]\nresilient = true\nnexthop-objects = false", "fib.resilient: resilient groups are nexthop objects"),
             ("[fib]\non-exit = \"drop\"", "\"keep\", \"flush\""),
             ("[kubernetes]\npeering = [\"none\", \"mesh\"]", "cannot be combined"),
             ("[kubernetes]\nnode-name = \"Node 1\"", "is no node name"),

@@ -193,6 +193,8 @@ pub struct Fib {
     pub prefer_source: Vec<PreferSource>,
     /// `"auto"` is true: where the kernel has none, plain routes are written.
     pub nexthop_objects: bool,
+    /// Resilient nexthop groups.
+    pub resilient: bool,
 }
 
 /// `fib.prefer-source`.

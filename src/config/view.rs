@@ -286,6 +286,7 @@ fn fib(config: &Config) -> Value {
         },
         "resolve-via-default": f.resolve_via_default,
         "prefer-source": texts(f.prefer_source.iter().map(prefer_source)),
+        "resilient": f.resilient,
         "nexthop-objects": if f.nexthop_objects { json!("auto") } else { json!(false) },
     })
 }

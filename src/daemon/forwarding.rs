@@ -182,6 +182,9 @@ impl Keeper {
             (false, Why::IgnoreAdvertisements) => {
                 tracing::info!(%key, found = %old, set = %new, "router advertisements ignored on the pods' bridge");
             }
+            (false, Why::Balance) => {
+                tracing::info!(%key, found = %old, set = %new, "several uplinks: packets are balanced by addresses and ports");
+            }
             (false, Why::GiveBack(_)) => {
                 tracing::info!(%key, set = %new, "forwarding is off again where others had switched it off");
             }

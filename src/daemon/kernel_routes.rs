@@ -19,6 +19,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         metric: fib.metric,
         resolve_via_default: fib.resolve_via_default,
         nexthop_objects: fib.nexthop_objects,
+        resilient: fib.resilient,
         restart_time: restart_time(config),
     }
 }

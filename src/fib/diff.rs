@@ -44,6 +44,7 @@ pub struct Settings {
     pub protocol: u8,
     pub metric: u32,
     pub nexthop_objects: bool,
+    pub resilient: bool,
 }
 
 /// All routes of ours: desired and installed.
@@ -90,7 +91,7 @@ impl Fib {
             source: SourceState::default(),
             routes: Table::default(),
             own: BTreeMap::new(),
-            objects: NexthopTable::new(settings.nexthop_objects, settings.protocol),
+            objects: NexthopTable::new(settings.nexthop_objects, settings.resilient, settings.protocol),
             foreign: HashMap::default(),
             problems: HashMap::default(),
             ops: VecDeque::new(),
@@ -210,6 +211,11 @@ impl Fib {
     /// anything is written.
     pub fn disable_objects(&mut self) {
         self.objects.disable();
+    }
+
+    /// Continues with plain groups, as this kernel has no resilient ones.
+    pub fn disable_resilient(&mut self) {
+        self.objects.disable_resilient();
     }
 
     pub fn has_objects(&self) -> bool {

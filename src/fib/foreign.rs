@@ -334,7 +334,10 @@ fn is_joined(route: &SeenRoute) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fib::{host::Preference, route::Leads};
+    use crate::fib::{
+        host::Preference,
+        route::{GroupKind, Leads},
+    };
 
     fn seen(prefix: &str, protocol: u8, hops: &[&str]) -> SeenRoute {
         SeenRoute {
@@ -372,7 +375,7 @@ mod tests {
     }
 
     fn group(id: ObjectId, members: &[ObjectId]) -> SeenObject {
-        object(id, Leads::Group { members: members.to_vec(), plain: true })
+        object(id, Leads::Group { members: members.to_vec(), kind: GroupKind::Plain })
     }
 
     fn shown(foreign: &Foreign) -> Vec<String> {

@@ -58,6 +58,8 @@ pub const UNREACHABLE: NexthopEntryId = 1;
 pub struct NexthopTable {
     /// Whether the kernel has nexthop objects and the configuration allows them.
     enabled: bool,
+    /// Whether groups are of the resilient kind.
+    resilient: bool,
     protocol: u8,
     sets: Slab<NexthopSet>,
     by_hops: HashMap<Arc<NextHops>, SetId, foldhash::fast::RandomState>,
@@ -110,6 +112,8 @@ enum NexthopKind {
     Inline,
     Single(ObjectId),
     Group(ObjectId),
+    /// A group of the kernel's resilient kind.
+    Resilient(ObjectId),
 }
 
 #[derive(Debug)]
@@ -123,13 +127,17 @@ impl NexthopKind {
     fn id(self) -> Option<ObjectId> {
         match self {
             Self::Inline => None,
-            Self::Single(id) | Self::Group(id) => Some(id),
+            Self::Single(id) | Self::Group(id) | Self::Resilient(id) => Some(id),
         }
+    }
+
+    fn is_group(self) -> bool {
+        matches!(self, Self::Group(_) | Self::Resilient(_))
     }
 }
 
 impl NexthopTable {
-    pub fn new(enabled: bool, protocol: u8) -> Self {
+    pub fn new(enabled: bool, resilient: bool, protocol: u8) -> Self {
         let unreachable = NexthopEntry {
             kind: NexthopKind::Inline,
             content: Content::Unreachable,
@@ -142,6 +150,7 @@ impl NexthopTable {
         entries.insert(unreachable);
         Self {
             enabled,
+            resilient,
             protocol,
             sets: Slab::new(),
             by_hops: HashMap::default(),
@@ -165,6 +174,11 @@ impl NexthopTable {
     /// anything is written.
     pub fn disable(&mut self) {
         self.enabled = false;
+    }
+
+    /// Continues with plain groups. Must be called before anything is written.
+    pub fn disable_resilient(&mut self) {
+        self.resilient = false;
     }
 
     pub fn enabled(&self) -> bool {
@@ -290,7 +304,13 @@ impl NexthopTable {
 
     /// Whether the next hops are where the configuration puts them: in an object or in the route.
     fn has_configured_kind(&self, entry: &NexthopEntry) -> bool {
-        !matches!(entry.content, Content::Hops(_)) || (entry.kind != NexthopKind::Inline) == self.enabled
+        match (&entry.content, entry.kind) {
+            (Content::Unreachable | Content::Blackhole, _) => true,
+            (_, NexthopKind::Inline) => !self.enabled,
+            (_, NexthopKind::Single(_)) => self.enabled,
+            (_, NexthopKind::Group(_)) => self.enabled && !self.resilient,
+            (_, NexthopKind::Resilient(_)) => self.enabled && self.resilient,
+        }
     }
 
     /// The entry for new routes of a resolved set, created if there is none.
@@ -317,13 +337,17 @@ impl NexthopTable {
             t.owner == 0
                 && t.alive
                 && t.content == *content
-                && matches!(t.kind, NexthopKind::Group(_)) == group
+                && t.kind.is_group() == group
+                && self.has_configured_kind(t)
         };
         self.idle.iter().copied().find(|id| self.entry(*id).is_some_and(same))
     }
 
     fn make(&mut self, content: Content, group: bool) -> NexthopEntryId {
         let kind = match &content {
+            Content::Hops(_) if self.enabled && group && self.resilient => {
+                NexthopKind::Resilient(self.fresh_id())
+            }
             Content::Hops(_) if self.enabled && group => NexthopKind::Group(self.fresh_id()),
             Content::Hops(_) if self.enabled => NexthopKind::Single(self.fresh_id()),
             _ => NexthopKind::Inline,
@@ -378,7 +402,8 @@ impl NexthopTable {
     /// Moves `entry` with all its routes to another set if its object can be changed accordingly.
     pub fn retarget(&mut self, entry: NexthopEntryId, set: SetId) -> bool {
         let Ok(content) = self.path(set).cloned() else { return false };
-        let Some(t) = self.entry(entry).filter(|t| t.alive && fits(t.kind, &content)) else { return false };
+        let usable = |t: &&NexthopEntry| t.alive && fits(t.kind, &content) && self.has_configured_kind(t);
+        let Some(t) = self.entry(entry).filter(usable) else { return false };
         let old = t.owner;
         if let Some(s) = self.set_mut(old).filter(|s| s.entry == entry) {
             s.entry = 0;
@@ -396,7 +421,7 @@ impl NexthopTable {
     fn rewrite(&mut self, entry: NexthopEntryId, content: Content) {
         // The members of a group that does not exist are not counted; `writes` does so when it
         // creates the group.
-        if let Some(t) = self.entry(entry).filter(|t| t.alive && matches!(t.kind, NexthopKind::Group(_))) {
+        if let Some(t) = self.entry(entry).filter(|t| t.alive && t.kind.is_group()) {
             let old = t.content.clone();
             self.use_members(&content, 1);
             self.use_members(&old, -1);
@@ -437,12 +462,16 @@ impl NexthopTable {
                     let Some(&hop) = hops.first() else { continue };
                     ops.push(Op::NewNexthop { id, object: Object::Hop(hop), replace });
                 }
-                NexthopKind::Group(id) => {
+                NexthopKind::Group(id) | NexthopKind::Resilient(id) => {
                     if !replace {
                         self.use_members(&content, 1);
                     }
                     let members = self.group(hops, &mut ops);
-                    ops.push(Op::NewNexthop { id, object: Object::Group(members), replace });
+                    let object = match kind {
+                        NexthopKind::Resilient(_) => Object::ResilientGroup(members),
+                        _ => Object::Group(members),
+                    };
+                    ops.push(Op::NewNexthop { id, object, replace });
                 }
             }
             if let Some(entry) = self.entry_mut(id) {
@@ -522,7 +551,7 @@ impl NexthopTable {
         if let Some(object) = entry.kind.id() {
             self.by_id.remove(&object);
         }
-        if matches!(entry.kind, NexthopKind::Group(_)) && entry.alive {
+        if entry.kind.is_group() && entry.alive {
             self.use_members(&entry.content, -1);
         }
         self.dirty.retain(|d| *d != id);
@@ -559,6 +588,7 @@ impl NexthopTable {
                 NexthopKind::Inline => NexthopKind::Inline,
                 NexthopKind::Single(_) => NexthopKind::Single(fresh),
                 NexthopKind::Group(_) => NexthopKind::Group(fresh),
+                NexthopKind::Resilient(_) => NexthopKind::Resilient(fresh),
             };
         }
     }
@@ -566,7 +596,7 @@ impl NexthopTable {
     fn mark_missing(&mut self, id: NexthopEntryId) {
         let Some(entry) = self.entry_mut(id).filter(|t| t.alive) else { return };
         entry.alive = false;
-        if matches!(entry.kind, NexthopKind::Group(_)) {
+        if entry.kind.is_group() {
             let content = entry.content.clone();
             self.use_members(&content, -1);
         }
@@ -612,7 +642,9 @@ impl NexthopTable {
     fn hops_of(&self, seen: &SeenObject, by_member: &HashMap<ObjectId, Hop>) -> Option<Vec<Hop>> {
         let mut hops = match seen.object().filter(|_| seen.protocol == self.protocol)? {
             Object::Hop(hop) => vec![hop],
-            Object::Group(ids) => ids.iter().map(|i| by_member.get(i).copied()).collect::<Option<_>>()?,
+            Object::Group(ids) | Object::ResilientGroup(ids) => {
+                ids.iter().map(|i| by_member.get(i).copied()).collect::<Option<_>>()?
+            }
         };
         hops.sort_unstable();
         Some(hops)
@@ -622,7 +654,7 @@ impl NexthopTable {
     /// changed it.
     fn shrunk(&mut self, id: NexthopEntryId, content: Content) {
         let Some(entry) = self.entry(id).filter(|t| t.content != content) else { return };
-        let (old, group) = (entry.content.clone(), matches!(entry.kind, NexthopKind::Group(_)));
+        let (old, group) = (entry.content.clone(), entry.kind.is_group());
         if group {
             self.use_members(&content, 1);
             self.use_members(&old, -1);
@@ -719,7 +751,7 @@ impl NexthopTable {
         let ours = || seen.values().filter(|s| s.protocol == protocol);
         let mut members = BTreeSet::new();
         for seen in ours() {
-            if let Some(Object::Group(ids)) = seen.object() {
+            if let Some(Object::Group(ids) | Object::ResilientGroup(ids)) = seen.object() {
                 members.extend(ids);
             }
         }
@@ -738,11 +770,14 @@ impl NexthopTable {
                 Some(Object::Group(ids)) => {
                     (NexthopKind::Group(one.id), ids.iter().filter_map(hop_of).collect())
                 }
+                Some(Object::ResilientGroup(ids)) => {
+                    (NexthopKind::Resilient(one.id), ids.iter().filter_map(hop_of).collect())
+                }
                 None => continue,
             };
             hops.sort_unstable();
             let content = Content::Hops(hops.into());
-            if matches!(kind, NexthopKind::Group(_)) {
+            if kind.is_group() {
                 self.use_members(&content, 1);
             }
             let entry = NexthopEntry { kind, content, owner: 0, refs: 0, alive: true, error: None };
@@ -807,7 +842,7 @@ fn path(resolver: &Resolver, lost: &BTreeSet<(IpAddr, u32)>, hops: &NextHops) ->
 /// group, nor a group a single hop.
 fn fits(kind: NexthopKind, content: &Content) -> bool {
     match (kind, content) {
-        (NexthopKind::Group(_), Content::Hops(_)) => true,
+        (NexthopKind::Group(_) | NexthopKind::Resilient(_), Content::Hops(_)) => true,
         (NexthopKind::Single(_), Content::Hops(hops)) => hops.len() == 1,
         _ => false,
     }

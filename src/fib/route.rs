@@ -58,6 +58,8 @@ pub enum Op {
 pub enum Object {
     Hop(Hop),
     Group(Vec<ObjectId>),
+    /// A group whose flows keep their next hop while others come and go (`fib.resilient`).
+    ResilientGroup(Vec<ObjectId>),
 }
 
 /// How a route specifies its next hops in the message.
@@ -102,14 +104,22 @@ pub struct SeenObject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leads {
     Hop(ForeignHop),
-    /// `plain`: not a resilient group, and all weights are equal.
     Group {
         members: Vec<ObjectId>,
-        plain: bool,
+        kind: GroupKind,
     },
     Blackhole,
     /// The object does not forward packets.
     Nowhere,
+}
+
+/// The kind of a group that the kernel reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    Plain,
+    Resilient,
+    /// Of a type that we never create, or with weights that differ.
+    Other,
 }
 
 impl SeenObject {
@@ -120,7 +130,10 @@ impl SeenObject {
                 let gateway = hop.gateway?;
                 Some(Object::Hop(Hop { ifindex: hop.ifindex, gateway, onlink: hop.onlink }))
             }
-            Leads::Group { members, plain: true } => Some(Object::Group(members.clone())),
+            Leads::Group { members, kind: GroupKind::Plain } => Some(Object::Group(members.clone())),
+            Leads::Group { members, kind: GroupKind::Resilient } => {
+                Some(Object::ResilientGroup(members.clone()))
+            }
             Leads::Group { .. } | Leads::Blackhole | Leads::Nowhere => None,
         }
     }

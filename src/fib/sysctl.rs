@@ -1,9 +1,9 @@
 //! The host's sysctls: which ones routelet sets and in which order, and which ones it only reports.
 //! Pure.
 //!
-//! Three kinds are set, and only while this host forwards packets for containers: global
-//! forwarding, forwarding on the interfaces concerned (uplinks and container bridges), and, before
-//! IPv6 forwarding is enabled, `accept_ra` from 1 to 2. An interface that forwards ignores router
+//! Four kinds are set, and only while this host forwards packets for containers: global
+//! forwarding, forwarding on the interfaces concerned (uplinks and container bridges), the multipath
+//! hash policy, and, before IPv6 forwarding is enabled, `accept_ra` from 1 to 2. An interface that forwards ignores router
 //! advertisements unless its `accept_ra` is 2, and enabling `all.forwarding` removes the default
 //! routes that were learned from advertisements. An interface that would lose its default route or
 //! address is therefore set to 2 first. One on which forwarding was already enabled ignores
@@ -12,6 +12,10 @@
 //!
 //! Writing `all.forwarding` overwrites the value of every interface. Interfaces of no concern on
 //! which forwarding was disabled are disabled again.
+//!
+//! A host with several uplinks balances over them by addresses and ports: the multipath hash policy
+//! is set from 0, the kernel's default, which looks at addresses only, to 1. Any other value is the
+//! operator's choice.
 //!
 //! Changes are kept in a [`Record`] for the duration of this boot, as a reboot restores the host's
 //! own values. `cleanup` reverts them in reverse order where the value is still the one that
@@ -77,6 +81,8 @@ pub enum Why {
     Forward(Family),
     /// No router is behind the pods' bridge.
     IgnoreAdvertisements,
+    /// Flows between the same hosts are spread over several uplinks.
+    Balance,
     /// Disables forwarding again on an interface of no concern, after it was enabled on all.
     GiveBack(Family),
 }
@@ -105,6 +111,14 @@ pub fn forwarding_key(family: Family) -> &'static str {
     match family {
         Family::Ipv4Unicast => "net.ipv4.ip_forward",
         Family::Ipv6Unicast => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+/// The key that decides by what packets are spread over several next hops.
+pub fn hash_policy_key(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4Unicast => "net.ipv4.fib_multipath_hash_policy",
+        Family::Ipv6Unicast => "net.ipv6.fib_multipath_hash_policy",
     }
 }
 
@@ -157,7 +171,14 @@ pub fn writes(needs: &Needs, seen: &Seen, record: &Record, off: &BTreeSet<String
     let ignored = ignore_advertisements(needs, seen).into_iter();
     ignored
         .chain(needs.families.iter().flat_map(|family| writes_of(*family, needs, seen, record, off)))
+        .chain(needs.families.iter().filter_map(|family| balance(*family, needs, seen)))
         .collect()
+}
+
+fn balance(family: Family, needs: &Needs, seen: &Seen) -> Option<Write> {
+    let key = hash_policy_key(family);
+    let is_default = needs.uplinks.len() > 1 && seen.is(key, "0");
+    is_default.then(|| Write { key: key.to_owned(), old: "0".into(), new: "1", why: Why::Balance })
 }
 
 fn writes_of(
@@ -472,6 +493,9 @@ pub fn refusal(write: &Write, why: &str) -> Diagnostic {
             Reason::RouterAdvertisementsAccepted,
             "a pod can make itself the IPv6 default gateway of this host",
         ),
+        Why::Balance => {
+            (Reason::MultipathHashNotSet, "all flows between the same two hosts share one uplink")
+        }
         Why::GiveBack(_) => (Reason::SysctlNotRestored, "forwarding stays on there, where it was off before"),
     };
     Diagnostic::new(
@@ -534,6 +558,21 @@ mod tests {
 
     fn keys(writes: &[Write]) -> Vec<String> {
         writes.iter().map(|w| format!("{}={}", w.key, w.new)).collect()
+    }
+
+    #[test]
+    fn several_uplinks_are_balanced_by_ports_unless_the_operator_chose_otherwise() {
+        let record = Record::new("boot");
+        let written = |uplinks: &[&str], policy: &str| {
+            let needs = Needs { uplinks: names(uplinks), ..needs() };
+            let seen = seen(&Family::ALL.map(|f| (hash_policy_key(f), policy)));
+            keys(&writes(&needs, &seen, &record, &BTreeSet::new()))
+        };
+        let both = ["net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1"];
+        assert_eq!(written(&["eth0", "eth1"], "0"), both);
+        for (uplinks, policy) in [(&["eth0"][..], "0"), (&["eth0", "eth1"], "2"), (&["eth0", "eth1"], "1")] {
+            assert!(written(uplinks, policy).is_empty(), "{uplinks:?} {policy}");
+        }
     }
 
     #[test]

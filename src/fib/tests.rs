@@ -15,15 +15,21 @@ use super::{
         testing::{host, link},
     },
     resolve::{Hop, Resolver},
-    route::{Content, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
+    route::{Content, GroupKind, Held, Leads, OWN_METRIC, Object, ObjectId, Op, SeenObject, Target},
     sweep::{Grace, StaleTimer},
     walk::Walk,
 };
 use crate::net::{Assigned, Convergence, Gateway, NextHops, Phase, Prefix};
 
 const METRIC: u32 = 179;
-const SETTINGS: Settings =
-    Settings { install: true, table: 254, protocol: 179, metric: METRIC, nexthop_objects: true };
+const SETTINGS: Settings = Settings {
+    install: true,
+    table: 254,
+    protocol: 179,
+    metric: METRIC,
+    nexthop_objects: true,
+    resilient: false,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Route {
@@ -51,13 +57,13 @@ impl Kernel {
                 if self.objects.contains_key(id) != *replace {
                     return Err(if *replace { "ENOENT" } else { "EEXIST" });
                 }
-                if let Object::Group(members) = object
+                if let Object::Group(members) | Object::ResilientGroup(members) = object
                     && (members.is_empty()
                         || !members.iter().all(|m| matches!(self.objects.get(m), Some(Object::Hop(_)))))
                 {
                     return Err("EINVAL");
                 }
-                let same_kind = |o: &Object| matches!(o, Object::Hop(_)) == matches!(object, Object::Hop(_));
+                let same_kind = |o: &Object| std::mem::discriminant(o) == std::mem::discriminant(object);
                 if !self.objects.get(id).is_none_or(same_kind) {
                     return Err("EINVAL");
                 }
@@ -96,11 +102,12 @@ impl Kernel {
     /// Deleted members leave their groups; empty groups are deleted, and routes with their object.
     fn settle(&mut self, mut dead: impl FnMut(ObjectId) -> bool) {
         for object in self.objects.values_mut() {
-            if let Object::Group(members) = object {
+            if let Object::Group(members) | Object::ResilientGroup(members) = object {
                 members.retain(|m| !dead(*m));
             }
         }
-        self.objects.retain(|_, o| !matches!(o, Object::Group(m) if m.is_empty()));
+        self.objects
+            .retain(|_, o| !matches!(o, Object::Group(m) | Object::ResilientGroup(m) if m.is_empty()));
         let objects = &self.objects;
         self.routes.retain(|_, r| !matches!(r, Route::On(id) if !objects.contains_key(id)));
     }
@@ -123,7 +130,10 @@ impl Kernel {
                 Object::Hop(Hop { ifindex, gateway, onlink }) => {
                     Leads::Hop(ForeignHop { ifindex: *ifindex, gateway: Some(*gateway), onlink: *onlink })
                 }
-                Object::Group(members) => Leads::Group { members: members.clone(), plain: true },
+                Object::Group(members) => Leads::Group { members: members.clone(), kind: GroupKind::Plain },
+                Object::ResilientGroup(members) => {
+                    Leads::Group { members: members.clone(), kind: GroupKind::Resilient }
+                }
             };
             (*id, SeenObject { id: *id, protocol: 179, leads })
         };
@@ -135,7 +145,7 @@ impl Kernel {
         let mut hops = match self.routes.get(&(prefix, METRIC))? {
             Route::On(id) => match self.objects.get(id)? {
                 Object::Hop(hop) => vec![*hop],
-                Object::Group(members) => members
+                Object::Group(members) | Object::ResilientGroup(members) => members
                     .iter()
                     .filter_map(|m| match self.objects.get(m) {
                         Some(Object::Hop(hop)) => Some(*hop),
@@ -385,7 +395,12 @@ fn play(settings: Settings, acts: Vec<Act>) {
     // Nothing unused is left, and running twice changes nothing.
     let used = |id: &ObjectId| {
         let by_route = world.kernel.routes.values().any(|r| *r == Route::On(*id));
-        by_route || world.kernel.objects.values().any(|o| matches!(o, Object::Group(m) if m.contains(id)))
+        by_route
+            || world
+                .kernel
+                .objects
+                .values()
+                .any(|o| matches!(o, Object::Group(m) | Object::ResilientGroup(m) if m.contains(id)))
     };
     let unused: Vec<_> = world.kernel.objects.keys().filter(|id| !used(id)).collect();
     assert!(unused.is_empty(), "unused objects {unused:?}");
@@ -402,6 +417,11 @@ proptest! {
     #[test]
     fn the_kernel_ends_up_with_what_is_wanted(acts in proptest::collection::vec(act(), 0..60)) {
         play(SETTINGS, acts);
+    }
+
+    #[test]
+    fn with_resilient_groups_too(acts in proptest::collection::vec(act(), 0..60)) {
+        play(Settings { resilient: true, ..SETTINGS }, acts);
     }
 
     #[test]
@@ -482,7 +502,7 @@ fn groups_go_on_without_a_gateway_that_is_lost() {
     let gateway = set(1).unwrap().gateways()[0].addr;
     let members = |world: &World| {
         let groups = world.kernel.objects.values().filter_map(|o| match o {
-            Object::Group(members) => Some(members.len()),
+            Object::Group(members) | Object::ResilientGroup(members) => Some(members.len()),
             Object::Hop(_) => None,
         });
         groups.collect::<Vec<_>>()
@@ -724,9 +744,9 @@ fn what_has_our_id_and_leads_elsewhere_is_written_again() {
     for (id, right) in world.kernel.seen() {
         let others = match &right.leads {
             Leads::Group { members, .. } => vec![
-                Leads::Group { members: vec![99], plain: true },
-                Leads::Group { members: [&members[..], &[99]].concat(), plain: true },
-                Leads::Group { members: members.clone(), plain: false },
+                Leads::Group { members: vec![99], kind: GroupKind::Plain },
+                Leads::Group { members: [&members[..], &[99]].concat(), kind: GroupKind::Plain },
+                Leads::Group { members: members.clone(), kind: GroupKind::Other },
             ],
             _ => vec![elsewhere.clone(), Leads::Blackhole],
         };

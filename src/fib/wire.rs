@@ -10,7 +10,7 @@ use crate::{
     fib::{
         host::{ForeignHop, Preference, RouteType},
         resolve::Hop,
-        route::{Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
+        route::{GroupKind, Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
     },
     net::{Family, PreferredSources, Prefix},
 };
@@ -73,6 +73,11 @@ const RTA_NH_ID: u16 = 30;
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_GROUP_TYPE: u16 = 3;
+const NHA_RES_GROUP: u16 = 12;
+const NHA_RES_GROUP_BUCKETS: u16 = 1;
+const NEXTHOP_GRP_TYPE_RES: u16 = 1;
+/// Of a resilient group: flows are spread over its next hops in parts of 1/256.
+const BUCKETS: u16 = 256;
 const NHA_BLACKHOLE: u16 = 4;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
@@ -165,7 +170,7 @@ impl Encoder {
         self.begin(kind::NEW_NEXTHOP, flag::CREATE | how, seq);
         let (family, onlink) = match object {
             Object::Hop(hop) => (af(Family::of(hop.gateway)), hop.onlink),
-            Object::Group(_) => (0, false),
+            Object::Group(_) | Object::ResilientGroup(_) => (0, false),
         };
         self.buf.extend([family, 0, protocol, 0]);
         self.buf.extend(u32::from(if onlink { RTNH_F_ONLINK } else { 0 }).to_ne_bytes());
@@ -175,7 +180,7 @@ impl Encoder {
                 self.u32(NHA_OIF, hop.ifindex);
                 self.addr(NHA_GATEWAY, hop.gateway);
             }
-            Object::Group(members) => {
+            Object::Group(members) | Object::ResilientGroup(members) => {
                 let at = self.open(NHA_GROUP);
                 for member in members {
                     self.buf.extend(member.to_ne_bytes());
@@ -185,7 +190,20 @@ impl Encoder {
                 self.close(at);
             }
         }
+        if matches!(object, Object::ResilientGroup(_)) {
+            self.resilient(replace);
+        }
         self.end();
+    }
+
+    /// The number of buckets of a group never changes, so only the first message has it.
+    fn resilient(&mut self, replace: bool) {
+        self.u16(NHA_GROUP_TYPE, NEXTHOP_GRP_TYPE_RES);
+        if !replace {
+            let at = self.open(NHA_RES_GROUP);
+            self.u16(NHA_RES_GROUP_BUCKETS, BUCKETS);
+            self.close(at);
+        }
     }
 
     pub fn del_nexthop(&mut self, seq: u32, id: ObjectId) {
@@ -276,6 +294,13 @@ impl Encoder {
         self.buf.extend(8u16.to_ne_bytes());
         self.buf.extend(kind.to_ne_bytes());
         self.buf.extend(value.to_ne_bytes());
+    }
+
+    fn u16(&mut self, kind: u16, value: u16) {
+        self.buf.extend(6u16.to_ne_bytes());
+        self.buf.extend(kind.to_ne_bytes());
+        self.buf.extend(value.to_ne_bytes());
+        self.buf.extend([0; 2]);
     }
 
     fn addr(&mut self, kind: u16, addr: IpAddr) {
@@ -443,7 +468,8 @@ fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {
 pub fn object(body: &[u8]) -> Option<SeenObject> {
     let &[_, _, protocol, _] = body.first_chunk()?;
     let onlink = u32_at(body, 4)? & u32::from(RTNH_F_ONLINK) != 0;
-    let (mut id, mut group, mut plain, mut blackhole) = (0, None, true, false);
+    let (mut id, mut group, mut blackhole) = (0, None, false);
+    let (mut kind, mut equal) = (0, true);
     let mut hop = ForeignHop { ifindex: 0, gateway: None, onlink };
     for (attribute, value) in attributes(body.get(8..)?) {
         match attribute {
@@ -453,20 +479,28 @@ pub fn object(body: &[u8]) -> Option<SeenObject> {
             NHA_BLACKHOLE => blackhole = true,
             // struct nexthop_grp: id, weight - 1 in two parts, a reserved field.
             NHA_GROUP => {
-                plain &= value.chunks_exact(8).all(|m| m[4..6] == [0, 0]);
+                equal = value.chunks_exact(8).all(|m| m[4..6] == [0, 0]);
                 group = Some(value.chunks_exact(8).filter_map(|m| u32_at(m, 0)).collect());
             }
-            NHA_GROUP_TYPE => plain &= u16_at(value, 0)? == 0,
+            NHA_GROUP_TYPE => kind = u16_at(value, 0)?,
             _ => {}
         }
     }
     let leads = match group {
-        Some(members) => Leads::Group { members, plain },
+        Some(members) => Leads::Group { members, kind: group_kind(kind, equal) },
         None if blackhole => Leads::Blackhole,
         None if hop.ifindex != 0 => Leads::Hop(hop),
         None => Leads::Nowhere,
     };
     Some(SeenObject { id, protocol, leads })
+}
+
+fn group_kind(kind: u16, equal_weights: bool) -> GroupKind {
+    match kind {
+        0 if equal_weights => GroupKind::Plain,
+        NEXTHOP_GRP_TYPE_RES if equal_weights => GroupKind::Resilient,
+        _ => GroupKind::Other,
+    }
 }
 
 /// The family with this address family number.
@@ -556,6 +590,7 @@ mod tests {
             Object::Hop(Hop { onlink: true, ..hop(3, "10.0.0.1") }),
             Object::Hop(hop(3, "fe80::1")),
             Object::Group(vec![1, 2]),
+            Object::ResilientGroup(vec![1, 2]),
         ];
         for object in objects {
             let mut encoder = Encoder::default();

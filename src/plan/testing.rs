@@ -44,6 +44,7 @@ pub(super) fn config() -> Config {
             resolve_via_default: false,
             prefer_source: Vec::new(),
             nexthop_objects: true,
+            resilient: false,
         },
         kubernetes: Kubernetes {
             enabled: None,

@@ -105,6 +105,67 @@ fn without_nexthop_objects_the_same_routes_are_written() {
 }
 
 #[test]
+fn resilient_groups_take_the_same_routes() {
+    each_form(Settings { resilient: true, ..settings() });
+}
+
+/// Which next hop each bucket of the only group has.
+fn buckets(host: &Ns) -> Vec<String> {
+    let groups = host.ip("nexthop show");
+    let group = groups.lines().find(|l| l.contains("type resilient")).expect("a resilient group");
+    let id = group.split_whitespace().nth(1).unwrap();
+    let list = host.ip(&format!("nexthop bucket show id {id}"));
+    list.lines().map(|l| l.split_once("nhid ").expect("a next hop").1.trim().to_owned()).collect()
+}
+
+#[test]
+fn flows_of_the_other_uplinks_stay_where_they_are_when_one_is_lost() {
+    let mut net = Net::new();
+    let (host, _switch) = two_links(&mut net);
+    host.enter(|| {
+        let node = Node::start(Settings { resilient: true, ..settings() });
+        node.want("10.11.0.0/16", &["10.0.1.2", "10.0.1.3", "10.0.2.2"]);
+        wait_route(&host, "10.11.0.0/16", &["via 10.0.1.2 dev eth1", "via 10.0.2.2 dev eth2"]);
+        let before = buckets(&host);
+        assert_eq!(before.len(), 256);
+        host.ip("link set eth2 down");
+        wait_for("the lost uplink has no bucket", 5.0, || {
+            let after = buckets(&host);
+            let left: std::collections::BTreeSet<_> = after.iter().collect();
+            let moved = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+            let of_lost = before.iter().filter(|b| !left.contains(b)).count();
+            (left.len() == 2 && of_lost > 0).then(|| assert_eq!(moved, of_lost, "only its own flows move"))
+        });
+        node.stop(true);
+    });
+}
+
+#[test]
+fn groups_of_the_other_kind_are_replaced_after_a_restart() {
+    let mut net = Net::new();
+    let (host, _switch) = two_links(&mut net);
+    host.enter(|| {
+        for resilient in [false, true, false] {
+            let node = Node::start(Settings { resilient, ..settings() });
+            node.want("10.11.0.0/16", &["10.0.1.2", "10.0.2.2"]);
+            wait_for(format!("resilient: {resilient}"), 10.0, || {
+                let groups = host.ip("nexthop show");
+                let group = groups.lines().filter(|l| l.contains("group")).collect::<Vec<_>>();
+                (group.len() == 1 && group[0].contains("resilient") == resilient).then_some(())
+            });
+            wait_route(&host, "10.11.0.0/16", &["via 10.0.1.2 dev eth1", "via 10.0.2.2 dev eth2"]);
+            node.stop(false);
+        }
+        cleanup_all(&host);
+    });
+}
+
+fn cleanup_all(host: &Ns) {
+    host.ip("route flush proto 179");
+    host.ip("nexthop flush");
+}
+
+#[test]
 fn another_table_is_left_to_others() {
     let mut net = Net::new();
     let (host, _switch) = two_links(&mut net);

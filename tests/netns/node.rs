@@ -34,6 +34,7 @@ pub(crate) fn settings() -> Settings {
         metric: 179,
         resolve_via_default: false,
         nexthop_objects: true,
+        resilient: false,
         restart_time: Duration::from_secs(120),
     }
 }

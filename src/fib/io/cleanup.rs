@@ -80,8 +80,14 @@ fn remove(
     // Groups before their members.
     ours_only.sort_by_key(|o| !matches!(o.leads, Leads::Group { .. }));
     let ops: Vec<_> = ours_only.iter().map(|o| Op::DelNexthop { id: o.id }).collect();
-    let nobody =
-        Fib::new(diff::Settings { install: false, table, protocol, metric: 0, nexthop_objects: false });
+    let nobody = Fib::new(diff::Settings {
+        install: false,
+        table,
+        protocol,
+        metric: 0,
+        nexthop_objects: false,
+        resilient: false,
+    });
     for batch in ops.chunks(BATCH) {
         removed.nexthops += batch.len() - channel.write(&nobody, ours, batch)?.len();
     }

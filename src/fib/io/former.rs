@@ -19,7 +19,7 @@ use crate::{
         host::{ForeignHop, RouteType},
         nexthop,
         resolve::Hop,
-        route::{Content, Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
+        route::{Content, GroupKind, Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
         wire::{self, Ours},
     },
     net::{Family, PreferredSources, Prefix, RouteKind},
@@ -99,8 +99,12 @@ fn copy_objects(
     for one in groups_last {
         let object = match &one.leads {
             Leads::Hop(hop) => hop_of(hop).map(Object::Hop),
-            Leads::Group { members, .. } => {
-                Some(Object::Group(members.iter().filter_map(|id| copies.get(id).copied()).collect()))
+            Leads::Group { members, kind } => {
+                let members = members.iter().filter_map(|id| copies.get(id).copied()).collect();
+                Some(match kind {
+                    GroupKind::Resilient => Object::ResilientGroup(members),
+                    GroupKind::Plain | GroupKind::Other => Object::Group(members),
+                })
             }
             Leads::Blackhole | Leads::Nowhere => None,
         };

@@ -46,6 +46,8 @@ pub struct Settings {
     pub metric: u32,
     pub resolve_via_default: bool,
     pub nexthop_objects: bool,
+    /// Groups of next hops keep flows where they are while others come and go.
+    pub resilient: bool,
     /// `bgp.restart-time`; adopted routes of neighbors that never return are kept for three times
     /// as long.
     pub restart_time: Duration,
@@ -69,6 +71,7 @@ impl Settings {
             protocol: self.protocol,
             metric: self.metric,
             nexthop_objects: self.nexthop_objects,
+            resilient: self.resilient,
         }
     }
 }

@@ -140,3 +140,11 @@ pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<Objec
         done => done.map(|()| Some(found)),
     }
 }
+
+/// Whether groups can be resilient, by the version of the kernel: asking it would take a group.
+pub(super) fn has_resilient_groups() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.trim().parse::<u32>().ok());
+    // Where it cannot be read the kernel decides.
+    numbers.next().is_none_or(|major| (major, numbers.next().unwrap_or(0)) >= (5, 13))
+}

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     fib::sysctl::{
-        Change, Needs, Record, Seen, Why, Write, escaped, forwarding_key, interface_key, interface_of,
+        Change, Needs, Record, Seen, Why, Write, escaped, forwarding_key, hash_policy_key, interface_key,
+        interface_of,
     },
     net::Family,
 };
@@ -78,6 +79,7 @@ fn look_in(root: &Path, needs: &Needs) -> Seen {
         "net.bridge.bridge-nf-call-ip6tables".to_owned(),
     ];
     keys.extend(Family::ALL.map(|f| forwarding_key(f).to_owned()));
+    keys.extend(Family::ALL.map(|f| hash_policy_key(f).to_owned()));
     let ports: BTreeSet<_> = needs.ports.iter().map(|p| escaped(p)).collect();
     for interface in interfaces.iter().filter(|i| !ports.contains(*i)) {
         keys.extend(Family::ALL.map(|f| interface_key(f, interface, "forwarding")));

@@ -260,6 +260,12 @@ impl Task {
                 self.fib.disable_objects();
             }
         }
+        if self.settings.resilient && !netlink::has_resilient_groups() {
+            warn!(
+                "this kernel has no resilient nexthop groups, which came with Linux 5.13; plain ones are used"
+            );
+            self.fib.disable_resilient();
+        }
         let (ours, fib_metric) = (self.settings.ours(), self.settings.metric);
         let mut count = 0;
         for family in Family::ALL {

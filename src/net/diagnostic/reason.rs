@@ -64,6 +64,7 @@ reasons! {
     SysctlConflict Warning,
     SysctlNotRestored Warning,
     StrictReversePathFilter Warning,
+    MultipathHashNotSet Warning,
     BridgeNetfilterOff Error,
     RouterAdvertisementsAccepted Warning,
     Ipv6Disabled Error,
