@@ -10,6 +10,7 @@ mod bfd;
 mod doors;
 mod former;
 mod full_disk;
+mod gateways;
 mod guard;
 mod host;
 mod kernel;

@@ -19,7 +19,8 @@ use crate::{
     kernel::{learn, net24, ours},
 };
 
-const GATEWAY: &str = "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"gateway\"\nremote-as = \"external\"\n";
+pub(crate) const GATEWAY: &str =
+    "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"gateway\"\nremote-as = \"external\"\n";
 
 /// One router advertisement (RFC 4861 §4.2) to all nodes of a link.
 pub(crate) fn advertise(router: &Ns, from: &str, lifetime: u16) {
@@ -37,7 +38,7 @@ pub(crate) fn advertise(router: &Ns, from: &str, lifetime: u16) {
     });
 }
 
-fn neighbors(routelet: &Routelet) -> Vec<String> {
+pub(crate) fn neighbors(routelet: &Routelet) -> Vec<String> {
     let all = routelet.json(&["show", "neighbors"]);
     let mut names: Vec<_> =
         all.as_array().unwrap().iter().map(|n| n["address"].as_str().unwrap().to_owned()).collect();
