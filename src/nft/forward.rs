@@ -130,8 +130,10 @@ pub fn direct_problem(prefix: Prefix) -> Diagnostic {
     Diagnostic::new(
         Reason::DirectRoutingDropped,
         Subject::prefix(prefix),
-        format!("Docker drops packets that are routed to containers in {prefix}, by rules of its own \
-             nftables table, which routelet cannot mend"),
+        format!(
+            "Docker drops packets that are routed to containers in {prefix}, by rules of its own \
+             nftables table, which routelet cannot mend"
+        ),
         format!(
             "make the network with `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \
              \"allow-direct-routing\": true in /etc/docker/daemon.json, which opens published ports"
