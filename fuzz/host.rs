@@ -9,6 +9,11 @@ use std::{
 };
 
 use routelet::{
+    cni::{
+        conflist::{self, Conflist},
+        former::Kept,
+        leases,
+    },
     config::{self, Config, ParseContext},
     control::{
         Request, Response,
@@ -22,9 +27,6 @@ use routelet::{
     },
     k8s::{
         cluster::{Cluster, Scope},
-        cni::{self, Conflist},
-        kept::Kept,
-        leases,
         node::{ApiNode, NodeView, Nodes},
         services::{ApiService, ApiSlice, Asked, Catalog, Change, Rules, Services, verdicts},
     },
@@ -92,19 +94,19 @@ fn arrival(flags: u16) -> Arrival {
 /// `VERSION`. What is merged is JSON, is ours, and merging again changes nothing.
 pub(crate) fn conflist(data: &[u8]) {
     let pod_cidrs: [Prefix; 1] = ["10.244.1.0/24".parse().expect("a prefix")];
-    let ours = Conflist::new(cni::Spec {
+    let ours = Conflist::new(conflist::Spec {
         pod_cidrs: &pod_cidrs,
         bridge: "routelet0",
         mtu: Some(1500),
-        chained: vec![cni::plugin("portmap")],
+        chained: vec![conflist::plugin("portmap")],
     });
-    if let Some(merged) = cni::merge(&ours.bytes, Some(data)) {
-        assert!(cni::is_of_our_network(&merged));
-        assert_eq!(cni::merge(&ours.bytes, Some(&merged)), None);
+    if let Some(merged) = conflist::merge(&ours.bytes, Some(data)) {
+        assert!(conflist::is_of_our_network(&merged));
+        assert_eq!(conflist::merge(&ours.bytes, Some(&merged)), None);
     }
-    let _ = (cni::describe(Some(data)), cni::written_for(data), cni::chained_by_others(data));
-    let _ = cni::in_front(data, "10-routelet.conflist", &ours.bytes);
-    if let Ok(versions) = cni::read_versions(data) {
+    let _ = (conflist::describe(Some(data)), conflist::written_for(data), conflist::chained_by_others(data));
+    let _ = conflist::in_front(data, "10-routelet.conflist", &ours.bytes);
+    if let Ok(versions) = conflist::read_versions(data) {
         assert!(!versions.is_empty() && versions.len() <= 64);
     }
     if let Some(lease) = leases::read("10.244.1.7", data) {

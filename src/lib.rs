@@ -3,6 +3,7 @@
 pub mod bfd;
 pub mod bgp;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -31,6 +31,7 @@ use crate::{
         standing,
         view::SessionState,
     },
+    cni::view::{ConflistState, ConflistStatus},
     config::{self, Config},
     control::{
         HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, Query, Response, RouteTotals,
@@ -42,11 +43,7 @@ use crate::{
         host::Host,
         io::{BUCKETS, Counters, FibClient, Outcome},
     },
-    k8s::{
-        node::Nodes,
-        services::Verdict,
-        view::{ApiStatus, ConflistState, ConflistStatus},
-    },
+    k8s::{node::Nodes, services::Verdict, view::ApiStatus},
     metrics::{self, Cluster, Latency, Snapshot},
     net::{Diagnostic, Family, Prefix, Reachable},
     plan::Plan,

@@ -8,8 +8,8 @@ use std::{
 
 use super::{Error, forwarding, state, unnumbered};
 use crate::{
+    cni::{conflist as cni_file, io::former},
     config, fib,
-    k8s::{cni, io::former},
     nft::{self, forward::CHAIN},
 };
 
@@ -80,7 +80,7 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     })?;
     removed.extend(ranges.iter().map(|r| format!("the gateway address of the former pod CIDR {r}")));
     let conflist = loaded.cni.conf_dir.join(&loaded.cni.file);
-    if let Some((bridge, ranges)) = fs::read(&conflist).ok().and_then(|bytes| cni::written_for(&bytes)) {
+    if let Some((bridge, ranges)) = fs::read(&conflist).ok().and_then(|bytes| cni_file::written_for(&bytes)) {
         let gone = former::cleanup_bridge(&bridge, &ranges).map_err(|e| {
             Error::Runtime(format!("the bridge {bridge} cannot be removed: {e}; run as root"))
         })?;

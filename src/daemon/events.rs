@@ -64,7 +64,7 @@ fn kind(target: &str) -> Option<EventKind> {
         "bgp" => EventKind::Session,
         "bfd" => EventKind::Bfd,
         "fib" => EventKind::Route,
-        "k8s" => EventKind::Node,
+        "cni" | "k8s" => EventKind::Node,
         _ => EventKind::Config,
     })
 }

@@ -13,13 +13,13 @@ use crate::{
         io::{PeerEvent, ToPeers},
         view::SessionState,
     },
-    config::Config,
-    fib::io::{FibClient, sysctl},
-    k8s::{
-        condition::Facts,
+    cni::{
         gate::{FirstRoutes, Ready},
         view::{ConflistState, ConflistStatus},
     },
+    config::Config,
+    fib::io::{FibClient, sysctl},
+    k8s::condition::Facts,
     net::{Convergence, Prefix},
     plan::{Plan, Sessions},
 };

@@ -56,6 +56,7 @@ use crate::{
         peer::Global,
     },
     cli::log::{self, LogLevel},
+    cni,
     config::{self, Config, LogFormat, OnExit},
     control::{
         Reload,
@@ -197,7 +198,7 @@ async fn daemon(
     let (ready_tx, ready) = watch::channel(false);
     let (established_tx, established) = watch::channel(Arc::default());
     let (fib_tx, fib_rx) = mailbox();
-    let (gate_tx, gate) = watch::channel(k8s::gate::Ready::default());
+    let (gate_tx, gate) = watch::channel(cni::gate::Ready::default());
 
     // From the table to the kernel.
     let no_netlink = |e: std::io::Error| {
@@ -305,10 +306,10 @@ async fn daemon(
         if let Some(key) = config.kubernetes.startup_taint.clone() {
             k8s::io::spawn_taint(options.clone(), key, facts, watch.nodes.clone());
         }
-        let (bridge_tx, bridge) = watch::channel(k8s::bridge::Glance::default());
+        let (bridge_tx, bridge) = watch::channel(cni::bridge::Glance::default());
         tokio::spawn(pods::run(bridge_tx, host.clone(), config_rx.clone()));
-        let conflist_task = k8s::io::spawn_conflist_in(
-            k8s::io::ConflistOptions {
+        let conflist_task = cni::io::spawn_conflist_in(
+            cni::io::ConflistOptions {
                 enabled: config.cni.enabled != Some(false),
                 conf_dir: config.cni.conf_dir.clone(),
                 file: config.cni.file.clone(),
@@ -316,11 +317,11 @@ async fn daemon(
             },
             conflist,
             gate,
-            k8s::io::Surroundings {
+            cni::io::Surroundings {
                 bridge,
                 no_conflist,
                 problems: pods_tx,
-                leases: Some(k8s::io::LEASES.into()),
+                leases: Some(cni::io::LEASES.into()),
             },
         );
         objects = Some(k8s::io::spawn_objects(options.clone(), watch.nodes.clone()));
@@ -356,7 +357,7 @@ async fn daemon(
             objects,
             held: cluster.as_ref().map(|(_, conflist, _)| conflist.held.clone()),
             services: cluster.as_ref().map(|(.., services)| services.services.clone()),
-            plugins: kubernetes.then(|| k8s::io::spawn_plugins(plugins)),
+            plugins: kubernetes.then(|| cni::io::spawn_plugins(plugins)),
             resolvers: fib::io::resolvers::follow(),
             disabled,
             found,

@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 use super::{planner::publish, problems};
 use crate::{
+    cni::view::{ConflistState, ConflistStatus},
     k8s::{
         notice::{About, Notice},
         services::Mistake,
-        view::{ConflistState, ConflistStatus},
     },
     net::Severity,
     plan::Plan,

@@ -25,12 +25,14 @@ use crate::{
         },
         peer::{Global, PeerKey},
     },
+    cni::{
+        conflist::{self, Conflist, Plugins},
+        io::PluginQuery,
+    },
     config::{CniPlugin, Config, Kubernetes},
     docker,
     fib::{self, host::Host, io::sysctl, resolve::Resolver, sysctl::Needs},
     k8s::{
-        cni::{self, Conflist, Plugins},
-        io::PluginQuery,
         node::Nodes,
         objects::Objects,
         services::{Asked, Services},
@@ -316,7 +318,7 @@ fn plugin_query(config: &Config) -> PluginQuery {
     PluginQuery {
         bin_dir: config.cni.bin_dir.clone(),
         conflist: config.cni.conf_dir.join(&config.cni.file),
-        names: cni::REQUIRED.map(str::to_owned).into_iter().chain(types).collect(),
+        names: conflist::REQUIRED.map(str::to_owned).into_iter().chain(types).collect(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::planner::publish;
-use crate::{config::Config, fib::host::Host, k8s::bridge::Glance};
+use crate::{cni::bridge::Glance, config::Config, fib::host::Host};
 
 /// Runs for as long as its inputs live.
 pub(super) async fn run(

@@ -7,6 +7,7 @@ use std::{
 
 use super::{RunOptions, limits};
 use crate::{
+    cni,
     config::{self, Config, NeighborId, NeighborKeys},
     k8s,
     sandbox::{self, Capability, Cni, Demand, SandboxView, io::Held},
@@ -70,7 +71,7 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
         cni: kubernetes.then(|| Cni {
             conf_dir: config.cni.conf_dir.clone(),
             bin_dir: config.cni.bin_dir.clone(),
-            leases: k8s::io::LEASES.into(),
+            leases: cni::io::LEASES.into(),
             writes: config.cni.enabled != Some(false),
         }),
     }

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, reload, unnumbered};
 use crate::{
+    cni::io::{BRIDGE_FILE, LEASES_FILE, former},
     fib::{
         former::Record,
         io::{FORMER_FILE, machine::Interfaces},
     },
-    k8s::io::{BRIDGE_FILE, LEASES_FILE, former},
     state::io as kept,
 };
 

@@ -1,4 +1,4 @@
-//! Kubernetes: what we read from the API server, and the one file that we write for its container runtimes.
+//! The Kubernetes API server: the objects that routelet watches there, and those that it writes.
 //!
 //! From the API server come Nodes: our own, watched by name, and all of them only while the peering needs them. Views of some
 //! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are list and watch of
@@ -7,22 +7,14 @@
 //! which takes the right to patch `nodes/status`, and Events ([`notice`]), which takes the right to create them, and
 //! the BGPNodeStatus of our Node. BGPPeer and BGPPolicy ([`objects`]) are read where the cluster knows them.
 //!
-//! The file is the conflist ([`cni`]). It is written once pods can work ([`gate`]): until then a runtime has no network and
-//! starts none, which is what keeps pods from coming up unreachable.
-//!
 //! The API server may be away for any length of time, also at the start. What was last known stays in force, and is kept in
 //! the state folder. Nothing here ends the daemon or holds anything else up.
 
 mod bounded;
-pub mod bridge;
 pub mod cluster;
-pub mod cni;
 pub mod condition;
 pub mod crd;
-pub mod gate;
 pub mod io;
-pub mod kept;
-pub mod leases;
 mod metadata;
 pub mod node;
 pub mod notice;

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 pub use super::services::Verdict;
 
 use super::node::{NodeView, Nodes, Presence};
-use crate::net::{Prefix, Reach, Reachable, Unresolved};
+use crate::{
+    cni::view::{ConflistState, ConflistStatus},
+    net::{Prefix, Reach, Reachable, Unresolved},
+};
 
 /// The Kubernetes side of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,34 +60,6 @@ pub struct ApiStatus {
     pub last_error: Option<String>,
     /// What is known comes from the state folder, not yet from the API server.
     pub from_state: bool,
-}
-
-/// How far the file for the container runtime is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConflistStatus {
-    /// `null` where routelet writes none.
-    pub path: Option<String>,
-    pub state: ConflistState,
-    /// What is in the way, or what the operator should know, with its remedy.
-    pub problem: Option<String>,
-    /// Files of other agents in the folder, in the order in which runtimes look.
-    #[serde(default)]
-    pub others: Vec<String>,
-}
-
-/// Of [`ConflistStatus`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConflistState {
-    /// `cni.enabled = false`, or not under Kubernetes.
-    #[default]
-    Disabled,
-    /// Not yet: the problem says for what.
-    Waiting,
-    /// As we want it.
-    Written,
-    /// The last attempt failed; tried again.
-    Failed,
 }
 
 impl NodeStatus {

@@ -54,10 +54,10 @@ use crate::{
         peer::{Global, PeerConfig, PeerKey},
         policy::Community,
     },
+    cni::conflist::Plugins,
     config::{Config, Neighbor, NeighborId, Peering},
     fib::host::Host,
     k8s::{
-        cni::Plugins,
         node::{NodeView, Nodes},
         services::{Asked, Mistake, Services, Verdict},
     },
@@ -76,7 +76,7 @@ pub use self::{
     objects::{ObjectProblem, Overlay, overlay},
     unnumbered::Unfound,
 };
-pub use crate::k8s::cni::Conflist;
+pub use crate::cni::conflist::Conflist;
 use addresses::Claims;
 pub use addresses::settle;
 pub use drain::Drain;

@@ -7,12 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{Context, ObjectProblem, gateway, neighbor};
 use crate::{
+    cni::conflist::{self, Conflist, Spec},
     config::CniPlugin,
     fib::host::Link,
-    k8s::{
-        cni::{self, Conflist, Spec},
-        node::{NodeView, Nodes},
-    },
+    k8s::node::{NodeView, Nodes},
     net::{Assigned, Family, Prefix},
 };
 
@@ -166,8 +164,9 @@ fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut 
 /// Whether pods have addresses of it: it is in the conflist on disk, or the bridge has its gateway
 /// address.
 fn is_in_use(ctx: &Context<'_>, range: Prefix) -> bool {
-    let served =
-        |l: &Link| l.addresses.iter().any(|a| a.len == range.len() && Some(a.addr) == cni::gateway(range));
+    let served = |l: &Link| {
+        l.addresses.iter().any(|a| a.len == range.len() && Some(a.addr) == conflist::gateway(range))
+    };
     ctx.extra.held.contains(&range) || own_bridge(ctx).is_some_and(served)
 }
 
@@ -184,7 +183,7 @@ fn is_foreign(ctx: &Context<'_>, link: &Link) -> bool {
 fn is_inside(pod_cidr: Prefix, subnet: Prefix) -> bool {
     let host = subnet.len() == subnet.family().max_len();
     let reserved =
-        host && (subnet.addr() == pod_cidr.addr() || Some(subnet.addr()) == cni::gateway(pod_cidr));
+        host && (subnet.addr() == pod_cidr.addr() || Some(subnet.addr()) == conflist::gateway(pod_cidr));
     pod_cidr.covers(subnet) && !reserved
 }
 
@@ -254,7 +253,7 @@ pub(super) fn conflist(
                  back, or give the cluster no such pod CIDRs",
                 label(pod_cidr.family())
             ));
-        } else if cni::gateway(*pod_cidr).is_none() {
+        } else if conflist::gateway(*pod_cidr).is_none() {
             problems.push(format!(
                 "pod CIDR {pod_cidr} has no room for a gateway and a pod: it is left out of the conflist; give the nodes larger \
                  ones (--node-cidr-mask-size)"
@@ -288,7 +287,7 @@ fn label(family: Family) -> &'static str {
 /// The plugins without which no pod starts, as far as they are missing.
 fn required(ctx: &Context<'_>, problems: &mut Vec<String>) -> Option<String> {
     let dir = ctx.config.cni.bin_dir.display();
-    let missing: Vec<_> = cni::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
+    let missing: Vec<_> = conflist::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
     for name in &missing {
         problems.push(format!(
             "CNI plugin `{name}` is missing in {dir}: no pod can start, and no conflist is written; install the CNI plugins there"
@@ -308,8 +307,11 @@ fn required(ctx: &Context<'_>, problems: &mut Vec<String>) -> Option<String> {
 fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec<String>) -> &'static str {
     let plugins = &ctx.extra.plugins;
     let types = chained.iter().filter_map(|p| p.get("type")?.as_str());
-    let used: BTreeSet<_> =
-        cni::REQUIRED.into_iter().chain(types).chain(plugins.chained.iter().map(String::as_str)).collect();
+    let used: BTreeSet<_> = conflist::REQUIRED
+        .into_iter()
+        .chain(types)
+        .chain(plugins.chained.iter().map(String::as_str))
+        .collect();
     for name in &used {
         if let Some(why) = plugins.unusable.get(*name) {
             problems.push(format!(
@@ -319,19 +321,19 @@ fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec
             ));
         }
     }
-    cni::common_version(used.iter().map(|name| plugins.versions.get(*name))).unwrap_or_else(|| {
+    conflist::common_version(used.iter().map(|name| plugins.versions.get(*name))).unwrap_or_else(|| {
         let names: Vec<_> = used.iter().copied().collect();
         problems.push(format!(
             "the CNI plugins {} know no version of CNI in common: no pod can start; install plugins of one release",
             names.join(", ")
         ));
-        cni::FALLBACK
+        conflist::FALLBACK
     })
 }
 
 fn chained(ctx: &Context<'_>, plugin: &CniPlugin, problems: &mut Vec<String>) -> Option<Map<String, Value>> {
     let table = match plugin {
-        CniPlugin::Name(name) => cni::plugin(name),
+        CniPlugin::Name(name) => conflist::plugin(name),
         CniPlugin::Table(table) => table.clone(),
     };
     let name = table.get("type")?.as_str()?;

@@ -8,12 +8,10 @@ use std::{
 use super::{Context, Plan, PlanInputs, plan};
 use crate::{
     bgp::peer::Global,
+    cni::conflist::Plugins,
     config::*,
     fib::host::Host,
-    k8s::{
-        cni::Plugins,
-        node::{NodeView, Nodes, Presence},
-    },
+    k8s::node::{NodeView, Nodes, Presence},
 };
 
 /// The defaults of docs/reference.md.

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use routelet::k8s::{
-    cni::{Conflist, Spec, plugin},
+use routelet::cni::{
+    conflist::{Conflist, Spec, plugin},
     gate::{FirstRoutes, Ready},
     io::{ConflistOptions, ConflistTask, spawn_conflist},
     view::{ConflistState, ConflistStatus},

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::{Table, ago, listed, or_dash};
-use crate::{control::NodeStatus, k8s::view::ConflistState};
+use crate::{cni::view::ConflistState, control::NodeStatus};
 
 pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
     let Some(node) = node else {

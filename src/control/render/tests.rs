@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    cni::view::{ConflistState, ConflistStatus},
     control::{
         FibView, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView, SessionState,
         Summary,
     },
     fib::{sysctl::Change, view::FibHop},
-    k8s::view::{ApiStatus, ConflistState, ConflistStatus, MeshMember, Verdict},
+    k8s::view::{ApiStatus, MeshMember, Verdict},
     net::Family,
     sandbox::SandboxView,
 };

@@ -12,7 +12,7 @@ use super::{
     leases::{Facts, Leases},
 };
 use crate::{
-    k8s::bridge::{Keeper, Record, Seen, Step},
+    cni::bridge::{Keeper, Record, Seen, Step},
     net::{Diagnostic, Prefix, Reason, Subject},
     state::io as state,
 };

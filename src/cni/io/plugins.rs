@@ -27,7 +27,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use crate::k8s::cni::{self, Plugins};
+use crate::cni::conflist::{self, Plugins};
 
 /// What is looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ struct Asked {
 
 async fn look(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Asked>) -> Plugins {
     let file = std::fs::read(&query.conflist).unwrap_or_default();
-    let chained: BTreeSet<_> = cni::chained_by_others(&file).into_iter().collect();
+    let chained: BTreeSet<_> = conflist::chained_by_others(&file).into_iter().collect();
     let programs = programs(&query.bin_dir);
     let mut plugins = Plugins { programs, chained, ..Plugins::default() };
     let wanted = query.names.iter().chain(&plugins.chained);
@@ -198,7 +198,7 @@ async fn version(path: &Path) -> Result<BTreeSet<String>, String> {
     match result {
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         Ok(Err(error)) => Err(plain(&error)),
-        Ok(Ok((answer, status))) => cni::read_versions(&answer).map_err(|what| match status.success() {
+        Ok(Ok((answer, status))) => conflist::read_versions(&answer).map_err(|what| match status.success() {
             true => what.to_owned(),
             false => format!("{what}, {status}"),
         }),

@@ -3,11 +3,11 @@
 use tokio::sync::watch;
 
 use super::*;
-use crate::k8s::cni::Spec;
+use crate::cni::conflist::Spec;
 
 fn conflist(cidr: &str) -> Arc<Conflist> {
     let pod_cidrs = [cidr.parse().unwrap()];
-    let chained = vec![cni::plugin("portmap")];
+    let chained = vec![conflist::plugin("portmap")];
     Arc::new(Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "rl-unit-none", mtu: Some(1500), chained }))
 }
 
@@ -162,7 +162,7 @@ async fn a_folder_that_cannot_be_written_is_said() {
 
 /// Two conflists that differ in length, so that a half of either is neither.
 fn two() -> [Vec<u8>; 2] {
-    let chained = vec![cni::plugin("portmap"), cni::plugin("bandwidth")];
+    let chained = vec![conflist::plugin("portmap"), conflist::plugin("bandwidth")];
     let pod_cidrs = ["10.244.7.0/24".parse().unwrap(), "fd00:244:7::/64".parse().unwrap()];
     let long = Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "routelet0", mtu: None, chained });
     [conflist("10.244.1.0/24").bytes.clone(), long.bytes]
@@ -175,7 +175,7 @@ fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
         let entries = std::fs::read_dir(dir).unwrap();
         let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        let seen = cni::first_read(names.iter().map(String::as_str));
+        let seen = conflist::first_read(names.iter().map(String::as_str));
         assert!(seen.is_none_or(|name| name == "10-routelet.conflist"), "{names:?}");
         // A folder that changes while it is listed may show the name twice or not at all; the file is there.
         let bytes = std::fs::read(dir.join("10-routelet.conflist")).unwrap();
@@ -187,7 +187,7 @@ fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
 
 #[test]
 fn kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed() {
-    const NAME: &str = "k8s::io::conflist::tests::kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed";
+    const NAME: &str = "cni::io::conflist::tests::kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_writer_is_killed";
     let rewrite = |path: &Path, times: usize| {
         for bytes in two().iter().cycle().take(times) {
             replace(path, bytes).unwrap();
@@ -229,7 +229,7 @@ fn kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_wr
 #[test]
 fn kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last() {
     const NAME: &str =
-        "k8s::io::conflist::tests::kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last";
+        "cni::io::conflist::tests::kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last";
     if let Some(path) = std::env::var_os("ROUTELET_TEST_DIES") {
         let last: usize = std::env::var("ROUTELET_TEST_STEP").unwrap().parse().unwrap();
         let mut step = 0;
@@ -258,7 +258,7 @@ fn kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last() {
         assert!(bytes == old || bytes == new, "step {step}: {}", String::from_utf8_lossy(&bytes));
         let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
         let names: Vec<_> = names.map(|n| n.into_string().unwrap()).collect();
-        let read: Vec<_> = names.iter().filter(|n| cni::read_by_runtimes(n)).collect();
+        let read: Vec<_> = names.iter().filter(|n| conflist::read_by_runtimes(n)).collect();
         assert_eq!(read, ["10-routelet.conflist"], "step {step}: {names:?}");
         found.push(bytes == new);
         if status.success() {

@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::{bridge, former};
 use crate::{
-    k8s::leases::{self, Lease, Record},
+    cni::leases::{self, Lease, Record},
     net::{Diagnostic, Prefix, Reason, Subject},
     state::io as state,
 };

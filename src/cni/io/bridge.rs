@@ -16,9 +16,9 @@ use netlink_packet_route::{
 use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 
 use crate::{
-    k8s::{
+    cni::{
         bridge::{Link, Seen, Step},
-        cni, kept,
+        conflist, former,
     },
     net::{Family, Prefix},
 };
@@ -48,11 +48,11 @@ pub(super) async fn uphold(
         let mut seen = Upheld { there: true, ports: ports(handle, index).await?, ..Upheld::default() };
         let held = addresses(handle, index).await?;
         for range in former {
-            let Some(gateway) = cni::gateway(*range) else { continue };
+            let Some(gateway) = conflist::gateway(*range) else { continue };
             let there = held.iter().find(|m| m.header.prefix_len == range.len() && has(m, gateway));
             if wanted.contains(range) {
                 seen.back.extend(there.map(|_| *range));
-            } else if kept::must_step_aside(*range, wanted) {
+            } else if former::must_step_aside(*range, wanted) {
                 add_to_loopback(handle, gateway).await?;
                 add_link_route(handle, *range, index).await?;
                 if let Some(message) = there {
@@ -189,7 +189,7 @@ fn is_of_kind(link: &LinkMessage, kind: &InfoKind) -> bool {
 
 /// Ends what [`uphold`] began for a range. `on_bridge`: the bridge's own address of it goes as well.
 pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Result<(), Error> {
-    let Some(gateway) = cni::gateway(range) else { return Ok(()) };
+    let Some(gateway) = conflist::gateway(range) else { return Ok(()) };
     with_handle(async |handle| {
         let bridge = index_of(handle, bridge).await?;
         // On `lo` with the length of a host, on the bridge with that of the range.
@@ -212,7 +212,7 @@ pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Res
 /// Removes the bridge that the plugin made for these ranges, unless pods are attached to it or somebody gave it other addresses.
 /// Returns whether it did.
 pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool, Error> {
-    let gateways: BTreeSet<_> = ranges.iter().filter_map(|r| cni::gateway(*r)).collect();
+    let gateways: BTreeSet<_> = ranges.iter().filter_map(|r| conflist::gateway(*r)).collect();
     with_handle(async |handle| {
         let Some(link) = link_of(handle, bridge).await?.filter(|l| is_of_kind(l, &InfoKind::Bridge)) else {
             return Ok(false);
@@ -280,7 +280,7 @@ fn has(message: &AddressMessage, address: IpAddr) -> bool {
 /// The gateway address of the next range of IPv4, as the `bridge` plugin would add it.
 async fn add_next(handle: &Handle, index: u32, range: Prefix, next: &[Prefix]) -> Result<(), Error> {
     let same = |n: &&Prefix| range.family() == Family::Ipv4Unicast && n.family() == range.family();
-    let next = next.iter().find(same).and_then(|n| Some((n, cni::gateway(*n)?)));
+    let next = next.iter().find(same).and_then(|n| Some((n, conflist::gateway(*n)?)));
     let Some((next, gateway)) = next else { return Ok(()) };
     unless(handle.address().add(index, gateway, next.len()).execute().await, ALREADY_THERE)
 }

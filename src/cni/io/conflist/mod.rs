@@ -17,8 +17,8 @@ use super::{
     tend::{Looked, Tender},
 };
 use crate::{
-    k8s::{
-        cni::{self, Conflist, InFront},
+    cni::{
+        conflist::{self, Conflist, InFront},
         gate::{self, Ready, Verdict},
         view::{ConflistState, ConflistStatus},
     },
@@ -153,7 +153,7 @@ impl Keeper {
     }
 
     fn note_quarrel(&mut self, now: Instant, differs: &Differs) {
-        let found = cni::describe(differs.existing.as_deref());
+        let found = conflist::describe(differs.existing.as_deref());
         if self.quarrel.as_ref().is_none_or(|(known, at)| *known != found || now >= *at + TOLD) {
             warn!(
                 path = %self.options.path().display(),
@@ -248,13 +248,13 @@ fn look(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> 
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Look::Failed(e),
     };
-    let usable = existing.as_deref().filter(|bytes| cni::is_of_our_network(bytes));
+    let usable = existing.as_deref().filter(|bytes| conflist::is_of_our_network(bytes));
     match (usable, seen) {
         (None, Some(seen)) => {
-            let bytes = cni::merge(&conflist.bytes, Some(seen)).unwrap_or_else(|| seen.to_vec());
+            let bytes = conflist::merge(&conflist.bytes, Some(seen)).unwrap_or_else(|| seen.to_vec());
             Look::Differs(Differs { bytes, existing })
         }
-        _ => match cni::merge(&conflist.bytes, existing.as_deref()) {
+        _ => match conflist::merge(&conflist.bytes, existing.as_deref()) {
             None => Look::Same(existing.unwrap_or_default()),
             Some(bytes) => Look::Differs(Differs { bytes, existing }),
         },
@@ -268,7 +268,7 @@ fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<String> {
     let content = read_whole(&options.conf_dir.join(names.first()?)).unwrap_or_default();
     let first = untrusted(names.first()?);
     let second = names.get(1).map(|name| untrusted(name));
-    match (cni::in_front(&content, &options.file, ours), second) {
+    match (conflist::in_front(&content, &options.file, ours), second) {
         (InFront::Other, _) => Some(format!(
             "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
         )),
@@ -300,7 +300,7 @@ fn is_unnamed(multus: &[u8], options: &ConflistOptions) -> bool {
 fn others(options: &ConflistOptions) -> Vec<String> {
     let entries = std::fs::read_dir(&options.conf_dir).into_iter().flatten();
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let mut names: Vec<_> = names.filter(|n| cni::read_by_runtimes(n) && *n != options.file).collect();
+    let mut names: Vec<_> = names.filter(|n| conflist::read_by_runtimes(n) && *n != options.file).collect();
     names.sort_unstable();
     names.truncate(MAX_OTHERS);
     names
@@ -328,7 +328,7 @@ async fn write(
     if differs.existing.is_none() && !others.is_empty() {
         warn!(files = ?others, "files of other agents are in the folder; they are left alone, and the first in lexical order is read");
     }
-    if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(cni::written_for)
+    if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(conflist::written_for)
         && bridge == conflist.bridge
         && let Err(error) = former.retire(&ranges, conflist).await
     {
@@ -345,7 +345,7 @@ async fn write(
     match result {
         Ok(Ok(())) => {
             former.written(&conflist.bridge, &conflist.pod_cidrs);
-            let chained = cni::chained_by_others(&differs.bytes);
+            let chained = conflist::chained_by_others(&differs.bytes);
             info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
             Ok(())
         }

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::{ConflistOptions, bridge};
 use crate::{
-    k8s::{
-        cni::{self, Conflist},
-        kept::{self, Kept},
+    cni::{
+        conflist::{self, Conflist},
+        former::{self, Kept},
     },
     net::Prefix,
     state::io as state,
@@ -39,14 +39,14 @@ impl Former {
     pub(super) fn new(options: &ConflistOptions, held: watch::Sender<Arc<BTreeSet<Prefix>>>) -> Self {
         let boot = boot_id();
         let file = options.state_dir.join(FILE);
-        let in_file = std::fs::read(options.path()).ok().and_then(|bytes| cni::written_for(&bytes));
+        let in_file = std::fs::read(options.path()).ok().and_then(|bytes| conflist::written_for(&bytes));
         let (bridge, in_file) = in_file.unwrap_or_default();
         let kept = read(&file).filter(|k| k.is_of(&boot)).unwrap_or_else(|| Kept::new(&boot, &bridge));
-        let former = Self { file, boot, kept, bridge, in_file, held, said: false, missed: false };
+        let restored = Self { file, boot, kept, bridge, in_file, held, said: false, missed: false };
         if options.enabled {
-            former.publish();
+            restored.publish();
         }
-        former
+        restored
     }
 
     /// For as long as somebody listens.
@@ -93,7 +93,7 @@ impl Former {
     pub(super) fn on_bridge(&self) -> Vec<Prefix> {
         let former =
             self.kept.ranges().filter(|r| self.kept.bridge == self.bridge && !self.in_file.contains(r));
-        let beside = former.filter(|r| !kept::must_step_aside(*r, &self.in_file));
+        let beside = former.filter(|r| !former::must_step_aside(*r, &self.in_file));
         self.in_file.iter().copied().chain(beside).collect()
     }
 

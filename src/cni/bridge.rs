@@ -5,7 +5,7 @@
 //! pod is made or, where the bridge is gone, for good. So while pods hang on it, it is kept as the plugin left it; while there
 //! are none, the plugin makes it anew whenever it needs it.
 //!
-//! Pods are known by their ports, as in [`super::kept`]. A bridge that is deleted leaves them behind without a master; they are
+//! Pods are known by their ports, as in [`super::former`]. A bridge that is deleted leaves them behind without a master; they are
 //! attached again, to a bridge that takes its place, or to the one that the plugin has made meanwhile.
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::cni;
+use super::conflist;
 use crate::net::{Diagnostic, Prefix, Reason, Subject};
 
 /// The bridge as the kernel has it.
@@ -172,7 +172,7 @@ impl Keeper {
         ranges: &[Prefix],
         again: &mut Option<Instant>,
     ) -> Vec<Step> {
-        let gateways = || ranges.iter().filter_map(|r| Some((cni::gateway(*r)?, r.len())));
+        let gateways = || ranges.iter().filter_map(|r| Some((conflist::gateway(*r)?, r.len())));
         let (there, missing): (BTreeSet<_>, BTreeSet<_>) =
             gateways().partition(|address| link.addresses.contains(address));
         self.had.extend(there.iter().map(|(addr, _)| addr));
@@ -201,7 +201,7 @@ impl Keeper {
         }
         self.record.ports.clone_from(&orphans);
         let make = Step::Make { mtu: self.record.mtu, mac: self.record.mac.clone() };
-        let gateways = ranges.iter().filter_map(|r| Some(Step::Address(cni::gateway(*r)?, r.len())));
+        let gateways = ranges.iter().filter_map(|r| Some(Step::Address(conflist::gateway(*r)?, r.len())));
         let steps = [make, Step::Up].into_iter().chain(orphans.into_iter().map(Step::Attach)).chain(gateways);
         self.limit(now, Turn { steps: steps.collect(), ..Turn::default() })
     }
