@@ -1,4 +1,4 @@
-//! Whether masquerade is still needed: asks who has the pod CIDRs, and hands on what the kernel is to hold.
+//! Decides whether masquerading is still needed, from what was advertised to external neighbors.
 
 use std::{
     collections::BTreeSet,
@@ -23,13 +23,13 @@ use crate::{
     plan::Plan,
 };
 
-/// How often the question is asked while it is open.
-const ASK: Duration = Duration::from_secs(5);
+/// How often advertised routes are checked while `auto` has not ended masquerading.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who is asked.
+/// Inputs of the task.
 pub(super) struct Inputs {
     pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
-    /// Each change is a reload, and with it `auto` begins anew.
+    /// Each change is a reload, which restarts `auto`.
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) peers: mpsc::Sender<ToPeers>,
     pub(super) rib: RibSender,
@@ -39,16 +39,16 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
     let mut auto = Auto::default();
     loop {
         let wanted = inputs.plan.borrow_and_update().as_ref().as_ref().ok().map(|p| p.masquerade.clone());
-        let mut open = false;
+        let mut undecided = false;
         if let Some(wanted) = wanted {
-            open = wanted.mode == Mode::Auto && wanted.pods.iter().any(|p| !auto.is_over(p.family()));
-            if open {
-                let known = known_outside(&inputs, &wanted.pods).await;
+            undecided = wanted.mode == Mode::Auto && wanted.pods.iter().any(|p| !auto.is_over(p.family()));
+            if undecided {
+                let advertised = advertised_outside(&inputs, &wanted.pods).await;
                 for family in Family::ALL {
                     let was_over = auto.is_over(family);
-                    auto.told(Instant::now(), family, known[family.index()]);
+                    auto.observe(Instant::now(), family, advertised[family.index()]);
                     if auto.is_over(family) && !was_over {
-                        tracing::info!(%family, "a neighbor outside has had the pod CIDRs for a minute: masquerade ends");
+                        tracing::info!(%family, "masquerading ended, an external neighbor has the pod CIDRs");
                     }
                 }
             }
@@ -68,7 +68,7 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
                 auto = Auto::default();
                 r.is_ok()
             }
-            () = tokio::time::sleep(ASK), if open => true,
+            () = tokio::time::sleep(CHECK_INTERVAL), if undecided => true,
         };
         if !alive {
             return;
@@ -76,26 +76,26 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
     }
 }
 
-/// For each family, whether one neighbor outside of the cluster has all pod CIDRs of it.
-async fn known_outside(inputs: &Inputs, pods: &BTreeSet<Prefix>) -> [bool; 2] {
-    let mut known = [false; 2];
+/// For each family, whether one neighbor outside the cluster has all its pod CIDRs.
+async fn advertised_outside(inputs: &Inputs, pods: &BTreeSet<Prefix>) -> [bool; 2] {
+    let mut advertised = [false; 2];
     for neighbor in neighbors(inputs).await {
         if !is_outside(&neighbor) {
             continue;
         }
         for family in Family::ALL {
             let all: Vec<_> = pods.iter().copied().filter(|p| p.family() == family).collect();
-            let mut has = !all.is_empty() && !known[family.index()];
+            let mut has = !all.is_empty() && !advertised[family.index()];
             for prefix in all {
-                has = has && is_told(inputs, &neighbor, prefix).await;
+                has = has && is_advertised(inputs, &neighbor, prefix).await;
             }
-            known[family.index()] |= has;
+            advertised[family.index()] |= has;
         }
     }
-    known
+    advertised
 }
 
-/// Up, of another AS, and no node: another node does not speak for what is outside.
+/// Established, in another AS, and not a node of the cluster.
 fn is_outside(n: &NeighborView) -> bool {
     n.state == SessionState::Established
         && n.remote_as.is_some_and(|asn| asn != n.local_as)
@@ -103,14 +103,14 @@ fn is_outside(n: &NeighborView) -> bool {
 }
 
 async fn neighbors(inputs: &Inputs) -> Vec<NeighborView> {
-    let (reply, answer) = oneshot::channel();
+    let (reply, response) = oneshot::channel();
     match inputs.peers.send(ToPeers::Status { reply }).await {
-        Ok(()) => answer.await.unwrap_or_default(),
+        Ok(()) => response.await.unwrap_or_default(),
         Err(_) => Vec::new(),
     }
 }
 
-async fn is_told(inputs: &Inputs, neighbor: &NeighborView, prefix: Prefix) -> bool {
+async fn is_advertised(inputs: &Inputs, neighbor: &NeighborView, prefix: Prefix) -> bool {
     let filter = RouteFilter {
         prefix: Some(prefix),
         advertised: Some(neighbor.address.clone()),

@@ -1,16 +1,19 @@
-//! Masquerade: what pods send out of the cluster leaves with the node's address, while nobody out there knows the pods'.
+//! Masquerading: packets from pods leave the cluster with the node's address as source, as long as
+//! the network outside has no route to the pods.
 //!
-//! One nftables table of our own, `inet routelet`, with one rule per family: from a pod range, to anything that is not in
-//! the set of prefixes kept as they are. That set holds what is near (connected subnets), what is the cluster's (nodes, pods,
-//! services), what was learned by BGP (whoever announces a prefix to us can answer) and what the operator excludes. A default route
-//! counts as learned by nobody: it says nothing about who knows the pods.
+//! The nftables table `inet routelet` has one rule per family: packets from a pod range to any
+//! destination outside the set of excluded prefixes. That set contains connected subnets, the
+//! cluster's own ranges (nodes, pods, Services), prefixes learned by BGP (whose origin is expected
+//! to have a route back to the pods) and the operator's exclusions. A default route is not added:
+//! its origin need not have a route to the pods.
 //!
-//! Tables of others are never looked at. All of them see a packet; the first that rewrites a connection's source decides,
-//! and ours rewrites only what leaves the cluster.
+//! Tables of other programs are not read. A packet traverses all of them; the first one that
+//! rewrites the source of a connection wins, and ours only rewrites what leaves the cluster.
 //!
-//! Pods below a firewall that drops what nobody accepts are [`super::forward`]'s.
+//! Accepting forwarded packets of pods is a separate feature: [`super::forward`].
 //!
-//! In `auto` it ends for a family once a neighbor of another AS has had the pod CIDRs for [`KNOWN`], see [`Auto`].
+//! In `auto` mode masquerading ends for a family once an external neighbor has had the pod CIDRs
+//! for [`AUTO_OFF_DELAY`], see [`Auto`].
 
 use std::{
     collections::BTreeSet,
@@ -20,13 +23,13 @@ use std::{
 
 use crate::net::{Family, Prefix};
 
-/// What the plan wants.
+/// The configuration of masquerading, as computed by the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub mode: Mode,
-    /// Where pods have their addresses.
+    /// Ranges of pod addresses: sources to masquerade.
     pub pods: BTreeSet<Prefix>,
-    /// What is never masqueraded, but for what is learned.
+    /// Destinations that are never masqueraded, in addition to learned prefixes.
     pub keep: BTreeSet<Prefix>,
 }
 
@@ -39,7 +42,7 @@ pub enum Mode {
     Auto,
 }
 
-/// What the kernel is to hold: for each family, by its index, the pods' ranges; without any nothing is rewritten.
+/// The pod ranges whose packets are masqueraded now, of both families; empty if none are.
 pub fn pods(wanted: &Wanted, auto: &Auto) -> BTreeSet<Prefix> {
     let on = |p: &&Prefix| match wanted.mode {
         Mode::Off => false,
@@ -49,44 +52,46 @@ pub fn pods(wanted: &Wanted, auto: &Auto) -> BTreeSet<Prefix> {
     wanted.pods.iter().filter(on).copied().collect()
 }
 
-/// Packets to many: never masqueraded.
+/// Multicast and broadcast destinations, which are never masqueraded.
 pub fn multicast() -> [Prefix; 2] {
     [Prefix::v4(Ipv4Addr::new(224, 0, 0, 0), 4), Prefix::v4(Ipv4Addr::BROADCAST, 32)]
 }
 
-/// How long a neighbor must have had the pod CIDRs.
-pub const KNOWN: Duration = Duration::from_secs(60);
+/// How long an external neighbor must have had the pod CIDRs before `auto` ends masquerading.
+pub const AUTO_OFF_DELAY: Duration = Duration::from_secs(60);
 
-/// Remembers for how long the pods have been known outside. Once that is long enough it stays so, whatever sessions do: masquerade
-/// that comes back with a flap would change the source of every new connection back and forth.
+/// For how long external neighbors have had the pod CIDRs, by family. Once masquerading has ended
+/// it stays off even if sessions close: otherwise each flap would change the source address of new
+/// connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Auto {
-    families: [Known; 2],
+    families: [Advertised; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Known {
+enum Advertised {
     #[default]
     No,
     Since(Instant),
-    ForGood,
+    Stable,
 }
 
 impl Auto {
-    /// Whether a neighbor outside has the pod CIDRs of a family now.
-    pub fn told(&mut self, now: Instant, family: Family, has: bool) {
-        let known = &mut self.families[family.index()];
-        *known = match *known {
-            Known::ForGood => Known::ForGood,
-            _ if !has => Known::No,
-            Known::No => Known::Since(now),
-            Known::Since(since) if now >= since + KNOWN => Known::ForGood,
-            Known::Since(since) => Known::Since(since),
+    /// Records whether an external neighbor has all pod CIDRs of a family now.
+    pub fn observe(&mut self, now: Instant, family: Family, has: bool) {
+        let state = &mut self.families[family.index()];
+        *state = match *state {
+            Advertised::Stable => Advertised::Stable,
+            _ if !has => Advertised::No,
+            Advertised::No => Advertised::Since(now),
+            Advertised::Since(since) if now >= since + AUTO_OFF_DELAY => Advertised::Stable,
+            Advertised::Since(since) => Advertised::Since(since),
         };
     }
 
+    /// Whether masquerading has ended for a family.
     pub fn is_over(&self, family: Family) -> bool {
-        self.families[family.index()] == Known::ForGood
+        self.families[family.index()] == Advertised::Stable
     }
 }
 
@@ -99,24 +104,24 @@ mod tests {
     const V6: Family = Family::Ipv6Unicast;
 
     #[test]
-    fn it_ends_after_a_minute_of_being_known_and_never_comes_back() {
+    fn it_ends_after_a_minute_of_being_advertised_and_does_not_resume() {
         let (mut auto, t) = (Auto::default(), Instant::now());
-        auto.told(t, V4, true);
-        auto.told(t + KNOWN / 2, V4, false);
-        auto.told(t + KNOWN / 2, V4, true);
-        auto.told(t + KNOWN, V4, true);
-        assert!(!auto.is_over(V4), "a flap begins the minute anew");
-        auto.told(t + KNOWN * 3 / 2, V4, true);
-        assert!(auto.is_over(V4) && !auto.is_over(V6), "each family for itself");
-        auto.told(t + KNOWN * 2, V4, false);
-        assert!(auto.is_over(V4), "the session went, masquerade stays off");
+        auto.observe(t, V4, true);
+        auto.observe(t + AUTO_OFF_DELAY / 2, V4, false);
+        auto.observe(t + AUTO_OFF_DELAY / 2, V4, true);
+        auto.observe(t + AUTO_OFF_DELAY, V4, true);
+        assert!(!auto.is_over(V4), "a flap restarts the minute");
+        auto.observe(t + AUTO_OFF_DELAY * 3 / 2, V4, true);
+        assert!(auto.is_over(V4) && !auto.is_over(V6), "families are independent");
+        auto.observe(t + AUTO_OFF_DELAY * 2, V4, false);
+        assert!(auto.is_over(V4), "the session is closed, masquerading stays off");
     }
 
     #[test]
-    fn the_mode_has_the_last_word() {
+    fn the_mode_overrides_the_observation() {
         let (mut auto, t) = (Auto::default(), Instant::now());
-        auto.told(t, V4, true);
-        auto.told(t + KNOWN, V4, true);
+        auto.observe(t, V4, true);
+        auto.observe(t + AUTO_OFF_DELAY, V4, true);
         let ranges = ["10.244.1.0/24", "fd00:244:1::/64"].map(|p| p.parse().unwrap());
         let wanted = |mode| Wanted { mode, pods: ranges.into(), keep: BTreeSet::new() };
         assert_eq!(pods(&wanted(Mode::Off), &auto), [].into());

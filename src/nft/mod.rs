@@ -1,4 +1,5 @@
-//! nf_tables: the tables and chains that this node needs, and the messages that create and read them.
+//! nf_tables: the tables and chains that this node needs, and the messages that create and read
+//! them.
 //!
 //! Three independent features, each with its own task in `io`: [`masquerade`] rewrites the source
 //! of packets from pods, [`forward`] accepts forwarded packets where iptables drops them, and

@@ -1,11 +1,12 @@
-//! Containers that would open BGP sessions in this host's name: packets that are forwarded from pods to TCP port 179 of
-//! a neighbor are dropped (`guard.block-pod-bgp`).
+//! Prevents containers from opening BGP sessions with this host's address: packets forwarded from
+//! pods to TCP port 179 of a neighbor are dropped (`guard.block-pod-bgp`).
 //!
-//! A container that is masqueraded has the host's address, and the neighbor knows that address as its peer: without TTL
-//! security or a password it would accept the container's session in place of the host's. A table of our own holds two
-//! chains: `forward` finds packets of pods, by the bridge that they come in by and by their address, and
-//! `to-neighbors` drops those to a neighbor. A drop is final, whatever other tables accept. Sessions of the host itself are
-//! not forwarded, and what others forward has neither a bridge of containers nor an address of a pod.
+//! A masqueraded container has the host's address, which the neighbor accepts as its peer: without
+//! TTL security or a password, the container's session would replace the host's. Our table has two
+//! chains: `forward` matches packets of pods by their incoming bridge and by their source address,
+//! `to-neighbors` drops those sent to a neighbor. A drop is final, regardless of other tables.
+//! Packets of the host's own sessions are not forwarded, and packets forwarded for others neither
+//! enter by a bridge of containers nor have a pod's address.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -20,18 +21,18 @@ use crate::net::Prefix;
 
 /// Our table, of family inet.
 pub const TABLE: &str = "routelet-bgp";
-/// The chain that counts what it drops.
+/// The chain that drops and counts packets.
 pub const TO_NEIGHBORS: &str = "to-neighbors";
 const FORWARD: &str = "forward";
 
-/// What the plan wants.
+/// The packets to drop, as computed by the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Bridges of containers.
     pub bridges: BTreeSet<String>,
-    /// Where this node's pods have their addresses.
+    /// Ranges of this node's pod addresses.
     pub pods: BTreeSet<Prefix>,
-    /// Neighbors, and ranges of them.
+    /// Addresses of neighbors, and listen ranges.
     pub neighbors: BTreeSet<Prefix>,
 }
 
@@ -42,25 +43,25 @@ impl Wanted {
     }
 }
 
-/// Packets that a listed rule has counted.
+/// The packet counter of a listed rule; 0 if it has none.
 pub fn packets(rule: &[u8]) -> u64 {
-    let counted = |expression: &[u8]| {
+    let counter = |expression: &[u8]| {
         let name = attribute(expression, 1)?;
         let data = attribute(expression, 2).filter(|_| name == b"counter\0")?;
         Some(u64::from_be_bytes(*attribute(data, 2)?.first_chunk()?))
     };
-    attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counted(e)).sum())
+    attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counter(e)).sum())
 }
 
-/// Requests the rules that drop.
-pub fn ask_rules(seq: u32) -> Vec<u8> {
-    Batch::ask(seq, NFPROTO_INET, super::wire::GET_RULE, super::wire::DUMP, |m| {
+/// The request for the rules of [`TO_NEIGHBORS`].
+pub fn list_rules(seq: u32) -> Vec<u8> {
+    Batch::request(seq, NFPROTO_INET, super::wire::GET_RULE, super::wire::DUMP, |m| {
         m.text(1, TABLE);
         m.text(2, TO_NEIGHBORS);
     })
 }
 
-/// Whether a listed rule is one of them: older kernels list all there are.
+/// Whether a listed rule belongs to [`TO_NEIGHBORS`]: older kernels ignore the filter and list all.
 pub fn is_ours(rule: &[u8]) -> bool {
     let is = |kind, text: &str| {
         attribute(rule, kind).is_some_and(|v| v.strip_suffix(&[0]).unwrap_or(v) == text.as_bytes())
@@ -69,7 +70,7 @@ pub fn is_ours(rule: &[u8]) -> bool {
 }
 
 impl Batch {
-    /// The table in place of the one there was.
+    /// Creates the table, replacing an existing one.
     pub fn write_bgp(&mut self, wanted: &Wanted) {
         self.remove_bgp();
         self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
@@ -115,7 +116,7 @@ impl Batch {
         }
     }
 
-    /// The table goes, if it is there.
+    /// Deletes the table if it exists.
     pub fn remove_bgp(&mut self) {
         self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
         self.message(NFPROTO_INET, DEL_TABLE, 0, |m| m.text(1, TABLE));
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_packets_are_read_and_damaged_rules_are_none() {
+    fn packet_counters_are_read_and_truncated_rules_count_nothing() {
         let mut batch = Batch::new(1);
         batch.rule(TO_NEIGHBORS, |list| {
             list.expression("counter", |e| {

@@ -1,18 +1,18 @@
-//! Prefixes → disjoint ranges of addresses, as sets with intervals want them, and the way from one set to the next.
+//! Converts prefixes to disjoint address ranges, as nftables interval sets require.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::net::{Family, Prefix};
 
-/// First and last address, both inside, as numbers.
+/// First and last address, inclusive, as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
     pub first: u128,
     pub last: u128,
 }
 
-/// The ranges that the prefixes of a family cover: sorted, and none touches the next.
+/// The ranges covered by the prefixes of a family: sorted, with adjacent ones merged.
 pub fn ranges<'a>(family: Family, prefixes: impl IntoIterator<Item = &'a Prefix>) -> BTreeSet<Range> {
     let mut all: Vec<_> = prefixes.into_iter().filter(|p| p.family() == family).map(range).collect();
     all.sort_unstable();
@@ -56,14 +56,14 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_becomes_one() {
+    fn adjacent_prefixes_are_merged() {
         let v4 = ["10.0.1.0/24", "10.0.0.0/24", "10.0.0.128/25", "10.0.3.0/24", "fd00::/64"];
         assert_eq!(shown(&v4, Family::Ipv4Unicast), ["10.0.0.0-10.0.1.255", "10.0.3.0-10.0.3.255"]);
         assert_eq!(shown(&v4, Family::Ipv6Unicast), ["fd00::-fd00::ffff:ffff:ffff:ffff"]);
     }
 
     #[test]
-    fn the_ends_of_the_number_space_are_no_trouble() {
+    fn the_first_and_last_address_are_handled() {
         assert_eq!(
             shown(&["0.0.0.0/0", "255.255.255.255/32"], Family::Ipv4Unicast),
             ["0.0.0.0-255.255.255.255"]

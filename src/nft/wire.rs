@@ -1,22 +1,22 @@
-//! nfnetlink messages: how they are made and read, and those of our own table.
+//! Encodes and decodes nfnetlink messages, including those of the masquerading table.
 //!
-//! Headers are in host order as everywhere in netlink, attributes of nf_tables in network order.
+//! Headers are in host byte order as in all of netlink, attributes of nf_tables in network order.
 
 use std::collections::BTreeSet;
 
 use super::ranges::Range;
 use crate::net::Family;
 
-/// Name of the table.
+/// The masquerading table, of family inet.
 pub const TABLE: &str = "routelet";
 const CHAIN: &str = "postrouting";
 
 /// The two sets of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// Where pods have their addresses.
+    /// Ranges of pod addresses.
     Pods,
-    /// What is never masqueraded.
+    /// Destinations that are never masqueraded.
     Keep,
 }
 
@@ -31,25 +31,26 @@ impl Set {
     }
 }
 
-/// One transaction: all of it holds, or nothing.
+/// One transaction, which the kernel applies as a whole or not at all.
 #[derive(Debug)]
 pub struct Batch {
     buf: Vec<u8>,
     seq: u32,
-    /// Where the last message begins.
+    /// Offset of the last message.
     last: usize,
 }
 
 impl Batch {
-    /// With sequence numbers from `seq` on; each message asks for no answer, so only refusals come, and the answer to
-    /// the last of them.
+    /// Sequence numbers start at `seq`. Only the last message requests an acknowledgement, so the
+    /// kernel replies to it and to messages that it rejects.
     pub fn new(seq: u32) -> Self {
         let mut batch = Self { buf: Vec::with_capacity(4096), seq, last: 0 };
         batch.control(BATCH_BEGIN);
         batch
     }
 
-    /// Ends it: the octets to send, and the sequence number that is acknowledged.
+    /// Ends the transaction. Returns the octets to send and the sequence number that is
+    /// acknowledged.
     pub fn finish(mut self) -> (Vec<u8>, u32) {
         let acknowledged = self.seq.wrapping_sub(1);
         if let Some(flags) = self.buf.get_mut(self.last + 6..self.last + 8) {
@@ -60,14 +61,14 @@ impl Batch {
         (self.buf, acknowledged)
     }
 
-    /// The table and all in it goes. Making it first spares asking whether it is there.
+    /// Deletes the table with its contents. Creating it first avoids an error if it does not exist.
     pub fn remove(&mut self) {
         self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
         self.ours(DEL_TABLE, 0, |m| m.text(1, TABLE));
     }
 
-    /// The table with its chain, its rules and empty sets, in place of whatever had its name.
-    pub fn make(&mut self) {
+    /// Creates the table with its chain, rules and empty sets, replacing an existing one.
+    pub fn create(&mut self) {
         self.remove();
         self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
         self.ours(NEW_CHAIN, CREATE, |m| {
@@ -81,19 +82,19 @@ impl Batch {
         });
         for family in Family::ALL {
             for set in [Set::Pods, Set::Keep] {
-                self.make_set(set, family);
+                self.create_set(set, family);
             }
-            self.make_rule(family);
+            self.create_rule(family);
         }
     }
 
     /// The request for a table, outside of any transaction.
-    pub fn ask_table(seq: u32, table: &str) -> Vec<u8> {
-        Self::ask(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, table))
+    pub fn get_table(seq: u32, table: &str) -> Vec<u8> {
+        Self::request(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, table))
     }
 
-    /// A question, outside of any transaction: the octets to send.
-    pub(super) fn ask(
+    /// A request outside of any transaction: the octets to send.
+    pub(super) fn request(
         seq: u32,
         protocol: u8,
         kind: u16,
@@ -105,12 +106,12 @@ impl Batch {
         batch.buf
     }
 
-    fn make_set(&mut self, set: Set, family: Family) {
+    fn create_set(&mut self, set: Set, family: Family) {
         let (key_type, len) = match family {
             Family::Ipv4Unicast => (TYPE_IPV4, 4),
             Family::Ipv6Unicast => (TYPE_IPV6, 16),
         };
-        // Only has to differ within the transaction.
+        // Must only be unique within the transaction.
         let id = 1 + 2 * u32::try_from(family.index()).unwrap_or(0) + u32::from(set == Set::Keep);
         self.ours(NEW_SET, CREATE, |m| {
             m.text(1, TABLE);
@@ -123,7 +124,7 @@ impl Batch {
     }
 
     /// `meta nfproto FAMILY saddr @pods daddr != @keep masquerade`
-    fn make_rule(&mut self, family: Family) {
+    fn create_rule(&mut self, family: Family) {
         let (protocol, source, destination, len) = match family {
             Family::Ipv4Unicast => (NFPROTO_IPV4, 12, 16, 4),
             Family::Ipv6Unicast => (NFPROTO_IPV6, 8, 24, 16),
@@ -166,12 +167,12 @@ impl Batch {
         self.elements(NEW_SET_ELEMENT, CREATE, set, family, ranges);
     }
 
-    /// Takes ranges out of a set; they must be there as they were added.
-    pub fn take(&mut self, set: Set, family: Family, ranges: &BTreeSet<Range>) {
+    /// Removes ranges from a set; they must match the ranges that were added.
+    pub fn remove_ranges(&mut self, set: Set, family: Family, ranges: &BTreeSet<Range>) {
         self.elements(DEL_SET_ELEMENT, 0, set, family, ranges);
     }
 
-    /// A nested attribute holds 64 kB: many ranges take several messages.
+    /// A nested attribute holds at most 64 KiB, so many ranges need several messages.
     fn elements(&mut self, kind: u16, flags: u16, set: Set, family: Family, ranges: &BTreeSet<Range>) {
         let all: Vec<_> = ranges.iter().collect();
         for some in all.chunks(ELEMENTS) {
@@ -188,7 +189,7 @@ impl Batch {
         self.end(at);
     }
 
-    /// Of our own table.
+    /// A message of family inet.
     fn ours(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
         self.message(NFPROTO_INET, kind, flags, body);
     }
@@ -225,7 +226,7 @@ impl Batch {
     }
 }
 
-/// Where attributes are written.
+/// Writer of attributes.
 pub(super) struct Attributes<'a>(&'a mut Vec<u8>);
 
 impl Attributes<'_> {
@@ -261,7 +262,8 @@ impl Attributes<'_> {
         });
     }
 
-    /// Its first address, then the first one behind it, marked as the end; a range up to the last address has no end.
+    /// The first address, then the address after the last one, flagged as the end; a range that
+    /// includes the highest address has no end.
     fn range(&mut self, family: Family, range: &Range) {
         let key = |n: u128| match family {
             Family::Ipv4Unicast => n.to_be_bytes()[12..].to_vec(),
@@ -278,7 +280,7 @@ impl Attributes<'_> {
     }
 }
 
-/// Ranges per message: at most 72 octets each.
+/// Maximum ranges per message; each takes at most 72 octets.
 const ELEMENTS: usize = 700;
 
 /// `NFNL_SUBSYS_NFTABLES`.
@@ -302,7 +304,7 @@ const REQUEST: u16 = 0x1;
 pub(super) const ACK: u16 = 0x4;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
 pub(super) const DUMP: u16 = 0x300;
-/// `NLM_F_DUMP_INTR`: something changed while the kernel was listing.
+/// `NLM_F_DUMP_INTR`: the list changed during the dump.
 const INTERRUPTED: u16 = 0x10;
 pub(super) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;
@@ -313,9 +315,9 @@ pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_IPV6: u8 = 10;
 const NF_INET_POST_ROUTING: u32 = 4;
-/// `NF_IP_PRI_NAT_SRC`, where everybody's source NAT is.
+/// `NF_IP_PRI_NAT_SRC`, the priority of source NAT.
 const SRCNAT: u32 = 100;
-/// Types as the `nft` program numbers them, so that it can list our sets.
+/// Key types as numbered by `nft`, so that it can list our sets.
 const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const SET_INTERVAL: u32 = 4;
@@ -332,19 +334,19 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub seq: u32,
-    /// Behind the header of netlink.
+    /// After the netlink header.
     body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The errno of an answer, 0 for an acknowledgement; `None` of any other message.
+    /// The errno of an error message, 0 for an acknowledgement; `None` for any other message.
     pub fn errno(&self) -> Option<i32> {
         const ERROR: u16 = 2;
         let code = self.body.first_chunk::<4>().filter(|_| self.kind == ERROR)?;
         Some(i32::from_ne_bytes(*code).wrapping_neg())
     }
 
-    /// `NLMSG_DONE`: the end of a list.
+    /// `NLMSG_DONE`: the end of a dump.
     pub fn is_end(&self) -> bool {
         self.kind == 3
     }
@@ -353,13 +355,13 @@ impl<'a> Message<'a> {
         self.flags & INTERRUPTED != 0
     }
 
-    /// Its attributes, behind the header of nfnetlink.
+    /// The attributes, after the nfnetlink header.
     pub fn attributes(&self) -> &'a [u8] {
         self.body.get(4..).unwrap_or_default()
     }
 }
 
-/// Reads what one `recv` gave.
+/// Splits the result of one `recv` into messages.
 pub fn messages(mut buf: &[u8]) -> Vec<Message<'_>> {
     let mut found = Vec::new();
     while let Some((header, _)) = buf.split_first_chunk::<16>() {
@@ -377,7 +379,7 @@ pub fn messages(mut buf: &[u8]) -> Vec<Message<'_>> {
     found
 }
 
-/// Kind and value of each attribute, without the flags.
+/// Kind (without flags) and value of each attribute.
 pub(super) fn attributes(mut buf: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (&[l0, l1, k0, k1], _) = buf.split_first_chunk::<4>()?;
@@ -397,7 +399,7 @@ pub(super) fn attribute(buf: &[u8], kind: u16) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    /// Kinds and sequence numbers of the messages, which must lie one behind the other without a rest.
+    /// Kinds and sequence numbers of the messages, which must fill the buffer without gaps.
     fn messages(mut buf: &[u8]) -> Vec<(u16, u32)> {
         let mut found = Vec::new();
         while !buf.is_empty() {

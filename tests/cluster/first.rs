@@ -78,7 +78,7 @@ fn logs_are_quiet(cluster: &Cluster) {
         // The kernel has taken the last of what it is asked for, and nobody needs it to stay.
         let log = wait_for(format!("{name} masquerades"), 60.0, || {
             let log = cluster.kubectl(&["-n", "kube-system", "logs", name]);
-            log.contains("masquerade for IPv4 on, for IPv6 on").then_some(log)
+            log.contains("masquerading configured ipv4=true ipv6=true").then_some(log)
         });
         assert!(
             !log.contains("not permitted") && !log.contains("ermission denied"),

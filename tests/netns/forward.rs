@@ -1,4 +1,5 @@
-//! Our chain in iptables' FORWARD: made where the policy is DROP, kept last, removed; and what is said of iptables-legacy.
+//! Our chain in iptables' FORWARD: created if the policy is DROP, kept last, removed; and the problem
+//! reported for iptables-legacy.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! The policy of FORWARD in iptables-legacy, asked of the kernel as `iptables-legacy -S` asks: by socket options. It can be
-//! replaced only as a whole, with everybody's rules in it, so we do not.
+//! Reads the policy of FORWARD in iptables-legacy with the same socket options as
+//! `iptables-legacy -S`. The kernel only replaces such a table as a whole, including the rules of
+//! other programs, so we never write it.
 
 use std::{fs, io, os::fd::AsRawFd, path::Path};
 
@@ -7,19 +8,19 @@ use socket2::{Domain, Socket, Type};
 
 use crate::net::Family;
 
-/// Whether it is DROP. Only a table that is there is asked for: asking would make it.
+/// Whether the policy is DROP. A table that does not exist is not requested: that would create it.
 pub(super) fn forward_drops(family: Family) -> bool {
     let (names, module) = match family {
         Family::Ipv4Unicast => ("/proc/thread-self/net/ip_tables_names", "/sys/module/iptable_filter"),
         Family::Ipv6Unicast => ("/proc/thread-self/net/ip6_tables_names", "/sys/module/ip6table_filter"),
     };
-    let there = match fs::read_to_string(names) {
+    let exists = match fs::read_to_string(names) {
         Ok(names) => names.lines().any(|name| name == TABLE),
-        // Root alone may read it. Whose module is loaded has the table, as a rule.
+        // Only root may read it. If the module is loaded, the table usually exists.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Path::new(module).exists(),
         Err(_) => false,
     };
-    there && policy_is_drop(family).unwrap_or(false)
+    exists && policy_is_drop(family).unwrap_or(false)
 }
 
 fn policy_is_drop(family: Family) -> io::Result<bool> {
@@ -31,25 +32,25 @@ fn policy_is_drop(family: Family) -> io::Result<bool> {
     let number = |at| number(&info, at).map(|n| n as usize);
     let (policy, size) = (number(32 + 4 + 20 + 4 * NF_INET_FORWARD), number(80));
     let (Some(policy), Some(size)) = (policy, size) else { return Ok(false) };
-    // struct ipt_get_entries: name, size, and the rules at an even place.
+    // struct ipt_get_entries: name, size, and the rules, aligned.
     let mut entries = named(HEAD + size);
     entries[32..36].copy_from_slice(&(size as u32).to_ne_bytes());
     let entries = option(&socket, layout.level, GET_ENTRIES, entries)?;
     Ok(verdict(entries.get(HEAD + policy..).unwrap_or_default(), layout.target_offset) == Some(DROP))
 }
 
-/// Of a rule without conditions, as a policy is one.
+/// The verdict of a rule without conditions, which is how a policy is stored.
 fn verdict(rule: &[u8], target_offset: usize) -> Option<i32> {
     let target = u16::from_ne_bytes(*rule.get(target_offset..)?.first_chunk()?);
-    // Behind the head of the target.
+    // After the header of the target.
     let code = rule.get(usize::from(target) + 32..)?.first_chunk()?;
     Some(i32::from_ne_bytes(*code))
 }
 
-/// Where things are in the structures of a family.
+/// Offsets in the structures of a family.
 struct Layout {
     level: i32,
-    /// Of `target_offset` in ipt_entry and ip6t_entry.
+    /// Offset of `target_offset` in ipt_entry and ip6t_entry.
     target_offset: usize,
 }
 
@@ -80,8 +81,8 @@ fn number(buf: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*buf.get(at..)?.first_chunk()?))
 }
 
-/// An option whose value says what is asked for.
-#[allow(unsafe_code, reason = "no crate that we use has an option that is read and written")]
+/// Reads an option whose value is also the request.
+#[allow(unsafe_code, reason = "no crate in use supports an option whose value is both read and written")]
 fn option(socket: &Socket, level: i32, name: i32, mut value: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut len = nix::libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the kernel writes at most `len` octets, which is how many `value` has.
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_read_from_its_rule_and_a_short_one_says_nothing() {
+    fn a_policy_is_read_from_its_rule_and_a_truncated_one_is_ignored() {
         let mut rule = vec![0; 112 + 40];
         rule[88..90].copy_from_slice(&112_u16.to_ne_bytes());
         for (code, expected) in [(-1_i32, Some(DROP)), (-2, Some(-2))] {

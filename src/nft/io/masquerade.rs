@@ -1,4 +1,4 @@
-//! The task that keeps the table, the one that keeps our chain in iptables' FORWARD, and the socket to nf_tables.
+//! The task that maintains the masquerading table.
 
 use std::{
     collections::BTreeSet,
@@ -14,106 +14,111 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::socket::{Kernel, Sets};
+use super::socket::{NftSocket, Sets};
 use crate::{
     mailbox,
     net::{Family, Prefix},
-    nft::ranges::{Range, ranges},
+    nft::{
+        ranges::{Range, ranges},
+        wire,
+    },
 };
 
-/// Changes are gathered for so long: a table that is being learned comes in many pieces.
-const GATHER: Duration = Duration::from_millis(200);
-/// How often we look whether somebody removed the table (`nft flush ruleset` is in many firewalls' start scripts).
-const LOOK: Duration = Duration::from_secs(10);
-/// More ranges than this take too long in the kernel: every change of the set holds up the others.
-const MOST: usize = 200_000;
+/// Changes are collected for this long: learned routes arrive in many pieces.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How often to check whether the table was deleted (many firewall scripts start with
+/// `nft flush ruleset`).
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum ranges in the sets. With more, each change takes too long in the kernel.
+const MAX_RANGES: usize = 200_000;
 
-/// What the kernel is to hold, but for what is learned.
+/// Wanted contents of the table, apart from learned prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Want {
-    /// Where pods have their addresses; none: no table.
+    /// Ranges of pod addresses; without any there is no table.
     pub pods: BTreeSet<Prefix>,
     pub keep: BTreeSet<Prefix>,
 }
 
-/// What the task listens to.
+/// Inputs of the task.
 pub struct Inputs {
     /// `None` until there is a plan.
     pub want: watch::Receiver<Option<Arc<Want>>>,
-    /// Prefixes that were learned, or are gone again.
+    /// Prefixes that were learned (`true`) or withdrawn (`false`).
     pub learned: mailbox::Receiver<Prefix, bool>,
-    /// The first exchange with the neighbors is over. Until then what the last run left stays as it is: it knows more.
+    /// Whether initial routes of all neighbors were received. Until then the table of the previous
+    /// run stays unchanged: it is more complete.
     pub ready: watch::Receiver<bool>,
 }
 
-/// Starts it. Never ends while its inputs live.
+/// Starts the task. It ends when its inputs are closed.
 pub fn spawn(inputs: Inputs) -> JoinHandle<()> {
     tokio::spawn(run(inputs))
 }
 
-/// Removes the table; whether there was one.
+/// Deletes the table. Returns whether it existed.
 ///
 /// # Errors
 ///
-/// When the kernel refuses. A kernel without nf_tables has no table.
+/// If the kernel rejects the request. A kernel without nf_tables has no table.
 pub fn cleanup() -> io::Result<bool> {
-    let Ok(mut kernel) = Kernel::open() else { return Ok(false) };
-    if !kernel.is_there().unwrap_or(false) {
+    let Ok(mut socket) = NftSocket::open() else { return Ok(false) };
+    if !socket.exists().unwrap_or(false) {
         return Ok(false);
     }
-    kernel.remove().map(|()| true)
+    socket.remove().map(|()| true)
 }
 
 async fn run(mut inputs: Inputs) {
     let mut learned = BTreeSet::new();
     let mut table = Table::default();
-    let mut early = !*inputs.ready.borrow_and_update();
+    let mut waiting = !*inputs.ready.borrow_and_update();
     loop {
         let want = inputs.want.borrow_and_update().clone();
-        if let (Some(want), false) = (want, early) {
-            table.turn(&want, &learned).await;
+        if let (Some(want), false) = (want, waiting) {
+            table.reconcile(&want, &learned).await;
         }
-        let look = Instant::now() + LOOK;
+        let check_at = Instant::now() + CHECK_INTERVAL;
         // Cancel safe, each.
         let alive = tokio::select! {
             changes = inputs.learned.take() => {
-                for (prefix, there) in changes {
-                    if there { learned.insert(prefix) } else { learned.remove(&prefix) };
+                for (prefix, is_learned) in changes {
+                    if is_learned { learned.insert(prefix) } else { learned.remove(&prefix) };
                 }
                 true
             }
             r = inputs.want.changed() => r.is_ok(),
-            r = inputs.ready.changed(), if early => {
-                early = !*inputs.ready.borrow();
+            r = inputs.ready.changed(), if waiting => {
+                waiting = !*inputs.ready.borrow();
                 r.is_ok()
             }
-            () = sleep_until(look.into()) => {
-                table.look().await;
+            () = sleep_until(check_at.into()) => {
+                table.check().await;
                 true
             }
         };
         if !alive {
             return;
         }
-        sleep(GATHER).await;
+        sleep(DEBOUNCE).await;
     }
 }
 
-/// What we know of the kernel.
+/// State of the table in the kernel.
 #[derive(Default)]
 struct Table {
-    kernel: Option<Kernel>,
-    /// What it holds; `None`: not known, or not ours.
+    socket: Option<NftSocket>,
+    /// Its contents; `None` if unknown or not written by us.
     have: Option<Sets>,
-    /// What the log was told last.
-    said: Option<String>,
+    /// The state that was logged last.
+    logged: Option<Logged>,
 }
 
 impl Table {
-    async fn turn(&mut self, want: &Want, learned: &BTreeSet<Prefix>) {
+    async fn reconcile(&mut self, want: &Want, learned: &BTreeSet<Prefix>) {
         let sets = Family::ALL.map(|family| {
             let pods = ranges(family, &want.pods);
-            // A default route says nothing about who knows the pods.
+            // The origin of a default route need not have a route to the pods.
             let keep = || want.keep.iter().chain(learned.iter().filter(|p| p.len() > 0));
             let keep = if pods.is_empty() { BTreeSet::new() } else { ranges(family, keep()) };
             [pods, keep]
@@ -122,68 +127,75 @@ impl Table {
             return;
         }
         let count: usize = sets.iter().flatten().map(BTreeSet::len).sum();
-        if count > MOST {
-            self.say(format!(
-                "{count} ranges would not be masqueraded to, more than {MOST}: the table stays as it was"
+        if count > MAX_RANGES {
+            self.failed(format!(
+                "{count} ranges excluded from masquerading, more than {MAX_RANGES}: the table is not changed"
             ));
             return;
         }
-        let (was, mut kernel) = (self.have.take(), self.kernel.take());
+        let (was, mut socket) = (self.have.take(), self.socket.take());
         let off = sets.iter().all(|[pods, _]| pods.is_empty());
         let done = spawn_blocking(move || {
-            let mut open = match kernel.take() {
-                Some(kernel) => kernel,
-                None => Kernel::open()?,
+            let mut open = match socket.take() {
+                Some(socket) => socket,
+                None => NftSocket::open()?,
             };
             open.apply(was.as_ref(), &sets)?;
             Ok::<_, io::Error>((open, sets))
         });
         match done.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-            Ok((kernel, sets)) => {
+            Ok((socket, sets)) => {
                 let on = Family::ALL.map(|f| !sets[f.index()][0].is_empty());
-                let before = self.said.take();
-                let state = format!("masquerade for IPv4 {}, for IPv6 {}", word(on[0]), word(on[1]));
-                if before.as_ref() != Some(&state) {
-                    info!("{state}");
+                let state = Logged::Enabled(on);
+                if self.logged.as_ref() != Some(&state) {
+                    info!(ipv4 = on[0], ipv6 = on[1], "masquerading configured");
                 }
-                self.said = Some(state);
-                (self.kernel, self.have) = (Some(kernel), Some(sets));
+                self.logged = Some(state);
+                (self.socket, self.have) = (Some(socket), Some(sets));
             }
-            // Nothing is wanted: a kernel without nf_tables has nothing.
+            // A kernel without nf_tables has no table to delete.
             Err(_) if off => self.have = Some(Sets::default()),
-            Err(error) => self.say(format!("the nftables table cannot be written: {error}")),
+            Err(error) => self.failed(format!("cannot write the nftables table: {error}")),
         }
     }
 
-    /// Forgets a table that somebody removed: the next turn makes it again.
-    async fn look(&mut self) {
+    /// Detects that another program deleted the table; it is then created again.
+    async fn check(&mut self) {
         let expected = self.have.as_ref().is_some_and(|sets| sets.iter().any(|[pods, _]| !pods.is_empty()));
-        let Some(mut kernel) = self.kernel.take().filter(|_| expected) else { return };
-        let seen = spawn_blocking(move || (kernel.is_there(), kernel)).await;
-        let Ok((there, kernel)) = seen else { return };
-        self.kernel = Some(kernel);
-        if matches!(there, Ok(false)) {
-            warn!("somebody removed the nftables table of masquerade, it is made again");
+        let Some(mut socket) = self.socket.take().filter(|_| expected) else { return };
+        let seen = spawn_blocking(move || (socket.exists(), socket)).await;
+        let Ok((exists, socket)) = seen else { return };
+        self.socket = Some(socket);
+        if matches!(exists, Ok(false)) {
+            warn!(table = wire::TABLE, "nftables table deleted by another program, creating it again");
             self.have = None;
         }
     }
 
-    fn say(&mut self, problem: String) {
-        if self.said.as_ref() != Some(&problem) {
+    fn failed(&mut self, error: String) {
+        let state = Logged::Failed(error);
+        if self.logged.as_ref() != Some(&state)
+            && let Logged::Failed(error) = &state
+        {
             warn!(
-                %problem,
-                "pods may not reach what is outside of the cluster; routelet needs nf_tables in the kernel and NET_ADMIN, or set masquerade.enabled = false"
+                error,
+                "masquerading not configured, pods may not reach destinations outside the cluster; routelet needs \
+                 nf_tables in the kernel and NET_ADMIN, or set masquerade.enabled = false"
             );
         }
-        self.said = Some(problem);
+        self.logged = Some(state);
     }
 }
 
-fn word(on: bool) -> &'static str {
-    if on { "on" } else { "off" }
+/// What was logged about the table last, so that each change is logged once.
+#[derive(PartialEq, Eq)]
+enum Logged {
+    /// By family.
+    Enabled([bool; 2]),
+    Failed(String),
 }
 
-/// What is in `a` and not in `b`.
+/// The ranges in `a` that are not in `b`.
 pub(super) fn without(a: &BTreeSet<Range>, b: &BTreeSet<Range>) -> BTreeSet<Range> {
     a.difference(b).copied().collect()
 }

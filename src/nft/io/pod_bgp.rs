@@ -1,4 +1,4 @@
-//! The task that keeps the table against BGP sessions of containers.
+//! The task that maintains the table that drops BGP packets of containers.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::socket::{Kernel, Torn};
+use super::socket::{NftSocket, DumpInterrupted};
 use crate::{
     net::{Diagnostic, Reason, Subject},
     nft::{
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// Neighbors and bridges change in groups.
+/// Changes of neighbors and bridges are collected for this long.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// Between two looks at whether the table is there, and at its counters.
+/// How often to check whether the table exists, and to read its counters.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Starts it. `wanted` is `None` until there is a plan; what only the operator can mend goes to `problems`, and what
-/// was dropped to `notes`.
+/// Starts the task. `wanted` is `None` until there is a plan. `problems` gets what the operator
+/// must resolve, `notes` whether packets were dropped.
 pub fn spawn(
     wanted: watch::Receiver<Option<Arc<Wanted>>>,
     problems: watch::Sender<Vec<Diagnostic>>,
@@ -34,17 +34,17 @@ pub fn spawn(
     tokio::spawn(run(wanted, problems, notes))
 }
 
-/// Removes the table; whether there was one.
+/// Deletes the table. Returns whether it existed.
 ///
 /// # Errors
 ///
-/// When the kernel refuses. A kernel without nf_tables has no table.
+/// If the kernel rejects the request. A kernel without nf_tables has no table.
 pub fn cleanup() -> io::Result<bool> {
-    let Ok(mut kernel) = Kernel::open() else { return Ok(false) };
-    if !kernel.has_table(TABLE).unwrap_or(false) {
+    let Ok(mut socket) = NftSocket::open() else { return Ok(false) };
+    if !socket.has_table(TABLE).unwrap_or(false) {
         return Ok(false);
     }
-    kernel.transact(Batch::remove_bgp).map(|()| true)
+    socket.transact(Batch::remove_bgp).map(|()| true)
 }
 
 async fn run(
@@ -58,7 +58,7 @@ async fn run(
         if let Some(now) = now {
             let off = now.is_empty();
             let turn = spawn_blocking(move || {
-                let problem = table.turn(&now).err();
+                let problem = table.reconcile(&now).err();
                 (table, problem)
             });
             let Ok((back, error)) = turn.await else { return };
@@ -86,54 +86,54 @@ fn publish(sender: &watch::Sender<Vec<Diagnostic>>, now: Vec<Diagnostic>) {
     });
 }
 
-/// What is known of the kernel.
+/// State of the table in the kernel.
 #[derive(Default)]
 struct Table {
-    kernel: Option<Kernel>,
-    /// What it holds; `None`: not known.
+    socket: Option<NftSocket>,
+    /// Its contents; `None` if unknown.
     have: Option<Wanted>,
-    /// Packets dropped by tables that were replaced, and by the one there is.
+    /// Packets dropped by replaced tables, and by the present one.
     before: u64,
     dropped: u64,
-    /// What the log has already.
+    /// The failure that was logged last.
     failure: Option<String>,
 }
 
 impl Table {
-    fn turn(&mut self, wanted: &Wanted) -> io::Result<()> {
-        let mut kernel = match self.kernel.take() {
-            Some(kernel) => kernel,
-            None => Kernel::open()?,
+    fn reconcile(&mut self, wanted: &Wanted) -> io::Result<()> {
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => NftSocket::open()?,
         };
         if self.have.as_ref().is_some_and(|have| !have.is_empty()) {
-            self.count(&mut kernel)?;
+            self.count(&mut socket)?;
         }
         if self.have.as_ref() != Some(wanted) {
             if wanted.is_empty() {
-                kernel.transact(Batch::remove_bgp)?;
+                socket.transact(Batch::remove_bgp)?;
             } else {
-                kernel.transact(|batch| batch.write_bgp(wanted))?;
+                socket.transact(|batch| batch.write_bgp(wanted))?;
                 let (bridges, pods) = (wanted.bridges.len(), wanted.pods.len());
                 let neighbors = wanted.neighbors.len();
-                info!(table = TABLE, bridges, pods, neighbors, "forwarded BGP of containers is dropped");
+                info!(table = TABLE, bridges, pods, neighbors, "dropping forwarded BGP packets of containers");
             }
             self.before += std::mem::take(&mut self.dropped);
             self.have = Some(wanted.clone());
         }
-        self.kernel = Some(kernel);
+        self.socket = Some(socket);
         Ok(())
     }
 
-    /// Reads the counters; forgets a table that somebody removed.
-    fn count(&mut self, kernel: &mut Kernel) -> io::Result<()> {
-        if !kernel.has_table(TABLE)? {
-            warn!(table = TABLE, "nftables table was removed by others and is written again");
+    /// Reads the counters; detects that another program deleted the table.
+    fn count(&mut self, socket: &mut NftSocket) -> io::Result<()> {
+        if !socket.has_table(TABLE)? {
+            warn!(table = TABLE, "nftables table deleted by another program, creating it again");
             self.have = None;
             return Ok(());
         }
-        let question = pod_bgp::ask_rules(kernel.next());
-        let rules = match kernel.ask(&question) {
-            Err(e) if e.get_ref().is_some_and(|e| e.is::<Torn>()) => return Ok(()),
+        let request = pod_bgp::list_rules(socket.next());
+        let rules = match socket.request(&request) {
+            Err(e) if e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => return Ok(()),
             rules => rules?,
         };
         let dropped = rules.iter().filter(|r| pod_bgp::is_ours(r)).map(|r| pod_bgp::packets(r)).sum();
@@ -141,14 +141,14 @@ impl Table {
             let packets = dropped - self.dropped;
             warn!(
                 packets,
-                "packets of containers to TCP port 179 of neighbors dropped (guard.block-pod-bgp)"
+                "dropped packets of containers to TCP port 179 of neighbors (guard.block-pod-bgp)"
             );
         }
         self.dropped = dropped;
         Ok(())
     }
 
-    /// A kernel without nf_tables has nothing to be written to.
+    /// Logs a failure and returns the problem; a kernel without nf_tables is no problem.
     fn failed(&mut self, error: &io::Error) -> Option<Diagnostic> {
         self.have = None;
         let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];

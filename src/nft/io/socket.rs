@@ -1,4 +1,4 @@
-//! The socket to nf_tables.
+//! The netlink socket to nf_tables.
 
 use std::{collections::BTreeSet, io};
 
@@ -20,53 +20,53 @@ use crate::{
     },
 };
 
-/// By family: the pods' ranges, and those that are never masqueraded.
+/// By family: the pod ranges, and the destinations that are never masqueraded.
 pub(super) type Sets = [[BTreeSet<Range>; 2]; 2];
 
-pub(super) struct Kernel {
+pub(super) struct NftSocket {
     socket: Socket,
     seq: u32,
     buf: Vec<u8>,
 }
 
-/// A list that changed while it was told.
+/// The list changed while the kernel was sending it.
 #[derive(Debug, thiserror::Error)]
 #[error("the list changed while it was read")]
-pub(super) struct Torn;
+pub(super) struct DumpInterrupted;
 
-/// A transaction goes in one send.
-const SEND_BUFFER: usize = 32 << 20;
+/// Size of the socket buffers, octets: a transaction is one send.
+const BUFFER_SIZE: usize = 32 << 20;
 
-impl Kernel {
+impl NftSocket {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
-        // Without the capability the limit of the host holds, and only large sets fail.
-        let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER);
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &SEND_BUFFER);
-        // Answers are there when `send` returns; this only keeps a surprise from hanging the task.
+        // Without the capability the host's limit applies, and only large sets fail.
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER_SIZE);
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_SIZE);
+        // Replies are queued when `send` returns; the timeout is a safeguard against hanging.
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
         Ok(Self { socket, seq: 1, buf: Vec::new() })
     }
 
-    /// From one state to the next, in one step. Without pods there is no table.
+    /// Changes the table from `was` to `want` in one transaction. Without pods there is no table.
     pub(super) fn apply(&mut self, was: Option<&Sets>, want: &Sets) -> io::Result<()> {
         if want.iter().all(|[pods, _]| pods.is_empty()) {
             return self.remove();
         }
         let empty = Sets::default();
-        let is_there = was.filter(|sets| sets.iter().any(|[pods, _]| !pods.is_empty()));
-        let was = is_there.unwrap_or(&empty);
+        let exists = was.filter(|sets| sets.iter().any(|[pods, _]| !pods.is_empty()));
+        let was = exists.unwrap_or(&empty);
         self.transact(|batch| {
-            if is_there.is_none() {
-                batch.make();
+            if exists.is_none() {
+                batch.create();
             }
             for family in Family::ALL {
                 let (was, want) = (&was[family.index()], &want[family.index()]);
                 for (set, at) in [(Set::Keep, 1), (Set::Pods, 0)] {
-                    batch.take(set, family, &without(&was[at], &want[at]));
+                    batch.remove_ranges(set, family, &without(&was[at], &want[at]));
                     batch.add(set, family, &without(&want[at], &was[at]));
                 }
             }
@@ -77,14 +77,14 @@ impl Kernel {
         self.transact(Batch::remove)
     }
 
-    pub(super) fn is_there(&mut self) -> io::Result<bool> {
+    pub(super) fn exists(&mut self) -> io::Result<bool> {
         self.has_table(wire::TABLE)
     }
 
-    /// Whether there is this table of family inet.
+    /// Whether this table of family inet exists.
     pub(super) fn has_table(&mut self, table: &str) -> io::Result<bool> {
         let seq = self.next();
-        match self.send(&Batch::ask_table(seq, table), seq) {
+        match self.send(&Batch::get_table(seq, table), seq) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
             Err(e) => Err(e),
@@ -99,8 +99,8 @@ impl Kernel {
         self.send(&octets, last)
     }
 
-    /// Sends a question: the attributes of each message that answers.
-    pub(super) fn ask(&mut self, octets: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    /// Sends a request. Returns the attributes of each message of the reply.
+    pub(super) fn request(&mut self, octets: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.drain();
         self.socket.send(octets, 0)?;
         let mut found = Vec::new();
@@ -115,8 +115,8 @@ impl Kernel {
                 match message.errno() {
                     Some(0) => return Ok(found),
                     Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    // Somebody wrote while the kernel was listing.
-                    None if message.is_interrupted() => return Err(io::Error::other(Torn)),
+                    // Another program made a change during the dump.
+                    None if message.is_interrupted() => return Err(io::Error::other(DumpInterrupted)),
                     None if message.is_end() => return Ok(found),
                     None => found.push(message.attributes().to_vec()),
                 }
@@ -129,37 +129,37 @@ impl Kernel {
         self.seq
     }
 
-    /// Sends, and waits for the acknowledgement of the last message. The first refusal is the error: with it the kernel
-    /// has undone the whole transaction.
+    /// Sends a transaction and waits for the acknowledgement of its last message. The first
+    /// rejected message is the error: the kernel then reverts the whole transaction.
     fn send(&mut self, octets: &[u8], last: u32) -> io::Result<()> {
         self.drain();
         self.socket.send(octets, 0)?;
-        let mut refused = None;
+        let mut rejected = None;
         loop {
             self.buf.clear();
             self.buf.reserve(64 << 10);
             match self.socket.recv(&mut self.buf, 0) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                // After a refusal the rest need not be answered.
-                Err(e) => return Err(refused.unwrap_or(e)),
+                // After an error the kernel may not reply to the rest.
+                Err(e) => return Err(rejected.unwrap_or(e)),
                 Ok(_) => {}
             }
             for message in wire::messages(&self.buf) {
                 let Some(errno) = message.errno() else { continue };
                 if errno != 0 {
-                    refused = refused.or_else(|| Some(io::Error::from_raw_os_error(errno)));
+                    rejected = rejected.or_else(|| Some(io::Error::from_raw_os_error(errno)));
                 }
                 if message.seq == last {
-                    return refused.map_or(Ok(()), Err);
+                    return rejected.map_or(Ok(()), Err);
                 }
             }
-            if let Some(error) = refused.take() {
+            if let Some(error) = rejected.take() {
                 return Err(error);
             }
         }
     }
 
-    /// Answers to a transaction that failed half read.
+    /// Discards replies to an earlier transaction that failed.
     fn drain(&mut self) {
         const MSG_DONTWAIT: i32 = 0x40;
         loop {
