@@ -11,7 +11,7 @@ use std::{
 use routelet::{
     cni::{
         conflist::{self, Conflist},
-        former::Kept,
+        former::FormerCidrs,
         leases,
     },
     config::{self, Config, ParseContext},
@@ -123,8 +123,8 @@ pub(crate) fn state(data: &[u8]) {
         cluster.end(epoch());
         let _ = cluster.next_expiry();
     }
-    if let Some(mut kept) = read_again::<Kept>(data) {
-        kept.settle(&BTreeSet::new());
+    if let Some(mut kept) = read_again::<FormerCidrs>(data) {
+        kept.remove_unused(&BTreeSet::new());
         assert!(kept.is_empty());
     }
     if let Some(record) = read_again::<fib::sysctl::Record>(data) {

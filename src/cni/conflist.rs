@@ -1,9 +1,10 @@
-//! Pod CIDRs → bytes of the conflist, and how they meet what others chained into the same file.
+//! Generates the conflist from the pod CIDRs, and merges it with plugins that other programs
+//! chained into the same file.
 //!
-//! The file belongs to us, its plugin list does not belong to us alone: service meshes and bandwidth tools append
-//! their own plugin to whatever file comes first in the folder. [`merge`] therefore rewrites what is ours and
-//! keeps the rest. The file itself says which plugins are ours ([`OWNED`]), so that one we no longer want can
-//! be told from one that somebody added.
+//! The file is ours, but not all of its plugins are: service meshes and bandwidth tools append
+//! their plugin to the first file in the folder. [`merge`] therefore rewrites our part and keeps
+//! the rest. The file lists which plugins are ours ([`OWNED`]), to distinguish one that is no
+//! longer wanted from one that another program added.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,28 +15,28 @@ use serde_json::{Map, Value, json};
 
 use crate::net::Prefix;
 
-/// The file that the container runtime reads, as far as it is ours.
+/// Our part of the file that the container runtime reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflist {
     pub bytes: Vec<u8>,
     pub pod_cidrs: Vec<Prefix>,
-    /// Own addresses that pods see as their gateway.
+    /// Addresses of this node that pods use as their gateway.
     pub gateways: Vec<IpAddr>,
-    /// Name of the bridge that the plugin makes.
+    /// Name of the bridge that the plugin creates.
     pub bridge: String,
 }
 
-/// What a conflist is made of.
+/// Inputs of a conflist.
 #[derive(Clone, Debug)]
 pub struct Spec<'a> {
     pub pod_cidrs: &'a [Prefix],
     pub bridge: &'a str,
     pub mtu: Option<u32>,
-    /// Plugins after `bridge`, in order, each a whole table with its `type`.
+    /// Plugins after `bridge`, in order, each an object with its `type`.
     pub chained: Vec<Map<String, Value>>,
 }
 
-/// The table of a plugin that is given by name alone.
+/// The object of a plugin that is configured by name only.
 pub fn plugin(name: &str) -> Map<String, Value> {
     let mut table = Map::from_iter([("type".to_owned(), json!(name))]);
     let capability = match name {
@@ -49,30 +50,31 @@ pub fn plugin(name: &str) -> Map<String, Value> {
     table
 }
 
-/// The plugins that there are, as the folder of programs and they themselves show.
+/// The installed CNI plugins and the versions of CNI that they support.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plugins {
-    /// Not looked at yet.
+    /// Not scanned yet.
     pub pending: bool,
-    /// Names of the programs in `cni.bin-dir`; `None`: the folder cannot be read.
+    /// Names of the programs in `cni.bin-dir`; `None` if the folder cannot be read.
     pub programs: Option<BTreeSet<String>>,
-    /// Which versions of CNI each of them knows, of those that could be asked.
+    /// Versions of CNI that each plugin supports, for those that could be queried.
     pub versions: BTreeMap<String, BTreeSet<String>>,
-    /// Those that could not, and why.
+    /// Plugins that could not be queried, and why.
     pub unusable: BTreeMap<String, String>,
-    /// Types that others have chained into our file.
+    /// Types of plugins that other programs chained into our file.
     pub chained: BTreeSet<String>,
 }
 
-/// Without these no pod starts.
+/// Plugins without which no pod can start.
 pub const REQUIRED: [&str; 2] = ["bridge", "host-local"];
-/// All that our file uses exists in it, and every plugin in use today knows it.
+/// Sufficient for everything in our file, and supported by all plugins in use today.
 pub const FALLBACK: &str = "0.4.0";
-/// What a file can be written in, newest first: later versions change nothing that we use, and lists of plugins begin with the
-/// last one.
+/// Versions in which the file can be written, newest first. Later versions change nothing that we
+/// use; plugin lists exist since 0.3.0.
 const VERSIONS: [&str; 4] = ["1.0.0", "0.4.0", "0.3.1", "0.3.0"];
 
-/// The newest version that all plugins know; one of which nobody knows anything counts as knowing [`FALLBACK`] and older ones.
+/// The newest version that all plugins support. A plugin whose versions are unknown (`None`) is
+/// assumed to support [`FALLBACK`] and older versions.
 pub fn common_version<'a>(
     plugins: impl IntoIterator<Item = Option<&'a BTreeSet<String>>>,
 ) -> Option<&'static str> {
@@ -86,31 +88,31 @@ pub fn common_version<'a>(
     left.first().copied()
 }
 
-/// Which versions a plugin claims in its answer to `VERSION` (CNI specification, "Operations").
+/// The versions in a plugin's output for the command `VERSION` (CNI specification, "Operations").
 ///
 /// # Errors
 ///
-/// What is wrong with the answer.
-pub fn read_versions(answer: &[u8]) -> Result<BTreeSet<String>, &'static str> {
-    let answer = parse(answer).ok_or("its answer is no JSON object")?;
+/// What is wrong with the output.
+pub fn read_versions(output: &[u8]) -> Result<BTreeSet<String>, &'static str> {
+    let output = parse(output).ok_or("its output is not a JSON object")?;
     let list =
-        answer.get("supportedVersions").and_then(Value::as_array).ok_or("its answer names no versions")?;
+        output.get("supportedVersions").and_then(Value::as_array).ok_or("its output lists no versions")?;
     let version = |v: &Value| {
         let text = v.as_str()?;
         let plain = text.len() <= 16 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         plain.then(|| text.to_owned())
     };
     let versions: BTreeSet<_> = list.iter().take(64).filter_map(version).collect();
-    if versions.is_empty() { Err("its answer names no versions") } else { Ok(versions) }
+    if versions.is_empty() { Err("its output lists no versions") } else { Ok(versions) }
 }
 
 impl Conflist {
-    /// In the version of CNI that every plugin knows.
+    /// The conflist in the version [`FALLBACK`].
     pub fn new(spec: Spec<'_>) -> Self {
         Self::in_version(spec, FALLBACK)
     }
 
-    /// The `bridge` plugin with `host-local` addresses of each pod CIDR, then what is chained.
+    /// The `bridge` plugin with `host-local` ranges for each pod CIDR, then the chained plugins.
     pub fn in_version(spec: Spec<'_>, version: &str) -> Self {
         let ranges: Vec<_> = spec.pod_cidrs.iter().map(|p| json!([{ "subnet": p }])).collect();
         let mut bridge = json!({
@@ -138,7 +140,8 @@ impl Conflist {
     }
 }
 
-/// The address that `host-local` reserves as gateway: the first of the range.
+/// The address that `host-local` reserves as gateway: the first of the range. `None` if the range
+/// is too small.
 pub fn gateway(pod_cidr: Prefix) -> Option<IpAddr> {
     (pod_cidr.len() + 2 <= pod_cidr.family().max_len()).then(|| match pod_cidr.addr() {
         IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() | 1).into(),
@@ -146,7 +149,8 @@ pub fn gateway(pod_cidr: Prefix) -> Option<IpAddr> {
     })
 }
 
-/// What the file is to hold: ours, with what others chained into it. `None`: it already does.
+/// The wanted content of the file: our part, and plugins that other programs chained. `None` if the
+/// file already has it.
 pub fn merge(ours: &[u8], existing: Option<&[u8]>) -> Option<Vec<u8>> {
     let there = existing.and_then(parse);
     let (Some(mut there), Some(ours_map)) = (there, parse(ours)) else { return Some(ours.to_vec()) };
@@ -160,19 +164,19 @@ pub fn merge(ours: &[u8], existing: Option<&[u8]>) -> Option<Vec<u8>> {
     (merged != before).then(|| to_bytes(&Value::Object(merged)))
 }
 
-/// Whether a file is one of ours, whoever wrote in it last.
+/// Whether a file defines our network, regardless of which program wrote it last.
 pub fn is_of_our_network(file: &[u8]) -> bool {
     parse(file).is_some_and(|map| is_ours(&map))
 }
 
-/// Types of the plugins that others chained into our file.
+/// Types of the plugins that other programs chained into our file.
 pub fn chained_by_others(file: &[u8]) -> Vec<String> {
     let Some(map) = parse(file) else { return Vec::new() };
     let foreign = foreign_plugins(&map, &BTreeSet::new());
     foreign.iter().filter_map(|p| Some(p.get("type")?.as_str()?.to_owned())).collect()
 }
 
-/// The pod CIDRs and the bridge that a file of ours was written for.
+/// The bridge and the pod CIDRs in a file of ours.
 pub fn written_for(file: &[u8]) -> Option<(String, Vec<Prefix>)> {
     let map = parse(file).filter(is_ours)?;
     let bridge =
@@ -182,11 +186,11 @@ pub fn written_for(file: &[u8]) -> Option<(String, Vec<Prefix>)> {
     Some((bridge.get("bridge")?.as_str()?.to_owned(), subnets))
 }
 
-/// What a file that should be ours holds, in a few words.
+/// A short description of a file's content, for logs.
 pub fn describe(file: Option<&[u8]>) -> String {
     let Some(bytes) = file else { return "no file".into() };
     match parse(bytes) {
-        None => "no JSON object".into(),
+        None => "not a JSON object".into(),
         Some(map) => {
             let name = map.get("name").and_then(Value::as_str).unwrap_or("(none)");
             let types: Vec<_> = types(&map).into_iter().collect();
@@ -195,23 +199,25 @@ pub fn describe(file: Option<&[u8]>) -> String {
     }
 }
 
-/// What a file that is read before ours means for us.
+/// The effect of a file that the runtime reads before ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InFront {
-    /// Another agent's.
+    /// It belongs to another network agent.
     Other,
-    /// Multus that delegates to our network, or does not say to which: then it takes the first file beside its own.
+    /// Multus, which delegates to our network, or names none: then it uses the first other file.
     Delegates,
-    /// Multus that delegates to another one, which it names so.
+    /// Multus, which delegates to another network, with this name.
     DelegatesElsewhere(String),
-    /// Multus with a copy of our file that is older than the file.
+    /// Multus, with an outdated copy of our file.
     OldCopy,
 }
 
-/// Judges the content of a file that comes first; `file` is the name of ours, `ours` what it holds.
+/// Classifies the content of a file that is read first; `file` is the name of ours, `ours` its
+/// content.
 ///
-/// Multus names its default network in one of three ways: `clusterNetwork` (a name, a file, or a folder with one), `delegates`
-/// (whole configurations), or not at all, where a daemon of its own has the configuration.
+/// Multus specifies its default network in one of three ways: `clusterNetwork` (a name, a file, or
+/// a folder with one), `delegates` (complete configurations), or not at all if its own daemon has
+/// the configuration.
 pub fn in_front(first: &[u8], file: &str, ours: &[u8]) -> InFront {
     let Some(map) = parse(first) else { return InFront::Other };
     let plugins = map.get("plugins").and_then(Value::as_array);
@@ -243,25 +249,27 @@ fn is_multus(map: &Map<String, Value>) -> bool {
     map.get("type").and_then(Value::as_str).is_some_and(|t| t == "multus" || t == "multus-shim")
 }
 
-/// Multus sees the folder of the host under another path, so only the end of it counts.
+/// Multus has the host's folder mounted at another path, so only the last component is compared.
 fn names_us(network: &str, file: &str) -> bool {
     let last = network.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    // A folder has the name of none of our files; ours is the first in it, or `others` are named.
+    // For a folder Multus uses the first file in it; files before ours are reported separately.
     [NETWORK, file, stem].contains(&last) || last == "net.d"
 }
 
-/// Which file of a folder a container runtime reads: the first in lexical order with one of the three endings.
+/// The file of a folder that a container runtime reads: the first in lexical order with one of
+/// three extensions.
 pub fn first_read<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names.into_iter().filter(|n| read_by_runtimes(n)).min()
 }
 
-/// Whether runtimes look into a file of this name.
+/// Whether runtimes read a file of this name.
 pub fn read_by_runtimes(name: &str) -> bool {
     [".conf", ".conflist", ".json"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// Plugins of a file of ours that are not ours. A file that lost its mark holds the usual ones.
+/// Plugins of other programs in a file of ours. If the key [`OWNED`] is missing, [`USUAL`] plugins
+/// are assumed to be ours.
 fn foreign_plugins(file: &Map<String, Value>, wanted: &BTreeSet<String>) -> Vec<Value> {
     if !is_ours(file) {
         return Vec::new();
@@ -271,7 +279,7 @@ fn foreign_plugins(file: &Map<String, Value>, wanted: &BTreeSet<String>) -> Vec<
         None => USUAL.iter().map(|s| (*s).to_owned()).collect(),
     };
     owned.insert("bridge".to_owned());
-    // A plugin of the same type would run twice.
+    // Otherwise a plugin of the same type would run twice.
     owned.extend(wanted.iter().cloned());
     let plugins = file.get("plugins").and_then(Value::as_array).into_iter().flatten();
     plugins
@@ -299,9 +307,9 @@ fn to_bytes(file: &Value) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Name of the network, and so of `host-local`'s folder of leases.
+/// Name of the network, which is also the name of `host-local`'s folder of leases.
 const NETWORK: &str = "routelet";
-/// Key of our own in the file: the types of the plugins that we wrote. Runtimes skip keys they do not know.
+/// Our own key in the file: types of the plugins that we wrote. Runtimes ignore unknown keys.
 const OWNED: &str = "routelet.io/plugins";
 const USUAL: [&str; 6] = ["bridge", "portmap", "bandwidth", "tuning", "firewall", "sbr"];
 
@@ -324,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_file_says_all_that_the_plugins_ask() {
+    fn a_dual_stack_file_has_everything_that_the_plugins_need() {
         let c = conflist(&["10.244.1.0/24", "fd00:10:244:1::/64"], &["portmap"]);
         assert_eq!(
             value(&c.bytes),
@@ -367,7 +375,7 @@ mod tests {
         let new = conflist(&["10.244.7.0/24"], &["portmap"]);
         let merged = value(&merge(&new.bytes, Some(there.as_bytes())).unwrap());
         let types: Vec<_> = merged["plugins"].as_array().unwrap().iter().map(|p| &p["type"]).collect();
-        assert_eq!(types, ["bridge", "portmap", "istio-cni"], "ours that went is gone, theirs stays");
+        assert_eq!(types, ["bridge", "portmap", "istio-cni"], "our removed plugin is gone, the chained one stays");
         assert_eq!(merged["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
         assert_eq!(
             (&merged["plugins"][2]["log_level"], &merged["disableCheck"]),
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_of_ours_that_the_mark_does_not_name_is_written_once() {
+    fn a_plugin_of_ours_that_is_not_listed_as_owned_is_written_once() {
         let c = conflist(&["10.244.1.0/24"], &["portmap"]);
         let mut there = value(&c.bytes);
         there["routelet.io/plugins"] = json!(["bridge", "portmup"]);
@@ -389,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_broken_or_of_another_network_is_replaced_whole() {
+    fn a_damaged_file_or_one_of_another_network_is_replaced() {
         let c = conflist(&["10.244.1.0/24"], &["portmap"]);
         for there in ["", "{", "[]", r#"{"name": "cbr0", "plugins": [{"type": "flannel"}]}"#] {
             assert_eq!(
@@ -402,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_our_mark_keeps_only_what_is_unusual() {
+    fn a_file_without_the_owned_key_keeps_only_unusual_plugins() {
         let there = r#"{"name": "routelet", "plugins": [{"type": "bridge"}, {"type": "portmap"}, {"type": "linkerd-cni"}]}"#;
         assert_eq!(chained_by_others(there.as_bytes()), ["linkerd-cni"]);
     }
@@ -435,7 +443,7 @@ mod tests {
             ("by folder",           json!({"type": "multus", "clusterNetwork": "/host/etc/cni/net.d/"}), InFront::Delegates),
             ("another by path",     json!({"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-flannel.conflist"}),
                 elsewhere("/host/etc/cni/net.d/10-flannel.conflist")),
-            ("thick, no word",      json!({"type": "multus-shim", "socketDir": "/host/run/multus/"}), InFront::Delegates),
+            ("thick, no network",   json!({"type": "multus-shim", "socketDir": "/host/run/multus/"}), InFront::Delegates),
             ("waits for a file",    json!({"type": "multus", "readinessindicatorfile": "/host/etc/cni/net.d/10-routelet.conflist"}), InFront::Delegates),
             ("a list",              json!({"name": "m", "plugins": [{"type": "multus", "clusterNetwork": "routelet"}]}), InFront::Delegates),
             ("flannel",             json!({"name": "cbr0", "plugins": [{"type": "flannel"}]}),   InFront::Other),
@@ -456,7 +464,7 @@ mod tests {
             ("new plugins",            vec![of_1_9(), of_1_9()],                     Some("1.0.0")),
             ("Ubuntu 22.04, RHEL 8",   vec![of_0_9(), of_0_9()],                     Some("0.4.0")),
             ("one is old",             vec![of_1_9(), of_0_9()],                     Some("0.4.0")),
-            ("one does not answer",    vec![of_1_9(), None],                         Some("0.4.0")),
+            ("versions unknown",       vec![of_1_9(), None],                         Some("0.4.0")),
             ("an old one of others",   vec![of_1_9(), known(&["0.3.0", "0.3.1"])],   Some("0.3.1")),
             ("nothing in common",      vec![known(&["1.0.0"]), of_0_9()],            None),
             ("newer than we know",     vec![known(&["1.1.0"])],                      None),
@@ -464,15 +472,15 @@ mod tests {
         for (name, plugins, want) in cases {
             assert_eq!(common_version(plugins.iter().map(Option::as_ref)), want, "{name}");
         }
-        let answer = br#"{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","beta",7]}"#;
-        assert_eq!(read_versions(answer), Ok(["0.4.0", "1.0.0"].map(str::to_owned).into()));
+        let output = br#"{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","beta",7]}"#;
+        assert_eq!(read_versions(output), Ok(["0.4.0", "1.0.0"].map(str::to_owned).into()));
         for bad in ["", "[]", "{}", r#"{"supportedVersions": []}"#, r#"{"supportedVersions": ["beta"]}"#] {
             assert!(read_versions(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_range_without_room_has_no_gateway() {
+    fn a_range_that_is_too_small_has_no_gateway() {
         assert_eq!(gateway(p("10.0.0.0/30")), Some("10.0.0.1".parse().unwrap()));
         assert_eq!(gateway(p("10.0.0.0/31")), None);
         assert_eq!(gateway(p("fd00::/127")), None);

@@ -1,81 +1,84 @@
-//! When the conflist may be written: once what pods need of this node is in place.
+//! Decides when the conflist may be written: once this node is ready to serve pods.
 
 use std::time::{Duration, Instant};
 
 use crate::net::{Convergence, Phase, Prefix};
 
-/// What the conflist waits for, as it stands now.
+/// The conditions for writing the conflist, as they are now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
-    /// The unreachable routes that the kernel has acknowledged.
+pub struct GateInputs {
+    /// Unreachable routes that the kernel has acknowledged.
     pub unreachable: Vec<Prefix>,
-    /// Forwarding is on for each family in use.
+    /// Whether forwarding is enabled for each family in use.
     pub forwarding: bool,
-    pub routes: FirstRoutes,
+    pub routes: InitialRoutes,
 }
 
-/// How far the first exchange with the neighbors is.
+/// Progress of the initial exchange of routes with the neighbors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FirstRoutes {
-    /// Nobody who is up still has something to say, but some have not come up: they may be about to, or not be there.
+pub enum InitialRoutes {
+    /// No established session is still receiving, but some neighbors have no session: they may be
+    /// about to connect, or be absent.
     #[default]
-    Silence,
-    /// A neighbor is up and its first exchange is under way.
-    Coming,
-    /// Every neighbor has finished it, or refuses connections: whoever is not there has nothing to say.
-    Done,
+    NoSession,
+    /// A session is established and its initial routes are being received.
+    Receiving,
+    /// Every neighbor has sent its initial routes, or refuses connections.
+    Complete,
 }
 
-impl FirstRoutes {
-    /// From what the rib has seen of the `expected` neighbors.
+impl InitialRoutes {
+    /// Computes the progress from the state of the `expected` number of neighbors.
     pub fn of(convergence: &Convergence, expected: usize) -> Self {
         if convergence.neighbors.values().any(|p| *p == Phase::Up) {
-            Self::Coming
+            Self::Receiving
         } else if convergence.neighbors.values().all(|p| matches!(p, Phase::Converged | Phase::Refused))
             && convergence.neighbors.len() >= expected
         {
-            Self::Done
+            Self::Complete
         } else {
-            Self::Silence
+            Self::NoSession
         }
     }
 }
 
-/// Longest wait for first routes.
-const EXCHANGE: Duration = Duration::from_secs(10);
-/// Longest wait for neighbors that do not come up: one that is there answers within this, and one that is not must not keep
-/// pods from starting.
-const GREETING: Duration = Duration::from_secs(1);
+/// Maximum time to wait for initial routes.
+const INITIAL_ROUTES_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time to wait for sessions: a neighbor that is present connects within it, and an absent
+/// one must not keep pods from starting.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What to do now.
+/// Whether to write the conflist now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateDecision {
     Write,
-    /// Ask again then, or when the inputs change; the text says what is missing.
+    /// Decide again at that time, or when the inputs change.
     Wait {
         until: Option<Instant>,
+        /// What is missing, for the operator.
         missing: &'static str,
     },
 }
 
-/// Decides. `wanted` is when a conflist was first wanted since the start: only then routes are waited for.
-pub fn verdict(now: Instant, wanted: Instant, ready: &Ready, pod_cidrs: &[Prefix]) -> Verdict {
+/// Decides whether the conflist may be written. `wanted` is when a conflist was first wanted since
+/// the start; the timeouts count from then.
+pub fn decide(now: Instant, wanted: Instant, ready: &GateInputs, pod_cidrs: &[Prefix]) -> GateDecision {
     if !pod_cidrs.iter().all(|p| ready.unreachable.contains(p)) {
         let missing = "the unreachable routes of the pod CIDRs are not in the kernel yet";
-        return Verdict::Wait { until: None, missing };
+        return GateDecision::Wait { until: None, missing };
     }
     if !ready.forwarding {
         let missing = "forwarding is off: set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1";
-        return Verdict::Wait { until: None, missing };
+        return GateDecision::Wait { until: None, missing };
     }
-    let (patience, missing) = match ready.routes {
-        FirstRoutes::Done => return Verdict::Write,
-        FirstRoutes::Coming => (EXCHANGE, "first routes of the neighbors, 10 s at most"),
-        FirstRoutes::Silence => (GREETING, "the neighbors to come up, 1 s at most"),
+    let (timeout, missing) = match ready.routes {
+        InitialRoutes::Complete => return GateDecision::Write,
+        InitialRoutes::Receiving => (INITIAL_ROUTES_TIMEOUT, "initial routes of the neighbors, at most 10 s"),
+        InitialRoutes::NoSession => (SESSION_TIMEOUT, "sessions with the neighbors, at most 1 s"),
     };
-    match wanted + patience {
-        until if now < until => Verdict::Wait { until: Some(until), missing },
-        _ => Verdict::Write,
+    match wanted + timeout {
+        until if now < until => GateDecision::Wait { until: Some(until), missing },
+        _ => GateDecision::Write,
     }
 }
 
@@ -87,50 +90,50 @@ mod tests {
         ["10.244.1.0/24", "fd00:244:1::/64"].map(|p| p.parse().unwrap())
     }
 
-    fn ready(routes: FirstRoutes) -> Ready {
-        Ready { unreachable: pods().to_vec(), forwarding: true, routes }
+    fn ready(routes: InitialRoutes) -> GateInputs {
+        GateInputs { unreachable: pods().to_vec(), forwarding: true, routes }
     }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
-    fn pods_wait_for_first_routes_but_never_for_a_neighbor_that_is_not_there() {
+    fn pods_wait_for_initial_routes_but_never_for_an_absent_neighbor() {
         let start = Instant::now();
-        let verdict = |after: Duration, ready: &Ready| verdict(start + after, start, ready, &pods());
+        let decide = |after: Duration, ready: &GateInputs| decide(start + after, start, ready, &pods());
         let waits_until = |after, routes, until| {
-            let v = verdict(after, &ready(routes));
-            matches!(v, Verdict::Wait { until: Some(at), .. } if at == start + until)
+            let v = decide(after, &ready(routes));
+            matches!(v, GateDecision::Wait { until: Some(at), .. } if at == start + until)
         };
-        assert_eq!(verdict(Duration::ZERO, &ready(FirstRoutes::Done)), Verdict::Write);
-        assert!(waits_until(Duration::ZERO, FirstRoutes::Silence, GREETING));
-        assert_eq!(verdict(GREETING, &ready(FirstRoutes::Silence)), Verdict::Write);
-        assert!(waits_until(GREETING, FirstRoutes::Coming, EXCHANGE));
-        assert_eq!(verdict(EXCHANGE, &ready(FirstRoutes::Coming)), Verdict::Write);
-        let half = Ready { unreachable: pods()[..1].to_vec(), ..ready(FirstRoutes::Done) };
-        let off = Ready { forwarding: false, ..ready(FirstRoutes::Done) };
+        assert_eq!(decide(Duration::ZERO, &ready(InitialRoutes::Complete)), GateDecision::Write);
+        assert!(waits_until(Duration::ZERO, InitialRoutes::NoSession, SESSION_TIMEOUT));
+        assert_eq!(decide(SESSION_TIMEOUT, &ready(InitialRoutes::NoSession)), GateDecision::Write);
+        assert!(waits_until(SESSION_TIMEOUT, InitialRoutes::Receiving, INITIAL_ROUTES_TIMEOUT));
+        assert_eq!(decide(INITIAL_ROUTES_TIMEOUT, &ready(InitialRoutes::Receiving)), GateDecision::Write);
+        let half = GateInputs { unreachable: pods()[..1].to_vec(), ..ready(InitialRoutes::Complete) };
+        let off = GateInputs { forwarding: false, ..ready(InitialRoutes::Complete) };
         for never in [half, off] {
-            assert!(matches!(verdict(EXCHANGE, &never), Verdict::Wait { until: None, .. }), "{never:?}");
+            assert!(matches!(decide(INITIAL_ROUTES_TIMEOUT, &never), GateDecision::Wait { until: None, .. }), "{never:?}");
         }
     }
 
     #[test]
-    fn the_exchange_is_over_when_all_are_through_it() {
+    fn the_exchange_is_complete_once_all_neighbors_have_finished_it() {
         use Phase::{Converged, Refused, Up, Waiting};
         #[rustfmt::skip]
-        let cases: &[(&[Phase], usize, FirstRoutes)] = &[
-            (&[],                       0, FirstRoutes::Done),
-            (&[],                       2, FirstRoutes::Silence),
-            (&[Converged],              2, FirstRoutes::Silence),
-            (&[Converged, Waiting],     2, FirstRoutes::Silence),
-            (&[Converged, Up, Waiting], 3, FirstRoutes::Coming),
-            (&[Converged, Converged],   2, FirstRoutes::Done),
-            (&[Converged, Refused],     2, FirstRoutes::Done),
-            (&[Up, Refused],            2, FirstRoutes::Coming),
-            (&[Waiting, Refused],       2, FirstRoutes::Silence),
+        let cases: &[(&[Phase], usize, InitialRoutes)] = &[
+            (&[],                       0, InitialRoutes::Complete),
+            (&[],                       2, InitialRoutes::NoSession),
+            (&[Converged],              2, InitialRoutes::NoSession),
+            (&[Converged, Waiting],     2, InitialRoutes::NoSession),
+            (&[Converged, Up, Waiting], 3, InitialRoutes::Receiving),
+            (&[Converged, Converged],   2, InitialRoutes::Complete),
+            (&[Converged, Refused],     2, InitialRoutes::Complete),
+            (&[Up, Refused],            2, InitialRoutes::Receiving),
+            (&[Waiting, Refused],       2, InitialRoutes::NoSession),
         ];
         for (phases, expected, want) in cases {
             let neighbors = (1..).map(|n| std::net::IpAddr::from([10, 0, 0, n])).zip(phases.iter().copied());
             let convergence = Convergence { neighbors: neighbors.collect() };
-            assert_eq!(FirstRoutes::of(&convergence, *expected), *want, "{phases:?} of {expected}");
+            assert_eq!(InitialRoutes::of(&convergence, *expected), *want, "{phases:?} of {expected}");
         }
     }
 }

@@ -1,13 +1,17 @@
-//! Leases of `host-local`: which of them belong to pods that are gone for good, and when a range is full.
+//! Address leases of `host-local`: finds those of pods that no longer exist, and ranges that are
+//! full.
 //!
-//! The plugin keeps a file per address, with the container's id, in a folder that survives a reboot, while no pod does: the
-//! runtime may never report the former ones as deleted, and after some reboots every address is leased to nobody. A lease is
-//! cleared only where its pod cannot run any more:
+//! The plugin keeps one file per address, with the container's ID, in a folder that survives a
+//! reboot while pods do not. The runtime may never report the former pods as deleted, so after some
+//! reboots every address may be leased to a pod that no longer exists. A lease is only removed if
+//! its pod cannot run any more:
 //!
-//! - its container was seen in an earlier run of the host: ids of containers are never given twice; or
-//! - no pod hangs on a bridge of ours: the plugin attaches a pod's port before it asks for the address.
+//! - its container was seen in an earlier boot of the host: container IDs are not reused; or
+//! - no pod is attached to a bridge of ours: the plugin attaches a pod's port before it allocates
+//!   the address.
 //!
-//! Neither needs a clock, which may jump while a machine starts. Ranges of others are left alone, also in our folder.
+//! Neither depends on the clock, which may jump while a machine starts. Leases outside our ranges
+//! are not touched, even in our folder.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -15,29 +19,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{Diagnostic, Prefix, Reason, Subject};
 
-/// One address that is given away.
+/// An allocated address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub address: IpAddr,
-    /// The container that has it.
+    /// ID of the container that has it.
     pub container: String,
 }
 
-/// What is remembered over a restart.
+/// State that is kept across restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The run of the host in which the containers were seen.
+    /// The boot of the host in which the containers were seen.
     pub boot: String,
     pub containers: BTreeSet<String>,
-    /// Bridges on which pods may hang in this run.
+    /// Bridges to which pods may be attached in this boot.
     pub bridges: BTreeSet<String>,
-    /// Containers of earlier runs whose leases are still to be cleared.
+    /// Containers of earlier boots whose leases have not been removed yet.
     #[serde(default)]
     pub former: BTreeSet<String>,
 }
 
 impl Record {
-    /// In this run of the host, with pods on `bridge`. What was seen in another one is over.
+    /// Starts tracking this boot of the host, with pods on `bridge`. Containers of another boot
+    /// become former ones.
     pub fn begin(&mut self, boot: &str, bridge: &str) {
         if self.boot != boot {
             self.former.append(&mut self.containers);
@@ -47,13 +52,14 @@ impl Record {
         self.bridges.insert(bridge.to_owned());
     }
 
-    /// Of the leases in `ranges`, those whose pods are gone. `idle`: no pod hangs on any of the bridges.
+    /// The leases in `ranges` whose pods no longer exist. `idle`: no pod is attached to any of the
+    /// bridges.
     pub fn stale<'a>(&self, leases: &'a [Lease], ranges: &[Prefix], idle: bool) -> Vec<&'a Lease> {
         let ours = |l: &&Lease| ranges.iter().any(|r| r.contains(l.address));
         leases.iter().filter(ours).filter(|l| idle || self.former.contains(&l.container)).collect()
     }
 
-    /// These leases are left.
+    /// Records the leases that exist now.
     pub fn seen(&mut self, leases: &[Lease]) {
         let ids: BTreeSet<_> = leases.iter().map(|l| l.container.clone()).collect();
         self.former.retain(|id| ids.contains(id));
@@ -61,15 +67,15 @@ impl Record {
     }
 }
 
-/// How many pods a range has room for: without the network's, the gateway's and, in IPv4, the broadcast address. `None`: more
-/// than anybody counts.
+/// The number of pods that fit into a range: its addresses without those of the network, the
+/// gateway and, for IPv4, broadcast. `None` for ranges too large to fill up.
 pub fn capacity(range: Prefix) -> Option<u64> {
     let bits = range.family().max_len() - range.len();
     let taken = if range.addr().is_ipv4() { 3 } else { 2 };
     (bits <= 20).then(|| (1_u64 << bits).saturating_sub(taken))
 }
 
-/// Reads a file of the folder.
+/// Parses a lease file; `None` if it is not one.
 pub fn read(name: &str, content: &[u8]) -> Option<Lease> {
     let address = name.parse().ok()?;
     let text = std::str::from_utf8(content).ok()?;
@@ -78,7 +84,7 @@ pub fn read(name: &str, content: &[u8]) -> Option<Lease> {
     plausible.then(|| Lease { address, container: container.to_owned() })
 }
 
-/// What the operator should know where a range has no address left.
+/// The problem to report if a range has no free address.
 pub fn full(range: Prefix, leases: &[Lease], ports: usize, dir: &str) -> Option<Diagnostic> {
     let capacity = capacity(range)?;
     let given = leases.iter().filter(|l| range.contains(l.address)).count() as u64;
@@ -86,8 +92,8 @@ pub fn full(range: Prefix, leases: &[Lease], ports: usize, dir: &str) -> Option<
     (given >= capacity).then(|| {
         let remedy = if leaked > capacity / 10 {
             format!(
-                "{leaked} of them belong to no pod; drain the node: without pods, or at the next start of the machine, routelet \
-                 clears them"
+                "{leaked} of them belong to no pod; drain the node: routelet removes them when the node has no pods, or after the \
+                 next reboot"
             )
         } else {
             format!("lower the kubelet's maxPods below {capacity}, or give the nodes larger pod CIDRs")
@@ -120,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_252_leases_of_an_earlier_run_of_the_host_are_cleared_and_no_others() {
+    fn plugins_252_leases_of_an_earlier_boot_are_removed_and_no_others() {
         let before = [
             lease("10.244.1.2", "a"),
             lease("fd00:244:1::2", "a"),
@@ -130,14 +136,14 @@ mod tests {
         let mut record = Record::default();
         record.begin("boot-1", "routelet0");
         record.seen(&before);
-        assert!(stale(&record, &before, false).is_empty(), "pods of this run");
+        assert!(stale(&record, &before, false).is_empty(), "pods of this boot");
 
-        // The machine starts again, and the runtime has made a pod before we looked.
+        // After a reboot, the runtime has created a pod before the first check.
         let mut now = before.to_vec();
         now.push(lease("10.244.1.4", "c"));
         record.begin("boot-2", "routelet0");
         assert_eq!(stale(&record, &now, false), ["10.244.1.2", "fd00:244:1::2", "10.244.1.3"]);
-        // They could not be cleared at once, and another one starts meanwhile.
+        // They could not be removed yet, and another pod starts meanwhile.
         now.push(lease("10.244.1.5", "d"));
         record.seen(&now);
         record.begin("boot-2", "routelet0");
@@ -146,13 +152,14 @@ mod tests {
         now.retain(|l| l.container == "c" || l.container == "d");
         record.seen(&now);
         assert!(record.former.is_empty() && stale(&record, &now, false).is_empty());
-        // Nobody was there to see the leases of the first run: they wait for the next one, or for an idle bridge.
+        // Leases that were not seen in the first boot wait for the next reboot, or for an idle
+        // bridge.
         assert!(stale(&Record::default(), &before, false).is_empty());
-        assert_eq!(stale(&Record::default(), &before, true).len(), 3, "others' ranges stay");
+        assert_eq!(stale(&Record::default(), &before, true).len(), 3, "leases outside our ranges stay");
     }
 
     #[test]
-    fn files_that_are_no_leases_are_not_taken_for_some() {
+    fn other_files_are_not_parsed_as_leases() {
         let good = read("10.244.1.2", b"0123abcd\r\neth0").unwrap();
         assert_eq!(good, lease("10.244.1.2", "0123abcd"));
         assert_eq!(read("fd00:244:1::2", b"0123abcd").unwrap().container, "0123abcd");

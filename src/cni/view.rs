@@ -2,30 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How far the file for the container runtime is.
+/// State of the file for the container runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflistStatus {
-    /// `null` where routelet writes none.
+    /// `null` if routelet does not write one.
     pub path: Option<String>,
     pub state: ConflistState,
-    /// What is in the way, or what the operator should know, with its remedy.
+    /// What prevents writing it, or another problem, with its remedy.
     pub problem: Option<String>,
-    /// Files of other agents in the folder, in the order in which runtimes look.
+    /// Files of other network agents in the folder, in the order in which runtimes read them.
     #[serde(default)]
     pub others: Vec<String>,
 }
 
-/// Of [`ConflistStatus`].
+/// See [`ConflistStatus`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConflistState {
     /// `cni.enabled = false`, or not under Kubernetes.
     #[default]
     Disabled,
-    /// Not yet: the problem says for what.
+    /// Not written yet; `problem` has the reason.
     Waiting,
-    /// As we want it.
+    /// Up to date.
     Written,
-    /// The last attempt failed; tried again.
+    /// The last attempt failed and is repeated.
     Failed,
 }

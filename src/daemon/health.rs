@@ -14,7 +14,7 @@ use crate::{
         view::SessionState,
     },
     cni::{
-        gate::{FirstRoutes, Ready},
+        gate::{GateInputs, InitialRoutes},
         view::{ConflistState, ConflistStatus},
     },
     config::Config,
@@ -106,17 +106,17 @@ pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> boo
 
 /// Keeps the gate of the conflist up to date.
 pub(super) async fn gate(
-    gate: watch::Sender<Ready>,
+    gate: watch::Sender<GateInputs>,
     mut acknowledged: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     mut forwarding: watch::Receiver<Forwarding>,
     mut convergence: watch::Receiver<Arc<Convergence>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
 ) {
     loop {
-        let now = Ready {
+        let now = GateInputs {
             unreachable: acknowledged.borrow_and_update().iter().copied().collect(),
             forwarding: forwarding.borrow_and_update().on || forwards(&plan.borrow()),
-            routes: FirstRoutes::of(&convergence.borrow_and_update(), expected(&plan.borrow_and_update())),
+            routes: InitialRoutes::of(&convergence.borrow_and_update(), expected(&plan.borrow_and_update())),
         };
         gate.send_if_modified(|old| {
             let new = *old != now;

@@ -198,7 +198,7 @@ async fn daemon(
     let (ready_tx, ready) = watch::channel(false);
     let (established_tx, established) = watch::channel(Arc::default());
     let (fib_tx, fib_rx) = mailbox();
-    let (gate_tx, gate) = watch::channel(cni::gate::Ready::default());
+    let (gate_tx, gate) = watch::channel(cni::gate::GateInputs::default());
 
     // From the table to the kernel.
     let no_netlink = |e: std::io::Error| {
@@ -306,7 +306,7 @@ async fn daemon(
         if let Some(key) = config.kubernetes.startup_taint.clone() {
             k8s::io::spawn_taint(options.clone(), key, facts, watch.nodes.clone());
         }
-        let (bridge_tx, bridge) = watch::channel(cni::bridge::Glance::default());
+        let (bridge_tx, bridge) = watch::channel(cni::bridge::BridgeSnapshot::default());
         tokio::spawn(pods::run(bridge_tx, host.clone(), config_rx.clone()));
         let conflist_task = cni::io::spawn_conflist_in(
             cni::io::ConflistOptions {
@@ -317,7 +317,7 @@ async fn daemon(
             },
             conflist,
             gate,
-            cni::io::Surroundings {
+            cni::io::ConflistContext {
                 bridge,
                 no_conflist,
                 problems: pods_tx,

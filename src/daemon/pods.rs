@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::planner::publish;
-use crate::{cni::bridge::Glance, config::Config, fib::host::Host};
+use crate::{cni::bridge::BridgeSnapshot, config::Config, fib::host::Host};
 
 /// Runs for as long as its inputs live.
 pub(super) async fn run(
-    to: watch::Sender<Glance>,
+    to: watch::Sender<BridgeSnapshot>,
     mut host: watch::Receiver<Arc<Host>>,
     mut config: watch::Receiver<Arc<Config>>,
 ) {
@@ -27,9 +27,9 @@ pub(super) async fn run(
     }
 }
 
-fn glance(host: &Host, bridge: &str) -> Glance {
-    let Some(link) = host.link(bridge) else { return Glance::default() };
-    Glance {
+fn glance(host: &Host, bridge: &str) -> BridgeSnapshot {
+    let Some(link) = host.link(bridge) else { return BridgeSnapshot::default() };
+    BridgeSnapshot {
         link: Some((link.index, link.up)),
         addresses: link.addresses.iter().map(|a| (a.addr, a.len)).collect(),
         ports: host.links.values().filter(|l| l.master == Some(link.index)).map(|l| l.index).collect(),

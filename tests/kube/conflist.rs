@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use routelet::cni::{
     conflist::{Conflist, Spec, plugin},
-    gate::{FirstRoutes, Ready},
+    gate::{GateInputs, InitialRoutes},
     io::{ConflistOptions, ConflistTask, spawn_conflist},
     view::{ConflistState, ConflistStatus},
 };
@@ -29,8 +29,8 @@ fn conflist(cidrs: [&str; 2]) -> Arc<Conflist> {
     Arc::new(Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "routelet0", mtu: Some(1400), chained }))
 }
 
-fn open(c: &Conflist) -> Ready {
-    Ready { unreachable: c.pod_cidrs.clone(), forwarding: true, routes: FirstRoutes::Done }
+fn open(c: &Conflist) -> GateInputs {
+    GateInputs { unreachable: c.pod_cidrs.clone(), forwarding: true, routes: InitialRoutes::Complete }
 }
 
 async fn written(status: &mut Receiver<ConflistStatus>) {

@@ -115,7 +115,7 @@ fn kubernetes_67183_pods_are_back_within_seconds_of_whatever_happens_to_their_br
     // Somebody who takes the address away again and again is named.
     wait_for("a fight is named", 60.0, || {
         node.ns.ip("-4 addr flush dev routelet0");
-        problems(&node).contains("keeps taking down").then_some(())
+        problems(&node).contains("keeps changing the pods' bridge").then_some(())
     });
     back(&node, &d, "the fight");
 }

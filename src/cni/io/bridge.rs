@@ -1,9 +1,13 @@
-//! Addresses of the pods' bridge. The `bridge` plugin gives its bridge the gateway address of the range, and refuses to start a
-//! pod while the bridge has another IPv4 address. When the pod CIDR changes, the old one moves to `lo`, where it still
-//! answers the pods that know it as their gateway, and a link route stands in for the subnet that went with it.
+//! Netlink operations on the pods' bridge.
 //!
-//! The new place is made before the old one goes, so there is no moment without. The bridge gets its next address before
-//! it loses the last one: without any the kernel turns IPv4 off there, and takes all its routes and neighbors away.
+//! The `bridge` plugin adds the gateway address of the range to its bridge, and refuses to start a
+//! pod while the bridge has another IPv4 address. When the pod CIDR changes, the old gateway
+//! address moves to `lo`, where pods still reach it as their gateway, and a link route replaces the
+//! connected route of its subnet.
+//!
+//! The replacement is added before the original is removed, so there is no gap. The bridge gets its
+//! next address before it loses the last one: without any address the kernel disables IPv4 on it
+//! and removes all its routes and neighbors.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -17,42 +21,43 @@ use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMess
 
 use crate::{
     cni::{
-        bridge::{Link, Seen, Step},
+        bridge::{Link, BridgeState, RepairStep},
         conflist, former,
     },
     net::{Family, Prefix},
 };
 
-/// What was seen on the bridge.
+/// State of the bridge with regard to former ranges.
 #[derive(Debug, Default)]
-pub(super) struct Upheld {
-    /// There is a bridge at all.
-    pub(super) there: bool,
+pub(super) struct FormerState {
+    /// Whether the bridge exists.
+    pub(super) exists: bool,
     pub(super) ports: BTreeSet<u32>,
-    /// Kept ranges whose gateway address was on the bridge, and had to go: a pod was made by the old conflist.
+    /// Former ranges whose gateway address was on the bridge and was moved: a pod was created with
+    /// the old conflist.
     pub(super) late: Vec<Prefix>,
-    /// Kept ranges that are wanted again, and have their gateway address on the bridge.
+    /// Former ranges that are wanted again and have their gateway address on the bridge.
     pub(super) back: Vec<Prefix>,
 }
 
-/// Keeps the gateways of former ranges answering beside those of the `wanted` ones; `next` are those of them with which
-/// pods are made from now on. A bridge that is not there has neither ports nor addresses.
-pub(super) async fn uphold(
+/// Keeps the gateways of former ranges reachable besides those of the `wanted` ranges; `next` are
+/// the ranges for new pods. A bridge that does not exist has neither ports nor addresses.
+pub(super) async fn keep_former(
     bridge: &str,
     former: &[Prefix],
     wanted: &[Prefix],
     next: &[Prefix],
-) -> Result<Upheld, Error> {
+) -> Result<FormerState, Error> {
     with_handle(async |handle| {
-        let Some(index) = index_of(handle, bridge).await? else { return Ok(Upheld::default()) };
-        let mut seen = Upheld { there: true, ports: ports(handle, index).await?, ..Upheld::default() };
+        let Some(index) = index_of(handle, bridge).await? else { return Ok(FormerState::default()) };
+        let mut seen = FormerState { exists: true, ports: ports(handle, index).await?, ..FormerState::default() };
         let held = addresses(handle, index).await?;
         for range in former {
             let Some(gateway) = conflist::gateway(*range) else { continue };
             let there = held.iter().find(|m| m.header.prefix_len == range.len() && has(m, gateway));
             if wanted.contains(range) {
                 seen.back.extend(there.map(|_| *range));
-            } else if former::must_step_aside(*range, wanted) {
+            } else if former::conflicts_with(*range, wanted) {
                 add_to_loopback(handle, gateway).await?;
                 add_link_route(handle, *range, index).await?;
                 if let Some(message) = there {
@@ -68,10 +73,10 @@ pub(super) async fn uphold(
     .await
 }
 
-/// The bridge with its ports, and the interfaces of pods that hang on none.
-pub(super) async fn look(bridge: &str) -> Result<Seen, Error> {
+/// Reads the bridge with its ports, and the interfaces of pods that are attached to no bridge.
+pub(super) async fn read(bridge: &str) -> Result<BridgeState, Error> {
     with_handle(async |handle| {
-        let mut seen = Seen::default();
+        let mut seen = BridgeState::default();
         let mut controllers = Vec::new();
         let mut links = handle.link().get().execute();
         while let Some(link) = links.try_next().await? {
@@ -84,7 +89,7 @@ pub(super) async fn look(bridge: &str) -> Result<Seen, Error> {
                 LinkAttribute::Controller(controller) => Some(*controller),
                 _ => None,
             });
-            // Other ports than those of pods are none of our business.
+            // Only ports of pods matter.
             if !is_of_kind(&link, &InfoKind::Veth) {
                 continue;
             }
@@ -123,7 +128,7 @@ fn interface(link: &LinkMessage) -> Link {
     seen
 }
 
-/// Whether something hangs on the bridge.
+/// Whether any interface is attached to the bridge.
 pub(super) async fn has_ports(bridge: &str) -> Result<bool, Error> {
     with_handle(async |handle| match index_of(handle, bridge).await? {
         Some(index) => Ok(!ports(handle, index).await?.is_empty()),
@@ -132,8 +137,8 @@ pub(super) async fn has_ports(bridge: &str) -> Result<bool, Error> {
     .await
 }
 
-/// Does these things in order. One that fails keeps none of the others from being done; the first of them is returned.
-pub(super) async fn mend(bridge: &str, steps: &[Step]) -> Result<(), (Step, Error)> {
+/// Executes the steps in order. All are attempted; the first failure is returned.
+pub(super) async fn repair(bridge: &str, steps: &[RepairStep]) -> Result<(), (RepairStep, Error)> {
     let mut failed = None;
     for step in steps {
         let done = with_handle(async |handle| take(handle, bridge, step).await).await;
@@ -144,13 +149,13 @@ pub(super) async fn mend(bridge: &str, steps: &[Step]) -> Result<(), (Step, Erro
     failed.map_or(Ok(()), Err)
 }
 
-async fn take(handle: &Handle, bridge: &str, step: &Step) -> Result<(), Error> {
-    if let Step::Make { mtu, mac } = step {
+async fn take(handle: &Handle, bridge: &str, step: &RepairStep) -> Result<(), Error> {
+    if let RepairStep::Create { mtu, mac } = step {
         let mut link = LinkBridge::new(bridge);
         if *mtu > 0 {
             link = link.mtu(*mtu);
         }
-        // The pods know their gateway by it.
+        // Pods have it in their neighbor caches.
         if mac.len() == 6 {
             link = link.address(mac.clone());
         }
@@ -160,18 +165,18 @@ async fn take(handle: &Handle, bridge: &str, step: &Step) -> Result<(), Error> {
         return Err(Error::RequestFailed);
     };
     match step {
-        Step::Make { .. } => Ok(()),
-        Step::Up => handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await,
-        Step::Attach(port) => {
+        RepairStep::Create { .. } => Ok(()),
+        RepairStep::Up => handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await,
+        RepairStep::Attach(port) => {
             let attached = LinkUnspec::new_with_index(*port).controller(index).build();
             handle.link().set(attached).execute().await?;
-            // As in the conflist: a pod reaches itself by the address of a Service.
+            // As in the conflist: a pod can reach itself through a Service.
             handle.link().set_port(LinkBridgePort::new(*port).hairpin(true).build()).execute().await
         }
-        Step::Address(address, len) => {
+        RepairStep::Address(address, len) => {
             let mut request = handle.address().add(index, *address, *len);
             if address.is_ipv6() {
-                // It was this host's all the time: pods need not wait for the check.
+                // It was this host's address before, so duplicate address detection is not needed.
                 request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             }
             unless(request.execute().await, ALREADY_THERE)
@@ -187,12 +192,13 @@ fn is_of_kind(link: &LinkMessage, kind: &InfoKind) -> bool {
     infos.flatten().any(|i| matches!(i, LinkInfo::Kind(of) if of == kind))
 }
 
-/// Ends what [`uphold`] began for a range. `on_bridge`: the bridge's own address of it goes as well.
+/// Removes what [`keep_former`] added for a range. `on_bridge`: also removes the address from the
+/// bridge itself.
 pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Result<(), Error> {
     let Some(gateway) = conflist::gateway(range) else { return Ok(()) };
     with_handle(async |handle| {
         let bridge = index_of(handle, bridge).await?;
-        // On `lo` with the length of a host, on the bridge with that of the range.
+        // The address has the host's prefix length on `lo`, and that of the range on the bridge.
         let places =
             [(Some(LOOPBACK), range.family().max_len()), (bridge.filter(|_| on_bridge), range.len())];
         for (index, len) in places {
@@ -209,8 +215,8 @@ pub(super) async fn release(bridge: &str, range: Prefix, on_bridge: bool) -> Res
     .await
 }
 
-/// Removes the bridge that the plugin made for these ranges, unless pods are attached to it or somebody gave it other addresses.
-/// Returns whether it did.
+/// Deletes the bridge that the plugin created for these ranges, unless pods are attached to it or
+/// it has other addresses. Returns whether it was deleted.
 pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool, Error> {
     let gateways: BTreeSet<_> = ranges.iter().filter_map(|r| conflist::gateway(*r)).collect();
     with_handle(async |handle| {
@@ -228,7 +234,7 @@ pub(super) async fn remove_idle(bridge: &str, ranges: &[Prefix]) -> Result<bool,
     .await
 }
 
-/// Addresses that the kernel does not make by itself.
+/// Addresses other than those that the kernel generates.
 fn global(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
     message.attributes.iter().filter_map(|a| match a {
         AddressAttribute::Address(IpAddr::V6(a)) if a.is_unicast_link_local() => None,
@@ -277,7 +283,7 @@ fn has(message: &AddressMessage, address: IpAddr) -> bool {
     message.attributes.iter().any(|a| matches!(a, AddressAttribute::Address(held) if *held == address))
 }
 
-/// The gateway address of the next range of IPv4, as the `bridge` plugin would add it.
+/// Adds the gateway address of the next IPv4 range, as the `bridge` plugin would.
 async fn add_next(handle: &Handle, index: u32, range: Prefix, next: &[Prefix]) -> Result<(), Error> {
     let same = |n: &&Prefix| range.family() == Family::Ipv4Unicast && n.family() == range.family();
     let next = next.iter().find(same).and_then(|n| Some((n, conflist::gateway(*n)?)));
@@ -294,8 +300,8 @@ async fn add_link_route(handle: &Handle, range: Prefix, index: u32) -> Result<()
     unless(handle.route().add(link_route(range, index)).execute().await, ALREADY_THERE)
 }
 
-/// Like the connected route whose place it takes: programs that tidy up others' routes leave the kernel's alone. Its metric
-/// tells the two apart.
+/// Equivalent to the connected route that it replaces: programs that remove foreign routes leave
+/// those of the kernel alone. The metric distinguishes the two.
 fn link_route(range: Prefix, index: u32) -> RouteMessage {
     match range.addr() {
         IpAddr::V4(a) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -314,7 +320,7 @@ fn link_route(range: Prefix, index: u32) -> RouteMessage {
     }
 }
 
-/// What is already as asked is no error.
+/// Ignores the error that the object already is in the requested state.
 fn unless(result: Result<(), Error>, expected: i32) -> Result<(), Error> {
     match result {
         Err(Error::NetlinkError(e)) if e.code.is_none() || e.raw_code() == -expected => Ok(()),

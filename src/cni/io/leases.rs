@@ -1,4 +1,5 @@
-//! The folder in which `host-local` keeps the leases of our network: reads it, and clears what [`Record`] finds stale.
+//! Reads the folder of `host-local`'s leases of our network, and removes those that [`Record`]
+//! finds stale.
 
 use std::{
     fs::{self, File},
@@ -17,32 +18,34 @@ use crate::{
     state::io as state,
 };
 
-/// Where the plugin keeps the leases of the network `routelet`, unless told otherwise, which we never do.
+/// Default folder of the plugin for leases of the network `routelet`; our conflist does not change
+/// it.
 pub const FOLDER: &str = "/var/lib/cni/networks/routelet";
-/// Of the state folder.
+/// File in the state folder.
 pub const FILE: &str = "leases.json";
-/// How often the folder is looked at.
-const LOOK: Duration = Duration::from_secs(10);
-/// So many files are read, each at most so far.
-const FILES: usize = 70_000;
-const LEASE: u64 = 1024;
+/// How often to read the folder.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum number of files to read.
+const MAX_FILES: usize = 70_000;
+/// Maximum octets to read of each.
+const MAX_LEASE: u64 = 1024;
 
-/// What decides beside the files.
+/// Inputs besides the files.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) boot: String,
     pub(super) bridge: String,
-    /// Pods that hang on the bridge, or on none since it went.
+    /// Pods attached to the bridge, or left without it after it was deleted.
     pub(super) pods: usize,
     pub(super) ranges: Vec<Prefix>,
 }
 
-/// Looks after the folder.
+/// Maintains the folder.
 #[derive(Debug)]
 pub(super) struct Leases {
     dir: PathBuf,
     file: PathBuf,
-    /// `None` while a look is under way.
+    /// `None` while a check is running.
     record: Option<Record>,
     problems: Vec<Diagnostic>,
     due: Option<Instant>,
@@ -61,16 +64,16 @@ impl Leases {
         }
     }
 
-    /// What is wrong, after a look if one is due.
-    pub(super) async fn turn(&mut self, facts: Facts) -> &[Diagnostic] {
+    /// Checks the folder if a check is due. Returns the problems.
+    pub(super) async fn maintain(&mut self, facts: Facts) -> &[Diagnostic] {
         let now = Instant::now();
         if self.due.is_none_or(|due| now >= due) {
-            self.due = Some(now + LOOK);
+            self.due = Some(now + CHECK_INTERVAL);
             let (dir, file, mut record) =
                 (self.dir.clone(), self.file.clone(), self.record.take().unwrap_or_default());
             let work = tokio::task::spawn_blocking(move || {
                 let before = record.clone();
-                let problems = look(&dir, &facts, &mut record);
+                let problems = check(&dir, &facts, &mut record);
                 if record != before {
                     save(&file, &record);
                 }
@@ -88,14 +91,14 @@ fn save(file: &Path, record: &Record) {
     state::keep(file, serde_json::to_vec(record).unwrap_or_default(), 0o600);
 }
 
-fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<Diagnostic> {
+fn check(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<Diagnostic> {
     record.begin(&facts.boot, &facts.bridge);
-    // No folder: no pod was ever made, or it is not mounted.
+    // No folder: no pod was created yet, or it is not mounted.
     let Ok(mut found) = read(dir) else { return Vec::new() };
     let mut problems = Vec::new();
     let idle = facts.pods == 0;
     if !record.stale(&found, &facts.ranges, idle).is_empty() {
-        match clear(dir, facts, record) {
+        match remove_stale(dir, facts, record) {
             Ok(left) => found = left,
             Err(error) => problems.push(Diagnostic::new(
                 Reason::LeasesNotCleared,
@@ -111,9 +114,10 @@ fn look(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<Diagnostic> {
     problems
 }
 
-/// Under the plugin's own lock, so that no address is given away meanwhile; whether the bridges are idle is asked again there.
-/// Returns what is left.
-fn clear(dir: &Path, facts: &Facts, record: &Record) -> io::Result<Vec<Lease>> {
+/// Removes stale leases while holding the plugin's own lock, so that no address is allocated
+/// meanwhile; whether the bridges are idle is checked again under the lock. Returns the remaining
+/// leases.
+fn remove_stale(dir: &Path, facts: &Facts, record: &Record) -> io::Result<Vec<Lease>> {
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
     let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return read(dir) };
     let found = read(dir)?;
@@ -124,7 +128,7 @@ fn clear(dir: &Path, facts: &Facts, record: &Record) -> io::Result<Vec<Lease>> {
         fs::remove_file(dir.join(lease.address.to_string()))?;
     }
     if !stale.is_empty() {
-        info!(path = %dir.display(), leases = stale.len(), "leases of pods that are gone cleared");
+        info!(path = %dir.display(), leases = stale.len(), "leases of deleted pods removed");
     }
     let gone: Vec<_> = stale.iter().map(|l| l.address).collect();
     Ok(found.into_iter().filter(|l| !gone.contains(&l.address)).collect())
@@ -132,16 +136,16 @@ fn clear(dir: &Path, facts: &Facts, record: &Record) -> io::Result<Vec<Lease>> {
 
 fn read(dir: &Path) -> io::Result<Vec<Lease>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir)?.take(FILES) {
+    for entry in fs::read_dir(dir)?.take(MAX_FILES) {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if name.parse::<std::net::IpAddr>().is_err() || !entry.file_type()?.is_file() {
             continue;
         }
         let mut content = Vec::new();
-        // One that goes meanwhile is none.
+        // It may have been deleted meanwhile.
         let Ok(file) = File::open(entry.path()) else { continue };
-        file.take(LEASE).read_to_end(&mut content)?;
+        file.take(MAX_LEASE).read_to_end(&mut content)?;
         found.extend(leases::read(&name, &content));
     }
     Ok(found)
@@ -164,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn kube_router_383_leases_go_once_no_pod_can_have_them() {
+    fn kube_router_383_leases_are_removed_once_no_pod_can_have_them() {
         let dir = tempfile::tempdir().unwrap();
         let lease =
             |address: &str, id: &str| fs::write(dir.path().join(address), format!("{id}\r\neth0")).unwrap();
@@ -172,25 +176,26 @@ mod tests {
         lease("10.9.9.9", "other-range");
         fs::write(dir.path().join("last_reserved_ip.0"), "10.244.1.6").unwrap();
         let mut record = Record::default();
-        let problems = look(dir.path(), &facts("one", 5), &mut record);
+        let problems = check(dir.path(), &facts("one", 5), &mut record);
         assert!(problems.len() == 1 && problems[0].contains("10.244.1.0/29 is full"), "{problems:?}");
         assert_eq!(names(dir.path()).len(), 7, "pods run");
 
-        // After a reboot one pod is there before us. The plugin holds its lock: nothing is touched.
+        // After a reboot one pod exists before us. While the plugin holds its lock nothing is
+        // removed.
         fs::remove_file(dir.path().join("10.244.1.6")).unwrap();
         lease("10.244.1.6", "new");
         let lock = File::create(dir.path().join("lock")).unwrap();
         let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-        assert_eq!(look(dir.path(), &facts("two", 1), &mut record).len(), 1, "full");
+        assert_eq!(check(dir.path(), &facts("two", 1), &mut record).len(), 1, "full");
         assert_eq!(names(dir.path()).len(), 8);
         drop(held);
         let again: Record = serde_json::from_slice(&serde_json::to_vec(&record).unwrap()).unwrap();
         record = again;
-        assert!(look(dir.path(), &facts("two", 1), &mut record).is_empty());
+        assert!(check(dir.path(), &facts("two", 1), &mut record).is_empty());
         assert_eq!(names(dir.path()), ["10.244.1.6", "10.9.9.9", "last_reserved_ip.0", "lock"]);
-        // The pod is gone without a word to the plugin.
-        assert!(look(dir.path(), &facts("two", 0), &mut record).is_empty());
+        // The pod was deleted without a call of the plugin.
+        assert!(check(dir.path(), &facts("two", 0), &mut record).is_empty());
         assert_eq!(names(dir.path()), ["10.9.9.9", "last_reserved_ip.0", "lock"]);
-        assert!(look(&dir.path().join("none"), &facts("two", 0), &mut record).is_empty(), "not mounted");
+        assert!(check(&dir.path().join("none"), &facts("two", 0), &mut record).is_empty(), "not mounted");
     }
 }

@@ -6,7 +6,7 @@ mod conflist;
 pub mod former;
 mod leases;
 mod plugins;
-mod tend;
+mod maintain;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -18,70 +18,71 @@ use tokio::{
 pub use self::{
     leases::{FILE as LEASES_FILE, FOLDER as LEASES},
     plugins::PluginQuery,
-    tend::FILE as BRIDGE_FILE,
+    maintain::FILE as BRIDGE_FILE,
 };
 use super::{
-    bridge::Glance,
+    bridge::BridgeSnapshot,
     conflist::{Conflist, Plugins},
-    gate::Ready,
+    gate::GateInputs,
     view::{ConflistState, ConflistStatus},
 };
 use crate::net::{Diagnostic, Prefix};
 
-/// Where the conflist goes.
+/// Location of the conflist.
 #[derive(Clone, Debug)]
 pub struct ConflistOptions {
     /// `cni.enabled`.
     pub enabled: bool,
     pub conf_dir: PathBuf,
     pub file: String,
-    /// `kept.json` lives here: ranges of former pod CIDRs in which pods still run.
+    /// State folder, with `kept.json`: former pod CIDRs in which pods still run.
     pub state_dir: PathBuf,
 }
 
-/// The task that keeps the file.
+/// The task that maintains the conflist.
 #[derive(Debug)]
 pub struct ConflistTask {
     pub status: Receiver<ConflistStatus>,
-    /// Ranges in which pods may have addresses: those of the file, and former ones. For `plan::Extra`.
+    /// Ranges in which pods may have addresses: those of the file, and former ones. Input of the
+    /// plan.
     pub held: Receiver<Arc<BTreeSet<Prefix>>>,
     pub task: JoinHandle<()>,
 }
 
-/// What the conflist's task is told beside the file that is wanted, and where it puts what the operator should know.
+/// Further inputs of the conflist's task, and the outlet for its problems.
 #[derive(Debug)]
-pub struct Surroundings {
-    /// Changes whenever something happens to the pods' bridge.
-    pub bridge: Receiver<Glance>,
-    /// Why no conflist is wanted, while none is.
+pub struct ConflistContext {
+    /// Changes whenever the pods' bridge changes.
+    pub bridge: Receiver<BridgeSnapshot>,
+    /// Why no conflist is wanted, if so.
     pub no_conflist: Receiver<String>,
     pub problems: Sender<Vec<Diagnostic>>,
-    /// Folder of `host-local`'s leases; `None`: they are not looked after.
+    /// Folder of `host-local`'s leases; `None` to leave them alone.
     pub leases: Option<PathBuf>,
 }
 
-/// Keeps the conflist file as `Plan::conflist` wants it, once `ready` allows.
+/// Starts the task that writes the conflist `want`, once the gate's inputs `ready` allow it.
 pub fn spawn_conflist(
     options: ConflistOptions,
     want: Receiver<Option<Arc<Conflist>>>,
-    ready: Receiver<Ready>,
+    ready: Receiver<GateInputs>,
 ) -> ConflistTask {
-    let unknown = "the Node's pod CIDRs are not known, or cannot be used".to_owned();
-    let around = Surroundings {
-        bridge: channel(Glance::default()).1,
+    let unknown = "the Node's pod CIDRs are unknown or unusable".to_owned();
+    let context = ConflistContext {
+        bridge: channel(BridgeSnapshot::default()).1,
         no_conflist: channel(unknown).1,
         problems: channel(Vec::new()).0,
         leases: None,
     };
-    spawn_conflist_in(options, want, ready, around)
+    spawn_conflist_in(options, want, ready, context)
 }
 
-/// The same, and looks after the bridge of the pods at once when something happens to it.
+/// The same; also repairs the pods' bridge as soon as it changes.
 pub fn spawn_conflist_in(
     options: ConflistOptions,
     want: Receiver<Option<Arc<Conflist>>>,
-    ready: Receiver<Ready>,
-    around: Surroundings,
+    ready: Receiver<GateInputs>,
+    context: ConflistContext,
 ) -> ConflistTask {
     let first = match options.enabled {
         true => ConflistStatus {
@@ -96,14 +97,15 @@ pub fn spawn_conflist_in(
     let former = former::Former::new(&options, held_tx);
     let task = tokio::spawn(async move {
         match options.enabled {
-            true => conflist::run(options, want, ready, around, status, former).await,
+            true => conflist::run(options, want, ready, context, status, former).await,
             false => tokio::join!(status.closed(), former.closed()).0,
         }
     });
     ConflistTask { status: seen, held, task }
 }
 
-/// Looks at the CNI plugins that `query` names, again and again, for `plan::Extra`. Ends when nobody listens.
+/// Starts the task that scans for the CNI plugins in `query` at intervals. It ends when the
+/// receiver is dropped.
 pub fn spawn_plugins(query: Receiver<Option<PluginQuery>>) -> Receiver<Arc<Plugins>> {
     let (tx, rx) = channel(Arc::new(Plugins { pending: true, ..Plugins::default() }));
     tokio::spawn(plugins::run(query, tx));

@@ -1,9 +1,11 @@
-//! The CNI plugins on this host: which there are, and which versions of CNI they know.
+//! Finds the CNI plugins on this host and the versions of CNI that they support.
 //!
-//! A conflist in a version that a plugin does not know starts no pod, and nothing but the plugin itself knows: so each program
-//! that our file names is run once with `CNI_COMMAND=VERSION` (CNI specification, "Operations"), and again when it has changed.
-//! It gets no other variable, a bounded time and a bounded answer. The container runtime runs the same file as root for each
-//! pod, so nobody who can change it gains anything by us; one that everybody may write to is left alone all the same.
+//! With a conflist in a version that a plugin does not support no pod can start, and only the
+//! plugin itself can report its versions. Each plugin in our file is therefore run once with
+//! `CNI_COMMAND=VERSION` (CNI specification, "Operations"), and again when its file has changed. It
+//! gets no other variable, and its time and output are bounded. The container runtime runs the same
+//! program as root for each pod, so running it adds no privilege for whoever can change it; a
+//! program that is writable by everybody is not run all the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,35 +31,36 @@ use tracing::{debug, info};
 
 use crate::cni::conflist::{self, Plugins};
 
-/// What is looked at.
+/// What to scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginQuery {
     /// `cni.bin-dir`.
     pub bin_dir: PathBuf,
-    /// The conflist, into which others may have chained plugins of theirs.
+    /// The conflist, into which other programs may have chained plugins.
     pub conflist: PathBuf,
     /// Types of the plugins that we write.
     pub names: BTreeSet<String>,
 }
 
-/// How often the folder is looked at: somebody may be waiting for the plugins that he just installed.
-const LOOK: Duration = Duration::from_secs(2);
-/// A plugin answers within milliseconds, on a machine that starts within seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Of an answer so much is read, some hundred octets in fact.
-const ANSWER: u64 = 64 * 1024;
-/// One that did not answer is asked again after so long, although it has not changed: the machine may have been short of memory.
-const AGAIN: Duration = Duration::from_secs(60);
-/// So many plugins are asked.
-const PLUGINS: usize = 32;
+/// How often to scan the folder; an installation of plugins may just have finished.
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum run time of a plugin; usually milliseconds, and seconds while a machine starts.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum octets of output to read; usually some hundred.
+const MAX_OUTPUT: u64 = 64 * 1024;
+/// Time to the next query of an unchanged plugin that failed: the machine may have been short of
+/// memory.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of plugins to query.
+const MAX_PLUGINS: usize = 32;
 
-/// Looks for as long as somebody listens; nothing is looked at before there is a query.
+/// Scans until all receivers are dropped; starts once there is a query.
 pub(super) async fn run(mut query: watch::Receiver<Option<PluginQuery>>, found: watch::Sender<Arc<Plugins>>) {
     let mut known = BTreeMap::new();
     loop {
         let now = query.borrow_and_update().clone();
         if let Some(query) = now {
-            let plugins = look(&query, &mut known).await;
+            let plugins = scan(&query, &mut known).await;
             found.send_if_modified(|last| {
                 let news = **last != plugins;
                 if news {
@@ -68,14 +71,14 @@ pub(super) async fn run(mut query: watch::Receiver<Option<PluginQuery>>, found: 
         }
         // Cancel safe, each.
         tokio::select! {
-            () = sleep(LOOK) => {}
+            () = sleep(SCAN_INTERVAL) => {}
             r = query.changed() => if r.is_err() { return },
             () = found.closed() => return,
         }
     }
 }
 
-/// A file as it was when it was asked.
+/// Identity of a program file, to detect changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     place: (u64, u64),
@@ -84,26 +87,27 @@ struct Identity {
     changed: (i64, i64),
 }
 
-/// What a file answered, and when.
+/// Result of querying a plugin.
 #[derive(Clone, Debug)]
-struct Asked {
+struct Queried {
     identity: Identity,
     at: Instant,
-    answer: Result<BTreeSet<String>, String>,
+    result: Result<BTreeSet<String>, String>,
 }
 
-async fn look(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Asked>) -> Plugins {
+async fn scan(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Queried>) -> Plugins {
     let file = std::fs::read(&query.conflist).unwrap_or_default();
     let chained: BTreeSet<_> = conflist::chained_by_others(&file).into_iter().collect();
     let programs = programs(&query.bin_dir);
     let mut plugins = Plugins { programs, chained, ..Plugins::default() };
     let wanted = query.names.iter().chain(&plugins.chained);
-    let there = |name: &&String| plugins.programs.as_ref().is_some_and(|p| p.contains(*name));
-    let names: BTreeSet<_> = wanted.filter(there).take(PLUGINS).cloned().collect();
+    let exists = |name: &&String| plugins.programs.as_ref().is_some_and(|p| p.contains(*name));
+    let names: BTreeSet<_> = wanted.filter(exists).take(MAX_PLUGINS).cloned().collect();
     known.retain(|path, _| path.parent() == Some(query.bin_dir.as_path()));
     for name in names {
-        match ask(query.bin_dir.join(&name), known).await {
-            // Linked to libraries that are not in our image, or forbidden to us alone: the runtime may well run it.
+        match supported_versions(query.bin_dir.join(&name), known).await {
+            // Linked to libraries that are not in our image, or not executable for us: the runtime
+            // may still be able to run it.
             Ok(versions) if versions.is_empty() => None,
             Ok(versions) => plugins.versions.insert(name, versions).map(drop),
             Err(why) => plugins.unusable.insert(name, why).map(drop),
@@ -112,41 +116,42 @@ async fn look(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Asked>) -> Plug
     plugins
 }
 
-/// `None`: the folder cannot be read (not mounted, for instance).
+/// Names of the files in the folder; `None` if it cannot be read (for example because it is not
+/// mounted).
 fn programs(bin_dir: &Path) -> Option<BTreeSet<String>> {
     let entries = std::fs::read_dir(bin_dir).ok()?;
     Some(entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
 }
 
-/// Empty: nothing is known.
-async fn ask(path: PathBuf, known: &mut BTreeMap<PathBuf, Asked>) -> Result<BTreeSet<String>, String> {
+/// The versions that a plugin supports; empty if they are unknown.
+async fn supported_versions(path: PathBuf, known: &mut BTreeMap<PathBuf, Queried>) -> Result<BTreeSet<String>, String> {
     let identity = identity(&path)?;
-    if let Some(asked) = known.get(&path)
-        && asked.identity == identity
-        && (asked.answer.is_ok() || asked.at.elapsed() < AGAIN)
+    if let Some(queried) = known.get(&path)
+        && queried.identity == identity
+        && (queried.result.is_ok() || queried.at.elapsed() < RETRY_INTERVAL)
     {
-        return asked.answer.clone();
+        return queried.result.clone();
     }
-    let answer = version(&path).await;
-    match &answer {
-        Ok(versions) => debug!(path = %path.display(), ?versions, "CNI plugin asked for its versions"),
-        Err(error) => info!(path = %path.display(), %error, "CNI plugin does not answer VERSION"),
+    let result = query_version(&path).await;
+    match &result {
+        Ok(versions) => debug!(path = %path.display(), ?versions, "CNI plugin queried"),
+        Err(error) => info!(path = %path.display(), %error, "CNI plugin query failed"),
     }
-    known.insert(path, Asked { identity, at: Instant::now(), answer: answer.clone() });
-    answer
+    known.insert(path, Queried { identity, at: Instant::now(), result: result.clone() });
+    result
 }
 
 fn identity(path: &Path) -> Result<Identity, String> {
     let meta = std::fs::metadata(path).map_err(|e| plain(&e))?;
     if !meta.is_file() {
-        return Err("it is no file".into());
+        return Err("it is not a regular file".into());
     }
     if meta.mode() & 0o111 == 0 {
-        return Err("it may not be executed".into());
+        return Err("it is not executable".into());
     }
-    // Its owner says nothing: the archives of the releases are unpacked with that of their builder.
+    // The owner is not checked: release archives are unpacked with the builder's user ID.
     if meta.mode() & 0o002 != 0 {
-        return Err("it is not run, since everybody may write to it".into());
+        return Err("it is writable by everybody, so it is not run".into());
     }
     Ok(Identity {
         place: (meta.dev(), meta.ino()),
@@ -156,8 +161,8 @@ fn identity(path: &Path) -> Result<Identity, String> {
     })
 }
 
-/// Runs it.
-async fn version(path: &Path) -> Result<BTreeSet<String>, String> {
+/// Runs the plugin with `CNI_COMMAND=VERSION`.
+async fn query_version(path: &Path) -> Result<BTreeSet<String>, String> {
     let child = Command::new(path)
         .env_clear()
         .env("CNI_COMMAND", "VERSION")
@@ -171,44 +176,44 @@ async fn version(path: &Path) -> Result<BTreeSet<String>, String> {
     let mut child = match child {
         Ok(child) => child,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            info!(path = %path.display(), error = %e, "CNI plugin cannot be run here, its versions are not known");
+            info!(path = %path.display(), error = %e, "cannot run CNI plugin, its versions are unknown");
             return Ok(BTreeSet::new());
         }
         Err(e) => return Err(plain(&e)),
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let talk = async {
+    let exchange = async {
         if let Some(mut stdin) = child.stdin.take() {
-            // Whoever does not read it has closed it.
-            let _ = stdin.write_all(QUESTION).await;
+            // A plugin that does not read it has closed it.
+            let _ = stdin.write_all(INPUT).await;
         }
-        let mut answer = Vec::new();
+        let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            stdout.take(ANSWER).read_to_end(&mut answer).await?;
+            stdout.take(MAX_OUTPUT).read_to_end(&mut output).await?;
         }
-        Ok::<_, io::Error>((answer, child.wait().await?))
+        Ok::<_, io::Error>((output, child.wait().await?))
     };
-    let result = timeout(PATIENCE, talk).await;
+    let result = timeout(VERSION_TIMEOUT, exchange).await;
     if result.is_err()
         && let Some(group) = group
     {
-        // What it has started goes, too.
+        // Also ends processes that it started.
         let _ = killpg(group, Signal::SIGKILL);
     }
     match result {
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no output within {} s", VERSION_TIMEOUT.as_secs())),
         Ok(Err(error)) => Err(plain(&error)),
-        Ok(Ok((answer, status))) => conflist::read_versions(&answer).map_err(|what| match status.success() {
+        Ok(Ok((output, status))) => conflist::read_versions(&output).map_err(|what| match status.success() {
             true => what.to_owned(),
             false => format!("{what}, {status}"),
         }),
     }
 }
 
-/// Early plugins read a configuration even for this.
-const QUESTION: &[u8] = br#"{"cniVersion":"0.4.0"}"#;
+/// Early plugins expect a configuration even for `VERSION`.
+const INPUT: &[u8] = br#"{"cniVersion":"0.4.0"}"#;
 
-/// Without the number: "permission denied".
+/// The text of an error without its number, as in "permission denied".
 fn plain(error: &io::Error) -> String {
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()
@@ -227,7 +232,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn answers(versions: &[&str]) -> String {
+    fn prints(versions: &[&str]) -> String {
         let list = serde_json::json!({ "cniVersion": "0.4.0", "supportedVersions": versions });
         format!("[ \"$CNI_COMMAND\" = VERSION ] && echo run >> \"$(dirname \"$0\")/.runs\" && echo '{list}'")
     }
@@ -238,38 +243,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_plugin_is_asked_once_per_change_of_its_file() {
+    async fn each_plugin_is_queried_once_per_change_of_its_file() {
         let dir = tempfile::tempdir().unwrap();
-        script(dir.path(), "bridge", &answers(&["0.3.1", "0.4.0"]));
+        script(dir.path(), "bridge", &prints(&["0.3.1", "0.4.0"]));
         script(dir.path(), "unused", "touch \"$(dirname \"$0\")/.ran\"");
         fs::write(
             dir.path().join("10-routelet.conflist"),
             r#"{"name": "routelet", "routelet.io/plugins": ["bridge"], "plugins": [{"type": "bridge"}, {"type": "mesh-cni"}]}"#,
         )
         .unwrap();
-        script(dir.path(), "mesh-cni", &answers(&["0.3.1"]));
+        script(dir.path(), "mesh-cni", &prints(&["0.3.1"]));
         let (query, mut known) = (query(dir.path(), &["bridge", "absent"]), BTreeMap::new());
         let runs = || fs::read_to_string(dir.path().join(".runs")).unwrap_or_default().lines().count();
 
-        let plugins = look(&query, &mut known).await;
+        let plugins = scan(&query, &mut known).await;
         assert_eq!(plugins.versions["bridge"], ["0.3.1", "0.4.0"].map(str::to_owned).into());
         assert_eq!(
             plugins.versions["mesh-cni"],
             ["0.3.1".to_owned()].into(),
-            "of others, chained into our file"
+            "chained into our file by another program"
         );
         assert!(plugins.unusable.is_empty() && plugins.versions.len() == 2, "{plugins:?}");
-        assert_eq!(look(&query, &mut known).await.versions, plugins.versions);
+        assert_eq!(scan(&query, &mut known).await.versions, plugins.versions);
         assert_eq!(runs(), 2, "each once");
-        script(dir.path(), "bridge", &answers(&["0.4.0", "1.0.0", "1.1.0"]));
-        let plugins = look(&query, &mut known).await;
+        script(dir.path(), "bridge", &prints(&["0.4.0", "1.0.0", "1.1.0"]));
+        let plugins = scan(&query, &mut known).await;
         assert!(plugins.versions["bridge"].contains("1.1.0"), "another file");
         assert_eq!(runs(), 3);
         assert!(!dir.path().join(".ran").exists(), "what the file does not name is not run");
     }
 
     #[tokio::test]
-    async fn a_program_that_hangs_floods_or_fails_costs_bounded_time_and_is_named() {
+    async fn a_plugin_that_hangs_floods_or_fails_takes_bounded_time_and_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let names = ["flood", "garbage", "fails", "no-program", "not-executable", "writable"];
         script(dir.path(), "flood", "exec cat /dev/zero");
@@ -278,26 +283,26 @@ mod tests {
         fs::write(dir.path().join("no-program"), [0_u8, 1, 2, 3]).unwrap();
         fs::set_permissions(dir.path().join("no-program"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(dir.path().join("not-executable"), "").unwrap();
-        script(dir.path(), "writable", &answers(&["1.0.0"]));
+        script(dir.path(), "writable", &prints(&["1.0.0"]));
         fs::set_permissions(dir.path().join("writable"), fs::Permissions::from_mode(0o777)).unwrap();
-        let plugins = look(&query(dir.path(), &names), &mut BTreeMap::new()).await;
-        let said: Vec<_> = names.iter().map(|n| plugins.unusable[*n].as_str()).collect();
-        assert_eq!(said[1], "its answer is no JSON object");
-        assert!(said[2].contains("exit status: 3"), "{said:?}");
-        assert!(said[3].contains("exec format error"), "{said:?}");
-        assert_eq!(said[4], "it may not be executed");
-        assert!(said[5].contains("everybody may write"), "{said:?}");
+        let plugins = scan(&query(dir.path(), &names), &mut BTreeMap::new()).await;
+        let errors: Vec<_> = names.iter().map(|n| plugins.unusable[*n].as_str()).collect();
+        assert_eq!(errors[1], "its output is not a JSON object");
+        assert!(errors[2].contains("exit status: 3"), "{errors:?}");
+        assert!(errors[3].contains("exec format error"), "{errors:?}");
+        assert_eq!(errors[4], "it is not executable");
+        assert!(errors[5].contains("writable by everybody"), "{errors:?}");
 
-        // Its interpreter is not in our image, but may be on the host.
+        // Its interpreter is missing in our image, but may exist on the host.
         script(dir.path(), "dynamic", "");
         fs::write(dir.path().join("dynamic"), "#!/no/such/interpreter\n").unwrap();
-        let plugins = look(&query(dir.path(), &["dynamic"]), &mut BTreeMap::new()).await;
+        let plugins = scan(&query(dir.path(), &["dynamic"]), &mut BTreeMap::new()).await;
         assert!(plugins.unusable.is_empty() && plugins.versions.is_empty(), "{plugins:?}");
 
         let started = Instant::now();
         script(dir.path(), "hangs", "sleep 1000 & echo $! > \"$(dirname \"$0\")/.child\"; wait");
-        let plugins = look(&query(dir.path(), &["hangs"]), &mut BTreeMap::new()).await;
-        assert!(plugins.unusable["hangs"].contains("no answer"), "{plugins:?}");
+        let plugins = scan(&query(dir.path(), &["hangs"]), &mut BTreeMap::new()).await;
+        assert!(plugins.unusable["hangs"].contains("no output"), "{plugins:?}");
         assert!(started.elapsed() < Duration::from_secs(30));
         let child = fs::read_to_string(dir.path().join(".child")).unwrap();
         let gone = || {
@@ -310,6 +315,6 @@ mod tests {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        panic!("what it had started still runs");
+        panic!("a process that it started still runs");
     }
 }

@@ -1,5 +1,5 @@
-//! The file for the container runtime: written when the gate opens and what we own in it differs, and looked at again now
-//! and then, since others write there too.
+//! Maintains the file for the container runtime: writes it when the gate opens and our part of it
+//! differs, and checks it at intervals, since other programs change it as well.
 
 use std::{
     io::{self, Read},
@@ -12,29 +12,29 @@ use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{
-    ConflistOptions, Surroundings,
+    ConflistOptions, ConflistContext,
     former::Former,
-    tend::{Looked, Tender},
+    maintain::{Checked, BridgeTask},
 };
 use crate::{
     cni::{
         conflist::{self, Conflist, InFront},
-        gate::{self, Ready, Verdict},
+        gate::{self, GateInputs, GateDecision},
         view::{ConflistState, ConflistStatus},
     },
     net::text::untrusted,
     state::io as state,
 };
 
-/// How often we look whether somebody else changed the file.
-const LOOK: Duration = Duration::from_secs(2);
-/// Somebody who keeps overwriting our file is overwritten at most so often.
-const QUARREL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
-/// For how long it is told that somebody did.
-const TOLD: Duration = Duration::from_secs(600);
+/// How often to check whether another program changed the file.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Minimum time between writes of the same content, while another program keeps changing the file.
+const OVERWRITE_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// How long a change by another program is reported.
+const REPORT_OVERWRITE: Duration = Duration::from_secs(600);
 
 impl ConflistOptions {
-    /// The whole path of the file.
+    /// Path of the file.
     pub fn path(&self) -> PathBuf {
         self.conf_dir.join(&self.file)
     }
@@ -44,30 +44,30 @@ impl ConflistOptions {
 pub(super) async fn run(
     options: ConflistOptions,
     mut want: watch::Receiver<Option<Arc<Conflist>>>,
-    mut ready: watch::Receiver<Ready>,
-    mut around: Surroundings,
+    mut ready: watch::Receiver<GateInputs>,
+    mut context: ConflistContext,
     status: watch::Sender<ConflistStatus>,
     former: Former,
 ) {
-    let tender = Tender::new(&options, around.leases.take());
+    let bridge_task = BridgeTask::new(&options, context.leases.take());
     let mut keeper =
-        Keeper { options, former, tender, since: None, written: None, seen: None, quarrel: None };
-    let mut happened = true;
+        ConflistKeeper { options, former, bridge_task, since: None, written: None, seen: None, overwritten: None };
+    let mut bridge_changed = true;
     loop {
         let now_wanted = want.borrow_and_update().clone();
         let readiness = ready.borrow_and_update().clone();
-        let missing = around.no_conflist.borrow_and_update().clone();
-        happened |= around.bridge.has_changed().unwrap_or(false);
-        around.bridge.mark_unchanged();
-        let mut until = Instant::now() + LOOK;
-        let looked = keeper.tend(std::mem::take(&mut happened)).await;
-        until = looked.until.map_or(until, |at| at.min(until));
-        let said = match now_wanted {
-            None => Said::waiting(&missing),
-            Some(conflist) => keeper.turn(conflist, &readiness, looked.in_pieces, &mut until).await,
+        let missing = context.no_conflist.borrow_and_update().clone();
+        bridge_changed |= context.bridge.has_changed().unwrap_or(false);
+        context.bridge.mark_unchanged();
+        let mut until = Instant::now() + CHECK_INTERVAL;
+        let checked = keeper.maintain_bridge(std::mem::take(&mut bridge_changed)).await;
+        until = checked.until.map_or(until, |at| at.min(until));
+        let outcome = match now_wanted {
+            None => Outcome::waiting(&missing),
+            Some(conflist) => keeper.reconcile(conflist, &readiness, checked.is_broken, &mut until).await,
         };
-        said.publish(&keeper.options, &status);
-        around.problems.send_if_modified(|last| {
+        outcome.publish(&keeper.options, &status);
+        context.problems.send_if_modified(|last| {
             let news = *last != looked.problems;
             *last = looked.problems;
             news
@@ -77,68 +77,69 @@ pub(super) async fn run(
             () = sleep_until(until.into()) => {}
             () = changed(&mut want) => {}
             () = changed(&mut ready) => {}
-            () = changed(&mut around.no_conflist) => {}
-            () = changed(&mut around.bridge) => happened = true,
+            () = changed(&mut context.no_conflist) => {}
+            () = changed(&mut context.bridge) => bridge_changed = true,
         }
     }
 }
 
-/// What is remembered from look to look.
-struct Keeper {
+/// State of the task.
+struct ConflistKeeper {
     options: ConflistOptions,
     former: Former,
-    tender: Tender,
+    bridge_task: BridgeTask,
     /// Since when a conflist is wanted.
     since: Option<Instant>,
     written: Option<(Arc<Conflist>, Instant)>,
-    /// The file as it was right last, with what others had chained into it.
+    /// The last correct content of the file, including plugins chained by other programs.
     seen: Option<Vec<u8>>,
-    /// What another program made of the file, and when it was last seen to.
-    quarrel: Option<(String, Instant)>,
+    /// The content that another program left, and when it was last seen.
+    overwritten: Option<(String, Instant)>,
 }
 
-impl Keeper {
-    /// Looks after the bridge of the pods that the file in the folder makes.
-    async fn tend(&mut self, changed: bool) -> Looked {
+impl ConflistKeeper {
+    /// Maintains the bridge of the conflist in the folder.
+    async fn maintain_bridge(&mut self, changed: bool) -> Checked {
         let bridge = self.former.bridge().to_owned();
         if bridge.is_empty() {
-            return Looked::default();
+            return Checked::default();
         }
         let (ranges, held) = (self.former.on_bridge(), self.former.ranges());
-        self.tender.turn(&bridge, &ranges, &held, changed).await
+        self.bridge_task.maintain(&bridge, &ranges, &held, changed).await
     }
 
-    /// One look, and what follows from it; `until` is when to look again.
-    async fn turn(
+    /// Compares the file with the wanted conflist and writes it if allowed; `until` is the time of
+    /// the next check.
+    async fn reconcile(
         &mut self,
         conflist: Arc<Conflist>,
-        ready: &Ready,
-        in_pieces: bool,
+        ready: &GateInputs,
+        is_broken: bool,
         until: &mut Instant,
-    ) -> Said {
-        self.former.tend(&conflist, in_pieces).await;
+    ) -> Outcome {
+        self.former.maintain(&conflist, is_broken).await;
         let now = Instant::now();
-        let differs = match look(&self.options, &conflist, self.seen.as_deref()) {
-            Look::Same(bytes) => {
+        let differs = match compare(&self.options, &conflist, self.seen.as_deref()) {
+            Comparison::Same(bytes) => {
                 self.seen = Some(bytes);
                 return self.in_place(now);
             }
-            Look::Failed(error) => return Said::failed(&error),
-            Look::Differs(differs) => differs,
+            Comparison::Failed(error) => return Outcome::failed(&error),
+            Comparison::Differs(differs) => differs,
         };
         let ours = self.written.as_ref().filter(|(c, _)| *c == conflist).map(|(_, at)| *at);
-        match gate::verdict(now, *self.since.get_or_insert(now), ready, &conflist.pod_cidrs) {
-            Verdict::Wait { until: due, missing } => {
+        match gate::decide(now, *self.since.get_or_insert(now), ready, &conflist.pod_cidrs) {
+            GateDecision::Wait { until: due, missing } => {
                 *until = due.map_or(*until, |due| due.min(*until));
-                Said::waiting(missing)
+                Outcome::waiting(missing)
             }
-            Verdict::Write if ours.is_some_and(|at| now < at + QUARREL) => {
-                self.note_quarrel(now, &differs);
-                Said::waiting("another program keeps changing this file; it is written again in a while")
+            GateDecision::Write if ours.is_some_and(|at| now < at + OVERWRITE_INTERVAL) => {
+                self.note_overwritten(now, &differs);
+                Outcome::waiting("another program keeps changing this file; it will be written again within 30 s")
             }
-            Verdict::Write => {
+            GateDecision::Write => {
                 if ours.is_some() {
-                    self.note_quarrel(now, &differs);
+                    self.note_overwritten(now, &differs);
                 }
                 match write(&self.options, &conflist, &differs, &mut self.former).await {
                     Ok(()) => {
@@ -146,53 +147,54 @@ impl Keeper {
                         self.seen = Some(differs.bytes);
                         self.in_place(now)
                     }
-                    Err(said) => said,
+                    Err(outcome) => outcome,
                 }
             }
         }
     }
 
-    fn note_quarrel(&mut self, now: Instant, differs: &Differs) {
+    fn note_overwritten(&mut self, now: Instant, differs: &Differs) {
         let found = conflist::describe(differs.existing.as_deref());
-        if self.quarrel.as_ref().is_none_or(|(known, at)| *known != found || now >= *at + TOLD) {
+        if self.overwritten.as_ref().is_none_or(|(known, at)| *known != found || now >= *at + REPORT_OVERWRITE) {
             warn!(
                 path = %self.options.path().display(),
                 %found,
-                "another program changed or removed the conflist, it is written again; find out which, and stop it"
+                "conflist changed or removed by another program, writing it again; find out which program, and stop it"
             );
         }
-        self.quarrel = Some((found, now));
+        self.overwritten = Some((found, now));
     }
 
-    /// As wanted. A quarrel is told for a while: long enough for an Event.
-    fn in_place(&self, now: Instant) -> Said {
-        let quarrel = self.quarrel.as_ref().filter(|(_, at)| now < *at + TOLD).map(|(found, _)| {
+    /// The file is as wanted. A change by another program is reported for a while, long enough for
+    /// an Event.
+    fn in_place(&self, now: Instant) -> Outcome {
+        let overwritten = self.overwritten.as_ref().filter(|(_, at)| now < *at + REPORT_OVERWRITE).map(|(found, _)| {
             format!(
-                "another program changed or removed the conflist (found was {found}), and it was written again; find out which, \
-                 and stop it"
+                "another program changed or removed the conflist (found: {found}), and it was written again; find out which \
+                 program, and stop it"
             )
         });
-        Said {
+        Outcome {
             state: ConflistState::Written,
-            problem: in_front(&self.options, self.seen.as_deref().unwrap_or_default()).or(quarrel),
+            problem: in_front(&self.options, self.seen.as_deref().unwrap_or_default()).or(overwritten),
         }
     }
 }
 
-/// Waits for news; for ever once nobody is left to bring some. Cancel safe.
+/// Waits for a change; forever if the sender is gone. Cancel safe.
 async fn changed<T>(news: &mut watch::Receiver<T>) {
     if news.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// What there is to say.
-struct Said {
+/// Result of a check, for the status and the log.
+struct Outcome {
     state: ConflistState,
     problem: Option<String>,
 }
 
-impl Said {
+impl Outcome {
     fn waiting(what: &str) -> Self {
         Self { state: ConflistState::Waiting, problem: Some(what.into()) }
     }
@@ -202,7 +204,7 @@ impl Said {
         Self { state: ConflistState::Failed, problem: Some(problem) }
     }
 
-    /// To `show node` at each change, to the log likewise.
+    /// Updates the status for `show node`, and logs each change.
     fn publish(self, options: &ConflistOptions, status: &watch::Sender<ConflistStatus>) {
         let path = options.path().display().to_string();
         let Self { state, problem } = self;
@@ -213,12 +215,12 @@ impl Said {
             }
             let problem = new.problem.as_deref().unwrap_or_default();
             match new.state {
-                ConflistState::Waiting => info!(path, waiting_for = problem, "conflist not written yet"),
+                ConflistState::Waiting => info!(path, waiting_for = problem, "waiting to write conflist"),
                 ConflistState::Failed => {
-                    warn!(path, error = problem, "conflist cannot be written, trying again")
+                    warn!(path, error = problem, "cannot write conflist, retrying")
                 }
-                _ if new.problem.is_some() => warn!(path, problem, "conflist is in place, but"),
-                _ => info!(path, "conflist is in place"),
+                _ if new.problem.is_some() => warn!(path, problem, "conflist up to date, with a problem"),
+                _ => info!(path, "conflist up to date"),
             }
             *last = new;
             true
@@ -226,77 +228,78 @@ impl Said {
     }
 }
 
-/// What a look at the folder found.
-enum Look {
-    /// As wanted: what the file holds.
+/// Comparison of the file with the wanted content.
+enum Comparison {
+    /// As wanted; the content of the file.
     Same(Vec<u8>),
     Differs(Differs),
     Failed(io::Error),
 }
 
-/// What is to be written, and over what.
+/// The content to write, and the content to replace.
 struct Differs {
     bytes: Vec<u8>,
     existing: Option<Vec<u8>>,
 }
 
-/// `seen` is what the file held when it was right last: whoever takes the file away takes along what others had
-/// chained into it, and that comes back with ours.
-fn look(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> Look {
+/// `seen` is the last correct content of the file: if the file is deleted, plugins that other
+/// programs had chained into it are restored together with ours.
+fn compare(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) -> Comparison {
     let existing = match std::fs::read(options.path()) {
         Ok(bytes) => Some(bytes),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Look::Failed(e),
+        Err(e) => return Comparison::Failed(e),
     };
     let usable = existing.as_deref().filter(|bytes| conflist::is_of_our_network(bytes));
     match (usable, seen) {
         (None, Some(seen)) => {
             let bytes = conflist::merge(&conflist.bytes, Some(seen)).unwrap_or_else(|| seen.to_vec());
-            Look::Differs(Differs { bytes, existing })
+            Comparison::Differs(Differs { bytes, existing })
         }
         _ => match conflist::merge(&conflist.bytes, existing.as_deref()) {
-            None => Look::Same(existing.unwrap_or_default()),
-            Some(bytes) => Look::Differs(Differs { bytes, existing }),
+            None => Comparison::Same(existing.unwrap_or_default()),
+            Some(bytes) => Comparison::Differs(Differs { bytes, existing }),
         },
     }
 }
 
-/// A file that the runtime reads instead of ours, unless it leads to ours.
+/// The problem of a file that the runtime reads before ours, unless it delegates to ours.
 fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<String> {
     let mut names = others(options);
     names.retain(|name| *name < options.file);
-    let content = read_whole(&options.conf_dir.join(names.first()?)).unwrap_or_default();
+    let content = read_bounded(&options.conf_dir.join(names.first()?)).unwrap_or_default();
     let first = untrusted(names.first()?);
     let second = names.get(1).map(|name| untrusted(name));
     match (conflist::in_front(&content, &options.file, ours), second) {
         (InFront::Other, _) => Some(format!(
-            "the container runtime reads {first} first, which is another agent's; remove it, or set cni.file to a name before it"
+            "the container runtime reads {first} first, which belongs to another network agent; remove it, or set cni.file to a name that \
+             sorts before it"
         )),
         (InFront::DelegatesElsewhere(network), _) => Some(format!(
-            "{first} is Multus's and delegates to {}, not to routelet: pods are not connected by routelet; set its \
+            "{first} of Multus delegates to {}, not to routelet, so pods are not connected by routelet; set its \
              clusterNetwork to \"routelet\"",
             untrusted(&network)
         )),
         (InFront::OldCopy, _) => Some(format!(
-            "{first} is Multus's and holds a copy of {} for former pod CIDRs: new pods get addresses that are not this node's; \
+            "{first} of Multus contains a copy of {} with former pod CIDRs, so new pods get addresses of another node; \
              restart Multus on this node, or set its clusterNetwork to \"routelet\"",
             options.file
         )),
         (InFront::Delegates, Some(second)) if is_unnamed(&content, options) => Some(format!(
-            "{first} is Multus's and delegates to the first file beside its own, which is {second}, another agent's; remove it, \
-             or set Multus's clusterNetwork to \"routelet\""
+            "{first} of Multus delegates to the first other file, which is {second} of another network agent; remove it, \
+             or set clusterNetwork of Multus to \"routelet\""
         )),
         (InFront::Delegates, _) => None,
     }
 }
 
-/// Whether Multus finds its default network by the order of the files.
+/// Whether Multus determines its default network by the order of the files.
 fn is_unnamed(multus: &[u8], options: &ConflistOptions) -> bool {
     let text = String::from_utf8_lossy(multus);
     !text.contains(&options.file) && !text.contains("\"routelet\"")
 }
 
-/// Files of other agents that a runtime would read, in its order.
+/// Files of other network agents that a runtime would read, in its order.
 fn others(options: &ConflistOptions) -> Vec<String> {
     let entries = std::fs::read_dir(&options.conf_dir).into_iter().flatten();
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
@@ -306,16 +309,16 @@ fn others(options: &ConflistOptions) -> Vec<String> {
     names
 }
 
-/// A file of another agent; one that is longer than any conflist is read in part, and means nothing then.
-fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of another agent; a file longer than any conflist is truncated, and so is invalid.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     std::fs::File::open(path)?.take(MAX_CONFLIST).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Files of others that are looked at, the first in the order of the runtime.
+/// Maximum number of files of other agents to consider, the first in the runtime's order.
 const MAX_OTHERS: usize = 64;
-/// Octets of one.
+/// Maximum octets of one.
 const MAX_CONFLIST: u64 = 1 << 20;
 
 async fn write(
@@ -323,20 +326,20 @@ async fn write(
     conflist: &Arc<Conflist>,
     differs: &Differs,
     former: &mut Former,
-) -> Result<(), Said> {
+) -> Result<(), Outcome> {
     let others = others(options);
     if differs.existing.is_none() && !others.is_empty() {
-        warn!(files = ?others, "files of other agents are in the folder; they are left alone, and the first in lexical order is read");
+        warn!(files = ?others, "other network agents have files in the folder; the container runtime reads the first in lexical order");
     }
     if let Some((bridge, ranges)) = differs.existing.as_deref().and_then(conflist::written_for)
         && bridge == conflist.bridge
         && let Err(error) = former.retire(&ranges, conflist).await
     {
-        return Err(Said {
+        return Err(Outcome {
             state: ConflistState::Failed,
             problem: Some(format!(
-                "cannot move the gateway addresses of the former pod CIDRs off {bridge}: {error}; without that the bridge \
-                 plugin refuses the new range"
+                "cannot move the gateway addresses of the former pod CIDRs from {bridge}: {error}; until then the bridge \
+                 plugin rejects the new range"
             )),
         });
     }
@@ -349,8 +352,8 @@ async fn write(
             info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
             Ok(())
         }
-        Ok(Err(error)) => Err(Said::failed(&error)),
-        Err(error) => Err(Said::failed(&io::Error::other(error))),
+        Ok(Err(error)) => Err(Outcome::failed(&error)),
+        Err(error) => Err(Outcome::failed(&io::Error::other(error))),
     }
 }
 

@@ -11,14 +11,14 @@ fn conflist(cidr: &str) -> Arc<Conflist> {
     Arc::new(Conflist::new(Spec { pod_cidrs: &pod_cidrs, bridge: "rl-unit-none", mtu: Some(1500), chained }))
 }
 
-fn open(cidr: &str) -> Ready {
-    Ready { unreachable: vec![cidr.parse().unwrap()], forwarding: true, routes: gate::FirstRoutes::Done }
+fn open(cidr: &str) -> GateInputs {
+    GateInputs { unreachable: vec![cidr.parse().unwrap()], forwarding: true, routes: gate::InitialRoutes::Complete }
 }
 
 struct Room {
     dir: tempfile::TempDir,
     want: watch::Sender<Option<Arc<Conflist>>>,
-    ready: watch::Sender<Ready>,
+    ready: watch::Sender<GateInputs>,
     status: watch::Receiver<ConflistStatus>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -28,7 +28,7 @@ impl Room {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let (want, want_rx) = watch::channel(None);
-        let (ready, ready_rx) = watch::channel(Ready::default());
+        let (ready, ready_rx) = watch::channel(GateInputs::default());
         let options = ConflistOptions {
             enabled: true,
             conf_dir: dir.path().into(),
@@ -53,7 +53,7 @@ impl Room {
             s.state == state && s.problem.as_deref().unwrap_or_default().contains(problem)
         };
         let wait = self.status.wait_for(fits);
-        tokio::time::timeout(QUARREL + Duration::from_secs(60), wait).await.expect("in time").unwrap().clone()
+        tokio::time::timeout(OVERWRITE_INTERVAL + Duration::from_secs(60), wait).await.expect("in time").unwrap().clone()
     }
 }
 
@@ -66,7 +66,7 @@ impl Drop for Room {
 #[tokio::test]
 async fn it_is_written_when_the_gate_opens_and_follows_the_pod_cidr() {
     let mut room = Room::new(|_| {});
-    room.until(ConflistState::Waiting, "not known").await;
+    room.until(ConflistState::Waiting, "unknown").await;
     room.want.send_replace(Some(conflist("10.244.1.0/24")));
     room.until(ConflistState::Waiting, "unreachable").await;
     assert!(!room.file().exists());
@@ -114,7 +114,8 @@ async fn what_others_chain_stays_and_what_they_break_is_mended_in_time() {
     assert_eq!(room.text(), "{}", "no quarrel");
 }
 
-/// istio#11037, cilium#7772: whoever overwrites or takes away the file takes plugins with it that others chained.
+/// istio#11037, cilium#7772: whoever overwrites or takes away the file takes plugins with it that
+/// others chained.
 #[tokio::test]
 async fn istio_11037_a_chained_plugin_survives_and_who_overwrites_is_named() {
     let mut room = Room::new(|_| {});
@@ -136,7 +137,7 @@ async fn istio_11037_a_chained_plugin_survives_and_who_overwrites_is_named() {
     let path = room.file();
     std::fs::rename(&path, path.with_extension("cilium_bak")).unwrap();
     room.until(ConflistState::Waiting, "another program").await;
-    room.until(ConflistState::Written, "another program changed or removed the conflist (found was no file)")
+    room.until(ConflistState::Written, "another program changed or removed the conflist (found: no file)")
         .await;
     assert!(room.text().contains("10.244.7.0/24") && room.text().contains("istio-cni"), "{}", room.text());
     assert!(path.with_extension("cilium_bak").exists(), "what is theirs stays");
@@ -153,7 +154,7 @@ async fn until_true(mut check: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_said() {
+async fn a_folder_that_cannot_be_written_is_reported() {
     let mut room = Room::new(|dir| std::fs::create_dir(dir.join("10-routelet.conflist")).unwrap());
     room.ready.send_replace(open("10.244.1.0/24"));
     room.want.send_replace(Some(conflist("10.244.1.0/24")));
@@ -168,7 +169,7 @@ fn two() -> [Vec<u8>; 2] {
     [conflist("10.244.1.0/24").bytes.clone(), long.bytes]
 }
 
-/// Reads as a runtime does, until told to stop; returns how often.
+/// Reads like a runtime until `stop` is set; returns how often.
 fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
     let whole = two();
     let mut reads = 0;
@@ -177,7 +178,8 @@ fn read_on(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> usize {
         let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         let seen = conflist::first_read(names.iter().map(String::as_str));
         assert!(seen.is_none_or(|name| name == "10-routelet.conflist"), "{names:?}");
-        // A folder that changes while it is listed may show the name twice or not at all; the file is there.
+        // A folder that changes while it is listed may show the name twice or not at all; the file
+        // is there.
         let bytes = std::fs::read(dir.join("10-routelet.conflist")).unwrap();
         assert!(whole.contains(&bytes), "half a file: {}", String::from_utf8_lossy(&bytes));
         reads += 1;
@@ -224,8 +226,8 @@ fn kube_router_2126_no_reader_sees_half_a_file_in_10000_rewrites_nor_when_the_wr
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "what a killed writer left is gone");
 }
 
-/// Stops by SIGKILL before each step of a rewrite in turn; after each, the file is the old one or the new one, and
-/// nothing else in the folder is a file that a runtime reads.
+/// Stops by SIGKILL before each step of a rewrite in turn; after each, the file is the old one or
+/// the new one, and nothing else in the folder is a file that a runtime reads.
 #[test]
 fn kube_router_the_conflist_is_never_truncated_whatever_step_is_the_last() {
     const NAME: &str =
