@@ -28,7 +28,9 @@ use routelet::{
     k8s::{
         cluster::{Cluster, Scope},
         node::{ApiNode, NodeView, Nodes},
-        services::{ApiService, ApiSlice, Asked, Catalog, Change, Rules, Services, verdicts},
+        services::{
+            ApiService, ApiSlice, Change, Rules, ServiceCache, ServiceSelection, Services, eligibility,
+        },
     },
     net::Prefix,
     nft,
@@ -119,8 +121,8 @@ pub(crate) fn conflist(data: &[u8]) {
 pub(crate) fn state(data: &[u8]) {
     if let Some(nodes) = read_again::<Nodes>(data) {
         let mut cluster = Cluster::new("n1".into(), nodes);
-        cluster.begin(Scope::All);
-        cluster.end(epoch());
+        cluster.begin_list(Scope::All);
+        cluster.end_list(epoch());
         let _ = cluster.next_expiry();
     }
     if let Some(mut kept) = read_again::<FormerCidrs>(data) {
@@ -171,22 +173,22 @@ fn node(text: &[u8]) {
         view.problems
     );
     let mut cluster = Cluster::new("n1".into(), Nodes::default());
-    cluster.begin(Scope::All);
-    cluster.found(epoch(), &node, true);
-    cluster.end(epoch());
-    cluster.found(epoch(), &node, false);
-    cluster.gone(epoch(), &node);
+    cluster.begin_list(Scope::All);
+    cluster.apply(epoch(), &node, true);
+    cluster.end_list(epoch());
+    cluster.apply(epoch(), &node, false);
+    cluster.delete(epoch(), &node);
     judge(&Services::default(), cluster.nodes());
 }
 
 fn service(text: &[u8]) {
     let Ok(service) = serde_json::from_slice::<ApiService>(text) else { return };
-    let mut catalog = catalog();
-    catalog.service(Change::Begin);
-    catalog.service(Change::Listed(service));
-    catalog.service(Change::Whole);
-    catalog.no_slices();
-    if let Some(services) = catalog.services() {
+    let mut cache = cache();
+    cache.service(Change::ListStarted);
+    cache.service(Change::Listed(service));
+    cache.service(Change::ListDone);
+    cache.set_slices_forbidden();
+    if let Some(services) = cache.services() {
         assert!(services.mistakes.iter().all(|m| m.text.len() <= 2048), "{:?}", services.mistakes);
         judge(&services, &Nodes::default());
     }
@@ -194,28 +196,33 @@ fn service(text: &[u8]) {
 
 fn slice(text: &[u8]) {
     let Ok(slice) = serde_json::from_slice::<ApiSlice>(text) else { return };
-    let mut catalog = catalog();
-    catalog.service(Change::Begin);
-    catalog.service(Change::Whole);
-    catalog.slice(Change::Begin);
-    catalog.slice(Change::Listed(slice));
-    catalog.slice(Change::Whole);
-    let _ = catalog.services();
+    let mut cache = cache();
+    cache.service(Change::ListStarted);
+    cache.service(Change::ListDone);
+    cache.slice(Change::ListStarted);
+    cache.slice(Change::Listed(slice));
+    cache.slice(Change::ListDone);
+    let _ = cache.services();
 }
 
-fn catalog() -> Catalog {
-    let mut catalog = Catalog::new("n1".into());
-    let asked =
-        Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
-    catalog.ask(asked);
-    catalog
+fn cache() -> ServiceCache {
+    let mut cache = ServiceCache::new("n1".into());
+    let selection = ServiceSelection {
+        kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(),
+        ..ServiceSelection::default()
+    };
+    cache.select(selection);
+    cache
 }
 
 fn judge(services: &Services, nodes: &Nodes) {
-    let asked =
-        Asked { kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(), ..Asked::default() };
-    let rules = Rules { asked: &asked, ignore_exclude_label: false, withheld: None, refused: &|_, _| None };
-    assert!(verdicts(services, nodes, rules).iter().all(|v| !v.reason.is_empty()));
+    let selection = ServiceSelection {
+        kinds: routelet::net::ServiceAddresses::ALL.into_iter().collect(),
+        ..ServiceSelection::default()
+    };
+    let rules =
+        Rules { selection: &selection, ignore_exclude_label: false, withheld: None, refused: &|_, _| None };
+    assert!(eligibility(services, nodes, rules).iter().all(|v| !v.reason.is_empty()));
 }
 
 fn neighbor(text: &[u8]) {

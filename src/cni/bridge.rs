@@ -206,8 +206,12 @@ impl BridgeMonitor {
         }
         self.record.ports.clone_from(&orphans);
         let create = RepairStep::Create { mtu: self.record.mtu, mac: self.record.mac.clone() };
-        let gateways = ranges.iter().filter_map(|r| Some(RepairStep::Address(conflist::gateway(*r)?, r.len())));
-        let steps = [create, RepairStep::Up].into_iter().chain(orphans.into_iter().map(RepairStep::Attach)).chain(gateways);
+        let gateways =
+            ranges.iter().filter_map(|r| Some(RepairStep::Address(conflist::gateway(*r)?, r.len())));
+        let steps = [create, RepairStep::Up]
+            .into_iter()
+            .chain(orphans.into_iter().map(RepairStep::Attach))
+            .chain(gateways);
         self.limit(now, Reaction { steps: steps.collect(), ..Reaction::default() })
     }
 
@@ -219,8 +223,8 @@ impl BridgeMonitor {
                 Reason::PodBridgeConflict,
                 Subject::interface(&self.record.bridge),
                 format!(
-                    "something keeps taking down the pods' bridge {} or its addresses; each time they are put \
-                     back",
+                    "another program keeps changing the pods' bridge {} or its addresses, and routelet restores \
+                     them",
                     self.record.bridge
                 ),
                 "find out which program, and stop it",
@@ -300,7 +304,10 @@ mod tests {
         // The kernel removes the IPv6 addresses of an interface that is set down.
         let down = without(down, "fd00:244:1::1/64");
         let reaction = monitor.reconcile(now, &down, &ranges());
-        assert_eq!(reaction.steps, [RepairStep::Up, RepairStep::Address("fd00:244:1::1".parse().unwrap(), 64)]);
+        assert_eq!(
+            reaction.steps,
+            [RepairStep::Up, RepairStep::Address("fd00:244:1::1".parse().unwrap(), 64)]
+        );
         // Without pods nothing is repaired.
         let (_, mut idle) = start();
         idle.reconcile(now, &whole(7, &[]), &ranges());
@@ -315,10 +322,17 @@ mod tests {
         let reaction = monitor.reconcile(now, &bare, &ranges());
         assert_eq!((reaction.steps, reaction.check_at), (vec![], Some(now + PLUGIN_TIMEOUT)));
         // The plugin adds the address.
-        assert_eq!(monitor.reconcile(now + PLUGIN_TIMEOUT / 2, &whole(7, &[8]), &ranges()), Reaction::default());
+        assert_eq!(
+            monitor.reconcile(now + PLUGIN_TIMEOUT / 2, &whole(7, &[8]), &ranges()),
+            Reaction::default()
+        );
         let (now, mut monitor) = start();
         monitor.reconcile(now, &bare, &ranges());
-        assert_eq!(monitor.reconcile(now + PLUGIN_TIMEOUT, &bare, &ranges()).steps.len(), 2, "the plugin did not add it");
+        assert_eq!(
+            monitor.reconcile(now + PLUGIN_TIMEOUT, &bare, &ranges()).steps.len(),
+            2,
+            "the plugin did not add it"
+        );
     }
 
     #[test]
@@ -349,7 +363,10 @@ mod tests {
         let (now, mut monitor) = start();
         monitor.reconcile(now, &whole(7, &[8, 9]), &ranges());
         let replaced = BridgeState { loose: [8, 9].into(), ..whole(11, &[12]) };
-        assert_eq!(monitor.reconcile(now, &replaced, &ranges()).steps, [RepairStep::Attach(8), RepairStep::Attach(9)]);
+        assert_eq!(
+            monitor.reconcile(now, &replaced, &ranges()).steps,
+            [RepairStep::Attach(8), RepairStep::Attach(9)]
+        );
         assert_eq!(monitor.record().ports, [8, 9, 12].into());
     }
 

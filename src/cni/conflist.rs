@@ -375,7 +375,11 @@ mod tests {
         let new = conflist(&["10.244.7.0/24"], &["portmap"]);
         let merged = value(&merge(&new.bytes, Some(there.as_bytes())).unwrap());
         let types: Vec<_> = merged["plugins"].as_array().unwrap().iter().map(|p| &p["type"]).collect();
-        assert_eq!(types, ["bridge", "portmap", "istio-cni"], "our removed plugin is gone, the chained one stays");
+        assert_eq!(
+            types,
+            ["bridge", "portmap", "istio-cni"],
+            "our removed plugin is gone, the chained one stays"
+        );
         assert_eq!(merged["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
         assert_eq!(
             (&merged["plugins"][2]["log_level"], &merged["disableCheck"]),

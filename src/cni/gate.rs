@@ -111,7 +111,10 @@ mod tests {
         let half = GateInputs { unreachable: pods()[..1].to_vec(), ..ready(InitialRoutes::Complete) };
         let off = GateInputs { forwarding: false, ..ready(InitialRoutes::Complete) };
         for never in [half, off] {
-            assert!(matches!(decide(INITIAL_ROUTES_TIMEOUT, &never), GateDecision::Wait { until: None, .. }), "{never:?}");
+            assert!(
+                matches!(decide(INITIAL_ROUTES_TIMEOUT, &never), GateDecision::Wait { until: None, .. }),
+                "{never:?}"
+            );
         }
     }
 

@@ -43,7 +43,7 @@ use crate::{
         host::Host,
         io::{BUCKETS, Counters, FibClient, Outcome},
     },
-    k8s::{node::Nodes, services::Verdict, view::ApiStatus},
+    k8s::{node::Nodes, services::Eligibility, view::ApiStatus},
     metrics::{self, Cluster, Latency, Snapshot},
     net::{Diagnostic, Family, Prefix, Reachable},
     plan::Plan,
@@ -532,7 +532,7 @@ impl RoutePages {
         if views.iter().all(|v| v.source != "service") {
             return;
         }
-        let mut served: BTreeMap<Prefix, Vec<&Verdict>> = BTreeMap::new();
+        let mut served: BTreeMap<Prefix, Vec<&Eligibility>> = BTreeMap::new();
         for verdict in self.plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
             verdict.announced.into_iter().for_each(|p| served.entry(p).or_default().push(verdict));
         }

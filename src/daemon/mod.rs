@@ -190,7 +190,7 @@ async fn daemon(
     let (found_tx, found) = watch::channel(Arc::default());
     let (docker_tx, docker) = watch::channel(crate::docker::Wanted::default());
     let (all_nodes_tx, all_nodes) = watch::channel(plan::starts_with_all_nodes(&config, kubernetes));
-    let (asked_tx, asked) = watch::channel(plan::asked(&config, kubernetes));
+    let (selection_tx, selection) = watch::channel(plan::service_selection(&config, kubernetes));
     let (plan_tx, plan) = watch::channel(Arc::new(Err("starting".to_owned())));
     let (basis_tx, basis) = watch::channel(None);
     let (disabled_tx, disabled) = watch::channel(BTreeSet::new());
@@ -292,7 +292,7 @@ async fn daemon(
             service_cidrs: config.kubernetes.service_cidrs.clone(),
         };
         let watch = k8s::io::spawn(options.clone(), all_nodes);
-        let services = k8s::io::spawn_services(options.clone(), asked);
+        let services = k8s::io::spawn_services(options.clone(), selection);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
         tokio::spawn(health::facts(
             facts_tx,
@@ -386,7 +386,7 @@ async fn daemon(
             docker: docker_tx,
             interfaces: interfaces_tx,
             all_nodes: all_nodes_tx,
-            asked: asked_tx,
+            service_selection: selection_tx,
             plugins: plugins_tx,
             no_conflist: no_conflist_tx,
             basis: basis_tx,

@@ -35,7 +35,7 @@ use crate::{
     k8s::{
         node::Nodes,
         objects::Objects,
-        services::{Asked, Services},
+        services::{ServiceSelection, Services},
     },
     net::{Assigned, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     plan::{
@@ -75,7 +75,7 @@ pub(super) struct Inputs {
     pub(super) restarting: watch::Receiver<bool>,
     /// Neighbors that did not answer are tried again when a link or an address comes.
     pub(super) peers: mpsc::Sender<ToPeers>,
-    /// Is asked which neighbors can be let go.
+    /// The RIB, to query which neighbors can be removed.
     pub(super) rib: RibSender,
 }
 
@@ -93,14 +93,14 @@ pub(super) struct Outputs {
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::nft::forward::Wanted>>>,
     pub(super) block_bgp: watch::Sender<Option<Arc<crate::nft::pod_bgp::Wanted>>>,
-    /// What is asked of the host's sysctls; `None` before the first look.
+    /// The sysctls that the host needs; `None` before the first look.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     /// Which networks of the Docker engine are looked for.
     pub(super) docker: watch::Sender<docker::Wanted>,
     /// Where unnumbered neighbors are looked for.
     pub(super) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(super) all_nodes: watch::Sender<bool>,
-    pub(super) asked: watch::Sender<Arc<Asked>>,
+    pub(super) service_selection: watch::Sender<Arc<ServiceSelection>>,
     /// Which CNI plugins are looked at.
     pub(super) plugins: watch::Sender<Option<PluginQuery>>,
     /// Why there is no conflist, where there is none.
@@ -369,7 +369,7 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.block_bgp, Some(plan.block_bgp.clone()));
     publish(&outputs.interfaces, plan.interfaces.clone());
     publish(&outputs.all_nodes, plan.all_nodes);
-    publish(&outputs.asked, plan.asked.clone());
+    publish(&outputs.service_selection, plan.service_selection.clone());
     let wanted = Wanted {
         global: plan.global.clone(),
         listen: config.bgp.listen.clone(),

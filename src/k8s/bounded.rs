@@ -1,30 +1,30 @@
-//! What a watch has shown, by name, bounded in number and in octets: whoever may write objects decides neither how many of
-//! them nor how much of each is kept.
+//! A cache of watched objects by name, bounded in number and size: users who may write objects
+//! cannot determine how much memory this node spends on them.
 
 use std::{collections::BTreeMap, mem};
 
-/// A change that a watch reports. Those of a listing count once it is whole.
+/// A change that a watch reports. Objects of a list take effect once the list is complete.
 #[derive(Clone, Debug)]
 pub enum Change<T> {
-    Begin,
+    ListStarted,
     Listed(T),
-    Whole,
-    Changed(T),
-    Gone(T),
+    ListDone,
+    Applied(T),
+    Deleted(T),
 }
 
-/// What is kept of an object.
-pub(super) trait Kept: PartialEq {
-    /// Octets that it takes beside its own size.
+/// What is cached of an object.
+pub(super) trait CacheEntry: PartialEq {
+    /// Octets that it takes in addition to its own size.
     fn octets(&self) -> usize;
 }
 
-/// What is known of objects, by name; those that do not matter are not in it.
+/// Cached objects by name; those that do not matter are not stored.
 #[derive(Clone, Debug)]
 pub(super) struct Cache<T> {
     known: Bounded<T>,
     listing: Option<Bounded<T>>,
-    is_whole: bool,
+    is_synced: bool,
 }
 
 /// Objects within [`MAX_OBJECTS`] and [`MAX_OCTETS`].
@@ -32,13 +32,13 @@ pub(super) struct Cache<T> {
 struct Bounded<T> {
     objects: BTreeMap<String, T>,
     octets: usize,
-    /// Some were left out.
+    /// Whether objects were left out.
     overflowed: bool,
 }
 
-/// Objects of one kind that are kept.
+/// Maximum number of cached objects of one kind.
 pub(super) const MAX_OBJECTS: usize = 50_000;
-/// Octets of all of them.
+/// Maximum octets of all of them.
 pub(super) const MAX_OCTETS: usize = 32 << 20;
 
 impl<T> Default for Bounded<T> {
@@ -47,13 +47,13 @@ impl<T> Default for Bounded<T> {
     }
 }
 
-impl<T: Kept> Bounded<T> {
+impl<T: CacheEntry> Bounded<T> {
     fn cost(name: &str, object: &T) -> usize {
         name.len() + size_of::<String>() + size_of::<T>() + object.octets()
     }
 
-    /// Whether something changed. A new object that there is no room for is left out, and a known one that
-    /// has grown beyond it goes.
+    /// Returns whether something changed. A new object that does not fit is left out, and a known
+    /// one that has grown too large is removed.
     fn insert(&mut self, name: String, object: T) -> bool {
         if self.objects.get(&name) == Some(&object) {
             return false;
@@ -68,7 +68,7 @@ impl<T: Kept> Bounded<T> {
         true
     }
 
-    /// Whether it was there.
+    /// Returns whether it existed.
     fn remove(&mut self, name: &str) -> bool {
         let removed = self.objects.remove_entry(name);
         self.octets -= removed.as_ref().map_or(0, |(name, object)| Self::cost(name, object));
@@ -78,43 +78,43 @@ impl<T: Kept> Bounded<T> {
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self { known: Bounded::default(), listing: None, is_whole: false }
+        Self { known: Bounded::default(), listing: None, is_synced: false }
     }
 }
 
-impl<T: Kept> Cache<T> {
-    /// Takes a change; whether something changed here.
+impl<T: CacheEntry> Cache<T> {
+    /// Applies a change. Returns whether the cache changed.
     pub(super) fn apply<O>(&mut self, change: Change<O>, read: impl Fn(&O) -> (String, Option<T>)) -> bool {
         match change {
-            Change::Begin => self.listing = Some(Bounded::default()),
+            Change::ListStarted => self.listing = Some(Bounded::default()),
             Change::Listed(object) => {
                 if let (name, Some(view)) = read(&object) {
                     self.listing.get_or_insert_default().insert(name, view);
                 }
             }
-            Change::Whole => {
+            Change::ListDone => {
                 let listing = self.listing.take().unwrap_or_default();
-                let first = !mem::replace(&mut self.is_whole, true);
+                let first = !mem::replace(&mut self.is_synced, true);
                 let known = mem::replace(&mut self.known, listing);
                 let overflow = known.overflowed != self.known.overflowed;
                 return first || overflow || known.objects != self.known.objects;
             }
-            Change::Changed(object) => {
+            Change::Applied(object) => {
                 return match read(&object) {
                     (name, Some(view)) => self.known.insert(name, view),
                     (name, None) => self.known.remove(&name),
                 };
             }
-            Change::Gone(object) => return self.known.remove(&read(&object).0),
+            Change::Deleted(object) => return self.known.remove(&read(&object).0),
         }
         false
     }
 
-    pub(super) fn is_whole(&self) -> bool {
-        self.is_whole
+    pub(super) fn is_synced(&self) -> bool {
+        self.is_synced
     }
 
-    /// Whether objects are left out. Those follow with the next listing.
+    /// Whether objects are left out. They may be added with the next list.
     pub(super) fn overflowed(&self) -> bool {
         self.known.overflowed
     }
@@ -132,7 +132,7 @@ impl<T: Kept> Cache<T> {
 mod tests {
     use super::*;
 
-    impl Kept for String {
+    impl CacheEntry for String {
         fn octets(&self) -> usize {
             self.len()
         }
@@ -142,19 +142,19 @@ mod tests {
         (format!("o{}", object.0), (object.1 > 0).then(|| "x".repeat(object.1)))
     }
 
-    /// Listed, or reported one by one.
+    /// A cache of objects that were listed, or reported one by one.
     fn cache(objects: impl Iterator<Item = (usize, usize)>, listed: bool) -> Cache<String> {
         let mut cache = Cache::default();
-        cache.apply(Change::Begin, read);
+        cache.apply(Change::ListStarted, read);
         if listed {
             for object in objects {
                 cache.apply(Change::Listed(object), read);
             }
-            cache.apply(Change::Whole, read);
+            cache.apply(Change::ListDone, read);
         } else {
-            cache.apply(Change::Whole, read);
+            cache.apply(Change::ListDone, read);
             for object in objects {
-                cache.apply(Change::Changed(object), read);
+                cache.apply(Change::Applied(object), read);
             }
         }
         cache
@@ -176,17 +176,17 @@ mod tests {
     fn what_changes_and_goes_gives_its_octets_back() {
         let mut cache = cache((0..30).map(|n| (n, 1 << 20)), true);
         for _ in 0..1000 {
-            assert!(cache.apply(Change::Changed((0, 2000)), read));
-            assert!(cache.apply(Change::Changed((0, 1 << 20)), read));
+            assert!(cache.apply(Change::Applied((0, 2000)), read));
+            assert!(cache.apply(Change::Applied((0, 1 << 20)), read));
         }
-        assert!(!cache.apply(Change::Changed((0, 1 << 20)), read), "no news");
+        assert!(!cache.apply(Change::Applied((0, 1 << 20)), read), "no news");
         for n in 0..30 {
-            assert!(cache.apply(Change::Gone((n, 1)), read));
+            assert!(cache.apply(Change::Deleted((n, 1)), read));
         }
         assert_eq!((cache.known.octets, cache.overflowed()), (0, false));
-        // Grown beyond all bounds: gone, and not as it was before.
-        assert!(cache.apply(Change::Changed((1, 1)), read));
-        assert!(cache.apply(Change::Changed((1, MAX_OCTETS)), read));
+        // Grown beyond the bounds: removed, rather than kept as it was.
+        assert!(cache.apply(Change::Applied((1, 1)), read));
+        assert!(cache.apply(Change::Applied((1, MAX_OCTETS)), read));
         assert_eq!((cache.iter().count(), cache.overflowed()), (0, true));
     }
 }

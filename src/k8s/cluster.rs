@@ -1,17 +1,19 @@
-//! Words of the watch → [`Nodes`]: the cache, which keeps views alone.
+//! The cache of Nodes: applies the events of the watch to [`Nodes`], and stores views only.
 //!
-//! A new listing replaces the old one only when it is whole: until then what was known stays in force, so that an API server
-//! that comes back changes nothing that did not change.
+//! A new list replaces the old one only once it is complete: until then the known Nodes stay in
+//! force, so that an API server that returns changes nothing by itself.
 //!
-//! A Node that is deleted stays known for [`GRACE`], another's for [`OTHERS_GRACE`]: its route must not outlive it for
-//! long, since the pod CIDR may be given to a new Node. Node objects are deleted and made anew by cloud controllers and by hand
-//! while the machine, its kubelet and its pods go on; the new one comes bare and gets its addresses and pod CIDRs
-//! later. Until then what the old one had stays in force, so that the same pod CIDR given again changes nothing.
+//! A deleted Node stays known for a grace period: our own for [`GRACE`], others for
+//! [`OTHERS_GRACE`], since their pod CIDR may be assigned to a new Node. Cloud controllers and
+//! operators delete and recreate Node objects while the machine, its kubelet and its pods keep
+//! running. The new object gets its addresses and pod CIDRs later; until then those of the old one
+//! stay in force, so that the same pod CIDR causes no change.
 //!
-//! A Node that had addresses and reports none, with the same UID, keeps the last ones until it reports others or is
-//! deleted: cloud controllers and kubelets take addresses away for minutes while the machine goes on. Where one family is
-//! left the list is complete as far as anybody can tell, so the lack of the other one counts after [`GRACE`]. This holds
-//! over a restart, since the last run's Nodes are in the state folder.
+//! A Node that had addresses and then reports none, with the same UID, keeps the last ones until it
+//! reports others or is deleted: cloud controllers and kubelets remove addresses for minutes while
+//! the machine keeps running. If one family remains, the list appears complete, so the other family
+//! is removed after [`GRACE`]. This also holds across a restart, since the Nodes are saved in the
+//! state folder.
 
 use std::{
     collections::BTreeMap,
@@ -20,55 +22,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::node::{ApiNode, MOST_FORMER, NodeView, Nodes};
+use super::node::{ApiNode, MAX_FORMER, NodeView, Nodes};
 use crate::net::{Family, Prefix};
 
-/// How long what the own Node had stays in force when it is deleted, and what any Node had when it is made anew.
+/// How long our own Node stays in force after its deletion, and the data of any Node after its
+/// recreation.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// How long another Node that is deleted has to be made anew.
+/// How long another Node stays in force after its deletion.
 pub const OTHERS_GRACE: Duration = Duration::from_secs(5);
 
 /// Which Nodes are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Our own alone.
+    /// Only our own.
     Own,
     All,
 }
 
-/// The cache and what the watch is about to replace it by.
+/// The cache, and a list that is being received.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     own_name: String,
     scope: Scope,
     nodes: Nodes,
-    /// A listing that is not whole yet.
+    /// An incomplete list.
     listing: Option<BTreeMap<String, NodeView>>,
     leaving: BTreeMap<String, Leaving>,
     lent: BTreeMap<String, Lent>,
-    /// What is known comes from the state folder.
+    /// Whether the Nodes come from the state folder.
     remembered: bool,
 }
 
-/// Of a Node that lacks addresses which it had.
+/// A Node that lacks addresses which it had.
 #[derive(Clone, Debug)]
 struct Lent {
-    /// When the lack counts; `None`: not before it reports other addresses.
+    /// When the addresses are removed; `None`: not before it reports others.
     until: Option<Instant>,
+    /// The Node as reported.
     as_is: NodeView,
 }
 
-/// Of a Node that was deleted.
+/// A Node that was deleted.
 #[derive(Clone, Debug)]
 struct Leaving {
     until: Instant,
-    /// As it is, of one that was made anew and has not everything yet.
-    anew: Option<NodeView>,
+    /// The recreated Node as reported, while it is incomplete.
+    recreated: Option<NodeView>,
 }
 
 impl Cluster {
-    /// With what is known from the last run, if anything.
+    /// Starts with the Nodes of the previous run, if any.
     pub fn new(own_name: String, known: Nodes) -> Self {
         Self {
             own_name,
@@ -85,19 +89,20 @@ impl Cluster {
         &self.nodes
     }
 
-    /// What does not come from Node objects.
+    /// Access to the fields that do not come from Node objects.
     pub fn nodes_mut(&mut self) -> &mut Nodes {
         &mut self.nodes
     }
 
-    /// Whether kubelets are kept from setting labels and annotations of ours; whether that is news.
+    /// Sets whether kubelets are prevented from setting our labels and annotations. Returns whether
+    /// that changed.
     pub fn set_guarded(&mut self, guarded: bool) -> bool {
         if self.nodes.guarded.replace(guarded) == Some(guarded) {
             return false;
         }
-        self.nodes.own.iter_mut().for_each(|own| own.heed_marks(guarded));
+        self.nodes.own.iter_mut().for_each(|own| own.apply_marks(guarded));
         for view in self.nodes.others.values_mut().filter(|v| !v.open_marks.is_empty()) {
-            Arc::make_mut(view).heed_marks(guarded);
+            Arc::make_mut(view).apply_marks(guarded);
         }
         true
     }
@@ -106,16 +111,16 @@ impl Cluster {
         self.nodes.guarded == Some(true)
     }
 
-    /// A listing begins.
-    pub fn begin(&mut self, scope: Scope) {
+    /// Starts a list.
+    pub fn begin_list(&mut self, scope: Scope) {
         self.scope = scope;
         self.listing = Some(BTreeMap::new());
     }
 
-    /// A Node of the listing, or one that appeared or changed after it.
-    pub fn found(&mut self, now: Instant, node: &ApiNode, in_listing: bool) {
+    /// Applies a Node of the list, or one that was added or changed after it.
+    pub fn apply(&mut self, now: Instant, node: &ApiNode, in_listing: bool) {
         let view = NodeView::from(node);
-        let view = if view.name == self.own_name { view } else { view.of_another() };
+        let view = if view.name == self.own_name { view } else { view.without_own_details() };
         match &mut self.listing {
             Some(listing) if in_listing => {
                 listing.insert(view.name.clone(), view);
@@ -125,8 +130,8 @@ impl Cluster {
         }
     }
 
-    /// The listing is whole.
-    pub fn end(&mut self, now: Instant) {
+    /// Completes the list.
+    pub fn end_list(&mut self, now: Instant) {
         let Some(listing) = self.listing.take() else { return };
         if std::mem::take(&mut self.remembered) && self.scope == Scope::All && self.is_foreign(&listing) {
             (self.nodes.own, self.nodes.others) = (None, BTreeMap::new());
@@ -143,18 +148,19 @@ impl Cluster {
         self.nodes.complete = self.scope == Scope::All;
     }
 
-    /// Whether what the state folder remembers is of another cluster: a cloned machine brings it along.
+    /// Whether the saved Nodes are of another cluster: a cloned machine has the state folder of its
+    /// original.
     fn is_foreign(&self, listing: &BTreeMap<String, NodeView>) -> bool {
         let listed = |known: &NodeView| listing.get(&known.name).is_some_and(|n| n.uid == known.uid);
         !self.nodes.others.is_empty() && !listing.is_empty() && !self.nodes.all().any(listed)
     }
 
-    /// A Node was deleted. One that was re-created meanwhile has another UID and stays.
-    pub fn gone(&mut self, now: Instant, node: &ApiNode) {
+    /// Applies the deletion of a Node. One that was recreated meanwhile has another UID and stays.
+    pub fn delete(&mut self, now: Instant, node: &ApiNode) {
         let uid = node.metadata.uid.as_deref().unwrap_or_default();
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let uid_known = match self.leaving.get(name).and_then(|l| l.anew.as_ref()) {
-            Some(anew) => anew.uid == uid,
+        let uid_known = match self.leaving.get(name).and_then(|l| l.recreated.as_ref()) {
+            Some(recreated) => recreated.uid == uid,
             None => self.place(name).is_some_and(|n| n.uid == uid),
         };
         if uid_known {
@@ -162,13 +168,13 @@ impl Cluster {
         }
     }
 
-    /// When [`Cluster::expire`] has something to do.
+    /// When [`Cluster::expire`] must be called next.
     pub fn next_expiry(&self) -> Option<Instant> {
         let lent = self.lent.values().filter_map(|l| l.until);
         self.leaving.values().map(|l| l.until).chain(lent).min()
     }
 
-    /// Ends the grace of deleted Nodes, and of addresses that one family of a Node lacks.
+    /// Ends the grace periods of deleted Nodes, and of missing addresses.
     pub fn expire(&mut self, now: Instant) {
         let over = |l: &Lent| l.until.is_some_and(|until| until <= now);
         let due: Vec<_> = self.lent.iter().filter(|(_, l)| over(l)).map(|(name, _)| name.clone()).collect();
@@ -179,21 +185,22 @@ impl Cluster {
         let due: Vec<_> =
             self.leaving.iter().filter(|(_, l)| l.until <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
-            let anew = self.leaving.remove(&name).and_then(|l| l.anew);
-            self.set(&name, anew);
+            let recreated = self.leaving.remove(&name).and_then(|l| l.recreated);
+            self.set(&name, recreated);
         }
     }
 
-    /// What is there now is known; where it is a Node made anew that lacks something, the old one lends it for a while.
+    /// Stores a Node. Data that a recreated Node lacks is taken from the old one for the grace
+    /// period.
     fn put(&mut self, now: Instant, mut view: NodeView) {
-        view.heed_marks(self.is_guarded());
+        view.apply_marks(self.is_guarded());
         let name = view.name.clone();
         let old = self.place(&name);
         if let Some(old) = old {
             view.former = former(old, &view);
         }
         let until = match (self.leaving.get(&name), old) {
-            (Some(Leaving { until, anew: Some(_) }), _) => Some(*until),
+            (Some(Leaving { until, recreated: Some(_) }), _) => Some(*until),
             (Some(_), _) => Some(now + GRACE),
             (None, Some(old)) if old.uid != view.uid => Some(now + GRACE),
             _ => None,
@@ -218,10 +225,10 @@ impl Cluster {
                     (lent.marks.or(old.marks), lent.open_marks.or(old.open_marks));
                 lent.peering = lent.peering.or_else(|| old.peering.clone());
                 lent.problems.push(format!(
-                    "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
+                    "the Node was recreated and is incomplete: missing data of the former one stays in force for {} s",
                     GRACE.as_secs()
                 ));
-                self.leaving.insert(name.clone(), Leaving { until, anew: Some(view) });
+                self.leaving.insert(name.clone(), Leaving { until, recreated: Some(view) });
                 self.set(&name, Some(lent));
             }
             _ => {
@@ -230,7 +237,7 @@ impl Cluster {
                 if let Some(old) = self.place(&name) {
                     view.added = added(old, &view);
                 }
-                // Most words of a large cluster are about what does not matter here.
+                // Most events of a large cluster do not change the view.
                 if self.place(&name) != Some(&view) {
                     self.set(&name, Some(view));
                 }
@@ -238,9 +245,9 @@ impl Cluster {
         }
     }
 
-    /// With the addresses that it had before, where it lacks them, or with its ExternalIPs where it never had others.
-    ///
-    /// Whether the own Node's ExternalIPs are on this host is the plan's to find out.
+    /// Adds the former addresses of families that the Node lacks, or its ExternalIPs if it never
+    /// had InternalIPs. For our own Node, the plan decides whether its ExternalIPs are on this
+    /// host.
     fn with_addresses(&mut self, now: Instant, mut view: NodeView) -> NodeView {
         let old = self.place(&view.name).filter(|old| old.uid == view.uid && !old.by_external);
         let first = old.and_then(|old| old.addresses.first()).map(|a| Family::of(*a));
@@ -260,7 +267,7 @@ impl Cluster {
         let before = self.lent.get(&view.name).and_then(|l| l.until);
         let until = (!view.addresses.is_empty()).then(|| before.unwrap_or(now + GRACE));
         self.lent.insert(view.name.clone(), Lent { until, as_is });
-        // In the order in which the Node had its families.
+        // Keeps the Node's order of families.
         let at = if lent.first().map(|a| Family::of(*a)) == first { 0 } else { view.addresses.len() };
         view.addresses.splice(at..at, lent.iter().copied());
         view.lent = lent;
@@ -271,7 +278,7 @@ impl Cluster {
         let grace = if name == self.own_name { GRACE } else { OTHERS_GRACE };
         let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
         self.lent.remove(&name);
-        self.leaving.insert(name.clone(), Leaving { until, anew: None });
+        self.leaving.insert(name.clone(), Leaving { until, recreated: None });
         if let Some(mut view) = self.place(&name).cloned() {
             view.deleted = true;
             view.lent.clear();
@@ -294,7 +301,7 @@ impl Cluster {
     fn set(&mut self, name: &str, view: Option<NodeView>) {
         let guarded = self.is_guarded();
         let view = view.map(|mut view| {
-            view.heed_marks(guarded);
+            view.apply_marks(guarded);
             view
         });
         match view {
@@ -309,9 +316,9 @@ impl Cluster {
     }
 }
 
-/// Addresses that the Node reports and did not report at first.
+/// Addresses that the Node did not report originally.
 fn added(old: &NodeView, new: &NodeView) -> Vec<IpAddr> {
-    // What a Node without InternalIP had is no measure, nor what another one of this name had.
+    // Addresses of a Node without InternalIP, or of another Node with this name, do not count.
     if old.uid != new.uid || old.addresses.is_empty() || old.by_external {
         return Vec::new();
     }
@@ -319,7 +326,7 @@ fn added(old: &NodeView, new: &NodeView) -> Vec<IpAddr> {
     new.addresses.iter().filter(is_new).copied().collect()
 }
 
-/// Pod CIDRs that the Node of this name had and has no more, the latest first.
+/// Former pod CIDRs of the Node with this name, the latest first.
 fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
     let gone = old.pod_cidrs.iter().chain(&old.former).filter(|p| !new.pod_cidrs.contains(p));
     let mut former: Vec<Prefix> = Vec::new();
@@ -328,7 +335,7 @@ fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
             former.push(*prefix);
         }
     }
-    former.truncate(MOST_FORMER);
+    former.truncate(MAX_FORMER);
     former
 }
 
@@ -337,7 +344,7 @@ fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
 mod tests {
     use super::*;
 
-    /// With an address, unless there is no pod CIDR either.
+    /// A Node with an address, unless it has no pod CIDR either.
     fn node(name: &str, uid: &str, cidr: &str) -> ApiNode {
         let whole = format!(
             r#", "spec": {{"podCIDRs": ["{cidr}"]}},
@@ -349,9 +356,9 @@ mod tests {
     }
 
     fn listed(cluster: &mut Cluster, now: Instant, scope: Scope, nodes: &[ApiNode]) {
-        cluster.begin(scope);
-        nodes.iter().for_each(|n| cluster.found(now, n, true));
-        cluster.end(now);
+        cluster.begin_list(scope);
+        nodes.iter().for_each(|n| cluster.apply(now, n, true));
+        cluster.end_list(now);
     }
 
     fn names(cluster: &Cluster) -> Vec<&str> {
@@ -371,15 +378,15 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_ours_count_while_kubelets_cannot_set_them() {
+    fn our_labels_count_while_kubelets_cannot_set_them() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         let all = [node("n1", "a", "10.244.1.0/24"), marked("n2", "10.244.2.0/24")];
         listed(&mut c, t, Scope::All, &all);
         let reflector = |c: &Cluster| c.nodes().others["n2"].reflector;
-        assert_eq!(reflector(&c), None, "nobody knows yet");
+        assert_eq!(reflector(&c), None, "not known yet");
         assert!(c.set_guarded(true) && !c.set_guarded(true));
         assert_eq!(reflector(&c), Some(true));
-        c.found(t, &marked("n2", "10.244.2.0/24"), false);
+        c.apply(t, &marked("n2", "10.244.2.0/24"), false);
         assert_eq!(reflector(&c), Some(true));
         assert!(c.set_guarded(false));
         assert_eq!(reflector(&c), None);
@@ -389,10 +396,10 @@ mod tests {
     fn former_pod_cidrs_and_added_addresses_are_remembered() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::All, &[node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")]);
-        c.found(t, &node("n2", "c", "10.244.7.0/24"), false);
+        c.apply(t, &node("n2", "c", "10.244.7.0/24"), false);
         let n2 = |c: &Cluster| c.nodes().others["n2"].clone();
         assert_eq!(n2(&c).former, ["10.244.2.0/24".parse().unwrap()]);
-        assert!(n2(&c).added.is_empty(), "another Node of this name");
+        assert!(n2(&c).added.is_empty(), "another Node with this name");
         let with = |addresses: &[&str]| {
             let mut node = node("n2", "c", "10.244.7.0/24");
             let list = addresses.iter().map(|a| format!(r#"{{"type": "InternalIP", "address": "{a}"}}"#));
@@ -401,41 +408,41 @@ mod tests {
             node
         };
         for addresses in [&["10.0.0.1", "10.0.0.9"][..], &["10.0.0.9", "10.0.0.1"], &["10.0.0.9"]] {
-            c.found(t, &with(addresses), false);
+            c.apply(t, &with(addresses), false);
             assert_eq!(n2(&c).added, ["10.0.0.9".parse::<IpAddr>().unwrap()], "{addresses:?}");
         }
-        c.found(t, &with(&["10.0.0.1"]), false);
-        assert_eq!(n2(&c).added.len(), 1, "what it had at first is forgotten by then");
+        c.apply(t, &with(&["10.0.0.1"]), false);
+        assert_eq!(n2(&c).added.len(), 1, "the original addresses are unknown by then");
         assert_eq!(n2(&c).former.len(), 1);
     }
 
     #[test]
-    fn what_was_known_stays_until_the_new_listing_is_whole() {
+    fn known_nodes_stay_until_the_new_list_is_complete() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         let both = [node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")];
         listed(&mut c, t, Scope::All, &both);
         assert_eq!((names(&c), c.nodes().complete), (vec!["n1", "n2"], true));
-        c.begin(Scope::All);
-        c.found(t, &node("n3", "c", "10.244.3.0/24"), true);
+        c.begin_list(Scope::All);
+        c.apply(t, &node("n3", "c", "10.244.3.0/24"), true);
         assert_eq!(names(&c), ["n1", "n2"]);
-        c.end(t);
-        assert_eq!(names(&c), ["n1", "n2", "n3"], "what is not listed has its grace");
+        c.end_list(t);
+        assert_eq!(names(&c), ["n1", "n2", "n3"], "a Node that is not listed has its grace period");
         c.expire(t + GRACE);
         assert_eq!(names(&c), ["n3"]);
     }
 
     #[test]
-    fn changes_are_followed_at_once_and_deletions_after_a_grace() {
+    fn changes_apply_at_once_and_deletions_after_a_grace_period() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::All, &[node("n1", "a", "10.244.1.0/24")]);
-        c.found(t, &node("n2", "b", "10.244.2.0/24"), false);
-        c.found(t, &node("n1", "a", "10.244.9.0/24"), false);
+        c.apply(t, &node("n2", "b", "10.244.2.0/24"), false);
+        c.apply(t, &node("n1", "a", "10.244.9.0/24"), false);
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.9.0/24"));
-        c.gone(t, &node("n2", "b", "10.244.2.0/24"));
-        c.gone(t, &node("n1", "a", "10.244.9.0/24"));
+        c.delete(t, &node("n2", "b", "10.244.2.0/24"));
+        c.delete(t, &node("n1", "a", "10.244.9.0/24"));
         assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], Some(t + OTHERS_GRACE)));
         c.expire(t + OTHERS_GRACE);
-        assert_eq!(names(&c), ["n1"], "another's time is short");
+        assert_eq!(names(&c), ["n1"], "other Nodes have the shorter period");
         let own = c.nodes().own.as_ref().unwrap();
         assert!(own.deleted && own.problems[0].contains("deleted"));
         c.expire(t + GRACE);
@@ -443,14 +450,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_made_anew_with_the_same_pod_cidr_changes_nothing_on_the_way() {
+    fn a_recreated_node_with_the_same_pod_cidr_changes_nothing_meanwhile() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::Own, &[node("n1", "old", "10.244.1.0/24")]);
-        c.gone(t, &node("n1", "old", ""));
+        c.delete(t, &node("n1", "old", ""));
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
-        c.found(t, &node("n1", "new", ""), false);
+        c.apply(t, &node("n1", "new", ""), false);
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"), "bare, and lent what it lacks");
-        c.found(t, &node("n1", "new", "10.244.1.0/24"), false);
+        c.apply(t, &node("n1", "new", "10.244.1.0/24"), false);
         let own = c.nodes().own.clone().unwrap();
         assert_eq!(
             (own.uid.as_str(), own.deleted, own.problems.len(), c.next_expiry()),
@@ -461,23 +468,23 @@ mod tests {
     }
 
     #[test]
-    fn a_node_made_anew_is_lent_its_labels_until_it_is_whole() {
+    fn a_recreated_node_keeps_its_labels_until_it_is_complete() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         c.set_guarded(true);
         let mut old = node("n1", "old", "10.244.1.0/24");
         old.metadata.labels = Some([("rack".to_owned(), "a".to_owned())].into());
         old.metadata.annotations = Some([("routelet.io/as".to_owned(), "65007".to_owned())].into());
         listed(&mut c, t, Scope::Own, &[old]);
-        c.found(t, &node("n1", "new", ""), false);
+        c.apply(t, &node("n1", "new", ""), false);
         let own = c.nodes().own.clone().unwrap();
         assert_eq!((own.labels["rack"].as_str(), own.asn), ("a", Some(65007)));
-        c.found(t, &node("n1", "new", "10.244.1.0/24"), false);
+        c.apply(t, &node("n1", "new", "10.244.1.0/24"), false);
         let own = c.nodes().own.clone().unwrap();
         assert_eq!((own.labels.len(), own.asn), (0, None));
     }
 
     #[test]
-    fn a_node_made_anew_that_stays_bare_is_bare_in_the_end() {
+    fn a_recreated_node_that_stays_incomplete_loses_its_former_data() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::Own, &[node("n1", "old", "10.244.1.0/24")]);
         // The deletion itself was missed.
@@ -488,16 +495,16 @@ mod tests {
     }
 
     #[test]
-    fn a_late_word_of_a_deletion_does_not_touch_the_node_made_anew() {
+    fn a_late_deletion_does_not_affect_the_recreated_node() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
-        let anew = [node("n1", "new", "10.244.7.0/24"), node("n2", "new", "10.244.8.0/24")];
-        listed(&mut c, t, Scope::All, &anew);
-        c.gone(t, &node("n1", "old", "10.244.1.0/24"));
-        c.gone(t, &node("n2", "old", "10.244.2.0/24"));
+        let recreated = [node("n1", "new", "10.244.7.0/24"), node("n2", "new", "10.244.8.0/24")];
+        listed(&mut c, t, Scope::All, &recreated);
+        c.delete(t, &node("n1", "old", "10.244.1.0/24"));
+        c.delete(t, &node("n2", "old", "10.244.2.0/24"));
         assert_eq!((names(&c), c.next_expiry()), (vec!["n1", "n2"], None));
     }
 
-    /// `n2` of UID `b` with these addresses, each `TYPE=ADDRESS`.
+    /// `n2` with UID `b` and these addresses, each `TYPE=ADDRESS`.
     fn with(addresses: &[&str]) -> ApiNode {
         let entry = |a: &&str| {
             let (kind, address) = a.split_once('=').unwrap();
@@ -524,9 +531,9 @@ mod tests {
         for own in ["n1", "n2"] {
             let (mut c, t) = (Cluster::new(own.into(), Nodes::default()), Instant::now());
             listed(&mut c, t, Scope::All, &[with(&BOTH)]);
-            // A cloud controller may leave the ExternalIP: that is no other address.
+            // A cloud controller may leave the ExternalIP, which does not count as another address.
             for lack in [&["Hostname=n2"][..], &["Hostname=n2", "ExternalIP=192.0.2.2"]] {
-                c.found(t, &with(lack), false);
+                c.apply(t, &with(lack), false);
                 assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into(), "fd00::2".into()], None));
                 assert_eq!(c.nodes().all().next().unwrap().lent.len(), 2, "it is named");
             }
@@ -534,51 +541,51 @@ mod tests {
             listed(&mut c, t + GRACE * 99, Scope::All, &[with(&["Hostname=n2"])]);
             assert_eq!(of_n2(&c).len(), 2, "for as long as it takes, and over a listing");
 
-            // A restart of routelet meanwhile.
+            // routelet restarts meanwhile.
             let text = serde_json::to_string(c.nodes()).unwrap();
             let mut c = Cluster::new(own.into(), serde_json::from_str(&text).unwrap());
             listed(&mut c, t, Scope::All, &[with(&["Hostname=n2"])]);
             assert_eq!((of_n2(&c).len(), c.nodes().all().next().unwrap().lent.len()), (2, 2));
 
-            c.found(t, &with(&["InternalIP=10.0.0.9"]), false);
+            c.apply(t, &with(&["InternalIP=10.0.0.9"]), false);
             c.expire(t + GRACE);
             assert_eq!(of_n2(&c), ["10.0.0.9"], "others replace them");
-            c.found(t, &with(&[]), false);
+            c.apply(t, &with(&[]), false);
             assert_eq!(of_n2(&c), ["10.0.0.9"]);
-            c.gone(t, &with(&[]));
+            c.delete(t, &with(&[]));
             c.expire(t + GRACE * 2);
             assert_eq!((of_n2(&c).len(), c.next_expiry()), (0, None), "deleted is deleted");
         }
     }
 
     #[test]
-    fn a_family_that_a_node_loses_alone_stays_for_a_grace() {
+    fn one_missing_family_stays_for_the_grace_period() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::All, &[with(&BOTH)]);
-        c.found(t, &with(&BOTH[1..]), false);
+        c.apply(t, &with(&BOTH[1..]), false);
         assert_eq!(
             (of_n2(&c), c.next_expiry()),
             (vec!["10.0.0.2".into(), "fd00::2".into()], Some(t + GRACE))
         );
-        // Another change of the Node begins no new grace; the family's return ends it.
-        c.found(t + GRACE / 2, &with(&[BOTH[1], "Hostname=n2"]), false);
+        // Another change of the Node does not restart the period; the return of the family ends it.
+        c.apply(t + GRACE / 2, &with(&[BOTH[1], "Hostname=n2"]), false);
         assert_eq!(c.next_expiry(), Some(t + GRACE));
-        c.found(t + GRACE / 2, &with(&BOTH), false);
+        c.apply(t + GRACE / 2, &with(&BOTH), false);
         assert_eq!((of_n2(&c).len(), c.next_expiry()), (2, None));
-        c.found(t + GRACE, &with(&BOTH[..1]), false);
+        c.apply(t + GRACE, &with(&BOTH[..1]), false);
         c.expire(t + GRACE * 2);
         assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into()], None));
         assert!(c.nodes().others["n2"].lent.is_empty());
     }
 
     #[test]
-    fn external_addresses_stand_in_for_another_node_that_never_had_internal_ones() {
+    fn external_addresses_are_used_for_another_node_that_never_had_internal_ones() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         listed(&mut c, t, Scope::All, &[with(&["ExternalIP=192.0.2.2"])]);
         assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["192.0.2.2".into()], true));
-        c.found(t, &with(&[]), false);
+        c.apply(t, &with(&[]), false);
         assert_eq!(of_n2(&c).len(), 0, "nothing that stood in is lent");
-        c.found(t, &with(&["ExternalIP=192.0.2.2", BOTH[0]]), false);
+        c.apply(t, &with(&["ExternalIP=192.0.2.2", BOTH[0]]), false);
         assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["10.0.0.2".into()], false));
 
         let mut own = Cluster::new("n2".into(), Nodes::default());
@@ -587,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn bc_cloned_state_of_another_cluster_is_forgotten_at_the_first_listing() {
+    fn cloned_state_of_another_cluster_is_dropped_at_the_first_list() {
         let t = Instant::now();
         let known = |uids: [&str; 2]| {
             let mut c = Cluster::new("n1".into(), Nodes::default());
@@ -601,11 +608,11 @@ mod tests {
 
         let mut c = Cluster::new("n1".into(), known(["x", "b"]));
         listed(&mut c, t, Scope::All, &[node("n1", "a", ""), node("n2", "b", "10.1.2.0/24")]);
-        assert_eq!(own_cidr(&c).as_deref(), Some("10.1.1.0/24"), "the own Node was made anew");
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.1.1.0/24"), "the own Node was made recreated");
     }
 
     #[test]
-    fn watching_the_own_node_alone_keeps_no_others() {
+    fn watching_only_the_own_node_keeps_no_others() {
         let (mut c, t) = (Cluster::new("n1".into(), Nodes::default()), Instant::now());
         let both = [node("n1", "a", "10.244.1.0/24"), node("n2", "b", "10.244.2.0/24")];
         listed(&mut c, t, Scope::All, &both);

@@ -1,48 +1,51 @@
-//! The Node's condition `NetworkUnavailable`: whether pods of this node can be reached, in the cluster's own words.
+//! The Node's condition `NetworkUnavailable`: whether pods of this node are reachable.
 //!
-//! Cloud controllers set it True on a new Node and wait for whoever brings the routes to set it False; until then the node
-//! is tainted. It is a statement of fact, so it is set True again when the fact ends, and back by itself. It never
-//! holds up anything of ours, and our own pods tolerate the taint.
+//! Cloud controllers set it to True on a new Node and expect the routing component to set it to
+//! False; until then the node is tainted. We keep it up to date: it becomes True again when all
+//! sessions are lost, and False when they return. None of our own functions depends on it, and our
+//! pods tolerate the taint.
 //!
-//! # A sign for the other nodes
+//! # Presence
 //!
-//! Its reason shows the other nodes that routelet runs here ([`presence`]): they peer with such Nodes, count them, and
-//! elect reflectors among them. So the reason is written as soon as there is a plan, before any session could be up, and
-//! the status is left as it is until the facts are known. A node without sessions among nodes has a reason of its own.
+//! The condition's reason shows other nodes that routelet runs here ([`presence`]): they peer with
+//! such Nodes, count them, and elect reflectors among them. The reason is therefore written as soon
+//! as there is a plan, before any session can be established, while the status is left unchanged
+//! until the facts are known. A node without sessions among nodes has separate reasons.
 
 use std::time::{Duration, Instant};
 
 use super::node::Presence;
 
-/// What is known now.
+/// The facts that determine the condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// There is a plan: routelet runs here and knows with which nodes it peers.
+    /// Whether there is a plan, so that it is known with which nodes to peer.
     pub planned: bool,
-    /// No sessions among nodes: peering `none` or `gateway`.
+    /// Whether there are no sessions among nodes: peering `none` or `gateway`.
     pub apart: bool,
-    /// The conflist is in place, and the first exchange with the neighbors is over or 10 s have passed.
+    /// Whether the conflist is written, and initial routes were received or 10 s have passed.
     pub begun: bool,
-    /// The same, and a session was up where other nodes run routelet.
+    /// The same, and a session was established if other nodes run routelet.
     pub ready: bool,
-    /// Neighbors that the node should have.
+    /// Number of configured neighbors.
     pub neighbors: usize,
-    /// Of those, sessions that are up.
+    /// Number of those with an established session.
     pub up: usize,
-    /// Of those, nodes that run routelet as far as the cluster knows.
+    /// Number of those that are nodes known to run routelet.
     pub expected: usize,
-    /// Sessions that were up before and are not, with somebody who is still there as far as the cluster knows: a Node
-    /// that is powered off is its own fault.
+    /// Number of sessions that were established before and are closed, with neighbors that still
+    /// exist in the cluster: a Node that is powered off does not count.
     pub lost: usize,
 }
 
-/// Sessions that are down for less are not worth a taint: a switch that restarts comes back, and routes are kept meanwhile.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all sessions must be down before the node is tainted: a switch that restarts returns
+/// within it, and routes are kept meanwhile.
+pub const DOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to write.
+/// The condition to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `None`: as it is, Unknown where there is none.
+    /// `None` leaves the status unchanged, or Unknown if there is none.
     pub unavailable: Option<bool>,
     pub reason: &'static str,
     pub message: &'static str,
@@ -62,7 +65,7 @@ const AVAILABLE: Condition = Condition {
 const ALONE: Condition = Condition {
     unavailable: Some(false),
     reason: UP,
-    message: "no neighbor has answered since the start: pods of this node reach each other and the node",
+    message: "no session was established since the start: pods of this node reach each other and the node",
 };
 const CUT_OFF: Condition = Condition {
     unavailable: Some(true),
@@ -72,15 +75,15 @@ const CUT_OFF: Condition = Condition {
 const NEVER_MET: Condition = Condition {
     unavailable: Some(true),
     reason: NO_NEIGHBOR,
-    message: "no BGP session of this node is up, and other nodes run routelet: see `routelet show node` there",
+    message: "no BGP session of this node is established, and other nodes run routelet: see `routelet show node` there",
 };
-const SIGN: Condition = Condition {
+const STARTED: Condition = Condition {
     unavailable: None,
     reason: STARTING,
-    message: "routelet is starting: the first exchange with its neighbors is not over",
+    message: "routelet is starting: initial routes of its neighbors are not complete",
 };
 
-/// What the reason of the condition shows of a Node.
+/// Whether routelet runs on a Node, from the reason of its condition.
 pub fn presence(reason: &str) -> Presence {
     match reason {
         UP | STARTING | NO_NEIGHBOR => Presence::Signed,
@@ -90,7 +93,7 @@ pub fn presence(reason: &str) -> Presence {
 }
 
 impl Condition {
-    /// Whether a Node with this condition needs to be written to.
+    /// Whether a Node with this status and reason must be updated.
     pub fn differs(&self, unavailable: Option<bool>, reason: Option<&str>) -> bool {
         reason != Some(self.reason) || self.unavailable.is_some_and(|wanted| unavailable != Some(wanted))
     }
@@ -101,21 +104,22 @@ impl Condition {
     }
 }
 
-/// Follows the facts.
+/// Tracks the facts over time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watchman {
-    /// A session was up before: that none is now means something.
-    met: bool,
-    /// Since when none is up although one should be.
+pub struct NetworkCondition {
+    /// Whether a session was ever established.
+    was_up: bool,
+    /// Since when no session is established although one should be.
     down: Option<Instant>,
 }
 
-impl Watchman {
-    /// What the Node should have now, given what its condition shows already; `None`: what it has stays.
-    pub fn judge(&mut self, now: Instant, facts: Facts, shown: Presence) -> Option<Condition> {
+impl NetworkCondition {
+    /// The condition that the Node should have now; `shown` is the presence that it shows already.
+    /// `None` leaves it unchanged.
+    pub fn update(&mut self, now: Instant, facts: Facts, shown: Presence) -> Option<Condition> {
         if facts.up > 0 {
-            (self.met, self.down) = (true, None);
-        } else if self.met || facts.expected > 0 {
+            (self.was_up, self.down) = (true, None);
+        } else if self.was_up || facts.expected > 0 {
             self.down.get_or_insert(now);
         } else {
             self.down = None;
@@ -125,15 +129,15 @@ impl Watchman {
         }
         let condition = match self.down {
             _ if !facts.begun => None,
-            Some(since) if facts.lost > 0 && now >= since + PATIENCE => Some(CUT_OFF),
-            Some(since) if facts.expected > 0 && now >= since + PATIENCE => Some(NEVER_MET),
-            Some(_) if !self.met => None,
-            _ if !self.met && facts.neighbors > 0 => Some(ALONE),
+            Some(since) if facts.lost > 0 && now >= since + DOWN_TIMEOUT => Some(CUT_OFF),
+            Some(since) if facts.expected > 0 && now >= since + DOWN_TIMEOUT => Some(NEVER_MET),
+            Some(_) if !self.was_up => None,
+            _ if !self.was_up && facts.neighbors > 0 => Some(ALONE),
             _ => Some(AVAILABLE),
         };
         let condition = if facts.apart { condition.map(Condition::apart) } else { condition };
-        // The sign cannot wait for the facts, and is nothing to be taken back.
-        condition.or_else(|| (!facts.apart && shown != Presence::Signed).then_some(SIGN))
+        // Presence is shown before the facts are known, and is not withdrawn.
+        condition.or_else(|| (!facts.apart && shown != Presence::Signed).then_some(STARTED))
     }
 }
 
@@ -147,90 +151,99 @@ mod tests {
         Facts { planned, begun, neighbors, up, lost: neighbors - up, ..Facts::default() }
     }
 
-    /// Of a Node that shows routelet already.
-    fn judge(w: &mut Watchman, now: Instant, facts: Facts) -> Option<Condition> {
-        w.judge(now, facts, Presence::Signed)
+    /// The update for a Node that shows routelet already.
+    fn update(w: &mut NetworkCondition, now: Instant, facts: Facts) -> Option<Condition> {
+        w.update(now, facts, Presence::Signed)
     }
 
     #[test]
-    fn nothing_is_said_before_the_node_is_ready_and_then_it_is_available() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        assert_eq!(judge(&mut w, t, facts(false, 2, 1)), None);
-        assert_eq!(judge(&mut w, t, facts(true, 2, 1)), Some(AVAILABLE));
-        let mut alone = Watchman::default();
-        assert_eq!(judge(&mut alone, t, facts(true, 0, 0)), Some(AVAILABLE), "a cluster of one node");
+    fn nothing_is_written_before_the_node_is_ready_and_then_it_is_available() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        assert_eq!(update(&mut w, t, facts(false, 2, 1)), None);
+        assert_eq!(update(&mut w, t, facts(true, 2, 1)), Some(AVAILABLE));
+        let mut alone = NetworkCondition::default();
+        assert_eq!(update(&mut alone, t, facts(true, 0, 0)), Some(AVAILABLE), "a cluster of one node");
     }
 
     #[test]
-    fn the_sign_is_written_before_the_first_session_and_leaves_the_status_as_it_is() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        assert_eq!(w.judge(t, Facts::default(), Presence::Unknown), None, "without a plan nothing is known");
-        assert_eq!(w.judge(t, facts(false, 2, 0), Presence::Unknown), Some(SIGN));
-        assert_eq!(w.judge(t, facts(false, 2, 0), Presence::Signed), None, "a restart writes nothing");
+    fn presence_is_written_before_the_first_session_and_leaves_the_status_unchanged() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        assert_eq!(w.update(t, Facts::default(), Presence::Unknown), None, "without a plan nothing is known");
+        assert_eq!(w.update(t, facts(false, 2, 0), Presence::Unknown), Some(STARTED));
+        assert_eq!(w.update(t, facts(false, 2, 0), Presence::Signed), None, "a restart writes nothing");
         for (unavailable, reason, differs) in [
             (None, None, true),
             (Some(true), Some("NoRouteCreated"), true),
             (Some(false), Some("FlannelIsUp"), true),
             (Some(true), Some(STARTING), false),
         ] {
-            assert_eq!(SIGN.differs(unavailable, reason), differs, "{reason:?}");
+            assert_eq!(STARTED.differs(unavailable, reason), differs, "{reason:?}");
         }
         assert!(AVAILABLE.differs(Some(false), Some(STARTING)) && AVAILABLE.differs(Some(true), Some(UP)));
         assert!(!AVAILABLE.differs(Some(false), Some(UP)));
     }
 
     #[test]
-    fn a_node_without_sessions_among_nodes_has_a_reason_of_its_own() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
+    fn a_node_without_sessions_among_nodes_has_separate_reasons() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
         let apart = |begun| Facts { apart: true, ..facts(begun, 1, 0) };
-        assert_eq!(w.judge(t, apart(false), Presence::Unknown), None);
-        let said = w.judge(t, apart(true), Presence::Unknown).unwrap();
-        assert_eq!((said.unavailable, presence(said.reason)), (Some(false), Presence::Apart));
+        assert_eq!(w.update(t, apart(false), Presence::Unknown), None);
+        let condition = w.update(t, apart(true), Presence::Unknown).unwrap();
+        assert_eq!((condition.unavailable, presence(condition.reason)), (Some(false), Presence::Apart));
     }
 
     #[test]
-    fn neighbors_that_never_answered_do_not_taint_the_node() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        assert_eq!(judge(&mut w, t, facts(true, 1, 0)), Some(ALONE));
-        assert_eq!(judge(&mut w, t + PATIENCE * 9, facts(true, 1, 0)), Some(ALONE), "a gateway without BGP");
-    }
-
-    /// A node whose reflectors were all Windows Nodes said that its network was there.
-    #[test]
-    fn calico_4595_a_node_that_never_met_another_one_does_not_claim_a_network() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        let never = Facts { expected: 2, lost: 0, ..facts(true, 3, 0) };
-        assert_eq!(judge(&mut w, t, never), None, "not known yet");
-        assert_eq!(judge(&mut w, t + PATIENCE, never), Some(NEVER_MET));
-        let up = Facts { up: 1, ..never };
-        assert_eq!(judge(&mut w, t + PATIENCE, up), Some(AVAILABLE));
-        assert_eq!(judge(&mut w, t + PATIENCE, Facts { expected: 0, ..never }), Some(AVAILABLE), "they went");
-    }
-
-    #[test]
-    fn a_node_that_lost_all_is_cut_off_after_a_minute_and_comes_back_by_itself() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        judge(&mut w, t, facts(true, 2, 2));
-        assert_eq!(judge(&mut w, t, facts(true, 2, 0)), Some(AVAILABLE));
-        assert_eq!(judge(&mut w, t + PATIENCE / 2, facts(true, 2, 0)), Some(AVAILABLE));
-        assert_eq!(judge(&mut w, t + PATIENCE, facts(true, 2, 0)), Some(CUT_OFF));
-        assert_eq!(judge(&mut w, t + PATIENCE, facts(true, 2, 1)), Some(AVAILABLE));
-        judge(&mut w, t + PATIENCE, facts(true, 2, 0));
+    fn neighbors_without_a_session_since_the_start_do_not_taint_the_node() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        assert_eq!(update(&mut w, t, facts(true, 1, 0)), Some(ALONE));
         assert_eq!(
-            judge(&mut w, t + PATIENCE * 3, facts(true, 0, 0)),
-            Some(AVAILABLE),
-            "nobody is left to speak with"
+            update(&mut w, t + DOWN_TIMEOUT * 9, facts(true, 1, 0)),
+            Some(ALONE),
+            "a gateway without BGP"
         );
     }
 
-    /// cilium#13550: a taint that nothing takes off again.
+    /// A node whose reflectors were all Windows Nodes reported an available network.
+    #[test]
+    fn calico_4595_a_node_without_any_session_is_not_available() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        let never = Facts { expected: 2, lost: 0, ..facts(true, 3, 0) };
+        assert_eq!(update(&mut w, t, never), None, "not known yet");
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT, never), Some(NEVER_MET));
+        let up = Facts { up: 1, ..never };
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT, up), Some(AVAILABLE));
+        assert_eq!(
+            update(&mut w, t + DOWN_TIMEOUT, Facts { expected: 0, ..never }),
+            Some(AVAILABLE),
+            "they are gone"
+        );
+    }
+
+    #[test]
+    fn a_node_that_lost_all_sessions_is_unavailable_after_a_minute_and_recovers() {
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        update(&mut w, t, facts(true, 2, 2));
+        assert_eq!(update(&mut w, t, facts(true, 2, 0)), Some(AVAILABLE));
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT / 2, facts(true, 2, 0)), Some(AVAILABLE));
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT, facts(true, 2, 0)), Some(CUT_OFF));
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT, facts(true, 2, 1)), Some(AVAILABLE));
+        update(&mut w, t + DOWN_TIMEOUT, facts(true, 2, 0));
+        assert_eq!(
+            update(&mut w, t + DOWN_TIMEOUT * 3, facts(true, 0, 0)),
+            Some(AVAILABLE),
+            "no neighbors are left"
+        );
+    }
+
+    /// cilium#13550: a taint that is never removed.
     #[test]
     fn calico_7788_the_node_that_is_left_is_not_cut_off_by_those_that_went() {
-        let (mut w, t) = (Watchman::default(), Instant::now());
-        judge(&mut w, t, facts(true, 2, 1));
-        // Its Node is not heard of any more; the other neighbor is a gateway that never answered.
+        let (mut w, t) = (NetworkCondition::default(), Instant::now());
+        update(&mut w, t, facts(true, 2, 1));
+        // The Node of the lost neighbor does not report; the other one is a gateway without a
+        // session.
         let left = Facts { lost: 0, ..facts(true, 2, 0) };
-        judge(&mut w, t, left);
-        assert_eq!(judge(&mut w, t + PATIENCE * 9, left), Some(AVAILABLE));
+        update(&mut w, t, left);
+        assert_eq!(update(&mut w, t + DOWN_TIMEOUT * 9, left), Some(AVAILABLE));
     }
 }

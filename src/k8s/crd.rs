@@ -1,8 +1,9 @@
-//! Our own kinds, `routelet.io/v1alpha1`: what the API server checks, shown as Rust types.
+//! Our own kinds, `routelet.io/v1alpha1`: the schema that the API server validates, as Rust types.
 //!
-//! The section between two marks in `deploy/daemonset.yaml` is made from these (`tests/deploy/` compares, and writes it anew
-//! with `ROUTELET_WRITE=1`). What objects mean is decided by the configuration's own reader, whose keys are these in
-//! kebab-case: a cluster may have older definitions than the program, so an object is read as it comes.
+//! The CRDs in `deploy/daemonset.yaml` are generated from these types (`tests/deploy/` compares
+//! them, and regenerates them with `ROUTELET_WRITE=1`). Objects are interpreted by the reader of
+//! the configuration, which has the same keys in kebab-case: a cluster may have older definitions
+//! than the program, so objects are not parsed into these types.
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a name and a type")]
 
 use std::collections::BTreeMap;
@@ -40,7 +41,8 @@ pub struct BGPPeerSpec {
     pub node_selector: BTreeMap<String, String>,
     /// An IP address, fe80::1%eth0, or "gateway".
     pub address: Option<String>,
-    /// Instead of address, the name of an interface or a pattern: the neighbors there are found by IPv6 router advertisements.
+    /// Instead of address, the name of an interface or a pattern: the neighbors there are found by
+    /// IPv6 router advertisements.
     pub interface: Option<String>,
     /// Limit of neighbors on each such interface, 1 by default.
     #[schemars(range(min = 1, max = 64))]
@@ -57,7 +59,8 @@ pub struct BGPPeerSpec {
     pub port: Option<u16>,
     pub passive: Option<bool>,
     pub description: Option<String>,
-    /// TCP MD5 (RFC 2385): a key of a Secret in the namespace of routelet, which its Role must name.
+    /// TCP MD5 (RFC 2385): a key of a Secret in the namespace of routelet, which its Role must
+    /// name.
     pub password_secret_ref: Option<SecretRef>,
     #[schemars(range(min = 1, max = 255))]
     pub multihop: Option<u8>,
@@ -90,7 +93,7 @@ pub struct BGPPeerSpec {
     pub max_prefixes_action: Option<String>,
     #[schemars(range(min = 1))]
     pub max_prefixes_restart: Option<u32>,
-    /// Against leaks of our own: so many prefixes are told at most.
+    /// Limit of prefixes advertised to the neighbor, against leaks of our own.
     #[schemars(range(min = 0))]
     pub max_prefixes_out: Option<u32>,
     /// "none", "receive", "send" or "both" (RFC 7911).
@@ -100,7 +103,8 @@ pub struct BGPPeerSpec {
     /// Names of policies, run in order.
     pub import: Option<Vec<String>>,
     pub export: Option<Vec<String>>,
-    /// End the session when its link or its own address goes. Where nothing is said: with directly connected eBGP.
+    /// Close the session when its link or its own address is lost; by default for directly
+    /// connected eBGP.
     pub fast_failover: Option<bool>,
     pub accept_default: Option<bool>,
     #[schemars(range(min = 0, max = 255))]
@@ -133,7 +137,7 @@ pub struct BfdSpec {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SecretRef {
     pub name: String,
-    /// "password" where nothing is said.
+    /// "password" by default.
     pub key: Option<String>,
 }
 
@@ -182,7 +186,8 @@ pub struct Statement {
     pub action: Option<String>,
 }
 
-/// What the sessions and routes of one node are like: written by routelet, one object per Node with the Node's name.
+/// What the sessions and routes of one node are like: written by routelet, one object per Node with
+/// the Node's name.
 #[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "routelet.io",
@@ -226,7 +231,7 @@ pub struct SessionReport {
     pub address: String,
     pub remote_as: Option<u32>,
     pub state: String,
-    /// Who asked for it: "configured", "object", "gateway", "mesh", "reflector" or "range".
+    /// Origin of the session: "configured", "object", "gateway", "mesh", "reflector" or "range".
     pub source: String,
     pub description: Option<String>,
     pub accepted: u64,
@@ -239,7 +244,7 @@ pub struct SessionReport {
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteReport {
     pub prefix: String,
-    /// Who told it; null for own prefixes, which are advertised.
+    /// The neighbor it was learned from; null for own prefixes, which are advertised.
     pub neighbor: Option<String>,
     pub next_hop: Option<String>,
     pub best: bool,
@@ -249,7 +254,7 @@ pub struct RouteReport {
     pub reason: String,
 }
 
-/// The definitions, as they are applied to a cluster.
+/// The CustomResourceDefinitions to apply to a cluster.
 pub fn definitions() -> Vec<Value> {
     let definitions = [BGPPeer::crd(), BGPPolicy::crd(), BGPNodeStatus::crd()];
     let labelled = definitions.into_iter().map(|mut crd| {
@@ -263,7 +268,8 @@ pub fn definitions() -> Vec<Value> {
     labelled.collect()
 }
 
-/// The API server warns of formats that OpenAPI does not know; what counts is the minimum and the maximum.
+/// Replaces formats that OpenAPI does not define, of which the API server warns; minimum and
+/// maximum restrict the values.
 fn known_formats(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -1,5 +1,5 @@
-//! `metadata` without what only the API server and its clients ask for. The managed fields of a Node are larger than all
-//! that routing wants of it.
+//! Deserialises the fields of `metadata` that matter to routing. The managed fields of a Node alone
+//! are larger than those.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ pub(super) fn lean<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::
     })
 }
 
-/// Annotations as far as they could mean something here: others are dropped, and one that is too long is cut, after which it
-/// means nothing.
+/// Annotations with our prefixes. Others are dropped, and values that are too long are truncated,
+/// which makes them invalid.
 fn bounded(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let ours = annotations.into_iter().filter(|(key, _)| PREFIXES.iter().any(|p| key.starts_with(p)));
     let mut ours: BTreeMap<_, _> = ours.take(MAX_ANNOTATIONS).collect();
@@ -46,20 +46,21 @@ fn bounded(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     ours
 }
 
-/// Labels that the API server lets pass: keys of at most 317 characters, values of at most 63.
+/// Labels within the limits of the API server: keys of at most 317 characters, values of at most
+/// 63.
 fn possible(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.retain(|key, value| key.len() <= 317 && value.len() <= 63);
     labels
 }
 
-/// Whether it can be the name of an object or a namespace: the API server lets no other pass.
+/// Whether it is a valid name of an object or a namespace.
 pub(super) fn is_name(name: Option<&str>) -> bool {
     name.is_some_and(|n| {
         !n.is_empty() && n.len() <= 253 && n.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
     })
 }
 
-/// Of keys that are read.
+/// Prefixes of annotation keys that are kept.
 const PREFIXES: [&str; 2] = ["routelet.io/", "kwok.x-k8s.io/"];
 const MAX_ANNOTATIONS: usize = 16;
 /// Octets of one annotation.
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn annotations_are_cut_and_those_of_others_dropped() {
+    fn annotations_are_truncated_and_foreign_ones_dropped() {
         let long = "x".repeat(256 << 10);
         let meta = serde_json::json!({ "name": "web", "managedFields": [{ "manager": long }], "annotations": {
             "kubectl.kubernetes.io/last-applied-configuration": long, "routelet.io/advertise": long, "routelet.io/as": "7" } });
@@ -81,7 +82,7 @@ mod tests {
         assert!(annotations["routelet.io/advertise"].len() <= MAX_ANNOTATION + 3);
         assert!(
             annotations["routelet.io/advertise"].ends_with('…'),
-            "what is cut off is no shorter list of keywords"
+            "a truncated list of keywords is invalid"
         );
         let labels =
             [("app", "web"), ("long", &long), (&long, "key")].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_that_the_api_server_lets_pass() {
+    fn only_names_that_the_api_server_accepts_are_valid() {
         for (name, good) in
             [("web-1.x", true), ("", false), ("a b", false), ("a\n", false), ("a/b", false), ("ä", false)]
         {

@@ -1,14 +1,19 @@
 //! The Kubernetes API server: the objects that routelet watches there, and those that it writes.
 //!
-//! From the API server come Nodes: our own, watched by name, and all of them only while the peering needs them. Views of some
-//! hundred octets are kept ([`node`], [`cluster`]), never whole objects. The rights that it takes are list and watch of
-//! `nodes`. Services are watched while any could be announced, EndpointSlices while one of these wants local endpoints
-//! ([`services`]): list and watch of both. Written there are the condition `NetworkUnavailable` of our own Node ([`condition`]),
-//! which takes the right to patch `nodes/status`, and Events ([`notice`]), which takes the right to create them, and
-//! the BGPNodeStatus of our Node. BGPPeer and BGPPolicy ([`objects`]) are read where the cluster knows them.
+//! Watched are:
 //!
-//! The API server may be away for any length of time, also at the start. What was last known stays in force, and is kept in
-//! the state folder. Nothing here ends the daemon or holds anything else up.
+//! - Nodes ([`node`], [`cluster`]): our own by name, and all of them only while the peering needs
+//!   them. Views of some hundred octets are kept, never whole objects.
+//! - Services while any could be advertised, and EndpointSlices while one of these requires local
+//!   endpoints ([`services`]).
+//! - BGPPeer and BGPPolicy objects ([`objects`]), if the cluster has these kinds.
+//!
+//! Written are the condition `NetworkUnavailable` of our own Node ([`condition`]), which requires
+//! the right to patch `nodes/status`; Events ([`notice`]); and the BGPNodeStatus of our Node.
+//!
+//! The API server may be unreachable for any length of time, including at the start. The last known
+//! state stays in force, and is saved in the state folder. Nothing here ends the daemon or blocks
+//! other tasks.
 
 mod bounded;
 pub mod cluster;
@@ -24,5 +29,5 @@ pub mod service_limits;
 pub mod services;
 pub mod view;
 
-/// Of our own kinds.
+/// API version of our own kinds.
 pub const API_VERSION: &str = "routelet.io/v1alpha1";

@@ -1,8 +1,8 @@
-//! API Node → [`NodeView`]: the few fields that matter to routing, checked.
+//! Reduces a Node object to [`NodeView`]: the validated fields that matter to routing.
 //!
-//! What the API server sends is parsed into [`ApiNode`], which knows only those fields: a Node of a real
-//! cluster is 10 to 30 kB of JSON (images, conditions, managed fields), its view some hundred octets. The
-//! watch keeps views alone.
+//! Objects are parsed into [`ApiNode`], which has only those fields: a Node of a real cluster is 10
+//! to 30 kB of JSON (images, conditions, managed fields), its view some hundred octets. The watch
+//! only stores views.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -11,21 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId, text::untrusted};
 
-/// Problems kept of one Node.
+/// Maximum number of problems that are reported for one Node.
 const MAX_NODE_PROBLEMS: usize = 8;
 
-/// What we know of the cluster. Level-triggered: each change makes a new one.
+/// The known Nodes of the cluster. Level-triggered: each change creates a new value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nodes {
-    /// Our own Node, once it was seen.
+    /// Our own Node, once it was received.
     pub own: Option<NodeView>,
-    /// The others by name; empty where the peering does not need them. Each is there once, however many lists it is in.
+    /// The others by name; empty if the peering does not need them. Views are shared between
+    /// copies.
     #[serde(with = "shared")]
     pub others: BTreeMap<String, Arc<NodeView>>,
-    /// Whether the list of the others is whole (the first listing is done).
+    /// Whether the list of the others is complete.
     pub complete: bool,
-    /// Whether kubelets are kept from changing `routelet.io/` labels and annotations of their
-    /// Nodes, by the admission policy of ours; `None`: not known yet.
+    /// Whether our admission policy prevents kubelets from changing `routelet.io/` labels and
+    /// annotations of their Nodes; `None` if not known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarded: Option<bool>,
     /// Service ranges, from ServiceCIDR objects or the configuration.
@@ -34,88 +35,88 @@ pub struct Nodes {
     pub api_servers: Vec<IpAddr>,
 }
 
-/// The parts of a Node that matter to routing.
+/// The fields of a Node that matter to routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     pub name: String,
     pub uid: String,
-    /// `spec.podCIDRs`, valid ones.
+    /// The valid prefixes of `spec.podCIDRs`.
     pub pod_cidrs: Vec<Prefix>,
-    /// Pod CIDRs of the Node of this name before it was made anew: pods may still have addresses of
-    /// them.
+    /// Former pod CIDRs of the Node with this name: pods may still have addresses of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Prefix>,
-    /// InternalIP addresses in the Node's order, or what stands in for them.
+    /// InternalIP addresses in the Node's order, or those used instead.
     pub addresses: Vec<IpAddr>,
-    /// ExternalIP addresses, likewise: used by a Node that has no InternalIP.
+    /// ExternalIP addresses in the Node's order, used if it has no InternalIP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<IpAddr>,
-    /// `addresses` are those of `external`.
+    /// Whether `addresses` are those of `external`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_external: bool,
-    /// Those of `addresses` that the Node did not report at first: a kubelet may add what is
-    /// another's, so they give way.
+    /// Addresses that the Node did not report originally: a kubelet may add another Node's address,
+    /// so they have lower precedence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<IpAddr>,
-    /// Those of `addresses` that the Node had and does not report any more.
+    /// Addresses that the Node no longer reports, and that stay in force.
     #[serde(skip)]
     pub lent: Vec<IpAddr>,
     /// Whether routelet runs there.
     #[serde(default)]
     pub routelet: Presence,
-    /// Its AS number, if it is another than the cluster's: of [`NodeView::marks`], or of
-    /// [`NodeView::open_marks`] where those count.
+    /// Its AS number if it differs from the cluster's: from [`NodeView::marks`], or from
+    /// [`NodeView::open_marks`] if those count.
     pub asn: Option<Asn>,
     /// Annotation `routelet.io/router-id`.
     pub router_id: Option<RouterId>,
     /// Annotation `routelet.io/peering`.
     pub peering: Option<String>,
-    /// Whether it is to be a route reflector, or never; likewise.
+    /// Whether it must or must not be a route reflector; from the same sources.
     pub reflector: Option<bool>,
-    /// From labels that no kubelet can set.
+    /// Settings from labels that kubelets cannot set.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub marks: Marks,
-    /// From the label `routelet.io/route-reflector` and the annotation `routelet.io/as`, which a
-    /// kubelet can set unless the admission policy of ours is in force.
+    /// Settings from the label `routelet.io/route-reflector` and the annotation `routelet.io/as`,
+    /// which a kubelet can set unless our admission policy is in force.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub open_marks: Marks,
-    /// When it was made, in seconds since 1970: of two Nodes with the same pod CIDR the elder keeps it.
+    /// Creation time in seconds since 1970: the older of two Nodes with the same pod CIDR keeps it.
     #[serde(default)]
     pub created: Option<i64>,
-    /// What is known is of a Node that is deleted: it gives way to any other.
+    /// Whether the Node was deleted: any other has precedence.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
-    /// All labels, of our own Node.
+    /// All labels; only for our own Node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Keys of all taints in the Node's order, of our own Node.
+    /// Keys of all taints in the Node's order; only for our own Node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taints: Vec<String>,
     /// Condition `NetworkUnavailable`.
     #[serde(default)]
     pub network_unavailable: Option<bool>,
-    /// Its reason, of our own Node.
+    /// Reason of that condition; only for our own Node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_reason: Option<String>,
-    /// Condition Ready Unknown: the cluster has not heard of the node for a while.
-    #[serde(default)]
-    pub unheard: bool,
+    /// Whether the condition Ready is Unknown: the kubelet has stopped reporting.
+    #[serde(default, rename = "unheard")]
+    pub not_reporting: bool,
     /// Label `node.kubernetes.io/exclude-from-external-load-balancers`.
     #[serde(default)]
     pub excluded: bool,
     /// `spec.unschedulable`.
     #[serde(default)]
     pub cordoned: bool,
-    /// Why it is about to go. Of this boot alone: a machine that starts must not believe that it still stops.
+    /// Why the node is about to leave the cluster. Not saved: a machine that starts is no longer
+    /// shutting down.
     #[serde(skip)]
     pub going: Option<Going>,
-    /// What could not be understood, in plain words.
+    /// Values that could not be parsed, with the reason.
     pub problems: Vec<String>,
 }
 
-/// What others do with a Node for its labels and annotations.
+/// Settings of a Node by labels and annotations that affect other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,33 +136,34 @@ impl Marks {
     }
 }
 
-/// Whether routelet runs on a Node, as far as the Node itself shows.
+/// Whether routelet runs on a Node, as far as the Node object shows.
 ///
-/// The list of Nodes is the one thing that all nodes have in common, so the sign is in it: the condition
-/// `NetworkUnavailable`, which routelet writes as soon as it has a plan, with a reason of its own. It needs no further
-/// right and no further watch.
+/// All nodes have the list of Nodes in common, so presence is shown there: by the reason of the
+/// condition `NetworkUnavailable`, which routelet writes as soon as it has a plan. This requires
+/// neither further rights nor another watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Presence {
-    /// Nothing shows it: routelet is about to start there, or the DaemonSet leaves the Node out.
+    /// Not shown: routelet may be about to start there, or the DaemonSet excludes the Node.
     #[default]
     Unknown,
-    /// The condition is routelet's.
+    /// The condition was written by routelet.
     Signed,
-    /// The condition is that of a routelet without sessions among nodes (peering `none` or `gateway`).
+    /// The condition was written by a routelet without sessions among nodes (peering `none` or
+    /// `gateway`).
     Apart,
-    /// Another operating system, or no machine at all: KWOK, virtual kubelets, Fargate.
+    /// Another operating system, or no real machine: KWOK, virtual kubelets, Fargate.
     Impossible,
 }
 
-/// What takes a node out of the cluster.
+/// Why a node leaves the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Going {
-    /// The kubelet stops the pods because the machine goes down.
+    /// The kubelet stops the pods because the machine shuts down.
     ShutsDown,
-    /// The cluster autoscaler deletes it (KEP-3836 has load balancers heed this taint).
+    /// The cluster autoscaler is about to delete it (KEP-3836: load balancers respect this taint).
     ToBeDeleted,
-    /// Somebody declared it lost.
+    /// It was declared out of service.
     OutOfService,
 }
 
@@ -175,7 +177,7 @@ impl Going {
     }
 }
 
-/// A Node as the API server sends it, without all that routing does not ask for.
+/// The fields of a Node object that are parsed.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = Node)]
 pub struct ApiNode {
@@ -250,12 +252,13 @@ impl NodeView {
         self.addresses.iter().copied().find(|a| Family::of(*a) == family)
     }
 
-    /// Where a session between two nodes goes: IPv4 where both have it, else IPv6. One session carries both families.
+    /// The address of `other` for a session between the two: IPv4 if both have it, else IPv6. One
+    /// session carries both families.
     pub fn common_address(&self, other: &Self) -> Option<IpAddr> {
         self.common_address_but(other, |_| false)
     }
 
-    /// The same, passing over addresses of the other that cannot be its own.
+    /// The same, without addresses of the other that are `wrong`.
     pub fn common_address_but(&self, other: &Self, wrong: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         Family::ALL.into_iter().find_map(|f| {
             self.address(f)?;
@@ -263,35 +266,38 @@ impl NodeView {
         })
     }
 
-    /// Lets the marks count that may; `guarded`: no kubelet can set any.
-    pub fn heed_marks(&mut self, guarded: bool) {
+    /// Applies the settings that count; `guarded`: kubelets cannot set any.
+    pub fn apply_marks(&mut self, guarded: bool) {
         let marks = if guarded { self.marks.or(self.open_marks) } else { self.marks };
         (self.asn, self.reflector) = (marks.asn, marks.reflector);
     }
 
-    /// Without what matters at home alone: of thousands of nodes little is kept.
+    /// Drops the fields that are only needed for our own Node, to save memory in large clusters.
     #[must_use]
-    pub fn of_another(self) -> Self {
+    pub fn without_own_details(self) -> Self {
         Self { labels: BTreeMap::new(), taints: Vec::new(), network_reason: None, ..self }
     }
 
-    /// Whether what both want is this one's: the elder's, since its pods run.
+    /// Whether this Node has precedence for a prefix or address that both have: the older one,
+    /// since its pods are running.
     pub fn comes_before(&self, other: &Self) -> bool {
         let rank = |n: &Self| (n.deleted, n.created);
         (rank(self), &self.name) < (rank(other), &other.name)
     }
 
-    /// Addresses that it has had for as long as it is known.
+    /// Addresses that it has reported since it is known.
     pub fn first_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied().filter(|a| !self.added.contains(a))
     }
 
-    /// What this node lacks before it can take part, if anything.
+    /// What this node still needs before it can take part, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         if self.addresses.is_empty() && self.external.is_empty() {
             Some("the Node has no InternalIP address yet")
         } else if self.pod_cidrs.is_empty() {
-            Some("the Node has no pod CIDR yet (the controller manager gives one with --allocate-node-cidrs)")
+            Some(
+                "the Node has no pod CIDR yet (the controller manager assigns one with --allocate-node-cidrs)",
+            )
         } else {
             None
         }
@@ -299,7 +305,7 @@ impl NodeView {
 }
 
 impl Nodes {
-    /// Our own first.
+    /// All Nodes, our own first.
     pub fn all(&self) -> impl Iterator<Item = &NodeView> {
         self.own.iter().chain(self.others())
     }
@@ -308,7 +314,7 @@ impl Nodes {
         self.others.values().map(Arc::as_ref)
     }
 
-    /// What this node waits for, if anything.
+    /// What this node is waiting for, if anything.
     pub fn missing(&self) -> Option<&'static str> {
         self.own.as_ref().map_or(Some("the Node does not exist yet"), NodeView::missing)
     }
@@ -333,14 +339,15 @@ impl From<&ApiNode> for NodeView {
             "False" => Some(false),
             _ => None,
         });
-        view.unheard = node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "Unknown");
+        view.not_reporting =
+            node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "Unknown");
         view.cordoned = node.spec.unschedulable;
         view.going = going(node);
         view.labels = node.metadata.labels.clone().unwrap_or_default();
-        view.taints = node.spec.taints.iter().take(MOST_TAINTS).map(|t| t.key.clone()).collect();
+        view.taints = node.spec.taints.iter().take(MAX_TAINTS).map(|t| t.key.clone()).collect();
         view.read_annotations(node.metadata.annotations.as_ref());
         view.read_labels(node.metadata.labels.as_ref());
-        view.heed_marks(false);
+        view.apply_marks(false);
         view
     }
 }
@@ -353,13 +360,13 @@ impl NodeView {
                 Ok(p) if self.pod_cidrs.contains(&p) => {}
                 Ok(p) => self.pod_cidrs.push(p),
                 Err(_) => {
-                    self.problem(format!("pod CIDR `{}` is no prefix and is left out", untrusted(text)));
+                    self.problem(format!("pod CIDR `{}` is not a prefix and is ignored", untrusted(text)));
                 }
             }
         }
-        if self.pod_cidrs.len() > MOST_POD_CIDRS {
-            self.pod_cidrs.truncate(MOST_POD_CIDRS);
-            self.problem(format!("the Node has more than {MOST_POD_CIDRS} pod CIDRs: the rest is left out"));
+        if self.pod_cidrs.len() > MAX_POD_CIDRS {
+            self.pod_cidrs.truncate(MAX_POD_CIDRS);
+            self.problem(format!("the Node has more than {MAX_POD_CIDRS} pod CIDRs: the rest is ignored"));
         }
     }
 
@@ -367,32 +374,34 @@ impl NodeView {
         for a in status.addresses.iter().filter(|a| a.kind == "InternalIP") {
             match a.address.parse::<IpAddr>() {
                 Ok(addr) if !usable(addr) => {
-                    self.problem(format!("InternalIP {addr} is no address of a node and is left out"));
+                    self.problem(format!(
+                        "InternalIP {addr} is not usable as address of a node and is ignored"
+                    ));
                 }
                 Ok(addr) if self.addresses.contains(&addr) => {}
                 Ok(addr) => self.addresses.push(addr),
                 Err(_) => {
                     self.problem(format!(
-                        "InternalIP `{}` is no IP address and is left out",
+                        "InternalIP `{}` is not an IP address and is ignored",
                         untrusted(&a.address)
                     ));
                 }
             }
         }
-        if self.addresses.len() > MOST_ADDRESSES {
+        if self.addresses.len() > MAX_ADDRESSES {
             let count = self.addresses.len();
-            self.addresses.truncate(MOST_ADDRESSES);
+            self.addresses.truncate(MAX_ADDRESSES);
             self.problem(format!(
-                "the Node has {count} InternalIPs: the first {MOST_ADDRESSES} count; start the kubelet with --node-ip"
+                "the Node has {count} InternalIPs: only the first {MAX_ADDRESSES} are used; start the kubelet with --node-ip"
             ));
         }
     }
 
-    /// What is no address at all is nobody's, and no problem of this node.
+    /// Invalid ExternalIPs are ignored without a problem: most nodes do not use them.
     fn read_external(&mut self, status: &ApiNodeStatus) {
         let external = status.addresses.iter().filter(|a| a.kind == "ExternalIP");
         let usable = external.filter_map(|a| a.address.parse().ok()).filter(|a| usable(*a));
-        self.external = usable.take(MOST_ADDRESSES).collect();
+        self.external = usable.take(MAX_ADDRESSES).collect();
     }
 
     fn read_annotations(&mut self, annotations: Option<&BTreeMap<String, String>>) {
@@ -404,7 +413,7 @@ impl NodeView {
             match text.parse::<RouterId>() {
                 Ok(id) if !id.is_unspecified() => self.router_id = Some(id),
                 _ => self.problem(format!(
-                    "annotation {ROUTER_ID_ANNOTATION}: `{}` is no router id in dotted form; it is ignored",
+                    "annotation {ROUTER_ID_ANNOTATION}: `{}` is not a router ID in dotted form; it is ignored",
                     untrusted(text)
                 )),
             }
@@ -440,14 +449,14 @@ impl NodeView {
         let asn = text.parse::<Asn>().ok().filter(|n| valid_asn(*n));
         if asn.is_none() {
             self.problem(format!(
-                "{what} {key}: `{}` is no AS number (1 to 4294967294 without 23456 and 65535); it is ignored",
+                "{what} {key}: `{}` is not an AS number (1 to 4294967294 without 23456 and 65535); it is ignored",
                 untrusted(text)
             ));
         }
         asn
     }
 
-    /// A Node can have thousands of addresses; a few problems of one name the cause.
+    /// A Node can have thousands of addresses; a few problems suffice to show the cause.
     fn problem(&mut self, text: String) {
         if self.problems.len() < MAX_NODE_PROBLEMS {
             self.problems.push(text);
@@ -455,7 +464,7 @@ impl NodeView {
     }
 }
 
-/// Views as they are, without the `Arc`s around them.
+/// Serialises views without the `Arc` around them.
 mod shared {
     use std::{collections::BTreeMap, sync::Arc};
 
@@ -475,7 +484,8 @@ mod shared {
     }
 }
 
-/// What shows that routelet cannot run there counts for more than a condition, which templates of fake Nodes copy.
+/// Evidence that routelet cannot run there overrides the condition, which templates of fake Nodes
+/// copy.
 fn presence(node: &ApiNode, reason: Option<&str>) -> Presence {
     let labels = node.metadata.labels.as_ref();
     let label = |key: &str| labels.and_then(|l| l.get(key)).map(String::as_str);
@@ -498,7 +508,7 @@ fn presence(node: &ApiNode, reason: Option<&str>) -> Presence {
     }
 }
 
-/// The kubelet says in the message of `Ready` that it stops the pods for a shutdown, and nowhere else.
+/// A kubelet shows a shutdown only in the message of `Ready`.
 fn going(node: &ApiNode) -> Option<Going> {
     let ready = node.status.conditions.iter().find(|c| c.kind == "Ready");
     let shuts_down =
@@ -512,12 +522,12 @@ fn going(node: &ApiNode) -> Option<Going> {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "signature required by serde")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// Whether a session could be made to it: no loopback, link-local, multicast or unspecified address.
+/// Whether a session could use it: not a loopback, link-local, multicast or unspecified address.
 fn usable(addr: IpAddr) -> bool {
     let local = match addr {
         IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
@@ -526,43 +536,42 @@ fn usable(addr: IpAddr) -> bool {
     !(local || addr.is_loopback() || addr.is_multicast() || addr.is_unspecified())
 }
 
-/// RFC 7607, 6793 §9, 7300: numbers that no speaker may have.
+/// Excludes the AS numbers that no speaker may have (RFC 7607, RFC 6793 §9, RFC 7300).
 fn valid_asn(n: Asn) -> bool {
     !matches!(n, 0 | AS_TRANS | 65535 | u32::MAX)
 }
 
-/// So many former pod CIDRs of a Node are remembered.
-pub(super) const MOST_FORMER: usize = 8;
-/// So many InternalIPs of a Node count, and as many ExternalIPs.
-const MOST_ADDRESSES: usize = 8;
-/// The API server lets one of each family pass.
-const MOST_POD_CIDRS: usize = 8;
-/// Taints of our own Node that are kept.
-const MOST_TAINTS: usize = 256;
+/// Maximum number of former pod CIDRs of a Node.
+pub(super) const MAX_FORMER: usize = 8;
+/// Maximum number of InternalIPs of a Node, and of ExternalIPs.
+const MAX_ADDRESSES: usize = 8;
+/// Maximum number of pod CIDRs; the API server allows one of each family.
+const MAX_POD_CIDRS: usize = 8;
+/// Maximum number of taints of our own Node that are kept.
+const MAX_TAINTS: usize = 256;
 const AS_ANNOTATION: &str = "routelet.io/as";
 const ROUTER_ID_ANNOTATION: &str = "routelet.io/router-id";
 const PEERING_ANNOTATION: &str = "routelet.io/peering";
 pub(crate) const REFLECTOR_LABEL: &str = "routelet.io/route-reflector";
-/// The same by labels that kubelets cannot set, wherever the admission plugin NodeRestriction is
-/// on.
+/// The same as labels that kubelets cannot set if the admission plugin NodeRestriction is enabled.
 pub(crate) const GUARDED_REFLECTOR_LABEL: &str = "node-restriction.kubernetes.io/routelet-route-reflector";
 pub(crate) const GUARDED_AS_LABEL: &str = "node-restriction.kubernetes.io/routelet-as";
-/// No external load balancer sends to such a Node, whatever the value says.
+/// External load balancers do not use such a Node, regardless of the label's value.
 pub(crate) const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As where no kubelet can set labels and annotations of ours.
+    /// A view with our admission policy in force.
     fn view(json: &str) -> NodeView {
         let mut view = NodeView::from(&serde_json::from_str::<ApiNode>(json).unwrap());
-        view.heed_marks(true);
+        view.apply_marks(true);
         view
     }
 
     #[test]
-    fn what_a_kubelet_could_have_set_counts_only_where_it_cannot() {
+    fn settings_that_a_kubelet_can_change_count_only_with_the_admission_policy() {
         let node = |labels: &str, annotations: &str| {
             view(&format!(
                 r#"{{"metadata": {{"name": "n1", "labels": {{{labels}}}, "annotations": {{{annotations}}}}}}}"#
@@ -582,16 +591,20 @@ mod tests {
         for (labels, annotations, expected) in cases {
             let mut v = node(&labels, annotations);
             for (is_guarded, expected) in [false, true].into_iter().zip(expected) {
-                v.heed_marks(is_guarded);
+                v.apply_marks(is_guarded);
                 assert_eq!((v.reflector, v.asn), expected, "{labels} {annotations} {is_guarded}");
             }
         }
         let wrong = node(r#""node-restriction.kubernetes.io/routelet-as": "x""#, "");
-        assert!(wrong.asn.is_none() && wrong.problems[0].contains("is no AS number"), "{:?}", wrong.problems);
+        assert!(
+            wrong.asn.is_none() && wrong.problems[0].contains("is not an AS number"),
+            "{:?}",
+            wrong.problems
+        );
     }
 
     #[test]
-    fn a_dual_stack_node_is_read_in_its_own_order() {
+    fn a_dual_stack_node_keeps_the_order_of_its_addresses() {
         let v = view(
             r#"{"metadata": {"name": "n1", "uid": "u1", "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"topology.kubernetes.io/zone": "a"},
                     "annotations": {"routelet.io/as": "65010", "routelet.io/router-id": "1.2.3.4",
@@ -625,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_on_which_routelet_cannot_run_are_told_from_those_that_show_it() {
+    fn nodes_where_routelet_cannot_run_are_distinguished_from_those_that_show_it() {
         let signed = r#""status": {"conditions": [{"type": "NetworkUnavailable", "status": "False",
             "reason": "RouteletIsUp"}]}"#;
         let foreign = signed.replace("RouteletIsUp", "RouteCreated");
@@ -658,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_addresses_count_and_external_ones_are_kept_apart() {
+    fn eight_addresses_are_used_and_external_ones_are_separate() {
         let entry = |kind: &str, a: String| format!(r#"{{"type": "{kind}", "address": "{a}"}}"#);
         let internal = (1..=10).map(|n| entry("InternalIP", format!("10.0.0.{n}")));
         let external = ["192.0.2.1", "127.0.0.1", "x"].map(|a| entry("ExternalIP", a.into()));
@@ -668,9 +681,9 @@ mod tests {
         assert!(v.problems[0].contains("10 InternalIPs"), "{:?}", v.problems);
     }
 
-    /// Whoever has the token of a kubelet writes its Node.
+    /// Anybody with the token of a kubelet can write its Node.
     #[test]
-    fn no_text_of_a_node_has_no_end() {
+    fn texts_of_a_node_are_bounded() {
         let long = "x\u{1b}[2J".repeat(10_000);
         let cidrs: Vec<_> =
             (0..2000).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).chain([long.clone()]).collect();
@@ -685,13 +698,13 @@ mod tests {
                 "conditions": [{ "type": "NetworkUnavailable", "status": "True", "reason": long, "message": long }] },
         });
         let v = view(&node.to_string());
-        assert_eq!((v.pod_cidrs.len(), v.taints.len(), v.labels.len()), (MOST_POD_CIDRS, MOST_TAINTS, 1));
+        assert_eq!((v.pod_cidrs.len(), v.taints.len(), v.labels.len()), (MAX_POD_CIDRS, MAX_TAINTS, 1));
         let kept = serde_json::to_string(&v).unwrap();
         assert!(kept.len() < 16 * 1024 && !kept.contains("\\u001b"), "{}", kept.len());
     }
 
     #[test]
-    fn a_node_that_takes_no_more_traffic_says_so() {
+    fn a_node_that_leaves_the_cluster_is_recognised() {
         let condition = |status: &str, message: &str| {
             format!(
                 r#""status": {{"conditions": [{{"type": "Ready", "status": "{status}", "message": "{message}"}}]}}"#

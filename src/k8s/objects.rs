@@ -1,4 +1,4 @@
-//! BGPPeer and BGPPolicy objects, and the Secrets that they name, as they are in the cluster.
+//! BGPPeer and BGPPolicy objects as they are in the cluster, and the Secrets that they reference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,30 +8,31 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What is known of our own kinds. Level-triggered, kept over a restart; empty where the cluster does not know them.
+/// Objects of our own kinds. Level-triggered and saved across restarts; empty if the cluster does
+/// not have the kinds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Objects {
     pub peers: BTreeMap<String, Object>,
     pub policies: BTreeMap<String, Object>,
-    /// By name: those that a peer names.
+    /// Secrets referenced by peers, by name.
     pub secrets: BTreeMap<String, SecretState>,
 }
 
-/// One object, its `spec` as it comes.
+/// One object, with its unparsed `spec`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Object {
     pub uid: String,
     pub spec: Map<String, Value>,
 }
 
-/// A Secret: what it held when it could last be read, and why it cannot be read now.
+/// A Secret: its content when it was last read, and why it cannot be read now.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SecretState {
     pub data: BTreeMap<String, String>,
     pub error: Option<String>,
 }
 
-/// Never prints what it holds.
+/// Does not print the content.
 impl fmt::Debug for SecretState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretState").field("error", &self.error).finish_non_exhaustive()
@@ -39,14 +40,14 @@ impl fmt::Debug for SecretState {
 }
 
 impl Object {
-    /// The Secret and its key that `passwordSecretRef` names.
+    /// Name and key of the Secret in `passwordSecretRef`.
     pub fn secret(&self) -> Option<(&str, &str)> {
         let reference = self.spec.get("passwordSecretRef")?;
         let key = reference.get("key").and_then(Value::as_str).unwrap_or("password");
         Some((reference.get("name")?.as_str()?, key))
     }
 
-    /// Whether `nodeSelector` picks a Node with these labels.
+    /// Whether `nodeSelector` matches a Node with these labels.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let Some(wanted) = self.spec.get("nodeSelector").and_then(Value::as_object) else { return true };
         wanted.iter().all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
@@ -54,7 +55,7 @@ impl Object {
 }
 
 impl Objects {
-    /// Secrets that peers of a Node with these labels name.
+    /// Secrets referenced by the peers of a Node with these labels.
     pub fn wanted_secrets(&self, labels: &BTreeMap<String, String>) -> BTreeSet<String> {
         let peers = self.peers.values().filter(|p| p.selects(labels));
         peers.filter_map(|p| Some(p.secret()?.0.to_owned())).collect()

@@ -1,9 +1,10 @@
-//! Which pods still hold a drained node's pod CIDRs: all that have an address of them and that a drain moves elsewhere.
+//! Determines which pods still need the pod CIDRs of a drained node: those with an address of them
+//! that a drain moves elsewhere.
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Deserialize;
 
-/// A Pod as the API server sends it, without all that does not matter here.
+/// The fields of a Pod that matter to a drain.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = Pod)]
 pub struct ApiPod {
@@ -29,9 +30,9 @@ pub struct ApiPodStatus {
 }
 
 impl ApiPod {
-    /// Whether the node's pod CIDR must stay announced for it: not for pods of a DaemonSet, which a drain leaves where they
-    /// are, for those with the node's address, and for those that have ended.
-    pub fn holds(&self) -> bool {
+    /// Whether the node's pod CIDRs must stay advertised for it: not for pods of a DaemonSet, which
+    /// a drain does not move, for pods with the node's address, and for pods that have ended.
+    pub fn needs_pod_cidr(&self) -> bool {
         let mut owners = self.metadata.owner_references.iter().flatten();
         let stays = owners.any(|o| matches!(o.kind.as_str(), "DaemonSet" | "Node"));
         let ended = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_that_a_drain_moves_hold_the_pod_cidr() {
+    fn pods_that_a_drain_moves_need_the_pod_cidr() {
         let owned = |kind: &str| {
             format!(
                 r#""ownerReferences": [{{"apiVersion": "x", "kind": "{kind}", "name": "o", "uid": "u"}}]"#
@@ -64,7 +65,7 @@ mod tests {
         for (meta, rest, want) in cases {
             let pod: ApiPod =
                 serde_json::from_str(&format!(r#"{{"metadata": {{{meta}}}, {rest}}}"#)).unwrap();
-            assert_eq!(pod.holds(), want, "{meta} {rest}");
+            assert_eq!(pod.needs_pod_cidr(), want, "{meta} {rest}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! How many addresses of Services are advertised: `kubernetes.service-limit`, and of one namespace
-//! `kubernetes.service-limit-per-namespace`.
+//! Limits the number of advertised Service addresses: `kubernetes.service-limit` for all, and
+//! `kubernetes.service-limit-per-namespace` for each namespace.
 //!
-//! The oldest Services count first, by their creation timestamp and then by name: all nodes decide alike, and a new Service
-//! takes the place of none. A Service counts as often as it has addresses of one family, those inside an aggregate apart.
+//! The oldest Services have precedence, by creation timestamp and then by name, so all nodes decide
+//! alike and a new Service displaces none. The weight of a Service is its number of addresses of
+//! one family, without those inside an aggregate.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{ServiceLimits, text::untrusted};
 
-/// Which limit a Service is beyond.
+/// The limit that a Service exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Excess {
@@ -23,22 +24,22 @@ impl Excess {
     pub(super) fn reason(self, limits: ServiceLimits) -> String {
         match self {
             Self::Namespace => format!(
-                "older Services of its namespace reach kubernetes.service-limit-per-namespace = {}",
+                "older Services of its namespace use up kubernetes.service-limit-per-namespace = {}",
                 limits.per_namespace
             ),
-            Self::Total => format!("older Services reach kubernetes.service-limit = {}", limits.total),
+            Self::Total => format!("older Services use up kubernetes.service-limit = {}", limits.total),
         }
     }
 }
 
-/// A Service that is to be advertised.
+/// A Service with addresses to advertise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     /// `NAMESPACE/NAME`.
     pub(super) service: &'a str,
-    /// Seconds since 1970. Without it a Service counts as new.
+    /// Seconds since 1970; a Service without it is considered new.
     pub(super) created: Option<i64>,
-    /// Addresses that count.
+    /// Number of addresses that count.
     pub(super) weight: u32,
 }
 
@@ -48,10 +49,10 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Services beyond the limits.
+/// The Services that exceed a limit.
 pub(super) fn excess<'a>(limits: ServiceLimits, mut all: Vec<Candidate<'a>>) -> BTreeMap<&'a str, Excess> {
-    let most = |limit: u32| if limit == 0 { u64::MAX } else { limit.into() };
-    let (total, per_namespace) = (most(limits.total), most(limits.per_namespace));
+    let maximum = |limit: u32| if limit == 0 { u64::MAX } else { limit.into() };
+    let (total, per_namespace) = (maximum(limits.total), maximum(limits.per_namespace));
     all.retain(|c| c.weight > 0);
     if !is_exceeded(&all, total, per_namespace) {
         return BTreeMap::new();
@@ -60,7 +61,7 @@ pub(super) fn excess<'a>(limits: ServiceLimits, mut all: Vec<Candidate<'a>>) -> 
     let mut excess = BTreeMap::new();
     let mut full = false;
     let mut used = 0;
-    // Once one has no room all after it have none: what becomes free is that one's.
+    // Once one does not fit, no later one is accepted either: free room is reserved for the older.
     let mut namespaces: HashMap<&str, (u64, bool)> = HashMap::new();
     for candidate in &all {
         let weight = u64::from(candidate.weight);
@@ -92,28 +93,28 @@ fn is_exceeded(all: &[Candidate<'_>], total: u64, per_namespace: u64) -> bool {
     sum > total || namespaces.values().any(|n| *n > per_namespace)
 }
 
-/// One problem for each namespace that is beyond its limit, one for all together.
+/// One problem for each namespace that exceeds its limit, and one for the total.
 pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -> Vec<String> {
     let beyond = |of: Excess| excess.iter().filter(move |(_, e)| **e == of).map(|(service, _)| *service);
     let namespaces: BTreeSet<_> =
         beyond(Excess::Namespace).filter_map(|s| Some(s.split_once('/')?.0)).collect();
-    // No numbers beside the limits: a problem that changes would be another one each time.
+    // Without counts: a problem whose text changes would be reported each time.
     let mut problems: Vec<_> = namespaces
             .iter()
-            .take(NAMED)
+            .take(MAX_NAMESPACES)
             .map(|namespace| {
                 format!(
                     "Services of namespace {} have more addresses to advertise than \
-                     kubernetes.service-limit-per-namespace = {}: the newest are not advertised; raise it if all are meant, \
-                     or name their range in kubernetes.service-aggregates",
+                     kubernetes.service-limit-per-namespace = {}: the newest are not advertised; raise the limit, \
+                     or add their range to kubernetes.service-aggregates",
                     untrusted(namespace),
                     limits.per_namespace
                 )
             })
             .collect();
-    if namespaces.len() > NAMED {
+    if namespaces.len() > MAX_NAMESPACES {
         problems.push(format!(
-                "more than {NAMED} namespaces are beyond kubernetes.service-limit-per-namespace = {}; `routelet show node` \
+                "more than {MAX_NAMESPACES} namespaces exceed kubernetes.service-limit-per-namespace = {}; `routelet show node` \
                  lists the Services",
                 limits.per_namespace
             ));
@@ -121,15 +122,15 @@ pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -
     if beyond(Excess::Total).next().is_some() {
         problems.push(format!(
                 "Services have more addresses to advertise than kubernetes.service-limit = {}: the newest are not advertised; \
-                 raise it if all are meant, or name their range in kubernetes.service-aggregates",
+                 raise the limit, or add their range to kubernetes.service-aggregates",
                 limits.total
             ));
     }
     problems
 }
 
-/// Namespaces that are named for their excess.
-const NAMED: usize = 10;
+/// Maximum number of namespaces that are reported.
+const MAX_NAMESPACES: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_has_its_share_and_no_more() {
+    fn a_namespace_cannot_exceed_its_limit() {
         let all = [names("greedy", 0..15_000), names("shop", 0..50)].concat();
         let beyond = beyond(ServiceLimits::default(), &all);
         assert_eq!(beyond.len(), 14_900);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn all_together_have_a_limit_and_a_new_one_takes_no_place() {
+    fn the_total_is_limited_and_a_new_service_displaces_none() {
         let mut all: Vec<_> = (0..20).flat_map(|n| names(&format!("ns{n:02}"), 0..90)).collect();
         let before: BTreeMap<_, _> =
             beyond(ServiceLimits::default(), &all).into_iter().map(|(s, e)| (s.to_owned(), e)).collect();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit_and_what_weighs_nothing_counts_not() {
+    fn zero_means_unlimited_and_services_without_weight_do_not_count() {
         let all = names("greedy", 0..5000);
         assert!(beyond(ServiceLimits { total: 0, per_namespace: 0 }, &all).is_empty());
         assert_eq!(beyond(ServiceLimits { total: 4000, per_namespace: 0 }, &all).len(), 1000);
@@ -198,7 +199,7 @@ mod tests {
         let all: Vec<_> = (0..50).flat_map(|n| names(&format!("ns{n:02}"), 0..150)).collect();
         let limits = ServiceLimits { total: 0, per_namespace: 100 };
         let problems = problems(limits, &beyond(limits, &all));
-        assert_eq!(problems.len(), NAMED + 1);
+        assert_eq!(problems.len(), MAX_NAMESPACES + 1);
         assert!(problems.iter().all(|p| p.contains("kubernetes.service-limit-per-namespace")));
     }
 }

@@ -1,19 +1,22 @@
-//! Services and EndpointSlices → the addresses that this node announces, each with its reason.
+//! Computes the Service addresses that this node advertises, from Services and EndpointSlices.
 //!
-//! Three steps. [`Catalog`] hears the watches and keeps, of each Service that is asked for, nothing but its addresses and
-//! where its endpoints are. [`Services`] is its answer: which addresses there are, and for whom. [`verdicts`] judges each of
-//! them for this node, as its Node stands now.
+//! There are three steps. [`ServiceCache`] applies the events of the watches and stores, for each
+//! selected Service, only its addresses and the location of its endpoints. [`Services`] is the
+//! resulting list of addresses. [`eligibility`] decides for each address whether this node
+//! advertises it, with the reason.
 //!
-//! # What follows from what
+//! # Rules
 //!
-//! kube-proxy forwards, on every node; we only draw the packets to a node. So an address is announced by every node, unless
-//! the Service wants local endpoints only (`externalTrafficPolicy`, of cluster IPs `internalTrafficPolicy`): then by nodes with an
-//! endpoint that is ready. Endpoints that terminate and still serve count where no other node has a ready one, which is when
-//! kube-proxy uses them, too (KEP-1669).
+//! kube-proxy forwards on every node; we only attract packets to a node. An address is therefore
+//! advertised by every node, unless the Service requires local endpoints (`externalTrafficPolicy`,
+//! or `internalTrafficPolicy` for cluster IPs): then only by nodes with a ready endpoint. Endpoints
+//! that are terminating but still serving count if no other node has a ready one, which is also
+//! when kube-proxy uses them (KEP-1669).
 //!
-//! # What is deliberately absent
+//! # Deliberately absent
 //!
-//! Routes in the kernel: kube-proxy needs none, and an unreachable one would keep the host's own connections from leaving.
+//! Routes in the kernel: kube-proxy needs none, and an unreachable route would block the host's own
+//! connections.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,211 +32,219 @@ use serde::{Deserialize, Serialize};
 
 pub use super::bounded::Change;
 use super::{
-    bounded::{Cache, Kept, MAX_OBJECTS, MAX_OCTETS},
+    bounded::{Cache, CacheEntry, MAX_OBJECTS, MAX_OCTETS},
     metadata::is_name,
     node::{EXCLUDED_LABEL, NodeView, Nodes},
     service_limits::{self, Candidate, Excess},
 };
 use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind, ServiceLimits, text::untrusted};
 
-/// Which Services are looked for: what the configuration says of them.
+/// Which Services to watch and advertise, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// What is announced of Services with the labels of the selector.
+pub struct ServiceSelection {
+    /// Kinds of addresses that are advertised for Services that match the selector.
     pub kinds: BTreeSet<Kind>,
     pub selector: Selector,
-    /// What the annotation may ask for.
+    /// Kinds of addresses that the annotation may select.
     pub by_annotation: BTreeSet<Kind>,
-    /// `spec.loadBalancerClass` of Services that are ours to announce, besides those without one.
+    /// Values of `spec.loadBalancerClass` that are advertised, besides Services without one.
     pub classes: Vec<String>,
-    /// Whether it matters which other nodes have endpoints: for a node that is cordoned.
-    pub whereabouts: bool,
-    /// Whether it matters that there is an endpoint at all: `kubernetes.withdraw-without-endpoints`.
+    /// Whether to track which other nodes have endpoints, for withdrawal from cordoned nodes.
+    #[serde(rename = "whereabouts")]
+    pub track_remote_endpoints: bool,
+    /// Whether to withdraw Services without endpoints: `kubernetes.withdraw-without-endpoints`.
     #[serde(default)]
     pub endpoints: bool,
-    /// How many addresses are advertised.
+    /// Limits on the number of advertised addresses.
     #[serde(default)]
     pub limits: ServiceLimits,
-    /// Advertised instead of the addresses inside, which count for no limit.
+    /// Aggregates, advertised instead of the addresses inside, which do not count towards the
+    /// limits.
     #[serde(default)]
     pub aggregates: Vec<Prefix>,
-    /// Whether it matters which other nodes have endpoints that serve: what nodes advertise to one
-    /// another is checked.
+    /// Whether to track all nodes with serving endpoints, to check what nodes advertise to one
+    /// another.
     #[serde(default)]
     pub each_node: bool,
 }
 
-impl Asked {
-    /// Whether there can be anything to announce.
+impl ServiceSelection {
+    /// Whether nothing can be advertised.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty() && self.by_annotation.is_empty()
     }
 
-    /// Whether addresses of this kind can be announced at all.
+    /// Whether addresses of this kind can be advertised at all.
     pub fn allows(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind) || self.by_annotation.contains(&kind)
     }
 
-    /// The most specific aggregate that holds an address.
+    /// The most specific aggregate that contains an address.
     pub fn aggregate_of(&self, addr: IpAddr) -> Option<Prefix> {
         self.aggregates.iter().copied().filter(|a| a.contains(addr)).max_by_key(|a| a.len())
     }
 }
 
-/// What is known of Services. Level-triggered: each change makes a new one.
+/// The known Services. Level-triggered: each change creates a new value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Services {
-    /// Whose address it is: several Services may share one.
-    pub offers: BTreeMap<IpAddr, Vec<Offer>>,
-    /// Services that could not be understood.
+    /// The Services that have an address: several may share one.
+    #[serde(rename = "offers")]
+    pub addresses: BTreeMap<IpAddr, Vec<ServiceAddress>>,
+    /// Services with invalid annotations.
     pub mistakes: Vec<Mistake>,
-    /// What else the operator should know, in plain words.
+    /// Further problems for the operator.
     pub problems: Vec<String>,
 }
 
-/// What is wrong with a Service, the same on all nodes.
+/// A problem of a Service, which is the same on all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    /// In plain words, with its remedy.
+    /// Description, with the remedy.
     pub text: String,
 }
 
-/// An address of a Service.
+/// An address of one Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
+pub struct ServiceAddress {
     /// `NAMESPACE/NAME`.
     pub service: String,
     pub kind: Kind,
-    /// Where the endpoints are; `None`: every node forwards.
-    pub local: Option<Places>,
-    /// Whether an endpoint serves on any node; `None`: not asked for, or not known.
+    /// Location of the endpoints if only nodes with endpoints forward; `None` if every node does.
+    pub local: Option<EndpointLocality>,
+    /// Whether any node has a serving endpoint; `None` if not tracked, or unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
-    /// The limit that its Service is beyond.
+    /// The limit that its Service exceeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excess: Option<Excess>,
 }
 
-/// Where endpoints of a Service are.
+/// Location of the endpoints of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
-    pub here: Here,
-    /// Other nodes with a ready one; of several only one unless [`Asked::whereabouts`] or
-    /// [`Asked::each_node`].
+pub struct EndpointLocality {
+    #[serde(rename = "here")]
+    pub local: LocalEndpoints,
+    /// Other nodes with a ready endpoint; only one of several unless
+    /// [`ServiceSelection::track_remote_endpoints`] or [`ServiceSelection::each_node`].
     pub elsewhere: BTreeSet<String>,
-    /// Other nodes with one that terminates and serves until it ends, where [`Asked::each_node`].
+    /// Other nodes with a terminating endpoint that still serves, if
+    /// [`ServiceSelection::each_node`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ending: BTreeSet<String>,
 }
 
-/// What endpoints there are on this node; the later is the better.
+/// The endpoints on this node, ordered from worst to best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Here {
+pub enum LocalEndpoints {
     #[default]
     None,
-    /// They terminate and serve until they end.
+    /// Terminating, but still serving.
     Terminating,
     Ready,
 }
 
-/// The cache of the watches.
+/// The cache of the watches of Services and EndpointSlices.
 #[derive(Clone, Debug)]
-pub struct Catalog {
+pub struct ServiceCache {
     node: String,
-    asked: Asked,
+    selection: ServiceSelection,
     services: Cache<View>,
     slices: Cache<Slice>,
-    /// The API server does not let us see EndpointSlices.
-    blind: bool,
+    /// Whether the API server denies access to EndpointSlices.
+    slices_forbidden: bool,
 }
 
-impl Catalog {
+impl ServiceCache {
     pub fn new(node: String) -> Self {
         Self {
             node,
-            asked: Asked::default(),
+            selection: ServiceSelection::default(),
             services: Cache::default(),
             slices: Cache::default(),
-            blind: false,
+            slices_forbidden: false,
         }
     }
 
-    /// Other Services are looked for: what the watches said is judged anew when they say it again.
-    pub fn ask(&mut self, asked: Asked) {
-        *self = Self { asked, ..Self::new(mem::take(&mut self.node)) };
+    /// Changes the selection. The cache is emptied, to be filled by a new list.
+    pub fn select(&mut self, selection: ServiceSelection) {
+        *self = Self { selection, ..Self::new(mem::take(&mut self.node)) };
     }
 
-    /// A change that the watch of Services reports; whether something changed here.
+    /// Applies a change of a Service. Returns whether the cache changed.
     pub fn service(&mut self, change: Change<ApiService>) -> bool {
-        let asked = &self.asked;
-        self.services.apply(change, |s| (key(&s.metadata), View::new(s, asked)))
+        let selection = &self.selection;
+        self.services.apply(change, |s| (key(&s.metadata), View::new(s, selection)))
     }
 
-    /// A change that the watch of EndpointSlices reports; whether something changed here.
+    /// Applies a change of an EndpointSlice. Returns whether the cache changed.
     pub fn slice(&mut self, change: Change<ApiSlice>) -> bool {
-        self.blind = false;
-        let (node, asked) = (&self.node, &self.asked);
-        self.slices.apply(change, |s| (key(&s.metadata), Slice::new(s, node, asked)))
+        self.slices_forbidden = false;
+        let (node, selection) = (&self.node, &self.selection);
+        self.slices.apply(change, |s| (key(&s.metadata), Slice::new(s, node, selection)))
     }
 
-    /// The API server refuses EndpointSlices; whether that is news.
-    pub fn no_slices(&mut self) -> bool {
-        !mem::replace(&mut self.blind, true)
+    /// Records that the API server denies access to EndpointSlices. Returns whether that is new.
+    pub fn set_slices_forbidden(&mut self) -> bool {
+        !mem::replace(&mut self.slices_forbidden, true)
     }
 
-    /// Whether EndpointSlices matter.
+    /// Whether EndpointSlices are needed.
     pub fn needs_slices(&self) -> bool {
-        let all = self.asked.endpoints;
+        let all = self.selection.endpoints;
         self.services.values().any(|view| view.addresses.iter().any(|a| all || a.local))
     }
 
-    /// EndpointSlices are no longer watched.
+    /// Clears the EndpointSlices, which are no longer watched.
     pub fn forget_slices(&mut self) {
         self.slices = Cache::default();
-        self.blind = false;
+        self.slices_forbidden = false;
     }
 
-    /// What is known, once it is whole: until then what was known before stays in force.
+    /// The Services, once all lists are complete: until then the previous ones stay in force.
     pub fn services(&self) -> Option<Services> {
-        let seen = self.slices.is_whole() || self.blind || !self.needs_slices();
-        if !self.services.is_whole() || !seen {
+        let slices_known = self.slices.is_synced() || self.slices_forbidden || !self.needs_slices();
+        if !self.services.is_synced() || !slices_known {
             return None;
         }
         let places = self.places();
         let excess = self.excess();
         let mut services = Services {
-            problems: service_limits::problems(self.asked.limits, &excess),
+            problems: service_limits::problems(self.selection.limits, &excess),
             ..Services::default()
         };
         for (name, view) in self.services.iter() {
             services.mistakes.extend(view.mistake.clone());
             for Address { addr, kind, local } in &view.addresses {
                 let at = || places.get(&(name.as_str(), Family::of(*addr))).cloned().unwrap_or_default();
-                let known = self.asked.endpoints && !self.blind;
+                let known = self.selection.endpoints && !self.slices_forbidden;
                 let served = known.then(|| at().here_or_elsewhere);
                 let at = || at().places;
                 let (service, local) = (name.clone(), local.then(at));
-                let offer =
-                    Offer { service, kind: *kind, local, served, excess: excess.get(&**name).copied() };
-                services.offers.entry(*addr).or_default().push(offer);
+                let offer = ServiceAddress {
+                    service,
+                    kind: *kind,
+                    local,
+                    served,
+                    excess: excess.get(&**name).copied(),
+                };
+                services.addresses.entry(*addr).or_default().push(offer);
             }
         }
         services.problems.extend(self.overflows());
-        let more = services.mistakes.len().saturating_sub(NAMED);
+        let more = services.mistakes.len().saturating_sub(MAX_MISTAKES);
         if more > 0 {
-            services.mistakes.truncate(NAMED);
-            // No number: each would be an Event of its own.
-            services
-                .problems
-                .push(format!("more than {NAMED} Services have annotations that are not understood"));
+            services.mistakes.truncate(MAX_MISTAKES);
+            // Without the number, since each number would be an Event of its own.
+            services.problems.push(format!("more than {MAX_MISTAKES} Services have invalid annotations"));
         }
-        if self.blind {
+        if self.slices_forbidden {
             services.problems.push(
-                "the API server does not show us EndpointSlices: Services with the traffic policy Local are not announced; \
+                "the API server denies access to EndpointSlices, so Services with the traffic policy Local are not advertised; \
                  allow our ServiceAccount to list and watch endpointslices (deploy/daemonset.yaml)"
                     .into(),
             );
@@ -241,22 +252,22 @@ impl Catalog {
         Some(services)
     }
 
-    /// Services beyond the limits.
+    /// Services that exceed the limits.
     fn excess(&self) -> BTreeMap<&str, Excess> {
         let candidates = self.services.iter().map(|(service, view)| {
-            let weight = view.weight(&self.asked.aggregates);
+            let weight = view.weight(&self.selection.aggregates);
             Candidate { service, created: view.created, weight }
         });
-        service_limits::excess(self.asked.limits, candidates.collect())
+        service_limits::excess(self.selection.limits, candidates.collect())
     }
 
-    /// Kinds of which more exist than are kept.
+    /// Problems of kinds with more objects than are cached.
     fn overflows(&self) -> impl Iterator<Item = String> {
         let kinds = [("Services", self.services.overflowed()), ("EndpointSlices", self.slices.overflowed())];
         kinds.into_iter().filter(|(_, overflowed)| *overflowed).map(|(kind, _)| {
             format!(
-                "there are more {kind} than the {MAX_OBJECTS} ({} MiB) that are kept: the rest is ignored; narrow \
-                 kubernetes.service-selector, or take kinds out of kubernetes.services and service-annotations",
+                "more than {MAX_OBJECTS} {kind} or {} MiB of them: the rest is ignored; narrow \
+                 kubernetes.service-selector, or remove kinds from kubernetes.services and service-annotations",
                 MAX_OCTETS >> 20
             )
         })
@@ -268,7 +279,7 @@ impl Catalog {
             let endpoints = all.entry((slice.service.as_str(), slice.family)).or_default();
             endpoints.here_or_elsewhere |= slice.serves;
             let places = &mut endpoints.places;
-            places.here = places.here.max(slice.places.here);
+            places.local = places.local.max(slice.places.local);
             places.elsewhere.extend(slice.places.elsewhere.iter().cloned());
             places.ending.extend(slice.places.ending.iter().cloned());
         }
@@ -279,15 +290,16 @@ impl Catalog {
 /// The endpoints of a Service in one family.
 #[derive(Clone, Debug, Default)]
 struct Endpoints {
-    places: Places,
-    /// An endpoint is ready, or terminates and still serves, whether it names its node or not.
+    places: EndpointLocality,
+    /// Whether any endpoint is ready, or terminating but still serving, including endpoints without
+    /// a node name.
     here_or_elsewhere: bool,
 }
 
-/// So many Services are named for their mistakes.
-const NAMED: usize = 10;
+/// Maximum number of Services whose mistakes are reported.
+const MAX_MISTAKES: usize = 10;
 
-/// What is kept of a Service.
+/// What is cached of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct View {
     addresses: Vec<Address>,
@@ -296,7 +308,7 @@ struct View {
     mistake: Option<Mistake>,
 }
 
-impl Kept for View {
+impl CacheEntry for View {
     fn octets(&self) -> usize {
         let mistake = self
             .mistake
@@ -310,37 +322,37 @@ impl Kept for View {
 struct Address {
     addr: IpAddr,
     kind: Kind,
-    /// Only nodes with an endpoint forward.
+    /// Whether only nodes with an endpoint forward.
     local: bool,
 }
 
 impl View {
-    /// `None`: nothing of it is asked for.
-    fn new(service: &ApiService, asked: &Asked) -> Option<Self> {
+    /// Returns `None` if no address of the Service is selected.
+    fn new(service: &ApiService, selection: &ServiceSelection) -> Option<Self> {
         let (meta, spec) = (&service.metadata, &service.spec);
         if !is_name(meta.name.as_deref()) || !is_name(meta.namespace.as_deref()) {
             return None;
         }
         let single = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_empty());
         let cluster: Vec<_> = addresses(spec.cluster_ips.iter().chain(single)).collect();
-        // kube-proxy forwards for no other.
+        // kube-proxy does not forward for others.
         if cluster.is_empty() || spec.kind == "ExternalName" {
             return None;
         }
-        let (kinds, mut problem) = kinds(meta, asked);
+        let (kinds, mut problem) = kinds(meta, selection);
         let mut all = Vec::new();
         for kind in kinds {
             let (mut found, policy): (Vec<_>, _) = match kind {
                 Kind::ClusterIp => (cluster.clone(), &spec.internal_traffic_policy),
                 Kind::ExternalIp => (addresses(&spec.external_ips).collect(), &spec.external_traffic_policy),
-                Kind::LoadBalancerIp => (load_balancer(service, asked), &spec.external_traffic_policy),
+                Kind::LoadBalancerIp => (load_balancer(service, selection), &spec.external_traffic_policy),
             };
             if found.len() > MAX_ADDRESSES {
                 found.truncate(MAX_ADDRESSES);
                 problem.get_or_insert_with(|| {
                     format!(
-                        "it has more than {MAX_ADDRESSES} addresses of the kind {}: the rest is not announced; spread them \
-                         over several Services",
+                        "it has more than {MAX_ADDRESSES} addresses of kind {}: the rest is not advertised; use \
+                         several Services",
                         kind.as_str()
                     )
                 });
@@ -353,7 +365,8 @@ impl View {
         (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, created, mistake })
     }
 
-    /// How often it counts towards the limits: its addresses of one family, but those that an aggregate stands for.
+    /// Its weight towards the limits: the number of addresses of one family, without those covered
+    /// by an aggregate.
     fn weight(&self, aggregates: &[Prefix]) -> u32 {
         let single = |a: &&Address| a.local || !aggregates.iter().any(|p| p.contains(a.addr));
         let of =
@@ -370,68 +383,71 @@ impl Mistake {
     }
 }
 
-/// Addresses of a Service that count, of each kind. `spec.externalIPs` has room for tens of thousands.
+/// Maximum addresses of each kind for a Service. `spec.externalIPs` can have tens of thousands.
 const MAX_ADDRESSES: usize = 16;
 
-/// What is announced of a Service: as its annotation says, else as the configuration does.
-fn kinds(meta: &ObjectMeta, asked: &Asked) -> (BTreeSet<Kind>, Option<String>) {
-    let by_file =
-        || if asked.selector.fits(meta.labels.as_ref()) { asked.kinds.clone() } else { BTreeSet::new() };
+/// The kinds of addresses to advertise for a Service: from its annotation, else from the
+/// configuration.
+fn kinds(meta: &ObjectMeta, selection: &ServiceSelection) -> (BTreeSet<Kind>, Option<String>) {
+    let from_config = || {
+        if selection.selector.fits(meta.labels.as_ref()) { selection.kinds.clone() } else { BTreeSet::new() }
+    };
     let text = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION)).map(|t| t.trim());
-    let Some(text) = text.filter(|t| !t.is_empty()) else { return (by_file(), None) };
+    let Some(text) = text.filter(|t| !t.is_empty()) else { return (from_config(), None) };
     if text == "none" {
         return (BTreeSet::new(), None);
     }
-    let known = |word: &str| Kind::ALL.into_iter().find(|k| k.as_str() == word.trim());
+    let known = |text: &str| Kind::ALL.into_iter().find(|k| k.as_str() == text.trim());
     let Some(wanted) = text.split(',').map(known).collect::<Option<BTreeSet<_>>>() else {
         let problem = format!(
             "annotation {ANNOTATION}: `{}` is neither `none` nor a list of cluster-ip, external-ip and load-balancer-ip; it is \
              ignored",
             untrusted(text)
         );
-        return (by_file(), Some(problem));
+        return (from_config(), Some(problem));
     };
-    let (allowed, refused): (BTreeSet<_>, BTreeSet<_>) = wanted.into_iter().partition(|k| asked.allows(*k));
-    let problem = (!refused.is_empty()).then(|| {
-        let names: Vec<_> = refused.iter().map(|k| k.as_str()).collect();
+    let (allowed, denied): (BTreeSet<_>, BTreeSet<_>) =
+        wanted.into_iter().partition(|k| selection.allows(*k));
+    let problem = (!denied.is_empty()).then(|| {
+        let names: Vec<_> = denied.iter().map(|k| k.as_str()).collect();
         format!(
-            "annotation {ANNOTATION} asks for {}, which kubernetes.service-annotations does not allow: not announced; name it \
-             there if whoever may write Services may choose such addresses",
+            "annotation {ANNOTATION} selects {}, which kubernetes.service-annotations does not allow: not advertised; add it \
+             there if everybody who may write Services may choose such addresses",
             names.join(", ")
         )
     });
     (allowed, problem)
 }
 
-/// Addresses that a load balancer was given and that nodes are to answer for.
-fn load_balancer(service: &ApiService, asked: &Asked) -> Vec<IpAddr> {
+/// Addresses of a load balancer that nodes accept packets for.
+fn load_balancer(service: &ApiService, selection: &ServiceSelection) -> Vec<IpAddr> {
     let spec = &service.spec;
-    let ours = spec.load_balancer_class.as_ref().is_none_or(|class| asked.classes.contains(class));
+    let ours = spec.load_balancer_class.as_ref().is_none_or(|class| selection.classes.contains(class));
     if spec.kind != "LoadBalancer" || !ours {
         return Vec::new();
     }
-    // `Proxy`: packets come with a node's address, and no node knows this one (KEP-1860).
-    let answered =
+    // `Proxy`: packets arrive with a node's address as destination instead (KEP-1860).
+    let accepted =
         service.status.load_balancer.ingress.iter().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
-    addresses(answered.filter_map(|i| i.ip.as_ref())).collect()
+    addresses(accepted.filter_map(|i| i.ip.as_ref())).collect()
 }
 
-/// Of texts, those that are addresses: `None` of a headless Service is none.
+/// Parses addresses; other texts, such as `None` of a headless Service, are skipped.
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = IpAddr> {
     texts.into_iter().filter_map(|text| text.parse().ok())
 }
 
-/// What is kept of an EndpointSlice.
+/// What is cached of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slice {
     service: String,
     family: Family,
-    places: Places,
-    /// Whether any endpoint of it serves.
+    places: EndpointLocality,
+    /// Whether any of its endpoints serves.
     serves: bool,
 }
 
-impl Kept for Slice {
+impl CacheEntry for Slice {
     fn octets(&self) -> usize {
         let names = self.places.elsewhere.iter().chain(&self.places.ending);
         let elsewhere = names.map(|node| node.len() + size_of::<String>());
@@ -440,8 +456,8 @@ impl Kept for Slice {
 }
 
 impl Slice {
-    fn new(slice: &ApiSlice, node: &str, asked: &Asked) -> Option<Self> {
-        let all = asked.whereabouts || asked.each_node;
+    fn new(slice: &ApiSlice, node: &str, selection: &ServiceSelection) -> Option<Self> {
+        let all = selection.track_remote_endpoints || selection.each_node;
         let family = match slice.address_type.as_str() {
             "IPv4" => Family::Ipv4Unicast,
             "IPv6" => Family::Ipv6Unicast,
@@ -452,17 +468,17 @@ impl Slice {
             return None;
         }
         let service = format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or_default());
-        let mut places = Places::default();
+        let mut places = EndpointLocality::default();
         let mut serves = false;
         for endpoint in slice.endpoints.iter().flatten() {
             let here = endpoint.conditions.state();
-            serves |= here != Here::None;
+            serves |= here != LocalEndpoints::None;
             let Some(at) = endpoint.node_name.as_ref().filter(|n| is_name(Some(n))) else { continue };
             if at == node {
-                places.here = places.here.max(here);
-            } else if here == Here::Ready && (all || places.elsewhere.is_empty()) {
+                places.local = places.local.max(here);
+            } else if here == LocalEndpoints::Ready && (all || places.elsewhere.is_empty()) {
                 places.elsewhere.insert(at.clone());
-            } else if here == Here::Terminating && asked.each_node {
+            } else if here == LocalEndpoints::Terminating && selection.each_node {
                 places.ending.insert(at.clone());
             }
         }
@@ -470,64 +486,79 @@ impl Slice {
     }
 }
 
-/// How a node stands towards Services, and what the operator asked for.
+/// Conditions under which this node advertises Services.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
-    pub asked: &'a Asked,
-    /// Whether a Node announces although it has the label [`EXCLUDED_LABEL`].
+    pub selection: &'a ServiceSelection,
+    /// Whether a Node with the label [`EXCLUDED_LABEL`] advertises nevertheless.
     pub ignore_exclude_label: bool,
-    /// Why no address is announced at all, if so.
+    /// Why no address is advertised at all, if so.
     pub withheld: Option<&'a str>,
-    /// Why an address must never be announced, if so.
+    /// Why an address must not be advertised, if so.
     pub refused: &'a dyn Fn(IpAddr, Kind) -> Option<String>,
 }
 
-/// What becomes of an address on this node.
+/// Whether this node advertises an address, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct Eligibility {
     pub address: IpAddr,
     /// `NAMESPACE/NAME (KIND)`.
     pub services: Vec<String>,
-    /// As what it is announced: itself, or an aggregate.
+    /// The advertised prefix: the address itself, or an aggregate.
     pub announced: Option<Prefix>,
-    /// Why it is announced, or why not.
+    /// Why it is advertised, or why not.
     pub reason: String,
 }
 
-/// Judges each address, in order.
-pub fn verdicts(services: &Services, nodes: &Nodes, rules: Rules<'_>) -> Vec<Verdict> {
-    let offers = services.offers.iter().map(|(address, offers)| {
-        let offers: Vec<_> = offers.iter().filter(|o| rules.asked.allows(o.kind)).collect();
+/// Decides for each address whether this node advertises it, in the order of addresses.
+pub fn eligibility(services: &Services, nodes: &Nodes, rules: Rules<'_>) -> Vec<Eligibility> {
+    let offers = services.addresses.iter().map(|(address, offers)| {
+        let offers: Vec<_> = offers.iter().filter(|o| rules.selection.allows(o.kind)).collect();
         (*address, offers)
     });
     offers
         .filter(|(_, offers)| !offers.is_empty())
-        .map(|(addr, offers)| verdict(addr, &offers, nodes, rules))
+        .map(|(addr, offers)| eligibility_of(addr, &offers, nodes, rules))
         .collect()
 }
 
-fn verdict(address: IpAddr, offers: &[&Offer], nodes: &Nodes, rules: Rules<'_>) -> Verdict {
-    let named = |o: &&Offer| format!("{} ({})", o.service, o.kind.as_str());
-    let judged: Vec<_> = offers.iter().map(|o| (*o, judge(address, o, nodes, rules))).collect();
-    let standing: Vec<_> = judged.iter().filter_map(|(o, why)| why.is_ok().then_some(*o)).collect();
-    if standing.is_empty() {
-        let reason = judged.into_iter().find_map(|(_, why)| why.err()).unwrap_or_default();
-        return Verdict { address, services: offers.iter().map(named).collect(), announced: None, reason };
+fn eligibility_of(
+    address: IpAddr,
+    offers: &[&ServiceAddress],
+    nodes: &Nodes,
+    rules: Rules<'_>,
+) -> Eligibility {
+    let named = |o: &&ServiceAddress| format!("{} ({})", o.service, o.kind.as_str());
+    let results: Vec<_> = offers.iter().map(|o| (*o, eligible(address, o, nodes, rules))).collect();
+    let eligible: Vec<_> = results.iter().filter_map(|(o, why)| why.is_ok().then_some(*o)).collect();
+    if eligible.is_empty() {
+        let reason = results.into_iter().find_map(|(_, why)| why.err()).unwrap_or_default();
+        return Eligibility {
+            address,
+            services: offers.iter().map(named).collect(),
+            announced: None,
+            reason,
+        };
     }
-    // Where only some nodes forward, the aggregate of all would lead astray.
-    let local = standing.iter().all(|o| o.local.is_some());
-    let aggregate = rules.asked.aggregate_of(address).filter(|_| !local);
-    let reason = judged.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
-    Verdict {
+    // If only some nodes forward, the aggregate would attract packets to the others too.
+    let local = eligible.iter().all(|o| o.local.is_some());
+    let aggregate = rules.selection.aggregate_of(address).filter(|_| !local);
+    let reason = results.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
+    Eligibility {
         address,
-        services: standing.iter().map(named).collect(),
+        services: eligible.iter().map(named).collect(),
         announced: Some(aggregate.unwrap_or_else(|| Prefix::host(address))),
         reason: reason.into(),
     }
 }
 
-/// Why this node announces it, or why not.
-fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Result<&'static str, String> {
+/// Why this node advertises the address, or why not.
+fn eligible(
+    address: IpAddr,
+    offer: &ServiceAddress,
+    nodes: &Nodes,
+    rules: Rules<'_>,
+) -> Result<&'static str, String> {
     if let Some(why) = (rules.refused)(address, offer.kind) {
         return Err(why);
     }
@@ -535,13 +566,13 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
         return Err(why.into());
     }
     if let Some(excess) = offer.excess {
-        return Err(excess.reason(rules.asked.limits));
+        return Err(excess.reason(rules.selection.limits));
     }
-    let Some(own) = &nodes.own else { return Err("the Node is not known".into()) };
+    let Some(own) = &nodes.own else { return Err("the Node is not known yet".into()) };
     if let Some(going) = own.going {
         return Err(going.as_str().into());
     }
-    if !takes(own, offer.kind, rules) {
+    if !accepts(own, offer.kind, rules) {
         return Err(format!("the Node has the label {EXCLUDED_LABEL}"));
     }
     if offer.served == Some(false) {
@@ -549,38 +580,44 @@ fn judge(address: IpAddr, offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> Res
     }
     let why = match &offer.local {
         None => "every node forwards it",
-        Some(Places { here: Here::Ready, .. }) => "an endpoint on this node is ready",
-        Some(Places { here: Here::Terminating, elsewhere, .. }) if elsewhere.is_empty() => {
-            "an endpoint on this node serves until it ends, none is ready elsewhere"
+        Some(EndpointLocality { local: LocalEndpoints::Ready, .. }) => "an endpoint on this node is ready",
+        Some(EndpointLocality { local: LocalEndpoints::Terminating, elsewhere, .. })
+            if elsewhere.is_empty() =>
+        {
+            "an endpoint on this node is terminating but still serving, none is ready elsewhere"
         }
-        Some(Places { here: Here::Terminating, .. }) => {
+        Some(EndpointLocality { local: LocalEndpoints::Terminating, .. }) => {
             return Err(
-                "endpoints on this node terminate, others are ready elsewhere (traffic policy Local)".into(),
+                "endpoints on this node are terminating, others are ready elsewhere (traffic policy Local)"
+                    .into(),
             );
         }
         Some(_) => return Err("no endpoint on this node is ready (traffic policy Local)".into()),
     };
-    if own.cordoned && rules.asked.whereabouts && others_take_over(offer, nodes, rules) {
+    if own.cordoned && rules.selection.track_remote_endpoints && others_take_over(offer, nodes, rules) {
         return Err("the Node is cordoned (kubernetes.withdraw-when-cordoned)".into());
     }
     Ok(why)
 }
 
-/// Whether a node takes packets for such addresses. Cluster IPs are no matter of external load balancers.
-fn takes(node: &NodeView, kind: Kind, rules: Rules<'_>) -> bool {
+/// Whether a node accepts packets for such addresses. The exclude label does not apply to cluster
+/// IPs.
+fn accepts(node: &NodeView, kind: Kind, rules: Rules<'_>) -> bool {
     kind == Kind::ClusterIp || !node.excluded || rules.ignore_exclude_label
 }
 
-/// A cordoned node gives up what another one, which is not cordoned, announces; never the last.
-fn others_take_over(offer: &Offer, nodes: &Nodes, rules: Rules<'_>) -> bool {
-    let stays = |n: &NodeView| !n.cordoned && !n.unheard && n.going.is_none() && takes(n, offer.kind, rules);
+/// Whether another node that is not cordoned advertises the address: a cordoned node withdraws it
+/// then, but never the last one.
+fn others_take_over(offer: &ServiceAddress, nodes: &Nodes, rules: Rules<'_>) -> bool {
+    let stays =
+        |n: &NodeView| !n.cordoned && !n.not_reporting && n.going.is_none() && accepts(n, offer.kind, rules);
     match &offer.local {
         None => nodes.others().any(stays),
         Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(|n| stays(n))),
     }
 }
 
-/// A Service as the API server sends it, without all that routing does not ask for.
+/// The fields of a Service that matter to routing.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = Service)]
 pub struct ApiService {
@@ -631,7 +668,7 @@ pub struct ApiIngress {
     pub ip_mode: Option<String>,
 }
 
-/// An EndpointSlice, likewise.
+/// The fields of an EndpointSlice that matter to routing.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = EndpointSlice)]
 #[serde(rename_all = "camelCase")]
@@ -640,7 +677,7 @@ pub struct ApiSlice {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub address_type: String,
-    /// `null` where there are none.
+    /// `null` if there are none.
     #[serde(default)]
     pub endpoints: Option<Vec<ApiEndpoint>>,
 }
@@ -663,13 +700,13 @@ pub struct ApiEndpointConditions {
 }
 
 impl ApiEndpointConditions {
-    /// What is not said means ready, and serving if ready, as the API has it.
-    fn state(&self) -> Here {
+    /// A missing condition means ready, and serving if ready, as the API defines.
+    fn state(&self) -> LocalEndpoints {
         let ready = self.ready != Some(false);
         match (ready, self.serving.unwrap_or(ready), self.terminating.unwrap_or(false)) {
-            (true, _, _) => Here::Ready,
-            (false, true, true) => Here::Terminating,
-            (false, _, _) => Here::None,
+            (true, _, _) => LocalEndpoints::Ready,
+            (false, true, true) => LocalEndpoints::Terminating,
+            (false, _, _) => LocalEndpoints::None,
         }
     }
 }
@@ -687,8 +724,12 @@ mod tests {
 
     use super::*;
 
-    fn all() -> Asked {
-        Asked { kinds: Kind::ALL.into(), by_annotation: Kind::ALL.into(), ..Asked::default() }
+    fn all() -> ServiceSelection {
+        ServiceSelection {
+            kinds: Kind::ALL.into(),
+            by_annotation: Kind::ALL.into(),
+            ..ServiceSelection::default()
+        }
     }
 
     /// A Service of each kind of address; `more` is merged into it.
@@ -726,28 +767,28 @@ mod tests {
         .unwrap()
     }
 
-    fn catalog(asked: Asked, services: &[ApiService], slices: &[ApiSlice]) -> Catalog {
-        let mut catalog = Catalog::new("n1".into());
-        catalog.ask(asked);
-        catalog.service(Change::Begin);
+    fn cache(selection: ServiceSelection, services: &[ApiService], slices: &[ApiSlice]) -> ServiceCache {
+        let mut cache = ServiceCache::new("n1".into());
+        cache.select(selection);
+        cache.service(Change::ListStarted);
         for s in services {
-            catalog.service(Change::Listed(s.clone()));
+            cache.service(Change::Listed(s.clone()));
         }
-        catalog.service(Change::Whole);
-        if catalog.needs_slices() {
-            catalog.slice(Change::Begin);
+        cache.service(Change::ListDone);
+        if cache.needs_slices() {
+            cache.slice(Change::ListStarted);
             for s in slices {
-                catalog.slice(Change::Listed(s.clone()));
+                cache.slice(Change::Listed(s.clone()));
             }
-            catalog.slice(Change::Whole);
+            cache.slice(Change::ListDone);
         }
-        catalog
+        cache
     }
 
-    fn offered(asked: Asked, service: ApiService) -> (Vec<String>, Vec<String>) {
-        let services = catalog(asked, &[service], &[]).services().unwrap();
+    fn offered(selection: ServiceSelection, service: ApiService) -> (Vec<String>, Vec<String>) {
+        let services = cache(selection, &[service], &[]).services().unwrap();
         let mistakes = services.mistakes.into_iter().map(|m| m.text).collect();
-        (services.offers.keys().map(ToString::to_string).collect(), mistakes)
+        (services.addresses.keys().map(ToString::to_string).collect(), mistakes)
     }
 
     fn node(name: &str) -> NodeView {
@@ -759,13 +800,13 @@ mod tests {
         Nodes { own: Some(own), others, ..Nodes::default() }
     }
 
-    fn rules(asked: &Asked) -> Rules<'_> {
-        Rules { asked, ignore_exclude_label: false, withheld: None, refused: &|_, _| None }
+    fn rules(selection: &ServiceSelection) -> Rules<'_> {
+        Rules { selection, ignore_exclude_label: false, withheld: None, refused: &|_, _| None }
     }
 
-    /// What is announced.
-    fn announced(verdicts: &[Verdict]) -> Vec<String> {
-        verdicts.iter().filter_map(|v| Some(v.announced?.to_string())).collect()
+    /// The advertised prefixes.
+    fn announced(eligibility: &[Eligibility]) -> Vec<String> {
+        eligibility.iter().filter_map(|v| Some(v.announced?.to_string())).collect()
     }
 
     #[test]
@@ -774,16 +815,16 @@ mod tests {
         let (v4, v6, ext, lb) = ("10.96.0.7", "fd00:96::7", "192.0.2.7", "198.51.100.7");
         let annotated = |text: &str| json!({"metadata": {"annotations": {"routelet.io/advertise": text}}});
         let class = |class: &str| json!({"spec": {"loadBalancerClass": class}});
-        let kinds = |kinds: &[Kind]| Asked {
+        let kinds = |kinds: &[Kind]| ServiceSelection {
             kinds: kinds.iter().copied().collect(),
             by_annotation: [ClusterIp, LoadBalancerIp].into(),
             classes: vec!["routelet.io/bgp".into()],
-            ..Asked::default()
+            ..ServiceSelection::default()
         };
-        let web = |kind| Asked { selector: "team=web".parse().unwrap(), ..kinds(&[kind]) };
+        let web = |kind| ServiceSelection { selector: "team=web".parse().unwrap(), ..kinds(&[kind]) };
         let none = || json!({});
         #[rustfmt::skip]
-        let cases: Vec<(&str, Asked, Value, Vec<&str>, usize)> = vec![
+        let cases: Vec<(&str, ServiceSelection, Value, Vec<&str>, usize)> = vec![
             ("nothing",             kinds(&[]),                        none(), vec![], 0),
             ("cluster IPs",         kinds(&[ClusterIp]),               none(), vec![v4, v6], 0),
             ("external IPs",        kinds(&[ExternalIp]),              none(), vec![ext], 0),
@@ -812,14 +853,14 @@ mod tests {
                 json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}}), vec![], 0),
             ("not given yet",       kinds(&[LoadBalancerIp]), json!({"status": {"loadBalancer": {"ingress": []}}}), vec![], 0),
         ];
-        for (name, asked, more, want, problems) in cases {
-            let (offers, said) = offered(asked, service(more));
+        for (name, selection, more, want, problems) in cases {
+            let (offers, problems_found) = offered(selection, service(more));
             assert_eq!(
-                (offers, said.len()),
+                (offers, problems_found.len()),
                 (want.iter().map(|a| (*a).to_owned()).collect(), problems),
-                "{name}: {said:?}"
+                "{name}: {problems_found:?}"
             );
-            assert!(said.iter().all(|p| p.contains("default/web")), "{said:?}");
+            assert!(problems_found.iter().all(|p| p.contains("default/web")), "{problems_found:?}");
         }
     }
 
@@ -835,7 +876,7 @@ mod tests {
             ("none",                         vec![], false),
             ("ready",                        vec![("n1", ready())], true),
             ("ready, one of several",        vec![("n1", unready()), ("n1", ready()), ("n2", ready())], true),
-            ("nothing said is ready",        vec![("n1", json!({}))], true),
+            ("no condition is ready",       vec![("n1", json!({}))], true),
             ("an old controller",            vec![("n1", of_old())], true),
             ("not ready",                    vec![("n1", unready())], false),
             ("elsewhere",                    vec![("n2", ready())], false),
@@ -845,33 +886,34 @@ mod tests {
             ("ready but terminating",        vec![("n1", json!({"ready": true, "serving": true, "terminating": true}))], true),
             ("ended",                        vec![("n1", ended())], false),
         ];
-        let asked = all();
+        let selection = all();
         for (name, endpoints, want) in cases {
             let local =
                 json!({"spec": {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster"}});
             let slices = [slice("IPv4", &endpoints)];
-            let c = catalog(asked.clone(), &[service(local)], &slices);
-            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
-            let external = |v: &&Verdict| !v.services[0].contains("cluster-ip");
+            let c = cache(selection.clone(), &[service(local)], &slices);
+            let results = eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection));
+            let external = |v: &&Eligibility| !v.services[0].contains("cluster-ip");
             assert!(
-                judged.iter().filter(external).all(|v| v.announced.is_some() == want),
-                "{name}: {judged:?}"
+                results.iter().filter(external).all(|v| v.announced.is_some() == want),
+                "{name}: {results:?}"
             );
-            assert_eq!(judged.iter().filter(|v| !external(v) && v.announced.is_some()).count(), 2, "{name}");
+            assert_eq!(results.iter().filter(|v| !external(v) && v.announced.is_some()).count(), 2, "{name}");
 
             let local =
                 json!({"spec": {"externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Local"}});
-            let c = catalog(asked.clone(), &[service(local)], &slices);
-            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
+            let c = cache(selection.clone(), &[service(local)], &slices);
+            let results = eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection));
             let mut expected = vec!["192.0.2.7/32".to_owned(), "198.51.100.7/32".to_owned()];
             expected.splice(0..0, want.then(|| "10.96.0.7/32".to_owned()));
-            assert_eq!(announced(&judged), expected, "{name}: cluster IPs, of IPv4 alone");
+            assert_eq!(announced(&results), expected, "{name}: cluster IPs, of IPv4 alone");
         }
     }
 
-    /// antrea#8347, metallb#312: with the policy Cluster an address draws packets although no endpoint serves.
+    /// antrea#8347, metallb#312: with the policy Cluster an address attracts packets although no
+    /// endpoint serves.
     #[test]
-    fn metallb_312_services_without_endpoints_are_withdrawn_where_asked() {
+    fn metallb_312_services_without_endpoints_are_withdrawn_if_configured() {
         let ready = || json!({"ready": true});
         let serving = || json!({"ready": false, "serving": true, "terminating": true});
         let unready = || json!({"ready": false, "serving": false});
@@ -883,98 +925,100 @@ mod tests {
             ("on another node",       vec![("n2", unready()), ("n3", ready())],       true),
             ("another terminates",    vec![("n2", serving())],                        true),
         ];
-        let asked = Asked { endpoints: true, ..all() };
+        let selection = ServiceSelection { endpoints: true, ..all() };
         for (name, endpoints, want) in cases {
-            let c = catalog(asked.clone(), &[service(json!({}))], &[slice("IPv4", &endpoints)]);
-            let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
-            let v4: Vec<_> = judged.iter().filter(|v| v.address.is_ipv4()).collect();
+            let c = cache(selection.clone(), &[service(json!({}))], &[slice("IPv4", &endpoints)]);
+            let results = eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection));
+            let v4: Vec<_> = results.iter().filter(|v| v.address.is_ipv4()).collect();
             assert_eq!(v4.len(), 3, "{name}");
-            assert!(v4.iter().all(|v| v.announced.is_some() == want), "{name}: {judged:?}");
-            let v6 = judged.iter().find(|v| v.address.is_ipv6()).unwrap();
+            assert!(v4.iter().all(|v| v.announced.is_some() == want), "{name}: {results:?}");
+            let v6 = results.iter().find(|v| v.address.is_ipv6()).unwrap();
             assert!(v6.reason.contains("withdraw-without-endpoints"), "{name}: no IPv6 endpoint: {v6:?}");
         }
-        // An endpoint that names no node is one too.
+        // An endpoint without a node name counts as well.
         let elsewhere = json!({
             "metadata": {"namespace": "default", "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
             "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}],
         });
         let slices = [serde_json::from_value(elsewhere).unwrap()];
-        let mut c = catalog(asked.clone(), &[service(json!({}))], &slices);
-        let told =
-            |c: &Catalog| announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked)));
-        assert_eq!(told(&c), ["10.96.0.7/32", "192.0.2.7/32", "198.51.100.7/32"]);
-        // Without the right to see them nothing is withdrawn for it.
+        let mut c = cache(selection.clone(), &[service(json!({}))], &slices);
+        let prefixes = |c: &ServiceCache| {
+            announced(&eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection)))
+        };
+        assert_eq!(prefixes(&c), ["10.96.0.7/32", "192.0.2.7/32", "198.51.100.7/32"]);
+        // Without access to EndpointSlices nothing is withdrawn.
         c.forget_slices();
-        assert!(c.no_slices());
-        assert_eq!(told(&c).len(), 4);
-        // Not asked for: nobody looks.
-        assert!(!catalog(all(), &[service(json!({}))], &[]).needs_slices());
+        assert!(c.set_slices_forbidden());
+        assert_eq!(prefixes(&c).len(), 4);
+        // Not configured: endpoints do not matter.
+        assert!(!cache(all(), &[service(json!({}))], &[]).needs_slices());
     }
 
     #[test]
-    fn each_family_has_slices_of_its_own_and_deleted_ones_count_no_more() {
-        let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
+    fn each_family_has_its_own_slices_and_deleted_ones_do_not_count() {
+        let selection = ServiceSelection { kinds: [Kind::ClusterIp].into(), ..ServiceSelection::default() };
         let local = service(json!({"spec": {"internalTrafficPolicy": "Local"}}));
         let (four, six) = (slice("IPv4", &[("n1", json!({}))]), slice("IPv6", &[("n2", json!({}))]));
-        let mut c = catalog(asked.clone(), &[local], &[four.clone(), six.clone()]);
-        let told =
-            |c: &Catalog| announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked)));
-        assert_eq!(told(&c), ["10.96.0.7/32"]);
-        assert!(c.slice(Change::Changed(slice("IPv6", &[("n1", json!({}))]))));
-        assert_eq!(told(&c), ["10.96.0.7/32", "fd00:96::7/128"]);
-        assert!(!c.slice(Change::Changed(slice("IPv6", &[("n1", json!({})), ("n1", json!({}))]))), "no news");
-        assert!(c.slice(Change::Gone(four)));
-        assert_eq!(told(&c), ["fd00:96::7/128"]);
-        assert!(!c.slice(Change::Changed(slice("FQDN", &[("n1", json!({}))]))));
+        let mut c = cache(selection.clone(), &[local], &[four.clone(), six.clone()]);
+        let prefixes = |c: &ServiceCache| {
+            announced(&eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection)))
+        };
+        assert_eq!(prefixes(&c), ["10.96.0.7/32"]);
+        assert!(c.slice(Change::Applied(slice("IPv6", &[("n1", json!({}))]))));
+        assert_eq!(prefixes(&c), ["10.96.0.7/32", "fd00:96::7/128"]);
+        assert!(!c.slice(Change::Applied(slice("IPv6", &[("n1", json!({})), ("n1", json!({}))]))), "no news");
+        assert!(c.slice(Change::Deleted(four)));
+        assert_eq!(prefixes(&c), ["fd00:96::7/128"]);
+        assert!(!c.slice(Change::Applied(slice("FQDN", &[("n1", json!({}))]))));
         let none: ApiSlice = serde_json::from_value(json!({
             "metadata": six.metadata, "addressType": "IPv6", "endpoints": null,
         }))
         .unwrap();
-        assert!(c.slice(Change::Changed(none)));
-        assert!(told(&c).is_empty());
+        assert!(c.slice(Change::Applied(none)));
+        assert!(prefixes(&c).is_empty());
     }
 
     #[test]
-    fn what_was_known_stays_until_all_that_matters_is_listed() {
-        let mut c = Catalog::new("n1".into());
-        c.ask(all());
+    fn known_services_stay_until_everything_needed_is_listed() {
+        let mut c = ServiceCache::new("n1".into());
+        c.select(all());
         let local = service(json!({"spec": {"externalTrafficPolicy": "Local"}}));
-        c.service(Change::Begin);
+        c.service(Change::ListStarted);
         assert!(!c.service(Change::Listed(local.clone())) && c.services().is_none());
-        assert!(c.service(Change::Whole) && c.needs_slices());
+        assert!(c.service(Change::ListDone) && c.needs_slices());
         assert!(c.services().is_none(), "EndpointSlices are missing");
-        c.slice(Change::Begin);
-        c.slice(Change::Whole);
-        assert_eq!(c.services().unwrap().offers.len(), 4);
+        c.slice(Change::ListStarted);
+        c.slice(Change::ListDone);
+        assert_eq!(c.services().unwrap().addresses.len(), 4);
 
-        // A second listing replaces the first when it is whole.
-        c.service(Change::Begin);
-        assert_eq!(c.services().unwrap().offers.len(), 4);
-        assert!(c.service(Change::Whole));
-        assert!(c.services().unwrap().offers.is_empty() && !c.needs_slices());
+        // A second list replaces the first one once it is complete.
+        c.service(Change::ListStarted);
+        assert_eq!(c.services().unwrap().addresses.len(), 4);
+        assert!(c.service(Change::ListDone));
+        assert!(c.services().unwrap().addresses.is_empty() && !c.needs_slices());
 
-        // Whom the API server refuses the slices announces the rest and says so.
-        c.service(Change::Changed(local.clone()));
+        // Without access to EndpointSlices the rest is advertised, with a problem.
+        c.service(Change::Applied(local.clone()));
         c.forget_slices();
         assert!(c.services().is_none());
-        assert!(c.no_slices() && !c.no_slices());
+        assert!(c.set_slices_forbidden() && !c.set_slices_forbidden());
         let known = c.services().unwrap();
         assert!(known.problems[0].contains("endpointslices"), "{:?}", known.problems);
-        let asked = all();
-        let judged = verdicts(&known, &nodes(node("n1"), []), rules(&asked));
-        assert_eq!(announced(&judged), ["10.96.0.7/32", "fd00:96::7/128"]);
-        assert!(c.service(Change::Gone(local)) && c.services().unwrap().offers.is_empty());
+        let selection = all();
+        let results = eligibility(&known, &nodes(node("n1"), []), rules(&selection));
+        assert_eq!(announced(&results), ["10.96.0.7/32", "fd00:96::7/128"]);
+        assert!(c.service(Change::Deleted(local)) && c.services().unwrap().addresses.is_empty());
     }
 
     #[test]
-    fn the_node_decides_what_it_takes() {
+    fn the_state_of_the_node_decides_what_it_advertises() {
         use super::super::node::Going;
-        let asked = Asked { whereabouts: true, ..all() };
-        let place = |here, elsewhere: &[&str]| {
-            Some(Places {
-                here,
+        let selection = ServiceSelection { track_remote_endpoints: true, ..all() };
+        let place = |local, elsewhere: &[&str]| {
+            Some(EndpointLocality {
+                local,
                 elsewhere: elsewhere.iter().map(|n| (*n).to_owned()).collect(),
-                ..Places::default()
+                ..EndpointLocality::default()
             })
         };
         let excluded = || NodeView { excluded: true, ..node("n1") };
@@ -982,7 +1026,7 @@ mod tests {
         let going = |name: &str| NodeView { going: Some(Going::ShutsDown), ..node(name) };
         let (cluster, balancer) = (Kind::ClusterIp, Kind::LoadBalancerIp);
         #[rustfmt::skip]
-        let cases: Vec<(&str, Kind, Option<Places>, NodeView, Vec<NodeView>, bool)> = vec![
+        let cases: Vec<(&str, Kind, Option<EndpointLocality>, NodeView, Vec<NodeView>, bool)> = vec![
             ("any node",                   balancer, None, node("n1"), vec![], true),
             ("excluded",                   balancer, None, excluded(), vec![node("n2")], false),
             ("excluded, cluster IP",       cluster,  None, excluded(), vec![node("n2")], true),
@@ -991,59 +1035,69 @@ mod tests {
             ("cordoned, the last",         balancer, None, cordoned("n1"), vec![cordoned("n2"), going("n3")], true),
             ("cordoned, others excluded",  balancer, None, cordoned("n1"),
                 vec![NodeView { excluded: true, ..node("n2") }], true),
-            ("local, endpoint elsewhere",  balancer, place(Here::Ready, &["n2"]), cordoned("n1"), vec![node("n2")], false),
-            ("local, the last endpoint",   balancer, place(Here::Ready, &[]), cordoned("n1"), vec![node("n2")], true),
-            ("local, others cordoned too", balancer, place(Here::Ready, &["n2"]), cordoned("n1"),
+            ("local, endpoint elsewhere",  balancer, place(LocalEndpoints::Ready, &["n2"]), cordoned("n1"), vec![node("n2")], false),
+            ("local, the last endpoint",   balancer, place(LocalEndpoints::Ready, &[]), cordoned("n1"), vec![node("n2")], true),
+            ("local, others cordoned too", balancer, place(LocalEndpoints::Ready, &["n2"]), cordoned("n1"),
                 vec![cordoned("n2"), node("n3")], true),
         ];
         for (name, kind, local, own, others, want) in cases {
-            let offers =
-                vec![Offer { service: "default/web".into(), kind, local, served: None, excess: None }];
-            let services =
-                Services { offers: [("192.0.2.7".parse().unwrap(), offers)].into(), ..Services::default() };
-            let judged = verdicts(&services, &nodes(own.clone(), others.clone()), rules(&asked));
-            assert_eq!(judged[0].announced.is_some(), want, "{name}: {}", judged[0].reason);
-            // Cordoning matters to nobody who did not ask for it.
-            let plain = Asked { whereabouts: false, ..asked.clone() };
-            let judged = verdicts(&services, &nodes(own.clone(), others), rules(&plain));
-            assert_eq!(judged[0].announced.is_some(), want || own.cordoned, "{name}, not asked for");
+            let offers = vec![ServiceAddress {
+                service: "default/web".into(),
+                kind,
+                local,
+                served: None,
+                excess: None,
+            }];
+            let services = Services {
+                addresses: [("192.0.2.7".parse().unwrap(), offers)].into(),
+                ..Services::default()
+            };
+            let results = eligibility(&services, &nodes(own.clone(), others.clone()), rules(&selection));
+            assert_eq!(results[0].announced.is_some(), want, "{name}: {}", results[0].reason);
+            // Cordoning only matters if configured.
+            let plain = ServiceSelection { track_remote_endpoints: false, ..selection.clone() };
+            let results = eligibility(&services, &nodes(own.clone(), others), rules(&plain));
+            assert_eq!(results[0].announced.is_some(), want || own.cordoned, "{name}, not configured");
         }
-        let services = catalog(all(), &[service(json!({}))], &[]).services().unwrap();
-        let nobody = verdicts(&services, &Nodes::default(), rules(&asked));
+        let services = cache(all(), &[service(json!({}))], &[]).services().unwrap();
+        let nobody = eligibility(&services, &Nodes::default(), rules(&selection));
         assert!(announced(&nobody).is_empty(), "without a Node nothing is announced");
-        let drained = Rules { withheld: Some("drained"), ..rules(&asked) };
-        assert!(announced(&verdicts(&services, &nodes(node("n1"), []), drained)).is_empty());
+        let drained = Rules { withheld: Some("drained"), ..rules(&selection) };
+        assert!(announced(&eligibility(&services, &nodes(node("n1"), []), drained)).is_empty());
     }
 
     #[test]
-    fn aggregates_stand_for_what_every_node_forwards_and_for_nothing_else() {
+    fn aggregates_replace_only_what_every_node_forwards() {
         let aggregates = vec!["10.96.0.0/16".parse().unwrap(), "10.96.0.0/24".parse().unwrap()];
-        let asked = Asked { aggregates, ..all() };
-        let rules = rules(&asked);
+        let selection = ServiceSelection { aggregates, ..all() };
+        let rules = rules(&selection);
         let slices = [slice("IPv4", &[("n1", json!({}))]), slice("IPv6", &[("n1", json!({}))])];
-        let told = |more: Value| {
-            let c = catalog(asked.clone(), &[service(more)], &slices);
-            announced(&verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules))
+        let prefixes = |more: Value| {
+            let c = cache(selection.clone(), &[service(more)], &slices);
+            announced(&eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules))
         };
-        assert_eq!(told(json!({})), ["10.96.0.0/24", "192.0.2.7/32", "198.51.100.7/32", "fd00:96::7/128"]);
-        let local = told(json!({"spec": {"internalTrafficPolicy": "Local"}}));
+        assert_eq!(
+            prefixes(json!({})),
+            ["10.96.0.0/24", "192.0.2.7/32", "198.51.100.7/32", "fd00:96::7/128"]
+        );
+        let local = prefixes(json!({"spec": {"internalTrafficPolicy": "Local"}}));
         assert_eq!(local[0], "10.96.0.7/32", "beside the aggregate of others");
     }
 
     #[test]
-    fn a_shared_address_stands_while_one_service_stands_for_it() {
-        let asked = all();
+    fn a_shared_address_is_advertised_while_one_service_is_eligible() {
+        let selection = all();
         let lb = "198.51.100.7";
         let one = service(json!({"spec": {"externalTrafficPolicy": "Local"}}));
         let two = service(json!({"metadata": {"name": "dns"}}));
-        let c = catalog(asked.clone(), &[one, two], &[]);
-        let judged = verdicts(&c.services().unwrap(), &nodes(node("n1"), []), rules(&asked));
-        let shared = judged.iter().find(|v| v.address.to_string() == lb).unwrap();
+        let c = cache(selection.clone(), &[one, two], &[]);
+        let results = eligibility(&c.services().unwrap(), &nodes(node("n1"), []), rules(&selection));
+        let shared = results.iter().find(|v| v.address.to_string() == lb).unwrap();
         assert_eq!(shared.services, ["default/dns (load-balancer-ip)"]);
         assert_eq!(shared.announced, Some("198.51.100.7/32".parse().unwrap()));
     }
 
-    /// A Service of another name and namespace, made at this second of 2026.
+    /// A Service with another name and namespace, created at this second of 2026.
     fn another(namespace: &str, n: u32, at: u32) -> ApiService {
         let created = format!("2026-01-01T{:02}:{:02}:{:02}Z", at / 3600, at / 60 % 60, at % 60);
         service(json!({
@@ -1052,21 +1106,21 @@ mod tests {
         }))
     }
 
-    /// No namespace takes the place of others, and what is advertised stays so.
+    /// No namespace displaces others, and advertised Services stay advertised.
     #[test]
-    fn services_beyond_the_limits_are_named_by_namespace_and_the_oldest_stay() {
-        let asked = Asked { kinds: [Kind::ClusterIp].into(), ..Asked::default() };
+    fn services_beyond_the_limits_are_reported_by_namespace_and_the_oldest_stay() {
+        let selection = ServiceSelection { kinds: [Kind::ClusterIp].into(), ..ServiceSelection::default() };
         let greedy: Vec<_> = (0..300).map(|n| another("greedy", n, 1000 - n)).collect();
-        let mut c = catalog(asked.clone(), &[greedy, vec![another("shop", 900, 5000)]].concat(), &[]);
-        let judge = |c: &Catalog| {
+        let mut c = cache(selection.clone(), &[greedy, vec![another("shop", 900, 5000)]].concat(), &[]);
+        let judge = |c: &ServiceCache| {
             let known = c.services().unwrap();
-            (verdicts(&known, &nodes(node("n1"), []), rules(&asked)), known.problems)
+            (eligibility(&known, &nodes(node("n1"), []), rules(&selection)), known.problems)
         };
-        let (judged, problems) = judge(&c);
-        let before = announced(&judged);
+        let (results, problems) = judge(&c);
+        let before = announced(&results);
         assert_eq!((before.len(), before.contains(&"10.97.3.132/32".to_owned())), (101, true));
         assert!(before.contains(&"10.97.1.43/32".to_owned()), "the oldest, by its time and not by its name");
-        let refused = judged.iter().find(|v| v.announced.is_none()).unwrap();
+        let refused = results.iter().find(|v| v.announced.is_none()).unwrap();
         assert!(
             refused.reason.contains("kubernetes.service-limit-per-namespace = 100"),
             "{}",
@@ -1074,25 +1128,25 @@ mod tests {
         );
         assert!(problems.len() == 1 && problems[0].contains("namespace greedy"), "{problems:?}");
 
-        // New ones change nothing, and one that goes makes room for one.
-        assert!(c.service(Change::Changed(another("greedy", 1, 7000))));
+        // New Services change nothing, and a deleted one makes room for another.
+        assert!(c.service(Change::Applied(another("greedy", 1, 7000))));
         assert_eq!(announced(&judge(&c).0), before);
-        assert!(c.service(Change::Gone(another("greedy", 299, 701))));
+        assert!(c.service(Change::Deleted(another("greedy", 299, 701))));
         assert_eq!(announced(&judge(&c).0).len(), 101);
 
-        // Addresses inside an aggregate count for no limit.
+        // Addresses inside an aggregate do not count.
         let aggregates = vec!["10.97.0.0/16".parse().unwrap()];
         let many: Vec<_> = (0..5000).map(|n| another("greedy", n, n)).collect();
-        let asked = Asked { aggregates, ..asked.clone() };
-        let known = catalog(asked.clone(), &many, &[]).services().unwrap();
-        let judged = verdicts(&known, &nodes(node("n1"), []), rules(&asked));
-        assert!(judged.iter().all(|v| v.announced.is_some()) && known.problems.is_empty());
+        let selection = ServiceSelection { aggregates, ..selection.clone() };
+        let known = cache(selection.clone(), &many, &[]).services().unwrap();
+        let results = eligibility(&known, &nodes(node("n1"), []), rules(&selection));
+        assert!(results.iter().all(|v| v.announced.is_some()) && known.problems.is_empty());
     }
 
-    /// Whatever a tenant writes, little of it is kept.
+    /// Little of what a tenant writes is cached.
     #[test]
-    fn names_and_addresses_without_end_are_left_out() {
-        let asked = all();
+    fn oversized_names_and_addresses_are_left_out() {
+        let selection = all();
         let long = "x".repeat(256 << 10);
         for meta in [
             json!({"name": long}),
@@ -1100,14 +1154,14 @@ mod tests {
             json!({"name": "a\u{1b}[2J"}),
             json!({"name": ""}),
         ] {
-            let c = catalog(asked.clone(), &[service(json!({ "metadata": meta }))], &[]);
-            assert!(c.services().unwrap().offers.is_empty());
+            let c = cache(selection.clone(), &[service(json!({ "metadata": meta }))], &[]);
+            assert!(c.services().unwrap().addresses.is_empty());
         }
         let many: Vec<_> = (0..20_000).map(|n| format!("192.0.{}.{}", n / 256, n % 256)).collect();
-        let c = catalog(asked.clone(), &[service(json!({"spec": {"externalIPs": many}}))], &[]);
+        let c = cache(selection.clone(), &[service(json!({"spec": {"externalIPs": many}}))], &[]);
         let known = c.services().unwrap();
-        let external = known.offers.values().flatten().filter(|o| o.kind == Kind::ExternalIp).count();
+        let external = known.addresses.values().flatten().filter(|o| o.kind == Kind::ExternalIp).count();
         assert_eq!(external, MAX_ADDRESSES);
-        assert!(known.mistakes[0].text.contains("more than 16 addresses of the kind external-ip"));
+        assert!(known.mistakes[0].text.contains("more than 16 addresses of kind external-ip"));
     }
 }

@@ -1,10 +1,10 @@
-//! What `show node` says.
+//! The data of `show node`.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::services::Verdict;
+pub use super::services::Eligibility;
 
 use super::node::{NodeView, Nodes, Presence};
 use crate::{
@@ -15,38 +15,38 @@ use crate::{
 /// The Kubernetes side of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Name under which the Node is looked for.
+    /// Name of this node's Node object.
     pub node: String,
-    /// `null` until the Node was seen.
+    /// `null` until the Node was received.
     pub uid: Option<String>,
     pub pod_cidrs: Vec<Prefix>,
     pub addresses: Vec<IpAddr>,
-    /// From which ranges cluster IPs come: by ServiceCIDR objects, or the configuration.
+    /// Ranges of cluster IPs: from ServiceCIDR objects, or the configuration.
     #[serde(default)]
     pub service_cidrs: Vec<Prefix>,
     pub conflist: ConflistStatus,
-    /// The other nodes that a mesh would peer with; empty where the peering does not need them.
+    /// The other nodes that a mesh would peer with; empty if the peering does not need them.
     pub mesh_members: Vec<MeshMember>,
-    /// Nodes that reflect routes for the others; empty in a mesh.
+    /// Nodes that are route reflectors; empty in a mesh.
     #[serde(default)]
     pub reflectors: Vec<String>,
     pub api: ApiStatus,
-    /// Nodes whose paths lead over the default route only, and so are not used.
+    /// Nodes that are reached over the default route only, so that their paths are not used.
     pub unresolved_nodes: usize,
-    /// What to do about them.
+    /// How to resolve that.
     pub remedy: Option<String>,
-    /// Addresses of Services: which are announced, and why the others are not.
+    /// Addresses of Services: which are advertised, and why the others are not.
     #[serde(default)]
-    pub services: Vec<Verdict>,
-    /// What the operator should know, each with its remedy.
+    pub services: Vec<Eligibility>,
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
 }
 
-/// Another node as a mesh sees it.
+/// Another node as a member of a mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshMember {
     pub node: String,
-    /// Where its session goes; `null` while it has no InternalIP.
+    /// Address of its session; `null` while it has no InternalIP.
     pub address: Option<IpAddr>,
     pub pod_cidrs: Vec<Prefix>,
 }
@@ -55,19 +55,19 @@ pub struct MeshMember {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiStatus {
     pub connected: bool,
-    /// RFC 3339, UTC: when this connection, or this outage, began.
+    /// Start of this connection or outage, RFC 3339 in UTC.
     pub since: Option<String>,
     pub last_error: Option<String>,
-    /// What is known comes from the state folder, not yet from the API server.
+    /// The known cluster comes from the state folder, not yet from the API server.
     pub from_state: bool,
 }
 
 impl NodeStatus {
-    /// Everything that is marked as in need of somebody, what is in the way of the rest first.
+    /// Everything that needs attention, prerequisites of the rest first.
     pub fn marks(&self) -> Vec<String> {
         let api = self.api.last_error.as_ref().filter(|_| !self.api.connected);
         let api = api.map(|error| {
-            let stays = if self.uid.is_some() { "; what was last known stays in force" } else { "" };
+            let stays = if self.uid.is_some() { "; the last known state stays in force" } else { "" };
             format!("no connection to the API server: {error}{stays}")
         });
         let conflist = self.conflist.problem.as_ref().map(|problem| match self.conflist.state {
@@ -75,7 +75,7 @@ impl NodeStatus {
             ConflistState::Failed => format!("the conflist cannot be written: {problem}"),
             ConflistState::Written | ConflistState::Disabled => problem.clone(),
         });
-        // Without a remedy there is no need of one: the gateway's routes lead to them.
+        // Without a remedy this is no problem: the gateway's routes lead to them.
         let remedy = self.remedy.as_ref().filter(|_| self.unresolved_nodes > 0);
         let unresolved = remedy.map(|remedy| {
             format!("nodes behind the default route only: {}; {remedy}", self.unresolved_nodes)
@@ -85,15 +85,15 @@ impl NodeStatus {
         marks.filter(|mark| seen.insert(mark.clone())).collect()
     }
 
-    /// From what the watch and the conflist task know. `reachable` says which nodes only the default route reaches, whose
-    /// paths are therefore not used; `services` and `problems` are the plan's.
+    /// Combines the state of the watch and of the conflist task. `reachable` determines which nodes
+    /// are only reached over the default route; `services` and `problems` come from the plan.
     pub fn new(
         node: &str,
         nodes: &Nodes,
         reachable: &Reachable,
         api: ApiStatus,
         conflist: ConflistStatus,
-        services: Vec<Verdict>,
+        services: Vec<Eligibility>,
         problems: Vec<String>,
     ) -> Self {
         let own = nodes.own.clone().unwrap_or_default();
@@ -102,13 +102,13 @@ impl NodeStatus {
             address: own.common_address(other),
             pod_cidrs: other.pod_cidrs.clone(),
         };
-        let may_speak = |other: &&NodeView| !matches!(other.routelet, Presence::Impossible | Presence::Apart);
-        let mesh_members: Vec<_> = nodes.others().filter(may_speak).map(member).collect();
+        let may_peer = |other: &&NodeView| !matches!(other.routelet, Presence::Impossible | Presence::Apart);
+        let mesh_members: Vec<_> = nodes.others().filter(may_peer).map(member).collect();
         let by_default = |m: &&MeshMember| {
             m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
         };
         let unresolved_nodes = mesh_members.iter().filter(by_default).count();
-        let waiting = nodes.missing().map(|what| format!("{what}: waiting for the API server to say"));
+        let waiting = nodes.missing().map(|what| format!("{what}: waiting for the API server"));
         Self {
             node: node.to_owned(),
             uid: (!own.uid.is_empty()).then_some(own.uid),
@@ -121,7 +121,7 @@ impl NodeStatus {
             api,
             unresolved_nodes,
             remedy: (unresolved_nodes > 0).then(|| {
-                "their addresses are reached over the default route only: peer with the gateway \
+                "their addresses are only reached over the default route: peer with the gateway \
                  (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
                     .to_owned()
             }),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_of_a_start_is_marked_first() {
+    fn prerequisites_of_a_start_are_marked_first() {
         let status = NodeStatus {
             api: ApiStatus { last_error: Some("401 Unauthorized".into()), ..ApiStatus::default() },
             conflist: ConflistStatus {

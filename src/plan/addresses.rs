@@ -127,7 +127,7 @@ impl<'a> Claims<'a> {
         for (addr, claimants) in &mut shared {
             let is_added = |n: &NodeView| n.added.contains(addr);
             claimants.sort_by_key(|n| {
-                (n.unheard, n.routelet != Presence::Signed, is_added(n), n.created, &n.name)
+                (n.not_reporting, n.routelet != Presence::Signed, is_added(n), n.created, &n.name)
             });
         }
         Self { of_ours, shared }
@@ -156,7 +156,7 @@ fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> String {
     } else {
         format!("the InternalIP {addr}, which is an address of this host")
     };
-    let remedy = if claimants.iter().all(|n| n.unheard) {
+    let remedy = if claimants.iter().all(|n| n.not_reporting) {
         "delete the Node if it is a former name of this machine, or start its kubelet with --node-ip"
     } else {
         "start its kubelet with --node-ip"
@@ -248,7 +248,7 @@ mod tests {
         let docker = case([own.clone(), other], &["10.0.0.1/24", "fd00::1/64", "172.17.0.1/16"]);
         one(&docker, &["node n2 has the InternalIP 172.17.0.1, which is an address of this host"]);
         assert!(docker.peers().is_empty());
-        let former = NodeView { unheard: true, ..node("old-name", &["10.0.0.1"], &[]) };
+        let former = NodeView { not_reporting: true, ..node("old-name", &["10.0.0.1"], &[]) };
         one(&case([own.clone(), former], &["10.0.0.1/24", "fd00::1/64"]), &["former name of this machine"]);
         for harmless in [
             NodeView { deleted: true, ..node("n2", &["10.0.0.1"], &[]) },
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(plan.object_problems[0].name, "n2", "the Event is at the younger one");
         let met: Vec<_> = plan.peers.values().map(|p| p.description.clone().unwrap()).collect();
         assert_eq!(met, ["node n3"], "the elder");
-        let dead = case([own, at("n2", 7), NodeView { unheard: true, ..at("n3", 5) }], &addresses);
+        let dead = case([own, at("n2", 7), NodeView { not_reporting: true, ..at("n3", 5) }], &addresses);
         assert_eq!(dead.plan().peers.values().next().unwrap().description.as_deref(), Some("node n2"));
     }
 

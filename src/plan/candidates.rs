@@ -111,7 +111,7 @@ pub(super) fn takes_part(node: &NodeView) -> bool {
 
 /// One whose machine goes down in order shows it before: there is a successor by then.
 pub(super) fn is_alive(node: &NodeView) -> bool {
-    !node.unheard && !node.deleted && node.going.is_none()
+    !node.not_reporting && !node.deleted && node.going.is_none()
 }
 
 /// Whether its annotation leaves it in.
@@ -242,7 +242,7 @@ mod tests {
             &(|n: &mut NodeView| n.reflector = Some(false)) as &dyn Fn(&mut NodeView),
             &|n| n.asn = Some(65001),
             &|n| n.addresses.clear(),
-            &|n| n.unheard = true,
+            &|n| n.not_reporting = true,
             &|n| n.peering = Some("gateway".into()),
             &|n| n.routelet = Presence::Unknown,
             &|n| n.routelet = Presence::Apart,
@@ -255,7 +255,7 @@ mod tests {
         }
         view(&mut nodes, "node-4", &|n| n.reflector = Some(true));
         assert_eq!(elect(&nodes), ["node-4".to_owned()].into());
-        view(&mut nodes, "node-4", &|n| n.unheard = true);
+        view(&mut nodes, "node-4", &|n| n.not_reporting = true);
         assert_eq!(elect(&nodes).len(), REFLECTORS, "who is dead reflects nothing, whatever its label");
     }
 
@@ -295,8 +295,8 @@ mod tests {
     fn a_cluster_that_nobody_hears_keeps_its_choice() {
         let mut nodes = cluster(9, 3);
         let before = elect(&nodes);
-        nodes.own.as_mut().unwrap().unheard = true;
-        nodes.others.values_mut().for_each(|n| Arc::make_mut(n).unheard = true);
+        nodes.own.as_mut().unwrap().not_reporting = true;
+        nodes.others.values_mut().for_each(|n| Arc::make_mut(n).not_reporting = true);
         assert_eq!(elect(&nodes), before);
     }
 }

@@ -89,7 +89,7 @@ mod tests {
             wire::attr::Attrs,
         },
         fib::host::testing::{host, link},
-        k8s::services::{Offer, Services},
+        k8s::services::{ServiceAddress, Services},
         net::ServiceAddresses,
     };
 
@@ -142,7 +142,7 @@ mod tests {
         case.config.advertise.networks = vec!["10.8.0.0/24".parse().unwrap()];
         case.config.advertise.interfaces = vec!["eth1".into()];
         case.config.advertise.communities = vec![7];
-        let offer = Offer {
+        let offer = ServiceAddress {
             service: "default/web".into(),
             kind: ServiceAddresses::LoadBalancerIp,
             local: None,
@@ -150,7 +150,7 @@ mod tests {
             excess: None,
         };
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
-        case.extra.services = Arc::new(Services { offers, ..Services::default() });
+        case.extra.services = Arc::new(Services { addresses: offers, ..Services::default() });
 
         let all = vec!["10.7.0.0/24", "10.8.0.0/24", "10.244.1.0/24", "192.0.2.7/32"];
         for (drain, expected) in [

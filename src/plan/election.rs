@@ -16,8 +16,8 @@
 //! - A node that starts between 80 % and the limit begins with the mesh: where the others are still
 //!   below reflectors they refuse it, and it has everything from those.
 //!
-//! A reflector that dies takes nothing with it: there are two more, and its successor is elected
-//! when its Node is gone or unheard of.
+//! A reflector that dies takes nothing with it: there are two more, and its successor is elected when its Node is gone or
+//! not_reporting of.
 //!
 //! # When the list is wrong
 //!
@@ -648,7 +648,7 @@ mod tests {
         assert!(play.list(&nodes, 2, &[]).cut_off);
         for change in [
             &(|n: &mut NodeView| n.routelet = Presence::Unknown) as &dyn Fn(&mut NodeView),
-            &|n| n.unheard = true,
+            &|n| n.not_reporting = true,
             &|n| n.peering = Some("none".into()),
         ] {
             let mut excused = nodes.clone();

@@ -75,7 +75,7 @@ fn node_addresses(ctx: &Context<'_>) -> Vec<IpAddr> {
     let Some(nodes) = ctx.nodes else { return Vec::new() };
     let pods = nodes.all().flat_map(|n| &n.pod_cidrs);
     let taken: Cover = pods.chain(&nodes.service_cidrs).copied().collect();
-    let services = &ctx.extra.services.offers;
+    let services = &ctx.extra.services.addresses;
     let addresses = nodes.others().flat_map(NodeView::first_addresses);
     addresses.filter(|a| taken.of(Prefix::host(*a)).is_none() && !services.contains_key(a)).collect()
 }

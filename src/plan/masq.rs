@@ -36,7 +36,7 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<St
     let of_nodes =
         nodes.flat_map(|n| n.first_addresses().map(Prefix::host).chain(n.pod_cidrs.iter().copied()));
     let ranges = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();
-    let services = ctx.extra.services.offers.keys().map(|addr| Prefix::host(*addr));
+    let services = ctx.extra.services.addresses.keys().map(|addr| Prefix::host(*addr));
     let config = ctx.config.masquerade.exclude.iter().chain(&ctx.config.advertise.networks).copied();
     let keep: BTreeSet<_> = connected
         .chain(of_nodes)

@@ -59,7 +59,7 @@ use crate::{
     fib::host::Host,
     k8s::{
         node::{NodeView, Nodes},
-        services::{Asked, Mistake, Services, Verdict},
+        services::{Eligibility, Mistake, ServiceSelection, Services},
     },
     net::{
         Asn, Assigned, Family, Guard, OnLink, Origination, PreferredSources, Prefix, RouterId, Source,
@@ -82,7 +82,7 @@ pub use addresses::settle;
 pub use drain::Drain;
 pub use forwarding::forwarding;
 pub use guard::FormerGateways;
-pub use services::asked;
+pub use services::service_selection;
 use taken::Taken;
 
 /// Whether all Nodes are needed, as far as it follows from the configuration alone, so that the
@@ -141,9 +141,9 @@ pub struct Plan {
     /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
     pub all_nodes: bool,
     /// Which Services are looked for: goes to `k8s::io::spawn_services`.
-    pub asked: Arc<Asked>,
+    pub service_selection: Arc<ServiceSelection>,
     /// What becomes of each address of a Service.
-    pub services: Vec<Verdict>,
+    pub services: Vec<Eligibility>,
     /// Addresses of Services that were a Service's before any Node reported them: goes into the
     /// next plan.
     pub held_services: Arc<BTreeSet<IpAddr>>,
@@ -152,7 +152,7 @@ pub struct Plan {
     /// What the operator should know, each in plain words with its remedy; shown by `show summary`,
     /// logged once.
     pub problems: Vec<String>,
-    /// What the operator asked for and should not forget: shown beside the problems.
+    /// Settings of the operator that should not be forgotten: shown beside the problems.
     pub notes: Vec<String>,
     /// Problems of single objects, of which [`Overlay::problems`] are some.
     pub object_problems: Vec<ObjectProblem>,
@@ -288,18 +288,18 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
     let pods = node::pod_cidrs(&ctx, &mut problems, &mut object_problems);
     let former = node::former(&ctx, &pods, &mut problems);
     let served: Vec<_> = pods.iter().chain(&former).copied().collect();
-    let asked = services::asked_among(config, extra.kubernetes, peering::is_among_nodes(&modes));
+    let selection = services::selection_among(config, extra.kubernetes, peering::is_among_nodes(&modes));
     let taken = Taken::new(&ctx, &peers);
-    let services = services::verdicts(&ctx, &taken, &asked, &mut problems, &mut object_problems);
+    let services = services::verdicts(&ctx, &taken, &selection, &mut problems, &mut object_problems);
     let announced = services.iter().filter_map(|v| v.announced);
-    object_problems.extend(taken.claims(&extra.services.offers));
-    let held_services = Arc::new(taken.held(&extra.services.offers));
+    object_problems.extend(taken.claims(&extra.services.addresses));
+    let held_services = Arc::new(taken.held(&extra.services.addresses));
     let originated = originated(&ctx, announced, &served, &mut problems);
     problems.extend(gateway::lacks_ipv4(&ctx, &peers, &originated));
     let unreachable: BTreeSet<_> = served.iter().chain(&config.advertise.networks).copied().collect();
     let among_nodes = peers.values().any(|p| p.is_node);
     let of_nodes =
-        if among_nodes { origins::node_prefixes(&ctx, &taken, &asked) } else { NodePrefixes::default() };
+        if among_nodes { origins::node_prefixes(&ctx, &taken, &selection) } else { NodePrefixes::default() };
     let guard = guard::guard(&ctx, &unreachable, &originated, &peers, of_nodes);
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
@@ -309,8 +309,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
     // CIDRs, and without them no reply would reach a pod.
     let all_nodes = peering::is_among_nodes(&modes)
         || masquerade.mode == nft::masquerade::Mode::On
-        || asked.whereabouts && !services.is_empty()
-        || services::needs_all_nodes(&asked, &services);
+        || selection.track_remote_endpoints && !services.is_empty()
+        || services::needs_all_nodes(&selection, &services);
     let (conflist, no_conflist) = match node::conflist(&ctx, &pods, &mut problems) {
         Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
         Err(missing) => (None, missing),
@@ -341,7 +341,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         forward,
         block_bgp,
         all_nodes,
-        asked,
+        service_selection: selection,
         services,
         held_services,
         mistakes: extra.services.mistakes.clone(),

@@ -10,7 +10,7 @@ use super::{Context, taken::Taken};
 use crate::{
     k8s::{
         node::{NodeView, Nodes},
-        services::{Asked, Offer},
+        services::{ServiceAddress, ServiceSelection},
     },
     net::{
         Prefix, ServiceAddresses,
@@ -19,7 +19,11 @@ use crate::{
 };
 
 /// Nothing where there are no sessions among nodes.
-pub(super) fn node_prefixes(ctx: &Context<'_>, taken: &Taken<'_>, asked: &Asked) -> NodePrefixes {
+pub(super) fn node_prefixes(
+    ctx: &Context<'_>,
+    taken: &Taken<'_>,
+    selection: &ServiceSelection,
+) -> NodePrefixes {
     let Some(nodes) = ctx.nodes else { return NodePrefixes::default() };
     let own = ctx.own_node().map(|own| (&own.name, &own.uid));
     let others = nodes.others().filter(|o| own.is_none_or(|(name, uid)| o.name != *name && o.uid != *uid));
@@ -33,7 +37,7 @@ pub(super) fn node_prefixes(ctx: &Context<'_>, taken: &Taken<'_>, asked: &Asked)
         former: n.former.clone(),
         excluded: n.excluded,
     };
-    let services = services(ctx, nodes, taken, asked);
+    let services = services(ctx, nodes, taken, selection);
     let accepted = ctx.config.kubernetes.mesh_accept.iter().copied();
     NodePrefixes::new(all.into_iter().map(input).collect(), services, accepted)
 }
@@ -43,17 +47,18 @@ fn services(
     ctx: &Context<'_>,
     nodes: &Nodes,
     taken: &Taken<'_>,
-    asked: &Asked,
+    selection: &ServiceSelection,
 ) -> BTreeMap<Prefix, ServiceInput> {
     let rules = &ctx.config.kubernetes.service_rules;
     let mut services = BTreeMap::<Prefix, ServiceInput>::new();
-    for (addr, offers) in &ctx.extra.services.offers {
-        let stands =
-            |o: &&Offer| asked.allows(o.kind) && o.excess.is_none() && taken.by(*addr, o.kind).is_none();
+    for (addr, offers) in &ctx.extra.services.addresses {
+        let stands = |o: &&ServiceAddress| {
+            selection.allows(o.kind) && o.excess.is_none() && taken.by(*addr, o.kind).is_none()
+        };
         let offers = offers.iter().filter(stands);
         for offer in offers {
             let for_all = offer.kind == ServiceAddresses::ClusterIp || rules.ignore_exclude_label;
-            let aggregate = asked.aggregate_of(*addr).filter(|_| offer.local.is_none());
+            let aggregate = selection.aggregate_of(*addr).filter(|_| offer.local.is_none());
             for prefix in aggregate.into_iter().chain([Prefix::host(*addr)]) {
                 let who = services.entry(prefix).or_default();
                 match &offer.local {
@@ -69,7 +74,7 @@ fn services(
 
 /// Other Nodes with an endpoint that serves, but those that external load balancers leave out.
 fn with_endpoints<'a>(
-    offer: &'a Offer,
+    offer: &'a ServiceAddress,
     nodes: &'a Nodes,
     for_all: bool,
 ) -> impl Iterator<Item = String> + 'a {
@@ -90,7 +95,7 @@ mod tests {
     use crate::{
         config::{Neighbor, NeighborId, NeighborKeys, Peering},
         fib::host::testing::{gateway, host, link},
-        k8s::services::{Here, Places, Services},
+        k8s::services::{EndpointLocality, LocalEndpoints, Services},
         net::guard::Sender,
     };
     use ServiceAddresses::{ClusterIp, LoadBalancerIp};
@@ -107,16 +112,16 @@ mod tests {
         case
     }
 
-    fn offer(case: &mut Case, addr: &str, kind: ServiceAddresses, local: Option<Places>) {
+    fn offer(case: &mut Case, addr: &str, kind: ServiceAddresses, local: Option<EndpointLocality>) {
         let mut services = Services::clone(&case.extra.services);
-        let offer = Offer { service: "default/web".into(), kind, local, served: None, excess: None };
-        services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
+        let offer = ServiceAddress { service: "default/web".into(), kind, local, served: None, excess: None };
+        services.addresses.entry(addr.parse().unwrap()).or_default().push(offer);
         case.extra.services = Arc::new(services);
     }
 
-    fn places(ready: &[&str], ending: &[&str]) -> Option<Places> {
+    fn places(ready: &[&str], ending: &[&str]) -> Option<EndpointLocality> {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
-        Some(Places { here: Here::None, elsewhere: names(ready), ending: names(ending) })
+        Some(EndpointLocality { local: LocalEndpoints::None, elsewhere: names(ready), ending: names(ending) })
     }
 
     /// Of n2 and n3 those from which a prefix is accepted.
@@ -209,10 +214,10 @@ mod tests {
         let plan = case.plan();
         let nodes: Vec<_> = plan.peers.values().filter(|p| p.is_node).map(|p| p.key.to_string()).collect();
         assert_eq!(nodes, ["10.0.0.2"], "neither the gateway nor what the operator names");
-        assert!(plan.asked.each_node);
+        assert!(plan.service_selection.each_node);
         case.config.kubernetes.peering = vec![Peering::Gateway];
         let plan = case.plan();
-        assert!(plan.peers.values().all(|p| !p.is_node) && !plan.asked.each_node);
+        assert!(plan.peers.values().all(|p| !p.is_node) && !plan.service_selection.each_node);
         assert_eq!(*plan.guard.nodes(), NodePrefixes::default(), "and where there are none it costs nothing");
     }
 }

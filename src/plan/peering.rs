@@ -136,7 +136,8 @@ pub(super) fn peers(
 /// Nodes whose silence shows nothing about this node.
 pub(super) fn unreachable_nodes(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
-    let (silent, live): (Vec<_>, Vec<_>) = others.partition(|n| n.unheard || n.deleted || n.going.is_some());
+    let (silent, live): (Vec<_>, Vec<_>) =
+        others.partition(|n| n.not_reporting || n.deleted || n.going.is_some());
     let live: BTreeSet<IpAddr> = live.into_iter().flat_map(|n| n.addresses.iter().copied()).collect();
     silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !live.contains(a)).collect()
 }

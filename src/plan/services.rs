@@ -10,30 +10,30 @@ use crate::{
     config::Config,
     k8s::{
         node::{EXCLUDED_LABEL, Nodes},
-        services::{self, Asked, Rules, Verdict},
+        services::{self, Eligibility, Rules, ServiceSelection},
     },
     net::{ServiceAddresses, Source},
 };
 
 /// What the watch looks for, as far as the configuration alone decides: nothing outside of
 /// Kubernetes.
-pub fn asked(config: &Config, kubernetes: bool) -> Arc<Asked> {
+pub fn service_selection(config: &Config, kubernetes: bool) -> Arc<ServiceSelection> {
     let modes = peering::modes_of(config, None, &mut Vec::new());
-    asked_among(config, kubernetes, peering::is_among_nodes(&modes))
+    selection_among(config, kubernetes, peering::is_among_nodes(&modes))
 }
 
 /// The same; `among_nodes`: there are sessions among nodes.
-pub(super) fn asked_among(config: &Config, kubernetes: bool, among_nodes: bool) -> Arc<Asked> {
+pub(super) fn selection_among(config: &Config, kubernetes: bool, among_nodes: bool) -> Arc<ServiceSelection> {
     let (k, rules) = (&config.kubernetes, &config.kubernetes.service_rules);
     if !kubernetes {
         return Arc::default();
     }
-    Arc::new(Asked {
+    Arc::new(ServiceSelection {
         kinds: k.services.iter().copied().collect(),
         selector: rules.selector.clone(),
         by_annotation: rules.annotations.iter().copied().collect(),
         classes: rules.classes.clone(),
-        whereabouts: rules.when_cordoned,
+        track_remote_endpoints: rules.when_cordoned,
         endpoints: rules.without_endpoints,
         limits: rules.limits,
         aggregates: rules.aggregates.clone(),
@@ -45,19 +45,19 @@ pub(super) fn asked_among(config: &Config, kubernetes: bool, among_nodes: bool) 
 pub(super) fn verdicts(
     ctx: &Context<'_>,
     taken: &Taken<'_>,
-    asked: &Asked,
+    selection: &ServiceSelection,
     problems: &mut Vec<String>,
     object_problems: &mut Vec<ObjectProblem>,
-) -> Vec<Verdict> {
+) -> Vec<Eligibility> {
     let (Some(nodes), known) = (ctx.nodes, &ctx.extra.services) else { return Vec::new() };
     problems.extend(known.mistakes.iter().map(|m| &m.text).chain(&known.problems).cloned());
     let rules = Rules {
-        asked,
+        selection,
         ignore_exclude_label: ctx.config.kubernetes.service_rules.ignore_exclude_label,
         withheld: ctx.extra.drain.filter(|d| !d.leaves(Source::Service)).map(|_| "this node is drained"),
         refused: &|addr, kind| taken.by(addr, kind),
     };
-    let verdicts = services::verdicts(known, nodes, rules);
+    let verdicts = services::eligibility(known, nodes, rules);
     let refused = verdicts.iter().filter(|v| v.announced.is_none() && v.reason.starts_with(NEVER));
     problems.extend(refused.take(NAMED).map(|v| {
         format!("{} of Service {}: {}; give it another address", v.address, v.services.join(", "), v.reason)
@@ -67,20 +67,20 @@ pub(super) fn verdicts(
 }
 
 /// Whether the label matters here: this Node has it, and addresses stay unannounced for it.
-fn withheld_by_label(verdicts: &[Verdict]) -> bool {
+fn withheld_by_label(verdicts: &[Eligibility]) -> bool {
     verdicts.iter().any(|v| v.announced.is_none() && v.reason.contains(EXCLUDED_LABEL))
 }
 
 /// Whether the other Nodes are needed: to see if any of them announces what the label keeps this
 /// one from announcing, and because an external IP, which whoever writes a Service chooses, must be
 /// no address of theirs.
-pub(super) fn needs_all_nodes(asked: &Asked, verdicts: &[Verdict]) -> bool {
-    withheld_by_label(verdicts) || asked.allows(ServiceAddresses::ExternalIp)
+pub(super) fn needs_all_nodes(selection: &ServiceSelection, verdicts: &[Eligibility]) -> bool {
+    withheld_by_label(verdicts) || selection.allows(ServiceAddresses::ExternalIp)
 }
 
 /// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All
 /// nodes report it in the same words at the same Node, the first by name, so that it is one Event.
-fn all_excluded(nodes: &Nodes, verdicts: &[Verdict]) -> Option<ObjectProblem> {
+fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<ObjectProblem> {
     if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
         return None;
     }
@@ -110,7 +110,7 @@ mod tests {
     };
     use crate::{
         fib::host::testing::{gateway, host, link},
-        k8s::services::{Offer, Services},
+        k8s::services::{ServiceAddress, Services},
         net::Refusal,
         plan::Plan,
     };
@@ -127,9 +127,14 @@ mod tests {
         case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
         let mut services = Services::default();
         for (addr, kind) in offers {
-            let offer =
-                Offer { service: "default/web".into(), kind: *kind, local: None, served: None, excess: None };
-            services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
+            let offer = ServiceAddress {
+                service: "default/web".into(),
+                kind: *kind,
+                local: None,
+                served: None,
+                excess: None,
+            };
+            services.addresses.entry(addr.parse().unwrap()).or_default().push(offer);
         }
         case.extra.services = Arc::new(services);
         case
@@ -247,9 +252,12 @@ mod tests {
         assert_eq!(case.plan().services.len(), 1);
         case.config.kubernetes.services = vec![ClusterIp];
         assert!(case.plan().services.is_empty(), "known from before, and no longer selected");
-        let asked = case.plan().asked;
-        assert_eq!((asked.kinds.len(), asked.by_annotation.len(), asked.is_empty()), (1, 1, false));
-        assert!(super::asked(&case.config, false).is_empty(), "not under Kubernetes");
+        let selection = case.plan().service_selection;
+        assert_eq!(
+            (selection.kinds.len(), selection.by_annotation.len(), selection.is_empty()),
+            (1, 1, false)
+        );
+        assert!(service_selection(&case.config, false).is_empty(), "not under Kubernetes");
     }
 
     /// Whoever writes a Service chooses its external IPs.

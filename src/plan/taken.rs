@@ -19,7 +19,7 @@ use crate::{
     fib::guard,
     k8s::{
         node::{NodeView, Nodes},
-        services::Offer,
+        services::ServiceAddress,
     },
     net::{Cover, Family, Prefix, ServiceAddresses},
 };
@@ -156,14 +156,14 @@ impl<'a> Taken<'a> {
     }
 
     /// Addresses of Services that no Node reports, or that were a Service's before one did.
-    pub(super) fn held(&self, offers: &BTreeMap<IpAddr, Vec<Offer>>) -> BTreeSet<IpAddr> {
+    pub(super) fn held(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> BTreeSet<IpAddr> {
         let is_free = |addr: &IpAddr| !self.internal.contains_key(addr) && !self.external.contains_key(addr);
         offers.keys().filter(|a| self.held.contains(a) || is_free(a)).copied().collect()
     }
 
     /// Nodes that report addresses of Services: all nodes report them with the same text, so that
     /// each is one Event.
-    pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<Offer>>) -> Vec<ObjectProblem> {
+    pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> Vec<ObjectProblem> {
         let mut claims = BTreeMap::<&str, (&NodeView, Vec<String>)>::new();
         for (addr, claim) in self.internal.iter().filter(|(_, c)| !c.is_own) {
             self.step(1);
@@ -229,9 +229,14 @@ mod tests {
         case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
         let mut services = Services::default();
         for (addr, kind) in offers {
-            let offer =
-                Offer { service: "default/web".into(), kind: *kind, local: None, served: None, excess: None };
-            services.offers.entry(addr.parse().unwrap()).or_default().push(offer);
+            let offer = ServiceAddress {
+                service: "default/web".into(),
+                kind: *kind,
+                local: None,
+                served: None,
+                excess: None,
+            };
+            services.addresses.entry(addr.parse().unwrap()).or_default().push(offer);
         }
         case.extra.services = Arc::new(services);
         case
@@ -333,14 +338,14 @@ mod tests {
             let mut case = case(&[]);
             let mut services = Services::default();
             for n in 0..size as u32 {
-                let offer = Offer {
+                let offer = ServiceAddress {
                     service: format!("default/s{n}"),
                     kind: LoadBalancerIp,
                     local: None,
                     served: None,
                     excess: None,
                 };
-                services.offers.insert(IpAddr::from((0xc612_0000 + n).to_be_bytes()), vec![offer]);
+                services.addresses.insert(IpAddr::from((0xc612_0000 + n).to_be_bytes()), vec![offer]);
                 let name = format!("m{n}");
                 let [a, b] = [0x0a01_0000 + n, 0x0a02_0000 + n].map(|a| IpAddr::from(a.to_be_bytes()));
                 let view = NodeView { addresses: vec![a, b], ..node(&name, &[], &[]) };
@@ -349,10 +354,10 @@ mod tests {
             case.extra.services = Arc::new(services);
             let ctx = case.context();
             let taken = Taken::new(&ctx, &Peers::new());
-            for (addr, offers) in &case.extra.services.offers {
+            for (addr, offers) in &case.extra.services.addresses {
                 assert!(taken.by(*addr, offers[0].kind).is_none());
             }
-            assert!(taken.claims(&case.extra.services.offers).is_empty());
+            assert!(taken.claims(&case.extra.services.addresses).is_empty());
             taken.steps.get()
         };
         let counts = [1000, 2000, 4000].map(steps);

@@ -205,7 +205,7 @@ fn nodes_that_the_cluster_hears_nothing_of_are_silent() {
     assert!(case.plan().unreachable_nodes.is_empty());
     let others = &mut case.nodes.as_mut().unwrap().others;
     let other = Arc::make_mut(others.values_mut().next().unwrap());
-    other.unheard = true;
+    other.not_reporting = true;
     let addresses = other.addresses.clone();
     assert_eq!(case.plan().unreachable_nodes, addresses.into_iter().collect());
 }

@@ -91,7 +91,7 @@ fn logs_are_quiet(cluster: &Cluster) {
                 .unwrap_or_else(|| panic!("{what:?} is not said:\n{log}"));
             time.parse::<jiff::Timestamp>().expect("a time")
         };
-        let took = said("conflist is in place").duration_since(said("INFO"));
+        let took = said("conflist up to date").duration_since(said("INFO"));
         let node = pod["spec"]["nodeName"].as_str().unwrap();
         println!("    {node}: routelet's first word to conflist {:.2} s", took.as_secs_f64());
     }

@@ -43,7 +43,7 @@ fn bad_input_is_one_event_each_and_disturbs_nothing_else() {
     let file = net.dir().join("n2.json");
     fs::write(&file, second.to_string()).unwrap();
     segment.plane.kubectl(&["create", "-f", file.to_str().unwrap()]);
-    let told = ["`65535` is no AS number", "`meshed` is none of", "of node n2", "05-other.conf"];
+    let told = ["`65535` is not an AS number", "`meshed` is none of", "of node n2", "05-other.conf"];
     wait_for("an Event for each", 60.0, || {
         let events = notes(&segment.plane);
         told.iter().all(|what| events.iter().any(|note| note.contains(what))).then_some(())

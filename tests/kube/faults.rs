@@ -229,7 +229,7 @@ fn a_slow_api_server_is_waited_for_and_one_that_never_answers_is_left() {
         let dir = TempDir::new().unwrap();
         server.becomes(Mood::Hangs);
         let mut watch = begin(&dir, port);
-        let hangs = |s: &ApiStatus| s.last_error.as_ref().is_some_and(|e| e.contains("makes no progress"));
+        let hangs = |s: &ApiStatus| s.last_error.as_ref().is_some_and(|e| e.contains("timed out"));
         becomes(&mut watch, "it is noticed", hangs).await;
         server.becomes(Mood::Good);
         timeout(Duration::from_secs(90), watch.nodes.wait_for(|n| is_whole(n))).await.unwrap().unwrap();

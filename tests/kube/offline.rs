@@ -119,7 +119,7 @@ fn a_cluster_that_learns_our_kinds_later_is_asked_rarely_and_heard_then() {
     let plane = &segment.plane;
     nodes[0].wait_conflist(&cidrs[0]);
     nodes[0].wait_route(&cidrs[1][0]);
-    let said = || nodes[0].daemon().process.printed().matches("does not know this kind").count();
+    let said = || nodes[0].daemon().process.printed().matches("optional kind not present").count();
     wait_for("it is said of both kinds", 120.0, || (said() == 2).then_some(()));
     let refused = asked_for_peers(&log);
     // Both nodes, twice at the start and then each half minute.

@@ -275,7 +275,7 @@ fn calico_7788_network_unavailable_heals_by_itself_and_is_never_set_at_a_shutdow
     node.wait_conflist(&segment.plane.pod_cidrs("n1"));
     wait_for("a refusal is said", 60.0, || {
         let log = node.daemon().process.printed();
-        log.contains("cannot write the condition NetworkUnavailable").then_some(())
+        log.contains("cannot write condition NetworkUnavailable").then_some(())
     });
     assert_eq!(unavailable(&segment), "True");
     segment.plane.kubectl(&["apply", "-f", manifest().to_str().unwrap()]);

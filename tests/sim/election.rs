@@ -420,11 +420,11 @@ fn calico_3819_no_route_is_lost_on_the_way_from_mesh_to_reflectors_and_back() {
         cluster.run(60);
         cluster.check("more nodes");
 
-        // A reflector dies; after a while its Node is unheard of, then deleted.
+        // A reflector dies; after a while its Node is not_reporting of, then deleted.
         let dead = *cluster.reflectors().first().unwrap();
         cluster.kill(dead);
         cluster.run(40);
-        cluster.change(|list| Arc::make_mut(list.get_mut(&dead).unwrap()).unheard = true);
+        cluster.change(|list| Arc::make_mut(list.get_mut(&dead).unwrap()).not_reporting = true);
         cluster.run(120);
         assert!(!cluster.reflectors().contains(&dead));
         cluster.check("a successor");

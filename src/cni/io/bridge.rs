@@ -21,7 +21,7 @@ use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMess
 
 use crate::{
     cni::{
-        bridge::{Link, BridgeState, RepairStep},
+        bridge::{BridgeState, Link, RepairStep},
         conflist, former,
     },
     net::{Family, Prefix},
@@ -50,7 +50,8 @@ pub(super) async fn keep_former(
 ) -> Result<FormerState, Error> {
     with_handle(async |handle| {
         let Some(index) = index_of(handle, bridge).await? else { return Ok(FormerState::default()) };
-        let mut seen = FormerState { exists: true, ports: ports(handle, index).await?, ..FormerState::default() };
+        let mut seen =
+            FormerState { exists: true, ports: ports(handle, index).await?, ..FormerState::default() };
         let held = addresses(handle, index).await?;
         for range in former {
             let Some(gateway) = conflist::gateway(*range) else { continue };

@@ -103,7 +103,7 @@ fn check(dir: &Path, facts: &Facts, record: &mut Record) -> Vec<Diagnostic> {
             Err(error) => problems.push(Diagnostic::new(
                 Reason::LeasesNotCleared,
                 Subject::file(dir.display()),
-                format!("leases of pods that are gone cannot be cleared in {}: {error}", dir.display()),
+                format!("cannot remove leases of deleted pods in {}: {error}", dir.display()),
                 "mount the folder read-write",
             )),
         }

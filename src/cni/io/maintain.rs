@@ -12,7 +12,7 @@ use super::{
     leases::{Facts, Leases},
 };
 use crate::{
-    cni::bridge::{BridgeMonitor, Record, BridgeState, RepairStep},
+    cni::bridge::{BridgeMonitor, BridgeState, Record, RepairStep},
     net::{Diagnostic, Prefix, Reason, Subject},
     state::io as state,
 };
@@ -145,26 +145,26 @@ fn repair_problem(bridge: &str, step: &RepairStep, error: &rtnetlink::Error) -> 
     let (text, remedy) = match step {
         RepairStep::Address(addr, len) if addr.is_ipv6() => (
             format!(
-                "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are \
-                 not reached over IPv6"
+                "the pods' bridge {bridge} has lost {addr}/{len}, which cannot be restored: {error}; pods are \
+                 unreachable over IPv6"
             ),
             format!("is net.ipv6.conf.{bridge}.disable_ipv6 set to 1? Set it to 0"),
         ),
         RepairStep::Address(addr, len) => (
             format!(
-                "the pods' bridge {bridge} has lost {addr}/{len}, and it cannot be put back: {error}; pods are \
+                "the pods' bridge {bridge} has lost {addr}/{len}, which cannot be restored: {error}; pods are \
                  not reached"
             ),
             format!("add it with `ip addr add {addr}/{len} dev {bridge}`"),
         ),
         RepairStep::Up => (
-            format!("the pods' bridge {bridge} is down, and cannot be set up: {error}; pods are not reached"),
+            format!("the pods' bridge {bridge} is down, and cannot be set up: {error}; pods are unreachable"),
             format!("run `ip link set {bridge} up`"),
         ),
         RepairStep::Create { .. } | RepairStep::Attach(_) => (
             format!(
-                "the pods' bridge {bridge} is gone while pods run, and cannot be made again: {error}; these \
-                 pods are not reached"
+                "the pods' bridge {bridge} was deleted while pods run, and cannot be created again: {error}; these \
+                 pods are unreachable"
             ),
             "delete them, and the CNI plugin makes the bridge for the next".to_owned(),
         ),

@@ -5,8 +5,8 @@ mod bridge;
 mod conflist;
 pub mod former;
 mod leases;
-mod plugins;
 mod maintain;
+mod plugins;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -17,8 +17,8 @@ use tokio::{
 
 pub use self::{
     leases::{FILE as LEASES_FILE, FOLDER as LEASES},
-    plugins::PluginQuery,
     maintain::FILE as BRIDGE_FILE,
+    plugins::PluginQuery,
 };
 use super::{
     bridge::BridgeSnapshot,

@@ -124,7 +124,10 @@ fn programs(bin_dir: &Path) -> Option<BTreeSet<String>> {
 }
 
 /// The versions that a plugin supports; empty if they are unknown.
-async fn supported_versions(path: PathBuf, known: &mut BTreeMap<PathBuf, Queried>) -> Result<BTreeSet<String>, String> {
+async fn supported_versions(
+    path: PathBuf,
+    known: &mut BTreeMap<PathBuf, Queried>,
+) -> Result<BTreeSet<String>, String> {
     let identity = identity(&path)?;
     if let Some(queried) = known.get(&path)
         && queried.identity == identity

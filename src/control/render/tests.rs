@@ -8,7 +8,7 @@ use crate::{
         Summary,
     },
     fib::{sysctl::Change, view::FibHop},
-    k8s::view::{ApiStatus, MeshMember, Verdict},
+    k8s::view::{ApiStatus, Eligibility, MeshMember},
     net::Family,
     sandbox::SandboxView,
 };
@@ -201,13 +201,13 @@ fn the_node_shows_what_it_waits_for() {
         unresolved_nodes: 1,
         remedy: Some("peer with the gateway, or use a common subnet".into()),
         services: vec![
-            Verdict {
+            Eligibility {
                 address: "10.96.0.1".parse().unwrap(),
                 services: vec!["default/kubernetes (cluster-ip)".into()],
                 announced: Some("10.96.0.0/16".parse().unwrap()),
                 reason: "every node forwards it".into(),
             },
-            Verdict {
+            Eligibility {
                 address: "192.0.2.7".parse().unwrap(),
                 services: vec!["default/web (load-balancer-ip)".into()],
                 announced: None,

@@ -1,5 +1,5 @@
-//! The client of the API server: from `--kubeconfig` or from the ServiceAccount of the pod, never from `$KUBECONFIG` or
-//! `~/.kube/config`, which belong to whoever started us.
+//! The client of the API server, configured by `--kubeconfig` or the ServiceAccount of the pod. It
+//! never uses `$KUBECONFIG` or `~/.kube/config`, which belong to the user who started routelet.
 
 use std::{
     net::IpAddr,
@@ -22,34 +22,35 @@ use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
 
 use super::{Options, watch::WATCH_SECONDS};
 
-/// A connection on which nothing came for so long is probed, and a probe that is not acknowledged is repeated. A watch is
-/// silent for minutes, so an API server that lost its power, or a middlebox that forgot the connection, is noticed by this
-/// alone: within 10 + 3 × 4 seconds.
-const IDLE: Duration = Duration::from_secs(10);
-const BETWEEN_PROBES: Duration = Duration::from_secs(4);
-const PROBES: u32 = 3;
-/// What was sent and is not acknowledged for so long ends the connection, too (TCP_USER_TIMEOUT, tcp(7)): the kernel
-/// sends no keepalive probes while data is under way.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(22);
+/// Idle time before the first TCP keepalive probe. A watch can be silent for minutes, so only
+/// keepalives detect an API server that lost power, or a middlebox that dropped the connection:
+/// within 10 + 3 × 4 seconds.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// Maximum time for sent data to stay unacknowledged (TCP_USER_TIMEOUT, tcp(7)): the kernel sends
+/// no keepalive probes while data is in flight.
+const USER_TIMEOUT: Duration = Duration::from_secs(22);
 
-/// A client and what it was made from.
+/// A client and the version of its credentials.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// Where the API server is, for the route guard.
+    /// Addresses of the API server, for the route guard.
     pub(super) servers: Vec<IpAddr>,
     made_from: Option<SystemTime>,
 }
 
 impl Connection {
-    /// Whether a new one is due: the kubeconfig was written anew, or a certificate in it has run out.
+    /// Whether a new connection is needed: the kubeconfig was rewritten, or a certificate has
+    /// expired.
     pub(super) fn is_stale(&self, options: &Options) -> bool {
         let expired = self.client.valid_until().is_some_and(|t| t <= jiff::Timestamp::now());
         expired || self.made_from != modified(options)
     }
 }
 
-/// Reads the credentials. Fails while a file is missing: the caller tries again.
+/// Reads the credentials and creates a client. Fails while a file is missing; the caller retries.
 pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
     let made_from = modified(options);
     let mut config = match &options.kubeconfig {
@@ -57,7 +58,7 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
         None => Config::incluster_env().map_err(|e| format!("no ServiceAccount: {}", super::chain(&e)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
-    // A server that takes a question and never answers. Nothing is silent for longer than a watch.
+    // For a server that accepts a request and never responds. A watch is the longest silence.
     config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 20));
     config.reset_reader_on_write = true;
     let mut servers = addresses(config.cluster_url.host().unwrap_or_default()).await;
@@ -69,23 +70,23 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
     Ok(Connection { client, servers, made_from })
 }
 
-/// As `kube` makes it, over sockets that notice when the other end is gone.
+/// A client like that of `kube`, over sockets that detect a dead server.
 fn client(config: Config) -> Result<Client, kube::Error> {
-    // A proxy, where the build knows any, brings its own connector.
+    // A proxy has its own connector.
     if config.proxy_url.is_some() {
         return Client::try_from(config);
     }
-    // Only `kube` itself can read until when a certificate from a program is good.
+    // Only `kube` itself can read the expiry of a certificate that a program returned.
     let valid_until = match &config.auth_info.exec {
         Some(_) => Client::try_from(config.clone())?.valid_until().to_owned(),
         None => None,
     };
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    tcp.set_keepalive(Some(IDLE));
-    tcp.set_keepalive_interval(Some(BETWEEN_PROBES));
-    tcp.set_keepalive_retries(Some(PROBES));
-    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
@@ -108,8 +109,8 @@ async fn from_file(path: &Path) -> Result<Config, String> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }
 
-/// Files that a kubeconfig names, and whether it names a program that makes credentials. Of one that is
-/// not there yet nothing is known.
+/// The files referenced by a kubeconfig, and whether it has a program that creates credentials.
+/// Empty if the kubeconfig does not exist yet.
 pub(crate) fn credentials(kubeconfig: &Path) -> (Vec<PathBuf>, bool) {
     let Ok(config) = Kubeconfig::read_from(kubeconfig) else { return Default::default() };
     let users: Vec<_> = config.auth_infos.into_iter().filter_map(|named| named.auth_info).collect();
@@ -124,7 +125,7 @@ fn modified(options: &Options) -> Option<SystemTime> {
     std::fs::metadata(options.kubeconfig.as_ref()?).ok()?.modified().ok()
 }
 
-/// The addresses of a host name; none when it cannot be resolved now.
+/// The addresses of a host name; none if it cannot be resolved now.
 async fn addresses(host: &str) -> Vec<IpAddr> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(addr) = host.parse() {

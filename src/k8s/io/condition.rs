@@ -1,4 +1,4 @@
-//! Writes the condition `NetworkUnavailable` to the own Node, when it does not say so already.
+//! Writes the condition `NetworkUnavailable` of our own Node when it differs.
 
 use std::{
     sync::Arc,
@@ -17,14 +17,14 @@ use tracing::{info, warn};
 
 use super::{Options, client};
 use crate::k8s::{
-    condition::{Condition, Facts, Watchman, presence},
+    condition::{Condition, Facts, NetworkCondition, presence},
     node::{ApiNode, Nodes},
 };
 
-/// How often time is looked at while facts stay the same.
-const TICK: Duration = Duration::from_secs(5);
-/// Between attempts, and between two writes where somebody else keeps changing it.
-const AGAIN: Duration = Duration::from_secs(10);
+/// How often to check for timeouts while the facts stay the same.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between attempts, and between writes while another program keeps changing the condition.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Never ends.
 pub(super) async fn run(
@@ -32,7 +32,7 @@ pub(super) async fn run(
     mut facts: watch::Receiver<Facts>,
     mut nodes: watch::Receiver<Arc<Nodes>>,
 ) {
-    let mut watchman = Watchman::default();
+    let mut tracker = NetworkCondition::default();
     let mut refused = false;
     let mut wrote = None;
     loop {
@@ -40,8 +40,8 @@ pub(super) async fn run(
         let own = nodes.borrow_and_update().own.clone().unwrap_or_default();
         let (held, reason) = (own.network_unavailable, own.network_reason.as_deref());
         let shown = reason.map(presence).unwrap_or_default();
-        let wanted = watchman.judge(now, *facts.borrow_and_update(), shown).filter(|_| !own.uid.is_empty());
-        let due = |c| wrote.is_none_or(|(at, what)| what != c || now >= at + AGAIN);
+        let wanted = tracker.update(now, *facts.borrow_and_update(), shown).filter(|_| !own.uid.is_empty());
+        let due = |c| wrote.is_none_or(|(at, what)| what != c || now >= at + WRITE_INTERVAL);
         if let Some(condition) = wanted.filter(|c| c.differs(held, reason) && due(*c)) {
             wrote = Some((now, condition));
             match write(&options, condition, held).await {
@@ -55,7 +55,7 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     if !refused {
-                        warn!(%error, "cannot write the condition NetworkUnavailable, trying again; allow our ServiceAccount to patch nodes/status");
+                        warn!(%error, "cannot write condition NetworkUnavailable, retrying; allow our ServiceAccount to patch nodes/status");
                     }
                     refused = true;
                 }
@@ -65,12 +65,13 @@ pub(super) async fn run(
         tokio::select! {
             r = facts.changed() => if r.is_err() { return },
             r = nodes.changed() => if r.is_err() { return },
-            () = sleep(TICK) => {}
+            () = sleep(CHECK_INTERVAL) => {}
         }
     }
 }
 
-/// `held` is the status now: a condition that leaves it as it is leaves it Unknown where there is none.
+/// `held` is the present status: a condition that leaves it unchanged writes Unknown if there is
+/// none.
 async fn write(options: &Options, condition: Condition, held: Option<bool>) -> Result<(), String> {
     let connection = client::connect(options).await?;
     let now = super::timestamp();
@@ -87,13 +88,13 @@ async fn write(options: &Options, condition: Condition, held: Option<bool>) -> R
         "lastHeartbeatTime": now,
     }] } });
     let nodes = Api::<ApiNode>::all(connection.client);
-    // `status.conditions` is a map by type for a strategic merge: the conditions of others stay.
+    // In a strategic merge `status.conditions` is a map by type: other conditions are preserved.
     let params = PatchParams::default();
     let (patch, name) = (Patch::Strategic(patch), &options.node_name);
     let written = nodes.patch_status(name, &params, &patch);
     match timeout(Duration::from_secs(10), written).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no answer within 10 s".into()),
+        Err(_) => Err("no response within 10 s".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Writes Events (events.k8s.io/v1).
+//! Creates Events (events.k8s.io/v1).
 
 use std::{
     collections::BTreeSet,
@@ -21,48 +21,53 @@ use super::{Options, client};
 use crate::k8s::{
     API_VERSION,
     node::Nodes,
-    notice::{About, Notice, Notices},
+    notice::{About, EventRecorder, Notice},
 };
 
-/// How often time is looked at while nothing changes.
-const TICK: Duration = Duration::from_secs(5);
-/// After a failure.
-const LATER: Duration = Duration::from_secs(30);
+/// How often to check for due Events while nothing changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time to the next attempt after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Never ends while notices are told.
+/// Runs until the sender of the notices is dropped.
 pub(super) async fn run(
     options: Options,
     mut standing: watch::Receiver<Arc<BTreeSet<Notice>>>,
     nodes: watch::Receiver<Arc<Nodes>>,
 ) {
-    let mut notices = Notices::default();
+    let mut recorder = EventRecorder::default();
     let mut refused = false;
     loop {
         let now = standing.borrow_and_update().clone();
         let uid = nodes.borrow().own.as_ref().map(|own| own.uid.clone());
-        let mut pause = TICK;
-        // Before our Node was seen there is nothing to hang an Event on.
+        let mut pause = CHECK_INTERVAL;
+        // Before our Node is known there is no object for Events.
         if let Some(uid) = uid {
-            let due = notices.due(Instant::now(), &now);
-            match say(&options, &uid, &due, &mut notices).await {
+            let due = recorder.due(Instant::now(), &now);
+            match create(&options, &uid, &due, &mut recorder).await {
                 Ok(()) => refused &= due.is_empty(),
                 Err(error) => {
                     if !refused {
-                        warn!(%error, "cannot write Events, trying again; allow our ServiceAccount to create events.events.k8s.io");
+                        warn!(%error, "cannot create Events, retrying; allow our ServiceAccount to create events.events.k8s.io");
                     }
-                    (refused, pause) = (true, LATER);
+                    (refused, pause) = (true, RETRY_INTERVAL);
                 }
             }
         }
         // Cancel safe, each.
         tokio::select! {
-            r = standing.changed(), if pause == TICK => if r.is_err() { return },
+            r = standing.changed(), if pause == CHECK_INTERVAL => if r.is_err() { return },
             () = sleep(pause) => {}
         }
     }
 }
 
-async fn say(options: &Options, uid: &str, due: &[Notice], notices: &mut Notices) -> Result<(), String> {
+async fn create(
+    options: &Options,
+    uid: &str,
+    due: &[Notice],
+    recorder: &mut EventRecorder,
+) -> Result<(), String> {
     if due.is_empty() {
         return Ok(());
     }
@@ -72,12 +77,12 @@ async fn say(options: &Options, uid: &str, due: &[Notice], notices: &mut Notices
         let event = event(notice, &options.node_name, uid);
         match timeout(Duration::from_secs(10), events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => {}
-            // Said before a restart, or by another node.
+            // Created before a restart, or by another node.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
             Ok(Err(error)) => return Err(super::chain(&error)),
-            Err(_) => return Err("no answer within 10 s".into()),
+            Err(_) => return Err("no response within 10 s".into()),
         }
-        notices.said(Instant::now(), notice);
+        recorder.recorded(Instant::now(), notice);
     }
     Ok(())
 }
@@ -118,9 +123,9 @@ fn event(notice: &Notice, node: &str, uid: &str) -> Event {
 }
 
 fn shortened(text: &str) -> String {
-    const MOST: usize = 1024;
-    match text.char_indices().find(|(at, c)| at + c.len_utf8() > MOST - 3) {
-        Some((at, _)) if text.len() > MOST => format!("{}…", &text[..at]),
+    const MAX_NOTE: usize = 1024;
+    match text.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_NOTE - 3) {
+        Some((at, _)) if text.len() > MAX_NOTE => format!("{}…", &text[..at]),
         _ => text.to_owned(),
     }
 }
@@ -130,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_note_is_cut_at_a_character() {
+    fn a_long_note_is_truncated_at_a_character() {
         for text in ["short".to_owned(), "x".repeat(1024), "ä".repeat(600), "x".repeat(5000)] {
             let short = shortened(&text);
             assert!(short.len() <= 1024 && (short == text || short.ends_with('…')), "{}", short.len());

@@ -1,5 +1,5 @@
-//! Follows the few objects of a kind that a cluster may not know: that is no error, and it is asked again now and then,
-//! and said once.
+//! Watches a kind with few objects that the cluster may not have. A missing kind is not an error:
+//! it is logged once, and the list is retried at long intervals.
 
 use std::{
     collections::BTreeMap,
@@ -22,20 +22,21 @@ use super::{
 };
 use crate::net::text::untrusted;
 
-/// Between two questions whether the cluster knows the kind now, or allows it to be read.
-const NOW_AND_THEN: Duration = Duration::from_secs(30);
-/// At the least, after a failure.
-const RETRY: Duration = Duration::from_secs(5);
+/// Time to the next list of a kind that the cluster does not have, or to which access is denied.
+const MISSING_KIND_INTERVAL: Duration = Duration::from_secs(30);
+/// Minimum time to the next attempt after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tells all that there are, by name, once they are listed and at each change; none where the cluster does not know the kind.
-/// With `name` only that object is followed. `None` means that the API server refuses the list.
-/// While the API server is away nothing is told: what was last known stays. Never ends.
+/// Calls `on_change` with all objects by name once they are listed and at each change; with none if
+/// the cluster does not have the kind, and with `None` if the API server denies access. With `name`
+/// only that object is watched. While the API server is unreachable the last known objects stay in
+/// force. Never ends.
 pub(super) async fn follow<T>(
     options: &Options,
     kind: &ApiResource,
     name: Option<&str>,
     read: fn(DynamicObject) -> T,
-    mut tell: impl FnMut(Option<&BTreeMap<String, T>>),
+    mut on_change: impl FnMut(Option<&BTreeMap<String, T>>),
 ) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let config = match name {
@@ -44,34 +45,34 @@ pub(super) async fn follow<T>(
     };
     let mut known = BTreeMap::new();
     let mut absent = 0;
-    let mut said = None;
+    let mut logged = None;
     let (mut expiries, mut failures) = (Retry::default(), Retry::default());
     loop {
         let Ok(connection) = client::connect(options).await else {
-            sleep(RETRY).await;
+            sleep(RETRY_INTERVAL).await;
             continue;
         };
         let api = Api::<DynamicObject>::all_with(connection.client.clone(), kind);
         let mut stream = pin!(watcher(api, config.clone()));
         let mut listing = BTreeMap::new();
-        let refused = loop {
+        let status = loop {
             match stream.next().await {
                 Some(Ok(Event::Init)) => listing.clear(),
                 Some(Ok(Event::InitApply(object))) => insert(&mut listing, object, read, kind),
                 Some(Ok(Event::InitDone)) => {
-                    (absent, said) = (0, None);
+                    (absent, logged) = (0, None);
                     known = std::mem::take(&mut listing);
-                    tell(Some(&known));
+                    on_change(Some(&known));
                 }
                 Some(Ok(Event::Apply(object))) => {
                     insert(&mut known, object, read, kind);
-                    tell(Some(&known));
+                    on_change(Some(&known));
                 }
                 Some(Ok(Event::Delete(object))) => {
                     known.remove(&name_of(&object));
-                    tell(Some(&known));
+                    on_change(Some(&known));
                 }
-                // The stream lists anew by itself.
+                // The stream lists again by itself.
                 Some(Err(error)) if refusal(&error) == Some(410) => {
                     sleep(expiries.next_in_a_row(Instant::now())).await;
                 }
@@ -79,44 +80,44 @@ pub(super) async fn follow<T>(
                 None => break None,
             }
         };
-        match refused {
+        match status {
             Some(404) => {
-                // Once is not enough: an API server that starts may not know its kinds yet.
+                // The first time may be an API server that is still starting.
                 absent += 1;
                 if absent == 2 {
                     info!(
                         kind = kind.plural,
-                        "the cluster does not know this kind, nor need it; asking now and then"
+                        "optional kind not present in the cluster, checking at intervals"
                     );
                 }
                 match absent {
-                    1 => tell(None),
+                    1 => on_change(None),
                     _ => {
                         known.clear();
-                        tell(Some(&known));
+                        on_change(Some(&known));
                     }
                 }
-                sleep(NOW_AND_THEN).await;
+                sleep(MISSING_KIND_INTERVAL).await;
             }
             Some(code @ 403) => {
-                if said != refused {
+                if logged != status {
                     warn!(
                         kind = kind.plural,
-                        code, "may not be read; allow our ServiceAccount to list and watch them"
+                        code, "access denied; allow our ServiceAccount to list and watch this kind"
                     );
-                    said = refused;
+                    logged = status;
                 }
-                tell(None);
-                sleep(NOW_AND_THEN).await;
+                on_change(None);
+                sleep(MISSING_KIND_INTERVAL).await;
             }
-            // What was last known stays; the watch of Nodes says that the API server is away.
-            _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY)).await,
+            // The last known objects stay in force; the watch of Nodes reports the outage.
+            _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY_INTERVAL)).await,
         }
     }
 }
 
-/// Objects of one kind that are kept, and octets of each as JSON: both are for administrators to write, and a slip of one
-/// must not take the node's memory.
+/// Maximum number of objects of one kind, and octets of each as JSON. Administrators write them,
+/// and a mistake must not exhaust the node's memory.
 const MAX_OBJECTS: usize = 2000;
 const MAX_OCTETS: usize = 256 * 1024;
 
@@ -131,7 +132,7 @@ fn insert<T>(
         warn!(
             kind = kind.kind,
             name = untrusted(&name),
-            "object ignored: at most 2000 of a kind are kept, of at most 256 KiB each"
+            "object ignored, limits are 2000 of a kind and 256 KiB each"
         );
         known.remove(&name);
         return;
@@ -170,7 +171,7 @@ mod tests {
         insert(&mut known, object("web", "short"), read, &kind);
         assert_eq!(known.len(), 1);
         insert(&mut known, object("web", &"x".repeat(MAX_OCTETS)), read, &kind);
-        assert!(known.is_empty(), "it is not kept as it was");
+        assert!(known.is_empty(), "the former version is not kept");
         for n in 0..MAX_OBJECTS + 10 {
             insert(&mut known, object(&format!("o{n}"), ""), read, &kind);
         }

@@ -1,6 +1,6 @@
-//! Whether the API server keeps kubelets from changing `routelet.io/` labels and annotations of
-//! their Nodes: the binding of the admission policy that `deploy/` brings is there. Where it cannot
-//! be read, nobody knows, and they do not count.
+//! Watches whether the API server prevents kubelets from changing `routelet.io/` labels and
+//! annotations of their Nodes, that is, whether the binding of our admission policy (in `deploy/`)
+//! exists. If it cannot be read, the labels and annotations are ignored.
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding as Binding;
 use kube::api::{ApiResource, DynamicObject};
@@ -10,12 +10,12 @@ use tracing::info;
 use super::{Options, follow::follow};
 use crate::k8s::view::ApiStatus;
 
-/// The name of the policy and of its binding.
+/// Name of the policy and of its binding.
 const POLICY: &str = "routelet-nodes";
 
-/// Begins once the API server was reached: nothing depends on the binding before the Nodes are
-/// listed. Never ends while somebody listens. While the API server is away what was last known
-/// stays; API servers before 1.30 do not have the kind.
+/// Starts once the API server was reached: nothing depends on the binding before the Nodes are
+/// listed. Runs until all receivers are dropped. The last known state stays while the API server is
+/// unreachable; API servers before 1.30 do not have the kind.
 pub(super) async fn run(
     options: Options,
     mut status: watch::Receiver<ApiStatus>,
@@ -54,7 +54,11 @@ fn denies(binding: &Binding) -> bool {
 fn publish(guarded: &watch::Sender<Option<bool>>, now: bool) {
     let changed = guarded.send_if_modified(|last| last.replace(now) != Some(now));
     if changed {
-        info!(policy = POLICY, in_force = now, "admission policy for labels and annotations of Nodes");
+        info!(
+            policy = POLICY,
+            in_force = now,
+            "admission policy for labels and annotations of Nodes changed"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The API server and files.
+//! Tasks that exchange objects with the API server and save them in the state folder.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod client;
@@ -30,7 +30,7 @@ use super::{
     node::Nodes,
     notice::Notice,
     objects::Objects,
-    services::{Asked, Services},
+    services::{ServiceSelection, Services},
     view::ApiStatus,
 };
 use crate::net::{
@@ -41,29 +41,30 @@ use crate::net::{
 /// How to find the API server and which Node is ours.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `--kubeconfig`; without it the ServiceAccount that is mounted into the pod.
+    /// `--kubeconfig`; without it the ServiceAccount mounted into the pod is used.
     pub kubeconfig: Option<PathBuf>,
     /// `KUBERNETES_SERVICE_HOST` and `_PORT`, for the route guard.
     pub service: Option<(String, String)>,
     pub node_name: String,
-    /// `cluster.json` lives here.
+    /// State folder, with `cluster.json`.
     pub state_dir: PathBuf,
     /// `kubernetes.service-cidrs`: instead of ServiceCIDR objects.
     pub service_cidrs: Option<Vec<Prefix>>,
 }
 
-/// The running watch.
+/// The running watch of Nodes.
 #[derive(Debug)]
 pub struct Watch {
-    /// What is known of the cluster; from the state folder at first, if there is something.
+    /// The known cluster; initially from the state folder, if it was saved.
     pub nodes: Receiver<Arc<Nodes>>,
     pub status: Receiver<ApiStatus>,
     /// Never ends by itself.
     pub task: JoinHandle<()>,
 }
 
-/// Watches the own Node, all Nodes while `all_nodes` says so (`Plan::all_nodes`), and ServiceCIDR objects. Never ends, never
-/// blocks: an API server that is away, or a kubeconfig that is not there yet, is tried again.
+/// Watches our own Node, or all Nodes while `all_nodes` is true (`Plan::all_nodes`), and
+/// ServiceCIDR objects. Never ends and never blocks: an unreachable API server or a missing
+/// kubeconfig is retried.
 pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
     let known = state::load(&options.state_dir, &options.node_name);
     let from_state = known.is_some();
@@ -72,12 +73,12 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         known.service_cidrs.clone_from(given);
     }
     let (ranges_tx, ranges) = channel(None);
-    let ranging = ranges::run(options.clone(), ranges_tx);
+    let range_task = ranges::run(options.clone(), ranges_tx);
     let (nodes_tx, nodes) = channel(Arc::new(known.clone()));
     let (status_tx, status) = channel(ApiStatus { from_state, ..ApiStatus::default() });
     let (guarded_tx, guarded) = channel(None);
-    let guarding = guarded::run(options.clone(), status.clone(), guarded_tx);
-    let keeping = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
+    let guard_task = guarded::run(options.clone(), status.clone(), guarded_tx);
+    let save_task = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
     let watcher = watch::Watcher {
         cluster: Cluster::new(options.node_name.clone(), known),
         options,
@@ -86,13 +87,13 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
         guarded,
         nodes: nodes_tx,
         status: status_tx,
-        saying: watch::Saying::default(),
+        log: watch::LogState::default(),
         streaming: true,
         expiries: watch::Retry::default(),
-        gathering: watch::Gathering::default(),
+        debounce: watch::Debounce::default(),
     };
     let task = tokio::spawn(async move {
-        tokio::join!(watcher.run(), ranging, guarding, keeping);
+        tokio::join!(watcher.run(), range_task, guard_task, save_task);
     });
     Watch { nodes, status, task }
 }
@@ -100,27 +101,32 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
 /// The running watch of Services.
 #[derive(Debug)]
 pub struct ServiceWatch {
-    /// What is known of Services; from the state folder at first, if the same ones are looked for.
+    /// The known Services; initially from the state folder, if the selection is the same.
     pub services: Receiver<Arc<Services>>,
     /// Never ends by itself.
     pub task: JoinHandle<()>,
 }
 
-/// Watches Services while `asked` (`Plan::services`) asks for any, and EndpointSlices while one of them has local endpoints
-/// only. Never ends, never blocks.
-pub fn spawn_services(options: Options, asked: Receiver<Arc<Asked>>) -> ServiceWatch {
-    let known = services::load(&options.state_dir, &options.node_name, &asked.borrow());
+/// Watches Services while the `selection` is not empty, and EndpointSlices while one of them
+/// requires local endpoints. Never ends and never blocks.
+pub fn spawn_services(options: Options, selection: Receiver<Arc<ServiceSelection>>) -> ServiceWatch {
+    let known = services::load(&options.state_dir, &options.node_name, &selection.borrow());
     let (services_tx, services) = channel(Arc::new(known.unwrap_or_default()));
-    let keeping =
-        services::keep(options.state_dir.clone(), options.node_name.clone(), asked.clone(), services.clone());
-    let watcher = services::Watcher::new(options, asked, services_tx);
+    let save_task = services::keep(
+        options.state_dir.clone(),
+        options.node_name.clone(),
+        selection.clone(),
+        services.clone(),
+    );
+    let watcher = services::Watcher::new(options, selection, services_tx);
     let task = tokio::spawn(async move {
-        tokio::join!(watcher.run(), keeping);
+        tokio::join!(watcher.run(), save_task);
     });
     ServiceWatch { services, task }
 }
 
-/// Keeps the condition `NetworkUnavailable` of the own Node true to the facts. Never ends while they are told.
+/// Keeps the condition `NetworkUnavailable` of our own Node up to date with the facts. Ends when
+/// their sender is dropped.
 pub fn spawn_condition(
     options: Options,
     facts: Receiver<Facts>,
@@ -129,8 +135,8 @@ pub fn spawn_condition(
     tokio::spawn(condition::run(options, facts, nodes))
 }
 
-/// Follows BGPPeer and BGPPolicy objects and the Secrets that they name; what the last run knew at first. Never ends while
-/// somebody listens.
+/// Watches BGPPeer and BGPPolicy objects and reads the Secrets that they reference; initially those
+/// of the previous run. Ends when all receivers are dropped.
 pub fn spawn_objects(options: Options, nodes: Receiver<Arc<Nodes>>) -> Receiver<Arc<Objects>> {
     let (tx, rx) = channel(Arc::new(objects::load(&options)));
     tokio::spawn(objects::run(options, nodes, tx));
@@ -142,7 +148,7 @@ pub fn reporter(options: Options) -> Reporter {
     Reporter { options }
 }
 
-/// Writes Events for what stands. Never ends while it is told.
+/// Creates Events for the notices that are present. Ends when their sender is dropped.
 pub fn spawn_events(
     options: Options,
     standing: Receiver<Arc<BTreeSet<Notice>>>,
@@ -151,7 +157,8 @@ pub fn spawn_events(
     tokio::spawn(events::run(options, standing, nodes))
 }
 
-/// Takes the taint `key` off the own Node whenever it is there and the node is ready. Never ends while facts are told.
+/// Removes the taint `key` from our own Node whenever it is present and the node is ready. Ends
+/// when the sender of the facts is dropped.
 pub fn spawn_taint(
     options: Options,
     key: String,
@@ -161,16 +168,17 @@ pub fn spawn_taint(
     tokio::spawn(taint::run(options, key, facts, nodes))
 }
 
-/// How many pods hold the pod CIDRs of this node: those that a drain moves elsewhere.
+/// The number of pods that need the pod CIDRs of this node: those that a drain moves elsewhere.
 ///
 /// # Errors
 ///
-/// Why nobody can say now.
+/// If the API server cannot be reached or denies the request.
 pub async fn pods_left(options: &Options) -> Result<usize, String> {
     pods::left(options).await
 }
 
-/// An error with its causes, on one line, each once; where the API server has answered, its code and its own words alone.
+/// An error with its causes, on one line, each once; for a response of the API server, only its
+/// status code and message.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -198,7 +206,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 fn refused(status: &kube::core::Status) -> String {
     match (status.reason.as_str(), status.message.as_str()) {
         (reason, message) if message.is_empty() || message == reason => format!("{} {reason}", status.code),
-        // It may quote what others wrote.
+        // It may contain text of other users.
         (reason, message) => {
             format!("{} {}: {}", status.code, untrusted(reason), escaped(message, PROBLEM_MAX))
         }
@@ -216,9 +224,10 @@ mod tests {
 
     use super::*;
 
-    /// Not as `ApiError: Unauthorized: Unauthorized (Status { status: Some(Failure), code: 401, … })`.
+    /// Instead of `ApiError: Unauthorized: Unauthorized (Status { status: Some(Failure), code: 401,
+    /// … })`.
     #[test]
-    fn what_the_api_server_refuses_is_one_readable_line() {
+    fn an_error_of_the_api_server_is_one_readable_line() {
         let status = |code, reason: &str, message: &str| {
             Box::new(kube::core::Status {
                 code,

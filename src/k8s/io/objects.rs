@@ -1,5 +1,5 @@
-//! Watches BGPPeer and BGPPolicy objects and reads the Secrets that they name. A cluster that does not know these kinds is the
-//! usual case: it is asked again now and then, without a word.
+//! Watches BGPPeer and BGPPolicy objects and reads the Secrets that they reference. Most clusters
+//! do not have these kinds; the list is then retried at long intervals.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,18 +24,18 @@ use crate::{
     state::io as state,
 };
 
-/// Between two looks at a Secret.
-const NOW_AND_THEN: Duration = Duration::from_secs(30);
-/// Where routelet and the Secrets that it may read are.
+/// How often to read a Secret.
+const SECRET_INTERVAL: Duration = Duration::from_secs(30);
+/// Namespace of routelet and of the Secrets that it may read.
 const NAMESPACE: &str = "kube-system";
 
-/// What the last run knew.
+/// The objects of the previous run.
 pub(super) fn load(options: &Options) -> Objects {
     let bytes = state::read(&file(options)).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Never ends while somebody listens.
+/// Runs until all receivers are dropped.
 pub(super) async fn run(
     options: Options,
     nodes: watch::Receiver<Arc<Nodes>>,
@@ -45,7 +45,7 @@ pub(super) async fn run(
     let policies = ApiResource::erase::<BGPPolicy>(&());
     let set_peers = |all: &BTreeMap<_, _>| change(&objects, |o| o.peers.clone_from(all));
     let set_policies = |all: &BTreeMap<_, _>| change(&objects, |o| o.policies.clone_from(all));
-    // What was last known stays while they may not be read.
+    // The last known objects stay in force while access is denied.
     tokio::select! {
         () = follow(&options, &peers, None, read, |all| all.into_iter().for_each(set_peers)) => {}
         () = follow(&options, &policies, None, read, |all| all.into_iter().for_each(set_policies)) => {}
@@ -73,7 +73,7 @@ fn change(objects: &watch::Sender<Arc<Objects>>, change: impl FnOnce(&mut Object
     });
 }
 
-/// Reads the Secrets that peers of our Node name, by their names alone.
+/// Reads the Secrets that peers of our Node reference, each by name.
 async fn secrets(
     options: &Options,
     mut nodes: watch::Receiver<Arc<Nodes>>,
@@ -90,12 +90,12 @@ async fn secrets(
                 let state = o.secrets.entry(name.clone()).or_default();
                 match found {
                     Ok(data) => *state = SecretState { data, error: None },
-                    // What was last known stays in force.
+                    // The last known content stays in force.
                     Err(error) => state.error = Some(error),
                 }
             });
         }
-        let again = tokio::time::Instant::now() + NOW_AND_THEN;
+        let again = tokio::time::Instant::now() + SECRET_INTERVAL;
         loop {
             // Cancel safe, each.
             tokio::select! {
@@ -122,26 +122,27 @@ async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>
             Err(format!("not found in namespace {NAMESPACE}; create it"))
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-            Err(format!("may not be read; add it to resourceNames of the Role routelet in {NAMESPACE}"))
+            Err(format!("access denied; add it to resourceNames of the Role routelet in {NAMESPACE}"))
         }
         Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no answer within 10 s".into()),
+        Err(_) => Err("no response within 10 s".into()),
     }
 }
 
-/// Of a Secret what can be a password of TCP MD5, which has at most 80 octets: the rest is none of our business.
+/// The values of a Secret that can be a TCP MD5 password, which has at most 80 octets. Others are
+/// not kept.
 fn passwords(data: impl Iterator<Item = (String, Vec<u8>)>) -> BTreeMap<String, String> {
     let text = |octets: Vec<u8>| Some(String::from_utf8(octets).ok()?.trim_end_matches('\n').to_owned());
     let all = data.filter_map(|(key, value)| Some((key, text(value)?)));
     all.filter(|(_, text)| text.len() <= MAX_PASSWORD).take(MAX_KEYS).collect()
 }
 
-/// Octets of a password with room for what `check` explains to be too long.
+/// Maximum octets of a value, with room for passwords that `check` reports as too long.
 const MAX_PASSWORD: usize = 128;
-/// Keys of one Secret that are kept.
+/// Maximum keys of one Secret that are kept.
 const MAX_KEYS: usize = 256;
 
-/// Passwords are in it: readable by its owner alone.
+/// Saves the objects. The file contains passwords, so only its owner may read it.
 async fn keep(options: &Options, mut objects: watch::Receiver<Arc<Objects>>) {
     while objects.changed().await.is_ok() {
         let now = objects.borrow_and_update().clone();
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_secret_only_passwords_are_kept() {
+    fn only_passwords_of_a_secret_are_kept() {
         let data =
             [("password", b"hush\n".to_vec()), ("ca.crt", vec![b'x'; 1 << 20]), ("key", vec![0xff; 8])];
         let kept = passwords(data.into_iter().map(|(k, v)| (k.to_owned(), v)));

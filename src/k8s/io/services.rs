@@ -1,5 +1,6 @@
-//! The task that watches Services, and EndpointSlices where they matter, and publishes [`Services`]. Like the watch of Nodes
-//! it outlives every failure: what was last known stays in force, and is kept in the state folder.
+//! The task that watches Services, and EndpointSlices if needed, and publishes [`Services`]. Like
+//! the watch of Nodes it survives every failure: the last known state stays in force, and is saved
+//! in the state folder.
 
 use std::{
     collections::BTreeSet,
@@ -28,126 +29,127 @@ use super::{
     state,
     watch::{Retry, WATCH_SECONDS, due, refusal, refuses_streaming},
 };
-use crate::k8s::services::{ApiService, ApiSlice, Asked, Catalog, Change, Services};
+use crate::k8s::services::{ApiService, ApiSlice, Change, ServiceCache, ServiceSelection, Services};
 
-/// Changes within this time are published together: a Deployment that rolls changes many slices at once.
-const GATHER: Duration = Duration::from_millis(20);
-const RETRY: Duration = Duration::from_secs(5);
-/// So many different reasons are logged until the API server answers again.
-const REASONS: usize = 8;
+/// Changes within this time are published together: a rolling update changes many slices at once.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Time to the next attempt to connect.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of different errors that are logged until the API server responds again.
+const MAX_LOGGED_ERRORS: usize = 8;
 
-/// The watch with its outlet.
+/// The watch and its output.
 pub(super) struct Watcher {
     options: Options,
-    asked: watch::Receiver<Arc<Asked>>,
-    catalog: Catalog,
+    selection: watch::Receiver<Arc<ServiceSelection>>,
+    cache: ServiceCache,
     services: watch::Sender<Arc<Services>>,
-    /// When what changed is published.
+    /// When to publish pending changes.
     publish_at: Option<Instant>,
     published: Option<Instant>,
-    reasons: BTreeSet<String>,
+    logged_errors: BTreeSet<String>,
     streaming: bool,
 }
 
-type Words<T> = BoxStream<'static, Result<Event<T>, watcher::Error>>;
+type Events<T> = BoxStream<'static, Result<Event<T>, watcher::Error>>;
 
-/// What an error of a stream leads to.
-enum Then {
-    /// The stream goes on by itself.
-    Wait,
+/// How to proceed after an event.
+enum Next {
+    /// The streams continue.
+    Continue,
     /// New streams, or a new connection.
-    Anew,
+    Restart,
 }
 
 impl Watcher {
     pub(super) fn new(
         options: Options,
-        asked: watch::Receiver<Arc<Asked>>,
+        selection: watch::Receiver<Arc<ServiceSelection>>,
         services: watch::Sender<Arc<Services>>,
     ) -> Self {
         Self {
-            catalog: Catalog::new(options.node_name.clone()),
+            cache: ServiceCache::new(options.node_name.clone()),
             options,
-            asked,
+            selection,
             services,
             publish_at: None,
             published: None,
-            reasons: BTreeSet::new(),
+            logged_errors: BTreeSet::new(),
             streaming: true,
         }
     }
 
-    /// Ends only with whoever asks.
+    /// Runs until the sender of the selection is gone.
     pub(super) async fn run(mut self) {
         let mut last = None;
         loop {
-            let asked = self.asked.borrow_and_update().clone();
-            if last.as_ref() != Some(&asked) {
-                self.catalog.ask(Asked::clone(&asked));
+            let selection = self.selection.borrow_and_update().clone();
+            if last.as_ref() != Some(&selection) {
+                self.cache.select(ServiceSelection::clone(&selection));
                 self.publish_at = None;
-                last = Some(asked.clone());
+                last = Some(selection.clone());
             }
-            if asked.is_empty() {
-                self.services.send_if_modified(|s| !std::mem::take(s).offers.is_empty());
-                if self.asked.changed().await.is_err() {
+            if selection.is_empty() {
+                self.services.send_if_modified(|s| !std::mem::take(s).addresses.is_empty());
+                if self.selection.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
             match client::connect(&self.options).await {
                 Ok(connection) => self.follow(&connection).await,
-                // The watch of Nodes says so.
-                Err(_) => sleep(RETRY).await,
+                // The watch of Nodes reports the error.
+                Err(_) => sleep(RETRY_INTERVAL).await,
             }
-            if self.asked.has_changed().is_err() {
+            if self.selection.has_changed().is_err() {
                 return;
             }
         }
     }
 
-    /// Both streams, until other Services are asked for or the connection must be made anew.
+    /// Follows both streams until the selection changes or a new connection is needed.
     async fn follow(&mut self, connection: &Connection) {
-        let mut services = words::<ApiService>(connection, self.config());
-        let mut slices: Option<Words<ApiSlice>> = None;
+        let mut services = events::<ApiService>(connection, self.config());
+        let mut slices: Option<Events<ApiSlice>> = None;
         loop {
-            match (self.catalog.needs_slices(), &slices) {
-                (true, None) => slices = Some(words(connection, self.config().labels(NO_HEADLESS))),
+            match (self.cache.needs_slices(), &slices) {
+                (true, None) => slices = Some(events(connection, self.config().labels(NO_HEADLESS))),
                 (false, Some(_)) => {
                     slices = None;
-                    self.catalog.forget_slices();
+                    self.cache.forget_slices();
                 }
                 _ => {}
             }
-            // Cancel safe: streams keep their own state, whoever stops waiting for them.
+            // Cancel safe: the streams keep their own state.
             let then = tokio::select! {
-                _ = self.asked.changed() => Then::Anew,
+                _ = self.selection.changed() => Next::Restart,
                 () = due(self.publish_at) => {
                     self.publish();
-                    Then::Wait
+                    Next::Continue
                 }
                 item = services.next() => match item {
                     Some(Ok(event)) => {
-                        let changed = self.catalog.service(change(event));
-                        self.answered(changed)
+                        let changed = self.cache.service(change(event));
+                        self.received(changed)
                     }
                     Some(Err(error)) => self.failed(connection, &error, "services"),
-                    None => Then::Anew,
+                    None => Next::Restart,
                 },
                 item = next(&mut slices) => match item {
                     Some(Ok(event)) => {
-                        let changed = self.catalog.slice(change(event));
-                        self.answered(changed)
+                        let changed = self.cache.slice(change(event));
+                        self.received(changed)
                     }
                     Some(Err(error)) => {
-                        if refusal(&error) == Some(403) && self.catalog.no_slices() {
+                        if refusal(&error) == Some(403) && self.cache.set_slices_forbidden() {
                             self.changed();
                         }
                         self.failed(connection, &error, "endpointslices")
                     }
-                    None => Then::Anew,
+                    None => Next::Restart,
                 },
             };
-            if matches!(then, Then::Anew) {
+            if matches!(then, Next::Restart) {
                 return;
             }
         }
@@ -158,48 +160,56 @@ impl Watcher {
         if self.streaming { config.streaming_lists() } else { config }
     }
 
-    fn answered(&mut self, changed: bool) -> Then {
-        self.reasons.clear();
+    fn received(&mut self, changed: bool) -> Next {
+        self.logged_errors.clear();
         if changed {
             self.changed();
         }
-        Then::Wait
+        Next::Continue
     }
 
     fn changed(&mut self) {
-        let earliest = self.published.map_or_else(Instant::now, |at| at + GATHER);
+        let earliest = self.published.map_or_else(Instant::now, |at| at + DEBOUNCE);
         self.publish_at.get_or_insert(earliest);
     }
 
-    fn failed(&mut self, connection: &Connection, error: &watcher::Error, what: &str) -> Then {
+    fn failed(&mut self, connection: &Connection, error: &watcher::Error, what: &str) -> Next {
         if self.streaming && refuses_streaming(error) {
-            debug!("API server has no streaming lists, falling back to list and watch");
+            debug!("streaming lists not supported by the API server, using list and watch");
             self.streaming = false;
-            return Then::Anew;
+            return Next::Restart;
         }
         let refused = refusal(error);
         let text = super::chain(error);
-        if refused != Some(410) && self.reasons.len() < REASONS && self.reasons.insert(text.clone()) {
+        if refused != Some(410)
+            && self.logged_errors.len() < MAX_LOGGED_ERRORS
+            && self.logged_errors.insert(text.clone())
+        {
             match refused {
                 Some(403) => warn!(
+                    resource = what,
                     error = %text,
-                    "Services are not followed; allow our ServiceAccount to list and watch {what} (deploy/daemonset.yaml), or set kubernetes.service-annotations = []"
+                    "watch of Services forbidden; allow our ServiceAccount to list and watch this resource (deploy/daemonset.yaml), or set kubernetes.service-annotations = []"
                 ),
-                _ => debug!(error = %text, what, "watch failed, trying again"),
+                _ => debug!(error = %text, resource = what, "watch failed, retrying"),
             }
         }
-        if refused == Some(401) || connection.is_stale(&self.options) { Then::Anew } else { Then::Wait }
+        if refused == Some(401) || connection.is_stale(&self.options) {
+            Next::Restart
+        } else {
+            Next::Continue
+        }
     }
 
     fn publish(&mut self) {
         self.publish_at = None;
-        let Some(services) = self.catalog.services() else { return };
+        let Some(services) = self.cache.services() else { return };
         self.published = Some(Instant::now());
         self.services.send_if_modified(|last| {
             let changed = **last != services;
             if changed {
-                if last.offers.len() != services.offers.len() {
-                    info!(addresses = services.offers.len(), "Services are known");
+                if last.addresses.len() != services.addresses.len() {
+                    info!(addresses = services.addresses.len(), "Service addresses updated");
                 }
                 *last = Arc::new(services);
             }
@@ -208,19 +218,19 @@ impl Watcher {
     }
 }
 
-/// A stream that waits before it tries again.
-fn words<T>(connection: &Connection, config: watcher::Config) -> Words<T>
+/// A stream of events that waits before it retries.
+fn events<T>(connection: &Connection, config: watcher::Config) -> Events<T>
 where
     T: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let patience = Patience(Retry::default());
-    watcher(Api::<T>::all(connection.client.clone()), config).backoff(patience).boxed()
+    let backoff = RetryBackoff(Retry::default());
+    watcher(Api::<T>::all(connection.client.clone()), config).backoff(backoff).boxed()
 }
 
-/// How long a stream waits between attempts: as the watch of Nodes does.
-struct Patience(Retry);
+/// The back-off of the watch of Nodes, for streams.
+struct RetryBackoff(Retry);
 
-impl Iterator for Patience {
+impl Iterator for RetryBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -228,13 +238,13 @@ impl Iterator for Patience {
     }
 }
 
-impl Backoff for Patience {
-    /// A listing that begins is a success to the stream, before anybody was asked.
+impl Backoff for RetryBackoff {
+    /// Does nothing: the stream calls it when a list starts, before the API server has responded.
     fn reset(&mut self) {}
 }
 
-/// Waits for ever where there is no stream. Cancel safe.
-async fn next<T>(stream: &mut Option<Words<T>>) -> Option<Result<Event<T>, watcher::Error>> {
+/// The next event; waits forever if there is no stream. Cancel safe.
+async fn next<T>(stream: &mut Option<Events<T>>) -> Option<Result<Event<T>, watcher::Error>> {
     match stream {
         Some(stream) => stream.next().await,
         None => std::future::pending().await,
@@ -243,11 +253,11 @@ async fn next<T>(stream: &mut Option<Words<T>>) -> Option<Result<Event<T>, watch
 
 fn change<T>(event: Event<T>) -> Change<T> {
     match event {
-        Event::Init => Change::Begin,
+        Event::Init => Change::ListStarted,
         Event::InitApply(object) => Change::Listed(object),
-        Event::InitDone => Change::Whole,
-        Event::Apply(object) => Change::Changed(object),
-        Event::Delete(object) => Change::Gone(object),
+        Event::InitDone => Change::ListDone,
+        Event::Apply(object) => Change::Applied(object),
+        Event::Delete(object) => Change::Deleted(object),
     }
 }
 
@@ -256,33 +266,37 @@ fn change<T>(event: Event<T>) -> Change<T> {
 struct Saved<A, S> {
     version: u32,
     node: String,
-    asked: A,
+    #[serde(rename = "asked")]
+    selection: A,
     services: S,
 }
 
-/// What the last run knew, if it was the same node and looked for the same. Anything unreadable counts as nothing.
-pub(super) fn load(dir: &Path, node: &str, asked: &Asked) -> Option<Services> {
-    let saved: Saved<Asked, Services> = serde_json::from_slice(&crate::state::io::read(&file(dir))?).ok()?;
-    (saved.version == VERSION && saved.node == node && saved.asked == *asked).then_some(saved.services)
+/// The Services of the previous run, if they are of the same node and selection. An unreadable file
+/// is ignored.
+pub(super) fn load(dir: &Path, node: &str, selection: &ServiceSelection) -> Option<Services> {
+    let saved: Saved<ServiceSelection, Services> =
+        serde_json::from_slice(&crate::state::io::read(&file(dir))?).ok()?;
+    (saved.version == VERSION && saved.node == node && saved.selection == *selection)
+        .then_some(saved.services)
 }
 
-/// Writes each state that is published, until the watch ends.
+/// Saves each published state until the watch ends.
 pub(super) async fn keep(
     dir: PathBuf,
     node: String,
-    asked: watch::Receiver<Arc<Asked>>,
+    selection: watch::Receiver<Arc<ServiceSelection>>,
     mut services: watch::Receiver<Arc<Services>>,
 ) {
     while services.changed().await.is_ok() {
-        let (services, asked) = (services.borrow_and_update().clone(), asked.borrow().clone());
+        let (services, selection) = (services.borrow_and_update().clone(), selection.borrow().clone());
         let (dir, node) = (dir.clone(), node.clone());
-        let _ = tokio::task::spawn_blocking(move || save(&dir, node, &asked, &services)).await;
-        sleep(state::GATHER).await;
+        let _ = tokio::task::spawn_blocking(move || save(&dir, node, &selection, &services)).await;
+        sleep(state::SAVE_INTERVAL).await;
     }
 }
 
-fn save(dir: &Path, node: String, asked: &Asked, services: &Services) {
-    let saved = Saved { version: VERSION, node, asked, services };
+fn save(dir: &Path, node: String, selection: &ServiceSelection, services: &Services) {
+    let saved = Saved { version: VERSION, node, selection, services };
     crate::state::io::keep(&file(dir), serde_json::to_vec(&saved).unwrap_or_default(), 0o600);
 }
 
@@ -291,7 +305,7 @@ fn file(dir: &Path) -> PathBuf {
 }
 
 const VERSION: u32 = 1;
-/// Objects in one page of a listing, since whoever may write them can make each megabytes long.
+/// Objects per page of a list: users who may write them can make each megabytes long.
 const PAGE: u32 = 50;
 const NO_HEADLESS: &str = "!service.kubernetes.io/headless";
 
@@ -299,28 +313,33 @@ const NO_HEADLESS: &str = "!service.kubernetes.io/headless";
 mod tests {
     use super::*;
     use crate::{
-        k8s::services::{Here, Offer, Places},
+        k8s::services::{EndpointLocality, LocalEndpoints, ServiceAddress},
         net::ServiceAddresses,
     };
 
     #[test]
-    fn what_was_known_is_read_back_where_the_same_is_looked_for() {
+    fn saved_services_are_loaded_for_the_same_selection() {
         let dir = tempfile::tempdir().unwrap();
-        let asked = Asked { kinds: [ServiceAddresses::ClusterIp].into(), ..Asked::default() };
-        let places = Places { here: Here::Ready, elsewhere: ["n2".to_owned()].into(), ..Places::default() };
-        let offer = Offer {
+        let selection =
+            ServiceSelection { kinds: [ServiceAddresses::ClusterIp].into(), ..ServiceSelection::default() };
+        let places = EndpointLocality {
+            local: LocalEndpoints::Ready,
+            elsewhere: ["n2".to_owned()].into(),
+            ..EndpointLocality::default()
+        };
+        let offer = ServiceAddress {
             service: "default/web".into(),
             kind: ServiceAddresses::ClusterIp,
             local: Some(places),
             served: None,
             excess: None,
         };
-        let offers = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
-        let services = Services { offers, problems: vec!["x".into()], ..Services::default() };
-        save(dir.path(), "n1".into(), &asked, &services);
+        let addresses = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
+        let services = Services { addresses, problems: vec!["x".into()], ..Services::default() };
+        save(dir.path(), "n1".into(), &selection, &services);
         crate::state::io::flush(Duration::from_secs(10));
-        assert_eq!(load(dir.path(), "n1", &asked), Some(services));
-        assert_eq!(load(dir.path(), "n2", &asked), None, "a copied state folder");
-        assert_eq!(load(dir.path(), "n1", &Asked::default()), None, "another configuration");
+        assert_eq!(load(dir.path(), "n1", &selection), Some(services));
+        assert_eq!(load(dir.path(), "n2", &selection), None, "a copied state folder");
+        assert_eq!(load(dir.path(), "n1", &ServiceSelection::default()), None, "another configuration");
     }
 }

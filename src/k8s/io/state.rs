@@ -1,4 +1,4 @@
-//! The last known cluster in the state folder, for a start without the API server.
+//! Saves the last known cluster in the state folder, for a start without the API server.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,8 +12,8 @@ use tracing::info;
 
 use crate::{k8s::node::Nodes, state::io as state};
 
-/// The file is written at once, and then not again for so long: changes of a busy cluster are gathered.
-pub(super) const GATHER: Duration = Duration::from_secs(1);
+/// Minimum time between writes of the file: changes of a busy cluster are saved together.
+pub(super) const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `cluster.json`.
 #[derive(Serialize, Deserialize)]
@@ -23,24 +23,24 @@ struct Saved<N> {
     nodes: N,
 }
 
-/// What the last run knew, if it was the same node. Anything unreadable counts as nothing.
+/// The Nodes of the previous run, if they are of the same node. An unreadable file is ignored.
 pub(super) fn load(dir: &Path, node: &str) -> Option<Nodes> {
     let file = file(dir);
     let saved: Saved<Nodes> = serde_json::from_slice(&state::read(&file)?).ok()?;
     let known = (saved.version == VERSION && saved.node == node).then_some(saved.nodes)?;
     let age_seconds = state::age(&file).map(|age| age.as_secs());
-    info!(path = %file.display(), age_seconds, "cluster known from the state folder, until the API server is reached");
+    info!(path = %file.display(), age_seconds, "cluster loaded from the state folder");
     Some(known)
 }
 
-/// Keeps each state that is published, until the watch ends.
+/// Saves each published state until the watch ends.
 pub(super) async fn keep(dir: PathBuf, node: String, mut nodes: watch::Receiver<Arc<Nodes>>) {
     while nodes.changed().await.is_ok() {
         let now = nodes.borrow_and_update().clone();
         let (dir, node) = (dir.clone(), node.clone());
-        // A large cluster takes its time.
+        // Serialising a large cluster takes long.
         let _ = tokio::task::spawn_blocking(move || save(&dir, &node, &now)).await;
-        sleep(GATHER).await;
+        sleep(SAVE_INTERVAL).await;
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::k8s::node::NodeView;
 
     #[test]
-    fn what_was_known_is_read_back_by_the_same_node_only() {
+    fn the_saved_cluster_is_loaded_by_the_same_node_only() {
         let dir = tempfile::tempdir().unwrap();
         let nodes =
             Nodes { own: Some(NodeView { name: "n1".into(), ..NodeView::default() }), ..Nodes::default() };

@@ -15,29 +15,31 @@ use crate::k8s::{
     crd::{BGPNodeStatus, NodeReport},
 };
 
-/// Writes reports.
+/// Writes the status object.
 #[derive(Debug)]
 pub struct Reporter {
     pub(super) options: Options,
 }
 
-/// How a write went.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     Done,
-    /// The cluster does not know the kind, which is no error.
+    /// The cluster does not have the kind, which is not an error.
     NoSuchKind,
 }
 
 impl Reporter {
-    /// Replaces the status; where there is no object yet it is made, and goes with the Node of this UID.
+    /// Replaces the status. A missing object is created, owned by the Node with this UID.
     ///
     /// # Errors
     ///
-    /// What the API server says, or that it says nothing.
+    /// The error of the API server, or a timeout.
     pub async fn write(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
         let write = self.replace(uid, report);
-        timeout(Duration::from_secs(10), write).await.unwrap_or_else(|_| Err("no answer within 10 s".into()))
+        timeout(Duration::from_secs(10), write)
+            .await
+            .unwrap_or_else(|_| Err("no response within 10 s".into()))
     }
 
     async fn replace(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
@@ -45,7 +47,7 @@ impl Reporter {
         let name = &self.options.node_name;
         let api =
             Api::<DynamicObject>::all_with(connection.client, &ApiResource::erase::<BGPNodeStatus>(&()));
-        // What a report does not have is null in it, which a merge takes away.
+        // Absent values are null in the report, which a merge removes.
         let patch = Patch::Merge(json!({ "status": report }));
         for _ in 0..2 {
             match api.patch_status(name, &PatchParams::default(), &patch).await {
@@ -68,6 +70,6 @@ impl Reporter {
                 Err(error) => return Err(super::chain(&error)),
             }
         }
-        Err("it is made and gone again".into())
+        Err("the object is deleted repeatedly after its creation".into())
     }
 }

@@ -1,6 +1,7 @@
-//! Takes the startup taint (`kubernetes.startup-taint`) off the own Node once it is ready.
+//! Removes the startup taint (`kubernetes.startup-taint`) from our own Node once it is ready.
 //!
-//! Such a taint is put on new nodes by whoever makes them, so that no pod is scheduled before the node has a network.
+//! Such a taint is added to new nodes when they are created, so that no pod is scheduled before the
+//! node has a network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,8 +15,8 @@ use tracing::{info, warn};
 use super::{Options, client};
 use crate::k8s::{condition::Facts, node::Nodes};
 
-/// Between attempts.
-const AGAIN: Duration = Duration::from_secs(10);
+/// Time between attempts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Never ends.
 pub(super) async fn run(
@@ -37,13 +38,13 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     if !refused {
-                        warn!(%error, taint = key, "cannot remove the startup taint, trying again; allow our ServiceAccount to patch nodes");
+                        warn!(%error, taint = key, "cannot remove startup taint, retrying; allow our ServiceAccount to patch nodes");
                     }
                     refused = true;
                 }
             }
-            // The watch tells of what was done, or of what is in the way.
-            sleep(AGAIN).await;
+            // Wait for the watch to reflect the change.
+            sleep(RETRY_INTERVAL).await;
             continue;
         }
         // Cancel safe, each.
@@ -54,7 +55,8 @@ pub(super) async fn run(
     }
 }
 
-/// By its place in the list, and only if it is still there: taints of others stay.
+/// Removes the taint at this index of the list, only if it is still there: other taints are
+/// preserved.
 async fn remove(options: &Options, key: &str, at: usize) -> Result<(), String> {
     let connection = client::connect(options).await?;
     let patch = serde_json::json!([
@@ -69,6 +71,6 @@ async fn remove(options: &Options, key: &str, at: usize) -> Result<(), String> {
     match timeout(Duration::from_secs(10), written).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no answer within 10 s".into()),
+        Err(_) => Err("no response within 10 s".into()),
     }
 }

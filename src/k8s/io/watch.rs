@@ -1,5 +1,5 @@
-//! The task that watches Nodes and publishes [`Nodes`]. It outlives every failure of the API server: what was last known
-//! stays in force, and the node goes on.
+//! The task that watches Nodes and publishes [`Nodes`]. It survives every failure of the API
+//! server: the last known state stays in force.
 
 use std::{
     collections::BTreeSet,
@@ -33,54 +33,57 @@ use crate::{
     net::Prefix,
 };
 
-/// A watch ends after so many seconds and is begun again where it was: a connection that died without a word is noticed.
+/// A watch ends after this many seconds and is resumed, to detect connections that died silently.
 pub(super) const WATCH_SECONDS: u32 = 180;
-/// A listing that makes no progress for so long has hung.
-const LISTING_STALLS: Duration = Duration::from_secs(30);
+/// Maximum time without progress of a list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Changes within this time are published together.
-const GATHER: Duration = Duration::from_millis(50);
-/// A watch that has not failed for so long stands: longer than a connection may take.
-const STANDS: Duration = Duration::from_secs(8);
-/// How long the first listing waits until it is known whether kubelets can set labels of ours.
-const GUARDED_WAIT: Duration = Duration::from_secs(1);
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(10);
-/// After so long a time without a failure the next one is a first one.
-const PEACE: Duration = Duration::from_secs(60);
-/// How often the log repeats what the node waits for.
-const REMIND: Duration = Duration::from_secs(60);
-/// So many different reasons are logged until the API server is back.
-const REASONS: usize = 8;
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A resumed watch without an error for this long is considered connected; longer than connecting
+/// takes.
+const CONNECTED_AFTER: Duration = Duration::from_secs(8);
+/// How long to wait after the first list for the state of the admission policy.
+const GUARDED_TIMEOUT: Duration = Duration::from_secs(1);
+/// First and maximum delay of the back-off.
+const MIN_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The back-off restarts after this time without a failure.
+const BACKOFF_RESET: Duration = Duration::from_secs(60);
+/// How often the log repeats what the node is waiting for.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of different errors that are logged during one outage.
+const MAX_LOGGED_ERRORS: usize = 8;
 
-/// The watch with its outlets.
+/// The watch and its outputs.
 pub(super) struct Watcher {
     pub(super) options: Options,
     pub(super) all_nodes: watch::Receiver<bool>,
-    /// What ServiceCIDR objects say, once they were listed.
+    /// Ranges of ServiceCIDR objects, once they were listed.
     pub(super) ranges: watch::Receiver<Option<Vec<Prefix>>>,
-    /// Whether kubelets are kept from setting labels and annotations of ours, once that is known.
+    /// Whether kubelets are prevented from setting our labels and annotations, once that is known.
     pub(super) guarded: watch::Receiver<Option<bool>>,
     pub(super) cluster: Cluster,
     pub(super) nodes: watch::Sender<Arc<Nodes>>,
     pub(super) status: watch::Sender<ApiStatus>,
-    pub(super) saying: Saying,
-    /// Whether the API server has streaming lists (1.32 with etcd 3.6); found out by asking.
+    pub(super) log: LogState,
+    /// Whether the API server supports streaming lists (1.32 with etcd 3.6), as far as known.
     pub(super) streaming: bool,
-    /// Pauses between listings that expired.
+    /// Back-off between lists after an expired resource version.
     pub(super) expiries: Retry,
-    pub(super) gathering: Gathering,
+    pub(super) debounce: Debounce,
 }
 
-/// A change is published at once, those that follow it soon together: each makes the whole plan anew.
+/// The first change is published at once, and those that follow within [`DEBOUNCE`] together, since
+/// each recomputes the whole plan.
 #[derive(Default)]
-pub(super) struct Gathering {
+pub(super) struct Debounce {
     due: Option<Instant>,
     last: Option<Instant>,
 }
 
-impl Gathering {
+impl Debounce {
     fn changed(&mut self, now: Instant) {
-        self.due.get_or_insert(self.last.map_or(now, |last| now.max(last + GATHER)));
+        self.due.get_or_insert(self.last.map_or(now, |last| now.max(last + DEBOUNCE)));
     }
 
     fn published(&mut self, now: Instant) {
@@ -88,21 +91,21 @@ impl Gathering {
     }
 }
 
-/// What the log was told last.
+/// What was logged last.
 #[derive(Default)]
-pub(super) struct Saying {
+pub(super) struct LogState {
     missing: Option<&'static str>,
     at: Option<Instant>,
     ready: bool,
-    /// Why the API server could not be used since it was lost: each reason once.
-    reasons: BTreeSet<String>,
+    /// Errors logged during the present outage.
+    errors: BTreeSet<String>,
 }
 
-/// Why a stream is left.
-enum Left {
-    /// Ask for other Nodes, or in another manner.
+/// Why a stream ended.
+enum StreamEnd {
+    /// A new stream with other parameters is needed.
     Changed,
-    /// New credentials are due.
+    /// A new connection with new credentials is needed.
     Credentials,
 }
 
@@ -114,35 +117,35 @@ impl Watcher {
             let connection = match client::connect(&self.options).await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    self.lost(error);
+                    self.connection_lost(error);
                     sleep(retry.next()).await;
                     continue;
                 }
             };
             self.cluster.nodes_mut().api_servers.clone_from(&connection.servers);
-            while !matches!(self.follow(&connection, &mut retry).await, Left::Credentials) {}
+            while !matches!(self.follow(&connection, &mut retry).await, StreamEnd::Credentials) {}
         }
     }
 
-    /// One stream of events, until it must be another one.
-    async fn follow(&mut self, connection: &Connection, retry: &mut Retry) -> Left {
+    /// Processes one stream of events until another one is needed.
+    async fn follow(&mut self, connection: &Connection, retry: &mut Retry) -> StreamEnd {
         let scope = if *self.all_nodes.borrow_and_update() { Scope::All } else { Scope::Own };
         let config = self.config(scope);
         let mut stream = pin!(watcher(Api::<ApiNode>::all(connection.client.clone()), config));
-        let mut remind = tokio::time::interval(REMIND);
-        // Whether a listing is still owed.
-        let mut owed = true;
+        let mut remind = tokio::time::interval(REMINDER_INTERVAL);
+        // Whether the list is incomplete.
+        let mut listing = true;
         loop {
-            let lost = !owed && !self.status.borrow().connected;
-            let patience = if lost { STANDS } else { LISTING_STALLS };
-            // Cancel safe: the stream keeps its own state, whoever stops waiting for it.
+            let lost = !listing && !self.status.borrow().connected;
+            let wait = if lost { CONNECTED_AFTER } else { LIST_TIMEOUT };
+            // Cancel safe: the stream keeps its own state.
             let item = tokio::select! {
-                item = timeout(patience, stream.next()) => item,
+                item = timeout(wait, stream.next()) => item,
                 _ = remind.tick() => {
                     self.remind();
                     continue;
                 }
-                () = flipped(&mut self.all_nodes, scope) => return Left::Changed,
+                () = scope_changed(&mut self.all_nodes, scope) => return StreamEnd::Changed,
                 _ = self.ranges.changed() => {
                     self.take_ranges();
                     continue;
@@ -153,7 +156,7 @@ impl Watcher {
                     }
                     continue;
                 }
-                () = due(self.gathering.due) => {
+                () = due(self.debounce.due) => {
                     self.publish();
                     continue;
                 }
@@ -165,42 +168,42 @@ impl Watcher {
             };
             match item {
                 Ok(Some(Ok(event))) => {
-                    if self.take(event, scope) {
+                    if self.apply(event, scope) {
                         *retry = Retry::default();
-                        if mem::replace(&mut owed, false) {
+                        if mem::replace(&mut listing, false) {
                             self.wait_for_guarded().await;
                         }
                     }
                 }
                 Ok(Some(Err(error))) if self.streaming && refuses_streaming(&error) => {
-                    debug!("API server has no streaming lists, falling back to list and watch");
+                    debug!("streaming lists not supported by the API server, using list and watch");
                     self.streaming = false;
-                    return Left::Changed;
+                    return StreamEnd::Changed;
                 }
                 Ok(Some(Err(error))) => {
                     let refused = refusal(&error);
                     if refused == Some(410) {
-                        // Too old a resource version: the stream lists anew by itself.
-                        owed = true;
+                        // Expired resource version: the stream lists again by itself.
+                        listing = true;
                         sleep(self.expiries.next_in_a_row(Instant::now())).await;
                         continue;
                     }
-                    self.lost(explain(&error, refused));
-                    self.wait_for_answer(connection, retry, refused.is_some()).await;
+                    self.connection_lost(explain(&error, refused));
+                    self.wait_for_response(connection, retry, refused.is_some()).await;
                     if refused == Some(401) || connection.is_stale(&self.options) {
-                        return Left::Credentials;
+                        return StreamEnd::Credentials;
                     }
                 }
-                Ok(None) => return Left::Changed,
-                Err(_) if owed => {
-                    self.lost("the listing of Nodes makes no progress".into());
+                Ok(None) => return StreamEnd::Changed,
+                Err(_) if listing => {
+                    self.connection_lost("list of Nodes timed out".into());
                     self.streaming = false;
-                    return Left::Changed;
+                    return StreamEnd::Changed;
                 }
-                // A watch that goes on where it was says nothing until some Node changes.
+                // A resumed watch sends nothing until a Node changes.
                 Err(_) => {
                     *retry = Retry::default();
-                    self.answered();
+                    self.connected();
                 }
             }
         }
@@ -215,37 +218,37 @@ impl Watcher {
         }
     }
 
-    /// Whether what is known is whole after it.
-    fn take(&mut self, event: Event<ApiNode>, scope: Scope) -> bool {
+    /// Applies an event. Returns whether the list is complete afterwards.
+    fn apply(&mut self, event: Event<ApiNode>, scope: Scope) -> bool {
         let now = Instant::now();
-        let whole = match event {
+        let complete = match event {
             Event::Init => {
-                self.cluster.begin(scope);
+                self.cluster.begin_list(scope);
                 false
             }
             Event::InitApply(node) => {
-                self.cluster.found(now, &node, true);
+                self.cluster.apply(now, &node, true);
                 false
             }
             Event::InitDone => {
-                self.cluster.end(now);
+                self.cluster.end_list(now);
                 true
             }
             Event::Apply(node) => {
-                self.cluster.found(now, &node, false);
+                self.cluster.apply(now, &node, false);
                 true
             }
             Event::Delete(node) => {
-                self.cluster.gone(now, &node);
+                self.cluster.delete(now, &node);
                 true
             }
         };
-        if whole {
-            self.answered();
+        if complete {
+            self.connected();
             self.status.send_if_modified(|s| mem::take(&mut s.from_state));
-            self.gathering.changed(now);
+            self.debounce.changed(now);
         }
-        whole
+        complete
     }
 
     fn take_ranges(&mut self) {
@@ -255,22 +258,22 @@ impl Watcher {
         self.publish();
     }
 
-    /// Who reflects depends on it: the first plan should be the right one.
+    /// The election of reflectors depends on it, so the first plan should include it.
     async fn wait_for_guarded(&mut self) {
         if self.cluster.nodes().guarded.is_none() {
-            let _ = timeout(GUARDED_WAIT, self.guarded.wait_for(Option::is_some)).await;
+            let _ = timeout(GUARDED_TIMEOUT, self.guarded.wait_for(Option::is_some)).await;
             self.take_guarded();
         }
     }
 
-    /// Whether it is news.
+    /// Returns whether it changed.
     fn take_guarded(&mut self) -> bool {
         let guarded = *self.guarded.borrow_and_update();
         guarded.is_some_and(|guarded| self.cluster.set_guarded(guarded))
     }
 
     fn publish(&mut self) {
-        self.gathering.published(Instant::now());
+        self.debounce.published(Instant::now());
         let nodes = self.cluster.nodes();
         self.nodes.send_if_modified(|last| {
             let changed = **last != *nodes;
@@ -279,85 +282,86 @@ impl Watcher {
             }
             changed
         });
-        self.say();
+        self.log_progress();
     }
 
-    /// Sleeps and asks until the API server answers anything, so that an outage costs one small request per interval,
-    /// and its end is seen even when no Node changes.
-    async fn wait_for_answer(&mut self, connection: &Connection, retry: &mut Retry, refused: bool) {
+    /// Waits until the API server responds, by a small request per interval, so that the end of an
+    /// outage is detected even if no Node changes. Returns after one interval if the server
+    /// `responded` with an error.
+    async fn wait_for_response(&mut self, connection: &Connection, retry: &mut Retry, responded: bool) {
         loop {
             sleep(retry.next()).await;
-            if refused || connection.is_stale(&self.options) {
+            if responded || connection.is_stale(&self.options) {
                 return;
             }
             let request =
                 hyper::http::Request::get("/readyz").body(Vec::new()).expect("a constant request is valid");
             match timeout(Duration::from_secs(3), connection.client.request_text(request)).await {
-                Ok(Ok(_)) => return self.answered(),
-                Ok(Err(kube::Error::Api(status))) if status.code != 500 => return self.answered(),
-                Ok(Err(error)) => self.lost(super::chain(&error)),
-                Err(_) => self.lost("no answer within 3 s".into()),
+                Ok(Ok(_)) => return self.connected(),
+                Ok(Err(kube::Error::Api(status))) if status.code != 500 => return self.connected(),
+                Ok(Err(error)) => self.connection_lost(super::chain(&error)),
+                Err(_) => self.connection_lost("no response within 3 s".into()),
             }
         }
     }
 
-    fn answered(&mut self) {
+    fn connected(&mut self) {
         self.status.send_if_modified(|s| {
-            let news = !s.connected;
-            if news {
-                info!("API server answers");
+            let changed = !s.connected;
+            if changed {
+                info!("connected to the API server");
                 s.connected = true;
                 s.since = Some(super::timestamp());
             }
-            news
+            changed
         });
-        self.saying.reasons.clear();
+        self.log.errors.clear();
     }
 
-    fn lost(&mut self, error: String) {
-        if self.saying.reasons.len() < REASONS && self.saying.reasons.insert(error.clone()) {
-            warn!(%error, "API server is away; what was last known stays in force, trying again");
+    fn connection_lost(&mut self, error: String) {
+        if self.log.errors.len() < MAX_LOGGED_ERRORS && self.log.errors.insert(error.clone()) {
+            warn!(%error, "API server unreachable, last known state stays in force, retrying");
         }
         self.status.send_if_modified(|s| {
             if s.connected || s.since.is_none() {
                 s.connected = false;
                 s.since = Some(super::timestamp());
             }
-            let news = s.last_error.as_ref() != Some(&error);
+            let changed = s.last_error.as_ref() != Some(&error);
             s.last_error = Some(error);
-            news
+            changed
         });
     }
 
-    /// Says once what the node waits for, and once that it need not wait any longer.
-    fn say(&mut self) {
+    /// Logs once what the node is waiting for, and once that it is known.
+    fn log_progress(&mut self) {
         let missing = self.cluster.nodes().missing();
         match missing {
-            Some(what) if self.saying.missing != missing => {
-                info!(node = self.options.node_name, what, "waiting");
-                self.saying.at = Some(Instant::now());
-                self.saying.ready = false;
+            Some(what) if self.log.missing != missing => {
+                info!(node = self.options.node_name, missing = what, "waiting for the Node");
+                self.log.at = Some(Instant::now());
+                self.log.ready = false;
             }
-            None if !self.saying.ready => {
+            None if !self.log.ready => {
                 if let Some(own) = &self.cluster.nodes().own {
-                    info!(node = own.name, pod_cidrs = ?own.pod_cidrs, addresses = ?own.addresses, "node is known");
+                    info!(node = own.name, pod_cidrs = ?own.pod_cidrs, addresses = ?own.addresses, "Node is known");
                 }
-                self.saying.ready = true;
+                self.log.ready = true;
             }
             _ => {}
         }
-        self.saying.missing = missing;
+        self.log.missing = missing;
     }
 
     fn remind(&mut self) {
-        let due = self.saying.at.is_some_and(|at| at.elapsed() >= REMIND / 2);
-        if let Some(what) = self.saying.missing.filter(|_| due) {
-            info!(node = self.options.node_name, what, "still waiting");
+        let due = self.log.at.is_some_and(|at| at.elapsed() >= REMINDER_INTERVAL / 2);
+        if let Some(what) = self.log.missing.filter(|_| due) {
+            info!(node = self.options.node_name, missing = what, "still waiting for the Node");
         }
     }
 }
 
-/// Waits until then; for ever when there is nothing to wait for. Cancel safe.
+/// Waits until then; forever without a time. Cancel safe.
 pub(super) async fn due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
@@ -365,8 +369,8 @@ pub(super) async fn due(at: Option<Instant>) {
     }
 }
 
-/// Waits until other Nodes are asked for. Cancel safe.
-async fn flipped(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
+/// Waits until the scope must change. Cancel safe.
+async fn scope_changed(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
     loop {
         if all_nodes.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -377,7 +381,7 @@ async fn flipped(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
     }
 }
 
-/// The status code with which the server itself refused, if it did answer.
+/// The status code of the server's response, if there was one.
 pub(super) fn refusal(error: &watcher::Error) -> Option<u16> {
     use watcher::Error as E;
     match error {
@@ -389,7 +393,7 @@ pub(super) fn refusal(error: &watcher::Error) -> Option<u16> {
     }
 }
 
-/// An API server without streaming lists calls the question invalid.
+/// Whether the error means that the API server does not support streaming lists.
 pub(super) fn refuses_streaming(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(_)) && matches!(refusal(error), Some(400 | 422))
 }
@@ -397,13 +401,14 @@ pub(super) fn refuses_streaming(error: &watcher::Error) -> bool {
 fn explain(error: &watcher::Error, refused: Option<u16>) -> String {
     let text = super::chain(error);
     match refused {
-        Some(401) => format!("{text}; the API server does not know our token or certificate"),
+        Some(401) => format!("{text}; the API server rejects our token or certificate"),
         Some(403) => format!("{text}; allow our ServiceAccount to list and watch nodes"),
         _ => text,
     }
 }
 
-/// Delays that double, each drawn from its upper half so that nodes do not come back in step.
+/// Exponential back-off with jitter: each delay is drawn from its upper half, so that nodes do not
+/// retry in step.
 pub(super) struct Retry {
     delay: Duration,
     last: Option<Instant>,
@@ -411,24 +416,26 @@ pub(super) struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { delay: FIRST_RETRY, last: None }
+        Self { delay: MIN_BACKOFF, last: None }
     }
 }
 
 impl Retry {
-    /// For what succeeds in between, and fails again at once: only a while of peace begins anew.
+    /// The next delay for operations that succeed in between and fail again at once: only a time
+    /// without failures restarts the back-off.
     pub(super) fn next_in_a_row(&mut self, now: Instant) -> Duration {
-        if self.last.is_none_or(|last| now >= last + PEACE) {
+        if self.last.is_none_or(|last| now >= last + BACKOFF_RESET) {
             *self = Self::default();
         }
         self.last = Some(now);
         self.next()
     }
 
+    /// The next delay.
     pub(super) fn next(&mut self) -> Duration {
         let delay = self.delay;
-        self.delay = (delay * 2).min(LAST_RETRY);
-        let dice = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros() % 512);
-        delay / 2 + delay / 2 * dice / 512
+        self.delay = (delay * 2).min(MAX_BACKOFF);
+        let jitter = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros() % 512);
+        delay / 2 + delay / 2 * jitter / 512
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::socket::{NftSocket, DumpInterrupted};
+use super::socket::{DumpInterrupted, NftSocket};
 use crate::{
     net::{Diagnostic, Reason, Subject},
     nft::{
@@ -115,7 +115,10 @@ impl Table {
                 socket.transact(|batch| batch.write_bgp(wanted))?;
                 let (bridges, pods) = (wanted.bridges.len(), wanted.pods.len());
                 let neighbors = wanted.neighbors.len();
-                info!(table = TABLE, bridges, pods, neighbors, "dropping forwarded BGP packets of containers");
+                info!(
+                    table = TABLE,
+                    bridges, pods, neighbors, "dropping forwarded BGP packets of containers"
+                );
             }
             self.before += std::mem::take(&mut self.dropped);
             self.have = Some(wanted.clone());

@@ -12,14 +12,14 @@ use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{
-    ConflistOptions, ConflistContext,
+    ConflistContext, ConflistOptions,
     former::Former,
-    maintain::{Checked, BridgeTask},
+    maintain::{BridgeTask, Checked},
 };
 use crate::{
     cni::{
         conflist::{self, Conflist, InFront},
-        gate::{self, GateInputs, GateDecision},
+        gate::{self, GateDecision, GateInputs},
         view::{ConflistState, ConflistStatus},
     },
     net::text::untrusted,
@@ -50,8 +50,15 @@ pub(super) async fn run(
     former: Former,
 ) {
     let bridge_task = BridgeTask::new(&options, context.leases.take());
-    let mut keeper =
-        ConflistKeeper { options, former, bridge_task, since: None, written: None, seen: None, overwritten: None };
+    let mut keeper = ConflistKeeper {
+        options,
+        former,
+        bridge_task,
+        since: None,
+        written: None,
+        seen: None,
+        overwritten: None,
+    };
     let mut bridge_changed = true;
     loop {
         let now_wanted = want.borrow_and_update().clone();
@@ -68,9 +75,9 @@ pub(super) async fn run(
         };
         outcome.publish(&keeper.options, &status);
         context.problems.send_if_modified(|last| {
-            let news = *last != looked.problems;
-            *last = looked.problems;
-            news
+            let is_new = *last != checked.problems;
+            *last = checked.problems;
+            is_new
         });
         // Cancel safe, each.
         tokio::select! {
@@ -135,7 +142,9 @@ impl ConflistKeeper {
             }
             GateDecision::Write if ours.is_some_and(|at| now < at + OVERWRITE_INTERVAL) => {
                 self.note_overwritten(now, &differs);
-                Outcome::waiting("another program keeps changing this file; it will be written again within 30 s")
+                Outcome::waiting(
+                    "another program keeps changing this file; it will be written again within 30 s",
+                )
             }
             GateDecision::Write => {
                 if ours.is_some() {
@@ -155,7 +164,11 @@ impl ConflistKeeper {
 
     fn note_overwritten(&mut self, now: Instant, differs: &Differs) {
         let found = conflist::describe(differs.existing.as_deref());
-        if self.overwritten.as_ref().is_none_or(|(known, at)| *known != found || now >= *at + REPORT_OVERWRITE) {
+        if self
+            .overwritten
+            .as_ref()
+            .is_none_or(|(known, at)| *known != found || now >= *at + REPORT_OVERWRITE)
+        {
             warn!(
                 path = %self.options.path().display(),
                 %found,
@@ -182,8 +195,8 @@ impl ConflistKeeper {
 }
 
 /// Waits for a change; forever if the sender is gone. Cancel safe.
-async fn changed<T>(news: &mut watch::Receiver<T>) {
-    if news.changed().await.is_err() {
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

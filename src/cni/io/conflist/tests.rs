@@ -12,7 +12,11 @@ fn conflist(cidr: &str) -> Arc<Conflist> {
 }
 
 fn open(cidr: &str) -> GateInputs {
-    GateInputs { unreachable: vec![cidr.parse().unwrap()], forwarding: true, routes: gate::InitialRoutes::Complete }
+    GateInputs {
+        unreachable: vec![cidr.parse().unwrap()],
+        forwarding: true,
+        routes: gate::InitialRoutes::Complete,
+    }
 }
 
 struct Room {
@@ -53,7 +57,11 @@ impl Room {
             s.state == state && s.problem.as_deref().unwrap_or_default().contains(problem)
         };
         let wait = self.status.wait_for(fits);
-        tokio::time::timeout(OVERWRITE_INTERVAL + Duration::from_secs(60), wait).await.expect("in time").unwrap().clone()
+        tokio::time::timeout(OVERWRITE_INTERVAL + Duration::from_secs(60), wait)
+            .await
+            .expect("in time")
+            .unwrap()
+            .clone()
     }
 }
 
