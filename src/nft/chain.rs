@@ -119,7 +119,7 @@ impl Chain {
 
 /// Asks for a chain: one answer, or ENOENT.
 pub fn ask_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
-    Batch::ask(seq, protocol(family), GET_CHAIN, ACK, |m| {
+    Batch::request(seq, protocol(family), GET_CHAIN, ACK, |m| {
         let (table, name) = chain.place();
         m.text(1, table);
         m.text(3, name);
@@ -128,7 +128,7 @@ pub fn ask_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
 
 /// Asks for the rules of a chain, in their order.
 pub fn ask_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
-    Batch::ask(seq, protocol(family), GET_RULE, DUMP, |m| {
+    Batch::request(seq, protocol(family), GET_RULE, DUMP, |m| {
         let (table, name) = chain.place();
         m.text(1, table);
         m.text(2, name);
@@ -420,7 +420,7 @@ mod tests {
     /// As the kernel lists them, with these handles.
     fn listed(fill: &[&dyn Fn(&mut Attributes<'_>)]) -> Vec<Vec<u8>> {
         let rule = |(n, fill): (usize, &&dyn Fn(&mut Attributes<'_>))| {
-            let request = Batch::ask(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
+            let request = Batch::request(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
                 m.octets(3, &(n as u64 + 1).to_be_bytes());
                 m.nested(4, |list| fill(list));
             });

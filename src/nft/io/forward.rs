@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     iptables_legacy,
-    socket::{Kernel, Torn},
+    socket::{DumpInterrupted, NftSocket},
 };
 use crate::{
     net::{Diagnostic, Family, Prefix, Reason, Subject},
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// After a word of the kernel, so that many are one look.
+/// After a word of the socket, so that many are one look.
 const GATHER: Duration = Duration::from_millis(200);
 /// How often we look without a word: iptables-legacy says none, and some may be lost.
 const LOOK: Duration = Duration::from_secs(30);
@@ -58,13 +58,13 @@ pub fn spawn_with_notes(
 ///
 /// When the kernel refuses. A kernel without nf_tables has no chain.
 pub fn cleanup() -> io::Result<bool> {
-    let Ok(mut kernel) = Kernel::open() else { return Ok(false) };
+    let Ok(mut socket) = NftSocket::open() else { return Ok(false) };
     let mut any = false;
     for family in Family::ALL {
         for hook in Hook::ALL {
-            let Ok(seen) = see(&mut kernel, family, hook, false) else { continue };
+            let Ok(seen) = see(&mut socket, family, hook, false) else { continue };
             if seen.rules.is_some() || !seen.jumps.is_empty() {
-                carry_out(&mut kernel, family, hook, Step::Remove, &[], &seen)?;
+                carry_out(&mut socket, family, hook, Step::Remove, &[], &seen)?;
                 any = true;
             }
         }
@@ -115,10 +115,10 @@ async fn run(
     }
 }
 
-/// What we know of the kernel.
+/// What we know of the socket.
 #[derive(Default)]
 struct Known {
-    kernel: Option<Kernel>,
+    socket: Option<NftSocket>,
     /// By family and hook: what we have written.
     written: [[Option<Vec<Rule>>; Hook::ALL.len()]; 2],
     /// What Docker was seen to drop. It stays accepted while it is wanted: Docker drops again with
@@ -141,7 +141,7 @@ impl Known {
                 Ok(found) => problems.extend(found),
                 Err(error) => {
                     // Nothing that we have written is known any longer.
-                    (self.kernel, self.written[family.index()]) = (None, Default::default());
+                    (self.socket, self.written[family.index()]) = (None, Default::default());
                     // A kernel without nf_tables has no such chain either.
                     let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
                     if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
@@ -161,36 +161,36 @@ impl Known {
         rules: &[Rule],
         ready: bool,
     ) -> io::Result<Vec<Diagnostic>> {
-        let mut kernel = match self.kernel.take() {
-            Some(kernel) => kernel,
-            None => Kernel::open()?,
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => NftSocket::open()?,
         };
         let mut problems = Vec::new();
         for hook in Hook::ALL {
-            let dropped = self.dropped(&mut kernel, wanted, family, hook)?;
+            let dropped = self.dropped(&mut socket, wanted, family, hook)?;
             let rules = if hook == Hook::Forward { rules.to_vec() } else { docker::rules(wanted, &dropped) };
             if !rules.is_empty() || ready {
-                self.keep(&mut kernel, family, hook, rules)?;
+                self.keep(&mut socket, family, hook, rules)?;
             }
-            problems.extend(left_to_the_operator(&mut kernel, wanted, family, hook)?);
+            problems.extend(left_to_the_operator(&mut socket, wanted, family, hook)?);
         }
         let open: Vec<_> = wanted.pods.iter().filter(|p| wanted.enabled && p.family() == family).collect();
         if !open.is_empty() {
-            let nat = listed(&mut kernel, family, Chain::Nat)?;
+            let nat = listed(&mut socket, family, Chain::Nat)?;
             let is_masqueraded = |p: &Prefix| nat.iter().any(|r| chain::masquerades(r, *p));
             self.notes.extend(open.iter().filter(|p| is_masqueraded(p)).map(|p| masquerade_note(**p)));
-            let direct = listed(&mut kernel, family, Chain::DockerNftables)?;
+            let direct = listed(&mut socket, family, Chain::DockerNftables)?;
             let is_dropped = |p: &Prefix| direct.iter().any(|r| chain::drops_to(r, *p));
             problems.extend(open.iter().filter(|p| is_dropped(p)).map(|p| direct_problem(**p)));
         }
-        self.kernel = Some(kernel);
+        self.socket = Some(socket);
         Ok(problems)
     }
 
     /// The advertised subnets that Docker drops before a hook of ours could accept them.
     fn dropped(
         &mut self,
-        kernel: &mut Kernel,
+        socket: &mut NftSocket,
         wanted: &Wanted,
         family: Family,
         hook: Hook,
@@ -200,7 +200,7 @@ impl Known {
         let is_routed = |p: &Prefix| wanted.routed.values().any(|all| all.contains(p));
         self.dropped.retain(|(_, p)| wanted.pods.contains(p) && is_routed(p));
         if wanted.pods.iter().any(is_routed) {
-            let list = listed(kernel, family, place)?;
+            let list = listed(socket, family, place)?;
             let found = docker::dropped(hook, wanted, &wanted.pods, family, &list);
             self.dropped.extend(found.into_iter().map(|p| (key, p)));
         }
@@ -208,11 +208,17 @@ impl Known {
         Ok(of_hook.map(|(_, p)| *p).collect())
     }
 
-    fn keep(&mut self, kernel: &mut Kernel, family: Family, hook: Hook, rules: Vec<Rule>) -> io::Result<()> {
-        let seen = see(kernel, family, hook, hook != Hook::Forward && !rules.is_empty())?;
+    fn keep(
+        &mut self,
+        socket: &mut NftSocket,
+        family: Family,
+        hook: Hook,
+        rules: Vec<Rule>,
+    ) -> io::Result<()> {
+        let seen = see(socket, family, hook, hook != Hook::Forward && !rules.is_empty())?;
         let written = &mut self.written[family.index()][hook as usize];
         let step = step(&rules, written.as_deref(), &seen);
-        carry_out(kernel, family, hook, step, &rules, &seen)?;
+        carry_out(socket, family, hook, step, &rules, &seen)?;
         let chain = hook.name();
         match step {
             Step::Write => {
@@ -233,7 +239,7 @@ impl Known {
 
 /// Where `docker.accept-forwarded` is false: the commands that mend what is dropped.
 fn left_to_the_operator(
-    kernel: &mut Kernel,
+    socket: &mut NftSocket,
     wanted: &Wanted,
     family: Family,
     hook: Hook,
@@ -243,8 +249,8 @@ fn left_to_the_operator(
         return Ok(Vec::new());
     }
     let dropped = match docker::drops_of(hook) {
-        Some(place) => docker::dropped(hook, wanted, &named, family, &listed(kernel, family, place)?),
-        None => match chain_of(kernel, family, Chain::Forward)? {
+        Some(place) => docker::dropped(hook, wanted, &named, family, &listed(socket, family, place)?),
+        None => match chain_of(socket, family, Chain::Forward)? {
             Some(forward) if chain::drops(&forward) => named.clone(),
             _ => BTreeSet::new(),
         },
@@ -252,7 +258,7 @@ fn left_to_the_operator(
     if dropped.is_empty() {
         return Ok(Vec::new());
     }
-    let parent = listed(kernel, family, hook.parent())?;
+    let parent = listed(socket, family, hook.parent())?;
     let dropped = dropped.intersection(&named);
     Ok(dropped.filter_map(|p| docker::left_to_the_operator(hook, *p, &parent)).collect())
 }
@@ -271,41 +277,41 @@ fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
 }
 
 /// `drops`: what is to be accepted is dropped; of FORWARD its policy decides.
-fn see(kernel: &mut Kernel, family: Family, hook: Hook, drops: bool) -> io::Result<Seen> {
-    let Some(parent) = chain_of(kernel, family, hook.parent())? else { return Ok(Seen::default()) };
+fn see(socket: &mut NftSocket, family: Family, hook: Hook, drops: bool) -> io::Result<Seen> {
+    let Some(parent) = chain_of(socket, family, hook.parent())? else { return Ok(Seen::default()) };
     let drops = drops || hook == Hook::Forward && chain::drops(&parent);
-    let ours = chain_of(kernel, family, hook.ours())?.is_some();
+    let ours = chain_of(socket, family, hook.ours())?.is_some();
     if !drops && !ours {
         return Ok(Seen::default());
     }
-    let parent = rules_of(kernel, family, hook.parent())?;
-    let rules = if ours { Some(rules_of(kernel, family, hook.ours())?.len()) } else { None };
+    let parent = rules_of(socket, family, hook.parent())?;
+    let rules = if ours { Some(rules_of(socket, family, hook.ours())?.len()) } else { None };
     Ok(hook.seen(drops, &parent, rules))
 }
 
 /// The rules of a chain that may not be there.
-fn listed(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
-    match chain_of(kernel, family, chain)? {
-        Some(_) => rules_of(kernel, family, chain),
+fn listed(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
+    match chain_of(socket, family, chain)? {
+        Some(_) => rules_of(socket, family, chain),
         None => Ok(Vec::new()),
     }
 }
 
-fn chain_of(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Option<Vec<u8>>> {
-    let question = chain::ask_chain(kernel.next(), family, chain);
-    match kernel.ask(&question) {
+fn chain_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Option<Vec<u8>>> {
+    let request = chain::ask_chain(socket.next(), family, chain);
+    match socket.request(&request) {
         Ok(answers) => Ok(answers.into_iter().next()),
         Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-fn rules_of(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
+fn rules_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
     const TRIES: u32 = 5;
     for last in 1..=TRIES {
-        let question = chain::ask_rules(kernel.next(), family, chain);
-        match kernel.ask(&question) {
-            Err(e) if last < TRIES && e.get_ref().is_some_and(|e| e.is::<Torn>()) => {}
+        let request = chain::ask_rules(socket.next(), family, chain);
+        match socket.request(&request) {
+            Err(e) if last < TRIES && e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => {}
             answer => return Ok(answer?.into_iter().filter(|r| chain::is_in(r, chain)).collect()),
         }
     }
@@ -313,7 +319,7 @@ fn rules_of(kernel: &mut Kernel, family: Family, chain: Chain) -> io::Result<Vec
 }
 
 fn carry_out(
-    kernel: &mut Kernel,
+    socket: &mut NftSocket,
     family: Family,
     hook: Hook,
     step: Step,
@@ -322,8 +328,8 @@ fn carry_out(
 ) -> io::Result<()> {
     match step {
         Step::Nothing => Ok(()),
-        Step::Write => kernel.transact(|batch: &mut Batch| batch.write_chain(family, hook, rules, seen)),
-        Step::Remove => kernel.transact(|batch| batch.remove_chain(family, hook, seen)),
+        Step::Write => socket.transact(|batch: &mut Batch| batch.write_chain(family, hook, rules, seen)),
+        Step::Remove => socket.transact(|batch| batch.remove_chain(family, hook, seen)),
     }
 }
 
