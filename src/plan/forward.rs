@@ -38,7 +38,8 @@ fn bridges<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Link> {
     host.links.values().filter(move |l| l.kind == "bridge" && l.name != *pods)
 }
 
-/// Bridges that neighbors learn of, with their subnets. That of an uplink is the network's, not ours.
+/// Advertised bridges with their subnets. The subnet of an uplink belongs to the network, not to
+/// this host.
 fn advertised(ctx: &Context<'_>) -> BTreeMap<String, BTreeSet<Prefix>> {
     let advertise = &ctx.config.advertise;
     let uplinks = gateway::uplinks(ctx.host, ctx.config);

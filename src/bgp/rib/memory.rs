@@ -214,8 +214,8 @@ impl Rib {
         }
     }
 
-    /// Problems for the operator: limits that are nearly reached, nodes that advertise prefixes that
-    /// are not theirs, and subnets or AS numbers that another host has, too. `None` if nothing
+    /// Problems for the operator: limits that are nearly reached, nodes that advertise prefixes
+    /// that are not theirs, and subnets or AS numbers that another host has, too. `None` if nothing
     /// changed since the last call. Call at the end of a turn.
     pub fn take_problems(&mut self) -> Option<Vec<Diagnostic>> {
         let old = &self.memory.near;

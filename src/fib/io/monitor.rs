@@ -153,8 +153,8 @@ impl Monitor {
         }
     }
 
-    /// Other routes are ours from now on. Notifications that come meanwhile are lost, so all is read
-    /// again.
+    /// Other routes are ours from now on. Notifications that come meanwhile are lost, so
+    /// everything is read again.
     async fn switch(&mut self, switch: Switch) {
         let Switch { settings, former, done } = switch;
         match subscribe(self.own_port, settings.protocol) {
