@@ -3,8 +3,8 @@
 //!
 //! Four kinds are set, and only while this host forwards packets for containers: global
 //! forwarding, forwarding on the interfaces concerned (uplinks and container bridges), the
-//! multipath hash policy, and, before IPv6 forwarding is enabled, `accept_ra` from 1 to 2. An interface that
-//! forwards ignores router advertisements unless its `accept_ra` is 2, and enabling
+//! multipath hash policy, and, before IPv6 forwarding is enabled, `accept_ra` from 1 to 2. An
+//! interface that forwards ignores router advertisements unless its `accept_ra` is 2, and enabling
 //! `all.forwarding` removes the default routes that were learned from advertisements. An interface
 //! that would lose its default route or address is therefore set to 2 first. One on which
 //! forwarding was already enabled ignores advertisements anyway and is left alone; 0 and 2 are the

@@ -16,8 +16,8 @@
 //! - A node that starts between 80 % and the limit begins with the mesh: where the others are still
 //!   below reflectors they refuse it, and it has everything from those.
 //!
-//! The failure of one reflector loses nothing: there are two more, and its successor is elected when
-//! its Node is gone or no longer reports.
+//! The failure of one reflector loses nothing: there are two more, and its successor is elected
+//! when its Node is gone or no longer reports.
 //!
 //! # When the list is wrong
 //!
