@@ -24,6 +24,8 @@ use crate::{
 pub const BFD: Duration = Duration::from_millis(3000);
 /// What the kernel reported was acted on, here and at the neighbors of the neighbor.
 const REPORTED: Duration = Duration::from_millis(2500);
+/// A queue has taken the place of another.
+const QUEUE_REPLACED: Duration = Duration::from_millis(100);
 /// A route of ours that others deleted is back.
 const REPAIRED: Duration = Duration::from_millis(1500);
 
@@ -213,8 +215,14 @@ impl Fault {
             SwitchRestarted | SwitchKilled if self.switch == FRR => {
                 Exposure { pairs: Pairs::ToAny(&BFD_HOSTS), after_recovery: None, ..Exposure::NOTHING }
             }
-            Killed | Upgraded | Reloaded | BadFile | DiskFull | ClockJump | SlowLink | SwitchRestarted
+            Killed | Upgraded | Reloaded | BadFile | DiskFull | ClockJump | SwitchRestarted
             | SwitchKilled | SwitchStopped | SessionAborted | Stopped => Exposure::NOTHING,
+            // The kernel drops what it sends while one queue takes the place of another.
+            SlowLink => Exposure {
+                pairs: Pairs::From(host),
+                after_injection: Some(QUEUE_REPLACED),
+                after_recovery: Some(QUEUE_REPLACED),
+            },
             LinkDownAtHost | LinkDownAtSwitch => both(Some(REPORTED), Some(REPORTED)),
             SilentLoss if self.bfd() => both(Some(BFD), Some(REPORTED)),
             SilentLoss => both(None, Some(REPORTED)),
@@ -388,7 +396,7 @@ fn mend(ns: &Ns) {
     ns.sh("nft 'add table netdev cut; delete table netdev cut'");
 }
 
-/// A queue of some hundred milliseconds at 4 Mbit/s, which loses nothing.
+/// A queue of some hundred milliseconds at 8 Mbit/s, which loses nothing.
 fn slow(host: &Ns, s: usize, h: usize) {
     host.sh(&format!("tc qdisc add dev eth{} root tbf rate 8mbit burst 3000 limit 4000000", s + 1));
     let to = format!("10.{}.{}.1:9", s + 1, h + 1);
