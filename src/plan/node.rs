@@ -315,7 +315,7 @@ fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec
     for name in &used {
         if let Some(why) = plugins.unusable.get(*name) {
             problems.push(format!(
-                "CNI plugin `{name}` in {} does not answer which versions of CNI it knows ({why}); it is taken to know 0.4.0; \
+                "CNI plugin `{name}` in {} does not report the CNI versions that it supports ({why}), 0.4.0 is assumed; \
                  reinstall it where pods do not start",
                 ctx.config.cni.bin_dir.display()
             ));

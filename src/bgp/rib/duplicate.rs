@@ -56,7 +56,7 @@ impl Rib {
     }
 
     /// The neighbors that send routes of other hosts with this host's AS number, which are refused.
-    /// Fewer than [`LOOKED_AT`] own prefixes that come back are told from them.
+    /// Fewer than [`LOOKED_AT`] own prefixes that come back are distinguished from them.
     pub(super) fn shared_numbers(&self) -> Vec<PeerNo> {
         let peers = self.peers.iter().enumerate().filter_map(|(n, p)| Some((n as PeerNo, p.as_ref()?)));
         let of_others = |(no, peer): &(PeerNo, &Peer)| {
