@@ -49,7 +49,7 @@ enum Peer {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SceneName {
-    /// A host whose daemon stops answering while its links stay up
+    /// A host whose daemon is stopped while its links stay up
     Bfd,
     /// An uplink that is cut under a stream of packets
     Failover,

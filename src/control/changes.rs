@@ -14,7 +14,7 @@ pub struct Changes {
     pub keys: Vec<String>,
     /// Keys whose new value takes effect at the next start.
     pub restart: Vec<String>,
-    /// Why the reload asks for `--force`.
+    /// Why the reload needs `--force`.
     pub force: Option<String>,
     /// What the new configuration lacks before sessions and routes can follow it.
     pub missing: Option<String>,

@@ -7,7 +7,6 @@
 mod answers;
 mod bfd;
 mod cleanup;
-mod doors;
 mod drain;
 pub mod events;
 mod forwarding;
@@ -15,6 +14,7 @@ mod health;
 mod host;
 mod kernel_routes;
 mod limits;
+mod listeners;
 mod machine;
 mod masquerade;
 mod memory;
@@ -460,8 +460,8 @@ async fn daemon(
     if let Some(reporter) = reporter {
         tokio::spawn(report::run(answers.clone(), reporter));
     }
-    tokio::spawn(doors::control(control, config.control.clone(), moves, answers.clone()));
-    tokio::spawn(doors::metrics(listeners, in_force.clone(), answers));
+    tokio::spawn(listeners::control(control, config.control.clone(), moves, answers.clone()));
+    tokio::spawn(listeners::metrics(listeners, in_force.clone(), answers));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(begun_tx, ready_tx, established, rib.convergence.clone(), plan, written));
@@ -509,7 +509,7 @@ async fn daemon(
     }
 }
 
-/// Of a signal: nobody is there who could be asked whether it is meant.
+/// By a signal, which has no options: even if every session is reset.
 const PLAIN: Reload = Reload { dry_run: false, confirm: None, force: true };
 
 /// How long a start waits for the first look at the host's sysctls.

@@ -39,7 +39,7 @@ impl Default for LabOptions {
 /// One thing to see, in less than 20 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
-    /// A host without an answering daemon, whose links stay up.
+    /// A host whose daemon is stopped, while its links stay up.
     Bfd,
     /// An uplink is cut under a stream of packets.
     Failover,

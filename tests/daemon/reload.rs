@@ -179,7 +179,7 @@ fn a_dry_run_lists_what_would_change_and_touches_nothing() {
 }
 
 #[test]
-fn what_would_take_every_session_or_own_route_away_asks_for_force() {
+fn what_would_take_every_session_or_own_route_away_needs_force() {
     let mut net = Net::new();
     let (switch, host) = host_and_switches(&mut net);
     let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);
@@ -201,7 +201,7 @@ fn what_would_take_every_session_or_own_route_away_asks_for_force() {
     assert_eq!(reload(&routelet, &["--force"]).0, 0);
     wait_for("the withdrawal", 5.0, || (!originates(&routelet, "10.50.0.0/24")).then_some(()));
     assert_eq!(before, (since(&routelet, ONE), since(&routelet, TWO)), "no session is reset for it");
-    // Nobody can be asked by a signal.
+    // A signal needs no confirmation.
     routelet.configure(&other_as);
     routelet.process.signal("HUP");
     wait_for("the AS number", 5.0, || (routelet.json(&["show", "summary"])["asn"] == 1001).then_some(()));
@@ -357,12 +357,12 @@ fn control_socket_and_metrics_move_by_a_reload_where_the_sandbox_permits_it() {
     fs::write(&file, &moved).unwrap();
     let (status, listed, error) = reload(&routelet, &[]);
     assert_eq!((status, &*error), (0, ""), "{listed}");
-    let ask = |args: &[&str]| {
+    let run = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
         let out = command.args(args).arg("--socket").arg(&other).output().unwrap();
         (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap())
     };
-    assert_eq!(ask(&["show", "config"]).0, 0);
+    assert_eq!(run(&["show", "config"]).0, 0);
     assert!(
         host.sh("curl -s http://127.0.0.1:9180/livez || wget -qO- http://127.0.0.1:9180/livez")
             .contains("alive")
@@ -373,11 +373,11 @@ fn control_socket_and_metrics_move_by_a_reload_where_the_sandbox_permits_it() {
     let elsewhere = tempfile::tempdir().unwrap();
     let path = elsewhere.path().join("routelet.sock").display().to_string();
     fs::write(&file, moved.replace(&other.display().to_string(), &path)).unwrap();
-    let (status, listed) = ask(&["reload"]);
+    let (status, listed) = run(&["reload"]);
     assert!(status == 4 && listed.contains("needs a restart   control"), "{listed}");
-    let (_, summary) = ask(&["show", "summary"]);
+    let (_, summary) = run(&["show", "summary"]);
     assert!(summary.contains("new values of control take effect at the next start"), "{summary}");
     fs::write(&file, &moved).unwrap();
-    let (status, listed) = ask(&["reload"]);
+    let (status, listed) = run(&["reload"]);
     assert_eq!(status, 0, "{listed}");
 }

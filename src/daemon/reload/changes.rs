@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loss_of_every_session_or_own_route_asks_for_force() {
+    fn the_loss_of_every_session_or_own_route_needs_force() {
         let both = "\"10.5.0.0/24\", \"10.5.1.0/24\"";
         let one = || Sessions { established: ["10.1.1.1".to_owned()].into(), ..Sessions::default() };
         #[rustfmt::skip]

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    doors::Move,
+    listeners::Move,
     planner::{Basis, publish},
     room::Limit,
     sandbox, state,

@@ -22,7 +22,7 @@ use crate::{
     net::{NextHops, Prefix},
 };
 
-/// Tells the monitor which routes are ours from now on.
+/// Settings and former locations for the monitor: which routes are ours from now on.
 pub(super) struct Switch {
     pub(super) settings: Settings,
     pub(super) former: Vec<Location>,

@@ -70,7 +70,7 @@ async fn cut_once(net: &Net, daemons: &mut Daemons) -> Result<(), Error> {
     Ok(())
 }
 
-/// The daemon of the first host stops answering. Its links stay up, so that only BFD notices soon.
+/// The daemon of the first host is stopped. Its links stay up, so that only BFD notices soon.
 async fn bfd(net: &Net, daemons: &mut Daemons) -> Result<(), Error> {
     let sessions = net.hosts.len();
     wait("BFD is up with every host", || {
