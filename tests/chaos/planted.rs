@@ -27,8 +27,9 @@ fn planted_violations_are_noticed() {
     thread::sleep(Duration::from_secs(1));
     fabric.hosts[2].routelet.process.signal("CONT");
     run::until("the repair", || fabric.tables());
+    let repaired = Instant::now();
     thread::sleep(Duration::from_secs(1));
-    let (lost, sent) = fabric.traffic.lost(Instant::now());
+    let (lost, sent) = fabric.traffic.lost(repaired);
     fabric.ledger.pauses(fabric.traffic.pauses());
     let unexplained = fabric.ledger.unexplained(&lost);
     assert!(sent > lost.len() && unexplained.iter().all(|l| l.pair == (2, 0)), "{unexplained:?}");
