@@ -168,7 +168,7 @@ fn node(text: &[u8]) {
     let Ok(node) = serde_json::from_slice::<ApiNode>(text) else { return };
     let view = NodeView::from(&node);
     assert!(
-        view.problems.len() <= 64 && view.problems.iter().all(|p| p.len() <= 2048),
+        view.problems.len() <= 64 && view.problems.iter().all(|p| p.line().len() <= 2048),
         "{:?}",
         view.problems
     );

@@ -5,6 +5,7 @@ pub mod contest;
 pub mod event_limit;
 pub mod io;
 pub mod md5;
+pub mod outage;
 pub mod peer;
 pub mod policy;
 pub mod rib;

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 
 use crate::{
     bgp::{policy::Policy, wire::Shape},
-    net::{Asn, BfdParams, Family, Prefix, RouterId},
+    net::{Asn, BfdParams, Diagnostic, Family, Prefix, Reason, RouterId, Subject},
 };
 
 /// A neighbor's number inside the daemon: small, and never used for another neighbor while routes
@@ -131,16 +131,18 @@ pub struct Lacks {
 
 impl Lacks {
     /// What that means, with its remedy.
-    pub fn explain(self, neighbor: &PeerKey) -> Option<String> {
+    pub fn explain(self, neighbor: &PeerKey) -> Option<Diagnostic> {
         let (keys, effect) = match (self.import, self.export) {
             (true, true) => ("`import` and `export`", "no routes are accepted from it or advertised to it"),
             (true, false) => ("`import`", "no routes are accepted from it"),
             (false, true) => ("`export`", "no routes are advertised to it"),
             (false, false) => return None,
         };
-        Some(format!(
-            "external neighbor {neighbor} lacks {keys}: {effect} (RFC 8212); name a policy, or set \
-             bgp.require-policy = false"
+        Some(Diagnostic::new(
+            Reason::PolicyRequired,
+            Subject::neighbor(neighbor),
+            format!("external neighbor {neighbor} lacks {keys}: {effect} (RFC 8212)"),
+            "name a policy, or set bgp.require-policy = false",
         ))
     }
 }

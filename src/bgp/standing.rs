@@ -77,7 +77,7 @@ fn and(names: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use std::sync::Arc;
 
     use super::*;
@@ -87,7 +87,7 @@ mod tests {
     };
 
     #[expect(clippy::disallowed_methods, reason = "an epoch")]
-    fn view(
+    pub(in crate::bgp) fn view(
         address: &str,
         state: SessionState,
         local: &str,
@@ -114,6 +114,11 @@ mod tests {
             ..empty
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::view, *};
 
     #[test]
     fn a_session_whose_bfd_stays_down_is_a_problem() {

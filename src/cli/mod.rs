@@ -7,6 +7,7 @@
 mod check;
 mod cleanup;
 mod completions;
+mod doctor;
 mod drain;
 mod io;
 mod lab;
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     /// Show the state of the daemon
     #[command(subcommand)]
     Show(show::Show),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Show(show) => show.run(),
         Command::Neighbor(neighbor) => neighbor.run(),
         Command::Reload(reload) => reload.run(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::Diagnostic;
+
 /// State of the file for the container runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflistStatus {
@@ -10,6 +12,9 @@ pub struct ConflistStatus {
     pub state: ConflistState,
     /// What prevents writing it, or another problem, with its remedy.
     pub problem: Option<String>,
+    /// The same, unless it only waits.
+    #[serde(default)]
+    pub diagnostic: Option<Diagnostic>,
     /// Files of other network agents in the folder, in the order in which runtimes read them.
     #[serde(default)]
     pub others: Vec<String>,

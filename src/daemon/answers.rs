@@ -45,7 +45,7 @@ use crate::{
     },
     k8s::{node::Nodes, services::Eligibility, view::ApiStatus},
     metrics::{self, Cluster, Latency, Snapshot},
-    net::{Diagnostic, Family, Prefix, Reachable},
+    net::{Diagnostic, Family, Prefix, Reachable, Reason, Subject},
     plan::Plan,
     sandbox::SandboxView,
 };
@@ -212,16 +212,7 @@ impl Answers {
     /// What sessions know, with the counters of the rib.
     pub(super) async fn neighbors(&self) -> Vec<NeighborView> {
         let mut views = self.sessions().await;
-        let counts = self.counts().await;
-        for view in &mut views {
-            if let Some(n) = counts.neighbors.get(&view.address) {
-                view.received = n.received.clone();
-                view.accepted = n.accepted.clone();
-                view.advertised = n.advertised.clone();
-                view.withheld = n.withheld.clone();
-                view.notes.extend(n.notes.iter().cloned());
-            }
-        }
+        add_counts(&mut views, &self.counts().await);
         if let Ok(plan) = self.plan.borrow().as_ref() {
             views.extend(plan.unfound.iter().map(unnumbered::view));
         }
@@ -240,7 +231,7 @@ impl Answers {
     async fn host(&self) -> HostStatus {
         let neighbors = self.neighbors().await;
         let (plan, host) = (self.plan.borrow().clone(), self.host.borrow().clone());
-        super::host::status(plan.as_ref().as_ref(), &host, &neighbors, self.problems(&neighbors))
+        super::host::status(plan.as_ref().as_ref(), &host, &neighbors, lines(&self.diagnostics(&neighbors)))
     }
 
     async fn act(&self, target: &Target, act: Act) -> Response {
@@ -377,12 +368,14 @@ impl Answers {
         let kubernetes = self.kubernetes.as_ref()?;
         let nodes = kubernetes.nodes.borrow().clone();
         let (services, problems, reflectors) = match self.plan.borrow().as_ref() {
-            Ok(plan) => (plan.services.clone(), plan.messages(), plan.reflectors.iter().cloned().collect()),
-            // Without the API server there is no Node: setting what it would say is no remedy.
+            Ok(plan) => {
+                (plan.services.clone(), plan.diagnostics(), plan.reflectors.iter().cloned().collect())
+            }
+            // Without the API server there is no Node: setting what it would have is no remedy.
             Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
-            Err(missing) => (Vec::new(), vec![missing.clone()], Vec::new()),
+            Err(missing) => (Vec::new(), vec![incomplete(missing)], Vec::new()),
         };
-        let problems = [problems, lines(&self.problems.all())].concat();
+        let problems = [problems, self.problems.of_host(), self.problems.of_sessions()].concat();
         let mut nodes = Nodes::clone(&nodes);
         if let (Some(own), Ok(plan)) = (&mut nodes.own, self.plan.borrow().as_ref()) {
             own.addresses.clone_from(&plan.node_addresses);
@@ -408,23 +401,26 @@ impl Answers {
         Some(node)
     }
 
-    /// What needs somebody: under Kubernetes all that `show node` marks.
-    fn problems(&self, neighbors: &[NeighborView]) -> Vec<String> {
-        if let Some(node) = self.node_beside(neighbors) {
-            return node.marks();
-        }
-        let plan = self.plan.borrow().clone();
-        let planned = match plan.as_ref() {
-            Ok(plan) => plan.messages(),
-            Err(missing) => vec![missing.clone()],
+    /// Everything that an operator should know, the most urgent first: that of the sessions as of
+    /// now, the rest as the tasks found it last.
+    pub(super) fn diagnostics(&self, neighbors: &[NeighborView]) -> Vec<Diagnostic> {
+        let node = self.node_beside(neighbors);
+        let unconnected = node.as_ref().is_some_and(|n| n.uid.is_none() && !n.api.connected);
+        let cluster = node.map(|node| node.diagnostics()).unwrap_or_default();
+        let planned = match self.plan.borrow().as_ref() {
+            Ok(plan) => plan.diagnostics(),
+            Err(_) if unconnected => Vec::new(),
+            Err(missing) => vec![incomplete(missing)],
         };
-        [lines(&self.problems.of_host()), planned].concat()
-    }
-
-    /// What the tasks have found, that of the sessions as of now.
-    fn diagnostics(&self, neighbors: &[NeighborView]) -> Vec<Diagnostic> {
-        let sessions = [standing::problems(neighbors), self.bfd.problems.borrow().clone()].concat();
-        [self.problems.of_host(), sessions].concat()
+        let mut sessions = [standing::problems(neighbors), self.bfd.problems.borrow().clone()].concat();
+        let known: BTreeSet<_> = sessions.iter().map(Diagnostic::key).map(|(r, s)| (r, s.clone())).collect();
+        let later = self.problems.of_sessions().into_iter();
+        sessions.extend(
+            later.filter(|d| is_current(d, neighbors) && !known.contains(&(d.reason, d.subject.clone()))),
+        );
+        let mut all = [cluster, planned, self.problems.of_host(), sessions].concat();
+        all.sort_by_key(|problem| problem.severity);
+        all
     }
 
     pub(super) async fn summary(&self) -> Summary {
@@ -432,10 +428,7 @@ impl Answers {
         let counts = self.counts().await;
         let plan = self.plan.borrow().clone();
         let config = self.config.borrow().clone();
-        let mut problems = self.problems(&neighbors);
         let diagnostics = self.diagnostics(&neighbors);
-        let known: BTreeSet<_> = problems.iter().cloned().collect();
-        problems.extend(lines(&diagnostics).into_iter().filter(|p| !known.contains(p)));
         let (mut asn, mut router_id, mut addresses, mut originated) = (None, None, Vec::new(), Vec::new());
         if let Ok(plan) = plan.as_ref() {
             asn = Some(plan.global.asn);
@@ -473,7 +466,7 @@ impl Answers {
                 originated: originated.len() as u64,
             },
             last_error: last_error(&neighbors),
-            problems,
+            problems: lines(&diagnostics),
             diagnostics,
             sysctls: self.forwarding.borrow().changed.clone(),
             sandbox: Some(self.sandbox.clone()),
@@ -545,8 +538,37 @@ impl RoutePages {
     }
 }
 
+/// Whether a problem that was found a moment ago may still stand.
+fn is_current(problem: &Diagnostic, neighbors: &[NeighborView]) -> bool {
+    let is_up = |n: &NeighborView| n.state == SessionState::Established;
+    let state = neighbors.iter().find(|n| n.address == problem.subject.name).map(is_up);
+    match problem.reason {
+        Reason::NeighborDown => state == Some(false),
+        Reason::NothingReceived | Reason::NothingAdvertised => state == Some(true),
+        _ => false,
+    }
+}
+
+/// Fills in what the table counts of each neighbor.
+pub(super) fn add_counts(views: &mut [NeighborView], counts: &Counts) {
+    for view in views {
+        if let Some(n) = counts.neighbors.get(&view.address) {
+            view.received = n.received.clone();
+            view.accepted = n.accepted.clone();
+            view.advertised = n.advertised.clone();
+            view.withheld = n.withheld.clone();
+            view.notes.extend(n.notes.iter().cloned());
+        }
+    }
+}
+
+/// There is no plan yet.
+fn incomplete(missing: &str) -> Diagnostic {
+    Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing, "")
+}
+
 /// As `show` prints them.
-fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
+pub(super) fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
     diagnostics.iter().map(ToString::to_string).collect()
 }
 

@@ -29,14 +29,11 @@ pub(super) fn status(
     plan: Result<&Plan, &String>,
     host: &Host,
     neighbors: &[NeighborView],
-    mut problems: Vec<String>,
+    problems: Vec<String>,
 ) -> HostStatus {
     let plan = match plan {
         Ok(plan) => plan,
-        Err(missing) => {
-            problems.push(missing.clone());
-            return HostStatus { problems, ..HostStatus::default() };
-        }
+        Err(_) => return HostStatus { problems, ..HostStatus::default() },
     };
     let rows = interfaces(plan, host).into_iter().map(|i| InterfaceStatus {
         neighbors: on_interface(host, &i.name, neighbors),

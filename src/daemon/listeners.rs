@@ -1,6 +1,6 @@
 //! The listeners that follow the configuration: the control socket, metrics and probes.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -10,11 +10,13 @@ use tokio::{
 
 use super::answers::Answers;
 use crate::{
+    bgp::io::{owners_of, port_taken},
     config::{Config, Control},
     control::io::{
         http,
         server::{self, ControlSocket},
     },
+    net::Diagnostic,
 };
 
 /// How long clients of the former control socket have for what they requested.
@@ -64,6 +66,7 @@ pub(super) async fn control(
 pub(super) async fn metrics(
     mut listeners: Vec<TcpListener>,
     mut config: watch::Receiver<Arc<Config>>,
+    problems: watch::Sender<Vec<Diagnostic>>,
     answers: Answers,
 ) {
     let mut now = config.borrow_and_update().metrics.clone();
@@ -77,6 +80,18 @@ pub(super) async fn metrics(
                 Err(_) => return,
             },
         }
-        listeners = http::bind(&now.listen).await;
+        let taken;
+        (listeners, taken) = http::bind(&now.listen).await;
+        problems.send_replace(taken_ports(&taken));
     }
+}
+
+/// The problems of addresses on which metrics cannot be served.
+pub(super) fn taken_ports(taken: &[(SocketAddr, std::io::Error)]) -> Vec<Diagnostic> {
+    let addresses: Vec<_> = taken.iter().map(|(address, _)| *address).collect();
+    let owners = owners_of(&addresses);
+    let problem = |(address, error): &(SocketAddr, std::io::Error)| {
+        port_taken(*address, "metrics.listen", error, owners.get(&address.port()))
+    };
+    taken.iter().map(problem).collect()
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod bfd;
 mod cleanup;
+mod doctor;
 mod drain;
 pub mod events;
 mod forwarding;
@@ -21,7 +22,6 @@ mod memory;
 mod notices;
 mod planner;
 mod pods;
-mod problem_log;
 mod problems;
 mod reload;
 mod report;
@@ -69,6 +69,7 @@ use crate::{
 };
 use answers::{Answers, Kubernetes};
 pub use cleanup::cleanup;
+pub use doctor::doctor;
 use reload::{Reloader, Started};
 use room::Limit;
 
@@ -159,7 +160,7 @@ async fn daemon(
     let mark = state::Mark::new(&interfaces, kubernetes.then_some(node_name.as_str()));
     let state_dir = state::claim(&config.state_dir, &mark, &interfaces.addresses);
     // Whose port it is can be seen from outside of the sandbox only.
-    bgp::io::report_taken_ports(&config.bgp.listen);
+    let owners = bgp::io::owners_of(&config.bgp.listen);
     let (sandbox, _held) = sandbox::enter(&options, &config, kubernetes);
     state::mark(&state_dir, &mark);
     let (unkept, descriptors) = (crate::state::io::problems(), limits::follow());
@@ -247,18 +248,23 @@ async fn daemon(
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
     // Before neighbors take descriptors.
-    let listeners = http::bind(&config.metrics.listen).await;
+    let (listeners, taken) = http::bind(&config.metrics.listen).await;
+    let (metrics_port_tx, metrics_port) = watch::channel(listeners::taken_ports(&taken));
 
     // From the neighbors to the table.
-    let mut peers = bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness);
+    let mut peers =
+        bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness, owners);
     let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
-    tokio::spawn(sessions::run(sessions_tx, plan.clone(), requests, events, bfd.problems.clone()));
+    let of_sessions = (requests, rib.sender.clone());
+    tokio::spawn(sessions::run(sessions_tx, plan.clone(), of_sessions, events, bfd.problems.clone()));
     let sessions_of = (peers.requests.clone(), peers.events.subscribe());
     let connections = peers.on_link.take().expect("taken once");
     unnumbered::spawn(interfaces, found_tx, sessions_of, connections, &state_dir);
 
     let (of_file_tx, of_file) = watch::channel(Vec::new());
-    let problems = problems::Sources {
+    let mut problems = problems::Sources {
+        plan: plan.clone(),
+        conflist: None,
         forwarding: forwarding.clone(),
         sessions,
         others: vec![
@@ -272,9 +278,10 @@ async fn daemon(
             unkept,
             descriptors,
             of_file,
+            peers.problems.clone(),
+            metrics_port,
         ],
     };
-    tokio::spawn(problems::log(problems.clone()));
 
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
@@ -328,10 +335,8 @@ async fn daemon(
         let (notices_tx, notices) = watch::channel(Arc::default());
         reporter = Some(k8s::io::reporter(options.clone()));
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
-        let conflist_status = conflist_task.status.clone();
-        let sources =
-            notices::Sources { plan: plan.clone(), conflist: conflist_status, problems: problems.clone() };
-        tokio::spawn(notices::run(notices_tx, sources));
+        problems.conflist = Some(conflist_task.status.clone());
+        tokio::spawn(notices::run(notices_tx, problems.clone()));
         tokio::spawn(health::gate(
             gate_tx,
             fib.own_there(),
@@ -341,6 +346,7 @@ async fn daemon(
         ));
         cluster = Some((watch, conflist_task, services));
     }
+    tokio::spawn(problems::log(problems.clone()));
     let views = cluster.as_ref().map(|(watch, conflist, _)| Kubernetes {
         nodes: watch.nodes.clone(),
         api: watch.status.clone(),
@@ -461,7 +467,7 @@ async fn daemon(
         tokio::spawn(report::run(answers.clone(), reporter));
     }
     tokio::spawn(listeners::control(control, config.control.clone(), moves, answers.clone()));
-    tokio::spawn(listeners::metrics(listeners, in_force.clone(), answers));
+    tokio::spawn(listeners::metrics(listeners, in_force.clone(), metrics_port_tx, answers));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
     tokio::spawn(health::readiness(begun_tx, ready_tx, established, rib.convergence.clone(), plan, written));

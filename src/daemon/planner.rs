@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{health::changed, problem_log::ProblemLog, unnumbered};
+use super::{health::changed, unnumbered};
 use crate::{
     bgp::{
         io::{
@@ -37,7 +37,10 @@ use crate::{
         objects::Objects,
         services::{ServiceSelection, Services},
     },
-    net::{Assigned, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
+    net::{
+        Assigned, Diagnostic, Family, Guard, Links, Origination, PreferredSources, Prefix, Reachable, Reason,
+        RouterId, Subject,
+    },
     plan::{
         self, Drain, Election, FormerGateways, Gateways, Plan, PlanInputs, Sessions, forwarding, overlay,
         plan, uplinks,
@@ -138,7 +141,7 @@ impl Basis {
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra =
         PlanInputs { kubernetes, stored_router_id: read_router_id(&state_dir), ..PlanInputs::default() };
-    let (mut logged, mut logged_objects) = (ProblemLog::default(), ProblemLog::default());
+    let mut logged_missing = None;
     let mut ways = None;
     let mut alone_since = BTreeMap::new();
     let mut election = Election::default();
@@ -195,8 +198,13 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             && extra.plugins.programs.is_none()
         {
             let folder = config.cni.bin_dir.display();
-            plan.problems.push(format!(
-                "cni.bin-dir: {folder} cannot be read, so nobody knows whether the CNI plugins are there; install them, or mount it"
+            plan.problems.push(Diagnostic::new(
+                Reason::CniPluginsUnknown,
+                Subject::key("cni.bin-dir"),
+                format!(
+                    "cni.bin-dir: {folder} cannot be read, so it is not known which CNI plugins there are"
+                ),
+                "install them, or mount the folder",
             ));
         }
         if let Ok(plan) = &mut result {
@@ -206,7 +214,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         }
         match &result {
             Ok(plan) => {
-                log_problems(&mut logged, &mut logged_objects, plan);
+                logged_missing = None;
                 extra.held_services = plan.held_services.clone();
                 let own = nodes.as_ref().and_then(|n| n.own.as_ref());
                 // One that somebody has set is forgotten with the setting.
@@ -219,8 +227,9 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
             // Nothing is wrong yet: at each start the Node and its address come a little later.
             Err(missing) => {
                 publish(&outputs.no_conflist, missing.clone());
-                for missing in logged.handle([missing].into_iter()) {
+                if logged_missing.as_ref() != Some(missing) {
                     tracing::info!(%missing, "no plan yet");
+                    logged_missing = Some(missing.clone());
                 }
             }
         }
@@ -392,20 +401,6 @@ pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
         }
         new
     });
-}
-
-/// A problem is logged when it appears, not each time the plan is made again; one of an object once a
-/// minute, whatever text it has by then.
-fn log_problems(logged: &mut ProblemLog, logged_objects: &mut ProblemLog, plan: &Plan) {
-    let of_services = plan.mistakes.iter().map(|m| (format!("Service {}/{}", m.namespace, m.name), &*m.text));
-    let of_objects = plan.object_problems.iter().map(|p| (format!("{} {}", p.kind, p.name), &*p.text));
-    let now = Instant::now().into_std();
-    let of_service = |text: &&String| plan.mistakes.iter().any(|m| m.text == **text);
-    let others = plan.problems.iter().chain(&plan.notes).filter(|text| !of_service(text));
-    let new = logged_objects.handle_objects(now, of_services.chain(of_objects));
-    for problem in logged.handle(others).into_iter().chain(new) {
-        tracing::warn!(problem, "problem found");
-    }
 }
 
 pub(super) const ROUTER_ID_FILE: &str = "router-id";

@@ -1,13 +1,21 @@
 //! All problems in one place: gathered from the tasks that find them, logged when they appear and
 //! when they are gone, and handed on to `show`, Events and metrics.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::select_all;
 use tokio::sync::watch;
 
-use super::forwarding::Forwarding;
-use crate::net::{Diagnostic, Reason, Severity, Subject};
+use super::{forwarding::Forwarding, health::changed};
+use crate::{
+    cni::view::ConflistStatus,
+    net::{Diagnostic, Reason, Severity, Subject},
+    plan::Plan,
+};
 
 /// Problems of one task.
 pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
@@ -15,6 +23,9 @@ pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
 /// Where problems come from. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sources {
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    /// Under Kubernetes.
+    pub(super) conflist: Option<watch::Receiver<ConflistStatus>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
     /// Of the sessions, BFD included.
     pub(super) sessions: Found,
@@ -33,8 +44,14 @@ impl Sources {
         self.sessions.borrow().clone()
     }
 
+    pub(super) fn of_plan(&self) -> Vec<Diagnostic> {
+        self.plan.borrow().as_ref().as_ref().map(Plan::diagnostics).unwrap_or_default()
+    }
+
     pub(super) fn all(&self) -> Vec<Diagnostic> {
-        [self.of_host(), self.of_sessions()].concat()
+        let conflist = self.conflist.as_ref().and_then(|c| c.borrow().diagnostic.clone());
+        let conflist = conflist.into_iter().collect();
+        [conflist, self.of_host(), self.of_plan(), self.of_sessions()].concat()
     }
 
     /// Waits for news. A task that has ended has none. Cancel safe.
@@ -44,11 +61,16 @@ impl Sources {
         tokio::select! {
             _ = any => {}
             () = next(&mut self.forwarding) => {}
+            () = next(&mut self.plan) => {}
+            true = changed(self.conflist.as_mut()) => {}
+            else => std::future::pending().await,
         }
     }
 
     pub(super) fn mark_seen(&mut self) {
         self.forwarding.mark_unchanged();
+        self.plan.mark_unchanged();
+        self.conflist.iter_mut().for_each(watch::Receiver::mark_unchanged);
         self.others.iter_mut().chain([&mut self.sessions]).for_each(watch::Receiver::mark_unchanged);
     }
 }
@@ -65,18 +87,25 @@ pub(super) async fn log(mut sources: Sources) {
     let mut standing = Standing::default();
     loop {
         sources.mark_seen();
-        standing.update(sources.all());
+        standing.update(Instant::now(), sources.all());
         sources.changed().await;
     }
 }
 
-/// What was logged as found and not yet as gone.
+/// Between two log lines of one object, whose texts a tenant may change ten times a second.
+const OBJECT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What was found and is not yet gone.
 #[derive(Default)]
-struct Standing(BTreeSet<(Reason, Subject)>);
+struct Standing {
+    keys: BTreeSet<(Reason, Subject)>,
+    /// Objects of the API server, and when each was last logged.
+    objects: BTreeMap<Subject, Instant>,
+}
 
 impl Standing {
-    fn update(&mut self, now: Vec<Diagnostic>) {
-        let (new, gone) = self.changes(&now);
+    fn update(&mut self, now: Instant, found: Vec<Diagnostic>) {
+        let (new, gone) = self.changes(now, &found);
         for (reason, subject) in gone {
             tracing::info!(%reason, %subject, "problem resolved");
         }
@@ -88,24 +117,40 @@ impl Standing {
         }
     }
 
-    /// Those that were not there before, and the keys of those that are not any more.
-    fn changes<'a>(&mut self, now: &'a [Diagnostic]) -> (Vec<&'a Diagnostic>, Vec<(Reason, Subject)>) {
-        let key = |d: &Diagnostic| (d.reason, d.subject.clone());
+    /// Those to log as found, and the keys of those to log as gone.
+    fn changes<'a>(
+        &mut self,
+        now: Instant,
+        found: &'a [Diagnostic],
+    ) -> (Vec<&'a Diagnostic>, Vec<(Reason, Subject)>) {
+        self.objects.retain(|_, logged| now.duration_since(*logged) < OBJECT_INTERVAL);
         let mut keys = BTreeSet::new();
         let mut new = Vec::new();
-        for diagnostic in now {
-            let first = keys.insert(key(diagnostic));
-            new.extend((first && !self.0.contains(&key(diagnostic))).then_some(diagnostic));
+        for problem in found {
+            let key = (problem.reason, problem.subject.clone());
+            if keys.insert(key.clone()) && !self.keys.contains(&key) && self.is_due(now, &key.1) {
+                new.push(problem);
+            }
         }
-        let old = std::mem::replace(&mut self.0, keys);
-        let gone = old.into_iter().filter(|key| !self.0.contains(key)).collect();
-        (new, gone)
+        let old = std::mem::replace(&mut self.keys, keys);
+        let is_gone = |key: &(Reason, Subject)| !self.keys.contains(key) && !key.1.is_object();
+        (new, old.into_iter().filter(is_gone).collect())
+    }
+
+    fn is_due(&mut self, now: Instant, subject: &Subject) -> bool {
+        let is_object = subject.is_object();
+        let is_due = !is_object || !self.objects.contains_key(subject);
+        if is_object && is_due {
+            self.objects.insert(subject.clone(), now);
+        }
+        is_due
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::SubjectKind;
 
     fn one(subject: &str, text: &str) -> Diagnostic {
         Diagnostic::new(Reason::PrefixLimitNear, Subject::neighbor(subject), text, "")
@@ -114,8 +159,9 @@ mod tests {
     #[test]
     fn a_problem_is_logged_when_it_appears_and_when_it_is_gone_whatever_its_text() {
         let mut standing = Standing::default();
-        let mut turn = |now: &[Diagnostic]| {
-            let (new, gone) = standing.changes(now);
+        let start = Instant::now();
+        let mut turn = |found: &[Diagnostic]| {
+            let (new, gone) = standing.changes(start, found);
             let new: Vec<_> = new.into_iter().map(|d| d.subject.name.clone()).collect();
             (new.concat(), gone.into_iter().map(|(_, s)| s.name).collect::<String>())
         };
@@ -126,6 +172,23 @@ mod tests {
         assert_eq!(turn(&[one("a", "81 %")]), result("a", "b"));
     }
 
+    #[test]
+    fn an_object_is_logged_once_a_minute_however_often_it_changes() {
+        let mut standing = Standing::default();
+        let start = Instant::now();
+        let mut lines = 0;
+        // Ten changes a second for three minutes; every other time the object is in order.
+        for n in 0..1800_u32 {
+            let now = start + Duration::from_millis(100) * n;
+            let subject = Subject::object(SubjectKind::Service, Some("a"), "b", "");
+            let problem = Diagnostic::new(Reason::NotUnderstood, subject, format!("text {n}"), "");
+            let (new, gone) =
+                standing.changes(now, if n % 2 == 0 { std::slice::from_ref(&problem) } else { &[] });
+            lines += new.len() + gone.len();
+        }
+        assert_eq!(lines, 3);
+    }
+
     #[tokio::test]
     async fn news_of_any_task_wakes_and_an_ended_one_does_not() {
         let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
@@ -133,9 +196,11 @@ mod tests {
         let (tx, other) = watch::channel(Vec::new());
         let (ended, gone) = watch::channel(vec![one("gone", "x")]);
         drop(ended);
-        let mut sources = Sources { forwarding, sessions, others: vec![other, gone] };
+        let (_plan, plan) = watch::channel(Arc::new(Err(String::new())));
+        let others = vec![other, gone];
+        let mut sources = Sources { plan, conflist: None, forwarding, sessions, others };
         sources.mark_seen();
-        let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), sources.changed()).await;
+        let quiet = tokio::time::timeout(Duration::from_millis(20), sources.changed()).await;
         assert!(quiet.is_err());
         tx.send_replace(vec![one("a", "x")]);
         sources.changed().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::answers::Answers;
+use super::answers::{Answers, lines};
 use crate::{
     bgp::{rib::RouteFilter, view::SessionState},
     control::{NeighborView, RouteView},
@@ -29,6 +29,8 @@ const ROUTES: usize = 200;
 /// So many sessions are named.
 const SESSIONS: usize = 500;
 const LARGE: u64 = 2000;
+/// So many problems.
+const PROBLEMS: usize = 96;
 
 /// Never ends.
 pub(super) async fn run(answers: Answers, reporter: Reporter) {
@@ -79,7 +81,7 @@ async fn report(answers: &Answers) -> NodeReport {
         sessions: listed(neighbors.iter().map(session).collect()),
         routes: routes.iter().map(route).collect(),
         truncated,
-        problems: answers.node().map(|node| node.problems).unwrap_or_default(),
+        problems: lines(&answers.diagnostics(&neighbors)).into_iter().take(PROBLEMS).collect(),
     }
 }
 
@@ -153,7 +155,7 @@ mod tests {
             reason: shortened(&long),
             ..RouteReport::default()
         };
-        let problems = vec!["x".repeat(PROBLEM_MAX); 101];
+        let problems = vec!["x".repeat(PROBLEM_MAX + 30); PROBLEMS];
         let report = NodeReport { sessions, routes: vec![route; ROUTES], problems, ..NodeReport::default() };
         let octets = serde_json::to_vec(&report).unwrap().len();
         assert!(octets < 512 * 1024, "{octets}");

@@ -1,16 +1,23 @@
 //! Problems of the sessions, as all neighbors together show them: handed on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::sleep,
 };
 
-use super::planner::publish;
+use super::{answers::add_counts, planner::publish};
 use crate::{
     bgp::{
-        io::{PeerEvent, ToPeers},
+        io::{
+            PeerEvent, ToPeers,
+            rib::{RibSender, ToRib},
+        },
+        outage::Outages,
         standing,
     },
     net::Diagnostic,
@@ -18,7 +25,7 @@ use crate::{
 };
 
 /// Between two looks while nothing happens.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
 /// After something happened: more of it follows.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -26,16 +33,25 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(
     problems: watch::Sender<Vec<Diagnostic>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
-    peers: mpsc::Sender<ToPeers>,
+    (peers, rib): (mpsc::Sender<ToPeers>, RibSender),
     mut events: broadcast::Receiver<PeerEvent>,
     mut bfd: watch::Receiver<Vec<Diagnostic>>,
 ) {
+    let mut outages = Outages::default();
     loop {
         let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
-        let mut now = standing::problems(&response.await.unwrap_or_default());
+        let mut views = response.await.unwrap_or_default();
+        let (reply, response) = oneshot::channel();
+        if rib.send(ToRib::Counts { reply }).await.is_err() {
+            return;
+        }
+        add_counts(&mut views, &response.await.unwrap_or_default());
+        let originates = plan.borrow().as_ref().as_ref().is_ok_and(|p| !p.originated.is_empty());
+        let mut now = standing::problems(&views);
+        now.extend(outages.handle(Instant::now(), &views, originates));
         now.extend(bfd.borrow_and_update().iter().cloned());
         publish(&problems, now);
         // Cancel safe, each.

@@ -13,6 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::{Diagnostic, Reason, Subject};
+
 /// An entry of `docker.networks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkSelector {
@@ -102,7 +104,7 @@ pub struct Network {
 pub struct Selected {
     pub bridges: BTreeSet<String>,
     /// What the operator should know, each with its remedy.
-    pub problems: Vec<String>,
+    pub problems: Vec<Diagnostic>,
 }
 
 /// As the engine lists it.
@@ -156,17 +158,22 @@ pub fn select(selectors: &[NetworkSelector], networks: &[Network]) -> Selected {
     for selector in selectors {
         let mut found = networks.iter().filter(|n| selector.selects(n)).peekable();
         if let (NetworkSelector::Name(name), None) = (selector, found.peek()) {
-            selected.problems.push(format!(
-                "docker.networks: the engine has no network `{name}`: run `docker network create {name}`, or remove \
-                 it from the list"
+            selected.problems.push(Diagnostic::new(
+                Reason::DockerNetworkMissing,
+                Subject::key(format!("docker.networks {name}")),
+                format!("docker.networks: the engine has no network `{name}`"),
+                format!("run `docker network create {name}`, or remove it from the list"),
             ));
         }
         for network in found {
             match obstacle(network) {
                 Ok(bridge) => drop(selected.bridges.insert(bridge.to_owned())),
-                Err(why) => {
-                    selected.problems.push(format!("docker.networks: `{selector}` selects {why}"));
-                }
+                Err((why, remedy)) => selected.problems.push(Diagnostic::new(
+                    Reason::DockerNetworkUnusable,
+                    Subject::key(format!("docker.networks {selector}")),
+                    format!("docker.networks: `{selector}` selects {why}"),
+                    remedy,
+                )),
             }
         }
     }
@@ -175,18 +182,18 @@ pub fn select(selectors: &[NetworkSelector], networks: &[Network]) -> Selected {
 }
 
 /// The bridge of a network that can be advertised, else why it cannot.
-fn obstacle(network: &Network) -> Result<&str, String> {
+fn obstacle(network: &Network) -> Result<&str, (String, &'static str)> {
     use crate::net::text::untrusted;
     let name = untrusted(&network.name);
     match &network.bridge {
-        _ if network.internal => Err(format!(
-            "the network `{name}`, which is internal: Docker drops what comes from outside; create it without \
-             --internal, or remove it from the list"
+        _ if network.internal => Err((
+            format!("the network `{name}`, which is internal: Docker drops what comes from outside"),
+            "create it without --internal, or remove it from the list",
         )),
         Some(bridge) => Ok(bridge),
-        None => Err(format!(
-            "the network `{name}` of the driver `{}`: only networks of the driver `bridge` have a subnet of this host",
-            untrusted(&network.driver)
+        None => Err((
+            format!("the network `{name}` of the driver `{}`", untrusted(&network.driver)),
+            "remove it from the list: only networks of the driver `bridge` have a subnet of this host",
         )),
     }
 }

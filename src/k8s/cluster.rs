@@ -23,7 +23,7 @@ use std::{
 };
 
 use super::node::{ApiNode, MAX_FORMER, NodeView, Nodes};
-use crate::net::{Family, Prefix};
+use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 
 /// How long our own Node stays in force after its deletion, and the data of any Node after its
 /// recreation.
@@ -224,9 +224,14 @@ impl Cluster {
                 (lent.marks, lent.open_marks) =
                     (lent.marks.or(old.marks), lent.open_marks.or(old.open_marks));
                 lent.peering = lent.peering.or_else(|| old.peering.clone());
-                lent.problems.push(format!(
-                    "the Node was recreated and is incomplete: missing data of the former one stays in force for {} s",
-                    GRACE.as_secs()
+                lent.problems.push(Diagnostic::new(
+                    Reason::NodeIncomplete,
+                    Subject::host(),
+                    format!(
+                        "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
+                        GRACE.as_secs()
+                    ),
+                    "see the kubelet and the cloud controller",
                 ));
                 self.leaving.insert(name.clone(), Leaving { until, recreated: Some(view) });
                 self.set(&name, Some(lent));
@@ -282,9 +287,14 @@ impl Cluster {
         if let Some(mut view) = self.place(&name).cloned() {
             view.deleted = true;
             view.lent.clear();
-            view.problems = vec![format!(
-                "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
-                grace.as_secs()
+            view.problems = vec![Diagnostic::new(
+                Reason::NodeDeleted,
+                Subject::host(),
+                format!(
+                    "the Node was deleted: its pod CIDRs and addresses stay in force for {} s",
+                    grace.as_secs()
+                ),
+                "restart the kubelet, which registers it again, or stop routelet here",
             )];
             self.set(&name, Some(view));
         }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use crate::net::{AS_TRANS, Asn, Family, Prefix, RouterId, text::untrusted};
+use crate::net::{AS_TRANS, Asn, Diagnostic, Family, Prefix, Reason, RouterId, Subject, text::untrusted};
 
 /// Maximum number of problems that are reported for one Node.
 const MAX_NODE_PROBLEMS: usize = 8;
@@ -113,7 +113,8 @@ pub struct NodeView {
     #[serde(skip)]
     pub going: Option<Going>,
     /// Values that could not be parsed, with the reason.
-    pub problems: Vec<String>,
+    #[serde(default, rename = "diagnostics", skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Diagnostic>,
 }
 
 /// Settings of a Node by labels and annotations that affect other nodes.
@@ -318,6 +319,26 @@ impl Nodes {
     pub fn missing(&self) -> Option<&'static str> {
         self.own.as_ref().map_or(Some("the Node does not exist yet"), NodeView::missing)
     }
+
+    /// What to do about [`Nodes::missing`]. `name`: under which the Node is looked for.
+    pub fn remedy(&self, name: &str) -> String {
+        match &self.own {
+            None if self.others.is_empty() => {
+                format!("no Node is named {name}: check --node-name, or $NODE_NAME")
+            }
+            None => {
+                let names: Vec<_> = self.others.keys().take(5).map(String::as_str).collect();
+                format!(
+                    "no Node is named {name} (there are, among others, {}): check --node-name, or $NODE_NAME",
+                    names.join(", ")
+                )
+            }
+            Some(own) if own.addresses.is_empty() && own.external.is_empty() => {
+                "see that the kubelet runs there, with --node-ip where there are several addresses".into()
+            }
+            Some(_) => "start the controller manager with --allocate-node-cidrs and --cluster-cidr".into(),
+        }
+    }
 }
 
 impl From<&ApiNode> for NodeView {
@@ -352,6 +373,9 @@ impl From<&ApiNode> for NodeView {
     }
 }
 
+const NODE_IP: &str = "start the kubelet with --node-ip";
+const DELETE: &str = "delete the Node, and let the kubelet register it again";
+
 impl NodeView {
     fn read_pod_cidrs(&mut self, spec: &ApiSpec) {
         let single = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.is_empty());
@@ -360,13 +384,15 @@ impl NodeView {
                 Ok(p) if self.pod_cidrs.contains(&p) => {}
                 Ok(p) => self.pod_cidrs.push(p),
                 Err(_) => {
-                    self.problem(format!("pod CIDR `{}` is not a prefix and is ignored", untrusted(text)));
+                    let text = format!("pod CIDR `{}` is not a prefix and is ignored", untrusted(text));
+                    self.problem(Reason::NodeMarkInvalid, Subject::mark("podCIDRs"), text, DELETE);
                 }
             }
         }
         if self.pod_cidrs.len() > MAX_POD_CIDRS {
             self.pod_cidrs.truncate(MAX_POD_CIDRS);
-            self.problem(format!("the Node has more than {MAX_POD_CIDRS} pod CIDRs: the rest is ignored"));
+            let text = format!("the Node has more than {MAX_POD_CIDRS} pod CIDRs: the rest is ignored");
+            self.problem(Reason::NodeMarkInvalid, Subject::mark("podCIDRs"), text, DELETE);
         }
     }
 
@@ -374,26 +400,23 @@ impl NodeView {
         for a in status.addresses.iter().filter(|a| a.kind == "InternalIP") {
             match a.address.parse::<IpAddr>() {
                 Ok(addr) if !usable(addr) => {
-                    self.problem(format!(
-                        "InternalIP {addr} is not usable as address of a node and is ignored"
-                    ));
+                    let text = format!("InternalIP {addr} is not usable as address of a node and is ignored");
+                    self.problem(Reason::NodeAddressInvalid, Subject::address(addr), text, NODE_IP);
                 }
                 Ok(addr) if self.addresses.contains(&addr) => {}
                 Ok(addr) => self.addresses.push(addr),
                 Err(_) => {
-                    self.problem(format!(
-                        "InternalIP `{}` is not an IP address and is ignored",
-                        untrusted(&a.address)
-                    ));
+                    let shown = untrusted(&a.address);
+                    let text = format!("InternalIP `{shown}` is not an IP address and is ignored");
+                    self.problem(Reason::NodeAddressInvalid, Subject::address(shown), text, NODE_IP);
                 }
             }
         }
         if self.addresses.len() > MAX_ADDRESSES {
             let count = self.addresses.len();
             self.addresses.truncate(MAX_ADDRESSES);
-            self.problem(format!(
-                "the Node has {count} InternalIPs: only the first {MAX_ADDRESSES} are used; start the kubelet with --node-ip"
-            ));
+            let text = format!("the Node has {count} InternalIPs: only the first {MAX_ADDRESSES} are used");
+            self.problem(Reason::NodeAddressInvalid, Subject::host(), text, NODE_IP);
         }
     }
 
@@ -412,10 +435,12 @@ impl NodeView {
         if let Some(text) = get(ROUTER_ID_ANNOTATION) {
             match text.parse::<RouterId>() {
                 Ok(id) if !id.is_unspecified() => self.router_id = Some(id),
-                _ => self.problem(format!(
-                    "annotation {ROUTER_ID_ANNOTATION}: `{}` is not a router ID in dotted form; it is ignored",
-                    untrusted(text)
-                )),
+                _ => self.invalid_mark(
+                    "annotation",
+                    ROUTER_ID_ANNOTATION,
+                    text,
+                    "not a router ID in dotted form",
+                ),
             }
         }
         self.peering = get(PEERING_ANNOTATION).map(untrusted);
@@ -436,10 +461,7 @@ impl NodeView {
             "true" | "" => Some(true),
             "false" => Some(false),
             other => {
-                self.problem(format!(
-                    "label {key}: `{}` is neither \"true\" nor \"false\"; it is ignored",
-                    untrusted(other)
-                ));
+                self.invalid_mark("label", key, other, "neither \"true\" nor \"false\"");
                 None
             }
         }
@@ -448,19 +470,23 @@ impl NodeView {
     fn read_as(&mut self, what: &str, key: &str, text: &str) -> Option<Asn> {
         let asn = text.parse::<Asn>().ok().filter(|n| valid_asn(*n));
         if asn.is_none() {
-            self.problem(format!(
-                "{what} {key}: `{}` is not an AS number (1 to 4294967294 without 23456 and 65535); it is ignored",
-                untrusted(text)
-            ));
+            let valid = "not an AS number (1 to 4294967294 without 23456 and 65535)";
+            self.invalid_mark(what, key, text, valid);
         }
         asn
     }
 
     /// A Node can have thousands of addresses; a few problems suffice to show the cause.
-    fn problem(&mut self, text: String) {
+    fn problem(&mut self, reason: Reason, subject: Subject, text: String, remedy: &str) {
         if self.problems.len() < MAX_NODE_PROBLEMS {
-            self.problems.push(text);
+            self.problems.push(Diagnostic::new(reason, subject, text, remedy));
         }
+    }
+
+    /// A label or an annotation that is ignored.
+    fn invalid_mark(&mut self, what: &str, key: &str, value: &str, why: &str) {
+        let text = format!("{what} {key}: `{}` is {why}; it is ignored", untrusted(value));
+        self.problem(Reason::NodeMarkInvalid, Subject::mark(key), text, "correct or remove it");
     }
 }
 

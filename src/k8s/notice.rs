@@ -9,49 +9,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A problem for the operator, with its remedy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Notice {
-    pub about: About,
-    /// Machine-readable reason in CamelCase, such as `MissingSecret`.
-    pub reason: &'static str,
-    pub text: String,
+use crate::net::{Diagnostic, Reason, Subject};
+
+/// What an Event is about: the same reason for the same subject is one Event, whatever the text.
+pub type Key = (Reason, Subject);
+
+pub fn key(problem: &Diagnostic) -> Key {
+    (problem.reason, problem.subject.clone())
 }
 
-/// The object that an Event regards.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum About {
-    /// Our own Node.
-    Node,
-    /// A Service: the problem is the same on all nodes, and only the first node creates the Event.
-    Service { namespace: String, name: String, uid: String },
-    /// A cluster-wide object of our own kinds, or a Node: likewise the same on all nodes.
-    Object { kind: &'static str, name: String, uid: String },
+/// Where the Event is: beside the object; for one that is in no namespace, in `default`.
+pub fn namespace(problem: &Diagnostic) -> &str {
+    problem.subject.namespace.as_deref().unwrap_or("default")
 }
 
-impl Notice {
-    /// Namespace of the Event: that of the object, or `default` for a cluster-wide object.
-    pub fn namespace(&self) -> &str {
-        match &self.about {
-            About::Node | About::Object { .. } => "default",
-            About::Service { namespace, .. } => namespace,
-        }
-    }
-
-    /// Name of the Event: the same for the same text about the same object, so that neither a
-    /// restart nor several nodes with the same problem create it twice.
-    pub fn event_name(&self, node: &str) -> String {
-        let about = match &self.about {
-            About::Node => node,
-            About::Object { name, .. } | About::Service { name, .. } => name,
-        };
-        let text = self.reason.bytes().chain(self.text.bytes());
-        let hash =
-            text.fold(0xcbf2_9ce4_8422_2325_u64, |h, o| (h ^ u64::from(o)).wrapping_mul(0x0100_0000_01b3));
-        // The name of an object is limited to 253 characters.
-        let about: String = about.chars().take(230).collect();
-        format!("{about}.{hash:016x}")
-    }
+/// Name of the Event: the same for the same problem, so that a restart repeats nothing, and nodes
+/// that find the same fault in one object make one Event of it.
+pub fn event_name(problem: &Diagnostic, node: &str) -> String {
+    let about = if problem.subject.is_object() { &problem.subject.name } else { node };
+    let key = format!("{} {}", problem.reason, problem.subject);
+    let hash =
+        key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, o| (h ^ u64::from(o)).wrapping_mul(0x0100_0000_01b3));
+    // An object's name has 253 characters at most.
+    let about: String = about.chars().take(230).collect();
+    format!("{about}.{hash:016x}")
 }
 
 /// How long a problem must persist before it becomes an Event.
@@ -65,28 +46,33 @@ const BURST_INTERVAL: Duration = Duration::from_secs(30);
 /// Tracks which notices were recorded as Events.
 #[derive(Clone, Debug, Default)]
 pub struct EventRecorder {
-    known: BTreeMap<Notice, Known>,
+    known: BTreeMap<Key, Known>,
     /// When the burst is available again in full: each Event adds one [`BURST_INTERVAL`].
     full_at: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
+    /// With its latest text.
+    problem: Diagnostic,
     /// Since when it is present; `None` if it no longer is.
     since: Option<Instant>,
     recorded: Option<Instant>,
 }
 
 impl EventRecorder {
-    /// Returns the notices to record as Events now, given those that are present.
-    pub fn due(&mut self, now: Instant, standing: &BTreeSet<Notice>) -> Vec<Notice> {
-        for notice in standing {
-            let known = self.known.entry(notice.clone()).or_insert(Known { since: None, recorded: None });
+    /// The Events that are due, of the problems that stand now.
+    pub fn due(&mut self, now: Instant, standing: &BTreeSet<Diagnostic>) -> Vec<Diagnostic> {
+        let keys: BTreeSet<Key> = standing.iter().map(key).collect();
+        for problem in standing {
+            let new = || Known { problem: problem.clone(), since: None, recorded: None };
+            let known = self.known.entry(key(problem)).or_insert_with(new);
+            known.problem.clone_from(problem);
             known.since.get_or_insert(now);
         }
         let fresh = |recorded: Option<Instant>| recorded.is_some_and(|at| now < at + REPEAT_INTERVAL);
-        self.known.retain(|notice, known| {
-            if !standing.contains(notice) {
+        self.known.retain(|key, known| {
+            if !keys.contains(key) {
                 known.since = None;
             }
             known.since.is_some() || fresh(known.recorded)
@@ -94,14 +80,14 @@ impl EventRecorder {
         let room = self.room(now);
         let due = self
             .known
-            .iter()
-            .filter(|(_, k)| k.since.is_some_and(|since| now >= since + MIN_DURATION) && !fresh(k.recorded));
-        due.map(|(notice, _)| notice.clone()).take(room).collect()
+            .values()
+            .filter(|k| k.since.is_some_and(|since| now >= since + MIN_DURATION) && !fresh(k.recorded));
+        due.map(|known| known.problem.clone()).take(room).collect()
     }
 
     /// Notes that an Event was created.
-    pub fn recorded(&mut self, now: Instant, notice: &Notice) {
-        if let Some(known) = self.known.get_mut(notice) {
+    pub fn recorded(&mut self, now: Instant, problem: &Diagnostic) {
+        if let Some(known) = self.known.get_mut(&key(problem)) {
             known.recorded = Some(now);
         }
         self.full_at = Some(self.full_at.unwrap_or(now).max(now) + BURST_INTERVAL);
@@ -118,12 +104,13 @@ impl EventRecorder {
 #[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
+    use crate::net::SubjectKind;
 
-    fn notice(text: &str) -> Notice {
-        Notice { about: About::Node, reason: "NeedsAttention", text: text.into() }
+    fn notice(text: &str) -> Diagnostic {
+        Diagnostic::new(Reason::InterfaceMissing, Subject::interface(text), text, "")
     }
 
-    fn record(recorder: &mut EventRecorder, now: Instant, standing: &BTreeSet<Notice>) -> usize {
+    fn record(recorder: &mut EventRecorder, now: Instant, standing: &BTreeSet<Diagnostic>) -> usize {
         let due = recorder.due(now, standing);
         due.iter().for_each(|n| recorder.recorded(now, n));
         due.len()
@@ -170,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn the_name_distinguishes_texts_and_objects() {
-        let object = |name: &str| Notice {
-            about: About::Object { kind: "BGPPeer", name: name.into(), uid: "u".into() },
-            ..notice("a")
-        };
-        assert_eq!(notice("a").event_name("n1"), notice("a").event_name("n1"));
-        assert_ne!(notice("a").event_name("n1"), notice("b").event_name("n1"));
-        assert_ne!(notice("a").event_name("n1"), notice("a").event_name("n2"));
-        assert_eq!(object("tor").event_name("n1"), object("tor").event_name("n2"), "one Event for all nodes");
-        assert!(object(&"x".repeat(253)).event_name("n1").len() <= 253);
+    fn the_name_is_that_of_the_subject_whatever_the_text() {
+        let of = |subject: Subject, text: &str| Diagnostic::new(Reason::Invalid, subject, text, "");
+        let object = |name: &str| of(Subject::object(SubjectKind::BgpPeer, None, name, "u"), "a");
+        let host = |text: &str| of(Subject::neighbor("10.0.0.1"), text);
+        assert_eq!(event_name(&host("a"), "n1"), event_name(&host("b"), "n1"));
+        assert_ne!(event_name(&host("a"), "n1"), event_name(&host("a"), "n2"));
+        assert_ne!(event_name(&host("a"), "n1"), event_name(&notice("a"), "n1"));
+        let (n1, n2) = (event_name(&object("tor"), "n1"), event_name(&object("tor"), "n2"));
+        assert_eq!(n1, n2, "one Event of all nodes");
+        assert!(event_name(&object(&"x".repeat(253)), "n1").len() <= 253);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{ServiceLimits, text::untrusted};
+use crate::net::{Diagnostic, Reason, ServiceLimits, Subject, text::untrusted};
 
 /// The limit that a Service exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,42 +94,56 @@ fn is_exceeded(all: &[Candidate<'_>], total: u64, per_namespace: u64) -> bool {
 }
 
 /// One problem for each namespace that exceeds its limit, and one for the total.
-pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -> Vec<String> {
+pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -> Vec<Diagnostic> {
     let beyond = |of: Excess| excess.iter().filter(move |(_, e)| **e == of).map(|(service, _)| *service);
     let namespaces: BTreeSet<_> =
         beyond(Excess::Namespace).filter_map(|s| Some(s.split_once('/')?.0)).collect();
     // Without counts: a problem whose text changes would be reported each time.
     let mut problems: Vec<_> = namespaces
-            .iter()
-            .take(MAX_NAMESPACES)
-            .map(|namespace| {
+        .iter()
+        .take(MAX_NAMESPACES)
+        .map(|namespace| {
+            Diagnostic::new(
+                Reason::ServiceLimit,
+                Subject::namespace(untrusted(namespace)),
                 format!(
                     "Services of namespace {} have more addresses to advertise than \
-                     kubernetes.service-limit-per-namespace = {}: the newest are not advertised; raise the limit, \
-                     or add their range to kubernetes.service-aggregates",
+                         kubernetes.service-limit-per-namespace = {}: the newest are not advertised",
                     untrusted(namespace),
                     limits.per_namespace
-                )
-            })
-            .collect();
+                ),
+                REMEDY,
+            )
+        })
+        .collect();
     if namespaces.len() > MAX_NAMESPACES {
-        problems.push(format!(
-                "more than {MAX_NAMESPACES} namespaces exceed kubernetes.service-limit-per-namespace = {}; `routelet show node` \
-                 lists the Services",
+        problems.push(Diagnostic::new(
+            Reason::ServiceLimit,
+            Subject::key("kubernetes.service-limit-per-namespace"),
+            format!(
+                "more than {MAX_NAMESPACES} namespaces are beyond kubernetes.service-limit-per-namespace = {}",
                 limits.per_namespace
-            ));
+            ),
+            "`routelet show node` lists the Services",
+        ));
     }
     if beyond(Excess::Total).next().is_some() {
-        problems.push(format!(
-                "Services have more addresses to advertise than kubernetes.service-limit = {}: the newest are not advertised; \
-                 raise the limit, or add their range to kubernetes.service-aggregates",
+        problems.push(Diagnostic::new(
+            Reason::ServiceLimit,
+            Subject::key("kubernetes.service-limit"),
+            format!(
+                "Services have more addresses to advertise than kubernetes.service-limit = {}: the newest are \
+                 not advertised",
                 limits.total
-            ));
+            ),
+            REMEDY,
+        ));
     }
     problems
 }
 
-/// Maximum number of namespaces that are reported.
+const REMEDY: &str = "raise it if all are meant, or name their range in kubernetes.service-aggregates";
+/// Namespaces that are named for their excess.
 const MAX_NAMESPACES: usize = 10;
 
 #[cfg(test)]

@@ -37,7 +37,10 @@ use super::{
     node::{EXCLUDED_LABEL, NodeView, Nodes},
     service_limits::{self, Candidate, Excess},
 };
-use crate::net::{Family, Prefix, Selector, ServiceAddresses as Kind, ServiceLimits, text::untrusted};
+use crate::net::{
+    Diagnostic, Family, Prefix, Reason, Selector, ServiceAddresses as Kind, ServiceLimits, Subject,
+    SubjectKind, text::untrusted,
+};
 
 /// Which Services to watch and advertise, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,20 +94,12 @@ pub struct Services {
     /// The Services that have an address: several may share one.
     #[serde(rename = "offers")]
     pub addresses: BTreeMap<IpAddr, Vec<ServiceAddress>>,
-    /// Services with invalid annotations.
-    pub mistakes: Vec<Mistake>,
-    /// Further problems for the operator.
-    pub problems: Vec<String>,
-}
-
-/// A problem of a Service, which is the same on all nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mistake {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    /// Description, with the remedy.
-    pub text: String,
+    /// What is wrong with single Services, the same on all nodes.
+    #[serde(default, rename = "service_diagnostics")]
+    pub mistakes: Vec<Diagnostic>,
+    /// What else the operator should know.
+    #[serde(default, rename = "diagnostics")]
+    pub problems: Vec<Diagnostic>,
 }
 
 /// An address of one Service.
@@ -239,15 +234,21 @@ impl ServiceCache {
         let more = services.mistakes.len().saturating_sub(MAX_MISTAKES);
         if more > 0 {
             services.mistakes.truncate(MAX_MISTAKES);
-            // Without the number, since each number would be an Event of its own.
-            services.problems.push(format!("more than {MAX_MISTAKES} Services have invalid annotations"));
+            services.problems.push(Diagnostic::new(
+                Reason::NotUnderstood,
+                Subject::host(),
+                format!("more than {MAX_MISTAKES} Services have invalid annotations"),
+                "correct those that are named first",
+            ));
         }
         if self.slices_forbidden {
-            services.problems.push(
-                "the API server denies access to EndpointSlices, so Services with the traffic policy Local are not advertised; \
-                 allow our ServiceAccount to list and watch endpointslices (deploy/daemonset.yaml)"
-                    .into(),
-            );
+            services.problems.push(Diagnostic::new(
+                Reason::EndpointsForbidden,
+                Subject::host(),
+                "the API server refuses EndpointSlices: Services with the traffic policy Local are not \
+                 advertised",
+                "allow our ServiceAccount to list and watch endpointslices (deploy/daemonset.yaml)",
+            ));
         }
         Some(services)
     }
@@ -262,13 +263,18 @@ impl ServiceCache {
     }
 
     /// Problems of kinds with more objects than are cached.
-    fn overflows(&self) -> impl Iterator<Item = String> {
+    fn overflows(&self) -> impl Iterator<Item = Diagnostic> {
         let kinds = [("Services", self.services.overflowed()), ("EndpointSlices", self.slices.overflowed())];
         kinds.into_iter().filter(|(_, overflowed)| *overflowed).map(|(kind, _)| {
-            format!(
-                "more than {MAX_OBJECTS} {kind} or {} MiB of them: the rest is ignored; narrow \
-                 kubernetes.service-selector, or remove kinds from kubernetes.services and service-annotations",
-                MAX_OCTETS >> 20
+            Diagnostic::new(
+                Reason::TooManyServices,
+                Subject::namespace(kind),
+                format!(
+                    "there are more {kind} than the {MAX_OBJECTS} ({} MiB) that are kept: the rest is ignored",
+                    MAX_OCTETS >> 20
+                ),
+                "narrow kubernetes.service-selector, or take kinds out of kubernetes.services and \
+                 service-annotations",
             )
         })
     }
@@ -305,7 +311,7 @@ struct View {
     addresses: Vec<Address>,
     /// In seconds since 1970.
     created: Option<i64>,
-    mistake: Option<Mistake>,
+    mistake: Option<Diagnostic>,
 }
 
 impl CacheEntry for View {
@@ -313,7 +319,7 @@ impl CacheEntry for View {
         let mistake = self
             .mistake
             .as_ref()
-            .map_or(0, |m| m.namespace.len() + m.name.len() + m.uid.len() + m.text.len());
+            .map_or(0, |m| m.subject.name.len() + m.subject.uid.len() + m.text.len() + m.remedy.len());
         self.addresses.len() * size_of::<Address>() + mistake
     }
 }
@@ -350,17 +356,17 @@ impl View {
             if found.len() > MAX_ADDRESSES {
                 found.truncate(MAX_ADDRESSES);
                 problem.get_or_insert_with(|| {
-                    format!(
-                        "it has more than {MAX_ADDRESSES} addresses of kind {}: the rest is not advertised; use \
-                         several Services",
+                    let text = format!(
+                        "it has more than {MAX_ADDRESSES} addresses of the kind {}: the rest is not advertised",
                         kind.as_str()
-                    )
+                    );
+                    (text, "spread them over several Services")
                 });
             }
             let local = policy.as_deref() == Some("Local");
             all.extend(found.into_iter().map(|addr| Address { addr, kind, local }));
         }
-        let mistake = problem.map(|what| Mistake::new(meta, &what));
+        let mistake = problem.map(|what| mistake(meta, what));
         let created = meta.creation_timestamp.as_ref().map(|t| t.0.as_second());
         (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, created, mistake })
     }
@@ -375,12 +381,15 @@ impl View {
     }
 }
 
-impl Mistake {
-    fn new(meta: &ObjectMeta, what: &str) -> Self {
-        let [namespace, name] = [&meta.namespace, &meta.name].map(|t| t.clone().unwrap_or_default());
-        let uid = untrusted(meta.uid.as_deref().unwrap_or_default());
-        Self { text: format!("Service {namespace}/{name}: {what}"), namespace, name, uid }
-    }
+fn mistake(meta: &ObjectMeta, (what, remedy): (String, &'static str)) -> Diagnostic {
+    let [namespace, name] = [&meta.namespace, &meta.name].map(|t| t.clone().unwrap_or_default());
+    let uid = untrusted(meta.uid.as_deref().unwrap_or_default());
+    Diagnostic::new(
+        Reason::NotUnderstood,
+        Subject::object(SubjectKind::Service, Some(&namespace), &name, &uid),
+        format!("Service {namespace}/{name}: {what}"),
+        remedy,
+    )
 }
 
 /// Maximum addresses of each kind for a Service. `spec.externalIPs` can have tens of thousands.
@@ -388,7 +397,10 @@ const MAX_ADDRESSES: usize = 16;
 
 /// The kinds of addresses to advertise for a Service: from its annotation, else from the
 /// configuration.
-fn kinds(meta: &ObjectMeta, selection: &ServiceSelection) -> (BTreeSet<Kind>, Option<String>) {
+fn kinds(
+    meta: &ObjectMeta,
+    selection: &ServiceSelection,
+) -> (BTreeSet<Kind>, Option<(String, &'static str)>) {
     let from_config = || {
         if selection.selector.fits(meta.labels.as_ref()) { selection.kinds.clone() } else { BTreeSet::new() }
     };
@@ -404,17 +416,18 @@ fn kinds(meta: &ObjectMeta, selection: &ServiceSelection) -> (BTreeSet<Kind>, Op
              ignored",
             untrusted(text)
         );
-        return (from_config(), Some(problem));
+        return (from_config(), Some((problem, "correct or remove the annotation")));
     };
     let (allowed, denied): (BTreeSet<_>, BTreeSet<_>) =
         wanted.into_iter().partition(|k| selection.allows(*k));
     let problem = (!denied.is_empty()).then(|| {
         let names: Vec<_> = denied.iter().map(|k| k.as_str()).collect();
-        format!(
-            "annotation {ANNOTATION} selects {}, which kubernetes.service-annotations does not allow: not advertised; add it \
-             there if everybody who may write Services may choose such addresses",
+        let text = format!(
+            "annotation {ANNOTATION} selects {}, which kubernetes.service-annotations does not allow: not \
+             advertised",
             names.join(", ")
-        )
+        );
+        (text, "name it there if whoever may write Services may choose such addresses")
     });
     (allowed, problem)
 }
@@ -1162,6 +1175,6 @@ mod tests {
         let known = c.services().unwrap();
         let external = known.addresses.values().flatten().filter(|o| o.kind == Kind::ExternalIp).count();
         assert_eq!(external, MAX_ADDRESSES);
-        assert!(known.mistakes[0].text.contains("more than 16 addresses of kind external-ip"));
+        assert!(known.mistakes[0].text.contains("more than 16 addresses of the kind external-ip"));
     }
 }

@@ -9,7 +9,7 @@ pub use super::services::Eligibility;
 use super::node::{NodeView, Nodes, Presence};
 use crate::{
     cni::view::{ConflistState, ConflistStatus},
-    net::{Prefix, Reach, Reachable, Unresolved},
+    net::{Diagnostic, Prefix, Reach, Reachable, Reason, Subject, Unresolved},
 };
 
 /// The Kubernetes side of this node.
@@ -38,7 +38,10 @@ pub struct NodeStatus {
     /// Addresses of Services: which are advertised, and why the others are not.
     #[serde(default)]
     pub services: Vec<Eligibility>,
-    /// Problems for the operator, each with its remedy.
+    /// What the Node lacks.
+    #[serde(default)]
+    pub waiting: Option<Diagnostic>,
+    /// What the operator should know, each with its remedy.
     pub problems: Vec<String>,
 }
 
@@ -63,24 +66,43 @@ pub struct ApiStatus {
 }
 
 impl NodeStatus {
-    /// Everything that needs attention, prerequisites of the rest first.
-    pub fn marks(&self) -> Vec<String> {
+    /// What keeps this node from taking part: the connection to the API server, the conflist, and
+    /// nodes that cannot be reached.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let api = self.api.last_error.as_ref().filter(|_| !self.api.connected);
         let api = api.map(|error| {
-            let stays = if self.uid.is_some() { "; the last known state stays in force" } else { "" };
-            format!("no connection to the API server: {error}{stays}")
+            let stays = if self.uid.is_some() { "; what was last known stays in force" } else { "" };
+            Diagnostic::new(
+                Reason::ApiUnreachable,
+                Subject::host(),
+                format!("no connection to the API server: {error}{stays}"),
+                "see that the API server runs and that the credentials are valid",
+            )
         });
-        let conflist = self.conflist.problem.as_ref().map(|problem| match self.conflist.state {
-            ConflistState::Waiting => format!("the conflist is not written yet: {problem}"),
-            ConflistState::Failed => format!("the conflist cannot be written: {problem}"),
-            ConflistState::Written | ConflistState::Disabled => problem.clone(),
+        let waiting =
+            self.conflist.problem.as_ref().filter(|_| self.conflist.state == ConflistState::Waiting);
+        let waiting = waiting.map(|what| {
+            let text = format!("the conflist is not written yet: {what}");
+            Diagnostic::new(Reason::ConflistWaiting, Subject::host(), text, "")
         });
         // Without a remedy this is no problem: the gateway's routes lead to them.
         let remedy = self.remedy.as_ref().filter(|_| self.unresolved_nodes > 0);
         let unresolved = remedy.map(|remedy| {
-            format!("nodes behind the default route only: {}; {remedy}", self.unresolved_nodes)
+            Diagnostic::new(
+                Reason::NodesBehindDefaultRoute,
+                Subject::host(),
+                format!("nodes behind the default route only: {}", self.unresolved_nodes),
+                remedy,
+            )
         });
-        let marks = [api, conflist, unresolved].into_iter().flatten().chain(self.problems.iter().cloned());
+        let known = [self.conflist.diagnostic.clone(), self.waiting.clone()];
+        [api, waiting].into_iter().chain(known).chain([unresolved]).flatten().collect()
+    }
+
+    /// Everything that is marked, what keeps the node from taking part first.
+    pub fn marks(&self) -> Vec<String> {
+        let marks =
+            self.diagnostics().into_iter().map(|d| d.to_string()).chain(self.problems.iter().cloned());
         let mut seen = BTreeSet::new();
         marks.filter(|mark| seen.insert(mark.clone())).collect()
     }
@@ -94,7 +116,7 @@ impl NodeStatus {
         api: ApiStatus,
         conflist: ConflistStatus,
         services: Vec<Eligibility>,
-        problems: Vec<String>,
+        problems: Vec<Diagnostic>,
     ) -> Self {
         let own = nodes.own.clone().unwrap_or_default();
         let member = |other: &NodeView| MeshMember {
@@ -108,7 +130,10 @@ impl NodeStatus {
             m.address.is_some_and(|a| reachable.lookup(a) == Reach::No(Unresolved::OnlyDefault))
         };
         let unresolved_nodes = mesh_members.iter().filter(by_default).count();
-        let waiting = nodes.missing().map(|what| format!("{what}: waiting for the API server"));
+        let waiting = nodes.missing().map(|what| {
+            let text = format!("{what}: waiting for the API server");
+            Diagnostic::new(Reason::NodeNotReady, Subject::host(), text, nodes.remedy(node))
+        });
         Self {
             node: node.to_owned(),
             uid: (!own.uid.is_empty()).then_some(own.uid),
@@ -126,7 +151,8 @@ impl NodeStatus {
                     .to_owned()
             }),
             services,
-            problems: waiting.into_iter().chain(problems).collect(),
+            problems: waiting.iter().cloned().chain(problems).map(|d| d.to_string()).collect(),
+            waiting,
         }
     }
 }
@@ -153,8 +179,9 @@ mod tests {
             ..NodeStatus::default()
         };
         let marks = [
-            "no connection to the API server: 401 Unauthorized",
-            "the conflist is not written yet: the Node has no pod CIDR yet",
+            "ApiUnreachable: no connection to the API server: 401 Unauthorized; see that the API server runs \
+             and that the credentials are valid",
+            "ConflistWaiting: the conflist is not written yet: the Node has no pod CIDR yet",
             "one",
         ];
         assert_eq!(status.marks(), marks);

@@ -11,11 +11,11 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Context, ObjectProblem, candidates::takes_part};
+use super::{Context, candidates::takes_part};
 use crate::{
     fib::host::Host,
     k8s::node::{NodeView, Nodes, Presence},
-    net::Family,
+    net::{Diagnostic, Family, Reason, Subject},
 };
 
 /// So many Nodes or addresses are named in one sentence.
@@ -44,8 +44,8 @@ pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
 pub(super) fn check(
     ctx: &Context<'_>,
     claims: &Claims<'_>,
-    problems: &mut Vec<String>,
-    of_nodes: &mut Vec<ObjectProblem>,
+    problems: &mut Vec<Diagnostic>,
+    of_nodes: &mut Vec<Diagnostic>,
 ) {
     let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return };
     check_own(own, &addresses_of(ctx.host), problems);
@@ -56,48 +56,73 @@ pub(super) fn check(
     of_nodes.extend(claims.shared.iter().map(|(addr, claimants)| shared(*addr, claimants)));
 }
 
-fn check_own(own: &NodeView, here: &BTreeSet<IpAddr>, problems: &mut Vec<String>) {
+fn check_own(own: &NodeView, here: &BTreeSet<IpAddr>, problems: &mut Vec<Diagnostic>) {
     const REMEDY: &str = "start the kubelet with --node-ip set to an address of this host";
     if own.addresses.is_empty() && own.deleted {
         return;
     }
     if own.addresses.is_empty() && own.external.is_empty() {
-        problems.push(format!("the Node has no InternalIP: other nodes cannot reach this one; {REMEDY}"));
+        problems.push(Diagnostic::new(
+            Reason::NoInternalIP,
+            Subject::host(),
+            "the Node has no InternalIP: other nodes cannot reach this one",
+            REMEDY,
+        ));
     } else if own.addresses.is_empty() {
         let external = named(own.external.iter().map(ToString::to_string));
-        problems.push(format!(
-            "the Node has no InternalIP, and none of its ExternalIPs ({external}) is on this host: other nodes cannot \
-             reach this one; {REMEDY}"
+        problems.push(Diagnostic::new(
+            Reason::NoInternalIP,
+            Subject::host(),
+            format!(
+                "the Node has no InternalIP, and none of its ExternalIPs ({external}) is on this host: other \
+                 nodes cannot reach this one"
+            ),
+            REMEDY,
         ));
     }
     for family in Family::ALL {
         let of_family: Vec<_> = own.addresses.iter().filter(|a| Family::of(**a) == family).collect();
         if !of_family.is_empty() && !of_family.iter().any(|a| here.contains(a)) {
             let list = named(of_family.into_iter().map(ToString::to_string));
-            problems.push(format!(
-                "InternalIP {list} of this Node is on no interface of this host: other nodes cannot reach this one there; \
-                 {REMEDY}, or give the host the address"
+            problems.push(Diagnostic::new(
+                Reason::InternalIPNotHere,
+                Subject::address(&list),
+                format!(
+                    "InternalIP {list} of this Node is on no interface of this host: other nodes cannot reach \
+                     this one there"
+                ),
+                format!("{REMEDY}, or give the host the address"),
             ));
         }
     }
 }
 
 /// Nodes that lack addresses which stay in force.
-fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<String>) {
+fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<Diagnostic>) {
     const REMEDY: &str = "see the kubelet and the cloud controller";
     let list = |lent: &[IpAddr]| named(lent.iter().map(ToString::to_string));
     if !own.lent.is_empty() {
         let lent = list(&own.lent);
-        problems.push(format!(
-            "the Node does not report its InternalIP {lent} any more: what was last known stays in force; {REMEDY}"
+        problems.push(Diagnostic::new(
+            Reason::InternalIPNotReported,
+            Subject::host(),
+            format!(
+                "the Node does not report its InternalIP {lent} any more: what was last known stays in force"
+            ),
+            REMEDY,
         ));
     }
     let others: Vec<_> = nodes.others().filter(|o| !o.lent.is_empty() && takes_part(o)).collect();
     if let Some(first) = others.first() {
         let names = named(others.iter().map(|o| o.name.as_str()));
         let lent = if others.len() == 1 { format!(" {}", list(&first.lent)) } else { String::new() };
-        problems.push(format!(
-            "no InternalIP{lent} is reported any more for node {names}: what was last known stays in force; {REMEDY}"
+        problems.push(Diagnostic::new(
+            Reason::InternalIPNotReported,
+            Subject::address("of other nodes"),
+            format!(
+                "no InternalIP{lent} is reported any more for node {names}: what was last known stays in force"
+            ),
+            REMEDY,
         ));
     }
 }
@@ -147,7 +172,7 @@ impl<'a> Claims<'a> {
 
 /// Several Nodes of the same machine type get the same address of a NAT, or of a bridge; a machine
 /// that was given another name leaves its former Node behind.
-fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> String {
+fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> Diagnostic {
     let names = named(claimants.iter().map(|n| n.name.as_str()));
     let nodes =
         if claimants.len() == 1 { format!("node {names} has") } else { format!("nodes {names} have") };
@@ -161,25 +186,28 @@ fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> String {
     } else {
         "start its kubelet with --node-ip"
     };
-    format!("{nodes} {address}: there is no session at that address; {remedy}")
+    Diagnostic::new(
+        Reason::AddressClaimed,
+        Subject::address(addr),
+        format!("{nodes} {address}: there is no session at that address"),
+        remedy,
+    )
 }
 
 /// All nodes find it in the same words, so that it is one Event.
-fn shared(addr: IpAddr, claimants: &[&NodeView]) -> ObjectProblem {
+fn shared(addr: IpAddr, claimants: &[&NodeView]) -> Diagnostic {
     let second = claimants[1..].iter().max_by_key(|n| (n.created, Reverse(&n.name))).unwrap_or(&claimants[0]);
     let mut names: Vec<_> = claimants.iter().map(|n| n.name.as_str()).collect();
     names.sort_unstable();
-    ObjectProblem {
-        kind: "Node",
-        name: second.name.clone(),
-        uid: second.uid.clone(),
-        reason: "SameInternalIP",
-        text: format!(
-            "nodes {} have the same InternalIP {addr}: only one of them can be reached there; start their kubelets with \
-             --node-ip, and delete Nodes of machines that are gone",
+    Diagnostic::new(
+        Reason::SameInternalIP,
+        Subject::node(&second.name, &second.uid),
+        format!(
+            "nodes {} have the same InternalIP {addr}: only one of them can be reached there",
             named(names)
         ),
-    }
+        "start their kubelets with --node-ip, and delete Nodes of machines that are gone",
+    )
 }
 
 fn addresses_of(host: &Host) -> BTreeSet<IpAddr> {
@@ -213,8 +241,8 @@ mod tests {
 
     fn problems(case: &Case) -> Vec<String> {
         let plan = case.plan();
-        let found = plan.problems.iter().chain(plan.object_problems.iter().map(|p| &p.text));
-        found.filter(|p| p.contains("InternalIP")).cloned().collect()
+        let found = plan.problems.iter().chain(&plan.object_problems).map(Diagnostic::line);
+        found.filter(|p| p.contains("InternalIP")).collect()
     }
 
     fn one(case: &Case, words: &[&str]) {
@@ -266,7 +294,7 @@ mod tests {
         let both = case([own.clone(), at("n2", 7), at("n3", 5)], &addresses);
         one(&both, &["nodes n2, n3 have the same InternalIP 10.0.0.9", "--node-ip"]);
         let plan = both.plan();
-        assert_eq!(plan.object_problems[0].name, "n2", "the Event is at the younger one");
+        assert_eq!(plan.object_problems[0].subject.name, "n2", "the Event is at the younger one");
         let met: Vec<_> = plan.peers.values().map(|p| p.description.clone().unwrap()).collect();
         assert_eq!(met, ["node n3"], "the elder");
         let dead = case([own, at("n2", 7), NodeView { not_reporting: true, ..at("n3", 5) }], &addresses);

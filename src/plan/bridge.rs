@@ -1,10 +1,14 @@
 //! Subnets of Docker bridges and other interfaces with a carrier → prefixes to advertise.
 
-use super::{gateway::is_container_bridge, neighbor::is_link_local};
+use super::{
+    Context,
+    gateway::{self, is_container_bridge},
+    neighbor::is_link_local,
+};
 use crate::{
     config::Advertise,
     fib::host::{Host, Link, LinkAddress, Scope},
-    net::Prefix,
+    net::{Diagnostic, Prefix, Reason, Subject},
 };
 
 /// The connected subnets of the interfaces that `[advertise]` means, as far as they are alive.
@@ -32,6 +36,61 @@ pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a st
         |pattern: &&String| host.links.values().any(|l| is_named(std::slice::from_ref(*pattern), l));
     let named = advertise.interfaces.iter().filter(|p| !p.contains(['*', '?']));
     named.filter(|p| !matches(p)).map(String::as_str).collect()
+}
+
+/// Interfaces that are named and whose subnets are not advertised, as nobody is attached to them.
+pub(super) fn without_carrier(advertise: &Advertise, host: &Host) -> Vec<Diagnostic> {
+    let is_dead = |l: &&Link| advertise.require_carrier && !host.has_carrier(l) || !l.up;
+    let named = advertise.interfaces.iter().filter_map(|name| host.link(name));
+    let dead = named.filter(is_dead).filter_map(|l| Some((l, of_link(l).next()?)));
+    dead.map(|(link, subnet)| {
+        let name = &link.name;
+        let (why, remedy) = match (link.up, link.kind.as_str()) {
+            (false, _) => ("it is down", format!("run `ip link set {name} up`")),
+            (true, "bridge") => ("no container is attached to this bridge", "start a container there".into()),
+            (true, _) => ("it has no carrier", "see its cable, or its other end".into()),
+        };
+        Diagnostic::new(
+            Reason::InterfaceWithoutCarrier,
+            Subject::interface(name),
+            format!("{subnet} of {name} is not advertised: {why}"),
+            format!("{remedy}; or set advertise.require-carrier = false"),
+        )
+    })
+    .collect()
+}
+
+/// Advertised bridges whose packets do not fit the uplink. That of the pods gets its MTU from us.
+pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
+    let Some(uplink) = gateway::uplinks(ctx.host, ctx.config).into_iter().min_by_key(|l| l.mtu) else {
+        return Vec::new();
+    };
+    let (advertise, pods) = (&ctx.config.advertise, &ctx.config.cni.bridge);
+    let bridges = ctx.host.links.values().filter(|l| l.kind == "bridge" && l.name != *pods);
+    let larger = bridges.filter(|l| is_advertised(advertise, ctx.host, l) && l.mtu > uplink.mtu);
+    larger
+        .map(|link| {
+            let text = format!(
+                "{} has MTU {}, and the uplink {} only {}: large packets of containers are lost where ICMP is \
+                 filtered",
+                link.name, link.mtu, uplink.name, uplink.mtu
+            );
+            let remedy = format!(
+                "lower it: for Docker set \"mtu\": {} in /etc/docker/daemon.json, and make the network again",
+                uplink.mtu
+            );
+            Diagnostic::new(Reason::MtuTooLarge, Subject::interface(&link.name), text, remedy)
+        })
+        .collect()
+}
+
+/// Names of the interfaces that could be meant, for a message.
+pub(super) fn candidates(host: &Host) -> String {
+    let mut names: Vec<_> = host.links.values().filter(|l| !l.loopback).map(|l| l.name.as_str()).collect();
+    // Ends of containers' veth pairs come and go, and are never meant.
+    names.retain(|name| host.link(name).is_some_and(|l| l.master.is_none()));
+    names.sort_unstable();
+    super::addresses::named(names)
 }
 
 /// Whether `[advertise]` means this interface: by its name, as a bridge of containers, or

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::{
     bgp::policy::{Action, Community, Match, Policy, PrefixRange, Set, Statement},
-    net::Source,
+    net::{Diagnostic, Reason, Source, Subject},
 };
 
 /// How far a node is taken out of traffic, in order.
@@ -64,7 +64,7 @@ impl Drain {
     }
 
     /// What the operator should not forget.
-    pub(super) fn note(self) -> String {
+    pub(super) fn note(self) -> Diagnostic {
         let so_far = match self {
             Self::Asking => {
                 "own routes are advertised with GRACEFUL_SHUTDOWN, so that neighbors prefer other paths"
@@ -72,7 +72,12 @@ impl Drain {
             Self::Services => "Services are withdrawn, pod CIDRs and interfaces are not yet",
             Self::All => "everything is withdrawn",
         };
-        format!("this node is drained: {so_far}; `routelet undrain` brings it back")
+        Diagnostic::new(
+            Reason::Drained,
+            Subject::host(),
+            format!("this node is drained: {so_far}"),
+            "`routelet undrain` brings it back",
+        )
     }
 }
 
@@ -168,7 +173,7 @@ mod tests {
                 plan.originated.values().all(|o| is_tagged(&o.communities) == drain.is_some()),
                 "{drain:?}"
             );
-            assert_eq!(plan.notes.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
+            assert_eq!(plan.problems.iter().any(|p| p.contains("undrain")), drain.is_some(), "{drain:?}");
             assert_eq!(plan.unreachable.len(), 2, "pods go on, and nothing may loop");
             assert!(plan.conflist.is_some());
             assert_eq!(drain.and_then(|d| Drain::named(d.as_str())), drain);

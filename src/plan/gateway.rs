@@ -22,7 +22,7 @@ use crate::{
     bgp::peer::PeerKey,
     config::Config,
     fib::host::{ForeignRoute, Host, Link},
-    net::{Family, Origination, Prefix},
+    net::{Diagnostic, Family, Origination, Prefix, Reason, Subject},
 };
 
 /// A next hop of a default route that is a neighbor.
@@ -122,7 +122,7 @@ pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<Gateway> {
 }
 
 /// The next hops of default routes that are no neighbors, each with the reason and a remedy.
-pub(super) fn refused(ctx: &Context<'_>) -> BTreeSet<String> {
+pub(super) fn refused(ctx: &Context<'_>) -> BTreeSet<Diagnostic> {
     let found = hops(ctx.host, ctx.config.fib.protocol).into_iter();
     let refused = found.filter_map(|g| {
         let link = ctx.host.links.get(&g.ifindex)?;
@@ -131,7 +131,7 @@ pub(super) fn refused(ctx: &Context<'_>) -> BTreeSet<String> {
     refused.map(|(refusal, gateway, link)| problem(&gateway, link, refusal)).collect()
 }
 
-fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> String {
+fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> Diagnostic {
     let (key, name) = (&gateway.key, &link.name);
     let remedy = if gateway.advertised {
         format!(
@@ -142,9 +142,13 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> String {
     } else {
         "remove the route".to_owned()
     };
-    format!(
-        "the default route via {key} leads over {name}, which {refusal}: {key} is not made a neighbor; {remedy}, or, if it is \
-         a router, give it a [[bgp.neighbor]] with its address"
+    Diagnostic::new(
+        Reason::GatewayRefused,
+        Subject::neighbor(key),
+        format!(
+            "the default route via {key} leads over {name}, which {refusal}: {key} is not made a neighbor"
+        ),
+        format!("{remedy}, or, if it is a router, give it a [[bgp.neighbor]] with its address"),
     )
 }
 
@@ -154,17 +158,21 @@ pub(super) fn lacks_ipv4(
     ctx: &Context<'_>,
     peers: &super::peering::Peers,
     originated: &BTreeMap<Prefix, Origination>,
-) -> Option<String> {
+) -> Option<Diagnostic> {
     let own = originated.keys().any(|p| p.family() == Family::Ipv4Unicast);
     let carried = peers.values().any(|p| p.families.contains(&Family::Ipv4Unicast));
     let found = neighbors(ctx);
     let gateway =
         found.iter().find(|g| g.advertised && peers.contains_key(&g.key)).filter(|_| own && !carried)?;
-    Some(format!(
-        "no neighbor carries IPv4 routes: the gateway {} is known by router advertisements only, which anybody on its link \
-         can send, and carries IPv6 routes; where it is to be trusted, set \
-         families = [\"ipv4-unicast\", \"ipv6-unicast\"] in [bgp.group.gateway]",
-        gateway.key
+    Some(Diagnostic::new(
+        Reason::Ipv4NotCarried,
+        Subject::neighbor(&gateway.key),
+        format!(
+            "no neighbor carries IPv4 routes: the gateway {} is known by router advertisements only, which \
+             anybody on its link can send, and carries IPv6 routes",
+            gateway.key
+        ),
+        "where it is to be trusted, set families = [\"ipv4-unicast\", \"ipv6-unicast\"] in [bgp.group.gateway]",
     ))
 }
 
@@ -371,7 +379,7 @@ mod tests {
             let mut case = Case::new(config(), Some(nodes), host([eth0], routes.to_vec()));
             let group = crate::config::NeighborKeys { families: keys, ..Default::default() };
             case.config.bgp.groups.insert("gateway".into(), group);
-            case.plan().problems.iter().any(|p| p.starts_with("no neighbor carries IPv4 routes"))
+            case.plan().problems.iter().any(|p| p.reason == Reason::Ipv4NotCarried)
         };
         assert!(problem(None, &[advertised("fe80::1", 2)]));
         assert!(!problem(Some(Family::ALL.to_vec()), &[advertised("fe80::1", 2)]));

@@ -5,20 +5,21 @@ use std::collections::BTreeSet;
 use super::Context;
 use crate::{
     k8s::node::Nodes,
-    net::Prefix,
+    net::{Diagnostic, Prefix, Reason, Subject},
     nft::masquerade::{self, Mode, Wanted},
 };
 
 /// `served`: the ranges in which this node has pods.
-pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<String>) -> Wanted {
+pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<Diagnostic>) -> Wanted {
     let mode = match ctx.config.masquerade.enabled {
         _ if !ctx.extra.kubernetes => {
             if ctx.config.masquerade.enabled == Some(true) {
-                problems.push(
-                    "masquerade.enabled: only pods are masqueraded, and without Kubernetes there are none; Docker does so itself \
-                     for its bridges"
-                        .into(),
-                );
+                problems.push(Diagnostic::new(
+                    Reason::KeyWithoutEffect,
+                    Subject::key("masquerade.enabled"),
+                    "masquerade.enabled: only pods are masqueraded, and without Kubernetes there are none",
+                    "remove it: Docker masquerades its own bridges",
+                ));
             }
             Mode::Off
         }

@@ -59,11 +59,11 @@ use crate::{
     fib::host::Host,
     k8s::{
         node::{NodeView, Nodes},
-        services::{Eligibility, Mistake, ServiceSelection, Services},
+        services::{Eligibility, ServiceSelection, Services},
     },
     net::{
-        Asn, Assigned, Family, Guard, OnLink, Origination, PreferredSources, Prefix, RouterId, Source,
-        guard::NodePrefixes, text,
+        Asn, Assigned, Diagnostic, Family, Guard, OnLink, Origination, PreferredSources, Prefix, Reason,
+        RouterId, Source, Subject, guard::NodePrefixes,
     },
     nft,
     unnumbered::Interfaces,
@@ -73,7 +73,8 @@ pub use self::{
     candidates::{REFLECTORS, elect},
     election::{Election, Sessions, Topology},
     gateway::{Gateway, Gateways},
-    objects::{ObjectProblem, Overlay, overlay},
+    node::cni_plugin_missing,
+    objects::{Overlay, overlay},
     unnumbered::Unfound,
 };
 pub use crate::cni::conflist::Conflist;
@@ -147,15 +148,10 @@ pub struct Plan {
     /// Addresses of Services that were a Service's before any Node reported them: goes into the
     /// next plan.
     pub held_services: Arc<BTreeSet<IpAddr>>,
-    /// Problems that every node sees in the same Service.
-    pub mistakes: Vec<Mistake>,
-    /// What the operator should know, each in plain words with its remedy; shown by `show summary`,
-    /// logged once.
-    pub problems: Vec<String>,
-    /// Settings of the operator that should not be forgotten: shown beside the problems.
-    pub notes: Vec<String>,
-    /// Problems of single objects, of which [`Overlay::problems`] are some.
-    pub object_problems: Vec<ObjectProblem>,
+    /// What the operator should know of this node.
+    pub problems: Vec<Diagnostic>,
+    /// Problems of single objects, which others write, bounded apart from those of the node.
+    pub object_problems: Vec<Diagnostic>,
 }
 
 /// Whoever calls from `prefix` becomes a neighbor like `template`, `limit` of them at most.
@@ -169,12 +165,9 @@ pub struct Range {
 impl Plan {
     /// Adds problems of objects, as many as are reported at once: whoever may write objects could
     /// make any number.
-    pub fn add_object_problems(&mut self, more: Vec<ObjectProblem>) {
+    pub fn add_object_problems(&mut self, more: Vec<Diagnostic>) {
         let room = MAX_PROBLEMS.saturating_sub(self.object_problems.len());
         self.object_problems.extend(more.into_iter().take(room));
-        for problem in &mut self.object_problems {
-            text::cut(&mut problem.text, text::PROBLEM_MAX);
-        }
     }
 
     /// Whether unnumbered neighbors are looked for on this interface.
@@ -184,9 +177,8 @@ impl Plan {
     }
 
     /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
-    pub fn messages(&self) -> Vec<String> {
-        let of_objects = self.object_problems.iter().map(|p| &p.text);
-        let mut all: Vec<_> = self.problems.iter().chain(of_objects).chain(&self.notes).cloned().collect();
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let mut all = [&self.problems[..], &self.object_problems].concat();
         bound(&mut all);
         all
     }
@@ -196,14 +188,15 @@ impl Plan {
 const MAX_PROBLEMS: usize = 100;
 
 /// Keeps what is reported to operators, and to the API server, below about 100 KiB.
-fn bound(problems: &mut Vec<String>) {
+fn bound(problems: &mut Vec<Diagnostic>) {
     if problems.len() > MAX_PROBLEMS {
         problems.truncate(MAX_PROBLEMS);
-        // No number, which would make it another problem each time.
-        problems.push(format!("more problems than the {MAX_PROBLEMS} that are listed; mend those first"));
-    }
-    for problem in problems {
-        text::cut(problem, text::PROBLEM_MAX);
+        problems.push(Diagnostic::new(
+            Reason::TooManyProblems,
+            Subject::host(),
+            format!("more problems than the {MAX_PROBLEMS} that are listed"),
+            "mend those first",
+        ));
     }
 }
 
@@ -316,6 +309,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         Err(missing) => (None, missing),
     };
     let sources = source::preferred(&ctx, &mut problems);
+    problems.extend(extra.drain.map(Drain::note));
     bound(&mut problems);
     object_problems.truncate(MAX_PROBLEMS);
 
@@ -344,9 +338,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         service_selection: selection,
         services,
         held_services,
-        mistakes: extra.services.mistakes.clone(),
         problems,
-        notes: extra.drain.map(Drain::note).into_iter().collect(),
         object_problems,
         keeps_router_id: global::is_lasting(config, nodes, host, extra, global.router_id),
         global,
@@ -385,7 +377,7 @@ fn originated(
     ctx: &Context<'_>,
     services: impl Iterator<Item = Prefix>,
     pods: &[Prefix],
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) -> BTreeMap<Prefix, Origination> {
     let advertise = &ctx.config.advertise;
     let drain = ctx.extra.drain;
@@ -401,8 +393,15 @@ fn originated(
         ext_communities: advertise.ext_communities.clone(),
     };
     for name in bridge::unmatched(advertise, ctx.host) {
-        problems.push(format!("advertise.interfaces: `{name}` fits no interface of this host so far"));
+        problems.push(Diagnostic::new(
+            Reason::InterfaceMissing,
+            Subject::interface(name),
+            format!("advertise.interfaces: `{name}` fits no interface of this host so far"),
+            format!("correct the name, or wait for it to appear; there are {}", bridge::candidates(ctx.host)),
+        ));
     }
+    problems.extend(bridge::without_carrier(advertise, ctx.host));
+    problems.extend(bridge::larger_than_uplink(ctx));
     let interfaces = bridge::subnets(advertise, ctx.host).into_iter().map(|p| (p, Source::Interface));
     let networks = advertise.networks.iter().map(|p| (*p, Source::Network));
     let pod_cidrs =

@@ -15,7 +15,7 @@ use crate::{
     },
     config::{NeighborKeys, OnExit, seconds},
     fib::host::{Host, Link, LinkAddress, Scope},
-    net::{Family, Prefix},
+    net::{Diagnostic, Family, Prefix, Reason, Subject},
 };
 
 /// What is known of a neighbor before the file's settings.
@@ -32,7 +32,7 @@ pub(super) struct Draft<'a> {
 
 impl Draft<'_> {
     /// The settings in force. Names of policies that do not exist are returned as problems.
-    pub(super) fn finish(self, ctx: &Context<'_>, problems: &mut Vec<String>) -> PeerConfig {
+    pub(super) fn finish(self, ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> PeerConfig {
         let group = self.group.and_then(|g| ctx.config.bgp.groups.get(g)).cloned().unwrap_or_default();
         let keys = self.keys.or(group).or(self.implied).or(ctx.config.bgp.defaults.clone());
         let link = link_towards(ctx.host, &self.key);
@@ -43,6 +43,7 @@ impl Draft<'_> {
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
         };
         let (mut import, export): (Vec<_>, Vec<_>) = (policies(keys.import), policies(keys.export));
+        let configured_local = keys.local_address;
         let required = ctx.config.bgp.require_policy;
         let lacks_policy =
             Lacks { import: required && import.is_empty(), export: required && export.is_empty() };
@@ -106,10 +107,22 @@ impl Draft<'_> {
         let here = ends_here(ctx, &settings.key, settings.port);
         let by_hand = settings.passive;
         if here && !by_hand && matches!(settings.source, PeerSource::Configured | PeerSource::Object) {
-            problems.push(format!(
-                "neighbor {} is an address of this host and is not dialled: correct `address`; for another BGP speaker on \
-                 this host set its `port`, or `passive = true`",
-                settings.key
+            problems.push(Diagnostic::new(
+                Reason::NeighborIsThisHost,
+                Subject::neighbor(&settings.key),
+                format!("neighbor {} is an address of this host and is not dialled", settings.key),
+                "correct `address`; for another BGP speaker on this host set its `port`, or `passive = true`",
+            ));
+        }
+        if let Some(address) = configured_local.filter(|a| link_with(ctx.host, *a).is_none()) {
+            problems.push(Diagnostic::new(
+                Reason::LocalAddressMissing,
+                Subject::neighbor(&settings.key),
+                format!(
+                    "local-address {address} of neighbor {} is on no interface of this host",
+                    settings.key
+                ),
+                "correct it, or give the host the address",
             ));
         }
         PeerConfig { behind, is_here: here, passive: by_hand || here, ..settings }
@@ -168,10 +181,20 @@ fn shared_subnets(host: &Host, key: &PeerKey, link: &Link) -> Vec<Prefix> {
     shared
 }
 
-fn policy(ctx: &Context<'_>, name: &str, key: &PeerKey, problems: &mut Vec<String>) -> Option<Arc<Policy>> {
+fn policy(
+    ctx: &Context<'_>,
+    name: &str,
+    key: &PeerKey,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Arc<Policy>> {
     let found = ctx.config.policies.get(name).cloned();
     if found.is_none() {
-        problems.push(format!("neighbor {key} names policy `{name}`, which does not exist; it is left out"));
+        problems.push(Diagnostic::new(
+            Reason::PolicyUnknown,
+            Subject::neighbor(key),
+            format!("neighbor {key} names policy `{name}`, which does not exist; it is left out"),
+            "define it as [[policy.NAME]] or as a BGPPolicy, or correct the name",
+        ));
     }
     found
 }

@@ -1,17 +1,17 @@
 //! What this node does for its own pods: the ranges that it serves, and the file for the container
 //! runtime.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{Context, ObjectProblem, gateway, neighbor};
+use super::{Context, gateway, neighbor};
 use crate::{
     cni::conflist::{self, Conflist, Spec},
     config::CniPlugin,
     fib::host::Link,
     k8s::node::{NodeView, Nodes},
-    net::{Assigned, Family, Prefix},
+    net::{Assigned, Diagnostic, Family, Prefix, Reason, Subject},
 };
 
 /// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node
@@ -19,8 +19,8 @@ use crate::{
 /// out.
 pub(super) fn pod_cidrs(
     ctx: &Context<'_>,
-    problems: &mut Vec<String>,
-    clashes: &mut Vec<ObjectProblem>,
+    problems: &mut Vec<Diagnostic>,
+    clashes: &mut Vec<Diagnostic>,
 ) -> Vec<Prefix> {
     let Some(own) = ctx.own_node() else { return Vec::new() };
     problems.extend(own.problems.iter().cloned());
@@ -57,32 +57,33 @@ fn overlapping<'a>(node: &'a NodeView, other: &'a NodeView) -> impl Iterator<Ite
 }
 
 /// Both nodes report it with the same text for the same Node, so that it is one Event.
-fn clash(first: &NodeView, second: &NodeView) -> ObjectProblem {
+fn clash(first: &NodeView, second: &NodeView) -> Diagnostic {
     let list = |prefixes: Vec<String>| prefixes.join(", ");
     let theirs = list(overlapping(second, first).map(|p| p.to_string()).collect());
     let taken = list(overlapping(first, second).map(|p| p.to_string()).collect());
-    ObjectProblem {
-        kind: "Node",
-        name: second.name.clone(),
-        uid: second.uid.clone(),
-        reason: "OverlappingPodCIDR",
-        text: format!(
-            "pod CIDR {theirs} of node {} overlaps {taken} of node {}, which was there first: node {} neither uses nor \
-             advertises it; delete and re-create Node {}",
-            second.name, first.name, second.name, second.name
+    Diagnostic::new(
+        Reason::OverlappingPodCIDR,
+        Subject::node(&second.name, &second.uid),
+        format!(
+            "pod CIDR {theirs} of node {} overlaps {taken} of node {}, which was there first: node {} neither \
+             uses nor advertises it",
+            second.name, first.name, second.name
         ),
-    }
+        format!("delete and re-create Node {}", second.name),
+    )
 }
 
 /// Whether this node can use a pod CIDR. A range that would cut the node off is refused whatever
 /// happens: it holds an address of the node itself, its default gateway, or the subnet of an
 /// uplink. What else lies inside keeps a node from *beginning* to use the range; one in which pods
 /// run already is not given up for a stray Node or interface, which is named instead.
-fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> bool {
+fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<Diagnostic>) -> bool {
     if let Some(what) = cut_off(ctx, pod_cidr) {
-        problems.push(format!(
-            "pod CIDR {pod_cidr} holds {what}: it is neither used nor advertised; give the cluster's pods a range of their own \
-             (--cluster-cidr of the controller manager)"
+        problems.push(Diagnostic::new(
+            Reason::PodCidrUnusable,
+            Subject::prefix(pod_cidr),
+            format!("pod CIDR {pod_cidr} holds {what}: it is neither used nor advertised"),
+            "give the cluster's pods a range of their own (--cluster-cidr of the controller manager)",
         ));
         return false;
     }
@@ -90,9 +91,11 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> b
     for link in ctx.host.links.values().filter(|l| is_foreign(ctx, l)) {
         let Some(subnet) = link.subnets().find(|s| is_inside(pod_cidr, *s)) else { continue };
         if link.kind == "bridge" {
-            problems.push(format!(
-                "pod CIDR {pod_cidr} is already on bridge {}: set cni.bridge = \"{}\" to take it over, or remove it",
-                link.name, link.name
+            problems.push(Diagnostic::new(
+                Reason::PodCidrInUse,
+                Subject::interface(&link.name),
+                format!("pod CIDR {pod_cidr} is already on bridge {}", link.name),
+                format!("set cni.bridge = \"{}\" to take it over, or remove it", link.name),
             ));
             continue;
         }
@@ -104,10 +107,11 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<String>) -> b
             }
             (false, false) => ("subnet", "it is neither used nor advertised"),
         };
-        problems.push(format!(
-            "pod CIDR {pod_cidr} holds the {thing} {subnet} of interface {}: {effect}; remove it from the interface, or give \
-             the cluster's pods another range",
-            link.name
+        problems.push(Diagnostic::new(
+            Reason::PodCidrInUse,
+            Subject::interface(&link.name),
+            format!("pod CIDR {pod_cidr} holds the {thing} {subnet} of interface {}: {effect}", link.name),
+            "remove it from the interface, or give the cluster's pods another range",
         ));
         if !host && !used {
             return false;
@@ -137,7 +141,7 @@ fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
 
 /// Addresses of other Nodes inside. Behind one of them that is on link stands a machine that the
 /// range would hide; any other is a pod that somebody calls a Node, as a virtual kubelet does.
-fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut Vec<String>) -> bool {
+fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut Vec<Diagnostic>) -> bool {
     let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|n| !n.deleted);
     let inside = others.flat_map(|n| n.addresses.iter().map(move |a| (n, *a)));
     let mut free = true;
@@ -145,16 +149,28 @@ fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut 
         let hidden = !used && is_on_link(ctx, addr);
         free &= !hidden;
         problems.push(if hidden {
-            format!(
-                "pod CIDR {pod_cidr} holds the address {addr} of node {}: it is neither used nor advertised; give the \
-                 cluster's pods a range that holds no node (--cluster-cidr of the controller manager)",
-                node.name
+            Diagnostic::new(
+                Reason::PodCidrUnusable,
+                Subject::address(addr),
+                format!(
+                    "pod CIDR {pod_cidr} holds the address {addr} of node {}: it is neither used nor advertised",
+                    node.name
+                ),
+                "give the cluster's pods a range that holds no node (--cluster-cidr of the controller manager)",
             )
         } else {
-            format!(
-                "node {} has the address {addr} inside this node's pod CIDR {pod_cidr}: packets for it go to the pods of this \
-                 node; where no pod with this address acts as that node, correct its InternalIP, or delete Node {}",
-                node.name, node.name
+            Diagnostic::new(
+                Reason::NodeInsidePodCidr,
+                Subject::address(addr),
+                format!(
+                    "node {} has the address {addr} inside this node's pod CIDR {pod_cidr}: packets for it go \
+                     to the pods of this node",
+                    node.name
+                ),
+                format!(
+                    "where no pod with this address acts as that node, correct its InternalIP, or delete Node {}",
+                    node.name
+                ),
             )
         });
     }
@@ -198,7 +214,7 @@ const NAMED: usize = 10;
 
 /// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on
 /// the bridge; without a port there is none.
-pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<String>) -> Vec<Prefix> {
+pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<Diagnostic>) -> Vec<Prefix> {
     let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
     let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
     // Without a pod CIDR of the Node nothing is known about its pods; a removed Node has none.
@@ -210,21 +226,29 @@ pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<Stri
     held.filter(|range| is_still_ours(ctx, *range, problems)).collect()
 }
 
-fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -> bool {
+fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<Diagnostic>) -> bool {
     let theirs = |n: &&NodeView| n.pod_cidrs.iter().any(|p| p.covers(range) || range.covers(*p));
     let others = ctx.nodes.into_iter().flat_map(Nodes::others);
     let taken = others.into_iter().find(theirs);
-    problems.push(match taken {
-        Some(other) => format!(
-            "pods of the former pod CIDR {range} still run, and node {} has it now: they are not reached from other nodes; \
-             delete these pods",
-            other.name
+    let (reason, text, remedy) = match taken {
+        Some(other) => (
+            Reason::FormerPodCidrTaken,
+            format!(
+                "pods of the former pod CIDR {range} still run, and node {} has it now: they are not reached \
+                 from other nodes",
+                other.name
+            ),
+            "delete these pods",
         ),
-        None => format!(
-            "pods of the former pod CIDR {range} still run: it is advertised until the last of them is gone; deleting them \
-             makes it sooner"
+        None => (
+            Reason::FormerPodCidrInUse,
+            format!(
+                "pods of the former pod CIDR {range} still run: it is advertised until the last of them is gone"
+            ),
+            "delete these pods to make it sooner",
         ),
-    });
+    };
+    problems.push(Diagnostic::new(reason, Subject::prefix(range), text, remedy));
     taken.is_none()
 }
 
@@ -235,7 +259,7 @@ fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<String>) -
 pub(super) fn conflist(
     ctx: &Context<'_>,
     usable: &[Prefix],
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) -> Result<Conflist, String> {
     let cni = &ctx.config.cni;
     let missing = ctx.nodes.map_or(Some("not under Kubernetes"), Nodes::missing);
@@ -248,15 +272,23 @@ pub(super) fn conflist(
     let mut pods = Vec::new();
     for pod_cidr in usable {
         if let Some(why) = ctx.extra.off.get(&pod_cidr.family()) {
-            problems.push(format!(
-                "pods get no address of pod CIDR {pod_cidr}: {} is switched off on this host by {why}; set it to 0 to have them \
-                 back, or give the cluster no such pod CIDRs",
-                label(pod_cidr.family())
+            problems.push(Diagnostic::new(
+                Reason::PodCidrFamilyOff,
+                Subject::prefix(pod_cidr),
+                format!(
+                    "pods get no address of pod CIDR {pod_cidr}: {} is switched off on this host by {why}",
+                    label(pod_cidr.family())
+                ),
+                "set it to 0 to have them back, or give the cluster no such pod CIDRs",
             ));
         } else if conflist::gateway(*pod_cidr).is_none() {
-            problems.push(format!(
-                "pod CIDR {pod_cidr} has no room for a gateway and a pod: it is left out of the conflist; give the nodes larger \
-                 ones (--node-cidr-mask-size)"
+            problems.push(Diagnostic::new(
+                Reason::PodCidrTooSmall,
+                Subject::prefix(pod_cidr),
+                format!(
+                    "pod CIDR {pod_cidr} has no room for a gateway and a pod: it is left out of the conflist"
+                ),
+                "give the nodes larger ones (--node-cidr-mask-size)",
             ));
         } else {
             pods.push(*pod_cidr);
@@ -284,14 +316,25 @@ fn label(family: Family) -> &'static str {
     }
 }
 
+/// The problem that a required plugin is not in this folder.
+pub fn cni_plugin_missing(name: &str, dir: &Path) -> Diagnostic {
+    Diagnostic::new(
+        Reason::CniPluginMissing,
+        Subject::program(name),
+        format!(
+            "CNI plugin `{name}` is missing in {}: no pod can start, and no conflist is written",
+            dir.display()
+        ),
+        "install the CNI plugins there",
+    )
+}
+
 /// The plugins without which no pod starts, as far as they are missing.
-fn required(ctx: &Context<'_>, problems: &mut Vec<String>) -> Option<String> {
+fn required(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Option<String> {
     let dir = ctx.config.cni.bin_dir.display();
     let missing: Vec<_> = conflist::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
     for name in &missing {
-        problems.push(format!(
-            "CNI plugin `{name}` is missing in {dir}: no pod can start, and no conflist is written; install the CNI plugins there"
-        ));
+        problems.push(cni_plugin_missing(name, &ctx.config.cni.bin_dir));
     }
     let names: Vec<_> = missing.iter().map(|name| format!("`{name}`")).collect();
     match names.as_slice() {
@@ -304,7 +347,11 @@ fn required(ctx: &Context<'_>, problems: &mut Vec<String>) -> Option<String> {
 }
 
 /// The newest version of CNI that all plugins of the file know.
-fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec<String>) -> &'static str {
+fn version(
+    ctx: &Context<'_>,
+    chained: &[Map<String, Value>],
+    problems: &mut Vec<Diagnostic>,
+) -> &'static str {
     let plugins = &ctx.extra.plugins;
     let types = chained.iter().filter_map(|p| p.get("type")?.as_str());
     let used: BTreeSet<_> = conflist::REQUIRED
@@ -314,33 +361,51 @@ fn version(ctx: &Context<'_>, chained: &[Map<String, Value>], problems: &mut Vec
         .collect();
     for name in &used {
         if let Some(why) = plugins.unusable.get(*name) {
-            problems.push(format!(
-                "CNI plugin `{name}` in {} does not report the CNI versions that it supports ({why}), 0.4.0 is assumed; \
-                 reinstall it where pods do not start",
-                ctx.config.cni.bin_dir.display()
+            problems.push(Diagnostic::new(
+                Reason::CniPluginBroken,
+                Subject::program(name),
+                format!(
+                    "CNI plugin `{name}` in {} does not report the CNI versions that it supports ({why}); 0.4.0 is assumed",
+                    ctx.config.cni.bin_dir.display()
+                ),
+                "reinstall it where pods do not start",
             ));
         }
     }
     conflist::common_version(used.iter().map(|name| plugins.versions.get(*name))).unwrap_or_else(|| {
         let names: Vec<_> = used.iter().copied().collect();
-        problems.push(format!(
-            "the CNI plugins {} know no version of CNI in common: no pod can start; install plugins of one release",
-            names.join(", ")
+        problems.push(Diagnostic::new(
+            Reason::CniVersionsDiffer,
+            Subject::key("cni.bin-dir"),
+            format!(
+                "the CNI plugins {} know no version of CNI in common: no pod can start",
+                names.join(", ")
+            ),
+            "install plugins of one release",
         ));
         conflist::FALLBACK
     })
 }
 
-fn chained(ctx: &Context<'_>, plugin: &CniPlugin, problems: &mut Vec<String>) -> Option<Map<String, Value>> {
+fn chained(
+    ctx: &Context<'_>,
+    plugin: &CniPlugin,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Map<String, Value>> {
     let table = match plugin {
         CniPlugin::Name(name) => conflist::plugin(name),
         CniPlugin::Table(table) => table.clone(),
     };
     let name = table.get("type")?.as_str()?;
     if is_absent(ctx, name) {
-        problems.push(format!(
-            "CNI plugin `{name}` is missing in {}: it is left out of the conflist",
-            ctx.config.cni.bin_dir.display()
+        problems.push(Diagnostic::new(
+            Reason::CniPluginLeftOut,
+            Subject::program(name),
+            format!(
+                "CNI plugin `{name}` is missing in {}: it is left out of the conflist",
+                ctx.config.cni.bin_dir.display()
+            ),
+            "install it there, or remove it from cni.plugins",
         ));
         return None;
     }

@@ -11,7 +11,10 @@ use crate::{
         node::NodeView,
         objects::{Object, Objects},
     },
-    net::text::{PROBLEM_MAX, escaped, untrusted},
+    net::{
+        Diagnostic, Reason, Subject, SubjectKind,
+        text::{PROBLEM_MAX, escaped, untrusted},
+    },
 };
 
 /// The configuration with the objects laid over it.
@@ -22,19 +25,7 @@ pub struct Overlay {
     pub neighbors: Vec<Neighbor>,
     /// Whom the BGPPeer objects are about that cannot be used.
     pub broken: Vec<NeighborId>,
-    pub problems: Vec<ObjectProblem>,
-}
-
-/// An object that needs somebody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectProblem {
-    /// `BGPPeer`, `BGPPolicy` or `Node`.
-    pub kind: &'static str,
-    pub name: String,
-    pub uid: String,
-    /// Machine-readable reason.
-    pub reason: &'static str,
-    pub text: String,
+    pub problems: Vec<Diagnostic>,
 }
 
 /// Lays them over each other for this Node.
@@ -44,25 +35,29 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
     for (name, object) in &objects.policies {
         match objects::policy(name, &object.spec) {
             Ok(policy) => drop(over.config.policies.insert(name.clone(), policy)),
-            Err(text) => over.problems.push(problem("BGPPolicy", name, object, "Invalid", text)),
+            Err(text) => {
+                over.problems.push(problem(SubjectKind::BgpPolicy, name, object, Reason::Invalid, text))
+            }
         }
     }
     // Which objects apply is unknown until the Node is known.
     let Some(own) = own else { return over };
     for (name, object) in objects.peers.iter().filter(|(_, o)| o.selects(&own.labels)) {
-        let found = with_password(object, objects).map_err(|text| ("MissingSecret", text)).and_then(|spec| {
-            Ok((objects::neighbor(&spec, &over.config).map_err(|text| ("Invalid", text))?, spec))
-        });
+        let found =
+            with_password(object, objects).map_err(|text| (Reason::MissingSecret, text)).and_then(|spec| {
+                Ok((objects::neighbor(&spec, &over.config).map_err(|text| (Reason::Invalid, text))?, spec))
+            });
         match found {
             Ok((neighbor, _)) if over.neighbors.iter().any(|n| n.at == neighbor.at) => {
                 let text =
                     "another BGPPeer of this node has the same address; the first by name counts".into();
-                over.problems.push(problem("BGPPeer", name, object, "Duplicate", text));
+                let kind = SubjectKind::BgpPeer;
+                over.problems.push(problem(kind, name, object, Reason::Duplicate, text));
             }
             Ok((neighbor, _)) => over.neighbors.push(neighbor),
             Err((reason, text)) => {
                 over.broken.extend(place(object, config));
-                over.problems.push(problem("BGPPeer", name, object, reason, text));
+                over.problems.push(problem(SubjectKind::BgpPeer, name, object, reason, text));
             }
         }
     }
@@ -93,20 +88,18 @@ fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value
     Ok(spec)
 }
 
-fn problem(
-    kind: &'static str,
-    name: &str,
-    object: &Object,
-    reason: &'static str,
-    text: String,
-) -> ObjectProblem {
-    ObjectProblem {
-        kind,
-        name: name.into(),
-        uid: object.uid.clone(),
+fn problem(kind: SubjectKind, name: &str, object: &Object, reason: Reason, text: String) -> Diagnostic {
+    let remedy = match reason {
+        Reason::MissingSecret => "make the Secret, or correct passwordSecretRef",
+        Reason::Duplicate => "delete one of them",
+        _ => "correct the object",
+    };
+    Diagnostic::new(
         reason,
-        text: format!("{kind} {}: {}", untrusted(name), escaped(&text, PROBLEM_MAX)),
-    }
+        Subject::object(kind, None, &untrusted(name), &object.uid),
+        format!("{} {}: {}", kind.as_str(), untrusted(name), escaped(&text, PROBLEM_MAX)),
+        remedy,
+    )
 }
 
 #[cfg(test)]
@@ -145,8 +138,8 @@ mod tests {
         ]));
         assert_eq!(over.neighbors.len(), 1);
         assert_eq!(over.broken, [NeighborId::Address([10, 0, 0, 3].into())]);
-        let reasons: Vec<_> = over.problems.iter().map(|p| (p.name.as_str(), p.reason)).collect();
-        assert_eq!(reasons, [("bad", "Invalid"), ("same", "Duplicate")]);
+        let reasons: Vec<_> = over.problems.iter().map(|p| (p.subject.name.as_str(), p.reason)).collect();
+        assert_eq!(reasons, [("bad", Reason::Invalid), ("same", Reason::Duplicate)]);
     }
 
     #[test]
@@ -156,7 +149,7 @@ mod tests {
         let mut objects = peers(&[("p", spec)]);
         let over = lay(&objects);
         assert!(
-            over.neighbors.is_empty() && over.problems[0].reason == "MissingSecret",
+            over.neighbors.is_empty() && over.problems[0].reason == Reason::MissingSecret,
             "{:?}",
             over.problems
         );

@@ -25,7 +25,7 @@ use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource, RemoteAs},
     config::{Config, GATEWAY_GROUP, Neighbor, NeighborId, NeighborKeys, Peering, implied_by_gateway},
     k8s::node::{GUARDED_AS_LABEL, GUARDED_REFLECTOR_LABEL, NodeView, Nodes, Presence, REFLECTOR_LABEL},
-    net::{Asn, Family},
+    net::{Asn, Diagnostic, Family, Reason, Subject},
 };
 use gateway::Gateway;
 use neighbor::Draft;
@@ -41,7 +41,7 @@ const AWAY: u32 = 7 * 24 * 3600;
 pub(super) type Peers = BTreeMap<PeerKey, Arc<PeerConfig>>;
 
 /// The effective modes: the file's, unless the Node's annotation overrides them.
-pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<String>) -> BTreeSet<Peering> {
+pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> BTreeSet<Peering> {
     if !ctx.extra.kubernetes {
         return BTreeSet::new();
     }
@@ -52,14 +52,19 @@ pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<String>) -> BTreeSet<P
 pub(super) fn modes_of(
     config: &Config,
     own: Option<&NodeView>,
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) -> BTreeSet<Peering> {
     let file = || config.kubernetes.peering.iter().copied().collect();
     let Some(text) = own.and_then(|n| n.peering.as_deref()) else { return file() };
     parse(text).unwrap_or_else(|| {
-        problems.push(format!(
-            "annotation routelet.io/peering: `{text}` is none of mesh, gateway, reflectors, auto and none, nor a list of \
-             them; it is ignored"
+        problems.push(Diagnostic::new(
+            Reason::NodeMarkInvalid,
+            Subject::mark("routelet.io/peering"),
+            format!(
+                "annotation routelet.io/peering: `{text}` is none of mesh, gateway, reflectors, auto and none, \
+                 nor a list of them; it is ignored"
+            ),
+            "correct or remove it",
         ));
         file()
     })
@@ -92,7 +97,7 @@ pub(super) fn peers(
     modes: &BTreeSet<Peering>,
     topology: &Topology,
     claims: &Claims<'_>,
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) -> Peers {
     let mut drafts = Vec::new();
     let made = modes.contains(&Peering::Gateway) || modes.contains(&Peering::Auto);
@@ -103,11 +108,12 @@ pub(super) fn peers(
     if made {
         drafts.extend(gateways(ctx));
         if drafts.is_empty() && !modes.contains(&Peering::Auto) {
-            problems.push(
-                "peering with the gateway, but no default route has a next hop; add one, or set \
-                           kubernetes.peering = \"mesh\""
-                    .into(),
-            );
+            problems.push(Diagnostic::new(
+                Reason::NoGateway,
+                Subject::key("kubernetes.peering"),
+                "peering with the gateway, but no default route has a next hop",
+                "add one, or set kubernetes.peering = \"mesh\"",
+            ));
         }
     }
     drafts.extend(nodes(ctx, modes, topology, claims, problems));
@@ -160,8 +166,8 @@ pub(super) fn expected(
 }
 
 /// `[[bgp.listen-range]]`.
-pub(super) fn ranges(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Range> {
-    let template = |range: &crate::config::ListenRange, problems: &mut Vec<String>| {
+pub(super) fn ranges(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Range> {
+    let template = |range: &crate::config::ListenRange, problems: &mut Vec<Diagnostic>| {
         let draft = Draft {
             key: PeerKey::Address(range.prefix.addr()),
             source: PeerSource::Range,
@@ -210,7 +216,7 @@ fn nodes<'a>(
     modes: &BTreeSet<Peering>,
     topology: &Topology,
     claims: &Claims<'_>,
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) -> Vec<Draft<'a>> {
     let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return Vec::new() };
     if !is_among_nodes(modes) {
@@ -256,56 +262,78 @@ fn name_problems(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
     topology: &Topology,
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Diagnostic>,
 ) {
     let Some(nodes) = ctx.nodes else { return };
     let limit = ctx.config.kubernetes.mesh_limit;
     let members = Members::of(nodes, topology.trusting);
     if modes.contains(&Peering::Auto) && members.count() > limit && topology.reflectors.is_empty() {
-        problems.push(format!(
-            "there are more nodes than kubernetes.mesh-limit = {limit}, and none of them can reflect routes: take the label \
-             routelet.io/route-reflector=false from some, or raise the limit"
+        problems.push(Diagnostic::new(
+            Reason::NoReflector,
+            Subject::key("kubernetes.mesh-limit"),
+            format!(
+                "there are more nodes than kubernetes.mesh-limit = {limit}, and none of them can reflect routes"
+            ),
+            "take the label routelet.io/route-reflector=false from some, or raise the limit",
         ));
     }
     if modes.contains(&Peering::Reflectors) && nodes.complete && members.labelled(nodes).is_empty() {
-        problems
-            .push("peering by reflectors, but no node has the label routelet.io/route-reflector=true".into());
+        problems.push(Diagnostic::new(
+            Reason::NoReflector,
+            Subject::key("kubernetes.peering"),
+            "peering by reflectors, but no node has the label routelet.io/route-reflector=true",
+            "set the label on two Nodes, or set kubernetes.peering = \"auto\"",
+        ));
     }
     if ctx.own_node().is_some_and(|own| own.routelet == Presence::Impossible) {
-        problems.push(
-            "labels, annotations or taints of this Node are those of a Node on which routelet cannot run (another \
-             operating system, KWOK, a virtual kubelet, Fargate): other nodes do not peer with it; correct them"
-                .into(),
-        );
+        problems.push(Diagnostic::new(
+            Reason::NodeExcluded,
+            Subject::host(),
+            "labels, annotations or taints of this Node are those of a Node on which routelet cannot run \
+             (another operating system, KWOK, a virtual kubelet, Fargate): other nodes do not peer with it",
+            "correct them",
+        ));
     }
     problems.extend(unheeded(nodes));
     if topology.unanswered {
         let names = addresses::named(topology.reflectors.iter().map(String::as_str));
-        problems.push(format!(
-            "no route reflector answers ({names}): nodes are met without them; see whether routelet runs there and TCP \
-             port 179 is open, or label nodes without routelet routelet.io/route-reflector=false"
+        problems.push(Diagnostic::new(
+            Reason::ReflectorsUnreachable,
+            Subject::host(),
+            format!("no route reflector can be reached ({names}): nodes peer without them"),
+            "see whether routelet runs there and TCP port 179 is open, or label nodes without routelet \
+             routelet.io/route-reflector=false",
         ));
     }
     if topology.cut_off {
         let expected = nodes.others().filter(|o| takes_part(o) && topology.expects(o));
         let names = addresses::named(expected.map(|o| o.name.as_str()));
-        problems.push(format!(
-            "this node has no BGP session, and routelet runs on other nodes ({names}): see `routelet show neighbors`, and \
-             whether TCP port 179 is open between the nodes"
+        problems.push(Diagnostic::new(
+            Reason::NoSession,
+            Subject::host(),
+            format!("this node has no BGP session, and routelet runs on other nodes ({names})"),
+            "see `routelet show neighbors`, and whether TCP port 179 is open between the nodes",
         ));
     }
 }
 
 /// Labels and annotations that a kubelet may have set.
-fn unheeded(nodes: &Nodes) -> Option<String> {
+fn unheeded(nodes: &Nodes) -> Option<Diagnostic> {
     let unheeded = nodes.all().filter(|n| n.marks.or(n.open_marks) != n.marks);
     let names: Vec<&str> = unheeded.map(|n| n.name.as_str()).collect();
     (nodes.guarded == Some(false) && !names.is_empty()).then(|| {
-        format!(
-            "the label {REFLECTOR_LABEL} and the annotation routelet.io/as of node {} are not heeded, since a kubelet could have \
-             set them: use the labels {GUARDED_REFLECTOR_LABEL} and {GUARDED_AS_LABEL}, or apply the admission policy \
-             routelet-nodes of deploy/ and let our ServiceAccount read its binding",
-            addresses::named(names)
+        Diagnostic::new(
+            Reason::NodeMarkIgnored,
+            Subject::host(),
+            format!(
+                "the label {REFLECTOR_LABEL} and the annotation routelet.io/as of node {} are ignored, since a \
+                 kubelet could have set them",
+                addresses::named(names)
+            ),
+            format!(
+                "use the labels {GUARDED_REFLECTOR_LABEL} and {GUARDED_AS_LABEL}, or apply the admission policy \
+                 routelet-nodes of deploy/ and let our ServiceAccount read its binding"
+            ),
         )
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Context, ObjectProblem, peering,
+    Context, peering,
     taken::{NEVER, Taken},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         node::{EXCLUDED_LABEL, Nodes},
         services::{self, Eligibility, Rules, ServiceSelection},
     },
-    net::{ServiceAddresses, Source},
+    net::{Diagnostic, Reason, ServiceAddresses, Source, Subject},
 };
 
 /// What the watch looks for, as far as the configuration alone decides: nothing outside of
@@ -46,11 +46,12 @@ pub(super) fn verdicts(
     ctx: &Context<'_>,
     taken: &Taken<'_>,
     selection: &ServiceSelection,
-    problems: &mut Vec<String>,
-    object_problems: &mut Vec<ObjectProblem>,
+    problems: &mut Vec<Diagnostic>,
+    object_problems: &mut Vec<Diagnostic>,
 ) -> Vec<Eligibility> {
     let (Some(nodes), known) = (ctx.nodes, &ctx.extra.services) else { return Vec::new() };
-    problems.extend(known.mistakes.iter().map(|m| &m.text).chain(&known.problems).cloned());
+    object_problems.extend(known.mistakes.iter().cloned());
+    problems.extend(known.problems.iter().cloned());
     let rules = Rules {
         selection,
         ignore_exclude_label: ctx.config.kubernetes.service_rules.ignore_exclude_label,
@@ -60,7 +61,12 @@ pub(super) fn verdicts(
     let verdicts = services::eligibility(known, nodes, rules);
     let refused = verdicts.iter().filter(|v| v.announced.is_none() && v.reason.starts_with(NEVER));
     problems.extend(refused.take(NAMED).map(|v| {
-        format!("{} of Service {}: {}; give it another address", v.address, v.services.join(", "), v.reason)
+        Diagnostic::new(
+            Reason::ServiceAddressRefused,
+            Subject::address(v.address),
+            format!("{} of Service {}: {}", v.address, v.services.join(", "), v.reason),
+            "give it another address",
+        )
     }));
     object_problems.extend(all_excluded(nodes, &verdicts));
     verdicts
@@ -80,23 +86,24 @@ pub(super) fn needs_all_nodes(selection: &ServiceSelection, verdicts: &[Eligibil
 
 /// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All
 /// nodes report it in the same words at the same Node, the first by name, so that it is one Event.
-fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<ObjectProblem> {
+fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<Diagnostic> {
     if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
         return None;
     }
     let first = nodes.all().min_by(|a, b| a.name.cmp(&b.name))?;
-    Some(ObjectProblem {
-        kind: "Node",
-        name: first.name.clone(),
-        uid: first.uid.clone(),
-        reason: "ServicesNotAdvertised",
-        text: format!(
+    Some(Diagnostic::new(
+        Reason::ServicesNotAdvertised,
+        Subject::node(&first.name, &first.uid),
+        format!(
             "no node advertises external and load balancer addresses of Services: every Node has the label \
-             {EXCLUDED_LABEL}; set kubernetes.ignore-exclude-label = true, or remove the label from the Nodes that are to \
-             take the traffic (kubectl label node {} {EXCLUDED_LABEL}-)",
+             {EXCLUDED_LABEL}"
+        ),
+        format!(
+            "set kubernetes.ignore-exclude-label = true, or remove the label from the Nodes that are to take \
+             the traffic (kubectl label node {} {EXCLUDED_LABEL}-)",
             first.name
         ),
-    })
+    ))
 }
 
 /// So many addresses are named for it.
@@ -111,7 +118,7 @@ mod tests {
     use crate::{
         fib::host::testing::{gateway, host, link},
         k8s::services::{ServiceAddress, Services},
-        net::Refusal,
+        net::{Refusal, SubjectKind},
         plan::Plan,
     };
     use ServiceAddresses::{ClusterIp, ExternalIp, LoadBalancerIp};
@@ -170,8 +177,9 @@ mod tests {
         let plan = case(&offers.map(|(addr, kind, _)| (addr, kind))).plan();
         assert!(plan.originated.values().all(|o| o.source == Source::PodCidr), "{:?}", plan.originated);
         for (addr, _, why) in offers {
-            let named =
-                |p: &&String| p.starts_with(&format!("{addr} of Service default/web")) && p.contains(why);
+            let named = |p: &&Diagnostic| {
+                p.text.starts_with(&format!("{addr} of Service default/web")) && p.contains(why)
+            };
             assert_eq!(plan.problems.iter().filter(named).count(), 1, "{addr}: {:?}", plan.problems);
         }
     }
@@ -186,7 +194,7 @@ mod tests {
         ]);
         case.other("n2").external = vec!["203.0.113.3".parse().unwrap()];
         let plan = case.plan();
-        assert!(plan.problems.is_empty() && plan.object_problems.is_empty(), "{:?}", plan.messages());
+        assert!(plan.problems.is_empty() && plan.object_problems.is_empty(), "{:?}", plan.diagnostics());
         let reasons: Vec<_> = plan.services.iter().map(|v| (v.announced, v.reason.as_str())).collect();
         assert_eq!(
             reasons,
@@ -217,11 +225,15 @@ mod tests {
 
         case.other("n2").excluded = true;
         let [problem] = &case.plan().object_problems[..] else { panic!("one") };
-        assert_eq!((problem.kind, problem.name.as_str()), ("Node", "n1"), "the first by name");
+        assert_eq!(
+            (problem.subject.kind, problem.subject.name.as_str()),
+            (SubjectKind::Node, "n1"),
+            "the first by name"
+        );
         for part in
             ["node.kubernetes.io/exclude-from-external-load-balancers", "kubernetes.ignore-exclude-label"]
         {
-            assert!(problem.text.contains(part), "{}", problem.text);
+            assert!(problem.contains(part), "{problem}");
         }
         // As n2 sees it, it is the same Event.
         let mut there = case.clone();

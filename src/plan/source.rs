@@ -3,11 +3,15 @@
 use std::net::IpAddr;
 
 use super::Context;
-use crate::{config::PreferSource, fib::host::Host, net::PreferredSources};
+use crate::{
+    config::PreferSource,
+    fib::host::Host,
+    net::{Diagnostic, PreferredSources, Reason, Subject},
+};
 
 /// Those of the configured addresses that are on this host: the kernel refuses a route with another
 /// one.
-pub(super) fn preferred(ctx: &Context<'_>, problems: &mut Vec<String>) -> PreferredSources {
+pub(super) fn preferred(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> PreferredSources {
     let mut sources = PreferredSources::default();
     for source in &ctx.config.fib.prefer_source {
         let (address, key) = match source {
@@ -17,9 +21,14 @@ pub(super) fn preferred(ctx: &Context<'_>, problems: &mut Vec<String>) -> Prefer
         if is_on(ctx.host, address) {
             sources.set(address);
         } else {
-            problems.push(format!(
-                "{key} {address} is on no interface of this host; learned routes have no preferred source until \
-                 it is: add it, for instance to lo"
+            problems.push(Diagnostic::new(
+                Reason::PreferredSourceMissing,
+                Subject::address(address),
+                format!(
+                    "{key} {address} is on no interface of this host; learned routes have no preferred source \
+                     until it is"
+                ),
+                "add it, for instance to lo",
             ));
         }
     }

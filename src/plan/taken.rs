@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Context, ObjectProblem, addresses::named, peering::Peers};
+use super::{Context, addresses::named, peering::Peers};
 use crate::{
     bgp::peer::PeerKey,
     fib::guard,
@@ -21,7 +21,7 @@ use crate::{
         node::{NodeView, Nodes},
         services::ServiceAddress,
     },
-    net::{Cover, Family, Prefix, ServiceAddresses},
+    net::{Cover, Diagnostic, Family, Prefix, Reason, ServiceAddresses, Subject},
 };
 
 /// The reason of an address that is a problem begins so.
@@ -163,7 +163,7 @@ impl<'a> Taken<'a> {
 
     /// Nodes that report addresses of Services: all nodes report them with the same text, so that
     /// each is one Event.
-    pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> Vec<ObjectProblem> {
+    pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> Vec<Diagnostic> {
         let mut claims = BTreeMap::<&str, (&NodeView, Vec<String>)>::new();
         for (addr, claim) in self.internal.iter().filter(|(_, c)| !c.is_own) {
             self.step(1);
@@ -176,17 +176,17 @@ impl<'a> Taken<'a> {
         }
         let problem = |(name, (node, mut list)): (&str, (&NodeView, Vec<String>))| {
             list.sort_unstable();
-            ObjectProblem {
-                kind: "Node",
-                name: name.to_owned(),
-                uid: node.uid.clone(),
-                reason: "ClaimsServiceAddress",
-                text: format!(
-                    "node {name} reports addresses of Services as its InternalIP: {}; they are advertised as before; start its \
-                     kubelet with --node-ip, and where nobody of yours changed it, take the node out of the cluster",
+            Diagnostic::new(
+                Reason::ClaimsServiceAddress,
+                Subject::node(name, &node.uid),
+                format!(
+                    "node {name} reports addresses of Services as its InternalIP: {}; they are advertised as \
+                     before",
                     named(list)
                 ),
-            }
+                "start its kubelet with --node-ip, and where nobody of yours changed it, take the node out of \
+                 the cluster",
+            )
         };
         claims.into_iter().take(NAMED).map(problem).collect()
     }
@@ -275,11 +275,11 @@ mod tests {
             let plan = case.plan();
             let [problem] = &plan.object_problems[..] else { panic!("{:?}", plan.object_problems) };
             assert_eq!(
-                (problem.kind, &*problem.name, problem.reason),
-                ("Node", "n3", "ClaimsServiceAddress")
+                (problem.subject.kind, &*problem.subject.name, problem.reason),
+                (crate::net::SubjectKind::Node, "n3", Reason::ClaimsServiceAddress)
             );
             for part in ["10.96.0.20 (Service default/web)", "192.0.2.7", "192.0.2.8", "--node-ip"] {
-                assert!(problem.text.contains(part), "{}", problem.text);
+                assert!(problem.contains(part), "{problem}");
             }
             claim(&mut case, "n3", &["10.0.0.3"]);
             assert!(case.plan().object_problems.is_empty());

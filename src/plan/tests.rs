@@ -11,7 +11,7 @@ use crate::{
     config::{AsSetting, Config, Neighbor, NeighborId, NeighborKeys, Peering},
     fib::host::testing::{gateway, host, link},
     fib::host::{Host, Link},
-    net::{Family, Refusal, Source, guard::AddressRole},
+    net::{Diagnostic, Family, Reason, Refusal, Source, Subject, SubjectKind, guard::AddressRole},
     nft::masquerade::{Mode, Wanted},
 };
 
@@ -420,12 +420,12 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     case.other("n2").pod_cidrs = vec!["10.244.0.0/16".parse().unwrap()];
     let problems = |case: &Case| case.plan().object_problems;
     let [clash] = &problems(&case)[..] else { panic!("{:?}", problems(&case)) };
-    assert_eq!((clash.kind, clash.name.as_str(), clash.uid.as_str()), ("Node", "n2", "uid-n2"));
+    assert_eq!((&clash.subject, clash.reason), (&Subject::node("n2", "uid-n2"), Reason::OverlappingPodCIDR));
     for words in ["10.244.0.0/16 of node n2 overlaps 10.244.1.0/24 of node n1", "re-create Node n2"] {
-        assert!(clash.text.contains(words), "{}", clash.text);
+        assert!(clash.contains(words), "{clash}");
     }
     let plan = case.plan();
-    assert!(plan.conflist.is_some() && plan.messages().contains(&clash.text), "the first keeps its own");
+    assert!(plan.conflist.is_some() && plan.diagnostics().contains(clash), "the first keeps its own");
 
     // The other node reports the same text.
     let mut other = case.clone();
@@ -433,7 +433,7 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     let n2 = Arc::unwrap_or_clone(nodes.others.remove("n2").unwrap());
     let n1 = nodes.own.replace(n2).unwrap();
     nodes.others.insert(n1.name.clone(), n1.into());
-    let of_n1 = |p: &&super::ObjectProblem| p.text.contains("node n1");
+    let of_n1 = |p: &&Diagnostic| p.text.contains("node n1");
     assert_eq!(problems(&other).iter().find(of_n1), Some(clash));
     let plan = other.plan();
     assert!(plan.conflist.is_none() && plan.originated.is_empty() && !plan.peers.is_empty());
@@ -444,7 +444,7 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     };
     own(&mut case, |n1| n1.created = Some(2));
     let plan = case.plan();
-    assert_eq!(plan.object_problems[0].name, "n1");
+    assert_eq!(plan.object_problems[0].subject.name, "n1");
     let six: Vec<_> = plan.originated.keys().copied().collect();
     assert_eq!(six, ["fd00:244:1::/64".parse().unwrap()], "the other family is nobody else's");
     assert_eq!(plan.conflist.unwrap().pod_cidrs, six, "and pods have it");
@@ -630,19 +630,18 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
 fn problems_are_bounded_in_number_and_octets() {
     let mut case = three_nodes();
     let long = "x".repeat(10_000);
-    case.nodes.as_mut().unwrap().own.as_mut().unwrap().problems = vec![long.clone(); 5000];
+    case.nodes.as_mut().unwrap().own.as_mut().unwrap().problems = (0..5000)
+        .map(|n| Diagnostic::new(Reason::NodeMarkInvalid, Subject::mark(n), &*long, &*long))
+        .collect();
     let mut plan = case.plan();
-    let problem = |n: usize| super::ObjectProblem {
-        kind: "BGPPeer",
-        name: format!("p{n}"),
-        uid: String::new(),
-        reason: "Invalid",
-        text: long.clone(),
+    let problem = |n: usize| {
+        let subject = Subject::object(SubjectKind::BgpPeer, None, &format!("p{n}"), "");
+        Diagnostic::new(Reason::Invalid, subject, &*long, &*long)
     };
     plan.add_object_problems((0..5000).map(problem).collect());
     plan.add_object_problems((0..5000).map(problem).collect());
     assert_eq!(plan.object_problems.len(), 100);
-    let texts = plan.problems.iter().chain(plan.object_problems.iter().map(|p| &p.text));
+    let texts = plan.problems.iter().chain(&plan.object_problems).map(Diagnostic::line);
     assert!(texts.clone().count() <= 201 && texts.clone().all(|t| t.len() <= 1024 + 3));
-    assert!(plan.messages().iter().map(String::len).sum::<usize>() <= 128 * 1024);
+    assert!(plan.diagnostics().iter().map(|d| d.line().len()).sum::<usize>() <= 128 * 1024);
 }

@@ -16,7 +16,7 @@ use crate::{
     bgp::peer::{PeerConfig, PeerKey, PeerSource},
     config::{Neighbor, NeighborId, implied_by_interface},
     fib::host::Link,
-    net::OnLink,
+    net::{Diagnostic, OnLink, Reason, Subject},
     unnumbered::{Interface, Interfaces},
 };
 
@@ -129,7 +129,7 @@ fn draft(claim: Claim<'_>, key: PeerKey) -> Draft<'_> {
 }
 
 /// Where nobody was found, and why.
-pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Unfound> {
+pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Unfound> {
     let mut list = BTreeMap::new();
     for claim in named(ctx) {
         // Uplinks that nobody named need no neighbor.
@@ -161,8 +161,13 @@ pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<String>) -> Vec<Unfo
     rows.collect()
 }
 
-fn problem(interface: &str, reason: &str) -> String {
-    format!("there is no BGP neighbor on {interface}: {reason}")
+fn problem(interface: &str, reason: &str) -> Diagnostic {
+    Diagnostic::new(
+        Reason::NeighborNotFound,
+        Subject::interface(interface),
+        format!("there is no BGP neighbor on {interface}: {reason}"),
+        format!("`routelet show neighbor {interface}` has the details"),
+    )
 }
 
 /// Why a name fits no interface.

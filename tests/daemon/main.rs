@@ -18,6 +18,7 @@ mod links;
 mod load;
 mod next_hops;
 mod pitfalls;
+mod problems;
 mod reload;
 mod reported;
 mod sandbox;

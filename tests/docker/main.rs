@@ -228,8 +228,11 @@ impl Rack {
                 docker.pings("one", address).then_some(())
             });
         }
-        let problems = routelet.json(&["show", "summary"])["problems"].clone();
-        assert_eq!(problems, serde_json::json!([]));
+        let problems = routelet.json(&["show", "summary"])["diagnostics"].clone();
+        // The switch may have no route to advertise.
+        let other = |p: &&serde_json::Value| p["reason"] != "NothingReceived";
+        let problems: Vec<_> = problems.as_array().unwrap().iter().filter(other).collect();
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }
 

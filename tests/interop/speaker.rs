@@ -95,6 +95,7 @@ impl Speaker {
                 watch::channel(Arc::default()).1,
                 sender,
                 routelet::liveness::channel().0,
+                io::Owners::new(),
             ),
             rib,
             outbox: None,

@@ -3,8 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     path::Path,
@@ -20,8 +19,12 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::tcp;
-use crate::{bgp::peer::Secret, net::Prefix, supervise::supervise};
+use super::{Owners, tcp};
+use crate::{
+    bgp::peer::Secret,
+    net::{Diagnostic, Prefix},
+    supervise::supervise,
+};
 
 /// TCP MD5 passwords by address; the name is the interface of a link-local neighbor.
 pub(super) type Passwords = BTreeMap<(Prefix, Option<String>), Secret>;
@@ -58,8 +61,47 @@ pub(super) async fn run(
     device: Option<Device>,
     terms: watch::Receiver<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
+    ports: Ports,
 ) {
-    supervise("BGP listener", || listen(addr, device.clone(), terms.clone(), calls.clone())).await;
+    let start = || listen(addr, device.clone(), terms.clone(), calls.clone(), ports.clone());
+    supervise("BGP listener", start).await;
+}
+
+/// Which addresses are taken, and by whom.
+#[derive(Clone, Debug)]
+pub(super) struct Ports {
+    pub(super) problems: watch::Sender<Vec<Diagnostic>>,
+    pub(super) owners: Arc<Owners>,
+}
+
+impl Ports {
+    /// Only these are wanted now.
+    pub(super) fn retain(&self, addrs: &[SocketAddr]) {
+        let wanted: Vec<_> = addrs.iter().map(|a| format!("TCP {a}")).collect();
+        self.change(|all| all.retain(|p| wanted.contains(&p.subject.name)));
+    }
+
+    fn taken(&self, addr: SocketAddr, error: &io::Error) {
+        let owner = owner(addr.port()).or_else(|| self.owners.get(&addr.port()).cloned());
+        let problem = super::port_taken(addr, "bgp.listen", error, owner.as_ref());
+        self.change(|all| {
+            all.retain(|p| p.subject != problem.subject);
+            all.push(problem.clone());
+        });
+    }
+
+    fn free(&self, addr: SocketAddr) {
+        let name = format!("TCP {addr}");
+        self.change(|all| all.retain(|p| p.subject.name != name));
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<Diagnostic>)) {
+        self.problems.send_if_modified(|all| {
+            let before = all.clone();
+            change(all);
+            *all != before
+        });
+    }
 }
 
 async fn listen(
@@ -67,10 +109,11 @@ async fn listen(
     device: Option<Device>,
     mut terms: watch::Receiver<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
+    ports: Ports,
 ) {
     let device = device.map(|(name, _)| name);
     let listener = match &device {
-        None => bind(addr).await,
+        None => bind(addr, &ports).await,
         Some(device) => bind_device(addr, device).await,
     };
     let mut set = Keys::new();
@@ -112,13 +155,14 @@ fn enough_files(call: Call) -> io::Result<Call> {
 
 /// Binds, and retries until it succeeds. Logs one warning, with the process that has the port if
 /// known.
-async fn bind(addr: SocketAddr) -> TcpListener {
+async fn bind(addr: SocketAddr, ports: &Ports) -> TcpListener {
     let mut warned = false;
     loop {
         let mut pause = BIND_RETRY_INTERVAL;
         match tcp::listen(addr, None) {
             Ok(listener) => {
                 info!(%addr, "listening for BGP neighbors");
+                ports.free(addr);
                 return listener;
             }
             Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
@@ -127,15 +171,7 @@ async fn bind(addr: SocketAddr) -> TcpListener {
             }
             Err(e) if !warned => {
                 warned = true;
-                let seconds = BIND_RETRY_INTERVAL.as_secs();
-                match (e.kind(), owner(addr.port())) {
-                    (ErrorKind::AddrInUse, Some(owner)) => {
-                        warn!(%addr, owner, "BGP port is taken, only outgoing connections work; retrying every {seconds} s");
-                    }
-                    (_, _) => {
-                        warn!(%addr, error = %e, "cannot listen for BGP, only outgoing connections work; retrying every {seconds} s")
-                    }
-                }
+                ports.taken(addr, &e);
             }
             Err(e) => debug!(%addr, error = %e, "cannot listen for BGP, retrying"),
         }
@@ -197,17 +233,8 @@ fn apply(listener: &TcpListener, addr: SocketAddr, set: &mut Keys, wanted: &Keys
     }
 }
 
-/// Logs which other process already listens on one of our ports.
-pub(super) fn report_taken(ports: impl IntoIterator<Item = u16>) {
-    for port in ports {
-        if let Some(owner) = owner(port) {
-            warn!(port, owner, "another process listens on the BGP port");
-        }
-    }
-}
-
 /// The process that listens on `port`, if /proc shows it: `bgpd (pid 812)`.
-fn owner(port: u16) -> Option<String> {
+pub(super) fn owner(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
@@ -243,6 +270,8 @@ pub(super) fn plain(addr: SocketAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[test]

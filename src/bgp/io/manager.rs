@@ -20,7 +20,7 @@ use tracing::{error, info};
 
 use super::{
     Act, Leaving, PeerEvent, Range, ToPeers, UnknownNeighbor, Wanted,
-    listener::{self, Call, Device, Passwords, Terms},
+    listener::{self, Call, Device, Passwords, Ports, Terms},
     peer::{self, News, Start, ToTask},
     rib::{RibSender, ToRib},
     tcp,
@@ -82,6 +82,7 @@ struct Manager {
     keys: HashMap<task::Id, PeerKey>,
     next_id: u32,
     listeners: BTreeMap<(SocketAddr, Option<Device>), AbortHandle>,
+    ports: Ports,
     terms: watch::Sender<Arc<Terms>>,
     calls: mpsc::Sender<Call>,
     news: mpsc::Sender<(PeerKey, News)>,
@@ -100,12 +101,12 @@ struct Manager {
     leaving: Option<Leaving>,
 }
 
-type Inputs = (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>, liveness::Client);
+type Inputs = (watch::Receiver<Arc<Links>>, watch::Receiver<Arc<Convergence>>, liveness::Client, Ports);
 
 /// Runs until shutdown.
 pub(super) async fn run(
     mut wanted: watch::Receiver<Arc<Wanted>>,
-    (host, mut convergence, liveness): Inputs,
+    (host, mut convergence, liveness, ports): Inputs,
     rib: RibSender,
     events: broadcast::Sender<PeerEvent>,
     (to_planner, on_link): (mpsc::Sender<IpAddr>, mpsc::Sender<(u32, Ipv6Addr)>),
@@ -128,6 +129,7 @@ pub(super) async fn run(
         keys: HashMap::new(),
         next_id: 1,
         listeners: BTreeMap::new(),
+        ports,
         terms: watch::Sender::new(Arc::default()),
         calls,
         news,
@@ -375,9 +377,16 @@ impl Manager {
             }
             keep
         });
+        self.ports.retain(addrs);
         for (addr, device) in wanted {
             self.listeners.entry((addr, device.clone())).or_insert_with(|| {
-                let listener = listener::run(addr, device, self.terms.subscribe(), self.calls.clone());
+                let listener = listener::run(
+                    addr,
+                    device,
+                    self.terms.subscribe(),
+                    self.calls.clone(),
+                    self.ports.clone(),
+                );
                 tokio::spawn(listener).abort_handle()
             });
         }

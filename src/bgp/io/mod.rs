@@ -14,6 +14,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -32,14 +33,30 @@ use crate::{
         view::NeighborView,
     },
     liveness,
-    net::{Convergence, Links, Prefix},
+    net::{Convergence, Diagnostic, Links, Prefix, Reason, Subject},
 };
 
-/// Logs which other processes listen on our ports already. Inside of the sandbox that cannot be
-/// seen.
-pub fn report_taken_ports(listen: &[SocketAddr]) {
+/// Which other processes listen on these TCP ports. Inside of the sandbox that cannot be seen.
+pub fn owners_of(listen: &[SocketAddr]) -> Owners {
     let ports: BTreeSet<_> = listen.iter().map(SocketAddr::port).collect();
-    listener::report_taken(ports);
+    ports.into_iter().filter_map(|port| Some((port, listener::owner(port)?))).collect()
+}
+
+/// Processes by the port on which they listen: `bgpd (pid 812)`.
+pub type Owners = BTreeMap<u16, String>;
+
+/// The problem of an address that another process listens on.
+pub fn port_taken(addr: SocketAddr, key: &str, error: &io::Error, owner: Option<&String>) -> Diagnostic {
+    let (who, stop) = match owner {
+        Some(owner) => (format!("{owner} listens there"), format!("stop {owner}")),
+        None => (error.to_string(), format!("see `ss -ltnp 'sport = :{}'`", addr.port())),
+    };
+    Diagnostic::new(
+        Reason::PortTaken,
+        Subject::port(format!("TCP {addr}")),
+        format!("cannot listen on TCP {addr}: {who}"),
+        format!("{stop}, or set {key} to another address; it is tried again by itself"),
+    )
 }
 
 /// The configured sessions: a snapshot, made by `daemon` from each new plan.
@@ -122,6 +139,8 @@ pub struct Handle {
     /// The same on interfaces of unnumbered neighbors: the index of the interface, and the
     /// link-local address.
     pub on_link: Option<mpsc::Receiver<(u32, Ipv6Addr)>>,
+    /// Addresses on which it cannot listen.
+    pub problems: watch::Receiver<Vec<Diagnostic>>,
     leave: oneshot::Sender<Leaving>,
     task: JoinHandle<()>,
 }
@@ -141,20 +160,23 @@ impl Handle {
 
 /// Starts the peer manager: listeners, one task per neighbor. `host`: the links and addresses of
 /// this host; `convergence`: how far the table has each neighbor's routes; `liveness`: for
-/// neighbors with BFD.
+/// neighbors with BFD; `owners`: of the ports that are taken.
 pub fn spawn(
     wanted: watch::Receiver<Arc<Wanted>>,
     host: watch::Receiver<Arc<Links>>,
     convergence: watch::Receiver<Arc<Convergence>>,
     rib: RibSender,
     liveness: liveness::Client,
+    owners: Owners,
 ) -> Handle {
     let (requests, inbox) = mpsc::channel(16);
     let (events, _) = broadcast::channel(MAX_QUEUED_EVENTS);
     let (leave, left) = oneshot::channel();
     let (called, strangers) = mpsc::channel(MAX_QUEUED_STRANGERS);
     let (met, on_link) = mpsc::channel(MAX_QUEUED_STRANGERS);
-    let inputs = (host, convergence, liveness);
+    let (problems_tx, problems) = watch::channel(Vec::new());
+    let ports = listener::Ports { problems: problems_tx, owners: Arc::new(owners) };
+    let inputs = (host, convergence, liveness, ports);
     let task = tokio::spawn(manager::run(wanted, inputs, rib, events.clone(), (called, met), inbox, left));
-    Handle { requests, events, strangers: Some(strangers), on_link: Some(on_link), leave, task }
+    Handle { requests, events, strangers: Some(strangers), on_link: Some(on_link), problems, leave, task }
 }

@@ -67,6 +67,7 @@ fn speaker_with(wanted: Wanted, liveness: liveness::Client) -> Speaker {
             watch::channel(Arc::default()).1,
             sender,
             liveness,
+            Owners::new(),
         ),
         rib,
         wanted,

@@ -234,7 +234,8 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
         notes.push("the neighbor refuses capabilities: only ipv4-unicast with two-octet AS numbers".into());
     }
     let external = negotiated.map_or(s.config.is_surely_external(), |n| !n.is_ibgp());
-    notes.extend(s.config.lacks_policy.explain(&s.config.key).filter(|_| external));
+    let lacks_policy = s.config.lacks_policy.explain(&s.config.key).filter(|_| external);
+    notes.extend(lacks_policy.map(|d| d.line()));
     notes.extend(s.ttl_note());
     notes.extend(needs(s).iter().map(Diagnostic::line));
     if s.running == Running::Disabled {

@@ -61,6 +61,11 @@ pub struct ConflistContext {
     pub leases: Option<PathBuf>,
 }
 
+/// What the container runtime reads in place of our conflist, if anything.
+pub fn conflist_in_front(options: &ConflistOptions) -> Option<Diagnostic> {
+    conflist::in_front(options, &[])
+}
+
 /// Starts the task that writes the conflist `want`, once the gate's inputs `ready` allow it.
 pub fn spawn_conflist(
     options: ConflistOptions,

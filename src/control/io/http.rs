@@ -72,18 +72,15 @@ const MAX_REQUEST: usize = 16 * 1024;
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Binds each address; one that cannot be bound causes a warning, not a failure.
-pub async fn bind(addresses: &[SocketAddr]) -> Vec<TcpListener> {
-    let mut bound = Vec::new();
+pub async fn bind(addresses: &[SocketAddr]) -> (Vec<TcpListener>, Vec<(SocketAddr, std::io::Error)>) {
+    let (mut bound, mut taken) = (Vec::new(), Vec::new());
     for &address in addresses {
         match TcpListener::bind(address).await {
             Ok(listener) => bound.push(listener),
-            Err(error) => tracing::warn!(
-                %address, %error,
-                "cannot listen for metrics and probes; going on without; set metrics.listen to a free address"
-            ),
+            Err(error) => taken.push((address, error)),
         }
     }
-    bound
+    (bound, taken)
 }
 
 /// Serves all listeners until dropped.

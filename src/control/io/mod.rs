@@ -227,9 +227,10 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_probes_are_served_while_a_client_stalls() {
-        let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
-        assert!(http::bind(&[address]).await.is_empty(), "taken: a warning, no failure");
+        let (bound, taken) = http::bind(&[address]).await;
+        assert!(bound.is_empty() && taken[0].0 == address, "taken: no failure");
         let server = tokio::spawn(http::serve(listeners, |page| async move {
             http::Reply { ok: page != Page::Readyz, text: format!("{page:?}\n") }
         }));
@@ -270,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_slow_and_unread_connections_do_not_keep_probes_out() {
-        let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |page| async move {
             let text = if page == Page::Metrics { "m".repeat(20_000_000) } else { "ok\n".into() };
@@ -295,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn scrapes_beyond_the_limit_are_refused_and_places_come_back() {
-        let listeners = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |_| async move {
             http::Reply { ok: true, text: "m".repeat(20_000_000) }

@@ -8,6 +8,7 @@ mod host;
 mod neighbor;
 mod node;
 mod pages;
+mod problems;
 mod routes;
 mod summary;
 mod table;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Event, Response};
+use crate::net::Diagnostic;
 pub use pages::Pages;
 use table::Table;
 
@@ -36,6 +38,15 @@ pub fn json(response: &Response) -> String {
         Response::Refused(v) | Response::Misconfigured(v) => pretty(v),
         Response::End => String::new(),
     }
+}
+
+/// What `doctor` prints.
+pub fn problems(list: &[Diagnostic]) -> String {
+    problems::text(list)
+}
+
+pub fn problems_json(list: &[Diagnostic]) -> String {
+    pretty(&list)
 }
 
 /// A response that consists of one page.

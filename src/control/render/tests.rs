@@ -185,6 +185,7 @@ fn the_node_shows_what_it_waits_for() {
             path: Some("/etc/cni/net.d/10-routelet.conflist".into()),
             state: ConflistState::Waiting,
             problem: Some("no IPv6 pod CIDR yet; is the controller manager dual stack?".into()),
+            diagnostic: None,
             others: Vec::new(),
         },
         mesh_members: vec![MeshMember {
@@ -192,6 +193,7 @@ fn the_node_shows_what_it_waits_for() {
             address: Some("10.0.0.2".parse().unwrap()),
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
         }],
+        waiting: None,
         reflectors: Vec::new(),
         api: ApiStatus {
             connected: true,

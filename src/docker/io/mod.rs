@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::{Network, Selected, Wanted, select};
-use crate::state::io as kept;
+use crate::{
+    net::{Diagnostic, Reason, Subject},
+    state::io as kept,
+};
 use engine::Events;
 
 /// After an event, so that several are one reading.
@@ -141,7 +144,7 @@ impl Follower {
     }
 }
 
-fn unreachable(socket: &Path, error: &io::Error) -> String {
+fn unreachable(socket: &Path, error: &io::Error) -> Diagnostic {
     let remedy = match error.kind() {
         ErrorKind::PermissionDenied => {
             "let routelet's user read it: SupplementaryGroups=docker in a drop-in of routelet.service"
@@ -149,10 +152,15 @@ fn unreachable(socket: &Path, error: &io::Error) -> String {
         ErrorKind::NotFound => "start Docker, or set docker.socket to the path of its socket",
         _ => "see whether `docker network ls` works",
     };
-    format!(
-        "docker.networks: the engine's socket {} cannot be read: {error}; {remedy}; until then networks that are new \
-         are not advertised",
-        socket.display()
+    Diagnostic::new(
+        Reason::DockerUnreachable,
+        Subject::file(socket.display()),
+        format!(
+            "docker.networks: the engine's socket {} cannot be read: {error}; until then networks that are \
+             new are not advertised",
+            socket.display()
+        ),
+        remedy,
     )
 }
 

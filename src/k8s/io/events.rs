@@ -18,10 +18,13 @@ use tokio::{
 use tracing::warn;
 
 use super::{Options, client};
-use crate::k8s::{
-    API_VERSION,
-    node::Nodes,
-    notice::{About, EventRecorder, Notice},
+use crate::{
+    k8s::{
+        API_VERSION,
+        node::Nodes,
+        notice::{self, EventRecorder},
+    },
+    net::{Diagnostic, Subject, SubjectKind},
 };
 
 /// How often to check for due Events while nothing changes.
@@ -32,7 +35,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Runs until the sender of the notices is dropped.
 pub(super) async fn run(
     options: Options,
-    mut standing: watch::Receiver<Arc<BTreeSet<Notice>>>,
+    mut standing: watch::Receiver<Arc<BTreeSet<Diagnostic>>>,
     nodes: watch::Receiver<Arc<Nodes>>,
 ) {
     let mut recorder = EventRecorder::default();
@@ -65,16 +68,16 @@ pub(super) async fn run(
 async fn create(
     options: &Options,
     uid: &str,
-    due: &[Notice],
+    due: &[Diagnostic],
     recorder: &mut EventRecorder,
 ) -> Result<(), String> {
     if due.is_empty() {
         return Ok(());
     }
     let connection = client::connect(options).await?;
-    for notice in due {
-        let events = Api::<Event>::namespaced(connection.client.clone(), notice.namespace());
-        let event = event(notice, &options.node_name, uid);
+    for problem in due {
+        let events = Api::<Event>::namespaced(connection.client.clone(), notice::namespace(problem));
+        let event = event(problem, &options.node_name, uid);
         match timeout(Duration::from_secs(10), events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => {}
             // Created before a restart, or by another node.
@@ -82,12 +85,12 @@ async fn create(
             Ok(Err(error)) => return Err(super::chain(&error)),
             Err(_) => return Err("no response within 10 s".into()),
         }
-        recorder.recorded(Instant::now(), notice);
+        recorder.recorded(Instant::now(), problem);
     }
     Ok(())
 }
 
-fn event(notice: &Notice, node: &str, uid: &str) -> Event {
+fn event(problem: &Diagnostic, node: &str, uid: &str) -> Event {
     let object = |api_version: &str, kind: &str, name: &str, uid: &str| ObjectReference {
         api_version: Some(api_version.into()),
         kind: Some(kind.into()),
@@ -95,27 +98,29 @@ fn event(notice: &Notice, node: &str, uid: &str) -> Event {
         uid: Some(uid.into()),
         ..ObjectReference::default()
     };
-    let regarding = match &notice.about {
-        About::Node => object("v1", "Node", node, uid),
-        About::Object { kind: kind @ "Node", name, uid } => object("v1", kind, name, uid),
-        About::Object { kind, name, uid } => object(API_VERSION, kind, name, uid),
-        About::Service { namespace, name, uid } => {
-            ObjectReference { namespace: Some(namespace.clone()), ..object("v1", "Service", name, uid) }
+    let Subject { kind, name, namespace, uid: of_object } = &problem.subject;
+    let regarding = match kind {
+        SubjectKind::Node => object("v1", "Node", name, of_object),
+        SubjectKind::BgpPeer | SubjectKind::BgpPolicy => object(API_VERSION, kind.as_str(), name, of_object),
+        SubjectKind::Service => {
+            let service = object("v1", "Service", name, of_object);
+            ObjectReference { namespace: namespace.clone(), ..service }
         }
+        _ => object("v1", "Node", node, uid),
     };
     Event {
         metadata: ObjectMeta {
-            name: Some(notice.event_name(node)),
-            namespace: Some(notice.namespace().into()),
+            name: Some(notice::event_name(problem, node)),
+            namespace: Some(notice::namespace(problem).into()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(jiff::Timestamp::now())),
         reporting_controller: Some("routelet.io/routelet".into()),
         // At most 128 and 1024 octets.
         reporting_instance: Some(node.chars().take(128).collect()),
-        note: Some(shortened(&notice.text)),
+        note: Some(shortened(&problem.line())),
         action: Some("Routing".into()),
-        reason: Some(notice.reason.into()),
+        reason: Some(problem.reason.as_str().into()),
         regarding: Some(regarding),
         type_: Some("Warning".into()),
         ..Event::default()

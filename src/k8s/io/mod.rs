@@ -1,6 +1,7 @@
 //! Tasks that exchange objects with the API server and save them in the state folder.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
+mod access;
 mod client;
 mod condition;
 mod events;
@@ -28,13 +29,12 @@ use super::{
     cluster::Cluster,
     condition::Facts,
     node::Nodes,
-    notice::Notice,
     objects::Objects,
     services::{ServiceSelection, Services},
     view::ApiStatus,
 };
 use crate::net::{
-    Prefix,
+    Diagnostic, Prefix,
     text::{PROBLEM_MAX, escaped, untrusted},
 };
 
@@ -151,7 +151,7 @@ pub fn reporter(options: Options) -> Reporter {
 /// Creates Events for the notices that are present. Ends when their sender is dropped.
 pub fn spawn_events(
     options: Options,
-    standing: Receiver<Arc<BTreeSet<Notice>>>,
+    standing: Receiver<Arc<BTreeSet<Diagnostic>>>,
     nodes: Receiver<Arc<Nodes>>,
 ) -> JoinHandle<()> {
     tokio::spawn(events::run(options, standing, nodes))
@@ -166,6 +166,11 @@ pub fn spawn_taint(
     nodes: Receiver<Arc<Nodes>>,
 ) -> JoinHandle<()> {
     tokio::spawn(taint::run(options, key, facts, nodes))
+}
+
+/// The problems of the connection to the API server, and of the rights there.
+pub async fn check_access(options: &Options) -> Vec<Diagnostic> {
+    access::check(options).await
 }
 
 /// The number of pods that need the pod CIDRs of this node: those that a drain moves elsewhere.

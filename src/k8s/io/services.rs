@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use crate::{
         k8s::services::{EndpointLocality, LocalEndpoints, ServiceAddress},
-        net::ServiceAddresses,
+        net::{Diagnostic, Reason, ServiceAddresses, Subject},
     };
 
     #[test]
@@ -335,7 +335,8 @@ mod tests {
             excess: None,
         };
         let addresses = [("10.96.0.7".parse().unwrap(), vec![offer])].into();
-        let services = Services { addresses, problems: vec!["x".into()], ..Services::default() };
+        let problem = Diagnostic::new(Reason::ServiceLimit, Subject::host(), "x", "y");
+        let services = Services { addresses, problems: vec![problem], ..Services::default() };
         save(dir.path(), "n1".into(), &selection, &services);
         crate::state::io::flush(Duration::from_secs(10));
         assert_eq!(load(dir.path(), "n1", &selection), Some(services));

@@ -116,6 +116,10 @@ impl Subject {
         Self { namespace: namespace.map(str::to_owned), uid: uid.to_owned(), ..Self::new(kind, name) }
     }
 
+    pub fn node(name: &str, uid: &str) -> Self {
+        Self::object(SubjectKind::Node, None, name, uid)
+    }
+
     /// Whether it is an object of the API server, whose texts others write.
     pub fn is_object(&self) -> bool {
         matches!(

@@ -263,6 +263,34 @@ fn left_to_the_operator(
     Ok(dropped.filter_map(|p| docker::left_to_the_operator(hook, *p, &parent)).collect())
 }
 
+/// The problem that the policy of FORWARD drops what is to be accepted, and that our chain is not
+/// there to accept it.
+pub fn dropped(wanted: &Wanted) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    for family in Family::ALL {
+        let rules = rules(wanted, family);
+        if rules.is_empty() {
+            continue;
+        }
+        if iptables_legacy::forward_drops(family) {
+            problems.push(legacy_problem(&rules, family));
+        }
+        match NftSocket::open().and_then(|mut socket| see(&mut socket, family, Hook::Forward, false)) {
+            Ok(seen) if seen.drops && seen.rules.is_none() => problems.push(Diagnostic::new(
+                Reason::ForwardDropped,
+                Subject::program(format!("iptables {family}")),
+                format!(
+                    "the policy of FORWARD is DROP (Docker sets it): {family} packets of containers are \
+                     dropped while routelet does not run"
+                ),
+                "start routelet, which accepts them, or add rules to DOCKER-USER",
+            )),
+            _ => {}
+        }
+    }
+    problems
+}
+
 fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
     Diagnostic::new(
         Reason::ForwardUnreadable,

@@ -22,7 +22,7 @@ use crate::{
         gate::{self, GateDecision, GateInputs},
         view::{ConflistState, ConflistStatus},
     },
-    net::text::untrusted,
+    net::{Diagnostic, Reason, Subject, text::untrusted},
     state::io as state,
 };
 
@@ -131,7 +131,7 @@ impl ConflistKeeper {
                 self.seen = Some(bytes);
                 return self.in_place(now);
             }
-            Comparison::Failed(error) => return Outcome::failed(&error),
+            Comparison::Failed(error) => return Outcome::failed(&self.options, &error),
             Comparison::Differs(differs) => differs,
         };
         let ours = self.written.as_ref().filter(|(c, _)| *c == conflist).map(|(_, at)| *at);
@@ -182,13 +182,18 @@ impl ConflistKeeper {
     /// an Event.
     fn in_place(&self, now: Instant) -> Outcome {
         let overwritten = self.overwritten.as_ref().filter(|(_, at)| now < *at + REPORT_OVERWRITE).map(|(found, _)| {
-            format!(
-                "another program changed or removed the conflist (found: {found}), and it was written again; find out which \
-                 program, and stop it"
+            Diagnostic::new(
+                Reason::ConflistChanged,
+                Subject::file(self.options.path().display()),
+                format!(
+                    "another program changed or removed the conflist (found: {found}), and it was written again"
+                ),
+                "find out which program, and stop it",
             )
         });
         Outcome {
             state: ConflistState::Written,
+            waiting_for: None,
             problem: in_front(&self.options, self.seen.as_deref().unwrap_or_default()).or(overwritten),
         }
     }
@@ -204,24 +209,34 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 /// Result of a check, for the status and the log.
 struct Outcome {
     state: ConflistState,
-    problem: Option<String>,
+    /// Why it is not written yet.
+    waiting_for: Option<String>,
+    problem: Option<Diagnostic>,
 }
 
 impl Outcome {
     fn waiting(what: &str) -> Self {
-        Self { state: ConflistState::Waiting, problem: Some(what.into()) }
+        Self { state: ConflistState::Waiting, waiting_for: Some(what.into()), problem: None }
     }
 
-    fn failed(error: &io::Error) -> Self {
-        let problem = format!("{error}; mount the folder read-write, or set cni.conf-dir");
-        Self { state: ConflistState::Failed, problem: Some(problem) }
+    fn failed(options: &ConflistOptions, error: &io::Error) -> Self {
+        Self::not_written(options, error.to_string(), "mount the folder read-write, or set cni.conf-dir")
+    }
+
+    fn not_written(options: &ConflistOptions, why: String, remedy: &str) -> Self {
+        let path = options.path().display().to_string();
+        let text = format!("the conflist cannot be written: {why}");
+        let problem = Diagnostic::new(Reason::ConflistNotWritten, Subject::file(path), text, remedy);
+        Self { state: ConflistState::Failed, waiting_for: None, problem: Some(problem) }
     }
 
     /// Updates the status for `show node`, and logs each change.
     fn publish(self, options: &ConflistOptions, status: &watch::Sender<ConflistStatus>) {
         let path = options.path().display().to_string();
-        let Self { state, problem } = self;
-        let new = ConflistStatus { path: Some(path.clone()), state, problem, others: others(options) };
+        let Self { state, waiting_for, problem: diagnostic } = self;
+        let problem = diagnostic.as_ref().map(Diagnostic::line).or(waiting_for);
+        let others = others(options);
+        let new = ConflistStatus { path: Some(path.clone()), state, problem, diagnostic, others };
         status.send_if_modified(|last| {
             if *last == new {
                 return false;
@@ -232,7 +247,6 @@ impl Outcome {
                 ConflistState::Failed => {
                     warn!(path, error = problem, "cannot write conflist, retrying")
                 }
-                _ if new.problem.is_some() => warn!(path, problem, "conflist up to date, with a problem"),
                 _ => info!(path, "conflist up to date"),
             }
             *last = new;
@@ -277,33 +291,41 @@ fn compare(options: &ConflistOptions, conflist: &Conflist, seen: Option<&[u8]>) 
 }
 
 /// The problem of a file that the runtime reads before ours, unless it delegates to ours.
-fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<String> {
+pub(super) fn in_front(options: &ConflistOptions, ours: &[u8]) -> Option<Diagnostic> {
     let mut names = others(options);
     names.retain(|name| *name < options.file);
     let content = read_bounded(&options.conf_dir.join(names.first()?)).unwrap_or_default();
     let first = untrusted(names.first()?);
     let second = names.get(1).map(|name| untrusted(name));
-    match (conflist::in_front(&content, &options.file, ours), second) {
-        (InFront::Other, _) => Some(format!(
-            "the container runtime reads {first} first, which belongs to another network agent; remove it, or set cni.file to a name that \
-             sorts before it"
-        )),
-        (InFront::DelegatesElsewhere(network), _) => Some(format!(
-            "{first} of Multus delegates to {}, not to routelet, so pods are not connected by routelet; set its \
-             clusterNetwork to \"routelet\"",
-            untrusted(&network)
-        )),
-        (InFront::OldCopy, _) => Some(format!(
-            "{first} of Multus contains a copy of {} with former pod CIDRs, so new pods get addresses of another node; \
-             restart Multus on this node, or set its clusterNetwork to \"routelet\"",
-            options.file
-        )),
-        (InFront::Delegates, Some(second)) if is_unnamed(&content, options) => Some(format!(
-            "{first} of Multus delegates to the first other file, which is {second} of another network agent; remove it, \
-             or set clusterNetwork of Multus to \"routelet\""
-        )),
-        (InFront::Delegates, _) => None,
-    }
+    let (text, remedy) = match (conflist::in_front(&content, &options.file, ours), second) {
+        (InFront::Other, _) => (
+            format!("the container runtime reads {first} first, which belongs to another network agent"),
+            "remove it, or set cni.file to a name that sorts before it",
+        ),
+        (InFront::DelegatesElsewhere(network), _) => (
+            format!(
+                "{first} of Multus delegates to {}, not to routelet, so pods are not connected by routelet",
+                untrusted(&network)
+            ),
+            "set its clusterNetwork to \"routelet\"",
+        ),
+        (InFront::OldCopy, _) => (
+            format!(
+                "{first} of Multus contains a copy of {} with former pod CIDRs, so new pods get addresses of \
+                 another node",
+                options.file
+            ),
+            "restart Multus on this node, or set its clusterNetwork to \"routelet\"",
+        ),
+        (InFront::Delegates, Some(second)) if is_unnamed(&content, options) => (
+            format!(
+                "{first} of Multus delegates to the first other file, which is {second} of another network agent"
+            ),
+            "remove it, or set clusterNetwork of Multus to \"routelet\"",
+        ),
+        (InFront::Delegates, _) => return None,
+    };
+    Some(Diagnostic::new(Reason::ConflistNotUsed, Subject::file(first), text, remedy))
 }
 
 /// Whether Multus determines its default network by the order of the files.
@@ -348,13 +370,10 @@ async fn write(
         && bridge == conflist.bridge
         && let Err(error) = former.retire(&ranges, conflist).await
     {
-        return Err(Outcome {
-            state: ConflistState::Failed,
-            problem: Some(format!(
-                "cannot move the gateway addresses of the former pod CIDRs from {bridge}: {error}; until then the bridge \
-                 plugin rejects the new range"
-            )),
-        });
+        let why =
+            format!("the gateway addresses of the former pod CIDRs cannot be moved from {bridge}: {error}");
+        let remedy = "remove them with `ip addr del`: until then the bridge plugin rejects the new range";
+        return Err(Outcome::not_written(options, why, remedy));
     }
     let (path, bytes) = (options.path(), differs.bytes.clone());
     let result = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
@@ -365,8 +384,8 @@ async fn write(
             info!(path = %options.path().display(), pod_cidrs = ?conflist.pod_cidrs, kept = ?chained, "conflist written");
             Ok(())
         }
-        Ok(Err(error)) => Err(Outcome::failed(&error)),
-        Err(error) => Err(Outcome::failed(&io::Error::other(error))),
+        Ok(Err(error)) => Err(Outcome::failed(options, &error)),
+        Err(error) => Err(Outcome::failed(options, &io::Error::other(error))),
     }
 }
 

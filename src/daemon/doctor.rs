@@ -1,0 +1,183 @@
+//! `routelet doctor` without a daemon: the checks of the daemon, once, and those of its start.
+
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
+
+use super::{Error, RunOptions, kernel_routes, node_name};
+use crate::{
+    bgp::io::{owners_of, port_taken},
+    cni,
+    config::{self, Config},
+    fib::{
+        self,
+        host::Host,
+        io::sysctl as io_sysctl,
+        sysctl::{self, Needs, forwarding_key},
+    },
+    k8s,
+    net::{Diagnostic, Reason, Subject},
+    nft,
+    plan::{self, PlanInputs, plan},
+};
+
+/// Names of the processes of other BGP daemons.
+const DAEMONS: [&str; 9] =
+    ["bird", "bird6", "bgpd", "gobgpd", "exabgp", "holod", "rustbgpd", "openbgpd", "kube-router"];
+/// Of the checks that wait for the API server.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Checks the host for a daemon that would be started with these options. The most urgent first.
+///
+/// # Errors
+///
+/// When the configuration is wrong.
+pub fn doctor(options: RunOptions) -> Result<Vec<Diagnostic>, Error> {
+    let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
+    let loaded = config::io::load(options.config.as_deref(), offered);
+    let config = loaded.map_err(|p| Error::Config(p.to_string()))?.config;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
+    let mut found = runtime.block_on(checks(&options, &config, offered));
+    found.sort_by_key(|problem| problem.severity);
+    Ok(found)
+}
+
+async fn checks(options: &RunOptions, config: &Config, offered: bool) -> Vec<Diagnostic> {
+    let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
+    let mut found = ports(&config.bgp.listen, "bgp.listen");
+    found.extend(ports(&config.metrics.listen, "metrics.listen"));
+    found.extend(other_daemons());
+    found.extend(state_dir(&config.state_dir));
+    match fib::io::Kernel::open(kernel_routes::settings(config)).await {
+        Ok(kernel) => {
+            let host = kernel.host().borrow().clone();
+            found.extend(host_checks(config, &host, kubernetes));
+        }
+        Err(error) => found.push(Diagnostic::new(
+            Reason::KernelUnreadable,
+            Subject::host(),
+            format!("links and routes of this host cannot be read: {error}"),
+            "run it as root",
+        )),
+    }
+    if kubernetes {
+        found.extend(cluster_checks(options, config).await);
+    }
+    found
+}
+
+/// What the plan and the settings of the kernel say.
+fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic> {
+    let extra = PlanInputs { kubernetes, ..PlanInputs::default() };
+    // Under Kubernetes the plan needs the Nodes.
+    let planned = (!kubernetes).then(|| plan(config, None, host, &extra));
+    let mut found = Vec::new();
+    match &planned {
+        Some(Ok(plan)) => {
+            found.extend(plan.diagnostics());
+            found.extend(nft::io::forward::dropped(&plan.forward));
+        }
+        Some(Err(missing)) => {
+            found.push(Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing, ""));
+        }
+        None => {}
+    }
+    let needs = plan::forwarding(config, host, &extra, planned.as_ref().and_then(|p| p.as_ref().ok()));
+    found.extend(sysctl::problems(&needs, &io_sysctl::look(&needs)));
+    found.extend(forwarding_off(&needs));
+    found
+}
+
+fn forwarding_off(needs: &Needs) -> Vec<Diagnostic> {
+    let off = needs.families.iter().filter(|family| !io_sysctl::is_forwarding(**family));
+    off.map(|family| {
+        let key = forwarding_key(*family);
+        Diagnostic::new(
+            Reason::ForwardingOff,
+            Subject::sysctl(key),
+            format!("{key}: is 0: {family} packets of containers are not forwarded"),
+            format!("start routelet, which sets it, or run `sysctl -w {key}=1`"),
+        )
+    })
+    .collect()
+}
+
+/// Addresses to listen on that another process has.
+fn ports(listen: &[SocketAddr], key: &str) -> Vec<Diagnostic> {
+    let owners = owners_of(listen);
+    let taken = listen.iter().filter_map(|addr| {
+        let error = std::net::TcpListener::bind(addr).err()?;
+        // Each family has a socket of its own, which only a socket of both families disturbs here.
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse && owners.contains_key(&addr.port());
+        // A daemon of ours that runs has them by right.
+        let is_ours = owners.get(&addr.port()).is_some_and(|owner| owner.starts_with("routelet "));
+        let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
+        (is_taken && !is_ours || is_refused).then(|| port_taken(*addr, key, &error, owners.get(&addr.port())))
+    });
+    taken.collect()
+}
+
+/// Other BGP daemons in this network namespace.
+fn other_daemons() -> Vec<Diagnostic> {
+    let namespace = fs::read_link("/proc/self/ns/net").ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let daemons = pids.filter_map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        let name = name.trim().to_owned();
+        let is_here = fs::read_link(format!("/proc/{pid}/ns/net")).ok() == namespace;
+        (is_here && DAEMONS.contains(&name.as_str())).then_some((name, pid))
+    });
+    daemons
+        .map(|(name, pid)| {
+            Diagnostic::new(
+                Reason::OtherBgpDaemon,
+                Subject::program(&name),
+                format!("{name} (pid {pid}), another BGP daemon, runs on this host"),
+                "stop it, or see that the two have neither neighbors nor routes in common",
+            )
+        })
+        .collect()
+}
+
+/// Whether files can be written there. Makes no folder: the nearest one that exists decides.
+fn state_dir(dir: &Path) -> Option<Diagnostic> {
+    let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(dir);
+    let error = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK).err()?;
+    Some(Diagnostic::new(
+        Reason::StateNotWritable,
+        Subject::file(dir.display()),
+        format!("{} cannot be written: {error}; a restart would know nothing", dir.display()),
+        "run as root, or make state-dir writable",
+    ))
+}
+
+async fn cluster_checks(options: &RunOptions, config: &Config) -> Vec<Diagnostic> {
+    let environment = &options.environment;
+    let service = environment
+        .kubernetes_service_host
+        .clone()
+        .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
+    let access = k8s::io::Options {
+        kubeconfig: options.kubeconfig.clone(),
+        service,
+        node_name: node_name(options, config),
+        state_dir: config.state_dir.clone(),
+        service_cidrs: config.kubernetes.service_cidrs.clone(),
+    };
+    let mut found = tokio::time::timeout(TIMEOUT, k8s::io::check_access(&access)).await.unwrap_or_default();
+    if config.cni.enabled != Some(false) {
+        found.extend(plugins(&config.cni.bin_dir));
+        found.extend(cni::io::conflist_in_front(&cni::io::ConflistOptions {
+            enabled: true,
+            conf_dir: config.cni.conf_dir.clone(),
+            file: config.cni.file.clone(),
+            state_dir: config.state_dir.clone(),
+        }));
+    }
+    found
+}
+
+fn plugins(dir: &Path) -> Vec<Diagnostic> {
+    let missing = cni::conflist::REQUIRED.into_iter().filter(|name| !dir.join(name).exists());
+    missing.map(|name| plan::cni_plugin_missing(name, dir)).collect()
+}
