@@ -74,6 +74,7 @@ const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_GROUP_TYPE: u16 = 3;
 const NHA_RES_GROUP: u16 = 12;
+const NLA_F_NESTED: u16 = 0x8000;
 const NHA_RES_GROUP_BUCKETS: u16 = 1;
 const NEXTHOP_GRP_TYPE_RES: u16 = 1;
 /// Of a resilient group: flows are spread over its next hops in parts of 1/256.
@@ -200,7 +201,8 @@ impl Encoder {
     fn resilient(&mut self, replace: bool) {
         self.u16(NHA_GROUP_TYPE, NEXTHOP_GRP_TYPE_RES);
         if !replace {
-            let at = self.open(NHA_RES_GROUP);
+            // The kernel insists on the flag here.
+            let at = self.open(NHA_RES_GROUP | NLA_F_NESTED);
             self.u16(NHA_RES_GROUP_BUCKETS, BUCKETS);
             self.close(at);
         }

@@ -156,13 +156,7 @@ fn groups_of_the_other_kind_are_replaced_after_a_restart() {
             wait_route(&host, "10.11.0.0/16", &["via 10.0.1.2 dev eth1", "via 10.0.2.2 dev eth2"]);
             node.stop(false);
         }
-        cleanup_all(&host);
     });
-}
-
-fn cleanup_all(host: &Ns) {
-    host.ip("route flush proto 179");
-    host.ip("nexthop flush");
 }
 
 #[test]
