@@ -236,7 +236,7 @@ fn neighbors_that_answer_with_one_router_id_are_named_as_one_problem() {
     assert!(!problems().contains("router id"), "both families of one router: {}", problems());
     let second = bed.session(at(1, 2), &open);
     let named =
-        wait_for("the problem", 5.0, || Some(problems()).filter(|p| p.contains("one router id, 9.9.9.9")));
+        wait_for("the problem", 5.0, || Some(problems()).filter(|p| p.contains("same router id, 9.9.9.9")));
     assert!(named.contains("10.2.1.1 and 10.2.1.2"), "{named}");
     drop(second);
     bed.established(at(1, 1));
