@@ -21,7 +21,7 @@ use super::{Context, bridge};
 use crate::{
     bgp::peer::PeerKey,
     config::Config,
-    fib::host::{ForeignRoute, Host, Link},
+    fib::host::{ForeignHop, ForeignRoute, Host, Link},
     net::{Diagnostic, Family, Origination, Prefix, Reason, Subject},
 };
 
@@ -235,11 +235,13 @@ pub(super) fn gateways(host: &Host, config: &Config) -> Vec<Gateway> {
     gateways
 }
 
-/// The next hops of default routes by interface. One that is an address of this host is none.
+/// The next hops of default routes by interface. One that is an address of this host is none, nor is
+/// one over a link that is down: the kernel keeps such a next hop as long as the route has another.
 fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
     let mut found: Vec<Gateway> = Vec::new();
+    let is_down = |hop: &ForeignHop| host.links.get(&hop.ifindex).is_some_and(|link| !link.up);
     for (route, hop) in default_routes(host, own_protocol).flat_map(|r| r.hops.iter().map(move |h| (r, h))) {
-        let Some(addr) = hop.gateway.filter(|a| !is_own(host, *a)) else { continue };
+        let Some(addr) = hop.gateway.filter(|a| !is_own(host, *a) && !is_down(hop)) else { continue };
         let key = match addr {
             IpAddr::V6(a) if a.is_unicast_link_local() => match host.links.get(&hop.ifindex) {
                 Some(link) => PeerKey::LinkLocal(a, link.name.clone()),
@@ -516,11 +518,13 @@ mod tests {
             host([link(2, "eth0").with("10.0.0.2/30").no_carrier()], []),
             host([link(2, "eth0").down()], []),
             host([link(3, "eth0").with("10.0.0.2/30")], []),
+            host([link(2, "eth0").down()], [gateway("0.0.0.0/0", "10.0.0.1", 2)]),
         ];
         for after in lost {
             let mut held = Gateways::default();
             at(&up, &mut held, t0);
             assert!(at(&after, &mut held, t0).is_empty(), "{after:?}");
+            assert_eq!(gateways(&after, &Config::default()), [], "{after:?}");
         }
     }
 }
