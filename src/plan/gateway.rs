@@ -235,8 +235,9 @@ pub(super) fn gateways(host: &Host, config: &Config) -> Vec<Gateway> {
     gateways
 }
 
-/// The next hops of default routes by interface. One that is an address of this host is none, nor is
-/// one over a link that is down: the kernel keeps such a next hop as long as the route has another.
+/// The next hops of default routes by interface. One that is an address of this host is none, nor
+/// is one over a link that is down: the kernel keeps such a next hop as long as the route has
+/// another.
 fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
     let mut found: Vec<Gateway> = Vec::new();
     let is_down = |hop: &ForeignHop| host.links.get(&hop.ifindex).is_some_and(|link| !link.up);

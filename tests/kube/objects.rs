@@ -73,6 +73,26 @@ fn neighbors_come_change_and_go_by_objects() {
     );
     let refused = refused.expect_err("the definition has no such key");
     assert!(refused.contains("interface"), "{refused}");
+    for (key, value) in [
+        ("role", json!("boss")),
+        ("families", json!(["ipv4"])),
+        ("maxPrefixesAction", json!("explode")),
+        ("addPaths", json!("some")),
+        ("asSets", json!("keep")),
+    ] {
+        let mut spec = json!({ "address": "10.0.0.1", "remoteAs": 1 });
+        spec[key] = value;
+        let refused = try_apply(&net, plane, peer("choice", spec)).expect_err(key);
+        assert!(
+            refused.contains(&format!("spec.{key}")) && refused.contains("supported values"),
+            "{refused}"
+        );
+    }
+    let statements = json!([{ "action": "maybe" }]);
+    let refused = try_apply(&net, plane, object("BGPPolicy", "choice", json!({ "statements": statements })));
+    assert!(refused.expect_err("action").contains("\"accept\", \"reject\""), "the choice is listed");
+    let text = plane.kubectl(&["explain", "bgppeers.spec.maxPrefixesAction"]);
+    assert!(text.contains("closes the session for a while"), "{text}");
     apply(&net, plane, peer("bad", json!({ "address": "10.99.0.77", "remoteAs": 1, "group": "nope" })));
     wait_for("an Event at the bad one", 60.0, || {
         said(plane, "BGPPeer bad: spec.group: no such group").then_some(())
