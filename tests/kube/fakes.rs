@@ -112,7 +112,7 @@ fn kwok_1744_five_nodes_among_a_hundred_fake_ones_meet_and_lose_no_probe() {
 #[test]
 fn kwok_1744_nodes_that_routelet_left_are_elected_and_the_others_meet_directly() {
     let left = (1..=110).map(|n| fake(n, json!({}), Some("RouteletIsUp"))).collect();
-    five_among(left, Some("no route reflector answers"));
+    five_among(left, Some("no route reflector can be reached"));
 }
 
 fn unavailable(plane: &ControlPlane, node: &str) -> String {
