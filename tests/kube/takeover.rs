@@ -148,7 +148,7 @@ fn from_a_bridge(agent: &Agent) {
         node.wait_conflist(own);
         wait_for("the file that comes first is named", 10.0, || {
             let shown = node.daemon().json(&["show", "node"])["conflist"]["problem"].to_string();
-            (shown.contains(agent.conflist) && shown.contains("another agent")).then_some(())
+            (shown.contains(agent.conflist) && shown.contains("another network agent")).then_some(())
         });
         let theirs = node.ns.ip(&format!("route show proto {}", agent.protocol));
         assert!(theirs.contains("via"), "they are left alone: {theirs}");
