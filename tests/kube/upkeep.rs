@@ -317,7 +317,9 @@ fn multus_911_multus_in_front_of_our_file_is_in_order() {
         json!({ "name": "multus-cni-network", "type": "multus-shim", "socketDir": "/host/run/multus/" }),
     ] {
         fs::write(&first, json!({ "name": "x", "plugins": [{ "type": "flannel" }] }).to_string()).unwrap();
-        wait_for("another agent's is named", 20.0, || problem().contains("another network agent").then_some(()));
+        wait_for("another agent's is named", 20.0, || {
+            problem().contains("another network agent").then_some(())
+        });
         fs::write(&first, delegates.to_string()).unwrap();
         wait_for(format!("in order: {delegates}"), 20.0, || (problem() == "null").then_some(()));
     }
