@@ -1,7 +1,7 @@
-//! nfnetlink messages about FORWARD in iptables' table: values → octets, and what the kernel lists → values.
+//! Encodes and decodes nfnetlink messages about chains in tables of iptables.
 //!
-//! Rules are made of the expressions that iptables-nft itself writes, so that it can show and keep them: it refuses to
-//! work on a table in which it finds others.
+//! Rules consist of the expressions that iptables-nft itself writes, so that it can display and
+//! keep them: it refuses to work on a table with any others.
 
 use std::net::IpAddr;
 
@@ -16,41 +16,41 @@ use crate::net::{Family, Prefix};
 
 const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
-/// What a listed rule is in: its table, and the chain there.
+// Tables and their chains.
 const RAW: (&str, &str) = ("raw", "PREROUTING");
 const NAT: (&str, &str) = ("nat", "POSTROUTING");
 const DOCKER_USER: (&str, &str) = (TABLE, "DOCKER-USER");
 const DOCKER: (&str, &str) = (TABLE, "DOCKER");
 const OURS_IN_DOCKER_USER: (&str, &str) = (TABLE, "ROUTELET-DOCKER");
 const OURS_IN_RAW: (&str, &str) = ("raw", "ROUTELET-RAW");
-/// Docker from version 29 with its nftables backend.
+/// Of Docker's nftables backend, from version 29.
 const DOCKER_NFTABLES: (&str, &str) = ("docker-bridges", "raw-PREROUTING");
 
-/// A chain that is asked for.
+/// A chain to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     Forward,
     Ours,
-    /// Where Docker, from version 28, drops what is routed to a container.
+    /// Where Docker, from version 28, drops packets routed to a container.
     Raw,
     /// Where Docker masquerades.
     Nat,
-    /// For rules of others, before Docker's own.
+    /// For rules of other programs, evaluated before Docker's own.
     DockerUser,
-    /// Where Docker, from version 28, drops what goes to a port that is not published.
+    /// Where Docker, from version 28, drops packets to unpublished ports.
     Docker,
-    /// Like `Raw`, of Docker's own tables.
+    /// Like `Raw`, in Docker's own tables.
     DockerNftables,
     OursInDockerUser,
     OursInRaw,
 }
 
-/// A chain that jumps to one of ours.
+/// A chain of iptables from which one of ours is called, and the place of the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// At its end: only the policy follows.
     Forward,
-    /// At its end, before a RETURN of every packet.
+    /// At its end, before a RETURN for every packet.
     DockerUser,
     /// At its start.
     Raw,
@@ -59,7 +59,7 @@ pub enum Hook {
 impl Hook {
     pub const ALL: [Self; 3] = [Self::Forward, Self::DockerUser, Self::Raw];
 
-    /// The chain that jumps.
+    /// The chain with the jump.
     pub fn parent(self) -> Chain {
         match self {
             Self::Forward => Chain::Forward,
@@ -81,10 +81,11 @@ impl Hook {
         self.ours().place().1
     }
 
-    /// `parent`: the rules of the chain that jumps; `rules`: how many ours has, if it is there.
+    /// The state of the kernel. `parent`: the rules of the chain with the jump; `rules`: number of
+    /// rules in ours, if it exists.
     pub fn seen(self, drops: bool, parent: &[Vec<u8>], rules: Option<usize>) -> Seen {
         let is_jump = |rule: &Vec<u8>| jump(rule, self.name()).is_some();
-        // What stands behind a RETURN is never reached.
+        // Rules after a RETURN are never reached.
         let returns = parent.iter().position(|r| self == Self::DockerUser && is_return(r));
         let (before, after) = parent.split_at(returns.unwrap_or(parent.len()));
         let (placed, behind) = match self {
@@ -117,8 +118,8 @@ impl Chain {
     }
 }
 
-/// Asks for a chain: one answer, or ENOENT.
-pub fn ask_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
+/// The request for a chain: the reply is one message, or ENOENT.
+pub fn get_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
     Batch::request(seq, protocol(family), GET_CHAIN, ACK, |m| {
         let (table, name) = chain.place();
         m.text(1, table);
@@ -126,8 +127,8 @@ pub fn ask_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
     })
 }
 
-/// Asks for the rules of a chain, in their order.
-pub fn ask_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
+/// The request for the rules of a chain, in their order.
+pub fn get_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
     Batch::request(seq, protocol(family), GET_RULE, DUMP, |m| {
         let (table, name) = chain.place();
         m.text(1, table);
@@ -140,7 +141,7 @@ pub fn drops(chain: &[u8]) -> bool {
     attribute(chain, 5) == Some(&NF_DROP.to_be_bytes())
 }
 
-/// Whether a listed rule stands in the chain: older kernels list all there are.
+/// Whether a listed rule belongs to the chain: older kernels ignore the filter and list all.
 pub fn is_in(rule: &[u8], chain: Chain) -> bool {
     let (table, name) = chain.place();
     attribute(rule, 1).is_some_and(|t| is_text(t, table))
@@ -166,7 +167,7 @@ fn has_verdict(rule: &[u8], code: u32) -> bool {
     any(rule, |name, data| is_text(name, "immediate") && verdict_of(data) == Some(code))
 }
 
-/// Whether a rule returns, whatever the packet.
+/// Whether a rule returns for every packet.
 fn is_return(rule: &[u8]) -> bool {
     let is_counter = |name: &[u8], _: &[u8]| is_text(name, "counter");
     let is_return =
@@ -174,7 +175,8 @@ fn is_return(rule: &[u8]) -> bool {
     any(rule, is_return) && !any(rule, |name, data| !is_counter(name, data) && !is_return(name, data))
 }
 
-/// Whether a rule asks for this interface as the one by which a packet leaves.
+/// Whether a rule matches packets that leave by this interface; `None` if it does not compare the
+/// interface.
 fn leaves_by(rule: &[u8], interface: &str) -> Option<bool> {
     let mut is_name = false;
     for (_, expression) in attributes(attribute(rule, 4)?) {
@@ -211,8 +213,8 @@ fn verdict_of(data: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*attribute(verdict, 1)?.first_chunk()?))
 }
 
-/// The address that a rule asks for as source (`which` 0) or destination (1). Of a range its first: iptables-nft compares as many
-/// octets as the range has.
+/// The address with which a rule compares the source (`which` 0) or destination (1). For a prefix
+/// it is the first one: iptables-nft compares only the octets that the prefix covers.
 fn named(rule: &[u8], prefix: Prefix, which: usize) -> Option<IpAddr> {
     let (first, len) = match prefix.addr() {
         IpAddr::V4(_) => (12, 4),
@@ -262,8 +264,8 @@ fn is_text(value: &[u8], text: &str) -> bool {
 }
 
 impl Batch {
-    /// Our chain with these rules in place of what it had, and a jump to it at its place in place of those that were
-    /// seen.
+    /// Writes our chain with these rules and the jump to it, replacing the rules and jumps that
+    /// were seen.
     pub fn write_chain(&mut self, family: Family, hook: Hook, rules: &[Rule], seen: &Seen) {
         let protocol = protocol(family);
         let ((table, parent), ours) = (hook.parent().place(), hook.name());
@@ -279,7 +281,7 @@ impl Batch {
                 m.nested(4, |list| expressions(list, rule));
             });
         }
-        // With a position and without APPEND: before that rule.
+        // A position without APPEND inserts before that rule.
         let flags = if seen.behind.is_some() { CREATE } else { CREATE | APPEND };
         self.message(protocol, NEW_RULE, flags, |m| {
             m.text(1, table);
@@ -292,13 +294,13 @@ impl Batch {
                 m.octets(6, &handle.to_be_bytes());
             }
         });
-        self.take_jumps(protocol, hook, &seen.jumps);
+        self.remove_jumps(protocol, hook, &seen.jumps);
     }
 
-    /// Both go.
+    /// Removes the chain and the jumps to it.
     pub fn remove_chain(&mut self, family: Family, hook: Hook, seen: &Seen) {
         let protocol = protocol(family);
-        self.take_jumps(protocol, hook, &seen.jumps);
+        self.remove_jumps(protocol, hook, &seen.jumps);
         if seen.rules.is_some() {
             self.flush(protocol, hook);
             self.message(protocol, DEL_CHAIN, 0, |m| {
@@ -315,7 +317,7 @@ impl Batch {
         });
     }
 
-    fn take_jumps(&mut self, protocol: u8, hook: Hook, jumps: &[u64]) {
+    fn remove_jumps(&mut self, protocol: u8, hook: Hook, jumps: &[u64]) {
         let (table, parent) = hook.parent().place();
         for handle in jumps {
             self.message(protocol, DEL_RULE, 0, |m| {
@@ -417,7 +419,7 @@ mod tests {
     use super::*;
     use crate::nft::wire::messages;
 
-    /// As the kernel lists them, with these handles.
+    /// Rules as the kernel lists them, with handles from 1.
     fn listed(fill: &[&dyn Fn(&mut Attributes<'_>)]) -> Vec<Vec<u8>> {
         let rule = |(n, fill): (usize, &&dyn Fn(&mut Attributes<'_>))| {
             let request = Batch::request(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
@@ -524,7 +526,7 @@ mod tests {
         let all = messages(&buf);
         let rules: Vec<_> =
             all.iter().filter(|m| m.kind == 10 << 8 | NEW_RULE).map(|m| m.attributes()).collect();
-        // What the kernel lists has a handle.
+        // The kernel adds a handle to each.
         let listed = |rule: &[u8]| [rule, &[12, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 9]].concat();
         let known: Vec<_> =
             rules.iter().map(|r| (is_in(r, Chain::Forward), jump(&listed(r), CHAIN))).collect();

@@ -1,12 +1,11 @@
-//! What Docker, from version 28, drops of what is routed to a container: in the table `raw` packets
-//! to its address that come in by another interface than its bridge, and in the chain `DOCKER`
-//! whatever goes to a bridge without a published port. An accept at the end of FORWARD comes too
-//! late for both.
+//! Accepts packets routed to containers that Docker, from version 28, drops before the end of
+//! FORWARD: in the table `raw` those that enter by another interface than the container's bridge,
+//! and in the chain `DOCKER` those to unpublished ports.
 //!
-//! For advertised subnets that are dropped so, two chains of ours accept before: one at the start
-//! of PREROUTING in `raw`, one at the end of `DOCKER-USER`, which Docker keeps for rules of others.
-//! What comes from a bridge of containers is left to Docker, so that its networks stay isolated.
-//! See docs/adr/0006-forward-policy.md.
+//! For advertised subnets that are dropped there, two chains of ours accept earlier: one at the
+//! start of PREROUTING in `raw`, one at the end of `DOCKER-USER`, which Docker keeps for rules of
+//! other programs. Packets from a bridge of containers are left to Docker, so that its networks
+//! stay isolated. See docs/adr/0006-forward-policy.md.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +15,11 @@ use super::{
 };
 use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 
-/// What a chain of the kernel holds.
+/// The rules of a chain in the kernel.
 pub type Listed = [Vec<u8>];
 
-/// The advertised subnets `among` these that Docker drops before `hook` could accept them. `listed` has the rules
-/// of [`drops_of`].
+/// The advertised subnets `among` these that Docker drops before `hook` could accept them.
+/// `listed`: the rules of the chain [`drops_of`].
 pub fn dropped(
     hook: Hook,
     wanted: &Wanted,
@@ -38,7 +37,7 @@ pub fn dropped(
     subnets.filter(|(bridge, p)| p.family() == family && is_dropped(bridge, *p)).map(|(_, p)| p).collect()
 }
 
-/// Where Docker drops, for [`dropped`].
+/// The chain in which Docker drops, for [`dropped`].
 pub fn drops_of(hook: Hook) -> Option<Chain> {
     match hook {
         Hook::Forward => None,
@@ -47,7 +46,7 @@ pub fn drops_of(hook: Hook) -> Option<Chain> {
     }
 }
 
-/// The rules of our chain at this hook; none where nothing is to be accepted.
+/// The rules of our chain at this hook; empty if there is nothing to accept.
 pub fn rules(wanted: &Wanted, dropped: &BTreeSet<Prefix>) -> Vec<Rule> {
     if !wanted.enabled || dropped.is_empty() {
         return Vec::new();
@@ -56,8 +55,9 @@ pub fn rules(wanted: &Wanted, dropped: &BTreeSet<Prefix>) -> Vec<Rule> {
     inner.chain(dropped.iter().map(|p| Rule::To(*p))).collect()
 }
 
-/// What is reported where routelet may not accept (`docker.accept-forwarded = false`) and no rule
-/// of the operator does. `listed`: the rules of the chain in which such a rule would be.
+/// The problem that a subnet is dropped while routelet may not accept it (`docker.accept-forwarded
+/// = false`) and no rule of the operator does. `listed`: the rules of the chain in which such a
+/// rule would be.
 pub fn left_to_the_operator(hook: Hook, prefix: Prefix, listed: &Listed) -> Option<Diagnostic> {
     if listed.iter().any(|rule| chain::accepts_to(rule, prefix)) {
         return None;

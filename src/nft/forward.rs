@@ -1,15 +1,18 @@
-//! Containers below a firewall that drops: what nobody accepts in iptables' FORWARD, where Docker has set its policy to DROP.
+//! Accepts forwarded packets of containers where the policy of iptables' FORWARD is DROP, as Docker
+//! sets it.
 //!
-//! An accept in a table of our own does not help, as each table has its word: the packet must be accepted in that very
-//! chain. So a chain of our own in the same table, [`CHAIN`], accepts what comes from or goes to this node's pod CIDRs and advertised subnets, and
-//! one jump to it is the last rule of FORWARD. There whoever denies has been asked before, wherever his rules are, and
-//! only the policy comes after. iptables-nft shows both as rules of its own kind. Rules of others are read, to find that
+//! An accept in a table of our own does not help, because a drop in any table is final: the packet
+//! must be accepted in the chain that has the policy. A chain of ours in the same table, [`CHAIN`],
+//! therefore accepts packets from and to this node's pod CIDRs and advertised subnets, and one jump
+//! to it is the last rule of FORWARD. All rules that deny have been evaluated there, and only the
+//! policy follows. iptables-nft can display both. Rules of other programs are read to find that
 //! place, and never changed.
 //!
-//! Not accepted is what goes to bridges of other containers: Docker relies on the policy to keep unpublished ports shut.
+//! Packets to bridges of other containers are not accepted: Docker relies on the policy to keep
+//! unpublished ports closed.
 //!
-//! Without the policy there is no chain of ours. That of iptables-legacy can only be seen, not mended (`io/legacy.rs`).
-//! Why it is done so: docs/adr/0006-forward-policy.md.
+//! There is no chain of ours without that policy. The policy of iptables-legacy is only read and
+//! reported (`io/iptables_legacy.rs`). The reasons are in docs/adr/0006-forward-policy.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,12 +21,12 @@ use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 /// Our chain in the table `filter` of iptables.
 pub const CHAIN: &str = "ROUTELET-FORWARD";
 
-/// What the plan wants.
+/// The packets to accept, as computed by the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// `kubernetes.accept-forwarded` or `docker.accept-forwarded`, where there is something to accept.
+    /// Whether `kubernetes.accept-forwarded` or `docker.accept-forwarded` applies to anything.
     pub enabled: bool,
-    /// Where this node's pods have their addresses, and the subnets of containers that it advertises.
+    /// Ranges of this node's pod addresses, and the subnets of containers that it advertises.
     pub pods: BTreeSet<Prefix>,
     /// Bridges of other containers.
     pub closed: BTreeSet<String>,
@@ -31,48 +34,48 @@ pub struct Wanted {
     pub inner: BTreeSet<String>,
     /// Advertised bridges with their subnets.
     pub routed: BTreeMap<String, BTreeSet<Prefix>>,
-    /// Advertised subnets that are left to the operator (`docker.accept-forwarded = false`).
+    /// Advertised subnets whose packets the operator accepts (`docker.accept-forwarded = false`).
     pub named: BTreeSet<Prefix>,
 }
 
 /// One rule of our chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// What leaves by it is left to the rules of others.
+    /// Packets that leave by this interface are left to the rules of other programs.
     Leave(String),
-    /// What comes in by it is left to the rules of others.
+    /// Packets that enter by this interface are left to the rules of other programs.
     LeaveFrom(String),
-    /// Accepts what comes from there.
+    /// Accepts packets from this prefix.
     From(Prefix),
-    /// Accepts what goes there.
+    /// Accepts packets to this prefix.
     To(Prefix),
 }
 
-/// What the kernel holds, of one family.
+/// The state of the kernel, for one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether something drops what is to be accepted: the policy of FORWARD, or Docker.
+    /// Whether the packets to accept are dropped otherwise: by the policy of FORWARD, or by Docker.
     pub drops: bool,
     /// Handles of the rules that jump to our chain.
     pub jumps: Vec<u64>,
-    /// Whether one of them is where it belongs.
+    /// Whether one of them is at its place.
     pub is_placed: bool,
-    /// The rule before which a jump belongs; none: at the end.
+    /// Handle of the rule before which the jump belongs; `None` if it belongs at the end.
     pub behind: Option<u64>,
-    /// How many rules our chain has, if it is there.
+    /// Number of rules in our chain, if it exists.
     pub rules: Option<usize>,
 }
 
-/// What is to be done.
+/// The change to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Nothing,
-    /// The chain is made anew in one transaction, and the jump to it comes last.
+    /// Writes the chain and the jump to it in one transaction, replacing existing ones.
     Write,
     Remove,
 }
 
-/// The chain of a family; empty where there is nothing to accept.
+/// The rules of our chain for a family; empty if there is nothing to accept.
 pub fn rules(wanted: &Wanted, family: Family) -> Vec<Rule> {
     let pods = || wanted.pods.iter().filter(|p| wanted.enabled && p.family() == family);
     if pods().next().is_none() {
@@ -82,7 +85,7 @@ pub fn rules(wanted: &Wanted, family: Family) -> Vec<Rule> {
     closed.chain(pods().flat_map(|p| [Rule::From(*p), Rule::To(*p)])).collect()
 }
 
-/// `written`: what we have written into the chain, if we have.
+/// Decides the change to make. `written`: the rules that we wrote into the chain, if we did.
 pub fn step(rules: &[Rule], written: Option<&[Rule]>, seen: &Seen) -> Step {
     let ours = seen.rules.is_some() || !seen.jumps.is_empty();
     let whole = seen.rules == Some(rules.len()) && seen.jumps.len() == 1 && seen.is_placed;
@@ -94,7 +97,7 @@ pub fn step(rules: &[Rule], written: Option<&[Rule]>, seen: &Seen) -> Step {
     }
 }
 
-/// What is said where only the operator can help.
+/// The problem that iptables-legacy drops the packets, which only the operator can change.
 pub fn legacy_problem(rules: &[Rule], family: Family) -> Diagnostic {
     let program = match family {
         Family::Ipv4Unicast => "iptables-legacy",
@@ -110,7 +113,7 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> Diagnostic {
         Reason::ForwardDropped,
         Subject::program(program),
         format!(
-            "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot mend: {family} \
+            "the policy of FORWARD in {program} is DROP (Docker sets it), which routelet cannot change: {family} \
              packets of containers are dropped unless a rule there accepts them"
         ),
         format!(
@@ -121,7 +124,7 @@ pub fn legacy_problem(rules: &[Rule], family: Family) -> Diagnostic {
     )
 }
 
-/// What is said where Docker drops what is routed to its containers.
+/// The problem that Docker drops packets routed to its containers in a table of its own.
 pub fn direct_problem(prefix: Prefix) -> Diagnostic {
     let mode = match prefix.family() {
         Family::Ipv4Unicast => "gateway_mode_ipv4",
@@ -132,7 +135,7 @@ pub fn direct_problem(prefix: Prefix) -> Diagnostic {
         Subject::prefix(prefix),
         format!(
             "Docker drops packets that are routed to containers in {prefix}, by rules of its own \
-             nftables table, which routelet cannot mend"
+             nftables table, which routelet cannot change"
         ),
         format!(
             "make the network with `-o com.docker.network.bridge.{mode}=nat-unprotected`, or set \
@@ -141,7 +144,8 @@ pub fn direct_problem(prefix: Prefix) -> Diagnostic {
     )
 }
 
-/// What is said where Docker masquerades an advertised subnet: it works, with another source address.
+/// The note that Docker masquerades an advertised subnet: its containers are reachable, but connect
+/// with another source address.
 pub fn masquerade_note(prefix: Prefix) -> Diagnostic {
     Diagnostic::new(
         Reason::Masqueraded,

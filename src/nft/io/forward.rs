@@ -1,4 +1,4 @@
-//! The task that keeps our chains in tables of iptables.
+//! The task that maintains our chains in tables of iptables.
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
@@ -25,25 +25,26 @@ use crate::{
     },
 };
 
-/// After a word of the socket, so that many are one look.
-const GATHER: Duration = Duration::from_millis(200);
-/// How often we look without a word: iptables-legacy says none, and some may be lost.
-const LOOK: Duration = Duration::from_secs(30);
+/// Changes are collected for this long.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How often to check without a notification: iptables-legacy sends none, and some may be lost.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What the task listens to.
+/// Inputs of the task.
 pub struct Inputs {
     /// `None` until there is a plan.
     pub wanted: watch::Receiver<Option<Arc<Wanted>>>,
-    /// The first exchange with the neighbors is over. Until then nothing is removed: the last run knew more.
+    /// Whether initial routes of all neighbors were received. Until then nothing is removed: what
+    /// the previous run wrote is more complete.
     pub ready: watch::Receiver<bool>,
 }
 
-/// Starts it; what only the operator can mend goes to `problems`.
+/// Starts the task. `problems` gets what only the operator can resolve.
 pub fn spawn(inputs: Inputs, problems: watch::Sender<Vec<Diagnostic>>) -> JoinHandle<()> {
     spawn_with_notes(inputs, problems, watch::channel(Vec::new()).0)
 }
 
-/// The same; what works, but perhaps otherwise than was meant, goes to `notes`.
+/// The same; `notes` gets what works, but perhaps not as intended.
 pub fn spawn_with_notes(
     inputs: Inputs,
     problems: watch::Sender<Vec<Diagnostic>>,
@@ -52,11 +53,11 @@ pub fn spawn_with_notes(
     tokio::spawn(run(inputs, problems, notes))
 }
 
-/// Removes our chains; whether there was one.
+/// Removes our chains. Returns whether one existed.
 ///
 /// # Errors
 ///
-/// When the kernel refuses. A kernel without nf_tables has no chain.
+/// If the kernel rejects the request. A kernel without nf_tables has no chain.
 pub fn cleanup() -> io::Result<bool> {
     let Ok(mut socket) = NftSocket::open() else { return Ok(false) };
     let mut any = false;
@@ -83,11 +84,11 @@ async fn run(
         let ready = *inputs.ready.borrow_and_update();
         let wanted = inputs.wanted.borrow_and_update().clone();
         if let Some(wanted) = wanted {
-            let looked = spawn_blocking(move || {
-                let said = known.turn(&wanted, ready);
-                (known, said)
+            let turn = spawn_blocking(move || {
+                let found = known.reconcile(&wanted, ready);
+                (known, found)
             });
-            let Ok((back, said)) = looked.await else { return };
+            let Ok((back, found)) = turn.await else { return };
             known = back;
             notes.send_if_modified(|old| {
                 let new = *old != known.notes;
@@ -95,8 +96,8 @@ async fn run(
                 new
             });
             problems.send_if_modified(|old| {
-                let new = *old != said;
-                *old = said;
+                let new = *old != found;
+                *old = found;
                 new
             });
         }
@@ -105,31 +106,31 @@ async fn run(
             r = inputs.wanted.changed() => r.is_ok(),
             r = inputs.ready.changed(), if !ready => r.is_ok(),
             () = events.next() => true,
-            () = sleep(LOOK) => true,
+            () = sleep(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;
         }
-        sleep(GATHER).await;
-        events.forget();
+        sleep(DEBOUNCE).await;
+        events.discard();
     }
 }
 
-/// What we know of the socket.
+/// State of our chains in the kernel.
 #[derive(Default)]
 struct Known {
     socket: Option<NftSocket>,
-    /// By family and hook: what we have written.
+    /// The rules that we have written, by family and hook.
     written: [[Option<Vec<Rule>>; Hook::ALL.len()]; 2],
-    /// What Docker was seen to drop. It stays accepted while it is wanted: Docker drops again with
-    /// the next container.
+    /// Subnets that Docker was seen to drop, by hook. They stay accepted while they are wanted:
+    /// Docker drops them again with the next container.
     dropped: BTreeSet<(u8, Prefix)>,
     notes: Vec<Diagnostic>,
 }
 
 impl Known {
-    /// Looks, and does what is to be done; what the operator should know.
-    fn turn(&mut self, wanted: &Wanted, ready: bool) -> Vec<Diagnostic> {
+    /// Reads the chains and corrects them. Returns what only the operator can resolve.
+    fn reconcile(&mut self, wanted: &Wanted, ready: bool) -> Vec<Diagnostic> {
         let mut problems = Vec::new();
         self.notes.clear();
         for family in Family::ALL {
@@ -137,10 +138,10 @@ impl Known {
             if !rules.is_empty() && iptables_legacy::forward_drops(family) {
                 problems.push(legacy_problem(&rules, family));
             }
-            match self.family(wanted, family, &rules, ready) {
+            match self.reconcile_family(wanted, family, &rules, ready) {
                 Ok(found) => problems.extend(found),
                 Err(error) => {
-                    // Nothing that we have written is known any longer.
+                    // What the chains contain is unknown now.
                     (self.socket, self.written[family.index()]) = (None, Default::default());
                     // A kernel without nf_tables has no such chain either.
                     let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
@@ -153,8 +154,8 @@ impl Known {
         problems
     }
 
-    /// All hooks of a family.
-    fn family(
+    /// Reconciles all hooks of a family.
+    fn reconcile_family(
         &mut self,
         wanted: &Wanted,
         family: Family,
@@ -170,7 +171,7 @@ impl Known {
             let dropped = self.dropped(&mut socket, wanted, family, hook)?;
             let rules = if hook == Hook::Forward { rules.to_vec() } else { docker::rules(wanted, &dropped) };
             if !rules.is_empty() || ready {
-                self.keep(&mut socket, family, hook, rules)?;
+                self.maintain(&mut socket, family, hook, rules)?;
             }
             problems.extend(left_to_the_operator(&mut socket, wanted, family, hook)?);
         }
@@ -208,7 +209,8 @@ impl Known {
         Ok(of_hook.map(|(_, p)| *p).collect())
     }
 
-    fn keep(
+    /// Corrects our chain at a hook, and logs a change.
+    fn maintain(
         &mut self,
         socket: &mut NftSocket,
         family: Family,
@@ -223,12 +225,12 @@ impl Known {
         match step {
             Step::Write => {
                 if written.is_none() {
-                    info!(%family, chain, "packets of containers are accepted in iptables, which would drop them");
+                    info!(%family, chain, "chain written, packets of containers that iptables would drop are accepted");
                 }
                 *written = Some(rules);
             }
             Step::Remove => {
-                info!(%family, chain, "nothing is to be accepted in iptables any more: chain removed");
+                info!(%family, chain, "chain removed, no packets of containers to accept in iptables");
                 *written = None;
             }
             Step::Nothing => {}
@@ -237,7 +239,8 @@ impl Known {
     }
 }
 
-/// Where `docker.accept-forwarded` is false: the commands that mend what is dropped.
+/// Subnets that are dropped while `docker.accept-forwarded` is false, with the commands to accept
+/// them.
 fn left_to_the_operator(
     socket: &mut NftSocket,
     wanted: &Wanted,
@@ -263,8 +266,7 @@ fn left_to_the_operator(
     Ok(dropped.filter_map(|p| docker::left_to_the_operator(hook, *p, &parent)).collect())
 }
 
-/// The problem that the policy of FORWARD drops what is to be accepted, and that our chain is not
-/// there to accept it.
+/// The problem that the policy of FORWARD drops packets to accept, while our chain does not exist.
 pub fn dropped(wanted: &Wanted) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     for family in Family::ALL {
@@ -304,7 +306,8 @@ fn unreadable(family: Family, error: &io::Error) -> Diagnostic {
     )
 }
 
-/// `drops`: what is to be accepted is dropped; of FORWARD its policy decides.
+/// Reads the chains of a hook. `drops`: the packets to accept are dropped otherwise; for FORWARD
+/// its policy decides.
 fn see(socket: &mut NftSocket, family: Family, hook: Hook, drops: bool) -> io::Result<Seen> {
     let Some(parent) = chain_of(socket, family, hook.parent())? else { return Ok(Seen::default()) };
     let drops = drops || hook == Hook::Forward && chain::drops(&parent);
@@ -317,7 +320,7 @@ fn see(socket: &mut NftSocket, family: Family, hook: Hook, drops: bool) -> io::R
     Ok(hook.seen(drops, &parent, rules))
 }
 
-/// The rules of a chain that may not be there.
+/// The rules of a chain; none if it does not exist.
 fn listed(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
     match chain_of(socket, family, chain)? {
         Some(_) => rules_of(socket, family, chain),
@@ -326,9 +329,9 @@ fn listed(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Ve
 }
 
 fn chain_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Option<Vec<u8>>> {
-    let request = chain::ask_chain(socket.next(), family, chain);
+    let request = chain::get_chain(socket.next(), family, chain);
     match socket.request(&request) {
-        Ok(answers) => Ok(answers.into_iter().next()),
+        Ok(found) => Ok(found.into_iter().next()),
         Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
         Err(e) => Err(e),
     }
@@ -337,10 +340,10 @@ fn chain_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<
 fn rules_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
     const TRIES: u32 = 5;
     for last in 1..=TRIES {
-        let request = chain::ask_rules(socket.next(), family, chain);
+        let request = chain::get_rules(socket.next(), family, chain);
         match socket.request(&request) {
             Err(e) if last < TRIES && e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => {}
-            answer => return Ok(answer?.into_iter().filter(|r| chain::is_in(r, chain)).collect()),
+            found => return Ok(found?.into_iter().filter(|r| chain::is_in(r, chain)).collect()),
         }
     }
     Ok(Vec::new())
@@ -361,7 +364,7 @@ fn carry_out(
     }
 }
 
-/// Word of changes in nf_tables, whose they are does not matter: a look costs little.
+/// Notifications of changes in nf_tables, by any program: a check costs little.
 struct Events(Option<TokioSocket>);
 
 /// `NFNLGRP_NFTABLES`.
@@ -375,24 +378,25 @@ impl Events {
             socket.socket_mut().add_membership(GROUP)?;
             Ok::<_, io::Error>(socket)
         };
-        // Without it we look now and then.
-        Self(open().inspect_err(|error| tracing::debug!(%error, "no word of changes in nf_tables")).ok())
+        // Without it the chains are checked at intervals.
+        let failed = |error: &io::Error| tracing::debug!(%error, "cannot subscribe to changes in nf_tables");
+        Self(open().inspect_err(failed).ok())
     }
 
-    /// Cancel safe: what is lost with it only said that there is something to see.
+    /// Waits for a notification. Cancel safe: a lost one only means that there may be a change.
     async fn next(&mut self) {
         let Some(socket) = &mut self.0 else { return std::future::pending().await };
-        // That some were lost (ENOBUFS) is a word, too.
-        let _ = socket.recv_from(&mut Vec::with_capacity(SOME)).await;
+        // An error that some were lost (ENOBUFS) is a notification, too.
+        let _ = socket.recv_from(&mut Vec::with_capacity(MAX_READ)).await;
     }
 
-    /// What came until now is seen with the next look.
-    fn forget(&mut self) {
+    /// Discards pending notifications: the next check covers their changes.
+    fn discard(&mut self) {
         let Some(socket) = &mut self.0 else { return };
-        while socket.socket_mut().recv(&mut Vec::with_capacity(SOME), MSG_DONTWAIT).is_ok() {}
+        while socket.socket_mut().recv(&mut Vec::with_capacity(MAX_READ), MSG_DONTWAIT).is_ok() {}
     }
 }
 
-/// The rest of a word is cut off.
-const SOME: usize = 64;
+/// Octets to read of a notification, whose content does not matter.
+const MAX_READ: usize = 64;
 const MSG_DONTWAIT: i32 = 0x40;

@@ -1,4 +1,5 @@
-//! The tasks that keep our nftables tables and our chain in iptables' FORWARD, and their socket.
+//! The tasks that maintain our nftables tables and our chains in tables of iptables, and their
+//! socket.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 pub mod forward;
