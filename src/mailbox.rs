@@ -12,7 +12,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Pending changes by key.
 pub type Changes<K, V> = IndexMap<K, V, foldhash::fast::RandomState>;
@@ -21,6 +21,17 @@ pub type Changes<K, V> = IndexMap<K, V, foldhash::fast::RandomState>;
 pub fn mailbox<K: Eq + Hash, V>() -> (Sender<K, V>, Receiver<K, V>) {
     let inner = Arc::new(Inner { pending: Mutex::new(Changes::default()), ready: Notify::new() });
     (Sender(inner.clone()), Receiver(inner))
+}
+
+/// Replaces the value of a `watch` if it differs, so that its readers wake for changes only.
+pub fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+    to.send_if_modified(|old| {
+        let differs = *old != value;
+        if differs {
+            *old = value;
+        }
+        differs
+    });
 }
 
 struct Inner<K, V> {

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{health::changed, unnumbered};
+pub(super) use crate::mailbox::publish;
 use crate::{
     bgp::{
         io::{
@@ -391,16 +392,6 @@ fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
 
 fn range(range: &plan::Range) -> Range {
     Range { prefix: range.prefix, limit: range.limit, template: range.template.clone() }
-}
-
-pub(super) fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
-    to.send_if_modified(|old| {
-        let new = *old != value;
-        if new {
-            *old = value;
-        }
-        new
-    });
 }
 
 pub(super) const ROUTER_ID_FILE: &str = "router-id";

@@ -16,6 +16,7 @@ use crate::{
         conflist::{self, Conflist},
         former::{self, FormerCidrs},
     },
+    mailbox::publish,
     net::Prefix,
     state::io as state,
 };
@@ -152,13 +153,7 @@ impl Former {
 
     fn publish(&self) {
         let now: BTreeSet<_> = self.in_file.iter().copied().chain(self.kept.ranges()).collect();
-        self.held.send_if_modified(|last| {
-            let changed = **last != now;
-            if changed {
-                *last = Arc::new(now);
-            }
-            changed
-        });
+        publish(&self.held, Arc::new(now));
     }
 
     fn save(&self) {

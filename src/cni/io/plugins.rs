@@ -29,7 +29,10 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use crate::cni::conflist::{self, Plugins};
+use crate::{
+    cni::conflist::{self, Plugins},
+    mailbox::publish,
+};
 
 /// What to scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,13 +64,7 @@ pub(super) async fn run(mut query: watch::Receiver<Option<PluginQuery>>, found: 
         let now = query.borrow_and_update().clone();
         if let Some(query) = now {
             let plugins = scan(&query, &mut known).await;
-            found.send_if_modified(|last| {
-                let news = **last != plugins;
-                if news {
-                    *last = Arc::new(plugins);
-                }
-                news
-            });
+            publish(&found, Arc::new(plugins));
         }
         // Cancel safe, each.
         tokio::select! {

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{Network, Selected, Wanted, select};
 use crate::{
+    mailbox::publish,
     net::{Diagnostic, Reason, Subject},
     state::io as kept,
 };
@@ -134,13 +135,7 @@ impl Follower {
     }
 
     fn publish(&self, selected: Selected) {
-        self.selected.send_if_modified(|last| {
-            let changed = **last != selected;
-            if changed {
-                *last = Arc::new(selected);
-            }
-            changed
-        });
+        publish(&self.selected, Arc::new(selected));
     }
 }
 

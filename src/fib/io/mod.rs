@@ -318,16 +318,6 @@ impl FibHandle {
     }
 }
 
-fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
-    to.send_if_modified(|old| {
-        let differs = *old != value;
-        if differs {
-            *old = value;
-        }
-        differs
-    });
-}
-
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

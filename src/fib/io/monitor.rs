@@ -33,7 +33,7 @@ use crate::{
         route::{Held, OWN_METRIC, SeenObject, SeenRoute},
         wire::{self, Message, flag, kind},
     },
-    mailbox,
+    mailbox::{self, publish},
     net::Prefix,
 };
 
@@ -180,13 +180,7 @@ impl Monitor {
             drops: self.drops,
             overruns: self.overruns,
         };
-        self.publish.send_if_modified(|old| {
-            let differs = **old != host;
-            if differs {
-                *old = Arc::new(host);
-            }
-            differs
-        });
+        publish(&self.publish, Arc::new(host));
     }
 
     /// Reads the notifications that are available, and yields now and then.

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs::File, io::Read, net::IpAddr, path::Path, sy
 
 use tokio::sync::watch;
 
-use crate::fib::resolvers::{are_local, resolvers};
+use crate::{
+    fib::resolvers::{are_local, resolvers},
+    mailbox::publish,
+};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where systemd-resolved and NetworkManager list the resolvers behind their stub.
@@ -19,19 +22,13 @@ const MAX_FILE_SIZE: u64 = 64 << 10;
 
 /// The present resolvers, and their changes.
 pub fn follow() -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
-    let (publish, resolvers) = watch::channel(Arc::new(read()));
+    let (current, resolvers) = watch::channel(Arc::new(read()));
     tokio::spawn(async move {
-        while !publish.is_closed() {
+        while !current.is_closed() {
             tokio::time::sleep(POLL_INTERVAL).await;
             // A blocked disk holds up this task alone.
             let Ok(now) = tokio::task::spawn_blocking(read).await else { return };
-            publish.send_if_modified(|old| {
-                let differs = **old != now;
-                if differs {
-                    *old = Arc::new(now);
-                }
-                differs
-            });
+            publish(&current, Arc::new(now));
         }
     });
     resolvers

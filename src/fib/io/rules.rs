@@ -16,6 +16,7 @@ use crate::{
         rules::{Bypasses, Rule, rule},
         wire::{self, kind},
     },
+    mailbox::publish,
     net::{Family, Prefix},
 };
 
@@ -43,7 +44,7 @@ async fn run(table: u32, bypasses: watch::Sender<Arc<Bypasses>>) {
     loop {
         let begun = Instant::now();
         match spawn_blocking(move || read(table)).await {
-            Ok(Ok(now)) => super::publish(&bypasses, Arc::new(now)),
+            Ok(Ok(now)) => publish(&bypasses, Arc::new(now)),
             Ok(Err(error)) => tracing::debug!(%error, "cannot read the routing rules"),
             Err(_) => return,
         }

@@ -499,7 +499,7 @@ impl Task {
             true => self.fib.own_there(),
             false => self.fib.own_wanted(),
         };
-        super::publish(&self.own_there, Arc::new(there));
+        mailbox::publish(&self.own_there, Arc::new(there));
         // Every change of routes ends here.
         self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
     }
@@ -669,7 +669,7 @@ impl Task {
         let bypasses = self.bypasses.borrow().clone();
         let shadows = Shadows::new(&self.seen, self.settings.table, self.settings.metric);
         let problems = self.fib.displaced(&shadows.with_bypasses(&bypasses));
-        super::publish(&self.problems, problems);
+        mailbox::publish(&self.problems, problems);
     }
 
     /// One step of a listing. A search through a large table runs in another thread, so that the

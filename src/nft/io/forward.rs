@@ -16,6 +16,7 @@ use super::{
     socket::{DumpInterrupted, NftSocket},
 };
 use crate::{
+    mailbox::publish,
     net::{Diagnostic, Family, Prefix, Reason, Subject},
     nft::{
         chain::{self, Chain, Hook},
@@ -90,16 +91,8 @@ async fn run(
             });
             let Ok((back, found)) = turn.await else { return };
             known = back;
-            notes.send_if_modified(|old| {
-                let new = *old != known.notes;
-                old.clone_from(&known.notes);
-                new
-            });
-            problems.send_if_modified(|old| {
-                let new = *old != found;
-                *old = found;
-                new
-            });
+            publish(&notes, known.notes.clone());
+            publish(&problems, found);
         }
         // Cancel safe, each.
         let alive = tokio::select! {

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::socket::{DumpInterrupted, NftSocket};
 use crate::{
+    mailbox::publish,
     net::{Diagnostic, Reason, Subject},
     nft::{
         pod_bgp::{self, TABLE, Wanted},
@@ -76,14 +77,6 @@ async fn run(
         }
         sleep(DEBOUNCE).await;
     }
-}
-
-fn publish(sender: &watch::Sender<Vec<Diagnostic>>, now: Vec<Diagnostic>) {
-    sender.send_if_modified(|old| {
-        let changed = *old != now;
-        *old = now;
-        changed
-    });
 }
 
 /// State of the table in the kernel.

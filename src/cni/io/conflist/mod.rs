@@ -22,6 +22,7 @@ use crate::{
         gate::{self, GateDecision, GateInputs},
         view::{ConflistState, ConflistStatus},
     },
+    mailbox::publish,
     net::{Diagnostic, Reason, Subject, text::untrusted},
     state::io as state,
 };
@@ -74,11 +75,7 @@ pub(super) async fn run(
             Some(conflist) => keeper.reconcile(conflist, &readiness, checked.is_broken, &mut until).await,
         };
         outcome.publish(&keeper.options, &status);
-        context.problems.send_if_modified(|last| {
-            let is_new = *last != checked.problems;
-            *last = checked.problems;
-            is_new
-        });
+        publish(&context.problems, checked.problems);
         // Cancel safe, each.
         tokio::select! {
             () = sleep_until(until.into()) => {}
