@@ -39,14 +39,17 @@ const FILE: &str = "docker.json";
 /// Starts it; publishes the networks that are selected.
 pub fn spawn(wanted: watch::Receiver<Wanted>, state_dir: &Path) -> watch::Receiver<Arc<Selected>> {
     let (selected, receiver) = watch::channel(Arc::default());
-    let follower = Follower { known: None, file: state_dir.join(FILE), lost: None, selected };
+    let follower =
+        Follower { known: None, was_read: false, file: state_dir.join(FILE), lost: None, selected };
     tokio::spawn(follower.run(wanted));
     receiver
 }
 
 struct Follower {
-    /// What was read last.
+    /// The last list, of this run or of an earlier one.
     known: Option<Vec<Network>>,
+    /// Whether it was read from the engine in this run.
+    was_read: bool,
     file: PathBuf,
     /// Since when the engine does not respond.
     lost: Option<Instant>,
@@ -58,7 +61,7 @@ impl Follower {
         loop {
             let now = wanted.borrow_and_update().clone();
             if now.selectors.is_empty() {
-                (self.known, self.lost) = (None, None);
+                (self.known, self.was_read, self.lost) = (None, false, None);
                 self.publish(Selected::default());
                 if wanted.changed().await.is_err() {
                     return;
@@ -102,10 +105,10 @@ impl Follower {
     }
 
     fn read(&mut self, wanted: &Wanted, networks: Vec<Network>) {
-        if self.known.is_none() || self.lost.is_some() {
+        if !self.was_read || self.lost.is_some() {
             tracing::info!(socket = %wanted.socket.display(), networks = networks.len(), "networks of the Docker engine read");
         }
-        self.lost = None;
+        (self.was_read, self.lost) = (true, None);
         self.publish(select(&wanted.selectors, &networks));
         if self.known.as_ref() != Some(&networks) {
             kept::keep(&self.file, serde_json::to_vec(&networks).unwrap_or_default(), 0o600);
@@ -119,8 +122,7 @@ impl Follower {
             tracing::info!(socket = %wanted.socket.display(), %error, "Docker engine does not respond");
         }
         let since = *self.lost.get_or_insert_with(Instant::now);
-        let was_read = self.known.is_some();
-        if !was_read {
+        if self.known.is_none() {
             self.known = kept::read(&self.file).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         }
         let mut selected = select(&wanted.selectors, self.known.as_deref().unwrap_or_default());
@@ -128,7 +130,7 @@ impl Follower {
             // Whether a network is missing is not known.
             selected.problems.clear();
         }
-        if !was_read || since.elapsed() >= RESTART {
+        if !self.was_read || since.elapsed() >= RESTART {
             selected.problems.push(unreachable(&wanted.socket, error));
         }
         self.publish(selected);
