@@ -1,6 +1,6 @@
 //! Networks of a Docker engine: which of them `docker.networks` selects, and which bridge each has.
 //!
-//! The engine is asked for names, labels and bridges only. Whether a container is attached, and
+//! Only names, labels and bridges are read from the engine. Whether a container is attached, and
 //! which subnets a bridge has, is read from the kernel.
 
 pub mod io;
@@ -83,7 +83,7 @@ impl fmt::Display for NetworkSelector {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub socket: PathBuf,
-    /// None: the engine is not asked.
+    /// Without any, nothing is read from the engine.
     pub selectors: Vec<NetworkSelector>,
 }
 

@@ -157,7 +157,7 @@ fn a_policy_of_iptables_legacy_is_named_with_its_remedy() {
     said(&[]);
 }
 
-/// Every Docker masquerades unless it is told not to.
+/// Docker masquerades by default.
 #[test]
 fn masquerade_of_an_advertised_subnet_is_named() {
     let room = Room::new();

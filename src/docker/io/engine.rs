@@ -17,13 +17,13 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::docker::{Network, networks};
 
 /// How long a response may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest list of networks in octets: some thousands of them.
 const LIST_MAX: usize = 8 << 20;
 /// What is buffered of one connection.
 const BUFFER: usize = 64 << 10;
 /// How long the stream of events may be silent before the list is read again.
-const SILENCE: Duration = Duration::from_secs(60);
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 const LIST: &str = "/networks";
 /// `filters={"type":["network"],"event":["create","destroy"]}`
@@ -37,7 +37,7 @@ pub(super) async fn list(socket: &Path) -> io::Result<Vec<Network>> {
         let body = Limited::new(response.into_body(), LIST_MAX).collect().await;
         networks(&body.map_err(io::Error::other)?.to_bytes()).map_err(io::Error::other)
     };
-    timeout(PATIENCE, read).await?
+    timeout(RESPONSE_TIMEOUT, read).await?
 }
 
 /// Reports that networks were created or destroyed.
@@ -45,13 +45,13 @@ pub(super) struct Events(Incoming);
 
 impl Events {
     pub(super) async fn open(socket: &Path) -> io::Result<Self> {
-        let response = timeout(PATIENCE, get(socket, Uri::from_static(EVENTS))).await??;
+        let response = timeout(RESPONSE_TIMEOUT, get(socket, Uri::from_static(EVENTS))).await??;
         Ok(Self(response.into_body()))
     }
 
     /// Returns when the list may have changed. What exactly an event is about does not matter.
     pub(super) async fn next(&mut self) -> io::Result<()> {
-        match timeout(SILENCE, self.0.frame()).await {
+        match timeout(EVENTS_TIMEOUT, self.0.frame()).await {
             Err(_) | Ok(Some(Ok(_))) => Ok(()),
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
             Ok(None) => {

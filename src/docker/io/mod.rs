@@ -1,7 +1,7 @@
 //! The task that reads the networks from the engine, and again with each of its events.
 //!
-//! The engine is never needed: while it does not respond, what was read last holds, over a restart
-//! too (`docker.json` in the state folder). The kernel shows whether a bridge is still there.
+//! While the engine does not respond, the last list is used, also after a restart (`docker.json` in
+//! the state folder). The kernel shows whether a bridge still exists.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod engine;
@@ -26,17 +26,17 @@ use crate::{
 };
 use engine::Events;
 
-/// After an event, so that several are one reading.
-const GATHER: Duration = Duration::from_millis(100);
-/// Between two attempts.
-const RETRY: Duration = Duration::from_secs(2);
-/// For how long a list that was read holds before the silence of the engine is a problem.
-const RESTART: Duration = Duration::from_secs(60);
+/// Events are collected for this long.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Time to the next attempt.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the engine may not respond, as while it restarts, before that is a problem.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// In the state folder.
 const FILE: &str = "docker.json";
 
-/// Starts it; publishes the networks that are selected.
+/// Starts the task. Returns the networks that are selected.
 pub fn spawn(wanted: watch::Receiver<Wanted>, state_dir: &Path) -> watch::Receiver<Arc<Selected>> {
     let (selected, receiver) = watch::channel(Arc::default());
     let follower =
@@ -74,7 +74,7 @@ impl Follower {
                     self.failed(&now, &error);
                     tokio::select! {
                         r = wanted.changed() => r.is_ok(),
-                        () = sleep(RETRY) => true,
+                        () = sleep(RETRY_INTERVAL) => true,
                     }
                 }
                 r = wanted.changed() => r.is_ok(),
@@ -100,7 +100,7 @@ impl Follower {
             if let Err(error) = events.next().await {
                 return error;
             }
-            sleep(GATHER).await;
+            sleep(DEBOUNCE).await;
         }
     }
 
@@ -116,7 +116,7 @@ impl Follower {
         }
     }
 
-    /// What was read before holds.
+    /// Continues with the last list.
     fn failed(&mut self, wanted: &Wanted, error: &io::Error) {
         if self.lost.is_none() {
             tracing::info!(socket = %wanted.socket.display(), %error, "Docker engine does not respond");
@@ -130,7 +130,7 @@ impl Follower {
             // Whether a network is missing is not known.
             selected.problems.clear();
         }
-        if !self.was_read || since.elapsed() >= RESTART {
+        if !self.was_read || since.elapsed() >= RESTART_TIMEOUT {
             selected.problems.push(unreachable(&wanted.socket, error));
         }
         self.publish(selected);

@@ -91,7 +91,10 @@ async fn each_event_is_a_new_reading_and_what_was_read_outlives_the_engine() {
     let found = timeout(Duration::from_secs(20), again.wait_for(|s| !s.bridges.is_empty())).await;
     assert_eq!(found.unwrap().unwrap().problems.len(), 1, "the engine is away");
     assert_eq!(bed.selected.borrow().bridges.len(), 1, "what was read holds");
-    assert!(timeout(RETRY * 2, again.changed()).await.is_err(), "further attempts that fail change nothing");
+    assert!(
+        timeout(RETRY_INTERVAL * 2, again.changed()).await.is_err(),
+        "further attempts that fail change nothing"
+    );
 
     bed.wanted.send_modify(|w| w.selectors.clear());
     bed.until(|s| s.bridges.is_empty()).await;

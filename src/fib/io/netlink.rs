@@ -141,7 +141,7 @@ pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<Objec
     }
 }
 
-/// Whether groups can be resilient, by the version of the kernel: asking it would take a group.
+/// Whether the kernel has resilient groups, by its version: a trial would create a group.
 pub(super) fn has_resilient_groups() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|n| n.trim().parse::<u32>().ok());
