@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, reload, unnumbered};
 use crate::{
     cni::io::{BRIDGE_FILE, LEASES_FILE, former},
+    docker,
     fib::{
         former::Record,
         io::{FORMER_FILE, machine::Interfaces},
@@ -42,13 +43,14 @@ pub(super) struct Mark {
 pub(super) const MARK_FILE: &str = "machine.json";
 
 /// What of the state folder is ours; others' files in it stay.
-pub(super) const FILES: [&str; 13] = [
+pub(super) const FILES: [&str; 14] = [
     "cluster.json",
     "services.json",
     "objects.json",
     former::FILE,
     BRIDGE_FILE,
     LEASES_FILE,
+    docker::io::FILE,
     ROUTER_ID_FILE,
     DRAIN_FILE,
     forwarding::FILE,
@@ -225,9 +227,11 @@ mod tests {
         let set = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>();
         write(ROUTER_ID_FILE, "10.0.7.9\n");
         write(DRAIN_FILE, "all\n");
+        write(docker::io::FILE, "[]");
         write("notes.txt", "the operator's");
         claim(dir.path(), &there, &none);
-        assert_eq!(names(), set(&[DRAIN_FILE, MARK_FILE, "notes.txt", ROUTER_ID_FILE]), "its own stays");
+        let own = set(&[DRAIN_FILE, MARK_FILE, docker::io::FILE, "notes.txt", ROUTER_ID_FILE]);
+        assert_eq!(names(), own, "its own stays");
         claim(dir.path(), &here, &none);
         assert_eq!(names(), set(&[MARK_FILE, "notes.txt"]));
     }

@@ -34,7 +34,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// In the state folder.
-const FILE: &str = "docker.json";
+pub const FILE: &str = "docker.json";
 
 /// Starts the task. Returns the networks that are selected.
 pub fn spawn(wanted: watch::Receiver<Wanted>, state_dir: &Path) -> watch::Receiver<Arc<Selected>> {
