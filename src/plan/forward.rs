@@ -9,30 +9,24 @@ use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 /// with a carrier or without: a rule should be there before the first packet.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
     let of_pods = ctx.extra.kubernetes && ctx.config.kubernetes.accept_forwarded;
-    let mut open: Vec<Prefix> = if of_pods { served.to_vec() } else { Vec::new() };
+    let of_docker = ctx.config.docker.accept_forwarded;
+    let mut pods: BTreeSet<_> = served.iter().copied().filter(|_| of_pods).collect();
     let routed = advertised(ctx);
-    let all = routed.values().flatten().chain(&ctx.config.advertise.networks).copied();
-    if !ctx.config.docker.accept_forwarded {
-        let named = routed.values().flatten().copied().collect();
-        return Wanted { named, routed, ..of_pods_alone(ctx, of_pods, open) };
+    let mut named: BTreeSet<_> = routed.values().flatten().copied().collect();
+    if of_docker {
+        pods.append(&mut named);
+        pods.extend(&ctx.config.advertise.networks);
     }
-    open.extend(all);
-    if !of_pods && open.is_empty() {
-        return Wanted::default();
+    if !of_pods && pods.is_empty() {
+        return Wanted { named, routed, ..Wanted::default() };
     }
-    let bridges = bridges(ctx).filter(|l| !leads_out(ctx, l));
-    Wanted { inner: bridges.map(|l| l.name.clone()).collect(), routed, ..of_pods_alone(ctx, true, open) }
+    let names = |l: &Link| l.name.clone();
+    let closed = bridges(ctx).filter(|l| is_of_other_containers(ctx, l, &pods)).map(names).collect();
+    let inner = bridges(ctx).filter(|l| of_docker && !leads_out(ctx, l)).map(names).collect();
+    Wanted { enabled: true, pods, closed, inner, routed, named }
 }
 
-fn of_pods_alone(ctx: &Context<'_>, enabled: bool, open: Vec<Prefix>) -> Wanted {
-    if !enabled {
-        return Wanted::default();
-    }
-    let closed = bridges(ctx).filter(|l| is_of_other_containers(ctx, l, &open)).map(|l| l.name.clone());
-    Wanted { enabled, closed: closed.collect(), pods: open.into_iter().collect(), ..Wanted::default() }
-}
-
-/// But for that of pods.
+/// All bridges but that of pods.
 fn bridges<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Link> {
     let (host, pods) = (ctx.host, &ctx.config.cni.bridge);
     host.links.values().filter(move |l| l.kind == "bridge" && l.name != *pods)
@@ -50,7 +44,7 @@ fn advertised(ctx: &Context<'_>) -> BTreeMap<String, BTreeSet<Prefix>> {
 }
 
 /// Not the way out of this host, and no former bridge of the pods.
-fn is_of_other_containers(ctx: &Context<'_>, bridge: &Link, served: &[Prefix]) -> bool {
+fn is_of_other_containers(ctx: &Context<'_>, bridge: &Link, served: &BTreeSet<Prefix>) -> bool {
     let of_node = |a| ctx.own_node().is_some_and(|own| own.addresses.contains(a));
     let has_node_address = bridge.addresses.iter().any(|a| of_node(&a.addr));
     let has_pods = bridge.subnets().any(|s| served.iter().any(|p| p.covers(s) || s.covers(*p)));
