@@ -84,7 +84,7 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{Case, config, node, nodes},
+        super::testing::{Case, config, node, nodes, offer},
         *,
     };
     use crate::{
@@ -94,7 +94,7 @@ mod tests {
             wire::attr::Attrs,
         },
         fib::host::testing::{host, link},
-        k8s::services::{ServiceAddress, Services},
+        k8s::services::Services,
         net::ServiceAddresses,
     };
 
@@ -147,13 +147,7 @@ mod tests {
         case.config.advertise.networks = vec!["10.8.0.0/24".parse().unwrap()];
         case.config.advertise.interfaces = vec!["eth1".into()];
         case.config.advertise.communities = vec![7];
-        let offer = ServiceAddress {
-            service: "default/web".into(),
-            kind: ServiceAddresses::LoadBalancerIp,
-            local: None,
-            served: None,
-            excess: None,
-        };
+        let offer = offer("default/web", ServiceAddresses::LoadBalancerIp);
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
         case.extra.services = Arc::new(Services { addresses: offers, ..Services::default() });
 

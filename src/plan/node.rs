@@ -318,15 +318,12 @@ fn label(family: Family) -> &'static str {
 
 /// The problem that a required plugin is not in this folder.
 pub fn cni_plugin_missing(name: &str, dir: &Path) -> Diagnostic {
-    Diagnostic::new(
-        Reason::CniPluginMissing,
-        Subject::program(name),
-        format!(
-            "CNI plugin `{name}` is missing in {}: no pod can start, and no conflist is written",
-            dir.display()
-        ),
-        "install the CNI plugins there",
-    )
+    let what = format!("is missing in {}: no pod can start, and no conflist is written", dir.display());
+    plugin_problem(Reason::CniPluginMissing, name, &what, "install the CNI plugins there")
+}
+
+fn plugin_problem(reason: Reason, name: &str, what: &str, remedy: &str) -> Diagnostic {
+    Diagnostic::new(reason, Subject::program(name), format!("CNI plugin `{name}` {what}"), remedy)
 }
 
 /// The plugins without which no pod starts, as far as they are missing.
@@ -352,7 +349,7 @@ fn version(
     chained: &[Map<String, Value>],
     problems: &mut Vec<Diagnostic>,
 ) -> &'static str {
-    let plugins = &ctx.extra.plugins;
+    let (plugins, dir) = (&ctx.extra.plugins, ctx.config.cni.bin_dir.display());
     let types = chained.iter().filter_map(|p| p.get("type")?.as_str());
     let used: BTreeSet<_> = conflist::REQUIRED
         .into_iter()
@@ -361,15 +358,11 @@ fn version(
         .collect();
     for name in &used {
         if let Some(why) = plugins.unusable.get(*name) {
-            problems.push(Diagnostic::new(
-                Reason::CniPluginBroken,
-                Subject::program(name),
-                format!(
-                    "CNI plugin `{name}` in {} does not report the CNI versions that it supports ({why}); 0.4.0 is assumed",
-                    ctx.config.cni.bin_dir.display()
-                ),
-                "reinstall it where pods do not start",
-            ));
+            let what = format!(
+                "in {dir} does not report the CNI versions that it supports ({why}); 0.4.0 is assumed"
+            );
+            let remedy = "reinstall it where pods do not start";
+            problems.push(plugin_problem(Reason::CniPluginBroken, name, &what, remedy));
         }
     }
     conflist::common_version(used.iter().map(|name| plugins.versions.get(*name))).unwrap_or_else(|| {
@@ -398,15 +391,10 @@ fn chained(
     };
     let name = table.get("type")?.as_str()?;
     if is_absent(ctx, name) {
-        problems.push(Diagnostic::new(
-            Reason::CniPluginLeftOut,
-            Subject::program(name),
-            format!(
-                "CNI plugin `{name}` is missing in {}: it is left out of the conflist",
-                ctx.config.cni.bin_dir.display()
-            ),
-            "install it there, or remove it from cni.plugins",
-        ));
+        let dir = ctx.config.cni.bin_dir.display();
+        let what = format!("is missing in {dir}: it is left out of the conflist");
+        let remedy = "install it there, or remove it from cni.plugins";
+        problems.push(plugin_problem(Reason::CniPluginLeftOut, name, &what, remedy));
         return None;
     }
     Some(table)

@@ -117,7 +117,6 @@ mod tests {
     };
     use crate::{
         fib::host::testing::{gateway, host, link},
-        k8s::services::{ServiceAddress, Services},
         net::{Refusal, SubjectKind},
         plan::Plan,
     };
@@ -130,21 +129,7 @@ mod tests {
             node("n2", &["10.0.0.3"], &["10.244.2.0/24"]),
         ]);
         cluster.api_servers = vec!["10.96.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap()];
-        let mut case = Case::new(config(), Some(cluster), host);
-        case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
-        let mut services = Services::default();
-        for (addr, kind) in offers {
-            let offer = ServiceAddress {
-                service: "default/web".into(),
-                kind: *kind,
-                local: None,
-                served: None,
-                excess: None,
-            };
-            services.addresses.entry(addr.parse().unwrap()).or_default().push(offer);
-        }
-        case.extra.services = Arc::new(services);
-        case
+        Case::new(config(), Some(cluster), host).with_services(offers)
     }
 
     #[test]

@@ -208,7 +208,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{
-        super::testing::{Case, config, node, nodes},
+        super::testing::{Case, config, node, nodes, offer},
         *,
     };
     use crate::{
@@ -225,21 +225,7 @@ mod tests {
             node("n2", &["10.0.0.2"], &["10.244.2.0/24"]),
             node("n3", &["10.0.0.3"], &["10.244.3.0/24"]),
         ]);
-        let mut case = Case::new(config(), Some(all), host);
-        case.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
-        let mut services = Services::default();
-        for (addr, kind) in offers {
-            let offer = ServiceAddress {
-                service: "default/web".into(),
-                kind: *kind,
-                local: None,
-                served: None,
-                excess: None,
-            };
-            services.addresses.entry(addr.parse().unwrap()).or_default().push(offer);
-        }
-        case.extra.services = Arc::new(services);
-        case
+        Case::new(config(), Some(all), host).with_services(offers)
     }
 
     fn advertised(case: &Case) -> Vec<String> {
@@ -338,13 +324,7 @@ mod tests {
             let mut case = case(&[]);
             let mut services = Services::default();
             for n in 0..size as u32 {
-                let offer = ServiceAddress {
-                    service: format!("default/s{n}"),
-                    kind: LoadBalancerIp,
-                    local: None,
-                    served: None,
-                    excess: None,
-                };
+                let offer = offer(&format!("default/s{n}"), LoadBalancerIp);
                 services.addresses.insert(IpAddr::from((0xc612_0000 + n).to_be_bytes()), vec![offer]);
                 let name = format!("m{n}");
                 let [a, b] = [0x0a01_0000 + n, 0x0a02_0000 + n].map(|a| IpAddr::from(a.to_be_bytes()));

@@ -11,7 +11,11 @@ use crate::{
     cni::conflist::Plugins,
     config::*,
     fib::host::Host,
-    k8s::node::{NodeView, Nodes, Presence},
+    k8s::{
+        node::{NodeView, Nodes, Presence},
+        services::{ServiceAddress, Services},
+    },
+    net::ServiceAddresses,
 };
 
 /// The defaults of docs/reference.md.
@@ -116,6 +120,11 @@ pub(super) fn cluster(n: usize, zones: usize) -> Nodes {
     all
 }
 
+/// An address of a Service, about whose endpoints nothing is known.
+pub(super) fn offer(service: &str, kind: ServiceAddresses) -> ServiceAddress {
+    ServiceAddress { service: service.into(), kind, local: None, served: None, excess: None }
+}
+
 /// Everything that a plan is made of.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
@@ -165,6 +174,18 @@ impl Case {
     /// The keys of all neighbors, each with its source.
     pub(super) fn peers(&self) -> Vec<String> {
         self.plan().peers.values().map(|p| format!("{} {:?}", p.key, p.source)).collect()
+    }
+
+    /// Every address is of the Service default/web, and all kinds are advertised.
+    pub(super) fn with_services(mut self, addresses: &[(&str, ServiceAddresses)]) -> Self {
+        self.config.kubernetes.services = ServiceAddresses::ALL.to_vec();
+        let mut services = Services::default();
+        for (addr, kind) in addresses {
+            let offers = services.addresses.entry(addr.parse().unwrap()).or_default();
+            offers.push(offer("default/web", *kind));
+        }
+        self.extra.services = Arc::new(services);
+        self
     }
 
     pub(super) fn with_programs(mut self, names: &[&str]) -> Self {
