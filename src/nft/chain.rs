@@ -129,10 +129,15 @@ pub fn get_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
 
 /// The request for the rules of a chain, in their order.
 pub fn get_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
-    Batch::request(seq, protocol(family), GET_RULE, DUMP, |m| {
-        let (table, name) = chain.place();
+    let (table, name) = chain.place();
+    list_rules(seq, protocol(family), table, name)
+}
+
+/// The request for the rules of a chain of any table.
+pub(super) fn list_rules(seq: u32, protocol: u8, table: &str, chain: &str) -> Vec<u8> {
+    Batch::request(seq, protocol, GET_RULE, DUMP, |m| {
         m.text(1, table);
-        m.text(2, name);
+        m.text(2, chain);
     })
 }
 
@@ -144,8 +149,13 @@ pub fn drops(chain: &[u8]) -> bool {
 /// Whether a listed rule belongs to the chain: older kernels ignore the filter and list all.
 pub fn is_in(rule: &[u8], chain: Chain) -> bool {
     let (table, name) = chain.place();
-    attribute(rule, 1).is_some_and(|t| is_text(t, table))
-        && attribute(rule, 2).is_some_and(|n| is_text(n, name))
+    is_listed_in(rule, table, name)
+}
+
+/// The same for a chain of any table.
+pub(super) fn is_listed_in(rule: &[u8], table: &str, chain: &str) -> bool {
+    let is = |kind, text| attribute(rule, kind).is_some_and(|value| is_text(value, text));
+    is(1, table) && is(2, chain)
 }
 
 /// Whether a listed rule drops packets to an address in `prefix`.
@@ -329,7 +339,7 @@ impl Batch {
     }
 }
 
-fn protocol(family: Family) -> u8 {
+pub(super) fn protocol(family: Family) -> u8 {
     match family {
         Family::Ipv4Unicast => NFPROTO_IPV4,
         Family::Ipv6Unicast => NFPROTO_IPV6,
@@ -340,13 +350,7 @@ fn expressions(list: &mut Attributes<'_>, rule: &Rule) {
     match rule {
         Rule::Leave(interface) | Rule::LeaveFrom(interface) => {
             let key = if matches!(rule, Rule::Leave(_)) { META_OIFNAME } else { META_IIFNAME };
-            list.expression("meta", |e| {
-                e.number(1, REGISTER);
-                e.number(2, key);
-            });
-            let mut name = interface.clone().into_bytes();
-            name.resize(IFNAMSIZ, 0);
-            is_equal(list, &name);
+            is_interface(list, key, interface);
         }
         Rule::From(prefix) => is_inside(list, *prefix, 0),
         Rule::To(prefix) => is_inside(list, *prefix, 1),
@@ -362,12 +366,7 @@ pub(super) fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
         IpAddr::V4(a) => (12, 4, a.octets().to_vec()),
         IpAddr::V6(a) => (8, 16, a.octets().to_vec()),
     };
-    list.expression("payload", |e| {
-        e.number(1, REGISTER);
-        e.number(2, PAYLOAD_NETWORK);
-        e.number(3, first + which * len);
-        e.number(4, len);
-    });
+    list.payload(PAYLOAD_NETWORK, first + which * len, len);
     if prefix.len() < prefix.family().max_len() {
         let ones = u128::MAX.checked_shl(128 - u32::from(prefix.len())).unwrap_or(0).to_be_bytes();
         let mask: Vec<u8> = ones.into_iter().take(value.len()).collect();
@@ -379,15 +378,15 @@ pub(super) fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
             e.nested(5, |data| data.octets(1, &vec![0; value.len()]));
         });
     }
-    is_equal(list, &value);
+    list.equals(&value);
 }
 
-pub(super) fn is_equal(list: &mut Attributes<'_>, value: &[u8]) {
-    list.expression("cmp", |e| {
-        e.number(1, REGISTER);
-        e.number(2, CMP_EQ);
-        e.nested(3, |data| data.octets(1, value));
-    });
+/// The packet enters or leaves, by the `key`, by this interface.
+pub(super) fn is_interface(list: &mut Attributes<'_>, key: u32, name: &str) {
+    let mut name = name.as_bytes().to_vec();
+    name.resize(IFNAMSIZ, 0);
+    list.meta(key);
+    list.equals(&name);
 }
 
 pub(super) fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
@@ -404,15 +403,15 @@ pub(super) fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>)
     });
 }
 
-const NF_DROP: u32 = 0;
+pub(super) const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
-const NFT_JUMP: u32 = -3_i32 as u32;
+pub(super) const NFT_JUMP: u32 = -3_i32 as u32;
 const NFT_RETURN: u32 = -5_i32 as u32;
-const META_IIFNAME: u32 = 6;
+pub(super) const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const REGISTER_OF_VERDICT: u32 = 0;
 /// Names of interfaces, with the closing zero.
-pub(super) const IFNAMSIZ: usize = 16;
+const IFNAMSIZ: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -432,10 +431,7 @@ mod tests {
     }
 
     fn interface(list: &mut Attributes<'_>, key: u32, name: &str, op: u32) {
-        list.expression("meta", |e| {
-            e.number(1, REGISTER);
-            e.number(2, key);
-        });
+        list.meta(key);
         list.expression("cmp", |e| {
             e.number(1, REGISTER);
             e.number(2, op);

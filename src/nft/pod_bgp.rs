@@ -8,13 +8,13 @@
 //! Packets of the host's own sessions are not forwarded, and packets forwarded for others neither
 //! enter by a bridge of containers nor have a pod's address.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::{
-    chain::{IFNAMSIZ, is_equal, is_inside, verdict},
+    chain::{self, META_IIFNAME, NF_DROP, NFT_JUMP, is_inside, is_interface, protocol, verdict},
     wire::{
         APPEND, Attributes, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NFPROTO_INET,
-        NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK, REGISTER, attribute, attributes,
+        attribute, attributes,
     },
 };
 use crate::net::Prefix;
@@ -55,18 +55,12 @@ pub fn packets(rule: &[u8]) -> u64 {
 
 /// The request for the rules of [`TO_NEIGHBORS`].
 pub fn list_rules(seq: u32) -> Vec<u8> {
-    Batch::request(seq, NFPROTO_INET, super::wire::GET_RULE, super::wire::DUMP, |m| {
-        m.text(1, TABLE);
-        m.text(2, TO_NEIGHBORS);
-    })
+    chain::list_rules(seq, NFPROTO_INET, TABLE, TO_NEIGHBORS)
 }
 
 /// Whether a listed rule belongs to [`TO_NEIGHBORS`]: older kernels ignore the filter and list all.
 pub fn is_ours(rule: &[u8]) -> bool {
-    let is = |kind, text: &str| {
-        attribute(rule, kind).is_some_and(|v| v.strip_suffix(&[0]).unwrap_or(v) == text.as_bytes())
-    };
-    is(1, TABLE) && is(2, TO_NEIGHBORS)
+    chain::is_listed_in(rule, TABLE, TO_NEIGHBORS)
 }
 
 impl Batch {
@@ -89,7 +83,7 @@ impl Batch {
         });
         for neighbor in &wanted.neighbors {
             self.rule(TO_NEIGHBORS, |list| {
-                of_family(list, neighbor.addr());
+                list.of_protocol(protocol(neighbor.family()));
                 is_inside(list, *neighbor, 1);
                 list.expression("counter", |_| {});
                 verdict(list, NF_DROP, None);
@@ -97,19 +91,13 @@ impl Batch {
         }
         for bridge in &wanted.bridges {
             self.rule(FORWARD, |list| {
-                list.expression("meta", |e| {
-                    e.number(1, REGISTER);
-                    e.number(2, META_IIFNAME);
-                });
-                let mut name = bridge.clone().into_bytes();
-                name.resize(IFNAMSIZ, 0);
-                is_equal(list, &name);
+                is_interface(list, META_IIFNAME, bridge);
                 to_port_179(list);
             });
         }
         for pods in &wanted.pods {
             self.rule(FORWARD, |list| {
-                of_family(list, pods.addr());
+                list.of_protocol(protocol(pods.family()));
                 is_inside(list, *pods, 0);
                 to_port_179(list);
             });
@@ -135,39 +123,19 @@ impl Batch {
     }
 }
 
-/// `meta nfproto`
-fn of_family(list: &mut Attributes<'_>, addr: IpAddr) {
-    list.expression("meta", |e| {
-        e.number(1, REGISTER);
-        e.number(2, META_NFPROTO);
-    });
-    is_equal(list, &[if addr.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]);
-}
-
 /// `tcp dport 179 jump to-neighbors`
 fn to_port_179(list: &mut Attributes<'_>) {
-    list.expression("meta", |e| {
-        e.number(1, REGISTER);
-        e.number(2, META_L4PROTO);
-    });
-    is_equal(list, &[TCP]);
-    list.expression("payload", |e| {
-        e.number(1, REGISTER);
-        e.number(2, PAYLOAD_NETWORK + 1);
-        e.number(3, 2);
-        e.number(4, 2);
-    });
-    is_equal(list, &179_u16.to_be_bytes());
+    list.meta(META_L4PROTO);
+    list.equals(&[TCP]);
+    list.payload(PAYLOAD_TRANSPORT, 2, 2);
+    list.equals(&179_u16.to_be_bytes());
     verdict(list, NFT_JUMP, Some(TO_NEIGHBORS));
 }
 
 const NF_INET_FORWARD: u32 = 2;
 /// `NF_IP_PRI_FILTER`.
 const FILTER: u32 = 0;
-const NF_DROP: u32 = 0;
-const NFT_JUMP: u32 = -3_i32 as u32;
-const META_IIFNAME: u32 = 6;
-const META_NFPROTO: u32 = 15;
+const PAYLOAD_TRANSPORT: u32 = 2;
 const META_L4PROTO: u32 = 16;
 const TCP: u8 = 6;
 

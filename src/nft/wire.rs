@@ -133,24 +133,11 @@ impl Batch {
             m.text(1, TABLE);
             m.text(2, CHAIN);
             m.nested(4, |list| {
-                list.expression("meta", |e| {
-                    e.number(1, REGISTER);
-                    e.number(2, META_NFPROTO);
-                });
-                list.expression("cmp", |e| {
-                    e.number(1, REGISTER);
-                    e.number(2, CMP_EQ);
-                    e.nested(3, |data| data.octets(1, &[protocol]));
-                });
+                list.of_protocol(protocol);
                 for (offset, set, flags) in
                     [(source, Set::Pods, 0), (destination, Set::Keep, LOOKUP_INVERTED)]
                 {
-                    list.expression("payload", |e| {
-                        e.number(1, REGISTER);
-                        e.number(2, PAYLOAD_NETWORK);
-                        e.number(3, offset);
-                        e.number(4, len);
-                    });
+                    list.payload(PAYLOAD_NETWORK, offset, len);
                     list.expression("lookup", |e| {
                         e.text(1, set.name(family));
                         e.number(2, REGISTER);
@@ -260,6 +247,39 @@ impl Attributes<'_> {
             e.text(1, name);
             e.nested(2, data);
         });
+    }
+
+    /// Loads a property of the packet.
+    pub(super) fn meta(&mut self, key: u32) {
+        self.expression("meta", |e| {
+            e.number(1, REGISTER);
+            e.number(2, key);
+        });
+    }
+
+    /// Loads octets of a header.
+    pub(super) fn payload(&mut self, base: u32, offset: u32, len: u32) {
+        self.expression("payload", |e| {
+            e.number(1, REGISTER);
+            e.number(2, base);
+            e.number(3, offset);
+            e.number(4, len);
+        });
+    }
+
+    /// Continues if the loaded value is this.
+    pub(super) fn equals(&mut self, value: &[u8]) {
+        self.expression("cmp", |e| {
+            e.number(1, REGISTER);
+            e.number(2, CMP_EQ);
+            e.nested(3, |data| data.octets(1, value));
+        });
+    }
+
+    /// `meta nfproto PROTOCOL`
+    pub(super) fn of_protocol(&mut self, protocol: u8) {
+        self.meta(META_NFPROTO);
+        self.equals(&[protocol]);
     }
 
     /// The first address, then the address after the last one, flagged as the end; a range that
