@@ -302,6 +302,10 @@ impl Task {
             self.left = Some(left);
             return;
         }
+        // The last look may have found them in the table of an earlier rule.
+        if left.places.iter().any(|place| place.table != self.settings.table) {
+            self.bypasses = rules::follow(self.settings.table);
+        }
         for (object, routes) in std::mem::take(&mut self.former).uses {
             self.fib.release_object(object, routes);
         }
