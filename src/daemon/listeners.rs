@@ -1,14 +1,19 @@
 //! The listeners that follow the configuration: the control socket, metrics and probes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    task::JoinHandle,
 };
 
-use super::answers::Answers;
+use super::{answers::Answers, planner::due};
 use crate::{
     bgp::io::{owners_of, port_taken},
     config::{Config, Control},
@@ -29,6 +34,13 @@ pub(super) struct Move {
     pub(super) reply: oneshot::Sender<Result<(), String>>,
 }
 
+/// A control socket that is elsewhere now.
+struct Former {
+    path: PathBuf,
+    serving: JoinHandle<()>,
+    until: Instant,
+}
+
 /// Serves the control socket, wherever it is.
 pub(super) async fn control(
     socket: ControlSocket,
@@ -41,23 +53,33 @@ pub(super) async fn control(
         tokio::spawn(socket.serve(move |query| answers.clone().answer(query)))
     };
     let mut serving = serve(socket);
-    while let Some(Move { to, reply }) = moves.recv().await {
-        let moved = if to.socket == now.socket {
-            server::set_group(&to.socket, to.group.as_deref()).map_err(|e| e.to_string())
-        } else {
-            let bound = server::bind(&to.socket, to.group.as_deref()).await.map_err(|e| e.to_string());
-            bound.map(|socket| {
-                let former = std::mem::replace(&mut serving, serve(socket));
-                tokio::spawn(async move {
-                    sleep(LINGER).await;
-                    former.abort();
-                });
-            })
+    // The oldest first.
+    let mut former: Vec<Former> = Vec::new();
+    loop {
+        // Cancel safe, both.
+        let order = tokio::select! {
+            () = due(former.first().map(|f| f.until)) => {
+                former.remove(0).serving.abort();
+                continue;
+            }
+            order = moves.recv() => order,
         };
-        if moved.is_ok() {
-            now = to;
-        }
-        let _ = reply.send(moved);
+        let Some(Move { to, reply }) = order else { break };
+        let back = former.iter().position(|f| f.path == to.socket);
+        let moved = if to.socket == now.socket || back.is_some() {
+            let group = server::set_group(&to.socket, to.group.as_deref());
+            group.map(|()| back.map(|at| former.remove(at).serving))
+        } else {
+            server::bind(&to.socket, to.group.as_deref()).await.map(|socket| Some(serve(socket)))
+        };
+        let moved = moved.map(|next| {
+            let path = std::mem::replace(&mut now, to).socket;
+            if let Some(next) = next {
+                let (serving, until) = (std::mem::replace(&mut serving, next), Instant::now() + LINGER);
+                former.push(Former { path, serving, until });
+            }
+        });
+        let _ = reply.send(moved.map_err(|e| e.to_string()));
     }
     let _ = serving.await;
 }

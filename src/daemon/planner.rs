@@ -359,7 +359,7 @@ async fn switched(kubernetes: bool, uplinks: &[String], config: &Config, known: 
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Waits until then; for ever when there is nothing to wait for. Cancel safe.
-async fn due(at: Option<std::time::Instant>) {
+pub(super) async fn due(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,

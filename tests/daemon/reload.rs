@@ -381,3 +381,23 @@ fn control_socket_and_metrics_move_by_a_reload_where_the_sandbox_permits_it() {
     let (status, listed) = run(&["reload"]);
     assert_eq!(status, 0, "{listed}");
 }
+
+/// Within the time for which the former socket is served, too.
+#[test]
+fn a_control_socket_that_is_not_confirmed_goes_back() {
+    let mut net = Net::new();
+    let (_switch, host) = host_and_switches(&mut net);
+    let routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    let (file, other) = (routelet.dir.join("routelet.toml"), routelet.dir.join("other.sock"));
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("routelet.sock", "other.sock")).unwrap();
+    assert_eq!(reload(&routelet, &["--confirm", "1"]).0, 0);
+    assert!(other.exists());
+    has_problem(&routelet, "not confirmed within 1 s");
+    assert!(!problems(&routelet).contains("next start"), "{}", problems(&routelet));
+    wait_for("the other socket goes", 20.0, || (!other.exists()).then_some(()));
+    sleep(Duration::from_secs(1));
+    has_problem(&routelet, "not confirmed within 1 s");
+    fs::write(&file, text).unwrap();
+    assert_eq!(reload(&routelet, &[]).0, 0);
+}
