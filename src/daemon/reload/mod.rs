@@ -146,7 +146,7 @@ impl Reloader {
             }
             Some(_) => {
                 if let Err(why) = self.0.forget().await {
-                    return Response::Refused(why);
+                    return Response::Refused(format!("the configuration stays on trial: {why}"));
                 }
                 state.trial = None;
                 tracing::info!("configuration confirmed");
@@ -192,7 +192,8 @@ impl Inner {
                  have it back unless `routelet reload confirm` comes"
             )));
         }
-        self.keep_trial(state, &loaded, order.confirm).await.map_err(Response::Refused)?;
+        let kept = self.keep_trial(state, &loaded, order.confirm).await;
+        kept.map_err(|why| Response::Refused(format!("the old configuration stays in force: {why}")))?;
         publish(&self.to.budget, limit.budget());
         self.put_in_force(config);
         (state.in_force, state.seen) = (loaded, None);
@@ -254,11 +255,10 @@ impl Inner {
 
     /// Writes down what returns before anything changes.
     async fn keep_trial(&self, state: &mut State, new: &Loaded, confirm: Option<u32>) -> Result<(), String> {
-        let running = state.trial.take_if(|t| !t.returned);
-        let former = running.as_ref().map_or_else(|| state.in_force.clone(), |t| t.former.clone());
-        let record = match (confirm, &running) {
+        let running = state.trial.as_ref().filter(|t| !t.returned);
+        let former = running.map_or(&state.in_force, |t| &t.former).clone();
+        let record = match (confirm, running) {
             (Some(_), _) if new.config.state_dir != self.started.state_dir => {
-                state.trial = running;
                 return Err(
                     "state-dir cannot be changed on trial, as what returns is kept there; change it without \
                             --confirm and restart routelet"
@@ -274,18 +274,12 @@ impl Inner {
                 running.record.with(new.text.as_ref())
             }
             (None, _) => {
-                if let Err(why) = self.forget().await {
-                    state.trial = running.or(state.trial.take());
-                    return Err(why);
-                }
+                self.forget().await?;
                 state.trial = None;
                 return Ok(());
             }
         };
-        if let Err(why) = self.write(&record).await {
-            state.trial = running;
-            return Err(why);
-        }
+        self.write(&record).await?;
         state.trial = Some(Trial { record, former, returned: false });
         Ok(())
     }
@@ -294,7 +288,8 @@ impl Inner {
         let (path, bytes) = (self.record(), serde_json::to_vec(record).unwrap_or_default());
         let to = path.clone();
         let written = spawn_blocking(move || crate::state::io::write(&to, &bytes, 0o600)).await;
-        written.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| not_kept(&path, &e))
+        let written = written.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        written.map_err(|e| not_kept(&path, &e, "without it a restart would not return in time"))
     }
 
     /// Nothing is on trial any more.
@@ -305,7 +300,8 @@ impl Inner {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         });
-        removed.await.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| not_kept(&path, &e))
+        let removed = removed.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        removed.map_err(|e| not_kept(&path, &e, "with it a restart would return to the former configuration"))
     }
 
     fn put_in_force(&self, config: Config) {
@@ -393,12 +389,8 @@ impl State {
 const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
                             restart routelet";
 
-fn not_kept(path: &Path, error: &std::io::Error) -> String {
-    format!(
-        "the old configuration stays in force: {}: {error}; without it a restart would not return in time: make \
-         state-dir writable",
-        path.display()
-    )
+fn not_kept(path: &Path, error: &std::io::Error, otherwise: &str) -> String {
+    format!("{}: {error}; {otherwise}: make state-dir writable", path.display())
 }
 
 /// The file that is read; absolute, so that it is the same for each start.
