@@ -1,8 +1,8 @@
 //! `routelet doctor` without a daemon: the checks of the daemon, once, and those of its start.
 
-use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path};
 
-use super::{Error, RunOptions, kernel_routes, node_name};
+use super::{Error, RunOptions, api_options, conflist_options, kernel_routes};
 use crate::{
     bgp::io::{owners_of, port_taken},
     cni,
@@ -22,8 +22,6 @@ use crate::{
 /// Names of the processes of other BGP daemons.
 const DAEMONS: [&str; 9] =
     ["bird", "bird6", "bgpd", "gobgpd", "exabgp", "holod", "rustbgpd", "openbgpd", "kube-router"];
-/// Of the checks that wait for the API server.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Checks the host for a daemon that would be started with these options. The most urgent first.
 ///
@@ -152,27 +150,10 @@ fn state_dir(dir: &Path) -> Option<Diagnostic> {
 }
 
 async fn cluster_checks(options: &RunOptions, config: &Config) -> Vec<Diagnostic> {
-    let environment = &options.environment;
-    let service = environment
-        .kubernetes_service_host
-        .clone()
-        .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
-    let access = k8s::io::Options {
-        kubeconfig: options.kubeconfig.clone(),
-        service,
-        node_name: node_name(options, config),
-        state_dir: config.state_dir.clone(),
-        service_cidrs: config.kubernetes.service_cidrs.clone(),
-    };
-    let mut found = tokio::time::timeout(TIMEOUT, k8s::io::check_access(&access)).await.unwrap_or_default();
+    let mut found = k8s::io::check_access(&api_options(options, config, &config.state_dir)).await;
     if config.cni.enabled != Some(false) {
         found.extend(plugins(&config.cni.bin_dir));
-        found.extend(cni::io::conflist_in_front(&cni::io::ConflistOptions {
-            enabled: true,
-            conf_dir: config.cni.conf_dir.clone(),
-            file: config.cni.file.clone(),
-            state_dir: config.state_dir.clone(),
-        }));
+        found.extend(cni::io::conflist_in_front(&conflist_options(config, &config.state_dir)));
     }
     found
 }

@@ -34,7 +34,7 @@ mod unnumbered;
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -286,18 +286,7 @@ async fn daemon(
     // The cluster.
     let (mut cluster, mut api, mut objects, mut reporter) = (None, None, None, None);
     if kubernetes {
-        let environment = &options.environment;
-        let service = environment
-            .kubernetes_service_host
-            .clone()
-            .map(|host| (host, environment.kubernetes_service_port.clone().unwrap_or_else(|| "443".into())));
-        let options = k8s::io::Options {
-            kubeconfig: options.kubeconfig.clone(),
-            service,
-            node_name: node_name.clone(),
-            state_dir: state_dir.clone(),
-            service_cidrs: config.kubernetes.service_cidrs.clone(),
-        };
+        let options = api_options(&options, &config, &state_dir);
         let watch = k8s::io::spawn(options.clone(), all_nodes);
         let services = k8s::io::spawn_services(options.clone(), selection);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
@@ -316,12 +305,7 @@ async fn daemon(
         let (bridge_tx, bridge) = watch::channel(cni::bridge::BridgeSnapshot::default());
         tokio::spawn(pods::run(bridge_tx, host.clone(), config_rx.clone()));
         let conflist_task = cni::io::spawn_conflist_in(
-            cni::io::ConflistOptions {
-                enabled: config.cni.enabled != Some(false),
-                conf_dir: config.cni.conf_dir.clone(),
-                file: config.cni.file.clone(),
-                state_dir: state_dir.clone(),
-            },
+            conflist_options(&config, &state_dir),
             conflist,
             gate,
             cni::io::ConflistContext {
@@ -550,6 +534,28 @@ fn node_name(options: &RunOptions, config: &Config) -> String {
         let host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok());
         host.unwrap_or_default().to_lowercase()
     })
+}
+
+/// How to find the API server, and our Node.
+fn api_options(options: &RunOptions, config: &Config, state_dir: &Path) -> k8s::io::Options {
+    let Environment { kubernetes_service_host: host, kubernetes_service_port: port, .. } =
+        options.environment.clone();
+    k8s::io::Options {
+        kubeconfig: options.kubeconfig.clone(),
+        service: host.map(|host| (host, port.unwrap_or_else(|| "443".into()))),
+        node_name: node_name(options, config),
+        state_dir: state_dir.to_owned(),
+        service_cidrs: config.kubernetes.service_cidrs.clone(),
+    }
+}
+
+fn conflist_options(config: &Config, state_dir: &Path) -> cni::io::ConflistOptions {
+    cni::io::ConflistOptions {
+        enabled: config.cni.enabled != Some(false),
+        conf_dir: config.cni.conf_dir.clone(),
+        file: config.cni.file.clone(),
+        state_dir: state_dir.to_owned(),
+    }
 }
 
 fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {

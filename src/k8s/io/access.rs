@@ -14,6 +14,8 @@ use crate::net::{Diagnostic, Reason, Subject};
 
 /// Of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Of all checks.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is requested of the API server: verb, API group, resource.
 const NEEDED: [(&str, &str, &str); 9] = [
@@ -30,6 +32,11 @@ const NEEDED: [(&str, &str, &str); 9] = [
 
 /// The problems of the connection, or of the rights there.
 pub(super) async fn check(options: &Options) -> Vec<Diagnostic> {
+    let late = |_| vec![unreachable("the checks did not end within 30 s")];
+    timeout(TOTAL_TIMEOUT, checks(options)).await.unwrap_or_else(late)
+}
+
+async fn checks(options: &Options) -> Vec<Diagnostic> {
     let client = match client::connect(options).await {
         Ok(connection) => connection.client,
         Err(error) => return vec![unreachable(&error)],
