@@ -71,7 +71,7 @@ const MAX_REQUEST: usize = 16 * 1024;
 /// The classic text format, which every collector supports.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Binds each address; one that cannot be bound causes a warning, not a failure.
+/// Binds each address; those that cannot be bound are returned with the error.
 pub async fn bind(addresses: &[SocketAddr]) -> (Vec<TcpListener>, Vec<(SocketAddr, std::io::Error)>) {
     let (mut bound, mut taken) = (Vec::new(), Vec::new());
     for &address in addresses {

@@ -16,11 +16,14 @@ pub(super) fn text(problems: &[Diagnostic]) -> String {
             wrap(&mut text, &problem.remedy, "  -> ", "     ");
         }
     }
-    let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let count = |severity, name| match problems.iter().filter(|p| p.severity == severity).count() {
+        1 => format!("1 {name}"),
+        n => format!("{n} {name}s"),
+    };
+    let (errors, warnings) = (count(Severity::Error, "error"), count(Severity::Warning, "warning"));
     let _ = match problems {
         [] => writeln!(text, "no problems found"),
-        _ => writeln!(text, "problems: {errors} errors, {warnings} warnings, {} in all", problems.len()),
+        _ => writeln!(text, "problems: {errors}, {warnings}, {} in all", problems.len()),
     };
     text
 }
@@ -66,7 +69,7 @@ mod tests {
             shown,
             "error: ForwardingOff (sysctl net.ipv4.ip_forward)\n  net.ipv4.ip_forward: is 0 and may not be set here (read-only): packets of\n  \
              containers are not forwarded\n  -> run `sysctl -w net.ipv4.ip_forward=1` on the host\n\
-             info: Drained (host)\n  this node is drained\nproblems: 1 errors, 0 warnings, 2 in all\n"
+             info: Drained (host)\n  this node is drained\nproblems: 1 error, 0 warnings, 2 in all\n"
         );
         assert_eq!(text(&[]), "no problems found\n");
     }
