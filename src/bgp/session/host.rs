@@ -157,7 +157,7 @@ impl Session {
             // The neighbor keeps forwarding: this end moved.
             Loss::Address { .. } => DownCause::Closed,
         };
-        let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
+        let (remote, ifindex) = (c.attachment.remote(), c.attachment.ifindex());
         if up {
             let cease = Notification::cease(cease::CONFIG_CHANGE, None);
             // Our routes point to a removed address, so the neighbor must not keep them as stale
@@ -165,16 +165,7 @@ impl Session {
             let hard = matches!(loss, Loss::Address { .. });
             let notification = if hard { self.final_notification(conn, cease) } else { cease };
             self.record.notification_sent(&notification);
-            let octets = state::notification(&notification);
-            self.pending_closes.push(PendingClose {
-                conn,
-                local,
-                remote,
-                ifindex,
-                octets,
-                from: None,
-                until: now + PENDING_CLOSE_TIMEOUT,
-            });
+            self.close_later(now, conn, &notification, None);
         }
         let why = loss.to_string();
         let end = End { notify: None, cause, reason: loss.reason(), why, after: NextStep::Retry };
@@ -185,6 +176,14 @@ impl Session {
             self.abort_connect(false);
             self.connect(now);
         }
+    }
+
+    /// Sends this NOTIFICATION and closes the connection once both can be done, from `from` on.
+    fn close_later(&mut self, now: Instant, conn: Conn, notification: &Notification, from: Option<Instant>) {
+        let Some(c) = self.connection(conn) else { return };
+        let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
+        let (octets, until) = (state::notification(notification), now + PENDING_CLOSE_TIMEOUT);
+        self.pending_closes.push(PendingClose { conn, local, remote, ifindex, octets, from, until });
     }
 
     /// Checks whether the neighbor is still reachable (RFC 4271 only has the hold timer for this).
@@ -275,19 +274,10 @@ impl Session {
     /// gets some time to learn our routes there before those of the old session are removed.
     pub(super) fn moved(&mut self, now: Instant, conn: Conn) {
         let Some(c) = self.connection(conn) else { return };
-        let (local, remote, ifindex) = (c.attachment.local(), c.attachment.remote(), c.attachment.ifindex());
+        let local = c.attachment.local();
         if c.is_established() {
             let notification = self.final_notification(conn, Notification::cease(cease::CONFIG_CHANGE, None));
-            let (octets, from) = (state::notification(&notification), Some(now + MOVED_LINGER_TIME));
-            self.pending_closes.push(PendingClose {
-                conn,
-                local,
-                remote,
-                ifindex,
-                octets,
-                from,
-                until: now + PENDING_CLOSE_TIMEOUT,
-            });
+            self.close_later(now, conn, &notification, Some(now + MOVED_LINGER_TIME));
         }
         let why = format!("the session moved from {local}: local-address changed");
         let end =
