@@ -85,7 +85,8 @@ pub(super) fn needs_all_nodes(selection: &ServiceSelection, verdicts: &[Eligibil
 }
 
 /// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All
-/// nodes report it with the same text for the same Node, the first by name, so that it is one Event.
+/// nodes report it with the same text for the same Node, the first by name, so that it is one
+/// Event.
 fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<Diagnostic> {
     if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
         return None;

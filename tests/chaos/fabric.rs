@@ -312,9 +312,13 @@ fn frr_bgp() -> String {
             65000 + h
         )
     });
+    // Until FRRouting/frr#20325, FRR takes a route that returns while its withdrawal is queued for a duplicate, and
+    // then sends the withdrawal alone: with a link that is down for less than
+    // a second, no neighbor has that route until the next change.
     format!(
-        "router bgp 65100\n bgp router-id 10.2.0.1\n no bgp ebgp-requires-policy\n bgp suppress-fib-pending\n \
-         bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n bgp graceful-restart restart-time 30\n \
+        "router bgp 65100\n bgp router-id 10.2.0.1\n no bgp ebgp-requires-policy\n \
+         no bgp suppress-duplicates\n bgp suppress-fib-pending\n bgp graceful-restart\n \
+         bgp graceful-restart preserve-fw-state\n bgp graceful-restart restart-time 30\n \
          bgp graceful-restart stalepath-time 30\n bgp graceful-restart select-defer-time 10\n{}",
         neighbors.collect::<String>()
     )
