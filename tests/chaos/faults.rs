@@ -22,6 +22,8 @@ use crate::{
 
 /// BFD of 300 ms × 3 has noticed, and routes are gone, on a machine that others use, too.
 pub const BFD: Duration = Duration::from_millis(3000);
+/// Of BFD of 300 ms × 3.
+const DETECTION: Duration = Duration::from_millis(900);
 /// What the kernel reported was acted on, here and at the neighbors of the neighbor.
 const REPORTED: Duration = Duration::from_millis(2500);
 /// A queue has taken the place of another.
@@ -182,6 +184,11 @@ impl Fault {
             _ => 200,
         };
         Duration::from_millis(base + u64::try_from(self.more).expect("below 1000") / 2)
+    }
+
+    /// For how long after its end the switch's BFD may still report the silence.
+    pub fn reported_later(&self) -> Duration {
+        if self.kind == Kind::AddressDeleted && self.bfd() { DETECTION } else { Duration::ZERO }
     }
 
     /// Whether the fabric settles while it lasts.

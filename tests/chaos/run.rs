@@ -105,6 +105,7 @@ fn one(fabric: &mut Fabric, totals: &mut Totals, step: &[Fault]) {
         ends.push((from, Instant::now()));
         thread::sleep(if step.len() > 1 { APART } else { Duration::ZERO });
     }
+    thread::sleep(step.iter().map(Fault::reported_later).max().unwrap_or_default());
     settled(fabric, &name);
     let settled_at = Instant::now();
     let overlap = step.len() > 1;

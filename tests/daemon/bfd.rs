@@ -85,7 +85,10 @@ fn respond(
         let due = engine.poll_timeout().map_or(ms, |at| at.saturating_duration_since(Instant::now()));
         let (timeout, asleep) = (due.clamp(Duration::from_millis(1), ms), Instant::now());
         receiver.set_read_timeout(Some(timeout)).unwrap();
-        if let Ok(length) = receiver.recv(&mut octets) {
+        // As FRR does, it takes packets from the neighbor's address alone.
+        if let Some((length, _)) =
+            receiver.recv_from(&mut octets).ok().filter(|(_, from)| from.ip() == remote)
+        {
             if octets[1] >> 6 == 0 {
                 ended.get_or_init(Instant::now);
             }
@@ -120,10 +123,14 @@ fn stage(net: &mut Net) -> (Ns, [Ns; 2]) {
 }
 
 fn config() -> String {
+    config_at(50)
+}
+
+fn config_at(ms: u32) -> String {
     let neighbor = |n: u8| {
         format!(
             "[[bgp.neighbor]]\naddress = \"10.{n}.0.1\"\nremote-as = 1000{n}\npassive = true\nmax-prefixes = 1000000\n\
-             bfd = {{ min-tx = 50, min-rx = 50, multiplier = 3 }}\n"
+             bfd = {{ min-tx = {ms}, min-rx = {ms}, multiplier = 3 }}\n"
         )
     };
     format!("[bgp]\nas = 1000\nrouter-id = \"10.1.0.2\"\n{}{}", neighbor(1), neighbor(2))
@@ -228,6 +235,25 @@ fn at_a_stop_the_connection_ends_before_bfd_does() {
     routelet.process.stop();
     let ended = *wait_for("AdminDown", 5.0, || responders[0].ended.get());
     assert!(ended > closed, "BFD ended {:?} before the connection", closed - ended);
+}
+
+/// As a DHCP client or a network manager does that sets an interface up again.
+#[test]
+fn an_address_that_is_back_within_the_detection_time_costs_no_session() {
+    let mut net = Net::new();
+    let (host, switches) = stage(&mut net);
+    let routelet = Routelet::start(&net, &host, &config_at(300), &[]);
+    let (_responders, _speakers) = watched(&routelet, &switches);
+    for gone in [150, 300, 450] {
+        host.ip("addr del 10.1.0.2/24 dev eth1");
+        sleep(Duration::from_millis(gone));
+        host.ip("addr add 10.1.0.2/24 dev eth1");
+        sleep(Duration::from_millis(1500));
+        let shown = routelet.json(&["show", "bfd"]);
+        let session = |s: &serde_json::Value| (s["state"].clone(), s["failures"].clone());
+        let sessions: Vec<_> = shown.as_array().unwrap().iter().map(session).collect();
+        assert_eq!(sessions, vec![("up".into(), 0.into()); 2], "gone for {gone} ms: {shown}");
+    }
 }
 
 #[test]

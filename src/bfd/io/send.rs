@@ -4,11 +4,10 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    time::{Duration, Instant},
 };
 
-use nix::{errno::Errno, net::if_::if_indextoname};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::net::if_::if_indextoname;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{MULTIHOP_PORT, SINGLE_HOP_PORT};
 use crate::net::BfdPath;
@@ -21,8 +20,6 @@ const ATTEMPTS: u16 = 64;
 const TTL: u32 = 255;
 /// CS6, for network control.
 const TRAFFIC_CLASS: u32 = 0xc0;
-/// Between two attempts to make a socket that fails.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Sends for one session.
 #[derive(Debug)]
@@ -30,7 +27,6 @@ pub(super) struct Sender {
     path: BfdPath,
     port: u16,
     socket: Option<Socket>,
-    retry: Option<Instant>,
     pub(super) problem: Option<String>,
 }
 
@@ -38,42 +34,37 @@ impl Sender {
     /// `number`: where to begin to look for a free port.
     pub(super) fn new(path: BfdPath, number: u32) -> Self {
         let port = FIRST_PORT | u16::try_from(number % (1 << 14)).unwrap_or(0);
-        Self { path, port, socket: None, retry: None, problem: None }
+        Self { path, port, socket: None, problem: None }
     }
 
     pub(super) fn path(&self) -> &BfdPath {
         &self.path
     }
 
-    /// Sends, on a new socket where the old one does not work any more: its address may be gone,
-    /// its link made anew.
-    pub(super) fn send(&mut self, now: Instant, octets: &[u8]) {
+    /// Sends, on a new socket where the old one does not work any more: its link may be made anew.
+    /// Where that fails, the next packet tries again. The socket is not connected, so that the
+    /// kernel chooses the source of each packet: an address that was gone for a moment is used as
+    /// soon as it is back, within the neighbor's detection time.
+    pub(super) fn send(&mut self, octets: &[u8]) {
         if let Some(socket) = &self.socket {
-            let mut sent = socket.send(octets);
-            // Of an earlier packet: nobody listened at the neighbor. This one was not sent.
-            if sent.as_ref().is_err_and(|e| e.raw_os_error() == Some(Errno::ECONNREFUSED as i32)) {
-                sent = socket.send(octets);
-            }
-            match sent {
+            match socket.send_to(octets, &self.to()) {
                 Ok(_) => {
                     self.problem = None;
                     return;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.raw_os_error() == Some(Errno::ECONNREFUSED as i32) => return,
                 Err(e) => self.failed(&e),
             }
         }
-        if self.retry.is_some_and(|at| at > now) {
-            return;
+        match self.open().and_then(|socket| socket.send_to(octets, &self.to()).map(|_| socket)) {
+            Ok(socket) => (self.socket, self.problem) = (Some(socket), None),
+            Err(error) => self.failed(&error),
         }
-        match self.open().and_then(|socket| socket.send(octets).map(|_| socket)) {
-            Ok(socket) => (self.socket, self.retry, self.problem) = (Some(socket), None, None),
-            Err(error) => {
-                self.failed(&error);
-                self.retry = Some(now + RETRY);
-            }
-        }
+    }
+
+    fn to(&self) -> SockAddr {
+        let port = if self.path.is_multihop() { MULTIHOP_PORT } else { SINGLE_HOP_PORT };
+        scoped(self.path.remote, port, self.path.ifindex).into()
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -101,9 +92,9 @@ impl Sender {
                 bound => bound?,
             }
         }
+        // Nothing is read from it: what others send there takes as little memory as may be.
+        let _ = socket.set_recv_buffer_size(0);
         self.bind(&socket)?;
-        let port = if path.is_multihop() { MULTIHOP_PORT } else { SINGLE_HOP_PORT };
-        socket.connect(&scoped(path.remote, port, path.ifindex).into())?;
         Ok(socket)
     }
 

@@ -168,7 +168,7 @@ impl Thread {
             match output {
                 Output::Send { session, packet } => {
                     if let Some(sender) = self.senders.get_mut(&session) {
-                        sender.send(Instant::now(), packet.as_slice());
+                        sender.send(packet.as_slice());
                     }
                 }
                 Output::Report { client, report } => {
