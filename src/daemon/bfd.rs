@@ -1,4 +1,4 @@
-//! Logs what happens to BFD sessions, whose own thread writes nothing.
+//! Logs the events of BFD sessions, whose own thread does not log.
 
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
@@ -8,7 +8,7 @@ use crate::{
     net::{BfdPath, bfd_diagnostic},
 };
 
-/// Runs for as long as BFD does.
+/// Runs until BFD ends.
 pub(super) async fn report(bfd: Handle) {
     let mut changes = bfd.changes.subscribe();
     let mut first = true;
@@ -53,7 +53,7 @@ fn log_priority(realtime: &Option<Result<(), String>>) {
     }
 }
 
-/// As the neighbor is called elsewhere.
+/// The name of the neighbor as in other logs.
 fn name(path: &BfdPath) -> String {
     match path.remote {
         std::net::IpAddr::V6(addr) if addr.is_unicast_link_local() => {

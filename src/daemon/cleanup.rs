@@ -1,4 +1,4 @@
-//! `routelet cleanup`: what the daemon has left behind goes.
+//! `routelet cleanup`: removes everything that the daemon has left behind.
 
 use std::{
     fs, io,
@@ -13,14 +13,15 @@ use crate::{
     nft::{self, forward::CHAIN},
 };
 
-/// Removes routes, nexthop objects, the conflist with its bridge where no pod is attached any more, and the state, by the configuration that the daemon had. Returns
-/// what was removed, a line each.
+/// Removes routes, nexthop objects, the conflist, its bridge unless pods are attached, and the
+/// state, according to the configuration that the daemon had. Returns a line for each.
 ///
 /// # Errors
 ///
-/// While a daemon runs, when the configuration is wrong, or when something of ours cannot be removed.
+/// If a daemon runs, the configuration is invalid, or something cannot be removed.
 pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
-    // Whether the daemon ran under Kubernetes makes no difference here, and fewer keys are required so.
+    // Whether the daemon ran under Kubernetes does not matter here, and fewer keys are required
+    // then.
     let loaded = config::io::load(config, true).map_err(|p| Error::Config(p.to_string()))?.config;
     let socket = &loaded.control.socket;
     if UnixStream::connect(socket).is_ok() {
@@ -67,7 +68,7 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if bgp {
         removed.push(format!("nftables table inet {}", nft::pod_bgp::TABLE));
     }
-    // While routes and rules are gone already, nothing of ours needs forwarding.
+    // After routes and rules are removed, nothing of ours needs forwarding.
     let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));
     removed.extend(fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?);
     removed.extend(unnumbered::cleanup(&loaded.state_dir).map_err(|e| {
@@ -88,7 +89,7 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
         remove(conflist, &mut removed)?;
     }
     remove(temporary(&loaded.cni.conf_dir, &loaded.cni.file), &mut removed)?;
-    // Others' files stay, and the folder with them.
+    // Other files are preserved, and the folder with them.
     for name in state::FILES {
         remove(loaded.state_dir.join(name), &mut removed)?;
         remove(temporary(&loaded.state_dir, name), &mut removed)?;
@@ -98,14 +99,14 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket()) {
         remove(socket.clone(), &mut removed)?;
     }
-    // Only when it is empty.
+    // Only if it is empty.
     if fs::remove_dir(&loaded.state_dir).is_ok() {
         removed.push(loaded.state_dir.display().to_string());
     }
     Ok(removed)
 }
 
-/// What a write that was cut short leaves beside a file.
+/// The temporary file that an interrupted write leaves beside a file.
 fn temporary(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!(".{name}.tmp"))
 }

@@ -1,6 +1,7 @@
-//! `drain` and `undrain`: takes the node out of traffic step by step. Neighbors are asked to look for other ways first; what
-//! others can take over goes next; pod CIDRs stay for as long as pods need them. A step that was reached is kept in the state
-//! folder, so that a restart changes nothing.
+//! `drain` and `undrain`: removes the node from traffic step by step. First, routes are advertised
+//! with GRACEFUL_SHUTDOWN, so that neighbors prefer other paths; then Services are withdrawn, which
+//! other nodes take over; pod CIDRs stay advertised as long as pods need them. The step is saved in
+//! the state folder, so that a restart changes nothing.
 
 use std::{io, path::Path, path::PathBuf, time::Duration};
 
@@ -10,12 +11,13 @@ use tracing::{info, warn};
 use crate::{k8s, plan::Drain};
 
 pub(super) const DRAIN_FILE: &str = "drained";
-/// RFC 8326 §4.1: time for the neighbors to find other paths before the first are withdrawn.
-const OTHER_PATHS: Duration = Duration::from_secs(10);
-/// How often the API server is asked for pods.
-const PODS: Duration = Duration::from_secs(5);
+/// Time for the neighbors to select other paths before the first routes are withdrawn (RFC 8326
+/// §4.1).
+const GRACEFUL_SHUTDOWN_TIME: Duration = Duration::from_secs(10);
+/// How often pods are listed at the API server.
+const POD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far the node is drained, with its place on disk.
+/// The drain step of the node, and the file in which it is saved.
 #[derive(Clone)]
 pub(super) struct Drainer {
     path: PathBuf,
@@ -23,7 +25,7 @@ pub(super) struct Drainer {
 }
 
 impl Drainer {
-    /// As the last run left it.
+    /// Loads the step of the previous run.
     pub(super) fn new(state_dir: &Path) -> (Self, watch::Receiver<Option<Drain>>) {
         let path = state_dir.join(DRAIN_FILE);
         let known = std::fs::read_to_string(&path).ok();
@@ -31,7 +33,11 @@ impl Drainer {
         (Self { path, step }, seen)
     }
 
-    /// What there is to say about it, or why it could not be done.
+    /// Starts a drain, or completes it at once if `now`. Returns a description of what happens.
+    ///
+    /// # Errors
+    ///
+    /// If the step cannot be saved.
     pub(super) fn drain(&self, now: bool) -> Result<String, String> {
         let step = match (*self.step.borrow(), now) {
             (_, true) => Drain::All,
@@ -40,11 +46,11 @@ impl Drainer {
         };
         self.set(Some(step))?;
         Ok(match step {
-            Drain::All => "everything is withdrawn; `routelet undrain` brings it back".into(),
+            Drain::All => "all routes are withdrawn; cancel with `routelet undrain`".into(),
             _ => format!(
-                "neighbors are asked to look for other ways; Services are withdrawn in {} s, pod CIDRs once no pod but those of \
-                 DaemonSets is left (`kubectl drain`); `routelet undrain` takes it back",
-                OTHER_PATHS.as_secs()
+                "draining: GRACEFUL_SHUTDOWN is sent; Services will be withdrawn in {} s, pod CIDRs once only pods of \
+                 DaemonSets are left (`kubectl drain`); cancel with `routelet undrain`",
+                GRACEFUL_SHUTDOWN_TIME.as_secs()
             ),
         })
     }
@@ -60,11 +66,11 @@ impl Drainer {
         }
         self.keep(step).map_err(|e| {
             format!(
-                "{}: {e}; without it a restart would forget: make state-dir writable",
+                "{}: {e}; the drain would not survive a restart: make state-dir writable",
                 self.path.display()
             )
         })?;
-        info!(step = step.map_or("none", Drain::as_str), "drain");
+        info!(step = step.map_or("none", Drain::as_str), "drain step changed");
         self.step.send_replace(step);
         Ok(())
     }
@@ -79,7 +85,8 @@ impl Drainer {
         crate::state::io::write(&self.path, format!("{}\n", step.as_str()).as_bytes(), 0o644)
     }
 
-    /// Takes the steps that time and pods allow. Without a cluster nothing says when the last container is gone.
+    /// Advances the step as time and pods allow. Without a cluster the pod CIDRs stay advertised,
+    /// since it is unknown when the last container is gone.
     pub(super) async fn run(self, cluster: Option<k8s::io::Options>) {
         let mut seen = self.step.subscribe();
         let mut refused = false;
@@ -90,7 +97,7 @@ impl Drainer {
                     // Cancel safe, both.
                     tokio::select! {
                         _ = seen.changed() => continue,
-                        () = sleep(OTHER_PATHS) => Drain::Services,
+                        () = sleep(GRACEFUL_SHUTDOWN_TIME) => Drain::Services,
                     }
                 }
                 (Some(Drain::Services), Some(cluster)) => match k8s::io::pods_left(cluster).await {
@@ -98,7 +105,7 @@ impl Drainer {
                     Ok(_) => Drain::Services,
                     Err(error) => {
                         if !std::mem::replace(&mut refused, true) {
-                            warn!(%error, "cannot tell whether pods are left, so the pod CIDRs stay announced; allow our ServiceAccount to list pods, or `routelet drain --now`");
+                            warn!(%error, "cannot list pods, pod CIDRs stay advertised; allow our ServiceAccount to list pods, or run `routelet drain --now`");
                         }
                         Drain::Services
                     }
@@ -110,18 +117,18 @@ impl Drainer {
                     continue;
                 }
             };
-            // An order that came meanwhile counts.
+            // A command that arrived meanwhile has precedence.
             if *self.step.borrow() != step {
                 continue;
             }
             if let Err(error) = self.set(Some(next)) {
-                warn!(%error, "cannot drain further");
+                warn!(%error, "cannot save the next drain step");
             }
             if Some(next) == step {
                 // Cancel safe, both.
                 tokio::select! {
                     _ = seen.changed() => {}
-                    () = sleep(PODS) => {}
+                    () = sleep(POD_INTERVAL) => {}
                 }
             }
         }
@@ -133,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_kept_for_the_next_start() {
+    fn the_step_is_saved_for_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let (drainer, seen) = Drainer::new(dir.path());
         assert_eq!(*seen.borrow(), None);

@@ -1,4 +1,4 @@
-//! Remembers what was logged lately, for `show events`: the log and the events tell one story.
+//! Keeps recent log events for `show events`, so that both are consistent.
 
 use std::{
     fmt,
@@ -14,30 +14,30 @@ use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
 use crate::control::{Event, EventKind, Events};
 
-/// The one ring of the process, as the log is one.
+/// The ring buffer of the process.
 static RING: OnceLock<Mutex<Events>> = OnceLock::new();
 
 fn ring() -> MutexGuard<'static, Events> {
     RING.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Those with a number above `after`.
+/// The events with a number above `after`.
 pub(super) fn after(after: u64) -> Vec<Event> {
     ring().after(after)
 }
 
-/// Takes part in the log (`tracing-subscriber`): events of level info and above are remembered.
+/// A layer of `tracing-subscriber` that records events of level info and above.
 #[derive(Debug)]
 pub struct Remember;
 
-/// A span's neighbor, kept for the events inside it.
+/// The neighbor of a span, for the events inside it.
 struct Subject(String);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let mut words = Words::default();
-        attrs.record(&mut words);
-        if let (Some(span), Some(subject)) = (ctx.span(id), words.subject) {
+        let mut fields = Fields::default();
+        attrs.record(&mut fields);
+        if let (Some(span), Some(subject)) = (ctx.span(id), fields.subject) {
             span.extensions_mut().insert(Subject(subject));
         }
     }
@@ -45,19 +45,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
     fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, S>) {
         let meta = event.metadata();
         let Some(kind) = kind(meta.target()).filter(|_| *meta.level() <= Level::INFO) else { return };
-        let mut words = Words::default();
-        event.record(&mut words);
+        let mut fields = Fields::default();
+        event.record(&mut fields);
         let of_span = || {
             let mut spans = ctx.event_scope(event).into_iter().flatten();
             spans.find_map(|s| s.extensions().get::<Subject>().map(|subject| subject.0.clone()))
         };
-        let subject = words.subject.or_else(of_span).unwrap_or_default();
-        let text = format!("{}{}", words.message, words.rest);
+        let subject = fields.subject.or_else(of_span).unwrap_or_default();
+        let text = format!("{}{}", fields.message, fields.rest);
         ring().push(jiff::Timestamp::now().to_string(), kind, subject, text);
     }
 }
 
-/// By the area that speaks.
+/// The kind of an event, by the module that logged it.
 fn kind(target: &str) -> Option<EventKind> {
     let area = target.strip_prefix("routelet::")?.split("::").next()?;
     Some(match area {
@@ -69,15 +69,15 @@ fn kind(target: &str) -> Option<EventKind> {
     })
 }
 
-/// Fields of a log line: what it is about, what it says, and the rest.
+/// Fields of a log event: its subject, its message, and the rest.
 #[derive(Default)]
-struct Words {
+struct Fields {
     subject: Option<String>,
     message: String,
     rest: String,
 }
 
-impl Visit for Words {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_log_is_an_event_with_the_neighbor_of_its_span() {
+    fn a_log_event_has_the_neighbor_of_its_span() {
         let log = tracing_subscriber::registry().with(Remember);
         tracing::subscriber::with_default(log, || {
             let _span =

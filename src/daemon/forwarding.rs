@@ -1,5 +1,5 @@
-//! Keeps forwarding on, and what belongs to it as it should be: carries out what [`sysctl`] decides, watches the settings, and
-//! keeps a record of what was changed.
+//! Keeps forwarding and related sysctls as [`sysctl`] decides, watches the settings, and records
+//! the changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,28 +28,28 @@ use crate::{
     state::io as kept,
 };
 
-/// What came of it.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarding {
-    /// On for each family that has prefixes here.
+    /// Whether forwarding is enabled for each family with prefixes here.
     pub(super) on: bool,
-    /// What needs the operator, with its remedy.
+    /// Problems for the operator, with the remedy.
     pub(super) problems: Vec<Diagnostic>,
-    /// What was changed since the host was booted.
+    /// Changes since the host was booted.
     pub(super) changed: Vec<Change>,
-    /// Whether the settings were looked at yet.
-    pub(super) looked: bool,
+    /// Whether the settings were checked yet.
+    pub(super) checked: bool,
 }
 
-/// In the state folder.
+/// File in the state folder.
 pub(super) const FILE: &str = "sysctl.json";
 
-/// Between two looks: `accept_ra` and some others change without a notification.
-const POLL: Duration = Duration::from_secs(2);
-/// After a notification, so that many are one look.
-const GATHER: Duration = Duration::from_millis(50);
+/// How often to check: `accept_ra` and some others change without a notification.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Notifications are collected for this long.
+const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// What the last run changed, if the host was not booted since.
+/// Changes of the previous run, unless the host was rebooted.
 pub(super) fn record(file: &std::path::Path) -> Record {
     let boot = state::boot_id();
     let known = kept::read(file).and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
@@ -85,10 +85,10 @@ pub(super) async fn run(
             r = needs.changed() => r.is_ok(),
             r = host.changed() => r.is_ok(),
             () = netconf.changed() => {
-                sleep(GATHER).await;
+                sleep(DEBOUNCE).await;
                 true
             }
-            () = sleep(POLL) => true,
+            () = sleep(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;
@@ -97,13 +97,13 @@ pub(super) async fn run(
     }
 }
 
-/// What is known between two looks.
+/// State between checks.
 #[derive(Default)]
 struct Keeper {
     record: Record,
     file: PathBuf,
     mends: Mends,
-    /// By family: where others have switched forwarding off on an interface.
+    /// By family: interfaces on which another program disabled forwarding.
     off: BTreeMap<Family, BTreeSet<String>>,
     /// Names of the interfaces by index.
     names: BTreeMap<u32, String>,
@@ -121,11 +121,11 @@ impl Keeper {
         self.names = names;
     }
 
-    /// Looks at the settings, and mends them.
+    /// Checks the settings and corrects them.
     fn turn(&mut self, needs: &Needs) -> Forwarding {
         let now = Instant::now().into_std();
         let seen = io::look(needs);
-        // A name that the host snapshot still has may be about to be renamed.
+        // The interface may have been renamed since the snapshot of the host.
         let mut present = seen.interfaces.clone();
         present.extend(self.names.values().map(|n| sysctl::escaped(n)));
         let before = self.record.clone();
@@ -143,7 +143,8 @@ impl Keeper {
         writes.retain(may);
         writes.iter().for_each(|w| self.record.note(w));
         if self.record != before {
-            // Before the values are written: who crashes in between has changed less than it says.
+            // Saved before the values are written: after a crash the record has at least all
+            // changes.
             self.save();
         }
         let mut problems = Vec::new();
@@ -162,7 +163,7 @@ impl Keeper {
             on: needs.in_use.iter().all(|f| io::is_forwarding(*f)),
             problems,
             changed: self.record.changes().to_vec(),
-            looked: true,
+            checked: true,
         }
     }
 
@@ -171,29 +172,29 @@ impl Keeper {
         match (self.mends.written(now, key), why) {
             (true, Why::GiveBack(_)) => {}
             (true, _) => {
-                tracing::warn!(%key, found = %old, set = %new, "sysctl was changed by others and set back")
+                tracing::warn!(%key, found = %old, set = %new, "sysctl changed by another program, restored")
             }
             (false, Why::Forward(_)) => {
-                tracing::info!(%key, found = %old, set = %new, "forwarding switched on");
+                tracing::info!(%key, found = %old, set = %new, "forwarding enabled");
             }
             (false, Why::KeepAdvertisements) => {
-                tracing::info!(%key, found = %old, set = %new, "router advertisements stay accepted while the host forwards");
+                tracing::info!(%key, found = %old, set = %new, "accepting router advertisements while forwarding");
             }
             (false, Why::IgnoreAdvertisements) => {
-                tracing::info!(%key, found = %old, set = %new, "router advertisements ignored on the pods' bridge");
+                tracing::info!(%key, found = %old, set = %new, "ignoring router advertisements on the pods' bridge");
             }
             (false, Why::Balance) => {
                 tracing::info!(%key, found = %old, set = %new, "several uplinks: packets are balanced by addresses and ports");
             }
             (false, Why::GiveBack(_)) => {
-                tracing::info!(%key, set = %new, "forwarding is off again where others had switched it off");
+                tracing::info!(%key, set = %new, "forwarding disabled again where another program had disabled it");
             }
         }
     }
 
     fn save(&mut self) {
         let bytes = serde_json::to_vec(&self.record).unwrap_or_default();
-        // What comes of it is in the log, and tried again.
+        // Failures are logged and retried.
         let _ = kept::keep_now(&self.file, bytes, 0o644);
     }
 }

@@ -1,4 +1,4 @@
-//! `show host`, put together from the plan, the host and the sessions.
+//! The data of `show host`, assembled from the plan, the host and the sessions.
 
 use crate::{
     config::Config,
@@ -11,7 +11,7 @@ use crate::{
     plan::{Plan, host::interfaces},
 };
 
-/// Where the configuration comes from without a file.
+/// The source of the configuration without a file.
 const BARE_HOST: &str = "no configuration file: BGP with the default gateways and with routers on uplinks without address, a private AS \
      number of its own, and the subnets of bridges with containers are advertised";
 
@@ -24,7 +24,7 @@ pub(super) fn bare_host(config: &Config) -> &'static str {
     if config.docker.networks.is_empty() { BARE_HOST } else { BARE_HOST_WITH_NETWORKS }
 }
 
-/// The whole response. Without a plan only the reason is known.
+/// The response; without a plan it only has the reason.
 pub(super) fn status(
     plan: Result<&Plan, &String>,
     host: &Host,
@@ -53,7 +53,7 @@ pub(super) fn status(
     HostStatus { configuration: configuration.into(), interfaces: rows.collect(), problems }
 }
 
-/// Those on the link itself.
+/// The neighbors on a link.
 fn on_interface(host: &Host, name: &str, neighbors: &[NeighborView]) -> Vec<NeighborOnLink> {
     let is_there = |n: &&NeighborView| match (&n.interface, n.address.parse()) {
         (Some(interface), _) => interface == name,

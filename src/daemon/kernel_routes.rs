@@ -24,8 +24,8 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Moves the routes whenever the settings change. The record of former places is written first, so that a crash
-/// leaves no routes that nobody knows.
+/// Moves the routes whenever the settings change. The record of former places is written first, so
+/// that a crash leaves no routes that nobody knows.
 pub(super) async fn follow(mut config: watch::Receiver<Arc<Config>>, fib: FibClient, state_dir: PathBuf) {
     let mut now = settings(&config.borrow_and_update());
     while config.changed().await.is_ok() {

@@ -1,4 +1,4 @@
-//! Limits of the process: open files.
+//! Resource limits of the process: open files and real-time priority.
 
 use std::{fs, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
 const ENOUGH_DESCRIPTORS: u64 = 1024;
 /// `LimitRTPRIO=` of the unit.
 const REAL_TIME: u64 = 10;
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often to check.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Raises the soft limit of open files to the hard one: container runtimes start programs with a soft
-/// limit of 1,024, which a reflector with as many clients reaches.
+/// Raises the soft limit of open files to the hard one: container runtimes start programs with a
+/// soft limit of 1,024, which a reflector with as many clients reaches.
 pub(super) fn raise_descriptors() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let raised = soft >= hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
@@ -33,13 +33,13 @@ pub(super) fn raise_descriptors() {
     }
 }
 
-/// Allows the real-time priority of BFD's thread. Where the limit cannot be raised it needs
-/// CAP_SYS_NICE, and without that BFD reports that it runs without.
+/// Allows the real-time priority of BFD's thread. If the limit cannot be raised, the priority
+/// requires CAP_SYS_NICE; without that BFD reports that it runs without priority.
 pub(super) fn allow_real_time() {
     if !real_time_is_allowed()
         && let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, REAL_TIME, REAL_TIME)
     {
-        tracing::debug!(%error, "the limit of real-time priorities stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of real-time priorities");
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn real_time_is_allowed() -> bool {
     getrlimit(Resource::RLIMIT_RTPRIO).is_ok_and(|(soft, _)| soft >= REAL_TIME)
 }
 
-/// Watches how many descriptors are left; while they are few, that is a problem.
+/// Watches the number of free descriptors, and publishes a problem while few are left.
 pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
     let (problems, seen) = watch::channel(Vec::new());
     tokio::spawn(async move {
@@ -56,7 +56,7 @@ pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
             let now = getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(limit, _)| problem(in_use(), limit));
             publish(&problems, now.into_iter().collect());
             tokio::select! {
-                () = sleep(LOOK) => {}
+                () = sleep(CHECK_INTERVAL) => {}
                 () = problems.closed() => return,
             }
         }
@@ -64,9 +64,9 @@ pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
     seen
 }
 
-/// `None`: not even the folder can be opened.
+/// The number of open files; `None` if not even the folder can be opened.
 fn in_use() -> Option<u64> {
-    // One of them is the folder's.
+    // One of them is that of the folder.
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 

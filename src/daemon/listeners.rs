@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{answers::Answers, planner::due};
+use super::{planner::due, queries::QueryHandler};
 use crate::{
     bgp::io::{owners_of, port_taken},
     config::{Config, Control},
@@ -46,11 +46,11 @@ pub(super) async fn control(
     socket: ControlSocket,
     mut now: Control,
     mut moves: mpsc::Receiver<Move>,
-    answers: Answers,
+    queries: QueryHandler,
 ) {
     let serve = |socket: ControlSocket| {
-        let answers = answers.clone();
-        tokio::spawn(socket.serve(move |query| answers.clone().answer(query)))
+        let queries = queries.clone();
+        tokio::spawn(socket.serve(move |query| queries.clone().handle(query)))
     };
     let mut serving = serve(socket);
     // The oldest first.
@@ -89,11 +89,11 @@ pub(super) async fn metrics(
     mut listeners: Vec<TcpListener>,
     mut config: watch::Receiver<Arc<Config>>,
     problems: watch::Sender<Vec<Diagnostic>>,
-    answers: Answers,
+    queries: QueryHandler,
 ) {
     let mut now = config.borrow_and_update().metrics.clone();
     loop {
-        let page = answers.clone();
+        let page = queries.clone();
         // Cancel safe, both.
         tokio::select! {
             () = http::serve(std::mem::take(&mut listeners), move |p| page.clone().page(p)) => return,

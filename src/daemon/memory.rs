@@ -1,29 +1,31 @@
-//! Memory of a daemon that is small most of the time and large at times: how the C library's allocator is to work,
-//! and what goes back to the kernel.
+//! Tunes the C library's allocator and returns memory to the kernel: the daemon is small most of
+//! the time, and large at times.
 
 use std::{sync::Arc, time::Duration};
 
 use nix::libc;
 use tokio::{sync::Notify, time::sleep};
 
-/// Blocks of so many octets come from the kernel and go back to it by themselves. Above what one read of a
-/// socket takes, so that reading costs no page faults.
+/// Blocks of at least this size are mapped individually and returned to the kernel when freed.
+/// Larger than one read of a socket, so that reading causes no page faults.
 #[cfg(target_env = "gnu")]
-const MAPPED: libc::c_int = 512 * 1024;
-/// So many free octets may stay at the end of the heap.
+const MMAP_THRESHOLD: libc::c_int = 512 * 1024;
+/// Maximum free octets at the end of the heap.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 128 * 1024;
+const TRIM_THRESHOLD: libc::c_int = 128 * 1024;
 
-/// Call before there are other threads.
+/// Configures the allocator. Must be called before other threads exist.
 ///
-/// One arena: what one thread allocates another frees here, and each further arena holds its own leftovers.
-/// Fixed thresholds: by default they grow with the largest block that was ever freed, up to 32 MiB, and tables
-/// that grow by doubling then stay in the heap as holes.
+/// One arena: memory allocated by one thread is freed by another, and each further arena would keep
+/// fragments of its own. Fixed thresholds: by default they grow with the largest freed block, up to
+/// 32 MiB, so that tables that grow by doubling leave holes in the heap.
 pub(super) fn tune() {
     #[cfg(target_env = "gnu")]
-    for (what, value) in
-        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, MAPPED), (libc::M_TRIM_THRESHOLD, KEPT)]
-    {
+    for (what, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD),
+        (libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD),
+    ] {
         set(what, value);
     }
 }
@@ -31,20 +33,20 @@ pub(super) fn tune() {
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code, reason = "no crate that we use has a safe interface to the allocator's settings")]
 fn set(what: libc::c_int, value: libc::c_int) {
-    // SAFETY: two integers; the function takes the allocator's own lock. Its answer only says whether the
-    // setting is known, and without it all goes on as before.
+    // SAFETY: two integers; the function takes the allocator's own lock. The result only shows
+    // whether the setting is supported, and the daemon also works without it.
     unsafe { libc::mallopt(what, value) };
 }
 
-/// Once most of a large table went: soon, when the kernel's writer and the neighbors' queues have let go of their
-/// part, and again for what they held longer.
-const QUIET: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25)];
+/// When to trim after most of a large table was removed: soon, when the FIB and the neighbors'
+/// queues have released their part, and later for what they held longer.
+const TRIM_DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25)];
 
-/// Gives memory back to the kernel each time that `less` is notified.
-pub(super) async fn give_back(less: Arc<Notify>) {
+/// Returns free memory to the kernel after each notification of `shrunk`.
+pub(super) async fn trim_heap(shrunk: Arc<Notify>) {
     loop {
-        less.notified().await;
-        for after in QUIET {
+        shrunk.notified().await;
+        for after in TRIM_DELAYS {
             sleep(after).await;
             trim();
         }

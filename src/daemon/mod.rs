@@ -1,17 +1,16 @@
-//! The wiring: builds the channels, spawns the tasks, keeps the order of shutdown. Read this second.
+//! The wiring: creates the channels, spawns the tasks, and shuts them down in order.
 //!
-//! Nothing is decided here. A change travels: host, nodes or configuration → `planner` → `plan()` → watches →
-//! sessions, rib, fib, conflist. Routes travel: socket → session → rib → mailbox → fib → kernel.
+//! Nothing is decided here. A change of host, Nodes or configuration passes through `planner` and
+//! `plan()` to the sessions, the RIB, the FIB and the conflist. Routes pass from the socket through
+//! session, RIB, mailbox and FIB to the kernel.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the wiring")]
 
-mod answers;
 mod bfd;
 mod cleanup;
 mod doctor;
 mod drain;
 pub mod events;
 mod forwarding;
-mod health;
 mod host;
 mod kernel_routes;
 mod limits;
@@ -23,6 +22,8 @@ mod notices;
 mod planner;
 mod pods;
 mod problems;
+mod queries;
+mod readiness;
 mod reload;
 mod report;
 mod room;
@@ -67,13 +68,13 @@ use crate::{
     net::RouterId,
     plan,
 };
-use answers::{Answers, Kubernetes};
 pub use cleanup::cleanup;
 pub use doctor::doctor;
+use queries::{Kubernetes, QueryHandler};
 use reload::{Reloader, Started};
 use room::Limit;
 
-/// What the command line of `run` says.
+/// Options of `run` from the command line.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     pub config: Option<PathBuf>,
@@ -81,11 +82,11 @@ pub struct RunOptions {
     pub node_name: Option<String>,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<String>,
-    /// Of the environment: `NODE_NAME`, `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT`.
+    /// From the environment: `NODE_NAME`, `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT`.
     pub environment: Environment,
 }
 
-/// The variables that `run` heeds, read once in `cli`.
+/// The environment variables that `run` uses, read once in `cli`.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     pub node_name: Option<String>,
@@ -93,7 +94,7 @@ pub struct Environment {
     pub kubernetes_service_port: Option<String>,
 }
 
-/// Why the daemon could not start or had to stop: one line that says what failed, why, and what to do.
+/// Why the daemon could not start or had to stop: one line with what failed, why, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Exit status 2.
@@ -104,11 +105,11 @@ pub enum Error {
     Runtime(String),
 }
 
-/// Runs until told to stop.
+/// Runs the daemon until it receives SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
-/// When the configuration is wrong or the host refuses what the daemon cannot do without.
+/// If the configuration is invalid, or the host denies what the daemon requires.
 pub fn run(options: RunOptions) -> Result<(), Error> {
     memory::tune();
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
@@ -122,14 +123,15 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     }
     limits::raise_descriptors();
     limits::allow_real_time();
-    // One thread reads and decides: a single route passes from neighbor to kernel without waking another. What takes
-    // long is done by further ones that come and go: tables written to the kernel, files, large answers.
+    // One thread reads and decides: a single route passes from neighbor to kernel without waking
+    // another thread. Long operations use temporary threads: writing tables to the kernel, files,
+    // large responses.
     tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(4)
         .thread_name("routelet")
         .enable_all()
         .build()
-        .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; is the process limit too low?")))?
+        .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; check the limit of processes")))?
         .block_on(daemon(options, started, offered, log, limit))
 }
 
@@ -143,31 +145,31 @@ async fn daemon(
     let config = started.config.clone();
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let node_name = node_name(&options, &config);
-    // Before anything is changed or answered: a signal that comes during the start is handled after it.
+    // Before anything is changed: a signal that arrives during the start is handled after it.
     let mut hangup = on(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    // First of all: a second daemon must stop here, before it touches anything.
+    // First: a second daemon must fail here, before it changes anything.
     let control = server::bind(&config.control.socket, config.control.group.as_deref())
         .await
         .map_err(|e| Error::Runtime(e.to_string()))?;
     if config.is_bare_host && !kubernetes {
         tracing::info!("{}", host::bare_host(&config));
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starting");
     tracing::info!(?limit, budget = limit.budget(), max_prefixes = limit.max_prefixes(), "memory for routes");
 
     let interfaces = fib::io::machine::interfaces().await.unwrap_or_default();
     let mark = state::Mark::new(&interfaces, kubernetes.then_some(node_name.as_str()));
     let state_dir = state::claim(&config.state_dir, &mark, &interfaces.addresses);
-    // Whose port it is can be seen from outside of the sandbox only.
+    // The owner of a port is only visible outside of the sandbox.
     let owners = bgp::io::owners_of(&config.bgp.listen);
     let (sandbox, _held) = sandbox::enter(&options, &config, kubernetes);
     state::mark(&state_dir, &mark);
     let (unkept, descriptors) = (crate::state::io::problems(), limits::follow());
 
     let (config_tx, config_rx) = watch::channel(Arc::new(config.clone()));
-    let (wanted_tx, wanted) = watch::channel(Arc::new(nobody()));
-    let (global_tx, global) = watch::channel(nobody().global);
+    let (wanted_tx, wanted) = watch::channel(Arc::new(empty_plan()));
+    let (global_tx, global) = watch::channel(empty_plan().global);
     let (originated_tx, originated) = watch::channel(Arc::default());
     let (reachable_tx, reachable) = watch::channel(Arc::default());
     let (links_tx, links) = watch::channel(Arc::default());
@@ -177,7 +179,7 @@ async fn daemon(
     let (sources_tx, sources) = watch::channel(None);
     let (assigned_tx, assigned) = watch::channel(Arc::default());
     let (conflist_tx, conflist) = watch::channel(None);
-    let (no_conflist_tx, no_conflist) = watch::channel("the first plan is being made".to_owned());
+    let (no_conflist_tx, no_conflist) = watch::channel("the first plan is being computed".to_owned());
     let (plugins_tx, plugins) = watch::channel(None);
     let (accepted_tx, accepted) = watch::channel(None);
     let (firewall_tx, firewall) = watch::channel(Vec::new());
@@ -201,7 +203,7 @@ async fn daemon(
     let (fib_tx, fib_rx) = mailbox();
     let (gate_tx, gate) = watch::channel(cni::gate::GateInputs::default());
 
-    // From the table to the kernel.
+    // From the RIB to the kernel.
     let no_netlink = |e: std::io::Error| {
         Error::Runtime(format!("netlink: {e}; routelet needs root, or the capability NET_ADMIN"))
     };
@@ -221,11 +223,11 @@ async fn daemon(
         learned: kubernetes.then_some(learned_tx),
     };
     let counters = kernel.counters();
-    let less = Arc::new(Notify::new());
-    tokio::spawn(memory::give_back(less.clone()));
+    let shrunk = Arc::new(Notify::new());
+    tokio::spawn(memory::trim_heap(shrunk.clone()));
     let hooks = Hooks {
         on_post: Box::new(move |read_at| counters.update_read(read_at)),
-        on_less: Box::new(move || less.notify_one()),
+        on_less: Box::new(move || shrunk.notify_one()),
     };
     let rib = bgp::io::rib::spawn(inputs, fib_tx, hooks);
     let (liveness, wishes) = liveness::channel();
@@ -242,16 +244,16 @@ async fn daemon(
     let folder = state_dir.clone();
     let mut fib = kernel.spawn_and(inputs, move || state::keep_former(&folder, &record.swept(place)));
     tokio::spawn(kernel_routes::follow(config_rx.clone(), fib.client(), state_dir.clone()));
-    let restarting = health::restart(&fib.client(), &config, rib.convergence.clone()).await;
+    let restarting = readiness::restart(&fib.client(), &config, rib.convergence.clone()).await;
     let (forwarding_tx, forwarding) = watch::channel(Forwarding::default());
     let (needs_tx, needs) = watch::channel(None);
     tokio::spawn(forwarding::run(forwarding_tx, needs, host.clone(), state_dir.join(forwarding::FILE)));
 
-    // Before neighbors take descriptors.
+    // Before sessions use up descriptors.
     let (listeners, taken) = http::bind(&config.metrics.listen).await;
     let (metrics_port_tx, metrics_port) = watch::channel(listeners::taken_ports(&taken));
 
-    // From the neighbors to the table.
+    // From the neighbors to the RIB.
     let mut peers =
         bgp::io::spawn(wanted, links, rib.convergence.clone(), rib.sender.clone(), liveness, owners);
     let (requests, events) = (peers.requests.clone(), peers.events.subscribe());
@@ -290,7 +292,7 @@ async fn daemon(
         let watch = k8s::io::spawn(options.clone(), all_nodes);
         let services = k8s::io::spawn_services(options.clone(), selection);
         let (facts_tx, facts) = watch::channel(k8s::condition::Facts::default());
-        tokio::spawn(health::facts(
+        tokio::spawn(readiness::facts(
             facts_tx,
             established_tx,
             (begun.clone(), ready.clone()),
@@ -321,7 +323,7 @@ async fn daemon(
         k8s::io::spawn_events(options, notices, watch.nodes.clone());
         problems.conflist = Some(conflist_task.status.clone());
         tokio::spawn(notices::run(notices_tx, problems.clone()));
-        tokio::spawn(health::gate(
+        tokio::spawn(readiness::gate(
             gate_tx,
             fib.own_there(),
             forwarding.clone(),
@@ -386,7 +388,7 @@ async fn daemon(
         state_dir.clone(),
     ));
 
-    // Pods that nobody outside knows leave with the node's address.
+    // Packets of pods leave with the node's address while external neighbors have no route to them.
     if kubernetes {
         let (want_tx, want) = watch::channel(None);
         let inputs = masquerade::Inputs {
@@ -406,7 +408,7 @@ async fn daemon(
     crate::nft::io::forward::spawn_with_notes(inputs, firewall_tx, firewall_notes_tx);
     crate::nft::io::pod_bgp::spawn(block_bgp, pod_bgp_tx, pod_bgp_notes_tx);
 
-    // Those who ask.
+    // Control socket and HTTP.
     let (moves_tx, moves) = mpsc::channel(1);
     let connections = reload::Connections {
         file: options.config.clone(),
@@ -424,7 +426,7 @@ async fn daemon(
     tokio::spawn(reloader.clone().follow());
     let in_force = config_rx.clone();
     let mut forwarded = forwarding.clone();
-    let answers = Answers {
+    let queries = QueryHandler {
         started: jiff::Timestamp::now().to_string(),
         node_name,
         config: config_rx,
@@ -448,16 +450,23 @@ async fn daemon(
         drainer,
     };
     if let Some(reporter) = reporter {
-        tokio::spawn(report::run(answers.clone(), reporter));
+        tokio::spawn(report::run(queries.clone(), reporter));
     }
-    tokio::spawn(listeners::control(control, config.control.clone(), moves, answers.clone()));
-    tokio::spawn(listeners::metrics(listeners, in_force.clone(), metrics_port_tx, answers));
+    tokio::spawn(listeners::control(control, config.control.clone(), moves, queries.clone()));
+    tokio::spawn(listeners::metrics(listeners, in_force.clone(), metrics_port_tx, queries));
     let written =
         (kubernetes && config.cni.enabled != Some(false)).then(|| views.map(|v| v.conflist)).flatten();
-    tokio::spawn(health::readiness(begun_tx, ready_tx, established, rib.convergence.clone(), plan, written));
-    tokio::spawn(health::watchdog());
-    // What starts after us may look at forwarding, as Docker does.
-    let _ = tokio::time::timeout(FIRST_LOOK, forwarded.wait_for(|f| f.looked)).await;
+    tokio::spawn(readiness::readiness(
+        begun_tx,
+        ready_tx,
+        established,
+        rib.convergence.clone(),
+        plan,
+        written,
+    ));
+    tokio::spawn(readiness::watchdog());
+    // Services that start after us may check forwarding, as Docker does.
+    let _ = tokio::time::timeout(SYSCTL_TIMEOUT, forwarded.wait_for(|f| f.checked)).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let mut rib_task = rib.task;
@@ -467,22 +476,22 @@ async fn daemon(
             _ = hangup.recv() => drop(reloader.reload(PLAIN).await),
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            () = ended(&mut rib_task) => break Some("the routing table's task"),
-            () = fib.ended() => break Some("the kernel's task"),
-            () = peers.failed() => break Some("the neighbors' task"),
+            () = ended(&mut rib_task) => break Some("the task of the RIB"),
+            () = fib.ended() => break Some("the task of the FIB"),
+            () = peers.failed() => break Some("the task of the neighbors"),
         }
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     planner.abort();
-    let mut node_goes = false;
+    let mut node_leaves = false;
     if let Some((watch, conflist, services)) = cluster {
         watch.task.abort();
         conflist.task.abort();
         services.task.abort();
-        node_goes = watch.nodes.borrow().own.as_ref().is_some_and(|own| own.going.is_some());
+        node_leaves = watch.nodes.borrow().own.as_ref().is_some_and(|own| own.going.is_some());
     }
-    let leaving = if node_goes || machine::stops().await { Leaving::Machine } else { Leaving::Daemon };
-    tracing::info!(?leaving, "routelet stops");
+    let leaving = if node_leaves || machine::stops().await { Leaving::Machine } else { Leaving::Daemon };
+    tracing::info!(?leaving, "routelet stopping");
     if failed.is_none() {
         let watched = bfd.hold().await;
         peers.shutdown(leaving).await;
@@ -494,7 +503,7 @@ async fn daemon(
     match failed {
         None => Ok(()),
         Some(what) => Err(Error::Runtime(format!(
-            "{what} ended by itself: a bug; routes stay in the kernel, the service manager starts routelet again"
+            "{what} ended unexpectedly, which is a bug; routes stay in the kernel, and the service manager restarts routelet"
         ))),
     }
 }
@@ -502,11 +511,11 @@ async fn daemon(
 /// By a signal, which has no options: even if every session is reset.
 const PLAIN: Reload = Reload { dry_run: false, confirm: None, force: true };
 
-/// How long a start waits for the first look at the host's sysctls.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How long the start waits until the host's sysctls were checked.
+const SYSCTL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Before the first plan: no session, and a router id that no neighbor ever sees.
-fn nobody() -> Wanted {
+/// The state before the first plan: no sessions, and a router ID that is never sent.
+fn empty_plan() -> Wanted {
     let global = Global {
         asn: 0,
         router_id: RouterId::UNSPECIFIED,

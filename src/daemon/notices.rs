@@ -1,4 +1,4 @@
-//! Hands the problems that become Events of the cluster to who writes them.
+//! Collects the problems that become Events of the cluster.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{planner::publish, problems::Sources};
 use crate::net::{Diagnostic, Severity};
 
-/// Runs for as long as somebody listens.
+/// Runs until all receivers are dropped.
 pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Diagnostic>>>, mut sources: Sources) {
     loop {
         sources.mark_seen();

@@ -1,7 +1,8 @@
-//! Makes a new plan whenever the configuration, the host or the cluster changes, and hands its parts on.
+//! Computes a new plan whenever the configuration, the host or the cluster changes, and publishes
+//! its parts.
 //!
-//! Every part goes through a `watch` and only when it differs from the last, so that a change of one neighbor's
-//! policy wakes nobody who writes the conflist.
+//! Each part has its own `watch` and is only published when it differs, so that a change of a
+//! neighbor's policy does not wake the task of the conflist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{health::changed, unnumbered};
+use super::{readiness::changed, unnumbered};
 pub(super) use crate::mailbox::publish;
 use crate::{
     bgp::{
@@ -49,41 +50,41 @@ use crate::{
     unnumbered::{Interfaces, io::Found},
 };
 
-/// What the planner listens to.
+/// Inputs of the planner.
 pub(super) struct Inputs {
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) host: watch::Receiver<Arc<Host>>,
-    /// `None` outside of Kubernetes.
+    /// Known Nodes; `None` outside of Kubernetes.
     pub(super) nodes: Option<watch::Receiver<Arc<Nodes>>>,
-    /// Ranges in which pods may have addresses; `None` outside of Kubernetes.
-    /// BGPPeer and BGPPolicy; `None` outside of Kubernetes.
+    /// BGPPeer and BGPPolicy objects; `None` outside of Kubernetes.
     pub(super) objects: Option<watch::Receiver<Arc<Objects>>>,
+    /// Ranges in which pods may have addresses; `None` outside of Kubernetes.
     pub(super) held: Option<watch::Receiver<Arc<BTreeSet<Prefix>>>>,
-    /// `None` outside of Kubernetes.
+    /// Known Services; `None` outside of Kubernetes.
     pub(super) services: Option<watch::Receiver<Arc<Services>>>,
     /// The CNI plugins on this host; `None` outside of Kubernetes.
     pub(super) plugins: Option<watch::Receiver<Arc<Plugins>>>,
-    /// Of the host, for the route guard.
+    /// DNS resolvers of the host, for the route guard.
     pub(super) resolvers: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     /// Networks of the Docker engine.
     pub(super) docker: watch::Receiver<Arc<docker::Selected>>,
-    /// Who was found on interfaces of unnumbered neighbors.
+    /// Neighbors found on interfaces of unnumbered neighbors.
     pub(super) found: watch::Receiver<Arc<Found>>,
-    /// Which sessions are up; `None` outside of Kubernetes.
+    /// Established sessions; `None` outside of Kubernetes.
     pub(super) sessions: Option<watch::Receiver<Arc<Sessions>>>,
-    /// Who called and is no neighbor.
+    /// Sources of connections that are not configured neighbors.
     pub(super) strangers: mpsc::Receiver<IpAddr>,
-    /// How far the node is drained.
+    /// The drain step of the node.
     pub(super) drain: watch::Receiver<Option<Drain>>,
     pub(super) restarting: watch::Receiver<bool>,
-    /// Neighbors that did not answer are tried again when a link or an address comes.
+    /// For retrying neighbors at once when a link or an address is added.
     pub(super) peers: mpsc::Sender<ToPeers>,
     /// The RIB, to query which neighbors can be removed.
     pub(super) rib: RibSender,
 }
 
-/// What it publishes. All senders start with empty values; consumers wait for changes.
+/// Outputs of the planner. All senders start with empty values; receivers wait for changes.
 pub(super) struct Outputs {
     pub(super) wanted: watch::Sender<Arc<Wanted>>,
     pub(super) global: watch::Sender<Global>,
@@ -97,17 +98,17 @@ pub(super) struct Outputs {
     pub(super) conflist: watch::Sender<Option<Arc<Conflist>>>,
     pub(super) forward: watch::Sender<Option<Arc<crate::nft::forward::Wanted>>>,
     pub(super) block_bgp: watch::Sender<Option<Arc<crate::nft::pod_bgp::Wanted>>>,
-    /// The sysctls that the host needs; `None` before the first look.
+    /// The sysctls that the host needs; `None` before the first plan.
     pub(super) needs: watch::Sender<Option<Arc<Needs>>>,
     /// Which networks of the Docker engine are looked for.
     pub(super) docker: watch::Sender<docker::Wanted>,
-    /// Where unnumbered neighbors are looked for.
+    /// Interfaces of unnumbered neighbors.
     pub(super) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(super) all_nodes: watch::Sender<bool>,
     pub(super) service_selection: watch::Sender<Arc<ServiceSelection>>,
-    /// Which CNI plugins are looked at.
+    /// The CNI plugins to scan for.
     pub(super) plugins: watch::Sender<Option<PluginQuery>>,
-    /// Why there is no conflist, where there is none.
+    /// Why there is no conflist, if so.
     pub(super) no_conflist: watch::Sender<String>,
     /// What the plan was made of.
     pub(super) basis: watch::Sender<Option<Arc<Basis>>>,
@@ -144,12 +145,12 @@ impl Basis {
     }
 }
 
-/// Runs for as long as its inputs live.
+/// Runs until its inputs are closed.
 pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, state_dir: PathBuf) {
     let mut extra =
         PlanInputs { kubernetes, stored_router_id: read_router_id(&state_dir), ..PlanInputs::default() };
     let mut logged_missing = None;
-    let mut ways = None;
+    let mut source_addresses = None;
     let mut alone_since = BTreeMap::new();
     let mut election = Election::default();
     let mut gateways = Gateways::default();
@@ -188,7 +189,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         extra.held_gateways = gateways.held();
 
         let resolver = Resolver::new(&host, config.fib.resolve_via_default);
-        // Sessions first: they say which routes are to wait, before these are reached again.
+        // Links first: sessions mark routes as stale before their next hops are resolved again.
         publish(&outputs.links, Arc::new(fib::links::links(&host)));
         let reachable = resolver.reachable().with_lives(fib::links::alive(&host));
         publish(&outputs.reachable, Arc::new(reachable));
@@ -225,18 +226,18 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 logged_missing = None;
                 extra.held_services = plan.held_services.clone();
                 let own = nodes.as_ref().and_then(|n| n.own.as_ref());
-                // One that somebody has set is forgotten with the setting.
+                // A configured router ID is not saved.
                 let set = config.bgp.router_id.is_some() || own.is_some_and(|o| o.router_id.is_some());
                 if !set && plan.keeps_router_id {
                     keep_router_id(&state_dir, &mut extra.stored_router_id, plan.global.router_id);
                 }
-                hand_out(&outputs, &config, plan);
+                publish_plan(&outputs, &config, plan);
             }
-            // Nothing is wrong yet: at each start the Node and its address come a little later.
+            // Not a problem: at each start the Node and its addresses arrive a little later.
             Err(missing) => {
                 publish(&outputs.no_conflist, missing.clone());
                 if logged_missing.as_ref() != Some(missing) {
-                    tracing::info!(%missing, "no plan yet");
+                    tracing::info!(%missing, "waiting for inputs of the plan");
                     logged_missing = Some(missing.clone());
                 }
             }
@@ -246,7 +247,7 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
         publish(&outputs.plan, Arc::new(result));
         let now = usable(&host);
         // Not at the start: all neighbors are tried then anyway.
-        if ways.replace(now.clone()).is_some_and(|before| !now.is_subset(&before)) {
+        if source_addresses.replace(now.clone()).is_some_and(|before| !now.is_subset(&before)) {
             // If the queue is full, a retry is queued already.
             let _ = inputs.peers.try_send(ToPeers::RetryNow);
         }
@@ -275,7 +276,8 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
                 () = due(gateways.poll_timeout()) => break true,
                 () = due(election.poll_timeout()) => {}
             }
-            // Sessions and time change the topology alone, and that rarely: no new plan without need.
+            // Sessions and time only change the topology, and rarely: no new plan unless it
+            // changed.
             let Some(nodes) = settled.as_deref() else { continue };
             let sessions =
                 inputs.sessions.as_mut().map(|s| s.borrow_and_update().clone()).unwrap_or_default();
@@ -290,7 +292,8 @@ pub(super) async fn run(mut inputs: Inputs, outputs: Outputs, kubernetes: bool, 
     }
 }
 
-/// Follows the list of Nodes. The table never waits for anybody, so its answer can be waited for.
+/// Updates the election of reflectors. Waiting for the RIB's response is safe, since the RIB never
+/// waits.
 async fn elect(
     election: &mut Election,
     config: &Config,
@@ -309,7 +312,7 @@ async fn elect(
     }
 }
 
-/// The next Node that calls and is no neighbor yet. Cancel safe: what is passed over is nobody's.
+/// The next Node that connects and is not a neighbor yet. Cancel safe: other sources are discarded.
 async fn caller(strangers: &mut mpsc::Receiver<IpAddr>, nodes: Option<&Nodes>) -> IpAddr {
     loop {
         match strangers.recv().await {
@@ -326,7 +329,7 @@ fn docker_wanted(config: &Config) -> docker::Wanted {
     docker::Wanted { socket: config.docker.socket.clone(), selectors: config.docker.networks.clone() }
 }
 
-/// The plugins that the conflist is made of.
+/// The plugins in the conflist.
 fn plugin_query(config: &Config) -> PluginQuery {
     let types = config.cni.plugins.iter().filter_map(|p| match p {
         CniPlugin::Name(name) => Some(name.clone()),
@@ -339,26 +342,27 @@ fn plugin_query(config: &Config) -> PluginQuery {
     }
 }
 
-/// Families in which no pod can have an address here. IPv4 has no such setting.
+/// Families that are disabled on this host, with the setting. IPv4 has no such setting.
 fn switched_off(kubernetes: bool, uplinks: &[String], config: &Config) -> BTreeMap<Family, String> {
     let off = kubernetes.then(|| sysctl::ipv6_off(uplinks, &config.cni.bridge)).flatten();
     off.map(|setting| (Family::Ipv6Unicast, setting)).into_iter().collect()
 }
 
-/// Waits until a family is switched on or off: the kernel tells nobody of the settings for interfaces to come. Cancel safe.
+/// Waits until a family is enabled or disabled: the kernel sends no notification about settings of
+/// future interfaces. Cancel safe.
 async fn switched(kubernetes: bool, uplinks: &[String], config: &Config, known: &BTreeMap<Family, String>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SETTINGS_INTERVAL).await;
         if switched_off(kubernetes, uplinks, config) != *known {
             return;
         }
     }
 }
 
-/// How often settings are read that nobody tells of.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often to read settings without notifications.
+const SETTINGS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Waits until then; for ever when there is nothing to wait for. Cancel safe.
+/// Waits until then; forever without a time. Cancel safe.
 pub(super) async fn due(at: Option<std::time::Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
@@ -366,14 +370,14 @@ pub(super) async fn due(at: Option<std::time::Instant>) {
     }
 }
 
-/// Addresses that packets can leave from now.
+/// Addresses that are usable as source now.
 fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {
     let links = host.links.values().filter(|l| host.has_carrier(l));
     links.flat_map(|l| l.addresses.iter().filter(|a| !a.tentative).map(|a| (l.index, a.addr))).collect()
 }
 
-/// Own prefixes go out before the sessions that would announce them come up.
-fn hand_out(outputs: &Outputs, config: &Config, plan: &Plan) {
+/// Publishes the parts of the plan; own prefixes before the sessions that advertise them.
+fn publish_plan(outputs: &Outputs, config: &Config, plan: &Plan) {
     publish(&outputs.guard, plan.guard.clone());
     publish(&outputs.global, plan.global.clone());
     publish(&outputs.originated, Arc::new(plan.originated.clone()));
@@ -407,7 +411,7 @@ fn read_router_id(state_dir: &Path) -> Option<RouterId> {
     String::from_utf8(crate::state::io::read(&state_dir.join(ROUTER_ID_FILE))?).ok()?.trim().parse().ok()
 }
 
-/// Kept, so that a changed lease resets no session.
+/// Saves the router ID, so that a changed DHCP lease does not reset sessions.
 fn keep_router_id(state_dir: &Path, stored: &mut Option<RouterId>, id: RouterId) {
     if *stored == Some(id) {
         return;

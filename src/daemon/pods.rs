@@ -1,4 +1,4 @@
-//! Tells the task that keeps the conflist when something happens to the pods' bridge.
+//! Notifies the conflist's task of changes of the pods' bridge.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use tokio::sync::watch;
 use super::planner::publish;
 use crate::{cni::bridge::BridgeSnapshot, config::Config, fib::host::Host};
 
-/// Runs for as long as its inputs live.
+/// Runs until its inputs are closed.
 pub(super) async fn run(
     to: watch::Sender<BridgeSnapshot>,
     mut host: watch::Receiver<Arc<Host>>,
     mut config: watch::Receiver<Arc<Config>>,
 ) {
     loop {
-        let now = glance(&host.borrow_and_update(), &config.borrow_and_update().cni.bridge);
+        let now = snapshot(&host.borrow_and_update(), &config.borrow_and_update().cni.bridge);
         publish(&to, now);
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -27,7 +27,7 @@ pub(super) async fn run(
     }
 }
 
-fn glance(host: &Host, bridge: &str) -> BridgeSnapshot {
+fn snapshot(host: &Host, bridge: &str) -> BridgeSnapshot {
     let Some(link) = host.link(bridge) else { return BridgeSnapshot::default() };
     BridgeSnapshot {
         link: Some((link.index, link.up)),
@@ -45,10 +45,10 @@ mod tests {
     };
 
     #[test]
-    fn whatever_happens_to_the_bridge_shows() {
+    fn every_change_of_the_bridge_is_detected() {
         let bridge = || Link { kind: "bridge".into(), ..link(7, "routelet0") }.with("10.244.1.1/24");
         let port = || Link { master: Some(7), ..link(8, "veth8") };
-        let whole = glance(&host([bridge(), port(), link(2, "eth0")], []), "routelet0");
+        let whole = snapshot(&host([bridge(), port(), link(2, "eth0")], []), "routelet0");
         let bare = Link { addresses: Vec::new(), ..bridge() };
         let others = [
             host([bare, port()], []),
@@ -57,9 +57,9 @@ mod tests {
             host([port()], []),
         ];
         for other in others {
-            assert_ne!(glance(&other, "routelet0"), whole);
+            assert_ne!(snapshot(&other, "routelet0"), whole);
         }
         let elsewhere = link(2, "eth0").with("10.0.0.1/24");
-        assert_eq!(glance(&host([bridge(), port(), elsewhere], []), "routelet0"), whole);
+        assert_eq!(snapshot(&host([bridge(), port(), elsewhere], []), "routelet0"), whole);
     }
 }

@@ -1,5 +1,5 @@
-//! All problems in one place: gathered from the tasks that find them, logged when they appear and
-//! when they are gone, and handed on to `show`, Events and metrics.
+//! Collects the problems of all tasks, logs them when they appear and when they are resolved, and
+//! provides them to `show`, Events and metrics.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use futures::future::select_all;
 use tokio::sync::watch;
 
-use super::{forwarding::Forwarding, health::changed};
+use super::{forwarding::Forwarding, readiness::changed};
 use crate::{
     cni::view::ConflistStatus,
     net::{Diagnostic, Reason, Severity, Subject},
@@ -20,14 +20,14 @@ use crate::{
 /// Problems of one task.
 pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
 
-/// Where problems come from. Cheap to clone.
+/// Sources of problems. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sources {
     pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
     /// Under Kubernetes.
     pub(super) conflist: Option<watch::Receiver<ConflistStatus>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
-    /// Of the sessions, BFD included.
+    /// Problems of sessions, including BFD.
     pub(super) sessions: Found,
     /// All others.
     pub(super) others: Vec<Found>,
@@ -54,7 +54,7 @@ impl Sources {
         [conflist, self.of_host(), self.of_plan(), self.of_sessions()].concat()
     }
 
-    /// Waits for news. A task that has ended has none. Cancel safe.
+    /// Waits for a change. A task that has ended makes none. Cancel safe.
     pub(super) async fn changed(&mut self) {
         let others = self.others.iter_mut().chain([&mut self.sessions]);
         let any = select_all(others.map(|found| Box::pin(next(found))));
@@ -75,7 +75,7 @@ impl Sources {
     }
 }
 
-/// Waits for a change; for ever once nobody is left to make one. Cancel safe.
+/// Waits for a change; forever if the sender is gone. Cancel safe.
 async fn next<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;

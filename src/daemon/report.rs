@@ -1,10 +1,10 @@
-//! Keeps the node's BGPNodeStatus: what its sessions and routes are like, for those who have kubectl and no shell there.
+//! Maintains the BGPNodeStatus of this node: its sessions and routes, for users of kubectl.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::answers::{Answers, lines};
+use super::queries::{QueryHandler, lines};
 use crate::{
     bgp::{rib::RouteFilter, view::SessionState},
     control::{NeighborView, RouteView},
@@ -15,62 +15,64 @@ use crate::{
     net::text::{UNTRUSTED_MAX, cut},
 };
 
-/// Before the first look, and between two looks while nothing changes.
-const LOOK: Duration = Duration::from_secs(10);
-/// After a write, so that a busy cluster costs the API server little.
-const REST: Duration = Duration::from_secs(30);
-/// What was written may be gone: the object goes with the Node that it belonged to, also when that is made anew. Where nothing
-/// changed the API server stores nothing.
-const AGAIN: Duration = Duration::from_secs(900);
-/// Where the cluster does not know the kind.
-const ABSENT: Duration = Duration::from_secs(60);
-/// So many routes are named; of a table with more than [`LARGE`] paths only the counts.
-const ROUTES: usize = 200;
-/// So many sessions are named.
-const SESSIONS: usize = 500;
-const LARGE: u64 = 2000;
-/// So many problems.
-const PROBLEMS: usize = 96;
+/// Time before the first report, and how often to check for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Minimum time between writes, to limit the load on the API server.
+const WRITE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often an unchanged report is written again: the object may have been deleted together with
+/// its Node. The API server stores nothing if nothing changed.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(900);
+/// Time to the next attempt if the cluster does not have the kind.
+const MISSING_KIND_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum routes in a report; none if the table has more than [`LARGE_TABLE`] paths.
+const MAX_ROUTES: usize = 200;
+/// Maximum sessions in a report.
+const MAX_SESSIONS: usize = 500;
+const LARGE_TABLE: u64 = 2000;
+/// Maximum problems in a report.
+const MAX_PROBLEMS: usize = 96;
 
 /// Never ends.
-pub(super) async fn run(answers: Answers, reporter: Reporter) {
+pub(super) async fn run(queries: QueryHandler, reporter: Reporter) {
     let mut last: Option<(NodeReport, Instant)> = None;
     let mut refused = false;
-    let mut pause = LOOK;
+    let mut pause = CHECK_INTERVAL;
     loop {
         sleep(pause).await;
-        pause = LOOK;
-        let Some(uid) = answers.node().and_then(|node| node.uid) else { continue };
-        let report = report(&answers).await;
-        if last.as_ref().is_some_and(|(said, at)| *said == report && at.elapsed() < AGAIN) {
+        pause = CHECK_INTERVAL;
+        let Some(uid) = queries.node().and_then(|node| node.uid) else { continue };
+        let report = report(&queries).await;
+        if last.as_ref().is_some_and(|(written, at)| *written == report && at.elapsed() < REWRITE_INTERVAL) {
             continue;
         }
         match reporter.write(&uid, &report).await {
-            Ok(Written::Done) => (last, refused, pause) = (Some((report, Instant::now())), false, REST),
-            Ok(Written::NoSuchKind) => (last, pause) = (None, ABSENT),
+            Ok(Written::Done) => {
+                (last, refused, pause) = (Some((report, Instant::now())), false, WRITE_INTERVAL)
+            }
+            Ok(Written::NoSuchKind) => (last, pause) = (None, MISSING_KIND_INTERVAL),
             Err(error) => {
                 if !refused {
-                    tracing::warn!(%error, "cannot write our BGPNodeStatus, trying again; allow our ServiceAccount to create bgpnodestatuses and to patch their status");
+                    tracing::warn!(%error, "cannot write BGPNodeStatus, retrying; allow our ServiceAccount to create bgpnodestatuses and to patch their status");
                 }
-                (refused, pause) = (true, ABSENT);
+                (refused, pause) = (true, MISSING_KIND_INTERVAL);
             }
         }
     }
 }
 
-async fn report(answers: &Answers) -> NodeReport {
-    let neighbors = answers.neighbors().await;
-    let counts = answers.counts().await;
-    let few = counts.paths.values().sum::<u64>() <= LARGE;
+async fn report(queries: &QueryHandler) -> NodeReport {
+    let neighbors = queries.neighbors().await;
+    let counts = queries.counts().await;
+    let few = counts.paths.values().sum::<u64>() <= LARGE_TABLE;
     let mut routes = match few {
-        true => answers.route_views(RouteFilter::default()).await,
+        true => queries.route_views(RouteFilter::default()).await,
         false => Vec::new(),
     };
-    // Own ones first, then those that are used.
+    // Own routes first, then selected ones.
     routes.sort_by_key(|r| (r.neighbor.is_some(), !r.best));
-    let truncated = !few || routes.len() > ROUTES;
-    routes.truncate(ROUTES);
-    let summary = answers.summary().await;
+    let truncated = !few || routes.len() > MAX_ROUTES;
+    routes.truncate(MAX_ROUTES);
+    let summary = queries.summary().await;
     let up = |n: &&NeighborView| n.state == SessionState::Established;
     NodeReport {
         asn: summary.asn,
@@ -81,14 +83,15 @@ async fn report(answers: &Answers) -> NodeReport {
         sessions: listed(neighbors.iter().map(session).collect()),
         routes: routes.iter().map(route).collect(),
         truncated,
-        problems: lines(&answers.diagnostics(&neighbors)).into_iter().take(PROBLEMS).collect(),
+        problems: lines(&queries.diagnostics(&neighbors)).into_iter().take(MAX_PROBLEMS).collect(),
     }
 }
 
-/// Those that are down first; a reflector has thousands, and an object of the API server has room for about a megabyte.
+/// Limits the sessions, those that are down first: a reflector has thousands, and an object of the
+/// API server is limited to about a megabyte.
 fn listed(mut sessions: Vec<SessionReport>) -> Vec<SessionReport> {
     sessions.sort_by_key(|s| s.state == "established");
-    sessions.truncate(SESSIONS);
+    sessions.truncate(MAX_SESSIONS);
     sessions
 }
 
@@ -97,7 +100,7 @@ fn session(view: &NeighborView) -> SessionReport {
     SessionReport {
         address: view.address.clone(),
         remote_as: view.remote_as,
-        // As `show neighbors` writes it.
+        // As in `show neighbors`.
         state: serde_json::to_value(view.state)
             .ok()
             .and_then(|s| Some(s.as_str()?.to_owned()))
@@ -147,7 +150,7 @@ mod tests {
         let sessions = listed((0..4100).map(session).collect());
         assert_eq!(
             (sessions.len(), sessions[99].state.as_str()),
-            (SESSIONS, "active"),
+            (MAX_SESSIONS, "active"),
             "those that are down first"
         );
         let route = RouteReport {
@@ -155,8 +158,9 @@ mod tests {
             reason: shortened(&long),
             ..RouteReport::default()
         };
-        let problems = vec!["x".repeat(PROBLEM_MAX + 30); PROBLEMS];
-        let report = NodeReport { sessions, routes: vec![route; ROUTES], problems, ..NodeReport::default() };
+        let problems = vec!["x".repeat(PROBLEM_MAX + 30); MAX_PROBLEMS];
+        let report =
+            NodeReport { sessions, routes: vec![route; MAX_ROUTES], problems, ..NodeReport::default() };
         let octets = serde_json::to_vec(&report).unwrap().len();
         assert!(octets < 512 * 1024, "{octets}");
     }

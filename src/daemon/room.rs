@@ -1,8 +1,8 @@
-//! How much memory there is, and what of it routes may take.
+//! Determines the memory limit, and how much of it routes may use.
 //!
-//! The limit is that of the cgroup, of any version and however nested, or else the machine's memory. Who has a limit has
-//! it to be used, but for what everything else needs; of a machine's memory, which is there for others, routes take
-//! a quarter at the most.
+//! The limit is that of the cgroup, of either version and at any depth, or the machine's memory. A
+//! cgroup limit is dedicated to routelet, so routes may use all of it except a base; of a machine's
+//! memory, which is shared, routes may use at most a quarter.
 
 use std::path::Path;
 
@@ -10,51 +10,51 @@ use crate::config::Config;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What the daemon takes without routes: itself, the view of a cluster, sessions that are being read, answers, and a
-/// command that runs in the same container.
+/// Memory of the daemon without routes: itself, the view of a cluster, buffers of sessions,
+/// responses, and a command that runs in the same container.
 const BASE: u64 = 32 * MIB;
 
-/// Octets for which a neighbor may send one prefix where nothing else is configured: an IPv4 route with a part of an attribute
-/// set, which others are told.
+/// Octets per prefix for the default of `max-prefixes`: an IPv4 route with its share of an
+/// attribute set, advertised to other neighbors.
 const PER_PREFIX: u64 = 400;
 
-/// Prefixes of a family that a neighbor may send by default, where there is memory for all of them.
-const MOST: u64 = 1_000_000;
+/// Maximum default of `max-prefixes`, if there is enough memory.
+const MAX_DEFAULT: u64 = 1_000_000;
 
-/// The memory that there is.
+/// The memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
-    /// Of the cgroup.
+    /// Limit of the cgroup.
     Group(u64),
-    /// The machine's.
+    /// Memory of the machine.
     Machine(u64),
 }
 
 impl Limit {
-    /// Reads it; where nothing can be read, as if there were a GiB.
+    /// Reads the limit; 1 GiB if it cannot be read.
     pub(super) fn read() -> Self {
         limit(&|path| std::fs::read_to_string(path).ok())
     }
 
-    /// Octets that all routes may take.
+    /// Octets that all routes may use.
     pub(super) fn budget(self) -> u64 {
         match self {
             Self::Group(octets) => {
                 let others = BASE.max(octets / 4).min(octets / 2);
-                // An eighth for what the allocator cannot use.
+                // An eighth is reserved for fragmentation.
                 (octets - others) / 8 * 7
             }
             Self::Machine(octets) => octets / 4,
         }
     }
 
-    /// The default of `max-prefixes`: in whole thousands, so that it is the same at the next start.
+    /// The default of `max-prefixes`, in whole thousands, so that it is the same at the next start.
     pub(super) fn max_prefixes(self) -> u32 {
         let fits = self.budget() / PER_PREFIX / 1000 * 1000;
-        u32::try_from(fits.clamp(1000, MOST)).unwrap_or(u32::MAX)
+        u32::try_from(fits.clamp(1000, MAX_DEFAULT)).unwrap_or(u32::MAX)
     }
 
-    /// Puts the default into a configuration that leaves it open.
+    /// Sets the default in a configuration without the key.
     pub(super) fn complete(self, config: &mut Config) {
         config.bgp.defaults.max_prefixes.get_or_insert(self.max_prefixes());
     }
@@ -73,7 +73,7 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The lowest limit of the own cgroup and of those that it lies in, as far as they can be seen.
+/// The lowest limit of the own cgroup and its visible parents.
 fn group_limit(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let own = read(Path::new("/proc/self/cgroup"))?;
     let mounts = read(Path::new("/proc/self/mountinfo"))?;
@@ -84,10 +84,10 @@ fn group_limit(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     limits.min()
 }
 
-/// A mounted hierarchy of cgroups that knows memory.
+/// A mounted hierarchy of cgroups with the memory controller.
 struct Mount<'a> {
     unified: bool,
-    /// The cgroup that is seen at the mount point.
+    /// The cgroup at the mount point.
     root: &'a str,
     point: &'a str,
 }
@@ -109,7 +109,7 @@ impl<'a> Mount<'a> {
         }
     }
 
-    /// The path in a line of /proc/self/cgroup, `id:controllers:path`, if it is about this hierarchy.
+    /// The path in a line of /proc/self/cgroup, `id:controllers:path`, if it is of this hierarchy.
     fn path_in<'l>(&self, line: &'l str) -> Option<&'l str> {
         let mut fields = line.splitn(3, ':');
         let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -123,8 +123,8 @@ impl<'a> Mount<'a> {
     /// The lowest limit from the own cgroup up to the mount point.
     fn limit(&self, path: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
         let point = Path::new(self.point);
-        // What is mounted may begin below the hierarchy's root, and in a cgroup namespace the path may lead out of it:
-        // then the mount point is all that can be seen.
+        // The mount may start below the root of the hierarchy, and in a cgroup namespace the path
+        // may lead out of it: then only the mount point is visible.
         let below = Path::new(path).strip_prefix(self.root).ok().filter(|_| !path.contains(".."));
         let own = below.map_or_else(|| point.to_owned(), |below| point.join(below));
         let folders = own.ancestors().take_while(|folder| folder.starts_with(point));
@@ -132,7 +132,7 @@ impl<'a> Mount<'a> {
             let number = |file: &str| read(&folder.join(file))?.trim().parse::<u64>().ok();
             match self.unified {
                 true => [number("memory.max"), number("memory.high")],
-                // Those that lie above what can be seen count, too.
+                // Includes limits of parents that are not visible.
                 false => [
                     number("memory.limit_in_bytes"),
                     read(&folder.join("memory.stat")).and_then(|s| hierarchical(&s)),
@@ -171,7 +171,7 @@ mod tests {
     );
 
     #[test]
-    fn the_lowest_limit_of_all_groups_around_counts() {
+    fn the_lowest_limit_of_all_parent_groups_counts() {
         let pod = ("/proc/self/cgroup", "0::/kubepods/pod1/c1\n");
         let at = |path: &'static str, text: &'static str| (path, text);
         #[rustfmt::skip]
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_stays() {
+    fn a_configured_value_is_kept() {
         let mut config = Config::default();
         Limit::Group(64 * MIB).complete(&mut config);
         assert_eq!(config.bgp.defaults.max_prefixes, Some(73_000));

@@ -1,4 +1,4 @@
-//! What the sandbox has to leave to this daemon, by its configuration.
+//! Determines from the configuration what the sandbox must permit.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use crate::{
     sandbox::{self, Capability, Cni, Demand, SandboxView, io::Held},
 };
 
-/// Restricts the daemon, unless it is configured not to. Call it while there is one thread, after what
-/// needs more: the control socket with its group, and the state folder.
+/// Restricts the daemon, unless disabled. Must be called while there is one thread, after
+/// everything that needs more rights: the control socket with its group, and the state folder.
 pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> (SandboxView, Option<Held>) {
     if !config.security.sandbox {
-        tracing::warn!("sandbox is off; set security.sandbox = true");
+        tracing::warn!("sandbox disabled; set security.sandbox = true");
         return (sandbox::io::look(), None);
     }
     let demand = demand(options, config, kubernetes);
@@ -25,15 +25,15 @@ pub(super) fn enter(options: &RunOptions, config: &Config, kubernetes: bool) -> 
     let capabilities = capabilities(config, kubernetes, limits::real_time_is_allowed());
     let (view, held) = sandbox::io::enter(&demand, &capabilities);
     let SandboxView { user, capabilities, seccomp, landlock, .. } = &view;
-    tracing::info!(user, ?capabilities, seccomp, landlock, "sandbox in force");
+    tracing::info!(user, ?capabilities, seccomp, landlock, "sandbox enabled");
     for missing in &view.missing {
-        tracing::warn!(%missing, "a part of the sandbox is not in force");
+        tracing::warn!(%missing, "sandbox incomplete");
     }
     (view, Some(held))
 }
 
-/// What is kept. Each is explained where it is defined. Under Kubernetes a BGPPeer may name an
-/// interface, or BFD, at any time; the shipped manifests grant neither capability.
+/// The capabilities to keep; each is explained at its definition. Under Kubernetes a BGPPeer may
+/// use an interface or BFD at any time; the shipped manifests grant neither capability.
 fn capabilities(config: &Config, kubernetes: bool, real_time: bool) -> Vec<Capability> {
     let mut keep = vec![Capability::NetAdmin, Capability::NetBindService];
     if opens_raw_sockets(config, kubernetes) {
@@ -59,7 +59,7 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
     let credentials = options.kubeconfig.iter().cloned().chain(named).flat_map(with_target).collect();
     let passwords = passwords(config, file.parent().unwrap_or(Path::new("/")));
     let mut passwords: Vec<_> = passwords.into_iter().flat_map(with_target).collect();
-    // A configuration behind a symbolic link is read again by `reload`, too.
+    // `reload` also reads a configuration behind a symbolic link.
     passwords.extend(with_target(file.clone()).into_iter().skip(1));
     Demand {
         state_dir: config.state_dir.clone(),
@@ -77,32 +77,32 @@ fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
     }
 }
 
-/// Files with passwords that the configuration names.
+/// Password files in the configuration.
 pub(super) fn passwords(config: &Config, folder: &Path) -> Vec<PathBuf> {
     keys(config).flat_map(NeighborKeys::password_files).map(|file| folder.join(file)).collect()
 }
 
-/// Of all neighbors and groups, and the defaults.
+/// The keys of all neighbors, groups and the defaults.
 fn keys(config: &Config) -> impl Iterator<Item = &NeighborKeys> {
     let neighbors = config.bgp.neighbors.iter().map(|n| &n.keys);
     neighbors.chain(config.bgp.groups.values()).chain([&config.bgp.defaults])
 }
 
-/// The path, and where it leads if it is a symbolic link. Absolute: rules are for folders.
+/// The absolute path, and its target if it is a symbolic link.
 fn with_target(path: PathBuf) -> Vec<PathBuf> {
     let path = std::path::absolute(&path).unwrap_or(path);
     let target = fs::canonicalize(&path).ok().filter(|target| *target != path);
     std::iter::once(path).chain(target).collect()
 }
 
-/// A folder that is not there cannot be allowed. Those that are made later anyway are made now.
+/// Creates folders that are needed later: a missing folder cannot be permitted.
 fn make_folders(demand: &Demand) {
     let Some(cni) = &demand.cni else { return };
     let conf_dir = cni.writes.then_some(cni.conf_dir.as_path());
-    // The plugin makes its folder in it.
+    // The plugin creates its folder in it.
     for folder in conf_dir.into_iter().chain(cni.leases.parent()) {
         if let Err(error) = fs::create_dir_all(folder) {
-            tracing::debug!(path = %folder.display(), %error, "cannot make a folder");
+            tracing::debug!(path = %folder.display(), %error, "cannot create folder");
         }
     }
 }

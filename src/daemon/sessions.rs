@@ -1,4 +1,4 @@
-//! Problems of the sessions, as all neighbors together show them: handed on.
+//! Publishes problems that only several sessions together show.
 
 use std::{
     sync::Arc,
@@ -10,7 +10,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{answers::add_counts, planner::publish};
+use super::{planner::publish, queries::add_counts};
 use crate::{
     bgp::{
         io::{
@@ -24,12 +24,12 @@ use crate::{
     plan::Plan,
 };
 
-/// Between two looks while nothing happens.
-const LOOK: Duration = Duration::from_secs(5);
-/// After something happened: more of it follows.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How often to check without an event.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Events are collected for this long.
+const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// Runs for as long as there are sessions.
+/// Runs until the task of the sessions ends.
 pub(super) async fn run(
     problems: watch::Sender<Vec<Diagnostic>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
@@ -59,12 +59,12 @@ pub(super) async fn run(
             r = plan.changed() => r.is_ok(),
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
             Ok(()) = bfd.changed() => true,
-            () = sleep(LOOK) => true,
+            () = sleep(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;
         }
-        sleep(PAUSE).await;
+        sleep(DEBOUNCE).await;
         while events.try_recv().is_ok() {}
     }
 }

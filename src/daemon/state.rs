@@ -1,14 +1,17 @@
-//! The state folder, and which machine made what is in it.
+//! The state folder, and the machine to which its content belongs.
 //!
-//! Machines are cloned, with their state folder in them: two hosts with one router id reach nobody, and a clone of a drained
-//! machine must not be born drained. So the folder has a [`Mark`] of the machine, and under Kubernetes of the Node; what another
-//! one made counts for nothing and is removed.
+//! Machines are cloned with their state folder: two hosts with the same router ID cannot peer with
+//! the same neighbors, and a clone of a drained machine must not start drained. The folder
+//! therefore has a [`Mark`] of the machine, and under Kubernetes of the Node; state of another
+//! machine is removed.
 //!
-//! A machine is known by its machine id and by the hardware addresses of its network cards: it is the same one while the id is the same
-//! and at least one card is still there. Either alone does not do: clones often share the id, and cards are replaced.
+//! A machine is identified by its machine ID and the hardware addresses of its network cards: it is
+//! the same while the ID is the same and at least one card remains. Neither suffices alone: clones
+//! often share the ID, and cards are replaced.
 //!
-//! A folder without a mark comes from a version that made none, or was filled by hand. It counts if something in it fits this
-//! host: the router id is an address that the host has, or the kept cluster is this Node's.
+//! A folder without a mark was written by an older version, or by hand. It is used if something in
+//! it matches this host: the router ID is an address of the host, or the saved cluster is of this
+//! Node.
 
 use std::{
     collections::BTreeSet,
@@ -30,19 +33,19 @@ use crate::{
     state::io as kept,
 };
 
-/// Which machine and Node a state folder belongs to.
+/// The machine and Node to which a state folder belongs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// Empty where there is none.
+    /// Empty if there is none.
     machine_id: String,
     hardware: BTreeSet<String>,
-    /// Under Kubernetes.
+    /// The Node, under Kubernetes.
     node: Option<String>,
 }
 
 pub(super) const MARK_FILE: &str = "machine.json";
 
-/// What of the state folder is ours; others' files in it stay.
+/// Our files in the state folder; other files are preserved.
 pub(super) const FILES: [&str; 14] = [
     "cluster.json",
     "services.json",
@@ -68,7 +71,7 @@ impl Mark {
         Self { machine_id: id.trim().to_owned(), hardware, node: node.map(str::to_owned) }
     }
 
-    /// What one of the two does not know tells nothing.
+    /// Whether both are of the same machine. Unknown values are not compared.
     fn is_same(&self, now: &Self) -> bool {
         let id = self.machine_id == now.machine_id || self.machine_id.is_empty() || now.machine_id.is_empty();
         let cards = self.hardware.is_empty() || now.hardware.is_empty();
@@ -76,7 +79,7 @@ impl Mark {
         id && node && (cards || !self.hardware.is_disjoint(&now.hardware))
     }
 
-    /// The same machine, later: what is not known now is kept.
+    /// The mark of the same machine at a later time; values that are unknown now are kept.
     fn followed_by(&self, now: &Self) -> Self {
         let machine_id = if now.machine_id.is_empty() { &self.machine_id } else { &now.machine_id };
         let hardware = if now.hardware.is_empty() { &self.hardware } else { &now.hardware };
@@ -85,11 +88,11 @@ impl Mark {
     }
 }
 
-/// Makes the folder, and clears it of what another machine or Node has made. Returns the folder to use: where that cannot be
-/// cleared, one inside of it that is not there, so that nothing of it counts.
+/// Creates the folder, and removes the state of another machine or Node. Returns the folder to use:
+/// if the state cannot be removed, a subfolder that does not exist, so that it is ignored.
 pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> PathBuf {
     if let Err(error) = fs::create_dir_all(dir) {
-        tracing::warn!(path = %dir.display(), %error, "cannot make the state folder; a restart will know less");
+        tracing::warn!(path = %dir.display(), %error, "cannot create the state folder, state will be lost at a restart");
     }
     let known = known(dir);
     let is_ours = match &known {
@@ -99,21 +102,21 @@ pub(super) fn claim(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> Pat
     if !is_ours {
         tracing::warn!(
             path = %dir.display(),
-            "the state folder was made by another machine or Node: router id, drain and what else is kept there count for nothing here"
+            "state folder belongs to another machine or Node, ignoring its router ID, drain step and other state"
         );
         if let Err(error) = clear(dir) {
-            tracing::warn!(path = %dir.display(), %error, "cannot clear the state folder, so no state is kept; make state-dir writable");
+            tracing::warn!(path = %dir.display(), %error, "cannot clear the state folder, so no state is saved; make state-dir writable");
             return dir.join("of-another-machine");
         }
     }
     if let Some(bytes) = outdated(dir, known.as_ref().filter(|_| is_ours), now) {
-        // Where that fails, `mark` comes again.
+        // If that fails, `mark` tries again.
         let _ = kept::write(&dir.join(MARK_FILE), &bytes, 0o644);
     }
     dir.to_owned()
 }
 
-/// Keeps whose folder it is, where [`claim`] could not write it.
+/// Writes the mark if [`claim`] could not.
 pub(super) fn mark(dir: &Path, now: &Mark) {
     if let Some(bytes) = outdated(dir, known(dir).as_ref(), now) {
         kept::keep(&dir.join(MARK_FILE), bytes, 0o644);
@@ -124,15 +127,15 @@ fn known(dir: &Path) -> Option<Mark> {
     serde_json::from_str(&read(dir, MARK_FILE)?).ok()
 }
 
-/// What the file of the mark is to hold, unless it does.
+/// The content to write to the mark's file; `None` if it is up to date.
 fn outdated(dir: &Path, known: Option<&Mark>, now: &Mark) -> Option<Vec<u8>> {
     let next = known.map_or_else(|| now.clone(), |k| k.followed_by(now));
     let bytes = serde_json::to_vec(&next).unwrap_or_default();
     (fs::read(dir.join(MARK_FILE)).ok().as_ref() != Some(&bytes)).then_some(bytes)
 }
 
-/// A file of a former run, or what it held before it could not be written. The thread that writes
-/// is not started: it would be outside of the sandbox.
+/// Reads a file of the previous run, or its last content if it could not be written. Does not start
+/// the writer thread, which would be outside of the sandbox.
 pub(super) fn read(dir: &Path, name: &str) -> Option<String> {
     let path = dir.join(name);
     fs::read_to_string(&path).or_else(|_| fs::read_to_string(kept::stale(&path))).ok()
@@ -142,7 +145,7 @@ fn is_empty(dir: &Path) -> bool {
     FILES.iter().map(|name| dir.join(name)).all(|path| !path.exists() && !kept::stale(&path).exists())
 }
 
-/// Whether a folder without a mark may be this host's.
+/// Whether a folder without a mark may belong to this host.
 fn fits(dir: &Path, now: &Mark, addresses: &BTreeSet<IpAddr>) -> bool {
     let router_id = read(dir, ROUTER_ID_FILE).and_then(|t| t.trim().parse().ok());
     let node = || {
@@ -163,7 +166,7 @@ fn clear(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the kernel may hold routes of ours, if the host was not booted since.
+/// Where the kernel may have routes of ours, unless the host was rebooted.
 pub(super) fn former(dir: &Path) -> Record {
     let boot = boot_id();
     let known =
@@ -173,11 +176,11 @@ pub(super) fn former(dir: &Path) -> Record {
 
 pub(super) fn keep_former(dir: &Path, record: &Record) {
     let bytes = serde_json::to_vec(record).unwrap_or_default();
-    // What comes of it is in the log, and tried again.
+    // Failures are logged and retried.
     let _ = kept::keep_now(&dir.join(FORMER_FILE), bytes, 0o644);
 }
 
-/// Differs after each boot.
+/// ID of this boot.
 pub(super) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_known_by_its_id_and_a_card() {
+    fn a_machine_is_identified_by_its_id_and_a_card() {
         let made = mark("a", &["02:01", "02:02"], None);
         #[rustfmt::skip]
         let cases = [
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_machine_made_counts_for_nothing_and_the_files_of_others_stay() {
+    fn state_of_another_machine_is_removed_and_other_files_stay() {
         let dir = tempfile::tempdir().unwrap();
         let (here, there) = (mark("a", &["02:01"], None), mark("b", &["02:02"], None));
         let none = BTreeSet::new();
@@ -237,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_could_not_be_replaced_counts_and_what_is_not_known_now_stays_in_it() {
+    fn a_mark_that_could_not_be_replaced_counts_and_keeps_unknown_values() {
         let dir = tempfile::tempdir().unwrap();
         let (path, none) = (dir.path().join(MARK_FILE), BTreeSet::new());
         let drained = dir.path().join(DRAIN_FILE);
         claim(dir.path(), &mark("a", &["02:01"], None), &none);
         fs::write(&drained, "all\n").unwrap();
         fs::rename(&path, kept::stale(&path)).unwrap();
-        // Nothing can be created under the name of the temporary file, whoever tries.
+        // The temporary file cannot be created.
         let blocked = dir.path().join(".machine.json.tmp");
         fs::create_dir(&blocked).unwrap();
         fs::write(blocked.join("x"), "").unwrap();
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_mark_counts_if_something_in_it_fits() {
+    fn a_folder_without_a_mark_is_used_if_something_in_it_matches() {
         let here = mark("a", &["02:01"], None);
         let node = mark("a", &["02:01"], Some("n1"));
         let ours = BTreeSet::from(["10.0.1.2".parse().unwrap()]);

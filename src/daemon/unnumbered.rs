@@ -1,4 +1,4 @@
-//! Unnumbered neighbors: which of them have a session, and the addresses that were added for them.
+//! Unnumbered neighbors: their sessions, and the link-local addresses that were added for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ use crate::{
     unnumbered::{self, Interfaces, io::Found},
 };
 
-/// Link-local addresses that were added, a line each: the interface, a blank, the address.
+/// File of the link-local addresses that were added, one per line: interface and address.
 pub(super) const FILE: &str = "link-local";
-/// After something happened: more of it follows.
-const PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks while nothing happens: events may be missed.
-const LOOK: Duration = Duration::from_secs(5);
+/// Events are collected for this long.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How often to read the sessions without an event: events may be missed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts the discovery of neighbors.
 pub(super) fn spawn(
@@ -47,7 +47,8 @@ pub(super) fn spawn(
     unnumbered::io::spawn(inputs, found);
 }
 
-/// Publishes which link-local neighbors have a session, while there are interfaces with unnumbered ones.
+/// Publishes which link-local neighbors have a session, while there are interfaces of unnumbered
+/// neighbors.
 async fn sessions(
     established: watch::Sender<Arc<BTreeSet<(String, Ipv6Addr)>>>,
     mut interfaces: watch::Receiver<Arc<Interfaces>>,
@@ -74,28 +75,28 @@ async fn sessions(
         // Cancel safe, each.
         let open = tokio::select! {
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
-            () = sleep(LOOK) => true,
+            () = sleep(CHECK_INTERVAL) => true,
         };
         if !open {
             return;
         }
-        sleep(PAUSE).await;
+        sleep(DEBOUNCE).await;
         while events.try_recv().is_ok() {}
     }
 }
 
-/// Keeps an address that was added, for `cleanup`.
+/// Records an added address, for `cleanup`.
 fn note(record: &Path, name: &str, addr: Ipv6Addr) {
     let mut all = added(record);
     all.insert((name.to_owned(), addr));
     let text: String = all.iter().map(|(name, addr)| format!("{name} {addr}\n")).collect();
-    // By the next address the one before is in the file.
+    // The file is complete before the next address is added.
     if let Err(error) = crate::state::io::keep_now(record, text.into_bytes(), 0o644) {
         tracing::warn!(path = %record.display(), %error, "cannot write the record of added addresses");
     }
 }
 
-/// The addresses of the record.
+/// The recorded addresses.
 fn added(record: &Path) -> BTreeSet<(String, Ipv6Addr)> {
     let text = std::fs::read_to_string(record).unwrap_or_default();
     let pair = |line: &str| {
@@ -105,11 +106,11 @@ fn added(record: &Path) -> BTreeSet<(String, Ipv6Addr)> {
     text.lines().filter_map(pair).collect()
 }
 
-/// Removes the addresses of the record; what was removed, a line each.
+/// Removes the recorded addresses. Returns a line for each.
 ///
 /// # Errors
 ///
-/// When the kernel refuses.
+/// If the kernel rejects a request.
 pub(super) fn cleanup(state_dir: &Path) -> std::io::Result<Vec<String>> {
     let all = added(&state_dir.join(FILE));
     if all.is_empty() {
@@ -125,7 +126,7 @@ pub(super) fn cleanup(state_dir: &Path) -> std::io::Result<Vec<String>> {
     Ok(removed)
 }
 
-/// Fills in since when nobody is found, from plan to plan.
+/// Sets since when no neighbor is found, across plans.
 pub(super) fn date(since: &mut BTreeMap<String, String>, unfound: &mut [Unfound]) {
     since.retain(|interface, _| unfound.iter().any(|u| u.interface == *interface));
     for row in unfound {
@@ -134,7 +135,7 @@ pub(super) fn date(since: &mut BTreeMap<String, String>, unfound: &mut [Unfound]
     }
 }
 
-/// What `show neighbors` has of an interface on which nobody was found.
+/// The row of `show neighbors` for an interface on which no neighbor was found.
 pub(super) fn view(unfound: &Unfound) -> NeighborView {
     let config = &unfound.settings;
     NeighborView {
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_keeps_every_address_once() {
+    fn the_record_has_every_address_once() {
         let dir = tempfile::TempDir::new().unwrap();
         let record = dir.path().join(FILE);
         assert!(added(&record).is_empty());

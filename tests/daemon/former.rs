@@ -115,7 +115,7 @@ fn a_changed_table_leaves_nothing_in_the_former_one() {
     assert_eq!(bed.routes("10.60.7").len(), 3, "those of others stay");
     // Nothing is searched for at the next start.
     bed.restart("table = 1000", false);
-    assert!(!bed.routelet.process.printed().rsplit("routelet starts").next().unwrap().contains("former"));
+    assert!(!bed.routelet.process.printed().rsplit("routelet starting").next().unwrap().contains("former"));
 }
 
 #[test]

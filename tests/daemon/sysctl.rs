@@ -241,7 +241,7 @@ fn openshift_9931_forwarding_that_others_switch_off_is_on_again_within_a_second(
     for family in ["ipv4", "ipv6"] {
         wait_value(&host, &format!("net.{family}.conf.mgmt.forwarding"), "0");
     }
-    assert!(routelet.process.printed().contains("sysctl was changed by others and set back"));
+    assert!(routelet.process.printed().contains("sysctl changed by another program, restored"));
     assert!(problems(&routelet).is_empty(), "once is no fight: {:?}", problems(&routelet));
 
     // Something that never gives up is named, and not fought for ever.

@@ -1,7 +1,8 @@
 //! `reload` and SIGHUP: a good file comes into force, a bad one changes nothing.
 //!
-//! `changes` compares two configurations, `trial` decides on one that has to be confirmed, `restart` has the keys that
-//! take effect at a start only, `problems` is what the operator should know. This file reads, writes and waits.
+//! `changes` compares two configurations, `trial` decides on one that has to be confirmed,
+//! `restart` has the keys that take effect at a start only, `problems` is what the operator should
+//! know. This file reads, writes and waits.
 
 mod changes;
 mod problems;
@@ -349,7 +350,8 @@ impl Inner {
         state.seen = None;
     }
 
-    /// Compares the file on disk, if it changed, with what is in force, and reports what there is to know.
+    /// Compares the file on disk, if it changed, with what is in force, and reports what there is
+    /// to know.
     async fn look(&self, state: &mut State) {
         let path = self.path();
         let folder = path.parent().unwrap_or(Path::new("/"));

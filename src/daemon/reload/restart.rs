@@ -2,8 +2,8 @@
 
 use crate::{config::Config, daemon::sandbox};
 
-/// Keys whose value is not that of the start, of those that are bound, opened or decided once. `offered`: the daemon
-/// runs under Kubernetes unless the file decides.
+/// Keys whose value is not that of the start, of those that are bound, opened or decided once.
+/// `offered`: the daemon runs under Kubernetes unless the file decides.
 pub(super) fn keys(started: &Config, new: &Config, offered: bool) -> Vec<&'static str> {
     let old = started;
     let kubernetes = old.kubernetes.enabled.unwrap_or(offered);

@@ -1,5 +1,5 @@
-//! A configuration on trial: in force until a moment, and the former one after it. The record is a file of the state
-//! folder, so that the end of the daemon does not extend the trial. Pure.
+//! A configuration on trial: in force until a moment, and the former one after it. The record is a
+//! file of the state folder, so that the end of the daemon does not extend the trial. Pure.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use zeroize::Zeroize;
 
 use crate::bgp::peer::Secret;
 
-/// A moment, by the clock that runs since boot and does not jump, and by that of the wall for other boots. In seconds.
+/// A moment, by the clock that runs since boot and does not jump, and by that of the wall for other
+/// boots. In seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moment {
     pub(super) boot: String,

@@ -1,4 +1,4 @@
-//! Readiness, the gate of the conflist, and the watchdog of systemd.
+//! Readiness, the inputs of the conflist's gate, and the watchdog of systemd.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -24,12 +24,13 @@ use crate::{
     plan::{Plan, Sessions},
 };
 
-/// Longest wait for neighbors that are not there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time to wait for absent neighbors.
+const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reports once that the first exchange is over (`begun`): the conflist is written where asked, and each neighbor has
-/// finished it or 10 s have passed since the start. Then that the node is ready: where routelet runs on other nodes
-/// that this one should have sessions with, at least one session of any kind has come up. Nothing takes either back.
+/// Sets `begun` once the conflist is written, if configured, and each neighbor has sent its initial
+/// routes or 10 s have passed since the start. Then sets `ready`: if routelet runs on other nodes
+/// that this one should peer with, once at least one session of any kind was established. Neither
+/// is reset.
 pub(super) async fn readiness(
     begun: watch::Sender<bool>,
     ready: watch::Sender<bool>,
@@ -38,7 +39,7 @@ pub(super) async fn readiness(
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
     mut conflist: Option<watch::Receiver<ConflistStatus>>,
 ) {
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + NEIGHBOR_TIMEOUT;
     loop {
         let converged = {
             let convergence = convergence.borrow_and_update();
@@ -47,7 +48,7 @@ pub(super) async fn readiness(
         let written = conflist.as_mut().is_none_or(|c| {
             matches!(c.borrow_and_update().state, ConflistState::Written | ConflistState::Disabled)
         });
-        let late = Instant::now() >= patience;
+        let late = Instant::now() >= deadline;
         if written && (converged || late) {
             begun.send_replace(true);
             first_session(sessions, plan).await;
@@ -60,7 +61,7 @@ pub(super) async fn readiness(
             r = convergence.changed() => r.is_ok(),
             r = plan.changed() => r.is_ok(),
             r = changed(conflist.as_mut()) => r,
-            () = sleep_until(patience), if !late => true,
+            () = sleep_until(deadline), if !late => true,
         };
         if !alive {
             return;
@@ -68,7 +69,7 @@ pub(super) async fn readiness(
     }
 }
 
-/// Waits for a session, unless no other node is there to have one with. Logs that it waits.
+/// Waits for an established session, unless no other node runs routelet. Logs that it waits.
 async fn first_session(
     mut sessions: watch::Receiver<Arc<Sessions>>,
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
@@ -82,7 +83,7 @@ async fn first_session(
         if !std::mem::replace(&mut logged, true) {
             tracing::warn!(
                 nodes = expected,
-                "not ready: no BGP session is up, and routelet runs on other nodes"
+                "not ready, no BGP session is established although other nodes run routelet"
             );
         }
         // Cancel safe, each.
@@ -96,7 +97,8 @@ async fn first_session(
     }
 }
 
-/// Of an input that may not be there: then it never resolves. `false`: its sender is gone.
+/// Waits for a change of an optional input; forever if there is none. Returns `false` if its sender
+/// is gone.
 pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> bool {
     match receiver {
         Some(r) => r.changed().await.is_ok(),
@@ -104,7 +106,7 @@ pub(super) async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) -> boo
     }
 }
 
-/// Keeps the gate of the conflist up to date.
+/// Keeps the inputs of the conflist's gate up to date.
 pub(super) async fn gate(
     gate: watch::Sender<GateInputs>,
     mut acknowledged: watch::Receiver<Arc<BTreeSet<Prefix>>>,
@@ -135,19 +137,19 @@ pub(super) async fn gate(
     }
 }
 
-/// Whether packets of the pods of the conflist are forwarded: a family that the host has switched off is not in it, and keeps
-/// nobody waiting.
+/// Whether forwarding is enabled for all families of the conflist. A family that is disabled on the
+/// host is not in it, and does not delay it.
 fn forwards(plan: &Result<Plan, String>) -> bool {
     let Ok(Plan { conflist: Some(conflist), .. }) = plan else { return false };
     conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()))
 }
 
-/// How often sessions are looked at while nothing is heard of them.
-const LOOK: Duration = Duration::from_secs(5);
-/// Sessions come and go together: they are looked at once for so long a time.
-const GATHER: Duration = Duration::from_millis(300);
+/// How often to read the sessions without an event.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Events of sessions are collected for this long: many sessions change together.
+const DEBOUNCE: Duration = Duration::from_millis(300);
 
-/// Follows which sessions are up, and keeps the facts of the Node's condition up to date.
+/// Tracks established sessions, and keeps the facts of the Node's condition up to date.
 pub(super) async fn facts(
     facts: watch::Sender<Facts>,
     established: watch::Sender<Arc<Sessions>>,
@@ -155,13 +157,13 @@ pub(super) async fn facts(
     (peers, mut events): (mpsc::Sender<ToPeers>, broadcast::Receiver<PeerEvent>),
     mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
 ) {
-    let mut met = BTreeSet::new();
+    let mut were_up = BTreeSet::new();
     loop {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
             return;
         }
-        let sessions = answer.await.unwrap_or_default();
+        let sessions = response.await.unwrap_or_default();
         let wanted: BTreeSet<_> = sessions
             .iter()
             .filter(|n| n.state != SessionState::Disabled)
@@ -170,7 +172,7 @@ pub(super) async fn facts(
         let up = sessions.iter().filter(|n| n.state == SessionState::Established);
         let up: BTreeSet<_> = up.map(|n| n.address.clone()).collect();
         publish(&established, Arc::new(sessions_of(&up)));
-        met = met.union(&up).filter(|n| wanted.contains(*n)).cloned().collect();
+        were_up = were_up.union(&up).filter(|n| wanted.contains(*n)).cloned().collect();
         let now = {
             let plan = plan.borrow_and_update();
             let plan = plan.as_ref().as_ref().ok();
@@ -185,23 +187,24 @@ pub(super) async fn facts(
                 neighbors: wanted.len(),
                 up: up.len(),
                 expected: plan.map_or(0, |p| p.expected.len()),
-                lost: met.difference(&up).filter(|n| !is_silent(n)).count(),
+                lost: were_up.difference(&up).filter(|n| !is_silent(n)).count(),
             }
         };
         publish(&facts, now);
-        // Cancel safe, each. Once the node is ready nothing is left to be reported there.
+        // Cancel safe, each. Readiness does not change once it is reached.
         tokio::select! {
             r = begun.changed(), if !now.begun => if r.is_err() { return },
             r = ready.changed(), if !now.ready => if r.is_err() { return },
             r = plan.changed() => if r.is_err() { return },
-            // Whatever was missed is seen at the next look.
-            _ = events.recv() => tokio::time::sleep(GATHER).await,
-            () = tokio::time::sleep(LOOK) => {}
+            // Missed events are covered by the next read.
+            _ = events.recv() => tokio::time::sleep(DEBOUNCE).await,
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
     }
 }
 
-/// A second speaker on the loopback is nobody who would bring packets to the node.
+/// The established sessions, without a second speaker on the loopback, which attracts no packets to
+/// the node.
 fn sessions_of(up: &BTreeSet<String>) -> Sessions {
     let addresses = up.iter().filter_map(|n| n.parse::<IpAddr>().ok());
     let up_there: BTreeSet<_> = addresses.filter(|a| !a.is_loopback()).collect();
@@ -209,13 +212,13 @@ fn sessions_of(up: &BTreeSet<String>) -> Sessions {
     Sessions { any: !up_there.is_empty() || link_local, up: up_there }
 }
 
-/// How many neighbors are planned. Without a plan nobody is known who could be through.
+/// The number of planned neighbors; without a plan more than can have converged.
 fn expected(plan: &Result<Plan, String>) -> usize {
     plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count())
 }
 
-/// Whether this start is a restart in the sense of RFC 4724 §3: our own routes were found in the kernel. It is over
-/// when each neighbor has converged, or after the restart time.
+/// Whether this start is a restart in the sense of RFC 4724 §3: our own routes were found in the
+/// kernel. It ends when each neighbor has converged, or after the restart time.
 pub(super) async fn restart(
     fib: &FibClient,
     config: &Config,
@@ -224,13 +227,13 @@ pub(super) async fn restart(
     let found: usize = fib.counts().await.iter().sum();
     let (tx, rx) = watch::channel(found > 0);
     if found > 0 {
-        tracing::info!(routes = found, "a restart: routes of the last run are kept");
+        tracing::info!(routes = found, "graceful restart, keeping routes of the previous run");
         let limit = restart_time(config);
         tokio::spawn(async move {
             let done = convergence.wait_for(|c| !c.neighbors.is_empty() && c.all());
             let _ = tokio::time::timeout(limit, done).await;
             tx.send_replace(false);
-            // The value must outlive this task for those who watch it.
+            // The sender must outlive the timeout for the receivers.
             tx.closed().await;
         });
     } else {
@@ -239,7 +242,7 @@ pub(super) async fn restart(
     rx
 }
 
-/// Tells systemd that we live, twice per period; returns at once where it did not ask.
+/// Notifies the watchdog of systemd twice per period; returns at once if it is not enabled.
 pub(super) async fn watchdog() {
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     loop {

@@ -1,4 +1,5 @@
-//! Answers the control socket: each question goes to the task that owns the state, views are put together here.
+//! Handles queries of the control socket: collects state from the tasks that own it, and assembles
+//! the responses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,9 +51,9 @@ use crate::{
     sandbox::SandboxView,
 };
 
-/// Everything that can be asked. Cheap to clone: channels and snapshots.
+/// The sources of all responses. Cheap to clone: channels and snapshots.
 #[derive(Clone)]
-pub(super) struct Answers {
+pub(super) struct QueryHandler {
     pub(super) started: String,
     pub(super) node_name: String,
     pub(super) config: watch::Receiver<Arc<Config>>,
@@ -79,7 +80,7 @@ pub(super) struct Answers {
     pub(super) drainer: Drainer,
 }
 
-/// The Kubernetes side of the answers.
+/// The sources that exist under Kubernetes only.
 #[derive(Clone)]
 pub(super) struct Kubernetes {
     pub(super) nodes: watch::Receiver<Arc<Nodes>>,
@@ -87,23 +88,24 @@ pub(super) struct Kubernetes {
     pub(super) conflist: watch::Receiver<ConflistStatus>,
 }
 
-impl Answers {
-    pub(super) async fn answer(self, query: Query) -> Reply {
+impl QueryHandler {
+    pub(super) async fn handle(self, query: Query) -> Reply {
         match query {
             Query::Routes(filter) => self.routes(filter).await,
             Query::Fib => Reply::Pages { large: true, pages: self.fib_pages() },
-            query => self.whole(query).await.into(),
+            query => self.single(query).await.into(),
         }
     }
 
-    async fn whole(self, query: Query) -> Response {
+    /// Handles queries whose response is one message.
+    async fn single(self, query: Query) -> Response {
         match query {
             Query::Summary => Response::Summary(Box::new(self.summary().await)),
             Query::Neighbors => Response::Neighbors(self.neighbors().await),
             Query::Neighbor(name) => self.neighbor(&name).await,
-            // In pages: see `answer`.
+            // In pages: see `handle`.
             Query::Routes(_) | Query::Fib => Response::End,
-            Query::Node => Response::Node(self.node_beside(&self.neighbors().await).map(Box::new)),
+            Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
             Query::Host => Response::Host(Box::new(self.host().await)),
             Query::Config => Response::Config(self.effective()),
@@ -120,11 +122,11 @@ impl Answers {
     }
 }
 
-impl Answers {
+impl QueryHandler {
     /// `/metrics` and the probes.
     pub(super) async fn page(self, page: Page) -> http::Reply {
         match page {
-            // That this is answered at all is what is asked.
+            // Any response shows that the process is alive.
             Page::Livez => http::Reply { ok: true, text: "alive\n".into() },
             Page::Startupz => http::Reply { ok: true, text: "started\n".into() },
             Page::Readyz => {
@@ -193,23 +195,23 @@ impl Answers {
     }
 
     pub(super) async fn counts(&self) -> Counts {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if self.rib.send(ToRib::Counts { reply }).await.is_err() {
             return Counts::default();
         }
-        answer.await.unwrap_or_default()
+        response.await.unwrap_or_default()
     }
 
-    /// What sessions know.
+    /// The state of the sessions.
     async fn sessions(&self) -> Vec<NeighborView> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         if self.peers.send(ToPeers::Status { reply }).await.is_err() {
             return Vec::new();
         }
-        answer.await.unwrap_or_default()
+        response.await.unwrap_or_default()
     }
 
-    /// What sessions know, with the counters of the rib.
+    /// The state of the sessions, with the counters of the RIB.
     pub(super) async fn neighbors(&self) -> Vec<NeighborView> {
         let mut views = self.sessions().await;
         add_counts(&mut views, &self.counts().await);
@@ -242,7 +244,8 @@ impl Answers {
         self.act_on(key, act).await
     }
 
-    /// On all unnumbered neighbors of an interface. That it is disabled holds for those as well that are found later.
+    /// Acts on all unnumbered neighbors of an interface. Disabling also applies to neighbors found
+    /// later.
     async fn act_on_interface(&self, name: &str, act: &Act) -> Response {
         let found = self.sessions().await.into_iter().filter(|v| v.interface.as_deref() == Some(name));
         let keys: Vec<PeerKey> = found.filter_map(|v| v.address.parse().ok()).collect();
@@ -260,7 +263,7 @@ impl Answers {
             }),
             _ if keys.is_empty() => {
                 return Response::Refused(format!(
-                    "no neighbor was found on {name} so far; `routelet show neighbor {name}` shows why"
+                    "no neighbor was found on {name} yet; `routelet show neighbor {name}` shows why"
                 ));
             }
             _ => {}
@@ -275,14 +278,14 @@ impl Answers {
     }
 
     async fn act_on(&self, key: PeerKey, act: Act) -> Response {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let request = ToPeers::Act { neighbor: key.clone(), act: act.clone(), reply };
         if self.peers.send(request).await.is_err() {
             return Response::Refused("the daemon is stopping".into());
         }
-        match answer.await {
+        match response.await {
             Ok(Ok(())) => {
-                // Kept in the plan too, so that a new plan does not bring the session back.
+                // Recorded for the plan too, so that a new plan does not start the session again.
                 match act {
                     Act::Disable { .. } => self.disabled.send_modify(|d| {
                         d.insert(key);
@@ -316,7 +319,7 @@ impl Answers {
                 Err(Stopped) => Some((Response::Refused("the daemon is stopping".into()), None)),
             }
         });
-        // The heading of a table says what was asked for, even where there is nothing.
+        // An empty first page, so that the table has its heading even without rows.
         let pages = stream::iter([Response::Routes(Vec::new())]).chain(pages);
         Reply::Pages { large, pages: pages.boxed() }
     }
@@ -338,7 +341,7 @@ impl Answers {
         }
     }
 
-    /// All paths at once: where there are few.
+    /// All paths at once, for filters that match few.
     pub(super) async fn route_views(&self, filter: RouteFilter) -> Vec<RouteView> {
         let (mut pages, mut views) = (self.route_pages(filter), Vec::new());
         while let Ok(mut list) = pages.next().await
@@ -349,7 +352,7 @@ impl Answers {
         views
     }
 
-    /// What keeps the node from being ready.
+    /// What prevents the node from being ready.
     fn missing(&self, neighbors: &[NeighborView]) -> Option<String> {
         if *self.ready.borrow() {
             return None;
@@ -371,7 +374,8 @@ impl Answers {
             Ok(plan) => {
                 (plan.services.clone(), plan.diagnostics(), plan.reflectors.iter().cloned().collect())
             }
-            // Without the API server there is no Node: setting what it would have is no remedy.
+            // Without the API server there is no Node, so problems of the configuration are
+            // premature.
             Err(_) if nodes.own.is_none() && !kubernetes.api.borrow().connected => Default::default(),
             Err(missing) => (Vec::new(), vec![incomplete(missing)], Vec::new()),
         };
@@ -392,8 +396,9 @@ impl Answers {
         Some(NodeStatus { reflectors, ..status })
     }
 
-    /// The same beside the sessions: nodes behind the default route are no problem while a gateway's routes lead there.
-    fn node_beside(&self, neighbors: &[NeighborView]) -> Option<NodeStatus> {
+    /// The same, given the sessions: nodes behind the default route are no problem while a session
+    /// with a gateway is established.
+    fn node_given(&self, neighbors: &[NeighborView]) -> Option<NodeStatus> {
         let mut node = self.node()?;
         if neighbors.iter().any(|v| v.state == SessionState::Established && v.source == "gateway") {
             node.remedy = None;
@@ -401,10 +406,10 @@ impl Answers {
         Some(node)
     }
 
-    /// Everything that an operator should know, the most urgent first: that of the sessions as of
-    /// now, the rest as the tasks found it last.
+    /// All problems that an operator should know, the most urgent first: those of the sessions as
+    /// of now, the others as the tasks found them last.
     pub(super) fn diagnostics(&self, neighbors: &[NeighborView]) -> Vec<Diagnostic> {
-        let node = self.node_beside(neighbors);
+        let node = self.node_given(neighbors);
         let unconnected = node.as_ref().is_some_and(|n| n.uid.is_none() && !n.api.connected);
         let cluster = node.map(|node| node.diagnostics()).unwrap_or_default();
         let planned = match self.plan.borrow().as_ref() {
@@ -474,7 +479,7 @@ impl Answers {
     }
 }
 
-/// What keeps a node from being ready, the first cause alone.
+/// The first cause that prevents a node from being ready.
 fn not_ready(
     api: Option<&ApiStatus>,
     unplanned: Option<&str>,
@@ -490,17 +495,20 @@ fn not_ready(
     if let Some(ConflistStatus { state: ConflistState::Waiting | ConflistState::Failed, problem, .. }) =
         conflist
     {
-        let problem = problem.as_deref().unwrap_or("it is about to be");
+        let problem = problem.as_deref().unwrap_or("in progress");
         return format!("the conflist is not written: {problem}");
     }
     match up {
-        0 if wanted == 0 => "the first look at the neighbors is not over".into(),
-        0 => format!("no session is up of {wanted} that there should be"),
-        up => format!("the first exchange with the neighbors is not over ({up} of {wanted} sessions are up)"),
+        0 if wanted == 0 => "the state of the neighbors is not known yet".into(),
+        0 => format!("none of {wanted} sessions is established"),
+        up => format!(
+            "initial routes of the neighbors are incomplete ({up} of {wanted} sessions are established)"
+        ),
     }
 }
 
-/// Paths as the rib describes them; whether the kernel holds them is known by the fib, whom they serve by the plan.
+/// Pages of paths from the RIB, with their installation from the FIB and their Services from the
+/// plan.
 struct RoutePages {
     rib: Pages,
     fib: FibClient,
@@ -508,7 +516,7 @@ struct RoutePages {
 }
 
 impl RoutePages {
-    /// The next ones; none when all were given.
+    /// The next page; empty after the last one.
     async fn next(&mut self) -> Result<Vec<RouteView>, Stopped> {
         let mut views = self.rib.next().await?;
         let used = |view: &RouteView| view.best || view.multipath;
@@ -526,8 +534,8 @@ impl RoutePages {
             return;
         }
         let mut served: BTreeMap<Prefix, Vec<&Eligibility>> = BTreeMap::new();
-        for verdict in self.plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
-            verdict.announced.into_iter().for_each(|p| served.entry(p).or_default().push(verdict));
+        for service in self.plan.as_ref().as_ref().map_or(&[][..], |plan| &plan.services) {
+            service.announced.into_iter().for_each(|p| served.entry(p).or_default().push(service));
         }
         for view in views.iter_mut().filter(|v| v.source == "service") {
             if let Some([first, more @ ..]) = served.get(&view.prefix).map(Vec::as_slice) {
@@ -576,7 +584,7 @@ fn done(result: Result<Option<String>, String>) -> Response {
     result.map_or_else(Response::Refused, Response::Done)
 }
 
-/// By operation and result.
+/// Counters by operation and result.
 fn operations(counters: &Counters) -> Vec<(&'static str, &'static str, u64)> {
     let all = [("replace", &counters.put), ("delete", &counters.del), ("nexthop", &counters.nexthop)];
     let both = |(name, outcome): (&'static str, &Outcome)| {
@@ -601,7 +609,7 @@ fn count_state(neighbors: &[NeighborView], state: SessionState) -> u64 {
     neighbors.iter().filter(|v| v.state == state).count() as u64
 }
 
-/// Of the sessions that are not up now, the one that failed last.
+/// The latest error of a session that is not established.
 fn last_error(neighbors: &[NeighborView]) -> Option<LastError> {
     let failed = neighbors.iter().filter_map(|v| Some((v, v.last_error.clone()?)));
     let (view, text) = failed.max_by(|a, b| a.0.since.cmp(&b.0.since))?;
@@ -637,7 +645,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readyz_names_what_is_missing_and_the_first_cause_alone() {
+    fn readyz_reports_the_first_missing_condition_only() {
         let away = ApiStatus { last_error: Some("401 Unauthorized".into()), ..ApiStatus::default() };
         let there = ApiStatus { connected: true, ..ApiStatus::default() };
         let conflist = |state, problem: &str| ConflistStatus {
@@ -654,9 +662,9 @@ mod tests {
             ("no Node",                             not_ready(Some(&there), Some("no Node"), Some(&waiting), (0, 0))),
             ("the CNI plugin `bridge` is missing",  not_ready(Some(&there), None, Some(&waiting), (1, 2))),
             ("read-only file system",               not_ready(Some(&there), None, Some(&failed), (1, 2))),
-            ("1 of 2 sessions are up",              not_ready(Some(&there), None, Some(&written), (1, 2))),
-            ("no session is up of 1",               not_ready(Some(&there), None, Some(&written), (0, 1))),
-            ("the first look",                      not_ready(None, None, None, (0, 0))),
+            ("1 of 2 sessions are established",     not_ready(Some(&there), None, Some(&written), (1, 2))),
+            ("none of 1 sessions is established",   not_ready(Some(&there), None, Some(&written), (0, 1))),
+            ("the state of the neighbors",          not_ready(None, None, None, (0, 0))),
         ];
         for (part, text) in cases {
             assert!(text.contains(part), "{part}: {text}");
