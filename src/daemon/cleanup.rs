@@ -1,7 +1,7 @@
 //! `routelet cleanup`: removes everything that the daemon has left behind.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
 };
@@ -9,7 +9,8 @@ use std::{
 use super::{Error, forwarding, state, unnumbered};
 use crate::{
     cni::{conflist as cni_file, io::former},
-    config, fib,
+    config::{self, Config},
+    fib,
     nft::{self, forward::CHAIN},
 };
 
@@ -28,8 +29,19 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
         let socket = socket.display();
         return Err(Error::Runtime(format!("a daemon runs (it listens on {socket}); stop it first")));
     }
+    let mut removed = routes(&loaded)?;
+    removed.extend(packet_rules()?);
+    // After routes and rules are removed, nothing of ours needs forwarding.
+    removed.extend(host_settings(&loaded.state_dir)?);
+    removed.extend(pods(&loaded)?);
+    removed.extend(files(&loaded)?);
+    Ok(removed)
+}
+
+/// Routes and nexthop objects, also of former configurations.
+fn routes(config: &Config) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
-    let (table, protocol) = (loaded.fib.table, loaded.fib.protocol);
+    let (table, protocol) = (config.fib.table, config.fib.protocol);
     let kernel = fib::io::cleanup(table, protocol).map_err(|e| {
         Error::Runtime(format!(
             "routes cannot be removed: {e}; routelet needs root, or the capability NET_ADMIN"
@@ -39,10 +51,9 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
     if routes + nexthops > 0 {
         removed.push(format!("{routes} routes and {nexthops} nexthop objects with protocol {protocol}"));
     }
-    for place in state::former(&loaded.state_dir).places() {
-        let former = fib::io::cleanup_former(place).map_err(|e| {
-            Error::Runtime(format!("routes of a former configuration cannot be removed: {e}; run as root"))
-        })?;
+    for place in state::former(&config.state_dir).places() {
+        let former =
+            fib::io::cleanup_former(place).map_err(not_removed("routes of a former configuration"))?;
         if former.routes + former.nexthops > 0 {
             removed.push(format!(
                 "{} routes and {} nexthop objects of a former configuration (table {}, protocol {})",
@@ -50,60 +61,75 @@ pub fn cleanup(config: Option<&Path>) -> Result<Vec<String>, Error> {
             ));
         }
     }
-    let table = nft::io::masquerade::cleanup().map_err(|e| {
-        Error::Runtime(format!("the nftables table of masquerade cannot be removed: {e}; run as root"))
-    })?;
-    if table {
+    Ok(removed)
+}
+
+/// Tables of nftables and chains of iptables.
+fn packet_rules() -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    if nft::io::masquerade::cleanup().map_err(not_removed("the nftables table of masquerade"))? {
         removed.push(format!("nftables table inet {}", nft::wire::TABLE));
     }
-    let chain = nft::io::forward::cleanup()
-        .map_err(|e| Error::Runtime(format!("the chain {CHAIN} cannot be removed: {e}; run as root")))?;
-    if chain {
+    if nft::io::forward::cleanup().map_err(not_removed(&format!("the chain {CHAIN}")))? {
         removed.push(format!("chain {CHAIN} of iptables"));
     }
-    let bgp = nft::io::pod_bgp::cleanup().map_err(|e| {
-        let table = nft::pod_bgp::TABLE;
-        Error::Runtime(format!("the nftables table {table} cannot be removed: {e}; run as root"))
-    })?;
-    if bgp {
-        removed.push(format!("nftables table inet {}", nft::pod_bgp::TABLE));
+    let table = nft::pod_bgp::TABLE;
+    if nft::io::pod_bgp::cleanup().map_err(not_removed(&format!("the nftables table {table}")))? {
+        removed.push(format!("nftables table inet {table}"));
     }
-    // After routes and rules are removed, nothing of ours needs forwarding.
-    let record = forwarding::record(&loaded.state_dir.join(forwarding::FILE));
-    removed.extend(fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?);
-    removed.extend(unnumbered::cleanup(&loaded.state_dir).map_err(|e| {
-        Error::Runtime(format!(
-            "link-local addresses that routelet added cannot be removed: {e}; run as root"
-        ))
-    })?);
-    let ranges = former::cleanup(&loaded.state_dir).map_err(|e| {
-        Error::Runtime(format!("gateway addresses of former pod CIDRs cannot be removed: {e}; run as root"))
-    })?;
+    Ok(removed)
+}
+
+/// Sysctls, and addresses of interfaces.
+fn host_settings(state_dir: &Path) -> Result<Vec<String>, Error> {
+    let record = forwarding::record(&state_dir.join(forwarding::FILE));
+    let mut removed =
+        fib::io::sysctl::undo(&record).map_err(|e| Error::Runtime(format!("{e}; run as root")))?;
+    let link_local = "link-local addresses that routelet added";
+    removed.extend(unnumbered::cleanup(state_dir).map_err(not_removed(link_local))?);
+    let ranges = former::cleanup(state_dir).map_err(not_removed("gateway addresses of former pod CIDRs"))?;
     removed.extend(ranges.iter().map(|r| format!("the gateway address of the former pod CIDR {r}")));
-    let conflist = loaded.cni.conf_dir.join(&loaded.cni.file);
+    Ok(removed)
+}
+
+/// The conflist, and its bridge unless pods are attached.
+fn pods(config: &Config) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    let conflist = config.cni.conf_dir.join(&config.cni.file);
     if let Some((bridge, ranges)) = fs::read(&conflist).ok().and_then(|bytes| cni_file::written_for(&bytes)) {
-        let gone = former::cleanup_bridge(&bridge, &ranges).map_err(|e| {
-            Error::Runtime(format!("the bridge {bridge} cannot be removed: {e}; run as root"))
-        })?;
+        let gone =
+            former::cleanup_bridge(&bridge, &ranges).map_err(not_removed(&format!("the bridge {bridge}")))?;
         removed.extend(gone.then(|| format!("bridge {bridge}, to which no pod is attached")));
         remove(conflist, &mut removed)?;
     }
-    remove(temporary(&loaded.cni.conf_dir, &loaded.cni.file), &mut removed)?;
+    remove(temporary(&config.cni.conf_dir, &config.cni.file), &mut removed)?;
+    Ok(removed)
+}
+
+/// The state folder with our files, and the control socket.
+fn files(config: &Config) -> Result<Vec<String>, Error> {
+    let (mut removed, folder) = (Vec::new(), &config.state_dir);
     // Other files are preserved, and the folder with them.
     for name in state::FILES {
-        remove(loaded.state_dir.join(name), &mut removed)?;
-        remove(temporary(&loaded.state_dir, name), &mut removed)?;
-        remove(crate::state::io::stale(&loaded.state_dir.join(name)), &mut removed)?;
-        remove(loaded.state_dir.join(format!("{name}.new")), &mut removed)?;
+        remove(folder.join(name), &mut removed)?;
+        remove(temporary(folder, name), &mut removed)?;
+        remove(crate::state::io::stale(&folder.join(name)), &mut removed)?;
+        remove(folder.join(format!("{name}.new")), &mut removed)?;
     }
+    let socket = &config.control.socket;
     if fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket()) {
         remove(socket.clone(), &mut removed)?;
     }
     // Only if it is empty.
-    if fs::remove_dir(&loaded.state_dir).is_ok() {
-        removed.push(loaded.state_dir.display().to_string());
+    if fs::remove_dir(folder).is_ok() {
+        removed.push(folder.display().to_string());
     }
     Ok(removed)
+}
+
+/// The error that something cannot be removed.
+fn not_removed<E: fmt::Display>(what: &str) -> impl Fn(E) -> Error + use<'_, E> {
+    move |e| Error::Runtime(format!("{what} cannot be removed: {e}; run as root"))
 }
 
 /// The temporary file that an interrupted write leaves beside a file.

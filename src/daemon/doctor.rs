@@ -2,7 +2,11 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use super::{Error, RunOptions, api_options, conflist_options, kernel_routes};
+use super::{
+    Error, RunOptions,
+    cluster::{api_options, conflist_options},
+    kernel_routes,
+};
 use crate::{
     bgp::io::{owners_of, port_taken},
     cni,

@@ -1,12 +1,12 @@
 //! `[fib]`: where our routes are in the kernel, now and before.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{restart_time, state};
+use super::state;
 use crate::{
-    config::Config,
+    config::{self, Config},
     fib::io::{FibClient, Settings},
 };
 
@@ -22,6 +22,11 @@ pub(super) fn settings(config: &Config) -> Settings {
         resilient: fib.resilient,
         restart_time: restart_time(config),
     }
+}
+
+/// How long routes of the last run stay without a session that confirms them (RFC 4724).
+pub(super) fn restart_time(config: &Config) -> Duration {
+    config::seconds(config.bgp.defaults.restart_time.unwrap_or(120))
 }
 
 /// Moves the routes whenever the settings change. The record of former places is written first, so

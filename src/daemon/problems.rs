@@ -20,6 +20,21 @@ use crate::{
 /// Problems of one task.
 pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
 
+/// Where tasks report their problems.
+#[derive(Default)]
+pub(super) struct Reports {
+    pub(super) firewall: watch::Sender<Vec<Diagnostic>>,
+    pub(super) firewall_notes: watch::Sender<Vec<Diagnostic>>,
+    pub(super) pod_bgp: watch::Sender<Vec<Diagnostic>>,
+    pub(super) pod_bgp_notes: watch::Sender<Vec<Diagnostic>>,
+    /// Of the conflist and its bridge.
+    pub(super) pods: watch::Sender<Vec<Diagnostic>>,
+    pub(super) sessions: watch::Sender<Vec<Diagnostic>>,
+    /// Of the configuration file.
+    pub(super) file: watch::Sender<Vec<Diagnostic>>,
+    pub(super) metrics_port: watch::Sender<Vec<Diagnostic>>,
+}
+
 /// Sources of problems. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sources {

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{forwarding::Forwarding, planner::publish, restart_time};
+use super::{forwarding::Forwarding, kernel_routes::restart_time, planner::publish};
 use crate::{
     bgp::{
         io::{PeerEvent, ToPeers},
