@@ -1,0 +1,80 @@
+//! Commands for one neighbor: reset, refresh, disable, enable.
+
+use tokio::sync::oneshot;
+
+use super::{QueryHandler, unknown_neighbor};
+use crate::{
+    bgp::{
+        io::{Act, ToPeers},
+        peer::PeerKey,
+    },
+    control::{Response, Target},
+};
+
+impl QueryHandler {
+    pub(super) async fn act(&self, target: &Target, act: Act) -> Response {
+        let Ok(key) = target.neighbor.parse::<PeerKey>();
+        if let PeerKey::Interface(name) = &key {
+            return self.act_on_interface(name, &act).await;
+        }
+        self.act_on(key, act).await
+    }
+
+    /// Acts on all unnumbered neighbors of an interface. Disabling also applies to neighbors found
+    /// later.
+    async fn act_on_interface(&self, name: &str, act: &Act) -> Response {
+        let found = self.sessions().await.into_iter().filter(|v| v.interface.as_deref() == Some(name));
+        let keys: Vec<PeerKey> = found.filter_map(|v| v.address.parse().ok()).collect();
+        let is_sought = self.plan.borrow().as_ref().as_ref().is_ok_and(|p| p.seeks_on(name));
+        if keys.is_empty() && !is_sought {
+            return Response::Refused(unknown_neighbor(name));
+        }
+        let whole = PeerKey::Interface(name.to_owned());
+        match act {
+            Act::Disable { .. } if is_sought => self.disabled.send_modify(|d| {
+                d.insert(whole);
+            }),
+            Act::Enable => self.disabled.send_modify(|d| {
+                d.remove(&whole);
+            }),
+            _ if keys.is_empty() => {
+                return Response::Refused(format!(
+                    "no neighbor was found on {name} yet; `routelet show neighbor {name}` shows why"
+                ));
+            }
+            _ => {}
+        }
+        for key in keys {
+            match self.act_on(key, act.clone()).await {
+                Response::Done(_) => {}
+                other => return other,
+            }
+        }
+        Response::Done(None)
+    }
+
+    async fn act_on(&self, key: PeerKey, act: Act) -> Response {
+        let (reply, response) = oneshot::channel();
+        let request = ToPeers::Act { neighbor: key.clone(), act: act.clone(), reply };
+        if self.peers.send(request).await.is_err() {
+            return Response::Refused("the daemon is stopping".into());
+        }
+        match response.await {
+            Ok(Ok(())) => {
+                // Recorded for the plan too, so that a new plan does not start the session again.
+                match act {
+                    Act::Disable { .. } => self.disabled.send_modify(|d| {
+                        d.insert(key);
+                    }),
+                    Act::Enable => self.disabled.send_modify(|d| {
+                        d.remove(&key);
+                    }),
+                    Act::Reset { .. } | Act::Refresh => {}
+                }
+                Response::Done(None)
+            }
+            Ok(Err(unknown)) => Response::Refused(unknown.to_string()),
+            Err(_) => Response::Refused("the daemon is stopping".into()),
+        }
+    }
+}

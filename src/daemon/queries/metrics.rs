@@ -1,0 +1,93 @@
+//! Metrics and probes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::QueryHandler;
+use crate::{
+    bfd::view::BfdView,
+    cni::view::ConflistState,
+    control::io::http::{Page, Reply},
+    fib::io::{BUCKETS, Counters, Outcome},
+    metrics::{self, Cluster, Latency, Snapshot},
+    net::Family,
+};
+
+impl QueryHandler {
+    /// `/metrics` and the probes.
+    pub(in crate::daemon) async fn page(self, page: Page) -> Reply {
+        match page {
+            // Any response shows that the process is alive.
+            Page::Livez => Reply { ok: true, text: "alive\n".into() },
+            Page::Startupz => Reply { ok: true, text: "started\n".into() },
+            Page::Readyz => {
+                let ok = *self.ready.borrow();
+                let missing = if ok { None } else { self.missing(&self.neighbors().await) };
+                let text = missing.map_or_else(|| "ready\n".into(), |what| format!("not ready: {what}\n"));
+                Reply { ok, text }
+            }
+            Page::Metrics => Reply { ok: true, text: metrics::text(self.snapshot().await) },
+        }
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let neighbors = self.neighbors().await;
+        let mut snapshot = Snapshot {
+            problems: self.diagnostics(&neighbors),
+            neighbors,
+            counts: self.counts().await,
+            operations: operations(&self.counters),
+            repairs: self.counters.repairs.load(Relaxed),
+            convergence: convergence(&self.counters),
+            bfd: self.bfd_metrics().await,
+            reload: self.last_reload(),
+            ..Snapshot::default()
+        };
+        let installed = self.fib.counts().await;
+        for family in Family::ALL {
+            snapshot.fib_routes.insert(family, installed[family.index()] as u64);
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            let nodes = kubernetes.nodes.borrow();
+            let known = nodes.others.len() + usize::from(nodes.own.is_some());
+            snapshot.kubernetes =
+                Some(Cluster { connected: kubernetes.api.borrow().connected, nodes: known as u64 });
+            let conflist = kubernetes.conflist.borrow();
+            snapshot.conflist = conflist.path.clone().filter(|_| conflist.state == ConflistState::Written);
+        }
+        snapshot
+    }
+
+    fn last_reload(&self) -> metrics::Reload {
+        let report = self.reloaded.borrow();
+        metrics::Reload { successful: report.successful, at: report.at }
+    }
+
+    async fn bfd_metrics(&self) -> metrics::Bfd {
+        let status = self.bfd.status().await;
+        let name = |view: &BfdView| match &view.interface {
+            Some(interface) if view.neighbor.starts_with("fe80:") => format!("{}%{interface}", view.neighbor),
+            _ => view.neighbor.clone(),
+        };
+        metrics::Bfd {
+            sessions: status.sessions.into_iter().map(|view| (name(&view), view)).collect(),
+            discarded: status.totals.discarded,
+        }
+    }
+}
+
+/// Counters by operation and result.
+fn operations(counters: &Counters) -> Vec<(&'static str, &'static str, u64)> {
+    let all = [("replace", &counters.put), ("delete", &counters.del), ("nexthop", &counters.nexthop)];
+    let both = |(name, outcome): (&'static str, &Outcome)| {
+        [(name, "ok", outcome.ok.load(Relaxed)), (name, "error", outcome.error.load(Relaxed))]
+    };
+    all.into_iter().flat_map(both).collect()
+}
+
+fn convergence(counters: &Counters) -> Latency {
+    let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
+    Latency {
+        sum: counters.convergence_sum_micros.load(Relaxed) as f64 / 1e6,
+        buckets: bounds.zip(&counters.convergence).map(|(le, n)| (le, n.load(Relaxed))).collect(),
+    }
+}

@@ -1,0 +1,190 @@
+//! Handles queries of the control socket: collects state from the tasks that own it, and assembles
+//! the responses.
+
+mod actions;
+mod metrics;
+mod routes;
+mod status;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    drain::Drainer,
+    forwarding::Forwarding,
+    problems,
+    reload::{Reloader, Report},
+    unnumbered,
+};
+use crate::{
+    bfd,
+    bgp::{
+        io::{
+            Act, ToPeers,
+            rib::{RibSender, ToRib},
+        },
+        peer::PeerKey,
+        rib::Counts,
+    },
+    cni::view::ConflistStatus,
+    config::{self, Config},
+    control::{HostStatus, NeighborView, Query, Response, io::server::Reply},
+    fib::{
+        host::Host,
+        io::{Counters, FibClient},
+    },
+    k8s::{node::Nodes, view::ApiStatus},
+    net::{Diagnostic, Prefix, Reachable},
+    plan::Plan,
+    sandbox::SandboxView,
+};
+
+/// The sources of all responses. Cheap to clone: channels and snapshots.
+#[derive(Clone)]
+pub(in crate::daemon) struct QueryHandler {
+    pub(in crate::daemon) started: String,
+    pub(in crate::daemon) node_name: String,
+    pub(in crate::daemon) config: watch::Receiver<Arc<Config>>,
+    pub(in crate::daemon) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    /// Links and addresses.
+    pub(in crate::daemon) host: watch::Receiver<Arc<Host>>,
+    pub(in crate::daemon) reachable: watch::Receiver<Arc<Reachable>>,
+    pub(in crate::daemon) rib: RibSender,
+    pub(in crate::daemon) peers: mpsc::Sender<ToPeers>,
+    pub(in crate::daemon) fib: FibClient,
+    pub(in crate::daemon) counters: Arc<Counters>,
+    pub(in crate::daemon) own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    pub(in crate::daemon) forwarding: watch::Receiver<Forwarding>,
+    /// What is found by the tasks.
+    pub(in crate::daemon) problems: problems::Sources,
+    pub(in crate::daemon) bfd: bfd::io::Handle,
+    pub(in crate::daemon) kubernetes: Option<Kubernetes>,
+    pub(in crate::daemon) sandbox: SandboxView,
+    pub(in crate::daemon) disabled: watch::Sender<BTreeSet<PeerKey>>,
+    pub(in crate::daemon) ready: watch::Receiver<bool>,
+    pub(in crate::daemon) reloader: Reloader,
+    /// The file on disk, and what is in force.
+    pub(in crate::daemon) reloaded: watch::Receiver<Report>,
+    pub(in crate::daemon) drainer: Drainer,
+}
+
+/// The sources that exist under Kubernetes only.
+#[derive(Clone)]
+pub(in crate::daemon) struct Kubernetes {
+    pub(in crate::daemon) nodes: watch::Receiver<Arc<Nodes>>,
+    pub(in crate::daemon) api: watch::Receiver<ApiStatus>,
+    pub(in crate::daemon) conflist: watch::Receiver<ConflistStatus>,
+}
+
+impl QueryHandler {
+    pub(in crate::daemon) async fn handle(self, query: Query) -> Reply {
+        match query {
+            Query::Routes(filter) => self.routes(filter).await,
+            Query::Fib => Reply::Pages { large: true, pages: self.fib_pages() },
+            query => self.single(query).await.into(),
+        }
+    }
+
+    /// Handles queries whose response is one message.
+    async fn single(self, query: Query) -> Response {
+        match query {
+            Query::Summary => Response::Summary(Box::new(self.summary().await)),
+            Query::Neighbors => Response::Neighbors(self.neighbors().await),
+            Query::Neighbor(name) => self.neighbor(&name).await,
+            // In pages: see `handle`.
+            Query::Routes(_) | Query::Fib => Response::End,
+            Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
+            Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
+            Query::Host => Response::Host(Box::new(self.host().await)),
+            Query::Config => Response::Config(self.effective()),
+            Query::Events { after } => Response::Events(super::events::after(after)),
+            Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
+            Query::Refresh(t) => self.act(&t, Act::Refresh).await,
+            Query::Disable(t) => self.act(&t, Act::Disable { message: t.message.clone() }).await,
+            Query::Enable(t) => self.act(&t, Act::Enable).await,
+            Query::Reload(order) => self.reloader.reload(order).await,
+            Query::ConfirmReload => self.reloader.confirm().await,
+            Query::Drain { now } => done(self.drainer.drain(now).map(Some)),
+            Query::Undrain => done(self.drainer.undrain().map(|()| None)),
+        }
+    }
+
+    fn effective(&self) -> serde_json::Value {
+        let plan = self.plan.borrow().clone();
+        match plan.as_ref() {
+            Ok(plan) => {
+                config::effective(&plan.config, Some(&plan.global), plan.peers.values().map(|p| &**p))
+            }
+            Err(_) => config::effective(&self.config.borrow(), None, []),
+        }
+    }
+
+    pub(in crate::daemon) async fn counts(&self) -> Counts {
+        let (reply, response) = oneshot::channel();
+        if self.rib.send(ToRib::Counts { reply }).await.is_err() {
+            return Counts::default();
+        }
+        response.await.unwrap_or_default()
+    }
+
+    /// The state of the sessions.
+    async fn sessions(&self) -> Vec<NeighborView> {
+        let (reply, response) = oneshot::channel();
+        if self.peers.send(ToPeers::Status { reply }).await.is_err() {
+            return Vec::new();
+        }
+        response.await.unwrap_or_default()
+    }
+
+    /// The state of the sessions, with the counters of the RIB.
+    pub(in crate::daemon) async fn neighbors(&self) -> Vec<NeighborView> {
+        let mut views = self.sessions().await;
+        add_counts(&mut views, &self.counts().await);
+        if let Ok(plan) = self.plan.borrow().as_ref() {
+            views.extend(plan.unfound.iter().map(unnumbered::view));
+        }
+        views
+    }
+
+    async fn neighbor(&self, name: &str) -> Response {
+        let views = self.neighbors().await;
+        let wanted = |v: &NeighborView| v.address == name || v.interface.as_deref() == Some(name);
+        match views.into_iter().find(wanted) {
+            Some(view) => Response::Neighbor(Box::new(view)),
+            None => Response::Refused(unknown_neighbor(name)),
+        }
+    }
+
+    async fn host(&self) -> HostStatus {
+        let neighbors = self.neighbors().await;
+        let (plan, host) = (self.plan.borrow().clone(), self.host.borrow().clone());
+        super::host::status(plan.as_ref().as_ref(), &host, &neighbors, lines(&self.diagnostics(&neighbors)))
+    }
+}
+
+/// Fills in what the table counts of each neighbor.
+pub(in crate::daemon) fn add_counts(views: &mut [NeighborView], counts: &Counts) {
+    for view in views {
+        if let Some(n) = counts.neighbors.get(&view.address) {
+            view.received = n.received.clone();
+            view.accepted = n.accepted.clone();
+            view.advertised = n.advertised.clone();
+            view.withheld = n.withheld.clone();
+            view.notes.extend(n.notes.iter().cloned());
+        }
+    }
+}
+
+/// As `show` prints them.
+pub(in crate::daemon) fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
+}
+
+fn done(result: Result<Option<String>, String>) -> Response {
+    result.map_or_else(Response::Refused, Response::Done)
+}
+
+fn unknown_neighbor(name: &str) -> String {
+    format!("there is no neighbor {name}; `routelet show neighbors` lists them")
+}
