@@ -1,6 +1,6 @@
 //! The fields of `show neighbors` and `show neighbor` (docs/reference.md), then more.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,8 @@ pub struct NeighborView {
     pub bfd: Option<String>,
     /// What the operator should know of this session, with its remedy.
     pub notes: Vec<String>,
+    #[serde(flatten)]
+    pub history: History,
     /// Those of them that nothing but the operator will end. Inside the daemon only.
     #[serde(skip)]
     pub needs: Vec<Diagnostic>,
@@ -71,6 +73,51 @@ pub struct NeighborView {
     /// Seconds since its last OPEN. Inside the daemon only.
     #[serde(skip)]
     pub answered: Option<u64>,
+}
+
+/// The past of a neighbor, since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// RFC 3339, UTC: since when it has had a session, or none.
+    #[serde(default)]
+    pub up_down_since: Option<String>,
+    /// How many of its sessions have ended.
+    #[serde(default)]
+    pub flaps: u64,
+    /// Seconds since the last message from it, and since the last one to it.
+    #[serde(default)]
+    pub last_read: Option<u64>,
+    #[serde(default)]
+    pub last_written: Option<u64>,
+    /// The last sessions that ended, the latest first.
+    #[serde(default)]
+    pub closings: Vec<Closing>,
+    /// Age of `up_down_since`. Inside the daemon only.
+    #[serde(skip)]
+    pub up_down_for: Duration,
+}
+
+/// The end of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// The reason as in `drops`.
+    pub reason: String,
+    pub text: String,
+    /// How long ago. Inside the daemon only.
+    #[serde(skip)]
+    pub ago: Duration,
+}
+
+impl History {
+    /// Fills in the times; `at` returns the time of a moment so long ago.
+    pub fn date(&mut self, at: impl Fn(Duration) -> String) {
+        self.up_down_since = Some(at(self.up_down_for));
+        for closing in &mut self.closings {
+            closing.at = at(closing.ago);
+        }
+    }
 }
 
 /// RFC 4271 §8.2.2, and `disabled`.

@@ -40,7 +40,11 @@ impl Doctor {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
         let found = self.found()?;
-        io::print(&if json { render::problems_json(&found) } else { render::problems(&found) })?;
+        io::print(&if json {
+            render::problems_json(&found)
+        } else {
+            render::problems(&found, io::layout())
+        })?;
         match found.iter().any(|problem| problem.severity != Severity::Info) {
             true => Err(Failure::NotReady),
             false => Ok(()),

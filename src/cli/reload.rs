@@ -42,7 +42,11 @@ impl Reload {
             None => Query::Reload(control::Reload { dry_run, confirm, force }),
         };
         let response = socket.request(query)?;
-        io::print(&if json { render::json(&response) } else { render::text(&response, io::now()) })?;
+        io::print(&if json {
+            render::json(&response)
+        } else {
+            render::text(&response, io::now(), io::layout())
+        })?;
         match response {
             Response::Changes(changes) if changes.applied && !changes.restart.is_empty() => {
                 Err(Failure::Partial)

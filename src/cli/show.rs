@@ -1,10 +1,13 @@
 use std::{net::IpAddr, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Failure, Socket, io, neighbor_name};
 use crate::{
-    control::{Query, Response, RouteFilter, render},
+    control::{
+        Query, Response, RouteFilter,
+        render::{self, Layout, Pages},
+    },
     net::{Family, Prefix},
 };
 
@@ -34,11 +37,25 @@ pub(super) enum Show {
 
 #[derive(Args, Debug)]
 pub(super) struct Common {
-    /// JSON instead of a table
-    #[arg(long)]
+    /// The same as `-o json`
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+    /// Another form than text of at most 80 columns, or as wide as the terminal
+    #[arg(long, short, value_enum, value_name = "FORM")]
+    output: Option<Output>,
+    /// Tables without heading and legend
+    #[arg(long)]
+    no_headers: bool,
     #[command(flatten)]
     socket: Socket,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Json,
+    Yaml,
+    /// Text with all columns, a line per row however long
+    Wide,
 }
 
 #[derive(Args, Debug)]
@@ -152,11 +169,29 @@ impl Common {
     }
 
     fn show_pages(&self, query: Query) -> Result<(), Failure> {
-        self.socket.show_pages(query, if self.json { render::Pages::json() } else { render::Pages::text() })
+        let pages = match self.output() {
+            Some(Output::Json) => Pages::json(),
+            Some(Output::Yaml) => Pages::yaml(),
+            _ => Pages::text(self.layout()),
+        };
+        self.socket.show_pages(query, pages)
     }
 
     fn render(&self, response: &Response) -> String {
-        if self.json { render::json(response) } else { render::text(response, io::now()) }
+        match self.output() {
+            Some(Output::Json) => render::json(response),
+            Some(Output::Yaml) => render::yaml(response),
+            _ => render::text(response, io::now(), self.layout()),
+        }
+    }
+
+    fn output(&self) -> Option<Output> {
+        if self.json { Some(Output::Json) } else { self.output }
+    }
+
+    fn layout(&self) -> Layout {
+        let layout = if self.output == Some(Output::Wide) { Layout::wide() } else { io::layout() };
+        Layout { headings: !self.no_headers, ..layout }
     }
 }
 
@@ -168,10 +203,10 @@ impl Events {
             let Response::Events(events) = &response else {
                 return io::print(&self.common.render(&response));
             };
-            let text = match (self.follow, self.common.json) {
+            let text = match (self.follow, self.common.output()) {
                 // One object per line, because an endless array is of no use to a script.
-                (true, true) => render::json_lines(events),
-                (true, false) if events.is_empty() => String::new(),
+                (true, Some(Output::Json)) => render::json_lines(events),
+                (true, _) if events.is_empty() => String::new(),
                 _ => self.common.render(&response),
             };
             after = events.last().map_or(after, |e| e.number);

@@ -1,15 +1,16 @@
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bgp::view::NeighborView,
     fib::sysctl::Change,
     net::{Asn, Diagnostic, RouterId},
     sandbox::SandboxView,
 };
 
 /// `show summary`: one screen about this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Name of the Kubernetes node, else of the host.
     pub node: String,
@@ -29,7 +30,13 @@ pub struct Summary {
     #[serde(default)]
     pub not_ready: Option<String>,
     pub neighbors: NeighborTotals,
+    /// The first sessions as in `show neighbors`, those that are down first.
+    #[serde(default)]
+    pub sessions: Vec<NeighborView>,
     pub routes: RouteTotals,
+    /// Refused paths by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     pub last_error: Option<LastError>,
     /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,

@@ -27,7 +27,7 @@ fn a_flapping_neighbor_costs_little_log_and_no_events_of_others() {
     assert!((1..=12).contains(&sessions), "{sessions} sessions");
     assert!(grown < LOG, "{grown} octets of log");
     witness.alive(&mut bed).unwrap();
-    let events = bed.routelet.cli(&["show", "events"]);
+    let events = bed.routelet.cli(&["show", "events", "-o", "wide"]);
     let of_witness =
         events.lines().any(|l| l.contains(&Witness::ADDR.to_string()) && l.contains("session established"));
     assert!(of_witness, "{events}");

@@ -91,7 +91,7 @@ fn calico_5090_another_lease_brings_traffic_back_within_two_seconds() {
     let error = last_error(&routelet, "10.0.0.1");
     assert!(error.contains("local address 10.0.0.1") && error.contains("removed"), "{error}");
     assert!(drops(&routelet, "10.0.0.1")["address-removed"].as_u64() >= Some(3), "{error}");
-    assert!(routelet.cli(&["show", "events"]).contains("local address 10.0.0.11 removed"));
+    assert!(routelet.cli(&["show", "events", "-o", "wide"]).contains("local address 10.0.0.11 removed"));
 }
 
 /// The same over IPv6, where a prefix is renumbered: the neighbor forgets the former address at once.

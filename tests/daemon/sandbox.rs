@@ -62,7 +62,7 @@ fn each_thread_has_two_capabilities_a_filter_and_no_way_to_more() {
     let environment = format!("/proc/{}/environ", routelet.process.pid());
     let owner = run(Command::new("stat").args(["-c", "%u", &environment]));
     assert_eq!(owner.trim(), "0");
-    let shown = routelet.cli(&["show", "summary"]);
+    let shown = routelet.cli(&["show", "summary", "-o", "wide"]);
     assert!(
         shown.contains("CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, no_new_privs, seccomp, landlock"),
         "{shown}"

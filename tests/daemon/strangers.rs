@@ -190,7 +190,7 @@ fn a_gateway_is_held_to_the_ttl_security_that_it_offers() {
     let mut speaker = Speaker::accept_on(&listener);
     establish(&mut speaker);
     routelet.wait_established("10.1.1.1");
-    let text = routelet.cli(&["show", "neighbor", "10.1.1.1"]);
+    let text = routelet.cli(&["show", "neighbor", "10.1.1.1", "-o", "wide"]);
     assert!(text.contains("not offered by the neighbor") && text.contains("ttl-security hops 1"), "{text}");
 }
 

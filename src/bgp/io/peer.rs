@@ -556,8 +556,8 @@ impl Task {
         let bfd = self.bfd.status();
         view.bfd = bfd.map(|status| status.as_str().to_owned());
         view.bfd_missing = matches!(bfd, Some(BfdStatus::Starting | BfdStatus::Down));
-        let elapsed = jiff::SignedDuration::try_from(self.session.since().elapsed()).unwrap_or_default();
-        view.since = format!("{:.0}", jiff::Timestamp::now() - elapsed);
+        view.since = time_before_now(self.session.since().elapsed());
+        view.history.date(time_before_now);
         view
     }
 
@@ -704,6 +704,12 @@ impl Task {
             self.feed(Input::Stalled(stalled));
         }
     }
+}
+
+/// RFC 3339, UTC.
+fn time_before_now(elapsed: Duration) -> String {
+    let elapsed = jiff::SignedDuration::try_from(elapsed).unwrap_or_default();
+    format!("{:.0}", jiff::Timestamp::now() - elapsed)
 }
 
 fn ends(stream: &TcpStream, ifindex: u32) -> Result<Endpoints, String> {

@@ -60,9 +60,9 @@ impl Session {
 
     /// Looks for a NOTIFICATION in octets that arrived after we closed the connection: if both ends
     /// refuse each other, the neighbor's reason matters as well.
-    pub(super) fn read_leftover(&mut self, octets: &mut BytesMut) {
+    pub(super) fn read_leftover(&mut self, now: Instant, octets: &mut BytesMut) {
         while let Ok(Some(frame)) = framing::split(octets, false) {
-            self.record.received(frame.kind);
+            self.record.received(now, frame.kind);
             if frame.kind == Kind::Notification {
                 let notification = Notification::decode(&frame.body);
                 self.record.notification_received(&notification);

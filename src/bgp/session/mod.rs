@@ -340,7 +340,7 @@ impl Session {
             Input::Yield(why) => self.yield_to_another(now, why),
             Input::Resume => self.resume(now),
             Input::Received(conn, octets) => self.received(now, conn, octets),
-            Input::Leftover(octets) => self.read_leftover(octets),
+            Input::Leftover(octets) => self.read_leftover(now, octets),
             Input::Closed(conn, error) => self.closed(now, conn, error),
             Input::Sent(conn, octets) => self.sent(now, conn, octets),
             Input::Stalled(stalled) => self.stalled(now, stalled),
@@ -584,7 +584,7 @@ impl Session {
         }
         if was_up {
             self.flush_updates();
-            self.record.dropped(end.reason, &end.why);
+            self.record.dropped(now, end.reason, &end.why);
             self.event(Severity::Warn, "session closed", Some(end.why.clone()));
             self.out.push_back(Output::Down { cause: end.cause, why: end.why });
         } else if self.connections.is_empty()

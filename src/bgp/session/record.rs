@@ -1,7 +1,7 @@
 //! Counters and history of a session, for `show neighbor` and metrics.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use super::{Running, Session, hints, negotiate::Endpoints};
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
-        view::{NeighborView, SessionState},
+        view::{Closing, History, NeighborView, SessionState},
         wire::{framing::Kind, notification::Notification, open::Open},
     },
     net::{
@@ -22,6 +22,8 @@ use crate::{
 const MAX_TEXT: usize = 1024;
 /// Capabilities of an OPEN that are shown. An OPEN may contain two thousand.
 const MAX_CAPABILITIES: usize = 64;
+/// Sessions that ended that are shown.
+const MAX_CLOSINGS: usize = 5;
 
 /// Counters, and the last errors and NOTIFICATIONs.
 #[derive(Debug)]
@@ -45,6 +47,20 @@ pub(super) struct Record {
     remote_id: Option<RouterId>,
     remote_as: Option<u32>,
     answered: Option<Instant>,
+    /// When the session was established last, or ended.
+    changed: Instant,
+    read: Option<Instant>,
+    written: Option<Instant>,
+    /// Latest first.
+    closings: VecDeque<Ended>,
+}
+
+/// A session that ended.
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    reason: &'static str,
+    text: String,
 }
 
 impl Record {
@@ -67,11 +83,18 @@ impl Record {
             remote_id: None,
             remote_as: None,
             answered: None,
+            changed: now,
+            read: None,
+            written: None,
+            closings: VecDeque::new(),
         }
     }
 
     pub(super) fn state(&mut self, now: Instant, state: SessionState) {
         if self.shown != state {
+            if (self.shown == SessionState::Established) != (state == SessionState::Established) {
+                self.changed = now;
+            }
             self.shown = state;
             self.since = now;
         }
@@ -81,11 +104,13 @@ impl Record {
         self.since
     }
 
-    pub(super) fn sent(&mut self, kind: Kind, messages: u64) {
+    pub(super) fn sent(&mut self, now: Instant, kind: Kind, messages: u64) {
+        self.written = Some(now);
         self.messages_sent[index(kind)] += messages;
     }
 
-    pub(super) fn received(&mut self, kind: Kind) {
+    pub(super) fn received(&mut self, now: Instant, kind: Kind) {
+        self.read = Some(now);
         self.messages_received[index(kind)] += 1;
     }
 
@@ -141,12 +166,33 @@ impl Record {
         }
     }
 
-    pub(super) fn dropped(&mut self, reason: &'static str, why: &str) {
+    pub(super) fn dropped(&mut self, now: Instant, reason: &'static str, why: &str) {
         *self.drops.entry(reason).or_default() += 1;
         let why = short(why.to_owned());
+        self.closings.truncate(MAX_CLOSINGS - 1);
+        self.closings.push_front(Ended { at: now, reason, text: why.clone() });
         self.last_error = Some(why.clone());
         self.last_drop = Some(why);
         self.only_an_attempt = false;
+    }
+
+    /// Times are left to the driver: see [`History::date`].
+    fn history(&self, now: Instant) -> History {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let closing = |end: &Ended| Closing {
+            at: String::new(),
+            reason: end.reason.to_owned(),
+            text: end.text.clone(),
+            ago: ago(end.at),
+        };
+        History {
+            up_down_since: None,
+            flaps: self.drops.values().sum(),
+            last_read: self.read.map(|at| ago(at).as_secs()),
+            last_written: self.written.map(|at| ago(at).as_secs()),
+            closings: self.closings.iter().map(closing).collect(),
+            up_down_for: ago(self.changed),
+        }
     }
 }
 
@@ -218,6 +264,7 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         refused_by_ttl: s.gtsm.refused(),
         bfd: None,
         bfd_missing: false,
+        history: record.history(now),
         notes: notes(s, negotiated.map(AsRef::as_ref)),
         needs: needs(s),
         answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
@@ -284,13 +331,16 @@ mod tests {
 
     #[test]
     fn what_a_neighbor_sends_is_remembered_within_bounds() {
-        let mut record = Record::new(Instant::now());
+        let now = Instant::now();
+        let mut record = Record::new(now);
         let long = "x".repeat(60_000);
         for _ in 0..100 {
             record.attempt_failed(&long);
             record.also(&long);
-            record.dropped("notification", &long);
+            record.dropped(now, "notification", &long);
         }
+        let closings = record.history(now).closings;
+        assert!(closings.len() == MAX_CLOSINGS && closings.iter().all(|c| c.text.len() <= MAX_TEXT + 3));
         assert!(record.attempt_failed(&long), "the same as before, however much of it is remembered");
         let data = Bytes::from(vec![0xff; 4000]);
         let notification = Notification { code: 3, subcode: 9, data };
@@ -301,6 +351,26 @@ mod tests {
         {
             assert!(text.as_ref().is_some_and(|t| t.len() <= MAX_TEXT + 3));
         }
+    }
+
+    #[test]
+    fn down_since_holds_over_attempts_and_the_latest_closing_is_first() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Record::new(start);
+        record.state(at(5), SessionState::Established);
+        record.received(at(6), Kind::Keepalive);
+        record.dropped(at(9), "hold-timer", "hold timer expired");
+        record.state(at(9), SessionState::Idle);
+        record.state(at(12), SessionState::Connect);
+        let history = record.history(at(20));
+        assert_eq!((history.up_down_for, history.flaps), (Duration::from_secs(11), 1));
+        assert_eq!((history.last_read, history.last_written), (Some(14), None));
+        record.state(at(21), SessionState::Established);
+        record.dropped(at(22), "notification", "cease");
+        let reasons: Vec<_> =
+            record.history(at(30)).closings.into_iter().map(|c| (c.reason, c.ago.as_secs())).collect();
+        assert_eq!(reasons, [("notification".to_owned(), 8), ("hold-timer".to_owned(), 21)]);
     }
 
     #[test]

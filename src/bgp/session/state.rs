@@ -200,7 +200,7 @@ impl Session {
             c.timers.set(Timer::SendHold, now + c.send_hold(self.config.send_hold_time));
         }
         c.unsent += octets.len();
-        self.record.sent(kind, messages.into());
+        self.record.sent(now, kind, messages.into());
         self.out.push_back(Output::Transmit(conn, octets));
     }
 
@@ -336,7 +336,7 @@ impl Session {
             known = true;
             match framing::split(octets, c.extended()) {
                 Ok(Some(frame)) => {
-                    self.record.received(frame.kind);
+                    self.record.received(now, frame.kind);
                     self.message(now, conn, frame);
                 }
                 Ok(None) => return,
@@ -347,7 +347,7 @@ impl Session {
             }
         }
         if known {
-            self.read_leftover(octets);
+            self.read_leftover(now, octets);
         }
         octets.clear();
     }

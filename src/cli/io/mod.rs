@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::Failure;
-use crate::daemon::Environment;
+use crate::{control::render::Layout, daemon::Environment};
 
 pub(super) fn arguments() -> Vec<OsString> {
     env::args_os().collect()
@@ -30,6 +30,12 @@ pub(super) fn environment() -> Environment {
 
 pub(super) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
+}
+
+/// As wide as the terminal on standard output, if it is one.
+pub(super) fn layout() -> Layout {
+    let columns = terminal_size::terminal_size_of(stdout()).map(|(columns, _)| columns.0.into());
+    Layout::on_terminal(columns)
 }
 
 pub(super) fn wait(time: Duration) {

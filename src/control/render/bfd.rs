@@ -1,14 +1,18 @@
-use super::{Table, span};
+use super::{
+    layout::Layout,
+    span,
+    table::{Row, Table},
+};
 use crate::control::BfdView;
 
-pub(super) fn table(list: &[BfdView]) -> String {
+pub(super) fn table(list: &[BfdView], layout: Layout) -> String {
     if list.is_empty() {
         return "no neighbor has BFD: `bfd = true` below [[bgp.neighbor]] turns it on\n".into();
     }
     let heading = ["NEIGHBOR", "INTERFACE", "STATE", "FOR", "TX", "DETECT", "FAILURES", "DIAGNOSTIC"];
-    let mut table = Table::with_heading(heading);
+    let mut table = Table::new(layout, heading);
     for session in list {
-        table.row([
+        let row = Row::from([
             session.neighbor.clone(),
             session.interface.clone().unwrap_or_else(|| "multihop".into()),
             state(session),
@@ -18,14 +22,12 @@ pub(super) fn table(list: &[BfdView]) -> String {
             session.failures.to_string(),
             diagnostic(session),
         ]);
+        table.row(match &session.problem {
+            Some(problem) => row.note(format!("! {problem}")),
+            None => row,
+        });
     }
-    let mut text = table.to_string();
-    for session in list {
-        if let Some(problem) = &session.problem {
-            text += &format!("! {}: {problem}\n", session.neighbor);
-        }
-    }
-    text
+    table.to_string()
 }
 
 fn state(session: &BfdView) -> String {

@@ -1,37 +1,36 @@
 use std::fmt::Write;
 
+use super::layout::{Layout, padded};
 use crate::control::{Changes, changes::Prefixes};
 
-/// Lines of this length at most.
-const WIDTH: usize = 80;
 /// Width of the names of the lines.
 const NAME: usize = 18;
 
-pub(super) fn text(changes: &Changes) -> String {
+pub(super) fn text(changes: &Changes, layout: Layout) -> String {
     let mut out = String::new();
     let sessions = &changes.sessions;
-    let reset = sessions.reset.iter().map(|s| format!("{} ({})", s.neighbor, s.reason)).collect();
-    lines(&mut out, "sessions reset", reset);
-    lines(&mut out, "sessions added", sessions.added.clone());
-    lines(&mut out, "sessions removed", sessions.removed.clone());
-    lines(&mut out, "sessions changed", sessions.changed.clone());
-    lines(&mut out, "routes added", prefixes(&changes.routes.added));
-    lines(&mut out, "routes withdrawn", prefixes(&changes.routes.withdrawn));
-    lines(&mut out, "routes changed", prefixes(&changes.routes.changed));
-    lines(&mut out, "keys changed", changes.keys.clone());
-    lines(&mut out, "needs a restart", changes.restart.clone());
+    let reset: Vec<_> = sessions.reset.iter().map(|s| format!("{} ({})", s.neighbor, s.reason)).collect();
+    lines(&mut out, layout, "sessions reset", &reset);
+    lines(&mut out, layout, "sessions added", &sessions.added);
+    lines(&mut out, layout, "sessions removed", &sessions.removed);
+    lines(&mut out, layout, "sessions changed", &sessions.changed);
+    lines(&mut out, layout, "routes added", &prefixes(&changes.routes.added));
+    lines(&mut out, layout, "routes withdrawn", &prefixes(&changes.routes.withdrawn));
+    lines(&mut out, layout, "routes changed", &prefixes(&changes.routes.changed));
+    lines(&mut out, layout, "keys changed", &changes.keys);
+    lines(&mut out, layout, "needs a restart", &changes.restart);
     if changes.is_none() {
         out.push_str("the configuration in force is that of the file\n");
     }
-    // Writing to a string cannot fail.
     if let Some(missing) = &changes.missing {
-        let _ = writeln!(out, "! sessions and routes stay as they are for now: {missing}");
+        out += &layout.mark(&format!("sessions and routes stay as they are for now: {missing}"));
     }
     if let Some(why) = &changes.force {
-        let _ = writeln!(out, "! needs --force: {why}");
+        out += &layout.mark(&format!("needs --force: {why}"));
     }
     if let Some(at) = &changes.returns_at {
         let at = super::to_the_second(at);
+        // Writing to a string cannot fail.
         let _ =
             writeln!(out, "the former configuration returns at {at}\nunless `routelet reload confirm` comes");
     }
@@ -52,20 +51,9 @@ fn prefixes(all: &Prefixes) -> Vec<String> {
 }
 
 /// A name and its values, on as many lines as they need; nothing without values.
-fn lines(out: &mut String, name: &str, values: Vec<String>) {
-    let mut line = format!("{name:NAME$}");
-    let last = values.len().saturating_sub(1);
-    for (n, value) in values.iter().enumerate() {
-        let comma = if n < last { ", " } else { "" };
-        if line.len() + value.len() + 1 > WIDTH && line.len() > NAME {
-            let _ = writeln!(out, "{}", line.trim_end());
-            line = " ".repeat(NAME);
-        }
-        line += value;
-        line += comma;
-    }
+fn lines(out: &mut String, layout: Layout, name: &str, values: &[String]) {
     if !values.is_empty() {
-        let _ = writeln!(out, "{}", line.trim_end());
+        *out += &layout.wrap(&values.join(", "), &padded(name, NAME), &" ".repeat(NAME));
     }
 }
 
@@ -87,7 +75,7 @@ mod tests {
             returns_at: Some("2026-11-30T10:00:00.25Z".into()),
             ..Changes::default()
         };
-        let text = text(&changes);
+        let text = text(&changes, Layout::default());
         let expected = "\
 sessions reset    10.1.1.1 (hold-time)
 routes withdrawn  12: 10.200.0.0/24, 10.200.1.0/24, 10.200.2.0/24,
@@ -100,6 +88,6 @@ the former configuration returns at 2026-11-30T10:00:00Z
 unless `routelet reload confirm` comes
 ";
         assert_eq!(text, expected);
-        assert!(super::text(&Changes::default()).contains("in force"));
+        assert!(super::text(&Changes::default(), Layout::default()).contains("in force"));
     }
 }

@@ -1,48 +1,55 @@
-use std::fmt::Write;
+use super::{
+    layout::Layout,
+    table::{Row, Table},
+};
+use crate::control::{
+    HostStatus,
+    host::{InterfaceStatus, SubnetStatus},
+};
 
-use super::{Table, listed};
-use crate::control::{HostStatus, host::InterfaceStatus};
-
-pub(super) fn text(host: &HostStatus) -> String {
-    let mut table =
-        Table::with_heading(["INTERFACE", "KIND", "STATE", "NEIGHBORS", "SUBNET", "ADVERTISED TO", "REASON"]);
+pub(super) fn text(host: &HostStatus, layout: Layout) -> String {
+    let mut table = Table::new(layout, ["INTERFACE", "KIND", "STATE", "SUBNET", "ADVERTISED"]);
     for interface in &host.interfaces {
         rows(&mut table, interface);
     }
-    let mut text = format!("{}\n\n{table}", host.configuration);
+    let mut text = layout.wrap(&host.configuration, "", "") + &format!("\n{table}");
     for problem in &host.problems {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {problem}");
+        text += &layout.mark(problem);
     }
     text
 }
 
-/// A row for each subnet, and at least one.
-fn rows(table: &mut Table, i: &InterfaceStatus) {
+/// A row for each subnet, and at least one; its neighbors below the first.
+fn rows(table: &mut Table<5>, i: &InterfaceStatus) {
     let state = match (i.up, i.carrier) {
         (false, _) => "down",
         (true, false) => "no carrier",
         (true, true) => "up",
     };
-    let neighbors =
-        listed(i.neighbors.iter().map(|n| format!("{} {}", n.address, super::neighbor::state(n.state))));
-    let dash = || "-".to_owned();
-    let first = [i.name.clone(), i.kind.clone(), state.to_owned(), neighbors];
+    let first = [i.name.clone(), i.kind.clone(), state.to_owned()];
+    let neighbors: Vec<_> = i
+        .neighbors
+        .iter()
+        .map(|n| format!("neighbor {} {}", n.address, super::neighbor::state(n.state)))
+        .collect();
+    let with_neighbors = |row| neighbors.iter().fold(row, |row: Row<5>, n| row.note(n.clone()));
     if i.subnets.is_empty() {
-        let [name, kind, state, neighbors] = first;
-        return table.row([
-            name,
-            kind,
-            state,
-            neighbors,
-            dash(),
-            dash(),
-            i.reason.clone().unwrap_or_else(dash),
-        ]);
+        let [name, kind, state] = first;
+        let why = i.reason.as_ref().map_or_else(|| "-".to_owned(), |why| format!("no: {why}"));
+        return table.row(with_neighbors([name, kind, state, "-".into(), why].into()));
     }
     for (n, subnet) in i.subnets.iter().enumerate() {
-        let [name, kind, state, neighbors] = if n == 0 { first.clone() } else { Default::default() };
-        let (to, reason) = (listed(&subnet.advertised_to), subnet.reason.clone().unwrap_or_else(dash));
-        table.row([name, kind, state, neighbors, subnet.prefix.to_string(), to, reason]);
+        let [name, kind, state] = if n == 0 { first.clone() } else { Default::default() };
+        let row = Row::from([name, kind, state, subnet.prefix.to_string(), advertised(subnet)]);
+        table.row(if n == 0 { with_neighbors(row) } else { row });
+    }
+}
+
+/// To whom, or why not.
+pub(super) fn advertised(subnet: &SubnetStatus) -> String {
+    match (&subnet.advertised_to[..], &subnet.reason) {
+        ([], Some(why)) => format!("no: {why}"),
+        ([], None) => "no".into(),
+        (neighbors, _) => format!("to {}", neighbors.join(", ")),
     }
 }

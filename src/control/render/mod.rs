@@ -5,6 +5,7 @@
 mod bfd;
 mod changes;
 mod host;
+mod layout;
 mod neighbor;
 mod node;
 mod pages;
@@ -12,12 +13,14 @@ mod problems;
 mod routes;
 mod summary;
 mod table;
+mod yaml;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Event, Response};
 use crate::net::Diagnostic;
+pub use layout::Layout;
 pub use pages::Pages;
 use table::Table;
 
@@ -40,9 +43,17 @@ pub fn json(response: &Response) -> String {
     }
 }
 
+/// The same as YAML.
+pub fn yaml(response: &Response) -> String {
+    match response {
+        Response::Routes(_) | Response::Fib(_) => whole(Pages::yaml(), response),
+        other => serde_json::from_str(&json(other)).map(|value| yaml::document(&value)).unwrap_or_default(),
+    }
+}
+
 /// What `doctor` prints.
-pub fn problems(list: &[Diagnostic]) -> String {
-    problems::text(list)
+pub fn problems(list: &[Diagnostic], layout: Layout) -> String {
+    problems::text(list, layout)
 }
 
 pub fn problems_json(list: &[Diagnostic]) -> String {
@@ -64,29 +75,29 @@ fn pretty<T: Serialize>(value: &T) -> String {
 }
 
 /// The response as text, followed by a line break.
-pub fn text(response: &Response, now: Timestamp) -> String {
+pub fn text(response: &Response, now: Timestamp, layout: Layout) -> String {
     match response {
-        Response::Summary(summary) => summary::text(summary, now),
-        Response::Neighbors(list) => neighbor::table(list, now),
-        Response::Neighbor(one) => neighbor::detail(one, now),
-        Response::Routes(_) | Response::Fib(_) => whole(Pages::text(), response),
-        Response::Node(node) => node::text(node.as_deref(), now),
-        Response::Host(host) => host::text(host),
+        Response::Summary(summary) => summary::text(summary, now, layout),
+        Response::Neighbors(list) => neighbor::table(list, now, layout),
+        Response::Neighbor(one) => neighbor::detail(one, now, layout),
+        Response::Routes(_) | Response::Fib(_) => whole(Pages::text(layout), response),
+        Response::Node(node) => node::text(node.as_deref(), now, layout),
+        Response::Host(host) => host::text(host, layout),
         Response::Config(value) => toml::to_string_pretty(value).unwrap_or_else(|_| pretty(value)),
-        Response::Bfd(list) => bfd::table(list),
-        Response::Events(list) => events(list),
-        Response::Changes(changes) => changes::text(changes),
+        Response::Bfd(list) => bfd::table(list, layout),
+        Response::Events(list) => events(list, layout),
+        Response::Changes(changes) => changes::text(changes, layout),
         Response::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),
         Response::Refused(text) | Response::Misconfigured(text) => format!("{text}\n"),
         Response::End => String::new(),
     }
 }
 
-fn events(list: &[Event]) -> String {
+fn events(list: &[Event], layout: Layout) -> String {
     // Without a heading, as `--follow` prints the table in parts.
-    let mut table = Table::plain();
+    let mut table = Table::new(Layout { headings: false, ..layout }, [""; 4]);
     for Event { at, kind, subject, text, .. } in list {
-        table.row([&*to_the_second(at), kind.as_str(), subject.as_str(), text.as_str()]);
+        table.row([to_the_second(at), kind.as_str().to_owned(), subject.clone(), text.clone()]);
     }
     table.to_string()
 }
@@ -131,5 +142,7 @@ fn yes_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
+#[cfg(test)]
+mod narrow;
 #[cfg(test)]
 mod tests;

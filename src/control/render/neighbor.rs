@@ -1,87 +1,156 @@
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Table, ago, listed, or_dash, span};
+use super::{
+    ago,
+    layout::Layout,
+    listed, or_dash, span,
+    table::{Pairs, Row, Table},
+    to_the_second,
+};
 use crate::{
     control::{NeighborView, SessionState},
     net::Family,
 };
 
-pub(super) fn table(list: &[NeighborView], now: Timestamp) -> String {
-    let heading =
-        ["NEIGHBOR", "AS", "STATE", "FOR", "RECEIVED", "ACCEPTED", "ADVERTISED", "DESCRIPTION", "LAST ERROR"];
-    let mut table = Table::with_heading(heading);
+pub(super) fn table(list: &[NeighborView], now: Timestamp, layout: Layout) -> String {
+    let heading = ["NEIGHBOR", "AS", "STATE", "SINCE", "FLAPS", "RCVD", "ACPT", "ADV", "DESCRIPTION"];
+    let mut table = Table::new(layout, heading);
     for n in list {
-        table.row([
+        let row = Row::from([
             name(n),
             or_dash(n.remote_as),
-            state(n.state).to_owned(),
-            ago(&n.since, now),
+            up_or_down(n.state).to_owned(),
+            ago(up_down_since(n), now),
+            n.history.flaps.to_string(),
             sum(&n.received),
             sum(&n.accepted),
             sum(&n.advertised),
             or_dash(n.description.as_ref()),
-            // An error from before the session was established is not of interest.
-            or_dash(n.last_error.as_ref().filter(|_| n.state != SessionState::Established)),
         ]);
+        // An error from before the session was established is not of interest.
+        let error = n.last_error.as_ref().filter(|_| n.state != SessionState::Established);
+        table.row(error.iter().fold(row, |row, error| row.note(error.as_str())));
     }
     table.to_string()
 }
 
-pub(super) fn detail(n: &NeighborView, now: Timestamp) -> String {
-    let mut table = Table::plain();
-    table.pair("neighbor", name(n));
-    if let Some(description) = &n.description {
-        table.pair("description", description);
+/// Since when there is a session, or none.
+fn up_down_since(n: &NeighborView) -> &str {
+    n.history.up_down_since.as_deref().unwrap_or(&n.since)
+}
+
+pub(super) fn detail(n: &NeighborView, now: Timestamp, layout: Layout) -> String {
+    let mut text = format!("{}\n{}", session(n, now, layout), families(n, layout));
+    let capabilities = capabilities(n);
+    if !capabilities.is_empty() {
+        let mut table = Table::new(layout, ["CAPABILITY", "SENT", "RECEIVED"]);
+        capabilities.into_iter().for_each(|row| table.row(row));
+        text += &format!("\n{table}");
     }
-    table.pair("state", format!("{} for {}", state(n.state), ago(&n.since, now)));
-    table.pair("as", format!("{} (local {})", or_dash(n.remote_as), n.local_as));
-    table.pair("router id", or_dash(n.router_id));
-    table.pair("local address", or_dash(n.local_address));
-    table.pair("source", &n.source);
-    table.pair("hold time", if n.hold_time == 0 { "off".into() } else { format!("{}s", n.hold_time) });
-    if let Some(ttl_security) = &n.ttl_security {
-        table.pair("ttl security", ttl_security);
+    text += &format!("\n{}", messages(n, layout));
+    if !n.history.closings.is_empty() {
+        let mut table = Table::new(layout, ["LAST CLOSINGS", "REASON", "TEXT"]);
+        for c in &n.history.closings {
+            table.row([to_the_second(&c.at), c.reason.clone(), c.text.clone()]);
+        }
+        text += &format!("\n{table}");
     }
-    if n.refused_by_ttl > 0 {
-        table.pair("refused by ttl", n.refused_by_ttl.to_string());
-    }
-    table.pair("timers", listed(n.timers.iter().map(|(name, due)| format!("{name} in {}", span(*due)))));
-    if let Some(bfd) = &n.bfd {
-        table.pair("bfd", bfd);
-    }
-    table.pair("capabilities sent", listed(&n.capabilities_sent));
-    table.pair("capabilities received", listed(&n.capabilities_received));
-    table
-        .pair("messages sent", listed(n.messages_sent.iter().map(|(kind, count)| format!("{kind} {count}"))));
-    table.pair(
-        "messages received",
-        listed(n.messages_received.iter().map(|(kind, count)| format!("{kind} {count}"))),
-    );
-    table.pair("malformed attributes", n.flaws.to_string());
-    table.pair("session drops", listed(n.drops.iter().map(|(reason, count)| format!("{reason} {count}"))));
-    table.pair("last error", or_dash(n.last_error.as_ref()));
-    table.pair("last notification sent", or_dash(n.last_notification_sent.as_ref()));
-    table.pair("last notification received", or_dash(n.last_notification_received.as_ref()));
-    let mut text = format!("{table}\n{}", families(n));
     for note in &n.notes {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {note}");
+        text += &layout.mark(note);
     }
     text
 }
 
-fn families(n: &NeighborView) -> String {
-    let mut table = Table::with_heading(["FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED"]);
-    for family in &n.families {
-        let count = |counts: &BTreeMap<Family, u64>| counts.get(family).copied().unwrap_or(0).to_string();
-        table.row([family.to_string(), count(&n.received), count(&n.accepted), count(&n.advertised)]);
-    }
-    table.to_string()
+/// Who the neighbor is, and its session.
+fn session(n: &NeighborView, now: Timestamp, layout: Layout) -> Pairs {
+    let mut pairs = Pairs::new(layout);
+    pairs.add("neighbor", name(n));
+    pairs.add_some("description", n.description.as_ref());
+    let for_long = match n.state {
+        SessionState::Established | SessionState::Disabled => String::new(),
+        _ => format!(", down for {}", ago(up_down_since(n), now)),
+    };
+    pairs.add("state", format!("{} for {}{for_long}", state(n.state), ago(&n.since, now)));
+    pairs.add("as", format!("{} (local {})", or_dash(n.remote_as), n.local_as));
+    pairs.add("router id", or_dash(n.router_id));
+    pairs.add("local address", or_dash(n.local_address));
+    pairs.add("source", &n.source);
+    pairs.add("hold time", if n.hold_time == 0 { "off".into() } else { format!("{}s", n.hold_time) });
+    pairs.add("timers", listed(n.timers.iter().map(|(name, due)| format!("{name} in {}", span(*due)))));
+    pairs.add_some("ttl security", n.ttl_security.as_ref());
+    pairs.add_some("refused by ttl", Some(n.refused_by_ttl).filter(|count| *count > 0));
+    pairs.add_some("bfd", n.bfd.as_ref());
+    let past =
+        |seconds: Option<u64>| seconds.map_or_else(|| "never".to_owned(), |s| format!("{} ago", span(s)));
+    let (read, written) = (past(n.history.last_read), past(n.history.last_written));
+    pairs.add("last message", format!("received {read}, sent {written}"));
+    pairs.add("malformed attributes", n.flaws.to_string());
+    pairs.add("session drops", listed(n.drops.iter().map(|(reason, count)| format!("{reason} {count}"))));
+    pairs.add("last error", or_dash(n.last_error.as_ref()));
+    pairs.add("last notification sent", or_dash(n.last_notification_sent.as_ref()));
+    pairs.add("last notification received", or_dash(n.last_notification_received.as_ref()));
+    pairs
 }
 
-fn name(n: &NeighborView) -> String {
+fn families(n: &NeighborView, layout: Layout) -> Table<5> {
+    let mut table = Table::new(layout, ["FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED", "WITHHELD"]);
+    for family in &n.families {
+        let count = |counts: &BTreeMap<Family, u64>| counts.get(family).copied().unwrap_or(0).to_string();
+        let counts = [&n.received, &n.accepted, &n.advertised, &n.withheld].map(count);
+        let [received, accepted, advertised, withheld] = counts;
+        table.row([family.to_string(), received, accepted, advertised, withheld]);
+    }
+    table
+}
+
+/// A row for each capability that one end or both have sent.
+fn capabilities(n: &NeighborView) -> Vec<[String; 3]> {
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for (column, list) in [(1, &n.capabilities_sent), (2, &n.capabilities_received)] {
+        for text in list {
+            let (name, value) = capability(text);
+            let free = |row: &&mut [String; 3]| row[0] == name && row[column].is_empty();
+            match rows.iter_mut().find(free) {
+                Some(row) => row[column] = value,
+                None => {
+                    let mut row = [name, String::new(), String::new()];
+                    row[column] = value;
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    rows.iter_mut().flatten().filter(|cell| cell.is_empty()).for_each(|cell| "-".clone_into(cell));
+    rows
+}
+
+/// The name of a capability, and what it announces.
+fn capability(text: &str) -> (String, String) {
+    let words = match text.split_whitespace().next() {
+        Some("multiprotocol" | "capability") => 2,
+        _ => 1,
+    };
+    let at = text.match_indices(' ').nth(words - 1).map_or(text.len(), |(at, _)| at);
+    let (name, value) = text.split_at(at);
+    let value = value.trim();
+    (name.to_owned(), if value.is_empty() { "yes".into() } else { value.to_owned() })
+}
+
+fn messages(n: &NeighborView, layout: Layout) -> Table<3> {
+    let mut table = Table::new(layout, ["MESSAGES", "SENT", "RECEIVED"]);
+    let kinds = ["open", "update", "notification", "keepalive", "route-refresh"];
+    let known =
+        |kind: &&&str| n.messages_sent.contains_key(**kind) || n.messages_received.contains_key(**kind);
+    for kind in kinds.iter().filter(known) {
+        let count = |counts: &BTreeMap<String, u64>| counts.get(*kind).copied().unwrap_or(0).to_string();
+        table.row([(*kind).to_owned(), count(&n.messages_sent), count(&n.messages_received)]);
+    }
+    table
+}
+
+pub(super) fn name(n: &NeighborView) -> String {
     match &n.interface {
         Some(interface) if !n.address.contains('%') && n.address != *interface => {
             format!("{}%{interface}", n.address)
@@ -92,6 +161,14 @@ fn name(n: &NeighborView) -> String {
 
 fn sum(counts: &BTreeMap<Family, u64>) -> String {
     counts.values().sum::<u64>().to_string()
+}
+
+/// For tables: attempts alternate between the first three states.
+fn up_or_down(of: SessionState) -> &'static str {
+    match of {
+        SessionState::Idle | SessionState::Connect | SessionState::Active => "down",
+        other => state(other),
+    }
 }
 
 pub(super) fn state(state: SessionState) -> &'static str {

@@ -2,49 +2,54 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::{Table, ago, listed, or_dash};
+use super::{
+    ago,
+    layout::Layout,
+    listed, or_dash,
+    table::{Pairs, Table},
+};
 use crate::{cni::view::ConflistState, control::NodeStatus};
 
-pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp) -> String {
+pub(super) fn text(node: Option<&NodeStatus>, now: Timestamp, layout: Layout) -> String {
     let Some(node) = node else {
         return "not under Kubernetes: give --kubeconfig, or set kubernetes.enabled\n".into();
     };
-    let mut table = Table::plain();
+    let mut table = Pairs::new(layout);
     let seen = if node.uid.is_some() { "" } else { " (not seen yet)" };
-    table.pair("node", format!("{}{seen}", node.node));
-    table.pair("addresses", listed(&node.addresses));
-    table.pair("pod cidrs", listed(&node.pod_cidrs));
-    table.pair("service cidrs", listed(&node.service_cidrs));
-    table.pair("conflist", conflist(node));
-    table.pair("api server", api(node, now));
-    table.pair("mesh members", node.mesh_members.len().to_string());
+    table.add("node", format!("{}{seen}", node.node));
+    table.add("addresses", listed(&node.addresses));
+    table.add("pod cidrs", listed(&node.pod_cidrs));
+    table.add("service cidrs", listed(&node.service_cidrs));
+    table.add("conflist", conflist(node));
+    table.add("api server", api(node, now));
+    table.add("mesh members", node.mesh_members.len().to_string());
     if !node.reflectors.is_empty() {
-        table.pair("reflectors", node.reflectors.join(", "));
+        table.add("reflectors", node.reflectors.join(", "));
     }
     let mut text = table.to_string();
     if !node.mesh_members.is_empty() {
-        let _ = write!(text, "\n{}", members(node));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{}", members(node, layout));
     }
     if !node.services.is_empty() {
-        let _ = write!(text, "\n{}", services(node));
+        let _ = write!(text, "\n{}", services(node, layout));
     }
     for mark in node.marks() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {mark}");
+        text += &layout.mark(&mark);
     }
     text
 }
 
-fn members(node: &NodeStatus) -> String {
-    let mut table = Table::with_heading(["NODE", "ADDRESS", "POD CIDRS"]);
+fn members(node: &NodeStatus, layout: Layout) -> String {
+    let mut table = Table::new(layout, ["NODE", "ADDRESS", "POD CIDRS"]);
     for member in &node.mesh_members {
         table.row([member.node.clone(), or_dash(member.address), listed(&member.pod_cidrs)]);
     }
     table.to_string()
 }
 
-fn services(node: &NodeStatus) -> String {
-    let mut table = Table::with_heading(["ADDRESS", "SERVICE", "ADVERTISED", "REASON"]);
+fn services(node: &NodeStatus, layout: Layout) -> String {
+    let mut table = Table::new(layout, ["ADDRESS", "SERVICE", "ADVERTISED", "REASON"]);
     for v in &node.services {
         table.row([v.address.to_string(), listed(&v.services), or_dash(v.announced), v.reason.clone()]);
     }

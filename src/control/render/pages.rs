@@ -2,7 +2,12 @@
 
 use serde::Serialize;
 
-use super::{routes, table::Columns};
+use super::{
+    layout::Layout,
+    routes::{self, Routes},
+    table::Columns,
+    yaml,
+};
 use crate::control::Response;
 
 /// State of a response that is rendered page by page.
@@ -14,12 +19,15 @@ enum As {
     Json {
         begun: bool,
     },
+    Yaml {
+        begun: bool,
+    },
     Text {
-        routes: Option<Columns<11>>,
-        fib: Option<Columns<6>>,
-        /// The protocol number of the fib's routes, once one was seen: the end of the table shows
-        /// how to remove them.
-        protocol: Option<u8>,
+        layout: Layout,
+        routes: Option<Box<Routes>>,
+        fib: Option<Box<Columns<5>>>,
+        /// What follows the rows, once there was one.
+        end: Option<String>,
     },
 }
 
@@ -29,9 +37,14 @@ impl Pages {
         Self(As::Json { begun: false })
     }
 
+    /// Renders one sequence, of which every part is valid YAML.
+    pub fn yaml() -> Self {
+        Self(As::Yaml { begun: false })
+    }
+
     /// Renders one table with a heading and columns as wide as the first page requires.
-    pub fn text() -> Self {
-        Self(As::Text { routes: None, fib: None, protocol: None })
+    pub fn text(layout: Layout) -> Self {
+        Self(As::Text { layout, routes: None, fib: None, end: None })
     }
 
     /// The next rows; empty for a response without rows.
@@ -39,12 +52,20 @@ impl Pages {
         match (&mut self.0, response) {
             (As::Json { begun }, Response::Routes(list)) => items(list, begun),
             (As::Json { begun }, Response::Fib(list)) => items(list, begun),
-            (As::Text { routes, .. }, Response::Routes(list)) => {
-                lines(routes, routes::ROUTES, list.iter().map(routes::route))
+            (As::Yaml { begun }, Response::Routes(list)) => yaml_items(list, begun),
+            (As::Yaml { begun }, Response::Fib(list)) => yaml_items(list, begun),
+            (As::Text { layout, routes, end, .. }, Response::Routes(list)) => {
+                if !list.is_empty() && layout.headings && !layout.is_wide() {
+                    end.get_or_insert_with(|| routes::LEGEND.to_owned());
+                }
+                routes.get_or_insert_with(|| Box::new(Routes::new(*layout))).lines(list)
             }
-            (As::Text { fib, protocol, .. }, Response::Fib(list)) => {
-                *protocol = protocol.or(list.first().map(|r| r.protocol));
-                lines(fib, routes::FIB, list.iter().map(routes::fib))
+            (As::Text { layout, fib, end, .. }, Response::Fib(list)) => {
+                if let Some(first) = list.first().filter(|_| layout.headings) {
+                    end.get_or_insert_with(|| routes::removal(first.protocol));
+                }
+                let rows: Vec<_> = list.iter().map(routes::fib).collect();
+                fib.get_or_insert_with(|| Box::new(Columns::new(*layout, routes::FIB))).lines(&rows)
             }
             _ => String::new(),
         }
@@ -55,7 +76,14 @@ impl Pages {
         match self.0 {
             As::Json { begun: false } => "[]\n".into(),
             As::Json { begun: true } => "\n]\n".into(),
-            As::Text { protocol, .. } => protocol.map(routes::removal).unwrap_or_default(),
+            As::Yaml { begun } => {
+                if begun {
+                    String::new()
+                } else {
+                    "[]\n".into()
+                }
+            }
+            As::Text { end, .. } => end.unwrap_or_default(),
         }
     }
 }
@@ -71,15 +99,12 @@ fn items<T: Serialize>(list: &[T], begun: &mut bool) -> String {
     format!("{before}{items}")
 }
 
-/// The rows as lines, with the heading before the first.
-fn lines<const N: usize>(
-    columns: &mut Option<Columns<N>>,
-    heading: [&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> String {
-    let first = columns.is_none().then(|| heading.map(str::to_owned));
-    let rows: Vec<_> = first.into_iter().chain(rows).collect();
-    columns.get_or_insert_with(Columns::new).lines(&rows)
+fn yaml_items<T: Serialize>(list: &[T], begun: &mut bool) -> String {
+    *begun |= !list.is_empty();
+    let values: Vec<_> = list.iter().filter_map(|item| serde_json::to_value(item).ok()).collect();
+    let mut text = String::new();
+    yaml::items(&values, &mut text, 0);
+    text
 }
 
 #[cfg(test)]
@@ -112,6 +137,10 @@ mod tests {
         assert_eq!(written(Pages::json(), &parts), whole(&rows(0, 9)));
         assert_eq!(written(Pages::json(), &[vec![]]), whole(&[]));
         assert_eq!(written(Pages::json(), &[]), "[]\n");
+        let yaml = written(Pages::yaml(), &parts);
+        let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(read, serde_json::to_value(rows(0, 9)).unwrap());
+        assert_eq!(written(Pages::yaml(), &[vec![]]), "[]\n");
     }
 
     #[test]
@@ -123,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_table_in_pages_has_one_heading_and_the_columns_of_the_first_page() {
-        let text = written(Pages::text(), &[rows(0, 3), rows(3, 12)]);
+        let text = written(Pages::text(Layout::default()), &[rows(0, 3), rows(3, 12)]);
         let lines: Vec<_> = text.lines().collect();
         assert!(text.contains("\n10.0.11.0/24  254") && text.contains("\n\nTo remove them"), "{text}");
         assert_eq!(text.matches("PREFIX").count(), 1);
@@ -133,6 +162,10 @@ mod tests {
             lines[4].starts_with("10.0.3.0/24   254"),
             "a page with a wider cell has wider columns: {text}"
         );
-        assert_eq!(written(Pages::text(), &[vec![]]).lines().count(), 1, "the heading alone");
+        assert_eq!(
+            written(Pages::text(Layout::default()), &[vec![]]).lines().count(),
+            1,
+            "the heading alone"
+        );
     }
 }

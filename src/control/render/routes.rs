@@ -1,32 +1,94 @@
 use serde_json::Value;
 
-use super::{listed, or_dash, span, yes_no};
+use super::{
+    layout::Layout,
+    listed, or_dash, span,
+    table::{Columns, Row},
+    yes_no,
+};
 use crate::{
     control::{FibView, RouteView},
     fib::view::FibHop,
 };
 
 /// The columns of `show routes`.
-pub(super) const ROUTES: [&str; 11] =
+const ROUTES: [&str; 8] = ["", "PREFIX", "NEXT HOP", "FROM", "AS PATH", "KERNEL", "AGE", "REASON"];
+/// The same with `-o wide`.
+const WIDE_ROUTES: [&str; 11] =
     ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH", "ORIGIN", "KERNEL", "AGE", "REASON"];
 
-/// `>` marks the best path, `=` one that shares its traffic, `S` a stale one.
-pub(super) fn route(r: &RouteView) -> [String; 11] {
+/// The table of `show routes` as it arrives in pages.
+#[derive(Clone, Debug)]
+pub(super) enum Routes {
+    Usual(Columns<8>),
+    Wide(Columns<11>),
+}
+
+impl Routes {
+    pub(super) fn new(layout: Layout) -> Self {
+        match layout.is_wide() {
+            true => Self::Wide(Columns::new(layout, WIDE_ROUTES)),
+            false => Self::Usual(Columns::new(layout, ROUTES)),
+        }
+    }
+
+    pub(super) fn lines(&mut self, list: &[RouteView]) -> String {
+        match self {
+            Self::Usual(columns) => columns.lines(&list.iter().map(|r| usual(r).into()).collect::<Vec<_>>()),
+            Self::Wide(columns) => columns.lines(&list.iter().map(|r| wide(r).into()).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// What the marks of [`usual`] mean.
+pub(super) const LEGEND: &str =
+    "marks: > best, = shares its traffic, S stale; -o wide has PREF, MED, ORIGIN\n";
+
+fn usual(r: &RouteView) -> [String; 8] {
+    let origin = match r.origin.as_str() {
+        "igp" => "i",
+        "egp" => "e",
+        _ => "?",
+    };
+    let path = match as_path(&r.as_path) {
+        path if path.is_empty() => origin.to_owned(),
+        path => format!("{path} {origin}"),
+    };
+    let [kernel, age, reason] = [kernel(r), span(r.age), r.reason.clone()];
+    [marks(r), r.prefix.to_string(), or_dash(r.next_hop), from(r), path, kernel, age, reason]
+}
+
+fn wide(r: &RouteView) -> [String; 11] {
+    let path = as_path(&r.as_path);
     [
         marks(r),
         r.prefix.to_string(),
         or_dash(r.next_hop),
-        r.neighbor.clone().unwrap_or_else(|| r.source.clone()),
+        from(r),
         or_dash(r.local_pref),
         or_dash(r.med),
-        as_path(&r.as_path),
+        if path.is_empty() { "-".into() } else { path },
         r.origin.clone(),
-        yes_no(r.installed).to_owned(),
+        kernel(r),
         span(r.age),
         r.reason.clone(),
     ]
 }
 
+/// The neighbor, or what originates it.
+fn from(r: &RouteView) -> String {
+    r.neighbor.clone().unwrap_or_else(|| r.source.clone())
+}
+
+/// Whether it is in the kernel; own routes need not be.
+fn kernel(r: &RouteView) -> String {
+    match (r.installed, &r.neighbor) {
+        (false, None) => "-".into(),
+        (installed, _) => yes_no(installed).into(),
+    }
+}
+
+/// `>` marks the best path, `=` one that shares its traffic, `S` a stale one.
 fn marks(r: &RouteView) -> String {
     let best = if r.best {
         ">"
@@ -45,24 +107,26 @@ fn as_path(path: &Value) -> String {
         Some(set) => format!("{{{}}}", set.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
         None => n.to_string(),
     };
-    let text = numbers.iter().map(one).collect::<Vec<_>>().join(" ");
-    if text.is_empty() { "-".into() } else { text }
+    numbers.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// The columns of `show fib`.
-pub(super) const FIB: [&str; 6] = ["PREFIX", "TABLE", "METRIC", "NEXT HOPS", "KERNEL", "PROBLEM"];
+pub(super) const FIB: [&str; 5] = ["PREFIX", "TABLE", "METRIC", "KERNEL", "NEXT HOPS"];
 
-pub(super) fn fib(r: &FibView) -> [String; 6] {
+pub(super) fn fib(r: &FibView) -> Row<5> {
     let hops =
         if r.next_hops.is_empty() { "unreachable".into() } else { listed(r.next_hops.iter().map(hop)) };
-    [
+    let row = Row::from([
         r.prefix.to_string(),
         r.table.to_string(),
         r.metric.to_string(),
-        hops,
         yes_no(r.in_kernel).to_owned(),
-        or_dash(r.problem.as_ref()),
-    ]
+        hops,
+    ]);
+    match &r.problem {
+        Some(problem) => row.note(format!("! {problem}")),
+        None => row,
+    }
 }
 
 /// The obvious `ip route flush proto 179` fails on each route over a nexthop object if

@@ -2,50 +2,90 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::Timestamp;
 
-use super::{Table, ago, listed, or_dash};
-use crate::{
-    control::{LastError, Summary},
-    fib::sysctl::Change,
-    sandbox::SandboxView,
-};
+use super::{ago, layout::Layout, listed, neighbor, or_dash, table::Pairs};
+use crate::{control::Summary, fib::sysctl::Change, sandbox::SandboxView};
 
-pub(super) fn text(summary: &Summary, now: Timestamp) -> String {
-    let Summary { neighbors, routes, .. } = summary;
-    let mut table = Table::plain();
-    let ready = if summary.ready { "ready" } else { "not ready" };
-    let up = ago(&summary.started, now);
-    table.pair("node", format!("{}, routelet {}, up {up}, {ready}", summary.node, summary.version));
-    let (asn, id) = (or_dash(summary.asn), or_dash(summary.router_id));
-    table.pair("as", format!("{asn}, router id {id}, addresses {}", listed(&summary.addresses)));
-    table.pair("modes", listed(&summary.modes));
-    let disabled = match neighbors.disabled {
-        0 => String::new(),
-        n => format!(", {n} disabled"),
-    };
-    table.pair("neighbors", format!("{} up of {} configured{disabled}", neighbors.up, neighbors.configured));
-    table.pair(
-        "routes",
-        format!(
-            "{} received, {} installed, {} of {} own advertised",
-            routes.received, routes.installed, routes.advertised, routes.originated
-        ),
-    );
-    table.pair("last error", last_error(summary.last_error.as_ref(), now));
-    for (change, keys) in changed(&summary.sysctls) {
-        table.pair("sysctl", format!("{change}: {}", keys.join(", ")));
-    }
-    if let Some(view) = &summary.sandbox {
-        table.pair("sandbox", sandbox(view));
-    }
-    let mut text = table.to_string();
+pub(super) fn text(summary: &Summary, now: Timestamp, layout: Layout) -> String {
+    let mut text = identity(summary, now, layout);
     if let Some(missing) = &summary.not_ready {
-        let _ = writeln!(text, "! not ready: {missing}");
+        text += &layout.mark(&format!("not ready: {missing}"));
     }
+    text += &sessions(summary, now, layout);
+    text += &rest(summary, layout).to_string();
     for problem in &summary.problems {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {problem}");
+        text += &layout.mark(problem);
     }
     text
+}
+
+fn identity(summary: &Summary, now: Timestamp, layout: Layout) -> String {
+    let ready = if summary.ready { "READY" } else { "NOT READY" };
+    let up = ago(&summary.started, now);
+    let (asn, id) = (or_dash(summary.asn), or_dash(summary.router_id));
+    let line =
+        format!("{}  routelet {}  up {up}  {ready}  AS {asn}  router-id {id}", summary.node, summary.version);
+    layout.wrap(&line, "", "  ")
+}
+
+/// Those of the sessions that the summary has, and how many others there are.
+fn sessions(summary: &Summary, now: Timestamp, layout: Layout) -> String {
+    let totals = &summary.neighbors;
+    if totals.configured == 0 {
+        return "no neighbors\n".into();
+    }
+    let mut text = match summary.sessions.as_slice() {
+        // Of a daemon of a former version.
+        [] => String::new(),
+        list => neighbor::table(list, now, layout),
+    };
+    let others = totals.configured.saturating_sub(summary.sessions.len() as u64);
+    if others > 0 {
+        let disabled =
+            if totals.disabled > 0 { format!(", {} disabled", totals.disabled) } else { String::new() };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{} neighbors in all, {} up{disabled}: routelet show neighbors",
+            totals.configured, totals.up
+        );
+    }
+    text
+}
+
+/// `6 received: 4 in the kernel, 2 refused (AS loop 1, guard 1)`.
+fn learned(summary: &Summary) -> String {
+    let refused: u64 = summary.refused.values().sum();
+    let mut text =
+        format!("{} received: {} in the kernel", summary.routes.received, summary.routes.installed);
+    if refused > 0 {
+        let reasons = listed(summary.refused.iter().map(|(reason, count)| format!("{reason} {count}")));
+        text += &format!(", {refused} refused ({reasons})");
+    }
+    text
+}
+
+/// How many own prefixes a neighbor has.
+fn own(summary: &Summary) -> String {
+    let totals = &summary.routes;
+    match totals.originated {
+        0 => "no prefix to advertise: routelet show host".into(),
+        all => format!("{} of {all} prefixes advertised", totals.advertised),
+    }
+}
+
+fn rest(summary: &Summary, layout: Layout) -> Pairs {
+    let mut pairs = Pairs::new(layout);
+    pairs.add("learned", learned(summary));
+    pairs.add("own", own(summary));
+    pairs.add("modes", listed(&summary.modes));
+    pairs.add("addresses", listed(&summary.addresses));
+    for (change, keys) in changed(&summary.sysctls) {
+        pairs.add("sysctl", format!("{change}: {}", keys.join(", ")));
+    }
+    if let Some(view) = &summary.sandbox {
+        pairs.add("sandbox", sandbox(view));
+    }
+    pairs
 }
 
 fn sandbox(view: &SandboxView) -> String {
@@ -72,10 +112,4 @@ fn changed(changes: &[Change]) -> BTreeMap<String, Vec<String>> {
         lines.entry(format!("{what} {old} to {new}")).or_default().push(name.to_owned());
     }
     lines
-}
-
-fn last_error(error: Option<&LastError>, now: Timestamp) -> String {
-    let Some(LastError { at, neighbor, text }) = error else { return "none".into() };
-    let neighbor = neighbor.as_ref().map(|n| format!("{n}: ")).unwrap_or_default();
-    format!("{neighbor}{text} ({} ago)", ago(at, now))
 }

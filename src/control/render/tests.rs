@@ -2,10 +2,12 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    bgp::view::{Closing, History},
     cni::view::{ConflistState, ConflistStatus},
     control::{
-        FibView, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView, SessionState,
-        Summary,
+        FibView, HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView,
+        SessionState, Summary,
+        host::{InterfaceStatus, NeighborOnLink, SubnetStatus},
     },
     fib::{sysctl::Change, view::FibHop},
     k8s::view::{ApiStatus, Eligibility, MeshMember},
@@ -14,10 +16,10 @@ use crate::{
 };
 
 fn shown(response: &Response) -> String {
-    text(response, "2026-11-21T12:00:00Z".parse().unwrap())
+    text(response, "2026-11-21T12:00:00Z".parse().unwrap(), Layout::default())
 }
 
-fn neighbor(address: &str, state: SessionState) -> NeighborView {
+pub(super) fn neighbor(address: &str, state: SessionState) -> NeighborView {
     let up = state == SessionState::Established;
     let count = |n: u64| BTreeMap::from([(Family::Ipv4Unicast, if up { n } else { 0 })]);
     NeighborView {
@@ -40,8 +42,12 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
         source: "configured".into(),
         router_id: up.then(|| "10.1.1.1".parse().unwrap()),
         local_address: up.then(|| "10.1.1.2".parse().unwrap()),
-        capabilities_sent: vec!["route refresh".into(), "four-octet AS".into()],
-        capabilities_received: vec!["four-octet AS".into()],
+        capabilities_sent: vec![
+            "multiprotocol ipv4-unicast".into(),
+            "route-refresh".into(),
+            "four-octet-as 1000".into(),
+        ],
+        capabilities_received: vec!["four-octet-as 10000".into(), "capability 128 of 0 octets".into()],
         messages_sent: BTreeMap::from([("open".into(), 1), ("keepalive".into(), 380)]),
         messages_received: BTreeMap::from([("open".into(), 1), ("update".into(), 12)]),
         drops: BTreeMap::from([("hold-timer".into(), 2)]),
@@ -49,6 +55,19 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
         timers: BTreeMap::from([("hold".into(), 71)]),
         last_notification_sent: None,
         last_notification_received: Some("Cease/2 administrative shutdown: \"rack move\"".into()),
+        history: History {
+            up_down_since: Some("2026-11-21T08:47:30Z".into()),
+            flaps: 2,
+            last_read: up.then_some(3),
+            last_written: Some(61),
+            closings: vec![Closing {
+                at: "2026-11-21T08:47:28Z".into(),
+                reason: "hold-timer".into(),
+                text: "hold timer expired: nothing received for 90 s".into(),
+                ago: Default::default(),
+            }],
+            up_down_for: Default::default(),
+        },
         notes: vec!["ipv6-unicast is not advertised: no IPv6 address on eth0".into()],
         bfd: None,
         bfd_missing: false,
@@ -57,9 +76,8 @@ fn neighbor(address: &str, state: SessionState) -> NeighborView {
     }
 }
 
-#[test]
-fn the_summary_is_one_screen() {
-    let summary = Summary {
+pub(super) fn summary() -> Summary {
+    Summary {
         node: "node-1".into(),
         version: "0.1.0".into(),
         asn: Some(64512),
@@ -70,6 +88,11 @@ fn the_summary_is_one_screen() {
         ready: true,
         not_ready: None,
         neighbors: NeighborTotals { configured: 3, up: 2, disabled: 1 },
+        sessions: vec![
+            neighbor("10.0.0.9", SessionState::Active),
+            neighbor("10.0.0.2", SessionState::Established),
+        ],
+        refused: BTreeMap::from([("AS loop".into(), 1), ("guard".into(), 1)]),
         routes: RouteTotals { received: 120, installed: 118, advertised: 2, originated: 2 },
         last_error: Some(LastError {
             at: "2026-11-21T11:59:10Z".into(),
@@ -94,8 +117,12 @@ fn the_summary_is_one_screen() {
             landlock: false,
             missing: vec!["landlock: not in this kernel".into()],
         }),
-    };
-    insta::assert_snapshot!(shown(&Response::Summary(Box::new(summary))));
+    }
+}
+
+#[test]
+fn the_summary_is_one_screen() {
+    insta::assert_snapshot!(shown(&Response::Summary(Box::new(summary()))));
 }
 
 #[test]
@@ -107,7 +134,7 @@ fn neighbors_are_a_table_and_one_of_them_is_a_page() {
     insta::assert_snapshot!(shown(&Response::Neighbor(Box::new(up))));
 }
 
-fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
+pub(super) fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
     RouteView {
         prefix: prefix.parse().unwrap(),
         neighbor: neighbor.map(str::to_owned),
@@ -138,44 +165,68 @@ fn routes_show_the_best_and_why() {
     insta::assert_snapshot!(shown(&Response::Routes(list)));
 }
 
-#[test]
-fn the_fib_shows_who_is_in_the_way() {
-    let hop = |address: &str, weight| FibHop {
+pub(super) fn fib_route(prefix: &str, hops: Vec<String>) -> FibView {
+    let hop = |address: String| FibHop {
         address: Some(address.parse().unwrap()),
         interface: "eth0".into(),
-        weight,
+        weight: 1,
     };
-    let mut routes = vec![
-        FibView {
-            prefix: "10.244.1.0/24".parse().unwrap(),
-            table: 254,
-            metric: 179,
-            protocol: 179,
-            next_hops: vec![hop("10.1.1.1", 1), hop("10.1.1.5", 2)],
-            in_kernel: true,
-            problem: None,
-        },
-        FibView {
-            prefix: "10.244.0.0/24".parse().unwrap(),
-            table: 254,
-            metric: 4_294_967_295,
-            protocol: 179,
-            next_hops: Vec::new(),
-            in_kernel: true,
-            problem: None,
-        },
-    ];
-    routes.push(FibView {
-        in_kernel: false,
-        problem: Some("a route of static has its place".into()),
-        ..routes[0].clone()
-    });
-    insta::assert_snapshot!(shown(&Response::Fib(routes)));
+    FibView {
+        prefix: prefix.parse().unwrap(),
+        table: 254,
+        metric: 179,
+        protocol: 179,
+        next_hops: hops.into_iter().map(hop).collect(),
+        in_kernel: true,
+        problem: None,
+    }
 }
 
 #[test]
-fn the_node_shows_what_it_waits_for() {
-    let node = NodeStatus {
+fn the_fib_shows_who_is_in_the_way() {
+    let mut first = fib_route("10.244.1.0/24", vec!["10.1.1.1".into(), "10.1.1.5".into()]);
+    first.next_hops[1].weight = 2;
+    let second = FibView { metric: 4_294_967_295, ..fib_route("10.244.0.0/24", Vec::new()) };
+    let problem = Some("a route of static has its place".into());
+    let third = FibView { in_kernel: false, problem, ..first.clone() };
+    insta::assert_snapshot!(shown(&Response::Fib(vec![first, second, third])));
+}
+
+pub(super) fn interface(name: &str, prefix: &str) -> InterfaceStatus {
+    InterfaceStatus {
+        name: name.into(),
+        kind: "bridge".into(),
+        up: true,
+        carrier: true,
+        neighbors: vec![NeighborOnLink { address: "10.1.1.1".into(), state: SessionState::Established }],
+        subnets: vec![SubnetStatus {
+            prefix: prefix.parse().unwrap(),
+            advertised_to: vec!["10.1.1.1".into()],
+            reason: None,
+        }],
+        ..InterfaceStatus::default()
+    }
+}
+
+#[test]
+fn the_host_shows_to_whom_a_subnet_is_advertised_and_why_not() {
+    let mut other = interface("br-7f", "172.20.0.0/16");
+    other.neighbors.clear();
+    other.subnets[0] = SubnetStatus {
+        advertised_to: Vec::new(),
+        reason: Some("no container is attached".into()),
+        ..other.subnets[0].clone()
+    };
+    let host = HostStatus {
+        configuration: "by its file: `routelet show config`".into(),
+        interfaces: vec![interface("docker0", "172.17.0.0/16"), other],
+        problems: vec!["NoGateway: there is no default route".into()],
+    };
+    insta::assert_snapshot!(shown(&Response::Host(Box::new(host))));
+}
+
+pub(super) fn node() -> NodeStatus {
+    NodeStatus {
         node: "node-1".into(),
         uid: Some("5b".into()),
         pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
@@ -217,8 +268,12 @@ fn the_node_shows_what_it_waits_for() {
             },
         ],
         problems: Vec::new(),
-    };
-    insta::assert_snapshot!(shown(&Response::Node(Some(Box::new(node)))));
+    }
+}
+
+#[test]
+fn the_node_shows_what_it_waits_for() {
+    insta::assert_snapshot!(shown(&Response::Node(Some(Box::new(node())))));
     assert!(shown(&Response::Node(None)).starts_with("not under Kubernetes"));
 }
 

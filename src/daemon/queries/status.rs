@@ -1,16 +1,22 @@
 //! The state of the daemon and of the node, with everything that an operator should know.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{QueryHandler, lines};
 use crate::{
-    bgp::{peer::OwnAddresses, standing, view::SessionState},
+    bgp::{peer::OwnAddresses, rib::Counts, standing, view::SessionState},
     cni::view::{ConflistState, ConflistStatus},
     config::Config,
     control::{LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, Summary},
     k8s::{node::Nodes, view::ApiStatus},
     net::{Diagnostic, Reason, Subject},
 };
+
+/// Sessions in the summary.
+const MAX_SESSIONS: usize = 10;
 
 impl QueryHandler {
     /// What prevents the node from being ready.
@@ -125,6 +131,8 @@ impl QueryHandler {
                 up: count_state(&neighbors, SessionState::Established),
                 disabled: count_state(&neighbors, SessionState::Disabled),
             },
+            sessions: first_sessions(&neighbors),
+            refused: refused(&counts),
             routes: RouteTotals {
                 received: counts.neighbors.values().flat_map(|n| n.received.values()).sum(),
                 installed,
@@ -190,6 +198,22 @@ fn own_addresses(own: &OwnAddresses) -> impl Iterator<Item = IpAddr> + use<> {
 
 fn count_state(neighbors: &[NeighborView], state: SessionState) -> u64 {
     neighbors.iter().filter(|v| v.state == state).count() as u64
+}
+
+/// For one screen, those that are down first.
+fn first_sessions(neighbors: &[NeighborView]) -> Vec<NeighborView> {
+    let mut list: Vec<_> = neighbors.iter().collect();
+    list.sort_by_key(|n| n.state == SessionState::Established);
+    list.into_iter().take(MAX_SESSIONS).cloned().collect()
+}
+
+/// Of both families, by reason.
+fn refused(counts: &Counts) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, count) in counts.refused.values().flatten().filter(|(_, count)| **count > 0) {
+        *all.entry(reason.clone()).or_default() += count;
+    }
+    all
 }
 
 /// The latest error of a session that is not established.
