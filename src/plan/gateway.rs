@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Context, bridge};
+use super::{Context, bridge, unnumbered};
 use crate::{
     bgp::peer::PeerKey,
     config::Config,
@@ -111,13 +111,17 @@ impl Gateways {
     }
 }
 
-/// The gateways that are neighbors, those among them whose route is away for a moment.
+/// The gateways that are neighbors, those among them whose route is away for a moment. A router
+/// that is known by its advertisements alone, on an interface where unnumbered neighbors are looked
+/// for, is one of these as soon as routelet has its advertisement too: as a gateway first, with
+/// IPv6 alone, its session would begin twice.
 pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<Gateway> {
     let mut found = gateways(ctx.host, ctx.config);
     let is_own = |key: &PeerKey| matches!(key, PeerKey::Address(a) if is_own(ctx.host, *a));
     let held = ctx.extra.held_gateways.iter();
     let held: Vec<_> = held.filter(|h| found.iter().all(|g| g.key != h.key) && !is_own(&h.key)).collect();
     found.extend(held.into_iter().cloned());
+    found.retain(|g| !(g.advertised && unnumbered::is_looked_for_on(ctx, g.ifindex)));
     found
 }
 
@@ -393,6 +397,27 @@ mod tests {
         assert_eq!(families(None, gateway("::/0", "fe80::1", 2)), std::slice::from_ref(&all));
         assert_eq!(families(None, gateway("0.0.0.0/0", "10.0.0.1", 2)), [all]);
         assert_eq!(families(Some(v6.clone()), gateway("0.0.0.0/0", "10.0.0.1", 2)), [v6]);
+    }
+
+    #[test]
+    fn a_router_that_advertises_itself_where_unnumbered_neighbors_are_looked_for_is_no_gateway_first() {
+        let at = |at| crate::config::Neighbor { at, group: None, limit: 1, keys: Default::default() };
+        let links = || [2, 3].map(|n| link(n, &format!("eth{n}")).with(&format!("fe80::{n}/64")));
+        let routes = [advertised("fe80::9", 2), advertised("fe80::9", 3), gateway("::/0", "fe80::8", 2)];
+        let mut case = Case::new(config(), None, host(links(), routes));
+        case.config.bgp.router_id = Some([10, 0, 0, 2].into());
+        case.config.bgp.asn = crate::config::AsSetting::Number(65001);
+        let unnumbered = crate::config::NeighborId::Interface("eth2".into());
+        case.config.bgp.neighbors = vec![at(crate::config::NeighborId::Gateway), at(unnumbered)];
+        let keys = |case: &Case| case.plan().peers.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(keys(&case), ["fe80::8%eth2", "fe80::9%eth3"]);
+        let found = crate::net::OnLink {
+            neighbors: ["fe80::9".parse().unwrap()].into(),
+            is_overdue: false,
+            trouble: None,
+        };
+        case.extra.found = std::sync::Arc::new([("eth2".to_owned(), found)].into());
+        assert_eq!(keys(&case), ["fe80::8%eth2", "fe80::9%eth2", "fe80::9%eth3"]);
     }
 
     #[test]

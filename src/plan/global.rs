@@ -110,7 +110,8 @@ fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
 }
 
 /// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a
-/// network card if there is one. It gives way to the first other address that the host gets.
+/// network card if there is one. Until there is a neighbor it gives way to any other address that
+/// the host gets.
 fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
     if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {
@@ -124,16 +125,19 @@ fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr
     with_address.min().map(|(_, _, addr)| addr)
 }
 
-/// Whether the router id may be kept for later starts: one that a link-local address stands for is
-/// not.
+/// Whether the router id is kept, while the daemon runs and for later starts. One that a link-local
+/// address stands for is kept once there is a neighbor: it also gives the AS number, and the link
+/// that it is from may go down while others have sessions.
 pub(super) fn is_lasting(
     config: &Config,
     nodes: Option<&Nodes>,
     host: &Host,
     extra: &PlanInputs,
     id: RouterId,
+    has_neighbors: bool,
 ) -> bool {
-    extra.stored_router_id == Some(id)
+    has_neighbors
+        || extra.stored_router_id == Some(id)
         || nodes.is_some()
         || config.bgp.router_id.is_some()
         || link_local(config, host, extra).map(identifier) != Some(id)
@@ -246,10 +250,11 @@ mod tests {
         }];
         let first = router_id(&c, None, &bare, &e).unwrap();
         assert_eq!(first, identifier("fe80::3".parse().unwrap()), "the card's");
-        assert!(!is_lasting(&c, None, &bare, &e, first));
+        assert!(!is_lasting(&c, None, &bare, &e, first, false));
+        assert!(is_lasting(&c, None, &bare, &e, first, true), "with a neighbor");
         let with_lo = host([lo().with("192.0.2.1/32"), card], []);
         assert_eq!(router_id(&c, None, &with_lo, &e), Ok(id("192.0.2.1")));
-        assert!(is_lasting(&c, None, &with_lo, &e, id("192.0.2.1")));
+        assert!(is_lasting(&c, None, &with_lo, &e, id("192.0.2.1"), false));
     }
 
     #[test]

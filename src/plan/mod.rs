@@ -315,6 +315,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
 
     Ok(Plan {
         config: Arc::new(in_force(&ctx, &modes)),
+        keeps_router_id: global::is_lasting(config, nodes, host, extra, global.router_id, !peers.is_empty()),
         reflectors: topology.reflectors.clone(),
         unreachable_nodes: peering::unreachable_nodes(&ctx),
         among_nodes: peering::is_among_nodes(&modes),
@@ -340,7 +341,6 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         held_services,
         problems,
         object_problems,
-        keeps_router_id: global::is_lasting(config, nodes, host, extra, global.router_id),
         global,
     })
 }

@@ -67,6 +67,12 @@ fn claimed<'a>(ctx: &Context<'a>) -> Vec<(&'a Link, Claim<'a>)> {
     ctx.host.links.values().filter_map(|link| Some((link, claim(link)?))).collect()
 }
 
+/// Whether neighbors are looked for on this link.
+pub(super) fn is_looked_for_on(ctx: &Context<'_>, ifindex: u32) -> bool {
+    let link = ctx.host.links.get(&ifindex);
+    link.is_some_and(|link| named(ctx).iter().any(|claim| fits(ctx, &claim.neighbor.at, link)))
+}
+
 /// Whether neighbors on this link are meant, and may be there.
 fn fits(ctx: &Context<'_>, at: &NeighborId, link: &Link) -> bool {
     match at {

@@ -14,7 +14,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -25,10 +25,10 @@ use crate::{
         daemons::{Bird, Frr, Routelet},
         net::{Net, Ns},
         run,
+        traffic::Traffic,
     },
     invariants::{self, Table, Usage},
     losses::Ledger,
-    traffic::Traffic,
 };
 
 pub const HOSTS: usize = 4;
@@ -95,8 +95,10 @@ impl Fabric {
         }
         let daemons = [Switch::Bird(None), Switch::Frr(None)];
         let switches: Vec<_> = switches.into_iter().zip(daemons).collect();
-        let pods: Vec<_> =
-            (1..).zip(&spaces).map(|(h, (_, pod))| (pod.clone(), Ipv4Addr::new(172, 20, h, 2))).collect();
+        let pods: Vec<_> = (1..)
+            .zip(&spaces)
+            .map(|(h, (_, pod))| (pod.clone(), IpAddr::from(Ipv4Addr::new(172, 20, h, 2))))
+            .collect();
         let hosts = (1..).zip(spaces).map(|(h, (ns, _))| Host::start(&net, h, ns)).collect();
         let mut fabric = Self {
             hosts,
@@ -105,7 +107,7 @@ impl Fabric {
             bridges: [true; HOSTS],
             second_networks: [false; HOSTS],
             ledger: Ledger::default(),
-            traffic: Traffic::start(&pods, per_second),
+            traffic: Traffic::start(&pods, per_second, 4000),
             began: Instant::now(),
             net,
         };

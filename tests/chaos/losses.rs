@@ -10,8 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// From one host to another, counted from 0.
-pub type Pair = (usize, usize);
+use crate::common::traffic::{Lost, Pair};
 
 /// Whose packets a fault may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +42,6 @@ pub struct Window {
     pub pairs: Pairs,
     pub sent: RangeInclusive<Instant>,
     pub fault: String,
-}
-
-/// A packet that did not arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
-    pub pair: Pair,
-    pub sent: Instant,
 }
 
 /// After a pause of the machine timers of sessions may have expired, which are 0.9 s at the least.

@@ -22,7 +22,6 @@ mod invariants;
 mod losses;
 mod planted;
 mod run;
-mod traffic;
 
 use std::{
     env,

@@ -7,11 +7,12 @@ use std::{
 };
 
 use crate::{
+    common::traffic::Lost,
     draw::{self, Step},
     fabric::{Fabric, HOSTS, SETTLE},
     faults::{Exposure, Fault, wait_out},
     invariants::Usage,
-    losses::{Lost, Pairs, Report, Window},
+    losses::{Pairs, Report, Window},
 };
 
 /// Probes that a queue holds up, or a kernel that resolves an address, are still under way for so

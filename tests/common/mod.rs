@@ -12,6 +12,7 @@ pub mod daemons;
 pub mod net;
 pub mod probe;
 pub mod speaker;
+pub mod traffic;
 
 use std::{
     fmt::Display,

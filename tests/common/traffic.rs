@@ -1,11 +1,11 @@
 //! UDP probes from every container to every other one, each with its number: what did not arrive,
 //! and when it was sent.
 //!
-//! Several source ports per pair spread them over both switches (`fib_multipath_hash_policy` 1).
+//! Several source ports per pair spread them over all uplinks (`fib_multipath_hash_policy` 1).
 
 use std::{
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     ops::RangeInclusive,
     sync::{
         Arc, Mutex,
@@ -15,12 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    common::net::Ns,
-    losses::{Lost, Pair},
-};
+use super::net::Ns;
 
-const PORT: u16 = 4000;
+/// From one container to another, counted from 0.
+pub type Pair = (usize, usize);
+
+/// A packet that did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub pair: Pair,
+    pub sent: Instant,
+}
+
 const SOURCE_PORTS: usize = 8;
 /// A machine that is this late with its probes stood still.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,16 +52,17 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Between containers with these addresses, `per_second` for every pair and direction.
-    pub fn start(pods: &[(Ns, Ipv4Addr)], per_second: u32) -> Self {
+    /// Between containers with these addresses, `per_second` for every pair and direction, to this
+    /// UDP port of each.
+    pub fn start(pods: &[(Ns, IpAddr)], per_second: u32, port: u16) -> Self {
         let shared = Arc::new(Shared::default());
         let row = || pods.iter().map(|_| Flow::default()).collect();
         *shared.flows.lock().unwrap() = pods.iter().map(|_| row()).collect();
         let mut threads = Vec::new();
         let mut sources = Vec::new();
-        let addresses: Vec<Ipv4Addr> = pods.iter().map(|(_, address)| *address).collect();
+        let addresses: Vec<_> = pods.iter().map(|(_, address)| to_socket(*address, port)).collect();
         for (to, (ns, _)) in pods.iter().enumerate() {
-            let (receiver, senders) = ns.enter(|| (receiver(), senders()));
+            let (receiver, senders) = ns.enter(|| (receiver(port), senders()));
             sources.push(senders);
             let shared = shared.clone();
             threads.push(thread::spawn(move || receive(&receiver, to, &shared)));
@@ -115,8 +122,8 @@ fn pairs(pods: usize) -> impl Iterator<Item = Pair> {
     (0..pods).flat_map(move |from| (0..pods).filter(move |to| *to != from).map(move |to| (from, to)))
 }
 
-fn receiver() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a free port");
+fn receiver(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     // As long as this process stands still, the kernel keeps what arrives.
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(16 << 20)).expect("root");
@@ -124,10 +131,10 @@ fn receiver() -> UdpSocket {
 }
 
 fn senders() -> Vec<UdpSocket> {
-    (0..SOURCE_PORTS).map(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port")).collect()
+    (0..SOURCE_PORTS).map(|_| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("a free port")).collect()
 }
 
-fn send(sources: &[Vec<UdpSocket>], to: &[Ipv4Addr], per_second: u32, shared: &Shared) {
+fn send(sources: &[Vec<UdpSocket>], to: &[SocketAddr], per_second: u32, shared: &Shared) {
     let period = Duration::from_secs(1) / per_second;
     let mut next = Instant::now();
     let mut port = 0;
@@ -142,12 +149,21 @@ fn send(sources: &[Vec<UdpSocket>], to: &[Ipv4Addr], per_second: u32, shared: &S
             let head = u16::try_from(from).expect("few hosts").to_be_bytes();
             let packet = [head.as_slice(), &number.to_be_bytes()].concat();
             // What the kernel does not take is lost.
-            let _ = sources[from][port].send_to(&packet, SocketAddrV4::new(to[dest], PORT));
+            let _ = sources[from][port].send_to(&packet, to[dest]);
         }
         port = (port + 1) % SOURCE_PORTS;
         next += period;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
+}
+
+/// For a socket of both families.
+fn to_socket(address: IpAddr, port: u16) -> SocketAddr {
+    let address = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    SocketAddr::new(address.into(), port)
 }
 
 fn record(flow: &mut Flow) -> u32 {

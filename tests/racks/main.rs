@@ -1,0 +1,17 @@
+//! Whole racks: hosts below two leaf switches, with containers that reach each other, under probes
+//! of 1 kHz per pair, family and direction while each uplink is cut in turn.
+//!
+//! `ROUTELET_RACKS=all` cuts every uplink in every way; otherwise each is set down at one end, and
+//! one uplink per kind of leaf has a silent loss, which lasts for a hold time.
+#![allow(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests of the real world"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod lease;
+mod unnumbered;
