@@ -130,6 +130,36 @@ fn the_reference_lists_every_key_command_and_metric() {
     assert!(missing.is_empty(), "docs/reference.md lacks:\n{}", missing.join("\n"));
 }
 
+/// `ROUTELET_WRITE=1 cargo test --test docs` writes these files.
+#[test]
+fn what_is_written_from_the_definitions_of_keys_is_up_to_date() {
+    use routelet::config::reference;
+
+    let page = fs::read_to_string(root().join("docs/reference.md")).unwrap();
+    let (before, rest) = page.split_once(KEYS_BEGIN).expect("docs/reference.md: where the keys begin");
+    let (_, after) = rest.split_once(KEYS_END).expect("docs/reference.md: where the keys end");
+    let schema = serde_json::to_string_pretty(&reference::schema()).unwrap() + "\n";
+    for (path, wanted) in [
+        ("deploy/routelet.toml", reference::example()),
+        ("docs/reference.md", format!("{before}{KEYS_BEGIN}{}{KEYS_END}{after}", reference::tables())),
+        ("docs/routelet.schema.json", schema),
+    ] {
+        let file = root().join(path);
+        if std::env::var_os("ROUTELET_WRITE").is_some() {
+            fs::write(&file, wanted).unwrap();
+        } else {
+            assert!(
+                fs::read_to_string(&file).unwrap_or_default() == wanted,
+                "{path} differs from src/config/keys/: ROUTELET_WRITE=1 cargo test --test docs writes it"
+            );
+        }
+    }
+}
+
+const KEYS_BEGIN: &str =
+    "<!-- Written from src/config/keys/ by `ROUTELET_WRITE=1 cargo test --test docs`. -->\n\n";
+const KEYS_END: &str = "<!-- End of what is written. -->\n";
+
 #[test]
 fn comments_are_wrapped() {
     let src = root().join("src");

@@ -1,23 +1,25 @@
 //! `bfd` of a neighbor or group: `true`, or a table.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use super::{
-    file::ParseContext,
+    keys::{BfdKeys, Shape, kinds::With, milliseconds},
     password,
     read::{Item, Section},
 };
-use crate::{bgp::peer::Bfd, net::BfdAuth};
+use crate::{
+    bgp::peer::{Bfd, Secret},
+    net::{BfdAuth, BfdParams},
+};
 
-/// Longest SHA1 key (RFC 5880 §4.4).
-const KEY: usize = 20;
-/// Milliseconds: shorter ones are below what a general-purpose kernel keeps, longer ones slower
-/// than the hold time.
-const SHORTEST: u64 = 10;
-const LONGEST: u64 = 60_000;
+/// `None`: written as `false`.
+pub(super) fn kind() -> With<Option<Bfd>> {
+    With { read, show, shape: || Shape::Either(vec![Shape::Flag, Shape::Table(BfdKeys::table().keys)]) }
+}
 
-/// `Some(None)`: written as `false`.
-pub(super) fn read(item: &Item<'_>, around: &ParseContext<'_>) -> Option<Option<Bfd>> {
+fn read(item: &Item<'_>) -> Option<Option<Bfd>> {
     if let Some(on) = item.value.get_ref().as_bool() {
         return Some(on.then(Bfd::default));
     }
@@ -26,31 +28,54 @@ pub(super) fn read(item: &Item<'_>, around: &ParseContext<'_>) -> Option<Option<
         return None;
     }
     let section = item.section()?;
-    let mut bfd = Bfd::default();
-    let interval = |key| section.get(key)?.number(SHORTEST..=LONGEST).map(Duration::from_millis);
-    let flag = |key| section.get(key).and_then(|i| i.flag()).unwrap_or(false);
-    bfd.params.min_tx = interval("min-tx").unwrap_or(bfd.params.min_tx);
-    bfd.params.min_rx = interval("min-rx").unwrap_or(bfd.params.min_rx);
-    let multiplier = section.get("multiplier").and_then(|i| i.number(1..=255));
-    bfd.params.multiplier = multiplier.unwrap_or(bfd.params.multiplier);
-    bfd.params.passive = flag("passive");
-    bfd.strict = flag("strict");
-    (bfd.params.auth, bfd.password_file) = authentication(&section, around);
+    let mut keys = BfdKeys::default();
+    keys.read(&section);
+    password::load(&section, password::BFD, &mut keys.password, &mut keys.password_file);
+    check_authentication(&section);
     section.close();
-    Some(Some(bfd))
+    Some(Some(keys.into()))
 }
 
-/// The key, and the file that it was read from.
-fn authentication(section: &Section<'_>, around: &ParseContext<'_>) -> (Option<BfdAuth>, Option<PathBuf>) {
-    let (password, file) = password::read(section, around, KEY, "SHA1 of BFD");
-    let id = section.get("key-id");
-    let kind = section.get("authentication");
+fn check_authentication(section: &Section<'_>) {
     let has_key = section.get("password").or_else(|| section.get("password-file")).is_some();
-    for item in [&id, &kind].into_iter().flatten().filter(|_| !has_key) {
+    let of_key = ["key-id", "authentication"].into_iter().filter_map(|key| section.get(key));
+    for item in of_key.filter(|_| !has_key) {
         item.error("needs a `password` or `password-file` beside it");
     }
-    let key_id = id.map_or(Some(1), |i| i.number(0..=255));
-    let meticulous = kind.map_or(Some(true), |i| i.choice(&[("meticulous-sha1", true), ("sha1", false)]));
-    let auth = || Some(BfdAuth { key_id: key_id?, key: password?.into_bytes(), meticulous: meticulous? });
-    (auth(), file)
+}
+
+impl From<BfdKeys> for Bfd {
+    fn from(mut keys: BfdKeys) -> Self {
+        let auth = keys.password.take().map(|password| BfdAuth {
+            key_id: keys.key_id.unwrap_or(1),
+            key: password.0.clone().into_bytes(),
+            meticulous: keys.meticulous.unwrap_or(true),
+        });
+        let params = BfdParams {
+            min_tx: Duration::from_millis(keys.min_tx),
+            min_rx: Duration::from_millis(keys.min_rx),
+            multiplier: keys.multiplier,
+            passive: keys.passive,
+            auth,
+        };
+        Self { params, strict: keys.strict, password_file: keys.password_file }
+    }
+}
+
+fn show(bfd: &Option<Bfd>) -> Value {
+    let Some(Bfd { params, strict, password_file }) = bfd else { return false.into() };
+    let auth = params.auth.as_ref();
+    let keys = BfdKeys {
+        min_tx: milliseconds(params.min_tx),
+        min_rx: milliseconds(params.min_rx),
+        multiplier: params.multiplier,
+        strict: *strict,
+        passive: params.passive,
+        // It is not printed.
+        password: auth.filter(|_| password_file.is_none()).map(|_| Secret(String::new())),
+        password_file: password_file.clone(),
+        key_id: auth.map(|a| a.key_id),
+        meticulous: auth.map(|a| a.meticulous),
+    };
+    keys.show().into()
 }

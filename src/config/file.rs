@@ -1,32 +1,20 @@
-//! The keys of the file: text → [`Config`], or all its errors.
+//! The file as a whole: text → [`Config`], or all its errors.
 //!
-//! `read` reads the tree, `values` has the types of values, `neighbor` and `policies` their
-//! sections. Without I/O: password files are read by a function that is passed in.
+//! `keys` defines the keys, `read` reads the tree, `values` has the types of values. What follows
+//! from several keys together is here, and for neighbors in `neighbor`. Without I/O: password files
+//! are read by a function that is passed in.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::collections::BTreeSet;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::{
-    Advertise, AsSetting, Cni, CniPlugin, Config, Control, Docker, Fib, Guard, GuardConnected, Kubernetes,
-    Log, LogFormat, Masquerade, Metrics, OnExit, Peering, PreferSource, Problem,
-    neighbor::{self, session_keys},
-    policies,
-    read::{Item, Report, Section},
-    services::services,
-    values::{
-        self, absolute_path, asn, interface_glob, interface_name, listen, nonempty_text, own_prefix, prefix,
-    },
+    AsSetting, Config, Control, Fib, Kubernetes, Metrics, Peering, Problem,
+    keys::is_shared,
+    neighbor, policies,
+    read::{ParseContext, Report, Section},
 };
-use crate::{bgp::policy::Community, docker::NetworkSelector};
-
-/// The context in which the file is read.
-pub struct ParseContext<'a> {
-    /// Under Kubernetes; `kubernetes.enabled` overrides it.
-    pub kubernetes: bool,
-    /// Reads a `password-file`.
-    pub read_password: &'a dyn Fn(&Path) -> Result<String, String>,
-}
+use crate::net::ServiceAddresses;
 
 /// The configuration of a text, and warnings.
 ///
@@ -35,7 +23,7 @@ pub struct ParseContext<'a> {
 /// All errors at once.
 pub fn parse(text: &str, around: &ParseContext<'_>) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let (tree, syntax) = DeTable::parse_recoverable(text);
-    let report = Report::new(text);
+    let report = Report::new(text, around);
     // After the first error of a line the parser only guesses.
     let mut broken = BTreeSet::new();
     for error in syntax {
@@ -44,7 +32,7 @@ pub fn parse(text: &str, around: &ParseContext<'_>) -> Result<(Config, Vec<Probl
             report.error(at, "", format!("not TOML: {}", error.message().replace('\n', " ")));
         }
     }
-    let config = parse_root(Section::root(&report, tree.get_ref()), around);
+    let config = parse_root(Section::root(&report, tree.get_ref()), around.kubernetes);
     let (mut problems, warnings) = report.into_lists();
     if !broken.is_empty() {
         problems.retain(|p| p.key.is_empty() || !broken.contains(&p.line) && !p.what.starts_with("required"));
@@ -52,359 +40,127 @@ pub fn parse(text: &str, around: &ParseContext<'_>) -> Result<(Config, Vec<Probl
     if problems.is_empty() { Ok((config, warnings)) } else { Err(problems) }
 }
 
-fn parse_root(root: Section<'_>, around: &ParseContext<'_>) -> Config {
+fn parse_root(root: Section<'_>, kubernetes: bool) -> Config {
     let mut config = Config::default();
-    if let Some(dir) = root.get("state-dir").and_then(|i| absolute_path(&i)) {
-        config.state_dir = dir;
-    }
+    config.read(&root);
     if let Some(section) = root.section("policy") {
         config.policies = policies::read(&section);
     }
-    if let Some(section) = root.section("kubernetes") {
-        kubernetes(section, &mut config.kubernetes);
-    }
-    let under_kubernetes = config.kubernetes.enabled.unwrap_or(around.kubernetes);
+    table(&root, "kubernetes", |section| read_kubernetes(section, &mut config.kubernetes));
+    let under_kubernetes = config.kubernetes.enabled.unwrap_or(kubernetes);
     match root.section("bgp") {
-        Some(section) => bgp(section, &mut config, around),
+        Some(section) => read_bgp(section, &mut config, under_kubernetes),
         None if under_kubernetes => {}
         None if root.get("advertise").is_none() => config.set_bare_host(),
         None => root.missing("bgp", format!("`as` in it; {AS_REQUIRED}")),
     }
-    if let Some(section) = root.section("advertise") {
-        advertise(section, &mut config.advertise);
-    }
-    if let Some(section) = root.section("fib") {
-        fib(section, &mut config.fib);
-    }
-    if let Some(section) = root.section("cni") {
-        cni(section, &mut config.cni);
-    }
-    if let Some(section) = root.section("docker") {
-        docker(section, &mut config.docker);
-        // Whoever names networks means no others.
-        config.advertise.containers &= !config.is_bare_host || config.docker.networks.is_empty();
-    }
-    if let Some(section) = root.section("masquerade") {
-        masquerade(section, &mut config.masquerade);
-    }
-    if let Some(section) = root.section("guard") {
-        guard(section, &mut config.guard);
-    }
-    if let Some(section) = root.section("security") {
-        assign(&mut config.security.sandbox, section.get("sandbox").and_then(|i| i.flag()));
-        section.close();
-    }
-    if let Some(section) = root.section("metrics") {
-        metrics(section, &mut config.metrics, under_kubernetes);
-    }
-    if let Some(section) = root.section("control") {
-        control(section, &mut config.control);
-    }
-    if let Some(section) = root.section("log") {
-        log(section, &mut config.log);
-    }
+    table(&root, "advertise", |section| config.advertise.read(section));
+    table(&root, "fib", |section| read_fib(section, &mut config.fib));
+    table(&root, "cni", |section| config.cni.read(section));
+    table(&root, "docker", |section| config.docker.read(section));
+    // Whoever names networks means no others.
+    config.advertise.containers &= !config.is_bare_host || config.docker.networks.is_empty();
+    table(&root, "masquerade", |section| config.masquerade.read(section));
+    table(&root, "guard", |section| config.guard.read(section));
+    table(&root, "security", |section| config.security.read(section));
+    table(&root, "metrics", |section| read_metrics(section, &mut config.metrics, under_kubernetes));
+    table(&root, "control", |section| read_control(section, &mut config.control));
+    table(&root, "log", |section| config.log.read(section));
     root.close();
     config
 }
 
-const AS_REQUIRED: &str = "outside Kubernetes the own AS number must be given, 1 to 4294967294 without 23456 and 65535, or \"auto\"";
-
-/// Assigns a value that was read without error.
-pub(super) fn assign<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
+/// Reads a table if the file has it.
+fn table<'a>(root: &Section<'a>, key: &'static str, read: impl FnOnce(&Section<'a>)) {
+    if let Some(section) = root.section(key) {
+        read(&section);
+        section.close();
     }
 }
 
-fn bgp(section: Section<'_>, config: &mut Config, around: &ParseContext<'_>) {
-    let under_kubernetes = config.kubernetes.enabled.unwrap_or(around.kubernetes);
+const AS_REQUIRED: &str = "outside Kubernetes the own AS number must be given, 1 to 4294967294 without 23456 and 65535, or \"auto\"";
+
+fn read_bgp(section: Section<'_>, config: &mut Config, under_kubernetes: bool) {
     let Config { bgp, kubernetes, policies, .. } = config;
+    bgp.read(&section);
     match section.get("as") {
-        Some(item) => assign(&mut bgp.asn, own_as(&item, under_kubernetes, &kubernetes.peering)),
+        Some(item) if bgp.asn == AsSetting::Auto && under_kubernetes && shares_the_as(kubernetes) => {
+            item.error(
+                "\"auto\" gives each node a number of its own, which a mesh, reflectors and peering \"auto\" cannot \
+                 use; set kubernetes.peering = \"gateway\", or write a number",
+            );
+        }
+        Some(_) => {}
         None if !under_kubernetes => section.missing("as", AS_REQUIRED),
         None => {}
     }
-    bgp.router_id = section.get("router-id").and_then(|i| values::router_id(&i));
-    bgp.cluster_id = section.get("cluster-id").and_then(|i| values::router_id(&i));
-    assign(&mut bgp.listen, section.get("listen").and_then(|i| i.set(listen)));
-    assign(&mut bgp.max_paths, section.get("max-paths").and_then(|i| i.number(1..=1024)));
-    assign(&mut bgp.multipath_relax, section.get("multipath-relax").and_then(|i| i.flag()));
-    assign(&mut bgp.require_policy, section.get("require-policy").and_then(|i| i.flag()));
-    session_keys(&section, &mut bgp.defaults);
-    neighbor::groups(&section, bgp, policies, around);
-    neighbor::neighbors(&section, bgp, policies, around);
+    bgp.defaults.read_where(&section, is_shared);
+    neighbor::groups(&section, bgp, policies);
+    neighbor::neighbors(&section, bgp, policies);
     neighbor::ranges(&section, bgp);
     section.close();
 }
 
-fn own_as(item: &Item<'_>, under_kubernetes: bool, peering: &[Peering]) -> Option<AsSetting> {
-    if !item.is_text() {
-        return asn(item).map(AsSetting::Number);
-    }
-    let text = item.text()?;
-    if text != "auto" {
-        let hint = if text.parse::<u32>().is_ok() { ", the number without quotes" } else { "" };
-        item.error(format!("must be {}, or \"auto\"{hint}", values::AS_ALLOWED));
-        return None;
-    }
+/// Whether nodes are neighbors of one another with the same AS number.
+fn shares_the_as(kubernetes: &Kubernetes) -> bool {
     let shared = [Peering::Mesh, Peering::Reflectors, Peering::Auto];
-    if under_kubernetes && peering.iter().any(|p| shared.contains(p)) {
+    kubernetes.peering.iter().any(|p| shared.contains(p))
+}
+
+fn read_fib(section: &Section<'_>, fib: &mut Fib) {
+    fib.read(section);
+    if let Some(item) = section.get("resilient")
+        && fib.resilient
+        && !fib.nexthop_objects
+    {
         item.error(
-            "\"auto\" gives each node a number of its own, which a mesh, reflectors and peering \"auto\" cannot \
-             use; set kubernetes.peering = \"gateway\", or write a number",
+            "resilient groups are nexthop objects; remove nexthop-objects = false, or set this to false",
         );
-        return None;
-    }
-    Some(AsSetting::Auto)
-}
-
-fn advertise(section: Section<'_>, advertise: &mut Advertise) {
-    assign(&mut advertise.networks, section.get("networks").and_then(|i| i.set(own_prefix)));
-    assign(&mut advertise.interfaces, section.get("interfaces").and_then(|i| i.set(interface_glob)));
-    assign(&mut advertise.containers, section.get("containers").and_then(|i| i.flag()));
-    assign(&mut advertise.require_carrier, section.get("require-carrier").and_then(|i| i.flag()));
-    for community in section.get("communities").and_then(|i| i.set(values::community)).unwrap_or_default() {
-        match community {
-            Community::Standard(c) => advertise.communities.push(c),
-            Community::Large(c) => advertise.large_communities.push(c),
-            Community::Ext(c) => advertise.ext_communities.push(c),
-        }
-    }
-    advertise.med = section.get("med").and_then(|i| i.number(0..=u32::MAX.into()));
-    section.close();
-}
-
-fn fib(section: Section<'_>, fib: &mut Fib) {
-    assign(&mut fib.install, section.get("install").and_then(|i| i.flag()));
-    let table = section.get("table");
-    assign(
-        &mut fib.table,
-        table.and_then(|i| {
-            i.number_where("1 to 4294967295 without 255, which is the kernel's own", |n| n != 0 && n != 255)
-        }),
-    );
-    let protocol = section.get("protocol");
-    assign(&mut fib.protocol, protocol.and_then(|i| i.number_where("5 to 255", |n| (5..=255).contains(&n))));
-    assign(&mut fib.metric, section.get("metric").and_then(|i| i.number(1..=4_294_967_294)));
-    let on_exit = section.get("on-exit");
-    assign(
-        &mut fib.on_exit,
-        on_exit.and_then(|i| i.choice(&[("keep", OnExit::Keep), ("flush", OnExit::Flush)])),
-    );
-    assign(&mut fib.resolve_via_default, section.get("resolve-via-default").and_then(|i| i.flag()));
-    assign(&mut fib.prefer_source, section.get("prefer-source").and_then(|i| prefer_source(&i)));
-    let objects = section.get("nexthop-objects");
-    assign(&mut fib.nexthop_objects, objects.and_then(|i| auto_or_flag(&i)).map(|o| o.unwrap_or(true)));
-    if let Some(item) = section.get("resilient") {
-        assign(&mut fib.resilient, item.flag());
-        if fib.resilient && !fib.nexthop_objects {
-            item.error(
-                "resilient groups are nexthop objects; remove nexthop-objects = false, or set this to false",
-            );
-        }
-    }
-    section.close();
-}
-
-/// `"router-id"`, an address, or one of each family.
-fn prefer_source(item: &Item<'_>) -> Option<Vec<PreferSource>> {
-    let list = item.set(|i| {
-        if i.is_text() && i.text() == Some("router-id") {
-            return Some(PreferSource::RouterId);
-        }
-        values::address(i).map(PreferSource::Address)
-    })?;
-    let is_v4 = |s: &PreferSource| !matches!(s, PreferSource::Address(IpAddr::V6(_)));
-    if list.iter().filter(|s| is_v4(s)).count() > 1 || list.iter().filter(|s| !is_v4(s)).count() > 1 {
-        item.error("takes at most one address of each family; \"router-id\" counts as one of IPv4");
-        return None;
-    }
-    Some(list)
-}
-
-/// `"auto"` (`None`), true or false.
-fn auto_or_flag(item: &Item<'_>) -> Option<Option<bool>> {
-    match (item.is_text(), item.is_text() && item.text() == Some("auto")) {
-        (true, true) => Some(None),
-        (true, false) => {
-            item.error("must be \"auto\", or true or false without quotes");
-            None
-        }
-        (false, _) => item.flag().map(Some),
     }
 }
 
-fn kubernetes(section: Section<'_>, kubernetes: &mut Kubernetes) {
-    kubernetes.enabled = section.get("enabled").and_then(|i| i.flag());
-    if let Some(item) = section.get("peering") {
-        assign(&mut kubernetes.peering, peering(&item));
+fn read_kubernetes(section: &Section<'_>, kubernetes: &mut Kubernetes) {
+    kubernetes.read(section);
+    kubernetes.service_rules.read(section);
+    if !kubernetes.service_rules.external_ranges.is_empty() {
+        return;
     }
-    assign(&mut kubernetes.mesh_limit, section.get("mesh-limit").and_then(|i| i.number(2..=10_000)));
-    assign(&mut kubernetes.mesh_accept, section.get("mesh-accept").and_then(|i| i.set(prefix)));
-    kubernetes.node_name = section.get("node-name").and_then(|i| node_name(&i));
-    kubernetes.service_cidrs = section.get("service-cidrs").and_then(|i| i.set(prefix));
-    assign(&mut kubernetes.advertise_pod_cidrs, section.get("advertise-pod-cidrs").and_then(|i| i.flag()));
-    kubernetes.startup_taint = section.get("startup-taint").and_then(|i| nonempty_text(&i));
-    assign(&mut kubernetes.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
-    services(&section, kubernetes);
-    section.close();
-}
-
-fn peering(item: &Item<'_>) -> Option<Vec<Peering>> {
-    let list = item.set(|i| {
-        i.choice(&[
-            ("auto", Peering::Auto),
-            ("mesh", Peering::Mesh),
-            ("gateway", Peering::Gateway),
-            ("reflectors", Peering::Reflectors),
-            ("none", Peering::None),
-        ])
-    })?;
-    if list.is_empty() {
-        item.error("names nothing; write \"none\" for no neighbors");
-    } else if list.len() > 1 && list.contains(&Peering::None) {
-        item.error("\"none\" cannot be combined with others");
-    }
-    Some(list)
-}
-
-/// A Node's name: RFC 1123 subdomain.
-fn node_name(item: &Item<'_>) -> Option<String> {
-    let name = nonempty_text(item)?;
-    let label = |l: &str| {
-        !l.is_empty()
-            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
-        item.error(format!("`{name}` is no node name: lower-case letters, digits, `-` and `.`"));
-        return None;
-    }
-    Some(name)
-}
-
-fn cni(section: Section<'_>, cni: &mut Cni) {
-    cni.enabled = section.get("enabled").and_then(|i| i.flag());
-    assign(&mut cni.conf_dir, section.get("conf-dir").and_then(|i| absolute_path(&i)));
-    assign(&mut cni.file, section.get("file").and_then(|i| conflist_name(&i)));
-    assign(&mut cni.bin_dir, section.get("bin-dir").and_then(|i| absolute_path(&i)));
-    assign(&mut cni.bridge, section.get("bridge").and_then(|i| interface_name(&i)));
-    // IPv6 needs 1280 (RFC 8200 §5).
-    cni.mtu = section.get("mtu").and_then(|i| i.number(1280..=65535));
-    assign(&mut cni.plugins, section.get("plugins").and_then(|i| i.list(plugin)));
-    section.close();
-}
-
-fn conflist_name(item: &Item<'_>) -> Option<String> {
-    let name = item.text()?;
-    if name.contains('/') || name.starts_with('.') || !name.ends_with(".conflist") {
-        item.error("must be a file name without a folder that ends in .conflist, as 10-routelet.conflist");
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-fn plugin(item: &Item<'_>) -> Option<CniPlugin> {
-    if item.is_text() {
-        let known = ["portmap", "bandwidth", "tuning", "firewall", "sbr"].map(|name| (name, name));
-        return item.choice(&known).map(|name| CniPlugin::Name(name.to_owned()));
-    }
-    // Only to report that it is no table.
-    item.section()?;
-    let serde_json::Value::Object(table) = to_json(item.value.get_ref())? else { return None };
-    if !table.get("type").is_some_and(serde_json::Value::is_string) {
-        item.error("needs `type`, the name of the plugin's binary");
-        return None;
-    }
-    Some(CniPlugin::Table(table))
-}
-
-fn to_json(value: &DeValue<'_>) -> Option<serde_json::Value> {
-    Some(match value {
-        DeValue::String(s) => s.as_ref().into(),
-        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok()?.into(),
-        DeValue::Float(f) => f.as_str().parse::<f64>().ok()?.into(),
-        DeValue::Boolean(b) => (*b).into(),
-        DeValue::Datetime(d) => d.to_string().into(),
-        DeValue::Array(a) => a.iter().map(|v| to_json(v.get_ref())).collect::<Option<Vec<_>>>()?.into(),
-        DeValue::Table(t) => {
-            let entry = |(k, v): (&toml::Spanned<_>, &toml::Spanned<_>)| {
-                let key: &std::borrow::Cow<'_, str> = k.get_ref();
-                Some((key.to_string(), to_json(v.get_ref())?))
-            };
-            serde_json::Value::Object(t.iter().map(entry).collect::<Option<_>>()?)
-        }
-    })
-}
-
-fn docker(section: Section<'_>, docker: &mut Docker) {
-    assign(&mut docker.networks, section.get("networks").and_then(|i| i.set(docker_network)));
-    assign(&mut docker.socket, section.get("socket").and_then(|i| absolute_path(&i)));
-    assign(&mut docker.accept_forwarded, section.get("accept-forwarded").and_then(|i| i.flag()));
-    section.close();
-}
-
-fn docker_network(item: &Item<'_>) -> Option<NetworkSelector> {
-    NetworkSelector::parse(item.text()?).map_err(|what| item.error(what)).ok()
-}
-
-fn masquerade(section: Section<'_>, masquerade: &mut Masquerade) {
-    masquerade.enabled = section.get("enabled").and_then(|i| auto_or_flag(&i)).flatten();
-    assign(&mut masquerade.exclude, section.get("exclude").and_then(|i| i.set(prefix)));
-    section.close();
-}
-
-fn guard(section: Section<'_>, guard: &mut Guard) {
-    let connected = section.get("connected");
-    let words = [("equal", GuardConnected::Equal), ("inside", GuardConnected::Inside)];
-    assign(&mut guard.connected, connected.and_then(|i| i.choice(&words)));
-    assign(&mut guard.block_pod_bgp, section.get("block-pod-bgp").and_then(|i| i.flag()));
-    section.close();
-}
-
-fn metrics(section: Section<'_>, metrics: &mut Metrics, under_kubernetes: bool) {
-    if let Some(item) = section.get("listen") {
-        let off = item.value.get_ref().as_str() == Some("");
-        let addresses = if off { Some(Vec::new()) } else { item.set(listen) };
-        if under_kubernetes && addresses.as_ref().is_some_and(Vec::is_empty) {
+    let chosen =
+        [("services", &kubernetes.services), ("service-annotations", &kubernetes.service_rules.annotations)];
+    for (key, addresses) in chosen {
+        if addresses.contains(&ServiceAddresses::ExternalIp)
+            && let Some(item) = section.get(key)
+        {
             item.warn(
-                "turns /livez and /readyz off too; use `routelet show summary` as an exec probe, or leave it at \
-                 127.0.0.1:9179",
+                "with \"external-ip\" whoever may write Services chooses the addresses; name those that they may \
+                 choose in kubernetes.service-external-ranges",
             );
         }
-        assign(&mut metrics.listen, addresses);
     }
-    section.close();
 }
 
-fn control(section: Section<'_>, control: &mut Control) {
+fn read_metrics(section: &Section<'_>, metrics: &mut Metrics, under_kubernetes: bool) {
+    metrics.read(section);
+    if let Some(item) = section.get("listen")
+        && under_kubernetes
+        && metrics.listen.is_empty()
+    {
+        item.warn(
+            "turns /livez and /readyz off too; use `routelet show summary` as an exec probe, or leave it at \
+             127.0.0.1:9179",
+        );
+    }
+}
+
+fn read_control(section: &Section<'_>, control: &mut Control) {
+    control.read(section);
+    // sockaddr_un holds 108 octets, one of which is the closing zero; room is left for a temporary
+    // name.
     if let Some(item) = section.get("socket")
-        && let Some(path) = absolute_path(&item)
+        && control.socket.as_os_str().len() > 95
     {
-        // sockaddr_un holds 108 octets, one of which is the closing zero; room is left for a
-        // temporary name.
-        if path.as_os_str().len() > 95 {
-            item.error("is too long for a socket: 95 octets at most");
-        }
-        control.socket = path;
+        item.error("is too long for a socket: 95 octets at most");
     }
-    control.group = section.get("group").and_then(|i| nonempty_text(&i));
-    section.close();
-}
-
-fn log(section: Section<'_>, log: &mut Log) {
-    if let Some(item) = section.get("level")
-        && let Some(level) = item.text()
-    {
-        match super::log_level(level) {
-            Ok(()) => log.level = level.to_owned(),
-            Err(what) => item.error(what),
-        }
-    }
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    assign(&mut log.format, section.get("format").and_then(|i| i.choice(&formats)));
-    section.close();
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use toml::de::DeTable;
 
 use super::{
     Config, Neighbor,
-    file::ParseContext,
+    keys::camel,
     neighbor, policies,
-    read::{Report, Section},
+    read::{ParseContext, Report, Section},
 };
 use crate::bgp::policy::Policy;
 
@@ -23,12 +23,7 @@ pub fn neighbor(spec: &Map<String, Value>, config: &Config) -> Result<Neighbor, 
     let mut bgp = config.bgp.clone();
     bgp.neighbors.clear();
     let tree = Value::Array(vec![Value::Object(spec.clone())]);
-    read("neighbor", &tree, |root| {
-        // A Secret is named instead; files are not read for an object.
-        let around =
-            ParseContext { kubernetes: true, read_password: &|_| Err("write passwordSecretRef".into()) };
-        neighbor::neighbors(root, &mut bgp, &config.policies, &around);
-    })?;
+    read("neighbor", &tree, |root| neighbor::neighbors(root, &mut bgp, &config.policies))?;
     bgp.neighbors.pop().ok_or_else(|| "describes no neighbor".into())
 }
 
@@ -52,12 +47,15 @@ fn read(key: &str, value: &Value, take: impl FnOnce(&Section<'_>)) -> Result<(),
     let text = toml::to_string(&serde_json::json!({ key: kebab(value) }))
         .map_err(|e| format!("cannot be read: {e}; is a list of mixed values in it?"))?;
     let (tree, _) = DeTable::parse_recoverable(&text);
-    let report = Report::new(&text);
+    // A Secret is named instead; files are not read for an object.
+    let context =
+        ParseContext { kubernetes: true, read_password: &|_| Err("write passwordSecretRef".into()) };
+    let report = Report::new(&text, &context);
     let root = Section::root(&report, tree.get_ref());
     take(&root);
     root.close();
     let (problems, _) = report.into_lists();
-    let messages: Vec<_> = problems.iter().map(|p| format!("{}: {}", camel(&p.key), p.what)).collect();
+    let messages: Vec<_> = problems.iter().map(|p| format!("{}: {}", field(&p.key), p.what)).collect();
     if messages.is_empty() { Ok(()) } else { Err(messages.join("; ")) }
 }
 
@@ -85,21 +83,9 @@ fn kebab_case(key: &str) -> String {
 }
 
 /// `neighbor[0].hold-time` → `spec.holdTime`.
-fn camel(key: &str) -> String {
+fn field(key: &str) -> String {
     let key = key.strip_prefix("neighbor[0]").or_else(|| key.strip_prefix("policy")).unwrap_or(key);
-    let mut camel = String::from("spec");
-    let mut upper = false;
-    for c in key.chars() {
-        match c {
-            '-' => upper = true,
-            c if upper => {
-                camel.push(c.to_ascii_uppercase());
-                upper = false;
-            }
-            c => camel.push(c),
-        }
-    }
-    camel
+    format!("spec{}", camel(key))
 }
 
 #[cfg(test)]

@@ -2,35 +2,79 @@
 
 use std::path::PathBuf;
 
-use super::{file::ParseContext, read::Section};
+use serde_json::json;
 
-/// The password, and the file that it was read from. Never reports what the password is.
-/// `algorithm` takes `max` octets.
-pub(super) fn read(
-    section: &Section<'_>,
-    around: &ParseContext<'_>,
+use super::{
+    keys::{Shape, kinds::With},
+    read::{Item, Section},
+};
+use crate::bgp::peer::Secret;
+
+/// What `show config` prints instead.
+pub(super) const HIDDEN: &str = "(hidden)";
+
+/// What a password is for.
+#[derive(Clone, Copy)]
+pub(super) struct Algorithm {
+    name: &'static str,
+    /// Longest password, in octets.
     max: usize,
-    algorithm: &str,
-) -> (Option<String>, Option<PathBuf>) {
-    let fits = |password: &str| match password.len() {
-        0 => Err("must not be empty".to_owned()),
-        n if n > max => Err(format!("has {n} octets; {algorithm} takes {max} at most")),
-        _ => Ok(()),
-    };
-    let (written, file) = (section.get("password"), section.get("password-file"));
-    if let (Some(_), Some(file)) = (&written, &file) {
-        file.error("`password` and `password-file` exclude each other; keep one");
-        return (None, None);
+}
+
+/// TCP MD5; the kernel takes no longer key (TCP_MD5SIG_MAXKEYLEN).
+pub(super) const MD5: Algorithm = Algorithm { name: "TCP MD5", max: 80 };
+/// SHA1 of BFD (RFC 5880 §4.4).
+pub(super) const BFD: Algorithm = Algorithm { name: "SHA1 of BFD", max: 20 };
+
+impl Algorithm {
+    /// Never reports what the password is.
+    fn check(self, password: &str) -> Result<(), String> {
+        match password.len() {
+            0 => Err("must not be empty".to_owned()),
+            n if n > self.max => Err(format!("has {n} octets; {} takes {} at most", self.name, self.max)),
+            _ => Ok(()),
+        }
     }
-    if let Some(item) = written {
-        let password = item.text().filter(|text| fits(text).map_err(|what| item.error(what)).is_ok());
-        return (password.map(str::to_owned), None);
+}
+
+/// `password` of a session.
+pub(super) fn of_tcp() -> With<Secret> {
+    With { read: |item| written(item, MD5), show: |_| HIDDEN.into(), shape: || Shape::Text }
+}
+
+/// `password` of BFD.
+pub(super) fn of_bfd() -> With<Secret> {
+    With { read: |item| written(item, BFD), show: |_| HIDDEN.into(), shape: || Shape::Text }
+}
+
+/// `password-file`, which may be relative to the folder of the configuration.
+pub(super) fn file() -> With<PathBuf> {
+    With { read: |item| item.text().map(PathBuf::from), show: |path| json!(path), shape: || Shape::Text }
+}
+
+fn written(item: &Item<'_>, algorithm: Algorithm) -> Option<Secret> {
+    let text = item.text()?;
+    algorithm.check(text).map_err(|what| item.error(what)).ok()?;
+    Some(Secret(text.to_owned()))
+}
+
+/// Reads the file of `password-file` into `password`, unless both are written.
+pub(super) fn load(
+    section: &Section<'_>,
+    algorithm: Algorithm,
+    password: &mut Option<Secret>,
+    file: &mut Option<PathBuf>,
+) {
+    let Some(item) = section.get("password-file") else { return };
+    if section.get("password").is_some() {
+        item.error("`password` and `password-file` exclude each other; keep one");
+        (*password, *file) = (None, None);
+        return;
     }
-    let Some(item) = file else { return (None, None) };
-    let Some(path) = item.text().map(PathBuf::from) else { return (None, None) };
-    let read = (around.read_password)(&path).and_then(|password| {
-        fits(&password).map_err(|what| format!("the password in {} {what}", path.display()))?;
-        Ok(password)
+    let Some(path) = file else { return };
+    let read = item.read_password(path).and_then(|text| {
+        algorithm.check(&text).map_err(|what| format!("the password in {} {what}", path.display()))?;
+        Ok(Secret(text))
     });
-    (read.map_err(|what| item.error(what)).ok(), Some(path))
+    *password = read.map_err(|what| item.error(what)).ok();
 }

@@ -3,7 +3,7 @@
 //! Each reader reports its error and returns `None`; the caller goes on with the next key, so that
 //! one run finds all errors. The known keys of a table are those read before [`Section::close`].
 
-use std::{cell::RefCell, fmt::Display, ops::RangeInclusive, str::FromStr};
+use std::{cell::RefCell, fmt::Display, ops::RangeInclusive, path::Path, str::FromStr};
 
 use toml::{
     Spanned,
@@ -12,9 +12,18 @@ use toml::{
 
 use super::{Problem, nearest::nearest};
 
+/// The context in which the file is read.
+pub struct ParseContext<'a> {
+    /// Under Kubernetes; `kubernetes.enabled` overrides it.
+    pub kubernetes: bool,
+    /// Reads a `password-file`.
+    pub read_password: &'a dyn Fn(&Path) -> Result<String, String>,
+}
+
 /// Collects problems and warnings.
 pub(super) struct Report<'a> {
     text: &'a str,
+    context: &'a ParseContext<'a>,
     problems: RefCell<Vec<(usize, Problem)>>,
     warnings: RefCell<Vec<(usize, Problem)>>,
 }
@@ -38,8 +47,8 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, problems: RefCell::default(), warnings: RefCell::default() }
+    pub(super) fn new(text: &'a str, context: &'a ParseContext<'a>) -> Self {
+        Self { text, context, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     pub(super) fn error(&self, at: usize, key: &str, what: impl Into<String>) {
@@ -167,6 +176,11 @@ impl<'a> Item<'a> {
         self.report.line(self.at())
     }
 
+    /// What is in the file of a `password-file`.
+    pub(super) fn read_password(&self, path: &Path) -> Result<String, String> {
+        (self.report.context.read_password)(path)
+    }
+
     pub(super) fn is_text(&self) -> bool {
         self.value.get_ref().is_str()
     }
@@ -251,6 +265,16 @@ impl<'a> Item<'a> {
         let array = self.value.get_ref().as_array()?;
         let item = |(n, value)| Item { report: self.report, path: format!("{}[{n}]", self.path), value };
         Some(array.iter().enumerate().map(item))
+    }
+
+    /// The texts of a list, or of a single one; other values are left out.
+    pub(super) fn texts(&self) -> Vec<(Item<'a>, &'a str)> {
+        let items = self.items().map_or_else(|| vec![self.clone()], Iterator::collect);
+        let text = |item: Item<'a>| {
+            let DeValue::String(text) = item.value.get_ref() else { return None };
+            Some((item, text.as_ref()))
+        };
+        items.into_iter().filter_map(text).collect()
     }
 
     /// Like [`Item::list`]; duplicates are errors.

@@ -5,6 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use toml::de::DeValue;
+
 use super::{NeighborId, read::Item};
 use crate::{
     bgp::{peer::RemoteAs, policy::Community},
@@ -206,4 +208,23 @@ pub(super) fn nonempty_text(item: &Item<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
+}
+
+/// A value of the file as JSON.
+pub(super) fn to_json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    Some(match value {
+        DeValue::String(s) => s.as_ref().into(),
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok()?.into(),
+        DeValue::Float(f) => f.as_str().parse::<f64>().ok()?.into(),
+        DeValue::Boolean(b) => (*b).into(),
+        DeValue::Datetime(d) => d.to_string().into(),
+        DeValue::Array(a) => a.iter().map(|v| to_json(v.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Table(t) => {
+            let entry = |(k, v): (&toml::Spanned<_>, &toml::Spanned<_>)| {
+                let key: &std::borrow::Cow<'_, str> = k.get_ref();
+                Some((key.to_string(), to_json(v.get_ref())?))
+            };
+            serde_json::Value::Object(t.iter().map(entry).collect::<Option<_>>()?)
+        }
+    })
 }

@@ -1,21 +1,14 @@
 //! `show config`: the effective configuration with the keys of the file, without secrets.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::{
-    AsSetting, CniPlugin, Config, GuardConnected, LogFormat, NeighborKeys, OnExit, Peering, PreferSource,
+    Config, ListenRange, NeighborKeys,
+    keys::{RangeKeys, StatementKeys, is_shared},
 };
-use crate::{
-    bgp::{
-        peer::{
-            AddPaths, AsSets, Bfd, Global, Hops, MaxPrefixesAction, PeerConfig, PeerKey, PeerSource,
-            RemoteAs, Role, TtlSecurity,
-        },
-        policy::{Community, NextHopSetting, Policy, Statement},
-    },
-    net::Prefix,
+use crate::bgp::{
+    peer::{Global, Hops, PeerConfig, PeerKey, PeerSource, TtlSecurity},
+    policy::Policy,
 };
 
 /// The configuration with the resulting neighbors. `global` and `peers` come from the plan: the own
@@ -26,45 +19,36 @@ pub fn effective<'p>(
     global: Option<&Global>,
     peers: impl IntoIterator<Item = &'p PeerConfig>,
 ) -> Value {
-    let mut value = json!({
-        "state-dir": config.state_dir,
-        "bgp": bgp(config, global),
-        "advertise": advertise(config),
-        "policy": (!config.policies.is_empty()).then(|| policies(config)),
-        "fib": fib(config),
-        "kubernetes": kubernetes(config),
-        "cni": cni(config),
-        "docker": {
-            "networks": texts(&config.docker.networks),
-            "socket": config.docker.socket,
-            "accept-forwarded": config.docker.accept_forwarded,
-        },
-        "masquerade": {
-            "enabled": auto_or(config.masquerade.enabled),
-            "exclude": config.masquerade.exclude,
-        },
-        "guard": {
-            "connected": match config.guard.connected {
-                GuardConnected::Equal => "equal",
-                GuardConnected::Inside => "inside",
-            },
-            "block-pod-bgp": config.guard.block_pod_bgp,
-        },
-        "security": { "sandbox": config.security.sandbox },
-        "metrics": { "listen": metrics(config) },
-        "control": { "socket": config.control.socket, "group": config.control.group },
-        "log": { "level": config.log.level, "format": log_format(config.log.format) },
-    });
+    let mut value = config.show();
     let peers: Vec<Value> = peers.into_iter().map(peer).collect();
-    if !peers.is_empty() {
-        value["bgp"]["neighbor"] = peers.into();
+    value.insert("bgp".to_owned(), bgp(config, global, peers));
+    if !config.policies.is_empty() {
+        value.insert("policy".to_owned(), policies(config));
     }
+    let mut kubernetes = config.kubernetes.show();
+    kubernetes.append(&mut config.kubernetes.service_rules.show());
+    for (name, table) in [
+        ("advertise", config.advertise.show()),
+        ("fib", config.fib.show()),
+        ("kubernetes", kubernetes),
+        ("cni", config.cni.show()),
+        ("docker", config.docker.show()),
+        ("masquerade", config.masquerade.show()),
+        ("guard", config.guard.show()),
+        ("security", config.security.show()),
+        ("metrics", config.metrics.show()),
+        ("control", config.control.show()),
+        ("log", config.log.show()),
+    ] {
+        value.insert(name.to_owned(), table.into());
+    }
+    let mut value = Value::Object(value);
     drop_nulls(&mut value);
     value
 }
 
 /// TOML has no null: keys that are not set are left out.
-fn drop_nulls(value: &mut Value) {
+pub(super) fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, v| !v.is_null());
@@ -75,360 +59,103 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-const HIDDEN: &str = "(hidden)";
-
-fn bgp(config: &Config, global: Option<&Global>) -> Value {
+fn bgp(config: &Config, global: Option<&Global>, peers: Vec<Value>) -> Value {
     let bgp = &config.bgp;
-    let asn = match (global, bgp.asn) {
-        (Some(global), _) => json!(global.asn),
-        (None, AsSetting::Number(asn)) => json!(asn),
-        (None, AsSetting::Auto) => json!("auto"),
-        (None, AsSetting::Default) => json!(64512),
-    };
-    let defaults = &bgp.defaults;
-    let groups: Map<String, Value> = bgp.groups.iter().map(|(name, k)| (name.clone(), keys(k))).collect();
-    let ranges: Vec<Value> = bgp
-        .ranges
-        .iter()
-        .map(|r| {
-            json!({ "prefix": r.prefix, "remote-as": remote_as(r.remote_as), "group": r.group, "limit": r.limit })
-        })
-        .collect();
-    json!({
-        "as": asn,
-        "router-id": global.map(|g| g.router_id).or(bgp.router_id),
-        "listen": bgp.listen,
-        "hold-time": defaults.hold_time,
-        "connect-retry-time": defaults.connect_retry_time,
-        "idle-hold-time": defaults.idle_hold_time,
-        "graceful-restart": defaults.graceful_restart,
-        "restart-time": defaults.restart_time,
-        "long-lived-stale-time": defaults.long_lived_stale_time,
-        "max-paths": bgp.max_paths,
-        "multipath-relax": bgp.multipath_relax,
-        "require-policy": bgp.require_policy,
-        "cluster-id": global.map(|g| g.cluster_id).or(bgp.cluster_id),
-        "group": groups,
-        "listen-range": (!ranges.is_empty()).then_some(ranges),
-    })
-}
-
-/// A group, with the keys that it sets.
-fn keys(k: &NeighborKeys) -> Value {
-    json!({
-        "remote-as": k.remote_as.map(remote_as),
-        "local-as": k.local_as,
-        "local-address": k.local_address,
-        "port": k.port,
-        "passive": k.passive,
-        "description": k.description,
-        "password": k.password.as_ref().filter(|_| k.password_file.is_none()).map(|_| HIDDEN),
-        "password-file": k.password_file,
-        "multihop": k.multihop,
-        "ttl-security": k.ttl_security.map(ttl_security),
-        "families": k.families,
-        "hold-time": k.hold_time,
-        "send-hold-time": k.send_hold_time,
-        "connect-retry-time": k.connect_retry_time,
-        "idle-hold-time": k.idle_hold_time,
-        "graceful-restart": k.graceful_restart,
-        "restart-time": k.restart_time,
-        "long-lived-stale-time": k.long_lived_stale_time,
-        "route-reflector-client": k.route_reflector_client,
-        "next-hop-self": k.next_hop_self,
-        "transit": k.transit,
-        "max-prefixes": k.max_prefixes,
-        "max-prefixes-action": k.max_prefixes_action.map(max_prefixes_action),
-        "max-prefixes-restart": k.max_prefixes_restart,
-        "max-prefixes-out": k.max_prefixes_out,
-        "add-paths": k.add_paths.map(add_paths),
-        "bfd": k.bfd.as_ref().map(|b| bfd(b.as_ref())),
-        "import": k.import,
-        "export": k.export,
-        "fast-failover": k.fast_failover,
-        "accept-default": k.accept_default,
-        "allow-own-as": k.allow_own_as,
-        "as-sets": k.as_sets.map(as_sets),
-        "role": k.role.map(role),
-    })
-}
-
-fn ttl_security(setting: TtlSecurity) -> Value {
-    match setting {
-        TtlSecurity::Off => 0.into(),
-        TtlSecurity::Strict(hops) => hops.into(),
-        TtlSecurity::WhereOffered => "where-offered".into(),
+    let mut value = bgp.show();
+    value.append(&mut bgp.defaults.show_where(is_shared));
+    if let Some(global) = global {
+        value.insert("as".to_owned(), json!(global.asn));
+        value.insert("router-id".to_owned(), json!(global.router_id));
+        value.insert("cluster-id".to_owned(), json!(global.cluster_id));
     }
+    let groups = bgp.groups.iter().map(|(name, keys)| (name.clone(), keys.shown().into()));
+    value.insert("group".to_owned(), Value::Object(groups.collect()));
+    if !bgp.ranges.is_empty() {
+        value.insert("listen-range".to_owned(), bgp.ranges.iter().map(range).collect());
+    }
+    if !peers.is_empty() {
+        value.insert("neighbor".to_owned(), peers.into());
+    }
+    value.into()
 }
 
-/// The effective settings of a neighbor, and its source.
-fn peer(p: &PeerConfig) -> Value {
-    let (address, interface) = match &p.key {
-        PeerKey::Interface(name) => (None, Some(name.clone())),
-        key => (Some(key.to_string()), None),
-    };
-    let (multihop, security) = match p.hops {
-        Hops::Direct => (None, None),
-        Hops::Multihop(n) => (Some(n), None),
-        Hops::Security(n) => (None, Some(ttl_security(TtlSecurity::Strict(n)))),
-        Hops::SecurityWhereOffered => (None, Some(ttl_security(TtlSecurity::WhereOffered))),
-    };
-    let names = |list: &[std::sync::Arc<Policy>]| list.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
-    json!({
-        "address": address,
-        "interface": interface,
-        "source": source(p.source),
-        "disabled": p.disabled.then_some(true),
-        "group": p.group,
-        "remote-as": remote_as(p.remote_as),
-        "local-as": p.local_as,
-        "local-address": p.local_address,
-        "port": p.port,
-        "passive": p.passive,
-        "description": p.description,
-        "password": p.password.as_ref().map(|_| HIDDEN),
-        "multihop": multihop,
-        "ttl-security": security,
-        "families": p.families,
-        "hold-time": p.hold_time,
-        "send-hold-time": p.send_hold_time,
-        "connect-retry-time": p.connect_retry_time.as_secs(),
-        "idle-hold-time": p.idle_hold_time.as_secs(),
-        "graceful-restart": p.graceful_restart,
-        "restart-time": p.restart_time,
-        "long-lived-stale-time": p.long_lived_stale_time,
-        "route-reflector-client": p.route_reflector_client,
-        "next-hop-self": p.next_hop_self,
-        "transit": p.transit,
-        "max-prefixes": p.max_prefixes,
-        "max-prefixes-action": max_prefixes_action(p.max_prefixes_action),
-        "max-prefixes-restart": p.max_prefixes_restart.as_secs(),
-        "max-prefixes-out": p.max_prefixes_out,
-        "add-paths": add_paths(p.add_paths),
-        "bfd": bfd(p.bfd.as_ref()),
-        "import": names(&p.import),
-        "export": names(&p.export),
-        "fast-failover": p.fast_failover,
-        "accept-default": p.accept_default,
-        "allow-own-as": p.allow_own_as,
-        "as-sets": as_sets(p.as_sets),
-        "role": p.role.map(role),
-    })
-}
-
-fn advertise(config: &Config) -> Value {
-    let a = &config.advertise;
-    let communities = a
-        .communities
-        .iter()
-        .map(|c| Community::Standard(*c))
-        .chain(a.large_communities.iter().map(|c| Community::Large(*c)))
-        .chain(a.ext_communities.iter().map(|c| Community::Ext(*c)));
-    json!({
-        "networks": a.networks,
-        "interfaces": a.interfaces,
-        "containers": a.containers,
-        "require-carrier": a.require_carrier,
-        "communities": texts(communities),
-        "med": a.med,
-    })
+fn range(range: &ListenRange) -> Map<String, Value> {
+    let ListenRange { prefix, remote_as, group, limit } = range.clone();
+    RangeKeys { prefix: Some(prefix), remote_as: Some(remote_as), group, limit }.show()
 }
 
 fn policies(config: &Config) -> Value {
-    let all: BTreeMap<&String, Vec<Value>> = config
+    let statements = |policy: &Policy| -> Value {
+        policy.statements.iter().map(|statement| StatementKeys::from(statement).show()).collect()
+    };
+    config
         .policies
         .iter()
-        .map(|(name, p)| (name, p.statements.iter().map(statement).collect()))
-        .collect();
-    json!(all)
+        .map(|(name, policy)| (name.clone(), statements(policy)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
-fn statement(s: &Statement) -> Value {
-    let (m, set) = (&s.matches, &s.set);
-    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-    let next_hop = set.next_hop.map(|n| match n {
-        NextHopSetting::Own => "self".to_owned(),
-        NextHopSetting::Address(addr) => addr.to_string(),
-    });
-    json!({
-        "prefixes": some(texts(&m.prefixes)),
-        "families": some(texts(&m.families)),
-        "neighbors": some(texts(&m.neighbors)),
-        "as-path": m.as_path.as_ref().map(|p| p.as_str()),
-        "origin-as": (!m.origin_as.is_empty()).then_some(&m.origin_as),
-        "communities": some(texts(&m.communities)),
-        "source": (!m.source.is_empty()).then_some(&m.source),
-        "next-hop": some(texts(&m.next_hop)),
-        "set-local-pref": set.local_pref,
-        "set-med": set.med,
-        "add-communities": some(texts(&set.add_communities)),
-        "remove-communities": some(texts(&set.remove_communities)),
-        "prepend-as": (set.prepend_as > 0).then_some(set.prepend_as),
-        "set-next-hop": next_hop,
-        "action": s.action,
-    })
+/// The effective settings of a neighbor, and its source.
+fn peer(peer: &PeerConfig) -> Value {
+    let (address, interface) = match &peer.key {
+        PeerKey::Interface(name) => (None, Some(name.clone())),
+        key => (Some(key.to_string()), None),
+    };
+    let mut value = in_force(peer).shown();
+    value.insert("address".to_owned(), json!(address));
+    value.insert("interface".to_owned(), json!(interface));
+    value.insert("source".to_owned(), source(peer.source).into());
+    value.insert("disabled".to_owned(), json!(peer.disabled.then_some(true)));
+    value.insert("group".to_owned(), json!(peer.group));
+    value.into()
 }
 
-fn texts<T: ToString>(list: impl IntoIterator<Item = T>) -> Vec<String> {
-    list.into_iter().map(|t| t.to_string()).collect()
-}
-
-fn fib(config: &Config) -> Value {
-    let f = &config.fib;
-    json!({
-        "install": f.install,
-        "table": f.table,
-        "protocol": f.protocol,
-        "metric": f.metric,
-        "on-exit": match f.on_exit {
-            OnExit::Keep => "keep",
-            OnExit::Flush => "flush",
-        },
-        "resolve-via-default": f.resolve_via_default,
-        "prefer-source": texts(f.prefer_source.iter().map(prefer_source)),
-        "resilient": f.resilient,
-        "nexthop-objects": if f.nexthop_objects { json!("auto") } else { json!(false) },
-    })
-}
-
-fn prefer_source(source: &PreferSource) -> String {
-    match source {
-        PreferSource::RouterId => "router-id".into(),
-        PreferSource::Address(address) => address.to_string(),
-    }
-}
-
-fn kubernetes(config: &Config) -> Value {
-    let k = &config.kubernetes;
-    let peering: Vec<&str> = k.peering.iter().map(|p| peering(*p)).collect();
-    let rules = &k.service_rules;
-    json!({
-        "enabled": k.enabled,
-        "peering": peering,
-        "mesh-limit": k.mesh_limit,
-        "mesh-accept": texts(&k.mesh_accept),
-        "node-name": k.node_name,
-        "service-cidrs": k.service_cidrs.as_ref().map(texts::<&Prefix>),
-        "advertise-pod-cidrs": k.advertise_pod_cidrs,
-        "startup-taint": k.startup_taint,
-        "accept-forwarded": k.accept_forwarded,
-        "services": k.services,
-        "service-selector": rules.selector.to_string(),
-        "service-annotations": rules.annotations,
-        "service-aggregates": texts(&rules.aggregates),
-        "service-external-ranges": texts(&rules.external_ranges),
-        "service-limit": rules.limits.total,
-        "service-limit-per-namespace": rules.limits.per_namespace,
-        "load-balancer-classes": rules.classes,
-        "withdraw-when-cordoned": rules.when_cordoned,
-        "withdraw-without-endpoints": rules.without_endpoints,
-        "ignore-exclude-label": rules.ignore_exclude_label,
-    })
-}
-
-fn peering(peering: Peering) -> &'static str {
-    match peering {
-        Peering::Mesh => "mesh",
-        Peering::Gateway => "gateway",
-        Peering::Reflectors => "reflectors",
-        Peering::Auto => "auto",
-        Peering::None => "none",
-    }
-}
-
-fn cni(config: &Config) -> Value {
-    let c = &config.cni;
-    let plugins: Vec<Value> = c
-        .plugins
-        .iter()
-        .map(|p| match p {
-            CniPlugin::Name(name) => json!(name),
-            CniPlugin::Table(table) => json!(table),
-        })
-        .collect();
-    json!({
-        "enabled": c.enabled,
-        "conf-dir": c.conf_dir,
-        "file": c.file,
-        "bin-dir": c.bin_dir,
-        "bridge": c.bridge,
-        "mtu": c.mtu,
-        "plugins": plugins,
-    })
-}
-
-fn metrics(config: &Config) -> Value {
-    if config.metrics.listen.is_empty() { json!("") } else { json!(config.metrics.listen) }
-}
-
-fn auto_or(flag: Option<bool>) -> Value {
-    flag.map_or(json!("auto"), Value::Bool)
-}
-
-fn log_format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    }
-}
-
-fn remote_as(remote_as: RemoteAs) -> Value {
-    match remote_as {
-        RemoteAs::Number(n) => json!(n),
-        RemoteAs::External => json!("external"),
-        RemoteAs::Internal => json!("internal"),
-        RemoteAs::Any => json!("any"),
-    }
-}
-
-fn max_prefixes_action(action: MaxPrefixesAction) -> &'static str {
-    match action {
-        MaxPrefixesAction::Warn => "warn",
-        MaxPrefixesAction::Restart => "restart",
-    }
-}
-
-fn add_paths(add_paths: AddPaths) -> &'static str {
-    match (add_paths.receive, add_paths.send) {
-        (false, false) => "none",
-        (true, false) => "receive",
-        (false, true) => "send",
-        (true, true) => "both",
-    }
-}
-
-fn as_sets(as_sets: AsSets) -> &'static str {
-    match as_sets {
-        AsSets::Withdraw => "withdraw",
-        AsSets::Accept => "accept",
-    }
-}
-
-fn bfd(bfd: Option<&Bfd>) -> Value {
-    let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    bfd.map_or(json!(false), |Bfd { params, strict, password_file }| {
-        let auth = params.auth.as_ref();
-        json!({
-            "min-tx": ms(params.min_tx),
-            "min-rx": ms(params.min_rx),
-            "multiplier": params.multiplier,
-            "strict": strict,
-            "passive": params.passive,
-            "password": auth.filter(|_| password_file.is_none()).map(|_| HIDDEN),
-            "password-file": password_file,
-            "key-id": auth.map(|a| a.key_id),
-            "authentication": auth.map(|a| if a.meticulous { "meticulous-sha1" } else { "sha1" }),
-        })
-    })
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Provider => "provider",
-        Role::RouteServer => "rs",
-        Role::RouteServerClient => "rs-client",
-        Role::Customer => "customer",
-        Role::Peer => "peer",
+/// The keys that lead to these settings.
+fn in_force(p: &PeerConfig) -> NeighborKeys {
+    let (multihop, ttl_security) = match p.hops {
+        Hops::Direct => (None, None),
+        Hops::Multihop(n) => (Some(n), None),
+        Hops::Security(n) => (None, Some(TtlSecurity::Strict(n))),
+        Hops::SecurityWhereOffered => (None, Some(TtlSecurity::WhereOffered)),
+    };
+    let names = |list: &[std::sync::Arc<Policy>]| Some(list.iter().map(|p| p.name.clone()).collect());
+    let seconds = |time: std::time::Duration| u16::try_from(time.as_secs()).ok();
+    NeighborKeys {
+        remote_as: Some(p.remote_as),
+        local_as: Some(p.local_as),
+        local_address: p.local_address,
+        port: Some(p.port),
+        passive: Some(p.passive),
+        description: p.description.clone(),
+        password: p.password.clone(),
+        password_file: None,
+        multihop,
+        ttl_security,
+        families: Some(p.families.clone()),
+        hold_time: Some(p.hold_time),
+        send_hold_time: p.send_hold_time,
+        connect_retry_time: seconds(p.connect_retry_time),
+        idle_hold_time: seconds(p.idle_hold_time),
+        graceful_restart: Some(p.graceful_restart),
+        restart_time: Some(p.restart_time),
+        long_lived_stale_time: Some(p.long_lived_stale_time),
+        route_reflector_client: Some(p.route_reflector_client),
+        next_hop_self: p.next_hop_self,
+        transit: Some(p.transit),
+        max_prefixes: Some(p.max_prefixes),
+        max_prefixes_action: Some(p.max_prefixes_action),
+        max_prefixes_restart: u32::try_from(p.max_prefixes_restart.as_secs()).ok(),
+        max_prefixes_out: p.max_prefixes_out,
+        add_paths: Some(p.add_paths),
+        bfd: Some(p.bfd.clone()),
+        import: names(&p.import),
+        export: names(&p.export),
+        fast_failover: p.fast_failover,
+        accept_default: Some(p.accept_default),
+        allow_own_as: Some(p.allow_own_as),
+        as_sets: Some(p.as_sets),
+        role: p.role,
     }
 }
 
@@ -446,7 +173,7 @@ fn source(source: PeerSource) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::file::{ParseContext, parse};
+    use crate::config::{ParseContext, parse, password::HIDDEN};
 
     fn read(text: &str) -> Config {
         let around = ParseContext { kubernetes: true, read_password: &|_| Ok("from a file".into()) };

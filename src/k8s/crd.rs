@@ -2,16 +2,18 @@
 //!
 //! The CRDs in `deploy/daemonset.yaml` are generated from these types (`tests/deploy/` compares
 //! them, and regenerates them with `ROUTELET_WRITE=1`). Objects are interpreted by the reader of
-//! the configuration, which has the same keys in kebab-case: a cluster may have older definitions
-//! than the program, so objects are not parsed into these types.
+//! the configuration, whose keys the specs have in camelCase (`fields`): a cluster may have older
+//! definitions than the program, so objects are not parsed into these types.
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a name and a type")]
 
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, CustomResourceExt};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::fields;
 
 /// A neighbor of the nodes that `nodeSelector` picks: the keys of `[[bgp.neighbor]]` in camelCase.
 #[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -39,124 +41,13 @@ pub struct BGPPeerSpec {
     /// Labels that a Node must have; all Nodes without any.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// An IP address, fe80::1%eth0, or "gateway".
-    pub address: Option<String>,
-    /// Instead of address, the name of an interface or a pattern: the neighbors there are found by
-    /// IPv6 router advertisements.
-    pub interface: Option<String>,
-    /// Limit of neighbors on each such interface, 1 by default.
-    #[schemars(range(min = 1, max = 64))]
-    pub limit: Option<u8>,
-    /// A [bgp.group.NAME] of the configuration whose keys apply unless set here.
-    pub group: Option<String>,
-    /// A number, "external", "internal" or "any"; "external" by default beside interface.
-    #[schemars(schema_with = "int_or_string")]
-    pub remote_as: Option<Value>,
-    /// AS number to use towards this neighbor in place of the node's own.
-    #[schemars(range(min = 1, max = 4294967294_u32))]
-    pub local_as: Option<u32>,
-    /// Own address of the session; by default the one of the interface that leads to the neighbor.
-    pub local_address: Option<String>,
-    /// TCP port of the neighbor, 179 by default.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<u16>,
-    /// Only accept connections, never open one.
-    pub passive: Option<bool>,
-    /// Text for displays and logs.
-    pub description: Option<String>,
     /// TCP MD5 (RFC 2385): a key of a Secret in the namespace of routelet, which its Role must
     /// name.
     pub password_secret_ref: Option<SecretRef>,
-    /// TTL of an eBGP session with a neighbor that is not directly connected.
-    #[schemars(range(min = 1, max = 255))]
-    pub multihop: Option<u8>,
-    /// RFC 5082: the largest number of hops allowed, 0 for none, or "where-offered".
-    #[schemars(schema_with = "int_or_string")]
-    pub ttl_security: Option<Value>,
-    /// "ipv4-unicast", "ipv6-unicast"; both by default.
-    #[schemars(schema_with = "families")]
-    pub families: Option<Vec<String>>,
-    /// Seconds: 0, or 3 to 65535.
-    #[schemars(range(min = 0, max = 65535))]
-    pub hold_time: Option<u16>,
-    /// Seconds (RFC 9687).
-    #[schemars(range(min = 1, max = 65535))]
-    pub send_hold_time: Option<u16>,
-    /// Seconds between two attempts to connect; doubles up to 120 while the neighbor refuses.
-    #[schemars(range(min = 1, max = 65535))]
-    pub connect_retry_time: Option<u16>,
-    /// Seconds without a session after one that ended in an error; doubles up to 120 while the
-    /// errors go on.
-    #[schemars(range(min = 1, max = 65535))]
-    pub idle_hold_time: Option<u16>,
-    /// Advertise graceful restart (RFC 4724) and help a neighbor that restarts.
-    pub graceful_restart: Option<bool>,
-    /// Seconds that the neighbor keeps our routes over a restart.
-    #[schemars(range(min = 0, max = 4095))]
-    pub restart_time: Option<u16>,
-    /// Seconds that stale routes are kept after that (RFC 9494); 0 for none.
-    #[schemars(range(min = 0, max = 16777215))]
-    pub long_lived_stale_time: Option<u32>,
-    /// Reflect routes to and from this neighbor (RFC 4456).
-    pub route_reflector_client: Option<bool>,
-    /// Advertise this node as next hop; true by default towards eBGP.
-    pub next_hop_self: Option<bool>,
-    /// Advertise routes learned from other neighbors as well.
-    pub transit: Option<bool>,
-    /// Limit of prefixes accepted from the neighbor, for each family.
-    #[schemars(range(min = 1))]
-    pub max_prefixes: Option<u32>,
-    /// Beyond maxPrefixes: "restart" closes the session for a while, "warn" only logs.
-    #[schemars(schema_with = "max_prefixes_action")]
-    pub max_prefixes_action: Option<String>,
-    /// Seconds without a session after maxPrefixes was exceeded, 300 by default.
-    #[schemars(range(min = 1))]
-    pub max_prefixes_restart: Option<u32>,
-    /// Limit of prefixes advertised to the neighbor, against leaks of our own.
-    #[schemars(range(min = 0))]
-    pub max_prefixes_out: Option<u32>,
-    /// "none", "receive", "send" or "both" (RFC 7911).
-    #[schemars(schema_with = "add_paths")]
-    pub add_paths: Option<String>,
-    /// `{}` turns BFD on (RFC 5880).
-    pub bfd: Option<BfdSpec>,
-    /// Names of policies for received routes, run in order.
-    pub import: Option<Vec<String>>,
-    /// Names of policies for advertised routes, run in order.
-    pub export: Option<Vec<String>>,
-    /// Close the session when its link or its own address is lost; by default for directly
-    /// connected eBGP.
-    pub fast_failover: Option<bool>,
-    /// Accept a default route from this neighbor.
-    pub accept_default: Option<bool>,
-    /// How many times the own AS number may be in a received AS path.
-    #[schemars(range(min = 0, max = 255))]
-    pub allow_own_as: Option<u8>,
-    /// A received route with an AS_SET: "withdraw" or "accept" (RFC 9774).
-    #[schemars(schema_with = "as_sets")]
-    pub as_sets: Option<String>,
-    /// Own role (RFC 9234): "provider", "customer", "peer", "rs" or "rs-client".
-    #[schemars(schema_with = "role")]
-    pub role: Option<String>,
-}
-
-/// BFD of a neighbor.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct BfdSpec {
-    /// Milliseconds between two packets.
-    #[schemars(range(min = 10, max = 60000))]
-    pub min_tx: Option<u32>,
-    /// Milliseconds between two packets that we can receive.
-    #[schemars(range(min = 10, max = 60000))]
-    pub min_rx: Option<u32>,
-    /// The neighbor is lost after so many packets.
-    #[schemars(range(min = 1, max = 255))]
-    pub multiplier: Option<u8>,
-    /// No session before BFD is up.
-    pub strict: Option<bool>,
-    /// Send nothing before the neighbor does.
-    pub passive: Option<bool>,
+    /// The keys of `[[bgp.neighbor]]` in camelCase.
+    #[serde(flatten)]
+    #[schemars(schema_with = "fields::of_peers")]
+    pub keys: BTreeMap<String, Value>,
 }
 
 /// Where a password is.
@@ -184,48 +75,8 @@ pub struct SecretRef {
 ]))]
 pub struct BGPPolicySpec {
     /// The statements, in order.
-    #[schemars(length(max = 200))]
-    pub statements: Vec<Statement>,
-}
-
-/// The keys of `[[policy.NAME]]` in camelCase.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Statement {
-    /// Matches these prefixes, as "10.0.0.0/8" or "10.0.0.0/8{24,32}".
-    pub prefixes: Option<Vec<String>>,
-    /// Matches these address families: "ipv4-unicast", "ipv6-unicast".
-    #[schemars(schema_with = "families")]
-    pub families: Option<Vec<String>>,
-    /// Matches routes of these neighbors.
-    pub neighbors: Option<Vec<String>>,
-    /// Matches the AS path: a regular expression over the AS numbers.
-    pub as_path: Option<String>,
-    /// Matches the last AS number of the path.
-    pub origin_as: Option<Vec<u32>>,
-    /// Matches routes with one of these communities.
-    pub communities: Option<Vec<String>>,
-    /// Matches the origin of a route: "pod-cidr", "service", "network", "interface", "bgp".
-    #[schemars(schema_with = "sources")]
-    pub source: Option<Vec<String>>,
-    /// Matches these next hops.
-    pub next_hop: Option<Vec<String>>,
-    /// Sets LOCAL_PREF.
-    pub set_local_pref: Option<u32>,
-    /// Sets MED.
-    pub set_med: Option<u32>,
-    /// Adds communities.
-    pub add_communities: Option<Vec<String>>,
-    /// Removes communities.
-    pub remove_communities: Option<Vec<String>>,
-    /// Prepends the own AS number so many times.
-    #[schemars(range(min = 1, max = 50))]
-    pub prepend_as: Option<u8>,
-    /// Sets the next hop.
-    pub set_next_hop: Option<String>,
-    /// "accept" or "reject"; without one the next statement is evaluated.
-    #[schemars(schema_with = "action")]
-    pub action: Option<String>,
+    #[schemars(schema_with = "fields::of_statements")]
+    pub statements: Vec<Value>,
 }
 
 /// What the sessions and routes of one node are like: written by routelet, one object per Node with
@@ -342,49 +193,6 @@ fn known_formats(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(known_formats),
         _ => {}
     }
-}
-
-fn int_or_string(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "x-kubernetes-int-or-string": true, "nullable": true })
-}
-
-/// One of these texts, or null.
-fn choice(of: &[&str]) -> Schema {
-    let values: Vec<_> = of.iter().map(|text| Value::from(*text)).chain([Value::Null]).collect();
-    json_schema!({ "type": "string", "nullable": true, "enum": values })
-}
-
-/// A list of these texts, or null.
-fn choices(of: &[&str]) -> Schema {
-    json_schema!({ "type": "array", "nullable": true, "items": { "type": "string", "enum": of } })
-}
-
-fn families(_: &mut SchemaGenerator) -> Schema {
-    choices(&["ipv4-unicast", "ipv6-unicast"])
-}
-
-fn sources(_: &mut SchemaGenerator) -> Schema {
-    choices(&["pod-cidr", "service", "network", "interface", "bgp"])
-}
-
-fn max_prefixes_action(_: &mut SchemaGenerator) -> Schema {
-    choice(&["warn", "restart"])
-}
-
-fn add_paths(_: &mut SchemaGenerator) -> Schema {
-    choice(&["none", "receive", "send", "both"])
-}
-
-fn as_sets(_: &mut SchemaGenerator) -> Schema {
-    choice(&["withdraw", "accept"])
-}
-
-fn role(_: &mut SchemaGenerator) -> Schema {
-    choice(&["provider", "customer", "peer", "rs", "rs-client"])
-}
-
-fn action(_: &mut SchemaGenerator) -> Schema {
-    choice(&["accept", "reject"])
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod bounded;
 pub mod cluster;
 pub mod condition;
 pub mod crd;
+mod fields;
 pub mod io;
 mod metadata;
 pub mod node;

@@ -146,7 +146,7 @@ mod tests {
         case.config.kubernetes.services = vec![ServiceAddresses::LoadBalancerIp];
         case.config.advertise.networks = vec!["10.8.0.0/24".parse().unwrap()];
         case.config.advertise.interfaces = vec!["eth1".into()];
-        case.config.advertise.communities = vec![7];
+        case.config.advertise.communities = vec![Community::Standard(7)];
         let offer = offer("default/web", ServiceAddresses::LoadBalancerIp);
         let offers = [("192.0.2.7".parse().unwrap(), vec![offer])].into();
         case.extra.services = Arc::new(Services { addresses: offers, ..Services::default() });

@@ -55,7 +55,7 @@ use crate::{
         policy::Community,
     },
     cni::conflist::Plugins,
-    config::{Config, Neighbor, NeighborId, Peering},
+    config::{Advertise, Config, Neighbor, NeighborId, Peering},
     fib::host::Host,
     k8s::{
         node::{NodeView, Nodes},
@@ -297,17 +297,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
     let masquerade = Arc::new(masq::wanted(&ctx, &served, &mut problems));
     let forward = Arc::new(forward::wanted(&ctx, &served));
     let block_bgp = Arc::new(pod_bgp::wanted(&ctx, &served, &peers, &ranges));
-    // Traffic to Node addresses is never masqueraded: they must be known. By itself (`auto`) it is
-    // not worth a list of all Nodes to each of them: it is not used where the switch has the pod
-    // CIDRs, and without them no reply would reach a pod.
-    let all_nodes = peering::is_among_nodes(&modes)
-        || masquerade.mode == nft::masquerade::Mode::On
-        || selection.track_remote_endpoints && !services.is_empty()
-        || services::needs_all_nodes(&selection, &services);
-    let (conflist, no_conflist) = match node::conflist(&ctx, &pods, &mut problems) {
-        Ok(conflist) => (Some(Arc::new(conflist)), String::new()),
-        Err(missing) => (None, missing),
-    };
+    let all_nodes = needs_all_nodes(&modes, &masquerade, &selection, &services);
+    let conflist = node::conflist(&ctx, &pods, &mut problems).map(Arc::new);
     let sources = source::preferred(&ctx, &mut problems);
     problems.extend(extra.drain.map(Drain::note));
     bound(&mut problems);
@@ -330,8 +321,8 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         sources,
         assigned: Arc::new(node::assigned(&ctx)),
         guard: Arc::new(guard),
-        conflist,
-        no_conflist,
+        no_conflist: conflist.as_ref().err().cloned().unwrap_or_default(),
+        conflist: conflist.ok(),
         masquerade,
         forward,
         block_bgp,
@@ -343,6 +334,21 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         object_problems,
         global,
     })
+}
+
+/// Whether the Nodes of the others are needed. Traffic to Node addresses is never masqueraded: they
+/// must be known. By itself (`auto`) it is not worth a list of all Nodes to each of them: it is not
+/// used where the switch has the pod CIDRs, and without them no reply would reach a pod.
+fn needs_all_nodes(
+    modes: &BTreeSet<Peering>,
+    masquerade: &nft::masquerade::Wanted,
+    selection: &ServiceSelection,
+    services: &[Eligibility],
+) -> bool {
+    peering::is_among_nodes(modes)
+        || masquerade.mode == nft::masquerade::Mode::On
+        || selection.track_remote_endpoints && !services.is_empty()
+        || services::needs_all_nodes(selection, services)
 }
 
 /// The configuration (objects are laid over it already) with the Node's annotations.
@@ -381,17 +387,7 @@ fn originated(
 ) -> BTreeMap<Prefix, Origination> {
     let advertise = &ctx.config.advertise;
     let drain = ctx.extra.drain;
-    let mut communities = advertise.communities.clone();
-    if drain.is_some() && !communities.contains(&Community::GRACEFUL_SHUTDOWN) {
-        communities.push(Community::GRACEFUL_SHUTDOWN);
-    }
-    let origination = |source| Origination {
-        source,
-        med: advertise.med,
-        communities: communities.clone(),
-        large_communities: advertise.large_communities.clone(),
-        ext_communities: advertise.ext_communities.clone(),
-    };
+    let origination = |source| origination(advertise, drain, source);
     for name in bridge::unmatched(advertise, ctx.host) {
         problems.push(Diagnostic::new(
             Reason::InterfaceMissing,
@@ -411,6 +407,29 @@ fn originated(
     all.filter(|(_, source)| drain.is_none_or(|d| d.leaves(*source)))
         .map(|(p, s)| (p, origination(s)))
         .collect()
+}
+
+/// What `[advertise]` and a drain set on an own prefix.
+fn origination(advertise: &Advertise, drain: Option<Drain>, source: Source) -> Origination {
+    let mut origination = Origination {
+        source,
+        med: advertise.med,
+        communities: Vec::new(),
+        large_communities: Vec::new(),
+        ext_communities: Vec::new(),
+    };
+    for community in &advertise.communities {
+        match *community {
+            Community::Standard(c) => origination.communities.push(c),
+            Community::Large(c) => origination.large_communities.push(c),
+            Community::Ext(c) => origination.ext_communities.push(c),
+        }
+    }
+    let communities = &mut origination.communities;
+    if drain.is_some() && !communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+        communities.push(Community::GRACEFUL_SHUTDOWN);
+    }
+    origination
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
         node::{EXCLUDED_LABEL, Nodes},
         services::{self, Eligibility, Rules, ServiceSelection},
     },
-    net::{Diagnostic, Reason, ServiceAddresses, Source, Subject},
+    net::{Diagnostic, Reason, ServiceAddresses, ServiceLimits, Source, Subject},
 };
 
 /// What the watch looks for, as far as the configuration alone decides: nothing outside of
@@ -35,7 +35,7 @@ pub(super) fn selection_among(config: &Config, kubernetes: bool, among_nodes: bo
         classes: rules.classes.clone(),
         track_remote_endpoints: rules.when_cordoned,
         endpoints: rules.without_endpoints,
-        limits: rules.limits,
+        limits: ServiceLimits { total: rules.limit, per_namespace: rules.limit_per_namespace },
         aggregates: rules.aggregates.clone(),
         each_node: among_nodes,
     })

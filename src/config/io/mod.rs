@@ -9,10 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{
-    Config, Problems,
-    file::{ParseContext, parse},
-};
+use super::{Config, ParseContext, Problems, file::parse};
 use crate::bgp::peer::Secret;
 
 /// Path of the configuration without `--config`.
