@@ -15,7 +15,7 @@ use crate::{
     },
     config::{NeighborKeys, OnExit, seconds},
     fib::host::{Host, Link, LinkAddress, Scope},
-    net::{Diagnostic, Family, Prefix, Reason, Subject},
+    net::{Asn, Diagnostic, Family, Prefix, Reason, Subject},
 };
 
 /// What is known of a neighbor before the file's settings.
@@ -32,101 +32,133 @@ pub(super) struct Draft<'a> {
 
 impl Draft<'_> {
     /// The settings in force. Names of policies that do not exist are returned as problems.
-    pub(super) fn finish(self, ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> PeerConfig {
+    pub(super) fn finish(mut self, ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> PeerConfig {
         let group = self.group.and_then(|g| ctx.config.bgp.groups.get(g)).cloned().unwrap_or_default();
-        let keys = self.keys.or(group).or(self.implied).or(ctx.config.bgp.defaults.clone());
-        let link = link_towards(ctx.host, &self.key);
-        let own = own_addresses(ctx, &self.key, self.source, link);
-        let shared = link.map_or_else(Vec::new, |link| shared_subnets(ctx.host, &self.key, link));
-        let mut policies = |names: Option<Vec<String>>| {
+        let own_keys = std::mem::take(&mut self.keys);
+        let implied = std::mem::take(&mut self.implied);
+        let mut keys = own_keys.or(group).or(implied).or(ctx.config.bgp.defaults.clone());
+        let local_address = keys.local_address;
+        let policies = self.policies(ctx, &mut keys, problems);
+        let settings = self.settings(ctx, keys, policies);
+        problems
+            .extend(settings.lacks_policy.explain(&settings.key).filter(|_| settings.is_surely_external()));
+        let behind = if settings.ttl() == 1 { router_before(ctx.host, &settings.key) } else { None };
+        let is_here = ends_here(ctx, &settings.key, settings.port);
+        problems.extend(Some(&settings).filter(|_| is_here).and_then(neighbor_is_this_host));
+        problems.extend(local_address.and_then(|address| local_address_missing(ctx, &settings.key, address)));
+        PeerConfig { behind, is_here, passive: settings.passive || is_here, ..settings }
+    }
+
+    /// Its policies in each direction.
+    fn policies(
+        &self,
+        ctx: &Context<'_>,
+        keys: &mut NeighborKeys,
+        problems: &mut Vec<Diagnostic>,
+    ) -> [Vec<Arc<Policy>>; 2] {
+        [keys.import.take(), keys.export.take()].map(|names| {
             let named = names.unwrap_or_default();
             named.iter().filter_map(|n| policy(ctx, n, &self.key, problems)).collect()
-        };
-        let (mut import, export): (Vec<_>, Vec<_>) = (policies(keys.import), policies(keys.export));
-        let configured_local = keys.local_address;
+        })
+    }
+
+    /// The keys, and what follows from the host.
+    fn settings(self, ctx: &Context<'_>, keys: NeighborKeys, policies: [Vec<Arc<Policy>>; 2]) -> PeerConfig {
+        let [mut import, export] = policies;
         let required = ctx.config.bgp.require_policy;
         let lacks_policy =
             Lacks { import: required && import.is_empty(), export: required && export.is_empty() };
-        let is_here = matches!(&self.key, PeerKey::Address(a) if a.is_loopback());
-        import.extend(ctx.extra.drain.filter(|_| is_here).map(Drain::of_second_speaker));
-        let remote_as = keys.remote_as.unwrap_or(RemoteAs::Any);
-        let base = PeerConfig::new(self.key.clone(), remote_as, ctx.global.asn);
-        let settings = PeerConfig {
-            local_as: keys.local_as.unwrap_or(base.local_as),
-            local_address: keys.local_address.or_else(|| source_address(ctx, &self.key, self.source, &own)),
-            port: keys.port.unwrap_or(base.port),
-            passive: keys.passive.unwrap_or(base.passive),
-            hops: match (keys.ttl_security, keys.multihop) {
-                (Some(TtlSecurity::Strict(n)), _) => Hops::Security(n),
-                (_, Some(n)) => Hops::Multihop(n),
-                (Some(TtlSecurity::WhereOffered), None) => Hops::SecurityWhereOffered,
-                (Some(TtlSecurity::Off) | None, None) => Hops::Direct,
-            },
-            families: keys.families.unwrap_or(base.families),
-            hold_time: keys.hold_time.unwrap_or(base.hold_time),
-            send_hold_time: keys.send_hold_time,
-            connect_retry_time: keys.connect_retry_time.map_or(base.connect_retry_time, seconds),
-            idle_hold_time: keys.idle_hold_time.map_or(base.idle_hold_time, seconds),
+        let is_second_speaker = matches!(&self.key, PeerKey::Address(a) if a.is_loopback());
+        import.extend(ctx.extra.drain.filter(|_| is_second_speaker).map(Drain::of_second_speaker));
+        let link = link_towards(ctx.host, &self.key);
+        let own = own_addresses(ctx, &self.key, self.source, link);
+        let local_address = keys.local_address.or_else(|| source_address(ctx, &self.key, self.source, &own));
+        let base = configured(keys, self.key, ctx.global.asn);
+        PeerConfig {
+            local_address,
             // Who flushes at exit must not promise that forwarding goes on.
-            graceful_restart: keys.graceful_restart.unwrap_or(base.graceful_restart)
-                && ctx.config.fib.on_exit != OnExit::Flush,
-            restart_time: keys.restart_time.unwrap_or(base.restart_time),
-            long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(base.long_lived_stale_time),
-            route_reflector_client: keys.route_reflector_client.unwrap_or(base.route_reflector_client),
-            next_hop_self: keys.next_hop_self,
-            transit: keys.transit.unwrap_or(base.transit),
-            max_prefixes: keys.max_prefixes.unwrap_or(base.max_prefixes),
-            max_prefixes_action: keys.max_prefixes_action.unwrap_or(base.max_prefixes_action),
-            max_prefixes_restart: keys
-                .max_prefixes_restart
-                .map_or(base.max_prefixes_restart, |s| Duration::from_secs(s.into())),
-            max_prefixes_out: keys.max_prefixes_out,
-            add_paths: keys.add_paths.unwrap_or(base.add_paths),
-            bfd: keys.bfd.flatten(),
-            fast_failover: keys.fast_failover,
+            graceful_restart: base.graceful_restart && ctx.config.fib.on_exit != OnExit::Flush,
             import,
             export,
             lacks_policy,
-            accept_default: keys.accept_default.unwrap_or(base.accept_default),
             is_node: matches!(self.source, PeerSource::Mesh | PeerSource::Reflector),
-            allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
-            as_sets: keys.as_sets.unwrap_or(base.as_sets),
-            role: keys.role,
-            password: keys.password,
-            description: keys.description,
-            disabled: ctx.extra.disabled.iter().any(|name| self.key.is(name)),
+            disabled: ctx.extra.disabled.iter().any(|name| base.key.is(name)),
             group: self.group.map(str::to_owned),
             source: self.source,
             own,
-            shared,
+            shared: link.map_or_else(Vec::new, |link| shared_subnets(ctx.host, &base.key, link)),
             ..base
-        };
-        problems.extend(lacks_policy.explain(&settings.key).filter(|_| settings.is_surely_external()));
-        let near = settings.ttl() == 1;
-        let behind = if near { router_before(ctx.host, &settings.key) } else { None };
-        let here = ends_here(ctx, &settings.key, settings.port);
-        let by_hand = settings.passive;
-        if here && !by_hand && matches!(settings.source, PeerSource::Configured | PeerSource::Object) {
-            problems.push(Diagnostic::new(
-                Reason::NeighborIsThisHost,
-                Subject::neighbor(&settings.key),
-                format!("neighbor {} is an address of this host and is not dialled", settings.key),
-                "correct `address`; for another BGP speaker on this host set its `port`, or `passive = true`",
-            ));
         }
-        if let Some(address) = configured_local.filter(|a| link_with(ctx.host, *a).is_none()) {
-            problems.push(Diagnostic::new(
-                Reason::LocalAddressMissing,
-                Subject::neighbor(&settings.key),
-                format!(
-                    "local-address {address} of neighbor {} is on no interface of this host",
-                    settings.key
-                ),
-                "correct it, or give the host the address",
-            ));
-        }
-        PeerConfig { behind, is_here: here, passive: by_hand || here, ..settings }
     }
+}
+
+/// The settings that the keys alone lead to. `asn` is the own AS number.
+fn configured(keys: NeighborKeys, key: PeerKey, asn: Asn) -> PeerConfig {
+    let base = PeerConfig::new(key, keys.remote_as.unwrap_or(RemoteAs::Any), asn);
+    PeerConfig {
+        local_as: keys.local_as.unwrap_or(base.local_as),
+        port: keys.port.unwrap_or(base.port),
+        passive: keys.passive.unwrap_or(base.passive),
+        hops: match (keys.ttl_security, keys.multihop) {
+            (Some(TtlSecurity::Strict(n)), _) => Hops::Security(n),
+            (_, Some(n)) => Hops::Multihop(n),
+            (Some(TtlSecurity::WhereOffered), None) => Hops::SecurityWhereOffered,
+            (Some(TtlSecurity::Off) | None, None) => Hops::Direct,
+        },
+        families: keys.families.unwrap_or(base.families),
+        hold_time: keys.hold_time.unwrap_or(base.hold_time),
+        send_hold_time: keys.send_hold_time,
+        connect_retry_time: keys.connect_retry_time.map_or(base.connect_retry_time, seconds),
+        idle_hold_time: keys.idle_hold_time.map_or(base.idle_hold_time, seconds),
+        graceful_restart: keys.graceful_restart.unwrap_or(base.graceful_restart),
+        restart_time: keys.restart_time.unwrap_or(base.restart_time),
+        long_lived_stale_time: keys.long_lived_stale_time.unwrap_or(base.long_lived_stale_time),
+        route_reflector_client: keys.route_reflector_client.unwrap_or(base.route_reflector_client),
+        next_hop_self: keys.next_hop_self,
+        transit: keys.transit.unwrap_or(base.transit),
+        max_prefixes: keys.max_prefixes.unwrap_or(base.max_prefixes),
+        max_prefixes_action: keys.max_prefixes_action.unwrap_or(base.max_prefixes_action),
+        max_prefixes_restart: keys
+            .max_prefixes_restart
+            .map_or(base.max_prefixes_restart, |s| Duration::from_secs(s.into())),
+        max_prefixes_out: keys.max_prefixes_out,
+        add_paths: keys.add_paths.unwrap_or(base.add_paths),
+        bfd: keys.bfd.flatten(),
+        fast_failover: keys.fast_failover,
+        accept_default: keys.accept_default.unwrap_or(base.accept_default),
+        allow_own_as: keys.allow_own_as.unwrap_or(base.allow_own_as),
+        as_sets: keys.as_sets.unwrap_or(base.as_sets),
+        role: keys.role,
+        password: keys.password,
+        description: keys.description,
+        ..base
+    }
+}
+
+/// A configured neighbor at an address of this host, unless it is meant to connect to us.
+fn neighbor_is_this_host(settings: &PeerConfig) -> Option<Diagnostic> {
+    let key = &settings.key;
+    let is_mistake =
+        !settings.passive && matches!(settings.source, PeerSource::Configured | PeerSource::Object);
+    is_mistake.then(|| {
+        Diagnostic::new(
+            Reason::NeighborIsThisHost,
+            Subject::neighbor(key),
+            format!("neighbor {key} is an address of this host and is not dialled"),
+            "correct `address`; for another BGP speaker on this host set its `port`, or `passive = true`",
+        )
+    })
+}
+
+fn local_address_missing(ctx: &Context<'_>, key: &PeerKey, address: IpAddr) -> Option<Diagnostic> {
+    link_with(ctx.host, address).is_none().then(|| {
+        Diagnostic::new(
+            Reason::LocalAddressMissing,
+            Subject::neighbor(key),
+            format!("local-address {address} of neighbor {key} is on no interface of this host"),
+            "correct it, or give the host the address",
+        )
+    })
 }
 
 /// Whether a dial would end at our own listening socket.
