@@ -3,6 +3,7 @@
 //! `keys` defines each key once. `file` makes the configuration from a text, or returns all errors
 //! at once.
 
+mod as_file;
 mod bfd;
 mod defaults;
 mod file;
@@ -26,6 +27,7 @@ use crate::{
     net::{Asn, Prefix},
 };
 
+pub use as_file::as_file;
 pub use defaults::{GATEWAY_GROUP, MESH_GROUP, REFLECTORS_GROUP, implied_by_gateway, implied_by_interface};
 pub use file::parse;
 pub use keys::{

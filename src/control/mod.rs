@@ -108,6 +108,15 @@ pub struct Reload {
     pub force: bool,
 }
 
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// By key, with the resulting neighbors.
+    pub effective: serde_json::Value,
+    /// A file that leads to it.
+    pub file: String,
+}
+
 /// A neighbor to act upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
@@ -131,7 +140,7 @@ pub enum Response {
     /// `null` if the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
     Host(Box<HostStatus>),
-    Config(serde_json::Value),
+    Config(Box<ConfigView>),
     Bfd(Vec<BfdView>),
     Events(Vec<Event>),
     /// Response to [`Query::Reload`].

@@ -29,7 +29,7 @@ use crate::{
     },
     cni::view::ConflistStatus,
     config::{self, Config},
-    control::{HostStatus, NeighborView, Query, Response, io::server::Reply},
+    control::{ConfigView, HostStatus, NeighborView, Query, Response, io::server::Reply},
     fib::{
         host::Host,
         io::{Counters, FibClient},
@@ -97,7 +97,7 @@ impl QueryHandler {
             Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
             Query::Host => Response::Host(Box::new(self.host().await)),
-            Query::Config => Response::Config(self.effective()),
+            Query::Config => Response::Config(Box::new(self.config_view())),
             Query::Events { after } => Response::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
             Query::Refresh(t) => self.act(&t, Act::Refresh).await,
@@ -110,13 +110,15 @@ impl QueryHandler {
         }
     }
 
-    fn effective(&self) -> serde_json::Value {
+    fn config_view(&self) -> ConfigView {
         let plan = self.plan.borrow().clone();
-        match plan.as_ref() {
-            Ok(plan) => {
-                config::effective(&plan.config, Some(&plan.global), plan.peers.values().map(|p| &**p))
-            }
-            Err(_) => config::effective(&self.config.borrow(), None, []),
+        let in_force = plan.as_ref().as_ref().ok();
+        let config = in_force.map_or_else(|| self.config.borrow().clone(), |plan| plan.config.clone());
+        let global = in_force.map(|plan| &plan.global);
+        let peers = || in_force.into_iter().flat_map(|plan| plan.peers.values()).map(|peer| &**peer);
+        ConfigView {
+            effective: config::effective(&config, global, peers()),
+            file: config::as_file(&config, global, peers()),
         }
     }
 
