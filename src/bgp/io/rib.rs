@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
-        rib::{Counts, DownCause, Event, Input, Rib, RouteView, Walk},
+        rib::{Counts, DownCause, Event, Explained, Input, Rib, RouteView, Walk},
         wire::update::Update,
     },
     mailbox,
@@ -86,6 +86,13 @@ pub enum ToRib {
     },
     Counts {
         reply: oneshot::Sender<Counts>,
+    },
+    /// What the table knows about an address, and to whom own prefixes are advertised:
+    /// [`Rib::explain`].
+    Explain {
+        address: IpAddr,
+        own: Vec<Prefix>,
+        reply: oneshot::Sender<Explained>,
     },
     /// Which of these neighbors are the only source of some route: [`Rib::sole_sources`].
     SoleSources {
@@ -255,6 +262,9 @@ impl Task {
             }
             ToRib::Counts { reply } => {
                 let _ = reply.send(self.rib.counts());
+            }
+            ToRib::Explain { address, own, reply } => {
+                let _ = reply.send(self.rib.explain(now, address, &own));
             }
             ToRib::SoleSources { leaving, reply } => {
                 let _ = reply.send(self.rib.sole_sources(&leaving));

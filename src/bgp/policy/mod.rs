@@ -11,7 +11,7 @@ mod statement;
 
 pub(crate) use community::ext_text;
 pub use community::{Community, CommunityError};
-pub use run::{Subject, run};
+pub use run::{Decided, Subject, run, trace};
 pub use statement::{
     Action, AsPathPattern, Match, NextHopSetting, PatternError, PrefixRange, RangeError, RouteSource, Set,
     Statement,

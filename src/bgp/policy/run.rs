@@ -34,9 +34,40 @@ pub fn run<'p>(
     policies.iter().try_for_each(|p| if p.accepts(subject, attrs) { Ok(()) } else { Err(&**p) })
 }
 
+/// How one policy ended for a route.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decided<'p> {
+    pub policy: &'p Policy,
+    /// Number of the statement that ended it, from 1; `None`: no statement did.
+    pub statement: Option<usize>,
+    pub accepted: bool,
+}
+
+/// Runs `policies` like [`run`], and returns how each of them ended, up to one that rejects.
+pub fn trace<'p>(
+    policies: &'p [Arc<Policy>],
+    subject: &Subject<'_>,
+    attrs: &mut Cow<'_, Attrs>,
+) -> Vec<Decided<'p>> {
+    let mut decided = Vec::new();
+    for policy in policies {
+        let (statement, accepted) = policy.decide(subject, attrs);
+        decided.push(Decided { policy, statement, accepted });
+        if !accepted {
+            break;
+        }
+    }
+    decided
+}
+
 impl Policy {
     fn accepts(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) -> bool {
-        for statement in &self.statements {
+        self.decide(subject, attrs).1
+    }
+
+    /// The number of the statement that ends the policy, from 1, and whether the route is accepted.
+    fn decide(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) -> (Option<usize>, bool) {
+        for (number, statement) in (1..).zip(&self.statements) {
             if !statement.matches.holds(subject, attrs) {
                 continue;
             }
@@ -44,11 +75,11 @@ impl Policy {
                 statement.set.apply(subject, attrs);
             }
             match statement.action {
-                Some(action) => return action == Action::Accept,
+                Some(action) => return (Some(number), action == Action::Accept),
                 None => continue,
             }
         }
-        true
+        (None, true)
     }
 }
 

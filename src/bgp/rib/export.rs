@@ -8,6 +8,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
+use super::view::NotAdvertised;
 use crate::{
     bgp::{
         peer::{Global, Hops, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
@@ -180,6 +181,25 @@ impl View {
             self.finish_external(out.to_mut());
         }
         Some(out)
+    }
+
+    /// Why an own route is not advertised, for `explain`; `None` if export allows it.
+    pub(super) fn why_not(&self, prefix: Prefix, attrs: &Attrs, source: Source) -> Option<NotAdvertised> {
+        let origin = Origin::Own(source);
+        if self.denied {
+            return Some(NotAdvertised::NoPolicy);
+        }
+        if self.may_advertise(attrs, origin).is_none() {
+            return Some(NotAdvertised::ServiceToNode);
+        }
+        let mut out = Cow::Borrowed(attrs);
+        let decided = policy::trace(&self.export, &self.subject(prefix, origin), &mut out);
+        if let Some(last) = decided.last().filter(|d| !d.accepted) {
+            let (policy, statement) = (last.policy.name.clone(), last.statement.unwrap_or_default());
+            return Some(NotAdvertised::Policy { policy, statement });
+        }
+        let lacks_next_hop = out.next_hop == attrs.next_hop && self.own.is_none();
+        lacks_next_hop.then_some(NotAdvertised::NoNextHop)
     }
 
     /// `None` if a path may not be advertised, else whether it is reflected.

@@ -213,6 +213,12 @@ impl Speaker<'_> {
         rejected.err().map(|p| p.name.as_str())
     }
 
+    /// How each import policy ended for a path, for `explain`.
+    pub(super) fn trace(&self, prefix: Prefix, attrs: &Attrs) -> Vec<policy::Decided<'_>> {
+        let Ok(mut attrs) = self.attributes(attrs) else { return Vec::new() };
+        policy::trace(&self.config.import, &self.subject(prefix), &mut attrs)
+    }
+
     fn subject(&self, prefix: Prefix) -> Subject<'_> {
         Subject {
             prefix,

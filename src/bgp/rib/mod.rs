@@ -19,6 +19,7 @@ mod attrs;
 mod best_path;
 mod decision;
 mod duplicate;
+mod explain;
 mod export;
 mod foreign;
 mod graceful;
@@ -56,7 +57,7 @@ use self::{
     update_group::{JoinState, UpdateGroup, rank::Rank},
 };
 pub use self::{
-    view::{Counts, NeighborCounts, RouteFilter, RouteView},
+    view::{Counts, Explained, NeighborCounts, RouteFilter, RouteView},
     walk::Walk,
 };
 pub use crate::bgp::peer::DownCause;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Family, Prefix};
+use crate::net::{Family, Prefix, Unresolved};
 
 /// One path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,4 +90,84 @@ pub struct NeighborCounts {
     /// Notes for the operator, each with a remedy; shown with the neighbor.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// What the table knows about one address, for `explain`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explained {
+    /// All paths to prefixes that contain it, the longest prefix first, in the order of `show
+    /// routes`.
+    pub paths: Vec<PathExplained>,
+    /// For each of the requested own prefixes, and each neighbor.
+    pub advertised: Vec<Advertised>,
+}
+
+/// One path, and what import policies made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathExplained {
+    pub route: RouteView,
+    pub state: PathState,
+    /// How each import policy ended, up to one that rejects.
+    pub policies: Vec<PolicyResult>,
+}
+
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathState {
+    /// Best or multipath.
+    Selected,
+    /// Another path is better.
+    NotSelected,
+    /// Refused by the route guard.
+    Guard,
+    /// Rejected by an import policy.
+    Policy,
+    /// Refused for any other reason: loops, RFC 8212, RFC 9234, RFC 9774.
+    Refused,
+    /// Its next hop cannot be used.
+    Unresolved(Unresolved),
+    /// Held back until a message arrives from the neighbor, as the link was lost.
+    Held,
+}
+
+/// How one policy ended for a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyResult {
+    pub policy: String,
+    /// Number of the statement that ended it, from 1; `None`: no statement did.
+    pub statement: Option<usize>,
+    pub accepted: bool,
+}
+
+/// Whether an own prefix is advertised to a neighbor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    pub prefix: Prefix,
+    /// Name of the neighbor.
+    pub neighbor: String,
+    /// `None`: it is advertised.
+    pub why_not: Option<NotAdvertised>,
+}
+
+/// Why an own prefix is not advertised to a neighbor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAdvertised {
+    NoSession,
+    /// The session does not carry routes of this family.
+    NoFamily,
+    /// RFC 8212 §2.
+    NoPolicy,
+    /// Nodes have Services of their own.
+    ServiceToNode,
+    /// Number of the statement from 1; 0: no statement, which accepts.
+    Policy {
+        policy: String,
+        statement: usize,
+    },
+    /// There is no own address of the family on the session.
+    NoNextHop,
+    /// `max-prefixes-out`.
+    Withheld,
+    /// Being sent.
+    Pending,
 }
