@@ -25,6 +25,7 @@ pub mod guard;
 pub mod host;
 pub mod io;
 pub mod links;
+pub mod lookup;
 pub mod nexthop;
 pub mod order;
 pub mod resolve;

@@ -74,6 +74,12 @@ impl Fib {
         self.routes.get(prefix).filter(|s| is_shown(*s)).map(|s| self.learned_view(prefix, s, name))
     }
 
+    /// The row of a learned route to this prefix, or of an originated one; `None` if neither is
+    /// wanted in the kernel.
+    pub fn find(&self, prefix: Prefix, name: impl Fn(u32) -> String) -> Option<FibView> {
+        [self.settings.metric, OWN_METRIC].into_iter().find_map(|metric| self.row(prefix, metric, &name))
+    }
+
     /// All rows at once. For tests: a daemon's table may be too large.
     pub fn list(&self, name: impl Fn(u32) -> String) -> Vec<FibView> {
         let (mut walk, mut views) = (Walk::default(), Vec::new());

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::{
     fib::{
         host::{ForeignHop, Preference, RouteType},
+        lookup::Packet,
         resolve::Hop,
         route::{GroupKind, Leads, Object, ObjectId, SeenObject, SeenRoute, Target},
     },
@@ -22,6 +23,8 @@ pub mod kind {
     pub const NEW_ROUTE: u16 = 24;
     pub const DEL_ROUTE: u16 = 25;
     pub const GET_ROUTE: u16 = 26;
+    pub const NEW_NEIGHBOR: u16 = 28;
+    pub const GET_NEIGHBOR: u16 = 30;
     pub const NEW_RULE: u16 = 32;
     pub const GET_RULE: u16 = 34;
     pub const NEW_NEXTHOP: u16 = 104;
@@ -51,6 +54,9 @@ const RT_TABLE_UNSPEC: u8 = 0;
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RTNH_F_ONLINK: u8 = 4;
 const RTM_F_CLONED: u32 = 0x200;
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+const NTF_USE: u8 = 1;
 
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
@@ -60,15 +66,22 @@ const RTN_PROHIBIT: u8 = 8;
 const RTN_THROW: u8 = 9;
 
 const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_PREF: u16 = 20;
 const RTA_NH_ID: u16 = 30;
+
+const RTAX_MTU: u16 = 2;
+
+const NDA_DST: u16 = 1;
 
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
@@ -224,6 +237,49 @@ impl Encoder {
         if let Some(table) = table {
             self.u32(RTA_TABLE, table);
         }
+        self.end();
+    }
+
+    /// Requests the route that the kernel uses for one packet: as it is in the table (`matched`),
+    /// or the next hop that was selected for the packet.
+    pub fn get_route(&mut self, seq: u32, packet: &Packet, matched: bool) {
+        self.begin(kind::GET_ROUTE, 0, seq);
+        let family = Family::of(packet.destination);
+        let len = family.max_len();
+        let source_len = if packet.source.is_some() { len } else { 0 };
+        self.buf.extend([af(family), len, source_len, 0, RT_TABLE_UNSPEC, 0, 0, 0]);
+        // The kernel always reports the table of an IPv6 route, and refuses the flag there.
+        let table = if family == Family::Ipv4Unicast { RTM_F_LOOKUP_TABLE } else { 0 };
+        let flags = table | if matched { RTM_F_FIB_MATCH } else { 0 };
+        self.buf.extend(flags.to_ne_bytes());
+        self.addr(RTA_DST, packet.destination);
+        if let Some(source) = packet.source {
+            self.addr(RTA_SRC, source);
+        }
+        if let Some(ifindex) = packet.arrives_on {
+            self.u32(RTA_IIF, ifindex);
+        }
+        self.end();
+    }
+
+    /// Requests the neighbor entry (ARP, neighbor discovery) of an address on an interface.
+    pub fn get_neighbor(&mut self, seq: u32, ifindex: u32, addr: IpAddr) {
+        self.begin(kind::GET_NEIGHBOR, 0, seq);
+        self.neighbor(ifindex, addr, 0);
+    }
+
+    /// Makes the kernel resolve an address on an interface, as a packet to it would.
+    pub fn use_neighbor(&mut self, seq: u32, ifindex: u32, addr: IpAddr) {
+        self.begin(kind::NEW_NEIGHBOR, flag::CREATE, seq);
+        self.neighbor(ifindex, addr, NTF_USE);
+    }
+
+    /// struct ndmsg, and the address.
+    fn neighbor(&mut self, ifindex: u32, addr: IpAddr, flags: u8) {
+        self.buf.extend([af(Family::of(addr)), 0, 0, 0]);
+        self.buf.extend(ifindex.to_ne_bytes());
+        self.buf.extend([0, 0, flags, 0]);
+        self.addr(NDA_DST, addr);
         self.end();
     }
 
@@ -445,6 +501,19 @@ pub fn route(body: &[u8]) -> Option<SeenRoute> {
     // The octet is unused in messages about IPv6 routes.
     let tos = if family == AF_INET { tos } else { 0 };
     Some(SeenRoute { prefix, table, metric, protocol, kind, tos, preference, cloned, object, source, hops })
+}
+
+/// The path MTU that a response of RTM_GETROUTE contains: that of the route, or what the kernel has
+/// learned about the destination.
+pub fn path_mtu(body: &[u8]) -> Option<u32> {
+    let (_, metrics) = attributes(body.get(12..)?).find(|(kind, _)| *kind == RTA_METRICS)?;
+    let (_, mtu) = attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU)?;
+    u32_at(mtu, 0)
+}
+
+/// The state (`NUD_…`) in the body of RTM_NEWNEIGH.
+pub fn neighbor_state(body: &[u8]) -> Option<u16> {
+    u16_at(body, 8)
 }
 
 fn multipath(mut value: &[u8]) -> Vec<ForeignHop> {

@@ -197,6 +197,38 @@ impl Channel {
         Ok(Dump::More)
     }
 
+    /// Sends a request for one object; `read` decodes the body of the response of type `wanted`.
+    /// `None`: the kernel acknowledged the request, or sent something else.
+    pub(super) fn get<T>(
+        &mut self,
+        wanted: u16,
+        request: impl FnOnce(&mut Encoder, u32),
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.encoder.clear();
+        self.seq = self.seq.wrapping_add(1);
+        request(&mut self.encoder, self.seq);
+        self.encoder.ack_last();
+        self.socket.send(self.encoder.bytes(), 0)?;
+        let mut found = None;
+        loop {
+            self.receive()?;
+            for message in wire::messages(&self.buf).filter(|m| m.seq == self.seq) {
+                match message.kind {
+                    // The acknowledgement comes last.
+                    kind::ERROR => {
+                        return match wire::error(&message).map_or(Errno::EIO as i32, |(errno, _)| errno) {
+                            0 => Ok(found),
+                            errno => Err(io::Error::from_raw_os_error(errno)),
+                        };
+                    }
+                    kind if kind == wanted => found = read(message.body),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Reads a whole dump at once, for small tables.
     pub(super) fn dump(
         &mut self,

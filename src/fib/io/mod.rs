@@ -10,6 +10,7 @@ mod change;
 mod cleanup;
 mod counters;
 mod former;
+pub mod lookup;
 pub mod machine;
 mod monitor;
 pub mod netconf;
@@ -188,6 +189,11 @@ enum Request {
         prefixes: Vec<Prefix>,
         reply: oneshot::Sender<Vec<bool>>,
     },
+    /// The row of one prefix.
+    Find {
+        prefix: Prefix,
+        reply: oneshot::Sender<Option<FibView>>,
+    },
     Count {
         reply: oneshot::Sender<[usize; 2]>,
     },
@@ -244,6 +250,11 @@ impl FibClient {
     pub async fn installed(&self, prefixes: Vec<Prefix>) -> Vec<bool> {
         let none = vec![false; prefixes.len()];
         self.request(|reply| Request::Installed { prefixes, reply }).await.unwrap_or(none)
+    }
+
+    /// The row of `show fib` for this prefix; `None` if it is not wanted in the kernel.
+    pub async fn find(&self, prefix: Prefix) -> Option<FibView> {
+        self.request(|reply| Request::Find { prefix, reply }).await.flatten()
     }
 
     /// Number of routes in the kernel, by family.
@@ -323,6 +334,7 @@ impl std::fmt::Debug for Request {
         f.write_str(match self {
             Self::Page { .. } => "Page",
             Self::Installed { .. } => "Installed",
+            Self::Find { .. } => "Find",
             Self::Count { .. } => "Count",
             Self::Settings { .. } => "Settings",
             Self::Shutdown { .. } => "Shutdown",

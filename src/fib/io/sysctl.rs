@@ -36,6 +36,11 @@ pub fn write(writes: Vec<Write>) -> Vec<Done> {
     write_in(Path::new(ROOT), writes)
 }
 
+/// The value of a key; `None` if it cannot be read.
+pub fn value(key: &str) -> Option<String> {
+    read(Path::new(ROOT), key).ok()
+}
+
 /// Whether a family is forwarded now.
 pub fn is_forwarding(family: Family) -> bool {
     read(Path::new(ROOT), forwarding_key(family)).is_ok_and(|v| v != "0")

@@ -688,13 +688,20 @@ impl Task {
         } else if walk.is_searching() {
             self.fib.search(&mut walk);
         }
-        let host = self.seen.clone();
-        let name = |index| host.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut rows = self.fib.page(&mut walk, name);
+        let mut rows = self.fib.page(&mut walk, |index| self.interface_name(index));
+        self.mark(&mut rows);
+        (self, walk, rows)
+    }
+
+    fn interface_name(&self, index: u32) -> String {
+        self.seen.links.get(&index).map_or_else(|| index.to_string(), |l| l.name.clone())
+    }
+
+    /// Adds to each row which other route or rule keeps it from being used.
+    fn mark(&self, rows: &mut [FibView]) {
         let bypasses = self.bypasses.borrow().clone();
         let shadows = Shadows::new(&self.seen, self.settings.table, self.settings.metric);
-        shadows.with_bypasses(&bypasses).mark(&mut rows, self.settings.metric);
-        (self, walk, rows)
+        shadows.with_bypasses(&bypasses).mark(rows, self.settings.metric);
     }
 
     /// Returns whether to end the task.
@@ -704,6 +711,12 @@ impl Task {
             Request::Page { .. } | Request::Settings { .. } => false,
             Request::Installed { prefixes, reply } => {
                 let _ = reply.send(prefixes.into_iter().map(|p| self.fib.is_in_kernel(p)).collect());
+                false
+            }
+            Request::Find { prefix, reply } => {
+                let mut row = self.fib.find(prefix, |index| self.interface_name(index));
+                self.mark(row.as_mut_slice());
+                let _ = reply.send(row);
                 false
             }
             Request::Count { reply } => {
