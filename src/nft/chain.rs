@@ -404,14 +404,14 @@ pub(super) fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>)
 }
 
 pub(super) const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
+pub(super) const NF_ACCEPT: u32 = 1;
 pub(super) const NFT_JUMP: u32 = -3_i32 as u32;
-const NFT_RETURN: u32 = -5_i32 as u32;
+pub(super) const NFT_RETURN: u32 = -5_i32 as u32;
 pub(super) const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
+pub(super) const META_OIFNAME: u32 = 7;
 const REGISTER_OF_VERDICT: u32 = 0;
 /// Names of interfaces, with the closing zero.
-const IFNAMSIZ: usize = 16;
+pub(super) const IFNAMSIZ: usize = 16;
 
 #[cfg(test)]
 mod tests {

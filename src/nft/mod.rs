@@ -13,4 +13,5 @@ pub mod io;
 pub mod masquerade;
 pub mod pod_bgp;
 pub mod ranges;
+pub mod verdict;
 pub mod wire;

@@ -7,3 +7,4 @@ mod iptables_legacy;
 pub mod masquerade;
 pub mod pod_bgp;
 mod socket;
+pub mod verdict;
