@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod docker;
+pub mod explain;
 pub mod fib;
 pub mod k8s;
 pub mod lab;

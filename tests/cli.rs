@@ -160,6 +160,7 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
         &["show", "fib"],
         &["show", "node"],
         &["show", "config"],
+        &["explain", "10.0.0.1", "--from", "10.0.0.2"],
         &["show", "events", "--follow"],
         &["neighbor", "reset", "10.0.0.1", "--message", "rack move"],
         &["neighbor", "refresh", "10.0.0.1"],

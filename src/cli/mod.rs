@@ -9,6 +9,7 @@ mod cleanup;
 mod completions;
 mod doctor;
 mod drain;
+mod explain;
 mod io;
 mod lab;
 pub mod log;
@@ -44,6 +45,7 @@ enum Command {
     /// Show the state of the daemon
     #[command(subcommand)]
     Show(show::Show),
+    Explain(explain::Explain),
     /// Act on one neighbor
     #[command(subcommand)]
     Neighbor(neighbor::Neighbor),
@@ -70,6 +72,9 @@ enum Failure {
     /// 1.
     #[error("{0}")]
     Runtime(String),
+    /// 1. The response itself has the reason.
+    #[error("not reachable")]
+    Unreached,
     /// 2.
     #[error("{0}")]
     Usage(String),
@@ -103,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Show(show) => show.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Neighbor(neighbor) => neighbor.run(),
         Command::Reload(reload) => reload.run(),
         Command::Drain(drain) => drain.run(),
@@ -113,11 +119,11 @@ pub fn main() -> ExitCode {
         Command::Man(man) => man.run(),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    if !matches!(failure, Failure::NotReady | Failure::Partial) {
+    if !matches!(failure, Failure::NotReady | Failure::Partial | Failure::Unreached) {
         io::print_error(&failure.to_string());
     }
     match failure {
-        Failure::Runtime(_) => ExitCode::from(1),
+        Failure::Runtime(_) | Failure::Unreached => ExitCode::from(1),
         Failure::Usage(_) => ExitCode::from(2),
         Failure::Unreachable(_) => ExitCode::from(3),
         Failure::NotReady | Failure::Partial => ExitCode::from(4),

@@ -20,6 +20,7 @@ pub use crate::bgp::{
     rib::view::{Counts, RouteFilter, RouteView},
     view::{NeighborView, SessionState},
 };
+pub use crate::explain::{Explanation, Question, refusal as explain_refusal};
 pub use crate::fib::view::FibView;
 pub use crate::k8s::view::NodeStatus;
 pub use changes::Changes;
@@ -77,6 +78,7 @@ pub enum Query {
     Config,
     /// BFD sessions.
     Bfd,
+    Explain(Question),
     /// The events after this number; 0 for all that are stored.
     Events {
         after: u64,
@@ -142,6 +144,7 @@ pub enum Response {
     Host(Box<HostStatus>),
     Config(Box<ConfigView>),
     Bfd(Vec<BfdView>),
+    Explanation(Box<Explanation>),
     Events(Vec<Event>),
     /// Response to [`Query::Reload`].
     Changes(Box<Changes>),

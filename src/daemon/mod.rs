@@ -13,6 +13,7 @@ mod core;
 mod doctor;
 mod drain;
 pub mod events;
+mod explain;
 mod forwarding;
 mod host;
 mod kernel_routes;

@@ -211,7 +211,7 @@ pub(super) fn is_container_bridge(host: &Host, link: &Link) -> bool {
 }
 
 /// A bridge with a port that is no container's: it is connected to a network.
-pub(super) fn leads_out(host: &Host, link: &Link) -> bool {
+pub fn leads_out(host: &Host, link: &Link) -> bool {
     link.kind == "bridge" && ports(host, link).any(|p| !is_of_container(p))
 }
 

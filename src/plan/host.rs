@@ -1,5 +1,6 @@
 //! `show host`: which subnets of this host are advertised, and why the others are not.
 
+pub use super::gateway::leads_out;
 use super::{
     Plan,
     bridge::{is_advertised, of_link},

@@ -8,6 +8,7 @@ mod bad_neighbors;
 mod bare;
 mod bfd;
 mod doors;
+mod explain;
 mod former;
 mod full_disk;
 mod gateways;

@@ -4,6 +4,7 @@
 
 mod bfd;
 mod changes;
+mod explain;
 mod host;
 mod layout;
 mod neighbor;
@@ -35,6 +36,7 @@ pub fn json(response: &Response) -> String {
         Response::Host(v) => pretty(v),
         Response::Config(v) => pretty(&v.effective),
         Response::Bfd(v) => pretty(v),
+        Response::Explanation(v) => pretty(v),
         Response::Events(v) => pretty(v),
         Response::Changes(v) => pretty(v),
         Response::Done(v) => pretty(v),
@@ -85,6 +87,7 @@ pub fn text(response: &Response, now: Timestamp, layout: Layout) -> String {
         Response::Host(host) => host::text(host, layout),
         Response::Config(config) => config.file.clone(),
         Response::Bfd(list) => bfd::table(list, layout),
+        Response::Explanation(one) => explain::text(one, layout),
         Response::Events(list) => events(list, layout),
         Response::Changes(changes) => changes::text(changes, layout),
         Response::Done(text) => text.as_ref().map(|t| format!("{t}\n")).unwrap_or_default(),

@@ -96,6 +96,7 @@ impl QueryHandler {
             Query::Routes(_) | Query::Fib => Response::End,
             Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
+            Query::Explain(question) => self.explain(question).await,
             Query::Host => Response::Host(Box::new(self.host().await)),
             Query::Config => Response::Config(Box::new(self.config_view())),
             Query::Events { after } => Response::Events(super::events::after(after)),
