@@ -7,6 +7,7 @@ mod common;
 mod bad_neighbors;
 mod bare;
 mod bfd;
+mod busy_links;
 mod doors;
 mod explain;
 mod former;
