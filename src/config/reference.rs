@@ -143,7 +143,7 @@ pub fn tables() -> String {
                 (None, Value::Number(value)) => value.to_string(),
                 (None, value) => format!("`{}`", toml(value)),
             };
-            let mut meaning = key.doc.clone();
+            let mut meaning = key.described();
             if let Shape::Table(keys) = table_in(&key.shape) {
                 meaning.push_str(" Keys of the table: ");
                 meaning.push_str(&keys.iter().map(of_inner_table).collect::<Vec<_>>().join("; "));

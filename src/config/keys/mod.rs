@@ -90,9 +90,19 @@ impl Key {
         self.notes.iter().find_map(|n| if let Note::DefaultIs(text) = n { Some(*text) } else { None })
     }
 
-    /// What it does, without links, and its default where that is no constant.
+    /// What it does, and the numbers that it takes where that does not name them.
+    pub(crate) fn described(&self) -> String {
+        match self.shape {
+            Shape::Number { min, max } if max < u32::MAX.into() && !self.doc.contains(&max.to_string()) => {
+                format!("{} From {min} to {max}.", self.doc)
+            }
+            _ => self.doc.clone(),
+        }
+    }
+
+    /// The same without links, and its default where that is no constant.
     pub(crate) fn explanation(&self) -> String {
-        let doc = without_links(&self.doc);
+        let doc = without_links(&self.described());
         match self.default_text().map(|text| (text, text.strip_prefix("required"))) {
             None => doc,
             Some((_, Some(when))) => format!("{doc} Required{when}."),
