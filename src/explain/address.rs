@@ -40,6 +40,7 @@ pub(super) fn step(facts: &Facts, walk: &mut Walk) {
             format!("in {subnet} of {interface}: a container of this host")
         }
         Place::Originated { prefix, .. } => format!("in {prefix}, which this node originates"),
+        Place::ClusterIp { range } => format!("in {range}, a range of cluster IPs of Services"),
         Place::OnLink { subnet, interface } => format!("on link: in {subnet} of {interface}{role}"),
         Place::Remote => format!("in no subnet of this host{role}"),
     };
@@ -55,6 +56,7 @@ pub(super) fn step(facts: &Facts, walk: &mut Walk) {
             Place::Originated { prefix, .. } => {
                 format!("from {from}, in {prefix}, which this node originates")
             }
+            Place::ClusterIp { range } => format!("from {from}, in {range}, a range of cluster IPs"),
             Place::Remote => format!("from {from}, in no subnet of this host"),
         };
         walk.ok(StepName::Address, text);

@@ -87,6 +87,10 @@ pub enum Place {
         prefix: Prefix,
         is_service: bool,
     },
+    /// In a range of cluster IPs.
+    ClusterIp {
+        range: Prefix,
+    },
     /// In any other subnet of an interface.
     OnLink {
         subnet: Prefix,
@@ -218,6 +222,11 @@ impl Facts {
             Kernel::Used(used) => Some(used),
             _ => None,
         }
+    }
+
+    /// Whether kube-proxy delivers packets to the address, by rules of its own.
+    pub(super) fn is_service(&self) -> bool {
+        matches!(self.place, Place::Originated { is_service: true, .. } | Place::ClusterIp { .. })
     }
 
     pub(super) fn neighbor(&self, name: &str) -> Option<&Neighbor> {

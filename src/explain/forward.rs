@@ -4,7 +4,7 @@ use super::{Facts, Firewall, Flow, Kernel, Outcome, Place, StepName, Walk, liste
 use crate::fib::lookup::Drop;
 
 pub(super) fn steps(facts: &Facts, walk: &mut Walk) {
-    if matches!(facts.place, Place::Originated { is_service: true, .. }) {
+    if facts.is_service() {
         return;
     }
     mtu(facts, walk);

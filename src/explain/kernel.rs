@@ -7,7 +7,7 @@ use crate::{
 };
 
 pub(super) fn steps(facts: &Facts, walk: &mut Walk) {
-    if matches!(facts.place, Place::Originated { is_service: true, .. }) {
+    if facts.is_service() {
         let text = "kube-proxy delivers packets to the endpoints of a Service, no route does";
         return walk.note(StepName::KernelRoute, text);
     }
@@ -138,6 +138,7 @@ fn neighbor(facts: &Facts, walk: &mut Walk) {
 /// ` via 10.1.1.1 on eth0`, for the verdict.
 pub(super) fn way(facts: &Facts) -> String {
     match facts.used() {
+        _ if facts.is_service() => ", as far as routes decide: kube-proxy delivers".into(),
         Some(used) if used.is_local => " on this host".into(),
         Some(used) => {
             let via = used.gateway.map(|g| format!(" via {g}")).unwrap_or_default();

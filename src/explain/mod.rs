@@ -171,6 +171,7 @@ pub fn explain(facts: &Facts) -> Explanation {
             origin::steps(facts, &mut walk)
         }
         Place::OnLink { .. } | Place::Remote => routes::steps(facts, &mut walk),
+        Place::ClusterIp { .. } => {}
     }
     kernel::steps(facts, &mut walk);
     forward::steps(facts, &mut walk);

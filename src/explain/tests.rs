@@ -325,6 +325,7 @@ fn what_loses_nothing_for_certain_does_not_stop() {
         ("a firewall that cannot be judged", change(remote(), |f| f.flows[0].firewall = Firewall::Dropped { by: "x".into(), certain: false }), S::Firewall, Warning),
         ("masqueraded", change(remote(), |f| { f.masqueraded = true; f.rib.advertised = vec![advertised(Some(NotAdvertised::NoFamily))]; }), S::Return, Note),
         ("no BGP route", change(remote(), |f| { f.rib.paths.clear(); f.fib = None; kernel(f, |u| u.is_ours = false); }), S::Rib, Note),
+        ("a cluster IP", change(remote(), |f| f.place = Place::ClusterIp { range: p("10.9.0.0/16") }), S::KernelRoute, Note),
         ("an address of this host", change(container(), |f| { f.own.clear(); f.place = Place::Host { interface: "eth0".into() }; kernel(f, |u| u.is_local = true); f.flows.clear(); }), S::Origin, Note),
     ];
     for (name, facts, step, result) in cases {

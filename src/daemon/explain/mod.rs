@@ -46,8 +46,13 @@ impl QueryHandler {
     async fn facts(&self, question: Question, plan: &Plan, host: &Arc<Host>) -> Option<Facts> {
         let views = self.neighbors().await;
         let neighbors: Vec<_> = views.iter().map(|v| kernel::neighbor(host, v)).collect();
-        let place = place(plan, host, &neighbors, question.address);
-        let from = question.from.map(|a| self::place(plan, host, &neighbors, a));
+        let place = |address| match place(plan, host, &neighbors, address) {
+            Place::Remote => {
+                self.cluster_ips(address).map_or(Place::Remote, |range| Place::ClusterIp { range })
+            }
+            known => known,
+        };
+        let (place, from) = (place(question.address), question.from.map(place));
         let own = originated(plan, host, question.address);
         let sources = sources(plan, host, &question);
         let rib = self.explained(question.address, &own, &sources).await?;
@@ -86,6 +91,12 @@ impl QueryHandler {
         };
         let (protocol, host) = (settings.protocol, host.clone());
         spawn_blocking(move || kernel::look(facts, &host, protocol)).await.ok()
+    }
+
+    /// The range of cluster IPs that contains an address.
+    fn cluster_ips(&self, address: IpAddr) -> Option<Prefix> {
+        let nodes = self.kubernetes.as_ref()?.nodes.borrow().clone();
+        nodes.service_cidrs.iter().find(|range| range.contains(address)).copied()
     }
 
     async fn explained(&self, address: IpAddr, own: &[Source], sources: &[Source]) -> Option<Explained> {
