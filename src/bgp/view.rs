@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::{Asn, Diagnostic, Family, RouterId};
 
 /// One neighbor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NeighborView {
     /// As it is written in the configuration, `fe80::1%eth0` included; of an unnumbered one the
     /// address found.
@@ -121,9 +121,10 @@ impl History {
 }
 
 /// RFC 4271 §8.2.2, and `disabled`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
+    #[default]
     Idle,
     Connect,
     Active,

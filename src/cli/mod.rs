@@ -4,17 +4,20 @@
 //! cannot be reached, 4 not ready, or done in part. Errors are one line on standard error with the
 //! cause and the remedy; only `check` prints a line per problem.
 
+mod abbreviation;
 mod check;
 mod cleanup;
 mod completions;
 mod doctor;
 mod drain;
+mod events;
 mod explain;
 mod io;
 mod lab;
 pub mod log;
 mod man;
 mod neighbor;
+mod output;
 mod reload;
 mod run;
 mod show;
@@ -91,7 +94,14 @@ enum Failure {
 
 /// Parses the command line, runs the command and reports its result.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(io::arguments()) {
+    let arguments = match abbreviation::expand(io::arguments(), &command()) {
+        Ok(arguments) => arguments,
+        Err(ambiguous) => {
+            io::print_error(&ambiguous);
+            return ExitCode::from(2);
+        }
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(e) if is_help(&e) => {
             // Help and version go to standard output; a closed pipe is not an error.
@@ -167,10 +177,10 @@ impl Socket {
     }
 
     /// Sends a request whose response may be long, and prints it as it arrives. A closed pipe (`|
-    /// head`) ends it.
-    fn show_pages(&self, query: Query, mut pages: Pages) -> Result<(), Failure> {
+    /// head`) ends it. Returns how many rows there were.
+    fn show_pages(&self, query: Query, mut pages: Pages) -> Result<usize, Failure> {
         let mut responses = client::open(&self.socket, query)?;
-        let mut begun = false;
+        let (mut begun, mut rows) = (false, 0);
         loop {
             let response = match responses.read() {
                 // Part of the response was printed, so the daemon was reached.
@@ -179,13 +189,16 @@ impl Socket {
             };
             let text = match response {
                 Some(Response::Refused(why)) => return Err(Failure::Runtime(why)),
-                Some(Response::End) => return io::print(&pages.end()),
-                Some(page) => pages.page(&page),
+                Some(Response::End) => return io::print(&pages.end()).map(|()| rows),
+                Some(page) => {
+                    rows += page.rows();
+                    pages.page(&page)
+                }
                 None => return Err(self.cut_short(begun)),
             };
             begun = true;
             if !io::print_on(&text)? {
-                return Ok(());
+                return Ok(rows);
             }
         }
     }

@@ -17,7 +17,7 @@ pub(super) enum Neighbor {
 
 #[derive(Args, Debug)]
 pub(super) struct Order {
-    /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
+    /// Address of the neighbor (fe80::1%eth0), its interface, description or Node; or `all`
     #[arg(value_parser = neighbor_name)]
     address: String,
     /// Shutdown message to send (RFC 9003), up to 255 bytes

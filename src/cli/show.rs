@@ -1,25 +1,25 @@
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use super::{Failure, Socket, io, neighbor_name};
+use super::{Failure, events::Events, neighbor_name, output::Common};
 use crate::{
-    control::{
-        Query, Response, RouteFilter,
-        render::{self, Layout, Pages},
-    },
-    net::{Family, Prefix},
+    control::{Query, RouteFilter},
+    net::{Asn, Family, Prefix},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Show {
-    /// One screen: identity, neighbors, routes, last error, problems
+    /// One screen: identity, sessions, routes, problems
     Summary(Common),
     /// Table of sessions
-    Neighbors(Common),
+    Neighbors(Neighbors),
     /// Everything about one neighbor
     Neighbor(One),
     /// Routes with every path, the best one marked, and the rule that selected it
+    ///
+    /// With PREFIX every attribute of its paths, how next hops are resolved, and to whom each path
+    /// is advertised; exit status 1 if there is no path.
     Routes(Routes),
     /// Routes that routelet has installed, compared with the kernel's table
     Fib(Common),
@@ -27,8 +27,10 @@ pub(super) enum Show {
     Node(Common),
     /// Sessions of BFD: state, intervals, last diagnostic
     Bfd(Common),
-    /// Interfaces: neighbors, subnets, to whom advertised or why not
+    /// Configuration of a host without Kubernetes, its interfaces, and problems
     Host(Common),
+    /// Interfaces: neighbors, subnets, to whom advertised or why not
+    Interfaces(Common),
     /// The effective configuration, secrets hidden
     Config(Common),
     /// Recent session, route and node events, newest last
@@ -36,31 +38,17 @@ pub(super) enum Show {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Common {
-    /// The same as `-o json`
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
-    /// Another form than text of at most 80 columns, or as wide as the terminal
-    #[arg(long, short, value_enum, value_name = "FORM")]
-    output: Option<Output>,
-    /// Tables without heading and legend
-    #[arg(long)]
-    no_headers: bool,
+pub(super) struct Neighbors {
+    /// The same as `show neighbor ADDRESS`
+    #[arg(value_parser = neighbor_name)]
+    address: Option<String>,
     #[command(flatten)]
-    socket: Socket,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Json,
-    Yaml,
-    /// Text with all columns, a line per row however long
-    Wide,
+    common: Common,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct One {
-    /// Address of the neighbor (fe80::1%eth0), or the interface of an unnumbered one
+    /// Address of the neighbor (fe80::1%eth0), its interface, description or Node
     #[arg(value_parser = neighbor_name)]
     address: String,
     #[command(flatten)]
@@ -81,27 +69,30 @@ pub(super) struct Routes {
     /// Adj-RIB-Out: routes advertised to this neighbor
     #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with = "neighbor")]
     advertised: Option<String>,
+    /// Best paths that are not advertised to this neighbor
+    #[arg(long, value_name = "ADDRESS", value_parser = neighbor_name, conflicts_with_all = ["received", "advertised"])]
+    not_advertised: Option<String>,
+    /// Only paths that import refuses
+    #[arg(long, conflicts_with_all = ["advertised", "not_advertised"])]
+    refused: bool,
+    /// Only paths with this community: 65001:7, no-export, large:64496:1:2, rt:65001:7
+    #[arg(long)]
+    community: Option<String>,
+    /// Only paths whose AS path fits this regular expression; `_` is a boundary between numbers
+    #[arg(long, value_name = "REGEX")]
+    as_path: Option<String>,
+    /// Only paths with this last AS number
+    #[arg(long, value_name = "AS")]
+    origin_as: Option<Asn>,
     /// Only this family: ipv4-unicast (ipv4) or ipv6-unicast (ipv6)
     #[arg(long, value_parser = family)]
     family: Option<Family>,
-    /// With PREFIX: also more specific prefixes
+    /// With PREFIX: a table of it and of more specific prefixes
     #[arg(long, requires = "prefix")]
     longer: bool,
     #[command(flatten)]
     common: Common,
 }
-
-#[derive(Args, Debug)]
-pub(super) struct Events {
-    /// Keep printing new events
-    #[arg(long)]
-    follow: bool,
-    #[command(flatten)]
-    common: Common,
-}
-
-/// Time between requests of `--follow`.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Prefix argument of `show routes`.
 #[derive(Clone, Copy, Debug)]
@@ -133,87 +124,59 @@ impl Show {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Summary(common) => common.show_summary(),
-            Self::Neighbors(common) => common.show(Query::Neighbors),
-            Self::Neighbor(one) => one.common.show(Query::Neighbor(one.address)),
-            Self::Routes(routes) => {
-                let Routes { prefix, longer, family, neighbor, received, advertised, common } = routes;
-                let longest = prefix.is_some_and(|p| p.longest);
-                let prefix = prefix.map(|p| p.prefix);
-                let filter = RouteFilter { prefix, longer, longest, family, neighbor, received, advertised };
-                common.show_pages(Query::Routes(filter))
+            Self::Neighbors(Neighbors { address: Some(address), common }) => {
+                common.show(&Query::Neighbor(address))
             }
-            Self::Fib(common) => common.show_pages(Query::Fib),
-            Self::Node(common) => common.show(Query::Node),
-            Self::Bfd(common) => common.show(Query::Bfd),
-            Self::Host(common) => common.show(Query::Host),
-            Self::Config(common) => common.show(Query::Config),
+            Self::Neighbors(Neighbors { common, .. }) => common.show(&Query::Neighbors),
+            Self::Neighbor(one) => one.common.show(&Query::Neighbor(one.address)),
+            Self::Routes(routes) => routes.run(),
+            Self::Fib(common) => common.show_pages(&Query::Fib),
+            Self::Node(common) => common.show(&Query::Node),
+            Self::Bfd(common) => common.show(&Query::Bfd),
+            Self::Host(common) => common.show(&Query::Host),
+            Self::Interfaces(common) => common.show(&Query::Interfaces),
+            Self::Config(common) => common.show(&Query::Config),
             Self::Events(events) => events.run(),
         }
     }
 }
 
-impl Common {
-    fn show(&self, query: Query) -> Result<(), Failure> {
-        let response = self.socket.request(query)?;
-        io::print(&self.render(&response))
-    }
-
-    /// Prints the summary, with exit status 4 while the node is not ready, for use as a probe.
-    fn show_summary(&self) -> Result<(), Failure> {
-        let response = self.socket.request(Query::Summary)?;
-        io::print(&self.render(&response))?;
-        match response {
-            Response::Summary(summary) if !summary.ready => Err(Failure::NotReady),
-            _ => Ok(()),
-        }
-    }
-
-    fn show_pages(&self, query: Query) -> Result<(), Failure> {
-        let pages = match self.output() {
-            Some(Output::Json) => Pages::json(),
-            Some(Output::Yaml) => Pages::yaml(),
-            _ => Pages::text(self.layout()),
-        };
-        self.socket.show_pages(query, pages)
-    }
-
-    fn render(&self, response: &Response) -> String {
-        match self.output() {
-            Some(Output::Json) => render::json(response),
-            Some(Output::Yaml) => render::yaml(response),
-            _ => render::text(response, io::now(), self.layout()),
-        }
-    }
-
-    fn output(&self) -> Option<Output> {
-        if self.json { Some(Output::Json) } else { self.output }
-    }
-
-    fn layout(&self) -> Layout {
-        let layout = if self.output == Some(Output::Wide) { Layout::wide() } else { io::layout() };
-        Layout { headings: !self.no_headers, ..layout }
-    }
-}
-
-impl Events {
+impl Routes {
     fn run(self) -> Result<(), Failure> {
-        let mut after = 0;
-        loop {
-            let response = self.common.socket.request(Query::Events { after })?;
-            let Response::Events(events) = &response else {
-                return io::print(&self.common.render(&response));
-            };
-            let text = match (self.follow, self.common.output()) {
-                // One object per line, because an endless array is of no use to a script.
-                (true, Some(Output::Json)) => render::json_lines(events),
-                (true, _) if events.is_empty() => String::new(),
-                _ => self.common.render(&response),
-            };
-            after = events.last().map_or(after, |e| e.number);
-            if !io::print_on(&text)? || !self.follow {
-                return Ok(());
+        let filter = RouteFilter {
+            prefix: self.prefix.map(|p| p.prefix),
+            longer: self.longer,
+            longest: self.prefix.is_some_and(|p| p.longest),
+            family: self.family,
+            neighbor: self.neighbor,
+            received: self.received,
+            advertised: self.advertised,
+            not_advertised: self.not_advertised,
+            refused: self.refused,
+            community: self.community,
+            as_path: self.as_path,
+            origin_as: self.origin_as,
+        };
+        let Some(Subject { prefix, longest }) = self.prefix else {
+            return self.common.show_pages(&Query::Routes(filter));
+        };
+        let is_single = filter.is_single();
+        let query = Query::Routes(filter);
+        match (is_single, longest) {
+            (false, _) => self.common.show_pages(&query),
+            (true, true) => {
+                let address = prefix.addr();
+                self.common.show_paths(
+                    &query,
+                    &format!("no path to {address} fits; `routelet show routes` lists all"),
+                )
             }
-            io::wait(FOLLOW_INTERVAL);
+            (true, false) => {
+                let missing = format!(
+                    "no path to {prefix} fits; `routelet show routes {prefix} --longer` lists what lies in it"
+                );
+                self.common.show_paths(&query, &missing)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::net::text::cut;
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Numbers start at 1 with the daemon and are never reused.
+    /// Numbers grow, also over a restart of the daemon unless the clock is set back.
     pub number: u64,
     /// RFC 3339, UTC.
     pub at: String,
@@ -79,6 +79,11 @@ impl Default for Events {
 }
 
 impl Events {
+    /// The first event gets this number.
+    pub fn starting_at(number: u64) -> Self {
+        Self { next: number.max(1), ..Self::default() }
+    }
+
     /// Adds an event and drops the oldest of its kind beyond the limits. `at` is RFC 3339.
     pub fn push(&mut self, at: String, kind: EventKind, subject: impl Into<String>, text: impl Into<String>) {
         let (mut subject, mut text) = (subject.into(), text.into());

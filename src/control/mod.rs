@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::bfd::view::BfdView;
 pub use crate::bgp::{
-    rib::view::{Counts, RouteFilter, RouteView},
+    rib::view::{Counts, PathDetails, RouteFilter, RouteView, Via},
     view::{NeighborView, SessionState},
 };
 pub use crate::explain::{Explanation, Question, refusal as explain_refusal};
@@ -26,7 +26,7 @@ pub use crate::k8s::view::NodeStatus;
 pub use changes::Changes;
 pub use events::{Event, EventKind, Events};
 pub use host::HostStatus;
-pub use summary::{LastError, NeighborTotals, RouteTotals, Summary};
+pub use summary::{LastError, NeighborTotals, OwnPrefix, RouteTotals, Summary};
 
 /// Version of the protocol; a daemon of another version refuses the request.
 pub const VERSION: u32 = 2;
@@ -69,12 +69,14 @@ impl Request {
 pub enum Query {
     Summary,
     Neighbors,
-    /// An address, `fe80::1%eth0`, or the interface of an unnumbered neighbor.
+    /// An address, `fe80::1%eth0`, an interface, a description, or the name of a Node.
     Neighbor(String),
     Routes(RouteFilter),
     Fib,
     Node,
     Host,
+    /// The interfaces of [`Query::Host`] alone.
+    Interfaces,
     Config,
     /// BFD sessions.
     Bfd,
@@ -122,9 +124,21 @@ pub struct ConfigView {
 /// A neighbor to act upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
+    /// As in [`Query::Neighbor`], or `all`.
     pub neighbor: String,
     /// Shutdown message to the neighbor (RFC 9003).
     pub message: Option<String>,
+}
+
+impl Response {
+    /// Rows of a page.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Routes(list) => list.len(),
+            Self::Fib(list) => list.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// The daemon's response.
@@ -142,6 +156,7 @@ pub enum Response {
     /// `null` if the daemon does not run under Kubernetes.
     Node(Option<Box<NodeStatus>>),
     Host(Box<HostStatus>),
+    Interfaces(Vec<host::InterfaceStatus>),
     Config(Box<ConfigView>),
     Bfd(Vec<BfdView>),
     Explanation(Box<Explanation>),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bgp::view::NeighborView,
     fib::sysctl::Change,
-    net::{Asn, Diagnostic, RouterId},
+    net::{Asn, Diagnostic, Prefix, RouterId},
     sandbox::SandboxView,
 };
 
@@ -37,6 +37,12 @@ pub struct Summary {
     /// Refused paths by reason.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// The first own prefixes, those that are advertised to nobody first.
+    #[serde(default)]
+    pub own: Vec<OwnPrefix>,
+    /// How many there are.
+    #[serde(default)]
+    pub own_prefixes: u64,
     pub last_error: Option<LastError>,
     /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
@@ -49,6 +55,20 @@ pub struct Summary {
     /// What the daemon may do; `None` of a daemon of a version that restricted nothing.
     #[serde(default)]
     pub sandbox: Option<SandboxView>,
+}
+
+/// A prefix that this node originates, or would originate if its interface were up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnPrefix {
+    pub prefix: Prefix,
+    /// As in `show routes`.
+    pub source: String,
+    pub interface: Option<String>,
+    /// To how many neighbors it is advertised, and the first of them.
+    pub neighbors: u64,
+    pub advertised_to: Vec<String>,
+    /// Why to nobody.
+    pub reason: Option<String>,
 }
 
 /// Numbers of sessions that are configured and established.

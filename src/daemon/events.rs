@@ -18,7 +18,11 @@ use crate::control::{Event, EventKind, Events};
 static RING: OnceLock<Mutex<Events>> = OnceLock::new();
 
 fn ring() -> MutexGuard<'static, Events> {
-    RING.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    // A daemon that runs has fewer than one event per millisecond: the next one begins above.
+    let first = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(1);
+    RING.get_or_init(|| Mutex::new(Events::starting_at(first())))
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The events with a number above `after`.

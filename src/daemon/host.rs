@@ -1,13 +1,14 @@
 //! The data of `show host`, assembled from the plan, the host and the sessions.
 
+use super::queries::own::{AdvertisedTo, unsent};
 use crate::{
     config::Config,
     control::{
-        HostStatus, NeighborView, SessionState,
+        HostStatus, NeighborView,
         host::{InterfaceStatus, NeighborOnLink, SubnetStatus},
     },
     fib::host::Host,
-    net::{Family, Prefix},
+    net::Prefix,
     plan::{Plan, host::interfaces},
 };
 
@@ -24,20 +25,24 @@ pub(super) fn bare_host(config: &Config) -> &'static str {
     if config.docker.networks.is_empty() { BARE_HOST } else { BARE_HOST_WITH_NETWORKS }
 }
 
+/// What the response is made of besides the plan.
+pub(super) struct State<'a> {
+    pub(super) host: &'a Host,
+    pub(super) neighbors: &'a [NeighborView],
+    /// Of subnets that the plan originates.
+    pub(super) sent: &'a AdvertisedTo,
+}
+
 /// The response; without a plan it only has the reason.
-pub(super) fn status(
-    plan: Result<&Plan, &String>,
-    host: &Host,
-    neighbors: &[NeighborView],
-    problems: Vec<String>,
-) -> HostStatus {
+pub(super) fn status(plan: Result<&Plan, &String>, state: &State<'_>, problems: Vec<String>) -> HostStatus {
+    let &State { host, neighbors, .. } = state;
     let plan = match plan {
         Ok(plan) => plan,
         Err(_) => return HostStatus { problems, ..HostStatus::default() },
     };
     let rows = interfaces(plan, host).into_iter().map(|i| InterfaceStatus {
         neighbors: on_interface(host, &i.name, neighbors),
-        subnets: i.subnets.into_iter().map(|(prefix, why)| subnet(prefix, why, neighbors)).collect(),
+        subnets: i.subnets.into_iter().map(|(prefix, why)| subnet(prefix, why, state)).collect(),
         name: i.name,
         kind: i.kind,
         up: i.up,
@@ -64,26 +69,11 @@ fn on_interface(host: &Host, name: &str, neighbors: &[NeighborView]) -> Vec<Neig
     there.map(|n| NeighborOnLink { address: n.address.clone(), state: n.state }).collect()
 }
 
-fn subnet(prefix: Prefix, why: Option<String>, neighbors: &[NeighborView]) -> SubnetStatus {
+fn subnet(prefix: Prefix, why: Option<String>, state: &State<'_>) -> SubnetStatus {
     if why.is_some() {
         return SubnetStatus { prefix, advertised_to: Vec::new(), reason: why };
     }
-    let takes = |n: &&NeighborView| {
-        n.state == SessionState::Established
-            && n.advertised.get(&prefix.family()).is_some_and(|count| *count > 0)
-    };
-    let advertised_to: Vec<_> = neighbors.iter().filter(takes).map(|n| n.address.clone()).collect();
-    let nobody = || match neighbors.iter().any(|n| n.state == SessionState::Established) {
-        true => format!("no neighbor takes {}: see `routelet show neighbor`", name(prefix.family())),
-        false => "no neighbor has a session: see `routelet show neighbors`".into(),
-    };
-    let reason = advertised_to.is_empty().then(nobody);
+    let advertised_to = state.sent.get(&prefix).cloned().unwrap_or_default();
+    let reason = advertised_to.is_empty().then(|| unsent(state.neighbors).to_owned());
     SubnetStatus { prefix, advertised_to, reason }
-}
-
-fn name(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4Unicast => "IPv4 routes",
-        Family::Ipv6Unicast => "IPv6 routes",
-    }
 }

@@ -41,6 +41,14 @@ fn path(prefix: &str, state: PathState, reason: &str) -> PathExplained {
         reason: reason.into(),
         age: 5,
         path_id: None,
+        refused: false,
+        atomic_aggregate: false,
+        aggregator: None,
+        originator_id: None,
+        cluster_list: Vec::new(),
+        only_to_customer: None,
+        unknown_attributes: Vec::new(),
+        details: None,
     };
     PathExplained { route, state, policies: Vec::new() }
 }

@@ -10,6 +10,17 @@ pub enum Source {
     Interface,
 }
 
+impl Source {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PodCidr => "pod-cidr",
+            Self::Service => "service",
+            Self::Network => "network",
+            Self::Interface => "interface",
+        }
+    }
+}
+
 /// An originated prefix with its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origination {

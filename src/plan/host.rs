@@ -20,6 +20,8 @@ pub struct InterfaceView {
     pub up: bool,
     pub carrier: bool,
     pub default_route: bool,
+    /// Its subnets are to be advertised while it is up and has a carrier.
+    pub is_selected: bool,
     /// Each with the reason why it is not advertised, or `None` where it is.
     pub subnets: Vec<(Prefix, Option<String>)>,
     /// Of one without subnets.
@@ -48,6 +50,8 @@ fn interface(plan: &Plan, uplinks: &[&Link], host: &Host, link: &Link) -> Interf
         up: link.up,
         carrier: host.has_carrier(link),
         default_route,
+        is_selected: is_advertised(&config.advertise, host, link)
+            || !is_uplink && config.advertise.containers && link.kind == "bridge" && !leads_out(host, link),
         reason: subnets.is_empty().then(|| without_subnets(config, host, link, is_uplink)),
         subnets,
     }

@@ -24,6 +24,7 @@ mod problems;
 mod reload;
 mod reported;
 mod sandbox;
+mod screens;
 mod signatures;
 mod source;
 mod state;

@@ -94,6 +94,11 @@ pub enum ToRib {
         own: Vec<Prefix>,
         reply: oneshot::Sender<Explained>,
     },
+    /// For each prefix the names of the neighbors to which its best path is advertised.
+    AdvertisedTo {
+        prefixes: Vec<Prefix>,
+        reply: oneshot::Sender<Vec<Vec<String>>>,
+    },
     /// Which of these neighbors are the only source of some route: [`Rib::sole_sources`].
     SoleSources {
         leaving: BTreeSet<IpAddr>,
@@ -265,6 +270,9 @@ impl Task {
             }
             ToRib::Explain { address, own, reply } => {
                 let _ = reply.send(self.rib.explain(now, address, &own));
+            }
+            ToRib::AdvertisedTo { prefixes, reply } => {
+                let _ = reply.send(prefixes.into_iter().map(|p| self.rib.advertised_to(p)).collect());
             }
             ToRib::SoleSources { leaving, reply } => {
                 let _ = reply.send(self.rib.sole_sources(&leaving));

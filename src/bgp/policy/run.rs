@@ -89,9 +89,14 @@ impl Match {
             && any(&self.families, |f| *f == subject.prefix.family())
             && any(&self.neighbors, |n| [subject.from, subject.to].into_iter().flatten().any(|key| key.is(n)))
             && any(&self.source, |s| *s == subject.source)
-            && any(&self.communities, |c| has_community(attrs, *c))
             && any(&self.next_hop, |p| p.contains(attrs.next_hop.addr))
-            && any(&self.origin_as, |asn| *asn == attrs.as_path.origin_as().unwrap_or(subject.own_as))
+            && self.fits(attrs, subject.own_as)
+    }
+
+    /// Whether the conditions on communities and the AS path hold.
+    pub fn fits(&self, attrs: &Attrs, own_as: Asn) -> bool {
+        any(&self.communities, |c| has_community(attrs, *c))
+            && any(&self.origin_as, |asn| *asn == attrs.as_path.origin_as().unwrap_or(own_as))
             && self.as_path.as_ref().is_none_or(|p| p.is_match(&attrs.as_path.to_string()))
     }
 }

@@ -186,6 +186,14 @@ impl Rib {
             reason: String::new(),
             age: u64::from(self.clock(now).saturating_sub(path.since)),
             path_id: (path.path_id != 0).then_some(path.path_id),
+            refused: path.refused != 0,
+            atomic_aggregate: extra.is_some_and(|r| r.atomic_aggregate),
+            aggregator: extra.and_then(|r| r.aggregator).map(|(asn, addr)| format!("{asn} {addr}")),
+            originator_id: extra.and_then(|r| r.originator_id),
+            cluster_list: extra.map_or(&[][..], |r| &r.cluster_list).iter().map(|id| (*id).into()).collect(),
+            only_to_customer: extra.and_then(|r| r.otc),
+            unknown_attributes: extra.map_or(&[][..], |r| &r.unknown).iter().map(|a| a.code).collect(),
+            details: None,
         }
     }
 }

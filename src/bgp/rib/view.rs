@@ -1,10 +1,13 @@
 //! The fields of `show routes` (docs/reference.md), in their order.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Family, Prefix, Unresolved};
+use crate::net::{Asn, Family, Prefix, RouterId, Unresolved};
 
 /// One path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,48 @@ pub struct RouteView {
     /// Path identifier (RFC 7911): with `advertised` ours, else the neighbor's; `null` if none.
     #[serde(default)]
     pub path_id: Option<u32>,
+    /// Import refuses it, for `reason`.
+    #[serde(default)]
+    pub refused: bool,
+    #[serde(default)]
+    pub atomic_aggregate: bool,
+    /// AS number and address.
+    #[serde(default)]
+    pub aggregator: Option<String>,
+    #[serde(default)]
+    pub originator_id: Option<RouterId>,
+    #[serde(default)]
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// RFC 9234 §5.
+    #[serde(default)]
+    pub only_to_customer: Option<Asn>,
+    /// Codes of attributes that are passed on unread.
+    #[serde(default)]
+    pub unknown_attributes: Vec<u8>,
+    /// Where one prefix was requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<PathDetails>>,
+}
+
+/// How the next hop of a path is resolved, and to whom the path is advertised.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathDetails {
+    /// Metric of the route to the next hop; `null` if it is not resolved.
+    pub metric: Option<u32>,
+    pub via: Vec<Via>,
+    /// Names of neighbors.
+    pub advertised_to: Vec<String>,
+}
+
+/// A gateway that leads to a next hop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Via {
+    pub address: IpAddr,
+    /// Filled in from the host.
+    pub interface: Option<String>,
+    /// Inside the daemon only; 0 if the connected subnets determine it.
+    #[serde(skip)]
+    pub ifindex: u32,
 }
 
 /// Which paths to show.
@@ -53,6 +98,34 @@ pub struct RouteFilter {
     pub received: Option<String>,
     /// Adj-RIB-Out of one neighbor.
     pub advertised: Option<String>,
+    /// Best paths that are not in the Adj-RIB-Out of this neighbor.
+    #[serde(default)]
+    pub not_advertised: Option<String>,
+    /// Paths that import refuses.
+    #[serde(default)]
+    pub refused: bool,
+    /// Paths with this community, in the notation of policies.
+    #[serde(default)]
+    pub community: Option<String>,
+    /// Paths whose AS path fits this regular expression, in the notation of policies.
+    #[serde(default)]
+    pub as_path: Option<String>,
+    /// Paths with this last AS number.
+    #[serde(default)]
+    pub origin_as: Option<Asn>,
+}
+
+impl RouteFilter {
+    /// Whether at most one prefix is shown.
+    pub fn is_single(&self) -> bool {
+        self.prefix.is_some() && !self.longer
+    }
+
+    /// The names of neighbors in it.
+    pub fn neighbors_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let names = [&mut self.neighbor, &mut self.received, &mut self.advertised, &mut self.not_advertised];
+        names.into_iter().flatten()
+    }
 }
 
 /// Counters for `show summary`, `show neighbors` and metrics.

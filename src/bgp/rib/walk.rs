@@ -17,6 +17,7 @@ use std::{collections::VecDeque, time::Instant};
 use super::{
     Rib, RouteFilter, RouteView,
     best_path::BestPath,
+    filter::PathFilter,
     table::{Path, PeerNo, RouteNo, Table},
     update_group::PathOut,
 };
@@ -43,6 +44,7 @@ type Found = (usize, PathKey);
 #[derive(Clone, Debug)]
 pub struct Walk {
     filter: RouteFilter,
+    conditions: PathFilter,
     /// The first one is walked.
     families: VecDeque<Family>,
     /// Everything up to here was found by an earlier scan.
@@ -85,7 +87,7 @@ fn octets(row: &RouteView) -> usize {
     let path = row.as_path.as_array().map_or(0, Vec::len);
     let lists =
         row.communities.len() * 16 + row.large_communities.len() * 34 + row.ext_communities.len() * 32;
-    400 + row.reason.len() + path * 12 + lists
+    560 + row.reason.len() + path * 12 + lists
 }
 
 /// Which paths of a prefix are shown.
@@ -108,11 +110,26 @@ impl Of {
 }
 
 impl Walk {
+    /// A filter with a wrong text ([`RouteFilter::check`]) shows nothing.
     pub fn new(filter: RouteFilter) -> Self {
+        let conditions = PathFilter::new(&filter);
         let family = filter.prefix.map(Prefix::family);
         let wanted = |f: &Family| family.is_none_or(|p| p == *f) && filter.family.is_none_or(|w| w == *f);
-        let families: VecDeque<_> = Family::ALL.into_iter().filter(wanted).collect();
-        Self { filter, families, after: None, scan: None, batch: VecDeque::new(), more: true, rest: None }
+        let mut families: VecDeque<_> = Family::ALL.into_iter().filter(wanted).collect();
+        if conditions.is_err() {
+            families.clear();
+        }
+        let conditions = conditions.unwrap_or_default();
+        Self {
+            filter,
+            conditions,
+            families,
+            after: None,
+            scan: None,
+            batch: VecDeque::new(),
+            more: true,
+            rest: None,
+        }
     }
 
     /// Whether all has been shown.
@@ -122,7 +139,7 @@ impl Walk {
 
     /// Whether at most one prefix is shown.
     fn is_single(&self) -> bool {
-        self.filter.prefix.is_some() && !self.filter.longer
+        self.filter.is_single()
     }
 
     fn take_batch(&mut self, found: Vec<Prefix>, more: bool) {
@@ -220,8 +237,14 @@ impl Rib {
     fn show(&mut self, now: Instant, walk: &mut Walk, family: Family, route: RouteNo, page: &mut Page) {
         let rest = walk.rest.take();
         walk.rest = match walk.filter.advertised.clone() {
-            Some(name) => self.show_advertised(now, &name, (family, route), rest, page),
-            None => self.show_paths(now, &walk.filter, (family, route), rest, page),
+            Some(name) => {
+                let filter = (name.as_str(), &walk.conditions);
+                self.show_advertised(now, filter, (family, route), rest, page)
+            }
+            None => {
+                let filter = (&walk.filter, &walk.conditions);
+                self.show_paths(now, filter, (family, route), rest, page)
+            }
         };
     }
 
@@ -229,7 +252,7 @@ impl Rib {
     fn show_paths(
         &mut self,
         now: Instant,
-        filter: &RouteFilter,
+        (filter, conditions): (&RouteFilter, &PathFilter),
         (family, route): (Family, RouteNo),
         rest: Option<VecDeque<Found>>,
         page: &mut Page,
@@ -238,6 +261,9 @@ impl Rib {
         let usable = self.compare_paths(family, route, &mut decision);
         let paths = self.tables[family.index()].get(route).paths().to_vec();
         page.spend(paths.len());
+        if filter.not_advertised.as_ref().is_some_and(|name| self.has_route(name, family, route)) {
+            return None;
+        }
         let mut keys = rest.unwrap_or_else(|| in_order(&paths, &usable, &decision, self.peers_shown(filter)));
         while let Some(&key) = keys.front() {
             if page.is_full() {
@@ -248,9 +274,16 @@ impl Rib {
             let path = &paths[n];
             let place = usable.binary_search(&n).ok();
             let id = if filter.received.is_some() { path.received } else { path.effective };
+            if !conditions.wants(path, self.attrs.get(id), self.global.asn)
+                || filter.not_advertised.is_some() && !path.has(Path::BEST)
+            {
+                page.spend(VISIT);
+                continue;
+            }
             let reason = self.reason(family, route, path, place, &decision);
             let view = self.view(now, family, route, path, id);
-            page.push(RouteView { reason, ..view });
+            let details = filter.is_single().then(|| Box::new(self.details(family, route, path)));
+            page.push(RouteView { reason, details, ..view });
         }
         None
     }
@@ -259,7 +292,7 @@ impl Rib {
     fn show_advertised(
         &self,
         now: Instant,
-        name: &str,
+        (name, conditions): (&str, &PathFilter),
         (family, route): (Family, RouteNo),
         rest: Option<VecDeque<Found>>,
         page: &mut Page,
@@ -279,7 +312,9 @@ impl Rib {
             keys.pop_front();
             let same = |out: &&PathOut| key(out) == wanted;
             let Some(out) = sent.get(n).filter(same).or_else(|| sent.iter().find(same)) else { continue };
-            if let Some(path) = self.path_behind(f, route, out.path_id) {
+            if let Some(path) = self.path_behind(f, route, out.path_id)
+                && conditions.wants(&path, self.attrs.get(out.attrs), self.global.asn)
+            {
                 let view = self.view(now, family, route, &path, out.attrs);
                 let path_id = (out.path_id != 0).then_some(out.path_id);
                 page.push(RouteView { reason: "advertised".into(), path_id, ..view });
@@ -288,8 +323,16 @@ impl Rib {
         None
     }
 
+    /// Whether a path of the route is advertised to the neighbor of this name.
+    fn has_route(&self, name: &str, family: Family, route: RouteNo) -> bool {
+        let f = family.index();
+        let Some(no) = self.named(name) else { return false };
+        let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref());
+        group.is_some_and(|g| !g.advertised_to(no, route, &self.attrs).is_empty())
+    }
+
     /// The path that is advertised under this number, 0 where there is but one.
-    fn path_behind(&self, f: usize, route: RouteNo, path_id: u32) -> Option<Path> {
+    pub(super) fn path_behind(&self, f: usize, route: RouteNo, path_id: u32) -> Option<Path> {
         let entry = self.tables[f].get(route);
         if path_id == 0 {
             return entry.best().copied();

@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{ErrorKind, Write, stderr, stdout},
+    io::{ErrorKind, IsTerminal, Write, stderr, stdout},
     path::Path,
     thread,
     time::Duration,
@@ -30,6 +30,11 @@ pub(super) fn environment() -> Environment {
 
 pub(super) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
+}
+
+/// What clears a terminal on standard output, or separates screens elsewhere.
+pub(super) fn new_screen() -> &'static str {
+    if stdout().is_terminal() { "\x1b[H\x1b[2J\x1b[3J" } else { "\n" }
 }
 
 /// As wide as the terminal on standard output, if it is one.

@@ -7,11 +7,15 @@ use crate::control::{
     host::{InterfaceStatus, SubnetStatus},
 };
 
-pub(super) fn text(host: &HostStatus, layout: Layout) -> String {
+/// The table of interfaces alone.
+pub(super) fn interfaces(list: &[InterfaceStatus], layout: Layout) -> String {
     let mut table = Table::new(layout, ["INTERFACE", "KIND", "STATE", "SUBNET", "ADVERTISED"]);
-    for interface in &host.interfaces {
-        rows(&mut table, interface);
-    }
+    list.iter().for_each(|interface| rows(&mut table, interface));
+    table.to_string()
+}
+
+pub(super) fn text(host: &HostStatus, layout: Layout) -> String {
+    let table = interfaces(&host.interfaces, layout);
     let mut text = layout.wrap(&host.configuration, "", "") + &format!("\n{table}");
     for problem in &host.problems {
         text += &layout.mark(problem);

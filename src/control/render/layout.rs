@@ -49,7 +49,7 @@ impl Layout {
     }
 
     /// A problem or a note: `! text`.
-    pub(super) fn mark(self, text: &str) -> String {
+    pub fn mark(self, text: &str) -> String {
         self.wrap(text, "! ", "  ")
     }
 }

@@ -10,6 +10,7 @@ mod layout;
 mod neighbor;
 mod node;
 mod pages;
+mod path;
 mod problems;
 mod routes;
 mod summary;
@@ -34,6 +35,7 @@ pub fn json(response: &Response) -> String {
         Response::Routes(_) | Response::Fib(_) => whole(Pages::json(), response),
         Response::Node(v) => pretty(v),
         Response::Host(v) => pretty(v),
+        Response::Interfaces(v) => pretty(v),
         Response::Config(v) => pretty(&v.effective),
         Response::Bfd(v) => pretty(v),
         Response::Explanation(v) => pretty(v),
@@ -85,6 +87,7 @@ pub fn text(response: &Response, now: Timestamp, layout: Layout) -> String {
         Response::Routes(_) | Response::Fib(_) => whole(Pages::text(layout), response),
         Response::Node(node) => node::text(node.as_deref(), now, layout),
         Response::Host(host) => host::text(host, layout),
+        Response::Interfaces(list) => host::interfaces(list, layout),
         Response::Config(config) => config.file.clone(),
         Response::Bfd(list) => bfd::table(list, layout),
         Response::Explanation(one) => explain::text(one, layout),

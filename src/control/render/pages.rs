@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     layout::Layout,
+    path,
     routes::{self, Routes},
     table::Columns,
     yaml,
@@ -22,6 +23,10 @@ enum As {
     Yaml {
         begun: bool,
     },
+    /// Only their number.
+    Count(usize),
+    /// All about a few paths.
+    Paragraphs(Layout),
     Text {
         layout: Layout,
         routes: Option<Box<Routes>>,
@@ -42,6 +47,16 @@ impl Pages {
         Self(As::Yaml { begun: false })
     }
 
+    /// Renders the number of rows.
+    pub fn count() -> Self {
+        Self(As::Count(0))
+    }
+
+    /// Renders a paragraph for each path.
+    pub fn paragraphs(layout: Layout) -> Self {
+        Self(As::Paragraphs(layout))
+    }
+
     /// Renders one table with a heading and columns as wide as the first page requires.
     pub fn text(layout: Layout) -> Self {
         Self(As::Text { layout, routes: None, fib: None, end: None })
@@ -52,6 +67,13 @@ impl Pages {
         match (&mut self.0, response) {
             (As::Json { begun }, Response::Routes(list)) => items(list, begun),
             (As::Json { begun }, Response::Fib(list)) => items(list, begun),
+            (As::Count(count), page) => {
+                *count += page.rows();
+                String::new()
+            }
+            (As::Paragraphs(layout), Response::Routes(list)) => {
+                list.iter().map(|r| path::paragraph(r, *layout)).collect()
+            }
             (As::Yaml { begun }, Response::Routes(list)) => yaml_items(list, begun),
             (As::Yaml { begun }, Response::Fib(list)) => yaml_items(list, begun),
             (As::Text { layout, routes, end, .. }, Response::Routes(list)) => {
@@ -83,7 +105,12 @@ impl Pages {
                     "[]\n".into()
                 }
             }
-            As::Text { end, .. } => end.unwrap_or_default(),
+            As::Count(count) => format!("{count}\n"),
+            As::Paragraphs(_) => String::new(),
+            As::Text { routes, fib, end, .. } => {
+                let headings = [routes.map(|table| table.end()), fib.map(|table| table.end()), end];
+                headings.into_iter().flatten().collect()
+            }
         }
     }
 }
@@ -141,6 +168,12 @@ mod tests {
         let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(read, serde_json::to_value(rows(0, 9)).unwrap());
         assert_eq!(written(Pages::yaml(), &[vec![]]), "[]\n");
+    }
+
+    #[test]
+    fn the_heading_waits_for_the_first_rows() {
+        let late = written(Pages::text(Layout::default()), &[vec![], rows(10, 12)]);
+        assert!(late.starts_with("PREFIX        TABLE"), "aligned with rows that come later: {late}");
     }
 
     #[test]

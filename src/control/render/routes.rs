@@ -38,6 +38,13 @@ impl Routes {
             Self::Wide(columns) => columns.lines(&list.iter().map(|r| wide(r).into()).collect::<Vec<_>>()),
         }
     }
+
+    pub(super) fn end(self) -> String {
+        match self {
+            Self::Usual(columns) => columns.end(),
+            Self::Wide(columns) => columns.end(),
+        }
+    }
 }
 
 /// What the marks of [`usual`] mean.
@@ -54,7 +61,9 @@ fn usual(r: &RouteView) -> [String; 8] {
         path if path.is_empty() => origin.to_owned(),
         path => format!("{path} {origin}"),
     };
-    let [kernel, age, reason] = [kernel(r), span(r.age), r.reason.clone()];
+    // The marks have the rest of it.
+    let reason = ["best: ", "multipath: "].iter().find_map(|mark| r.reason.strip_prefix(mark));
+    let [kernel, age, reason] = [kernel(r), span(r.age), reason.unwrap_or(&r.reason).to_owned()];
     [marks(r), r.prefix.to_string(), or_dash(r.next_hop), from(r), path, kernel, age, reason]
 }
 
@@ -101,7 +110,7 @@ fn marks(r: &RouteView) -> String {
 }
 
 /// AS numbers separated by spaces, a set as `{1,2}`; empty for a locally originated route.
-fn as_path(path: &Value) -> String {
+pub(super) fn as_path(path: &Value) -> String {
     let numbers = path.as_array().map(Vec::as_slice).unwrap_or_default();
     let one = |n: &Value| match n.as_array() {
         Some(set) => format!("{{{}}}", set.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),

@@ -2,8 +2,17 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::Timestamp;
 
-use super::{ago, layout::Layout, listed, neighbor, or_dash, table::Pairs};
-use crate::{control::Summary, fib::sysctl::Change, sandbox::SandboxView};
+use super::{
+    ago,
+    layout::Layout,
+    listed, neighbor, or_dash,
+    table::{Pairs, Table},
+};
+use crate::{
+    control::{OwnPrefix, Summary},
+    fib::sysctl::Change,
+    sandbox::SandboxView,
+};
 
 pub(super) fn text(summary: &Summary, now: Timestamp, layout: Layout) -> String {
     let mut text = identity(summary, now, layout);
@@ -11,6 +20,8 @@ pub(super) fn text(summary: &Summary, now: Timestamp, layout: Layout) -> String 
         text += &layout.mark(&format!("not ready: {missing}"));
     }
     text += &sessions(summary, now, layout);
+    text += &layout.wrap(&learned(summary), "learned    ", "           ");
+    text += &own(summary, layout);
     text += &rest(summary, layout).to_string();
     for problem in &summary.problems {
         text += &layout.mark(problem);
@@ -59,24 +70,41 @@ fn learned(summary: &Summary) -> String {
         format!("{} received: {} in the kernel", summary.routes.received, summary.routes.installed);
     if refused > 0 {
         let reasons = listed(summary.refused.iter().map(|(reason, count)| format!("{reason} {count}")));
-        text += &format!(", {refused} refused ({reasons})");
+        text += &format!(", {refused} refused ({reasons}): show routes --refused");
     }
     text
 }
 
-/// How many own prefixes a neighbor has.
-fn own(summary: &Summary) -> String {
-    let totals = &summary.routes;
-    match totals.originated {
-        0 => "no prefix to advertise: routelet show host".into(),
-        all => format!("{} of {all} prefixes advertised", totals.advertised),
+/// A line for each own prefix, and how many others there are.
+fn own(summary: &Summary, layout: Layout) -> String {
+    if summary.own.is_empty() {
+        return layout.wrap("no prefix to advertise: routelet show interfaces", "own        ", "           ");
+    }
+    let mut table = Table::new(Layout { headings: false, ..layout }, [""; 4]);
+    for (n, one) in summary.own.iter().enumerate() {
+        let first = if n == 0 { "own      " } else { "" };
+        let name = one.interface.as_ref().unwrap_or(&one.source);
+        table.row([first.to_owned(), name.clone(), one.prefix.to_string(), advertised(one)]);
+    }
+    let others = summary.own_prefixes.saturating_sub(summary.own.len() as u64);
+    if others > 0 {
+        table.row([String::new(), format!("and {others} more"), String::new(), String::new()]);
+    }
+    table.to_string()
+}
+
+fn advertised(own: &OwnPrefix) -> String {
+    let others = own.neighbors.saturating_sub(own.advertised_to.len() as u64);
+    match (own.advertised_to.as_slice(), &own.reason) {
+        ([], Some(why)) => format!("not advertised: {why}"),
+        ([], None) => "not advertised".into(),
+        (neighbors, _) if others > 0 => format!("to {} and {others} more", listed(neighbors)),
+        (neighbors, _) => format!("to {}", listed(neighbors)),
     }
 }
 
 fn rest(summary: &Summary, layout: Layout) -> Pairs {
     let mut pairs = Pairs::new(layout);
-    pairs.add("learned", learned(summary));
-    pairs.add("own", own(summary));
     pairs.add("modes", listed(&summary.modes));
     pairs.add("addresses", listed(&summary.addresses));
     for (change, keys) in changed(&summary.sysctls) {

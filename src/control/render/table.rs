@@ -53,6 +53,10 @@ impl<const N: usize> Columns<N> {
 
     /// These rows as lines, each followed by a line break, below the heading if they are the first.
     pub(super) fn lines(&mut self, rows: &[Row<N>]) -> String {
+        if rows.is_empty() {
+            // The heading waits for the widths of the first rows.
+            return String::new();
+        }
         for row in rows {
             for (lengths, cell) in self.lengths.iter_mut().zip(&row.cells) {
                 let length = width(cell);
@@ -73,6 +77,14 @@ impl<const N: usize> Columns<N> {
             }
         }
         text
+    }
+
+    /// The heading, if there was no row.
+    pub(super) fn end(self) -> String {
+        match self.has_begun || !self.layout.headings {
+            true => String::new(),
+            false => self.line(&self.widths(), &self.heading.map(str::to_owned)),
+        }
     }
 
     /// Widths of the columns, the last of which has none.
@@ -151,7 +163,9 @@ impl<const N: usize> Table<N> {
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.columns.clone().lines(&self.rows))
+        let mut columns = self.columns.clone();
+        f.write_str(&columns.lines(&self.rows))?;
+        f.write_str(&columns.end())
     }
 }
 

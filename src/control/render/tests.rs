@@ -5,8 +5,8 @@ use crate::{
     bgp::view::{Closing, History},
     cni::view::{ConflistState, ConflistStatus},
     control::{
-        FibView, HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, RouteView,
-        SessionState, Summary,
+        FibView, HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, OwnPrefix, RouteTotals,
+        RouteView, SessionState, Summary,
         host::{InterfaceStatus, NeighborOnLink, SubnetStatus},
     },
     fib::{sysctl::Change, view::FibHop},
@@ -94,6 +94,25 @@ pub(super) fn summary() -> Summary {
         ],
         refused: BTreeMap::from([("AS loop".into(), 1), ("guard".into(), 1)]),
         routes: RouteTotals { received: 120, installed: 118, advertised: 2, originated: 2 },
+        own: vec![
+            OwnPrefix {
+                prefix: "172.20.0.0/16".parse().unwrap(),
+                source: "interface".into(),
+                interface: Some("br-7f".into()),
+                neighbors: 0,
+                advertised_to: Vec::new(),
+                reason: Some("no container is attached".into()),
+            },
+            OwnPrefix {
+                prefix: "10.244.0.0/24".parse().unwrap(),
+                source: "pod-cidr".into(),
+                interface: None,
+                neighbors: 10,
+                advertised_to: vec!["10.0.0.2".into(), "10.0.0.3".into()],
+                reason: None,
+            },
+        ],
+        own_prefixes: 3,
         last_error: Some(LastError {
             at: "2026-11-21T11:59:10Z".into(),
             neighbor: Some("10.0.0.9".into()),
@@ -154,6 +173,14 @@ pub(super) fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
         reason: "only path".into(),
         age: 3725,
         path_id: None,
+        refused: false,
+        atomic_aggregate: false,
+        aggregator: None,
+        originator_id: None,
+        cluster_list: Vec::new(),
+        only_to_customer: None,
+        unknown_attributes: Vec::new(),
+        details: None,
     }
 }
 

@@ -2,22 +2,54 @@
 
 use tokio::sync::oneshot;
 
-use super::{QueryHandler, unknown_neighbor};
+use super::{QueryHandler, names};
 use crate::{
     bgp::{
         io::{Act, ToPeers},
         peer::PeerKey,
     },
-    control::{Response, Target},
+    control::{NeighborView, Response, Target},
 };
 
 impl QueryHandler {
     pub(super) async fn act(&self, target: &Target, act: Act) -> Response {
+        let neighbors = self.neighbors().await;
+        if target.neighbor == "all" {
+            return self.act_on_all(&neighbors, &act).await;
+        }
         let Ok(key) = target.neighbor.parse::<PeerKey>();
-        if let PeerKey::Interface(name) = &key {
+        let PeerKey::Interface(name) = &key else { return self.act_on(key, act).await };
+        let is_sought = self.plan.borrow().as_ref().as_ref().is_ok_and(|p| p.seeks_on(name));
+        if is_sought || neighbors.iter().any(|v| v.interface.as_ref() == Some(name)) {
             return self.act_on_interface(name, &act).await;
         }
-        self.act_on(key, act).await
+        match names::resolve(name, &neighbors) {
+            Ok(view) => {
+                let Ok(key) = view.address.parse();
+                self.act_on(key, act).await
+            }
+            Err(why) => Response::Refused(why),
+        }
+    }
+
+    /// Acts on each neighbor that there is. The first refusal ends it.
+    async fn act_on_all(&self, neighbors: &[NeighborView], act: &Act) -> Response {
+        if neighbors.is_empty() {
+            return Response::Refused("there are no neighbors".into());
+        }
+        for view in neighbors {
+            let Ok(key) = view.address.parse::<PeerKey>();
+            let response = match (&key, act) {
+                // Nobody was found there: there is no session to reset or to refresh.
+                (PeerKey::Interface(_), Act::Reset { .. } | Act::Refresh) => continue,
+                (PeerKey::Interface(name), _) => self.act_on_interface(name, act).await,
+                _ => self.act_on(key, act.clone()).await,
+            };
+            if !matches!(response, Response::Done(_)) {
+                return response;
+            }
+        }
+        Response::Done(None)
     }
 
     /// Acts on all unnumbered neighbors of an interface. Disabling also applies to neighbors found
@@ -27,7 +59,7 @@ impl QueryHandler {
         let keys: Vec<PeerKey> = found.filter_map(|v| v.address.parse().ok()).collect();
         let is_sought = self.plan.borrow().as_ref().as_ref().is_ok_and(|p| p.seeks_on(name));
         if keys.is_empty() && !is_sought {
-            return Response::Refused(unknown_neighbor(name));
+            return Response::Refused(names::unknown(name));
         }
         let whole = PeerKey::Interface(name.to_owned());
         match act {

@@ -3,6 +3,8 @@
 
 mod actions;
 mod metrics;
+mod names;
+pub(super) mod own;
 mod routes;
 mod status;
 
@@ -13,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     drain::Drainer,
     forwarding::Forwarding,
+    host::State,
     problems,
     reload::{Reloader, Report},
     unnumbered,
@@ -36,7 +39,7 @@ use crate::{
     },
     k8s::{node::Nodes, view::ApiStatus},
     net::{Diagnostic, Prefix, Reachable},
-    plan::Plan,
+    plan::{Plan, host::interfaces},
     sandbox::SandboxView,
 };
 
@@ -98,6 +101,7 @@ impl QueryHandler {
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
             Query::Explain(question) => self.explain(question).await,
             Query::Host => Response::Host(Box::new(self.host().await)),
+            Query::Interfaces => Response::Interfaces(self.host().await.interfaces),
             Query::Config => Response::Config(Box::new(self.config_view())),
             Query::Events { after } => Response::Events(super::events::after(after)),
             Query::Reset(t) => self.act(&t, Act::Reset { message: t.message.clone() }).await,
@@ -152,17 +156,25 @@ impl QueryHandler {
 
     async fn neighbor(&self, name: &str) -> Response {
         let views = self.neighbors().await;
-        let wanted = |v: &NeighborView| v.address == name || v.interface.as_deref() == Some(name);
-        match views.into_iter().find(wanted) {
-            Some(view) => Response::Neighbor(Box::new(view)),
-            None => Response::Refused(unknown_neighbor(name)),
+        match names::resolve(name, &views).cloned() {
+            Ok(view) => Response::Neighbor(Box::new(view)),
+            Err(why) => Response::Refused(why),
         }
     }
 
     async fn host(&self) -> HostStatus {
         let neighbors = self.neighbors().await;
         let (plan, host) = (self.plan.borrow().clone(), self.host.borrow().clone());
-        super::host::status(plan.as_ref().as_ref(), &host, &neighbors, lines(&self.diagnostics(&neighbors)))
+        let subnets: Vec<_> = match plan.as_ref() {
+            Ok(plan) => interfaces(plan, &host)
+                .into_iter()
+                .flat_map(|i| i.subnets)
+                .filter_map(|(p, why)| why.is_none().then_some(p))
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        let state = State { host: &host, neighbors: &neighbors, sent: &self.advertised_to(&subnets).await };
+        super::host::status(plan.as_ref().as_ref(), &state, lines(&self.diagnostics(&neighbors)))
     }
 }
 
@@ -186,8 +198,4 @@ pub(in crate::daemon) fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
 
 fn done(result: Result<Option<String>, String>) -> Response {
     result.map_or_else(Response::Refused, Response::Done)
-}
-
-fn unknown_neighbor(name: &str) -> String {
-    format!("there is no neighbor {name}; `routelet show neighbors` lists them")
 }

@@ -1,31 +1,37 @@
 //! Routes and kernel routes, page by page.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
 
-use super::{QueryHandler, unknown_neighbor};
+use super::{QueryHandler, names};
 use crate::{
     bgp::{
         io::pages::{Pages, Stopped},
         rib::RouteFilter,
     },
     control::{Response, RouteView, io::server::Reply},
-    fib::{io::FibClient, walk::Walk},
+    fib::{host::Host, io::FibClient, walk::Walk},
     k8s::services::Eligibility,
     net::Prefix,
     plan::Plan,
 };
 
 impl QueryHandler {
-    pub(super) async fn routes(&self, filter: RouteFilter) -> Reply {
-        let names = [&filter.neighbor, &filter.received, &filter.advertised];
-        for name in names.into_iter().flatten() {
-            if !self.sessions().await.iter().any(|v| v.address == *name) {
-                return Response::Refused(unknown_neighbor(name)).into();
+    pub(super) async fn routes(&self, mut filter: RouteFilter) -> Reply {
+        if let Err(wrong) = filter.check() {
+            return Response::Refused(wrong).into();
+        }
+        if filter.neighbors_mut().next().is_some() {
+            let sessions = self.sessions().await;
+            for name in filter.neighbors_mut() {
+                match names::resolve(name, &sessions) {
+                    Ok(view) => name.clone_from(&view.address),
+                    Err(why) => return Response::Refused(why).into(),
+                }
             }
         }
         let large = filter.prefix.is_none() || filter.longer;
@@ -57,6 +63,7 @@ impl QueryHandler {
             rib: Pages::new(self.rib.clone(), filter),
             fib: self.fib.clone(),
             plan: self.plan.borrow().clone(),
+            host: self.host.borrow().clone(),
         }
     }
 
@@ -78,6 +85,7 @@ struct RoutePages {
     rib: Pages,
     fib: FibClient,
     plan: Arc<Result<Plan, String>>,
+    host: Arc<Host>,
 }
 
 impl RoutePages {
@@ -91,7 +99,16 @@ impl RoutePages {
             view.installed = installed.next().unwrap_or(false);
         }
         self.name_services(&mut views);
+        for via in views.iter_mut().filter_map(|v| v.details.as_mut()).flat_map(|d| &mut d.via) {
+            via.interface = self.interface(via.address, via.ifindex);
+        }
         Ok(views)
+    }
+
+    /// The interface that leads to a gateway.
+    fn interface(&self, gateway: IpAddr, ifindex: u32) -> Option<String> {
+        let link = self.host.links.get(&ifindex).or_else(|| self.host.connected_link(gateway));
+        link.map(|link| link.name.clone())
     }
 
     fn name_services(&self, views: &mut [RouteView]) {

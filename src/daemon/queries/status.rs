@@ -114,6 +114,10 @@ impl QueryHandler {
             .iter()
             .filter(|v| v.state == SessionState::Established)
             .map(|v| v.advertised.values().sum());
+        let (own, own_prefixes) = match plan.as_ref() {
+            Ok(plan) => self.own(plan, &neighbors).await,
+            Err(_) => Default::default(),
+        };
         let installed: usize = self.fib.counts().await.iter().sum();
         let installed = (installed as u64).saturating_sub(self.own_there.borrow().len() as u64);
         Summary {
@@ -139,6 +143,8 @@ impl QueryHandler {
                 advertised: advertised.max().unwrap_or(0u64).min(originated.len() as u64),
                 originated: originated.len() as u64,
             },
+            own,
+            own_prefixes,
             last_error: last_error(&neighbors),
             problems: lines(&diagnostics),
             diagnostics,

@@ -1,0 +1,84 @@
+//! Commands may be abbreviated: `sh nei` is `show neighbors`.
+
+use std::ffi::OsString;
+
+use clap::Command;
+
+/// The arguments with whole names of commands.
+///
+/// # Errors
+///
+/// One line if an abbreviation fits several commands. What fits none is left to clap.
+pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsString>, String> {
+    let mut command = root;
+    for argument in arguments.iter_mut().skip(1) {
+        let Some(text) = argument.to_str() else { break };
+        if !command.has_subcommands() || text.starts_with('-') || text.is_empty() {
+            break;
+        }
+        let Some(name) = full_name(text, command)? else { break };
+        *argument = name.clone().into();
+        // `help` is added by clap when it parses.
+        let Some(next) = command.find_subcommand(&name) else { break };
+        command = next;
+    }
+    Ok(arguments)
+}
+
+/// The name of the subcommand that begins so. Of names that begin alike, as `neighbor` and
+/// `neighbors`, the longest is meant.
+fn full_name(text: &str, command: &Command) -> Result<Option<String>, String> {
+    let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+    if names.contains(&text) {
+        return Ok(Some(text.to_owned()));
+    }
+    let mut fitting: Vec<_> = names.into_iter().filter(|name| name.starts_with(text)).collect();
+    fitting.sort_unstable();
+    let Some(last) = fitting.last() else { return Ok(None) };
+    match fitting.iter().all(|name| last.starts_with(name)) {
+        true => Ok(Some((*last).to_owned())),
+        false => Err(format!("`{text}` is ambiguous: {}; write more of it", fitting.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::command;
+
+    fn expanded(line: &str) -> Result<String, String> {
+        let arguments = line.split(' ').map(OsString::from).collect();
+        let whole = expand(arguments, &command())?;
+        Ok(whole.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn unique_beginnings_are_commands() {
+        for (line, expected) in [
+            ("routelet sh nei", "routelet show neighbors"),
+            ("routelet show neighbor 10.0.0.1", "routelet show neighbor 10.0.0.1"),
+            ("routelet sho ro 10.0.0.0/8 --longer", "routelet show routes 10.0.0.0/8 --longer"),
+            ("routelet n ref 10.0.0.1", "routelet neighbor refresh 10.0.0.1"),
+            ("routelet --help", "routelet --help"),
+            ("routelet nothing", "routelet nothing"),
+            ("routelet reload conf", "routelet reload conf"),
+            ("routelet lab sc bfd", "routelet lab scene bfd"),
+        ] {
+            assert_eq!(expanded(line).as_deref(), Ok(expected));
+        }
+        assert_eq!(expanded("routelet"), Ok("routelet".into()));
+    }
+
+    #[test]
+    fn an_ambiguous_beginning_lists_the_commands() {
+        assert_eq!(
+            expanded("routelet re").map_err(|e| e.contains("ambiguous")),
+            Ok("routelet reload".into()),
+            "one command"
+        );
+        let error = expanded("routelet show n").unwrap_err();
+        assert_eq!(error, "`n` is ambiguous: neighbor, neighbors, node; write more of it");
+        let error = expanded("routelet neighbor re 10.0.0.1").unwrap_err();
+        assert_eq!(error, "`re` is ambiguous: refresh, reset; write more of it");
+    }
+}

@@ -1,0 +1,189 @@
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{
+    Failure, io,
+    output::{Common, Output},
+};
+use crate::control::{Event, Query, Response, render};
+
+#[derive(Args, Debug)]
+pub(super) struct Events {
+    /// Keep printing new events, also over a restart of the daemon
+    #[arg(long, conflicts_with_all = ["watch", "count"])]
+    follow: bool,
+    /// Only events from this time on (2026-11-21T08:00:00Z), or of the last 30s, 10m, 2h or 1d
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Time between requests of `--follow`.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Value of `--since`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let wrong = || "write a time such as 2026-11-21T08:00:00Z, or how long ago: 30s, 10m, 2h, 1d".to_owned();
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(Since::At(at));
+    }
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    Ok(Since::Ago(Duration::from_secs(u64::from(number) * seconds)))
+}
+
+impl Since {
+    fn start(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(time) => now
+                .checked_sub(jiff::SignedDuration::try_from(time).unwrap_or_default())
+                .unwrap_or(Timestamp::UNIX_EPOCH),
+        }
+    }
+}
+
+/// Which events a follower has printed.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Number of the last one.
+    after: u64,
+    /// Its time.
+    last: Option<Timestamp>,
+    /// The daemon did not respond lately. It may have restarted, with other numbers.
+    is_interrupted: bool,
+}
+
+impl Progress {
+    /// The new ones among events of the daemon.
+    fn take(&mut self, mut events: Vec<Event>, start: Option<Timestamp>) -> Vec<Event> {
+        let Some(newest) = events.last() else { return events };
+        self.after = newest.number;
+        let known = self.last.filter(|_| std::mem::take(&mut self.is_interrupted));
+        self.last = newest.at.parse().ok().or(self.last);
+        let is_later = |at: Timestamp| start.is_none_or(|s| at >= s) && known.is_none_or(|k| at > k);
+        events.retain(|e| e.at.parse().map_or(true, &is_later));
+        events
+    }
+
+    fn interrupted(&mut self) {
+        (self.after, self.is_interrupted) = (0, true);
+    }
+}
+
+impl Events {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.follow {
+            true => self.follow(),
+            false => self.common.repeat(|| self.print_once()),
+        }
+    }
+
+    fn print_once(&self) -> Result<(), Failure> {
+        match self.request(0)? {
+            Response::Events(events) => {
+                let events = Progress::default().take(events, self.start());
+                self.common.print(&Response::Events(events))
+            }
+            other => self.common.print(&other),
+        }
+    }
+
+    /// The daemon must respond once; from then on a restart is waited for.
+    fn follow(&self) -> Result<(), Failure> {
+        let (mut progress, mut was_reached, start) = (Progress::default(), false, self.start());
+        loop {
+            match self.request(progress.after) {
+                Ok(Response::Events(events)) => {
+                    was_reached = true;
+                    let events = progress.take(events, start);
+                    if !events.is_empty() && !io::print_on(&self.lines(events)?)? {
+                        return Ok(());
+                    }
+                }
+                Ok(other) => return self.common.print(&other),
+                Err(Failure::Unreachable(_)) if was_reached => progress.interrupted(),
+                Err(failure) => return Err(failure),
+            }
+            io::wait(FOLLOW_INTERVAL);
+        }
+    }
+
+    fn lines(&self, events: Vec<Event>) -> Result<String, Failure> {
+        match self.common.output() {
+            // One object per line, because an endless array is of no use to a script.
+            Some(Output::Json) => Ok(render::json_lines(&events)),
+            _ => self.common.render(&Response::Events(events)),
+        }
+    }
+
+    fn request(&self, after: u64) -> Result<Response, Failure> {
+        self.common.socket.request(Query::Events { after })
+    }
+
+    fn start(&self) -> Option<Timestamp> {
+        self.since.map(|since| since.start(io::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::EventKind;
+
+    fn event(number: u64, second: u64) -> Event {
+        Event {
+            number,
+            at: format!("2026-11-21T08:00:{second:02}Z"),
+            kind: EventKind::Config,
+            subject: String::new(),
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_follower_prints_each_event_once_also_over_a_restart() {
+        let mut progress = Progress::default();
+        let numbers = |events: Vec<Event>| events.into_iter().map(|e| e.number).collect::<Vec<_>>();
+        assert_eq!(numbers(progress.take(vec![event(1, 1), event(2, 2)], None)), [1, 2]);
+        assert_eq!(progress.after, 2);
+        assert_eq!(numbers(progress.take(vec![], None)), [0; 0]);
+        progress.interrupted();
+        assert_eq!(numbers(progress.take(vec![event(1, 2), event(2, 5)], None)), [2], "of the new daemon");
+    }
+
+    #[test]
+    fn times_and_ages_are_read() {
+        let now: Timestamp = "2026-11-21T08:00:00Z".parse().unwrap();
+        for (text, expected) in [
+            ("2026-11-21T07:00:00Z", "2026-11-21T07:00:00Z"),
+            ("30s", "2026-11-21T07:59:30Z"),
+            ("10m", "2026-11-21T07:50:00Z"),
+            ("2h", "2026-11-21T06:00:00Z"),
+            ("1d", "2026-11-20T08:00:00Z"),
+        ] {
+            assert_eq!(since(text).unwrap().start(now).to_string(), expected, "{text}");
+        }
+        for wrong in ["", "m", "10", "10w", "-1m", "yesterday", "é"] {
+            assert!(since(wrong).is_err_and(|e| e.contains("2026-11-21T08:00:00Z")), "{wrong}");
+        }
+        let start = Some("2026-11-21T08:00:02Z".parse().unwrap());
+        assert_eq!(Progress::default().take(vec![event(1, 1), event(2, 2)], start).len(), 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! Which neighbor a name means: an address, an interface, a description, or the name of a Node.
+
+use crate::control::NeighborView;
+
+/// The neighbor that is meant.
+///
+/// # Errors
+///
+/// One line if there is none, or several.
+pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&'n NeighborView, String> {
+    let wanted = name.to_lowercase();
+    let described = |n: &NeighborView| n.description.as_ref().map(|text| text.to_lowercase());
+    let stages: [&dyn Fn(&NeighborView) -> bool; 4] = [
+        &|n| n.address == name,
+        &|n| n.interface.as_deref() == Some(name),
+        // Neighbors that are Nodes have such a description.
+        &|n| described(n).is_some_and(|text| text == wanted || text.strip_prefix("node ") == Some(&wanted)),
+        &|n| !wanted.is_empty() && described(n).is_some_and(|text| text.starts_with(&wanted)),
+    ];
+    for is_meant in stages {
+        let found: Vec<_> = neighbors.iter().filter(|n| is_meant(n)).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok(one),
+            several => return Err(ambiguous(name, several)),
+        }
+    }
+    Err(unknown(name))
+}
+
+/// There is no such neighbor.
+pub(super) fn unknown(name: &str) -> String {
+    format!("there is no neighbor {name}; `routelet show neighbors` lists them")
+}
+
+/// Neighbors that are named in an error.
+const MAX_NAMED: usize = 8;
+
+fn ambiguous(name: &str, found: &[&NeighborView]) -> String {
+    let one = |n: &&NeighborView| match &n.description {
+        Some(text) => format!("{} ({text})", n.address),
+        None => n.address.clone(),
+    };
+    let mut list: Vec<_> = found.iter().take(MAX_NAMED).map(one).collect();
+    let more = found.len().saturating_sub(MAX_NAMED);
+    list.extend((more > 0).then(|| format!("{more} more")));
+    format!("`{name}` is ambiguous: {}; write an address", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_interfaces_descriptions_and_nodes_are_names() {
+        let with = |address: &str, interface: Option<&str>, description: &str| NeighborView {
+            address: address.into(),
+            interface: interface.map(str::to_owned),
+            description: Some(description.into()),
+            ..NeighborView::default()
+        };
+        let all = [
+            with("10.1.1.1", None, "Leaf 1, rack A"),
+            with("10.1.2.1", None, "Leaf 2, rack A"),
+            with("10.0.0.2", None, "node n2"),
+            with("fe80::1%eth0", Some("eth0"), "spine"),
+            with("fe80::1%eth1", Some("eth1"), "spine"),
+        ];
+        for (name, expected) in [
+            ("10.1.1.1", "10.1.1.1"),
+            ("eth1", "fe80::1%eth1"),
+            ("leaf 2", "10.1.2.1"),
+            ("leaf 1, rack a", "10.1.1.1"),
+            ("n2", "10.0.0.2"),
+            ("node n2", "10.0.0.2"),
+        ] {
+            assert_eq!(resolve(name, &all).map(|n| n.address.as_str()), Ok(expected), "{name}");
+        }
+        assert_eq!(
+            resolve("leaf", &all).unwrap_err(),
+            "`leaf` is ambiguous: 10.1.1.1 (Leaf 1, rack A), 10.1.2.1 (Leaf 2, rack A); write an address"
+        );
+        assert!(resolve("spine", &all).unwrap_err().contains("fe80::1%eth1 (spine)"));
+        for name in ["10.9.9.9", "", "rack"] {
+            assert!(resolve(name, &all).unwrap_err().contains("there is no neighbor"), "{name}");
+        }
+    }
+}
