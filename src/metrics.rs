@@ -398,6 +398,7 @@ mod tests {
             history: Default::default(),
             notes: Vec::new(),
             bfd: None,
+            diagnosis: None,
             bfd_missing: false,
             needs: Vec::new(),
             answered: None,

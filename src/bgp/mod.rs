@@ -3,6 +3,7 @@
 pub mod bfd;
 pub mod contest;
 pub mod event_limit;
+pub mod exchange;
 pub mod io;
 pub mod md5;
 pub mod outage;

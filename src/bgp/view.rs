@@ -67,6 +67,10 @@ pub struct NeighborView {
     /// Those of them that nothing but the operator will end. Inside the daemon only.
     #[serde(skip)]
     pub needs: Vec<Diagnostic>,
+    /// Why there is no session and what to do about it, where that is known better than from the
+    /// last error. Inside the daemon only.
+    #[serde(skip)]
+    pub diagnosis: Option<(String, String)>,
     /// BFD is to be up and is not. Inside the daemon only.
     #[serde(skip)]
     pub bfd_missing: bool,

@@ -13,19 +13,22 @@ use tokio::{
 use super::{planner::publish, queries::add_counts};
 use crate::{
     bgp::{
+        exchange::{self, Exchanges},
         io::{
             PeerEvent, ToPeers,
             rib::{RibSender, ToRib},
         },
-        outage::Outages,
+        outage::{GRACE, Outages},
         standing,
     },
     net::Diagnostic,
     plan::Plan,
 };
 
-/// How often to check without an event.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often to check without an event: what lasts for [`GRACE`] is found soon after.
+const CHECK_INTERVAL: Duration = GRACE;
+/// How often to check what the sessions carry, which costs the routing table more time.
+const EXCHANGES_INTERVAL: Duration = Duration::from_secs(3);
 /// Events are collected for this long.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -38,6 +41,7 @@ pub(super) async fn run(
     mut bfd: watch::Receiver<Vec<Diagnostic>>,
 ) {
     let mut outages = Outages::default();
+    let (mut exchanges, mut checked) = (Exchanges::new(), None);
     loop {
         let (reply, response) = oneshot::channel();
         if peers.send(ToPeers::Status { reply }).await.is_err() {
@@ -49,9 +53,17 @@ pub(super) async fn run(
             return;
         }
         add_counts(&mut views, &response.await.unwrap_or_default());
+        if checked.is_none_or(|at: Instant| at.elapsed() >= EXCHANGES_INTERVAL) {
+            let (reply, response) = oneshot::channel();
+            if rib.send(ToRib::Exchanges { reply }).await.is_err() {
+                return;
+            }
+            (exchanges, checked) = (response.await.unwrap_or_default(), Some(Instant::now()));
+        }
         let originates = plan.borrow().as_ref().as_ref().is_ok_and(|p| !p.originated.is_empty());
         let mut now = standing::problems(&views);
-        now.extend(outages.handle(Instant::now(), &views, originates));
+        now.extend(outages.handle(Instant::now(), &views, &exchanges, originates));
+        now.extend(exchange::problems(&views, &exchanges));
         now.extend(bfd.borrow_and_update().iter().cloned());
         publish(&problems, now);
         // Cancel safe, each.

@@ -175,6 +175,7 @@ pub(super) fn view(unfound: &Unfound) -> NeighborView {
         history: Default::default(),
         notes: vec![unfound.reason.clone()],
         needs: Vec::new(),
+        diagnosis: None,
         bfd_missing: false,
         answered: None,
     }

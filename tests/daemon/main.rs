@@ -8,6 +8,7 @@ mod bad_neighbors;
 mod bare;
 mod bfd;
 mod busy_links;
+mod carried;
 mod doors;
 mod explain;
 mod former;

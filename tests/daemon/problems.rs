@@ -50,28 +50,34 @@ fn config(neighbor: &str, more: &str) -> String {
 }
 
 /// The problem with this reason, if there is one.
-fn problem(routelet: &Routelet, reason: &str) -> Option<Value> {
+pub(crate) fn problem(routelet: &Routelet, reason: &str) -> Option<Value> {
     let all = routelet.json(&["show", "summary"])["diagnostics"].as_array()?.clone();
     all.into_iter().find(|p| p["reason"] == reason)
 }
 
 /// Waits for it: text and remedy.
-fn named(routelet: &Routelet, reason: &str) -> (String, String) {
+pub(crate) fn named(routelet: &Routelet, reason: &str) -> (String, String) {
     let found = wait_for(format!("{reason} is named"), NAMED, || problem(routelet, reason));
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
     (text("text"), text("remedy"))
 }
 
-fn gone(routelet: &Routelet, reason: &str) {
+pub(crate) fn gone(routelet: &Routelet, reason: &str) {
     wait_for(format!("{reason} is gone"), NAMED, || problem(routelet, reason).is_none().then_some(()));
 }
 
+/// Waits until there is no problem at all.
+pub(crate) fn none(routelet: &Routelet) {
+    let found = || routelet.json(&["show", "summary"])["diagnostics"].as_array().cloned().unwrap_or_default();
+    wait_for("no problem", NAMED, || found().is_empty().then_some(()));
+}
+
 /// The command in backquotes of a remedy.
-fn command(remedy: &str) -> String {
+pub(crate) fn command(remedy: &str) -> String {
     remedy.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {remedy}")).to_owned()
 }
 
-fn doctor(ns: &Ns, routelet: &Routelet, more: &[&str]) -> Output {
+pub(crate) fn doctor(ns: &Ns, routelet: &Routelet, more: &[&str]) -> Output {
     let mut doctor = ns.command(env!("CARGO_BIN_EXE_routelet"));
     doctor.args(["doctor", "--config"]).arg(routelet.dir.join("routelet.toml"));
     doctor.arg("--socket").arg(routelet.socket()).args(more).output().expect("it runs")

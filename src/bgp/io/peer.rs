@@ -427,7 +427,7 @@ impl Task {
                     self.to_rib.push_back(ToRib::Refused { peer: self.id });
                 }
                 self.report(News::Answers);
-                self.feed(Input::ConnectFailed(failed.why));
+                self.feed(Input::ConnectFailed { why: failed.why, refused: failed.refused });
             }
         }
     }

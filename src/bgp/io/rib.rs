@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
-        rib::{Counts, DownCause, Event, Explained, Input, Rib, RouteView, Walk},
+        rib::{Counts, DownCause, Event, Exchange, Explained, Input, Rib, RouteView, Walk},
         wire::update::Update,
     },
     mailbox,
@@ -98,6 +98,10 @@ pub enum ToRib {
     AdvertisedTo {
         prefixes: Vec<Prefix>,
         reply: oneshot::Sender<Vec<Vec<String>>>,
+    },
+    /// What is not used and not advertised: [`Rib::exchanges`].
+    Exchanges {
+        reply: oneshot::Sender<BTreeMap<String, Exchange>>,
     },
     /// Which of these neighbors are the only source of some route: [`Rib::sole_sources`].
     SoleSources {
@@ -273,6 +277,9 @@ impl Task {
             }
             ToRib::AdvertisedTo { prefixes, reply } => {
                 let _ = reply.send(prefixes.into_iter().map(|p| self.rib.advertised_to(p)).collect());
+            }
+            ToRib::Exchanges { reply } => {
+                let _ = reply.send(self.rib.exchanges());
             }
             ToRib::SoleSources { leaving, reply } => {
                 let _ = reply.send(self.rib.sole_sources(&leaving));

@@ -159,6 +159,11 @@ impl AttrsTable {
         self.slots[id.slot()].hop = Some(hop);
     }
 
+    /// All sets, each with the neighbor that sent it first and its next hop.
+    pub(super) fn sets(&self) -> impl Iterator<Item = (PeerNo, &Attrs, Option<HopId>)> {
+        self.slots.iter().filter_map(|slot| Some((slot.owner, &**slot.attrs.as_ref()?, slot.hop)))
+    }
+
     /// Octets that all sets take.
     pub(super) fn octets(&self) -> u64 {
         self.octets

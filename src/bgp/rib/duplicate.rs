@@ -59,19 +59,24 @@ impl Rib {
     /// Fewer than [`LOOKED_AT`] own prefixes that come back are distinguished from them.
     pub(super) fn shared_numbers(&self) -> Vec<PeerNo> {
         let peers = self.peers.iter().enumerate().filter_map(|(n, p)| Some((n as PeerNo, p.as_ref()?)));
-        let of_others = |(no, peer): &(PeerNo, &Peer)| {
-            peer.loops > 0 && usize::try_from(peer.loops).is_ok_and(|all| all > self.own_sent_back(*no))
-        };
+        let of_others = |(no, peer): &(PeerNo, &Peer)| self.exceeds_own_sent_back(*no, peer, Refused::AsLoop);
         peers.filter(of_others).map(|(no, _)| no).collect()
     }
 
-    fn own_sent_back(&self, no: PeerNo) -> usize {
+    /// Whether more routes of a neighbor are refused as loops than this host's own, which it sends
+    /// back: then others come from a host with the same number.
+    pub(super) fn exceeds_own_sent_back(&self, no: PeerNo, peer: &Peer, why: Refused) -> bool {
+        let refused = peer.refused(why);
+        refused > 0 && u64::from(refused) > self.own_sent_back(no, why)
+    }
+
+    pub(super) fn own_sent_back(&self, no: PeerNo, why: Refused) -> u64 {
         let is_loop = |prefix: &&Prefix| {
             let table = &self.tables[prefix.family().index()];
             let paths = table.find(**prefix).map(|route| table.get(route).paths()).unwrap_or_default();
-            paths.iter().any(|p| p.peer == no && p.refused == Refused::AsLoop.code())
+            paths.iter().any(|p| p.peer == no && p.refused == why.code())
         };
-        self.originated.keys().take(LOOKED_AT).filter(is_loop).count()
+        self.originated.keys().take(LOOKED_AT).filter(is_loop).count() as u64
     }
 
     pub(super) fn duplicate_problem(&self, duplicate: &Duplicate) -> Diagnostic {

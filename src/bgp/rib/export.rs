@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::view::NotAdvertised;
+use super::view::{NotAdvertised, Withheld};
 use crate::{
     bgp::{
         peer::{Global, Hops, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
@@ -200,6 +200,20 @@ impl View {
         }
         let lacks_next_hop = out.next_hop == attrs.next_hop && self.own.is_none();
         lacks_next_hop.then_some(NotAdvertised::NoNextHop)
+    }
+
+    /// The same for problems; `None` also where nobody expects it to be advertised.
+    pub(super) fn withholds(&self, prefix: Prefix, attrs: &Attrs, source: Source) -> Option<Withheld> {
+        match self.why_not(prefix, attrs, source)? {
+            NotAdvertised::NoPolicy => Some(Withheld::PolicyRequired),
+            NotAdvertised::Policy { policy, .. } => Some(Withheld::Policy(policy)),
+            NotAdvertised::NoNextHop => Some(Withheld::NoNextHop(self.family)),
+            NotAdvertised::ServiceToNode
+            | NotAdvertised::NoSession
+            | NotAdvertised::NoFamily
+            | NotAdvertised::Withheld
+            | NotAdvertised::Pending => None,
+        }
     }
 
     /// `None` if a path may not be advertised, else whether it is reflected.

@@ -49,10 +49,14 @@ fn shares(peer: &Peer) -> u64 {
     peer.shares.iter().map(Share::octets).sum()
 }
 
+/// Percent of a limit from which a value is near it: of memory, and of `max-prefixes`.
+const MEMORY_NEAR: u64 = 80;
+const PREFIXES_NEAR: u64 = 75;
+
 /// Whether a value is near its limit.
-fn is_near(value: u64, limit: u64, was: bool) -> bool {
+fn is_near(value: u64, limit: u64, percent: u64, was: bool) -> bool {
     // Hysteresis: a value around the threshold is reported once.
-    let percent = if was { 75 } else { 80 };
+    let percent = if was { percent - 5 } else { percent };
     value.saturating_mul(100) >= limit.saturating_mul(percent)
 }
 
@@ -70,12 +74,21 @@ pub(super) struct Growth {
     before: u64,
 }
 
+/// A neighbor near its `max-prefixes`, or `over` it: then with `max-prefixes-action = "warn"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limited {
+    peer: PeerNo,
+    family: Family,
+    max: u32,
+    over: bool,
+}
+
 /// Limits that are nearly reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Near {
     budget: bool,
-    /// Neighbors near their `max-prefixes`.
-    peers: Vec<(PeerNo, Family, u32)>,
+    /// Neighbors near their `max-prefixes`, or beyond it where that is allowed.
+    peers: Vec<Limited>,
     /// Nodes that advertise prefixes that are not theirs.
     foreign: Vec<(PeerNo, PeerId)>,
     /// Own subnets that another host advertises, too.
@@ -219,7 +232,7 @@ impl Rib {
     /// changed since the last call. Call at the end of a turn.
     pub fn take_problems(&mut self) -> Option<Vec<Diagnostic>> {
         let old = &self.memory.near;
-        let budget = is_near(self.octets(), self.memory.budget, old.budget);
+        let budget = is_near(self.octets(), self.memory.budget, MEMORY_NEAR, old.budget);
         let numbers = self.shared_numbers().into_iter().map(|no| (no, self.peer(no).map(|p| p.id)));
         let (duplicates, numbers) = (self.duplicates(), numbers.collect());
         let mut near = Near { budget, duplicates, numbers, ..Near::default() };
@@ -230,10 +243,11 @@ impl Rib {
             }
             let max = peer.config.max_prefixes;
             for family in Family::ALL {
-                let key = (n as PeerNo, family, max);
                 let received = peer.received[family.index()];
-                if received > 0 && is_near(received.into(), max.into(), old.peers.contains(&key)) {
-                    near.peers.push(key);
+                let limited = Limited { peer: n as PeerNo, family, max, over: received > max };
+                let was = old.peers.iter().any(|l| (l.peer, l.family, l.max) == (n as PeerNo, family, max));
+                if received > 0 && is_near(received.into(), max.into(), PREFIXES_NEAR, was) {
+                    near.peers.push(limited);
                 }
             }
         }
@@ -258,18 +272,6 @@ impl Rib {
                 "give routelet more memory, or let neighbors send less",
             )
         });
-        let of_peer = |(no, family, max): &(PeerNo, Family, u32)| {
-            let name = self.peer(*no).map(Peer::name).unwrap_or_default();
-            Diagnostic::new(
-                Reason::PrefixLimitNear,
-                Subject::neighbor(&name),
-                format!(
-                    "neighbor {name} has sent more than 80 % of the {family} prefixes that it may \
-                     (max-prefixes {max})"
-                ),
-                "let it send fewer, or raise max-prefixes",
-            )
-        };
         let of_node = |(no, _): &(PeerNo, PeerId)| {
             let peer = self.peer(*no)?;
             Some(foreign::problem(&peer.name(), peer.config.description.as_deref()))
@@ -284,9 +286,31 @@ impl Rib {
                 "mend those that are named first",
             )
         });
-        let limits = budget.into_iter().chain(near.peers.iter().map(of_peer)).chain(nodes).chain(more);
+        let limits = budget
+            .into_iter()
+            .chain(near.peers.iter().map(|limited| self.limit_problem(*limited)))
+            .chain(nodes)
+            .chain(more);
         let duplicates = near.duplicates.iter().map(|d| self.duplicate_problem(d));
         let numbers = near.numbers.iter().map(|(no, _)| self.shared_number_problem(*no));
         limits.chain(duplicates).chain(numbers).collect()
+    }
+
+    fn limit_problem(&self, Limited { peer, family, max, over }: Limited) -> Diagnostic {
+        let name = self.peer(peer).map(Peer::name).unwrap_or_default();
+        let (reason, text) = if over {
+            let text = format!(
+                "neighbor {name} has sent more {family} prefixes than it may (max-prefixes {max}); they are \
+                 accepted because of max-prefixes-action = \"warn\""
+            );
+            (Reason::PrefixLimitExceeded, text)
+        } else {
+            let text = format!(
+                "neighbor {name} has sent {PREFIXES_NEAR} % or more of the {family} prefixes that it may \
+                 (max-prefixes {max})"
+            );
+            (Reason::PrefixLimitNear, text)
+        };
+        Diagnostic::new(reason, Subject::neighbor(&name), text, "let it send fewer, or raise max-prefixes")
     }
 }

@@ -20,6 +20,7 @@ mod best_path;
 mod decision;
 mod details;
 mod duplicate;
+mod exchange;
 mod explain;
 mod export;
 mod filter;
@@ -59,7 +60,7 @@ use self::{
     update_group::{JoinState, UpdateGroup, rank::Rank},
 };
 pub use self::{
-    view::{Counts, Explained, NeighborCounts, RouteFilter, RouteView},
+    view::{Counts, Exchange, Explained, NeighborCounts, RouteFilter, RouteView},
     walk::Walk,
 };
 pub use crate::bgp::peer::DownCause;

@@ -32,8 +32,8 @@ pub(super) struct Peer {
     pub(super) accepted: [u32; 2],
     /// Refused routes that the Node may not advertise.
     pub(super) foreign: Foreign,
-    /// Refused routes with the own AS number in their AS path.
-    pub(super) loops: u32,
+    /// Its paths by import result ([`Refused::code`], 0 if accepted).
+    pub(super) verdicts: [u32; Refused::CODES],
     /// By family: very short prefixes, which may cover a limited part of the address space.
     pub(super) shares: [Share; 2],
     /// A limit was exceeded: nothing more is accepted from this session.
@@ -74,7 +74,7 @@ impl Peer {
             received: [0; 2],
             accepted: [0; 2],
             foreign: Foreign::default(),
-            loops: 0,
+            verdicts: [0; Refused::CODES],
             shares: Family::ALL.map(Share::new),
             over_limit: false,
             moved: false,
@@ -105,12 +105,20 @@ impl Peer {
         };
         self.received[f] = self.received[f].saturating_add_signed(difference(|_| true));
         self.accepted[f] = self.accepted[f].saturating_add_signed(difference(|verdict| verdict == 0));
-        let loops = difference(|verdict| verdict == Refused::AsLoop.code());
-        self.loops = self.loops.saturating_add_signed(loops);
+        for (verdict, difference) in [(before, -1), (after, 1)] {
+            if let Some(counter) = verdict.and_then(|v| self.verdicts.get_mut(usize::from(v))) {
+                *counter = counter.saturating_add_signed(difference);
+            }
+        }
         let foreign = difference(|verdict| verdict == Refused::NotOfNode.code());
         if foreign != 0 {
             self.foreign.count(now, f, foreign);
         }
+    }
+
+    /// How many of its paths are refused for this reason.
+    pub(super) fn refused(&self, why: Refused) -> u32 {
+        self.verdicts.get(usize::from(why.code())).copied().unwrap_or(0)
     }
 
     /// Whether our End-of-RIB after a restart has to wait for this neighbor (RFC 4724 §4.1): it is

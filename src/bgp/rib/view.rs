@@ -244,3 +244,36 @@ pub enum NotAdvertised {
     /// Being sent.
     Pending,
 }
+
+/// What of the routes exchanged with a neighbor is not used, or not advertised, and why. Inside the
+/// daemon only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// Paths that are refused, by reason. Routes that come back to this host do not count.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Next hops of its routes that are not resolved, within bounds.
+    pub unresolved: Vec<(IpAddr, Unresolved)>,
+    /// Own prefixes that are not advertised to it: how many, and the first of them.
+    pub withheld: BTreeMap<Withheld, (u64, Prefix)>,
+    /// Some of its routes have the community GRACEFUL_SHUTDOWN (RFC 8326).
+    pub shutting_down: bool,
+    /// It sent End-of-RIB for every family.
+    pub ended: bool,
+    /// Own routes of this host that it sends back, within bounds.
+    pub returned: u64,
+    /// It sends routes of other routers with this host's router id (RFC 4456 §8).
+    pub originator_shared: bool,
+}
+
+/// Why an own prefix is not advertised to a neighbor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Withheld {
+    /// The session does not have the family although it is configured.
+    NotNegotiated(Family),
+    /// There is no own address of the family on the session's interface.
+    NoNextHop(Family),
+    /// An export policy rejects it.
+    Policy(String),
+    /// `bgp.require-policy`, and there is no export policy.
+    PolicyRequired,
+}

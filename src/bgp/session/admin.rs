@@ -72,6 +72,9 @@ impl Session {
         let (was_disabled, was_passive) = (self.config.disabled, self.config.passive);
         let other_limit = limits(&self.config) != limits(&config);
         let moved_here = !self.config.is_here && config.is_here;
+        if self.config != config || self.global.router_id != global.router_id {
+            self.record.forget_verdict();
+        }
         self.config = config;
         self.global = global;
         match (was_disabled, self.config.disabled) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::{Conn, Session, state::State, timer::Timer};
+use super::{Conn, Session, advice::Cause, state::State, timer::Timer};
 use crate::bgp::{
     peer::{Hops, PeerConfig},
     wire::{
@@ -33,6 +33,7 @@ impl Session {
             }
             return;
         }
+        self.record.caused(None);
         let (key, seconds) = (&self.config.key, SILENCE_HINT_DELAY.as_secs());
         let pinned = self.gtsm.hint(&self.config);
         let hint =
@@ -47,6 +48,7 @@ impl Session {
             (None, Hops::Security(_)) => format!(": {TTL_SECURITY}"),
             (None, _) => String::new(),
         };
+        self.record.caused(hint.is_empty().then_some(Cause::NoReply));
         self.report_failure(format!("no reply from {}{hint}", self.config.key));
     }
 

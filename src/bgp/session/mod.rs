@@ -14,6 +14,7 @@
 //! Deliberately absent: DelayOpen, and manual start as different from automatic start.
 
 mod admin;
+mod advice;
 mod attachment;
 mod bfd;
 mod collision;
@@ -40,6 +41,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use self::{admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 use self::{
+    advice::Cause,
     record::Record,
     state::{Connection, State},
     timer::{Backoff, Jitter, Timer, Timers},
@@ -82,7 +84,11 @@ pub enum Input<'a> {
     Connected(Conn, Endpoints),
     /// It failed (event 18), with the reason: "connection refused: nothing listens on
     /// 10.0.0.1:179".
-    ConnectFailed(String),
+    ConnectFailed {
+        why: String,
+        /// Nothing listens there.
+        refused: bool,
+    },
     /// The listener handed over a connection of this neighbor (event 17).
     Accepted(Conn, Endpoints),
     /// The driver found a likely reason why attempts fail: different passwords.
@@ -334,7 +340,7 @@ impl Session {
             Input::Host(links) => self.host_changed(now, links),
             Input::Acknowledged(conn) => self.acknowledged(conn),
             Input::Connected(conn, ends) => self.connected(now, conn, ends),
-            Input::ConnectFailed(why) => self.connect_failed(why),
+            Input::ConnectFailed { why, refused } => self.connect_failed(why, refused),
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
             Input::Hint(text) => self.hint(text),
             Input::Yield(why) => self.yield_to_another(now, why),
@@ -482,11 +488,12 @@ impl Session {
     }
 
     /// Event 18. ConnectRetry is running.
-    fn connect_failed(&mut self, why: String) {
+    fn connect_failed(&mut self, why: String, refused: bool) {
         if self.phase == Phase::Connect {
             self.phase = Phase::Active;
             if self.connections.is_empty() {
                 let why = self.with_hint(why);
+                self.record.caused(refused.then_some(Cause::Refused));
                 self.report_failure(why);
             }
         }
@@ -521,6 +528,7 @@ impl Session {
 
     fn hint(&mut self, text: String) {
         if self.connections.is_empty() {
+            self.record.caused(None);
             self.report_failure(text);
         }
     }
@@ -574,6 +582,7 @@ impl Session {
     fn end(&mut self, now: Instant, conn: Conn, end: End) {
         let Some(at) = self.connections.iter().position(|c| c.id == conn) else { return };
         let was_up = self.connections[at].is_established();
+        self.caused(now, &end);
         if let Some(notification) = &end.notify {
             self.record.notification_sent(notification);
             self.transmit(now, conn, Kind::Notification, state::notification(notification), 1);
@@ -596,6 +605,19 @@ impl Session {
             self.event(Severity::Debug, "connection closed", Some(end.why));
         }
         self.after(now, end.after, was_up);
+    }
+
+    /// Records what a connection ends for. What the neighbor did was recorded before.
+    fn caused(&mut self, now: Instant, end: &End) {
+        match (&end.notify, end.cause) {
+            (_, DownCause::Administrative) => self.record.forget_verdict(),
+            (Some(sent), _) => self.record.caused(Some(Cause::Sent(sent.clone()))),
+            (None, DownCause::Received { .. } | DownCause::Closed) => {}
+            (None, _) => self.record.caused(None),
+        }
+        if let Some(cause) = self.record.cause().filter(|cause| cause.has_reason()).cloned() {
+            self.record.judged(now, cause, &end.why);
+        }
     }
 
     fn after(&mut self, now: Instant, after: NextStep, was_up: bool) {

@@ -2,10 +2,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use super::{Running, Session, hints, negotiate::Endpoints};
+use super::{
+    Running, Session,
+    advice::{self, Cause, Verdict},
+    hints,
+    negotiate::Endpoints,
+};
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
@@ -39,6 +45,11 @@ pub(super) struct Record {
     /// was closed is shown again.
     only_an_attempt: bool,
     last_drop: Option<String>,
+    /// What `last_error` is about, where it is known.
+    cause: Option<Cause>,
+    /// The last error of which the neighbor or this host gave the reason, since the last
+    /// session or change of settings.
+    verdict: Option<Verdict>,
     notification_sent: Option<String>,
     notification_received: Option<String>,
     capabilities_sent: Vec<String>,
@@ -75,6 +86,8 @@ impl Record {
             last_error: None,
             only_an_attempt: false,
             last_drop: None,
+            cause: None,
+            verdict: None,
             notification_sent: None,
             notification_received: None,
             capabilities_sent: Vec::new(),
@@ -138,6 +151,39 @@ impl Record {
         self.flaws += n as u64;
     }
 
+    /// The cause of the error that is recorded next.
+    pub(super) fn caused(&mut self, cause: Option<Cause>) {
+        self.cause = cause;
+    }
+
+    pub(super) fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
+    /// An error with a reason. What follows may be its effect: a neighbor that waits after an error
+    /// closes connections without one.
+    pub(super) fn judged(&mut self, now: Instant, cause: Cause, why: &str) {
+        self.verdict = Some(Verdict { at: now, cause, why: short(why.to_owned()) });
+    }
+
+    pub(super) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// The settings changed: former errors have no meaning any more.
+    pub(super) fn forget_verdict(&mut self) {
+        (self.cause, self.verdict) = (None, None);
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// Our address of the last connection.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        self.ends.map(|e| e.local.ip())
+    }
+
     /// Records the reason; `true` if it is the same as before.
     pub(super) fn attempt_failed(&mut self, why: &str) -> bool {
         let why = short(why.to_owned());
@@ -160,6 +206,7 @@ impl Record {
     }
 
     pub(super) fn established(&mut self) {
+        self.forget_verdict();
         if self.only_an_attempt {
             self.last_error.clone_from(&self.last_drop);
             self.only_an_attempt = false;
@@ -267,6 +314,7 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         history: record.history(now),
         notes: notes(s, negotiated.map(AsRef::as_ref)),
         needs: needs(s),
+        diagnosis: advice::diagnosis(s, now),
         answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
     }
 }
@@ -291,10 +339,10 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     notes
 }
 
-/// What prevents the session until the operator changes something.
+/// What prevents the session until the operator changes something, and remarks on one that is up.
 fn needs(s: &Session) -> Vec<Diagnostic> {
     if s.running != Running::Yes || s.established().is_some() {
-        return Vec::new();
+        return advice::remarks(s);
     }
     let subject = || Subject::neighbor(&s.config.key);
     let yielding = s.yielding.clone().map(|why| {

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Conn, End, Endpoints, Event, NextStep, Output, Session, Severity,
+    advice::Cause,
     attachment::Attachment,
     collision::CollisionOutcome,
     damping, hints,
@@ -311,6 +312,7 @@ impl Session {
     /// Event 18: the connection was closed by the neighbor, or failed.
     pub(super) fn closed(&mut self, now: Instant, conn: Conn, error: Option<String>) {
         let Some(c) = self.connection(conn) else { return };
+        let before_open = matches!(c.state, State::OpenSent);
         let how = error
             .map_or_else(|| "the neighbor closed the connection".into(), |e| format!("connection lost: {e}"));
         let why = match c.state {
@@ -323,6 +325,7 @@ impl Session {
             State::OpenConfirm(_) | State::CollisionPending { .. } => format!("{how} after the OPEN"),
             State::Established(_) => how,
         };
+        self.record.caused(before_open.then_some(Cause::BeforeOpen));
         let after = self.after_end_by_neighbor(now, conn);
         let why = damping::with_reason(why, after);
         let end = End { notify: None, cause: DownCause::Closed, reason: "closed", why, after };
@@ -397,6 +400,7 @@ impl Session {
     /// Events 24 and 25.
     fn notified(&mut self, now: Instant, conn: Conn, notification: &Notification) {
         self.record.notification_received(notification);
+        self.record.caused(Some(Cause::Received(notification.clone())));
         let after = self.after_notification(now, conn, notification);
         let hard = notification.is_hard();
         let mut why = format!("received NOTIFICATION {notification}");

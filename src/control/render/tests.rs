@@ -70,6 +70,7 @@ pub(super) fn neighbor(address: &str, state: SessionState) -> NeighborView {
         },
         notes: vec!["ipv6-unicast is not advertised: no IPv6 address on eth0".into()],
         bfd: None,
+        diagnosis: None,
         bfd_missing: false,
         needs: Vec::new(),
         answered: None,

@@ -188,7 +188,14 @@ fn is_current(problem: &Diagnostic, neighbors: &[NeighborView]) -> bool {
     let state = neighbors.iter().find(|n| n.address == problem.subject.name).map(is_up);
     match problem.reason {
         Reason::NeighborDown => state == Some(false),
-        Reason::NothingReceived | Reason::NothingAdvertised => state == Some(true),
+        Reason::NothingReceived
+        | Reason::NothingAdvertised
+        | Reason::PrefixesRefused
+        | Reason::NextHopUnresolved
+        | Reason::PrefixesNotAdvertised
+        | Reason::PrefixesFiltered
+        | Reason::GracefulShutdown
+        | Reason::RouterIdShared => state == Some(true),
         _ => false,
     }
 }

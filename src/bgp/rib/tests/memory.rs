@@ -1,7 +1,7 @@
 //! The budget of all routes: who is closed for it, and that what is counted follows what is there.
 
 use super::*;
-use crate::bgp::wire::attr::UnknownAttr;
+use crate::{bgp::wire::attr::UnknownAttr, net::Reason};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -169,21 +169,21 @@ fn limits_that_are_near_are_problems_once() {
     let mut bench = bench(4 * MIB, 0);
     bench.neighbor(1, 65001, |c| c.max_prefixes = 1000);
     bench.rib.take_problems();
-    send(&mut bench, 1, 0, 790);
+    send(&mut bench, 1, 0, 740);
     assert_eq!(bench.rib.take_problems(), None);
-    send(&mut bench, 1, 790, 20);
+    send(&mut bench, 1, 740, 20);
     let problems = bench.rib.take_problems().unwrap();
     assert!(
         problems.len() == 1 && problems[0].contains("10.0.0.11") && problems[0].contains("1000"),
         "{problems:?}"
     );
-    send(&mut bench, 1, 810, 5);
+    send(&mut bench, 1, 760, 5);
     assert_eq!(bench.rib.take_problems(), None, "reported once");
-    let gone: Vec<_> = (770..815).map(prefix).collect();
+    let gone: Vec<_> = (720..765).map(prefix).collect();
     bench.withdraw(1, &gone);
     bench.run();
     assert_eq!(bench.rib.take_problems(), None, "what swings around the mark is one event");
-    let gone: Vec<_> = (500..770).map(prefix).collect();
+    let gone: Vec<_> = (500..720).map(prefix).collect();
     bench.withdraw(1, &gone);
     bench.run();
     assert_eq!(bench.rib.take_problems(), Some(vec![]));
@@ -217,4 +217,23 @@ fn nothing_is_counted_any_more_when_nothing_is_there() {
     bench.run();
     assert_eq!((bench.rib.attrs.octets(), (1..=3).map(|n| bench.rib.octets_of(n)).sum::<u64>()), (0, 0));
     assert!(bench.rib.octets() < before, "sessions count, too");
+}
+
+#[test]
+fn a_limit_that_only_warns_is_a_problem_while_it_is_exceeded() {
+    let mut bench = bench(u64::MAX, 0);
+    bench.neighbor(1, 65001, |c| (c.max_prefixes, c.max_prefixes_action) = (100, MaxPrefixesAction::Warn));
+    bench.rib.take_problems();
+    let reasons = |bench: &mut Bench| {
+        let problems = bench.rib.take_problems().unwrap();
+        problems.iter().map(|d| d.reason).collect::<Vec<_>>()
+    };
+    send(&mut bench, 1, 0, 100);
+    assert_eq!(reasons(&mut bench), [Reason::PrefixLimitNear]);
+    send(&mut bench, 1, 100, 1);
+    assert_eq!(reasons(&mut bench), [Reason::PrefixLimitExceeded]);
+    let gone: Vec<_> = (50..101).map(prefix).collect();
+    bench.withdraw(1, &gone);
+    bench.run();
+    assert_eq!(reasons(&mut bench), []);
 }

@@ -68,6 +68,7 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
 
 mod behaviour;
 mod duplicate;
+mod exchange;
 mod explain;
 mod field;
 mod guard;

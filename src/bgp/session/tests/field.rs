@@ -273,7 +273,10 @@ fn a_forgotten_multihop_is_named_at_the_first_dial() {
     let behind = PeerConfig { behind: Some([10, 0, 0, 254].into()), ..config() };
     let mut p = Peer::with(behind.clone(), global());
     p.feed(Input::Start);
-    p.feed(Input::ConnectFailed("10.0.0.2:179 is unreachable: nobody answers at that address".into()));
+    p.feed(Input::ConnectFailed {
+        why: "10.0.0.2:179 is unreachable: nobody answers at that address".into(),
+        refused: false,
+    });
     for part in ["without `multihop`", "behind 10.0.0.254", "TTL 1"] {
         assert!(p.last_error().contains(part), "{part}: {}", p.last_error());
     }

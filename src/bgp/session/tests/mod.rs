@@ -21,6 +21,7 @@ use crate::{
     net::{AS_TRANS, Asn, RouterId},
 };
 
+mod advice;
 mod gtsm;
 mod host;
 mod rivals;
@@ -552,7 +553,7 @@ fn a_refusing_neighbor_is_dialled_less_and_less() {
     p.feed(Input::Start);
     let mut waits = vec![];
     for _ in 0..7 {
-        p.feed(Input::ConnectFailed("connection refused".into()));
+        p.feed(Input::ConnectFailed { why: "connection refused".into(), refused: false });
         assert_eq!(p.s.state(), SessionState::Active);
         let due = p.s.poll_timeout().unwrap();
         waits.push((due - p.now).as_secs_f64());
@@ -566,7 +567,7 @@ fn a_refusing_neighbor_is_dialled_less_and_less() {
     let loud = p.out.iter().filter(|o| matches!(o, Output::Event(e) if e.severity > Severity::Debug)).count();
     assert_eq!(loud, 1, "one line, not one per attempt");
     p.feed(Input::RetryNow);
-    p.feed(Input::ConnectFailed("connection refused".into()));
+    p.feed(Input::ConnectFailed { why: "connection refused".into(), refused: false });
     assert!(p.s.poll_timeout().unwrap() - p.now <= seconds(5), "a nudge forgets the failures");
 }
 
@@ -1046,7 +1047,7 @@ mod prop {
                     0 => p.feed(Input::Start),
                     1 => p.feed(Input::Stop(Stop::Disabled(None))),
                     2 => p.feed(Input::Reset(None)),
-                    3 => p.feed(Input::ConnectFailed("no".into())),
+                    3 => p.feed(Input::ConnectFailed { why: "no".into(), refused: false }),
                     4 | 5 => {
                         next += 1;
                         live.push(Conn(next));
