@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{RunOptions, host, limits, room::Limit, sandbox, state};
+use super::{RunOptions, host, limits, room::Limit, sandbox, state, survey};
 use crate::{
     bgp::{self, io::Owners},
     config::Config,
@@ -32,6 +32,8 @@ pub(super) struct Context {
     pub(super) unsaved: watch::Receiver<Vec<Diagnostic>>,
     /// Few file descriptors left.
     pub(super) descriptors: watch::Receiver<Vec<Diagnostic>>,
+    /// What a look at the host shows.
+    pub(super) survey: watch::Receiver<Vec<Diagnostic>>,
 }
 
 impl Context {
@@ -51,6 +53,7 @@ impl Context {
         let state_dir = state::claim(&config.state_dir, &mark, &interfaces.addresses);
         // The owner of a port is only visible outside of the sandbox.
         let owners = bgp::io::owners_of(&config.bgp.listen);
+        let survey = survey::Survey::new();
         let (sandbox, held) = sandbox::enter(&options, &config, kubernetes);
         state::mark(&state_dir, &mark);
         Self {
@@ -65,6 +68,7 @@ impl Context {
             _held: held,
             unsaved: crate::state::io::problems(),
             descriptors: limits::follow(),
+            survey: survey::follow(survey),
         }
     }
 }

@@ -113,6 +113,7 @@ impl Core {
                 self.routing.rib.problems.clone(),
                 self.context.unsaved.clone(),
                 self.context.descriptors.clone(),
+                self.context.survey.clone(),
                 file.subscribe(),
                 self.peers.problems.clone(),
                 metrics_port.subscribe(),

@@ -1,11 +1,12 @@
 //! `routelet doctor` without a daemon: the checks of the daemon, once, and those of its start.
 
-use std::{fs, io, net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr, path::Path};
 
 use super::{
     Error, RunOptions,
     cluster::{api_options, conflist_options},
     kernel_routes,
+    survey::Survey,
 };
 use crate::{
     bgp::io::{owners_of, port_taken},
@@ -22,10 +23,6 @@ use crate::{
     nft,
     plan::{self, PlanInputs, plan},
 };
-
-/// Names of the processes of other BGP daemons.
-const DAEMONS: [&str; 9] =
-    ["bird", "bird6", "bgpd", "gobgpd", "exabgp", "holod", "rustbgpd", "openbgpd", "kube-router"];
 
 /// Checks the host for a daemon that would be started with these options. The most urgent first.
 ///
@@ -47,7 +44,7 @@ async fn checks(options: &RunOptions, config: &Config, offered: bool) -> Vec<Dia
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let mut found = ports(&config.bgp.listen, "bgp.listen");
     found.extend(ports(&config.metrics.listen, "metrics.listen"));
-    found.extend(other_daemons());
+    found.extend(Survey::new().look());
     found.extend(state_dir(&config.state_dir));
     match fib::io::Kernel::open(kernel_routes::settings(config)).await {
         Ok(kernel) => {
@@ -116,29 +113,6 @@ fn ports(listen: &[SocketAddr], key: &str) -> Vec<Diagnostic> {
         (is_taken && !is_ours || is_refused).then(|| port_taken(*addr, key, &error, owners.get(&addr.port())))
     });
     taken.collect()
-}
-
-/// Other BGP daemons in this network namespace.
-fn other_daemons() -> Vec<Diagnostic> {
-    let namespace = fs::read_link("/proc/self/ns/net").ok();
-    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    let daemons = pids.filter_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        let name = name.trim().to_owned();
-        let is_here = fs::read_link(format!("/proc/{pid}/ns/net")).ok() == namespace;
-        (is_here && DAEMONS.contains(&name.as_str())).then_some((name, pid))
-    });
-    daemons
-        .map(|(name, pid)| {
-            Diagnostic::new(
-                Reason::OtherBgpDaemon,
-                Subject::program(&name),
-                format!("{name} (pid {pid}), another BGP daemon, runs on this host"),
-                "stop it, or see that the two have neither neighbors nor routes in common",
-            )
-        })
-        .collect()
 }
 
 /// Whether files can be written there. Makes no folder: the nearest one that exists decides.

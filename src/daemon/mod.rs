@@ -37,6 +37,7 @@ mod sessions;
 mod shutdown;
 mod start;
 mod state;
+mod survey;
 mod unnumbered;
 
 use std::path::PathBuf;

@@ -76,7 +76,7 @@ impl NodeStatus {
                 Reason::ApiUnreachable,
                 Subject::host(),
                 format!("no connection to the API server: {error}{stays}"),
-                "see that the API server runs and that the credentials are valid",
+                remedy_of(error),
             )
         });
         let waiting =
@@ -157,6 +157,26 @@ impl NodeStatus {
     }
 }
 
+/// What to do about an error of the connection to the API server.
+pub fn remedy_of(error: &str) -> &'static str {
+    let has = |part: &str| error.contains(part);
+    if has("401 ") {
+        "the credentials are not valid: renew the ServiceAccount token or the kubeconfig; where they are new, \
+         compare the clocks of this host and of the API server"
+    } else if has("403 ") {
+        "apply the ClusterRole and its binding of deploy/daemonset.yaml"
+    } else if has("certificate expired") || has("not valid yet") {
+        "compare the clock of this host (`timedatectl`) with the dates of the API server's certificate; renew the \
+         certificate where it has expired"
+    } else if has("invalid peer certificate") {
+        "let the kubeconfig name the certificate authority of this API server"
+    } else if has("refused") {
+        "start the API server, or correct its address and port"
+    } else {
+        "see that the API server runs, that it is reachable, and that the credentials are valid"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,8 +199,9 @@ mod tests {
             ..NodeStatus::default()
         };
         let marks = [
-            "ApiUnreachable: no connection to the API server: 401 Unauthorized; see that the API server runs \
-             and that the credentials are valid",
+            "ApiUnreachable: no connection to the API server: 401 Unauthorized; the credentials are not valid: renew \
+             the ServiceAccount token or the kubeconfig; where they are new, compare the clocks of this host and \
+             of the API server",
             "ConflistWaiting: the conflist is not written yet: the Node has no pod CIDR yet",
             "one",
         ];
@@ -191,6 +212,25 @@ mod tests {
             ..NodeStatus::default()
         };
         assert!(well.marks().is_empty(), "an outage that is over");
+    }
+
+    #[test]
+    fn errors_of_the_api_server_have_remedies_of_their_own() {
+        let cases = [
+            ("401 Unauthorized", "renew the ServiceAccount token"),
+            ("403 Forbidden: nodes is forbidden", "ClusterRole"),
+            ("client error: invalid peer certificate: certificate expired: verified at 1", "`timedatectl`"),
+            (
+                "client error: invalid peer certificate: certificate not valid yet: verified at 1",
+                "`timedatectl`",
+            ),
+            ("client error: invalid peer certificate: UnknownIssuer", "certificate authority"),
+            ("tcp connect error: Connection refused (os error 111)", "start the API server"),
+            ("no response within 10 s", "see that the API server runs"),
+        ];
+        for (error, remedy) in cases {
+            assert!(remedy_of(error).contains(remedy), "{error}: {}", remedy_of(error));
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn faults_of_a_neighbor_are_named_and_mended() {
     routelet.configure(&config("remote-as = 10001", advertise));
     routelet.cli(&["reload"]);
     let (text, remedy) = named(&routelet, "NeighborDown");
-    assert!(text.contains("10.1.1.1") && text.contains("10000") && remedy.contains("AS numbers"), "{text}");
+    assert!(text.contains("10.1.1.1") && text.contains("10000") && remedy.contains("`remote-as`"), "{text}");
     let out = doctor(&rack.host, &routelet, &[]);
     let shown = String::from_utf8_lossy(&out.stdout);
     assert!(

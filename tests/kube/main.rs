@@ -20,6 +20,7 @@ mod cluster;
 mod clusters;
 mod conflist;
 mod docker;
+mod doctor;
 mod drain;
 mod events;
 mod fakes;

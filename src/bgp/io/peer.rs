@@ -263,6 +263,7 @@ impl Task {
                     armed = None;
                     if let Some(due) = due.filter(|due| *due <= Instant::now()) {
                         self.read_what_waits(due, may_read).await;
+                        self.sample_transport();
                         self.feed(Input::Timeout);
                         self.check_probe();
                     }
@@ -336,6 +337,15 @@ impl Task {
         if link.is_some_and(|l| l.tx.is_empty() && tcp::unacknowledged(&l.stream).is_ok_and(|n| n == 0)) {
             self.probe = None;
             self.feed(Input::Acknowledged(conn));
+        }
+    }
+
+    /// Passes on what TCP knows of each connection.
+    fn sample_transport(&mut self) {
+        let samples: Vec<_> =
+            self.links.iter().filter_map(|l| Some((l.conn, tcp::transport(&l.stream).ok()?))).collect();
+        for (conn, sample) in samples {
+            self.feed(Input::Transport(conn, sample));
         }
     }
 
@@ -523,6 +533,7 @@ impl Task {
                 self.follow_bfd();
             }
             ToTask::Status(reply) => {
+                self.sample_transport();
                 let _ = reply.send(self.view());
             }
             ToTask::Stop(stop) => {

@@ -18,6 +18,7 @@ use crate::{
     bgp::{
         md5::Dropped,
         peer::{Hops, PeerConfig, PeerKey, Secret},
+        session::path::Transport,
     },
     net::Prefix,
 };
@@ -231,6 +232,52 @@ pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
     if result == 0 { Ok(octets.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What the kernel knows of a connection.
+///
+/// # Errors
+///
+/// When a kernel call fails.
+pub(super) fn transport(stream: &TcpStream) -> io::Result<Transport> {
+    let unacknowledged = u32::try_from(unacknowledged(stream)?).unwrap_or(u32::MAX);
+    Ok(Transport { unacknowledged, ..decode_info(&tcp_info(stream.as_fd())?) })
+}
+
+/// Octets of `struct tcp_info` of linux/tcp.h up to `tcpi_rcv_ooopack`. Older kernels fill in less.
+const TCP_INFO_OCTETS: usize = 228;
+
+fn decode_info(info: &[u8; TCP_INFO_OCTETS]) -> Transport {
+    let u32_at =
+        |at: usize| info.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    let u64_at =
+        |at: usize| info.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    Transport {
+        unacknowledged: 0,
+        retransmits: info.get(2).copied().unwrap_or(0),
+        segment: u32_at(16),
+        received: u64_at(128),
+        segments: u32_at(140),
+        out_of_order: u32_at(224),
+    }
+}
+
+#[allow(unsafe_code, reason = "no crate that we use has all fields of this option")]
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<[u8; TCP_INFO_OCTETS]> {
+    let mut info = [0; TCP_INFO_OCTETS];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` octets to `info`, and to `len` how many; both live
+    // and are ours alone. The descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            std::ptr::from_mut(&mut len),
+        )
+    };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before
 /// the connection was accepted passed the listening socket, which may have to let others in that
 /// are farther away.
@@ -442,6 +489,20 @@ mod tests {
                     TcpExt: 9 1 2 4 8\nIpExt: InOctets\nIpExt: 7\n";
         assert_eq!(md5_counters(text), Dropped { unsigned: 1, unexpected: 2, wrong: 4 });
         assert_eq!(md5_counters(""), Dropped::default());
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_knows_of_a_connection_is_read() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = listen("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.write_all(&[7; 100]).await.unwrap();
+        near.read_exact(&mut [0; 100]).await.unwrap();
+        let found = transport(&near).unwrap();
+        assert_eq!((found.received, found.out_of_order, found.retransmits), (100, 0, 0), "{found:?}");
+        assert!(found.segment > 500 && found.segments > 0, "{found:?}");
+        assert_eq!(found.unacknowledged, 0);
     }
 
     #[tokio::test]

@@ -63,6 +63,7 @@ impl Session {
             self.administrative(now, conn, Some(notify), why.into(), NextStep::StayDown);
         }
         self.after(now, NextStep::StayDown, false);
+        self.record.forget_verdict();
         self.connect_backoff.reset();
         self.begin(now);
     }
@@ -72,9 +73,6 @@ impl Session {
         let (was_disabled, was_passive) = (self.config.disabled, self.config.passive);
         let other_limit = limits(&self.config) != limits(&config);
         let moved_here = !self.config.is_here && config.is_here;
-        if self.config != config || self.global.router_id != global.router_id {
-            self.record.forget_verdict();
-        }
         self.config = config;
         self.global = global;
         match (was_disabled, self.config.disabled) {

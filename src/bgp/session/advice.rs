@@ -29,12 +29,19 @@ pub(super) enum Cause {
     Refused,
     /// No packet came back.
     NoReply,
+    /// Our hold timer expired, and the neighbor's TCP acknowledges nothing: no packet arrives.
+    Deaf,
+    /// Our hold timer expired, and the neighbor's TCP acknowledges what we send.
+    Idle,
+    /// A hold timer expired, and the neighbor acknowledges nothing although its packets arrive:
+    /// ours do not.
+    Unheard,
 }
 
 impl Cause {
     /// Whether one of the ends gave a reason.
     pub(super) fn has_reason(&self) -> bool {
-        matches!(self, Self::Sent(_) | Self::Received(_))
+        matches!(self, Self::Sent(_) | Self::Received(_) | Self::Deaf | Self::Idle | Self::Unheard)
     }
 }
 
@@ -78,6 +85,20 @@ fn advice(s: &Session, cause: &Cause) -> Option<String> {
         Cause::Refused => Some(format!(
             "start the BGP daemon at {key}, and see that it listens on TCP port {} and that no firewall rejects \
              this host",
+            s.config.port
+        )),
+        Cause::Deaf => Some(format!(
+            "no packet arrives from {key}: see that it runs and is reachable (`ping {key}`), and that no firewall \
+             drops TCP port {} on the way to this host (`nft list ruleset`)",
+            s.config.port
+        )),
+        Cause::Idle => Some(format!(
+            "see the BGP daemon at {key}, which may hang, and whether large packets from there arrive (`ping -M do \
+             -s 1472` from there)"
+        )),
+        Cause::Unheard => Some(format!(
+            "no packet of this host arrives at {key}: see that no firewall drops TCP port {} on the way there \
+             (`nft list ruleset` here, the access lists there)",
             s.config.port
         )),
         Cause::NoReply => Some(format!(

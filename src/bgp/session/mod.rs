@@ -24,6 +24,7 @@ mod handover;
 mod hints;
 mod host;
 mod negotiate;
+pub mod path;
 mod record;
 mod state;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::{admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 use self::{
     advice::Cause,
+    path::Transport,
     record::Record,
     state::{Connection, State},
     timer::{Backoff, Jitter, Timer, Timers},
@@ -80,6 +82,8 @@ pub enum Input<'a> {
     Host(Arc<Links>),
     /// Everything sent on this connection was acknowledged: the result of [`Output::Probe`].
     Acknowledged(Conn),
+    /// What TCP knows of a connection.
+    Transport(Conn, Transport),
     /// [`Output::Connect`] succeeded (event 16).
     Connected(Conn, Endpoints),
     /// It failed (event 18), with the reason: "connection refused: nothing listens on
@@ -267,6 +271,7 @@ pub struct Session {
     out: VecDeque<Output>,
     record: Record,
     /// What is known of the neighbor's TTL.
+    path: path::PathWatch,
     gtsm: gtsm::Gtsm,
 }
 
@@ -326,6 +331,7 @@ impl Session {
             out: VecDeque::new(),
             record: Record::new(now),
             gtsm: gtsm::Gtsm::default(),
+            path: path::PathWatch::default(),
         }
     }
 
@@ -339,6 +345,7 @@ impl Session {
             Input::RetryNow => self.retry_now(now),
             Input::Host(links) => self.host_changed(now, links),
             Input::Acknowledged(conn) => self.acknowledged(conn),
+            Input::Transport(conn, sample) => self.sampled(now, conn, sample),
             Input::Connected(conn, ends) => self.connected(now, conn, ends),
             Input::ConnectFailed { why, refused } => self.connect_failed(why, refused),
             Input::Accepted(conn, ends) => self.accepted(now, conn, ends),
@@ -610,7 +617,9 @@ impl Session {
     /// Records what a connection ends for. What the neighbor did was recorded before.
     fn caused(&mut self, now: Instant, end: &End) {
         match (&end.notify, end.cause) {
-            (_, DownCause::Administrative) => self.record.forget_verdict(),
+            (_, DownCause::Administrative) => self.record.caused(None),
+            // Recorded before, with what TCP shows.
+            (_, DownCause::HoldTimer) => {}
             (Some(sent), _) => self.record.caused(Some(Cause::Sent(sent.clone()))),
             (None, DownCause::Received { .. } | DownCause::Closed) => {}
             (None, _) => self.record.caused(None),

@@ -170,7 +170,7 @@ impl Record {
         self.verdict.as_ref()
     }
 
-    /// The settings changed: former errors have no meaning any more.
+    /// The session is up, or begins anew: former errors have no meaning any more.
     pub(super) fn forget_verdict(&mut self) {
         (self.cause, self.verdict) = (None, None);
     }
@@ -341,8 +341,9 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
 
 /// What prevents the session until the operator changes something, and remarks on one that is up.
 fn needs(s: &Session) -> Vec<Diagnostic> {
+    let lost = s.lost_segments().filter(|_| s.running == Running::Yes);
     if s.running != Running::Yes || s.established().is_some() {
-        return advice::remarks(s);
+        return lost.into_iter().chain(advice::remarks(s)).collect();
     }
     let subject = || Subject::neighbor(&s.config.key);
     let yielding = s.yielding.clone().map(|why| {
@@ -351,7 +352,7 @@ fn needs(s: &Session) -> Vec<Diagnostic> {
     });
     let behind = hints::behind(&s.config)
         .map(|(why, remedy)| Diagnostic::new(Reason::MultihopMissing, subject(), why, remedy));
-    yielding.into_iter().chain(behind).collect()
+    yielding.into_iter().chain(behind).chain(lost).collect()
 }
 
 fn source(source: PeerSource) -> &'static str {

@@ -277,6 +277,8 @@ impl Session {
             Timer::Keepalive => self.keepalive(now, conn),
             Timer::Hold => {
                 let hold = self.connection(conn).and_then(|c| c.hold()).unwrap_or(OPEN_HOLD_TIME).as_secs();
+                let (cause, how) = self.silence(conn);
+                self.record.caused(cause);
                 self.end(
                     now,
                     conn,
@@ -284,7 +286,7 @@ impl Session {
                         notify: Some(Notification::new(Code::HoldTimer, 0)),
                         cause: DownCause::HoldTimer,
                         reason: "hold-timer",
-                        why: format!("hold timer expired: no message for {hold} s"),
+                        why: format!("hold timer expired: no message for {hold} s{how}"),
                         after: NextStep::IdleHold,
                     },
                 );
@@ -306,6 +308,19 @@ impl Session {
             Timer::ConnectRetry | Timer::IdleHold | Timer::Collision => {}
             Timer::Silence => self.silent(now, conn),
             Timer::TtlSecurity => self.ttl_not_offered(conn),
+        }
+    }
+
+    /// What TCP shows of a connection on which no message arrives.
+    fn silence(&self, conn: Conn) -> (Option<Cause>, &'static str) {
+        if !self.connections.iter().any(|c| c.id == conn && c.is_established()) {
+            (None, "")
+        } else if self.is_unacknowledged(conn) && self.is_sent_again(conn) {
+            (Some(Cause::Unheard), ", and what this host sends does not arrive there")
+        } else if self.is_unacknowledged(conn) {
+            (Some(Cause::Deaf), ", and what this host sends is not acknowledged")
+        } else {
+            (Some(Cause::Idle), " although its TCP acknowledges what this host sends")
         }
     }
 
@@ -404,6 +419,10 @@ impl Session {
         let after = self.after_notification(now, conn, notification);
         let hard = notification.is_hard();
         let mut why = format!("received NOTIFICATION {notification}");
+        if notification.code == Code::HoldTimer as u8 && self.is_unacknowledged(conn) {
+            why += ": what this host sends does not arrive there";
+            self.record.caused(Some(Cause::Unheard));
+        }
         if (notification.code, notification.subcode) == (Code::Open as u8, 2) {
             why += &format!(": we are AS {} here", self.config.local_as);
         }

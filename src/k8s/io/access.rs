@@ -6,19 +6,25 @@ use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     core::v1::Node,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
 use tokio::time::timeout;
 
 use super::{Options, client};
-use crate::net::{Diagnostic, Reason, Subject};
+use crate::{
+    k8s::view::remedy_of,
+    net::{Diagnostic, Reason, Subject},
+};
 
 /// Of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of all checks.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is requested of the API server: verb, API group, resource.
-const NEEDED: [(&str, &str, &str); 9] = [
+/// What is requested of the API server: verb, API group, resource. The first is the right to list Nodes.
+const NEEDED: [(&str, &str, &str); 10] = [
     ("list", "", "nodes"),
     ("watch", "", "nodes"),
     ("patch", "", "nodes/status"),
@@ -27,6 +33,7 @@ const NEEDED: [(&str, &str, &str); 9] = [
     ("create", "events.k8s.io", "events"),
     ("list", "routelet.io", "bgppeers"),
     ("list", "routelet.io", "bgppolicies"),
+    ("create", "routelet.io", "bgpnodestatuses"),
     ("patch", "routelet.io", "bgpnodestatuses/status"),
 ];
 
@@ -42,26 +49,54 @@ async fn checks(options: &Options) -> Vec<Diagnostic> {
         Err(error) => return vec![unreachable(&error)],
     };
     let mut problems = Vec::new();
+    let mut sees_nodes = true;
     for right in NEEDED {
         match is_allowed(&client, right).await {
             Ok(true) => {}
-            Ok(false) => problems.push(forbidden(right)),
+            Ok(false) => {
+                sees_nodes &= right != NEEDED[0];
+                problems.push(forbidden(right));
+            }
             Err(error) => return vec![unreachable(&error)],
         }
     }
-    let nodes = Api::<Node>::all(client);
-    match timeout(TIMEOUT, nodes.get_opt(&options.node_name)).await {
-        Ok(Ok(None)) => problems.push(Diagnostic::new(
-            Reason::NodeNotReady,
-            Subject::host(),
-            format!("there is no Node {}", options.node_name),
-            "check --node-name, or $NODE_NAME",
-        )),
-        Ok(Ok(Some(node))) => problems.extend(without_pod_cidr(&node)),
-        Ok(Err(error)) => problems.push(unreachable(&super::chain(&error))),
-        Err(_) => problems.push(unreachable("no response within 10 s")),
+    if sees_nodes {
+        problems.extend(own_node(client, options).await);
     }
     problems
+}
+
+/// What the own Node lacks.
+async fn own_node(client: Client, options: &Options) -> Option<Diagnostic> {
+    let nodes = Api::<Node>::all(client);
+    // Nodes may be listed, but not read one by one.
+    let own = ListParams::default().fields(&format!("metadata.name={}", options.node_name));
+    match timeout(TIMEOUT, nodes.list(&own)).await {
+        Ok(Ok(list)) => match list.items.first() {
+            None => Some(no_node(&nodes, &options.node_name).await),
+            Some(node) => without_pod_cidr(node),
+        },
+        Ok(Err(error)) => Some(unreachable(&super::chain(&error))),
+        Err(_) => Some(unreachable("no response within 10 s")),
+    }
+}
+
+/// Names some of the Nodes that there are.
+async fn no_node(nodes: &Api<Node>, name: &str) -> Diagnostic {
+    const NAMED: u32 = 5;
+    let list = timeout(TIMEOUT, nodes.list_metadata(&ListParams::default().limit(NAMED))).await;
+    let names = list.ok().and_then(Result::ok).map(|list| list.items).unwrap_or_default();
+    let names: Vec<_> = names.into_iter().filter_map(|node| node.metadata.name).collect();
+    let others = match names.is_empty() {
+        true => "there is no Node yet".to_owned(),
+        false => format!("there are, among others, {}", names.join(", ")),
+    };
+    Diagnostic::new(
+        Reason::NodeNotReady,
+        Subject::host(),
+        format!("no Node is named {name} ({others})"),
+        "set --node-name or $NODE_NAME to the name of this Node, or start the kubelet",
+    )
 }
 
 fn without_pod_cidr(node: &Node) -> Option<Diagnostic> {
@@ -103,7 +138,7 @@ fn unreachable(error: &str) -> Diagnostic {
         Reason::ApiUnreachable,
         Subject::host(),
         format!("no connection to the API server: {error}"),
-        "see that the API server runs and that the credentials are valid",
+        remedy_of(error),
     )
 }
 

@@ -88,6 +88,9 @@ reasons! {
     RestartNeeded Warning,
     PortTaken Error,
     OtherBgpDaemon Warning,
+    ForeignRoutesManaged Warning,
+    ConntrackNearlyFull Warning,
+    NeighborTableNearlyFull Warning,
     KernelUnreadable Error,
     DockerUnreachable Warning,
     DockerNetworkMissing Warning,
@@ -102,6 +105,7 @@ reasons! {
     TooManyProblems Warning,
     // Neighbors.
     MemoryLimitNear Warning,
+    LargePacketsLost Error,
     PrefixLimitNear Warning,
     PrefixLimitExceeded Warning,
     PrefixesRefused Info,

@@ -73,13 +73,42 @@ fn the_reason_that_a_neighbor_gave_is_not_hidden_by_what_follows() {
     let (why, advice) = p.s.view(p.now).diagnosis.unwrap();
     assert!(why.contains("bad peer AS") && advice.contains("with AS 65001 there"), "{why}; {advice}");
     // The reason no longer holds once the settings are others, or after some time.
-    let other = PeerConfig { description: Some("leaf".into()), ..config() };
+    let other = PeerConfig { hold_time: 30, ..config() };
     p.feed(Input::Configure(Arc::new(other), global()));
     assert_eq!(p.s.view(p.now).diagnosis, None);
     let mut p = Peer::outgoing();
     p.receive(OUT, &notify(&notification));
     assert!(p.s.view(p.now).diagnosis.is_some());
     assert_eq!(p.s.view(p.now + seconds(301)).diagnosis.map(|(why, _)| why), Some(p.last_error()));
+}
+
+#[test]
+fn an_expired_hold_timer_names_the_direction_in_which_packets_are_lost() {
+    let quiet = Transport { segments: 20, received: 500, segment: 1448, ..Transport::default() };
+    let waiting = Transport { unacknowledged: 19, ..quiet };
+    #[rustfmt::skip]
+    let cases = [
+        ("nothing arrives",        [waiting, waiting],                               "is not acknowledged",                     "no packet arrives from 10.0.0.2"),
+        ("it sends again",         [waiting, Transport { segments: 23, ..waiting }], "does not arrive there",                   "no packet of this host arrives at 10.0.0.2"),
+        ("only its TCP is there",  [quiet, Transport { segments: 23, ..quiet }],     "its TCP acknowledges what this host sends", "which may hang"),
+    ];
+    for (name, samples, text, advice) in cases {
+        let mut p = Peer::established();
+        for sample in samples {
+            p.feed(Input::Transport(OUT, sample));
+        }
+        p.pass(seconds(91));
+        let (why, remedy) = p.s.view(p.now).diagnosis.unwrap();
+        assert!(why.contains(text) && remedy.contains(advice), "{name}: {why}; {remedy}");
+    }
+    // The neighbor's timer expired first.
+    let mut p = Peer::established();
+    p.feed(Input::Transport(OUT, waiting)).receive(OUT, &notify(&Notification::new(Code::HoldTimer, 0)));
+    let (why, remedy) = p.s.view(p.now).diagnosis.unwrap();
+    assert!(
+        why.contains("does not arrive there") && remedy.contains("arrives at 10.0.0.2"),
+        "{why}; {remedy}"
+    );
 }
 
 #[test]

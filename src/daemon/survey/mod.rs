@@ -1,0 +1,138 @@
+//! What no event reports and only a look at the host from time to time shows: other BGP daemons,
+//! programs that remove routes of others, and tables of the kernel that are nearly full.
+
+mod networkd;
+mod tables;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::planner::publish;
+use crate::net::{Diagnostic, Reason, Subject};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Names of the processes of other BGP daemons.
+const DAEMONS: [&str; 9] =
+    ["bird", "bird6", "bgpd", "gobgpd", "exabgp", "holod", "rustbgpd", "openbgpd", "kube-router"];
+
+/// `systemd-networkd` as the kernel truncates it.
+const NETWORKD: &str = "systemd-network";
+
+/// A process of this network namespace.
+#[derive(Clone, Debug)]
+struct Process {
+    name: String,
+    pid: u32,
+}
+
+/// The host, as it is looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Survey {
+    /// `/`.
+    root: PathBuf,
+    processes: Vec<Process>,
+    /// Tables that were nearly full at the last look.
+    near: BTreeSet<Reason>,
+}
+
+impl Survey {
+    /// Finds the processes of this network namespace, which cannot be seen from inside of the
+    /// sandbox. Those that start later are not found.
+    pub(super) fn new() -> Self {
+        let namespace = fs::read_link("/proc/self/ns/net").ok();
+        let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let of_interest = pids.filter_map(|pid| {
+            let name = name_of(Path::new("/"), pid)?;
+            let is_one = name == NETWORKD || DAEMONS.contains(&name.as_str());
+            let is_here = is_one && fs::read_link(format!("/proc/{pid}/ns/net")).ok() == namespace;
+            is_here.then_some(Process { name, pid })
+        });
+        Self { root: "/".into(), processes: of_interest.collect(), near: BTreeSet::new() }
+    }
+
+    /// The problems now.
+    pub(super) fn look(&mut self) -> Vec<Diagnostic> {
+        let alive = |p: &&Process| name_of(&self.root, p.pid).as_ref() == Some(&p.name);
+        let alive: Vec<_> = self.processes.iter().filter(alive).collect();
+        let mut found: Vec<_> =
+            alive.iter().filter(|p| DAEMONS.contains(&p.name.as_str())).map(|p| other_daemon(p)).collect();
+        if alive.iter().any(|p| p.name == NETWORKD) {
+            found.extend(networkd::problem(&self.root));
+        }
+        let full = tables::problems(&self.root, &self.near);
+        self.near = full.iter().map(|d| d.reason).collect();
+        found.extend(full);
+        found
+    }
+}
+
+/// Looks from time to time, for as long as somebody receives what is found.
+pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
+    let (problems, found) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Cancel safe, both.
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = problems.closed() => return,
+            }
+            let look = spawn_blocking(move || {
+                let found = survey.look();
+                (survey, found)
+            });
+            let Ok((same, found)) = look.await else { return };
+            survey = same;
+            publish(&problems, found);
+        }
+    });
+    found
+}
+
+fn name_of(root: &Path, pid: u32) -> Option<String> {
+    let name = fs::read_to_string(root.join(format!("proc/{pid}/comm"))).ok()?;
+    Some(name.trim().to_owned())
+}
+
+fn other_daemon(Process { name, pid }: &Process) -> Diagnostic {
+    Diagnostic::new(
+        Reason::OtherBgpDaemon,
+        Subject::program(name),
+        format!("{name} (pid {pid}), another BGP daemon, runs on this host"),
+        "stop it, or see that the two have neither neighbors nor routes in common",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_a_problem_while_it_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let comm = root.path().join("proc/812/comm");
+        fs::create_dir_all(comm.parent().unwrap()).unwrap();
+        fs::write(&comm, "bgpd\n").unwrap();
+        let processes = vec![Process { name: "bgpd".into(), pid: 812 }];
+        let mut survey = Survey { root: root.path().into(), processes, near: BTreeSet::new() };
+        let found = survey.look();
+        assert!(found.len() == 1 && found[0].contains("bgpd (pid 812)"), "{found:?}");
+        // Another process has its number.
+        fs::write(&comm, "sh\n").unwrap();
+        assert_eq!(survey.look(), []);
+    }
+}
