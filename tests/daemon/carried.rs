@@ -58,7 +58,7 @@ fn config(neighbor: &str, more: &str) -> String {
 
 fn reload(routelet: &Routelet, neighbor: &str, more: &str) {
     routelet.configure(&config(neighbor, more));
-    routelet.cli(&["reload"]);
+    routelet.cli(&["reload", "--force"]);
 }
 
 #[test]
@@ -150,10 +150,10 @@ fn limits_at_either_end_are_named_with_family_and_number() {
     for network in 0..3 {
         bed.in_ipv4(&format!("network 10.10.{network}.0/24"));
     }
-    reload(&routelet, "max-prefixes = 5\n", two);
+    reload(&routelet, "max-prefixes = 7\n", two);
     let (text, _) = named(&routelet, "PrefixLimitNear");
     assert!(
-        text.contains("75 %") && text.contains("ipv4-unicast") && text.contains("max-prefixes 5"),
+        text.contains("75 %") && text.contains("ipv4-unicast") && text.contains("max-prefixes 7"),
         "{text}"
     );
     reload(&routelet, "max-prefixes = 3\nmax-prefixes-action = \"warn\"\n", two);

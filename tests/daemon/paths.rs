@@ -112,6 +112,7 @@ fn a_filter_on_port_179_is_named_with_its_direction() {
     }
     drop(routelet);
     filter(&way.switch, "input", "tcp dport 179");
+    way.switch.sh("nft 'add rule inet cut c tcp sport 179 drop'");
     let routelet = way.start("\"10.50.0.0/24\"");
     let (found, advice) = named(&routelet, "NeighborDown");
     assert!(advice.contains("no firewall on either end drops TCP port 179"), "{found}; {advice}");

@@ -625,7 +625,7 @@ impl Net {
             Arrival::Turn => {}
             Arrival::Refused(number, why) => {
                 if self.nodes[&end].dial == number {
-                    self.feed(end, Input::ConnectFailed(why));
+                    self.feed(end, Input::ConnectFailed { why, refused: false });
                 }
             }
             Arrival::Connected(number, ..) if self.nodes[&end].dial != number => {

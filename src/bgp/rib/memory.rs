@@ -17,7 +17,7 @@ use super::{
     update_group::UpdateGroup,
 };
 use crate::{
-    bgp::peer::PeerId,
+    bgp::peer::{MaxPrefixesAction, PeerId},
     net::{Diagnostic, Family, Reason, Subject},
 };
 
@@ -242,9 +242,10 @@ impl Rib {
                 near.foreign.push((n as PeerNo, peer.id));
             }
             let max = peer.config.max_prefixes;
+            let warns = peer.config.max_prefixes_action == MaxPrefixesAction::Warn;
             for family in Family::ALL {
                 let received = peer.received[family.index()];
-                let limited = Limited { peer: n as PeerNo, family, max, over: received > max };
+                let limited = Limited { peer: n as PeerNo, family, max, over: warns && received > max };
                 let was = old.peers.iter().any(|l| (l.peer, l.family, l.max) == (n as PeerNo, family, max));
                 if received > 0 && is_near(received.into(), max.into(), PREFIXES_NEAR, was) {
                     near.peers.push(limited);

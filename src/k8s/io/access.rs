@@ -23,7 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of all checks.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is requested of the API server: verb, API group, resource. The first is the right to list Nodes.
+/// What is requested of the API server: verb, API group, resource. The first is the right to list
+/// Nodes.
 const NEEDED: [(&str, &str, &str); 10] = [
     ("list", "", "nodes"),
     ("watch", "", "nodes"),
