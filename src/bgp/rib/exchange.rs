@@ -6,7 +6,7 @@ use super::{
     Rib,
     import::Refused,
     nexthop::Resolution,
-    own_attrs,
+    originate::own_attrs,
     peers::Peer,
     table::{OWN, PeerNo},
     view::{Exchange, Withheld},

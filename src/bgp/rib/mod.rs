@@ -14,6 +14,7 @@
 //! Deliberately absent: timers between changes (MinRouteAdvertisementInterval is 0), route flap
 //! damping (RFC 7196 advises against its defaults), confederations, aggregation.
 
+mod adj_in;
 mod advertise;
 mod attrs;
 mod best_path;
@@ -27,8 +28,10 @@ mod filter;
 mod foreign;
 mod graceful;
 mod import;
+mod membership;
 mod memory;
 mod nexthop;
+mod originate;
 mod paths;
 mod peers;
 mod recheck;
@@ -41,40 +44,36 @@ mod update_group;
 pub mod view;
 mod walk;
 
-use std::{borrow::Cow, collections::BTreeMap, mem, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use self::{
-    attrs::{AttrsId, AttrsTable},
+    attrs::AttrsTable,
     best_path::BestPath,
-    export::View,
-    import::{Refused, Speaker},
+    import::Refused,
     memory::Memory,
     nexthop::{Hops, OnLink, Sets},
     paths::PathIds,
     peers::Peer,
-    table::{OWN, Path, PeerNo, RouteNo, Table},
-    update_group::{JoinState, UpdateGroup, rank::Rank},
+    table::{PeerNo, RouteNo, Table},
+    update_group::UpdateGroup,
 };
+use crate::{
+    bgp::{
+        peer::{Global, Negotiated, PeerConfig, PeerId},
+        wire::{refresh, update::Update},
+    },
+    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
+};
+
 pub use self::{
     view::{Counts, Exchange, Explained, NeighborCounts, RouteFilter, RouteView},
     walk::Walk,
 };
 pub use crate::bgp::peer::DownCause;
-use crate::{
-    bgp::{
-        peer::{Global, MaxPrefixesAction, Negotiated, PeerConfig, PeerId},
-        wire::{
-            attr::{AsPath, Attrs, ExtraAttrs, Origin, PathNextHop},
-            refresh,
-            update::{Nlri, Update},
-        },
-    },
-    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
-};
 
 /// Paths to one prefix that are accepted from one neighbor (RFC 7911). Each path slows down the
 /// decision process for its prefix.
@@ -441,125 +440,7 @@ impl Rib {
 
     // Update groups.
 
-    /// Moves an established neighbor to the update groups that fit its settings. If it was in
-    /// another group, routes that the new one does not advertise are withdrawn, and all others are
-    /// advertised again.
-    fn regroup(&mut self, no: PeerNo) {
-        for family in Family::ALL {
-            let f = family.index();
-            let Some(peer) = self.peer(no).filter(|p| p.up) else { return };
-            let Some(session) = peer.session.clone().filter(|s| s.has(family)) else { continue };
-            let view = View::new(family, &peer.config, &session, &self.global);
-            let old = peer.groups[f];
-            if old.and_then(|n| self.groups[f][n].as_ref()).is_some_and(|g| g.view == view) {
-                continue;
-            }
-            // RFC 4724 §2: useful to everyone, whether it restarts gracefully or not.
-            let first = old.is_none();
-            // Before the old group is removed, so that its paths keep their identifiers.
-            let n = self.group_of(view, (no, session.remote_addr));
-            let (advertised, pending) = self.leave_group(no, family);
-            let end_of_rib_deferred = first && self.is_deferred(family);
-            let end_of_rib = pending || (first && !end_of_rib_deferred);
-            let Some(group) = self.groups[f][n].as_mut() else { continue };
-            let table = &self.tables[f];
-            let gone = advertised.into_iter().filter(|nlri| !group.advertises(no, *nlri, table));
-            let addr = Some(session.remote_addr);
-            group.join(no, JoinState { withdraw: gone.collect(), end_of_rib, addr });
-            if let Some(peer) = self.peer_mut(no) {
-                peer.groups[f] = Some(n);
-                peer.end_of_rib_deferred[f] |= end_of_rib_deferred;
-            }
-        }
-    }
-
-    /// The group with this view, made and filled if there is none.
-    fn group_of(&mut self, view: View, first: (PeerNo, std::net::IpAddr)) -> usize {
-        let family = view.family;
-        let f = family.index();
-        let same = |g: &Option<UpdateGroup>| g.as_ref().is_some_and(|g| g.view == view);
-        if let Some(n) = self.groups[f].iter().position(same) {
-            return n;
-        }
-        let n = self.groups[f].iter().position(Option::is_none).unwrap_or(self.groups[f].len());
-        if n == self.groups[f].len() {
-            self.groups[f].push(None);
-        }
-        let mut group = UpdateGroup::new(view, first);
-        let mut memo = None;
-        for route in self.tables[f].numbers() {
-            self.stage_exports(&mut group, family, route, &mut memo);
-        }
-        if let Some((_, Some(id))) = memo {
-            self.attrs.release(id);
-        }
-        // The journal is not needed: new members start with a walk over the table.
-        group.trim(&mut self.tables[f], &mut self.path_ids[f], |_| {});
-        self.groups[f][n] = Some(group);
-        n
-    }
-
-    /// Removes a neighbor from its group. Returns what may have been advertised to it, and whether
-    /// End-of-RIB had not been sent yet.
-    fn leave_group(&mut self, no: PeerNo, family: Family) -> (Vec<Nlri>, bool) {
-        let f = family.index();
-        let none = (Vec::new(), false);
-        let Some(n) = self.peer_mut(no).and_then(|p| p.groups[f].take()) else { return none };
-        let Some(group) = self.groups[f][n].as_mut() else { return none };
-        let mut advertised: Vec<Nlri> = group.possibly_advertised(no, &self.tables[f]).collect();
-        let left = group.leave(no);
-        advertised.extend(left.withdraw);
-        if group.is_empty() {
-            let mut vacant = Vec::new();
-            let ids = &mut self.path_ids[f];
-            group.dissolve(&mut self.tables[f], &mut self.attrs, ids, |route| vacant.push(route));
-            self.groups[f][n] = None;
-            vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
-        }
-        (advertised, left.end_of_rib)
-    }
-
     // Paths.
-
-    fn update(&mut self, now: Instant, no: PeerNo, update: &Update) {
-        let since = self.clock(now);
-        self.sample_growth(now);
-        let Some(peer) = self.peer_mut(no).filter(|p| p.up && !p.over_limit) else { return };
-        let empty = update.advertised.is_empty() && update.withdrawn.is_empty();
-        if !empty {
-            peer.last_update = now;
-        }
-        let (Some(session), config) = (peer.session.clone(), peer.config.clone()) else { return };
-        for block in &update.withdrawn {
-            block.iter().for_each(|nlri| self.withdraw(no, nlri));
-        }
-        let global = self.global.clone();
-        let from = Speaker { config: &config, session: &session, global: &global };
-        for (attrs, block) in &update.advertised {
-            let received = self.intern(attrs, no);
-            let arrived = from.attributes(attrs);
-            for nlri in block.iter() {
-                self.announce(no, &from, nlri, received, &arrived, since);
-                if self.peer(no).is_none_or(|p| p.over_limit) {
-                    break;
-                }
-            }
-            self.attrs.release(received);
-            self.enforce_memory_budget();
-            if self.peer(no).is_none_or(|p| p.over_limit) {
-                return;
-            }
-        }
-        if let Some(family) = update.end_of_rib {
-            self.end_of_rib(no, family);
-        }
-    }
-
-    fn intern(&mut self, attrs: &Arc<Attrs>, from: PeerNo) -> AttrsId {
-        let link = self.peer(from).map(|p| p.link).unwrap_or_default();
-        let ifindex = nexthop::interface(&attrs.next_hop, link, &self.reachable);
-        self.attrs.intern(attrs, ifindex, from)
-    }
 
     /// The link over which the host reaches the other end of a session, if that is on a connected
     /// subnet.
@@ -624,200 +505,7 @@ impl Rib {
         }
     }
 
-    /// Applies import to a received path: the effective attributes with a reference, and the code
-    /// of the refusal or 0.
-    fn imported(
-        &mut self,
-        no: PeerNo,
-        from: &Speaker<'_>,
-        prefix: Prefix,
-        received: AttrsId,
-        arrived: &Result<Cow<'_, Attrs>, Refused>,
-    ) -> (AttrsId, u8) {
-        let verdict = match arrived {
-            Err(why) => Err(*why),
-            Ok(attrs) => {
-                let mut attrs = Cow::Borrowed(&**attrs);
-                let accepted = from.prefix(prefix, &self.guard, &mut attrs);
-                accepted.map(|()| matches!(attrs, Cow::Owned(_)).then(|| attrs.into_owned()))
-            }
-        };
-        match (verdict, arrived) {
-            (Err(why), _) => (self.attrs.acquire(received), why.code()),
-            (Ok(Some(changed)), _) => (self.intern(&Arc::new(changed), no), 0),
-            (Ok(None), Ok(Cow::Owned(changed))) => (self.intern(&Arc::new(changed.clone()), no), 0),
-            (Ok(None), _) => (self.attrs.acquire(received), 0),
-        }
-    }
-
-    fn announce(
-        &mut self,
-        no: PeerNo,
-        from: &Speaker<'_>,
-        nlri: Nlri,
-        received: AttrsId,
-        arrived: &Result<Cow<'_, Attrs>, Refused>,
-        since: u32,
-    ) {
-        let family = nlri.prefix.family();
-        let f = family.index();
-        let (effective, refused) = self.imported(no, from, nlri.prefix, received, arrived);
-        let route = self.tables[f].entry(nlri.prefix);
-        let before = self.tables[f].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
-        if before.is_none()
-            && (self.exceeds(no, family) || self.at_path_limit(no, family, route) || self.has_no_room(no))
-        {
-            self.attrs.release(effective);
-            self.tables[f].vacate(route);
-            return;
-        }
-        let refused = self.share_of(no, nlri.prefix, before, refused);
-        let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
-        let entry = self.tables[f].get_mut(route);
-        let Some(old) = entry.find(no, nlri.path_id) else {
-            self.tables[f].push(route, path);
-            self.attrs.acquire(received);
-            self.count(no, f, None, Some(refused));
-            self.mark_dirty(family, route);
-            return;
-        };
-        old.bits &= !Path::STALE;
-        let same = (old.received, old.effective, old.refused) == (received, effective, refused);
-        if same && !old.has(Path::LONG_LIVED) {
-            self.attrs.release(effective);
-            return;
-        }
-        let before = mem::replace(old, Path { bits: old.bits & !Path::LONG_LIVED, ..path });
-        self.attrs.acquire(received);
-        self.attrs.release(before.received);
-        self.attrs.release(before.effective);
-        self.count(no, f, Some(before.refused), Some(refused));
-        self.mark_dirty(family, route);
-    }
-
-    fn withdraw(&mut self, no: PeerNo, nlri: Nlri) {
-        let family = nlri.prefix.family();
-        if let Some(route) = self.tables[family.index()].find(nlri.prefix) {
-            self.remove_paths(family, route, |p| p.peer == no && p.path_id == nlri.path_id);
-        }
-    }
-
-    /// Removes the paths of a route that `goes` picks.
-    fn remove_paths(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
-        let f = family.index();
-        let mut gone: Vec<Path> = Vec::new();
-        self.tables[f].extract(route, goes, |path| gone.push(path));
-        if gone.is_empty() {
-            return;
-        }
-        for path in gone {
-            self.attrs.release(path.received);
-            self.attrs.release(path.effective);
-            self.count(path.peer, f, Some(path.refused), None);
-            if path.peer != OWN {
-                let prefix = self.tables[f].prefix(route);
-                self.share_of(path.peer, prefix, Some(path.refused), GONE);
-            }
-        }
-        self.mark_dirty(family, route);
-    }
-
-    /// Updates the counters after the import result of a path changed from `before` to `after`;
-    /// `None`: the path did not exist.
-    fn count(&mut self, no: PeerNo, f: usize, before: Option<u8>, after: Option<u8>) {
-        let now = self.now;
-        for (verdict, difference) in [(before, -1), (after, 1)] {
-            if let Some(counter) = verdict.and_then(|v| self.refused[f].get_mut(usize::from(v))) {
-                *counter = counter.saturating_add_signed(difference);
-            }
-        }
-        if let Some(peer) = self.peer_mut(no) {
-            peer.count(now, f, before, after);
-        }
-    }
-
-    /// Whether one more prefix exceeds the neighbor's limit (RFC 4486 §3). Logs it once.
-    fn exceeds(&mut self, no: PeerNo, family: Family) -> bool {
-        let f = family.index();
-        let Some(peer) = self.peer_mut(no) else { return no != OWN };
-        if peer.received[f] < peer.config.max_prefixes {
-            return false;
-        }
-        let (neighbor, max) = (peer.name(), peer.config.max_prefixes);
-        if peer.config.max_prefixes_action == MaxPrefixesAction::Warn {
-            if !mem::replace(&mut peer.warned[f], true) {
-                tracing::warn!(%neighbor, %family, max, "prefix limit exceeded; accepting further prefixes as max-prefixes-action is warn");
-            }
-            return false;
-        }
-        peer.over_limit = true;
-        let id = peer.id;
-        self.events.push((id, Event::MaxPrefixes { family }));
-        tracing::warn!(%neighbor, %family, max, "prefix limit exceeded; restarting the session");
-        true
-    }
-
-    /// Whether the memory budget is exceeded and this neighbor's session was chosen to be closed.
-    fn has_no_room(&mut self, no: PeerNo) -> bool {
-        self.enforce_memory_budget();
-        self.peer(no).is_some_and(|p| p.over_limit)
-    }
-
-    /// Whether a neighbor already has [`MAX_PATHS_PER_PEER`] paths to a prefix. Logs it once.
-    fn at_path_limit(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
-        let paths = self.tables[family.index()].get(route).paths();
-        if paths.len() < MAX_PATHS_PER_PEER
-            || paths.iter().filter(|p| p.peer == no).count() < MAX_PATHS_PER_PEER
-        {
-            return false;
-        }
-        let prefix = self.tables[family.index()].prefix(route);
-        if let Some(peer) = self.peer_mut(no)
-            && !mem::replace(&mut peer.path_limit_warned, true)
-        {
-            let neighbor = peer.name();
-            tracing::warn!(
-                %neighbor, %prefix, max = MAX_PATHS_PER_PEER,
-                "too many paths to one prefix, ignoring further ones; let the neighbor send fewer, \
-                 or set add-paths = \"none\""
-            );
-        }
-        true
-    }
-
-    /// Applies import again to the paths of one neighbor, or of all.
-    fn reapply_import_policy(&mut self, only: Option<PeerNo>) {
-        for family in Family::ALL {
-            for route in self.tables[family.index()].numbers() {
-                self.reapply_import_to_route(family, route, only);
-            }
-        }
-    }
-
     // Own routes.
-
-    fn originate(&mut self, now: Instant, new: Arc<BTreeMap<Prefix, Origination>>) {
-        let since = self.clock(now);
-        let old = mem::replace(&mut self.originated, new.clone());
-        for prefix in old.keys().filter(|p| !new.contains_key(p)) {
-            if let Some(route) = self.tables[prefix.family().index()].find(*prefix) {
-                self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
-            }
-        }
-        let mut changed: Vec<_> = new.iter().filter(|(p, o)| old.get(p) != Some(o)).collect();
-        changed.sort_by_key(|(_, o)| Rank::of(o.source));
-        for (prefix, origination) in changed {
-            let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0, OWN);
-            let f = prefix.family().index();
-            let route = self.tables[f].entry(*prefix);
-            self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
-            self.attrs.acquire(id);
-            let path =
-                Path { peer: OWN, bits: 0, refused: 0, path_id: 0, received: id, effective: id, since };
-            self.tables[f].push(route, path);
-            self.mark_dirty(prefix.family(), route);
-        }
-    }
 
     fn refresh(&mut self, now: Instant, no: PeerNo, family: Family, subtype: u8) {
         let f = family.index();
@@ -834,28 +522,6 @@ impl Rib {
             refresh::END if enhanced => self.sweep(no, family),
             _ => {}
         }
-    }
-}
-
-/// The attributes of an originated route before export.
-fn own_attrs(prefix: Prefix, origination: &Origination) -> Attrs {
-    let addr = match prefix.family() {
-        Family::Ipv4Unicast => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        Family::Ipv6Unicast => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let extra = ExtraAttrs {
-        ext_communities: origination.ext_communities.clone(),
-        large_communities: origination.large_communities.clone(),
-        ..ExtraAttrs::default()
-    };
-    Attrs {
-        origin: Origin::Igp,
-        as_path: AsPath::empty(),
-        next_hop: PathNextHop { addr, link_local: None },
-        med: origination.med,
-        local_pref: None,
-        communities: origination.communities.clone().into(),
-        extra: (extra != ExtraAttrs::default()).then(|| Box::new(extra)),
     }
 }
 

@@ -18,7 +18,9 @@ mod advice;
 mod attachment;
 mod bfd;
 mod collision;
+mod connect;
 mod damping;
+mod end;
 mod gtsm;
 mod handover;
 mod hints;
@@ -40,9 +42,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::{admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 use self::{
-    advice::Cause,
+    end::{End, NextStep},
     path::Transport,
     record::Record,
     state::{Connection, State},
@@ -52,14 +53,12 @@ use crate::{
     bgp::{
         peer::{DownCause, Global, Negotiated, PeerConfig},
         view::{NeighborView, SessionState},
-        wire::{
-            framing::Kind,
-            notification::{Notification, cease},
-            update::Update,
-        },
+        wire::update::Update,
     },
     net::{Family, Links},
 };
+
+pub use self::{admin::reset_reason, handover::Handover, negotiate::Endpoints, state::OPEN_HOLD_TIME};
 
 /// One TCP connection: a number that the driver chooses and never uses twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -270,39 +269,13 @@ pub struct Session {
     updates: Vec<Update>,
     out: VecDeque<Output>,
     record: Record,
-    /// What is known of the neighbor's TTL.
     path: path::PathWatch,
+    /// What is known of the neighbor's TTL.
     gtsm: gtsm::Gtsm,
 }
 
 /// Lower bound of ConnectRetry, whatever is configured.
 const MIN_CONNECT_RETRY: Duration = Duration::from_secs(1);
-
-/// Why and how a connection is closed.
-struct End {
-    /// NOTIFICATION to send.
-    notify: Option<Notification>,
-    cause: DownCause,
-    /// Name of the counter.
-    reason: &'static str,
-    why: String,
-    after: NextStep,
-}
-
-/// What follows when the last connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NextStep {
-    /// No session until [`Input::Start`] or the like.
-    StayDown,
-    /// Listen, and connect after [`MIN_CONNECT_RETRY`]: a collision closed both connections.
-    RetrySoon,
-    /// Listen, and connect after ConnectRetry.
-    Retry,
-    /// Idle for `idle-hold-time`, with back-off.
-    IdleHold,
-    /// Idle for this time.
-    Idle(Duration),
-}
 
 impl Session {
     /// Stopped until [`Input::Start`]. `seed` feeds the jitter.
@@ -427,112 +400,6 @@ impl Session {
         self.begin(now);
     }
 
-    /// Leaves Idle: connects, or listens only if passive.
-    fn begin(&mut self, now: Instant) {
-        self.timers.stop(Timer::IdleHold);
-        self.over_limit = false;
-        self.yielding = None;
-        if self.bfd_hold.is_some() {
-            self.phase = Phase::Idle;
-        } else if self.config.passive {
-            self.phase = Phase::Active;
-        } else {
-            self.connect(now);
-        }
-    }
-
-    fn connect(&mut self, now: Instant) {
-        self.phase = Phase::Connect;
-        self.retry_later(now);
-        self.out.push_back(Output::Connect);
-    }
-
-    fn abort_connect(&mut self, timed_out: bool) {
-        if self.phase == Phase::Connect {
-            self.phase = Phase::Active;
-            self.out.push_back(Output::AbortConnect { timed_out });
-        }
-    }
-
-    /// Starts ConnectRetry, with back-off.
-    fn retry_later(&mut self, now: Instant) {
-        let base = self.config.connect_retry_time.max(MIN_CONNECT_RETRY);
-        let wait = match self.quick_retries.checked_sub(1) {
-            Some(left) => {
-                self.quick_retries = left;
-                MIN_CONNECT_RETRY
-            }
-            None => self.connect_backoff.next(base),
-        };
-        self.timers.set(Timer::ConnectRetry, now + self.jitter.of(wait));
-    }
-
-    fn retry_now(&mut self, now: Instant) {
-        if self.running == Running::Yes
-            && self.connections.is_empty()
-            && self.phase != Phase::Idle
-            && !self.config.passive
-        {
-            self.connect_backoff.reset();
-            self.abort_connect(false);
-            self.connect(now);
-        }
-    }
-
-    /// Event 16. If an OPEN was received on an accepted connection already, the outgoing one is
-    /// closed: no OPEN was sent on it, so it is no collision yet, and the neighbor cannot resolve
-    /// it differently.
-    fn connected(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
-        let late = self.connections.iter().any(|c| c.negotiated().is_some() && !self.leaves(c));
-        if self.phase != Phase::Connect || late {
-            self.abort_connect(false);
-            self.out.push_back(Output::Close(conn));
-            return;
-        }
-        self.phase = Phase::Active;
-        self.timers.stop(Timer::ConnectRetry);
-        self.open(now, Connection::new(now, conn, true, ends));
-    }
-
-    /// Event 18. ConnectRetry is running.
-    fn connect_failed(&mut self, why: String, refused: bool) {
-        if self.phase == Phase::Connect {
-            self.phase = Phase::Active;
-            if self.connections.is_empty() {
-                let why = self.with_hint(why);
-                self.record.caused(refused.then_some(Cause::Refused));
-                self.report_failure(why);
-            }
-        }
-    }
-
-    /// Event 17. A connection of a disabled neighbor is rejected with CEASE (RFC 4486 §4), that of
-    /// an idle one is closed silently (§8.2.2).
-    fn accepted(&mut self, now: Instant, conn: Conn, ends: Endpoints) {
-        if self.phase == Phase::Idle {
-            if self.running == Running::Disabled {
-                let rejected = Notification::cease(cease::REJECTED, None);
-                self.out.push_back(Output::Transmit(conn, state::notification(&rejected)));
-            }
-            self.out.push_back(Output::Close(conn));
-            return;
-        }
-        if let Err(why) = self.check_distance(&ends) {
-            self.out.push_back(Output::Close(conn));
-            self.refused_distance(now, why);
-            return;
-        }
-        // A neighbor that connects again has given up its last attempt.
-        if let Some(older) = self.connections.iter().position(|c| !c.outgoing && !c.is_established()) {
-            let older = self.connections.remove(older);
-            self.out.push_back(Output::Close(older.id));
-        }
-        if self.phase == Phase::Active {
-            self.timers.stop(Timer::ConnectRetry);
-        }
-        self.open(now, Connection::new(now, conn, false, ends));
-    }
-
     fn hint(&mut self, text: String) {
         if self.connections.is_empty() {
             self.record.caused(None);
@@ -570,110 +437,6 @@ impl Session {
             }
         }
         self.host_expired(now);
-    }
-
-    /// Event 9.
-    fn connect_retry(&mut self, now: Instant) {
-        let was_connecting = self.phase == Phase::Connect;
-        self.abort_connect(true);
-        if self.connections.iter().any(|c| !self.leaves(c)) {
-            return;
-        }
-        if was_connecting {
-            self.report_no_reply();
-        }
-        self.connect(now);
-    }
-
-    /// Closes one connection: NOTIFICATION, close, event, and the next step.
-    fn end(&mut self, now: Instant, conn: Conn, end: End) {
-        let Some(at) = self.connections.iter().position(|c| c.id == conn) else { return };
-        let was_up = self.connections[at].is_established();
-        self.caused(now, &end);
-        if let Some(notification) = &end.notify {
-            self.record.notification_sent(notification);
-            self.transmit(now, conn, Kind::Notification, state::notification(notification), 1);
-        }
-        self.connections.remove(at);
-        if !self.pending_closes.iter().any(|p| p.conn == conn) {
-            self.out.push_back(Output::Close(conn));
-        }
-        if was_up {
-            self.flush_updates();
-            self.record.dropped(now, end.reason, &end.why);
-            self.event(Severity::Warn, "session closed", Some(end.why.clone()));
-            self.out.push_back(Output::Down { cause: end.cause, why: end.why });
-        } else if self.connections.is_empty()
-            && end.after != NextStep::RetrySoon
-            && end.after != NextStep::StayDown
-        {
-            self.report_failure(end.why);
-        } else {
-            self.event(Severity::Debug, "connection closed", Some(end.why));
-        }
-        self.after(now, end.after, was_up);
-    }
-
-    /// Records what a connection ends for. What the neighbor did was recorded before.
-    fn caused(&mut self, now: Instant, end: &End) {
-        match (&end.notify, end.cause) {
-            (_, DownCause::Administrative) => self.record.caused(None),
-            // Recorded before, with what TCP shows.
-            (_, DownCause::HoldTimer) => {}
-            (Some(sent), _) => self.record.caused(Some(Cause::Sent(sent.clone()))),
-            (None, DownCause::Received { .. } | DownCause::Closed) => {}
-            (None, _) => self.record.caused(None),
-        }
-        if let Some(cause) = self.record.cause().filter(|cause| cause.has_reason()).cloned() {
-            self.record.judged(now, cause, &end.why);
-        }
-    }
-
-    fn after(&mut self, now: Instant, after: NextStep, was_up: bool) {
-        match after {
-            NextStep::StayDown => {
-                self.abort_connect(false);
-                self.phase = Phase::Idle;
-                self.timers = Timers::default();
-            }
-            // Another connection goes on.
-            _ if self.connections.iter().any(|c| !self.leaves(c)) => {}
-            _ if !self.connections.is_empty() => self.move_again(now),
-            // An attempt is in progress already.
-            NextStep::RetrySoon | NextStep::Retry if self.phase == Phase::Connect => {}
-            NextStep::RetrySoon | NextStep::Retry => {
-                self.phase = Phase::Active;
-                if was_up {
-                    self.connect_backoff.reset();
-                }
-                if !self.config.passive && after == NextStep::Retry {
-                    self.retry_later(now);
-                } else if !self.config.passive {
-                    self.timers.set(Timer::ConnectRetry, now + self.jitter.of(MIN_CONNECT_RETRY));
-                }
-            }
-            NextStep::IdleHold => {
-                let wait = self.damping.penalty(now, self.config.idle_hold_time);
-                self.idle(now, self.config.idle_hold_time.min(wait), wait);
-            }
-            NextStep::Idle(time) => self.idle(now, time, time),
-        }
-    }
-
-    /// Idle for about `wait`. A `base` of 0 means no Idle: listen, and connect as usual.
-    fn idle(&mut self, now: Instant, base: Duration, wait: Duration) {
-        self.abort_connect(false);
-        self.timers.stop(Timer::ConnectRetry);
-        if base.is_zero() {
-            self.phase = Phase::Active;
-            if !self.config.passive {
-                self.retry_later(now);
-            }
-        } else {
-            self.phase = Phase::Idle;
-            let wait = self.jitter.of(wait);
-            self.timers.set(Timer::IdleHold, now + wait);
-        }
     }
 
     fn flush_updates(&mut self) {

@@ -113,7 +113,8 @@ fn routes_of_a_router_with_this_hosts_id_are_seen_beside_those_that_come_back() 
     let mut bench = Bench::new();
     bench.originate(&[prefix(0)]);
     bench.neighbor(1, 65000, |_| {});
-    let extra = ExtraAttrs { originator_id: Some(global().router_id), ..ExtraAttrs::default() };
+    let extra =
+        crate::bgp::wire::attr::ExtraAttrs { originator_id: Some(global().router_id), ..Default::default() };
     let reflected = Attrs { extra: Some(Box::new(extra)), ..path(1, 65000) };
     bench.announce(1, &reflected, &[prefix(0)]);
     bench.run();

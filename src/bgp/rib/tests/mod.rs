@@ -2,9 +2,15 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use super::*;
+use super::{table::OWN, *};
 use crate::{
-    bgp::peer::{MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs},
+    bgp::{
+        peer::{MaxPrefixesAction, OwnAddresses, PeerKey, PeerSource, RemoteAs},
+        wire::{
+            attr::{AsPath, Attrs, Origin, PathNextHop},
+            update::Nlri,
+        },
+    },
     net::{Asn, RouterId},
 };
 

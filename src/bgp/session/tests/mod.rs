@@ -12,8 +12,8 @@ use crate::{
         wire::{
             Code,
             capability::{Capability, GracefulFamily, GracefulRestart},
-            framing,
-            notification::cease,
+            framing::{self, Kind},
+            notification::{Notification, cease},
             open::Open,
             refresh::Refresh,
         },

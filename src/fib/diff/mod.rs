@@ -8,9 +8,12 @@
 //! A change that was emitted counts as done until [`Fib::refused`] reverts it. A key that another
 //! daemon's route holds is never written.
 
+mod audit;
+mod host;
+mod show;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -19,15 +22,12 @@ use hashbrown::HashMap;
 use crate::{
     fib::{
         nexthop::{NexthopEntryId, NexthopTable, SetId, UNREACHABLE},
-        resolve::Resolver,
-        route::{Content, Held, OWN_METRIC, ObjectId, Op, SeenObject, Target, protocol_name},
-        shadow::{Shadows, problem},
+        route::{Content, OWN_METRIC, Op, Target},
         source::SourceState,
         sweep::Sweep,
         table::{Mark, State, Table},
-        view::{FibHop, FibView},
     },
-    net::{Diagnostic, NextHops, Prefix, Reason, RouteKind, Subject},
+    net::{NextHops, Prefix, RouteKind},
 };
 
 /// Number of routes from which an object is deleted instead of its routes. Below it, each route is
@@ -486,234 +486,6 @@ impl Fib {
         again
     }
 
-    /// Takes a notification about one key of our table.
-    pub fn observe(&mut self, prefix: Prefix, metric: u32, held: Held) {
-        let key = (prefix, metric);
-        let before = match held {
-            Held::Other { protocol } => self.foreign.insert(key, protocol),
-            Held::Ours { .. } | Held::Nobody => self.foreign.remove(&key),
-        };
-        let ours_there = match held {
-            Held::Ours { object } => Some(object),
-            Held::Other { .. } | Held::Nobody => None,
-        };
-        match metric {
-            OWN_METRIC => self.observe_own(prefix, ours_there.is_some(), before.is_none()),
-            m if m == self.settings.metric => self.observe_learned(prefix, ours_there, before.is_none()),
-            _ => {}
-        }
-    }
-
-    fn observe_own(&mut self, prefix: Prefix, there: bool, repair: bool) {
-        let Some(own) = self.own.get_mut(&prefix) else { return };
-        if there {
-            return;
-        }
-        own.there = false;
-        if own.wanted {
-            self.repairs += u64::from(repair);
-            self.put_own(prefix, repair);
-        }
-    }
-
-    fn observe_learned(&mut self, prefix: Prefix, object: Option<ObjectId>, repair: bool) {
-        let Some(state) = self.routes.get(prefix) else { return };
-        let written = self.objects.target(state.have());
-        let right = match (object, written) {
-            (Some(id), Some(Target::Object(ours))) => id == ours,
-            (Some(id), Some(_)) => id == 0,
-            _ => false,
-        };
-        if right && state.have() != 0 {
-            return;
-        }
-        self.mark_missing(prefix);
-        if state.want != 0 && state.have() != 0 {
-            self.repairs += 1;
-        }
-        self.settle(prefix, repair);
-    }
-
-    /// Takes a new snapshot of the host, and the kernel's present nexthop objects.
-    pub fn host(&mut self, resolver: Resolver, seen: Option<&BTreeMap<ObjectId, SeenObject>>) {
-        if let Some(seen) = seen {
-            let before = self.objects.repaired;
-            let lost = self.objects.observe(seen);
-            self.repairs += self.objects.repaired - before;
-            self.lose_routes_of(&lost, false);
-        }
-        self.objects.resolve(resolver);
-        // For learned routes the table itself shows that they are missing.
-        self.problems.retain(|(_, metric), _| *metric == OWN_METRIC);
-        self.rescan();
-    }
-
-    /// Takes the gateways that BFD has lost: groups continue without them, with one message for all
-    /// routes of each.
-    pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
-        self.objects.lose(lost);
-        if !self.objects.enabled() {
-            self.rescan();
-        }
-    }
-
-    /// Records that these entries are gone with all their routes. `decided`: the decision about
-    /// these routes was to delete them.
-    fn lose_routes_of(&mut self, entries: &BTreeSet<NexthopEntryId>, decided: bool) {
-        if entries.is_empty() {
-            return;
-        }
-        let (objects, sweep) = (&mut self.objects, &mut self.sweep);
-        self.routes.change_all(|state| {
-            let have = state.have();
-            if entries.contains(&have) {
-                objects.drop_refs(have, 1);
-                sweep.stale -= usize::from(state.is(Mark::Stale));
-                state.set_have(0);
-                state.set(Mark::Stale, false);
-                state.set(Mark::Queued, state.is(Mark::Queued) && !decided);
-            }
-        });
-    }
-
-    /// Decides again about all routes.
-    pub(super) fn rescan(&mut self) {
-        let all: Vec<_> = self
-            .routes
-            .iter()
-            .filter(|(_, s)| {
-                let entry = self.objects.entry(s.have());
-                entry.is_none_or(|t| t.owner != s.want || !t.alive) || self.objects.path(s.want).is_err()
-            })
-            .map(|(p, _)| p)
-            .collect();
-        for prefix in all {
-            // If a route went with its object, its key is free or ours, as `observe` has found.
-            self.settle(prefix, false);
-        }
-    }
-
-    /// Starts an audit: a comparison with a dump of our routes.
-    pub fn audit_begin(&mut self) {
-        self.routes.change_all(|s| s.set(Mark::Seen, false));
-        self.own.values_mut().for_each(|o| o.seen = false);
-    }
-
-    /// Takes one route of ours from the dump.
-    pub fn audit(&mut self, prefix: Prefix, metric: u32, object: ObjectId, content: Content) {
-        if metric == OWN_METRIC {
-            let own = self.own.entry(prefix).or_default();
-            (own.there, own.seen) = (true, true);
-            return;
-        }
-        match self.routes.get(prefix).filter(|s| s.have() != 0 && metric == self.settings.metric) {
-            // Written since the audit began: the dump may be older.
-            Some(state) if state.is(Mark::Seen) => {}
-            Some(state) if self.objects.looks_like(state.have(), object, &content) => {
-                self.routes.slot(prefix).set(Mark::Seen, true);
-            }
-            Some(state) => {
-                self.mark_missing(prefix);
-                self.repairs += u64::from(state.want != 0);
-                self.adopt_route(prefix, metric, object, content);
-                self.routes.slot(prefix).set(Mark::Stale, false);
-                self.sweep.stale -= 1;
-                self.settle(prefix, true);
-            }
-            None => {
-                self.adopt_route(prefix, metric, object, content);
-                self.settle(prefix, true);
-            }
-        }
-    }
-
-    /// Ends the audit: routes that the dump lacks are installed again.
-    pub fn audit_end(&mut self) {
-        let missing: Vec<_> = self
-            .routes
-            .iter()
-            .filter(|(_, s)| s.have() != 0 && !s.is(Mark::Seen))
-            .map(|(p, s)| (p, s.want != 0))
-            .collect();
-        for (prefix, wanted) in missing {
-            self.mark_missing(prefix);
-            self.repairs += u64::from(wanted);
-            self.settle(prefix, true);
-        }
-        let missing: Vec<_> = self.own.iter().filter(|(_, o)| o.there && !o.seen).map(|(p, _)| *p).collect();
-        for prefix in missing {
-            self.observe_own(prefix, false, true);
-        }
-    }
-
-    /// Lists the desired routes that have no effect because other routes hold their key or are
-    /// preferred, in a line per cause with the remedy.
-    pub fn displaced(&self, shadows: &Shadows<'_>) -> Vec<Diagnostic> {
-        if !self.settings.install {
-            return Vec::new();
-        }
-        let metric = self.settings.metric;
-        let wanted = |p: Prefix| self.routes.get(p).is_some_and(|s| s.want != 0);
-        let held = self.foreign.iter().filter(|((p, m), _)| *m == metric && wanted(*p));
-        let mut held: Vec<_> = held.map(|((p, _), who)| (*p, protocol_name(*who))).collect();
-        held.sort_unstable();
-        // The host's own default route is preferred to a learned one by design.
-        let shadowed = shadows.prefixes().filter(|p| p.len() > 0);
-        let shadowed = shadowed.filter(|p| self.routes.get(*p).is_some_and(|s| s.have() != 0));
-        let who = |p: Prefix| Some((p, shadows.of(p)?));
-        let shadowed: Vec<_> = shadowed
-            .filter_map(who)
-            .map(|(p, by)| (p, format!("{}, metric {}", protocol_name(by.protocol), by.metric)))
-            .collect();
-        let not_there = problem(
-            Reason::RouteNotInstalled,
-            &format!("not in the kernel, as other routes hold their prefix with metric {metric}"),
-            "change fib.metric, or remove those routes",
-            &held,
-        );
-        let not_used = problem(
-            Reason::RouteShadowed,
-            "in the kernel, but not used, as other routes to the same prefix are preferred",
-            "remove those, or set fib.metric below theirs; `routelet show fib` lists all of them",
-            &shadowed,
-        );
-        not_there.into_iter().chain(not_used).chain(self.bypassed(shadows)).collect()
-    }
-
-    /// What the routing rules of the host keep from our table: each rule in a line. A default route
-    /// is not counted, as above.
-    fn bypassed(&self, shadows: &Shadows<'_>) -> Vec<Diagnostic> {
-        let learned =
-            |(prefix, state): (Prefix, State)| (prefix.len() > 0 && state.is_there()).then_some(prefix);
-        let mut by_rule: BTreeMap<(String, String), Vec<Prefix>> = BTreeMap::new();
-        for (prefix, why) in shadows.bypasses() {
-            by_rule.entry(why).or_default().push(prefix);
-        }
-        let concerns = |destinations: &[Prefix]| {
-            let inside = |p: Prefix| destinations.iter().any(|d| d.covers(p));
-            // Of a whole family any route is one of them: no search through a million.
-            destinations.iter().any(|d| d.len() == 0 && self.routes.there(d.family()) > 0)
-                || !self.is_large() && self.routes.iter().filter_map(learned).any(inside)
-        };
-        let concerned = by_rule.into_iter().filter(|(_, destinations)| concerns(destinations));
-        concerned
-            .map(|((why, remedy), destinations)| {
-                let first = destinations.first().map_or_else(String::new, ToString::to_string);
-                let more = if destinations.len() > 1 {
-                    format!(" and {} more", destinations.len() - 1)
-                } else {
-                    String::new()
-                };
-                Diagnostic::new(
-                    Reason::RouteBypassed,
-                    Subject::rule(&why),
-                    format!("learned routes inside {first}{more} are in the kernel, but not used: {why}"),
-                    remedy,
-                )
-            })
-            .collect()
-    }
-
     /// Removes every route and object of ours.
     pub fn flush(&mut self) {
         let all: Vec<_> = self.routes.iter().filter(|(_, s)| s.want != 0 || s.have() != 0).collect();
@@ -732,65 +504,6 @@ impl Fib {
         let unused = self.objects.sweep(&BTreeSet::new());
         self.ops.extend(unused);
         self.expire_idle();
-    }
-
-    /// A learned route as `show fib` reports it. `name` maps interface indexes to names.
-    pub(super) fn learned_view(&self, prefix: Prefix, s: State, name: &impl Fn(u32) -> String) -> FibView {
-        let entry = self.objects.entry(s.have());
-        let content = entry.map(|t| &t.content).or_else(|| self.objects.path(s.want).ok());
-        let in_kernel = entry.is_some_and(|t| t.alive);
-        let problem =
-            if in_kernel && !s.is(Mark::Stale) { None } else { self.problem(prefix, s.want, s.have()) };
-        self.view(prefix, self.settings.metric, content, in_kernel, problem, name)
-    }
-
-    /// An originated prefix as `show fib` reports it.
-    pub(super) fn own_view(&self, prefix: Prefix, own: Own, name: &impl Fn(u32) -> String) -> FibView {
-        let problem = if own.there { None } else { self.place_problem(prefix, OWN_METRIC) };
-        self.view(prefix, OWN_METRIC, Some(&Content::Unreachable), own.there, problem, name)
-    }
-
-    fn view(
-        &self,
-        prefix: Prefix,
-        metric: u32,
-        content: Option<&Content>,
-        in_kernel: bool,
-        problem: Option<String>,
-        name: impl Fn(u32) -> String,
-    ) -> FibView {
-        let hops = match content {
-            Some(Content::Hops(hops)) => &**hops,
-            _ => &[],
-        };
-        let hop =
-            |address: IpAddr, ifindex| FibHop { address: Some(address), interface: name(ifindex), weight: 1 };
-        let next_hops = hops.iter().map(|h| hop(h.gateway, h.ifindex)).collect();
-        let Settings { table, protocol, .. } = self.settings;
-        FibView { prefix, table, metric, protocol, next_hops, in_kernel, problem }
-    }
-
-    fn problem(&self, prefix: Prefix, want: SetId, have: NexthopEntryId) -> Option<String> {
-        if have != 0 {
-            return Some("from an earlier run; waiting for its neighbor".into());
-        }
-        if !self.settings.install {
-            return Some("fib.install is false".into());
-        }
-        self.place_problem(prefix, self.settings.metric)
-            .or_else(|| self.objects.path(want).err().map(|why| why.as_str().into()))
-            .or_else(|| self.objects.error_of(want).map(|e| e.to_string()))
-            .or_else(|| Some("being written".into()))
-    }
-
-    fn place_problem(&self, prefix: Prefix, metric: u32) -> Option<String> {
-        match self.foreign.get(&(prefix, metric)) {
-            Some(protocol) => Some(format!(
-                "a route of {} holds this prefix with metric {metric}; it is left alone",
-                protocol_name(*protocol)
-            )),
-            None => self.problems.get(&(prefix, metric)).map(|why| format!("the kernel refused it: {why}")),
-        }
     }
 
     /// Decides again about a stale route that is desired. `clear`: its next hops will not be

@@ -4,31 +4,32 @@
 //! Reading never waits for writing, and neither waits for the rib: while the rib's channel is full
 //! the task stops reading (so that TCP slows the neighbor), but timers, writes and commands go on.
 
+mod link;
+mod output;
+
 use std::{
     collections::VecDeque,
-    future::{self, Future, poll_fn},
-    io::{ErrorKind, IoSlice},
+    future::{self, Future},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::FutureExt;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch},
     task::JoinSet,
     time,
 };
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use self::link::{ConnectionEvent, Link, links_turn};
 use super::{
     Act, PeerEvent,
     bfd::Bfd,
-    rib::{Outbox, RibSender, ToPeer, ToRib, outbox},
+    rib::{Outbox, RibSender, ToPeer, ToRib},
     tcp::{self, Failed, Place},
 };
 use crate::{
@@ -37,7 +38,7 @@ use crate::{
         event_limit::EventLimit,
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
-        session::{Conn, Endpoints, Event, Input, Output, Session, Severity, Stop},
+        session::{Conn, Endpoints, Input, Session, Stop},
         view::{NeighborView, SessionState},
     },
     liveness,
@@ -166,26 +167,6 @@ pub(super) async fn run(start: Start) {
     task.follow_bfd();
     task.turn(start.commands, host).await;
     while task.lingering.join_next().await.is_some() {}
-}
-
-/// One TCP connection.
-struct Link {
-    conn: Conn,
-    stream: TcpStream,
-    rx: BytesMut,
-    /// Octets of the next read.
-    read_size: usize,
-    tx: VecDeque<Bytes>,
-    unsent: usize,
-    /// Its local address was removed from this host.
-    source_gone: bool,
-}
-
-/// An event of a connection.
-enum ConnectionEvent {
-    Read(usize),
-    Wrote(Conn, usize),
-    Closed(Conn, Option<String>),
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<(TcpStream, Place), Failed>> + Send>>;
@@ -579,142 +560,6 @@ impl Task {
             self.apply_output(output);
         }
     }
-
-    fn apply_output(&mut self, output: Output) {
-        match output {
-            Output::Connect => self.connect(),
-            Output::AbortConnect { timed_out } => {
-                self.dial = None;
-                if timed_out {
-                    self.report_no_reply();
-                }
-            }
-            Output::Transmit(conn, bytes) => {
-                if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
-                    link.unsent += bytes.len();
-                    link.tx.push_back(bytes);
-                }
-            }
-            Output::Close(conn) => {
-                if let Some(at) = self.links.iter().position(|l| l.conn == conn) {
-                    let link = self.links.swap_remove(at);
-                    if !link.tx.is_empty() {
-                        self.lingering.spawn(linger(link));
-                    }
-                }
-            }
-            Output::KeepSource(conn) => {
-                if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
-                    link.source_gone = true;
-                    if let Err(error) = tcp::keep_source(&link.stream) {
-                        debug!(neighbor = %self.config.key, %error, "cannot send from the removed local address");
-                    }
-                }
-            }
-            Output::Probe(conn) => self.probe = Some((conn, Instant::now() + PROBE_POLL_INTERVAL)),
-            Output::LeastTtl(conn, least) => {
-                if let Some(link) = self.links.iter().find(|l| l.conn == conn)
-                    && let Err(error) = tcp::limit_ttl(&link.stream, least)
-                {
-                    debug!(neighbor = %self.config.key, %error, "cannot set the minimum TTL of a connection");
-                }
-            }
-            Output::Held { ifindex } => self.to_rib.push_back(ToRib::Held { peer: self.id, ifindex }),
-            Output::Up(negotiated) => {
-                let (sender, receiver) = outbox();
-                self.outbox = Some(receiver);
-                self.agreed = Some(negotiated.clone());
-                self.kept_until = None;
-                self.bfd.session_began();
-                self.report(News::Up(Router {
-                    id: negotiated.remote_id,
-                    asn: negotiated.remote_as,
-                    local: negotiated.local_addr,
-                    ifindex: negotiated.ifindex,
-                }));
-                self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
-            }
-            Output::Updates(updates) => {
-                let (read_at, room) = (self.read_at, self.room.take());
-                self.to_rib.push_back(ToRib::Updates { peer: self.id, updates, read_at, room });
-            }
-            Output::Refresh { family, subtype } => {
-                self.to_rib.push_back(ToRib::Refresh { peer: self.id, family, subtype });
-            }
-            Output::Down { cause, .. } => {
-                self.outbox = None;
-                let kept = self.agreed.as_ref().and_then(|agreed| agreed.routes_stay(&self.config, cause));
-                self.kept_until = kept.map(|time| Instant::now() + time);
-                self.report(News::Lost);
-                if !self.leaving {
-                    self.to_rib.push_back(ToRib::Down { peer: self.id, cause });
-                }
-            }
-            Output::Event(event) => self.log(event),
-        }
-    }
-
-    fn connect(&mut self) {
-        let config = self.config.clone();
-        self.md5_dropped = tcp::md5_dropped();
-        self.dial = Some(Box::pin(async move {
-            let place = tcp::place(&config)?;
-            Ok((tcp::connect(&config, place).await?, place))
-        }));
-    }
-
-    /// A connection attempt timed out. The kernel's counters may show why, and the manager knows to
-    /// which neighbor they belong.
-    fn report_no_reply(&mut self) {
-        self.report(News::Silent(tcp::md5_dropped().since(self.md5_dropped)));
-    }
-
-    fn report(&self, news: News) {
-        // If the queue is full, the manager is about to read it.
-        let _ = self.news.try_send((self.config.key.clone(), news));
-    }
-
-    fn log(&mut self, event: Event) {
-        let (neighbor, message) = (&self.config.key, event.message);
-        // Absent fields are left out.
-        let reason = event.reason.as_ref().map(tracing::field::display);
-        if event.severity == Severity::Debug {
-            return debug!(%neighbor, reason, "{message}");
-        }
-        let negotiated = event.negotiated.as_deref();
-        let remote_as = negotiated.map(|n| n.remote_as);
-        let router_id = negotiated.map(|n| tracing::field::display(n.remote_id));
-        let hold_time = negotiated.map(|n| n.hold_time);
-        let admitted = self.event_limit.admit(Instant::now());
-        let suppressed = admitted.filter(|n| *n > 0);
-        match (admitted, event.severity) {
-            (None, _) => debug!(%neighbor, reason, remote_as, router_id, hold_time, "{message}"),
-            (Some(_), Severity::Warn) => warn!(%neighbor, suppressed, reason, "{message}"),
-            (Some(_), Severity::Info | Severity::Debug) => {
-                info!(%neighbor, suppressed, reason, remote_as, router_id, hold_time, "{message}");
-            }
-        }
-        let _ = self.events.send(PeerEvent { neighbor: neighbor.clone(), event });
-    }
-
-    /// Sends queued messages to the rib as long as its channel has room; updates whether to read
-    /// on.
-    fn flush_to_rib(&mut self) {
-        while let Some(message) = self.to_rib.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(message)) = self.rib.try_send(message) {
-                self.to_rib.push_front(message);
-                break;
-            }
-        }
-        if self.room.is_none() {
-            self.room = self.under_way.clone().try_acquire_owned().ok();
-        }
-        let stalled = !self.to_rib.is_empty() || self.room.is_none();
-        if stalled != self.stalled {
-            self.stalled = stalled;
-            self.feed(Input::Stalled(stalled));
-        }
-    }
 }
 
 /// RFC 3339, UTC.
@@ -742,106 +587,4 @@ async fn next(outbox: &mut Option<Outbox>) -> ToPeer {
         Some(outbox) => outbox.next().await,
         None => future::pending().await,
     }
-}
-
-/// The first event of any connection.
-async fn links_turn(links: &mut [Link], may_read: bool) -> ConnectionEvent {
-    poll_fn(|cx| {
-        for (at, link) in links.iter_mut().enumerate() {
-            if let Poll::Ready(did) = link.poll_write(cx) {
-                return Poll::Ready(did);
-            }
-            if may_read && let Poll::Ready(did) = link.poll_read(cx, at) {
-                return Poll::Ready(did);
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-impl Link {
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
-        while !self.tx.is_empty() {
-            if let Err(e) = std::task::ready!(self.stream.poll_write_ready(cx)) {
-                return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
-            }
-            let slices: Vec<_> = self.tx.iter().take(MAX_WRITE_CHUNKS).map(|b| IoSlice::new(b)).collect();
-            match self.stream.try_write_vectored(&slices) {
-                Ok(n) => {
-                    self.wrote(n);
-                    return Poll::Ready(ConnectionEvent::Wrote(self.conn, n));
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string()))),
-            }
-        }
-        Poll::Pending
-    }
-
-    fn wrote(&mut self, mut n: usize) {
-        self.unsent -= n;
-        while let Some(chunk) = self.tx.front_mut().filter(|_| n > 0) {
-            let part = n.min(chunk.len());
-            chunk.advance(part);
-            n -= part;
-            if chunk.is_empty() {
-                self.tx.pop_front();
-            }
-        }
-    }
-
-    /// The buffer exists only while there is something to read: a thousand idle neighbors need
-    /// none.
-    fn poll_read(&mut self, cx: &mut Context<'_>, at: usize) -> Poll<ConnectionEvent> {
-        loop {
-            if let Err(e) = std::task::ready!(self.stream.poll_read_ready(cx)) {
-                return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
-            }
-            self.rx.reserve(self.read_size);
-            let room = self.rx.capacity() - self.rx.len();
-            // After a short read tokio knows that the socket is empty, and makes no further call.
-            let read = std::pin::pin!(self.stream.read_buf(&mut self.rx)).poll(cx);
-            match read {
-                Poll::Ready(Ok(0)) => return Poll::Ready(ConnectionEvent::Closed(self.conn, None)),
-                Poll::Ready(Ok(n)) => {
-                    self.read_size = if n == room { MAX_READ } else { INITIAL_READ };
-                    return Poll::Ready(ConnectionEvent::Read(at));
-                }
-                Poll::Ready(Err(e)) => {
-                    return Poll::Ready(ConnectionEvent::Closed(self.conn, Some(e.to_string())));
-                }
-                Poll::Pending if self.rx.is_empty() => self.rx = BytesMut::new(),
-                Poll::Pending => {}
-            }
-        }
-    }
-}
-
-/// Closes a connection so that its last messages arrive: writes them, shuts down the sending side,
-/// and reads until the other end closes too. (Closing with unread octets would send a reset, which
-/// overtakes the NOTIFICATION.) Returns the first octets read.
-async fn linger(mut link: Link) -> BytesMut {
-    let mut leftover = BytesMut::new();
-    let last_words = async {
-        for chunk in &link.tx {
-            link.stream.write_all(chunk).await?;
-        }
-        if link.source_gone {
-            time::sleep(UNREACHABLE_CLOSE_TIMEOUT).await;
-            return tcp::reset_on_close(&link.stream);
-        }
-        link.stream.shutdown().await?;
-        let mut rest = [0; MAX_LEFTOVER];
-        loop {
-            let n = link.stream.read(&mut rest).await?;
-            if n == 0 {
-                return std::io::Result::Ok(());
-            }
-            let room = MAX_LEFTOVER - leftover.len();
-            leftover.extend_from_slice(&rest[..n.min(room)]);
-        }
-    };
-    let _ = time::timeout(CLOSE_TIMEOUT, last_words).await;
-    leftover
 }

@@ -14,6 +14,11 @@
 //! whose last route was deleted alone stays idle for a moment, so that a route that is withdrawn
 //! and advertised again costs one message rather than two.
 
+mod adopt;
+mod observe;
+mod slab;
+mod write;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,10 +27,11 @@ use std::{
 
 use hashbrown::HashMap;
 
+use self::slab::Slab;
 use crate::{
     fib::{
         resolve::{Hop, Resolver},
-        route::{Content, Object, ObjectId, Op, SeenObject, Target},
+        route::{Content, ObjectId, Target},
     },
     net::{NextHops, RouteKind, Unresolved},
 };
@@ -445,225 +451,6 @@ impl NexthopTable {
         }
     }
 
-    /// The pending object changes, members before the groups that use them.
-    pub fn writes(&mut self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for hop in std::mem::take(&mut self.changed_members) {
-            let Some(member) = self.members.get(&hop).filter(|m| m.alive) else { continue };
-            ops.push(Op::NewNexthop { id: member.id, object: Object::Hop(hop), replace: true });
-        }
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(entry) = self.entry(id) else { continue };
-            let (kind, content, replace) = (entry.kind, entry.content.clone(), entry.alive);
-            let Content::Hops(hops) = &content else { continue };
-            match kind {
-                NexthopKind::Inline => continue,
-                NexthopKind::Single(id) => {
-                    let Some(&hop) = hops.first() else { continue };
-                    ops.push(Op::NewNexthop { id, object: Object::Hop(hop), replace });
-                }
-                NexthopKind::Group(id) | NexthopKind::Resilient(id) => {
-                    if !replace {
-                        self.use_members(&content, 1);
-                    }
-                    let members = self.group(hops, &mut ops);
-                    let object = match kind {
-                        NexthopKind::Resilient(_) => Object::ResilientGroup(members),
-                        _ => Object::Group(members),
-                    };
-                    ops.push(Op::NewNexthop { id, object, replace });
-                }
-            }
-            if let Some(entry) = self.entry_mut(id) {
-                entry.alive = true;
-                entry.error = None;
-            }
-        }
-        ops
-    }
-
-    fn group(&mut self, hops: &[Hop], ops: &mut Vec<Op>) -> Vec<ObjectId> {
-        let mut ids = Vec::new();
-        for hop in hops {
-            let Some(member) = self.members.get_mut(hop) else { continue };
-            if !member.alive {
-                ops.push(Op::NewNexthop { id: member.id, object: Object::Hop(*hop), replace: false });
-                member.alive = true;
-            }
-            ids.push(member.id);
-        }
-        ids
-    }
-
-    /// Deletes the objects that are no longer used, and those whose routes are deleted with them
-    /// (`whole`). The others stay idle for a while.
-    pub fn sweep(&mut self, whole: &BTreeSet<NexthopEntryId>) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for id in std::mem::take(&mut self.unreferenced) {
-            // One that the kernel refused is kept with the reason for as long as its set is wanted.
-            let keep = |t: &NexthopEntry| t.refs > 0 || t.owner != 0 && t.error.is_some();
-            if id == UNREACHABLE || self.entry(id).is_none_or(keep) {
-                continue;
-            }
-            let may_stay_idle = self.entry(id).is_some_and(|t| t.alive && t.kind != NexthopKind::Inline);
-            if may_stay_idle && !whole.contains(&id) {
-                self.make_idle(id);
-                continue;
-            }
-            let object = self.object_of(id);
-            let alive = self.entry(id).is_some_and(|t| t.alive);
-            self.forget(id);
-            ops.extend(object.filter(|_| alive).map(|id| Op::DelNexthop { id }));
-        }
-        self.members.retain(|_, m| {
-            if m.users == 0 && m.alive && !self.by_id.contains_key(&m.id) {
-                ops.push(Op::DelNexthop { id: m.id });
-            }
-            m.users > 0
-        });
-        ops
-    }
-
-    fn make_idle(&mut self, id: NexthopEntryId) {
-        if !self.idle.contains(&id) {
-            self.idle.push(id);
-        }
-    }
-
-    /// Whether objects without routes are kept for reuse until [`NexthopTable::expire_idle`].
-    pub fn has_idle(&self) -> bool {
-        !self.idle.is_empty()
-    }
-
-    /// Deletes the idle objects that no route came back to.
-    pub fn expire_idle(&mut self) -> Vec<Op> {
-        let expired: BTreeSet<_> = std::mem::take(&mut self.idle).into_iter().collect();
-        self.unreferenced.extend(&expired);
-        self.sweep(&expired)
-    }
-
-    /// Removes an entry without routes; deleting its object is up to the caller.
-    fn forget(&mut self, id: NexthopEntryId) {
-        let Some(entry) = self.entries.remove(id) else { return };
-        if let Some(set) = self.set_mut(entry.owner).filter(|s| s.entry == id) {
-            set.entry = 0;
-        }
-        if let Some(object) = entry.kind.id() {
-            self.by_id.remove(&object);
-        }
-        if entry.kind.is_group() && entry.alive {
-            self.use_members(&entry.content, -1);
-        }
-        self.dirty.retain(|d| *d != id);
-        self.idle.retain(|r| *r != id);
-    }
-
-    /// Records that the kernel refused to create an object: the entry does not exist and holds the
-    /// reason. An object that the kernel refused to *change* stays as it was until
-    /// [`NexthopTable::observe`].
-    pub fn refused(&mut self, id: ObjectId, replace: bool, taken: bool, why: &Arc<str>) {
-        if let Some(entry) = self.by_object(id) {
-            if !replace {
-                self.mark_missing(entry);
-            }
-            if let Some(t) = self.entry_mut(entry) {
-                t.error = Some(why.clone());
-            }
-        }
-        self.members.values_mut().filter(|m| m.id == id).for_each(|m| m.alive = false);
-        if taken && !replace {
-            self.foreign.insert(id);
-            self.renumber(id);
-        }
-    }
-
-    /// Gives our object another id because another daemon uses this one.
-    fn renumber(&mut self, id: ObjectId) {
-        let fresh = self.fresh_id();
-        self.members.values_mut().filter(|m| m.id == id).for_each(|m| m.id = fresh);
-        let Some(entry) = self.by_id.remove(&id) else { return };
-        self.by_id.insert(fresh, entry);
-        if let Some(t) = self.entry_mut(entry) {
-            t.kind = match t.kind {
-                NexthopKind::Inline => NexthopKind::Inline,
-                NexthopKind::Single(_) => NexthopKind::Single(fresh),
-                NexthopKind::Group(_) => NexthopKind::Group(fresh),
-                NexthopKind::Resilient(_) => NexthopKind::Resilient(fresh),
-            };
-        }
-    }
-
-    fn mark_missing(&mut self, id: NexthopEntryId) {
-        let Some(entry) = self.entry_mut(id).filter(|t| t.alive) else { return };
-        entry.alive = false;
-        if entry.kind.is_group() {
-            let content = entry.content.clone();
-            self.use_members(&content, -1);
-        }
-    }
-
-    /// Compares with the kernel's objects: the kernel deletes objects and shrinks groups without
-    /// notifications (docs/kernel.md, section 2), and other programs may change objects with our
-    /// ids. Returns the entries that are gone with all their routes.
-    pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<NexthopEntryId> {
-        for (hop, member) in &mut self.members {
-            match seen.get(&member.id) {
-                Some(s) if s.object() == Some(Object::Hop(*hop)) && s.protocol == self.protocol => {
-                    member.alive = true;
-                }
-                Some(_) if member.alive => drop(self.changed_members.insert(*hop)),
-                _ => member.alive = false,
-            }
-        }
-        self.repaired += self.changed_members.len() as u64;
-        let by_member: HashMap<ObjectId, Hop> = self.members.iter().map(|(hop, m)| (m.id, *hop)).collect();
-        let mut lost = BTreeSet::new();
-        for id in self.entries.ids() {
-            let Some(object) = self.entry(id).filter(|t| t.alive).and_then(|t| t.kind.id()) else { continue };
-            let Some(seen) = seen.get(&object) else {
-                self.mark_missing(id);
-                lost.insert(id);
-                continue;
-            };
-            let hops = self.hops_of(seen, &by_member);
-            let content = Content::Hops(hops.clone().unwrap_or_default().into());
-            // The kernel removes members from groups; any other change is another program's.
-            let is_single =
-                |t: &NexthopEntry| matches!(t.kind, NexthopKind::Single(_)) && t.content != content;
-            if hops.is_none() || self.entry(id).is_some_and(is_single) {
-                self.repaired += 1;
-            }
-            self.shrunk(id, content);
-        }
-        lost
-    }
-
-    /// The present hops of an object of ours; `None` if it was changed to what we never create.
-    fn hops_of(&self, seen: &SeenObject, by_member: &HashMap<ObjectId, Hop>) -> Option<Vec<Hop>> {
-        let mut hops = match seen.object().filter(|_| seen.protocol == self.protocol)? {
-            Object::Hop(hop) => vec![hop],
-            Object::Group(ids) | Object::ResilientGroup(ids) => {
-                ids.iter().map(|i| by_member.get(i).copied()).collect::<Option<_>>()?
-            }
-        };
-        hops.sort_unstable();
-        Some(hops)
-    }
-
-    /// Records that an existing object has other content than we wrote; empty if another program
-    /// changed it.
-    fn shrunk(&mut self, id: NexthopEntryId, content: Content) {
-        let Some(entry) = self.entry(id).filter(|t| t.content != content) else { return };
-        let (old, group) = (entry.content.clone(), entry.kind.is_group());
-        if group {
-            self.use_members(&content, 1);
-            self.use_members(&old, -1);
-        }
-        if let Some(t) = self.entry_mut(id) {
-            t.content = content;
-        }
-    }
-
     /// Takes a new snapshot of the host: resolves all sets again and updates their objects. Lost
     /// entries are written again. The caller then has to decide again about all routes.
     pub fn resolve(&mut self, resolver: Resolver) {
@@ -713,80 +500,6 @@ impl NexthopTable {
                 self.unreferenced.push(id);
             }
         }
-    }
-
-    /// Returns the entry for a route that is already in the kernel: that of its object if it is
-    /// ours, else one with its hops inline.
-    pub fn adopt(&mut self, object: ObjectId, content: Content) -> NexthopEntryId {
-        match (self.by_object(object), &content) {
-            (Some(entry), _) => return entry,
-            (None, Content::Unreachable) => return UNREACHABLE,
-            _ => {}
-        }
-        let same = |t: &NexthopEntry| t.kind == NexthopKind::Inline && t.owner == 0 && t.content == content;
-        if let Some(found) = self.entries.ids().find(|id| self.entry(*id).is_some_and(same)) {
-            return found;
-        }
-        self.entries.insert(NexthopEntry {
-            kind: NexthopKind::Inline,
-            content,
-            owner: 0,
-            refs: 0,
-            alive: true,
-            error: None,
-        })
-    }
-
-    /// Whether a route with this object (0 for none) and these hops is a route of `entry`.
-    pub fn looks_like(&self, entry: NexthopEntryId, object: ObjectId, content: &Content) -> bool {
-        self.entry(entry).is_some_and(|t| match t.kind.id() {
-            Some(id) => id == object,
-            None => object == 0 && t.content == *content,
-        })
-    }
-
-    /// Adopts the objects of ours that are in the kernel, and reserves the ids of all others.
-    pub fn adopt_all(&mut self, seen: &BTreeMap<ObjectId, SeenObject>, protocol: u8) {
-        self.foreign = seen.values().filter(|s| s.protocol != protocol).map(|s| s.id).collect();
-        let ours = || seen.values().filter(|s| s.protocol == protocol);
-        let mut members = BTreeSet::new();
-        for seen in ours() {
-            if let Some(Object::Group(ids) | Object::ResilientGroup(ids)) = seen.object() {
-                members.extend(ids);
-            }
-        }
-        let hop_of = |id: &ObjectId| match seen.get(id).and_then(SeenObject::object) {
-            Some(Object::Hop(hop)) => Some(hop),
-            _ => None,
-        };
-        for id in &members {
-            if let Some(hop) = hop_of(id) {
-                self.members.insert(hop, Member { id: *id, users: 0, alive: true });
-            }
-        }
-        for one in ours().filter(|s| !members.contains(&s.id)) {
-            let (kind, mut hops) = match one.object() {
-                Some(Object::Hop(hop)) => (NexthopKind::Single(one.id), vec![hop]),
-                Some(Object::Group(ids)) => {
-                    (NexthopKind::Group(one.id), ids.iter().filter_map(hop_of).collect())
-                }
-                Some(Object::ResilientGroup(ids)) => {
-                    (NexthopKind::Resilient(one.id), ids.iter().filter_map(hop_of).collect())
-                }
-                None => continue,
-            };
-            hops.sort_unstable();
-            let content = Content::Hops(hops.into());
-            if kind.is_group() {
-                self.use_members(&content, 1);
-            }
-            let entry = NexthopEntry { kind, content, owner: 0, refs: 0, alive: true, error: None };
-            let id = self.entries.insert(entry);
-            self.by_id.insert(one.id, id);
-            self.unreferenced.push(id);
-        }
-        let last = seen.keys().copied().filter(|id| is_ours(*id, self.protocol)).max();
-        self.next_id = last.map_or(u32::from(self.protocol) << ID_BITS, |id| self.id_after(id));
     }
 
     /// Why the kernel refused the object of a set.
@@ -846,57 +559,4 @@ fn fits(kind: NexthopKind, content: &Content) -> bool {
         (NexthopKind::Single(_), Content::Hops(hops)) => hops.len() == 1,
         _ => false,
     }
-}
-
-/// Values by number; freed numbers are reused.
-#[derive(Debug)]
-struct Slab<T> {
-    items: Vec<Option<T>>,
-    free: Vec<usize>,
-}
-
-impl<T> Slab<T> {
-    fn new() -> Self {
-        Self { items: Vec::new(), free: Vec::new() }
-    }
-
-    fn insert(&mut self, value: T) -> u32 {
-        let index = self.free.pop().unwrap_or(self.items.len());
-        match self.items.get_mut(index) {
-            Some(item) => *item = Some(value),
-            None => self.items.push(Some(value)),
-        }
-        number(index)
-    }
-
-    fn get(&self, id: u32) -> Option<&T> {
-        self.items.get(index(id)?)?.as_ref()
-    }
-
-    fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        self.items.get_mut(index(id)?)?.as_mut()
-    }
-
-    fn remove(&mut self, id: u32) -> Option<T> {
-        let index = index(id)?;
-        let item = self.items.get_mut(index)?.take()?;
-        self.free.push(index);
-        Some(item)
-    }
-
-    fn ids(&self) -> impl Iterator<Item = u32> + use<T> {
-        (0..self.items.len()).map(number)
-    }
-
-    fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut().flatten()
-    }
-}
-
-fn index(id: u32) -> Option<usize> {
-    usize::try_from(id).ok()?.checked_sub(1)
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index + 1).expect("fewer than 2^24 entries")
 }

@@ -18,29 +18,36 @@
 //! Routes in the kernel: kube-proxy needs none, and an unreachable route would block the host's own
 //! connections.
 
+mod api;
+mod eligibility;
+mod entry;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
 };
 
-use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-pub use super::bounded::Change;
+use self::entry::{Address, Slice, View};
 use super::{
-    bounded::{Cache, CacheEntry, MAX_OBJECTS, MAX_OCTETS},
-    metadata::is_name,
-    node::{EXCLUDED_LABEL, NodeView, Nodes},
+    bounded::{Cache, MAX_OBJECTS, MAX_OCTETS},
     service_limits::{self, Candidate, Excess},
 };
 use crate::net::{
     Diagnostic, Family, Prefix, Reason, Selector, ServiceAddresses as Kind, ServiceLimits, Subject,
-    SubjectKind, text::untrusted,
 };
+
+pub use self::{
+    api::{
+        ApiEndpoint, ApiEndpointConditions, ApiIngress, ApiLoadBalancer, ApiService, ApiServiceSpec,
+        ApiServiceStatus, ApiSlice,
+    },
+    eligibility::{Eligibility, Rules, eligibility},
+};
+pub use super::bounded::Change;
 
 /// Which Services to watch and advertise, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,437 +312,16 @@ struct Endpoints {
 /// Maximum number of Services whose mistakes are reported.
 const MAX_MISTAKES: usize = 10;
 
-/// What is cached of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct View {
-    addresses: Vec<Address>,
-    /// In seconds since 1970.
-    created: Option<i64>,
-    mistake: Option<Diagnostic>,
-}
-
-impl CacheEntry for View {
-    fn octets(&self) -> usize {
-        let mistake = self
-            .mistake
-            .as_ref()
-            .map_or(0, |m| m.subject.name.len() + m.subject.uid.len() + m.text.len() + m.remedy.len());
-        self.addresses.len() * size_of::<Address>() + mistake
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Address {
-    addr: IpAddr,
-    kind: Kind,
-    /// Whether only nodes with an endpoint forward.
-    local: bool,
-}
-
-impl View {
-    /// Returns `None` if no address of the Service is selected.
-    fn new(service: &ApiService, selection: &ServiceSelection) -> Option<Self> {
-        let (meta, spec) = (&service.metadata, &service.spec);
-        if !is_name(meta.name.as_deref()) || !is_name(meta.namespace.as_deref()) {
-            return None;
-        }
-        let single = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_empty());
-        let cluster: Vec<_> = addresses(spec.cluster_ips.iter().chain(single)).collect();
-        // kube-proxy does not forward for others.
-        if cluster.is_empty() || spec.kind == "ExternalName" {
-            return None;
-        }
-        let (kinds, mut problem) = kinds(meta, selection);
-        let mut all = Vec::new();
-        for kind in kinds {
-            let (mut found, policy): (Vec<_>, _) = match kind {
-                Kind::ClusterIp => (cluster.clone(), &spec.internal_traffic_policy),
-                Kind::ExternalIp => (addresses(&spec.external_ips).collect(), &spec.external_traffic_policy),
-                Kind::LoadBalancerIp => (load_balancer(service, selection), &spec.external_traffic_policy),
-            };
-            if found.len() > MAX_ADDRESSES {
-                found.truncate(MAX_ADDRESSES);
-                problem.get_or_insert_with(|| {
-                    let text = format!(
-                        "it has more than {MAX_ADDRESSES} addresses of the kind {}: the rest is not advertised",
-                        kind.as_str()
-                    );
-                    (text, "spread them over several Services")
-                });
-            }
-            let local = policy.as_deref() == Some("Local");
-            all.extend(found.into_iter().map(|addr| Address { addr, kind, local }));
-        }
-        let mistake = problem.map(|what| mistake(meta, what));
-        let created = meta.creation_timestamp.as_ref().map(|t| t.0.as_second());
-        (!all.is_empty() || mistake.is_some()).then_some(Self { addresses: all, created, mistake })
-    }
-
-    /// Its weight towards the limits: the number of addresses of one family, without those covered
-    /// by an aggregate.
-    fn weight(&self, aggregates: &[Prefix]) -> u32 {
-        let single = |a: &&Address| a.local || !aggregates.iter().any(|p| p.contains(a.addr));
-        let of =
-            |family| self.addresses.iter().filter(single).filter(|a| Family::of(a.addr) == family).count();
-        Family::ALL.map(of).into_iter().max().unwrap_or(0) as u32
-    }
-}
-
-fn mistake(meta: &ObjectMeta, (what, remedy): (String, &'static str)) -> Diagnostic {
-    let [namespace, name] = [&meta.namespace, &meta.name].map(|t| t.clone().unwrap_or_default());
-    let uid = untrusted(meta.uid.as_deref().unwrap_or_default());
-    Diagnostic::new(
-        Reason::NotUnderstood,
-        Subject::object(SubjectKind::Service, Some(&namespace), &name, &uid),
-        format!("Service {namespace}/{name}: {what}"),
-        remedy,
-    )
-}
-
-/// Maximum addresses of each kind for a Service. `spec.externalIPs` can have tens of thousands.
-const MAX_ADDRESSES: usize = 16;
-
-/// The kinds of addresses to advertise for a Service: from its annotation, else from the
-/// configuration.
-fn kinds(
-    meta: &ObjectMeta,
-    selection: &ServiceSelection,
-) -> (BTreeSet<Kind>, Option<(String, &'static str)>) {
-    let from_config = || {
-        if selection.selector.fits(meta.labels.as_ref()) { selection.kinds.clone() } else { BTreeSet::new() }
-    };
-    let text = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION)).map(|t| t.trim());
-    let Some(text) = text.filter(|t| !t.is_empty()) else { return (from_config(), None) };
-    if text == "none" {
-        return (BTreeSet::new(), None);
-    }
-    let known = |text: &str| Kind::ALL.into_iter().find(|k| k.as_str() == text.trim());
-    let Some(wanted) = text.split(',').map(known).collect::<Option<BTreeSet<_>>>() else {
-        let problem = format!(
-            "annotation {ANNOTATION}: `{}` is neither `none` nor a list of cluster-ip, external-ip and load-balancer-ip; it is \
-             ignored",
-            untrusted(text)
-        );
-        return (from_config(), Some((problem, "correct or remove the annotation")));
-    };
-    let (allowed, denied): (BTreeSet<_>, BTreeSet<_>) =
-        wanted.into_iter().partition(|k| selection.allows(*k));
-    let problem = (!denied.is_empty()).then(|| {
-        let names: Vec<_> = denied.iter().map(|k| k.as_str()).collect();
-        let text = format!(
-            "annotation {ANNOTATION} selects {}, which kubernetes.service-annotations does not allow: not \
-             advertised",
-            names.join(", ")
-        );
-        (text, "name it there if whoever may write Services may choose such addresses")
-    });
-    (allowed, problem)
-}
-
-/// Addresses of a load balancer that nodes accept packets for.
-fn load_balancer(service: &ApiService, selection: &ServiceSelection) -> Vec<IpAddr> {
-    let spec = &service.spec;
-    let ours = spec.load_balancer_class.as_ref().is_none_or(|class| selection.classes.contains(class));
-    if spec.kind != "LoadBalancer" || !ours {
-        return Vec::new();
-    }
-    // `Proxy`: packets arrive with a node's address as destination instead (KEP-1860).
-    let accepted =
-        service.status.load_balancer.ingress.iter().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
-    addresses(accepted.filter_map(|i| i.ip.as_ref())).collect()
-}
-
-/// Parses addresses; other texts, such as `None` of a headless Service, are skipped.
-fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = IpAddr> {
-    texts.into_iter().filter_map(|text| text.parse().ok())
-}
-
-/// What is cached of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Slice {
-    service: String,
-    family: Family,
-    places: EndpointLocality,
-    /// Whether any of its endpoints serves.
-    serves: bool,
-}
-
-impl CacheEntry for Slice {
-    fn octets(&self) -> usize {
-        let names = self.places.elsewhere.iter().chain(&self.places.ending);
-        let elsewhere = names.map(|node| node.len() + size_of::<String>());
-        self.service.len() + elsewhere.sum::<usize>()
-    }
-}
-
-impl Slice {
-    fn new(slice: &ApiSlice, node: &str, selection: &ServiceSelection) -> Option<Self> {
-        let all = selection.track_remote_endpoints || selection.each_node;
-        let family = match slice.address_type.as_str() {
-            "IPv4" => Family::Ipv4Unicast,
-            "IPv6" => Family::Ipv6Unicast,
-            _ => return None,
-        };
-        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-        if !is_name(Some(name)) || !is_name(slice.metadata.name.as_deref()) {
-            return None;
-        }
-        let service = format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or_default());
-        let mut places = EndpointLocality::default();
-        let mut serves = false;
-        for endpoint in slice.endpoints.iter().flatten() {
-            let here = endpoint.conditions.state();
-            serves |= here != LocalEndpoints::None;
-            let Some(at) = endpoint.node_name.as_ref().filter(|n| is_name(Some(n))) else { continue };
-            if at == node {
-                places.local = places.local.max(here);
-            } else if here == LocalEndpoints::Ready && (all || places.elsewhere.is_empty()) {
-                places.elsewhere.insert(at.clone());
-            } else if here == LocalEndpoints::Terminating && selection.each_node {
-                places.ending.insert(at.clone());
-            }
-        }
-        Some(Self { service, family, places, serves })
-    }
-}
-
-/// Conditions under which this node advertises Services.
-#[derive(Clone, Copy)]
-pub struct Rules<'a> {
-    pub selection: &'a ServiceSelection,
-    /// Whether a Node with the label [`EXCLUDED_LABEL`] advertises nevertheless.
-    pub ignore_exclude_label: bool,
-    /// Why no address is advertised at all, if so.
-    pub withheld: Option<&'a str>,
-    /// Why an address must not be advertised, if so.
-    pub refused: &'a dyn Fn(IpAddr, Kind) -> Option<String>,
-}
-
-/// Whether this node advertises an address, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Eligibility {
-    pub address: IpAddr,
-    /// `NAMESPACE/NAME (KIND)`.
-    pub services: Vec<String>,
-    /// The advertised prefix: the address itself, or an aggregate.
-    pub announced: Option<Prefix>,
-    /// Why it is advertised, or why not.
-    pub reason: String,
-}
-
-/// Decides for each address whether this node advertises it, in the order of addresses.
-pub fn eligibility(services: &Services, nodes: &Nodes, rules: Rules<'_>) -> Vec<Eligibility> {
-    let offers = services.addresses.iter().map(|(address, offers)| {
-        let offers: Vec<_> = offers.iter().filter(|o| rules.selection.allows(o.kind)).collect();
-        (*address, offers)
-    });
-    offers
-        .filter(|(_, offers)| !offers.is_empty())
-        .map(|(addr, offers)| eligibility_of(addr, &offers, nodes, rules))
-        .collect()
-}
-
-fn eligibility_of(
-    address: IpAddr,
-    offers: &[&ServiceAddress],
-    nodes: &Nodes,
-    rules: Rules<'_>,
-) -> Eligibility {
-    let named = |o: &&ServiceAddress| format!("{} ({})", o.service, o.kind.as_str());
-    let results: Vec<_> = offers.iter().map(|o| (*o, eligible(address, o, nodes, rules))).collect();
-    let eligible: Vec<_> = results.iter().filter_map(|(o, why)| why.is_ok().then_some(*o)).collect();
-    if eligible.is_empty() {
-        let reason = results.into_iter().find_map(|(_, why)| why.err()).unwrap_or_default();
-        return Eligibility {
-            address,
-            services: offers.iter().map(named).collect(),
-            announced: None,
-            reason,
-        };
-    }
-    // If only some nodes forward, the aggregate would attract packets to the others too.
-    let local = eligible.iter().all(|o| o.local.is_some());
-    let aggregate = rules.selection.aggregate_of(address).filter(|_| !local);
-    let reason = results.iter().find_map(|(_, why)| why.as_ref().ok()).copied().unwrap_or_default();
-    Eligibility {
-        address,
-        services: eligible.iter().map(named).collect(),
-        announced: Some(aggregate.unwrap_or_else(|| Prefix::host(address))),
-        reason: reason.into(),
-    }
-}
-
-/// Why this node advertises the address, or why not.
-fn eligible(
-    address: IpAddr,
-    offer: &ServiceAddress,
-    nodes: &Nodes,
-    rules: Rules<'_>,
-) -> Result<&'static str, String> {
-    if let Some(why) = (rules.refused)(address, offer.kind) {
-        return Err(why);
-    }
-    if let Some(why) = rules.withheld {
-        return Err(why.into());
-    }
-    if let Some(excess) = offer.excess {
-        return Err(excess.reason(rules.selection.limits));
-    }
-    let Some(own) = &nodes.own else { return Err("the Node is not known yet".into()) };
-    if let Some(going) = own.going {
-        return Err(going.as_str().into());
-    }
-    if !accepts(own, offer.kind, rules) {
-        return Err(format!("the Node has the label {EXCLUDED_LABEL}"));
-    }
-    if offer.served == Some(false) {
-        return Err("no endpoint is ready on any node (kubernetes.withdraw-without-endpoints)".into());
-    }
-    let why = match &offer.local {
-        None => "every node forwards it",
-        Some(EndpointLocality { local: LocalEndpoints::Ready, .. }) => "an endpoint on this node is ready",
-        Some(EndpointLocality { local: LocalEndpoints::Terminating, elsewhere, .. })
-            if elsewhere.is_empty() =>
-        {
-            "an endpoint on this node is terminating but still serving, none is ready elsewhere"
-        }
-        Some(EndpointLocality { local: LocalEndpoints::Terminating, .. }) => {
-            return Err(
-                "endpoints on this node are terminating, others are ready elsewhere (traffic policy Local)"
-                    .into(),
-            );
-        }
-        Some(_) => return Err("no endpoint on this node is ready (traffic policy Local)".into()),
-    };
-    if own.cordoned && rules.selection.track_remote_endpoints && others_take_over(offer, nodes, rules) {
-        return Err("the Node is cordoned (kubernetes.withdraw-when-cordoned)".into());
-    }
-    Ok(why)
-}
-
-/// Whether a node accepts packets for such addresses. The exclude label does not apply to cluster
-/// IPs.
-fn accepts(node: &NodeView, kind: Kind, rules: Rules<'_>) -> bool {
-    kind == Kind::ClusterIp || !node.excluded || rules.ignore_exclude_label
-}
-
-/// Whether another node that is not cordoned advertises the address: a cordoned node withdraws it
-/// then, but never the last one.
-fn others_take_over(offer: &ServiceAddress, nodes: &Nodes, rules: Rules<'_>) -> bool {
-    let stays =
-        |n: &NodeView| !n.cordoned && !n.not_reporting && n.going.is_none() && accepts(n, offer.kind, rules);
-    match &offer.local {
-        None => nodes.others().any(stays),
-        Some(places) => places.elsewhere.iter().any(|name| nodes.others.get(name).is_some_and(|n| stays(n))),
-    }
-}
-
-/// The fields of a Service that matter to routing.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = Service)]
-pub struct ApiService {
-    #[serde(deserialize_with = "super::metadata::lean")]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub spec: ApiServiceSpec,
-    #[serde(default)]
-    pub status: ApiServiceStatus,
-}
-
-/// `spec`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ApiServiceSpec {
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(rename = "clusterIP")]
-    pub cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs")]
-    pub cluster_ips: Vec<String>,
-    #[serde(rename = "externalIPs")]
-    pub external_ips: Vec<String>,
-    pub external_traffic_policy: Option<String>,
-    pub internal_traffic_policy: Option<String>,
-    pub load_balancer_class: Option<String>,
-}
-
-/// `status`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ApiServiceStatus {
-    pub load_balancer: ApiLoadBalancer,
-}
-
-/// `status.loadBalancer`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ApiLoadBalancer {
-    pub ingress: Vec<ApiIngress>,
-}
-
-/// An entry of `status.loadBalancer.ingress`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ApiIngress {
-    pub ip: Option<String>,
-    pub ip_mode: Option<String>,
-}
-
-/// The fields of an EndpointSlice that matter to routing.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = EndpointSlice)]
-#[serde(rename_all = "camelCase")]
-pub struct ApiSlice {
-    #[serde(deserialize_with = "super::metadata::lean")]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub address_type: String,
-    /// `null` if there are none.
-    #[serde(default)]
-    pub endpoints: Option<Vec<ApiEndpoint>>,
-}
-
-/// An entry of `endpoints`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ApiEndpoint {
-    pub node_name: Option<String>,
-    pub conditions: ApiEndpointConditions,
-}
-
-/// `conditions` of an endpoint.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ApiEndpointConditions {
-    pub ready: Option<bool>,
-    pub serving: Option<bool>,
-    pub terminating: Option<bool>,
-}
-
-impl ApiEndpointConditions {
-    /// A missing condition means ready, and serving if ready, as the API defines.
-    fn state(&self) -> LocalEndpoints {
-        let ready = self.ready != Some(false);
-        match (ready, self.serving.unwrap_or(ready), self.terminating.unwrap_or(false)) {
-            (true, _, _) => LocalEndpoints::Ready,
-            (false, true, true) => LocalEndpoints::Terminating,
-            (false, _, _) => LocalEndpoints::None,
-        }
-    }
-}
-
 fn key(meta: &ObjectMeta) -> String {
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
-
-const ANNOTATION: &str = "routelet.io/advertise";
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{entry::MAX_ADDRESSES, *};
+    use crate::k8s::node::{NodeView, Nodes};
 
     fn all() -> ServiceSelection {
         ServiceSelection {
@@ -1025,7 +611,7 @@ mod tests {
 
     #[test]
     fn the_state_of_the_node_decides_what_it_advertises() {
-        use super::super::node::Going;
+        use crate::k8s::node::Going;
         let selection = ServiceSelection { track_remote_endpoints: true, ..all() };
         let place = |local, elsewhere: &[&str]| {
             Some(EndpointLocality {

@@ -4,46 +4,40 @@
 //! When idle it writes a single route at once, in the thread that received it. Under load it writes
 //! in batches, in a thread of its own.
 
+mod audit;
+mod write;
+
 use std::{
     collections::BTreeSet,
-    hash::{BuildHasher, RandomState},
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use nix::errno::Errno;
 use tokio::{
     sync::{mpsc, watch},
-    task::{spawn_blocking, yield_now},
+    task::spawn_blocking,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use self::audit::own_route;
 use super::{
-    Inputs, Lost, Place, Request, Settings,
-    batch::{BATCH, Channel, Dump},
-    change::Switch,
-    counters::Counters,
-    former::Former,
-    netlink,
-    repairs::Repairs,
-    rules,
+    Inputs, Lost, Place, Request, Settings, batch::Channel, change::Switch, counters::Counters,
+    former::Former, netlink, repairs::Repairs, rules,
 };
 use crate::{
     fib::{
         diff::{Fib, content},
         former,
         host::Host,
-        order::coarse_first,
         resolve::Resolver,
-        route::{Held, Op, SeenRoute},
+        route::Held,
         rules::Bypasses,
         shadow::Shadows,
         sweep::StaleTimer,
         view::FibView,
         walk::Walk,
-        wire,
     },
     mailbox::{self, Changes},
     net::{Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
@@ -89,6 +83,9 @@ pub(super) struct Task {
     pub(super) left: Option<Left>,
     former: Former,
 }
+
+/// Changes of desired routes.
+type Routes = Changes<Prefix, Option<Arc<NextHops>>>;
 
 /// Locations of former configurations, and the callback for when they are empty.
 pub(super) struct Left {
@@ -173,19 +170,12 @@ impl Task {
                         let _ = reply.send(());
                     }
                     Request::Settings { settings, left, reply } => {
-                        // What was seen counts for the former settings.
-                        drop(observed.take_now());
-                        let (task, desired, complete) = self.change_settings(*settings, left, &monitor).await;
-                        self = task;
-                        self.apply_observed(observed.take_now()).await;
+                        let desired;
+                        (self, desired) = self.change(*settings, left, &monitor, &mut observed).await;
                         self.fib.prefer(sources.borrow().unwrap_or_default());
                         self.fib.assigned(assigned.borrow().clone());
                         self.own_changed(&mut own).await;
-                        self = self.apply_routes(desired).await;
-                        if complete {
-                            self.remove_former();
-                        }
-                        self.sweep().await;
+                        self = self.changed(desired).await;
                         let _ = reply.send(());
                     }
                     request => if self.handle_request(request).await {
@@ -214,12 +204,8 @@ impl Task {
                     self.sweep().await;
                 }
                 Ok(()) = convergence.changed() => {
-                    self.convergence = convergence.borrow_and_update().clone();
-                    self.stale_timer.converged(Instant::now().into_std(), self.convergence.any());
-                    // Routes received before the neighbors converged come first; otherwise they
-                    // would count as stale.
-                    self = self.apply_routes(routes.take_now()).await;
-                    self.sweep().await;
+                    let now = convergence.borrow_and_update().clone();
+                    self = self.converged(now, routes.take_now()).await;
                 }
                 changes = observed.take(), if self.repairs.waits(Instant::now()).is_none() => self.apply_observed(changes).await,
                 changes = routes.take() => self = self.apply_routes(changes).await,
@@ -227,6 +213,42 @@ impl Task {
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
             }
         }
+    }
+
+    /// `routes`: received before the neighbors converged. They come first; otherwise they would
+    /// count as stale.
+    async fn converged(mut self, now: Arc<Convergence>, routes: Routes) -> Self {
+        self.convergence = now;
+        self.stale_timer.converged(Instant::now().into_std(), self.convergence.any());
+        self = self.apply_routes(routes).await;
+        self.sweep().await;
+        self
+    }
+
+    /// Takes new settings over. Returns the routes that shall be installed, and whether they are all
+    /// that there are.
+    async fn change(
+        self,
+        settings: Settings,
+        left: Left,
+        monitor: &mpsc::Sender<Switch>,
+        observed: &mut mailbox::Receiver<Place, Held>,
+    ) -> (Self, (Routes, bool)) {
+        // What was seen counts for the former settings.
+        drop(observed.take_now());
+        let (mut task, desired, complete) = self.change_settings(settings, left, monitor).await;
+        task.apply_observed(observed.take_now()).await;
+        (task, (desired, complete))
+    }
+
+    /// Installs the routes where the new settings want them, and removes the former ones.
+    async fn changed(mut self, (desired, complete): (Routes, bool)) -> Self {
+        self = self.apply_routes(desired).await;
+        if complete {
+            self.remove_former();
+        }
+        self.sweep().await;
+        self
     }
 
     fn due(&self) -> Instant {
@@ -358,55 +380,6 @@ impl Task {
         self.write().await;
     }
 
-    /// Applies changes. A few are written at once, as a thread hand-over would take longer than
-    /// they do. Many are written in another thread, so that the neighbors are read meanwhile.
-    async fn apply_routes(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
-        let mut changes: Vec<_> = changes.into_iter().collect();
-        if changes.len() <= BATCH {
-            let order = 0..changes.len();
-            self.write_in_order(changes, order);
-            return self;
-        }
-        let written = spawn_blocking(move || {
-            changes.sort_unstable_by_key(|(prefix, _)| *prefix);
-            let order = coarse_first(changes.len());
-            self.write_in_order(changes, order);
-            self
-        });
-        written.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
-    }
-
-    fn write_in_order(
-        &mut self,
-        changes: Vec<(Prefix, Option<Arc<NextHops>>)>,
-        mut order: impl Iterator<Item = usize>,
-    ) {
-        let since = self.counters.taken();
-        loop {
-            let part: Vec<_> = order.by_ref().take(BATCH).filter_map(|at| changes.get(at)).collect();
-            if part.is_empty() {
-                break;
-            }
-            if part.len() > 1 {
-                self.fib.prefetch(part.iter().map(|(prefix, _)| prefix));
-            }
-            for (prefix, hops) in part {
-                self.fib.set_desired(*prefix, hops.as_ref());
-            }
-            while self.write_batch() {}
-            // A lost neighbor does not wait for the rest.
-            if self.lost.has_changed().unwrap_or(false) {
-                self.lost_changed();
-                while self.write_batch() {}
-            }
-        }
-        drop(changes);
-        self.fib.finish();
-        while self.write_batch() {}
-        self.publish_own();
-        self.counters.acknowledged(since, std::time::Instant::now());
-    }
-
     async fn apply_observed(&mut self, changes: Changes<Place, Held>) {
         let before = self.fib.repairs;
         for ((prefix, metric), held) in changes {
@@ -442,20 +415,6 @@ impl Task {
         }
     }
 
-    async fn sweep(&mut self) {
-        if self.fib.is_sweeping() {
-            self.fib.converged(self.convergence.clone(), self.stale_timer.grace());
-            self.fib.finish();
-            self.write().await;
-        }
-        // After the routes that replace them are written.
-        if self.left.is_some() && self.fib.all_converged(self.convergence.clone(), self.stale_timer.grace()) {
-            self.remove_former();
-            self.fib.finish();
-            self.write().await;
-        }
-    }
-
     async fn timeout(&mut self) {
         let now = Instant::now();
         self.log_repairs("another program removed or changed them");
@@ -483,188 +442,6 @@ impl Task {
         if self.audit_due <= now && self.audit.is_none() {
             self.audit_begin();
         }
-    }
-
-    /// Writes all pending changes, and yields now and then.
-    pub(super) async fn write(&mut self) {
-        let mut batches = 0;
-        while self.write_batch() {
-            batches += 1;
-            if batches % 4 == 0 {
-                yield_now().await;
-            }
-        }
-        self.publish_own();
-    }
-
-    /// Publishes which originated prefixes are installed. Valid when everything is written.
-    fn publish_own(&mut self) {
-        let there = match self.settings.install {
-            true => self.fib.own_there(),
-            false => self.fib.own_wanted(),
-        };
-        mailbox::publish(&self.own_there, Arc::new(there));
-        // Every change of routes ends here.
-        self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
-    }
-
-    /// Writes one batch; returns whether there was anything to write.
-    fn write_batch(&mut self) -> bool {
-        let ops = self.fib.take(BATCH);
-        if !ops.is_empty() {
-            self.execute(&ops);
-        }
-        !ops.is_empty()
-    }
-
-    fn execute(&mut self, ops: &[Op]) {
-        let ours = wire::Ours { sources: self.fib.sources(), ..self.settings.ours() };
-        let refused = match self.writer.write(&self.fib, ours, ops) {
-            Ok(refused) => refused,
-            Err(e) => {
-                error!(error = %e, "no reply from the kernel to a batch; auditing all routes");
-                return self.audit_soon();
-            }
-        };
-        let (mut puts, mut dels, mut objects) = ([0, 0], [0, 0], [0, 0]);
-        for op in ops {
-            match op {
-                Op::NewRoute { .. } => puts[0] += 1,
-                Op::DelRoute { .. } => dels[0] += 1,
-                Op::NewNexthop { .. } | Op::DelNexthop { .. } => objects[0] += 1,
-            }
-        }
-        let mut bad = 0;
-        for one in &refused {
-            let Some(op) = ops.get(one.index) else { continue };
-            let gone = matches!(one.errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV);
-            if self.fib.refused(op, one.errno == Errno::EEXIST, gone, &one.why) {
-                self.audit_soon();
-            }
-            let tally = match op {
-                Op::NewRoute { .. } => &mut puts,
-                Op::DelRoute { .. } => &mut dels,
-                Op::NewNexthop { .. } | Op::DelNexthop { .. } => &mut objects,
-            };
-            if !(gone && matches!(op, Op::DelRoute { .. } | Op::DelNexthop { .. })) {
-                tally[1] += 1;
-                bad += 1;
-                self.log_refused(op, &one.why);
-            }
-        }
-        for (outcome, [all, bad]) in
-            [(&self.counters.put, puts), (&self.counters.del, dels), (&self.counters.nexthop, objects)]
-        {
-            outcome.add(all - bad, bad);
-        }
-        if bad > 0 && self.retry.is_none() {
-            self.retry = Some((Instant::now() + RETRY_INITIAL, RETRY_INITIAL));
-        }
-    }
-
-    /// Logs each reason once; `show fib` has the details.
-    fn log_refused(&mut self, op: &Op, why: &Arc<str>) {
-        if self.last_refusal.as_ref() == Some(why) {
-            return debug!(?op, why = %why, "the kernel refused a change");
-        }
-        self.last_refusal = Some(why.clone());
-        warn!(?op, why = %why, "the kernel refused a change; retrying, see `routelet show fib`");
-    }
-
-    fn audit_soon(&mut self) {
-        self.audit_due = self.audit_due.min((self.audited + AUDIT_MIN_INTERVAL).max(Instant::now()));
-    }
-
-    fn audit_begin(&mut self) {
-        self.audited = Instant::now();
-        let sixth = AUDIT_INTERVAL.as_millis() as u64 / 3;
-        let jitter = Duration::from_millis(RandomState::new().hash_one(0) % sixth);
-        self.audit_due = self.audited + AUDIT_INTERVAL - Duration::from_millis(sixth / 2) + jitter;
-        if !self.settings.install {
-            return;
-        }
-        self.audit_objects();
-        match Channel::open().and_then(|channel| self.audit_family(channel, &Family::ALL, true)) {
-            Ok(audit) => {
-                self.fib.audit_begin();
-                self.audit = Some(audit);
-            }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
-        }
-    }
-
-    /// The audit compares routes by object id; the objects themselves are compared here.
-    fn audit_objects(&mut self) {
-        if !self.fib.has_objects() {
-            return;
-        }
-        match netlink::objects(&mut self.writer) {
-            Ok(objects) => {
-                let before = self.fib.repairs;
-                self.fib.host(self.resolver.clone(), objects.as_ref());
-                self.fib.finish();
-                self.note_repairs(before, "another program changed our nexthop objects");
-            }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's nexthop objects"),
-        }
-    }
-
-    fn audit_family(
-        &self,
-        mut channel: Channel,
-        families: &'static [Family],
-        consistent: bool,
-    ) -> io::Result<Audit> {
-        let ours = self.settings.ours();
-        if let Some(family) = families.first() {
-            channel.dump_begin(|encoder, seq| {
-                encoder.dump_routes(seq, *family, Some(ours.table), Some(ours.protocol));
-            })?;
-        }
-        Ok(Audit { channel, families, consistent })
-    }
-
-    async fn audit_step(&mut self) {
-        let Some(mut audit) = self.audit.take() else { return };
-        let (ours, before) = (self.settings.ours(), self.fib.repairs);
-        let fib = &mut self.fib;
-        let step = audit.channel.dump_step(|message| {
-            if let Some(route) = own_route(message, ours) {
-                let leads_to = content(route.kind, &route.seen.hops);
-                let seen = &route.seen;
-                fib.audit(seen.prefix, seen.metric, seen.object, leads_to.clone());
-                fib.audit_source(seen.prefix, seen.metric, &leads_to, seen.source);
-            }
-        });
-        match step {
-            Ok(Dump::More) => {
-                self.audit = Some(audit);
-                yield_now().await;
-            }
-            Ok(Dump::Done { consistent }) => {
-                let consistent = consistent && audit.consistent;
-                let rest = audit.families.get(1..).unwrap_or_default();
-                if rest.is_empty() {
-                    self.audit_end(consistent).await;
-                } else {
-                    self.audit = self.audit_family(audit.channel, rest, consistent).ok();
-                }
-            }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
-        }
-        self.note_repairs(before, "the audit found them missing or changed");
-    }
-
-    async fn audit_end(&mut self, consistent: bool) {
-        // A route missing from an inconsistent dump is not necessarily lost.
-        if consistent {
-            self.fib.audit_end();
-        } else {
-            self.audit_soon();
-        }
-        self.fib.finish();
-        self.write().await;
-        self.sweep().await;
     }
 
     /// Delayed after a change, as routes change in bursts.
@@ -733,21 +510,4 @@ impl Task {
             }
         }
     }
-}
-
-/// A route of ours in a dump.
-struct OwnRoute {
-    seen: SeenRoute,
-    kind: crate::net::RouteKind,
-}
-
-/// Checks table and protocol again, since a kernel without strict checking dumps everything.
-fn own_route(message: &wire::Message<'_>, ours: wire::Ours) -> Option<OwnRoute> {
-    if message.kind != wire::kind::NEW_ROUTE {
-        return None;
-    }
-    let seen = wire::route(message.body)?;
-    let kind = seen.kind?.kind()?;
-    (seen.table == ours.table && seen.protocol == ours.protocol && !seen.cloned)
-        .then_some(OwnRoute { seen, kind })
 }
