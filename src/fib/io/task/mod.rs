@@ -225,8 +225,8 @@ impl Task {
         self
     }
 
-    /// Takes new settings over. Returns the routes that shall be installed, and whether they are all
-    /// that there are.
+    /// Takes new settings over. Returns the routes that shall be installed, and whether they are
+    /// all that there are.
     async fn change(
         self,
         settings: Settings,
