@@ -44,7 +44,7 @@ fn since(text: &str) -> Result<Since, String> {
         'd' => 86_400,
         _ => return Err(wrong()),
     };
-    let number: u32 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let number: u32 = text.strip_suffix(unit).unwrap_or("").parse().map_err(|_| wrong())?;
     Ok(Since::Ago(Duration::from_secs(u64::from(number) * seconds)))
 }
 

@@ -189,6 +189,7 @@ impl Socket {
             };
             let text = match response {
                 Some(Response::Refused(why)) => return Err(Failure::Runtime(why)),
+                Some(Response::Misconfigured(why)) => return Err(Failure::Usage(why)),
                 Some(Response::End) => return io::print(&pages.end()).map(|()| rows),
                 Some(page) => {
                     rows += page.rows();

@@ -112,13 +112,15 @@ impl Common {
     /// for.
     pub(super) fn repeat(&self, once: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
         let Some(seconds) = self.watch else { return once() };
+        let mut was_reached = false;
         loop {
             if !io::print_on(io::new_screen())? {
                 return Ok(());
             }
             match once() {
                 Err(failure @ Failure::Usage(_)) => return Err(failure),
-                Err(Failure::NotReady | Failure::Partial) | Ok(()) => {}
+                Err(Failure::NotReady | Failure::Partial) | Ok(()) => was_reached = true,
+                Err(failure) if !was_reached => return Err(failure),
                 Err(failure) => io::print(&self.layout().mark(&failure.to_string()))?,
             }
             io::wait(std::time::Duration::from_secs(seconds.into()));

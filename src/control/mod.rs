@@ -29,7 +29,7 @@ pub use host::HostStatus;
 pub use summary::{LastError, NeighborTotals, OwnPrefix, RouteTotals, Summary};
 
 /// Version of the protocol; a daemon of another version refuses the request.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// One line from the client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -78,7 +78,7 @@ fn log_start(config: &Config, node_name: &str, kubernetes: bool, limit: Limit) {
         tracing::info!("{}", host::bare_host(config));
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %node_name, kubernetes, "routelet starting");
-    tracing::info!(?limit, budget = limit.budget(), max_prefixes = limit.max_prefixes(), "memory for routes");
+    tracing::info!(%limit, budget_mib = limit.budget() >> 20, max_prefixes = limit.max_prefixes(), "memory for routes");
 }
 
 /// From the options, the file, the environment, or the host name, in this order.

@@ -30,6 +30,16 @@ pub(super) enum Limit {
     Machine(u64),
 }
 
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (whose, octets) = match self {
+            Self::Group(octets) => ("cgroup", octets),
+            Self::Machine(octets) => ("machine", octets),
+        };
+        write!(f, "{} MiB ({whose})", octets >> 20)
+    }
+}
+
 impl Limit {
     /// Reads the limit; 1 GiB if it cannot be read.
     pub(super) fn read() -> Self {

@@ -176,6 +176,11 @@ impl Plan {
             || self.unfound.iter().any(|u| u.interface == interface)
     }
 
+    /// The interfaces on which unnumbered neighbors are looked for.
+    pub fn sought_on(&self) -> Vec<String> {
+        self.interfaces.links.values().map(|i| i.name.clone()).collect()
+    }
+
     /// Everything that `show` and BGPNodeStatus report, bounded in number and octets.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = [&self.problems[..], &self.object_problems].concat();

@@ -4,7 +4,7 @@ use crate::explain::{Explanation, Outcome, Step, Verdict};
 /// A paragraph for each step, and the verdict.
 pub(super) fn text(explanation: &Explanation, layout: Layout) -> String {
     let from = explanation.from.map(|a| format!(" from {a}")).unwrap_or_default();
-    let mut text = format!("packets to {}{from}\n\n", explanation.address);
+    let mut text = layout.wrap(&format!("packets to {}{from}", explanation.address), "", "  ") + "\n";
     for step in &explanation.steps {
         text += &paragraph(step, layout);
     }

@@ -35,7 +35,7 @@ impl QueryHandler {
             Err(missing) => return Response::Refused(format!("routelet has not started yet: {missing}")),
         };
         if let Some(why) = refused(&question, &host) {
-            return Response::Refused(why);
+            return Response::Misconfigured(why);
         }
         let Some(facts) = self.facts(question, plan, &host).await else {
             return Response::Refused("the daemon is stopping".into());

@@ -9,6 +9,7 @@ use crate::{
         peer::PeerKey,
     },
     control::{NeighborView, Response, Target},
+    plan::Plan,
 };
 
 impl QueryHandler {
@@ -32,24 +33,33 @@ impl QueryHandler {
         }
     }
 
-    /// Acts on each neighbor that there is. The first refusal ends it.
+    /// Acts on each neighbor that there is. Disabling also applies to neighbors found later on the
+    /// interfaces that have any, enabling to all that were disabled. A refusal is reported at the end.
     async fn act_on_all(&self, neighbors: &[NeighborView], act: &Act) -> Response {
-        if neighbors.is_empty() {
+        let sought = self.plan.borrow().as_ref().as_ref().map(Plan::sought_on).unwrap_or_default();
+        if neighbors.is_empty() && sought.is_empty() {
             return Response::Refused("there are no neighbors".into());
         }
+        match act {
+            Act::Disable { .. } => {
+                self.disabled.send_modify(|d| d.extend(sought.into_iter().map(PeerKey::Interface)));
+            }
+            Act::Enable => self.disabled.send_modify(|d| d.retain(|k| !matches!(k, PeerKey::Interface(_)))),
+            Act::Reset { .. } | Act::Refresh => {}
+        }
+        let mut refused = None;
         for view in neighbors {
             let Ok(key) = view.address.parse::<PeerKey>();
-            let response = match (&key, act) {
-                // Nobody was found there: there is no session to reset or to refresh.
-                (PeerKey::Interface(_), Act::Reset { .. } | Act::Refresh) => continue,
-                (PeerKey::Interface(name), _) => self.act_on_interface(name, act).await,
-                _ => self.act_on(key, act.clone()).await,
-            };
+            // Nobody was found there: there is no session.
+            if matches!(key, PeerKey::Interface(_)) {
+                continue;
+            }
+            let response = self.act_on(key, act.clone()).await;
             if !matches!(response, Response::Done(_)) {
-                return response;
+                refused.get_or_insert(response);
             }
         }
-        Response::Done(None)
+        refused.unwrap_or(Response::Done(None))
     }
 
     /// Acts on all unnumbered neighbors of an interface. Disabling also applies to neighbors found

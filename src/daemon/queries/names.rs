@@ -10,12 +10,17 @@ use crate::control::NeighborView;
 pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&'n NeighborView, String> {
     let wanted = name.to_lowercase();
     let described = |n: &NeighborView| n.description.as_ref().map(|text| text.to_lowercase());
+    // Whole words: "leaf 1" is not "leaf 10".
+    let begins = |text: String| {
+        let rest = text.strip_prefix(&wanted);
+        rest.is_some_and(|rest| !wanted.is_empty() && !rest.starts_with(char::is_alphanumeric))
+    };
     let stages: [&dyn Fn(&NeighborView) -> bool; 4] = [
         &|n| n.address == name,
         &|n| n.interface.as_deref() == Some(name),
         // Neighbors that are Nodes have such a description.
         &|n| described(n).is_some_and(|text| text == wanted || text.strip_prefix("node ") == Some(&wanted)),
-        &|n| !wanted.is_empty() && described(n).is_some_and(|text| text.starts_with(&wanted)),
+        &|n| described(n).is_some_and(begins),
     ];
     for is_meant in stages {
         let found: Vec<_> = neighbors.iter().filter(|n| is_meant(n)).collect();
@@ -81,7 +86,7 @@ mod tests {
             "`leaf` is ambiguous: 10.1.1.1 (Leaf 1, rack A), 10.1.2.1 (Leaf 2, rack A); write an address"
         );
         assert!(resolve("spine", &all).unwrap_err().contains("fe80::1%eth1 (spine)"));
-        for name in ["10.9.9.9", "", "rack"] {
+        for name in ["10.9.9.9", "", "rack", "lea"] {
             assert!(resolve(name, &all).unwrap_err().contains("there is no neighbor"), "{name}");
         }
     }

@@ -23,7 +23,7 @@ use crate::{
 impl QueryHandler {
     pub(super) async fn routes(&self, mut filter: RouteFilter) -> Reply {
         if let Err(wrong) = filter.check() {
-            return Response::Refused(wrong).into();
+            return Response::Misconfigured(wrong).into();
         }
         if filter.neighbors_mut().next().is_some() {
             let sessions = self.sessions().await;
