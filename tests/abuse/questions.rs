@@ -200,7 +200,7 @@ fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
 /// A connection with a question about everything, of which nothing is read.
 fn question(bed: &Bed) -> UnixStream {
     let mut stream = UnixStream::connect(bed.routelet.socket()).expect("it listens");
-    let all = "{\"version\":2,\"query\":{\"routes\":{\"longer\":false}}}\n";
+    let all = "{\"version\":3,\"query\":{\"routes\":{\"longer\":false}}}\n";
     stream.write_all(all.as_bytes()).expect("room");
     stream
 }

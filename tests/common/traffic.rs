@@ -186,7 +186,11 @@ fn receive(socket: &UdpSocket, to: usize, shared: &Shared) {
                 }
             }
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(e) => panic!("probes cannot be received: {e}"),
         }
     }

@@ -143,6 +143,7 @@ fn follows(switch: &Ns, subnet: &str) {
 }
 
 fn the_lease_moves(server: Server) {
+    let _alone = crate::alone();
     let mut net = Net::new();
     let (switch, host) = (net.ns("switch"), net.ns("host"));
     net.link((&switch, "port1"), (&host, "eth0"));

@@ -15,3 +15,11 @@ mod common;
 
 mod lease;
 mod unnumbered;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One rack at a time: lost packets are counted.
+fn alone() -> MutexGuard<'static, ()> {
+    static RACK: Mutex<()> = Mutex::new(());
+    RACK.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -264,6 +264,7 @@ impl Rack {
 }
 
 fn every_uplink_in_turn(kind: Kind) {
+    let _alone = crate::alone();
     let rack = Rack::new(kind);
     let all = env::var("ROUTELET_RACKS").is_ok_and(|value| value == "all");
     for (host, leaf) in (0..HOSTS).flat_map(|host| (0..LEAVES).map(move |leaf| (host, leaf))) {
@@ -276,7 +277,11 @@ fn every_uplink_in_turn(kind: Kind) {
     }
     for routelet in &rack.routelets {
         let summary = routelet.json(&["show", "summary"]);
-        assert_eq!(summary["problems"], serde_json::json!([]), "{summary}");
+        let problems = summary["problems"].as_array().expect("a list");
+        // The leaves of FRR have it off here.
+        let others =
+            problems.iter().filter(|p| !p.as_str().is_some_and(|p| p.starts_with("GracefulRestartOff")));
+        assert_eq!(others.count(), 0, "{summary}");
     }
 }
 

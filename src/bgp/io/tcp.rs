@@ -256,6 +256,8 @@ fn decode_info(info: &[u8; TCP_INFO_OCTETS]) -> Transport {
         segment: u32_at(16),
         received: u64_at(128),
         segments: u32_at(140),
+        data_segments: u32_at(152),
+        probes: info.get(3).copied().unwrap_or(0),
         out_of_order: u32_at(224),
     }
 }

@@ -159,9 +159,10 @@ impl AttrsTable {
         self.slots[id.slot()].hop = Some(hop);
     }
 
-    /// All sets, each with the neighbor that sent it first and its next hop.
-    pub(super) fn sets(&self) -> impl Iterator<Item = (PeerNo, &Attrs, Option<HopId>)> {
-        self.slots.iter().filter_map(|slot| Some((slot.owner, &**slot.attrs.as_ref()?, slot.hop)))
+    /// All sets, each with its next hop.
+    pub(super) fn sets(&self) -> impl Iterator<Item = (AttrsId, &Attrs, Option<HopId>)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(n, slot)| Some((AttrsId::new(n), &**slot.attrs.as_ref()?, slot.hop)))
     }
 
     /// Octets that all sets take.

@@ -71,6 +71,9 @@ impl Rib {
     }
 
     pub(super) fn own_sent_back(&self, no: PeerNo, why: Refused) -> u64 {
+        if self.peer(no).is_none_or(|peer| peer.refused(why) == 0) {
+            return 0;
+        }
         let is_loop = |prefix: &&Prefix| {
             let table = &self.tables[prefix.family().index()];
             let paths = table.find(**prefix).map(|route| table.get(route).paths()).unwrap_or_default();

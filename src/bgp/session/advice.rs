@@ -62,7 +62,12 @@ pub(super) fn diagnosis(s: &Session, now: Instant) -> Option<(String, String)> {
     if s.running != Running::Yes || s.established().is_some() {
         return None;
     }
-    let verdict = s.record.verdict().filter(|v| now.saturating_duration_since(v.at) < VERDICT_TIME);
+    // A neighbor that refuses or closes a connection is reached now, whatever was before.
+    let is_reached = matches!(s.record.cause(), Some(Cause::Refused | Cause::BeforeOpen));
+    let is_overtaken =
+        |cause: &Cause| is_reached && matches!(cause, Cause::Deaf | Cause::Unheard | Cause::Idle);
+    let is_recent = |v: &&Verdict| now.saturating_duration_since(v.at) < VERDICT_TIME;
+    let verdict = s.record.verdict().filter(is_recent).filter(|v| !is_overtaken(&v.cause));
     if let Some(verdict) = verdict
         && let Some(advice) = advice(s, &verdict.cause)
     {

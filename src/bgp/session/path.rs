@@ -28,6 +28,10 @@ pub struct Transport {
     pub received: u64,
     /// Segments received.
     pub segments: u32,
+    /// Those with data.
+    pub data_segments: u32,
+    /// Probes of a closed window, none of which has opened it.
+    pub probes: u8,
     /// Segments received behind a gap.
     pub out_of_order: u32,
 }
@@ -38,6 +42,8 @@ const MANY_RETRANSMITS: u8 = 3;
 const GAP_TIME: Duration = Duration::from_secs(3);
 /// How long the connection has to carry everything before a loss counts as over.
 const WELL_TIME: Duration = Duration::from_secs(15);
+/// How long a loss explains that there is no session.
+const FOUND_TIME: Duration = Duration::from_secs(300);
 
 /// Where large segments are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +61,8 @@ pub(super) struct PathWatch {
     waiting: Option<Transport>,
     /// The sample after which nothing more arrived in order, and its time.
     still: Option<(Instant, Transport)>,
-    /// The loss that was found last.
-    found: Option<Direction>,
+    /// The loss that was found last, and when.
+    found: Option<(Instant, Direction)>,
     /// Since when nothing has been found.
     well: Option<Instant>,
 }
@@ -70,7 +76,9 @@ impl PathWatch {
         let new = self.outgoing(sample).or_else(|| self.incoming(now, sample));
         self.last = sample;
         match new {
-            Some(direction) => (self.found, self.well) = (Some(direction), None),
+            Some(direction) => (self.found, self.well) = (Some((now, direction)), None),
+            // Something is under way still.
+            None if self.waiting.is_some() => self.well = None,
             None => {
                 let well = *self.well.get_or_insert(now);
                 if now.saturating_duration_since(well) >= WELL_TIME {
@@ -108,22 +116,33 @@ impl Session {
         }
     }
 
-    /// Whether octets of this connection waited for an acknowledgement at the last sample.
+    /// Whether octets of this connection waited for an acknowledgement at the last sample. Behind
+    /// a closed window they wait for the neighbor to read.
     pub(super) fn is_unacknowledged(&self, conn: Conn) -> bool {
-        self.path.conn == Some(conn) && self.path.last.unacknowledged > 0
+        let Transport { unacknowledged, probes, .. } = self.path.last;
+        self.path.conn == Some(conn) && unacknowledged > 0 && probes == 0
+    }
+
+    /// What was taken for a loss of large segments is one of all.
+    pub(super) fn nothing_arrives(&mut self) {
+        self.path.found = None;
     }
 
     /// Whether segments of the neighbor arrive, although no new data is in them: it sends again
     /// what this host acknowledges in vain. One may be a late acknowledgement.
     pub(super) fn is_sent_again(&self, conn: Conn) -> bool {
-        let before = self.path.still.map_or(0, |(_, t)| t.segments);
-        self.path.conn == Some(conn) && self.path.last.segments.wrapping_sub(before) >= 2
+        let before = self.path.still.map_or(0, |(_, t)| t.data_segments);
+        self.path.conn == Some(conn) && self.path.last.data_segments.wrapping_sub(before) >= 2
     }
 
     /// Large segments that are lost on the way.
-    pub(super) fn lost_segments(&self) -> Option<Diagnostic> {
+    pub(super) fn lost_segments(&self, now: Instant) -> Option<Diagnostic> {
         let key = &self.config.key;
-        let text = match self.path.found? {
+        let (at, direction) = self.path.found?;
+        if self.established().is_none() && now.saturating_duration_since(at) >= FOUND_TIME {
+            return None;
+        }
+        let text = match direction {
             Direction::ToNeighbor { octets, retransmits } => format!(
                 "large packets to neighbor {key} are lost, small ones arrive: {octets} octets are not acknowledged \
                  after {retransmits} retransmissions"
@@ -158,7 +177,7 @@ mod tests {
         for (n, sample) in (0..).zip(samples) {
             path.take(start + Duration::from_secs(2) * n, Conn(1), *sample);
         }
-        path.found
+        path.found.map(|(_, direction)| direction)
     }
 
     #[test]
@@ -213,6 +232,9 @@ mod tests {
         assert!(at(4, 1, 4, 21));
         assert!(at(10, 2, 0, 5), "the next session has not sent a large segment yet");
         assert!(at(24, 2, 0, 9));
-        assert!(!at(25, 2, 0, 9));
+        assert!(at(25, 2, 2, 9), "it waits for one");
+        assert!(at(45, 2, 5, 9), "and goes on waiting");
+        assert!(at(46, 2, 0, 9));
+        assert!(!at(61, 2, 0, 9));
     }
 }

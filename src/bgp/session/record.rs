@@ -312,14 +312,14 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         bfd: None,
         bfd_missing: false,
         history: record.history(now),
-        notes: notes(s, negotiated.map(AsRef::as_ref)),
-        needs: needs(s),
+        notes: notes(s, negotiated.map(AsRef::as_ref), now),
+        needs: needs(s, now),
         diagnosis: advice::diagnosis(s, now),
         answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
     }
 }
 
-fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
+fn notes(s: &Session, negotiated: Option<&Negotiated>, now: Instant) -> Vec<String> {
     let missing = |n: &Negotiated| {
         let families = s.config.families.iter().filter(|f| !n.has(**f));
         families.map(|f| format!("{f} is not used: the neighbor does not announce it")).collect::<Vec<_>>()
@@ -332,7 +332,7 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
     let lacks_policy = s.config.lacks_policy.explain(&s.config.key).filter(|_| external);
     notes.extend(lacks_policy.map(|d| d.line()));
     notes.extend(s.ttl_note());
-    notes.extend(needs(s).iter().map(Diagnostic::line));
+    notes.extend(needs(s, now).iter().map(Diagnostic::line));
     if s.running == Running::Disabled {
         notes.push("disabled: `routelet neighbor enable` brings it back".into());
     }
@@ -340,8 +340,8 @@ fn notes(s: &Session, negotiated: Option<&Negotiated>) -> Vec<String> {
 }
 
 /// What prevents the session until the operator changes something, and remarks on one that is up.
-fn needs(s: &Session) -> Vec<Diagnostic> {
-    let lost = s.lost_segments().filter(|_| s.running == Running::Yes);
+fn needs(s: &Session, now: Instant) -> Vec<Diagnostic> {
+    let lost = s.lost_segments(now).filter(|_| s.running == Running::Yes);
     if s.running != Running::Yes || s.established().is_some() {
         return lost.into_iter().chain(advice::remarks(s)).collect();
     }

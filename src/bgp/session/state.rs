@@ -278,6 +278,9 @@ impl Session {
             Timer::Hold => {
                 let hold = self.connection(conn).and_then(|c| c.hold()).unwrap_or(OPEN_HOLD_TIME).as_secs();
                 let (cause, how) = self.silence(conn);
+                if matches!(cause, Some(Cause::Unheard)) {
+                    self.nothing_arrives();
+                }
                 self.record.caused(cause);
                 self.end(
                     now,
@@ -320,7 +323,7 @@ impl Session {
         } else if self.is_unacknowledged(conn) {
             (Some(Cause::Deaf), ", and what this host sends is not acknowledged")
         } else {
-            (Some(Cause::Idle), " although its TCP acknowledges what this host sends")
+            (Some(Cause::Idle), " although its TCP replies to what this host sends")
         }
     }
 
@@ -415,7 +418,9 @@ impl Session {
     /// Events 24 and 25.
     fn notified(&mut self, now: Instant, conn: Conn, notification: &Notification) {
         self.record.notification_received(notification);
-        self.record.caused(Some(Cause::Received(notification.clone())));
+        // Without its data, of which two octets count, but which keeps what was read with it.
+        let data = Bytes::copy_from_slice(notification.data.get(..2).unwrap_or(&notification.data));
+        self.record.caused(Some(Cause::Received(Notification { data, ..notification.clone() })));
         let after = self.after_notification(now, conn, notification);
         let hard = notification.is_hard();
         let mut why = format!("received NOTIFICATION {notification}");

@@ -185,7 +185,7 @@ mod tests {
         let (server, _) = endless(&path).await;
         let request = async |query: &str| {
             let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
-            let line = format!("{{\"version\":2,\"query\":\"{query}\"}}\n");
+            let line = format!("{{\"version\":3,\"query\":\"{query}\"}}\n");
             stream.write_all(line.as_bytes()).await.unwrap();
             let mut first = [0; 40];
             stream.read_exact(&mut first).await.unwrap();
