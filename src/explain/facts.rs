@@ -185,7 +185,7 @@ pub struct Reached {
 pub struct Flow {
     /// `172.20.0.0/16 to 10.9.0.5`.
     pub name: String,
-    /// Towards this node's containers, or replies.
+    /// Replies.
     pub is_back: bool,
     /// Delivered to this host itself: not forwarded.
     pub to_host: bool,

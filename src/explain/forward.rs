@@ -124,7 +124,9 @@ fn firewall(facts: &Facts, walk: &mut Walk) {
         })
     };
     let remedy = |flow: &Flow| {
-        let what = if flow.is_back { "to the containers" } else { "from the containers" };
+        // Replies of a container of this host come from it.
+        let to = flow.is_back != matches!(facts.place, Place::Container { .. });
+        let what = if to { "to the containers" } else { "from the containers" };
         format!(
             "accept forwarded packets {what}: set accept-forwarded = true in [docker] or [kubernetes], or add a \
              rule (`iptables -S FORWARD`, `nft list ruleset`)"

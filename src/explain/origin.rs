@@ -1,7 +1,7 @@
 //! Packets to this host or to its containers: whether a prefix with the address is originated, and
 //! to whom it is advertised.
 
-use super::{Drain, Facts, Outcome, Place, StepName, Walk, listed};
+use super::{Drain, Facts, Outcome, Place, Source, StepName, Walk, listed};
 use crate::{
     bgp::{
         rib::view::{Advertised, NotAdvertised},
@@ -14,7 +14,14 @@ pub(super) fn steps(facts: &Facts, walk: &mut Walk) {
     if facts.stays_here() {
         return;
     }
-    let Some(own) = facts.own.first() else { return not_originated(facts, walk) };
+    // A policy may send an aggregate alone.
+    let is_advertised = |s: &&Source| {
+        let mut all = facts.rib.advertised.iter();
+        all.any(|a| a.prefix == s.prefix && a.why_not.is_none())
+    };
+    let Some(own) = facts.own.iter().find(is_advertised).or(facts.own.first()) else {
+        return not_originated(facts, walk);
+    };
     walk.ok(StepName::Origin, format!("{} is originated: {}", own.prefix, own.by));
     advertised(facts, own.prefix, walk);
 }

@@ -342,6 +342,60 @@ fn what_loses_nothing_for_certain_does_not_stop() {
 }
 
 #[test]
+fn an_aggregate_that_a_neighbor_has_stands_for_what_it_covers() {
+    let rejected = NotAdvertised::Policy { policy: "out".into(), statement: 1 };
+    let aggregate = |why_not| Advertised { prefix: p("172.16.0.0/12"), ..advertised(why_not) };
+    let by_network = || Source { prefix: p("172.16.0.0/12"), by: "advertise.networks".into(), link: None };
+    let text = |facts: &Facts, step| {
+        let found = explain(facts);
+        assert_eq!(found.stopped_by, None, "{}", found.text);
+        found.steps.iter().find(|s| s.step == step).unwrap().text.clone()
+    };
+    let sent = |f: &mut Facts| {
+        f.rib.advertised = vec![aggregate(None), advertised(Some(rejected.clone()))];
+    };
+    let own = change(container(), |f| {
+        sent(f);
+        f.own.push(by_network());
+    });
+    assert_eq!(text(&own, StepName::Origin), "172.16.0.0/12 is originated: advertise.networks");
+    assert_eq!(text(&own, StepName::Advertised), "172.16.0.0/12 is advertised to 10.1.1.1");
+
+    // Of one container, and of all.
+    for sources in [vec![source()], vec![by_network(), source()]] {
+        let there = change(remote(), |f| {
+            sent(f);
+            f.sources = sources;
+        });
+        assert_eq!(text(&there, StepName::Return), "172.16.0.0/12 is advertised to 10.1.1.1");
+    }
+
+    // Where nobody has it either, the longest prefix is named.
+    let nobody = change(own, |f| f.rib.advertised[0].why_not = Some(rejected.clone()));
+    assert!(explain(&nobody).text.contains("172.20.0.0/16 is not advertised"), "{}", explain(&nobody).text);
+    let elsewhere = change(remote(), |f| {
+        sent(f);
+        f.rib.advertised[0].neighbor = "10.2.2.2".into();
+    });
+    assert_eq!(explain(&elsewhere).stopped_by, Some(StepName::Return), "only another neighbor has it");
+}
+
+#[test]
+fn the_remedy_for_a_firewall_names_the_direction() {
+    let remedy = |mut facts: Facts, flow: usize| {
+        facts.flows[flow].firewall = Firewall::Dropped { by: "x".into(), certain: true };
+        explain(&facts).remedy.unwrap()
+    };
+    let both = change(container(), |f| f.flows.push(flow("172.20.0.2 to 10.1.1.1", "br-pod", true)));
+    for (facts, there, back) in [(remote(), "from", "to"), (both, "to", "from")] {
+        for (n, direction) in [(0, there), (1, back)] {
+            let found = remedy(facts.clone(), n);
+            assert!(found.contains(&format!("packets {direction} the containers")), "{n}: {found}");
+        }
+    }
+}
+
+#[test]
 fn packets_that_stay_on_this_host_need_no_neighbor() {
     let facts = change(container(), |f| {
         f.question.from = Some(a("172.20.0.3"));

@@ -1,7 +1,10 @@
 //! The way of replies: whether the neighbor that leads to the address has a route to the source.
 
 use super::{Facts, Outcome, Place, Source, StepName, Walk, listed, origin, routes};
-use crate::bgp::{rib::view::Advertised, view::SessionState};
+use crate::{
+    bgp::{rib::view::Advertised, view::SessionState},
+    net::Prefix,
+};
 
 pub(super) fn step(facts: &Facts, walk: &mut Walk) {
     if facts.stays_here() || !matches!(facts.place, Place::Remote | Place::OnLink { .. }) {
@@ -53,8 +56,17 @@ fn of_sources(facts: &Facts, walk: &mut Walk) {
         let all = facts.rib.advertised.iter();
         all.filter(|a| a.prefix == s.prefix && leading.contains(&a.neighbor.as_str())).collect()
     };
-    let has_it = |s: &&Source| of_source(s).iter().any(|a| a.why_not.is_none());
-    let (known, lacking): (Vec<_>, Vec<_>) = facts.sources.iter().partition(has_it);
+    // The longest prefix that covers that of the source: an aggregate will do.
+    let held = |s: &Source| -> Option<Prefix> {
+        let has_it = |a: &&Advertised| {
+            a.why_not.is_none() && a.prefix.covers(s.prefix) && leading.contains(&a.neighbor.as_str())
+        };
+        facts.rib.advertised.iter().filter(has_it).map(|a| a.prefix).max_by_key(|p| p.len())
+    };
+    let mut known: Vec<_> = facts.sources.iter().filter_map(held).collect();
+    known.sort_unstable();
+    known.dedup();
+    let lacking: Vec<_> = facts.sources.iter().filter(|s| held(s).is_none()).collect();
     let details = |list: &[&Source]| -> Vec<String> {
         let all = list.iter().flat_map(|s| of_source(s));
         all.map(|a| format!("{} to {}: {}", a.prefix, a.neighbor, origin::line(facts, a))).collect()
@@ -66,7 +78,8 @@ fn of_sources(facts: &Facts, walk: &mut Walk) {
     }
     let cause = lacking.iter().flat_map(|s| of_source(s)).find_map(|a| Some((a, a.why_not.as_ref()?)));
     let remedy = cause.map(|(a, why)| origin::remedy(why, &a.neighbor));
-    let text = format!("{} not advertised to {to}, which leads there: replies get lost", are(&lacking));
+    let prefixes: Vec<_> = lacking.iter().map(|s| s.prefix).collect();
+    let text = format!("{} not advertised to {to}, which leads there: replies get lost", are(&prefixes));
     let result = match () {
         () if facts.masqueraded => Outcome::Note,
         () if known.is_empty() => Outcome::Stop,
@@ -74,7 +87,7 @@ fn of_sources(facts: &Facts, walk: &mut Walk) {
     };
     let text = match facts.masqueraded {
         true => {
-            format!("{} not advertised to {to}; packets leave with an address of this host", are(&lacking))
+            format!("{} not advertised to {to}; packets leave with an address of this host", are(&prefixes))
         }
         false => text,
     };
@@ -98,7 +111,7 @@ fn unknown_source(facts: &Facts, walk: &mut Walk) {
 }
 
 /// `172.20.0.0/16 is`, `172.20.0.0/16 and 172.21.0.0/16 are`.
-fn are(sources: &[&Source]) -> String {
-    let verb = if sources.len() == 1 { "is" } else { "are" };
-    format!("{} {verb}", listed(sources.iter().map(|s| s.prefix)))
+fn are(prefixes: &[Prefix]) -> String {
+    let verb = if prefixes.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", listed(prefixes))
 }

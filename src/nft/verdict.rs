@@ -1,6 +1,6 @@
 //! What packet filters do with one forwarded packet, as far as their rules can be judged: those
-//! that compare addresses and interfaces, and the state of the connection, which is a new one. A
-//! rule with any other condition may match or not.
+//! that compare addresses and interfaces, and the state of the connection, which is a new one, or
+//! established for a reply. A rule with any other condition may match or not.
 //!
 //! All base chains of type filter at the hooks prerouting and forward count, whoever made them,
 //! with the chains to which they jump: a drop in any of them is final. The rules of iptables-legacy
@@ -27,6 +27,15 @@ pub struct Forwarded {
     pub destination: IpAddr,
     pub arrives_on: String,
     pub leaves_by: String,
+    /// It replies to a packet that arrived here before.
+    pub is_reply: bool,
+}
+
+impl Forwarded {
+    /// The bit of its connection's state.
+    const fn state(&self) -> u32 {
+        if self.is_reply { STATE_ESTABLISHED } else { STATE_NEW }
+    }
 }
 
 /// What becomes of it.
@@ -162,7 +171,8 @@ enum Action {
     Return,
     Jump(String),
     Goto(String),
-    /// Counts, logs, or something that is unknown; `accepts`: a verdict map may do so.
+    /// Counts, logs, or something that is unknown; `accepts`: a verdict map or a program behind a
+    /// queue may do so.
     Other {
         accepts: bool,
     },
@@ -218,16 +228,17 @@ impl Walk<'_> {
                 "counter" | "log" => {}
                 "meta" => _ = registers.insert(field(1), self.meta(field(2))),
                 "payload" => _ = registers.insert(field(1), self.payload(data)),
-                "ct" => _ = registers.insert(field(1), state(field(2))),
+                "ct" => _ = registers.insert(field(1), state(field(2), self.packet)),
                 "bitwise" => {
                     let masked = registers.get(&field(1)).cloned().flatten().and_then(|v| masked(data, v));
                     registers.insert(field(2), masked);
                 }
                 "cmp" => fit = fit.and(compared(data, registers.get(&field(1)).and_then(Option::as_deref))),
-                "match" => fit = fit.and(extension(data)),
+                "match" => fit = fit.and(extension(data, self.packet)),
                 "immediate" => action = verdict(data).unwrap_or(action),
                 "reject" => action = Action::Drop,
                 "target" => action = target(data),
+                "queue" => action = Action::Other { accepts: true },
                 // A map of verdicts has no register of data.
                 "lookup" => {
                     fit = fit.and(Fit::Perhaps);
@@ -235,7 +246,11 @@ impl Walk<'_> {
                         action = Action::Other { accepts: true };
                     }
                 }
-                _ => fit = fit.and(Fit::Perhaps),
+                // It may write any register.
+                _ => {
+                    registers.clear();
+                    fit = fit.and(Fit::Perhaps);
+                }
             }
         }
         (fit, action)
@@ -282,9 +297,9 @@ impl Fit {
     }
 }
 
-/// The state of a new connection, in the order of the host.
-fn state(key: u32) -> Option<Vec<u8>> {
-    (key == CT_STATE).then(|| STATE_NEW.to_ne_bytes().to_vec())
+/// The state of the packet's connection, in the order of the host.
+fn state(key: u32, packet: &Forwarded) -> Option<Vec<u8>> {
+    (key == CT_STATE).then(|| packet.state().to_ne_bytes().to_vec())
 }
 
 fn masked(data: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
@@ -308,28 +323,31 @@ fn compared(data: &[u8], value: Option<&[u8]>) -> Fit {
 }
 
 /// A match of iptables.
-fn extension(data: &[u8]) -> Fit {
+fn extension(data: &[u8], packet: &Forwarded) -> Fit {
     match attribute(data, 1).map(text).as_deref() {
         Some("comment") => Fit::Yes,
-        Some("conntrack") => attribute(data, 3).and_then(new_connection).unwrap_or(Fit::Perhaps),
+        Some("conntrack") => {
+            attribute(data, 3).and_then(|info| of_connection(info, packet)).unwrap_or(Fit::Perhaps)
+        }
         _ => Fit::Perhaps,
     }
 }
 
-/// Whether `-m conntrack --ctstate` matches a new connection (struct xt_conntrack_mtinfo3).
-fn new_connection(info: &[u8]) -> Option<Fit> {
+/// Whether `-m conntrack --ctstate` matches the packet (struct xt_conntrack_mtinfo3).
+fn of_connection(info: &[u8], packet: &Forwarded) -> Option<Fit> {
     let field = |at: usize| info.get(at..)?.first_chunk().map(|o| u16::from_ne_bytes(*o));
     let (flags, inverted, states) = (field(146)?, field(148)?, field(150)?);
     if flags != XT_CONNTRACK_STATE {
         return Some(Fit::Perhaps);
     }
-    let has_new = u32::from(states) & STATE_NEW != 0;
-    Some(if has_new == (inverted & XT_CONNTRACK_STATE == 0) { Fit::Yes } else { Fit::No })
+    let has_state = u32::from(states) & packet.state() != 0;
+    Some(if has_state == (inverted & XT_CONNTRACK_STATE == 0) { Fit::Yes } else { Fit::No })
 }
 
 fn target(data: &[u8]) -> Action {
     match attribute(data, 1).map(text).as_deref() {
         Some("REJECT") => Action::Drop,
+        Some("NFQUEUE") => Action::Other { accepts: true },
         _ => Action::Other { accepts: false },
     }
 }
@@ -353,6 +371,8 @@ const NFT_GOTO: u32 = -4_i32 as u32;
 const META_NFPROTO: u32 = 15;
 const CMP_NEQ: u32 = 1;
 const CT_STATE: u32 = 0;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, of replies too; the same bit in xt_conntrack.
+const STATE_ESTABLISHED: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 const XT_CONNTRACK_STATE: u16 = 1;
@@ -366,7 +386,7 @@ mod tests {
         net::Prefix,
         nft::{
             chain::{is_inside, is_interface, verdict as write_verdict},
-            wire::{Attributes, NEW_RULE, messages},
+            wire::{Attributes, NEW_RULE, REGISTER, messages},
         },
     };
 
@@ -399,6 +419,7 @@ mod tests {
             destination: "10.9.0.5".parse().unwrap(),
             arrives_on: "br-pod".into(),
             leaves_by: "eth0".into(),
+            is_reply: false,
         }
     }
 
@@ -486,6 +507,76 @@ mod tests {
             let expected =
                 certain.map_or(Verdict::Accepted, |certain| Verdict::Dropped { by: by.into(), certain });
             assert_eq!(chains.verdict(&packet()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reply_belongs_to_an_established_connection() {
+        let by_iptables = |states: u16| {
+            move |l: &mut Attributes<'_>| {
+                conntrack(l, states);
+                write_verdict(l, NF_ACCEPT, None);
+            }
+        };
+        // `ct state`, as nft writes it.
+        let by_nft = |states: u32| {
+            move |l: &mut Attributes<'_>| {
+                l.expression("ct", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, CT_STATE);
+                });
+                l.expression("bitwise", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, REGISTER);
+                    e.number(3, 4);
+                    e.nested(4, |data| data.octets(1, &states.to_ne_bytes()));
+                    e.nested(5, |data| data.octets(1, &[0; 4]));
+                });
+                l.expression("cmp", |e| {
+                    e.number(1, REGISTER);
+                    e.number(2, CMP_NEQ);
+                    e.nested(3, |data| data.octets(1, &[0; 4]));
+                });
+                write_verdict(l, NF_ACCEPT, None);
+            }
+        };
+        let dropped = Verdict::Dropped { by: "the policy of FORWARD in table filter".into(), certain: true };
+        let reply = Forwarded { is_reply: true, ..packet() };
+        let (established, new) = ((by_iptables(6), by_nft(6)), (by_iptables(8), by_nft(8)));
+        let judged = |rule: Fill<'_>| {
+            let chains = forward(NF_DROP, &[("FORWARD", rule)]);
+            (chains.verdict(&packet()), chains.verdict(&reply))
+        };
+        for rule in [&established.0 as Fill<'_>, &established.1] {
+            assert_eq!(judged(rule), (dropped.clone(), Verdict::Accepted));
+        }
+        for rule in [&new.0 as Fill<'_>, &new.1] {
+            assert_eq!(judged(rule), (Verdict::Accepted, dropped.clone()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_leaves_no_certainty() {
+        // Another source, but for what an unknown expression writes into the register.
+        let rewritten = |l: &mut Attributes<'_>| {
+            l.payload(PAYLOAD_NETWORK, 12, 4);
+            l.expression("fib", |e| e.number(1, REGISTER));
+            l.equals(&[172, 21, 0, 2]);
+            write_verdict(l, NF_ACCEPT, None);
+        };
+        let queue = |l: &mut Attributes<'_>| l.expression("queue", |_| {});
+        let target =
+            |name: &'static str| move |l: &mut Attributes<'_>| l.expression("target", |e| e.text(1, name));
+        let (nfqueue, log) = (target("NFQUEUE"), target("LOG"));
+        let cases: [(&str, Fill<'_>, bool); 4] = [
+            ("a register written by an unknown expression", &rewritten, false),
+            ("queue", &queue, false),
+            ("NFQUEUE", &nfqueue, false),
+            ("LOG", &log, true),
+        ];
+        for (name, rule, certain) in cases {
+            let expected = Verdict::Dropped { by: "the policy of FORWARD in table filter".into(), certain };
+            assert_eq!(forward(NF_DROP, &[("FORWARD", rule)]).verdict(&packet()), expected, "{name}");
         }
     }
 

@@ -241,7 +241,7 @@ impl Look<'_> {
         let forwarding_off =
             if to_host { None } else { self.forwarding_off(leg.destination, Some(link.index)) };
         let firewall = match &kernel {
-            Kernel::Used(used) if !to_host => self.verdict(leg, arrives_on, &used.interface),
+            Kernel::Used(used) if !to_host => self.verdict(leg, arrives_on, &used.interface, is_back),
             _ => Firewall::Unknown,
         };
         Some(Flow {
@@ -270,7 +270,7 @@ impl Look<'_> {
         of_link.map(|l| interface_key(family, &escaped(&l.name), "forwarding")).filter(is_off)
     }
 
-    fn verdict(&mut self, leg: &Leg, arrives_on: &str, leaves_by: &str) -> Firewall {
+    fn verdict(&mut self, leg: &Leg, arrives_on: &str, leaves_by: &str, is_reply: bool) -> Firewall {
         if self.filters.is_none() {
             self.filters = Filters::read(Family::of(leg.destination)).ok();
         }
@@ -279,6 +279,7 @@ impl Look<'_> {
             destination: leg.destination,
             arrives_on: arrives_on.to_owned(),
             leaves_by: leaves_by.to_owned(),
+            is_reply,
         };
         match self.filters.as_ref().map(|f| f.verdict(&packet)) {
             None => Firewall::Unknown,

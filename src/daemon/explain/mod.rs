@@ -55,7 +55,10 @@ impl QueryHandler {
         let (place, from) = (place(question.address), question.from.map(place));
         let own = originated(plan, host, question.address);
         let sources = sources(plan, host, &question);
-        let rib = self.explained(question.address, &own, &sources).await?;
+        // A prefix that covers that of the source may be advertised in its place.
+        let covering = question.from.map(|from| originated(plan, host, from)).unwrap_or_default();
+        let originated = own.iter().chain(&sources).chain(&covering).map(|s| s.prefix);
+        let rib = self.explained(question.address, originated.collect()).await?;
         let learned = rib.paths.iter().find(|p| p.state == PathState::Selected && p.route.neighbor.is_some());
         let fib = match learned.map(|p| p.route.prefix) {
             Some(prefix) => self.fib.find(prefix).await,
@@ -99,12 +102,11 @@ impl QueryHandler {
         nodes.service_cidrs.iter().find(|range| range.contains(address)).copied()
     }
 
-    async fn explained(&self, address: IpAddr, own: &[Source], sources: &[Source]) -> Option<Explained> {
-        let mut prefixes: Vec<_> = own.iter().chain(sources).map(|s| s.prefix).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup();
+    async fn explained(&self, address: IpAddr, mut own: Vec<Prefix>) -> Option<Explained> {
+        own.sort_unstable();
+        own.dedup();
         let (reply, response) = oneshot::channel();
-        self.rib.send(ToRib::Explain { address, own: prefixes, reply }).await.ok()?;
+        self.rib.send(ToRib::Explain { address, own, reply }).await.ok()?;
         response.await.ok()
     }
 
