@@ -245,6 +245,8 @@ impl Walk<'_> {
                     if attribute(data, 3).and_then(number) == Some(0) {
                         action = Action::Other { accepts: true };
                     }
+                    // The value of a map, where it is no verdict.
+                    registers.clear();
                 }
                 // It may write any register.
                 _ => {
