@@ -335,10 +335,10 @@ fn bad_questions_are_one_line_with_what_to_do() {
         (&["10.0.0.0/8"], 2, "routelet show routes 10.0.0.0/8"),
         (&["127.0.0.1"], 2, "loopback"),
         (&["10.9.0.5", "--interface", "eth0"], 2, "--from"),
-        (&["10.9.0.5", "--from", "fd00::1"], 1, "same family"),
-        (&["10.9.0.5", "--from", "10.9.0.5"], 1, "address of the sender"),
-        (&["10.9.0.5", "--from", "172.20.0.2", "--interface", "eth9"], 1, "br-pod"),
-        (&["10.9.0.5", "--from", "10.1.1.2", "--interface", "eth0"], 1, "leave --interface out"),
+        (&["10.9.0.5", "--from", "fd00::1"], 2, "same family"),
+        (&["10.9.0.5", "--from", "10.9.0.5"], 2, "address of the sender"),
+        (&["10.9.0.5", "--from", "172.20.0.2", "--interface", "eth9"], 2, "br-pod"),
+        (&["10.9.0.5", "--from", "10.1.1.2", "--interface", "eth0"], 2, "leave --interface out"),
     ];
     for (args, status, part) in cases {
         let (code, text) = routelet.try_cli(&[&["explain"], *args].concat()).unwrap_err();

@@ -242,8 +242,8 @@ pub(super) fn transport(stream: &TcpStream) -> io::Result<Transport> {
     Ok(Transport { unacknowledged, ..decode_info(&tcp_info(stream.as_fd())?) })
 }
 
-/// Octets of `struct tcp_info` of linux/tcp.h up to `tcpi_rcv_ooopack`. Older kernels fill in less.
-const TCP_INFO_OCTETS: usize = 228;
+/// Octets of `struct tcp_info` of linux/tcp.h up to `tcpi_snd_wnd`. Older kernels fill in less.
+const TCP_INFO_OCTETS: usize = 232;
 
 fn decode_info(info: &[u8; TCP_INFO_OCTETS]) -> Transport {
     let u32_at =
@@ -257,7 +257,8 @@ fn decode_info(info: &[u8; TCP_INFO_OCTETS]) -> Transport {
         received: u64_at(128),
         segments: u32_at(140),
         data_segments: u32_at(152),
-        probes: info.get(3).copied().unwrap_or(0),
+        // What a filter of this host drops is probed for likewise, but the window is open.
+        is_window_closed: info.get(3).is_some_and(|probes| *probes > 0) && u32_at(228) == 0,
         out_of_order: u32_at(224),
     }
 }

@@ -30,8 +30,8 @@ pub struct Transport {
     pub segments: u32,
     /// Those with data.
     pub data_segments: u32,
-    /// Probes of a closed window, none of which has opened it.
-    pub probes: u8,
+    /// The neighbor takes nothing more.
+    pub is_window_closed: bool,
     /// Segments received behind a gap.
     pub out_of_order: u32,
 }
@@ -119,8 +119,8 @@ impl Session {
     /// Whether octets of this connection waited for an acknowledgement at the last sample. Behind
     /// a closed window they wait for the neighbor to read.
     pub(super) fn is_unacknowledged(&self, conn: Conn) -> bool {
-        let Transport { unacknowledged, probes, .. } = self.path.last;
-        self.path.conn == Some(conn) && unacknowledged > 0 && probes == 0
+        let Transport { unacknowledged, is_window_closed, .. } = self.path.last;
+        self.path.conn == Some(conn) && unacknowledged > 0 && !is_window_closed
     }
 
     /// What was taken for a loss of large segments is one of all.

@@ -90,7 +90,7 @@ fn an_expired_hold_timer_names_the_direction_in_which_packets_are_lost() {
     let cases = [
         ("nothing arrives",        [waiting, waiting],                               "is not acknowledged",                     "no packet arrives from 10.0.0.2"),
         ("it sends again",         [waiting, Transport { data_segments: 3, ..waiting }], "does not arrive there",                   "no packet of this host arrives at 10.0.0.2"),
-        ("its window is closed",   [waiting, Transport { segments: 29, probes: 3, ..waiting }], "its TCP replies to what this host sends", "which may hang"),
+        ("its window is closed",   [waiting, Transport { segments: 29, is_window_closed: true, ..waiting }], "its TCP replies to what this host sends", "which may hang"),
         ("only its TCP is there",  [quiet, Transport { segments: 23, ..quiet }],     "its TCP replies to what this host sends", "which may hang"),
     ];
     for (name, samples, text, advice) in cases {
