@@ -108,10 +108,7 @@ fn one_prefix_has_every_attribute_and_where_it_goes() {
     for missing in [&["10.61.0.0/24"][..], &["10.60.1.0/24", "--community", "65001:8"]] {
         let arguments = [&["show", "routes"], missing].concat();
         let (status, error) = routelet.try_cli(&arguments).unwrap_err();
-        assert!(
-            status == 1 && error.starts_with("no path to ") && error.lines().count() == 1,
-            "{error}"
-        );
+        assert!(status == 1 && error.starts_with("no path to ") && error.lines().count() == 1, "{error}");
     }
 }
 
