@@ -53,7 +53,11 @@ fn refused(view: &NeighborView, exchange: &Exchange) -> Option<Diagnostic> {
     })
 }
 
+/// Nodes of a mesh whose subnets differ reach each other through the switch, whose routes are used.
 fn unresolved(view: &NeighborView, exchange: &Exchange) -> Option<Diagnostic> {
+    if is_of_mesh(view) {
+        return None;
+    }
     let (_, first) = exchange.unresolved.first()?;
     let hops: Vec<_> =
         exchange.unresolved.iter().map(|(hop, why)| format!("{hop} ({})", cause(*why))).collect();
@@ -95,6 +99,10 @@ fn way_to(hops: &[(IpAddr, Unresolved)]) -> String {
     }
 }
 
+fn is_of_mesh(view: &NeighborView) -> bool {
+    matches!(view.source.as_str(), "mesh" | "reflector")
+}
+
 /// The own prefixes that should be advertised to this neighbor and are not. One router may have a
 /// session for each family; nodes of the mesh follow their own rules.
 fn unexpected<'a>(
@@ -102,7 +110,7 @@ fn unexpected<'a>(
     exchange: &'a Exchange,
     all: &[NeighborView],
 ) -> Vec<(&'a Withheld, &'a (u64, Prefix))> {
-    if matches!(view.source.as_str(), "mesh" | "reflector") {
+    if is_of_mesh(view) {
         return Vec::new();
     }
     let carries = |other: &NeighborView, family: &Family| {
@@ -265,6 +273,16 @@ mod tests {
             let list = found(&[up(SWITCH, "1.1.1.1", &[])], Exchange { unresolved, ..Exchange::default() });
             assert_eq!(list[0].reason, Reason::NextHopUnresolved);
             assert!(list[0].text.contains(text) && list[0].remedy.contains(remedy), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_of_the_mesh_that_the_switch_leads_to_are_no_problem() {
+        let unresolved = vec![("10.1.2.2".parse().unwrap(), Unresolved::OnlyDefault)];
+        let exchange = Exchange { unresolved, ..Exchange::default() };
+        for source in ["mesh", "reflector"] {
+            let node = NeighborView { source: source.into(), ..up(SWITCH, "1.1.1.1", &[]) };
+            assert!(found(&[node], exchange.clone()).is_empty(), "{source}");
         }
     }
 

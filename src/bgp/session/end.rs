@@ -120,7 +120,7 @@ pub(super) struct End {
 /// What follows when the last connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextStep {
-    /// No session until [`Input::Start`] or the like.
+    /// No session until [`Input::Start`](super::Input::Start) or the like.
     StayDown,
     /// Listen, and connect after [`MIN_CONNECT_RETRY`]: a collision closed both connections.
     RetrySoon,

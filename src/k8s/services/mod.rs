@@ -2,7 +2,7 @@
 //!
 //! There are three steps. [`ServiceCache`] applies the events of the watches and stores, for each
 //! selected Service, only its addresses and the location of its endpoints. [`Services`] is the
-//! resulting list of addresses. [`eligibility`] decides for each address whether this node
+//! resulting list of addresses. [`eligibility()`] decides for each address whether this node
 //! advertises it, with the reason.
 //!
 //! # Rules
