@@ -137,3 +137,18 @@ pub enum SessionState {
     Established,
     Disabled,
 }
+
+impl SessionState {
+    /// As in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connect => "connect",
+            Self::Active => "active",
+            Self::OpenSent => "open-sent",
+            Self::OpenConfirm => "open-confirm",
+            Self::Established => "established",
+            Self::Disabled => "disabled",
+        }
+    }
+}

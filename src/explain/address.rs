@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::{Facts, Place, StepName, Walk};
-use crate::bgp::view::SessionState;
 
 /// Why packets to an address cannot be followed, with the remedy; `None` if they can.
 pub fn refusal(address: IpAddr) -> Option<String> {
@@ -65,18 +64,5 @@ pub(super) fn step(facts: &Facts, walk: &mut Walk) {
 
 fn session(facts: &Facts) -> Option<&'static str> {
     let neighbor = facts.neighbors.iter().find(|n| n.address == Some(facts.question.address))?;
-    Some(state(neighbor.state))
-}
-
-/// As in `show neighbors`.
-pub(super) fn state(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Idle => "idle",
-        SessionState::Connect => "connect",
-        SessionState::Active => "active",
-        SessionState::OpenSent => "open-sent",
-        SessionState::OpenConfirm => "open-confirm",
-        SessionState::Established => "established",
-        SessionState::Disabled => "disabled",
-    }
+    Some(neighbor.state.as_str())
 }

@@ -101,7 +101,7 @@ pub(super) fn line(facts: &Facts, advertised: &Advertised) -> String {
 
 fn no_session(facts: &Facts, name: &str) -> String {
     let Some(neighbor) = facts.neighbor(name) else { return "no session".into() };
-    let state = super::address::state(neighbor.state);
+    let state = neighbor.state.as_str();
     match &neighbor.last_error {
         Some(error) if neighbor.state != SessionState::Disabled => format!("no session ({state}: {error})"),
         _ => format!("no session ({state})"),

@@ -1,6 +1,6 @@
 //! Packets to other hosts: the table of BGP, from the longest match to the route in the kernel.
 
-use super::{Facts, Kernel, Outcome, StepName, Used, Walk, address, listed};
+use super::{Facts, Kernel, Outcome, StepName, Used, Walk, listed};
 use crate::{
     bgp::{
         rib::view::{PathExplained, PathState, PolicyResult},
@@ -65,7 +65,7 @@ fn without_paths(facts: &Facts, walk: &mut Walk) {
             format!(
                 "no route to {address}: neighbor {} has no session ({}{why})",
                 neighbor.name,
-                address::state(neighbor.state)
+                neighbor.state.as_str()
             ),
             format!("`routelet show neighbor {}` shows why", neighbor.name),
         );

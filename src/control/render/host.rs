@@ -31,11 +31,8 @@ fn rows(table: &mut Table<5>, i: &InterfaceStatus) {
         (true, true) => "up",
     };
     let first = [i.name.clone(), i.kind.clone(), state.to_owned()];
-    let neighbors: Vec<_> = i
-        .neighbors
-        .iter()
-        .map(|n| format!("neighbor {} {}", n.address, super::neighbor::state(n.state)))
-        .collect();
+    let neighbors: Vec<_> =
+        i.neighbors.iter().map(|n| format!("neighbor {} {}", n.address, n.state.as_str())).collect();
     let with_neighbors = |row| neighbors.iter().fold(row, |row: Row<5>, n| row.note(n.clone()));
     if i.subnets.is_empty() {
         let [name, kind, state] = first;

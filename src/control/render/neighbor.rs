@@ -72,7 +72,7 @@ fn session(n: &NeighborView, now: Timestamp, layout: Layout) -> Pairs {
         SessionState::Established | SessionState::Disabled => String::new(),
         _ => format!(", down for {}", ago(up_down_since(n), now)),
     };
-    pairs.add("state", format!("{} for {}{for_long}", state(n.state), ago(&n.since, now)));
+    pairs.add("state", format!("{} for {}{for_long}", n.state.as_str(), ago(&n.since, now)));
     pairs.add("as", format!("{} (local {})", or_dash(n.remote_as), n.local_as));
     pairs.add("router id", or_dash(n.router_id));
     pairs.add("local address", or_dash(n.local_address));
@@ -167,18 +167,6 @@ fn sum(counts: &BTreeMap<Family, u64>) -> String {
 fn up_or_down(of: SessionState) -> &'static str {
     match of {
         SessionState::Idle | SessionState::Connect | SessionState::Active => "down",
-        other => state(other),
-    }
-}
-
-pub(super) fn state(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Idle => "idle",
-        SessionState::Connect => "connect",
-        SessionState::Active => "active",
-        SessionState::OpenSent => "open-sent",
-        SessionState::OpenConfirm => "open-confirm",
-        SessionState::Established => "established",
-        SessionState::Disabled => "disabled",
+        other => other.as_str(),
     }
 }
