@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     bgp::{
         rib::view::{
-            Advertised, Explained, NotAdvertised, PathExplained, PathState, PolicyResult, RouteView,
+            Advertised, Explained, NotAdvertised, PathExplained, PathState, PolicyResult, RouteView, testing,
         },
         view::SessionState,
     },
@@ -23,32 +23,14 @@ fn a(text: &str) -> IpAddr {
 
 fn path(prefix: &str, state: PathState, reason: &str) -> PathExplained {
     let route = RouteView {
-        prefix: p(prefix),
         neighbor: Some("10.1.1.1".into()),
-        source: "bgp".into(),
         next_hop: Some(a("10.1.1.1")),
         best: state == PathState::Selected,
-        multipath: false,
-        stale: false,
         installed: true,
-        origin: "igp".into(),
         as_path: serde_json::json!([10000, 10009]),
-        local_pref: None,
-        med: None,
-        communities: Vec::new(),
-        large_communities: Vec::new(),
-        ext_communities: Vec::new(),
         reason: reason.into(),
         age: 5,
-        path_id: None,
-        refused: false,
-        atomic_aggregate: false,
-        aggregator: None,
-        originator_id: None,
-        cluster_list: Vec::new(),
-        only_to_customer: None,
-        unknown_attributes: Vec::new(),
-        details: None,
+        ..testing::route(prefix)
     };
     PathExplained { route, state, policies: Vec::new() }
 }

@@ -277,3 +277,40 @@ pub enum Withheld {
     /// `bgp.require-policy`, and there is no export policy.
     PolicyRequired,
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A path with the least that every one has.
+    pub(crate) fn route(prefix: &str) -> RouteView {
+        RouteView {
+            prefix: prefix.parse().unwrap(),
+            neighbor: None,
+            source: "bgp".into(),
+            next_hop: None,
+            best: false,
+            multipath: false,
+            stale: false,
+            installed: false,
+            origin: "igp".into(),
+            as_path: serde_json::json!([]),
+            local_pref: None,
+            med: None,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+            ext_communities: Vec::new(),
+            reason: String::new(),
+            age: 0,
+            path_id: None,
+            refused: false,
+            atomic_aggregate: false,
+            aggregator: None,
+            originator_id: None,
+            cluster_list: Vec::new(),
+            only_to_customer: None,
+            unknown_attributes: Vec::new(),
+            details: None,
+        }
+    }
+}

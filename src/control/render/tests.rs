@@ -156,32 +156,16 @@ fn neighbors_are_a_table_and_one_of_them_is_a_page() {
 
 pub(super) fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {
     RouteView {
-        prefix: prefix.parse().unwrap(),
         neighbor: neighbor.map(str::to_owned),
         source: if neighbor.is_some() { "bgp" } else { "pod-cidr" }.into(),
         next_hop: neighbor.map(|n| n.parse().unwrap()),
         best: true,
-        multipath: false,
-        stale: false,
         installed: neighbor.is_some(),
-        origin: "igp".into(),
         as_path: neighbor.map_or(serde_json::json!([]), |_| serde_json::json!([10000, [7, 8]])),
-        local_pref: None,
-        med: None,
         communities: vec!["65001:7".into()],
-        large_communities: Vec::new(),
-        ext_communities: Vec::new(),
         reason: "only path".into(),
         age: 3725,
-        path_id: None,
-        refused: false,
-        atomic_aggregate: false,
-        aggregator: None,
-        originator_id: None,
-        cluster_list: Vec::new(),
-        only_to_customer: None,
-        unknown_attributes: Vec::new(),
-        details: None,
+        ..crate::bgp::rib::view::testing::route(prefix)
     }
 }
 
