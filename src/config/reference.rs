@@ -41,6 +41,19 @@ pub(super) fn all() -> Vec<Table> {
     ]
 }
 
+/// The keys, dotted, that take effect at the next start only.
+pub fn for_the_next_start() -> Vec<String> {
+    let dotted = |table: &Table, key: &Key| {
+        let name = table.heading.trim_matches(['[', ']']);
+        if name.is_empty() { key.name.to_owned() } else { format!("{name}.{}", key.name) }
+    };
+    let late = |table: &Table| {
+        let keys = table.keys.iter().filter(|key| key.has(Note::Restart));
+        keys.map(|key| dotted(table, key)).collect::<Vec<_>>()
+    };
+    all().iter().flat_map(late).collect()
+}
+
 fn neighbor_keys() -> Table {
     Table { keys: keys::of_neighbors(), ..NeighborKeys::table_with_defaults() }
 }

@@ -2,36 +2,48 @@
 
 use crate::{config::Config, daemon::sandbox};
 
+/// Whether a value is another one.
+type Differs = fn(&Config, &Config) -> bool;
+
+/// The keys of [`crate::config::reference::for_the_next_start`].
+const KEYS: [(&str, Differs); 11] = [
+    ("state-dir", |old, new| old.state_dir != new.state_dir),
+    ("kubernetes.enabled", |old, new| old.kubernetes.enabled != new.kubernetes.enabled),
+    ("kubernetes.node-name", |old, new| old.kubernetes.node_name != new.kubernetes.node_name),
+    ("kubernetes.startup-taint", |old, new| old.kubernetes.startup_taint != new.kubernetes.startup_taint),
+    ("kubernetes.service-cidrs", |old, new| old.kubernetes.service_cidrs != new.kubernetes.service_cidrs),
+    ("cni.enabled", |old, new| old.cni.enabled != new.cni.enabled),
+    ("cni.conf-dir", |old, new| old.cni.conf_dir != new.cni.conf_dir),
+    ("cni.file", |old, new| old.cni.file != new.cni.file),
+    ("cni.bin-dir", |old, new| old.cni.bin_dir != new.cni.bin_dir),
+    ("security.sandbox", |old, new| old.security != new.security),
+    ("log.format", |old, new| old.log.format != new.log.format),
+];
+
 /// Keys whose value is not that of the start, of those that are bound, opened or decided once.
 /// `offered`: the daemon runs under Kubernetes unless the file decides.
 pub(super) fn keys(started: &Config, new: &Config, offered: bool) -> Vec<&'static str> {
-    let old = started;
-    let kubernetes = old.kubernetes.enabled.unwrap_or(offered);
-    let changed = [
-        ("state-dir", old.state_dir != new.state_dir),
-        ("kubernetes.enabled", old.kubernetes.enabled != new.kubernetes.enabled),
-        ("kubernetes.node-name", old.kubernetes.node_name != new.kubernetes.node_name),
-        ("kubernetes.startup-taint", old.kubernetes.startup_taint != new.kubernetes.startup_taint),
-        ("kubernetes.service-cidrs", old.kubernetes.service_cidrs != new.kubernetes.service_cidrs),
-        ("cni.enabled", old.cni.enabled != new.cni.enabled),
-        ("cni.conf-dir", old.cni.conf_dir != new.cni.conf_dir),
-        ("cni.file", old.cni.file != new.cni.file),
-        ("cni.bin-dir", old.cni.bin_dir != new.cni.bin_dir),
-        // Capabilities do not come back.
-        (
-            "bgp.neighbor.interface",
-            sandbox::opens_raw_sockets(new, kubernetes) && !sandbox::opens_raw_sockets(old, kubernetes),
-        ),
-        ("security.sandbox", old.security != new.security),
-        ("log.format", old.log.format != new.log.format),
-    ];
-    changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    let kubernetes = started.kubernetes.enabled.unwrap_or(offered);
+    let changed = KEYS.iter().filter(|(_, differs)| differs(started, new)).map(|(key, _)| *key);
+    // Capabilities do not come back.
+    let lacks_capability =
+        sandbox::opens_raw_sockets(new, kubernetes) && !sandbox::opens_raw_sockets(started, kubernetes);
+    changed.chain(lacks_capability.then_some("bgp.neighbor.interface")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Neighbor, NeighborId, NeighborKeys};
+
+    #[test]
+    fn they_are_those_that_the_reference_names() {
+        let mut names = KEYS.map(|(key, _)| key.to_owned());
+        let mut defined = crate::config::reference::for_the_next_start();
+        names.sort();
+        defined.sort();
+        assert_eq!(names.as_slice(), defined);
+    }
 
     #[test]
     fn the_first_unnumbered_neighbor_needs_a_restart_on_a_bare_host_alone() {
