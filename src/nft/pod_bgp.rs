@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use super::{
     chain::{self, META_IIFNAME, NF_DROP, NFT_JUMP, is_inside, is_interface, protocol, verdict},
     wire::{
-        APPEND, Attributes, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NFPROTO_INET,
-        attribute, attributes,
+        APPEND, Attributes, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NF_INET_FORWARD,
+        NFPROTO_INET, attribute, attributes,
     },
 };
 use crate::net::Prefix;
@@ -132,7 +132,6 @@ fn to_port_179(list: &mut Attributes<'_>) {
     verdict(list, NFT_JUMP, Some(TO_NEIGHBORS));
 }
 
-const NF_INET_FORWARD: u32 = 2;
 /// `NF_IP_PRI_FILTER`.
 const FILTER: u32 = 0;
 const PAYLOAD_TRANSPORT: u32 = 2;

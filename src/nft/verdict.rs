@@ -14,8 +14,8 @@ use std::{
 use super::{
     chain::{IFNAMSIZ, META_IIFNAME, META_OIFNAME, NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_RETURN, protocol},
     wire::{
-        Batch, CMP_EQ, DUMP, GET_CHAIN, GET_RULE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK,
-        attribute, attributes,
+        Batch, CMP_EQ, DUMP, GET_CHAIN, GET_RULE, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4,
+        NFPROTO_IPV6, PAYLOAD_NETWORK, attribute, attributes,
     },
 };
 use crate::net::Family;
@@ -133,7 +133,7 @@ impl Chains {
 fn base(chain: &[u8]) -> Option<Base> {
     let hook = attribute(attribute(chain, 4)?, 1).and_then(number)?;
     let is_filter = attribute(chain, 7).is_some_and(|kind| text(kind) == "filter");
-    let counts = is_filter && [HOOK_PREROUTING, HOOK_FORWARD].contains(&hook);
+    let counts = is_filter && [NF_INET_PRE_ROUTING, NF_INET_FORWARD].contains(&hook);
     let drops = attribute(chain, 5).and_then(number) == Some(NF_DROP);
     counts.then_some(Base { name: name(chain, 3)?, hook, drops })
 }
@@ -262,7 +262,7 @@ impl Walk<'_> {
         let name = match key {
             META_IIFNAME => &self.packet.arrives_on,
             // Before routing the interface by which the packet leaves is not known.
-            META_OIFNAME if self.hook == HOOK_FORWARD => &self.packet.leaves_by,
+            META_OIFNAME if self.hook == NF_INET_FORWARD => &self.packet.leaves_by,
             META_NFPROTO => {
                 let v4 = self.packet.destination.is_ipv4();
                 return Some(vec![if v4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]);
@@ -367,10 +367,8 @@ fn verdict(data: &[u8]) -> Option<Action> {
     })
 }
 
-const HOOK_PREROUTING: u32 = 0;
-const HOOK_FORWARD: u32 = 2;
+const NF_INET_PRE_ROUTING: u32 = 0;
 const NFT_GOTO: u32 = -4_i32 as u32;
-const META_NFPROTO: u32 = 15;
 const CMP_NEQ: u32 = 1;
 const CT_STATE: u32 = 0;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, of replies too; the same bit in xt_conntrack.
@@ -407,7 +405,7 @@ mod tests {
         let chain = Batch::request(1, NFPROTO_IPV4, GET_CHAIN, 0, |m| {
             m.text(1, "filter");
             m.text(3, "FORWARD");
-            m.nested(4, |hook| hook.number(1, HOOK_FORWARD));
+            m.nested(4, |hook| hook.number(1, NF_INET_FORWARD));
             m.number(5, policy);
             m.text(7, "filter");
         });

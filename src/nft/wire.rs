@@ -343,7 +343,9 @@ const TYPE_IPV6: u32 = 8;
 const SET_INTERVAL: u32 = 4;
 const INTERVAL_END: u32 = 1;
 pub(super) const REGISTER: u32 = 1;
-const META_NFPROTO: u32 = 15;
+pub(super) const META_NFPROTO: u32 = 15;
+/// The hook of forwarded packets, in every family that has it.
+pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const CMP_EQ: u32 = 0;
 pub(super) const PAYLOAD_NETWORK: u32 = 1;
 const LOOKUP_INVERTED: u32 = 1;
