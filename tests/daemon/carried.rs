@@ -7,7 +7,7 @@ use crate::{
         net::{Net, Ns},
         wait_for,
     },
-    problems::{gone, named, none, problem},
+    problems::{below_a_switch, gone, named, none, problem},
 };
 
 const SWITCH: &str = "router bgp 10000\n bgp router-id 10.1.1.1\n no bgp ebgp-requires-policy\n no bgp network \
@@ -27,11 +27,7 @@ struct Bed {
 
 fn bed() -> Bed {
     let mut net = Net::new();
-    let (switch, host) = (net.ns("switch"), net.ns("host"));
-    net.link((&switch, "eth0"), (&host, "eth0"));
-    switch.ip("addr add 10.1.1.1/24 dev eth0");
-    host.ip("addr add 10.1.1.2/24 dev eth0");
-    host.ip("route add default via 10.1.1.1");
+    let (switch, host) = below_a_switch(&mut net);
     let frr = Frr::start(&net, &switch, SWITCH);
     Bed { net, host, frr }
 }

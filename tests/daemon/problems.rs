@@ -23,14 +23,20 @@ struct Rack {
     net: Net,
 }
 
+/// A switch 10.1.1.1, and a host 10.1.1.2 whose default route leads over it.
+pub(crate) fn below_a_switch(net: &mut Net) -> (Ns, Ns) {
+    let (switch, host) = (net.ns("switch"), net.ns("host"));
+    net.link((&switch, "eth0"), (&host, "eth0"));
+    switch.ip("addr add 10.1.1.1/24 dev eth0");
+    host.ip("addr add 10.1.1.2/24 dev eth0");
+    host.ip("route add default via 10.1.1.1");
+    (switch, host)
+}
+
 impl Rack {
     fn new() -> Self {
         let mut net = Net::new();
-        let (switch, host) = (net.ns("switch"), net.ns("host"));
-        net.link((&switch, "eth0"), (&host, "eth0"));
-        switch.ip("addr add 10.1.1.1/24 dev eth0");
-        host.ip("addr add 10.1.1.2/24 dev eth0");
-        host.ip("route add default via 10.1.1.1");
+        let (switch, host) = below_a_switch(&mut net);
         host.ip("link add br-pod type bridge");
         host.ip("addr add 172.20.0.1/16 dev br-pod");
         host.ip("link set br-pod up");
