@@ -72,9 +72,8 @@ fn thousands_of_nodes_and_pods_cost_little_memory_and_no_watch_of_pods() {
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9179\"\n";
     node.start(&net, &segment.plane, metrics);
     node.wait_conflist(&cidrs);
-    // What is not its own is code, in a build without the layout of what ships: 21,200 KiB with
-    // `explain` and the checks of the path to each neighbor.
-    at_rest(&node, 1).is_below("1 Node", 24_000, 4_000);
+    // What is not its own is code, in a build without the layout of what ships.
+    at_rest(&node, 1).is_below("1 Node", 23_000, 4_000);
 
     fill(&segment.plane, "/api/v1/nodes", (0..199).map(simulated).collect());
     let pods = (0..6000).map(pod).collect();
