@@ -126,8 +126,8 @@ neighbor_keys! {
         "max-prefixes" max_prefixes: u32 = None, number(1..=u32::MAX.into()),
             DefaultIs("what the memory limit allows (440000 with 256 MiB), at most 1000000"),
             Example("1000000");
-        /// Beyond `max-prefixes`: "restart" closes the session (CEASE/1) for
-        /// `max-prefixes-restart`, "warn" only logs.
+        /// Beyond `max-prefixes`: "restart" closes the session for a while (CEASE/1), which
+        /// `max-prefixes-restart` sets; "warn" only logs.
         "max-prefixes-action" max_prefixes_action: MaxPrefixesAction = Some(MaxPrefixesAction::Restart),
             Choice(&ACTIONS);
         /// Seconds without a session after `max-prefixes` was exceeded.
