@@ -57,8 +57,8 @@ pub(super) struct Probes {
     pub(super) lost: usize,
 }
 
-/// Sends a request each `interval` until `over`, in the namespace of this thread, and counts those
-/// without a reply.
+/// Sends a request each `interval` until `over`, and at least [`LEAST`], in the namespace of this
+/// thread, and counts those without a reply.
 pub(super) fn probe(target: IpAddr, interval: Duration, over: &AtomicBool) -> io::Result<Probes> {
     let identifier = std::process::id() as u16;
     let v4 = target.is_ipv4();
@@ -77,7 +77,7 @@ pub(super) fn probe(target: IpAddr, interval: Duration, over: &AtomicBool) -> io
             // A request that cannot be sent has no reply.
             let _ = socket.send(&echo(request, identifier, sent, v4));
         }
-        if ending.is_none() && over.load(Ordering::Relaxed) {
+        if ending.is_none() && sent >= LEAST && over.load(Ordering::Relaxed) {
             ending = Some(Instant::now());
         }
         socket.set_read_timeout(Some(Duration::from_millis(1)))?;
@@ -95,6 +95,8 @@ pub(super) fn probe(target: IpAddr, interval: Duration, over: &AtomicBool) -> io
     Ok(Probes { sent: sent.into(), lost: usize::from(sent) - replied.len() })
 }
 
+/// Fewer show little of how many are lost. A busy machine sends fewer in the same time.
+const LEAST: u16 = 250;
 /// How long the last replies may take.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
 
