@@ -12,31 +12,23 @@ use super::*;
 /// writes, and what sockets hold, with its own memory.
 pub(crate) struct Cgroup {
     folder: PathBuf,
-    /// Where the test itself belongs.
-    home: PathBuf,
     unified: bool,
 }
 
 impl Cgroup {
     pub(crate) fn new(mib: u64) -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
-        let path = |wanted: &str| {
-            own.lines().find_map(|l| {
-                let (controllers, path) = l.split_once(':')?.1.split_once(':')?;
-                controllers.split(',').any(|c| c == wanted).then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
+        // Version 1 has a hierarchy for the memory controller.
+        let controllers = own.lines().filter_map(|l| Some(l.split_once(':')?.1.split_once(':')?.0));
+        let unified = !controllers.into_iter().any(|c| c.split(',').any(|name| name == "memory"));
         let root = Path::new("/sys/fs/cgroup");
-        let (base, home, unified) = match path("memory") {
-            Some(path) => (root.join("memory"), root.join("memory").join(path), false),
-            None => (root.to_owned(), root.join(path("").unwrap_or_default()), true),
-        };
+        let base = if unified { root.to_owned() } else { root.join("memory") };
         let folder = base.join(format!("routelet-test-{}", std::process::id()));
         if unified {
             let _ = fs::write(base.join("cgroup.subtree_control"), "+memory");
         }
         fs::create_dir_all(&folder).expect("a cgroup: this test needs root and a writable /sys/fs/cgroup");
-        let this = Self { folder, home, unified };
+        let this = Self { folder, unified };
         // Two levels: a limit counts for what lies inside, too.
         fs::create_dir_all(this.inner()).expect("a cgroup inside");
         if unified {
@@ -52,12 +44,14 @@ impl Cgroup {
         self.folder.join("pod")
     }
 
-    /// What is started meanwhile begins in the cgroup.
-    pub(crate) fn inside<T>(&self, act: impl FnOnce() -> T) -> T {
-        fs::write(self.inner().join("cgroup.procs"), "0").expect("this process moves");
-        let done = act();
-        fs::write(self.home.join("cgroup.procs"), "0").expect("this process moves back");
-        done
+    /// The file that takes a process into it. The test itself stays outside: its own memory must not
+    /// count.
+    pub(crate) fn procs(&self) -> PathBuf {
+        self.inner().join("cgroup.procs")
+    }
+
+    fn bed(&self, neighbors: &str) -> Bed {
+        Bed::start_in(Some(self.procs()), "", neighbors, |_, _| Vec::new())
     }
 
     /// How many processes were killed for their memory.
@@ -152,8 +146,12 @@ fn flood(mut peer: Peer, with: Flood) -> Option<Vec<u8>> {
     None
 }
 
-fn asker(bed: &Bed, args: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_routelet"))
+/// A client in the cgroup.
+fn asker(bed: &Bed, cgroup: &Cgroup, args: &[&str]) -> Child {
+    Command::new("sh")
+        .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+        .arg(cgroup.procs())
+        .arg(env!("CARGO_BIN_EXE_routelet"))
         .args(args)
         .arg("--socket")
         .arg(bed.routelet.socket())
@@ -170,7 +168,7 @@ fn survives(name: &'static str, floods: &[(u8, Flood)], report: &mut Report) {
     let cgroup = Cgroup::new(CONTAINER);
     let config = passive(1, 3, "remote-as = 65001\nmax-prefixes = 1000000\nadd-paths = \"receive\"")
         + &passive(9, 1, WITNESS);
-    let mut bed = cgroup.inside(|| Bed::start("", &config));
+    let mut bed = cgroup.bed(&config);
     let mut witness = Witness::new(&bed);
     println!("{name}: {} KiB before", cgroup.used());
     let open = |from: Ipv4Addr| Open::new(EXTERNAL, from).with(69, &[0, 1, 1, 2]);
@@ -191,7 +189,7 @@ fn survives(name: &'static str, floods: &[(u8, Flood)], report: &mut Report) {
         asked.retain_mut(|child| child.try_wait().is_ok_and(|done| done.is_none()));
         while asked.len() < 3 {
             let what = if asked.len() == 1 { "fib" } else { "routes" };
-            asked.push(cgroup.inside(|| asker(&bed, &["show", what, "--json"])));
+            asked.push(asker(&bed, &cgroup, &["show", what, "--json"]));
         }
         most = most.max(cgroup.used());
         thread::sleep(Duration::from_millis(20));
@@ -245,7 +243,7 @@ fn the_default_of_max_prefixes_follows_from_the_memory_limit() {
     let _alone = alone();
     let cgroup = Cgroup::new(CONTAINER);
     let config = passive(1, 1, "remote-as = 65001\nidle-hold-time = 1");
-    let bed = cgroup.inside(|| Bed::start("", &config));
+    let bed = cgroup.bed(&config);
     let holds_limit = |bed: &Bed, wanted: u64| {
         wait_for(format!("max-prefixes is {wanted}"), 20.0, || {
             let config = bed.routelet.json(&["show", "config"]);

@@ -32,15 +32,13 @@ fn a_tenant_costs_no_session_no_pod_cidr_and_little_memory() {
         + "[kubernetes]\npeering = \"none\"\nservice-annotations = [\"cluster-ip\", \"load-balancer-ip\"]\n\
            [cni]\nenabled = false\n[masquerade]\nenabled = false\n";
     let mut api = None;
-    let mut bed = cgroup.inside(|| {
-        Bed::start_under("", &config, |host, dir| {
-            api = Some(StandIn::start(host));
-            let file = dir.join("kubeconfig");
-            let text = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:8001\"}}]\n\
+    let mut bed = Bed::start_in(Some(cgroup.procs()), "", &config, |host, dir| {
+        api = Some(StandIn::start(host));
+        let file = dir.join("kubeconfig");
+        let text = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:8001\"}}]\n\
                         users: [{name: u, user: {}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\ncurrent-context: c\n";
-            fs::write(&file, text).expect("a writable folder");
-            ["--kubeconfig", file.to_str().expect("UTF-8"), "--node-name", "n1"].map(str::to_owned).to_vec()
-        })
+        fs::write(&file, text).expect("a writable folder");
+        ["--kubeconfig", file.to_str().expect("UTF-8"), "--node-name", "n1"].map(str::to_owned).to_vec()
     });
     let api = api.expect("it was started");
     let mut witness = Witness::new(&bed);

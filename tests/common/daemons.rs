@@ -23,6 +23,8 @@ pub struct Routelet {
     pub mount: Option<(PathBuf, PathBuf)>,
     /// Seconds by which its monotonic and boot time are ahead of the machine's (a time namespace), from the next start.
     pub clock_offset: u32,
+    /// The `cgroup.procs` of the cgroup in which it runs, from the next start.
+    pub cgroup: Option<PathBuf>,
     options: Vec<String>,
 }
 
@@ -45,6 +47,7 @@ impl Routelet {
             dir,
             mount: None,
             clock_offset: 0,
+            cgroup: None,
             options,
         };
         this.configure(config);
@@ -88,8 +91,12 @@ impl Routelet {
         let further = self.mount.as_ref().map_or_else(String::new, |(from, to)| {
             format!("mount --bind {} {} && ", from.display(), to.display())
         });
+        let into = self
+            .cgroup
+            .as_ref()
+            .map_or_else(String::new, |procs| format!("echo $$ > {} && ", procs.display()));
         command.arg(format!(
-            "{further}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
+            "{further}{into}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
         ));
         command.arg(self.dir.join("resolv.conf")).arg(env!("CARGO_BIN_EXE_routelet"));
         command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);

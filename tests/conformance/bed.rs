@@ -8,7 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -65,6 +65,16 @@ impl Bed {
         neighbors: &str,
         prepare: impl FnOnce(&Ns, &Path) -> Vec<String>,
     ) -> Self {
+        Self::start_in(None, bgp, neighbors, prepare)
+    }
+
+    /// The same with the daemon, and nothing else, in the cgroup of this `cgroup.procs`.
+    pub(crate) fn start_in(
+        cgroup: Option<PathBuf>,
+        bgp: &str,
+        neighbors: &str,
+        prepare: impl FnOnce(&Ns, &Path) -> Vec<String>,
+    ) -> Self {
         let mut net = Net::new();
         let (switch, host) = (net.ns("switch"), net.ns("host"));
         net.link((&switch, "eth0"), (&host, "eth0"));
@@ -77,7 +87,9 @@ impl Bed {
         let config = format!("[bgp]\nas = {HOST_AS}\nrouter-id = \"{HOST}\"\n{bgp}\n{neighbors}");
         let options = prepare(&host, net.dir());
         let options: Vec<_> = options.iter().map(String::as_str).collect();
-        let routelet = Routelet::start(&net, &host, &config, &options);
+        let mut routelet = Routelet::ready(&net, &host, &config, &options);
+        routelet.cgroup = cgroup;
+        routelet.restart();
         Self { routelet, host, switch, _net: net }
     }
 
