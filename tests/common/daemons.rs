@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Process,
     net::{Net, Ns},
-    run, wait_for,
+    run, speaker_program, wait_for,
 };
 
 /// A routelet in a namespace, with its files in a folder of the test.
@@ -195,8 +195,7 @@ impl Frr {
         run(Command::new("chown").arg("frr:frr").arg(&dir));
         let mut processes = Vec::new();
         for (daemon, text, options) in daemons {
-            let binary = Path::new("/usr/lib/frr").join(daemon);
-            assert!(binary.exists(), "no {}: run tests/run once, it installs frr", binary.display());
+            let binary = speaker_program(daemon);
             let conf = dir.join(format!("{daemon}.conf"));
             fs::write(&conf, format!("log file {}/{daemon}.messages\n{text}\n", dir.display())).unwrap();
             run(Command::new("chown").arg("frr:frr").arg(&conf));
@@ -204,7 +203,9 @@ impl Frr {
             command.args(["-P", "0", "-f"]).arg(&conf);
             command.arg("-i").arg(dir.join(format!("{daemon}.pid"))).arg("-z").arg(dir.join("zserv"));
             command.arg("--vty_socket").arg(&dir).args(*options);
-            if *daemon == "bfdd" {
+            // Newer releases have no such socket.
+            let help = |binary: &Path| Command::new(binary).arg("--help").output().expect("a program").stdout;
+            if *daemon == "bfdd" && String::from_utf8_lossy(&help(&binary)).contains("--bfdctl") {
                 command.arg("--bfdctl").arg(dir.join("bfdd.sock"));
             }
             // One that was killed leaves its socket.
@@ -219,12 +220,12 @@ impl Frr {
 
     /// A vtysh command.
     pub fn vtysh(&self, command: &str) -> String {
-        run(Command::new("vtysh").arg("--vty_socket").arg(&self.dir).args(["-c", command]))
+        run(Command::new(speaker_program("vtysh")).arg("--vty_socket").arg(&self.dir).args(["-c", command]))
     }
 
     /// Lines of configuration, entered.
     pub fn configure(&self, lines: &[&str]) -> String {
-        let mut command = Command::new("vtysh");
+        let mut command = Command::new(speaker_program("vtysh"));
         command.arg("--vty_socket").arg(&self.dir).args(["-c", "configure terminal"]);
         for line in lines {
             command.args(["-c", line]);
@@ -258,6 +259,7 @@ impl Frr {
 pub struct Bird {
     pub process: Process,
     dir: PathBuf,
+    client: PathBuf,
 }
 
 impl Bird {
@@ -267,24 +269,40 @@ impl Bird {
 
     /// With `-R` it is back after a restart, and says so.
     pub fn start_with(net: &Net, ns: &Ns, config: &str, options: &[&str]) -> Self {
+        Self::start_program(("bird", "birdc"), net, ns, config, options)
+    }
+
+    /// The same with another daemon and client.
+    pub fn start_program(
+        (program, client): (&str, &str),
+        net: &Net,
+        ns: &Ns,
+        config: &str,
+        options: &[&str],
+    ) -> Self {
         let dir = net.dir().join(format!("{}-bird", ns.name));
         fs::create_dir_all(&dir).unwrap();
         ns.sysctl("net.ipv4.ip_forward", "1");
         ns.sysctl("net.ipv6.conf.all.forwarding", "1");
         let conf = dir.join("bird.conf");
         fs::write(&conf, config).unwrap();
-        let mut command = ns.command("bird");
+        let mut command = ns.command(speaker_program(program).to_str().unwrap());
         command.args(["-f", "-c"]).arg(&conf).arg("-s").arg(dir.join("ctl")).arg("-P").arg(dir.join("pid"));
         command.args(options);
         // One that was killed leaves its socket.
         let _ = fs::remove_file(dir.join("ctl"));
         let process = Process::start(&mut command, &dir.join("log"));
         wait_for("bird listens", 10.0, || dir.join("ctl").exists().then_some(()));
-        Self { process, dir }
+        Self { process, dir, client: speaker_program(client) }
+    }
+
+    /// Some of its commands are others.
+    pub fn is_version_3(&self) -> bool {
+        self.birdc("show status").contains("BIRD 3")
     }
 
     /// A birdc command.
     pub fn birdc(&self, command: &str) -> String {
-        run(Command::new("birdc").arg("-s").arg(self.dir.join("ctl")).args(command.split_whitespace()))
+        run(Command::new(&self.client).arg("-s").arg(self.dir.join("ctl")).args(command.split_whitespace()))
     }
 }

@@ -97,6 +97,23 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(out.stdout).expect("programs print text")
 }
 
+/// The folder of `$ROUTELET_SPEAKERS`: BGP speakers of another release, as `tests/kit/releases.sh` unpacked them.
+pub fn speakers() -> Option<PathBuf> {
+    std::env::var_os("ROUTELET_SPEAKERS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// A BGP speaker or its client, of [`speakers`] or of this machine.
+pub fn speaker_program(name: &str) -> PathBuf {
+    let here = match name {
+        "zebra" | "bgpd" | "bfdd" => Path::new("/usr/lib/frr").join(name),
+        "openbgpd" => PathBuf::from("/usr/sbin/bgpd"),
+        _ => PathBuf::from(name),
+    };
+    let path = speakers().map_or(here, |folder| folder.join(name));
+    assert!(path.is_relative() || path.exists(), "no {}: run tests/run once, it installs it", path.display());
+    path
+}
+
 /// A program that ends with the test: killed by its process id and waited for.
 pub struct Process {
     child: Child,

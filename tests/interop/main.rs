@@ -1,6 +1,7 @@
 //! Our sessions with other daemons, over the real kernel; `tests/run` installs them.
 //!
-//! `table` plays every case with every daemon and writes `docs/interop.md`. Elsewhere, `speaker` runs `bgp::io` in a
+//! `table` plays every case with every daemon and writes `docs/interop.md`; with `$ROUTELET_SPEAKERS` the daemons
+//! are those of another release. Elsewhere, `speaker` runs `bgp::io` in a
 //! namespace without a rib: the test is the rib.
 #![allow(
     unreachable_pub,

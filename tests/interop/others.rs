@@ -7,7 +7,7 @@ use crate::{
         Process,
         daemons::{Bird, Frr},
         net::{Net, Ns},
-        run, wait_for,
+        run, speaker_program, speakers, wait_for,
     },
     kit,
 };
@@ -20,6 +20,8 @@ pub enum Kind {
     GoBgp,
     OpenBgpd,
     ExaBgp,
+    /// Version 3, where `speakers` has it beside version 2.
+    Bird3,
 }
 
 /// Who reflects for whom.
@@ -88,11 +90,14 @@ impl Setup {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Bird, Self::Frr, Self::GoBgp, Self::OpenBgpd, Self::ExaBgp];
+    pub fn all() -> [Self; 5] {
+        let last = if speakers().is_some() { Self::Bird3 } else { Self::ExaBgp };
+        [Self::Bird, Self::Frr, Self::GoBgp, Self::OpenBgpd, last]
+    }
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Bird => "BIRD",
+            Self::Bird | Self::Bird3 => "BIRD",
             Self::Frr => "FRR",
             Self::GoBgp => "GoBGP",
             Self::OpenBgpd => "OpenBGPD",
@@ -103,10 +108,11 @@ impl Kind {
     /// The first words that look like a version.
     pub fn version(self) -> String {
         let (program, arg) = match self {
-            Self::Bird => ("bird".into(), "--version"),
-            Self::Frr => ("/usr/lib/frr/bgpd".into(), "--version"),
-            Self::GoBgp => (kit::tool("gobgpd"), "--version"),
-            Self::OpenBgpd => (PathBuf::from("/usr/sbin/bgpd"), "-V"),
+            Self::Bird => (speaker_program("bird"), "--version"),
+            Self::Bird3 => (speaker_program("bird3"), "--version"),
+            Self::Frr => (speaker_program("bgpd"), "--version"),
+            Self::GoBgp => (gobgp("gobgpd"), "--version"),
+            Self::OpenBgpd => (speaker_program("openbgpd"), "-V"),
             Self::ExaBgp => ("exabgp".into(), "--version"),
         };
         let out = Command::new(program).arg(arg).output().expect("tests/run installs it");
@@ -122,7 +128,7 @@ impl Kind {
     pub fn lacks(self, setup: &Setup) -> Option<&'static str> {
         let no = |lacks: bool, why| lacks.then_some(why);
         match self {
-            Self::Bird | Self::Frr => None,
+            Self::Bird | Self::Bird3 | Self::Frr => None,
             Self::GoBgp => no(setup.extended, "no RFC 8654")
                 .or(no(setup.two_octet, "always four octets"))
                 .or(no(setup.install, "no kernel routes"))
@@ -148,8 +154,10 @@ impl Kind {
         fs::create_dir_all(&dir).unwrap();
         let text = self.config(setup, &dir);
         let running = match self {
-            Self::Bird => {
-                Running::Bird(Bird::start_with(net, ns, &text, if setup.back { &["-R"] } else { &[] }))
+            Self::Bird | Self::Bird3 => {
+                let programs = if self == Self::Bird { ("bird", "birdc") } else { ("bird3", "bird3c") };
+                let options: &[&str] = if setup.back { &["-R"] } else { &[] };
+                Running::Bird(Bird::start_program(programs, net, ns, &text, options))
             }
             Self::Frr => Running::Frr(Frr::start(net, ns, &text)),
             Self::GoBgp => gobgpd(ns, &dir, &text, setup.back),
@@ -161,7 +169,7 @@ impl Kind {
 
     fn config(self, setup: &Setup, dir: &std::path::Path) -> String {
         match self {
-            Self::Bird => bird_config(setup),
+            Self::Bird | Self::Bird3 => bird_config(setup),
             Self::Frr => frr_config(setup),
             Self::GoBgp => gobgp_config(setup),
             Self::OpenBgpd => openbgpd_config(setup, dir),
@@ -378,11 +386,16 @@ fn exabgp_config(s: &Setup, dir: &std::path::Path) -> String {
     text
 }
 
+/// GoBGP's daemon or client.
+pub fn gobgp(name: &str) -> PathBuf {
+    if speakers().is_some() { speaker_program(name) } else { kit::tool(name) }
+}
+
 fn gobgpd(ns: &Ns, dir: &std::path::Path, text: &str, back: bool) -> Running {
     let conf = dir.join("gobgpd.toml");
     fs::write(&conf, text).unwrap();
     let mut this = Other { running: Running::None, dir: dir.to_owned(), ns: ns.clone() };
-    let mut command = ns.command(kit::tool("gobgpd").to_str().unwrap());
+    let mut command = ns.command(gobgp("gobgpd").to_str().unwrap());
     command.args(["-f"]).arg(&conf).args(["--api-hosts", "127.0.0.1:50051", "--pprof-disable"]);
     command.args(back.then_some("--graceful-restart"));
     this.running = Running::Process(Kind::GoBgp, Process::start(&mut command, &dir.join("log")));
@@ -401,7 +414,7 @@ fn openbgpd(ns: &Ns, dir: &std::path::Path, text: &str) -> Running {
     let conf = dir.join("bgpd.conf");
     fs::write(&conf, text).unwrap();
     fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
-    let mut command = ns.command("/usr/sbin/bgpd");
+    let mut command = ns.command(speaker_program("openbgpd").to_str().unwrap());
     command.args(["-d", "-f"]).arg(&conf);
     let process = Process::start(&mut command, &dir.join("log"));
     wait_for("bgpd listens", 10.0, || dir.join("ctl").exists().then_some(()));
@@ -436,7 +449,7 @@ impl Other {
     fn gobgp(&self, words: &str) -> Result<String, String> {
         let out = self
             .ns
-            .command(kit::tool("gobgp").to_str().unwrap())
+            .command(gobgp("gobgp").to_str().unwrap())
             .args(["-u", "127.0.0.1", "-p", "50051"])
             .args(words.split_whitespace())
             .output()
@@ -457,9 +470,10 @@ impl Other {
                 let of = |family| self.gobgp(&format!("global rib -a {family}")).unwrap_or_default();
                 of("ipv4") + &of("ipv6")
             }
-            Running::Process(Kind::OpenBgpd, _) => {
-                run(Command::new("bgpctl").arg("-s").arg(self.dir.join("ctl")).args(["show", "rib"]))
-            }
+            Running::Process(Kind::OpenBgpd, _) => run(Command::new(speaker_program("bgpctl"))
+                .arg("-s")
+                .arg(self.dir.join("ctl"))
+                .args(["show", "rib"])),
             Running::Process(..) => fs::read_to_string(self.dir.join("listen.heard")).unwrap_or_default(),
         }
     }
@@ -475,7 +489,10 @@ impl Other {
     /// Asks us for our routes again; whether it can.
     pub fn ask_again(&self, neighbor: &str) -> bool {
         match &self.running {
-            Running::Bird(bird) => bird.birdc("reload in n0").contains("reloading"),
+            Running::Bird(bird) => {
+                let filters = if bird.is_version_3() { "filters " } else { "" };
+                bird.birdc(&format!("reload {filters}in n0")).contains("eloading")
+            }
             Running::Frr(frr) => {
                 frr.vtysh(&format!("clear bgp {neighbor} in"));
                 true
@@ -484,7 +501,7 @@ impl Other {
                 self.gobgp(&format!("neighbor {neighbor} softresetin")).is_ok()
             }
             Running::Process(Kind::OpenBgpd, _) => {
-                run(Command::new("bgpctl")
+                run(Command::new(speaker_program("bgpctl"))
                     .arg("-s")
                     .arg(self.dir.join("ctl"))
                     .args(["neighbor", neighbor, "refresh"]));

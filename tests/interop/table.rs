@@ -19,7 +19,7 @@ use crate::{
         daemons::Routelet,
         net::{Net, Ns},
         speaker::{Speaker, attributes, update},
-        wait_for,
+        speakers, wait_for,
     },
     others::{FAR, Kind, LARGE, MANY, OURS, Other, Role, Setup},
 };
@@ -406,18 +406,23 @@ fn play(kind: Kind, setup: Setup, seen: Seen) -> Cell {
     }
 }
 
-fn document(cells: &BTreeMap<(usize, Kind), Cell>) -> String {
-    let mut text = String::from(
-        "# Interoperation\n\nWhat was seen to work with other daemons, over a real kernel. `cargo test --test interop` \
-         (as root) plays every\ncase, writes this page, and fails where something that stands here as \"yes\" no longer \
-         works.\n\n| |",
-    );
-    Kind::ALL.iter().for_each(|k| text += &format!(" {} {} |", k.name(), k.version()));
+/// Where the daemons are from, as the heading of their table.
+fn release() -> String {
+    let suite =
+        speakers().and_then(|folder| Some(folder.parent()?.file_name()?.to_string_lossy().into_owned()));
+    suite.map_or_else(|| "The test machine".to_owned(), |suite| format!("Debian {suite}"))
+}
+
+/// The table of one release, with its heading.
+fn table(cells: &BTreeMap<(usize, Kind), Cell>) -> String {
+    let kinds = Kind::all();
+    let mut text = format!("## {}\n\n| |", release());
+    kinds.iter().for_each(|k| text += &format!(" {} {} |", k.name(), k.version()));
     text += "\n| --- |";
-    Kind::ALL.iter().for_each(|_| text += " --- |");
+    kinds.iter().for_each(|_| text += " --- |");
     for (row, (name, ..)) in CASES.iter().enumerate() {
         let _ = write!(text, "\n| {name} |");
-        for kind in Kind::ALL {
+        for kind in kinds {
             let _ = match &cells[&(row, kind)] {
                 Cell::Yes => write!(text, " yes |"),
                 Cell::No(_) => write!(text, " no |"),
@@ -425,21 +430,31 @@ fn document(cells: &BTreeMap<(usize, Kind), Cell>) -> String {
             };
         }
     }
-    text + "\n\nIn each case routes of both families go both ways and reach the kernel (OpenBGPD: IPv6 routes of its own over IPv6\n\
-            sessions only; two-octet sessions: IPv4). ADD-PATH: two paths of one prefix go to the neighbor, and one of them is\n\
-            withdrawn. Extended messages: one of more than 4096 octets each way. Two-octet AS numbers: 4200000001 goes to the\n\
-            neighbor (FRR sees 23456) and 4200000002 comes from it (not from OpenBGPD, which cannot prepend it). For restarts\n\
-            of routelet there is one probe each millisecond from the neighbor's side: none is lost, and neither kernel adds or\n\
-            deletes a route of the other.\n"
+    text + "\n"
+}
+
+/// The page with this table in the place of the former one of the same release.
+fn document(page: &str, table: &str) -> String {
+    let (head, tables) = page.split_once("\n## ").expect("a page with tables");
+    let mut tables: Vec<_> = tables.split("\n## ").map(|t| format!("## {}\n", t.trim_end())).collect();
+    let heading = |t: &str| t.lines().next().map(str::to_owned);
+    match tables.iter_mut().find(|t| heading(t) == heading(table)) {
+        Some(former) => table.clone_into(former),
+        None => tables.push(table.to_owned()),
+    }
+    format!("{}\n\n{}", head.trim_end(), tables.join("\n"))
 }
 
 /// Rows and daemons that the page in the tree promises.
 fn promised(page: &str) -> BTreeSet<(usize, Kind)> {
     let mut promised = BTreeSet::new();
+    let heading = format!("## {}\n", release());
+    let Some((_, table)) = page.split_once(&heading) else { return promised };
+    let table = table.split("\n## ").next().unwrap_or_default();
     for (row, (name, ..)) in CASES.iter().enumerate() {
         let start = format!("| {name} |");
-        let Some(line) = page.lines().find_map(|l| l.strip_prefix(&start)) else { continue };
-        for (kind, cell) in Kind::ALL.iter().zip(line.split('|')) {
+        let Some(line) = table.lines().find_map(|l| l.strip_prefix(&start)) else { continue };
+        for (kind, cell) in Kind::all().iter().zip(line.split('|')) {
             if cell.trim() == "yes" {
                 promised.insert((row, *kind));
             }
@@ -494,8 +509,9 @@ fn what_is_promised_of_other_daemons_works() {
     // One daemon, or one row, alone: then the page stays as it is.
     let only = std::env::var("ROUTELET_INTEROP").unwrap_or_default();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/interop.md");
-    let promised = promised(&fs::read_to_string(&page).unwrap_or_default());
-    let all = (0..CASES.len()).flat_map(|row| Kind::ALL.map(|kind| (row, kind)));
+    let text = fs::read_to_string(&page).expect("docs");
+    let promised = promised(&text);
+    let all = (0..CASES.len()).flat_map(|row| Kind::all().map(|kind| (row, kind)));
     let wanted = |(row, kind): &(usize, Kind)| format!("{} {}", kind.name(), CASES[*row].0).contains(&only);
     // The longest first.
     let mut jobs: Vec<_> = all.filter(wanted).collect();
@@ -523,7 +539,7 @@ fn what_is_promised_of_other_daemons_works() {
         }
     }
     if only.is_empty() {
-        fs::write(&page, document(&cells)).expect("docs");
+        fs::write(&page, document(&text, &table(&cells))).expect("docs");
     }
     let broken: Vec<_> = promised
         .iter()

@@ -9,7 +9,7 @@ use crate::{
         net::{Net, Ns},
         wait_for,
     },
-    kit,
+    others::gobgp,
 };
 
 /// A host that advertises a subnet of each family, from addresses on `lo`, and looks for neighbors on `eth*`.
@@ -165,16 +165,15 @@ fn gobgp_finds_us_by_our_advertisements_and_is_found_by_its_connection() {
          afi-safi-name = \"ipv6-unicast\"\n",
     )
     .unwrap();
-    let mut command = leaf.command(kit::tool("gobgpd").to_str().unwrap());
+    let mut command = leaf.command(gobgp("gobgpd").to_str().unwrap());
     command.arg("-f").arg(&conf).args(["--api-hosts", "127.0.0.1:50051", "--pprof-disable"]);
     let _gobgp = Process::start(&mut command, &net.dir().join("gobgpd.log"));
     wait_up(&routelet, "eth0");
-    let gobgp = |args: &str| {
-        leaf.sh(&format!("{} -u 127.0.0.1 -p 50051 {args} || true", kit::tool("gobgp").display()))
-    };
+    let client = gobgp("gobgp");
+    let shown = |args: &str| leaf.sh(&format!("{} -u 127.0.0.1 -p 50051 {args} || true", client.display()));
     wait_for("GoBGP has both addresses", 20.0, || {
-        let v4 = gobgp("global rib -a ipv4").contains("192.0.2.1/32");
-        (v4 && gobgp("global rib -a ipv6").contains("2001:db8:ffff::1/128")).then_some(())
+        let v4 = shown("global rib -a ipv4").contains("192.0.2.1/32");
+        (v4 && shown("global rib -a ipv6").contains("2001:db8:ffff::1/128")).then_some(())
     });
 }
 
