@@ -33,6 +33,7 @@ use routelet::{
         },
     },
     net::Prefix,
+    netlink::decode::{attributes, messages},
     nft,
     unnumbered::{
         Input, Interface, Link,
@@ -51,8 +52,9 @@ const DEL_NEXTHOP: u16 = 105;
 /// describe.
 pub(crate) fn netlink(data: &[u8]) {
     let mut foreign = Foreign::default();
-    for message in wire::messages(data) {
-        let _ = wire::error(&message);
+    for message in messages(data) {
+        let _ = (message.outcome(), message.end_of_dump(), message.is_interrupted());
+        let _ = (nft::wire::body(&message).len(), attributes(message.body).count());
         match message.kind {
             NEW_ROUTE => {
                 if let Some(route) = wire::route(message.body) {
@@ -78,9 +80,6 @@ pub(crate) fn netlink(data: &[u8]) {
         }
     }
     let _: Vec<_> = foreign.list();
-    for message in nft::wire::messages(data) {
-        let _ = (message.errno(), message.is_end(), message.is_interrupted(), message.attributes().len());
-    }
 }
 
 fn arrival(flags: u16) -> Arrival {

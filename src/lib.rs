@@ -16,6 +16,7 @@ pub mod liveness;
 pub mod mailbox;
 pub mod metrics;
 pub mod net;
+pub mod netlink;
 pub mod nft;
 pub mod plan;
 pub mod sandbox;

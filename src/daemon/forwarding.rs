@@ -18,10 +18,7 @@ use super::state;
 use crate::{
     fib::{
         host::Host,
-        io::{
-            netconf::Notifications,
-            sysctl::{self as io, Done},
-        },
+        io::sysctl::{self as io, Done},
         sysctl::{self, Change, Mends, Needs, Record, Why, Write, forwarding_key},
     },
     net::{Diagnostic, Family},
@@ -62,7 +59,7 @@ pub(super) async fn run(
     mut host: watch::Receiver<Arc<Host>>,
     file: PathBuf,
 ) {
-    let mut netconf = Notifications::of_sysctls();
+    let mut netconf = io::changes();
     let mut keeper = Keeper { record: record(&file), file, ..Keeper::default() };
     loop {
         let wanted = needs.borrow_and_update().clone();

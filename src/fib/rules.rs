@@ -11,8 +11,11 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::wire::{attributes, family_of, ip, u32_at};
-use crate::net::{Family, Prefix};
+use super::wire::family_of;
+use crate::{
+    net::{Family, Prefix},
+    netlink::decode::{attributes, ip, u32_at},
+};
 
 const FRA_DST: u16 = 1;
 const FRA_PRIORITY: u16 = 6;

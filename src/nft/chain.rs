@@ -8,11 +8,18 @@ use std::net::IpAddr;
 use super::{
     forward::{CHAIN, Rule, Seen},
     wire::{
-        ACK, APPEND, Attributes, Batch, CMP_EQ, CREATE, DEL_CHAIN, DEL_RULE, DUMP, GET_CHAIN, GET_RULE,
-        NEW_CHAIN, NEW_RULE, NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK, REGISTER, attribute, attributes,
+        Attributes, Batch, CMP_EQ, DEL_CHAIN, DEL_RULE, GET_CHAIN, GET_RULE, NEW_CHAIN, NEW_RULE,
+        NFPROTO_IPV4, NFPROTO_IPV6, PAYLOAD_NETWORK, REGISTER, request,
     },
 };
-use crate::net::{Family, Prefix};
+use crate::{
+    net::{Family, Prefix},
+    netlink::{
+        decode::{attribute, attributes},
+        encode::Encoder,
+        flag,
+    },
+};
 
 const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
@@ -118,27 +125,27 @@ impl Chain {
     }
 }
 
-/// The request for a chain: the reply is one message, or ENOENT.
-pub fn get_chain(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
-    Batch::request(seq, protocol(family), GET_CHAIN, ACK, |m| {
+/// Requests a chain: the reply is one message, or ENOENT.
+pub fn get_chain(encoder: &mut Encoder, family: Family, chain: Chain) {
+    request(encoder, protocol(family), GET_CHAIN, flag::ACK, |m| {
         let (table, name) = chain.place();
         m.text(1, table);
         m.text(3, name);
-    })
+    });
 }
 
-/// The request for the rules of a chain, in their order.
-pub fn get_rules(seq: u32, family: Family, chain: Chain) -> Vec<u8> {
+/// Requests the rules of a chain, in their order.
+pub fn get_rules(encoder: &mut Encoder, family: Family, chain: Chain) {
     let (table, name) = chain.place();
-    list_rules(seq, protocol(family), table, name)
+    list_rules(encoder, protocol(family), table, name);
 }
 
-/// The request for the rules of a chain of any table.
-pub(super) fn list_rules(seq: u32, protocol: u8, table: &str, chain: &str) -> Vec<u8> {
-    Batch::request(seq, protocol, GET_RULE, DUMP, |m| {
+/// Requests the rules of a chain of any table.
+pub(super) fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str, chain: &str) {
+    request(encoder, protocol, GET_RULE, flag::DUMP, |m| {
         m.text(1, table);
         m.text(2, chain);
-    })
+    });
 }
 
 /// Whether the policy of a listed chain is DROP.
@@ -273,26 +280,26 @@ fn is_text(value: &[u8], text: &str) -> bool {
     value.strip_suffix(&[0]).unwrap_or(value) == text.as_bytes()
 }
 
-impl Batch {
+impl Batch<'_> {
     /// Writes our chain with these rules and the jump to it, replacing the rules and jumps that
     /// were seen.
     pub fn write_chain(&mut self, family: Family, hook: Hook, rules: &[Rule], seen: &Seen) {
         let protocol = protocol(family);
         let ((table, parent), ours) = (hook.parent().place(), hook.name());
-        self.message(protocol, NEW_CHAIN, CREATE, |m| {
+        self.message(protocol, NEW_CHAIN, flag::CREATE, |m| {
             m.text(1, table);
             m.text(3, ours);
         });
         self.flush(protocol, hook);
         for rule in rules {
-            self.message(protocol, NEW_RULE, CREATE | APPEND, |m| {
+            self.message(protocol, NEW_RULE, flag::CREATE | flag::APPEND, |m| {
                 m.text(1, table);
                 m.text(2, ours);
                 m.nested(4, |list| expressions(list, rule));
             });
         }
         // A position without APPEND inserts before that rule.
-        let flags = if seen.behind.is_some() { CREATE } else { CREATE | APPEND };
+        let flags = if seen.behind.is_some() { flag::CREATE } else { flag::CREATE | flag::APPEND };
         self.message(protocol, NEW_RULE, flags, |m| {
             m.text(1, table);
             m.text(2, parent);
@@ -416,16 +423,20 @@ pub(super) const IFNAMSIZ: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::wire::messages;
+    use crate::{
+        netlink::decode::messages,
+        nft::wire::{body, of_nftables, transaction},
+    };
 
     /// Rules as the kernel lists them, with handles from 1.
     fn listed(fill: &[&dyn Fn(&mut Attributes<'_>)]) -> Vec<Vec<u8>> {
         let rule = |(n, fill): (usize, &&dyn Fn(&mut Attributes<'_>))| {
-            let request = Batch::request(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
+            let mut encoder = Encoder::new(1);
+            request(&mut encoder, NFPROTO_IPV4, NEW_RULE, 0, |m| {
                 m.octets(3, &(n as u64 + 1).to_be_bytes());
                 m.nested(4, |list| fill(list));
             });
-            messages(&request)[0].attributes().to_vec()
+            messages(encoder.bytes()).next().map(|m| body(&m).to_vec()).unwrap()
         };
         fill.iter().enumerate().map(rule).collect()
     }
@@ -513,15 +524,15 @@ mod tests {
 
     #[test]
     fn a_jump_to_our_chain_is_known_and_nothing_else() {
-        let mut batch = Batch::new(1);
+        let mut encoder = Encoder::new(1);
         let prefix = "10.244.1.0/24".parse().unwrap();
         let rules = [Rule::Leave("docker0".into()), Rule::From(prefix)];
         let seen = Seen { jumps: vec![5], ..Seen::default() };
-        batch.write_chain(Family::Ipv4Unicast, Hook::Forward, &rules, &seen);
-        let (buf, _) = batch.finish();
-        let all = messages(&buf);
-        let rules: Vec<_> =
-            all.iter().filter(|m| m.kind == 10 << 8 | NEW_RULE).map(|m| m.attributes()).collect();
+        transaction(&mut encoder, |batch| {
+            batch.write_chain(Family::Ipv4Unicast, Hook::Forward, &rules, &seen);
+        });
+        let all = messages(encoder.bytes());
+        let rules: Vec<_> = all.filter(|m| m.kind == of_nftables(NEW_RULE)).map(|m| body(&m)).collect();
         // The kernel adds a handle to each.
         let listed = |rule: &[u8]| [rule, &[12, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 9]].concat();
         let known: Vec<_> =

@@ -12,12 +12,16 @@ use std::collections::BTreeSet;
 
 use super::{
     chain::{self, META_IIFNAME, NF_DROP, NFT_JUMP, is_inside, is_interface, protocol, verdict},
-    wire::{
-        APPEND, Attributes, Batch, CREATE, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NF_INET_FORWARD,
-        NFPROTO_INET, attribute, attributes,
+    wire::{Attributes, Batch, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NF_INET_FORWARD, NFPROTO_INET},
+};
+use crate::{
+    net::Prefix,
+    netlink::{
+        decode::{attribute, attributes},
+        encode::Encoder,
+        flag,
     },
 };
-use crate::net::Prefix;
 
 /// Our table, of family inet.
 pub const TABLE: &str = "routelet-bgp";
@@ -53,9 +57,9 @@ pub fn packets(rule: &[u8]) -> u64 {
     attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counter(e)).sum())
 }
 
-/// The request for the rules of [`TO_NEIGHBORS`].
-pub fn list_rules(seq: u32) -> Vec<u8> {
-    chain::list_rules(seq, NFPROTO_INET, TABLE, TO_NEIGHBORS)
+/// Requests the rules of [`TO_NEIGHBORS`].
+pub fn list_rules(encoder: &mut Encoder) {
+    chain::list_rules(encoder, NFPROTO_INET, TABLE, TO_NEIGHBORS);
 }
 
 /// Whether a listed rule belongs to [`TO_NEIGHBORS`]: older kernels ignore the filter and list all.
@@ -63,7 +67,7 @@ pub fn is_ours(rule: &[u8]) -> bool {
     chain::is_listed_in(rule, TABLE, TO_NEIGHBORS)
 }
 
-impl Batch {
+impl Batch<'_> {
     /// Creates the table, replacing an existing one.
     pub fn write_bgp(&mut self, wanted: &Wanted) {
         self.remove_bgp();
@@ -111,11 +115,11 @@ impl Batch {
     }
 
     fn of_table(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
-        self.message(NFPROTO_INET, kind, CREATE, body);
+        self.message(NFPROTO_INET, kind, flag::CREATE, body);
     }
 
     fn rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Attributes<'_>)) {
-        self.message(NFPROTO_INET, NEW_RULE, CREATE | APPEND, |m| {
+        self.message(NFPROTO_INET, NEW_RULE, flag::CREATE | flag::APPEND, |m| {
             m.text(1, TABLE);
             m.text(2, chain);
             m.nested(4, expressions);
@@ -141,7 +145,10 @@ const TCP: u8 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::wire::messages;
+    use crate::{
+        netlink::decode::messages,
+        nft::wire::{body, transaction},
+    };
 
     #[test]
     fn without_neighbors_or_containers_there_is_nothing_to_drop() {
@@ -157,16 +164,16 @@ mod tests {
 
     #[test]
     fn packet_counters_are_read_and_truncated_rules_count_nothing() {
-        let mut batch = Batch::new(1);
-        batch.rule(TO_NEIGHBORS, |list| {
-            list.expression("counter", |e| {
-                e.octets(1, &4000_u64.to_be_bytes());
-                e.octets(2, &50_u64.to_be_bytes());
+        let mut encoder = Encoder::new(1);
+        transaction(&mut encoder, |batch| {
+            batch.rule(TO_NEIGHBORS, |list| {
+                list.expression("counter", |e| {
+                    e.octets(1, &4000_u64.to_be_bytes());
+                    e.octets(2, &50_u64.to_be_bytes());
+                });
             });
         });
-        let (octets, _) = batch.finish();
-        let all = messages(&octets);
-        let rule = all[1].attributes();
+        let rule = messages(encoder.bytes()).nth(1).map(|m| body(&m)).unwrap();
         assert_eq!((packets(rule), is_ours(rule)), (50, true));
         for n in 0..rule.len() {
             let _ = (packets(&rule[..n]), is_ours(&rule[..n]));

@@ -14,11 +14,18 @@ use std::{
 use super::{
     chain::{IFNAMSIZ, META_IIFNAME, META_OIFNAME, NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_RETURN, protocol},
     wire::{
-        Batch, CMP_EQ, DUMP, GET_CHAIN, GET_RULE, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4,
-        NFPROTO_IPV6, PAYLOAD_NETWORK, attribute, attributes,
+        CMP_EQ, GET_CHAIN, GET_RULE, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
+        PAYLOAD_NETWORK, request,
     },
 };
-use crate::net::Family;
+use crate::{
+    net::Family,
+    netlink::{
+        decode::{attribute, attributes},
+        encode::Encoder,
+        flag,
+    },
+};
 
 /// One packet that is to be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,13 +81,13 @@ pub fn protocols(family: Family) -> [u8; 2] {
 }
 
 /// Requests all chains of a family of tables.
-pub fn list_chains(seq: u32, protocol: u8) -> Vec<u8> {
-    Batch::request(seq, protocol, GET_CHAIN, DUMP, |_| {})
+pub fn list_chains(encoder: &mut Encoder, protocol: u8) {
+    request(encoder, protocol, GET_CHAIN, flag::DUMP, |_| {});
 }
 
 /// Requests the rules of all chains of a table.
-pub fn list_rules(seq: u32, protocol: u8, table: &str) -> Vec<u8> {
-    Batch::request(seq, protocol, GET_RULE, DUMP, |m| m.text(1, table))
+pub fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str) {
+    request(encoder, protocol, GET_RULE, flag::DUMP, |m| m.text(1, table));
 }
 
 /// The tables with base chains that count, whose rules are to be listed. Those of kube-proxy, which
@@ -384,32 +391,38 @@ mod tests {
     use super::*;
     use crate::{
         net::Prefix,
+        netlink::decode::messages,
         nft::{
             chain::{is_inside, is_interface, verdict as write_verdict},
-            wire::{Attributes, NEW_RULE, REGISTER, messages},
+            wire::{Attributes, NEW_RULE, REGISTER, body},
         },
     };
 
     type Fill<'a> = &'a dyn Fn(&mut Attributes<'_>);
 
     fn listed(chain: &str, fill: Fill<'_>) -> Vec<u8> {
-        let request = Batch::request(1, NFPROTO_IPV4, NEW_RULE, 0, |m| {
+        written(NEW_RULE, |m| {
             m.text(1, "filter");
             m.text(2, chain);
             m.nested(4, |list| fill(list));
-        });
-        messages(&request)[0].attributes().to_vec()
+        })
+    }
+
+    /// The attributes of a message.
+    fn written(kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
+        let mut encoder = Encoder::new(1);
+        request(&mut encoder, NFPROTO_IPV4, kind, 0, fill);
+        messages(encoder.bytes()).next().map(|m| body(&m).to_vec()).unwrap()
     }
 
     fn forward(policy: u32, rules: &[(&str, Fill<'_>)]) -> Chains {
-        let chain = Batch::request(1, NFPROTO_IPV4, GET_CHAIN, 0, |m| {
+        let chain = written(GET_CHAIN, |m| {
             m.text(1, "filter");
             m.text(3, "FORWARD");
             m.nested(4, |hook| hook.number(1, NF_INET_FORWARD));
             m.number(5, policy);
             m.text(7, "filter");
         });
-        let chain = messages(&chain)[0].attributes().to_vec();
         Chains::new(&[chain], rules.iter().map(|(chain, fill)| listed(chain, fill)).collect())
     }
 

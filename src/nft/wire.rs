@@ -1,11 +1,18 @@
 //! Encodes and decodes nfnetlink messages, including those of the masquerading table.
 //!
-//! Headers are in host byte order as in all of netlink, attributes of nf_tables in network order.
+//! Headers are in host order as in all of netlink, attributes of nf_tables in network order.
 
 use std::collections::BTreeSet;
 
 use super::ranges::Range;
-use crate::net::Family;
+use crate::{
+    net::Family,
+    netlink::{
+        decode::Message,
+        encode::{Encoder, NESTED},
+        flag,
+    },
+};
 
 /// The masquerading table, of family inet.
 pub const TABLE: &str = "routelet";
@@ -31,47 +38,63 @@ impl Set {
     }
 }
 
-/// One transaction, which the kernel applies as a whole or not at all.
+/// The messages of one transaction, which the kernel applies as a whole or not at all.
 #[derive(Debug)]
-pub struct Batch {
-    buf: Vec<u8>,
-    seq: u32,
-    /// Offset of the last message.
-    last: usize,
+pub struct Batch<'a>(&'a mut Encoder);
+
+/// Appends a transaction.
+pub fn transaction(encoder: &mut Encoder, fill: impl FnOnce(&mut Batch<'_>)) {
+    control(encoder, BATCH_BEGIN);
+    fill(&mut Batch(encoder));
+    // The end of a transaction is not acknowledged.
+    encoder.ack_last();
+    control(encoder, BATCH_END);
 }
 
-impl Batch {
-    /// Sequence numbers start at `seq`. Only the last message requests an acknowledgement, so the
-    /// kernel replies to it and to messages that it rejects.
-    pub fn new(seq: u32) -> Self {
-        let mut batch = Self { buf: Vec::with_capacity(4096), seq, last: 0 };
-        batch.control(BATCH_BEGIN);
-        batch
-    }
+/// Appends a request outside of any transaction.
+pub(super) fn request(
+    encoder: &mut Encoder,
+    protocol: u8,
+    kind: u16,
+    flags: u16,
+    body: impl FnOnce(&mut Attributes<'_>),
+) {
+    encoder.message(of_nftables(kind), flags, |m| {
+        // struct nfgenmsg: family, version, resource.
+        m.fields([protocol, 0, 0, 0]);
+        body(&mut Attributes(m));
+    });
+}
 
-    /// Ends the transaction. Returns the octets to send and the sequence number that is
-    /// acknowledged.
-    pub fn finish(mut self) -> (Vec<u8>, u32) {
-        let acknowledged = self.seq.wrapping_sub(1);
-        if let Some(flags) = self.buf.get_mut(self.last + 6..self.last + 8) {
-            let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | ACK;
-            flags.copy_from_slice(&with_ack.to_ne_bytes());
-        }
-        self.control(BATCH_END);
-        (self.buf, acknowledged)
-    }
+/// The type of a message of nf_tables.
+pub(super) const fn of_nftables(kind: u16) -> u16 {
+    SUBSYSTEM << 8 | kind
+}
 
+fn control(encoder: &mut Encoder, kind: u16) {
+    encoder.message(kind, 0, |m| {
+        m.fields([AF_UNSPEC, 0]);
+        m.fields(SUBSYSTEM.to_be_bytes());
+    });
+}
+
+/// Appends the request for a table.
+pub fn get_table(encoder: &mut Encoder, table: &str) {
+    request(encoder, NFPROTO_INET, GET_TABLE, flag::ACK, |m| m.text(1, table));
+}
+
+impl Batch<'_> {
     /// Deletes the table with its contents. Creating it first avoids an error if it does not exist.
     pub fn remove(&mut self) {
-        self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
+        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(1, TABLE));
         self.ours(DEL_TABLE, 0, |m| m.text(1, TABLE));
     }
 
     /// Creates the table with its chain, rules and empty sets, replacing an existing one.
     pub fn create(&mut self) {
         self.remove();
-        self.ours(NEW_TABLE, CREATE, |m| m.text(1, TABLE));
-        self.ours(NEW_CHAIN, CREATE, |m| {
+        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(1, TABLE));
+        self.ours(NEW_CHAIN, flag::CREATE, |m| {
             m.text(1, TABLE);
             m.text(3, CHAIN);
             m.nested(4, |hook| {
@@ -88,24 +111,6 @@ impl Batch {
         }
     }
 
-    /// The request for a table, outside of any transaction.
-    pub fn get_table(seq: u32, table: &str) -> Vec<u8> {
-        Self::request(seq, NFPROTO_INET, GET_TABLE, ACK, |m| m.text(1, table))
-    }
-
-    /// A request outside of any transaction: the octets to send.
-    pub(super) fn request(
-        seq: u32,
-        protocol: u8,
-        kind: u16,
-        flags: u16,
-        body: impl FnOnce(&mut Attributes<'_>),
-    ) -> Vec<u8> {
-        let mut batch = Self { buf: Vec::new(), seq, last: 0 };
-        batch.message(protocol, kind, flags, body);
-        batch.buf
-    }
-
     fn create_set(&mut self, set: Set, family: Family) {
         let (key_type, len) = match family {
             Family::Ipv4Unicast => (TYPE_IPV4, 4),
@@ -113,7 +118,7 @@ impl Batch {
         };
         // Must only be unique within the transaction.
         let id = 1 + 2 * u32::try_from(family.index()).unwrap_or(0) + u32::from(set == Set::Keep);
-        self.ours(NEW_SET, CREATE, |m| {
+        self.ours(NEW_SET, flag::CREATE, |m| {
             m.text(1, TABLE);
             m.text(2, set.name(family));
             m.number(3, SET_INTERVAL);
@@ -129,7 +134,7 @@ impl Batch {
             Family::Ipv4Unicast => (NFPROTO_IPV4, 12, 16, 4),
             Family::Ipv6Unicast => (NFPROTO_IPV6, 8, 24, 16),
         };
-        self.ours(NEW_RULE, CREATE | APPEND, |m| {
+        self.ours(NEW_RULE, flag::CREATE | flag::APPEND, |m| {
             m.text(1, TABLE);
             m.text(2, CHAIN);
             m.nested(4, |list| {
@@ -151,7 +156,7 @@ impl Batch {
 
     /// Adds ranges to a set.
     pub fn add(&mut self, set: Set, family: Family, ranges: &BTreeSet<Range>) {
-        self.elements(NEW_SET_ELEMENT, CREATE, set, family, ranges);
+        self.elements(NEW_SET_ELEMENT, flag::CREATE, set, family, ranges);
     }
 
     /// Removes ranges from a set; they must match the ranges that were added.
@@ -171,11 +176,6 @@ impl Batch {
         }
     }
 
-    fn control(&mut self, kind: u16) {
-        let at = self.header(kind, REQUEST, AF_UNSPEC, SUBSYSTEM);
-        self.end(at);
-    }
-
     /// A message of family inet.
     fn ours(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Attributes<'_>)) {
         self.message(NFPROTO_INET, kind, flags, body);
@@ -188,41 +188,16 @@ impl Batch {
         flags: u16,
         body: impl FnOnce(&mut Attributes<'_>),
     ) {
-        let at = self.header(SUBSYSTEM << 8 | kind, REQUEST | flags, protocol, 0);
-        self.last = at;
-        body(&mut Attributes(&mut self.buf));
-        self.end(at);
-    }
-
-    fn header(&mut self, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
-        let at = self.buf.len();
-        self.buf.extend([0; 4]);
-        self.buf.extend(kind.to_ne_bytes());
-        self.buf.extend(flags.to_ne_bytes());
-        self.buf.extend(self.seq.to_ne_bytes());
-        self.buf.extend([0; 4]);
-        self.buf.extend([family, 0]);
-        self.buf.extend(resource.to_be_bytes());
-        self.seq = self.seq.wrapping_add(1);
-        at
-    }
-
-    fn end(&mut self, at: usize) {
-        let len = u32::try_from(self.buf.len() - at).unwrap_or(u32::MAX);
-        self.buf[at..at + 4].copy_from_slice(&len.to_ne_bytes());
+        request(self.0, protocol, kind, flags, body);
     }
 }
 
-/// Writer of attributes.
-pub(super) struct Attributes<'a>(&'a mut Vec<u8>);
+/// Writer of attributes of nf_tables: numbers are in network order.
+pub(super) struct Attributes<'a>(&'a mut Encoder);
 
 impl Attributes<'_> {
     pub(super) fn octets(&mut self, kind: u16, value: &[u8]) {
-        let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.0.extend(len.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0.octets(kind, value);
     }
 
     pub(super) fn text(&mut self, kind: u16, value: &str) {
@@ -234,12 +209,7 @@ impl Attributes<'_> {
     }
 
     pub(super) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
-        let at = self.0.len();
-        self.0.extend([0; 2]);
-        self.0.extend((kind | NESTED).to_ne_bytes());
-        body(&mut Attributes(self.0));
-        let len = u16::try_from(self.0.len() - at).unwrap_or(u16::MAX);
-        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+        self.0.nested(kind | NESTED, |e| body(&mut Attributes(e)));
     }
 
     pub(super) fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
@@ -320,16 +290,6 @@ const NEW_SET: u16 = 9;
 const NEW_SET_ELEMENT: u16 = 12;
 const DEL_SET_ELEMENT: u16 = 14;
 
-const REQUEST: u16 = 0x1;
-pub(super) const ACK: u16 = 0x4;
-/// `NLM_F_ROOT | NLM_F_MATCH`.
-pub(super) const DUMP: u16 = 0x300;
-/// `NLM_F_DUMP_INTR`: the list changed during the dump.
-const INTERRUPTED: u16 = 0x10;
-pub(super) const CREATE: u16 = 0x400;
-pub(super) const APPEND: u16 = 0x800;
-const NESTED: u16 = 0x8000;
-
 const AF_UNSPEC: u8 = 0;
 pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
@@ -350,107 +310,92 @@ pub(super) const CMP_EQ: u32 = 0;
 pub(super) const PAYLOAD_NETWORK: u32 = 1;
 const LOOKUP_INVERTED: u32 = 1;
 
-/// One message from the kernel.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    pub kind: u16,
-    pub flags: u16,
-    pub seq: u32,
-    /// After the netlink header.
-    body: &'a [u8],
-}
-
-impl<'a> Message<'a> {
-    /// The errno of an error message, 0 for an acknowledgement; `None` for any other message.
-    pub fn errno(&self) -> Option<i32> {
-        const ERROR: u16 = 2;
-        let code = self.body.first_chunk::<4>().filter(|_| self.kind == ERROR)?;
-        Some(i32::from_ne_bytes(*code).wrapping_neg())
-    }
-
-    /// `NLMSG_DONE`: the end of a dump.
-    pub fn is_end(&self) -> bool {
-        self.kind == 3
-    }
-
-    pub fn is_interrupted(&self) -> bool {
-        self.flags & INTERRUPTED != 0
-    }
-
-    /// The attributes, after the nfnetlink header.
-    pub fn attributes(&self) -> &'a [u8] {
-        self.body.get(4..).unwrap_or_default()
-    }
-}
-
-/// Splits the result of one `recv` into messages.
-pub fn messages(mut buf: &[u8]) -> Vec<Message<'_>> {
-    let mut found = Vec::new();
-    while let Some((header, _)) = buf.split_first_chunk::<16>() {
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
-        let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
-        let Some(body) = buf.get(16..len) else { break };
-        found.push(Message {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            seq: u32::from_ne_bytes([s0, s1, s2, s3]),
-            body,
-        });
-        buf = buf.get(len.next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
-}
-
-/// Kind (without flags) and value of each attribute.
-pub(super) fn attributes(mut buf: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (&[l0, l1, k0, k1], _) = buf.split_first_chunk::<4>()?;
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = buf.get(4..len)?;
-        buf = buf.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([k0, k1]) & 0x3fff, value))
-    })
-}
-
-/// The first attribute of a kind.
-pub(super) fn attribute(buf: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(buf).find(|(k, _)| *k == kind).map(|(_, value)| value)
+/// The attributes of a message, after the header of nfnetlink.
+pub fn body<'a>(message: &Message<'a>) -> &'a [u8] {
+    message.body.get(4..).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        netlink::decode::messages,
+        nft::{
+            chain::Hook,
+            forward::{Rule, Seen},
+            pod_bgp::Wanted,
+        },
+    };
 
-    /// Kinds and sequence numbers of the messages, which must fill the buffer without gaps.
-    fn messages(mut buf: &[u8]) -> Vec<(u16, u32)> {
-        let mut found = Vec::new();
-        while !buf.is_empty() {
-            let len = u32::from_ne_bytes(buf[..4].try_into().unwrap()) as usize;
-            assert!(len >= 20 && len.is_multiple_of(4) && len <= buf.len());
-            found.push((
-                u16::from_ne_bytes(buf[4..6].try_into().unwrap()),
-                u32::from_ne_bytes(buf[8..12].try_into().unwrap()),
-            ));
-            buf = &buf[len..];
-        }
-        found
+    /// Types and sequence numbers of the messages, which must fill the buffer without gaps.
+    fn messages_of(seq: u32, fill: impl FnOnce(&mut Batch<'_>)) -> Vec<(u16, u32)> {
+        let mut encoder = Encoder::new(seq);
+        transaction(&mut encoder, fill);
+        let all: Vec<_> = messages(encoder.bytes()).collect();
+        assert_eq!(all.iter().map(|m| m.whole.len()).sum::<usize>(), encoder.bytes().len());
+        assert!(all.iter().all(|m| m.whole.len().is_multiple_of(4)));
+        let acks: Vec<_> = all.iter().filter(|m| m.flags & flag::ACK != 0).map(|m| m.seq).collect();
+        assert_eq!(acks, [encoder.acknowledged()]);
+        all.iter().map(|m| (m.kind, m.seq)).collect()
     }
 
     #[test]
     fn a_transaction_is_enclosed_and_the_last_step_is_acknowledged() {
-        let mut batch = Batch::new(7);
-        batch.remove();
-        let (buf, acknowledged) = batch.finish();
-        assert_eq!(messages(&buf), [(0x10, 7), (0xa00, 8), (0xa02, 9), (0x11, 10)]);
-        assert_eq!(acknowledged, 9);
+        let all = messages_of(7, |batch| batch.remove());
+        assert_eq!(all, [(0x10, 7), (0xa00, 8), (0xa02, 9), (0x11, 10)]);
     }
 
     #[test]
     fn many_ranges_take_several_messages() {
         let range = |n: u128| Range { first: n * 4, last: n * 4 + 1 };
-        let mut batch = Batch::new(1);
-        batch.add(Set::Keep, Family::Ipv6Unicast, &(0..1500).map(range).collect());
-        let (buf, _) = batch.finish();
-        assert_eq!(messages(&buf).iter().filter(|(kind, _)| *kind == 0xa0c).count(), 3);
+        let ranges = (0..1500).map(range).collect();
+        let all = messages_of(1, |batch| batch.add(Set::Keep, Family::Ipv6Unicast, &ranges));
+        assert_eq!(all.iter().filter(|(kind, _)| *kind == 0xa0c).count(), 3);
+    }
+
+    /// Lengths and FNV-1a digests of what the kernel has been given, on little-endian hosts.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn transactions_are_these_octets() {
+        let range = |n: u128| Range { first: n * 4, last: n * 4 + 1 };
+        let (many, highest) =
+            ((0..1500).map(range).collect(), [Range { first: 5, last: u32::MAX.into() }].into());
+        let rules = [
+            Rule::Leave("docker0".into()),
+            Rule::LeaveFrom("eth0".into()),
+            Rule::From("10.244.1.0/24".parse().unwrap()),
+            Rule::To("2001:db8::1/128".parse().unwrap()),
+        ];
+        let seen = Seen { jumps: vec![5, 6], behind: Some(9), rules: Some(3), ..Seen::default() };
+        let wanted = Wanted {
+            bridges: ["docker0".to_owned()].into(),
+            pods: ["10.244.1.0/24", "fd00::/64"].map(|p| p.parse().unwrap()).into(),
+            neighbors: ["10.0.0.1/32", "fe80::1/128"].map(|p| p.parse().unwrap()).into(),
+        };
+        let (v4, v6) = (Family::Ipv4Unicast, Family::Ipv6Unicast);
+        type Fill<'a> = &'a dyn Fn(&mut Batch<'_>);
+        let cases: [(&str, Fill<'_>, (usize, u64)); 6] = [
+            ("masquerading", &|b| b.create(), (1260, 0x8088_c386_3efd_5cef)),
+            ("many ranges", &|b| b.add(Set::Keep, v6, &many), (96196, 0xfe12_0916_e2a7_e9ee)),
+            (
+                "up to the highest address",
+                &|b| b.remove_ranges(Set::Pods, v4, &highest),
+                (108, 0xcafe_191e_de86_937c),
+            ),
+            (
+                "a chain",
+                &|b| b.write_chain(v4, Hook::DockerUser, &rules, &seen),
+                (1368, 0x7eab_46b0_1de2_08e7),
+            ),
+            ("no chain", &|b| b.remove_chain(v6, Hook::Raw, &seen), (248, 0x483f_7848_ebda_0602)),
+            ("port 179", &|b| b.write_bgp(&wanted), (2448, 0x7b09_3878_583e_b460)),
+        ];
+        for (name, fill, expected) in cases {
+            let mut encoder = Encoder::new(7);
+            transaction(&mut encoder, fill);
+            let fnv = |h: u64, o: &u8| (h ^ u64::from(*o)).wrapping_mul(0x0100_0000_01b3);
+            let digest = encoder.bytes().iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+            assert_eq!((encoder.bytes().len(), digest), expected, "{name}");
+        }
     }
 }

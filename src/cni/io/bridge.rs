@@ -25,6 +25,7 @@ use crate::{
         conflist, former,
     },
     net::{Family, Prefix},
+    netlink::io::Connection,
 };
 
 /// State of the bridge with regard to former ranges.
@@ -245,12 +246,8 @@ fn global(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
 }
 
 async fn with_handle<T>(body: impl AsyncFnOnce(&Handle) -> Result<T, Error>) -> Result<T, Error> {
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|e| Error::InvalidNla(format!("no netlink socket: {e}")))?;
-    let driver = tokio::spawn(connection);
-    let result = body(&handle).await;
-    driver.abort();
-    result
+    let connection = Connection::open().map_err(|e| Error::InvalidNla(format!("no netlink socket: {e}")))?;
+    body(&connection).await
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {

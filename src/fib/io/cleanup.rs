@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    batch::{BATCH, Channel},
+    batch::{self, BATCH},
     netlink,
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     },
     net::Family,
     net::PreferredSources,
+    netlink::io::{Channel, Protocol},
 };
 
 /// Numbers of what was removed.
@@ -56,13 +57,13 @@ fn remove(
     is_ours: impl Fn(&SeenRoute) -> bool,
     is_our_object: impl Fn(&SeenObject) -> bool,
 ) -> io::Result<Removed> {
-    let mut channel = Channel::open()?;
+    let mut channel = Channel::open(Protocol::ROUTE)?;
     let ours = Ours { table, protocol, sources: PreferredSources::default() };
     let mut removed = Removed::default();
     for family in Family::ALL {
         let mut found = Vec::new();
         channel.dump(
-            |encoder, seq| encoder.dump_routes(seq, family, Some(table), Some(protocol)),
+            |encoder| wire::dump_routes(encoder, family, Some(table), Some(protocol)),
             |message| {
                 let route = wire::route(message.body).filter(|_| message.kind == wire::kind::NEW_ROUTE);
                 let route =
@@ -71,7 +72,7 @@ fn remove(
             },
         )?;
         for batch in found.chunks(BATCH) {
-            removed.routes += batch.len() - channel.delete_routes(ours, batch)?.len();
+            removed.routes += batch.len() - batch::delete_routes(&mut channel, ours, batch)?.len();
         }
     }
     let objects = netlink::objects(&mut channel)?.unwrap_or_default();
@@ -89,7 +90,7 @@ fn remove(
         resilient: false,
     });
     for batch in ops.chunks(BATCH) {
-        removed.nexthops += batch.len() - channel.write(&nobody, ours, batch)?.len();
+        removed.nexthops += batch.len() - batch::write(&mut channel, &nobody, ours, batch)?.len();
     }
     Ok(removed)
 }

@@ -9,7 +9,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    batch::{BATCH, Channel},
+    batch::{self, BATCH},
     netlink,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         wire::{self, Ours},
     },
     net::{Family, PreferredSources, Prefix, RouteKind},
+    netlink::io::Channel,
 };
 
 /// What was found at the start in the locations of former configurations.
@@ -65,13 +66,13 @@ pub(super) fn take_over(channel: &mut Channel, former: &[Location], now: Locatio
                 };
                 (route.prefix, route.metric, target)
             });
-            let refused = channel.replace_routes(ours, put)?;
+            let refused = batch::replace_routes(channel, ours, put)?;
             left += refused.len();
             // A route that cannot be replaced leads nowhere and holds the key.
             let stuck: Vec<_> =
                 refused.iter().filter_map(|r| batch.get(r.index)).map(|r| (r.prefix, r.metric)).collect();
             if !stuck.is_empty() {
-                channel.delete_routes(self::ours(place), &stuck)?;
+                batch::delete_routes(channel, self::ours(place), &stuck)?;
             }
         }
         let (from, to) = (place.protocol, now.protocol);
@@ -110,7 +111,7 @@ fn copy_objects(
         };
         let Some(object) = object else { continue };
         next += 1;
-        if nexthop::is_ours(next, to) && channel.make_object(to, next, &object)? {
+        if nexthop::is_ours(next, to) && batch::make_object(channel, to, next, &object)? {
             copies.insert(one.id, next);
         }
     }
@@ -179,7 +180,7 @@ impl Former {
             }
             let mut removed = 0;
             for batch in there.chunks(BATCH) {
-                removed += batch.len() - channel.delete_routes(ours(place), batch)?.len();
+                removed += batch.len() - batch::delete_routes(channel, ours(place), batch)?.len();
             }
             if removed > 0 {
                 info!(routes = removed, table, protocol, "routes of a former configuration removed");
@@ -187,7 +188,7 @@ impl Former {
         }
         if all_ours {
             for id in &self.objects {
-                channel.delete_object(*id)?;
+                batch::delete_object(channel, *id)?;
             }
         }
         Ok(())
@@ -209,7 +210,7 @@ fn routes_of(channel: &mut Channel, place: &Location) -> io::Result<Vec<SeenRout
     let mut found = Vec::new();
     for family in Family::ALL {
         channel.dump(
-            |encoder, seq| encoder.dump_routes(seq, family, Some(place.table), Some(place.protocol)),
+            |encoder| wire::dump_routes(encoder, family, Some(place.table), Some(place.protocol)),
             |message| {
                 let route = wire::route(message.body).filter(|_| message.kind == wire::kind::NEW_ROUTE);
                 found.extend(route.filter(|r| place.holds(r) && r.kind.and_then(RouteType::kind).is_some()));

@@ -9,7 +9,6 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::batch::Channel;
 use crate::{
     fib::{
         lookup::{Drop, Entry, LookUp, Looked, Packet, Used},
@@ -18,6 +17,7 @@ use crate::{
         wire::{self, kind},
     },
     net::Family,
+    netlink::io::{Channel, Protocol},
 };
 
 /// How long a neighbor may take to reply. The kernel repeats its first request after a second.
@@ -35,7 +35,7 @@ impl Lookups {
     ///
     /// If the kernel provides no netlink socket.
     pub fn open() -> io::Result<Self> {
-        Channel::open().map(Self)
+        Channel::open(Protocol::ROUTE).map(Self)
     }
 
     /// The route that the kernel uses for a packet.
@@ -50,8 +50,8 @@ impl Lookups {
     fn one(&mut self, packet: &Packet, matched: bool) -> io::Result<(SeenRoute, Option<u32>)> {
         let found = self.0.get(
             kind::NEW_ROUTE,
-            |encoder, seq| encoder.get_route(seq, packet, matched),
-            |body| wire::route(body).map(|route| (route, wire::path_mtu(body))),
+            |encoder| wire::get_route(encoder, packet, matched),
+            |m| wire::route(m.body).map(|route| (route, wire::path_mtu(m.body))),
         )?;
         found.ok_or_else(|| io::Error::other("the kernel sent no route"))
     }
@@ -66,11 +66,7 @@ impl Lookups {
         if matches!(entry, Entry::Known | Entry::NotNeeded) {
             return Ok(entry);
         }
-        self.0.get(
-            kind::NEW_NEIGHBOR,
-            |encoder, seq| encoder.use_neighbor(seq, ifindex, addr),
-            |_| Some(()),
-        )?;
+        self.0.get(kind::NEW_NEIGHBOR, |encoder| wire::use_neighbor(encoder, ifindex, addr), |_| Some(()))?;
         let until = Instant::now() + RESOLVE_TIMEOUT;
         loop {
             let entry = self.entry(ifindex, addr)?;
@@ -84,8 +80,8 @@ impl Lookups {
     fn entry(&mut self, ifindex: u32, addr: IpAddr) -> io::Result<Entry> {
         let found = self.0.get(
             kind::NEW_NEIGHBOR,
-            |encoder, seq| encoder.get_neighbor(seq, ifindex, addr),
-            |body| wire::neighbor_state(body).map(Entry::from_state),
+            |encoder| wire::get_neighbor(encoder, ifindex, addr),
+            |m| wire::neighbor_state(m.body).map(Entry::from_state),
         );
         match found {
             Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(Entry::Absent),
@@ -101,7 +97,7 @@ impl Lookups {
     pub fn rules(&mut self, family: Family) -> io::Result<Vec<LookUp>> {
         let mut rules = Vec::new();
         self.0.dump(
-            |encoder, seq| encoder.dump_rules(seq, family),
+            |encoder| wire::dump_rules(encoder, family),
             |m| rules.extend(Some(m).filter(|m| m.kind == kind::NEW_RULE).and_then(|m| rule(m.body))),
         )?;
         rules.sort_by_key(|r| r.priority);

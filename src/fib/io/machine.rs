@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
 
 use super::netlink;
+use crate::netlink::io::Connection;
 
 /// Addresses of the present interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,11 +26,8 @@ const MAX_ADDRESSES: usize = 64;
 ///
 /// If the kernel provides no netlink socket or sends no reply.
 pub async fn interfaces() -> io::Result<Interfaces> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let found = read(&handle).await;
-    task.abort();
-    found.map_err(io::Error::other)
+    let connection = Connection::open()?;
+    read(&connection).await.map_err(io::Error::other)
 }
 
 async fn read(handle: &rtnetlink::Handle) -> Result<Interfaces, rtnetlink::Error> {

@@ -13,7 +13,6 @@ mod former;
 pub mod lookup;
 pub mod machine;
 mod monitor;
-pub mod netconf;
 mod netlink;
 mod repairs;
 pub mod resolvers;
@@ -36,6 +35,7 @@ use crate::{
     fib::{diff, former::Location, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
     net::{Assigned, Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
+    netlink::io::{Channel, Protocol},
 };
 
 /// `[fib]`, and the other settings that the task needs.
@@ -105,7 +105,7 @@ pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
 pub struct Kernel {
     settings: Settings,
     former: Vec<Location>,
-    writer: batch::Channel,
+    writer: Channel,
     monitor: monitor::Monitor,
     host: watch::Receiver<Arc<Host>>,
     observed: mailbox::Receiver<Place, Held>,
@@ -129,7 +129,7 @@ impl Kernel {
     ///
     /// If the kernel provides no netlink socket or sends no reply.
     pub async fn open_after(settings: Settings, former: Vec<Location>) -> io::Result<Self> {
-        let mut writer = batch::Channel::open()?;
+        let mut writer = Channel::open(Protocol::ROUTE)?;
         if let Some(now) = settings.location()
             && let Err(error) = former::take_over(&mut writer, &former, now)
         {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::poll_fn,
     io,
     sync::Arc,
     time::Duration,
@@ -14,8 +13,6 @@ use std::{
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
 use tokio::{
     sync::{mpsc, watch},
@@ -23,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Place, Settings, batch::Channel, change::Switch, netlink};
+use super::{Place, Settings, change::Switch, netlink};
 use crate::{
     fib::{
         foreign::{Arrival, Foreign},
@@ -31,10 +28,15 @@ use crate::{
         host::{Host, Link, RouteType},
         nexthop,
         route::{Held, OWN_METRIC, SeenObject, SeenRoute},
-        wire::{self, Message, flag, kind},
+        wire::{self, kind},
     },
     mailbox::{self, publish},
     net::Prefix,
+    netlink::{
+        decode::{Message, messages},
+        flag,
+        io::{self as sockets, Channel, Protocol},
+    },
 };
 
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP.
@@ -54,7 +56,7 @@ const RESYNC: Duration = Duration::from_millis(200);
 
 /// State of the task.
 pub(super) struct Monitor {
-    socket: TokioSocket,
+    socket: sockets::Monitor,
     reader: Channel,
     settings: Settings,
     /// Locations of former configurations.
@@ -91,7 +93,7 @@ impl Monitor {
         let (publish, host) = watch::channel(Arc::default());
         let mut monitor = Self {
             socket: subscribe(own_port, settings.protocol)?,
-            reader: Channel::open()?,
+            reader: Channel::open(Protocol::ROUTE)?,
             settings,
             former,
             own_port,
@@ -126,7 +128,7 @@ impl Monitor {
             let due = publish_at.into_iter().chain(resync_at).min();
             // Cancel safe: a datagram is read completely or not at all, and a sleep has no state.
             tokio::select! {
-                first = poll_fn(|cx| self.socket.poll_recv(cx, &mut buf)) => {
+                first = self.socket.receive(&mut buf) => {
                     self.received(first, &buf);
                     buf.clear();
                     self.drain(&mut buf).await;
@@ -188,9 +190,9 @@ impl Monitor {
         for turn in 1u32.. {
             buf.clear();
             buf.reserve(DATAGRAM);
-            match self.socket.socket_ref().recv(buf, nix::libc::MSG_DONTWAIT) {
+            match self.socket.try_receive(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                result => self.received(result.map(drop), buf),
+                result => self.received(result, buf),
             }
             if self.urgent {
                 self.publish();
@@ -203,7 +205,7 @@ impl Monitor {
 
     fn received(&mut self, result: io::Result<()>, datagram: &[u8]) {
         match result {
-            Ok(()) => wire::messages(datagram).for_each(|m| self.message(&m)),
+            Ok(()) => messages(datagram).for_each(|m| self.message(&m)),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => {
                 debug!(error = %e, "netlink notifications lost");
@@ -422,7 +424,7 @@ impl Monitor {
 
     /// `complete`: no notification was lost before.
     fn read_routes(&mut self, complete: bool) -> io::Result<()> {
-        let mut reader = std::mem::replace(&mut self.reader, Channel::open()?);
+        let mut reader = std::mem::replace(&mut self.reader, Channel::open(Protocol::ROUTE)?);
         // Objects first: one that is added meanwhile is notified, and so are its routes.
         let objects = netlink::objects(&mut reader);
         let mut foreign = Foreign::new(objects?.unwrap_or_default());
@@ -462,22 +464,12 @@ fn arrival(flags: u16) -> Arrival {
     }
 }
 
-fn subscribe(own_port: u32, protocol: u8) -> io::Result<TokioSocket> {
-    let mut tokio_socket = TokioSocket::new(NETLINK_ROUTE)?;
-    let socket = tokio_socket.socket_mut();
-    socket.bind(&SocketAddr::new(0, 0))?;
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
-    }
-    if let Err(e) = SockRef::from(&*socket).attach_filter(&without_echo(own_port, protocol)) {
-        debug!(error = %e, "cannot filter notifications of our own changes");
-    }
-    for group in GROUPS {
-        if let Err(e) = socket.add_membership(group) {
-            debug!(error = %e, group, "kernel does not support this notification group");
+fn subscribe(own_port: u32, protocol: u8) -> io::Result<sockets::Monitor> {
+    sockets::Monitor::open(Protocol::ROUTE, &GROUPS, Some(RECEIVE_BUFFER), |socket| {
+        if let Err(e) = SockRef::from(socket).attach_filter(&without_echo(own_port, protocol)) {
+            debug!(error = %e, "cannot filter notifications of our own changes");
         }
-    }
-    Ok(tokio_socket)
+    })
 }
 
 /// Filters out notifications that we caused ourselves, since 100,000 routes would be 100,000

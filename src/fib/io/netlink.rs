@@ -8,7 +8,6 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::batch::Channel;
 use crate::{
     fib::{
         host::{Link, LinkAddress, Scope},
@@ -16,15 +15,13 @@ use crate::{
         wire,
     },
     net::Family,
+    netlink::io::{Channel, Connection},
 };
 
 /// All links with their addresses.
 pub(super) async fn links() -> io::Result<BTreeMap<u32, Link>> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let found = read_links(&handle).await;
-    task.abort();
-    found.map_err(io::Error::other)
+    let connection = Connection::open()?;
+    read_links(&connection).await.map_err(io::Error::other)
 }
 
 async fn read_links(handle: &rtnetlink::Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
@@ -109,7 +106,7 @@ pub(super) fn address(message: &AddressMessage) -> Option<LinkAddress> {
 pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> io::Result<()> {
     for family in Family::ALL {
         channel.dump(
-            |encoder, seq| encoder.dump_routes(seq, family, None, None),
+            |encoder| wire::dump_routes(encoder, family, None, None),
             |message| {
                 if message.kind == wire::kind::NEW_ROUTE
                     && let Some(route) = wire::route(message.body)
@@ -125,16 +122,13 @@ pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> 
 /// All nexthop objects; `None` if the kernel does not support them.
 pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
     let mut found = BTreeMap::new();
-    let done = channel.dump(
-        |encoder, seq| encoder.dump_objects(seq),
-        |message| {
-            if message.kind == wire::kind::NEW_NEXTHOP
-                && let Some(object) = wire::object(message.body)
-            {
-                found.insert(object.id, object);
-            }
-        },
-    );
+    let done = channel.dump(wire::dump_objects, |message| {
+        if message.kind == wire::kind::NEW_NEXTHOP
+            && let Some(object) = wire::object(message.body)
+        {
+            found.insert(object.id, object);
+        }
+    });
     match done {
         Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(None),
         done => done.map(|()| Some(found)),

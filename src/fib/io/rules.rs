@@ -9,7 +9,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{batch::Channel, netconf::Notifications};
 use crate::{
     fib::{
         host::RouteType,
@@ -18,6 +17,10 @@ use crate::{
     },
     mailbox::publish,
     net::{Family, Prefix},
+    netlink::{
+        decode::Message,
+        io::{Channel, Notifications, Protocol},
+    },
 };
 
 /// `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE`.
@@ -40,7 +43,7 @@ pub(super) fn follow(table: u32) -> watch::Receiver<Arc<Bypasses>> {
 }
 
 async fn run(table: u32, bypasses: watch::Sender<Arc<Bypasses>>) {
-    let mut changes = Notifications::open(&GROUPS, "routing rules");
+    let mut changes = Notifications::open(Protocol::ROUTE, &GROUPS, "routing rules");
     loop {
         let begun = Instant::now();
         match spawn_blocking(move || read(table)).await {
@@ -59,11 +62,11 @@ async fn run(table: u32, bypasses: watch::Sender<Arc<Bypasses>>) {
 }
 
 fn read(table: u32) -> io::Result<Bypasses> {
-    let mut channel = Channel::open()?;
+    let mut channel = Channel::open(Protocol::ROUTE)?;
     let mut rules: Vec<Rule> = Vec::new();
     for family in Family::ALL {
-        let known = |m: &wire::Message<'_>| if m.kind == kind::NEW_RULE { rule(m.body) } else { None };
-        channel.dump(|encoder, seq| encoder.dump_rules(seq, family), |m| rules.extend(known(m)))?;
+        let known = |m: &Message<'_>| if m.kind == kind::NEW_RULE { rule(m.body) } else { None };
+        channel.dump(|encoder| wire::dump_rules(encoder, family), |m| rules.extend(known(m)))?;
     }
     Ok(Bypasses::new(&rules, table, |family, other| destinations(&mut channel, family, other)))
 }
@@ -73,7 +76,7 @@ fn read(table: u32) -> io::Result<Bypasses> {
 fn destinations(channel: &mut Channel, family: Family, table: u32) -> Option<Vec<Prefix>> {
     let (mut all, mut thrown) = (BTreeSet::new(), false);
     let read = channel.dump(
-        |encoder, seq| encoder.dump_routes(seq, family, Some(table), None),
+        |encoder| wire::dump_routes(encoder, family, Some(table), None),
         |message| {
             let route = Some(message).filter(|m| m.kind == kind::NEW_ROUTE).and_then(|m| wire::route(m.body));
             // A kernel without strict checking sends all it has.

@@ -12,9 +12,12 @@ use crate::{
         interface_of,
     },
     net::Family,
+    netlink::io::{Notifications, Protocol},
 };
 
 const ROOT: &str = "/proc/sys";
+/// `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
+const GROUPS: [u32; 2] = [24, 25];
 
 /// Result of one write.
 #[derive(Debug)]
@@ -22,6 +25,11 @@ pub struct Done {
     pub write: Write,
     /// `None` if it was not tried because `accept_ra` could not be set before.
     pub result: Option<io::Result<()>>,
+}
+
+/// Notifications of changed forwarding settings and of interfaces that get settings of their own.
+pub fn changes() -> Notifications {
+    Notifications::open(Protocol::ROUTE, &GROUPS, "sysctls")
 }
 
 /// Reads everything that [`Needs`] may depend on.

@@ -15,9 +15,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rtnetlink::Handle;
 
 use super::{Error, failed};
+use crate::netlink::io::Connection;
 
 const DIR: &str = "/run/netns";
 /// How long processes have to end by themselves.
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Namespace {
     pub(super) name: String,
     file: File,
-    pub(super) netlink: Handle,
+    pub(super) netlink: Connection,
 }
 
 impl Namespace {
@@ -42,9 +42,7 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET)?;
             mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
             let _inside = runtime.enter();
-            let (connection, netlink, _) = rtnetlink::new_connection()?;
-            runtime.spawn(connection);
-            Ok(netlink)
+            Connection::open()
         });
         let netlink = made.inspect_err(|_| drop(fs::remove_file(&path))).map_err(wrong())?;
         let file = File::open(&path).map_err(wrong())?;

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use tokio::{
     sync::watch,
@@ -11,18 +10,16 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{
-    iptables_legacy,
-    socket::{DumpInterrupted, NftSocket},
-};
+use super::{iptables_legacy, socket::NftSocket};
 use crate::{
     mailbox::publish,
     net::{Diagnostic, Family, Prefix, Reason, Subject},
+    netlink::io::{Notifications, Protocol},
     nft::{
         chain::{self, Chain, Hook},
         docker,
         forward::{Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step},
-        wire::Batch,
+        wire::NEW_CHAIN,
     },
 };
 
@@ -30,6 +27,9 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How often to check without a notification: iptables-legacy sends none, and some may be lost.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
 
 /// Inputs of the task.
 pub struct Inputs {
@@ -79,7 +79,8 @@ async fn run(
     problems: watch::Sender<Vec<Diagnostic>>,
     notes: watch::Sender<Vec<Diagnostic>>,
 ) {
-    let mut events = Events::open();
+    // Of any program: a check costs little.
+    let mut events = Notifications::open(Protocol::NETFILTER, &[GROUP], "nf_tables");
     let mut known = Known::default();
     loop {
         let ready = *inputs.ready.borrow_and_update();
@@ -98,14 +99,14 @@ async fn run(
         let alive = tokio::select! {
             r = inputs.wanted.changed() => r.is_ok(),
             r = inputs.ready.changed(), if !ready => r.is_ok(),
-            () = events.next() => true,
+            () = events.changed() => true,
             () = sleep(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;
         }
         sleep(DEBOUNCE).await;
-        events.discard();
+        events.forget();
     }
 }
 
@@ -322,24 +323,13 @@ fn listed(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Ve
 }
 
 fn chain_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Option<Vec<u8>>> {
-    let request = chain::get_chain(socket.next(), family, chain);
-    match socket.request(&request) {
-        Ok(found) => Ok(found.into_iter().next()),
-        Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
-        Err(e) => Err(e),
-    }
+    socket.get(NEW_CHAIN, |encoder| chain::get_chain(encoder, family, chain))
 }
 
 fn rules_of(socket: &mut NftSocket, family: Family, chain: Chain) -> io::Result<Vec<Vec<u8>>> {
-    const TRIES: u32 = 5;
-    for last in 1..=TRIES {
-        let request = chain::get_rules(socket.next(), family, chain);
-        match socket.request(&request) {
-            Err(e) if last < TRIES && e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => {}
-            found => return Ok(found?.into_iter().filter(|r| chain::is_in(r, chain)).collect()),
-        }
-    }
-    Ok(Vec::new())
+    let mut rules = socket.list(|encoder| chain::get_rules(encoder, family, chain))?;
+    rules.retain(|r| chain::is_in(r, chain));
+    Ok(rules)
 }
 
 fn carry_out(
@@ -352,44 +342,7 @@ fn carry_out(
 ) -> io::Result<()> {
     match step {
         Step::Nothing => Ok(()),
-        Step::Write => socket.transact(|batch: &mut Batch| batch.write_chain(family, hook, rules, seen)),
+        Step::Write => socket.transact(|batch| batch.write_chain(family, hook, rules, seen)),
         Step::Remove => socket.transact(|batch| batch.remove_chain(family, hook, seen)),
     }
 }
-
-/// Notifications of changes in nf_tables, by any program: a check costs little.
-struct Events(Option<TokioSocket>);
-
-/// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
-
-impl Events {
-    fn open() -> Self {
-        let open = || {
-            let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-            socket.socket_mut().add_membership(GROUP)?;
-            Ok::<_, io::Error>(socket)
-        };
-        // Without it the chains are checked at intervals.
-        let failed = |error: &io::Error| tracing::debug!(%error, "cannot subscribe to changes in nf_tables");
-        Self(open().inspect_err(failed).ok())
-    }
-
-    /// Waits for a notification. Cancel safe: a lost one only means that there may be a change.
-    async fn next(&mut self) {
-        let Some(socket) = &mut self.0 else { return std::future::pending().await };
-        // An error that some were lost (ENOBUFS) is a notification, too.
-        let _ = socket.recv_from(&mut Vec::with_capacity(MAX_READ)).await;
-    }
-
-    /// Discards pending notifications: the next check covers their changes.
-    fn discard(&mut self) {
-        let Some(socket) = &mut self.0 else { return };
-        while socket.socket_mut().recv(&mut Vec::with_capacity(MAX_READ), MSG_DONTWAIT).is_ok() {}
-    }
-}
-
-/// Octets to read of a notification, whose content does not matter.
-const MAX_READ: usize = 64;
-const MSG_DONTWAIT: i32 = 0x40;

@@ -10,14 +10,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::socket::{DumpInterrupted, NftSocket};
+use super::socket::NftSocket;
 use crate::{
     mailbox::publish,
     net::{Diagnostic, Reason, Subject},
-    nft::{
-        pod_bgp::{self, TABLE, Wanted},
-        wire::Batch,
-    },
+    nft::pod_bgp::{self, TABLE, Wanted},
 };
 
 /// Changes of neighbors and bridges are collected for this long.
@@ -45,7 +42,7 @@ pub fn cleanup() -> io::Result<bool> {
     if !socket.has_table(TABLE).unwrap_or(false) {
         return Ok(false);
     }
-    socket.transact(Batch::remove_bgp).map(|()| true)
+    socket.transact(|batch| batch.remove_bgp()).map(|()| true)
 }
 
 async fn run(
@@ -103,7 +100,7 @@ impl Table {
         }
         if self.have.as_ref() != Some(wanted) {
             if wanted.is_empty() {
-                socket.transact(Batch::remove_bgp)?;
+                socket.transact(|batch| batch.remove_bgp())?;
             } else {
                 socket.transact(|batch| batch.write_bgp(wanted))?;
                 let (bridges, pods) = (wanted.bridges.len(), wanted.pods.len());
@@ -127,9 +124,8 @@ impl Table {
             self.have = None;
             return Ok(());
         }
-        let request = pod_bgp::list_rules(socket.next());
-        let rules = match socket.request(&request) {
-            Err(e) if e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => return Ok(()),
+        let rules = match socket.list(pod_bgp::list_rules) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             rules => rules?,
         };
         let dropped = rules.iter().filter(|r| pod_bgp::is_ours(r)).map(|r| pod_bgp::packets(r)).sum();

@@ -2,53 +2,32 @@
 
 use std::{collections::BTreeSet, io};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nix::{
-    errno::Errno,
-    sys::{
-        socket::{setsockopt, sockopt},
-        time::{TimeVal, TimeValLike},
-    },
-};
+use nix::errno::Errno;
 
 use super::masquerade::without;
 use crate::{
     net::Family,
+    netlink::{
+        encode::Encoder,
+        io::{Channel, Protocol},
+    },
     nft::{
         ranges::Range,
-        wire::{self, Batch, Set},
+        wire::{self, Batch, NEW_TABLE, Set, of_nftables},
     },
 };
 
 /// By family: the pod ranges, and the destinations that are never masqueraded.
 pub(super) type Sets = [[BTreeSet<Range>; 2]; 2];
 
-pub(super) struct NftSocket {
-    socket: Socket,
-    seq: u32,
-    buf: Vec<u8>,
-}
+/// The attributes of a chain or a rule.
+pub(super) type Listed = Vec<u8>;
 
-/// The list changed while the kernel was sending it.
-#[derive(Debug, thiserror::Error)]
-#[error("the list changed while it was read")]
-pub(super) struct DumpInterrupted;
-
-/// Size of the socket buffers, octets: a transaction is one send.
-const BUFFER_SIZE: usize = 32 << 20;
+pub(super) struct NftSocket(Channel);
 
 impl NftSocket {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        // Without the capability the host's limit applies, and only large sets fail.
-        let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER_SIZE);
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_SIZE);
-        // Replies are queued when `send` returns; the timeout is a safeguard against hanging.
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
-        Ok(Self { socket, seq: 1, buf: Vec::new() })
+        Channel::open(Protocol::NETFILTER).map(Self)
     }
 
     /// Changes the table from `was` to `want` in one transaction. Without pods there is no table.
@@ -74,7 +53,7 @@ impl NftSocket {
     }
 
     pub(super) fn remove(&mut self) -> io::Result<()> {
-        self.transact(Batch::remove)
+        self.transact(|batch| batch.remove())
     }
 
     pub(super) fn exists(&mut self) -> io::Result<bool> {
@@ -83,91 +62,29 @@ impl NftSocket {
 
     /// Whether this table of family inet exists.
     pub(super) fn has_table(&mut self, table: &str) -> io::Result<bool> {
-        let seq = self.next();
-        match self.send(&Batch::get_table(seq, table), seq) {
-            Ok(()) => Ok(true),
-            Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
-            Err(e) => Err(e),
+        let found = self.get(NEW_TABLE, |encoder| wire::get_table(encoder, table))?;
+        Ok(found.is_some())
+    }
+
+    /// One object, which the kernel describes as in the message that creates it. `None`: it does
+    /// not exist.
+    pub(super) fn get(
+        &mut self,
+        kind: u16,
+        request: impl FnOnce(&mut Encoder),
+    ) -> io::Result<Option<Listed>> {
+        match self.0.get(of_nftables(kind), request, |m| Some(wire::body(m).to_vec())) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
+            found => found,
         }
     }
 
-    pub(super) fn transact(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
-        let mut batch = Batch::new(self.next());
-        fill(&mut batch);
-        let (octets, last) = batch.finish();
-        self.seq = last.wrapping_add(1);
-        self.send(&octets, last)
+    /// A list. `ErrorKind::Interrupted`: another program changes it each time.
+    pub(super) fn list(&mut self, request: impl Fn(&mut Encoder)) -> io::Result<Vec<Listed>> {
+        self.0.list(request, |m| Some(wire::body(m).to_vec()))
     }
 
-    /// Sends a request. Returns the attributes of each message of the reply.
-    pub(super) fn request(&mut self, octets: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        self.drain();
-        self.socket.send(octets, 0)?;
-        let mut found = Vec::new();
-        loop {
-            self.buf.clear();
-            self.buf.reserve(64 << 10);
-            match self.socket.recv(&mut self.buf, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            for message in wire::messages(&self.buf) {
-                match message.errno() {
-                    Some(0) => return Ok(found),
-                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    // Another program made a change during the dump.
-                    None if message.is_interrupted() => return Err(io::Error::other(DumpInterrupted)),
-                    None if message.is_end() => return Ok(found),
-                    None => found.push(message.attributes().to_vec()),
-                }
-            }
-        }
-    }
-
-    pub(super) fn next(&mut self) -> u32 {
-        self.seq = self.seq.wrapping_add(1);
-        self.seq
-    }
-
-    /// Sends a transaction and waits for the acknowledgement of its last message. The first
-    /// rejected message is the error: the kernel then reverts the whole transaction.
-    fn send(&mut self, octets: &[u8], last: u32) -> io::Result<()> {
-        self.drain();
-        self.socket.send(octets, 0)?;
-        let mut rejected = None;
-        loop {
-            self.buf.clear();
-            self.buf.reserve(64 << 10);
-            match self.socket.recv(&mut self.buf, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                // After an error the kernel may not reply to the rest.
-                Err(e) => return Err(rejected.unwrap_or(e)),
-                Ok(_) => {}
-            }
-            for message in wire::messages(&self.buf) {
-                let Some(errno) = message.errno() else { continue };
-                if errno != 0 {
-                    rejected = rejected.or_else(|| Some(io::Error::from_raw_os_error(errno)));
-                }
-                if message.seq == last {
-                    return rejected.map_or(Ok(()), Err);
-                }
-            }
-            if let Some(error) = rejected.take() {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Discards replies to an earlier transaction that failed.
-    fn drain(&mut self) {
-        const MSG_DONTWAIT: i32 = 0x40;
-        loop {
-            self.buf.clear();
-            self.buf.reserve(64 << 10);
-            if self.socket.recv(&mut self.buf, MSG_DONTWAIT).is_err() {
-                return;
-            }
-        }
+    pub(super) fn transact(&mut self, fill: impl FnOnce(&mut Batch<'_>)) -> io::Result<()> {
+        self.0.commit(|encoder| wire::transaction(encoder, fill))
     }
 }

@@ -2,17 +2,11 @@
 
 use std::io;
 
-use super::{
-    iptables_legacy,
-    socket::{DumpInterrupted, NftSocket},
-};
+use super::{iptables_legacy, socket::NftSocket};
 use crate::{
     net::Family,
     nft::verdict::{Chains, Forwarded, Verdict, list_chains, list_rules, protocols, tables},
 };
-
-/// How often a list that changes while it is read is read again.
-const TRIES: u32 = 5;
 
 /// The packet filters of one family.
 pub struct Filters {
@@ -30,10 +24,10 @@ impl Filters {
         let mut socket = NftSocket::open()?;
         let mut chains = Vec::new();
         for protocol in protocols(family) {
-            let bases = listed(&mut socket, |seq| list_chains(seq, protocol))?;
+            let bases = socket.list(|encoder| list_chains(encoder, protocol))?;
             let mut rules = Vec::new();
             for table in tables(&bases) {
-                rules.extend(listed(&mut socket, |seq| list_rules(seq, protocol, &table))?);
+                rules.extend(socket.list(|encoder| list_rules(encoder, protocol, &table))?);
             }
             chains.push(Chains::new(&bases, rules));
         }
@@ -50,15 +44,4 @@ impl Filters {
             false => Verdict::Accepted,
         })
     }
-}
-
-fn listed(socket: &mut NftSocket, request: impl Fn(u32) -> Vec<u8>) -> io::Result<Vec<Vec<u8>>> {
-    for last in 1..=TRIES {
-        let octets = request(socket.next());
-        match socket.request(&octets) {
-            Err(e) if last < TRIES && e.get_ref().is_some_and(|e| e.is::<DumpInterrupted>()) => {}
-            found => return found,
-        }
-    }
-    Ok(Vec::new())
 }

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use netlink_packet_route::address::AddressAttribute;
 
 use super::socket::link_layer;
+use crate::netlink::io::Connection;
 
 /// Adds a link-local address: made from the Ethernet address as RFC 4291 Appendix A does, or from
 /// `random` where there is none.
@@ -19,11 +20,8 @@ use super::socket::link_layer;
 pub(super) async fn add(ifindex: u32, name: &str, random: u64) -> io::Result<Ipv6Addr> {
     let id = link_layer(name).map_or(random, eui64);
     let addr = Ipv6Addr::from((0xfe80_u128 << 112) | u128::from(id));
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let added = handle.address().add(ifindex, addr.into(), 64).execute().await;
-    task.abort();
-    match added {
+    let connection = Connection::open()?;
+    match connection.address().add(ifindex, addr.into(), 64).execute().await {
         Err(rtnetlink::Error::NetlinkError(e)) => Err(e.to_io()),
         Err(e) => Err(io::Error::other(e)),
         Ok(()) => Ok(addr),
@@ -36,11 +34,8 @@ pub(super) async fn add(ifindex: u32, name: &str, random: u64) -> io::Result<Ipv
 ///
 /// When the kernel refuses.
 pub async fn remove(name: &str, addr: Ipv6Addr) -> io::Result<bool> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let removed = remove_with(&handle, name, addr).await;
-    task.abort();
-    removed.map_err(io::Error::other)
+    let connection = Connection::open()?;
+    remove_with(&connection, name, addr).await.map_err(io::Error::other)
 }
 
 async fn remove_with(

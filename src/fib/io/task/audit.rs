@@ -11,16 +11,13 @@ use tracing::warn;
 
 use super::{AUDIT_INTERVAL, AUDIT_MIN_INTERVAL, Audit, Task};
 use crate::{
-    fib::{
-        diff::content,
-        io::{
-            batch::{Channel, Dump},
-            netlink,
-        },
-        route::SeenRoute,
-        wire,
-    },
+    fib::{diff::content, io::netlink, route::SeenRoute, wire},
     net::Family,
+    netlink::{
+        decode::Message,
+        dump::Progress,
+        io::{Channel, Protocol},
+    },
 };
 
 impl Task {
@@ -51,7 +48,9 @@ impl Task {
             return;
         }
         self.audit_objects();
-        match Channel::open().and_then(|channel| self.audit_family(channel, &Family::ALL, true)) {
+        match Channel::open(Protocol::ROUTE)
+            .and_then(|channel| self.audit_family(channel, &Family::ALL, true))
+        {
             Ok(audit) => {
                 self.fib.audit_begin();
                 self.audit = Some(audit);
@@ -84,8 +83,8 @@ impl Task {
     ) -> io::Result<Audit> {
         let ours = self.settings.ours();
         if let Some(family) = families.first() {
-            channel.dump_begin(|encoder, seq| {
-                encoder.dump_routes(seq, *family, Some(ours.table), Some(ours.protocol));
+            channel.dump_begin(|encoder| {
+                wire::dump_routes(encoder, *family, Some(ours.table), Some(ours.protocol));
             })?;
         }
         Ok(Audit { channel, families, consistent })
@@ -104,11 +103,11 @@ impl Task {
             }
         });
         match step {
-            Ok(Dump::More) => {
+            Ok(Progress::More) => {
                 self.audit = Some(audit);
                 yield_now().await;
             }
-            Ok(Dump::Done { consistent }) => {
+            Ok(Progress::Done { consistent }) => {
                 let consistent = consistent && audit.consistent;
                 let rest = audit.families.get(1..).unwrap_or_default();
                 if rest.is_empty() {
@@ -142,7 +141,7 @@ pub(super) struct OwnRoute {
 }
 
 /// Checks table and protocol again, since a kernel without strict checking dumps everything.
-pub(super) fn own_route(message: &wire::Message<'_>, ours: wire::Ours) -> Option<OwnRoute> {
+pub(super) fn own_route(message: &Message<'_>, ours: wire::Ours) -> Option<OwnRoute> {
     if message.kind != wire::kind::NEW_ROUTE {
         return None;
     }

@@ -23,8 +23,8 @@ use tracing::{error, info, warn};
 
 use self::audit::own_route;
 use super::{
-    Inputs, Lost, Place, Request, Settings, batch::Channel, change::Switch, counters::Counters,
-    former::Former, netlink, repairs::Repairs, rules,
+    Inputs, Lost, Place, Request, Settings, change::Switch, counters::Counters, former::Former, netlink,
+    repairs::Repairs, rules,
 };
 use crate::{
     fib::{
@@ -38,9 +38,11 @@ use crate::{
         sweep::StaleTimer,
         view::FibView,
         walk::Walk,
+        wire,
     },
     mailbox::{self, Changes},
     net::{Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
+    netlink::io::Channel,
 };
 
 /// Time between audits, plus or minus a sixth.
@@ -293,7 +295,7 @@ impl Task {
         for family in Family::ALL {
             let fib = &mut self.fib;
             self.writer.dump(
-                |encoder, seq| encoder.dump_routes(seq, family, Some(ours.table), Some(ours.protocol)),
+                |encoder| wire::dump_routes(encoder, family, Some(ours.table), Some(ours.protocol)),
                 |message| {
                     if let Some(route) = own_route(message, ours) {
                         let leads_to = content(route.kind, &route.seen.hops);

@@ -11,7 +11,12 @@ use tracing::{debug, error, warn};
 
 use super::{REPORT_DELAY, RETRY_INITIAL, Task};
 use crate::{
-    fib::{io::batch::BATCH, order::coarse_first, route::Op, wire},
+    fib::{
+        io::batch::{self, BATCH},
+        order::coarse_first,
+        route::Op,
+        wire,
+    },
     mailbox::{self, Changes},
     net::{NextHops, Prefix},
 };
@@ -100,7 +105,7 @@ impl Task {
 
     fn execute(&mut self, ops: &[Op]) {
         let ours = wire::Ours { sources: self.fib.sources(), ..self.settings.ours() };
-        let refused = match self.writer.write(&self.fib, ours, ops) {
+        let refused = match batch::write(&mut self.writer, &self.fib, ours, ops) {
             Ok(refused) => refused,
             Err(e) => {
                 error!(error = %e, "no reply from the kernel to a batch; auditing all routes");
