@@ -31,7 +31,7 @@ pub fn failover(kind: Kind, routes: u32) {
     let title = format!("failover of {}", many(routes));
     let mut testbed = Testbed::new(1);
     let second = testbed.second();
-    let mut netlink = Netlink::open(&testbed.host, 0);
+    let mut netlink = Netlink::open(&testbed.host);
     let links = ["eth0", "eth1"].map(|link| index(&testbed.host, link));
     let case = Case { neighbors: vec![1, SECOND], multipath: true, ..Case::default() };
     let mut running = None;
@@ -52,7 +52,7 @@ pub fn failover(kind: Kind, routes: u32) {
 
     testbed.host.ip(&format!("addr add {SOURCE}/32 dev lo"));
     let receivers = [&testbed.switch, &second].map(receiver);
-    let mut knife = Netlink::open(&second, 0);
+    let mut knife = Netlink::open(&second);
     let cut = index(&second, "eth1");
     let stop = AtomicBool::new(false);
     let (sent, clean) = thread::scope(|s| {

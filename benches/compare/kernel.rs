@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -11,9 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use routelet::fib::wire::kind::{DEL_ROUTE, NEW_ROUTE};
+
 use super::{
     messages::{self, Mode},
-    netlink::{DEL_ROUTE, NEW_ROUTE, Netlink},
+    netlink::{Changes, Netlink},
 };
 use crate::common::net::Ns;
 
@@ -37,7 +39,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(ns: &Ns, pid: u32, mode: Mode) -> Self {
-        Self { netlink: Netlink::open(ns, 0), pid, others: total(pid, mode), mode }
+        Self { netlink: Netlink::open(ns), pid, others: total(pid, mode), mode }
     }
 
     fn reaches(&mut self, n: u32) -> bool {
@@ -45,7 +47,7 @@ impl Watch {
             let mut address = [0; 16];
             address[..8].copy_from_slice(&messages::prefix6(n));
             address[15] = 9;
-            self.netlink.route(&address, 0)
+            self.netlink.reaches(Ipv6Addr::from(address).into())
         } else {
             let (network, len) = self.mode.prefix(n);
             self.netlink.matches(host_in(network), len)
@@ -113,26 +115,18 @@ fn total(pid: u32, mode: Mode) -> u32 {
     count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
-/// RTNLGRP_IPV4_ROUTE is group 7.
-const IPV4_ROUTES: u32 = 1 << 6;
-
 /// Receives notifications of IPv4 routes.
-pub struct Monitor(Netlink);
+pub struct Monitor(Changes);
 
 impl Monitor {
     pub fn new(ns: &Ns) -> Self {
-        Self(Netlink::open(ns, IPV4_ROUTES))
+        Self(Changes::open(ns))
     }
 
     /// Waits until the kernel notifies of this prefix.
     pub fn wait(&mut self, address: Ipv4Addr, there: bool) {
-        let wanted = (if there { NEW_ROUTE } else { DEL_ROUTE }, Some(address));
-        loop {
-            self.0.receive(0).expect("a notification");
-            if self.0.last_message() == wanted {
-                return;
-            }
-        }
+        let wanted = (if there { NEW_ROUTE } else { DEL_ROUTE }, Some(address.into()));
+        while self.0.next() != wanted {}
     }
 }
 
@@ -147,11 +141,10 @@ impl Touches {
     pub fn of(ns: &Ns, last: Ipv4Addr) -> Self {
         let this = Self { count: Arc::default(), seen: Arc::default() };
         let (count, seen) = (this.count.clone(), this.seen.clone());
-        let mut netlink = Netlink::open(ns, IPV4_ROUTES);
+        let mut changes = Changes::open(ns);
         thread::spawn(move || {
             loop {
-                netlink.receive(0).expect("the kernel's buffer holds all notifications");
-                match netlink.last_message() {
+                match changes.next() {
                     (NEW_ROUTE, Some(address)) if address == last => seen.store(true, Ordering::Release),
                     (NEW_ROUTE | DEL_ROUTE, _) => drop(count.fetch_add(1, Ordering::Relaxed)),
                     _ => {}

@@ -2,21 +2,24 @@
 
 use std::time::Instant;
 
-use routelet::fib::order::coarse_first;
+use routelet::{
+    fib::{
+        order::coarse_first,
+        wire::kind::{DEL_NEXTHOP, DEL_ROUTE, NEW_NEXTHOP, NEW_ROUTE},
+    },
+    netlink::{encode::Encoder, flag::CREATE},
+};
 
 use super::{
     messages::{Mode, NEXT_HOP6, SECOND, address, prefix6},
-    netlink::{ACK, DEL_ROUTE, NEW_ROUTE, Netlink, REQUEST, put},
+    netlink::Netlink,
     testbed::index,
 };
 use crate::common::net::Ns;
 
-const NEW_NEXTHOP: u16 = 104;
-const DEL_NEXTHOP: u16 = 105;
-const CREATE: u16 = 0x400;
 /// Route protocol number of what is written here, used by nothing else.
 const PROTOCOL: u8 = 99;
-const BATCH: u32 = 64;
+const BATCH: usize = 64;
 /// Id of the first link's nexthop object.
 const OBJECT: u32 = 7;
 
@@ -27,7 +30,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(ns: &Ns, mode: Mode) -> Self {
-        Self { netlink: Netlink::open(ns, 0), mode }
+        Self { netlink: Netlink::open(ns), mode }
     }
 
     fn family(&self) -> u8 {
@@ -35,10 +38,12 @@ impl Writer {
     }
 
     fn object(&mut self, family: u8, attributes: &[(u16, &[u8])]) {
-        let mut message = Vec::new();
-        let body = [family, 0, PROTOCOL, 0, 0, 0, 0, 0];
-        put(&mut message, NEW_NEXTHOP, REQUEST | ACK | CREATE, 1, &body, attributes);
-        self.netlink.transact(&message);
+        self.netlink.write(|encoder| {
+            encoder.message(NEW_NEXTHOP, CREATE, |m| {
+                m.fields([family, 0, PROTOCOL, 0, 0, 0, 0, 0]);
+                attributes.iter().for_each(|(kind, value)| m.octets(*kind, value));
+            });
+        });
     }
 
     fn next_hop(&mut self, id: u32, interface: u32, gateway: &[u8]) {
@@ -74,10 +79,13 @@ impl Writer {
 
     /// Seconds to delete them with their nexthop object.
     pub fn lose(&mut self) -> f64 {
-        let mut message = Vec::new();
-        put(&mut message, DEL_NEXTHOP, REQUEST | ACK, 1, &[0; 8], &[(1, &OBJECT.to_ne_bytes())]);
         let start = Instant::now();
-        self.netlink.transact(&message);
+        self.netlink.write(|encoder| {
+            encoder.message(DEL_NEXTHOP, 0, |m| {
+                m.fields([0; 8]);
+                m.u32(1, OBJECT);
+            });
+        });
         start.elapsed().as_secs_f64()
     }
 
@@ -89,26 +97,27 @@ impl Writer {
         }
         // The best order known; computing it is not measured.
         let ordered: Vec<_> = coarse_first(sorted.len()).map(|at| sorted[at]).collect();
+        let (family, mode) = (self.family(), self.mode);
+        let add = |encoder: &mut Encoder, len, destination: &[u8]| {
+            encoder.message(kind, flags, |m| {
+                m.fields([family, len, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0]);
+                m.octets(1, destination);
+                m.u32(30, id);
+            });
+        };
         let start = Instant::now();
-        let mut batch = Vec::new();
-        for (at, n) in (1..).zip(ordered) {
-            let last = at % BATCH == 0 || at == routes;
-            let flags = REQUEST | flags | if last { ACK } else { 0 };
-            let mut add = |len, destination: &[u8]| {
-                let body = [self.family(), len, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];
-                put(&mut batch, kind, flags, n, &body, &[(1, destination), (30, &id.to_ne_bytes())]);
-            };
-            match self.mode {
-                Mode::Ipv6 => add(64, &[prefix6(n), [0; 8]].concat()),
-                mode => {
-                    let (network, len) = mode.prefix(n);
-                    add(len, &network.octets());
+        for batch in ordered.chunks(BATCH) {
+            self.netlink.write(|encoder| {
+                for n in batch {
+                    match mode {
+                        Mode::Ipv6 => add(encoder, 64, &[prefix6(*n), [0; 8]].concat()),
+                        mode => {
+                            let (network, len) = mode.prefix(*n);
+                            add(encoder, len, &network.octets());
+                        }
+                    }
                 }
-            }
-            if last {
-                self.netlink.transact(&batch);
-                batch.clear();
-            }
+            });
         }
         start.elapsed().as_secs_f64()
     }
