@@ -8,6 +8,7 @@ use super::{
     Error,
     cluster::Cluster,
     context::Context,
+    filters,
     forwarding::{self, Forwarding},
     listeners, masquerade,
     planner::{ClusterInputs, Inputs, Outputs},
@@ -76,6 +77,11 @@ impl Core {
         })
     }
 
+    /// Watches packet filters of others.
+    pub(super) fn watch_filters(&self, outputs: &Outputs) {
+        tokio::spawn(filters::run(outputs.passages.subscribe(), self.reports.filters.clone()));
+    }
+
     /// Watches sessions for problems, and interfaces for unnumbered neighbors, which it returns.
     pub(super) fn watch_sessions(&mut self, outputs: &Outputs) -> watch::Receiver<Arc<Found>> {
         let peers = &mut self.peers;
@@ -96,8 +102,17 @@ impl Core {
 
     /// All sources of problems; that of the conflist is added under Kubernetes.
     pub(super) fn problems(&self) -> problems::Sources {
-        let Reports { firewall, firewall_notes, pod_bgp, pod_bgp_notes, pods, file, metrics_port, sessions } =
-            &self.reports;
+        let Reports {
+            firewall,
+            firewall_notes,
+            filters,
+            pod_bgp,
+            pod_bgp_notes,
+            pods,
+            file,
+            metrics_port,
+            sessions,
+        } = &self.reports;
         problems::Sources {
             plan: self.plan.clone(),
             conflist: None,
@@ -106,6 +121,7 @@ impl Core {
             others: vec![
                 firewall.subscribe(),
                 firewall_notes.subscribe(),
+                filters.subscribe(),
                 pod_bgp.subscribe(),
                 pod_bgp_notes.subscribe(),
                 pods.subscribe(),

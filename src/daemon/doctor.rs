@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::Path};
 use super::{
     Error, RunOptions,
     cluster::{api_options, conflist_options},
-    kernel_routes,
+    filters, kernel_routes,
     survey::Survey,
 };
 use crate::{
@@ -81,6 +81,9 @@ fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic
         None => {}
     }
     let needs = plan::forwarding(config, host, &extra, planned.as_ref().and_then(|p| p.as_ref().ok()));
+    if let Some(Ok(planned)) = &planned {
+        found.extend(filters::judge(&plan::passages(host, &needs, planned)));
+    }
     found.extend(sysctl::problems(&needs, &io_sysctl::look(&needs)));
     found.extend(forwarding_off(&needs));
     found

@@ -14,6 +14,7 @@ mod doctor;
 mod drain;
 pub mod events;
 mod explain;
+mod filters;
 mod forwarding;
 mod host;
 mod kernel_routes;

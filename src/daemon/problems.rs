@@ -25,6 +25,8 @@ pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
 pub(super) struct Reports {
     pub(super) firewall: watch::Sender<Vec<Diagnostic>>,
     pub(super) firewall_notes: watch::Sender<Vec<Diagnostic>>,
+    /// Of packet filters of others.
+    pub(super) filters: watch::Sender<Vec<Diagnostic>>,
     pub(super) pod_bgp: watch::Sender<Vec<Diagnostic>>,
     pub(super) pod_bgp_notes: watch::Sender<Vec<Diagnostic>>,
     /// Of the conflist and its bridge.

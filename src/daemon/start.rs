@@ -69,6 +69,7 @@ async fn start(launch: Launch) -> Result<Running, Error> {
 
     let outputs = Outputs::new(&context.config, kubernetes);
     let mut core = Core::start(context, &outputs, budget).await?;
+    core.watch_filters(&outputs);
     let found = core.watch_sessions(&outputs);
     let (cluster, problems) = start_cluster(&core, &outputs);
     let (drainer, drain) = Drainer::new(&core.context.state_dir);

@@ -11,6 +11,7 @@ pub mod docker;
 pub mod forward;
 pub mod io;
 pub mod masquerade;
+pub mod passage;
 pub mod pod_bgp;
 pub mod ranges;
 pub mod verdict;

@@ -1,6 +1,7 @@
 //! What packet filters do with one forwarded packet, as far as their rules can be judged: those
 //! that compare addresses and interfaces, and the state of the connection, which is a new one, or
-//! established for a reply. A rule with any other condition may match or not.
+//! established for a reply, with values or with the sets that are written in the rule itself. A
+//! rule with any other condition may match or not.
 //!
 //! All base chains of type filter at the hooks prerouting and forward count, whoever made them,
 //! with the chains to which they jump: a drop in any of them is final. The rules of iptables-legacy
@@ -8,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
 };
 
@@ -51,21 +53,55 @@ pub enum Verdict {
     /// Nothing that can be judged drops it.
     Accepted,
     Dropped {
-        /// The rule or the policy: `rule 2 of FORWARD in table filter`.
-        by: String,
+        by: Dropper,
         /// No rule that cannot be judged could have accepted it before.
         certain: bool,
     },
 }
 
-/// Table and name of a chain.
-type Name = (String, String);
+impl Verdict {
+    /// Of several verdicts the one with the smallest number counts.
+    pub(super) const fn certainty(&self) -> u8 {
+        match self {
+            Self::Dropped { certain: true, .. } => 0,
+            Self::Dropped { .. } => 1,
+            Self::Accepted => 2,
+        }
+    }
+}
+
+/// What drops a packet, displayed as `rule 2 of FORWARD in table filter`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dropper {
+    /// As nft(8) names it: `ip`, `ip6` or `inet`.
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+    /// The number of the rule, from 1; `None`: the policy.
+    pub rule: Option<usize>,
+}
+
+impl fmt::Display for Dropper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, chain, rule, .. } = self;
+        match rule {
+            Some(rule) => write!(f, "rule {rule} of {chain} in table {table}"),
+            None => write!(f, "the policy of {chain} in table {table}"),
+        }
+    }
+}
+
+/// Table and name of a chain or a set.
+pub type Name = (String, String);
 
 /// The chains of one family of tables.
 #[derive(Clone, Debug, Default)]
 pub struct Chains {
+    protocol: u8,
     base: Vec<Base>,
     rules: BTreeMap<Name, Vec<Vec<u8>>>,
+    /// Elements of the sets and maps that are written in rules.
+    sets: BTreeMap<Name, Vec<Vec<u8>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +133,14 @@ pub fn tables(chains: &[Vec<u8>]) -> BTreeSet<String> {
 }
 
 impl Chains {
-    /// From what the kernel lists.
-    pub fn new(chains: &[Vec<u8>], rules: Vec<Vec<u8>>) -> Self {
+    /// From what the kernel lists of a family of tables; `sets`: what [`elements`] makes of the sets
+    /// that [`sets`] names.
+    pub fn new(
+        protocol: u8,
+        chains: &[Vec<u8>],
+        rules: Vec<Vec<u8>>,
+        sets: BTreeMap<Name, Vec<Vec<u8>>>,
+    ) -> Self {
         let base = chains.iter().filter_map(|c| base(c)).collect();
         let mut by_chain: BTreeMap<Name, Vec<Vec<u8>>> = BTreeMap::new();
         for rule in rules {
@@ -106,20 +148,13 @@ impl Chains {
                 by_chain.entry(name).or_default().push(rule);
             }
         }
-        Self { base, rules: by_chain }
+        Self { protocol, base, rules: by_chain, sets }
     }
 
     /// The verdict of all base chains.
     pub fn verdict(&self, packet: &Forwarded) -> Verdict {
-        let mut found = Verdict::Accepted;
-        for base in &self.base {
-            match self.of_base(base, packet) {
-                Verdict::Accepted => {}
-                dropped @ Verdict::Dropped { certain: true, .. } => return dropped,
-                dropped => found = dropped,
-            }
-        }
-        found
+        let verdicts = self.base.iter().map(|base| self.of_base(base, packet));
+        verdicts.min_by_key(Verdict::certainty).unwrap_or(Verdict::Accepted)
     }
 
     fn of_base(&self, base: &Base, packet: &Forwarded) -> Verdict {
@@ -128,13 +163,50 @@ impl Chains {
         let certain = !walk.may_accept;
         match end {
             Some(End::Dropped(by)) => Verdict::Dropped { by, certain },
-            None if base.drops => {
-                let (table, chain) = &base.name;
-                Verdict::Dropped { by: format!("the policy of {chain} in table {table}"), certain }
-            }
+            None if base.drops => Verdict::Dropped { by: self.dropper(&base.name, None), certain },
             Some(End::Accepted) | None => Verdict::Accepted,
         }
     }
+
+    fn dropper(&self, (table, chain): &Name, rule: Option<usize>) -> Dropper {
+        let family = match self.protocol {
+            NFPROTO_IPV4 => "ip",
+            NFPROTO_IPV6 => "ip6",
+            _ => "inet",
+        };
+        Dropper { family, table: table.clone(), chain: chain.clone(), rule }
+    }
+}
+
+/// The sets and maps without a name of their own that rules use: their elements are written in the
+/// rules and do not change.
+pub fn sets(rules: &[Vec<u8>]) -> BTreeSet<Name> {
+    let all = rules.iter().flat_map(|rule| {
+        let table = attribute(rule, 1).map(text).unwrap_or_default();
+        let expressions = attributes(attribute(rule, 4).unwrap_or_default()).map(|(_, e)| e);
+        let lookups = expressions.filter(|e| attribute(e, 1).is_some_and(|name| text(name) == "lookup"));
+        lookups.filter_map(move |e| Some((table.clone(), set_of(attribute(e, 2)?)?)))
+    });
+    all.filter(|(_, set)| ANONYMOUS.iter().any(|start| set.starts_with(start))).take(MAX_SETS).collect()
+}
+
+/// The set of a lookup.
+fn set_of(lookup: &[u8]) -> Option<String> {
+    attribute(lookup, 1).map(text)
+}
+
+/// Appends the request for all elements of a set.
+pub fn list_elements(encoder: &mut Encoder, protocol: u8, (table, set): &Name) {
+    request(encoder, protocol, GET_SET_ELEMENTS, flag::DUMP, |m| {
+        m.text(1, table);
+        m.text(2, set);
+    });
+}
+
+/// The elements in the messages of a list.
+pub fn elements(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let lists = messages.iter().filter_map(|m| attribute(m, 3));
+    lists.flat_map(|list| attributes(list).map(|(_, element)| element.to_vec())).take(MAX_ELEMENTS).collect()
 }
 
 fn base(chain: &[u8]) -> Option<Base> {
@@ -161,7 +233,7 @@ fn number(value: &[u8]) -> Option<u32> {
 /// How a chain ends a packet's way; `None` returns to the caller, or to the policy.
 enum End {
     Accepted,
-    Dropped(String),
+    Dropped(Dropper),
 }
 
 /// Whether a rule matches.
@@ -204,9 +276,7 @@ impl Walk<'_> {
             let end = match action {
                 _ if fit == Fit::No => continue,
                 Action::Accept if sure => Some(End::Accepted),
-                Action::Drop if sure => {
-                    Some(End::Dropped(format!("rule {n} of {} in table {}", name.1, name.0)))
-                }
+                Action::Drop if sure => Some(End::Dropped(self.chains.dropper(name, Some(n)))),
                 Action::Return if sure => return None,
                 Action::Jump(chain) => self.chain(&target(chain), sure, depth + 1),
                 Action::Goto(chain) if sure => return self.chain(&target(chain), true, depth + 1),
@@ -235,7 +305,7 @@ impl Walk<'_> {
                 "counter" | "log" => {}
                 "meta" => _ = registers.insert(field(1), self.meta(field(2))),
                 "payload" => _ = registers.insert(field(1), self.payload(data)),
-                "ct" => _ = registers.insert(field(1), state(field(2), self.packet)),
+                "ct" => _ = registers.insert(field(1), connection(field(2), self.packet)),
                 "bitwise" => {
                     let masked = registers.get(&field(1)).cloned().flatten().and_then(|v| masked(data, v));
                     registers.insert(field(2), masked);
@@ -246,14 +316,15 @@ impl Walk<'_> {
                 "reject" => action = Action::Drop,
                 "target" => action = target(data),
                 "queue" => action = Action::Other { accepts: true },
-                // A map of verdicts has no register of data.
                 "lookup" => {
-                    fit = fit.and(Fit::Perhaps);
-                    if attribute(data, 3).and_then(number) == Some(0) {
-                        action = Action::Other { accepts: true };
-                    }
+                    let key = registers.get(&field(2)).and_then(Option::as_deref);
+                    let (found, of_map) = self.lookup(rule, data, key);
+                    fit = fit.and(found);
+                    action = of_map.unwrap_or(action);
                     // The value of a map, where it is no verdict.
-                    registers.clear();
+                    if attribute(data, 3).is_some() {
+                        registers.clear();
+                    }
                 }
                 // It may write any register.
                 _ => {
@@ -263,6 +334,25 @@ impl Walk<'_> {
             }
         }
         (fit, action)
+    }
+
+    /// Whether a set has the key, and the action of a map of verdicts.
+    fn lookup(&self, rule: &[u8], lookup: &[u8], key: Option<&[u8]>) -> (Fit, Option<Action>) {
+        // A map of verdicts writes no register of data.
+        let is_vmap = attribute(lookup, 3).and_then(number) == Some(0);
+        let unknown = || (Fit::Perhaps, is_vmap.then_some(Action::Other { accepts: true }));
+        let name = attribute(rule, 1).map(text).zip(set_of(lookup));
+        let set = name.and_then(|name| self.chains.sets.get(&name)).filter(|set| set.len() < MAX_ELEMENTS);
+        let (Some(set), Some(key)) = (set, key) else { return unknown() };
+        let Some(found) = element_of(set, key) else { return unknown() };
+        let is_inverted =
+            attribute(lookup, 5).and_then(number).is_some_and(|flags| flags & LOOKUP_INVERTED != 0);
+        let fit = if found.is_some() != is_inverted { Fit::Yes } else { Fit::No };
+        match found.filter(|_| is_vmap) {
+            // An element has its verdict where an immediate expression has it.
+            Some(element) => (fit, Some(verdict(element).unwrap_or(Action::Other { accepts: true }))),
+            None => (fit, None),
+        }
     }
 
     fn meta(&self, key: u32) -> Option<Vec<u8>> {
@@ -306,9 +396,43 @@ impl Fit {
     }
 }
 
-/// The state of the packet's connection, in the order of the host.
-fn state(key: u32, packet: &Forwarded) -> Option<Vec<u8>> {
-    (key == CT_STATE).then(|| packet.state().to_ne_bytes().to_vec())
+/// The state or the status of the packet's connection, in the order of the host. A new one that
+/// nobody translates has none of the bits of the status that rules look for.
+fn connection(key: u32, packet: &Forwarded) -> Option<Vec<u8>> {
+    match key {
+        CT_STATE => Some(packet.state().to_ne_bytes().to_vec()),
+        CT_STATUS if !packet.is_reply => Some(0_u32.to_ne_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+/// The element of a set that holds the key, if any. `None`: it cannot be judged.
+fn element_of<'a>(set: &'a [Vec<u8>], key: &[u8]) -> Option<Option<&'a Vec<u8>>> {
+    let flags = |element: &[u8]| attribute(element, 3).and_then(number).unwrap_or(0);
+    let mut keyed = Vec::new();
+    let mut catch_all = None;
+    for element in set {
+        if flags(element) & ELEMENT_CATCH_ALL != 0 {
+            catch_all = Some(element);
+            continue;
+        }
+        let value = attribute(attribute(element, 1)?, 1)?;
+        // Ranges of several fields, or another type than the key's.
+        if attribute(element, KEY_END).is_some() || value.len() != key.len() {
+            return None;
+        }
+        keyed.push((value, element));
+    }
+    let is_end = |element: &[u8]| flags(element) & ELEMENT_INTERVAL_END != 0;
+    let found = if keyed.iter().any(|(_, element)| is_end(element)) {
+        // A range goes from its element to the next one that ends one.
+        keyed.sort_by(|a, b| a.0.cmp(b.0).then(is_end(b.1).cmp(&is_end(a.1))));
+        let last = keyed.iter().rev().find(|(value, _)| *value <= key);
+        last.filter(|(_, element)| !is_end(element))
+    } else {
+        keyed.iter().find(|(value, _)| *value == key)
+    };
+    Some(found.map(|(_, element)| *element).or(catch_all))
 }
 
 fn masked(data: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
@@ -378,6 +502,18 @@ const NF_INET_PRE_ROUTING: u32 = 0;
 const NFT_GOTO: u32 = -4_i32 as u32;
 const CMP_NEQ: u32 = 1;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+const GET_SET_ELEMENTS: u16 = 13;
+/// `NFTA_SET_ELEM_KEY_END`.
+const KEY_END: u16 = 10;
+const ELEMENT_INTERVAL_END: u32 = 1;
+const ELEMENT_CATCH_ALL: u32 = 2;
+const LOOKUP_INVERTED: u32 = 1;
+/// How the kernel names sets and maps that have no name of their own.
+const ANONYMOUS: [&str; 2] = ["__set", "__map"];
+/// Sets of a table that are read at most, and their elements.
+const MAX_SETS: usize = 64;
+const MAX_ELEMENTS: usize = 1024;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, of replies too; the same bit in xt_conntrack.
 const STATE_ESTABLISHED: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
@@ -423,7 +559,16 @@ mod tests {
             m.number(5, policy);
             m.text(7, "filter");
         });
-        Chains::new(&[chain], rules.iter().map(|(chain, fill)| listed(chain, fill)).collect())
+        let rules = rules.iter().map(|(chain, fill)| listed(chain, fill)).collect();
+        Chains::new(NFPROTO_IPV4, &[chain], rules, BTreeMap::new())
+    }
+
+    fn by_rule() -> Dropper {
+        Dropper { rule: Some(1), ..by_policy() }
+    }
+
+    fn by_policy() -> Dropper {
+        Dropper { family: "ip", table: "filter".into(), chain: "FORWARD".into(), rule: None }
     }
 
     fn packet() -> Forwarded {
@@ -488,37 +633,39 @@ mod tests {
         };
         let (ours, other) = (from("172.20.0.0/16", ACCEPT), from("172.21.0.0/16", ACCEPT));
         let (dropped, past) = (to("10.9.0.0/24", NF_DROP), to("10.9.1.0/24", NF_DROP));
-        let (by_policy, by_rule) =
-            ("the policy of FORWARD in table filter", "rule 1 of FORWARD in table filter");
+        let (by_policy, by_rule) = (by_policy(), by_rule());
+        assert_eq!(by_policy.to_string(), "the policy of FORWARD in table filter");
+        assert_eq!(by_rule.to_string(), "rule 1 of FORWARD in table filter");
         let (sure, perhaps) = (Some(true), Some(false));
         let (returns, open, closed) =
             (leaves("eth0", NFT_RETURN), leaves("eth0", ACCEPT), leaves("eth1", ACCEPT));
         let (established, new) = (state(6, ACCEPT), state(8, ACCEPT));
         let into = jump("OURS");
-        let cases: Vec<(&str, Chains, Option<bool>, &str)> = vec![
-            ("nothing drops", forward(ACCEPT, &[]), None, ""),
+        let (by_policy, by_rule) = (&by_policy, &by_rule);
+        let cases: Vec<(&str, Chains, Option<bool>, &Dropper)> = vec![
+            ("nothing drops", forward(ACCEPT, &[]), None, by_rule),
             ("the policy", forward(NF_DROP, &[]), sure, by_policy),
             ("a rule", forward(ACCEPT, &[("FORWARD", &dropped)]), sure, by_rule),
-            ("a rule for others", forward(ACCEPT, &[("FORWARD", &past)]), None, ""),
-            ("accepted by source", forward(NF_DROP, &[("FORWARD", &ours)]), None, ""),
+            ("a rule for others", forward(ACCEPT, &[("FORWARD", &past)]), None, by_rule),
+            ("accepted by source", forward(NF_DROP, &[("FORWARD", &ours)]), None, by_rule),
             ("another source", forward(NF_DROP, &[("FORWARD", &other)]), sure, by_policy),
-            ("accepted in a chain", forward(NF_DROP, &[("FORWARD", &into), ("OURS", &ours)]), None, ""),
+            ("accepted in a chain", forward(NF_DROP, &[("FORWARD", &into), ("OURS", &ours)]), None, by_rule),
             (
                 "returned from it",
                 forward(NF_DROP, &[("FORWARD", &into), ("OURS", &returns), ("OURS", &ours)]),
                 sure,
                 by_policy,
             ),
-            ("by interface", forward(NF_DROP, &[("FORWARD", &open)]), None, ""),
+            ("by interface", forward(NF_DROP, &[("FORWARD", &open)]), None, by_rule),
             ("by another interface", forward(NF_DROP, &[("FORWARD", &closed)]), sure, by_policy),
             ("what cannot be judged", forward(NF_DROP, &[("FORWARD", &unknown)]), perhaps, by_policy),
             ("replies alone", forward(NF_DROP, &[("FORWARD", &established)]), sure, by_policy),
-            ("new connections", forward(NF_DROP, &[("FORWARD", &new)]), None, ""),
+            ("new connections", forward(NF_DROP, &[("FORWARD", &new)]), None, by_rule),
             ("a loop", forward(NF_DROP, &[("FORWARD", &into), ("OURS", &into)]), sure, by_policy),
         ];
         for (name, chains, certain, by) in cases {
             let expected =
-                certain.map_or(Verdict::Accepted, |certain| Verdict::Dropped { by: by.into(), certain });
+                certain.map_or(Verdict::Accepted, |certain| Verdict::Dropped { by: by.clone(), certain });
             assert_eq!(chains.verdict(&packet()), expected, "{name}");
         }
     }
@@ -553,7 +700,7 @@ mod tests {
                 write_verdict(l, NF_ACCEPT, None);
             }
         };
-        let dropped = Verdict::Dropped { by: "the policy of FORWARD in table filter".into(), certain: true };
+        let dropped = Verdict::Dropped { by: by_policy(), certain: true };
         let reply = Forwarded { is_reply: true, ..packet() };
         let (established, new) = ((by_iptables(6), by_nft(6)), (by_iptables(8), by_nft(8)));
         let judged = |rule: Fill<'_>| {
@@ -565,6 +712,83 @@ mod tests {
         }
         for rule in [&new.0 as Fill<'_>, &new.1] {
             assert_eq!(judged(rule), (Verdict::Accepted, dropped.clone()));
+        }
+    }
+
+    /// An element of a set: its key, whether it ends a range, and the verdict of a map.
+    type Element<'a> = (&'a [u8], bool, Option<u32>);
+
+    /// Chains whose only rule looks `load` up in a set or map.
+    fn looks_up(load: Fill<'_>, map: bool, inverted: bool, set: &[Element<'_>]) -> Chains {
+        let rule = listed("FORWARD", &|l| {
+            load(l);
+            l.expression("lookup", |e| {
+                e.text(1, "__set0");
+                e.number(2, REGISTER);
+                if map {
+                    e.number(3, 0);
+                }
+                e.number(5, u32::from(inverted));
+            });
+            if !map {
+                write_verdict(l, NF_ACCEPT, None);
+            }
+        });
+        assert_eq!(sets(std::slice::from_ref(&rule)), [("filter".into(), "__set0".into())].into());
+        let mut list = Encoder::new(1);
+        request(&mut list, NFPROTO_IPV4, 12, 0, |m| {
+            m.nested(3, |all| {
+                for (key, ends, verdict) in set {
+                    all.nested(1, |element| {
+                        element.nested(1, |data| data.octets(1, key));
+                        if let Some(code) = verdict {
+                            element.nested(2, |data| data.nested(2, |v| v.number(1, *code)));
+                        }
+                        element.number(3, u32::from(*ends));
+                    });
+                }
+            });
+        });
+        let set = elements(&[body(&messages(list.bytes()).next().unwrap()).to_vec()]);
+        let mut chains = forward(NF_DROP, &[]);
+        chains.rules.insert(("filter".into(), "FORWARD".into()), vec![rule]);
+        chains.sets.insert(("filter".into(), "__set0".into()), set);
+        chains
+    }
+
+    #[test]
+    fn sets_that_are_written_in_rules_are_judged() {
+        let state = |l: &mut Attributes<'_>| {
+            l.expression("ct", |e| {
+                e.number(1, REGISTER);
+                e.number(2, CT_STATE);
+            });
+        };
+        let source = |l: &mut Attributes<'_>| l.payload(PAYLOAD_NETWORK, 12, 4);
+        let (established, new) = (2_u32.to_ne_bytes(), 8_u32.to_ne_bytes());
+        let replies: [Element<'_>; 1] = [(&established, false, None)];
+        let both: [Element<'_>; 2] = [(&established, false, None), (&new, false, None)];
+        let range: [Element<'_>; 2] = [(&[172, 20, 0, 0], false, None), (&[172, 21, 0, 0], true, None)];
+        let before: [Element<'_>; 2] = [(&[172, 16, 0, 0], false, None), (&[172, 20, 0, 0], true, None)];
+        let adjacent = [before, range].concat();
+        let vmap: [Element<'_>; 2] = [(&established, false, Some(NF_ACCEPT)), (&new, false, Some(NF_DROP))];
+        let accepts: [Element<'_>; 1] = [(&new, false, Some(NF_ACCEPT))];
+        let other: [Element<'_>; 1] = [(&[8], false, None)];
+        let dropped = |by, certain| Verdict::Dropped { by, certain };
+        let cases: [(&str, Fill<'_>, bool, bool, &[Element<'_>], Verdict); 10] = [
+            ("ct state { established }", &state, false, false, &replies, dropped(by_policy(), true)),
+            ("ct state { established, new }", &state, false, false, &both, Verdict::Accepted),
+            ("ct state != { established }", &state, false, true, &replies, Verdict::Accepted),
+            ("ip saddr in its range", &source, false, false, &range, Verdict::Accepted),
+            ("ip saddr after a range", &source, false, false, &before, dropped(by_policy(), true)),
+            ("ip saddr in the second of two ranges", &source, false, false, &adjacent, Verdict::Accepted),
+            ("a verdict of a map", &state, true, false, &vmap, dropped(by_rule(), true)),
+            ("accepted by a map", &state, true, false, &accepts, Verdict::Accepted),
+            ("not in the map", &source, true, false, &[], dropped(by_policy(), true)),
+            ("a key of another type", &state, false, false, &other, dropped(by_policy(), false)),
+        ];
+        for (name, load, map, inverted, set, expected) in cases {
+            assert_eq!(looks_up(load, map, inverted, set).verdict(&packet()), expected, "{name}");
         }
     }
 
@@ -588,7 +812,7 @@ mod tests {
             ("LOG", &log, true),
         ];
         for (name, rule, certain) in cases {
-            let expected = Verdict::Dropped { by: "the policy of FORWARD in table filter".into(), certain };
+            let expected = Verdict::Dropped { by: by_policy(), certain };
             assert_eq!(forward(NF_DROP, &[("FORWARD", rule)]).verdict(&packet()), expected, "{name}");
         }
     }
@@ -601,7 +825,10 @@ mod tests {
             write_verdict(l, NF_DROP, None);
         });
         for n in 0..rule.len() {
-            let _ = Chains::new(&[rule[..n].to_vec()], vec![rule[..n].to_vec()]).verdict(&packet());
+            let cut = vec![rule[..n].to_vec()];
+            let set = (("filter".to_owned(), "__set0".to_owned()), elements(&cut));
+            let chains = Chains::new(NFPROTO_IPV4, &cut, cut.clone(), [set].into());
+            let _ = (chains.verdict(&packet()), sets(&cut), element_of(&cut, &[0; 4]));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::ranges::Range;
 use crate::{
     net::Family,
     netlink::{
-        decode::Message,
+        decode::{Message, attribute},
         encode::{Encoder, NESTED},
         flag,
     },
@@ -81,6 +81,16 @@ fn control(encoder: &mut Encoder, kind: u16) {
 /// Appends the request for a table.
 pub fn get_table(encoder: &mut Encoder, table: &str) {
     request(encoder, NFPROTO_INET, GET_TABLE, flag::ACK, |m| m.text(1, table));
+}
+
+/// Appends the request for the number of the last change.
+pub fn get_generation(encoder: &mut Encoder) {
+    request(encoder, 0, GET_GENERATION, flag::ACK, |_| {});
+}
+
+/// The number of the last change.
+pub fn generation_in(attributes: &[u8]) -> Option<u32> {
+    attribute(attributes, 1)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))
 }
 
 impl Batch<'_> {
@@ -286,6 +296,8 @@ pub(super) const DEL_CHAIN: u16 = 5;
 pub(super) const NEW_RULE: u16 = 6;
 pub(super) const GET_RULE: u16 = 7;
 pub(super) const DEL_RULE: u16 = 8;
+pub const NEW_GENERATION: u16 = 15;
+const GET_GENERATION: u16 = 16;
 const NEW_SET: u16 = 9;
 const NEW_SET_ELEMENT: u16 = 12;
 const DEL_SET_ELEMENT: u16 = 14;

@@ -36,6 +36,7 @@ mod neighbor;
 mod node;
 mod objects;
 mod origins;
+mod passages;
 mod peering;
 mod pod_bgp;
 mod services;
@@ -83,6 +84,7 @@ pub use addresses::settle;
 pub use drain::Drain;
 pub use forwarding::forwarding;
 pub use guard::FormerGateways;
+pub use passages::{first_of_others, passages};
 pub use services::service_selection;
 use taken::Taken;
 

@@ -89,6 +89,89 @@ pub(crate) fn doctor(ns: &Ns, routelet: &Routelet, more: &[&str]) -> Output {
     doctor.arg("--socket").arg(routelet.socket()).args(more).output().expect("it runs")
 }
 
+/// Chains of others that drop all packets of an advertised subnet are named; rules for some
+/// packets, as every firewall has them, are not.
+#[test]
+fn packet_filters_on_the_path_of_containers_are_named() {
+    let mut rack = Rack::new();
+    let pod = rack.net.ns("pod");
+    rack.net.link((&rack.host, "veth1"), (&pod, "eth0"));
+    rack.host.ip("link set veth1 master br-pod");
+    let _switch = rack.switch("[advertise]\nnetworks = [\"10.9.0.0/24\"]\n");
+    let config = config("remote-as = 10000", "[advertise]\ninterfaces = [\"br-pod\"]\n");
+    let routelet = Routelet::start(&rack.net, &rack.host, &config, &[]);
+    routelet.wait_established("10.1.1.1");
+    none(&routelet);
+
+    let chain = |policy: &str, rules: &[&str]| {
+        rack.host.sh("nft 'add table inet fw; delete table inet fw; add table inet fw'");
+        rack.host.sh(&format!(
+            "nft 'add chain inet fw through {{ type filter hook forward priority 0; policy {policy}; }}'"
+        ));
+        for rule in rules {
+            rack.host.sh(&format!("nft 'add rule inet fw through {rule}'"));
+        }
+    };
+    let replies = "ct state { established, related } accept";
+    let both = "to and from containers in 172.20.0.0/16";
+    let to = "packets to containers in 172.20.0.0/16";
+    let cases: [(&str, &[&str], &str, &str); 5] = [
+        ("drop", &[], both, "the policy of through in table fw"),
+        ("drop", &[replies, "iifname \"br-pod\" accept"], to, "the policy of through in table fw"),
+        // As firewalld ends its chain.
+        (
+            "accept",
+            &[
+                replies,
+                "ct status dnat accept",
+                "iifname \"lo\" accept",
+                "reject with icmpx admin-prohibited",
+            ],
+            both,
+            "rule 4 of through in table fw",
+        ),
+        (
+            "accept",
+            &["iifname { \"eth0\", \"eth1\" } ip daddr { 172.16.0.0/12 } drop"],
+            to,
+            "rule 1 of through",
+        ),
+        ("accept", &["ct state vmap { established : accept, new : drop }"], both, "rule 1 of through"),
+    ];
+    let named_by = |what: &str, by: &str| {
+        let is_wanted = |p: &Value| p["text"].as_str().is_some_and(|t| t.contains(what) && t.contains(by));
+        wait_for(format!("{what}: {by}"), NAMED, || problem(&routelet, "ForwardFiltered").filter(is_wanted))
+    };
+    for (policy, rules, what, by) in cases {
+        chain(policy, rules);
+        let remedy = named_by(what, by)["remedy"].as_str().unwrap().to_owned();
+        assert!(rack.host.sh(&command(&remedy)).contains("chain through"), "{remedy}");
+        let out = doctor(&rack.host, &routelet, &[]);
+        assert!(String::from_utf8_lossy(&out.stdout).contains("ForwardFiltered"));
+    }
+    // Of iptables.
+    rack.host.sh("nft delete table inet fw");
+    rack.host.sh("iptables -I FORWARD -d 172.20.0.0/16 -j DROP");
+    named_by(to, "rule 1 of FORWARD in table filter");
+    rack.host.sh("iptables -F FORWARD");
+    gone(&routelet, "ForwardFiltered");
+
+    let some = [
+        "ip saddr 10.1.1.1 drop",
+        "ip daddr 172.20.0.2 drop",
+        "tcp dport 22 drop",
+        "ct state invalid drop",
+        "iifname \"eth9\" drop",
+        "ip saddr { 192.0.2.0/24, 198.51.100.0/24 } drop",
+        "oifname { \"wg0\" } drop",
+        "ip protocol icmp accept",
+    ];
+    chain("accept", &some);
+    // Twice as long as between two looks.
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    assert!(problem(&routelet, "ForwardFiltered").is_none());
+}
+
 #[test]
 fn faults_of_a_neighbor_are_named_and_mended() {
     let mut rack = Rack::new();

@@ -17,6 +17,7 @@ use crate::{
         io::verdict::Filters,
         verdict::{Forwarded, Verdict},
     },
+    plan::first_of_others,
 };
 
 use super::MAX_SOURCES;
@@ -227,7 +228,7 @@ impl Look<'_> {
         let links = facts.sources.iter().filter_map(|s| Some((s.prefix, s.link.as_ref()?)));
         let sender = |(prefix, (name, _)): (Prefix, &(String, u32))| Sender {
             name: prefix.to_string(),
-            source: container_in(self.host, prefix),
+            source: first_of_others(self.host, prefix),
             interface: name.clone(),
         };
         links.map(sender).take(MAX_SOURCES).collect()
@@ -284,7 +285,7 @@ impl Look<'_> {
         match self.filters.as_ref().map(|f| f.verdict(&packet)) {
             None => Firewall::Unknown,
             Some(Verdict::Accepted) => Firewall::Accepted,
-            Some(Verdict::Dropped { by, certain }) => Firewall::Dropped { by, certain },
+            Some(Verdict::Dropped { by, certain }) => Firewall::Dropped { by: by.to_string(), certain },
         }
     }
 
@@ -320,17 +321,6 @@ fn rp_filter(interface: &str) -> u32 {
     let values = ["all", &escaped(interface)].map(|i| interface_key(Family::Ipv4Unicast, i, "rp_filter"));
     let numbers = values.iter().filter_map(|key| io_sysctl::value(key)?.parse().ok());
     numbers.max().unwrap_or(0)
-}
-
-/// An address that a container in this subnet may have: none of this host.
-fn container_in(host: &Host, prefix: Prefix) -> IpAddr {
-    let is_own = |a: &IpAddr| host.links.values().any(|l| l.addresses.iter().any(|own| own.addr == *a));
-    let next = |n: u8| match prefix.addr() {
-        IpAddr::V4(a) => IpAddr::from(std::net::Ipv4Addr::from_bits(a.to_bits().wrapping_add(n.into()))),
-        IpAddr::V6(a) => IpAddr::from(std::net::Ipv6Addr::from_bits(a.to_bits().wrapping_add(n.into()))),
-    };
-    let inside = (1..=16).map(next).find(|a| prefix.contains(*a) && !is_own(a));
-    inside.unwrap_or_else(|| prefix.addr())
 }
 
 fn own_interface(host: &Host, address: IpAddr) -> Option<String> {

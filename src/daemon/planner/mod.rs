@@ -195,6 +195,8 @@ impl Planner {
             }
         }
         let needs = forwarding(&round.config, &round.host, &self.extra, result.as_ref().ok());
+        let tried = result.as_ref().map(|plan| plan::passages(&round.host, &needs, plan));
+        publish(&self.outputs.passages, Arc::new(tried.unwrap_or_default()));
         publish(&self.outputs.needs, Some(Arc::new(needs)));
         publish(&self.outputs.plan, Arc::new(result));
     }

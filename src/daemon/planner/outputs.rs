@@ -16,7 +16,7 @@ use crate::{
     fib::sysctl::Needs,
     k8s::services::ServiceSelection,
     net::{Assigned, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
-    nft,
+    nft::{self, passage::Passage},
     plan::{self, Plan},
     unnumbered::Interfaces,
 };
@@ -37,6 +37,8 @@ pub(in crate::daemon) struct Outputs {
     pub(in crate::daemon) block_bgp: watch::Sender<Option<Arc<nft::pod_bgp::Wanted>>>,
     /// The sysctls that the host needs; `None` before the first plan.
     pub(in crate::daemon) needs: watch::Sender<Option<Arc<Needs>>>,
+    /// What packet filters are tried with.
+    pub(in crate::daemon) passages: watch::Sender<Arc<Vec<Passage>>>,
     /// Which networks of the Docker engine are looked for.
     pub(in crate::daemon) docker: watch::Sender<docker::Wanted>,
     /// Interfaces of unnumbered neighbors.
@@ -71,6 +73,7 @@ impl Outputs {
             forward: watch::Sender::default(),
             block_bgp: watch::Sender::default(),
             needs: watch::Sender::default(),
+            passages: watch::Sender::default(),
             docker: watch::Sender::default(),
             interfaces: watch::Sender::default(),
             all_nodes: watch::Sender::new(plan::starts_with_all_nodes(config, kubernetes)),

@@ -69,6 +69,7 @@ reasons! {
     RouterAdvertisementsAccepted Warning,
     Ipv6Disabled Error,
     ForwardDropped Error,
+    ForwardFiltered Error,
     ForwardUnreadable Warning,
     DirectRoutingDropped Error,
     UnpublishedPortsDropped Error,

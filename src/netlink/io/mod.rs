@@ -1,7 +1,8 @@
 //! The sockets of netlink.
 //!
 //! A [`Channel`] sends requests and reads the replies, [`Notifications`] report changes that anyone
-//! makes (with their content: [`Monitor`]), and a [`Connection`] is one of the crate rtnetlink, for links and addresses.
+//! makes (with their content: [`Monitor`]), and a [`Connection`] is one of the crate rtnetlink, for
+//! links and addresses.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod channel;

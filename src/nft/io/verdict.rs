@@ -1,11 +1,17 @@
-//! Reads the packet filters of nf_tables, and the policy of iptables-legacy, for `explain`.
+//! Reads the packet filters of nf_tables, and the policy of iptables-legacy.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use super::{iptables_legacy, socket::NftSocket};
 use crate::{
     net::Family,
-    nft::verdict::{Chains, Forwarded, Verdict, list_chains, list_rules, protocols, tables},
+    nft::{
+        verdict::{
+            Chains, Dropper, Forwarded, Verdict, elements, list_chains, list_elements, list_rules, protocols,
+            sets, tables,
+        },
+        wire::{NEW_GENERATION, generation_in, get_generation},
+    },
 };
 
 /// The packet filters of one family.
@@ -29,19 +35,40 @@ impl Filters {
             for table in tables(&bases) {
                 rules.extend(socket.list(|encoder| list_rules(encoder, protocol, &table))?);
             }
-            chains.push(Chains::new(&bases, rules));
+            let mut known = BTreeMap::new();
+            for set in sets(&rules) {
+                let listed = socket.list(|encoder| list_elements(encoder, protocol, &set))?;
+                known.insert(set, elements(&listed));
+            }
+            chains.push(Chains::new(protocol, &bases, rules, known));
         }
         Ok(Self { chains, legacy_drops: iptables_legacy::forward_drops(family) })
     }
 
     /// What becomes of a packet.
     pub fn verdict(&self, packet: &Forwarded) -> Verdict {
-        let dropped = self.chains.iter().map(|c| c.verdict(packet)).find(|v| *v != Verdict::Accepted);
-        dropped.unwrap_or_else(|| match self.legacy_drops {
-            true => {
-                Verdict::Dropped { by: "the policy of FORWARD in iptables-legacy".into(), certain: false }
-            }
-            false => Verdict::Accepted,
-        })
+        let legacy =
+            self.legacy_drops.then(|| Verdict::Dropped { by: legacy_policy(packet), certain: false });
+        let verdicts = self.chains.iter().map(|c| c.verdict(packet)).chain(legacy);
+        verdicts.min_by_key(Verdict::certainty).unwrap_or(Verdict::Accepted)
     }
+}
+
+fn legacy_policy(packet: &Forwarded) -> Dropper {
+    Dropper {
+        family: if packet.destination.is_ipv4() { "ip" } else { "ip6" },
+        table: "filter of iptables-legacy".into(),
+        chain: "FORWARD".into(),
+        rule: None,
+    }
+}
+
+/// A number that changes with every change of nf_tables.
+///
+/// # Errors
+///
+/// If the kernel refuses, for want of rights, or has no nf_tables.
+pub fn generation() -> io::Result<Option<u32>> {
+    let found = NftSocket::open()?.get(NEW_GENERATION, get_generation)?;
+    Ok(found.as_deref().and_then(generation_in))
 }

@@ -1,0 +1,82 @@
+//! Watches whether packet filters of others drop what this host is there to forward.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+
+use super::planner::publish;
+use crate::{
+    net::{Diagnostic, Family},
+    nft::{
+        io::verdict::{Filters, generation},
+        passage::{Passage, problems},
+        verdict::Verdict,
+    },
+};
+
+/// Between two looks at the number of changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Changes are waited for this many times as long as reading all rules takes, so that reading them
+/// costs little where they change all the time.
+const PAUSE_FACTOR: u32 = 500;
+const MAX_PAUSE: Duration = Duration::from_secs(50);
+
+/// Runs until nobody receives the problems any more.
+pub(super) async fn run(
+    mut passages: watch::Receiver<Arc<Vec<Passage>>>,
+    found: watch::Sender<Vec<Diagnostic>>,
+) {
+    let mut judged = None;
+    let mut pause = Duration::ZERO;
+    loop {
+        let now = passages.borrow_and_update().clone();
+        let last = judged.take();
+        let Ok(looked) = spawn_blocking(move || look(&now, last)).await else { return };
+        if let Some(problems) = looked.problems {
+            publish(&found, problems);
+            pause = (looked.took * PAUSE_FACTOR).min(MAX_PAUSE);
+        }
+        judged = Some(looked.judged);
+        sleep(pause).await;
+        // Cancel safe, each.
+        tokio::select! {
+            r = passages.changed() => if r.is_err() { return },
+            () = sleep(CHECK_INTERVAL) => {}
+            () = found.closed() => return,
+        }
+    }
+}
+
+/// What was judged last: the change of nf_tables and the passages.
+type Judged = (Option<u32>, Arc<Vec<Passage>>);
+
+struct Looked {
+    /// `None`: nothing has changed.
+    problems: Option<Vec<Diagnostic>>,
+    judged: Judged,
+    took: Duration,
+}
+
+fn look(passages: &Arc<Vec<Passage>>, last: Option<Judged>) -> Looked {
+    let start = Instant::now();
+    // A kernel without nf_tables has no such filters.
+    let now = (generation().ok().flatten(), passages.clone());
+    let problems = (last.as_ref() != Some(&now)).then(|| judge(passages));
+    Looked { problems, judged: now, took: start.elapsed() }
+}
+
+/// The problems now. Filters that cannot be read are none; `explain` names the error.
+pub(super) fn judge(passages: &[Passage]) -> Vec<Diagnostic> {
+    let of_family = |family| {
+        let some: Vec<_> = passages.iter().filter(|p| p.subnet.family() == family).cloned().collect();
+        if some.is_empty() {
+            return Vec::new();
+        }
+        let filters = Filters::read(family).ok();
+        problems(&some, |packet| filters.as_ref().map_or(Verdict::Accepted, |f| f.verdict(packet)))
+    };
+    Family::ALL.into_iter().flat_map(of_family).collect()
+}
