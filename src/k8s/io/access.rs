@@ -12,14 +12,15 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+};
 use crate::{
     k8s::view::remedy_of,
     net::{Diagnostic, Reason, Subject},
 };
 
-/// Of one request.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of all checks.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,7 +41,7 @@ const NEEDED: [(&str, &str, &str); 10] = [
 
 /// The problems of the connection, or of the rights there.
 pub(super) async fn check(options: &Options) -> Vec<Diagnostic> {
-    let late = |_| vec![unreachable("the checks did not end within 30 s")];
+    let late = |_| vec![unreachable(&"the checks did not end within 30 s")];
     timeout(TOTAL_TIMEOUT, checks(options)).await.unwrap_or_else(late)
 }
 
@@ -72,21 +73,20 @@ async fn own_node(client: Client, options: &Options) -> Option<Diagnostic> {
     let nodes = Api::<Node>::all(client);
     // Nodes may be listed, but not read one by one.
     let own = ListParams::default().fields(&format!("metadata.name={}", options.node_name));
-    match timeout(TIMEOUT, nodes.list(&own)).await {
-        Ok(Ok(list)) => match list.items.first() {
+    match request(nodes.list(&own)).await {
+        Ok(list) => match list.items.first() {
             None => Some(no_node(&nodes, &options.node_name).await),
             Some(node) => without_pod_cidr(node),
         },
-        Ok(Err(error)) => Some(unreachable(&super::chain(&error))),
-        Err(_) => Some(unreachable("no response within 10 s")),
+        Err(error) => Some(unreachable(&error)),
     }
 }
 
 /// Names some of the Nodes that there are.
 async fn no_node(nodes: &Api<Node>, name: &str) -> Diagnostic {
     const NAMED: u32 = 5;
-    let list = timeout(TIMEOUT, nodes.list_metadata(&ListParams::default().limit(NAMED))).await;
-    let names = list.ok().and_then(Result::ok).map(|list| list.items).unwrap_or_default();
+    let list = request(nodes.list_metadata(&ListParams::default().limit(NAMED))).await;
+    let names = list.ok().map(|list| list.items).unwrap_or_default();
     let names: Vec<_> = names.into_iter().filter_map(|node| node.metadata.name).collect();
     let others = match names.is_empty() {
         true => "there is no Node yet".to_owned(),
@@ -112,7 +112,7 @@ fn without_pod_cidr(node: &Node) -> Option<Diagnostic> {
     })
 }
 
-async fn is_allowed(client: &Client, (verb, group, resource): (&str, &str, &str)) -> Result<bool, String> {
+async fn is_allowed(client: &Client, (verb, group, resource): (&str, &str, &str)) -> Result<bool, ApiError> {
     let (resource, subresource) = match resource.split_once('/') {
         Some((resource, sub)) => (resource, Some(sub.to_owned())),
         None => (resource, None),
@@ -127,19 +127,17 @@ async fn is_allowed(client: &Client, (verb, group, resource): (&str, &str, &str)
     let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
     let review = SelfSubjectAccessReview { spec, ..Default::default() };
     let reviews = Api::<SelfSubjectAccessReview>::all(client.clone());
-    match timeout(TIMEOUT, reviews.create(&PostParams::default(), &review)).await {
-        Ok(Ok(review)) => Ok(review.status.is_some_and(|s| s.allowed)),
-        Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no response within 10 s".into()),
-    }
+    let review = request(reviews.create(&PostParams::default(), &review)).await?;
+    Ok(review.status.is_some_and(|s| s.allowed))
 }
 
-fn unreachable(error: &str) -> Diagnostic {
+fn unreachable(error: &impl ToString) -> Diagnostic {
+    let error = error.to_string();
     Diagnostic::new(
         Reason::ApiUnreachable,
         Subject::host(),
         format!("no connection to the API server: {error}"),
-        remedy_of(error),
+        remedy_of(&error),
     )
 }
 

@@ -20,7 +20,11 @@ use kube::{
 use tokio::{net::lookup_host, time::timeout};
 use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
 
-use super::{Options, watch::WATCH_SECONDS};
+use super::{
+    Options,
+    error::{ApiError, chain},
+    watch::WATCH_SECONDS,
+};
 
 /// Idle time before the first TCP keepalive probe. A watch can be silent for minutes, so only
 /// keepalives detect an API server that lost power, or a middlebox that dropped the connection:
@@ -51,11 +55,11 @@ impl Connection {
 }
 
 /// Reads the credentials and creates a client. Fails while a file is missing; the caller retries.
-pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
+pub(super) async fn connect(options: &Options) -> Result<Connection, ApiError> {
     let made_from = modified(options);
     let mut config = match &options.kubeconfig {
         Some(path) => from_file(path).await?,
-        None => Config::incluster_env().map_err(|e| format!("no ServiceAccount: {}", super::chain(&e)))?,
+        None => Config::incluster_env().map_err(|e| ApiError::NoServiceAccount(chain(&e)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
     // For a server that accepts a request and never responds. A watch is the longest silence.
@@ -66,7 +70,7 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, String> {
     servers.extend(service);
     servers.sort_unstable();
     servers.dedup();
-    let client = client(config).map_err(|e| super::chain(&e))?;
+    let client = client(config)?;
     Ok(Connection { client, servers, made_from })
 }
 
@@ -103,8 +107,9 @@ fn client(config: Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::new(service, config.default_namespace).with_valid_until(valid_until).build())
 }
 
-async fn from_file(path: &Path) -> Result<Config, String> {
-    let failed = |e: kube::config::KubeconfigError| format!("{}: {}", path.display(), super::chain(&e));
+async fn from_file(path: &Path) -> Result<Config, ApiError> {
+    let failed =
+        |e: kube::config::KubeconfigError| ApiError::Kubeconfig { path: path.to_owned(), cause: chain(&e) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }

@@ -9,13 +9,13 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+};
 use crate::k8s::{
     condition::{Condition, Facts, NetworkCondition, presence},
     node::{ApiNode, Nodes},
@@ -72,7 +72,7 @@ pub(super) async fn run(
 
 /// `held` is the present status: a condition that leaves it unchanged writes Unknown if there is
 /// none.
-async fn write(options: &Options, condition: Condition, held: Option<bool>) -> Result<(), String> {
+async fn write(options: &Options, condition: Condition, held: Option<bool>) -> Result<(), ApiError> {
     let connection = client::connect(options).await?;
     let now = super::timestamp();
     let patch = serde_json::json!({ "status": { "conditions": [{
@@ -91,10 +91,6 @@ async fn write(options: &Options, condition: Condition, held: Option<bool>) -> R
     // In a strategic merge `status.conditions` is a map by type: other conditions are preserved.
     let params = PatchParams::default();
     let (patch, name) = (Patch::Strategic(patch), &options.node_name);
-    let written = nodes.patch_status(name, &params, &patch);
-    match timeout(Duration::from_secs(10), written).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no response within 10 s".into()),
-    }
+    request(nodes.patch_status(name, &params, &patch)).await?;
+    Ok(())
 }

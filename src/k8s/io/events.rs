@@ -11,13 +11,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, api::PostParams};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+};
 use crate::{
     k8s::{
         API_VERSION,
@@ -70,7 +70,7 @@ async fn create(
     uid: &str,
     due: &[Diagnostic],
     recorder: &mut EventRecorder,
-) -> Result<(), String> {
+) -> Result<(), ApiError> {
     if due.is_empty() {
         return Ok(());
     }
@@ -78,12 +78,11 @@ async fn create(
     for problem in due {
         let events = Api::<Event>::namespaced(connection.client.clone(), notice::namespace(problem));
         let event = event(problem, &options.node_name, uid);
-        match timeout(Duration::from_secs(10), events.create(&PostParams::default(), &event)).await {
-            Ok(Ok(_)) => {}
+        match request(events.create(&PostParams::default(), &event)).await {
+            Ok(_) => {}
             // Created before a restart, or by another node.
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
-            Ok(Err(error)) => return Err(super::chain(&error)),
-            Err(_) => return Err("no response within 10 s".into()),
+            Err(error) if error.code() == Some(409) => {}
+            Err(error) => return Err(error),
         }
         recorder.recorded(Instant::now(), problem);
     }

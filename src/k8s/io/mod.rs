@@ -4,6 +4,7 @@
 mod access;
 mod client;
 mod condition;
+mod error;
 mod events;
 mod follow;
 mod guarded;
@@ -16,7 +17,7 @@ mod status;
 mod taint;
 mod watch;
 
-use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use tokio::{
     sync::watch::{Receiver, channel},
@@ -24,7 +25,10 @@ use tokio::{
 };
 
 pub(crate) use self::client::credentials;
-pub use self::status::{Reporter, Written};
+pub use self::{
+    error::ApiError,
+    status::{Reporter, Written},
+};
 use super::{
     cluster::Cluster,
     condition::Facts,
@@ -33,10 +37,7 @@ use super::{
     services::{ServiceSelection, Services},
     view::ApiStatus,
 };
-use crate::net::{
-    Diagnostic, Prefix,
-    text::{PROBLEM_MAX, escaped, untrusted},
-};
+use crate::net::{Diagnostic, Prefix};
 
 /// How to find the API server and which Node is ours.
 #[derive(Clone, Debug)]
@@ -178,96 +179,11 @@ pub async fn check_access(options: &Options) -> Vec<Diagnostic> {
 /// # Errors
 ///
 /// If the API server cannot be reached or denies the request.
-pub async fn pods_left(options: &Options) -> Result<usize, String> {
+pub async fn pods_left(options: &Options) -> Result<usize, ApiError> {
     pods::left(options).await
-}
-
-/// An error with its causes, on one line, each once; for a response of the API server, only its
-/// status code and message.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            return refused(status);
-        }
-        let status = error.downcast_ref::<kube::core::Status>();
-        if let Some(status) =
-            status.or_else(|| error.downcast_ref::<Box<kube::core::Status>>().map(Box::as_ref))
-        {
-            return refused(status);
-        }
-        let more = error.to_string();
-        match text.contains(&more) {
-            true => {}
-            false if text.is_empty() => text = more,
-            false => text = format!("{text}: {more}"),
-        }
-        next = error.source();
-    }
-    escaped(&text.replace('\n', " "), PROBLEM_MAX)
-}
-
-fn refused(status: &kube::core::Status) -> String {
-    match (status.reason.as_str(), status.message.as_str()) {
-        (reason, message) if message.is_empty() || message == reason => format!("{} {reason}", status.code),
-        // It may contain text of other users.
-        (reason, message) => {
-            format!("{} {}: {}", status.code, untrusted(reason), escaped(message, PROBLEM_MAX))
-        }
-    }
 }
 
 /// RFC 3339, UTC, whole seconds.
 fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::runtime::watcher;
-
-    use super::*;
-
-    /// Instead of `ApiError: Unauthorized: Unauthorized (Status { status: Some(Failure), code: 401,
-    /// … })`.
-    #[test]
-    fn an_error_of_the_api_server_is_one_readable_line() {
-        let status = |code, reason: &str, message: &str| {
-            Box::new(kube::core::Status {
-                code,
-                reason: reason.into(),
-                message: message.into(),
-                ..kube::core::Status::default()
-            })
-        };
-        let cases: [(watcher::Error, &str); 3] = [
-            (
-                watcher::Error::InitialListFailed(kube::Error::Api(status(
-                    401,
-                    "Unauthorized",
-                    "Unauthorized",
-                ))),
-                "401 Unauthorized",
-            ),
-            (
-                watcher::Error::WatchStartFailed(kube::Error::Api(status(
-                    403,
-                    "Forbidden",
-                    "nodes is forbidden",
-                ))),
-                "403 Forbidden: nodes is forbidden",
-            ),
-            (watcher::Error::WatchError(status(410, "Expired", "too old")), "410 Expired: too old"),
-        ];
-        for (error, want) in cases {
-            assert_eq!(chain(&error), want);
-        }
-        let long = "\u{1b}[2J".repeat(100_000);
-        let quoted = chain(&watcher::Error::WatchError(status(403, "Forbidden", &long)));
-        assert!(quoted.len() < 2 * PROBLEM_MAX && !quoted.contains('\u{1b}'), "{quoted}");
-        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
-        let text = chain(&watcher::Error::WatchFailed(kube::Error::ReadEvents(refused)));
-        assert!(text.contains("connection refused") && !text.contains("Status {"), "{text}");
-    }
 }

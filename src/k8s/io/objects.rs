@@ -8,13 +8,14 @@ use kube::{
     Api,
     api::{ApiResource, DynamicObject},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep_until, timeout},
-};
+use tokio::{sync::watch, time::sleep_until};
 use tracing::info;
 
-use super::{Options, client, follow::follow};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+    follow::follow,
+};
 use crate::{
     k8s::{
         crd::{BGPPeer, BGPPolicy},
@@ -91,7 +92,7 @@ async fn secrets(
                 match found {
                     Ok(data) => *state = SecretState { data, error: None },
                     // The last known content stays in force.
-                    Err(error) => state.error = Some(error),
+                    Err(error) => state.error = Some(error.to_string()),
                 }
             });
         }
@@ -111,21 +112,18 @@ async fn secrets(
     }
 }
 
-async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>, String> {
+async fn fetch(options: &Options, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
     let connection = client::connect(options).await?;
     let api = Api::<Secret>::namespaced(connection.client, NAMESPACE);
-    match timeout(Duration::from_secs(10), api.get(name)).await {
-        Ok(Ok(secret)) => {
+    match request(api.get(name)).await {
+        Ok(secret) => {
             Ok(passwords(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))))
         }
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err(format!("not found in namespace {NAMESPACE}; create it"))
-        }
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-            Err(format!("access denied; add it to resourceNames of the Role routelet in {NAMESPACE}"))
-        }
-        Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no response within 10 s".into()),
+        Err(error) => Err(match error.code() {
+            Some(404) => ApiError::NoSecret { namespace: NAMESPACE },
+            Some(403) => ApiError::SecretDenied { namespace: NAMESPACE },
+            _ => error,
+        }),
     }
 }
 

@@ -1,25 +1,35 @@
 //! Counts the pods that are left on a drained node.
 
-use std::time::Duration;
-
 use kube::{Api, api::ListParams};
-use tokio::time::timeout;
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+};
 use crate::k8s::pods::ApiPod;
 
+/// Pods per page of the list: each can be megabytes long.
+const PAGE: u32 = 50;
+
 /// The number of pods that need the pod CIDRs of this node.
+///
+/// It is listed and not watched, as the right to list pods is all that a drain requires.
 ///
 /// # Errors
 ///
 /// If the API server cannot be reached or denies the request.
-pub(super) async fn left(options: &Options) -> Result<usize, String> {
+pub(super) async fn left(options: &Options) -> Result<usize, ApiError> {
     let connection = client::connect(options).await?;
-    let mine = ListParams::default().fields(&format!("spec.nodeName={}", options.node_name));
     let pods = Api::<ApiPod>::all(connection.client);
-    match timeout(Duration::from_secs(10), pods.list(&mine)).await {
-        Ok(Ok(list)) => Ok(list.items.iter().filter(|pod| pod.needs_pod_cidr()).count()),
-        Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no response within 10 s".into()),
+    let own = format!("spec.nodeName={}", options.node_name);
+    let mut page = ListParams::default().fields(&own).limit(PAGE);
+    let mut left = 0;
+    loop {
+        let list = request(pods.list(&page)).await?;
+        left += list.items.iter().filter(|pod| pod.needs_pod_cidr()).count();
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(left),
+        }
     }
 }

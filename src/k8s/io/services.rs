@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     Options,
     client::{self, Connection},
+    error::chain,
     state,
     watch::{Retry, WATCH_SECONDS, due, refusal, refuses_streaming},
 };
@@ -180,7 +181,7 @@ impl Watcher {
             return Next::Restart;
         }
         let refused = refusal(error);
-        let text = super::chain(error);
+        let text = chain(error);
         if refused != Some(410)
             && self.logged_errors.len() < MAX_LOGGED_ERRORS
             && self.logged_errors.insert(text.clone())

@@ -1,7 +1,5 @@
 //! Writes the BGPNodeStatus of our own Node.
 
-use std::time::Duration;
-
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -9,7 +7,10 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, REQUEST_TIMEOUT},
+};
 use crate::k8s::{
     API_VERSION,
     crd::{BGPNodeStatus, NodeReport},
@@ -35,14 +36,12 @@ impl Reporter {
     /// # Errors
     ///
     /// The error of the API server, or a timeout.
-    pub async fn write(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
-        let write = self.replace(uid, report);
-        timeout(Duration::from_secs(10), write)
-            .await
-            .unwrap_or_else(|_| Err("no response within 10 s".into()))
+    pub async fn write(&self, uid: &str, report: &NodeReport) -> Result<Written, ApiError> {
+        let late = |_| Err(ApiError::Timeout(REQUEST_TIMEOUT));
+        timeout(REQUEST_TIMEOUT, self.replace(uid, report)).await.unwrap_or_else(late)
     }
 
-    async fn replace(&self, uid: &str, report: &NodeReport) -> Result<Written, String> {
+    async fn replace(&self, uid: &str, report: &NodeReport) -> Result<Written, ApiError> {
         let connection = client::connect(&self.options).await?;
         let name = &self.options.node_name;
         let api =
@@ -53,7 +52,7 @@ impl Reporter {
             match api.patch_status(name, &PatchParams::default(), &patch).await {
                 Ok(_) => return Ok(Written::Done),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(super::chain(&error)),
+                Err(error) => return Err(error.into()),
             }
             let object = serde_json::from_value(json!({
                 "apiVersion": API_VERSION,
@@ -62,14 +61,14 @@ impl Reporter {
                     [{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": uid }] },
                 "spec": {},
             }));
-            let object: DynamicObject = object.map_err(|e| e.to_string())?;
+            let object: DynamicObject = object.map_err(|e| ApiError::failed(&e))?;
             match api.create(&PostParams::default(), &object).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Written::NoSuchKind),
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => return Err(super::chain(&error)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err("the object is deleted repeatedly after its creation".into())
+        Err(ApiError::Deleted)
     }
 }

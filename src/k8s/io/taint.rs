@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use hyper::http::Request;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use super::{Options, client};
+use super::{
+    Options, client,
+    error::{ApiError, request},
+};
 use crate::k8s::{condition::Facts, node::Nodes};
 
 /// Time between attempts.
@@ -57,20 +57,16 @@ pub(super) async fn run(
 
 /// Removes the taint at this index of the list, only if it is still there: other taints are
 /// preserved.
-async fn remove(options: &Options, key: &str, at: usize) -> Result<(), String> {
+async fn remove(options: &Options, key: &str, at: usize) -> Result<(), ApiError> {
     let connection = client::connect(options).await?;
     let patch = serde_json::json!([
         { "op": "test", "path": format!("/spec/taints/{at}/key"), "value": key },
         { "op": "remove", "path": format!("/spec/taints/{at}") },
     ]);
-    let request = Request::patch(format!("/api/v1/nodes/{}", options.node_name))
+    let patch = Request::patch(format!("/api/v1/nodes/{}", options.node_name))
         .header("Content-Type", "application/json-patch+json")
         .body(patch.to_string().into_bytes())
-        .map_err(|e| e.to_string())?;
-    let written = connection.client.request_text(request);
-    match timeout(Duration::from_secs(10), written).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(super::chain(&error)),
-        Err(_) => Err("no response within 10 s".into()),
-    }
+        .map_err(|e| ApiError::failed(&e))?;
+    request(connection.client.request_text(patch)).await?;
+    Ok(())
 }

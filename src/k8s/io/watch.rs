@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     Options,
     client::{self, Connection},
+    error::{chain, response},
 };
 use crate::{
     k8s::{
@@ -117,7 +118,7 @@ impl Watcher {
             let connection = match client::connect(&self.options).await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    self.connection_lost(error);
+                    self.connection_lost(error.to_string());
                     sleep(retry.next()).await;
                     continue;
                 }
@@ -299,7 +300,7 @@ impl Watcher {
             match timeout(Duration::from_secs(3), connection.client.request_text(request)).await {
                 Ok(Ok(_)) => return self.connected(),
                 Ok(Err(kube::Error::Api(status))) if status.code != 500 => return self.connected(),
-                Ok(Err(error)) => self.connection_lost(super::chain(&error)),
+                Ok(Err(error)) => self.connection_lost(chain(&error)),
                 Err(_) => self.connection_lost("no response within 3 s".into()),
             }
         }
@@ -383,14 +384,7 @@ async fn scope_changed(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
 
 /// The status code of the server's response, if there was one.
 pub(super) fn refusal(error: &watcher::Error) -> Option<u16> {
-    use watcher::Error as E;
-    match error {
-        E::InitialListFailed(kube::Error::Api(s))
-        | E::WatchStartFailed(kube::Error::Api(s))
-        | E::WatchFailed(kube::Error::Api(s)) => Some(s.code),
-        E::WatchError(s) => Some(s.code),
-        _ => None,
-    }
+    response(error).map(|status| status.code)
 }
 
 /// Whether the error means that the API server does not support streaming lists.
@@ -399,7 +393,7 @@ pub(super) fn refuses_streaming(error: &watcher::Error) -> bool {
 }
 
 fn explain(error: &watcher::Error, refused: Option<u16>) -> String {
-    let text = super::chain(error);
+    let text = chain(error);
     match refused {
         Some(401) => format!("{text}; the API server rejects our token or certificate"),
         Some(403) => format!("{text}; allow our ServiceAccount to list and watch nodes"),

@@ -56,7 +56,8 @@ fn eligibility_of(
     let results: Vec<_> = offers.iter().map(|o| (*o, eligible(address, o, nodes, rules))).collect();
     let eligible: Vec<_> = results.iter().filter_map(|(o, why)| why.is_ok().then_some(*o)).collect();
     if eligible.is_empty() {
-        let reason = results.into_iter().find_map(|(_, why)| why.err()).unwrap_or_default();
+        let reason =
+            results.into_iter().find_map(|(_, why)| why.err()).map(|why| why.to_string()).unwrap_or_default();
         return Eligibility {
             address,
             services: offers.iter().map(named).collect(),
@@ -76,31 +77,53 @@ fn eligibility_of(
     }
 }
 
+/// Why this node does not advertise an address.
+#[derive(Debug, thiserror::Error)]
+enum Withheld {
+    /// The address must not be advertised, no address is advertised, or there are too many.
+    #[error("{0}")]
+    Rule(String),
+    #[error("the Node is not known yet")]
+    UnknownNode,
+    #[error("{0}")]
+    Going(&'static str),
+    #[error("the Node has the label {EXCLUDED_LABEL}")]
+    Excluded,
+    #[error("no endpoint is ready on any node (kubernetes.withdraw-without-endpoints)")]
+    NoEndpoint,
+    #[error("endpoints on this node are terminating, others are ready elsewhere (traffic policy Local)")]
+    Terminating,
+    #[error("no endpoint on this node is ready (traffic policy Local)")]
+    NoLocalEndpoint,
+    #[error("the Node is cordoned (kubernetes.withdraw-when-cordoned)")]
+    Cordoned,
+}
+
 /// Why this node advertises the address, or why not.
 fn eligible(
     address: IpAddr,
     offer: &ServiceAddress,
     nodes: &Nodes,
     rules: Rules<'_>,
-) -> Result<&'static str, String> {
+) -> Result<&'static str, Withheld> {
     if let Some(why) = (rules.refused)(address, offer.kind) {
-        return Err(why);
+        return Err(Withheld::Rule(why));
     }
     if let Some(why) = rules.withheld {
-        return Err(why.into());
+        return Err(Withheld::Rule(why.to_owned()));
     }
     if let Some(excess) = offer.excess {
-        return Err(excess.reason(rules.selection.limits));
+        return Err(Withheld::Rule(excess.reason(rules.selection.limits)));
     }
-    let Some(own) = &nodes.own else { return Err("the Node is not known yet".into()) };
+    let Some(own) = &nodes.own else { return Err(Withheld::UnknownNode) };
     if let Some(going) = own.going {
-        return Err(going.as_str().into());
+        return Err(Withheld::Going(going.as_str()));
     }
     if !accepts(own, offer.kind, rules) {
-        return Err(format!("the Node has the label {EXCLUDED_LABEL}"));
+        return Err(Withheld::Excluded);
     }
     if offer.served == Some(false) {
-        return Err("no endpoint is ready on any node (kubernetes.withdraw-without-endpoints)".into());
+        return Err(Withheld::NoEndpoint);
     }
     let why = match &offer.local {
         None => "every node forwards it",
@@ -111,15 +134,12 @@ fn eligible(
             "an endpoint on this node is terminating but still serving, none is ready elsewhere"
         }
         Some(EndpointLocality { local: LocalEndpoints::Terminating, .. }) => {
-            return Err(
-                "endpoints on this node are terminating, others are ready elsewhere (traffic policy Local)"
-                    .into(),
-            );
+            return Err(Withheld::Terminating);
         }
-        Some(_) => return Err("no endpoint on this node is ready (traffic policy Local)".into()),
+        Some(_) => return Err(Withheld::NoLocalEndpoint),
     };
     if own.cordoned && rules.selection.track_remote_endpoints && others_take_over(offer, nodes, rules) {
-        return Err("the Node is cordoned (kubernetes.withdraw-when-cordoned)".into());
+        return Err(Withheld::Cordoned);
     }
     Ok(why)
 }
