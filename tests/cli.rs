@@ -1,12 +1,17 @@
 //! The binary as a user meets it: exit status, errors, help.
 #![allow(clippy::disallowed_methods, reason = "starts the binary and writes its files")]
 
+#[path = "common/guard.rs"]
+mod guard;
+
 use std::{
     fs,
     io::Read,
     path::Path,
     process::{Command, Output, Stdio},
 };
+
+use guard::folder;
 
 fn routelet(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_routelet"))
@@ -31,7 +36,7 @@ fn file(folder: &Path, text: &str) -> String {
 
 #[test]
 fn check_says_nothing_of_a_good_file() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let good = file(
         folder.path(),
         "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"10.1.1.1\"\nremote-as = 10000\n\
@@ -50,7 +55,7 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in ["README.md", "docs/bare-host.md"] {
         let page = fs::read_to_string(root.join(name)).unwrap();
@@ -83,7 +88,7 @@ fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist
 
 #[test]
 fn check_finds_all_five_mistakes_at_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let bad = file(
         folder.path(),
         "[bgp]\nas = 65535\nhold_time = 90\n\n[[bgp.neighbor]]\naddress = \"10.1.1.1/24\"\nremote-as = 1\n\
@@ -103,7 +108,7 @@ fn check_finds_all_five_mistakes_at_once() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_one_clear_line() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let missing = folder.path().join("none.toml");
     let password = file(
         folder.path(),
@@ -123,7 +128,7 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
 
 #[test]
 fn a_password_file_is_found_beside_the_configuration() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     fs::write(folder.path().join("password"), "x".repeat(80) + "\n").unwrap();
     let text = "[bgp]\nas = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2\npassword-file = \"password\"\n";
     assert_eq!(said(&["check", "--config", &file(folder.path(), text)]).0, 0);
@@ -134,7 +139,7 @@ fn a_password_file_is_found_beside_the_configuration() {
 
 #[test]
 fn an_empty_file_will_do() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let empty = file(folder.path(), "");
     assert_eq!(said(&["check", "--kubernetes", "--config", &empty]), (0, String::new(), String::new()));
     assert_eq!(said(&["check", "--config", &empty]), (0, String::new(), String::new()), "a bare host");
@@ -148,7 +153,7 @@ fn an_empty_file_will_do() {
 
 #[test]
 fn without_a_daemon_each_question_ends_with_three_and_one_line() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let socket = folder.path().join("routelet.sock");
     let socket = socket.to_str().unwrap();
     let questions: &[&[&str]] = &[
@@ -185,7 +190,7 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
 
 #[test]
 fn cleanup_refuses_while_a_daemon_runs() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let socket = folder.path().join("routelet.sock");
     let _daemon = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let config = file(folder.path(), &format!("[control]\nsocket = \"{}\"\n", socket.display()));
@@ -241,7 +246,7 @@ fn wrong_usage_ends_with_two() {
 
 #[test]
 fn a_configuration_that_is_wrong_keeps_the_daemon_from_starting() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let bad = file(folder.path(), "[bgp]\nas = 0\n");
     let (status, out, err) = said(&["run", "--config", &bad]);
     assert_eq!((status, out.as_str()), (2, ""));
@@ -278,7 +283,7 @@ fn completions_and_man_pages_are_written() {
         let (status, out, _) = said(&["completions", shell]);
         assert!(status == 0 && out.contains("neighbors"), "{shell}");
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder("files");
     let pages = folder.path().join("man1");
     assert_eq!(said(&["man", pages.to_str().unwrap()]), (0, String::new(), String::new()));
     assert!(

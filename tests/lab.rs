@@ -1,6 +1,9 @@
 //! `routelet lab`: every ping is answered below every leaf, and nothing stays behind however it ends.
 #![allow(clippy::disallowed_methods, reason = "tests of the real world")]
 
+#[path = "common/guard.rs"]
+mod guard;
+
 use std::{
     fs,
     path::Path,
@@ -114,6 +117,7 @@ fn nothing_is_left_after_a_crash() {
 fn a_reader_that_has_seen_enough_does_not_end_the_lab() {
     let mut lab = Command::new(env!("CARGO_BIN_EXE_routelet"))
         .arg("lab")
+        .env(guard::VARIABLE, guard::tag())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -163,6 +167,7 @@ fn standing_lab() -> Child {
 
 fn lab(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
+    command.env(guard::VARIABLE, guard::tag());
     command.arg("lab").args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

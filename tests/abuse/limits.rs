@@ -23,7 +23,7 @@ impl Cgroup {
         let unified = !controllers.into_iter().any(|c| c.split(',').any(|name| name == "memory"));
         let root = Path::new("/sys/fs/cgroup");
         let base = if unified { root.to_owned() } else { root.join("memory") };
-        let folder = base.join(format!("routelet-test-{}", std::process::id()));
+        let folder = base.join(format!("{}memory", common::guard::tag()));
         if unified {
             let _ = fs::write(base.join("cgroup.subtree_control"), "+memory");
         }

@@ -9,6 +9,7 @@
 )]
 
 pub mod daemons;
+pub mod guard;
 pub mod net;
 pub mod probe;
 pub mod speaker;
@@ -125,6 +126,7 @@ impl Process {
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a writable log");
         let child = command
+            .env(guard::VARIABLE, guard::tag())
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file descriptor"))
             .stderr(file)

@@ -10,7 +10,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use tempfile::TempDir;
 
-use super::run;
+use super::{guard, run};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -30,8 +30,9 @@ pub struct Ns {
 
 impl Net {
     pub fn new() -> Self {
-        let tag = format!("rt{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { tag, names: Vec::new(), links: 0, dir: TempDir::new().expect("a folder for the test") }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+        let tag = format!("{}{number}", guard::tag());
+        Self { tag, names: Vec::new(), links: 0, dir: guard::folder(&number) }
     }
 
     /// A folder for this test's files.

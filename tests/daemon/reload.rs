@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::common::{
     Process,
     daemons::Routelet,
+    guard,
     net::{Net, Ns},
     speaker::{Speaker, attributes, end_of_rib, update},
     wait_for,
@@ -370,7 +371,7 @@ fn control_socket_and_metrics_move_by_a_reload_where_the_sandbox_permits_it() {
     wait_for("the former socket goes", 20.0, || (!routelet.socket().exists()).then_some(()));
     assert!(other.exists());
 
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = guard::folder("elsewhere");
     let path = elsewhere.path().join("routelet.sock").display().to_string();
     fs::write(&file, moved.replace(&other.display().to_string(), &path)).unwrap();
     let (status, listed) = run(&["reload"]);

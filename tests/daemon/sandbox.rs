@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use crate::common::{
     daemons::Routelet,
+    guard,
     net::{Net, Ns},
     run, wait_for,
 };
@@ -112,7 +113,7 @@ fn a_password_file_that_was_out_of_reach_at_the_start_is_named_with_its_remedy()
     let host = net.ns("host");
     let _leaf = uplink(&mut net, &host);
     let routelet = Routelet::start(&net, &host, CONFIG, &[]);
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = guard::folder("elsewhere");
     fs::write(elsewhere.path().join("password"), "secret\n").unwrap();
     let file = elsewhere.path().join("password").display().to_string();
     let neighbor =

@@ -1,6 +1,8 @@
 //! What `deploy/` and the Dockerfile say fits the program: versions, paths, ports, keys.
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
+#[path = "../common/guard.rs"]
+mod guard;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod packages;
@@ -11,6 +13,7 @@ use std::{
     process::Command,
 };
 
+use guard::folder;
 use routelet::config::{Config, io::load};
 use serde_json::{Value, json};
 
@@ -20,7 +23,7 @@ fn the_example_configuration_and_the_config_map_are_good() {
     assert!(example.warnings.is_none(), "{:?}", example.warnings);
 
     let map = object("ConfigMap");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder("files");
     let file = dir.path().join("routelet.toml");
     fs::write(&file, map["data"]["routelet.toml"].as_str().expect("data of the ConfigMap")).unwrap();
     let loaded = load(Some(&file), true).unwrap_or_else(|e| panic!("{e}"));
@@ -214,7 +217,7 @@ fn a_node_without_a_network_gets_its_pod() {
 #[test]
 fn systemd_takes_the_unit_without_a_word() {
     let unit = read("deploy/routelet.service");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder("files");
     let file = dir.path().join("routelet.service");
     fs::write(&file, unit.replace("/usr/bin/routelet", "/bin/true")).unwrap();
     let mut score = Command::new("systemd-analyze");
@@ -282,7 +285,7 @@ fn the_image_is_built_by_our_toolchain_as_a_static_binary() {
 
 /// What an empty file means under Kubernetes.
 fn defaults() -> Config {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder("files");
     let file = dir.path().join("routelet.toml");
     fs::write(&file, "").unwrap();
     load(Some(&file), true).unwrap_or_else(|e| panic!("{e}")).config

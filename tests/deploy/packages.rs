@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 use routelet::config::io::load;
 use serde_json::{Value, json};
 
-use crate::{defaults, kit, objects, read, root};
+use crate::{defaults, guard::folder, kit, objects, read, root};
 
 /// What is in `deploy/kustomize/overlays`.
 const OVERLAYS: [&str; 5] = ["gateway", "mesh", "reflectors", "services", "standalone"];
@@ -113,7 +113,7 @@ fn every_value_of_the_chart_reaches_its_object() {
         pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["hostPath"]["path"].as_str()).collect();
     assert_eq!(paths, ["/srv/cni/net.d", "/srv/cni/bin", "/srv/cni/networks", "/srv/run", "/srv/state"]);
     let text = made["ConfigMap routelet"]["data"]["routelet.toml"].as_str().unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder("files");
     let file = dir.path().join("routelet.toml");
     fs::write(&file, text).unwrap();
     passes_check(file.to_str().unwrap());

@@ -25,7 +25,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::common::net::{Net, Ns};
+use crate::common::{
+    guard::folder,
+    net::{Net, Ns},
+};
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -185,7 +188,7 @@ const ATTEMPTS: usize = 16;
 
 #[test]
 fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays() {
-    let dir = TempDir::new().unwrap();
+    let dir = folder("api");
     let (server, port) = Server::start();
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         for first in [Mood::Refuses(429), Mood::Refuses(500), Mood::Expires] {
@@ -216,7 +219,7 @@ fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays()
 
 #[test]
 fn a_slow_api_server_is_waited_for_and_one_that_never_answers_is_left() {
-    let dir = TempDir::new().unwrap();
+    let dir = folder("api");
     let (server, port) = Server::start();
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         server.becomes(Mood::Slow(4));
@@ -226,7 +229,7 @@ fn a_slow_api_server_is_waited_for_and_one_that_never_answers_is_left() {
         watch.task.abort();
 
         // A node that knows nothing.
-        let dir = TempDir::new().unwrap();
+        let dir = folder("api");
         server.becomes(Mood::Hangs);
         let mut watch = begin(&dir, port);
         let hangs = |s: &ApiStatus| s.last_error.as_ref().is_some_and(|e| e.contains("timed out"));
@@ -250,7 +253,7 @@ fn established(ns: &Ns, port: u16) -> Vec<u16> {
 fn a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and_opened_anew() {
     let mut net = Net::new();
     for (name, lost) in [("both", &["sport", "dport"][..]), ("to", &["sport"]), ("from", &["dport"])] {
-        let (dir, ns) = (TempDir::new().unwrap(), net.ns(name));
+        let (dir, ns) = (folder(name), net.ns(name));
         let drops = ns.clone();
         ns.enter(move || {
             let (server, port) = Server::start();

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod docker;
+mod ended;
 mod fib;
 mod forward;
 mod links;
