@@ -30,6 +30,17 @@ where
     }
 }
 
+/// How long the task of one neighbor pauses before it is started again after so many panics: twice
+/// as long each time, up to two minutes.
+pub fn pause_after(panics: u32) -> Duration {
+    match panics {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << n.min(7)).min(MAX_PANIC_BACKOFF),
+    }
+}
+
+const MAX_PANIC_BACKOFF: Duration = Duration::from_secs(120);
+
 #[cfg(test)]
 mod tests {
     use std::sync::{
@@ -38,6 +49,12 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn pauses_double_up_to_two_minutes() {
+        let seconds = [0, 1, 2, 6, 7, 1000].map(|n| pause_after(n).as_secs());
+        assert_eq!(seconds, [0, 2, 4, 64, 120, 120]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_started_again_and_one_that_ends_is_not() {

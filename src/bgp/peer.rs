@@ -122,6 +122,26 @@ pub enum Hops {
     SecurityWhereOffered,
 }
 
+impl Hops {
+    /// The least TTL that segments of this neighbor have when they arrive (RFC 5082 §3).
+    pub fn least_ttl(self) -> Option<u8> {
+        match self {
+            Self::Direct | Self::Multihop(_) | Self::SecurityWhereOffered => None,
+            Self::Security(n) => Some(255 - n.saturating_sub(1)),
+        }
+    }
+
+    /// Whether who sent a SYN with this TTL is near enough for RFC 5082. Of an accepted connection
+    /// it is the SYN that counts: the socket that listens may have to let others in that are
+    /// farther away.
+    pub fn admits(self, first_ttl: Option<u8>) -> bool {
+        match (self.least_ttl(), first_ttl) {
+            (Some(least), Some(ttl)) => ttl >= least,
+            _ => true,
+        }
+    }
+}
+
 /// Directions without the policy that `bgp.require-policy` requires; of external sessions only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lacks {
@@ -513,5 +533,28 @@ impl Negotiated {
     /// Whether it is a second speaker on this host.
     pub fn is_on_host(&self) -> bool {
         self.remote_addr.is_loopback() || self.remote_addr == self.local_addr
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ttl_security_requires_a_ttl() {
+        let cases = [
+            (Hops::Direct, Some(1), true),
+            (Hops::Multihop(5), Some(1), true),
+            (Hops::SecurityWhereOffered, Some(1), true),
+            (Hops::Security(1), Some(255), true),
+            (Hops::Security(1), Some(254), false),
+            (Hops::Security(3), Some(253), true),
+            (Hops::Security(3), Some(252), false),
+            // The kernel has not kept the SYN.
+            (Hops::Security(1), None, true),
+        ];
+        for (hops, ttl, expected) in cases {
+            assert_eq!(hops.admits(ttl), expected, "{hops:?} {ttl:?}");
+        }
     }
 }

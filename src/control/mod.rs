@@ -10,6 +10,7 @@ pub mod changes;
 pub mod events;
 pub mod host;
 pub mod io;
+pub mod places;
 pub mod render;
 mod summary;
 

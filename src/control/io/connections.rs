@@ -1,15 +1,7 @@
-//! Whose connections a listener serves.
+//! The connections of a listener: who yields to whom is decided by [`Places`].
 //!
-//! Places are bounded, and so are the descriptors of the process. Where one more does not fit, the
-//! oldest connection that has sent no request yields, else the oldest: a client that sends its
-//! request at once is served whatever others hold open. A few descriptors are kept in reserve for
-//! these listeners, so that they can be reached when sessions use up all others.
-//!
-//! Each connection has its place for [`LEAST`], so that a request that follows at once is read even
-//! while others connect without end; until then the next client waits in the kernel's queue.
-//!
-//! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors
-//! closes only connections that had [`GRACE`] to send a request and did not.
+//! A few descriptors are kept in reserve for these listeners, so that they can be reached when
+//! sessions use up all others.
 
 use std::{
     collections::BTreeMap,
@@ -28,30 +20,23 @@ use tokio::{
     time::sleep,
 };
 
+use crate::control::places::{Place, Places};
+
 /// Descriptors in reserve, by listener.
 const RESERVE: usize = 4;
 /// Until a connection that was closed has let go of its descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a connection has its descriptor for certain.
-const GRACE: Duration = Duration::from_millis(200);
-/// How long a connection has its place for certain.
-const LEAST: Duration = Duration::from_millis(30);
-/// Between two warnings.
-const QUIET: Duration = Duration::from_secs(60);
 
-/// The connections of one listener. Numbers rise, so the first in the map is the oldest.
+/// The connections of one listener, by number.
 pub(super) struct Connections {
-    most: usize,
+    places: Places,
     tasks: JoinSet<u64>,
     open: BTreeMap<u64, Connection>,
-    next: u64,
     reserve: Vec<File>,
-    warned: Option<Instant>,
 }
 
 struct Connection {
     task: AbortHandle,
-    since: Instant,
     /// A request has been read from it.
     has_request: Arc<AtomicBool>,
 }
@@ -59,7 +44,7 @@ struct Connection {
 impl Connections {
     pub(super) fn new(most: usize) -> Self {
         let (tasks, open) = (JoinSet::new(), BTreeMap::new());
-        let mut this = Self { most, tasks, open, next: 0, reserve: Vec::new(), warned: None };
+        let mut this = Self { places: Places::new(most), tasks, open, reserve: Vec::new() };
         this.refill();
         this
     }
@@ -71,14 +56,13 @@ impl Connections {
         F: Future<Output = ()> + Send + 'static,
     {
         self.make_place().await;
-        let (number, has_request) = (self.next, Arc::new(AtomicBool::new(false)));
-        self.next += 1;
+        let (number, has_request) = (self.places.take(Instant::now()), Arc::new(AtomicBool::new(false)));
         let serve = serve(has_request.clone());
         let task = self.tasks.spawn(async move {
             serve.await;
             number
         });
-        self.open.insert(number, Connection { task, since: Instant::now(), has_request });
+        self.open.insert(number, Connection { task, has_request });
         self.refill();
     }
 
@@ -87,18 +71,13 @@ impl Connections {
             while let Some(ended) = self.tasks.try_join_next_with_id() {
                 self.forget(ended);
             }
-            if self.open.len() < self.most {
-                return;
-            }
-            let victim = self.oldest_silent(Duration::ZERO).or_else(|| self.open.keys().next().copied());
-            let age = victim.and_then(|number| self.open.get(&number)).map_or(LEAST, |c| c.since.elapsed());
-            if age >= LEAST {
-                self.close(victim);
-                return;
-            }
-            tokio::select! {
-                () = sleep(LEAST.saturating_sub(age)) => {}
-                Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
+            match self.places.find(Instant::now(), |n| self.is_silent(n)) {
+                Place::Free => return,
+                Place::Close(number) => return self.close(number),
+                Place::Wait(time) => tokio::select! {
+                    () = sleep(time) => {}
+                    Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
+                },
             }
         }
     }
@@ -107,36 +86,38 @@ impl Connections {
     /// Returns when it is worth another attempt.
     pub(super) async fn make_room(&mut self, error: &io::Error) {
         let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-        if self.warned.is_none_or(|at| at.elapsed() > QUIET) {
-            self.warned = Some(Instant::now());
+        if self.places.warns(Instant::now()) {
             tracing::warn!(%error, "cannot accept connections for show, metrics or probes; raise the limit of open files");
         }
         if is_full && self.reserve.pop().is_some() {
             return;
         }
-        if is_full {
-            self.close(self.oldest_silent(GRACE));
+        if is_full && let Some(number) = self.places.without_request(Instant::now(), |n| self.is_silent(n)) {
+            self.close(number);
         }
         sleep(PAUSE).await;
     }
 
-    /// The oldest connection that has sent no request for so long.
-    fn oldest_silent(&self, least: Duration) -> Option<u64> {
-        let silent = |c: &Connection| !c.has_request.load(Ordering::Relaxed) && c.since.elapsed() >= least;
-        self.open.iter().find(|(_, c)| silent(c)).map(|(number, _)| *number)
+    fn is_silent(&self, number: u64) -> bool {
+        self.open.get(&number).is_some_and(|c| !c.has_request.load(Ordering::Relaxed))
     }
 
-    fn close(&mut self, victim: Option<u64>) {
-        if let Some(closed) = victim.and_then(|number| self.open.remove(&number)) {
+    fn close(&mut self, number: u64) {
+        self.places.leave(number);
+        if let Some(closed) = self.open.remove(&number) {
             closed.task.abort();
         }
     }
 
     /// A task that panicked has no number: it is found by its handle.
     fn forget(&mut self, ended: Result<(tokio::task::Id, u64), tokio::task::JoinError>) {
-        match ended {
-            Ok((_, number)) => drop(self.open.remove(&number)),
-            Err(error) => self.open.retain(|_, c| c.task.id() != error.id()),
+        let number = match ended {
+            Ok((_, number)) => Some(number),
+            Err(error) => self.open.iter().find(|(_, c)| c.task.id() == error.id()).map(|(n, _)| *n),
+        };
+        if let Some(number) = number {
+            self.open.remove(&number);
+            self.places.leave(number);
         }
     }
 

@@ -36,6 +36,7 @@ use crate::{
     },
     liveness,
     net::{Convergence, Links, Prefix},
+    supervise::pause_after,
 };
 
 /// Commands queued for one neighbor's task, which reads them without long delays.
@@ -54,8 +55,6 @@ const PLACE_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_WAITING_CONNECTIONS: usize = 64;
 const FULL: &str = "the limit of its listen-range is reached";
 const ON_LINK: &str = "the limit of unnumbered neighbors on its interface is reached";
-/// The longest wait before a task that panicked is started again.
-const MAX_PANIC_BACKOFF: Duration = Duration::from_secs(120);
 
 /// One neighbor's task.
 struct Running {
@@ -258,7 +257,7 @@ impl Manager {
         let name = key.clone();
         let task = self.tasks.spawn(async move {
             if panics > 0 {
-                time::sleep(MAX_PANIC_BACKOFF.min(Duration::from_secs(1 << panics.min(7)))).await;
+                time::sleep(pause_after(panics)).await;
             }
             peer::run(start).await;
             name
@@ -405,7 +404,7 @@ impl Manager {
         }
         let templates = self.wanted.ranges.iter().map(|r| &*r.template);
         let configs = templates.chain(self.wanted.peers.values().map(|c| &**c));
-        let least_ttl = configs.map(|c| tcp::least_ttl(c.hops).unwrap_or(0)).min().unwrap_or(0);
+        let least_ttl = configs.map(|c| c.hops.least_ttl().unwrap_or(0)).min().unwrap_or(0);
         let terms = Terms { passwords, apart: self.apart(), least_ttl };
         self.terms.send_if_modified(|now| {
             let changed = **now != terms;
