@@ -226,20 +226,22 @@ fn judge(services: &Services, nodes: &Nodes) {
 
 fn neighbor(text: &[u8]) {
     let Ok(spec) = serde_json::from_slice(text) else { return };
-    if let Err(why) = config::objects::neighbor(&spec, &config()) {
+    if let Err(error) = config::objects::neighbor(&spec, &config()) {
+        let why = error.to_string();
         assert!(!why.is_empty() && why.len() <= 4096, "{why}");
     }
 }
 
 fn policy(text: &[u8]) {
     let Ok(spec) = serde_json::from_slice(text) else { return };
-    if let Err(why) = config::objects::policy("p", &spec) {
+    if let Err(error) = config::objects::policy("p", &spec) {
+        let why = error.to_string();
         assert!(!why.is_empty() && why.len() <= 4096, "{why}");
     }
 }
 
 fn config() -> Config {
-    let read_password = |_: &std::path::Path| Err("no such file".into());
+    let read_password = |_: &std::path::Path| Err(config::PasswordFileError::InObject);
     let surroundings = ParseContext { kubernetes: true, read_password: &read_password };
     config::parse("", &surroundings).expect("an empty file is a configuration").0
 }

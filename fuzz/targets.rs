@@ -19,7 +19,7 @@ use routelet::{
         refresh::Refresh,
         update::{Decoder, Nlri, NlriBlock, Update},
     },
-    config::{ParseContext, effective, parse},
+    config::{ParseContext, PasswordFileError, effective, parse},
 };
 
 pub(crate) use host::{advertisement, conflist, control, netlink, object, request, state};
@@ -127,7 +127,7 @@ pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let read_password = |path: &std::path::Path| match path.to_str() {
         Some("/good") => Ok("secret".into()),
-        _ => Err("no such file".into()),
+        _ => Err(PasswordFileError::InObject),
     };
     match parse(text, &ParseContext { kubernetes: choice & 1 == 1, read_password: &read_password }) {
         Ok((config, _)) => {

@@ -4,12 +4,20 @@ use std::ffi::OsString;
 
 use clap::Command;
 
+/// An abbreviation fits several commands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is ambiguous: {}; write more of it", .fitting.join(", "))]
+pub(super) struct Ambiguous {
+    text: String,
+    fitting: Vec<String>,
+}
+
 /// The arguments with whole names of commands.
 ///
 /// # Errors
 ///
 /// One line if an abbreviation fits several commands. What fits none is left to clap.
-pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsString>, String> {
+pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsString>, Ambiguous> {
     let mut command = root;
     for argument in arguments.iter_mut().skip(1) {
         let Some(text) = argument.to_str() else { break };
@@ -27,7 +35,7 @@ pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec
 
 /// The name of the subcommand that begins so. Of names that begin alike, as `neighbor` and
 /// `neighbors`, the longest is meant.
-fn full_name(text: &str, command: &Command) -> Result<Option<String>, String> {
+fn full_name(text: &str, command: &Command) -> Result<Option<String>, Ambiguous> {
     let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
     if names.contains(&text) {
         return Ok(Some(text.to_owned()));
@@ -37,7 +45,10 @@ fn full_name(text: &str, command: &Command) -> Result<Option<String>, String> {
     let Some(last) = fitting.last() else { return Ok(None) };
     match fitting.iter().all(|name| last.starts_with(name)) {
         true => Ok(Some((*last).to_owned())),
-        false => Err(format!("`{text}` is ambiguous: {}; write more of it", fitting.join(", "))),
+        false => Err(Ambiguous {
+            text: text.to_owned(),
+            fitting: fitting.into_iter().map(str::to_owned).collect(),
+        }),
     }
 }
 
@@ -46,7 +57,7 @@ mod tests {
     use super::*;
     use crate::cli::command;
 
-    fn expanded(line: &str) -> Result<String, String> {
+    fn expanded(line: &str) -> Result<String, Ambiguous> {
         let arguments = line.split(' ').map(OsString::from).collect();
         let whole = expand(arguments, &command())?;
         Ok(whole.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" "))
@@ -64,21 +75,17 @@ mod tests {
             ("routelet reload conf", "routelet reload conf"),
             ("routelet lab sc bfd", "routelet lab scene bfd"),
         ] {
-            assert_eq!(expanded(line).as_deref(), Ok(expected));
+            assert_eq!(expanded(line), Ok(expected.to_owned()));
         }
         assert_eq!(expanded("routelet"), Ok("routelet".into()));
     }
 
     #[test]
     fn an_ambiguous_beginning_lists_the_commands() {
-        assert_eq!(
-            expanded("routelet re").map_err(|e| e.contains("ambiguous")),
-            Ok("routelet reload".into()),
-            "one command"
-        );
-        let error = expanded("routelet show n").unwrap_err();
+        assert_eq!(expanded("routelet re"), Ok("routelet reload".into()), "one command");
+        let error = expanded("routelet show n").unwrap_err().to_string();
         assert_eq!(error, "`n` is ambiguous: neighbor, neighbors, node; write more of it");
-        let error = expanded("routelet neighbor re 10.0.0.1").unwrap_err();
+        let error = expanded("routelet neighbor re 10.0.0.1").unwrap_err().to_string();
         assert_eq!(error, "`re` is ambiguous: refresh, reset; write more of it");
     }
 }

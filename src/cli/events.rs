@@ -31,20 +31,24 @@ enum Since {
     At(Timestamp),
 }
 
-fn since(text: &str) -> Result<Since, String> {
-    let wrong = || "write a time such as 2026-11-21T08:00:00Z, or how long ago: 30s, 10m, 2h, 1d".to_owned();
+/// A text is no value of `--since`.
+#[derive(Debug, thiserror::Error)]
+#[error("write a time such as 2026-11-21T08:00:00Z, or how long ago: 30s, 10m, 2h, 1d")]
+struct NoTime;
+
+fn since(text: &str) -> Result<Since, NoTime> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(Since::At(at));
     }
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let unit = text.chars().next_back().ok_or(NoTime)?;
     let seconds = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3600,
         'd' => 86_400,
-        _ => return Err(wrong()),
+        _ => return Err(NoTime),
     };
-    let number: u32 = text.strip_suffix(unit).unwrap_or("").parse().map_err(|_| wrong())?;
+    let number: u32 = text.strip_suffix(unit).unwrap_or("").parse().map_err(|_| NoTime)?;
     Ok(Since::Ago(Duration::from_secs(u64::from(number) * seconds)))
 }
 
@@ -181,7 +185,7 @@ mod tests {
             assert_eq!(since(text).unwrap().start(now).to_string(), expected, "{text}");
         }
         for wrong in ["", "m", "10", "10w", "-1m", "yesterday", "é"] {
-            assert!(since(wrong).is_err_and(|e| e.contains("2026-11-21T08:00:00Z")), "{wrong}");
+            assert!(since(wrong).is_err_and(|e| e.to_string().contains("2026-11-21T08:00:00Z")), "{wrong}");
         }
         let start = Some("2026-11-21T08:00:02Z".parse().unwrap());
         assert_eq!(Progress::default().take(vec![event(1, 1), event(2, 2)], start).len(), 1);

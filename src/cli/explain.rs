@@ -35,18 +35,29 @@ pub(super) struct Explain {
     socket: Socket,
 }
 
-fn address(text: &str) -> Result<IpAddr, String> {
+/// Why packets to a text cannot be followed.
+#[derive(Debug, thiserror::Error)]
+enum AddressError {
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0} is a prefix; give one address in it, or run `routelet show routes {0}`")]
+    Prefix(String),
+    #[error("write {0}, without the interface")]
+    WithInterface(IpAddr),
+    #[error("write an IP address: 10.1.2.3 or 2001:db8::1")]
+    NoAddress,
+}
+
+fn address(text: &str) -> Result<IpAddr, AddressError> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return explain_refusal(address).map_or(Ok(address), Err);
+        return explain_refusal(address).map_or(Ok(address), |why| Err(AddressError::Refused(why)));
     }
     if text.parse::<Prefix>().is_ok() || text.contains('/') {
-        return Err(format!(
-            "{text} is a prefix; give one address in it, or run `routelet show routes {text}`"
-        ));
+        return Err(AddressError::Prefix(text.to_owned()));
     }
     Err(match text.split_once('%').map(|(a, _)| a.parse::<IpAddr>()) {
-        Some(Ok(a)) => explain_refusal(a).unwrap_or_else(|| format!("write {a}, without the interface")),
-        _ => "write an IP address: 10.1.2.3 or 2001:db8::1".into(),
+        Some(Ok(a)) => explain_refusal(a).map_or(AddressError::WithInterface(a), AddressError::Refused),
+        _ => AddressError::NoAddress,
     })
 }
 
@@ -89,7 +100,7 @@ mod tests {
             ("10.0.0.1%eth0",     "without the interface"),
         ];
         for (text, part) in cases {
-            let error = address(text).expect_err(text);
+            let error = address(text).expect_err(text).to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{text}: {error}");
         }
         for text in ["10.0.0.1", "2001:DB8::1", "169.254.169.254", "240.0.0.1"] {

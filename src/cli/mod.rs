@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
     let arguments = match abbreviation::expand(io::arguments(), &command()) {
         Ok(arguments) => arguments,
         Err(ambiguous) => {
-            io::print_error(&ambiguous);
+            io::print_error(&ambiguous.to_string());
             return ExitCode::from(2);
         }
     };

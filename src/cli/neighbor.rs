@@ -27,10 +27,17 @@ pub(super) struct Order {
     socket: Socket,
 }
 
-fn message(text: &str) -> Result<String, String> {
+/// A shutdown message that does not fit into the NOTIFICATION.
+#[derive(Debug, thiserror::Error)]
+#[error("has {octets} octets; RFC 9003 allows 255")]
+struct TooLong {
+    octets: usize,
+}
+
+fn message(text: &str) -> Result<String, TooLong> {
     match text.len() {
         0..=255 => Ok(text.to_owned()),
-        n => Err(format!("has {n} octets; RFC 9003 allows 255")),
+        octets => Err(TooLong { octets }),
     }
 }
 

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, io};
 use crate::{
-    config::{LogFormat, log_level},
+    config::{LogFormat, LogLevelError, log_level},
     daemon::{self, RunOptions},
 };
 
@@ -34,7 +34,7 @@ enum Format {
     Json,
 }
 
-fn level(text: &str) -> Result<String, String> {
+fn level(text: &str) -> Result<String, LogLevelError> {
     log_level(text).map(|()| text.to_owned())
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::{Failure, events::Events, neighbor_name, output::Common};
 use crate::{
     control::{Query, RouteFilter},
-    net::{Asn, Family, Prefix},
+    net::{Asn, Family, Prefix, PrefixError},
 };
 
 #[derive(Debug, Subcommand)]
@@ -102,21 +102,26 @@ struct Subject {
     longest: bool,
 }
 
-fn subject(text: &str) -> Result<Subject, String> {
+fn subject(text: &str) -> Result<Subject, PrefixError> {
     match text.parse::<IpAddr>() {
         Ok(addr) => Ok(Subject { prefix: Prefix::host(addr), longest: true }),
         Err(_) => {
-            let prefix = text.parse::<Prefix>().map_err(|e| e.to_string())?;
+            let prefix = text.parse::<Prefix>()?;
             Ok(Subject { prefix, longest: false })
         }
     }
 }
 
-fn family(text: &str) -> Result<Family, String> {
+/// A text names no family.
+#[derive(Debug, thiserror::Error)]
+#[error("write ipv4-unicast or ipv6-unicast")]
+struct NoFamily;
+
+fn family(text: &str) -> Result<Family, NoFamily> {
     match text {
         "ipv4" | "ipv4-unicast" => Ok(Family::Ipv4Unicast),
         "ipv6" | "ipv6-unicast" => Ok(Family::Ipv6Unicast),
-        _ => Err("write ipv4-unicast or ipv6-unicast".into()),
+        _ => Err(NoFamily),
     }
 }
 

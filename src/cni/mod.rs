@@ -15,4 +15,5 @@ pub mod former;
 pub mod gate;
 pub mod io;
 pub mod leases;
+pub mod plugin_file;
 pub mod view;

@@ -35,7 +35,7 @@ pub use keys::{
     Security, ServiceRules,
 };
 pub use problem::{Problem, Problems};
-pub use read::ParseContext;
+pub use read::{ParseContext, PasswordFileError};
 pub use view::effective;
 
 keys::section! {
@@ -155,20 +155,28 @@ pub enum LogFormat {
     Json,
 }
 
+const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// The part of a text that is no log level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{part}` is no log level; write one of {}", LOG_LEVELS.join(", "))]
+pub struct LogLevelError {
+    part: String,
+}
+
 /// Whether `text` is a log level, or a list of `TARGET=LEVEL` as tracing knows it.
 ///
 /// # Errors
 ///
 /// The error, and what is allowed.
-pub fn log_level(text: &str) -> Result<(), String> {
-    let known = ["error", "warn", "info", "debug", "trace", "off"];
+pub fn log_level(text: &str) -> Result<(), LogLevelError> {
     let wrong = text.split(',').find(|part| {
         let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
-        !known.contains(&level.trim())
+        !LOG_LEVELS.contains(&level.trim())
     });
     match wrong {
         None => Ok(()),
-        Some(part) => Err(format!("`{part}` is no log level; write one of {}", known.join(", "))),
+        Some(part) => Err(LogLevelError { part: part.to_owned() }),
     }
 }
 

@@ -7,24 +7,42 @@ use serde_json::{Map, Value};
 use toml::de::DeTable;
 
 use super::{
-    Config, Neighbor,
+    Config, Neighbor, Problem,
     keys::camel,
     neighbor, policies,
-    read::{ParseContext, Report, Section},
+    read::{ParseContext, PasswordFileError, Report, Section},
 };
 use crate::bgp::policy::Policy;
+
+/// All that is wrong with the spec of an object, on one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    #[error("cannot be read: {0}; is a list of mixed values in it?")]
+    Unreadable(#[from] toml::ser::Error),
+    #[error("{}", listed(.0))]
+    Fields(Vec<Problem>),
+    #[error("describes no neighbor")]
+    NoNeighbor,
+    #[error("has no statements")]
+    NoStatements,
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", field(&p.key), p.what)).collect();
+    lines.join("; ")
+}
 
 /// The neighbor of a BGPPeer's `spec` (without the fields for the cluster).
 ///
 /// # Errors
 ///
 /// All that is wrong with it, on one line.
-pub fn neighbor(spec: &Map<String, Value>, config: &Config) -> Result<Neighbor, String> {
+pub fn neighbor(spec: &Map<String, Value>, config: &Config) -> Result<Neighbor, ObjectError> {
     let mut bgp = config.bgp.clone();
     bgp.neighbors.clear();
     let tree = Value::Array(vec![Value::Object(spec.clone())]);
     read("neighbor", &tree, |root| neighbor::neighbors(root, &mut bgp, &config.policies))?;
-    bgp.neighbors.pop().ok_or_else(|| "describes no neighbor".into())
+    bgp.neighbors.pop().ok_or(ObjectError::NoNeighbor)
 }
 
 /// The policy `name` of a BGPPolicy's `spec.statements`.
@@ -32,7 +50,7 @@ pub fn neighbor(spec: &Map<String, Value>, config: &Config) -> Result<Neighbor, 
 /// # Errors
 ///
 /// All that is wrong with it, on one line.
-pub fn policy(name: &str, spec: &Map<String, Value>) -> Result<Arc<Policy>, String> {
+pub fn policy(name: &str, spec: &Map<String, Value>) -> Result<Arc<Policy>, ObjectError> {
     let statements = spec.get("statements").cloned().unwrap_or_default();
     let mut found = BTreeMap::new();
     read("policy", &serde_json::json!({ name: statements }), |root| {
@@ -40,23 +58,20 @@ pub fn policy(name: &str, spec: &Map<String, Value>) -> Result<Arc<Policy>, Stri
             found = policies::read(&section);
         }
     })?;
-    found.remove(name).ok_or_else(|| "has no statements".into())
+    found.remove(name).ok_or(ObjectError::NoStatements)
 }
 
-fn read(key: &str, value: &Value, take: impl FnOnce(&Section<'_>)) -> Result<(), String> {
-    let text = toml::to_string(&serde_json::json!({ key: kebab(value) }))
-        .map_err(|e| format!("cannot be read: {e}; is a list of mixed values in it?"))?;
+fn read(key: &str, value: &Value, take: impl FnOnce(&Section<'_>)) -> Result<(), ObjectError> {
+    let text = toml::to_string(&serde_json::json!({ key: kebab(value) }))?;
     let (tree, _) = DeTable::parse_recoverable(&text);
     // A Secret is named instead; files are not read for an object.
-    let context =
-        ParseContext { kubernetes: true, read_password: &|_| Err("write passwordSecretRef".into()) };
+    let context = ParseContext { kubernetes: true, read_password: &|_| Err(PasswordFileError::InObject) };
     let report = Report::new(&text, &context);
     let root = Section::root(&report, tree.get_ref());
     take(&root);
     root.close();
     let (problems, _) = report.into_lists();
-    let messages: Vec<_> = problems.iter().map(|p| format!("{}: {}", field(&p.key), p.what)).collect();
-    if messages.is_empty() { Ok(()) } else { Err(messages.join("; ")) }
+    if problems.is_empty() { Ok(()) } else { Err(ObjectError::Fields(problems)) }
 }
 
 /// Keys as the file has them; what is null is not there.
@@ -95,7 +110,7 @@ mod tests {
     use super::*;
     use crate::bgp::peer::RemoteAs;
 
-    fn peer(spec: Value) -> Result<Neighbor, String> {
+    fn peer(spec: Value) -> Result<Neighbor, ObjectError> {
         neighbor(spec.as_object().unwrap(), &Config::for_kubernetes())
     }
 
@@ -121,7 +136,7 @@ mod tests {
             (json!({ "address": "10.1.1.1", "remoteAs": 1, "passwordFile": "/etc/shadow" }), "write passwordSecretRef"),
         ];
         for (spec, want) in cases {
-            let messages = peer(spec.clone()).unwrap_err();
+            let messages = peer(spec.clone()).unwrap_err().to_string();
             assert!(messages.contains(want) && !messages.contains('\n'), "{spec}: {messages}");
         }
     }
@@ -132,7 +147,7 @@ mod tests {
         let good =
             json!({ "statements": [{ "prefixes": ["10.0.0.0/8{24,32}"], "setMed": 7, "action": "accept" }] });
         assert_eq!(read(good).unwrap().name, "p-1");
-        let messages = read(json!({ "statements": [{ "action": "perhaps" }] })).unwrap_err();
+        let messages = read(json!({ "statements": [{ "action": "perhaps" }] })).unwrap_err().to_string();
         assert!(messages.contains("statement") || messages.contains("`perhaps`"), "{messages}");
         assert!(read(json!({})).is_err());
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     keys::{Shape, kinds::With},
-    read::{Item, Section},
+    read::{Item, PasswordFileError, Section},
 };
 use crate::bgp::peer::Secret;
 
@@ -26,12 +26,23 @@ pub(super) const MD5: Algorithm = Algorithm { name: "TCP MD5", max: 80 };
 /// SHA1 of BFD (RFC 5880 §4.4).
 pub(super) const BFD: Algorithm = Algorithm { name: "SHA1 of BFD", max: 20 };
 
+/// Why a text cannot be a password. It never contains the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    #[error("must not be empty")]
+    Empty,
+    #[error("has {octets} octets; {algorithm} takes {max} at most")]
+    TooLong { octets: usize, algorithm: &'static str, max: usize },
+}
+
 impl Algorithm {
     /// Never reports what the password is.
-    fn check(self, password: &str) -> Result<(), String> {
+    fn check(self, password: &str) -> Result<(), PasswordError> {
         match password.len() {
-            0 => Err("must not be empty".to_owned()),
-            n if n > self.max => Err(format!("has {n} octets; {} takes {} at most", self.name, self.max)),
+            0 => Err(PasswordError::Empty),
+            n if n > self.max => {
+                Err(PasswordError::TooLong { octets: n, algorithm: self.name, max: self.max })
+            }
             _ => Ok(()),
         }
     }
@@ -73,7 +84,8 @@ pub(super) fn load(
     }
     let Some(path) = file else { return };
     let read = item.read_password(path).and_then(|text| {
-        algorithm.check(&text).map_err(|what| format!("the password in {} {what}", path.display()))?;
+        let checked = algorithm.check(&text);
+        checked.map_err(|error| PasswordFileError::Password { path: path.clone(), error })?;
         Ok(Secret(text))
     });
     *password = read.map_err(|what| item.error(what)).ok();

@@ -3,21 +3,39 @@
 //! Each reader reports its error and returns `None`; the caller goes on with the next key, so that
 //! one run finds all errors. The known keys of a table are those read before [`Section::close`].
 
-use std::{cell::RefCell, fmt::Display, ops::RangeInclusive, path::Path, str::FromStr};
+use std::{
+    cell::RefCell,
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, nearest::nearest};
+use super::{Problem, nearest::nearest, password::PasswordError};
 
 /// The context in which the file is read.
 pub struct ParseContext<'a> {
     /// Under Kubernetes; `kubernetes.enabled` overrides it.
     pub kubernetes: bool,
     /// Reads a `password-file`.
-    pub read_password: &'a dyn Fn(&Path) -> Result<String, String>,
+    pub read_password: &'a dyn Fn(&Path) -> Result<String, PasswordFileError>,
+}
+
+/// Why there is no password from a `password-file`.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordFileError {
+    #[error("{}: cannot be read: {error}; {remedy}", .path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error, remedy: &'static str },
+    /// Objects of the cluster name a Secret instead.
+    #[error("write passwordSecretRef")]
+    InObject,
+    #[error("the password in {} {error}", .path.display())]
+    Password { path: PathBuf, error: PasswordError },
 }
 
 /// Collects problems and warnings.
@@ -51,12 +69,12 @@ impl<'a> Report<'a> {
         Self { text, context, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
-    pub(super) fn error(&self, at: usize, key: &str, what: impl Into<String>) {
-        self.problems.borrow_mut().push((at, self.problem(at, key, what.into())));
+    pub(super) fn error(&self, at: usize, key: &str, what: impl Display) {
+        self.problems.borrow_mut().push((at, self.problem(at, key, what.to_string())));
     }
 
-    pub(super) fn warn(&self, at: usize, key: &str, what: impl Into<String>) {
-        self.warnings.borrow_mut().push((at, self.problem(at, key, what.into())));
+    pub(super) fn warn(&self, at: usize, key: &str, what: impl Display) {
+        self.warnings.borrow_mut().push((at, self.problem(at, key, what.to_string())));
     }
 
     /// Errors and warnings in the order of the file.
@@ -116,13 +134,13 @@ impl<'a> Section<'a> {
     }
 
     /// Reports an error of the table as a whole.
-    pub(super) fn error(&self, key: &str, what: impl Into<String>) {
+    pub(super) fn error(&self, key: &str, what: impl Display) {
         self.report.error(self.at, &self.join(key), what);
     }
 
     /// Reports that a required key (or one below it) is missing.
-    pub(super) fn missing(&self, key: &'static str, what: impl Into<String>) {
-        self.missing.borrow_mut().push((key, what.into()));
+    pub(super) fn missing(&self, key: &'static str, what: impl Display) {
+        self.missing.borrow_mut().push((key, what.to_string()));
     }
 
     /// Reports unknown keys, and missing ones unless they are only misspelled.
@@ -160,11 +178,11 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn error(&self, what: impl Into<String>) {
+    pub(super) fn error(&self, what: impl Display) {
         self.report.error(self.at(), &self.path, what);
     }
 
-    pub(super) fn warn(&self, what: impl Into<String>) {
+    pub(super) fn warn(&self, what: impl Display) {
         self.report.warn(self.at(), &self.path, what);
     }
 
@@ -177,7 +195,7 @@ impl<'a> Item<'a> {
     }
 
     /// What is in the file of a `password-file`.
-    pub(super) fn read_password(&self, path: &Path) -> Result<String, String> {
+    pub(super) fn read_password(&self, path: &Path) -> Result<String, PasswordFileError> {
         (self.report.context.read_password)(path)
     }
 

@@ -1,7 +1,7 @@
 //! Values that several sections know: prefixes, addresses, names.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -78,11 +78,46 @@ pub(super) fn own_prefix(item: &Item<'_>) -> Option<Prefix> {
     Some(prefix)
 }
 
+/// A prefix is written with bits beyond its length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` has host bits set; write {prefix}")]
+pub(super) struct HostBits {
+    text: String,
+    prefix: Prefix,
+}
+
+/// Why a text is no address of a neighbor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error(
+        "`{text}` is no IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or \"gateway\"{}",
+        hint(.text)
+    )]
+    Syntax { text: String },
+    #[error("write the IPv4 address {0} itself")]
+    Ipv4Mapped(Ipv4Addr),
+    #[error("{0} is the address of no host")]
+    OfNoHost(IpAddr),
+    #[error("only a link-local address takes an interface, as fe80::1%eth0")]
+    NotLinkLocal,
+    #[error("a link-local address needs its interface; write {0}%eth0")]
+    WithoutInterface(Ipv6Addr),
+    #[error(transparent)]
+    Interface(#[from] InterfaceNameError),
+}
+
+/// Not a name that the kernel takes for an interface.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no interface name: 1 to {} letters without blanks, `/` and `:`", IFNAME)]
+pub(super) struct InterfaceNameError {
+    name: String,
+}
+
 /// The prefix to write instead if `text` has host bits set.
-pub(super) fn unmasked(text: &str, prefix: Prefix) -> Result<(), String> {
+pub(super) fn unmasked(text: &str, prefix: Prefix) -> Result<(), HostBits> {
     let addr = text.split_once('/').and_then(|(addr, _)| addr.parse::<IpAddr>().ok());
     if addr.is_some_and(|addr| addr != prefix.addr()) {
-        return Err(format!("`{text}` has host bits set; write {prefix}"));
+        return Err(HostBits { text: text.to_owned(), prefix });
     }
     Ok(())
 }
@@ -109,25 +144,22 @@ pub(super) fn neighbor_address(item: &Item<'_>) -> Option<NeighborId> {
 }
 
 /// Where a neighbor is, or what is wrong with the text.
-pub(super) fn at(text: &str) -> Result<NeighborId, String> {
+pub(super) fn at(text: &str) -> Result<NeighborId, AddressError> {
     if text == "gateway" {
         return Ok(NeighborId::Gateway);
     }
     if let Some((addr, interface)) = text.split_once('%') {
         let addr = addr.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
-        let addr = addr.ok_or("only a link-local address takes an interface, as fe80::1%eth0")?;
+        let addr = addr.ok_or(AddressError::NotLinkLocal)?;
         interface_name_is_good(interface)?;
         return Ok(NeighborId::LinkLocal(addr, interface.to_owned()));
     }
-    let addr = text.parse::<IpAddr>().map_err(|_| {
-        let hint = hint(text);
-        format!("`{text}` is no IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or \"gateway\"{hint}")
-    })?;
+    let addr = text.parse::<IpAddr>().map_err(|_| AddressError::Syntax { text: text.to_owned() })?;
     talkable(addr)?;
     if let IpAddr::V6(v6) = addr
         && v6.is_unicast_link_local()
     {
-        return Err(format!("a link-local address needs its interface; write {v6}%eth0"));
+        return Err(AddressError::WithoutInterface(v6));
     }
     Ok(NeighborId::Address(addr))
 }
@@ -136,15 +168,15 @@ fn hint(text: &str) -> &'static str {
     if text.contains('/') { ", without a length" } else { "" }
 }
 
-fn talkable(addr: IpAddr) -> Result<(), String> {
+fn talkable(addr: IpAddr) -> Result<(), AddressError> {
     if let IpAddr::V6(v6) = addr
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        return Err(format!("write the IPv4 address {v4} itself"));
+        return Err(AddressError::Ipv4Mapped(v4));
     }
     let broadcast = matches!(addr, IpAddr::V4(a) if a.is_broadcast());
     if addr.is_unspecified() || addr.is_multicast() || broadcast {
-        return Err(format!("{addr} is the address of no host"));
+        return Err(AddressError::OfNoHost(addr));
     }
     Ok(())
 }
@@ -164,11 +196,9 @@ pub(super) fn interface_name(item: &Item<'_>) -> Option<String> {
     interface_name_is_good(name).map_err(|what| item.error(what)).ok().map(|()| name.to_owned())
 }
 
-pub(super) fn interface_name_is_good(name: &str) -> Result<(), String> {
+pub(super) fn interface_name_is_good(name: &str) -> Result<(), InterfaceNameError> {
     if name.is_empty() || name.len() > IFNAME || odd_in_interface(name) || matches!(name, "." | "..") {
-        return Err(format!(
-            "`{name}` is no interface name: 1 to {IFNAME} letters without blanks, `/` and `:`"
-        ));
+        return Err(InterfaceNameError { name: name.to_owned() });
     }
     Ok(())
 }

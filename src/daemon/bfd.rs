@@ -4,7 +4,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
 use crate::{
-    bfd::{Change, State, io::Handle},
+    bfd::{
+        Change, State,
+        io::{Handle, PriorityError},
+    },
     net::{BfdPath, bfd_diagnostic},
 };
 
@@ -41,12 +44,12 @@ fn log(change: &Change) {
     }
 }
 
-fn log_priority(realtime: &Option<Result<(), String>>) {
+fn log_priority(realtime: &Option<Result<(), PriorityError>>) {
     match realtime {
         Some(Ok(())) => debug!(target: "routelet::bfd", "BFD runs with real-time priority"),
         Some(Err(error)) => info!(
             target: "routelet::bfd",
-            error,
+            %error,
             "BFD runs without real-time priority; CAP_SYS_NICE (LimitRTPRIO of systemd) permits it"
         ),
         None => {}

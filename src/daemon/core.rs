@@ -22,7 +22,7 @@ use crate::{
     cni::io::spawn_plugins,
     control::io::http,
     docker, fib, nft,
-    plan::{Drain, Plan, Sessions},
+    plan::{Drain, NoPlan, Plan, Sessions},
     unnumbered::io::Found,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Core {
     pub(super) routing: Routing,
     pub(super) peers: bgp::io::Handle,
     /// The plan in force, or why there is none yet.
-    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     /// The sysctls that are set.
     pub(super) forwarding: watch::Receiver<Forwarding>,
     pub(super) reports: Reports,

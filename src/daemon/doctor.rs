@@ -76,7 +76,7 @@ fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic
             found.extend(nft::io::forward::dropped(&plan.forward));
         }
         Some(Err(missing)) => {
-            found.push(Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing, ""));
+            found.push(Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing.to_string(), ""));
         }
         None => {}
     }

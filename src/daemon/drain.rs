@@ -24,6 +24,14 @@ pub(super) struct Drainer {
     step: watch::Sender<Option<Drain>>,
 }
 
+/// The step of a drain cannot be saved.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}; the drain would not survive a restart: make state-dir writable", .path.display())]
+pub(super) struct DrainError {
+    path: PathBuf,
+    error: io::Error,
+}
+
 impl Drainer {
     /// Loads the step of the previous run.
     pub(super) fn new(state_dir: &Path) -> (Self, watch::Receiver<Option<Drain>>) {
@@ -38,7 +46,7 @@ impl Drainer {
     /// # Errors
     ///
     /// If the step cannot be saved.
-    pub(super) fn drain(&self, now: bool) -> Result<String, String> {
+    pub(super) fn drain(&self, now: bool) -> Result<String, DrainError> {
         let step = match (*self.step.borrow(), now) {
             (_, true) => Drain::All,
             (Some(step), false) => step,
@@ -55,21 +63,16 @@ impl Drainer {
         })
     }
 
-    pub(super) fn undrain(&self) -> Result<(), String> {
+    pub(super) fn undrain(&self) -> Result<(), DrainError> {
         self.set(None)
     }
 
-    fn set(&self, step: Option<Drain>) -> Result<(), String> {
+    fn set(&self, step: Option<Drain>) -> Result<(), DrainError> {
         let old = *self.step.borrow();
         if old == step {
             return Ok(());
         }
-        self.keep(step).map_err(|e| {
-            format!(
-                "{}: {e}; the drain would not survive a restart: make state-dir writable",
-                self.path.display()
-            )
-        })?;
+        self.keep(step).map_err(|error| DrainError { path: self.path.clone(), error })?;
         info!(step = step.map_or("none", Drain::as_str), "drain step changed");
         self.step.send_replace(step);
         Ok(())
@@ -159,6 +162,8 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 
         let (nowhere, seen) = Drainer::new(&dir.path().join("missing"));
-        assert!(nowhere.drain(false).unwrap_err().contains("state-dir") && seen.borrow().is_none());
+        assert!(
+            nowhere.drain(false).unwrap_err().to_string().contains("state-dir") && seen.borrow().is_none()
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     },
     fib::host::Host,
     net::Prefix,
-    plan::{Plan, host::interfaces},
+    plan::{NoPlan, Plan, host::interfaces},
 };
 
 /// The source of the configuration without a file.
@@ -34,7 +34,7 @@ pub(super) struct State<'a> {
 }
 
 /// The response; without a plan it only has the reason.
-pub(super) fn status(plan: Result<&Plan, &String>, state: &State<'_>, problems: Vec<String>) -> HostStatus {
+pub(super) fn status(plan: Result<&Plan, &NoPlan>, state: &State<'_>, problems: Vec<String>) -> HostStatus {
     let &State { host, neighbors, .. } = state;
     let plan = match plan {
         Ok(plan) => plan,

@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Control},
     control::io::{
         http,
-        server::{self, ControlSocket},
+        server::{self, BindError, ControlSocket},
     },
     net::Diagnostic,
 };
@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct Move {
     pub(super) to: Control,
     /// Why that is not possible while the daemon runs.
-    pub(super) reply: oneshot::Sender<Result<(), String>>,
+    pub(super) reply: oneshot::Sender<Result<(), BindError>>,
 }
 
 /// A control socket that is elsewhere now.
@@ -79,7 +79,7 @@ pub(super) async fn control(
                 former.push(Former { path, serving, until });
             }
         });
-        let _ = reply.send(moved.map_err(|e| e.to_string()));
+        let _ = reply.send(moved);
     }
     let _ = serving.await;
 }

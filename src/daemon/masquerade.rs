@@ -20,7 +20,7 @@ use crate::{
         io::masquerade::Want,
         masquerade::{self, Auto, Mode},
     },
-    plan::Plan,
+    plan::{NoPlan, Plan},
 };
 
 /// How often advertised routes are checked while `auto` has not ended masquerading.
@@ -28,7 +28,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Inputs of the task.
 pub(super) struct Inputs {
-    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     /// Each change is a reload, which restarts `auto`.
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) peers: mpsc::Sender<ToPeers>,

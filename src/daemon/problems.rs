@@ -14,7 +14,7 @@ use super::{forwarding::Forwarding, readiness::changed};
 use crate::{
     cni::view::ConflistStatus,
     net::{Diagnostic, Reason, Severity, Subject},
-    plan::Plan,
+    plan::{NoPlan, Plan},
 };
 
 /// Problems of one task.
@@ -40,7 +40,7 @@ pub(super) struct Reports {
 /// Sources of problems. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sources {
-    pub(super) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(super) plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     /// Under Kubernetes.
     pub(super) conflist: Option<watch::Receiver<ConflistStatus>>,
     pub(super) forwarding: watch::Receiver<Forwarding>,
@@ -213,7 +213,7 @@ mod tests {
         let (tx, other) = watch::channel(Vec::new());
         let (ended, gone) = watch::channel(vec![one("gone", "x")]);
         drop(ended);
-        let (_plan, plan) = watch::channel(Arc::new(Err(String::new())));
+        let (_plan, plan) = watch::channel(Arc::new(Err(NoPlan::Starting)));
         let others = vec![other, gone];
         let mut sources = Sources { plan, conflist: None, forwarding, sessions, others };
         sources.mark_seen();

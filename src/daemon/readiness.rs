@@ -21,7 +21,7 @@ use crate::{
     fib::io::{FibClient, sysctl},
     k8s::condition::Facts,
     net::{Convergence, Prefix},
-    plan::{Plan, Sessions},
+    plan::{NoPlan, Plan, Sessions},
 };
 
 /// Maximum time to wait for absent neighbors.
@@ -36,7 +36,7 @@ pub(super) async fn readiness(
     ready: watch::Sender<bool>,
     sessions: watch::Receiver<Arc<Sessions>>,
     mut convergence: watch::Receiver<Arc<Convergence>>,
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     mut conflist: Option<watch::Receiver<ConflistStatus>>,
 ) {
     let deadline = Instant::now() + NEIGHBOR_TIMEOUT;
@@ -72,7 +72,7 @@ pub(super) async fn readiness(
 /// Waits for an established session, unless no other node runs routelet. Logs that it waits.
 async fn first_session(
     mut sessions: watch::Receiver<Arc<Sessions>>,
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
 ) {
     let mut logged = false;
     loop {
@@ -112,7 +112,7 @@ pub(super) async fn gate(
     mut acknowledged: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     mut forwarding: watch::Receiver<Forwarding>,
     mut convergence: watch::Receiver<Arc<Convergence>>,
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
 ) {
     loop {
         let now = GateInputs {
@@ -139,7 +139,7 @@ pub(super) async fn gate(
 
 /// Whether forwarding is enabled for all families of the conflist. A family that is disabled on the
 /// host is not in it, and does not delay it.
-fn forwards(plan: &Result<Plan, String>) -> bool {
+fn forwards(plan: &Result<Plan, NoPlan>) -> bool {
     let Ok(Plan { conflist: Some(conflist), .. }) = plan else { return false };
     conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()))
 }
@@ -155,7 +155,7 @@ pub(super) async fn facts(
     established: watch::Sender<Arc<Sessions>>,
     (mut begun, mut ready): (watch::Receiver<bool>, watch::Receiver<bool>),
     (peers, mut events): (mpsc::Sender<ToPeers>, broadcast::Receiver<PeerEvent>),
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
 ) {
     let mut were_up = BTreeSet::new();
     loop {
@@ -213,7 +213,7 @@ fn sessions_of(up: &BTreeSet<String>) -> Sessions {
 }
 
 /// The number of planned neighbors; without a plan more than can have converged.
-fn expected(plan: &Result<Plan, String>) -> usize {
+fn expected(plan: &Result<Plan, NoPlan>) -> usize {
     plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count())
 }
 

@@ -22,7 +22,7 @@ use crate::{
         standing,
     },
     net::Diagnostic,
-    plan::Plan,
+    plan::{NoPlan, Plan},
 };
 
 /// How often to check without an event: what lasts for [`GRACE`] is found soon after.
@@ -35,7 +35,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Runs until the task of the sessions ends.
 pub(super) async fn run(
     problems: watch::Sender<Vec<Diagnostic>>,
-    mut plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    mut plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     (peers, rib): (mpsc::Sender<ToPeers>, RibSender),
     mut events: broadcast::Receiver<PeerEvent>,
     mut bfd: watch::Receiver<Vec<Diagnostic>>,

@@ -26,20 +26,31 @@ pub enum NetworkSelector {
     },
 }
 
+/// Why a text selects no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkSelectorError {
+    #[error("`{0}` is no label; write \"label:KEY=VALUE\" or \"label:KEY\"")]
+    Label(String),
+    #[error(
+        "`{0}` is no name of a Docker network: letters, digits, `_`, `.` and `-`, or \"label:KEY=VALUE\""
+    )]
+    Name(String),
+}
+
 impl NetworkSelector {
     /// Reads `NAME`, `label:KEY` or `label:KEY=VALUE`.
     ///
     /// # Errors
     ///
     /// What is wrong with it and what is allowed.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, NetworkSelectorError> {
         let Some(label) = text.strip_prefix("label:") else { return name(text) };
         let (key, value) = match label.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (label, None),
         };
         if key.is_empty() || label.len() > MAX_TEXT || label.chars().any(char::is_control) {
-            return Err(format!("`{text}` is no label; write \"label:KEY=VALUE\" or \"label:KEY\""));
+            return Err(NetworkSelectorError::Label(text.to_owned()));
         }
         Ok(Self::Label { key: key.to_owned(), value })
     }
@@ -58,13 +69,11 @@ impl NetworkSelector {
 const MAX_TEXT: usize = 255;
 
 /// A name as the engine allows it.
-fn name(text: &str) -> Result<NetworkSelector, String> {
+fn name(text: &str) -> Result<NetworkSelector, NetworkSelectorError> {
     let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let is_good = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !is_good || text.len() > MAX_TEXT || !text.bytes().all(is_inner) {
-        return Err(format!(
-            "`{text}` is no name of a Docker network: letters, digits, `_`, `.` and `-`, or \"label:KEY=VALUE\""
-        ));
+        return Err(NetworkSelectorError::Name(text.to_owned()));
     }
     Ok(NetworkSelector::Name(text.to_owned()))
 }

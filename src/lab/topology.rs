@@ -335,7 +335,7 @@ mod tests {
         let lab = Topology { fabric: Fabric::Unnumbered, ..LAB };
         let parse = |text: &str| {
             let around =
-                crate::config::ParseContext { kubernetes: false, read_password: &|_| Err(String::new()) };
+                crate::config::ParseContext { kubernetes: false, read_password: &|_| Ok(String::new()) };
             crate::config::parse(text, &around).unwrap_or_else(|e| panic!("{e:?}\n{text}")).0
         };
         assert!(parse(&lab.host_toml(lab.hosts().next().unwrap(), Path::new("/run/x"))).is_bare_host);

@@ -36,7 +36,7 @@ pub use preferred::PreferredSources;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use random::Random;
 pub use reach::{Reach, Reachable, Unresolved};
-pub use selector::Selector;
+pub use selector::{Selector, SelectorError};
 pub use service::{ServiceAddresses, ServiceLimits};
 pub use smallest::Smallest;
 

@@ -19,6 +19,21 @@ enum Term {
     NotIn(String, Vec<String>),
 }
 
+/// Why a text is no selector, with the part that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    #[error("`{0}`: the bracket is not closed")]
+    OpenBracket(String),
+    #[error("`{0}` is no term of a selector; write it as `key in (a,b)` or `key notin (a,b)`")]
+    Term(String),
+    #[error(
+        "`{0}` is no label; write terms as `key=value`, `key!=value`, `key`, `!key` or `key in (a,b)`, with commas between"
+    )]
+    Key(String),
+    #[error("`{0}` is no value of a label (letters, digits, `-`, `_`, `.`)")]
+    Value(String),
+}
+
 impl Selector {
     /// Whether every term matches. As in Kubernetes, an object without the label matches `!=` and
     /// `notin`.
@@ -34,18 +49,18 @@ impl Selector {
 }
 
 impl FromStr for Selector {
-    type Err = String;
+    type Err = SelectorError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
         let terms = terms(text).into_iter().map(str::trim).filter(|t| !t.is_empty()).map(term);
         Ok(Self { text: text.trim().to_owned(), terms: terms.collect::<Result<_, _>>()? })
     }
 }
 
 impl TryFrom<String> for Selector {
-    type Error = String;
+    type Error = SelectorError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, SelectorError> {
         text.parse()
     }
 }
@@ -76,7 +91,7 @@ fn terms(text: &str) -> Vec<&str> {
     .collect()
 }
 
-fn term(text: &str) -> Result<Term, String> {
+fn term(text: &str) -> Result<Term, SelectorError> {
     if let Some(key) = text.strip_prefix('!') {
         return Ok(Term::HasNot(name(key)?));
     }
@@ -88,14 +103,12 @@ fn term(text: &str) -> Result<Term, String> {
     }
     let Some((head, list)) = text.split_once('(') else { return Ok(Term::Has(name(text)?)) };
     let list =
-        list.trim_end().strip_suffix(')').ok_or_else(|| format!("`{text}`: the bracket is not closed"))?;
+        list.trim_end().strip_suffix(')').ok_or_else(|| SelectorError::OpenBracket(text.to_owned()))?;
     let values = list.split(',').map(value_of).collect::<Result<_, _>>()?;
     match head.split_whitespace().collect::<Vec<_>>()[..] {
         [key, "in"] => Ok(among(name(key)?, values, true)),
         [key, "notin"] => Ok(among(name(key)?, values, false)),
-        _ => {
-            Err(format!("`{text}` is no term of a selector; write it as `key in (a,b)` or `key notin (a,b)`"))
-        }
+        _ => Err(SelectorError::Term(text.to_owned())),
     }
 }
 
@@ -104,24 +117,22 @@ fn among(key: String, values: Vec<String>, equal: bool) -> Term {
 }
 
 /// A label's key: a name, optionally prefixed by a domain.
-fn name(text: &str) -> Result<String, String> {
+fn name(text: &str) -> Result<String, SelectorError> {
     let text = text.trim();
     let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     match !text.is_empty() && text.chars().all(good) {
         true => Ok(text.to_owned()),
-        false => Err(format!(
-            "`{text}` is no label; write terms as `key=value`, `key!=value`, `key`, `!key` or `key in (a,b)`, with commas between"
-        )),
+        false => Err(SelectorError::Key(text.to_owned())),
     }
 }
 
 /// A label's value, which may be empty.
-fn value_of(text: &str) -> Result<String, String> {
+fn value_of(text: &str) -> Result<String, SelectorError> {
     let text = text.trim();
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     match text.chars().all(good) {
         true => Ok(text.to_owned()),
-        false => Err(format!("`{text}` is no value of a label (letters, digits, `-`, `_`, `.`)")),
+        false => Err(SelectorError::Value(text.to_owned())),
     }
 }
 
@@ -174,7 +185,7 @@ mod tests {
             ("tier among (a)", "key in (a,b)"),
             ("team in", "no label"),
         ] {
-            let error = text.parse::<Selector>().unwrap_err();
+            let error = text.parse::<Selector>().unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
     }

@@ -326,7 +326,7 @@ mod tests {
         let mut has_not = case([external(&["203.0.113.1"]), other()], &["192.0.2.1/24"]);
         let missing =
             super::super::plan(&has_not.config, has_not.nodes.as_ref(), &has_not.host, &has_not.extra);
-        assert!(missing.unwrap_err().contains("203.0.113.1"));
+        assert!(missing.unwrap_err().to_string().contains("203.0.113.1"));
         has_not.config.bgp.router_id = Some([1, 1, 1, 1].into());
         one(&has_not, &["no InternalIP, and none of its ExternalIPs (203.0.113.1) is on this host"]);
         has_not.nodes.as_mut().unwrap().own = Some(external(&[]));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{PlanInputs, addresses, gateway, neighbor};
+use super::{NoPlan, PlanInputs, addresses, gateway, neighbor};
 use crate::{
     bgp::peer::Global,
     config::{AsSetting, Config, NeighborId},
@@ -17,7 +17,7 @@ pub(super) fn global(
     nodes: Option<&Nodes>,
     host: &Host,
     extra: &PlanInputs,
-) -> Result<Global, String> {
+) -> Result<Global, NoPlan> {
     let router_id = router_id(config, nodes, host, extra)?;
     let annotated = nodes.and_then(|n| n.own.as_ref()).and_then(|own| own.asn);
     let asn = annotated.map_or_else(|| file_asn(config, router_id, extra.kubernetes), Ok)?;
@@ -33,12 +33,12 @@ pub(super) fn global(
 
 /// The number that the file gives to each node; under Kubernetes it is that of all nodes without
 /// annotation.
-pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -> Result<Asn, String> {
+pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -> Result<Asn, NoPlan> {
     match config.bgp.asn {
         AsSetting::Number(n) => Ok(n),
         AsSetting::Auto => Ok(derived_asn(router_id)),
         AsSetting::Default if kubernetes => Ok(KUBERNETES_AS),
-        AsSetting::Default => Err("bgp.as is not set: give the AS number of this host".into()),
+        AsSetting::Default => Err(NoPlan::NoAs),
     }
 }
 
@@ -57,7 +57,7 @@ fn router_id(
     nodes: Option<&Nodes>,
     host: &Host,
     extra: &PlanInputs,
-) -> Result<RouterId, String> {
+) -> Result<RouterId, NoPlan> {
     let own = nodes.and_then(|n| n.own.as_ref());
     let of_others = |id: &RouterId| {
         nodes.is_some_and(|n| {
@@ -70,15 +70,10 @@ fn router_id(
     }
     if let Some(own) = own.filter(|o| o.addresses.is_empty() && !o.external.is_empty()) {
         let external = addresses::named(own.external.iter().map(ToString::to_string));
-        return Err(format!(
-            "the router id is taken from the Node, which has no InternalIP, and none of its ExternalIPs ({external}) is on \
-             this host: start the kubelet with --node-ip; bgp.router-id would set it"
-        ));
+        return Err(NoPlan::ExternalElsewhere { external });
     }
     if nodes.is_some() && own.is_none_or(|o| o.addresses.is_empty()) {
-        return Err("the router id is taken from the Node, whose address is not known yet; \
-                    bgp.router-id would set it"
-            .into());
+        return Err(NoPlan::NoNodeAddress);
     }
     let node_address = |family| own.and_then(|o| o.address(family));
     node_address(Family::Ipv4Unicast)
@@ -87,7 +82,7 @@ fn router_id(
         .or_else(|| host_address(host, config, Family::Ipv6Unicast))
         .or_else(|| link_local(config, host, extra))
         .map(identifier)
-        .ok_or_else(|| "no interface has an address to take the router id from; set bgp.router-id".into())
+        .ok_or(NoPlan::NoAddress)
 }
 
 /// The address of the interface that holds the default route, else the lowest of an interface that
@@ -239,7 +234,7 @@ mod tests {
         let bare = host([lo(), link(2, "veth1").with("fe80::2/64"), card.clone()], []);
         let e = extra(false);
         assert!(
-            router_id(&c, None, &bare, &e).unwrap_err().contains("bgp.router-id"),
+            router_id(&c, None, &bare, &e).unwrap_err().to_string().contains("bgp.router-id"),
             "only for unnumbered ones"
         );
         c.bgp.neighbors = vec![crate::config::Neighbor {
@@ -261,12 +256,18 @@ mod tests {
     fn what_is_missing_is_reported() {
         let e = extra(true);
         assert!(
-            router_id(&config(), Some(&Nodes::default()), &host([], []), &e).unwrap_err().contains("Node")
+            router_id(&config(), Some(&Nodes::default()), &host([], []), &e)
+                .unwrap_err()
+                .to_string()
+                .contains("Node")
         );
         assert!(
-            router_id(&config(), None, &host([], []), &extra(false)).unwrap_err().contains("bgp.router-id")
+            router_id(&config(), None, &host([], []), &extra(false))
+                .unwrap_err()
+                .to_string()
+                .contains("bgp.router-id")
         );
-        assert!(file_asn(&config(), id("1.1.1.1"), false).unwrap_err().contains("bgp.as"));
+        assert_eq!(file_asn(&config(), id("1.1.1.1"), false), Err(NoPlan::NoAs));
         assert_eq!(file_asn(&config(), id("1.1.1.1"), true), Ok(64512));
     }
 

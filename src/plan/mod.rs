@@ -31,6 +31,7 @@ mod gateway;
 mod global;
 mod guard;
 pub mod host;
+mod incomplete;
 mod masq;
 mod neighbor;
 mod node;
@@ -84,6 +85,7 @@ pub use addresses::settle;
 pub use drain::Drain;
 pub use forwarding::forwarding;
 pub use guard::FormerGateways;
+pub use incomplete::NoPlan;
 pub use passages::{first_of_others, passages};
 pub use services::service_selection;
 use taken::Taken;
@@ -269,7 +271,7 @@ pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<Strin
 ///
 /// There is no plan while the router id or the AS number cannot be known (no Node address, no
 /// address at all): what is missing, in plain words with its remedy. The last plan stays in force.
-pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<Plan, String> {
+pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<Plan, NoPlan> {
     let settled = nodes.map(|nodes| settle(nodes, host));
     let nodes = settled.as_deref();
     let global = global::global(config, nodes, host, extra)?;
@@ -328,7 +330,7 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
         sources,
         assigned: Arc::new(node::assigned(&ctx)),
         guard: Arc::new(guard),
-        no_conflist: conflist.as_ref().err().cloned().unwrap_or_default(),
+        no_conflist: conflist.as_ref().err().map(ToString::to_string).unwrap_or_default(),
         conflist: conflist.ok(),
         masquerade,
         forward,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{Context, gateway, neighbor};
+use super::{Context, gateway, incomplete::NoConflist, neighbor};
 use crate::{
     cni::conflist::{self, Conflist, Spec},
     config::CniPlugin,
@@ -260,14 +260,14 @@ pub(super) fn conflist(
     ctx: &Context<'_>,
     usable: &[Prefix],
     problems: &mut Vec<Diagnostic>,
-) -> Result<Conflist, String> {
+) -> Result<Conflist, NoConflist> {
     let cni = &ctx.config.cni;
-    let missing = ctx.nodes.map_or(Some("not under Kubernetes"), Nodes::missing);
+    let missing = ctx.nodes.map_or(Some(NoConflist::NoCluster), |n| n.missing().map(NoConflist::Node));
     if let Some(missing) = missing.filter(|_| usable.is_empty()) {
-        return Err(missing.into());
+        return Err(missing);
     }
     if !cni.enabled.unwrap_or(ctx.extra.kubernetes) {
-        return Err("cni.enabled is false".into());
+        return Err(NoConflist::Disabled);
     }
     let mut pods = Vec::new();
     for pod_cidr in usable {
@@ -295,13 +295,15 @@ pub(super) fn conflist(
         }
     }
     if pods.is_empty() {
-        return Err("no pod CIDR of the Node can be used".into());
+        return Err(NoConflist::NoPodCidr);
     }
     if ctx.extra.plugins.pending {
-        return Err("the CNI plugins are being looked at".into());
+        return Err(NoConflist::PluginsPending);
     }
-    if let Some(missing) = required(ctx, problems) {
-        return Err(missing);
+    let names = missing_plugins(ctx, problems);
+    if !names.is_empty() {
+        let folder = cni.bin_dir.display().to_string();
+        return Err(NoConflist::PluginsMissing { names, folder });
     }
     let chained: Vec<_> = cni.plugins.iter().filter_map(|p| chained(ctx, p, problems)).collect();
     let version = version(ctx, &chained, problems);
@@ -327,20 +329,12 @@ fn plugin_problem(reason: Reason, name: &str, what: &str, remedy: &str) -> Diagn
 }
 
 /// The plugins without which no pod starts, as far as they are missing.
-fn required(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Option<String> {
-    let dir = ctx.config.cni.bin_dir.display();
+fn missing_plugins(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<&'static str> {
     let missing: Vec<_> = conflist::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
     for name in &missing {
         problems.push(cni_plugin_missing(name, &ctx.config.cni.bin_dir));
     }
-    let names: Vec<_> = missing.iter().map(|name| format!("`{name}`")).collect();
-    match names.as_slice() {
-        [] => None,
-        [one] => Some(format!("the CNI plugin {one} is missing in {dir}; install the CNI plugins there")),
-        _ => {
-            Some(format!("the CNI plugins {} are missing in {dir}; install them there", names.join(" and ")))
-        }
-    }
+    missing
 }
 
 /// The newest version of CNI that all plugins of the file know.

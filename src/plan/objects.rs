@@ -6,7 +6,10 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    config::{Config, Neighbor, NeighborId, objects},
+    config::{
+        Config, Neighbor, NeighborId,
+        objects::{self, ObjectError},
+    },
     k8s::{
         node::NodeView,
         objects::{Object, Objects},
@@ -35,33 +38,53 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
     for (name, object) in &objects.policies {
         match objects::policy(name, &object.spec) {
             Ok(policy) => drop(over.config.policies.insert(name.clone(), policy)),
-            Err(text) => {
-                over.problems.push(problem(SubjectKind::BgpPolicy, name, object, Reason::Invalid, text))
+            Err(error) => {
+                let text = error.to_string();
+                over.problems.push(problem(SubjectKind::BgpPolicy, name, object, Reason::Invalid, text));
             }
         }
     }
     // Which objects apply is unknown until the Node is known.
     let Some(own) = own else { return over };
     for (name, object) in objects.peers.iter().filter(|(_, o)| o.selects(&own.labels)) {
-        let found =
-            with_password(object, objects).map_err(|text| (Reason::MissingSecret, text)).and_then(|spec| {
-                Ok((objects::neighbor(&spec, &over.config).map_err(|text| (Reason::Invalid, text))?, spec))
-            });
-        match found {
-            Ok((neighbor, _)) if over.neighbors.iter().any(|n| n.at == neighbor.at) => {
+        match neighbor(object, objects, &over.config) {
+            Ok(neighbor) if over.neighbors.iter().any(|n| n.at == neighbor.at) => {
                 let text =
                     "another BGPPeer of this node has the same address; the first by name counts".into();
                 let kind = SubjectKind::BgpPeer;
                 over.problems.push(problem(kind, name, object, Reason::Duplicate, text));
             }
-            Ok((neighbor, _)) => over.neighbors.push(neighbor),
-            Err((reason, text)) => {
+            Ok(neighbor) => over.neighbors.push(neighbor),
+            Err(error) => {
+                let (reason, text) = (error.reason(), error.to_string());
                 over.broken.extend(place(object, config));
                 over.problems.push(problem(SubjectKind::BgpPeer, name, object, reason, text));
             }
         }
     }
     over
+}
+
+/// Why a BGPPeer makes no neighbor.
+#[derive(Debug, thiserror::Error)]
+enum PeerError {
+    #[error("password `{key}` of Secret {secret}: {why}; there is no session until it is there")]
+    Password { key: String, secret: String, why: String },
+    #[error(transparent)]
+    Spec(#[from] ObjectError),
+}
+
+impl PeerError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Password { .. } => Reason::MissingSecret,
+            Self::Spec(_) => Reason::Invalid,
+        }
+    }
+}
+
+fn neighbor(object: &Object, objects: &Objects, config: &Config) -> Result<Neighbor, PeerError> {
+    Ok(objects::neighbor(&with_password(object, objects)?, config)?)
 }
 
 /// Whom a spec is about that cannot be used otherwise.
@@ -73,7 +96,7 @@ fn place(object: &Object, config: &Config) -> Option<NeighborId> {
 }
 
 /// The spec as the configuration's reader knows it.
-fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value>, String> {
+fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value>, PeerError> {
     let mut spec = object.spec.clone();
     spec.remove("nodeSelector");
     spec.remove("passwordSecretRef");
@@ -81,7 +104,7 @@ fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value
         let state = objects.secrets.get(name);
         let password = state.and_then(|s| s.data.get(key)).ok_or_else(|| {
             let why = state.and_then(|s| s.error.clone()).unwrap_or_else(|| "it has no such key".into());
-            format!("password `{key}` of Secret {name}: {why}; there is no session until it is there")
+            PeerError::Password { key: key.into(), secret: name.into(), why }
         })?;
         spec.insert("password".into(), password.clone().into());
     }

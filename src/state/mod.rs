@@ -13,4 +13,4 @@
 pub mod io;
 mod pending;
 
-pub use pending::{File, News, Pending};
+pub use pending::{File, News, Pending, WriteError};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,10 +18,30 @@ pub struct File {
     pub mode: u32,
 }
 
+/// Why the system did not write a file.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WriteError(Arc<io::Error>);
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl PartialEq for WriteError {
+    /// By kind, as the texts are the system's.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind() == other.0.kind()
+    }
+}
+
+impl Eq for WriteError {}
+
 /// A change worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    Failing { path: PathBuf, error: String },
+    Failing { path: PathBuf, error: WriteError },
     Recovered { after: Duration },
 }
 
@@ -31,7 +52,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Files that could not be written, and those that a former run could not write.
 #[derive(Debug, Default)]
 pub struct Pending {
-    files: BTreeMap<PathBuf, (File, String)>,
+    files: BTreeMap<PathBuf, (File, WriteError)>,
     /// Of a former run, until they are written again.
     stale: BTreeMap<PathBuf, Duration>,
     failing: Option<Failing>,
@@ -57,8 +78,9 @@ impl Pending {
             return true;
         }
         let why = self.files.get(&file.path).or_else(|| self.files.values().next());
-        let why = why.map(|(_, error)| error.clone()).unwrap_or_default();
-        self.files.insert(file.path.clone(), (file.clone(), why));
+        let Some((_, error)) = why else { return true };
+        let error = error.clone();
+        self.files.insert(file.path.clone(), (file.clone(), error));
         false
     }
 
@@ -76,7 +98,7 @@ impl Pending {
     }
 
     /// What came of writing `file`.
-    pub fn tried(&mut self, now: Instant, file: File, result: Result<(), String>) -> Option<News> {
+    pub fn tried(&mut self, now: Instant, file: File, result: Result<(), WriteError>) -> Option<News> {
         let path = file.path.clone();
         match result {
             Ok(()) => {
@@ -146,8 +168,8 @@ mod tests {
         File { path: name.into(), bytes: content.as_bytes().into(), mode: 0o600 }
     }
 
-    fn full() -> Result<(), String> {
-        Err("no space left on device".into())
+    fn full() -> Result<(), WriteError> {
+        Err(io::Error::from(io::ErrorKind::StorageFull).into())
     }
 
     #[test]
@@ -172,7 +194,7 @@ mod tests {
             }
         }
         assert!(tries < 40, "{tries} attempts in ten minutes");
-        assert!(pending.problems()[0].contains("a (and 1 more) cannot be written: no space left"));
+        assert!(pending.problems()[0].contains("a (and 1 more) cannot be written: no storage space"));
 
         now = pending.due().unwrap();
         let files = pending.retry(now);

@@ -144,8 +144,9 @@ fn objects_have_the_keys_of_the_file() {
     };
     let odd = json!({ "address": "10.0.0.1", "remoteAs": 1, "qqqqqqqqqq": 1 });
     let config = Config::for_kubernetes();
-    let mut file =
-        known_here(routelet::config::objects::neighbor(odd.as_object().unwrap(), &config).unwrap_err());
+    let mut file = known_here(
+        routelet::config::objects::neighbor(odd.as_object().unwrap(), &config).unwrap_err().to_string(),
+    );
     // Where a file names a password, an object names a Secret.
     // What the file refuses until it works, an object does not even have.
     file.retain(|k| !k.starts_with("password"));
@@ -153,7 +154,8 @@ fn objects_have_the_keys_of_the_file() {
     assert_eq!(keys(&schema(0)), file);
 
     let odd = json!({ "statements": [{ "action": "accept", "qqqqqqqqqq": 1 }] });
-    let file = known_here(routelet::config::objects::policy("p", odd.as_object().unwrap()).unwrap_err());
+    let file =
+        known_here(routelet::config::objects::policy("p", odd.as_object().unwrap()).unwrap_err().to_string());
     assert_eq!(keys(&schema(1)["statements"]["items"]["properties"]), file);
 }
 

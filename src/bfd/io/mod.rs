@@ -38,13 +38,18 @@ const TCP_FIRST: Duration = Duration::from_millis(100);
 /// The neighbors that were lost: address, and interface where it is directly connected.
 pub type Lost = Arc<BTreeSet<(IpAddr, u32)>>;
 
+/// The kernel refused real-time priority.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PriorityError(#[from] thread_priority::Error);
+
 /// Everything that `show bfd` and the metrics need.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     pub sessions: Vec<BfdView>,
     pub totals: Totals,
     /// Whether the thread has real-time priority; `None`: it does not run.
-    pub realtime: Option<Result<(), String>>,
+    pub realtime: Option<Result<(), PriorityError>>,
 }
 
 /// The running BFD.

@@ -16,7 +16,7 @@ use tokio::{
     time,
 };
 
-use super::{Lost, Request, Status, receive::Receivers, send::Sender};
+use super::{Lost, PriorityError, Request, Status, receive::Receivers, send::Sender};
 use crate::{
     bfd::{Change, ClientId, Engine, Output, Watch, view::BfdView},
     liveness::{Wish, Wishes},
@@ -44,7 +44,7 @@ struct Thread {
     refused: Vec<(ClientId, Wish)>,
     outputs: Outputs,
     out: Vec<Output>,
-    realtime: Result<(), String>,
+    realtime: Result<(), PriorityError>,
 }
 
 pub(super) fn run(
@@ -80,10 +80,10 @@ pub(super) fn run(
 }
 
 /// Needs CAP_SYS_NICE, or a limit of the service manager (`LimitRTPRIO`).
-fn real_time() -> Result<(), String> {
+fn real_time() -> Result<(), PriorityError> {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: PRIORITY });
-    set_thread_priority_and_policy(thread_native_id(), priority, policy).map_err(|e| e.to_string())
+    Ok(set_thread_priority_and_policy(thread_native_id(), priority, policy)?)
 }
 
 impl Thread {

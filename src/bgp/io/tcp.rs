@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 use crate::{
     bgp::{
         md5::Dropped,
-        peer::{Hops, PeerConfig, PeerKey, Secret},
+        peer::{PeerConfig, PeerKey, Secret},
         session::path::Transport,
     },
     net::Prefix,
@@ -42,21 +42,31 @@ pub(super) struct Place {
     pub(super) ifindex: u32,
 }
 
+/// Why it is unknown where a neighbor is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PlaceError {
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    /// Nobody was found on the interface of an unnumbered neighbor.
+    #[error("{0} is no address")]
+    NoAddress(String),
+}
+
 /// Finds the neighbor: a link-local address needs the number of its interface.
 ///
 /// # Errors
 ///
-/// In words, when there is no such interface.
-pub(super) fn place(config: &PeerConfig) -> Result<Place, String> {
+/// When there is no such interface.
+pub(super) fn place(config: &PeerConfig) -> Result<Place, PlaceError> {
     let on_link = |addr: Ipv6Addr, interface: &str| {
         let ifindex = nix::net::if_::if_nametoindex(interface)
-            .map_err(|_| format!("there is no interface {interface}"))?;
+            .map_err(|_| PlaceError::NoInterface(interface.to_owned()))?;
         Ok(Place { addr: SocketAddrV6::new(addr, config.port, 0, ifindex).into(), ifindex })
     };
     match &config.key {
         PeerKey::Address(addr) => Ok(Place { addr: SocketAddr::new(*addr, config.port), ifindex: 0 }),
         PeerKey::LinkLocal(addr, interface) => on_link(*addr, interface),
-        PeerKey::Interface(interface) => Err(format!("{interface} is no address")),
+        PeerKey::Interface(interface) => Err(PlaceError::NoAddress(interface.clone())),
     }
 }
 
@@ -97,6 +107,19 @@ pub(super) struct Failed {
     pub(super) why: String,
     /// The other end refused the connection.
     pub(super) refused: bool,
+}
+
+impl From<PlaceError> for Failed {
+    fn from(error: PlaceError) -> Self {
+        error.to_string().into()
+    }
+}
+
+/// Of a connection that is gone already.
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        error.to_string().into()
+    }
 }
 
 impl From<String> for Failed {
@@ -185,15 +208,7 @@ fn configure_socket(socket: &Socket, remote: IpAddr, config: &PeerConfig) -> io:
         }
     }
     // Accepted connections inherit the value of the listening socket, so it is always set.
-    set_least_ttl(socket.as_fd(), remote, least_ttl(config.hops).unwrap_or(0))
-}
-
-/// The least TTL that segments of this neighbor have when they arrive (RFC 5082 §3).
-pub(super) fn least_ttl(hops: Hops) -> Option<u8> {
-    match hops {
-        Hops::Direct | Hops::Multihop(_) | Hops::SecurityWhereOffered => None,
-        Hops::Security(n) => Some(255 - n.saturating_sub(1)),
-    }
+    set_least_ttl(socket.as_fd(), remote, config.hops.least_ttl().unwrap_or(0))
 }
 
 /// Lets a connection go on with its local address although the host no longer has it: without this,
@@ -279,16 +294,6 @@ fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<[u8; TCP_INFO_OCTETS]> {
         )
     };
     if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Whether the caller is near enough for RFC 5082: judged by its SYN, since what else came before
-/// the connection was accepted passed the listening socket, which may have to let others in that
-/// are farther away.
-pub(super) fn is_near(first_ttl: Option<u8>, hops: Hops) -> bool {
-    match (least_ttl(hops), first_ttl) {
-        (Some(least), Some(ttl)) => ttl >= least,
-        _ => true,
-    }
 }
 
 /// TTL or hop limit of the SYN that began an accepted connection, if the kernel has kept it: it

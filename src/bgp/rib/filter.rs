@@ -3,11 +3,20 @@
 use super::{RouteFilter, table::Path};
 use crate::{
     bgp::{
-        policy::{AsPathPattern, Community, Match},
+        policy::{AsPathPattern, Community, CommunityError, Match, PatternError},
         wire::attr::Attrs,
     },
     net::Asn,
 };
+
+/// A text of a [`RouteFilter`] that is wrong, with its option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    #[error("--community: {0}")]
+    Community(#[from] CommunityError),
+    #[error("--as-path: {0}")]
+    AsPath(#[from] PatternError),
+}
 
 /// The conditions of a [`RouteFilter`] that concern one path.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +31,12 @@ impl PathFilter {
     /// # Errors
     ///
     /// One line about a text that is wrong.
-    pub(super) fn new(filter: &RouteFilter) -> Result<Self, String> {
+    pub(super) fn new(filter: &RouteFilter) -> Result<Self, FilterError> {
         let communities = filter.community.iter().map(|text| text.parse::<Community>());
         let as_path = filter.as_path.as_ref().map(|text| text.parse::<AsPathPattern>()).transpose();
         let attributes = Match {
-            communities: communities.collect::<Result<_, _>>().map_err(|e| format!("--community: {e}"))?,
-            as_path: as_path.map_err(|e| format!("--as-path: {e}"))?,
+            communities: communities.collect::<Result<_, _>>()?,
+            as_path: as_path?,
             origin_as: filter.origin_as.into_iter().collect(),
             ..Match::default()
         };
@@ -45,7 +54,7 @@ impl RouteFilter {
     /// # Errors
     ///
     /// One line about a text that is wrong.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), FilterError> {
         PathFilter::new(self).map(|_| ())
     }
 }
@@ -67,7 +76,7 @@ mod tests {
             ),
         ];
         for (filter, expected) in wrong {
-            let error = filter.check().unwrap_err();
+            let error = filter.check().unwrap_err().to_string();
             assert!(error.starts_with(expected) && error.lines().count() == 1, "{error}");
         }
         let right = RouteFilter {

@@ -99,9 +99,9 @@ impl Session {
             self.out.push_back(Output::Close(conn));
             return;
         }
-        if let Err(why) = self.check_distance(&ends) {
+        if let Err(error) = self.check_distance(&ends) {
             self.out.push_back(Output::Close(conn));
-            self.refused_distance(now, why);
+            self.refused_distance(now, &error);
             return;
         }
         // A neighbor that connects again has given up its last attempt.

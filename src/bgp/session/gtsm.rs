@@ -25,7 +25,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Conn, Output, Session, Severity, negotiate::Endpoints, timer::Timer};
-use crate::bgp::peer::{Hops, PeerConfig};
+use crate::bgp::peer::{Hops, PeerConfig, PeerKey};
 
 /// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one
 /// without TTL security: longer than connections in a rack ever take, and short beside the
@@ -109,36 +109,51 @@ fn is_forwarded(ttl: u8, established: Option<u8>) -> bool {
     established.map_or(lowered, |usual| ttl < usual || lowered && ttl != usual)
 }
 
+/// Why an accepted connection does not come from the neighbor itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DistanceError {
+    /// The neighbor sent with 255 before.
+    #[error("refused a connection from {key} with TTL {ttl}: {hint}")]
+    Lowered { key: PeerKey, ttl: u8, hint: String },
+    #[error(
+        "refused a connection from {key} with TTL {ttl}: a directly connected neighbor sends with 255, 1 or 64, so it \
+         was forwarded; if the neighbor has multihop, set `multihop` here, or `ttl-security = 0`"
+    )]
+    Forwarded { key: PeerKey, ttl: u8 },
+    #[error(
+        "refused a second connection from {key} with TTL {ttl}: it was forwarded, and the established session is with \
+         a directly connected neighbor; a container behind the neighbor may have its address"
+    )]
+    Second { key: PeerKey, ttl: u8 },
+}
+
 impl Session {
     /// Whether an accepted connection comes from the neighbor itself, as far as its TTL shows.
     ///
     /// # Errors
     ///
     /// Why not, for the operator.
-    pub(super) fn check_distance(&self, ends: &Endpoints) -> Result<(), String> {
+    pub(super) fn check_distance(&self, ends: &Endpoints) -> Result<(), DistanceError> {
         let (Some(ttl), key) = (ends.ttl, &self.config.key) else { return Ok(()) };
         if self.config.hops == Hops::SecurityWhereOffered && !self.gtsm.admits(ttl) {
+            let key = key.clone();
             return Err(match self.gtsm.hint(&self.config) {
-                Some(hint) => format!("refused a connection from {key} with TTL {ttl}: {hint}"),
-                None => format!(
-                    "refused a connection from {key} with TTL {ttl}: a directly connected neighbor sends with 255, \
-                     1 or 64, so it was forwarded; if the neighbor has multihop, set `multihop` here, or \
-                     `ttl-security = 0`"
-                ),
+                Some(hint) => DistanceError::Lowered { key, ttl, hint },
+                None => DistanceError::Forwarded { key, ttl },
             });
         }
         let established = self.established().map(|c| c.ends.ttl);
         match established {
-            Some(usual) if self.config.is_on_link() && is_forwarded(ttl, usual) => Err(format!(
-                "refused a second connection from {key} with TTL {ttl}: it was forwarded, and the established session \
-                 is with a directly connected neighbor; a container behind the neighbor may have its address"
-            )),
+            Some(usual) if self.config.is_on_link() && is_forwarded(ttl, usual) => {
+                Err(DistanceError::Second { key: key.clone(), ttl })
+            }
             Some(_) | None => Ok(()),
         }
     }
 
     /// Counts a refused connection, and logs it once for each reason.
-    pub(super) fn refused_distance(&mut self, now: Instant, why: String) {
+    pub(super) fn refused_distance(&mut self, now: Instant, error: &DistanceError) {
+        let why = error.to_string();
         self.gtsm.refused += 1;
         let Some(established) = self.established().map(|c| c.id) else { return self.report_failure(why) };
         let severity = if self.gtsm.refused == 1 { Severity::Warn } else { Severity::Debug };

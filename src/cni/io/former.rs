@@ -161,12 +161,21 @@ impl Former {
     }
 }
 
+/// A request to the kernel failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error(transparent)]
+    Runtime(#[from] std::io::Error),
+    #[error(transparent)]
+    Netlink(#[from] rtnetlink::Error),
+}
+
 /// Removes addresses and routes of former pod CIDRs, for `routelet cleanup`. Returns the ranges.
 ///
 /// # Errors
 ///
 /// If the kernel rejects a request.
-pub fn cleanup(state_dir: &Path) -> Result<Vec<Prefix>, String> {
+pub fn cleanup(state_dir: &Path) -> Result<Vec<Prefix>, KernelError> {
     let Some(kept) = read(&state_dir.join(FILE)).filter(|k| k.is_of(&boot_id())) else {
         return Ok(Vec::new());
     };
@@ -185,14 +194,14 @@ pub fn cleanup(state_dir: &Path) -> Result<Vec<Prefix>, String> {
 /// # Errors
 ///
 /// If the kernel rejects a request.
-pub fn cleanup_bridge(bridge: &str, ranges: &[Prefix]) -> Result<bool, String> {
+pub fn cleanup_bridge(bridge: &str, ranges: &[Prefix]) -> Result<bool, KernelError> {
     block_on(bridge::remove_idle(bridge, ranges))
 }
 
 /// Runs a future to completion, outside of the daemon's runtime.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| e.to_string())?.block_on(work).map_err(|e| e.to_string())
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, KernelError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work)?)
 }
 
 /// File in the state folder.

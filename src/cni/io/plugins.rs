@@ -12,7 +12,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +30,10 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
-    cni::conflist::{self, Plugins},
+    cni::{
+        conflist::{self, Plugins},
+        plugin_file::{self, NotRunnable},
+    },
     mailbox::publish,
 };
 
@@ -84,12 +87,33 @@ struct Identity {
     changed: (i64, i64),
 }
 
+/// Why a plugin cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+enum PluginError {
+    #[error(transparent)]
+    NotRunnable(#[from] NotRunnable),
+    #[error("{}", plain(.0))]
+    Io(Arc<io::Error>),
+    #[error("no output within {} s", VERSION_TIMEOUT.as_secs())]
+    Silent,
+    #[error("{what}")]
+    Output { what: &'static str },
+    #[error("{what}, {status}")]
+    Failed { what: &'static str, status: ExitStatus },
+}
+
+impl From<io::Error> for PluginError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
 /// Result of querying a plugin.
 #[derive(Clone, Debug)]
 struct Queried {
     identity: Identity,
     at: Instant,
-    result: Result<BTreeSet<String>, String>,
+    result: Result<BTreeSet<String>, PluginError>,
 }
 
 async fn scan(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Queried>) -> Plugins {
@@ -107,7 +131,7 @@ async fn scan(query: &PluginQuery, known: &mut BTreeMap<PathBuf, Queried>) -> Pl
             // may still be able to run it.
             Ok(versions) if versions.is_empty() => None,
             Ok(versions) => plugins.versions.insert(name, versions).map(drop),
-            Err(why) => plugins.unusable.insert(name, why).map(drop),
+            Err(error) => plugins.unusable.insert(name, error.to_string()).map(drop),
         };
     }
     plugins
@@ -124,7 +148,7 @@ fn programs(bin_dir: &Path) -> Option<BTreeSet<String>> {
 async fn supported_versions(
     path: PathBuf,
     known: &mut BTreeMap<PathBuf, Queried>,
-) -> Result<BTreeSet<String>, String> {
+) -> Result<BTreeSet<String>, PluginError> {
     let identity = identity(&path)?;
     if let Some(queried) = known.get(&path)
         && queried.identity == identity
@@ -141,18 +165,9 @@ async fn supported_versions(
     result
 }
 
-fn identity(path: &Path) -> Result<Identity, String> {
-    let meta = std::fs::metadata(path).map_err(|e| plain(&e))?;
-    if !meta.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    if meta.mode() & 0o111 == 0 {
-        return Err("it is not executable".into());
-    }
-    // The owner is not checked: release archives are unpacked with the builder's user ID.
-    if meta.mode() & 0o002 != 0 {
-        return Err("it is writable by everybody, so it is not run".into());
-    }
+fn identity(path: &Path) -> Result<Identity, PluginError> {
+    let meta = std::fs::metadata(path)?;
+    plugin_file::check(meta.is_file(), meta.mode())?;
     Ok(Identity {
         place: (meta.dev(), meta.ino()),
         size: meta.size(),
@@ -162,7 +177,7 @@ fn identity(path: &Path) -> Result<Identity, String> {
 }
 
 /// Runs the plugin with `CNI_COMMAND=VERSION`.
-async fn query_version(path: &Path) -> Result<BTreeSet<String>, String> {
+async fn query_version(path: &Path) -> Result<BTreeSet<String>, PluginError> {
     let child = Command::new(path)
         .env_clear()
         .env("CNI_COMMAND", "VERSION")
@@ -179,7 +194,7 @@ async fn query_version(path: &Path) -> Result<BTreeSet<String>, String> {
             info!(path = %path.display(), error = %e, "cannot run CNI plugin, its versions are unknown");
             return Ok(BTreeSet::new());
         }
-        Err(e) => return Err(plain(&e)),
+        Err(e) => return Err(e.into()),
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let exchange = async {
@@ -201,11 +216,11 @@ async fn query_version(path: &Path) -> Result<BTreeSet<String>, String> {
         let _ = killpg(group, Signal::SIGKILL);
     }
     match result {
-        Err(_) => Err(format!("no output within {} s", VERSION_TIMEOUT.as_secs())),
-        Ok(Err(error)) => Err(plain(&error)),
+        Err(_) => Err(PluginError::Silent),
+        Ok(Err(error)) => Err(error.into()),
         Ok(Ok((output, status))) => conflist::read_versions(&output).map_err(|what| match status.success() {
-            true => what.to_owned(),
-            false => format!("{what}, {status}"),
+            true => PluginError::Output { what },
+            false => PluginError::Failed { what, status },
         }),
     }
 }

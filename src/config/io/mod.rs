@@ -9,7 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Config, ParseContext, Problems, file::parse};
+use super::{Config, ParseContext, PasswordFileError, Problems, file::parse};
 use crate::bgp::peer::Secret;
 
 /// Path of the configuration without `--config`.
@@ -74,19 +74,22 @@ pub fn of_text(path: &Path, text: Secret, kubernetes: bool) -> Result<Loaded, Pr
 }
 
 /// A password is the first line of its file.
-fn read_password(path: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|e| format!("{}: {}", path.display(), unreadable(&e)))?;
+fn read_password(path: &Path) -> Result<String, PasswordFileError> {
+    let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        PasswordFileError::Unreadable { path: path.to_owned(), remedy: remedy(&error), error }
+    })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn unreadable(error: &std::io::Error) -> String {
-    let remedy = match error.kind() {
+    format!("cannot be read: {error}; {}", remedy(error))
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
         ErrorKind::NotFound => "is the path right?",
         ErrorKind::PermissionDenied => "run as root, or make it readable",
         ErrorKind::IsADirectory => "name the file in this folder",
         _ => "is it a text file?",
-    };
-    format!("cannot be read: {error}; {remedy}")
+    }
 }

@@ -167,7 +167,7 @@ mod tests {
     use crate::config::{Config, ParseContext, Problem, parse};
 
     fn read(keys: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-        let around = ParseContext { kubernetes: true, read_password: &|_| Err(String::new()) };
+        let around = ParseContext { kubernetes: true, read_password: &|_| Ok(String::new()) };
         parse(&format!("[kubernetes]\n{keys}\n"), &around)
     }
 

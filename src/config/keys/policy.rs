@@ -141,16 +141,16 @@ fn origin_as() -> With<Asn> {
 /// An address, a link-local one with its interface, or the interface of an unnumbered neighbor.
 fn neighbor(item: &Item<'_>) -> Option<PeerKey> {
     let text = item.text()?;
-    let found = match values::at(text) {
-        Ok(NeighborId::Address(addr)) => Ok(PeerKey::Address(addr)),
-        Ok(NeighborId::LinkLocal(addr, interface)) => Ok(PeerKey::LinkLocal(addr, interface)),
-        Ok(_) => Err("gateways have addresses of their own; write those".to_owned()),
+    match values::at(text) {
+        Ok(NeighborId::Address(addr)) => return Some(PeerKey::Address(addr)),
+        Ok(NeighborId::LinkLocal(addr, interface)) => return Some(PeerKey::LinkLocal(addr, interface)),
+        Ok(_) => item.error("gateways have addresses of their own; write those"),
         Err(_) if !text.contains(['.', ':', '%']) && values::interface_name_is_good(text).is_ok() => {
-            Ok(PeerKey::Interface(text.to_owned()))
+            return Some(PeerKey::Interface(text.to_owned()));
         }
-        Err(what) => Err(what),
-    };
-    found.map_err(|what| item.error(what)).ok()
+        Err(what) => item.error(what),
+    }
+    None
 }
 
 fn address_or_prefix(item: &Item<'_>) -> Option<Prefix> {

@@ -7,7 +7,7 @@ use crate::{
     docker,
     fib::host::Host,
     k8s::{node::Nodes, objects::Objects},
-    plan::{Plan, PlanInputs, overlay, plan},
+    plan::{NoPlan, Plan, PlanInputs, overlay, plan},
 };
 
 /// What a plan is made of beside the configuration.
@@ -26,7 +26,7 @@ pub(in crate::daemon) struct Basis {
 
 impl Basis {
     /// The plan that another configuration would make here and now.
-    pub(in crate::daemon) fn plan(&self, config: &Config) -> Result<Plan, String> {
+    pub(in crate::daemon) fn plan(&self, config: &Config) -> Result<Plan, NoPlan> {
         let mut over = overlay(config, self.nodes.as_deref().and_then(|n| n.own.as_ref()), &self.objects);
         if !over.config.docker.networks.is_empty() {
             over.config.advertise.docker_bridges.clone_from(&self.docker.bridges);
@@ -64,7 +64,7 @@ mod tests {
         };
         let originated = |more: &str| {
             let text = format!("[bgp]\nas = 1000\nrouter-id = \"10.0.0.2\"\n{more}");
-            let context = ParseContext { kubernetes: false, read_password: &|_| Err(String::new()) };
+            let context = ParseContext { kubernetes: false, read_password: &|_| Ok(String::new()) };
             let config = parse(&text, &context).unwrap_or_else(|e| panic!("{e:?}")).0;
             let plan = basis.plan(&config).unwrap();
             plan.originated.keys().map(ToString::to_string).collect::<Vec<_>>()

@@ -31,7 +31,10 @@ use crate::{
     fib::{self, host::Host, resolve::Resolver},
     k8s::{node::Nodes, objects::Objects},
     net::{Diagnostic, Reason, Subject},
-    plan::{self, Election, FormerGateways, Gateways, Plan, PlanInputs, forwarding, overlay, plan, uplinks},
+    plan::{
+        self, Election, FormerGateways, Gateways, NoPlan, Plan, PlanInputs, forwarding, overlay, plan,
+        uplinks,
+    },
 };
 pub(super) use basis::Basis;
 use inputs::Change;
@@ -51,7 +54,7 @@ pub(super) struct Planner {
     gateways: Gateways,
     former_gateways: FormerGateways,
     /// Why there is no plan, as it was logged.
-    logged_missing: Option<String>,
+    logged_missing: Option<NoPlan>,
     /// Usable addresses at the last plan.
     source_addresses: Option<BTreeSet<(u32, IpAddr)>>,
     /// Since when nobody has been found on an interface.
@@ -166,7 +169,7 @@ impl Planner {
     }
 
     /// The plan, with the problems of those who found something for it.
-    fn plan(&mut self, round: &Round) -> Result<Plan, String> {
+    fn plan(&mut self, round: &Round) -> Result<Plan, NoPlan> {
         let mut plan = plan(&round.config, round.nodes.as_deref(), &round.host, &self.extra)?;
         if plan.conflist.is_some() && self.extra.plugins.programs.is_none() {
             plan.problems.push(plugins_unknown(&round.config));
@@ -177,7 +180,7 @@ impl Planner {
         Ok(plan)
     }
 
-    fn publish(&mut self, round: &Round, result: Result<Plan, String>) {
+    fn publish(&mut self, round: &Round, result: Result<Plan, NoPlan>) {
         match &result {
             Ok(plan) => {
                 self.logged_missing = None;
@@ -187,7 +190,7 @@ impl Planner {
             }
             // Not a problem: at each start the Node and its addresses arrive a little later.
             Err(missing) => {
-                publish(&self.outputs.no_conflist, missing.clone());
+                publish(&self.outputs.no_conflist, missing.to_string());
                 if self.logged_missing.as_ref() != Some(missing) {
                     tracing::info!(%missing, "waiting for inputs of the plan");
                     self.logged_missing = Some(missing.clone());

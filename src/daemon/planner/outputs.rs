@@ -17,7 +17,7 @@ use crate::{
     k8s::services::ServiceSelection,
     net::{Assigned, Guard, Links, Origination, PreferredSources, Prefix, Reachable, RouterId},
     nft::{self, passage::Passage},
-    plan::{self, Plan},
+    plan::{self, NoPlan, Plan},
     unnumbered::Interfaces,
 };
 
@@ -52,7 +52,7 @@ pub(in crate::daemon) struct Outputs {
     /// What the plan was made of.
     pub(in crate::daemon) basis: watch::Sender<Option<Arc<Basis>>>,
     /// The plan in force, or why there is none yet.
-    pub(in crate::daemon) plan: watch::Sender<Arc<Result<Plan, String>>>,
+    pub(in crate::daemon) plan: watch::Sender<Arc<Result<Plan, NoPlan>>>,
 }
 
 impl Outputs {
@@ -81,7 +81,7 @@ impl Outputs {
             plugins: watch::Sender::default(),
             no_conflist: watch::Sender::new("the first plan is being computed".to_owned()),
             basis: watch::Sender::default(),
-            plan: watch::Sender::new(Arc::new(Err("starting".to_owned()))),
+            plan: watch::Sender::new(Arc::new(Err(NoPlan::Starting))),
         }
     }
 

@@ -29,7 +29,7 @@ impl QueryHandler {
                 let Ok(key) = view.address.parse();
                 self.act_on(key, act).await
             }
-            Err(why) => Response::Refused(why),
+            Err(error) => Response::Refused(error.to_string()),
         }
     }
 
@@ -69,7 +69,7 @@ impl QueryHandler {
         let keys: Vec<PeerKey> = found.filter_map(|v| v.address.parse().ok()).collect();
         let is_sought = self.plan.borrow().as_ref().as_ref().is_ok_and(|p| p.seeks_on(name));
         if keys.is_empty() && !is_sought {
-            return Response::Refused(names::unknown(name));
+            return Response::Refused(names::NameError::unknown(name).to_string());
         }
         let whole = PeerKey::Interface(name.to_owned());
         match act {

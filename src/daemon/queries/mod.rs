@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    drain::Drainer,
+    drain::{DrainError, Drainer},
     forwarding::Forwarding,
     host::State,
     problems,
@@ -39,7 +39,7 @@ use crate::{
     },
     k8s::{node::Nodes, view::ApiStatus},
     net::{Diagnostic, Prefix, Reachable},
-    plan::{Plan, host::interfaces},
+    plan::{NoPlan, Plan, host::interfaces},
     sandbox::SandboxView,
 };
 
@@ -49,7 +49,7 @@ pub(in crate::daemon) struct QueryHandler {
     pub(in crate::daemon) started: String,
     pub(in crate::daemon) node_name: String,
     pub(in crate::daemon) config: watch::Receiver<Arc<Config>>,
-    pub(in crate::daemon) plan: watch::Receiver<Arc<Result<Plan, String>>>,
+    pub(in crate::daemon) plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
     /// Links and addresses.
     pub(in crate::daemon) host: watch::Receiver<Arc<Host>>,
     pub(in crate::daemon) reachable: watch::Receiver<Arc<Reachable>>,
@@ -158,7 +158,7 @@ impl QueryHandler {
         let views = self.neighbors().await;
         match names::resolve(name, &views).cloned() {
             Ok(view) => Response::Neighbor(Box::new(view)),
-            Err(why) => Response::Refused(why),
+            Err(error) => Response::Refused(error.to_string()),
         }
     }
 
@@ -196,6 +196,6 @@ pub(in crate::daemon) fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
     diagnostics.iter().map(ToString::to_string).collect()
 }
 
-fn done(result: Result<Option<String>, String>) -> Response {
-    result.map_or_else(Response::Refused, Response::Done)
+fn done(result: Result<Option<String>, DrainError>) -> Response {
+    result.map_or_else(|error| Response::Refused(error.to_string()), Response::Done)
 }

@@ -7,7 +7,7 @@ use crate::control::NeighborView;
 /// # Errors
 ///
 /// One line if there is none, or several.
-pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&'n NeighborView, String> {
+pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&'n NeighborView, NameError> {
     let wanted = name.to_lowercase();
     let described = |n: &NeighborView| n.description.as_ref().map(|text| text.to_lowercase());
     // Whole words: "leaf 1" is not "leaf 10".
@@ -27,29 +27,39 @@ pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&
         match found.as_slice() {
             [] => {}
             [one] => return Ok(one),
-            several => return Err(ambiguous(name, several)),
+            several => return Err(NameError::ambiguous(name, several)),
         }
     }
-    Err(unknown(name))
+    Err(NameError::unknown(name))
 }
 
-/// There is no such neighbor.
-pub(super) fn unknown(name: &str) -> String {
-    format!("there is no neighbor {name}; `routelet show neighbors` lists them")
+/// Why a name means no neighbor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NameError {
+    #[error("there is no neighbor {0}; `routelet show neighbors` lists them")]
+    Unknown(String),
+    #[error("`{name}` is ambiguous: {}; write an address", .found.join(", "))]
+    Ambiguous { name: String, found: Vec<String> },
 }
 
 /// Neighbors that are named in an error.
 const MAX_NAMED: usize = 8;
 
-fn ambiguous(name: &str, found: &[&NeighborView]) -> String {
-    let one = |n: &&NeighborView| match &n.description {
-        Some(text) => format!("{} ({text})", n.address),
-        None => n.address.clone(),
-    };
-    let mut list: Vec<_> = found.iter().take(MAX_NAMED).map(one).collect();
-    let more = found.len().saturating_sub(MAX_NAMED);
-    list.extend((more > 0).then(|| format!("{more} more")));
-    format!("`{name}` is ambiguous: {}; write an address", list.join(", "))
+impl NameError {
+    pub(super) fn unknown(name: &str) -> Self {
+        Self::Unknown(name.to_owned())
+    }
+
+    fn ambiguous(name: &str, found: &[&NeighborView]) -> Self {
+        let one = |n: &&NeighborView| match &n.description {
+            Some(text) => format!("{} ({text})", n.address),
+            None => n.address.clone(),
+        };
+        let mut list: Vec<_> = found.iter().take(MAX_NAMED).map(one).collect();
+        let more = found.len().saturating_sub(MAX_NAMED);
+        list.extend((more > 0).then(|| format!("{more} more")));
+        Self::Ambiguous { name: name.to_owned(), found: list }
+    }
 }
 
 #[cfg(test)]
@@ -82,12 +92,12 @@ mod tests {
             assert_eq!(resolve(name, &all).map(|n| n.address.as_str()), Ok(expected), "{name}");
         }
         assert_eq!(
-            resolve("leaf", &all).unwrap_err(),
+            resolve("leaf", &all).unwrap_err().to_string(),
             "`leaf` is ambiguous: 10.1.1.1 (Leaf 1, rack A), 10.1.2.1 (Leaf 2, rack A); write an address"
         );
-        assert!(resolve("spine", &all).unwrap_err().contains("fe80::1%eth1 (spine)"));
+        assert!(resolve("spine", &all).unwrap_err().to_string().contains("fe80::1%eth1 (spine)"));
         for name in ["10.9.9.9", "", "rack", "lea"] {
-            assert!(resolve(name, &all).unwrap_err().contains("there is no neighbor"), "{name}");
+            assert_eq!(resolve(name, &all).unwrap_err(), NameError::unknown(name));
         }
     }
 }

@@ -17,20 +17,20 @@ use crate::{
     fib::{host::Host, io::FibClient, walk::Walk},
     k8s::services::Eligibility,
     net::Prefix,
-    plan::Plan,
+    plan::{NoPlan, Plan},
 };
 
 impl QueryHandler {
     pub(super) async fn routes(&self, mut filter: RouteFilter) -> Reply {
         if let Err(wrong) = filter.check() {
-            return Response::Misconfigured(wrong).into();
+            return Response::Misconfigured(wrong.to_string()).into();
         }
         if filter.neighbors_mut().next().is_some() {
             let sessions = self.sessions().await;
             for name in filter.neighbors_mut() {
                 match names::resolve(name, &sessions) {
                     Ok(view) => name.clone_from(&view.address),
-                    Err(why) => return Response::Refused(why).into(),
+                    Err(error) => return Response::Refused(error.to_string()).into(),
                 }
             }
         }
@@ -84,7 +84,7 @@ impl QueryHandler {
 struct RoutePages {
     rib: Pages,
     fib: FibClient,
-    plan: Arc<Result<Plan, String>>,
+    plan: Arc<Result<Plan, NoPlan>>,
     host: Arc<Host>,
 }
 

@@ -13,6 +13,7 @@ use crate::{
     control::{LastError, NeighborTotals, NeighborView, NodeStatus, RouteTotals, Summary},
     k8s::{node::Nodes, view::ApiStatus},
     net::{Diagnostic, Reason, Subject},
+    plan::NoPlan,
 };
 
 /// Sessions in the summary.
@@ -28,10 +29,10 @@ impl QueryHandler {
         let api = kubernetes.map(|k| k.api.borrow().clone());
         let conflist = kubernetes.map(|k| k.conflist.borrow().clone());
         let plan = self.plan.borrow().clone();
-        let unplanned = plan.as_ref().as_ref().err().map(String::as_str);
+        let unplanned = plan.as_ref().as_ref().err().map(ToString::to_string);
         let wanted = neighbors.len() as u64 - count_state(neighbors, SessionState::Disabled);
         let up = count_state(neighbors, SessionState::Established);
-        Some(not_ready(api.as_ref(), unplanned, conflist.as_ref(), (up, wanted)))
+        Some(not_ready(api.as_ref(), unplanned.as_deref(), conflist.as_ref(), (up, wanted)))
     }
 
     pub(in crate::daemon) fn node(&self) -> Option<NodeStatus> {
@@ -201,8 +202,8 @@ fn is_current(problem: &Diagnostic, neighbors: &[NeighborView]) -> bool {
 }
 
 /// There is no plan yet.
-fn incomplete(missing: &str) -> Diagnostic {
-    Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing, "")
+fn incomplete(missing: &NoPlan) -> Diagnostic {
+    Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing.to_string(), "")
 }
 
 fn own_addresses(own: &OwnAddresses) -> impl Iterator<Item = IpAddr> + use<> {

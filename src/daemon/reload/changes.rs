@@ -15,14 +15,14 @@ use crate::{
         Changes,
         changes::{RouteChanges, SessionChanges, SessionReset},
     },
-    plan::Plan,
+    plan::{NoPlan, Plan},
 };
 
 /// A configuration with the plan that follows from it on this host at this moment.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub(super) config: &'a Config,
-    pub(super) plan: &'a Result<Plan, String>,
+    pub(super) plan: &'a Result<Plan, NoPlan>,
 }
 
 /// The sessions that there are now.
@@ -49,7 +49,7 @@ pub(super) fn changes(old: Side<'_>, new: Side<'_>, sessions: &Sessions) -> Chan
     let mut changes = Changes { keys: keys(old.config, new.config), ..Changes::default() };
     match (old.plan, new.plan) {
         // The last plan stays in force until there is another one.
-        (_, Err(missing)) => changes.missing = Some(missing.clone()),
+        (_, Err(missing)) => changes.missing = Some(missing.to_string()),
         (Err(_), Ok(new)) => {
             changes.sessions.added = new.peers.keys().map(ToString::to_string).collect();
             changes.routes.added = new.originated.keys().copied().collect();

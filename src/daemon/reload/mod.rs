@@ -37,6 +37,7 @@ use crate::{
     config::{self, Config, Control, io::Loaded},
     control::{Changes, Reload, Response},
     net::Diagnostic,
+    plan::NoPlan,
 };
 use changes::{Sessions, Side};
 pub(super) use start::{Started, at_start};
@@ -245,7 +246,7 @@ impl Inner {
         let (old, basis) = (self.to.config.borrow().clone(), self.to.basis.borrow().clone());
         let plan = |config: &Config| match &basis {
             Some(basis) => basis.plan(config),
-            None => Err("the first plan is being made".to_owned()),
+            None => Err(NoPlan::Pending),
         };
         let (before, after) = (plan(&old), plan(new));
         let (before, after) = (Side { config: &old, plan: &before }, Side { config: new, plan: &after });
@@ -255,16 +256,17 @@ impl Inner {
     }
 
     /// Writes down what returns before anything changes.
-    async fn keep_trial(&self, state: &mut State, new: &Loaded, confirm: Option<u32>) -> Result<(), String> {
+    async fn keep_trial(
+        &self,
+        state: &mut State,
+        new: &Loaded,
+        confirm: Option<u32>,
+    ) -> Result<(), TrialError> {
         let running = state.trial.as_ref().filter(|t| !t.returned);
         let former = running.map_or(&state.in_force, |t| &t.former).clone();
         let record = match (confirm, running) {
             (Some(_), _) if new.config.state_dir != self.started.state_dir => {
-                return Err(
-                    "state-dir cannot be changed on trial, as what returns is kept there; change it without \
-                            --confirm and restart routelet"
-                        .into(),
-                );
+                return Err(TrialError::StateDir);
             }
             (Some(seconds), _) => {
                 let file = self.path().display().to_string();
@@ -285,16 +287,16 @@ impl Inner {
         Ok(())
     }
 
-    async fn write(&self, record: &Record) -> Result<(), String> {
+    async fn write(&self, record: &Record) -> Result<(), TrialError> {
         let (path, bytes) = (self.record(), serde_json::to_vec(record).unwrap_or_default());
         let to = path.clone();
         let written = spawn_blocking(move || crate::state::io::write(&to, &bytes, 0o600)).await;
         let written = written.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        written.map_err(|e| not_kept(&path, &e, "without it a restart would not return in time"))
+        written.map_err(|error| TrialError::NotWritten { path, error })
     }
 
     /// Nothing is on trial any more.
-    async fn forget(&self) -> Result<(), String> {
+    async fn forget(&self) -> Result<(), TrialError> {
         let path = self.record();
         let to = path.clone();
         let removed = spawn_blocking(move || match fs::remove_file(to) {
@@ -302,7 +304,7 @@ impl Inner {
             _ => Ok(()),
         });
         let removed = removed.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        removed.map_err(|e| not_kept(&path, &e, "with it a restart would return to the former configuration"))
+        removed.map_err(|error| TrialError::NotRemoved { path, error })
     }
 
     fn put_in_force(&self, config: Config) {
@@ -320,12 +322,15 @@ impl Inner {
         }
         let (reply, response) = oneshot::channel();
         let moved = match self.to.moves.send(Move { to: to.clone(), reply }).await {
-            Ok(()) => response.await.unwrap_or_else(|_| Err("the daemon is stopping".into())),
-            Err(_) => Err("the daemon is stopping".into()),
+            Ok(()) => response.await.ok(),
+            Err(_) => None,
         };
         match moved {
-            Ok(()) => state.control = to,
-            Err(reason) => tracing::warn!(%reason, "the control socket stays where it is"),
+            Some(Ok(())) => state.control = to,
+            Some(Err(reason)) => tracing::warn!(%reason, "the control socket stays where it is"),
+            None => {
+                tracing::warn!(reason = "the daemon is stopping", "the control socket stays where it is");
+            }
         }
         state.control == state.in_force.config.control
     }
@@ -391,8 +396,21 @@ impl State {
 const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
                             restart routelet";
 
-fn not_kept(path: &Path, error: &std::io::Error, otherwise: &str) -> String {
-    format!("{}: {error}; {otherwise}: make state-dir writable", path.display())
+/// Why the former configuration cannot be put on record, or taken off it.
+#[derive(Debug, thiserror::Error)]
+enum TrialError {
+    #[error(
+        "state-dir cannot be changed on trial, as what returns is kept there; change it without --confirm and restart \
+         routelet"
+    )]
+    StateDir,
+    #[error("{}: {error}; without it a restart would not return in time: make state-dir writable", .path.display())]
+    NotWritten { path: PathBuf, error: std::io::Error },
+    #[error(
+        "{}: {error}; with it a restart would return to the former configuration: make state-dir writable",
+        .path.display()
+    )]
+    NotRemoved { path: PathBuf, error: std::io::Error },
 }
 
 /// The file that is read; absolute, so that it is the same for each start.

@@ -54,13 +54,22 @@ pub fn is_forwarding(family: Family) -> bool {
     read(Path::new(ROOT), forwarding_key(family)).is_ok_and(|v| v != "0")
 }
 
+/// A former value cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} cannot be set back to {old}: {error}")]
+pub struct UndoError {
+    key: String,
+    old: String,
+    error: io::Error,
+}
+
 /// Restores the values in [`Record`] that are still the ones routelet wrote. Returns lines for the
 /// operator.
 ///
 /// # Errors
 ///
 /// If a value cannot be written.
-pub fn undo(record: &Record) -> Result<Vec<String>, String> {
+pub fn undo(record: &Record) -> Result<Vec<String>, UndoError> {
     undo_in(Path::new(ROOT), record)
 }
 
@@ -132,7 +141,7 @@ fn write_in(root: &Path, writes: Vec<Write>) -> Vec<Done> {
     done
 }
 
-fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, String> {
+fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, UndoError> {
     let mut lines = Vec::new();
     for Change { key, old, new } in record.undo() {
         if read(root, &key).ok().as_deref() != Some(new.as_str()) {
@@ -143,7 +152,9 @@ fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, String> {
             lines.push(format!("{key} stays {new}: packets are still forwarded there"));
             continue;
         }
-        fs::write(path(root, &key), &old).map_err(|e| format!("{key} cannot be set back to {old}: {e}"))?;
+        if let Err(error) = fs::write(path(root, &key), &old) {
+            return Err(UndoError { key, old, error });
+        }
         lines.push(format!("{key} is {old} again"));
     }
     Ok(lines)

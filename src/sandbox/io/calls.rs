@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -119,24 +119,24 @@ const X32: i64 = 0x4000_0000;
 /// # Errors
 ///
 /// On an architecture that seccomp has no description of.
-pub(super) fn programs() -> Result<[BpfProgram; 2], String> {
+pub(super) fn programs() -> Result<[BpfProgram; 2], BackendError> {
     // The arguments of `clone3` are in memory that a filter cannot read. C libraries use `clone`
     // where the call does not exist.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok([program(refused()?, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
 }
 
-fn program(rules: Rules, error: libc::c_int) -> Result<BpfProgram, String> {
+fn program(rules: Rules, error: libc::c_int) -> Result<BpfProgram, BackendError> {
     #[cfg(target_arch = "x86_64")]
     let rules: Rules =
         rules.iter().flat_map(|(call, r)| [(*call, r.clone()), (call | X32, r.clone())]).collect();
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let error = SeccompAction::Errno(error.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch).map_err(|e| e.to_string())?;
-    filter.try_into().map_err(|e: seccompiler::BackendError| e.to_string())
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch)?;
+    filter.try_into()
 }
 
-fn refused() -> Result<Rules, String> {
+fn refused() -> Result<Rules, BackendError> {
     let mut rules: Rules = NEVER.iter().map(|call| (*call, Vec::new())).collect();
     let has = |arg, bits: libc::c_int| {
         let bits = u64::from(bits.unsigned_abs());
@@ -155,12 +155,12 @@ fn refused() -> Result<Rules, String> {
     Ok(rules)
 }
 
-fn condition(arg: u8, op: Op, value: u64) -> Result<SeccompCondition, String> {
-    SeccompCondition::new(arg, Len::Dword, op, value).map_err(|e| e.to_string())
+fn condition(arg: u8, op: Op, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(arg, Len::Dword, op, value)
 }
 
-fn all(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, String> {
-    SeccompRule::new(conditions).map_err(|e| e.to_string())
+fn all(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions)
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ pub mod calls;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use caps::{CapSet, CapsHashSet};
 use landlock::{
@@ -18,6 +21,25 @@ use super::{Access, Capability, Demand, Rule, SandboxView, rules::SYSCTLS};
 
 /// Rights of Landlock that are heeded; a kernel that knows fewer heeds those that it knows.
 const RIGHTS: ABI = ABI::V5;
+
+/// Why a step of the sandbox is not in force.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("{unrestricted} of {all} are not restricted")]
+    Threads { unrestricted: usize, all: usize },
+    #[error(transparent)]
+    Prctl(#[from] nix::Error),
+    #[error(transparent)]
+    Capabilities(#[from] caps::errors::CapsError),
+    #[error(transparent)]
+    Files(#[from] landlock::RulesetError),
+    #[error("{}: {error}", .path.display())]
+    Path { path: PathBuf, error: landlock::RulesetError },
+    #[error("not in this kernel; Linux 5.13 and later has it, with `lsm=landlock,...` at boot")]
+    NoLandlock,
+    #[error(transparent)]
+    Calls(#[from] seccompiler::Error),
+}
 
 /// Keeps rules in force that would end with what they are attached to.
 #[derive(Debug)]
@@ -34,14 +56,14 @@ pub fn enter(demand: &Demand, keep: &[Capability]) -> (SandboxView, Held) {
     let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     let alone = match threads {
         1 => Ok(()),
-        n => Err(format!("{} of {n} are not restricted", n - 1)),
+        all => Err(StepError::Threads { unrestricted: all - 1, all }),
     };
     // Capabilities first, since dropping them needs one; seccomp last.
     let steps = [
         ("threads", alone),
-        ("core dumps", prctl::set_dumpable(false).map_err(|e| e.to_string())),
+        ("core dumps", prctl::set_dumpable(false).map_err(StepError::from)),
         ("capabilities", restrict_capabilities(keep)),
-        ("no_new_privs", prctl::set_no_new_privs().map_err(|e| e.to_string())),
+        ("no_new_privs", prctl::set_no_new_privs().map_err(StepError::from)),
         ("landlock", restrict_files(&demand.rules())),
         ("seccomp", restrict_calls()),
     ];
@@ -73,23 +95,23 @@ pub fn look() -> SandboxView {
 
 /// Leaves `keep` in the effective and the permitted set, nothing in the inheritable and the ambient
 /// one.
-fn restrict_capabilities(keep: &[Capability]) -> Result<(), String> {
-    let failed = |e: caps::errors::CapsError| e.to_string();
+fn restrict_capabilities(keep: &[Capability]) -> Result<(), StepError> {
     let wanted: CapsHashSet = keep.iter().map(|capability| number(*capability)).collect();
-    let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
+    let bounding = caps::read(None, CapSet::Bounding)?;
     // Without CAP_SETPCAP it stays as it is: no_new_privs keeps programs from gaining anything by
     // it.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
         for capability in bounding.difference(&wanted) {
-            caps::drop(None, CapSet::Bounding, *capability).map_err(failed)?;
+            caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
-    let has: CapsHashSet = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let has: CapsHashSet = caps::read(None, CapSet::Permitted)?;
     let kept: CapsHashSet = has.intersection(&wanted).copied().collect();
-    caps::clear(None, CapSet::Ambient).map_err(failed)?;
-    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
-    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(())
 }
 
 fn number(capability: Capability) -> caps::Capability {
@@ -101,25 +123,22 @@ fn number(capability: Capability) -> caps::Capability {
     }
 }
 
-fn restrict_files(rules: &[Rule]) -> Result<(), String> {
-    let failed = |e: landlock::RulesetError| e.to_string();
-    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS)).map_err(failed)?;
+fn restrict_files(rules: &[Rule]) -> Result<(), StepError> {
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?;
     // No signal for processes of others: root without capabilities could still end those of root.
-    let mut ruleset = ruleset.scope(Scope::Signal).map_err(failed)?.create().map_err(failed)?;
+    let mut ruleset = ruleset.scope(Scope::Signal)?.create()?;
     for rule in rules {
         ruleset = add(ruleset, rule)?;
     }
-    let status = ruleset.restrict_self().map_err(failed)?;
+    let status = ruleset.restrict_self()?;
     match status.ruleset {
-        RulesetStatus::NotEnforced => {
-            Err("not in this kernel; Linux 5.13 and later has it, with `lsm=landlock,...` at boot".to_owned())
-        }
+        RulesetStatus::NotEnforced => Err(StepError::NoLandlock),
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
     }
 }
 
 /// Where there is nothing at the path there is nothing to allow.
-fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, String> {
+fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, StepError> {
     let opened = rule.candidates().find_map(|path| Some((PathFd::new(path).ok()?, path.is_dir())));
     let Some((folder, is_folder)) = opened else {
         tracing::debug!(path = %rule.path.display(), "not there, so it is not reachable later");
@@ -129,7 +148,8 @@ fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, String> {
     if !is_folder {
         rights &= AccessFs::from_file(RIGHTS);
     }
-    ruleset.add_rule(PathBeneath::new(folder, rights)).map_err(|e| format!("{}: {e}", rule.path.display()))
+    let added = ruleset.add_rule(PathBeneath::new(folder, rights));
+    added.map_err(|error| StepError::Path { path: rule.path.clone(), error })
 }
 
 fn rights(access: Access) -> BitFlags<AccessFs> {
@@ -146,9 +166,9 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
     }
 }
 
-fn restrict_calls() -> Result<(), String> {
-    for program in calls::programs()? {
-        seccompiler::apply_filter(&program).map_err(|e| e.to_string())?;
+fn restrict_calls() -> Result<(), StepError> {
+    for program in calls::programs().map_err(seccompiler::Error::from)? {
+        seccompiler::apply_filter(&program)?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{File, News, Pending};
+use super::{File, News, Pending, WriteError};
 use crate::net::Diagnostic;
 pub use write::write;
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub(crate) use write::write_by_steps;
 /// Requests to the thread.
 enum Order {
     /// The result is sent where somebody waits for it.
-    Keep(File, Option<mpsc::SyncSender<io::Result<()>>>),
+    Keep(File, Option<mpsc::SyncSender<Result<(), WriteError>>>),
     /// A former run could not replace this file, which is so old.
     Stale(PathBuf, Duration),
     /// Sends when all before is done.
@@ -67,11 +67,12 @@ pub fn keep(path: &Path, bytes: Vec<u8>, mode: u32) {
 /// # Errors
 ///
 /// Of the first attempt; it is tried again all the same.
-pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> io::Result<()> {
+pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> Result<(), WriteError> {
     let file = File { path: path.to_owned(), bytes: bytes.into(), mode };
     let (done, result) = mpsc::sync_channel(1);
     let _ = writer().orders.send(Order::Keep(file, Some(done)));
-    result.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that writes the state folder is gone")))
+    let gone = "the thread that writes the state folder is gone";
+    result.recv().unwrap_or_else(|_| Err(io::Error::other(gone).into()))
 }
 
 /// What cannot be written, and what is out of date, with the remedy.
@@ -152,17 +153,17 @@ fn run(orders: &mpsc::Receiver<Order>, problems: &watch::Sender<Vec<Diagnostic>>
     }
 }
 
-fn attempt(pending: &mut Pending, file: File) -> io::Result<()> {
+fn attempt(pending: &mut Pending, file: File) -> Result<(), WriteError> {
     let path = file.path.clone();
     let made = path.parent().map_or(Ok(()), fs::create_dir_all);
-    let result = made.and_then(|()| write(&path, &file.bytes, file.mode));
+    let written = made.and_then(|()| write(&path, &file.bytes, file.mode));
+    let result = written.map_err(WriteError::from);
     match &result {
         Ok(()) => drop(fs::remove_file(stale(&path))),
         // It needs no room, so that it succeeds on a full disk.
         Err(_) => drop(fs::rename(&path, stale(&path))),
     }
-    let outcome = result.as_ref().map(|&()| ()).map_err(ToString::to_string);
-    match pending.tried(Instant::now(), file, outcome) {
+    match pending.tried(Instant::now(), file, result.clone()) {
         Some(News::Failing { path, error }) => {
             tracing::warn!(path = %path.display(), %error, "state cannot be written, trying again; free space, or make state-dir writable");
         }

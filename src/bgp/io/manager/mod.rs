@@ -24,7 +24,6 @@ use super::{
     listener::{self, Call, Device, Passwords, Ports, Terms},
     peer::{self, News, Start, ToTask},
     rib::{RibSender, ToRib},
-    tcp,
 };
 use crate::{
     bgp::{

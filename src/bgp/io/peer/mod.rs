@@ -429,7 +429,7 @@ impl Task {
             _ => 0,
         };
         let ttl = tcp::first_ttl(&stream);
-        if !tcp::is_near(ttl, self.config.hops) {
+        if !self.config.hops.admits(ttl) {
             // Only the first such connection is logged as a warning.
             let key = &self.config.key;
             let text = format!(
@@ -439,14 +439,14 @@ impl Task {
             self.feed(Input::Hint(text));
             return;
         }
-        let ready = tcp::configure_accepted(&stream, &self.config).map_err(|e| e.to_string());
+        let ready = tcp::configure_accepted(&stream, &self.config);
         match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Endpoints { ttl, ..ends }) {
             Ok(ends) => {
                 let conn = self.link(stream);
                 self.feed(Input::Accepted(conn, ends));
             }
             Err(error) => {
-                debug!(neighbor = %self.config.key, error, "accepted connection was closed already")
+                debug!(neighbor = %self.config.key, %error, "accepted connection was closed already")
             }
         }
     }
@@ -568,9 +568,8 @@ fn time_before_now(elapsed: Duration) -> String {
     format!("{:.0}", jiff::Timestamp::now() - elapsed)
 }
 
-fn ends(stream: &TcpStream, ifindex: u32) -> Result<Endpoints, String> {
-    let text = |e: std::io::Error| e.to_string();
-    let (local, remote) = (stream.local_addr().map_err(text)?, stream.peer_addr().map_err(text)?);
+fn ends(stream: &TcpStream, ifindex: u32) -> std::io::Result<Endpoints> {
+    let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
     Ok(Endpoints { local, remote, ifindex, ttl: None })
 }
 
