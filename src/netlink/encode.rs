@@ -70,11 +70,10 @@ impl Encoder {
     pub fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Self)) {
         let start = self.buf.len();
         self.last = start;
-        self.buf.extend([0; 4]);
-        self.buf.extend(kind.to_ne_bytes());
-        self.buf.extend((flag::REQUEST | flags).to_ne_bytes());
-        self.buf.extend(self.seq.to_ne_bytes());
-        self.buf.extend([0; 4]);
+        // One copy: this is on the path of every route.
+        let ([k0, k1], [f0, f1]) = (kind.to_ne_bytes(), (flag::REQUEST | flags).to_ne_bytes());
+        let [s0, s1, s2, s3] = self.seq.to_ne_bytes();
+        self.fields([0, 0, 0, 0, k0, k1, f0, f1, s0, s1, s2, s3, 0, 0, 0, 0]);
         self.seq = self.seq.wrapping_add(1);
         body(self);
         let len = u32::try_from(self.buf.len() - start).expect("messages are below 4 GiB");
@@ -84,13 +83,13 @@ impl Encoder {
     /// Appends the fields of a struct.
     #[inline]
     pub fn fields<const N: usize>(&mut self, octets: [u8; N]) {
-        self.buf.extend(octets);
+        self.buf.extend_from_slice(&octets);
     }
 
     /// Appends an attribute with this value.
     #[inline]
     pub fn octets(&mut self, kind: u16, value: &[u8]) {
-        self.nested(kind, |e| e.buf.extend(value));
+        self.nested(kind, |e| e.buf.extend_from_slice(value));
     }
 
     #[inline]
@@ -100,7 +99,9 @@ impl Encoder {
 
     #[inline]
     pub fn u32(&mut self, kind: u16, value: u32) {
-        self.octets(kind, &value.to_ne_bytes());
+        let ([l0, l1], [k0, k1]) = (8_u16.to_ne_bytes(), kind.to_ne_bytes());
+        let [v0, v1, v2, v3] = value.to_ne_bytes();
+        self.fields([l0, l1, k0, k1, v0, v1, v2, v3]);
     }
 
     /// Appends an attribute with an address.
@@ -116,7 +117,7 @@ impl Encoder {
     #[inline]
     pub fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         self.sized(|e| {
-            e.buf.extend(kind.to_ne_bytes());
+            e.fields(kind.to_ne_bytes());
             body(e);
         });
         self.buf.resize(self.buf.len().next_multiple_of(4), 0);
@@ -130,7 +131,7 @@ impl Encoder {
     #[inline]
     pub fn sized(&mut self, body: impl FnOnce(&mut Self)) {
         let start = self.buf.len();
-        self.buf.extend([0; 2]);
+        self.fields([0; 2]);
         body(self);
         let len = u16::try_from(self.buf.len() - start).expect("lists in attributes are bounded");
         self.buf[start..start + 2].copy_from_slice(&len.to_ne_bytes());
