@@ -1,9 +1,9 @@
 //! Netlink, as far as all of its protocols share it.
 //!
-//! [`encode`] builds messages, [`decode`] and [`dump`] read them, [`io`] has the sockets. The contents
-//! of messages belong to the modules that exchange them with the kernel: routes, nexthop objects and
-//! routing rules to `fib`, nf_tables to `nft`. Links and addresses are read and written by the
-//! crate rtnetlink.
+//! [`encode`] builds messages, [`decode`] and [`dump`] read them, [`io`] has the sockets. The
+//! contents of messages belong to the modules that exchange them with the kernel: routes, nexthop
+//! objects and routing rules to `fib`, nf_tables to `nft`. Links and addresses are read and written
+//! by the crate rtnetlink.
 
 pub mod decode;
 pub mod dump;

@@ -1,7 +1,7 @@
 //! The sockets of netlink.
 //!
-//! A [`Channel`] sends requests and reads the replies, [`Notifications`] report changes that anyone
-//! makes (with their content: [`Monitor`]), and a [`Connection`] is one of the crate rtnetlink, for
+//! A [`Channel`] sends requests and reads the replies. [`Notifications`] report changes that anyone
+//! makes, a [`Monitor`] also their content. A [`Connection`] is one of the crate rtnetlink, for
 //! links and addresses.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
