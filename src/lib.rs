@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cni;
 pub mod config;
 pub mod control;
+pub mod convert;
 pub mod daemon;
 pub mod docker;
 pub mod explain;

@@ -8,6 +8,7 @@ mod abbreviation;
 mod check;
 mod cleanup;
 mod completions;
+mod convert;
 mod doctor;
 mod drain;
 mod events;
@@ -56,6 +57,7 @@ enum Command {
     Drain(drain::Drain),
     Undrain(drain::Undrain),
     Lab(lab::Lab),
+    Convert(convert::Convert),
     Cleanup(cleanup::Cleanup),
     Completions(completions::Completions),
     Man(man::Man),
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Drain(drain) => drain.run(),
         Command::Undrain(undrain) => undrain.run(),
         Command::Lab(lab) => lab.run(),
+        Command::Convert(convert) => convert.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

@@ -17,6 +17,7 @@ mod kit;
 
 mod bfd;
 mod bird;
+mod convert;
 mod frr;
 mod others;
 mod speaker;

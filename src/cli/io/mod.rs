@@ -5,14 +5,19 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{ErrorKind, IsTerminal, Write, stderr, stdout},
+    io::{ErrorKind, IsTerminal, Read, Write, stderr, stdin, stdout},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     thread,
     time::Duration,
 };
 
 use super::Failure;
-use crate::{control::render::Layout, daemon::Environment};
+use crate::{
+    control::render::Layout,
+    convert::{Input, MAX_INPUT},
+    daemon::Environment,
+};
 
 pub(super) fn arguments() -> Vec<OsString> {
     env::args_os().collect()
@@ -78,4 +83,31 @@ pub(super) fn print_error(text: &str) {
 pub(super) fn write_man(command: clap::Command, folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     clap_mangen::generate_to(command, folder)
+}
+
+/// A file to convert, up to one octet more than is converted; `-` is standard input.
+pub(super) fn read_input(path: &Path) -> Result<Input, Failure> {
+    let name = path.display().to_string();
+    let cannot = |e: std::io::Error| Failure::Usage(format!("{name}: cannot be read: {e}"));
+    let limit = u64::try_from(MAX_INPUT).unwrap_or(u64::MAX).saturating_add(1);
+    let mut octets = Vec::new();
+    if path == Path::new("-") {
+        stdin().lock().take(limit).read_to_end(&mut octets).map_err(cannot)?;
+    } else {
+        fs::File::open(path).and_then(|f| f.take(limit).read_to_end(&mut octets)).map_err(cannot)?;
+    }
+    let text = String::from_utf8(octets)
+        .map_err(|_| Failure::Usage(format!("{name}: is not text in UTF-8; convert it with iconv first")))?;
+    Ok(Input { name, text })
+}
+
+/// Writes a file that does not exist yet; as it may have passwords, only its owner may read it.
+pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut options = fs::OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| {
+        let advice =
+            if e.kind() == ErrorKind::AlreadyExists { "; name another file, or remove it" } else { "" };
+        Failure::Runtime(format!("{}: cannot be written: {e}{advice}", path.display()))
+    })
 }

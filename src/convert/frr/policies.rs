@@ -1,0 +1,411 @@
+//! Route maps and lists → policies.
+//!
+//! A route map denies what no entry permits, and a policy accepts what falls through, so that each
+//! policy ends with a statement that rejects. Where an entry has no exact counterpart, the policy
+//! rejects from there on: routes may be missing then, but none is accepted or advertised that the
+//! route map would have rejected.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    lists::Lists,
+    route_map::{Change, Condition, Entry, Maps},
+};
+use crate::{
+    bgp::policy::PrefixRange,
+    convert::{
+        ledger::{Ledger, LineId},
+        ranges,
+        router::{Keys, Policy, append, set},
+    },
+    net::{Asn, Family},
+};
+
+/// Times that a policy can prepend the own AS number.
+const MAX_PREPEND: usize = 50;
+
+/// Where a route map is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    In,
+    Out,
+}
+
+/// Which routes a policy is about.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scope {
+    pub(super) family: Family,
+    pub(super) direction: Direction,
+    /// Only own routes of this source.
+    pub(super) source: Option<&'static str>,
+    /// Only these prefixes.
+    pub(super) prefixes: Option<Vec<PrefixRange>>,
+    /// Whether routes of neighbors pass here, too.
+    pub(super) has_learned: bool,
+}
+
+/// Policies that were made, each once.
+#[derive(Debug)]
+pub(super) struct Policies<'a> {
+    pub(super) lists: &'a Lists,
+    pub(super) maps: &'a Maps,
+    pub(super) own_as: Asn,
+    made: Vec<Policy>,
+    names: BTreeMap<String, String>,
+}
+
+/// What a list of prefixes is called on the router.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ListKind {
+    Prefix,
+    Access,
+}
+
+impl Scope {
+    pub(super) fn all(family: Family, direction: Direction, has_learned: bool) -> Self {
+        Self { family, direction, source: None, prefixes: None, has_learned }
+    }
+
+    /// A statement about all routes of the scope.
+    fn statement(&self) -> Keys {
+        self.narrowed(None)
+    }
+
+    fn narrowed(&self, prefixes: Option<&[PrefixRange]>) -> Keys {
+        let mut keys = Keys::new();
+        match prefixes.or(self.prefixes.as_deref()) {
+            Some(ranges) => append(&mut keys, "prefixes", ranges.iter().map(ToString::to_string)),
+            None => append(&mut keys, "families", [self.family.as_str()]),
+        }
+        if let Some(source) = self.source {
+            append(&mut keys, "source", [source]);
+        }
+        keys
+    }
+
+    fn reject(&self) -> Keys {
+        let mut keys = self.statement();
+        set(&mut keys, "action", "reject");
+        keys
+    }
+
+    fn is_own_only(&self) -> bool {
+        self.source.is_some() || self.direction == Direction::Out && !self.has_learned
+    }
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn new(lists: &'a Lists, maps: &'a Maps, own_as: Asn) -> Self {
+        Self { lists, maps, own_as, made: Vec::new(), names: BTreeMap::new() }
+    }
+
+    pub(super) fn into_made(self) -> Vec<Policy> {
+        self.made
+    }
+
+    /// The policy of a route map, by name.
+    pub(super) fn route_map(&mut self, name: &str, at: LineId, scope: &Scope, ledger: &mut Ledger) -> String {
+        let Some(entries) = self.maps.get(name) else {
+            ledger.differs(at, format!("route-map {name} is not in the input: all is rejected"));
+            return self.reject_all(scope);
+        };
+        let mut statements = Vec::new();
+        let mut is_cut = false;
+        for entry in entries {
+            match self.statements(entry, scope, ledger) {
+                Ok(mut more) => statements.append(&mut more),
+                Err((line, why)) => {
+                    ledger.not_carried(line, why);
+                    let what = "this entry cannot be expressed: the policy rejects what reaches it";
+                    ledger.differs(entry.at, what);
+                    is_cut = true;
+                    break;
+                }
+            }
+        }
+        let remark = is_cut.then(|| {
+            format!("The rest of route-map {name} cannot be expressed: what reaches its end is rejected.")
+        });
+        statements.push(scope.reject());
+        self.policy(name, remark, statements, scope)
+    }
+
+    /// The policy of a list of prefixes.
+    pub(super) fn prefix_filter(
+        &mut self,
+        kind: ListKind,
+        name: &str,
+        at: LineId,
+        scope: &Scope,
+        ledger: &mut Ledger,
+    ) -> String {
+        let (exists, permitted, base) = match kind {
+            ListKind::Prefix => (
+                self.lists.has_prefix_list(scope.family, name),
+                self.lists.prefixes(scope.family, name),
+                format!("prefixes-{name}"),
+            ),
+            ListKind::Access => (
+                self.lists.has_access_list(scope.family, name),
+                self.lists.access(scope.family, name),
+                format!("access-{name}"),
+            ),
+        };
+        let mut statements = Vec::new();
+        let mut remark = None;
+        match permitted {
+            Ok(ranges) if !ranges.is_empty() => {
+                let mut keys = scope.narrowed(Some(&ranges));
+                set(&mut keys, "action", "accept");
+                statements.push(keys);
+            }
+            Ok(_) if exists => {}
+            Ok(_) => ledger.differs(at, format!("list {name} is not in the input: all is rejected")),
+            Err(why) => {
+                ledger.differs(at, format!("{why}: all is rejected"));
+                remark = Some(format!("{why}: all is rejected."));
+            }
+        }
+        statements.push(scope.reject());
+        self.policy(&base, remark, statements, scope)
+    }
+
+    /// The policy of a list of AS paths.
+    pub(super) fn path_filter(
+        &mut self,
+        name: &str,
+        at: LineId,
+        scope: &Scope,
+        ledger: &mut Ledger,
+    ) -> String {
+        let mut statements = Vec::new();
+        let mut remark = None;
+        match self.lists.path_entries(name) {
+            Ok(entries) => {
+                if entries.is_empty() {
+                    ledger.differs(at, format!("list {name} is not in the input: all is rejected"));
+                }
+                for (permit, pattern) in entries {
+                    let mut keys = scope.statement();
+                    set(&mut keys, "as-path", pattern);
+                    set(&mut keys, "action", if permit { "accept" } else { "reject" });
+                    statements.push(keys);
+                }
+            }
+            Err(why) => {
+                ledger.differs(at, format!("{why}: all is rejected"));
+                remark = Some(format!("{why}: all is rejected."));
+            }
+        }
+        statements.push(scope.reject());
+        self.policy(&format!("as-paths-{name}"), remark, statements, scope)
+    }
+
+    /// A policy that sets the MED of the scope.
+    pub(super) fn metric(&mut self, metric: u32, scope: &Scope) -> String {
+        let mut keys = scope.statement();
+        set(&mut keys, "set-med", metric);
+        self.policy(&format!("med-{metric}"), None, vec![keys], scope)
+    }
+
+    /// A policy that rejects the scope.
+    pub(super) fn reject_all(&mut self, scope: &Scope) -> String {
+        let base = match scope.source {
+            Some(source) => format!("no-{source}"),
+            None => "reject".to_owned(),
+        };
+        self.policy(&base, None, vec![scope.reject()], scope)
+    }
+
+    /// The name of the policy with these statements, new or made before.
+    fn policy(
+        &mut self,
+        base: &str,
+        remark: Option<String>,
+        mut statements: Vec<Keys>,
+        scope: &Scope,
+    ) -> String {
+        // What is behind a statement that ends the policy for every route is not reached.
+        let everything = scope.statement();
+        let ends = |keys: &Keys| {
+            let conditions = |k: &&String| !k.starts_with("set-") && !k.starts_with("add-") && *k != "action";
+            let of = keys.keys().filter(conditions).count();
+            keys.contains_key("action")
+                && of == everything.len()
+                && everything.iter().all(|(k, v)| keys.get(k) == Some(v))
+        };
+        if let Some(last) = statements.iter().position(ends) {
+            statements.truncate(last + 1);
+        }
+        let shape = format!(
+            "{base} {}",
+            Value::from(statements.iter().cloned().map(Value::Object).collect::<Vec<_>>())
+        );
+        if let Some(name) = self.names.get(&shape) {
+            return name.clone();
+        }
+        let name = self.free_name(base, scope);
+        self.names.insert(shape, name.clone());
+        self.made.push(Policy { name: name.clone(), remark, statements });
+        name
+    }
+
+    fn free_name(&self, base: &str, scope: &Scope) -> String {
+        let is_free = |name: &String| self.made.iter().all(|p| p.name != *name);
+        let family = if scope.family == Family::Ipv4Unicast { "ipv4" } else { "ipv6" };
+        let candidates = [base.to_owned(), format!("{base}-{family}")];
+        let numbered = (2_u32..).map(|n| format!("{base}-{n}"));
+        candidates.into_iter().chain(numbered).find(is_free).unwrap_or_else(|| base.to_owned())
+    }
+
+    /// The statements of one entry: none if it matches no route of the scope.
+    fn statements(
+        &self,
+        entry: &Entry,
+        scope: &Scope,
+        ledger: &mut Ledger,
+    ) -> Result<Vec<Keys>, (LineId, String)> {
+        if let Some(unfit) = &entry.unfit {
+            return Err(unfit.clone());
+        }
+        let Some(mut keys) = self.conditions(entry, scope)? else { return Ok(Vec::new()) };
+        if !entry.permit {
+            set(&mut keys, "action", "reject");
+            return Ok(vec![keys]);
+        }
+        let mut before = Vec::new();
+        for (at, change) in &entry.changes {
+            if let Change::Communities { list, additive: false } = change {
+                if scope.direction == Direction::In {
+                    let what = "communities are added or removed, not replaced; write `additive`";
+                    return Err((*at, what.into()));
+                }
+                if !scope.is_own_only() {
+                    // Own routes have no communities that could be replaced; others may.
+                    let mut learned = keys.clone();
+                    append(&mut learned, "source", ["bgp"]);
+                    set(&mut learned, "action", "reject");
+                    before.push(learned);
+                    ledger.differs(
+                        *at,
+                        "communities are added, not replaced: routes learned from others are rejected here; write `additive`",
+                    );
+                }
+                append(&mut keys, "add-communities", list.iter().map(ToString::to_string));
+                continue;
+            }
+            self.change(&mut keys, change, scope).map_err(|why| (*at, why))?;
+        }
+        set(&mut keys, "action", "accept");
+        before.dedup();
+        before.push(keys);
+        Ok(before)
+    }
+
+    fn conditions(&self, entry: &Entry, scope: &Scope) -> Result<Option<Keys>, (LineId, String)> {
+        let mut prefixes = scope.prefixes.clone();
+        let mut keys = Keys::new();
+        for (at, condition) in &entry.conditions {
+            let unfit = |why: String| (*at, why);
+            let listed = match condition {
+                Condition::PrefixList(family, _) | Condition::AccessList(family, _)
+                    if *family != scope.family =>
+                {
+                    return Ok(None);
+                }
+                Condition::PrefixList(family, name) => {
+                    Some(self.lists.prefixes(*family, name).map_err(unfit)?)
+                }
+                Condition::AccessList(family, name) => Some(self.lists.access(*family, name).map_err(unfit)?),
+                Condition::AsPath(name) => match self.lists.path(name).map_err(unfit)? {
+                    None => return Ok(None),
+                    Some(pattern) => {
+                        set(&mut keys, "as-path", pattern);
+                        None
+                    }
+                },
+                Condition::Community { list, large } => {
+                    let one_of = self.lists.community(list, *large).map_err(unfit)?;
+                    if one_of.is_empty() {
+                        return Ok(None);
+                    }
+                    if keys.contains_key("communities") {
+                        return Err(unfit("one statement cannot require communities of two lists".into()));
+                    }
+                    append(&mut keys, "communities", one_of.iter().map(ToString::to_string));
+                    None
+                }
+                Condition::NextHop(addr) => {
+                    append(&mut keys, "next-hop", [addr.to_string()]);
+                    None
+                }
+                Condition::Peer(addr) if scope.direction == Direction::In => {
+                    append(&mut keys, "neighbors", [addr.to_string()]);
+                    None
+                }
+                Condition::Peer(_) => {
+                    return Err(unfit(
+                        "on export a policy matches the neighbor that the route is for".into(),
+                    ));
+                }
+                Condition::Interface(_) => {
+                    return Err(unfit(
+                        "policies have no condition on interfaces; name them in advertise.interfaces".into(),
+                    ));
+                }
+            };
+            if let Some(listed) = listed {
+                let both = match &prefixes {
+                    None => Some(listed),
+                    Some(others) => ranges::common(others, &listed),
+                };
+                let both = both.ok_or_else(|| (*at, "too many ranges of prefixes".to_owned()))?;
+                if both.is_empty() {
+                    return Ok(None);
+                }
+                prefixes = Some(both);
+            }
+        }
+        let mut all = scope.narrowed(prefixes.as_deref());
+        all.append(&mut keys);
+        Ok(Some(all))
+    }
+
+    fn change(&self, keys: &mut Keys, change: &Change, scope: &Scope) -> Result<(), String> {
+        match change {
+            Change::LocalPref(n) => set(keys, "set-local-pref", *n),
+            Change::Med(n) => set(keys, "set-med", *n),
+            Change::Communities { list, .. } => {
+                append(keys, "add-communities", list.iter().map(ToString::to_string));
+            }
+            Change::DeleteCommunities { list, large } => {
+                let list = self.lists.community(list, *large)?;
+                if !list.is_empty() {
+                    append(keys, "remove-communities", list.iter().map(ToString::to_string));
+                }
+            }
+            Change::Prepend(numbers) => {
+                if numbers.iter().any(|n| *n != self.own_as) || numbers.len() > MAX_PREPEND {
+                    return Err(format!(
+                        "policies prepend the own AS number, {}, up to {MAX_PREPEND} times",
+                        self.own_as
+                    ));
+                }
+                set(keys, "prepend-as", numbers.len());
+            }
+            // It has no effect on the other family.
+            Change::NextHop(family, addr) if *family == scope.family => {
+                set(keys, "set-next-hop", addr.to_string());
+            }
+            Change::NextHop(..) => {}
+            Change::Source(_) => {
+                return Err(
+                    "the source address of routes is not set by policies, but by fib.prefer-source".into()
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! `routelet convert`: the configuration of another daemon → one of routelet.
+//!
+//! One folder per format makes a [`router::Router`], and `write` makes a file from that. Each line
+//! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed, or
+//! not carried over, with the reason. What cannot be expressed exactly is never approximated in a
+//! policy: from that point on the policy rejects. No files are read or written here.
+
+mod frr;
+mod ledger;
+mod ranges;
+mod router;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use serde::Serialize;
+
+pub use ledger::{Line, Outcome};
+
+use crate::config::{self, ParseContext};
+
+/// Size of all input together, in octets.
+pub const MAX_INPUT: usize = 4 << 20;
+
+/// One file of the input.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// For messages.
+    pub name: String,
+    pub text: String,
+}
+
+/// What the input was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    Frr,
+    Quagga,
+}
+
+/// What was made of the input.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The format of the input.
+    pub format: Format,
+    /// Whether nothing needs a review: each line was carried over or is not needed.
+    pub complete: bool,
+    /// Each line that has a meaning, in the order of the input.
+    pub lines: Vec<Line>,
+    /// The new file.
+    pub output: String,
+}
+
+/// Why nothing was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    #[error("the input is {0} octets; the limit is {MAX_INPUT}: convert the files one by one")]
+    TooLarge(usize),
+    #[error("{0}: the format is not recognized; name it with --from, one of frr and quagga")]
+    UnknownFormat(String),
+    #[error("{0}")]
+    NothingToConvert(String),
+    #[error("the result would not be valid: {0}; mend the input, or report this with the input")]
+    Invalid(String),
+}
+
+/// Converts files that belong together, as `bgpd.conf` and `zebra.conf`.
+///
+/// # Errors
+///
+/// If nothing can be made of the input at all.
+pub fn convert(inputs: &[Input], format: Option<Format>) -> Result<Report, ConvertError> {
+    let size = inputs.iter().map(|i| i.text.len()).sum();
+    if size > MAX_INPUT {
+        return Err(ConvertError::TooLarge(size));
+    }
+    let format = match format {
+        Some(format) => format,
+        None => detect(inputs)?,
+    };
+    let converted = match format {
+        Format::Frr | Format::Quagga => frr::convert(inputs, format)?,
+    };
+    let (router, ledger) = converted;
+    let lines = ledger.into_lines();
+    let output = write::file(&router, &lines);
+    check(&output)?;
+    let complete = lines.iter().all(|l| !l.outcome.needs_review());
+    Ok(Report { format, complete, lines, output })
+}
+
+fn detect(inputs: &[Input]) -> Result<Format, ConvertError> {
+    let all = || inputs.iter().flat_map(|i| i.text.lines()).map(str::trim_start);
+    if all().any(|l| l.starts_with("router bgp ")) {
+        return Ok(Format::Frr);
+    }
+    let names: Vec<_> = inputs.iter().map(|i| i.name.as_str()).collect();
+    Err(ConvertError::UnknownFormat(names.join(", ")))
+}
+
+/// The output is what `routelet check` accepts.
+fn check(output: &str) -> Result<(), ConvertError> {
+    let context = ParseContext { kubernetes: false, read_password: &|_| Ok("not read".into()) };
+    match config::parse(output, &context) {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            let list: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.key, p.what)).collect();
+            Err(ConvertError::Invalid(list.join("; ")))
+        }
+    }
+}
