@@ -7,7 +7,7 @@ use crate::convert::{self, Format, Line, Outcome, Report};
 
 /// Make a configuration from that of another daemon
 ///
-/// Reads files of FRR or Quagga that belong together and prints a configuration of routelet. Each
+/// Reads files of FRR, Quagga or BIRD that belong together and prints a configuration of routelet. Each
 /// line that is not carried over, or not exactly, is listed with the reason on standard error and
 /// at the end of the result. What a policy cannot express is rejected. Exit status 4 if a line needs
 /// a review, else 0.
@@ -31,6 +31,7 @@ pub(super) struct Convert {
 enum From {
     Frr,
     Quagga,
+    Bird,
 }
 
 impl Convert {
@@ -39,6 +40,7 @@ impl Convert {
         let format = self.from.map(|from| match from {
             From::Frr => Format::Frr,
             From::Quagga => Format::Quagga,
+            From::Bird => Format::Bird,
         });
         let report = convert::convert(&inputs, format).map_err(|e| Failure::Usage(e.to_string()))?;
         if let Some(path) = &self.output {

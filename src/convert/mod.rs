@@ -5,6 +5,7 @@
 //! not carried over, with the reason. What cannot be expressed exactly is never approximated in a
 //! policy: from that point on the policy rejects. No files are read or written here.
 
+mod bird;
 mod frr;
 mod ledger;
 mod ranges;
@@ -36,6 +37,7 @@ pub struct Input {
 pub enum Format {
     Frr,
     Quagga,
+    Bird,
 }
 
 /// What was made of the input.
@@ -56,7 +58,7 @@ pub struct Report {
 pub enum ConvertError {
     #[error("the input is {0} octets; the limit is {MAX_INPUT}: convert the files one by one")]
     TooLarge(usize),
-    #[error("{0}: the format is not recognized; name it with --from, one of frr and quagga")]
+    #[error("{0}: the format is not recognized; name it with --from, one of frr, quagga and bird")]
     UnknownFormat(String),
     #[error("{0}")]
     NothingToConvert(String),
@@ -80,6 +82,7 @@ pub fn convert(inputs: &[Input], format: Option<Format>) -> Result<Report, Conve
     };
     let converted = match format {
         Format::Frr | Format::Quagga => frr::convert(inputs, format)?,
+        Format::Bird => bird::convert(inputs)?,
     };
     let (router, ledger) = converted;
     let lines = ledger.into_lines();
@@ -93,6 +96,10 @@ fn detect(inputs: &[Input]) -> Result<Format, ConvertError> {
     let all = || inputs.iter().flat_map(|i| i.text.lines()).map(str::trim_start);
     if all().any(|l| l.starts_with("router bgp ")) {
         return Ok(Format::Frr);
+    }
+    let is_bird = |l: &str| l.starts_with("protocol bgp") || l.starts_with("template bgp");
+    if all().any(is_bird) {
+        return Ok(Format::Bird);
     }
     let names: Vec<_> = inputs.iter().map(|i| i.name.as_str()).collect();
     Err(ConvertError::UnknownFormat(names.join(", ")))

@@ -43,3 +43,21 @@ pub(super) fn append<T: Into<String>>(keys: &mut Keys, key: &str, texts: impl In
         }
     }
 }
+
+/// Whether own routes that these keys change are not advertised to external neighbors any more:
+/// other daemons look at these communities before the filter of a neighbor, which may add them.
+pub(super) fn hides_own_routes(keys: &Keys) -> bool {
+    // NO_EXPORT, NO_ADVERTISE, NO_EXPORT_SUBCONFED (RFC 1997).
+    const HIDING: [&str; 3] = ["65535:65281", "65535:65282", "65535:65283"];
+    let added = keys.get("add-communities").and_then(Value::as_array);
+    added.is_some_and(|list| list.iter().filter_map(Value::as_str).any(|c| HIDING.contains(&c)))
+}
+
+/// Removes all that changes a route.
+pub(super) fn without_changes(keys: &mut Keys) {
+    let changes = ["set-", "add-", "remove-", "prepend-"];
+    keys.retain(|key, _| !changes.iter().any(|begin| key.starts_with(begin)));
+}
+
+/// For the ledger.
+pub(super) const HIDDEN: &str = "such a route of the host itself is not advertised to external neighbors: it is rejected, for internal ones, too";

@@ -35,9 +35,17 @@ fn outcome(report: &Report, begin: &str) -> (Outcome, String) {
 
 #[test]
 fn the_files_of_the_round_trip_are_converted() {
-    for (name, text) in
-        files!["frr-1-host", "frr-2-connected", "frr-3-two-leaves", "frr-4-transit", "quagga-1"]
-    {
+    for (name, text) in files![
+        "frr-1-host",
+        "frr-2-connected",
+        "frr-3-two-leaves",
+        "frr-4-transit",
+        "quagga-1",
+        "bird-1-host",
+        "bird-2-filters",
+        "bird-3-two-leaves",
+        "bird-4-transit"
+    ] {
         let format = name.starts_with("quagga").then_some(Format::Quagga);
         let report = convert(&input(&format!("{name}.conf"), text), format).unwrap();
         insta::assert_snapshot!(name, report.output);
@@ -73,6 +81,15 @@ fn a_policy_rejects_from_the_entry_on_that_has_no_counterpart() {
             assert_eq!(outcome(&report, unfit).0, Outcome::NotCarried, "{unfit}");
         }
     }
+}
+
+#[test]
+fn communities_of_own_routes_are_replaced_where_the_route_map_replaces_them() {
+    let report = converted(&frr(
+        " network 10.9.0.0/16 route-map OWN\n neighbor 10.0.0.2 route-map OUT out\n",
+        "route-map OWN permit 10\n set community 65001:1 65001:2\nroute-map OUT permit 10\n set community 65001:2 65001:3\n",
+    ));
+    assert!(report.output.contains("remove-communities = [\"65001:1\"]"), "{}", report.output);
 }
 
 #[test]
@@ -150,6 +167,79 @@ fn blocks_of_other_things_are_left_out_as_a_whole() {
         assert_eq!(outcome(&report, begin).0, Outcome::NotCarried, "{begin}");
     }
     assert!(!report.output.contains("[[bgp.neighbor]]\naddress = \"10.7.7.7\""));
+}
+
+/// The policies of a BIRD neighbor with this import filter, and the report.
+fn bird(filter: &str) -> (String, Report) {
+    let text = format!(
+        "router id 10.0.0.1;\nprotocol kernel {{ ipv4 {{ export all; }}; }}\nprotocol bgp a {{\n local as 65001;\n \
+         neighbor 10.0.0.2 as 65002;\n ipv4 {{\n import filter {{\n{filter}\n }};\n export none;\n }};\n}}\n"
+    );
+    let report = convert(&input("bird.conf", &text), None).unwrap();
+    let policies: Vec<&str> = report.output.split("[[policy.a-import]]\n").skip(1).collect();
+    let policies = policies.iter().map(|p| p.split("\n\n").next().unwrap_or_default());
+    (policies.map(|p| p.trim().replace('\n', "; ")).collect::<Vec<_>>().join(" | "), report)
+}
+
+#[test]
+fn filters_of_bird_are_statements_in_order() {
+    const REJECT: &str = "families = [\"ipv4-unicast\"]; action = \"reject\"";
+    #[rustfmt::skip]
+    let cases = [
+        ("reject;", REJECT.to_owned()),
+        ("if net ~ [ 10.0.0.0/8+ ] then accept;",
+            format!("prefixes = [\"10.0.0.0/8{{8,32}}\"]; action = \"accept\" | {REJECT}")),
+        ("if net !~ [ 0.0.0.0/0{0,8} ] then accept;",
+            format!("prefixes = [\"0.0.0.0/0{{9,32}}\"]; action = \"accept\" | {REJECT}")),
+        ("if ! (net = 10.0.0.0/8 || net.len > 8) then accept; else reject;",
+            format!("prefixes = [\"0.0.0.0/0{{0,7}}\", \"128.0.0.0/1{{8,8}}\", \"64.0.0.0/2{{8,8}}\", \"32.0.0.0/3{{8,8}}\", \"16.0.0.0/4{{8,8}}\", \"0.0.0.0/5{{8,8}}\", \"12.0.0.0/6{{8,8}}\", \"8.0.0.0/7{{8,8}}\", \"11.0.0.0/8\"]; action = \"accept\" | {REJECT}")),
+        ("bgp_med = 7; if bgp_path.last = 9 then { bgp_local_pref = 5; accept; } accept;",
+            "families = [\"ipv4-unicast\"]; set-med = 7 | families = [\"ipv4-unicast\"]; origin-as = [9]; \
+             set-local-pref = 5; action = \"accept\" | families = [\"ipv4-unicast\"]; action = \"accept\"".to_owned()),
+        ("if (1,2) ~ bgp_community then { if source = RTS_BGP then accept; }",
+            format!("communities = [\"1:2\"]; families = [\"ipv4-unicast\"]; source = [\"bgp\"]; action = \"accept\" | {REJECT}")),
+    ];
+    for (filter, expected) in cases {
+        let (found, report) = bird(filter);
+        // Nine ranges stand on lines of their own.
+        let found = found.replace("[;     ", "[").replace(",;     ", ", ").replace(",; ]", "]");
+        assert_eq!(found, expected, "{filter}: {:#?}", report.lines);
+    }
+}
+
+#[test]
+fn filters_of_bird_reject_from_what_has_no_counterpart() {
+    for unfit in [
+        "if ifname ~ \"docker*\" then accept;",
+        "bgp_origin = ORIGIN_IGP; accept;",
+        "bgp_path.prepend(7); accept;",
+        "if ! (1,2) ~ bgp_community then accept;",
+        "case net.len { 8: accept; }",
+        "bgp_community.add((1,2)); if (1,2) ~ bgp_community then accept;",
+        "if net = 10.0.0.0/8 || (1,2) ~ bgp_community then bgp_path.prepend(65001); accept;",
+        "some_function(net); accept;",
+    ] {
+        let (found, report) = bird(&format!("if net = 10.9.0.0/16 then accept;\n{unfit}"));
+        assert!(
+            found.starts_with("prefixes = [\"10.9.0.0/16\"]; action = \"accept\" | "),
+            "{unfit}: {found}"
+        );
+        assert!(found.ends_with("families = [\"ipv4-unicast\"]; action = \"reject\""), "{unfit}: {found}");
+        assert_eq!(found.matches("accept").count(), 1, "{unfit}: {found}");
+        assert!(!report.complete, "{unfit}");
+        let begin = unfit.split(';').next().unwrap().split(" {").next().unwrap();
+        assert_eq!(outcome(&report, begin).0, Outcome::NotCarried, "{unfit}: {:#?}", report.lines);
+    }
+}
+
+#[test]
+fn external_neighbors_of_bird_exchange_nothing_without_filters() {
+    let text = "protocol bgp a { local as 1; neighbor 10.0.0.2 as 2; ipv4 { import all; }; ipv6; }";
+    let report = convert(&input("bird.conf", text), None).unwrap();
+    assert!(
+        report.output.contains("import = [\"reject-ipv6\"]") || report.output.contains("import = [\"reject")
+    );
+    assert!(report.output.contains("install = false"));
 }
 
 fn word() -> impl Strategy<Value = String> {
@@ -240,7 +330,120 @@ const VOCABULARY: &[&str] = &[
     "bfd",
 ];
 
+const BIRD_VOCABULARY: &[&str] = &[
+    "protocol",
+    "bgp",
+    "static",
+    "direct",
+    "kernel",
+    "template",
+    "from",
+    "filter",
+    "function",
+    "define",
+    "A",
+    "{",
+    "}",
+    "{",
+    "}",
+    ";",
+    ";",
+    ";",
+    "(",
+    ")",
+    "[",
+    "]",
+    "[=",
+    "=]",
+    "~",
+    "!~",
+    "=",
+    "!=",
+    "!",
+    "&&",
+    "||",
+    ",",
+    "if",
+    "then",
+    "else",
+    "accept",
+    "reject",
+    "return",
+    "net",
+    "10.0.0.0/8",
+    "10.0.0.0/8+",
+    "::/0{0,64}",
+    "net.len",
+    ">",
+    "24",
+    "source",
+    "RTS_BGP",
+    "RTS_STATIC",
+    "bgp_community",
+    "bgp_path",
+    "bgp_community.add",
+    "bgp_path.prepend",
+    "65001",
+    "bgp_med",
+    "7",
+    "local",
+    "as",
+    "neighbor",
+    "10.0.0.2",
+    "ipv4",
+    "ipv6",
+    "import",
+    "export",
+    "all",
+    "none",
+    "where",
+    "limit",
+    "action",
+    "multihop",
+    "password",
+    "\"x\"",
+    "hold",
+    "time",
+    "9",
+    "route",
+    "unreachable",
+    "interface",
+    "\"eth*\"",
+    "merge",
+    "paths",
+    "on",
+    "ttl",
+    "security",
+    "next",
+    "hop",
+    "self",
+    "true",
+    "range",
+    "rr",
+    "client",
+    "disabled",
+    "true",
+    "/*",
+    "*/",
+    "#",
+];
+
 proptest! {
+    #[test]
+    fn whatever_bird_reads_gives_a_valid_file_or_an_error(
+        words in prop::collection::vec(prop_oneof![
+            9 => prop::sample::select(BIRD_VOCABULARY).prop_map(str::to_owned),
+            1 => "[ -~]{0,9}",
+        ], 0..300),
+    ) {
+        let text = format!("protocol bgp a {{ local as 65001; neighbor 10.0.0.9 as 2; ipv4 {{ import all; }}; }}\n{}", words.join(" "));
+        match convert(&input("x", &text), Some(Format::Bird)) {
+            Ok(report) => prop_assert!(!report.lines.is_empty()),
+            Err(ConvertError::Invalid(_) | ConvertError::NothingToConvert(_)) => {}
+            Err(e) => prop_assert!(false, "{}", e),
+        }
+    }
+
     #[test]
     fn whatever_is_read_gives_a_valid_file_or_an_error(
         lines in prop::collection::vec((prop::collection::vec(word(), 1..7), any::<bool>()), 0..60),

@@ -18,7 +18,7 @@ use crate::{
     convert::{
         ledger::{Ledger, LineId},
         ranges,
-        router::{Keys, Policy, append, set},
+        router::{HIDDEN, Keys, Policy, append, hides_own_routes, set, without_changes},
     },
     net::{Asn, Family},
 };
@@ -54,6 +54,8 @@ pub(super) struct Policies<'a> {
     pub(super) own_as: Asn,
     made: Vec<Policy>,
     names: BTreeMap<String, String>,
+    /// What own routes are given before the route maps of neighbors.
+    own_communities: Vec<String>,
 }
 
 /// What a list of prefixes is called on the router.
@@ -98,7 +100,7 @@ impl Scope {
 
 impl<'a> Policies<'a> {
     pub(super) fn new(lists: &'a Lists, maps: &'a Maps, own_as: Asn) -> Self {
-        Self { lists, maps, own_as, made: Vec::new(), names: BTreeMap::new() }
+        Self { lists, maps, own_as, made: Vec::new(), names: BTreeMap::new(), own_communities: Vec::new() }
     }
 
     pub(super) fn into_made(self) -> Vec<Policy> {
@@ -107,7 +109,8 @@ impl<'a> Policies<'a> {
 
     /// The policy of a route map, by name.
     pub(super) fn route_map(&mut self, name: &str, at: LineId, scope: &Scope, ledger: &mut Ledger) -> String {
-        let Some(entries) = self.maps.get(name) else {
+        let maps = self.maps;
+        let Some(entries) = maps.get(name) else {
             ledger.differs(at, format!("route-map {name} is not in the input: all is rejected"));
             return self.reject_all(scope);
         };
@@ -262,7 +265,7 @@ impl<'a> Policies<'a> {
 
     /// The statements of one entry: none if it matches no route of the scope.
     fn statements(
-        &self,
+        &mut self,
         entry: &Entry,
         scope: &Scope,
         ledger: &mut Ledger,
@@ -293,10 +296,28 @@ impl<'a> Policies<'a> {
                         "communities are added, not replaced: routes learned from others are rejected here; write `additive`",
                     );
                 }
-                append(&mut keys, "add-communities", list.iter().map(ToString::to_string));
+                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+                let replaced =
+                    self.own_communities.iter().filter(|c| scope.source.is_none() && !list.contains(c));
+                let mut replaced = replaced.peekable();
+                if replaced.peek().is_some() {
+                    append(&mut keys, "remove-communities", replaced.cloned());
+                }
+                append(&mut keys, "add-communities", list);
                 continue;
             }
             self.change(&mut keys, change, scope).map_err(|why| (*at, why))?;
+        }
+        if scope.source.is_some() && hides_own_routes(&keys) {
+            ledger.differs(entry.at, HIDDEN);
+            without_changes(&mut keys);
+            set(&mut keys, "action", "reject");
+            return Ok(vec![keys]);
+        }
+        if scope.source.is_some()
+            && let Some(added) = keys.get("add-communities").and_then(Value::as_array)
+        {
+            self.own_communities.extend(added.iter().filter_map(Value::as_str).map(str::to_owned));
         }
         set(&mut keys, "action", "accept");
         before.dedup();
