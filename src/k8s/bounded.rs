@@ -3,15 +3,7 @@
 
 use std::{collections::BTreeMap, mem};
 
-/// A change that a watch reports. Objects of a list take effect once the list is complete.
-#[derive(Clone, Debug)]
-pub enum Change<T> {
-    ListStarted,
-    Listed(T),
-    ListDone,
-    Applied(T),
-    Deleted(T),
-}
+use super::watch::Change;
 
 /// What is cached of an object.
 pub(super) trait CacheEntry: PartialEq {

@@ -11,6 +11,9 @@
 //! Written are the condition `NetworkUnavailable` of our own Node ([`condition`]), which requires
 //! the right to patch `nodes/status`; Events ([`notice`]); and the BGPNodeStatus of our Node.
 //!
+//! Every watch has the same states and the same back-off ([`watch`]); only what becomes of the
+//! objects differs.
+//!
 //! The API server may be unreachable for any length of time, including at the start. The last known
 //! state stays in force, and is saved in the state folder. Nothing here ends the daemon or blocks
 //! other tasks.
@@ -26,9 +29,11 @@ pub mod node;
 pub mod notice;
 pub mod objects;
 pub mod pods;
+pub mod progress;
 pub mod service_limits;
 pub mod services;
 pub mod view;
+pub mod watch;
 
 /// API version of our own kinds.
 pub const API_VERSION: &str = "routelet.io/v1alpha1";

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use hyper::{
+    Response,
+    body::Incoming,
+    http::{HeaderValue, header::RETRY_AFTER},
+};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -23,8 +28,8 @@ use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
 use super::{
     Options,
     error::{ApiError, chain},
-    watch::WATCH_SECONDS,
 };
+use crate::k8s::watch::WATCH_SECONDS;
 
 /// Idle time before the first TCP keepalive probe. A watch can be silent for minutes, so only
 /// keepalives detect an API server that lost power, or a middlebox that dropped the connection:
@@ -35,6 +40,10 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Maximum time for sent data to stay unacknowledged (TCP_USER_TIMEOUT, tcp(7)): the kernel sends
 /// no keepalive probes while data is in flight.
 const USER_TIMEOUT: Duration = Duration::from_secs(22);
+
+/// Maximum seconds that a response can delay the next attempt of the same request, up to three
+/// times: within the time of a list.
+const MAX_RETRY_AFTER_SECONDS: u16 = 10;
 
 /// A client and the version of its credentials.
 #[derive(Clone)]
@@ -100,11 +109,23 @@ fn client(config: Config) -> Result<Client, kube::Error> {
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
+        .map_response(bounded_retry_after::<Incoming>)
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(http);
     Ok(ClientBuilder::new(service, config.default_namespace).with_valid_until(valid_until).build())
+}
+
+/// The response with a `Retry-After` of a bounded number of seconds: the client waits for so long
+/// within the request, and a watch must not stay silent for hours.
+fn bounded_retry_after<B>(mut response: Response<B>) -> Response<B> {
+    let value = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = value.and_then(|text| text.trim().parse::<u64>().ok());
+    if seconds.is_some_and(|seconds| seconds > MAX_RETRY_AFTER_SECONDS.into()) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(MAX_RETRY_AFTER_SECONDS));
+    }
+    response
 }
 
 async fn from_file(path: &Path) -> Result<Config, ApiError> {
@@ -139,5 +160,30 @@ async fn addresses(host: &str) -> Vec<IpAddr> {
     match timeout(Duration::from_secs(2), lookup_host((host, 443))).await {
         Ok(Ok(found)) => found.map(|a| a.ip()).collect(),
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_delays_the_next_attempt_by_seconds_and_not_by_hours() {
+        let cases = [
+            ("1", "1"),
+            ("10", "10"),
+            ("11", "10"),
+            (" 86400 ", "10"),
+            ("18446744073709551615", "10"),
+            // The client does not use these.
+            ("soon", "soon"),
+            ("99999999999999999999", "99999999999999999999"),
+        ];
+        for (given, expected) in cases {
+            let response = Response::builder().status(429).header(RETRY_AFTER, given).body(()).unwrap();
+            assert_eq!(bounded_retry_after(response).headers()[RETRY_AFTER], expected, "{given}");
+        }
+        let response = bounded_retry_after(Response::new(()));
+        assert!(!response.headers().contains_key(RETRY_AFTER));
     }
 }

@@ -1,31 +1,26 @@
-//! Watches a kind with few objects that the cluster may not have. A missing kind is not an error:
-//! it is logged once, and the list is retried at long intervals.
+//! Watches a kind with few objects that the cluster may not have, and keeps all of them.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, mem};
 
-use futures::StreamExt;
 use kube::{
-    Api,
     api::{ApiResource, DynamicObject},
-    runtime::watcher::{self, Event, watcher},
+    runtime::watcher,
 };
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
-    Options, client,
-    watch::{Retry, WATCH_SECONDS, refusal},
+    Options,
+    watch::{News, Source, Watcher},
 };
-use crate::net::text::untrusted;
+use crate::{
+    k8s::watch::{Cause, Change, Report, Role},
+    net::text::untrusted,
+};
 
-/// Time to the next list of a kind that the cluster does not have, or to which access is denied.
-const MISSING_KIND_INTERVAL: Duration = Duration::from_secs(30);
-/// Minimum time to the next attempt after a failure.
-const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of objects of one kind, and octets of each as JSON. Administrators write them,
+/// and a mistake must not exhaust the node's memory.
+const MAX_OBJECTS: usize = 2000;
+const MAX_OCTETS: usize = 256 * 1024;
 
 /// Calls `on_change` with all objects by name once they are listed and at each change; with none if
 /// the cluster does not have the kind, and with `None` if the API server denies access. With `name`
@@ -38,88 +33,67 @@ pub(super) async fn follow<T>(
     read: fn(DynamicObject) -> T,
     mut on_change: impl FnMut(Option<&BTreeMap<String, T>>),
 ) {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let config = match name {
-        Some(name) => config.fields(&format!("metadata.name={name}")),
-        None => config,
+        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None => watcher::Config::default(),
     };
-    let mut known = BTreeMap::new();
-    let mut absent = 0;
-    let mut logged = None;
-    let (mut expiries, mut failures) = (Retry::default(), Retry::default());
+    let source = Source {
+        kind: kind.clone(),
+        role: Role::Optional,
+        config,
+        remedy: "apply the ClusterRole of deploy/daemonset.yaml",
+    };
+    let mut watcher = Watcher::new(options.clone(), source);
+    let mut objects = Objects { known: BTreeMap::new(), listing: BTreeMap::new(), read, kind };
     loop {
-        let Ok(connection) = client::connect(options).await else {
-            sleep(RETRY_INTERVAL).await;
-            continue;
-        };
-        let api = Api::<DynamicObject>::all_with(connection.client.clone(), kind);
-        let mut stream = pin!(watcher(api, config.clone()));
-        let mut listing = BTreeMap::new();
-        let status = loop {
-            match stream.next().await {
-                Some(Ok(Event::Init)) => listing.clear(),
-                Some(Ok(Event::InitApply(object))) => insert(&mut listing, object, read, kind),
-                Some(Ok(Event::InitDone)) => {
-                    (absent, logged) = (0, None);
-                    known = std::mem::take(&mut listing);
-                    on_change(Some(&known));
-                }
-                Some(Ok(Event::Apply(object))) => {
-                    insert(&mut known, object, read, kind);
-                    on_change(Some(&known));
-                }
-                Some(Ok(Event::Delete(object))) => {
-                    known.remove(&name_of(&object));
-                    on_change(Some(&known));
-                }
-                // The stream lists again by itself.
-                Some(Err(error)) if refusal(&error) == Some(410) => {
-                    sleep(expiries.next_in_a_row(Instant::now())).await;
-                }
-                Some(Err(error)) => break refusal(&error),
-                None => break None,
+        let News { change, report } = watcher.next().await;
+        match report {
+            Some(Report::Failed { cause: Cause::Absent, .. }) => {
+                objects.known.clear();
+                on_change(Some(&objects.known));
             }
-        };
-        match status {
-            Some(404) => {
-                // The first time may be an API server that is still starting.
-                absent += 1;
-                if absent == 2 {
-                    info!(
-                        kind = kind.plural,
-                        "optional kind not present in the cluster, checking at intervals"
-                    );
-                }
-                match absent {
-                    1 => on_change(None),
-                    _ => {
-                        known.clear();
-                        on_change(Some(&known));
-                    }
-                }
-                sleep(MISSING_KIND_INTERVAL).await;
-            }
-            Some(code @ 403) => {
-                if logged != status {
-                    warn!(
-                        kind = kind.plural,
-                        code, "access denied; allow our ServiceAccount to list and watch this kind"
-                    );
-                    logged = status;
-                }
-                on_change(None);
-                sleep(MISSING_KIND_INTERVAL).await;
-            }
-            // The last known objects stay in force; the watch of Nodes reports the outage.
-            _ => sleep(failures.next_in_a_row(Instant::now()).max(RETRY_INTERVAL)).await,
+            // The first time may be an API server that is still starting.
+            Some(Report::Failed { cause: Cause::Missing | Cause::Denied, .. }) => on_change(None),
+            // The last known objects stay in force.
+            Some(Report::Failed { cause: Cause::Unreachable, .. }) => {}
+            Some(Report::Connected | Report::NoStreaming) | None => {}
+        }
+        if change.is_some_and(|change| objects.apply(change)) {
+            on_change(Some(&objects.known));
         }
     }
 }
 
-/// Maximum number of objects of one kind, and octets of each as JSON. Administrators write them,
-/// and a mistake must not exhaust the node's memory.
-const MAX_OBJECTS: usize = 2000;
-const MAX_OCTETS: usize = 256 * 1024;
+/// Objects by name, within the bounds.
+struct Objects<'a, T> {
+    known: BTreeMap<String, T>,
+    /// An incomplete list.
+    listing: BTreeMap<String, T>,
+    read: fn(DynamicObject) -> T,
+    kind: &'a ApiResource,
+}
+
+impl<T> Objects<'_, T> {
+    /// Returns whether the known objects may have changed.
+    fn apply(&mut self, change: Change<DynamicObject>) -> bool {
+        match change {
+            Change::ListStarted => {
+                self.listing.clear();
+                return false;
+            }
+            Change::Listed(object) => {
+                insert(&mut self.listing, object, self.read, self.kind);
+                return false;
+            }
+            Change::ListDone => self.known = mem::take(&mut self.listing),
+            Change::Applied(object) => insert(&mut self.known, object, self.read, self.kind),
+            Change::Deleted(object) => {
+                self.known.remove(&name_of(&object));
+            }
+        }
+        true
+    }
+}
 
 fn insert<T>(
     known: &mut BTreeMap<String, T>,

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod follow;
 mod guarded;
+mod nodes;
 mod objects;
 mod pods;
 mod ranges;
@@ -30,7 +31,6 @@ pub use self::{
     status::{Reporter, Written},
 };
 use super::{
-    cluster::Cluster,
     condition::Facts,
     node::Nodes,
     objects::Objects,
@@ -80,19 +80,8 @@ pub fn spawn(options: Options, all_nodes: Receiver<bool>) -> Watch {
     let (guarded_tx, guarded) = channel(None);
     let guard_task = guarded::run(options.clone(), status.clone(), guarded_tx);
     let save_task = state::keep(options.state_dir.clone(), options.node_name.clone(), nodes.clone());
-    let watcher = watch::Watcher {
-        cluster: Cluster::new(options.node_name.clone(), known),
-        options,
-        all_nodes,
-        ranges,
-        guarded,
-        nodes: nodes_tx,
-        status: status_tx,
-        log: watch::LogState::default(),
-        streaming: true,
-        expiries: watch::Retry::default(),
-        debounce: watch::Debounce::default(),
-    };
+    let channels = nodes::Channels { all_nodes, ranges, guarded, nodes: nodes_tx, status: status_tx };
+    let watcher = nodes::NodeWatch::new(options, known, channels);
     let task = tokio::spawn(async move {
         tokio::join!(watcher.run(), range_task, guard_task, save_task);
     });
@@ -119,7 +108,7 @@ pub fn spawn_services(options: Options, selection: Receiver<Arc<ServiceSelection
         selection.clone(),
         services.clone(),
     );
-    let watcher = services::Watcher::new(options, selection, services_tx);
+    let watcher = services::ServiceWatcher::new(options, selection, services_tx);
     let task = tokio::spawn(async move {
         tokio::join!(watcher.run(), save_task);
     });

@@ -3,210 +3,125 @@
 //! in the state folder.
 
 use std::{
-    collections::BTreeSet,
-    fmt::Debug,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream::BoxStream};
-use kube::{
-    Api,
-    runtime::{
-        WatchStreamExt,
-        utils::Backoff,
-        watcher::{self, Event, watcher},
-    },
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use kube::runtime::watcher;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::{
-    Options,
-    client::{self, Connection},
-    error::chain,
-    state,
-    watch::{Retry, WATCH_SECONDS, due, refusal, refuses_streaming},
+    Options, state,
+    watch::{News, Source, Watcher, due, next},
 };
-use crate::k8s::services::{ApiService, ApiSlice, Change, ServiceCache, ServiceSelection, Services};
+use crate::k8s::{
+    services::{ApiService, ApiSlice, ServiceCache, ServiceSelection, Services},
+    watch::{Cause, Debounce, Report, Role},
+};
 
 /// Changes within this time are published together: a rolling update changes many slices at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Time to the next attempt to connect.
-const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum number of different errors that are logged until the API server responds again.
-const MAX_LOGGED_ERRORS: usize = 8;
+const REMEDY: &str =
+    "apply the ClusterRole of deploy/daemonset.yaml, or set kubernetes.service-annotations = []";
 
-/// The watch and its output.
-pub(super) struct Watcher {
+/// Watches Services.
+pub(super) struct ServiceWatcher {
     options: Options,
     selection: watch::Receiver<Arc<ServiceSelection>>,
+    /// The selection of the cache.
+    selected: Arc<ServiceSelection>,
     cache: ServiceCache,
-    services: watch::Sender<Arc<Services>>,
-    /// When to publish pending changes.
-    publish_at: Option<Instant>,
-    published: Option<Instant>,
-    logged_errors: BTreeSet<String>,
-    streaming: bool,
+    output: watch::Sender<Arc<Services>>,
+    debounce: Debounce,
+    services: Option<Watcher<ApiService>>,
+    slices: Option<Watcher<ApiSlice>>,
 }
 
-type Events<T> = BoxStream<'static, Result<Event<T>, watcher::Error>>;
-
-/// How to proceed after an event.
-enum Next {
-    /// The streams continue.
-    Continue,
-    /// New streams, or a new connection.
-    Restart,
-}
-
-impl Watcher {
+impl ServiceWatcher {
     pub(super) fn new(
         options: Options,
         selection: watch::Receiver<Arc<ServiceSelection>>,
-        services: watch::Sender<Arc<Services>>,
+        output: watch::Sender<Arc<Services>>,
     ) -> Self {
         Self {
             cache: ServiceCache::new(options.node_name.clone()),
             options,
             selection,
-            services,
-            publish_at: None,
-            published: None,
-            logged_errors: BTreeSet::new(),
-            streaming: true,
+            selected: Arc::default(),
+            output,
+            debounce: Debounce::new(DEBOUNCE),
+            services: None,
+            slices: None,
         }
     }
 
     /// Runs until the sender of the selection is gone.
     pub(super) async fn run(mut self) {
-        let mut last = None;
+        self.select();
         loop {
-            let selection = self.selection.borrow_and_update().clone();
-            if last.as_ref() != Some(&selection) {
-                self.cache.select(ServiceSelection::clone(&selection));
-                self.publish_at = None;
-                last = Some(selection.clone());
-            }
-            if selection.is_empty() {
-                self.services.send_if_modified(|s| !std::mem::take(s).addresses.is_empty());
-                if self.selection.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            match client::connect(&self.options).await {
-                Ok(connection) => self.follow(&connection).await,
-                // The watch of Nodes reports the error.
-                Err(_) => sleep(RETRY_INTERVAL).await,
-            }
-            if self.selection.has_changed().is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Follows both streams until the selection changes or a new connection is needed.
-    async fn follow(&mut self, connection: &Connection) {
-        let mut services = events::<ApiService>(connection, self.config());
-        let mut slices: Option<Events<ApiSlice>> = None;
-        loop {
-            match (self.cache.needs_slices(), &slices) {
-                (true, None) => slices = Some(events(connection, self.config().labels(NO_HEADLESS))),
-                (false, Some(_)) => {
-                    slices = None;
-                    self.cache.forget_slices();
-                }
-                _ => {}
-            }
-            // Cancel safe: the streams keep their own state.
-            let then = tokio::select! {
-                _ = self.selection.changed() => Next::Restart,
-                () = due(self.publish_at) => {
-                    self.publish();
-                    Next::Continue
-                }
-                item = services.next() => match item {
-                    Some(Ok(event)) => {
-                        let changed = self.cache.service(change(event));
-                        self.received(changed)
-                    }
-                    Some(Err(error)) => self.failed(connection, &error, "services"),
-                    None => Next::Restart,
+            // Cancel safe, each.
+            tokio::select! {
+                changed = self.selection.changed() => match changed {
+                    Ok(()) => self.select(),
+                    Err(_) => return,
                 },
-                item = next(&mut slices) => match item {
-                    Some(Ok(event)) => {
-                        let changed = self.cache.slice(change(event));
-                        self.received(changed)
+                () = due(self.debounce.due()) => self.publish(),
+                News { change, .. } = next(&mut self.services) => {
+                    if change.is_some_and(|change| self.cache.service(change)) {
+                        self.watch_slices();
+                        self.debounce.changed(Instant::now());
                     }
-                    Some(Err(error)) => {
-                        if refusal(&error) == Some(403) && self.cache.set_slices_forbidden() {
-                            self.changed();
-                        }
-                        self.failed(connection, &error, "endpointslices")
+                }
+                News { change, report } = next(&mut self.slices) => {
+                    let denied = matches!(report, Some(Report::Failed { cause: Cause::Denied, .. }));
+                    let is_new = denied && self.cache.set_slices_forbidden();
+                    if is_new || change.is_some_and(|change| self.cache.slice(change)) {
+                        self.debounce.changed(Instant::now());
                     }
-                    None => Next::Restart,
-                },
-            };
-            if matches!(then, Next::Restart) {
-                return;
+                }
             }
         }
     }
 
-    fn config(&self) -> watcher::Config {
-        let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
-        if self.streaming { config.streaming_lists() } else { config }
-    }
-
-    fn received(&mut self, changed: bool) -> Next {
-        self.logged_errors.clear();
-        if changed {
-            self.changed();
+    /// Lists the Services of another selection.
+    fn select(&mut self) {
+        let selection = self.selection.borrow_and_update().clone();
+        if selection != self.selected {
+            self.cache.select(ServiceSelection::clone(&selection));
+            self.debounce.discard();
+            (self.services, self.slices) = (None, None);
+            self.selected = selection;
         }
-        Next::Continue
-    }
-
-    fn changed(&mut self) {
-        let earliest = self.published.map_or_else(Instant::now, |at| at + DEBOUNCE);
-        self.publish_at.get_or_insert(earliest);
-    }
-
-    fn failed(&mut self, connection: &Connection, error: &watcher::Error, what: &str) -> Next {
-        if self.streaming && refuses_streaming(error) {
-            debug!("streaming lists not supported by the API server, using list and watch");
-            self.streaming = false;
-            return Next::Restart;
+        if self.selected.is_empty() {
+            self.output.send_if_modified(|s| !std::mem::take(s).addresses.is_empty());
+        } else if self.services.is_none() {
+            self.services = Some(Watcher::new(self.options.clone(), source(watcher::Config::default())));
         }
-        let refused = refusal(error);
-        let text = chain(error);
-        if refused != Some(410)
-            && self.logged_errors.len() < MAX_LOGGED_ERRORS
-            && self.logged_errors.insert(text.clone())
-        {
-            match refused {
-                Some(403) => warn!(
-                    resource = what,
-                    error = %text,
-                    "watch of Services forbidden; allow our ServiceAccount to list and watch this resource (deploy/daemonset.yaml), or set kubernetes.service-annotations = []"
-                ),
-                _ => debug!(error = %text, resource = what, "watch failed, retrying"),
+    }
+
+    /// Watches EndpointSlices while a Service needs them.
+    fn watch_slices(&mut self) {
+        match (self.cache.needs_slices(), &self.slices) {
+            (true, None) => {
+                let connection = self.services.as_ref().and_then(Watcher::connection).cloned();
+                let source = source(watcher::Config::default().labels(NO_HEADLESS));
+                self.slices = Some(Watcher::new(self.options.clone(), source).over(connection));
             }
-        }
-        if refused == Some(401) || connection.is_stale(&self.options) {
-            Next::Restart
-        } else {
-            Next::Continue
+            (false, Some(_)) => {
+                self.slices = None;
+                self.cache.forget_slices();
+            }
+            _ => {}
         }
     }
 
     fn publish(&mut self) {
-        self.publish_at = None;
+        self.debounce.published(Instant::now());
         let Some(services) = self.cache.services() else { return };
-        self.published = Some(Instant::now());
-        self.services.send_if_modified(|last| {
+        self.output.send_if_modified(|last| {
             let changed = **last != services;
             if changed {
                 if last.addresses.len() != services.addresses.len() {
@@ -219,47 +134,9 @@ impl Watcher {
     }
 }
 
-/// A stream of events that waits before it retries.
-fn events<T>(connection: &Connection, config: watcher::Config) -> Events<T>
-where
-    T: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let backoff = RetryBackoff(Retry::default());
-    watcher(Api::<T>::all(connection.client.clone()), config).backoff(backoff).boxed()
-}
-
-/// The back-off of the watch of Nodes, for streams.
-struct RetryBackoff(Retry);
-
-impl Iterator for RetryBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.0.next_in_a_row(Instant::now()))
-    }
-}
-
-impl Backoff for RetryBackoff {
-    /// Does nothing: the stream calls it when a list starts, before the API server has responded.
-    fn reset(&mut self) {}
-}
-
-/// The next event; waits forever if there is no stream. Cancel safe.
-async fn next<T>(stream: &mut Option<Events<T>>) -> Option<Result<Event<T>, watcher::Error>> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn change<T>(event: Event<T>) -> Change<T> {
-    match event {
-        Event::Init => Change::ListStarted,
-        Event::InitApply(object) => Change::Listed(object),
-        Event::InitDone => Change::ListDone,
-        Event::Apply(object) => Change::Applied(object),
-        Event::Delete(object) => Change::Deleted(object),
-    }
+/// A kind that users may write, in pages.
+fn source<K: kube::Resource<DynamicType = ()>>(config: watcher::Config) -> Source<K> {
+    Source { kind: (), role: Role::Required, config: config.page_size(PAGE), remedy: REMEDY }
 }
 
 /// `services.json`.

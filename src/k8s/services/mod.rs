@@ -47,7 +47,7 @@ pub use self::{
     },
     eligibility::{Eligibility, Rules, eligibility},
 };
-pub use super::bounded::Change;
+pub use super::watch::Change;
 
 /// Which Services to watch and advertise, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
