@@ -24,6 +24,11 @@ impl Fib {
         self.objects.adopt_all(seen, protocol);
     }
 
+    /// Leaves the adoption of objects and routes to an audit, as they could not be read.
+    pub fn adopt_later(&mut self) {
+        self.objects.doubt_all();
+    }
+
     /// Adopts one route that an earlier run installed.
     pub fn adopt_route(&mut self, prefix: Prefix, metric: u32, object: ObjectId, content: Content) {
         if metric == OWN_METRIC && content == Content::Unreachable {

@@ -463,7 +463,22 @@ impl Fib {
                 self.problems.insert((*prefix, *metric), why.clone());
                 unknown
             }
-            Op::DelRoute { .. } | Op::DelNexthop { .. } => !gone,
+            Op::DelNexthop { id } => {
+                if !gone {
+                    self.objects.doubt(*id);
+                }
+                !gone
+            }
+            Op::DelRoute { .. } => !gone,
+        }
+    }
+
+    /// Records that the kernel may or may not have executed these changes. An audit shows it.
+    pub fn unacknowledged(&mut self, ops: &[Op]) {
+        for op in ops {
+            if let Op::DelNexthop { id } = op {
+                self.objects.doubt(*id);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::{
     task::spawn_blocking,
     time::Instant,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     Settings, former, rules,
@@ -77,9 +77,7 @@ impl Task {
         self.settings = settings;
         self.left = Some(left);
         (self.audit, self.retry, self.idle_expiry, self.last_refusal) = (None, None, None, None);
-        if let Err(error) = self.adopt() {
-            error!(%error, "cannot read the kernel's routes; the next audit adopts those of the former settings");
-        }
+        self.adopt_or_audit();
         self.resolver = Resolver::default();
         self.host_changed();
         self.lost_changed();

@@ -57,7 +57,8 @@ const RESYNC: Duration = Duration::from_millis(200);
 /// State of the task.
 pub(super) struct Monitor {
     socket: sockets::Monitor,
-    reader: Channel,
+    /// For dumps; none after one has failed.
+    reader: Option<Channel>,
     settings: Settings,
     /// Locations of former configurations.
     former: Vec<Location>,
@@ -74,6 +75,8 @@ pub(super) struct Monitor {
     changed: bool,
     urgent: bool,
     resync: Option<Resync>,
+    /// Whether the last attempt to read everything again failed.
+    failed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +96,7 @@ impl Monitor {
         let (publish, host) = watch::channel(Arc::default());
         let mut monitor = Self {
             socket: subscribe(own_port, settings.protocol)?,
-            reader: Channel::open(Protocol::ROUTE)?,
+            reader: Some(Channel::open(Protocol::ROUTE)?),
             settings,
             former,
             own_port,
@@ -107,6 +110,7 @@ impl Monitor {
             changed: true,
             urgent: true,
             resync: None,
+            failed: false,
         };
         monitor.read_all().await?;
         monitor.publish();
@@ -145,11 +149,7 @@ impl Monitor {
                     published = Instant::now();
                 }
                 tokio::task::yield_now().await;
-                let what = self.resync.take();
-                if let Err(e) = self.reread(what).await {
-                    warn!(error = %e, "cannot read the kernel's tables; retrying");
-                    self.resync = what;
-                }
+                self.resynchronize().await;
                 resynced = Instant::now();
             }
         }
@@ -393,6 +393,19 @@ impl Monitor {
         table && route.tos == 0 && !route.cloned && !link_local
     }
 
+    async fn resynchronize(&mut self) {
+        let what = self.resync.take();
+        match self.reread(what).await {
+            Ok(()) => self.failed = false,
+            Err(error) => {
+                if !self.failed {
+                    warn!(%error, "cannot read the kernel's tables; retrying");
+                }
+                (self.failed, self.resync) = (true, self.resync.max(what));
+            }
+        }
+    }
+
     async fn reread(&mut self, what: Option<Resync>) -> io::Result<()> {
         match what {
             Some(Resync::All) => self.read_all().await?,
@@ -424,12 +437,14 @@ impl Monitor {
 
     /// `complete`: no notification was lost before.
     fn read_routes(&mut self, complete: bool) -> io::Result<()> {
-        let mut reader = std::mem::replace(&mut self.reader, Channel::open(Protocol::ROUTE)?);
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => Channel::open(Protocol::ROUTE)?,
+        };
         // Objects first: one that is added meanwhile is notified, and so are its routes.
-        let objects = netlink::objects(&mut reader);
-        let mut foreign = Foreign::new(objects?.unwrap_or_default());
+        let mut foreign = Foreign::new(netlink::objects(&mut reader)?.unwrap_or_default());
         let mut holders = Vec::new();
-        let done = netlink::routes(&mut reader, |route| {
+        netlink::routes(&mut reader, |route| {
             if self.is_ours(&route) {
                 return;
             }
@@ -437,9 +452,8 @@ impl Monitor {
             if self.resolves(&route) {
                 foreign.add(route, Arrival::Dumped);
             }
-        });
-        self.reader = reader;
-        done?;
+        })?;
+        self.reader = Some(reader);
         if foreign.overflowed && !self.foreign.overflowed {
             warn!("too many routes of other daemons; next hops over the excess ones do not resolve");
         }

@@ -15,7 +15,7 @@ use crate::{
         wire,
     },
     net::Family,
-    netlink::io::{Channel, Connection},
+    netlink::io::{Channel, Connection, is_transient},
 };
 
 /// All links with their addresses.
@@ -119,20 +119,35 @@ pub(super) fn routes(channel: &mut Channel, mut each: impl FnMut(SeenRoute)) -> 
     Ok(())
 }
 
+/// How often the objects are read before an error, or what was read amid changes, is returned.
+const ATTEMPTS: u32 = 3;
+
 /// All nexthop objects; `None` if the kernel does not support them.
 pub(super) fn objects(channel: &mut Channel) -> io::Result<Option<BTreeMap<ObjectId, SeenObject>>> {
+    let mut attempt = 1;
+    loop {
+        match read_objects(channel) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => return Ok(None),
+            Err(e) if is_transient(&e) && attempt < ATTEMPTS => {}
+            Ok((_, false)) if attempt < ATTEMPTS => {}
+            // Others that change theirs all the time do not keep us from finding ours.
+            read => return read.map(|(objects, _)| Some(objects)),
+        }
+        attempt += 1;
+    }
+}
+
+/// Returns whether they did not change meanwhile, too.
+fn read_objects(channel: &mut Channel) -> io::Result<(BTreeMap<ObjectId, SeenObject>, bool)> {
     let mut found = BTreeMap::new();
-    let done = channel.dump(wire::dump_objects, |message| {
+    let consistent = channel.whole_dump(wire::dump_objects, |message| {
         if message.kind == wire::kind::NEW_NEXTHOP
             && let Some(object) = wire::object(message.body)
         {
             found.insert(object.id, object);
         }
-    });
-    match done {
-        Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(None),
-        done => done.map(|()| Some(found)),
-    }
+    })?;
+    Ok((found, consistent))
 }
 
 /// Whether the kernel has resilient groups, by its version: a trial would create a group.

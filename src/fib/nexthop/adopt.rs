@@ -36,6 +36,42 @@ impl NexthopTable {
         })
     }
 
+    /// Records that the kernel may still have an object that was to be deleted.
+    pub fn doubt(&mut self, id: ObjectId) {
+        self.doubtful.insert(id);
+    }
+
+    /// Records that objects of an earlier run could not be read: the kernel may have any.
+    pub fn doubt_all(&mut self) {
+        self.unread = true;
+    }
+
+    /// Adopts those of them that the kernel still has: they are deleted again once no route uses
+    /// them.
+    pub(super) fn adopt_doubtful(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) {
+        if std::mem::take(&mut self.unread) {
+            self.doubtful.extend(seen.values().filter(|s| s.protocol == self.protocol).map(|s| s.id));
+        }
+        for id in std::mem::take(&mut self.doubtful) {
+            let is_used = self.by_id.contains_key(&id) || self.members.values().any(|m| m.id == id);
+            let Some(seen) = seen.get(&id).filter(|s| !is_used && s.protocol == self.protocol) else {
+                continue;
+            };
+            let (kind, hops) = match seen.object() {
+                Some(Object::Hop(hop)) => (NexthopKind::Single(id), vec![hop]),
+                // Without hops it is reused for no set.
+                Some(Object::Group(_)) => (NexthopKind::Group(id), Vec::new()),
+                Some(Object::ResilientGroup(_)) => (NexthopKind::Resilient(id), Vec::new()),
+                None => continue,
+            };
+            let content = Content::Hops(hops.into());
+            let entry = NexthopEntry { kind, content, owner: 0, refs: 0, alive: true, error: None };
+            let entry = self.entries.insert(entry);
+            self.by_id.insert(id, entry);
+            self.unreferenced.push(entry);
+        }
+    }
+
     /// Adopts the objects of ours that are in the kernel, and reserves the ids of all others.
     pub fn adopt_all(&mut self, seen: &BTreeMap<ObjectId, SeenObject>, protocol: u8) {
         self.foreign = seen.values().filter(|s| s.protocol != protocol).map(|s| s.id).collect();

@@ -90,6 +90,10 @@ pub struct NexthopTable {
     unreferenced: Vec<NexthopEntryId>,
     /// Entries without routes, kept for reuse.
     idle: Vec<NexthopEntryId>,
+    /// Objects that were deleted without success, as far as we know.
+    doubtful: BTreeSet<ObjectId>,
+    /// Whether the kernel may have any objects of an earlier run, as they could not be read.
+    unread: bool,
 }
 
 #[derive(Debug)]
@@ -173,6 +177,8 @@ impl NexthopTable {
             repaired: 0,
             unreferenced: Vec::new(),
             idle: Vec::new(),
+            doubtful: BTreeSet::new(),
+            unread: false,
         }
     }
 

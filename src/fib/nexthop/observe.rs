@@ -62,6 +62,7 @@ impl NexthopTable {
     /// notifications (docs/kernel.md, section 2), and other programs may change objects with our
     /// ids. Returns the entries that are gone with all their routes.
     pub fn observe(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) -> BTreeSet<NexthopEntryId> {
+        self.adopt_doubtful(seen);
         for (hop, member) in &mut self.members {
             match seen.get(&member.id) {
                 Some(s) if s.object() == Some(Object::Hop(*hop)) && s.protocol == self.protocol => {
@@ -86,7 +87,10 @@ impl NexthopTable {
             // The kernel removes members from groups; any other change is another program's.
             let is_single =
                 |t: &NexthopEntry| matches!(t.kind, NexthopKind::Single(_)) && t.content != content;
-            if hops.is_none() || self.entry(id).is_some_and(is_single) {
+            // One that was to be deleted leads anywhere.
+            let is_known = |t: &NexthopEntry| t.content != Content::Hops(Box::default());
+            let changed = hops.is_none() && self.entry(id).is_some_and(is_known);
+            if changed || self.entry(id).is_some_and(is_single) {
                 self.repaired += 1;
             }
             self.shrunk(id, content);

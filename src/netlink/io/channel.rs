@@ -6,18 +6,10 @@
 
 use std::{io, sync::Arc};
 
-use netlink_sys::{
-    Socket, SocketAddr,
-    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
-};
-use nix::{
-    errno::Errno,
-    sys::{
-        socket::{setsockopt, sockopt},
-        time::{TimeVal, TimeValLike},
-    },
-};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use nix::errno::Errno;
 
+use super::transport::{DATAGRAM, Socket, Transport};
 use crate::netlink::{
     decode::{Message, Outcome, messages},
     dump::{Dump, Progress},
@@ -29,12 +21,12 @@ use crate::netlink::{
 pub struct Protocol {
     pub(super) number: isize,
     /// Octets of a send, if they may be more than usual.
-    send_buffer: Option<usize>,
+    pub(super) send_buffer: Option<usize>,
     /// Octets; enough for the replies to one send if all are refused.
-    receive_buffer: usize,
+    pub(super) receive_buffer: usize,
     /// Seconds. Replies are available when `send` returns; it keeps a kernel that behaves otherwise
     /// from blocking the task.
-    timeout: i64,
+    pub(super) timeout: i64,
 }
 
 impl Protocol {
@@ -45,20 +37,21 @@ impl Protocol {
         Self { number: NETLINK_NETFILTER, send_buffer: Some(32 << 20), receive_buffer: 32 << 20, timeout: 5 };
 }
 
-/// Octets of one datagram: the kernel makes those of a dump no longer.
-const DATAGRAM: usize = 32 << 10;
 /// How often a list that changes while it is read is read.
 const TRIES: u32 = 5;
 
 /// A socket for requests and dumps. It blocks.
 #[derive(Debug)]
 pub struct Channel {
-    socket: Socket,
+    transport: Box<dyn Transport>,
     port: u32,
     encoder: Encoder,
     buf: Vec<u8>,
     /// The last dump.
     dump: Dump,
+    /// Whether replies to the last request are outstanding. They are discarded before the next
+    /// one, as the request may have failed in between.
+    outstanding: bool,
 }
 
 /// One request that the kernel refused.
@@ -75,30 +68,24 @@ impl Channel {
     ///
     /// If the kernel does not have the protocol, or refuses a socket.
     pub fn open(protocol: Protocol) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol.number)?;
-        let port = socket.bind_auto()?.port_number();
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        socket.set_ext_ack(true)?;
-        // Before Linux 4.20 dumps are not filtered; the results are checked in any case.
-        let _ = socket.set_netlink_get_strict_chk(true);
-        // Without the capability the host's limits apply.
-        if setsockopt(&socket, sockopt::RcvBufForce, &protocol.receive_buffer).is_err() {
-            let _ = setsockopt(&socket, sockopt::RcvBuf, &protocol.receive_buffer);
-        }
-        if let Some(size) = protocol.send_buffer
-            && setsockopt(&socket, sockopt::SndBufForce, &size).is_err()
-        {
-            let _ = setsockopt(&socket, sockopt::SndBuf, &size);
-        }
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(protocol.timeout))?;
-        Ok(Self {
-            socket,
-            port,
-            encoder: Encoder::new(1),
-            buf: Vec::with_capacity(DATAGRAM),
-            dump: Dump::new(0),
-        })
+        let (socket, port) = Socket::open(protocol)?;
+        Ok(Self::over(Box::new(socket), port))
+    }
+
+    /// Over a connection that is open.
+    pub fn over(transport: Box<dyn Transport>, port: u32) -> Self {
+        let (encoder, buf) = (Encoder::new(1), Vec::with_capacity(DATAGRAM));
+        Self { transport, port, encoder, buf, dump: Dump::new(0), outstanding: false }
+    }
+
+    /// Another channel to the same kernel, for a dump that takes several steps.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::open`].
+    pub fn another(&self) -> io::Result<Self> {
+        let (transport, port) = self.transport.another()?;
+        Ok(Self::over(transport, port))
     }
 
     /// Port of the socket, which the kernel puts into notifications of the changes made through it.
@@ -162,6 +149,7 @@ impl Channel {
                 let Some(outcome) = message.outcome() else { continue };
                 each(usize::try_from(index).unwrap_or(usize::MAX), outcome)?;
                 if message.seq == last {
+                    self.outstanding = false;
                     return Ok(());
                 }
             }
@@ -186,7 +174,9 @@ impl Channel {
     /// If the kernel refuses the request, or cannot complete the dump.
     pub fn dump_step(&mut self, each: impl FnMut(&Message<'_>)) -> io::Result<Progress> {
         self.receive()?;
-        self.dump.datagram(&self.buf, each).map_err(io::Error::from_raw_os_error)
+        let progress = self.dump.datagram(&self.buf, each).map_err(io::Error::from_raw_os_error)?;
+        self.outstanding = progress == Progress::More;
+        Ok(progress)
     }
 
     /// Reads a whole dump at once, for small tables.
@@ -202,8 +192,12 @@ impl Channel {
         self.whole_dump(request, each).map(drop)
     }
 
-    /// Returns whether the table did not change meanwhile.
-    fn whole_dump(
+    /// Does the same, and returns whether the table did not change meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the request, or cannot complete the dump.
+    pub fn whole_dump(
         &mut self,
         request: impl FnOnce(&mut Encoder),
         mut each: impl FnMut(&Message<'_>),
@@ -258,8 +252,13 @@ impl Channel {
             for message in messages(&self.buf).filter(|m| m.seq == seq) {
                 // The acknowledgement comes last.
                 match message.outcome() {
-                    Some(Outcome { errno: 0, .. }) => return Ok(found),
-                    Some(Outcome { errno, .. }) => return Err(io::Error::from_raw_os_error(errno)),
+                    Some(Outcome { errno, .. }) => {
+                        self.outstanding = false;
+                        return match errno {
+                            0 => Ok(found),
+                            errno => Err(io::Error::from_raw_os_error(errno)),
+                        };
+                    }
                     None if message.kind == wanted => found = read(&message),
                     None => {}
                 }
@@ -272,19 +271,26 @@ impl Channel {
         self.encoder.clear();
         let first = self.encoder.next_seq();
         fill(&mut self.encoder);
-        if !self.encoder.bytes().is_empty() {
-            self.socket.send(self.encoder.bytes(), 0)?;
+        if self.encoder.bytes().is_empty() {
+            return Ok(first);
         }
-        Ok(first)
+        if self.outstanding {
+            self.transport.discard();
+        }
+        self.outstanding = true;
+        loop {
+            match self.transport.send(self.encoder.bytes()) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent.map(|()| first),
+            }
+        }
     }
 
     fn receive(&mut self) -> io::Result<()> {
         loop {
-            self.buf.clear();
-            self.buf.reserve(DATAGRAM);
-            match self.socket.recv(&mut self.buf, 0) {
+            match self.transport.receive(&mut self.buf) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => return done.map(drop),
+                done => return done,
             }
         }
     }

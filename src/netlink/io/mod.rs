@@ -8,7 +8,9 @@
 mod channel;
 mod connection;
 mod notifications;
+mod transport;
 
 pub use channel::{Channel, Protocol, Refused};
 pub use connection::Connection;
 pub use notifications::{Monitor, Notifications, subscribe};
+pub use transport::{Transport, is_transient};

@@ -7,17 +7,13 @@ use std::{
 };
 
 use tokio::{task::yield_now, time::Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{AUDIT_INTERVAL, AUDIT_MIN_INTERVAL, Audit, Task};
 use crate::{
     fib::{diff::content, io::netlink, route::SeenRoute, wire},
     net::Family,
-    netlink::{
-        decode::Message,
-        dump::Progress,
-        io::{Channel, Protocol},
-    },
+    netlink::{decode::Message, dump::Progress, io::Channel},
 };
 
 impl Task {
@@ -39,7 +35,7 @@ impl Task {
         self.audit_due = self.audit_due.min((self.audited + AUDIT_MIN_INTERVAL).max(Instant::now()));
     }
 
-    pub(super) fn audit_begin(&mut self) {
+    pub(super) async fn audit_begin(&mut self) {
         self.audited = Instant::now();
         let sixth = AUDIT_INTERVAL.as_millis() as u64 / 3;
         let jitter = Duration::from_millis(RandomState::new().hash_one(0) % sixth);
@@ -47,32 +43,41 @@ impl Task {
         if !self.settings.install {
             return;
         }
-        self.audit_objects();
-        match Channel::open(Protocol::ROUTE)
-            .and_then(|channel| self.audit_family(channel, &Family::ALL, true))
-        {
+        let objects = self.audit_objects();
+        self.write().await;
+        let channel = objects.and_then(|()| self.writer.another());
+        match channel.and_then(|channel| self.audit_family(channel, &Family::ALL, true)) {
             Ok(audit) => {
                 self.fib.audit_begin();
                 self.audit = Some(audit);
             }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
+            Err(e) => self.audit_failed(&e),
+        }
+    }
+
+    /// Tries again after a while: what a failed audit would have repaired is not repaired yet.
+    fn audit_failed(&mut self, error: &io::Error) {
+        self.audit = None;
+        let wait = AUDIT_MIN_INTERVAL * 2u32.pow(self.audit_failures.min(6));
+        self.audit_due = self.audit_due.min(Instant::now() + wait.min(AUDIT_INTERVAL));
+        self.audit_failures += 1;
+        match self.audit_failures {
+            1 => warn!(%error, "cannot audit the kernel's routes; retrying"),
+            _ => debug!(%error, "cannot audit the kernel's routes; retrying"),
         }
     }
 
     /// The audit compares routes by object id; the objects themselves are compared here.
-    fn audit_objects(&mut self) {
+    fn audit_objects(&mut self) -> io::Result<()> {
         if !self.fib.has_objects() {
-            return;
+            return Ok(());
         }
-        match netlink::objects(&mut self.writer) {
-            Ok(objects) => {
-                let before = self.fib.repairs;
-                self.fib.host(self.resolver.clone(), objects.as_ref());
-                self.fib.finish();
-                self.note_repairs(before, "another program changed our nexthop objects");
-            }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's nexthop objects"),
-        }
+        let objects = netlink::objects(&mut self.writer)?;
+        let before = self.fib.repairs;
+        self.fib.host(self.resolver.clone(), objects.as_ref());
+        self.fib.finish();
+        self.note_repairs(before, "another program changed our nexthop objects");
+        Ok(())
     }
 
     fn audit_family(
@@ -113,15 +118,19 @@ impl Task {
                 if rest.is_empty() {
                     self.audit_end(consistent).await;
                 } else {
-                    self.audit = self.audit_family(audit.channel, rest, consistent).ok();
+                    match self.audit_family(audit.channel, rest, consistent) {
+                        Ok(audit) => self.audit = Some(audit),
+                        Err(e) => self.audit_failed(&e),
+                    }
                 }
             }
-            Err(e) => warn!(error = %e, "cannot audit the kernel's routes"),
+            Err(e) => self.audit_failed(&e),
         }
         self.note_repairs(before, "the audit found them missing or changed");
     }
 
     async fn audit_end(&mut self, consistent: bool) {
+        self.audit_failures = 0;
         // A route missing from an inconsistent dump is not necessarily lost.
         if consistent {
             self.fib.audit_end();

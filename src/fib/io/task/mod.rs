@@ -5,6 +5,8 @@
 //! in batches, in a thread of its own.
 
 mod audit;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{
@@ -19,7 +21,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::audit::own_route;
 use super::{
@@ -53,6 +55,8 @@ const AUDIT_MIN_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_INITIAL: Duration = Duration::from_secs(1);
 /// Time between a change of routes and the report of those without effect.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
+/// How often the kernel's routes are read at the start before they are left to an audit.
+const ADOPT_ATTEMPTS: u32 = 5;
 /// How long a nexthop object without routes is kept for reuse.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -77,6 +81,8 @@ pub(super) struct Task {
     pub(super) audit: Option<Audit>,
     audit_due: Instant,
     audited: Instant,
+    /// Audits in a row that could not be completed.
+    audit_failures: u32,
     pub(super) retry: Option<(Instant, Duration)>,
     /// When idle nexthop objects expire.
     pub(super) idle_expiry: Option<Instant>,
@@ -129,6 +135,7 @@ impl Task {
             audit: None,
             audit_due: now + AUDIT_INTERVAL,
             audited: now,
+            audit_failures: 0,
             retry: None,
             idle_expiry: None,
             last_refusal: None,
@@ -146,9 +153,7 @@ impl Task {
         mut requests: mpsc::Receiver<Request>,
         monitor: mpsc::Sender<Switch>,
     ) {
-        if let Err(e) = self.adopt() {
-            error!(error = %e, "cannot read the kernel's routes; the next audit adopts those of an earlier run");
-        }
+        self.adopt_or_audit();
         let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned, lost } = inputs;
         self.lost = lost;
         self.host_changed();
@@ -268,8 +273,24 @@ impl Task {
             .unwrap_or(self.audit_due)
     }
 
-    /// Adopts what an earlier run left in the kernel.
-    pub(super) fn adopt(&mut self) -> io::Result<()> {
+    /// Adopts what an earlier run, or a former configuration, left in the kernel.
+    pub(super) fn adopt_or_audit(&mut self) {
+        for attempt in 1..=ADOPT_ATTEMPTS {
+            let Err(error) = self.adopt() else { return };
+            // What was adopted so far would be adopted twice, and objects without their routes
+            // would be deleted as unused.
+            self.fib = Fib::new(self.settings.pure());
+            if attempt < ADOPT_ATTEMPTS {
+                debug!(%error, "cannot read the kernel's routes; retrying");
+            } else {
+                error!(%error, "cannot read the kernel's routes; an audit adopts those of an earlier run");
+            }
+        }
+        self.fib.adopt_later();
+        self.audit_soon();
+    }
+
+    fn adopt(&mut self) -> io::Result<()> {
         let places = self.left.as_ref().map(|l| l.places.clone()).unwrap_or_default();
         self.former = Former::find(&mut self.writer, places, self.settings.location())?;
         if !self.settings.install {
@@ -424,7 +445,8 @@ impl Task {
             self.sweep().await;
         }
         if let Some((at, wait)) = self.retry.filter(|(at, _)| *at <= now) {
-            self.retry = Some((at + wait * 2, (wait * 2).min(AUDIT_INTERVAL)));
+            let wait = (wait * 2).min(AUDIT_INTERVAL);
+            self.retry = Some((at + wait, wait));
             if self.fib.retry() {
                 self.fib.finish();
                 self.write().await;
@@ -442,7 +464,7 @@ impl Task {
             self.write().await;
         }
         if self.audit_due <= now && self.audit.is_none() {
-            self.audit_begin();
+            self.audit_begin().await;
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     },
     mailbox::{self, Changes},
     net::{NextHops, Prefix},
+    netlink::io::is_transient,
 };
 
 impl Task {
@@ -109,6 +110,7 @@ impl Task {
             Ok(refused) => refused,
             Err(e) => {
                 error!(error = %e, "no reply from the kernel to a batch; auditing all routes");
+                self.fib.unacknowledged(ops);
                 return self.audit_soon();
             }
         };
@@ -120,7 +122,7 @@ impl Task {
                 Op::NewNexthop { .. } | Op::DelNexthop { .. } => objects[0] += 1,
             }
         }
-        let mut bad = 0;
+        let (mut bad, mut transient) = (0, false);
         for one in &refused {
             let Some(op) = ops.get(one.index) else { continue };
             let gone = matches!(one.errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV);
@@ -135,6 +137,7 @@ impl Task {
             if !(gone && matches!(op, Op::DelRoute { .. } | Op::DelNexthop { .. })) {
                 tally[1] += 1;
                 bad += 1;
+                transient |= is_transient(&one.errno.into());
                 self.log_refused(op, &one.why);
             }
         }
@@ -143,8 +146,16 @@ impl Task {
         {
             outcome.add(all - bad, bad);
         }
-        if bad > 0 && self.retry.is_none() {
-            self.retry = Some((Instant::now() + RETRY_INITIAL, RETRY_INITIAL));
+        self.schedule_retry(bad > 0, transient);
+    }
+
+    /// What the kernel refuses for long is retried less and less often. What it may accept a moment
+    /// later does not wait for that.
+    fn schedule_retry(&mut self, refused: bool, transient: bool) {
+        let first = Instant::now() + RETRY_INITIAL;
+        let later = self.retry.is_none_or(|(at, _)| transient && first < at);
+        if refused && later {
+            self.retry = Some((first, RETRY_INITIAL));
         }
     }
 

@@ -1,5 +1,7 @@
 //! The fib against a model of the kernel, including its unnotified changes.
 
+mod faults;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -384,6 +386,11 @@ fn play(settings: Settings, acts: Vec<Act>) {
     world.write();
     world.fib.expire_idle();
     world.write();
+    check_end(&mut world, &wanted, &foreign);
+}
+
+/// The kernel has what is wanted, nothing is left over, and running twice changes nothing.
+fn check_end(world: &mut World, wanted: &BTreeMap<u8, u8>, foreign: &BTreeMap<u8, ()>) {
     for p in 0..30 {
         let expected = match foreign.contains_key(&p) {
             true => None,
