@@ -1,17 +1,18 @@
 use std::net::IpAddr;
 
-use super::{Family, Prefix};
+use super::{Prefix, PrefixMap};
 
 /// Which next hops the host can reach without BGP (RFC 4271 §9.1.2.1).
 ///
 /// A snapshot of connected subnets and of the host's other routes, built by `fib::resolve`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reachable {
-    /// Longest prefix first; the first match applies.
-    entries: Vec<(Prefix, Reach)>,
-    /// Interfaces that are up and have carrier.
+    /// The longest match applies.
+    entries: PrefixMap<Reach>,
+    /// Interfaces that are up and have carrier, and those of connected subnets; sorted.
     links: Vec<u32>,
-    /// The same, each with a generation that changes when the link is lost, however briefly.
+    /// Interfaces that can send, each with a generation that changes when the link is lost, however
+    /// briefly; sorted.
     lives: Vec<(u32, u32)>,
 }
 
@@ -51,48 +52,50 @@ impl Unresolved {
 
 impl Reachable {
     /// Takes entries in any order.
-    pub fn new(mut entries: Vec<(Prefix, Reach)>) -> Self {
-        entries.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
-        Self { entries, links: Vec::new(), lives: Vec::new() }
+    pub fn new(entries: Vec<(Prefix, Reach)>) -> Self {
+        let connected = entries.iter().filter_map(|(_, reach)| match reach {
+            Reach::Connected { ifindex } => Some(*ifindex),
+            Reach::Routed { .. } | Reach::No(_) => None,
+        });
+        let links = connected.collect();
+        Self { entries: entries.into_iter().collect(), ..Self::default() }.with_links(links)
     }
 
-    /// Adds the interfaces that are up and have carrier.
+    /// Adds interfaces that are up and have carrier.
     pub fn with_links(mut self, links: Vec<u32>) -> Self {
-        self.links = links;
+        self.links.extend(links);
+        self.links.sort_unstable();
+        self.links.dedup();
         self
     }
 
     /// Adds the interfaces that can send, with the generation of each.
-    pub fn with_lives(mut self, lives: Vec<(u32, u32)>) -> Self {
+    pub fn with_lives(mut self, mut lives: Vec<(u32, u32)>) -> Self {
+        lives.sort_unstable();
         self.lives = lives;
         self
     }
 
     /// Interfaces that could send and were lost since, even if they are back.
     pub fn lost_since(&self, earlier: &Self) -> Vec<u32> {
-        earlier.lives.iter().filter(|life| !self.lives.contains(life)).map(|(ifindex, _)| *ifindex).collect()
+        let lost = earlier.lives.iter().filter(|life| self.lives.binary_search(life).is_err());
+        lost.map(|(ifindex, _)| *ifindex).collect()
     }
 
     /// How one address is reached. For a link-local address with its interface use
     /// [`Reachable::link_up`].
     pub fn lookup(&self, addr: IpAddr) -> Reach {
-        self.entries
-            .iter()
-            .find(|(p, _)| p.contains(addr))
-            .map_or(Reach::No(Unresolved::NoRoute), |&(_, reach)| reach)
+        let longest = self.entries.covering(Prefix::host(addr)).next();
+        longest.map_or(Reach::No(Unresolved::NoRoute), |(_, reach)| *reach)
     }
 
-    /// The connected subnets of one family with their interfaces.
-    pub fn connected(&self, family: Family) -> impl Iterator<Item = (Prefix, u32)> + '_ {
-        self.entries.iter().filter_map(move |(prefix, reach)| match reach {
-            Reach::Connected { ifindex } if prefix.family() == family => Some((*prefix, *ifindex)),
-            _ => None,
-        })
+    /// Whether an address is on a connected subnet.
+    pub fn is_connected(&self, addr: IpAddr) -> bool {
+        matches!(self.lookup(addr), Reach::Connected { .. })
     }
 
     /// Whether this interface can send, so that link-local next hops on it are usable.
     pub fn link_up(&self, ifindex: u32) -> bool {
-        self.links.contains(&ifindex)
-            || self.entries.iter().any(|(_, r)| matches!(r, Reach::Connected { ifindex: i } if *i == ifindex))
+        self.links.binary_search(&ifindex).is_ok()
     }
 }

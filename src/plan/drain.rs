@@ -45,8 +45,8 @@ impl Drain {
     pub(super) fn of_second_speaker(self) -> Arc<Policy> {
         let range = |text: &str| text.parse::<PrefixRange>().expect("a range of ours");
         let hosts = || ["0.0.0.0/0{32,32}", "::/0{128,128}"].map(range).to_vec();
-        let reject = |prefixes| Statement {
-            matches: Match { prefixes, ..Match::default() },
+        let reject = |prefixes: Vec<PrefixRange>| Statement {
+            matches: Match { prefixes: prefixes.into(), ..Match::default() },
             action: Some(Action::Reject),
             ..Statement::default()
         };

@@ -47,7 +47,7 @@ impl Export {
         let statement = match self {
             Self::All => return vec![],
             Self::Half => Statement {
-                matches: Match { prefixes: half, ..Match::default() },
+                matches: Match { prefixes: half.into(), ..Match::default() },
                 action: Some(Action::Reject),
                 ..Statement::default()
             },

@@ -6,11 +6,13 @@
 //! in order until one rejects.
 
 mod community;
+mod lists;
 mod run;
 mod statement;
 
 pub(crate) use community::ext_text;
 pub use community::{Community, CommunityError};
+pub use lists::{PrefixRanges, ValueList};
 pub use run::{Decided, Subject, run, trace};
 pub use statement::{
     Action, AsPathPattern, Match, NextHopSetting, PatternError, PrefixRange, RangeError, RouteSource, Set,

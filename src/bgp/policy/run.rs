@@ -1,6 +1,6 @@
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::{Action, Community, Match, NextHopSetting, Policy, RouteSource, Set};
+use super::{Action, Community, Match, NextHopSetting, Policy, RouteSource, Set, ValueList};
 use crate::{
     bgp::{
         peer::PeerKey,
@@ -85,18 +85,19 @@ impl Policy {
 
 impl Match {
     fn holds(&self, subject: &Subject<'_>, attrs: &Attrs) -> bool {
-        any(&self.prefixes, |r| r.matches(subject.prefix))
+        (self.prefixes.is_empty() || self.prefixes.matches(subject.prefix))
             && any(&self.families, |f| *f == subject.prefix.family())
             && any(&self.neighbors, |n| [subject.from, subject.to].into_iter().flatten().any(|key| key.is(n)))
             && any(&self.source, |s| *s == subject.source)
-            && any(&self.next_hop, |p| p.contains(attrs.next_hop.addr))
+            && (self.next_hop.is_empty() || self.next_hop.matches(Prefix::host(attrs.next_hop.addr)))
             && self.fits(attrs, subject.own_as)
     }
 
     /// Whether the conditions on communities and the AS path hold.
     pub fn fits(&self, attrs: &Attrs, own_as: Asn) -> bool {
-        any(&self.communities, |c| has_community(attrs, *c))
-            && any(&self.origin_as, |asn| *asn == attrs.as_path.origin_as().unwrap_or(own_as))
+        (self.communities.is_empty() || has_one_of(attrs, &self.communities))
+            && (self.origin_as.is_empty()
+                || self.origin_as.contains(&attrs.as_path.origin_as().unwrap_or(own_as)))
             && self.as_path.as_ref().is_none_or(|p| p.is_match(&attrs.as_path.to_string()))
     }
 }
@@ -104,6 +105,14 @@ impl Match {
 /// An empty list is no condition.
 fn any<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(holds)
+}
+
+/// Looks each community of the route up, as the list may be longer than the attribute.
+fn has_one_of(attrs: &Attrs, list: &ValueList<Community>) -> bool {
+    let extra = attrs.extra.as_deref();
+    attrs.communities.iter().any(|c| list.contains(&Community::Standard(*c)))
+        || extra.is_some_and(|e| e.large_communities.iter().any(|c| list.contains(&Community::Large(*c))))
+        || extra.is_some_and(|e| e.ext_communities.iter().any(|c| list.contains(&Community::Ext(*c))))
 }
 
 fn has_community(attrs: &Attrs, community: Community) -> bool {

@@ -3,7 +3,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::Community;
+use super::{Community, PrefixRanges, ValueList};
 use crate::{
     bgp::peer::PeerKey,
     net::{Asn, Family, Prefix, Source},
@@ -30,17 +30,17 @@ pub enum Action {
 /// match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Match {
-    pub prefixes: Vec<PrefixRange>,
+    pub prefixes: PrefixRanges,
     pub families: Vec<Family>,
     /// The neighbor that the route was learned from or, on export, is advertised to.
     pub neighbors: Vec<PeerKey>,
     pub as_path: Option<AsPathPattern>,
     /// The last AS number of the path; the own one for originated routes.
-    pub origin_as: Vec<Asn>,
-    pub communities: Vec<Community>,
+    pub origin_as: ValueList<Asn>,
+    pub communities: ValueList<Community>,
     pub source: Vec<RouteSource>,
     /// Addresses (as host prefixes) and prefixes.
-    pub next_hop: Vec<Prefix>,
+    pub next_hop: PrefixRanges,
 }
 
 /// Changes, made on import before the decision process and on export before sending.

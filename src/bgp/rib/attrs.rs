@@ -1,6 +1,6 @@
 //! Attribute sets, each stored once however many paths have it.
 
-use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, hash::BuildHasher, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -28,6 +28,8 @@ pub(super) struct AttrsTable {
     /// Octets of all sets; `owned`: of those that each neighbor sent first, by its number.
     octets: u64,
     owned: Vec<u64>,
+    /// Next hops that have a link-local address beside them (RFC 2545 §3), with their sets.
+    pairs: BTreeMap<IpAddr, u32>,
 }
 
 struct Slot {
@@ -81,6 +83,9 @@ impl AttrsTable {
             self.owned.resize(usize::from(owner) + 1, 0);
         }
         self.owned[usize::from(owner)] += u64::from(octets);
+        if attrs.next_hop.link_local.is_some() {
+            *self.pairs.entry(attrs.next_hop.addr).or_default() += 1;
+        }
         let slot = Slot { attrs: Some(attrs.clone()), hash, refs: 1, octets, owner, ifindex, hop: None };
         let n = match self.free.pop() {
             Some(n) => {
@@ -111,7 +116,15 @@ impl AttrsTable {
         if slot.refs > 0 {
             return;
         }
-        slot.attrs = None;
+        let next_hop = slot.attrs.take().map(|attrs| attrs.next_hop);
+        if let Some(pair) = next_hop.filter(|hop| hop.link_local.is_some())
+            && let Some(sets) = self.pairs.get_mut(&pair.addr)
+        {
+            *sets -= 1;
+            if *sets == 0 {
+                self.pairs.remove(&pair.addr);
+            }
+        }
         self.octets -= u64::from(slot.octets);
         self.owned[usize::from(slot.owner)] -= u64::from(slot.octets);
         let (hash, n) = (slot.hash, id.slot() as u32);
@@ -157,6 +170,11 @@ impl AttrsTable {
 
     pub(super) fn set_hop(&mut self, id: AttrsId, hop: HopId) {
         self.slots[id.slot()].hop = Some(hop);
+    }
+
+    /// Next hops that have a link-local address beside them.
+    pub(super) fn paired_next_hops(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pairs.keys().copied()
     }
 
     /// All sets, each with its next hop.

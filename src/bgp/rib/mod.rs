@@ -180,6 +180,8 @@ pub struct Rib {
     guard: Arc<Guard>,
     /// How often the import policy was reapplied to a path.
     reimports: u64,
+    /// How often the next hops of all paths of a neighbor were determined again.
+    relinked: u64,
     /// By family and import result: number of paths.
     refused: [[u32; Refused::CODES]; 2],
     fib: Vec<FibChange>,
@@ -210,6 +212,7 @@ impl Rib {
             planned_guard: Arc::default(),
             guard: Arc::default(),
             reimports: 0,
+            relinked: 0,
             refused: [[0; Refused::CODES]; 2],
             fib: Vec::new(),
             events: Vec::new(),
@@ -258,10 +261,8 @@ impl Rib {
             }
             Input::Originated(originated) => self.originate(now, originated),
             Input::Reachable(reachable) => {
-                let subnets = |r: &Reachable| r.connected(Family::Ipv6Unicast).collect::<Vec<_>>();
-                let moved = subnets(&self.reachable) != subnets(&reachable);
                 let before = mem::replace(&mut self.reachable, reachable);
-                self.relink(moved);
+                self.relink(&before);
                 self.resolve_all();
                 let lost = self.reachable.lost_since(&before);
                 if !lost.is_empty() {
@@ -453,9 +454,11 @@ impl Rib {
     }
 
     /// Connected subnets changed, so neighbors and their link-local next hops may be on other links
-    /// now. `moved`: IPv6 subnets changed as well, which decides whether the global or the
-    /// link-local address of a next hop is used.
-    fn relink(&mut self, moved: bool) {
+    /// now. Whether the subnet of a global next hop is connected decides whether it or the
+    /// link-local address beside it is used.
+    fn relink(&mut self, before: &Reachable) {
+        let differs = |addr| before.is_connected(addr) != self.reachable.is_connected(addr);
+        let moved = self.attrs.paired_next_hops().any(differs);
         for no in 1..self.peers.len() as PeerNo {
             let Some(session) = self.peer(no).filter(|p| p.up).and_then(|p| p.session.clone()) else {
                 continue;
@@ -475,6 +478,7 @@ impl Rib {
 
     /// Determines the interface of one neighbor's link-local next hops again.
     fn reintern(&mut self, no: PeerNo) {
+        self.relinked += 1;
         let mut any = false;
         for family in Family::ALL {
             let f = family.index();

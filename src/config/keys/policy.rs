@@ -5,7 +5,8 @@ use crate::{
     bgp::{
         peer::PeerKey,
         policy::{
-            Action, AsPathPattern, Community, Match, NextHopSetting, PrefixRange, RouteSource, Set, Statement,
+            Action, AsPathPattern, Community, Match, NextHopSetting, PrefixRange, PrefixRanges, RouteSource,
+            Set, Statement,
         },
     },
     config::{
@@ -67,14 +68,14 @@ section! {
 impl From<StatementKeys> for Statement {
     fn from(keys: StatementKeys) -> Self {
         let matches = Match {
-            prefixes: keys.prefixes,
+            prefixes: keys.prefixes.into(),
             families: keys.families,
             neighbors: keys.neighbors,
             as_path: keys.as_path,
-            origin_as: keys.origin_as,
-            communities: keys.communities,
+            origin_as: keys.origin_as.into(),
+            communities: keys.communities.into(),
             source: keys.source,
-            next_hop: keys.next_hop,
+            next_hop: PrefixRanges::inside(&keys.next_hop),
         };
         let set = Set {
             local_pref: keys.set_local_pref,
@@ -92,14 +93,14 @@ impl From<&Statement> for StatementKeys {
     fn from(statement: &Statement) -> Self {
         let Statement { matches, set, action } = statement.clone();
         Self {
-            prefixes: matches.prefixes,
+            prefixes: matches.prefixes.to_vec(),
             families: matches.families,
             neighbors: matches.neighbors,
             as_path: matches.as_path,
-            origin_as: matches.origin_as,
-            communities: matches.communities,
+            origin_as: matches.origin_as.to_vec(),
+            communities: matches.communities.to_vec(),
             source: matches.source,
-            next_hop: matches.next_hop,
+            next_hop: matches.next_hop.iter().map(|range| range.prefix).collect(),
             set_local_pref: set.local_pref,
             set_med: set.med,
             add_communities: set.add_communities,

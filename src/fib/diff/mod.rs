@@ -10,6 +10,7 @@
 
 mod audit;
 mod host;
+mod own;
 mod show;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 
 use hashbrown::HashMap;
 
+use self::own::{Own, OwnPrefixes};
 use crate::{
     fib::{
         nexthop::{NexthopEntryId, NexthopTable, SetId, UNREACHABLE},
@@ -54,7 +56,7 @@ pub struct Fib {
     pub(super) source: SourceState,
     pub(super) routes: Table,
     /// Prefixes originated here, as unreachable routes against forwarding loops.
-    pub(super) own: BTreeMap<Prefix, Own>,
+    pub(super) own: OwnPrefixes,
     pub(super) objects: NexthopTable,
     /// Keys that other daemons' routes hold, with their protocol number.
     foreign: HashMap<(Prefix, u32), u8>,
@@ -67,14 +69,6 @@ pub struct Fib {
     pub(super) sweep: Sweep,
     /// Number of routes restored after another program removed or changed them.
     pub repairs: u64,
-}
-
-/// State of one originated prefix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Own {
-    pub(super) wanted: bool,
-    pub(super) there: bool,
-    pub(super) seen: bool,
 }
 
 enum RouteAction {
@@ -90,7 +84,7 @@ impl Fib {
             settings,
             source: SourceState::default(),
             routes: Table::default(),
-            own: BTreeMap::new(),
+            own: OwnPrefixes::default(),
             objects: NexthopTable::new(settings.nexthop_objects, settings.resilient, settings.protocol),
             foreign: HashMap::default(),
             problems: HashMap::default(),
@@ -145,66 +139,6 @@ impl Fib {
     pub fn desired(&self) -> Vec<(Prefix, Arc<NextHops>)> {
         let wanted = self.routes.iter().filter(|(_, state)| state.want != 0);
         wanted.filter_map(|(prefix, state)| Some((prefix, self.objects.hops(state.want)?.clone()))).collect()
-    }
-
-    /// Sets the prefixes that shall be unreachable, replacing those of the last call.
-    pub fn set_own(&mut self, prefixes: &[Prefix]) {
-        let wanted: BTreeSet<_> = prefixes.iter().copied().collect();
-        for prefix in &wanted {
-            self.own.entry(*prefix).or_default();
-        }
-        let all: Vec<_> = self.own.keys().copied().collect();
-        for prefix in all {
-            let Some(own) = self.own.get_mut(&prefix) else { continue };
-            let was = std::mem::replace(&mut own.wanted, wanted.contains(&prefix));
-            match (own.wanted, own.there) {
-                (true, false) => self.put_own(prefix, false),
-                // One that was adopted and never desired is left to the sweep.
-                (false, true) if was => self.delete_own(prefix),
-                (false, false) => drop(self.own.remove(&prefix)),
-                _ => {}
-            }
-        }
-        self.delete_stale_inside_own();
-    }
-
-    /// A stale route inside a range that has since been assigned to this node would attract its own
-    /// pods' packets, as a connected IPv6 route has a higher metric. No neighbor may claim it
-    /// either.
-    fn delete_stale_inside_own(&mut self) {
-        if self.sweep.stale == 0 {
-            return;
-        }
-        let own: Vec<_> = self.own.iter().filter(|(_, o)| o.wanted).map(|(p, _)| *p).collect();
-        let stale = self.routes.iter().filter(|(_, s)| s.is(Mark::Stale) && s.want == 0);
-        let inside: Vec<_> = stale.map(|(p, _)| p).filter(|p| own.iter().any(|o| o.covers(*p))).collect();
-        inside.into_iter().for_each(|prefix| self.delete(prefix));
-    }
-
-    fn put_own(&mut self, prefix: Prefix, replace: bool) {
-        if !self.settings.install || self.foreign.contains_key(&(prefix, OWN_METRIC)) {
-            return;
-        }
-        if let Some(own) = self.own.get_mut(&prefix) {
-            (own.there, own.seen) = (true, true);
-            self.ops.push_back(Op::NewRoute { prefix, metric: OWN_METRIC, entry: UNREACHABLE, replace });
-        }
-    }
-
-    pub(super) fn delete_own(&mut self, prefix: Prefix) {
-        self.own.remove(&prefix);
-        self.ops.push_back(Op::DelRoute { prefix, metric: OWN_METRIC });
-    }
-
-    /// Originated prefixes whose unreachable route the kernel has accepted. Valid when nothing is
-    /// left to write.
-    pub fn own_there(&self) -> BTreeSet<Prefix> {
-        self.own.iter().filter(|(_, o)| o.wanted && o.there).map(|(p, _)| *p).collect()
-    }
-
-    /// All originated prefixes, installed or not.
-    pub fn own_wanted(&self) -> BTreeSet<Prefix> {
-        self.own.iter().filter(|(_, o)| o.wanted).map(|(p, _)| *p).collect()
     }
 
     /// Continues without nexthop objects, which this kernel does not have. Must be called before

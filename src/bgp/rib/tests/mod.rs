@@ -84,6 +84,7 @@ mod nodes;
 mod order;
 mod policy;
 mod recursion;
+mod relink;
 mod walk;
 
 /// A rib with a virtual clock and neighbors whose received octets are decoded again.

@@ -102,7 +102,7 @@ fn settings(n: usize, toggled: bool) -> Arc<PeerConfig> {
     config.max_prefixes_out = limit(n);
     if toggled {
         let prefixes = vec![PrefixRange::exact(prefix(0))];
-        let only = Match { prefixes, ..Match::default() };
+        let only = Match { prefixes: prefixes.into(), ..Match::default() };
         let reject =
             Statement { matches: only.clone(), action: Some(Action::Reject), ..Statement::default() };
         let set = Set { local_pref: Some(300), ..Set::default() };

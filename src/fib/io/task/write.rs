@@ -86,11 +86,13 @@ impl Task {
 
     /// Publishes which originated prefixes are installed. Valid when everything is written.
     fn publish_own(&mut self) {
-        let there = match self.settings.install {
-            true => self.fib.own_there(),
-            false => self.fib.own_wanted(),
-        };
-        mailbox::publish(&self.own_there, Arc::new(there));
+        if self.fib.take_own_changed() {
+            let there = match self.settings.install {
+                true => self.fib.own_there(),
+                false => self.fib.own_wanted(),
+            };
+            mailbox::publish(&self.own_there, Arc::new(there));
+        }
         // Every change of routes ends here.
         self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
     }
