@@ -1,7 +1,12 @@
 //! A snapshot of the host: links, addresses, and other daemons' routes. Produced by
 //! `fib::io::monitor`.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use crate::net::{Family, Prefix, RouteKind};
 
@@ -14,14 +19,21 @@ pub struct Host {
     /// connected subnets and ranges delivered to this host (`ip route add local`). Routes of the
     /// same prefix, table and metric are in the kernel's order. Routes with our protocol number are
     /// left out.
-    pub routes: Vec<ForeignRoute>,
-    /// How often a link lost carrier, was set down or lost an address, or a nexthop object was
-    /// deleted: the kernel then deletes nexthop objects without a notification. A count rather than
-    /// a flag, because the link may be up again by the time of the snapshot.
+    pub routes: Routes,
+    /// How often a link in use lost carrier, was set down or lost an address, or a nexthop object
+    /// was deleted: the kernel then deletes nexthop objects without a notification. A count rather
+    /// than a flag, because the link may be up again by the time of the snapshot.
     pub drops: u32,
+    /// How often an address was removed that may be a preferred source: the kernel deletes the
+    /// routes that have it without a notification.
+    pub lost_addresses: u32,
     /// How often notifications were lost because the socket's buffer was full.
     pub overruns: u32,
 }
+
+/// Other daemons' routes, which snapshots share while none changes.
+#[derive(Clone, Debug, Default)]
+pub struct Routes(Arc<Vec<ForeignRoute>>);
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +128,41 @@ pub struct ForeignHop {
     pub onlink: bool,
 }
 
+impl Deref for Routes {
+    type Target = Vec<ForeignRoute>;
+
+    fn deref(&self) -> &Vec<ForeignRoute> {
+        &self.0
+    }
+}
+
+/// Copies the routes if another snapshot has them too.
+impl DerefMut for Routes {
+    fn deref_mut(&mut self) -> &mut Vec<ForeignRoute> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl PartialEq for Routes {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Routes {}
+
+impl From<Vec<ForeignRoute>> for Routes {
+    fn from(routes: Vec<ForeignRoute>) -> Self {
+        Self(Arc::new(routes))
+    }
+}
+
+impl FromIterator<ForeignRoute> for Routes {
+    fn from_iter<I: IntoIterator<Item = ForeignRoute>>(routes: I) -> Self {
+        routes.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
 impl Host {
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|l| l.name == name)
@@ -128,6 +175,14 @@ impl Host {
             && link.lower_up
             && (link.kind != "bridge"
                 || self.links.values().any(|p| p.master == Some(link.index) && p.up && p.lower_up))
+    }
+
+    /// All links that have carrier ([`Host::has_carrier`]), each looked at once.
+    pub fn links_with_carrier(&self) -> impl Iterator<Item = &Link> {
+        let ports = self.links.values().filter(|p| p.up && p.lower_up);
+        let bridges: BTreeSet<u32> = ports.filter_map(|p| p.master).collect();
+        let can_send = self.links.values().filter(|l| l.up && l.lower_up);
+        can_send.filter(move |l| l.kind != "bridge" || bridges.contains(&l.index))
     }
 
     /// Whether packets can leave over `link`, as a next hop on it requires. Unlike
@@ -325,7 +380,7 @@ pub(crate) mod testing {
     ) -> Host {
         let links: BTreeMap<u32, Link> = links.into_iter().map(|l| (l.index, l)).collect();
         let routes = links.values().flat_map(connected).chain(routes).collect();
-        Host { links, routes, drops: 0, overruns: 0 }
+        Host { links, routes, ..Host::default() }
     }
 
     /// The routes that the kernel adds for the addresses of a link that is up.

@@ -1,6 +1,6 @@
 //! The host as BGP sessions need it: the link that leads to a neighbor, and its addresses.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     host::{Host, Link},
@@ -10,10 +10,11 @@ use crate::net::{LinkState, Links, Prefix};
 
 /// Extracts from `host` what sessions depend on.
 pub fn links(host: &Host) -> Links {
+    let carrier: BTreeSet<u32> = host.links_with_carrier().map(|l| l.index).collect();
     let state = |link: &Link| LinkState {
         name: link.name.clone(),
         up: link.up,
-        carrier: link.loopback || host.has_carrier(link),
+        carrier: link.loopback || carrier.contains(&link.index),
         generation: link.generation,
         addresses: subnets(link).collect(),
     };

@@ -33,7 +33,7 @@ pub struct Resolver {
     entries: BTreeMap<Prefix, Entry>,
     /// Prefix lengths in use, by family, longest first.
     lens: [Vec<u8>; 2],
-    /// Interfaces that can send: up, with carrier.
+    /// Interfaces that can send: up, with carrier; sorted.
     up: Vec<u32>,
     via_default: bool,
 }
@@ -85,7 +85,7 @@ impl Resolver {
     /// Among several routes to a prefix, adds the one that the kernel uses.
     fn add_routes(&mut self, host: &Host) {
         let mut by_prefix: BTreeMap<Prefix, Vec<&ForeignRoute>> = BTreeMap::new();
-        for route in &host.routes {
+        for route in host.routes.iter() {
             by_prefix.entry(route.prefix).or_default().push(route);
         }
         for (prefix, routes) in by_prefix {
@@ -196,7 +196,9 @@ impl Resolver {
         match hop {
             ForeignHop { ifindex: 0, gateway: Some(gateway), .. } => self.address(gateway, depth),
             ForeignHop { ifindex: 0, gateway: None, .. } => Err(Unresolved::NoRoute),
-            ForeignHop { ifindex, .. } if !self.up.contains(&ifindex) => Err(Unresolved::LinkDown),
+            ForeignHop { ifindex, .. } if self.up.binary_search(&ifindex).is_err() => {
+                Err(Unresolved::LinkDown)
+            }
             ForeignHop { ifindex, gateway, onlink } => {
                 Ok(vec![Hop { ifindex, gateway: gateway.unwrap_or(addr), onlink }])
             }
@@ -396,12 +398,14 @@ mod tests {
             route.hops[0].gateway = None;
             route
         };
-        host.routes = vec![
+        host.routes = [
             on_link("10.1.0.0/24", 16, 2),
             on_link("2001:db8:1::/64", 9, 2),
             on_link("2001:db8:2::/64", 9, 3),
             on_link("10.9.0.0/24", 4, 3),
-        ];
+        ]
+        .into_iter()
+        .collect();
         let reachable = Resolver::new(&host, false).reachable();
         let cases = [
             ("10.1.0.9", Reach::Connected { ifindex: 2 }),

@@ -30,7 +30,7 @@ pub struct Shadows<'a> {
 impl<'a> Shadows<'a> {
     pub fn new(host: &'a Host, table: u32, metric: u32) -> Self {
         let mut this = Self { table, ..Self::default() };
-        for route in &host.routes {
+        for route in host.routes.iter() {
             match route.kind {
                 RouteType::Local => this.local.push(route),
                 _ if route.table == table && route.metric < metric => {

@@ -67,7 +67,7 @@ pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
     };
     let (advertise, pods) = (&ctx.config.advertise, &ctx.config.cni.bridge);
     let bridges = ctx.host.links.values().filter(|l| l.kind == "bridge" && l.name != *pods);
-    let larger = bridges.filter(|l| is_advertised(advertise, ctx.host, l) && l.mtu > uplink.mtu);
+    let larger = bridges.filter(|l| l.mtu > uplink.mtu && is_advertised(advertise, ctx.host, l));
     larger
         .map(|link| {
             let text = format!(
@@ -86,9 +86,9 @@ pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
 
 /// Names of the interfaces that could be meant, for a message.
 pub(super) fn candidates(host: &Host) -> String {
-    let mut names: Vec<_> = host.links.values().filter(|l| !l.loopback).map(|l| l.name.as_str()).collect();
     // Ends of containers' veth pairs come and go, and are never meant.
-    names.retain(|name| host.link(name).is_some_and(|l| l.master.is_none()));
+    let meant = host.links.values().filter(|l| !l.loopback && l.master.is_none());
+    let mut names: Vec<_> = meant.map(|l| l.name.as_str()).collect();
     names.sort_unstable();
     super::addresses::named(names)
 }

@@ -232,7 +232,7 @@ fn gateway_neighbors_follow_the_default_routes() {
         case.plan().peers.values().all(|p| p.allow_own_as == 1 && p.remote_as == RemoteAs::Number(10000))
     );
 
-    case.host.routes = vec![gateway("0.0.0.0/0", "10.0.0.3", 2)];
+    case.host.routes = vec![gateway("0.0.0.0/0", "10.0.0.3", 2)].into();
     assert_eq!(case.peers(), ["10.0.0.3 Gateway"]);
     case.host.routes[0].protocol = 179;
     assert!(case.peers().is_empty(), "a default route of our own never counts");

@@ -8,7 +8,10 @@ use std::{
 use routelet::fib::io::Settings;
 
 use crate::{
-    common::{net::Net, wait_for},
+    common::{
+        net::{Net, Ns},
+        wait_for,
+    },
     fib::{monitor, seen},
     node::{Node, hops, many, ours, settings, two_links, wait_gone, wait_route},
 };
@@ -219,6 +222,44 @@ fn a_snapshot_follows_the_kernel_within_a_tenth_of_a_second() {
         // One or two may have met a moment in which the machine stood still.
         took.sort_unstable();
         assert!(took[took.len() / 2] < Duration::from_millis(100), "{took:?}");
+        node.stop(true);
+    });
+}
+
+/// Pods come and go by the hundred, and nothing of ours goes with them: neither the nexthop objects
+/// nor the routes have to be read again.
+#[test]
+fn ports_of_a_bridge_that_come_and_go_are_no_loss() {
+    let mut net = Net::new();
+    let (host, _switch) = two_links(&mut net);
+    let pods = net.ns("pods");
+    host.sh("ip link add br0 type bridge; ip addr add 10.8.0.1/24 dev br0; ip link set br0 up");
+    for n in 1..=20 {
+        net.link((&pods, &format!("in{n}")), (&host, &format!("pod{n}")));
+        host.ip(&format!("link set pod{n} master br0"));
+    }
+    // One stays, as without any the bridge has no carrier.
+    let each = |ns: &Ns, act: &str| ns.sh(&format!("for n in $(seq 19); do {act}; done"));
+    host.enter(|| {
+        let node = Node::start(settings());
+        let ports = |n: usize| {
+            wait_for(format!("{n} ports"), 20.0, || {
+                let seen = node.host.borrow();
+                let up = seen.links.values().filter(|l| l.name.starts_with("pod") && l.up && l.lower_up);
+                (up.count() == n).then_some(())
+            });
+        };
+        ports(20);
+        let before = node.host.borrow().drops;
+        each(&pods, "ip link set in$n down");
+        ports(1);
+        each(&pods, "ip link set in$n up");
+        ports(20);
+        each(&host, "ip link del pod$n");
+        ports(1);
+        assert_eq!(node.host.borrow().drops, before);
+        host.ip("addr del 10.8.0.1/24 dev br0");
+        wait_for("the lost address", 5.0, || (node.host.borrow().drops == before + 1).then_some(()));
         node.stop(true);
     });
 }

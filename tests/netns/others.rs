@@ -28,7 +28,7 @@ use crate::{
 fn read_anew() -> Vec<ForeignRoute> {
     let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let host = rt.block_on(async { Kernel::open(settings()).await.unwrap().host() });
-    host.borrow().routes.clone()
+    host.borrow().routes.to_vec()
 }
 
 /// Gateways of the default routes with their interfaces, as the plan sees them.
@@ -140,7 +140,7 @@ fn systemd_33470_two_ipv6_default_routes_of_one_metric_are_two_gateways() {
         lan.advertise(1, 1800);
         lan.advertise(3, 1800);
         wait_gateways(&node, v6, &["fe80::1%eth0", "fe80::2%eth0", "fe80::3%eth1"]);
-        assert_eq!(node.host.borrow().routes, read_anew(), "a restart sees the same");
+        assert_eq!(*node.host.borrow().routes, read_anew(), "a restart sees the same");
         // Each lives and dies with its own route.
         lan.advertise(1, 0);
         wait_gateways(&node, v6, &["fe80::2%eth0", "fe80::3%eth1"]);
@@ -156,7 +156,7 @@ fn systemd_33470_two_ipv6_default_routes_of_one_metric_are_two_gateways() {
         // An uplink goes.
         lan.host.ip("link set eth1 down");
         wait_gateways(&node, v6, &["fe80::2%eth0", "fe80::1%eth0"]);
-        assert_eq!(node.host.borrow().routes, read_anew());
+        assert_eq!(*node.host.borrow().routes, read_anew());
         node.stop(true);
     });
 }
@@ -281,7 +281,7 @@ fn what_notifications_leave_is_what_a_start_reads() {
                 });
                 let start = Instant::now();
                 loop {
-                    let seen = shown_by_a_dump(node.host.borrow().routes.clone());
+                    let seen = shown_by_a_dump(node.host.borrow().routes.to_vec());
                     let read = shown_by_a_dump(read_anew());
                     if seen == read {
                         break;

@@ -63,6 +63,6 @@ const SETTINGS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Addresses that are usable as source now.
 pub(super) fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {
-    let links = host.links.values().filter(|l| host.has_carrier(l));
+    let links = host.links_with_carrier();
     links.flat_map(|l| l.addresses.iter().filter(|a| !a.tentative).map(|a| (l.index, a.addr))).collect()
 }

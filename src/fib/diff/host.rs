@@ -24,15 +24,18 @@ impl Fib {
         }
         self.objects.resolve(resolver);
         // For learned routes the table itself shows that they are missing.
+        let problems = self.problems.len();
         self.problems.retain(|(_, metric), _| *metric == OWN_METRIC);
-        self.rescan();
+        if self.objects.take_moved() || self.problems.len() < problems {
+            self.rescan();
+        }
     }
 
     /// Takes the gateways that BFD has lost: groups continue without them, with one message for all
     /// routes of each.
     pub fn lose(&mut self, lost: &BTreeSet<(IpAddr, u32)>) {
         self.objects.lose(lost);
-        if !self.objects.enabled() {
+        if !self.objects.enabled() && self.objects.take_moved() {
             self.rescan();
         }
     }
@@ -58,6 +61,7 @@ impl Fib {
 
     /// Decides again about all routes.
     pub(in crate::fib) fn rescan(&mut self) {
+        self.rescans += 1;
         let all: Vec<_> = self
             .routes
             .iter()
@@ -71,5 +75,89 @@ impl Fib {
             // If a route went with its object, its key is free or ours, as `observe` has found.
             self.settle(prefix, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        fib::{
+            diff::Settings,
+            host::{
+                Host,
+                testing::{host, link},
+            },
+        },
+        net::{Gateway, NextHops, Prefix},
+    };
+
+    fn see(fib: &mut Fib, host: &Host) -> (u64, usize) {
+        let before = fib.rescans;
+        fib.host(Resolver::new(host, false), None);
+        let ops = write(fib);
+        (fib.rescans - before, ops)
+    }
+
+    fn write(fib: &mut Fib) -> usize {
+        fib.finish();
+        let batches = std::iter::from_fn(|| Some(fib.take(128)).filter(|ops| !ops.is_empty()));
+        batches.map(|ops| ops.len()).sum()
+    }
+
+    #[test]
+    fn a_link_that_no_route_uses_visits_no_route() {
+        let links = [link(2, "eth0").with("10.0.2.1/24"), link(3, "eth1").with("10.0.3.1/24")];
+        let mut host = host(links, []);
+        let mut fib = Fib::new(Settings {
+            install: true,
+            table: 254,
+            protocol: 179,
+            metric: 179,
+            nexthop_objects: true,
+            resilient: false,
+        });
+        see(&mut fib, &host);
+        let gateway = Gateway { addr: "10.0.2.9".parse().unwrap(), ifindex: 0 };
+        let hops = Arc::new(NextHops::unicast(vec![gateway]));
+        for n in 0..100u8 {
+            fib.set_desired(Prefix::v4([20, 0, n, 0].into(), 24), Some(&hops));
+        }
+        assert!(write(&mut fib) > 100);
+        let mut set = |fib: &mut Fib, index: u32, up: bool| {
+            host.links.get_mut(&index).unwrap().lower_up = up;
+            see(fib, &host)
+        };
+        for up in [false, true] {
+            assert_eq!(set(&mut fib, 3, up), (0, 0), "a link that none uses: {up}");
+        }
+        let (rescans, ops) = set(&mut fib, 2, false);
+        assert!(rescans == 1 && ops > 0, "the link of all routes: {ops}");
+        let (rescans, ops) = set(&mut fib, 2, true);
+        assert!(rescans == 1 && ops >= 100, "which is back: {ops}");
+        assert_eq!(set(&mut fib, 3, false), (0, 0));
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_written_again_after_a_change_of_the_host() {
+        let mut host = host([link(2, "eth0").with("10.0.2.1/24"), link(3, "eth1")], []);
+        let mut fib = Fib::new(Settings {
+            install: true,
+            table: 254,
+            protocol: 179,
+            metric: 179,
+            nexthop_objects: true,
+            resilient: false,
+        });
+        see(&mut fib, &host);
+        let gateway = Gateway { addr: "10.0.2.9".parse().unwrap(), ifindex: 0 };
+        fib.set_desired("20.0.0.0/24".parse().unwrap(), Some(&Arc::new(NextHops::unicast(vec![gateway]))));
+        fib.finish();
+        let ops = fib.take(10);
+        fib.refused(ops.last().unwrap(), false, false, &"no".into());
+        host.links.get_mut(&3).unwrap().lower_up = false;
+        assert_eq!(see(&mut fib, &host), (1, 1));
     }
 }

@@ -69,6 +69,8 @@ pub struct Fib {
     pub(super) sweep: Sweep,
     /// Number of routes restored after another program removed or changed them.
     pub repairs: u64,
+    /// How often all routes were visited to decide about them again.
+    pub rescans: u64,
 }
 
 enum RouteAction {
@@ -93,6 +95,7 @@ impl Fib {
             foreign_metric_routes: Vec::new(),
             sweep: Sweep::default(),
             repairs: 0,
+            rescans: 0,
         }
     }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +24,7 @@ use tracing::{debug, warn};
 use super::{Place, Settings, change::Switch, netlink};
 use crate::{
     fib::{
-        foreign::{Arrival, Foreign},
+        foreign::{Arrival, Foreign, Loss},
         former::Location,
         host::{Host, Link, RouteType},
         nexthop,
@@ -68,10 +69,11 @@ pub(super) struct Monitor {
     foreign: Foreign,
     holders: BTreeSet<Place>,
     drops: u32,
+    lost_addresses: u32,
     overruns: u32,
     publish: watch::Sender<Arc<Host>>,
     observations: mailbox::Sender<Place, Held>,
-    /// Whether something changed since the last snapshot; `urgent`: a link went down.
+    /// Whether something changed since the last snapshot; `urgent`: a link in use went down.
     changed: bool,
     urgent: bool,
     resync: Option<Resync>,
@@ -104,6 +106,7 @@ impl Monitor {
             foreign: Foreign::default(),
             holders: BTreeSet::new(),
             drops: 0,
+            lost_addresses: 0,
             overruns: 0,
             publish,
             observations,
@@ -178,8 +181,9 @@ impl Monitor {
         (self.changed, self.urgent) = (false, false);
         let host = Host {
             links: self.links.clone(),
-            routes: self.foreign.list(),
+            routes: self.foreign.routes(),
             drops: self.drops,
+            lost_addresses: self.lost_addresses,
             overruns: self.overruns,
         };
         publish(&self.publish, Arc::new(host));
@@ -275,9 +279,12 @@ impl Monitor {
             RouteNetlinkMessage::DelLink(m) => {
                 // A port that leaves its bridge is reported as deleted in the bridge family.
                 let gone = u8::from(m.header.interface_family) == 0;
-                if gone && self.links.remove(&m.header.index).is_some() {
-                    self.dropped();
-                    self.resync = self.resync.max(Some(Resync::Routes));
+                if gone && let Some(link) = self.links.remove(&m.header.index) {
+                    self.changed = true;
+                    if self.is_used(&link) {
+                        self.dropped();
+                        self.lost(Loss::Link(link.index));
+                    }
                 }
             }
             RouteNetlinkMessage::NewAddress(m) => {
@@ -295,17 +302,58 @@ impl Monitor {
                 if let (Some(link), Some(address)) = (link, address) {
                     link.addresses
                         .retain(|a| (a.addr, a.len, a.peer) != (address.addr, address.len, address.peer));
-                    self.dropped();
-                    self.resync = self.resync.max(Some(Resync::Routes));
+                    self.lost_address(m.header.index, address.addr);
                 }
             }
             _ => {}
         }
     }
 
+    fn lost_address(&mut self, ifindex: u32, address: IpAddr) {
+        self.changed = true;
+        if !is_link_local(address) {
+            self.lost_addresses = self.lost_addresses.wrapping_add(1);
+        } else if self.is_bridge_port(ifindex) {
+            return;
+        }
+        self.dropped();
+        let mut left = self.links.get(&ifindex).into_iter().flat_map(|link| &link.addresses);
+        let last = !left.any(|a| a.addr.is_ipv4());
+        self.lost(Loss::Address { ifindex, addr: address, last });
+    }
+
+    /// Reads the routes again if some may be gone without a notification, ours or others'.
+    fn lost(&mut self, loss: Loss) {
+        if self.foreign.lose(loss) || !self.holders.is_empty() {
+            self.resync = self.resync.max(Some(Resync::Routes));
+        }
+    }
+
+    /// Whether routes or nexthop objects, ours or others', may go with a link. The ports of a
+    /// bridge, such as those of pods, have no address but a link-local one, and no packet of this
+    /// host leaves over them. Any other link that is up may be that of a next hop, even without an
+    /// address.
+    fn is_used(&self, link: &Link) -> bool {
+        let used = match self.is_port_of_bridge(link) {
+            true => link.addresses.iter().any(|a| !is_link_local(a.addr)),
+            false => link.up || !link.addresses.is_empty(),
+        };
+        used || self.foreign.uses_link(link.index)
+    }
+
+    fn is_bridge_port(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| self.is_port_of_bridge(link))
+    }
+
+    fn is_port_of_bridge(&self, link: &Link) -> bool {
+        link.master.and_then(|master| self.links.get(&master)).is_some_and(|master| master.kind == "bridge")
+    }
+
     fn new_link(&mut self, mut link: Link) {
         let old = self.links.remove(&link.index);
         let could_send = old.as_ref().is_some_and(|l| l.up && l.lower_up);
+        let was_up = old.as_ref().is_some_and(|l| l.up);
+        let used = old.as_ref().is_some_and(|l| self.is_used(l));
         if let Some(old) = old {
             if link.kind.is_empty() {
                 link.kind = old.kind;
@@ -316,16 +364,16 @@ impl Monitor {
             link.generation = self.drops;
         }
         let can_send = link.up && link.lower_up;
-        if could_send != can_send {
-            // IPv4 routes of a link that is set down are deleted without a notification
-            // (docs/kernel.md, section 2). Those that a script adds when it is up again are
-            // notified.
-            self.resync = self.resync.max(Some(Resync::Routes));
-            (self.changed, self.urgent) = (true, true);
-            if could_send {
-                self.dropped();
-                link.generation = self.drops;
-            }
+        if could_send && !can_send && used {
+            self.dropped();
+            link.generation = self.drops;
+        }
+        if used && was_up && !link.up {
+            self.lost(Loss::Link(link.index));
+        } else if used && could_send && !can_send {
+            self.lost(Loss::Carrier(link.index));
+        } else if used && can_send && !could_send {
+            self.urgent = true;
         }
         self.links.insert(link.index, link);
         self.changed = true;
@@ -389,8 +437,7 @@ impl Monitor {
             Some(_) => route.table == self.settings.table || route.table == MAIN_TABLE,
             None => false,
         };
-        let link_local = matches!(route.prefix.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local());
-        table && route.tos == 0 && !route.cloned && !link_local
+        table && route.tos == 0 && !route.cloned && !is_link_local(route.prefix.addr())
     }
 
     async fn resynchronize(&mut self) {
@@ -467,6 +514,11 @@ impl Monitor {
         holders.into_iter().for_each(|(place, protocol)| self.hold(place, Held::Other { protocol }));
         Ok(())
     }
+}
+
+/// Whether it is an IPv6 address of one link, as each link has one.
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local())
 }
 
 /// The kernel's flags show the position of an added route. One without others counts as appended.

@@ -94,6 +94,8 @@ pub struct NexthopTable {
     doubtful: BTreeSet<ObjectId>,
     /// Whether the kernel may have any objects of an earlier run, as they could not be read.
     unread: bool,
+    /// Something changed that the routes of a set or an entry depend on.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -179,6 +181,7 @@ impl NexthopTable {
             idle: Vec::new(),
             doubtful: BTreeSet::new(),
             unread: false,
+            moved: false,
         }
     }
 
@@ -466,7 +469,11 @@ impl NexthopTable {
 
     fn resolve_sets(&mut self) {
         for set in self.sets.values_mut() {
-            set.path = path(&self.resolver, &self.lost, &set.hops);
+            let path = path(&self.resolver, &self.lost, &set.hops);
+            if path != set.path {
+                self.moved = true;
+                set.path = path;
+            }
         }
         self.follow();
     }
@@ -480,6 +487,13 @@ impl NexthopTable {
         }
     }
 
+    /// Whether routes have to be decided about again after what happened since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        let is_missing = |id| self.entry(id).is_some_and(|t| t.refs > 0 && (!t.alive || t.owner == 0));
+        let missing = self.entries.ids().any(is_missing);
+        std::mem::take(&mut self.moved) || missing
+    }
+
     /// Updates each entry to what its set resolves to.
     pub fn follow(&mut self) {
         for id in self.entries.ids() {
@@ -490,7 +504,10 @@ impl NexthopTable {
                     let content = content.clone();
                     self.rewrite(id, content);
                 }
-                _ => self.disown(id),
+                _ => {
+                    self.moved = true;
+                    self.disown(id);
+                }
             }
         }
     }

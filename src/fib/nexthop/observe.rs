@@ -52,8 +52,9 @@ impl NexthopTable {
     fn mark_missing(&mut self, id: NexthopEntryId) {
         let Some(entry) = self.entry_mut(id).filter(|t| t.alive) else { return };
         entry.alive = false;
-        if entry.kind.is_group() {
-            let content = entry.content.clone();
+        let (group, content) = (entry.kind.is_group(), entry.content.clone());
+        self.moved = true;
+        if group {
             self.use_members(&content, -1);
         }
     }

@@ -75,6 +75,7 @@ impl Task {
         let objects = netlink::objects(&mut self.writer)?;
         let before = self.fib.repairs;
         self.fib.host(self.resolver.clone(), objects.as_ref());
+        self.fib.rescan();
         self.fib.finish();
         self.note_repairs(before, "another program changed our nexthop objects");
         Ok(())

@@ -362,8 +362,9 @@ impl Task {
         let dropped = host.drops != self.seen.drops || host.overruns != self.seen.overruns;
         // With an address, routes that have it as their preferred source are removed without a
         // notification.
-        let by_source = self.fib.sources() != PreferredSources::default();
-        if host.overruns != self.seen.overruns || dropped && (by_source || !self.fib.has_objects()) {
+        let by_source = host.lost_addresses != self.seen.lost_addresses
+            && self.fib.sources() != PreferredSources::default();
+        if host.overruns != self.seen.overruns || by_source || dropped && !self.fib.has_objects() {
             self.audit_soon();
         }
         self.seen = host;

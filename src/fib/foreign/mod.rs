@@ -10,11 +10,15 @@
 //! object: the object may be replaced, or deleted with the route, without a notification about the
 //! route (docs/kernel.md, section 2).
 
+mod uses;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::uses::Loss;
+use self::uses::Uses;
 use crate::{
     fib::{
-        host::{ForeignHop, ForeignRoute, RouteType},
+        host::{ForeignHop, ForeignRoute, RouteType, Routes},
         route::{Leads, ObjectId, SeenObject, SeenRoute},
     },
     net::{Family, Prefix},
@@ -50,7 +54,10 @@ pub struct Foreign {
     objects: BTreeMap<ObjectId, SeenObject>,
     /// Number of routes that use each object.
     users: BTreeMap<ObjectId, usize>,
+    uses: Uses,
     count: usize,
+    /// The last result of [`Foreign::routes`], until something changes.
+    listed: Option<Routes>,
     /// Whether routes were dropped because of the limit.
     pub overflowed: bool,
 }
@@ -117,13 +124,20 @@ impl Foreign {
         if !known && (self.objects.contains_key(&id) || self.objects.len() < MAX_ROUTES) {
             self.objects.insert(id, object);
         }
-        !known && self.is_used(id)
+        let used = !known && self.is_used(id);
+        if used {
+            self.listed = None;
+        }
+        used
     }
 
     /// Removes an object with the routes that use it, whose removal the kernel may not notify.
     /// Returns whether there were any, or whether others depend on it through a group.
     pub fn remove_object(&mut self, id: ObjectId) -> bool {
         let used = self.is_used(id);
+        if used {
+            self.listed = None;
+        }
         self.objects.remove(&id);
         if self.users.contains_key(&id) {
             let places: Vec<_> =
@@ -150,6 +164,12 @@ impl Foreign {
     /// All routes, sorted by prefix, with next hops filled in from their objects.
     pub fn list(&self) -> Vec<ForeignRoute> {
         self.routes.values().flatten().filter_map(|r| self.resolved(r)).collect()
+    }
+
+    /// The same, shared by all who get it until something changes.
+    pub fn routes(&mut self) -> Routes {
+        let listed = self.listed.take().unwrap_or_else(|| self.list().into());
+        self.listed.insert(listed).clone()
     }
 
     /// The route with the hops of its object; `None` if the object does not exist, since then the
@@ -198,9 +218,12 @@ impl Foreign {
 
     /// Changes the routes of one key and updates the counts.
     fn change(&mut self, place: Place, act: impl FnOnce(&mut Vec<SeenRoute>) -> bool) -> bool {
+        self.listed = None;
         let routes = self.routes.entry(place).or_default();
         let before: Vec<_> = routes.iter().map(|r| r.object).collect();
+        let former = Uses::of(routes);
         let done = act(routes);
+        self.uses.change(former, routes);
         for id in routes.iter().map(|r| r.object).filter(|id| *id != 0) {
             *self.users.entry(id).or_default() += 1;
         }
@@ -209,14 +232,19 @@ impl Foreign {
             self.routes.remove(&place);
         }
         for id in before.into_iter().filter(|id| *id != 0) {
-            if let Some(n) = self.users.get_mut(&id) {
-                *n -= 1;
-                if *n == 0 {
-                    self.users.remove(&id);
-                }
-            }
+            one_less(&mut self.users, id);
         }
         done
+    }
+}
+
+/// Counts one less, and removes what is left without any.
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(n) = counts.get_mut(&key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(&key);
+        }
     }
 }
 
@@ -400,7 +428,34 @@ mod tests {
             };
         }
         assert_eq!(foreign.count, foreign.list().len());
+        for link in 1..10 {
+            let over = |r: &ForeignRoute| r.hops.iter().any(|h| h.ifindex == link);
+            assert_eq!(foreign.uses_link(link), foreign.list().iter().any(over), "link {link}");
+        }
         (shown(&foreign), certain)
+    }
+
+    #[test]
+    fn a_list_is_shared_until_a_route_or_its_object_changes() {
+        let mut foreign = Foreign::default();
+        assert!(!foreign.uses_link(7));
+        foreign.set_object(single(5, "10.0.0.1%7"));
+        foreign.add(over("10.1.0.0/24", 5), Arrival::Appended);
+        let shared = |foreign: &mut Foreign| {
+            let (first, again) = (foreign.routes(), foreign.routes());
+            assert_eq!(*first, foreign.list());
+            std::ptr::eq(&*first, &*again).then_some(first).expect("one list")
+        };
+        let first = shared(&mut foreign);
+        assert!(foreign.uses_link(7) && !foreign.uses_link(8));
+        foreign.set_object(single(6, "10.0.0.1%8"));
+        assert!(std::ptr::eq(&*first, &*foreign.routes()), "no route has this object");
+        assert!(!foreign.uses_link(8));
+        foreign.set_object(single(5, "10.0.0.1%9"));
+        assert_eq!(shared(&mut foreign)[0].hops, [hop("10.0.0.1%9")]);
+        assert!(foreign.uses_link(9) && !foreign.uses_link(7));
+        foreign.remove_object(5);
+        assert!(shared(&mut foreign).is_empty() && !foreign.uses_link(9));
     }
 
     #[test]
