@@ -70,7 +70,7 @@ struct Progress {
     after: u64,
     /// Its time.
     last: Option<Timestamp>,
-    /// The daemon did not respond lately. It may have restarted, with other numbers.
+    /// The daemon did not respond lately. It may have restarted.
     is_interrupted: bool,
 }
 
@@ -78,16 +78,26 @@ impl Progress {
     /// The new ones among events of the daemon.
     fn take(&mut self, mut events: Vec<Event>, start: Option<Timestamp>) -> Vec<Event> {
         let Some(newest) = events.last() else { return events };
+        let is_after_restart = std::mem::take(&mut self.is_interrupted);
+        // Numbers go on over a restart, unless the state folder was lost and the clock set back.
+        let numbers_go_on = newest.number >= self.after;
+        let known = self.last.filter(|_| is_after_restart && !numbers_go_on);
+        let after = if numbers_go_on { self.after } else { 0 };
         self.after = newest.number;
-        let known = self.last.filter(|_| std::mem::take(&mut self.is_interrupted));
         self.last = newest.at.parse().ok().or(self.last);
         let is_later = |at: Timestamp| start.is_none_or(|s| at >= s) && known.is_none_or(|k| at > k);
-        events.retain(|e| e.at.parse().map_or(true, &is_later));
+        events.retain(|e| e.number > after && e.at.parse().map_or(true, &is_later));
         events
     }
 
     fn interrupted(&mut self) {
-        (self.after, self.is_interrupted) = (0, true);
+        self.is_interrupted = true;
+    }
+
+    /// The number above which events are requested. After an interruption all are, as the daemon
+    /// may have begun with other numbers.
+    fn wanted(&self) -> u64 {
+        if self.is_interrupted { 0 } else { self.after }
     }
 }
 
@@ -113,7 +123,7 @@ impl Events {
     fn follow(&self) -> Result<(), Failure> {
         let (mut progress, mut was_reached, start) = (Progress::default(), false, self.start());
         loop {
-            match self.request(progress.after) {
+            match self.request(progress.wanted()) {
                 Ok(Response::Events(events)) => {
                     was_reached = true;
                     let events = progress.take(events, start);
@@ -165,11 +175,17 @@ mod tests {
     fn a_follower_prints_each_event_once_also_over_a_restart() {
         let mut progress = Progress::default();
         let numbers = |events: Vec<Event>| events.into_iter().map(|e| e.number).collect::<Vec<_>>();
-        assert_eq!(numbers(progress.take(vec![event(1, 1), event(2, 2)], None)), [1, 2]);
-        assert_eq!(progress.after, 2);
+        assert_eq!(numbers(progress.take(vec![event(11, 1), event(12, 2)], None)), [11, 12]);
+        assert_eq!(progress.wanted(), 12);
         assert_eq!(numbers(progress.take(vec![], None)), [0; 0]);
         progress.interrupted();
-        assert_eq!(numbers(progress.take(vec![event(1, 2), event(2, 5)], None)), [2], "of the new daemon");
+        assert_eq!(progress.wanted(), 0);
+        let kept = vec![event(11, 1), event(12, 2), event(13, 2), event(14, 2)];
+        assert_eq!(numbers(progress.take(kept, None)), [13, 14], "the daemon has kept its events");
+        progress.interrupted();
+        assert_eq!(numbers(progress.take(vec![event(14, 2)], None)), [0; 0], "nothing new");
+        progress.interrupted();
+        assert_eq!(numbers(progress.take(vec![event(1, 2), event(2, 5)], None)), [2], "other numbers");
     }
 
     #[test]

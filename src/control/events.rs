@@ -29,6 +29,8 @@ pub enum EventKind {
     Node,
     Config,
     Bfd,
+    Link,
+    Problem,
 }
 
 impl EventKind {
@@ -39,6 +41,8 @@ impl EventKind {
             Self::Node => "node",
             Self::Config => "config",
             Self::Bfd => "bfd",
+            Self::Link => "link",
+            Self::Problem => "problem",
         }
     }
 }
@@ -47,9 +51,12 @@ impl EventKind {
 /// routes.
 #[derive(Clone, Debug)]
 pub struct Events {
-    rings: [Ring; 5],
+    rings: [Ring; KINDS],
     next: u64,
 }
+
+/// How many kinds there are.
+const KINDS: usize = EventKind::Problem as usize + 1;
 
 /// Oldest first.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +75,9 @@ const MAX_OF_SUBJECT: usize = 100;
 
 /// Limit of text of each kind, in octets.
 pub const MAX_OCTETS: usize = 128 * 1024;
+
+/// Limit of what is kept over a restart, in octets.
+pub const MAX_KEPT: usize = 256 * 1024;
 
 /// Limit of one event's text, and of its subject, in octets.
 const MAX_TEXT: usize = 1024;
@@ -91,6 +101,49 @@ impl Events {
         cut(&mut text, MAX_TEXT);
         self.rings[kind as usize].push(Event { number: self.next, at, kind, subject, text });
         self.next += 1;
+    }
+
+    /// The newest events as lines of JSON within [`MAX_KEPT`], oldest first: see
+    /// [`Events::restore`].
+    pub fn to_lines(&self) -> Vec<u8> {
+        let mut room = MAX_KEPT;
+        let lines = self.after(0).into_iter().rev().filter_map(|e| serde_json::to_string(&e).ok());
+        let mut kept: Vec<String> = lines
+            .map_while(|line| {
+                room = room.checked_sub(line.len() + 1)?;
+                Some(line + "\n")
+            })
+            .collect();
+        kept.reverse();
+        kept.concat().into_bytes()
+    }
+
+    /// Puts the events of a former run before those of this one, whose numbers go on after them.
+    /// Returns how many lines are not events.
+    pub fn restore(&mut self, lines: &[u8]) -> usize {
+        let lines = lines.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
+        let (read, broken): (Vec<_>, Vec<_>) =
+            lines.map(serde_json::from_slice::<Event>).partition(Result::is_ok);
+        let is_sane = |e: &Event| e.number < u64::MAX / 2;
+        let mut former: Vec<Event> = read.into_iter().flatten().collect();
+        let wrong = broken.len() + former.iter().filter(|e| !is_sane(e)).count();
+        former.retain(is_sane);
+        former.sort_by_key(|e| e.number);
+        former.dedup_by_key(|e| e.number);
+        let Some(last) = former.last().map(|e| e.number) else { return wrong };
+        let mut present = self.after(0);
+        let first = present.first().map_or(self.next, |e| e.number);
+        // The clock was set back meanwhile.
+        let shift = (last + 1).saturating_sub(first);
+        present.iter_mut().for_each(|e| e.number += shift);
+        self.next += shift;
+        self.rings = Default::default();
+        for mut event in former.into_iter().chain(present) {
+            cut(&mut event.subject, MAX_TEXT);
+            cut(&mut event.text, MAX_TEXT);
+            self.rings[event.kind as usize].push(event);
+        }
+        wrong
     }
 
     /// The events with a number above `after`, oldest first.
@@ -174,6 +227,57 @@ mod tests {
         let all = events.after(0);
         let of_others = all.iter().filter(|e| e.subject != "10.0.0.1").count();
         assert_eq!((all.len(), of_others), (MAX_EVENTS, 400));
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_the_events_and_numbers_of_the_former_run() {
+        let mut former = Events::starting_at(1000);
+        push(&mut former, EventKind::Session, "first");
+        push(&mut former, EventKind::Link, "second\nline");
+        let lines = former.to_lines();
+        for (name, start, numbers) in
+            [("later", 5000, [1000, 1001, 5000]), ("with the clock set back", 7, [1000, 1001, 1002])]
+        {
+            let mut events = Events::starting_at(start);
+            push(&mut events, EventKind::Config, "starting");
+            assert_eq!(events.restore(&lines), 0, "{name}");
+            let all = events.after(0);
+            assert_eq!(all.iter().map(|e| e.number).collect::<Vec<_>>(), numbers, "{name}");
+            assert_eq!(all[1].text, "second\nline", "{name}");
+            push(&mut events, EventKind::Config, "next");
+            assert_eq!(events.after(numbers[2]).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_torn_file_costs_the_lines_that_are_torn() {
+        let mut former = Events::starting_at(1000);
+        (0..3).for_each(|n| push(&mut former, EventKind::Route, format!("{n}")));
+        let lines = former.to_lines();
+        let mut events = Events::starting_at(5000);
+        assert_eq!(events.restore(&lines[..lines.len() - 4]), 1);
+        assert_eq!(events.after(0).len(), 2);
+        let huge = format!(
+            "{{\"number\":{},\"at\":\"\",\"kind\":\"link\",\"subject\":\"\",\"text\":\"\"}}",
+            u64::MAX
+        );
+        assert_eq!(events.restore(huge.as_bytes()), 1, "a number that leaves none for later events");
+        assert_eq!(events.restore(&[0xff; 100]), 1);
+        assert_eq!((events.restore(b""), events.after(0).len()), (0, 2));
+    }
+
+    #[test]
+    fn what_is_kept_is_the_newest_within_its_bound() {
+        let mut events = Events::default();
+        for kind in [EventKind::Session, EventKind::Route, EventKind::Node, EventKind::Problem] {
+            (0..200).for_each(|n| push(&mut events, kind, format!("{n} {}", "x".repeat(900))));
+        }
+        let lines = events.to_lines();
+        assert!(lines.len() <= MAX_KEPT && lines.len() > MAX_KEPT / 2, "{}", lines.len());
+        let mut restored = Events::default();
+        assert_eq!(restored.restore(&lines), 0);
+        let (all, last) = (restored.after(0), events.after(0).pop());
+        assert_eq!(all.last(), last.as_ref());
     }
 
     #[test]

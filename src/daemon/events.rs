@@ -1,10 +1,14 @@
-//! Keeps recent log events for `show events`, so that both are consistent.
+//! Keeps recent log events for `show events`, so that both are consistent, and writes them to the
+//! state folder, so that a restart goes on with them.
 
 use std::{
     fmt,
+    path::Path,
     sync::{Mutex, MutexGuard, OnceLock},
+    time::Duration,
 };
 
+use tokio::sync::Notify;
 use tracing::{
     Level, Subscriber,
     field::{Field, Visit},
@@ -12,10 +16,22 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-use crate::control::{Event, EventKind, Events};
+use crate::{
+    control::{Event, EventKind, Events},
+    state,
+};
+
+/// In the state folder: a line for each event.
+pub(super) const FILE: &str = "events.jsonl";
+
+/// How long events wait to be written, so that many make one write.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The ring buffer of the process.
 static RING: OnceLock<Mutex<Events>> = OnceLock::new();
+
+/// There are events that were not written.
+static UNWRITTEN: Notify = Notify::const_new();
 
 fn ring() -> MutexGuard<'static, Events> {
     // A daemon that runs has fewer than one event per millisecond: the next one begins above.
@@ -28,6 +44,33 @@ fn ring() -> MutexGuard<'static, Events> {
 /// The events with a number above `after`.
 pub(super) fn after(after: u64) -> Vec<Event> {
     ring().after(after)
+}
+
+/// Reads the events of the former run.
+pub(super) fn restore(state_dir: &Path) {
+    let path = state_dir.join(FILE);
+    let Some(lines) = state::io::read(&path) else { return };
+    let broken = ring().restore(&lines);
+    if broken > 0 || lines.is_empty() {
+        tracing::warn!(path = %path.display(), broken, "file of events is damaged, going on with the rest of it");
+    }
+}
+
+/// Writes events to the state folder, soon after they happen. Never ends.
+pub(super) async fn keep(state_dir: &Path) {
+    loop {
+        UNWRITTEN.notified().await;
+        tokio::time::sleep(WRITE_INTERVAL).await;
+        save(state_dir);
+    }
+}
+
+/// Hands all events to the thread that writes the state folder.
+pub(super) fn save(state_dir: &Path) {
+    let lines = ring().to_lines();
+    if !lines.is_empty() {
+        state::io::keep(&state_dir.join(FILE), lines, 0o600);
+    }
 }
 
 /// A layer of `tracing-subscriber` that records events of level info and above.
@@ -49,7 +92,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
     fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, S>) {
         let meta = event.metadata();
         let Some(kind) = kind(meta.target()).filter(|_| *meta.level() <= Level::INFO) else { return };
-        let mut fields = Fields::default();
+        let mut fields = Fields { kind: Some(kind), ..Fields::default() };
         event.record(&mut fields);
         let of_span = || {
             let mut spans = ctx.event_scope(event).into_iter().flatten();
@@ -58,16 +101,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
         let subject = fields.subject.or_else(of_span).unwrap_or_default();
         let text = format!("{}{}", fields.message, fields.rest);
         ring().push(jiff::Timestamp::now().to_string(), kind, subject, text);
+        UNWRITTEN.notify_one();
     }
 }
 
 /// The kind of an event, by the module that logged it.
 fn kind(target: &str) -> Option<EventKind> {
-    let area = target.strip_prefix("routelet::")?.split("::").next()?;
-    Some(match area {
+    let path = target.strip_prefix("routelet::")?;
+    if path.starts_with("daemon::problems") {
+        return Some(EventKind::Problem);
+    }
+    Some(match path.split("::").next()? {
         "bgp" => EventKind::Session,
         "bfd" => EventKind::Bfd,
-        "fib" => EventKind::Route,
+        "fib" | "route" => EventKind::Route,
+        "link" => EventKind::Link,
         "cni" | "k8s" => EventKind::Node,
         _ => EventKind::Config,
     })
@@ -76,6 +124,7 @@ fn kind(target: &str) -> Option<EventKind> {
 /// Fields of a log event: its subject, its message, and the rest.
 #[derive(Default)]
 struct Fields {
+    kind: Option<EventKind>,
     subject: Option<String>,
     message: String,
     rest: String,
@@ -86,6 +135,8 @@ impl Visit for Fields {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
             "peer" | "neighbor" | "prefix" | "node" => self.subject = Some(format!("{value:?}")),
+            "interface" if self.kind == Some(EventKind::Link) => self.subject = Some(format!("{value:?}")),
+            "subject" if self.kind == Some(EventKind::Problem) => self.subject = Some(format!("{value:?}")),
             name => self.rest.push_str(&format!(", {name} {value:?}")),
         }
     }

@@ -17,6 +17,7 @@ mod explain;
 mod filters;
 mod forwarding;
 mod host;
+mod journal;
 mod kernel_routes;
 mod limits;
 mod listeners;

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Error, cluster::Cluster, core::Core, machine, reload::Reloader, routing::Routing};
+use super::{Error, cluster::Cluster, core::Core, events, machine, reload::Reloader, routing::Routing};
 use crate::{bgp::io::Leaving, config::OnExit, control::Reload};
 
 /// How long the end waits for state that is being written.
@@ -88,6 +88,7 @@ impl Running {
         }
         let on_exit = context.in_force.borrow().fib.on_exit;
         fib.shutdown(on_exit == OnExit::Flush && !failed).await;
+        events::save(&context.state_dir);
         crate::state::io::flush(WRITE_TIMEOUT);
     }
 }

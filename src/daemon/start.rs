@@ -11,6 +11,7 @@ use super::{
     context::Context,
     core::Core,
     drain::Drainer,
+    events, journal,
     listeners::{self, Move},
     planner::{Outputs, Planner},
     problems,
@@ -67,10 +68,15 @@ async fn start(launch: Launch) -> Result<Running, Error> {
     let (budget_tx, budget) = watch::channel(limit.budget());
     let context = Context::enter(options, config, in_force, kubernetes, limit).await;
 
+    events::restore(&context.state_dir);
+    let state_dir = context.state_dir.clone();
+    tokio::spawn(async move { events::keep(&state_dir).await });
+
     let outputs = Outputs::new(&context.config, kubernetes);
     let mut core = Core::start(context, &outputs, budget).await?;
     core.watch_filters(&outputs);
     let found = core.watch_sessions(&outputs);
+    tokio::spawn(journal::log(outputs.originated.subscribe(), core.routing.host.clone()));
     let (cluster, problems) = start_cluster(&core, &outputs);
     let (drainer, drain) = Drainer::new(&core.context.state_dir);
     tokio::spawn(drainer.clone().run(cluster.as_ref().map(|cluster| cluster.api.clone())));

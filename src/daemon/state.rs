@@ -22,7 +22,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{drain::DRAIN_FILE, forwarding, planner::ROUTER_ID_FILE, reload, unnumbered};
+use super::{drain::DRAIN_FILE, events, forwarding, planner::ROUTER_ID_FILE, reload, unnumbered};
 use crate::{
     cni::io::{BRIDGE_FILE, LEASES_FILE, former},
     docker,
@@ -46,7 +46,7 @@ pub(super) struct Mark {
 pub(super) const MARK_FILE: &str = "machine.json";
 
 /// Our files in the state folder; other files are preserved.
-pub(super) const FILES: [&str; 14] = [
+pub(super) const FILES: [&str; 15] = [
     "cluster.json",
     "services.json",
     "objects.json",
@@ -60,6 +60,7 @@ pub(super) const FILES: [&str; 14] = [
     FORMER_FILE,
     unnumbered::FILE,
     reload::FILE,
+    events::FILE,
     MARK_FILE,
 ];
 
