@@ -395,6 +395,7 @@ mod tests {
             timers: BTreeMap::new(),
             last_notification_sent: None,
             last_notification_received: None,
+            queues: Default::default(),
             history: Default::default(),
             notes: Vec::new(),
             bfd: None,

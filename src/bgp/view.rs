@@ -62,6 +62,9 @@ pub struct NeighborView {
     pub bfd: Option<String>,
     /// What the operator should know of this session, with its remedy.
     pub notes: Vec<String>,
+    /// Of the present connection.
+    #[serde(default)]
+    pub queues: Queues,
     #[serde(flatten)]
     pub history: History,
     /// Those of them that nothing but the operator will end. Inside the daemon only.
@@ -77,6 +80,19 @@ pub struct NeighborView {
     /// Seconds since its last OPEN. Inside the daemon only.
     #[serde(skip)]
     pub answered: Option<u64>,
+}
+
+/// What waits to be sent, and to be handled, in octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queues {
+    /// Messages that the socket has not taken yet.
+    pub unsent: u64,
+    /// Sent, and not acknowledged by the neighbor's TCP.
+    pub unacknowledged: u64,
+    /// In the socket, not read yet.
+    pub unread: u64,
+    /// Read, but not a whole message yet.
+    pub partial: u64,
 }
 
 /// The past of a neighbor, since the daemon started.

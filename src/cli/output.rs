@@ -133,6 +133,7 @@ fn rows(response: &Response) -> Option<usize> {
     match response {
         Response::Neighbors(list) => Some(list.len()),
         Response::Bfd(list) => Some(list.len()),
+        Response::Policies(list) => Some(list.len()),
         Response::Events(list) => Some(list.len()),
         Response::Host(host) => Some(host.interfaces.len()),
         Response::Interfaces(list) => Some(list.len()),

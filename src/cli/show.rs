@@ -27,6 +27,8 @@ pub(super) enum Show {
     Node(Common),
     /// Sessions of BFD: state, intervals, last diagnostic
     Bfd(Common),
+    /// Policies: statements, neighbors that have them, how many routes each statement matched
+    Policy(Policy),
     /// Configuration of a host without Kubernetes, its interfaces, and problems
     Host(Common),
     /// Interfaces: neighbors, subnets, to whom advertised or why not
@@ -51,6 +53,14 @@ pub(super) struct One {
     /// Address of the neighbor (fe80::1%eth0), its interface, description or Node
     #[arg(value_parser = neighbor_name)]
     address: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Policy {
+    /// Only this policy
+    name: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -138,6 +148,7 @@ impl Show {
             Self::Fib(common) => common.show_pages(&Query::Fib),
             Self::Node(common) => common.show(&Query::Node),
             Self::Bfd(common) => common.show(&Query::Bfd),
+            Self::Policy(policy) => policy.common.show(&Query::Policies(policy.name)),
             Self::Host(common) => common.show(&Query::Host),
             Self::Interfaces(common) => common.show(&Query::Interfaces),
             Self::Config(common) => common.show(&Query::Config),

@@ -36,7 +36,7 @@ pub use keys::{
 };
 pub use problem::{Problem, Problems};
 pub use read::{ParseContext, PasswordFileError};
-pub use view::effective;
+pub use view::{effective, statements};
 
 keys::section! {
     /// The whole file, defaults filled in.

@@ -84,14 +84,21 @@ fn range(range: &ListenRange) -> Map<String, Value> {
     RangeKeys { prefix: Some(prefix), remote_as: Some(remote_as), group, limit }.show()
 }
 
-fn policies(config: &Config) -> Value {
-    let statements = |policy: &Policy| -> Value {
-        policy.statements.iter().map(|statement| StatementKeys::from(statement).show()).collect()
+/// The statements of a policy with the keys of the file that are set.
+pub fn statements(policy: &Policy) -> Vec<Map<String, Value>> {
+    let keys = |statement| {
+        let mut keys = StatementKeys::from(statement).show();
+        keys.retain(|_, value| !value.is_null());
+        keys
     };
+    policy.statements.iter().map(keys).collect()
+}
+
+fn policies(config: &Config) -> Value {
     config
         .policies
         .iter()
-        .map(|(name, policy)| (name.clone(), statements(policy)))
+        .map(|(name, policy)| (name.clone(), statements(policy).into()))
         .collect::<Map<_, _>>()
         .into()
 }

@@ -10,7 +10,9 @@ pub mod changes;
 pub mod events;
 pub mod host;
 pub mod io;
+mod neighbor;
 pub mod places;
+pub mod policy;
 pub mod render;
 mod summary;
 
@@ -27,6 +29,8 @@ pub use crate::k8s::view::NodeStatus;
 pub use changes::Changes;
 pub use events::{Event, EventKind, Events};
 pub use host::HostStatus;
+pub use neighbor::NeighborReport;
+pub use policy::PolicyView;
 pub use summary::{LastError, NeighborTotals, OwnPrefix, RouteTotals, Summary};
 
 /// Version of the protocol; a daemon of another version refuses the request.
@@ -81,6 +85,8 @@ pub enum Query {
     Config,
     /// BFD sessions.
     Bfd,
+    /// All policies, or the one with this name.
+    Policies(Option<String>),
     Explain(Question),
     /// The events after this number; 0 for all that are stored.
     Events {
@@ -149,7 +155,7 @@ pub enum Response {
     Summary(Box<Summary>),
     Neighbors(Vec<NeighborView>),
     /// Response to [`Query::Neighbor`].
-    Neighbor(Box<NeighborView>),
+    Neighbor(Box<NeighborReport>),
     /// One page of routes.
     Routes(Vec<RouteView>),
     /// One page of routes.
@@ -160,6 +166,7 @@ pub enum Response {
     Interfaces(Vec<host::InterfaceStatus>),
     Config(Box<ConfigView>),
     Bfd(Vec<BfdView>),
+    Policies(Vec<PolicyView>),
     Explanation(Box<Explanation>),
     Events(Vec<Event>),
     /// Response to [`Query::Reload`].

@@ -172,6 +172,7 @@ pub(super) fn view(unfound: &Unfound) -> NeighborView {
         last_notification_sent: None,
         last_notification_received: None,
         bfd: None,
+        queues: Default::default(),
         history: Default::default(),
         notes: vec![unfound.reason.clone()],
         needs: Vec::new(),

@@ -83,19 +83,7 @@ pub(super) fn line(facts: &Facts, advertised: &Advertised) -> String {
     match &advertised.why_not {
         None => "advertised".into(),
         Some(NotAdvertised::NoSession) => no_session(facts, &advertised.neighbor),
-        Some(NotAdvertised::NoFamily) => {
-            format!("the session does not carry {}", advertised.prefix.family().as_str())
-        }
-        Some(NotAdvertised::NoPolicy) => "no export policy (bgp.require-policy, RFC 8212)".into(),
-        Some(NotAdvertised::ServiceToNode) => "Services are not advertised to nodes of the cluster".into(),
-        Some(NotAdvertised::Policy { policy, statement }) => {
-            format!("rejected by export policy {policy}, statement {statement}")
-        }
-        Some(NotAdvertised::NoNextHop) => {
-            "no own address of the family on the session's interface for the next hop".into()
-        }
-        Some(NotAdvertised::Withheld) => "withheld by max-prefixes-out".into(),
-        Some(NotAdvertised::Pending) => "not sent yet".into(),
+        Some(why) => why.text(advertised.prefix.family()),
     }
 }
 

@@ -120,7 +120,9 @@ mod tests {
                 own_as: 1000,
                 own_next_hop: None,
             };
-            policy::run(&peer.import, &subject, &mut attrs).ok().map(|()| attrs.local_pref)
+            policy::run(&peer.import, &subject, &mut attrs, &policy::Hits::default())
+                .ok()
+                .map(|()| attrs.local_pref)
         };
         for (drain, service, pods) in [
             (None, Some(None), Some(None)),

@@ -55,6 +55,7 @@ fn an_operator_finds_routes_and_neighbors_with_few_words() {
         &["show", "routes", "10.60.1.0/24"],
         &["show", "fib"],
         &["show", "host"],
+        &["show", "policy"],
         &["show", "events"],
     ];
     for screen in screens {
@@ -82,6 +83,118 @@ fn an_operator_finds_routes_and_neighbors_with_few_words() {
 }
 
 #[test]
+fn a_neighbor_has_its_queues_and_limits_and_policies_count_what_they_match() {
+    let mut net = Net::new();
+    let (leaf, routelet) = stage(&mut net);
+    let text = wait_for("End-of-RIB both ways", 10.0, || {
+        let text = routelet.cli(&["show", "neighbor", "10.1.1.1"]);
+        (text.matches("yes   yes       0").count() >= 1).then_some(text)
+    });
+    for part in
+        ["security", "no TCP MD5, directly connected", "max-prefixes 1000000", "max-prefixes-out 10000"]
+    {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    // An evaluation may be repeated.
+    assert!(text.contains("own     export     1: "), "{text}");
+    let view = routelet.json(&["show", "neighbor", "10.1.1.1"]);
+    assert_eq!(view["queues"]["unsent"], 0, "{view}");
+    assert!(view["details"]["export"][0]["statements"][0].as_u64() >= Some(1), "{view}");
+    assert_eq!(view["state"], "established", "{view}");
+
+    let all = routelet.json(&["show", "policy"]);
+    assert_eq!(all.as_array().map(Vec::len), Some(1), "{all}");
+    let one = routelet.json(&["show", "policy", "own"]);
+    assert_eq!(one[0]["used_by"], serde_json::json!({"import": [], "export": ["10.1.1.1"]}), "{one}");
+    assert_eq!(one[0]["statements"][0]["keys"]["prefixes"], serde_json::json!(["10.50.2.0/24"]), "{one}");
+    let otherwise = &one[0]["otherwise"];
+    assert!(otherwise["import"] == 0 && otherwise["export"].as_u64() >= Some(1), "{one}");
+    let text = leaf.cli(&["show", "policy", "mark"]);
+    assert!(text.contains("add-communities = [\"65001:7\", \"large:64496:1:2\"]"), "{text}");
+    let (status, error) = routelet.try_cli(&["show", "policy", "nosuch"]).unwrap_err();
+    assert!(status == 1 && error.contains("show policy"), "{error}");
+    assert_eq!(routelet.cli(&["show", "policy", "--count"]), "1\n");
+}
+
+#[test]
+fn shells_complete_neighbors_prefixes_and_policies_of_the_daemon() {
+    let mut net = Net::new();
+    let (_leaf, routelet) = stage(&mut net);
+    let line = |text: &str| {
+        format!("routelet {}", text.replace('@', &format!("--socket {}", routelet.socket().display())))
+    };
+    let run = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let values = |text: &str| {
+        run(Command::new(env!("CARGO_BIN_EXE_routelet")).args(["completions", "--values", &line(text)]))
+    };
+    for (text, expected) in [
+        ("sh nei @ ", "10.1.1.1\n10.1.1.9\n"),
+        ("neighbor reset @ ", "10.1.1.1\n10.1.1.9\nall\n"),
+        ("show routes @ --received 10.1.1.9", "10.1.1.9\n"),
+        ("show routes @ 10.60.", "10.60.1.0/24\n10.60.2.0/24\n"),
+        ("show policy @ ", "own\n"),
+        ("show policy @ x", ""),
+    ] {
+        // A busy machine may need more than the time that a shell waits.
+        wait_for(format!("values of {text}"), 10.0, || (values(text) == expected).then_some(()));
+    }
+    let script = "source <(\"$1\" completions bash); COMP_LINE=\"$2\"; COMP_POINT=${#2}; COMP_WORDS=($1 ${2#routelet }); \
+                  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _routelet_live \"$1\" \
+                  \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let bash = |word: &str| {
+        let arguments =
+            ["-c", script, "bash", env!("CARGO_BIN_EXE_routelet"), &line(&format!("show routes @ {word}"))];
+        run(Command::new("bash").args(arguments))
+    };
+    wait_for("bash completes a prefix", 10.0, || (bash("10.60.2") == "10.60.2.0/24\n").then_some(()));
+    let options = bash("--lon");
+    assert_eq!(options, "--longer\n", "options are those of the command line");
+}
+
+#[test]
+fn events_of_links_own_routes_and_problems_are_kept_over_a_restart() {
+    let mut net = Net::new();
+    let (_leaf, mut routelet) = stage(&mut net);
+    routelet.ns.ip("link add br7 type bridge");
+    routelet.ns.ip("link del br7");
+    let has = |routelet: &Routelet, kind: &str, subject: &str, text: &str| {
+        let all = routelet.json(&["show", "events"]);
+        let is_it = |e: &&Value| {
+            e["kind"] == kind
+                && e["subject"] == subject
+                && e["text"].as_str().is_some_and(|t| t.starts_with(text))
+        };
+        all.as_array().unwrap().iter().find(is_it).map(|e| e["number"].clone())
+    };
+    let expected = [
+        ("link", "br7", "link removed"),
+        ("route", "10.50.1.0/24", "own route originated"),
+        ("session", "10.1.1.1", "session established"),
+    ];
+    let find = |routelet: &Routelet| {
+        expected
+            .iter()
+            .map(|(kind, subject, text)| has(routelet, kind, subject, text))
+            .collect::<Option<Vec<_>>>()
+    };
+    let before = wait_for("events of each kind", 10.0, || find(&routelet));
+    routelet.process.stop();
+    routelet.restart();
+    assert_eq!(find(&routelet), Some(before.clone()), "with their numbers");
+
+    // What was written is torn, and the rest is used.
+    routelet.process.stop();
+    let file = routelet.dir.join("state/events.jsonl");
+    let mut lines = std::fs::read(&file).unwrap();
+    lines.truncate(lines.len() - 5);
+    std::fs::write(&file, lines).unwrap();
+    routelet.restart();
+    assert_eq!(find(&routelet), Some(before));
+    let damaged = || has(&routelet, "config", "", "file of events is damaged");
+    wait_for("the damage is reported", 5.0, damaged);
+}
+
+#[test]
 fn one_prefix_has_every_attribute_and_where_it_goes() {
     let mut net = Net::new();
     let (_leaf, routelet) = stage(&mut net);
@@ -102,6 +215,13 @@ fn one_prefix_has_every_attribute_and_where_it_goes() {
     assert_eq!(own[0]["details"]["advertised_to"], serde_json::json!(["10.1.1.1"]), "{own}");
     let own = routelet.json(&["show", "routes", "10.50.2.0/24"]);
     assert_eq!(own[0]["details"]["advertised_to"], serde_json::json!([]), "rejected on export: {own}");
+    let why = serde_json::json!([
+        {"neighbor": "10.1.1.1", "reason": "rejected by export policy own, statement 1"},
+        {"neighbor": "10.1.1.9", "reason": "no session"}
+    ]);
+    assert_eq!(own[0]["details"]["not_advertised_to"], why, "{own}");
+    let text = routelet.cli(&["show", "routes", "10.50.2.0/24"]);
+    assert!(text.contains("to 10.1.1.1: rejected by export policy own, statement 1\n"), "{text}");
     let refused = routelet.cli(&["show", "routes", "0.0.0.0/0"]);
     let verdict = refused.lines().any(|l| l.trim_start().starts_with("import") && l.ends_with("refused"));
     assert!(verdict && refused.contains("accept-default"), "{refused}");

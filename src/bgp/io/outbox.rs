@@ -105,6 +105,11 @@ impl Outbox {
         Some(item)
     }
 
+    /// Octets of the messages that wait.
+    pub fn octets(&self) -> usize {
+        self.0.queue.lock().expect("no panic under this lock").octets
+    }
+
     /// Whether the rib waits for room and half of it is free again. `true` once: call after each
     /// item taken, and send `ToRib::Drained` on `true`.
     pub fn drained(&mut self) -> bool {

@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
-        rib::{Counts, DownCause, Event, Exchange, Explained, Input, Rib, RouteView, Walk},
+        rib::{
+            Counts, DownCause, Event, Exchange, Explained, Input, Rib, RouteView, Walk,
+            view::{NeighborDetails, PolicyUse},
+        },
         wire::update::Update,
     },
     mailbox,
@@ -93,6 +96,15 @@ pub enum ToRib {
         address: IpAddr,
         own: Vec<Prefix>,
         reply: oneshot::Sender<Explained>,
+    },
+    /// What `show neighbor` has of a neighbor by its name: [`Rib::neighbor_details`].
+    Neighbor {
+        name: String,
+        reply: oneshot::Sender<Option<NeighborDetails>>,
+    },
+    /// Where each policy is used: [`Rib::policy_uses`].
+    Policies {
+        reply: oneshot::Sender<BTreeMap<String, PolicyUse>>,
     },
     /// For each prefix the names of the neighbors to which its best path is advertised.
     AdvertisedTo {
@@ -274,6 +286,12 @@ impl Task {
             }
             ToRib::Explain { address, own, reply } => {
                 let _ = reply.send(self.rib.explain(now, address, &own));
+            }
+            ToRib::Neighbor { name, reply } => {
+                let _ = reply.send(self.rib.neighbor_details(now, &name));
+            }
+            ToRib::Policies { reply } => {
+                let _ = reply.send(self.rib.policy_uses());
             }
             ToRib::AdvertisedTo { prefixes, reply } => {
                 let _ = reply.send(prefixes.into_iter().map(|p| self.rib.advertised_to(p)).collect());

@@ -247,6 +247,20 @@ pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<usize> {
     if result == 0 { Ok(octets.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many octets are in the socket and were not read yet.
+///
+/// # Errors
+///
+/// When the kernel call fails.
+#[allow(unsafe_code, reason = "no crate that we use has this request")]
+pub(super) fn unread(stream: &TcpStream) -> io::Result<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: SIOCINQ, the same number as FIONREAD, writes one integer to `octets`, which lives
+    // and is ours alone. The stream is borrowed, so its descriptor is open.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut octets) };
+    if result == 0 { Ok(octets.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What the kernel knows of a connection.
 ///
 /// # Errors

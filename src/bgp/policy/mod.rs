@@ -6,12 +6,14 @@
 //! in order until one rejects.
 
 mod community;
+mod hits;
 mod lists;
 mod run;
 mod statement;
 
 pub(crate) use community::ext_text;
 pub use community::{Community, CommunityError};
+pub use hits::{Hits, PolicyCounts};
 pub use lists::{PrefixRanges, ValueList};
 pub use run::{Decided, Subject, run, trace};
 pub use statement::{

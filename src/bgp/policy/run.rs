@@ -1,6 +1,6 @@
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::{Action, Community, Match, NextHopSetting, Policy, RouteSource, Set, ValueList};
+use super::{Action, Community, Hits, Match, NextHopSetting, Policy, RouteSource, Set, ValueList};
 use crate::{
     bgp::{
         peer::PeerKey,
@@ -25,13 +25,20 @@ pub struct Subject<'a> {
 }
 
 /// Runs `policies` in order over a route; `Err` is the policy that rejected it. Changes are in
-/// `attrs`, which is copied only if something changes.
+/// `attrs`, which is copied only if something changes. The statements that match are counted in
+/// `hits`.
 pub fn run<'p>(
     policies: &'p [Arc<Policy>],
     subject: &Subject<'_>,
     attrs: &mut Cow<'_, Attrs>,
+    hits: &Hits,
 ) -> Result<(), &'p Policy> {
-    policies.iter().try_for_each(|p| if p.accepts(subject, attrs) { Ok(()) } else { Err(&**p) })
+    for (n, policy) in policies.iter().enumerate() {
+        if !policy.decide(subject, attrs, |statement| hits.add(n, statement)).1 {
+            return Err(policy);
+        }
+    }
+    Ok(())
 }
 
 /// How one policy ended for a route.
@@ -43,7 +50,8 @@ pub struct Decided<'p> {
     pub accepted: bool,
 }
 
-/// Runs `policies` like [`run`], and returns how each of them ended, up to one that rejects.
+/// Runs `policies` like [`run`], and returns how each of them ended, up to one that rejects. Nothing
+/// is counted.
 pub fn trace<'p>(
     policies: &'p [Arc<Policy>],
     subject: &Subject<'_>,
@@ -51,7 +59,7 @@ pub fn trace<'p>(
 ) -> Vec<Decided<'p>> {
     let mut decided = Vec::new();
     for policy in policies {
-        let (statement, accepted) = policy.decide(subject, attrs);
+        let (statement, accepted) = policy.decide(subject, attrs, |_| {});
         decided.push(Decided { policy, statement, accepted });
         if !accepted {
             break;
@@ -61,16 +69,20 @@ pub fn trace<'p>(
 }
 
 impl Policy {
-    fn accepts(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) -> bool {
-        self.decide(subject, attrs).1
-    }
-
     /// The number of the statement that ends the policy, from 1, and whether the route is accepted.
-    fn decide(&self, subject: &Subject<'_>, attrs: &mut Cow<'_, Attrs>) -> (Option<usize>, bool) {
+    /// `matched` gets the index of each statement that matches, and the number of statements if
+    /// none ends the policy.
+    fn decide(
+        &self,
+        subject: &Subject<'_>,
+        attrs: &mut Cow<'_, Attrs>,
+        matched: impl Fn(usize),
+    ) -> (Option<usize>, bool) {
         for (number, statement) in (1..).zip(&self.statements) {
             if !statement.matches.holds(subject, attrs) {
                 continue;
             }
+            matched(number - 1);
             if statement.action != Some(Action::Reject) {
                 statement.set.apply(subject, attrs);
             }
@@ -79,6 +91,7 @@ impl Policy {
                 None => continue,
             }
         }
+        matched(self.statements.len());
         (None, true)
     }
 }

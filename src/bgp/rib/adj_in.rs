@@ -75,7 +75,8 @@ impl Rib {
             Err(why) => Err(*why),
             Ok(attrs) => {
                 let mut attrs = Cow::Borrowed(&**attrs);
-                let accepted = from.prefix(prefix, &self.guard, &mut attrs);
+                let hits = self.peer(no).map_or(&self.no_hits, |p| &p.import_hits);
+                let accepted = from.prefix(prefix, &self.guard, &mut attrs, hits);
                 accepted.map(|()| matches!(attrs, Cow::Owned(_)).then(|| attrs.into_owned()))
             }
         };
@@ -118,18 +119,32 @@ impl Rib {
             self.mark_dirty(family, route);
             return;
         };
+        let was_stale = old.has(Path::STALE);
         old.bits &= !Path::STALE;
         let same = (old.received, old.effective, old.refused) == (received, effective, refused);
-        if same && !old.has(Path::LONG_LIVED) {
+        let is_same = same && !old.has(Path::LONG_LIVED);
+        let before = *old;
+        if !is_same {
+            *old = Path { bits: old.bits & !Path::LONG_LIVED, ..path };
+        }
+        if was_stale {
+            self.no_longer_stale(no, f);
+        }
+        if is_same {
             self.attrs.release(effective);
             return;
         }
-        let before = mem::replace(old, Path { bits: old.bits & !Path::LONG_LIVED, ..path });
         self.attrs.acquire(received);
         self.attrs.release(before.received);
         self.attrs.release(before.effective);
         self.count(no, f, Some(before.refused), Some(refused));
         self.mark_dirty(family, route);
+    }
+
+    fn no_longer_stale(&mut self, no: PeerNo, f: usize) {
+        if let Some(peer) = self.peer_mut(no) {
+            peer.stale_routes[f] = peer.stale_routes[f].saturating_sub(1);
+        }
     }
 
     pub(super) fn withdraw(&mut self, no: PeerNo, nlri: Nlri) {
@@ -151,6 +166,9 @@ impl Rib {
             self.attrs.release(path.received);
             self.attrs.release(path.effective);
             self.count(path.peer, f, Some(path.refused), None);
+            if path.has(Path::STALE) {
+                self.no_longer_stale(path.peer, f);
+            }
             if path.peer != OWN {
                 let prefix = self.tables[f].prefix(route);
                 self.share_of(path.peer, prefix, Some(path.refused), GONE);

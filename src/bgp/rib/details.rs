@@ -5,10 +5,13 @@ use super::{
     Rib,
     nexthop::Resolution,
     peers::Peer,
-    table::{Path, PeerNo, RouteNo},
-    view::{PathDetails, Via},
+    table::{OWN, Path, PeerNo, RouteNo},
+    view::{NotAdvertisedTo, PathDetails, Via},
 };
 use crate::net::{Family, Gateway, Prefix};
+
+/// Neighbors that are named for not having an own route.
+const MAX_WITHOUT: usize = 16;
 
 impl Rib {
     /// Names of the neighbors to which the best path of a prefix is advertised.
@@ -30,7 +33,19 @@ impl Rib {
             }
             _ => (None, Vec::new()),
         };
-        PathDetails { metric, via, advertised_to: self.neighbors_with(family, route, path) }
+        let advertised_to = self.neighbors_with(family, route, path);
+        let is_own = path.peer == OWN;
+        let not_advertised_to = if is_own { self.neighbors_without(family, route) } else { Vec::new() };
+        PathDetails { metric, via, advertised_to, not_advertised_to }
+    }
+
+    /// The first neighbors to which an own route is not advertised.
+    fn neighbors_without(&self, family: Family, route: RouteNo) -> Vec<NotAdvertisedTo> {
+        let all = self.advertisements(self.tables[family.index()].prefix(route)).into_iter();
+        let without = all.filter_map(|one| {
+            Some(NotAdvertisedTo { reason: one.why_not?.text(family), neighbor: one.neighbor })
+        });
+        without.take(MAX_WITHOUT).collect()
     }
 
     fn neighbors_with(&self, family: Family, route: RouteNo, path: &Path) -> Vec<String> {

@@ -78,7 +78,7 @@ impl Rib {
     }
 
     /// For each neighbor whether it has this own prefix.
-    fn advertisements(&self, prefix: Prefix) -> Vec<Advertised> {
+    pub(super) fn advertisements(&self, prefix: Prefix) -> Vec<Advertised> {
         let neighbors = (0..).zip(&self.peers).filter_map(|(no, peer)| Some((no, peer.as_ref()?)));
         let one = |(no, peer): (PeerNo, &Peer)| Advertised {
             prefix,

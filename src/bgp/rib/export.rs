@@ -8,7 +8,10 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::view::{NotAdvertised, Withheld};
+use super::{
+    policies::SharedHits,
+    view::{NotAdvertised, Withheld},
+};
 use crate::{
     bgp::{
         peer::{Global, Hops, Negotiated, PeerConfig, PeerKey, PeerSource, Role},
@@ -50,6 +53,8 @@ pub(super) struct View {
     /// RFC 9494 §4.3: whether long-lived stale routes may be advertised to it.
     long_lived: bool,
     export: Vec<Arc<Policy>>,
+    /// Matches of its statements.
+    pub(super) hits: SharedHits,
     /// RFC 8212 §2: an export policy is required and there is none.
     denied: bool,
     /// `max-prefixes-out`; 0 is none.
@@ -117,6 +122,7 @@ impl View {
             long_lived: config.long_lived_stale_time == 0
                 || session.graceful.as_ref().is_some_and(|g| g.long_lived.iter().any(|(f, ..)| *f == family)),
             export: config.export.clone(),
+            hits: SharedHits::default(),
             denied: !ibgp && config.lacks_policy.export,
             max_prefixes,
             to: (matches_neighbors || max_prefixes > 0 && !own_only).then(|| config.key.clone()),
@@ -168,7 +174,7 @@ impl View {
             out.to_mut().med = None;
         }
         if !self.export.is_empty() {
-            policy::run(&self.export, &self.subject(prefix, origin), &mut out).ok()?;
+            policy::run(&self.export, &self.subject(prefix, origin), &mut out, &self.hits).ok()?;
         }
         let set_by_policy = out.next_hop != attrs.next_hop;
         let next_hop = if set_by_policy { out.next_hop } else { self.next_hop(attrs, origin, reflected)? };

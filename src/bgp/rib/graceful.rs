@@ -83,7 +83,7 @@ impl Rib {
                     if let Some(running) = running.filter(|s| s.long_lived) {
                         // RFC 9494 §4.2: closed again before End-of-RIB. Routes that it advertised
                         // meanwhile become long-lived stale with the others.
-                        self.mark(no, family, Path::STALE);
+                        self.mark_stale(no, family);
                         self.restart_time_expired(now, no, family, Stale { long_lived: false, ..running });
                         self.set_stale(no, family, Some(running));
                         continue;
@@ -93,7 +93,7 @@ impl Rib {
                     if !again {
                         self.sweep(no, family);
                     }
-                    self.mark(no, family, Path::STALE);
+                    self.mark_stale(no, family);
                     let until = now + Duration::from_secs(g.restart_time.into());
                     self.set_stale(no, family, Some(Stale { until, long_lived: false }));
                     self.drop_unreached(no, family, cause);
@@ -234,7 +234,7 @@ impl Rib {
 
     /// BoRR (RFC 7313 §4.1): all routes are advertised again from here to EoRR.
     pub(super) fn begin_refresh(&mut self, now: Instant, no: PeerNo, family: Family) {
-        self.mark(no, family, Path::STALE);
+        self.mark_stale(no, family);
         self.set_stale(no, family, Some(Stale { until: now + STALE_REFRESH_TIMEOUT, long_lived: false }));
     }
 
@@ -262,11 +262,17 @@ impl Rib {
         }
     }
 
-    fn mark(&mut self, no: PeerNo, family: Family, bit: u8) {
+    fn mark_stale(&mut self, no: PeerNo, family: Family) {
         let table = &mut self.tables[family.index()];
+        let mut marked = 0;
         for route in table.numbers() {
-            let paths = table.get_mut(route).paths_mut().iter_mut();
-            paths.filter(|p| p.peer == no).for_each(|p| p.bits |= bit);
+            for path in table.get_mut(route).paths_mut().iter_mut().filter(|p| p.peer == no) {
+                path.bits |= Path::STALE;
+                marked += 1;
+            }
+        }
+        if let Some(peer) = self.peer_mut(no) {
+            peer.stale_routes[family.index()] = marked;
         }
     }
 

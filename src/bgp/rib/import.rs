@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::{
     bgp::{
         peer::{AsSets, Global, Negotiated, PeerConfig, Role},
-        policy::{self, Community, RouteSource, Subject},
+        policy::{self, Community, Hits, RouteSource, Subject},
         wire::attr::Attrs,
     },
     net::{
@@ -168,12 +168,14 @@ impl Speaker<'_> {
         }
     }
 
-    /// The part of import that depends on the prefix: the guard, then the import policies.
+    /// The part of import that depends on the prefix: the guard, then the import policies,
+    /// whose matches are counted in `hits`.
     pub(super) fn prefix(
         &self,
         prefix: Prefix,
         guard: &Guard,
         attrs: &mut Cow<'_, Attrs>,
+        hits: &Hits,
     ) -> Result<(), Refused> {
         match guard.refuses(prefix, self.config.accept_default) {
             None => {}
@@ -191,7 +193,7 @@ impl Speaker<'_> {
         if self.config.import.is_empty() {
             return Ok(());
         }
-        policy::run(&self.config.import, &self.subject(prefix), attrs).map_err(|_| Refused::Policy)
+        policy::run(&self.config.import, &self.subject(prefix), attrs, hits).map_err(|_| Refused::Policy)
     }
 
     /// The Node of the cluster to which a route leads: the neighbor, or for a reflected route
@@ -208,9 +210,8 @@ impl Speaker<'_> {
 
     /// The policy that rejected a path, for `show routes`.
     pub(super) fn rejecting_policy(&self, prefix: Prefix, attrs: &Attrs) -> Option<&str> {
-        let mut attrs = self.attributes(attrs).ok()?;
-        let rejected = policy::run(&self.config.import, &self.subject(prefix), &mut attrs);
-        rejected.err().map(|p| p.name.as_str())
+        let rejected = self.trace(prefix, attrs).pop().filter(|last| !last.accepted);
+        rejected.map(|last| last.policy.name.as_str())
     }
 
     /// How each import policy ended for a path, for `explain`.

@@ -17,8 +17,9 @@ impl Rib {
             let f = family.index();
             let Some(peer) = self.peer(no).filter(|p| p.up) else { return };
             let Some(session) = peer.session.clone().filter(|s| s.has(family)) else { continue };
-            let view = View::new(family, &peer.config, &session, &self.global);
-            let old = peer.groups[f];
+            let (config, old) = (peer.config.clone(), peer.groups[f]);
+            let mut view = View::new(family, &config, &session, &self.global);
+            view.hits = self.export_hits.of(&config.export);
             if old.and_then(|n| self.groups[f][n].as_ref()).is_some_and(|g| g.view == view) {
                 continue;
             }

@@ -30,10 +30,12 @@ mod graceful;
 mod import;
 mod membership;
 mod memory;
+mod neighbor;
 mod nexthop;
 mod originate;
 mod paths;
 mod peers;
+mod policies;
 mod recheck;
 mod resolve;
 mod share;
@@ -58,12 +60,14 @@ use self::{
     nexthop::{Hops, OnLink, Sets},
     paths::PathIds,
     peers::Peer,
+    policies::ExportHits,
     table::{PeerNo, RouteNo, Table},
     update_group::UpdateGroup,
 };
 use crate::{
     bgp::{
         peer::{Global, Negotiated, PeerConfig, PeerId},
+        policy::Hits,
         wire::{refresh, update::Update},
     },
     net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
@@ -184,6 +188,9 @@ pub struct Rib {
     relinked: u64,
     /// By family and import result: number of paths.
     refused: [[u32; Refused::CODES]; 2],
+    export_hits: ExportHits,
+    /// For paths of neighbors that are gone.
+    no_hits: Hits,
     fib: Vec<FibChange>,
     events: Vec<(PeerId, Event)>,
     decision: BestPath,
@@ -214,6 +221,8 @@ impl Rib {
             reimports: 0,
             relinked: 0,
             refused: [[0; Refused::CODES]; 2],
+            export_hits: ExportHits::default(),
+            no_hits: Hits::default(),
             fib: Vec::new(),
             events: Vec::new(),
             decision: BestPath::default(),
@@ -393,6 +402,13 @@ impl Rib {
         };
         let Some(peer) = self.peer_mut(no) else { return };
         let old = mem::replace(&mut peer.config, config.clone());
+        if old.import != config.import {
+            peer.import_hits = Hits::new(&config.import);
+        }
+        if old.export != config.export {
+            self.retain_export_hits();
+        }
+        let Some(peer) = self.peer(no) else { return };
         if !peer.up {
             return;
         }
@@ -413,6 +429,7 @@ impl Rib {
             self.down(now, no, DownCause::Administrative);
             self.peers[usize::from(no)] = None;
             self.numbers.remove(&id);
+            self.retain_export_hits();
             self.convergence_changed = true;
             self.refresh_guard();
         }

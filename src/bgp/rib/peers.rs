@@ -8,7 +8,10 @@ use std::{
 
 use super::{foreign::Foreign, import::Refused, memory::Growth, nexthop::OnLink, share::Share};
 use crate::{
-    bgp::peer::{Negotiated, PeerConfig, PeerId},
+    bgp::{
+        peer::{Negotiated, PeerConfig, PeerId},
+        policy::Hits,
+    },
     net::{Family, Phase},
 };
 
@@ -50,6 +53,10 @@ pub(super) struct Peer {
     pub(super) last_update: Instant,
     /// By family: the timer of stale paths.
     pub(super) stale: [Option<Stale>; 2],
+    /// By family: how many of its paths are stale.
+    pub(super) stale_routes: [u32; 2],
+    /// Matches of the statements of its import policies.
+    pub(super) import_hits: Hits,
     /// Earlier samples of the octets that its routes take.
     pub(super) growth: Growth,
 }
@@ -66,7 +73,6 @@ impl Peer {
     pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, now: Instant) -> Self {
         Self {
             id,
-            config,
             session: None,
             up: false,
             link: OnLink::default(),
@@ -85,7 +91,10 @@ impl Peer {
             phase: Phase::Waiting,
             last_update: now,
             stale: [None; 2],
+            stale_routes: [0; 2],
+            import_hits: Hits::new(&config.import),
             growth: Growth::default(),
+            config,
         }
     }
 

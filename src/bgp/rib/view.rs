@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::bgp::policy::PolicyCounts;
 use crate::net::{Asn, Family, Prefix, RouterId, Unresolved};
 
 /// One path.
@@ -69,6 +70,16 @@ pub struct PathDetails {
     pub via: Vec<Via>,
     /// Names of neighbors.
     pub advertised_to: Vec<String>,
+    /// Of an own route: the first neighbors to which it is not advertised.
+    #[serde(default)]
+    pub not_advertised_to: Vec<NotAdvertisedTo>,
+}
+
+/// A neighbor to which an own route is not advertised, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotAdvertisedTo {
+    pub neighbor: String,
+    pub reason: String,
 }
 
 /// A gateway that leads to a next hop.
@@ -165,6 +176,83 @@ pub struct NeighborCounts {
     pub notes: Vec<String>,
 }
 
+/// What `show neighbor` has besides the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborDetails {
+    /// By family of the session.
+    pub end_of_rib: BTreeMap<Family, EndOfRib>,
+    /// Families with stale routes, or with a timer that waits for them.
+    pub stale: BTreeMap<Family, StaleRoutes>,
+    pub security: Security,
+    pub limits: Limits,
+    /// Import policies, in order.
+    pub import: Vec<PolicyHits>,
+    pub export: Vec<PolicyHits>,
+    /// Neighbors with the same export policies, this one included: the counters of `export` are
+    /// those of all of them together.
+    pub export_shared_by: u64,
+}
+
+/// RFC 4724 §2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOfRib {
+    pub sent: bool,
+    pub received: bool,
+}
+
+/// Routes that are removed unless the neighbor advertises them again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleRoutes {
+    pub routes: u64,
+    /// Until they are removed, or become long-lived stale.
+    pub seconds: u64,
+    /// RFC 9494.
+    pub long_lived: bool,
+}
+
+/// What protects a session. `ttl_security` of the neighbor has whether RFC 5082 is enforced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// RFC 2385.
+    pub tcp_md5: bool,
+    /// How far away the neighbor may be; `null`: any distance.
+    pub max_hops: Option<u8>,
+    /// Directions (`import`, `export`) without the policy that `bgp.require-policy` requires
+    /// (RFC 8212): no route passes in them.
+    pub missing_policies: Vec<String>,
+}
+
+/// How many routes are exchanged at most, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub max_prefixes: u32,
+    /// Seconds after which a session that exceeded it is started again; `null`: only a warning is
+    /// logged.
+    pub restart_after: Option<u64>,
+    /// `max_prefixes` or the memory limit was exceeded in this session.
+    pub is_exceeded: bool,
+    /// `null`: any number of routes is advertised.
+    pub max_prefixes_out: Option<u32>,
+}
+
+/// A policy of a neighbor, with what its statements have matched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyHits {
+    pub policy: String,
+    #[serde(flatten)]
+    pub counts: PolicyCounts,
+}
+
+/// Where a policy is used, and what its statements have matched there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyUse {
+    /// Names of neighbors.
+    pub import: Vec<String>,
+    pub export: Vec<String>,
+    pub matched_on_import: PolicyCounts,
+    pub matched_on_export: PolicyCounts,
+}
+
 /// What the table knows about one address, for `explain`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explained {
@@ -243,6 +331,26 @@ pub enum NotAdvertised {
     Withheld,
     /// Being sent.
     Pending,
+}
+
+impl NotAdvertised {
+    /// The reason for a route of this family.
+    pub fn text(&self, family: Family) -> String {
+        match self {
+            Self::NoSession => "no session".into(),
+            Self::NoFamily => format!("the session does not carry {}", family.as_str()),
+            Self::NoPolicy => "no export policy (bgp.require-policy, RFC 8212)".into(),
+            Self::ServiceToNode => "Services are not advertised to nodes of the cluster".into(),
+            Self::Policy { policy, statement } => {
+                format!("rejected by export policy {policy}, statement {statement}")
+            }
+            Self::NoNextHop => {
+                "no own address of the family on the session's interface for the next hop".into()
+            }
+            Self::Withheld => "withheld by max-prefixes-out".into(),
+            Self::Pending => "not sent yet".into(),
+        }
+    }
 }
 
 /// What of the routes exchanged with a neighbor is not used, or not advertised, and why. Inside the

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
-        view::{Closing, History, NeighborView, SessionState},
+        view::{Closing, History, NeighborView, Queues, SessionState},
         wire::{framing::Kind, notification::Notification, open::Open},
     },
     net::{
@@ -311,6 +311,7 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         refused_by_ttl: s.gtsm.refused(),
         bfd: None,
         bfd_missing: false,
+        queues: Queues::default(),
         history: record.history(now),
         notes: notes(s, negotiated.map(AsRef::as_ref), now),
         needs: needs(s, now),

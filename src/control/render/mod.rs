@@ -11,6 +11,7 @@ mod neighbor;
 mod node;
 mod pages;
 mod path;
+mod policy;
 mod problems;
 mod routes;
 mod summary;
@@ -38,6 +39,7 @@ pub fn json(response: &Response) -> String {
         Response::Interfaces(v) => pretty(v),
         Response::Config(v) => pretty(&v.effective),
         Response::Bfd(v) => pretty(v),
+        Response::Policies(v) => pretty(v),
         Response::Explanation(v) => pretty(v),
         Response::Events(v) => pretty(v),
         Response::Changes(v) => pretty(v),
@@ -90,6 +92,7 @@ pub fn text(response: &Response, now: Timestamp, layout: Layout) -> String {
         Response::Interfaces(list) => host::interfaces(list, layout),
         Response::Config(config) => config.file.clone(),
         Response::Bfd(list) => bfd::table(list, layout),
+        Response::Policies(list) => policy::text(list, layout),
         Response::Explanation(one) => explain::text(one, layout),
         Response::Events(list) => events(list, layout),
         Response::Changes(changes) => changes::text(changes, layout),

@@ -2,13 +2,17 @@
 
 use super::{
     layout::width,
-    tests::{fib_route, interface, neighbor, node, route, summary},
+    tests::{details, fib_route, interface, neighbor, node, route, summary},
     *,
 };
-use crate::control::{
-    BfdView, Changes, EventKind, Events, NeighborView, SessionState,
-    changes::{SessionChanges, SessionReset},
-    host::HostStatus,
+use crate::{
+    bgp::rib::view::NeighborDetails,
+    control::{
+        BfdView, Changes, EventKind, Events, NeighborReport, NeighborView, PolicyView, SessionState,
+        changes::{SessionChanges, SessionReset},
+        host::HostStatus,
+        policy::StatementView,
+    },
 };
 
 const ADDRESS: &str = "2001:db8:1111:2222:3333:4444:5555:6666";
@@ -33,6 +37,20 @@ fn long_neighbor(state: SessionState) -> NeighborView {
     n.notes = vec![sentence("note")];
     n.history.closings[0].text = sentence("closing");
     n
+}
+
+fn long_details() -> NeighborDetails {
+    let mut details = details();
+    details.import[0].policy = sentence("policy");
+    details.import[0].counts.statements = vec![4_000_000_000; 99];
+    details
+}
+
+fn long_policy() -> PolicyView {
+    let keys = serde_json::json!({ "prefixes": vec![PREFIX; 9], "neighbors": vec![ADDRESS; 9] });
+    let keys = keys.as_object().cloned().unwrap_or_default();
+    let statements = vec![StatementView { keys, ..StatementView::default() }; 2];
+    PolicyView { name: NAME.into(), statements, ..PolicyView::default() }
 }
 
 /// Each screen with the texts that it must have.
@@ -103,7 +121,15 @@ fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
             Response::Neighbors(vec![neighbor("10.0.0.1", SessionState::Established), down.clone()]),
             of_neighbor,
         ),
-        ("neighbor", Response::Neighbor(Box::new(down)), detail),
+        (
+            "neighbor",
+            Response::Neighbor(Box::new(NeighborReport {
+                session: down,
+                details: Some(Box::new(long_details())),
+            })),
+            [detail, vec![text("policy"), "99: 4000000000".into()]].concat(),
+        ),
+        ("policy", Response::Policies(vec![long_policy()]), vec![NAME.into(), PREFIX.into()]),
         ("routes", Response::Routes(vec![route("10.9.0.0/24", None), path]), in_routes),
         ("fib", Response::Fib(vec![fib]), vec![PREFIX.into(), text("problem"), "10.0.63.1 eth0".into()]),
         (

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -7,10 +7,11 @@ use super::{
     layout::Layout,
     listed, or_dash, span,
     table::{Pairs, Row, Table},
-    to_the_second,
+    to_the_second, yes_no,
 };
 use crate::{
-    control::{NeighborView, SessionState},
+    bgp::rib::view::{Limits, NeighborDetails, PolicyHits, Security},
+    control::{NeighborReport, NeighborView, SessionState},
     net::Family,
 };
 
@@ -41,8 +42,14 @@ fn up_down_since(n: &NeighborView) -> &str {
     n.history.up_down_since.as_deref().unwrap_or(&n.since)
 }
 
-pub(super) fn detail(n: &NeighborView, now: Timestamp, layout: Layout) -> String {
-    let mut text = format!("{}\n{}", session(n, now, layout), families(n, layout));
+pub(super) fn detail(report: &NeighborReport, now: Timestamp, layout: Layout) -> String {
+    let (n, details) = (&report.session, report.details.as_deref());
+    let mut text = session(n, now, layout, details).to_string();
+    text += &format!("\n{}", families(n, layout));
+    if let Some(details) = details {
+        text += &end_of_ribs(details, layout);
+        text += &policies(details, layout);
+    }
     let capabilities = capabilities(n);
     if !capabilities.is_empty() {
         let mut table = Table::new(layout, ["CAPABILITY", "SENT", "RECEIVED"]);
@@ -64,7 +71,7 @@ pub(super) fn detail(n: &NeighborView, now: Timestamp, layout: Layout) -> String
 }
 
 /// Who the neighbor is, and its session.
-fn session(n: &NeighborView, now: Timestamp, layout: Layout) -> Pairs {
+fn session(n: &NeighborView, now: Timestamp, layout: Layout, details: Option<&NeighborDetails>) -> Pairs {
     let mut pairs = Pairs::new(layout);
     pairs.add("neighbor", name(n));
     pairs.add_some("description", n.description.as_ref());
@@ -79,6 +86,10 @@ fn session(n: &NeighborView, now: Timestamp, layout: Layout) -> Pairs {
     pairs.add("source", &n.source);
     pairs.add("hold time", if n.hold_time == 0 { "off".into() } else { format!("{}s", n.hold_time) });
     pairs.add("timers", listed(n.timers.iter().map(|(name, due)| format!("{name} in {}", span(*due)))));
+    if let Some(details) = details {
+        pairs.add("security", security(&details.security));
+        pairs.add("limits", limits(&details.limits));
+    }
     pairs.add_some("ttl security", n.ttl_security.as_ref());
     pairs.add_some("refused by ttl", Some(n.refused_by_ttl).filter(|count| *count > 0));
     pairs.add_some("bfd", n.bfd.as_ref());
@@ -86,12 +97,101 @@ fn session(n: &NeighborView, now: Timestamp, layout: Layout) -> Pairs {
         |seconds: Option<u64>| seconds.map_or_else(|| "never".to_owned(), |s| format!("{} ago", span(s)));
     let (read, written) = (past(n.history.last_read), past(n.history.last_written));
     pairs.add("last message", format!("received {read}, sent {written}"));
+    pairs.add("send queue", send_queue(n));
+    pairs.add("receive queue", receive_queue(n));
     pairs.add("malformed attributes", n.flaws.to_string());
     pairs.add("session drops", listed(n.drops.iter().map(|(reason, count)| format!("{reason} {count}"))));
     pairs.add("last error", or_dash(n.last_error.as_ref()));
     pairs.add("last notification sent", or_dash(n.last_notification_sent.as_ref()));
     pairs.add("last notification received", or_dash(n.last_notification_received.as_ref()));
     pairs
+}
+
+fn send_queue(n: &NeighborView) -> String {
+    format!("{} octets, {} more not acknowledged", n.queues.unsent, n.queues.unacknowledged)
+}
+
+fn receive_queue(n: &NeighborView) -> String {
+    format!("{} octets in the socket, {} of an incomplete message", n.queues.unread, n.queues.partial)
+}
+
+fn security(security: &Security) -> String {
+    let signature = if security.tcp_md5 { "TCP MD5 (RFC 2385)" } else { "no TCP MD5" };
+    let hops = match security.max_hops {
+        Some(1) => "directly connected".to_owned(),
+        Some(hops) => format!("at most {hops} hops away"),
+        None => "any distance".to_owned(),
+    };
+    let missing = match security.missing_policies.as_slice() {
+        [] => String::new(),
+        missing => {
+            format!(", no route passes without a policy (RFC 8212): {} is missing", missing.join(" and "))
+        }
+    };
+    format!("{signature}, {hops}{missing}")
+}
+
+fn limits(limits: &Limits) -> String {
+    let action = match (limits.is_exceeded, limits.restart_after) {
+        (true, _) => ", exceeded".to_owned(),
+        (false, Some(seconds)) => format!(" (then the session restarts after {})", span(seconds)),
+        (false, None) => " (then a warning)".to_owned(),
+    };
+    format!(
+        "max-prefixes {}{action}, max-prefixes-out {}",
+        limits.max_prefixes,
+        match limits.max_prefixes_out {
+            Some(max) => max.to_string(),
+            None => "none".to_owned(),
+        }
+    )
+}
+
+/// End-of-RIB and stale routes, where there is a session or something stale.
+fn end_of_ribs(details: &NeighborDetails, layout: Layout) -> String {
+    let heading = ["END-OF-RIB", "SENT", "RECEIVED", "STALE ROUTES", "REMOVED IN"];
+    let mut table = Table::new(layout, heading);
+    let families: BTreeSet<_> = details.end_of_rib.keys().chain(details.stale.keys()).collect();
+    for family in &families {
+        let [sent, received] = match details.end_of_rib.get(family) {
+            Some(ends) => [ends.sent, ends.received].map(|is| yes_no(is).to_owned()),
+            None => ["-".to_owned(), "-".to_owned()],
+        };
+        let [stale, removed] = match details.stale.get(family) {
+            Some(s) if s.long_lived => [format!("{} (long-lived)", s.routes), span(s.seconds)],
+            Some(s) => [s.routes.to_string(), span(s.seconds)],
+            None => ["0".to_owned(), "-".to_owned()],
+        };
+        table.row([family.to_string(), sent, received, stale, removed]);
+    }
+    if families.is_empty() { String::new() } else { format!("\n{table}") }
+}
+
+/// Its policies with the number of routes that each statement has matched.
+fn policies(details: &NeighborDetails, layout: Layout) -> String {
+    let mut table = Table::new(layout, ["POLICY", "DIRECTION", "ROUTES MATCHED BY STATEMENT"]);
+    let lists = [("import", &details.import), ("export", &details.export)];
+    for (direction, hits) in lists.into_iter().flat_map(|(d, list)| list.iter().map(move |hits| (d, hits))) {
+        table.row([hits.policy.clone(), direction.to_owned(), matched(hits)]);
+    }
+    let shared = match details.export_shared_by {
+        others @ 2.. if !details.export.is_empty() => layout.wrap(
+            &format!("export is counted for all {others} neighbors with the same policies together"),
+            "",
+            "",
+        ),
+        _ => String::new(),
+    };
+    match details.import.is_empty() && details.export.is_empty() {
+        true => String::new(),
+        false => format!("\n{table}{shared}"),
+    }
+}
+
+/// `1: 12, 2: 0, otherwise: 3`.
+fn matched(hits: &PolicyHits) -> String {
+    let numbered = (1..).zip(&hits.counts.statements).map(|(n, count): (usize, _)| format!("{n}: {count}"));
+    listed(numbered.chain([format!("otherwise: {}", hits.counts.otherwise)]))
 }
 
 fn families(n: &NeighborView, layout: Layout) -> Table<5> {

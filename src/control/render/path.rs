@@ -39,6 +39,9 @@ pub(super) fn paragraph(r: &RouteView, layout: Layout) -> String {
         let nobody = if r.best { "nobody" } else { "nobody (not the best path)" };
         let to = &details.advertised_to;
         pairs.add("  advertised to", if to.is_empty() { nobody.into() } else { listed(to) });
+        for without in &details.not_advertised_to {
+            pairs.add("  not advertised", format!("to {}: {}", without.neighbor, without.reason));
+        }
     }
     layout.wrap(&heading(r), "", "  ") + &pairs.to_string()
 }

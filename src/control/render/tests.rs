@@ -2,11 +2,14 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    bgp::view::{Closing, History},
+    bgp::{
+        rib::view::{EndOfRib, Limits, NeighborDetails, PolicyCounts, PolicyHits, Security, StaleRoutes},
+        view::{Closing, History, Queues},
+    },
     cni::view::{ConflistState, ConflistStatus},
     control::{
-        FibView, HostStatus, LastError, NeighborTotals, NeighborView, NodeStatus, OwnPrefix, RouteTotals,
-        RouteView, SessionState, Summary,
+        FibView, HostStatus, LastError, NeighborReport, NeighborTotals, NeighborView, NodeStatus, OwnPrefix,
+        RouteTotals, RouteView, SessionState, Summary,
         host::{InterfaceStatus, NeighborOnLink, SubnetStatus},
     },
     fib::{sysctl::Change, view::FibHop},
@@ -68,12 +71,35 @@ pub(super) fn neighbor(address: &str, state: SessionState) -> NeighborView {
             }],
             up_down_for: Default::default(),
         },
+        queues: Queues { unsent: 4096, unacknowledged: 512, unread: 0, partial: 19 },
         notes: vec!["ipv6-unicast is not advertised: no IPv6 address on eth0".into()],
         bfd: None,
         diagnosis: None,
         bfd_missing: false,
         needs: Vec::new(),
         answered: None,
+    }
+}
+
+pub(super) fn details() -> NeighborDetails {
+    let hits = |policy: &str, statements: &[u64], otherwise| PolicyHits {
+        policy: policy.into(),
+        counts: PolicyCounts { statements: statements.into(), otherwise },
+    };
+    let stale = StaleRoutes { routes: 7, seconds: 290, long_lived: false };
+    NeighborDetails {
+        end_of_rib: [(Family::Ipv4Unicast, EndOfRib { sent: true, received: false })].into(),
+        stale: [(Family::Ipv4Unicast, stale)].into(),
+        security: Security { tcp_md5: true, max_hops: Some(1), missing_policies: vec!["export".into()] },
+        limits: Limits {
+            max_prefixes: 1_000_000,
+            restart_after: Some(300),
+            is_exceeded: false,
+            max_prefixes_out: Some(10_000),
+        },
+        import: vec![hits("from-leaf", &[12, 0], 3), hits("second", &[], 15)],
+        export: vec![hits("to-leaf", &[1], 0)],
+        export_shared_by: 2,
     }
 }
 
@@ -151,7 +177,8 @@ fn neighbors_are_a_table_and_one_of_them_is_a_page() {
     let mut down = neighbor("fe80::1", SessionState::Active);
     down.interface = Some("eth0".into());
     insta::assert_snapshot!(shown(&Response::Neighbors(vec![up.clone(), down])));
-    insta::assert_snapshot!(shown(&Response::Neighbor(Box::new(up))));
+    let details = Some(Box::new(details()));
+    insta::assert_snapshot!(shown(&Response::Neighbor(Box::new(NeighborReport { session: up, details }))));
 }
 
 pub(super) fn route(prefix: &str, neighbor: Option<&str>) -> RouteView {

@@ -5,6 +5,7 @@ mod actions;
 mod metrics;
 mod names;
 pub(super) mod own;
+mod policies;
 mod routes;
 mod status;
 
@@ -28,11 +29,11 @@ use crate::{
             rib::{RibSender, ToRib},
         },
         peer::PeerKey,
-        rib::Counts,
+        rib::{Counts, view::NeighborDetails},
     },
     cni::view::ConflistStatus,
     config::{self, Config},
-    control::{ConfigView, HostStatus, NeighborView, Query, Response, io::server::Reply},
+    control::{ConfigView, HostStatus, NeighborReport, NeighborView, Query, Response, io::server::Reply},
     fib::{
         host::Host,
         io::{Counters, FibClient},
@@ -98,6 +99,7 @@ impl QueryHandler {
             // In pages: see `handle`.
             Query::Routes(_) | Query::Fib => Response::End,
             Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
+            Query::Policies(name) => self.policies(name).await,
             Query::Bfd => Response::Bfd(self.bfd.status().await.sessions),
             Query::Explain(question) => self.explain(question).await,
             Query::Host => Response::Host(Box::new(self.host().await)),
@@ -157,9 +159,18 @@ impl QueryHandler {
     async fn neighbor(&self, name: &str) -> Response {
         let views = self.neighbors().await;
         match names::resolve(name, &views).cloned() {
-            Ok(view) => Response::Neighbor(Box::new(view)),
+            Ok(session) => {
+                let details = self.neighbor_details(session.address.clone()).await;
+                Response::Neighbor(Box::new(NeighborReport { session, details }))
+            }
             Err(error) => Response::Refused(error.to_string()),
         }
+    }
+
+    async fn neighbor_details(&self, name: String) -> Option<Box<NeighborDetails>> {
+        let (reply, response) = oneshot::channel();
+        self.rib.send(ToRib::Neighbor { name, reply }).await.ok()?;
+        response.await.ok().flatten().map(Box::new)
     }
 
     async fn host(&self) -> HostStatus {

@@ -39,7 +39,7 @@ use crate::{
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
         session::{Conn, Endpoints, Input, Session, Stop},
-        view::{NeighborView, SessionState},
+        view::{NeighborView, Queues, SessionState},
     },
     liveness,
     net::{BfdReport, BfdStatus, Family, Links},
@@ -548,9 +548,21 @@ impl Task {
         let bfd = self.bfd.status();
         view.bfd = bfd.map(|status| status.as_str().to_owned());
         view.bfd_missing = matches!(bfd, Some(BfdStatus::Starting | BfdStatus::Down));
+        view.queues = self.queues();
         view.since = time_before_now(self.session.since().elapsed());
         view.history.date(time_before_now);
         view
+    }
+
+    /// Of all connections: while two collide there is more than one.
+    fn queues(&self) -> Queues {
+        let octets = |of: fn(&Link) -> usize| self.links.iter().map(of).sum::<usize>() as u64;
+        Queues {
+            unsent: octets(|l| l.unsent) + self.outbox.as_ref().map_or(0, Outbox::octets) as u64,
+            unacknowledged: octets(|l| tcp::unacknowledged(&l.stream).unwrap_or(0)),
+            unread: octets(|l| tcp::unread(&l.stream).unwrap_or(0)),
+            partial: octets(|l| l.rx.len()),
+        }
     }
 
     /// Passes one input to the session, and applies its outputs.

@@ -80,6 +80,7 @@ mod field;
 mod guard;
 mod memory;
 mod model;
+mod neighbor;
 mod nodes;
 mod order;
 mod policy;

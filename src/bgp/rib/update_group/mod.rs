@@ -547,6 +547,11 @@ impl UpdateGroup {
         self.behind = true;
     }
 
+    /// Whether End-of-RIB was not sent to this member yet.
+    pub(super) fn owes_end_of_rib(&self, peer: PeerNo) -> bool {
+        self.members.iter().any(|m| m.peer == peer && m.end_of_rib)
+    }
+
     /// Sends End-of-RIB to this member once everything was advertised to it.
     pub(super) fn queue_end_of_rib(&mut self, peer: PeerNo) {
         if let Ok(n) = self.position(peer) {
