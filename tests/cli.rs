@@ -165,6 +165,7 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
         &["show", "fib"],
         &["show", "node"],
         &["show", "config"],
+        &["show", "policy", "from-leaf"],
         &["explain", "10.0.0.1", "--from", "10.0.0.2"],
         &["show", "events", "--follow"],
         &["show", "events", "--since", "10m"],
@@ -293,6 +294,22 @@ fn completions_and_man_pages_are_written() {
     );
     let (status, _, err) = said(&["man", "/proc/none"]);
     assert!(status == 1 && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn a_shell_gets_no_values_and_waits_little_without_a_daemon_that_responds() {
+    let folder = tempfile::tempdir().unwrap();
+    let [absent, silent] = ["absent.sock", "silent.sock"].map(|name| folder.path().join(name));
+    let _silent = std::os::unix::net::UnixListener::bind(&silent).unwrap();
+    for socket in [absent, silent] {
+        let line = format!("routelet show neighbor --socket {} ", socket.display());
+        let start = std::time::Instant::now();
+        assert_eq!(said(&["completions", "--values", &line]), (0, String::new(), String::new()));
+        // 200 ms, and a busy machine.
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{line}: {:?}", start.elapsed());
+    }
+    let (status, _, err) = said(&["completions"]);
+    assert!(status == 2 && err.contains("SHELL"), "{err}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod output;
 mod reload;
 mod run;
 mod show;
+mod values;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 

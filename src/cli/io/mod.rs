@@ -8,8 +8,9 @@ use std::{
     io::{ErrorKind, IsTerminal, Read, Write, stderr, stdin, stdout},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::Failure;
@@ -50,6 +51,25 @@ pub(super) fn layout() -> Layout {
 
 pub(super) fn wait(time: Duration) {
     thread::sleep(time);
+}
+
+/// What `read` finds within this time, at most so many values. `read` passes each to its argument,
+/// which returns whether more are wanted; it is not waited for beyond the time.
+pub(super) fn values_within(
+    time: Duration,
+    max: usize,
+    read: impl FnOnce(&mut dyn FnMut(String) -> bool) + Send + 'static,
+) -> Vec<String> {
+    let end = Instant::now() + time;
+    let (sender, values) = mpsc::sync_channel(max);
+    thread::spawn(move || read(&mut |value| sender.send(value).is_ok()));
+    let mut found = Vec::new();
+    while found.len() < max
+        && let Ok(value) = values.recv_timeout(end.saturating_duration_since(Instant::now()))
+    {
+        found.push(value);
+    }
+    found
 }
 
 /// Writes to standard output. A closed pipe (`| head`) is not an error.
