@@ -115,7 +115,8 @@ fn the_reference_lists_every_key_command_and_metric() {
         }
     }
 
-    let metrics = fs::read_to_string(root().join("src/metrics.rs")).unwrap();
+    let sources = files(&root().join("src/metrics"), &["rs"]);
+    let metrics: String = sources.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let calls = ["out.info(", "out.gauges(", "out.counters(", "encode_descriptor("];
     for (call, suffix) in calls.iter().zip(["_info", "", "_total", ""]) {
         for rest in metrics.split(call).skip(1) {

@@ -311,7 +311,7 @@ impl Engine {
     }
 
     pub fn totals(&self) -> Totals {
-        let discarded = Discard::ALL.iter().zip(self.discarded).filter(|(_, n)| *n > 0);
+        let discarded = Discard::ALL.iter().zip(self.discarded);
         Totals {
             received: self.received,
             sent: self.sent,

@@ -94,6 +94,22 @@ pub struct Queues {
     /// Read, but not a whole message yet.
     pub partial: u64,
 }
+/// Why sessions end: the keys of [`NeighborView::drops`].
+pub const DROP_REASONS: [&str; 13] = [
+    "address-removed",
+    "administrative",
+    "bfd",
+    "closed",
+    "collision",
+    "hold-timer",
+    "link-down",
+    "max-prefixes",
+    "moved",
+    "notification-received",
+    "notification-sent",
+    "rejected",
+    "send-hold-timer",
+];
 
 /// The past of a neighbor, since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +171,16 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Connect,
+        Self::Active,
+        Self::OpenSent,
+        Self::OpenConfirm,
+        Self::Established,
+        Self::Disabled,
+    ];
+
     /// As in the JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -63,6 +63,11 @@ impl Drainer {
         })
     }
 
+    /// Whether a drain has begun.
+    pub(super) fn is_drained(&self) -> bool {
+        self.step.borrow().is_some()
+    }
+
     pub(super) fn undrain(&self) -> Result<(), DrainError> {
         self.set(None)
     }

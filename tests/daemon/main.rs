@@ -19,6 +19,7 @@ mod host;
 mod kernel;
 mod links;
 mod load;
+mod metrics;
 mod next_hops;
 mod paths;
 mod pitfalls;

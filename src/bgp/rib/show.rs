@@ -25,10 +25,12 @@ impl Rib {
             let (prefixes, paths) = self.tables[family.index()].counts();
             counts.prefixes.insert(family, prefixes);
             counts.paths.insert(family, paths);
-            let reasons = (1..).zip(&self.refused[family.index()][1..]).filter(|(_, n)| **n > 0);
-            let named =
-                |(code, n): (u8, &u32)| Some((Refused::from_code(code)?.as_str().to_owned(), u64::from(*n)));
-            counts.refused.insert(family, reasons.filter_map(named).collect());
+            let reasons = counts.refused.entry(family).or_default();
+            for (code, n) in (1..).zip(&self.refused[family.index()][1..]) {
+                if let Some(why) = Refused::from_code(code) {
+                    *reasons.entry(why.as_str().to_owned()).or_default() += u64::from(*n);
+                }
+            }
         }
         let of_group =
             |g: &Option<UpdateGroup>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();

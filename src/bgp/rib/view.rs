@@ -149,7 +149,7 @@ pub struct Counts {
     pub octets: u64,
     #[serde(default)]
     pub budget: u64,
-    /// Refused paths by reason.
+    /// Refused paths by reason, each reason that exists.
     #[serde(default)]
     pub refused: BTreeMap<Family, BTreeMap<String, u64>>,
     /// By the name of the neighbor.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bgp::{
         peer::{Negotiated, PeerKey, PeerSource, RemoteAs},
-        view::{Closing, History, NeighborView, Queues, SessionState},
+        view::{Closing, DROP_REASONS, History, NeighborView, Queues, SessionState},
         wire::{framing::Kind, notification::Notification, open::Open},
     },
     net::{
@@ -214,6 +214,7 @@ impl Record {
     }
 
     pub(super) fn dropped(&mut self, now: Instant, reason: &'static str, why: &str) {
+        debug_assert!(DROP_REASONS.contains(&reason), "{reason} is not in DROP_REASONS");
         *self.drops.entry(reason).or_default() += 1;
         let why = short(why.to_owned());
         self.closings.truncate(MAX_CLOSINGS - 1);
@@ -387,7 +388,7 @@ mod tests {
         for _ in 0..100 {
             record.attempt_failed(&long);
             record.also(&long);
-            record.dropped(now, "notification", &long);
+            record.dropped(now, "notification-received", &long);
         }
         let closings = record.history(now).closings;
         assert!(closings.len() == MAX_CLOSINGS && closings.iter().all(|c| c.text.len() <= MAX_TEXT + 3));
@@ -417,10 +418,10 @@ mod tests {
         assert_eq!((history.up_down_for, history.flaps), (Duration::from_secs(11), 1));
         assert_eq!((history.last_read, history.last_written), (Some(14), None));
         record.state(at(21), SessionState::Established);
-        record.dropped(at(22), "notification", "cease");
+        record.dropped(at(22), "notification-received", "cease");
         let reasons: Vec<_> =
             record.history(at(30)).closings.into_iter().map(|c| (c.reason, c.ago.as_secs())).collect();
-        assert_eq!(reasons, [("notification".to_owned(), 8), ("hold-timer".to_owned(), 21)]);
+        assert_eq!(reasons, [("notification-received".to_owned(), 8), ("hold-timer".to_owned(), 21)]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY},
     server::conn::http1,
     service::service_fn,
 };
@@ -34,12 +34,12 @@ use tokio::{
 };
 
 use super::connections::Connections;
-use crate::supervise::supervise;
+use crate::{metrics::Format, supervise::supervise};
 
 /// The page that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    Metrics,
+    Metrics(Format),
     Livez,
     Readyz,
     Startupz,
@@ -67,9 +67,6 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limit of a request in octets; hyper rejects longer headers with status 431.
 const MAX_REQUEST: usize = 16 * 1024;
-
-/// The classic text format, which every collector supports.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Binds each address; those that cannot be bound are returned with the error.
 pub async fn bind(addresses: &[SocketAddr]) -> (Vec<TcpListener>, Vec<(SocketAddr, std::io::Error)>) {
@@ -165,7 +162,7 @@ where
     F: Future<Output = Reply>,
 {
     let page = match request.uri().path() {
-        "/metrics" => Page::Metrics,
+        "/metrics" => Page::Metrics(accepted(request)),
         "/livez" | "/healthz" => Page::Livez,
         "/readyz" => Page::Readyz,
         "/startupz" => Page::Startupz,
@@ -174,7 +171,7 @@ where
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
-    if page == Page::Metrics {
+    if let Page::Metrics(_) = page {
         let Ok(permit) = scrapes.try_acquire_owned() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once; try again\n".into());
         };
@@ -182,10 +179,17 @@ where
     }
     let Reply { ok, text: body } = reply(page).await;
     let mut response = text(if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body);
-    if page == Page::Metrics && ok {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+    if let Page::Metrics(format) = page {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     }
     response
+}
+
+/// The format that all `Accept` headers together select.
+fn accepted(request: &Request<Incoming>) -> Format {
+    let values = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    Format::accepted(&values.collect::<Vec<_>>().join(","))
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

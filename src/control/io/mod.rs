@@ -274,7 +274,7 @@ mod tests {
         let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |page| async move {
-            let text = if page == Page::Metrics { "m".repeat(20_000_000) } else { "ok\n".into() };
+            let text = if matches!(page, Page::Metrics(_)) { "m".repeat(20_000_000) } else { "ok\n".into() };
             http::Reply { ok: true, text }
         }));
         let mut held = Vec::new();

@@ -1,6 +1,14 @@
 //! Metrics and probes.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering::Relaxed};
+
+use nix::{
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage},
+        time::TimeVal,
+    },
+    unistd::{SysconfVar, sysconf},
+};
 
 use super::QueryHandler;
 use crate::{
@@ -8,8 +16,8 @@ use crate::{
     cni::view::ConflistState,
     control::io::http::{Page, Reply},
     fib::io::{BUCKETS, Counters, Outcome},
-    metrics::{self, Cluster, Latency, Snapshot},
-    net::Family,
+    metrics::{self, Cluster, Latency, Process, Snapshot},
+    net::{Diagnostic, Family, Reason, Severity},
 };
 
 impl QueryHandler {
@@ -25,14 +33,14 @@ impl QueryHandler {
                 let text = missing.map_or_else(|| "ready\n".into(), |what| format!("not ready: {what}\n"));
                 Reply { ok, text }
             }
-            Page::Metrics => Reply { ok: true, text: metrics::text(self.snapshot().await) },
+            Page::Metrics(format) => Reply { ok: true, text: metrics::text(self.snapshot().await, format) },
         }
     }
 
     async fn snapshot(&self) -> Snapshot {
         let neighbors = self.neighbors().await;
         let mut snapshot = Snapshot {
-            problems: self.diagnostics(&neighbors),
+            problems: by_reason(&self.diagnostics(&neighbors)),
             neighbors,
             counts: self.counts().await,
             operations: operations(&self.counters),
@@ -40,6 +48,9 @@ impl QueryHandler {
             convergence: convergence(&self.counters),
             bfd: self.bfd_metrics().await,
             reload: self.last_reload(),
+            ready: *self.ready.borrow(),
+            drained: self.drainer.is_drained(),
+            process: self.process(),
             ..Snapshot::default()
         };
         let installed = self.fib.counts().await;
@@ -62,6 +73,28 @@ impl QueryHandler {
         metrics::Reload { successful: report.successful, at: report.at }
     }
 
+    /// What the kernel counts of this process.
+    fn process(&self) -> Process {
+        let started = self.started.parse::<jiff::Timestamp>().ok();
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        let times = usage.map(|usage| [usage.user_time(), usage.system_time()]);
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        let process = Process {
+            cpu_seconds: times.map(|times| times.into_iter().map(seconds).sum()),
+            // The folder that is read is one of them.
+            open_fds: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|files| (files.count() as u64).saturating_sub(1)),
+            max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
+            started: started.map(|at| at.as_microsecond() as f64 / 1e6),
+            ..Process::default()
+        };
+        let page =
+            sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|octets| u64::try_from(octets).ok());
+        let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        process.with_memory(&statm, page.unwrap_or(4096))
+    }
+
     async fn bfd_metrics(&self) -> metrics::Bfd {
         let status = self.bfd.status().await;
         let name = |view: &BfdView| match &view.interface {
@@ -73,6 +106,15 @@ impl QueryHandler {
             discarded: status.totals.discarded,
         }
     }
+}
+
+/// How many problems there are.
+fn by_reason(problems: &[Diagnostic]) -> BTreeMap<(Reason, Severity), u64> {
+    let mut counts = BTreeMap::new();
+    for problem in problems {
+        *counts.entry((problem.reason, problem.severity)).or_default() += 1;
+    }
+    counts
 }
 
 /// Counters by operation and result.
