@@ -14,6 +14,7 @@ mod drain;
 mod events;
 mod explain;
 mod io;
+mod kubectl;
 mod lab;
 pub mod log;
 mod man;
@@ -24,7 +25,7 @@ mod run;
 mod show;
 mod values;
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
@@ -87,6 +88,9 @@ enum Failure {
     /// 3.
     #[error(transparent)]
     Unreachable(#[from] client::ClientError),
+    /// 3.
+    #[error("{0}")]
+    NoApiServer(String),
     /// 4. The response itself has the reason.
     #[error("not ready")]
     NotReady,
@@ -97,14 +101,22 @@ enum Failure {
 
 /// Parses the command line, runs the command and reports its result.
 pub fn main() -> ExitCode {
-    let arguments = match abbreviation::expand(io::arguments(), &command()) {
+    let arguments = io::arguments();
+    match kubectl::is_plugin(&arguments) {
+        true => run::<kubectl::Kubectl>(arguments, kubectl::Kubectl::run),
+        false => run::<Cli>(arguments, Cli::run),
+    }
+}
+
+fn run<C: Parser>(arguments: Vec<OsString>, run: impl FnOnce(C) -> Result<(), Failure>) -> ExitCode {
+    let arguments = match abbreviation::expand(arguments, &C::command()) {
         Ok(arguments) => arguments,
         Err(ambiguous) => {
             io::print_error(&ambiguous.to_string());
             return ExitCode::from(2);
         }
     };
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match C::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(e) if is_help(&e) => {
             // Help and version go to standard output; a closed pipe is not an error.
@@ -116,22 +128,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = match cli.command {
-        Command::Run(run) => run.run(),
-        Command::Check(check) => check.run(),
-        Command::Doctor(doctor) => doctor.run(),
-        Command::Show(show) => show.run(),
-        Command::Explain(explain) => explain.run(),
-        Command::Neighbor(neighbor) => neighbor.run(),
-        Command::Reload(reload) => reload.run(),
-        Command::Drain(drain) => drain.run(),
-        Command::Undrain(undrain) => undrain.run(),
-        Command::Lab(lab) => lab.run(),
-        Command::Convert(convert) => convert.run(),
-        Command::Cleanup(cleanup) => cleanup.run(),
-        Command::Completions(completions) => completions.run(),
-        Command::Man(man) => man.run(),
-    };
+    let done = run(cli);
     let Err(failure) = done else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::NotReady | Failure::Partial | Failure::Unreached) {
         io::print_error(&failure.to_string());
@@ -139,8 +136,29 @@ pub fn main() -> ExitCode {
     match failure {
         Failure::Runtime(_) | Failure::Unreached => ExitCode::from(1),
         Failure::Usage(_) => ExitCode::from(2),
-        Failure::Unreachable(_) => ExitCode::from(3),
+        Failure::Unreachable(_) | Failure::NoApiServer(_) => ExitCode::from(3),
         Failure::NotReady | Failure::Partial => ExitCode::from(4),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Run(run) => run.run(),
+            Command::Check(check) => check.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Show(show) => show.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::Neighbor(neighbor) => neighbor.run(),
+            Command::Reload(reload) => reload.run(),
+            Command::Drain(drain) => drain.run(),
+            Command::Undrain(undrain) => undrain.run(),
+            Command::Lab(lab) => lab.run(),
+            Command::Convert(convert) => convert.run(),
+            Command::Cleanup(cleanup) => cleanup.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
+        }
     }
 }
 

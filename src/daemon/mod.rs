@@ -26,6 +26,7 @@ mod masquerade;
 mod memory;
 mod notices;
 mod planner;
+mod plugin;
 mod pods;
 mod problems;
 mod queries;
@@ -47,6 +48,7 @@ use std::path::PathBuf;
 use crate::{cli::log, config::LogFormat};
 pub use cleanup::cleanup;
 pub use doctor::doctor;
+pub use plugin::cluster_reports;
 use room::Limit;
 use start::Launch;
 

@@ -30,6 +30,7 @@ pub mod notice;
 pub mod objects;
 pub mod pods;
 pub mod progress;
+pub mod reports;
 pub mod service_limits;
 pub mod services;
 pub mod view;

@@ -193,7 +193,7 @@ impl ControlPlane {
         });
     }
 
-    fn write_kubeconfig(&self, file: &Path, token: &str) {
+    pub fn write_kubeconfig(&self, file: &Path, token: &str) {
         let (ca, address) = (self.dir.join("pki/ca.crt"), &self.address);
         let text = format!(
             "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"https://{address}:6443\", \

@@ -29,6 +29,7 @@ mod figures;
 mod firewall;
 mod gobgp;
 mod guard;
+mod kubectl;
 mod mesh;
 mod node_changes;
 mod objects;

@@ -4,6 +4,7 @@
 
 mod bfd;
 mod changes;
+pub mod cluster;
 mod explain;
 mod host;
 mod layout;

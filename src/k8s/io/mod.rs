@@ -12,6 +12,7 @@ mod nodes;
 mod objects;
 mod pods;
 mod ranges;
+pub mod reports;
 mod services;
 mod state;
 mod status;

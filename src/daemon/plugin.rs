@@ -1,0 +1,18 @@
+//! `kubectl routelet`: reads the reports of all nodes, without a daemon.
+
+use super::Error;
+use crate::k8s::{
+    io::reports::{Access, ReportsError, read},
+    reports::Report,
+};
+
+/// The reports of all nodes, or why the API server does not list them.
+///
+/// # Errors
+///
+/// If no thread can be started.
+pub fn cluster_reports(access: &Access) -> Result<Result<Vec<Report>, ReportsError>, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
+    Ok(runtime.block_on(read(access)))
+}
