@@ -135,6 +135,7 @@ fn every_value_of_the_chart_reaches_its_object() {
     assert_eq!(made["PodMonitor routelet"]["spec"]["podMetricsEndpoints"][0]["port"], "metrics");
     assert_eq!(made["ServiceMonitor routelet"]["metadata"]["labels"]["release"], "prometheus");
     assert_eq!(made["Service routelet"]["spec"]["clusterIP"], "None");
+    monitoring(&made);
 
     let named = by_name(helm(&["--set", "rbac.startupTaint=example.com/wait"]).unwrap());
     assert_eq!(named["ClusterRole routelet"]["rules"], made["ClusterRole routelet"]["rules"]);
@@ -153,6 +154,19 @@ fn every_value_of_the_chart_reaches_its_object() {
     let plain = objects().into_iter().find(|o| o["kind"] == "DaemonSet").unwrap();
     let mounts = |set: &Value| set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"].clone();
     assert_eq!(mounts(&less["DaemonSet routelet"]), mounts(&without_cni(plain)));
+}
+
+/// The rules and the dashboard of the chart are its plain files.
+fn monitoring(made: &BTreeMap<String, Value>) {
+    let rule = &made["PrometheusRule routelet"];
+    assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
+    let rules: Value = serde_saphyr::from_str(&read("deploy/helm/routelet/files/rules.yaml")).unwrap();
+    assert_eq!(rule["spec"], plain(rules));
+    let map = &made["ConfigMap routelet-dashboard"];
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "yes");
+    let text = map["data"]["routelet.json"].as_str().unwrap();
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(parse(text), parse(&read("deploy/helm/routelet/files/dashboard.json")));
 }
 
 /// k3s#8807, #12583, #4113: the runtime of a distribution reads another folder than the one that is written to.
@@ -207,6 +221,8 @@ fn the_schema_of_the_chart_refuses_what_cannot_be() {
         ("rbac.create=maybe", "create"),
         ("rbac.startupTaint=a'b", "startupTaint"),
         ("podMonitor.interval=often", "interval"),
+        ("prometheusRule.enabled=perhaps", "enabled"),
+        ("grafanaDashboard.folder=x", "folder"),
         ("config.kubernetes.peering=mesh", "config"),
     ];
     for (value, named) in wrong {
