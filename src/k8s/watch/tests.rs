@@ -13,15 +13,13 @@ fn failure(code: Option<u16>) -> Failure {
 /// A watch with a clock.
 struct Sim {
     watch: WatchState,
-    start: Instant,
     now: Instant,
     reports: Vec<Report>,
 }
 
 impl Sim {
     fn new(role: Role) -> Self {
-        let start = Instant::now();
-        Self { watch: WatchState::new(role, "things", 7), start, now: start, reports: Vec::new() }
+        Self { watch: WatchState::new(role, "things", 7), now: Instant::now(), reports: Vec::new() }
     }
 
     /// A watch whose list is complete.
