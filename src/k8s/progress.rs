@@ -49,6 +49,7 @@ impl Progress {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
 

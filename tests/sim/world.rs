@@ -43,7 +43,7 @@ impl Export {
     }
 
     fn policies(self, prefixes: &[Prefix]) -> Vec<Arc<Policy>> {
-        let half = prefixes.iter().step_by(2).map(|p| PrefixRange::exact(*p)).collect();
+        let half: Vec<_> = prefixes.iter().step_by(2).map(|p| PrefixRange::exact(*p)).collect();
         let statement = match self {
             Self::All => return vec![],
             Self::Half => Statement {

@@ -49,6 +49,7 @@ impl Backoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
 

@@ -39,6 +39,7 @@ impl Debounce {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests {
     use super::*;
 

@@ -17,6 +17,7 @@
 mod backoff;
 mod debounce;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests pick their own epoch")]
 mod tests;
 
 use std::{
