@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::{
+    attr::*,
     forward::{CHAIN, Rule, Seen},
     wire::{
         Attributes, Batch, CMP_EQ, DEL_CHAIN, DEL_RULE, GET_CHAIN, GET_RULE, NEW_CHAIN, NEW_RULE,
@@ -129,8 +130,8 @@ impl Chain {
 pub fn get_chain(encoder: &mut Encoder, family: Family, chain: Chain) {
     request(encoder, protocol(family), GET_CHAIN, flag::ACK, |m| {
         let (table, name) = chain.place();
-        m.text(1, table);
-        m.text(3, name);
+        m.text(NFTA_CHAIN_TABLE, table);
+        m.text(NFTA_CHAIN_NAME, name);
     });
 }
 
@@ -143,14 +144,14 @@ pub fn get_rules(encoder: &mut Encoder, family: Family, chain: Chain) {
 /// Requests the rules of a chain of any table.
 pub(super) fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str, chain: &str) {
     request(encoder, protocol, GET_RULE, flag::DUMP, |m| {
-        m.text(1, table);
-        m.text(2, chain);
+        m.text(NFTA_RULE_TABLE, table);
+        m.text(NFTA_RULE_CHAIN, chain);
     });
 }
 
 /// Whether the policy of a listed chain is DROP.
 pub fn drops(chain: &[u8]) -> bool {
-    attribute(chain, 5) == Some(&NF_DROP.to_be_bytes())
+    attribute(chain, NFTA_CHAIN_POLICY) == Some(&NF_DROP.to_be_bytes())
 }
 
 /// Whether a listed rule belongs to the chain: older kernels ignore the filter and list all.
@@ -162,7 +163,7 @@ pub fn is_in(rule: &[u8], chain: Chain) -> bool {
 /// The same for a chain of any table.
 pub(super) fn is_listed_in(rule: &[u8], table: &str, chain: &str) -> bool {
     let is = |kind, text| attribute(rule, kind).is_some_and(|value| is_text(value, text));
-    is(1, table) && is(2, chain)
+    is(NFTA_RULE_TABLE, table) && is(NFTA_RULE_CHAIN, chain)
 }
 
 /// Whether a listed rule drops packets to an address in `prefix`.
@@ -196,13 +197,17 @@ fn is_return(rule: &[u8]) -> bool {
 /// interface.
 fn leaves_by(rule: &[u8], interface: &str) -> Option<bool> {
     let mut is_name = false;
-    for (_, expression) in attributes(attribute(rule, 4)?) {
-        let (Some(name), Some(data)) = (attribute(expression, 1), attribute(expression, 2)) else { continue };
+    for (_, expression) in attributes(attribute(rule, NFTA_RULE_EXPRESSIONS)?) {
+        let (Some(name), Some(data)) =
+            (attribute(expression, NFTA_EXPR_NAME), attribute(expression, NFTA_EXPR_DATA))
+        else {
+            continue;
+        };
         if is_text(name, "meta") {
-            is_name = attribute(data, 2) == Some(&META_OIFNAME.to_be_bytes());
+            is_name = attribute(data, NFTA_META_KEY) == Some(&META_OIFNAME.to_be_bytes());
         } else if is_text(name, "cmp") && is_name {
-            let is_equal = attribute(data, 2) == Some(&CMP_EQ.to_be_bytes());
-            let octets = attribute(attribute(data, 3)?, 1)?;
+            let is_equal = attribute(data, NFTA_CMP_OP) == Some(&CMP_EQ.to_be_bytes());
+            let octets = attribute(attribute(data, NFTA_CMP_DATA)?, NFTA_DATA_VALUE)?;
             let end = octets.iter().position(|o| *o == 0).unwrap_or(octets.len());
             return Some(is_equal && octets[..end] == *interface.as_bytes());
         }
@@ -214,20 +219,23 @@ fn leaves_by(rule: &[u8], interface: &str) -> Option<bool> {
 pub fn masquerades(rule: &[u8], prefix: Prefix) -> bool {
     let is_masquerade = |name: &[u8], data: &[u8]| {
         is_text(name, "masq")
-            || is_text(name, "target") && attribute(data, 1).is_some_and(|t| is_text(t, "MASQUERADE"))
+            || is_text(name, "target")
+                && attribute(data, NFTA_TARGET_NAME).is_some_and(|t| is_text(t, "MASQUERADE"))
     };
     named(rule, prefix, 0) == Some(prefix.addr()) && any(rule, is_masquerade)
 }
 
 fn any(rule: &[u8], is: impl Fn(&[u8], &[u8]) -> bool) -> bool {
-    let parts = |e: &[u8]| Some(is(attribute(e, 1)?, attribute(e, 2).unwrap_or_default()));
-    attribute(rule, 4).is_some_and(|list| attributes(list).any(|(_, e)| parts(e) == Some(true)))
+    let parts =
+        |e: &[u8]| Some(is(attribute(e, NFTA_EXPR_NAME)?, attribute(e, NFTA_EXPR_DATA).unwrap_or_default()));
+    attribute(rule, NFTA_RULE_EXPRESSIONS)
+        .is_some_and(|list| attributes(list).any(|(_, e)| parts(e) == Some(true)))
 }
 
 /// The verdict of an `immediate` expression.
 fn verdict_of(data: &[u8]) -> Option<u32> {
-    let verdict = attribute(attribute(data, 2)?, 2)?;
-    Some(u32::from_be_bytes(*attribute(verdict, 1)?.first_chunk()?))
+    let verdict = attribute(attribute(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
+    Some(u32::from_be_bytes(*attribute(verdict, NFTA_VERDICT_CODE)?.first_chunk()?))
 }
 
 /// The address with which a rule compares the source (`which` 0) or destination (1). For a prefix
@@ -238,16 +246,22 @@ fn named(rule: &[u8], prefix: Prefix, which: usize) -> Option<IpAddr> {
         IpAddr::V6(_) => (8, 16),
     };
     let mut is_address = false;
-    for (_, expression) in attributes(attribute(rule, 4)?) {
-        let (Some(name), Some(data)) = (attribute(expression, 1), attribute(expression, 2)) else { continue };
+    for (_, expression) in attributes(attribute(rule, NFTA_RULE_EXPRESSIONS)?) {
+        let (Some(name), Some(data)) =
+            (attribute(expression, NFTA_EXPR_NAME), attribute(expression, NFTA_EXPR_DATA))
+        else {
+            continue;
+        };
         if is_text(name, "payload") {
             let number =
                 |kind| attribute(data, kind).and_then(|n| Some(u32::from_be_bytes(*n.first_chunk()?)));
             let offset = u32::try_from(first + which * len).ok();
-            is_address = number(2) == Some(PAYLOAD_NETWORK) && number(3) == offset;
+            is_address =
+                number(NFTA_PAYLOAD_BASE) == Some(PAYLOAD_NETWORK) && number(NFTA_PAYLOAD_OFFSET) == offset;
         } else if is_text(name, "cmp") && is_address {
-            let is_equal = attribute(data, 2) == Some(&CMP_EQ.to_be_bytes());
-            let octets = attribute(attribute(data, 3)?, 1).filter(|o| is_equal && o.len() <= len)?;
+            let is_equal = attribute(data, NFTA_CMP_OP) == Some(&CMP_EQ.to_be_bytes());
+            let octets = attribute(attribute(data, NFTA_CMP_DATA)?, NFTA_DATA_VALUE)
+                .filter(|o| is_equal && o.len() <= len)?;
             let mut address = [0; 16];
             address.get_mut(..octets.len())?.copy_from_slice(octets);
             return Some(match len {
@@ -261,19 +275,19 @@ fn named(rule: &[u8], prefix: Prefix, which: usize) -> Option<IpAddr> {
 
 /// The handle of a listed rule, if it jumps to this chain.
 pub fn jump(rule: &[u8], chain: &str) -> Option<u64> {
-    let expressions = attribute(rule, 4)?;
+    let expressions = attribute(rule, NFTA_RULE_EXPRESSIONS)?;
     let target = |expression: &[u8]| {
-        let name = attribute(expression, 1)?;
-        let data = attribute(expression, 2).filter(|_| is_text(name, "immediate"))?;
-        let verdict = attribute(attribute(data, 2)?, 2)?;
-        attribute(verdict, 2).map(|target| is_text(target, chain))
+        let name = attribute(expression, NFTA_EXPR_NAME)?;
+        let data = attribute(expression, NFTA_EXPR_DATA).filter(|_| is_text(name, "immediate"))?;
+        let verdict = attribute(attribute(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
+        attribute(verdict, NFTA_VERDICT_CHAIN).map(|target| is_text(target, chain))
     };
     attributes(expressions).find(|(_, e)| target(e) == Some(true))?;
     handle(rule)
 }
 
 fn handle(rule: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*attribute(rule, 3)?.first_chunk()?))
+    Some(u64::from_be_bytes(*attribute(rule, NFTA_RULE_HANDLE)?.first_chunk()?))
 }
 
 fn is_text(value: &[u8], text: &str) -> bool {
@@ -287,28 +301,28 @@ impl Batch<'_> {
         let protocol = protocol(family);
         let ((table, parent), ours) = (hook.parent().place(), hook.name());
         self.message(protocol, NEW_CHAIN, flag::CREATE, |m| {
-            m.text(1, table);
-            m.text(3, ours);
+            m.text(NFTA_CHAIN_TABLE, table);
+            m.text(NFTA_CHAIN_NAME, ours);
         });
         self.flush(protocol, hook);
         for rule in rules {
             self.message(protocol, NEW_RULE, flag::CREATE | flag::APPEND, |m| {
-                m.text(1, table);
-                m.text(2, ours);
-                m.nested(4, |list| expressions(list, rule));
+                m.text(NFTA_RULE_TABLE, table);
+                m.text(NFTA_RULE_CHAIN, ours);
+                m.nested(NFTA_RULE_EXPRESSIONS, |list| expressions(list, rule));
             });
         }
         // A position without APPEND inserts before that rule.
         let flags = if seen.behind.is_some() { flag::CREATE } else { flag::CREATE | flag::APPEND };
         self.message(protocol, NEW_RULE, flags, |m| {
-            m.text(1, table);
-            m.text(2, parent);
-            m.nested(4, |list| {
+            m.text(NFTA_RULE_TABLE, table);
+            m.text(NFTA_RULE_CHAIN, parent);
+            m.nested(NFTA_RULE_EXPRESSIONS, |list| {
                 list.expression("counter", |_| {});
                 verdict(list, NFT_JUMP, Some(ours));
             });
             if let Some(handle) = seen.behind {
-                m.octets(6, &handle.to_be_bytes());
+                m.octets(NFTA_RULE_POSITION, &handle.to_be_bytes());
             }
         });
         self.remove_jumps(protocol, hook, &seen.jumps);
@@ -321,16 +335,16 @@ impl Batch<'_> {
         if seen.rules.is_some() {
             self.flush(protocol, hook);
             self.message(protocol, DEL_CHAIN, 0, |m| {
-                m.text(1, hook.ours().place().0);
-                m.text(3, hook.name());
+                m.text(NFTA_CHAIN_TABLE, hook.ours().place().0);
+                m.text(NFTA_CHAIN_NAME, hook.name());
             });
         }
     }
 
     fn flush(&mut self, protocol: u8, hook: Hook) {
         self.message(protocol, DEL_RULE, 0, |m| {
-            m.text(1, hook.ours().place().0);
-            m.text(2, hook.name());
+            m.text(NFTA_RULE_TABLE, hook.ours().place().0);
+            m.text(NFTA_RULE_CHAIN, hook.name());
         });
     }
 
@@ -338,9 +352,9 @@ impl Batch<'_> {
         let (table, parent) = hook.parent().place();
         for handle in jumps {
             self.message(protocol, DEL_RULE, 0, |m| {
-                m.text(1, table);
-                m.text(2, parent);
-                m.octets(3, &handle.to_be_bytes());
+                m.text(NFTA_RULE_TABLE, table);
+                m.text(NFTA_RULE_CHAIN, parent);
+                m.octets(NFTA_RULE_HANDLE, &handle.to_be_bytes());
             });
         }
     }
@@ -378,11 +392,11 @@ pub(super) fn is_inside(list: &mut Attributes<'_>, prefix: Prefix, which: u32) {
         let ones = u128::MAX.checked_shl(128 - u32::from(prefix.len())).unwrap_or(0).to_be_bytes();
         let mask: Vec<u8> = ones.into_iter().take(value.len()).collect();
         list.expression("bitwise", |e| {
-            e.number(1, REGISTER);
-            e.number(2, REGISTER);
-            e.number(3, len);
-            e.nested(4, |data| data.octets(1, &mask));
-            e.nested(5, |data| data.octets(1, &vec![0; value.len()]));
+            e.number(NFTA_BITWISE_SREG, REGISTER);
+            e.number(NFTA_BITWISE_DREG, REGISTER);
+            e.number(NFTA_BITWISE_LEN, len);
+            e.nested(NFTA_BITWISE_MASK, |data| data.octets(NFTA_DATA_VALUE, &mask));
+            e.nested(NFTA_BITWISE_XOR, |data| data.octets(NFTA_DATA_VALUE, &vec![0; value.len()]));
         });
     }
     list.equals(&value);
@@ -398,12 +412,12 @@ pub(super) fn is_interface(list: &mut Attributes<'_>, key: u32, name: &str) {
 
 pub(super) fn verdict(list: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
     list.expression("immediate", |e| {
-        e.number(1, REGISTER_OF_VERDICT);
-        e.nested(2, |data| {
-            data.nested(2, |verdict| {
-                verdict.number(1, code);
+        e.number(NFTA_IMMEDIATE_DREG, REGISTER_OF_VERDICT);
+        e.nested(NFTA_IMMEDIATE_DATA, |data| {
+            data.nested(NFTA_DATA_VERDICT, |verdict| {
+                verdict.number(NFTA_VERDICT_CODE, code);
                 if let Some(chain) = chain {
-                    verdict.text(2, chain);
+                    verdict.text(NFTA_VERDICT_CHAIN, chain);
                 }
             });
         });
@@ -433,8 +447,8 @@ mod tests {
         let rule = |(n, fill): (usize, &&dyn Fn(&mut Attributes<'_>))| {
             let mut encoder = Encoder::new(1);
             request(&mut encoder, NFPROTO_IPV4, NEW_RULE, 0, |m| {
-                m.octets(3, &(n as u64 + 1).to_be_bytes());
-                m.nested(4, |list| fill(list));
+                m.octets(NFTA_RULE_HANDLE, &(n as u64 + 1).to_be_bytes());
+                m.nested(NFTA_RULE_EXPRESSIONS, |list| fill(list));
             });
             messages(encoder.bytes()).next().map(|m| body(&m).to_vec()).unwrap()
         };
@@ -444,9 +458,9 @@ mod tests {
     fn interface(list: &mut Attributes<'_>, key: u32, name: &str, op: u32) {
         list.meta(key);
         list.expression("cmp", |e| {
-            e.number(1, REGISTER);
-            e.number(2, op);
-            e.nested(3, |data| data.octets(1, &[name.as_bytes(), &[0]].concat()));
+            e.number(NFTA_CMP_SREG, REGISTER);
+            e.number(NFTA_CMP_OP, op);
+            e.nested(NFTA_CMP_DATA, |data| data.octets(NFTA_DATA_VALUE, &[name.as_bytes(), &[0]].concat()));
         });
     }
 

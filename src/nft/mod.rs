@@ -4,8 +4,10 @@
 //! Three independent features, each with its own task in `io`: [`masquerade`] rewrites the source
 //! of packets from pods, [`forward`] accepts forwarded packets where iptables drops them, and
 //! [`pod_bgp`] drops BGP packets of containers. The encoding is shared: [`wire`] for messages and
-//! attributes, [`chain`] for rules that iptables-nft can display, [`ranges`] for interval sets.
+//! attributes, which have the kernel's names ([`attr`]), [`chain`] for rules that iptables-nft can
+//! display, [`ranges`] for interval sets.
 
+mod attr;
 pub mod chain;
 pub mod docker;
 pub mod forward;

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    attr::*,
     chain::{self, META_IIFNAME, NF_DROP, NFT_JUMP, is_inside, is_interface, protocol, verdict},
     wire::{Attributes, Batch, DEL_TABLE, NEW_CHAIN, NEW_RULE, NEW_TABLE, NF_INET_FORWARD, NFPROTO_INET},
 };
@@ -50,11 +51,12 @@ impl Wanted {
 /// The packet counter of a listed rule; 0 if it has none.
 pub fn packets(rule: &[u8]) -> u64 {
     let counter = |expression: &[u8]| {
-        let name = attribute(expression, 1)?;
-        let data = attribute(expression, 2).filter(|_| name == b"counter\0")?;
-        Some(u64::from_be_bytes(*attribute(data, 2)?.first_chunk()?))
+        let name = attribute(expression, NFTA_EXPR_NAME)?;
+        let data = attribute(expression, NFTA_EXPR_DATA).filter(|_| name == b"counter\0")?;
+        Some(u64::from_be_bytes(*attribute(data, NFTA_COUNTER_PACKETS)?.first_chunk()?))
     };
-    attribute(rule, 4).map_or(0, |list| attributes(list).filter_map(|(_, e)| counter(e)).sum())
+    attribute(rule, NFTA_RULE_EXPRESSIONS)
+        .map_or(0, |list| attributes(list).filter_map(|(_, e)| counter(e)).sum())
 }
 
 /// Requests the rules of [`TO_NEIGHBORS`].
@@ -71,19 +73,19 @@ impl Batch<'_> {
     /// Creates the table, replacing an existing one.
     pub fn write_bgp(&mut self, wanted: &Wanted) {
         self.remove_bgp();
-        self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
+        self.of_table(NEW_TABLE, |m| m.text(NFTA_TABLE_NAME, TABLE));
         self.of_table(NEW_CHAIN, |m| {
-            m.text(1, TABLE);
-            m.text(3, TO_NEIGHBORS);
+            m.text(NFTA_CHAIN_TABLE, TABLE);
+            m.text(NFTA_CHAIN_NAME, TO_NEIGHBORS);
         });
         self.of_table(NEW_CHAIN, |m| {
-            m.text(1, TABLE);
-            m.text(3, FORWARD);
-            m.nested(4, |hook| {
-                hook.number(1, NF_INET_FORWARD);
-                hook.number(2, FILTER);
+            m.text(NFTA_CHAIN_TABLE, TABLE);
+            m.text(NFTA_CHAIN_NAME, FORWARD);
+            m.nested(NFTA_CHAIN_HOOK, |hook| {
+                hook.number(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD);
+                hook.number(NFTA_HOOK_PRIORITY, FILTER);
             });
-            m.text(7, "filter");
+            m.text(NFTA_CHAIN_TYPE, "filter");
         });
         for neighbor in &wanted.neighbors {
             self.rule(TO_NEIGHBORS, |list| {
@@ -110,8 +112,8 @@ impl Batch<'_> {
 
     /// Deletes the table if it exists.
     pub fn remove_bgp(&mut self) {
-        self.of_table(NEW_TABLE, |m| m.text(1, TABLE));
-        self.message(NFPROTO_INET, DEL_TABLE, 0, |m| m.text(1, TABLE));
+        self.of_table(NEW_TABLE, |m| m.text(NFTA_TABLE_NAME, TABLE));
+        self.message(NFPROTO_INET, DEL_TABLE, 0, |m| m.text(NFTA_TABLE_NAME, TABLE));
     }
 
     fn of_table(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
@@ -120,9 +122,9 @@ impl Batch<'_> {
 
     fn rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Attributes<'_>)) {
         self.message(NFPROTO_INET, NEW_RULE, flag::CREATE | flag::APPEND, |m| {
-            m.text(1, TABLE);
-            m.text(2, chain);
-            m.nested(4, expressions);
+            m.text(NFTA_RULE_TABLE, TABLE);
+            m.text(NFTA_RULE_CHAIN, chain);
+            m.nested(NFTA_RULE_EXPRESSIONS, expressions);
         });
     }
 }
@@ -169,7 +171,7 @@ mod tests {
             batch.rule(TO_NEIGHBORS, |list| {
                 list.expression("counter", |e| {
                     e.octets(1, &4000_u64.to_be_bytes());
-                    e.octets(2, &50_u64.to_be_bytes());
+                    e.octets(NFTA_COUNTER_PACKETS, &50_u64.to_be_bytes());
                 });
             });
         });

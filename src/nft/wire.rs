@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ranges::Range;
+use super::{attr::*, ranges::Range};
 use crate::{
     net::Family,
     netlink::{
@@ -80,7 +80,7 @@ fn control(encoder: &mut Encoder, kind: u16) {
 
 /// Appends the request for a table.
 pub fn get_table(encoder: &mut Encoder, table: &str) {
-    request(encoder, NFPROTO_INET, GET_TABLE, flag::ACK, |m| m.text(1, table));
+    request(encoder, NFPROTO_INET, GET_TABLE, flag::ACK, |m| m.text(NFTA_TABLE_NAME, table));
 }
 
 /// Appends the request for the number of the last change.
@@ -90,28 +90,28 @@ pub fn get_generation(encoder: &mut Encoder) {
 
 /// The number of the last change.
 pub fn generation_in(attributes: &[u8]) -> Option<u32> {
-    attribute(attributes, 1)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))
+    attribute(attributes, NFTA_GEN_ID)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))
 }
 
 impl Batch<'_> {
     /// Deletes the table with its contents. Creating it first avoids an error if it does not exist.
     pub fn remove(&mut self) {
-        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(1, TABLE));
-        self.ours(DEL_TABLE, 0, |m| m.text(1, TABLE));
+        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(NFTA_TABLE_NAME, TABLE));
+        self.ours(DEL_TABLE, 0, |m| m.text(NFTA_TABLE_NAME, TABLE));
     }
 
     /// Creates the table with its chain, rules and empty sets, replacing an existing one.
     pub fn create(&mut self) {
         self.remove();
-        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(1, TABLE));
+        self.ours(NEW_TABLE, flag::CREATE, |m| m.text(NFTA_TABLE_NAME, TABLE));
         self.ours(NEW_CHAIN, flag::CREATE, |m| {
-            m.text(1, TABLE);
-            m.text(3, CHAIN);
-            m.nested(4, |hook| {
-                hook.number(1, NF_INET_POST_ROUTING);
-                hook.number(2, SRCNAT);
+            m.text(NFTA_CHAIN_TABLE, TABLE);
+            m.text(NFTA_CHAIN_NAME, CHAIN);
+            m.nested(NFTA_CHAIN_HOOK, |hook| {
+                hook.number(NFTA_HOOK_HOOKNUM, NF_INET_POST_ROUTING);
+                hook.number(NFTA_HOOK_PRIORITY, SRCNAT);
             });
-            m.text(7, "nat");
+            m.text(NFTA_CHAIN_TYPE, "nat");
         });
         for family in Family::ALL {
             for set in [Set::Pods, Set::Keep] {
@@ -129,12 +129,12 @@ impl Batch<'_> {
         // Must only be unique within the transaction.
         let id = 1 + 2 * u32::try_from(family.index()).unwrap_or(0) + u32::from(set == Set::Keep);
         self.ours(NEW_SET, flag::CREATE, |m| {
-            m.text(1, TABLE);
-            m.text(2, set.name(family));
-            m.number(3, SET_INTERVAL);
-            m.number(4, key_type);
-            m.number(5, len);
-            m.number(10, id);
+            m.text(NFTA_SET_TABLE, TABLE);
+            m.text(NFTA_SET_NAME, set.name(family));
+            m.number(NFTA_SET_FLAGS, SET_INTERVAL);
+            m.number(NFTA_SET_KEY_TYPE, key_type);
+            m.number(NFTA_SET_KEY_LEN, len);
+            m.number(NFTA_SET_ID, id);
         });
     }
 
@@ -145,18 +145,18 @@ impl Batch<'_> {
             Family::Ipv6Unicast => (NFPROTO_IPV6, 8, 24, 16),
         };
         self.ours(NEW_RULE, flag::CREATE | flag::APPEND, |m| {
-            m.text(1, TABLE);
-            m.text(2, CHAIN);
-            m.nested(4, |list| {
+            m.text(NFTA_RULE_TABLE, TABLE);
+            m.text(NFTA_RULE_CHAIN, CHAIN);
+            m.nested(NFTA_RULE_EXPRESSIONS, |list| {
                 list.of_protocol(protocol);
                 for (offset, set, flags) in
                     [(source, Set::Pods, 0), (destination, Set::Keep, LOOKUP_INVERTED)]
                 {
                     list.payload(PAYLOAD_NETWORK, offset, len);
                     list.expression("lookup", |e| {
-                        e.text(1, set.name(family));
-                        e.number(2, REGISTER);
-                        e.number(5, flags);
+                        e.text(NFTA_LOOKUP_SET, set.name(family));
+                        e.number(NFTA_LOOKUP_SREG, REGISTER);
+                        e.number(NFTA_LOOKUP_FLAGS, flags);
                     });
                 }
                 list.expression("masq", |_| {});
@@ -179,9 +179,11 @@ impl Batch<'_> {
         let all: Vec<_> = ranges.iter().collect();
         for some in all.chunks(ELEMENTS) {
             self.ours(kind, flags, |m| {
-                m.text(1, TABLE);
-                m.text(2, set.name(family));
-                m.nested(3, |list| some.iter().for_each(|range| list.range(family, range)));
+                m.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+                m.text(NFTA_SET_ELEM_LIST_SET, set.name(family));
+                m.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+                    some.iter().for_each(|range| list.range(family, range))
+                });
             });
         }
     }
@@ -223,36 +225,36 @@ impl Attributes<'_> {
     }
 
     pub(super) fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) {
-        self.nested(1, |e| {
-            e.text(1, name);
-            e.nested(2, data);
+        self.nested(NFTA_LIST_ELEM, |e| {
+            e.text(NFTA_EXPR_NAME, name);
+            e.nested(NFTA_EXPR_DATA, data);
         });
     }
 
     /// Loads a property of the packet.
     pub(super) fn meta(&mut self, key: u32) {
         self.expression("meta", |e| {
-            e.number(1, REGISTER);
-            e.number(2, key);
+            e.number(NFTA_META_DREG, REGISTER);
+            e.number(NFTA_META_KEY, key);
         });
     }
 
     /// Loads octets of a header.
     pub(super) fn payload(&mut self, base: u32, offset: u32, len: u32) {
         self.expression("payload", |e| {
-            e.number(1, REGISTER);
-            e.number(2, base);
-            e.number(3, offset);
-            e.number(4, len);
+            e.number(NFTA_PAYLOAD_DREG, REGISTER);
+            e.number(NFTA_PAYLOAD_BASE, base);
+            e.number(NFTA_PAYLOAD_OFFSET, offset);
+            e.number(NFTA_PAYLOAD_LEN, len);
         });
     }
 
     /// Continues if the loaded value is this.
     pub(super) fn equals(&mut self, value: &[u8]) {
         self.expression("cmp", |e| {
-            e.number(1, REGISTER);
-            e.number(2, CMP_EQ);
-            e.nested(3, |data| data.octets(1, value));
+            e.number(NFTA_CMP_SREG, REGISTER);
+            e.number(NFTA_CMP_OP, CMP_EQ);
+            e.nested(NFTA_CMP_DATA, |data| data.octets(NFTA_DATA_VALUE, value));
         });
     }
 
@@ -270,11 +272,13 @@ impl Attributes<'_> {
             Family::Ipv6Unicast => n.to_be_bytes().to_vec(),
         };
         let highest = u128::MAX >> (128 - u32::from(family.max_len()));
-        self.nested(1, |e| e.nested(1, |k| k.octets(1, &key(range.first))));
+        self.nested(NFTA_LIST_ELEM, |e| {
+            e.nested(NFTA_SET_ELEM_KEY, |k| k.octets(NFTA_DATA_VALUE, &key(range.first)))
+        });
         if range.last < highest {
-            self.nested(1, |e| {
-                e.nested(1, |k| k.octets(1, &key(range.last + 1)));
-                e.number(3, INTERVAL_END);
+            self.nested(NFTA_LIST_ELEM, |e| {
+                e.nested(NFTA_SET_ELEM_KEY, |k| k.octets(NFTA_DATA_VALUE, &key(range.last + 1)));
+                e.number(NFTA_SET_ELEM_FLAGS, INTERVAL_END);
             });
         }
     }

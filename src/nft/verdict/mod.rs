@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    attr::*,
     chain::{IFNAMSIZ, META_IIFNAME, META_OIFNAME, NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_RETURN, protocol},
     wire::{
         CMP_EQ, GET_CHAIN, GET_RULE, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
@@ -123,7 +124,7 @@ pub fn list_chains(encoder: &mut Encoder, protocol: u8) {
 
 /// Requests the rules of all chains of a table.
 pub fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str) {
-    request(encoder, protocol, GET_RULE, flag::DUMP, |m| m.text(1, table));
+    request(encoder, protocol, GET_RULE, flag::DUMP, |m| m.text(NFTA_RULE_TABLE, table));
 }
 
 /// The tables with base chains that count, whose rules are to be listed. Those of kube-proxy, which
@@ -144,7 +145,7 @@ impl Chains {
         let base = chains.iter().filter_map(|c| base(c)).collect();
         let mut by_chain: BTreeMap<Name, Vec<Vec<u8>>> = BTreeMap::new();
         for rule in rules {
-            if let Some(name) = name(&rule, 2) {
+            if let Some(name) = name(&rule, NFTA_RULE_CHAIN) {
                 by_chain.entry(name).or_default().push(rule);
             }
         }
@@ -182,44 +183,46 @@ impl Chains {
 /// rules and do not change.
 pub fn sets(rules: &[Vec<u8>]) -> BTreeSet<Name> {
     let all = rules.iter().flat_map(|rule| {
-        let table = attribute(rule, 1).map(text).unwrap_or_default();
-        let expressions = attributes(attribute(rule, 4).unwrap_or_default()).map(|(_, e)| e);
-        let lookups = expressions.filter(|e| attribute(e, 1).is_some_and(|name| text(name) == "lookup"));
-        lookups.filter_map(move |e| Some((table.clone(), set_of(attribute(e, 2)?)?)))
+        let table = attribute(rule, NFTA_RULE_TABLE).map(text).unwrap_or_default();
+        let expressions =
+            attributes(attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default()).map(|(_, e)| e);
+        let lookups =
+            expressions.filter(|e| attribute(e, NFTA_EXPR_NAME).is_some_and(|name| text(name) == "lookup"));
+        lookups.filter_map(move |e| Some((table.clone(), set_of(attribute(e, NFTA_EXPR_DATA)?)?)))
     });
     all.filter(|(_, set)| ANONYMOUS.iter().any(|start| set.starts_with(start))).take(MAX_SETS).collect()
 }
 
 /// The set of a lookup.
 fn set_of(lookup: &[u8]) -> Option<String> {
-    attribute(lookup, 1).map(text)
+    attribute(lookup, NFTA_LOOKUP_SET).map(text)
 }
 
 /// Appends the request for all elements of a set.
 pub fn list_elements(encoder: &mut Encoder, protocol: u8, (table, set): &Name) {
     request(encoder, protocol, GET_SET_ELEMENTS, flag::DUMP, |m| {
-        m.text(1, table);
-        m.text(2, set);
+        m.text(NFTA_SET_ELEM_LIST_TABLE, table);
+        m.text(NFTA_SET_ELEM_LIST_SET, set);
     });
 }
 
 /// The elements in the messages of a list.
 pub fn elements(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let lists = messages.iter().filter_map(|m| attribute(m, 3));
+    let lists = messages.iter().filter_map(|m| attribute(m, NFTA_SET_ELEM_LIST_ELEMENTS));
     lists.flat_map(|list| attributes(list).map(|(_, element)| element.to_vec())).take(MAX_ELEMENTS).collect()
 }
 
 fn base(chain: &[u8]) -> Option<Base> {
-    let hook = attribute(attribute(chain, 4)?, 1).and_then(number)?;
-    let is_filter = attribute(chain, 7).is_some_and(|kind| text(kind) == "filter");
+    let hook = attribute(attribute(chain, NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM).and_then(number)?;
+    let is_filter = attribute(chain, NFTA_CHAIN_TYPE).is_some_and(|kind| text(kind) == "filter");
     let counts = is_filter && [NF_INET_PRE_ROUTING, NF_INET_FORWARD].contains(&hook);
-    let drops = attribute(chain, 5).and_then(number) == Some(NF_DROP);
-    counts.then_some(Base { name: name(chain, 3)?, hook, drops })
+    let drops = attribute(chain, NFTA_CHAIN_POLICY).and_then(number) == Some(NF_DROP);
+    counts.then_some(Base { name: name(chain, NFTA_CHAIN_NAME)?, hook, drops })
 }
 
 /// Table and chain of a message.
 fn name(message: &[u8], kind: u16) -> Option<Name> {
-    Some((text(attribute(message, 1)?), text(attribute(message, kind)?)))
+    Some((text(attribute(message, NFTA_RULE_TABLE)?), text(attribute(message, kind)?)))
 }
 
 fn text(value: &[u8]) -> String {
@@ -297,32 +300,41 @@ impl Walk<'_> {
     fn rule(&self, rule: &[u8]) -> (Fit, Action) {
         let mut registers: BTreeMap<u32, Option<Vec<u8>>> = BTreeMap::new();
         let (mut fit, mut action) = (Fit::Yes, Action::Other { accepts: false });
-        for (_, expression) in attributes(attribute(rule, 4).unwrap_or_default()) {
-            let name = attribute(expression, 1).map(text).unwrap_or_default();
-            let data = attribute(expression, 2).unwrap_or_default();
+        for (_, expression) in attributes(attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default()) {
+            let name = attribute(expression, NFTA_EXPR_NAME).map(text).unwrap_or_default();
+            let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
             let field = |kind| attribute(data, kind).and_then(number).unwrap_or_default();
             match name.as_str() {
                 "counter" | "log" => {}
-                "meta" => _ = registers.insert(field(1), self.meta(field(2))),
-                "payload" => _ = registers.insert(field(1), self.payload(data)),
-                "ct" => _ = registers.insert(field(1), connection(field(2), self.packet)),
-                "bitwise" => {
-                    let masked = registers.get(&field(1)).cloned().flatten().and_then(|v| masked(data, v));
-                    registers.insert(field(2), masked);
+                "meta" => _ = registers.insert(field(NFTA_META_DREG), self.meta(field(NFTA_META_KEY))),
+                "payload" => _ = registers.insert(field(NFTA_PAYLOAD_DREG), self.payload(data)),
+                "ct" => {
+                    _ = registers.insert(field(NFTA_CT_DREG), connection(field(NFTA_CT_KEY), self.packet))
                 }
-                "cmp" => fit = fit.and(compared(data, registers.get(&field(1)).and_then(Option::as_deref))),
+                "bitwise" => {
+                    let masked = registers
+                        .get(&field(NFTA_BITWISE_SREG))
+                        .cloned()
+                        .flatten()
+                        .and_then(|v| masked(data, v));
+                    registers.insert(field(NFTA_BITWISE_DREG), masked);
+                }
+                "cmp" => {
+                    fit = fit
+                        .and(compared(data, registers.get(&field(NFTA_CMP_SREG)).and_then(Option::as_deref)))
+                }
                 "match" => fit = fit.and(extension(data, self.packet)),
                 "immediate" => action = verdict(data).unwrap_or(action),
                 "reject" => action = Action::Drop,
                 "target" => action = target(data),
                 "queue" => action = Action::Other { accepts: true },
                 "lookup" => {
-                    let key = registers.get(&field(2)).and_then(Option::as_deref);
+                    let key = registers.get(&field(NFTA_LOOKUP_SREG)).and_then(Option::as_deref);
                     let (found, of_map) = self.lookup(rule, data, key);
                     fit = fit.and(found);
                     action = of_map.unwrap_or(action);
                     // The value of a map, where it is no verdict.
-                    if attribute(data, 3).is_some() {
+                    if attribute(data, NFTA_LOOKUP_DREG).is_some() {
                         registers.clear();
                     }
                 }
@@ -339,14 +351,15 @@ impl Walk<'_> {
     /// Whether a set has the key, and the action of a map of verdicts.
     fn lookup(&self, rule: &[u8], lookup: &[u8], key: Option<&[u8]>) -> (Fit, Option<Action>) {
         // A map of verdicts writes no register of data.
-        let is_vmap = attribute(lookup, 3).and_then(number) == Some(0);
+        let is_vmap = attribute(lookup, NFTA_LOOKUP_DREG).and_then(number) == Some(0);
         let unknown = || (Fit::Perhaps, is_vmap.then_some(Action::Other { accepts: true }));
-        let name = attribute(rule, 1).map(text).zip(set_of(lookup));
+        let name = attribute(rule, NFTA_RULE_TABLE).map(text).zip(set_of(lookup));
         let set = name.and_then(|name| self.chains.sets.get(&name)).filter(|set| set.len() < MAX_ELEMENTS);
         let (Some(set), Some(key)) = (set, key) else { return unknown() };
         let Some(found) = element_of(set, key) else { return unknown() };
-        let is_inverted =
-            attribute(lookup, 5).and_then(number).is_some_and(|flags| flags & LOOKUP_INVERTED != 0);
+        let is_inverted = attribute(lookup, NFTA_LOOKUP_FLAGS)
+            .and_then(number)
+            .is_some_and(|flags| flags & LOOKUP_INVERTED != 0);
         let fit = if found.is_some() != is_inverted { Fit::Yes } else { Fit::No };
         match found.filter(|_| is_vmap) {
             // An element has its verdict where an immediate expression has it.
@@ -374,14 +387,18 @@ impl Walk<'_> {
     /// A part of the source or destination address.
     fn payload(&self, data: &[u8]) -> Option<Vec<u8>> {
         let field = |kind| attribute(data, kind).and_then(number);
-        let (offset, len) = (usize::try_from(field(3)?).ok()?, usize::try_from(field(4)?).ok()?);
+        let (offset, len) = (
+            usize::try_from(field(NFTA_PAYLOAD_OFFSET)?).ok()?,
+            usize::try_from(field(NFTA_PAYLOAD_LEN)?).ok()?,
+        );
         let octets = |addr| match addr {
             IpAddr::V4(a) => a.octets().to_vec(),
             IpAddr::V6(a) => a.octets().to_vec(),
         };
         let first = if self.packet.destination.is_ipv4() { 12 } else { 8 };
         let both = [octets(self.packet.source), octets(self.packet.destination)].concat();
-        let start = offset.checked_sub(first).filter(|_| field(2) == Some(PAYLOAD_NETWORK))?;
+        let start =
+            offset.checked_sub(first).filter(|_| field(NFTA_PAYLOAD_BASE) == Some(PAYLOAD_NETWORK))?;
         both.get(start..start.checked_add(len)?).map(<[u8]>::to_vec)
     }
 }
@@ -408,7 +425,7 @@ fn connection(key: u32, packet: &Forwarded) -> Option<Vec<u8>> {
 
 /// The element of a set that holds the key, if any. `None`: it cannot be judged.
 fn element_of<'a>(set: &'a [Vec<u8>], key: &[u8]) -> Option<Option<&'a Vec<u8>>> {
-    let flags = |element: &[u8]| attribute(element, 3).and_then(number).unwrap_or(0);
+    let flags = |element: &[u8]| attribute(element, NFTA_SET_ELEM_FLAGS).and_then(number).unwrap_or(0);
     let mut keyed = Vec::new();
     let mut catch_all = None;
     for element in set {
@@ -416,9 +433,9 @@ fn element_of<'a>(set: &'a [Vec<u8>], key: &[u8]) -> Option<Option<&'a Vec<u8>>>
             catch_all = Some(element);
             continue;
         }
-        let value = attribute(attribute(element, 1)?, 1)?;
+        let value = attribute(attribute(element, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
         // Ranges of several fields, or another type than the key's.
-        if attribute(element, KEY_END).is_some() || value.len() != key.len() {
+        if attribute(element, NFTA_SET_ELEM_KEY_END).is_some() || value.len() != key.len() {
             return None;
         }
         keyed.push((value, element));
@@ -436,18 +453,18 @@ fn element_of<'a>(set: &'a [Vec<u8>], key: &[u8]) -> Option<Option<&'a Vec<u8>>>
 }
 
 fn masked(data: &[u8], value: Vec<u8>) -> Option<Vec<u8>> {
-    let operand = |kind| attribute(attribute(data, kind)?, 1);
-    let (mask, xor) = (operand(4)?, operand(5)?);
+    let operand = |kind| attribute(attribute(data, kind)?, NFTA_DATA_VALUE);
+    let (mask, xor) = (operand(NFTA_BITWISE_MASK)?, operand(NFTA_BITWISE_XOR)?);
     let parts = value.into_iter().zip(mask.iter().zip(xor));
     Some(parts.map(|(octet, (mask, xor))| octet & mask ^ xor).collect())
 }
 
 fn compared(data: &[u8], value: Option<&[u8]>) -> Fit {
-    let wanted = attribute(data, 3).and_then(|d| attribute(d, 1));
+    let wanted = attribute(data, NFTA_CMP_DATA).and_then(|d| attribute(d, NFTA_DATA_VALUE));
     let (Some(wanted), Some(value)) = (wanted, value) else { return Fit::Perhaps };
     // Of an interface only the octets of its name are compared, without the last one for a prefix.
     let is_equal = value.get(..wanted.len()) == Some(wanted);
-    match attribute(data, 2).and_then(number) {
+    match attribute(data, NFTA_CMP_OP).and_then(number) {
         Some(CMP_EQ) if is_equal => Fit::Yes,
         Some(CMP_NEQ) if !is_equal => Fit::Yes,
         Some(CMP_EQ | CMP_NEQ) => Fit::No,
@@ -457,11 +474,11 @@ fn compared(data: &[u8], value: Option<&[u8]>) -> Fit {
 
 /// A match of iptables.
 fn extension(data: &[u8], packet: &Forwarded) -> Fit {
-    match attribute(data, 1).map(text).as_deref() {
+    match attribute(data, NFTA_MATCH_NAME).map(text).as_deref() {
         Some("comment") => Fit::Yes,
-        Some("conntrack") => {
-            attribute(data, 3).and_then(|info| of_connection(info, packet)).unwrap_or(Fit::Perhaps)
-        }
+        Some("conntrack") => attribute(data, NFTA_MATCH_INFO)
+            .and_then(|info| of_connection(info, packet))
+            .unwrap_or(Fit::Perhaps),
         _ => Fit::Perhaps,
     }
 }
@@ -478,7 +495,7 @@ fn of_connection(info: &[u8], packet: &Forwarded) -> Option<Fit> {
 }
 
 fn target(data: &[u8]) -> Action {
-    match attribute(data, 1).map(text).as_deref() {
+    match attribute(data, NFTA_TARGET_NAME).map(text).as_deref() {
         Some("REJECT") => Action::Drop,
         Some("NFQUEUE") => Action::Other { accepts: true },
         _ => Action::Other { accepts: false },
@@ -486,9 +503,9 @@ fn target(data: &[u8]) -> Action {
 }
 
 fn verdict(data: &[u8]) -> Option<Action> {
-    let verdict = attribute(attribute(data, 2)?, 2)?;
-    let chain = || attribute(verdict, 2).map(text).unwrap_or_default();
-    Some(match attribute(verdict, 1).and_then(number)? {
+    let verdict = attribute(attribute(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
+    let chain = || attribute(verdict, NFTA_VERDICT_CHAIN).map(text).unwrap_or_default();
+    Some(match attribute(verdict, NFTA_VERDICT_CODE).and_then(number)? {
         NF_DROP => Action::Drop,
         NF_ACCEPT => Action::Accept,
         NFT_RETURN => Action::Return,
@@ -504,8 +521,6 @@ const CMP_NEQ: u32 = 1;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const GET_SET_ELEMENTS: u16 = 13;
-/// `NFTA_SET_ELEM_KEY_END`.
-const KEY_END: u16 = 10;
 const ELEMENT_INTERVAL_END: u32 = 1;
 const ELEMENT_CATCH_ALL: u32 = 2;
 const LOOKUP_INVERTED: u32 = 1;

@@ -14,9 +14,9 @@ type Fill<'a> = &'a dyn Fn(&mut Attributes<'_>);
 
 fn listed(chain: &str, fill: Fill<'_>) -> Vec<u8> {
     written(NEW_RULE, |m| {
-        m.text(1, "filter");
-        m.text(2, chain);
-        m.nested(4, |list| fill(list));
+        m.text(NFTA_RULE_TABLE, "filter");
+        m.text(NFTA_RULE_CHAIN, chain);
+        m.nested(NFTA_RULE_EXPRESSIONS, |list| fill(list));
     })
 }
 
@@ -29,11 +29,11 @@ fn written(kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
 
 fn forward(policy: u32, rules: &[(&str, Fill<'_>)]) -> Chains {
     let chain = written(GET_CHAIN, |m| {
-        m.text(1, "filter");
-        m.text(3, "FORWARD");
-        m.nested(4, |hook| hook.number(1, NF_INET_FORWARD));
-        m.number(5, policy);
-        m.text(7, "filter");
+        m.text(NFTA_CHAIN_TABLE, "filter");
+        m.text(NFTA_CHAIN_NAME, "FORWARD");
+        m.nested(NFTA_CHAIN_HOOK, |hook| hook.number(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD));
+        m.number(NFTA_CHAIN_POLICY, policy);
+        m.text(NFTA_CHAIN_TYPE, "filter");
     });
     let rules = rules.iter().map(|(chain, fill)| listed(chain, fill)).collect();
     Chains::new(NFPROTO_IPV4, &[chain], rules, BTreeMap::new())
@@ -67,9 +67,9 @@ fn conntrack(list: &mut Attributes<'_>, states: u16) {
     info[146..148].copy_from_slice(&1_u16.to_ne_bytes());
     info[150..152].copy_from_slice(&states.to_ne_bytes());
     list.expression("match", |e| {
-        e.text(1, "conntrack");
+        e.text(NFTA_MATCH_NAME, "conntrack");
         e.number(2, 3);
-        e.octets(3, &info);
+        e.octets(NFTA_MATCH_INFO, &info);
     });
 }
 
@@ -97,7 +97,7 @@ fn the_first_rule_that_surely_matches_decides_else_the_policy() {
     };
     let jump = |chain: &'static str| move |l: &mut Attributes<'_>| write_verdict(l, NFT_JUMP, Some(chain));
     let unknown = |l: &mut Attributes<'_>| {
-        l.expression("match", |e| e.text(1, "tcp"));
+        l.expression("match", |e| e.text(NFTA_MATCH_NAME, "tcp"));
         write_verdict(l, ACCEPT, None);
     };
     let state = |states: u16, code| {
@@ -157,20 +157,20 @@ fn a_reply_belongs_to_an_established_connection() {
     let by_nft = |states: u32| {
         move |l: &mut Attributes<'_>| {
             l.expression("ct", |e| {
-                e.number(1, REGISTER);
-                e.number(2, CT_STATE);
+                e.number(NFTA_CT_DREG, REGISTER);
+                e.number(NFTA_CT_KEY, CT_STATE);
             });
             l.expression("bitwise", |e| {
-                e.number(1, REGISTER);
-                e.number(2, REGISTER);
-                e.number(3, 4);
-                e.nested(4, |data| data.octets(1, &states.to_ne_bytes()));
-                e.nested(5, |data| data.octets(1, &[0; 4]));
+                e.number(NFTA_BITWISE_SREG, REGISTER);
+                e.number(NFTA_BITWISE_DREG, REGISTER);
+                e.number(NFTA_BITWISE_LEN, 4);
+                e.nested(NFTA_BITWISE_MASK, |data| data.octets(NFTA_DATA_VALUE, &states.to_ne_bytes()));
+                e.nested(NFTA_BITWISE_XOR, |data| data.octets(NFTA_DATA_VALUE, &[0; 4]));
             });
             l.expression("cmp", |e| {
-                e.number(1, REGISTER);
-                e.number(2, CMP_NEQ);
-                e.nested(3, |data| data.octets(1, &[0; 4]));
+                e.number(NFTA_CMP_SREG, REGISTER);
+                e.number(NFTA_CMP_OP, CMP_NEQ);
+                e.nested(NFTA_CMP_DATA, |data| data.octets(NFTA_DATA_VALUE, &[0; 4]));
             });
             write_verdict(l, NF_ACCEPT, None);
         }
@@ -198,12 +198,12 @@ fn looks_up(load: Fill<'_>, map: bool, inverted: bool, set: &[Element<'_>]) -> C
     let rule = listed("FORWARD", &|l| {
         load(l);
         l.expression("lookup", |e| {
-            e.text(1, "__set0");
-            e.number(2, REGISTER);
+            e.text(NFTA_LOOKUP_SET, "__set0");
+            e.number(NFTA_LOOKUP_SREG, REGISTER);
             if map {
-                e.number(3, 0);
+                e.number(NFTA_LOOKUP_DREG, 0);
             }
-            e.number(5, u32::from(inverted));
+            e.number(NFTA_LOOKUP_FLAGS, u32::from(inverted));
         });
         if !map {
             write_verdict(l, NF_ACCEPT, None);
@@ -212,14 +212,16 @@ fn looks_up(load: Fill<'_>, map: bool, inverted: bool, set: &[Element<'_>]) -> C
     assert_eq!(sets(std::slice::from_ref(&rule)), [("filter".into(), "__set0".into())].into());
     let mut list = Encoder::new(1);
     request(&mut list, NFPROTO_IPV4, 12, 0, |m| {
-        m.nested(3, |all| {
+        m.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |all| {
             for (key, ends, verdict) in set {
-                all.nested(1, |element| {
-                    element.nested(1, |data| data.octets(1, key));
+                all.nested(NFTA_LIST_ELEM, |element| {
+                    element.nested(NFTA_SET_ELEM_KEY, |data| data.octets(NFTA_DATA_VALUE, key));
                     if let Some(code) = verdict {
-                        element.nested(2, |data| data.nested(2, |v| v.number(1, *code)));
+                        element.nested(NFTA_SET_ELEM_DATA, |data| {
+                            data.nested(NFTA_DATA_VERDICT, |v| v.number(NFTA_VERDICT_CODE, *code))
+                        });
                     }
-                    element.number(3, u32::from(*ends));
+                    element.number(NFTA_SET_ELEM_FLAGS, u32::from(*ends));
                 });
             }
         });
@@ -235,8 +237,8 @@ fn looks_up(load: Fill<'_>, map: bool, inverted: bool, set: &[Element<'_>]) -> C
 fn sets_that_are_written_in_rules_are_judged() {
     let state = |l: &mut Attributes<'_>| {
         l.expression("ct", |e| {
-            e.number(1, REGISTER);
-            e.number(2, CT_STATE);
+            e.number(NFTA_CT_DREG, REGISTER);
+            e.number(NFTA_CT_KEY, CT_STATE);
         });
     };
     let source = |l: &mut Attributes<'_>| l.payload(PAYLOAD_NETWORK, 12, 4);
@@ -277,8 +279,9 @@ fn what_is_not_known_leaves_no_certainty() {
         write_verdict(l, NF_ACCEPT, None);
     };
     let queue = |l: &mut Attributes<'_>| l.expression("queue", |_| {});
-    let target =
-        |name: &'static str| move |l: &mut Attributes<'_>| l.expression("target", |e| e.text(1, name));
+    let target = |name: &'static str| {
+        move |l: &mut Attributes<'_>| l.expression("target", |e| e.text(NFTA_TARGET_NAME, name))
+    };
     let (nfqueue, log) = (target("NFQUEUE"), target("LOG"));
     let cases: [(&str, Fill<'_>, bool); 4] = [
         ("a register written by an unknown expression", &rewritten, false),
