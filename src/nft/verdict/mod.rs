@@ -134,8 +134,8 @@ pub fn tables(chains: &[Vec<u8>]) -> BTreeSet<String> {
 }
 
 impl Chains {
-    /// From what the kernel lists of a family of tables; `sets`: what [`elements`] makes of the sets
-    /// that [`sets`] names.
+    /// From what the kernel lists of a family of tables; `sets`: what [`elements`] makes of the
+    /// sets that [`sets`] names.
     pub fn new(
         protocol: u8,
         chains: &[Vec<u8>],
