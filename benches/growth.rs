@@ -2,7 +2,7 @@
 //!
 //! Each is measured at three sizes, and a line is fitted to the logarithms: its slope is the
 //! exponent by which the cost grows, about 0 where it stays and 1 where it grows in proportion.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures time")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::{
     borrow::Cow,
@@ -15,7 +15,7 @@ use std::{
 
 use routelet::{
     bgp::{
-        policy::{Match, Policy, PrefixRange, RouteSource, Statement, Subject, run},
+        policy::{Hits, Match, Policy, PrefixRange, RouteSource, Statement, Subject, run},
         wire::attr::Attrs,
     },
     fib::{
@@ -80,6 +80,7 @@ fn prefix_list(entries: u32) -> (Duration, u32) {
     let statement = Statement { matches: Match { prefixes, ..Match::default() }, ..Statement::default() };
     let policies = [Arc::new(Policy::new("list", vec![statement]))];
     let attrs = Attrs::new(IpAddr::from([10, 0, 0, 2]).into());
+    let hits = Hits::new(&policies);
     timed(20_000, |n| {
         let subject = Subject {
             prefix: route(n % (2 * entries)),
@@ -89,7 +90,7 @@ fn prefix_list(entries: u32) -> (Duration, u32) {
             own_as: 65000,
             own_next_hop: None,
         };
-        let accepted = run(&policies, &subject, &mut Cow::Borrowed(&attrs)).is_ok();
+        let accepted = run(&policies, &subject, &mut Cow::Borrowed(&attrs), &hits).is_ok();
         assert!(black_box(accepted));
     })
 }
