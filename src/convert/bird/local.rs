@@ -10,7 +10,7 @@ use super::{
 use crate::{
     convert::{
         ledger::Outcome,
-        router::{HIDDEN, Keys, hides_own_routes, set, without_changes},
+        router::{Keys, set},
     },
     net::{Family, Prefix},
 };
@@ -78,11 +78,6 @@ impl Local {
         }
         for mut keys in compiled.changes(prefix.family()) {
             keys.remove("families");
-            if hides_own_routes(&keys) {
-                lines.note(statement.line, Outcome::Differs, HIDDEN);
-                without_changes(&mut keys);
-                set(&mut keys, "action", "reject");
-            }
             self.changes.push((prefix, keys));
         }
     }
