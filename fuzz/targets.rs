@@ -20,6 +20,7 @@ use routelet::{
         update::{Decoder, Nlri, NlriBlock, Update},
     },
     config::{ParseContext, PasswordFileError, effective, parse},
+    convert::{ConvertError, Format, Input},
 };
 
 pub(crate) use host::{advertisement, conflist, control, netlink, object, request, state};
@@ -139,6 +140,19 @@ pub(crate) fn config(data: &[u8]) {
             let lines = text.split('\n').count();
             assert!(!problems.is_empty());
             assert!(problems.iter().all(|p| !p.what.is_empty() && p.line <= lines), "{problems:?}");
+        }
+    }
+}
+
+/// Another daemon's configuration: the result is valid, or the error is one line.
+pub(crate) fn convert(data: &[u8]) {
+    let text = String::from_utf8_lossy(data).into_owned();
+    let inputs = [Input { name: "input".to_owned(), text }];
+    for format in [Format::Frr, Format::Quagga, Format::Bird, Format::KubeRouter] {
+        match routelet::convert::convert(&inputs, Some(format)) {
+            Ok(report) => assert!(report.output.starts_with('#') && !report.lines.is_empty()),
+            Err(ConvertError::Invalid(_)) => {}
+            Err(error) => assert!(!error.to_string().contains('\n')),
         }
     }
 }

@@ -325,3 +325,43 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn convert_prints_a_file_that_check_accepts_and_lists_what_needs_a_review() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/convert");
+    for (name, expected) in [("frr-1-host.conf", 0), ("frr-4-transit.conf", 4), ("bird-1-host.conf", 0)] {
+        let input = examples.join(name);
+        let (status, out, err) = said(&["convert", input.to_str().unwrap()]);
+        assert_eq!(status, expected, "{name}: {err}");
+        assert_eq!(err.contains(": differs: "), expected == 4, "{name}: {err}");
+        let path = file(folder.path(), &out);
+        assert_eq!(said(&["check", "--config", &path]), (0, String::new(), String::new()), "{name}: {out}");
+    }
+    let input = examples.join("frr-4-transit.conf");
+    let (status, out, err) = said(&["convert", "--json", input.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, err.as_str(), &report["format"]), (4, "", &"frr".into()));
+    assert!(
+        report["lines"].as_array().unwrap().iter().any(|l| l["outcome"] == "differs" && l["line"].is_u64())
+    );
+}
+
+#[test]
+fn convert_overwrites_nothing_and_hides_passwords_from_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("bgpd.conf");
+    let text = "router bgp 65001\n neighbor 10.0.0.2 remote-as 65002\n neighbor 10.0.0.2 password sesame\n";
+    fs::write(&input, text).unwrap();
+    let output = folder.path().join("new.toml");
+    let args = ["convert", "--from", "quagga", input.to_str().unwrap(), "-o", output.to_str().unwrap()];
+    let (status, out, err) = said(&args);
+    assert_eq!((status, out.as_str()), (0, ""), "{err}");
+    assert!(fs::read_to_string(&output).unwrap().contains("sesame") && !err.contains("sesame"));
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600);
+    let (status, _, err) = said(&args);
+    assert!(status == 1 && err.contains("cannot be written"), "{err}");
+    let (status, _, err) = said(&["convert", "/dev/null"]);
+    assert!(status == 2 && err.contains("--from") && err.lines().count() == 1, "{err}");
+}

@@ -111,6 +111,11 @@ fn configurations_never_make_us_fall_and_problems_have_a_place() {
 }
 
 #[test]
+fn configurations_of_other_daemons_give_a_valid_file_or_an_error() {
+    fuzz("convert", targets::convert);
+}
+
+#[test]
 fn netlink_messages_are_read_to_the_end() {
     fuzz("netlink", targets::netlink);
 }

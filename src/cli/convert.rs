@@ -7,10 +7,10 @@ use crate::convert::{self, Format, Line, Outcome, Report};
 
 /// Make a configuration from that of another daemon
 ///
-/// Reads files of FRR, Quagga or BIRD that belong together and prints a configuration of routelet. Each
-/// line that is not carried over, or not exactly, is listed with the reason on standard error and
-/// at the end of the result. What a policy cannot express is rejected. Exit status 4 if a line needs
-/// a review, else 0.
+/// Reads files of FRR, Quagga, BIRD or kube-router that belong together and prints a configuration
+/// of routelet. Each line that is not carried over, or not exactly, is listed with the reason on
+/// standard error and at the end of the result. What a policy cannot express is rejected. Exit
+/// status 4 if a line needs a review, else 0.
 #[derive(Args, Debug)]
 pub(super) struct Convert {
     /// Files of the other daemon; - is standard input
@@ -32,6 +32,7 @@ enum From {
     Frr,
     Quagga,
     Bird,
+    KubeRouter,
 }
 
 impl Convert {
@@ -41,6 +42,7 @@ impl Convert {
             From::Frr => Format::Frr,
             From::Quagga => Format::Quagga,
             From::Bird => Format::Bird,
+            From::KubeRouter => Format::KubeRouter,
         });
         let report = convert::convert(&inputs, format).map_err(|e| Failure::Usage(e.to_string()))?;
         if let Some(path) = &self.output {

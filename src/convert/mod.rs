@@ -1,12 +1,13 @@
 //! `routelet convert`: the configuration of another daemon → one of routelet.
 //!
-//! One folder per format makes a [`router::Router`], and `write` makes a file from that. Each line
+//! One room per format makes a [`router::Router`], and `write` makes a file from that. Each line
 //! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed, or
 //! not carried over, with the reason. What cannot be expressed exactly is never approximated in a
 //! policy: from that point on the policy rejects. No files are read or written here.
 
 mod bird;
 mod frr;
+mod kube_router;
 mod ledger;
 mod ranges;
 mod router;
@@ -38,6 +39,7 @@ pub enum Format {
     Frr,
     Quagga,
     Bird,
+    KubeRouter,
 }
 
 /// What was made of the input.
@@ -58,7 +60,9 @@ pub struct Report {
 pub enum ConvertError {
     #[error("the input is {0} octets; the limit is {MAX_INPUT}: convert the files one by one")]
     TooLarge(usize),
-    #[error("{0}: the format is not recognized; name it with --from, one of frr, quagga and bird")]
+    #[error(
+        "{0}: the format is not recognized; name it with --from, one of frr, quagga, bird and kube-router"
+    )]
     UnknownFormat(String),
     #[error("{0}")]
     NothingToConvert(String),
@@ -83,11 +87,12 @@ pub fn convert(inputs: &[Input], format: Option<Format>) -> Result<Report, Conve
     let converted = match format {
         Format::Frr | Format::Quagga => frr::convert(inputs, format)?,
         Format::Bird => bird::convert(inputs)?,
+        Format::KubeRouter => kube_router::convert(inputs)?,
     };
     let (router, ledger) = converted;
     let lines = ledger.into_lines();
     let output = write::file(&router, &lines);
-    check(&output)?;
+    check(&output, format == Format::KubeRouter)?;
     let complete = lines.iter().all(|l| !l.outcome.needs_review());
     Ok(Report { format, complete, lines, output })
 }
@@ -101,13 +106,16 @@ fn detect(inputs: &[Input]) -> Result<Format, ConvertError> {
     if all().any(is_bird) {
         return Ok(Format::Bird);
     }
+    if inputs.iter().any(|i| kube_router::is_input(&i.text)) {
+        return Ok(Format::KubeRouter);
+    }
     let names: Vec<_> = inputs.iter().map(|i| i.name.as_str()).collect();
     Err(ConvertError::UnknownFormat(names.join(", ")))
 }
 
 /// The output is what `routelet check` accepts.
-fn check(output: &str) -> Result<(), ConvertError> {
-    let context = ParseContext { kubernetes: false, read_password: &|_| Ok("not read".into()) };
+fn check(output: &str, kubernetes: bool) -> Result<(), ConvertError> {
+    let context = ParseContext { kubernetes, read_password: &|_| Ok("not read".into()) };
     match config::parse(output, &context) {
         Ok(_) => Ok(()),
         Err(problems) => {

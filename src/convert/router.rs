@@ -15,6 +15,8 @@ pub(super) struct Router {
     pub(super) advertise: Keys,
     pub(super) policies: Vec<Policy>,
     pub(super) fib: Keys,
+    /// Further tables, each with its heading.
+    pub(super) sections: Vec<(&'static str, Keys)>,
     /// What the reader of the file should know.
     pub(super) remarks: Vec<String>,
 }

@@ -53,6 +53,35 @@ fn the_files_of_the_round_trip_are_converted() {
 }
 
 #[test]
+fn flags_of_kube_router_are_keys() {
+    let text = include_str!("../../tests/interop/convert/kube-router.yaml");
+    let report = convert(&input("kube-router.yaml", text), None).unwrap();
+    assert_eq!(report.format, Format::KubeRouter);
+    insta::assert_snapshot!("kube-router", report.output);
+    assert_eq!(outcome(&report, "--run-firewall").0, Outcome::NotCarried);
+    assert_eq!(outcome(&report, "kube-router.io/node.asn").0, Outcome::NotCarried);
+}
+
+#[test]
+fn neighbors_of_kube_router_are_left_out_where_their_lists_do_not_match() {
+    let convert = |flags: &str| convert(&input("args", flags), Some(Format::KubeRouter)).unwrap();
+    let report = convert("--peer-router-ips=10.0.0.1,10.0.0.2 --peer-router-asns=65001");
+    assert!(!report.output.contains("[[bgp.neighbor]]") && !report.complete);
+    let report =
+        convert("--peer-router-ips=10.0.0.1 --peer-router-asns=65001 --peer-router-passwords=c2VzYW1l");
+    assert!(
+        !report.output.contains("[[bgp.neighbor]]") && !report.output.contains("c2VzYW1l"),
+        "{}",
+        report.output
+    );
+    let report = convert("kube-router.io/peer.passwords: c2VzYW1l");
+    assert!(!report.output.contains("c2VzYW1l"), "{}", report.output);
+    let report =
+        convert("kube-router --peer-router-ips=10.0.0.1 --peer-router-asns=65001 --enable-ibgp=false");
+    assert!(report.output.contains("[[bgp.neighbor]]") && report.output.contains("peering = \"none\""));
+}
+
+#[test]
 fn a_policy_rejects_from_the_entry_on_that_has_no_counterpart() {
     for unfit in [
         "match tag 7",

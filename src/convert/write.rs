@@ -43,6 +43,7 @@ pub(super) fn file(router: &Router, lines: &[Line]) -> String {
     if !router.fib.is_empty() {
         table(&mut text, "[fib]", &router.fib);
     }
+    router.sections.iter().for_each(|(heading, keys)| table(&mut text, heading, keys));
     listed(&mut text, lines);
     text
 }
