@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn warnings_come_once_a_minute() {
         let (mut places, start) = (Places::new(1), Instant::now());
-        let seconds = [0, 1, 60, 61, 62, 122].map(|s| places.warns(start + Duration::from_secs(s)));
+        let seconds = [0, 1, 60, 61, 62, 121].map(|s| places.warns(start + Duration::from_secs(s)));
         assert_eq!(seconds, [true, false, false, true, false, false]);
     }
 }

@@ -155,7 +155,8 @@ mod tests {
         let gateway = Gateway { addr: "10.0.2.9".parse().unwrap(), ifindex: 0 };
         fib.set_desired("20.0.0.0/24".parse().unwrap(), Some(&Arc::new(NextHops::unicast(vec![gateway]))));
         fib.finish();
-        let ops = fib.take(10);
+        let ops: Vec<_> =
+            std::iter::from_fn(|| Some(fib.take(10)).filter(|ops| !ops.is_empty())).flatten().collect();
         fib.refused(ops.last().unwrap(), false, false, &"no".into());
         host.links.get_mut(&3).unwrap().lower_up = false;
         assert_eq!(see(&mut fib, &host), (1, 1));
