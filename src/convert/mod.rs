@@ -1,9 +1,9 @@
 //! `routelet convert`: the configuration of another daemon → one of routelet.
 //!
 //! One room per format makes a [`router::Router`], and `write` makes a file from that. Each line
-//! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed, or
-//! not carried over, with the reason. What cannot be expressed exactly is never approximated in a
-//! policy: from that point on the policy rejects. No files are read or written here.
+//! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed,
+//! or not carried over, with the reason. What cannot be expressed exactly is never approximated in
+//! a policy: from that point on the policy rejects. No files are read or written here.
 
 mod bird;
 mod frr;

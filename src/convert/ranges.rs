@@ -79,7 +79,8 @@ fn minus(a: PrefixRange, b: PrefixRange) -> Vec<PrefixRange> {
     let below = both.ge.checked_sub(1).and_then(|le| lengths(a.prefix, a.ge, le));
     let above = both.le.checked_add(1).and_then(|ge| lengths(a.prefix, ge, a.le));
     let mut rest: Vec<_> = below.into_iter().chain(above).collect();
-    // Of these lengths, what is beside the part that both have: a sibling at each length on the way.
+    // Of these lengths, what is beside the part that both have: a sibling at each length on the
+    // way.
     for len in a.prefix.len() + 1..=both.prefix.len() {
         rest.extend(sibling(both.prefix, len).and_then(|s| lengths(s, both.ge, both.le)));
     }

@@ -1,7 +1,8 @@
 //! BIRD 2 and 3: the part of their language that hosts use.
 //!
 //! `token` and `tree` read the text, `condition` and `filter` what filters do, `protocol` the
-//! blocks of BGP, `local` those of static, direct and kernel routes, and `finish` puts all together.
+//! blocks of BGP, `local` those of static, direct and kernel routes, and `finish` puts all
+//! together.
 
 mod condition;
 mod filter;
