@@ -1,8 +1,8 @@
 //! What shells complete from the running daemon: neighbors, prefixes and policies.
 //!
 //! The script of a shell calls `routelet completions --values LINE` with the line up to the cursor,
-//! and gets the values that fit the word there, one per line. Without a daemon, or where it does not
-//! respond in time, there are none.
+//! and gets the values that fit the word there, one per line. Without a daemon, or where it does
+//! not respond in time, there are none.
 
 use std::{
     collections::BTreeSet,

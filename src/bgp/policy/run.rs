@@ -50,8 +50,8 @@ pub struct Decided<'p> {
     pub accepted: bool,
 }
 
-/// Runs `policies` like [`run`], and returns how each of them ended, up to one that rejects. Nothing
-/// is counted.
+/// Runs `policies` like [`run`], and returns how each of them ended, up to one that rejects.
+/// Nothing is counted.
 pub fn trace<'p>(
     policies: &'p [Arc<Policy>],
     subject: &Subject<'_>,
