@@ -62,5 +62,8 @@ parent=$(awk '/^PPid:/ { print $2 }' "/proc/$owner/status" 2>/dev/null)
 while read -r -t 1 || [ $? -gt 128 ]; do
   [ -z "$parent" ] || [ -e "/proc/$parent" ] || kill -TERM "$owner" 2>/dev/null
 done
-# A program that was just being started may make something meanwhile.
-until clean "rt${owner}x"; do sleep 0.1; done
+# A program that was just being started may make something meanwhile; what cannot be removed is left to the next run.
+for _ in {1..100}; do
+  clean "rt${owner}x" && break
+  sleep 0.1
+done
