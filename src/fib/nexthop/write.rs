@@ -38,9 +38,12 @@ impl NexthopTable {
                     ops.push(Op::NewNexthop { id, object, replace });
                 }
             }
-            if let Some(entry) = self.entry_mut(id) {
-                entry.alive = true;
-                entry.error = None;
+            let Some(entry) = self.entry_mut(id) else { continue };
+            entry.alive = true;
+            entry.error = None;
+            // One that was refused before: its routes may have moved to another object meanwhile.
+            if entry.refs == 0 {
+                self.unreferenced.push(id);
             }
         }
         ops

@@ -170,3 +170,72 @@ proptest! {
         play_amid(Settings { nexthop_objects: false, ..SETTINGS }, acts, faults);
     }
 }
+
+/// The object of a set is refused until all routes have moved to another object.
+#[test]
+fn an_object_that_comes_when_its_routes_have_gone_is_not_left_over() {
+    use Fault::{NoReply, Nothing, Refused};
+    let acts = vec![
+        Act::Carrier(2, true),
+        Act::Write,
+        Act::Want(7, 8),
+        Act::Want(16, 4),
+        Act::WantMany(8),
+        Act::Write,
+        Act::Carrier(2, true),
+        Act::ForeignGone(12),
+        Act::Want(7, 0),
+        Act::WantMany(5),
+        Act::Write,
+        Act::Want(9, 13),
+        Act::Carrier(0, false),
+        Act::Restart,
+        Act::Write,
+    ];
+    let faults = vec![
+        Refused(3, "ESRCH"),
+        Nothing,
+        Nothing,
+        NoReply(6),
+        Nothing,
+        NoReply(usize::MAX),
+        Nothing,
+        NoReply(0),
+        NoReply(0),
+        Nothing,
+        Refused(3, "EBUSY"),
+        NoReply(usize::MAX),
+        Refused(2, "EEXIST"),
+        NoReply(1),
+        NoReply(0),
+        Refused(1, "ENETDOWN"),
+        Nothing,
+        Nothing,
+        NoReply(0),
+        Refused(3, "EEXIST"),
+        Nothing,
+        Refused(2, "EINTR"),
+        Refused(1, "EBUSY"),
+        Refused(1, "EBUSY"),
+        Nothing,
+        Refused(1, "EINTR"),
+        Nothing,
+        NoReply(usize::MAX),
+        Nothing,
+        NoReply(usize::MAX),
+        Refused(2, "ESRCH"),
+        Refused(2, "EEXIST"),
+        Nothing,
+        Nothing,
+        NoReply(3),
+        Nothing,
+        Nothing,
+        Nothing,
+        NoReply(0),
+    ];
+
+    // The order of routes in a batch differs from run to run.
+    for _ in 0..20 {
+        play_amid(Settings { resilient: true, ..SETTINGS }, acts.clone(), faults.clone());
+    }
+}
