@@ -68,7 +68,8 @@ impl NexthopTable {
         let mut ops = Vec::new();
         for id in std::mem::take(&mut self.unreferenced) {
             // One that the kernel refused is kept with the reason for as long as its set is wanted.
-            let keep = |t: &NexthopEntry| t.refs > 0 || t.owner != 0 && t.error.is_some();
+            let is_of_set = |t: &NexthopEntry| self.set(t.owner).is_some_and(|s| s.entry == id);
+            let keep = |t: &NexthopEntry| t.refs > 0 || t.error.is_some() && is_of_set(t);
             if id == UNREACHABLE || self.entry(id).is_none_or(keep) {
                 continue;
             }

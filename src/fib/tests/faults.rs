@@ -239,3 +239,27 @@ fn an_object_that_comes_when_its_routes_have_gone_is_not_left_over() {
         play_amid(Settings { resilient: true, ..SETTINGS }, acts.clone(), faults.clone());
     }
 }
+
+/// An object whose change was refused, and whose routes then belong to a set with another object.
+#[test]
+fn a_refused_object_that_is_no_longer_its_sets_is_not_left_over() {
+    use Fault::{NoReply, Nothing, Refused};
+    let acts = vec![
+        Act::Want(4, 11),
+        Act::Carrier(2, false),
+        Act::Restart,
+        Act::Want(1, 8),
+        Act::Want(0, 9),
+        Act::Want(3, 1),
+        Act::Want(5, 3),
+        Act::Carrier(1, false),
+        Act::Restart,
+        Act::WantMany(3),
+        Act::Want(3, 4),
+    ];
+    let faults = vec![NoReply(0), NoReply(0), Nothing, Nothing, Refused(3, "ENOBUFS"), Nothing];
+
+    for _ in 0..500 {
+        play_amid(Settings { resilient: true, ..SETTINGS }, acts.clone(), faults.clone());
+    }
+}
