@@ -28,6 +28,8 @@ pub(super) struct Bgp {
     pub(super) import_check: Option<bool>,
     pub(super) networks: Vec<Network>,
     pub(super) redistributed: Vec<Redistributed>,
+    /// Aggregates whose more specific prefixes are not advertised.
+    pub(super) suppressed: Vec<(LineId, Prefix)>,
     pub(super) ranges: Vec<(LineId, Prefix, String)>,
     pub(super) range_limit: Option<u64>,
 }
@@ -64,6 +66,7 @@ impl Bgp {
             import_check: None,
             networks: Vec::new(),
             redistributed: Vec::new(),
+            suppressed: Vec::new(),
             ranges: Vec::new(),
             range_limit: None,
         }
@@ -84,7 +87,8 @@ impl Bgp {
             ["timers", "bgp", keepalive, hold] => timers(&mut self.keys, keepalive, hold),
             ["maximum-paths", "ibgp", n] | ["maximum-paths", n] => self.maximum_paths(n),
             ["no", "auto-summary" | "synchronization"] => NotNeeded("routelet has neither"),
-            ["aggregate-address", ..] => {
+            ["aggregate-address", prefix, rest @ ..] => {
+                self.suppress(at, prefix, rest);
                 NotCarried("routelet does not aggregate; name the aggregate in advertise.networks".into())
             }
             ["table-map", ..] => NotCarried("all selected routes are installed".into()),
@@ -200,6 +204,17 @@ impl Bgp {
         }
     }
 
+    /// What `summary-only` keeps back, or may keep back by a map.
+    fn suppress(&mut self, at: LineId, prefix: &str, rest: &[&str]) {
+        if !rest.iter().any(|word| matches!(*word, "summary-only" | "suppress-map")) {
+            return;
+        }
+        let mask = rest.first().and_then(|mask| masked(prefix, mask));
+        if let Some(prefix) = prefix.parse().ok().or(mask) {
+            self.suppressed.push((at, prefix));
+        }
+    }
+
     fn network(&mut self, at: LineId, prefix: &str, rest: &[&str]) -> Taken {
         let mut parsed = prefix.parse::<Prefix>().ok();
         let mut rest = rest;
@@ -239,6 +254,7 @@ impl Bgp {
             };
         }
         let source = source.to_owned();
+        self.redistributed.retain(|r| (r.family, &r.source) != (family, &source));
         self.redistributed.push(Redistributed { at, family, source, route_map, metric });
         Carried
     }

@@ -154,11 +154,29 @@ impl Finish<'_> {
     /// connected subnets are advertised.
     fn own_policies(&mut self) -> OwnPolicies {
         Family::ALL.map(|family| {
-            let mut names = self.policies_of_networks(family);
+            let mut names = self.policies_of_aggregates(family);
+            names.extend(self.policies_of_networks(family));
             names.extend(self.policies_of_connected(family));
             names.extend(self.policies_of_static(family));
             names
         })
+    }
+
+    /// What is inside an aggregate with `summary-only` is rejected, from whom it may be.
+    fn policies_of_aggregates(&mut self, family: Family) -> Vec<String> {
+        let mut inside = Vec::new();
+        for (at, prefix) in &self.bgp.suppressed {
+            let range = PrefixRange { prefix: *prefix, ge: prefix.len() + 1, le: family.max_len() };
+            if prefix.family() == family && range.ge <= range.le {
+                inside.push(range);
+                self.ledger.not_carried(*at, "what is inside it is not advertised");
+            }
+        }
+        if inside.is_empty() {
+            return Vec::new();
+        }
+        let scope = Scope { prefixes: Some(inside), ..Scope::all(family, Direction::Out, true) };
+        vec![self.policies.named_reject("summary-only", &scope)]
     }
 
     fn policies_of_networks(&mut self, family: Family) -> Vec<String> {
@@ -183,8 +201,25 @@ impl Finish<'_> {
         let of_family = self.bgp.redistributed.iter().filter(is_connected).find(|r| r.family == family);
         match of_family.cloned() {
             None => vec![self.policies.reject_all(&scope)],
+            Some(redistributed) if self.has_further_interfaces(&redistributed) => {
+                let what = "the other family has other interfaces, which routelet does not distinguish: no connected \
+                            subnet of this family is advertised";
+                self.ledger.differs(redistributed.at, what);
+                vec![self.policies.reject_all(&scope)]
+            }
             Some(redistributed) => self.redistribution(&redistributed, &scope),
         }
+    }
+
+    /// Whether subnets of interfaces are advertised that its route map does not name.
+    fn has_further_interfaces(&self, redistributed: &Redistributed) -> bool {
+        let map = redistributed.route_map.as_ref();
+        let Some(named) = map.and_then(|map| self.policies.maps.interfaces_only(&map.name)) else {
+            return false;
+        };
+        let all = self.router.advertise.get("interfaces").and_then(Value::as_array);
+        let mut all = all.into_iter().flatten().filter_map(Value::as_str);
+        all.any(|interface| named.iter().all(|name| name != interface))
     }
 
     fn policies_of_static(&mut self, family: Family) -> Vec<String> {
@@ -417,6 +452,10 @@ impl Finish<'_> {
                 self.ledger.not_carried(*at, format!("there is no peer group {group}: left out"));
                 continue;
             };
+            if peer.shutdown.is_some() {
+                self.ledger.differs(*at, format!("peer group {group} is shut down: left out"));
+                continue;
+            }
             let Some(remote_as) = peer.remote_as else {
                 self.ledger.not_carried(*at, format!("peer group {group} has no `remote-as`: left out"));
                 continue;

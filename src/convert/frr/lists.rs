@@ -126,6 +126,15 @@ impl Lists {
         self.access[family.index()].0.contains_key(name)
     }
 
+    pub(super) fn has_path(&self, name: &str) -> bool {
+        self.paths.0.contains_key(name)
+    }
+
+    pub(super) fn has_community(&self, name: &str, large: bool) -> bool {
+        let list = if large { &self.large } else { &self.communities };
+        list.0.contains_key(name)
+    }
+
     /// What a prefix list permits; nothing if it does not exist.
     pub(super) fn prefixes(&self, family: Family, name: &str) -> Result<Vec<PrefixRange>, Unfit> {
         let entries = self.prefixes[family.index()].entries("prefix list", name)?;
@@ -256,13 +265,12 @@ fn pattern(text: &str) -> Result<String, String> {
     text.parse::<AsPathPattern>().map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
-/// An expanded list whose regular expression stands for one community.
+/// An expanded list whose regular expression stands for one community. With `^` and `$` it is
+/// about all communities of a route together: only this one, and no other.
 fn literal(text: &str, large: bool) -> Result<Vec<Community>, String> {
     let regex = || format!("routelet has no regular expressions over communities: `{text}`");
-    let inner = [('^', '$'), ('_', '_')].into_iter().find_map(|(from, to)| {
-        let inner = text.strip_prefix(from)?.strip_suffix(to)?;
-        inner.chars().all(|c| c.is_ascii_digit() || c == ':').then_some(inner)
-    });
+    let inner = text.strip_prefix('_').and_then(|t| t.strip_suffix('_'));
+    let inner = inner.filter(|t| t.chars().all(|c| c.is_ascii_digit() || c == ':'));
     communities(&[inner.ok_or_else(regex)?], large).map_err(|_| regex())
 }
 
@@ -334,7 +342,8 @@ mod tests {
         assert!(lists.path("B").is_err() && lists.path("C").is_err());
         lists.community_list(&words("standard D permit 65001:1 no-export"), false).unwrap();
         lists.community_list(&words("standard E permit 65001:1"), false).unwrap();
-        lists.community_list(&words("expanded E permit ^65001:2$"), false).unwrap();
+        lists.community_list(&words("expanded E permit _65001:2_"), false).unwrap();
+        assert!(lists.community_list(&words("expanded G permit ^65001:2$"), false).is_err());
         assert!(lists.community_list(&words("expanded F permit 65001:.*"), false).is_err());
         assert!(lists.community("D", false).is_err() && lists.community("F", false).is_err());
         assert_eq!(lists.community("E", false).unwrap().len(), 2);

@@ -115,7 +115,9 @@ impl Frr {
             return;
         }
         let at = self.ledger.add(file, number, line);
-        if is_top(&words) || matches!(self.node, Node::Other(_) | Node::Interface(_)) && !is_indented {
+        // An indented line belongs to such a block whatever it is: `vrf` has `ip route`, too.
+        let is_top = is_top(&words) && !(is_indented && matches!(self.node, Node::Other(_)));
+        if is_top || matches!(self.node, Node::Other(_) | Node::Interface(_)) && !is_indented {
             self.node = Node::Top;
         }
         let taken = self.take(at, &words, line);

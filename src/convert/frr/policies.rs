@@ -222,6 +222,11 @@ impl<'a> Policies<'a> {
         self.policy(&base, None, vec![scope.reject()], scope)
     }
 
+    /// The same by a name of its own.
+    pub(super) fn named_reject(&mut self, name: &str, scope: &Scope) -> String {
+        self.policy(name, None, vec![scope.reject()], scope)
+    }
+
     /// The name of the policy with these statements, new or made before.
     fn policy(
         &mut self,
@@ -272,6 +277,9 @@ impl<'a> Policies<'a> {
     ) -> Result<Vec<Keys>, (LineId, String)> {
         if let Some(unfit) = &entry.unfit {
             return Err(unfit.clone());
+        }
+        if let Some(missing) = self.missing(entry).filter(|_| !entry.permit) {
+            return Err(missing);
         }
         let Some(mut keys) = self.conditions(entry, scope)? else { return Ok(Vec::new()) };
         if !entry.permit {
@@ -325,6 +333,21 @@ impl<'a> Policies<'a> {
         Ok(before)
     }
 
+    /// A list that is not in the input: what an entry with it is to reject is not known.
+    fn missing(&self, entry: &Entry) -> Option<(LineId, String)> {
+        let lists = self.lists;
+        entry.conditions.iter().find_map(|(at, condition)| {
+            let (is_there, name) = match condition {
+                Condition::PrefixList(family, name) => (lists.has_prefix_list(*family, name), name),
+                Condition::AccessList(family, name) => (lists.has_access_list(*family, name), name),
+                Condition::AsPath(name) => (lists.has_path(name), name),
+                Condition::Community { list, large } => (lists.has_community(list, *large), list),
+                Condition::NextHop(_) | Condition::Peer(_) | Condition::Interface(_) => return None,
+            };
+            (!is_there).then(|| (*at, format!("list {name} is not in the input")))
+        })
+    }
+
     fn conditions(&self, entry: &Entry, scope: &Scope) -> Result<Option<Keys>, (LineId, String)> {
         let mut prefixes = scope.prefixes.clone();
         let mut keys = Keys::new();
@@ -357,6 +380,9 @@ impl<'a> Policies<'a> {
                     }
                     append(&mut keys, "communities", one_of.iter().map(ToString::to_string));
                     None
+                }
+                Condition::NextHop(_) if keys.contains_key("next-hop") => {
+                    return Err(unfit("one statement cannot require two next hops".into()));
                 }
                 Condition::NextHop(addr) => {
                     append(&mut keys, "next-hop", [addr.to_string()]);

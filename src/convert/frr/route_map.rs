@@ -33,6 +33,20 @@ pub(super) enum Condition {
     Interface(String),
 }
 
+impl Condition {
+    /// Whether both are of one kind. Those of two families, and of communities and large ones, hold
+    /// together.
+    fn is_replaced_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::PrefixList(a, _), Self::PrefixList(b, _))
+            | (Self::AccessList(a, _), Self::AccessList(b, _)) => a == b,
+            (Self::NextHop(a), Self::NextHop(b)) => Family::of(*a) == Family::of(*b),
+            (Self::Community { large: a, .. }, Self::Community { large: b, .. }) => a == b,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(later),
+        }
+    }
+}
+
 /// `set …`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Change {
@@ -121,8 +135,7 @@ impl Entry {
             ["match", rest @ ..] => match condition(rest) {
                 Clause::Is(condition) => {
                     // As on the router, a later line of the same kind replaces the earlier one.
-                    self.conditions
-                        .retain(|(_, c)| std::mem::discriminant(c) != std::mem::discriminant(&condition));
+                    self.conditions.retain(|(_, c)| !c.is_replaced_by(&condition));
                     self.conditions.push((at, condition));
                     Ok(())
                 }
