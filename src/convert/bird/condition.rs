@@ -14,6 +14,8 @@ use crate::{
 const MAX_ALTERNATIVES: usize = 64;
 /// Expressions inside one another.
 const MAX_DEPTH: usize = 40;
+/// Expressions and prefixes of all functions that one condition calls.
+const MAX_PARTS: usize = 10_000;
 
 /// Sources of routes that policies distinguish.
 pub(super) const SOURCES: [&str; 3] = ["interface", "network", "bgp"];
@@ -49,11 +51,13 @@ pub(super) struct Parser<'a> {
     tokens: &'a [Token],
     names: &'a Names,
     depth: usize,
+    /// Parts of the functions that were put in place.
+    parts: usize,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(tokens: &'a [Token], names: &'a Names) -> Self {
-        Self { tokens, names, depth: 0 }
+        Self { tokens, names, depth: 0, parts: 0 }
     }
 
     /// The whole expression.
@@ -84,7 +88,10 @@ impl<'a> Parser<'a> {
         }
         let mut any = vec![self.and()?];
         while self.next_is("||") {
-            any.push(self.and()?);
+            any.push(self.not()?);
+            if self.tokens.first().is_some_and(|t| t.is("&&")) {
+                return Err("put parentheses around `||` before `&&`, which both bind alike in BIRD".into());
+            }
         }
         self.depth -= 1;
         Ok(if any.len() == 1 { any.remove(0) } else { Condition::Or(any) })
@@ -133,9 +140,14 @@ impl<'a> Parser<'a> {
             && open.is("(")
             && close.is(")")
         {
-            let known = self.names.conditions.get(word).cloned();
+            let known = self.names.conditions.get(word);
+            let known = known.ok_or_else(|| format!("the function {word} has no counterpart"))?;
+            self.parts += known.parts();
+            if self.parts > MAX_PARTS {
+                return Err("the condition is too long".into());
+            }
             self.tokens = after;
-            return known.ok_or_else(|| format!("the function {word} has no counterpart"));
+            return Ok(known.clone());
         }
         let [operator, after @ ..] = rest else { return Err(self.unknown()) };
         let Kind::Symbol(operator) = operator.kind else { return Err(self.unknown()) };
@@ -259,9 +271,8 @@ impl<'a> Parser<'a> {
     fn protocol(&mut self) -> Option<Condition> {
         let (first, rest) = self.tokens.split_first()?;
         let Kind::Text(name) = &first.kind else { return None };
-        let source = self.names.protocols.get(name)?;
         self.tokens = rest;
-        Some(Condition::Source(vec![*source]))
+        self.names.routes_of(name)
     }
 
     fn communities(&mut self) -> Option<Vec<String>> {
@@ -341,6 +352,16 @@ pub(super) fn range(word: &str) -> Option<PrefixRange> {
 }
 
 impl Condition {
+    /// Expressions and prefixes, as a measure of its size.
+    fn parts(&self) -> usize {
+        match self {
+            Self::And(parts) | Self::Or(parts) => 1 + parts.iter().map(Self::parts).sum::<usize>(),
+            Self::Not(inner) => 1 + inner.parts(),
+            Self::Prefixes(set) => 1 + set.len(),
+            _ => 1,
+        }
+    }
+
     /// The alternatives, of which one must hold.
     pub(super) fn alternatives(&self, negated: bool) -> Result<Vec<Guard>, Unfit> {
         match self {
@@ -352,8 +373,9 @@ impl Condition {
                 let mut any = Vec::new();
                 for part in parts {
                     any.extend(part.alternatives(negated)?);
+                    any = limited(any)?;
                 }
-                limited(any)
+                Ok(any)
             }
             Self::Prefixes(set) => {
                 let set = if negated { complement(set)? } else { set.clone() };

@@ -172,7 +172,12 @@ impl Compiler<'_> {
         }
         let yes = as_body(behind.get(..else_at.unwrap_or(behind.len())).unwrap_or_default(), line);
         let no = match (else_at, otherwise) {
-            (Some(at), _) => as_body(behind.get(at + 1..).unwrap_or_default(), line),
+            (Some(at), next) => {
+                let mut body = as_body(behind.get(at + 1..).unwrap_or_default(), line);
+                // It belongs to the `if` behind this `else`.
+                body.extend(next.cloned());
+                body
+            }
             (None, Some(next)) => as_body(next.nodes.get(1..).unwrap_or_default(), next.line),
             (None, None) => Vec::new(),
         };
@@ -327,6 +332,11 @@ impl Compiled {
     /// What it changes before it decides anything: of a filter that decides nothing, all.
     pub(super) fn changes(&self, family: Family) -> Vec<Keys> {
         self.rules.iter().filter(|r| r.accept.is_none()).filter_map(|rule| rule.statement(family)).collect()
+    }
+
+    /// Whether it only changes routes, and all that it does can be expressed.
+    pub(super) fn only_changes(&self) -> bool {
+        self.unfit.is_none() && self.rules.iter().all(|r| r.accept.is_none())
     }
 
     /// Whether every route is accepted as it is.

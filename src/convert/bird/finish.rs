@@ -170,6 +170,15 @@ impl Finish<'_> {
             self.router.remarks.push(format!("Neighbor {} is disabled in the input and left out.", bgp.name));
             return None;
         }
+        let left_out = if bgp.has_unknown_template {
+            Some("its template is not in the input: left out; name all files")
+        } else {
+            bgp.has_lost_password.then_some("left out, as its password is not in the result")
+        };
+        if let Some(what) = left_out {
+            self.lines.note(bgp.line, Outcome::NotCarried, what);
+            return None;
+        }
         match (&bgp.address, &bgp.range, &bgp.interface) {
             (Some(address), _, Some(interface)) if address.starts_with("fe80") && !address.contains('%') => {
                 set(&mut keys, "address", format!("{address}%{interface}"));
@@ -281,7 +290,16 @@ impl Finish<'_> {
         if !statements.is_empty() {
             names.push(self.named("networks", None, statements, family));
         }
-        if self.local.connected.contains(&true) && !self.local.connected[family.index()] {
+        let is_connected = self.local.connected[family.index()];
+        let has_further = self.local.has_further_interfaces(family);
+        if is_connected && has_further {
+            let what = format!(
+                "the other family has other interfaces, which routelet does not distinguish: no connected subnet of \
+                 {family} is advertised"
+            );
+            self.lines.differs(self.local.direct_line, what);
+        }
+        if self.local.connected.contains(&true) && (!is_connected || has_further) {
             let mut keys = Keys::new();
             append(&mut keys, "families", [family.as_str()]);
             append(&mut keys, "source", ["interface"]);

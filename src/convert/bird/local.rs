@@ -22,8 +22,12 @@ pub(super) struct Local {
     /// What `route … { … }` sets, by prefix.
     pub(super) changes: Vec<(Prefix, Keys)>,
     pub(super) interfaces: Vec<String>,
+    /// Those of `protocol direct`, by family.
+    interfaces_of: [Vec<String>; 2],
     /// Families of `protocol direct`.
     pub(super) connected: [bool; 2],
+    /// Line of the last `protocol direct`.
+    pub(super) direct_line: usize,
     pub(super) requires_carrier: bool,
     /// Families that the kernel gets.
     pub(super) installed: [bool; 2],
@@ -42,15 +46,23 @@ impl Local {
         }
         match kind {
             "static" => self.statics(body, names, lines),
-            "direct" => self.direct(body, lines),
+            "direct" => {
+                self.direct_line = statement.line;
+                self.direct(body, lines);
+            }
             _ => self.kernel(body, names, lines),
         }
     }
 
     fn statics(&mut self, body: &[Statement], names: &Names, lines: &mut Lines) {
+        let is_filtered = body.iter().any(is_filtered);
         for statement in body {
             let plain = statement.plain();
             match plain.as_slice() {
+                ["route", ..] if is_filtered => {
+                    let what = "its channel has a filter or a table, which have no counterpart: it is not advertised";
+                    lines.not_carried(statement, what);
+                }
                 ["route", prefix, "unreachable" | "blackhole" | "prohibit" | "reject"] => {
                     match prefix.parse::<Prefix>() {
                         Ok(prefix) if prefix.len() > 0 => self.network(prefix, statement, names, lines),
@@ -69,13 +81,21 @@ impl Local {
     }
 
     fn network(&mut self, prefix: Prefix, statement: &Statement, names: &Names, lines: &mut Lines) {
-        self.networks.push(prefix);
-        let Some(body) = statement.block() else { return };
+        let Some(body) = statement.block() else {
+            self.networks.push(prefix);
+            return;
+        };
         // The own AS number cannot be prepended here: that of the neighbor's session counts.
         let compiled = filter::compile(body, names, 0);
         if let Some((line, why)) = &compiled.unfit {
             lines.note(*line, Outcome::NotCarried, why.as_str());
         }
+        // Filters of neighbors may look at what it sets.
+        if !compiled.only_changes() {
+            lines.not_carried(statement, "its block has no counterpart: it is not advertised");
+            return;
+        }
+        self.networks.push(prefix);
         for mut keys in compiled.changes(prefix.family()) {
             keys.remove("families");
             self.changes.push((prefix, keys));
@@ -85,16 +105,24 @@ impl Local {
     fn direct(&mut self, body: &[Statement], lines: &mut Lines) {
         let mut named = Vec::new();
         let mut is_named = false;
+        let mut families = [false; 2];
         for statement in body {
             match statement.words().as_slice() {
-                ["ipv4"] => self.connected[0] = true,
-                ["ipv6"] => self.connected[1] = true,
+                ["ipv4" | "ipv6"] if is_filtered(statement) => {
+                    let what = "it has no counterpart: no connected subnet of this family is advertised";
+                    lines.not_carried(statement, what);
+                }
+                ["ipv4"] => families[0] = true,
+                ["ipv6"] => families[1] = true,
                 ["check", "link", rest @ ..] => self.requires_carrier = is_on(rest),
                 ["interface"] => {
                     is_named = true;
                     let patterns = statement.nodes.iter().skip(1);
                     let is_plain = patterns.clone().all(|n| match n {
-                        Node::Token(t) => matches!(t.kind, Kind::Text(_)) || t.is(","),
+                        Node::Token(t) => match &t.kind {
+                            Kind::Text(pattern) => !pattern.starts_with('-'),
+                            _ => t.is(","),
+                        },
                         Node::Block(_) => false,
                     });
                     if is_plain {
@@ -116,7 +144,15 @@ impl Local {
         if named.iter().any(|n| n == "*") {
             named.push("lo".to_owned());
         }
-        self.interfaces.extend(named);
+        for (_, of_it) in families.into_iter().zip(&mut self.interfaces_of).filter(|(is, _)| *is) {
+            of_it.extend(named.iter().cloned());
+        }
+        for (connected, family) in self.connected.iter_mut().zip(families) {
+            *connected |= family;
+        }
+        if families != [false; 2] {
+            self.interfaces.extend(named);
+        }
     }
 
     fn kernel(&mut self, body: &[Statement], names: &Names, lines: &mut Lines) {
@@ -154,6 +190,12 @@ impl Local {
         }
     }
 
+    /// Whether subnets of interfaces are advertised that are not meant for this family.
+    pub(super) fn has_further_interfaces(&self, family: Family) -> bool {
+        let of_it = &self.interfaces_of[family.index()];
+        !of_it.iter().any(|i| i == "*") && self.interfaces.iter().any(|i| !of_it.contains(i))
+    }
+
     fn paths(&mut self, word: &str, statement: &Statement, lines: &mut Lines) {
         match word.parse::<u32>() {
             Ok(n @ 1..=1024) => self.max_paths = Some(n),
@@ -187,6 +229,14 @@ impl Local {
             }
         }
     }
+}
+
+/// Whether a channel takes some of the routes only, or takes them elsewhere.
+fn is_filtered(statement: &Statement) -> bool {
+    let is_channel = matches!(statement.words().first(), Some(&("ipv4" | "ipv6")));
+    let is_plain =
+        |s: &Statement| matches!(s.words().as_slice(), ["import", "all"] | ["export" | "preference", ..]);
+    is_channel && !statement.block().unwrap_or_default().iter().all(is_plain)
 }
 
 impl Filter {

@@ -23,9 +23,10 @@ use tree::{Node, Statement};
 use super::{
     ConvertError, Input,
     ledger::{Ledger, LineId, Outcome},
+    ranges,
     router::Router,
 };
-use crate::bgp::policy::PrefixRange;
+use crate::{bgp::policy::PrefixRange, net::Family};
 
 /// What names stand for.
 #[derive(Debug, Default)]
@@ -35,9 +36,17 @@ struct Names {
     /// Functions without arguments that return a condition.
     conditions: BTreeMap<String, Condition>,
     filters: BTreeMap<String, Vec<Statement>>,
-    templates: BTreeMap<String, Vec<Statement>>,
-    /// What the routes of a protocol are.
-    protocols: BTreeMap<String, &'static str>,
+    /// Each with the template that it begins with.
+    templates: BTreeMap<String, (Option<String>, Vec<Statement>)>,
+    protocols: Vec<Protocol>,
+}
+
+/// What the routes of a protocol are.
+#[derive(Debug)]
+struct Protocol {
+    name: Option<String>,
+    source: &'static str,
+    families: [bool; 2],
 }
 
 /// The ledger, by lines of all files together.
@@ -119,6 +128,22 @@ impl Names {
     fn number(&self, word: &str) -> Option<u32> {
         word.parse().ok().or_else(|| self.numbers.get(word).copied())
     }
+
+    /// The routes of one protocol. `None`: policies do not distinguish them from those of another.
+    fn routes_of(&self, name: &str) -> Option<Condition> {
+        let is_named = |p: &&Protocol| p.name.as_deref() == Some(name);
+        let known = self.protocols.iter().find(is_named)?;
+        let source = Condition::Source(vec![known.source]);
+        let others = || self.protocols.iter().filter(|p| !is_named(p) && p.source == known.source);
+        if others().next().is_none() {
+            return Some(source);
+        }
+        let of_it = || Family::ALL.into_iter().filter(|f| known.families[f.index()]);
+        if of_it().any(|f| others().any(|p| p.families[f.index()])) {
+            return None;
+        }
+        Some(Condition::And(vec![source, Condition::Prefixes(of_it().map(ranges::all).collect())]))
+    }
 }
 
 impl Read {
@@ -143,13 +168,21 @@ impl Read {
                 let body = statement.block().unwrap_or_default().to_vec();
                 self.names.filters.insert((*name).to_owned(), body);
             }
-            ["template", "bgp", name, ..] => {
+            ["template", "bgp", name, rest @ ..] => {
+                let parent = if let ["from", parent] = rest { Some((*parent).to_owned()) } else { None };
                 let body = statement.block().unwrap_or_default().to_vec();
-                self.names.templates.insert((*name).to_owned(), body);
+                self.names.templates.insert((*name).to_owned(), (parent, body));
             }
-            ["protocol", kind @ ("static" | "direct"), name, ..] => {
+            ["protocol", kind @ ("static" | "direct"), rest @ ..] => {
                 let source = if *kind == "static" { "network" } else { "interface" };
-                self.names.protocols.insert((*name).to_owned(), source);
+                let body = statement.block().unwrap_or_default();
+                let has = |family: &str| body.iter().any(|s| s.words().first() == Some(&family));
+                let families = match [has("ipv4"), has("ipv6")] {
+                    [false, false] => [true, true],
+                    some => some,
+                };
+                let name = rest.first().map(|name| (*name).to_owned());
+                self.names.protocols.push(Protocol { name, source, families });
             }
             _ => {}
         }

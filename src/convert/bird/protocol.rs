@@ -11,6 +11,9 @@ use crate::{
     net::{Asn, Family},
 };
 
+/// Templates that begin with one another.
+const MAX_TEMPLATES: usize = 20;
+
 /// A neighbor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bgp {
@@ -25,6 +28,10 @@ pub(super) struct Bgp {
     /// By family.
     pub(super) channels: [Option<Channel>; 2],
     pub(super) is_disabled: bool,
+    /// A template is not in the input, with filters and passwords that it may have.
+    pub(super) has_unknown_template: bool,
+    /// It has a password that is not in the result.
+    pub(super) has_lost_password: bool,
     pub(super) is_multihop: bool,
     pub(super) has_ttl_security: bool,
     pub(super) keepalive: Option<(usize, u64)>,
@@ -78,14 +85,22 @@ impl Bgp {
             _ => format!("bgp{}", number + 1),
         };
         let mut bgp = Self { name, line: statement.line, ..Self::default() };
-        if let Some(at) = words.iter().position(|w| *w == "from") {
-            match words.get(at + 1).and_then(|template| names.templates.get(*template)) {
-                Some(body) => bgp.body(body, names, lines),
-                None => lines.differs(statement.line, "the template is not in the input: name all files"),
-            }
-        }
+        let from = words.iter().position(|w| *w == "from").and_then(|at| words.get(at + 1));
+        bgp.template(from.copied(), MAX_TEMPLATES, names, lines);
         bgp.body(statement.block().unwrap_or_default(), names, lines);
         bgp
+    }
+
+    /// What a template has, after what it begins with.
+    fn template(&mut self, from: Option<&str>, depth: usize, names: &Names, lines: &mut Lines) {
+        let Some(from) = from else { return };
+        match names.templates.get(from).filter(|_| depth > 0) {
+            Some((parent, body)) => {
+                self.template(parent.as_deref(), depth - 1, names, lines);
+                self.body(body, names, lines);
+            }
+            None => self.has_unknown_template = true,
+        }
     }
 
     fn body(&mut self, body: &[Statement], names: &Names, lines: &mut Lines) {
@@ -122,7 +137,11 @@ impl Bgp {
                 set(&mut self.keys, "password", *password);
                 Carried
             }
-            ["password", ..] => NotCarried("one password of at most 80 octets".into()),
+            ["authentication", "none"] => Carried,
+            ["password" | "passwords" | "keys" | "authentication", ..] => {
+                self.has_lost_password = true;
+                NotCarried("one password of at most 80 octets; without it the neighbor is left out".into())
+            }
             ["description", text] => {
                 set(&mut self.keys, "description", *text);
                 Carried
