@@ -247,6 +247,7 @@ fn filters_of_bird_reject_from_what_has_no_counterpart() {
         "bgp_community.add((1,2)); if (1,2) ~ bgp_community then accept;",
         "if net = 10.0.0.0/8 || (1,2) ~ bgp_community then bgp_path.prepend(65001); accept;",
         "some_function(net); accept;",
+        "if net = 10.1.0.0/16 || net = 10.2.0.0/16 && source = RTS_BGP then accept;",
     ] {
         let (found, report) = bird(&format!("if net = 10.9.0.0/16 then accept;\n{unfit}"));
         assert!(
@@ -259,6 +260,184 @@ fn filters_of_bird_reject_from_what_has_no_counterpart() {
         let begin = unfit.split(';').next().unwrap().split(" {").next().unwrap();
         assert_eq!(outcome(&report, begin).0, Outcome::NotCarried, "{unfit}: {:#?}", report.lines);
     }
+}
+
+/// The table with this heading up to the next empty line.
+fn table<'a>(report: &'a Report, heading: &str) -> &'a str {
+    let at = report.output.find(heading).unwrap_or_else(|| panic!("no {heading}: {}", report.output));
+    report.output[at..].split("\n\n").next().unwrap()
+}
+
+#[test]
+fn conditions_of_one_entry_hold_together() {
+    for (both, kept) in [
+        ("match community C\n match large-community L", false),
+        ("match ip address prefix-list P\n match ipv6 address prefix-list Q", false),
+        ("match ip next-hop address 10.0.0.7\n match ipv6 next-hop address 2001:db8::7", false),
+        ("match ip address prefix-list NONE\n match ip address prefix-list P", true),
+    ] {
+        let report = converted(&frr(
+            " neighbor 10.0.0.2 route-map M in\n",
+            &format!(
+                "bgp community-list standard C permit 65001:1\nbgp large-community-list standard L permit 65001:1:1\n\
+                 ip prefix-list P permit 10.0.0.0/8\nipv6 prefix-list Q permit 2001:db8::/32\n\
+                 route-map M permit 10\n {both}\n"
+            ),
+        ));
+        assert_eq!(report.output.contains("action = \"accept\""), kept, "{both}: {}", report.output);
+    }
+}
+
+#[test]
+fn a_deny_entry_whose_list_is_not_in_the_input_rejects_from_there_on() {
+    for condition in [
+        "ip address prefix-list NONE",
+        "ip address NONE",
+        "as-path NONE",
+        "community NONE",
+        "large-community NONE",
+    ] {
+        let map = format!("route-map M deny 10\n match {condition}\nroute-map M permit 20\n");
+        let report = converted(&frr(" neighbor 10.0.0.2 route-map M in\n", &map));
+        assert!(!report.output.contains("action = \"accept\"") && !report.complete, "{}", report.output);
+    }
+}
+
+#[test]
+fn what_an_aggregate_suppresses_is_not_advertised() {
+    for suppressing in
+        ["10.0.0.0/8 summary-only", "10.0.0.0 255.0.0.0 as-set summary-only", "10.0.0.0/8 suppress-map M"]
+    {
+        let report =
+            converted(&frr(&format!(" network 10.1.0.0/16\n aggregate-address {suppressing}\n"), ""));
+        assert!(report.output.contains("export = [\"summary-only\"]"), "{suppressing}: {}", report.output);
+        let policy = table(&report, "[[policy.summary-only]]");
+        assert!(policy.contains("[\"10.0.0.0/8{9,32}\"]") && policy.contains("\"reject\""), "{policy}");
+    }
+    let report = converted(&frr(" aggregate-address 10.0.0.0/8\n", ""));
+    assert!(!report.output.contains("[[policy."), "{}", report.output);
+}
+
+#[test]
+fn interfaces_of_one_family_are_not_advertised_in_the_other() {
+    let report = converted(&frr(
+        " redistribute connected route-map ETH0\n address-family ipv6\n  redistribute connected\n  \
+         neighbor 10.0.0.2 activate\n",
+        "route-map ETH0 permit 10\n match interface eth0\n",
+    ));
+    assert!(report.output.contains("interfaces = [\"eth0\", \"*\", \"lo\"]"), "{}", report.output);
+    let rejected = table(&report, "[[policy.no-interface]]");
+    assert!(rejected.contains("ipv4-unicast") && rejected.contains("\"reject\""), "{rejected}");
+    assert_eq!(report.output.matches("[[policy.").count(), 1, "{}", report.output);
+
+    let report = bird_file(
+        "protocol direct a { ipv4; interface \"eth0\"; }\nprotocol direct b { ipv6; interface \"*\"; }\n",
+        "ipv4 { import none; export all; }; ipv6 { import none; export all; };",
+    );
+    let rejected = table(&report, "[[policy.no-interface]]");
+    assert!(rejected.contains("ipv4-unicast") && rejected.contains("\"reject\""), "{rejected}");
+    assert_eq!(report.output.matches("[[policy.no-interface").count(), 1, "{}", report.output);
+    assert_eq!(outcome(&report, "protocol direct b").0, Outcome::Differs);
+}
+
+#[test]
+fn neighbors_of_a_group_that_is_shut_down_are_left_out() {
+    let report = converted(&frr(
+        " neighbor G peer-group\n neighbor G remote-as 65009\n neighbor G shutdown\n \
+         bgp listen range 10.9.0.0/16 peer-group G\n",
+        "",
+    ));
+    assert!(!report.output.contains("[[bgp.listen-range]]") && !report.complete, "{}", report.output);
+}
+
+#[test]
+fn static_routes_of_a_vrf_are_not_advertised() {
+    let report =
+        converted(&frr(" redistribute static\n", "vrf blue\n ip route 10.66.0.0/16 blackhole\nexit-vrf\n"));
+    assert!(!report.output.contains("networks"), "{}", report.output);
+}
+
+/// A BIRD file with these protocols and one neighbor with these channels.
+fn bird_file(protocols: &str, neighbor: &str) -> Report {
+    let text =
+        format!("{protocols}protocol bgp a {{ local as 65001; neighbor 10.0.0.2 as 65001; {neighbor} }}\n");
+    convert(&input("bird.conf", &text), None).unwrap()
+}
+
+#[test]
+fn what_bird_does_not_advertise_is_not_advertised() {
+    let export = "ipv4 { import none; export where proto = \"ours\"; };";
+    let ours = "protocol static ours { ipv4; route 10.1.0.0/16 unreachable; }\n";
+    let report = bird_file(ours, export);
+    assert!(table(&report, "[[policy.a-export]]").contains("accept"), "{}", report.output);
+    // The routes of two protocols of one family are not told apart by policies.
+    let report =
+        bird_file(&format!("{ours}protocol static {{ ipv4; route 10.2.0.0/16 blackhole; }}\n"), export);
+    assert!(!report.output.contains("accept\""), "{}", report.output);
+    for left_out in [
+        "protocol static { ipv4 { table other; }; route 10.2.0.0/16 blackhole; }",
+        "protocol static { ipv4 { import none; }; route 10.2.0.0/16 blackhole; }",
+        "protocol static { ipv4; route 10.2.0.0/16 blackhole { reject; }; }",
+        "protocol static { ipv4; route 10.2.0.0/16 blackhole { bgp_community = -empty-; }; }",
+        "protocol direct { ipv4; interface \"-eth1\", \"*\"; }",
+        "protocol direct { ipv4 { table other; }; }",
+    ] {
+        let report = bird_file(&format!("{left_out}\n"), "ipv4 { import none; export all; };");
+        assert!(!report.output.contains("[advertise]") && !report.complete, "{left_out}: {}", report.output);
+    }
+}
+
+#[test]
+fn neighbors_of_bird_have_what_their_templates_begin_with() {
+    let neighbor = |from: &str| {
+        let text = format!(
+            "template bgp base {{ local as 65001; password \"x\"; ipv4 {{ import none; }}; }}\n\
+             template bgp leaf from base {{ hold time 9; }}\ntemplate bgp ring from ring {{ }}\n\
+             template bgp torn from gone {{ }}\nprotocol bgp own {{ local as 65001; neighbor 10.0.0.9 as 65001; }}\n\
+             protocol bgp a from {from} {{ neighbor 10.0.0.2 as 65001; ipv4 {{ export all; }}; }}\n"
+        );
+        convert(&input("bird.conf", &text), None).unwrap()
+    };
+    let report = neighbor("leaf");
+    let keys = table(&report, "[[bgp.neighbor]]\naddress = \"10.0.0.2\"");
+    assert!(
+        keys.contains("password") && keys.contains("hold-time = 9") && keys.contains("import = [\"reject"),
+        "{keys}"
+    );
+    for unknown in ["gone", "torn", "ring"] {
+        let report = neighbor(unknown);
+        assert!(!report.output.contains("10.0.0.2\""), "{unknown}: {}", report.output);
+        assert_eq!(outcome(&report, "protocol bgp a").0, Outcome::NotCarried, "{unknown}");
+    }
+}
+
+#[test]
+fn a_neighbor_of_bird_whose_password_is_not_carried_over_is_left_out() {
+    for lost in ["passwords { password \"x\"; };", "authentication ao;", "password \"\";"] {
+        let report = bird_file("", &format!("{lost} ipv4 {{ import all; }};"));
+        assert!(!report.output.contains("[[bgp.neighbor]]") && !report.complete, "{lost}: {}", report.output);
+    }
+}
+
+#[test]
+fn an_else_belongs_to_the_if_before_it() {
+    let (found, report) = bird(
+        "if net = 10.1.0.0/16 then { bgp_med = 1; } else if net = 10.2.0.0/16 then bgp_med = 2; else reject;\naccept;",
+    );
+    let decided: Vec<_> = found.split(" | ").filter(|s| s.contains("action")).collect();
+    assert_eq!(decided.len(), 2, "{found}: {:#?}", report.lines);
+    assert!(decided[0].contains("reject") && !decided[0].contains("10.1.0.0/16\""), "{found}");
+}
+
+#[test]
+fn functions_of_bird_that_grow_without_bound_are_refused() {
+    let functions: String =
+        (1..40).map(|n| format!("function f{n}() {{ return f{}() || f{}(); }}\n", n - 1, n - 1)).collect();
+    let report = bird_file(
+        &format!("function f0() {{ return net ~ [ 10.0.0.0/8+ ]; }}\n{functions}"),
+        "ipv4 { import none; export where f39(); };",
+    );
+    assert!(!report.output.contains("accept\""), "{}", report.output);
 }
 
 #[test]
