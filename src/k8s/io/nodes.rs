@@ -111,7 +111,9 @@ impl NodeWatch {
                     continue;
                 }
             };
-            self.take_servers(watcher.servers());
+            if let Some(connection) = watcher.connection() {
+                self.take_servers(&connection.servers);
+            }
             self.take(news).await;
         }
     }
@@ -128,7 +130,7 @@ impl NodeWatch {
         }
     }
 
-    /// For the route guard.
+    /// For the route guard. Those of the former run count until there is a connection.
     fn take_servers(&mut self, servers: &[IpAddr]) {
         let known = &mut self.cluster.nodes_mut().api_servers;
         if *known != servers {
@@ -254,5 +256,35 @@ async fn scope_changed(all_nodes: &mut watch::Receiver<bool>, scope: Scope) {
         if *all_nodes.borrow() != (scope == Scope::All) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_connection_the_known_addresses_of_the_api_server_stay() {
+        let options = Options {
+            kubeconfig: Some("/nonexistent/kubeconfig".into()),
+            service: None,
+            node_name: "n1".into(),
+            state_dir: "/nonexistent".into(),
+            service_cidrs: None,
+        };
+        let known = Nodes { api_servers: vec!["10.0.0.9".parse().unwrap()], ..Nodes::default() };
+        let (_all_nodes, all_nodes) = watch::channel(true);
+        let (ranges_in, ranges) = watch::channel(None);
+        let (_guarded, guarded) = watch::channel(None);
+        let (nodes, mut seen) = watch::channel(Arc::new(known.clone()));
+        let (status, mut failed) = watch::channel(ApiStatus::default());
+        let channels = Channels { all_nodes, ranges, guarded, nodes, status };
+        let task = tokio::spawn(NodeWatch::new(options, known.clone(), channels).run());
+        failed.wait_for(|status| status.last_error.is_some()).await.unwrap();
+        let range: Prefix = "10.96.0.0/12".parse().unwrap();
+        ranges_in.send_replace(Some(vec![range]));
+        let published = seen.wait_for(|nodes| nodes.service_cidrs == [range]).await.unwrap().clone();
+        assert_eq!(published.api_servers, known.api_servers);
+        task.abort();
     }
 }

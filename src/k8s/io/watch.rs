@@ -2,8 +2,10 @@
 //! watched is a [`Source`], what becomes of the objects is up to the caller.
 
 use std::{
-    collections::hash_map::RandomState, fmt::Debug, hash::BuildHasher, net::IpAddr, time::Duration,
-    time::Instant,
+    collections::hash_map::RandomState,
+    fmt::Debug,
+    hash::BuildHasher,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -88,11 +90,6 @@ where
 
     pub(super) fn connection(&self) -> Option<&Connection> {
         self.connection.as_ref()
-    }
-
-    /// Addresses of the API server.
-    pub(super) fn servers(&self) -> &[IpAddr] {
-        self.connection.as_ref().map_or(&[], |connection| &connection.servers)
     }
 
     /// Watches other objects of the kind.
