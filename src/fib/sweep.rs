@@ -136,6 +136,8 @@ impl Sweep {
 
     pub(super) fn may_sweep(&self, prefix: Prefix, content: &Content) -> bool {
         match content {
+            // Of a group whose next hops are not known: any neighbor may advertise them.
+            Content::Hops(hops) if hops.is_empty() => self.all_done(),
             Content::Hops(hops) => {
                 hops.iter().all(|h| self.unclaimed(h.gateway) && !self.is_assigned(prefix, h.gateway))
             }

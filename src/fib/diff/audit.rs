@@ -110,5 +110,6 @@ impl Fib {
         for prefix in missing {
             self.observe_own(prefix, false, true);
         }
+        self.objects.release_unread();
     }
 }

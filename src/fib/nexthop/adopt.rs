@@ -47,16 +47,27 @@ impl NexthopTable {
     }
 
     /// Adopts those of them that the kernel still has: they are deleted again once no route uses
-    /// them.
+    /// them. Members of groups are left until their groups are gone, as a group goes with its last
+    /// member, and its routes with the group.
     pub(super) fn adopt_doubtful(&mut self, seen: &BTreeMap<ObjectId, SeenObject>) {
-        if std::mem::take(&mut self.unread) {
-            self.doubtful.extend(seen.values().filter(|s| s.protocol == self.protocol).map(|s| s.id));
+        let ours = || seen.values().filter(|s| s.protocol == self.protocol);
+        let unread = std::mem::take(&mut self.unread);
+        if unread {
+            self.doubtful.extend(ours().map(|s| s.id));
         }
+        if self.doubtful.is_empty() {
+            return;
+        }
+        let in_groups: BTreeSet<ObjectId> = ours().flat_map(members).collect();
         for id in std::mem::take(&mut self.doubtful) {
             let is_used = self.by_id.contains_key(&id) || self.members.values().any(|m| m.id == id);
             let Some(seen) = seen.get(&id).filter(|s| !is_used && s.protocol == self.protocol) else {
                 continue;
             };
+            if in_groups.contains(&id) {
+                self.doubtful.insert(id);
+                continue;
+            }
             let (kind, hops) = match seen.object() {
                 Some(Object::Hop(hop)) => (NexthopKind::Single(id), vec![hop]),
                 // Without hops it is reused for no set.
@@ -64,11 +75,19 @@ impl NexthopTable {
                 Some(Object::ResilientGroup(_)) => (NexthopKind::Resilient(id), Vec::new()),
                 None => continue,
             };
-            let content = Content::Hops(hops.into());
-            let entry = NexthopEntry { kind, content, owner: 0, refs: 0, alive: true, error: None };
+            let (content, refs) = (Content::Hops(hops.into()), u32::from(unread));
+            let entry = NexthopEntry { kind, content, owner: 0, refs, alive: true, error: None };
             let entry = self.entries.insert(entry);
             self.by_id.insert(id, entry);
-            self.unreferenced.push(entry);
+            let list = if unread { &mut self.held } else { &mut self.unreferenced };
+            list.push(entry);
+        }
+    }
+
+    /// All routes were read: objects of an earlier run without any may be deleted.
+    pub fn release_unread(&mut self) {
+        for entry in std::mem::take(&mut self.held) {
+            self.drop_refs(entry, 1);
         }
     }
 
@@ -76,12 +95,7 @@ impl NexthopTable {
     pub fn adopt_all(&mut self, seen: &BTreeMap<ObjectId, SeenObject>, protocol: u8) {
         self.foreign = seen.values().filter(|s| s.protocol != protocol).map(|s| s.id).collect();
         let ours = || seen.values().filter(|s| s.protocol == protocol);
-        let mut members = BTreeSet::new();
-        for seen in ours() {
-            if let Some(Object::Group(ids) | Object::ResilientGroup(ids)) = seen.object() {
-                members.extend(ids);
-            }
-        }
+        let members: BTreeSet<ObjectId> = ours().flat_map(members).collect();
         let hop_of = |id: &ObjectId| match seen.get(id).and_then(SeenObject::object) {
             Some(Object::Hop(hop)) => Some(hop),
             _ => None,
@@ -114,5 +128,13 @@ impl NexthopTable {
         }
         let last = seen.keys().copied().filter(|id| is_ours(*id, self.protocol)).max();
         self.next_id = last.map_or(u32::from(self.protocol) << ID_BITS, |id| self.id_after(id));
+    }
+}
+
+/// The members of a group; none of any other object.
+fn members(seen: &SeenObject) -> Vec<ObjectId> {
+    match seen.object() {
+        Some(Object::Group(ids) | Object::ResilientGroup(ids)) => ids,
+        _ => Vec::new(),
     }
 }

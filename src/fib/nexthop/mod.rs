@@ -94,6 +94,8 @@ pub struct NexthopTable {
     doubtful: BTreeSet<ObjectId>,
     /// Whether the kernel may have any objects of an earlier run, as they could not be read.
     unread: bool,
+    /// Entries of those objects, each with one more route than is known, until all routes were read.
+    held: Vec<NexthopEntryId>,
     /// Something changed that the routes of a set or an entry depend on.
     moved: bool,
 }
@@ -181,6 +183,7 @@ impl NexthopTable {
             idle: Vec::new(),
             doubtful: BTreeSet::new(),
             unread: false,
+            held: Vec::new(),
             moved: false,
         }
     }
@@ -383,6 +386,7 @@ impl NexthopTable {
             self.next_id = self.id_after(id);
             let taken = self.by_id.contains_key(&id)
                 || self.foreign.contains(&id)
+                || self.doubtful.contains(&id)
                 || self.members.values().any(|m| m.id == id);
             if !taken {
                 return id;

@@ -286,6 +286,8 @@ impl Task {
                 error!(%error, "cannot read the kernel's routes; an audit adopts those of an earlier run");
             }
         }
+        // None of them holds an object.
+        self.former.uses.clear();
         self.fib.adopt_later();
         self.audit_soon();
     }

@@ -307,8 +307,13 @@ struct Bed {
 impl Bed {
     /// Starts it after an earlier run that left a route, amid these faults.
     fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
+        Self::start_after(1, faults, Phase::Converged)
+    }
+
+    /// The same; the route leads over these links, and all neighbors are in this phase.
+    fn start_after(links: u8, faults: impl IntoIterator<Item = Fault>, phase: Phase) -> Self {
         let tables = Arc::new(Mutex::new(Tables::default()));
-        leave_route(&mut tables.lock().unwrap());
+        leave_route(&mut tables.lock().unwrap(), links);
         tables.lock().unwrap().faults.extend(faults);
         let settings = Settings {
             install: true,
@@ -320,9 +325,9 @@ impl Bed {
             resilient: false,
             restart_time: Duration::from_secs(120),
         };
-        let links = (1..=4u32).map(|i| link(i, &format!("eth{i}")).with(&format!("10.0.{i}.1/24")));
-        let (host_in, host) = watch::channel(Arc::new(host(links, [])));
-        let all = (1..=4u8).map(|i| ([10, 0, i, 2].into(), Phase::Converged)).collect();
+        let up = (1..=4u32).map(|i| link(i, &format!("eth{i}")).with(&format!("10.0.{i}.1/24")));
+        let (host_in, host) = watch::channel(Arc::new(host(up, [])));
+        let all = (1..=4u8).map(|i| ([10, 0, i, 2].into(), phase)).collect();
         let (routes, routes_out) = mailbox::mailbox();
         let own: Prefix = "10.9.0.0/16".parse().unwrap();
         let (own_in, own) = watch::channel(Arc::new(vec![own]));
@@ -396,11 +401,20 @@ fn nth(n: u8) -> Prefix {
     Prefix::v4([20, n, 0, 0].into(), 16)
 }
 
-/// What an earlier run left: a route that no neighbor advertises any more.
-fn leave_route(tables: &mut Tables) {
-    let id = (179 << 24) + 5;
-    let hop = crate::fib::resolve::Hop { ifindex: 1, gateway: [10, 0, 1, 2].into(), onlink: false };
-    tables.objects.insert(id, Object::Hop(hop));
+/// What an earlier run left: a route over these links that no neighbor advertises any more.
+fn leave_route(tables: &mut Tables, links: u8) {
+    let first = (179 << 24) + 5;
+    let mut ids = Vec::new();
+    for (id, i) in (first..).zip((1..=4u8).filter(|i| links & (1 << (i - 1)) != 0)) {
+        let gateway = [10, 0, i, 2].into();
+        let hop = crate::fib::resolve::Hop { ifindex: i.into(), gateway, onlink: false };
+        tables.objects.insert(id, Object::Hop(hop));
+        ids.push(id);
+    }
+    let id = if ids.len() > 1 { first + 10 } else { first };
+    if ids.len() > 1 {
+        tables.objects.insert(id, Object::Group(ids));
+    }
     let ours = wire::Ours { table: 254, protocol: 179, sources: PreferredSources::default() };
     let mut encoder = Encoder::new(1);
     wire::new_route(&mut encoder, ours, (nth(200), METRIC), crate::fib::route::Target::Object(id), false);
@@ -520,6 +534,21 @@ fn a_start_amid_errors_removes_no_route_that_is_wanted() {
             bed.want(200, 1);
             bed.right_within(30, &what).await;
             assert_eq!(bed.tables.lock().unwrap().removed, Vec::<Prefix>::new(), "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_start_amid_errors_keeps_routes_until_neighbors_advertise_them() {
+    // One next hop, and a group.
+    for links in [1, 3] {
+        paused(async move {
+            let mut bed = Bed::start_after(links, vec![Fault::Unsent(ENOBUFS); 18], Phase::Up);
+            sleep(Duration::from_secs(200)).await;
+            assert_eq!(bed.tables.lock().unwrap().removed, Vec::<Prefix>::new(), "{links}");
+            bed.want(200, links);
+            bed.right_within(200, &format!("links {links}")).await;
+            assert_eq!(bed.tables.lock().unwrap().removed, Vec::<Prefix>::new(), "{links}");
         });
     }
 }
