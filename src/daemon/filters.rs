@@ -33,7 +33,7 @@ pub(super) async fn run(
     let mut pause = Duration::ZERO;
     loop {
         let now = passages.borrow_and_update().clone();
-        let last = judged.take();
+        let (last, none) = (judged.take(), now.is_empty());
         let Ok(looked) = spawn_blocking(move || look(&now, last)).await else { return };
         if let Some(problems) = looked.problems {
             publish(&found, problems);
@@ -44,7 +44,7 @@ pub(super) async fn run(
         // Cancel safe, each.
         tokio::select! {
             r = passages.changed() => if r.is_err() { return },
-            () = sleep(CHECK_INTERVAL) => {}
+            () = sleep(CHECK_INTERVAL), if !none => {}
             () = found.closed() => return,
         }
     }
