@@ -94,7 +94,8 @@ pub struct NexthopTable {
     doubtful: BTreeSet<ObjectId>,
     /// Whether the kernel may have any objects of an earlier run, as they could not be read.
     unread: bool,
-    /// Entries of those objects, each with one more route than is known, until all routes were read.
+    /// Entries of those objects, each with one more route than is known, until all routes were
+    /// read.
     held: Vec<NexthopEntryId>,
     /// Something changed that the routes of a set or an entry depend on.
     moved: bool,
