@@ -1,8 +1,8 @@
 //! Names and help of all metrics, and the text that Prometheus reads.
 //!
 //! The tasks count for themselves; `daemon` collects a [`Snapshot`] per scrape.
-//! [`mod@format`] selects the exposition format, [`neighbors`] bounds how many neighbors have series
-//! of their own.
+//! [`mod@format`] selects the exposition format, [`neighbors`] bounds how many neighbors have
+//! series of their own.
 
 mod format;
 mod neighbors;
