@@ -73,7 +73,7 @@ fn thousands_of_nodes_and_pods_cost_little_memory_and_no_watch_of_pods() {
     node.start(&net, &segment.plane, metrics);
     node.wait_conflist(&cidrs);
     // What is not its own is code, in a build without the layout of what ships.
-    at_rest(&node, 1).is_below("1 Node", 23_000, 4_000);
+    at_rest(&node, 1).is_below("1 Node", 23_500, 4_000);
 
     fill(&segment.plane, "/api/v1/nodes", (0..199).map(simulated).collect());
     let pods = (0..6000).map(pod).collect();
