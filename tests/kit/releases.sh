@@ -9,9 +9,16 @@ stamp=$(sha256sum "$0" | cut -c1-16)
 rm -rf "$out"
 mkdir -p "$out/apt/lists/partial" "$out/apt/cache/archives/partial" "$out/bin"
 
-# This machine's archive, which every suite shares, with the name of the suite exchanged.
-archive=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
-  awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')
+# This machine's archive, which every suite shares: apt knows it once its lists are there, else the sources name it.
+archive() {
+  apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "Debian" && $3 == "Debian" { print $1 }'
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+    sed -nE 's/^deb +(\[[^]]*\] +)?([^ ]+) .*/\2/p' | grep -E '/debian/?$' || true
+  sed -nE 's/^URIs: *([^ ]+).*/\1/p' /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -E '/debian/?$' || true
+}
+mapfile -t archives < <(archive)
+archive=${archives[0]:-}
 [ -n "$archive" ] || { echo "releases.sh: no Debian archive among the sources of apt" >&2; exit 1; }
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keyring] $archive $suite main" > "$out/apt/sources.list"
