@@ -59,7 +59,12 @@ impl Wire {
     /// The next packet of ours, and where it came from.
     fn receive(&self) -> (Vec<u8>, u16) {
         let mut octets = [0; 100];
-        let (length, from) = self.from.recv_from(&mut octets).expect("BFD packets come");
+        // A wait that a stop of the machine interrupts begins again (signal(7), SO_RCVTIMEO).
+        let received = std::iter::repeat_with(|| self.from.recv_from(&mut octets));
+        let is_whole =
+            |r: &std::io::Result<_>| !matches!(r, Err(e) if e.kind() == std::io::ErrorKind::Interrupted);
+        let (length, from) =
+            received.take(100).find(is_whole).expect("not for ever").expect("BFD packets come");
         (octets[..length].to_vec(), from.port())
     }
 
