@@ -108,13 +108,20 @@ fn client(config: Config) -> Result<Client, kube::Error> {
     let http = legacy::Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
+        .option_layer(config.default_retry.then(|| RetryLayer::new(retries())))
         .map_response(bounded_retry_after::<Incoming>)
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(http);
     Ok(ClientBuilder::new(service, config.default_namespace).with_valid_until(valid_until).build())
+}
+
+/// Three attempts more, after the time that the server requests or half a second to five. The
+/// watches retry themselves, and report an API server that does not respond.
+fn retries() -> RetryPolicy {
+    RetryPolicy::new(Duration::from_millis(500), Duration::from_secs(5), 3, true)
+        .expect("the bounds are in order")
 }
 
 /// The response with a `Retry-After` of a bounded number of seconds: the client waits for so long
