@@ -136,6 +136,9 @@ impl KubeRouter {
                 .collect()
         };
         match name {
+            "peer-router-ips" | "peer-router-asns" | "peer-router-ports" if value.is_none() => {
+                return not_carried("its value is not read: write it behind `=`");
+            }
             "cluster-asn" => self.asn = Some(as_number(value)?),
             "router-id" => match value.and_then(|v| v.parse::<std::net::Ipv4Addr>().ok()) {
                 Some(id) => set(&mut self.bgp, "router-id", id.to_string()),

@@ -62,6 +62,15 @@ fn flags_of_kube_router_are_keys() {
     assert_eq!(outcome(&report, "kube-router.io/node.asn").0, Outcome::NotCarried);
 }
 
+/// As two items of a YAML list.
+#[test]
+fn a_list_of_kube_router_whose_value_stands_elsewhere_is_not_carried_over() {
+    let report =
+        converted("args:\n- --run-router=true\n- --cluster-asn=64512\n- --peer-router-ips\n- 10.0.0.1\n");
+    let (outcome, why) = outcome(&report, "--peer-router-ips");
+    assert!(outcome == Outcome::NotCarried && why.contains("behind `=`"), "{why}");
+}
+
 #[test]
 fn neighbors_of_kube_router_are_left_out_where_their_lists_do_not_match() {
     let convert = |flags: &str| convert(&input("args", flags), Some(Format::KubeRouter)).unwrap();
@@ -166,6 +175,9 @@ fn lines_end_with_their_outcome() {
         ("aggregate-address 10.0.0.0/8 summary-only", Outcome::NotCarried, "does not aggregate"),
         ("bgp log-neighbor-changes",                 Outcome::NotNeeded,  "logged"),
         ("maximum-paths 0",                          Outcome::NotCarried, "1 to 1024"),
+        ("bgp default local-preference 200",         Outcome::NotCarried, "import policy"),
+        ("bgp default ipv6-unicast",                 Outcome::NotCarried, "families"),
+        ("no bgp default show-hostname",             Outcome::NotNeeded,  "do not depend"),
     ];
     for (line, expected, reason) in cases {
         let report = converted(&frr(&format!(" {line}\n"), ""));

@@ -158,9 +158,14 @@ impl Bgp {
                 | "fast-external-failover"
                 | "fast-convergence",
             ]
-            | ["update-delay" | "coalesce-time" | "default", ..] => {
+            | ["update-delay" | "coalesce-time", ..] => {
                 NotNeeded("routelet advertises without such delays, and ends sessions of lost links at once")
             }
+            ["default", "show-hostname" | "show-nexthop-hostname"] => NotNeeded("routes do not depend on it"),
+            ["default", "local-preference", ..] => {
+                NotCarried("set local-pref in an import policy of the external neighbors".into())
+            }
+            ["default", ..] => NotCarried("set `families` of the neighbors".into()),
             [
                 "always-compare-med" | "deterministic-med" | "bestpath" | "confederation"
                 | "enforce-first-as",
@@ -176,7 +181,9 @@ impl Bgp {
             ["ebgp-requires-policy"] => self.requires_policy = Some(false),
             ["network", "import-check"] => self.import_check = Some(false),
             ["log-neighbor-changes"] => return NotNeeded("changes of state are always logged"),
-            ["suppress-duplicates"] | ["default", ..] => return NotNeeded("routes do not depend on it"),
+            ["suppress-duplicates"] | ["default", "show-hostname" | "show-nexthop-hostname"] => {
+                return NotNeeded("routes do not depend on it");
+            }
             _ => return NotCarried("not known to routelet".into()),
         }
         Carried
