@@ -36,6 +36,8 @@ pub use phase::{Convergence, Phase};
 pub use preferred::PreferredSources;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use prefix_map::PrefixMap;
+#[cfg(test)]
+pub(crate) use prefix_map::testing::any_prefix;
 pub use random::Random;
 pub use reach::{Reach, Reachable, Unresolved};
 pub use selector::{Selector, SelectorError};

@@ -62,27 +62,38 @@ impl<T> FromIterator<(Prefix, T)> for PrefixMap<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
+    //! Prefixes for tests of other files.
+
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 
-    use super::*;
+    use crate::net::Prefix;
 
     /// Prefixes that often contain one another.
-    fn prefix() -> impl Strategy<Value = Prefix> {
+    pub(crate) fn any_prefix() -> impl Strategy<Value = Prefix> {
         let bits = prop_oneof![Just(0u32), Just(0x0a00_0000), Just(0x0a01_0000), 0x0a00_0000..0x0a02_0000u32];
         (bits, 0u8..=32, any::<bool>()).prop_map(|(bits, len, six)| match six {
             true => Prefix::v6(Ipv6Addr::from_bits(u128::from(bits) << 96), len),
             false => Prefix::v4(Ipv4Addr::from_bits(bits), len),
         })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::{testing::any_prefix, *};
 
     proptest! {
         #[test]
         fn the_prefixes_around_another_are_those_that_a_scan_finds(
-            entries in prop::collection::vec((prefix(), any::<u8>()), 0..40),
-            probes in prop::collection::vec(prefix(), 1..40),
+            entries in prop::collection::vec((any_prefix(), any::<u8>()), 0..40),
+            probes in prop::collection::vec(any_prefix(), 1..40),
         ) {
             let map: PrefixMap<u8> = entries.iter().copied().collect();
             for probe in probes.into_iter().chain(entries.iter().map(|(p, _)| *p)) {

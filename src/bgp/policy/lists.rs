@@ -134,23 +134,13 @@ impl PartialEq for PrefixRanges {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Prefixes that often contain one another.
-    fn prefix() -> impl Strategy<Value = Prefix> {
-        let bits = prop_oneof![Just(0u32), Just(0x0a00_0000), Just(0x0a01_0000), 0x0a00_0000..0x0a02_0000u32];
-        (bits, 0u8..=32, any::<bool>()).prop_map(|(bits, len, six)| match six {
-            true => Prefix::v6(Ipv6Addr::from_bits(u128::from(bits) << 96), len),
-            false => Prefix::v4(Ipv4Addr::from_bits(bits), len),
-        })
-    }
+    use crate::net::any_prefix;
 
     fn range() -> impl Strategy<Value = PrefixRange> {
-        (prefix(), 0u8..=32, 0u8..=32).prop_map(|(prefix, more, most)| {
+        (any_prefix(), 0u8..=32, 0u8..=32).prop_map(|(prefix, more, most)| {
             let ge = (prefix.len() + more).min(32);
             PrefixRange { prefix, ge, le: (ge + most).min(prefix.family().max_len()) }
         })
@@ -160,7 +150,7 @@ mod tests {
         #[test]
         fn a_list_matches_as_its_ranges_do_one_by_one(
             ranges in prop::collection::vec(range(), 0..40),
-            probes in prop::collection::vec(prefix(), 1..40),
+            probes in prop::collection::vec(any_prefix(), 1..40),
         ) {
             let list = PrefixRanges::from(ranges.clone());
             for probe in probes.into_iter().chain(ranges.iter().map(|r| r.prefix)) {

@@ -85,11 +85,12 @@ mod tests {
     use super::*;
     use crate::{
         fib::{
-            diff::Settings,
             host::{
                 Host,
                 testing::{host, link},
             },
+            route::Op,
+            tests::SETTINGS,
         },
         net::{Gateway, NextHops, Prefix},
     };
@@ -102,23 +103,19 @@ mod tests {
     }
 
     fn write(fib: &mut Fib) -> usize {
+        take_all(fib).len()
+    }
+
+    fn take_all(fib: &mut Fib) -> Vec<Op> {
         fib.finish();
-        let batches = std::iter::from_fn(|| Some(fib.take(128)).filter(|ops| !ops.is_empty()));
-        batches.map(|ops| ops.len()).sum()
+        std::iter::from_fn(|| Some(fib.take(128)).filter(|ops| !ops.is_empty())).flatten().collect()
     }
 
     #[test]
     fn a_link_that_no_route_uses_visits_no_route() {
         let links = [link(2, "eth0").with("10.0.2.1/24"), link(3, "eth1").with("10.0.3.1/24")];
         let mut host = host(links, []);
-        let mut fib = Fib::new(Settings {
-            install: true,
-            table: 254,
-            protocol: 179,
-            metric: 179,
-            nexthop_objects: true,
-            resilient: false,
-        });
+        let mut fib = Fib::new(SETTINGS);
         see(&mut fib, &host);
         let gateway = Gateway { addr: "10.0.2.9".parse().unwrap(), ifindex: 0 };
         let hops = Arc::new(NextHops::unicast(vec![gateway]));
@@ -143,20 +140,11 @@ mod tests {
     #[test]
     fn what_the_kernel_refused_is_written_again_after_a_change_of_the_host() {
         let mut host = host([link(2, "eth0").with("10.0.2.1/24"), link(3, "eth1")], []);
-        let mut fib = Fib::new(Settings {
-            install: true,
-            table: 254,
-            protocol: 179,
-            metric: 179,
-            nexthop_objects: true,
-            resilient: false,
-        });
+        let mut fib = Fib::new(SETTINGS);
         see(&mut fib, &host);
         let gateway = Gateway { addr: "10.0.2.9".parse().unwrap(), ifindex: 0 };
         fib.set_desired("20.0.0.0/24".parse().unwrap(), Some(&Arc::new(NextHops::unicast(vec![gateway]))));
-        fib.finish();
-        let ops: Vec<_> =
-            std::iter::from_fn(|| Some(fib.take(10)).filter(|ops| !ops.is_empty())).flatten().collect();
+        let ops = take_all(&mut fib);
         fib.refused(ops.last().unwrap(), false, false, &"no".into());
         host.links.get_mut(&3).unwrap().lower_up = false;
         assert_eq!(see(&mut fib, &host), (1, 1));

@@ -134,23 +134,16 @@ mod tests {
     use super::*;
     use crate::{
         fib::{
-            diff::Settings,
             host::testing::{host, link},
             resolve::Resolver,
+            tests::SETTINGS,
         },
         net::{Gateway, NextHops},
     };
 
     #[test]
     fn learned_routes_leave_the_originated_prefixes_unread() {
-        let mut fib = Fib::new(Settings {
-            install: true,
-            table: 254,
-            protocol: 179,
-            metric: 179,
-            nexthop_objects: true,
-            resilient: false,
-        });
+        let mut fib = Fib::new(SETTINGS);
         fib.host(Resolver::new(&host([link(2, "eth0").with("10.0.0.1/24")], []), false), None);
         assert!(fib.take_own_changed(), "before the first report");
         let own: Vec<Prefix> = (0..100u8).map(|n| format!("10.9.{n}.0/24").parse().unwrap()).collect();

@@ -24,7 +24,7 @@ use super::{
 use crate::net::{Assigned, Convergence, Gateway, NextHops, Phase, Prefix};
 
 const METRIC: u32 = 179;
-const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: Settings = Settings {
     install: true,
     table: 254,
     protocol: 179,
