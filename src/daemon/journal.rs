@@ -1,9 +1,13 @@
 //! Logs changes of links and of the routes that this node originates, so that `show events` has
 //! them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep_until};
 
 use crate::{
     fib::host::{Host, Link},
@@ -12,6 +16,41 @@ use crate::{
 
 /// Routes of one change that are logged by prefix; of more only the number is.
 const MAX_NAMED: usize = 16;
+
+/// Least and greatest time between two looks at what changes all the time, like the Services of a
+/// tenant or a link without contact: what is there again at the next look is not logged.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// When the next changes are logged.
+#[derive(Debug, Default)]
+struct Pace {
+    pause: Duration,
+    /// When the pause after the last changes ends.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    /// Changes were logged: the pause doubles while they come as soon as it has ended.
+    fn logged(&mut self, now: Instant) {
+        let goes_on = self.until.is_some_and(|until| now < until + self.pause);
+        self.pause = if goes_on { (self.pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
+        self.until = Some(now + self.pause);
+    }
+
+    /// Waits for the end of the pause. Cancel safe.
+    async fn wait(&self) {
+        if let Some(until) = self.until {
+            sleep_until(until.into()).await;
+        }
+    }
+}
+
+/// Waits for the next change that is to be logged. Cancel safe: a change is kept by its channel.
+async fn next<T>(pace: &Pace, changes: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
+    pace.wait().await;
+    changes.changed().await
+}
 
 /// What happened to a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +70,22 @@ pub(super) async fn log(
 ) {
     let mut own = originated.borrow_and_update().clone();
     let mut links = host.borrow_and_update().clone();
+    let (mut pace_of_routes, mut pace_of_links) = (Pace::default(), Pace::default());
     loop {
-        // Cancel safe, each: a change is kept by its channel.
+        // Cancel safe, each.
         tokio::select! {
-            Ok(()) = originated.changed() => {
+            Ok(()) = next(&pace_of_routes, &mut originated) => {
                 let now = originated.borrow_and_update().clone();
-                log_routes(&own, &now);
+                if log_routes(&own, &now) {
+                    pace_of_routes.logged(Instant::now());
+                }
                 own = now;
             }
-            Ok(()) = host.changed() => {
+            Ok(()) = next(&pace_of_links, &mut host) => {
                 let now = host.borrow_and_update().clone();
-                log_links(&links, &now);
+                if log_links(&links, &now) {
+                    pace_of_links.logged(Instant::now());
+                }
                 links = now;
             }
             else => return,
@@ -49,8 +93,10 @@ pub(super) async fn log(
     }
 }
 
-fn log_routes(before: &BTreeMap<Prefix, Origination>, now: &BTreeMap<Prefix, Origination>) {
+/// Whether there was anything to log.
+fn log_routes(before: &BTreeMap<Prefix, Origination>, now: &BTreeMap<Prefix, Origination>) -> bool {
     let (added, removed) = route_changes(before, now);
+    let changed = !added.is_empty() || !removed.is_empty();
     if removed.len() > MAX_NAMED {
         tracing::info!(target: "routelet::route", count = removed.len(), "own routes withdrawn");
     } else {
@@ -65,6 +111,7 @@ fn log_routes(before: &BTreeMap<Prefix, Origination>, now: &BTreeMap<Prefix, Ori
             tracing::info!(target: "routelet::route", %prefix, source, "own route originated");
         }
     }
+    changed
 }
 
 /// The routes that are new, with their sources, and those that are gone.
@@ -77,8 +124,11 @@ fn route_changes(
     (added.map(|(prefix, own)| (*prefix, own.source.as_str())).collect(), removed.copied().collect())
 }
 
-fn log_links(before: &Host, now: &Host) {
-    for (interface, change) in link_changes(before, now) {
+/// Whether there was anything to log.
+fn log_links(before: &Host, now: &Host) -> bool {
+    let changes = link_changes(before, now);
+    let changed = !changes.is_empty();
+    for (interface, change) in changes {
         match change {
             LinkChange::Added => tracing::info!(target: "routelet::link", %interface, "link added"),
             LinkChange::Up => tracing::info!(target: "routelet::link", %interface, "link up"),
@@ -89,6 +139,7 @@ fn log_links(before: &Host, now: &Host) {
             LinkChange::Removed => tracing::info!(target: "routelet::link", %interface, "link removed"),
         }
     }
+    changed
 }
 
 /// Ports of bridges and bonds are left out, as each pod has one; so is the loopback, and a veth that
@@ -149,6 +200,22 @@ mod tests {
             let got: Vec<_> = got.iter().map(|(name, change)| (name.as_str(), *change)).collect();
             assert_eq!(got, *expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_logged_more_and_more_rarely() {
+        let start = Instant::now();
+        let (mut pace, mut now, mut logged) = (Pace::default(), start, 0);
+        while now < start + Duration::from_secs(3600) {
+            pace.logged(now);
+            logged += 1;
+            // Ten changes a second: one comes soon after each pause.
+            now = pace.until.unwrap() + Duration::from_millis(100);
+        }
+        assert!(logged < 70, "{logged} an hour");
+        // A minute without changes, and the next one is logged soon after those before it.
+        pace.logged(now + MAX_PAUSE * 2);
+        assert_eq!(pace.pause, MIN_PAUSE);
     }
 
     #[test]
