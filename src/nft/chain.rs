@@ -142,7 +142,7 @@ pub fn get_rules(encoder: &mut Encoder, family: Family, chain: Chain) {
 }
 
 /// Requests the rules of a chain of any table.
-pub(super) fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str, chain: &str) {
+pub fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str, chain: &str) {
     request(encoder, protocol, GET_RULE, flag::DUMP, |m| {
         m.text(NFTA_RULE_TABLE, table);
         m.text(NFTA_RULE_CHAIN, chain);

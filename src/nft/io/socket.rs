@@ -1,6 +1,6 @@
 //! The netlink socket to nf_tables.
 
-use std::{collections::BTreeSet, io};
+use std::{cell::Cell, collections::BTreeSet, io};
 
 use nix::errno::Errno;
 
@@ -82,6 +82,26 @@ impl NftSocket {
     /// A list. `ErrorKind::Interrupted`: another program changes it each time.
     pub(super) fn list(&mut self, request: impl Fn(&mut Encoder)) -> io::Result<Vec<Listed>> {
         self.0.list(request, |m| Some(wire::body(m).to_vec()))
+    }
+
+    /// The same if it has no more than so many octets, else `None`.
+    pub(super) fn list_within(
+        &mut self,
+        octets: usize,
+        request: impl Fn(&mut Encoder),
+    ) -> io::Result<Option<Vec<Listed>>> {
+        let left = Cell::new(Some(octets));
+        // A list that changed is read from its beginning.
+        let again = |encoder: &mut Encoder| {
+            left.set(Some(octets));
+            request(encoder);
+        };
+        let listed = self.0.list(again, |m| {
+            let body = wire::body(m);
+            left.set(left.get().and_then(|left| left.checked_sub(body.len())));
+            left.get().map(|_| body.to_vec())
+        })?;
+        Ok(left.get().map(|_| listed))
     }
 
     pub(super) fn transact(&mut self, fill: impl FnOnce(&mut Batch<'_>)) -> io::Result<()> {

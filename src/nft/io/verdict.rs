@@ -1,18 +1,24 @@
 //! Reads the packet filters of nf_tables, and the policy of iptables-legacy.
 
-use std::{collections::BTreeMap, io};
+use std::io;
 
-use super::{iptables_legacy, socket::NftSocket};
+use super::{
+    iptables_legacy,
+    socket::{Listed, NftSocket},
+};
 use crate::{
     net::Family,
+    netlink::encode::Encoder,
     nft::{
-        verdict::{
-            Chains, Dropper, Forwarded, Verdict, elements, list_chains, list_elements, list_rules, protocols,
-            sets, tables,
-        },
+        chain::list_rules,
+        verdict::{Chains, Dropper, Forwarded, Verdict, list_chains, list_elements, protocols, sets},
         wire::{NEW_GENERATION, generation_in, get_generation},
     },
 };
+
+/// What is read of the rules at most: they are judged in the memory of the daemon.
+const MAX_OCTETS: usize = 8 << 20;
+const MAX_CHAINS: usize = 4096;
 
 /// The packet filters of one family.
 pub struct Filters {
@@ -25,23 +31,12 @@ impl Filters {
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, for want of rights. A kernel without nf_tables has no filters there.
+    /// If the kernel refuses, for want of rights, or there are more rules than are judged. A kernel
+    /// without nf_tables has no filters there.
     pub fn read(family: Family) -> io::Result<Self> {
-        let mut socket = NftSocket::open()?;
-        let mut chains = Vec::new();
-        for protocol in protocols(family) {
-            let bases = socket.list(|encoder| list_chains(encoder, protocol))?;
-            let mut rules = Vec::new();
-            for table in tables(&bases) {
-                rules.extend(socket.list(|encoder| list_rules(encoder, protocol, &table))?);
-            }
-            let mut known = BTreeMap::new();
-            for set in sets(&rules) {
-                let listed = socket.list(|encoder| list_elements(encoder, protocol, &set))?;
-                known.insert(set, elements(&listed));
-            }
-            chains.push(Chains::new(protocol, &bases, rules, known));
-        }
+        let mut reader = Reader { socket: NftSocket::open()?, left: MAX_OCTETS };
+        let [own, both] = protocols(family);
+        let chains = vec![reader.chains(own)?, reader.chains(both)?];
         Ok(Self { chains, legacy_drops: iptables_legacy::forward_drops(family) })
     }
 
@@ -52,6 +47,41 @@ impl Filters {
         let verdicts = self.chains.iter().map(|c| c.verdict(packet)).chain(legacy);
         verdicts.min_by_key(Verdict::certainty).unwrap_or(Verdict::Accepted)
     }
+}
+
+/// Reads no more than is judged.
+struct Reader {
+    socket: NftSocket,
+    /// Octets that may still be read.
+    left: usize,
+}
+
+impl Reader {
+    fn chains(&mut self, protocol: u8) -> io::Result<Chains> {
+        let mut chains = Chains::new(protocol, &self.list(|encoder| list_chains(encoder, protocol))?);
+        while let Some((table, chain)) = chains.unread().cloned() {
+            if chains.read_count() >= MAX_CHAINS {
+                return Err(too_many());
+            }
+            let rules = self.list(|encoder| list_rules(encoder, protocol, &table, &chain))?;
+            for set in sets(&rules) {
+                let elements = self.list(|encoder| list_elements(encoder, protocol, &set))?;
+                chains.add_set(set, &elements);
+            }
+            chains.add_rules((table, chain), rules);
+        }
+        Ok(chains)
+    }
+
+    fn list(&mut self, request: impl Fn(&mut Encoder)) -> io::Result<Vec<Listed>> {
+        let listed = self.socket.list_within(self.left, request)?.ok_or_else(too_many)?;
+        self.left -= listed.iter().map(Vec::len).sum::<usize>();
+        Ok(listed)
+    }
+}
+
+fn too_many() -> io::Error {
+    io::Error::other(format!("more than {} MiB, or {MAX_CHAINS} chains, of rules", MAX_OCTETS >> 20))
 }
 
 fn legacy_policy(packet: &Forwarded) -> Dropper {

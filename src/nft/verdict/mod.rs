@@ -15,9 +15,12 @@ use std::{
 
 use super::{
     attr::*,
-    chain::{IFNAMSIZ, META_IIFNAME, META_OIFNAME, NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_RETURN, protocol},
+    chain::{
+        IFNAMSIZ, META_IIFNAME, META_OIFNAME, NF_ACCEPT, NF_DROP, NFT_JUMP, NFT_RETURN, is_listed_in,
+        protocol,
+    },
     wire::{
-        CMP_EQ, GET_CHAIN, GET_RULE, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
+        CMP_EQ, GET_CHAIN, META_NFPROTO, NF_INET_FORWARD, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
         PAYLOAD_NETWORK, request,
     },
 };
@@ -101,6 +104,7 @@ pub struct Chains {
     protocol: u8,
     base: Vec<Base>,
     rules: BTreeMap<Name, Vec<Vec<u8>>>,
+    unread: BTreeSet<Name>,
     /// Elements of the sets and maps that are written in rules.
     sets: BTreeMap<Name, Vec<Vec<u8>>>,
 }
@@ -122,34 +126,53 @@ pub fn list_chains(encoder: &mut Encoder, protocol: u8) {
     request(encoder, protocol, GET_CHAIN, flag::DUMP, |_| {});
 }
 
-/// Requests the rules of all chains of a table.
-pub fn list_rules(encoder: &mut Encoder, protocol: u8, table: &str) {
-    request(encoder, protocol, GET_RULE, flag::DUMP, |m| m.text(NFTA_RULE_TABLE, table));
-}
-
-/// The tables with base chains that count, whose rules are to be listed. Those of kube-proxy, which
-/// may be very long, are mostly of type nat.
-pub fn tables(chains: &[Vec<u8>]) -> BTreeSet<String> {
-    chains.iter().filter_map(|c| base(c)).map(|base| base.name.0).collect()
-}
-
 impl Chains {
-    /// From what the kernel lists of a family of tables; `sets`: what [`elements`] makes of the
-    /// sets that [`sets`] names.
-    pub fn new(
-        protocol: u8,
-        chains: &[Vec<u8>],
-        rules: Vec<Vec<u8>>,
-        sets: BTreeMap<Name, Vec<Vec<u8>>>,
-    ) -> Self {
-        let base = chains.iter().filter_map(|c| base(c)).collect();
-        let mut by_chain: BTreeMap<Name, Vec<Vec<u8>>> = BTreeMap::new();
-        for rule in rules {
-            if let Some(name) = name(&rule, NFTA_RULE_CHAIN) {
-                by_chain.entry(name).or_default().push(rule);
-            }
-        }
-        Self { protocol, base, rules: by_chain, sets }
+    /// From the chains that the kernel lists of a family of tables. Their rules are added until no
+    /// chain is [unread](Self::unread): of the chains that do not count, or to which none of them
+    /// jumps, nothing is read. kube-proxy may have tens of thousands of rules there.
+    pub fn new(protocol: u8, chains: &[Vec<u8>]) -> Self {
+        let base: Vec<_> = chains.iter().filter_map(|c| base(c)).collect();
+        let unread = base.iter().map(|base| base.name.clone()).collect();
+        Self { protocol, base, unread, ..Self::default() }
+    }
+
+    /// A chain whose rules are to be read.
+    pub fn unread(&self) -> Option<&Name> {
+        self.unread.first()
+    }
+
+    /// How many chains were read.
+    pub fn read_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Adds the elements of a set that [`sets`] names, as the kernel lists them.
+    pub fn add_set(&mut self, set: Name, listed: &[Vec<u8>]) {
+        self.sets.insert(set, elements(listed));
+    }
+
+    /// Adds the rules of a chain, as the kernel lists them, after the sets that they name.
+    pub fn add_rules(&mut self, chain: Name, mut listed: Vec<Vec<u8>>) {
+        listed.retain(|rule| is_listed_in(rule, &chain.0, &chain.1));
+        let targets: Vec<_> = listed.iter().flat_map(|rule| self.targets(rule)).collect();
+        let targets = targets.into_iter().map(|target| (chain.0.clone(), target));
+        self.unread.extend(targets.filter(|target| !self.rules.contains_key(target)));
+        self.unread.remove(&chain);
+        self.rules.insert(chain, listed);
+    }
+
+    /// The chains to which a rule may jump.
+    fn targets(&self, rule: &[u8]) -> Vec<String> {
+        let expressions = attributes(attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default());
+        let immediate = expressions.filter_map(|(_, e)| verdict(attribute(e, NFTA_EXPR_DATA)?));
+        let sets = sets(&[rule]);
+        let maps = sets.iter().filter_map(|set| self.sets.get(set));
+        let of_maps = maps.flatten().filter_map(|element| verdict(element));
+        let target = |action| match action {
+            Action::Jump(chain) | Action::Goto(chain) => Some(chain),
+            _ => None,
+        };
+        immediate.chain(of_maps).filter_map(target).collect()
     }
 
     /// The verdict of all base chains.
@@ -159,7 +182,7 @@ impl Chains {
     }
 
     fn of_base(&self, base: &Base, packet: &Forwarded) -> Verdict {
-        let mut walk = Walk { chains: self, packet, hook: base.hook, may_accept: false };
+        let mut walk = Walk { chains: self, packet, hook: base.hook, may_accept: false, steps: MAX_STEPS };
         let end = walk.chain(&base.name, true, 0);
         let certain = !walk.may_accept;
         match end {
@@ -181,8 +204,8 @@ impl Chains {
 
 /// The sets and maps without a name of their own that rules use: their elements are written in the
 /// rules and do not change.
-pub fn sets(rules: &[Vec<u8>]) -> BTreeSet<Name> {
-    let all = rules.iter().flat_map(|rule| {
+pub fn sets(rules: &[impl AsRef<[u8]>]) -> BTreeSet<Name> {
+    let all = rules.iter().map(AsRef::as_ref).flat_map(|rule| {
         let table = attribute(rule, NFTA_RULE_TABLE).map(text).unwrap_or_default();
         let expressions =
             attributes(attribute(rule, NFTA_RULE_EXPRESSIONS).unwrap_or_default()).map(|(_, e)| e);
@@ -207,7 +230,7 @@ pub fn list_elements(encoder: &mut Encoder, protocol: u8, (table, set): &Name) {
 }
 
 /// The elements in the messages of a list.
-pub fn elements(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+fn elements(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let lists = messages.iter().filter_map(|m| attribute(m, NFTA_SET_ELEM_LIST_ELEMENTS));
     lists.flat_map(|list| attributes(list).map(|(_, element)| element.to_vec())).take(MAX_ELEMENTS).collect()
 }
@@ -266,6 +289,8 @@ struct Walk<'a> {
     hook: u32,
     /// A rule that cannot be judged accepts.
     may_accept: bool,
+    /// Rules that may still be looked at.
+    steps: usize,
 }
 
 impl Walk<'_> {
@@ -273,6 +298,11 @@ impl Walk<'_> {
     fn chain(&mut self, name: &Name, sure: bool, depth: usize) -> Option<End> {
         let rules = self.chains.rules.get(name).filter(|_| depth < MAX_DEPTH)?;
         for (n, rule) in (1..).zip(rules) {
+            let Some(left) = self.steps.checked_sub(1) else {
+                self.may_accept = true;
+                return None;
+            };
+            self.steps = left;
             let (fit, action) = self.rule(rule);
             let sure = sure && fit == Fit::Yes;
             let target = |chain| (name.0.clone(), chain);
@@ -534,6 +564,9 @@ const STATE_ESTABLISHED: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 const XT_CONNTRACK_STATE: u16 = 1;
+/// Rules that are looked at for one packet in one base chain: chains to which many rules may jump
+/// are looked at as often.
+const MAX_STEPS: usize = 100_000;
 /// As deep as the kernel follows jumps.
 const MAX_DEPTH: usize = 16;
 

@@ -35,8 +35,19 @@ fn forward(policy: u32, rules: &[(&str, Fill<'_>)]) -> Chains {
         m.number(NFTA_CHAIN_POLICY, policy);
         m.text(NFTA_CHAIN_TYPE, "filter");
     });
-    let rules = rules.iter().map(|(chain, fill)| listed(chain, fill)).collect();
-    Chains::new(NFPROTO_IPV4, &[chain], rules, BTreeMap::new())
+    let rules: Vec<_> = rules.iter().map(|(chain, fill)| listed(chain, fill)).collect();
+    let mut chains = Chains::new(NFPROTO_IPV4, &[chain]);
+    read(&mut chains, &rules);
+    chains
+}
+
+/// Adds what is to be read, from a kernel that lists all rules of a table. How many chains it was.
+fn read(chains: &mut Chains, rules: &[Vec<u8>]) -> usize {
+    for n in 0.. {
+        let Some(name) = chains.unread().cloned() else { return n };
+        chains.add_rules(name, rules.to_vec());
+    }
+    unreachable!("an endless list")
 }
 
 fn by_rule() -> Dropper {
@@ -304,8 +315,91 @@ fn truncated_rules_are_survived() {
     });
     for n in 0..rule.len() {
         let cut = vec![rule[..n].to_vec()];
-        let set = (("filter".to_owned(), "__set0".to_owned()), elements(&cut));
-        let chains = Chains::new(NFPROTO_IPV4, &cut, cut.clone(), [set].into());
+        let mut chains = Chains::new(NFPROTO_IPV4, &cut);
+        chains.add_set(("filter".into(), "__set0".into()), &cut);
+        chains.add_rules(("filter".into(), "FORWARD".into()), cut.clone());
         let _ = (chains.verdict(&packet()), sets(&cut), element_of(&cut, &[0; 4]));
     }
+}
+
+/// `jump CHAIN`, for every packet.
+fn jump(chain: &'static str) -> impl Fn(&mut Attributes<'_>) {
+    move |l: &mut Attributes<'_>| write_verdict(l, NFT_JUMP, Some(chain))
+}
+
+#[test]
+fn only_chains_to_which_base_chains_lead_are_read() {
+    let (a, b, c) = (jump("A"), jump("B"), jump("C"));
+    let rules: [(&str, Fill<'_>); 6] =
+        [("FORWARD", &a), ("FORWARD", &a), ("A", &b), ("B", &a), ("KUBE-SVC-1", &c), ("C", &b)];
+    let rules: Vec<_> = rules.iter().map(|(chain, fill)| listed(chain, fill)).collect();
+    let mut chains = forward(NF_DROP, &[]);
+    assert_eq!((chains.read_count(), chains.unread()), (1, None), "an empty one");
+    chains.rules.clear();
+    chains.unread.insert(("filter".into(), "FORWARD".into()));
+    assert_eq!(read(&mut chains, &rules), 3, "{:?}", chains.rules.keys());
+}
+
+#[test]
+fn maps_lead_to_chains() {
+    let state = |l: &mut Attributes<'_>| {
+        l.expression("ct", |e| {
+            e.number(NFTA_CT_DREG, REGISTER);
+            e.number(NFTA_CT_KEY, CT_STATE);
+        });
+    };
+    let mut list = Encoder::new(1);
+    request(&mut list, NFPROTO_IPV4, 12, 0, |m| {
+        m.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |all| {
+            all.nested(NFTA_LIST_ELEM, |element| {
+                element.nested(NFTA_SET_ELEM_KEY, |data| data.octets(NFTA_DATA_VALUE, &8_u32.to_ne_bytes()));
+                element.nested(NFTA_SET_ELEM_DATA, |data| {
+                    data.nested(NFTA_DATA_VERDICT, |v| {
+                        v.number(NFTA_VERDICT_CODE, NFT_JUMP);
+                        v.text(NFTA_VERDICT_CHAIN, "NEW");
+                    });
+                });
+            });
+        });
+    });
+    let rule = listed("FORWARD", &|l| {
+        state(l);
+        l.expression("lookup", |e| {
+            e.text(NFTA_LOOKUP_SET, "__map0");
+            e.number(NFTA_LOOKUP_SREG, REGISTER);
+            e.number(NFTA_LOOKUP_DREG, 0);
+        });
+    });
+    let accept = |l: &mut Attributes<'_>| write_verdict(l, NF_ACCEPT, None);
+    let mut chains = forward(NF_DROP, &[]);
+    chains.add_set(
+        ("filter".into(), "__map0".into()),
+        &[body(&messages(list.bytes()).next().unwrap()).to_vec()],
+    );
+    chains.add_rules(("filter".into(), "FORWARD".into()), vec![rule]);
+    assert_eq!(chains.unread(), Some(&("filter".into(), "NEW".into())));
+    read(&mut chains, &[listed("NEW", &accept)]);
+    assert_eq!(chains.verdict(&packet()), Verdict::Accepted);
+}
+
+/// Each of ten chains may jump ten times to the next one: no packet is followed on all ways.
+#[test]
+fn a_walk_ends_after_so_many_rules() {
+    const NAMES: [&str; 11] = ["FORWARD", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10"];
+    let rules: Vec<_> = NAMES
+        .windows(2)
+        .flat_map(|pair| {
+            let fill = |l: &mut Attributes<'_>| {
+                l.expression("match", |e| e.text(NFTA_MATCH_NAME, "tcp"));
+                write_verdict(l, NFT_JUMP, Some(pair[1]));
+            };
+            std::iter::repeat_n(listed(pair[0], &fill), 10).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut chains = forward(NF_DROP, &[]);
+    chains.rules.clear();
+    chains.unread.insert(("filter".into(), "FORWARD".into()));
+    assert_eq!(read(&mut chains, &rules), 11);
+    // One that was not looked at may accept.
+    assert_eq!(chains.verdict(&packet()), Verdict::Dropped { by: by_policy(), certain: false });
 }
