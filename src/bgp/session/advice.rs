@@ -7,6 +7,7 @@ use super::{Running, Session};
 use crate::{
     bgp::{
         peer::{Negotiated, PeerSource},
+        view::SessionState,
         wire::{
             Code,
             notification::{Notification, cease},
@@ -73,7 +74,12 @@ pub(super) fn diagnosis(s: &Session, now: Instant) -> Option<(String, String)> {
     {
         return Some((verdict.why.clone(), advice));
     }
-    Some((s.record.last_error()?.to_owned(), advice(s, s.record.cause()?)?))
+    let Some(error) = s.record.last_error() else {
+        // The first attempt goes on: a closed port or an absent host would have ended it by now.
+        let remedy = (s.state() == SessionState::Connect).then(|| advice(s, &Cause::NoReply))??;
+        return Some((format!("no reply from {} yet", s.config.key), remedy));
+    };
+    Some((error.to_owned(), advice(s, s.record.cause()?)?))
 }
 
 fn advice(s: &Session, cause: &Cause) -> Option<String> {

@@ -46,6 +46,9 @@ fn a_notification_has_its_own_advice_at_either_end() {
 fn an_attempt_without_a_session_has_the_advice_of_its_last_error() {
     let mut p = Peer::new();
     p.feed(Input::Start);
+    let (why, remedy) = p.s.view(p.now).diagnosis.unwrap();
+    assert_eq!(why, "no reply from 10.0.0.2 yet");
+    assert!(remedy.contains("no firewall on either end drops TCP port 179"), "{remedy}");
     p.feed(Input::ConnectFailed { why: "connection refused".into(), refused: true });
     assert!(advice(&p).contains("start the BGP daemon at 10.0.0.2"), "{}", advice(&p));
     p.pass(seconds(10)).feed(Input::ConnectFailed { why: "no route to 10.0.0.2:179".into(), refused: false });
