@@ -22,7 +22,7 @@ fn routelet(args: &[&str]) -> Output {
 }
 
 /// Exit status, standard output, standard error.
-fn said(args: &[&str]) -> (i32, String, String) {
+fn outcome(args: &[&str]) -> (i32, String, String) {
     let output = routelet(args);
     let text = |octets| String::from_utf8(octets).expect("UTF-8");
     (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
@@ -42,9 +42,9 @@ fn check_says_nothing_of_a_good_file() {
         "[bgp]\nas = 1000\n[[bgp.neighbor]]\naddress = \"10.1.1.1\"\nremote-as = 10000\n\
          [advertise]\ninterfaces = [\"docker0\"]\n",
     );
-    assert_eq!(said(&["check", "--config", &good]), (0, String::new(), String::new()));
+    assert_eq!(outcome(&["check", "--config", &good]), (0, String::new(), String::new()));
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/routelet.toml");
-    assert_eq!(said(&["check", "--config", example]), (0, String::new(), String::new()));
+    assert_eq!(outcome(&["check", "--config", example]), (0, String::new(), String::new()));
 }
 
 /// The code blocks of this language in a page of Markdown.
@@ -65,7 +65,7 @@ fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist
         for text in files {
             let path = file(folder.path(), text);
             assert_eq!(
-                said(&["check", "--config", &path]),
+                outcome(&["check", "--config", &path]),
                 (0, String::new(), String::new()),
                 "{name}: {text}"
             );
@@ -94,7 +94,7 @@ fn check_finds_all_five_mistakes_at_once() {
         "[bgp]\nas = 65535\nhold_time = 90\n\n[[bgp.neighbor]]\naddress = \"10.1.1.1/24\"\nremote-as = 1\n\
          hold-time = 2\n\n[advertise]\nnetworks = [\"10.1.2.3/8\"]\n",
     );
-    let (status, out, err) = said(&["check", "--config", &bad]);
+    let (status, out, err) = outcome(&["check", "--config", &bad]);
     assert_eq!((status, out.as_str()), (2, ""));
     let shown = err.replace(&bad, "routelet.toml");
     insta::assert_snapshot!(shown, @r###"
@@ -120,7 +120,7 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
         (&*password, ":6:17: bgp.neighbor[0].password-file: "),
     ];
     for (path, expected) in cases {
-        let (status, out, err) = said(&["check", "--config", path]);
+        let (status, out, err) = outcome(&["check", "--config", path]);
         assert_eq!((status, out.as_str(), err.lines().count()), (2, "", 1), "{err}");
         assert!(err.contains(expected), "{err}");
     }
@@ -131,9 +131,9 @@ fn a_password_file_is_found_beside_the_configuration() {
     let folder = folder("files");
     fs::write(folder.path().join("password"), "x".repeat(80) + "\n").unwrap();
     let text = "[bgp]\nas = 1\n[[bgp.neighbor]]\naddress = \"10.0.0.1\"\nremote-as = 2\npassword-file = \"password\"\n";
-    assert_eq!(said(&["check", "--config", &file(folder.path(), text)]).0, 0);
+    assert_eq!(outcome(&["check", "--config", &file(folder.path(), text)]).0, 0);
     fs::write(folder.path().join("password"), "x".repeat(81)).unwrap();
-    let (status, _, err) = said(&["check", "--config", &file(folder.path(), text)]);
+    let (status, _, err) = outcome(&["check", "--config", &file(folder.path(), text)]);
     assert!(status == 2 && err.contains("81 octets") && !err.contains("xxx"), "{err}");
 }
 
@@ -141,13 +141,13 @@ fn a_password_file_is_found_beside_the_configuration() {
 fn an_empty_file_will_do() {
     let folder = folder("files");
     let empty = file(folder.path(), "");
-    assert_eq!(said(&["check", "--kubernetes", "--config", &empty]), (0, String::new(), String::new()));
-    assert_eq!(said(&["check", "--config", &empty]), (0, String::new(), String::new()), "a bare host");
+    assert_eq!(outcome(&["check", "--kubernetes", "--config", &empty]), (0, String::new(), String::new()));
+    assert_eq!(outcome(&["check", "--config", &empty]), (0, String::new(), String::new()), "a bare host");
     let half = file(folder.path(), "[advertise]\nnetworks = [\"10.0.0.0/24\"]\n");
-    let (status, _, err) = said(&["check", "--config", &half]);
+    let (status, _, err) = outcome(&["check", "--config", &half]);
     assert!(status == 2 && err.contains("bgp: required"), "{err}");
     let quiet = file(folder.path(), "[metrics]\nlisten = \"\"\n");
-    let (status, _, err) = said(&["check", "--kubernetes", "--config", &quiet]);
+    let (status, _, err) = outcome(&["check", "--kubernetes", "--config", &quiet]);
     assert!(status == 0 && err.contains(":2:10: metrics.listen: turns /livez and /readyz off"), "{err}");
 }
 
@@ -183,7 +183,7 @@ fn without_a_daemon_each_question_ends_with_three_and_one_line() {
         &["reload", "confirm"],
     ];
     for question in questions {
-        let (status, out, err) = said(&[question, &["--socket", socket][..]].concat());
+        let (status, out, err) = outcome(&[question, &["--socket", socket][..]].concat());
         assert_eq!((status, out.as_str(), err.lines().count()), (3, "", 1), "{question:?}: {err}");
         assert!(err.contains(socket) && err.contains("routelet run"), "{err}");
     }
@@ -195,7 +195,7 @@ fn cleanup_refuses_while_a_daemon_runs() {
     let socket = folder.path().join("routelet.sock");
     let _daemon = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let config = file(folder.path(), &format!("[control]\nsocket = \"{}\"\n", socket.display()));
-    let (status, out, err) = said(&["cleanup", "--config", &config]);
+    let (status, out, err) = outcome(&["cleanup", "--config", &config]);
     assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1));
     assert!(err.contains("a daemon runs") && err.contains("stop it first"), "{err}");
 }
@@ -233,12 +233,12 @@ fn wrong_usage_ends_with_two() {
         &["cleanup", "--config", "/nonexistent/routelet.toml"],
     ];
     for args in wrong {
-        let (status, out, err) = said(args);
+        let (status, out, err) = outcome(args);
         assert_eq!((status, out.as_str()), (2, ""), "{args:?}: {err}");
         let help = err.contains("Commands:");
         assert!(help || err.lines().count() == 1, "{args:?}: {err}");
     }
-    let (_, _, err) = said(&["shwo"]);
+    let (_, _, err) = outcome(&["shwo"]);
     assert_eq!(
         err,
         "unrecognized subcommand 'shwo'; tip: a similar subcommand exists: 'show'; Usage: routelet <COMMAND>\n"
@@ -249,14 +249,14 @@ fn wrong_usage_ends_with_two() {
 fn a_configuration_that_is_wrong_keeps_the_daemon_from_starting() {
     let folder = folder("files");
     let bad = file(folder.path(), "[bgp]\nas = 0\n");
-    let (status, out, err) = said(&["run", "--config", &bad]);
+    let (status, out, err) = outcome(&["run", "--config", &bad]);
     assert_eq!((status, out.as_str()), (2, ""));
     assert!(err.contains("routelet.toml:2:6: bgp.as: must be 1 to 4294967294"), "{err}");
 }
 
 #[test]
 fn every_command_explains_itself() {
-    let (_, help, _) = said(&["--help"]);
+    let (_, help, _) = outcome(&["--help"]);
     let listed = |help: &str| -> Vec<String> {
         let commands = help.split_once("Commands:").map_or("", |(_, rest)| rest);
         let lines = commands.lines().skip(1).take_while(|l| l.starts_with("  "));
@@ -267,32 +267,32 @@ fn every_command_explains_itself() {
         assert!(top.iter().any(|c| c == expected), "{expected}: {top:?}");
     }
     for command in top.iter().filter(|c| *c != "help") {
-        let (status, help, err) = said(&[command, "--help"]);
+        let (status, help, err) = outcome(&[command, "--help"]);
         assert_eq!((status, err.as_str()), (0, ""), "{command}");
         for sub in listed(&help).iter().filter(|c| *c != "help") {
-            let (status, help, _) = said(&[command, sub, "--help"]);
+            let (status, help, _) = outcome(&[command, sub, "--help"]);
             assert!(status == 0 && help.contains("Usage: routelet"), "{command} {sub}");
             assert!(help.contains("--socket") || command == "lab", "{command} {sub} talks to the daemon");
         }
     }
-    assert_eq!(said(&["--version"]).1, concat!("routelet ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(outcome(&["--version"]).1, concat!("routelet ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn completions_and_man_pages_are_written() {
     for shell in ["bash", "zsh", "fish"] {
-        let (status, out, _) = said(&["completions", shell]);
+        let (status, out, _) = outcome(&["completions", shell]);
         assert!(status == 0 && out.contains("neighbors"), "{shell}");
     }
     let folder = folder("files");
     let pages = folder.path().join("man1");
-    assert_eq!(said(&["man", pages.to_str().unwrap()]), (0, String::new(), String::new()));
+    assert_eq!(outcome(&["man", pages.to_str().unwrap()]), (0, String::new(), String::new()));
     assert!(
         fs::read_to_string(pages.join("routelet-show-routes.1"))
             .unwrap()
             .contains("--longer".replace('-', "\\-").as_str())
     );
-    let (status, _, err) = said(&["man", "/proc/none"]);
+    let (status, _, err) = outcome(&["man", "/proc/none"]);
     assert!(status == 1 && err.lines().count() == 1, "{err}");
 }
 

@@ -190,7 +190,7 @@ fn more_neighbors_than_open_files_leave_the_others_and_the_operator_undisturbed(
     command.arg("--nofile=1024:1024").arg(env!("CARGO_BIN_EXE_routelet"));
     command.args(["run", "--config"]).arg(bed.routelet.dir.join("routelet.toml"));
     bed.routelet.process = Process::start(&mut command, &bed.routelet.dir.join("log"));
-    bed.routelet.wait_answers();
+    bed.routelet.wait_ready();
 
     let up = |routelet: &Routelet| {
         let rows = routelet.json(&["show", "neighbors"]);

@@ -153,10 +153,10 @@ fn four_hundred_prefixes_against_the_guard_by_model() {
             .into_iter()
             .filter_map(|(a, len)| if let IpAddr::V4(a) = a { Some((a, len)) } else { None })
             .collect();
-        peer.say(&update(&[], &peer.good(version), &nlri(&four)));
+        peer.send(&update(&[], &peer.good(version), &nlri(&four)));
         for six in all.iter().filter(|n| n.six).collect::<Vec<_>>().chunks(100) {
             let octets: Vec<u8> = six.iter().flat_map(|n| nlri6(&n.text())).collect();
-            peer.say(&update(&[], &[reach(2, &hop, &octets), origin(0), path(&[EXTERNAL])], &[]));
+            peer.send(&update(&[], &[reach(2, &hop, &octets), origin(0), path(&[EXTERNAL])], &[]));
         }
     };
     announce(&mut peer, 1);

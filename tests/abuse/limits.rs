@@ -132,7 +132,7 @@ fn flood(mut peer: Peer, with: Flood) -> Option<Vec<u8>> {
     let (mut said, mut n) = (Instant::now(), 0);
     while !peer.closed && said.elapsed() < Duration::from_secs(60) {
         if let Some(octets) = with(&peer, n) {
-            peer.say(&octets);
+            peer.send(&octets);
             said = Instant::now();
         }
         n += 1;
@@ -147,7 +147,7 @@ fn flood(mut peer: Peer, with: Flood) -> Option<Vec<u8>> {
 }
 
 /// A client in the cgroup.
-fn asker(bed: &Bed, cgroup: &Cgroup, args: &[&str]) -> Child {
+fn start_client(bed: &Bed, cgroup: &Cgroup, args: &[&str]) -> Child {
     Command::new("sh")
         .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
         .arg(cgroup.procs())
@@ -189,7 +189,7 @@ fn survives(name: &'static str, floods: &[(u8, Flood)], report: &mut Report) {
         asked.retain_mut(|child| child.try_wait().is_ok_and(|done| done.is_none()));
         while asked.len() < 3 {
             let what = if asked.len() == 1 { "fib" } else { "routes" };
-            asked.push(asker(&bed, &cgroup, &["show", what, "--json"]));
+            asked.push(start_client(&bed, &cgroup, &["show", what, "--json"]));
         }
         most = most.max(cgroup.used());
         thread::sleep(Duration::from_millis(20));
@@ -267,12 +267,12 @@ fn the_default_of_max_prefixes_follows_from_the_memory_limit() {
     assert!(!problems(&bed).contains("max-prefixes 73000"), "{}", problems(&bed));
     for n in 0..300 {
         let octets = prefixes(&peer, n).expect("more");
-        peer.say(&octets);
+        peer.send(&octets);
     }
     wait_for("a problem at 80 %", 60.0, || problems(&bed).contains("max-prefixes 73000").then_some(()));
     for n in 300..400 {
         let octets = prefixes(&peer, n).expect("more");
-        peer.say(&octets);
+        peer.send(&octets);
     }
     let end = peer.ends().expect("a NOTIFICATION");
     let data = [&[0, 1, 1][..], &73_000_u32.to_be_bytes()].concat();

@@ -349,7 +349,7 @@ fn sessions_that_are_only_ever_half_open() {
             for _ in 0..200 {
                 for n in 1..=5 {
                     let Ok(mut peer) = bed.try_dial(at(1, n)) else { continue };
-                    peer.say(&half(peer.addr));
+                    peer.send(&half(peer.addr));
                     open.push(peer);
                 }
             }
@@ -366,7 +366,7 @@ fn sessions_that_are_only_ever_half_open() {
         let mut open = Vec::new();
         for n in 1..=250 {
             let mut peer = bed.dial(at(3, n));
-            peer.say(&half(peer.addr));
+            peer.send(&half(peer.addr));
             open.push(peer);
         }
         witness.alive(&mut bed)?;
@@ -395,8 +395,8 @@ fn a_neighbor_that_never_reads() {
     let mut listens = bed.peer(at(1, 3), EXTERNAL);
     let before = at_rest(&bed);
     let mut deaf = bed.dial(at(1, 1));
-    deaf.say(&Open::new(EXTERNAL, at(1, 1)).encode());
-    deaf.say(&message(KEEPALIVE, &[]));
+    deaf.send(&Open::new(EXTERNAL, at(1, 1)).encode());
+    deaf.send(&message(KEEPALIVE, &[]));
     let blocks: Vec<Vec<_>> = (0..10_u32)
         .map(|block| (0..900).map(|n| (Ipv4Addr::from(0x1600_0000 + ((block * 900 + n) << 8)), 24)).collect())
         .collect();
@@ -406,14 +406,14 @@ fn a_neighbor_that_never_reads() {
             for (n, list) in (0..).zip(&blocks) {
                 let mut all = source.good(round);
                 all.push(communities(&[round, n]));
-                source.say(&update(&[], &all, &nlri(list)));
+                source.send(&update(&[], &all, &nlri(list)));
                 if let Some((UPDATE, body)) = listens.next(0.0) {
-                    listens.heard.take(&body);
+                    listens.received.take(&body);
                 }
             }
         }
         bed.settled(&mut source);
-        listens.hears(PATIENCE, |h| {
+        listens.receives(PATIENCE, |h| {
             let last = h.routes.get("22.0.0.0/24")?.get(&8)?;
             (last.1[..4] == [0, 0, 0, 19]).then_some(())
         })
@@ -425,7 +425,7 @@ fn a_neighbor_that_never_reads() {
     });
     report.case("after it: memory and files", || {
         for list in &blocks {
-            source.say(&update(&nlri(list), &[], &[]));
+            source.send(&update(&nlri(list), &[], &[]));
         }
         drop(deaf);
         gives_back(&bed, before, 16_000)
@@ -482,7 +482,7 @@ fn a_very_large_table_does_not_cost_others_their_hold_time() {
         };
         report.case(name, || {
             let start = Instant::now();
-            source.say(&come);
+            source.send(&come);
             told(&bed, routes);
             println!("{routes} routes after {:?}", start.elapsed());
             witness.alive(&mut bed)?;
@@ -492,7 +492,7 @@ fn a_very_large_table_does_not_cost_others_their_hold_time() {
         });
         report.case("they go", || {
             let start = Instant::now();
-            source.say(&go);
+            source.send(&go);
             told(&bed, 0);
             println!("gone after {:?}", start.elapsed());
             witness.alive(&mut bed)

@@ -29,7 +29,7 @@ fn peak_above<T>(pid: u32, act: impl FnOnce() -> T) -> (u64, T) {
 }
 
 /// Runs the client; returns the lines that it printed, read one after the other, and its own peak in KiB.
-fn asked(bed: &Bed, args: &[&str], mut line: impl FnMut(&str)) -> u64 {
+fn run_client(bed: &Bed, args: &[&str], mut line: impl FnMut(&str)) -> u64 {
     let mut client = Command::new(env!("CARGO_BIN_EXE_routelet"))
         .args(args)
         .arg("--socket")
@@ -80,7 +80,7 @@ fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
     );
     let mut witness = Witness::new(&bed);
     let mut source = bed.peer(at(1, 1), EXTERNAL);
-    source.say(&large_table(&source, routes));
+    source.send(&large_table(&source, routes));
     let expected = routes as usize + 1;
     wait_for("all are in the kernel", 120.0, || {
         thread::sleep(Duration::from_millis(200));
@@ -106,7 +106,7 @@ fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
             let (mut last, mut seen) = (None::<routelet::net::Prefix>, 0);
             let mut sorted = true;
             let (grown, client) = peak_above(pid, || {
-                asked(&bed, question, |line| {
+                run_client(&bed, question, |line| {
                     if let Some(prefix) = prefix_of(line) {
                         let prefix = prefix.parse().expect("a prefix");
                         sorted &= last.is_none_or(|l| l < prefix);
@@ -130,7 +130,7 @@ fn a_question_about_a_very_large_table_costs_the_daemon_nothing() {
         for what in ["routes", "fib"] {
             let mut lines = 0;
             let (grown, client) =
-                peak_above(pid, || asked(&bed, &["show", what, "-o", "wide"], |_| lines += 1));
+                peak_above(pid, || run_client(&bed, &["show", what, "-o", "wide"], |_| lines += 1));
             // Below the fib stands how to remove it.
             same(lines, expected + if what == "fib" { 5 } else { 1 })?;
             holds(grown < ANSWER && client < CLIENT, &format!("{grown} KiB, {client} KiB"))?;

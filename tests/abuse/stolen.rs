@@ -67,7 +67,7 @@ fn a_stolen_node_takes_nothing_but_its_own_pods_however_much_it_advertises() {
     let (mut stolen, mut honest) = (session(2), session(3));
     let send = |peer: &mut Peer, list: &[(Ipv4Addr, u8)]| {
         let attributes = winning(peer);
-        list.chunks(500).for_each(|part| peer.say(&update(&[], &attributes, &nlri(part))));
+        list.chunks(500).for_each(|part| peer.send(&update(&[], &attributes, &nlri(part))));
     };
     let own = |n: u8| [(Ipv4Addr::new(10, 244, n, 0), 24)];
     send(&mut honest, &own(3));
@@ -81,7 +81,7 @@ fn a_stolen_node_takes_nothing_but_its_own_pods_however_much_it_advertises() {
     let all = foreign.len() as u64;
     report.case("everything at once, ten times over", || {
         for _ in 0..10 {
-            foreign.chunks(500).for_each(|part| stolen.say(&update(&nlri(part), &[], &[])));
+            foreign.chunks(500).for_each(|part| stolen.send(&update(&nlri(part), &[], &[])));
             send(&mut stolen, &foreign);
         }
         send(&mut stolen, &own(2));

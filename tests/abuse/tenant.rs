@@ -46,9 +46,9 @@ fn a_tenant_costs_no_session_no_pod_cidr_and_little_memory() {
     let mut report = Report::default();
 
     report.case("the pod CIDR and 1,000 Services are advertised", || {
-        let many = |h: &words::Heard| (h.routes.len() == 1001).then_some(());
-        switch.hears(120.0, many)?;
-        switch.hears(PATIENCE, |h| h.routes.contains_key("10.244.1.0/24").then_some(()))
+        let many = |h: &words::Received| (h.routes.len() == 1001).then_some(());
+        switch.receives(120.0, many)?;
+        switch.receives(PATIENCE, |h| h.routes.contains_key("10.244.1.0/24").then_some(()))
     });
     let (memory, log) = (cgroup.used(), log_octets(&bed));
     println!("{SERVICES} Services, {LONG_ONES} with long texts: {memory} KiB, {log} octets of log");
@@ -86,9 +86,9 @@ fn a_tenant_costs_no_session_no_pod_cidr_and_little_memory() {
         holds(shown.len() < 512 * 1024, "what is shown")
     });
     report.case("the session and the pod CIDR stand", || {
-        switch.hears(PATIENCE, |h| {
+        switch.receives(PATIENCE, |h| {
             let stays =
-                h.routes.contains_key("10.244.1.0/24") && !h.story.contains(&"-10.244.1.0/24".to_owned());
+                h.routes.contains_key("10.244.1.0/24") && !h.events.contains(&"-10.244.1.0/24".to_owned());
             (stays && h.routes.len() <= 1001).then_some(())
         })?;
         same(bed.state(tor), "established".into())?;

@@ -267,7 +267,7 @@ impl Cluster {
     }
 
     /// Why something may have gone wrong.
-    pub fn last_words(&self) -> String {
+    pub fn diagnosis(&self) -> String {
         let kubectl = |args: &[&str]| {
             let mut command = self.plane.ns.command(kit::tool("kubectl").to_str().unwrap());
             let out = command.args(self.admin()).args(["--request-timeout=5s"]).args(args).output();
@@ -280,7 +280,7 @@ impl Cluster {
         said +=
             &kubectl(&["-n", "kube-system", "logs", "-l", "app.kubernetes.io/name=routelet", "--tail=20"]);
         said += &kubectl(&["get", "events", "-A", "--field-selector=type!=Normal"]);
-        self.machines.iter().for_each(|m| said += &m.last_words());
+        self.machines.iter().for_each(|m| said += &m.diagnosis());
         if let Some(frr) = &self.frr {
             said += &frr.vtysh("show bgp summary");
             said += &frr.vtysh("show bgp ipv4 unicast");

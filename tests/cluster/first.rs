@@ -125,7 +125,7 @@ pub fn a_service_answers_from_all_nodes(cluster: &mut Cluster) {
             (cluster.hops(&format!("{address}/{length}")) == ["t1", "t2", "t3"]).then_some(())
         });
         // The traffic policy is Local: who answers tells by which node the switch has sent it.
-        let answers = answering(cluster, address, |seen| {
+        let answers = responses(cluster, address, |seen| {
             let nodes: std::collections::BTreeSet<_> = seen.keys().filter_map(|p| pods.get(p)).collect();
             nodes.len() == 3 && seen.len() > 3
         });
@@ -133,11 +133,11 @@ pub fn a_service_answers_from_all_nodes(cluster: &mut Cluster) {
     }
     let service = cluster.kubectl_json(&["get", "service", "web"]);
     let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();
-    answering(cluster, cluster_ip, |seen| seen.len() > 2);
+    responses(cluster, cluster_ip, |seen| seen.len() > 2);
 }
 
 /// Asks from outside until `enough`: which pod has answered how often.
-pub fn answering(
+pub fn responses(
     cluster: &Cluster,
     address: &str,
     enough: impl Fn(&BTreeMap<String, u32>) -> bool,

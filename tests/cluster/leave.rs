@@ -62,7 +62,7 @@ pub fn a_node_that_shuts_down_says_so(cluster: &mut Cluster) {
     println!("    SIGTERM to all routes out of the switch: {:.2} s", began.elapsed().as_secs_f64());
     let last = cluster.frr.as_ref().expect("a switch").vtysh("show bgp neighbor 10.1.3.2");
     assert!(last.contains("Cease/Administrative Shutdown"), "{last}");
-    crate::first::answering(cluster, LB[0], |seen| seen.len() > 1);
+    crate::first::responses(cluster, LB[0], |seen| seen.len() > 1);
     cluster.remove("n3");
 }
 
@@ -81,7 +81,7 @@ pub fn a_node_that_is_powered_off_leaves(cluster: &mut Cluster) {
         });
     }
     println!("    dark cable to all routes out of the switch: {:.2} s", began.elapsed().as_secs_f64());
-    crate::first::answering(cluster, LB[0], |seen| seen.len() > 1);
+    crate::first::responses(cluster, LB[0], |seen| seen.len() > 1);
     let table = run(cluster.switch.command("ip").args(["route", "show"]));
     assert!(!table.contains("10.1.2.2"), "{table}");
 }

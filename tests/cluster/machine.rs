@@ -126,7 +126,7 @@ impl Machine {
     }
 
     /// Why something may have gone wrong here.
-    pub fn last_words(&self) -> String {
+    pub fn diagnosis(&self) -> String {
         let tail = |file: &str| {
             let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
             let lines: Vec<_> = text.lines().rev().take(12).collect();

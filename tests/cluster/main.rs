@@ -94,7 +94,7 @@ fn run_all<'a>(scenarios: impl Iterator<Item = &'a &'a Scenario>) -> usize {
         let took = began.elapsed().as_secs_f64();
         println!("scenario {} ... {} ({took:.1} s)", scenario.name, if passed { "ok" } else { "FAILED" });
         if !passed {
-            eprintln!("{}", cluster.last_words());
+            eprintln!("{}", cluster.diagnosis());
             return 1 + scenarios.count();
         }
     }

@@ -77,7 +77,7 @@ impl Routelet {
     /// Starts it again after it was stopped or killed, and waits for its socket.
     pub fn restart(&mut self) {
         self.spawn();
-        self.wait_answers();
+        self.wait_ready();
     }
 
     /// Starts it, without waiting.
@@ -104,7 +104,7 @@ impl Routelet {
         self.process = Process::start(&mut command, &self.dir.join("log"));
     }
 
-    pub fn wait_answers(&mut self) {
+    pub fn wait_ready(&mut self) {
         wait_for("routelet answers", 10.0, || {
             assert!(self.process.alive(), "routelet ended:\n{}", self.process.printed());
             self.try_cli(&["show", "summary"]).ok()

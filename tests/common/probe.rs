@@ -51,7 +51,7 @@ impl Probe {
     }
 
     /// Ends it. Not one was answered; it has asked all the time.
-    pub fn heard_nothing(mut self) {
+    pub fn expect_no_reply(mut self) {
         assert!(self.process.alive(), "{}: {}", self.what, self.process.printed());
         self.process.stop();
         let answered = answered(&self.process);

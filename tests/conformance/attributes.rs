@@ -278,7 +278,7 @@ fn run(cases: &[Case], internal: bool) {
             peer.announce(1, &[&prefix(1), &prefix(2)]);
             bed.settled(&mut peer);
             let damaged = (case.damage)(&peer);
-            peer.say(&update(&[], &damaged, &nlri(&[net(&prefix(1))])));
+            peer.send(&update(&[], &damaged, &nlri(&[net(&prefix(1))])));
             if let Reset(code, subcode) = verdict {
                 let body = peer.ends()?;
                 return same((body[0], body[1]), (code, subcode));
@@ -312,7 +312,7 @@ fn run(cases: &[Case], internal: bool) {
         (verdict == Taken, !matches!(verdict, Reset(..)))
     };
     let kernel = bed.kernel();
-    let _ = other.hears(PATIENCE, |h| h.routes.contains_key(&format!("20.{count}.3.0/24")).then_some(()));
+    let _ = other.receives(PATIENCE, |h| h.routes.contains_key(&format!("20.{count}.3.0/24")).then_some(()));
     for (n, case) in (1..).zip(cases) {
         let (first, rest) = wanted(case);
         for (p, want) in [(1, first), (2, rest), (3, rest)] {
@@ -321,7 +321,7 @@ fn run(cases: &[Case], internal: bool) {
                 same(kernel.contains(&prefix), want)
             });
             report.case(&format!("{}: {prefix} at another neighbor", case.name), || {
-                same(other.heard.routes.contains_key(&prefix), want)
+                same(other.received.routes.contains_key(&prefix), want)
             });
         }
     }

@@ -23,7 +23,7 @@ use crate::{
         net::{Net, Ns},
         stood_still, wait_for,
     },
-    words::{Heard, KEEPALIVE, NOTIFICATION, OPEN, Open, UPDATE, message, nlri, origin, path, update},
+    words::{KEEPALIVE, NOTIFICATION, OPEN, Open, Received, UPDATE, message, nlri, origin, path, update},
 };
 
 /// Number of the host.
@@ -156,7 +156,7 @@ impl Bed {
     pub(crate) fn settled(&self, peer: &mut Peer) {
         peer.mark += 1;
         let mark = (Ipv4Addr::new(99, peer.addr.octets()[2], peer.addr.octets()[3], peer.mark), 32);
-        peer.say(&update(&[], &peer.good(0), &nlri(&[mark])));
+        peer.send(&update(&[], &peer.good(0), &nlri(&[mark])));
         let prefix = format!("{}/32", mark.0);
         wait_for(format!("{} is in the table", mark.0), 5.0, || {
             self.paths(&prefix).iter().any(|p| p["neighbor"] == peer.addr.to_string()).then_some(())
@@ -196,7 +196,7 @@ pub(crate) struct Peer {
     pub(crate) asn: u32,
     /// routelet's OPEN.
     pub(crate) theirs: Vec<u8>,
-    pub(crate) heard: Heard,
+    pub(crate) received: Received,
     pub(crate) closed: bool,
     buffer: Vec<u8>,
     /// So many octets of it were handed out.
@@ -213,7 +213,7 @@ impl Peer {
             addr,
             asn: EXTERNAL,
             theirs: Vec::new(),
-            heard: Heard::default(),
+            received: Received::default(),
             closed: false,
             buffer: Vec::new(),
             taken: 0,
@@ -222,14 +222,14 @@ impl Peer {
     }
 
     /// Writes; a closed connection shows when it is read.
-    pub(crate) fn say(&mut self, octets: &[u8]) {
+    pub(crate) fn send(&mut self, octets: &[u8]) {
         if self.stream.write_all(octets).is_err() {
             self.closed = true;
         }
     }
 
     pub(crate) fn keepalive(&mut self) {
-        self.say(&message(KEEPALIVE, &[]));
+        self.send(&message(KEEPALIVE, &[]));
     }
 
     /// The next message; `None` when nothing came in time or the connection was closed.
@@ -273,7 +273,7 @@ impl Peer {
             let left = seconds - start.elapsed().as_secs_f64();
             let (got, body) = self.next(left.max(0.0))?;
             if got == UPDATE {
-                self.heard.take(&body);
+                self.received.take(&body);
             }
             if got == kind {
                 return Some(body);
@@ -291,7 +291,7 @@ impl Peer {
 
     pub(crate) fn establishes_within(&mut self, seconds: f64, open: &Open) -> bool {
         self.asn = open.asn;
-        self.say(&open.encode());
+        self.send(&open.encode());
         let Some(theirs) = self.expect(OPEN, seconds) else { return false };
         self.theirs = theirs;
         self.keepalive();
@@ -302,19 +302,19 @@ impl Peer {
     pub(crate) fn hears<T>(
         &mut self,
         seconds: f64,
-        mut check: impl FnMut(&Heard) -> Option<T>,
+        mut check: impl FnMut(&Received) -> Option<T>,
     ) -> Result<T, String> {
         let start = Instant::now();
         loop {
-            if let Some(found) = check(&self.heard) {
+            if let Some(found) = check(&self.received) {
                 return Ok(found);
             }
             if start.elapsed().as_secs_f64() > seconds || self.closed {
-                let story: String = format!("{:?}", self.heard.story).chars().take(2000).collect();
-                return Err(format!("{} heard only {story}", self.addr));
+                let events: String = format!("{:?}", self.received.events).chars().take(2000).collect();
+                return Err(format!("{} heard only {events}", self.addr));
             }
             if let Some((UPDATE, body)) = self.next(0.01) {
-                self.heard.take(&body);
+                self.received.take(&body);
             }
         }
     }
@@ -333,7 +333,7 @@ impl Peer {
                     }
                     return if self.closed { Ok(body) } else { Err(format!("open after {body:?}")) };
                 }
-                Some((UPDATE, body)) => self.heard.take(&body),
+                Some((UPDATE, body)) => self.received.take(&body),
                 Some(_) => {}
                 None if self.closed => return Err("closed without a NOTIFICATION".into()),
                 None => {}
@@ -356,18 +356,18 @@ impl Peer {
     pub(crate) fn announce(&mut self, version: u32, prefixes: &[&str]) {
         let list: Vec<_> = prefixes.iter().map(|p| crate::words::net(p)).collect();
         let m = update(&[], &self.good(version), &nlri(&list));
-        self.say(&m);
+        self.send(&m);
     }
 
     /// Announces with these attributes.
     pub(crate) fn announce_with(&mut self, attributes: &[Vec<u8>], prefixes: &[&str]) {
         let list: Vec<_> = prefixes.iter().map(|p| crate::words::net(p)).collect();
-        self.say(&update(&[], attributes, &nlri(&list)));
+        self.send(&update(&[], attributes, &nlri(&list)));
     }
 
     pub(crate) fn withdraw(&mut self, prefixes: &[&str]) {
         let list: Vec<_> = prefixes.iter().map(|p| crate::words::net(p)).collect();
-        self.say(&update(&nlri(&list), &[], &[]));
+        self.send(&update(&nlri(&list), &[], &[]));
     }
 }
 

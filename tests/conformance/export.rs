@@ -23,12 +23,12 @@ fn bed() -> Bed {
 
 /// What `peer` hears of `prefix`, or `None` when a mark announced behind it came without it. Routes that are
 /// ready together may go out in any order: so a moment longer.
-fn hears(peer: &mut Peer, prefix: &str, mark: &str) -> Result<Option<Attributes>, String> {
-    peer.hears(PATIENCE, |h| h.routes.contains_key(mark).then_some(()))?;
-    Ok(peer.hears(0.05, |h| h.routes.get(prefix).cloned()).ok())
+fn receives(peer: &mut Peer, prefix: &str, mark: &str) -> Result<Option<Attributes>, String> {
+    peer.receives(PATIENCE, |h| h.routes.contains_key(mark).then_some(()))?;
+    Ok(peer.receives(0.05, |h| h.routes.get(prefix).cloned()).ok())
 }
 
-fn value(heard: &Attributes, code: u8) -> Option<Vec<u8>> {
+fn value(received: &Attributes, code: u8) -> Option<Vec<u8>> {
     heard.get(&code).map(|a| a.1.clone())
 }
 
@@ -40,7 +40,7 @@ fn own_routes() {
     {
         report.case(&format!("4271 §5.1 an own route at {name}"), || {
             let mut peer = bed.peer(at(kind, 1), asn);
-            let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
+            let heard = peer.receives(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
             let internal = asn == HOST_AS;
             same(value(&heard, 1), Some(vec![0]))?;
             same(value(&heard, 2), Some(if internal { vec![] } else { segment(2, &[HOST_AS]) }))?;
@@ -52,7 +52,7 @@ fn own_routes() {
         });
         report.case(&format!("4271 §4.3 flags of attributes at {name}"), || {
             let mut peer = bed.peer(at(kind, 2), asn);
-            let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
+            let heard = peer.receives(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
             for (code, (flags, _)) in &heard {
                 let want = match code {
                     1 | 2 | 3 | 5 => 0x40,
@@ -65,8 +65,8 @@ fn own_routes() {
         });
         report.case(&format!("4724 §2 End-of-RIB of both families at {name}"), || {
             let mut peer = bed.peer(at(kind, 3), asn);
-            peer.hears(PATIENCE, |h| (h.ended.contains(&1) && h.ended.contains(&2)).then_some(()))?;
-            same(peer.heard.routes.contains_key("44.0.0.0/16"), true)
+            peer.receives(PATIENCE, |h| (h.ended.contains(&1) && h.ended.contains(&2)).then_some(()))?;
+            same(peer.received.routes.contains_key("44.0.0.0/16"), true)
         });
     }
     report.finish();
@@ -102,26 +102,26 @@ fn which_routes_are_advertised_to_whom() {
     ];
     for (column, peer) in to.iter_mut().enumerate() {
         for _ in 0..20 {
-            let _ = peer.hears(0.02, |_| None::<()>);
+            let _ = peer.receives(0.02, |_| None::<()>);
         }
         for (n, (name, row)) in (1..).zip(&table) {
             let prefix = format!("20.80.{n}.0/24");
             report.case(&format!("4271 §9.2, 4456 §6 from {name} to {}", peer.addr), || {
-                same(peer.heard.routes.contains_key(&prefix), row[column])
+                same(peer.received.routes.contains_key(&prefix), row[column])
             });
         }
     }
     report.case("4271 §9.2 nothing goes back to where it came from", || {
         for (n, peer) in (1..).zip(&mut from) {
-            let _ = peer.hears(0.05, |_| None::<()>);
-            holds(!peer.heard.routes.contains_key(&format!("20.80.{n}.0/24")), &peer.addr.to_string())?;
+            let _ = peer.receives(0.05, |_| None::<()>);
+            holds(!peer.received.routes.contains_key(&format!("20.80.{n}.0/24")), &peer.addr.to_string())?;
         }
         Ok(())
     });
     report.case("4271 §9.1.3 a lost neighbor's routes are withdrawn from the others", || {
         let [external, ..] = from;
         drop(external);
-        to[1].hears(PATIENCE, |h| h.story.contains(&"-20.80.1.0/24".to_owned()).then_some(()))
+        to[1].receives(PATIENCE, |h| h.events.contains(&"-20.80.1.0/24".to_owned()).then_some(()))
     });
     report.finish();
 }
@@ -147,15 +147,15 @@ fn the_guard_outbound_withholds_and_lets_follow() {
     report.case("4486 §3 turned round: three are told, the rest is withheld, the session stays", || {
         from.announce(1, &prefixes.iter().map(String::as_str).collect::<Vec<_>>());
         counts(3, 3);
-        to.hears(PATIENCE, |h| (h.routes.len() == 3).then_some(()))?;
+        to.receives(PATIENCE, |h| (h.routes.len() == 3).then_some(()))?;
         same(bed.state(at(EBGP, 1)), "established".to_owned())
     });
     report.case("what was withheld follows", || {
-        let told: Vec<_> = to.heard.routes.keys().filter(|p| p.starts_with("20.")).cloned().collect();
+        let told: Vec<_> = to.received.routes.keys().filter(|p| p.starts_with("20.")).cloned().collect();
         same(told.len(), 2)?;
         from.withdraw(&told.iter().map(String::as_str).collect::<Vec<_>>());
         counts(3, 1);
-        to.hears(PATIENCE, |h| {
+        to.receives(PATIENCE, |h| {
             (h.routes.len() == 3 && told.iter().all(|p| !h.routes.contains_key(p))).then_some(())
         })
     });
@@ -183,7 +183,7 @@ fn attributes_on_their_way() {
         }
         from.announce_with(&all, &[&prefix]);
         from.announce(1, &[&mark]);
-        hears(to, &prefix, &mark)
+        receives(to, &prefix, &mark)
     };
     report.case(
         "4271 §5.1.2, §5.1.3, §5.1.4 eBGP to eBGP: prepended, own next hop, no MED, no LOCAL_PREF",
@@ -304,49 +304,49 @@ fn refresh() {
     let mut report = Report::default();
     report.case("2918 §4 a refresh brings everything again", || {
         let mut peer = bed.peer(at(EBGP, 1), EXTERNAL);
-        peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
-        peer.heard.routes.clear();
-        peer.say(&message(REFRESH, &[0, 1, 0, 1]));
-        peer.hears(PATIENCE, |h| h.routes.contains_key("44.0.0.0/16").then_some(()))
+        peer.receives(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
+        peer.received.routes.clear();
+        peer.send(&message(REFRESH, &[0, 1, 0, 1]));
+        peer.receives(PATIENCE, |h| h.routes.contains_key("44.0.0.0/16").then_some(()))
     });
     report.case("2918 §4 refresh of a family that nobody negotiated is ignored", || {
         let mut peer = bed.peer(at(EBGP, 2), EXTERNAL);
-        peer.say(&message(REFRESH, &[0, 25, 0, 65]));
-        peer.say(&message(REFRESH, &[0, 1, 0, 2]));
+        peer.send(&message(REFRESH, &[0, 25, 0, 65]));
+        peer.send(&message(REFRESH, &[0, 1, 0, 2]));
         bed.settled(&mut peer);
         Ok(())
     });
     let enhanced = |n: u8| Open::new(EXTERNAL, at(EBGP, n)).with(70, &[]);
     report.case("7313 §4.1 an enhanced refresh is framed by BoRR and EoRR", || {
         let mut peer = bed.session(at(EBGP, 3), &enhanced(3));
-        peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
-        peer.heard.routes.clear();
-        peer.say(&message(REFRESH, &[0, 1, 0, 1]));
+        peer.receives(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
+        peer.received.routes.clear();
+        peer.send(&message(REFRESH, &[0, 1, 0, 1]));
         same(peer.expect(REFRESH, PATIENCE), Some(vec![0, 1, 1, 1]))?;
         same(peer.expect(REFRESH, PATIENCE), Some(vec![0, 1, 2, 1]))?;
-        same(peer.heard.routes.contains_key("44.0.0.0/16"), true)
+        same(peer.received.routes.contains_key("44.0.0.0/16"), true)
     });
     report.case("7313 §4.2 what was not said again between BoRR and EoRR goes", || {
         let mut peer = bed.session(at(EBGP, 4), &enhanced(4));
         peer.announce(1, &["20.95.1.0/24", "20.95.2.0/24"]);
         bed.settled(&mut peer);
-        peer.say(&message(REFRESH, &[0, 1, 1, 1]));
+        peer.send(&message(REFRESH, &[0, 1, 1, 1]));
         peer.announce(2, &["20.95.1.0/24"]);
         bed.settled(&mut peer);
         same(bed.paths("20.95.2.0/24").len(), 1)?;
-        peer.say(&message(REFRESH, &[0, 1, 2, 1]));
+        peer.send(&message(REFRESH, &[0, 1, 2, 1]));
         bed.settled(&mut peer);
         same((bed.paths("20.95.1.0/24").len(), bed.paths("20.95.2.0/24").len()), (1, 0))
     });
     report.case("7313 §5 a refresh of a wrong length", || {
         let mut peer = bed.session(at(TRANSIT, 1), &Open::new(65003, at(TRANSIT, 1)).with(70, &[]));
-        peer.say(&message(REFRESH, &[0, 1, 1, 1, 9]));
+        peer.send(&message(REFRESH, &[0, 1, 1, 1, 9]));
         let body = peer.ends()?;
         same(body[..2].to_vec(), vec![7, 1])
     });
     report.case("7313 §5 an unknown subtype is ignored", || {
         let mut peer = bed.session(at(TRANSIT, 2), &Open::new(65003, at(TRANSIT, 2)).with(70, &[]));
-        peer.say(&message(REFRESH, &[0, 1, 77, 1]));
+        peer.send(&message(REFRESH, &[0, 1, 77, 1]));
         bed.settled(&mut peer);
         Ok(())
     });

@@ -64,7 +64,7 @@ fn link_local_next_hops_of_sessions_between_other_addresses() {
             for (afi, prefix) in [(1, format!("20.{s}.{n}.0/24")), (2, format!("fd7{s}:{n}::/48"))] {
                 report.case(&format!("{name}, AFI {afi}, over {from}"), || {
                     let list = if afi == 1 { nlri(&[net(&prefix)]) } else { nlri6(&prefix) };
-                    peer.say(&update(&[], &[reach(afi, hop, &list), origin(0), path(&[EXTERNAL])], &[]));
+                    peer.send(&update(&[], &[reach(afi, hop, &list), origin(0), path(&[EXTERNAL])], &[]));
                     wait_for("in the kernel", 5.0, || bed.kernel().contains(&prefix).then_some(()));
                     same(way(&bed, &prefix), "fe80::1 eth0".into())
                 });
@@ -73,13 +73,13 @@ fn link_local_next_hops_of_sessions_between_other_addresses() {
         report.case(&format!("global on link and link-local, over {from}"), || {
             let (prefix, hop) = (format!("fd7{s}:9::/48"), [v6("fd02::1").octets(), ll].concat());
             let list = nlri6(&prefix);
-            peer.say(&update(&[], &[reach(2, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
+            peer.send(&update(&[], &[reach(2, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
             wait_for("in the kernel", 5.0, || bed.kernel().contains(&prefix).then_some(()));
             holds(way(&bed, &prefix).ends_with("eth0"), &way(&bed, &prefix))
         });
         report.case(&format!("2545 §3 the host's own link-local address goes out, over {from}"), || {
             // Duplicate address detection takes a moment; until it is over the address is not ours.
-            let value = peer.hears(10.0, |h| {
+            let value = peer.receives(10.0, |h| {
                 h.routes.get("fd44::/48").and_then(|r| r.get(&14)).map(|a| a.1.clone()).filter(|v| v[3] == 32)
             })?;
             same(value[4..20].to_vec(), v6("fd02::fffe").octets().to_vec())?;
@@ -122,8 +122,8 @@ fn a_route_with_two_thousand_communities_passes_whole() {
             let list: Vec<u8> = (0..count).flat_map(|c| (0xfde9_0000 + c).to_be_bytes()).collect();
             let prefix = format!("20.{n}.0.0/24");
             let attributes = [source.good(0), vec![attr(0xd0, 8, &list)]].concat();
-            source.say(&update(&[], &attributes, &nlri(&[net(&prefix)])));
-            let heard = long.hears(PATIENCE, |h| h.routes.get(&prefix).cloned())?;
+            source.send(&update(&[], &attributes, &nlri(&[net(&prefix)])));
+            let heard = long.receives(PATIENCE, |h| h.routes.get(&prefix).cloned())?;
             same(heard.get(&8).map(|a| a.1.clone()) == Some(list), true)?;
             let path = bed.received_prefix(at(1, 1), &prefix).ok_or("not shown")?;
             same(path["best"].as_bool(), Some(true))
@@ -131,9 +131,9 @@ fn a_route_with_two_thousand_communities_passes_whole() {
     }
     report.case("8654 §4 a neighbor without long messages hears what fits", || {
         source.announce(0, &["20.9.0.0/24"]);
-        short.hears(PATIENCE, |h| h.routes.contains_key("20.9.0.0/24").then_some(()))?;
+        short.receives(PATIENCE, |h| h.routes.contains_key("20.9.0.0/24").then_some(()))?;
         holds(
-            !short.heard.routes.keys().any(|p| p.starts_with("20.1.") || p.starts_with("20.2.")),
+            !short.received.routes.keys().any(|p| p.starts_with("20.1.") || p.starts_with("20.2.")),
             "too long",
         )?;
         same(bed.state(at(1, 3)), "established".into())
@@ -170,13 +170,13 @@ fn a_place_in_a_listen_range_is_free_once_nothing_is_kept_for_it() {
             first.announce(1, &["20.1.0.0/24"]);
             bed.settled(&mut first);
             if let Some(body) = last_word {
-                first.say(&message(NOTIFICATION, body));
+                first.send(&message(NOTIFICATION, body));
             }
             drop(first);
             let mut second = bed.dial(at(1, two));
             holds(second.try_establish(&plain(two)), "refused")?;
             bed.established(at(1, two));
-            second.say(&message(NOTIFICATION, &[6, 3]));
+            second.send(&message(NOTIFICATION, &[6, 3]));
             Ok(())
         });
     }
@@ -191,7 +191,7 @@ fn a_place_in_a_listen_range_is_free_once_nothing_is_kept_for_it() {
         same(second.ends()?, vec![6, 5])?;
         let mut back = bed.dial(at(1, one));
         holds(back.try_establish(&graceful(one)), "it cannot come back")?;
-        back.say(&message(NOTIFICATION, &hard));
+        back.send(&message(NOTIFICATION, &hard));
         Ok(())
     });
     report.finish();
@@ -211,7 +211,7 @@ fn a_neighbor_that_calls_two_of_our_addresses_keeps_its_session() {
     for round in 0..3 {
         report.case(&format!("6.8 call {round} to the other address"), || {
             let mut other = call(&bed, "10.2.1.1", "10.2.255.250").map_err(|e| e.to_string())?;
-            other.say(&open.encode());
+            other.send(&open.encode());
             same(other.ends()?, vec![6, 5])?;
             first.keepalive();
             holds(!first.closed && bed.state(at(1, 1)) == "established", "the first session ended")?;
@@ -290,7 +290,7 @@ fn a_forgotten_multihop_is_named_in_the_summary() {
         Some(Peer::over(stream, Ipv4Addr::new(10, 255, 0, 9)))
     });
     assert!(peer.try_establish(&Open::new(EXTERNAL, Ipv4Addr::new(10, 255, 0, 9))));
-    peer.say(&message(KEEPALIVE, &[]));
+    peer.send(&message(KEEPALIVE, &[]));
     wait_for("no problem", 10.0, || {
         (!wanted(&bed.routelet.json(&["show", "summary"])["problems"])).then_some(())
     });

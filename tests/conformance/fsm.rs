@@ -32,7 +32,7 @@ fn messages_in_the_wrong_state() {
         n += 1;
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
-            peer.say(&octets);
+            peer.send(&octets);
             same(peer.ends()?, want.to_vec())
         });
     }
@@ -46,34 +46,34 @@ fn messages_in_the_wrong_state() {
         n += 1;
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
-            peer.say(&open(n).encode());
+            peer.send(&open(n).encode());
             peer.expect(KEEPALIVE, PATIENCE).ok_or("no KEEPALIVE")?;
-            peer.say(&octets);
+            peer.send(&octets);
             same(peer.ends()?, want.to_vec())
         });
     }
     n += 1;
     report.case("6608 §3 OPEN in Established", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
-        peer.say(&open(n).encode());
+        peer.send(&open(n).encode());
         same(peer.ends()?, vec![5, 3, 1])
     });
     n += 1;
     report.case("4271 §6.4 NOTIFICATION is not answered, the connection is closed", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
-        peer.say(&message(NOTIFICATION, &[6, 4]));
+        peer.send(&message(NOTIFICATION, &[6, 4]));
         same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
     report.case("4271 §6.4 NOTIFICATION of unknown codes is not answered", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
-        peer.say(&message(NOTIFICATION, &[77, 200, 1, 2, 3]));
+        peer.send(&message(NOTIFICATION, &[77, 200, 1, 2, 3]));
         same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
     report.case("4271 §8.2.2 NOTIFICATION before the OPEN", || {
         let mut peer = bed.dial(at(1, n));
-        peer.say(&message(NOTIFICATION, &[2, 1, 0, 4]));
+        peer.send(&message(NOTIFICATION, &[2, 1, 0, 4]));
         same(peer.ends(), Err("closed without a NOTIFICATION".into()))
     });
     n += 1;
@@ -82,7 +82,7 @@ fn messages_in_the_wrong_state() {
         let text = "maintenance für heute";
         let mut body = vec![6, 2, u8::try_from(text.len()).unwrap()];
         body.extend(text.as_bytes());
-        peer.say(&message(NOTIFICATION, &body));
+        peer.send(&message(NOTIFICATION, &body));
         let _ = peer.ends();
         let shown = bed.neighbor(at(1, n))["last_notification_received"].to_string();
         holds(shown.contains(text), &shown)
@@ -90,7 +90,7 @@ fn messages_in_the_wrong_state() {
     n += 1;
     report.case("9003 §2 texts that are no UTF-8, or longer than the message, are survived", || {
         let mut peer = bed.peer(at(1, n), EXTERNAL);
-        peer.say(&message(NOTIFICATION, &[6, 2, 250, 0xff, 0xfe, 0x1b]));
+        peer.send(&message(NOTIFICATION, &[6, 2, 250, 0xff, 0xfe, 0x1b]));
         let _ = peer.ends();
         wait_for("closed", 3.0, || (bed.state(at(1, n)) != "established").then_some(()));
         Ok(())
@@ -99,7 +99,7 @@ fn messages_in_the_wrong_state() {
     report.case("4271 §8.2.2 the connection closed in every state", || {
         drop(bed.dial(at(1, n)));
         let mut peer = bed.dial(at(1, n));
-        peer.say(&open(n).encode());
+        peer.send(&open(n).encode());
         peer.expect(KEEPALIVE, PATIENCE).ok_or("no KEEPALIVE")?;
         drop(peer);
         drop(bed.peer(at(1, n), EXTERNAL));
@@ -110,7 +110,7 @@ fn messages_in_the_wrong_state() {
     report.case("4271 §6.6 OPEN and KEEPALIVE in one segment", || {
         let mut peer = bed.dial(at(1, n));
         let route = update(&[], &peer.good(1), &nlri(&[crate::words::net("20.0.7.0/24")]));
-        peer.say(&[open(n).encode(), message(KEEPALIVE, &[]), route, end_of_rib()].concat());
+        peer.send(&[open(n).encode(), message(KEEPALIVE, &[]), route, end_of_rib()].concat());
         wait_for("the route", 3.0, || (bed.paths("20.0.7.0/24").len() == 1).then_some(()));
         Ok(())
     });
@@ -176,7 +176,7 @@ fn timers() {
                 let mut peer = bed.session(at(1, 3), &open(3).hold(3));
                 for _ in 0..8 {
                     sleep(Duration::from_millis(600));
-                    peer.say(&end_of_rib());
+                    peer.send(&end_of_rib());
                 }
                 same(bed.state(at(1, 3)), "established".into())
             }),
@@ -187,7 +187,7 @@ fn timers() {
                 let mut peer = bed.session(at(1, 4), &open(4).hold(3));
                 let start = Instant::now();
                 for octet in [0xff; 10] {
-                    peer.say(&[octet]);
+                    peer.send(&[octet]);
                     sleep(Duration::from_millis(250));
                 }
                 same(peer.ends()?, vec![4, 0])?;
@@ -209,7 +209,7 @@ fn timers() {
             "4271 §8.2.2 hold timer in OpenConfirm",
             Box::new(move || {
                 let mut peer = bed.dial(at(1, 6));
-                peer.say(&open(6).hold(3).encode());
+                peer.send(&open(6).hold(3).encode());
                 let start = Instant::now();
                 same(peer.ends()?, vec![4, 0])?;
                 between(elapsed(start), 2.8, 3.7)
@@ -239,7 +239,7 @@ fn timers() {
                 let mut peer = bed.session(at(1, 9), &open(9).hold(3));
                 for _ in 0..4 {
                     sleep(Duration::from_millis(1000));
-                    peer.say(&message(REFRESH, &[0, 1, 0, 1]));
+                    peer.send(&message(REFRESH, &[0, 1, 0, 1]));
                 }
                 same(bed.state(at(1, 9)), "established".into())
             }),
@@ -292,7 +292,7 @@ fn collisions_and_attempts() {
             order.reverse();
         }
         for peer in &mut order {
-            peer.say(&Open::new(EXTERNAL, id).encode());
+            peer.send(&Open::new(EXTERNAL, id).encode());
             sleep(Duration::from_millis(100));
         }
         let (winner, loser) = if ours_wins { (dialled, accepted) } else { (accepted, dialled) };
@@ -339,7 +339,7 @@ fn collisions_and_attempts() {
                 holds(first.try_establish(&Open::new(EXTERNAL, high)), "no session")?;
                 bed.established(at(1, 5));
                 let mut second = bed.dial(at(1, 5));
-                second.say(&Open::new(EXTERNAL, high).encode());
+                second.send(&Open::new(EXTERNAL, high).encode());
                 same(second.ends()?, vec![6, 7])?;
                 same(bed.state(at(1, 5)), "established".into())
             }),
@@ -383,7 +383,7 @@ fn collisions_and_attempts() {
                 while elapsed(start) < 8.0 {
                     let Some(mut peer) = call(listener, 8.0 - elapsed(start)) else { break };
                     count += 1;
-                    peer.say(&message(9, &[]));
+                    peer.send(&message(9, &[]));
                     let _ = peer.ends();
                 }
                 holds((2..=5).contains(&count), &format!("{count} attempts in 8 s with idle-hold-time 1"))
@@ -418,7 +418,7 @@ fn collisions_and_attempts() {
             Box::new(move || {
                 let mut first = call(&net_up[10], PATIENCE).ok_or("routelet does not call")?;
                 first.expect(OPEN, PATIENCE).ok_or("no OPEN")?;
-                first.say(&message(NOTIFICATION, &[2, 4]));
+                first.send(&message(NOTIFICATION, &[2, 4]));
                 drop(first);
                 let mut again = call(&net_up[10], PATIENCE).ok_or("routelet does not call again")?;
                 let open = again.expect(OPEN, PATIENCE).ok_or("no OPEN")?;

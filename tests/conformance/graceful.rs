@@ -6,8 +6,8 @@ use crate::{
     bed::{Bed, EXTERNAL, HOST_AS, Peer, Report, at, holds, passive, same},
     common::{PATIENCE, wait_for},
     words::{
-        Heard, NOTIFICATION, Open, REFRESH, attr, communities, end_of_rib, message, net, nlri, origin, path,
-        segment, update,
+        NOTIFICATION, Open, REFRESH, Received, attr, communities, end_of_rib, message, net, nlri, origin,
+        path, segment, update,
     },
 };
 
@@ -23,7 +23,7 @@ fn learn(bed: &Bed, n: u8, open: &Open) -> (Peer, String, String) {
     let (one, two) = (format!("20.{n}.1.0/24"), format!("20.{n}.2.0/24"));
     let mut peer = bed.session(at(1, n), open);
     peer.announce(1, &[&one, &two]);
-    peer.say(&end_of_rib());
+    peer.send(&end_of_rib());
     bed.settled(&mut peer);
     wait_for("in the kernel", 3.0, || bed.kernel().contains(&two).then_some(()));
     (peer, one, two)
@@ -46,7 +46,7 @@ fn helping_a_neighbor_that_restarts() {
                 again.announce(1, &[&one]);
                 bed.settled(&mut again);
                 same((stale(bed, &one), stale(bed, &two)), (Some(false), Some(true)))?;
-                again.say(&end_of_rib());
+                again.send(&end_of_rib());
                 bed.settled(&mut again);
                 same((stale(bed, &one), stale(bed, &two)), (Some(false), None))?;
                 wait_for("swept", 3.0, || (!bed.kernel().contains(&two)).then_some(()));
@@ -100,7 +100,7 @@ fn helping_a_neighbor_that_restarts() {
             "4724 §4 a NOTIFICATION without the N bit is an end",
             Box::new(|| {
                 let (mut peer, one, _) = learn(bed, 6, &graceful(6, 0, 60));
-                peer.say(&message(NOTIFICATION, &[6, 4]));
+                peer.send(&message(NOTIFICATION, &[6, 4]));
                 wait_for("gone", 3.0, || stale(bed, &one).is_none().then_some(()));
                 Ok(())
             }),
@@ -109,7 +109,7 @@ fn helping_a_neighbor_that_restarts() {
             "8538 §4 a NOTIFICATION with the N bit is not",
             Box::new(|| {
                 let (mut peer, one, _) = learn(bed, 7, &graceful(7, 4, 60));
-                peer.say(&message(NOTIFICATION, &[6, 4]));
+                peer.send(&message(NOTIFICATION, &[6, 4]));
                 wait_for("stale", 3.0, || (stale(bed, &one) == Some(true)).then_some(()));
                 Ok(())
             }),
@@ -118,7 +118,7 @@ fn helping_a_neighbor_that_restarts() {
             "8538 §4 a Hard Reset is an end",
             Box::new(|| {
                 let (mut peer, one, _) = learn(bed, 8, &graceful(8, 4, 60));
-                peer.say(&message(NOTIFICATION, &[6, 9, 6, 4]));
+                peer.send(&message(NOTIFICATION, &[6, 9, 6, 4]));
                 wait_for("gone", 3.0, || stale(bed, &one).is_none().then_some(()));
                 Ok(())
             }),
@@ -191,13 +191,13 @@ fn long_lived_stale_routes_are_the_last_choice() {
         holds(bed.kernel().contains(&two), "not in the kernel")
     });
     report.case("9494 §4.2 NO_LLGR goes", || same(stale(&bed, "20.1.3.0/24"), None));
-    let tagged = |h: &Heard| {
+    let tagged = |h: &Received| {
         let (_, value) = h.routes.get(&two)?.get(&8)?;
         (value[..] == [0xff, 0xff, 0, 6]).then_some(())
     };
-    report.case("9494 §4.3 passed on with LLGR_STALE", || knows.hears(PATIENCE, tagged));
+    report.case("9494 §4.3 passed on with LLGR_STALE", || knows.receives(PATIENCE, tagged));
     report.case("9494 §4.3 withdrawn from who does not know it", || {
-        not.hears(PATIENCE, |h| h.story.contains(&format!("-{two}")).then_some(()))
+        not.receives(PATIENCE, |h| h.events.contains(&format!("-{two}")).then_some(()))
     });
     report.case("9494 §4.3 a received LLGR_STALE is the last choice", || {
         let mut third = bed.peer(at(1, 3), EXTERNAL);
@@ -235,7 +235,7 @@ fn roles() {
                 if fine {
                     return holds(peer.try_establish(&open), "refused");
                 }
-                peer.say(&open.encode());
+                peer.send(&open.encode());
                 same(peer.ends()?, vec![2, 11])
             });
         }
@@ -245,7 +245,7 @@ fn roles() {
         });
         report.case(&format!("9234 §4.2 we are {role}, they have two that differ"), || {
             let mut peer = bed.dial(at(kind, 9));
-            peer.say(&Open::new(EXTERNAL, at(kind, 9)).with(9, &[fits]).with(9, &[(fits + 1) % 5]).encode());
+            peer.send(&Open::new(EXTERNAL, at(kind, 9)).with(9, &[fits]).with(9, &[(fits + 1) % 5]).encode());
             same(peer.ends()?, vec![2, 11])
         });
         report.case(&format!("9234 §4.2 we are {role}, they say theirs twice"), || {
@@ -296,8 +296,9 @@ fn roles() {
     for (role, kind, added, kept) in egress {
         report.case(&format!("9234 §5 we are {role}, what goes out"), || {
             let mut peer = bed.session(at(kind, 12), &Open::new(EXTERNAL, at(kind, 12)));
-            peer.hears(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
-            let value = |prefix: &str| peer.heard.routes.get(prefix).map(|a| a.get(&35).map(|v| v.1.clone()));
+            peer.receives(PATIENCE, |h| h.ended.contains(&1).then_some(()))?;
+            let value =
+                |prefix: &str| peer.received.routes.get(prefix).map(|a| a.get(&35).map(|v| v.1.clone()));
             let octets = |n: Option<u32>| n.map(|n| n.to_be_bytes().to_vec());
             same(value("21.0.0.0/24"), Some(octets(added)))?;
             same(value("21.0.1.0/24"), kept.map(|n| octets(Some(n))))
@@ -324,26 +325,26 @@ fn several_paths() {
         let mut peer = bed.session(at(1, 1), &both(1));
         for id in [1, 2] {
             let m = update(&[], &attributes(&peer, at(8, 1)), &with_id(id, "20.1.0.0/24"));
-            peer.say(&m);
+            peer.send(&m);
         }
         wait_for("two", 3.0, || (count("20.1.0.0/24") == 2).then_some(()));
         let m = update(&[], &attributes(&peer, at(8, 2)), &with_id(2, "20.1.0.0/24"));
-        peer.say(&m);
+        peer.send(&m);
         wait_for("replaced", 3.0, || {
             let hops: Vec<_> = bed.paths("20.1.0.0/24").iter().map(|p| p["next_hop"].clone()).collect();
             (hops.len() == 2 && hops.contains(&"10.2.8.2".into())).then_some(())
         });
-        peer.say(&update(&with_id(1, "20.1.0.0/24"), &[], &[]));
+        peer.send(&update(&with_id(1, "20.1.0.0/24"), &[], &[]));
         wait_for("one", 3.0, || (count("20.1.0.0/24") == 1).then_some(()));
-        peer.say(&update(&with_id(9, "20.1.0.0/24"), &[], &[]));
-        peer.say(&update(&with_id(2, "20.1.0.0/24"), &[], &[]));
+        peer.send(&update(&with_id(9, "20.1.0.0/24"), &[], &[]));
+        peer.send(&update(&with_id(2, "20.1.0.0/24"), &[], &[]));
         wait_for("none", 3.0, || (count("20.1.0.0/24") == 0).then_some(()));
         Ok(())
     });
     report.case("7606 §5.3 a prefix cut off behind its path identifier", || {
         let mut peer = bed.session(at(1, 2), &both(2));
         let m = update(&[], &attributes(&peer, at(8, 1)), &[0, 0, 0, 1]);
-        peer.say(&m);
+        peer.send(&m);
         let body = peer.ends()?;
         same(body[..2].to_vec(), vec![3, 10])
     });
@@ -351,23 +352,23 @@ fn several_paths() {
         let mut peer = bed.session(at(1, 3), &both(3));
         for id in [1, 2] {
             let m = update(&[], &attributes(&peer, at(8, 1)), &with_id(id, "20.3.0.0/24"));
-            peer.say(&m);
+            peer.send(&m);
         }
         wait_for("two", 3.0, || (count("20.3.0.0/24") == 2).then_some(()));
         let mut bad = attributes(&peer, at(8, 1));
         bad[0] = origin(9);
-        peer.say(&update(&[], &bad, &with_id(1, "20.3.0.0/24")));
+        peer.send(&update(&[], &bad, &with_id(1, "20.3.0.0/24")));
         wait_for("one", 3.0, || (count("20.3.0.0/24") == 1).then_some(()));
         Ok(())
     });
     report.case("7911 §4 sent with path identifiers where they receive them", || {
         let mut peer = bed.session(at(1, 4), &both(4));
         let m = update(&[], &attributes(&peer, at(8, 1)), &with_id(5, "20.4.0.0/24"));
-        peer.say(&m);
+        peer.send(&m);
         let open = Open::new(65003, at(2, 1)).with(69, &[0, 1, 1, 1]);
         let mut other = bed.session(at(2, 1), &open);
-        other.heard.add_path = true;
-        other.hears(PATIENCE, |h| h.routes.keys().any(|k| k.starts_with("20.4.0.0/24#")).then_some(()))
+        other.received.add_path = true;
+        other.receives(PATIENCE, |h| h.routes.keys().any(|k| k.starts_with("20.4.0.0/24#")).then_some(()))
     });
     report.case(
         "7911 §3 two sources of one prefix: each path with its identifier, by which it goes and changes",
@@ -378,7 +379,7 @@ fn several_paths() {
             let mut two = bed.session(at(4, 2), &transit(65012, 2));
             let mut third = bed.session(at(4, 3), &transit(65013, 3));
             for peer in [&mut one, &mut two, &mut third] {
-                peer.heard.add_path = true;
+                peer.received.add_path = true;
             }
             let said = |peer: &Peer, version: u32| {
                 let all = [
@@ -389,10 +390,10 @@ fn several_paths() {
                 ];
                 update(&[], &all, &with_id(9, prefix))
             };
-            one.say(&said(&one, 1));
-            two.say(&said(&two, 1));
+            one.send(&said(&one, 1));
+            two.send(&said(&two, 1));
             // What a neighbor holds of the prefix: identifier and community, by the number of the source.
-            let held = |h: &Heard| -> std::collections::BTreeMap<u32, (String, u32)> {
+            let held = |h: &Received| -> std::collections::BTreeMap<u32, (String, u32)> {
                 let of = h.routes.iter().filter(|(key, _)| key.starts_with(&format!("{prefix}#")));
                 of.map(|(key, all)| {
                     let number = |octets: &[u8]| u32::from_be_bytes(octets.try_into().expect("four octets"));
@@ -401,28 +402,28 @@ fn several_paths() {
                 })
                 .collect()
             };
-            let both = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 2))?;
+            let both = third.receives(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 2))?;
             holds(both[&65011].0 != both[&65012].0, "both have the same identifier")?;
-            one.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65012)))?;
-            two.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65011)))?;
+            one.receives(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65012)))?;
+            two.receives(PATIENCE, |h| Some(held(h)).filter(|all| all.contains_key(&65011)))?;
 
-            two.say(&said(&two, 2));
-            let changed = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all[&65012].1 == 2))?;
+            two.send(&said(&two, 2));
+            let changed = third.receives(PATIENCE, |h| Some(held(h)).filter(|all| all[&65012].1 == 2))?;
             same((&changed[&65012].0, &changed[&65011]), (&both[&65012].0, &both[&65011]))?;
             holds(
-                !third.heard.story.iter().any(|word| word.starts_with('-')),
+                !third.received.events.iter().any(|word| word.starts_with('-')),
                 "replaced without a withdrawal",
             )?;
 
-            two.say(&update(&with_id(9, prefix), &[], &[]));
-            let left = third.hears(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 1))?;
+            two.send(&update(&with_id(9, prefix), &[], &[]));
+            let left = third.receives(PATIENCE, |h| Some(held(h)).filter(|all| all.len() == 1))?;
             same(left.get(&65011), both.get(&65011))?;
-            let gone: Vec<_> = third.heard.story.iter().filter(|word| word.starts_with('-')).collect();
+            let gone: Vec<_> = third.received.events.iter().filter(|word| word.starts_with('-')).collect();
             same(gone, vec![&format!("-{}", both[&65012].0)])?;
-            one.hears(PATIENCE, |h| held(h).is_empty().then_some(()))?;
+            one.receives(PATIENCE, |h| held(h).is_empty().then_some(()))?;
             for peer in [&one, &two] {
                 let own = format!("{} was told its own path", peer.addr);
-                holds(!held(&peer.heard).contains_key(&peer.asn), &own)?;
+                holds(!held(&peer.received).contains_key(&peer.asn), &own)?;
             }
             Ok(())
         },
@@ -431,24 +432,24 @@ fn several_paths() {
         let mut first = bed.session(at(1, 1), &both(1));
         for id in [1, 2] {
             let m = update(&[], &attributes(&first, at(8, id as u8)), &with_id(id, "20.7.0.0/24"));
-            first.say(&m);
+            first.send(&m);
         }
         let mut other = bed.session(at(4, 1), &Open::new(65011, at(4, 1)).with(69, &[0, 1, 1, 1]));
-        other.heard.add_path = true;
-        let keys = |h: &Heard| -> Vec<String> {
+        other.received.add_path = true;
+        let keys = |h: &Received| -> Vec<String> {
             h.routes.keys().filter(|key| key.starts_with("20.7.0.0/24#")).cloned().collect()
         };
-        let before = other.hears(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
-        other.heard.routes.clear();
-        other.say(&message(REFRESH, &[0, 1, 0, 1]));
-        let again = other.hears(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        let before = other.receives(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
+        other.received.routes.clear();
+        other.send(&message(REFRESH, &[0, 1, 0, 1]));
+        let again = other.receives(PATIENCE, |h| Some(keys(h)).filter(|all| all.len() == 2))?;
         same(again, before)
     });
     report.case("7911 §4 without the capability no path identifiers", || {
         let mut first = bed.peer(at(3, 1), EXTERNAL);
         first.announce(1, &["20.5.0.0/24"]);
         let mut other = bed.peer(at(2, 2), 65003);
-        other.hears(PATIENCE, |h| {
+        other.receives(PATIENCE, |h| {
             Some(same(h.routes.get("20.5.0.0/24")?.get(&2)?.1.clone(), segment(2, &[HOST_AS, EXTERNAL])))
         })?
     });

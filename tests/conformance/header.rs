@@ -52,13 +52,13 @@ fn header_errors() {
     for (n, (name, octets, want)) in (1..).zip(&cases) {
         report.case(&format!("{name}, established"), || {
             let mut peer = bed.peer(at(1, n), EXTERNAL);
-            peer.say(octets);
+            peer.send(octets);
             same(peer.ends()?, want.clone())
         });
         // RFC 4271 §8.2.2, event 21 in OpenSent.
         report.case(&format!("{name}, before any OPEN"), || {
             let mut peer = bed.dial(at(1, count + n));
-            peer.say(octets);
+            peer.send(octets);
             same(peer.ends()?, want.clone())
         });
     }
@@ -71,23 +71,23 @@ fn nothing_behind_an_error_is_read() {
     let mut report = Report::default();
     report.case("4271 §6 an error, then good messages in the same segment", || {
         let mut peer = bed.peer(at(1, 1), EXTERNAL);
-        peer.say(&[header(&ONES, 19, 9, &[]), end_of_rib(), message(KEEPALIVE, &[])].concat());
+        peer.send(&[header(&ONES, 19, 9, &[]), end_of_rib(), message(KEEPALIVE, &[])].concat());
         same(peer.ends()?, vec![1, 3, 9])
     });
     report.case("4271 §6.1 a short piece of a header is no error", || {
         let mut peer = bed.peer(at(1, 2), EXTERNAL);
-        peer.hears(PATIENCE, |h| (h.ended.len() == 2).then_some(()))?;
-        peer.say(&ONES[..10]);
+        peer.receives(PATIENCE, |h| (h.ended.len() == 2).then_some(()))?;
+        peer.send(&ONES[..10]);
         same(peer.next(0.2), None)?;
         same(peer.closed, false)?;
-        peer.say(&header(&ONES, 19, 4, &[])[10..]);
+        peer.send(&header(&ONES, 19, 4, &[])[10..]);
         bed.settled(&mut peer);
         Ok(())
     });
     report.case("4271 §4.1 every octet by itself", || {
         let mut peer = bed.dial(at(1, 3));
         for octet in [Open::new(EXTERNAL, at(1, 3)).encode(), message(KEEPALIVE, &[])].concat() {
-            peer.say(&[octet]);
+            peer.send(&[octet]);
         }
         peer.expect(KEEPALIVE, PATIENCE).ok_or("no session")?;
         peer.asn = EXTERNAL;

@@ -63,7 +63,7 @@ fn malformed_updates_reset() {
         report.case(name, || {
             let mut peer = bed.peer(at(1, n), EXTERNAL);
             let octets = octets(&peer);
-            peer.say(&octets);
+            peer.send(&octets);
             let body = peer.ends()?;
             // 3/1 malformed list, 3/9 optional attribute, 3/10 network field: RFC 4271 §6.3, RFC 7606 §5.3, §7.11.
             holds(body[0] == 3 && [1, 9, 10].contains(&body[1]), &format!("{body:?}"))
@@ -86,7 +86,7 @@ fn odd_updates_that_are_right() {
         let mut peer = next();
         peer.announce(1, &["20.1.1.0/24"]);
         let m = update(&nlri(&[net("20.1.1.0/24")]), &peer.good(2), &nlri(&[net("20.1.2.0/24")]));
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         same((has(&peer, "20.1.1.0/24").is_some(), has(&peer, "20.1.2.0/24").is_some()), (false, true))
     });
@@ -94,7 +94,7 @@ fn odd_updates_that_are_right() {
         let mut peer = next();
         let one = nlri(&[net("20.2.1.0/24")]);
         let m = update(&one, &peer.good(2), &one);
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         holds(has(&peer, "20.2.1.0/24").is_some(), "gone")
     });
@@ -109,10 +109,10 @@ fn odd_updates_that_are_right() {
     report.case("4271 §4.3 host bits are irrelevant", || {
         let mut peer = next();
         let m = good(&peer, &[20, 20, 4, 0xff]);
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         holds(has(&peer, "20.4.240.0/20").is_some(), &format!("{:?}", bed.received(peer.addr)))?;
-        peer.say(&update(&[20, 20, 4, 0xf7], &[], &[]));
+        peer.send(&update(&[20, 20, 4, 0xf7], &[], &[]));
         bed.settled(&mut peer);
         holds(has(&peer, "20.4.240.0/20").is_none(), "not withdrawn")
     });
@@ -133,28 +133,28 @@ fn odd_updates_that_are_right() {
         let mut all = peer.good(1);
         all.push(reach(2, &HOP6, &nlri6("fd97:1::/64")));
         all.push(unreach(2, &nlri6("fd97:2::/64")));
-        peer.say(&update(&nlri(&[net("20.7.2.0/24")]), &all, &nlri(&[net("20.7.1.0/24")])));
+        peer.send(&update(&nlri(&[net("20.7.2.0/24")]), &all, &nlri(&[net("20.7.1.0/24")])));
         bed.settled(&mut peer);
         holds(has(&peer, "20.7.1.0/24").is_some() && has(&peer, "fd97:1::/64").is_some(), "one is missing")
     });
     report.case("4760 §3 IPv4 in MP_REACH_NLRI", || {
         let mut peer = next();
         let hop = peer.addr.octets();
-        peer.say(&update(
+        peer.send(&update(
             &[],
             &[reach(1, &hop, &nlri(&[net("20.8.1.0/24")])), origin(0), path(&[EXTERNAL])],
             &[],
         ));
         bed.settled(&mut peer);
         holds(has(&peer, "20.8.1.0/24").is_some(), "missing")?;
-        peer.say(&update(&[], &[unreach(1, &nlri(&[net("20.8.1.0/24")]))], &[]));
+        peer.send(&update(&[], &[unreach(1, &nlri(&[net("20.8.1.0/24")]))], &[]));
         bed.settled(&mut peer);
         holds(has(&peer, "20.8.1.0/24").is_none(), "not withdrawn")
     });
     report.case("4760 §4 MP_UNREACH_NLRI beside ordinary attributes and no NLRI", || {
         let mut peer = next();
-        peer.say(&update(&[], &[reach(2, &HOP6, &nlri6("fd99:1::/64")), origin(0), path(&[EXTERNAL])], &[]));
-        peer.say(&update(&[], &[origin(0), path(&[EXTERNAL]), unreach(2, &nlri6("fd99:1::/64"))], &[]));
+        peer.send(&update(&[], &[reach(2, &HOP6, &nlri6("fd99:1::/64")), origin(0), path(&[EXTERNAL])], &[]));
+        peer.send(&update(&[], &[origin(0), path(&[EXTERNAL]), unreach(2, &nlri6("fd99:1::/64"))], &[]));
         bed.settled(&mut peer);
         holds(has(&peer, "fd99:1::/64").is_none(), "not withdrawn")
     });
@@ -168,7 +168,7 @@ fn odd_updates_that_are_right() {
     });
     report.case("4724 §2 End-of-RIB of both families, and of one unknown", || {
         let mut peer = next();
-        peer.say(
+        peer.send(
             &[end_of_rib(), update(&[], &[unreach(2, &[])], &[]), update(&[], &[unreach(25, &[])], &[])]
                 .concat(),
         );
@@ -178,7 +178,7 @@ fn odd_updates_that_are_right() {
     report.case("4271 §4.3 attributes and no prefixes", || {
         let mut peer = next();
         let m = update(&[], &peer.good(1), &[]);
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         Ok(())
     });
@@ -197,7 +197,7 @@ fn odd_updates_that_are_right() {
         };
         let m = update(&[], &all, &prefixes);
         same(m.len(), 4096)?;
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         holds(has(&peer, "20.13.1.0/24").or(has(&peer, "20.13.1.0/32")).is_some(), "missing")
     });
@@ -206,7 +206,7 @@ fn odd_updates_that_are_right() {
         let list: Vec<_> =
             (0..1000u32).map(|i| (std::net::Ipv4Addr::from(0x1e00_0000 + (i << 8)), 24)).collect();
         let m = good(&peer, &nlri(&list));
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         same(
             bed.received(peer.addr)
@@ -222,7 +222,7 @@ fn odd_updates_that_are_right() {
         let list: Vec<_> =
             (0..14_900u32).map(|i| (std::net::Ipv4Addr::from(0x1f00_0000 + (i << 8)), 24)).collect();
         let m = good(&peer, &nlri(&list));
-        peer.say(&m);
+        peer.send(&m);
         bed.settled(&mut peer);
         let count = bed.neighbor(peer.addr)["received"]["ipv4-unicast"].as_u64();
         holds(count >= Some(14_900), &format!("{count:?}"))
@@ -272,10 +272,10 @@ fn verdicts_on_ipv6() {
             let (prefix, neighbor) = (format!("fd66:{n}::/48"), format!("fd67:{n}::/48"));
             let good =
                 [reach(2, &HOP6, &[nlri6(&prefix), nlri6(&neighbor)].concat()), origin(0), path(&[EXTERNAL])];
-            peer.say(&update(&[], &good, &[]));
+            peer.send(&update(&[], &good, &[]));
             bed.settled(&mut peer);
             let all = [vec![reach(2, &HOP6, &nlri6(&prefix))], attributes].concat();
-            peer.say(&update(&[], &all, &[]));
+            peer.send(&update(&[], &all, &[]));
             bed.settled(&mut peer);
             let has = |p: &str| bed.received_prefix(peer.addr, p).is_some();
             same((has(&prefix), has(&neighbor)), (stays, true))?;
@@ -283,12 +283,12 @@ fn verdicts_on_ipv6() {
                 let kernel = bed.kernel();
                 ((kernel.contains(&prefix), kernel.contains(&neighbor)) == (stays, true)).then_some(())
             });
-            other.hears(PATIENCE, |h| (h.routes.contains_key(&prefix) == stays).then_some(()))
+            other.receives(PATIENCE, |h| (h.routes.contains_key(&prefix) == stays).then_some(()))
         });
     }
     report.case("7606 §5.2 a broken attribute and only withdrawn prefixes: reset", || {
         let mut peer = bed.peer(at(1, 15), EXTERNAL);
-        peer.say(&update(&[], &[origin(9), path(&[EXTERNAL]), unreach(2, &nlri6("fd66::/48"))], &[]));
+        peer.send(&update(&[], &[origin(9), path(&[EXTERNAL]), unreach(2, &nlri6("fd66::/48"))], &[]));
         same(peer.ends()?[..2].to_vec(), vec![3, 6])
     });
     report.case("7606 §2 what is treated as withdrawn does not spare the withdrawn ones", || {
@@ -296,7 +296,7 @@ fn verdicts_on_ipv6() {
         peer.announce(1, &["20.66.1.0/24", "20.66.2.0/24", "20.66.3.0/24"]);
         let mut all = peer.good(2);
         all[0] = origin(9);
-        peer.say(&update(&nlri(&[net("20.66.1.0/24")]), &all, &nlri(&[net("20.66.2.0/24")])));
+        peer.send(&update(&nlri(&[net("20.66.1.0/24")]), &all, &nlri(&[net("20.66.2.0/24")])));
         bed.settled(&mut peer);
         let has = |p: &str| bed.received_prefix(peer.addr, p).is_some();
         same((has("20.66.1.0/24"), has("20.66.2.0/24"), has("20.66.3.0/24")), (false, false, true))
@@ -307,7 +307,7 @@ fn verdicts_on_ipv6() {
         all[0] = origin(9);
         let m = update(&[], &all, &nlri(&[net("20.67.0.0/24")]));
         for _ in 0..2000 {
-            peer.say(&m);
+            peer.send(&m);
         }
         bed.settled(&mut peer);
         holds(bed.neighbor(peer.addr)["flaws"].as_u64() >= Some(2000), "they are not counted")

@@ -74,18 +74,18 @@ fn errors_of_the_open() {
     for (n, (name, octets, want)) in (1..).zip(&cases) {
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
-            peer.say(octets);
+            peer.send(octets);
             same(peer.ends()?, want.clone())
         });
     }
     report.case("6286 §2.1 our own identifier in iBGP", || {
         let mut peer = bed.dial(at(2, 1));
-        peer.say(&Open::new(HOST_AS, HOST).encode());
+        peer.send(&Open::new(HOST_AS, HOST).encode());
         same(peer.ends()?, vec![2, 3])
     });
     report.case("4271 §6.2 eBGP number on an iBGP session", || {
         let mut peer = bed.dial(at(2, 2));
-        peer.say(&Open::new(EXTERNAL, ID).encode());
+        peer.send(&Open::new(EXTERNAL, ID).encode());
         same(peer.ends()?, vec![2, 2])
     });
     report.finish();
@@ -133,8 +133,8 @@ fn what_an_open_may_say() {
     for (n, (name, octets)) in (1..).zip(&cases) {
         report.case(name, || {
             let mut peer = bed.dial(at(1, n));
-            peer.say(octets);
-            peer.say(&message(KEEPALIVE, &[]));
+            peer.send(octets);
+            peer.send(&message(KEEPALIVE, &[]));
             peer.expect(KEEPALIVE, PATIENCE).ok_or("no session")?;
             bed.established(at(1, n));
             Ok(())

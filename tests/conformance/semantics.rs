@@ -62,7 +62,7 @@ fn the_route_guard() {
     ];
     let all: Vec<u8> = six.iter().flat_map(|(p, _)| nlri6(p)).collect();
     let hop: [u8; 16] = "fd02::1".parse::<std::net::Ipv6Addr>().unwrap().octets();
-    peer.say(&update(&[], &[reach(2, &hop, &all), origin(0), path(&[EXTERNAL])], &[]));
+    peer.send(&update(&[], &[reach(2, &hop, &all), origin(0), path(&[EXTERNAL])], &[]));
     bed.settled(&mut peer);
     wait(&bed, "64:ff9b::/96");
     let kernel = bed.kernel();
@@ -209,7 +209,11 @@ fn loops_and_paths() {
     });
     report.case("4760 §3 the next hop of IPv6 is our address", || {
         let own: [u8; 16] = "fd02::fffe".parse::<std::net::Ipv6Addr>().unwrap().octets();
-        external.say(&update(&[], &[reach(2, &own, &nlri6("fd60::/48")), origin(0), path(&[EXTERNAL])], &[]));
+        external.send(&update(
+            &[],
+            &[reach(2, &own, &nlri6("fd60::/48")), origin(0), path(&[EXTERNAL])],
+            &[],
+        ));
         bed.settled(&mut external);
         let route = bed.received_prefix(external.addr, "fd60::/48");
         same(route.and_then(|r| r["best"].as_bool()), Some(false))
@@ -278,7 +282,7 @@ fn two_octet_neighbors() {
         });
     }
     report.case("6793 §4.2.2 what a four-octet neighbor hears of it", || {
-        other.hears(PATIENCE, |h| {
+        other.receives(PATIENCE, |h| {
             let (_, value) = h.routes.get("20.60.2.0/24")?.get(&2)?;
             Some(same(value.clone(), segment(2, &[HOST_AS, 65001, 100_000, 7])))
         })?
@@ -293,7 +297,7 @@ fn two_octet_neighbors() {
         let mut all = four.good(1);
         all.push(attr(0xc0, 7, &[0, 1, 0x86, 0xa0, 1, 1, 1, 1]));
         four.announce_with(&all, &["20.63.0.0/24"]);
-        let heard = two.hears(PATIENCE, |h| h.routes.get("20.63.0.0/24").cloned())?;
+        let heard = two.receives(PATIENCE, |h| h.routes.get("20.63.0.0/24").cloned())?;
         let value = |code: u8| heard.get(&code).map(|a| a.1.clone());
         same(value(2), Some(segment2(2, &[65000, 23456])))?;
         same(value(17), Some(segment(2, &[HOST_AS, 100_000])))?;
@@ -316,7 +320,7 @@ fn next_hops_of_many_forms() {
         |report: &mut Report, name: &str, afi: u16, hop: &[u8], prefix: &str, want: Option<&str>| {
             report.case(name, || {
                 let prefixes = if afi == 1 { nlri(&[crate::words::net(prefix)]) } else { nlri6(prefix) };
-                peer.say(&update(&[], &[reach(afi, hop, &prefixes), origin(0), path(&[EXTERNAL])], &[]));
+                peer.send(&update(&[], &[reach(afi, hop, &prefixes), origin(0), path(&[EXTERNAL])], &[]));
                 bed.settled(&mut peer);
                 let route = bed.received_prefix(peer.addr, prefix);
                 let hop = route
@@ -339,7 +343,7 @@ fn next_hops_of_many_forms() {
     put(r, "8950 §4 IPv4 over IPv4 still", 1, &at(1, 1).octets(), "20.73.0.0/24", Some("10.2.1.1"));
     report.case("8950 §4 without the capability IPv6 next hops of IPv4 are not taken", || {
         let mut plain = bed.peer(at(1, 2), EXTERNAL);
-        plain.say(&update(&[], &[reach(1, &v6("fd02::1"), &list), origin(0), path(&[EXTERNAL])], &[]));
+        plain.send(&update(&[], &[reach(1, &v6("fd02::1"), &list), origin(0), path(&[EXTERNAL])], &[]));
         let ended = plain.ends();
         let route = bed.received_prefix(plain.addr, "20.70.0.0/24");
         holds(ended.is_ok() || route.is_none_or(|r| r["best"] == false), "taken")

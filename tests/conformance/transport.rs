@@ -53,7 +53,7 @@ fn dynamic_neighbors() {
     report.case("a number that the range does not take", || {
         let bed = Bed::start("", config);
         let mut peer = bed.dial(at(1, 9));
-        peer.say(&Open::new(65009, at(1, 9)).encode());
+        peer.send(&Open::new(65009, at(1, 9)).encode());
         same(peer.ends()?, vec![2, 2])
     });
     report.case("a range for any number takes eBGP and iBGP", || {
@@ -89,7 +89,7 @@ fn ttl_security() {
     report.case("5082 §3 what comes along with a call from afar is not heard", || {
         let mut peer = dial_with_ttl(&bed, at(1, 1), 254, PATIENCE).map_err(|e| e.to_string())?;
         let all = [Open::new(EXTERNAL, at(1, 1)).encode(), message(KEEPALIVE, &[])].concat();
-        peer.say(&[all, update(&[], &peer.good(1), &nlri(&[net("20.1.0.0/24")]))].concat());
+        peer.send(&[all, update(&[], &peer.good(1), &nlri(&[net("20.1.0.0/24")]))].concat());
         holds(peer.next(PATIENCE).is_none() && peer.closed, "an answer")?;
         same(bed.paths("20.1.0.0/24").len(), 0)
     });
@@ -130,7 +130,7 @@ fn a_neighbor_whose_window_stays_closed_is_given_up() {
     let mut source = bed.session(at(1, 1), &Open::new(EXTERNAL, at(1, 1)).hold(30));
     for n in 0..200 {
         let routes: Vec<_> = (0..200).map(|k| (Ipv4Addr::new(20, n, k, 0), 24)).collect();
-        source.say(&update(&[], &source.good(n.into()), &nlri(&routes)));
+        source.send(&update(&[], &source.good(n.into()), &nlri(&routes)));
     }
     wait_for("it is given up", 60.0, || {
         deaf.keepalive();
@@ -193,31 +193,31 @@ fn neighbors_of_ipv6() {
     let mut other = session("fd02::2", 65002, false);
     let hop = v6("fd02::1").octets();
     report.case("2545 §3 an own IPv6 route and its next hop", || {
-        let of = |h: &crate::words::Heard| Some(h.routes.get("fd44::/48")?.get(&14)?.1.clone());
-        let value = peer.hears(10.0, |h| of(h).filter(|v| v[3] == 32))?;
+        let of = |h: &crate::words::Received| Some(h.routes.get("fd44::/48")?.get(&14)?.1.clone());
+        let value = peer.receives(10.0, |h| of(h).filter(|v| v[3] == 32))?;
         same(value[4..20].to_vec(), v6("fd02::fffe").octets().to_vec())?;
         same(value[20..22].to_vec(), vec![0xfe, 0x80])?;
-        same(peer.heard.routes["fd44::/48"].contains_key(&3), false)
+        same(peer.received.routes["fd44::/48"].contains_key(&3), false)
     });
     report.case("4760 §3 an own IPv4 route over an IPv6 session", || {
-        let heard = other.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
+        let heard = other.receives(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
         same(heard.get(&3).map(|a| a.1.clone()), Some(HOST.octets().to_vec()))
     });
     report.case("8950 §4 IPv4 with an IPv6 next hop goes into the kernel", || {
         let list = nlri(&[(Ipv4Addr::new(20, 1, 0, 0), 24)]);
-        peer.say(&update(&[], &[reach(1, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
+        peer.send(&update(&[], &[reach(1, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
         wait_for("in the kernel", 3.0, || bed.kernel().contains("20.1.0.0/24").then_some(()));
-        let heard = other.hears(PATIENCE, |h| h.routes.get("20.1.0.0/24").cloned())?;
+        let heard = other.receives(PATIENCE, |h| h.routes.get("20.1.0.0/24").cloned())?;
         same(heard.get(&3).map(|a| a.1.clone()), Some(HOST.octets().to_vec()))
     });
     report.case("4760 §3 IPv6 prefixes come and go", || {
         let all = [nlri6("fd71::/48"), nlri6("fd72::/48")].concat();
-        peer.say(&update(&[], &[reach(2, &hop, &all), origin(0), path(&[EXTERNAL])], &[]));
+        peer.send(&update(&[], &[reach(2, &hop, &all), origin(0), path(&[EXTERNAL])], &[]));
         wait_for("in the kernel", 3.0, || bed.kernel().contains("fd72::/48").then_some(()));
-        other.hears(PATIENCE, |h| h.routes.contains_key("fd71::/48").then_some(()))?;
-        peer.say(&update(&[], &[crate::words::unreach(2, &nlri6("fd71::/48"))], &[]));
+        other.receives(PATIENCE, |h| h.routes.contains_key("fd71::/48").then_some(()))?;
+        peer.send(&update(&[], &[crate::words::unreach(2, &nlri6("fd71::/48"))], &[]));
         wait_for("gone", 3.0, || (!bed.kernel().contains("fd71::/48")).then_some(()));
-        other.hears(PATIENCE, |h| h.story.contains(&"-fd71::/48".to_owned()).then_some(()))?;
+        other.receives(PATIENCE, |h| h.events.contains(&"-fd71::/48".to_owned()).then_some(()))?;
         holds(bed.kernel().contains("fd72::/48"), "the other went too")
     });
     report.finish();
@@ -269,7 +269,7 @@ fn next_hops_of_link_local_sessions() {
         for (afi, prefix) in [(1, format!("20.{n}.0.0/24")), (2, format!("fd7{n}::/48"))] {
             report.case(&format!("2545 §3, 8950 §4 {name}, AFI {afi}"), || {
                 let list = if afi == 1 { nlri(&[net(&prefix)]) } else { nlri6(&prefix) };
-                peer.say(&update(&[], &[reach(afi, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
+                peer.send(&update(&[], &[reach(afi, &hop, &list), origin(0), path(&[EXTERNAL])], &[]));
                 wait_for("in the kernel", 3.0, || bed.kernel().contains(&prefix).then_some(()));
                 let family = if afi == 1 { "-4" } else { "-6" };
                 let shown = bed.host.ip(&format!("{family} route show {prefix} proto 179"));
@@ -281,13 +281,13 @@ fn next_hops_of_link_local_sessions() {
         }
     }
     report.case("8950 §4 an own IPv4 route goes out with an IPv6 next hop", || {
-        let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
+        let heard = peer.receives(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
         let value = &heard.get(&14).ok_or("no MP_REACH_NLRI")?.1;
         same(value[..3].to_vec(), vec![0, 1, 1])?;
         holds(value[3] == 16 || value[3] == 32, &format!("next hop of {} octets", value[3]))
     });
     report.case("2545 §3 an own IPv6 route goes out with the link-local address beside", || {
-        let heard = peer.hears(PATIENCE, |h| h.routes.get("fd44::/48").cloned())?;
+        let heard = peer.receives(PATIENCE, |h| h.routes.get("fd44::/48").cloned())?;
         let value = &heard.get(&14).ok_or("no MP_REACH_NLRI")?.1;
         same(value[3], 32)?;
         same(value[20..22].to_vec(), vec![0xfe, 0x80])
@@ -312,7 +312,7 @@ fn limits_and_numbers_of_a_neighbor() {
     report.case("local-as in the OPEN, in the path, and as a loop", || {
         let mut peer = bed.peer(at(1, 2), EXTERNAL);
         same(peer.theirs[1..3].to_vec(), 64999_u16.to_be_bytes().to_vec())?;
-        let heard = peer.hears(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
+        let heard = peer.receives(PATIENCE, |h| h.routes.get("44.0.0.0/16").cloned())?;
         same(heard.get(&2).map(|a| a.1.clone()), Some(crate::words::segment(2, &[64999, HOST_AS])))?;
         let mut all = peer.good(1);
         all[1] = path(&[EXTERNAL, 64999]);
@@ -323,7 +323,7 @@ fn limits_and_numbers_of_a_neighbor() {
     });
     report.case("5492 §3 no family in common: 2/7 with what is missing", || {
         let mut peer = bed.dial(at(1, 3));
-        peer.say(
+        peer.send(
             &Open {
                 caps: vec![(1, vec![0, 1, 0, 1]), (65, EXTERNAL.to_be_bytes().to_vec())],
                 ..Open::new(EXTERNAL, at(1, 3))

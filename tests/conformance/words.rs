@@ -202,16 +202,16 @@ pub(crate) type Attributes = BTreeMap<u8, (u8, Vec<u8>)>;
 
 /// What a neighbor has been told, by prefix.
 #[derive(Default, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) routes: BTreeMap<String, Attributes>,
     /// Prefixes in the order of arrival, withdrawn ones with `-`.
-    pub(crate) story: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// Families whose End-of-RIB came.
     pub(crate) ended: Vec<u16>,
     pub(crate) add_path: bool,
 }
 
-impl Heard {
+impl Received {
     /// Takes one UPDATE in.
     pub(crate) fn take(&mut self, body: &[u8]) {
         let gone_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
@@ -239,11 +239,11 @@ impl Heard {
         }
         for prefix in gone {
             self.routes.remove(&prefix);
-            self.story.push(format!("-{prefix}"));
+            self.events.push(format!("-{prefix}"));
         }
         for prefix in came {
             self.routes.insert(prefix.clone(), attributes.clone());
-            self.story.push(prefix);
+            self.events.push(prefix);
         }
     }
 

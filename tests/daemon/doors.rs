@@ -59,7 +59,7 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     command.arg("--nofile=1024:20000").arg(env!("CARGO_BIN_EXE_routelet"));
     command.args(["run", "--config"]).arg(routelet.dir.join("routelet.toml"));
     routelet.process = crate::common::Process::start(&mut command, &routelet.dir.join("log"));
-    routelet.wait_answers();
+    routelet.wait_ready();
     let pid = routelet.process.pid().to_string();
     let limits =
         run(Command::new("prlimit").args(["--nofile", "--noheadings", "-o", "SOFT,HARD", "-p", &pid]));
@@ -97,7 +97,7 @@ fn with_64_open_files_neighbors_wait_and_operators_and_probes_do_not() {
     command.arg("--nofile=64:64").arg(env!("CARGO_BIN_EXE_routelet"));
     command.args(["run", "--config"]).arg(routelet.dir.join("routelet.toml"));
     routelet.process = crate::common::Process::start(&mut command, &routelet.dir.join("log"));
-    routelet.wait_answers();
+    routelet.wait_ready();
     // Strangers take what is left: 300 connections to the BGP port and to the probes.
     let mut held = Vec::new();
     for n in 0..300 {

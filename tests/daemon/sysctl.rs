@@ -203,7 +203,7 @@ fn without_the_right_to_write_ipv6_forwarding_stays_off_and_the_remedy_is_named(
     let mut command = Command::new("unshare");
     command.args(["--mount", "nsenter", &format!("--net=/run/netns/{}", host.name), "sh", "-c", &script]);
     routelet.process = Process::start(&mut command, &routelet.dir.join("log"));
-    routelet.wait_answers();
+    routelet.wait_ready();
     wait_problem(&routelet, "accept_ra");
     wait_problem(&routelet, &format!("sysctl -w {ALL6}=1"));
     wait_problem(&routelet, "sysctl -w net.ipv4.ip_forward=1");

@@ -161,11 +161,11 @@ fn with_two_links_in_one_subnet_the_advertised_next_hop_is_where_routes_go_out()
     speaker.send(&end_of_rib());
     wait_for("the learned route", 10.0, || ours(&host).contains("via 10.5.0.254 dev eth1").then_some(()));
     wait_for("it leads somewhere", 10.0, || host.pings("10.60.1.1").then_some(()));
-    let told = wait_for("the own prefix is advertised", 10.0, || {
+    let shown = wait_for("the own prefix is advertised", 10.0, || {
         let (kind, body) = speaker.receive(1.0)?;
         (kind == 2 && body.windows(4).any(|w| w == [24, 10, 50, 0])).then_some(body)
     });
-    assert!(told.windows(7).any(|w| w == [0x40, 3, 4, 10, 5, 0, 3]), "NEXT_HOP is eth1's: {told:?}");
+    assert!(shown.windows(7).any(|w| w == [0x40, 3, 4, 10, 5, 0, 3]), "NEXT_HOP is eth1's: {shown:?}");
 }
 
 /// newcomer.md 9b: `ip route get` goes elsewhere.

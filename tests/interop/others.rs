@@ -487,7 +487,7 @@ impl Other {
     }
 
     /// Asks us for our routes again; whether it can.
-    pub fn ask_again(&self, neighbor: &str) -> bool {
+    pub fn request_refresh(&self, neighbor: &str) -> bool {
         match &self.running {
             Running::Bird(bird) => {
                 let filters = if bird.is_version_3() { "filters " } else { "" };

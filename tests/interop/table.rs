@@ -310,7 +310,7 @@ fn refreshed_by_us(lab: &mut Lab) {
     both_ways(lab);
     let updates = |lab: &Lab| lab.view("/messages_sent/update").as_u64();
     let before = updates(lab);
-    assert!(lab.other.ask_again(&lab.neighbor_of_theirs()), "it has no command for that");
+    assert!(lab.other.request_refresh(&lab.neighbor_of_theirs()), "it has no command for that");
     wait_for("we say everything again", 10.0, || (updates(lab) > before).then_some(()));
     both_ways(lab);
 }

@@ -78,7 +78,7 @@ impl Two {
     }
 
     /// Each node has heard everything anew from this neighbor.
-    fn said_again(&self, by: &str) {
+    fn advertised_again(&self, by: &str) {
         for (at, node) in self.nodes.iter().enumerate() {
             let others = self.cidrs.iter().enumerate().filter(|(n, _)| *n != at).flat_map(|(_, c)| c);
             let others: Vec<_> = others.collect();
@@ -145,8 +145,8 @@ fn bird_and_gobgp_as_reflectors_join_two_clusters() {
         let neighbor = |a: &str| format!("[[bgp.neighbor]]\naddress = \"{a}\"\nremote-as = \"internal\"\n");
         format!("[kubernetes]\npeering = \"none\"\n{}{}", neighbor(BIRD), neighbor(GOBGP))
     });
-    two.said_again(BIRD);
-    two.said_again(GOBGP);
+    two.advertised_again(BIRD);
+    two.advertised_again(GOBGP);
     for node in &two.nodes {
         let with: Vec<_> = node.sessions().into_keys().collect();
         assert_eq!(with, [BIRD, GOBGP], "{}: with the reflectors and nobody else", node.name);
@@ -164,11 +164,11 @@ fn bird_and_gobgp_as_reflectors_join_two_clusters() {
 
     let _first = bird(&two.net, &at_bird, &["-R"]);
     two.wait_session(BIRD, true);
-    two.said_again(BIRD);
+    two.advertised_again(BIRD);
     two.nothing_was_lost(&monitors);
     let _second = gobgp(&two.net, &at_gobgp);
     two.wait_session(GOBGP, true);
-    two.said_again(GOBGP);
+    two.advertised_again(GOBGP);
     two.nothing_was_lost(&monitors);
 }
 

@@ -47,14 +47,14 @@ enum Mood {
 /// An API server with two Nodes, without streaming lists.
 struct Server {
     mood: Mutex<Mood>,
-    asked: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 impl Server {
     fn start() -> (Arc<Self>, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = Arc::new(Self { mood: Mutex::new(Mood::Good), asked: AtomicUsize::new(0) });
+        let server = Arc::new(Self { mood: Mutex::new(Mood::Good), requests: AtomicUsize::new(0) });
         let this = server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -71,11 +71,11 @@ impl Server {
 
     fn becomes(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
-        self.asked.store(0, Ordering::Relaxed);
+        self.requests.store(0, Ordering::Relaxed);
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// One connection: request after request, until a watch.
@@ -84,7 +84,7 @@ impl Server {
         while let Some(asked) = lines.next() {
             // The head ends with an empty line; none of these requests has a body.
             lines.by_ref().find(String::is_empty);
-            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.requests.fetch_add(1, Ordering::Relaxed);
             if self.answer(&stream, &asked).is_none() {
                 return;
             }
@@ -197,7 +197,7 @@ fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays()
             server.becomes(first);
             let mut watch = begin(&dir, port);
             sleep(Duration::from_secs(SECONDS)).await;
-            let asked = server.asked();
+            let asked = server.requests();
             assert!((2..=ATTEMPTS).contains(&asked), "{first:?} at the start: asked {asked} times");
             server.becomes(Mood::Good);
             becomes(&mut watch, "it is well again", |s| s.connected).await;
@@ -206,7 +206,7 @@ fn whatever_the_api_server_answers_it_is_asked_rarely_and_what_was_known_stays()
 
             server.becomes(first);
             sleep(Duration::from_secs(SECONDS)).await;
-            let asked = server.asked();
+            let asked = server.requests();
             // What went wrong before counts: the next question may be ten seconds away.
             assert!(asked <= ATTEMPTS, "{first:?} later: asked {asked} times");
             assert_eq!(*watch.nodes.borrow(), known, "{first:?}");
@@ -261,7 +261,7 @@ fn a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and
                 let mut watch = begin(&dir, port);
                 becomes(&mut watch, "it is there", |s| s.connected).await;
                 // The watch stands.
-                while server.asked() < 2 || established(&drops, port).is_empty() {
+                while server.requests() < 2 || established(&drops, port).is_empty() {
                     sleep(Duration::from_millis(50)).await;
                 }
                 sleep(Duration::from_secs(1)).await;
@@ -282,7 +282,8 @@ fn a_connection_on_which_packets_are_dropped_is_noticed_within_half_a_minute_and
                     watch.status.borrow().last_error
                 );
                 becomes(&mut watch, "it is opened anew", |s| s.connected).await;
-                while !established(&drops, port).iter().any(|p| !before.contains(p)) || server.asked() == 0 {
+                while !established(&drops, port).iter().any(|p| !before.contains(p)) || server.requests() == 0
+                {
                     assert!(since.elapsed() < Duration::from_secs(120), "{name}: no new watch");
                     sleep(Duration::from_millis(50)).await;
                 }

@@ -102,7 +102,7 @@ impl Round {
 
         // A fifth one whose Node is made last; the controller gives it its pod CIDRs.
         nodes[4].daemon_mut().spawn();
-        nodes[4].daemon_mut().wait_answers();
+        nodes[4].daemon_mut().wait_ready();
         let addresses: Vec<_> =
             nodes[4].addresses.iter().map(|a| json!({ "type": "InternalIP", "address": a })).collect();
         let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n5" },
@@ -150,7 +150,7 @@ fn restart(node: &mut Node, log: &Log, pods: &[Pod]) -> (u64, i64, usize, f64) {
         thread::sleep(Duration::from_secs(5));
         let start = now();
         node.daemon_mut().spawn();
-        node.daemon_mut().wait_answers();
+        node.daemon_mut().wait_ready();
         wait_for("its sessions are up", 60.0, || {
             let all = node.daemon().json(&["show", "neighbors"]);
             let all = all.as_array()?;

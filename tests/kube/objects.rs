@@ -36,7 +36,9 @@ fn neighbors_come_change_and_go_by_objects() {
             ),
         );
     }
-    wait_for("an Event names the Secret", 60.0, || said(plane, "Secret routelet: not found").then_some(()));
+    wait_for("an Event names the Secret", 60.0, || {
+        has_event(plane, "Secret routelet: not found").then_some(())
+    });
     one.wait_conflist(&cidrs[0]);
     assert!(one.daemon().json(&["show", "neighbors"]).as_array().unwrap().is_empty());
     apply(&net, plane, secret("hush"));
@@ -95,7 +97,7 @@ fn neighbors_come_change_and_go_by_objects() {
     assert!(text.contains("closes the session for a while"), "{text}");
     apply(&net, plane, peer("bad", json!({ "address": "10.99.0.77", "remoteAs": 1, "group": "nope" })));
     wait_for("an Event at the bad one", 60.0, || {
-        said(plane, "BGPPeer bad: spec.group: no such group").then_some(())
+        has_event(plane, "BGPPeer bad: spec.group: no such group").then_some(())
     });
     let shown = one.daemon().json(&["show", "node"])["problems"].to_string();
     assert!(shown.contains("BGPPeer bad"), "{shown}");
@@ -157,7 +159,7 @@ fn session(node: &Node) -> Value {
     internal.cloned().unwrap_or_default()
 }
 
-fn said(plane: &ControlPlane, what: &str) -> bool {
+fn has_event(plane: &ControlPlane, what: &str) -> bool {
     let all = notes(plane);
     let count = all.iter().filter(|note| note.contains(what)).count();
     assert!(count <= 2, "each object says it once: {all:#?}");

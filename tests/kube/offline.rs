@@ -70,7 +70,7 @@ fn a_node_that_boots_without_the_api_server_has_all_it_had_and_learns_later_what
     let conflist = since.elapsed();
     nodes[0].wait_route(&cidrs[1][1]);
     println!("without the API server: conflist after {conflist:?}, routes after {:?}", since.elapsed());
-    nodes[0].daemon_mut().wait_answers();
+    nodes[0].daemon_mut().wait_ready();
     let shown = nodes[0].daemon().json(&["show", "node"]);
     assert_eq!(
         (&shown["api"]["connected"], &shown["api"]["from_state"]),
@@ -121,7 +121,7 @@ fn a_cluster_that_learns_our_kinds_later_is_asked_rarely_and_heard_then() {
     nodes[0].wait_route(&cidrs[1][0]);
     let said = || nodes[0].daemon().process.printed().matches("optional kind not present").count();
     wait_for("it is said of both kinds", 120.0, || (said() == 2).then_some(()));
-    let refused = asked_for_peers(&log);
+    let refused = peer_requests(&log);
     // Both nodes, twice at the start and then each half minute.
     assert!(refused <= 8, "asked {refused} times within the first half minute");
 
@@ -136,7 +136,7 @@ fn a_cluster_that_learns_our_kinds_later_is_asked_rarely_and_heard_then() {
 }
 
 /// Lists and watches of BGPPeers so far.
-fn asked_for_peers(log: &Path) -> usize {
+fn peer_requests(log: &Path) -> usize {
     let asks = |what: &str| {
         let fits = |uri: &str| uri.contains(what);
         audited(log).iter().filter(|event| event["requestURI"].as_str().is_some_and(fits)).count()

@@ -192,7 +192,7 @@ fn what_an_engine_denies_stays_denied_and_what_it_allows_flows() {
         n1.sh(&(engine.load)(&web, &good));
         go_on();
         assert_eq!(saved(&n1), before, "{}", engine.name);
-        denied.into_iter().flatten().for_each(Probe::heard_nothing);
+        denied.into_iter().flatten().for_each(Probe::expect_no_reply);
         for probe in allowed {
             println!("{} probes, none lost", probe.lost_nothing());
         }

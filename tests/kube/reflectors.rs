@@ -106,7 +106,7 @@ fn calico_9259_with_all_reflectors_off_nodes_go_on_for_longer_than_the_stale_tim
     clients.iter().for_each(|n| monitors[*n].lost_none_of(&all));
 
     off.iter().for_each(|n| nodes[*n].daemon_mut().spawn());
-    off.iter().for_each(|n| nodes[*n].daemon_mut().wait_answers());
+    off.iter().for_each(|n| nodes[*n].daemon_mut().wait_ready());
     wait_for("all are back", 120.0, || clients.iter().all(|n| nodes[*n].sessions().len() == 3).then_some(()));
     wait_for("nothing is stale any more", 60.0, || {
         let routes = nodes[clients[0]].daemon().json(&["show", "routes"]);

@@ -172,7 +172,7 @@ fn heartbeats(plane: &ControlPlane, nodes: std::ops::Range<usize>) {
             .body(patch.to_string().into_bytes())
             .expect("a request")
     });
-    ask_all(plane, all.collect());
+    send_all(plane, all.collect());
 }
 
 /// Makes these objects, many at once.
@@ -183,12 +183,12 @@ pub fn fill(plane: &ControlPlane, path: &str, objects: Vec<Value>) {
         let request = Request::post(path).header("Content-Type", "application/json");
         request.body(object.to_string().into_bytes()).expect("a request")
     });
-    ask_all(plane, all.collect());
+    send_all(plane, all.collect());
     println!("{count} objects of {path} made in {:.1} s", since.elapsed().as_secs_f64());
 }
 
 /// Many at once, as the administrator.
-fn ask_all(plane: &ControlPlane, requests: Vec<Request<Vec<u8>>>) {
+fn send_all(plane: &ControlPlane, requests: Vec<Request<Vec<u8>>>) {
     let kubeconfig = Kubeconfig::read_from(plane.admin_kubeconfig()).expect("a kubeconfig");
     plane.ns.enter(|| {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -11,7 +11,7 @@ use crate::{
     world::{Node, reaches},
 };
 
-/// What it announces, and the way in which the switch is told.
+/// What it announces, and the way in which the switch is shown.
 const EXPORT: &str = r#"
 [bgp.group.gateway]
 transit = true
@@ -43,7 +43,7 @@ fn gobgp(rack: &Rack) -> GoBgp {
     GoBgp::start(&rack.net, &rack.nodes[0].ns, &config)
 }
 
-/// It never says that a neighbor's own address is the next hop, so it is told another.
+/// It never says that a neighbor's own address is the next hop, so it is shown another.
 fn bird(rack: &Rack) -> Bird {
     let config = format!(
         "router id 192.0.2.253;\nprotocol device {{}}\n\
@@ -61,10 +61,10 @@ fn switch_has(frr: &Frr, rack: &Rack, address: &str, via: &str) {
     wait_for(format!("the switch forwards {address} to {via}"), 60.0, || {
         let route = rack.switch.ip(&format!("{family} route show {address}"));
         let afi = if len == 32 { "ipv4" } else { "ipv6" };
-        let told = frr.vtysh(&format!("show bgp {afi} unicast {address}/{len}"));
+        let shown = frr.vtysh(&format!("show bgp {afi} unicast {address}/{len}"));
         // FRR forwards IPv6 over the link-local address that comes with the next hop (RFC 2545 §3).
         let link_local = len == 128 && route.contains("via fe80::") && !route.contains("nexthop");
-        ((route.contains(&format!("via {via} ")) || link_local) && told.contains(via)).then_some(())
+        ((route.contains(&format!("via {via} ")) || link_local) && shown.contains(via)).then_some(())
     });
 }
 

@@ -216,13 +216,13 @@ fn a_restart_touches_no_route_that_is_right() {
         wait_gone(&host, "10.98.0.0/16");
         wait_gone(&host, "10.97.0.0/16");
         up(&node, 3);
-        let told = seen(&monitor);
+        let shown = seen(&monitor);
         // The kernel's own routes of addresses that have just left duplicate detection are not ours.
         let ours_only = |l: &&String| !l.starts_with("Deleted") && !l.contains("proto kernel");
-        let touched: Vec<_> = told.iter().filter(ours_only).collect();
+        let touched: Vec<_> = shown.iter().filter(ours_only).collect();
         assert!(touched.is_empty(), "re-added although right: {touched:#?}");
         for prefix in ["10.10.", "10.11.", "fd11::", "10.244."] {
-            assert!(!told.iter().any(|l| l.contains(prefix)), "{prefix} touched: {told:#?}");
+            assert!(!shown.iter().any(|l| l.contains(prefix)), "{prefix} touched: {shown:#?}");
         }
         node.stop(false);
         assert!(ours(&host).contains("10.10.0.0/16"), "routes stay on exit");

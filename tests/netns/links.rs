@@ -115,11 +115,11 @@ fn kube_router_509_a_flap_of_an_unrelated_link_touches_no_route() {
             let host = node.host.borrow();
             host.link("eth9")?.addresses.iter().any(|a| a.addr.to_string() == "10.9.9.9").then_some(())
         });
-        let told = seen(&monitor);
+        let shown = seen(&monitor);
         // The kernel's own routes of addresses that have just left duplicate detection are not ours.
         let words = ["10.11.", "10.12.", "fd11:", "eth1", "eth2"];
         let ours_only = |l: &&String| !l.contains("proto kernel") && words.iter().any(|w| l.contains(w));
-        let touched: Vec<_> = told.iter().filter(ours_only).collect();
+        let touched: Vec<_> = shown.iter().filter(ours_only).collect();
         assert!(touched.is_empty(), "{touched:#?}");
         assert_eq!(ours(&host), before);
         node.stop(true);

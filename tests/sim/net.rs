@@ -339,7 +339,7 @@ impl Net {
         self.node(end).config = config.clone();
         let restarting = self.restarting.contains(&end.0);
         // A dead node finds them when it is back.
-        self.tell(end, |router, now, them| router.configure(now, them, config.clone()));
+        self.update(end, |router, now, them| router.configure(now, them, config.clone()));
         if self.dead.contains(&end.0) {
             return;
         }
@@ -368,7 +368,7 @@ impl Net {
         self.note(format_args!("{end:?} withdraws"));
         self.feed(end, Input::Stop(Stop::Removed));
         self.away.insert(end);
-        self.tell(end, |router, now, them| router.forget(now, them));
+        self.update(end, |router, now, them| router.forget(now, them));
         self.wake(end.0);
     }
 
@@ -462,7 +462,7 @@ impl Net {
                 assert!(!node.up, "two Ups without a Down at {end:?}");
                 (node.up, node.ups) = (true, node.ups + 1);
                 self.established += 1;
-                self.tell(end, |router, now, them| router.up(now, them, negotiated));
+                self.update(end, |router, now, them| router.up(now, them, negotiated));
             }
             Output::Down { why, cause } => {
                 self.note(format_args!("{end:?} down: {why}"));
@@ -472,18 +472,18 @@ impl Net {
                 node.stuck.clear();
                 self.established -= 1;
                 self.deaf.remove(&end);
-                self.tell(end, |router, now, them| router.down(now, them, cause));
+                self.update(end, |router, now, them| router.down(now, them, cause));
             }
             Output::Updates(list) => {
                 assert!(self.node(end).up, "{} updates before Up", list.len());
                 for update in &list {
                     assert!(update.flaws.is_empty(), "{end:?} was sent {:?}\n{}", update.flaws, self.trace);
                 }
-                self.tell(end, |router, now, them| router.updates(now, them, &list));
+                self.update(end, |router, now, them| router.updates(now, them, &list));
             }
             Output::Refresh { family, subtype } => {
                 assert!(self.node(end).up);
-                self.tell(end, |router, now, them| router.refresh(now, them, family, subtype));
+                self.update(end, |router, now, them| router.refresh(now, them, family, subtype));
             }
             // The hosts of this world keep their links and addresses.
             Output::KeepSource(_) | Output::Probe(_) | Output::LeastTtl(..) | Output::Held { .. } => {}
@@ -491,7 +491,7 @@ impl Net {
         }
     }
 
-    fn tell(&mut self, end: End, what: impl FnOnce(&mut Router, Instant, usize)) {
+    fn update(&mut self, end: End, what: impl FnOnce(&mut Router, Instant, usize)) {
         if let Some(router) = self.routers.get_mut(&end.0) {
             what(router, self.now, end.1);
         }

@@ -49,7 +49,7 @@ pub fn prefix(world: &World, prefix: Prefix) -> Vec<Knows> {
         for b in 0..world.nodes {
             let mut paths = BTreeMap::new();
             for a in world.neighbors(b) {
-                paths.extend(said(world, prefix, a, b, &nodes[a]));
+                paths.extend(advertised(world, prefix, a, b, &nodes[a]));
             }
             nodes[b].paths = paths;
             decide(world, b, &mut nodes[b]);
@@ -66,7 +66,7 @@ fn internal(config: &PeerConfig, other: &PeerConfig) -> bool {
 }
 
 /// What `a` tells `b`, and whether `b` may take it.
-fn said(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Vec<(Way, Path)> {
+fn advertised(world: &World, prefix: Prefix, a: usize, b: usize, knows: &Knows) -> Vec<(Way, Path)> {
     if world.policy(a, b).rejects(world, prefix) {
         return vec![];
     }

@@ -152,7 +152,7 @@ fn routes_that_go_out_as_they_come_after_a_restart_lose_no_route_anywhere() {
 fn hosts_hear_all_paths_of_their_leaves() {
     let mut world = World::fabric(2);
     world.give_prefixes(1);
-    world.tell_all_paths();
+    world.advertise_all_paths();
     let mut net = world.build(1);
     net.run(MINUTE);
     world.check(&mut net, 1);

@@ -179,7 +179,7 @@ impl World {
         };
         world.give_prefixes(2);
         if seed / 15 % 2 == 1 {
-            world.tell_all_paths();
+            world.advertise_all_paths();
         }
         if seed.is_multiple_of(7) {
             world.ends.values_mut().for_each(|c| c.graceful_restart = false);
@@ -189,7 +189,7 @@ impl World {
 
     /// ADD-PATH where several paths meet: reflectors with everybody, and leaves with hosts, of which every second
     /// only receives.
-    pub fn tell_all_paths(&mut self) {
+    pub fn advertise_all_paths(&mut self) {
         for ((us, them), config) in &mut self.ends {
             let (leaf, host) = (*us.min(them), *us.max(them));
             config.add_paths = match self.name {
