@@ -304,11 +304,11 @@ fn a_shell_gets_no_values_and_waits_little_without_a_daemon_that_responds() {
     for socket in [absent, silent] {
         let line = format!("routelet show neighbor --socket {} ", socket.display());
         let start = std::time::Instant::now();
-        assert_eq!(said(&["completions", "--values", &line]), (0, String::new(), String::new()));
+        assert_eq!(outcome(&["completions", "--values", &line]), (0, String::new(), String::new()));
         // 200 ms, and a busy machine.
         assert!(start.elapsed() < std::time::Duration::from_secs(5), "{line}: {:?}", start.elapsed());
     }
-    let (status, _, err) = said(&["completions"]);
+    let (status, _, err) = outcome(&["completions"]);
     assert!(status == 2 && err.contains("SHELL"), "{err}");
 }
 
@@ -332,14 +332,18 @@ fn convert_prints_a_file_that_check_accepts_and_lists_what_needs_a_review() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/convert");
     for (name, expected) in [("frr-1-host.conf", 0), ("frr-4-transit.conf", 4), ("bird-1-host.conf", 0)] {
         let input = examples.join(name);
-        let (status, out, err) = said(&["convert", input.to_str().unwrap()]);
+        let (status, out, err) = outcome(&["convert", input.to_str().unwrap()]);
         assert_eq!(status, expected, "{name}: {err}");
         assert_eq!(err.contains(": differs: "), expected == 4, "{name}: {err}");
         let path = file(folder.path(), &out);
-        assert_eq!(said(&["check", "--config", &path]), (0, String::new(), String::new()), "{name}: {out}");
+        assert_eq!(
+            outcome(&["check", "--config", &path]),
+            (0, String::new(), String::new()),
+            "{name}: {out}"
+        );
     }
     let input = examples.join("frr-4-transit.conf");
-    let (status, out, err) = said(&["convert", "--json", input.to_str().unwrap()]);
+    let (status, out, err) = outcome(&["convert", "--json", input.to_str().unwrap()]);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((status, err.as_str(), &report["format"]), (4, "", &"frr".into()));
     assert!(
@@ -356,12 +360,12 @@ fn convert_overwrites_nothing_and_hides_passwords_from_others() {
     fs::write(&input, text).unwrap();
     let output = folder.path().join("new.toml");
     let args = ["convert", "--from", "quagga", input.to_str().unwrap(), "-o", output.to_str().unwrap()];
-    let (status, out, err) = said(&args);
+    let (status, out, err) = outcome(&args);
     assert_eq!((status, out.as_str()), (0, ""), "{err}");
     assert!(fs::read_to_string(&output).unwrap().contains("sesame") && !err.contains("sesame"));
     assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600);
-    let (status, _, err) = said(&args);
+    let (status, _, err) = outcome(&args);
     assert!(status == 1 && err.contains("cannot be written"), "{err}");
-    let (status, _, err) = said(&["convert", "/dev/null"]);
+    let (status, _, err) = outcome(&["convert", "/dev/null"]);
     assert!(status == 2 && err.contains("--from") && err.lines().count() == 1, "{err}");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     fib::host::{ForeignHop, ForeignRoute, Host, RouteType},
-    net::{Family, Gateway, Prefix, Reach, Reachable, Unresolved},
+    net::{Family, Gateway, PerFamily, Prefix, Reach, Reachable, Unresolved},
 };
 
 /// Limit of routes between a next hop and its link.
@@ -32,7 +32,7 @@ pub struct Hop {
 pub struct Resolver {
     entries: BTreeMap<Prefix, Entry>,
     /// Prefix lengths in use, by family, longest first.
-    lens: [Vec<u8>; 2],
+    lens: PerFamily<Vec<u8>>,
     /// Interfaces that can send: up, with carrier; sorted.
     up: Vec<u32>,
     via_default: bool,
@@ -74,7 +74,7 @@ impl Resolver {
 
     fn note_lens(&mut self) {
         for family in Family::ALL {
-            let lens = &mut self.lens[family.index()];
+            let lens = &mut self.lens[family];
             lens.clear();
             lens.extend(self.entries.keys().filter(|p| p.family() == family).map(|p| p.len()));
             lens.sort_unstable_by(|a, b| b.cmp(a));
@@ -206,7 +206,7 @@ impl Resolver {
     }
 
     fn lookup(&self, addr: IpAddr) -> Option<(Prefix, &Entry)> {
-        self.lens[Family::of(addr).index()].iter().find_map(|&len| {
+        self.lens[Family::of(addr)].iter().find_map(|&len| {
             let prefix = Prefix::new(addr, len)?;
             Some((prefix, self.entries.get(&prefix)?))
         })

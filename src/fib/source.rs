@@ -16,7 +16,7 @@ use crate::{
         route::{Content, Op},
         table::{Mark, State},
     },
-    net::{Family, PreferredSources, Prefix},
+    net::{Family, PerFamily, PreferredSources, Prefix},
 };
 
 /// The sources that learned routes of one family are known to have in the kernel.
@@ -33,13 +33,13 @@ enum InKernel {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SourceState {
     wanted: PreferredSources,
-    in_kernel: [InKernel; 2],
+    in_kernel: PerFamily<InKernel>,
 }
 
 impl SourceState {
     /// Whether the source of a route of this prefix is unknown, so that it has to be written again.
     fn is_unsure(&self, prefix: Prefix) -> bool {
-        self.in_kernel[prefix.family().index()] == InKernel::Mixed
+        self.in_kernel[prefix.family()] == InKernel::Mixed
     }
 }
 
@@ -53,7 +53,7 @@ impl Fib {
         if !matches!(content, Content::Hops(_)) {
             return;
         }
-        let known = &mut self.source.in_kernel[prefix.family().index()];
+        let known = &mut self.source.in_kernel[prefix.family()];
         *known = match *known {
             InKernel::NoRoute => InKernel::All(source),
             InKernel::All(same) if same == source => InKernel::All(source),
@@ -67,15 +67,15 @@ impl Fib {
         self.source.wanted = sources;
         for family in Family::ALL {
             let wanted = sources.of(family);
-            let known = self.source.in_kernel[family.index()];
+            let known = self.source.in_kernel[family];
             if matches!(known, InKernel::NoRoute) || known == InKernel::All(wanted) {
-                self.source.in_kernel[family.index()] = InKernel::All(wanted);
+                self.source.in_kernel[family] = InKernel::All(wanted);
                 continue;
             }
             let there = |p: &Prefix, s: &State| p.family() == family && s.have() != 0;
             let (stale, claimed): (Vec<_>, Vec<_>) =
                 self.routes.iter().filter(|(p, s)| there(p, s)).partition(|(_, s)| s.is(Mark::Stale));
-            self.source.in_kernel[family.index()] =
+            self.source.in_kernel[family] =
                 if stale.is_empty() { InKernel::All(wanted) } else { InKernel::Mixed };
             claimed.into_iter().for_each(|(prefix, state)| self.write_again(prefix, state));
         }

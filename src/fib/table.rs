@@ -9,7 +9,7 @@ use std::{
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-use crate::net::{Family, Prefix};
+use crate::net::{Family, PerFamily, Prefix};
 
 /// Desired set and installed entry of a route, as numbers in the tables of `nexthop`; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct Table {
     v4: HashTable<Slot<[u8; 4]>>,
     v6: HashTable<Slot<[u8; 16]>>,
     /// Number of installed routes by family.
-    there: [usize; 2],
+    there: PerFamily<usize>,
     hasher: foldhash::fast::RandomState,
 }
 
@@ -128,7 +128,7 @@ impl Table {
 
     /// Number of installed routes of a family.
     pub fn there(&self, family: Family) -> usize {
-        self.there[family.index()]
+        self.there[family]
     }
 
     pub fn get(&self, prefix: Prefix) -> Option<State> {
@@ -147,13 +147,13 @@ impl Table {
             IpAddr::V4(a) => slot(&mut self.v4, &self.hasher, a.octets(), len),
             IpAddr::V6(a) => slot(&mut self.v6, &self.hasher, a.octets(), len),
         };
-        StateMut { was_there: state.is_there(), state, there: &mut self.there[prefix.family().index()] }
+        StateMut { was_there: state.is_there(), state, there: &mut self.there[prefix.family()] }
     }
 
     /// Changes the state of a prefix that has one, and removes it if it becomes empty; returns the
     /// former state.
     pub fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut State)) -> State {
-        let (len, there) = (prefix.len(), &mut self.there[prefix.family().index()]);
+        let (len, there) = (prefix.len(), &mut self.there[prefix.family()]);
         let change = |state: &mut State| {
             let was = state.is_there();
             change(state);
@@ -184,9 +184,9 @@ impl Table {
             count(there, was, state.is_there());
             !state.is_empty()
         };
-        let [v4, v6] = &mut self.there;
-        self.v4.retain(|s| keep(&mut s.state, v4));
-        self.v6.retain(|s| keep(&mut s.state, v6));
+        let there = &mut self.there;
+        self.v4.retain(|s| keep(&mut s.state, &mut there[Family::Ipv4Unicast]));
+        self.v6.retain(|s| keep(&mut s.state, &mut there[Family::Ipv6Unicast]));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, State)> + '_ {

@@ -299,7 +299,7 @@ impl Peer {
     }
 
     /// Reads until the wanted thing is seen in what was heard.
-    pub(crate) fn hears<T>(
+    pub(crate) fn receives<T>(
         &mut self,
         seconds: f64,
         mut check: impl FnMut(&Received) -> Option<T>,

@@ -29,7 +29,7 @@ fn receives(peer: &mut Peer, prefix: &str, mark: &str) -> Result<Option<Attribut
 }
 
 fn value(received: &Attributes, code: u8) -> Option<Vec<u8>> {
-    heard.get(&code).map(|a| a.1.clone())
+    received.get(&code).map(|a| a.1.clone())
 }
 
 #[test]

@@ -98,24 +98,23 @@ impl Rib {
         since: u32,
     ) {
         let family = nlri.prefix.family();
-        let f = family.index();
         let (effective, refused) = self.imported(no, from, nlri.prefix, received, arrived);
-        let route = self.tables[f].entry(nlri.prefix);
-        let before = self.tables[f].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
+        let route = self.tables[family].entry(nlri.prefix);
+        let before = self.tables[family].get_mut(route).find(no, nlri.path_id).map(|old| old.refused);
         if before.is_none()
             && (self.exceeds(no, family) || self.at_path_limit(no, family, route) || self.has_no_room(no))
         {
             self.attrs.release(effective);
-            self.tables[f].vacate(route);
+            self.tables[family].vacate(route);
             return;
         }
         let refused = self.share_of(no, nlri.prefix, before, refused);
         let path = Path { peer: no, bits: 0, refused, path_id: nlri.path_id, received, effective, since };
-        let entry = self.tables[f].get_mut(route);
+        let entry = self.tables[family].get_mut(route);
         let Some(old) = entry.find(no, nlri.path_id) else {
-            self.tables[f].push(route, path);
+            self.tables[family].push(route, path);
             self.attrs.acquire(received);
-            self.count(no, f, None, Some(refused));
+            self.count(no, family, None, Some(refused));
             self.mark_dirty(family, route);
             return;
         };
@@ -128,7 +127,7 @@ impl Rib {
             *old = Path { bits: old.bits & !Path::LONG_LIVED, ..path };
         }
         if was_stale {
-            self.no_longer_stale(no, f);
+            self.no_longer_stale(no, family);
         }
         if is_same {
             self.attrs.release(effective);
@@ -137,40 +136,39 @@ impl Rib {
         self.attrs.acquire(received);
         self.attrs.release(before.received);
         self.attrs.release(before.effective);
-        self.count(no, f, Some(before.refused), Some(refused));
+        self.count(no, family, Some(before.refused), Some(refused));
         self.mark_dirty(family, route);
     }
 
-    fn no_longer_stale(&mut self, no: PeerNo, f: usize) {
+    fn no_longer_stale(&mut self, no: PeerNo, family: Family) {
         if let Some(peer) = self.peer_mut(no) {
-            peer.stale_routes[f] = peer.stale_routes[f].saturating_sub(1);
+            peer.stale_routes[family] = peer.stale_routes[family].saturating_sub(1);
         }
     }
 
     pub(super) fn withdraw(&mut self, no: PeerNo, nlri: Nlri) {
         let family = nlri.prefix.family();
-        if let Some(route) = self.tables[family.index()].find(nlri.prefix) {
+        if let Some(route) = self.tables[family].find(nlri.prefix) {
             self.remove_paths(family, route, |p| p.peer == no && p.path_id == nlri.path_id);
         }
     }
 
     /// Removes the paths of a route that `goes` picks.
     pub(super) fn remove_paths(&mut self, family: Family, route: RouteNo, goes: impl FnMut(&Path) -> bool) {
-        let f = family.index();
         let mut gone: Vec<Path> = Vec::new();
-        self.tables[f].extract(route, goes, |path| gone.push(path));
+        self.tables[family].extract(route, goes, |path| gone.push(path));
         if gone.is_empty() {
             return;
         }
         for path in gone {
             self.attrs.release(path.received);
             self.attrs.release(path.effective);
-            self.count(path.peer, f, Some(path.refused), None);
+            self.count(path.peer, family, Some(path.refused), None);
             if path.has(Path::STALE) {
-                self.no_longer_stale(path.peer, f);
+                self.no_longer_stale(path.peer, family);
             }
             if path.peer != OWN {
-                let prefix = self.tables[f].prefix(route);
+                let prefix = self.tables[family].prefix(route);
                 self.share_of(path.peer, prefix, Some(path.refused), GONE);
             }
         }
@@ -179,28 +177,27 @@ impl Rib {
 
     /// Updates the counters after the import result of a path changed from `before` to `after`;
     /// `None`: the path did not exist.
-    pub(super) fn count(&mut self, no: PeerNo, f: usize, before: Option<u8>, after: Option<u8>) {
+    pub(super) fn count(&mut self, no: PeerNo, family: Family, before: Option<u8>, after: Option<u8>) {
         let now = self.now;
         for (verdict, difference) in [(before, -1), (after, 1)] {
-            if let Some(counter) = verdict.and_then(|v| self.refused[f].get_mut(usize::from(v))) {
+            if let Some(counter) = verdict.and_then(|v| self.refused[family].get_mut(usize::from(v))) {
                 *counter = counter.saturating_add_signed(difference);
             }
         }
         if let Some(peer) = self.peer_mut(no) {
-            peer.count(now, f, before, after);
+            peer.count(now, family, before, after);
         }
     }
 
     /// Whether one more prefix exceeds the neighbor's limit (RFC 4486 §3). Logs it once.
     fn exceeds(&mut self, no: PeerNo, family: Family) -> bool {
-        let f = family.index();
         let Some(peer) = self.peer_mut(no) else { return no != OWN };
-        if peer.received[f] < peer.config.max_prefixes {
+        if peer.received[family] < peer.config.max_prefixes {
             return false;
         }
         let (neighbor, max) = (peer.name(), peer.config.max_prefixes);
         if peer.config.max_prefixes_action == MaxPrefixesAction::Warn {
-            if !mem::replace(&mut peer.warned[f], true) {
+            if !mem::replace(&mut peer.warned[family], true) {
                 tracing::warn!(%neighbor, %family, max, "prefix limit exceeded; accepting further prefixes as max-prefixes-action is warn");
             }
             return false;
@@ -220,13 +217,13 @@ impl Rib {
 
     /// Whether a neighbor already has [`MAX_PATHS_PER_PEER`] paths to a prefix. Logs it once.
     fn at_path_limit(&mut self, no: PeerNo, family: Family, route: RouteNo) -> bool {
-        let paths = self.tables[family.index()].get(route).paths();
+        let paths = self.tables[family].get(route).paths();
         if paths.len() < MAX_PATHS_PER_PEER
             || paths.iter().filter(|p| p.peer == no).count() < MAX_PATHS_PER_PEER
         {
             return false;
         }
-        let prefix = self.tables[family.index()].prefix(route);
+        let prefix = self.tables[family].prefix(route);
         if let Some(peer) = self.peer_mut(no)
             && !mem::replace(&mut peer.path_limit_warned, true)
         {
@@ -243,7 +240,7 @@ impl Rib {
     /// Applies import again to the paths of one neighbor, or of all.
     pub(super) fn reapply_import_policy(&mut self, only: Option<PeerNo>) {
         for family in Family::ALL {
-            for route in self.tables[family.index()].numbers() {
+            for route in self.tables[family].numbers() {
                 self.reapply_import_to_route(family, route, only);
             }
         }

@@ -20,22 +20,28 @@ impl Rib {
         route: RouteNo,
         memo: &mut Memo,
     ) {
-        let f = family.index();
         let own = self.own_rank(family, route);
         if group.is_add_path() {
             let paths = self.export_all(group, family, route, memo);
-            group.stage_paths(route, own, paths, &mut self.tables[f], &mut self.attrs, &mut self.path_ids[f]);
+            group.stage_paths(
+                route,
+                own,
+                paths,
+                &mut self.tables[family],
+                &mut self.attrs,
+                &mut self.path_ids[family],
+            );
         } else {
-            let best = self.tables[f].get(route).best().copied();
+            let best = self.tables[family].get(route).best().copied();
             let out =
                 best.and_then(|path| Some((self.export(group, family, route, &path, memo)?, path.peer)));
-            group.stage(route, own, out, &mut self.tables[f], &mut self.attrs);
+            group.stage(route, own, out, &mut self.tables[family], &mut self.attrs);
         }
     }
 
     /// The rank of a route's own path.
     fn own_rank(&self, family: Family, route: RouteNo) -> Rank {
-        let table = &self.tables[family.index()];
+        let table = &self.tables[family];
         let is_own = table.get(route).paths().iter().any(|path| path.peer == OWN);
         let own = is_own.then(|| self.originated.get(&table.prefix(route))).flatten();
         own.map(|own| Rank::of(own.source)).unwrap_or_default()
@@ -45,8 +51,7 @@ impl Rib {
     /// that routes are withheld.
     pub(super) fn enforce_max_prefixes_out(&mut self) {
         for family in Family::ALL {
-            let f = family.index();
-            let mut groups = mem::take(&mut self.groups[f]);
+            let mut groups = mem::take(&mut self.groups[family]);
             for group in groups.iter_mut().flatten() {
                 let mut memo = None;
                 while let Some(route) = group.next_withheld() {
@@ -59,7 +64,7 @@ impl Rib {
                     self.report_limit(family, group, &members);
                 }
             }
-            self.groups[f] = groups;
+            self.groups[family] = groups;
         }
     }
 
@@ -83,15 +88,14 @@ impl Rib {
         route: RouteNo,
         memo: &mut Memo,
     ) -> Vec<PathOut> {
-        let f = family.index();
         let mut all = Vec::new();
-        for n in 0..self.tables[f].get(route).paths().len() {
-            let path = self.tables[f].get(route).paths()[n];
+        for n in 0..self.tables[family].get(route).paths().len() {
+            let path = self.tables[family].get(route).paths()[n];
             if !path.is_usable() || !self.is_resolvable(&path) {
                 continue;
             }
             if let Some(attrs) = self.export(group, family, route, &path, memo) {
-                let path_id = self.path_ids[f].acquire((path.peer, path.path_id));
+                let path_id = self.path_ids[family].acquire((path.peer, path.path_id));
                 all.push(PathOut { path_id, attrs, source: path.peer });
             }
         }

@@ -77,12 +77,11 @@ impl Rib {
     }
 
     fn decide_family(&mut self, family: Family) {
-        let f = family.index();
-        let mut dirty = mem::take(&mut self.dirty[f]);
-        let mut groups = mem::take(&mut self.groups[f]);
+        let mut dirty = mem::take(&mut self.dirty[family]);
+        let mut groups = mem::take(&mut self.groups[family]);
         let mut memos: Vec<Memo> = vec![None; groups.len()];
         for &route in &dirty {
-            self.tables[f].get_mut(route).dirty = false;
+            self.tables[family].get_mut(route).dirty = false;
             self.decide(family, route);
             for (group, memo) in groups.iter_mut().zip(&mut memos) {
                 if let Some(group) = group {
@@ -90,25 +89,24 @@ impl Rib {
                 }
             }
         }
-        self.tables[f].vacate_all(&dirty);
+        self.tables[family].vacate_all(&dirty);
         memos.into_iter().flatten().filter_map(|(_, id)| id).for_each(|id| self.attrs.release(id));
-        self.groups[f] = groups;
+        self.groups[family] = groups;
         // The memory of the list is kept for the next turn, up to a limit.
         dirty.clear();
         dirty.shrink_to(16 * 1024);
-        if self.dirty[f].is_empty() {
-            self.dirty[f] = dirty;
+        if self.dirty[family].is_empty() {
+            self.dirty[family] = dirty;
         }
     }
 
     /// Selects the best path of a route and the multipath set. Passes the next hops to the fib if
     /// they changed.
     fn decide(&mut self, family: Family, route: RouteNo) {
-        let f = family.index();
         let mut decision = mem::take(&mut self.decision);
         let usable = self.compare_paths(family, route, &mut decision);
         let new = if usable.is_empty() { None } else { self.set_of(family, route, &usable, &decision) };
-        let paths = self.tables[f].get_mut(route).paths_mut();
+        let paths = self.tables[family].get_mut(route).paths_mut();
         for path in paths.iter_mut() {
             path.bits &= !(Path::BEST | Path::MULTIPATH);
         }
@@ -117,10 +115,10 @@ impl Rib {
             paths[usable[decision.best]].bits |= Path::BEST | Path::MULTIPATH;
         }
         self.decision = decision;
-        let installed = mem::replace(&mut self.tables[f].get_mut(route).installed, new);
+        let installed = mem::replace(&mut self.tables[family].get_mut(route).installed, new);
         if installed != new {
             let hops = new.map(|set| self.sets.get(set).clone());
-            self.fib.push((self.tables[f].prefix(route), hops));
+            self.fib.push((self.tables[family].prefix(route), hops));
         }
         if let Some(set) = installed {
             self.sets.release(set);
@@ -134,15 +132,14 @@ impl Rib {
         route: RouteNo,
         decision: &mut BestPath,
     ) -> Vec<usize> {
-        let f = family.index();
         let mut usable = Vec::new();
-        for n in 0..self.tables[f].get(route).paths().len() {
-            let path = self.tables[f].get(route).paths()[n];
+        for n in 0..self.tables[family].get(route).paths().len() {
+            let path = self.tables[family].get(route).paths()[n];
             if path.is_usable() && self.is_resolvable(&path) {
                 usable.push(n);
             }
         }
-        let paths = self.tables[f].get(route).paths();
+        let paths = self.tables[family].get(route).paths();
         match usable[..] {
             [] => {}
             [_] => decision.only(),
@@ -244,7 +241,7 @@ impl Rib {
         usable: &[usize],
         decision: &BestPath,
     ) -> Option<SetId> {
-        let paths = self.tables[family.index()].get(route).paths();
+        let paths = self.tables[family].get(route).paths();
         let best = &paths[usable[decision.best]];
         if best.peer == OWN || self.is_from_local_speaker(best) {
             return None;
@@ -280,7 +277,7 @@ impl Rib {
         {
             return exported.map(|id| self.attrs.acquire(id));
         }
-        let prefix = self.tables[family.index()].prefix(route);
+        let prefix = self.tables[family].prefix(route);
         let mut attrs: Arc<Attrs> = self.attrs.get(path.effective).clone();
         if long_lived {
             // RFC 9494 §4.2: marked for the receivers.
@@ -323,11 +320,10 @@ impl Rib {
 
     fn mark_users_of_changed_hops(&mut self) {
         for family in Family::ALL {
-            let f = family.index();
-            for route in self.tables[f].numbers() {
+            for route in self.tables[family].numbers() {
                 let uses =
                     |p: &Path| self.attrs.hop(p.effective).is_some_and(|hop| self.hops.get(hop).changed);
-                if self.tables[f].get(route).paths().iter().any(uses) {
+                if self.tables[family].get(route).paths().iter().any(uses) {
                     self.mark_dirty(family, route);
                 }
             }

@@ -17,7 +17,7 @@ impl Rib {
     /// Names of the neighbors to which the best path of a prefix is advertised.
     pub fn advertised_to(&self, prefix: Prefix) -> Vec<String> {
         let family = prefix.family();
-        let table = &self.tables[family.index()];
+        let table = &self.tables[family];
         let Some(route) = table.find(prefix) else { return Vec::new() };
         let Some(best) = table.get(route).best() else { return Vec::new() };
         self.neighbors_with(family, route, best)
@@ -41,7 +41,7 @@ impl Rib {
 
     /// The first neighbors to which an own route is not advertised.
     fn neighbors_without(&self, family: Family, route: RouteNo) -> Vec<NotAdvertisedTo> {
-        let all = self.advertisements(self.tables[family.index()].prefix(route)).into_iter();
+        let all = self.advertisements(self.tables[family].prefix(route)).into_iter();
         let without = all.filter_map(|one| {
             Some(NotAdvertisedTo { reason: one.why_not?.text(family), neighbor: one.neighbor })
         });
@@ -56,11 +56,10 @@ impl Rib {
 
     /// Whether a path is advertised to a neighbor.
     fn has_path(&self, no: PeerNo, peer: &Peer, family: Family, route: RouteNo, path: &Path) -> bool {
-        let f = family.index();
-        let group = peer.groups[f].and_then(|n| self.groups[f].get(n)?.as_ref());
+        let group = peer.groups[family].and_then(|n| self.groups[family].get(n)?.as_ref());
         let sent = group.map(|g| g.advertised_to(no, route, &self.attrs)).unwrap_or_default();
         sent.iter().any(|out| {
-            let behind = self.path_behind(f, route, out.path_id);
+            let behind = self.path_behind(family, route, out.path_id);
             behind.is_some_and(|p| (p.peer, p.path_id) == (path.peer, path.path_id))
         })
     }

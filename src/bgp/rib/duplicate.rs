@@ -38,7 +38,7 @@ impl Rib {
     }
 
     fn duplicate(&self, prefix: Prefix) -> Option<Duplicate> {
-        let table = &self.tables[prefix.family().index()];
+        let table = &self.tables[prefix.family()];
         let paths = table.get(table.find(prefix)?).paths();
         paths.iter().filter(|path| path.peer != OWN && path.refused != 0).find_map(|path| {
             let (peer, attrs) = (self.peer(path.peer)?, self.attrs.get(path.received));
@@ -75,7 +75,7 @@ impl Rib {
             return 0;
         }
         let is_loop = |prefix: &&Prefix| {
-            let table = &self.tables[prefix.family().index()];
+            let table = &self.tables[prefix.family()];
             let paths = table.find(**prefix).map(|route| table.get(route).paths()).unwrap_or_default();
             paths.iter().any(|p| p.peer == no && p.refused == why.code())
         };

@@ -121,11 +121,11 @@ impl Rib {
 
     fn withholds(&self, peer: &Peer, prefix: Prefix, attrs: &Attrs, source: Source) -> Option<Withheld> {
         let family = prefix.family();
-        let Some(group) = peer.groups[family.index()] else {
+        let Some(group) = peer.groups[family] else {
             let wanted = peer.config.families.contains(&family);
             return wanted.then_some(Withheld::NotNegotiated(family));
         };
-        let group = self.groups[family.index()].get(group)?.as_ref()?;
+        let group = self.groups[family].get(group)?.as_ref()?;
         group.view.withholds(prefix, attrs, source)
     }
 }

@@ -23,7 +23,7 @@ impl Rib {
         self.run_decision_process();
         let host = Prefix::host(address);
         let covering = (0..=host.len()).rev().filter_map(|len| Prefix::new(address, len));
-        let table = &self.tables[host.family().index()];
+        let table = &self.tables[host.family()];
         let known: Vec<_> = covering.filter(|p| table.find(*p).is_some()).collect();
         let mut paths = Vec::new();
         for prefix in known {
@@ -39,7 +39,7 @@ impl Rib {
     fn paths_explained(&mut self, now: Instant, prefix: Prefix) -> Vec<PathExplained> {
         let filter = RouteFilter { prefix: Some(prefix), ..RouteFilter::default() };
         let routes = self.routes(now, &filter);
-        let table = &self.tables[prefix.family().index()];
+        let table = &self.tables[prefix.family()];
         let stored = table.find(prefix).map_or(&[][..], |route| table.get(route).paths());
         let explained = |route: RouteView| {
             let is_it = |p: &&Path| {
@@ -89,14 +89,14 @@ impl Rib {
     }
 
     fn why_not_advertised(&self, prefix: Prefix, no: PeerNo, peer: &Peer) -> Option<NotAdvertised> {
-        let f = prefix.family().index();
+        let family = prefix.family();
         if !peer.up {
             return Some(NotAdvertised::NoSession);
         }
-        let Some(group) = peer.groups[f].and_then(|n| self.groups[f].get(n)?.as_ref()) else {
+        let Some(group) = peer.groups[family].and_then(|n| self.groups[family].get(n)?.as_ref()) else {
             return Some(NotAdvertised::NoFamily);
         };
-        let table = &self.tables[f];
+        let table = &self.tables[family];
         let Some(route) = table.find(prefix) else { return Some(NotAdvertised::Pending) };
         if !group.advertised_to(no, route, &self.attrs).is_empty() {
             return None;

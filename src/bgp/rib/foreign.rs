@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::{Diagnostic, Reason, Subject};
+use crate::net::{Diagnostic, Family, PerFamily, Reason, Subject};
 
 /// How long refused routes are not reported.
 const FOREIGN_ROUTES_GRACE: Duration = Duration::from_secs(10);
@@ -15,15 +15,14 @@ pub(super) const MAX_NAMED_NODES: usize = 10;
 /// Refused routes of one neighbor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreign {
-    /// By family.
-    counts: [u32; 2],
+    counts: PerFamily<u32>,
     since: Option<Instant>,
     /// They were there for longer than the grace time.
     persists: bool,
 }
 
 impl Foreign {
-    pub(super) fn count(&mut self, now: Instant, family: usize, difference: i32) {
+    pub(super) fn count(&mut self, now: Instant, family: Family, difference: i32) {
         self.counts[family] = self.counts[family].saturating_add_signed(difference);
         match (self.total(), self.since) {
             (0, _) => *self = Self::default(),
@@ -33,10 +32,10 @@ impl Foreign {
     }
 
     pub(super) fn total(&self) -> u32 {
-        self.counts[0].saturating_add(self.counts[1])
+        self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    pub(super) fn of_family(&self, family: usize) -> u32 {
+    pub(super) fn of_family(&self, family: Family) -> u32 {
         self.counts[family]
     }
 
@@ -81,17 +80,17 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut foreign = Foreign::default();
-        foreign.count(at(0), 0, 1);
-        foreign.count(at(1), 1, 1);
+        foreign.count(at(0), Family::Ipv4Unicast, 1);
+        foreign.count(at(1), Family::Ipv6Unicast, 1);
         assert_eq!((foreign.total(), foreign.deadline()), (2, Some(at(10))));
-        foreign.count(at(2), 0, -1);
+        foreign.count(at(2), Family::Ipv4Unicast, -1);
         foreign.timeout(at(9));
         assert!(!foreign.persists());
         foreign.timeout(at(10));
         assert!(foreign.persists() && foreign.deadline().is_none());
-        foreign.count(at(11), 1, -1);
+        foreign.count(at(11), Family::Ipv6Unicast, -1);
         assert_eq!(foreign, Foreign::default());
-        foreign.count(at(12), 0, 1);
+        foreign.count(at(12), Family::Ipv4Unicast, 1);
         assert_eq!(foreign.deadline(), Some(at(22)));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         peer::{DownCause, Graceful, Negotiated},
         policy::Community,
     },
-    net::{Family, Gateway, Phase, Reach, Reachable, Unresolved},
+    net::{Family, Gateway, PerFamily, Phase, Reach, Reachable, Unresolved},
 };
 
 /// How long a neighbor may take to advertise its routes again before stale ones are removed: after
@@ -33,13 +33,14 @@ impl Rib {
         let Some(peer) = self.peer_mut(no) else { return };
         let moved = peer.moved;
         peer.link = link;
-        (peer.up, peer.over_limit, peer.end_of_rib, peer.warned) = (true, false, [false; 2], [false; 2]);
+        (peer.up, peer.over_limit, peer.end_of_rib, peer.warned) =
+            (true, false, PerFamily::default(), PerFamily::default());
         (peer.last_update, peer.path_limit_warned) = (now, false);
         peer.phase = peer.phase.max(Phase::Up);
         peer.session = Some(session.clone());
         self.convergence_changed = true;
         for family in Family::ALL {
-            let Some(stale) = self.peer(no).and_then(|p| p.stale[family.index()]) else { continue };
+            let Some(stale) = self.peer(no).and_then(|p| p.stale[family]) else { continue };
             // RFC 4724 §4.2: without its forwarding bit the neighbor has not kept the family.
             let kept =
                 session.has(family) && (moved || session.graceful.as_ref().is_some_and(|g| keeps(g, family)));
@@ -70,7 +71,7 @@ impl Rib {
         }
         let Some(peer) = self.peer_mut(no) else { return };
         let was_up = mem::replace(&mut peer.up, false);
-        peer.end_of_rib_deferred = [false; 2];
+        peer.end_of_rib_deferred = PerFamily::default();
         let graceful = helper_capability(peer, cause);
         let again = peer.moved;
         peer.moved |= cause == DownCause::Moved && was_up;
@@ -79,7 +80,7 @@ impl Rib {
                 was_up && graceful.as_ref().is_some_and(|g| g.families.iter().any(|(f, _)| *f == family));
             match &graceful {
                 Some(g) if kept => {
-                    let running = self.peer(no).and_then(|p| p.stale[family.index()]);
+                    let running = self.peer(no).and_then(|p| p.stale[family]);
                     if let Some(running) = running.filter(|s| s.long_lived) {
                         // RFC 9494 §4.2: closed again before End-of-RIB. Routes that it advertised
                         // meanwhile become long-lived stale with the others.
@@ -120,8 +121,7 @@ impl Rib {
     /// removed, or become long-lived stale (RFC 9494) if that was negotiated.
     pub(super) fn links_lost(&mut self, lost: &[u32], before: &Reachable) {
         for family in Family::ALL {
-            let stale =
-                |no: &PeerNo| self.peer(*no).is_some_and(|p| p.stale[family.index()].is_some() && !p.up);
+            let stale = |no: &PeerNo| self.peer(*no).is_some_and(|p| p.stale[family].is_some() && !p.up);
             let waiting: Vec<PeerNo> = (1..self.peers.len() as PeerNo).filter(stale).collect();
             if !waiting.is_empty() {
                 self.lose_links(&waiting, family, lost, before);
@@ -132,24 +132,24 @@ impl Rib {
     fn lose_links(&mut self, waiting: &[PeerNo], family: Family, lost: &[u32], before: &Reachable) {
         let long: Vec<PeerNo> =
             waiting.iter().copied().filter(|no| self.has_long_lived(*no, family)).collect();
-        for route in self.tables[family.index()].numbers() {
+        for route in self.tables[family].numbers() {
             let goes = |p: &Path| {
                 waiting.contains(&p.peer)
                     && p.has(Path::STALE)
                     && (p.has(Path::HELD) || self.is_lost(p, lost, before))
             };
-            let paths = self.tables[family.index()].get(route).paths().iter();
+            let paths = self.tables[family].get(route).paths().iter();
             let gone: Vec<_> = paths.filter(|p| goes(p)).map(|p| (p.peer, p.path_id)).collect();
             if gone.is_empty() {
                 continue;
             }
             let is_gone = |p: &Path| gone.contains(&(p.peer, p.path_id));
             let unwanted = |p: &Path| self.attrs.get(p.effective).communities.contains(&Community::NO_LLGR);
-            let paths = self.tables[family.index()].get(route).paths().iter();
+            let paths = self.tables[family].get(route).paths().iter();
             let stays = |p: &&Path| is_gone(p) && long.contains(&p.peer) && !unwanted(p);
             let stay: Vec<_> = paths.filter(stays).map(|p| (p.peer, p.path_id)).collect();
             self.remove_paths(family, route, |p| is_gone(p) && !stay.contains(&(p.peer, p.path_id)));
-            let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+            let paths = self.tables[family].get_mut(route).paths_mut().iter_mut();
             for path in paths.filter(|p| is_gone(p)) {
                 path.bits = path.bits & !Path::HELD | Path::LONG_LIVED;
             }
@@ -173,7 +173,7 @@ impl Rib {
     pub(super) fn hold(&mut self, no: PeerNo, ifindex: Option<u32>) {
         let reachable = self.reachable.clone();
         for family in Family::ALL {
-            for route in self.tables[family.index()].numbers() {
+            for route in self.tables[family].numbers() {
                 let over = |p: &Path| {
                     let hop = self.attrs.hop(p.effective).map(|hop| self.hops.get(hop));
                     hop.is_some_and(|hop| {
@@ -181,14 +181,14 @@ impl Rib {
                             || interface(hop.gateway, &reachable) == ifindex
                     })
                 };
-                let entry = self.tables[family.index()].get(route);
+                let entry = self.tables[family].get(route);
                 let held = |p: &Path| ifindex.is_some() && (p.has(Path::HELD) || over(p));
                 let changes: Vec<_> =
                     entry.paths().iter().map(|p| p.peer == no && held(p) != p.has(Path::HELD)).collect();
                 if !changes.contains(&true) {
                     continue;
                 }
-                let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+                let paths = self.tables[family].get_mut(route).paths_mut().iter_mut();
                 paths.zip(changes).filter(|(_, changes)| *changes).for_each(|(p, _)| p.bits ^= Path::HELD);
                 self.mark_dirty(family, route);
             }
@@ -198,7 +198,7 @@ impl Rib {
     /// End-of-RIB (RFC 4724 §2): the initial exchange of a family is complete.
     pub(super) fn end_of_rib(&mut self, no: PeerNo, family: Family) {
         let Some(peer) = self.peer_mut(no) else { return };
-        peer.end_of_rib[family.index()] = true;
+        peer.end_of_rib[family] = true;
         peer.moved &= !peer.all_ended();
         if peer.all_ended() && mem::replace(&mut peer.phase, Phase::Converged) != Phase::Converged {
             self.convergence_changed = true;
@@ -217,15 +217,17 @@ impl Rib {
     /// Sends deferred End-of-RIBs.
     pub(super) fn end_deferral(&mut self) {
         for family in Family::ALL {
-            let f = family.index();
-            if !self.peers.iter().flatten().any(|p| p.end_of_rib_deferred[f]) || self.is_deferred(family) {
+            if !self.peers.iter().flatten().any(|p| p.end_of_rib_deferred[family]) || self.is_deferred(family)
+            {
                 continue;
             }
             for no in 1..self.peers.len() as PeerNo {
-                let Some(peer) = self.peer_mut(no).filter(|p| p.end_of_rib_deferred[f]) else { continue };
-                peer.end_of_rib_deferred[f] = false;
-                let group = peer.groups[f];
-                if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
+                let Some(peer) = self.peer_mut(no).filter(|p| p.end_of_rib_deferred[family]) else {
+                    continue;
+                };
+                peer.end_of_rib_deferred[family] = false;
+                let group = peer.groups[family];
+                if let Some(group) = group.and_then(|n| self.groups[family][n].as_mut()) {
                     group.queue_end_of_rib(no);
                 }
             }
@@ -240,7 +242,7 @@ impl Rib {
 
     /// Removes the stale paths of a neighbor.
     pub(super) fn sweep(&mut self, no: PeerNo, family: Family) {
-        let waited = self.peer_mut(no).and_then(|p| p.stale[family.index()].take());
+        let waited = self.peer_mut(no).and_then(|p| p.stale[family].take());
         if waited.is_some() {
             self.remove_paths_of_peer(no, family, |p| p.has(Path::STALE));
         }
@@ -248,14 +250,14 @@ impl Rib {
 
     pub(super) fn flush(&mut self, no: PeerNo, family: Family) {
         self.set_stale(no, family, None);
-        if self.peer(no).is_some_and(|p| p.received[family.index()] > 0) {
+        if self.peer(no).is_some_and(|p| p.received[family] > 0) {
             self.remove_paths_of_peer(no, family, |_| true);
         }
     }
 
     fn remove_paths_of_peer(&mut self, no: PeerNo, family: Family, goes: impl Fn(&Path) -> bool) {
-        for route in self.tables[family.index()].numbers() {
-            let entry = self.tables[family.index()].get(route);
+        for route in self.tables[family].numbers() {
+            let entry = self.tables[family].get(route);
             if entry.paths().iter().any(|p| p.peer == no && goes(p)) {
                 self.remove_paths(family, route, |p| p.peer == no && goes(p));
             }
@@ -263,7 +265,7 @@ impl Rib {
     }
 
     fn mark_stale(&mut self, no: PeerNo, family: Family) {
-        let table = &mut self.tables[family.index()];
+        let table = &mut self.tables[family];
         let mut marked = 0;
         for route in table.numbers() {
             for path in table.get_mut(route).paths_mut().iter_mut().filter(|p| p.peer == no) {
@@ -272,13 +274,13 @@ impl Rib {
             }
         }
         if let Some(peer) = self.peer_mut(no) {
-            peer.stale_routes[family.index()] = marked;
+            peer.stale_routes[family] = marked;
         }
     }
 
     fn set_stale(&mut self, no: PeerNo, family: Family, stale: Option<Stale>) {
         if let Some(peer) = self.peer_mut(no) {
-            peer.stale[family.index()] = stale;
+            peer.stale[family] = stale;
         }
     }
 
@@ -294,7 +296,7 @@ impl Rib {
                 self.convergence_changed = true;
             }
             for family in Family::ALL {
-                let stale = self.peer(no).and_then(|p| p.stale[family.index()]);
+                let stale = self.peer(no).and_then(|p| p.stale[family]);
                 if let Some(stale) = stale.filter(|s| s.until <= now) {
                     self.restart_time_expired(now, no, family, stale);
                 }
@@ -309,16 +311,16 @@ impl Rib {
         let Some(time) = long else { return self.sweep(no, family) };
         let unwanted =
             |attrs: &crate::bgp::wire::attr::Attrs| attrs.communities.contains(&Community::NO_LLGR);
-        for route in self.tables[family.index()].numbers() {
+        for route in self.tables[family].numbers() {
             let theirs = |p: &&Path| p.peer == no && p.has(Path::STALE);
-            let paths = self.tables[family.index()].get(route).paths().iter().filter(theirs);
+            let paths = self.tables[family].get(route).paths().iter().filter(theirs);
             let (go, stay): (Vec<_>, Vec<_>) =
                 paths.map(|p| p.effective).partition(|a| unwanted(self.attrs.get(*a)));
             if !go.is_empty() {
                 self.remove_paths(family, route, |p| theirs(&p) && go.contains(&p.effective));
             }
             if !stay.is_empty() {
-                let paths = self.tables[family.index()].get_mut(route).paths_mut().iter_mut();
+                let paths = self.tables[family].get_mut(route).paths_mut().iter_mut();
                 paths.filter(|p| theirs(&&**p)).for_each(|p| p.bits |= Path::LONG_LIVED);
                 self.mark_dirty(family, route);
             }

@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{
     bgp::peer::{MaxPrefixesAction, PeerId},
-    net::{Diagnostic, Family, Reason, Subject},
+    net::{Diagnostic, Family, PerFamily, Reason, Subject},
 };
 
 /// Octets of a route with its first path, by family: 36 and 48 in the table, up to 40 in its index,
 /// 16 and 28 in the fib's table with as many again while that grows, 120 and 340 in the kernel
 /// (Linux 6.18, with nexthop objects), 90 in the queue to the fib.
-const ROUTE_OCTETS: [u64; 2] = [330, 600];
+const ROUTE_OCTETS: PerFamily<u64> = PerFamily::new(330, 600);
 /// Octets of a route without paths whose withdrawal is not sent yet: its slots, and the kernel's
 /// route until it is removed.
 const VACANT_ROUTE_OCTETS: u64 = 150;
@@ -119,9 +119,9 @@ impl Rib {
     /// Octets that all routes take.
     pub(super) fn octets(&self) -> u64 {
         let table = |f: Family| {
-            let table = &self.tables[f.index()];
+            let table = &self.tables[f];
             let (reached, paths) = table.counts();
-            reached * ROUTE_OCTETS[f.index()]
+            reached * ROUTE_OCTETS[f]
                 + (paths - reached) * PATH_OCTETS
                 + (table.len() as u64 - reached) * VACANT_ROUTE_OCTETS
         };
@@ -136,7 +136,7 @@ impl Rib {
     /// Octets of a neighbor's routes, including their share of the update groups.
     pub(super) fn octets_of(&self, no: PeerNo) -> u64 {
         let Some(peer) = self.peer(no) else { return 0 };
-        let cost = |f: Family| u64::from(peer.received[f.index()]) * ROUTE_OCTETS[f.index()];
+        let cost = |f: Family| u64::from(peer.received[f]) * ROUTE_OCTETS[f];
         let routes: u64 = Family::ALL.into_iter().map(cost).sum();
         let attrs = self.attrs.octets_of(no);
         let received: u64 = peer.received.iter().map(|n| u64::from(*n)).sum();
@@ -244,7 +244,7 @@ impl Rib {
             let max = peer.config.max_prefixes;
             let warns = peer.config.max_prefixes_action == MaxPrefixesAction::Warn;
             for family in Family::ALL {
-                let received = peer.received[family.index()];
+                let received = peer.received[family];
                 let limited = Limited { peer: n as PeerNo, family, max, over: warns && received > max };
                 let was = old.peers.iter().any(|l| (l.peer, l.family, l.max) == (n as PeerNo, family, max));
                 if received > 0 && is_near(received.into(), max.into(), PREFIXES_NEAR, was) {

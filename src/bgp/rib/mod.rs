@@ -70,7 +70,7 @@ use crate::{
         policy::Hits,
         wire::{refresh, update::Update},
     },
-    net::{Convergence, Family, Guard, NextHops, Origination, Prefix, Reach, Reachable},
+    net::{Convergence, Family, Guard, NextHops, Origination, PerFamily, Prefix, Reach, Reachable},
 };
 
 pub use self::{
@@ -167,15 +167,14 @@ pub struct Rib {
     /// By [`PeerNo`]; index 0 stands for the node itself.
     peers: Vec<Option<Peer>>,
     numbers: HashMap<PeerId, PeerNo, RandomState>,
-    tables: [Table; 2],
+    tables: PerFamily<Table>,
     attrs: AttrsTable,
     hops: Hops,
     sets: Sets,
-    /// By family; a group keeps its index.
-    groups: [Vec<Option<UpdateGroup>>; 2],
-    /// By family.
-    path_ids: [PathIds; 2],
-    dirty: [Vec<RouteNo>; 2],
+    /// A group keeps its index.
+    groups: PerFamily<Vec<Option<UpdateGroup>>>,
+    path_ids: PerFamily<PathIds>,
+    dirty: PerFamily<Vec<RouteNo>>,
     originated: Arc<BTreeMap<Prefix, Origination>>,
     reachable: Arc<Reachable>,
     /// The guard of the plan.
@@ -186,8 +185,8 @@ pub struct Rib {
     reimports: u64,
     /// How often the next hops of all paths of a neighbor were determined again.
     relinked: u64,
-    /// By family and import result: number of paths.
-    refused: [[u32; Refused::CODES]; 2],
+    /// By import result: number of paths.
+    refused: PerFamily<[u32; Refused::CODES]>,
     export_hits: ExportHits,
     /// For paths of neighbors that are gone.
     no_hits: Hits,
@@ -207,7 +206,7 @@ impl Rib {
             global,
             peers: vec![None],
             numbers: HashMap::default(),
-            tables: Family::ALL.map(Table::new),
+            tables: PerFamily::of(Table::new),
             attrs: AttrsTable::default(),
             hops: Hops::default(),
             sets: Sets::default(),
@@ -220,7 +219,7 @@ impl Rib {
             guard: Arc::default(),
             reimports: 0,
             relinked: 0,
-            refused: [[0; Refused::CODES]; 2],
+            refused: PerFamily::both([0; Refused::CODES]),
             export_hits: ExportHits::default(),
             no_hits: Hits::default(),
             fib: Vec::new(),
@@ -321,8 +320,8 @@ impl Rib {
         let no = self.number(peer)?;
         let groups = self.peer(no)?.groups;
         Family::ALL.into_iter().find_map(|family| {
-            let group = self.groups[family.index()].get_mut(groups[family.index()]?)?.as_mut()?;
-            group.next(no, &self.tables[family.index()], &self.attrs)
+            let group = self.groups[family].get_mut(groups[family]?)?.as_mut()?;
+            group.next(no, &self.tables[family], &self.attrs)
         })
     }
 
@@ -330,14 +329,13 @@ impl Rib {
     /// [`Rib::next_for`].
     pub fn trim(&mut self) {
         for family in Family::ALL {
-            let f = family.index();
             let mut vacant = Vec::new();
-            for group in self.groups[f].iter_mut().flatten() {
-                group.trim(&mut self.tables[f], &mut self.path_ids[f], |route| vacant.push(route));
+            for group in self.groups[family].iter_mut().flatten() {
+                group.trim(&mut self.tables[family], &mut self.path_ids[family], |route| vacant.push(route));
             }
-            vacant.into_iter().for_each(|route| self.tables[f].vacate(route));
-            let routes = self.tables[f].numbers().len();
-            self.groups[f].iter_mut().flatten().for_each(|group| group.fit(routes));
+            vacant.into_iter().for_each(|route| self.tables[family].vacate(route));
+            let routes = self.tables[family].numbers().len();
+            self.groups[family].iter_mut().flatten().for_each(|group| group.fit(routes));
         }
         // Memory that the groups freed no longer counts against the budget.
         self.measure();
@@ -376,9 +374,9 @@ impl Rib {
     }
 
     fn mark_dirty(&mut self, family: Family, route: RouteNo) {
-        let entry = self.tables[family.index()].get_mut(route);
+        let entry = self.tables[family].get_mut(route);
         if !mem::replace(&mut entry.dirty, true) {
-            self.dirty[family.index()].push(route);
+            self.dirty[family].push(route);
         }
     }
 
@@ -446,12 +444,12 @@ impl Rib {
             self.regroup(no);
         }
         for family in Family::ALL {
-            self.tables[family.index()].numbers().for_each(|route| self.mark_dirty_if_used(family, route));
+            self.tables[family].numbers().for_each(|route| self.mark_dirty_if_used(family, route));
         }
     }
 
     fn mark_dirty_if_used(&mut self, family: Family, route: RouteNo) {
-        if !self.tables[family.index()].get(route).paths().is_empty() {
+        if !self.tables[family].get(route).paths().is_empty() {
             self.mark_dirty(family, route);
         }
     }
@@ -498,10 +496,9 @@ impl Rib {
         self.relinked += 1;
         let mut any = false;
         for family in Family::ALL {
-            let f = family.index();
-            for route in self.tables[f].numbers() {
-                for n in 0..self.tables[f].get(route).paths().len() {
-                    let path = self.tables[f].get(route).paths()[n];
+            for route in self.tables[family].numbers() {
+                for n in 0..self.tables[family].get(route).paths().len() {
+                    let path = self.tables[family].get(route).paths()[n];
                     if path.peer != no {
                         continue;
                     }
@@ -509,7 +506,7 @@ impl Rib {
                     let received = self.intern(&attrs, no);
                     any |= received != path.received;
                     self.attrs.release(path.received);
-                    self.tables[f].get_mut(route).paths_mut()[n].received = received;
+                    self.tables[family].get_mut(route).paths_mut()[n].received = received;
                 }
             }
         }
@@ -529,13 +526,12 @@ impl Rib {
     // Own routes.
 
     fn refresh(&mut self, now: Instant, no: PeerNo, family: Family, subtype: u8) {
-        let f = family.index();
         let Some(peer) = self.peer(no).filter(|p| p.up) else { return };
         let enhanced = peer.session.as_ref().is_some_and(|s| s.enhanced_refresh);
         match subtype {
             refresh::REQUEST => {
-                let group = peer.groups[f];
-                if let Some(group) = group.and_then(|n| self.groups[f][n].as_mut()) {
+                let group = peer.groups[family];
+                if let Some(group) = group.and_then(|n| self.groups[family][n].as_mut()) {
                     group.resend(no, enhanced);
                 }
             }

@@ -23,8 +23,8 @@ impl Rib {
         let session = peer.session.as_ref().filter(|_| peer.up);
         let families = session.map_or(&[][..], |s| &s.families);
         let stale = |family: Family| {
-            let stale = peer.stale[family.index()]?;
-            let routes = peer.stale_routes[family.index()].into();
+            let stale = peer.stale[family]?;
+            let routes = peer.stale_routes[family].into();
             let seconds = stale.until.saturating_duration_since(now).as_secs();
             Some((family, StaleRoutes { routes, seconds, long_lived: stale.long_lived }))
         };
@@ -40,17 +40,16 @@ impl Rib {
     }
 
     fn end_of_ribs(&self, no: PeerNo, peer: &Peer, family: Family) -> EndOfRib {
-        let f = family.index();
-        let group = peer.groups[f].and_then(|n| self.groups[f].get(n)?.as_ref());
-        let sent = group.is_some_and(|g| !peer.end_of_rib_deferred[f] && !g.owes_end_of_rib(no));
-        EndOfRib { sent, received: peer.end_of_rib[f] }
+        let group = peer.groups[family].and_then(|n| self.groups[family].get(n)?.as_ref());
+        let sent = group.is_some_and(|g| !peer.end_of_rib_deferred[family] && !g.owes_end_of_rib(no));
+        EndOfRib { sent, received: peer.end_of_rib[family] }
     }
 
     fn limits(&self, peer: &Peer) -> Limits {
         let config = &peer.config;
         let restarts = config.max_prefixes_action == MaxPrefixesAction::Restart;
-        let of_family = |(f, n): (usize, &Option<usize>)| self.groups[f].get((*n)?)?.as_ref();
-        let mut groups = (0..).zip(&peer.groups).filter_map(of_family);
+        let of_family = |family| self.groups[family].get(peer.groups[family]?)?.as_ref();
+        let mut groups = Family::ALL.into_iter().filter_map(of_family);
         Limits {
             max_prefixes: config.max_prefixes,
             restart_after: restarts.then_some(config.max_prefixes_restart.as_secs()),

@@ -17,7 +17,7 @@ impl Rib {
         let since = self.clock(now);
         let old = mem::replace(&mut self.originated, new.clone());
         for prefix in old.keys().filter(|p| !new.contains_key(p)) {
-            if let Some(route) = self.tables[prefix.family().index()].find(*prefix) {
+            if let Some(route) = self.tables[prefix.family()].find(*prefix) {
                 self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
             }
         }
@@ -25,13 +25,13 @@ impl Rib {
         changed.sort_by_key(|(_, o)| Rank::of(o.source));
         for (prefix, origination) in changed {
             let id = self.attrs.intern(&Arc::new(own_attrs(*prefix, origination)), 0, OWN);
-            let f = prefix.family().index();
-            let route = self.tables[f].entry(*prefix);
+            let family = prefix.family();
+            let route = self.tables[family].entry(*prefix);
             self.remove_paths(prefix.family(), route, |p| p.peer == OWN);
             self.attrs.acquire(id);
             let path =
                 Path { peer: OWN, bits: 0, refused: 0, path_id: 0, received: id, effective: id, since };
-            self.tables[f].push(route, path);
+            self.tables[family].push(route, path);
             self.mark_dirty(prefix.family(), route);
         }
     }

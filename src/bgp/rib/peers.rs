@@ -12,7 +12,7 @@ use crate::{
         peer::{Negotiated, PeerConfig, PeerId},
         policy::Hits,
     },
-    net::{Family, Phase},
+    net::{Family, PerFamily, Phase},
 };
 
 /// Time without UPDATEs after which the initial exchange counts as complete if the neighbor sends
@@ -29,32 +29,32 @@ pub(super) struct Peer {
     pub(super) up: bool,
     /// The link of the session.
     pub(super) link: OnLink,
-    /// By family: the update group.
-    pub(super) groups: [Option<usize>; 2],
-    pub(super) received: [u32; 2],
-    pub(super) accepted: [u32; 2],
+    /// The update group.
+    pub(super) groups: PerFamily<Option<usize>>,
+    pub(super) received: PerFamily<u32>,
+    pub(super) accepted: PerFamily<u32>,
     /// Refused routes that the Node may not advertise.
     pub(super) foreign: Foreign,
     /// Its paths by import result ([`Refused::code`], 0 if accepted).
     pub(super) verdicts: [u32; Refused::CODES],
-    /// By family: very short prefixes, which may cover a limited part of the address space.
-    pub(super) shares: [Share; 2],
+    /// Very short prefixes, which may cover a limited part of the address space.
+    pub(super) shares: PerFamily<Share>,
     /// A limit was exceeded: nothing more is accepted from this session.
     pub(super) over_limit: bool,
     /// The last session was closed because the next one replaced it.
     pub(super) moved: bool,
-    pub(super) warned: [bool; 2],
+    pub(super) warned: PerFamily<bool>,
     /// The warning about too many paths to one prefix was logged.
     pub(super) path_limit_warned: bool,
-    pub(super) end_of_rib: [bool; 2],
-    /// By family: our End-of-RIB waits for the End-of-RIB of other neighbors.
-    pub(super) end_of_rib_deferred: [bool; 2],
+    pub(super) end_of_rib: PerFamily<bool>,
+    /// Our End-of-RIB waits for the End-of-RIB of other neighbors.
+    pub(super) end_of_rib_deferred: PerFamily<bool>,
     pub(super) phase: Phase,
     pub(super) last_update: Instant,
-    /// By family: the timer of stale paths.
-    pub(super) stale: [Option<Stale>; 2],
-    /// By family: how many of its paths are stale.
-    pub(super) stale_routes: [u32; 2],
+    /// The timer of stale paths.
+    pub(super) stale: PerFamily<Option<Stale>>,
+    /// How many of its paths are stale.
+    pub(super) stale_routes: PerFamily<u32>,
     /// Matches of the statements of its import policies.
     pub(super) import_hits: Hits,
     /// Earlier samples of the octets that its routes take.
@@ -76,22 +76,22 @@ impl Peer {
             session: None,
             up: false,
             link: OnLink::default(),
-            groups: [None; 2],
-            received: [0; 2],
-            accepted: [0; 2],
+            groups: PerFamily::default(),
+            received: PerFamily::default(),
+            accepted: PerFamily::default(),
             foreign: Foreign::default(),
             verdicts: [0; Refused::CODES],
-            shares: Family::ALL.map(Share::new),
+            shares: PerFamily::of(Share::new),
             over_limit: false,
             moved: false,
-            warned: [false; 2],
+            warned: PerFamily::default(),
             path_limit_warned: false,
-            end_of_rib: [false; 2],
-            end_of_rib_deferred: [false; 2],
+            end_of_rib: PerFamily::default(),
+            end_of_rib_deferred: PerFamily::default(),
             phase: Phase::Waiting,
             last_update: now,
-            stale: [None; 2],
-            stale_routes: [0; 2],
+            stale: PerFamily::default(),
+            stale_routes: PerFamily::default(),
             import_hits: Hits::new(&config.import),
             growth: Growth::default(),
             config,
@@ -108,12 +108,13 @@ impl Peer {
 
     /// Updates the counters after the import result of a path changed from `before` to `after`;
     /// `None`: the path did not exist.
-    pub(super) fn count(&mut self, now: Instant, f: usize, before: Option<u8>, after: Option<u8>) {
+    pub(super) fn count(&mut self, now: Instant, family: Family, before: Option<u8>, after: Option<u8>) {
         let difference = |counts: fn(u8) -> bool| {
             i32::from(after.is_some_and(counts)) - i32::from(before.is_some_and(counts))
         };
-        self.received[f] = self.received[f].saturating_add_signed(difference(|_| true));
-        self.accepted[f] = self.accepted[f].saturating_add_signed(difference(|verdict| verdict == 0));
+        self.received[family] = self.received[family].saturating_add_signed(difference(|_| true));
+        self.accepted[family] =
+            self.accepted[family].saturating_add_signed(difference(|verdict| verdict == 0));
         for (verdict, difference) in [(before, -1), (after, 1)] {
             if let Some(counter) = verdict.and_then(|v| self.verdicts.get_mut(usize::from(v))) {
                 *counter = counter.saturating_add_signed(difference);
@@ -121,7 +122,7 @@ impl Peer {
         }
         let foreign = difference(|verdict| verdict == Refused::NotOfNode.code());
         if foreign != 0 {
-            self.foreign.count(now, f, foreign);
+            self.foreign.count(now, family, foreign);
         }
     }
 
@@ -140,7 +141,7 @@ impl Peer {
             None => self.phase < Phase::Up,
             Some(session) => {
                 let ends = session.graceful.as_ref().is_some_and(|g| !g.restarting);
-                session.has(family) && ends && !self.end_of_rib[family.index()]
+                session.has(family) && ends && !self.end_of_rib[family]
             }
         }
     }
@@ -170,6 +171,6 @@ impl Peer {
     /// Whether End-of-RIB was received for every family of the session.
     pub(super) fn all_ended(&self) -> bool {
         let families = self.session.as_ref().map_or(&[][..], |s| &s.families);
-        families.iter().all(|f: &Family| self.end_of_rib[f.index()])
+        families.iter().all(|family| self.end_of_rib[*family])
     }
 }

@@ -45,7 +45,7 @@ impl Rib {
         let changes = self.guard.changes(&new);
         self.guard = new;
         for family in Family::ALL {
-            for route in concerned(&self.tables[family.index()], family, &changes) {
+            for route in concerned(&self.tables[family], family, &changes) {
                 self.reapply_import_to_route(family, route, None);
             }
         }
@@ -56,13 +56,13 @@ impl Rib {
 
     /// Repeats import for the paths to a prefix that lead to one of these Nodes.
     fn reapply_import_from(&mut self, prefix: Prefix, senders: &[IpAddr]) {
-        let (family, f) = (prefix.family(), prefix.family().index());
-        let Some(route) = self.tables[f].find(prefix) else { return };
+        let family = prefix.family();
+        let Some(route) = self.tables[family].find(prefix) else { return };
         let leads_there = |path: &&Path| {
             let sender = self.sender_of(path);
             sender.is_some_and(|s| s.all().any(|addr| senders.binary_search(&addr).is_ok()))
         };
-        let paths = self.tables[f].get(route).paths().iter();
+        let paths = self.tables[family].get(route).paths().iter();
         let mut peers: Vec<PeerNo> = paths.filter(leads_there).map(|path| path.peer).collect();
         peers.dedup();
         for no in peers {
@@ -79,9 +79,9 @@ impl Rib {
 
     /// Repeats import for the paths of a route: those of one neighbor, or all.
     pub(super) fn reapply_import_to_route(&mut self, family: Family, route: RouteNo, only: Option<PeerNo>) {
-        let (f, global) = (family.index(), self.global.clone());
-        for n in 0..self.tables[f].get(route).paths().len() {
-            let path = self.tables[f].get(route).paths()[n];
+        let global = self.global.clone();
+        for n in 0..self.tables[family].get(route).paths().len() {
+            let path = self.tables[family].get(route).paths()[n];
             if path.peer == OWN || only.is_some_and(|no| no != path.peer) {
                 continue;
             }
@@ -92,15 +92,15 @@ impl Rib {
             self.reimports += 1;
             let from = Speaker { config: &config, session: &session, global: &global };
             let attrs = self.attrs.get(path.received).clone();
-            let prefix = self.tables[f].prefix(route);
+            let prefix = self.tables[family].prefix(route);
             let arrived = from.attributes(&attrs);
             let (effective, refused) = self.imported(path.peer, &from, prefix, path.received, &arrived);
             let refused = self.share_of(path.peer, prefix, Some(path.refused), refused);
             self.attrs.release(path.effective);
-            let slot = &mut self.tables[f].get_mut(route).paths_mut()[n];
+            let slot = &mut self.tables[family].get_mut(route).paths_mut()[n];
             (slot.effective, slot.refused) = (effective, refused);
             if (effective, refused) != (path.effective, path.refused) {
-                self.count(path.peer, f, Some(path.refused), Some(refused));
+                self.count(path.peer, family, Some(path.refused), Some(refused));
                 self.mark_dirty(family, route);
             }
         }
@@ -114,11 +114,11 @@ impl Rib {
             return after;
         }
         let (joined, joins) = (before.is_some_and(is_weighed), is_weighed(after));
-        let f = prefix.family().index();
+        let family = prefix.family();
         let Some(peer) = self.peer_mut(no) else { return after };
         let mut changed = match (joined, joins) {
-            (false, true) => peer.shares[f].add(prefix),
-            (true, false) => peer.shares[f].remove(prefix),
+            (false, true) => peer.shares[family].add(prefix),
+            (true, false) => peer.shares[family].remove(prefix),
             _ => Vec::new(),
         };
         changed.retain(|other| *other != prefix);
@@ -130,25 +130,25 @@ impl Rib {
 
     /// 0, or the code of the refusal if the prefix exceeds the share.
     fn share_result(&self, no: PeerNo, prefix: Prefix) -> u8 {
-        let fits = self.peer(no).is_none_or(|peer| {
-            peer.config.accept_default || peer.shares[prefix.family().index()].accepts(prefix)
-        });
+        let fits = self
+            .peer(no)
+            .is_none_or(|peer| peer.config.accept_default || peer.shares[prefix.family()].accepts(prefix));
         if fits { 0 } else { Refused::Guard(Refusal::TooMuch).code() }
     }
 
     fn apply_share(&mut self, no: PeerNo, prefix: Prefix) {
-        let (family, f) = (prefix.family(), prefix.family().index());
+        let family = prefix.family();
         let result = self.share_result(no, prefix);
-        let Some(route) = self.tables[f].find(prefix) else { return };
+        let Some(route) = self.tables[family].find(prefix) else { return };
         let mut changed = Vec::new();
-        for path in self.tables[f].get_mut(route).paths_mut() {
+        for path in self.tables[family].get_mut(route).paths_mut() {
             if path.peer == no && is_weighed(path.refused) && path.refused != result {
                 changed.push(path.refused);
                 path.refused = result;
             }
         }
         for before in &changed {
-            self.count(no, f, Some(*before), Some(result));
+            self.count(no, family, Some(*before), Some(result));
         }
         if !changed.is_empty() {
             self.mark_dirty(family, route);

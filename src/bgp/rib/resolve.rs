@@ -127,7 +127,7 @@ impl Rib {
     /// If all next hops of a route are part of a loop or unresolved, the next shorter match is
     /// tried, so the result does not depend on the order of arrival.
     fn over_routes(&self, gateway: Gateway, why: Unresolved, walk: &mut Walk) -> Found {
-        let table = &self.tables[Family::of(gateway.addr).index()];
+        let table = &self.tables[Family::of(gateway.addr)];
         let mut failed = None;
         for route in table.covering(gateway.addr) {
             let entry = table.get(route);

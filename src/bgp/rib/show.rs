@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bgp::{policy::ext_text, wire::attr::Attrs},
-    net::{Family, Prefix, Refusal},
+    net::{Family, PerFamily, Prefix, Refusal},
 };
 
 impl Rib {
@@ -22,11 +22,11 @@ impl Rib {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { octets: self.octets(), budget: self.memory.budget, ..Counts::default() };
         for family in Family::ALL {
-            let (prefixes, paths) = self.tables[family.index()].counts();
+            let (prefixes, paths) = self.tables[family].counts();
             counts.prefixes.insert(family, prefixes);
             counts.paths.insert(family, paths);
             let reasons = counts.refused.entry(family).or_default();
-            for (code, n) in (1..).zip(&self.refused[family.index()][1..]) {
+            for (code, n) in (1..).zip(&self.refused[family][1..]) {
                 if let Some(why) = Refused::from_code(code) {
                     *reasons.entry(why.as_str().to_owned()).or_default() += u64::from(*n);
                 }
@@ -34,10 +34,12 @@ impl Rib {
         }
         let of_group =
             |g: &Option<UpdateGroup>| g.as_ref().map(|g| g.advertised(&self.attrs)).unwrap_or_default();
-        let advertised = self.groups.each_ref().map(|groups| groups.iter().map(of_group).collect::<Vec<_>>());
+        let advertised = PerFamily::of(|f| self.groups[f].iter().map(of_group).collect::<Vec<_>>());
         for (no, peer) in self.peers.iter().enumerate() {
             if let Some(peer) = peer {
-                let sent = |f: usize| advertised[f].get(peer.groups[f]?)?.get(&(no as PeerNo)).copied();
+                let sent = |family: Family| {
+                    advertised[family].get(peer.groups[family]?)?.get(&(no as PeerNo)).copied()
+                };
                 let mut of_peer = self.neighbor_counts(peer, sent);
                 of_peer.octets = self.octets_of(no as PeerNo);
                 of_peer.max_prefixes = peer.config.max_prefixes;
@@ -47,19 +49,18 @@ impl Rib {
         counts
     }
 
-    fn neighbor_counts(&self, peer: &Peer, advertised: impl Fn(usize) -> Option<u64>) -> NeighborCounts {
+    fn neighbor_counts(&self, peer: &Peer, advertised: impl Fn(Family) -> Option<u64>) -> NeighborCounts {
         let mut counts = NeighborCounts::default();
         for family in Family::ALL {
-            let f = family.index();
             let configured = peer.config.families.contains(&family);
-            if !configured && peer.received[f] == 0 {
+            if !configured && peer.received[family] == 0 {
                 continue;
             }
-            let group = peer.groups[f].and_then(|n| self.groups[f][n].as_ref());
-            counts.received.insert(family, peer.received[f].into());
-            counts.accepted.insert(family, peer.accepted[f].into());
-            counts.advertised.insert(family, advertised(f).unwrap_or(0));
-            let foreign = peer.foreign.of_family(f);
+            let group = peer.groups[family].and_then(|n| self.groups[family][n].as_ref());
+            counts.received.insert(family, peer.received[family].into());
+            counts.accepted.insert(family, peer.accepted[family].into());
+            counts.advertised.insert(family, advertised(family).unwrap_or(0));
+            let foreign = peer.foreign.of_family(family);
             if foreign > 0 {
                 counts.notes.push(format!(
                     "{family}: {foreign} routes are refused, they are not in the pod CIDRs of the Node; list in \
@@ -97,10 +98,10 @@ impl Rib {
         match (Refused::from_code(path.refused), place) {
             (Some(Refused::Policy), _) => self.rejected_by(family, route, path),
             (Some(Refused::Guard(why)), _) => {
-                self.guarded(why, self.tables[family.index()].prefix(route), path)
+                self.guarded(why, self.tables[family].prefix(route), path)
             }
             (Some(Refused::NotOfNode), _) => {
-                let prefix = self.tables[family.index()].prefix(route);
+                let prefix = self.tables[family].prefix(route);
                 let reason = self.sender_of(path).and_then(|s| self.guard.nodes().reason(prefix, s));
                 reason.unwrap_or_else(|| Refused::NotOfNode.as_str().into())
             }
@@ -140,7 +141,7 @@ impl Rib {
     }
 
     fn rejected_by(&self, family: Family, route: RouteNo, path: &Path) -> String {
-        let prefix = self.tables[family.index()].prefix(route);
+        let prefix = self.tables[family].prefix(route);
         let name = self.peer(path.peer).and_then(|peer| {
             let session = peer.session.as_deref()?;
             let speaker = Speaker { config: &peer.config, session, global: &self.global };
@@ -160,7 +161,7 @@ impl Rib {
         path: &Path,
         id: AttrsId,
     ) -> RouteView {
-        let prefix = self.tables[family.index()].prefix(route);
+        let prefix = self.tables[family].prefix(route);
         let attrs: &Attrs = self.attrs.get(id);
         let extra = attrs.extra.as_deref();
         let source = match self.originated.get(&prefix).filter(|_| path.peer == OWN) {

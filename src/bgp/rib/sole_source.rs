@@ -7,7 +7,7 @@ use super::{
     Rib,
     table::{Path, PeerNo},
 };
-use crate::{bgp::peer::PeerKey, net::Family};
+use crate::bgp::peer::PeerKey;
 
 impl Rib {
     /// Returns the neighbors in `leaving` that are the only source of some prefix. Stale paths
@@ -19,7 +19,7 @@ impl Rib {
         };
         let stays = |p: &Path| p.is_usable() && !p.has(Path::STALE) && leaves(p.peer).is_none();
         let mut sole = BTreeSet::new();
-        for table in Family::ALL.map(|f| &self.tables[f.index()]) {
+        for table in self.tables.iter() {
             for paths in table.numbers().map(|n| table.get(n).paths()) {
                 if !paths.iter().any(stays) {
                     sole.extend(paths.iter().filter(|p| p.is_usable()).filter_map(|p| leaves(p.peer)));

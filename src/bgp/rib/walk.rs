@@ -158,7 +158,7 @@ impl Rib {
         {
             if let Some(&prefix) = walk.batch.front() {
                 page.spend(VISIT);
-                match self.tables[family.index()].find(prefix) {
+                match self.tables[family].find(prefix) {
                     Some(route) => self.show(now, walk, family, route, &mut page),
                     None => walk.rest = None,
                 }
@@ -190,7 +190,7 @@ impl Rib {
         if walk.is_single() {
             return walk.take_batch(self.single(family, &walk.filter), false);
         }
-        let table = &self.tables[family.index()];
+        let table = &self.tables[family];
         let of = self.peers_shown(&walk.filter);
         let (mut at, mut smallest) = walk.scan.take().unwrap_or_else(|| (0, Smallest::new(BATCH)));
         let end = table.numbers().end;
@@ -216,7 +216,7 @@ impl Rib {
     /// The requested prefix, or the longest that covers it.
     fn single(&self, family: Family, filter: &RouteFilter) -> Vec<Prefix> {
         let Some(prefix) = filter.prefix else { return vec![] };
-        let table = &self.tables[family.index()];
+        let table = &self.tables[family];
         let of = self.peers_shown(filter);
         let shortest = if filter.longest { 0 } else { prefix.len() };
         let candidates = (shortest..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
@@ -259,7 +259,7 @@ impl Rib {
     ) -> Option<VecDeque<Found>> {
         let mut decision = BestPath::default();
         let usable = self.compare_paths(family, route, &mut decision);
-        let paths = self.tables[family.index()].get(route).paths().to_vec();
+        let paths = self.tables[family].get(route).paths().to_vec();
         page.spend(paths.len());
         if filter.not_advertised.as_ref().is_some_and(|name| self.has_route(name, family, route)) {
             return None;
@@ -297,9 +297,8 @@ impl Rib {
         rest: Option<VecDeque<Found>>,
         page: &mut Page,
     ) -> Option<VecDeque<Found>> {
-        let f = family.index();
         let no = self.named(name)?;
-        let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref())?;
+        let group = self.peer(no).and_then(|p| self.groups[family].get(p.groups[family]?)?.as_ref())?;
         let sent = group.advertised_to(no, route, &self.attrs);
         page.spend(sent.len());
         let key = |out: &PathOut| (out.source, out.path_id);
@@ -312,7 +311,7 @@ impl Rib {
             keys.pop_front();
             let same = |out: &&PathOut| key(out) == wanted;
             let Some(out) = sent.get(n).filter(same).or_else(|| sent.iter().find(same)) else { continue };
-            if let Some(path) = self.path_behind(f, route, out.path_id)
+            if let Some(path) = self.path_behind(family, route, out.path_id)
                 && conditions.wants(&path, self.attrs.get(out.attrs), self.global.asn)
             {
                 let view = self.view(now, family, route, &path, out.attrs);
@@ -325,19 +324,18 @@ impl Rib {
 
     /// Whether a path of the route is advertised to the neighbor of this name.
     fn has_route(&self, name: &str, family: Family, route: RouteNo) -> bool {
-        let f = family.index();
         let Some(no) = self.named(name) else { return false };
-        let group = self.peer(no).and_then(|p| self.groups[f].get(p.groups[f]?)?.as_ref());
+        let group = self.peer(no).and_then(|p| self.groups[family].get(p.groups[family]?)?.as_ref());
         group.is_some_and(|g| !g.advertised_to(no, route, &self.attrs).is_empty())
     }
 
     /// The path that is advertised under this number, 0 where there is but one.
-    pub(super) fn path_behind(&self, f: usize, route: RouteNo, path_id: u32) -> Option<Path> {
-        let entry = self.tables[f].get(route);
+    pub(super) fn path_behind(&self, family: Family, route: RouteNo, path_id: u32) -> Option<Path> {
+        let entry = self.tables[family].get(route);
         if path_id == 0 {
             return entry.best().copied();
         }
-        let origin = self.path_ids[f].origin(path_id)?;
+        let origin = self.path_ids[family].origin(path_id)?;
         entry.paths().iter().find(|p| (p.peer, p.path_id) == origin).copied()
     }
 

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use crate::net::{Family, Prefix};
+use crate::net::{Family, PerFamily, Prefix};
 
 /// The role of a protected address. If there are several, the first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +86,7 @@ const ANY: u8 = u8::MAX;
 /// All protected addresses, prepared for comparison with each prefix of a full table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Protected {
-    families: [Set; 2],
+    families: PerFamily<Set>,
 }
 
 /// Those of one family.
@@ -116,12 +116,12 @@ impl Protected {
     /// Determines the path to each address as the kernel does: the longest match among the host's
     /// routes.
     pub(super) fn new(ways: Ways<'_>, addresses: &[(IpAddr, AddressRole)]) -> Self {
-        Self { families: Family::ALL.map(|family| Set::new(family, ways, addresses)) }
+        Self { families: PerFamily::of(|family| Set::new(family, ways, addresses)) }
     }
 
     /// The protected address whose packets would take another path if `prefix` were installed.
     pub(super) fn endangered_by(&self, prefix: Prefix) -> Option<&Entry> {
-        let set = &self.families[prefix.family().index()];
+        let set = &self.families[prefix.family()];
         let (first, last) = span(prefix);
         let from = set.keys.partition_point(|key| *key < first);
         if set.keys.get(from).is_none_or(|key| *key > last) {
@@ -133,7 +133,7 @@ impl Protected {
     }
 
     pub(super) fn contains(&self, addr: IpAddr) -> bool {
-        self.families[Family::of(addr).index()].keys.binary_search(&number(addr)).is_ok()
+        self.families[Family::of(addr)].keys.binary_search(&number(addr)).is_ok()
     }
 
     /// The set with neighbors that were not known when it was built, each with its connected
@@ -141,7 +141,7 @@ impl Protected {
     pub(super) fn with_neighbors(&self, neighbors: &[(IpAddr, Prefix)]) -> Self {
         let mut families = self.families.clone();
         for (addr, subnet) in neighbors {
-            let set = &mut families[Family::of(*addr).index()];
+            let set = &mut families[Family::of(*addr)];
             let limit = subnet.len();
             set.entries.push(Entry { addr: *addr, role: AddressRole::Neighbor, way: Some(*subnet), limit });
         }
@@ -151,7 +151,7 @@ impl Protected {
     /// Addresses for which the other set permits other prefixes, or has another role.
     pub(super) fn differences(&self, other: &Self) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        for (a, b) in self.families.iter().zip(&other.families) {
+        for (a, b) in self.families.iter().zip(other.families.iter()) {
             let missing = |a: &Set, b: &Set| -> Vec<IpAddr> {
                 let same =
                     |e: &&Entry| b.find(e.addr).is_some_and(|o| (o.limit, o.role) == (e.limit, e.role));

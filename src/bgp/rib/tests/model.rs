@@ -303,7 +303,7 @@ fn number(bench: &Bench, n: usize, from: Option<From>) -> Option<u32> {
         return Some(0);
     }
     let origin = from.map_or((OWN, 0), |(n, path_id)| (id(n) as PeerNo, path_id));
-    bench.rib.path_ids[Family::Ipv4Unicast.index()].find(origin)
+    bench.rib.path_ids[Family::Ipv4Unicast].find(origin)
 }
 
 proptest! {
