@@ -1,6 +1,7 @@
 //! What `deploy/` and the Dockerfile say fits the program: versions, paths, ports, keys.
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
+mod alerts;
 #[path = "../common/guard.rs"]
 mod guard;
 #[path = "../kit/mod.rs"]
