@@ -84,13 +84,16 @@ fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic
     if let Some(Ok(planned)) = &planned {
         found.extend(filters::judge(&plan::passages(host, &needs, planned)));
     }
-    found.extend(sysctl::problems(&needs, &io_sysctl::look(&needs)));
-    found.extend(forwarding_off(&needs));
+    // A command has descriptors; without them nothing is found.
+    if let Ok(seen) = io_sysctl::look(&needs) {
+        found.extend(sysctl::problems(&needs, &seen));
+        found.extend(forwarding_off(&needs));
+    }
     found
 }
 
 fn forwarding_off(needs: &Needs) -> Vec<Diagnostic> {
-    let off = needs.families.iter().filter(|family| !io_sysctl::is_forwarding(**family));
+    let off = needs.families.iter().filter(|family| !io_sysctl::is_forwarding(**family).unwrap_or(true));
     off.map(|family| {
         let key = forwarding_key(*family);
         Diagnostic::new(

@@ -71,11 +71,15 @@ pub(super) async fn run(
             });
             let Ok((back, now)) = turn.await else { return };
             keeper = back;
-            state.send_if_modified(|old| {
-                let differs = *old != now;
-                *old = now;
-                differs
-            });
+            match now {
+                Ok(now) => drop(state.send_if_modified(|old| {
+                    let differs = *old != now;
+                    *old = now;
+                    differs
+                })),
+                // What was found before stays.
+                Err(error) => tracing::debug!(%error, "cannot read the host's settings"),
+            }
         }
         // Cancel safe, each.
         let alive = tokio::select! {
@@ -118,10 +122,10 @@ impl Keeper {
         self.names = names;
     }
 
-    /// Checks the settings and corrects them.
-    fn turn(&mut self, needs: &Needs) -> Forwarding {
+    /// Checks the settings and corrects them, unless they cannot be read.
+    fn turn(&mut self, needs: &Needs) -> std::io::Result<Forwarding> {
         let now = Instant::now().into_std();
-        let seen = io::look(needs);
+        let seen = io::look(needs)?;
         // The interface may have been renamed since the snapshot of the host.
         let mut present = seen.interfaces.clone();
         present.extend(self.names.values().map(|n| sysctl::escaped(n)));
@@ -156,12 +160,11 @@ impl Keeper {
         problems.extend(missing.map(|f| sysctl::missing(*f)));
         problems.extend(self.mends.problems(now));
         problems.extend(sysctl::problems(needs, &seen));
-        Forwarding {
-            on: needs.in_use.iter().all(|f| io::is_forwarding(*f)),
-            problems,
-            changed: self.record.changes().to_vec(),
-            checked: true,
+        let mut on = true;
+        for family in &needs.in_use {
+            on &= io::is_forwarding(*family)?;
         }
+        Ok(Forwarding { on, problems, changed: self.record.changes().to_vec(), checked: true })
     }
 
     fn log(&mut self, now: std::time::Instant, write: &Write) {

@@ -141,7 +141,7 @@ pub(super) async fn gate(
 /// host is not in it, and does not delay it.
 fn forwards(plan: &Result<Plan, NoPlan>) -> bool {
     let Ok(Plan { conflist: Some(conflist), .. }) = plan else { return false };
-    conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()))
+    conflist.pod_cidrs.iter().all(|p| sysctl::is_forwarding(p.family()).unwrap_or(false))
 }
 
 /// How often to read the sessions without an event.

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::libc::{EMFILE, ENFILE, ENOMEM};
+
 use crate::{
     fib::sysctl::{
         Change, Needs, Record, Seen, Why, Write, escaped, forwarding_key, hash_policy_key, interface_key,
@@ -33,10 +35,14 @@ pub fn changes() -> Notifications {
 }
 
 /// Reads everything that [`Needs`] may depend on.
-pub fn look(needs: &Needs) -> Seen {
-    let mut seen = look_in(Path::new(ROOT), needs);
-    seen.kube_proxy = needs.services && kube_proxy_listens();
-    seen
+///
+/// # Errors
+///
+/// If the process lacks descriptors or memory: nothing is known then.
+pub fn look(needs: &Needs) -> io::Result<Seen> {
+    let mut seen = look_in(Path::new(ROOT), needs)?;
+    seen.kube_proxy = needs.services && kube_proxy_listens()?;
+    Ok(seen)
 }
 
 /// Writes the values in order.
@@ -50,8 +56,13 @@ pub fn value(key: &str) -> Option<String> {
 }
 
 /// Whether a family is forwarded now.
-pub fn is_forwarding(family: Family) -> bool {
-    read(Path::new(ROOT), forwarding_key(family)).is_ok_and(|v| v != "0")
+///
+/// # Errors
+///
+/// If the process lacks descriptors or memory.
+pub fn is_forwarding(family: Family) -> io::Result<bool> {
+    let value = unless_short(read(Path::new(ROOT), forwarding_key(family)))?;
+    Ok(value.is_some_and(|v| v != "0"))
 }
 
 /// A former value cannot be written.
@@ -92,8 +103,8 @@ fn ipv6_off_in(root: &Path, uplinks: &[String], bridge: &str) -> Option<String> 
     uplinks.first().filter(|_| all).map(|name| key(name))
 }
 
-fn look_in(root: &Path, needs: &Needs) -> Seen {
-    let interfaces = interfaces(root);
+fn look_in(root: &Path, needs: &Needs) -> io::Result<Seen> {
+    let interfaces = interfaces(root)?;
     let mut keys = vec![
         interface_key(Family::Ipv6Unicast, "default", "accept_ra"),
         interface_key(Family::Ipv4Unicast, "all", "rp_filter"),
@@ -112,17 +123,38 @@ fn look_in(root: &Path, needs: &Needs) -> Seen {
         keys.push(interface_key(Family::Ipv4Unicast, &interface, "rp_filter"));
         keys.push(interface_key(Family::Ipv6Unicast, &interface, "disable_ipv6"));
     }
-    let values: BTreeMap<_, _> =
-        keys.into_iter().filter_map(|key| read(root, &key).ok().map(|value| (key, value))).collect();
-    Seen { values, interfaces, kube_proxy: false }
+    let mut values = BTreeMap::new();
+    for key in keys {
+        if let Some(value) = unless_short(read(root, &key))? {
+            values.insert(key, value);
+        }
+    }
+    Ok(Seen { values, interfaces, kube_proxy: false })
+}
+
+/// `None` for what cannot be read, or does not exist.
+///
+/// # Errors
+///
+/// If the process lacks descriptors or memory: it may well exist.
+fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM)) => Err(e),
+        result => Ok(result.ok()),
+    }
 }
 
 /// The interfaces as directories: they exist before any notification.
-fn interfaces(root: &Path) -> BTreeSet<String> {
-    let of = |family: &str| fs::read_dir(root.join(format!("net/{family}/conf"))).into_iter().flatten();
-    let names = ["ipv4", "ipv6"].into_iter().flat_map(of).flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|n| !["all", "default", "lo"].contains(&n.as_str())).map(|n| escaped(&n)).collect()
+fn interfaces(root: &Path) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for family in ["ipv4", "ipv6"] {
+        let entries = unless_short(fs::read_dir(root.join(format!("net/{family}/conf"))))?;
+        let names = entries.into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|n| !["all", "default", "lo"].contains(&n.as_str()));
+        found.extend(names.map(|n| escaped(&n)));
+    }
+    Ok(found)
 }
 
 fn write_in(root: &Path, writes: Vec<Write>) -> Vec<Done> {
@@ -162,11 +194,14 @@ fn undo_in(root: &Path, record: &Record) -> Result<Vec<String>, UndoError> {
 
 /// Checks for kube-proxy's default ports for health checks and metrics, which the distributions k3s
 /// and k0s use as well.
-fn kube_proxy_listens() -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .any(|text| text.lines().any(is_kube_proxy))
+fn kube_proxy_listens() -> io::Result<bool> {
+    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = unless_short(fs::read_to_string(file))?;
+        if text.is_some_and(|text| text.lines().any(is_kube_proxy)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_kube_proxy(line: &str) -> bool {
@@ -217,9 +252,21 @@ mod tests {
     }
 
     fn turn(dir: &tempfile::TempDir, record: &mut Record) -> Vec<Done> {
-        let writes = writes(&needs(), &look_in(dir.path(), &needs()), record, &BTreeSet::new());
+        let writes = writes(&needs(), &look_in(dir.path(), &needs()).unwrap(), record, &BTreeSet::new());
         writes.iter().for_each(|w| record.note(w));
         write_in(dir.path(), writes)
+    }
+
+    #[test]
+    fn without_descriptors_nothing_counts_as_absent() {
+        let error = |errno| Err::<(), _>(io::Error::from_raw_os_error(errno));
+        for errno in [EMFILE, ENFILE, ENOMEM] {
+            assert_eq!(unless_short(error(errno)).unwrap_err().raw_os_error(), Some(errno));
+        }
+        for errno in [nix::libc::ENOENT, nix::libc::EACCES] {
+            assert_eq!(unless_short(error(errno)).unwrap(), None);
+        }
+        assert_eq!(unless_short(Ok(7)).unwrap(), Some(7));
     }
 
     #[test]
