@@ -6,8 +6,6 @@
 
 use std::{
     fmt,
-    fmt::Write as _,
-    fs,
     net::UdpSocket,
     process::Command,
     thread,
@@ -15,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    common::{net::Ns, run},
+    common::{cramped::Cramped, net::Ns, run},
     fabric::{BFD_HOSTS, FRR, Fabric, SWITCHES, Switch, make_bridge},
     losses::Pairs,
 };
@@ -283,7 +281,7 @@ impl Fault {
             }
             Kind::MessagesLost => {
                 host.routelet.process.signal("STOP");
-                flood(&host.ns, &host.routelet.dir);
+                flood(&host.ns, host.routelet.process.pid());
             }
             _ => unreachable!("{self}"),
         }
@@ -431,18 +429,11 @@ fn delete_routes(host: &Ns) {
     ip_batch(host, &batch);
 }
 
-/// Deletes routelet's routes amid more changes than a socket holds.
-fn flood(host: &Ns, dir: &std::path::Path) {
-    let mut batch = String::new();
-    for n in 0..6000 {
-        let (high, low) = (n / 250, n % 250);
-        let _ = writeln!(batch, "route add 198.19.{high}.{low}/32 dev far0 table 999");
-    }
-    let file = dir.join("flood");
-    fs::write(&file, batch).expect("a writable folder");
-    run(Command::new("ip").args(["-n", &host.name, "-batch"]).arg(&file));
+/// Deletes routelet's routes when its socket has no room for another notification.
+fn flood(host: &Ns, pid: u32) {
+    let cramped = Cramped::new(host, pid);
+    cramped.overrun("far0");
     delete_routes(host);
-    host.ip("route flush table 999");
 }
 
 /// Commands of `ip`. What is gone already is no error: routelet may be at it, too.

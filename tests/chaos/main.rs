@@ -22,6 +22,7 @@ mod invariants;
 mod losses;
 mod planted;
 mod run;
+mod upgrade;
 
 use std::{
     env,

@@ -17,7 +17,7 @@ use crate::{
 
 /// Probes that a queue holds up, or a kernel that resolves an address, are still under way for so
 /// long.
-const UNDER_WAY: Duration = Duration::from_millis(1500);
+pub const UNDER_WAY: Duration = Duration::from_millis(1500);
 /// Between the beginnings, and between the ends, of two faults that overlap.
 const APART: Duration = Duration::from_millis(300);
 
@@ -142,7 +142,7 @@ fn permitted(
 }
 
 /// Fails where packets sent up to `until` were lost without a fault that explains it.
-fn judge(fabric: &mut Fabric, totals: &mut Totals, until: Instant) {
+pub fn judge(fabric: &mut Fabric, totals: &mut Totals, until: Instant) {
     fabric.ledger.pauses(fabric.traffic.pauses());
     let (lost, sent) = fabric.traffic.lost(until);
     let unexplained = fabric.ledger.unexplained(&lost);
@@ -152,7 +152,7 @@ fn judge(fabric: &mut Fabric, totals: &mut Totals, until: Instant) {
 }
 
 /// Waits until every table is right and nothing is left over.
-fn settled(fabric: &mut Fabric, what: &str) {
+pub fn settled(fabric: &mut Fabric, what: &str) {
     until(&format!("{what}: tables"), || fabric.tables());
     until(&format!("{what}: leftovers"), || fabric.nothing_leaked());
     fabric.foreign_unchanged().unwrap_or_else(|e| panic!("{what}: {e}"));

@@ -25,6 +25,12 @@ pub struct Routelet {
     pub clock_offset: u32,
     /// The `cgroup.procs` of the cgroup in which it runs, from the next start.
     pub cgroup: Option<PathBuf>,
+    /// Further seconds of boot time: for so long the machine was suspended.
+    pub suspended: u32,
+    /// The binary of the next start: the built one, or one of another version.
+    pub binary: PathBuf,
+    /// Variables of the next start.
+    pub environment: Vec<(String, String)>,
     options: Vec<String>,
 }
 
@@ -48,6 +54,9 @@ impl Routelet {
             mount: None,
             clock_offset: 0,
             cgroup: None,
+            suspended: 0,
+            binary: env!("CARGO_BIN_EXE_routelet").into(),
+            environment: Vec::new(),
             options,
         };
         this.configure(config);
@@ -83,9 +92,9 @@ impl Routelet {
     /// Starts it, without waiting.
     pub fn spawn(&mut self) {
         let mut command = self.ns.command("unshare");
-        if self.clock_offset > 0 {
-            let offset = self.clock_offset.to_string();
-            command.args(["--time", "--monotonic", &offset, "--boottime", &offset]);
+        if self.clock_offset > 0 || self.suspended > 0 {
+            let (monotonic, boot) = (self.clock_offset, self.clock_offset + self.suspended);
+            command.args(["--time", "--monotonic", &monotonic.to_string(), "--boottime", &boot.to_string()]);
         }
         command.args(["--mount", "--propagation", "slave", "sh", "-c"]);
         let further = self.mount.as_ref().map_or_else(String::new, |(from, to)| {
@@ -98,7 +107,8 @@ impl Routelet {
         command.arg(format!(
             "{further}{into}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
         ));
-        command.arg(self.dir.join("resolv.conf")).arg(env!("CARGO_BIN_EXE_routelet"));
+        command.envs(self.environment.iter().cloned());
+        command.arg(self.dir.join("resolv.conf")).arg(&self.binary);
         command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);
         let _ = fs::remove_file(self.socket());
         self.process = Process::start(&mut command, &self.dir.join("log"));
@@ -117,12 +127,7 @@ impl Routelet {
 
     /// A command of the client: standard output, or status and standard error.
     pub fn try_cli(&self, args: &[&str]) -> Result<String, (i32, String)> {
-        let out = Command::new(env!("CARGO_BIN_EXE_routelet"))
-            .args(args)
-            .arg("--socket")
-            .arg(self.socket())
-            .output()
-            .unwrap();
+        let out = Command::new(&self.binary).args(args).arg("--socket").arg(self.socket()).output().unwrap();
         // Of a node that is not ready yet, `show summary` says so by its status, too.
         let told = out.status.success() || out.status.code() == Some(4) && args.contains(&"summary");
         if told {

@@ -16,6 +16,7 @@ mod common;
 mod kit;
 
 mod bfd;
+mod bfd_scale;
 mod bird;
 mod convert;
 mod frr;

@@ -1,0 +1,99 @@
+//! The clock on the wall jumps by a day and back while the daemon runs. (Monotonic and boot time
+//! that are a day ahead at a start are a fault of `tests/chaos`.)
+
+use std::{fs, io::Write, os::unix::fs::FileExt, path::Path, process::Command, time::Duration};
+
+use crate::{
+    common::{
+        daemons::Routelet,
+        net::Net,
+        run,
+        speaker::{Speaker, message},
+        wait_for,
+    },
+    kernel::{CONFIG, HOST, SWITCH, host_and_switch, learn, net24, ours},
+};
+
+const DAY: i64 = 86_400;
+
+/// A clock that the daemon reads in place of the machine's.
+struct Clock(fs::File);
+
+impl Clock {
+    fn of(routelet: &mut Routelet) -> Self {
+        let (library, seconds) = (routelet.dir.join("clock.so"), routelet.dir.join("clock"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/clock.c");
+        run(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl"));
+        let mut file = fs::File::create(&seconds).unwrap();
+        file.write_all(&0_i64.to_ne_bytes()).unwrap();
+        let variables = [("LD_PRELOAD", &library), ("TEST_CLOCK", &seconds)];
+        routelet.environment = variables.map(|(k, v)| (k.to_owned(), v.display().to_string())).into();
+        Self(file)
+    }
+
+    fn set(&self, ahead: i64) {
+        self.0.write_at(&ahead.to_ne_bytes(), 0).unwrap();
+    }
+}
+
+fn networks(routelet: &Routelet) -> Vec<&'static str> {
+    let all = ["10.50.0.0/24", "10.51.0.0/24"];
+    let there = |p: &&str| !routelet.json(&["show", "routes", p]).as_array().unwrap().is_empty();
+    all.into_iter().filter(there).collect()
+}
+
+#[test]
+fn a_clock_that_jumps_by_a_day_ends_no_session_and_changes_no_timer() {
+    let mut net = Net::new();
+    let (switch, host) = host_and_switch(&mut net);
+    let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
+    let clock = Clock::of(&mut routelet);
+    routelet.restart();
+    let mut speaker = Speaker::dial(&switch, HOST).unwrap();
+    speaker.establish(10000, 30, SWITCH);
+    for (n, ahead) in (1..).zip([DAY, -DAY, 0]) {
+        // A trial that began before the jump ends after its time, neither at once nor in a day.
+        let former = CONFIG;
+        routelet.configure(&former.replace("\"10.50.0.0/24\"", "\"10.50.0.0/24\", \"10.51.0.0/24\""));
+        routelet.cli(&["reload", "--confirm", "4"]);
+        assert_eq!(networks(&routelet).len(), 2, "on trial");
+        clock.set(ahead);
+        speaker.send(&message(4, &[]));
+        learn(&mut speaker, &[net24(n)]);
+        wait_for("a route learned after the jump", 5.0, || {
+            ours(&host).contains(&format!("10.60.{n}.0/24")).then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(networks(&routelet).len(), 2, "{ahead}: the trial ended early");
+        wait_for("the end of the trial", 20.0, || (networks(&routelet).len() == 1).then_some(()));
+        routelet.configure(former);
+        routelet.cli(&["reload"]);
+        // The daemon has seen the jump.
+        let day = run(Command::new("date").args(["-u", "-d", &format!("{ahead} seconds"), "+%F"]));
+        let seen = routelet.cli(&["show", "events"]) + &routelet.process.printed();
+        assert!(seen.contains(day.trim()), "no {day} in {seen}");
+        let view = routelet.json(&["show", "neighbor", "10.1.1.1"]);
+        assert_eq!((&view["state"], view["last_error"].as_str()), (&"established".into(), None), "{ahead}");
+    }
+    assert_eq!(ours(&host).matches("10.60.").count(), 3);
+}
+
+/// Time while the machine is suspended counts: boot time goes on, monotonic time does not.
+#[test]
+fn a_trial_ends_while_the_machine_is_suspended() {
+    let mut net = Net::new();
+    let (_switch, host) = host_and_switch(&mut net);
+    let mut routelet = Routelet::start(&net, &host, CONFIG, &[]);
+    routelet.configure(&CONFIG.replace("\"10.50.0.0/24\"", "\"10.50.0.0/24\", \"10.51.0.0/24\""));
+    routelet.cli(&["reload", "--confirm", "3600"]);
+    for (suspended, there) in [(0, 2), (86_400, 1)] {
+        routelet.process.kill();
+        routelet.suspended = suspended;
+        routelet.restart();
+        wait_for(format!("the configuration after {suspended} s"), 10.0, || {
+            (networks(&routelet).len() == there).then_some(())
+        });
+    }
+    let problems = routelet.json(&["show", "summary"])["problems"].to_string();
+    assert!(problems.contains("not confirmed within 3600 s"), "{problems}");
+}
