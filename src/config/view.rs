@@ -313,6 +313,7 @@ mod tests {
         sandbox = false
         [metrics]
         listen = ["127.0.0.1:9180"]
+        status-page = false
         [control]
         socket = "/tmp/r.sock"
         group = "routelet"

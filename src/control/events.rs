@@ -146,6 +146,11 @@ impl Events {
         wrong
     }
 
+    /// The number of the newest event, or of the last one before the first.
+    pub fn last_number(&self) -> u64 {
+        self.next - 1
+    }
+
     /// The events with a number above `after`, oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
         let all = self.rings.iter().flat_map(|r| &r.kept);

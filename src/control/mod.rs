@@ -11,6 +11,7 @@ pub mod events;
 pub mod host;
 pub mod io;
 mod neighbor;
+pub mod page;
 pub mod places;
 pub mod policy;
 pub mod render;

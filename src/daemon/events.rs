@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 use tracing::{
     Level, Subscriber,
     field::{Field, Visit},
@@ -33,6 +33,9 @@ static RING: OnceLock<Mutex<Events>> = OnceLock::new();
 /// There are events that were not written.
 static UNWRITTEN: Notify = Notify::const_new();
 
+/// An event was recorded, for whoever follows them.
+static RECORDED: Notify = Notify::const_new();
+
 fn ring() -> MutexGuard<'static, Events> {
     // A daemon that runs has fewer than one event per millisecond: the next one begins above.
     let first = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(1);
@@ -44,6 +47,22 @@ fn ring() -> MutexGuard<'static, Events> {
 /// The events with a number above `after`.
 pub(super) fn after(after: u64) -> Vec<Event> {
     ring().after(after)
+}
+
+/// The newest events, at most this many, oldest first.
+pub(super) fn latest(most: usize) -> Vec<Event> {
+    let mut events = after(0);
+    events.split_off(events.len().saturating_sub(most))
+}
+
+/// The number of the newest event.
+pub(super) fn last_number() -> u64 {
+    ring().last_number()
+}
+
+/// Ends when an event is recorded after this call.
+pub(super) fn recorded() -> Notified<'static> {
+    RECORDED.notified()
 }
 
 /// Reads the events of the former run.
@@ -102,6 +121,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
         let text = format!("{}{}", fields.message, fields.rest);
         ring().push(jiff::Timestamp::now().to_string(), kind, subject, text);
         UNWRITTEN.notify_one();
+        RECORDED.notify_waiters();
     }
 }
 

@@ -91,19 +91,19 @@ pub(super) async fn metrics(
     problems: watch::Sender<Vec<Diagnostic>>,
     queries: QueryHandler,
 ) {
-    let mut now = config.borrow_and_update().metrics.clone();
+    let mut now = config.borrow_and_update().metrics.listen.clone();
     loop {
         let page = queries.clone();
         // Cancel safe, both.
         tokio::select! {
             () = http::serve(std::mem::take(&mut listeners), move |p| page.clone().page(p)) => return,
-            changed = config.wait_for(|c| c.metrics != now) => match changed {
-                Ok(config) => now = config.metrics.clone(),
+            changed = config.wait_for(|c| c.metrics.listen != now) => match changed {
+                Ok(config) => now.clone_from(&config.metrics.listen),
                 Err(_) => return,
             },
         }
         let taken;
-        (listeners, taken) = http::bind(&now.listen).await;
+        (listeners, taken) = http::bind(&now).await;
         problems.send_replace(taken_ports(&taken));
     }
 }

@@ -41,6 +41,7 @@ mod shutdown;
 mod start;
 mod state;
 mod survey;
+mod trends;
 mod unnumbered;
 
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use super::{
     report,
     room::Limit,
     shutdown::{Running, Signals},
+    trends,
 };
 use crate::{
     bgp::peer::PeerKey,
@@ -131,6 +132,7 @@ fn start_cluster(core: &Core, outputs: &Outputs) -> (Option<Cluster>, problems::
 fn serve(core: &mut Core, control: ControlSocket, moves: mpsc::Receiver<Move>, queries: QueryHandler) {
     let settings = core.context.config.control.clone();
     tokio::spawn(listeners::control(control, settings, moves, queries.clone()));
+    tokio::spawn(trends::run(queries.clone()));
     let sockets = std::mem::take(&mut core.listeners);
     let problems = core.reports.metrics_port.clone();
     tokio::spawn(listeners::metrics(sockets, core.context.in_force.clone(), problems, queries));
@@ -170,5 +172,6 @@ fn query_handler(core: &Core, cluster: Option<&Cluster>, served: Served) -> Quer
         reloader: served.reloader,
         reloaded: served.reloaded,
         drainer: served.drainer,
+        trends: watch::Sender::default(),
     }
 }

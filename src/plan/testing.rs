@@ -74,7 +74,7 @@ pub(super) fn config() -> Config {
         masquerade: Masquerade::default(),
         guard: Guard::default(),
         security: Security { sandbox: true },
-        metrics: Metrics { listen: Vec::new() },
+        metrics: Metrics { listen: Vec::new(), ..Metrics::default() },
         control: Control { socket: "/run/routelet/routelet.sock".into(), group: None },
         log: Log { level: "info".into(), format: LogFormat::Text },
         is_bare_host: false,

@@ -35,6 +35,7 @@ mod screens;
 mod signatures;
 mod source;
 mod state;
+mod status_page;
 mod strangers;
 mod surroundings;
 mod switch;

@@ -162,9 +162,13 @@ section! {
 section! {
     /// Metrics and probes over HTTP.
     pub struct Metrics at "[metrics]" {
-        /// Addresses of /metrics, /livez and /readyz; "" disables metrics and probes.
+        /// Addresses of /metrics, /livez, /readyz and the status page at /; "" disables all of
+        /// them.
         "listen" listen: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))],
             metrics_listen();
+        /// The status page at / ([status-page.md](status-page.md)). Whoever reaches `listen` can
+        /// read it, as the metrics; false: nobody.
+        "status-page" status_page: bool = true, Flag;
     }
 }
 

@@ -232,19 +232,35 @@ mod tests {
         let (bound, taken) = http::bind(&[address]).await;
         assert!(bound.is_empty() && taken[0].0 == address, "taken: no failure");
         let server = tokio::spawn(http::serve(listeners, |page| async move {
-            http::Reply { ok: page != Page::Readyz, text: format!("{page:?}\n") }
+            http::Reply::Text { ok: page != Page::Readyz, text: format!("{page:?}\n") }
         }));
         let stalled = TcpStream::connect(address).await.unwrap();
         let cases = [
-            ("GET /metrics", "200 OK", "Metrics"),
-            ("GET /livez", "200 OK", "Livez"),
-            ("GET /readyz?verbose", "503 Service Unavailable", "Readyz"),
-            ("GET /", "404 Not Found", "/metrics"),
-            ("POST /metrics", "405 Method Not Allowed", "only GET"),
+            ("GET /metrics", "x", "200 OK", "Metrics"),
+            ("GET /livez", "x", "200 OK", "Livez"),
+            ("GET /readyz?verbose", "x", "503 Service Unavailable", "Readyz"),
+            ("GET /nothing", "x", "404 Not Found", "/metrics"),
+            ("GET /", "127.0.0.1:9179", "200 OK", "Status { search: \"\" }"),
+            ("GET /?q=10.0.0.0%2F8", "[::1]:9179", "200 OK", "Status { search: \"10.0.0.0/8\" }"),
+            ("GET /events?after=7", "localhost", "200 OK", "Events { after: Some(7) }"),
+            ("GET /events?after=x", "localhost", "200 OK", "Events { after: None }"),
+            ("GET /events", "localhost\r\nLast-Event-ID: 9", "200 OK", "Events { after: Some(9) }"),
+            ("GET /status.css", "localhost", "200 OK", "text/css"),
+            ("GET /status.js", "localhost", "200 OK", "content-security-policy: default-src 'none'"),
+            ("GET /status.svg", "localhost", "200 OK", "x-frame-options: DENY"),
+            ("HEAD /", "localhost", "200 OK", "content-type: text/html"),
+            // A web site whose name resolves to this host.
+            ("GET /", "example.com", "421 Misdirected Request", "write the address of this host"),
+            ("GET /events", "example.com:9179", "421 Misdirected Request", "x-content-type-options: nosniff"),
+            ("GET /", "localhost\r\nHost: example.com", "421 Misdirected Request", ""),
+            ("GET http://example.com/", "localhost", "421 Misdirected Request", ""),
+            ("POST /metrics", "x", "405 Method Not Allowed", "only GET"),
+            ("POST /", "localhost", "405 Method Not Allowed", "only GET"),
         ];
-        for (request, status, body) in cases {
+        for (request, host, status, body) in cases {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+            let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
             let mut response = String::new();
             let read = stream.read_to_string(&mut response);
             tokio::time::timeout(Duration::from_secs(5), read).await.expect(request).unwrap();
@@ -255,6 +271,65 @@ mod tests {
         }
         drop(stalled);
         server.abort();
+    }
+
+    /// Clients that follow events: few of them have a place, for [`http::STREAM_LIFETIME`].
+    #[tokio::test]
+    async fn streams_are_few_and_end_and_probes_are_served_beside_them() {
+        let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let address = listeners[0].local_addr().unwrap();
+        let server = tokio::spawn(http::serve(listeners, |page| async move {
+            match page {
+                // A client that does not read does not make it produce more than sockets hold.
+                Page::Events { .. } => http::Reply::Stream(stream::repeat("x".repeat(65536)).boxed()),
+                _ => http::Reply::Text { ok: true, text: "ok\n".into() },
+            }
+        }));
+        let follow = || async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            (stream, String::from_utf8(start.to_vec()).unwrap())
+        };
+        let mut held = Vec::new();
+        for n in 0..10 {
+            let (stream, status) = follow().await;
+            assert_eq!(status, if n < 8 { "HTTP/1.1 200" } else { "HTTP/1.1 503" }, "stream {n}");
+            held.push(stream);
+        }
+        assert!(probe(address).await.starts_with("HTTP/1.1 200 OK"));
+        drop(held);
+        let again = async {
+            while follow().await.1 != "HTTP/1.1 200" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), again).await.expect("a place is free again");
+        server.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_after_its_lifetime_read_or_not() {
+        for reads in [true, false] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let start = tokio::time::Instant::now();
+            let serve = tokio::spawn(http::serve_one(server, |_| async {
+                let parts = stream::repeat_with(|| "x".to_owned()).then(|part| async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    part.repeat(64)
+                });
+                http::Reply::Stream(parts.boxed())
+            }));
+            client.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut response = String::new();
+            if reads {
+                client.read_to_string(&mut response).await.unwrap();
+                assert!(response.ends_with("\r\n0\r\n\r\n"), "an end that is no error: {response}");
+            }
+            serve.await.unwrap();
+            assert!((290..320).contains(&start.elapsed().as_secs()), "{reads}: {:?}", start.elapsed());
+        }
     }
 
     /// A probe as the kubelet sends it.
@@ -275,7 +350,7 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |page| async move {
             let text = if matches!(page, Page::Metrics(_)) { "m".repeat(20_000_000) } else { "ok\n".into() };
-            http::Reply { ok: true, text }
+            http::Reply::Text { ok: true, text }
         }));
         let mut held = Vec::new();
         for n in 0..400 {
@@ -299,7 +374,7 @@ mod tests {
         let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
         let address = listeners[0].local_addr().unwrap();
         let server = tokio::spawn(http::serve(listeners, |_| async move {
-            http::Reply { ok: true, text: "m".repeat(20_000_000) }
+            http::Reply::Text { ok: true, text: "m".repeat(20_000_000) }
         }));
         let scrape = || async {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -26,6 +26,7 @@ use super::{Event, Response};
 use crate::net::Diagnostic;
 pub use layout::Layout;
 pub use pages::Pages;
+pub(super) use routes::as_path;
 use table::Table;
 
 /// The response as JSON, followed by a line break.
@@ -119,7 +120,7 @@ fn to_the_second(at: &str) -> String {
 }
 
 /// The time elapsed since a moment; any other text unchanged.
-fn ago(since: &str, now: Timestamp) -> String {
+pub(super) fn ago(since: &str, now: Timestamp) -> String {
     match since.parse::<Timestamp>() {
         Ok(since) => span(u64::try_from(now.duration_since(since).as_secs()).unwrap_or(0)),
         Err(_) => since.to_owned(),

@@ -110,7 +110,7 @@ fn marks(r: &RouteView) -> String {
 }
 
 /// AS numbers separated by spaces, a set as `{1,2}`; empty for a locally originated route.
-pub(super) fn as_path(path: &Value) -> String {
+pub(in crate::control) fn as_path(path: &Value) -> String {
     let numbers = path.as_array().map(Vec::as_slice).unwrap_or_default();
     let one = |n: &Value| match n.as_array() {
         Some(set) => format!("{{{}}}", set.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),

@@ -10,7 +10,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use super::QueryHandler;
+use super::{QueryHandler, page::event_stream};
 use crate::{
     bfd::view::BfdView,
     cni::view::ConflistState,
@@ -25,15 +25,20 @@ impl QueryHandler {
     pub(in crate::daemon) async fn page(self, page: Page) -> Reply {
         match page {
             // Any response shows that the process is alive.
-            Page::Livez => Reply { ok: true, text: "alive\n".into() },
-            Page::Startupz => Reply { ok: true, text: "started\n".into() },
+            Page::Livez => Reply::Text { ok: true, text: "alive\n".into() },
+            Page::Startupz => Reply::Text { ok: true, text: "started\n".into() },
             Page::Readyz => {
                 let ok = *self.ready.borrow();
                 let missing = if ok { None } else { self.missing(&self.neighbors().await) };
                 let text = missing.map_or_else(|| "ready\n".into(), |what| format!("not ready: {what}\n"));
-                Reply { ok, text }
+                Reply::Text { ok, text }
             }
-            Page::Metrics(format) => Reply { ok: true, text: metrics::text(self.snapshot().await, format) },
+            Page::Status { .. } | Page::Events { .. } if !self.has_status_page() => Reply::Absent,
+            Page::Status { search } => Reply::Text { ok: true, text: self.status_page(&search).await },
+            Page::Events { after } => Reply::Stream(event_stream(after)),
+            Page::Metrics(format) => {
+                Reply::Text { ok: true, text: metrics::text(self.snapshot().await, format) }
+            }
         }
     }
 

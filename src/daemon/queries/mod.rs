@@ -5,6 +5,7 @@ mod actions;
 mod metrics;
 mod names;
 pub(super) mod own;
+mod page;
 mod policies;
 mod routes;
 mod status;
@@ -33,7 +34,10 @@ use crate::{
     },
     cni::view::ConflistStatus,
     config::{self, Config},
-    control::{ConfigView, HostStatus, NeighborReport, NeighborView, Query, Response, io::server::Reply},
+    control::{
+        ConfigView, HostStatus, NeighborReport, NeighborView, Query, Response, io::server::Reply,
+        page::trends::Trends,
+    },
     fib::{
         host::Host,
         io::{Counters, FibClient},
@@ -71,6 +75,7 @@ pub(in crate::daemon) struct QueryHandler {
     /// The file on disk, and what is in force.
     pub(in crate::daemon) reloaded: watch::Receiver<Report>,
     pub(in crate::daemon) drainer: Drainer,
+    pub(in crate::daemon) trends: watch::Sender<Arc<Trends>>,
 }
 
 /// The sources that exist under Kubernetes only.
@@ -138,7 +143,7 @@ impl QueryHandler {
     }
 
     /// The state of the sessions.
-    async fn sessions(&self) -> Vec<NeighborView> {
+    pub(in crate::daemon) async fn sessions(&self) -> Vec<NeighborView> {
         let (reply, response) = oneshot::channel();
         if self.peers.send(ToPeers::Status { reply }).await.is_err() {
             return Vec::new();

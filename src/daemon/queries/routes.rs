@@ -58,7 +58,7 @@ impl QueryHandler {
         stream::iter([Response::Fib(Vec::new())]).chain(pages).boxed()
     }
 
-    fn route_pages(&self, filter: RouteFilter) -> RoutePages {
+    pub(super) fn route_pages(&self, filter: RouteFilter) -> RoutePages {
         RoutePages {
             rib: Pages::new(self.rib.clone(), filter),
             fib: self.fib.clone(),
@@ -81,7 +81,7 @@ impl QueryHandler {
 
 /// Pages of paths from the RIB, with their installation from the FIB and their Services from the
 /// plan.
-struct RoutePages {
+pub(super) struct RoutePages {
     rib: Pages,
     fib: FibClient,
     plan: Arc<Result<Plan, NoPlan>>,
@@ -90,7 +90,7 @@ struct RoutePages {
 
 impl RoutePages {
     /// The next page; empty after the last one.
-    async fn next(&mut self) -> Result<Vec<RouteView>, Stopped> {
+    pub(super) async fn next(&mut self) -> Result<Vec<RouteView>, Stopped> {
         let mut views = self.rib.next().await?;
         let used = |view: &RouteView| view.best || view.multipath;
         let prefixes = views.iter().filter(|v| used(v)).map(|v| v.prefix).collect();
