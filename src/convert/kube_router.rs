@@ -37,8 +37,16 @@ struct KubeRouter {
     flags: usize,
 }
 
+/// Why a flag is not carried over as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", outcome.as_str())]
+struct Remark {
+    outcome: Outcome,
+    reason: String,
+}
+
 /// What became of a flag.
-type Taken = Result<(), (Outcome, String)>;
+type Taken = Result<(), Remark>;
 
 /// Reads all files and converts them.
 pub(super) fn convert(inputs: &[Input]) -> Result<(Router, Ledger), ConvertError> {
@@ -69,15 +77,19 @@ pub(super) fn is_input(text: &str) -> bool {
 }
 
 fn not_needed(why: &str) -> Taken {
-    Err((Outcome::NotNeeded, why.to_owned()))
+    Err(Remark { outcome: Outcome::NotNeeded, reason: why.to_owned() })
 }
 
 fn differs(why: &str) -> Taken {
-    Err((Outcome::Differs, why.to_owned()))
+    Err(Remark { outcome: Outcome::Differs, reason: why.to_owned() })
+}
+
+fn lost(why: impl Into<String>) -> Remark {
+    Remark { outcome: Outcome::NotCarried, reason: why.into() }
 }
 
 fn not_carried(why: impl Into<String>) -> Taken {
-    Err((Outcome::NotCarried, why.into()))
+    Err(lost(why))
 }
 
 impl KubeRouter {
@@ -95,23 +107,7 @@ impl KubeRouter {
             let (outcome, why) = annotation(name);
             self.ledger.note(id, outcome, why);
         }
-        let is_end = |c: char| c.is_whitespace() || "\"',[]".contains(c);
-        let starts = bare.match_indices("--").filter(|(at, _)| {
-            bare.get(..*at).is_none_or(|before| before.chars().next_back().is_none_or(is_end))
-        });
-        for (at, _) in starts {
-            let rest = bare.get(at + 2..).unwrap_or_default();
-            let Some(name) = rest.split(|c: char| is_end(c) || c == '=').next().filter(|n| is_flag(n)) else {
-                continue;
-            };
-            let value = rest.get(name.len()..).and_then(|v| v.strip_prefix('=')).map(|v| {
-                // In quotes of the shell or of a flow sequence a list goes on behind commas.
-                let quoted = bare.get(..at).unwrap_or_default().ends_with(['"', '\'']);
-                let end = |c: char| {
-                    if quoted { "\"'".contains(c) } else { c.is_whitespace() || "\"']".contains(c) }
-                };
-                v.trim_start_matches(['"', '\'']).split(end).next().unwrap_or_default().to_owned()
-            });
+        for (name, value) in flags(bare) {
             self.flags += 1;
             // Of a whole command line, this flag alone: others may be passwords.
             let shown = match &value {
@@ -120,8 +116,8 @@ impl KubeRouter {
                 None => format!("--{name}"),
             };
             let id = self.ledger.add(file, number, &shown);
-            if let Err((outcome, why)) = self.take(id, name, value.as_deref()) {
-                self.ledger.note(id, outcome, why);
+            if let Err(Remark { outcome, reason }) = self.take(id, name, value.as_deref()) {
+                self.ledger.note(id, outcome, reason);
             }
         }
     }
@@ -204,63 +200,10 @@ impl KubeRouter {
                     return differs("routes are all that routelet is for");
                 }
             }
-            "run-firewall" if flag(value)? => {
-                return not_carried("routelet enforces no NetworkPolicy: see docs/network-policy.md");
-            }
-            "run-service-proxy" if flag(value)? => {
-                return not_carried("routelet is no service proxy: run kube-proxy");
-            }
-            "run-loadbalancer" if flag(value)? => {
-                return not_carried("routelet assigns no addresses of load balancers; it advertises them");
-            }
-            "run-firewall" | "run-service-proxy" | "run-loadbalancer" => {
+            "run-firewall" | "run-service-proxy" | "run-loadbalancer" if !flag(value)? => {
                 return not_needed("routelet has none");
             }
-            "disable-source-dest-check" => {
-                return not_carried("no counterpart; set it where the machines are created");
-            }
-            "loadbalancer-ip-range" | "loadbalancer-default-class" | "loadbalancer-sync-period" => {
-                return not_carried("routelet assigns no addresses of load balancers; it advertises them");
-            }
-            "hairpin-mode"
-            | "masquerade-all"
-            | "nodeport-bindon-all-ip"
-            | "excluded-cidrs"
-            | "ipvs-graceful-period"
-            | "ipvs-graceful-termination"
-            | "ipvs-permit-all"
-            | "ipvs-sync-period"
-            | "service-node-port-range" => {
-                return not_carried("it belongs to the service proxy: set it for kube-proxy");
-            }
-            "auto-mtu"
-            | "cluster-cidr"
-            | "kubeconfig"
-            | "master"
-            | "v"
-            | "version"
-            | "help"
-            | "cache-sync-timeout"
-            | "iptables-sync-period"
-            | "routes-sync-period"
-            | "injected-routes-sync-period"
-            | "enable-pprof"
-            | "metrics-port"
-            | "metrics-path"
-            | "metrics-addr"
-            | "health-port"
-            | "health-addr"
-            | "cleanup-config"
-            | "peer-router-connect-retry"
-            | "runtime-endpoint"
-            | "enable-ipv4"
-            | "enable-ipv6" => {
-                return not_needed("routelet finds it out, or it is about kube-router itself");
-            }
-            "overlay-type" | "overlay-encap" | "overlay-encap-port" => {
-                return not_carried("routelet has no tunnels");
-            }
-            _ => return not_carried("not known to routelet"),
+            _ => return without_counterpart(name),
         }
         Ok(())
     }
@@ -343,6 +286,79 @@ impl KubeRouter {
     }
 }
 
+/// Flags that change nothing in the result.
+fn without_counterpart(name: &str) -> Taken {
+    match name {
+        "run-firewall" => not_carried("routelet enforces no NetworkPolicy: see docs/network-policy.md"),
+        "run-service-proxy" => not_carried("routelet is no service proxy: run kube-proxy"),
+        "run-loadbalancer" => {
+            not_carried("routelet assigns no addresses of load balancers; it advertises them")
+        }
+        "disable-source-dest-check" => not_carried("no counterpart; set it where the machines are created"),
+        "loadbalancer-ip-range" | "loadbalancer-default-class" | "loadbalancer-sync-period" => {
+            not_carried("routelet assigns no addresses of load balancers; it advertises them")
+        }
+        "hairpin-mode"
+        | "masquerade-all"
+        | "nodeport-bindon-all-ip"
+        | "excluded-cidrs"
+        | "ipvs-graceful-period"
+        | "ipvs-graceful-termination"
+        | "ipvs-permit-all"
+        | "ipvs-sync-period"
+        | "service-node-port-range" => not_carried("it belongs to the service proxy: set it for kube-proxy"),
+        "auto-mtu"
+        | "cluster-cidr"
+        | "kubeconfig"
+        | "master"
+        | "v"
+        | "version"
+        | "help"
+        | "cache-sync-timeout"
+        | "iptables-sync-period"
+        | "routes-sync-period"
+        | "injected-routes-sync-period"
+        | "enable-pprof"
+        | "metrics-port"
+        | "metrics-path"
+        | "metrics-addr"
+        | "health-port"
+        | "health-addr"
+        | "cleanup-config"
+        | "peer-router-connect-retry"
+        | "runtime-endpoint"
+        | "enable-ipv4"
+        | "enable-ipv6" => not_needed("routelet finds it out, or it is about kube-router itself"),
+        "overlay-type" | "overlay-encap" | "overlay-encap-port" => not_carried("routelet has no tunnels"),
+        _ => not_carried("not known to routelet"),
+    }
+}
+
+/// The flags of a line, each with its value.
+fn flags(line: &str) -> impl Iterator<Item = (&str, Option<String>)> {
+    line.match_indices("--").filter_map(|(at, _)| {
+        let before = line.get(..at).unwrap_or_default();
+        if before.chars().next_back().is_some_and(|c| !ends_flag(c)) {
+            return None;
+        }
+        let rest = line.get(at + 2..).unwrap_or_default();
+        let name = rest.split(|c: char| ends_flag(c) || c == '=').next().filter(|n| is_flag(n))?;
+        let value = rest.get(name.len()..).and_then(|v| v.strip_prefix('=')).map(|v| {
+            // In quotes of the shell or of a flow sequence a list goes on behind commas.
+            let quoted = before.ends_with(['"', '\'']);
+            let end = |c: char| {
+                if quoted { "\"'".contains(c) } else { c.is_whitespace() || "\"']".contains(c) }
+            };
+            v.trim_start_matches(['"', '\'']).split(end).next().unwrap_or_default().to_owned()
+        });
+        Some((name, value))
+    })
+}
+
+fn ends_flag(c: char) -> bool {
+    c.is_whitespace() || "\"',[]".contains(c)
+}
+
 fn is_flag(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !name.starts_with('-')
 }
@@ -368,19 +384,19 @@ fn annotation(name: &str) -> (Outcome, &'static str) {
     }
 }
 
-fn as_number(value: Option<&str>) -> Result<u32, (Outcome, String)> {
+fn as_number(value: Option<&str>) -> Result<u32, Remark> {
     let number = value.and_then(|v| v.parse::<u32>().ok());
     number
         .filter(|n| !matches!(n, 0 | 23456 | 65535 | &u32::MAX))
-        .ok_or_else(|| (Outcome::NotCarried, "not an AS number that routelet takes".to_owned()))
+        .ok_or_else(|| lost("not an AS number that routelet accepts"))
 }
 
 /// A flag without value is true.
-fn flag(value: Option<&str>) -> Result<bool, (Outcome, String)> {
+fn flag(value: Option<&str>) -> Result<bool, Remark> {
     match value.map(str::to_ascii_lowercase).as_deref() {
         None | Some("true" | "1" | "t") => Ok(true),
         Some("false" | "0" | "f") => Ok(false),
-        Some(other) => Err((Outcome::NotCarried, format!("`{other}` is neither true nor false"))),
+        Some(other) => Err(lost(format!("`{other}` is neither true nor false"))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::crd::{NodeReport, RouteReport};
-use crate::net::Prefix;
+use crate::net::{Prefix, PrefixError};
 
 /// The report of one node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,12 +33,12 @@ impl Destination {
 }
 
 impl std::str::FromStr for Destination {
-    type Err = String;
+    type Err = PrefixError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
         match text.parse::<IpAddr>() {
             Ok(address) => Ok(Self::Address(address)),
-            Err(_) => text.parse().map(Self::Prefix).map_err(|e| format!("{e}")),
+            Err(_) => text.parse().map(Self::Prefix),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Names,
     token::{Kind, Token},
+    unfit::Unfit,
 };
 use crate::{
     bgp::policy::PrefixRange,
@@ -44,9 +45,6 @@ pub(super) struct Guard {
     pub(super) origin_as: Option<Asn>,
 }
 
-/// Why there is no such condition.
-pub(super) type Unfit = String;
-
 pub(super) struct Parser<'a> {
     tokens: &'a [Token],
     names: &'a Names,
@@ -68,7 +66,7 @@ impl<'a> Parser<'a> {
 
     fn unknown(&self) -> Unfit {
         let text: Vec<_> = self.tokens.iter().take(8).map(Token::text).collect();
-        format!("policies have no condition like `{}`", text.join(" "))
+        Unfit::Condition(text.join(" "))
     }
 
     fn next_is(&mut self, symbol: &str) -> bool {
@@ -84,13 +82,13 @@ impl<'a> Parser<'a> {
     fn or(&mut self) -> Result<Condition, Unfit> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err("the condition is too deep".into());
+            return Err(Unfit::ConditionDepth);
         }
         let mut any = vec![self.and()?];
         while self.next_is("||") {
             any.push(self.not()?);
             if self.tokens.first().is_some_and(|t| t.is("&&")) {
-                return Err("put parentheses around `||` before `&&`, which both bind alike in BIRD".into());
+                return Err(Unfit::Precedence);
             }
         }
         self.depth -= 1;
@@ -123,31 +121,18 @@ impl<'a> Parser<'a> {
             return if self.next_is(")") { Ok(inner) } else { Err(self.unknown()) };
         }
         let tokens = self.tokens;
-        let Some((first, rest)) = tokens.split_first() else { return Err("the condition ends early".into()) };
+        let Some((first, rest)) = tokens.split_first() else { return Err(Unfit::ConditionEnd) };
         let Some(word) = first.word() else { return Err(self.unknown()) };
-        match word {
-            "true" | "yes" | "on" => {
-                self.tokens = rest;
-                return Ok(Condition::Always(true));
-            }
-            "false" | "no" | "off" => {
-                self.tokens = rest;
-                return Ok(Condition::Always(false));
-            }
-            _ => {}
+        if let Some(constant) = constant(word) {
+            self.tokens = rest;
+            return Ok(Condition::Always(constant));
         }
         if let [open, close, after @ ..] = rest
             && open.is("(")
             && close.is(")")
         {
-            let known = self.names.conditions.get(word);
-            let known = known.ok_or_else(|| format!("the function {word} has no counterpart"))?;
-            self.parts += known.parts();
-            if self.parts > MAX_PARTS {
-                return Err("the condition is too long".into());
-            }
             self.tokens = after;
-            return Ok(known.clone());
+            return self.function(word);
         }
         let [operator, after @ ..] = rest else { return Err(self.unknown()) };
         let Kind::Symbol(operator) = operator.kind else { return Err(self.unknown()) };
@@ -158,6 +143,18 @@ impl<'a> Parser<'a> {
             self.tokens = before;
             why.unwrap_or_else(|| self.unknown())
         })
+    }
+
+    /// A function of the input, put in place of its call.
+    fn function(&mut self, name: &str) -> Result<Condition, Unfit> {
+        let Some(known) = self.names.conditions.get(name) else {
+            return Err(Unfit::Function(name.to_owned()));
+        };
+        self.parts += known.parts();
+        if self.parts > MAX_PARTS {
+            return Err(Unfit::ConditionLength);
+        }
+        Ok(known.clone())
     }
 
     fn comparison(&mut self, word: &str, operator: &str) -> Result<Condition, Option<Unfit>> {
@@ -338,6 +335,14 @@ impl<'a> Parser<'a> {
     }
 }
 
+fn constant(word: &str) -> Option<bool> {
+    match word {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// A prefix with the range behind it.
 pub(super) fn range(word: &str) -> Option<PrefixRange> {
     let bare: Prefix = word.split(['{', '+', '-']).next()?.parse().ok()?;
@@ -385,7 +390,7 @@ impl Condition {
                 let source = SOURCES.into_iter().filter(|s| list.contains(s) != negated).collect();
                 Ok(vec![Guard { source: Some(source), ..Guard::default() }])
             }
-            _ if negated => Err("policies have no negated conditions on paths and communities".into()),
+            _ if negated => Err(Unfit::Negated),
             Self::Path(path) => Ok(vec![Guard { path: Some(path.clone()), ..Guard::default() }]),
             Self::Communities(list) => {
                 Ok(vec![Guard { communities: Some(list.clone()), ..Guard::default() }])
@@ -411,16 +416,12 @@ fn all_of(parts: &[Condition], negated: bool) -> Result<Vec<Guard>, Unfit> {
 }
 
 fn limited(guards: Vec<Guard>) -> Result<Vec<Guard>, Unfit> {
-    if guards.len() > MAX_ALTERNATIVES {
-        Err("the condition has too many alternatives".into())
-    } else {
-        Ok(guards)
-    }
+    if guards.len() > MAX_ALTERNATIVES { Err(Unfit::Alternatives) } else { Ok(guards) }
 }
 
 fn complement(set: &[PrefixRange]) -> Result<Vec<PrefixRange>, Unfit> {
     let all = Family::ALL.map(ranges::all).to_vec();
-    ranges::minus_all(all, set).ok_or_else(|| "too many ranges of prefixes".into())
+    ranges::minus_all(all, set).ok_or(Unfit::Ranges)
 }
 
 impl Guard {
@@ -429,7 +430,7 @@ impl Guard {
         let mut both = self.clone();
         if let Some(set) = &other.prefixes {
             both.prefixes = Some(match &self.prefixes {
-                Some(own) => ranges::common(own, set).ok_or("too many ranges of prefixes")?,
+                Some(own) => ranges::common(own, set).ok_or(Unfit::Ranges)?,
                 None => set.clone(),
             });
         }
@@ -439,7 +440,7 @@ impl Guard {
         }
         fn one<T: Clone + PartialEq>(own: &mut Option<T>, other: &Option<T>) -> Result<(), Unfit> {
             match (&own, other) {
-                (Some(a), Some(b)) if a != b => Err("one statement cannot have two such conditions".into()),
+                (Some(a), Some(b)) if a != b => Err(Unfit::TwoConditions),
                 (None, Some(b)) => {
                     *own = Some(b.clone());
                     Ok(())

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::{
     Names,
-    condition::{Condition, Guard, Parser, Unfit},
+    condition::{Condition, Guard, Parser},
     token::Token,
     tree::{Node, Statement},
+    unfit::Unfit,
 };
 use crate::{
     bgp::policy::PrefixRange,
@@ -86,12 +87,12 @@ impl Compiler<'_> {
         accept: Option<bool>,
     ) -> Result<(), (usize, Unfit)> {
         if self.compiled.rules.len() >= MAX_STATEMENTS {
-            return Err((line, "the filter has too many branches".into()));
+            return Err((line, Unfit::Branches));
         }
         let reads_changed = guard.communities.is_some() && self.changed.contains(&"communities")
             || (guard.path.is_some() || guard.origin_as.is_some()) && self.changed.contains(&"path");
         if reads_changed {
-            return Err((line, "it depends on what the filter itself has changed before".into()));
+            return Err((line, Unfit::ReadsChanged));
         }
         if accept.is_none() {
             let names = |key: &str| match key {
@@ -110,7 +111,7 @@ impl Compiler<'_> {
         self.depth += 1;
         let first_line = body.first().map_or(0, |s| s.line);
         if self.depth > MAX_DEPTH {
-            return Err((first_line, "blocks are too deep".into()));
+            return Err((first_line, Unfit::BlockDepth));
         }
         let mut changes = Keys::new();
         let mut rest = body;
@@ -157,7 +158,7 @@ impl Compiler<'_> {
         let unfit = |why: Unfit| (line, why);
         let nodes = &statement.nodes;
         let then = nodes.iter().position(|n| n.is_word("then"));
-        let Some(then) = then else { return Err(unfit("`if` without `then`".into())) };
+        let Some(then) = then else { return Err(unfit(Unfit::NoThen)) };
         let tokens: Vec<Token> =
             nodes.get(1..then).unwrap_or_default().iter().filter_map(|n| n.token().cloned()).collect();
         let condition = Parser::new(&tokens, self.names).condition().map_err(unfit)?;
@@ -168,7 +169,7 @@ impl Compiler<'_> {
             && (else_at.is_some() || otherwise.is_some())
             && !matches!(behind.first(), Some(Node::Block(_)))
         {
-            return Err(unfit("put the branches into braces".into()));
+            return Err(unfit(Unfit::NoBraces));
         }
         let yes = as_body(behind.get(..else_at.unwrap_or(behind.len())).unwrap_or_default(), line);
         let no = match (else_at, otherwise) {
@@ -211,9 +212,7 @@ impl Compiler<'_> {
             ends &= self.block(body, &both)?;
         }
         if many && !ends {
-            return Err(unfit(
-                "a route that meets several alternatives would be changed several times".into(),
-            ));
+            return Err(unfit(Unfit::ChangedTwice));
         }
         Ok(ends)
     }
@@ -221,7 +220,7 @@ impl Compiler<'_> {
     fn change(&mut self, statement: &Statement, changes: &mut Keys) -> Result<(), Unfit> {
         let tokens: Vec<Token> = statement.nodes.iter().filter_map(|n| n.token().cloned()).collect();
         let text = || tokens.iter().take(10).map(Token::text).collect::<Vec<_>>().join(" ");
-        let unknown = || format!("policies have no step like `{}`", text());
+        let unknown = || Unfit::Step(text());
         if tokens.len() != statement.nodes.len() {
             return Err(unknown());
         }

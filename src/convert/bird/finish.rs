@@ -77,7 +77,7 @@ impl Finish<'_> {
         if !self.local.networks.is_empty() {
             append(keys, "networks", self.local.networks.iter().map(ToString::to_string));
         }
-        if !self.local.interfaces.is_empty() && self.local.connected.contains(&true) {
+        if !self.local.interfaces.is_empty() && self.local.connected.iter().any(|c| *c) {
             append(keys, "interfaces", self.local.interfaces.iter().cloned());
             if !self.local.requires_carrier {
                 set(keys, "require-carrier", false);
@@ -88,7 +88,7 @@ impl Finish<'_> {
     fn kernel(&mut self, bgp: &[Bgp]) {
         self.router.fib = self.local.fib.clone();
         let keys = &mut self.router.fib;
-        if !self.local.installed.contains(&true) {
+        if !self.local.installed.iter().any(|i| *i) {
             set(keys, "install", false);
             self.router
                 .remarks
@@ -102,8 +102,8 @@ impl Finish<'_> {
             append(keys, "prefer-source", self.local.sources.iter().cloned());
         }
         for family in Family::ALL {
-            let has = |b: &&Bgp| b.channels[family.index()].is_some();
-            if let Some(with) = bgp.iter().find(has).filter(|_| !self.local.installed[family.index()]) {
+            let has = |b: &&Bgp| b.channels[family].is_some();
+            if let Some(with) = bgp.iter().find(has).filter(|_| !self.local.installed[family]) {
                 let what = format!(
                     "routes of {family} are installed, too: the input has no kernel protocol that does"
                 );
@@ -207,8 +207,7 @@ impl Finish<'_> {
     }
 
     fn channels(&mut self, bgp: &Bgp, is_internal: bool, local_as: Asn, keys: &mut Keys) {
-        let active: Vec<Family> =
-            Family::ALL.into_iter().filter(|f| bgp.channels[f.index()].is_some()).collect();
+        let active: Vec<Family> = Family::ALL.into_iter().filter(|f| bgp.channels[*f].is_some()).collect();
         if active.is_empty() {
             self.lines.differs(bgp.line, "no channel; routelet has at least one: nothing is exchanged in it");
         }
@@ -216,13 +215,10 @@ impl Finish<'_> {
         set(keys, "families", families.iter().map(|f| f.as_str()).collect::<Vec<_>>());
         let (mut import, mut export) = (Vec::new(), Vec::new());
         for family in families {
-            let channel = bgp.channels[family.index()].clone().unwrap_or_default();
+            let channel = bgp.channels[family].clone().unwrap_or_default();
             // RFC 8212: without filters external neighbors exchange nothing.
-            let import_default = if is_internal && bgp.channels[family.index()].is_some() {
-                Filter::All
-            } else {
-                Filter::None
-            };
+            let import_default =
+                if is_internal && bgp.channels[family].is_some() { Filter::All } else { Filter::None };
             let filter = channel.import.unwrap_or(import_default);
             import.extend(self.policy(bgp, &filter, family, local_as, "import"));
             export.extend(self.own_policies(family));
@@ -253,7 +249,7 @@ impl Finish<'_> {
         };
         let mut remark = None;
         if let Some((line, why)) = &compiled.unfit {
-            self.lines.note(*line, Outcome::NotCarried, why.as_str());
+            self.lines.note(*line, Outcome::NotCarried, why.to_string());
             let what =
                 "the filter cannot be expressed as a whole: what reaches the line that is listed is rejected";
             let applied = match filter {
@@ -290,7 +286,7 @@ impl Finish<'_> {
         if !statements.is_empty() {
             names.push(self.named("networks", None, statements, family));
         }
-        let is_connected = self.local.connected[family.index()];
+        let is_connected = self.local.connected[family];
         let has_further = self.local.has_further_interfaces(family);
         if is_connected && has_further {
             let what = format!(
@@ -299,7 +295,7 @@ impl Finish<'_> {
             );
             self.lines.differs(self.local.direct_line, what);
         }
-        if self.local.connected.contains(&true) && (!is_connected || has_further) {
+        if self.local.connected.iter().any(|c| *c) && (!is_connected || has_further) {
             let mut keys = Keys::new();
             append(&mut keys, "families", [family.as_str()]);
             append(&mut keys, "source", ["interface"]);

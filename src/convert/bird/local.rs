@@ -6,13 +6,14 @@ use super::{
     protocol::{Filter, is_on},
     token::Kind,
     tree::{Node, Statement},
+    unfit::Unfit,
 };
 use crate::{
     convert::{
         ledger::Outcome,
         router::{Keys, set},
     },
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
 };
 
 /// What the host originates and installs.
@@ -23,14 +24,14 @@ pub(super) struct Local {
     pub(super) changes: Vec<(Prefix, Keys)>,
     pub(super) interfaces: Vec<String>,
     /// Those of `protocol direct`, by family.
-    interfaces_of: [Vec<String>; 2],
+    interfaces_of: PerFamily<Vec<String>>,
     /// Families of `protocol direct`.
-    pub(super) connected: [bool; 2],
+    pub(super) connected: PerFamily<bool>,
     /// Line of the last `protocol direct`.
     pub(super) direct_line: usize,
     pub(super) requires_carrier: bool,
     /// Families that the kernel gets.
-    pub(super) installed: [bool; 2],
+    pub(super) installed: PerFamily<bool>,
     pub(super) fib: Keys,
     pub(super) sources: Vec<String>,
     pub(super) max_paths: Option<u32>,
@@ -88,7 +89,7 @@ impl Local {
         // The own AS number cannot be prepended here: that of the neighbor's session counts.
         let compiled = filter::compile(body, names, 0);
         if let Some((line, why)) = &compiled.unfit {
-            lines.note(*line, Outcome::NotCarried, why.as_str());
+            lines.note(*line, Outcome::NotCarried, why.to_string());
         }
         // Filters of neighbors may look at what it sets.
         if !compiled.only_changes() {
@@ -105,34 +106,25 @@ impl Local {
     fn direct(&mut self, body: &[Statement], lines: &mut Lines) {
         let mut named = Vec::new();
         let mut is_named = false;
-        let mut families = [false; 2];
+        let mut families = PerFamily::both(false);
         for statement in body {
             match statement.words().as_slice() {
                 ["ipv4" | "ipv6"] if is_filtered(statement) => {
                     let what = "it has no counterpart: no connected subnet of this family is advertised";
                     lines.not_carried(statement, what);
                 }
-                ["ipv4"] => families[0] = true,
-                ["ipv6"] => families[1] = true,
+                ["ipv4"] => families[Family::Ipv4Unicast] = true,
+                ["ipv6"] => families[Family::Ipv6Unicast] = true,
                 ["check", "link", rest @ ..] => self.requires_carrier = is_on(rest),
                 ["interface"] => {
                     is_named = true;
-                    let patterns = statement.nodes.iter().skip(1);
-                    let is_plain = patterns.clone().all(|n| match n {
-                        Node::Token(t) => match &t.kind {
-                            Kind::Text(pattern) => !pattern.starts_with('-'),
-                            _ => t.is(","),
-                        },
-                        Node::Block(_) => false,
-                    });
-                    if is_plain {
-                        named.extend(
-                            statement.plain().into_iter().skip(1).filter(|p| *p != ",").map(str::to_owned),
-                        );
-                    } else {
-                        let what = "only patterns of names have a counterpart: no such subnet is advertised; \
-                                    name the interfaces in advertise.interfaces";
-                        lines.not_carried(statement, what);
+                    match patterns(statement) {
+                        Some(patterns) => named.extend(patterns),
+                        None => {
+                            let what = "only patterns of names have a counterpart: no such subnet is advertised; \
+                                        name the interfaces in advertise.interfaces";
+                            lines.not_carried(statement, what);
+                        }
                     }
                 }
                 _ => lines.not_carried(statement, "not known to routelet"),
@@ -144,13 +136,11 @@ impl Local {
         if named.iter().any(|n| n == "*") {
             named.push("lo".to_owned());
         }
-        for (_, of_it) in families.into_iter().zip(&mut self.interfaces_of).filter(|(is, _)| *is) {
-            of_it.extend(named.iter().cloned());
+        for family in Family::ALL.into_iter().filter(|f| families[*f]) {
+            self.interfaces_of[family].extend(named.iter().cloned());
+            self.connected[family] = true;
         }
-        for (connected, family) in self.connected.iter_mut().zip(families) {
-            *connected |= family;
-        }
-        if families != [false; 2] {
+        if families != PerFamily::both(false) {
             self.interfaces.extend(named);
         }
     }
@@ -192,7 +182,7 @@ impl Local {
 
     /// Whether subnets of interfaces are advertised that are not meant for this family.
     pub(super) fn has_further_interfaces(&self, family: Family) -> bool {
-        let of_it = &self.interfaces_of[family.index()];
+        let of_it = &self.interfaces_of[family];
         !of_it.iter().any(|i| i == "*") && self.interfaces.iter().any(|i| !of_it.contains(i))
     }
 
@@ -211,7 +201,7 @@ impl Local {
                     let filter = Filter::read(inner);
                     let compiled = filter.as_ref().map(|f| f.compiled(names, 0));
                     let accepts = compiled.as_ref().is_some_and(Compiled::accepts_all_learned);
-                    self.installed[family.index()] = accepts;
+                    self.installed[family] = accepts;
                     match compiled {
                         Some(compiled) if accepts => self.sources.extend(compiled.sources),
                         _ if filter == Some(Filter::None) => {}
@@ -247,10 +237,23 @@ impl Filter {
             Self::None | Self::Unfit => Compiled::default(),
             Self::Named { name, line } => match names.filters.get(name) {
                 Some(body) => filter::compile(body, names, own_as),
-                None => Compiled::unfit(*line, format!("filter {name} is not in the input")),
+                None => Compiled::unfit(*line, Unfit::MissingFilter(name.clone())),
             },
             Self::Body { body, .. } => filter::compile(body, names, own_as),
             Self::Where { condition, line } => filter::compile_where(condition, *line, names),
         }
     }
+}
+
+/// The patterns of names in `interface "…", "…"`. `None` if there are other conditions.
+fn patterns(statement: &Statement) -> Option<Vec<String>> {
+    let is_plain = |node: &Node| match node {
+        Node::Token(t) => match &t.kind {
+            Kind::Text(pattern) => !pattern.starts_with('-'),
+            _ => t.is(","),
+        },
+        Node::Block(_) => false,
+    };
+    let patterns = || statement.plain().into_iter().skip(1).filter(|p| *p != ",").map(str::to_owned);
+    statement.nodes.iter().skip(1).all(is_plain).then(|| patterns().collect())
 }

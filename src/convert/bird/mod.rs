@@ -11,6 +11,7 @@ mod local;
 mod protocol;
 mod token;
 mod tree;
+mod unfit;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use local::Local;
 use protocol::Bgp;
 use token::{Token, tokens};
 use tree::{Node, Statement};
+use unfit::Unfit;
 
 use super::{
     ConvertError, Input,
@@ -26,7 +28,10 @@ use super::{
     ranges,
     router::Router,
 };
-use crate::{bgp::policy::PrefixRange, net::Family};
+use crate::{
+    bgp::policy::PrefixRange,
+    net::{Family, PerFamily},
+};
 
 /// What names stand for.
 #[derive(Debug, Default)]
@@ -46,7 +51,7 @@ struct Names {
 struct Protocol {
     name: Option<String>,
     source: &'static str,
-    families: [bool; 2],
+    families: PerFamily<bool>,
 }
 
 /// The ledger, by lines of all files together.
@@ -138,8 +143,8 @@ impl Names {
         if others().next().is_none() {
             return Some(source);
         }
-        let of_it = || Family::ALL.into_iter().filter(|f| known.families[f.index()]);
-        if of_it().any(|f| others().any(|p| p.families[f.index()])) {
+        let of_it = || Family::ALL.into_iter().filter(|f| known.families[*f]);
+        if of_it().any(|f| others().any(|p| p.families[f])) {
             return None;
         }
         Some(Condition::And(vec![source, Condition::Prefixes(of_it().map(ranges::all).collect())]))
@@ -177,9 +182,9 @@ impl Read {
                 let source = if *kind == "static" { "network" } else { "interface" };
                 let body = statement.block().unwrap_or_default();
                 let has = |family: &str| body.iter().any(|s| s.words().first() == Some(&family));
-                let families = match [has("ipv4"), has("ipv6")] {
-                    [false, false] => [true, true],
-                    some => some,
+                let families = match (has("ipv4"), has("ipv6")) {
+                    (false, false) => PerFamily::both(true),
+                    (ipv4, ipv6) => PerFamily::new(ipv4, ipv6),
                 };
                 let name = rest.first().map(|name| (*name).to_owned());
                 self.names.protocols.push(Protocol { name, source, families });
@@ -199,13 +204,13 @@ impl Read {
                     only.nodes.iter().skip(1).filter_map(|n| n.token().cloned()).collect();
                 Parser::new(&tokens, &self.names).condition()
             }
-            _ => Err("only functions that return a condition, without arguments, have a counterpart".into()),
+            _ => Err(Unfit::Arguments),
         };
         match condition {
             Ok(condition) => {
                 self.names.conditions.insert(name.to_owned(), condition);
             }
-            Err(why) => self.lines.not_carried(statement, &why),
+            Err(why) => self.lines.not_carried(statement, &why.to_string()),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     convert::router::{Keys, set},
-    net::{Asn, Family},
+    net::{Asn, Family, PerFamily},
 };
 
 /// Templates that begin with one another.
@@ -26,7 +26,7 @@ pub(super) struct Bgp {
     pub(super) interface: Option<String>,
     pub(super) keys: Keys,
     /// By family.
-    pub(super) channels: [Option<Channel>; 2],
+    pub(super) channels: PerFamily<Option<Channel>>,
     pub(super) is_disabled: bool,
     /// A template is not in the input, with filters and passwords that it may have.
     pub(super) has_unknown_template: bool,
@@ -227,7 +227,7 @@ impl Bgp {
                     self.local_as = Some(n);
                     taken
                 }
-                None => NotCarried(format!("`{n}` is no AS number that routelet takes")),
+                None => NotCarried(format!("`{n}` is no AS number that routelet accepts")),
             },
             _ => NotCarried("not known to routelet".into()),
         }
@@ -328,12 +328,12 @@ impl Bgp {
     }
 
     fn channel(&mut self, family: Family, statement: &Statement, names: &Names, lines: &mut Lines) {
-        let mut channel = self.channels[family.index()].take().unwrap_or_default();
+        let mut channel = self.channels[family].take().unwrap_or_default();
         for inner in statement.block().unwrap_or_default() {
             let taken = self.channel_option(&mut channel, inner, names);
             note(lines, inner, taken);
         }
-        self.channels[family.index()] = Some(channel);
+        self.channels[family] = Some(channel);
     }
 
     fn channel_option(&mut self, channel: &mut Channel, statement: &Statement, names: &Names) -> Taken {

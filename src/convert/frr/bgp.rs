@@ -118,61 +118,42 @@ impl Bgp {
                 set(&mut self.keys, "multipath-relax", true);
                 Carried
             }
-            ["graceful-restart"] => {
-                set(&mut self.keys, "graceful-restart", true);
-                Carried
-            }
             ["graceful-restart-disable"] => {
                 set(&mut self.keys, "graceful-restart", false);
                 Carried
             }
-            ["graceful-restart", "restart-time", n] => match n.parse::<u16>() {
-                Ok(n) if n <= 4095 => {
-                    set(&mut self.keys, "restart-time", n);
-                    Carried
-                }
-                _ => NotCarried("the restart time is 0 to 4095 seconds".into()),
-            },
-            ["graceful-restart", "preserve-fw-state"] => NotNeeded("routes always stay in the kernel"),
-            ["graceful-restart", ..] => {
-                NotCarried("stale routes are kept for the restart time of the neighbor".into())
-            }
-            ["graceful-shutdown"] => NotCarried("run `routelet drain` on the host".into()),
-            ["listen", "limit", n] => match n.parse::<u64>() {
-                Ok(n @ 1..=65_535) => {
-                    self.range_limit = Some(n);
-                    Carried
-                }
-                _ => NotCarried("the limit is 1 to 65535".into()),
-            },
-            ["listen", "range", prefix, "peer-group", group] => match prefix.parse::<Prefix>() {
-                Ok(prefix) => {
-                    self.ranges.push((at, prefix, (*group).to_owned()));
-                    Carried
-                }
-                Err(_) => NotCarried(format!("`{prefix}` is no prefix")),
-            },
-            [
-                "suppress-fib-pending"
-                | "suppress-duplicates"
-                | "fast-external-failover"
-                | "fast-convergence",
-            ]
-            | ["update-delay" | "coalesce-time", ..] => {
-                NotNeeded("routelet advertises without such delays, and ends sessions of lost links at once")
-            }
-            ["default", "show-hostname" | "show-nexthop-hostname"] => NotNeeded("routes do not depend on it"),
-            ["default", "local-preference", ..] => {
-                NotCarried("set local-pref in an import policy of the external neighbors".into())
-            }
-            ["default", ..] => NotCarried("set `families` of the neighbors".into()),
-            [
-                "always-compare-med" | "deterministic-med" | "bestpath" | "confederation"
-                | "enforce-first-as",
-                ..,
-            ] => Differs("paths are compared as RFC 4271 §9.1.2.2 orders".into()),
-            _ => NotCarried("not known to routelet".into()),
+            ["graceful-restart", rest @ ..] => self.graceful_restart(rest),
+            ["listen", rest @ ..] => self.listen(at, rest),
+            _ => bgp_without_counterpart(words),
         }
+    }
+
+    fn graceful_restart(&mut self, words: &[&str]) -> Taken {
+        match words {
+            [] => set(&mut self.keys, "graceful-restart", true),
+            ["restart-time", n] => match n.parse::<u16>() {
+                Ok(n) if n <= 4095 => set(&mut self.keys, "restart-time", n),
+                _ => return NotCarried("the restart time is 0 to 4095 seconds".into()),
+            },
+            ["preserve-fw-state"] => return NotNeeded("routes always stay in the kernel"),
+            _ => return NotCarried("stale routes are kept for the restart time of the neighbor".into()),
+        }
+        Carried
+    }
+
+    fn listen(&mut self, at: LineId, words: &[&str]) -> Taken {
+        match words {
+            ["limit", n] => match n.parse::<u64>() {
+                Ok(n @ 1..=65_535) => self.range_limit = Some(n),
+                _ => return NotCarried("the limit is 1 to 65535".into()),
+            },
+            ["range", prefix, "peer-group", group] => match prefix.parse::<Prefix>() {
+                Ok(prefix) => self.ranges.push((at, prefix, (*group).to_owned())),
+                Err(_) => return NotCarried(format!("`{prefix}` is no prefix")),
+            },
+            _ => return NotCarried("not known to routelet".into()),
+        }
+        Carried
     }
 
     fn no_bgp(&mut self, words: &[&str]) -> Taken {
@@ -306,10 +287,9 @@ impl Bgp {
 
     /// Whether a family is active for a peer.
     pub(super) fn is_active(&self, peer: &Peer, family: Family) -> bool {
-        let index = family.index();
-        let of_group = || self.group_of(peer).and_then(|g| g.active[index]);
+        let of_group = || self.group_of(peer).and_then(|g| g.active[family]);
         let default = family == Family::Ipv4Unicast && self.default_v4;
-        peer.active[index].or_else(of_group).unwrap_or(default)
+        peer.active[family].or_else(of_group).unwrap_or(default)
     }
 }
 
@@ -336,4 +316,25 @@ fn classful(addr: &str) -> Option<Prefix> {
 /// The AS number of `router bgp`.
 pub(super) fn own_as(word: &str) -> Option<Asn> {
     as_number(word)
+}
+
+/// Lines below `router bgp` that change nothing in the result.
+fn bgp_without_counterpart(words: &[&str]) -> Taken {
+    match words {
+        ["graceful-shutdown"] => NotCarried("run `routelet drain` on the host".into()),
+        ["suppress-fib-pending" | "suppress-duplicates" | "fast-external-failover" | "fast-convergence"]
+        | ["update-delay" | "coalesce-time", ..] => {
+            NotNeeded("routelet advertises without such delays, and ends sessions of lost links at once")
+        }
+        ["default", "show-hostname" | "show-nexthop-hostname"] => NotNeeded("routes do not depend on it"),
+        ["default", "local-preference", ..] => {
+            NotCarried("set local-pref in an import policy of the external neighbors".into())
+        }
+        ["default", ..] => NotCarried("set `families` of the neighbors".into()),
+        [
+            "always-compare-med" | "deterministic-med" | "bestpath" | "confederation" | "enforce-first-as",
+            ..,
+        ] => Differs("paths are compared as RFC 4271 §9.1.2.2 orders".into()),
+        _ => NotCarried("not known to routelet".into()),
+    }
 }

@@ -18,11 +18,11 @@ use crate::{
         ledger::Ledger,
         router::{Keys, Router, append, set},
     },
-    net::Family,
+    net::{Family, PerFamily},
 };
 
 /// What export policies of every neighbor begin with, by family.
-type OwnPolicies = [Vec<String>; 2];
+type OwnPolicies = PerFamily<Vec<String>>;
 
 struct Finish<'a> {
     bgp: &'a Bgp,
@@ -40,7 +40,8 @@ pub(super) fn finish(frr: Frr) -> Result<(Router, Ledger), ConvertError> {
     let Frr { ledger, bgp, lists, maps, interfaces, discarded, router_id, protocol_maps, defaults, .. } = frr;
     let Some(bgp) = bgp else {
         return Err(ConvertError::NothingToConvert(
-            "there is no `router bgp` with an AS number that routelet takes; add the file that has it".into(),
+            "there is no `router bgp` with an AS number that routelet accepts; add the file that has it"
+                .into(),
         ));
     };
     let configured = bgp.peers.values().filter(|p| !p.is_group).count();
@@ -153,7 +154,7 @@ impl Finish<'_> {
     /// Policies about own routes: route maps of `network` and `redistribute`, and of which families
     /// connected subnets are advertised.
     fn own_policies(&mut self) -> OwnPolicies {
-        Family::ALL.map(|family| {
+        PerFamily::of(|family| {
             let mut names = self.policies_of_aggregates(family);
             names.extend(self.policies_of_networks(family));
             names.extend(self.policies_of_connected(family));
@@ -348,8 +349,8 @@ impl Finish<'_> {
         if is_top {
             self.defaults_of(peer, is_internal, &mut keys);
         }
-        let inherits = |f: &[[Filters; 2]; 2]| f.iter().flatten().all(Filters::is_empty);
-        if is_top || !inherits(&peer.filters) || peer.active != [None; 2] {
+        let inherits = |f: &PerFamily<[Filters; 2]>| f.iter().flatten().all(Filters::is_empty);
+        if is_top || !inherits(&peer.filters) || peer.active != PerFamily::both(None) {
             self.families_and_policies(peer, own, is_internal, &mut keys);
         }
         keys
@@ -400,7 +401,7 @@ impl Finish<'_> {
             for (family, list) in active.iter().zip(lists) {
                 if is_required && list.is_empty() {
                     // The policies of own routes must not count as the one that is required.
-                    let is_hidden = direction == Direction::Out && !own[family.index()].is_empty();
+                    let is_hidden = direction == Direction::Out && !own[*family].is_empty();
                     if has_any || is_hidden {
                         let scope = Scope::all(*family, direction, true);
                         names.push(self.policies.reject_all(&scope));
@@ -408,7 +409,7 @@ impl Finish<'_> {
                     }
                 }
                 if direction == Direction::Out {
-                    names.extend(own[family.index()].iter().cloned());
+                    names.extend(own[*family].iter().cloned());
                 }
                 names.extend(list);
             }
@@ -420,9 +421,9 @@ impl Finish<'_> {
 
     /// The policies of a peer for one family, in the order in which they are applied.
     fn policies_of(&mut self, peer: &Peer, family: Family, direction: Direction) -> Vec<String> {
-        let own = &peer.filters[family.index()][direction as usize];
+        let own = &peer.filters[family][direction as usize];
         let filters = match self.bgp.group_of(peer) {
-            Some(group) => own.or(&group.filters[family.index()][direction as usize]),
+            Some(group) => own.or(&group.filters[family][direction as usize]),
             None => own.clone(),
         };
         let scope = Scope::all(family, direction, direction == Direction::In || self.is_transit);

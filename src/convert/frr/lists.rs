@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::unfit::{ListName, Unfit};
 use crate::{
     bgp::policy::{AsPathPattern, Community, PrefixRange},
     convert::{ledger::LineId, ranges},
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
 };
 
 /// An entry of a list: whether it permits, and what.
@@ -30,18 +31,12 @@ impl<T> Default for List<T> {
 /// All lists of a configuration.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    prefixes: [List<PrefixRange>; 2],
-    access: [List<PrefixRange>; 2],
+    prefixes: PerFamily<List<PrefixRange>>,
+    access: PerFamily<List<PrefixRange>>,
     paths: List<String>,
     communities: List<Vec<Community>>,
     large: List<Vec<Community>>,
 }
-
-/// Why a list cannot be a condition of a statement.
-pub(super) type Unfit = String;
-
-/// How a line of a list was read.
-pub(super) type Read = Result<(), String>;
 
 impl<T: Clone> List<T> {
     fn add(&mut self, name: &str, sequence: Option<u32>, permit: bool, what: Option<T>) {
@@ -53,46 +48,44 @@ impl<T: Clone> List<T> {
         list.sort_by_key(|e| e.sequence);
     }
 
-    fn entries(&self, kind: &str, name: &str) -> Result<Vec<(bool, T)>, Unfit> {
+    fn entries(&self, kind: &'static str, name: &str) -> Result<Vec<(bool, T)>, Unfit> {
         let Some(list) = self.0.get(name) else { return Ok(Vec::new()) };
         let known = list.iter().map(|e| e.what.clone().map(|what| (e.permit, what)));
-        known
-            .collect::<Option<_>>()
-            .ok_or_else(|| format!("{kind} {name} has an entry that is not understood"))
+        known.collect::<Option<_>>().ok_or_else(|| Unfit::Entry(list_name(kind, name)))
     }
 }
 
 impl Lists {
     /// `ip|ipv6 prefix-list NAME [seq N] permit|deny PREFIX [ge N] [le N]`, from the name on.
-    pub(super) fn prefix_list(&mut self, family: Family, words: &[&str]) -> Read {
-        let Some((name, words)) = words.split_first() else { return Err("has no name".into()) };
+    pub(super) fn prefix_list(&mut self, family: Family, words: &[&str]) -> Result<(), Unfit> {
+        let Some((name, words)) = words.split_first() else { return Err(Unfit::NoName) };
         if words.first() == Some(&"description") {
             return Ok(());
         }
         let (sequence, words) = sequence(words);
         let (permit, words) = permit(words)?;
         let range = range(family, words);
-        let list = &mut self.prefixes[family.index()];
+        let list = &mut self.prefixes[family];
         list.add(name, sequence, permit, range.as_ref().ok().copied());
         range.map(|_| ())
     }
 
     /// `[ip|ipv6] access-list NAME [seq N] permit|deny PREFIX [exact-match]`, from the name on.
-    pub(super) fn access_list(&mut self, family: Family, words: &[&str]) -> Read {
-        let Some((name, words)) = words.split_first() else { return Err("has no name".into()) };
+    pub(super) fn access_list(&mut self, family: Family, words: &[&str]) -> Result<(), Unfit> {
+        let Some((name, words)) = words.split_first() else { return Err(Unfit::NoName) };
         if words.first() == Some(&"remark") {
             return Ok(());
         }
         let (sequence, words) = sequence(words);
         let (permit, words) = permit(words)?;
         let range = access_range(family, words);
-        self.access[family.index()].add(name, sequence, permit, range.as_ref().ok().copied());
+        self.access[family].add(name, sequence, permit, range.as_ref().ok().copied());
         range.map(|_| ())
     }
 
     /// `as-path access-list NAME [seq N] permit|deny REGEX`, from the name on.
-    pub(super) fn as_path_list(&mut self, words: &[&str]) -> Read {
-        let Some((name, words)) = words.split_first() else { return Err("has no name".into()) };
+    pub(super) fn as_path_list(&mut self, words: &[&str]) -> Result<(), Unfit> {
+        let Some((name, words)) = words.split_first() else { return Err(Unfit::NoName) };
         let (sequence, words) = sequence(words);
         let (permit, words) = permit(words)?;
         let pattern = pattern(&words.join(" "));
@@ -101,12 +94,12 @@ impl Lists {
     }
 
     /// `community-list [standard|expanded] NAME [seq N] permit|deny …`, from the kind on.
-    pub(super) fn community_list(&mut self, words: &[&str], large: bool) -> Read {
+    pub(super) fn community_list(&mut self, words: &[&str], large: bool) -> Result<(), Unfit> {
         let (kind, words) = match words.split_first() {
             Some((kind @ (&"standard" | &"expanded"), rest)) => (Some(*kind), rest),
             _ => (None, words),
         };
-        let Some((name, words)) = words.split_first() else { return Err("has no name".into()) };
+        let Some((name, words)) = words.split_first() else { return Err(Unfit::NoName) };
         let (sequence, words) = sequence(words);
         let (permit, words) = permit(words)?;
         let number: Option<u32> = name.parse().ok();
@@ -119,11 +112,11 @@ impl Lists {
 
     /// Whether there is such a list.
     pub(super) fn has_prefix_list(&self, family: Family, name: &str) -> bool {
-        self.prefixes[family.index()].0.contains_key(name)
+        self.prefixes[family].0.contains_key(name)
     }
 
     pub(super) fn has_access_list(&self, family: Family, name: &str) -> bool {
-        self.access[family.index()].0.contains_key(name)
+        self.access[family].0.contains_key(name)
     }
 
     pub(super) fn has_path(&self, name: &str) -> bool {
@@ -137,13 +130,13 @@ impl Lists {
 
     /// What a prefix list permits; nothing if it does not exist.
     pub(super) fn prefixes(&self, family: Family, name: &str) -> Result<Vec<PrefixRange>, Unfit> {
-        let entries = self.prefixes[family.index()].entries("prefix list", name)?;
+        let entries = self.prefixes[family].entries("prefix list", name)?;
         ranges::permitted(&entries).ok_or_else(|| too_many("prefix list", name))
     }
 
     /// What an access list permits.
     pub(super) fn access(&self, family: Family, name: &str) -> Result<Vec<PrefixRange>, Unfit> {
-        let entries = self.access[family.index()].entries("access list", name)?;
+        let entries = self.access[family].entries("access list", name)?;
         ranges::permitted(&entries).ok_or_else(|| too_many("access list", name))
     }
 
@@ -156,7 +149,7 @@ impl Lists {
     pub(super) fn path(&self, name: &str) -> Result<Option<String>, Unfit> {
         let entries = self.path_entries(name)?;
         if entries.iter().any(|(permit, _)| !permit) {
-            return Err(format!("AS path list {name} has deny entries, which a condition cannot have"));
+            return Err(Unfit::DenyEntries(list_name("AS path list", name)));
         }
         Ok(match entries.as_slice() {
             [] => None,
@@ -172,25 +165,21 @@ impl Lists {
         let mut one_of = Vec::new();
         for (permit, all_of) in entries {
             match all_of.as_slice() {
-                _ if !permit => {
-                    return Err(format!(
-                        "community list {name} has deny entries, which a condition cannot have"
-                    ));
-                }
+                _ if !permit => return Err(Unfit::DenyEntries(list_name("community list", name))),
                 [one] => one_of.push(*one),
-                _ => {
-                    return Err(format!(
-                        "an entry of community list {name} requires several communities at once, which a condition cannot"
-                    ));
-                }
+                _ => return Err(Unfit::SeveralCommunities(list_name("community list", name))),
             }
         }
         Ok(one_of)
     }
 }
 
-fn too_many(kind: &str, name: &str) -> Unfit {
-    format!("{kind} {name} has so many entries that its deny entries cannot be taken out of the others")
+fn list_name(kind: &'static str, name: &str) -> ListName {
+    ListName { kind, name: name.to_owned() }
+}
+
+fn too_many(kind: &'static str, name: &str) -> Unfit {
+    Unfit::TooManyEntries(list_name(kind, name))
 }
 
 fn sequence<'w, 'a>(words: &'w [&'a str]) -> (Option<u32>, &'w [&'a str]) {
@@ -200,16 +189,16 @@ fn sequence<'w, 'a>(words: &'w [&'a str]) -> (Option<u32>, &'w [&'a str]) {
     }
 }
 
-fn permit<'w, 'a>(words: &'w [&'a str]) -> Result<(bool, &'w [&'a str]), String> {
+fn permit<'w, 'a>(words: &'w [&'a str]) -> Result<(bool, &'w [&'a str]), Unfit> {
     match words {
         ["permit", rest @ ..] => Ok((true, rest)),
         ["deny", rest @ ..] => Ok((false, rest)),
-        _ => Err("neither permit nor deny".into()),
+        _ => Err(Unfit::NoAction),
     }
 }
 
-fn range(family: Family, words: &[&str]) -> Result<PrefixRange, String> {
-    let unknown = || format!("`{}` is no range of prefixes", words.join(" "));
+fn range(family: Family, words: &[&str]) -> Result<PrefixRange, Unfit> {
+    let unknown = || Unfit::Range(words.join(" "));
     let (prefix, mut bounds) = words.split_first().ok_or_else(unknown)?;
     if *prefix == "any" {
         return if bounds.is_empty() { Ok(ranges::all(family)) } else { Err(unknown()) };
@@ -239,8 +228,8 @@ fn range(family: Family, words: &[&str]) -> Result<PrefixRange, String> {
 }
 
 /// An access list matches what lies in the prefix, with `exact-match` the prefix alone.
-fn access_range(family: Family, words: &[&str]) -> Result<PrefixRange, String> {
-    let unknown = || format!("`{}` is no prefix; wildcard masks have no counterpart", words.join(" "));
+fn access_range(family: Family, words: &[&str]) -> Result<PrefixRange, Unfit> {
+    let unknown = || Unfit::AccessPrefix(words.join(" "));
     match words {
         ["any"] => Ok(ranges::all(family)),
         [prefix, rest @ ..] => {
@@ -257,34 +246,35 @@ fn access_range(family: Family, words: &[&str]) -> Result<PrefixRange, String> {
 }
 
 /// A regular expression that both daemons understand in the same way.
-fn pattern(text: &str) -> Result<String, String> {
+fn pattern(text: &str) -> Result<String, Unfit> {
     let is_common = |c: char| c.is_ascii_digit() || " _^$.*+?()[]|-".contains(c);
     if text.is_empty() || !text.chars().all(is_common) {
-        return Err(format!("the regular expression `{text}` may mean something else in routelet"));
+        return Err(Unfit::Regex(text.to_owned()));
     }
-    text.parse::<AsPathPattern>().map(|_| text.to_owned()).map_err(|e| e.to_string())
+    text.parse::<AsPathPattern>()?;
+    Ok(text.to_owned())
 }
 
 /// An expanded list whose regular expression stands for one community. With `^` and `$` it is
 /// about all communities of a route together: only this one, and no other.
-fn literal(text: &str, large: bool) -> Result<Vec<Community>, String> {
-    let regex = || format!("routelet has no regular expressions over communities: `{text}`");
+fn literal(text: &str, large: bool) -> Result<Vec<Community>, Unfit> {
+    let regex = || Unfit::CommunityRegex(text.to_owned());
     let inner = text.strip_prefix('_').and_then(|t| t.strip_suffix('_'));
     let inner = inner.filter(|t| t.chars().all(|c| c.is_ascii_digit() || c == ':'));
     communities(&[inner.ok_or_else(regex)?], large).map_err(|_| regex())
 }
 
-pub(super) fn communities(words: &[&str], large: bool) -> Result<Vec<Community>, String> {
+pub(super) fn communities(words: &[&str], large: bool) -> Result<Vec<Community>, Unfit> {
     let found: Result<Vec<_>, _> = words.iter().map(|word| community(word, large)).collect();
     match found {
-        Ok(list) if list.is_empty() => Err("no community".into()),
+        Ok(list) if list.is_empty() => Err(Unfit::NoCommunity),
         found => found,
     }
 }
 
 /// A community in FRR's notation.
-fn community(word: &str, large: bool) -> Result<Community, String> {
-    let unknown = || format!("the community `{word}` is not known");
+fn community(word: &str, large: bool) -> Result<Community, Unfit> {
+    let unknown = || Unfit::Community(word.to_owned());
     if large {
         return format!("large:{word}").parse().map_err(|_| unknown());
     }
@@ -294,7 +284,7 @@ fn community(word: &str, large: bool) -> Result<Community, String> {
     let name = match word {
         "local-AS" | "local-as" => "no-export-subconfed",
         "no-peer" => "nopeer",
-        "internet" => return Err("the community `internet` has no counterpart".into()),
+        "internet" => return Err(Unfit::Internet),
         other => other,
     };
     name.parse().map_err(|_| unknown())

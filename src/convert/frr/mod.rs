@@ -11,6 +11,7 @@ mod lists;
 mod neighbor;
 mod policies;
 mod route_map;
+mod unfit;
 mod words;
 
 use bgp::Bgp;
@@ -152,7 +153,7 @@ impl Frr {
                 match self.maps.entry(&name, permit, sequence, at).take(at, words) {
                     Ok(()) | Err(Clause::Is(())) => Taken::Carried,
                     Err(Clause::NotNeeded(why)) => Taken::NotNeeded(why),
-                    Err(Clause::Unfit(why)) => Taken::NotCarried(why),
+                    Err(Clause::Unfit(why)) => Taken::NotCarried(why.to_string()),
                 }
             }
             Node::Interface(name) => self.interfaces.take(&name, words),
@@ -192,7 +193,7 @@ impl Frr {
         };
         match listed {
             Ok(()) => Taken::Carried,
-            Err(why) => Taken::NotCarried(why),
+            Err(why) => Taken::NotCarried(why.to_string()),
         }
     }
 

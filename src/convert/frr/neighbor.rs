@@ -10,7 +10,7 @@ use crate::{
         ledger::LineId,
         router::{Keys, set},
     },
-    net::{Asn, Family},
+    net::{Asn, Family, PerFamily},
 };
 
 /// A neighbor or a peer group.
@@ -24,9 +24,9 @@ pub(super) struct Peer {
     pub(super) keys: Keys,
     pub(super) remote_as: Option<RemoteAs>,
     /// By family.
-    pub(super) active: [Option<bool>; 2],
+    pub(super) active: PerFamily<Option<bool>>,
     /// By family, then by direction.
-    pub(super) filters: [[Filters; 2]; 2],
+    pub(super) filters: PerFamily<[Filters; 2]>,
     /// The line that shuts it down.
     pub(super) shutdown: Option<LineId>,
     /// Only for eBGP: an iBGP session needs no such key.
@@ -109,7 +109,7 @@ impl RemoteAs {
     }
 }
 
-/// An AS number that routelet takes, plain or as `1.10`.
+/// An AS number that routelet accepts, plain or as `1.10`.
 pub(super) fn as_number(word: &str) -> Option<Asn> {
     let number = match word.split_once('.') {
         Some((high, low)) => {
@@ -130,8 +130,8 @@ impl Peer {
             group: None,
             keys: Keys::new(),
             remote_as: None,
-            active: [None; 2],
-            filters: Default::default(),
+            active: PerFamily::both(None),
+            filters: PerFamily::default(),
             shutdown: None,
             multihop: None,
             source_interface: None,
@@ -166,7 +166,7 @@ impl Peer {
                 )
             }
             ["activate"] => {
-                self.active[family.index()] = Some(true);
+                self.active[family] = Some(true);
                 Carried
             }
             ["update-source", source] => self.source(at, source),
@@ -219,7 +219,7 @@ impl Peer {
             ["graceful-restart-helper"] => NotNeeded("routelet always helps a neighbor that restarts"),
             ["interface", ..] => NotNeeded("the interface follows from the address"),
             ["unsuppress-map" | "advertise-map", ..] => {
-                self.filters[family.index()][Direction::Out as usize].unfit = Some(at);
+                self.filters[family][Direction::Out as usize].unfit = Some(at);
                 NotCarried("no counterpart: nothing is advertised to the neighbor instead".into())
             }
             ["default-originate", ..] => {
@@ -242,7 +242,7 @@ impl Peer {
     pub(super) fn take_no(&mut self, words: &[&str], family: Family) -> Taken {
         match words {
             ["activate"] => {
-                self.active[family.index()] = Some(false);
+                self.active[family] = Some(false);
                 Carried
             }
             ["shutdown", ..] => {
@@ -368,7 +368,7 @@ impl Peer {
             "out" => Direction::Out,
             _ => return NotCarried("neither `in` nor `out`".into()),
         };
-        let filters = &mut self.filters[family.index()][direction as usize];
+        let filters = &mut self.filters[family][direction as usize];
         let place = match kind {
             "route-map" => &mut filters.route_map,
             "prefix-list" => &mut filters.prefix_list,

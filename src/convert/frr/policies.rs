@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::{
     lists::Lists,
     route_map::{Change, Condition, Entry, Maps},
+    unfit::Unfit,
 };
 use crate::{
-    bgp::policy::PrefixRange,
+    bgp::policy::{Community, PrefixRange},
     convert::{
         ledger::{Ledger, LineId},
         ranges,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Times that a policy can prepend the own AS number.
-const MAX_PREPEND: usize = 50;
+pub(super) const MAX_PREPEND: usize = 50;
 
 /// Where a route map is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,14 @@ pub(super) struct Policies<'a> {
     names: BTreeMap<String, String>,
     /// What own routes are given before the route maps of neighbors.
     own_communities: Vec<String>,
+}
+
+/// What a route must meet for a statement.
+struct Required {
+    /// `None`: any prefix.
+    prefixes: Option<Vec<PrefixRange>>,
+    /// All other conditions.
+    keys: Keys,
 }
 
 /// What a list of prefixes is called on the router.
@@ -98,6 +107,31 @@ impl Scope {
     }
 }
 
+impl Required {
+    /// Returns whether a prefix is left.
+    fn be_within(&mut self, listed: Vec<PrefixRange>) -> Result<bool, Unfit> {
+        let both = match &self.prefixes {
+            None => listed,
+            Some(others) => ranges::common(others, &listed).ok_or(Unfit::TooManyRanges)?,
+        };
+        let is_left = !both.is_empty();
+        self.prefixes = Some(both);
+        Ok(is_left)
+    }
+
+    /// Returns whether there is one.
+    fn have_one_of(&mut self, communities: &[Community]) -> Result<bool, Unfit> {
+        if communities.is_empty() {
+            return Ok(false);
+        }
+        if self.keys.contains_key("communities") {
+            return Err(Unfit::TwoCommunityLists);
+        }
+        append(&mut self.keys, "communities", communities.iter().map(ToString::to_string));
+        Ok(true)
+    }
+}
+
 impl<'a> Policies<'a> {
     pub(super) fn new(lists: &'a Lists, maps: &'a Maps, own_as: Asn) -> Self {
         Self { lists, maps, own_as, made: Vec::new(), names: BTreeMap::new(), own_communities: Vec::new() }
@@ -120,7 +154,7 @@ impl<'a> Policies<'a> {
             match self.statements(entry, scope, ledger) {
                 Ok(mut more) => statements.append(&mut more),
                 Err((line, why)) => {
-                    ledger.not_carried(line, why);
+                    ledger.not_carried(line, why.to_string());
                     let what = "this entry cannot be expressed: the policy rejects what reaches it";
                     ledger.differs(entry.at, what);
                     is_cut = true;
@@ -274,7 +308,7 @@ impl<'a> Policies<'a> {
         entry: &Entry,
         scope: &Scope,
         ledger: &mut Ledger,
-    ) -> Result<Vec<Keys>, (LineId, String)> {
+    ) -> Result<Vec<Keys>, (LineId, Unfit)> {
         if let Some(unfit) = &entry.unfit {
             return Err(unfit.clone());
         }
@@ -286,35 +320,13 @@ impl<'a> Policies<'a> {
             set(&mut keys, "action", "reject");
             return Ok(vec![keys]);
         }
-        let mut before = Vec::new();
+        let mut statements = Vec::new();
         for (at, change) in &entry.changes {
             if let Change::Communities { list, additive: false } = change {
-                if scope.direction == Direction::In {
-                    let what = "communities are added or removed, not replaced; write `additive`";
-                    return Err((*at, what.into()));
-                }
-                if !scope.is_own_only() {
-                    // Own routes have no communities that could be replaced; others may.
-                    let mut learned = keys.clone();
-                    append(&mut learned, "source", ["bgp"]);
-                    set(&mut learned, "action", "reject");
-                    before.push(learned);
-                    ledger.differs(
-                        *at,
-                        "communities are added, not replaced: routes learned from others are rejected here; write `additive`",
-                    );
-                }
-                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-                let replaced =
-                    self.own_communities.iter().filter(|c| scope.source.is_none() && !list.contains(c));
-                let mut replaced = replaced.peekable();
-                if replaced.peek().is_some() {
-                    append(&mut keys, "remove-communities", replaced.cloned());
-                }
-                append(&mut keys, "add-communities", list);
-                continue;
+                statements.extend(self.replace_communities(&mut keys, *at, list, scope, ledger)?);
+            } else {
+                self.change(&mut keys, change, scope).map_err(|why| (*at, why))?;
             }
-            self.change(&mut keys, change, scope).map_err(|why| (*at, why))?;
         }
         if scope.source.is_some() && hides_own_routes(&keys) {
             ledger.differs(entry.at, HIDDEN);
@@ -328,13 +340,46 @@ impl<'a> Policies<'a> {
             self.own_communities.extend(added.iter().filter_map(Value::as_str).map(str::to_owned));
         }
         set(&mut keys, "action", "accept");
-        before.dedup();
-        before.push(keys);
-        Ok(before)
+        statements.dedup();
+        statements.push(keys);
+        Ok(statements)
+    }
+
+    /// Adds communities that replace others. Own routes have none but those of `own_communities`;
+    /// the statement that is returned rejects routes that may have any.
+    fn replace_communities(
+        &self,
+        keys: &mut Keys,
+        at: LineId,
+        list: &[Community],
+        scope: &Scope,
+        ledger: &mut Ledger,
+    ) -> Result<Option<Keys>, (LineId, Unfit)> {
+        if scope.direction == Direction::In {
+            return Err((at, Unfit::Replaced));
+        }
+        let rejected = (!scope.is_own_only()).then(|| {
+            let mut learned = keys.clone();
+            append(&mut learned, "source", ["bgp"]);
+            set(&mut learned, "action", "reject");
+            ledger.differs(
+                at,
+                "communities are added, not replaced: routes learned from others are rejected here; write `additive`",
+            );
+            learned
+        });
+        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+        let is_replaced = |c: &&String| scope.source.is_none() && !list.contains(c);
+        let replaced: Vec<String> = self.own_communities.iter().filter(is_replaced).cloned().collect();
+        if !replaced.is_empty() {
+            append(keys, "remove-communities", replaced);
+        }
+        append(keys, "add-communities", list);
+        Ok(rejected)
     }
 
     /// A list that is not in the input: what an entry with it is to reject is not known.
-    fn missing(&self, entry: &Entry) -> Option<(LineId, String)> {
+    fn missing(&self, entry: &Entry) -> Option<(LineId, Unfit)> {
         let lists = self.lists;
         entry.conditions.iter().find_map(|(at, condition)| {
             let (is_there, name) = match condition {
@@ -344,83 +389,59 @@ impl<'a> Policies<'a> {
                 Condition::Community { list, large } => (lists.has_community(list, *large), list),
                 Condition::NextHop(_) | Condition::Peer(_) | Condition::Interface(_) => return None,
             };
-            (!is_there).then(|| (*at, format!("list {name} is not in the input")))
+            (!is_there).then(|| (*at, Unfit::Missing(name.clone())))
         })
     }
 
-    fn conditions(&self, entry: &Entry, scope: &Scope) -> Result<Option<Keys>, (LineId, String)> {
-        let mut prefixes = scope.prefixes.clone();
-        let mut keys = Keys::new();
+    /// What a route must meet; `None` if no route of the scope can.
+    fn conditions(&self, entry: &Entry, scope: &Scope) -> Result<Option<Keys>, (LineId, Unfit)> {
+        let mut required = Required { prefixes: scope.prefixes.clone(), keys: Keys::new() };
         for (at, condition) in &entry.conditions {
-            let unfit = |why: String| (*at, why);
-            let listed = match condition {
-                Condition::PrefixList(family, _) | Condition::AccessList(family, _)
-                    if *family != scope.family =>
-                {
-                    return Ok(None);
-                }
-                Condition::PrefixList(family, name) => {
-                    Some(self.lists.prefixes(*family, name).map_err(unfit)?)
-                }
-                Condition::AccessList(family, name) => Some(self.lists.access(*family, name).map_err(unfit)?),
-                Condition::AsPath(name) => match self.lists.path(name).map_err(unfit)? {
-                    None => return Ok(None),
-                    Some(pattern) => {
-                        set(&mut keys, "as-path", pattern);
-                        None
-                    }
-                },
-                Condition::Community { list, large } => {
-                    let one_of = self.lists.community(list, *large).map_err(unfit)?;
-                    if one_of.is_empty() {
-                        return Ok(None);
-                    }
-                    if keys.contains_key("communities") {
-                        return Err(unfit("one statement cannot require communities of two lists".into()));
-                    }
-                    append(&mut keys, "communities", one_of.iter().map(ToString::to_string));
-                    None
-                }
-                Condition::NextHop(_) if keys.contains_key("next-hop") => {
-                    return Err(unfit("one statement cannot require two next hops".into()));
-                }
-                Condition::NextHop(addr) => {
-                    append(&mut keys, "next-hop", [addr.to_string()]);
-                    None
-                }
-                Condition::Peer(addr) if scope.direction == Direction::In => {
-                    append(&mut keys, "neighbors", [addr.to_string()]);
-                    None
-                }
-                Condition::Peer(_) => {
-                    return Err(unfit(
-                        "on export a policy matches the neighbor that the route is for".into(),
-                    ));
-                }
-                Condition::Interface(_) => {
-                    return Err(unfit(
-                        "policies have no condition on interfaces; name them in advertise.interfaces".into(),
-                    ));
-                }
-            };
-            if let Some(listed) = listed {
-                let both = match &prefixes {
-                    None => Some(listed),
-                    Some(others) => ranges::common(others, &listed),
-                };
-                let both = both.ok_or_else(|| (*at, "too many ranges of prefixes".to_owned()))?;
-                if both.is_empty() {
-                    return Ok(None);
-                }
-                prefixes = Some(both);
+            if !self.require(&mut required, condition, scope).map_err(|why| (*at, why))? {
+                return Ok(None);
             }
         }
-        let mut all = scope.narrowed(prefixes.as_deref());
-        all.append(&mut keys);
+        let mut all = scope.narrowed(required.prefixes.as_deref());
+        all.append(&mut required.keys);
         Ok(Some(all))
     }
 
-    fn change(&self, keys: &mut Keys, change: &Change, scope: &Scope) -> Result<(), String> {
+    /// Adds a condition. Returns whether a route can meet it.
+    fn require(&self, required: &mut Required, condition: &Condition, scope: &Scope) -> Result<bool, Unfit> {
+        match condition {
+            Condition::PrefixList(family, _) | Condition::AccessList(family, _)
+                if *family != scope.family =>
+            {
+                Ok(false)
+            }
+            Condition::PrefixList(family, name) => required.be_within(self.lists.prefixes(*family, name)?),
+            Condition::AccessList(family, name) => required.be_within(self.lists.access(*family, name)?),
+            Condition::AsPath(name) => {
+                let pattern = self.lists.path(name)?;
+                let can_match = pattern.is_some();
+                if let Some(pattern) = pattern {
+                    set(&mut required.keys, "as-path", pattern);
+                }
+                Ok(can_match)
+            }
+            Condition::Community { list, large } => {
+                required.have_one_of(&self.lists.community(list, *large)?)
+            }
+            Condition::NextHop(_) if required.keys.contains_key("next-hop") => Err(Unfit::TwoNextHops),
+            Condition::NextHop(addr) => {
+                append(&mut required.keys, "next-hop", [addr.to_string()]);
+                Ok(true)
+            }
+            Condition::Peer(addr) if scope.direction == Direction::In => {
+                append(&mut required.keys, "neighbors", [addr.to_string()]);
+                Ok(true)
+            }
+            Condition::Peer(_) => Err(Unfit::PeerOnExport),
+            Condition::Interface(_) => Err(Unfit::Interface),
+        }
+    }
+
+    fn change(&self, keys: &mut Keys, change: &Change, scope: &Scope) -> Result<(), Unfit> {
         match change {
             Change::LocalPref(n) => set(keys, "set-local-pref", *n),
             Change::Med(n) => set(keys, "set-med", *n),
@@ -435,10 +456,7 @@ impl<'a> Policies<'a> {
             }
             Change::Prepend(numbers) => {
                 if numbers.iter().any(|n| *n != self.own_as) || numbers.len() > MAX_PREPEND {
-                    return Err(format!(
-                        "policies prepend the own AS number, {}, up to {MAX_PREPEND} times",
-                        self.own_as
-                    ));
+                    return Err(Unfit::Prepend(self.own_as));
                 }
                 set(keys, "prepend-as", numbers.len());
             }
@@ -447,11 +465,7 @@ impl<'a> Policies<'a> {
                 set(keys, "set-next-hop", addr.to_string());
             }
             Change::NextHop(..) => {}
-            Change::Source(_) => {
-                return Err(
-                    "the source address of routes is not set by policies, but by fib.prefer-source".into()
-                );
-            }
+            Change::Source(_) => return Err(Unfit::Source),
         }
         Ok(())
     }

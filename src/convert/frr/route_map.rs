@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::lists::communities;
+use super::{lists::communities, unfit::Unfit};
 use crate::{
     bgp::policy::Community,
     convert::ledger::LineId,
@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub(super) conditions: Vec<(LineId, Condition)>,
     pub(super) changes: Vec<(LineId, Change)>,
     /// A line that has no counterpart.
-    pub(super) unfit: Option<(LineId, String)>,
+    pub(super) unfit: Option<(LineId, Unfit)>,
 }
 
 /// `match …`.
@@ -63,7 +63,7 @@ pub(super) enum Change {
 pub(super) enum Clause<T> {
     Is(T),
     NotNeeded(&'static str),
-    Unfit(String),
+    Unfit(Unfit),
 }
 
 /// The route maps by name, their entries in order.
@@ -150,7 +150,7 @@ impl Entry {
                 Clause::Unfit(_) if !self.permit => Err(Clause::NotNeeded("a rejected route is not changed")),
                 other => Err(self.refuse(at, other)),
             },
-            _ => Err(self.refuse::<()>(at, Clause::Unfit("policies of routelet have no such step".into()))),
+            _ => Err(self.refuse::<()>(at, Clause::Unfit(Unfit::Step))),
         }
     }
 
@@ -168,7 +168,7 @@ impl Entry {
 
 fn condition(words: &[&str]) -> Clause<Condition> {
     let family = |word: &str| if word == "ip" { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
-    let unfit = || Clause::Unfit(format!("policies have no condition like `match {}`", words.join(" ")));
+    let unfit = || Clause::Unfit(Unfit::Match(words.join(" ")));
     Clause::Is(match words {
         [ip @ ("ip" | "ipv6"), "address", "prefix-list", name] => {
             Condition::PrefixList(family(ip), (*name).to_owned())
@@ -197,7 +197,7 @@ fn condition(words: &[&str]) -> Clause<Condition> {
 }
 
 fn change(words: &[&str]) -> Clause<Change> {
-    let unfit = || Clause::Unfit(format!("policies cannot `set {}`", words.join(" ")));
+    let unfit = || Clause::Unfit(Unfit::Set(words.join(" ")));
     Clause::Is(match words {
         ["local-preference", n] => match n.parse() {
             Ok(n) => Change::LocalPref(n),
