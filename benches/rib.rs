@@ -17,7 +17,7 @@ use routelet::{
             update::{Decoder, Nlri, Update},
         },
     },
-    net::{Family, Prefix, Reach, Reachable},
+    net::{Family, PerFamily, Prefix, Reach, Reachable},
 };
 
 #[global_allocator]
@@ -167,8 +167,8 @@ fn session(n: u32) -> Negotiated {
         extended_messages: false,
         families: Family::ALL.to_vec(),
         extended_next_hop: false,
-        add_path_receive: [false; 2],
-        add_path_send: [false; 2],
+        add_path_receive: PerFamily::both(false),
+        add_path_send: PerFamily::both(false),
         route_refresh: true,
         enhanced_refresh: false,
         graceful: None,

@@ -12,7 +12,7 @@ use routelet::{
         pack::Packer,
         update::{Decoder, Nlri},
     },
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
 };
 
 #[global_allocator]
@@ -22,11 +22,11 @@ const ROUTES: u32 = 100_000;
 const SHAPE: Shape = Shape {
     ibgp: false,
     four_octet_as: true,
-    families: [true, true],
+    families: PerFamily::both(true),
     extended_next_hop: false,
     extended_messages: false,
-    add_path_receive: [false; 2],
-    add_path_send: [false; 2],
+    add_path_receive: PerFamily::both(false),
+    add_path_send: PerFamily::both(false),
     first_as: None,
     on_host: false,
 };

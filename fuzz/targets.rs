@@ -21,6 +21,7 @@ use routelet::{
     },
     config::{ParseContext, PasswordFileError, effective, parse},
     convert::{ConvertError, Format, Input},
+    net::PerFamily,
 };
 
 pub(crate) use host::{advertisement, conflist, control, netlink, object, request, state};
@@ -163,11 +164,11 @@ fn shape(choice: u8) -> Shape {
     Shape {
         ibgp: bit(0),
         four_octet_as: !bit(1),
-        families: [!bit(2), true],
+        families: PerFamily::new(!bit(2), true),
         extended_next_hop: bit(3),
         extended_messages: bit(4),
-        add_path_receive: [bit(5), bit(6)],
-        add_path_send: [bit(5), bit(6)],
+        add_path_receive: PerFamily::new(bit(5), bit(6)),
+        add_path_send: PerFamily::new(bit(5), bit(6)),
         first_as: bit(7).then_some(65001),
         on_host: false,
     }

@@ -30,17 +30,17 @@ use routelet::{
         pack::Packer,
         update::{AttrErrorAction, Decoder, Nlri, Update},
     },
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
 };
 
 const SHAPE: Shape = Shape {
     ibgp: true,
     four_octet_as: true,
-    families: [true, true],
+    families: PerFamily::both(true),
     extended_next_hop: true,
     extended_messages: false,
-    add_path_receive: [false; 2],
-    add_path_send: [false; 2],
+    add_path_receive: PerFamily::both(false),
+    add_path_send: PerFamily::both(false),
     first_as: None,
     on_host: false,
 };

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 
 use crate::{
     bgp::{policy::Policy, wire::Shape},
-    net::{Asn, BfdParams, Diagnostic, Family, Prefix, Reason, RouterId, Subject},
+    net::{Asn, BfdParams, Diagnostic, Family, PerFamily, Prefix, Reason, RouterId, Subject},
 };
 
 /// A neighbor's number inside the daemon: small, and never used for another neighbor while routes
@@ -436,9 +436,10 @@ pub struct Negotiated {
     pub families: Vec<Family>,
     /// IPv4 NLRI with IPv6 next hops in either direction (RFC 8950).
     pub extended_next_hop: bool,
-    /// Per family index: what they may send to us, what we may send to them (RFC 7911).
-    pub add_path_receive: [bool; 2],
-    pub add_path_send: [bool; 2],
+    /// Whether the neighbor may send several paths to a prefix (RFC 7911).
+    pub add_path_receive: PerFamily<bool>,
+    /// Whether several paths to a prefix may be sent to the neighbor.
+    pub add_path_send: PerFamily<bool>,
     pub route_refresh: bool,
     pub enhanced_refresh: bool,
     /// It sends End-of-RIB markers, and keeps routes of these families over its own restart.
@@ -520,7 +521,7 @@ impl Negotiated {
         Shape {
             ibgp: self.is_ibgp(),
             four_octet_as: self.four_octet_as,
-            families: Family::ALL.map(|f| self.has(f)),
+            families: PerFamily::of(|f| self.has(f)),
             extended_next_hop: self.extended_next_hop,
             extended_messages: self.extended_messages,
             add_path_receive: self.add_path_receive,

@@ -15,7 +15,7 @@ use crate::{
         view::{NeighborView, SessionState},
     },
     config::Config,
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
     nft::{
         io::masquerade::Want,
         masquerade::{self, Auto, Mode},
@@ -46,7 +46,7 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
                 let advertised = advertised_outside(&inputs, &wanted.pods).await;
                 for family in Family::ALL {
                     let was_over = auto.is_over(family);
-                    auto.observe(Instant::now(), family, advertised[family.index()]);
+                    auto.observe(Instant::now(), family, advertised[family]);
                     if auto.is_over(family) && !was_over {
                         tracing::info!(%family, "masquerading ended, an external neighbor has the pod CIDRs");
                     }
@@ -77,19 +77,19 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
 }
 
 /// For each family, whether one neighbor outside the cluster has all its pod CIDRs.
-async fn advertised_outside(inputs: &Inputs, pods: &BTreeSet<Prefix>) -> [bool; 2] {
-    let mut advertised = [false; 2];
+async fn advertised_outside(inputs: &Inputs, pods: &BTreeSet<Prefix>) -> PerFamily<bool> {
+    let mut advertised = PerFamily::both(false);
     for neighbor in neighbors(inputs).await {
         if !is_outside(&neighbor) {
             continue;
         }
         for family in Family::ALL {
             let all: Vec<_> = pods.iter().copied().filter(|p| p.family() == family).collect();
-            let mut has = !all.is_empty() && !advertised[family.index()];
+            let mut has = !all.is_empty() && !advertised[family];
             for prefix in all {
                 has = has && is_advertised(inputs, &neighbor, prefix).await;
             }
-            advertised[family.index()] |= has;
+            advertised[family] |= has;
         }
     }
     advertised

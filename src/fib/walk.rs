@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::{
     fib::{diff::Fib, route::OWN_METRIC, table::State, view::FibView},
-    net::{Family, Prefix, Smallest},
+    net::{Family, PerFamily, Prefix, Smallest},
 };
 
 /// Number of routes that one search finds.
@@ -101,10 +101,10 @@ impl Fib {
     }
 
     /// Number of routes in the kernel, by family.
-    pub fn counts(&self) -> [usize; 2] {
-        let mut counts = Family::ALL.map(|family| self.routes.there(family));
+    pub fn counts(&self) -> PerFamily<usize> {
+        let mut counts = PerFamily::of(|family| self.routes.there(family));
         let own = self.own.iter().filter(|(_, o)| o.there);
-        own.for_each(|(p, _)| counts[p.family().index()] += 1);
+        own.for_each(|(p, _)| counts[p.family()] += 1);
         counts
     }
 

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::net::{Family, Prefix};
+use crate::net::{Family, PerFamily, Prefix};
 
 /// The configuration of masquerading, as computed by the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub const AUTO_OFF_DELAY: Duration = Duration::from_secs(60);
 /// connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Auto {
-    families: [Advertised; 2],
+    families: PerFamily<Advertised>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ enum Advertised {
 impl Auto {
     /// Records whether an external neighbor has all pod CIDRs of a family now.
     pub fn observe(&mut self, now: Instant, family: Family, has: bool) {
-        let state = &mut self.families[family.index()];
+        let state = &mut self.families[family];
         *state = match *state {
             Advertised::Stable => Advertised::Stable,
             _ if !has => Advertised::No,
@@ -91,7 +91,7 @@ impl Auto {
 
     /// Whether masquerading has ended for a family.
     pub fn is_over(&self, family: Family) -> bool {
-        self.families[family.index()] == Advertised::Stable
+        self.families[family] == Advertised::Stable
     }
 }
 

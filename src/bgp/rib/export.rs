@@ -21,7 +21,7 @@ use crate::{
             attr::{Attrs, ExtraAttrs, PathNextHop},
         },
     },
-    net::{Asn, Family, Prefix, RouterId, Source},
+    net::{Asn, Family, PerFamily, Prefix, RouterId, Source},
 };
 
 /// LOCAL_PREF of routes without one (RFC 4271 §9.1.1 leaves the value to the implementation).
@@ -95,7 +95,7 @@ impl View {
         let own_only = !ibgp && audience == Audience::Own;
         let default = if own_only { MAX_OWN_ROUTES } else { 0 };
         let max_prefixes = config.max_prefixes_out.unwrap_or(default);
-        let of_family = |it: bool| Family::ALL.map(|f| it && f == family);
+        let of_family = |it: bool| PerFamily::of(|f| it && f == family);
         let shape = session.shape();
         let add_path_send = of_family(shape.add_path_send(family));
         Self {
@@ -103,7 +103,7 @@ impl View {
             shape: Shape {
                 families: of_family(true),
                 first_as: None,
-                add_path_receive: [false; 2],
+                add_path_receive: PerFamily::both(false),
                 add_path_send,
                 on_host: false,
                 ..shape

@@ -15,7 +15,7 @@ use crate::{
             open::Open,
         },
     },
-    net::{AS_TRANS, Asn, Family},
+    net::{AS_TRANS, Asn, Family, PerFamily},
 };
 
 /// Both ends of a connection.
@@ -189,8 +189,13 @@ fn no_common_family(config: &PeerConfig) -> WireError {
     WireError { code: Code::Open, subcode: 7, data: data.freeze(), what: "no address family in common" }
 }
 
-fn add_path(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -> ([bool; 2], [bool; 2]) {
-    let (mut receive, mut send) = ([false; 2], [false; 2]);
+fn add_path(
+    config: &PeerConfig,
+    sent: &Open,
+    got: &Open,
+    families: &[Family],
+) -> (PerFamily<bool>, PerFamily<bool>) {
+    let (mut receive, mut send) = (PerFamily::default(), PerFamily::default());
     let announced = sent.capabilities.iter().any(|c| matches!(c, Capability::AddPath(_)));
     let tuples =
         got.capabilities.iter().filter_map(|c| if let Capability::AddPath(t) = c { Some(t) } else { None });
@@ -203,8 +208,8 @@ fn add_path(config: &PeerConfig, sent: &Open, got: &Open, families: &[Family]) -
         if !matches!(tuple.mode, 1..=3) {
             continue;
         }
-        receive[family.index()] = config.add_paths.receive && tuple.mode & 2 != 0;
-        send[family.index()] = config.add_paths.send && tuple.mode & 1 != 0;
+        receive[family] = config.add_paths.receive && tuple.mode & 2 != 0;
+        send[family] = config.add_paths.send && tuple.mode & 1 != 0;
     }
     (receive, send)
 }

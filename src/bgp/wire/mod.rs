@@ -28,7 +28,7 @@ pub mod update;
 
 use bytes::Bytes;
 
-use crate::net::{Asn, Family};
+use crate::net::{Asn, Family, PerFamily};
 
 /// A protocol error of a neighbor.
 ///
@@ -73,17 +73,17 @@ pub struct Shape {
     pub ibgp: bool,
     /// AS numbers have four octets in both directions (RFC 6793).
     pub four_octet_as: bool,
-    /// By [`Family::index`]: whether the family was negotiated; others are ignored.
-    pub families: [bool; 2],
+    /// Whether the family was negotiated; others are ignored.
+    pub families: PerFamily<bool>,
     /// IPv4 NLRI may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
     /// Messages up to 65,535 octets may be *sent* (RFC 8654 §4): the neighbor advertised the
     /// capability.
     pub extended_messages: bool,
-    /// By family index: received NLRI have path identifiers (RFC 7911 §3).
-    pub add_path_receive: [bool; 2],
-    /// By family index: sent NLRI have path identifiers.
-    pub add_path_send: [bool; 2],
+    /// Received NLRI have path identifiers (RFC 7911 §3).
+    pub add_path_receive: PerFamily<bool>,
+    /// Sent NLRI have path identifiers.
+    pub add_path_send: PerFamily<bool>,
     /// The AS number that every received path must start with (RFC 4271 §6.3, last rule on
     /// AS_PATH): the neighbor's on eBGP sessions; `None` on iBGP sessions and for route servers
     /// (RFC 7947 §2.2.2.1).
@@ -94,15 +94,15 @@ pub struct Shape {
 
 impl Shape {
     pub fn has(&self, family: Family) -> bool {
-        self.families.get(family.index()).copied().unwrap_or(false)
+        self.families[family]
     }
 
     pub fn add_path_receive(&self, family: Family) -> bool {
-        self.add_path_receive.get(family.index()).copied().unwrap_or(false)
+        self.add_path_receive[family]
     }
 
     pub fn add_path_send(&self, family: Family) -> bool {
-        self.add_path_send.get(family.index()).copied().unwrap_or(false)
+        self.add_path_send[family]
     }
 
     /// Length of the longest message that may be sent.

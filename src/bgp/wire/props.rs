@@ -18,19 +18,21 @@ use super::{
     refresh::Refresh,
     update::{Decoder, Nlri, Update},
 };
-use crate::net::{Family, Prefix};
+use crate::net::{Family, PerFamily, Prefix};
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (any::<[bool; 5]>(), any::<[bool; 2]>()).prop_map(|([ibgp, four, enh, large, first], add_path)| Shape {
-        ibgp,
-        four_octet_as: four,
-        families: [true; 2],
-        extended_next_hop: enh,
-        extended_messages: large,
-        add_path_receive: add_path,
-        add_path_send: add_path,
-        first_as: first.then_some(65001),
-        on_host: false,
+    (any::<[bool; 5]>(), any::<(bool, bool)>()).prop_map(|([ibgp, four, enh, large, first], (ipv4, ipv6))| {
+        Shape {
+            ibgp,
+            four_octet_as: four,
+            families: PerFamily::both(true),
+            extended_next_hop: enh,
+            extended_messages: large,
+            add_path_receive: PerFamily::new(ipv4, ipv6),
+            add_path_send: PerFamily::new(ipv4, ipv6),
+            first_as: first.then_some(65001),
+            on_host: false,
+        }
     })
 }
 
@@ -290,7 +292,7 @@ proptest! {
 
     #[test]
     fn messages_are_as_full_as_they_can_be(extended: bool, n in 1..5000usize) {
-        let shape = Shape { extended_messages: extended, families: [true; 2], four_octet_as: true, ..Shape::default() };
+        let shape = Shape { extended_messages: extended, families: PerFamily::both(true), four_octet_as: true, ..Shape::default() };
         let attrs = Attrs::new(IpAddr::from([192, 0, 2, 1]).into());
         let list = (0..n as u32).map(|i| Nlri::new(Prefix::v4((i << 8).into(), 24)));
         let mut out = BytesMut::new();
@@ -352,7 +354,7 @@ proptest! {
 
 #[test]
 fn attributes_that_leave_no_room_are_refused() {
-    let shape = Shape { families: [true; 2], four_octet_as: true, ..Shape::default() };
+    let shape = Shape { families: PerFamily::both(true), four_octet_as: true, ..Shape::default() };
     let long = |octets: usize| {
         let mut attrs = Attrs::new(IpAddr::from([192, 0, 2, 1]).into());
         let unknown = UnknownAttr { flags: 0xf0, code: 99, value: vec![0; octets].into() };
@@ -373,7 +375,7 @@ fn attributes_that_leave_no_room_are_refused() {
 
 #[test]
 fn prefixes_of_another_family_are_left_out() {
-    let shape = Shape { families: [true; 2], four_octet_as: true, ..Shape::default() };
+    let shape = Shape { families: PerFamily::both(true), four_octet_as: true, ..Shape::default() };
     let attrs = Attrs::new(IpAddr::from([192, 0, 2, 1]).into());
     let foreign = [Nlri::new("2001:db8::/32".parse().unwrap())];
     let mut out = BytesMut::new();
@@ -386,7 +388,7 @@ fn prefixes_of_another_family_are_left_out() {
 /// and on those received with it.
 #[test]
 fn attributes_leave_in_their_order() {
-    let shape = Shape { families: [true; 2], ibgp: true, ..Shape::default() };
+    let shape = Shape { families: PerFamily::both(true), ibgp: true, ..Shape::default() };
     let mut attrs = Attrs::new(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]).into());
     attrs.as_path = AsPath::sequence(&[70000, 1]);
     attrs.communities = [1].into();

@@ -279,17 +279,17 @@ mod tests {
     use super::*;
     use crate::{
         bgp::wire::{attr::AsPath, pack::Packer},
-        net::RouterId,
+        net::{PerFamily, RouterId},
     };
 
     const EBGP: Shape = Shape {
         ibgp: false,
         four_octet_as: true,
-        families: [true, true],
+        families: PerFamily::both(true),
         extended_next_hop: false,
         extended_messages: false,
-        add_path_receive: [false; 2],
-        add_path_send: [false; 2],
+        add_path_receive: PerFamily::both(false),
+        add_path_send: PerFamily::both(false),
         first_as: None,
         on_host: false,
     };
@@ -828,8 +828,8 @@ mod tests {
 
     #[test]
     fn families_that_were_not_negotiated_are_ignored() {
-        let only6 = Shape { families: [false, true], ..EBGP };
-        let only4 = Shape { families: [true, false], ..EBGP };
+        let only6 = Shape { families: PerFamily::new(false, true), ..EBGP };
+        let only4 = Shape { families: PerFamily::new(true, false), ..EBGP };
         let foreign = reach_of([0, 25, 70], &[1, 2, 3, 4], &[1, 2, 3]);
         #[rustfmt::skip]
         let cases: Vec<(Shape, Bytes, &str)> = vec![

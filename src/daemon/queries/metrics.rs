@@ -60,7 +60,7 @@ impl QueryHandler {
         };
         let installed = self.fib.counts().await;
         for family in Family::ALL {
-            snapshot.fib_routes.insert(family, installed[family.index()] as u64);
+            snapshot.fib_routes.insert(family, installed[family] as u64);
         }
         if let Some(kubernetes) = &self.kubernetes {
             let nodes = kubernetes.nodes.borrow();

@@ -34,7 +34,7 @@ pub use self::{
 use crate::{
     fib::{diff, former::Location, host::Host, route::Held, view::FibView, walk::Walk, wire::Ours},
     mailbox,
-    net::{Assigned, Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
+    net::{Assigned, Convergence, Diagnostic, Family, NextHops, PerFamily, PreferredSources, Prefix},
     netlink::io::{Channel, Protocol},
 };
 
@@ -195,7 +195,7 @@ enum Request {
         reply: oneshot::Sender<Option<FibView>>,
     },
     Count {
-        reply: oneshot::Sender<[usize; 2]>,
+        reply: oneshot::Sender<PerFamily<usize>>,
     },
     Settings {
         settings: Box<Settings>,
@@ -243,7 +243,7 @@ impl FibClient {
 
     /// Number of routes of a family in the kernel.
     pub async fn count(&self, family: Family) -> usize {
-        self.counts().await[family.index()]
+        self.counts().await[family]
     }
 
     /// Which of these prefixes the kernel holds; none once the fib has ended.
@@ -258,7 +258,7 @@ impl FibClient {
     }
 
     /// Number of routes in the kernel, by family.
-    pub async fn counts(&self) -> [usize; 2] {
+    pub async fn counts(&self) -> PerFamily<usize> {
         self.request(|reply| Request::Count { reply }).await.unwrap_or_default()
     }
 

@@ -13,7 +13,7 @@ use tracing::info;
 use super::{iptables_legacy, socket::NftSocket};
 use crate::{
     mailbox::publish,
-    net::{Diagnostic, Family, Prefix, Reason, Subject},
+    net::{Diagnostic, Family, PerFamily, Prefix, Reason, Subject},
     netlink::io::{Notifications, Protocol},
     nft::{
         chain::{self, Chain, Hook},
@@ -115,7 +115,7 @@ async fn run(
 struct Known {
     socket: Option<NftSocket>,
     /// The rules that we have written, by family and hook.
-    written: [[Option<Vec<Rule>>; Hook::ALL.len()]; 2],
+    written: PerFamily<[Option<Vec<Rule>>; Hook::ALL.len()]>,
     /// Subnets that Docker was seen to drop, by hook. They stay accepted while they are wanted:
     /// Docker drops them again with the next container.
     dropped: BTreeSet<(u8, Prefix)>,
@@ -136,7 +136,7 @@ impl Known {
                 Ok(found) => problems.extend(found),
                 Err(error) => {
                     // What the chains contain is unknown now.
-                    (self.socket, self.written[family.index()]) = (None, Default::default());
+                    (self.socket, self.written[family]) = (None, Default::default());
                     // A kernel without nf_tables has no such chain either.
                     let absent = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EINVAL];
                     if !absent.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
@@ -212,7 +212,7 @@ impl Known {
         rules: Vec<Rule>,
     ) -> io::Result<()> {
         let seen = see(socket, family, hook, hook != Hook::Forward && !rules.is_empty())?;
-        let written = &mut self.written[family.index()][hook as usize];
+        let written = &mut self.written[family][hook as usize];
         let step = step(&rules, written.as_deref(), &seen);
         carry_out(socket, family, hook, step, &rules, &seen)?;
         let chain = hook.name();

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::socket::{NftSocket, Sets};
 use crate::{
     mailbox,
-    net::{Family, Prefix},
+    net::{Family, PerFamily, Prefix},
     nft::{
         ranges::{Range, ranges},
         wire,
@@ -116,7 +116,7 @@ struct Table {
 
 impl Table {
     async fn reconcile(&mut self, want: &Want, learned: &BTreeSet<Prefix>) {
-        let sets = Family::ALL.map(|family| {
+        let sets = PerFamily::of(|family| {
             let pods = ranges(family, &want.pods);
             // The origin of a default route need not have a route to the pods.
             let keep = || want.keep.iter().chain(learned.iter().filter(|p| p.len() > 0));
@@ -145,10 +145,14 @@ impl Table {
         });
         match done.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok((socket, sets)) => {
-                let on = Family::ALL.map(|f| !sets[f.index()][0].is_empty());
+                let on = PerFamily::of(|f| !sets[f][0].is_empty());
                 let state = Logged::Enabled(on);
                 if self.logged.as_ref() != Some(&state) {
-                    info!(ipv4 = on[0], ipv6 = on[1], "masquerading configured");
+                    info!(
+                        ipv4 = on[Family::Ipv4Unicast],
+                        ipv6 = on[Family::Ipv6Unicast],
+                        "masquerading configured"
+                    );
                 }
                 self.logged = Some(state);
                 (self.socket, self.have) = (Some(socket), Some(sets));
@@ -190,8 +194,7 @@ impl Table {
 /// What was logged about the table last, so that each change is logged once.
 #[derive(PartialEq, Eq)]
 enum Logged {
-    /// By family.
-    Enabled([bool; 2]),
+    Enabled(PerFamily<bool>),
     Failed(String),
 }
 

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::masquerade::without;
 use crate::{
-    net::Family,
+    net::{Family, PerFamily},
     netlink::{
         encode::Encoder,
         io::{Channel, Protocol},
@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// By family: the pod ranges, and the destinations that are never masqueraded.
-pub(super) type Sets = [[BTreeSet<Range>; 2]; 2];
+/// The pod ranges, and the destinations that are never masqueraded.
+pub(super) type Sets = PerFamily<[BTreeSet<Range>; 2]>;
 
 /// The attributes of a chain or a rule.
 pub(super) type Listed = Vec<u8>;
@@ -43,7 +43,7 @@ impl NftSocket {
                 batch.create();
             }
             for family in Family::ALL {
-                let (was, want) = (&was[family.index()], &want[family.index()]);
+                let (was, want) = (&was[family], &want[family]);
                 for (set, at) in [(Set::Keep, 1), (Set::Pods, 0)] {
                     batch.remove_ranges(set, family, &without(&was[at], &want[at]));
                     batch.add(set, family, &without(&want[at], &was[at]));

@@ -460,7 +460,7 @@ fn routes_are_never_advertised_to_their_source_nor_withdrawn_from_it() {
 }
 
 fn add_path(n: u32, remote_as: Asn) -> Negotiated {
-    Negotiated { add_path_send: [true, true], enhanced_refresh: true, ..negotiated(n, remote_as) }
+    Negotiated { add_path_send: PerFamily::both(true), enhanced_refresh: true, ..negotiated(n, remote_as) }
 }
 
 /// RFC 7911 §3: each path has its number, by which it is replaced and withdrawn.
@@ -508,7 +508,7 @@ fn all_paths_are_advertised_with_add_path() {
 fn of_one_prefix_a_neighbor_may_have_so_many_paths() {
     let mut bench = Bench::new();
     bench.configure(1, config(1));
-    bench.up(1, Negotiated { add_path_receive: [true; 2], ..negotiated(1, 65001) });
+    bench.up(1, Negotiated { add_path_receive: PerFamily::both(true), ..negotiated(1, 65001) });
     for id in 0..300 {
         bench.announce_path(1, id, &path(1, 65001), &[prefix(0)]);
     }

@@ -116,11 +116,11 @@ fn long_attributes_count_whether_known_or_not_and_however_they_come() {
 fn paths_and_update_groups_count() {
     let mut bench = bench(6 * MIB, 1);
     bench.configure(2, config(2));
-    bench.up(2, Negotiated { add_path_receive: [true; 2], ..negotiated(2, 65002) });
+    bench.up(2, Negotiated { add_path_receive: PerFamily::both(true), ..negotiated(2, 65002) });
     for n in [3, 4] {
         let config = PeerConfig { transit: true, ..(*config(n)).clone() };
         bench.configure(n, Arc::new(config));
-        bench.up(n, Negotiated { add_path_send: [true; 2], ..negotiated(n, 65000 + n) });
+        bench.up(n, Negotiated { add_path_send: PerFamily::both(true), ..negotiated(n, 65000 + n) });
     }
     send(&mut bench, 1, 0, 500);
     let before = bench.rib.octets();

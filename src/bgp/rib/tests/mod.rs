@@ -11,7 +11,7 @@ use crate::{
             update::Nlri,
         },
     },
-    net::{Asn, RouterId},
+    net::{Asn, PerFamily, RouterId},
 };
 
 pub(crate) fn attrs(med: u32) -> Attrs {
@@ -62,8 +62,8 @@ pub(crate) fn negotiated(n: u32, remote_as: Asn) -> Negotiated {
         extended_messages: false,
         families: Family::ALL.to_vec(),
         extended_next_hop: false,
-        add_path_receive: [false; 2],
-        add_path_send: [false; 2],
+        add_path_receive: PerFamily::both(false),
+        add_path_send: PerFamily::both(false),
         route_refresh: true,
         enhanced_refresh: false,
         graceful: None,

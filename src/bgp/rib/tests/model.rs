@@ -255,7 +255,8 @@ fn play(steps: &[Step]) -> (Bench, Model) {
             }
             Step::Up(n) if !model.up[n] => {
                 let [send, receive] = NEIGHBORS[n].4;
-                let (add_path_send, add_path_receive) = ([send, false], [receive, false]);
+                let (add_path_send, add_path_receive) =
+                    (PerFamily::new(send, false), PerFamily::new(receive, false));
                 let session = negotiated(id(n), NEIGHBORS[n].0);
                 bench.up(id(n), Negotiated { add_path_send, add_path_receive, ..session });
                 model.up[n] = true;

@@ -103,7 +103,7 @@ fn a_limit_takes_ranks_in_order_and_learned_routes_last() {
             let mut bench = Bench::new();
             let config = PeerConfig { transit: true, max_prefixes_out: Some(max), ..(*config(1)).clone() };
             bench.configure(1, Arc::new(config));
-            bench.up(1, Negotiated { add_path_send: [paths, false], ..negotiated(1, 65001) });
+            bench.up(1, Negotiated { add_path_send: PerFamily::new(paths, false), ..negotiated(1, 65001) });
             bench.neighbor(2, 65002, |_| {});
             bench.announce(2, &path(2, 65002), &[prefix(0), prefix(1)]);
             bench.run();

@@ -89,14 +89,14 @@ fn the_paths_of_one_prefix_come_in_pages_too() {
     let mut bench = Bench::new();
     for n in [1, 2, 3] {
         bench.configure(n, config(n));
-        bench.up(n, Negotiated { add_path_receive: [true; 2], ..negotiated(n, 65000 + n) });
+        bench.up(n, Negotiated { add_path_receive: PerFamily::both(true), ..negotiated(n, 65000 + n) });
         for id in 1..=200 {
             let communities: Box<[u32]> = (0..300).map(|c| c + (id << 16)).collect();
             bench.announce_path(n, id, &Attrs { communities, ..path(n, 65000 + n) }, &[prefix(9)]);
         }
     }
     bench.configure(4, config(4));
-    bench.up(4, Negotiated { add_path_send: [true; 2], ..negotiated(4, 65000) });
+    bench.up(4, Negotiated { add_path_send: PerFamily::both(true), ..negotiated(4, 65000) });
     bench.run();
     let mut largest = 0;
     let mut walk = Walk::new(RouteFilter { prefix: Some(prefix(9)), ..RouteFilter::default() });

@@ -1,9 +1,12 @@
 //! What users of BGP daemons reported, on a virtual clock; each test is named after its report.
 
 use super::*;
-use crate::bgp::{
-    peer::{AddPaths, Hops, MaxPrefixesAction},
-    wire::capability::{AddPathFamily, LongLivedFamily},
+use crate::{
+    bgp::{
+        peer::{AddPaths, Hops, MaxPrefixesAction},
+        wire::capability::{AddPathFamily, LongLivedFamily},
+    },
+    net::PerFamily,
 };
 
 fn graceful(restart_time: u16, families: &[(u16, bool)]) -> Capability {
@@ -59,7 +62,7 @@ fn repeated_capabilities_follow_the_rfc_of_each() {
     let octets = with(vec![add(1, 1), add(2, 2), add(1, 3), add(1, 0), add(1, 7)]);
     let p = Peer::established_with(both, global(), &octets);
     let n = p.s.negotiated().unwrap();
-    assert_eq!((n.add_path_receive, n.add_path_send), ([true, true], [true, false]));
+    assert_eq!((n.add_path_receive, n.add_path_send), (PerFamily::both(true), PerFamily::new(true, false)));
 
     // RFC 4760 §8: each instance is one family. RFC 8950 §4: each may carry one more triple.
     let one = |nh| {
