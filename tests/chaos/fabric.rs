@@ -25,6 +25,7 @@ use crate::{
         daemons::{Bird, Frr, Routelet},
         net::{Net, Ns},
         run,
+        shim::Shim,
         traffic::Traffic,
     },
     invariants::{self, Table, Usage},
@@ -44,6 +45,9 @@ pub struct Host {
     state: PathBuf,
     /// The objects of others when the run began.
     foreign: String,
+    /// What its calls find, and how many were changed when a fault began.
+    pub shim: Shim,
+    pub hits: u64,
     /// What its routelet needed when it was settled; none after a start until it is settled again.
     pub usage: Option<Usage>,
 }
@@ -135,6 +139,14 @@ impl Fabric {
         }
     }
 
+    /// The configuration of host `h` has its second network, or not, and is in force.
+    pub fn set_second_network(&mut self, h: usize, there: bool) {
+        let further = if there { vec![format!("10.65.{}.0/24", h + 1)] } else { Vec::new() };
+        self.hosts[h].configure(h, &further);
+        self.hosts[h].routelet.cli(&["reload"]);
+        self.second_networks[h] = there;
+    }
+
     /// Whether host and switch notice within [`crate::faults::BFD`] that packets do not arrive.
     pub fn has_bfd(host: usize, switch: usize) -> bool {
         switch == FRR && BFD_HOSTS.contains(&host)
@@ -193,9 +205,10 @@ impl Host {
         let state = routelet.dir.join("state");
         fs::create_dir_all(&state).expect("a folder");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&state));
+        let shim = Shim::of(&mut routelet);
         routelet.restart();
         let foreign = invariants::foreign_objects(&ns);
-        Self { ns, routelet, state, foreign, usage: None }
+        Self { ns, routelet, state, foreign, shim, hits: 0, usage: None }
     }
 
     /// The objects of others are as they were.
@@ -212,6 +225,11 @@ impl Host {
         let file = fs::File::create(self.state.join("filler")).expect("a writable folder");
         let written = std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 1 << 21), &mut &file);
         assert!(written.is_err(), "the state folder of {} is full", self.ns.name);
+    }
+
+    pub fn set_read_only(&self, read_only: bool) {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        run(Command::new("mount").args(["-o", options]).arg(&self.state));
     }
 
     pub fn free_disk(&self) {

@@ -1,7 +1,5 @@
 //! The faults: how each happens, how it ends, and which packets it may cost.
 //!
-//! Not here, as it cannot be done without touching the whole machine: a jump of the wall clock
-//! (time namespaces hold monotonic and boot time only), and delays of the kernel's own (no netem).
 //! An API server that is gone is in `tests/kube`: these hosts have none.
 
 use std::{
@@ -12,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::libc::{EBUSY, EEXIST, EINTR, ENETDOWN, ENOBUFS, ESRCH};
+
 use crate::{
-    common::{cramped::Cramped, net::Ns, run},
+    common::{cramped::Cramped, net::Ns, run, shim::Setting},
     fabric::{BFD_HOSTS, FRR, Fabric, SWITCHES, Switch, make_bridge},
     losses::Pairs,
 };
@@ -26,6 +26,9 @@ const DETECTION: Duration = Duration::from_millis(900);
 const REPORTED: Duration = Duration::from_millis(2500);
 /// A queue has taken the place of another.
 const QUEUE_REPLACED: Duration = Duration::from_millis(100);
+/// Seconds.
+const DAY: i64 = 86_400;
+const ERRORS: [i32; 6] = [ENOBUFS, EEXIST, ENETDOWN, ESRCH, EINTR, EBUSY];
 /// A route of ours that others deleted is back.
 const REPAIRED: Duration = Duration::from_millis(1500);
 
@@ -43,8 +46,19 @@ pub enum Kind {
     BadFile,
     /// The state folder is full while it is killed and started.
     DiskFull,
+    /// The state folder is read-only while it is killed and started.
+    ReadOnly,
     /// Started in a time namespace: monotonic and boot time are a day ahead.
     ClockJump,
+    /// The wall clock jumps by a day, to either side, and back, while it runs.
+    WallClockJump,
+    /// One of three requests to the kernel is refused: ENOBUFS, EEXIST, ENETDOWN, ESRCH, EINTR or
+    /// EBUSY. Others delete all routes meanwhile.
+    NetlinkErrors,
+    /// The kernel acknowledges late. Others delete all routes meanwhile.
+    SlowAcknowledgements,
+    /// SIGTERM and a start, while writes to files take a few octets each.
+    PartialWrites,
     /// The uplink is set down at the host.
     LinkDownAtHost,
     /// The same at the switch: the host's end loses its carrier.
@@ -75,14 +89,19 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Killed,
         Self::Upgraded,
         Self::Stopped,
         Self::Reloaded,
         Self::BadFile,
         Self::DiskFull,
+        Self::ReadOnly,
         Self::ClockJump,
+        Self::WallClockJump,
+        Self::NetlinkErrors,
+        Self::SlowAcknowledgements,
+        Self::PartialWrites,
         Self::LinkDownAtHost,
         Self::LinkDownAtSwitch,
         Self::SilentLoss,
@@ -152,7 +171,8 @@ impl Fault {
     fn place(&self) -> Place {
         use Kind::*;
         match self.kind {
-            Killed | Upgraded | Stopped | Reloaded | BadFile | DiskFull | ClockJump | MessagesLost => {
+            Killed | Upgraded | Stopped | Reloaded | BadFile | DiskFull | ReadOnly | ClockJump
+            | WallClockJump | NetlinkErrors | SlowAcknowledgements | PartialWrites | MessagesLost => {
                 Place::Process(self.host)
             }
             LinkDownAtHost | LinkDownAtSwitch | SilentLoss | SlowLink | SessionAborted | AddressDeleted => {
@@ -178,6 +198,7 @@ impl Fault {
             // Long enough for BFD, or over before the hold timer expires.
             Kind::SilentLoss if self.bfd() => 3500,
             Kind::SilentLoss | Kind::Stopped | Kind::SwitchStopped => 1500,
+            Kind::NetlinkErrors => 1000,
             Kind::Killed | Kind::SwitchKilled | Kind::SwitchRestarted | Kind::SlowLink => 500,
             _ => 200,
         };
@@ -194,7 +215,8 @@ impl Fault {
         use Kind::*;
         match self.kind {
             LinkDownAtHost | LinkDownAtSwitch | Reloaded | BadFile | SlowLink | RoutesDeleted
-            | NexthopsDeleted | BridgeDeleted | SessionAborted => true,
+            | NexthopsDeleted | BridgeDeleted | SessionAborted | WallClockJump | SlowAcknowledgements
+            | PartialWrites => true,
             SilentLoss => self.bfd(),
             _ => false,
         }
@@ -212,7 +234,7 @@ impl Fault {
         match self.kind {
             // Its BFD stands still as well, or starts anew: the switch takes the way to it from the
             // others.
-            Killed | DiskFull | Stopped if (0..SWITCHES).any(|s| Fabric::has_bfd(host, s)) => {
+            Killed | DiskFull | ReadOnly | Stopped if (0..SWITCHES).any(|s| Fabric::has_bfd(host, s)) => {
                 Exposure { pairs: Pairs::To(host), after_injection: None, after_recovery: None }
             }
             // FRR 8.4 makes its BFD session anew once BGP is established, and signals the former
@@ -220,8 +242,14 @@ impl Fault {
             SwitchRestarted | SwitchKilled if self.switch == FRR => {
                 Exposure { pairs: Pairs::ToAny(&BFD_HOSTS), after_recovery: None, ..Exposure::NOTHING }
             }
-            Killed | Upgraded | Reloaded | BadFile | DiskFull | ClockJump | SwitchRestarted
-            | SwitchKilled | SwitchStopped | SessionAborted | Stopped => Exposure::NOTHING,
+            Killed | Upgraded | Reloaded | BadFile | DiskFull | ReadOnly | ClockJump | WallClockJump
+            | PartialWrites | SwitchRestarted | SwitchKilled | SwitchStopped | SessionAborted | Stopped => {
+                Exposure::NOTHING
+            }
+            // Routes that others deleted are back once the kernel executes requests again.
+            NetlinkErrors | SlowAcknowledgements => {
+                Exposure { pairs: Pairs::From(host), after_injection: None, after_recovery: None }
+            }
             // The kernel drops what it sends while one queue takes the place of another.
             SlowLink => Exposure {
                 pairs: Pairs::From(host),
@@ -244,9 +272,9 @@ impl Fault {
     pub fn inject(&self, fabric: &mut Fabric) {
         use Kind::*;
         match self.kind {
-            Killed | Upgraded | Stopped | Reloaded | BadFile | DiskFull | ClockJump | MessagesLost => {
-                self.hit_process(fabric);
-            }
+            Killed | Upgraded | Stopped | Reloaded | BadFile | DiskFull | ReadOnly | ClockJump
+            | MessagesLost => self.hit_process(fabric),
+            WallClockJump | NetlinkErrors | SlowAcknowledgements | PartialWrites => self.hit_calls(fabric),
             SwitchRestarted | SwitchKilled | SwitchStopped => self.hit_switch(fabric),
             _ => self.hit_kernel(fabric),
         }
@@ -259,11 +287,7 @@ impl Fault {
             Kind::Killed => drop(host.routelet.process.kill()),
             Kind::Upgraded => drop(host.routelet.process.stop()),
             Kind::Stopped => host.routelet.process.signal("STOP"),
-            Kind::Reloaded => {
-                host.configure(h, &[format!("10.65.{}.0/24", h + 1)]);
-                host.routelet.cli(&["reload"]);
-                fabric.second_networks[h] = true;
-            }
+            Kind::Reloaded => fabric.set_second_network(h, true),
             Kind::BadFile => {
                 host.configure(h, &["10.65.0.0/240".into()]);
                 let reload = host.routelet.try_cli(&["reload"]);
@@ -272,6 +296,11 @@ impl Fault {
             Kind::DiskFull => {
                 host.fill_disk();
                 host.routelet.process.kill();
+                host.routelet.restart();
+            }
+            Kind::ReadOnly => {
+                host.routelet.process.kill();
+                host.set_read_only(true);
                 host.routelet.restart();
             }
             Kind::ClockJump => {
@@ -283,6 +312,40 @@ impl Fault {
                 host.routelet.process.signal("STOP");
                 flood(&host.ns, host.routelet.process.pid());
             }
+            _ => unreachable!("{self}"),
+        }
+    }
+
+    /// What the calls of its process find, and something for it to do meanwhile.
+    fn hit_calls(&self, fabric: &mut Fabric) {
+        let (setting, value) = self.setting();
+        let host = &mut fabric.hosts[self.host];
+        host.hits = host.shim.hits();
+        host.shim.set(setting, value);
+        match self.kind {
+            Kind::NetlinkErrors | Kind::SlowAcknowledgements => delete_routes(&host.ns),
+            Kind::PartialWrites => {
+                host.routelet.process.stop();
+                host.routelet.restart();
+            }
+            _ => {}
+        }
+        fabric.set_second_network(self.host, true);
+    }
+
+    fn calls_are_as_usual(&self, fabric: &mut Fabric) {
+        let host = &fabric.hosts[self.host];
+        assert!(host.shim.hits() > host.hits, "{self} changed no call");
+        host.shim.set(self.setting().0, 0);
+        fabric.set_second_network(self.host, false);
+    }
+
+    fn setting(&self) -> (Setting, i64) {
+        match self.kind {
+            Kind::WallClockJump => (Setting::Ahead, [DAY, -DAY][self.way % 2]),
+            Kind::NetlinkErrors => (Setting::Error, ERRORS[self.more % ERRORS.len()].into()),
+            Kind::SlowAcknowledgements => (Setting::Delay, 20_000 + 100 * self.more as i64),
+            Kind::PartialWrites => (Setting::Most, 5 + self.way as i64),
             _ => unreachable!("{self}"),
         }
     }
@@ -346,12 +409,12 @@ impl Fault {
         match self.kind {
             Kind::Killed | Kind::Upgraded => fabric.hosts[h].routelet.restart(),
             Kind::Stopped | Kind::MessagesLost => fabric.hosts[h].routelet.process.signal("CONT"),
-            Kind::Reloaded | Kind::BadFile => {
-                fabric.hosts[h].configure(h, &[]);
-                fabric.hosts[h].routelet.cli(&["reload"]);
-                fabric.second_networks[h] = false;
+            Kind::Reloaded | Kind::BadFile => fabric.set_second_network(h, false),
+            Kind::WallClockJump | Kind::NetlinkErrors | Kind::SlowAcknowledgements | Kind::PartialWrites => {
+                self.calls_are_as_usual(fabric)
             }
             Kind::DiskFull => fabric.hosts[h].free_disk(),
+            Kind::ReadOnly => fabric.hosts[h].set_read_only(false),
             Kind::LinkDownAtHost => set_link(&host, s, "up"),
             Kind::LinkDownAtSwitch => set_link(&fabric.switches[s].0, h, "up"),
             Kind::SilentLoss => {

@@ -22,6 +22,7 @@ mod invariants;
 mod losses;
 mod planted;
 mod run;
+mod summary;
 mod upgrade;
 
 use std::{
@@ -30,8 +31,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use summary::Summary;
+
 /// Seeds of the short form.
-const SHORT: u64 = 4;
+const SHORT: u64 = 5;
 /// Probes per second from each container to each other one: 6000 packets per second in all.
 const RATE: u32 = 500;
 
@@ -68,14 +71,17 @@ fn whatever_happens_packets_that_can_flow_do() {
     let long = variable("ROUTELET_CHAOS_SECONDS")
         .map(|text| Duration::from_secs(text.parse().expect("ROUTELET_CHAOS_SECONDS is a number")));
     let start = Instant::now();
+    let mut summary = Summary::default();
+    let mut run = |seed| run::seed(seed, rate(), &mut summary);
     match (given, long) {
-        (Some(seeds), _) => seeds.into_iter().for_each(|seed| run::seed(seed, rate())),
+        (Some(seeds), _) => seeds.into_iter().for_each(run),
         (None, Some(long)) => {
-            (1..).take_while(|_| start.elapsed() < long).for_each(|seed| run::seed(seed, rate()));
+            (1..).take_while(|_| start.elapsed() < long).for_each(&mut run);
             println!("every pair of faults takes {} seeds", draw::seeds_for_all_pairs());
         }
-        (None, None) => (1..=SHORT).for_each(|seed| run::seed(seed, rate())),
+        (None, None) => (1..=SHORT).for_each(run),
     }
+    println!("{summary}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     faults::{Exposure, Fault, wait_out},
     invariants::Usage,
     losses::{Pairs, Report, Window},
+    summary::Summary,
 };
 
 /// Probes that a queue holds up, or a kernel that resolves an address, are still under way for so
@@ -41,10 +42,11 @@ impl Drop for Seed {
 }
 
 /// All steps of a seed, on a fabric of its own. Panics where an invariant is broken.
-pub fn seed(seed: u64, per_second: u32) {
+pub fn seed(seed: u64, per_second: u32, summary: &mut Summary) {
     let _seed = Seed(seed);
     let began = Instant::now();
-    let (fabric, totals) = steps(&draw::steps(seed), per_second);
+    let drawn = draw::steps(seed);
+    let (fabric, totals) = steps(&drawn, per_second);
     println!(
         "seed {seed}: {} steps in {:.0} s, {} of {} probes lost, {} pauses of the machine",
         totals.steps,
@@ -53,8 +55,15 @@ pub fn seed(seed: u64, per_second: u32) {
         totals.sent,
         fabric.traffic.pauses().len()
     );
-    for (fault, count) in fabric.ledger.by_fault(&totals.lost) {
+    let lost = fabric.ledger.by_fault(&totals.lost);
+    for (fault, count) in &lost {
         println!("  {count:6} by {fault}");
+    }
+    summary.sent(totals.sent);
+    for step in drawn {
+        let cost = lost.iter().find(|(fault, _)| *fault == name(&step)).map_or(0, |(_, count)| *count);
+        let kinds: Vec<_> = step.iter().map(|fault| format!("{:?}", fault.kind)).collect();
+        summary.step(&kinds.join(" with "), cost);
     }
 }
 
@@ -81,8 +90,12 @@ pub fn begin(fabric: &mut Fabric) {
     fabric.traffic.lost(Instant::now());
 }
 
+fn name(step: &[Fault]) -> String {
+    step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" with ")
+}
+
 fn one(fabric: &mut Fabric, totals: &mut Totals, step: &[Fault]) {
-    let name = step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" with ");
+    let name = name(step);
     let start = Instant::now();
     println!("{:7.1} s: {name}", fabric.second(start));
     let mut windows = Vec::new();

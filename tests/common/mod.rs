@@ -13,6 +13,7 @@ pub mod daemons;
 pub mod guard;
 pub mod net;
 pub mod probe;
+pub mod shim;
 pub mod speaker;
 pub mod traffic;
 

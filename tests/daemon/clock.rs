@@ -1,13 +1,14 @@
 //! The clock on the wall jumps by a day and back while the daemon runs. (Monotonic and boot time
 //! that are a day ahead at a start are a fault of `tests/chaos`.)
 
-use std::{fs, io::Write, os::unix::fs::FileExt, path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use crate::{
     common::{
         daemons::Routelet,
         net::Net,
         run,
+        shim::{Setting, Shim},
         speaker::{Speaker, message},
         wait_for,
     },
@@ -15,26 +16,6 @@ use crate::{
 };
 
 const DAY: i64 = 86_400;
-
-/// A clock that the daemon reads in place of the machine's.
-struct Clock(fs::File);
-
-impl Clock {
-    fn of(routelet: &mut Routelet) -> Self {
-        let (library, seconds) = (routelet.dir.join("clock.so"), routelet.dir.join("clock"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/clock.c");
-        run(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl"));
-        let mut file = fs::File::create(&seconds).unwrap();
-        file.write_all(&0_i64.to_ne_bytes()).unwrap();
-        let variables = [("LD_PRELOAD", &library), ("TEST_CLOCK", &seconds)];
-        routelet.environment = variables.map(|(k, v)| (k.to_owned(), v.display().to_string())).into();
-        Self(file)
-    }
-
-    fn set(&self, ahead: i64) {
-        self.0.write_at(&ahead.to_ne_bytes(), 0).unwrap();
-    }
-}
 
 fn networks(routelet: &Routelet) -> Vec<&'static str> {
     let all = ["10.50.0.0/24", "10.51.0.0/24"];
@@ -47,7 +28,7 @@ fn a_clock_that_jumps_by_a_day_ends_no_session_and_changes_no_timer() {
     let mut net = Net::new();
     let (switch, host) = host_and_switch(&mut net);
     let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
-    let clock = Clock::of(&mut routelet);
+    let shim = Shim::of(&mut routelet);
     routelet.restart();
     let mut speaker = Speaker::dial(&switch, HOST).unwrap();
     speaker.establish(10000, 30, SWITCH);
@@ -57,7 +38,7 @@ fn a_clock_that_jumps_by_a_day_ends_no_session_and_changes_no_timer() {
         routelet.configure(&former.replace("\"10.50.0.0/24\"", "\"10.50.0.0/24\", \"10.51.0.0/24\""));
         routelet.cli(&["reload", "--confirm", "4"]);
         assert_eq!(networks(&routelet).len(), 2, "on trial");
-        clock.set(ahead);
+        shim.set(Setting::Ahead, ahead);
         speaker.send(&message(4, &[]));
         learn(&mut speaker, &[net24(n)]);
         wait_for("a route learned after the jump", 5.0, || {

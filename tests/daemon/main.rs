@@ -36,6 +36,7 @@ mod signatures;
 mod source;
 mod state;
 mod status_page;
+mod stopped;
 mod strangers;
 mod surroundings;
 mod switch;
