@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod net;
 pub mod netlink;
 pub mod nft;
+pub mod pace;
 pub mod plan;
 pub mod sandbox;
 pub mod state;

@@ -15,6 +15,7 @@ use crate::{
         passage::{Passage, problems},
         verdict::Verdict,
     },
+    pace::tick,
 };
 
 /// Between two looks at the number of changes.
@@ -44,7 +45,7 @@ pub(super) async fn run(
         // Cancel safe, each.
         tokio::select! {
             r = passages.changed() => if r.is_err() { return },
-            () = sleep(CHECK_INTERVAL), if !none => {}
+            () = tick(CHECK_INTERVAL), if !none => {}
             () = found.closed() => return,
         }
     }

@@ -22,6 +22,7 @@ use crate::{
         sysctl::{self, Change, Mends, Needs, Record, Why, Write, forwarding_key},
     },
     net::{Diagnostic, Family},
+    pace::tick,
     state::io as kept,
 };
 
@@ -42,7 +43,7 @@ pub(super) struct Forwarding {
 pub(super) const FILE: &str = "sysctl.json";
 
 /// How often to check: `accept_ra` and some others change without a notification.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Notifications are collected for this long.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
@@ -89,7 +90,7 @@ pub(super) async fn run(
                 sleep(DEBOUNCE).await;
                 true
             }
-            () = sleep(CHECK_INTERVAL) => true,
+            () = tick(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;

@@ -3,12 +3,13 @@
 use std::{fs, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 
 use super::planner::publish;
 use crate::{
     bgp::io::reserved_files,
     net::{Diagnostic, Reason, Subject},
+    pace::tick,
 };
 
 /// Below this many descriptors a large mesh, the listeners and the control socket compete for them.
@@ -56,7 +57,7 @@ pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
             let now = getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(limit, _)| problem(in_use(), limit));
             publish(&problems, now.into_iter().collect());
             tokio::select! {
-                () = sleep(CHECK_INTERVAL) => {}
+                () = tick(CHECK_INTERVAL) => {}
                 () = problems.closed() => return,
             }
         }

@@ -20,6 +20,7 @@ use crate::{
         io::masquerade::Want,
         masquerade::{self, Auto, Mode},
     },
+    pace::tick,
     plan::{NoPlan, Plan},
 };
 
@@ -68,7 +69,7 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
                 auto = Auto::default();
                 r.is_ok()
             }
-            () = tokio::time::sleep(CHECK_INTERVAL), if undecided => true,
+            () = tick(CHECK_INTERVAL), if undecided => true,
         };
         if !alive {
             return;

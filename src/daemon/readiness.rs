@@ -21,6 +21,7 @@ use crate::{
     fib::io::{FibClient, sysctl},
     k8s::condition::Facts,
     net::{Convergence, Prefix},
+    pace::tick,
     plan::{NoPlan, Plan, Sessions},
 };
 
@@ -198,7 +199,7 @@ pub(super) async fn facts(
             r = plan.changed() => if r.is_err() { return },
             // Missed events are covered by the next read.
             _ = events.recv() => tokio::time::sleep(DEBOUNCE).await,
-            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            () = tick(CHECK_INTERVAL) => {}
         }
     }
 }

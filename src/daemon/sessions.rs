@@ -22,6 +22,7 @@ use crate::{
         standing,
     },
     net::Diagnostic,
+    pace::tick,
     plan::{NoPlan, Plan},
 };
 
@@ -71,7 +72,7 @@ pub(super) async fn run(
             r = plan.changed() => r.is_ok(),
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
             Ok(()) = bfd.changed() => true,
-            () = sleep(CHECK_INTERVAL) => true,
+            () = tick(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;

@@ -20,6 +20,7 @@ use crate::{
         peer::{PeerKey, PeerSource, RemoteAs},
         view::{NeighborView, SessionState},
     },
+    pace::tick,
     plan::Unfound,
     unnumbered::{self, Interfaces, io::Found},
 };
@@ -75,7 +76,7 @@ async fn sessions(
         // Cancel safe, each.
         let open = tokio::select! {
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
-            () = sleep(CHECK_INTERVAL) => true,
+            () = tick(CHECK_INTERVAL) => true,
         };
         if !open {
             return;

@@ -13,6 +13,7 @@ use crate::{
     docker,
     fib::{host::Host, io::sysctl},
     net::Family,
+    pace::tick,
 };
 
 pub(super) fn docker_wanted(config: &Config) -> docker::Wanted {
@@ -51,7 +52,7 @@ pub(super) async fn switched(
     known: &BTreeMap<Family, String>,
 ) {
     loop {
-        tokio::time::sleep(SETTINGS_INTERVAL).await;
+        tick(SETTINGS_INTERVAL).await;
         if switched_off(kubernetes, uplinks, config) != *known {
             return;
         }

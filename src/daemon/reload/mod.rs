@@ -37,6 +37,7 @@ use crate::{
     config::{self, Config, Control, io::Loaded},
     control::{Changes, Reload, Response},
     net::Diagnostic,
+    pace::tick,
     plan::NoPlan,
 };
 use changes::{Sessions, Side};
@@ -169,7 +170,10 @@ impl Reloader {
                 let on_trial = state.trial.as_ref().filter(|t| !t.returned);
                 on_trial.map(|t| Duration::from_secs_f64(t.record.left(&moment())))
             };
-            sleep(left.map_or(LOOK_INTERVAL, |left| LOOK_INTERVAL.min(left))).await;
+            match left {
+                Some(left) => sleep(left.min(LOOK_INTERVAL)).await,
+                None => tick(LOOK_INTERVAL).await,
+            }
         }
     }
 }

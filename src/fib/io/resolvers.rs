@@ -16,6 +16,7 @@ use tracing::debug;
 use crate::{
     fib::resolvers::{are_local, resolvers},
     mailbox::publish,
+    pace::tick,
 };
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -34,7 +35,7 @@ pub fn follow() -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
     let (current, resolvers) = watch::channel(Arc::new(read().unwrap_or_default()));
     tokio::spawn(async move {
         while !current.is_closed() {
-            tokio::time::sleep(POLL_INTERVAL).await;
+            tick(POLL_INTERVAL).await;
             // A blocked disk holds up this task alone.
             let Ok(now) = tokio::task::spawn_blocking(read).await else { return };
             match now {

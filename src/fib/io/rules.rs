@@ -21,6 +21,7 @@ use crate::{
         decode::Message,
         io::{Channel, Notifications, Protocol},
     },
+    pace::tick,
 };
 
 /// `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE`.
@@ -54,7 +55,7 @@ async fn run(table: u32, bypasses: watch::Sender<Arc<Bypasses>>) {
         let interval = INTERVAL.max(begun.elapsed() * INTERVAL_PER_LOOK);
         tokio::select! {
             () = changes.changed() => sleep(DEBOUNCE).await,
-            () = sleep(interval) => {}
+            () = tick(interval) => {}
             () = bypasses.closed() => return,
         }
         changes.forget();

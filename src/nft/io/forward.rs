@@ -21,6 +21,7 @@ use crate::{
         forward::{Rule, Seen, Step, Wanted, direct_problem, legacy_problem, masquerade_note, rules, step},
         wire::NEW_CHAIN,
     },
+    pace::tick,
 };
 
 /// Changes are collected for this long.
@@ -100,7 +101,7 @@ async fn run(
             r = inputs.wanted.changed() => r.is_ok(),
             r = inputs.ready.changed(), if !ready => r.is_ok(),
             () = events.changed() => true,
-            () = sleep(CHECK_INTERVAL) => true,
+            () = tick(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;

@@ -15,6 +15,7 @@ use crate::{
     mailbox::publish,
     net::{Diagnostic, Reason, Subject},
     nft::pod_bgp::{self, TABLE, Wanted},
+    pace::tick,
 };
 
 /// Changes of neighbors and bridges are collected for this long.
@@ -67,7 +68,7 @@ async fn run(
         // Cancel safe, each.
         let alive = tokio::select! {
             r = wanted.changed() => r.is_ok(),
-            () = sleep(CHECK_INTERVAL) => true,
+            () = tick(CHECK_INTERVAL) => true,
         };
         if !alive {
             return;
