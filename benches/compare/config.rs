@@ -4,6 +4,8 @@
 
 use std::{fmt::Write as _, path::Path, process::Command};
 
+use crate::common::{packaged_program, speaker_program};
+
 use super::messages::{DAEMON, DAEMON_AS, address, asn, daemon};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,12 @@ pub enum Kind {
     Frr,
     Gobgp,
     Openbgpd,
+    /// The newest releases, as `tests/kit/releases.sh` unpacks them from Debian sid.
+    Bird2Newest,
+    Bird3,
+    FrrNewest,
+    GobgpNewest,
+    OpenbgpdNewest,
     /// No daemon: the limits of the kernel and the neighbors.
     Bare,
 }
@@ -37,8 +45,19 @@ impl Case {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Routelet, Self::Bird, Self::Frr, Self::Gobgp, Self::Openbgpd, Self::Bare];
+    pub const ALL: [Self; 11] = [
+        Self::Routelet,
+        Self::Bird,
+        Self::Frr,
+        Self::Gobgp,
+        Self::Openbgpd,
+        Self::Bird2Newest,
+        Self::Bird3,
+        Self::FrrNewest,
+        Self::GobgpNewest,
+        Self::OpenbgpdNewest,
+        Self::Bare,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -47,25 +66,48 @@ impl Kind {
             Self::Frr => "FRR",
             Self::Gobgp => "GoBGP",
             Self::Openbgpd => "OpenBGPD",
+            Self::Bird2Newest => "bird2.20",
+            Self::Bird3 => "bird3",
+            Self::FrrNewest => "frr10",
+            Self::GobgpNewest => "gobgp4",
+            Self::OpenbgpdNewest => "openbgpd9",
             Self::Bare => "bare",
         }
     }
 
+    /// The packaged daemon whose configuration and options it shares.
+    pub fn packaged(self) -> Self {
+        match self {
+            Self::Bird2Newest | Self::Bird3 => Self::Bird,
+            Self::FrrNewest => Self::Frr,
+            Self::GobgpNewest => Self::Gobgp,
+            Self::OpenbgpdNewest => Self::Openbgpd,
+            packaged => packaged,
+        }
+    }
+
+    /// Whether its programs are those of `$ROUTELET_SPEAKERS`.
+    pub fn is_newest(self) -> bool {
+        self.packaged() != self
+    }
+
     /// Whether it fills the kernel's table by itself in this configuration.
     pub fn has_fib(self) -> bool {
-        matches!(self, Self::Routelet | Self::Bird | Self::Frr)
+        matches!(self.packaged(), Self::Routelet | Self::Bird | Self::Frr)
     }
 
     pub fn version(self) -> String {
-        let (program, args): (&str, &[&str]) = match self {
-            Self::Routelet => (env!("CARGO_BIN_EXE_routelet"), &["--version"]),
-            Self::Bird => ("bird", &["--version"]),
-            Self::Frr => ("/usr/lib/frr/bgpd", &["--version"]),
-            Self::Gobgp => ("gobgpd", &["--version"]),
-            Self::Openbgpd => ("bgpd", &["-V"]),
-            Self::Bare => return "only writes routes, or only passes octets on".into(),
+        let program = if self.is_newest() { speaker_program } else { packaged_program };
+        let (program, option) = match self.packaged() {
+            Self::Routelet => (env!("CARGO_BIN_EXE_routelet").into(), "--version"),
+            Self::Bird if self == Self::Bird3 => (program("bird3"), "--version"),
+            Self::Bird => (program("bird"), "--version"),
+            Self::Frr => (program("bgpd"), "--version"),
+            Self::Gobgp => (program("gobgpd"), "--version"),
+            Self::Openbgpd => (program("openbgpd"), "-V"),
+            _ => return "only writes routes, or only passes octets on".into(),
         };
-        let Ok(out) = Command::new(program).args(args).output() else {
+        let Ok(out) = Command::new(program).arg(option).output() else {
             return "not installed: run tests/run once".into();
         };
         let text = [out.stdout, out.stderr].concat();
@@ -73,13 +115,13 @@ impl Kind {
     }
 
     pub fn config(self, case: &Case, dir: &Path) -> String {
-        match self {
+        match self.packaged() {
             Self::Routelet => routelet(case),
             Self::Bird => bird(case),
             Self::Frr => frr(case),
             Self::Gobgp => gobgp(case),
             Self::Openbgpd => openbgpd(case, dir),
-            Self::Bare => String::new(),
+            _ => String::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::common::{
     Process,
     daemons::{Bird, Frr, Routelet},
     net::{Net, Ns},
-    wait_for,
+    speaker_program, wait_for,
 };
 
 enum Handle {
@@ -44,18 +44,22 @@ impl Daemon {
         let plain = |program: &str, args: &[&str]| {
             let file = dir.join("conf");
             fs::write(&file, &text).expect("a writable folder");
-            Process::start(ns.command(program).args(args).arg(&file), &dir.join("log"))
+            let program = speaker_program(program).display().to_string();
+            Process::start(ns.command(&program).args(args).arg(&file), &dir.join("log"))
         };
         // Options that make them adopt the kernel's routes.
         let (bird, zebra): (&[&str], &[&str]) =
             if case.restarts { (&["-R"], &["-K", "120"]) } else { (&[], &[]) };
-        let handle = match kind {
+        let handle = match kind.packaged() {
             Kind::Routelet => Handle::Routelet(Routelet::start(net, ns, &text, &[])),
-            Kind::Bird => Handle::Bird(Bird::start_with(net, ns, &text, bird)),
+            Kind::Bird => {
+                let programs = if kind == Kind::Bird3 { ("bird3", "bird3c") } else { ("bird", "birdc") };
+                Handle::Bird(Bird::start_program(programs, net, ns, &text, bird))
+            }
             Kind::Frr => Handle::Frr(Frr::start_with(net, ns, &text, zebra)),
             Kind::Gobgp => Handle::Other(plain("gobgpd", &["-l", "error", "--pprof-disable", "-f"])),
-            Kind::Openbgpd => Handle::Other(plain("bgpd", &["-d", "-f"])),
-            Kind::Bare => unreachable!("figures that run bare start no daemon"),
+            Kind::Openbgpd => Handle::Other(plain("openbgpd", &["-d", "-f"])),
+            _ => unreachable!("figures that run bare start no daemon"),
         };
         let pids = match &handle {
             Handle::Routelet(r) => vec![r.process.pid()],

@@ -7,7 +7,9 @@ use super::{
     report::{Row, number},
 };
 
-const COLOURS: [&str; 6] = ["#0a7", "#36c", "#c63", "#93c", "#aa3", "#888"];
+/// In the order of [`Kind::ALL`].
+const COLOURS: [&str; 11] =
+    ["#0a7", "#36c", "#c63", "#93c", "#aa3", "#69f", "#03a", "#f96", "#c6f", "#dd6", "#888"];
 /// The height of a bar, where it begins, and how wide the widest is.
 const LINE: usize = 16;
 const LEFT: f64 = 12.0;

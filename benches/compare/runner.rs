@@ -48,7 +48,11 @@ pub async fn measure(figure: &Figure, kind: Kind, patience: u64) -> Outcome {
     // Daemons that drop root privileges need access.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
     let log = dir.path().join("log");
-    let mut child = Command::new(env::current_exe().expect("this program"))
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    if !kind.is_newest() {
+        command.env_remove("ROUTELET_SPEAKERS");
+    }
+    let mut child = command
         .args(["--bench", "--worker", figure.name, kind.name()])
         .env("TMPDIR", dir.path())
         .stdin(Stdio::null())

@@ -107,14 +107,18 @@ pub fn speakers() -> Option<PathBuf> {
 
 /// A BGP speaker or its client, of [`speakers`] or of this machine.
 pub fn speaker_program(name: &str) -> PathBuf {
-    let here = match name {
+    let path = speakers().map_or_else(|| packaged_program(name), |folder| folder.join(name));
+    assert!(path.is_relative() || path.exists(), "no {}: run tests/run once, it installs it", path.display());
+    path
+}
+
+/// A BGP speaker or its client, of this machine.
+pub fn packaged_program(name: &str) -> PathBuf {
+    match name {
         "zebra" | "bgpd" | "bfdd" => Path::new("/usr/lib/frr").join(name),
         "openbgpd" => PathBuf::from("/usr/sbin/bgpd"),
         _ => PathBuf::from(name),
-    };
-    let path = speakers().map_or(here, |folder| folder.join(name));
-    assert!(path.is_relative() || path.exists(), "no {}: run tests/run once, it installs it", path.display());
-    path
+    }
 }
 
 /// A program that ends with the test: killed by its process id and waited for.
