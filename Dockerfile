@@ -2,7 +2,7 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --locked --target x86_64-unknown-linux-gnu
+RUN scripts/release
 
 FROM scratch
 COPY --from=build /src/target/x86_64-unknown-linux-gnu/dist/routelet /routelet

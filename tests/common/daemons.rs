@@ -1,7 +1,7 @@
 //! The daemons of the tests: routelet itself, and the switches it talks to.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,7 +55,7 @@ impl Routelet {
             clock_offset: 0,
             cgroup: None,
             suspended: 0,
-            binary: env!("CARGO_BIN_EXE_routelet").into(),
+            binary: daemon_program(),
             environment: Vec::new(),
             options,
         };
@@ -164,6 +164,12 @@ impl Routelet {
             (self.session(address)? == "established").then_some(())
         });
     }
+}
+
+/// The daemon that the tests start: the built one, or what `ROUTELET_UNDER_TEST` names in its place, as
+/// `scripts/layout/record` does with one that runs under valgrind.
+fn daemon_program() -> PathBuf {
+    env::var_os("ROUTELET_UNDER_TEST").map_or_else(|| env!("CARGO_BIN_EXE_routelet").into(), PathBuf::from)
 }
 
 /// FRR's zebra and bgpd in a namespace.

@@ -30,6 +30,7 @@ mod firewall;
 mod gobgp;
 mod guard;
 mod kubectl;
+mod layout;
 mod mesh;
 mod node_changes;
 mod objects;
