@@ -84,6 +84,10 @@ fn begin(
                 "{} is on trial: the former configuration returns in {left:.0} s unless `routelet reload confirm` comes",
                 path.display()
             ));
+            let record = record.resumed(&moment());
+            // Without it a further start counts from the former record: never longer than a trial.
+            let bytes = serde_json::to_vec(&record).unwrap_or_default();
+            let _ = crate::state::io::write(&loaded.config.state_dir.join(FILE), &bytes, 0o600);
             (loaded, Some(Trial { record, former, returned: false }))
         }
         Start::File => (loaded, None),

@@ -84,6 +84,16 @@ impl Record {
         self.until.after(now).clamp(0.0, f64::from(self.seconds))
     }
 
+    /// The same trial at a start, by the clock since this boot: what the wall clock does from now
+    /// on, and how it was set before, changes nothing.
+    #[must_use]
+    pub(super) fn resumed(self, now: &Moment) -> Self {
+        let left = self.left(now);
+        let until =
+            Moment { boot: now.boot.clone(), since_boot: now.since_boot + left, wall: now.wall + left };
+        Self { until, ..self }
+    }
+
     /// Whether this is the text on trial.
     pub(super) fn is_trial(&self, text: Option<&Secret>) -> bool {
         text.map(Text::new) == self.trial
@@ -164,6 +174,24 @@ mod tests {
         }
         let kept = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&kept).unwrap(), record);
+    }
+
+    #[test]
+    fn a_trial_ends_in_time_after_a_start_with_a_clock_that_was_set_back() {
+        let record = || Record::new("f", Some(&text("old")), Some(&text("new")), 60, &at("a", 100.0, 5000.0));
+        for (name, start, left) in [
+            ("another boot, wall clock far back", at("b", 5.0, 0.0), 60.0),
+            ("the same boot, its clock far back", at("a", 5.0, 0.0), 60.0),
+            ("the same boot, wall clock far back", at("a", 130.0, 0.0), 30.0),
+            ("another boot within the time", at("b", 5.0, 5030.0), 30.0),
+        ] {
+            let resumed = record().resumed(&start);
+            assert_eq!(resumed.left(&start), left, "{name}");
+            // The wall clock is set right, or wrong, while it runs.
+            let later = |seconds, wall| Moment { wall, ..at(&start.boot, start.since_boot + seconds, 0.0) };
+            assert_eq!(resumed.left(&later(10.0, 99_999.0)), left - 10.0, "{name}");
+            assert_eq!(resumed.left(&later(left + 1.0, 0.0)), 0.0, "{name}");
+        }
     }
 
     #[test]
