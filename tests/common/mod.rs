@@ -8,6 +8,7 @@
     reason = "tests of the real world"
 )]
 
+pub mod browser;
 pub mod cramped;
 pub mod daemons;
 pub mod guard;

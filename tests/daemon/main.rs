@@ -7,6 +7,7 @@ mod common;
 mod bad_neighbors;
 mod bare;
 mod bfd;
+mod browser;
 mod busy_links;
 mod carried;
 mod clock;

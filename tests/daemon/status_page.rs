@@ -1,5 +1,6 @@
 //! The status page of a running daemon, as a reader without script gets it: with a neighbor that
-//! advertises routes, one that is down, and clients that follow events.
+//! advertises routes, one that is down, and clients that follow events. `browser.rs` has it in a
+//! browser.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

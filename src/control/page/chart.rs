@@ -30,7 +30,7 @@ pub(super) fn sparkline(html: &mut Html, name: &str, values: &[f64]) {
     });
     let points = points.collect::<Vec<_>>().join(" ");
     let text = format!("{name}: now {}, mean {}, most {}", short(*latest), short(mean), short(most));
-    html.raw("<figure><svg class=\"spark\" viewBox=\"0 0 240 40\" role=\"img\" aria-label=\"").text(&text);
+    html.raw("<figure><svg class=\"spark\" viewBox=\"0 0 240 40\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"").text(&text);
     html.raw("\"><polyline points=\"").text(points).raw("\"/></svg>").element("figcaption", &text);
     html.raw("</figure>\n");
 }

@@ -138,7 +138,7 @@ pub(super) fn neighbors(html: &mut Html, status: &Status<'_>) {
 
 /// The columns of [`one_neighbor`].
 const SESSIONS: [&str; 9] =
-    ["Neighbor", "AS", "State", "Since", "Received", "Used", "Advertised", "Description", "Last error"];
+    ["Neighbor", "AS", "State", "For", "Received", "Used", "Advertised", "Description", "Last error"];
 
 fn one_neighbor(html: &mut Html, n: &NeighborView, now: Timestamp) {
     let class = match n.state {
@@ -159,7 +159,7 @@ pub(super) fn own(html: &mut Html, summary: &Summary) {
     section(html, "own", |html| {
         live(html, "live-own", |html| {
             if summary.own.is_empty() {
-                html.element("p", "No prefix to advertise; `routelet show interfaces` shows why.");
+                html.raw("<p>No prefix to advertise; <code>routelet show interfaces</code> shows why.</p>");
                 return;
             }
             let caption = "Prefixes of this node, those that are advertised to nobody first";
@@ -200,8 +200,8 @@ pub(super) fn routes(html: &mut Html, routes: &Routes<'_>) {
                 }),
             };
             if routes.has_more {
-                let more = "There are more paths: search for a prefix, or use `routelet show routes`.";
-                html.classed("p", "soft", more);
+                html.raw("<p class=\"soft\">There are more paths: search for a prefix, or use ");
+                html.raw("<code>routelet show routes</code>.</p>");
             }
         });
     });
@@ -253,7 +253,9 @@ const KERNEL: [Reason; 4] =
 pub(super) fn trends(html: &mut Html, trends: &Trends) {
     section(html, "trends", |html| {
         live(html, "live-trends", |html| {
-            html.raw("<div class=\"charts\">\n");
+            html.raw(
+                "<p class=\"soft\">The last 20 minutes, a sample each 15 s.</p><div class=\"charts\">\n",
+            );
             chart::sparkline(html, "BGP messages per second", &trends.messages);
             chart::sparkline(html, "Milliseconds from an UPDATE to the kernel", &trends.convergence);
             chart::sparkline(html, "Operations of the kernel per second", &trends.operations);
@@ -280,7 +282,8 @@ pub(super) fn events(html: &mut Html, events: &[Event]) {
 /// What a table does not have, and the command that has it.
 fn left_out(html: &mut Html, all: usize, shown: usize, command: &'static str) {
     if all > shown {
-        html.classed("p", "soft", format_args!("{} more: `{command}`", all - shown));
+        html.raw("<p class=\"soft\">").text(all - shown).raw(" more: ");
+        html.element("code", command).raw("</p>");
     }
 }
 

@@ -154,7 +154,9 @@ fn everything_is_bounded_whatever_neighbors_send() {
     };
     let page = page_with(&vec![one; 300], "", &vec![route; MAX_ROUTES]);
     assert!(page.len() < 5_000_000, "{}", page.len());
-    assert!(page.contains("100 more: `routelet show neighbors`") && page.contains("13 14 15 16 17"));
+    assert!(
+        page.contains("100 more: <code>routelet show neighbors</code>") && page.contains("13 14 15 16 17")
+    );
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn the_page_is_short_and_shows_sessions_that_are_down_first() {
     assert!(page.len() < 200_000, "{}", page.len());
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
     assert!(at("10.0.19.249") < at("10.0.0.0"));
-    assert!(page.contains("4800 more: `routelet show neighbors`"));
+    assert!(page.contains("4800 more: <code>routelet show neighbors</code>"));
 }
 
 #[test]
