@@ -1,10 +1,11 @@
 //! What `show bfd` and the metrics know of BFD.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One session, as `show bfd --json` prints it. Times are milliseconds unless their name has
 /// another unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct BfdView {
     pub neighbor: String,
     /// Of a directly connected neighbor.

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::{Asn, Diagnostic, Family, RouterId};
 
 /// One neighbor.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborView {
     /// As it is written in the configuration, `fe80::1%eth0` included; of an unnumbered one the
     /// address found.
@@ -83,7 +84,7 @@ pub struct NeighborView {
 }
 
 /// What waits to be sent, and to be handled, in octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Queues {
     /// Messages that the socket has not taken yet.
     pub unsent: u64,
@@ -112,7 +113,7 @@ pub const DROP_REASONS: [&str; 13] = [
 ];
 
 /// The past of a neighbor, since the daemon started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct History {
     /// RFC 3339, UTC: since when it has had a session, or none.
     #[serde(default)]
@@ -134,7 +135,7 @@ pub struct History {
 }
 
 /// The end of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Closing {
     /// RFC 3339, UTC.
     pub at: String,
@@ -157,7 +158,7 @@ impl History {
 }
 
 /// RFC 4271 §8.2.2, and `disabled`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
     #[default]

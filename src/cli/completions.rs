@@ -9,6 +9,7 @@ use super::{Failure, command, io, values};
 /// daemon.
 #[derive(Args, Debug)]
 pub(super) struct Completions {
+    /// Shell to complete in
     #[arg(value_enum, required_unless_present = "values")]
     shell: Option<Shell>,
     /// Print the values that fit the end of this line; for the scripts of shells

@@ -32,6 +32,7 @@ pub(super) struct Lab {
 enum Command {
     /// Show one thing in less than 20 seconds
     Scene {
+        /// What to show
         #[arg(value_enum)]
         name: SceneName,
         /// Keep the lab for inspection

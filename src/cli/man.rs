@@ -7,6 +7,7 @@ use super::{Failure, command, io};
 /// Write man pages into a directory
 #[derive(Args, Debug)]
 pub(super) struct Man {
+    /// Folder for the pages, which must exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }

@@ -1,8 +1,7 @@
 //! The command line, with one short file per command.
 //!
-//! Exit status: 0 success, 1 failure at run time, 2 wrong usage or configuration, 3 the daemon
-//! cannot be reached, 4 not ready, or done in part. Errors are one line on standard error with the
-//! cause and the remedy; only `check` prints a line per problem.
+//! [`reference::EXIT_STATUS`] has the meaning of each exit status. Errors are one line on standard
+//! error with the cause and the remedy; only `check` prints a line per problem.
 
 mod abbreviation;
 mod check;
@@ -20,6 +19,7 @@ pub mod log;
 mod man;
 mod neighbor;
 mod output;
+pub mod reference;
 mod reload;
 mod run;
 mod show;
@@ -38,6 +38,7 @@ use crate::{
 /// to all others.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, propagate_version = true, max_term_width = 100)]
+#[command(after_long_help = reference::exit_status())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -254,7 +255,7 @@ fn neighbor_name(text: &str) -> Result<String, std::convert::Infallible> {
     })
 }
 
-/// The whole command line, for completions and man pages.
+/// The whole command line, for completions, man pages and the reference.
 fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,11 +1,12 @@
 //! State of the conflist, as `show node` displays it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Diagnostic;
 
 /// State of the file for the container runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ConflistStatus {
     /// `null` if routelet does not write one.
     pub path: Option<String>,
@@ -21,7 +22,7 @@ pub struct ConflistStatus {
 }
 
 /// See [`ConflistStatus`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConflistState {
     /// `cni.enabled = false`, or not under Kubernetes.

@@ -1,9 +1,10 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Prefix;
 
 /// What a reload changes, or would change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Changes {
     /// Whether the file is in force; `false` of a dry run.
     pub applied: bool,
@@ -23,7 +24,7 @@ pub struct Changes {
 }
 
 /// Neighbors by what happens to them. Those that are not listed notice nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SessionChanges {
     /// Established sessions that end and begin again.
     pub reset: Vec<SessionReset>,
@@ -34,7 +35,7 @@ pub struct SessionChanges {
 }
 
 /// A session that is reset.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SessionReset {
     pub neighbor: String,
     /// The key that requires it.
@@ -42,7 +43,7 @@ pub struct SessionReset {
 }
 
 /// Own routes by what happens to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteChanges {
     pub added: Prefixes,
     pub withdrawn: Prefixes,
@@ -51,7 +52,7 @@ pub struct RouteChanges {
 }
 
 /// How many prefixes, and the first [`FIRST`] of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Prefixes {
     pub count: u64,
     pub first: Vec<Prefix>,

@@ -1,9 +1,10 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Prefix;
 
 /// `show host`: what this host does without Kubernetes, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct HostStatus {
     /// Where the configuration comes from, and what follows from it.
     pub configuration: String,
@@ -13,7 +14,7 @@ pub struct HostStatus {
 }
 
 /// One interface, but the loopback.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     pub name: String,
     /// `physical`, `bridge`, `veth`, ….
@@ -30,14 +31,14 @@ pub struct InterfaceStatus {
 }
 
 /// A neighbor on an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborOnLink {
     pub address: String,
     pub state: super::SessionState,
 }
 
 /// A connected subnet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SubnetStatus {
     pub prefix: Prefix,
     /// Neighbors with a session to which it is advertised.

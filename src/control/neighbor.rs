@@ -1,10 +1,11 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NeighborView;
 use crate::bgp::rib::view::NeighborDetails;
 
 /// Response to `show neighbor`: its session, and what the routing table has of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborReport {
     #[serde(flatten)]
     pub session: NeighborView,

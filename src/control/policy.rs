@@ -1,8 +1,9 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One policy of `show policy`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct PolicyView {
     pub name: String,
     pub used_by: UsedBy,
@@ -12,14 +13,14 @@ pub struct PolicyView {
 }
 
 /// Names of the neighbors that have a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct UsedBy {
     pub import: Vec<String>,
     pub export: Vec<String>,
 }
 
 /// One statement.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct StatementView {
     /// As in the configuration.
     pub keys: Map<String, Value>,
@@ -27,7 +28,7 @@ pub struct StatementView {
 }
 
 /// How many routes matched, of all present neighbors together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Matched {
     pub import: u64,
     pub export: u64,

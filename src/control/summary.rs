@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// `show summary`: one screen about this node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Summary {
     /// Name of the Kubernetes node, else of the host.
     pub node: String,
@@ -58,7 +59,7 @@ pub struct Summary {
 }
 
 /// A prefix that this node originates, or would originate if its interface were up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct OwnPrefix {
     pub prefix: Prefix,
     /// As in `show routes`.
@@ -72,7 +73,7 @@ pub struct OwnPrefix {
 }
 
 /// Numbers of sessions that are configured and established.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborTotals {
     pub configured: u64,
     pub up: u64,
@@ -80,7 +81,7 @@ pub struct NeighborTotals {
 }
 
 /// Numbers of routes by state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteTotals {
     /// Paths received from neighbors.
     pub received: u64,
@@ -93,7 +94,7 @@ pub struct RouteTotals {
 }
 
 /// The most recent error of any neighbor.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct LastError {
     /// RFC 3339, UTC.
     pub at: String,

@@ -1,10 +1,12 @@
 //! What became of each line of the input.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What became of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "LineOutcome")]
 pub enum Outcome {
     /// The output has the same.
     Carried,
@@ -17,7 +19,7 @@ pub enum Outcome {
 }
 
 /// A line of the input that is no comment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Line {
     pub file: String,
     /// Counted from 1.

@@ -15,6 +15,7 @@ mod router;
 mod tests;
 mod write;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use ledger::{Line, Outcome};
@@ -33,7 +34,7 @@ pub struct Input {
 }
 
 /// What the input was written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     Frr,
@@ -43,7 +44,7 @@ pub enum Format {
 }
 
 /// What was made of the input.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Report {
     /// The format of the input.
     pub format: Format,

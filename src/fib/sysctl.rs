@@ -29,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::{Diagnostic, Family, Reason, Subject};
@@ -95,7 +96,8 @@ pub struct Record {
 }
 
 /// One value that was changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[schemars(rename = "SysctlChange")]
 pub struct Change {
     pub key: String,
     /// The value before routelet first wrote it.

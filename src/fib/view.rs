@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Prefix;
 
 /// One route that is desired in the kernel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct FibView {
     pub prefix: Prefix,
     pub table: u32,
@@ -23,7 +24,7 @@ pub struct FibView {
 }
 
 /// One next hop of a route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct FibHop {
     pub address: Option<IpAddr>,
     pub interface: String,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::services::Eligibility;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// The Kubernetes side of this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Name of this node's Node object.
     pub node: String,
@@ -46,7 +47,7 @@ pub struct NodeStatus {
 }
 
 /// Another node as a member of a mesh.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct MeshMember {
     pub node: String,
     /// Address of its session; `null` while it has no InternalIP.
@@ -55,7 +56,7 @@ pub struct MeshMember {
 }
 
 /// The connection to the API server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ApiStatus {
     pub connected: bool,
     /// Start of this connection or outage, RFC 3339 in UTC.

@@ -1,14 +1,16 @@
 use std::{
+    borrow::Cow,
     fmt,
     hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An address family with SAFI unicast (RFC 4760 §3, §6): the two that a host routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     #[serde(rename = "ipv4-unicast")]
@@ -210,6 +212,16 @@ impl FromStr for Prefix {
             return Err(bad());
         }
         Self::new(addr, len.parse().map_err(|_| bad())?).ok_or_else(bad)
+    }
+}
+
+impl JsonSchema for Prefix {
+    fn schema_name() -> Cow<'static, str> {
+        "Prefix".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "An address and a length: `10.0.0.0/8`." })
     }
 }
 

@@ -21,6 +21,7 @@
 pub mod io;
 mod rules;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{Access, Cni, Demand, Rule};
@@ -53,7 +54,7 @@ impl Capability {
 }
 
 /// What is in force, in `show summary`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SandboxView {
     /// `security.sandbox`.
     pub enabled: bool,

@@ -1,4 +1,4 @@
-//! What a running daemon serves at `/metrics`: the metrics of docs/reference.md and no others, in
+//! What a running daemon serves at `/metrics`: the metrics of docs/reference/metrics.md and no others, in
 //! both formats.
 
 use std::{
@@ -64,35 +64,15 @@ pub(super) fn served(text: &str) -> Metrics {
     all
 }
 
-/// The tables of the section on metrics in docs/reference.md.
+/// The table of docs/reference/metrics.md.
 pub(super) fn documented() -> Metrics {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md")).unwrap();
-    let (_, section) = page.split_once("\n## 6. Metrics\n").expect("the section on metrics");
-    let section = section.split("\n## ").next().unwrap_or_default();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
+    let page = fs::read_to_string(page).unwrap();
     let code =
         |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
-    let mut all = Metrics::new();
-    for row in section.lines().filter(|l| l.starts_with("| `")) {
-        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
-        let outside = without_parentheses(cells[0]);
-        for name in code(&outside) {
-            let name = if name.starts_with("process_") { name } else { format!("routelet_{name}") };
-            let labels = code(&without_parentheses(cells[1])).into_iter().collect();
-            assert!(all.insert(name.clone(), labels).is_none(), "{name} stands there twice");
-        }
-    }
-    all
-}
-
-fn without_parentheses(text: &str) -> String {
-    let mut depth = 0_u32;
-    let outside = text.chars().filter(|c| {
-        depth += u32::from(*c == '(');
-        let is_outside = depth == 0;
-        depth -= u32::from(*c == ')');
-        is_outside
-    });
-    outside.collect()
+    let rows = page.lines().filter(|l| l.starts_with("| `"));
+    let cells = rows.map(|row| row.trim_matches('|').split('|').collect::<Vec<_>>());
+    cells.map(|cells| (code(cells[0]).remove(0), code(cells[2]).into_iter().collect())).collect()
 }
 
 #[test]
@@ -101,14 +81,14 @@ fn the_reference_has_each_metric_of_a_daemon_with_its_labels_and_no_others() {
     let (host, _routelet) = host(&mut net);
     let (mut documented, mut served) = (documented(), served(&scrape(&host, "")));
     for name in OF_CLUSTERS {
-        assert!(documented.remove(name).is_some(), "docs/reference.md lacks {name}");
+        assert!(documented.remove(name).is_some(), "docs/reference/metrics.md lacks {name}");
         assert!(!served.contains_key(name), "{name} without a cluster");
     }
     for labels in documented.values_mut() {
         labels.remove(OF_MESHES);
     }
     served.get_mut("routelet_convergence_seconds").expect("a histogram").remove("le");
-    assert_eq!(served, documented, "left: the daemon, right: docs/reference.md");
+    assert_eq!(served, documented, "left: the daemon, right: docs/reference/metrics.md");
 }
 
 #[test]

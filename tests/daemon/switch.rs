@@ -17,7 +17,7 @@ fn block(language: &str) -> &'static str {
 }
 
 /// Switch 10.1.1.1 and host 10.1.1.2 on a common subnet, as on the page.
-fn rack(net: &mut Net) -> (Ns, Ns) {
+pub(super) fn rack(net: &mut Net) -> (Ns, Ns) {
     let (switch, host) = (net.ns("switch"), net.ns("host"));
     net.link((&switch, "port1"), (&host, "eth0"));
     switch.ip("addr add 10.1.1.1/24 dev port1");
@@ -26,7 +26,7 @@ fn rack(net: &mut Net) -> (Ns, Ns) {
     (switch, host)
 }
 
-fn config(own_as: u32, network: &str) -> String {
+pub(super) fn config(own_as: u32, network: &str) -> String {
     format!(
         "[bgp]\nas = {own_as}\n[[bgp.neighbor]]\naddress = \"gateway\"\nremote-as = \"external\"\n\
          [advertise]\nnetworks = [\"{network}\", \"198.18.0.0/24\"]\n"
@@ -34,7 +34,7 @@ fn config(own_as: u32, network: &str) -> String {
 }
 
 /// The containers' subnet is in the switch's kernel; the other one, outside of the switch's filter, is not.
-fn the_switch_accepts(network: &str, switch: &Ns, routelet: &Routelet) {
+pub(super) fn the_switch_accepts(network: &str, switch: &Ns, routelet: &Routelet) {
     routelet.wait_established("10.1.1.1");
     wait_for("the switch has the subnet", 20.0, || {
         switch.ip(&format!("route show {network}")).contains("10.1.1.2").then_some(())

@@ -2,6 +2,9 @@
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
 mod alerts;
+#[path = "../common/blocks.rs"]
+mod blocks;
+mod documented;
 #[path = "../common/guard.rs"]
 mod guard;
 #[path = "../kit/mod.rs"]

@@ -23,12 +23,9 @@ fn each_overlay_changes_the_configuration_and_no_right() {
     let mut listed: Vec<_> = listed.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     listed.sort();
     assert_eq!(listed, OVERLAYS);
-    let guide = read("deploy/README.md");
+    let guide = read("docs/install.md");
     for overlay in OVERLAYS {
-        assert!(
-            guide.contains(&format!("overlays/{overlay}")),
-            "deploy/README.md says what {overlay} is for"
-        );
+        assert!(guide.contains(&format!("overlays/{overlay}")), "docs/install.md does not list {overlay}");
         let (mut plain, mut made) = (by_name(objects()), by_name(kustomize(&format!("overlays/{overlay}"))));
         let map = made.remove("ConfigMap routelet").expect("a ConfigMap");
         let before = plain.remove("ConfigMap routelet").unwrap();

@@ -1,8 +1,11 @@
 //! The Docker host below one switch, as in the README: its bridge is advertised exactly while a container is on it.
 #![allow(clippy::disallowed_methods, reason = "tests of the real world")]
 
+#[path = "../common/blocks.rs"]
+mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod documented;
 mod engine;
 #[path = "../kit/mod.rs"]
 mod kit;

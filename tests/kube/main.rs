@@ -7,6 +7,8 @@
     reason = "tests of the real world"
 )]
 
+#[path = "../common/blocks.rs"]
+mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../docker/engine.rs"]
@@ -21,6 +23,7 @@ mod clusters;
 mod conflist;
 mod docker;
 mod doctor;
+mod documented;
 mod drain;
 mod events;
 mod fakes;

@@ -5,13 +5,14 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::bgp::policy::PolicyCounts;
 use crate::net::{Asn, Family, Prefix, RouterId, Unresolved};
 
 /// One path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteView {
     pub prefix: Prefix,
     /// `null` for own routes.
@@ -63,7 +64,7 @@ pub struct RouteView {
 }
 
 /// How the next hop of a path is resolved, and to whom the path is advertised.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct PathDetails {
     /// Metric of the route to the next hop; `null` if it is not resolved.
     pub metric: Option<u32>,
@@ -76,14 +77,14 @@ pub struct PathDetails {
 }
 
 /// A neighbor to which an own route is not advertised, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NotAdvertisedTo {
     pub neighbor: String,
     pub reason: String,
 }
 
 /// A gateway that leads to a next hop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Via {
     pub address: IpAddr,
     /// Filled in from the host.
@@ -177,7 +178,7 @@ pub struct NeighborCounts {
 }
 
 /// What `show neighbor` has besides the session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborDetails {
     /// By family of the session.
     pub end_of_rib: BTreeMap<Family, EndOfRib>,
@@ -194,14 +195,14 @@ pub struct NeighborDetails {
 }
 
 /// RFC 4724 §2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct EndOfRib {
     pub sent: bool,
     pub received: bool,
 }
 
 /// Routes that are removed unless the neighbor advertises them again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct StaleRoutes {
     pub routes: u64,
     /// Until they are removed, or become long-lived stale.
@@ -211,7 +212,7 @@ pub struct StaleRoutes {
 }
 
 /// What protects a session. `ttl_security` of the neighbor has whether RFC 5082 is enforced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Security {
     /// RFC 2385.
     pub tcp_md5: bool,
@@ -223,7 +224,7 @@ pub struct Security {
 }
 
 /// How many routes are exchanged at most, by family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Limits {
     pub max_prefixes: u32,
     /// Seconds after which a session that exceeded it is started again; `null`: only a warning is
@@ -236,7 +237,7 @@ pub struct Limits {
 }
 
 /// A policy of a neighbor, with what its statements have matched.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PolicyHits {
     pub policy: String,
     #[serde(flatten)]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointLocality, LocalEndpoints, ServiceAddress, ServiceSelection, Services};
@@ -23,7 +24,7 @@ pub struct Rules<'a> {
 }
 
 /// Whether this node advertises an address, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Eligibility {
     pub address: IpAddr,
     /// `NAMESPACE/NAME (KIND)`.

@@ -9,6 +9,7 @@ mod subject;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::text::{PROBLEM_MAX, cut};
@@ -20,7 +21,7 @@ const REMEDY_MAX: usize = 512;
 const TEXT_MAX: usize = PROBLEM_MAX - REMEDY_MAX;
 
 /// One problem.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 pub struct Diagnostic {
     pub reason: Reason,
     /// That of the reason, for those who read the JSON.

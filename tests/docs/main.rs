@@ -1,7 +1,13 @@
 //! Checks that the documents agree with the tree: links and headings, pages that comments cite,
-//! tests named in docs/rfc.md, keys, commands and metrics in docs/reference.md, and the width of
-//! comments.
+//! tests named in docs/rfc.md, and the width of comments; pages that are written from the code
+//! (`reference`), code blocks (`blocks`), and the site that is made of all (`site`).
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
+
+mod blocks;
+#[path = "../common/blocks.rs"]
+mod common;
+mod reference;
+mod site;
 
 use std::{
     collections::BTreeSet,
@@ -84,84 +90,6 @@ fn tests_that_the_page_of_rfcs_lists_exist() {
 }
 
 #[test]
-fn the_reference_lists_every_key_command_and_metric() {
-    let page = fs::read_to_string(root().join("docs/reference.md")).unwrap();
-    let listed: BTreeSet<_> = page.split('`').skip(1).step_by(2).collect();
-    let mut missing: Vec<String> = Vec::new();
-
-    let example = fs::read_to_string(root().join("deploy/routelet.toml")).unwrap();
-    let mut section = "";
-    for line in example.lines() {
-        let line = line.trim_start_matches('#');
-        if let Some(rest) = line.strip_prefix('[') {
-            section = rest.trim_matches(['[', ']']);
-        } else if let Some((key, _)) = line.split_once(" = ")
-            && key.chars().all(|c| c.is_ascii_lowercase() || c == '-')
-            && !listed.contains(key)
-            && !listed.contains(&*format!("{section}.{key}"))
-        {
-            missing.push(format!("key {section}.{key}"));
-        }
-    }
-
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_routelet")).arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    for line in commands.take_while(|line| !line.is_empty()) {
-        let command = line.split_whitespace().next().unwrap();
-        let is_listed = |part: &&str| *part == command || part.starts_with(&format!("{command} "));
-        if command != "help" && !listed.iter().any(is_listed) {
-            missing.push(format!("command {command}"));
-        }
-    }
-
-    let sources = files(&root().join("src/metrics"), &["rs"]);
-    let metrics: String = sources.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let calls = ["out.info(", "out.gauges(", "out.counters(", "encode_descriptor("];
-    for (call, suffix) in calls.iter().zip(["_info", "", "_total", ""]) {
-        for rest in metrics.split(call).skip(1) {
-            let Some(metric) = rest.trim_start().strip_prefix('"').and_then(|r| r.split('"').next()) else {
-                continue;
-            };
-            if !listed.contains(&*format!("{metric}{suffix}")) {
-                missing.push(format!("metric {metric}{suffix}"));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "docs/reference.md lacks:\n{}", missing.join("\n"));
-}
-
-/// `ROUTELET_WRITE=1 cargo test --test docs` writes these files.
-#[test]
-fn what_is_written_from_the_definitions_of_keys_is_up_to_date() {
-    use routelet::config::reference;
-
-    let page = fs::read_to_string(root().join("docs/reference.md")).unwrap();
-    let (before, rest) = page.split_once(KEYS_BEGIN).expect("docs/reference.md: where the keys begin");
-    let (_, after) = rest.split_once(KEYS_END).expect("docs/reference.md: where the keys end");
-    let schema = serde_json::to_string_pretty(&reference::schema()).unwrap() + "\n";
-    for (path, wanted) in [
-        ("deploy/routelet.toml", reference::example()),
-        ("docs/reference.md", format!("{before}{KEYS_BEGIN}{}{KEYS_END}{after}", reference::tables())),
-        ("docs/routelet.schema.json", schema),
-    ] {
-        let file = root().join(path);
-        if std::env::var_os("ROUTELET_WRITE").is_some() {
-            fs::write(&file, wanted).unwrap();
-        } else {
-            assert!(
-                fs::read_to_string(&file).unwrap_or_default() == wanted,
-                "{path} differs from src/config/keys/: ROUTELET_WRITE=1 cargo test --test docs writes it"
-            );
-        }
-    }
-}
-
-const KEYS_BEGIN: &str =
-    "<!-- Written from src/config/keys/ by `ROUTELET_WRITE=1 cargo test --test docs`. -->\n\n";
-const KEYS_END: &str = "<!-- End of what is written. -->\n";
-
-#[test]
 fn comments_are_wrapped() {
     let src = root().join("src");
     let mut long = Vec::new();
@@ -211,6 +139,11 @@ fn slug(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
+/// The Rust files at a path.
+fn files_of(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() { files(path, &["rs"]) } else { vec![path.to_owned()] }
+}
+
 fn name(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
@@ -232,24 +165,4 @@ fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// The tables of docs/problems.md have each reason once, with its severity, and no others.
-#[test]
-fn each_reason_of_a_problem_is_documented() {
-    let page = fs::read_to_string(root().join("docs/problems.md")).unwrap();
-    let mut documented = BTreeSet::new();
-    for line in page.lines().filter(|l| l.starts_with("| `") && l.matches('|').count() >= 5) {
-        let mut cells = line.split(" | ").map(|c| c.trim_matches(|c| "| `".contains(c)));
-        let (name, severity) = (cells.next().unwrap(), cells.next().unwrap());
-        let rest: Vec<_> = cells.collect();
-        assert!(rest.len() == 2 && rest.iter().all(|c| c.len() > 3), "meaning and remedy: {line}");
-        assert!(documented.insert((name.to_owned(), severity.to_owned())), "twice: {name}");
-    }
-    let reasons = routelet::net::Reason::ALL.iter();
-    let known: BTreeSet<_> =
-        reasons.map(|r| (r.as_str().to_owned(), r.severity().as_str().to_owned())).collect();
-    let missing: Vec<_> = known.difference(&documented).collect();
-    let invented: Vec<_> = documented.difference(&known).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "missing {missing:?}, without a reason {invented:?}");
 }
