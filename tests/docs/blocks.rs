@@ -38,6 +38,7 @@ const MARKS: &[(&str, Use)] = &[
     ("eos", Use::Not("a switch of Arista is not to be had here")),
     ("nx-os", Use::Not("a switch of Cisco is not to be had here")),
     ("junos", Use::Not("a router of Juniper is not to be had here")),
+    ("sh remote", Use::Not("it needs a second machine, or a pod")),
     ("text", Use::Not("a drawing")),
 ];
 
