@@ -1,6 +1,6 @@
 //! Two configured neighbors that are one router: each new session ends the one before, for ever,
-//! since the router knows us by one address and takes a second call for our restart. After it has
-//! happened twice one of the two stays out.
+//! since the router has one neighbor entry for this host and treats a second connection as a restart
+//! of it. After that has happened twice, this host no longer connects to one of the two.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 use super::peer::PeerKey;
 use crate::net::{Asn, RouterId};
 
-/// Who is at the other end of a session, and over which address of ours.
+/// The router at the other end of a session, and our address of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Router {
     pub id: RouterId,
@@ -21,35 +21,35 @@ pub struct Router {
     pub ifindex: u32,
 }
 
-/// The end of one session and the begin of the other are so close when the one is for the other.
-const CLOSE: Duration = Duration::from_secs(2);
-/// Within this time it must have happened twice.
-const AGAIN: Duration = Duration::from_secs(120);
+/// A session that ends within this time of the establishment of another one ended because of it.
+const CLASH_WINDOW: Duration = Duration::from_secs(2);
+/// One of two neighbors yields if their sessions have ended each other twice within this time.
+const REPEAT_WINDOW: Duration = Duration::from_secs(120);
 
 /// What to do with a neighbor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ruling {
-    /// It stays out, since the other one has a session.
+    /// Do not connect to `who` while `to` has a session.
     Yield { who: PeerKey, to: PeerKey },
-    /// It may try again.
+    /// Connect again.
     Resume(PeerKey),
 }
 
-/// Sessions that began and ended.
+/// Sessions that were established and closed.
 #[derive(Debug, Default)]
 pub struct Contest {
     up: BTreeMap<PeerKey, (Router, Instant)>,
     lost: BTreeMap<PeerKey, (Router, Instant)>,
-    /// When a session last ended for another one's begin.
+    /// When one of the two sessions last ended because of the other.
     clashes: BTreeMap<(PeerKey, PeerKey), Instant>,
-    /// Who stays out, and for whom.
+    /// Neighbors that yield, and to which neighbor.
     held: BTreeMap<PeerKey, PeerKey>,
 }
 
 impl Contest {
     pub fn began(&mut self, now: Instant, key: &PeerKey, router: Router) -> Option<Ruling> {
-        self.lost.retain(|_, (_, at)| now.duration_since(*at) <= CLOSE);
-        self.clashes.retain(|_, at| now.duration_since(*at) <= AGAIN);
+        self.lost.retain(|_, (_, at)| now.duration_since(*at) <= CLASH_WINDOW);
+        self.clashes.retain(|_, at| now.duration_since(*at) <= REPEAT_WINDOW);
         self.held.remove(key);
         self.up.insert(key.clone(), (router, now));
         let ended = |(other, (r, _)): &(&PeerKey, &(Router, Instant))| *other != key && *r == router;
@@ -58,11 +58,12 @@ impl Contest {
     }
 
     pub fn ended(&mut self, now: Instant, key: &PeerKey) -> Vec<Ruling> {
-        self.clashes.retain(|_, at| now.duration_since(*at) <= AGAIN);
+        self.clashes.retain(|_, at| now.duration_since(*at) <= REPEAT_WINDOW);
         let mut rulings = self.release(key);
         let Some((router, _)) = self.up.remove(key) else { return rulings };
-        let began =
-            |(_, (r, at)): &(&PeerKey, &(Router, Instant))| *r == router && now.duration_since(*at) <= CLOSE;
+        let began = |(_, (r, at)): &(&PeerKey, &(Router, Instant))| {
+            *r == router && now.duration_since(*at) <= CLASH_WINDOW
+        };
         match self.up.iter().find(began).map(|(other, _)| other.clone()) {
             Some(winner) => rulings.extend(self.clash(now, key.clone(), winner)),
             None => {
@@ -72,7 +73,7 @@ impl Contest {
         rulings
     }
 
-    /// A neighbor that is no more.
+    /// A neighbor was removed.
     pub fn gone(&mut self, key: &PeerKey) -> Vec<Ruling> {
         self.up.remove(key);
         self.lost.remove(key);
@@ -120,13 +121,13 @@ mod tests {
         let mut contest = Contest::default();
         let one = router([10, 0, 0, 1]);
         assert_eq!(contest.began(now, &a, one), None);
-        // Seen in either order: the end first, or the begin.
+        // Reported in either order: the end first, or the establishment.
         assert_eq!(contest.ended(now, &a), []);
         assert_eq!(contest.began(now, &b, one), None, "once may be chance");
         now += Duration::from_secs(5);
         assert_eq!(contest.began(now, &a, one), None);
         assert_eq!(contest.ended(now, &b), [Ruling::Yield { who: b.clone(), to: a.clone() }]);
-        // The one that is left ends for good: the other may try.
+        // The remaining session ends without the other: the other neighbor may connect.
         now += Duration::from_secs(600);
         assert_eq!(contest.ended(now, &a), [Ruling::Resume(b.clone())]);
         assert_eq!(contest.gone(&a), []);

@@ -9,6 +9,7 @@ pub mod md5;
 pub mod outage;
 pub mod peer;
 pub mod policy;
+pub mod retention;
 pub mod rib;
 pub mod session;
 pub mod standing;

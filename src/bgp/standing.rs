@@ -21,7 +21,7 @@ const BFD_START: u64 = 30;
 fn without_bfd(views: &[NeighborView]) -> impl Iterator<Item = Diagnostic> {
     let settled = |v: &&NeighborView| {
         let up = v.state == SessionState::Established;
-        up && v.bfd_missing && v.answered.is_some_and(|seconds| seconds >= BFD_START)
+        up && v.bfd_missing && v.open_age.is_some_and(|seconds| seconds >= BFD_START)
     };
     views.iter().filter(settled).map(|view| {
         Diagnostic::new(
@@ -42,7 +42,7 @@ fn one_router(views: &[NeighborView]) -> Vec<Diagnostic> {
     let mut routers: BTreeMap<_, Vec<&NeighborView>> = BTreeMap::new();
     for view in views {
         let up = view.state == SessionState::Established;
-        let lately = up || view.answered.is_some_and(|seconds| seconds < RECENT);
+        let lately = up || view.open_age.is_some_and(|seconds| seconds < RECENT);
         let disabled = view.state == SessionState::Disabled;
         if let (Some(id), Some(asn), Some(local)) = (view.router_id, view.remote_as, view.local_address)
             && lately
@@ -92,7 +92,7 @@ pub(super) mod testing {
         state: SessionState,
         local: &str,
         id: &str,
-        answered: Option<u64>,
+        open_age: Option<u64>,
     ) -> NeighborView {
         let now = std::time::Instant::now();
         let config = PeerConfig::new(address.parse().unwrap(), RemoteAs::Any, 65000);
@@ -110,7 +110,7 @@ pub(super) mod testing {
             router_id: id.parse().ok(),
             remote_as: Some(65001),
             local_address: local.parse().ok(),
-            answered,
+            open_age,
             ..empty
         }
     }
@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn several_neighbors_with_one_router_id_are_one_problem() {
         use SessionState::{Active, Disabled, Established};
-        let one = |state, answered| view("10.0.0.2", state, "10.0.0.1", "10.9.9.9", answered);
-        let other = |state, answered| view("10.0.0.3", state, "10.0.0.1", "10.9.9.9", answered);
+        let one = |state, open_age| view("10.0.0.2", state, "10.0.0.1", "10.9.9.9", open_age);
+        let other = |state, open_age| view("10.0.0.3", state, "10.0.0.1", "10.9.9.9", open_age);
         let third = view("10.0.0.4", Established, "10.0.0.1", "10.9.9.9", Some(1));
         let found = problems(&[one(Established, Some(9)), other(Established, Some(1)), third]);
         assert_eq!(found.len(), 1, "{found:?}");
@@ -148,7 +148,7 @@ mod tests {
         let cases = [
             ("one is refused now",     vec![one(Established, Some(900)), other(Active, Some(3))], 1),
             ("one was, long ago",      vec![one(Established, Some(900)), other(Active, Some(301))], 0),
-            ("one never answered",     vec![one(Established, Some(900)), other(Active, None)], 0),
+            ("one never sent an OPEN", vec![one(Established, Some(900)), other(Active, None)], 0),
             ("both are down",          vec![one(Active, Some(3)), other(Active, Some(3))], 0),
             ("one is disabled",        vec![one(Established, Some(3)), other(Disabled, Some(3))], 0),
             ("another family",         vec![one(Established, Some(3)), view("fd00::2", Established, "fd00::1", "10.9.9.9", Some(1))], 0),

@@ -80,7 +80,7 @@ pub struct NeighborView {
     pub bfd_missing: bool,
     /// Seconds since its last OPEN. Inside the daemon only.
     #[serde(skip)]
-    pub answered: Option<u64>,
+    pub open_age: Option<u64>,
 }
 
 /// What waits to be sent, and to be handled, in octets.

@@ -179,7 +179,7 @@ pub(super) fn view(unfound: &Unfound) -> NeighborView {
         needs: Vec::new(),
         diagnosis: None,
         bfd_missing: false,
-        answered: None,
+        open_age: None,
     }
 }
 

@@ -42,7 +42,7 @@ fn neighbor(address: &str, up: bool) -> NeighborView {
         diagnosis: None,
         bfd_missing: false,
         needs: Vec::new(),
-        answered: None,
+        open_age: None,
     }
 }
 

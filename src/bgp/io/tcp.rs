@@ -133,7 +133,7 @@ fn explain(to: SocketAddr, error: &io::Error) -> String {
         ErrorKind::ConnectionRefused => format!("connection refused: nothing listens on {to}"),
         ErrorKind::TimedOut => format!("no reply from {to}"),
         ErrorKind::NetworkUnreachable => format!("no route to {to}"),
-        ErrorKind::HostUnreachable => format!("{to} is unreachable: nobody answers at that address"),
+        ErrorKind::HostUnreachable => format!("{to} is unreachable: no reply from that address"),
         ErrorKind::ConnectionReset => format!("connection reset by {to}"),
         _ => format!("cannot connect to {to}: {error}"),
     }
@@ -400,8 +400,8 @@ const MD5_PREFIX: u8 = 1;
 
 /// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it. The kernel looks
 /// for it by the address alone: TCP_MD5SIG_FLAG_IFINDEX is for VRF devices, and EINVAL with the
-/// interface of a link-local address. What tells two such neighbors apart is the socket: each dial
-/// has its own, and so have links that need it among the listeners.
+/// interface of a link-local address. Two such neighbors are distinguished by the socket: each outgoing
+/// connection has its own, and so have links that need it among the listeners.
 ///
 /// # Errors
 ///

@@ -10,7 +10,7 @@ use super::{
 use crate::net::{Diagnostic, Prefix, Reason, Refusal, Source, Subject};
 
 /// So many subnets are named.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 /// So many own prefixes are looked at for routes of this host that a neighbor sends back.
 const LOOKED_AT: usize = 1000;
 
@@ -34,7 +34,7 @@ impl Rib {
         }
         let is_subnet = |source: Source| matches!(source, Source::Interface | Source::PodCidr);
         let subnets = self.originated.iter().filter(|(p, o)| !p.is_host() && is_subnet(o.source));
-        subnets.filter_map(|(prefix, _)| self.duplicate(*prefix)).take(NAMED).collect()
+        subnets.filter_map(|(prefix, _)| self.duplicate(*prefix)).take(MAX_NAMED).collect()
     }
 
     fn duplicate(&self, prefix: Prefix) -> Option<Duplicate> {

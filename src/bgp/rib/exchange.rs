@@ -21,7 +21,7 @@ const LOOKED_AT: usize = 1000;
 /// So many routes of each family.
 const SCANNED: usize = 200_000;
 /// So many next hops of a neighbor are named.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 
 /// Refusals that every neighbor which sends back what it learned causes, and those that have a
 /// problem of their own.
@@ -97,7 +97,7 @@ impl Rib {
                 && !(*why == Unresolved::Own && self.peer(path.peer).is_some_and(Peer::is_on_host))
             {
                 let list = &mut found.entry(path.peer).or_default().unresolved;
-                if list.len() < NAMED && !list.iter().any(|(known, _)| known == addr) {
+                if list.len() < MAX_NAMED && !list.iter().any(|(known, _)| known == addr) {
                     list.push((*addr, *why));
                 }
             }

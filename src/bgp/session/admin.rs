@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     Conn, End, Input, NextStep, Running, Session, Stop,
+    connection::Connection,
     negotiate::{self, Circumstances},
-    state::Connection,
 };
 use crate::{
     bgp::{

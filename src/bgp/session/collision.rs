@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Conn, End, NextStep, Session,
-    state::{FRESH_CONNECTION_TIME, State},
-};
+use super::{Conn, End, NextStep, Session, connection::State, state::FRESH_CONNECTION_TIME};
 use crate::{
     bgp::{
         peer::{DownCause, Negotiated},

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    Conn, MIN_CONNECT_RETRY, Output, Phase, Running, Session, advice::Cause, negotiate::Endpoints, state,
-    state::Connection, timer::Timer,
+    Conn, MIN_CONNECT_RETRY, Output, Phase, Running, Session, advice::Cause, connection::Connection,
+    negotiate::Endpoints, state, timer::Timer,
 };
 use crate::bgp::wire::notification::{Notification, cease};
 

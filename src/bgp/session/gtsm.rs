@@ -13,7 +13,7 @@
 //! | accepted | SYN with another TTL | refused: a router, or a container's host, forwarded it |
 //! | outgoing | unknown | 255; nothing if not established within [`OFFER_TIMEOUT`] |
 //!
-//! A dialled connection loses nothing meanwhile: the kernel drops the segments, and the neighbor
+//! An outgoing connection loses nothing meanwhile: the kernel drops the segments, and the neighbor
 //! sends them again. Once a session was established with 255, 255 is required of every connection,
 //! until the link to the neighbor is lost, the neighbor leaves the configuration, or an operator
 //! resets or disables it.
@@ -27,22 +27,22 @@ use std::time::{Duration, Instant};
 use super::{Conn, Output, Session, Severity, negotiate::Endpoints, timer::Timer};
 use crate::bgp::peer::{Hops, PeerConfig, PeerKey};
 
-/// How long a dialled neighbor may take to establish a session with TTL 255 before it counts as one
+/// How long a neighbor may take on an outgoing connection to establish a session with TTL 255 before it counts as one
 /// without TTL security: longer than connections in a rack ever take, and short beside the
 /// retransmission that follows.
 pub(super) const OFFER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a directly connected sender alone can reach us with (RFC 5082 §2.1).
+/// The TTL that only packets of a directly connected sender can arrive with (RFC 5082 §2.1).
 const MAX_TTL: u8 = 255;
 
-/// TTLs with which operating systems and BGP implementations begin: no router has lowered them.
+/// Initial TTLs of operating systems and BGP implementations: no router has lowered them.
 const INITIAL_TTLS: [u8; 3] = [1, 64, MAX_TTL];
 
 /// What is known of one neighbor's TTL.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gtsm {
     offer: Offer,
-    /// By which it was found out.
+    /// The connection that showed it.
     path: Option<Path>,
     /// Connections refused for their TTL.
     refused: u64,
@@ -54,7 +54,7 @@ enum Offer {
     Unknown,
     /// A session was established with TTL 255.
     Yes,
-    /// A dialled connection was established only when 255 was not required any more.
+    /// An outgoing connection was established only when 255 was no longer required.
     No,
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::{Conn, Session, advice::Cause, state::State, timer::Timer};
+use super::{Conn, Session, advice::Cause, connection::State, timer::Timer};
 use crate::bgp::{
     peer::{Hops, PeerConfig},
     wire::{

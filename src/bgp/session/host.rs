@@ -20,11 +20,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Conn, End, NextStep, Output, Phase, Session, Severity,
-    attachment::Loss,
-    handover::MAX_HANDOVER_TIME,
-    state::{self, Connection},
-    timer::Timer,
+    Conn, End, NextStep, Output, Phase, Session, Severity, attachment::Loss, connection::Connection,
+    handover::MAX_HANDOVER_TIME, state, timer::Timer,
 };
 use crate::{
     bgp::{

@@ -19,6 +19,7 @@ mod attachment;
 mod bfd;
 mod collision;
 mod connect;
+mod connection;
 mod damping;
 mod end;
 mod gtsm;
@@ -43,10 +44,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use self::{
+    connection::{Connection, State},
     end::{End, NextStep},
     path::Transport,
     record::Record,
-    state::{Connection, State},
     timer::{Backoff, Jitter, Timer, Timers},
 };
 use crate::{

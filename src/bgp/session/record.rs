@@ -57,7 +57,7 @@ pub(super) struct Record {
     ends: Option<Endpoints>,
     remote_id: Option<RouterId>,
     remote_as: Option<u32>,
-    answered: Option<Instant>,
+    open_received_at: Option<Instant>,
     /// When the session was established last, or ended.
     changed: Instant,
     read: Option<Instant>,
@@ -95,7 +95,7 @@ impl Record {
             ends: None,
             remote_id: None,
             remote_as: None,
-            answered: None,
+            open_received_at: None,
             changed: now,
             read: None,
             written: None,
@@ -133,7 +133,7 @@ impl Record {
     }
 
     pub(super) fn open_received(&mut self, now: Instant, open: &Open) {
-        self.answered = Some(now);
+        self.open_received_at = Some(now);
         self.capabilities_received = names(open);
         self.remote_id = Some(open.router_id);
         self.remote_as = Some(open.asn());
@@ -317,7 +317,7 @@ pub(super) fn view(s: &Session, now: Instant) -> NeighborView {
         notes: notes(s, negotiated.map(AsRef::as_ref), now),
         needs: needs(s, now),
         diagnosis: advice::diagnosis(s, now),
-        answered: record.answered.map(|at| now.saturating_duration_since(at).as_secs()),
+        open_age: record.open_received_at.map(|at| now.saturating_duration_since(at).as_secs()),
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn neighbor(address: &str, state: SessionState) -> NeighborView {
         diagnosis: None,
         bfd_missing: false,
         needs: Vec::new(),
-        answered: None,
+        open_age: None,
     }
 }
 

@@ -85,7 +85,7 @@ struct Manager {
     calls: mpsc::Sender<Call>,
     news: mpsc::Sender<(PeerKey, News)>,
     /// Neighbors whose attempts fail otherwise than by a timeout.
-    answering: BTreeSet<PeerKey>,
+    reachable: BTreeSet<PeerKey>,
     contest: Contest,
     /// Connections that wait for room in their listen-range.
     waiting: VecDeque<(Call, time::Instant)>,
@@ -131,7 +131,7 @@ pub(super) async fn run(
         terms: watch::Sender::new(Arc::default()),
         calls,
         news,
-        answering: BTreeSet::new(),
+        reachable: BTreeSet::new(),
         contest: Contest::default(),
         waiting: VecDeque::new(),
         strangers: 0,
@@ -279,7 +279,7 @@ impl Manager {
         if self.leaving.is_some() {
             return;
         }
-        self.answering.remove(&running.config.key);
+        self.reachable.remove(&running.config.key);
         let rulings = self.contest.gone(&running.config.key);
         self.carry_out(rulings);
         let (peer, key) = (running.id, running.config.key.clone());
@@ -322,12 +322,12 @@ impl Manager {
     /// found out from all reports together.
     fn on_news(&mut self, key: &PeerKey, news: News) {
         let dropped = match news {
-            News::Answers => {
-                self.answering.insert(key.clone());
+            News::Reachable => {
+                self.reachable.insert(key.clone());
                 return;
             }
             News::Up(router) => {
-                self.answering.insert(key.clone());
+                self.reachable.insert(key.clone());
                 let ruling = self.contest.began(Instant::now(), key, router);
                 return self.carry_out(ruling);
             }
@@ -338,14 +338,14 @@ impl Manager {
                 Dropped::default()
             }
         };
-        self.answering.remove(key);
+        self.reachable.remove(key);
         let suspect =
             |config: &PeerConfig, replies| Suspect { has_password: config.password.is_some(), replies };
         let ranges = self.wanted.ranges.iter();
         let mut all: BTreeMap<String, Suspect> =
             ranges.map(|r| (format!("a neighbor in {}", r.prefix), suspect(&r.template, false))).collect();
         let neighbors = self.peers.iter();
-        all.extend(neighbors.map(|(k, p)| (k.to_string(), suspect(&p.config, self.answering.contains(k)))));
+        all.extend(neighbors.map(|(k, p)| (k.to_string(), suspect(&p.config, self.reachable.contains(k)))));
         if let Some(text) = accuse(&key.to_string(), dropped, &all)
             && let Some(running) = self.peers.get(key)
         {

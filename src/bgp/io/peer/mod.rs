@@ -4,6 +4,7 @@
 //! Reading never waits for writing, and neither waits for the rib: while the rib's channel is full
 //! the task stops reading (so that TCP slows the neighbor), but timers, writes and commands go on.
 
+mod command;
 mod link;
 mod output;
 
@@ -19,15 +20,15 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
     time,
 };
-use tracing::debug;
 
+pub(super) use self::command::ToTask;
 use self::link::{ConnectionEvent, Link, links_turn};
 use super::{
-    Act, PeerEvent,
+    PeerEvent,
     bfd::Bfd,
     rib::{Outbox, RibSender, ToPeer, ToRib},
     tcp::{self, Failed, Place},
@@ -38,11 +39,12 @@ use crate::{
         event_limit::EventLimit,
         md5::Dropped,
         peer::{DownCause, Global, Negotiated, PeerConfig, PeerId, PeerKey, PeerSource},
+        retention::Retention,
         session::{Conn, Endpoints, Input, Session, Stop},
-        view::{NeighborView, Queues, SessionState},
+        view::SessionState,
     },
     liveness,
-    net::{BfdReport, BfdStatus, Family, Links},
+    net::{BfdReport, Links},
 };
 
 /// Most octets of one read: many UPDATEs make one message to the rib.
@@ -61,14 +63,8 @@ const MAX_WRITE_CHUNKS: usize = 32;
 /// How long sending the last messages on a closed connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a dynamic neighbor is shown after its session was closed.
-const DYNAMIC_PEER_LINGER: Duration = Duration::from_secs(30);
 /// Octets read from a connection that we have closed.
 const MAX_LEFTOVER: usize = 4096;
-
-/// A dynamic neighbor that has not sent an OPEN within this time may be evicted when its
-/// listen-range is full. (RFC 4271 §8.2.2 suggests 4 minutes.)
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval of checks whether the neighbor has acknowledged what was sent.
 const PROBE_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -79,35 +75,13 @@ const UNREACHABLE_CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// A timer this late means that the process was stopped.
 const TIMER_SLACK: Duration = Duration::from_millis(100);
 
-/// Commands of the manager to a neighbor's task.
-#[derive(Debug)]
-pub(super) enum ToTask {
-    Configure(Arc<PeerConfig>, Global),
-    Accepted(TcpStream),
-    Act(Act),
-    RetryNow,
-    /// A likely reason why the neighbor does not reply.
-    Hint(String),
-    /// Do not connect while another neighbor, which is the same router, has a session.
-    Yield(String),
-    /// That session is over.
-    Resume,
-    /// The listen-range of this neighbor is full: end the task if it is evictable.
-    MakeRoom,
-    /// Another neighbor replaces this one: end the task if there is nothing to hand over.
-    HandOver,
-    Status(oneshot::Sender<NeighborView>),
-    /// Stop the session and end the task.
-    Stop(Stop),
-}
-
 /// What a neighbor's task reports to the manager.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum News {
     /// A connection attempt timed out; meanwhile the kernel dropped these segments.
     Silent(Dropped),
     /// An attempt failed otherwise than by a timeout.
-    Answers,
+    Reachable,
     /// The session was established.
     Up(Router),
     /// The session was closed.
@@ -267,7 +241,7 @@ impl Task {
                 },
             }
             self.flush_to_rib();
-            if self.is_forgotten() {
+            if self.retention().is_over(Instant::now()) {
                 return self.finish().await;
             }
         }
@@ -303,10 +277,8 @@ impl Task {
     }
 
     fn due(&self) -> Option<Instant> {
-        let gone =
-            (self.config.source == PeerSource::Range && self.links.is_empty()).then(|| self.forgotten_at());
         let probe = self.probe.map(|(_, at)| at);
-        self.session.poll_timeout().into_iter().chain(gone).chain(probe).min()
+        self.session.poll_timeout().into_iter().chain(self.retention().removal()).chain(probe).min()
     }
 
     /// Reports to the session when the neighbor's TCP has acknowledged everything.
@@ -346,30 +318,15 @@ impl Task {
         }
     }
 
-    /// When a dynamic neighbor without a session is forgotten: not before its stale routes expire.
-    fn forgotten_at(&self) -> Instant {
-        let shown = self.session.since() + DYNAMIC_PEER_LINGER;
-        self.kept_until.map_or(shown, |kept| kept.max(shown))
-    }
-
-    fn is_forgotten(&self) -> bool {
-        self.config.source == PeerSource::Range
-            && self.links.is_empty()
-            && self.forgotten_at() <= Instant::now()
-    }
-
-    /// Whether this neighbor may be evicted from its listen-range: it has no routes, or has not
-    /// sent an OPEN within [`OPEN_TIMEOUT`].
-    fn is_evictable(&self) -> bool {
-        let now = Instant::now();
-        let gone = self.links.is_empty() && !self.has_routes();
-        let mute = !self.session.has_been_up() && self.session.since() + OPEN_TIMEOUT <= now;
-        self.config.source == PeerSource::Range && (gone || mute)
-    }
-
-    /// Whether the table may have routes of the neighbor, from its session or from the last one.
-    fn has_routes(&self) -> bool {
-        self.outbox.is_some() || self.kept_until.is_some_and(|kept| Instant::now() < kept)
+    fn retention(&self) -> Retention {
+        Retention {
+            is_dynamic: self.config.source == PeerSource::Range,
+            is_connected: !self.links.is_empty(),
+            is_up: self.outbox.is_some(),
+            has_been_up: self.session.has_been_up(),
+            since: self.session.since(),
+            routes_kept_until: self.kept_until,
+        }
     }
 
     /// Delivers the remaining messages to the rib before the task ends.
@@ -417,36 +374,8 @@ impl Task {
                 if failed.refused {
                     self.to_rib.push_back(ToRib::Refused { peer: self.id });
                 }
-                self.report(News::Answers);
+                self.report(News::Reachable);
                 self.feed(Input::ConnectFailed { why: failed.why, refused: failed.refused });
-            }
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream) {
-        let ifindex = match stream.peer_addr() {
-            Ok(std::net::SocketAddr::V6(a)) => a.scope_id(),
-            _ => 0,
-        };
-        let ttl = tcp::first_ttl(&stream);
-        if !self.config.hops.admits(ttl) {
-            // Only the first such connection is logged as a warning.
-            let key = &self.config.key;
-            let text = format!(
-                "connection from {key} refused, it is farther away than `ttl-security` allows: set it at both ends, or \
-                 remove it here"
-            );
-            self.feed(Input::Hint(text));
-            return;
-        }
-        let ready = tcp::configure_accepted(&stream, &self.config);
-        match ready.and_then(|()| ends(&stream, ifindex)).map(|ends| Endpoints { ttl, ..ends }) {
-            Ok(ends) => {
-                let conn = self.link(stream);
-                self.feed(Input::Accepted(conn, ends));
-            }
-            Err(error) => {
-                debug!(neighbor = %self.config.key, %error, "accepted connection was closed already")
             }
         }
     }
@@ -487,84 +416,6 @@ impl Task {
         }
     }
 
-    /// Returns `true` after the last command.
-    fn command(&mut self, command: ToTask) -> bool {
-        match command {
-            ToTask::Configure(config, global) => {
-                self.config = config.clone();
-                self.feed(Input::Configure(config, global));
-                self.follow_bfd();
-            }
-            ToTask::Accepted(stream) => self.accepted(stream),
-            ToTask::RetryNow => self.feed(Input::RetryNow),
-            ToTask::Hint(text) => self.feed(Input::Hint(text)),
-            ToTask::Yield(why) => self.feed(Input::Yield(why)),
-            ToTask::Resume => self.feed(Input::Resume),
-            ToTask::MakeRoom if self.is_evictable() => {
-                self.feed(Input::Stop(Stop::Removed));
-                return true;
-            }
-            ToTask::HandOver if !self.has_routes() => {
-                self.feed(Input::Stop(Stop::Moved));
-                return true;
-            }
-            ToTask::MakeRoom | ToTask::HandOver => {}
-            ToTask::Act(act) => {
-                self.act(act);
-                self.follow_bfd();
-            }
-            ToTask::Status(reply) => {
-                self.sample_transport();
-                let _ = reply.send(self.view());
-            }
-            ToTask::Stop(stop) => {
-                self.leaving = matches!(stop, Stop::Leaving | Stop::Halting);
-                self.feed(Input::Stop(stop));
-                return true;
-            }
-        }
-        false
-    }
-
-    fn act(&mut self, act: Act) {
-        match act {
-            Act::Reset { message } => self.feed(Input::Reset(message)),
-            Act::Disable { message } => {
-                self.feed(Input::Stop(Stop::Disabled(message)));
-                // Stale routes are removed as well.
-                self.to_rib.push_back(ToRib::Down { peer: self.id, cause: DownCause::Administrative });
-            }
-            Act::Enable => self.feed(Input::Start),
-            Act::Refresh => {
-                for family in Family::ALL {
-                    self.feed(Input::RequestRefresh(family));
-                }
-            }
-        }
-    }
-
-    fn view(&self) -> NeighborView {
-        let mut view = self.session.view(Instant::now());
-        let bfd = self.bfd.status();
-        view.bfd = bfd.map(|status| status.as_str().to_owned());
-        view.bfd_missing = matches!(bfd, Some(BfdStatus::Starting | BfdStatus::Down));
-        view.queues = self.queues();
-        view.since = time_before_now(self.session.since().elapsed());
-        view.history.date(time_before_now);
-        view
-    }
-
-    /// Of all connections: while two collide there is more than one.
-    fn queues(&self) -> Queues {
-        let octets = |of: fn(&Link) -> usize| self.links.iter().map(of).sum::<usize>() as u64;
-        Queues {
-            unsent: octets(|l| l.unsent) + self.outbox.as_ref().map_or(0, Outbox::octets) as u64,
-            unacknowledged: octets(|l| tcp::unacknowledged(&l.stream).unwrap_or(0)),
-            unread: octets(|l| tcp::unread(&l.stream).unwrap_or(0)),
-            partial: octets(|l| l.rx.len()),
-        }
-    }
-
     /// Passes one input to the session, and applies its outputs.
     fn feed(&mut self, input: Input<'_>) {
         self.session.handle(Instant::now(), input);
@@ -572,12 +423,6 @@ impl Task {
             self.apply_output(output);
         }
     }
-}
-
-/// RFC 3339, UTC.
-fn time_before_now(elapsed: Duration) -> String {
-    let elapsed = jiff::SignedDuration::try_from(elapsed).unwrap_or_default();
-    format!("{:.0}", jiff::Timestamp::now() - elapsed)
 }
 
 fn ends(stream: &TcpStream, ifindex: u32) -> std::io::Result<Endpoints> {

@@ -1,6 +1,6 @@
 //! Carries out what the session decides: connections, messages, routes for the RIB, log.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -13,7 +13,8 @@ use crate::bgp::{
         rib::{ToRib, outbox},
         tcp,
     },
-    session::{Event, Input, Output, Severity},
+    peer::{DownCause, Negotiated},
+    session::{Conn, Event, Input, Output, Severity},
 };
 
 impl Task {
@@ -32,14 +33,7 @@ impl Task {
                     link.tx.push_back(bytes);
                 }
             }
-            Output::Close(conn) => {
-                if let Some(at) = self.links.iter().position(|l| l.conn == conn) {
-                    let link = self.links.swap_remove(at);
-                    if !link.tx.is_empty() {
-                        self.lingering.spawn(linger(link));
-                    }
-                }
-            }
+            Output::Close(conn) => self.close(conn),
             Output::KeepSource(conn) => {
                 if let Some(link) = self.links.iter_mut().find(|l| l.conn == conn) {
                     link.source_gone = true;
@@ -57,20 +51,7 @@ impl Task {
                 }
             }
             Output::Held { ifindex } => self.to_rib.push_back(ToRib::Held { peer: self.id, ifindex }),
-            Output::Up(negotiated) => {
-                let (sender, receiver) = outbox();
-                self.outbox = Some(receiver);
-                self.agreed = Some(negotiated.clone());
-                self.kept_until = None;
-                self.bfd.session_began();
-                self.report(News::Up(Router {
-                    id: negotiated.remote_id,
-                    asn: negotiated.remote_as,
-                    local: negotiated.local_addr,
-                    ifindex: negotiated.ifindex,
-                }));
-                self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
-            }
+            Output::Up(negotiated) => self.on_up(negotiated),
             Output::Updates(updates) => {
                 let (read_at, room) = (self.read_at, self.room.take());
                 self.to_rib.push_back(ToRib::Updates { peer: self.id, updates, read_at, room });
@@ -78,16 +59,43 @@ impl Task {
             Output::Refresh { family, subtype } => {
                 self.to_rib.push_back(ToRib::Refresh { peer: self.id, family, subtype });
             }
-            Output::Down { cause, .. } => {
-                self.outbox = None;
-                let kept = self.agreed.as_ref().and_then(|agreed| agreed.routes_stay(&self.config, cause));
-                self.kept_until = kept.map(|time| Instant::now() + time);
-                self.report(News::Lost);
-                if !self.leaving {
-                    self.to_rib.push_back(ToRib::Down { peer: self.id, cause });
-                }
-            }
+            Output::Down { cause, .. } => self.on_down(cause),
             Output::Event(event) => self.log(event),
+        }
+    }
+
+    fn on_up(&mut self, negotiated: Arc<Negotiated>) {
+        let (sender, receiver) = outbox();
+        self.outbox = Some(receiver);
+        self.agreed = Some(negotiated.clone());
+        self.kept_until = None;
+        self.bfd.session_began();
+        self.report(News::Up(Router {
+            id: negotiated.remote_id,
+            asn: negotiated.remote_as,
+            local: negotiated.local_addr,
+            ifindex: negotiated.ifindex,
+        }));
+        self.to_rib.push_back(ToRib::Up { peer: self.id, negotiated, outbox: sender });
+    }
+
+    fn on_down(&mut self, cause: DownCause) {
+        self.outbox = None;
+        let kept = self.agreed.as_ref().and_then(|agreed| agreed.routes_stay(&self.config, cause));
+        self.kept_until = kept.map(|time| Instant::now() + time);
+        self.report(News::Lost);
+        if !self.leaving {
+            self.to_rib.push_back(ToRib::Down { peer: self.id, cause });
+        }
+    }
+
+    /// Closes a connection once everything is sent.
+    fn close(&mut self, conn: Conn) {
+        if let Some(at) = self.links.iter().position(|l| l.conn == conn) {
+            let link = self.links.swap_remove(at);
+            if !link.tx.is_empty() {
+                self.lingering.spawn(linger(link));
+            }
         }
     }
 

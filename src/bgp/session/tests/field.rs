@@ -277,7 +277,7 @@ fn a_forgotten_multihop_is_named_at_the_first_dial() {
     let mut p = Peer::with(behind.clone(), global());
     p.feed(Input::Start);
     p.feed(Input::ConnectFailed {
-        why: "10.0.0.2:179 is unreachable: nobody answers at that address".into(),
+        why: "10.0.0.2:179 is unreachable: no reply from that address".into(),
         refused: false,
     });
     for part in ["without `multihop`", "behind 10.0.0.254", "TTL 1"] {

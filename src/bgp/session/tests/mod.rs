@@ -636,7 +636,7 @@ fn the_notification_received_decides_what_comes_next() {
         let mut p = Peer::established();
         p.receive(OUT, &notify(&n));
         assert_eq!((p.s.state(), p.down()), (state, Some(DownCause::Received { hard })), "{name}");
-        assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{name}: a NOTIFICATION is never answered");
+        assert!(p.closed(OUT) && p.sent(OUT).is_empty(), "{name}: no NOTIFICATION in reply to one");
         assert_eq!(p.s.view(p.now).last_notification_received, Some(n.to_string()), "{name}");
     }
 }
@@ -694,7 +694,7 @@ fn a_collision_leaves_one_connection() {
     }
 }
 
-/// Ours is to survive, but nobody answers on it: the neighbor's own connection waits for it, and is
+/// Ours is to survive, but nothing arrives on it: the neighbor's own connection waits for it, and is
 /// not given up.
 #[test]
 fn a_connection_that_nobody_answers_on_costs_no_other_one() {
