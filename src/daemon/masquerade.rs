@@ -16,10 +16,7 @@ use crate::{
     },
     config::Config,
     net::{Family, PerFamily, Prefix},
-    nft::{
-        io::masquerade::Want,
-        masquerade::{self, Auto, Mode},
-    },
+    nft::masquerade::{self, Auto, Mode, Want},
     pace::tick,
     plan::{NoPlan, Plan},
 };

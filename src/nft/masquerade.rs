@@ -21,7 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::ranges::{Range, ranges};
 use crate::net::{Family, PerFamily, Prefix};
+
+/// Maximum ranges in the sets. With more, each change takes too long in the kernel.
+const MAX_RANGES: usize = 200_000;
 
 /// The configuration of masquerading, as computed by the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +44,39 @@ pub enum Mode {
     Off,
     On,
     Auto,
+}
+
+/// Wanted contents of the table, apart from learned prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Ranges of pod addresses; without any there is no table.
+    pub pods: BTreeSet<Prefix>,
+    pub keep: BTreeSet<Prefix>,
+}
+
+/// The pod ranges, and the destinations that are never masqueraded.
+pub type Sets = PerFamily<[BTreeSet<Range>; 2]>;
+
+/// The sets would have more ranges than the kernel can change in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} ranges excluded from masquerading, more than {MAX_RANGES}: the table is not changed")]
+pub struct TooManyRanges(usize);
+
+/// The contents of the table's sets.
+///
+/// # Errors
+///
+/// If there are more than [`MAX_RANGES`].
+pub fn sets(want: &Want, learned: &BTreeSet<Prefix>) -> Result<Sets, TooManyRanges> {
+    let sets = PerFamily::of(|family| {
+        let pods = ranges(family, &want.pods);
+        // The origin of a default route need not have a route to the pods.
+        let keep = || want.keep.iter().chain(learned.iter().filter(|p| p.len() > 0));
+        let keep = if pods.is_empty() { BTreeSet::new() } else { ranges(family, keep()) };
+        [pods, keep]
+    });
+    let count = sets.iter().flatten().map(BTreeSet::len).sum();
+    if count > MAX_RANGES { Err(TooManyRanges(count)) } else { Ok(sets) }
 }
 
 /// The pod ranges whose packets are masqueraded now, of both families; empty if none are.
@@ -127,5 +164,29 @@ mod tests {
         assert_eq!(pods(&wanted(Mode::Off), &auto), [].into());
         assert_eq!(pods(&wanted(Mode::On), &auto), ranges.into());
         assert_eq!(pods(&wanted(Mode::Auto), &auto), [ranges[1]].into());
+    }
+
+    #[test]
+    fn sets_have_learned_prefixes_of_families_with_pods_and_no_default_route() {
+        let prefixes = |all: &[&str]| all.iter().map(|p| p.parse().unwrap()).collect::<BTreeSet<Prefix>>();
+        let want = Want { pods: prefixes(&["10.244.1.0/24"]), keep: prefixes(&["10.0.0.0/16", "fd00::/8"]) };
+        let learned = prefixes(&["0.0.0.0/0", "10.1.0.0/16", "2001:db8::/32"]);
+        let sets = sets(&want, &learned).unwrap();
+        let ipv4 = |all: &[&str]| ranges(Family::Ipv4Unicast, &prefixes(all));
+        assert_eq!(
+            sets[Family::Ipv4Unicast],
+            [ipv4(&["10.244.1.0/24"]), ipv4(&["10.0.0.0/16", "10.1.0.0/16"])]
+        );
+        assert_eq!(sets[Family::Ipv6Unicast], [BTreeSet::new(), BTreeSet::new()], "no pods of this family");
+    }
+
+    #[test]
+    fn more_ranges_than_the_kernel_can_change_in_time_are_refused() {
+        // Every second /32: adjacent ones would be merged.
+        let every_second =
+            |many: u32| (0..many).map(|n| Prefix::v4((0x0a00_0000 + 2 * n).into(), 32)).collect();
+        let want = Want { pods: ["192.0.2.0/24".parse().unwrap()].into(), keep: BTreeSet::new() };
+        assert!(sets(&want, &every_second(MAX_RANGES as u32 - 1)).is_ok());
+        assert_eq!(sets(&want, &every_second(MAX_RANGES as u32)), Err(TooManyRanges(MAX_RANGES + 1)));
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use routelet::{
     mailbox::{self, mailbox},
     net::Prefix,
-    nft::io::masquerade::{Inputs, Want, cleanup, spawn},
+    nft::{
+        io::masquerade::{Inputs, cleanup, spawn},
+        masquerade::Want,
+    },
 };
 use tokio::{
     runtime::{Builder, Runtime},

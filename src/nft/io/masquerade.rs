@@ -14,12 +14,13 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::socket::{NftSocket, Sets};
+use super::socket::NftSocket;
 use crate::{
     mailbox,
     net::{Family, PerFamily, Prefix},
     nft::{
-        ranges::{Range, ranges},
+        masquerade::{self, Sets, Want},
+        ranges::Range,
         wire,
     },
 };
@@ -29,16 +30,6 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How often to check whether the table was deleted (many firewall scripts start with
 /// `nft flush ruleset`).
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Maximum ranges in the sets. With more, each change takes too long in the kernel.
-const MAX_RANGES: usize = 200_000;
-
-/// Wanted contents of the table, apart from learned prefixes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Want {
-    /// Ranges of pod addresses; without any there is no table.
-    pub pods: BTreeSet<Prefix>,
-    pub keep: BTreeSet<Prefix>,
-}
 
 /// Inputs of the task.
 pub struct Inputs {
@@ -116,21 +107,11 @@ struct Table {
 
 impl Table {
     async fn reconcile(&mut self, want: &Want, learned: &BTreeSet<Prefix>) {
-        let sets = PerFamily::of(|family| {
-            let pods = ranges(family, &want.pods);
-            // The origin of a default route need not have a route to the pods.
-            let keep = || want.keep.iter().chain(learned.iter().filter(|p| p.len() > 0));
-            let keep = if pods.is_empty() { BTreeSet::new() } else { ranges(family, keep()) };
-            [pods, keep]
-        });
+        let sets = match masquerade::sets(want, learned) {
+            Ok(sets) => sets,
+            Err(error) => return self.failed(error.to_string()),
+        };
         if self.have.as_ref() == Some(&sets) {
-            return;
-        }
-        let count: usize = sets.iter().flatten().map(BTreeSet::len).sum();
-        if count > MAX_RANGES {
-            self.failed(format!(
-                "{count} ranges excluded from masquerading, more than {MAX_RANGES}: the table is not changed"
-            ));
             return;
         }
         let (was, mut socket) = (self.have.take(), self.socket.take());
@@ -145,16 +126,7 @@ impl Table {
         });
         match done.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok((socket, sets)) => {
-                let on = PerFamily::of(|f| !sets[f][0].is_empty());
-                let state = Logged::Enabled(on);
-                if self.logged.as_ref() != Some(&state) {
-                    info!(
-                        ipv4 = on[Family::Ipv4Unicast],
-                        ipv6 = on[Family::Ipv6Unicast],
-                        "masquerading configured"
-                    );
-                }
-                self.logged = Some(state);
+                self.configured(PerFamily::of(|f| !sets[f][0].is_empty()));
                 (self.socket, self.have) = (Some(socket), Some(sets));
             }
             // A kernel without nf_tables has no table to delete.
@@ -174,6 +146,15 @@ impl Table {
             warn!(table = wire::TABLE, "nftables table deleted by another program, creating it again");
             self.have = None;
         }
+    }
+
+    fn configured(&mut self, enabled: PerFamily<bool>) {
+        let state = Logged::Enabled(enabled);
+        if self.logged.as_ref() != Some(&state) {
+            let (ipv4, ipv6) = (enabled[Family::Ipv4Unicast], enabled[Family::Ipv6Unicast]);
+            info!(ipv4, ipv6, "masquerading configured");
+        }
+        self.logged = Some(state);
     }
 
     fn failed(&mut self, error: String) {

@@ -1,24 +1,21 @@
 //! The netlink socket to nf_tables.
 
-use std::{cell::Cell, collections::BTreeSet, io};
+use std::{cell::Cell, io};
 
 use nix::errno::Errno;
 
 use super::masquerade::without;
 use crate::{
-    net::{Family, PerFamily},
+    net::Family,
     netlink::{
         encode::Encoder,
         io::{Channel, Protocol},
     },
     nft::{
-        ranges::Range,
+        masquerade::Sets,
         wire::{self, Batch, NEW_TABLE, Set, of_nftables},
     },
 };
-
-/// The pod ranges, and the destinations that are never masqueraded.
-pub(super) type Sets = PerFamily<[BTreeSet<Range>; 2]>;
 
 /// The attributes of a chain or a rule.
 pub(super) type Listed = Vec<u8>;
