@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// So many Nodes or addresses are named in one sentence.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 
 /// The Nodes with those addresses of the own one first that this host has; where it has no
 /// InternalIP at all, with its ExternalIPs that this host has.
@@ -217,7 +217,7 @@ fn addresses_of(host: &Host) -> BTreeSet<IpAddr> {
 /// The first of them, and how many more there are.
 pub(super) fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let mut names = names.into_iter();
-    let first: Vec<_> = names.by_ref().take(NAMED).collect();
+    let first: Vec<_> = names.by_ref().take(MAX_NAMED).collect();
     let first = first.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
     match names.count() {
         0 => first,

@@ -21,12 +21,12 @@
 //!
 //! # When the list is wrong
 //!
-//! The list shows where routelet was started once, not whether it runs now. Two things are
-//! therefore taken from the sessions of this node alone:
+//! The list shows where routelet was started once, not whether it runs now. Two decisions
+//! therefore follow from the sessions of this node alone:
 //!
-//! - Where none of the reflectors answers for [`REFLECTOR_TIMEOUT`], the nodes are met directly,
-//!   until one does; in a cluster too large for that, the next ones in the order of the election
-//!   are tried as reflectors, more of them each time.
+//! - If no session with a reflector is established for [`REFLECTOR_TIMEOUT`], this node peers with
+//!   the nodes directly until one is; in a cluster too large for that, the next ones in the order of
+//!   the election are tried as reflectors, more of them each time.
 //! - A Node that connects unexpectedly gets a session too: its list differs, its reflectors are not
 //!   reachable, or it could not write its condition. This node never connects to it by itself, so
 //!   two nodes do not keep such a session alive mutually.
@@ -50,42 +50,42 @@ use crate::{
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 /// Interval of checks with the table.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long reflectors go on when the mesh is back: longer than any session waits before it dials
+/// How long reflectors stay when the mesh is back: longer than any session waits before it connects
 /// again.
 const REFLECTOR_LINGER: Duration = Duration::from_secs(300);
-/// How long no reflector has answered before nodes are met without them: two attempts to connect,
-/// with their jitter.
+/// How long no session with a reflector has been established before nodes peer without them: two
+/// attempts to connect, with their jitter.
 const REFLECTOR_TIMEOUT: Duration = Duration::from_secs(12);
-/// So many nodes meet each other directly where no reflector answers; a larger cluster tries
-/// further reflectors.
-const MESHABLE: usize = 300;
-/// How long a Node that called stays a neighbor without a session: longer than its first waits
-/// between two calls.
-const CALLER: Duration = Duration::from_secs(60);
-/// After so long without any session a node is cut off.
-const CUT_OFF: Duration = Duration::from_secs(20);
-/// The own Node shows routelet sooner than this, or nobody can write the sign.
-const UNSIGNED: Duration = Duration::from_secs(15);
+/// Most nodes that peer with each other directly while no reflector can be reached; a larger
+/// cluster tries further reflectors.
+const MAX_FALLBACK_MESH: usize = 300;
+/// How long a Node that connected stays a neighbor without a session: longer than its first pauses
+/// between two attempts.
+const INBOUND_LINGER: Duration = Duration::from_secs(60);
+/// How long a node has had no session at all before that is reported.
+const ISOLATION_DELAY: Duration = Duration::from_secs(20);
+/// The condition of the own Node shows routelet within this time, unless no node can write it.
+const CONDITION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between whom there are sessions.
+/// Which nodes have sessions with each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Everybody with everybody.
+    /// Each node with each other node.
     pub mesh: bool,
     /// Names of the Nodes that reflect for all others, and have a session with each.
     pub reflectors: BTreeSet<String>,
-    /// Neighbors of the former topology whose routes nobody else advertises to us yet.
+    /// Neighbors of the former topology whose routes no other neighbor advertises to us yet.
     pub kept: BTreeSet<IpAddr>,
-    /// Nodes to which nothing can be reflected are met directly.
+    /// There are sessions with nodes to which nothing can be reflected.
     pub direct: bool,
-    /// Nodes that do not show routelet are met as well: there are few.
+    /// There are sessions with nodes that do not show routelet as well: they are few.
     pub unknown: bool,
-    /// Nobody can show it, so they count.
+    /// No node can show it, so all of them count.
     pub trusting: bool,
-    /// Addresses of Nodes that called.
-    pub callers: BTreeSet<IpAddr>,
-    /// None of the reflectors answers.
-    pub unanswered: bool,
+    /// Addresses of Nodes that connected although no session with them was expected.
+    pub inbound: BTreeSet<IpAddr>,
+    /// No session with a reflector is established.
+    pub reflectors_down: bool,
     /// No session at all is up, although routelet runs on other nodes.
     pub cut_off: bool,
 }
@@ -121,7 +121,7 @@ impl Topology {
         if auto && (many || !members.is_few(limit)) {
             reflectors.extend(members.elect(REFLECTORS));
         }
-        // Without anybody who could reflect there is nothing but the mesh.
+        // Without a node that could reflect there is only the mesh.
         let mesh = modes.contains(&Peering::Mesh) || auto && (!many || reflectors.is_empty());
         let direct = auto || modes.contains(&Peering::Mesh);
         let unknown = modes.contains(&Peering::Mesh) || auto && members.count_all() <= limit;
@@ -129,12 +129,12 @@ impl Topology {
     }
 
     /// Whether two nodes have a session.
-    pub(super) fn joins(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
-        self.calls(own, other, addr) || self.callers.contains(&addr)
+    pub(super) fn has_session(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
+        self.dials(own, other, addr) || self.inbound.contains(&addr)
     }
 
-    /// Whether this node dials the other one: it does not where it was called alone.
-    pub(super) fn calls(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
+    /// Whether this node connects to the other one: not to one that only connected to it.
+    pub(super) fn dials(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
         let counts = self.trusting || other.routelet == Presence::Signed;
         let between =
             if counts { self.mesh || self.reflected(own, other) } else { self.mesh && self.unknown };
@@ -154,7 +154,7 @@ impl Topology {
         (self.trusting || other.routelet == Presence::Signed) && is_alive(other)
     }
 
-    /// Between whom, apart from what only names a problem.
+    /// Whether both have the same sessions, whatever problems they name.
     fn is_like(&self, other: &Self) -> bool {
         let shape = |t: &Self| (t.mesh, t.direct, t.unknown, t.trusting);
         shape(self) == shape(other) && self.reflectors == other.reflectors && self.kept == other.kept
@@ -171,19 +171,19 @@ pub struct Election {
     begun: bool,
     /// When to check with the table whether neighbors can be removed.
     check_at: Option<Instant>,
-    /// Until when reflectors go on although nobody needs them.
+    /// Until when reflectors stay although no node needs them.
     linger: Option<Instant>,
-    /// Since when none of the reflectors has answered, and how often another way was taken.
-    silence: Option<(Instant, usize)>,
+    /// Since when no session with a reflector is established, and how often others were tried.
+    outage: Option<(Instant, usize)>,
     /// Since when no session at all is up that should be.
     alone: Option<Instant>,
     /// Since when the own Node has been without a sign.
     unsigned: Option<Instant>,
     /// Nodes that connected, each with the time of its last session or connection.
-    callers: BTreeMap<IpAddr, Instant>,
-    /// Nodes with which there was to be a session when the list was looked at last.
+    inbound: BTreeMap<IpAddr, Instant>,
+    /// Nodes with which there was to be a session when the list was last evaluated.
     joined: BTreeSet<IpAddr>,
-    /// When to look again although nothing changed.
+    /// When to evaluate the list again although nothing changed.
     look_at: Option<Instant>,
 }
 
@@ -204,7 +204,7 @@ impl Election {
         let mut target = Topology::wanted(&modes, nodes, &members, limit, self.many);
         target.trusting = trusting;
         if !self.begun {
-            // Nobody relies on us yet.
+            // No node relies on this one yet.
             (self.begun, self.now, self.target) = (true, target.clone(), target.clone());
         }
         self.linger(now, auto, &members, &mut target);
@@ -215,28 +215,28 @@ impl Election {
         self.target = target;
         self.widen(now, nodes, own, sessions);
         self.record_sessions(now, nodes, sessions);
-        self.find_out(now, peering::is_among_nodes(&modes), nodes, sessions);
+        self.detect_isolation(now, peering::is_among_nodes(&modes), nodes, sessions);
         if self.now.is_like(&self.target) {
             self.check_at = None;
         }
     }
 
-    /// A Node called that is not expected to.
-    pub fn called(&mut self, now: Instant, addr: IpAddr) {
-        self.callers.insert(addr, now);
+    /// A Node connected, and no session with it is expected.
+    pub fn connected(&mut self, now: Instant, addr: IpAddr) {
+        self.inbound.insert(addr, now);
     }
 
-    /// Whether nobody can write the sign: our own has been missing for longer than it takes.
+    /// Whether no node can write the condition: our own has been missing for longer than it takes.
     fn trusts(&mut self, now: Instant, own: &NodeView) -> bool {
         if own.routelet != Presence::Unknown {
             self.unsigned = None;
             return false;
         }
-        let due = *self.unsigned.get_or_insert(now) + UNSIGNED;
+        let due = *self.unsigned.get_or_insert(now) + CONDITION_TIMEOUT;
         self.look(now, due)
     }
 
-    /// Whether it is due; else when to look again.
+    /// Whether `due` has passed; if not, the list is evaluated again then.
     fn look(&mut self, now: Instant, due: Instant) -> bool {
         if now < due {
             self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
@@ -244,7 +244,7 @@ impl Election {
         now >= due
     }
 
-    /// Below 80 %: whoever reflects goes on for a while.
+    /// Below 80 %: reflectors stay for a while.
     fn linger(&mut self, now: Instant, auto: bool, members: &Members<'_>, target: &mut Topology) {
         if !auto || !target.reflectors.is_empty() || self.now.reflectors.is_empty() {
             self.linger = None;
@@ -253,7 +253,7 @@ impl Election {
         }
     }
 
-    /// No reflector answers: all nodes are met directly, or more of them are taken for reflectors.
+    /// While no reflector can be reached: sessions with all nodes, or with more reflectors.
     fn fall_back(
         &mut self,
         now: Instant,
@@ -263,30 +263,30 @@ impl Election {
         target: &mut Topology,
         sessions: &Sessions,
     ) {
-        let answers = |names: &BTreeSet<String>| {
+        let is_reached = |names: &BTreeSet<String>| {
             let is_up = |n: &NodeView| n.addresses.iter().any(|a| sessions.up.contains(a));
             nodes.others().any(|o| names.contains(&o.name) && is_up(o))
         };
         let elected = &target.reflectors;
         let reflecting = nodes.own.as_ref().is_some_and(|own| elected.contains(&own.name));
-        // The mesh, and a reflector, which meets everybody anyway, rely on none.
-        if !auto || target.mesh || reflecting || elected.is_empty() || answers(elected) {
-            self.silence = None;
+        // The mesh relies on no reflector, and a reflector has a session with each node anyway.
+        if !auto || target.mesh || reflecting || elected.is_empty() || is_reached(elected) {
+            self.outage = None;
             return;
         }
-        let (since, tries) = *self.silence.get_or_insert((now, 0));
-        let few = members.count() <= MESHABLE;
+        let (since, tries) = *self.outage.get_or_insert((now, 0));
+        let few = members.count() <= MAX_FALLBACK_MESH;
         let tried = |tries: usize| members.elect(REFLECTORS << tries.min(16));
-        let settled = tries > 0 && (few || answers(&tried(tries)));
+        let settled = tries > 0 && (few || is_reached(&tried(tries)));
         let tries = match settled || !self.look(now, since + REFLECTOR_TIMEOUT) {
             true => tries,
             false => {
                 self.look(now, now + REFLECTOR_TIMEOUT);
-                self.silence = Some((now, tries + 1));
+                self.outage = Some((now, tries + 1));
                 tries + 1
             }
         };
-        target.unanswered = tries > 0;
+        target.reflectors_down = tries > 0;
         match tries {
             0 => {}
             _ if few => target.mesh = true,
@@ -294,68 +294,69 @@ impl Election {
         }
     }
 
-    /// Adds at once what is to be added.
+    /// Adds sessions at once; they are removed later, one by one.
     fn widen(&mut self, now: Instant, nodes: &Nodes, own: &NodeView, sessions: &Sessions) {
         self.now.mesh |= self.target.mesh;
         self.now.direct |= self.target.direct;
         self.now.trusting |= self.target.trusting;
         self.now.reflectors.extend(self.target.reflectors.iter().cloned());
-        self.now.unanswered = self.target.unanswered;
-        // Thousands may be added at once: only those with a session are removed one by one later.
+        self.now.reflectors_down = self.target.reflectors_down;
+        // Thousands may be added at once: only those with a session are removed one by one.
         self.now.unknown = self.target.unknown;
         let others = nodes.others().filter(|o| takes_part(o) && o.name != own.name);
         let met = others.filter_map(|o| Some((o, own.common_address(o)?)));
         let was_up = |addr: &IpAddr| self.joined.contains(addr) && sessions.up.contains(addr);
-        let lost = met.filter(|(o, addr)| was_up(addr) && !self.now.calls(own, o, *addr));
+        let lost = met.filter(|(o, addr)| was_up(addr) && !self.now.dials(own, o, *addr));
         let lost: Vec<_> = lost.map(|(_, addr)| addr).collect();
         if !lost.is_empty() {
             self.now.kept.extend(lost);
             self.check_at.get_or_insert(now + SETTLE_TIME);
         }
-        self.joined = self.calls(nodes);
+        self.joined = self.dials(nodes);
     }
 
-    /// Addresses of the nodes that this one dials now.
-    fn calls(&self, nodes: &Nodes) -> BTreeSet<IpAddr> {
+    /// Addresses of the nodes that this one connects to now.
+    fn dials(&self, nodes: &Nodes) -> BTreeSet<IpAddr> {
         let Some(own) = &nodes.own else { return BTreeSet::new() };
         let others = nodes.others().filter(|o| takes_part(o) && o.name != own.name);
         let met = others.filter_map(|o| Some((o, own.common_address(o)?)));
-        met.filter(|(o, addr)| self.now.calls(own, o, *addr)).map(|(_, addr)| addr).collect()
+        met.filter(|(o, addr)| self.now.dials(own, o, *addr)).map(|(_, addr)| addr).collect()
     }
 
-    /// Keeps those that called for as long as they have a session, and a while longer. Not those
-    /// that this node calls by now: such a session shows nothing of what the other one wants, and
-    /// two that once called each other would keep it for ever.
+    /// Keeps Nodes that connected for as long as they have a session, and a while longer; but not
+    /// those that this node connects to by now: such a session does not show what the other one
+    /// needs, and two that once connected to each other would keep it for ever.
     fn record_sessions(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
-        if self.callers.is_empty() {
-            self.now.callers.clear();
+        if self.inbound.is_empty() {
+            self.now.inbound.clear();
             return;
         }
         let there: BTreeSet<_> =
             nodes.others().filter(|o| takes_part(o)).flat_map(|o| o.addresses.iter().copied()).collect();
-        let calls = self.callers.iter_mut().filter(|(addr, _)| sessions.up.contains(addr));
-        calls.for_each(|(_, at)| *at = now);
+        let up = self.inbound.iter_mut().filter(|(addr, _)| sessions.up.contains(addr));
+        up.for_each(|(_, at)| *at = now);
         let joined = &self.joined;
-        self.callers.retain(|addr, at| there.contains(addr) && !joined.contains(addr) && now < *at + CALLER);
-        if let Some(first) = self.callers.values().min().copied() {
-            self.look(now, first + CALLER);
+        self.inbound
+            .retain(|addr, at| there.contains(addr) && !joined.contains(addr) && now < *at + INBOUND_LINGER);
+        if let Some(first) = self.inbound.values().min().copied() {
+            self.look(now, first + INBOUND_LINGER);
         }
-        self.now.callers = self.callers.keys().copied().collect();
+        self.now.inbound = self.inbound.keys().copied().collect();
     }
 
-    /// Whether this node is cut off.
-    fn find_out(&mut self, now: Instant, among: bool, nodes: &Nodes, sessions: &Sessions) {
+    /// Finds out whether this node is cut off.
+    fn detect_isolation(&mut self, now: Instant, among: bool, nodes: &Nodes, sessions: &Sessions) {
         let own = nodes.own.as_ref().map(|own| &own.name);
         let expects = |o: &NodeView| takes_part(o) && self.now.expects(o) && Some(&o.name) != own;
         if sessions.any || !among || !nodes.others().any(expects) {
             (self.alone, self.now.cut_off) = (None, false);
             return;
         }
-        let due = *self.alone.get_or_insert(now) + CUT_OFF;
+        let due = *self.alone.get_or_insert(now) + ISOLATION_DELAY;
         self.now.cut_off = self.look(now, due);
     }
 
-    /// What holds now; nothing before a whole list was seen.
+    /// The present topology; `None` before a whole list was received.
     pub fn topology(&self) -> Option<&Topology> {
         self.begun.then_some(&self.now)
     }
@@ -374,7 +375,7 @@ impl Election {
         let addr = |other| own.common_address(other);
         let leaving = nodes.others().filter_map(|other| {
             let addr = addr(other)?;
-            (self.now.calls(own, other, addr) && !self.target.calls(own, other, addr)).then_some(addr)
+            (self.now.dials(own, other, addr) && !self.target.dials(own, other, addr)).then_some(addr)
         });
         Some(leaving.collect())
     }
@@ -382,21 +383,21 @@ impl Election {
     /// Removes them except for those that are the only source of some prefix.
     pub fn apply_sole_sources(&mut self, now: Instant, nodes: &Nodes, sole_sources: BTreeSet<IpAddr>) {
         let shown = |topology: Topology| Topology {
-            callers: self.now.callers.clone(),
+            inbound: self.now.inbound.clone(),
             cut_off: self.now.cut_off,
             ..topology
         };
         if sole_sources.is_empty() {
             (self.now, self.check_at) = (shown(self.target.clone()), None);
         } else {
-            // A mesh shrinks neighbor by neighbor; a former reflector does not know who relies on
-            // it, and goes on as a whole.
+            // A mesh shrinks neighbor by neighbor. A former reflector does not know which nodes rely
+            // on it, and stays as a whole.
             (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
             self.now.kept = sole_sources;
             self.check_at = Some(now + CHECK_INTERVAL);
         }
-        // What was let go is not missed at the next look.
-        self.joined = self.calls(nodes);
+        // What was removed is not missing at the next evaluation.
+        self.joined = self.dials(nodes);
     }
 }
 
@@ -516,21 +517,21 @@ mod tests {
 
     #[test]
     fn calico_4595_nodes_meet_directly_while_no_reflector_answers() {
-        for size in [12, MESHABLE] {
+        for size in [12, MAX_FALLBACK_MESH] {
             let mut play = Play::new(10);
             let nodes = cluster(size, 0);
             let elected = elect(&nodes);
             play.silent.clone_from(&elected);
             let first = play.list(&nodes, REFLECTOR_TIMEOUT.as_secs() - 1, &[]);
-            assert!(!first.mesh && !first.unanswered && first.reflectors == elected);
+            assert!(!first.mesh && !first.reflectors_down && first.reflectors == elected);
             let then = play.list(&nodes, 2, &[]);
-            assert!(then.mesh && then.unanswered, "{then:?}");
+            assert!(then.mesh && then.reflectors_down, "{then:?}");
             assert!(play.list(&nodes, 3600, &[]).mesh, "for as long as it takes");
 
-            // One of them answers: the others are let go once the table does not need them.
+            // One of them is reached: the others are removed once the RIB does not need them.
             play.silent.remove(elected.iter().next_back().unwrap());
             let back = play.list(&nodes, SETTLE_TIME.as_secs() - 1, &[]);
-            assert!(back.mesh && !back.unanswered);
+            assert!(back.mesh && !back.reflectors_down);
             let end = play.list(&nodes, 60, &[]);
             assert_eq!((end.mesh, &end.reflectors, end.kept.len()), (false, &elected, 0));
         }
@@ -539,7 +540,7 @@ mod tests {
     #[test]
     fn a_cluster_too_large_for_a_mesh_tries_more_reflectors_until_some_are_reachable() {
         let mut play = Play::new(10);
-        let nodes = cluster(MESHABLE + 1, 0);
+        let nodes = cluster(MAX_FALLBACK_MESH + 1, 0);
         let ranks: Vec<_> = [3, 6, 12].map(|n| Members::of(&nodes, false).elect(n)).into();
         play.silent.clone_from(&ranks[1]);
         play.silent.remove("node-0");
@@ -564,7 +565,7 @@ mod tests {
             let seen = play.list(&many, 600, &[]);
             assert_eq!(seen, Topology { unknown, ..whole_mesh() });
             let own = many.own.as_ref().unwrap();
-            let met = many.others().filter(|o| takes_part(o) && seen.joins(own, o, o.addresses[0]));
+            let met = many.others().filter(|o| takes_part(o) && seen.has_session(own, o, o.addresses[0]));
             assert_eq!(met.count(), 4, "and nobody dials them");
             assert_eq!(play.election.poll_timeout(), None, "peace");
         }
@@ -579,12 +580,12 @@ mod tests {
         let (addr, sign) = (nodes.others[&name].addresses[0], |view: &mut NodeView, p| view.routelet = p);
         set(&mut nodes, &name, |view| sign(view, Presence::Unknown));
         let (own, soon) = (nodes.own.clone().unwrap(), play.list(&nodes, 9, &[]));
-        assert!(soon.joins(&own, &nodes.others[&name], addr), "the session stays");
+        assert!(soon.has_session(&own, &nodes.others[&name], addr), "the session stays");
         set(&mut nodes, &name, |view| sign(view, Presence::Signed));
         assert_eq!(play.list(&nodes, 60, &[]).reflectors, elected);
         set(&mut nodes, &name, |view| sign(view, Presence::Unknown));
-        assert!(play.list(&nodes, 60, &[addr]).joins(&own, &nodes.others[&name], addr), "needed");
-        assert!(!play.list(&nodes, 60, &[]).joins(&own, &nodes.others[&name], addr), "and then not");
+        assert!(play.list(&nodes, 60, &[addr]).has_session(&own, &nodes.others[&name], addr), "needed");
+        assert!(!play.list(&nodes, 60, &[]).has_session(&own, &nodes.others[&name], addr), "and then not");
     }
 
     #[test]
@@ -595,7 +596,7 @@ mod tests {
         nodes.others.values_mut().for_each(|n| Arc::make_mut(n).routelet = Presence::Unknown);
         let first = play.list(&nodes, 1, &[]);
         assert!(first.mesh && !first.unknown && first.reflectors.is_empty());
-        let then = play.list(&nodes, UNSIGNED.as_secs() + SETTLE_TIME.as_secs() + 5, &[]);
+        let then = play.list(&nodes, CONDITION_TIMEOUT.as_secs() + SETTLE_TIME.as_secs() + 5, &[]);
         assert!(then.trusting && !then.mesh && then.reflectors.len() == REFLECTORS, "{then:?}");
         nodes.own.as_mut().unwrap().routelet = Presence::Signed;
         let own_alone = play.list(&nodes, 60, &[]);
@@ -603,40 +604,40 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_calls_is_met_without_being_called_until_it_has_been_away_for_a_while() {
+    fn a_node_that_connects_stays_a_passive_neighbor_until_it_has_been_away_for_a_while() {
         let mut play = Play::new(10);
         let nodes = cluster(12, 0);
         let topology = play.list(&nodes, 60, &[]);
         let own = nodes.own.clone().unwrap();
-        let client = nodes.others().find(|o| !topology.joins(&own, o, o.addresses[0])).unwrap().clone();
+        let client = nodes.others().find(|o| !topology.has_session(&own, o, o.addresses[0])).unwrap().clone();
         let addr = client.addresses[0];
-        play.election.called(play.now, addr);
-        play.election.called(play.now, [192, 0, 2, 1].into());
+        play.election.connected(play.now, addr);
+        play.election.connected(play.now, [192, 0, 2, 1].into());
         let met = play.list(&nodes, 600, &[]);
-        assert!(met.joins(&own, &client, addr) && !met.calls(&own, &client, addr));
-        assert_eq!(met.callers, [addr].into(), "nobody else");
+        assert!(met.has_session(&own, &client, addr) && !met.dials(&own, &client, addr));
+        assert_eq!(met.inbound, [addr].into(), "nobody else");
         play.silent.insert(client.name.clone());
-        assert!(play.list(&nodes, CALLER.as_secs() - 1, &[]).joins(&own, &client, addr));
-        assert!(!play.list(&nodes, 2, &[]).joins(&own, &client, addr));
+        assert!(play.list(&nodes, INBOUND_LINGER.as_secs() - 1, &[]).has_session(&own, &client, addr));
+        assert!(!play.list(&nodes, 2, &[]).has_session(&own, &client, addr));
     }
 
     /// It called once, when its list was another one; later both were without reflectors for a
     /// while.
     #[test]
-    fn a_node_that_called_is_let_go_once_it_was_called_for_a_while_itself() {
+    fn a_node_that_connected_is_removed_once_this_one_connected_to_it_for_a_while() {
         let mut play = Play::new(10);
         let nodes = cluster(12, 0);
         let topology = play.list(&nodes, 60, &[]);
         let own = nodes.own.clone().unwrap();
-        let client = nodes.others().find(|o| !topology.joins(&own, o, o.addresses[0])).unwrap().clone();
+        let client = nodes.others().find(|o| !topology.has_session(&own, o, o.addresses[0])).unwrap().clone();
         let addr = client.addresses[0];
-        play.election.called(play.now, addr);
-        assert!(play.list(&nodes, 60, &[]).joins(&own, &client, addr));
+        play.election.connected(play.now, addr);
+        assert!(play.list(&nodes, 60, &[]).has_session(&own, &client, addr));
         play.silent.clone_from(&topology.reflectors);
-        assert!(play.list(&nodes, 60, &[]).calls(&own, &client, addr));
+        assert!(play.list(&nodes, 60, &[]).dials(&own, &client, addr));
         play.silent.clear();
-        assert!(play.list(&nodes, 60, &[addr]).joins(&own, &client, addr), "the table needs it");
-        assert!(!play.list(&nodes, 60, &[]).joins(&own, &client, addr));
+        assert!(play.list(&nodes, 60, &[addr]).has_session(&own, &client, addr), "the table needs it");
+        assert!(!play.list(&nodes, 60, &[]).has_session(&own, &client, addr));
     }
 
     #[test]
@@ -644,7 +645,7 @@ mod tests {
         let mut play = Play::new(10);
         let mut nodes = cluster(4, 0);
         play.silent = nodes.others.keys().cloned().collect();
-        assert!(!play.list(&nodes, CUT_OFF.as_secs() - 1, &[]).cut_off);
+        assert!(!play.list(&nodes, ISOLATION_DELAY.as_secs() - 1, &[]).cut_off);
         assert!(play.list(&nodes, 2, &[]).cut_off);
         for change in [
             &(|n: &mut NodeView| n.routelet = Presence::Unknown) as &dyn Fn(&mut NodeView),

@@ -48,10 +48,11 @@ fn derived_asn(router_id: RouterId) -> Asn {
     4_200_000_000 + (router_id.to_bits() & 0x03ff_ffff)
 }
 
-/// Annotation, file, the id of the last run, the Node's address, then the host's addresses.
+/// The router id: of the annotation, the file, the last run, the Node's address, or the host's
+/// addresses, in this order.
 ///
-/// The id of the last run is kept so that a changed lease resets no session; a copied state folder
-/// brings another node's, which the cluster knows, and that one is not used.
+/// The id of the last run is kept so that a changed lease resets no session. One that belongs to
+/// another Node, as in a copied state folder, is not used.
 fn router_id(
     config: &Config,
     nodes: Option<&Nodes>,
@@ -97,16 +98,15 @@ fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> 
     })
 }
 
-/// The lowest address of `lo` that is none of 127.0.0.0/8 and not ::1: where the uplinks have none,
-/// as unnumbered ones.
+/// The lowest address of `lo` outside of 127.0.0.0/8 and other than ::1, for hosts whose uplinks
+/// have no address, as unnumbered ones.
 fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
     let all = host.links.values().filter(|l| l.loopback).flat_map(|l| &l.addresses);
     all.filter(|a| is_stable(a, family) && !a.addr.is_loopback()).map(|a| a.addr).min()
 }
 
-/// Of a host without any other address whose neighbors are unnumbered: a link-local one, of a
-/// network card if there is one. Until there is a neighbor it gives way to any other address that
-/// the host gets.
+/// A link-local address, of a network card if there is one, for a host that has no other address and
+/// unnumbered neighbors. Until there is a neighbor, any other address of the host replaces it.
 fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
     if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {
@@ -120,9 +120,9 @@ fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr
     with_address.min().map(|(_, _, addr)| addr)
 }
 
-/// Whether the router id is kept, while the daemon runs and for later starts. One that a link-local
-/// address stands for is kept once there is a neighbor: it also gives the AS number, and the link
-/// that it is from may go down while others have sessions.
+/// Whether the router id is kept, while the daemon runs and for later starts. One that was derived
+/// from a link-local address is kept once there is a neighbor: the AS number follows from it, too,
+/// and its link may go down while others have sessions.
 pub(super) fn is_lasting(
     config: &Config,
     nodes: Option<&Nodes>,

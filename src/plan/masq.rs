@@ -11,22 +11,7 @@ use crate::{
 
 /// `served`: the ranges in which this node has pods.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<Diagnostic>) -> Wanted {
-    let mode = match ctx.config.masquerade.enabled {
-        _ if !ctx.extra.kubernetes => {
-            if ctx.config.masquerade.enabled == Some(true) {
-                problems.push(Diagnostic::new(
-                    Reason::KeyWithoutEffect,
-                    Subject::key("masquerade.enabled"),
-                    "masquerade.enabled: only pods are masqueraded, and without Kubernetes there are none",
-                    "remove it: Docker masquerades its own bridges",
-                ));
-            }
-            Mode::Off
-        }
-        Some(true) => Mode::On,
-        Some(false) => Mode::Off,
-        None => Mode::Auto,
-    };
+    let mode = mode(ctx, problems);
     if mode == Mode::Off {
         return Wanted::default();
     }
@@ -48,4 +33,24 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<Di
         .chain(masquerade::multicast())
         .collect();
     Wanted { mode, pods: served.iter().copied().collect(), keep }
+}
+
+fn mode(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Mode {
+    let enabled = ctx.config.masquerade.enabled;
+    if !ctx.extra.kubernetes {
+        if enabled == Some(true) {
+            problems.push(Diagnostic::new(
+                Reason::KeyWithoutEffect,
+                Subject::key("masquerade.enabled"),
+                "masquerade.enabled: only pods are masqueraded, and without Kubernetes there are none",
+                "remove it: Docker masquerades its own bridges",
+            ));
+        }
+        return Mode::Off;
+    }
+    match enabled {
+        Some(true) => Mode::On,
+        Some(false) => Mode::Off,
+        None => Mode::Auto,
+    }
 }

@@ -145,7 +145,7 @@ fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut 
     let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|n| !n.deleted);
     let inside = others.flat_map(|n| n.addresses.iter().map(move |a| (n, *a)));
     let mut free = true;
-    for (node, addr) in inside.filter(|(_, a)| pod_cidr.contains(*a)).take(NAMED) {
+    for (node, addr) in inside.filter(|(_, a)| pod_cidr.contains(*a)).take(MAX_NAMED) {
         let hidden = !used && is_on_link(ctx, addr);
         free &= !hidden;
         problems.push(if hidden {
@@ -210,7 +210,7 @@ fn is_on_link(ctx: &Context<'_>, addr: IpAddr) -> bool {
 }
 
 /// So many Nodes are named for their addresses.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on
 /// the bridge; without a port there is none.

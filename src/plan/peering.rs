@@ -225,8 +225,8 @@ fn nodes<'a>(
     name_problems(ctx, modes, topology, problems);
     let mut drafts = Vec::new();
     let others = || nodes.others().filter(|o| o.name != own.name && takes_part(o));
-    // One that has no address but those that another Node claims, too, is met there nevertheless,
-    // where that one is not.
+    // A Node whose addresses are all claimed by another Node, too, is a neighbor nevertheless, at an
+    // address at which that one is not.
     let wrong_at_best =
         |other: &NodeView| own.common_address_but(other, |a| claims.is_wrong(other, a)).is_none();
     let (met, claimed): (Vec<_>, Vec<_>) = others().partition(|other| !wrong_at_best(other));
@@ -235,11 +235,11 @@ fn nodes<'a>(
     {
         let wrong = |addr| if is_claimed { claims.is_ours(addr) } else { claims.is_wrong(other, addr) };
         let primary = own.common_address_but(other, wrong);
-        let called = topology.callers.iter().copied().filter(|a| other.addresses.contains(a) && !wrong(*a));
-        let met: BTreeSet<_> = primary.into_iter().chain(called).collect();
+        let inbound = topology.inbound.iter().copied().filter(|a| other.addresses.contains(a) && !wrong(*a));
+        let met: BTreeSet<_> = primary.into_iter().chain(inbound).collect();
         let taken = |addr: &IpAddr| drafts.iter().any(|d: &Draft<'_>| d.key == PeerKey::Address(*addr));
         let met: Vec<IpAddr> = met.into_iter().filter(|a| !is_claimed || !taken(a)).collect();
-        for addr in met.into_iter().filter(|a| topology.joins(own, other, *a)) {
+        for addr in met.into_iter().filter(|a| topology.has_session(own, other, *a)) {
             let reflected = topology.reflects(own) || topology.reflects(other);
             let source = if reflected { PeerSource::Reflector } else { PeerSource::Mesh };
             let mut draft = node_draft(ctx, other, addr, source);
@@ -248,8 +248,8 @@ fn nodes<'a>(
                 let client = topology.reflects(own) && !topology.reflects(other) && own.asn == other.asn;
                 draft.implied.route_reflector_client = Some(client);
             }
-            // Where it only called it is not dialled: it knows why it calls.
-            let dials = Some(addr) == primary && topology.calls(own, other, addr);
+            // One that only connected to us is a passive neighbor: it knows why it connects.
+            let dials = Some(addr) == primary && topology.dials(own, other, addr);
             draft.implied.passive = (!dials).then_some(true);
             drafts.push(draft);
         }
@@ -265,6 +265,28 @@ fn name_problems(
     problems: &mut Vec<Diagnostic>,
 ) {
     let Some(nodes) = ctx.nodes else { return };
+    problems.extend(no_reflector(ctx, nodes, modes, topology));
+    if ctx.own_node().is_some_and(|own| own.routelet == Presence::Impossible) {
+        problems.push(Diagnostic::new(
+            Reason::NodeExcluded,
+            Subject::host(),
+            "labels, annotations or taints of this Node are those of a Node on which routelet cannot run \
+             (another operating system, KWOK, a virtual kubelet, Fargate): other nodes do not peer with it",
+            "correct them",
+        ));
+    }
+    problems.extend(unheeded(nodes));
+    problems.extend(unreachable(nodes, topology));
+}
+
+/// No node can reflect, although the mode or the number of nodes requires it.
+fn no_reflector(
+    ctx: &Context<'_>,
+    nodes: &Nodes,
+    modes: &BTreeSet<Peering>,
+    topology: &Topology,
+) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
     let limit = ctx.config.kubernetes.mesh_limit;
     let members = Members::of(nodes, topology.trusting);
     if modes.contains(&Peering::Auto) && members.count() > limit && topology.reflectors.is_empty() {
@@ -285,17 +307,13 @@ fn name_problems(
             "set the label on two Nodes, or set kubernetes.peering = \"auto\"",
         ));
     }
-    if ctx.own_node().is_some_and(|own| own.routelet == Presence::Impossible) {
-        problems.push(Diagnostic::new(
-            Reason::NodeExcluded,
-            Subject::host(),
-            "labels, annotations or taints of this Node are those of a Node on which routelet cannot run \
-             (another operating system, KWOK, a virtual kubelet, Fargate): other nodes do not peer with it",
-            "correct them",
-        ));
-    }
-    problems.extend(unheeded(nodes));
-    if topology.unanswered {
+    problems
+}
+
+/// Sessions that should be established and are not.
+fn unreachable(nodes: &Nodes, topology: &Topology) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    if topology.reflectors_down {
         let names = addresses::named(topology.reflectors.iter().map(String::as_str));
         problems.push(Diagnostic::new(
             Reason::ReflectorsUnreachable,
@@ -315,6 +333,7 @@ fn name_problems(
             "see `routelet show neighbors`, and whether TCP port 179 is open between the nodes",
         ));
     }
+    problems
 }
 
 /// Labels and annotations that a kubelet may have set.

@@ -60,7 +60,7 @@ pub(super) fn verdicts(
     };
     let verdicts = services::eligibility(known, nodes, rules);
     let refused = verdicts.iter().filter(|v| v.announced.is_none() && v.reason.starts_with(NEVER));
-    problems.extend(refused.take(NAMED).map(|v| {
+    problems.extend(refused.take(MAX_NAMED).map(|v| {
         Diagnostic::new(
             Reason::ServiceAddressRefused,
             Subject::address(v.address),
@@ -108,7 +108,7 @@ fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<Diagnostic> {
 }
 
 /// So many addresses are named for it.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ use crate::{
 /// The reason of an address that is a problem begins so.
 pub(super) const NEVER: &str = "never announced";
 /// So many Nodes are named.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Whose each address is, ready to be looked up for each of many Services.
 pub(super) struct Taken<'a> {
@@ -188,7 +188,7 @@ impl<'a> Taken<'a> {
                  the cluster",
             )
         };
-        claims.into_iter().take(NAMED).map(problem).collect()
+        claims.into_iter().take(MAX_NAMED).map(problem).collect()
     }
 
     /// The Node in whose pod CIDR an address lies.

@@ -169,7 +169,7 @@ fn a_node_that_calls_from_another_of_its_addresses_is_awaited_there() {
     let mut case = three_nodes();
     case.other("n2").addresses.push([10, 0, 0, 7].into());
     let mut topology = Topology::fresh(&[Peering::Auto].into(), case.nodes.as_ref().unwrap(), 100);
-    topology.callers = [IpAddr::from([10, 0, 0, 7]), [10, 0, 0, 99].into()].into();
+    topology.inbound = [IpAddr::from([10, 0, 0, 7]), [10, 0, 0, 99].into()].into();
     case.extra.topology = Some(topology);
     let plan = case.plan();
     let passive = |addr: [u8; 4]| plan.peers.get(&PeerKey::Address(addr.into())).map(|p| p.passive);

@@ -230,7 +230,7 @@ impl Cluster {
         while self.net.now < until {
             for (n, caller) in std::mem::take(&mut self.net.strangers) {
                 let daemon = self.daemons.get_mut(&n).expect("a daemon");
-                daemon.election.called(self.net.now, address(caller).ip());
+                daemon.election.connected(self.net.now, address(caller).ip());
                 daemon.seen = None;
             }
             for n in self.daemons.keys().copied().collect::<Vec<_>>() {

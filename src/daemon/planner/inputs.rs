@@ -66,7 +66,7 @@ pub(super) enum Change {
     /// Established sessions, which only change the topology.
     Sessions,
     /// A Node connects that is not a neighbor yet.
-    Caller(IpAddr),
+    Connected(IpAddr),
     /// A sender is gone.
     End,
 }
@@ -91,7 +91,7 @@ impl Inputs {
             r = config.changed() => r.is_ok(),
             r = host.changed() => r.is_ok(),
             change = changed_in(cluster.as_mut()) => return change,
-            addr = caller(strangers, nodes) => return Change::Caller(addr),
+            addr = caller(strangers, nodes) => return Change::Connected(addr),
             r = resolvers.changed() => r.is_ok(),
             r = disabled.changed() => r.is_ok(),
             r = found.changed() => r.is_ok(),

@@ -233,7 +233,7 @@ impl Planner {
                 change = self.inputs.changed(round.nodes.as_deref()) => match change {
                     Change::Plan => return true,
                     Change::Sessions => {}
-                    Change::Caller(addr) => self.election.called(Instant::now().into_std(), addr),
+                    Change::Connected(addr) => self.election.connected(Instant::now().into_std(), addr),
                     Change::End => return false,
                 },
                 () = switched => return true,
