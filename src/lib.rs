@@ -1,4 +1,4 @@
-//! routelet: tells the network where this host's containers are.
+//! routelet: advertises the subnets of this host's containers by BGP, and installs learned routes.
 
 pub mod bfd;
 pub mod bgp;

@@ -150,7 +150,7 @@ fn check_combinations(section: &Section<'_>, own: AsSetting, at: Option<&Neighbo
     }
 }
 
-/// Whether a session is iBGP, as far as the configuration tells.
+/// Whether a session is iBGP, as far as the configuration shows.
 fn internal(own: AsSetting, remote: RemoteAs) -> Option<bool> {
     let own: Asn = match own {
         AsSetting::Number(n) => n,

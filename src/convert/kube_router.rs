@@ -15,6 +15,44 @@ use crate::net::Prefix;
 /// Flags of one input.
 const MAX_FLAGS: usize = 1000;
 
+/// Flags of the service proxy.
+const SERVICE_PROXY_FLAGS: [&str; 9] = [
+    "hairpin-mode",
+    "masquerade-all",
+    "nodeport-bindon-all-ip",
+    "excluded-cidrs",
+    "ipvs-graceful-period",
+    "ipvs-graceful-termination",
+    "ipvs-permit-all",
+    "ipvs-sync-period",
+    "service-node-port-range",
+];
+/// Flags about kube-router itself, and about what routelet finds out.
+const UNNEEDED_FLAGS: [&str; 22] = [
+    "auto-mtu",
+    "cluster-cidr",
+    "kubeconfig",
+    "master",
+    "v",
+    "version",
+    "help",
+    "cache-sync-timeout",
+    "iptables-sync-period",
+    "routes-sync-period",
+    "injected-routes-sync-period",
+    "enable-pprof",
+    "metrics-port",
+    "metrics-path",
+    "metrics-addr",
+    "health-port",
+    "health-addr",
+    "cleanup-config",
+    "peer-router-connect-retry",
+    "runtime-endpoint",
+    "enable-ipv4",
+    "enable-ipv6",
+];
+
 /// Everything that was read.
 #[derive(Debug, Default)]
 struct KubeRouter {
@@ -155,6 +193,17 @@ impl KubeRouter {
                 Some(hops) => self.multihop = Some(hops),
                 None => return not_carried("hops are 1 to 255"),
             },
+            "nodes-full-mesh" => self.full_mesh = Some(flag(value)?),
+            "enable-ibgp" => self.ibgp = Some(flag(value)?),
+            "enable-overlay" => self.overlay = Some(flag(value)?),
+            "override-nexthop" => self.next_hop_self = flag(value)?,
+            _ => return self.take_of_bgp(name, value),
+        }
+        Ok(())
+    }
+
+    fn take_of_bgp(&mut self, name: &str, value: Option<&str>) -> Taken {
+        match name {
             "bgp-holdtime" => seconds(&mut self.bgp, "hold-time", value, 3, 65535)?,
             "bgp-graceful-restart-time" => seconds(&mut self.bgp, "restart-time", value, 0, 4095)?,
             "bgp-graceful-restart" => set(&mut self.bgp, "graceful-restart", flag(value)?),
@@ -170,10 +219,6 @@ impl KubeRouter {
                 }
                 _ => return not_carried("the port is 1 to 65535"),
             },
-            "nodes-full-mesh" => self.full_mesh = Some(flag(value)?),
-            "enable-ibgp" => self.ibgp = Some(flag(value)?),
-            "enable-overlay" => self.overlay = Some(flag(value)?),
-            "override-nexthop" => self.next_hop_self = flag(value)?,
             _ => return self.take_of_node(name, value),
         }
         Ok(())
@@ -298,37 +343,12 @@ fn without_counterpart(name: &str) -> Taken {
         "loadbalancer-ip-range" | "loadbalancer-default-class" | "loadbalancer-sync-period" => {
             not_carried("routelet assigns no addresses of load balancers; it advertises them")
         }
-        "hairpin-mode"
-        | "masquerade-all"
-        | "nodeport-bindon-all-ip"
-        | "excluded-cidrs"
-        | "ipvs-graceful-period"
-        | "ipvs-graceful-termination"
-        | "ipvs-permit-all"
-        | "ipvs-sync-period"
-        | "service-node-port-range" => not_carried("it belongs to the service proxy: set it for kube-proxy"),
-        "auto-mtu"
-        | "cluster-cidr"
-        | "kubeconfig"
-        | "master"
-        | "v"
-        | "version"
-        | "help"
-        | "cache-sync-timeout"
-        | "iptables-sync-period"
-        | "routes-sync-period"
-        | "injected-routes-sync-period"
-        | "enable-pprof"
-        | "metrics-port"
-        | "metrics-path"
-        | "metrics-addr"
-        | "health-port"
-        | "health-addr"
-        | "cleanup-config"
-        | "peer-router-connect-retry"
-        | "runtime-endpoint"
-        | "enable-ipv4"
-        | "enable-ipv6" => not_needed("routelet finds it out, or it is about kube-router itself"),
+        name if SERVICE_PROXY_FLAGS.contains(&name) => {
+            not_carried("it belongs to the service proxy: set it for kube-proxy")
+        }
+        name if UNNEEDED_FLAGS.contains(&name) => {
+            not_needed("routelet finds it out, or it is about kube-router itself")
+        }
         "overlay-type" | "overlay-encap" | "overlay-encap-port" => not_carried("routelet has no tunnels"),
         _ => not_carried("not known to routelet"),
     }

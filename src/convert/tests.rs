@@ -382,7 +382,7 @@ fn what_bird_does_not_advertise_is_not_advertised() {
     let ours = "protocol static ours { ipv4; route 10.1.0.0/16 unreachable; }\n";
     let report = bird_file(ours, export);
     assert!(table(&report, "[[policy.a-export]]").contains("accept"), "{}", report.output);
-    // The routes of two protocols of one family are not told apart by policies.
+    // The routes of two protocols of one family are not distinguished by policies.
     let report =
         bird_file(&format!("{ours}protocol static {{ ipv4; route 10.2.0.0/16 blackhole; }}\n"), export);
     assert!(!report.output.contains("accept\""), "{}", report.output);

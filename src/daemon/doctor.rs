@@ -44,7 +44,7 @@ async fn checks(options: &RunOptions, config: &Config, offered: bool) -> Vec<Dia
     let kubernetes = config.kubernetes.enabled.unwrap_or(offered);
     let mut found = ports(&config.bgp.listen, "bgp.listen");
     found.extend(ports(&config.metrics.listen, "metrics.listen"));
-    found.extend(Survey::new().look());
+    found.extend(Survey::new().check());
     found.extend(state_dir(&config.state_dir));
     match fib::io::Kernel::open(kernel_routes::settings(config)).await {
         Ok(kernel) => {
@@ -64,7 +64,7 @@ async fn checks(options: &RunOptions, config: &Config, offered: bool) -> Vec<Dia
     found
 }
 
-/// What the plan and the settings of the kernel say.
+/// Problems of the plan and of the kernel's settings.
 fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic> {
     let extra = PlanInputs { kubernetes, ..PlanInputs::default() };
     // Under Kubernetes the plan needs the Nodes.

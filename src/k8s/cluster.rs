@@ -207,34 +207,9 @@ impl Cluster {
         };
         match (until, old) {
             (Some(until), Some(old)) if view.missing().is_some() && old.missing().is_none() => {
-                let mut lent = view.clone();
-                if lent.addresses.is_empty() {
-                    lent.addresses.clone_from(&old.addresses);
-                }
-                if lent.pod_cidrs.is_empty() {
-                    lent.pod_cidrs.clone_from(&old.pod_cidrs);
-                    lent.deleted = true;
-                }
-                // A cloud controller sets its labels together with the addresses.
-                for (key, value) in &old.labels {
-                    lent.labels.entry(key.clone()).or_insert_with(|| value.clone());
-                }
-                lent.zone = lent.zone.or_else(|| old.zone.clone());
-                lent.router_id = lent.router_id.or(old.router_id);
-                (lent.marks, lent.open_marks) =
-                    (lent.marks.or(old.marks), lent.open_marks.or(old.open_marks));
-                lent.peering = lent.peering.or_else(|| old.peering.clone());
-                lent.problems.push(Diagnostic::new(
-                    Reason::NodeIncomplete,
-                    Subject::host(),
-                    format!(
-                        "the Node was made anew and is not whole: what it lacks stays as it was for {} s",
-                        GRACE.as_secs()
-                    ),
-                    "see the kubelet and the cloud controller",
-                ));
+                let whole = completed(&view, old);
                 self.leaving.insert(name.clone(), Leaving { until, recreated: Some(view) });
-                self.set(&name, Some(lent));
+                self.set(&name, Some(whole));
             }
             _ => {
                 self.leaving.remove(&name);
@@ -347,6 +322,36 @@ fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
     }
     former.truncate(MAX_FORMER);
     former
+}
+
+/// A recreated Node with the data of the old one that it lacks.
+fn completed(view: &NodeView, old: &NodeView) -> NodeView {
+    let mut whole = view.clone();
+    if whole.addresses.is_empty() {
+        whole.addresses.clone_from(&old.addresses);
+    }
+    if whole.pod_cidrs.is_empty() {
+        whole.pod_cidrs.clone_from(&old.pod_cidrs);
+        whole.deleted = true;
+    }
+    // A cloud controller sets its labels together with the addresses.
+    for (key, value) in &old.labels {
+        whole.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    whole.zone = whole.zone.or_else(|| old.zone.clone());
+    whole.router_id = whole.router_id.or(old.router_id);
+    (whole.marks, whole.open_marks) = (whole.marks.or(old.marks), whole.open_marks.or(old.open_marks));
+    whole.peering = whole.peering.or_else(|| old.peering.clone());
+    whole.problems.push(Diagnostic::new(
+        Reason::NodeIncomplete,
+        Subject::host(),
+        format!(
+            "the Node was recreated and is incomplete: what it lacks stays as it was for {} s",
+            GRACE.as_secs()
+        ),
+        "see the kubelet and the cloud controller",
+    ));
+    whole
 }
 
 #[cfg(test)]

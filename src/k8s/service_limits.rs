@@ -102,19 +102,7 @@ pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -
     let mut problems: Vec<_> = namespaces
         .iter()
         .take(MAX_NAMESPACES)
-        .map(|namespace| {
-            Diagnostic::new(
-                Reason::ServiceLimit,
-                Subject::namespace(untrusted(namespace)),
-                format!(
-                    "Services of namespace {} have more addresses to advertise than \
-                         kubernetes.service-limit-per-namespace = {}: the newest are not advertised",
-                    untrusted(namespace),
-                    limits.per_namespace
-                ),
-                REMEDY,
-            )
-        })
+        .map(|namespace| of_namespace(namespace, limits.per_namespace))
         .collect();
     if namespaces.len() > MAX_NAMESPACES {
         problems.push(Diagnostic::new(
@@ -140,6 +128,15 @@ pub(super) fn problems(limits: ServiceLimits, excess: &BTreeMap<&str, Excess>) -
         ));
     }
     problems
+}
+
+fn of_namespace(namespace: &str, limit: u32) -> Diagnostic {
+    let namespace = untrusted(namespace);
+    let text = format!(
+        "Services of namespace {namespace} have more addresses to advertise than \
+         kubernetes.service-limit-per-namespace = {limit}: the newest are not advertised"
+    );
+    Diagnostic::new(Reason::ServiceLimit, Subject::namespace(namespace), text, REMEDY)
 }
 
 const REMEDY: &str = "raise it if all are meant, or name their range in kubernetes.service-aggregates";

@@ -148,7 +148,7 @@ impl NodeStatus {
             unresolved_nodes,
             remedy: (unresolved_nodes > 0).then(|| {
                 "their addresses are only reached over the default route: peer with the gateway \
-                 (kubernetes.peering = \"gateway\" or \"auto\", and the switch must answer), or give the nodes a common subnet"
+                 (kubernetes.peering = \"gateway\" or \"auto\", and the switch must peer with them), or give the nodes a common subnet"
                     .to_owned()
             }),
             services,

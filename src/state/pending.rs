@@ -1,4 +1,4 @@
-//! Which files are not on the disk as they should be, and when they are tried again.
+//! Files of the state folder that could not be written, and when to try again.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Pending {
     files: BTreeMap<PathBuf, (File, WriteError)>,
-    /// Of a former run, until they are written again.
+    /// Files that a former run could not write, until they are written again.
     stale: BTreeMap<PathBuf, Duration>,
     failing: Option<Failing>,
 }
@@ -66,7 +66,7 @@ struct Failing {
 }
 
 impl Pending {
-    /// A former run could not replace this file, which is so old.
+    /// A former run could not replace this file, whose age is given.
     pub fn found_stale(&mut self, path: PathBuf, age: Duration) {
         self.stale.insert(path, age);
     }
@@ -89,7 +89,7 @@ impl Pending {
         self.failing.map(|f| f.due)
     }
 
-    /// All that is to be tried again, if it is time.
+    /// The files to write again, if it is time.
     pub fn retry(&mut self, now: Instant) -> Vec<File> {
         let Some(failing) = self.failing.as_mut().filter(|f| now >= f.due) else { return Vec::new() };
         failing.pause = (failing.pause * 2).min(LONGEST);
@@ -97,7 +97,7 @@ impl Pending {
         self.files.values().map(|(file, _)| file.clone()).collect()
     }
 
-    /// What came of writing `file`.
+    /// Records the result of writing `file`.
     pub fn tried(&mut self, now: Instant, file: File, result: Result<(), WriteError>) -> Option<News> {
         let path = file.path.clone();
         match result {

@@ -7,9 +7,9 @@ mod common;
 mod bad_neighbors;
 mod bare;
 mod bfd;
-mod browser;
 #[path = "../common/blocks.rs"]
 mod blocks;
+mod browser;
 mod busy_links;
 mod carried;
 mod clock;

@@ -75,7 +75,7 @@ impl Receivers {
         }
     }
 
-    /// One less.
+    /// One session less needs it.
     pub(super) fn release(&mut self, path: &BfdPath) {
         if let Some(receiver) = self.sockets.iter_mut().find(|r| r.kind == kind(path)) {
             receiver.users = receiver.users.saturating_sub(1);
@@ -112,7 +112,7 @@ impl Receivers {
         if ready.fold(false, |any, ready| any | ready) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Hands over what waits in the sockets, so much at once as may be.
+    /// Passes on what waits in the sockets, up to the limit of each.
     pub(super) fn drain(&mut self, mut take: impl FnMut(&Arrival, &[u8])) {
         let Self { sockets, octets, control } = self;
         for receiver in sockets {

@@ -41,8 +41,8 @@ impl Sender {
         &self.path
     }
 
-    /// Sends, on a new socket where the old one does not work any more: its link may be made anew.
-    /// Where that fails, the next packet tries again. The socket is not connected, so that the
+    /// Sends, on a new socket if the old one no longer works, since its link may have been created
+    /// again. If that fails, the next packet tries again. The socket is not connected, so that the
     /// kernel chooses the source of each packet: an address that was gone for a moment is used as
     /// soon as it is back, within the neighbor's detection time.
     pub(super) fn send(&mut self, octets: &[u8]) {
@@ -118,7 +118,7 @@ impl Sender {
     }
 }
 
-/// A link-local address is one of a link.
+/// The scope of a link-local address is its link.
 fn scoped(addr: IpAddr, port: u16, ifindex: u32) -> SocketAddr {
     match addr {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, ifindex).into(),

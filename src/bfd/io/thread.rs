@@ -1,4 +1,4 @@
-//! The thread: packets, timers and wishes, in one loop of its own runtime.
+//! The thread of BFD: packets, timers and requests, in one loop with a runtime of its own.
 
 use std::{
     collections::HashMap,
@@ -105,7 +105,7 @@ impl Thread {
                         let _ = reply.send(!self.senders.is_empty());
                     }
                     Some(Request::Stop(reply)) => {
-                        // What the clients left behind: each session informs its neighbor.
+                        // The clients are gone: each session informs its neighbor.
                         self.wishes(wishes.take_now());
                         let _ = reply.send(());
                         return;
@@ -118,8 +118,8 @@ impl Thread {
         }
     }
 
-    /// What has arrived is taken before timers are looked at: where this thread stood still, that
-    /// is no silence of the neighbors.
+    /// Handles received packets before timers: if this thread was stopped, the neighbors' packets
+    /// arrived in time nevertheless.
     fn packets(&mut self) {
         let Self { receivers, engine, out, .. } = self;
         receivers.drain(|arrival, octets| engine.receive(Instant::now(), arrival, octets, out));
@@ -160,7 +160,7 @@ impl Thread {
     fn carry_out(&mut self) {
         let mut out = std::mem::take(&mut self.out);
         let mut ports = false;
-        // The kernel's task is in a greater hurry than the sessions, which keep the table busy.
+        // The task of the kernel's routes first: the sessions keep the RIB busy.
         if out.iter().any(|o| matches!(o, Output::Report { .. } | Output::Close { .. })) {
             self.publish_lost(Instant::now());
         }

@@ -53,19 +53,39 @@ fn long_policy() -> PolicyView {
     PolicyView { name: NAME.into(), statements, ..PolicyView::default() }
 }
 
-/// Each screen with the texts that it must have.
-fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
+/// A screen: its name, and the texts that it must have.
+type Screen = (&'static str, Response, Vec<String>);
+
+fn screens() -> Vec<Screen> {
+    [neighbor_screens(), route_screens(), cluster_screens(), host_screens(), event_screens()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn neighbor_screens() -> Vec<Screen> {
     let text = sentence;
     let down = long_neighbor(SessionState::OpenConfirm);
-    let of_neighbor = vec![down.address.clone(), text("description"), text("error")];
-    let detail =
-        [of_neighbor.clone(), vec![text("sent"), text("note"), text("closing"), NAME.into()]].concat();
+    let listed = vec![down.address.clone(), text("description"), text("error")];
+    let detail = ["sent", "note", "closing", "policy"].map(text);
 
     let mut screen = summary();
     (screen.node, screen.problems) = (NAME.into(), vec![text("problem")]);
     (screen.sessions, screen.not_ready) = (vec![down.clone(); 3], Some(text("missing")));
-    let in_summary = [of_neighbor.clone(), vec![NAME.into(), text("problem"), text("missing")]].concat();
+    let in_summary = [&listed[..], &[NAME.into(), text("problem"), text("missing")]].concat();
+    let all = vec![neighbor("10.0.0.1", SessionState::Established), down.clone()];
+    let report = NeighborReport { session: down, details: Some(Box::new(long_details())) };
+    let in_report = [&listed[..], &detail, &[NAME.into(), "99: 4000000000".into()]].concat();
+    vec![
+        ("summary", Response::Summary(Box::new(screen)), in_summary),
+        ("neighbors", Response::Neighbors(all), listed),
+        ("neighbor", Response::Neighbor(Box::new(report)), in_report),
+        ("policy", Response::Policies(vec![long_policy()]), vec![NAME.into(), PREFIX.into()]),
+    ]
+}
 
+fn route_screens() -> Vec<Screen> {
+    let text = sentence;
     let mut path = route("10.0.0.0/8", Some("10.0.0.1"));
     path.prefix = PREFIX.parse().unwrap();
     path.next_hop = Some(ADDRESS.parse().unwrap());
@@ -77,14 +97,27 @@ fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
 
     let mut fib = fib_route("10.0.0.0/8", (1..64).map(|n| format!("10.0.{n}.1")).collect());
     (fib.prefix, fib.problem) = (PREFIX.parse().unwrap(), Some(text("problem")));
+    vec![
+        ("routes", Response::Routes(vec![route("10.9.0.0/24", None), path]), in_routes),
+        ("fib", Response::Fib(vec![fib]), vec![PREFIX.into(), text("problem"), "10.0.63.1 eth0".into()]),
+    ]
+}
 
+fn cluster_screens() -> Vec<Screen> {
+    let text = sentence;
     let mut here = node();
     (here.node, here.problems) = (NAME.into(), vec![text("problem")]);
     here.mesh_members[0].node = NAME.into();
     here.services[1].reason = text("service");
     here.services[1].services = vec![format!("namespace/{NAME} (load-balancer-ip)")];
     here.api.last_error = Some(text("api"));
+    let in_node =
+        vec![NAME.into(), text("problem"), text("service"), text("api"), format!("namespace/{NAME}")];
+    vec![("node", Response::Node(Some(Box::new(here))), in_node)]
+}
 
+fn host_screens() -> Vec<Screen> {
+    let text = sentence;
     let mut link = interface("a-bridge-name-0", PREFIX);
     link.neighbors[0].address = ADDRESS.into();
     link.subnets[0].advertised_to = vec![ADDRESS.into(); 5];
@@ -95,7 +128,8 @@ fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
         interfaces: vec![link, without],
         problems: vec![text("problem")],
     };
-
+    let mut in_host = vec![PREFIX.to_owned(), ADDRESS.to_owned()];
+    in_host.extend(["why not", "configuration", "problem"].map(text));
     let bfd = BfdView {
         neighbor: ADDRESS.into(),
         interface: Some("bond0.1234".into()),
@@ -104,6 +138,14 @@ fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
         problem: Some(text("problem")),
         ..BfdView::default()
     };
+    vec![
+        ("host", Response::Host(Box::new(host)), in_host),
+        ("bfd", Response::Bfd(vec![bfd]), vec![ADDRESS.into(), text("diagnostic"), text("problem")]),
+    ]
+}
+
+fn event_screens() -> Vec<Screen> {
+    let text = sentence;
     let mut events = Events::default();
     events.push("2026-11-21T11:54:30.487079864Z".into(), EventKind::Session, ADDRESS, text("event"));
     let changes = Changes {
@@ -114,41 +156,10 @@ fn screens() -> Vec<(&'static str, Response, Vec<String>)> {
         force: Some(text("force")),
         ..Changes::default()
     };
+    let in_changes = vec![ADDRESS.into(), text("reason"), text("force")];
     vec![
-        ("summary", Response::Summary(Box::new(screen)), in_summary),
-        (
-            "neighbors",
-            Response::Neighbors(vec![neighbor("10.0.0.1", SessionState::Established), down.clone()]),
-            of_neighbor,
-        ),
-        (
-            "neighbor",
-            Response::Neighbor(Box::new(NeighborReport {
-                session: down,
-                details: Some(Box::new(long_details())),
-            })),
-            [detail, vec![text("policy"), "99: 4000000000".into()]].concat(),
-        ),
-        ("policy", Response::Policies(vec![long_policy()]), vec![NAME.into(), PREFIX.into()]),
-        ("routes", Response::Routes(vec![route("10.9.0.0/24", None), path]), in_routes),
-        ("fib", Response::Fib(vec![fib]), vec![PREFIX.into(), text("problem"), "10.0.63.1 eth0".into()]),
-        (
-            "node",
-            Response::Node(Some(Box::new(here))),
-            vec![NAME.into(), text("problem"), text("service"), text("api"), format!("namespace/{NAME}")],
-        ),
-        (
-            "host",
-            Response::Host(Box::new(host)),
-            vec![PREFIX.into(), ADDRESS.into(), text("why not"), text("configuration"), text("problem")],
-        ),
-        ("bfd", Response::Bfd(vec![bfd]), vec![ADDRESS.into(), text("diagnostic"), text("problem")]),
         ("events", Response::Events(events.after(0)), vec![ADDRESS.into(), text("event")]),
-        (
-            "changes",
-            Response::Changes(Box::new(changes)),
-            vec![ADDRESS.into(), text("reason"), text("force")],
-        ),
+        ("changes", Response::Changes(Box::new(changes)), in_changes),
     ]
 }
 

@@ -17,13 +17,13 @@ use tokio::{
 const PRIVATE: &str = "/run/systemd/private";
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
-/// For both places together: a machine that goes down waits for us.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// For both sockets together: a machine that shuts down waits for us.
+const BUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Of what is received so much is read: the messages have some hundred octets.
-const MOST: usize = 64 * 1024;
+/// Most octets that are read: the messages have some hundred.
+const MAX_RECEIVED: usize = 64 * 1024;
 
-/// Whether systemd takes the whole machine down: then nobody will forward for our neighbors.
+/// Whether systemd shuts the whole machine down, which then forwards nothing for our neighbors.
 pub(super) async fn stops() -> bool {
     let state = async {
         match system_state(Path::new(PRIVATE), false).await {
@@ -31,7 +31,7 @@ pub(super) async fn stops() -> bool {
             Err(_) => system_state(Path::new(SYSTEM_BUS), true).await,
         }
     };
-    match timeout(PATIENCE, state).await {
+    match timeout(BUS_TIMEOUT, state).await {
         Ok(Ok(state)) => state == "stopping",
         Ok(Err(error)) => {
             tracing::debug!(%error, "state of systemd cannot be read");
@@ -64,7 +64,7 @@ async fn system_state(socket: &Path, is_bus: bool) -> io::Result<String> {
 }
 
 async fn read(stream: &mut UnixStream, received: &mut Vec<u8>) -> io::Result<()> {
-    if received.len() > MOST || stream.read_buf(received).await? == 0 {
+    if received.len() > MAX_RECEIVED || stream.read_buf(received).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())

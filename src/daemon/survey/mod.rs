@@ -1,4 +1,4 @@
-//! What no event reports and only a look at the host from time to time shows: other BGP daemons,
+//! What no event reports, and what the host is therefore checked for at intervals: other BGP daemons,
 //! programs that remove routes of others, and tables of the kernel that are nearly full.
 
 mod networkd;
@@ -20,8 +20,8 @@ use tokio::{
 use super::planner::publish;
 use crate::net::{Diagnostic, Reason, Subject};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(10);
+/// Time between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Names of the processes of other BGP daemons.
 const DAEMONS: [&str; 9] =
@@ -37,13 +37,13 @@ struct Process {
     pid: u32,
 }
 
-/// The host, as it is looked at.
+/// What is checked.
 #[derive(Clone, Debug)]
 pub(super) struct Survey {
-    /// `/`.
+    /// `/`, or the root of a test.
     root: PathBuf,
     processes: Vec<Process>,
-    /// Tables that were nearly full at the last look.
+    /// Tables that were nearly full at the last check.
     near: BTreeSet<Reason>,
 }
 
@@ -63,8 +63,8 @@ impl Survey {
         Self { root: "/".into(), processes: of_interest.collect(), near: BTreeSet::new() }
     }
 
-    /// The problems now.
-    pub(super) fn look(&mut self) -> Vec<Diagnostic> {
+    /// The present problems.
+    pub(super) fn check(&mut self) -> Vec<Diagnostic> {
         let alive = |p: &&Process| name_of(&self.root, p.pid).as_ref() == Some(&p.name);
         let alive: Vec<_> = self.processes.iter().filter(alive).collect();
         let mut found: Vec<_> =
@@ -79,11 +79,11 @@ impl Survey {
     }
 }
 
-/// Looks from time to time, for as long as somebody receives what is found.
+/// Checks the host at intervals until the receiver is dropped.
 pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
     let (problems, found) = watch::channel(Vec::new());
     tokio::spawn(async move {
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Cancel safe, both.
@@ -91,11 +91,11 @@ pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
                 _ = ticks.tick() => {}
                 () = problems.closed() => return,
             }
-            let look = spawn_blocking(move || {
-                let found = survey.look();
+            let check = spawn_blocking(move || {
+                let found = survey.check();
                 (survey, found)
             });
-            let Ok((same, found)) = look.await else { return };
+            let Ok((same, found)) = check.await else { return };
             survey = same;
             publish(&problems, found);
         }
@@ -129,10 +129,10 @@ mod tests {
         fs::write(&comm, "bgpd\n").unwrap();
         let processes = vec![Process { name: "bgpd".into(), pid: 812 }];
         let mut survey = Survey { root: root.path().into(), processes, near: BTreeSet::new() };
-        let found = survey.look();
+        let found = survey.check();
         assert!(found.len() == 1 && found[0].contains("bgpd (pid 812)"), "{found:?}");
         // Another process has its number.
         fs::write(&comm, "sh\n").unwrap();
-        assert_eq!(survey.look(), []);
+        assert_eq!(survey.check(), []);
     }
 }

@@ -84,8 +84,8 @@ async fn own_node(client: Client, options: &Options) -> Option<Diagnostic> {
 
 /// Names some of the Nodes that there are.
 async fn no_node(nodes: &Api<Node>, name: &str) -> Diagnostic {
-    const NAMED: u32 = 5;
-    let list = request(nodes.list_metadata(&ListParams::default().limit(NAMED))).await;
+    const MAX_NAMED: u32 = 5;
+    let list = request(nodes.list_metadata(&ListParams::default().limit(MAX_NAMED))).await;
     let names = list.ok().map(|list| list.items).unwrap_or_default();
     let names: Vec<_> = names.into_iter().filter_map(|node| node.metadata.name).collect();
     let others = match names.is_empty() {

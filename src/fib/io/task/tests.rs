@@ -1,5 +1,5 @@
-//! The task against a kernel in memory that refuses, loses and delays what it is asked for:
-//! whatever happens, its tables end up as they shall be.
+//! The task against a kernel in memory that refuses, loses and delays requests: its tables end up
+//! as desired in each case.
 
 use std::{
     collections::{BTreeMap, VecDeque},

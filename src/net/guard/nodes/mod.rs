@@ -136,7 +136,7 @@ impl NodePrefixes {
             return None;
         }
         let of = sender.next_hop.unwrap_or(sender.neighbor);
-        let names: Vec<&str> = self.at(of).map(|no| &*self.node(no).name).take(NAMED).collect();
+        let names: Vec<&str> = self.at(of).map(|no| &*self.node(no).name).take(MAX_NAMED).collect();
         let Some((first, more)) = names.split_first() else {
             return Some(format!("guard: {of} is the address of no Node, so nothing is accepted from there"));
         };
@@ -267,7 +267,7 @@ fn differences<T>(
 }
 
 /// So many Nodes with one address are named.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 
 #[cfg(test)]
 mod tests;
