@@ -1,6 +1,6 @@
 //! Two configured neighbors that are one router: each new session ends the one before, for ever,
-//! since the router has one neighbor entry for this host and treats a second connection as a restart
-//! of it. After that has happened twice, this host no longer connects to one of the two.
+//! since the router has one neighbor entry for this host and treats a second connection as a
+//! restart of it. After that has happened twice, this host no longer connects to one of the two.
 
 use std::{
     collections::BTreeMap,

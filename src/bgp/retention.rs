@@ -76,7 +76,7 @@ mod tests {
         let mute = Retention { is_up: false, has_been_up: false, ..up };
         #[rustfmt::skip]
         let cases = [
-            // what                              value,                               removed at, evictable after 0, 9, 10, 120 s
+            // what; value; removed at; evictable after 0, 9, 10 and 120 s
             ("with a session",                   up,                                  None,      [false; 4]),
             ("closed",                           closed,                              Some(30),  [true; 4]),
             ("closed, routes are kept",          stale,                               Some(120), [false, false, false, true]),

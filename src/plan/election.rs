@@ -25,8 +25,8 @@
 //! therefore follow from the sessions of this node alone:
 //!
 //! - If no session with a reflector is established for [`REFLECTOR_TIMEOUT`], this node peers with
-//!   the nodes directly until one is; in a cluster too large for that, the next ones in the order of
-//!   the election are tried as reflectors, more of them each time.
+//!   the nodes directly until one is; in a cluster too large for that, the next ones in the order
+//!   of the election are tried as reflectors, more of them each time.
 //! - A Node that connects unexpectedly gets a session too: its list differs, its reflectors are not
 //!   reachable, or it could not write its condition. This node never connects to it by itself, so
 //!   two nodes do not keep such a session alive mutually.
@@ -390,8 +390,8 @@ impl Election {
         if sole_sources.is_empty() {
             (self.now, self.check_at) = (shown(self.target.clone()), None);
         } else {
-            // A mesh shrinks neighbor by neighbor. A former reflector does not know which nodes rely
-            // on it, and stays as a whole.
+            // A mesh shrinks neighbor by neighbor. A former reflector does not know which nodes
+            // rely on it, and stays as a whole.
             (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
             self.now.kept = sole_sources;
             self.check_at = Some(now + CHECK_INTERVAL);

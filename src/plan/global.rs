@@ -105,8 +105,8 @@ fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
     all.filter(|a| is_stable(a, family) && !a.addr.is_loopback()).map(|a| a.addr).min()
 }
 
-/// A link-local address, of a network card if there is one, for a host that has no other address and
-/// unnumbered neighbors. Until there is a neighbor, any other address of the host replaces it.
+/// A link-local address, of a network card if there is one, for a host that has no other address
+/// and unnumbered neighbors. Until there is a neighbor, any other address of the host replaces it.
 fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
     if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {

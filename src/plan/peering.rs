@@ -225,8 +225,8 @@ fn nodes<'a>(
     name_problems(ctx, modes, topology, problems);
     let mut drafts = Vec::new();
     let others = || nodes.others().filter(|o| o.name != own.name && takes_part(o));
-    // A Node whose addresses are all claimed by another Node, too, is a neighbor nevertheless, at an
-    // address at which that one is not.
+    // A Node whose addresses are all claimed by another Node, too, is a neighbor nevertheless, at
+    // an address at which that one is not.
     let wrong_at_best =
         |other: &NodeView| own.common_address_but(other, |a| claims.is_wrong(other, a)).is_none();
     let (met, claimed): (Vec<_>, Vec<_>) = others().partition(|other| !wrong_at_best(other));

@@ -400,8 +400,8 @@ const MD5_PREFIX: u8 = 1;
 
 /// Sets the password (RFC 2385) for a neighbor or a range of them, or removes it. The kernel looks
 /// for it by the address alone: TCP_MD5SIG_FLAG_IFINDEX is for VRF devices, and EINVAL with the
-/// interface of a link-local address. Two such neighbors are distinguished by the socket: each outgoing
-/// connection has its own, and so have links that need it among the listeners.
+/// interface of a link-local address. Two such neighbors are distinguished by the socket: each
+/// outgoing connection has its own, and so have links that need it among the listeners.
 ///
 /// # Errors
 ///

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use super::{Conn, Output, Session, Severity, negotiate::Endpoints, timer::Timer};
 use crate::bgp::peer::{Hops, PeerConfig, PeerKey};
 
-/// How long a neighbor may take on an outgoing connection to establish a session with TTL 255 before it counts as one
-/// without TTL security: longer than connections in a rack ever take, and short beside the
-/// retransmission that follows.
+/// How long a neighbor may take on an outgoing connection to establish a session with TTL 255
+/// before it counts as one without TTL security: longer than connections in a rack ever take, and
+/// short beside the retransmission that follows.
 pub(super) const OFFER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The TTL that only packets of a directly connected sender can arrive with (RFC 5082 §2.1).

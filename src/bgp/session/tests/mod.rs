@@ -694,8 +694,8 @@ fn a_collision_leaves_one_connection() {
     }
 }
 
-/// Ours is to survive, but nothing arrives on it: the neighbor's own connection waits for it, and is
-/// not given up.
+/// Ours is to survive, but nothing arrives on it: the neighbor's own connection waits for it, and
+/// is not given up.
 #[test]
 fn a_connection_that_nobody_answers_on_costs_no_other_one() {
     type End = fn(&mut Peer);
