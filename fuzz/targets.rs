@@ -149,7 +149,8 @@ pub(crate) fn config(data: &[u8]) {
 pub(crate) fn convert(data: &[u8]) {
     let text = String::from_utf8_lossy(data).into_owned();
     let inputs = [Input { name: "input".to_owned(), text }];
-    for format in [Format::Frr, Format::Quagga, Format::Bird, Format::KubeRouter] {
+    let of_lines = [Format::Frr, Format::Quagga, Format::Bird, Format::KubeRouter];
+    for format in of_lines.into_iter().chain([Format::Calico, Format::Metallb, Format::Cilium]) {
         match routelet::convert::convert(&inputs, Some(format)) {
             Ok(report) => assert!(report.output.starts_with('#') && !report.lines.is_empty()),
             Err(ConvertError::Invalid(_)) => {}

@@ -8,9 +8,11 @@ use crate::convert::{self, Format, Line, Outcome, Report};
 /// Make a configuration from that of another daemon
 ///
 /// Reads files of FRR, Quagga, BIRD or kube-router that belong together and prints a configuration
-/// of routelet. Each line that is not carried over, or not exactly, is listed with the reason on
-/// standard error and at the end of the result. What a policy cannot express is rejected. Exit
-/// status 4 if a line needs a review, else 0.
+/// of routelet, or objects of Calico, MetalLB or Cilium, as `kubectl get -o yaml` prints them, and
+/// prints a ConfigMap, BGPPeer and BGPPolicy objects for `kubectl apply`. Each line that is not
+/// carried over, or not exactly, is listed with the reason on standard error and at the end of the
+/// result. What a policy cannot express is rejected. Exit status 4 if a line needs a review, else
+/// 0.
 #[derive(Args, Debug)]
 pub(super) struct Convert {
     /// Files of the other daemon; - is standard input
@@ -33,6 +35,9 @@ enum From {
     Quagga,
     Bird,
     KubeRouter,
+    Calico,
+    Metallb,
+    Cilium,
 }
 
 impl Convert {
@@ -43,6 +48,9 @@ impl Convert {
             From::Quagga => Format::Quagga,
             From::Bird => Format::Bird,
             From::KubeRouter => Format::KubeRouter,
+            From::Calico => Format::Calico,
+            From::Metallb => Format::Metallb,
+            From::Cilium => Format::Cilium,
         });
         let report = convert::convert(&inputs, format).map_err(|e| Failure::Usage(e.to_string()))?;
         if let Some(path) = &self.output {

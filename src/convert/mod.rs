@@ -1,12 +1,14 @@
 //! `routelet convert`: the configuration of another daemon → one of routelet.
 //!
-//! One room per format makes a [`router::Router`], and `write` makes a file from that. Each line
+//! One room per format makes a [`router::Router`], and `write` makes a file from that; `kube` makes
+//! objects of a cluster beside it. Each line
 //! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed,
 //! or not carried over, with the reason. What cannot be expressed exactly is never approximated in
 //! a policy: from that point on the policy rejects. No files are read or written here.
 
 mod bird;
 mod frr;
+mod kube;
 mod kube_router;
 mod ledger;
 mod ranges;
@@ -41,6 +43,24 @@ pub enum Format {
     Quagga,
     Bird,
     KubeRouter,
+    Calico,
+    Metallb,
+    Cilium,
+}
+
+impl Format {
+    /// As `--from` takes it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Frr => "frr",
+            Self::Quagga => "quagga",
+            Self::Bird => "bird",
+            Self::KubeRouter => "kube-router",
+            Self::Calico => "calico",
+            Self::Metallb => "metallb",
+            Self::Cilium => "cilium",
+        }
+    }
 }
 
 /// What was made of the input.
@@ -62,9 +82,12 @@ pub enum ConvertError {
     #[error("the input is {0} octets; the limit is {MAX_INPUT}: convert the files one by one")]
     TooLarge(usize),
     #[error(
-        "{0}: the format is not recognized; name it with --from, one of frr, quagga, bird and kube-router"
+        "{0}: the format is not recognized; name it with --from, one of frr, quagga, bird, kube-router, calico, metallb \
+         and cilium"
     )]
     UnknownFormat(String),
+    #[error("the input has objects of {0}: convert one at a time, with --from; the others are listed")]
+    SeveralFormats(String),
     #[error("{0}")]
     NothingToConvert(String),
     #[error("the result would not be valid: {0}; mend the input, or report this with the input")]
@@ -89,13 +112,25 @@ pub fn convert(inputs: &[Input], format: Option<Format>) -> Result<Report, Conve
         Format::Frr | Format::Quagga => frr::convert(inputs, format)?,
         Format::Bird => bird::convert(inputs)?,
         Format::KubeRouter => kube_router::convert(inputs)?,
+        Format::Calico | Format::Metallb | Format::Cilium => return convert_objects(inputs, format),
     };
     let (router, ledger) = converted;
     let lines = ledger.into_lines();
     let output = write::file(&router, &lines);
     check(&output, format == Format::KubeRouter)?;
+    Ok(report(format, lines, output))
+}
+
+fn convert_objects(inputs: &[Input], format: Format) -> Result<Report, ConvertError> {
+    let (cluster, ledger) = kube::convert(inputs, format)?;
+    let lines = ledger.into_lines();
+    let output = cluster.write(&lines)?;
+    Ok(report(format, lines, output))
+}
+
+fn report(format: Format, lines: Vec<Line>, output: String) -> Report {
     let complete = lines.iter().all(|l| !l.outcome.needs_review());
-    Ok(Report { format, complete, lines, output })
+    Report { format, complete, lines, output }
 }
 
 fn detect(inputs: &[Input]) -> Result<Format, ConvertError> {
@@ -106,6 +141,16 @@ fn detect(inputs: &[Input]) -> Result<Format, ConvertError> {
     let is_bird = |l: &str| l.starts_with("protocol bgp") || l.starts_with("template bgp");
     if all().any(is_bird) {
         return Ok(Format::Bird);
+    }
+    let mut of_objects: Vec<_> = inputs.iter().flat_map(|i| kube::formats(&i.text)).collect();
+    of_objects.dedup();
+    match of_objects.as_slice() {
+        [] => {}
+        [format] => return Ok(*format),
+        several => {
+            let names: Vec<_> = several.iter().map(|f| f.name()).collect();
+            return Err(ConvertError::SeveralFormats(names.join(", ")));
+        }
     }
     if inputs.iter().any(|i| kube_router::is_input(&i.text)) {
         return Ok(Format::KubeRouter);

@@ -14,6 +14,15 @@ const WIDTH: usize = 100;
 
 /// The file, with the lines that it does not have as comments at its end.
 pub(super) fn file(router: &Router, lines: &[Line]) -> String {
+    let mut text = heading(lines);
+    remarks(&mut text, router);
+    text += &tables(router);
+    listed(&mut text, lines);
+    text
+}
+
+/// The first line.
+pub(super) fn heading(lines: &[Line]) -> String {
     let mut text = String::from("# Written by `routelet convert`.");
     let review = lines.iter().filter(|l| l.outcome.needs_review()).count();
     match review {
@@ -23,7 +32,17 @@ pub(super) fn file(router: &Router, lines: &[Line]) -> String {
             let _ = writeln!(text, " {n} lines of the input need a review: see the end.");
         }
     }
-    router.remarks.iter().for_each(|remark| comment(&mut text, "", remark));
+    text
+}
+
+/// What the reader should know, as comments.
+pub(super) fn remarks(text: &mut String, router: &Router) {
+    router.remarks.iter().for_each(|remark| comment(text, "", remark));
+}
+
+/// All tables of the file.
+pub(super) fn tables(router: &Router) -> String {
+    let mut text = String::new();
     table(&mut text, "[bgp]", &router.bgp);
     for (name, keys) in &router.groups {
         table(&mut text, &format!("[bgp.group.{}]", quoted_key(name)), keys);
@@ -44,7 +63,6 @@ pub(super) fn file(router: &Router, lines: &[Line]) -> String {
         table(&mut text, "[fib]", &router.fib);
     }
     router.sections.iter().for_each(|(heading, keys)| table(&mut text, heading, keys));
-    listed(&mut text, lines);
     text
 }
 
@@ -77,7 +95,8 @@ fn rank(key: &str) -> usize {
     }
 }
 
-fn listed(text: &mut String, lines: &[Line]) {
+/// What was not simply carried over, as comments.
+pub(super) fn listed(text: &mut String, lines: &[Line]) {
     for (outcome, heading) in [
         (Outcome::NotCarried, "Not carried over:"),
         (Outcome::Differs, "Carried over with a difference:"),

@@ -1,6 +1,6 @@
 //! BGPPeer and BGPPolicy: neighbors that come, change and go by objects, with passwords from a Secret.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
@@ -139,10 +139,29 @@ fn neighbors_come_change_and_go_by_objects() {
     });
     plane.kubectl(&["annotate", "node", "n1", "routelet.io/peering-", "routelet.io/router-id-"]);
 
+    converted_objects_are_valid(&net, plane);
     let listed = plane.kubectl(&["get", "bgppeers"]);
     assert!(listed.contains("REMOTE-AS") && listed.contains(two.addresses[0].as_str()), "{listed}");
     plane.kubectl(&["delete", "bgppeer", "to-n2"]);
     wait_for("the neighbor goes", 30.0, || (session(one) == Value::Null).then_some(()));
+}
+
+/// What `convert` makes of objects with every known field.
+fn converted_objects_are_valid(net: &Net, plane: &ControlPlane) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/convert");
+    for name in ["calico", "metallb", "metallb-configmap", "cilium", "cilium-policy"] {
+        let mut convert = Command::new(env!("CARGO_BIN_EXE_routelet"));
+        let out = convert.arg("convert").arg(folder.join(format!("{name}.yaml"))).output().unwrap();
+        assert_eq!(out.status.code(), Some(4), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        let file = net.dir().join("converted.yaml");
+        fs::write(&file, out.stdout).unwrap();
+        let args = ["apply", "--dry-run=server", "--validate=strict", "-f", file.to_str().unwrap()];
+        let listed = plane.kubectl(&args);
+        assert!(
+            listed.contains("bgppeer.routelet.io") && listed.contains("configmap/routelet"),
+            "{name}: {listed}"
+        );
+    }
 }
 
 fn join(net: &mut Net, segment: &Segment, n: usize) -> Node {

@@ -290,7 +290,7 @@ impl Defaults {
                 max_paths: 1,
                 is_known: true,
             },
-            Format::Frr | Format::Bird | Format::KubeRouter => Self {
+            _ => Self {
                 requires_policy: true,
                 import_check: true,
                 hold_time: 180,

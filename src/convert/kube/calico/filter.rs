@@ -1,0 +1,239 @@
+//! BGPFilter: the filters of a neighbor, in order, as one policy.
+//!
+//! The first rule that matches decides, also over what Calico exports by default, which stands
+//! behind the rules. A rule without counterpart rejects whatever reaches it.
+
+use std::collections::BTreeMap;
+
+use super::{Common, Object, not_learned};
+use crate::{
+    bgp::policy::PrefixRange,
+    convert::{
+        kube::{
+            cluster::decide,
+            object::Book,
+            values::{about, community},
+            yaml::Node,
+        },
+        ranges,
+        router::{Keys, append, set},
+    },
+    net::{Family, Prefix},
+};
+
+/// All filters by name.
+#[derive(Debug)]
+pub(super) struct Filters<'a> {
+    by_name: BTreeMap<&'a str, &'a Object>,
+    used: Vec<&'a str>,
+}
+
+/// A rule as a statement.
+enum Rule {
+    Statement(Keys),
+    /// It matches nothing.
+    Nothing,
+    /// It has no counterpart.
+    Unfit(String),
+}
+
+impl<'a> Filters<'a> {
+    pub(super) fn new(objects: &[&'a Object]) -> Self {
+        Self { by_name: objects.iter().map(|o| (o.name.as_str(), *o)).collect(), used: Vec::new() }
+    }
+
+    /// The policy of these filters and of what follows them; empty if everything is accepted.
+    pub(super) fn statements(
+        &mut self,
+        names: &[&str],
+        import: bool,
+        is_external: bool,
+        common: &Common,
+        book: &mut Book,
+    ) -> Result<Vec<Keys>, String> {
+        let mut statements = Vec::new();
+        let mut rejects: Vec<Family> = Vec::new();
+        for name in names {
+            let Some(object) = self.by_name.get(name).copied() else {
+                return Err(format!("its BGPFilter {name} is not in the input"));
+            };
+            self.used.push(&object.name);
+            for (key, family) in keys(import) {
+                for node in object.spec().list(key) {
+                    match rule(node, family, is_external) {
+                        _ if rejects.contains(&family) => {}
+                        Rule::Statement(keys) => statements.push(keys),
+                        Rule::Nothing => {}
+                        Rule::Unfit(why) => {
+                            let mut reject = decide("reject");
+                            append(&mut reject, "families", [family.as_str()]);
+                            statements.push(reject);
+                            rejects.push(family);
+                            book.refuse(
+                                node,
+                                &format!("{why}: from here on the routes of the family are rejected"),
+                            );
+                        }
+                    }
+                    read_all(node);
+                }
+            }
+        }
+        if !import {
+            statements.extend(common.rest.iter().cloned());
+            statements.push(not_learned());
+        }
+        Ok(statements)
+    }
+
+    /// Lists filters that no neighbor has.
+    pub(super) fn close(&self, book: &mut Book) {
+        for (name, object) in &self.by_name {
+            if !self.used.contains(name) {
+                book.refuse(object.spec(), "no neighbor of the result has this filter");
+            }
+        }
+    }
+}
+
+fn keys(import: bool) -> [(&'static str, Family); 2] {
+    match import {
+        true => [("importV4", Family::Ipv4Unicast), ("importV6", Family::Ipv6Unicast)],
+        false => [("exportV4", Family::Ipv4Unicast), ("exportV6", Family::Ipv6Unicast)],
+    }
+}
+
+/// The fields that [`rule`] knows count as read, whatever became of the rule.
+fn read_all(node: &Node) {
+    for key in ["action", "cidr", "matchOperator", "source", "interface", "peerType", "priority"] {
+        node.text(key);
+    }
+    for key in ["min", "max"] {
+        node.get("prefixLength").and_then(|n| n.text(key));
+    }
+    node.texts("asPathPrefix");
+    if let Some(communities) = node.get("communities") {
+        communities.texts("values");
+    }
+    for operation in node.list("operations") {
+        operation.at(&["addCommunity", "value"]).and_then(Node::scalar);
+        operation.get("prependASPath").map(|n| n.texts("prefix"));
+        operation.at(&["setPriority", "value"]).and_then(Node::scalar);
+    }
+}
+
+fn rule(node: &Node, family: Family, is_external: bool) -> Rule {
+    match statement(node, family, is_external) {
+        Ok(Some(keys)) => Rule::Statement(keys),
+        Ok(None) => Rule::Nothing,
+        Err(why) => Rule::Unfit(why),
+    }
+}
+
+/// `None`: it matches nothing.
+fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Keys>, String> {
+    only_known(node)?;
+    let mut keys = match node.get("cidr").map(|_| prefixes(node, family)).transpose()? {
+        Some(ranges) if ranges.is_empty() => return Ok(None),
+        Some(ranges) => about(&ranges),
+        None if node.get("matchOperator").is_some() => return Err("matchOperator without cidr".into()),
+        None => Keys::new(),
+    };
+    append(&mut keys, "families", [family.as_str()]);
+    match node.text("peerType") {
+        None | Some("") => {}
+        Some("eBGP") if !is_external => return Ok(None),
+        Some("iBGP") if is_external => return Ok(None),
+        Some("eBGP" | "iBGP") => {}
+        Some(_) => return Err("peerType is not known".into()),
+    }
+    match node.text("source") {
+        None | Some("") => {}
+        Some("RemotePeers") => append(&mut keys, "source", ["bgp"]),
+        Some(_) => return Err("source is not known".into()),
+    }
+    let path = node.texts("asPathPrefix");
+    if !path.is_empty() {
+        if !path.iter().all(|n| n.parse::<u32>().is_ok()) {
+            return Err("asPathPrefix is no list of AS numbers".into());
+        }
+        set(&mut keys, "as-path", format!("^{}_", path.join("_")));
+    }
+    if let Some(communities) = node.get("communities") {
+        let list: Option<Vec<_>> = communities.texts("values").into_iter().map(community).collect();
+        let list = list.filter(|l| l.len() == 1).ok_or("communities has not one community")?;
+        append(&mut keys, "communities", list);
+    }
+    match node.text("action") {
+        Some("Accept") => {
+            operations(node, &mut keys)?;
+            set(&mut keys, "action", "accept");
+        }
+        Some("Reject") => set(&mut keys, "action", "reject"),
+        _ => return Err("action is neither Accept nor Reject".into()),
+    }
+    Ok(Some(keys))
+}
+
+/// A condition that is not known must not be ignored.
+fn only_known(node: &Node) -> Result<(), String> {
+    let known = [
+        "action",
+        "cidr",
+        "matchOperator",
+        "source",
+        "peerType",
+        "prefixLength",
+        "asPathPrefix",
+        "communities",
+        "operations",
+    ];
+    let super::super::yaml::Value::Map(entries) = &node.value else { return Err("no rule".into()) };
+    match entries.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        Some((key, _)) => Err(format!("`{key}` has no counterpart")),
+        None => Ok(()),
+    }
+}
+
+fn operations(node: &Node, keys: &mut Keys) -> Result<(), String> {
+    for operation in node.list("operations") {
+        let added = operation.at(&["addCommunity", "value"]).and_then(Node::scalar);
+        match added.and_then(community) {
+            Some(community) => append(keys, "add-communities", [community]),
+            None => return Err("an operation other than addCommunity has no counterpart".into()),
+        }
+    }
+    if node.get("operations").is_some() && node.list("operations").is_empty() {
+        return Err("operations is no list".into());
+    }
+    Ok(())
+}
+
+fn prefixes(node: &Node, family: Family) -> Result<Vec<PrefixRange>, String> {
+    let prefix: Option<Prefix> = node.text("cidr").and_then(|text| text.parse().ok());
+    let prefix = prefix.filter(|p| p.family() == family).ok_or("cidr is no prefix of the family")?;
+    let length = |key: &str, otherwise: u8| match node.get("prefixLength").and_then(|n| n.text(key)) {
+        Some(text) => text.parse::<u8>().map_err(|_| format!("prefixLength.{key} is no length")),
+        None => Ok(otherwise),
+    };
+    let (min, max) = (length("min", prefix.len())?, length("max", family.max_len())?);
+    let range = |ge: u8, le: u8| {
+        let ge = ge.max(prefix.len());
+        (ge <= le && le <= family.max_len()).then_some(PrefixRange { prefix, ge, le })
+    };
+    let has_lengths = node.get("prefixLength").is_some();
+    let (within, is_not) = match node.text("matchOperator") {
+        Some("In") => (range(min, max), false),
+        Some("NotIn") => (range(min, max), true),
+        Some("Equal") if !has_lengths => (range(prefix.len(), prefix.len()), false),
+        Some("NotEqual") if !has_lengths => (range(prefix.len(), prefix.len()), true),
+        Some("Equal" | "NotEqual") => return Err("prefixLength beside Equal has no counterpart".into()),
+        _ => return Err("matchOperator is not known".into()),
+    };
+    let within: Vec<_> = within.into_iter().collect();
+    match is_not {
+        false => Ok(within),
+        true => ranges::minus_all(vec![ranges::all(family)], &within)
+            .ok_or_else(|| "it becomes too many prefixes".to_owned()),
+    }
+}

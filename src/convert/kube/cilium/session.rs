@@ -1,0 +1,181 @@
+//! A neighbor of Cilium: its address, and the keys of a CiliumBGPPeerConfig.
+
+use std::net::IpAddr;
+
+use super::{Book, Keys, Node, asn, set};
+use crate::convert::{kube::SECRET, ledger::Outcome};
+
+/// What one neighbor has.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) keys: Keys,
+    pub(super) secret: Option<(String, String)>,
+    own: u32,
+}
+
+/// Cilium's defaults where they differ from routelet's.
+const CONNECT_RETRY: u64 = 120;
+
+impl Session {
+    pub(super) fn new(own: u32) -> Self {
+        Self { keys: Keys::new(), secret: None, own }
+    }
+
+    /// Address and AS number.
+    pub(super) fn place(&mut self, peer: &Node) -> Result<(), String> {
+        let discovery = peer.get("autoDiscovery");
+        match (peer.text("peerAddress"), discovery.and_then(|d| d.text("mode"))) {
+            (Some(text), _) => {
+                // Releases before 1.16 wrote it as a prefix.
+                let text = text.trim();
+                let bare = text.split_once('/').map_or(text, |(address, _)| address);
+                let address: IpAddr = bare.parse().map_err(|_| format!("`{text}` is no address"))?;
+                set(&mut self.keys, "address", address.to_string());
+            }
+            (None, Some("Unnumbered")) => {
+                let interface = discovery.and_then(|d| d.at(&["unnumbered", "interface"])?.scalar());
+                set(&mut self.keys, "interface", interface.ok_or("autoDiscovery has no interface")?);
+            }
+            (None, Some("DefaultGateway")) => {
+                return Err("a BGPPeer with address gateway follows default routes of both families: write one if the Nodes \
+                            have them in this family only"
+                    .into());
+            }
+            _ => return Err("it has no peerAddress".into()),
+        }
+        match peer.text("peerASN") {
+            None | Some("0") => set(&mut self.keys, "remote-as", "any"),
+            Some(text) => {
+                let number = asn(text).ok_or("peerASN is no AS number that routelet takes")?;
+                set(&mut self.keys, "remote-as", number);
+            }
+        }
+        Ok(())
+    }
+
+    /// What its CiliumBGPPeerConfig has; without one the defaults.
+    pub(super) fn configure(&mut self, config: Option<&Node>) -> Result<(), String> {
+        let timers = config.and_then(|c| c.get("timers"));
+        let transport = config.and_then(|c| c.get("transport"));
+        let restart = config.and_then(|c| c.get("gracefulRestart"));
+        self.timers(timers)?;
+        self.restart(restart)?;
+        self.hops(config.and_then(|c| c.text("ebgpMultihop")))?;
+        if let Some(port) = transport.and_then(|t| t.text("peerPort")) {
+            self.port(port)?;
+        }
+        if transport.is_some_and(|t| t.get("sourceInterface").is_some()) {
+            return Err(
+                "its source would be an address of sourceInterface: write a BGPPeer with localAddress".into(),
+            );
+        }
+        if let Some(name) = config.and_then(|c| c.text("authSecretRef")) {
+            self.secret = Some((name.to_owned(), "password".to_owned()));
+        }
+        self.families(config.map(|c| c.list("families")).unwrap_or_default())
+    }
+
+    pub(super) fn port(&mut self, text: &str) -> Result<(), String> {
+        let port: u16 = text.parse().map_err(|_| "peerPort is no port".to_owned())?;
+        if port > 0 {
+            set(&mut self.keys, "port", port);
+        }
+        Ok(())
+    }
+
+    pub(super) fn timers(&mut self, timers: Option<&Node>) -> Result<(), String> {
+        let number = |key: &str| match timers.and_then(|t| t.text(key)) {
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} is no number")),
+            None => Ok(None),
+        };
+        if let Some(time) = number("holdTimeSeconds")?.filter(|t| *t > 0) {
+            set(&mut self.keys, "hold-time", time);
+        }
+        let retry = number("connectRetryTimeSeconds")?.filter(|t| *t > 0).unwrap_or(CONNECT_RETRY);
+        set(&mut self.keys, "connect-retry-time", retry.min(65535));
+        number("keepAliveTimeSeconds")?;
+        Ok(())
+    }
+
+    /// It is off unless it is enabled.
+    pub(super) fn restart(&mut self, restart: Option<&Node>) -> Result<(), String> {
+        let enabled = restart.is_some_and(|r| r.flag("enabled"));
+        set(&mut self.keys, "graceful-restart", enabled);
+        if let Some(text) = restart.and_then(|r| r.text("restartTimeSeconds"))
+            && enabled
+        {
+            let time: u16 = text.parse().map_err(|_| "restartTimeSeconds is 1 to 4095".to_owned())?;
+            set(&mut self.keys, "restart-time", time);
+        }
+        Ok(())
+    }
+
+    pub(super) fn hops(&mut self, text: Option<&str>) -> Result<(), String> {
+        let Some(text) = text else { return Ok(()) };
+        let hops: u8 = text.parse().map_err(|_| "the TTL is 1 to 255".to_owned())?;
+        // A neighbor on an interface is on the link itself.
+        let is_on_link = self.keys.contains_key("interface");
+        if hops > 1 && !is_on_link && self.keys.get("remote-as") != Some(&self.own.into()) {
+            set(&mut self.keys, "multihop", hops);
+        }
+        Ok(())
+    }
+
+    pub(super) fn families(&mut self, list: &[Node]) -> Result<(), String> {
+        let mut families = Vec::new();
+        for node in list {
+            if let Some(family) = family(node) {
+                families.push(family);
+            }
+        }
+        if list.is_empty() {
+            return Ok(());
+        }
+        if families.is_empty() {
+            return Err("routelet has IPv4 and IPv6 unicast alone".into());
+        }
+        families.dedup();
+        set(&mut self.keys, "families", families);
+        Ok(())
+    }
+}
+
+/// The family of an entry of `families`.
+pub(super) fn family(node: &Node) -> Option<&'static str> {
+    match (node.text("afi")?, node.text("safi")?) {
+        ("ipv4", "unicast") => Some("ipv4-unicast"),
+        ("ipv6", "unicast") => Some("ipv6-unicast"),
+        _ => None,
+    }
+}
+
+/// What a CiliumBGPPeerConfig has that is not carried over exactly.
+pub(super) fn close(spec: &Node, book: &mut Book) {
+    if let Some(timers) = spec.get("timers") {
+        keepalive(timers, book);
+    }
+    if let Some(secret) = spec.get("authSecretRef") {
+        book.note(secret, Outcome::Differs, SECRET);
+    }
+    for node in spec.list("families") {
+        if family(node).is_none() {
+            book.refuse(node, "routelet has IPv4 and IPv6 unicast alone");
+        }
+    }
+}
+
+/// Keepalives are sent after a third of the hold time.
+pub(super) fn keepalive(timers: &Node, book: &mut Book) {
+    let number = |key: &str| timers.text(key).and_then(|text| text.parse::<u64>().ok());
+    let hold = number("holdTimeSeconds").unwrap_or(90);
+    if number("keepAliveTimeSeconds").is_some_and(|time| time != hold / 3) {
+        book.differs_key(
+            timers,
+            "keepAliveTimeSeconds",
+            "keepalives are sent after a third of the hold time",
+        );
+    }
+    if number("connectRetryTimeSeconds").is_some_and(|time| time > 65535) {
+        book.differs_key(timers, "connectRetryTimeSeconds", "at most 65535 seconds");
+    }
+}
