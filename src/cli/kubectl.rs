@@ -3,17 +3,24 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{Failure, io};
 use crate::{
-    control::render::{Layout, cluster},
+    control::render::{Layout, cluster, pair},
     daemon,
     k8s::{
         crd::RouteReport,
-        io::reports::{Access, ReportsError},
-        reports::{Destination, Report},
+        io::{
+            endpoints::Wanted,
+            reports::{Access, ReportsError},
+        },
+        reports::{
+            Destination, Report,
+            pair::{Verdict, explain},
+        },
     },
+    net::Family,
 };
 
 /// The name under which kubectl finds it.
@@ -50,6 +57,40 @@ enum View {
         #[command(flatten)]
         common: Common,
     },
+    /// Follow packets between two pods and back, and name the step that stops them
+    ///
+    /// From the reports of both nodes: whether each originates and advertises the prefix of its
+    /// pod, and whether the other one has learned it and has it in its kernel. What no report has
+    /// is printed with the command to run on the node. Exits with 0 if nothing stops the packets,
+    /// with 1 if a step does, and with 4 if that is unknown.
+    Explain(Explain),
+}
+
+#[derive(Args, Debug)]
+struct Explain {
+    /// A pod as POD or NAMESPACE/POD, or an address
+    #[arg(value_name = "POD|ADDRESS")]
+    from: Wanted,
+    /// The other one
+    #[arg(value_name = "POD|ADDRESS")]
+    to: Wanted,
+    /// Namespace of pods without one [default: that of the context]
+    #[arg(long, short, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Addresses of this family [default: the first that both have]
+    #[arg(long, value_enum, value_name = "FAMILY")]
+    family: Option<Addresses>,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Addresses {
+    Ipv4,
+    Ipv6,
 }
 
 #[derive(Args, Debug)]
@@ -63,6 +104,12 @@ struct Common {
     /// Tables without heading
     #[arg(long)]
     no_headers: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+#[derive(Args, Debug)]
+struct Cluster {
     /// Instead of $KUBECONFIG and ~/.kube/config
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -86,6 +133,7 @@ impl Kubectl {
                 let text = |list: &[Report], layout| cluster::sessions(list, layout, down);
                 common.print(text, |list| cluster::sessions_json(list, down))
             }
+            View::Explain(explain) => explain.run(),
             View::Routes { destination, common } => {
                 let list = common.read()?;
                 let wanted = |r: &RouteReport| destination.is_none_or(|d| d.includes(r));
@@ -123,12 +171,22 @@ impl Common {
 
     /// The reports of the nodes that are wanted; none is a failure.
     fn read(&self) -> Result<Vec<Report>, Failure> {
-        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
-        let list = daemon::cluster_reports(&access)?.map_err(|error| match error {
-            ReportsError::Unreachable(_) => Failure::NoApiServer(error.to_string()),
-            ReportsError::Credentials(_) => Failure::Usage(error.to_string()),
-            ReportsError::Refused(_) => Failure::Runtime(error.to_string()),
-        })?;
+        let list = self.cluster.reports()?;
+        match &self.node {
+            Some(name) => only(list, name),
+            None => Ok(list),
+        }
+    }
+}
+
+impl Cluster {
+    fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    /// The reports of all nodes; none is a failure.
+    fn reports(&self) -> Result<Vec<Report>, Failure> {
+        let list = daemon::cluster_reports(&self.access())?.map_err(failure)?;
         if list.is_empty() {
             return Err(Failure::Runtime(
                 "no node has a BGPNodeStatus: is routelet running there? `kubectl get pods -A -l \
@@ -136,10 +194,36 @@ impl Common {
                     .into(),
             ));
         }
-        match &self.node {
-            Some(name) => only(list, name),
-            None => Ok(list),
+        Ok(list)
+    }
+}
+
+impl Explain {
+    fn run(self) -> Result<(), Failure> {
+        let reports = self.cluster.reports()?;
+        let wanted = [self.from, self.to];
+        let namespace = self.namespace.as_deref();
+        let found = daemon::cluster_endpoints(&self.cluster.access(), namespace, &wanted)?;
+        let ([from, to], agents) = found.map_err(failure)?;
+        let family = self.family.map(|family| match family {
+            Addresses::Ipv4 => Family::Ipv4Unicast,
+            Addresses::Ipv6 => Family::Ipv6Unicast,
+        });
+        let found = explain(from, to, family, &reports, &agents);
+        io::print(&if self.json { pair::json(&found) } else { pair::text(&found, io::layout()) })?;
+        match found.verdict {
+            Verdict::Reachable => Ok(()),
+            Verdict::Stopped => Err(Failure::Unreached),
+            Verdict::Unknown => Err(Failure::Partial),
         }
+    }
+}
+
+fn failure(error: ReportsError) -> Failure {
+    match error {
+        ReportsError::Unreachable(_) => Failure::NoApiServer(error.to_string()),
+        ReportsError::Credentials(_) => Failure::Usage(error.to_string()),
+        ReportsError::Refused(_) => Failure::Runtime(error.to_string()),
     }
 }
 

@@ -49,7 +49,7 @@ use std::path::PathBuf;
 use crate::{cli::log, config::LogFormat};
 pub use cleanup::cleanup;
 pub use doctor::doctor;
-pub use plugin::cluster_reports;
+pub use plugin::{cluster_endpoints, cluster_reports};
 use room::Limit;
 use start::Launch;
 

@@ -2,8 +2,14 @@
 
 use super::Error;
 use crate::k8s::{
-    io::reports::{Access, ReportsError, read},
-    reports::Report,
+    io::{
+        endpoints::{self, Wanted},
+        reports::{Access, ReportsError, read},
+    },
+    reports::{
+        Report,
+        pair::{Agents, Endpoint},
+    },
 };
 
 /// The reports of all nodes, or why the API server does not list them.
@@ -15,4 +21,19 @@ pub fn cluster_reports(access: &Access) -> Result<Result<Vec<Report>, ReportsErr
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
     Ok(runtime.block_on(read(access)))
+}
+
+/// Two pods, and where routelet runs on their Nodes.
+///
+/// # Errors
+///
+/// If no thread can be started.
+pub fn cluster_endpoints(
+    access: &Access,
+    namespace: Option<&str>,
+    wanted: &[Wanted; 2],
+) -> Result<Result<([Endpoint; 2], Agents), ReportsError>, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
+    Ok(runtime.block_on(endpoints::read(access, namespace, wanted)))
 }

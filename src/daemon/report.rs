@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep};
 use super::queries::{QueryHandler, lines};
 use crate::{
     bgp::{rib::RouteFilter, view::SessionState},
-    control::{NeighborView, RouteView},
+    control::{NeighborView, OwnPrefix, RouteView},
     k8s::{
-        crd::{NodeReport, RouteReport, SessionReport},
+        crd::{NodeReport, OwnReport, RouteReport, SessionReport},
         io::{Reporter, Written},
     },
     net::text::{UNTRUSTED_MAX, cut},
@@ -30,7 +30,10 @@ const MAX_ROUTES: usize = 200;
 const MAX_SESSIONS: usize = 500;
 const LARGE_TABLE: u64 = 2000;
 /// Maximum problems in a report.
-const MAX_PROBLEMS: usize = 96;
+const MAX_PROBLEMS: usize = 88;
+/// Names of neighbors of one own prefix, and their octets.
+const MAX_NAMES: usize = 4;
+const MAX_NAME: usize = 64;
 
 /// Never ends.
 pub(super) async fn run(queries: QueryHandler, reporter: Reporter) {
@@ -82,6 +85,7 @@ async fn report(queries: &QueryHandler) -> NodeReport {
         prefixes: counts.prefixes.values().sum(),
         sessions: listed(neighbors.iter().map(session).collect()),
         routes: routes.iter().map(route).collect(),
+        own: summary.own.iter().map(own).collect(),
         truncated,
         problems: lines(&queries.diagnostics(&neighbors)).into_iter().take(MAX_PROBLEMS).collect(),
     }
@@ -130,6 +134,22 @@ fn route(view: &RouteView) -> RouteReport {
     }
 }
 
+fn own(view: &OwnPrefix) -> OwnReport {
+    OwnReport {
+        prefix: view.prefix.to_string(),
+        source: view.source.clone(),
+        neighbors: view.neighbors,
+        advertised_to: view.advertised_to.iter().take(MAX_NAMES).map(|n| name(n)).collect(),
+        reason: view.reason.as_deref().map(shortened),
+    }
+}
+
+fn name(name: &str) -> String {
+    let mut name = name.to_owned();
+    cut(&mut name, MAX_NAME);
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,8 +179,15 @@ mod tests {
             ..RouteReport::default()
         };
         let problems = vec!["x".repeat(PROBLEM_MAX + 30); MAX_PROBLEMS];
-        let report =
-            NodeReport { sessions, routes: vec![route; MAX_ROUTES], problems, ..NodeReport::default() };
+        // As many as the summary has.
+        let own = OwnReport {
+            prefix: "2001:db8::/32".into(),
+            advertised_to: vec![name(&long); MAX_NAMES],
+            reason: Some(shortened(&long)),
+            ..OwnReport::default()
+        };
+        let (routes, own) = (vec![route; MAX_ROUTES], vec![own; 10]);
+        let report = NodeReport { sessions, routes, own, problems, ..NodeReport::default() };
         let octets = serde_json::to_vec(&report).unwrap().len();
         assert!(octets < 512 * 1024, "{octets}");
     }

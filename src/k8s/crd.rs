@@ -116,6 +116,9 @@ pub struct NodeReport {
     pub sessions: Vec<SessionReport>,
     /// Own prefixes, then received ones, up to a limit.
     pub routes: Vec<RouteReport>,
+    /// The first own prefixes, those that are advertised to nobody first. Large tables
+    /// have them, too.
+    pub own: Vec<OwnReport>,
     /// Whether there are more routes than are named here.
     pub truncated: bool,
     /// What needs the operator, each with its remedy.
@@ -160,6 +163,22 @@ pub struct RouteReport {
     pub installed: bool,
     /// Why it is best, why it lost, or why it is not used at all.
     pub reason: String,
+}
+
+/// An own prefix.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnReport {
+    /// The prefix.
+    pub prefix: String,
+    /// Why it is originated: "pod-cidr", "service", "network" or "interface".
+    pub source: String,
+    /// To how many neighbors it is advertised.
+    pub neighbors: u64,
+    /// The first of them.
+    pub advertised_to: Vec<String>,
+    /// Why it is advertised to nobody.
+    pub reason: Option<String>,
 }
 
 /// The CustomResourceDefinitions to apply to a cluster.

@@ -11,7 +11,7 @@ use crate::{
         wait_for,
     },
     kit,
-    world::Segment,
+    world::{Node, Segment},
 };
 
 /// The plugin in a folder of its own.
@@ -74,6 +74,7 @@ fn the_plugin_shows_all_nodes_and_names_what_keeps_it_from_them() {
     assert!(rows.iter().any(|r| r["node"] == "n1") && rows.iter().any(|r| r["node"] == "n2"), "{rows:?}");
     screens(&plugin, &admin, &mut segment.plane, &nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>());
 
+    explained(&plugin, &admin, &mut segment.plane, &nodes);
     plugin.fails(&admin, &["nodes", "--node", "n9"], 1, &["node n9", "n1, n2"]);
     plugin.fails(&admin, &["routes", "203.0.113.1"], 1, &["no node reports such a route"]);
     plugin.fails(&admin, &["routes", "203.0.113.1/40"], 2, &["203.0.113.1/40"]);
@@ -106,6 +107,50 @@ fn screens(plugin: &Plugin, admin: &Path, plane: &mut ControlPlane, names: &[&st
     assert!(out.status.success() && text.starts_with("NODE") && text.contains("n2"), "{text}");
     let help = Command::new(&plugin.path).arg("--help").output().unwrap();
     assert!(String::from_utf8_lossy(&help.stdout).contains("Usage: kubectl routelet"));
+}
+
+/// Between two pods, which exist as objects alone.
+fn explained(plugin: &Plugin, admin: &Path, plane: &mut ControlPlane, nodes: &[Node]) {
+    let cidrs: Vec<_> = nodes.iter().map(|n| plane.pod_cidrs(&n.name)[0].clone()).collect();
+    let pods = ["a", "b"];
+    for (n, name) in pods.iter().enumerate() {
+        let address = cidrs[n].replace(".0/24", ".9");
+        plane.apply(
+            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+            "spec": { "nodeName": nodes[n].name, "containers": [{ "name": "c", "image": "none" }] } }),
+        );
+        let status =
+            json!({ "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] } });
+        let patch = status.to_string();
+        plane.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &patch]);
+    }
+    let found = wait_for("the reports have both routes", 120.0, || {
+        let (code, out, _) = plugin.run(admin, &["explain", "a", "default/b", "--json"]);
+        (code == Some(0)).then(|| serde_json::from_str::<Value>(&out).unwrap())
+    });
+    let steps = found["steps"].as_array().unwrap();
+    let has = |step: &str, node: &str| steps.iter().any(|s| s["step"] == step && s["node"] == node);
+    let both = ["n1", "n2"].iter().all(|n| has("advertised", n) && has("learned", n) && has("on-node", n));
+    assert!(both && found["verdict"] == "reachable", "{found:#}");
+    let (code, out, _) = plugin.run(admin, &["explain", "a", "b"]);
+    assert!(code == Some(0) && out.contains("\nreachable: "), "{out}");
+    assert!(out.lines().all(|l| l.chars().count() <= 80), "{out}");
+
+    plugin.fails(admin, &["explain", "a", "nobody"], 1, &["no pod nobody in namespace default"]);
+    plugin.fails(admin, &["explain", "a", "B"], 2, &["write the name of a pod"]);
+    let (code, out, _) = plugin.run(admin, &["explain", "a", "203.0.113.9"]);
+    assert!(code == Some(1) && out.contains("stopped by originated"), "{code:?} {out}");
+
+    // A node that no longer has a session: the other one stops the packets.
+    nodes[1].daemon().cli(&["neighbor", "disable", "all"]);
+    wait_for("the step that stops them", 120.0, || {
+        let (code, out, _) = plugin.run(admin, &["explain", "a", "b", "--json"]);
+        let found: Value = serde_json::from_str(&out).ok()?;
+        let by = found["stopped_by"].as_str()?;
+        (code == Some(1) && (by == "advertised" || by == "learned")).then_some(())
+    });
+    nodes[1].daemon().cli(&["neighbor", "enable", "all"]);
+    plane.kubectl(&["delete", "pod", "a", "b", "--force", "--grace-period=0"]);
 }
 
 fn refusals(plugin: &Plugin, plane: &mut ControlPlane) {

@@ -217,6 +217,7 @@ mod tests {
                 session("10.0.0.2", "established", Some("hold timer expired")),
             ],
             routes: vec![route("10.244.1.0/24", None), route("10.244.2.0/24", Some("10.0.0.2"))],
+            own: Vec::new(),
             truncated: true,
             problems: vec![
                 "NeighborDown: neighbor 2001:db8:1:2:3:4:5:6 has been down for 5 minutes; start it".into(),

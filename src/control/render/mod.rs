@@ -11,6 +11,7 @@ mod layout;
 mod neighbor;
 mod node;
 mod pages;
+pub mod pair;
 mod path;
 mod policy;
 mod problems;

@@ -4,6 +4,7 @@
 mod access;
 mod client;
 mod condition;
+pub mod endpoints;
 mod error;
 mod events;
 mod follow;

@@ -17,7 +17,7 @@ use crate::k8s::{
 };
 
 /// Of one request. A page has about as many octets as hundred reports.
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Objects of one page of the list.
 const PAGE: u32 = 100;
@@ -51,7 +51,7 @@ pub enum ReportsError {
 ///
 /// If the API server cannot be reached, or does not list the objects.
 pub async fn read(access: &Access) -> Result<Vec<Report>, ReportsError> {
-    let client = client(access).await?;
+    let (client, _) = connect(access).await?;
     let api = Api::<DynamicObject>::all_with(client, &ApiResource::erase::<BGPNodeStatus>(&()));
     let (mut reports, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
@@ -70,7 +70,8 @@ pub async fn read(access: &Access) -> Result<Vec<Report>, ReportsError> {
     Ok(reports)
 }
 
-async fn client(access: &Access) -> Result<Client, ReportsError> {
+/// A client, and the namespace of the context.
+pub(super) async fn connect(access: &Access) -> Result<(Client, String), ReportsError> {
     let unusable = |e: &(dyn std::error::Error + 'static)| {
         let text = chain(e);
         ReportsError::Credentials(format!(
@@ -86,7 +87,8 @@ async fn client(access: &Access) -> Result<Client, ReportsError> {
     let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(|e| unusable(&e))?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(TIMEOUT);
-    Client::try_from(config).map_err(|e| unusable(&e))
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).map_err(|e| unusable(&e))?, namespace))
 }
 
 fn failure(error: &kube::Error) -> ReportsError {
@@ -103,6 +105,22 @@ fn failure(error: &kube::Error) -> ReportsError {
         ),
         401 => format!("{text}; the credentials in the kubeconfig are not accepted: log in again"),
         _ => format!("the API server refuses the list: {text}"),
+    })
+}
+
+/// Why there is no pod.
+pub(super) fn failure_of_pods(error: &kube::Error, namespace: &str, name: &str) -> ReportsError {
+    let text = chain(error);
+    let kube::Error::Api(status) = error else { return ReportsError::Unreachable(text) };
+    ReportsError::Refused(match status.code {
+        404 => format!(
+            "there is no pod {name} in namespace {namespace}; `kubectl get pods -A` lists all, write one as NAMESPACE/POD"
+        ),
+        403 => format!(
+            "{text}; you need the right to get pods in namespace {namespace}, or write the addresses of the pods"
+        ),
+        401 => format!("{text}; the credentials in the kubeconfig are not accepted: log in again"),
+        _ => format!("the API server refuses the request: {text}"),
     })
 }
 

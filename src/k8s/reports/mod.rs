@@ -1,5 +1,7 @@
 //! What the nodes of a cluster report of themselves, and which part of it is wanted.
 
+pub mod pair;
+
 use std::net::IpAddr;
 
 use super::crd::{NodeReport, RouteReport};
