@@ -39,6 +39,7 @@ const MARKS: &[(&str, Use)] = &[
     ("nx-os", Use::Not("a switch of Cisco is not to be had here")),
     ("junos", Use::Not("a router of Juniper is not to be had here")),
     ("sh remote", Use::Not("it needs a second machine, or a pod")),
+    ("sh others", Use::Not("it needs a cluster with Calico, MetalLB or Cilium")),
     ("text", Use::Not("a drawing")),
 ];
 
