@@ -70,7 +70,7 @@ fn the_files_that_the_pages_print_are_good_and_the_files_that_they_install_exist
                 "{name}: {text}"
             );
         }
-        let commands = blocks(&page, "sh").concat();
+        let commands = blocks(&page, "sh install").concat();
         let installed = commands.split(['\n', '&']).map(str::trim).filter(|l| l.starts_with("install "));
         let sources: Vec<_> =
             installed.map(|l| l.split_whitespace().nth(4).expect("install -D -m MODE FILE")).collect();

@@ -21,14 +21,17 @@ fn each_block_for_docker_runs() {
     }
 }
 
+/// The engine refuses unknown keys before it refuses an option that the file has as well.
+/// (`--validate` needs an engine of version 23.)
 #[test]
-fn each_file_of_the_engine_is_valid() {
+fn each_file_of_the_engine_has_keys_that_it_knows() {
     let net = Net::new();
     let file = net.dir().join("daemon.json");
     for Block { place, text, .. } in marked("json docker") {
         fs::write(&file, text).unwrap();
-        let done =
-            Command::new("dockerd").arg("--validate").arg("--config-file").arg(&file).output().unwrap();
-        assert!(done.status.success(), "{place}: {}", String::from_utf8_lossy(&done.stderr));
+        let done = Command::new("dockerd").arg("--config-file").arg(&file).arg("--ip-masq").output().unwrap();
+        let error = String::from_utf8_lossy(&done.stderr);
+        let expected = "specified both as a flag and in the configuration file: ip-masq";
+        assert!(error.contains(expected), "{place}: {error}");
     }
 }

@@ -25,7 +25,7 @@ const MARKS: &[(&str, Use)] = &[
     ("sh kubectl", Use::By("tests/kube/documented.rs", "each_block_for_kubectl_runs")),
     ("yaml objects", Use::By("tests/kube/documented.rs", "each_object_is_accepted")),
     ("sh docker", Use::By("tests/docker/documented.rs", "each_block_for_docker_runs")),
-    ("json docker", Use::By("tests/docker/documented.rs", "each_file_of_the_engine_is_valid")),
+    ("json docker", Use::By("tests/docker/documented.rs", "each_file_of_the_engine_has_keys_that_it_knows")),
     ("frr", Use::By("tests/daemon/switch.rs", "the_frr_example_accepts_a_rack_of_nodes")),
     ("frr-one", Use::By("tests/daemon/switch.rs", "the_frr_example_for_one_host_accepts_it")),
     ("frr-bfd", Use::By("tests/daemon/switch.rs", "the_examples_with_bfd_watch_their_host")),
