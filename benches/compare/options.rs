@@ -21,7 +21,7 @@ pub fn help() -> String {
     format!(
         "benches/compare/run [--rounds N] [--only FIGURE,...] [--daemons NAME,...] [--minutes N] [--patience N] [--out DIR]\n\
          --rounds: 5 by default; slow daemons have fewer\n\
-         --only: {}\n--daemons: {}\n\
+         --only: {}\n--daemons: {}; all packaged ones by default\n\
          --minutes: 30 by default; no measurement starts after that\n\
          --patience: 1 by default; factor for time limits, for slow or busy machines\n\
          --out: target/compare by default",
@@ -37,7 +37,7 @@ pub fn read(args: &[&str]) -> Result<Option<Options>, String> {
         minutes: 30,
         patience: 1,
         figures: FIGURES.iter().map(|f| f.name).collect(),
-        kinds: Kind::ALL.to_vec(),
+        kinds: Kind::ALL.into_iter().filter(|k| !k.is_newest()).collect(),
         out: "target/compare".into(),
     };
     let mut args = args.iter();
