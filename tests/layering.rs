@@ -42,7 +42,8 @@ impl Rules {
                 imports.push((module_of(&root().join(&path)), allowed.clone()));
             }
         }
-        let sentence = section.lines().find(|line| line.starts_with("Only `io` folders"));
+        let sentence =
+            section.split("\nOnly `io` folders").nth(1).and_then(|text| text.split("may use").next());
         let worldly = quoted(sentence.expect("the sentence about the world"));
         let worldly = worldly.iter().filter(|w| w.starts_with("src/"));
         Self { imports, worldly: worldly.map(|path| module_of(&root().join(path))).collect() }
