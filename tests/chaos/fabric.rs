@@ -230,6 +230,11 @@ impl Host {
     pub fn set_read_only(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
         run(Command::new("mount").args(["-o", options]).arg(&self.state));
+        if !read_only {
+            // The daemon started with a copy of the mount, which keeps its own flag.
+            let pid = self.routelet.process.pid().to_string();
+            run(Command::new("nsenter").args(["-t", &pid, "-m", "mount", "-o", options]).arg(&self.state));
+        }
     }
 
     pub fn free_disk(&self) {
