@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use super::{
-    Error, RunOptions,
+    Error, RunOptions, block_on,
     cluster::{api_options, conflist_options},
     filters, kernel_routes,
     survey::Survey,
@@ -33,9 +33,7 @@ pub fn doctor(options: RunOptions) -> Result<Vec<Diagnostic>, Error> {
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
     let loaded = config::io::load(options.config.as_deref(), offered);
     let config = loaded.map_err(|p| Error::Config(p.to_string()))?.config;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
-    let mut found = runtime.block_on(checks(&options, &config, offered));
+    let mut found = block_on(checks(&options, &config, offered))?;
     found.sort_by_key(|problem| problem.severity);
     Ok(found)
 }

@@ -110,6 +110,16 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         .thread_name("routelet")
         .enable_all()
         .build()
-        .map_err(|e| Error::Runtime(format!("cannot start threads: {e}; check the limit of processes")))?
+        .map_err(no_threads)?
         .block_on(start::daemon(Launch { options, started, offered, log, limit }))
+}
+
+/// Runs what a command does, which needs no thread beside this one.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(no_threads)?.block_on(work))
+}
+
+fn no_threads(error: std::io::Error) -> Error {
+    Error::Runtime(format!("cannot start threads: {error}; check the limit of processes"))
 }

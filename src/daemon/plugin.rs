@@ -1,6 +1,6 @@
 //! `kubectl routelet`: reads the reports of all nodes, without a daemon.
 
-use super::Error;
+use super::{Error, block_on};
 use crate::k8s::{
     io::{
         endpoints::{self, Wanted},
@@ -18,9 +18,7 @@ use crate::k8s::{
 ///
 /// If no thread can be started.
 pub fn cluster_reports(access: &Access) -> Result<Result<Vec<Report>, ReportsError>, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
-    Ok(runtime.block_on(read(access)))
+    block_on(read(access))
 }
 
 /// Two pods, and where routelet runs on their Nodes.
@@ -33,7 +31,5 @@ pub fn cluster_endpoints(
     namespace: Option<&str>,
     wanted: &[Wanted; 2],
 ) -> Result<Result<([Endpoint; 2], Agents), ReportsError>, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::Runtime(format!("cannot start threads: {e}")))?;
-    Ok(runtime.block_on(endpoints::read(access, namespace, wanted)))
+    block_on(endpoints::read(access, namespace, wanted))
 }
