@@ -1,11 +1,14 @@
 //! Samples counters for the status page, while it is served.
 
-use std::{sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::queries::QueryHandler;
-use crate::control::page::trends::Sample;
+use crate::{control::page::trends::Sample, pace::tick};
 
 /// Between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
@@ -24,7 +27,7 @@ pub(super) async fn run(queries: QueryHandler) {
         } else {
             last = None;
         }
-        sleep(SAMPLE_INTERVAL).await;
+        tick(SAMPLE_INTERVAL).await;
     }
 }
 

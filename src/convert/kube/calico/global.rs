@@ -120,7 +120,8 @@ struct Ranges<'a> {
 }
 
 /// Which Service addresses are advertised: a policy of all neighbors accepts them inside the ranges
-/// alone. As it cannot tell kinds apart, ranges through which another kind would pass are left out.
+/// alone. It does not distinguish the kinds, so ranges through which another kind
+/// would pass are left out.
 fn services(spec: &Node, common: &mut Common, kubernetes: &mut Keys, cluster: &mut Cluster, book: &mut Book) {
     let mut read = |key: &str, kind| Ranges { kind, list: ranges(spec, key, book) };
     let cluster_ips = read("serviceClusterIPs", "cluster-ip");
