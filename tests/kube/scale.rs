@@ -42,11 +42,11 @@ impl Cost {
         Self { rss_kib: kib("VmRSS:"), own_kib: kib("RssAnon:"), cpu_ticks }
     }
 
-    /// Holds the figures to their bounds. The whole of a program that was built to be debugged says nothing of what ships.
-    fn is_below(self, what: &str, rss_kib: u64, own_kib: u64) {
+    /// Bounds the memory of its own. How much of the program's file is resident depends on how the
+    /// kernel read it: a page fault maps whole folios of the page cache.
+    fn is_below(self, what: &str, own_kib: u64) {
         println!("{what}: {self}");
         assert!(self.own_kib <= own_kib, "{what}: {self}, more than {own_kib} KiB of its own");
-        assert!(cfg!(debug_assertions) || self.rss_kib <= rss_kib, "{what}: {self}, more than {rss_kib} KiB");
     }
 }
 
@@ -72,33 +72,32 @@ fn thousands_of_nodes_and_pods_cost_little_memory_and_no_watch_of_pods() {
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9179\"\n";
     node.start(&net, &segment.plane, metrics);
     node.wait_conflist(&cidrs);
-    // What is not its own is code, in a build without the layout of what ships.
-    at_rest(&node, 1).is_below("1 Node", 23_500, 4_000);
+    at_rest(&node, 1).is_below("1 Node", 4_000);
 
     fill(&segment.plane, "/api/v1/nodes", (0..199).map(simulated).collect());
     let pods = (0..6000).map(pod).collect();
     fill(&segment.plane, "/api/v1/namespaces/default/pods", pods);
-    at_rest(&node, 200).is_below("200 Nodes and 6,000 Pods", 30_000, 8_000);
+    at_rest(&node, 200).is_below("200 Nodes and 6,000 Pods", 8_000);
     let kind = |event: &Value| Some(event["objectRef"]["resource"].as_str()?.to_owned());
     let asked: BTreeSet<_> = audited(&log).iter().filter_map(kind).collect();
     assert!(asked.contains("nodes") && !asked.contains("pods"), "{asked:?}");
 
     fill(&segment.plane, "/api/v1/nodes", (199..999).map(simulated).collect());
     let thousand = at_rest(&node, 1000);
-    thousand.is_below("1,000 Nodes", 30_000, 12_000);
+    thousand.is_below("1,000 Nodes", 12_000);
     // What kubelets say each few minutes, of all Nodes at once.
     let since = Instant::now();
     heartbeats(&segment.plane, 0..999);
     let after = at_rest(&node, 1000);
     let took = since.elapsed().as_secs_f64();
     println!("999 heartbeats in {took:.1} s: CPU {} ms", (after.cpu_ticks - thousand.cpu_ticks) * 10);
-    after.is_below("1,000 Nodes after their heartbeats", 30_000, 12_000);
+    after.is_below("1,000 Nodes after their heartbeats", 12_000);
 
     fill(&segment.plane, "/api/v1/nodes", (999..4999).map(simulated).collect());
-    at_rest(&node, 5000).is_below("5,000 Nodes, come one by one", 40_000, 20_000);
+    at_rest(&node, 5000).is_below("5,000 Nodes, come one by one", 20_000);
     node.daemon_mut().process.kill();
     node.daemon_mut().restart();
-    at_rest(&node, 5000).is_below("5,000 Nodes, there at the start", 40_000, 20_000);
+    at_rest(&node, 5000).is_below("5,000 Nodes, there at the start", 20_000);
 }
 
 /// Once so many Nodes are known, and nothing has been done for a second.
