@@ -208,7 +208,7 @@ impl Frr {
         for (daemon, text, options) in daemons {
             let binary = speaker_program(daemon);
             let conf = dir.join(format!("{daemon}.conf"));
-            fs::write(&conf, format!("log file {}/{daemon}.messages\n{text}\n", dir.display())).unwrap();
+            fs::write(&conf, format!("log stdout\n{text}\n")).unwrap();
             run(Command::new("chown").arg("frr:frr").arg(&conf));
             let mut command = ns.command(binary.to_str().unwrap());
             command.args(["-P", "0", "-f"]).arg(&conf);

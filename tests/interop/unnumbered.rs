@@ -23,7 +23,7 @@ fn host(net: &Net, ns: &Ns) -> Routelet {
 
 fn frr(asn: u32, n: u8) -> String {
     format!(
-        "router bgp {asn}\n bgp router-id 10.0.0.{n}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+        "debug bgp neighbor-events\nrouter bgp {asn}\n bgp router-id 10.0.0.{n}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
          bgp bestpath as-path multipath-relax\n \
          neighbor port1 interface remote-as external\n neighbor port1 timers 3 9\n neighbor port1 timers connect 2\n \
          address-family ipv4 unicast\n  network 10.200.0.0/16\n exit-address-family\n \
