@@ -19,6 +19,11 @@ const REPLY_DELAY: Duration = Duration::from_millis(500);
 const FIRST_SOLICITATION: Duration = Duration::from_secs(4);
 const LAST_SOLICITATION: Duration = Duration::from_secs(60);
 
+/// A router that has lost its link may see its own link come back later than our packets. FRR takes
+/// an advertisement that comes before that for the neighbor's in one daemon and not in the other,
+/// and from then on refuses every connection until the link is lost again.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// What is to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Send {
@@ -43,13 +48,14 @@ pub(super) struct Advertiser {
 
 impl Advertiser {
     /// The first packets leave at once: there is one sender per host and link, not the thousands of
-    /// hosts for which RFC 4861 §6.3.7 requires a random delay.
-    pub(super) fn new(now: Instant, seed: u64) -> Self {
+    /// hosts for which RFC 4861 §6.3.7 requires a random delay. On a link that was lost, the
+    /// advertisement waits for a second.
+    pub(super) fn new(now: Instant, was_lost: bool, seed: u64) -> Self {
         Self {
             random: Random::new(seed),
             sent: 0,
             last_sent: None,
-            next_advertisement: now,
+            next_advertisement: if was_lost { now + SETTLE } else { now },
             next_solicitation: Some(now),
             solicitation_interval: FIRST_SOLICITATION,
         }
@@ -144,7 +150,7 @@ mod tests {
     fn both_leave_at_once_then_within_the_intervals_of_the_rfcs() {
         for seed in 0..50 {
             let t0 = Instant::now();
-            let mut advertiser = Advertiser::new(t0, seed);
+            let mut advertiser = Advertiser::new(t0, false, seed);
             let sent = run(&mut advertiser, t0, Duration::from_secs(600));
             let ras = times(&sent, Send::Advertisement);
             assert_eq!(ras[..3], [0, 3333, 6666], "initial ones");
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn a_flood_of_solicitations_gives_one_advertisement_in_three_seconds() {
         let t0 = Instant::now();
-        let mut advertiser = Advertiser::new(t0, 3);
+        let mut advertiser = Advertiser::new(t0, false, 3);
         advertiser.seek(t0, false);
         let mut sent = Vec::new();
         for ms in 0..30_000 {
@@ -181,7 +187,7 @@ mod tests {
     fn a_solicitation_after_a_pause_is_answered_within_half_a_second() {
         let t0 = Instant::now();
         for seed in 0..50 {
-            let mut advertiser = Advertiser::new(t0, seed);
+            let mut advertiser = Advertiser::new(t0, false, seed);
             advertiser.seek(t0, false);
             assert_eq!(advertiser.poll(t0), Some(Send::Advertisement));
             let solicited = t0 + Duration::from_millis(3100);
@@ -194,7 +200,7 @@ mod tests {
     #[test]
     fn solicitations_end_with_a_neighbor_and_begin_anew_without() {
         let t0 = Instant::now();
-        let mut advertiser = Advertiser::new(t0, 1);
+        let mut advertiser = Advertiser::new(t0, false, 1);
         run(&mut advertiser, t0, Duration::from_secs(100));
         let later = t0 + Duration::from_secs(100);
         advertiser.seek(later, false);

@@ -29,6 +29,8 @@ pub struct Link {
     interface: Interface,
     /// While packets can be sent.
     advertiser: Option<Advertiser>,
+    /// Packets could be sent once, and then no longer.
+    was_lost: bool,
     neighbors: Neighbors,
     /// Those that were found and can be connected to: none before the interface has a usable
     /// address.
@@ -81,6 +83,7 @@ impl Link {
         let mut link = Self {
             interface: Interface { link_local: None, ..interface.clone() },
             advertiser: None,
+            was_lost: false,
             neighbors: Neighbors::default(),
             reachable: BTreeSet::new(),
             alone_since: Some(now),
@@ -135,11 +138,14 @@ impl Link {
         self.add_address_at = lacks.then(|| self.add_address_at.unwrap_or(now + ADDRESS));
         let able = interface.can_send && interface.link_local.is_some();
         let anew = before.generation != interface.generation || before.link_local != interface.link_local;
+        if !able || before.generation != interface.generation {
+            self.was_lost |= self.advertiser.is_some();
+        }
         if !able {
             self.advertiser = None;
         } else if anew || self.advertiser.is_none() {
             self.seed = self.seed.wrapping_add(1);
-            self.advertiser = Some(Advertiser::new(now, self.seed));
+            self.advertiser = Some(Advertiser::new(now, self.was_lost, self.seed));
         }
     }
 
@@ -232,11 +238,28 @@ mod tests {
         assert_eq!(sent(&mut link, t0), both);
         link.handle(t0, &own, Input::Interface(&eth0()));
         assert!(sent(&mut link, t0).is_empty(), "nothing changed");
-        for changed in
-            [Interface { generation: 1, ..eth0() }, Interface { link_local: Some(addr(0xb)), ..eth0() }]
-        {
-            link.handle(t0, &own, Input::Interface(&changed));
-            assert_eq!(sent(&mut link, t0), both, "{changed:?}");
+        link.handle(t0, &own, Input::Interface(&Interface { link_local: Some(addr(0xb)), ..eth0() }));
+        assert_eq!(sent(&mut link, t0), both, "another address");
+    }
+
+    #[test]
+    fn on_a_link_that_was_lost_the_advertisement_waits_until_the_neighbor_has_seen_it_return() {
+        let (t0, own) = (Instant::now(), BTreeSet::new());
+        for lost in [
+            Interface { generation: 1, ..eth0() },
+            Interface { can_send: false, ..eth0() },
+            Interface { link_local: None, ..eth0() },
+        ] {
+            let mut link = Link::new(t0, &eth0(), 1);
+            assert_eq!(sent(&mut link, t0), [Send::Advertisement, Send::Solicitation]);
+            link.handle(t0, &own, Input::Interface(&lost));
+            let back = Interface { generation: lost.generation, ..eth0() };
+            link.handle(t0, &own, Input::Interface(&back));
+            assert_eq!(sent(&mut link, t0), [Send::Solicitation], "{lost:?}");
+            assert_eq!(link.poll_timeout(t0), Some(t0 + Duration::from_secs(1)), "{lost:?}");
+            // Who shows itself has seen the link.
+            link.handle(t0, &own, advertised(1));
+            assert!(link.poll_timeout(t0) < Some(t0 + Duration::from_millis(501)), "{lost:?}");
         }
     }
 
