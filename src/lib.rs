@@ -25,3 +25,4 @@ pub mod sandbox;
 pub mod state;
 pub mod supervise;
 pub mod unnumbered;
+pub mod watched;

@@ -6,20 +6,23 @@
 #![allow(clippy::disallowed_types, reason = "the one lock of the crate, held for a map operation")]
 
 use std::{
+    future::poll_fn,
     hash::Hash,
     mem,
     sync::{Arc, Mutex},
+    task::Poll,
 };
 
+use futures::task::AtomicWaker;
 use indexmap::IndexMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Pending changes by key.
 pub type Changes<K, V> = IndexMap<K, V, foldhash::fast::RandomState>;
 
 /// A connected pair.
 pub fn mailbox<K: Eq + Hash, V>() -> (Sender<K, V>, Receiver<K, V>) {
-    let inner = Arc::new(Inner { pending: Mutex::new(Changes::default()), ready: Notify::new() });
+    let inner = Arc::new(Inner { pending: Mutex::new(Changes::default()), reader: AtomicWaker::new() });
     (Sender(inner.clone()), Receiver(inner))
 }
 
@@ -36,7 +39,7 @@ pub fn publish<T: PartialEq>(to: &watch::Sender<T>, value: T) {
 
 struct Inner<K, V> {
     pending: Mutex<Changes<K, V>>,
-    ready: Notify,
+    reader: AtomicWaker,
 }
 
 /// The side that never waits.
@@ -56,20 +59,20 @@ impl<K: Eq + Hash, V> Sender<K, V> {
     /// one batch. Never blocks.
     pub fn post_all(&self, changes: impl IntoIterator<Item = (K, V)>) {
         self.0.pending.lock().expect("no panic under this lock").extend(changes);
-        self.0.ready.notify_one();
+        self.0.reader.wake();
     }
 }
 
 impl<K: Eq + Hash, V> Receiver<K, V> {
     /// Waits for a change, then takes all pending changes. Cancel safe.
     pub async fn take(&mut self) -> Changes<K, V> {
-        loop {
+        poll_fn(|cx| {
+            // Before the look: what is posted after it wakes the task.
+            self.0.reader.register(cx.waker());
             let batch = self.take_now();
-            if !batch.is_empty() {
-                return batch;
-            }
-            self.0.ready.notified().await;
-        }
+            if batch.is_empty() { Poll::Pending } else { Poll::Ready(batch) }
+        })
+        .await
     }
 
     /// Takes the pending changes, which may be none.

@@ -7,11 +7,13 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{Arc, Mutex},
+    task::Poll,
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use futures::task::AtomicWaker;
 
 use crate::net::Family;
 
@@ -48,7 +50,7 @@ pub struct Outbox(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    ready: Notify,
+    reader: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
@@ -82,19 +84,19 @@ impl OutboxSender {
         queue.octets += item.octets();
         queue.waiting.push_back(item);
         drop(queue);
-        self.0.ready.notify_one();
+        self.0.reader.wake();
     }
 }
 
 impl Outbox {
     /// The next item. Cancel safe: an item is taken only when it is returned.
     pub async fn next(&mut self) -> ToPeer {
-        loop {
-            if let Some(item) = self.try_next() {
-                return item;
-            }
-            self.0.ready.notified().await;
-        }
+        poll_fn(|cx| {
+            // Before the look: what is pushed after it wakes the task.
+            self.0.reader.register(cx.waker());
+            self.try_next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The next item, if one waits.

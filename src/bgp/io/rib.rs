@@ -27,6 +27,7 @@ use crate::{
     },
     mailbox,
     net::{Convergence, Diagnostic, Family, Guard, NextHops, Origination, Prefix, Reachable},
+    watched::Watched,
 };
 
 pub use super::outbox::{Outbox, OutboxSender, ToPeer, outbox};
@@ -214,18 +215,24 @@ impl Task {
     /// delays a single route.
     async fn run(mut self) {
         self.take_inputs();
+        let inputs = &self.inputs;
+        let mut watched = Watched::default()
+            .with((), &inputs.global)
+            .with((), &inputs.originated)
+            .with((), &inputs.reachable)
+            .with((), &inputs.guard)
+            .with((), &inputs.budget);
         loop {
             let due = self.rib.poll_timeout();
             // Every arm is cancel safe: channels and watches lose nothing, the timer is set anew.
             tokio::select! {
+                biased;
+                () = watched.next() => self.take_inputs(),
+                () = reached(due) => self.rib.handle(Instant::now(), Input::Timeout),
                 message = self.inbox.recv() => match message {
                     Some(message) => self.take_all(message),
                     None => break,
                 },
-                () = changed(&mut self.inputs) => self.take_inputs(),
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
-                    self.rib.handle(Instant::now(), Input::Timeout);
-                }
             }
             self.rib.run_decision_process();
             if self.post_to_fib() {
@@ -386,6 +393,14 @@ impl Task {
     }
 }
 
+/// Waits for a time, if there is one.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Lets the tasks run that were woken before. Unlike tokio's own yield, it does not poll the
 /// sockets.
 async fn after_the_woken() {
@@ -403,20 +418,4 @@ async fn after_the_woken() {
 fn octets(update: &Update) -> usize {
     let announced: usize = update.advertised.iter().map(|(_, block)| block.bytes.len()).sum();
     announced + update.withdrawn.iter().map(|block| block.bytes.len()).sum::<usize>()
-}
-
-/// Resolves when one of the inputs has a new value; never, for those whose sender is gone.
-async fn changed(inputs: &mut RibInputs) {
-    async fn next<T>(watch: &mut watch::Receiver<T>) {
-        if watch.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-    tokio::select! {
-        () = next(&mut inputs.global) => {}
-        () = next(&mut inputs.originated) => {}
-        () = next(&mut inputs.reachable) => {}
-        () = next(&mut inputs.guard) => {}
-        () = next(&mut inputs.budget) => {}
-    }
 }

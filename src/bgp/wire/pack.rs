@@ -24,6 +24,8 @@ pub struct TooLarge;
 /// Header of an attribute with extended length, optional and not transitive.
 const FLAGS: u8 = 0x90;
 const EXTENDED_HEADER: usize = 4;
+/// Octets of the attributes of a route, as a rule.
+const ATTRIBUTES: usize = 64;
 /// Both length fields of an UPDATE.
 const LENGTHS: usize = 4;
 
@@ -63,6 +65,7 @@ impl<'a> Packer<'a> {
             _ => None,
         };
         self.attributes.clear();
+        self.attributes.reserve(ATTRIBUTES);
         Going { attrs, shape: self.shape, next_hop: classic }.encode(&mut self.attributes);
         let mp = if classic.is_some() {
             0

@@ -33,11 +33,11 @@ impl Task {
     /// Takes the new settings over, up to the routes that shall be installed, which it returns with
     /// whether they are all that there are: after a start some may not have arrived yet.
     pub(super) async fn change_settings(
-        mut self,
+        mut self: Box<Self>,
         settings: Settings,
         left: Left,
         monitor: &mpsc::Sender<Switch>,
-    ) -> (Self, Changes<Prefix, Option<Arc<NextHops>>>, bool) {
+    ) -> (Box<Self>, Changes<Prefix, Option<Arc<NextHops>>>, bool) {
         let (done, switched) = oneshot::channel();
         let switch = Switch { settings: settings.clone(), former: left.places.clone(), done };
         if monitor.send(switch).await.is_ok() {

@@ -45,6 +45,7 @@ use crate::{
     },
     liveness,
     net::{BfdReport, Links},
+    watched::Watched,
 };
 
 /// Most octets of one read: many UPDATEs make one message to the rib.
@@ -189,7 +190,7 @@ impl Task {
         tokio::pin!(sleep);
         let mut armed: Option<Instant> = None;
         let rib = self.rib.clone();
-        let mut watched = true;
+        let mut watched = Watched::default().with((), &host);
         loop {
             // A timer that fires too early costs one wake-up, less than setting it again each time.
             let due = self.due();
@@ -201,19 +202,17 @@ impl Task {
             }
             let may_read = !self.stalled;
             let little_unsent = self.unsent() < SEND_HIGH_WATERMARK;
+            // What rarely happens comes first: octets and messages may always be ready.
             tokio::select! {
-                did = links_turn(&mut self.links, may_read) => self.on_connection_event(did),
-                result = connect(&mut self.dial) => self.on_connect(result),
-                item = next(&mut self.outbox), if little_unsent => self.on_rib_message(item),
-                permit = rib.reserve(), if !self.to_rib.is_empty() => match permit {
-                    Ok(permit) => {
-                        if let Some(message) = self.to_rib.pop_front() {
-                            permit.send(message);
-                        }
-                    }
-                    Err(_) => return,
+                biased;
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(command) => if self.command(command) {
+                        return self.finish().await;
+                    },
                 },
-                room = self.under_way.clone().acquire_owned(), if self.room.is_none() => self.room = room.ok(),
+                () = watched.next() => self.host_changed(host.borrow_and_update().clone()),
+                report = self.bfd.next() => self.bfd_reported(report),
                 () = &mut sleep, if armed.is_some() => {
                     armed = None;
                     if let Some(due) = due.filter(|due| *due <= Instant::now()) {
@@ -223,22 +222,23 @@ impl Task {
                         self.check_probe();
                     }
                 }
-                changed = host.changed(), if watched => {
-                    watched = changed.is_ok();
-                    self.host_changed(host.borrow_and_update().clone());
-                }
                 closed = self.lingering.join_next(), if !self.lingering.is_empty() => {
                     if let Some(Ok(mut leftover)) = closed {
                         self.feed(Input::Leftover(&mut leftover));
                     }
                 }
-                report = self.bfd.next() => self.bfd_reported(report),
-                command = commands.recv() => match command {
-                    None => return,
-                    Some(command) => if self.command(command) {
-                        return self.finish().await;
-                    },
+                result = connect(&mut self.dial) => self.on_connect(result),
+                permit = rib.reserve(), if !self.to_rib.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(message) = self.to_rib.pop_front() {
+                            permit.send(message);
+                        }
+                    }
+                    Err(_) => return,
                 },
+                room = self.under_way.clone().acquire_owned(), if self.room.is_none() => self.room = room.ok(),
+                item = next(&mut self.outbox), if little_unsent => self.on_rib_message(item),
+                did = links_turn(&mut self.links, may_read) => self.on_connection_event(did),
             }
             self.flush_to_rib();
             if self.retention().is_over(Instant::now()) {

@@ -20,6 +20,9 @@ use crate::bgp::{
     },
 };
 
+/// Octets of a message with one prefix, as a rule.
+const ONE_MESSAGE: usize = 128;
+
 impl UpdateGroup {
     /// Members with messages to send.
     pub(in crate::bgp::rib) fn behind(&self) -> impl Iterator<Item = PeerNo> + '_ {
@@ -226,8 +229,11 @@ impl UpdateGroup {
                 _ => {}
             }
         }
+        if gone.is_empty() && here.is_empty() {
+            return (Bytes::new(), 0, Vec::new());
+        }
         here.sort_unstable();
-        let mut octets = BytesMut::new();
+        let mut octets = BytesMut::with_capacity(ONE_MESSAGE);
         let (family, shape) = (self.view.family, self.view.shape);
         let mut packer = Packer::new(&shape, &mut octets);
         let mut too_large = Vec::new();

@@ -45,6 +45,7 @@ use crate::{
     mailbox::{self, Changes},
     net::{Convergence, Diagnostic, Family, NextHops, PreferredSources, Prefix},
     netlink::io::Channel,
+    watched::Watched,
 };
 
 /// Time between audits, plus or minus a sixth.
@@ -92,6 +93,17 @@ pub(super) struct Task {
     former: Former,
 }
 
+/// Values of other tasks that the task follows.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Host,
+    Lost,
+    Own,
+    Sources,
+    Assigned,
+    Convergence,
+}
+
 /// Changes of desired routes.
 type Routes = Changes<Prefix, Option<Arc<NextHops>>>;
 
@@ -116,9 +128,9 @@ impl Task {
         host: watch::Receiver<Arc<Host>>,
         counters: Arc<Counters>,
         (own_there, problems): (watch::Sender<Arc<BTreeSet<Prefix>>>, watch::Sender<Vec<Diagnostic>>),
-    ) -> Self {
+    ) -> Box<Self> {
         let now = Instant::now();
-        Self {
+        Box::new(Self {
             fib: Fib::new(settings.pure()),
             writer,
             host,
@@ -143,11 +155,12 @@ impl Task {
             left: Some(left),
             former: Former::default(),
             settings,
-        }
+        })
     }
 
+    /// In a box: it moves into a thread and back where there is much to write.
     pub(super) async fn run(
-        mut self,
+        mut self: Box<Self>,
         inputs: Inputs,
         mut observed: mailbox::Receiver<Place, Held>,
         mut requests: mpsc::Receiver<Request>,
@@ -158,11 +171,24 @@ impl Task {
         self.lost = lost;
         self.host_changed();
         self.own_changed(&mut own).await;
+        let mut watched = Watched::default()
+            .with(Value::Host, &self.host)
+            .with(Value::Lost, &self.lost)
+            .with(Value::Own, &own)
+            .with(Value::Sources, &sources)
+            .with(Value::Assigned, &assigned)
+            .with(Value::Convergence, &convergence);
+        let timer = sleep_until(self.due());
+        tokio::pin!(timer);
         loop {
             if self.idle_expiry.is_none() && self.fib.has_idle() {
                 self.idle_expiry = Some(Instant::now() + IDLE_TIMEOUT);
             }
             let due = self.due();
+            // A timer that fires too early costs one wake-up, less than setting it each time.
+            if due < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(due);
+            }
             // Cancel safe: every branch waits for state that remains until it is taken.
             tokio::select! {
                 biased;
@@ -189,34 +215,38 @@ impl Task {
                         return;
                     },
                 },
-                Ok(()) = self.host.changed() => {
-                    self.host_changed();
-                    self.write().await;
-                }
+                value = watched.next() => match value {
+                    Value::Host => {
+                        self.host_changed();
+                        self.write().await;
+                    }
+                    Value::Lost => {
+                        self.lost_changed();
+                        self.write().await;
+                    }
+                    Value::Own => self.own_changed(&mut own).await,
+                    Value::Sources => {
+                        let preferred = *sources.borrow_and_update();
+                        self.fib.prefer(preferred.unwrap_or_default());
+                        self.write().await;
+                    }
+                    Value::Assigned => {
+                        self.fib.assigned(assigned.borrow_and_update().clone());
+                        self.sweep().await;
+                    }
+                    Value::Convergence => {
+                        let now = convergence.borrow_and_update().clone();
+                        self = self.converged(now, routes.take_now()).await;
+                    }
+                },
                 Ok(()) = self.bypasses.changed() => {
                     self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
-                Ok(()) = self.lost.changed() => {
-                    self.lost_changed();
-                    self.write().await;
-                }
-                Ok(()) = own.changed() => self.own_changed(&mut own).await,
-                Ok(()) = sources.changed() => {
-                    let preferred = *sources.borrow_and_update();
-                    self.fib.prefer(preferred.unwrap_or_default());
-                    self.write().await;
-                }
-                Ok(()) = assigned.changed() => {
-                    self.fib.assigned(assigned.borrow_and_update().clone());
-                    self.sweep().await;
-                }
-                Ok(()) = convergence.changed() => {
-                    let now = convergence.borrow_and_update().clone();
-                    self = self.converged(now, routes.take_now()).await;
-                }
                 changes = observed.take(), if self.repairs.waits(Instant::now()).is_none() => self.apply_observed(changes).await,
                 changes = routes.take() => self = self.apply_routes(changes).await,
-                () = sleep_until(due) => self.timeout().await,
+                () = &mut timer => if due <= Instant::now() {
+                    self.timeout().await;
+                },
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
             }
         }
@@ -224,7 +254,7 @@ impl Task {
 
     /// `routes`: received before the neighbors converged. They come first; otherwise they would
     /// count as stale.
-    async fn converged(mut self, now: Arc<Convergence>, routes: Routes) -> Self {
+    async fn converged(mut self: Box<Self>, now: Arc<Convergence>, routes: Routes) -> Box<Self> {
         self.convergence = now;
         self.stale_timer.converged(Instant::now().into_std(), self.convergence.any());
         self = self.apply_routes(routes).await;
@@ -235,12 +265,12 @@ impl Task {
     /// Takes new settings over. Returns the routes that shall be installed, and whether they are
     /// all that there are.
     async fn change(
-        self,
+        self: Box<Self>,
         settings: Settings,
         left: Left,
         monitor: &mpsc::Sender<Switch>,
         observed: &mut mailbox::Receiver<Place, Held>,
-    ) -> (Self, (Routes, bool)) {
+    ) -> (Box<Self>, (Routes, bool)) {
         // What was seen counts for the former settings.
         drop(observed.take_now());
         let (mut task, desired, complete) = self.change_settings(settings, left, monitor).await;
@@ -249,7 +279,7 @@ impl Task {
     }
 
     /// Installs the routes where the new settings want them, and removes the former ones.
-    async fn changed(mut self, (desired, complete): (Routes, bool)) -> Self {
+    async fn changed(mut self: Box<Self>, (desired, complete): (Routes, bool)) -> Box<Self> {
         self = self.apply_routes(desired).await;
         if complete {
             self.remove_former();
@@ -482,7 +512,7 @@ impl Task {
 
     /// One step of a listing. A search through a large table runs in another thread, so that the
     /// event loop continues.
-    async fn page(mut self, mut walk: Walk) -> (Self, Walk, Vec<FibView>) {
+    async fn page(mut self: Box<Self>, mut walk: Walk) -> (Box<Self>, Walk, Vec<FibView>) {
         if walk.is_searching() && self.fib.is_large() {
             let searched = spawn_blocking(move || {
                 self.fib.search(&mut walk);

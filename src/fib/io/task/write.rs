@@ -25,7 +25,10 @@ use crate::{
 impl Task {
     /// Applies changes. A few are written at once, as a thread hand-over would take longer than
     /// they do. Many are written in another thread, so that the neighbors are read meanwhile.
-    pub(super) async fn apply_routes(mut self, changes: Changes<Prefix, Option<Arc<NextHops>>>) -> Self {
+    pub(super) async fn apply_routes(
+        mut self: Box<Self>,
+        changes: Changes<Prefix, Option<Arc<NextHops>>>,
+    ) -> Box<Self> {
         let mut changes: Vec<_> = changes.into_iter().collect();
         if changes.len() <= BATCH {
             let order = 0..changes.len();
