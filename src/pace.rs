@@ -6,11 +6,10 @@ use std::{sync::LazyLock, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-/// The distance between the moments.
-const STEP: Duration = Duration::from_secs(1);
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Waits for the last of the moments within `period`, which is at least [`STEP`]. Cancel safe.
+/// Waits for the next moment that is a multiple of `period` after the start of the process, so at
+/// most for `period`: checks each 5 s and each 10 s share every second moment. Cancel safe.
 pub async fn tick(period: Duration) {
     sleep_until(next(*EPOCH, Instant::now(), period)).await;
 }
@@ -18,8 +17,8 @@ pub async fn tick(period: Duration) {
 fn next(epoch: Instant, now: Instant, period: Duration) -> Instant {
     let end = now + period;
     let since = end.saturating_duration_since(epoch).as_nanos();
-    // Below one second, and so within u64.
-    let beyond = Duration::from_nanos((since % STEP.as_nanos()) as u64);
+    // Less than the period, which is at most years.
+    let beyond = Duration::from_nanos((since % period.as_nanos().max(1)) as u64);
     (end - beyond).max(now)
 }
 
@@ -36,13 +35,16 @@ mod tests {
             (10_300, 1, 11_000),
             (10_300, 2, 12_000),
             (10_700, 5, 15_000),
+            (11_300, 5, 15_000),
             (11_000, 1, 12_000),
             (10_999, 10, 20_000),
+            (15_000, 5, 20_000),
         ];
         for (now, period, expected) in cases {
             assert_eq!(next(epoch, at(now), Duration::from_secs(period)), at(expected), "{now}, {period}");
         }
-        assert_eq!(next(at(5_000), at(2_500), STEP), at(3_500), "before the epoch: as it is");
+        let second = Duration::from_secs(1);
+        assert_eq!(next(at(5_000), at(2_500), second), at(3_500), "before the epoch: as it is");
     }
 
     #[tokio::test(start_paused = true)]

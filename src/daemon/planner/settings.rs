@@ -51,6 +51,9 @@ pub(super) async fn switched(
     config: &Config,
     known: &BTreeMap<Family, String>,
 ) {
+    if !kubernetes {
+        return std::future::pending().await;
+    }
     loop {
         tick(SETTINGS_INTERVAL).await;
         if switched_off(kubernetes, uplinks, config) != *known {
@@ -60,7 +63,7 @@ pub(super) async fn switched(
 }
 
 /// How often to read settings without notifications.
-const SETTINGS_INTERVAL: Duration = Duration::from_secs(2);
+const SETTINGS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Addresses that are usable as source now.
 pub(super) fn usable(host: &Host) -> BTreeSet<(u32, IpAddr)> {

@@ -47,8 +47,10 @@ use trial::{Moment, Record};
 /// In the state folder.
 pub(super) const FILE: &str = "reload.json";
 
-/// How often the file on disk is looked at, and whether the time of a trial is over.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the file on disk is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often during a trial, whose time may be over.
+const TRIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Re-reads the file that the daemon was started with.
 #[derive(Clone)]
@@ -171,7 +173,7 @@ impl Reloader {
                 on_trial.map(|t| Duration::from_secs_f64(t.record.left(&moment())))
             };
             match left {
-                Some(left) => sleep(left.min(LOOK_INTERVAL)).await,
+                Some(left) => sleep(left.min(TRIAL_INTERVAL)).await,
                 None => tick(LOOK_INTERVAL).await,
             }
         }

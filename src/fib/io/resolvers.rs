@@ -26,7 +26,7 @@ const BEHIND_STUBS: [&str; 2] =
 
 /// How often the file is read again. It may be replaced, written in place or reached through a link
 /// that changes, so it is polled.
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Limit of octets that are read.
 const MAX_FILE_SIZE: u64 = 64 << 10;
 
