@@ -15,7 +15,7 @@ use super::{
 use crate::bgp::policy::Policy;
 
 /// All that is wrong with the spec of an object, on one line.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     #[error("cannot be read: {0}; is a list of mixed values in it?")]
     Unreadable(#[from] toml::ser::Error),

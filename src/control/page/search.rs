@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::{bgp::rib::view::RouteFilter, net::Prefix};
+use crate::{
+    bgp::rib::view::RouteFilter,
+    net::{Prefix, PrefixError},
+};
 
 /// Octets of a search that are read. A prefix has at most 43.
 const MAX_SEARCH: usize = 64;
@@ -37,13 +40,18 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
+/// A search is a prefix or an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; write a prefix as 10.1.0.0/16, or an address")]
+pub struct NoSearch(#[from] PrefixError);
+
 /// The paths that a search wants: all without one, the longest match of an address, a prefix and
 /// what lies in it.
 ///
 /// # Errors
 ///
-/// What the search may be.
-pub fn filter(search: &str) -> Result<RouteFilter, String> {
+/// [`NoSearch`].
+pub fn filter(search: &str) -> Result<RouteFilter, NoSearch> {
     if search.is_empty() {
         return Ok(RouteFilter::default());
     }
@@ -51,8 +59,7 @@ pub fn filter(search: &str) -> Result<RouteFilter, String> {
         let prefix = Some(Prefix::host(address));
         return Ok(RouteFilter { prefix, longest: true, ..RouteFilter::default() });
     }
-    let prefix = search.parse::<Prefix>();
-    let prefix = prefix.map_err(|e| format!("{e}; write a prefix as 10.1.0.0/16, or an address"))?;
+    let prefix = search.parse()?;
     Ok(RouteFilter { prefix: Some(prefix), longer: true, ..RouteFilter::default() })
 }
 

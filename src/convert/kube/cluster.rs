@@ -1,6 +1,7 @@
 //! What the formats of Kubernetes are converted into: the file of the ConfigMap, BGPPeer and
 //! BGPPolicy objects.
 
+use crate::convert::kube::unfit::Unfit;
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Map, Value};
@@ -21,13 +22,13 @@ use crate::{
 };
 
 /// BGPPeer objects of one result.
-const MAX_PEERS: usize = 1000;
+pub(super) const MAX_PEERS: usize = 1000;
 /// Statements of one BGPPolicy, as its definition has it.
-const MAX_STATEMENTS: usize = 200;
+pub(super) const MAX_STATEMENTS: usize = 200;
 /// The policy that accepts nothing.
 const NOTHING: &str = "reject-all";
 /// Characters of a name of an object.
-const MAX_NAME: usize = 200;
+pub(super) const MAX_NAME: usize = 200;
 
 /// A configuration of a cluster.
 #[derive(Debug)]
@@ -62,16 +63,16 @@ impl Cluster {
     /// # Errors
     ///
     /// Why routelet would not accept it.
-    pub(super) fn policy(&mut self, name: &str, statements: Vec<Keys>) -> Result<String, String> {
+    pub(super) fn policy(&mut self, name: &str, statements: Vec<Keys>) -> Result<String, Unfit> {
         if let Some((known, _)) = self.policies.iter().find(|(_, of_it)| *of_it == statements) {
             return Ok(known.clone());
         }
         let name = if statements == [decide("reject")] { NOTHING } else { name };
         if statements.len() > MAX_STATEMENTS {
-            return Err(format!("its policy has more than {MAX_STATEMENTS} statements"));
+            return Err(Unfit::ManyStatements);
         }
         let name = unused(&object_name(name), |name| self.policies.iter().any(|(known, _)| known == name));
-        let policy = objects::policy(&name, &policy_spec(&statements)).map_err(|e| e.to_string())?;
+        let policy = objects::policy(&name, &policy_spec(&statements))?;
         self.config.policies.insert(name.clone(), policy);
         self.policies.push((name.clone(), statements));
         Ok(name)
@@ -89,22 +90,19 @@ impl Cluster {
         }
     }
 
-    fn add(&mut self, peer: Peer) -> Result<(), String> {
-        objects::neighbor(&camel_keys(&peer.keys), &self.config).map_err(|e| e.to_string())?;
+    fn add(&mut self, peer: Peer) -> Result<(), Unfit> {
+        objects::neighbor(&camel_keys(&peer.keys), &self.config)?;
         let place = |p: &Peer| (p.keys.get("address").cloned(), p.keys.get("interface").cloned());
         let same = self.peers.iter().filter(|p| place(p) == place(&peer));
         if let Some(other) = same
             .flat_map(|p| p.nodes.iter().map(move |n| (p, n)))
             .find_map(|(p, theirs)| peer.nodes.iter().any(|ours| !are_disjoint(ours, theirs)).then_some(p))
         {
-            return Err(format!(
-                "a Node may have {} with the same address; a node has one session with an address",
-                other.name
-            ));
+            return Err(Unfit::SameAddress(other.name.clone()));
         }
         let count: usize = self.peers.iter().map(|p| p.nodes.len()).sum();
         if count + peer.nodes.len() > MAX_PEERS {
-            return Err(format!("there are more than {MAX_PEERS} BGPPeer objects; convert them in parts"));
+            return Err(Unfit::ManyPeers);
         }
         for (n, labels) in peer.nodes.iter().enumerate() {
             let wanted = match peer.nodes.len() {
@@ -170,7 +168,7 @@ impl Cluster {
         for peer in &self.peers {
             objects::neighbor(&camel_keys(&peer.keys), &config).map_err(|e| invalid(&peer.name, e))?;
         }
-        let documents = yaml::documents(text).map_err(ConvertError::Invalid)?;
+        let documents = yaml::documents(text).map_err(|e| ConvertError::Invalid(e.to_string()))?;
         let of_file = documents.first().and_then(|d| d.at(&["data"])).and_then(|d| d.text("routelet.toml"));
         let is_whole = documents.len() == 1 + self.policies.len() + self.peers.len();
         match is_whole && of_file.map(str::trim_end) == Some(file.trim()) {

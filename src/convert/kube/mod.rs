@@ -14,6 +14,7 @@ mod object;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod unfit;
 mod values;
 mod yaml;
 

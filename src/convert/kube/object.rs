@@ -45,7 +45,7 @@ pub(super) fn read(
     for input in inputs {
         let refused = |why: String| ConvertError::NothingToConvert(format!("{}: {why}", input.name));
         let mut found = Vec::new();
-        for document in documents(&input.text).map_err(refused)? {
+        for document in documents(&input.text).map_err(|e| refused(e.to_string()))? {
             flatten(document, &mut found);
         }
         for root in found {

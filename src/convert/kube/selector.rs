@@ -1,6 +1,7 @@
 //! Selectors of Nodes, objects and Services → what routelet has: labels with one value each for the
 //! Nodes of a BGPPeer, and the notation of `kubectl -l` for Services.
 
+use crate::convert::kube::unfit::Unfit;
 use std::collections::BTreeMap;
 
 use super::yaml::Node;
@@ -10,7 +11,7 @@ use crate::net::Selector;
 pub(super) type Labels = BTreeMap<String, String>;
 
 /// Sets of labels that one selector becomes.
-const MAX_SETS: usize = 64;
+pub(super) const MAX_SETS: usize = 64;
 
 /// Whether no Node can have both.
 pub(super) fn are_disjoint(a: &Labels, b: &Labels) -> bool {
@@ -23,7 +24,7 @@ pub(super) fn are_disjoint(a: &Labels, b: &Labels) -> bool {
 /// # Errors
 ///
 /// Why there are no such sets.
-pub(super) fn node_sets<'a>(selectors: impl IntoIterator<Item = &'a Node>) -> Result<Vec<Labels>, String> {
+pub(super) fn node_sets<'a>(selectors: impl IntoIterator<Item = &'a Node>) -> Result<Vec<Labels>, Unfit> {
     let mut sets: Vec<Labels> = Vec::new();
     let mut any = false;
     for selector in selectors {
@@ -37,7 +38,7 @@ pub(super) fn node_sets<'a>(selectors: impl IntoIterator<Item = &'a Node>) -> Re
 }
 
 /// Without those that others contain.
-fn separate(mut sets: Vec<Labels>) -> Result<Vec<Labels>, String> {
+fn separate(mut sets: Vec<Labels>) -> Result<Vec<Labels>, Unfit> {
     sets.sort_by_key(Labels::len);
     let mut kept: Vec<Labels> = Vec::new();
     for set in sets {
@@ -45,28 +46,25 @@ fn separate(mut sets: Vec<Labels>) -> Result<Vec<Labels>, String> {
             continue;
         }
         if kept.iter().any(|k| !are_disjoint(k, &set)) {
-            return Err("its selectors may select the same Node twice; select by one label".into());
+            return Err(Unfit::OverlappingSelectors);
         }
         kept.push(set);
     }
     if kept.len() > MAX_SETS {
-        return Err(format!("its selectors have more than {MAX_SETS} combinations of labels"));
+        return Err(Unfit::ManyLabels);
     }
     Ok(kept)
 }
 
 /// One LabelSelector: the combinations of its values.
-fn sets_of(selector: &Node) -> Result<Vec<Labels>, String> {
+fn sets_of(selector: &Node) -> Result<Vec<Labels>, Unfit> {
     let mut sets = vec![Labels::new()];
     let mut terms: Vec<(&str, Vec<&str>)> =
         selector.pairs("matchLabels").into_iter().map(|(key, value)| (key, vec![value])).collect();
     for expression in selector.list("matchExpressions") {
         let (key, operator, values) = parts(expression);
         if operator != "In" {
-            return Err(format!(
-                "nodeSelector of a BGPPeer has labels with one value each: `{key} {operator}` has no counterpart; label \
-                 the Nodes"
-            ));
+            return Err(Unfit::NodeSelector(format!("{key} {operator}")));
         }
         terms.push((key, values));
     }
@@ -75,11 +73,11 @@ fn sets_of(selector: &Node) -> Result<Vec<Labels>, String> {
         values.dedup();
         sets = sets.iter().flat_map(|set| values.iter().filter_map(move |v| with(set, key, v))).collect();
         if sets.len() > MAX_SETS {
-            return Err(format!("its selectors have more than {MAX_SETS} combinations of labels"));
+            return Err(Unfit::ManyLabels);
         }
     }
     if sets.is_empty() {
-        return Err("its selector selects no Node".into());
+        return Err(Unfit::SelectsNothing);
     }
     Ok(sets)
 }
@@ -104,7 +102,7 @@ fn parts(expression: &Node) -> (&str, &str, Vec<&str>) {
 /// # Errors
 ///
 /// An operator that is not known.
-pub(super) fn matches(selector: &Node, labels: &Labels) -> Result<bool, String> {
+pub(super) fn matches(selector: &Node, labels: &Labels) -> Result<bool, Unfit> {
     let has = |key: &str, value: &str| labels.get(key).is_some_and(|v| v == value);
     let mut all = selector.pairs("matchLabels").into_iter().all(|(key, value)| has(key, value));
     for expression in selector.list("matchExpressions") {
@@ -114,7 +112,7 @@ pub(super) fn matches(selector: &Node, labels: &Labels) -> Result<bool, String> 
             "NotIn" => !values.iter().any(|v| has(key, v)),
             "Exists" => labels.contains_key(key),
             "DoesNotExist" => !labels.contains_key(key),
-            other => return Err(format!("the operator `{other}` is not known")),
+            other => return Err(Unfit::Unknown { what: "the operator", value: other.to_owned() }),
         };
     }
     Ok(all)
@@ -125,7 +123,7 @@ pub(super) fn matches(selector: &Node, labels: &Labels) -> Result<bool, String> 
 /// # Errors
 ///
 /// Why there is no such text.
-pub(super) fn text(selector: &Node) -> Result<String, String> {
+pub(super) fn text(selector: &Node) -> Result<String, Unfit> {
     let mut terms: Vec<String> =
         selector.pairs("matchLabels").into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     for expression in selector.list("matchExpressions") {
@@ -136,14 +134,14 @@ pub(super) fn text(selector: &Node) -> Result<String, String> {
             "NotIn" => format!("{key} notin ({values})"),
             "Exists" => key.to_owned(),
             "DoesNotExist" => format!("!{key}"),
-            other => return Err(format!("the operator `{other}` is not known")),
+            other => return Err(Unfit::Unknown { what: "the operator", value: other.to_owned() }),
         });
     }
     if terms.iter().any(|term| term.trim_start_matches('!').starts_with("io.kubernetes.service.")) {
-        return Err("names and namespaces of Services are no labels to routelet: label the Services".into());
+        return Err(Unfit::ServiceName);
     }
     let text = terms.join(",");
-    text.parse::<Selector>().map_err(|e| e.to_string())?;
+    text.parse::<Selector>().map_err(|e| Unfit::Selector(e.to_string()))?;
     Ok(text)
 }
 
@@ -152,7 +150,7 @@ pub(super) fn text(selector: &Node) -> Result<String, String> {
 /// # Errors
 ///
 /// Why there are no such sets.
-pub(super) fn calico(text: &str) -> Result<Vec<Labels>, String> {
+pub(super) fn calico(text: &str) -> Result<Vec<Labels>, Unfit> {
     let mut sets = vec![Labels::new()];
     let text = text.trim();
     for term in split_outside_quotes(text, "&&") {
@@ -161,15 +159,13 @@ pub(super) fn calico(text: &str) -> Result<Vec<Labels>, String> {
             continue;
         }
         let Some((key, mut values)) = calico_term(term) else {
-            return Err(format!(
-                "nodeSelector of a BGPPeer has labels with one value each: `{term}` has no counterpart; label the Nodes"
-            ));
+            return Err(Unfit::NodeSelector(term.to_owned()));
         };
         values.sort();
         values.dedup();
         sets = sets.iter().flat_map(|set| values.iter().filter_map(|v| with(set, key, v))).collect();
         if sets.is_empty() || sets.len() > MAX_SETS {
-            return Err(format!("its selector has none or more than {MAX_SETS} combinations of labels"));
+            return Err(Unfit::NoneOrManyLabels);
         }
     }
     Ok(sets)
@@ -242,11 +238,11 @@ mod tests {
         let (all, a) = (node("{}"), node("matchLabels: {rack: a}"));
         assert_eq!(shown(&node_sets([&a, &all]).unwrap()), [""]);
         let other = node("matchLabels: {zone: z}");
-        assert!(node_sets([&a, &other]).unwrap_err().contains("twice"));
+        assert!(node_sets([&a, &other]).unwrap_err().to_string().contains("twice"));
         let not = node("matchExpressions: [{key: rack, operator: NotIn, values: [b]}]");
-        assert!(node_sets([&not]).unwrap_err().contains("rack NotIn"));
+        assert!(node_sets([&not]).unwrap_err().to_string().contains("rack NotIn"));
         let none = node("matchLabels: {rack: a}\nmatchExpressions: [{key: rack, operator: In, values: [b]}]");
-        assert!(node_sets([&none]).unwrap_err().contains("no Node"));
+        assert!(node_sets([&none]).unwrap_err().to_string().contains("no Node"));
     }
 
     #[test]
@@ -266,7 +262,7 @@ mod tests {
         for (text, expected) in cases {
             match (calico(text), expected) {
                 (Ok(sets), Ok(expected)) => assert_eq!(shown(&sets), expected, "{text}"),
-                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (Err(why), Err(part)) => assert!(why.to_string().contains(part), "{text}: {why}"),
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }

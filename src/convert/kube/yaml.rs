@@ -40,14 +40,19 @@ pub(super) enum Value {
     Map(Vec<(String, Node)>),
 }
 
+/// A text that is no YAML, or too large: on one line, with the place in the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unreadable(String);
+
 /// All documents of a text; empty ones are left out.
 ///
 /// # Errors
 ///
-/// One line with the place in the text.
-pub(super) fn documents(text: &str) -> Result<Vec<Node>, String> {
+/// [`Unreadable`].
+pub(super) fn documents(text: &str) -> Result<Vec<Node>, Unreadable> {
     let read: Result<Vec<Node>, _> = serde_saphyr::from_multiple_with_options(text, limits());
-    read.map_err(|error| error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" "))
+    read.map_err(|error| Unreadable(error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")))
 }
 
 fn limits() -> Options {
@@ -283,7 +288,7 @@ mod tests {
         let large = format!("[{}]", "1,".repeat(MAX_NODES));
         let cases = [&deep, &block, &large, "a: &x [1]\nb: *x\n", "a: 1\na: 2\n", "a: [1"];
         for text in cases {
-            let error = documents(text).expect_err(&text.chars().take(40).collect::<String>());
+            let error = documents(text).expect_err(&text.chars().take(40).collect::<String>()).to_string();
             assert!(!error.is_empty() && !error.contains('\n'), "{error}");
         }
         assert_eq!(documents("---\n---\n").map(|d| d.len()), Ok(0));

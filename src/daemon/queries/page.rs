@@ -38,7 +38,7 @@ impl QueryHandler {
         let mut has_more = false;
         match search::filter(search) {
             Ok(filter) => has_more = self.first_routes(filter, &mut rows).await,
-            Err(wrong) => error = Some(wrong),
+            Err(wrong) => error = Some(wrong.to_string()),
         }
         let recent = events::latest(MAX_EVENTS);
         let trends = self.trends.borrow().clone();

@@ -24,10 +24,15 @@ pub enum Wanted {
     Pod { namespace: Option<String>, name: String },
 }
 
-impl std::str::FromStr for Wanted {
-    type Err = String;
+/// The text is neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write the name of a pod, as web-1 or shop/web-1, or an address")]
+pub struct NoEndpoint;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl std::str::FromStr for Wanted {
+    type Err = NoEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, NoEndpoint> {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
         }
@@ -42,7 +47,7 @@ impl std::str::FromStr for Wanted {
         };
         // A namespace has no dots: a prefix is none.
         if !is_name(name) || !namespace.is_none_or(|n| is_name(n) && !n.contains('.')) {
-            return Err("write the name of a pod, as web-1 or shop/web-1, or an address".into());
+            return Err(NoEndpoint);
         }
         Ok(Self::Pod { namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }

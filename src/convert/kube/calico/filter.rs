@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Common, Object, not_learned};
+use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit, malformed};
 use crate::{
     bgp::policy::PrefixRange,
     convert::{
@@ -34,7 +35,7 @@ enum Rule {
     /// It matches nothing.
     Nothing,
     /// It has no counterpart.
-    Unfit(String),
+    Unfit(Unfit),
 }
 
 impl<'a> Filters<'a> {
@@ -50,12 +51,12 @@ impl<'a> Filters<'a> {
         is_external: bool,
         common: &Common,
         book: &mut Book,
-    ) -> Result<Vec<Keys>, String> {
+    ) -> Result<Vec<Keys>, Unfit> {
         let mut statements = Vec::new();
         let mut rejects: Vec<Family> = Vec::new();
         for name in names {
             let Some(object) = self.by_name.get(name).copied() else {
-                return Err(format!("its BGPFilter {name} is not in the input"));
+                return Err(Unfit::NotInInput { kind: "BGPFilter", name: (*name).to_owned() });
             };
             self.used.push(&object.name);
             for (key, family) in keys(import) {
@@ -131,12 +132,12 @@ fn rule(node: &Node, family: Family, is_external: bool) -> Rule {
 }
 
 /// `None`: it matches nothing.
-fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Keys>, String> {
+fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Keys>, Unfit> {
     only_known(node)?;
     let mut keys = match node.get("cidr").map(|_| prefixes(node, family)).transpose()? {
         Some(ranges) if ranges.is_empty() => return Ok(None),
         Some(ranges) => about(&ranges),
-        None if node.get("matchOperator").is_some() => return Err("matchOperator without cidr".into()),
+        None if node.get("matchOperator").is_some() => return Err(Lack::Cidr.into()),
         None => Keys::new(),
     };
     append(&mut keys, "families", [family.as_str()]);
@@ -145,23 +146,23 @@ fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Ke
         Some("eBGP") if !is_external => return Ok(None),
         Some("iBGP") if is_external => return Ok(None),
         Some("eBGP" | "iBGP") => {}
-        Some(_) => return Err("peerType is not known".into()),
+        Some(_) => return Err(Unfit::UnknownField("peerType")),
     }
     match node.text("source") {
         None | Some("") => {}
         Some("RemotePeers") => append(&mut keys, "source", ["bgp"]),
-        Some(_) => return Err("source is not known".into()),
+        Some(_) => return Err(Unfit::UnknownField("source")),
     }
     let path = node.texts("asPathPrefix");
     if !path.is_empty() {
         if !path.iter().all(|n| n.parse::<u32>().is_ok()) {
-            return Err("asPathPrefix is no list of AS numbers".into());
+            return Err(malformed("asPathPrefix", "no list of AS numbers"));
         }
         set(&mut keys, "as-path", format!("^{}_", path.join("_")));
     }
     if let Some(communities) = node.get("communities") {
         let list: Option<Vec<_>> = communities.texts("values").into_iter().map(community).collect();
-        let list = list.filter(|l| l.len() == 1).ok_or("communities has not one community")?;
+        let list = list.filter(|l| l.len() == 1).ok_or(Lack::Community)?;
         append(&mut keys, "communities", list);
     }
     match node.text("action") {
@@ -170,13 +171,13 @@ fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Ke
             set(&mut keys, "action", "accept");
         }
         Some("Reject") => set(&mut keys, "action", "reject"),
-        _ => return Err("action is neither Accept nor Reject".into()),
+        _ => return Err(malformed("action", "neither Accept nor Reject")),
     }
     Ok(Some(keys))
 }
 
 /// A condition that is not known must not be ignored.
-fn only_known(node: &Node) -> Result<(), String> {
+fn only_known(node: &Node) -> Result<(), Unfit> {
     let known = [
         "action",
         "cidr",
@@ -188,32 +189,33 @@ fn only_known(node: &Node) -> Result<(), String> {
         "communities",
         "operations",
     ];
-    let super::super::yaml::Value::Map(entries) = &node.value else { return Err("no rule".into()) };
+    let super::super::yaml::Value::Map(entries) = &node.value else { return Err(Lack::Rule.into()) };
     match entries.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-        Some((key, _)) => Err(format!("`{key}` has no counterpart")),
+        Some((key, _)) => Err(Unfit::Key(key.clone())),
         None => Ok(()),
     }
 }
 
-fn operations(node: &Node, keys: &mut Keys) -> Result<(), String> {
+fn operations(node: &Node, keys: &mut Keys) -> Result<(), Unfit> {
     for operation in node.list("operations") {
         let added = operation.at(&["addCommunity", "value"]).and_then(Node::scalar);
         match added.and_then(community) {
             Some(community) => append(keys, "add-communities", [community]),
-            None => return Err("an operation other than addCommunity has no counterpart".into()),
+            None => return Err(NoCounterpart::Operation.into()),
         }
     }
     if node.get("operations").is_some() && node.list("operations").is_empty() {
-        return Err("operations is no list".into());
+        return Err(malformed("operations", "no list"));
     }
     Ok(())
 }
 
-fn prefixes(node: &Node, family: Family) -> Result<Vec<PrefixRange>, String> {
+fn prefixes(node: &Node, family: Family) -> Result<Vec<PrefixRange>, Unfit> {
     let prefix: Option<Prefix> = node.text("cidr").and_then(|text| text.parse().ok());
-    let prefix = prefix.filter(|p| p.family() == family).ok_or("cidr is no prefix of the family")?;
-    let length = |key: &str, otherwise: u8| match node.get("prefixLength").and_then(|n| n.text(key)) {
-        Some(text) => text.parse::<u8>().map_err(|_| format!("prefixLength.{key} is no length")),
+    let prefix =
+        prefix.filter(|p| p.family() == family).ok_or(malformed("cidr", "no prefix of the family"))?;
+    let length = |key: &'static str, otherwise: u8| match node.get("prefixLength").and_then(|n| n.text(key)) {
+        Some(text) => text.parse::<u8>().map_err(|_| Unfit::PrefixLength(key)),
         None => Ok(otherwise),
     };
     let (min, max) = (length("min", prefix.len())?, length("max", family.max_len())?);
@@ -227,13 +229,12 @@ fn prefixes(node: &Node, family: Family) -> Result<Vec<PrefixRange>, String> {
         Some("NotIn") => (range(min, max), true),
         Some("Equal") if !has_lengths => (range(prefix.len(), prefix.len()), false),
         Some("NotEqual") if !has_lengths => (range(prefix.len(), prefix.len()), true),
-        Some("Equal" | "NotEqual") => return Err("prefixLength beside Equal has no counterpart".into()),
-        _ => return Err("matchOperator is not known".into()),
+        Some("Equal" | "NotEqual") => return Err(NoCounterpart::LengthBesideEqual.into()),
+        _ => return Err(Unfit::UnknownField("matchOperator")),
     };
     let within: Vec<_> = within.into_iter().collect();
     match is_not {
         false => Ok(within),
-        true => ranges::minus_all(vec![ranges::all(family)], &within)
-            .ok_or_else(|| "it becomes too many prefixes".to_owned()),
+        true => ranges::minus_all(vec![ranges::all(family)], &within).ok_or(Unfit::ManyPrefixes),
     }
 }

@@ -17,6 +17,7 @@ use super::{
     values::{asn, only_family_of, seconds},
     yaml::Node,
 };
+use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit, malformed};
 use crate::convert::{
     ConvertError, Input,
     ledger::{Ledger, Outcome},
@@ -35,7 +36,7 @@ struct Common {
 }
 
 /// Why a key of a pool or neighbor has no counterpart.
-const MESH_OF_NODES: &str = "nodes peer with each other by kubernetes.peering: label reflectors with \
+pub(super) const MESH_OF_NODES: &str = "nodes peer with each other by kubernetes.peering: label reflectors with \
                              routelet.io/route-reflector and set it to \"reflectors\"";
 
 /// Reads all files and converts them.
@@ -73,28 +74,28 @@ fn neighbor(
     filters: &mut Filters<'_>,
     cluster: &mut Cluster,
     book: &mut Book,
-) -> Result<(), String> {
+) -> Result<(), Unfit> {
     let spec = object.spec();
     for key in ["peerSelector", "localWorkloadSelector"] {
         if spec.text(key).is_some_and(|text| !text.is_empty()) {
-            return Err(if key == "peerSelector" {
-                MESH_OF_NODES.into()
-            } else {
-                "routelet has no sessions with pods by selector".into()
+            return Err(match key {
+                "peerSelector" => NoCounterpart::MeshOfNodes.into(),
+                _ => NoCounterpart::SessionsWithPods.into(),
             });
         }
     }
     let nodes = nodes(spec, book)?;
     let mut keys = Keys::new();
-    let (address, port) = spec.text("peerIP").and_then(address).ok_or("peerIP is no address")?;
+    let (address, port) = spec.text("peerIP").and_then(address).ok_or(malformed("peerIP", "no address"))?;
     set(&mut keys, "address", address.to_string());
     if let Some(port) = port {
         set(&mut keys, "port", port);
     }
-    let local_as = spec.text("localASNumber").map(|text| asn(text).ok_or("localASNumber is no AS number"));
+    let local_as =
+        spec.text("localASNumber").map(|text| asn(text).ok_or(malformed("localASNumber", "no AS number")));
     let local_as = local_as.transpose()?;
     let remote_as = match spec.text("asNumber") {
-        Some(text) => asn(text).ok_or("asNumber is no AS number")?,
+        Some(text) => asn(text).ok_or(malformed("asNumber", "no AS number"))?,
         None => common.asn,
     };
     set(&mut keys, "remote-as", remote_as);
@@ -123,7 +124,7 @@ fn neighbor(
     Ok(())
 }
 
-fn nodes(spec: &Node, book: &mut Book) -> Result<Vec<Labels>, String> {
+fn nodes(spec: &Node, book: &mut Book) -> Result<Vec<Labels>, Unfit> {
     if let Some(node) = spec.text("node").filter(|node| !node.is_empty()) {
         let why = "the Node is selected by its label kubernetes.io/hostname, which has the name of the Node unless \
                    kubelet has --hostname-override";
@@ -146,19 +147,21 @@ fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
     Some((address.parse().ok()?, Some(port.parse().ok().filter(|p| *p > 0)?)))
 }
 
-fn session(spec: &Node, keys: &mut Keys, book: &mut Book) -> Result<(), String> {
+fn session(spec: &Node, keys: &mut Keys, book: &mut Book) -> Result<(), Unfit> {
     match (spec.text("nextHopMode"), spec.text("keepOriginalNextHop")) {
         (Some("Self"), _) => set(keys, "next-hop-self", true),
         (Some("Keep"), _) | (None, Some("true")) => set(keys, "next-hop-self", false),
         (Some("Auto"), _) | (None, None | Some("false")) => {}
-        (other, _) => return Err(format!("nextHopMode `{}` is not known", other.unwrap_or_default())),
+        (other, _) => {
+            return Err(Unfit::Unknown { what: "nextHopMode", value: other.unwrap_or_default().to_owned() });
+        }
     }
     if let Some(text) = spec.text("numAllowedLocalASNumbers") {
-        let count: u8 = text.parse().map_err(|_| "numAllowedLocalASNumbers is more than 255".to_owned())?;
+        let count: u8 = text.parse().map_err(|_| malformed("numAllowedLocalASNumbers", "more than 255"))?;
         set(keys, "allow-own-as", count);
     }
     if let Some(text) = spec.text("ttlSecurity") {
-        let hops: u8 = text.parse().map_err(|_| "ttlSecurity is 1 to 254".to_owned())?;
+        let hops: u8 = text.parse().map_err(|_| malformed("ttlSecurity", "1 to 254"))?;
         // 0 is no check at all in Calico, and would be turned off here, too.
         if hops > 0 {
             set(keys, "ttl-security", hops);
@@ -184,10 +187,10 @@ fn session(spec: &Node, keys: &mut Keys, book: &mut Book) -> Result<(), String> 
 }
 
 /// The Secret of a password. A neighbor with a password is never without one.
-fn password(spec: &Node, book: &mut Book) -> Result<Option<(String, String)>, String> {
+fn password(spec: &Node, book: &mut Book) -> Result<Option<(String, String)>, Unfit> {
     let Some(password) = spec.get("password") else { return Ok(None) };
-    let reference = password.get("secretKeyRef").ok_or("its password has no secretKeyRef")?;
-    let name = reference.text("name").filter(|n| !n.is_empty()).ok_or("its Secret has no name")?;
+    let reference = password.get("secretKeyRef").ok_or(Lack::SecretReference)?;
+    let name = reference.text("name").filter(|n| !n.is_empty()).ok_or(Lack::SecretName)?;
     let key = reference.text("key").unwrap_or("password");
     let secret = (name.to_owned(), key.to_owned());
     reference.text("optional");

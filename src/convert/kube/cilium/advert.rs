@@ -1,6 +1,7 @@
 //! CiliumBGPAdvertisement: what neighbors get, as export policies.
 
 use super::{Book, Keys, Labels, Node, Object, append, session::family, set};
+use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit};
 use crate::convert::kube::{cluster::decide, selector, values::community};
 
 /// All advertisements.
@@ -41,7 +42,7 @@ impl Adverts {
         }
     }
 
-    fn entry(&mut self, node: &Node, book: &mut Book) -> Result<(&'static str, Keys), String> {
+    fn entry(&mut self, node: &Node, book: &mut Book) -> Result<(&'static str, Keys), Unfit> {
         let attributes = match node.get("attributes") {
             Some(attributes) => attributes_of(attributes)?,
             None => Keys::new(),
@@ -53,36 +54,25 @@ impl Adverts {
                 Ok(("pod-cidr", attributes))
             }
             Some("Service") => {
-                let service = node.get("service").ok_or("it has no service")?;
+                let service = node.get("service").ok_or(Lack::Service)?;
                 if ["aggregationLengthIPv4", "aggregationLengthIPv6"].iter().any(|k| service.get(k).is_some())
                 {
-                    return Err("routelet advertises aggregates to all neighbors alike, see kubernetes.service-aggregates"
-                        .into());
+                    return Err(NoCounterpart::AggregateOfNeighbor.into());
                 }
                 let wanted = services(node.get("selector"), &service.texts("addresses"))?;
                 self.take_services(wanted)?;
                 Ok(("service", attributes))
             }
-            Some("CiliumPodIPPool") => {
-                Err("routelet knows no CiliumPodIPPool: pods have the pod CIDRs of Nodes".into())
-            }
-            Some("Interface") => {
-                Err("name the interface in advertise.interfaces, and accept source interface in the \
-                                      export policies of the neighbors"
-                    .into())
-            }
-            _ => Err("advertisementType is not known".into()),
+            Some("CiliumPodIPPool") => Err(NoCounterpart::PodPool.into()),
+            Some("Interface") => Err(NoCounterpart::AdvertisedInterface.into()),
+            _ => Err(Unfit::UnknownField("advertisementType")),
         }
     }
 
     /// Services are selected once for all neighbors.
-    pub(super) fn take_services(&mut self, wanted: Services) -> Result<(), String> {
+    pub(super) fn take_services(&mut self, wanted: Services) -> Result<(), Unfit> {
         match &self.services {
-            Some(known) if *known != wanted => Err(
-                "it selects other Services or addresses than the first one: routelet selects Services by \
-                 kubernetes.services and kubernetes.service-selector, once for all neighbors"
-                    .into(),
-            ),
+            Some(known) if *known != wanted => Err(NoCounterpart::OtherServices.into()),
             _ => {
                 self.services = Some(wanted);
                 Ok(())
@@ -110,7 +100,7 @@ impl Adverts {
     }
 
     /// The export policy of a neighbor with this CiliumBGPPeerConfig.
-    pub(super) fn exports(&self, config: Option<&Node>) -> Result<Vec<Keys>, String> {
+    pub(super) fn exports(&self, config: Option<&Node>) -> Result<Vec<Keys>, Unfit> {
         let (mut attributes, mut accepts): (Vec<(u64, Keys)>, Vec<Keys>) = (Vec::new(), Vec::new());
         for node in config.map(|c| c.list("families")).unwrap_or_default() {
             let (Some(family), Some(selector)) = (family(node), node.get("advertisements")) else { continue };
@@ -143,8 +133,8 @@ impl Adverts {
 }
 
 /// `selector`: without one no Service is selected.
-pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Services, String> {
-    let selector = selector.ok_or("it has no selector, and so selects no Service")?;
+pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Services, Unfit> {
+    let selector = selector.ok_or(Lack::Selector)?;
     let selector = selector::text(selector)?;
     let mut kinds = Vec::new();
     for address in addresses {
@@ -152,11 +142,11 @@ pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Se
             "LoadBalancerIP" => "load-balancer-ip",
             "ClusterIP" => "cluster-ip",
             "ExternalIP" => "external-ip",
-            other => return Err(format!("addresses of kind `{other}` are not known")),
+            other => return Err(Unfit::AddressKind((*other).to_owned())),
         });
     }
     if kinds.is_empty() {
-        return Err("it has no addresses".into());
+        return Err(Lack::Addresses.into());
     }
     kinds.sort_unstable();
     kinds.dedup();
@@ -165,7 +155,7 @@ pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Se
 
 /// Communities and LOCAL_PREF. A community that is not known leaves the advertisement out: without
 /// it the routes might be passed on.
-pub(super) fn attributes_of(node: &Node) -> Result<Keys, String> {
+pub(super) fn attributes_of(node: &Node) -> Result<Keys, Unfit> {
     let mut keys = Keys::new();
     if let Some(communities) = node.get("communities") {
         for key in ["standard", "wellKnown", "large"] {
@@ -176,16 +166,16 @@ pub(super) fn attributes_of(node: &Node) -> Result<Keys, String> {
                     "route-filter-v4" => "65535:3".to_owned(),
                     "route-filter-translated-v6" => "65535:4".to_owned(),
                     "route-filter-v6" => "65535:5".to_owned(),
-                    other => {
-                        community(other).ok_or_else(|| format!("the community `{other}` is not known"))?
-                    }
+                    other => community(other)
+                        .ok_or_else(|| Unfit::Unknown { what: "the community", value: other.to_owned() })?,
                 };
                 append(&mut keys, "add-communities", [value]);
             }
         }
     }
     if let Some(text) = node.text("localPreference") {
-        let value: u32 = text.parse().map_err(|_| format!("`{text}` is no LOCAL_PREF"))?;
+        let value: u32 =
+            text.parse().map_err(|_| Unfit::Value { value: text.to_owned(), expected: "LOCAL_PREF" })?;
         set(&mut keys, "set-local-pref", value);
     }
     Ok(keys)

@@ -17,6 +17,7 @@ use super::{
     values::asn,
     yaml::Node,
 };
+use crate::convert::kube::unfit::Unfit;
 use crate::convert::{
     ConvertError, Input,
     ledger::Ledger,
@@ -83,7 +84,7 @@ fn instance_port(instance: &Node, book: &mut Book) -> Option<u16> {
 fn instance_peers(
     object: &Object,
     instance: &Node,
-    nodes: &Result<Vec<Labels>, String>,
+    nodes: &Result<Vec<Labels>, Unfit>,
     configs: &[&Object],
     adverts: &Adverts,
     cluster: &mut Cluster,
@@ -109,14 +110,18 @@ fn one_peer<'a>(
     peer: &Node,
     own: Option<u32>,
     configs: &[&'a Object],
-) -> Result<(Peer, Option<&'a Node>), String> {
-    let own = own.ok_or("localASN is missing, or no AS number that routelet takes")?;
+) -> Result<(Peer, Option<&'a Node>), Unfit> {
+    let own = own.ok_or(Unfit::NoLocalAs)?;
     let mut session = Session::new(own);
     session.place(peer)?;
     let config = match peer.at(&["peerConfigRef", "name"]).and_then(Node::scalar) {
         Some(name) => {
             let found = configs.iter().find(|o| o.name == name);
-            Some(found.ok_or_else(|| format!("its CiliumBGPPeerConfig {name} is not in the input"))?.spec())
+            Some(
+                found
+                    .ok_or_else(|| Unfit::NotInInput { kind: "CiliumBGPPeerConfig", name: name.to_owned() })?
+                    .spec(),
+            )
         }
         None => None,
     };
@@ -131,7 +136,7 @@ fn complete(
     exports: Vec<Keys>,
     own: Option<u32>,
     cluster: &mut Cluster,
-) -> Result<Peer, String> {
+) -> Result<Peer, Unfit> {
     if let Some(own) = own {
         let known = cluster.router.bgp.entry("as").or_insert_with(|| own.into());
         if *known != own {

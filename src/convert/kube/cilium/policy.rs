@@ -8,6 +8,7 @@ use super::{
     session::{family, keepalive},
     set,
 };
+use crate::convert::kube::unfit::Unfit;
 use crate::convert::kube::{SECRET, cluster::decide};
 
 /// What the neighbors of one virtual router get.
@@ -55,7 +56,7 @@ fn take_services(router: &Node, adverts: &mut Adverts, book: &mut Book) -> bool 
     if addresses.is_empty() {
         addresses.push("LoadBalancerIP");
     }
-    let wanted: Result<Services, String> = services(Some(selector), &addresses);
+    let wanted: Result<Services, Unfit> = services(Some(selector), &addresses);
     match wanted.and_then(|wanted| adverts.take_services(wanted)) {
         Ok(()) => true,
         Err(why) => {
@@ -72,8 +73,8 @@ fn neighbor(
     mut peer: Peer,
     router: &Router,
     book: &mut Book,
-) -> Result<(Peer, Vec<Keys>), String> {
-    let own = router.own.ok_or("localASN is missing, or no AS number that routelet takes")?;
+) -> Result<(Peer, Vec<Keys>), Unfit> {
+    let own = router.own.ok_or(Unfit::NoLocalAs)?;
     let mut session = Session::new(own);
     session.place(node)?;
     session.timers(Some(node))?;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Book, Keys, Node, asn, set};
+use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit, malformed};
 use crate::convert::{kube::SECRET, ledger::Outcome};
 
 /// What one neighbor has.
@@ -22,31 +23,30 @@ impl Session {
     }
 
     /// Address and AS number.
-    pub(super) fn place(&mut self, peer: &Node) -> Result<(), String> {
+    pub(super) fn place(&mut self, peer: &Node) -> Result<(), Unfit> {
         let discovery = peer.get("autoDiscovery");
         match (peer.text("peerAddress"), discovery.and_then(|d| d.text("mode"))) {
             (Some(text), _) => {
                 // Releases before 1.16 wrote it as a prefix.
                 let text = text.trim();
                 let bare = text.split_once('/').map_or(text, |(address, _)| address);
-                let address: IpAddr = bare.parse().map_err(|_| format!("`{text}` is no address"))?;
+                let address: IpAddr =
+                    bare.parse().map_err(|_| Unfit::Value { value: text.to_owned(), expected: "address" })?;
                 set(&mut self.keys, "address", address.to_string());
             }
             (None, Some("Unnumbered")) => {
                 let interface = discovery.and_then(|d| d.at(&["unnumbered", "interface"])?.scalar());
-                set(&mut self.keys, "interface", interface.ok_or("autoDiscovery has no interface")?);
+                set(&mut self.keys, "interface", interface.ok_or(Lack::Interface)?);
             }
             (None, Some("DefaultGateway")) => {
-                return Err("a BGPPeer with address gateway follows default routes of both families: write one if the Nodes \
-                            have them in this family only"
-                    .into());
+                return Err(NoCounterpart::GatewayOfFamily.into());
             }
-            _ => return Err("it has no peerAddress".into()),
+            _ => return Err(Lack::Address.into()),
         }
         match peer.text("peerASN") {
             None | Some("0") => set(&mut self.keys, "remote-as", "any"),
             Some(text) => {
-                let number = asn(text).ok_or("peerASN is no AS number that routelet takes")?;
+                let number = asn(text).ok_or(malformed("peerASN", "no AS number that routelet takes"))?;
                 set(&mut self.keys, "remote-as", number);
             }
         }
@@ -54,7 +54,7 @@ impl Session {
     }
 
     /// What its CiliumBGPPeerConfig has; without one the defaults.
-    pub(super) fn configure(&mut self, config: Option<&Node>) -> Result<(), String> {
+    pub(super) fn configure(&mut self, config: Option<&Node>) -> Result<(), Unfit> {
         let timers = config.and_then(|c| c.get("timers"));
         let transport = config.and_then(|c| c.get("transport"));
         let restart = config.and_then(|c| c.get("gracefulRestart"));
@@ -65,9 +65,7 @@ impl Session {
             self.port(port)?;
         }
         if transport.is_some_and(|t| t.get("sourceInterface").is_some()) {
-            return Err(
-                "its source would be an address of sourceInterface: write a BGPPeer with localAddress".into(),
-            );
+            return Err(NoCounterpart::SourceInterface.into());
         }
         if let Some(name) = config.and_then(|c| c.text("authSecretRef")) {
             self.secret = Some((name.to_owned(), "password".to_owned()));
@@ -75,17 +73,17 @@ impl Session {
         self.families(config.map(|c| c.list("families")).unwrap_or_default())
     }
 
-    pub(super) fn port(&mut self, text: &str) -> Result<(), String> {
-        let port: u16 = text.parse().map_err(|_| "peerPort is no port".to_owned())?;
+    pub(super) fn port(&mut self, text: &str) -> Result<(), Unfit> {
+        let port: u16 = text.parse().map_err(|_| malformed("peerPort", "no port"))?;
         if port > 0 {
             set(&mut self.keys, "port", port);
         }
         Ok(())
     }
 
-    pub(super) fn timers(&mut self, timers: Option<&Node>) -> Result<(), String> {
-        let number = |key: &str| match timers.and_then(|t| t.text(key)) {
-            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} is no number")),
+    pub(super) fn timers(&mut self, timers: Option<&Node>) -> Result<(), Unfit> {
+        let number = |key: &'static str| match timers.and_then(|t| t.text(key)) {
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| malformed(key, "no number")),
             None => Ok(None),
         };
         if let Some(time) = number("holdTimeSeconds")?.filter(|t| *t > 0) {
@@ -98,21 +96,21 @@ impl Session {
     }
 
     /// It is off unless it is enabled.
-    pub(super) fn restart(&mut self, restart: Option<&Node>) -> Result<(), String> {
+    pub(super) fn restart(&mut self, restart: Option<&Node>) -> Result<(), Unfit> {
         let enabled = restart.is_some_and(|r| r.flag("enabled"));
         set(&mut self.keys, "graceful-restart", enabled);
         if let Some(text) = restart.and_then(|r| r.text("restartTimeSeconds"))
             && enabled
         {
-            let time: u16 = text.parse().map_err(|_| "restartTimeSeconds is 1 to 4095".to_owned())?;
+            let time: u16 = text.parse().map_err(|_| malformed("restartTimeSeconds", "1 to 4095"))?;
             set(&mut self.keys, "restart-time", time);
         }
         Ok(())
     }
 
-    pub(super) fn hops(&mut self, text: Option<&str>) -> Result<(), String> {
+    pub(super) fn hops(&mut self, text: Option<&str>) -> Result<(), Unfit> {
         let Some(text) = text else { return Ok(()) };
-        let hops: u8 = text.parse().map_err(|_| "the TTL is 1 to 255".to_owned())?;
+        let hops: u8 = text.parse().map_err(|_| malformed("the TTL", "1 to 255"))?;
         // A neighbor on an interface is on the link itself.
         let is_on_link = self.keys.contains_key("interface");
         if hops > 1 && !is_on_link && self.keys.get("remote-as") != Some(&self.own.into()) {
@@ -121,7 +119,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn families(&mut self, list: &[Node]) -> Result<(), String> {
+    pub(super) fn families(&mut self, list: &[Node]) -> Result<(), Unfit> {
         let mut families = Vec::new();
         for node in list {
             if let Some(family) = family(node) {
@@ -132,7 +130,7 @@ impl Session {
             return Ok(());
         }
         if families.is_empty() {
-            return Err("routelet has IPv4 and IPv6 unicast alone".into());
+            return Err(NoCounterpart::Families.into());
         }
         families.dedup();
         set(&mut self.keys, "families", families);

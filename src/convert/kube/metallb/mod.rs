@@ -16,6 +16,7 @@ use super::{
     values::{about, community, inside, prefixes},
     yaml::Node,
 };
+use crate::convert::kube::unfit::{NoCounterpart, Unfit};
 use crate::{
     bgp::policy::PrefixRange,
     convert::{
@@ -137,13 +138,13 @@ fn community_names(objects: &[&Object], book: &mut Book) -> Vec<(String, Option<
 }
 
 /// A community, or the name of one.
-fn resolved(text: &str, names: &[(String, Option<String>)]) -> Result<String, String> {
+fn resolved(text: &str, names: &[(String, Option<String>)]) -> Result<String, Unfit> {
     let known = names.iter().find(|(name, _)| name == text);
     let value = match known {
         Some((_, value)) => value.clone(),
         None => community(text).filter(|_| text.contains(':')),
     };
-    value.ok_or_else(|| format!("the community `{text}` is not known; routes without it might be passed on"))
+    value.ok_or_else(|| Unfit::UnknownCommunity(text.to_owned()))
 }
 
 fn pools<'a>(objects: &[&'a Object], book: &mut Book) -> Vec<Pool<'a>> {
@@ -180,13 +181,11 @@ fn advertisement(
     pools: &[Pool<'_>],
     names: &[(String, Option<String>)],
     book: &mut Book,
-) -> Result<Advertisement, String> {
+) -> Result<Advertisement, Unfit> {
     let spec = object.spec();
     let selectors = spec.list("nodeSelectors");
     if !selectors.is_empty() {
-        return Err(
-            "an advertisement is one of all Nodes of its neighbors: select the Nodes in the BGPPeer".into()
-        );
+        return Err(NoCounterpart::NodesOfAdvertisement.into());
     }
     let wanted = spec.texts("ipAddressPools");
     let by_label = spec.list("ipAddressPoolSelectors");
@@ -214,7 +213,7 @@ fn attributes(
     mut ranges: Vec<PrefixRange>,
     names: &[(String, Option<String>)],
     book: &mut Book,
-) -> Result<Advertisement, String> {
+) -> Result<Advertisement, Unfit> {
     for (key, family) in LENGTHS {
         let length = node.text(key).map(|text| text.parse::<u8>());
         if length.is_some_and(|l| l != Ok(family.max_len())) {
@@ -235,7 +234,8 @@ fn attributes(
         append(&mut attributes, "add-communities", list);
     }
     if let Some(text) = node.text("localPref") {
-        let value: u32 = text.parse().map_err(|_| format!("`{text}` is no LOCAL_PREF"))?;
+        let value: u32 =
+            text.parse().map_err(|_| Unfit::Value { value: text.to_owned(), expected: "LOCAL_PREF" })?;
         if value > 0 {
             set(&mut attributes, "set-local-pref", value);
         }

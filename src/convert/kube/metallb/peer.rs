@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{Advertisement, Book, Cluster, Keys, Node, append, exports, set};
+use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit, malformed};
 use crate::convert::{
     kube::{
         SECRET,
@@ -30,9 +31,9 @@ pub(super) fn neighbor(
     advertisements: &[Advertisement],
     cluster: &mut Cluster,
     book: &mut Book,
-) -> Result<(), String> {
+) -> Result<(), Unfit> {
     if spec.text("vrf").is_some_and(|vrf| !vrf.is_empty()) {
-        return Err("routelet has no VRFs".into());
+        return Err(NoCounterpart::Vrf.into());
     }
     let nodes = node_sets(spec.list("nodeSelectors"))?;
     let mut keys = Keys::new();
@@ -58,7 +59,7 @@ pub(super) fn neighbor(
     if let Some(profile) = spec.text("bfdProfile").filter(|text| !text.is_empty()) {
         match profiles.iter().find(|(name, _)| *name == profile) {
             Some((_, of_it)) => set(&mut keys, "bfd", Value::Object(bfd(of_it))),
-            None => return Err(format!("its BFDProfile {profile} is not in the input")),
+            None => return Err(Unfit::NotInInput { kind: "BFDProfile", name: profile.to_owned() }),
         }
     }
     let secret = password(name, spec, book);
@@ -70,26 +71,32 @@ pub(super) fn neighbor(
 }
 
 /// `None`: a neighbor of an interface.
-fn place(spec: &Node, key: &str, keys: &mut Keys) -> Result<Option<IpAddr>, String> {
+fn place(spec: &Node, key: &str, keys: &mut Keys) -> Result<Option<IpAddr>, Unfit> {
     if let Some(text) = spec.text(key).filter(|text| !text.is_empty()) {
-        let address: IpAddr = text.parse().map_err(|_| format!("`{text}` is no address"))?;
+        let address: IpAddr =
+            text.parse().map_err(|_| Unfit::Value { value: text.to_owned(), expected: "address" })?;
         set(keys, "address", address.to_string());
         return Ok(Some(address));
     }
     let interface = spec.text("interface").filter(|text| !text.is_empty());
-    set(keys, "interface", interface.ok_or("it has neither peerAddress nor interface")?);
+    set(keys, "interface", interface.ok_or(Lack::AddressOrInterface)?);
     Ok(None)
 }
 
-fn remote(spec: &Node, keys: &mut Keys, cluster: &Cluster) -> Result<(), String> {
+fn remote(spec: &Node, keys: &mut Keys, cluster: &Cluster) -> Result<(), Unfit> {
     match (spec.text("dynamicASN"), spec.text("peerASN").filter(|text| *text != "0")) {
         (Some(kind @ ("internal" | "external")), None) => set(keys, "remote-as", kind),
         (None | Some(""), Some(text)) => {
-            set(keys, "remote-as", asn(text).ok_or("peerASN is no AS number that routelet takes")?);
+            set(
+                keys,
+                "remote-as",
+                asn(text).ok_or(malformed("peerASN", "no AS number that routelet takes"))?,
+            );
         }
-        _ => return Err("it needs one of peerASN and dynamicASN".into()),
+        _ => return Err(Lack::RemoteAs.into()),
     }
-    let own = spec.text("myASN").and_then(asn).ok_or("myASN is no AS number that routelet takes")?;
+    let own =
+        spec.text("myASN").and_then(asn).ok_or(malformed("myASN", "no AS number that routelet takes"))?;
     if cluster.router.bgp.get("as") != Some(&own.into()) {
         set(keys, "local-as", own);
     }
