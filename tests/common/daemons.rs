@@ -107,8 +107,12 @@ impl Routelet {
         command.arg(format!(
             "{further}{into}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
         ));
-        command.envs(self.environment.iter().cloned());
-        command.arg(self.dir.join("resolv.conf")).arg(&self.binary);
+        command.arg(self.dir.join("resolv.conf"));
+        if !self.environment.is_empty() {
+            // The daemon's alone: a library that is loaded before its own would disturb unshare, too.
+            command.arg("env").args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        }
+        command.arg(&self.binary);
         command.args(["run", "--config"]).arg(self.dir.join("routelet.toml")).args(&self.options);
         let _ = fs::remove_file(self.socket());
         self.process = Process::start(&mut command, &self.dir.join("log"));
