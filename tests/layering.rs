@@ -129,6 +129,24 @@ fn every_path_on_the_architecture_page_exists() {
     assert!(missing.is_empty(), "ARCHITECTURE.md lists what does not exist: {missing:?}");
 }
 
+/// Code that several suites share stands in `tests/common` or `tests/kit`.
+#[test]
+fn no_suite_borrows_files_of_another() {
+    let mut borrowed = Vec::new();
+    for file in rust_files(&root().join("tests")) {
+        let text = fs::read_to_string(&file).expect("a readable file");
+        let paths = text.lines().filter_map(|line| line.strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+        for path in paths.map(|path| file.parent().expect("a folder").join(path)) {
+            let real = path.canonicalize().expect("a file that exists");
+            let shared = ["tests/common", "tests/kit", "fuzz"].map(|folder| root().join(folder));
+            if !shared.iter().any(|folder| real.starts_with(folder)) {
+                borrowed.push(format!("{}: {}", file.display(), path.display()));
+            }
+        }
+    }
+    assert!(borrowed.is_empty(), "{borrowed:?}");
+}
+
 #[test]
 fn every_dependency_is_used() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests of the real world")]
 
 #[allow(dead_code, reason = "shared with tests/conformance")]
-#[path = "../conformance/bed.rs"]
+#[path = "../common/bed.rs"]
 mod bed;
 #[path = "../common/mod.rs"]
 mod common;
@@ -18,7 +18,7 @@ mod stolen;
 mod tenant;
 mod unnumbered;
 #[allow(dead_code, reason = "shared with tests/conformance")]
-#[path = "../conformance/words.rs"]
+#[path = "../common/words.rs"]
 mod words;
 
 use std::{

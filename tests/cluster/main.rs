@@ -15,7 +15,7 @@
 mod common;
 #[path = "../kit/mod.rs"]
 mod kit;
-#[path = "../kube/cluster.rs"]
+#[path = "../common/cluster.rs"]
 mod plane;
 
 mod cluster;

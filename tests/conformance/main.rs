@@ -5,6 +5,7 @@
 mod common;
 
 mod attributes;
+#[path = "../common/bed.rs"]
 mod bed;
 mod bfd;
 mod decision;
@@ -17,4 +18,5 @@ mod nlri;
 mod open;
 mod semantics;
 mod transport;
+#[path = "../common/words.rs"]
 mod words;

@@ -6,6 +6,7 @@ mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod documented;
+#[path = "../common/engine.rs"]
 mod engine;
 #[path = "../kit/mod.rs"]
 mod kit;

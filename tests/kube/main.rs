@@ -11,13 +11,14 @@
 mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../docker/engine.rs"]
+#[path = "../common/engine.rs"]
 mod engine;
 #[path = "../kit/mod.rs"]
 mod kit;
 
 mod bad_input;
 mod cleanup;
+#[path = "../common/cluster.rs"]
 mod cluster;
 mod clusters;
 mod conflist;
