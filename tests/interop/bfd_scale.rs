@@ -17,8 +17,20 @@ fn address(side: u32, n: u32) -> String {
     format!("10.3.{}.{}", side + n / 250, n % 250 + 1)
 }
 
-fn add_addresses(net: &Net, ns: &Ns, side: u32) {
-    let all: String = (0..SESSIONS).map(|n| format!("addr add {}/16 dev eth0\n", address(side, n))).collect();
+/// The addresses of one side, and where the other's are: without that, the entries of both would
+/// not fit into the kernel's neighbor table, which all namespaces share (`gc_thresh3`).
+fn add_addresses(net: &Net, ns: &Ns, side: u32, other: &Ns) {
+    let link = other.ip("link show eth0");
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("an address");
+    let all: String = (0..SESSIONS)
+        .map(|n| {
+            let (own, remote) = (address(side, n), address(128 - side, n));
+            format!(
+                "addr add {own}/16 dev eth0\nneigh replace {remote} lladdr {} nud permanent dev eth0\n",
+                mac
+            )
+        })
+        .collect();
     let file = net.dir().join(format!("addresses-{side}"));
     fs::write(&file, all).unwrap();
     run(Command::new("ip").args(["-n", &ns.name, "-batch"]).arg(&file));
@@ -37,8 +49,8 @@ fn a_thousand_bfd_sessions_stay_up_and_their_cost_is_noted_beside_that_of_frr() 
     let mut net = Net::new();
     let (ours, theirs) = (net.ns("ours"), net.ns("theirs"));
     net.link((&ours, "eth0"), (&theirs, "eth0"));
-    add_addresses(&net, &ours, 0);
-    add_addresses(&net, &theirs, 128);
+    add_addresses(&net, &ours, 0, &theirs);
+    add_addresses(&net, &theirs, 128, &ours);
     let (mut config, mut bfdd) =
         (String::from("[bgp]\nas = 65001\nrouter-id = \"10.3.0.1\"\n"), String::from("bfd\n"));
     for n in 0..SESSIONS {
