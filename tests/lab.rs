@@ -45,9 +45,57 @@ fn scene_failover() {
     let out = done(&["scene", "failover"], SCENE);
     assert!(out.contains("all routes take leaf2") && out.contains("both leaves are used again"), "{out}");
     let line = out.lines().find(|l| l.contains(" packets from pod1 to 10.1.2.10")).expect(&out);
-    let words: Vec<_> = line.split(' ').collect();
-    let (sent, lost): (usize, usize) = (words[0].parse().unwrap(), words[words.len() - 2].parse().unwrap());
+    let (sent, lost) = packets(line);
     assert!(sent > 200 && lost < sent / 2, "{line}");
+}
+
+/// Packets pass no reflector, so that none is lost; a busy machine may be slow to reply to a few.
+#[test]
+fn scene_reflectors() {
+    let out = done(&["scene", "reflectors"], SCENE);
+    for part in ["one session left", "10.2.1.0/24, reaches host2", "all its routes are back"] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    let line = out.lines().find(|l| l.contains(" packets from pod1 to 10.1.2.10")).expect(&out);
+    let (sent, lost) = packets(line);
+    assert!(sent > 200 && lost <= sent / 50, "{line}");
+}
+
+#[test]
+fn scene_docker() {
+    let (engines, networks) = (of_this_machine("containerd"), of_this_machine("networks"));
+    let out = done(&["scene", "docker"], SCENE);
+    for part in
+        ["the network `web`, no container", "host2 has the route to 172.30.1.0/24", "pod2 → 172.30.1.10"]
+    {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    assert!(out.contains("the container is removed: the route is gone"), "{out}");
+    assert_eq!((of_this_machine("containerd"), of_this_machine("networks")), (engines, networks));
+}
+
+/// What an engine of the lab must not change: files of containerd, and interfaces.
+fn of_this_machine(what: &str) -> Vec<String> {
+    let folder = if what == "containerd" { "/run/containerd" } else { "/sys/class/net" };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn scene_docker_without_docker_is_refused_with_a_remedy() {
+    let refused = lab(&["scene", "docker"]).env("PATH", "/nowhere").output().unwrap();
+    let err = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{err}");
+    assert!(err.contains("no program `dockerd`") && err.contains("install Docker Engine"), "{err}");
+    assert!(refused.stdout.is_empty(), "nothing is built");
+}
+
+/// Sent and lost.
+fn packets(line: &str) -> (usize, usize) {
+    let words: Vec<_> = line.split(' ').collect();
+    (words[0].parse().unwrap(), words[words.len() - 2].parse().unwrap())
 }
 
 #[test]
@@ -89,6 +137,7 @@ fn done(options: &[&str], seconds: u64) -> String {
     assert!(status.success(), "{out}\n{err}");
     assert!(began.elapsed() < Duration::from_secs(seconds), "{:?}:\n{out}", began.elapsed());
     assert_eq!(left_behind(id), Vec::<String>::new());
+    assert!(options.first() != Some(&"scene") || out.contains("\nshown: "), "what it showed:\n{out}");
     out.into_owned()
 }
 
@@ -193,5 +242,9 @@ fn left_behind(id: u32) -> Vec<String> {
         }
     }
     left.extend(Path::new(&folder).exists().then_some(folder));
+    for groups in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"] {
+        let group = format!("{groups}/routelet-lab-{id}");
+        left.extend(Path::new(&group).exists().then_some(group));
+    }
     left
 }

@@ -58,6 +58,10 @@ enum SceneName {
     Unnumbered,
     /// A host that is taken out of traffic and back
     Drain,
+    /// Two route reflectors, of which one ends under a stream of packets
+    Reflectors,
+    /// A network of a Docker engine, with and without a container
+    Docker,
 }
 
 impl Lab {
@@ -75,6 +79,8 @@ impl Lab {
                 SceneName::Failover => Scene::Failover,
                 SceneName::Unnumbered => Scene::Unnumbered,
                 SceneName::Drain => Scene::Drain,
+                SceneName::Reflectors => Scene::Reflectors,
+                SceneName::Docker => Scene::Docker,
             };
             let (nodes, fabric) = (2, scene.fabric());
             return LabOptions { nodes, keep: *keep, fabric, scene: Some(scene), ..LabOptions::default() };

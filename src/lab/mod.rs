@@ -4,8 +4,8 @@
 //! names, addresses and configurations; `io` builds them with netlink, runs the demonstration and
 //! removes everything again.
 //!
-//! Deliberately absent: `ip(8)`, Docker, Kubernetes. A lab needs root and a kernel with veth and
-//! bridges.
+//! Deliberately absent: `ip(8)`, Kubernetes, and the Docker engine of this machine: the scene `docker`
+//! starts an engine of its own. A lab needs root and a kernel with veth and bridges.
 
 mod io;
 mod topology;
@@ -47,6 +47,10 @@ pub enum Scene {
     Unnumbered,
     /// A host is taken out of traffic and back.
     Drain,
+    /// One of two route reflectors ends under a stream of packets.
+    Reflectors,
+    /// A network of Docker, with and without a container.
+    Docker,
 }
 
 impl Scene {
@@ -54,7 +58,8 @@ impl Scene {
     pub fn fabric(self) -> Fabric {
         match self {
             Self::Failover | Self::Unnumbered => Fabric::Unnumbered,
-            Self::Bfd | Self::Drain => Fabric::Numbered,
+            Self::Bfd | Self::Drain | Self::Docker => Fabric::Numbered,
+            Self::Reflectors => Fabric::Reflected,
         }
     }
 }

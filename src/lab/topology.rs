@@ -12,6 +12,10 @@
 //!
 //! IPv6 beside it: fd00:0:N::/64 to the leaf, fd00:1:N::/64 for pods.
 //!
+//! The reflected fabric has one AS and one subnet, 10.0.0.0/24 and fd00::/64, in which two route
+//! reflectors (.1 and .2) and the hosts (.11, .12, …) are connected to a switch. The hosts have
+//! sessions with the reflectors only.
+//!
 //! The unnumbered fabric has two leaves, AS 10001 and 10002, and no address on any link between
 //! them and the hosts. The hosts have no BGP configuration: they find the leaves and their pods'
 //! bridge.
@@ -19,7 +23,7 @@
 use std::{
     fmt::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::net::{Asn, Prefix};
@@ -28,8 +32,14 @@ use crate::net::{Asn, Prefix};
 pub(super) const PREFIX: &str = "rlab-";
 /// The leaf's AS number; host N has 1000 + N.
 pub(super) const LEAF_AS: Asn = 10000;
+/// Name of the namespace of the switch that connects reflectors and hosts.
+pub(super) const SWITCH: &str = "switch";
+/// The network of Docker in the first host.
+pub(super) const DOCKER_NETWORK: &str = "web";
 /// The bridge of pods in each host.
 pub(super) const BRIDGE: &str = "pods0";
+/// Host N is number 10 + N of the reflected fabric's subnet.
+const HOSTS_FROM: u8 = 10;
 /// In seconds; short, so that a failure is detected soon even without a loss of carrier.
 const HOLD_TIME: u16 = 3;
 
@@ -58,6 +68,8 @@ pub enum Fabric {
     Numbered,
     /// Two leaves, no addresses (RFC 8950).
     Unnumbered,
+    /// Two route reflectors instead of leaves, in the subnet of the hosts (RFC 4456).
+    Reflected,
 }
 
 /// The plan of a lab.
@@ -69,6 +81,8 @@ pub(super) struct Topology {
     pub(super) fabric: Fabric,
     /// Whether neighbors watch each other by BFD.
     pub(super) bfd: bool,
+    /// Whether the first host has a Docker engine.
+    pub(super) docker: bool,
 }
 
 impl Topology {
@@ -82,6 +96,7 @@ impl Topology {
         match self.fabric {
             Fabric::Numbered => &["leaf"],
             Fabric::Unnumbered => &["leaf1", "leaf2"],
+            Fabric::Reflected => &["reflector1", "reflector2"],
         }
     }
 
@@ -94,8 +109,11 @@ impl Topology {
     pub(super) fn leaf_toml(self, leaf: u8, dir: &Path) -> String {
         let asn = self.leaf_as(leaf);
         let mut text = self.daemon_toml(dir, asn, Ipv4Addr::new(10, 0, 0, leaf + 1));
-        text.push_str("\n[bgp.group.hosts]\ntransit = true\n");
-        text.push_str(self.bfd_key());
+        let role = match self.fabric {
+            Fabric::Reflected => "route-reflector-client",
+            Fabric::Numbered | Fabric::Unnumbered => "transit",
+        };
+        write!(text, "\n[bgp.group.hosts]\n{role} = true\n{}", self.bfd_key()).expect("a String");
         if self.fabric == Fabric::Unnumbered {
             text.push_str(
                 "\n[[bgp.neighbor]]\ninterface = \"port*\"\nremote-as = \"external\"\ngroup = \"hosts\"\n",
@@ -103,7 +121,7 @@ impl Topology {
             return text;
         }
         for host in self.hosts() {
-            let (address, asn) = (host.uplink().0, host.asn());
+            let (address, asn) = (self.address(host).0, self.host_as(host));
             write!(
                 text,
                 "\n[[bgp.neighbor]]\naddress = \"{address}\"\nremote-as = {asn}\ngroup = \"hosts\"\n"
@@ -116,8 +134,20 @@ impl Topology {
     /// In the numbered fabric there is one leaf.
     fn leaf_as(self, leaf: u8) -> Asn {
         match self.fabric {
-            Fabric::Numbered => LEAF_AS,
+            Fabric::Numbered | Fabric::Reflected => LEAF_AS,
             Fabric::Unnumbered => LEAF_AS + 1 + Asn::from(leaf),
+        }
+    }
+
+    fn host_as(self, host: Host) -> Asn {
+        if self.fabric == Fabric::Reflected { LEAF_AS } else { host.asn() }
+    }
+
+    /// Addresses of a host's uplink, where it has some.
+    pub(super) fn address(self, host: Host) -> (Ipv4Addr, Ipv6Addr) {
+        match self.fabric {
+            Fabric::Reflected => segment(HOSTS_FROM + host.n),
+            Fabric::Numbered | Fabric::Unnumbered => (host.uplink().0, host.uplink6().0),
         }
     }
 
@@ -130,14 +160,23 @@ impl Topology {
         if self.fabric == Fabric::Unnumbered {
             return folders_toml(dir);
         }
-        let (own, gateway) = host.uplink();
-        let mut text = self.daemon_toml(dir, host.asn(), own);
+        let mut text = self.daemon_toml(dir, self.host_as(host), self.address(host).0);
+        let neighbors = match self.fabric {
+            Fabric::Reflected => [1, 2].map(|n| segment(n).0).to_vec(),
+            Fabric::Numbered | Fabric::Unnumbered => vec![host.uplink().1],
+        };
         let bfd = self.bfd_key();
-        write!(
-            text,
-            "\n[[bgp.neighbor]]\naddress = \"{gateway}\"\nremote-as = {LEAF_AS}\n{bfd}\n[advertise]\ninterfaces = [\"{BRIDGE}\"]\n"
-        )
-        .expect("a String");
+        for address in neighbors {
+            write!(text, "\n[[bgp.neighbor]]\naddress = \"{address}\"\nremote-as = {LEAF_AS}\n{bfd}")
+                .expect("a String");
+        }
+        write!(text, "\n[advertise]\ninterfaces = [\"{BRIDGE}\"]\n").expect("a String");
+        if self.docker && host.n == 1 {
+            let socket = docker_socket(dir);
+            let socket = socket.display();
+            write!(text, "\n[docker]\nsocket = \"{socket}\"\nnetworks = [\"{DOCKER_NETWORK}\"]\n")
+                .expect("a String");
+        }
         text
     }
 
@@ -194,8 +233,10 @@ impl Topology {
 
     /// The diagram that the lab starts with.
     pub(super) fn picture(self, leaf: Leaf) -> String {
-        if self.fabric == Fabric::Unnumbered {
-            return self.picture_unnumbered();
+        match self.fabric {
+            Fabric::Numbered => {}
+            Fabric::Unnumbered => return self.picture_unnumbered(),
+            Fabric::Reflected => return self.picture_reflected(),
         }
         let mut text = format!("leaf  AS {LEAF_AS}  {leaf}\n");
         for host in self.hosts() {
@@ -203,6 +244,20 @@ impl Topology {
             let (n, asn) = (host.n, host.asn());
             let (link, pods, pods6) = (host.uplink_prefix(), host.pods(), host.pods6());
             writeln!(text, " {branch}─ {link:<12} ─ host{n}  AS {asn}  pod{n} in {pods} and {pods6}")
+                .expect("a String");
+        }
+        text
+    }
+
+    fn picture_reflected(self) -> String {
+        let mut text = format!("all in AS {LEAF_AS}, on one switch; sessions with the reflectors only\n");
+        for (name, n) in self.leaves().iter().zip(1..) {
+            writeln!(text, " ├─ {} ─ {name}", segment(n).0).expect("a String");
+        }
+        for host in self.hosts() {
+            let branch = if host.n == self.hosts { "└" } else { "├" };
+            let (address, n, pods, pods6) = (self.address(host).0, host.n, host.pods(), host.pods6());
+            writeln!(text, " {branch}─ {address:<9} ─ host{n}  pod{n} in {pods} and {pods6}")
                 .expect("a String");
         }
         text
@@ -277,6 +332,17 @@ impl Host {
     }
 }
 
+/// The Docker engine of a host has its socket here.
+pub(super) fn docker_socket(dir: &Path) -> PathBuf {
+    dir.join("docker/docker.sock")
+}
+
+/// Addresses in the subnet of the reflected fabric: of the reflectors from 1, of the hosts from
+/// [`HOSTS_FROM`].
+pub(super) fn segment(n: u8) -> (Ipv4Addr, Ipv6Addr) {
+    (Ipv4Addr::new(10, 0, 0, n), v6(0, 0, n.into()))
+}
+
 /// Where a daemon of the lab has its files.
 fn folders_toml(dir: &Path) -> String {
     let dir = dir.display();
@@ -293,7 +359,7 @@ fn v6(kind: u16, n: u8, last: u16) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    const LAB: Topology = Topology { pid: 7, hosts: 3, fabric: Fabric::Numbered, bfd: false };
+    const LAB: Topology = Topology { pid: 7, hosts: 3, fabric: Fabric::Numbered, bfd: false, docker: false };
 
     #[test]
     fn no_two_hosts_share_a_prefix() {
@@ -330,14 +396,36 @@ mod tests {
         assert_eq!(table["advertise"]["interfaces"][0].as_str(), Some(BRIDGE));
     }
 
+    fn parse(text: &str) -> crate::config::Config {
+        let around = crate::config::ParseContext { kubernetes: false, read_password: &|_| Ok(String::new()) };
+        crate::config::parse(text, &around).unwrap_or_else(|e| panic!("{e:?}\n{text}")).0
+    }
+
+    #[test]
+    fn hosts_have_sessions_with_the_reflectors_only() {
+        let lab = Topology { fabric: Fabric::Reflected, hosts: 50, ..LAB };
+        let dir = Path::new("/run/x");
+        let reflector = parse(&lab.leaf_toml(0, dir)).bgp;
+        assert_eq!(reflector.groups["hosts"].route_reflector_client, Some(true));
+        assert_eq!(reflector.neighbors.len(), 50);
+        let mut ids: Vec<_> = lab.hosts().map(|h| parse(&lab.host_toml(h, dir)).bgp).collect();
+        assert!(ids.iter().all(|bgp| bgp.neighbors.len() == 2 && bgp.asn == reflector.asn));
+        ids.push(parse(&lab.leaf_toml(1, dir)).bgp);
+        ids.push(reflector);
+        let ids: std::collections::BTreeSet<_> = ids.iter().map(|bgp| bgp.router_id).collect();
+        assert_eq!(ids.len(), 52, "each has a router id of its own");
+    }
+
+    #[test]
+    fn the_first_host_advertises_the_network_of_docker() {
+        let lab = Topology { docker: true, ..LAB };
+        let networks = |n| parse(&lab.host_toml(Host { n }, Path::new("/run/x"))).docker.networks.len();
+        assert_eq!((networks(1), networks(2)), (1, 0));
+    }
+
     #[test]
     fn hosts_without_addresses_have_no_bgp_configuration() {
         let lab = Topology { fabric: Fabric::Unnumbered, ..LAB };
-        let parse = |text: &str| {
-            let around =
-                crate::config::ParseContext { kubernetes: false, read_password: &|_| Ok(String::new()) };
-            crate::config::parse(text, &around).unwrap_or_else(|e| panic!("{e:?}\n{text}")).0
-        };
         assert!(parse(&lab.host_toml(lab.hosts().next().unwrap(), Path::new("/run/x"))).is_bare_host);
         let leaves: Vec<_> = (0..2).map(|n| parse(&lab.leaf_toml(n, Path::new("/run/x"))).bgp).collect();
         assert!(leaves[0].asn != leaves[1].asn && leaves[0].router_id != leaves[1].router_id);

@@ -1,23 +1,30 @@
 //! Builds a topology with netlink: veth pairs, bridges, addresses, default routes.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use futures::TryStreamExt;
 use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkMessage};
 
 use super::{
-    super::topology::{BRIDGE, Fabric, Host, Topology},
+    super::topology::{BRIDGE, Fabric, Host, SWITCH, Topology, segment},
     Error, failed,
     netns::Namespace,
 };
 
 /// A host's interfaces to the leaves.
 const UPLINKS: [&str; 2] = ["eth0", "eth1"];
+/// The bridge in the switch.
+const SEGMENT: &str = "segment";
 
 /// A lab that is running.
 pub(super) struct Net {
     pub(super) leaves: Vec<Namespace>,
     pub(super) hosts: Vec<Node>,
+    /// Next hops of each host's route to the pods of another, when nothing is missing.
+    pub(super) next_hops: usize,
     /// Whether this kernel supports IPv6.
     pub(super) ipv6: bool,
 }
@@ -46,13 +53,25 @@ impl Net {
             }
             leaves.push(leaf);
         }
+        let switch = match lab.fabric {
+            Fabric::Reflected => Some(segment_of(lab, &leaves, ipv6).await?),
+            Fabric::Numbered | Fabric::Unnumbered => None,
+        };
         let mut hosts = Vec::new();
         for host in lab.hosts() {
             let ns = router(lab.namespace(&host.name()), ipv6).await?;
             let pod = namespace(lab.namespace(&host.pod_name()), ipv6).await?;
             let node = Node { host, ns, pod };
-            for (leaf, uplink) in leaves.iter().zip(UPLINKS) {
-                node.connect(leaf, uplink).await?;
+            match &switch {
+                Some(switch) => {
+                    let addresses = lab.address(host);
+                    attach(switch, &host.port(), &node.ns, addresses, ipv6).await?;
+                }
+                None => {
+                    for (leaf, uplink) in leaves.iter().zip(UPLINKS) {
+                        connect(leaf, &host.port(), &node.ns, uplink).await?;
+                    }
+                }
             }
             node.attach_pod(ipv6).await?;
             if let (Fabric::Numbered, Some(leaf)) = (lab.fabric, leaves.first()) {
@@ -60,22 +79,13 @@ impl Net {
             }
             hosts.push(node);
         }
-        Ok(Self { leaves, hosts, ipv6 })
+        // Both reflectors advertise the same next hop.
+        let next_hops = if switch.is_some() { 1 } else { leaves.len() };
+        Ok(Self { leaves, hosts, next_hops, ipv6 })
     }
 }
 
 impl Node {
-    /// Connects leaf and host.
-    async fn connect(&self, leaf: &Namespace, uplink: &str) -> Result<(), Error> {
-        let port = self.host.port();
-        // Created in one namespace, so that the two ends have different indices: the kernel delays
-        // the notification of a lost carrier if they are the same (docs/kernel.md, section 2).
-        leaf.add(LinkVeth::new(&port, uplink).build()).await?;
-        leaf.set(LinkUnspec::new_with_name(uplink).setns_by_fd(self.ns.fd()).build()).await?;
-        leaf.set(LinkUnspec::new_with_name(&port).up().build()).await?;
-        self.ns.set(LinkUnspec::new_with_name(uplink).up().build()).await
-    }
-
     /// Makes the host's bridge, with the pod at it.
     async fn attach_pod(&self, ipv6: bool) -> Result<(), Error> {
         self.ns.add(LinkBridge::new(BRIDGE).up().build()).await?;
@@ -114,6 +124,45 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// Connects the port of a leaf, or of the switch, and the uplink of a host.
+async fn connect(leaf: &Namespace, port: &str, host: &Namespace, uplink: &str) -> Result<(), Error> {
+    // Created in one namespace, so that the two ends have different indices: the kernel delays
+    // the notification of a lost carrier if they are the same (docs/kernel.md, section 2).
+    leaf.add(LinkVeth::new(port, uplink).build()).await?;
+    leaf.set(LinkUnspec::new_with_name(uplink).setns_by_fd(host.fd()).build()).await?;
+    leaf.set(LinkUnspec::new_with_name(port).up().build()).await?;
+    host.set(LinkUnspec::new_with_name(uplink).up().build()).await
+}
+
+/// The switch of the reflected fabric with its reflectors.
+async fn segment_of(lab: Topology, reflectors: &[Namespace], ipv6: bool) -> Result<Namespace, Error> {
+    let switch = namespace(lab.namespace(SWITCH), ipv6).await?;
+    switch.add(LinkBridge::new(SEGMENT).up().build()).await?;
+    for (reflector, n) in reflectors.iter().zip(1..) {
+        attach(&switch, &format!("reflector{n}"), reflector, segment(n), ipv6).await?;
+    }
+    Ok(switch)
+}
+
+/// Connects one more to the switch, with its addresses there.
+async fn attach(
+    switch: &Namespace,
+    port: &str,
+    ns: &Namespace,
+    addresses: (Ipv4Addr, Ipv6Addr),
+    ipv6: bool,
+) -> Result<(), Error> {
+    let [uplink, _] = UPLINKS;
+    connect(switch, port, ns, uplink).await?;
+    let bridge = switch.index(SEGMENT).await?;
+    switch.set(LinkUnspec::new_with_name(port).controller(bridge).build()).await?;
+    ns.address(uplink, addresses.0.into(), 24).await?;
+    if ipv6 {
+        ns.address(uplink, addresses.1.into(), 64).await?;
+    }
+    Ok(())
 }
 
 /// A namespace that forwards.
@@ -158,7 +207,7 @@ impl Namespace {
         link.map(|link| link.header.index).ok_or(Error::Runtime(wrong))
     }
 
-    async fn address(&self, link: &str, address: IpAddr, length: u8) -> Result<(), Error> {
+    pub(super) async fn address(&self, link: &str, address: IpAddr, length: u8) -> Result<(), Error> {
         let index = self.index(link).await?;
         let wrong = failed(format!("{}: cannot give {link} the address {address}/{length}", self.name));
         self.netlink.address().add(index, address, length).execute().await.map_err(wrong)
@@ -166,8 +215,8 @@ impl Namespace {
 
     async fn default_route(&self, gateway: IpAddr) -> Result<(), Error> {
         let route = match gateway {
-            IpAddr::V4(gateway) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(gateway).build(),
-            IpAddr::V6(gateway) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(gateway).build(),
+            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build(),
         };
         let wrong = failed(format!("{}: cannot set the default route to {gateway}", self.name));
         self.netlink.route().add(route).execute().await.map_err(wrong)

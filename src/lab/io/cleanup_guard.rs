@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{super::topology::PREFIX, Error, dir, failed, netns};
+use super::{super::topology::PREFIX, Error, dir, docker, failed, netns};
 
 /// Environment variable of the guard: the process whose lab it removes.
 const VARIABLE: &str = "ROUTELET_LAB_GUARD";
@@ -79,6 +79,7 @@ pub(super) fn remove_leftovers(kept: bool) -> Result<usize, Error> {
 
 fn remove(pid: u32) -> Result<(), Error> {
     netns::remove(&netns::named(&format!("{PREFIX}{pid}-")))?;
+    docker::remove_cgroups(pid);
     match fs::remove_dir_all(dir(pid)) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => {
             Err(failed("cannot remove the lab's directory")(why))

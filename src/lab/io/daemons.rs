@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,7 +19,9 @@ use super::{
     super::topology::{Leaf, Topology},
     Error,
     build::{Net, Node},
-    dir, failed,
+    dir,
+    docker::Engine,
+    failed,
     netns::Namespace,
 };
 
@@ -93,7 +96,13 @@ impl Daemons {
     }
 
     fn routelet(&mut self, ns: &Namespace, node: &str, config: &str) -> Result<(), Error> {
-        let file = write(&dir(self.pid).join(node).join("routelet.toml"), config)?;
+        write(&dir(self.pid).join(node).join("routelet.toml"), config)?;
+        self.launch(ns, node)
+    }
+
+    /// Starts routelet with the configuration that it has.
+    pub(super) fn launch(&mut self, ns: &Namespace, node: &str) -> Result<(), Error> {
+        let file = dir(self.pid).join(node).join("routelet.toml");
         let mut command = Command::new(ROUTELET);
         command.arg0("routelet").arg("run").arg("--config").arg(file);
         // The lab's daemons run without Kubernetes, wherever the lab itself runs.
@@ -127,13 +136,32 @@ impl Daemons {
         Ok(())
     }
 
-    fn run(&mut self, ns: &Namespace, name: &str, mut command: Command) -> Result<(), Error> {
+    /// Starts a Docker engine in the namespace of a node.
+    pub(super) fn docker(&mut self, ns: &Namespace, node: &str) -> Result<Engine, Error> {
+        let engine = Engine::new(&dir(self.pid).join(node), self.pid)?;
+        let command = engine.daemon();
+        self.run_as(ns, &format!("{node}/dockerd"), command, || engine.isolate())?;
+        Ok(engine)
+    }
+
+    fn run(&mut self, ns: &Namespace, name: &str, command: Command) -> Result<(), Error> {
+        self.run_as(ns, name, command, || Ok(()))
+    }
+
+    /// Starts a daemon in a namespace by a thread that has done `before`.
+    fn run_as(
+        &mut self,
+        ns: &Namespace,
+        name: &str,
+        mut command: Command,
+        before: impl FnOnce() -> io::Result<()> + Send,
+    ) -> Result<(), Error> {
         let log = dir(self.pid).join(format!("{name}.log"));
         let wrong = || failed(format!("cannot start the daemon of {name}"));
         let file = File::create(&log).map_err(wrong())?;
         let errors = file.try_clone().map_err(wrong())?;
         command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
-        let process = ns.within(|| command.spawn()).map_err(wrong())?;
+        let process = ns.within(|| before().and_then(|()| command.spawn())).map_err(wrong())?;
         self.running.push(Daemon { name: name.to_owned(), log, process });
         Ok(())
     }
@@ -149,6 +177,16 @@ impl Daemons {
             }
         }
         Ok(())
+    }
+
+    /// Kills the daemon of a node.
+    pub(super) fn kill(&mut self, node: &str) -> Result<(), Error> {
+        let at = self.running.iter().position(|d| d.name == node);
+        let mut daemon = at
+            .map(|at| self.running.remove(at))
+            .ok_or_else(|| Error::Runtime(format!("{node} has no daemon")))?;
+        daemon.process.kill().map_err(failed(format!("cannot kill the daemon of {node}")))?;
+        daemon.process.wait().map(drop).map_err(failed(format!("cannot wait for the daemon of {node}")))
     }
 
     /// Output of `routelet show WHAT` for a node.

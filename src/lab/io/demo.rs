@@ -45,10 +45,14 @@ pub(super) async fn run(lab: Topology, options: LabOptions) -> Result<(), Error>
     let began = Instant::now();
     let net = Net::build(lab).await?;
     let mut daemons = Daemons::start(lab, &net, options.peer)?;
+    let engine = match (lab.docker, net.hosts.first()) {
+        (true, Some(node)) => Some(daemons.docker(&node.ns, &node.host.name())?),
+        _ => None,
+    };
     outln!("\nbuilt in {}", seconds(began.elapsed()));
 
     let result = match options.scene {
-        Some(scene) => scenes::play(scene, &net, &mut daemons).await,
+        Some(scene) => scenes::play(scene, &net, &mut daemons, engine.as_ref()).await,
         None => steps(&net, &mut daemons, options.peer).await,
     };
     if options.keep {
@@ -90,7 +94,7 @@ pub(super) enum Who {
 pub(super) fn whole(net: &Net, who: Who) -> usize {
     match who {
         Who::Leaf(_) => 1,
-        Who::Host(_) => net.leaves.len(),
+        Who::Host(_) => net.next_hops,
     }
 }
 

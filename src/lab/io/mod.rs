@@ -15,6 +15,7 @@ mod build;
 mod cleanup_guard;
 mod daemons;
 mod demo;
+mod docker;
 mod netns;
 mod ping;
 mod scenes;
@@ -57,8 +58,12 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
     }
     daemons::present(options.peer)?;
 
-    let bfd = options.scene == Some(Scene::Bfd);
-    let lab = Topology { pid: std::process::id(), hosts, fabric: options.fabric, bfd };
+    let plays = |scene| options.scene == Some(scene);
+    let (bfd, docker) = (plays(Scene::Bfd), plays(Scene::Docker));
+    if docker {
+        docker::present()?;
+    }
+    let lab = Topology { pid: std::process::id(), hosts, fabric: options.fabric, bfd, docker };
     let guard = CleanupGuard::spawn()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
