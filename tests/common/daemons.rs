@@ -21,6 +21,8 @@ pub struct Routelet {
     pub dir: PathBuf,
     /// A folder that the daemon sees in place of another.
     pub mount: Option<(PathBuf, PathBuf)>,
+    /// Whether `/sys/class/net` has the interfaces of its namespace, from the next start.
+    pub own_interfaces: bool,
     /// Seconds by which its monotonic and boot time are ahead of the machine's (a time namespace), from the next start.
     pub clock_offset: u32,
     /// The `cgroup.procs` of the cgroup in which it runs, from the next start.
@@ -52,6 +54,7 @@ impl Routelet {
             ns: ns.clone(),
             dir,
             mount: None,
+            own_interfaces: false,
             clock_offset: 0,
             cgroup: None,
             suspended: 0,
@@ -100,12 +103,13 @@ impl Routelet {
         let further = self.mount.as_ref().map_or_else(String::new, |(from, to)| {
             format!("mount --bind {} {} && ", from.display(), to.display())
         });
+        let interfaces = if self.own_interfaces { "mount -t sysfs sysfs /sys && " } else { "" };
         let into = self
             .cgroup
             .as_ref()
             .map_or_else(String::new, |procs| format!("echo $$ > {} && ", procs.display()));
         command.arg(format!(
-            "{further}{into}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
+            "{further}{interfaces}{into}[ ! -e /etc/resolv.conf ] || mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""
         ));
         command.arg(self.dir.join("resolv.conf"));
         if !self.environment.is_empty() {

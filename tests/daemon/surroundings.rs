@@ -56,3 +56,33 @@ fn a_networkd_that_removes_foreign_routes_is_named_until_its_configuration_chang
     gone(&routelet, "ForeignRoutesManaged");
     assert!(problem(&routelet, "OtherBgpDaemon").is_none());
 }
+
+/// The state files are what NetworkManager writes, the process is another with its name.
+#[test]
+fn a_network_manager_that_configures_a_bridge_of_containers_is_named_until_it_no_longer_does() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    for bridge in ["br-pod", "br-own"] {
+        host.ip(&format!("link add {bridge} type bridge"));
+    }
+    let index = |name: &str| host.sh(&format!("ip -o link show {name} | cut -d: -f1")).trim().to_owned();
+    let run = net.dir().join("run");
+    let devices = run.join("NetworkManager/devices");
+    fs::create_dir_all(&devices).unwrap();
+    let state = |name: &str, text: &str| fs::write(devices.join(index(name)), text).unwrap();
+    state("br-pod", "[device]\nmanaged=true\nconnection-uuid=4f2d\nnm-owned=false\n");
+    state("br-own", "[device]\nmanaged=true\nconnection-uuid=9a10\nnm-owned=true\n");
+    let program = net.dir().join("NetworkManager");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let mut command = host.command(program.to_str().unwrap());
+    let _manager = Process::start(command.arg("600"), &net.dir().join("manager.log"));
+    let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
+    (routelet.mount, routelet.own_interfaces) = (Some((run, "/run".into())), true);
+    routelet.restart();
+    let (text, remedy) = named(&routelet, "BridgeManaged");
+    assert!(text.contains("configures br-pod,") && !text.contains("br-own"), "{text}");
+    assert!(remedy.contains("`unmanaged-devices+=interface-name:br-pod`"), "{remedy}");
+    // What it writes after `systemctl reload NetworkManager`.
+    state("br-pod", "[device]\nmanaged=false\nnm-owned=false\n");
+    gone(&routelet, "BridgeManaged");
+}

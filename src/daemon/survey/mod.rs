@@ -1,12 +1,14 @@
 //! What no event reports, and what the host is therefore checked for at intervals: other BGP daemons,
-//! programs that remove routes of others, and tables of the kernel that are nearly full.
+//! programs that remove routes and addresses of others, and tables of the kernel that are nearly full.
 
+mod network_manager;
 mod networkd;
 mod tables;
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +31,10 @@ const DAEMONS: [&str; 9] =
 
 /// `systemd-networkd` as the kernel truncates it.
 const NETWORKD: &str = "systemd-network";
+const NETWORK_MANAGER: &str = "NetworkManager";
+
+/// So much of a file is read.
+const MAX_OCTETS: u64 = 64 * 1024;
 
 /// A process of this network namespace.
 #[derive(Clone, Debug)]
@@ -56,7 +62,8 @@ impl Survey {
         let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
         let of_interest = pids.filter_map(|pid| {
             let name = name_of(Path::new("/"), pid)?;
-            let is_one = name == NETWORKD || DAEMONS.contains(&name.as_str());
+            let is_one =
+                [NETWORKD, NETWORK_MANAGER].contains(&name.as_str()) || DAEMONS.contains(&name.as_str());
             let is_here = is_one && fs::read_link(format!("/proc/{pid}/ns/net")).ok() == namespace;
             is_here.then_some(Process { name, pid })
         });
@@ -71,6 +78,9 @@ impl Survey {
             alive.iter().filter(|p| DAEMONS.contains(&p.name.as_str())).map(|p| other_daemon(p)).collect();
         if alive.iter().any(|p| p.name == NETWORKD) {
             found.extend(networkd::problem(&self.root));
+        }
+        if alive.iter().any(|p| p.name == NETWORK_MANAGER) {
+            found.extend(network_manager::problem(&self.root));
         }
         let full = tables::problems(&self.root, &self.near);
         self.near = full.iter().map(|d| d.reason).collect();
@@ -101,6 +111,13 @@ pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
         }
     });
     found
+}
+
+/// The beginning of a file, which ends after [`MAX_OCTETS`] at the latest.
+fn read_start(path: &Path) -> Option<String> {
+    let mut octets = Vec::new();
+    File::open(path).ok()?.take(MAX_OCTETS).read_to_end(&mut octets).ok()?;
+    Some(String::from_utf8_lossy(&octets).into_owned())
 }
 
 fn name_of(root: &Path, pid: u32) -> Option<String> {

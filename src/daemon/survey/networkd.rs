@@ -6,19 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::read_start;
 use crate::net::{Diagnostic, Reason, Subject};
 
 /// Folders of its configuration; a file hides those of the same name in later ones.
 const FOLDERS: [&str; 4] = ["etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd"];
 const FILE: &str = "networkd.conf";
-/// So much of a file is read, and so many files.
-const MAX_OCTETS: usize = 64 * 1024;
+/// So many files are read.
 const MAX_FILES: usize = 100;
 
 /// The problem of a host where it runs.
 pub(super) fn problem(root: &Path) -> Option<Diagnostic> {
-    let texts = files(root).into_iter().filter_map(|file| fs::read(file).ok());
-    let texts = texts.map(|t| String::from_utf8_lossy(t.get(..MAX_OCTETS).unwrap_or(&t)).into_owned());
+    let texts = files(root);
+    let texts = texts.iter().filter_map(|file| read_start(file));
     removes_foreign_routes(texts).then(|| {
         Diagnostic::new(
             Reason::ForeignRoutesManaged,

@@ -23,9 +23,11 @@ const TEXT_MAX: usize = PROBLEM_MAX - REMEDY_MAX;
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 pub struct Diagnostic {
+    /// Stable name of the problem, for scripts and alerts.
     pub reason: Reason,
     /// That of the reason, for those who read the JSON.
     pub severity: Severity,
+    /// What the problem is about.
     pub subject: Subject,
     /// What is wrong, in one sentence. Bounded, and without control characters.
     pub text: String,

@@ -168,6 +168,9 @@ reasons! {
     ForeignRoutesManaged Warning
         "systemd-networkd runs and removes routes of other programs whenever it starts"
         "`ManageForeignRoutes=no` in networkd.conf",
+    BridgeManaged Warning
+        "NetworkManager configures a bridge of containers or a port of it, and removes addresses and routes there that its profile does not have"
+        "exclude the interfaces by `unmanaged-devices` in NetworkManager.conf",
     ConntrackNearlyFull Warning
         "the table of connections has 90 % of its entries or more"
         "raise `net.netfilter.nf_conntrack_max`",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What a problem is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 pub struct Subject {
+    /// What kind of thing it is.
     pub kind: SubjectKind,
     /// Empty for the host as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
