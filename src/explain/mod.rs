@@ -31,9 +31,11 @@ pub use self::{
 /// What `explain` prints.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Explanation {
+    /// The address that was looked up.
     pub address: IpAddr,
     /// `--from`.
     pub from: Option<IpAddr>,
+    /// Whether packets reach it.
     pub verdict: Verdict,
     /// The step that stops the packets; `null` if none does.
     pub stopped_by: Option<StepName>,
@@ -41,6 +43,7 @@ pub struct Explanation {
     pub text: String,
     /// What to do, where a step stops them.
     pub remedy: Option<String>,
+    /// The way of packets, in order.
     pub steps: Vec<Step>,
 }
 
@@ -54,11 +57,15 @@ pub enum Verdict {
 /// One step of the way.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Step {
+    /// Which step it is.
     pub step: StepName,
+    /// How it ends for packets.
     pub result: Outcome,
+    /// What was found.
     pub text: String,
     /// One line for each path, neighbor or packet that the step is about.
     pub details: Vec<String>,
+    /// What to do about it; `null` if nothing is to be done.
     pub remedy: Option<String>,
 }
 

@@ -172,13 +172,11 @@ fn unusable(facts: &Facts, path: &PathExplained, walk: &mut Walk) {
         None => String::new(),
     };
     let hop = route.next_hop.map(|a| a.to_string()).unwrap_or_default();
-    let statement = path.policies.iter().find(|p| !p.accepted).and_then(|p| p.statement);
-    let by = statement.map(|n| format!(", statement {n}")).unwrap_or_default();
     let text = match path.state {
         PathState::Unresolved(_) => {
             format!("{} from {neighbor} is not used: {} ({hop}){instead}", route.prefix, route.reason)
         }
-        _ => format!("{} from {neighbor} is refused: {}{by}{instead}", route.prefix, route.reason),
+        _ => format!("{} from {neighbor} is refused: {}{instead}", route.prefix, route.reason),
     };
     walk.stop(name(path.state), text, remedy(path, neighbor));
 }

@@ -196,7 +196,7 @@ fn each_fault_on_the_way_stops_with_its_step_and_remedy() {
         }
     };
     let by_policy = |f: &mut Facts| {
-        refused(PathState::Policy, "rejected by import policy lab")(f);
+        refused(PathState::Policy, "rejected by import policy lab, statement 2")(f);
         f.rib.paths[0].policies =
             vec![PolicyResult { policy: "lab".into(), statement: Some(2), accepted: false }];
     };
@@ -292,7 +292,7 @@ fn what_loses_nothing_for_certain_does_not_stop() {
         assert!(there, "{name}: {:#?}", found.steps);
     };
     let default_route = |f: &mut Facts| {
-        f.rib.paths[0] = path("10.9.0.0/24", PathState::Policy, "rejected by import policy lab");
+        f.rib.paths[0] = path("10.9.0.0/24", PathState::Policy, "rejected by import policy lab, statement 2");
         f.fib = None;
         f.kernel = Kernel::Used(Box::new(Used { is_ours: false, ..used("0.0.0.0/0", "10.1.1.1") }));
     };

@@ -208,10 +208,11 @@ impl Speaker<'_> {
         Some(Sender { neighbor: self.session.remote_addr, next_hop })
     }
 
-    /// The policy that rejected a path, for `show routes`.
-    pub(super) fn rejecting_policy(&self, prefix: Prefix, attrs: &Attrs) -> Option<&str> {
-        let rejected = self.trace(prefix, attrs).pop().filter(|last| !last.accepted);
-        rejected.map(|last| last.policy.name.as_str())
+    /// The policy that rejected a path and the number of its statement, for `show routes`.
+    pub(super) fn rejected_by(&self, prefix: Prefix, attrs: &Attrs) -> Option<String> {
+        let last = self.trace(prefix, attrs).pop().filter(|last| !last.accepted)?;
+        let statement = last.statement.map(|n| format!(", statement {n}")).unwrap_or_default();
+        Some(format!("{}{statement}", last.policy.name))
     }
 
     /// How each import policy ended for a path, for `explain`.

@@ -142,13 +142,13 @@ impl Rib {
 
     fn rejected_by(&self, family: Family, route: RouteNo, path: &Path) -> String {
         let prefix = self.tables[family].prefix(route);
-        let name = self.peer(path.peer).and_then(|peer| {
+        let by = self.peer(path.peer).and_then(|peer| {
             let session = peer.session.as_deref()?;
             let speaker = Speaker { config: &peer.config, session, global: &self.global };
-            speaker.rejecting_policy(prefix, self.attrs.get(path.received)).map(str::to_owned)
+            speaker.rejected_by(prefix, self.attrs.get(path.received))
         });
-        match name {
-            Some(name) => format!("{} {name}", Refused::Policy.as_str()),
+        match by {
+            Some(by) => format!("{} {by}", Refused::Policy.as_str()),
             None => Refused::Policy.as_str().into(),
         }
     }

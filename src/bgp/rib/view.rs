@@ -14,24 +14,35 @@ use crate::net::{Asn, Family, Prefix, RouterId, Unresolved};
 /// One path.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteView {
+    /// Destination.
     pub prefix: Prefix,
     /// `null` for own routes.
     pub neighbor: Option<String>,
     /// `pod-cidr`, `service`, `network`, `interface` or `bgp`.
     pub source: String,
+    /// Next hop; `null` for own routes.
     pub next_hop: Option<IpAddr>,
+    /// Whether it is the best path.
     pub best: bool,
+    /// Whether it is used beside the best path.
     pub multipath: bool,
+    /// Kept from an earlier session by graceful restart.
     pub stale: bool,
     /// Whether it is installed in the kernel; filled in from the fib.
     pub installed: bool,
+    /// `igp`, `egp` or `incomplete`.
     pub origin: String,
     /// AS numbers; a set is a nested array.
     pub as_path: serde_json::Value,
+    /// LOCAL_PREF; `null` without one.
     pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC; `null` without one.
     pub med: Option<u32>,
+    /// Communities (RFC 1997), as `ASN:VALUE`.
     pub communities: Vec<String>,
+    /// Large communities (RFC 8092), as `ASN:VALUE:VALUE`.
     pub large_communities: Vec<String>,
+    /// Extended communities (RFC 4360).
     pub ext_communities: Vec<String>,
     /// Why it is best, why it was not selected, or why it is not used at all.
     pub reason: String,
@@ -43,13 +54,16 @@ pub struct RouteView {
     /// Import refuses it, for `reason`.
     #[serde(default)]
     pub refused: bool,
+    /// Whether it has ATOMIC_AGGREGATE.
     #[serde(default)]
     pub atomic_aggregate: bool,
     /// AS number and address.
     #[serde(default)]
     pub aggregator: Option<String>,
+    /// ORIGINATOR_ID (RFC 4456); `null` without one.
     #[serde(default)]
     pub originator_id: Option<RouterId>,
+    /// CLUSTER_LIST (RFC 4456); empty without one.
     #[serde(default)]
     pub cluster_list: Vec<Ipv4Addr>,
     /// RFC 9234 §5.
@@ -68,6 +82,7 @@ pub struct RouteView {
 pub struct PathDetails {
     /// Metric of the route to the next hop; `null` if it is not resolved.
     pub metric: Option<u32>,
+    /// How the next hop resolves; empty if it does not.
     pub via: Vec<Via>,
     /// Names of neighbors.
     pub advertised_to: Vec<String>,
@@ -79,13 +94,16 @@ pub struct PathDetails {
 /// A neighbor to which an own route is not advertised, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NotAdvertisedTo {
+    /// Address or interface of the neighbor.
     pub neighbor: String,
+    /// Why it does not have the prefix.
     pub reason: String,
 }
 
 /// A gateway that leads to a next hop.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Via {
+    /// Address of the next hop on the link.
     pub address: IpAddr,
     /// Filled in from the host.
     pub interface: Option<String>,
@@ -184,10 +202,13 @@ pub struct NeighborDetails {
     pub end_of_rib: BTreeMap<Family, EndOfRib>,
     /// Families with stale routes, or with a timer that waits for them.
     pub stale: BTreeMap<Family, StaleRoutes>,
+    /// Security in force.
     pub security: Security,
+    /// Limits in force.
     pub limits: Limits,
     /// Import policies, in order.
     pub import: Vec<PolicyHits>,
+    /// Export policies in order, with what they have matched.
     pub export: Vec<PolicyHits>,
     /// Neighbors with the same export policies, this one included: the counters of `export` are
     /// those of all of them together.
@@ -197,13 +218,16 @@ pub struct NeighborDetails {
 /// RFC 4724 §2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct EndOfRib {
+    /// Whether End-of-RIB was sent to the neighbor in this session.
     pub sent: bool,
+    /// Whether the neighbor has sent End-of-RIB in this session.
     pub received: bool,
 }
 
 /// Routes that are removed unless the neighbor advertises them again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct StaleRoutes {
+    /// Number of stale routes.
     pub routes: u64,
     /// Until they are removed, or become long-lived stale.
     pub seconds: u64,
@@ -226,6 +250,7 @@ pub struct Security {
 /// How many routes are exchanged at most, by family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Limits {
+    /// Most prefixes that are accepted from the neighbor.
     pub max_prefixes: u32,
     /// Seconds after which a session that exceeded it is started again; `null`: only a warning is
     /// logged.
@@ -239,6 +264,7 @@ pub struct Limits {
 /// A policy of a neighbor, with what its statements have matched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PolicyHits {
+    /// Name of the policy.
     pub policy: String,
     #[serde(flatten)]
     pub counts: PolicyCounts,

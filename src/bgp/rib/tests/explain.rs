@@ -42,7 +42,7 @@ fn all_paths_that_cover_an_address_are_listed_with_the_statements_that_decided()
             (wide, "10.0.0.11".into(), PathState::Selected, lab(None, true)),
         ]
     );
-    assert!(found.paths[1].route.reason.contains("rejected by import policy lab"));
+    assert_eq!(found.paths[1].route.reason, "rejected by import policy lab, statement 2");
     assert!(bench.rib.explain(now, "30.0.0.1".parse().unwrap(), &[]).paths.is_empty());
 }
 
