@@ -13,16 +13,23 @@ pub struct NeighborView {
     /// As it is written in the configuration, `fe80::1%eth0` included; of an unnumbered one the
     /// address found.
     pub address: String,
+    /// Interface that the neighbor is bound to; `null` without one.
     pub interface: Option<String>,
     /// Number it has, or that it must have; `null` when any will do and none was seen yet.
     pub remote_as: Option<Asn>,
+    /// Own AS number towards this neighbor.
     pub local_as: Asn,
+    /// State of the session (RFC 4271 §8.2.2).
     pub state: SessionState,
     /// RFC 3339, UTC: when this state began.
     pub since: String,
+    /// Address families of the session; empty without one.
     pub families: Vec<Family>,
+    /// Prefixes received, by family.
     pub received: BTreeMap<Family, u64>,
+    /// Prefixes received and not refused, by family.
     pub accepted: BTreeMap<Family, u64>,
+    /// Prefixes advertised, by family.
     pub advertised: BTreeMap<Family, u64>,
     /// Seconds; negotiated when established, else configured.
     pub hold_time: u16,
@@ -39,16 +46,21 @@ pub struct NeighborView {
     /// Connections refused because of the TTL of their first packet.
     #[serde(default)]
     pub refused_by_ttl: u64,
+    /// As configured; `null` without one.
     pub description: Option<String>,
     /// `configured`, `object`, `gateway`, `mesh`, `reflector` or `range`.
     pub source: String,
+    /// The neighbor's router id; `null` without a session.
     pub router_id: Option<RouterId>,
+    /// Own address of the connection; `null` without one.
     pub local_address: Option<IpAddr>,
     /// Names of capabilities, as sent and as received.
     pub capabilities_sent: Vec<String>,
+    /// Names of the capabilities that the neighbor has sent.
     pub capabilities_received: Vec<String>,
     /// Messages by type (`open`, `update`, `notification`, `keepalive`, `route-refresh`).
     pub messages_sent: BTreeMap<String, u64>,
+    /// Messages received, by type.
     pub messages_received: BTreeMap<String, u64>,
     /// Sessions that ended, by reason.
     pub drops: BTreeMap<String, u64>,
@@ -56,7 +68,9 @@ pub struct NeighborView {
     pub flaws: u64,
     /// Seconds until each running timer is due.
     pub timers: BTreeMap<String, u64>,
+    /// The last NOTIFICATION sent, as text; `null` if none was.
     pub last_notification_sent: Option<String>,
+    /// The last NOTIFICATION received, as text; `null` if none was.
     pub last_notification_received: Option<String>,
     /// What BFD reports of it; `null` without.
     #[serde(default)]
@@ -121,9 +135,10 @@ pub struct History {
     /// How many of its sessions have ended.
     #[serde(default)]
     pub flaps: u64,
-    /// Seconds since the last message from it, and since the last one to it.
+    /// Seconds since the last octets from it; `null` without a session.
     #[serde(default)]
     pub last_read: Option<u64>,
+    /// Seconds since the last octets to it; `null` without a session.
     #[serde(default)]
     pub last_written: Option<u64>,
     /// The last sessions that ended, the latest first.
@@ -141,6 +156,7 @@ pub struct Closing {
     pub at: String,
     /// The reason as in `drops`.
     pub reason: String,
+    /// Why the session was closed.
     pub text: String,
     /// How long ago. Inside the daemon only.
     #[serde(skip)]

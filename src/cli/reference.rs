@@ -10,9 +10,12 @@ use super::{command, kubectl::Kubectl};
 use crate::{
     control::{
         BfdView, Changes, Event, Explanation, FibView, HostStatus, NeighborReport, NeighborView, NodeStatus,
-        PolicyView, RouteView, Summary, host::InterfaceStatus,
+        PolicyView, RouteView, Summary,
+        cluster::{NodeRow, ProblemRow, RouteRow, SessionRow},
+        host::InterfaceStatus,
     },
     convert,
+    k8s::reports::pair::Pair,
     net::Diagnostic,
 };
 
@@ -52,7 +55,7 @@ pub struct Printed {
     pub schema: Schema,
 }
 
-/// The JSON of all commands of `routelet`, without `show config`, which prints the file by key.
+/// The JSON of all commands of `routelet` and `kubectl routelet`, without `show config`, which prints the file by key.
 pub fn schemas() -> Vec<Printed> {
     vec![
         of::<Summary>("show summary", "summary"),
@@ -70,6 +73,11 @@ pub fn schemas() -> Vec<Printed> {
         of::<Vec<Diagnostic>>("doctor", "doctor"),
         of::<Changes>("reload", "reload"),
         of::<convert::Report>("convert", "convert"),
+        of::<Vec<NodeRow>>("kubectl routelet nodes", "kubectl-nodes"),
+        of::<Vec<SessionRow>>("kubectl routelet sessions", "kubectl-sessions"),
+        of::<Vec<ProblemRow>>("kubectl routelet problems", "kubectl-problems"),
+        of::<Vec<RouteRow>>("kubectl routelet routes", "kubectl-routes"),
+        of::<Pair>("kubectl routelet explain", "kubectl-explain"),
     ]
 }
 

@@ -10,6 +10,7 @@ use crate::net::Diagnostic;
 pub struct ConflistStatus {
     /// `null` if routelet does not write one.
     pub path: Option<String>,
+    /// What became of the file for the container runtime.
     pub state: ConflistState,
     /// What prevents writing it, or another problem, with its remedy.
     pub problem: Option<String>,

@@ -8,6 +8,7 @@ use crate::net::Prefix;
 pub struct Changes {
     /// Whether the file is in force; `false` of a dry run.
     pub applied: bool,
+    /// Neighbors that are added and removed.
     pub sessions: SessionChanges,
     /// Own routes.
     pub routes: RouteChanges,
@@ -28,7 +29,9 @@ pub struct Changes {
 pub struct SessionChanges {
     /// Established sessions that end and begin again.
     pub reset: Vec<SessionReset>,
+    /// Neighbors that are added.
     pub added: Vec<String>,
+    /// Neighbors that are removed.
     pub removed: Vec<String>,
     /// Neighbors with other settings, whose sessions stay as they are.
     pub changed: Vec<String>,
@@ -37,6 +40,7 @@ pub struct SessionChanges {
 /// A session that is reset.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SessionReset {
+    /// Address or interface of the neighbor.
     pub neighbor: String,
     /// The key that requires it.
     pub reason: String,
@@ -45,7 +49,9 @@ pub struct SessionReset {
 /// Own routes by what happens to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteChanges {
+    /// Prefixes that are advertised in addition.
     pub added: Prefixes,
+    /// Prefixes that are withdrawn.
     pub withdrawn: Prefixes,
     /// Advertised with other attributes.
     pub changed: Prefixes,
@@ -54,7 +60,9 @@ pub struct RouteChanges {
 /// How many prefixes, and the first [`FIRST`] of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Prefixes {
+    /// Number of prefixes.
     pub count: u64,
+    /// The first of them.
     pub first: Vec<Prefix>,
 }
 

@@ -14,6 +14,7 @@ pub struct Event {
     pub number: u64,
     /// RFC 3339, UTC.
     pub at: String,
+    /// What happened.
     pub kind: EventKind,
     /// The neighbor, prefix or node that the event is about.
     pub subject: String,

@@ -7,6 +7,7 @@
 //! HTTP. The daemon supplies the responses.
 
 pub mod changes;
+pub mod cluster;
 pub mod events;
 pub mod host;
 pub mod io;

@@ -15,9 +15,11 @@ use crate::{
 pub struct Summary {
     /// Name of the Kubernetes node, else of the host.
     pub node: String,
+    /// Version of the daemon.
     pub version: String,
     /// `None` if not known yet.
     pub asn: Option<Asn>,
+    /// BGP identifier; `null` until it is known.
     pub router_id: Option<RouterId>,
     /// Own addresses that neighbors see as next hops.
     pub addresses: Vec<IpAddr>,
@@ -30,10 +32,12 @@ pub struct Summary {
     /// What is missing for that.
     #[serde(default)]
     pub not_ready: Option<String>,
+    /// Numbers of neighbors.
     pub neighbors: NeighborTotals,
     /// The first sessions as in `show neighbors`, those that are down first.
     #[serde(default)]
     pub sessions: Vec<NeighborView>,
+    /// Numbers of routes.
     pub routes: RouteTotals,
     /// Refused paths by reason.
     #[serde(default)]
@@ -44,6 +48,7 @@ pub struct Summary {
     /// How many there are.
     #[serde(default)]
     pub own_prefixes: u64,
+    /// The last error of a session; `null` if there was none.
     pub last_error: Option<LastError>,
     /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
@@ -61,12 +66,15 @@ pub struct Summary {
 /// A prefix that this node originates, or would originate if its interface were up.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct OwnPrefix {
+    /// Prefix that this host originates.
     pub prefix: Prefix,
     /// As in `show routes`.
     pub source: String,
+    /// Interface whose subnet it is; `null` for others.
     pub interface: Option<String>,
     /// To how many neighbors it is advertised, and the first of them.
     pub neighbors: u64,
+    /// Neighbors that have it.
     pub advertised_to: Vec<String>,
     /// Why to nobody.
     pub reason: Option<String>,
@@ -75,8 +83,11 @@ pub struct OwnPrefix {
 /// Numbers of sessions that are configured and established.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct NeighborTotals {
+    /// Neighbors by configuration, peering and listen ranges.
     pub configured: u64,
+    /// Those with an established session.
     pub up: u64,
+    /// Those that are disabled.
     pub disabled: u64,
 }
 
@@ -100,5 +111,6 @@ pub struct LastError {
     pub at: String,
     /// `null` if it does not concern a neighbor.
     pub neighbor: Option<String>,
+    /// What went wrong.
     pub text: String,
 }

@@ -21,11 +21,13 @@ pub enum Outcome {
 /// A line of the input that is no comment.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Line {
+    /// Name of the file that was read.
     pub file: String,
     /// Counted from 1.
     pub line: usize,
     /// Passwords are hidden.
     pub text: String,
+    /// What became of the line.
     pub outcome: Outcome,
     /// Why it was not carried over, or what differs.
     pub reason: Option<String>,

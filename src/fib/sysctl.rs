@@ -99,9 +99,11 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[schemars(rename = "SysctlChange")]
 pub struct Change {
+    /// Name of the sysctl.
     pub key: String,
     /// The value before routelet first wrote it.
     pub old: String,
+    /// Its value now.
     pub new: String,
 }
 

@@ -20,17 +20,21 @@ pub struct NodeStatus {
     pub node: String,
     /// `null` until the Node was received.
     pub uid: Option<String>,
+    /// Pod CIDRs of this Node.
     pub pod_cidrs: Vec<Prefix>,
+    /// InternalIP addresses of this Node.
     pub addresses: Vec<IpAddr>,
     /// Ranges of cluster IPs: from ServiceCIDR objects, or the configuration.
     #[serde(default)]
     pub service_cidrs: Vec<Prefix>,
+    /// The file for the container runtime.
     pub conflist: ConflistStatus,
     /// The other nodes that a mesh would peer with; empty if the peering does not need them.
     pub mesh_members: Vec<MeshMember>,
     /// Nodes that are route reflectors; empty in a mesh.
     #[serde(default)]
     pub reflectors: Vec<String>,
+    /// The connection to the API server.
     pub api: ApiStatus,
     /// Nodes that are reached over the default route only, so that their paths are not used.
     pub unresolved_nodes: usize,
@@ -49,18 +53,22 @@ pub struct NodeStatus {
 /// Another node as a member of a mesh.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct MeshMember {
+    /// Name of the Node.
     pub node: String,
     /// Address of its session; `null` while it has no InternalIP.
     pub address: Option<IpAddr>,
+    /// Its pod CIDRs.
     pub pod_cidrs: Vec<Prefix>,
 }
 
 /// The connection to the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ApiStatus {
+    /// Whether requests to the API server succeed.
     pub connected: bool,
     /// Start of this connection or outage, RFC 3339 in UTC.
     pub since: Option<String>,
+    /// Why the last request failed; `null` if none has.
     pub last_error: Option<String>,
     /// The known cluster comes from the state folder, not yet from the API server.
     pub from_state: bool,

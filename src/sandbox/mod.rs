@@ -62,8 +62,11 @@ pub struct SandboxView {
     pub user: u32,
     /// Effective capabilities, as `CAP_NET_ADMIN`.
     pub capabilities: Vec<String>,
+    /// Whether programs that are run get no further rights.
     pub no_new_privileges: bool,
+    /// Whether system calls are restricted.
     pub seccomp: bool,
+    /// Whether access to files is restricted.
     pub landlock: bool,
     /// What could not be put in force, with the reason.
     #[serde(default)]

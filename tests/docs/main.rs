@@ -1,5 +1,5 @@
 //! Checks that the documents agree with the tree: links and headings, pages that comments cite,
-//! tests named in docs/rfc.md, and the width of comments; pages that are written from the code
+//! tests named in docs/rfc.md, and the width of comments and pages; pages that are written from the code
 //! (`reference`), code blocks (`blocks`), and the site that is made of all (`site`).
 #![allow(clippy::disallowed_methods, reason = "reads the tree")]
 
@@ -107,6 +107,32 @@ fn comments_are_wrapped() {
         }
     }
     assert!(long.is_empty(), "comments beyond column {WIDTH}:\n{}", long.join("\n"));
+}
+
+/// Tables, code, and what has no place to break are exempt.
+#[test]
+fn pages_are_wrapped() {
+    let pages = ["README.md", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let pages = pages.map(|page| root().join(page)).into_iter();
+    let mut long = Vec::new();
+    for page in pages.chain(files(&root().join("docs"), &["md"])) {
+        let text = fs::read_to_string(&page).unwrap();
+        let mut fenced = false;
+        for (number, line) in text.lines().enumerate() {
+            fenced ^= line.trim_start().starts_with("```");
+            let is_prose = !fenced && !line.trim_start().starts_with(['|', '<']);
+            if is_prose && line.chars().count() > WIDTH && can_break(line) {
+                long.push(format!("{}:{}", name(&page), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "prose beyond column {WIDTH}:\n{}", long.join("\n"));
+}
+
+/// Whether a line has a space after its beginning that is outside of code.
+fn can_break(line: &str) -> bool {
+    let text = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit() || "-*+.)# ".contains(c));
+    text.split('`').step_by(2).any(|part| part.contains(' '))
 }
 
 /// The comments of a file, joined so that a reference may be wrapped.

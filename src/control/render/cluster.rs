@@ -1,15 +1,16 @@
 //! What `kubectl routelet` prints: the reports of all nodes as tables and as JSON.
 
-use serde_json::{Value, json};
-
 use super::{
     layout::Layout,
     or_dash, pretty,
     table::{Row, Table},
 };
-use crate::k8s::{
-    crd::{RouteReport, SessionReport},
-    reports::Report,
+use crate::{
+    control::cluster::{NodeRow, ProblemRow, RouteRow, SessionRow},
+    k8s::{
+        crd::{RouteReport, SessionReport},
+        reports::Report,
+    },
 };
 
 /// A line for each node.
@@ -119,53 +120,28 @@ pub fn count_routes(list: &[Report], wanted: impl Fn(&RouteReport) -> bool) -> u
 }
 
 pub fn nodes_json(list: &[Report]) -> String {
-    let one = |r: &Report| {
-        json!({
-            "node": r.node, "asn": r.report.asn, "router_id": r.report.router_id,
-            "sessions_up": r.report.sessions_up, "sessions_configured": r.report.sessions_configured,
-            "prefixes": r.report.prefixes, "problems": r.report.problems.len(),
-            "truncated": r.report.truncated, "unreadable": r.unreadable,
-        })
-    };
-    pretty(&list.iter().map(one).collect::<Vec<_>>())
+    pretty(&list.iter().map(NodeRow::from).collect::<Vec<_>>())
 }
 
 pub fn sessions_json(list: &[Report], down: bool) -> String {
-    let one = |node: &str, s: &SessionReport| {
-        json!({
-            "node": node, "address": s.address, "remote_as": s.remote_as, "state": s.state,
-            "source": s.source, "description": s.description, "accepted": s.accepted,
-            "advertised": s.advertised, "last_error": s.last_error,
-        })
+    let of = |r: &Report| {
+        let wanted = r.report.sessions.iter().filter(|s| !down || is_down(s));
+        wanted.map(|s| SessionRow::new(&r.node, s)).collect::<Vec<_>>()
     };
-    let mut rows: Vec<Value> = Vec::new();
-    for Report { node, report, .. } in list {
-        rows.extend(report.sessions.iter().filter(|s| !down || is_down(s)).map(|s| one(node, s)));
-    }
-    pretty(&rows)
+    pretty(&list.iter().flat_map(of).collect::<Vec<_>>())
 }
 
-/// A problem is `Reason: text`, as `show summary` prints it.
 pub fn problems_json(list: &[Report]) -> String {
-    let one = |node: &str, problem: &str| {
-        let (reason, text) = problem.split_once(": ").unwrap_or(("", problem));
-        json!({ "node": node, "reason": reason, "text": text })
-    };
-    let rows = list.iter().flat_map(|r| r.report.problems.iter().map(move |p| one(&r.node, p)));
-    pretty(&rows.collect::<Vec<Value>>())
+    let rows = list.iter().flat_map(|r| r.report.problems.iter().map(|p| ProblemRow::new(&r.node, p)));
+    pretty(&rows.collect::<Vec<_>>())
 }
 
 pub fn routes_json(list: &[Report], wanted: impl Fn(&RouteReport) -> bool) -> String {
-    let mut rows = Vec::new();
-    for report in list {
-        for r in report.report.routes.iter().filter(|r| wanted(r)) {
-            rows.push(json!({
-                "node": report.node, "prefix": r.prefix, "neighbor": r.neighbor, "next_hop": r.next_hop,
-                "best": r.best, "installed": r.installed, "reason": r.reason,
-            }));
-        }
-    }
-    pretty(&rows)
+    let of = |r: &Report| {
+        let wanted = r.report.routes.iter().filter(|route| wanted(route));
+        wanted.map(|route| RouteRow::new(&r.node, route)).collect::<Vec<_>>()
+    };
+    pretty(&list.iter().flat_map(of).collect::<Vec<_>>())
 }
 
 fn cannot_be_read(why: &str) -> String {
@@ -178,6 +154,8 @@ fn count(nodes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::k8s::crd::NodeReport;
 

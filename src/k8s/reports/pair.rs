@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
@@ -16,12 +17,13 @@ use crate::{
 };
 
 /// A pod, or an address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
     /// `namespace/pod`, or the address.
     pub name: String,
     /// Name of its Node, if it is known.
     pub node: Option<String>,
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// It has the addresses of its Node.
     pub host_network: bool,
@@ -31,21 +33,27 @@ pub struct Endpoint {
 }
 
 /// What becomes of packets between two pods.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Pair {
+    /// The first pod.
     pub from: Endpoint,
+    /// The second pod.
     pub to: Endpoint,
+    /// Whether packets pass in both directions.
     pub verdict: Verdict,
     /// The step that stops them; `null` if none does.
     pub stopped_by: Option<&'static str>,
     /// The verdict in one sentence.
     pub text: String,
+    /// What to do; `null` if nothing is to be done.
     pub remedy: Option<String>,
+    /// The way there and back, in order.
     pub steps: Vec<Step>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "PairVerdict")]
 pub enum Verdict {
     /// As far as the reports show.
     Reachable,
@@ -55,19 +63,24 @@ pub enum Verdict {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "PairStep")]
 pub struct Step {
+    /// Which step it is.
     pub step: &'static str,
     /// The Node that the step is about.
     pub node: Option<String>,
+    /// How it ends for packets.
     pub result: Outcome,
+    /// What was found.
     pub text: String,
     /// What to do, or the command that shows what the reports do not have.
     pub remedy: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "PairOutcome")]
 pub enum Outcome {
     Ok,
     Note,

@@ -26,6 +26,7 @@ pub struct Rules<'a> {
 /// Whether this node advertises an address, and why.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Eligibility {
+    /// Address of a Service.
     pub address: IpAddr,
     /// `NAMESPACE/NAME (KIND)`.
     pub services: Vec<String>,

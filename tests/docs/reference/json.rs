@@ -15,7 +15,6 @@ are added, so readers should ignore what they do not know. Each schema is a JSON
 what this version prints.
 
 `show config --json` prints the configuration in force by key, with the resulting neighbors.
-`kubectl routelet --json` prints an array with an object for each row.
 
 | command | prints | schema |
 | --- | --- | --- |
@@ -63,6 +62,7 @@ fn describe(page: &mut String, name: &str, schema: &Map<String, Value>) {
             let is_optional = !required.is_some_and(|all| all.iter().any(|r| r == field));
             let optional = if is_optional { ", may be absent" } else { "" };
             let meaning = of.get("description").and_then(Value::as_str).map(plain).unwrap_or_default();
+            assert!(!meaning.is_empty(), "{name}.{field} has no description: write a comment in the code");
             let _ = writeln!(page, "| `{field}` | {}{optional} | {} |", kind(of), cell(&meaning));
         }
         return;
