@@ -55,7 +55,8 @@ pub struct Printed {
     pub schema: Schema,
 }
 
-/// The JSON of all commands of `routelet` and `kubectl routelet`, without `show config`, which prints the file by key.
+/// The JSON of all commands of `routelet` and `kubectl routelet`, without `show config`, which
+/// prints the file by key.
 pub fn schemas() -> Vec<Printed> {
     vec![
         of::<Summary>("show summary", "summary"),

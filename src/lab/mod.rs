@@ -4,8 +4,8 @@
 //! names, addresses and configurations; `io` builds them with netlink, runs the demonstration and
 //! removes everything again.
 //!
-//! Deliberately absent: `ip(8)`, Kubernetes, and the Docker engine of this machine: the scene `docker`
-//! starts an engine of its own. A lab needs root and a kernel with veth and bridges.
+//! Deliberately absent: `ip(8)`, Kubernetes, and the Docker engine of this machine: the scene
+//! `docker` starts an engine of its own. A lab needs root and a kernel with veth and bridges.
 
 mod io;
 mod topology;

@@ -9,10 +9,10 @@ use super::{cell, wrapped};
 
 const HEAD: &str = "# JSON
 
-`--json` and `-o json` print the state as JSON. Field names are in snake_case, times RFC 3339 in UTC,
-durations in seconds unless stated. Fields and values keep their meaning between releases; new ones
-are added, so readers should ignore what they do not know. Each schema is a JSON schema (2020-12) of
-what this version prints.
+`--json` and `-o json` print the state as JSON. Field names are in snake_case, times RFC 3339 in
+UTC, durations in seconds unless stated. Fields and values keep their meaning between releases; new
+ones are added, so readers should ignore what they do not know. Each schema is a JSON schema
+(2020-12) of what this version prints.
 
 `show config --json` prints the configuration in force by key, with the resulting neighbors.
 

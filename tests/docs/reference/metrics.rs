@@ -16,14 +16,14 @@ use super::cell;
 
 const HEAD: &str = "# Metrics
 
-`/metrics` of `metrics.listen`, by default `http://127.0.0.1:9179/metrics`. The format is OpenMetrics
-1.0.0 for clients that prefer it by their `Accept` header, as Prometheus does, and the text format
-0.0.4 for all others.
+`/metrics` of `metrics.listen`, by default `http://127.0.0.1:9179/metrics`. The format is
+OpenMetrics 1.0.0 for clients that prefer it by their `Accept` header, as Prometheus does, and the
+text format 0.0.4 for all others.
 
 Every counter exists from the start of the daemon, or of its neighbor, with the value 0. The label
 `node` is the name of the Node that a neighbor is in a mesh or as a route reflector; other neighbors
-have no such label. The metrics of the API server and the conflist exist under Kubernetes only, those
-of BFD sessions where a neighbor has BFD.
+have no such label. The metrics of the API server and the conflist exist under Kubernetes only,
+those of BFD sessions where a neighbor has BFD.
 
 At most 200 neighbors have series of their own: configured ones first, then those of listen ranges,
 then the mesh. The prefixes, messages, drops, octets and BFD packets of all others are sums with

@@ -8,9 +8,10 @@ use super::{cell, wrapped};
 
 const HEAD: &str = "# Kubernetes objects
 
-All are optional and cluster-wide. [kubernetes.md](../kubernetes.md#neighbors-and-policies-as-objects)
-explains BGPPeer and BGPPolicy, and [reference.md](../reference.md#5-kubernetes-objects) has labels and
-annotations. routelet itself writes the BGPNodeStatus of its Node every 30 seconds.
+All are optional and cluster-wide.
+[kubernetes.md](../kubernetes.md#neighbors-and-policies-as-objects) explains BGPPeer and BGPPolicy,
+and [reference.md](../reference.md#5-kubernetes-objects) has labels and annotations. routelet itself
+writes the BGPNodeStatus of its Node every 30 seconds.
 ";
 
 pub(super) fn page() -> String {
