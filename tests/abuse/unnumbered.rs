@@ -171,4 +171,5 @@ fn a_neighbor_that_changes_its_link_local_address_each_second_harms_nobody_else(
     let witness = row(&routelet, "eth1");
     assert_eq!((witness["state"].as_str(), &witness["since"]), (Some("established"), &since), "{witness}");
     assert!(after.0 < before.0 + 8 * 1024, "{before:?} {after:?}");
+    assert!(after.1 < before.1 + 600, "less than a tenth of a CPU: {before:?} {after:?}");
 }
