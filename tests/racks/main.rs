@@ -13,6 +13,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod gobgp;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod lease;
 mod unnumbered;
 
