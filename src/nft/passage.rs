@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::verdict::{Dropper, Forwarded, Verdict};
-use crate::net::{Diagnostic, Prefix, Reason, Subject};
+use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
+
+/// The table of firewalld, in each family.
+const FIREWALLD: &str = "firewalld";
 
 /// One direction between an advertised subnet and an uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,6 @@ fn problem(subnet: Prefix, by: &Dropper, passages: &[&Passage]) -> Diagnostic {
     let mut uplinks: Vec<_> = passages.iter().map(|p| p.uplink.as_str()).collect();
     uplinks.sort_unstable();
     uplinks.dedup();
-    let Dropper { family, table, chain, .. } = by;
     Diagnostic::new(
         Reason::ForwardFiltered,
         Subject::prefix(subnet),
@@ -62,10 +64,33 @@ fn problem(subnet: Prefix, by: &Dropper, passages: &[&Passage]) -> Diagnostic {
             "packets {which} containers in {subnet}, which is advertised, are dropped between them and {}: {by}",
             uplinks.join(", ")
         ),
-        format!(
-            "`nft list chain {family} {table} {chain}` lists the rule: remove it, or accept packets to and from \
-             {subnet} before it"
-        ),
+        if by.table == FIREWALLD { firewalld_remedy(subnet) } else { remedy(subnet, by) },
+    )
+}
+
+fn remedy(subnet: Prefix, by: &Dropper) -> String {
+    let Dropper { family, table, chain, .. } = by;
+    format!(
+        "`nft list chain {family} {table} {chain}` lists the rule: remove it, or accept packets to and from \
+         {subnet} before it"
+    )
+}
+
+/// firewalld writes its table anew at each change, so that only its own settings last. A policy
+/// applies between zones that have a source or an interface: the subnet gets into one, too.
+fn firewalld_remedy(subnet: Prefix) -> String {
+    let family = match subnet.family() {
+        Family::Ipv4Unicast => "ipv4",
+        Family::Ipv6Unicast => "ipv6",
+    };
+    let policy = "firewall-cmd --permanent --policy=routelet";
+    format!(
+        "`firewall-cmd --permanent --zone=trusted --add-source={subnet}; \
+         firewall-cmd --permanent --new-policy=routelet; {policy} --add-ingress-zone=ANY; \
+         {policy} --add-egress-zone=trusted; \
+         {policy} --add-rich-rule='rule family={family} destination address={subnet} accept'; \
+         firewall-cmd --reload` has firewalld forward packets to and from {subnet}, and accept what these containers \
+         send to this host itself"
     )
 }
 
@@ -115,6 +140,21 @@ mod tests {
         let one_way = |p: &Forwarded| if p.arrives_on == "eth1" { dropped(true) } else { Verdict::Accepted };
         let found = problems(&all, one_way);
         assert!(found[0].contains("packets to containers") && found[0].contains("eth1: rule 2"), "{found:?}");
+    }
+
+    /// A rule that is added by nft is gone when firewalld reloads.
+    #[test]
+    fn for_rules_of_firewalld_the_remedy_is_a_setting_of_firewalld() {
+        for (subnet, family) in [("10.9.0.0/24", "ipv4"), ("fd00:9::/64", "ipv6")] {
+            let all = [passage(subnet, "eth0", true)];
+            let by = by("firewalld", "filter_FORWARD", Some(7));
+            let found = problems(&all, |_| Verdict::Dropped { by: by.clone(), certain: true });
+            let line = found[0].line();
+            assert!(line.contains("rule 7 of filter_FORWARD in table firewalld"), "{line}");
+            assert!(line.contains(&format!("--zone=trusted --add-source={subnet};")), "{line}");
+            let rule = format!("'rule family={family} destination address={subnet} accept'");
+            assert!(line.contains(&rule) && !line.contains("nft list"), "{line}");
+        }
     }
 
     #[test]

@@ -16,12 +16,15 @@ mod clock;
 mod documented;
 mod doors;
 mod explain;
+mod firewalld;
 mod former;
 mod full_disk;
 mod gateways;
 mod guard;
 mod host;
 mod kernel;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod links;
 mod load;
 mod metrics;

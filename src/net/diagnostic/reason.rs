@@ -107,7 +107,7 @@ reasons! {
         "add the ACCEPT rules that the problem names, or let Docker use iptables-nft",
     ForwardFiltered Error
         "a rule or a policy of nftables or iptables drops all packets between an advertised subnet of containers and an uplink, in one direction or both"
-        "the `nft list chain` command of the problem shows the rule: remove it, or accept packets to and from the subnet before it",
+        "the `nft list chain` command of the problem shows the rule: remove it, or accept packets to and from the subnet before it; for rules of firewalld the problem has the `firewall-cmd` lines that accept them",
     ForwardUnreadable Warning
         "the FORWARD chain cannot be read or written"
         "give routelet `NET_ADMIN`, or set `accept-forwarded = false` and accept the subnets there",
