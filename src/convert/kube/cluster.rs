@@ -133,8 +133,15 @@ impl Cluster {
             let indent = if line.is_empty() { "" } else { "    " };
             let _ = writeln!(text, "{indent}{line}");
         }
+        self.write_objects(&mut text);
+        write::listed(&mut text, lines);
+        self.check(&file, &text)?;
+        Ok(text)
+    }
+
+    fn write_objects(&self, text: &mut String) {
         for (name, statements) in &self.policies {
-            object(&mut text, "BGPPolicy", name);
+            object(text, "BGPPolicy", name);
             text.push_str("  statements:\n");
             for statement in statements {
                 for (n, (key, value)) in camel_keys(statement).iter().enumerate() {
@@ -143,14 +150,11 @@ impl Cluster {
             }
         }
         for peer in &self.peers {
-            object(&mut text, "BGPPeer", &peer.name);
+            object(text, "BGPPeer", &peer.name);
             for (key, value) in peer.spec() {
                 let _ = writeln!(text, "  {key}: {value}");
             }
         }
-        write::listed(&mut text, lines);
-        self.check(&file, &text)?;
-        Ok(text)
     }
 
     /// What `routelet check` and the daemon check, and that the stream is YAML with all objects.

@@ -44,11 +44,8 @@ pub(super) fn read(
     let (mut objects, mut book) = (Vec::new(), Book::default());
     for input in inputs {
         let refused = |why: String| ConvertError::NothingToConvert(format!("{}: {why}", input.name));
-        let mut found = Vec::new();
-        for document in documents(&input.text).map_err(|e| refused(e.to_string()))? {
-            flatten(document, &mut found);
-        }
-        for root in found {
+        let documents = documents(&input.text).map_err(|e| refused(e.to_string()))?;
+        for root in flattened(documents) {
             let object = Object::new(root).unwrapped();
             if is_known(&object) {
                 book.record(&input.name, &object);
@@ -67,6 +64,13 @@ pub(super) fn read(
         ));
     }
     Ok((objects, book))
+}
+
+/// All objects of the documents.
+fn flattened(documents: Vec<Node>) -> Vec<Node> {
+    let mut found = Vec::new();
+    documents.into_iter().for_each(|document| flatten(document, &mut found));
+    found
 }
 
 /// A List as its members.

@@ -65,22 +65,7 @@ impl Fib {
                 || !self.is_large() && self.routes.iter().filter_map(learned).any(inside)
         };
         let concerned = by_rule.into_iter().filter(|(_, destinations)| concerns(destinations));
-        concerned
-            .map(|((why, remedy), destinations)| {
-                let first = destinations.first().map_or_else(String::new, ToString::to_string);
-                let more = if destinations.len() > 1 {
-                    format!(" and {} more", destinations.len() - 1)
-                } else {
-                    String::new()
-                };
-                Diagnostic::new(
-                    Reason::RouteBypassed,
-                    Subject::rule(&why),
-                    format!("learned routes inside {first}{more} are in the kernel, but not used: {why}"),
-                    remedy,
-                )
-            })
-            .collect()
+        concerned.map(|((why, remedy), destinations)| bypassed(&why, remedy, &destinations)).collect()
     }
 
     /// A learned route as `show fib` reports it. `name` maps interface indexes to names.
@@ -151,4 +136,19 @@ impl Fib {
             None => self.problems.get(&(prefix, metric)).map(|why| format!("the kernel refused it: {why}")),
         }
     }
+}
+
+/// The problem of a rule.
+fn bypassed(why: &str, remedy: String, destinations: &[Prefix]) -> Diagnostic {
+    let first = destinations.first().map_or_else(String::new, ToString::to_string);
+    let more = match destinations.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    Diagnostic::new(
+        Reason::RouteBypassed,
+        Subject::rule(why),
+        format!("learned routes inside {first}{more} are in the kernel, but not used: {why}"),
+        remedy,
+    )
 }

@@ -149,12 +149,8 @@ fn complete(
     Ok(peer)
 }
 
-/// As Cilium's speaker: no routes are learned, pods keep their network.
-fn finish(adverts: &Adverts, ports: &[u16], cluster: &mut Cluster) {
-    let router = &mut cluster.router;
-    if !router.bgp.contains_key("as") {
-        set(&mut router.bgp, "as", 64512);
-    }
+/// All addresses of this host with each of the ports.
+fn addresses_with(ports: &[u16]) -> Vec<String> {
     let mut listen: Vec<String> = Vec::new();
     for port in ports {
         for address in [format!("0.0.0.0:{port}"), format!("[::]:{port}")] {
@@ -163,7 +159,16 @@ fn finish(adverts: &Adverts, ports: &[u16], cluster: &mut Cluster) {
             }
         }
     }
-    set(&mut router.bgp, "listen", listen);
+    listen
+}
+
+/// As Cilium's speaker: no routes are learned, pods keep their network.
+fn finish(adverts: &Adverts, ports: &[u16], cluster: &mut Cluster) {
+    let router = &mut cluster.router;
+    if !router.bgp.contains_key("as") {
+        set(&mut router.bgp, "as", 64512);
+    }
+    set(&mut router.bgp, "listen", addresses_with(ports));
     let mut kubernetes = Keys::new();
     set(&mut kubernetes, "peering", "none");
     set(&mut kubernetes, "advertise-pod-cidrs", adverts.has_pod_cidrs());

@@ -161,23 +161,16 @@ impl Task {
     /// In a box: it moves into a thread and back where there is much to write.
     pub(super) async fn run(
         mut self: Box<Self>,
-        inputs: Inputs,
+        mut inputs: Inputs,
         mut observed: mailbox::Receiver<Place, Held>,
         mut requests: mpsc::Receiver<Request>,
         monitor: mpsc::Sender<Switch>,
     ) {
         self.adopt_or_audit();
-        let Inputs { mut routes, mut own, mut convergence, mut sources, mut assigned, lost } = inputs;
-        self.lost = lost;
+        self.lost = inputs.lost.clone();
         self.host_changed();
-        self.own_changed(&mut own).await;
-        let mut watched = Watched::default()
-            .with(Value::Host, &self.host)
-            .with(Value::Lost, &self.lost)
-            .with(Value::Own, &own)
-            .with(Value::Sources, &sources)
-            .with(Value::Assigned, &assigned)
-            .with(Value::Convergence, &convergence);
+        self.own_changed(&mut inputs.own).await;
+        let mut watched = self.watched(&inputs);
         let timer = sleep_until(self.due());
         tokio::pin!(timer);
         loop {
@@ -205,9 +198,9 @@ impl Task {
                     Request::Settings { settings, left, reply } => {
                         let desired;
                         (self, desired) = self.change(*settings, left, &monitor, &mut observed).await;
-                        self.fib.prefer(sources.borrow().unwrap_or_default());
-                        self.fib.assigned(assigned.borrow().clone());
-                        self.own_changed(&mut own).await;
+                        self.fib.prefer(inputs.sources.borrow().unwrap_or_default());
+                        self.fib.assigned(inputs.assigned.borrow().clone());
+                        self.own_changed(&mut inputs.own).await;
                         self = self.changed(desired).await;
                         let _ = reply.send(());
                     }
@@ -215,41 +208,57 @@ impl Task {
                         return;
                     },
                 },
-                value = watched.next() => match value {
-                    Value::Host => {
-                        self.host_changed();
-                        self.write().await;
-                    }
-                    Value::Lost => {
-                        self.lost_changed();
-                        self.write().await;
-                    }
-                    Value::Own => self.own_changed(&mut own).await,
-                    Value::Sources => {
-                        let preferred = *sources.borrow_and_update();
-                        self.fib.prefer(preferred.unwrap_or_default());
-                        self.write().await;
-                    }
-                    Value::Assigned => {
-                        self.fib.assigned(assigned.borrow_and_update().clone());
-                        self.sweep().await;
-                    }
-                    Value::Convergence => {
-                        let now = convergence.borrow_and_update().clone();
-                        self = self.converged(now, routes.take_now()).await;
-                    }
-                },
+                value = watched.next() => self = self.follow(value, &mut inputs).await,
                 Ok(()) = self.bypasses.changed() => {
                     self.report.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
                 changes = observed.take(), if self.repairs.waits(Instant::now()).is_none() => self.apply_observed(changes).await,
-                changes = routes.take() => self = self.apply_routes(changes).await,
+                changes = inputs.routes.take() => self = self.apply_routes(changes).await,
                 () = &mut timer => if due <= Instant::now() {
                     self.timeout().await;
                 },
                 () = std::future::ready(()), if self.audit.is_some() => self.audit_step().await,
             }
         }
+    }
+
+    fn watched(&self, inputs: &Inputs) -> Watched<Value> {
+        Watched::default()
+            .with(Value::Host, &self.host)
+            .with(Value::Lost, &self.lost)
+            .with(Value::Own, &inputs.own)
+            .with(Value::Sources, &inputs.sources)
+            .with(Value::Assigned, &inputs.assigned)
+            .with(Value::Convergence, &inputs.convergence)
+    }
+
+    /// Takes over a value that changed.
+    async fn follow(mut self: Box<Self>, value: Value, inputs: &mut Inputs) -> Box<Self> {
+        match value {
+            Value::Host => {
+                self.host_changed();
+                self.write().await;
+            }
+            Value::Lost => {
+                self.lost_changed();
+                self.write().await;
+            }
+            Value::Own => self.own_changed(&mut inputs.own).await,
+            Value::Sources => {
+                let preferred = *inputs.sources.borrow_and_update();
+                self.fib.prefer(preferred.unwrap_or_default());
+                self.write().await;
+            }
+            Value::Assigned => {
+                self.fib.assigned(inputs.assigned.borrow_and_update().clone());
+                self.sweep().await;
+            }
+            Value::Convergence => {
+                let now = inputs.convergence.borrow_and_update().clone();
+                self = self.converged(now, inputs.routes.take_now()).await;
+            }
+        }
+        self
     }
 
     /// `routes`: received before the neighbors converged. They come first; otherwise they would
