@@ -169,8 +169,8 @@ impl Core {
         }
     }
 
-    /// Under Kubernetes, packets of pods leave with the node's address while external neighbors have
-    /// no route to them.
+    /// Under Kubernetes, packets of pods leave with the node's address while external neighbors
+    /// have no route to them.
     pub(super) fn spawn_masquerade(&mut self) {
         let Some(learned) = self.routing.learned.take() else { return };
         let (want_tx, want) = watch::channel(None);

@@ -142,8 +142,8 @@ fn log_links(before: &Host, now: &Host) -> bool {
     changed
 }
 
-/// Ports of bridges and bonds are left out, as each pod has one; so is the loopback, and a veth that
-/// appears, which becomes a port later.
+/// Ports of bridges and bonds are left out, as each pod has one; so is the loopback, and a veth
+/// that appears, which becomes a port later.
 fn link_changes(before: &Host, now: &Host) -> Vec<(String, LinkChange)> {
     let counts = |link: &Link| link.master.is_none() && !link.loopback;
     let is_up = |host: &Host, link: &Link| link.up && host.has_carrier(link);

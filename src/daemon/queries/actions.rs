@@ -34,7 +34,8 @@ impl QueryHandler {
     }
 
     /// Acts on each neighbor that there is. Disabling also applies to neighbors found later on the
-    /// interfaces that have any, enabling to all that were disabled. A refusal is reported at the end.
+    /// interfaces that have any, enabling to all that were disabled. A refusal is reported at the
+    /// end.
     async fn act_on_all(&self, neighbors: &[NeighborView], act: &Act) -> Response {
         let sought = self.plan.borrow().as_ref().as_ref().map(Plan::sought_on).unwrap_or_default();
         if neighbors.is_empty() && sought.is_empty() {

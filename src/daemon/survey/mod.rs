@@ -1,5 +1,6 @@
-//! What no event reports, and what the host is therefore checked for at intervals: other BGP daemons,
-//! programs that remove routes and addresses of others, and tables of the kernel that are nearly full.
+//! What no event reports, and what the host is therefore checked for at intervals: other BGP
+//! daemons, programs that remove routes and addresses of others, and tables of the kernel that are
+//! nearly full.
 
 mod network_manager;
 mod networkd;

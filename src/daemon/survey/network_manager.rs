@@ -1,8 +1,9 @@
 //! Which bridges of containers and ports of them NetworkManager configures.
 //!
 //! NetworkManager keeps a file for each interface that it knows (`[device]`, named by the index of
-//! the interface), and the profiles that exist only in memory beside it. An interface that it merely
-//! observes has the profile `external`; one that it made itself is for its user to configure.
+//! the interface), and the profiles that exist only in memory beside it. An interface that it
+//! merely observes has the profile `external`; one that it made itself is for its user to
+//! configure.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
