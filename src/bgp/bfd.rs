@@ -2,12 +2,71 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::peer::{Hops, PeerConfig, PeerKey};
-use crate::net::{BfdPath, BfdReport, BfdStatus, Links};
+use super::peer::{Bfd, Hops, PeerConfig, PeerKey};
+use crate::net::{BfdPath, BfdReport, BfdStatus, Links, bfd_diagnostic};
+
+/// What the settings and the host's links call for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// No path: what is watched ends.
+    Nothing,
+    /// The path that is watched, with these settings.
+    Same(BfdPath, &'a Bfd),
+    /// Another path, whose reports begin anew.
+    Other(BfdPath, &'a Bfd),
+}
+
+/// What is to be watched. A neighbor that is disabled is not.
+pub fn wanted<'a>(
+    config: &'a PeerConfig,
+    links: &Links,
+    disabled: bool,
+    former: Option<BfdPath>,
+) -> Wanted<'a> {
+    let bfd = config.bfd.as_ref().filter(|_| !disabled);
+    match bfd.zip(path(config, links, former)) {
+        Some((bfd, path)) if former == Some(path) => Wanted::Same(path, bfd),
+        Some((bfd, path)) => Wanted::Other(path, bfd),
+        None => Wanted::Nothing,
+    }
+}
+
+/// The reports of the path that is watched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reports {
+    last: BfdReport,
+    /// A report has come. What was lost before the first one concerns others that watch the path.
+    has_begun: bool,
+}
+
+impl Reports {
+    pub fn last(&self) -> BfdReport {
+        self.last
+    }
+
+    /// Takes a report: what it means, compared with the one before.
+    pub fn take(&mut self, report: BfdReport) -> News {
+        let before = std::mem::replace(&mut self.last, report);
+        let has_begun = std::mem::replace(&mut self.has_begun, true);
+        let lost = has_begun && report.failures > before.failures;
+        News {
+            lost: lost.then(|| bfd_diagnostic(report.diagnostic)),
+            back: report.status == BfdStatus::Up && before.status != BfdStatus::Up,
+        }
+    }
+}
+
+/// What a report means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The neighbor was lost since the report before: the diagnostic.
+    pub lost: Option<&'static str>,
+    pub back: bool,
+}
 
 /// The path to a neighbor. A neighbor on a link is watched there, also while the link has lost its
 /// address (`former`); one that is several hops away, from wherever packets to it leave.
-pub fn path(config: &PeerConfig, links: &Links, former: Option<BfdPath>) -> Option<BfdPath> {
+fn path(config: &PeerConfig, links: &Links, former: Option<BfdPath>) -> Option<BfdPath> {
     let named = |name: &str| links.links.iter().find(|(_, link)| link.name == name).map(|(n, _)| *n);
     let (remote, interface): (IpAddr, _) = match &config.key {
         PeerKey::Address(addr) => (*addr, None),
@@ -43,8 +102,8 @@ fn is_multihop(hops: Hops) -> bool {
 }
 
 /// Why no session may begin as long as BFD reports this.
-pub fn hold(config: &PeerConfig, report: BfdReport) -> Option<String> {
-    let strict = config.bfd.as_ref().is_some_and(|bfd| bfd.strict);
+pub fn hold(config: &PeerConfig, disabled: bool, report: BfdReport) -> Option<String> {
+    let strict = config.bfd.as_ref().filter(|_| !disabled)?.strict;
     match report.status {
         // RFC 5882 §3.2: BFD that an operator shut down shows nothing about the path.
         BfdStatus::Up | BfdStatus::AdminDown => None,
@@ -142,8 +201,51 @@ mod tests {
         ];
         for (status, loose, strict) in cases {
             let report = BfdReport { status, ..BfdReport::default() };
-            assert_eq!(hold(&with(false), report).is_some(), loose, "{status:?}");
-            assert_eq!(hold(&with(true), report).is_some(), strict, "{status:?}, strict");
+            assert_eq!(hold(&with(false), false, report).is_some(), loose, "{status:?}");
+            assert_eq!(hold(&with(true), false, report).is_some(), strict, "{status:?}, strict");
+            assert_eq!(hold(&with(true), true, report), None, "{status:?}, disabled");
+            assert_eq!(
+                hold(&neighbor("10.0.0.2", 2, Hops::Direct), false, report),
+                None,
+                "{status:?}, no BFD"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_change_on_the_same_path_and_another_path_begins_anew() {
+        let mut config = PeerConfig { bfd: Some(Bfd::default()), ..neighbor("10.0.0.2", 2, Hops::Direct) };
+        let bfd = Bfd::default();
+        let path = BfdPath { remote: "10.0.0.2".parse().unwrap(), local: None, ifindex: 2 };
+        let other = BfdPath { ifindex: 3, ..path };
+        let now = |former| wanted(&config, &links(), false, former);
+        assert_eq!(now(None), Wanted::Other(path, &bfd));
+        assert_eq!(now(Some(path)), Wanted::Same(path, &bfd));
+        assert_eq!(now(Some(other)), Wanted::Other(path, &bfd));
+        assert_eq!(wanted(&config, &links(), true, Some(path)), Wanted::Nothing, "disabled");
+        config.bfd = None;
+        assert_eq!(wanted(&config, &links(), false, Some(path)), Wanted::Nothing, "no BFD");
+    }
+
+    #[test]
+    fn a_loss_counts_from_the_first_report_on() {
+        let report = |status, failures| BfdReport { status, failures, ..BfdReport::default() };
+        let mut reports = Reports::default();
+        #[rustfmt::skip]
+        let cases = [
+            // Another neighbor on the path lost the session before.
+            (report(BfdStatus::Down, 3), false, false),
+            (report(BfdStatus::Up,   3), false, true),
+            (report(BfdStatus::Up,   3), false, false),
+            (report(BfdStatus::Down, 4), true,  false),
+            // Lost and back between two reports.
+            (report(BfdStatus::Up,   4), false, true),
+            (report(BfdStatus::Up,   5), true,  false),
+        ];
+        for (n, (report, is_lost, is_back)) in cases.into_iter().enumerate() {
+            let news = reports.take(report);
+            assert_eq!((news.lost.is_some(), news.back), (is_lost, is_back), "report {n}");
+            assert_eq!(reports.last(), report);
         }
     }
 }

@@ -1,52 +1,42 @@
 //! One neighbor's end of BFD: what is watched, and what was reported.
 
 use crate::{
-    bgp::{bfd, peer::PeerConfig},
+    bgp::{
+        bfd::{News, Reports, Wanted, hold, wanted},
+        peer::PeerConfig,
+    },
     liveness::{Client, Subscription},
-    net::{BfdReport, BfdStatus, Links, bfd_diagnostic},
+    net::{BfdReport, BfdStatus, Links},
 };
 
 #[derive(Debug)]
 pub(super) struct Bfd {
     client: Client,
     subscription: Option<Subscription>,
-    report: BfdReport,
-    /// No report has come yet: a session that others watch, too, may have been lost before.
-    fresh: bool,
+    reports: Reports,
 }
 
 impl Bfd {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, subscription: None, report: BfdReport::default(), fresh: true }
+        Self { client, subscription: None, reports: Reports::default() }
     }
 
-    /// Watches what the settings and the host's links call for; nothing while the neighbor is
-    /// disabled. Returns whether no session may begin for now, and why.
+    /// Watches what the settings and the host's links call for. Returns whether no session may
+    /// begin for now, and why.
     pub(super) fn follow(&mut self, config: &PeerConfig, links: &Links, disabled: bool) -> Option<String> {
-        let wanted = config.bfd.as_ref().filter(|_| !disabled);
         let former = self.subscription.as_ref().map(Subscription::path);
-        let path = wanted.and_then(|_| bfd::path(config, links, former));
-        match (wanted, path, &mut self.subscription) {
-            (Some(bfd), Some(path), Some(subscription)) if subscription.path() == path => {
+        match (wanted(config, links, disabled, former), &mut self.subscription) {
+            (Wanted::Same(path, bfd), Some(subscription)) => {
                 subscription.change(path, bfd.params.clone());
             }
-            (Some(bfd), Some(path), _) => {
-                (self.report, self.fresh) = (BfdReport::default(), true);
+            (Wanted::Same(path, bfd) | Wanted::Other(path, bfd), _) => {
+                self.reports = Reports::default();
                 self.subscription = Some(self.client.watch(path, bfd.params.clone()));
             }
-            _ => self.stop(),
+            // The neighbor is informed that this is no failure: by BGP first, as some take it for one.
+            (Wanted::Nothing, _) => (self.reports, self.subscription) = (Reports::default(), None),
         }
-        self.hold(config, disabled)
-    }
-
-    /// The neighbor is informed that this is no failure: by BGP first, as some take it for one.
-    fn stop(&mut self) {
-        self.report = BfdReport::default();
-        self.subscription = None;
-    }
-
-    fn hold(&self, config: &PeerConfig, disabled: bool) -> Option<String> {
-        config.bfd.as_ref().filter(|_| !disabled).and_then(|_| bfd::hold(config, self.report))
+        hold(config, disabled, self.reports.last())
     }
 
     /// The next report; none ever while nothing is watched. Cancel safe.
@@ -57,41 +47,30 @@ impl Bfd {
         }
     }
 
-    /// Takes a report: whether the neighbor was lost since the last one, and whether it is back.
+    /// Takes a report. BFD that is back is followed again.
     pub(super) fn take(&mut self, report: BfdReport) -> News {
-        let before = std::mem::replace(&mut self.report, report);
-        let back = report.status == BfdStatus::Up && before.status != BfdStatus::Up;
-        if let Some(subscription) = self.subscription.as_mut().filter(|_| back) {
+        let news = self.reports.take(report);
+        if let Some(subscription) = self.subscription.as_mut().filter(|_| news.back) {
             subscription.proceed(false);
         }
-        let lost = !std::mem::take(&mut self.fresh) && report.failures > before.failures;
-        News { lost: lost.then(|| bfd_diagnostic(report.diagnostic)), back }
+        news
     }
 
     /// A BGP session began: where BFD is down it goes on without.
     pub(super) fn session_began(&mut self) {
-        if let Some(subscription) =
-            self.subscription.as_mut().filter(|_| self.report.status == BfdStatus::Down)
-        {
+        let is_down = self.reports.last().status == BfdStatus::Down;
+        if let Some(subscription) = self.subscription.as_mut().filter(|_| is_down) {
             subscription.proceed(true);
         }
     }
 
     /// Whether a restart of the neighbor's control plane leaves its BFD running (RFC 5882 §4.3.2).
     pub(super) fn is_independent(&self) -> bool {
-        self.report.independent
+        self.reports.last().independent
     }
 
     /// For `show neighbor`; nothing where nothing is watched.
     pub(super) fn status(&self) -> Option<BfdStatus> {
-        self.subscription.as_ref().map(|_| self.report.status)
+        self.subscription.as_ref().map(|_| self.reports.last().status)
     }
-}
-
-/// What a report means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct News {
-    /// The neighbor was lost: the diagnostic.
-    pub(super) lost: Option<&'static str>,
-    pub(super) back: bool,
 }
