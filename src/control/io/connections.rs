@@ -16,7 +16,7 @@ use std::{
 
 use nix::libc;
 use tokio::{
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinSet, yield_now},
     time::sleep,
 };
 
@@ -67,13 +67,19 @@ impl Connections {
     }
 
     async fn make_place(&mut self) {
+        let mut had_a_turn = false;
         loop {
             while let Some(ended) = self.tasks.try_join_next_with_id() {
                 self.forget(ended);
             }
             match self.places.find(Instant::now(), |n| self.is_silent(n)) {
                 Place::Free => return,
-                Place::Close(number) => return self.close(number),
+                Place::Close(number) if had_a_turn => return self.close(number),
+                // The daemon may have stood still: the requests that came meanwhile are read first.
+                Place::Close(_) => {
+                    yield_now().await;
+                    had_a_turn = true;
+                }
                 Place::Wait(time) => tokio::select! {
                     () = sleep(time) => {}
                     Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),

@@ -1,8 +1,8 @@
 //! Serves `/metrics`, `/livez`, `/readyz`, `/startupz` and the status page at `/` over HTTP/1.1.
 //!
 //! Any local user can connect, and with a listener beyond the loopback anybody can. Connections,
-//! requests and unread responses are bounded, and a client that sends its request at once is served
-//! regardless of other clients.
+//! requests and unread responses are bounded, and a client is served regardless of other clients:
+//! the kernel holds back connections without a request ([`DeferAccept`]).
 
 use std::{
     convert::Infallible,
@@ -30,6 +30,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -97,6 +98,19 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// place: its connection is closed [`CONNECTION_TIMEOUT`] later.
 const STREAM_LIFETIME: Duration = Duration::from_secs(300);
 
+/// Seconds for which the kernel keeps a connection on which no octet has come; the listener gets
+/// it afterwards, silent or not.
+const DEFER: u32 = 1;
+
+sockopt_impl!(
+    /// TCP_DEFER_ACCEPT: a listener gets a connection when its first octets have come.
+    DeferAccept,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    u32
+);
+
 /// Limit of a request in octets; hyper rejects longer headers with status 431.
 const MAX_REQUEST: usize = 16 * 1024;
 
@@ -105,7 +119,11 @@ pub async fn bind(addresses: &[SocketAddr]) -> (Vec<TcpListener>, Vec<(SocketAdd
     let (mut bound, mut taken) = (Vec::new(), Vec::new());
     for &address in addresses {
         match TcpListener::bind(address).await {
-            Ok(listener) => bound.push(listener),
+            Ok(listener) => {
+                // Without it, clients that send late yield to others where there are many.
+                let _ = setsockopt(&listener, DeferAccept, &DEFER);
+                bound.push(listener);
+            }
             Err(error) => taken.push((address, error)),
         }
     }

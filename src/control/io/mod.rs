@@ -369,6 +369,29 @@ mod tests {
         server.abort();
     }
 
+    /// A client that has lost the processor between its connection and its request.
+    #[tokio::test]
+    async fn a_client_that_sends_late_is_served_beside_many_that_connect() {
+        let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
+        let address = listeners[0].local_addr().unwrap();
+        let server = tokio::spawn(http::serve(listeners, |_| async move {
+            http::Reply::Text { ok: true, text: "ok\n".into() }
+        }));
+        let mut late = TcpStream::connect(address).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /metr").await.unwrap();
+            held.push(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        late.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        late.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK"), "{response:?}");
+        server.abort();
+    }
+
     #[tokio::test]
     async fn scrapes_beyond_the_limit_are_refused_and_places_come_back() {
         let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;
