@@ -1,7 +1,8 @@
 //! Network namespaces of one test: made with names of their own, removed when the test ends.
 
 use std::{
-    fs::File,
+    fmt::{Display, Write as _},
+    fs::{self, File},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -85,6 +86,25 @@ impl Ns {
     /// `ip` with these words inside.
     pub fn ip(&self, args: &str) -> String {
         run(Command::new("ip").args(["-n", &self.name]).args(args.split_whitespace()))
+    }
+
+    /// Permanent neighbor entries for these addresses of `other`, at the other end of a link. Of entries that the kernel
+    /// makes by itself, all namespaces together have 1,024 (`gc_thresh3`).
+    pub fn permanent_neighbors(
+        &self,
+        dev: &str,
+        (other, end): (&Self, &str),
+        addresses: impl IntoIterator<Item = impl Display>,
+    ) {
+        let link = other.ip(&format!("-br link show {end}"));
+        let mac = link.split_whitespace().nth(2).expect("name, state, address");
+        let mut batch = String::new();
+        for address in addresses {
+            let _ = writeln!(batch, "neigh replace {address} lladdr {mac} nud permanent dev {dev}");
+        }
+        let file = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+        fs::write(&file, batch).expect("a writable file");
+        run(Command::new("ip").args(["-n", &self.name, "-batch"]).arg(file.path()));
     }
 
     /// Words separated by blanks, run inside; what it printed.

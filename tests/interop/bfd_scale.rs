@@ -17,23 +17,13 @@ fn address(side: u32, n: u32) -> String {
     format!("10.3.{}.{}", side + n / 250, n % 250 + 1)
 }
 
-/// The addresses of one side, and where the other's are: without that, the entries of both would
-/// not fit into the kernel's neighbor table, which all namespaces share (`gc_thresh3`).
+/// The addresses of one side, and where the other's are.
 fn add_addresses(net: &Net, ns: &Ns, side: u32, other: &Ns) {
-    let link = other.ip("link show eth0");
-    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("an address");
-    let all: String = (0..SESSIONS)
-        .map(|n| {
-            let (own, remote) = (address(side, n), address(128 - side, n));
-            format!(
-                "addr add {own}/16 dev eth0\nneigh replace {remote} lladdr {} nud permanent dev eth0\n",
-                mac
-            )
-        })
-        .collect();
+    let all: String = (0..SESSIONS).map(|n| format!("addr add {}/16 dev eth0\n", address(side, n))).collect();
     let file = net.dir().join(format!("addresses-{side}"));
     fs::write(&file, all).unwrap();
     run(Command::new("ip").args(["-n", &ns.name, "-batch"]).arg(&file));
+    ns.permanent_neighbors("eth0", (other, "eth0"), (0..SESSIONS).map(|n| address(128 - side, n)));
 }
 
 /// CPU seconds of a process so far.
