@@ -115,7 +115,8 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
         Stage::new(|ns| ns.sysctl("net.ipv6.conf.eth0.accept_ra", "0"));
     let start = Instant::now();
     let (mut sent, mut slowest) = (0u32, Duration::ZERO);
-    while start.elapsed() < Duration::from_secs(10) {
+    // As many in all where the machine has no time for the rate.
+    while sent < 100_000 {
         // 10,000 in a second, from as many sources; a third has been forwarded.
         for _ in 0..100 {
             let from = Ipv6Addr::from((0xfe80_u128 << 112) | (u128::from(sent) + 1));
@@ -132,7 +133,7 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
     }
     let (rate, after) = (f64::from(sent) / start.elapsed().as_secs_f64(), cost(&routelet));
     println!(
-        "{rate:.0} advertisements/s for 10 s: {} KiB more, {} ms of CPU, slowest response {slowest:?}",
+        "{sent} advertisements, {rate:.0}/s: {} KiB more, {} ms of CPU, slowest response {slowest:?}",
         after.0.saturating_sub(before.0),
         (after.1 - before.1) * 10
     );
@@ -141,7 +142,7 @@ fn a_flood_of_router_advertisements_costs_bounded_memory_and_cpu_and_no_session(
     let witness = row(&routelet, "eth1");
     assert_eq!((witness["state"].as_str(), &witness["since"]), (Some("established"), &since), "{witness}");
     assert!(after.0 < before.0 + 8 * 1024, "{before:?} {after:?}");
-    assert!(after.1 < before.1 + 500, "less than half of a CPU: {before:?} {after:?}");
+    assert!(after.1 < before.1 + 500, "less than 50 µs for each: {before:?} {after:?}");
     let log = fs::metadata(&routelet.process.log).expect("a log").len();
     assert!(log < 64 * 1024, "{log} octets of log");
 
