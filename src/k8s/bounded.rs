@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, mem};
 
 use super::watch::Change;
 
-/// What is cached of an object.
+/// The cached part of an object.
 pub(super) trait CacheEntry: PartialEq {
-    /// Octets that it takes in addition to its own size.
+    /// Octets that it occupies besides `size_of::<Self>()`.
     fn octets(&self) -> usize;
 }
 
-/// Cached objects by name; those that do not matter are not stored.
+/// Cached objects by name. Objects that do not matter here are not stored.
 #[derive(Clone, Debug)]
 pub(super) struct Cache<T> {
     known: Bounded<T>,
@@ -30,7 +30,7 @@ struct Bounded<T> {
 
 /// Maximum number of cached objects of one kind.
 pub(super) const MAX_OBJECTS: usize = 50_000;
-/// Maximum octets of all of them.
+/// Maximum octets of all cached objects of one kind.
 pub(super) const MAX_OCTETS: usize = 32 << 20;
 
 impl<T> Default for Bounded<T> {

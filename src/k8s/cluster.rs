@@ -1,7 +1,7 @@
 //! The cache of Nodes: applies the events of the watch to [`Nodes`], and stores views only.
 //!
 //! A new list replaces the old one only once it is complete: until then the known Nodes stay in
-//! force, so that an API server that returns changes nothing by itself.
+//! force, so the return of the API server alone changes nothing.
 //!
 //! A deleted Node stays known for a grace period: our own for [`GRACE`], others for
 //! [`OTHERS_GRACE`], since their pod CIDR may be assigned to a new Node. Cloud controllers and
@@ -25,8 +25,8 @@ use std::{
 use super::node::{ApiNode, MAX_FORMER, NodeView, Nodes};
 use crate::net::{Diagnostic, Family, Prefix, Reason, Subject};
 
-/// How long our own Node stays in force after its deletion, and the data of any Node after its
-/// recreation.
+/// How long our own Node stays in force after its deletion, and how long a recreated Node keeps
+/// data of the old one that it lacks.
 pub const GRACE: Duration = Duration::from_secs(30);
 
 /// How long another Node stays in force after its deletion.
@@ -54,10 +54,10 @@ pub struct Cluster {
     remembered: bool,
 }
 
-/// A Node that lacks addresses which it had.
+/// A Node that no longer reports all of its addresses.
 #[derive(Clone, Debug)]
 struct Lent {
-    /// When the addresses are removed; `None`: not before it reports others.
+    /// When the missing addresses are removed; `None`: only once the Node reports others.
     until: Option<Instant>,
     /// The Node as reported.
     as_is: NodeView,
@@ -324,7 +324,7 @@ fn former(old: &NodeView, new: &NodeView) -> Vec<Prefix> {
     former
 }
 
-/// A recreated Node with the data of the old one that it lacks.
+/// A recreated Node, completed with data of the old one.
 fn completed(view: &NodeView, old: &NodeView) -> NodeView {
     let mut whole = view.clone();
     if whole.addresses.is_empty() {

@@ -25,7 +25,7 @@ pub struct Facts {
     pub apart: bool,
     /// Whether the conflist is written, and initial routes were received or 10 s have passed.
     pub begun: bool,
-    /// The same, and a session was established if other nodes run routelet.
+    /// `begun`, and a session was established if other nodes run routelet.
     pub ready: bool,
     /// Number of configured neighbors.
     pub neighbors: usize,

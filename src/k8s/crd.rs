@@ -1,9 +1,9 @@
 //! Our own kinds, `routelet.io/v1alpha1`: the schema that the API server validates, as Rust types.
 //!
 //! The CRDs in `deploy/daemonset.yaml` are generated from these types (`tests/deploy/` compares
-//! them, and regenerates them with `ROUTELET_WRITE=1`). Objects are interpreted by the reader of
-//! the configuration, whose keys the specs have in camelCase (`fields`): a cluster may have older
-//! definitions than the program, so objects are not parsed into these types.
+//! them, and regenerates them with `ROUTELET_WRITE=1`). The specs have the configuration's keys in
+//! camelCase (`fields`), and the configuration's parser reads them. Objects are not parsed into
+//! these types, because the definitions in a cluster may be older than the program.
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a name and a type")]
 
 use std::collections::BTreeMap;
@@ -195,8 +195,8 @@ pub fn definitions() -> Vec<Value> {
     labelled.collect()
 }
 
-/// Replaces formats that OpenAPI does not define, of which the API server warns; minimum and
-/// maximum restrict the values.
+/// Replaces integer formats that OpenAPI does not define and that make the API server warn;
+/// `minimum` and `maximum` still limit the values.
 fn known_formats(value: &mut Value) {
     match value {
         Value::Object(map) => {

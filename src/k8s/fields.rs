@@ -29,8 +29,8 @@ fn object(keys: &[Key]) -> Value {
     json!({ "type": "object", "properties": properties })
 }
 
-/// A field is null where it is not set. Its default is described only: written into objects, it
-/// would override the group.
+/// A field is null if it is not set. The default is only in the description: the API server would
+/// write a schema default into objects, where it would override the group.
 fn field(key: &Key) -> Value {
     let mut field = values(&key.shape);
     if let Some(of) = field.get_mut("enum").and_then(Value::as_array_mut) {
@@ -53,7 +53,7 @@ fn values(shape: &Shape) -> Value {
         Shape::List(of) => json!({ "type": "array", "items": values(of) }),
         Shape::Table(keys) => object(keys),
         Shape::AnyTable => json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }),
-        // A structural schema has one type: a table stands for what turns it on or off.
+        // A structural schema has one type. If a key accepts a table or a switch, it is the table.
         Shape::Either(shapes) => match shapes.iter().find(|s| matches!(s, Shape::Table(_))) {
             Some(table) => values(table),
             None => json!({ "x-kubernetes-int-or-string": true }),

@@ -11,7 +11,7 @@
 //! Written are the condition `NetworkUnavailable` of our own Node ([`condition`]), which requires
 //! the right to patch `nodes/status`; Events ([`notice`]); and the BGPNodeStatus of our Node.
 //!
-//! Every watch has the same states and the same back-off ([`watch`]); only what becomes of the
+//! Every watch has the same states and the same back-off ([`watch`]); only the processing of the
 //! objects differs.
 //!
 //! The API server may be unreachable for any length of time, including at the start. The last known

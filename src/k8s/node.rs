@@ -82,7 +82,7 @@ pub struct NodeView {
     /// Creation time in seconds since 1970: the older of two Nodes with the same pod CIDR keeps it.
     #[serde(default)]
     pub created: Option<i64>,
-    /// Whether the Node was deleted: any other has precedence.
+    /// Whether the Node was deleted: every other Node has precedence over it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
     /// Label `topology.kubernetes.io/zone`.
@@ -286,7 +286,7 @@ impl NodeView {
         (rank(self), &self.name) < (rank(other), &other.name)
     }
 
-    /// Addresses that it has reported since it is known.
+    /// The addresses that it reported originally: those that are not in `added`.
     pub fn first_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied().filter(|a| !self.added.contains(a))
     }
@@ -320,7 +320,7 @@ impl Nodes {
         self.own.as_ref().map_or(Some("the Node does not exist yet"), NodeView::missing)
     }
 
-    /// What to do about [`Nodes::missing`]. `name`: under which the Node is looked for.
+    /// What to do about [`Nodes::missing`]. `name` is the name that our Node should have.
     pub fn remedy(&self, name: &str) -> String {
         match &self.own {
             None if self.others.is_empty() => {

@@ -18,13 +18,13 @@ pub fn key(problem: &Diagnostic) -> Key {
     (problem.reason, problem.subject.clone())
 }
 
-/// Where the Event is: beside the object; for one that is in no namespace, in `default`.
+/// Namespace of the Event: that of the object, or `default` if the object has none.
 pub fn namespace(problem: &Diagnostic) -> &str {
     problem.subject.namespace.as_deref().unwrap_or("default")
 }
 
-/// Name of the Event: the same for the same problem, so that a restart repeats nothing, and nodes
-/// that find the same fault in one object make one Event of it.
+/// Name of the Event. The same problem has the same name, so a restart creates no Event again, and
+/// nodes that find the same fault in one object create one Event.
 pub fn event_name(problem: &Diagnostic, node: &str) -> String {
     let about = if problem.subject.is_object() { &problem.subject.name } else { node };
     let key = format!("{} {}", problem.reason, problem.subject);
@@ -61,7 +61,7 @@ struct Known {
 }
 
 impl EventRecorder {
-    /// The Events that are due, of the problems that stand now.
+    /// The Events that are due for the present problems.
     pub fn due(&mut self, now: Instant, standing: &BTreeSet<Diagnostic>) -> Vec<Diagnostic> {
         let keys: BTreeSet<Key> = standing.iter().map(key).collect();
         for problem in standing {

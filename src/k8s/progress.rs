@@ -1,4 +1,4 @@
-//! What is logged about our own Node: once what it lacks, at intervals while that lasts, and once
+//! Decides what is logged about our own Node: what it lacks, repeated at intervals, and finally
 //! that nothing is missing.
 
 use std::time::{Duration, Instant};

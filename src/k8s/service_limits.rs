@@ -140,7 +140,7 @@ fn of_namespace(namespace: &str, limit: u32) -> Diagnostic {
 }
 
 const REMEDY: &str = "raise it if all are meant, or name their range in kubernetes.service-aggregates";
-/// Namespaces that are named for their excess.
+/// Maximum number of namespaces that are reported by name.
 const MAX_NAMESPACES: usize = 10;
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
         let beyond = beyond(ServiceLimits::default(), &all);
         assert_eq!(beyond.len(), 14_900);
         assert!(beyond.keys().all(|s| s.starts_with("greedy/")));
-        // The oldest stay: here those with the highest numbers.
+        // The oldest stay, which are those with the highest numbers.
         assert!(!beyond.contains_key("greedy/s14999") && beyond.contains_key("greedy/s00000"));
         let problems = problems(ServiceLimits::default(), &beyond);
         let [problem] = &problems[..] else { panic!("{problems:?}") };

@@ -108,7 +108,7 @@ impl NodeStatus {
         [api, waiting].into_iter().chain(known).chain([unresolved]).flatten().collect()
     }
 
-    /// Everything that is marked, what keeps the node from taking part first.
+    /// All problems without duplicates, those that keep the node from taking part first.
     pub fn marks(&self) -> Vec<String> {
         let marks =
             self.diagnostics().into_iter().map(|d| d.to_string()).chain(self.problems.iter().cloned());

@@ -21,11 +21,10 @@ use crate::{
     net::{Diagnostic, Reason, Subject},
 };
 
-/// Of all checks.
+/// Maximum time of all checks together.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is requested of the API server: verb, API group, resource. The first is the right to list
-/// Nodes.
+/// The rights that routelet needs: verb, API group, resource. The first is the right to list Nodes.
 const NEEDED: [(&str, &str, &str); 10] = [
     ("list", "", "nodes"),
     ("watch", "", "nodes"),
@@ -39,7 +38,7 @@ const NEEDED: [(&str, &str, &str); 10] = [
     ("patch", "routelet.io", "bgpnodestatuses/status"),
 ];
 
-/// The problems of the connection, or of the rights there.
+/// Problems of the connection to the API server, or of the rights there.
 pub(super) async fn check(options: &Options) -> Vec<Diagnostic> {
     let late = |_| vec![unreachable(&"the checks did not end within 30 s")];
     timeout(TOTAL_TIMEOUT, checks(options)).await.unwrap_or_else(late)
@@ -68,10 +67,10 @@ async fn checks(options: &Options) -> Vec<Diagnostic> {
     problems
 }
 
-/// What the own Node lacks.
+/// The problem of our own Node, if it has one.
 async fn own_node(client: Client, options: &Options) -> Option<Diagnostic> {
     let nodes = Api::<Node>::all(client);
-    // Nodes may be listed, but not read one by one.
+    // routelet may list Nodes, but not get a single one.
     let own = ListParams::default().fields(&format!("metadata.name={}", options.node_name));
     match request(nodes.list(&own)).await {
         Ok(list) => match list.items.first() {
@@ -82,7 +81,7 @@ async fn own_node(client: Client, options: &Options) -> Option<Diagnostic> {
     }
 }
 
-/// Names some of the Nodes that there are.
+/// The problem that our Node does not exist, with the names of some others.
 async fn no_node(nodes: &Api<Node>, name: &str) -> Diagnostic {
     const MAX_NAMED: u32 = 5;
     let list = request(nodes.list_metadata(&ListParams::default().limit(MAX_NAMED))).await;

@@ -41,8 +41,8 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// no keepalive probes while data is in flight.
 const USER_TIMEOUT: Duration = Duration::from_secs(22);
 
-/// Maximum seconds that a response can delay the next attempt of the same request, up to three
-/// times: within the time of a list.
+/// Maximum seconds by which a response can delay the next attempt of the same request. Three such
+/// delays fit into the timeout of a list.
 const MAX_RETRY_AFTER_SECONDS: u16 = 10;
 
 /// A client and the version of its credentials.
@@ -71,7 +71,8 @@ pub(super) async fn connect(options: &Options) -> Result<Connection, ApiError> {
         None => Config::incluster_env().map_err(|e| ApiError::NoServiceAccount(chain(&e)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
-    // For a server that accepts a request and never responds. A watch is the longest silence.
+    // Detects a server that accepts a request and never responds. Of all requests, a watch is
+    // silent longest.
     config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 20));
     config.reset_reader_on_write = true;
     let mut servers = addresses(config.cluster_url.host().unwrap_or_default()).await;
@@ -117,15 +118,15 @@ fn client(config: Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::new(service, config.default_namespace).with_valid_until(valid_until).build())
 }
 
-/// Three attempts more, after the time that the server requests or half a second to five. The
-/// watches retry themselves, and report an API server that does not respond.
+/// Three more attempts, after the time that the server requests, or after 0.5 to 5 seconds. Watches
+/// retry by themselves, and report an API server that does not respond.
 fn retries() -> RetryPolicy {
     RetryPolicy::new(Duration::from_millis(500), Duration::from_secs(5), 3, true)
         .expect("the bounds are in order")
 }
 
-/// The response with a `Retry-After` of a bounded number of seconds: the client waits for so long
-/// within the request, and a watch must not stay silent for hours.
+/// Limits the `Retry-After` of a response: the client waits that long within the request, and a
+/// watch must not stay silent for hours.
 fn bounded_retry_after<B>(mut response: Response<B>) -> Response<B> {
     let value = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = value.and_then(|text| text.trim().parse::<u64>().ok());

@@ -61,7 +61,7 @@ pub(super) async fn run(
                 }
             }
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             r = facts.changed() => if r.is_err() { return },
             r = nodes.changed() => if r.is_err() { return },
@@ -70,8 +70,8 @@ pub(super) async fn run(
     }
 }
 
-/// `held` is the present status: a condition that leaves it unchanged writes Unknown if there is
-/// none.
+/// `held` is the present status. It is kept if the condition has none; if both are missing, Unknown
+/// is written.
 async fn write(options: &Options, condition: Condition, held: Option<bool>) -> Result<(), ApiError> {
     let connection = client::connect(options).await?;
     let now = super::timestamp();

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::reports::{Access, ReportsError, TIMEOUT, connect, failure_of_pods};
 use crate::k8s::reports::pair::{Agents, Endpoint};
 
-/// Pods of routelet on one Node: one, and another while it is replaced.
+/// Maximum pods of routelet that are listed on one Node: two while one replaces the other.
 const MAX_AGENTS: u32 = 4;
 const SELECTOR: &str = "app.kubernetes.io/name=routelet";
 
@@ -24,7 +24,7 @@ pub enum Wanted {
     Pod { namespace: Option<String>, name: String },
 }
 
-/// The text is neither.
+/// The text is neither a pod nor an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write the name of a pod, as web-1 or shop/web-1, or an address")]
 pub struct NoEndpoint;
@@ -45,7 +45,7 @@ impl std::str::FromStr for Wanted {
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
             !name.is_empty() && name.len() < 254 && name.chars().all(fits)
         };
-        // A namespace has no dots: a prefix is none.
+        // A namespace has no dots: `10.0.0.0/8` is not a pod.
         if !is_name(name) || !namespace.is_none_or(|n| is_name(n) && !n.contains('.')) {
             return Err(NoEndpoint);
         }

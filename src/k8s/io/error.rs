@@ -31,10 +31,10 @@ pub enum ApiError {
     /// The Secret does not exist.
     #[error("not found in namespace {namespace}; create it")]
     NoSecret { namespace: &'static str },
-    /// The Secret must not be read.
+    /// Access to the Secret is denied.
     #[error("access denied; add it to resourceNames of the Role routelet in {namespace}")]
     SecretDenied { namespace: &'static str },
-    /// Another program deletes the BGPNodeStatus whenever it was created.
+    /// Another program deletes the BGPNodeStatus whenever it is created.
     #[error("the object is deleted repeatedly after its creation")]
     Deleted,
 }
@@ -63,7 +63,7 @@ impl From<kube::Error> for ApiError {
     }
 }
 
-/// The response of the API server, if the watch failed for it.
+/// The response of the API server that made the watch fail, if there was one.
 pub(super) fn response(error: &watcher::Error) -> Option<&Status> {
     use watcher::Error as E;
     match error {

@@ -57,7 +57,7 @@ pub(super) async fn run(
                 }
             }
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             r = standing.changed(), if pause == CHECK_INTERVAL => if r.is_err() { return },
             () = sleep(pause) => {}

@@ -35,7 +35,7 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long to wait after a list for the state of the admission policy.
 const GUARDED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the task uses besides the API server, and its outputs.
+/// The other inputs of the task, and its outputs.
 pub(super) struct Channels {
     pub(super) all_nodes: watch::Receiver<bool>,
     /// Ranges of ServiceCIDR objects, once they were listed.
@@ -80,7 +80,7 @@ impl NodeWatch {
         let mut remind = interval(REMINDER_INTERVAL);
         loop {
             let expiry = self.next_expiry();
-            // Cancel safe, each.
+            // Each arm is cancel safe.
             let news = tokio::select! {
                 news = watcher.next() => news,
                 _ = remind.tick() => {
@@ -130,7 +130,8 @@ impl NodeWatch {
         }
     }
 
-    /// For the route guard. Those of the former run count until there is a connection.
+    /// Takes the addresses of the API server, for the route guard. Until there is a connection,
+    /// those of the previous run are used.
     fn take_servers(&mut self, servers: &[IpAddr]) {
         let known = &mut self.cluster.nodes_mut().api_servers;
         if *known != servers {
@@ -172,7 +173,8 @@ impl NodeWatch {
         self.publish();
     }
 
-    /// The election of reflectors depends on it, so the first plan should include it.
+    /// Waits for the state of the admission policy: the election of reflectors depends on it, so
+    /// the first plan should include it.
     async fn wait_for_guarded(&mut self) {
         if self.cluster.nodes().guarded.is_none() {
             let _ = timeout(GUARDED_TIMEOUT, self.channels.guarded.wait_for(Option::is_some)).await;

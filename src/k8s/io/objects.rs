@@ -98,7 +98,7 @@ async fn secrets(
         }
         let again = tokio::time::Instant::now() + SECRET_INTERVAL;
         loop {
-            // Cancel safe, each.
+            // Each arm is cancel safe.
             tokio::select! {
                 () = sleep_until(again), if !wanted.is_empty() => break,
                 r = changed.changed() => if r.is_err() { return },

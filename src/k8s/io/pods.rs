@@ -13,7 +13,7 @@ const PAGE: u32 = 50;
 
 /// The number of pods that need the pod CIDRs of this node.
 ///
-/// It is listed and not watched, as the right to list pods is all that a drain requires.
+/// Pods are listed and not watched, so a drain only requires the right to list pods.
 ///
 /// # Errors
 ///

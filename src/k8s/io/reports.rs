@@ -16,7 +16,7 @@ use crate::k8s::{
     reports::Report,
 };
 
-/// Of one request. A page has about as many octets as hundred reports.
+/// Maximum time of one request: a page can hold a hundred reports.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Objects of one page of the list.
@@ -31,7 +31,7 @@ pub struct Access {
     pub context: Option<String>,
 }
 
-/// Why there is no list. Each text is one line with the remedy.
+/// Why the reports cannot be read. Each text is one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportsError {
     /// The kubeconfig cannot be used.
@@ -108,7 +108,7 @@ fn failure(error: &kube::Error) -> ReportsError {
     })
 }
 
-/// Why there is no pod.
+/// Why a pod cannot be read.
 pub(super) fn failure_of_pods(error: &kube::Error, namespace: &str, name: &str) -> ReportsError {
     let text = chain(error);
     let kube::Error::Api(status) = error else { return ReportsError::Unreachable(text) };
@@ -124,7 +124,7 @@ pub(super) fn failure_of_pods(error: &kube::Error, namespace: &str, name: &str) 
     })
 }
 
-/// An object of a newer version has fields that are unknown here, which are ignored.
+/// Unknown fields, from a newer version, are ignored.
 fn report(object: DynamicObject) -> Report {
     let status = object.data.get("status").cloned().unwrap_or_default();
     let (report, unreadable) = match serde_json::from_value::<Option<NodeReport>>(status) {

@@ -62,7 +62,7 @@ impl ServiceWatcher {
     pub(super) async fn run(mut self) {
         self.select();
         loop {
-            // Cancel safe, each.
+            // Each arm is cancel safe.
             tokio::select! {
                 changed = self.selection.changed() => match changed {
                     Ok(()) => self.select(),
@@ -134,7 +134,7 @@ impl ServiceWatcher {
     }
 }
 
-/// A kind that users may write, in pages.
+/// The source for a kind that users may write, which is listed in pages.
 fn source<K: kube::Resource<DynamicType = ()>>(config: watcher::Config) -> Source<K> {
     Source { kind: (), role: Role::Required, config: config.page_size(PAGE), remedy: REMEDY }
 }

@@ -46,7 +46,7 @@ impl Reporter {
         let name = &self.options.node_name;
         let api =
             Api::<DynamicObject>::all_with(connection.client, &ApiResource::erase::<BGPNodeStatus>(&()));
-        // Absent values are null in the report, which a merge removes.
+        // Absent values are null in the report: a merge removes these fields.
         let patch = Patch::Merge(json!({ "status": report }));
         for _ in 0..2 {
             match api.patch_status(name, &PatchParams::default(), &patch).await {

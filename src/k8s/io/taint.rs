@@ -47,7 +47,7 @@ pub(super) async fn run(
             sleep(RETRY_INTERVAL).await;
             continue;
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             r = facts.changed() => if r.is_err() { return },
             r = nodes.changed() => if r.is_err() { return },

@@ -1,5 +1,5 @@
-//! The loop of every watch of the API server: carries out the steps of a [`WatchState`]. What is
-//! watched is a [`Source`], what becomes of the objects is up to the caller.
+//! The loop of every watch of the API server: carries out the steps of a [`WatchState`]. A
+//! [`Source`] defines what is watched; the caller processes the objects.
 
 use std::{
     collections::hash_map::RandomState,
@@ -38,8 +38,8 @@ pub(super) struct Source<K: Resource> {
     pub(super) remedy: &'static str,
 }
 
-/// What a watch received. With a report of [`Report::Connected`] there is a change, too, if that is
-/// how the end of the outage was noticed.
+/// What a watch received. If a change revealed the end of the outage, it comes together with
+/// [`Report::Connected`].
 pub(super) struct News<K> {
     pub(super) change: Option<Change<K>>,
     pub(super) report: Option<Report>,
@@ -54,7 +54,8 @@ pub(super) struct Watcher<K: Resource> {
     state: WatchState,
     connection: Option<Connection>,
     stream: Option<BoxStream<'static, Result<Event<K>, watcher::Error>>>,
-    /// Requests in progress, which a caller that has something else to do must not restart.
+    /// Requests in progress: kept here, so that a caller that cancels [`Watcher::next`] does not
+    /// restart them.
     connecting: Option<BoxFuture<'static, Result<Connection, ApiError>>>,
     probing: Option<BoxFuture<'static, Result<String, ApiError>>>,
 }
@@ -166,7 +167,7 @@ where
         self.probing = None;
         match result {
             Ok(_) => self.handle(Input::Responded),
-            // It responds, though not to us.
+            // It responds, although it refuses the request.
             Err(error) if error.code().is_some_and(|code| code != 500) => self.handle(Input::Responded),
             Err(error) => self.handle(Input::NoResponse(&error.to_string())),
         }
@@ -218,7 +219,7 @@ where
             (Report::Failed { cause: Cause::Absent, .. }, _) => {
                 info!(resource, "optional kind not present in the cluster, checking at intervals");
             }
-            // The watch that leads reports the outage.
+            // The leading watch reports the outage.
             (Report::Failed { text: error, .. }, _) => debug!(resource, %error, "watch failed, retrying"),
         }
     }

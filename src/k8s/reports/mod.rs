@@ -1,4 +1,4 @@
-//! What the nodes of a cluster report of themselves, and which part of it is wanted.
+//! The reports of the nodes of a cluster, and the selection of a part of them.
 
 pub mod pair;
 

@@ -1,9 +1,10 @@
-//! The way of packets between two pods and back, as far as the reports of their nodes show it.
+//! The path of packets between two pods, in both directions, as far as the reports of their nodes
+//! show it.
 //!
-//! Of each direction the reports show whether the node of the destination originates its prefix and
-//! advertises it, and whether the node of the source has learned it and has it in its kernel. What
-//! they do not have (packet filters, neighbor entries, MTU) is a step with the command to run on
-//! the node. A report is up to a minute old.
+//! For each direction, the reports show whether the node of the destination originates its prefix
+//! and advertises it, and whether the node of the source has learned and installed it. For what
+//! they do not contain (packet filters, neighbor entries, MTU), there is a step with the command to
+//! run on the node. A report is up to a minute old.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -247,7 +248,7 @@ impl Walk<'_> {
         }
     }
 
-    /// From one node to an address on the other.
+    /// Follows packets from one node to an address on the other.
     fn way(&mut self, source: &Place<'_>, destination: &Place<'_>) {
         let address = destination.address;
         if destination.host_network {
@@ -261,7 +262,7 @@ impl Walk<'_> {
         self.learned(source, address, originated);
     }
 
-    /// The report of a node, or a step.
+    /// The report of a node. If there is none, adds a step that shows this.
     fn report(&mut self, node: &str, address: IpAddr) -> Option<&'_ NodeReport> {
         let position = self.reports.iter().position(|r| r.node == node && r.unreadable.is_none());
         if position.is_none() {
@@ -395,7 +396,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What no report has.
+    /// Adds the step for everything that no report contains.
     fn on_node(&mut self, node: &str, own: IpAddr, other: IpAddr) {
         let text = "packet filters, rp_filter, neighbor entries and MTU are in no report";
         let command = self.command(node, &format!("explain {other} --from {own}"));
@@ -435,8 +436,8 @@ impl Walk<'_> {
     }
 }
 
-/// What a node originates: in the list of routes, and in that of own prefixes, which large tables
-/// have as well.
+/// The prefixes that a node originates: from the list of routes, and from that of own prefixes,
+/// which large tables have as well.
 fn own_prefixes(report: &NodeReport) -> impl Iterator<Item = Prefix> {
     let of_routes = report.routes.iter().filter(|r| r.neighbor.is_none()).map(|r| &r.prefix);
     let of_own = report.own.iter().filter(|own| own.source != "interface" || own.neighbors > 0);

@@ -152,8 +152,8 @@ fn accepts(node: &NodeView, kind: Kind, rules: Rules<'_>) -> bool {
     kind == Kind::ClusterIp || !node.excluded || rules.ignore_exclude_label
 }
 
-/// Whether another node that is not cordoned advertises the address: a cordoned node withdraws it
-/// then, but never the last one.
+/// Whether another node that is not cordoned advertises the address: only then does a cordoned node
+/// withdraw it.
 fn others_take_over(offer: &ServiceAddress, nodes: &Nodes, rules: Rules<'_>) -> bool {
     let stays =
         |n: &NodeView| !n.cordoned && !n.not_reporting && n.going.is_none() && accepts(n, offer.kind, rules);

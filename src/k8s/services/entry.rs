@@ -51,7 +51,7 @@ impl View {
         }
         let single = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_empty());
         let cluster: Vec<_> = addresses(spec.cluster_ips.iter().chain(single)).collect();
-        // kube-proxy does not forward for others.
+        // kube-proxy only forwards for Services with a cluster IP.
         if cluster.is_empty() || spec.kind == "ExternalName" {
             return None;
         }

@@ -57,7 +57,7 @@ pub enum Change<T> {
     Deleted(T),
 }
 
-/// What depends on a watch.
+/// What depends on a watch, and whether the kind is optional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Its outages are reported as those of the API server; small requests detect their end.
@@ -279,7 +279,7 @@ impl WatchState {
         self.responded()
     }
 
-    /// A delay goes on: the API server may be overloaded.
+    /// A delay in progress is kept: the API server may be overloaded.
     fn on_selection(&mut self) {
         self.has_stream = false;
         if matches!(self.state, State::Listing { .. } | State::Following { .. }) {
@@ -305,7 +305,7 @@ impl WatchState {
         let delay = match (self.role, cause) {
             (Role::Optional, Cause::Unreachable) => self.backoff.next().max(OPTIONAL_INTERVAL),
             (Role::Optional, _) => {
-                // What the stream knows may be of a kind that is gone.
+                // The kind may be gone, and with it the objects that the stream knows.
                 self.has_stream = false;
                 MISSING_KIND_INTERVAL
             }
@@ -392,7 +392,7 @@ impl WatchState {
     fn failed(&mut self, cause: Cause, text: String) -> Report {
         self.connected = false;
         let is_new = match cause {
-            // It is a problem only from the second time on, and then one is enough.
+            // Reported only from the second time on, and once.
             Cause::Missing => false,
             Cause::Absent => self.missing == 2,
             Cause::Unreachable | Cause::Denied => {

@@ -232,7 +232,8 @@ fn the_end_of_an_outage_is_noticed_though_no_object_changes() {
     assert_eq!(sim.take(), [Report::Connected]);
     assert_eq!(sim.watch.step(), Step::Receive { until: None }, "resumed, not listed again");
 
-    // Where there is no such request, the silence of the resumed watch shows it.
+    // Other watches send no such request: silence after the resumption shows that the server is
+    // back.
     let mut sim = Sim::listed(Role::Required);
     sim.fail(Some(500));
     sim.wait(false);
