@@ -102,7 +102,7 @@ impl Drainer {
             let step = *seen.borrow_and_update();
             let next = match (step, &cluster) {
                 (Some(Drain::Asking), _) => {
-                    // Cancel safe, both.
+                    // Both arms are cancel safe.
                     tokio::select! {
                         _ = seen.changed() => continue,
                         () = sleep(GRACEFUL_SHUTDOWN_TIME) => Drain::Services,
@@ -133,7 +133,7 @@ impl Drainer {
                 warn!(%error, "cannot save the next drain step");
             }
             if Some(next) == step {
-                // Cancel safe, both.
+                // Both arms are cancel safe.
                 tokio::select! {
                     _ = seen.changed() => {}
                     () = sleep(POD_INTERVAL) => {}

@@ -42,7 +42,7 @@ pub(super) async fn run(
         }
         judged = Some(looked.judged);
         sleep(pause).await;
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             r = passages.changed() => if r.is_err() { return },
             () = tick(CHECK_INTERVAL), if !none => {}

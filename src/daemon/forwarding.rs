@@ -82,7 +82,7 @@ pub(super) async fn run(
                 Err(error) => tracing::debug!(%error, "cannot read the host's settings"),
             }
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = needs.changed() => r.is_ok(),
             r = host.changed() => r.is_ok(),

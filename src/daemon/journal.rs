@@ -72,7 +72,7 @@ pub(super) async fn log(
     let mut links = host.borrow_and_update().clone();
     let (mut pace_of_routes, mut pace_of_links) = (Pace::default(), Pace::default());
     loop {
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             Ok(()) = next(&pace_of_routes, &mut originated) => {
                 let now = originated.borrow_and_update().clone();

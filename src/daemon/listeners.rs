@@ -56,7 +56,7 @@ pub(super) async fn control(
     // The oldest first.
     let mut former: Vec<Former> = Vec::new();
     loop {
-        // Cancel safe, both.
+        // Both arms are cancel safe.
         let order = tokio::select! {
             () = due(former.first().map(|f| f.until)) => {
                 former.remove(0).serving.abort();
@@ -94,7 +94,7 @@ pub(super) async fn metrics(
     let mut now = config.borrow_and_update().metrics.listen.clone();
     loop {
         let page = queries.clone();
-        // Cancel safe, both.
+        // Both arms are cancel safe.
         tokio::select! {
             () = http::serve(std::mem::take(&mut listeners), move |p| page.clone().page(p)) => return,
             changed = config.wait_for(|c| c.metrics.listen != now) => match changed {

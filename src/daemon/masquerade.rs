@@ -59,7 +59,7 @@ pub(super) async fn run(mut inputs: Inputs, want: watch::Sender<Option<Arc<Want>
                 changed
             });
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = inputs.plan.changed() => r.is_ok(),
             r = inputs.config.changed() => {

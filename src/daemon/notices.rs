@@ -13,7 +13,7 @@ pub(super) async fn run(standing: watch::Sender<Arc<BTreeSet<Diagnostic>>>, mut 
         sources.mark_seen();
         let all = sources.all().into_iter();
         publish(&standing, Arc::new(all.filter(|p| p.severity != Severity::Info).collect()));
-        // Cancel safe, both.
+        // Both arms are cancel safe.
         tokio::select! {
             () = sources.changed() => {}
             () = standing.closed() => return,

@@ -16,7 +16,7 @@ pub(super) async fn run(
     loop {
         let now = snapshot(&host.borrow_and_update(), &config.borrow_and_update().cni.bridge);
         publish(&to, now);
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = host.changed() => r.is_ok(),
             r = config.changed() => r.is_ok(),

@@ -57,7 +57,7 @@ pub(super) async fn readiness(
             tracing::info!("ready");
             return;
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = convergence.changed() => r.is_ok(),
             r = plan.changed() => r.is_ok(),
@@ -87,7 +87,7 @@ async fn first_session(
                 "not ready, no BGP session is established although other nodes run routelet"
             );
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = sessions.changed() => r.is_ok(),
             r = plan.changed() => r.is_ok(),
@@ -192,7 +192,7 @@ pub(super) async fn facts(
             }
         };
         publish(&facts, now);
-        // Cancel safe, each. Readiness does not change once it is reached.
+        // Each arm is cancel safe. Readiness does not change once it is reached.
         tokio::select! {
             r = begun.changed(), if !now.begun => if r.is_err() { return },
             r = ready.changed(), if !now.ready => if r.is_err() { return },

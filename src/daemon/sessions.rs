@@ -67,7 +67,7 @@ pub(super) async fn run(
         now.extend(exchange::problems(&views, &exchanges));
         now.extend(bfd.borrow_and_update().iter().cloned());
         publish(&problems, now);
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let alive = tokio::select! {
             r = plan.changed() => r.is_ok(),
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),

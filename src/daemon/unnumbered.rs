@@ -73,7 +73,7 @@ async fn sessions(
             })
             .collect();
         publish(&established, Arc::new(now));
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         let open = tokio::select! {
             event = events.recv() => !matches!(event, Err(broadcast::error::RecvError::Closed)),
             () = tick(CHECK_INTERVAL) => true,

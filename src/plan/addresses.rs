@@ -1,4 +1,4 @@
-//! Which addresses of Nodes count, and which cannot be right.
+//! Which addresses of Nodes are used, and which cannot be right.
 //!
 //! Other nodes connect to the Node's InternalIPs, and routes point to them. They come from the
 //! kubelet, which guesses, or from a cloud controller. Sessions with wrong addresses fail without a
@@ -18,11 +18,11 @@ use crate::{
     net::{Diagnostic, Family, Reason, Subject},
 };
 
-/// So many Nodes or addresses are named in one sentence.
+/// Maximum number of Nodes or addresses that one sentence names.
 const MAX_NAMED: usize = 3;
 
-/// The Nodes with those addresses of the own one first that this host has; where it has no
-/// InternalIP at all, with its ExternalIPs that this host has.
+/// The Nodes, with our own Node's addresses reordered: those that this host has come first. If our
+/// Node has no InternalIP, its ExternalIPs that this host has are used instead.
 pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
     let Some(own) = &nodes.own else { return Cow::Borrowed(nodes) };
     let here = addresses_of(host);
@@ -31,7 +31,7 @@ pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
     if by_external {
         addresses.extend(own.external.iter().filter(|a| here.contains(a)));
     }
-    // Stable: the Node's order holds among those that are on the host.
+    // A stable sort keeps the Node's order among the addresses that are on the host.
     addresses.sort_by_key(|a| !here.contains(a));
     if addresses == own.addresses {
         return Cow::Borrowed(nodes);
@@ -40,7 +40,7 @@ pub fn settle<'a>(nodes: &'a Nodes, host: &Host) -> Cow<'a, Nodes> {
     Cow::Owned(Nodes { own: Some(own), ..nodes.clone() })
 }
 
-/// Names addresses that cannot be right, and those that Nodes lack.
+/// Reports addresses that cannot be right, and Nodes that lack addresses.
 pub(super) fn check(
     ctx: &Context<'_>,
     claims: &Claims<'_>,
@@ -97,7 +97,7 @@ fn check_own(own: &NodeView, here: &BTreeSet<IpAddr>, problems: &mut Vec<Diagnos
     }
 }
 
-/// Nodes that lack addresses which stay in force.
+/// Reports Nodes whose missing addresses stay in force.
 fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<Diagnostic>) {
     const REMEDY: &str = "see the kubelet and the cloud controller";
     let list = |lent: &[IpAddr]| named(lent.iter().map(ToString::to_string));
@@ -127,11 +127,11 @@ fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Which Nodes claim an address of this host, or one that another Node claims.
+/// Which Nodes claim an address of this host, or an address that another Node claims as well.
 #[derive(Debug, Default)]
 pub(super) struct Claims<'a> {
     of_ours: BTreeMap<IpAddr, Vec<&'a NodeView>>,
-    /// The first is the one that is believed.
+    /// The first Node is the one to which the address is attributed.
     shared: BTreeMap<IpAddr, Vec<&'a NodeView>>,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Claims<'a> {
         Self { of_ours, shared }
     }
 
-    /// Whether a session with this Node cannot go there.
+    /// Whether this is the wrong address for a session with the Node.
     pub(super) fn is_wrong(&self, node: &NodeView, addr: IpAddr) -> bool {
         let first = || self.shared.get(&addr).and_then(|claimants| claimants.first());
         self.is_ours(addr) || first().is_some_and(|first| first.name != node.name)
@@ -170,8 +170,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Several Nodes of the same machine type get the same address of a NAT, or of a bridge; a machine
-/// that was given another name leaves its former Node behind.
+/// Nodes of the same machine type often get the same address from a NAT, or on a bridge; a machine
+/// that was renamed leaves its former Node behind.
 fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> Diagnostic {
     let names = named(claimants.iter().map(|n| n.name.as_str()));
     let nodes =
@@ -194,7 +194,7 @@ fn ours(addr: IpAddr, claimants: &[&NodeView], is_internal: bool) -> Diagnostic 
     )
 }
 
-/// All nodes find it in the same words, so that it is one Event.
+/// All nodes report this with the same text, so that it is one Event.
 fn shared(addr: IpAddr, claimants: &[&NodeView]) -> Diagnostic {
     let second = claimants[1..].iter().max_by_key(|n| (n.created, Reverse(&n.name))).unwrap_or(&claimants[0]);
     let mut names: Vec<_> = claimants.iter().map(|n| n.name.as_str()).collect();
@@ -214,7 +214,7 @@ fn addresses_of(host: &Host) -> BTreeSet<IpAddr> {
     host.links.values().flat_map(|l| &l.addresses).map(|a| a.addr).collect()
 }
 
-/// The first of them, and how many more there are.
+/// The first names, and the number of the others.
 pub(super) fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let mut names = names.into_iter();
     let first: Vec<_> = names.by_ref().take(MAX_NAMED).collect();
@@ -261,7 +261,7 @@ mod tests {
         let six = case([same("n1"), n2, n3, n4, n5, n6], &["10.0.2.15/24"]);
         one(&six, &["nodes n2, n3, n4 and 2 more have the same InternalIP"]);
 
-        // Two interfaces: the second address is each node's own.
+        // Each node has two interfaces; only the second address is its own.
         let own = node("n1", &["10.0.2.15", "192.168.56.11"], &[]);
         let other = node("n2", &["10.0.2.15", "192.168.56.12"], &[]);
         let vagrant = case([own, other], &["10.0.2.15/24", "192.168.56.11/24"]);

@@ -1,4 +1,5 @@
-//! Subnets of Docker bridges and other interfaces with a carrier → prefixes to advertise.
+//! The prefixes to advertise: subnets of Docker bridges and of other interfaces that have a
+//! carrier.
 
 use super::{
     Context,
@@ -11,7 +12,8 @@ use crate::{
     net::{Diagnostic, Prefix, Reason, Subject},
 };
 
-/// The connected subnets of the interfaces that `[advertise]` means, as far as they are alive.
+/// The connected subnets of the interfaces that `[advertise]` selects, while these are up and have
+/// a carrier if that is required.
 pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
     let mut prefixes: Vec<_> = host
         .links
@@ -25,12 +27,13 @@ pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
     prefixes
 }
 
-/// The subnets of an interface, whether it is alive or not.
+/// The subnets of an interface, whatever its state.
 pub(super) fn of_link(link: &Link) -> impl Iterator<Item = Prefix> + '_ {
     link.addresses.iter().filter(|a| is_worth_telling(link, a)).filter_map(subnet)
 }
 
-/// Names of no interface of this host. A pattern may well wait for its first one.
+/// Names that match no interface of this host. Patterns are left out: they may match an interface
+/// that is created later.
 pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a str> {
     let matches =
         |pattern: &&String| host.links.values().any(|l| is_named(std::slice::from_ref(*pattern), l));
@@ -38,7 +41,8 @@ pub(super) fn unmatched<'a>(advertise: &'a Advertise, host: &Host) -> Vec<&'a st
     named.filter(|p| !matches(p)).map(String::as_str).collect()
 }
 
-/// Interfaces that are named and whose subnets are not advertised, as nobody is attached to them.
+/// Reports interfaces that are configured by name, but not advertised because they are down or have
+/// no carrier.
 pub(super) fn without_carrier(advertise: &Advertise, host: &Host) -> Vec<Diagnostic> {
     let is_dead = |l: &&Link| advertise.require_carrier && !host.has_carrier(l) || !l.up;
     let named = advertise.interfaces.iter().filter_map(|name| host.link(name));
@@ -60,7 +64,8 @@ pub(super) fn without_carrier(advertise: &Advertise, host: &Host) -> Vec<Diagnos
     .collect()
 }
 
-/// Advertised bridges whose packets do not fit the uplink. That of the pods gets its MTU from us.
+/// Reports advertised bridges whose MTU is larger than the uplink's. The MTU of the pods' bridge is
+/// set by us.
 pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
     let Some(uplink) = gateway::uplinks(ctx.host, ctx.config).into_iter().min_by_key(|l| l.mtu) else {
         return Vec::new();
@@ -84,32 +89,32 @@ pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// Names of the interfaces that could be meant, for a message.
+/// Names of the interfaces that the operator could have meant, for a message.
 pub(super) fn candidates(host: &Host) -> String {
-    // Ends of containers' veth pairs come and go, and are never meant.
+    // Ends of containers' veth pairs come and go, and are never what the operator meant.
     let meant = host.links.values().filter(|l| !l.loopback && l.master.is_none());
     let mut names: Vec<_> = meant.map(|l| l.name.as_str()).collect();
     names.sort_unstable();
     super::addresses::named(names)
 }
 
-/// Whether `[advertise]` means this interface: by its name, as a bridge of containers, or
-/// as that of a selected Docker network.
+/// Whether `[advertise]` selects this interface: by its name, as a bridge of containers, or as the
+/// bridge of a selected Docker network.
 pub(super) fn is_advertised(advertise: &Advertise, host: &Host, link: &Link) -> bool {
     is_named(&advertise.interfaces, link)
         || advertise.containers && is_container_bridge(host, link)
         || link.kind == "bridge" && advertise.docker_bridges.contains(&link.name)
 }
 
-/// `lo` by its name alone: a `*` does not mean it.
+/// `lo` matches only by its full name, not by a pattern.
 pub(super) fn is_named(patterns: &[String], link: &Link) -> bool {
     patterns
         .iter()
         .any(|p| if link.loopback { *p == link.name } else { glob(p.as_bytes(), link.name.as_bytes()) })
 }
 
-/// No link-local, loopback or host-scope address; on `lo` the scope does not matter, the range
-/// does. One that is still being checked for duplicates is not ours yet.
+/// Whether the address's subnet may be advertised: not if the address is link-local, loopback or
+/// still being checked for duplicates. Its scope must be global, except on `lo`.
 fn is_worth_telling(link: &Link, address: &LinkAddress) -> bool {
     let scope = link.loopback || address.scope == Scope::Global;
     scope && !address.tentative && !is_link_local(address.addr) && !address.addr.is_loopback()
@@ -119,7 +124,7 @@ fn subnet(address: &LinkAddress) -> Option<Prefix> {
     Prefix::new(address.peer.unwrap_or(address.addr), address.len)
 }
 
-/// `*` stands for any characters, `?` for one.
+/// `*` matches any characters, `?` one character.
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([], []) => true,

@@ -1,19 +1,20 @@
-//! Which Nodes count: for `mesh-limit`, and as reflectors.
+//! Which Nodes count: towards `mesh-limit`, and as candidates for reflectors.
 //!
-//! Those with a condition that routelet runs there ([`Presence::Signed`]) and that no annotation
-//! excludes. The own node always counts, as its condition is about to be written. Nodes without the
-//! condition get sessions if they are few, and do not count: the DaemonSet may leave them out. If
-//! the own Node stays without the condition too, it cannot be written (a ServiceAccount without the
-//! right to), and all Nodes count on which routelet could run.
+//! A Node counts if its condition shows that routelet runs there ([`Presence::Signed`]) and no
+//! annotation excludes it. The own Node always counts, since its condition is about to be written.
+//! Nodes without the condition get sessions if they are few, but do not count: the DaemonSet may
+//! exclude them. If the own Node stays without the condition as well, the condition cannot be
+//! written (a ServiceAccount without the right to do so), and all Nodes on which routelet could run
+//! count.
 //!
-//! # Who reflects
+//! # Which Nodes reflect
 //!
 //! [`elect`] is rendezvous hashing: each node has a score that depends on nothing but its name, and
-//! the best score of each zone wins, three in all. It needs no communication and no storage: all
-//! nodes with the same list elect the same reflectors, and one node more or less changes at most
-//! one of the three. If Nodes are labelled "true", these are the reflectors; those labelled "false"
-//! never are. Nodes whose condition Ready is Unknown, and those that are about to be removed, do
-//! not count unless there are no others.
+//! the best score of each zone wins, up to three in all. It needs no communication and no storage:
+//! all nodes with the same list elect the same reflectors, and adding or removing one node changes
+//! at most one of the three. If Nodes are labelled "true", these are the reflectors; those labelled
+//! "false" never are. Nodes whose condition Ready is Unknown, and those that are about to be
+//! removed, do not count unless there are no others.
 
 use std::{
     cmp::Reverse,
@@ -29,17 +30,17 @@ use crate::{
 /// How many reflectors are elected.
 pub const REFLECTORS: usize = 3;
 
-/// The Nodes that take part.
+/// The Nodes that take part in peering.
 #[derive(Clone, Debug)]
 pub(super) struct Members<'a> {
-    /// Those that count.
+    /// The Nodes that count.
     counted: Vec<&'a NodeView>,
-    /// Of how many more nothing shows whether routelet runs there.
+    /// Number of other Nodes that do not show whether routelet runs there.
     unknown: usize,
 }
 
 impl<'a> Members<'a> {
-    /// `trusting`: nobody can write a sign, so what shows nothing counts too.
+    /// `trusting`: no node can write the condition, so Nodes without it count as well.
     pub(super) fn of(nodes: &'a Nodes, trusting: bool) -> Self {
         let own = nodes.own.iter().filter(|own| is_willing(own));
         let others = nodes.others().filter(|o| nodes.own.as_ref().is_none_or(|own| own.name != o.name));
@@ -52,7 +53,7 @@ impl<'a> Members<'a> {
         self.counted.len()
     }
 
-    /// With those that show nothing.
+    /// Including Nodes that do not show whether routelet runs there.
     pub(super) fn count_all(&self) -> usize {
         self.counted.len() + self.unknown
     }
@@ -62,8 +63,8 @@ impl<'a> Members<'a> {
         self.count() * 10 < limit * 8
     }
 
-    /// Names of Nodes whose label makes them reflectors; where none of them counts, of those that
-    /// show nothing.
+    /// Names of the Nodes that a label makes reflectors. If none of them counts, those that do not
+    /// show whether routelet runs there.
     pub(super) fn labelled(&self, nodes: &Nodes) -> BTreeSet<String> {
         let counted = self.counted.iter().filter(|n| n.reflector == Some(true));
         let counted: BTreeSet<_> = counted.map(|n| n.name.clone()).collect();
@@ -74,8 +75,8 @@ impl<'a> Members<'a> {
         all.map(|n| n.name.clone()).collect()
     }
 
-    /// The reflectors of this list: those that are labelled so, else so many by rendezvous hashing
-    /// over the zones.
+    /// The reflectors of this list: the Nodes with the label, or else `how_many` Nodes by
+    /// rendezvous hashing over the zones.
     pub(super) fn elect(&self, how_many: usize) -> BTreeSet<String> {
         let counted = || self.counted.iter().copied();
         let chosen = counted().filter(|n| n.reflector == Some(true) && is_alive(n));
@@ -90,7 +91,8 @@ impl<'a> Members<'a> {
         best(if here.is_empty() { lost } else { here }, how_many)
     }
 
-    /// Other numbers are for nodes that are no reflectors: their sessions are external.
+    /// The AS number of most nodes. Nodes with another one cannot reflect, as their sessions are
+    /// eBGP.
     fn usual_asn(&self) -> Option<u32> {
         let mut counts = BTreeMap::<Option<u32>, usize>::new();
         self.counted.iter().for_each(|n| *counts.entry(n.asn).or_default() += 1);
@@ -103,18 +105,19 @@ pub fn elect(nodes: &Nodes) -> BTreeSet<String> {
     Members::of(nodes, false).elect(REFLECTORS)
 }
 
-/// Whether a node may take part in any peering among nodes: neither its annotation nor what it is
-/// keeps it out.
+/// Whether a node may take part in any peering among nodes: neither its annotation nor the kind of
+/// Node excludes it.
 pub(super) fn takes_part(node: &NodeView) -> bool {
     is_willing(node) && !matches!(node.routelet, Presence::Impossible | Presence::Apart)
 }
 
-/// One whose machine goes down in order shows it before: there is a successor by then.
+/// Whether a node is in operation. One whose machine shuts down in an orderly way shows it early
+/// enough for a successor to be elected.
 pub(super) fn is_alive(node: &NodeView) -> bool {
     !node.not_reporting && !node.deleted && node.going.is_none()
 }
 
-/// Whether its annotation leaves it in.
+/// Whether its annotation leaves it in the peering.
 fn is_willing(node: &NodeView) -> bool {
     let Some(modes) = node.peering.as_deref().and_then(peering::parse) else { return true };
     peering::is_among_nodes(&modes)
@@ -130,7 +133,8 @@ fn requests_mode(node: &NodeView, mode: Peering) -> bool {
     node.peering.as_deref().and_then(peering::parse).is_some_and(|modes| modes.contains(&mode))
 }
 
-/// One of each zone by falling score, then a second one of each, until there are enough.
+/// The best score of each zone in descending order, then the second best of each, and so on, until
+/// there are enough.
 fn best(mut eligible: Vec<&NodeView>, how_many: usize) -> BTreeSet<String> {
     eligible.sort_by_cached_key(|n| Reverse((score(&n.name), n.name.clone())));
     let mut seen = BTreeMap::<Option<&str>, usize>::new();
@@ -142,13 +146,13 @@ fn best(mut eligible: Vec<&NodeView>, how_many: usize) -> BTreeSet<String> {
             (*rank, n)
         })
         .collect();
-    // Stable: the order by score stays within each round.
+    // A stable sort keeps the order by score within each round.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(how_many).map(|(_, n)| n.name.clone()).collect()
 }
 
-/// FNV-1a, stirred by the end of MurmurHash3. Every version of routelet must have the same: in an
-/// update old and new ones choose together.
+/// FNV-1a with the finalizer of MurmurHash3. It must be the same in every version of routelet:
+/// during an update, old and new versions elect together.
 fn score(name: &str) -> u64 {
     let fnv = name
         .bytes()

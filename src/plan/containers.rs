@@ -1,10 +1,10 @@
-//! Which interfaces lead to containers, and so never to a router that is trusted.
+//! Which interfaces lead to containers, so that no router on them is trusted.
 
 use super::{Context, bridge, neighbor::is_link_local};
 use crate::fib::host::{Host, Link, RouteType};
 
-/// Why an interface is none on which unnumbered neighbors may be, whatever names it: what to write
-/// instead.
+/// Why unnumbered neighbors can never be on an interface, even if the configuration names it, and
+/// what to write instead.
 pub(super) fn never_an_uplink(ctx: &Context<'_>, link: &Link) -> Option<String> {
     let name = &link.name;
     if link.loopback {
@@ -22,15 +22,16 @@ pub(super) fn never_an_uplink(ctx: &Context<'_>, link: &Link) -> Option<String> 
     None
 }
 
-/// Whether an interface that only a pattern names leads to containers: then it is passed over.
+/// Whether an interface that only matches a pattern leads to containers, and is therefore skipped.
 pub(super) fn carries_containers(ctx: &Context<'_>, link: &Link) -> bool {
     never_an_uplink(ctx, link).is_some()
         || bridge::is_advertised(&ctx.config.advertise, ctx.host, link)
         || link.kind == "veth" && has_host_route(ctx.host, link)
 }
 
-/// Whether neighbors are looked for here without being named: a network card or a bond without an
-/// address of its own. In a namespace, which has no cards, ends of veth pairs stand for them.
+/// Whether neighbors are looked for on this interface without being configured: a network card or a
+/// bond without an address of its own. In a namespace, which has no cards, ends of veth pairs are
+/// used instead.
 pub(super) fn is_bare_uplink(ctx: &Context<'_>, link: &Link) -> bool {
     let is_card = |l: &Link| l.kind.is_empty() && !l.loopback;
     let any_card = ctx.host.links.values().any(is_card);
@@ -44,8 +45,8 @@ pub(super) fn is_bridge_of_containers(host: &Host, link: &Link) -> bool {
     link.kind == "bridge" && host.links.values().any(|p| p.master == Some(link.index) && p.kind == "veth")
 }
 
-/// A route to a single address on the link: so do CNI plugins without a bridge lead to their
-/// containers.
+/// Whether a route to a single address leads over the link: CNI plugins without a bridge reach
+/// their containers this way.
 fn has_host_route(host: &Host, link: &Link) -> bool {
     host.routes.iter().any(|r| {
         r.kind == RouteType::Unicast

@@ -11,10 +11,10 @@ pub enum Drain {
     /// RFC 8326: own routes are advertised with GRACEFUL_SHUTDOWN, and neighbors prefer other
     /// paths.
     Asking,
-    /// What others announce as well is withdrawn: Services and `advertise.networks`. Pods are still
-    /// reached.
+    /// Prefixes that other nodes advertise as well are withdrawn: Services and
+    /// `advertise.networks`. Pods stay reachable.
     Services,
-    /// Nothing is announced.
+    /// Nothing is advertised.
     All,
 }
 
@@ -31,7 +31,7 @@ impl Drain {
         [Self::Asking, Self::Services, Self::All].into_iter().find(|d| d.as_str() == name)
     }
 
-    /// Whether own prefixes from there are still announced.
+    /// Whether own prefixes of this source are still advertised.
     pub(super) fn leaves(self, source: Source) -> bool {
         match self {
             Self::Asking => true,
@@ -40,8 +40,8 @@ impl Drain {
         }
     }
 
-    /// What becomes of the routes of a second speaker on this node. Addresses of Services are host
-    /// routes, others may be those of pods.
+    /// The policy for routes of a second speaker on this node. Addresses of Services are host
+    /// routes; other routes may be those of pods.
     pub(super) fn of_second_speaker(self) -> Arc<Policy> {
         let range = |text: &str| text.parse::<PrefixRange>().expect("a range of ours");
         let hosts = || ["0.0.0.0/0{32,32}", "::/0{128,128}"].map(range).to_vec();
@@ -63,7 +63,7 @@ impl Drain {
         Arc::new(Policy::new("(drained)", statements))
     }
 
-    /// What the operator should not forget.
+    /// Reminds the operator that the node is drained.
     pub(super) fn note(self) -> Diagnostic {
         let so_far = match self {
             Self::Asking => {

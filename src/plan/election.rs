@@ -1,20 +1,22 @@
-//! Mesh or reflectors, and which: decided alike on every node from the list of Nodes, changed make
-//! before break.
+//! Decides between mesh and reflectors, and which Nodes reflect: alike on every node from the list
+//! of Nodes, and with make before break.
 //!
-//! # How it changes
+//! # Transitions
 //!
-//! Lists differ between nodes for a moment, and a session ends for both when one side lets it go.
-//! So:
+//! Lists differ between nodes for a moment, and a session ends as soon as one side removes it.
+//! Therefore:
 //!
-//! - Neighbors are added at once; they are removed only after the table has shown that no route
-//!   depends on them ([`Election::removals_to_check`]). A reflector that advertises another node's
-//!   prefix proves both directions: that node and we have a session with it, so ours is advertised
-//!   there as well. A Node that no longer counts (another program may write the condition by which
-//!   it counts) is removed in the same way.
-//! - Reflectors reflect from 80 % of the limit on, before anybody relies on them, and go on for
-//!   [`REFLECTOR_LINGER`] after the list has fallen below, until the mesh is whole again.
-//! - A node that starts between 80 % and the limit begins with the mesh: where the others are still
-//!   below reflectors they refuse it, and it has everything from those.
+//! - Neighbors are added at once, and removed only after the table shows that no route depends on
+//!   them ([`Election::removals_to_check`]). A reflector that advertises another node's prefix
+//!   proves both directions: that node and we have a session with it, so ours is advertised there
+//!   as well. A Node that no longer counts (another program may write the condition by which it
+//!   counts) is removed in the same way.
+//! - Reflectors reflect from 80 % of the limit on, before any node relies on them. They continue
+//!   for [`REFLECTOR_LINGER`] after the list has shrunk below that, until the mesh is complete
+//!   again.
+//! - A node that starts between 80 % and the limit begins with the mesh. If the other nodes still
+//!   peer with reflectors only, they refuse its sessions, and it learns all routes from the
+//!   reflectors.
 //!
 //! The failure of one reflector loses nothing: there are two more, and its successor is elected
 //! when its Node is gone or no longer reports.
@@ -50,21 +52,21 @@ use crate::{
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 /// Interval of checks with the table.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long reflectors stay when the mesh is back: longer than any session waits before it connects
-/// again.
+/// How long reflectors stay after the mesh is back: longer than any session waits before it
+/// connects again.
 const REFLECTOR_LINGER: Duration = Duration::from_secs(300);
-/// How long no session with a reflector has been established before nodes peer without them: two
-/// attempts to connect, with their jitter.
+/// How long no session with a reflector has been established before nodes peer without reflectors:
+/// enough for two attempts to connect, with jitter.
 const REFLECTOR_TIMEOUT: Duration = Duration::from_secs(12);
-/// Most nodes that peer with each other directly while no reflector can be reached; a larger
-/// cluster tries further reflectors.
+/// Maximum number of nodes that peer with each other directly while no reflector can be reached; a
+/// larger cluster tries further reflectors.
 const MAX_FALLBACK_MESH: usize = 300;
-/// How long a Node that connected stays a neighbor without a session: longer than its first pauses
-/// between two attempts.
+/// How long a Node that connected stays a neighbor without a session: longer than the first pauses
+/// between its attempts.
 const INBOUND_LINGER: Duration = Duration::from_secs(60);
-/// How long a node has had no session at all before that is reported.
+/// How long a node has no session at all before this is reported.
 const ISOLATION_DELAY: Duration = Duration::from_secs(20);
-/// The condition of the own Node shows routelet within this time, unless no node can write it.
+/// Time within which the condition of the own Node shows routelet, unless it cannot be written.
 const CONDITION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which nodes have sessions with each other.
@@ -78,9 +80,9 @@ pub struct Topology {
     pub kept: BTreeSet<IpAddr>,
     /// There are sessions with nodes to which nothing can be reflected.
     pub direct: bool,
-    /// There are sessions with nodes that do not show routelet as well: they are few.
+    /// There are also sessions with nodes that do not show routelet, because they are few.
     pub unknown: bool,
-    /// No node can show it, so all of them count.
+    /// No node can write the condition, so all Nodes count.
     pub trusting: bool,
     /// Addresses of Nodes that connected although no session with them was expected.
     pub inbound: BTreeSet<IpAddr>,
@@ -95,7 +97,7 @@ pub struct Topology {
 pub struct Sessions {
     /// Addresses of neighbors whose session is established.
     pub up: BTreeSet<IpAddr>,
-    /// Whether any is, link-local neighbors among them.
+    /// Whether any session is established, including those with link-local neighbors.
     pub any: bool,
 }
 
@@ -121,7 +123,7 @@ impl Topology {
         if auto && (many || !members.is_few(limit)) {
             reflectors.extend(members.elect(REFLECTORS));
         }
-        // Without a node that could reflect there is only the mesh.
+        // If no node can reflect, only the mesh is left.
         let mesh = modes.contains(&Peering::Mesh) || auto && (!many || reflectors.is_empty());
         let direct = auto || modes.contains(&Peering::Mesh);
         let unknown = modes.contains(&Peering::Mesh) || auto && members.count_all() <= limit;
@@ -133,7 +135,7 @@ impl Topology {
         self.dials(own, other, addr) || self.inbound.contains(&addr)
     }
 
-    /// Whether this node connects to the other one: not to one that only connected to it.
+    /// Whether this node connects to the other one. It does not connect to nodes in `inbound`.
     pub(super) fn dials(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
         let counts = self.trusting || other.routelet == Presence::Signed;
         let between =
@@ -154,19 +156,19 @@ impl Topology {
         (self.trusting || other.routelet == Presence::Signed) && is_alive(other)
     }
 
-    /// Whether both have the same sessions, whatever problems they name.
+    /// Whether both have the same sessions, regardless of the problems that they report.
     fn is_like(&self, other: &Self) -> bool {
         let shape = |t: &Self| (t.mesh, t.direct, t.unknown, t.trusting);
         shape(self) == shape(other) && self.reflectors == other.reflectors && self.kept == other.kept
     }
 }
 
-/// Follows the list of Nodes, make before break.
+/// Follows the list of Nodes, with make before break.
 #[derive(Clone, Debug, Default)]
 pub struct Election {
     now: Topology,
     target: Topology,
-    /// Above the limit, and not yet below 80 % of it.
+    /// Whether the number of Nodes exceeded the limit and has not fallen below 80 % of it since.
     many: bool,
     begun: bool,
     /// When to check with the table whether neighbors can be removed.
@@ -175,20 +177,20 @@ pub struct Election {
     linger: Option<Instant>,
     /// Since when no session with a reflector is established, and how often others were tried.
     outage: Option<(Instant, usize)>,
-    /// Since when no session at all is up that should be.
+    /// Since when no session is established although there should be one.
     alone: Option<Instant>,
-    /// Since when the own Node has been without a sign.
+    /// Since when the condition of the own Node has not shown routelet.
     unsigned: Option<Instant>,
     /// Nodes that connected, each with the time of its last session or connection.
     inbound: BTreeMap<IpAddr, Instant>,
-    /// Nodes with which there was to be a session when the list was last evaluated.
+    /// Nodes that this node connected to when the list was last evaluated.
     joined: BTreeSet<IpAddr>,
     /// When to evaluate the list again although nothing changed.
     look_at: Option<Instant>,
 }
 
 impl Election {
-    /// The list, the settings and the sessions are these now.
+    /// Evaluates the current list, settings and sessions.
     pub fn handle(&mut self, now: Instant, config: &Config, nodes: &Nodes, sessions: &Sessions) {
         self.look_at = None;
         let Some(own) = nodes.own.as_ref().filter(|_| nodes.complete) else {
@@ -221,12 +223,12 @@ impl Election {
         }
     }
 
-    /// A Node connected, and no session with it is expected.
+    /// Records that a Node connected although no session with it is expected.
     pub fn connected(&mut self, now: Instant, addr: IpAddr) {
         self.inbound.insert(addr, now);
     }
 
-    /// Whether no node can write the condition: our own has been missing for longer than it takes.
+    /// Whether no node can write the condition: that of our own Node has been missing for too long.
     fn trusts(&mut self, now: Instant, own: &NodeView) -> bool {
         if own.routelet != Presence::Unknown {
             self.unsigned = None;
@@ -244,7 +246,7 @@ impl Election {
         now >= due
     }
 
-    /// Below 80 %: reflectors stay for a while.
+    /// Keeps the reflectors for a while after the list has fallen below 80 % of the limit.
     fn linger(&mut self, now: Instant, auto: bool, members: &Members<'_>, target: &mut Topology) {
         if !auto || !target.reflectors.is_empty() || self.now.reflectors.is_empty() {
             self.linger = None;
@@ -253,7 +255,7 @@ impl Election {
         }
     }
 
-    /// While no reflector can be reached: sessions with all nodes, or with more reflectors.
+    /// While no reflector can be reached, adds sessions with all nodes, or with more reflectors.
     fn fall_back(
         &mut self,
         now: Instant,
@@ -323,9 +325,9 @@ impl Election {
         met.filter(|(o, addr)| self.now.dials(own, o, *addr)).map(|(_, addr)| addr).collect()
     }
 
-    /// Keeps Nodes that connected for as long as they have a session, and a while longer; but not
-    /// those that this node connects to by now: such a session does not show what the other one
-    /// needs, and two that once connected to each other would keep it for ever.
+    /// Keeps Nodes that connected while they have a session, and for a while longer. Nodes to which
+    /// this node now connects by itself are dropped: such a session does not show that the other
+    /// node needs it, and two nodes that once connected to each other would keep it forever.
     fn record_sessions(&mut self, now: Instant, nodes: &Nodes, sessions: &Sessions) {
         if self.inbound.is_empty() {
             self.now.inbound.clear();
@@ -356,12 +358,12 @@ impl Election {
         self.now.cut_off = self.look(now, due);
     }
 
-    /// The present topology; `None` before a whole list was received.
+    /// The present topology; `None` before a complete list was received.
     pub fn topology(&self) -> Option<&Topology> {
         self.begun.then_some(&self.now)
     }
 
-    /// When to come back, with [`Election::handle`] first.
+    /// When to call [`Election::handle`] again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let linger = self.linger.filter(|_| !self.target.reflectors.is_empty());
         self.check_at.into_iter().chain(linger).chain(self.look_at).min()
@@ -380,7 +382,8 @@ impl Election {
         Some(leaving.collect())
     }
 
-    /// Removes them except for those that are the only source of some prefix.
+    /// Removes the neighbors to be removed, except for those that are the only source of some
+    /// prefix.
     pub fn apply_sole_sources(&mut self, now: Instant, nodes: &Nodes, sole_sources: BTreeSet<IpAddr>) {
         let shown = |topology: Topology| Topology {
             inbound: self.now.inbound.clone(),
@@ -391,12 +394,12 @@ impl Election {
             (self.now, self.check_at) = (shown(self.target.clone()), None);
         } else {
             // A mesh shrinks neighbor by neighbor. A former reflector does not know which nodes
-            // rely on it, and stays as a whole.
+            // rely on it, so it keeps all of its sessions.
             (self.now.mesh, self.now.trusting) = (self.target.mesh, self.target.trusting);
             self.now.kept = sole_sources;
             self.check_at = Some(now + CHECK_INTERVAL);
         }
-        // What was removed is not missing at the next evaluation.
+        // Removed neighbors must not count as lost at the next evaluation.
         self.joined = self.dials(nodes);
     }
 }
@@ -414,7 +417,7 @@ mod tests {
         *,
     };
 
-    /// An election, with a table whose only sources are given.
+    /// An election, with a table that only has the sole sources.
     struct Play {
         election: Election,
         config: Config,
@@ -437,7 +440,7 @@ mod tests {
             Sessions { any: !up.is_empty(), up }
         }
 
-        /// The list is this, for so many seconds, and the table needs these.
+        /// Applies this list for some seconds; the table has these sole sources.
         fn list(&mut self, nodes: &Nodes, seconds: u64, sole_sources: &[IpAddr]) -> Topology {
             let until = self.now + Duration::from_secs(seconds);
             loop {
@@ -528,7 +531,8 @@ mod tests {
             assert!(then.mesh && then.reflectors_down, "{then:?}");
             assert!(play.list(&nodes, 3600, &[]).mesh, "for as long as it takes");
 
-            // One of them is reached: the others are removed once the RIB does not need them.
+            // One of them is reached: the others are removed once they are not the sole source of a
+            // prefix.
             play.silent.remove(elected.iter().next_back().unwrap());
             let back = play.list(&nodes, SETTLE_TIME.as_secs() - 1, &[]);
             assert!(back.mesh && !back.reflectors_down);
@@ -621,8 +625,8 @@ mod tests {
         assert!(!play.list(&nodes, 2, &[]).has_session(&own, &client, addr));
     }
 
-    /// It called once, when its list was another one; later both were without reflectors for a
-    /// while.
+    /// The other node connected once, when its list was different; later both were without
+    /// reflectors for a while.
     #[test]
     fn a_node_that_connected_is_removed_once_this_one_connected_to_it_for_a_while() {
         let mut play = Play::new(10);

@@ -1,12 +1,12 @@
-//! Whose packets are let through where iptables' FORWARD drops what nobody accepts.
+//! For which packets to add accept rules, if the policy of iptables' FORWARD chain is DROP.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, bridge, gateway};
 use crate::{fib::host::Link, net::Prefix, nft::forward::Wanted};
 
-/// `served`: the ranges in which this node has pods. Besides them the subnets that are advertised,
-/// with a carrier or without: a rule should be there before the first packet.
+/// `served`: the ranges in which this node has pods. Advertised subnets are added, with or without
+/// a carrier, so that a rule exists before the first packet.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
     let of_pods = ctx.extra.kubernetes && ctx.config.kubernetes.accept_forwarded;
     let of_docker = ctx.config.docker.accept_forwarded;
@@ -26,7 +26,7 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix]) -> Wanted {
     Wanted { enabled: true, pods, closed, inner, routed, named }
 }
 
-/// All bridges but that of pods.
+/// All bridges except the pods'.
 fn bridges<'a>(ctx: &Context<'a>) -> impl Iterator<Item = &'a Link> {
     let (host, pods) = (ctx.host, &ctx.config.cni.bridge);
     host.links.values().filter(move |l| l.kind == "bridge" && l.name != *pods)
@@ -43,7 +43,8 @@ fn advertised(ctx: &Context<'_>) -> BTreeMap<String, BTreeSet<Prefix>> {
     links.map(|l| (l.name.clone(), bridge::of_link(l).collect())).collect()
 }
 
-/// Not the way out of this host, and no former bridge of the pods.
+/// Whether a bridge is one of other containers: not the way out of this host, and not a former
+/// bridge of the pods.
 fn is_of_other_containers(ctx: &Context<'_>, bridge: &Link, served: &BTreeSet<Prefix>) -> bool {
     let of_node = |a| ctx.own_node().is_some_and(|own| own.addresses.contains(a));
     let has_node_address = bridge.addresses.iter().any(|a| of_node(&a.addr));

@@ -13,9 +13,9 @@ use crate::{
     net::Family,
 };
 
-/// The sysctls to set. `plan` is `None` while there is none: what follows from the configuration
-/// alone needs no router id, and forwarding has to be on before a container engine checks it
-/// (Docker sets the policy of FORWARD to DROP if it is off).
+/// The sysctls to set. `plan` is `None` while there is none: the sysctls that follow from the
+/// configuration alone need no router id, and forwarding must be enabled before a container engine
+/// checks it (Docker sets the policy of FORWARD to DROP if it is disabled).
 pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option<&Plan>) -> Needs {
     let own = plan.iter().flat_map(|p| p.originated.keys().chain(&p.unreachable));
     let in_use: BTreeSet<_> = own.map(|p| p.family()).collect();
@@ -23,8 +23,8 @@ pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option
     families.extend(config.advertise.networks.iter().map(|p| p.family()));
     let may_come = config.advertise.containers || !config.docker.networks.is_empty();
     if may_come || !config.advertise.interfaces.is_empty() {
-        // Containers may come at any time. IPv6 where the host has any: a host without it forwards
-        // none.
+        // Containers may be started at any time. IPv6 is only forwarded if the host has IPv6
+        // addresses.
         families.insert(Family::Ipv4Unicast);
         families.extend(has_ipv6(host).then_some(Family::Ipv6Unicast));
     }
@@ -52,7 +52,7 @@ pub fn forwarding(config: &Config, host: &Host, extra: &PlanInputs, plan: Option
     }
 }
 
-/// Bridges on which containers or virtual machines are, but for the pods'.
+/// Bridges of containers or virtual machines, except the pods' bridge.
 fn container_bridges(config: &Config, host: &Host) -> BTreeSet<String> {
     let of_others = |l: &&Link| l.name != config.cni.bridge && gateway::is_container_bridge(host, l);
     host.links.values().filter(of_others).map(|l| l.name.clone()).collect()

@@ -1,14 +1,15 @@
-//! The next hops of the default routes, as neighbors: whoever carries this host's packets to the
-//! rest of the world is the router that should learn of its containers.
+//! The next hops of the default routes, as neighbors: the router that forwards this host's packets
+//! to other networks should learn the prefixes of its containers.
 //!
 //! Default routes change (DHCP, router advertisements, failover), and the neighbors follow: the
-//! plan is made anew on each change of the host. A route with our own protocol number never counts,
-//! else a default route learned from a neighbor would make its sender a gateway, and its loss would
-//! end the session.
+//! plan is recomputed on each change of the host. Routes with our own protocol number never count:
+//! otherwise a default route learned from a neighbor would make its sender a gateway, and its loss
+//! would end the session.
 //!
-//! Whoever can send a router advertisement makes such a route. So a next hop on the containers'
-//! side of this host is never a neighbor ([`Refusal`]), and one that only router advertisements
-//! name carries IPv6 routes only, unless `families` of `[bgp.group.gateway]` is set.
+//! Anybody who can send a router advertisement can create such a route. Therefore a next hop on an
+//! interface of containers is never a neighbor ([`Refusal`]), and a next hop that is known only
+//! from router advertisements carries IPv6 routes only, unless `families` of `[bgp.group.gateway]`
+//! is set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +31,11 @@ use crate::{
 pub struct Gateway {
     pub key: PeerKey,
     pub ifindex: u32,
-    /// Only routes that router advertisements made name it.
+    /// Whether all default routes with this next hop come from router advertisements.
     pub advertised: bool,
 }
 
-/// The protocol of routes that router advertisements made (RTPROT_RA), whether the kernel,
+/// The protocol of routes from router advertisements (RTPROT_RA), whether the kernel,
 /// systemd-networkd or NetworkManager added them.
 const PROTOCOL_RA: u8 = 9;
 
@@ -45,7 +46,7 @@ pub(super) enum Refusal {
     /// A port of a bridge.
     Port,
     Advertised,
-    /// A bridge whose ports are containers' or virtual machines'.
+    /// A bridge whose ports all belong to containers or virtual machines.
     ContainerBridge,
 }
 
@@ -60,7 +61,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The default routes that count: of others, those of each family by metric.
+/// The default routes that are not our own, by family and metric.
 fn default_routes(host: &Host, own_protocol: u8) -> impl Iterator<Item = &ForeignRoute> {
     Family::ALL.into_iter().flat_map(move |family| {
         let mut routes: Vec<_> = host
@@ -73,19 +74,19 @@ fn default_routes(host: &Host, own_protocol: u8) -> impl Iterator<Item = &Foreig
     })
 }
 
-/// How long a gateway may be without a default route before it is no neighbor any more. DHCP
-/// clients take the route away for some seconds to add it again.
+/// How long a gateway may be without a default route before it is no longer a neighbor. DHCP
+/// clients remove the route for some seconds and add it again.
 const HOLD: Duration = Duration::from_secs(10);
 
-/// Gateways whose default route is away for a moment.
+/// Remembers gateways whose default route is missing for a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Gateways {
-    /// Each with the time since when there is no route any more.
+    /// Each gateway, with the time since when it has no route.
     seen: BTreeMap<PeerKey, (Gateway, Option<Instant>)>,
 }
 
 impl Gateways {
-    /// The host is this now.
+    /// Applies the present state of the host.
     pub fn handle(&mut self, now: Instant, host: &Host, config: &Config) {
         for (_, since) in self.seen.values_mut() {
             since.get_or_insert(now);
@@ -100,21 +101,21 @@ impl Gateways {
         self.seen.retain(|_, (gateway, since)| since.is_none() || alive(gateway) && in_time(since));
     }
 
-    /// Those that are neighbors although no default route names them.
+    /// The gateways that stay neighbors although no default route has them as next hop.
     pub fn held(&self) -> Vec<Gateway> {
         self.seen.values().filter(|(_, since)| since.is_some()).map(|(gateway, _)| gateway.clone()).collect()
     }
 
-    /// When to come back with [`Gateways::handle`].
+    /// When to call [`Gateways::handle`] again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.seen.values().filter_map(|(_, since)| *since).min().map(|since| since + HOLD)
     }
 }
 
-/// The gateways that are neighbors, those among them whose route is away for a moment. A router
-/// that is known by its advertisements alone, on an interface where unnumbered neighbors are looked
-/// for, is one of these as soon as routelet has its advertisement too: as a gateway first, with
-/// IPv6 alone, its session would begin twice.
+/// The gateways that are neighbors, including those whose route is missing for a moment. A router
+/// that is known only from its advertisements, on an interface where unnumbered neighbors are
+/// looked for, is left out: it becomes an unnumbered neighbor as soon as routelet receives its
+/// advertisement, and a session with it as a gateway, with IPv6 only, would be restarted then.
 pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<Gateway> {
     let mut found = gateways(ctx.host, ctx.config);
     let is_own = |key: &PeerKey| matches!(key, PeerKey::Address(a) if is_own(ctx.host, *a));
@@ -125,7 +126,8 @@ pub(super) fn neighbors(ctx: &Context<'_>) -> Vec<Gateway> {
     found
 }
 
-/// The next hops of default routes that are no neighbors, each with the reason and a remedy.
+/// The next hops of default routes that are not accepted as neighbors, each with the reason and a
+/// remedy.
 pub(super) fn refused(ctx: &Context<'_>) -> BTreeSet<Diagnostic> {
     let found = hops(ctx.host, ctx.config.fib.protocol).into_iter();
     let refused = found.filter_map(|g| {
@@ -156,8 +158,8 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> Diagnostic {
     )
 }
 
-/// What to do where IPv4 prefixes have no neighbor that carries them but a gateway that only
-/// advertises itself.
+/// The problem that IPv4 prefixes are advertised to nobody, because the only neighbor is a gateway
+/// that is known from router advertisements alone.
 pub(super) fn lacks_ipv4(
     ctx: &Context<'_>,
     peers: &super::peering::Peers,
@@ -180,12 +182,12 @@ pub(super) fn lacks_ipv4(
     ))
 }
 
-/// Whether next hops on this interface are never neighbors: containers are on it, and any of them
-/// could name itself a gateway.
+/// Whether next hops on this interface are never neighbors: it leads to containers, and any of them
+/// could make itself a gateway.
 pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refusal> {
     let is_bridge = |index: u32| host.links.get(&index).is_some_and(|l| l.kind == "bridge");
     let patterns = &config.advertise.interfaces;
-    // A pattern such as br-* may well fit the bridge that is the way out.
+    // A pattern such as br-* may match the bridge that is the way out.
     let is_advertised = || {
         let is_docker = config.advertise.docker_bridges.contains(&link.name);
         patterns.contains(&link.name)
@@ -204,13 +206,14 @@ pub(super) fn refusal(host: &Host, config: &Config, link: &Link) -> Option<Refus
     }
 }
 
-/// A bridge with ports, all of them of containers or virtual machines.
+/// Whether it is a bridge with ports that all belong to containers or virtual machines.
 pub(super) fn is_container_bridge(host: &Host, link: &Link) -> bool {
     let mut ports = ports(host, link).peekable();
     link.kind == "bridge" && ports.peek().is_some() && ports.all(is_of_container)
 }
 
-/// A bridge with a port that is no container's: it is connected to a network.
+/// Whether it is a bridge with a port that does not belong to a container: it is connected to a
+/// network.
 pub fn leads_out(host: &Host, link: &Link) -> bool {
     link.kind == "bridge" && ports(host, link).any(|p| !is_of_container(p))
 }
@@ -239,9 +242,9 @@ pub(super) fn gateways(host: &Host, config: &Config) -> Vec<Gateway> {
     gateways
 }
 
-/// The next hops of default routes by interface. One that is an address of this host is none, nor
-/// is one over a link that is down: the kernel keeps such a next hop as long as the route has
-/// another.
+/// The next hops of default routes, by interface. Excluded are addresses of this host, and next
+/// hops over a link that is down: the kernel keeps such a next hop as long as the route has another
+/// one.
 fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
     let mut found: Vec<Gateway> = Vec::new();
     let is_down = |hop: &ForeignHop| host.links.get(&hop.ifindex).is_some_and(|link| !link.up);
@@ -263,8 +266,8 @@ fn hops(host: &Host, own_protocol: u8) -> Vec<Gateway> {
     found
 }
 
-/// The interfaces that hold a default route, in order of preference, each once. Not bridges of
-/// containers, on which a container has named itself a gateway.
+/// The interfaces with a default route, in order of preference, each once. Bridges of containers
+/// are excluded, since a container could have made itself a gateway there.
 pub(super) fn uplinks<'a>(host: &'a Host, config: &Config) -> Vec<&'a Link> {
     let is_inner = |link: &Link| {
         let refusal = refusal(host, config, link);
@@ -300,7 +303,7 @@ mod tests {
         gateways(host, &Config::default()).iter().map(|g| g.key.to_string()).collect()
     }
 
-    /// A default route that a router advertisement made.
+    /// A default route from a router advertisement.
     fn advertised(via: &str, ifindex: u32) -> ForeignRoute {
         ForeignRoute { protocol: PROTOCOL_RA, ..gateway("::/0", via, ifindex) }
     }

@@ -1,4 +1,4 @@
-//! What holds for all sessions: AS number and router id, and where each comes from.
+//! Settings of all sessions: AS number and router id, and where each comes from.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +11,7 @@ use crate::{
     net::{Asn, Family, RouterId},
 };
 
-/// The settings, or what is missing for them.
+/// The settings, or the reason why there are none.
 pub(super) fn global(
     config: &Config,
     nodes: Option<&Nodes>,
@@ -31,7 +31,7 @@ pub(super) fn global(
     })
 }
 
-/// The number that the file gives to each node; under Kubernetes it is that of all nodes without
+/// The AS number from the file for each node; under Kubernetes, that of all nodes without the
 /// annotation.
 pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -> Result<Asn, NoPlan> {
     match config.bgp.asn {
@@ -42,13 +42,13 @@ pub(super) fn file_asn(config: &Config, router_id: RouterId, kubernetes: bool) -
     }
 }
 
-/// A private four-octet number (RFC 6996 §5) from the low 26 bits of the router id: two hosts of
-/// one /6 never share it.
+/// A private four-octet number (RFC 6996 §5) from the low 26 bits of the router id: two hosts in
+/// the same /6 never share it.
 fn derived_asn(router_id: RouterId) -> Asn {
     4_200_000_000 + (router_id.to_bits() & 0x03ff_ffff)
 }
 
-/// The router id: of the annotation, the file, the last run, the Node's address, or the host's
+/// The router id from the annotation, the file, the last run, the Node's address, or the host's
 /// addresses, in this order.
 ///
 /// The id of the last run is kept so that a changed lease resets no session. One that belongs to
@@ -86,8 +86,8 @@ fn router_id(
         .ok_or(NoPlan::NoAddress)
 }
 
-/// The address of the interface that holds the default route, else the lowest of an interface that
-/// is no bridge.
+/// The address of the interface with the default route, or else the lowest address of an interface
+/// that is not a bridge.
 fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> {
     let on = |link: &Link| link.addresses.iter().find(|a| is_stable(a, family)).map(|a| a.addr);
     gateway::uplinks(host, config).into_iter().find_map(on).or_else(|| {
@@ -99,14 +99,14 @@ fn host_address(host: &Host, config: &Config, family: Family) -> Option<IpAddr> 
 }
 
 /// The lowest address of `lo` outside of 127.0.0.0/8 and other than ::1, for hosts whose uplinks
-/// have no address, as unnumbered ones.
+/// are unnumbered.
 fn loopback_address(host: &Host, family: Family) -> Option<IpAddr> {
     let all = host.links.values().filter(|l| l.loopback).flat_map(|l| &l.addresses);
     all.filter(|a| is_stable(a, family) && !a.addr.is_loopback()).map(|a| a.addr).min()
 }
 
-/// A link-local address, of a network card if there is one, for a host that has no other address
-/// and unnumbered neighbors. Until there is a neighbor, any other address of the host replaces it.
+/// A link-local address, preferably of a network card, for a host that has unnumbered neighbors and
+/// no other address. Until there is a neighbor, any other address of the host replaces it.
 fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr> {
     let of_file = config.bgp.neighbors.iter().chain(&extra.objects);
     if !of_file.into_iter().any(|n| matches!(n.at, NeighborId::Interface(_) | NeighborId::Uplinks)) {
@@ -120,9 +120,9 @@ fn link_local(config: &Config, host: &Host, extra: &PlanInputs) -> Option<IpAddr
     with_address.min().map(|(_, _, addr)| addr)
 }
 
-/// Whether the router id is kept, while the daemon runs and for later starts. One that was derived
-/// from a link-local address is kept once there is a neighbor: the AS number follows from it, too,
-/// and its link may go down while others have sessions.
+/// Whether the router id is kept, while the daemon runs and for later starts. A router id that was
+/// derived from a link-local address is kept once there is a neighbor: the AS number is derived
+/// from it as well, and its link may go down while others have sessions.
 pub(super) fn is_lasting(
     config: &Config,
     nodes: Option<&Nodes>,

@@ -1,4 +1,4 @@
-//! What must never be taken from a neighbor: own prefixes, and the addresses to protect.
+//! What must never be learned from a neighbor: own prefixes, and the addresses to protect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ pub(super) fn guard(
 ) -> Guard {
     let neighbors = peers.keys().filter_map(|k| match k {
         PeerKey::Address(a) => Some(*a),
-        // Martians are refused anyway.
+        // Link-local addresses are martians, which are refused anyway.
         PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
     });
     let known = Known {
@@ -44,9 +44,9 @@ pub(super) fn guard(
     guard::guard(ctx.host, known)
 }
 
-/// The default gateways that there were since the start. A default route that is renewed is away
-/// for a moment, and the kernel takes it back only while its gateway is on link: a host route to it
-/// that was learned meanwhile would keep the host without.
+/// The default gateways since the start. A default route that is renewed is missing for a moment,
+/// and the kernel accepts it again only while its gateway is on link. A host route to the gateway
+/// that was learned in between would prevent this.
 #[derive(Clone, Debug, Default)]
 pub struct FormerGateways {
     /// The latest first.
@@ -54,10 +54,10 @@ pub struct FormerGateways {
 }
 
 impl FormerGateways {
-    /// So many are remembered.
+    /// Maximum number of gateways that are remembered.
     const MOST: usize = 16;
 
-    /// Takes note of those that there are; returns all.
+    /// Records the present default gateways. Returns all.
     pub fn see(&mut self, host: &Host) -> BTreeSet<IpAddr> {
         for (gateway, _) in Family::ALL.into_iter().flat_map(|f| host.default_gateways(f)) {
             self.seen.retain(|g| *g != gateway);
@@ -68,9 +68,9 @@ impl FormerGateways {
     }
 }
 
-/// InternalIPs of the other Nodes. A kubelet may name any address as its own: one inside the pod
-/// CIDR of a Node, or of a Service, would keep the route to these from being learned, and one that
-/// it did not name at first any other.
+/// InternalIPs of the other Nodes, which are protected. A kubelet can report any address as its
+/// own, and the routes to it would no longer be learned. Addresses inside pod CIDRs, addresses of
+/// Services, and addresses that the Node did not report originally are therefore left out.
 fn node_addresses(ctx: &Context<'_>) -> Vec<IpAddr> {
     let Some(nodes) = ctx.nodes else { return Vec::new() };
     let pods = nodes.all().flat_map(|n| &n.pod_cidrs);
@@ -98,7 +98,7 @@ mod tests {
         let all = nodes([
             node("n1", &["10.0.0.5"], &["10.244.1.0/24"]),
             node("n2", &["10.9.0.6"], &["10.244.2.0/24"]),
-            // As a compromised kubelet may report, and as virtual nodes do.
+            // As reported by a compromised kubelet, or by virtual nodes.
             node("n3", &["10.244.2.7", "10.96.0.20"], &["10.244.3.0/24"]),
         ]);
         let links = [link(2, "eth0").with("10.0.0.5/24")];
@@ -138,7 +138,7 @@ mod tests {
         case.extra.former_gateways = Arc::new(gateways.see(&case.host));
         assert_eq!(refusal(&case, "10.0.0.1/32"), Some(Refusal::Protected(AddressRole::FormerGateway)));
         assert_eq!(refusal(&case, "10.0.0.0/31"), Some(Refusal::Protected(AddressRole::FormerGateway)));
-        // While its link is down, or before its address is back, the subnet may well be learned.
+        // While its link is down, or before its address is back, the subnet may be learned.
         case.host = host([link(3, "eth1").with("10.7.0.5/24")], [gateway("0.0.0.0/0", "10.7.0.1", 3)]);
         case.extra.former_gateways = Arc::new(gateways.see(&case.host));
         assert_eq!(refusal(&case, "10.0.0.1/32"), Some(Refusal::Protected(AddressRole::FormerGateway)));

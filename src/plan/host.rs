@@ -12,7 +12,7 @@ use crate::{
     net::Prefix,
 };
 
-/// What becomes of an interface.
+/// An interface, and why its subnets are or are not advertised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceView {
     pub name: String,
@@ -20,15 +20,15 @@ pub struct InterfaceView {
     pub up: bool,
     pub carrier: bool,
     pub default_route: bool,
-    /// Its subnets are to be advertised while it is up and has a carrier.
+    /// Whether its subnets are advertised while it is up and has a carrier.
     pub is_selected: bool,
-    /// Each with the reason why it is not advertised, or `None` where it is.
+    /// Each subnet, with the reason why it is not advertised, or `None` if it is.
     pub subnets: Vec<(Prefix, Option<String>)>,
-    /// Of one without subnets.
+    /// Why nothing is advertised, if it has no subnets.
     pub reason: Option<String>,
 }
 
-/// All interfaces except for ports of bridges, and the loopback unless it is advertised.
+/// All interfaces except for ports of bridges, and for the loopback if it is not advertised.
 pub fn interfaces(plan: &Plan, host: &Host) -> Vec<InterfaceView> {
     let config = &plan.config;
     let counts = |l: &&Link| l.master.is_none() && (!l.loopback || is_advertised(&config.advertise, host, l));

@@ -1,4 +1,4 @@
-//! What a plan, or the conflist in it, still lacks.
+//! Why there is no plan, or no conflist in it.
 
 /// Why there is no plan: the last one stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

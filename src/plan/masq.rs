@@ -1,4 +1,4 @@
-//! Whose traffic is masqueraded, and to where it is not.
+//! Which traffic is masqueraded, and to which destinations it is not.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], problems: &mut Vec<Di
     }
     let connected = ctx.host.links.values().flat_map(|l| l.subnets());
     let nodes = ctx.nodes.into_iter().flat_map(Nodes::all);
-    // A kubelet may add any address to its Node: pods would reach it with addresses that nobody
-    // outside knows.
+    // A kubelet may add any address to its Node: pods would send packets there with addresses that
+    // nobody outside knows.
     let of_nodes =
         nodes.flat_map(|n| n.first_addresses().map(Prefix::host).chain(n.pod_cidrs.iter().copied()));
     let ranges = ctx.nodes.into_iter().flat_map(|n| &n.service_cidrs).copied();

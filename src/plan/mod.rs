@@ -8,16 +8,16 @@
 //!
 //! # Precedence
 //!
-//! From weak to strong: built-in defaults, `[bgp]`, what the kind of a neighbor implies, its
+//! From weak to strong: built-in defaults, `[bgp]`, those of the neighbor's kind, its
 //! `[bgp.group]`, its own keys; then BGPPeer and BGPPolicy objects; then annotations of the Node.
-//! Where the same neighbor comes from several sources: gateway, mesh and reflectors,
-//! `[[bgp.neighbor]]`, BGPPeer; the later replaces the earlier whole. Where the same prefix does:
+//! If the same neighbor comes from several sources, the last of these replaces the others as a
+//! whole: gateway, mesh and reflectors, `[[bgp.neighbor]]`, BGPPeer. The same holds for a prefix:
 //! Services, `advertise.interfaces`, `advertise.networks`, pod CIDRs.
 //!
 //! # What is deliberately absent
 //!
-//! Time. What depends on it (waiting for routes, back-off) is decided by the parts that follow the
-//! plan.
+//! Time. Decisions that depend on it (waiting for routes, back-off) are made by the parts that
+//! follow the plan.
 
 mod addresses;
 mod bridge;
@@ -90,18 +90,18 @@ pub use passages::{first_of_others, passages};
 pub use services::service_selection;
 use taken::Taken;
 
-/// Whether all Nodes are needed, as far as it follows from the configuration alone, so that the
-/// first list is the right one.
+/// Whether all Nodes are needed, as far as this follows from the configuration alone, so that the
+/// first list has the right scope.
 pub fn starts_with_all_nodes(config: &Config, kubernetes: bool) -> bool {
     let modes = peering::modes_of(config, None, &mut Vec::new());
     kubernetes && (peering::is_among_nodes(&modes) || config.masquerade.enabled == Some(true))
 }
 
-/// Everything that this node should do now. Level-triggered: `daemon` makes a new one on each
-/// change of the configuration, the cluster or the host, and hands its parts on.
+/// Everything that this node should do now. Level-triggered: `daemon` computes a new one on each
+/// change of the configuration, the cluster or the host, and distributes its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The file with what is laid over it: objects, and annotations of the Node.
+    /// The configuration in force: the file, overlaid with objects and annotations of the Node.
     pub config: Arc<Config>,
     pub global: Global,
     /// Whether the router id may be kept for later starts.
@@ -109,21 +109,21 @@ pub struct Plan {
     pub peers: BTreeMap<PeerKey, Arc<PeerConfig>>,
     /// Nodes that reflect for the others; empty in a mesh.
     pub reflectors: BTreeSet<String>,
-    /// Addresses of nodes whose condition Ready is Unknown, or that are being removed or were.
+    /// Addresses of nodes whose condition Ready is Unknown, or that are being removed or have been.
     pub unreachable_nodes: BTreeSet<IpAddr>,
     /// Whether there are sessions among nodes at all.
     pub among_nodes: bool,
-    /// Addresses of other nodes on which routelet runs, as far as the cluster knows.
+    /// Addresses of other nodes on which routelet runs, as far as the Nodes show.
     pub expected: BTreeSet<IpAddr>,
-    /// The own Node's addresses, as far as they count.
+    /// The own Node's addresses that are used.
     pub node_addresses: Vec<IpAddr>,
     /// Where unnumbered neighbors are looked for.
     pub interfaces: Arc<Interfaces>,
-    /// Where none was found.
+    /// Interfaces on which no unnumbered neighbor was found.
     pub unfound: Vec<Unfound>,
     /// `[[bgp.listen-range]]`.
     pub ranges: Vec<Range>,
-    /// What this node announces of its own.
+    /// Own prefixes to advertise.
     pub originated: BTreeMap<Prefix, Origination>,
     /// Own prefixes that get an unreachable route in the kernel against loops.
     pub unreachable: Vec<Prefix>,
@@ -131,34 +131,34 @@ pub struct Plan {
     pub sources: PreferredSources,
     /// Pod CIDRs of the other nodes by their addresses.
     pub assigned: Arc<Assigned>,
-    /// What must never be taken from a neighbor.
+    /// What must never be learned from a neighbor.
     pub guard: Arc<Guard>,
-    /// The conflist, once a pod CIDR and the plugins are there.
+    /// The conflist, once there are a pod CIDR and the plugins.
     pub conflist: Option<Arc<Conflist>>,
-    /// What is missing where there is none.
+    /// Why there is no conflist.
     pub no_conflist: String,
-    /// Whose traffic leaves with the node's address, and to where it does not.
+    /// Which traffic leaves with the node's address, and to which destinations it does not.
     pub masquerade: Arc<nft::masquerade::Wanted>,
-    /// Whose packets are let through where iptables drops what nobody accepts.
+    /// For which packets to add accept rules, if the policy of iptables' FORWARD chain is DROP.
     pub forward: Arc<nft::forward::Wanted>,
-    /// Whose forwarded packets to neighbors' port 179 are dropped.
+    /// Sources whose forwarded packets to neighbors' port 179 are dropped.
     pub block_bgp: Arc<nft::pod_bgp::Wanted>,
-    /// Whether the peering needs the Nodes of the others: goes to `k8s::io::spawn`.
+    /// Whether the peering needs the other Nodes: input of `k8s::io::spawn`.
     pub all_nodes: bool,
-    /// Which Services are looked for: goes to `k8s::io::spawn_services`.
+    /// Which Services are watched: input of `k8s::io::spawn_services`.
     pub service_selection: Arc<ServiceSelection>,
-    /// What becomes of each address of a Service.
+    /// Whether each address of a Service is advertised, and why.
     pub services: Vec<Eligibility>,
-    /// Addresses of Services that were a Service's before any Node reported them: goes into the
-    /// next plan.
+    /// Addresses that belonged to a Service before any Node reported them: input of the next plan.
     pub held_services: Arc<BTreeSet<IpAddr>>,
     /// What the operator should know of this node.
     pub problems: Vec<Diagnostic>,
-    /// Problems of single objects, which others write, bounded apart from those of the node.
+    /// Problems of single objects, which other users write. They have a bound of their own.
     pub object_problems: Vec<Diagnostic>,
 }
 
-/// Whoever calls from `prefix` becomes a neighbor like `template`, `limit` of them at most.
+/// Connections from `prefix` become neighbors with the settings of `template`, at most `limit` of
+/// them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
     pub prefix: Prefix,
@@ -167,8 +167,8 @@ pub struct Range {
 }
 
 impl Plan {
-    /// Adds problems of objects, as many as are reported at once: whoever may write objects could
-    /// make any number.
+    /// Adds problems of objects, up to the number that is reported at once: users who may write
+    /// objects could cause any number.
     pub fn add_object_problems(&mut self, more: Vec<Diagnostic>) {
         let room = MAX_PROBLEMS.saturating_sub(self.object_problems.len());
         self.object_problems.extend(more.into_iter().take(room));
@@ -193,7 +193,7 @@ impl Plan {
     }
 }
 
-/// Problems reported at once.
+/// Maximum number of problems reported at once.
 const MAX_PROBLEMS: usize = 100;
 
 /// Keeps what is reported to operators, and to the API server, below about 100 KiB.
@@ -209,46 +209,46 @@ fn bound(problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What else decides, from the command line, the state folder and the folders of the container
+/// The other inputs, from the command line, the state folder and the folders of the container
 /// runtime.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanInputs {
     /// Under Kubernetes: `kubernetes.enabled`, or else `--kubeconfig` or `KUBERNETES_SERVICE_HOST`.
     pub kubernetes: bool,
-    /// The router id of the last plan, kept in the state folder. `Plan::global` holds the one to
-    /// store: a plan made after the Node went away needs it too.
+    /// The router id of the last plan, kept in the state folder. `Plan::global` has the one to
+    /// store: a plan that is computed after the Node was removed needs it as well.
     pub stored_router_id: Option<RouterId>,
-    /// Our own routes were found in the kernel at the start (RFC 4724 §3).
+    /// Whether our own routes were found in the kernel at the start (RFC 4724 §3).
     pub restarting: bool,
-    /// Gateways whose default route is away for a moment: [`Gateways::held`].
+    /// Gateways whose default route is missing for a moment: [`Gateways::held`].
     pub held_gateways: Vec<Gateway>,
-    /// Who was found on interfaces of unnumbered neighbors, by name.
+    /// Unnumbered neighbors that were found, by the name of the interface.
     pub found: Arc<BTreeMap<String, OnLink>>,
-    /// Sessions that `neighbor disable` holds down.
+    /// Sessions that `neighbor disable` keeps down.
     pub disabled: BTreeSet<PeerKey>,
     /// The programs in `cni.bin-dir`.
     pub plugins: Arc<Plugins>,
-    /// Families that the host has disabled, each with the setting that does it.
+    /// Families that are disabled on the host, each with the responsible setting.
     pub off: BTreeMap<Family, String>,
     /// Ranges in which pods may have addresses: those of the conflist on disk, and of former pod
     /// CIDRs.
     pub held: Arc<BTreeSet<Prefix>>,
-    /// Between which nodes there are sessions, from [`Election`]; `None`: from the list alone,
+    /// Which nodes have sessions with each other, from [`Election`]; `None`: from the list alone,
     /// without history.
     pub topology: Option<Topology>,
-    /// What is known of Services.
+    /// The known Services.
     pub services: Arc<Services>,
-    /// Of the last plan: [`Plan::held_services`].
+    /// From the last plan: [`Plan::held_services`].
     pub held_services: Arc<BTreeSet<IpAddr>>,
-    /// Default gateways that there were: [`FormerGateways`].
+    /// Default gateways since the start: [`FormerGateways`].
     pub former_gateways: Arc<BTreeSet<IpAddr>>,
-    /// Of the host, from resolv.conf.
+    /// Resolvers of the host, from resolv.conf.
     pub resolvers: Arc<BTreeSet<IpAddr>>,
     /// How far `routelet drain` has come.
     pub drain: Option<Drain>,
     /// Neighbors of BGPPeer objects: [`Overlay::neighbors`].
     pub objects: Vec<Neighbor>,
-    /// With whom there is no session, since a BGPPeer object for it cannot be used:
+    /// Neighbors without a session, because the BGPPeer object for them cannot be used:
     /// [`Overlay::broken`].
     pub broken: Vec<NeighborId>,
 }
@@ -265,12 +265,12 @@ pub fn uplinks(config: &Config, nodes: Option<&Nodes>, host: &Host) -> Vec<Strin
     links.map(|l| l.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Decides. `nodes` is `None` outside of Kubernetes.
+/// Computes the plan. `nodes` is `None` outside of Kubernetes.
 ///
 /// # Errors
 ///
-/// There is no plan while the router id or the AS number cannot be known (no Node address, no
-/// address at all): what is missing, in plain words with its remedy. The last plan stays in force.
+/// There is no plan while the router id or the AS number cannot be determined (no Node address, no
+/// address at all). The error has the reason and the remedy. The last plan stays in force.
 pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInputs) -> Result<Plan, NoPlan> {
     let settled = nodes.map(|nodes| settle(nodes, host));
     let nodes = settled.as_deref();
@@ -345,9 +345,9 @@ pub fn plan(config: &Config, nodes: Option<&Nodes>, host: &Host, extra: &PlanInp
     })
 }
 
-/// Whether the Nodes of the others are needed. Traffic to Node addresses is never masqueraded: they
-/// must be known. By itself (`auto`) it is not worth a list of all Nodes to each of them: it is not
-/// used where the switch has the pod CIDRs, and without them no reply would reach a pod.
+/// Whether the other Nodes are needed. Masquerading needs them, since traffic to Node addresses is
+/// never masqueraded. In mode `auto` it does not justify a list of all Nodes on each node: it is
+/// inactive where the switch has the pod CIDRs, and without them no reply would reach a pod.
 fn needs_all_nodes(
     modes: &BTreeSet<Peering>,
     masquerade: &nft::masquerade::Wanted,
@@ -360,7 +360,7 @@ fn needs_all_nodes(
         || services::needs_all_nodes(selection, services)
 }
 
-/// The configuration (objects are laid over it already) with the Node's annotations.
+/// The configuration in force: overlaid with objects already, and with the Node's annotations.
 fn in_force(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Config {
     let mut config = ctx.config.clone();
     if ctx.own_node().is_some_and(|own| own.peering.is_some()) {
@@ -369,7 +369,7 @@ fn in_force(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Config {
     config
 }
 
-/// What every part of the plan may look at.
+/// The inputs that are shared by all parts of the plan.
 #[derive(Clone, Copy, Debug)]
 struct Context<'a> {
     config: &'a Config,
@@ -387,7 +387,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Own prefixes, each with what `[advertise]` sets on it; the strongest source last.
+/// Own prefixes, with the attributes that `[advertise]` sets; of several sources the strongest one
+/// replaces the others.
 fn originated(
     ctx: &Context<'_>,
     services: impl Iterator<Item = Prefix>,
@@ -418,7 +419,7 @@ fn originated(
         .collect()
 }
 
-/// What `[advertise]` and a drain set on an own prefix.
+/// The attributes that `[advertise]` and a drain set on an own prefix.
 fn origination(advertise: &Advertise, drain: Option<Drain>, source: Source) -> Origination {
     let mut origination = Origination {
         source,

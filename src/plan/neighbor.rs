@@ -1,5 +1,5 @@
-//! One neighbor's settings: defaults, `[bgp]`, what its kind implies, its group and its own keys,
-//! laid over each other.
+//! The settings of one neighbor: defaults, `[bgp]`, those of its kind, its group and its own keys,
+//! each overriding the ones before.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,13 +18,13 @@ use crate::{
     net::{Asn, Diagnostic, Family, Prefix, Reason, Subject},
 };
 
-/// What is known of a neighbor before the file's settings.
+/// A neighbor before the file's settings are applied.
 #[derive(Clone, Debug)]
 pub(super) struct Draft<'a> {
     pub(super) key: PeerKey,
     pub(super) source: PeerSource,
     pub(super) group: Option<&'a str>,
-    /// What its kind implies; weaker than the group.
+    /// Settings that its kind implies; weaker than the group's.
     pub(super) implied: NeighborKeys,
     /// The file's settings of this neighbor alone.
     pub(super) keys: NeighborKeys,
@@ -76,7 +76,7 @@ impl Draft<'_> {
         let base = configured(keys, self.key, ctx.global.asn);
         PeerConfig {
             local_address,
-            // Who flushes at exit must not promise that forwarding goes on.
+            // A daemon that flushes its routes at exit must not promise to preserve forwarding.
             graceful_restart: base.graceful_restart && ctx.config.fib.on_exit != OnExit::Flush,
             import,
             export,
@@ -92,7 +92,7 @@ impl Draft<'_> {
     }
 }
 
-/// The settings that the keys alone lead to. `asn` is the own AS number.
+/// The settings that follow from the keys alone. `asn` is the own AS number.
 fn configured(keys: NeighborKeys, key: PeerKey, asn: Asn) -> PeerConfig {
     let base = PeerConfig::new(key, keys.remote_as.unwrap_or(RemoteAs::Any), asn);
     PeerConfig {
@@ -161,7 +161,7 @@ fn local_address_missing(ctx: &Context<'_>, key: &PeerKey, address: IpAddr) -> O
     })
 }
 
-/// Whether a dial would end at our own listening socket.
+/// Whether a connection to it would end at our own listening socket.
 fn ends_here(ctx: &Context<'_>, key: &PeerKey, port: u16) -> bool {
     let (addr, own) = match key {
         PeerKey::Address(addr) => (*addr, addr.is_loopback() || link_with(ctx.host, *addr).is_some()),
@@ -185,8 +185,8 @@ fn is_direct(host: &Host, key: &PeerKey, link: &Link) -> bool {
     link.subnets().any(|s| s.contains(*addr)) || on_link() || by_route().is_some()
 }
 
-/// The router that packets to this neighbor pass first, where the host knows one. A subnet on a
-/// link that is down is one nevertheless: the neighbor is there when the link is.
+/// The first router on the way to this neighbor, if the host knows one. A subnet counts as
+/// connected even if its link is down: the neighbor is there once the link is up.
 fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     let PeerKey::Address(addr) = key else { return None };
     let on_subnet = host.links.values().any(|l| l.subnets().any(|s| s.contains(*addr)));
@@ -197,8 +197,8 @@ fn router_before(host: &Host, key: &PeerKey) -> Option<IpAddr> {
     host.first_hop(host.route_to(*addr)?)?.gateway.filter(|gateway| gateway != addr)
 }
 
-/// The connected subnets that a directly connected neighbor shares with us: those that hold its
-/// address, and of the other family those of its link, where its address is not known.
+/// The connected subnets that a directly connected neighbor shares with us: those that contain its
+/// address. In the other family its address is not known, so all subnets of its link.
 fn shared_subnets(host: &Host, key: &PeerKey, link: &Link) -> Vec<Prefix> {
     let global = link.subnets().filter(|p| !is_link_local(p.addr()));
     let mut shared: Vec<_> = match key {
@@ -245,8 +245,8 @@ pub(super) fn link_towards<'a>(host: &'a Host, key: &PeerKey) -> Option<&'a Link
     }
 }
 
-/// Our addresses on that link: the next hops that we announce. Under Kubernetes the Node's
-/// InternalIP is preferred, and stands in where the link has no address of the family.
+/// Our addresses on that link: the next hops that we advertise. Under Kubernetes the Node's
+/// InternalIP is preferred, and is used if the link has no address of the family.
 fn own_addresses(ctx: &Context<'_>, key: &PeerKey, source: PeerSource, link: Option<&Link>) -> OwnAddresses {
     let towards = match key {
         PeerKey::Address(a) => Some(*a),
@@ -254,7 +254,8 @@ fn own_addresses(ctx: &Context<'_>, key: &PeerKey, source: PeerSource, link: Opt
     };
     let best = |family| {
         let node = ctx.own_node().and_then(|n| n.address(family));
-        // Other nodes accept a reflected route for the Node that has its next hop as InternalIP.
+        // Other nodes accept a reflected route only for the Node that has its next hop as
+        // InternalIP.
         let reflected = node.filter(|n| source == PeerSource::Reflector && link_with(ctx.host, *n).is_some());
         reflected.or_else(|| {
             link.filter(|l| !l.loopback).and_then(|l| best_address(l, family, towards, node)).or(node)
@@ -263,7 +264,7 @@ fn own_addresses(ctx: &Context<'_>, key: &PeerKey, source: PeerSource, link: Opt
     OwnAddresses {
         v4: best(Family::Ipv4Unicast).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
         v6: best(Family::Ipv6Unicast).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
-        // Only who is on the same link can send to it (RFC 2545 §3).
+        // Only a neighbor on the same link can send to it (RFC 2545 §3).
         link_local: link.filter(|l| is_direct(ctx.host, key, l)).and_then(|l| {
             l.addresses.iter().filter(|a| !a.tentative).find_map(|a| match a.addr {
                 IpAddr::V6(a) if a.is_unicast_link_local() => Some(a),
@@ -280,8 +281,8 @@ pub(super) fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
-/// The Node's address if the link has it, else one on the neighbor's subnet, else the first that is
-/// meant to last.
+/// The Node's address if the link has it, or else one on the neighbor's subnet, or else the first
+/// that is neither deprecated nor secondary.
 fn best_address(
     link: &Link,
     family: Family,
@@ -298,8 +299,8 @@ fn best_address(
     link.addresses.iter().filter(usable).min_by_key(rank).map(|a| a.addr)
 }
 
-/// The local address of sessions is the Node's address if the host has it: nodes know each other,
-/// and switches are configured, by this address. Otherwise the kernel chooses.
+/// The local address of a session is the Node's address if the host has it: other nodes expect this
+/// address, and switches are configured with it. Otherwise the kernel chooses.
 fn source_address(
     ctx: &Context<'_>,
     key: &PeerKey,
@@ -504,8 +505,8 @@ mod tests {
         );
     }
 
-    /// A Node whose address is another's, a VIP that moved here, a typing error: nobody speaks with
-    /// himself.
+    /// A Node with another's address, a VIP that moved here, a typing error: routelet never
+    /// connects to itself.
     #[test]
     fn an_address_of_our_own_is_never_dialled() {
         let mut c = config();
@@ -532,7 +533,7 @@ mod tests {
             ("127.0.0.1",     none(), (true, true, 1)),
             ("10.0.0.3",      none(), (false, false, 0)),
             ("fe80::2%eth1",  none(), (false, false, 0)),
-            // A second speaker on this host, as it is found at another port, or calls.
+            // A second speaker on this host, which listens on another port, or connects to us.
             ("127.0.0.1",     NeighborKeys { port: Some(1790), ..none() }, (false, false, 0)),
             ("10.0.0.2",      NeighborKeys { port: Some(1790), ..none() }, (false, false, 0)),
             ("10.0.0.2",      NeighborKeys { passive: Some(true), ..none() }, (true, true, 0)),

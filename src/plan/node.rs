@@ -1,4 +1,4 @@
-//! What this node does for its own pods: the ranges that it serves, and the file for the container
+//! The node's part for its own pods: the ranges that it serves, and the conflist for the container
 //! runtime.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
@@ -14,9 +14,8 @@ use crate::{
     net::{Assigned, Diagnostic, Family, Prefix, Reason, Subject},
 };
 
-/// The pod CIDRs that can be used. One that clashes with the host's own subnet would cut the node
-/// off, and one of which another node was there first would cut off that one's pods: they are left
-/// out.
+/// The pod CIDRs that can be used. A pod CIDR that overlaps the host's own subnet would cut the
+/// node off; one that an older Node already has would cut off that node's pods. Both are left out.
 pub(super) fn pod_cidrs(
     ctx: &Context<'_>,
     problems: &mut Vec<Diagnostic>,
@@ -31,14 +30,15 @@ pub(super) fn pod_cidrs(
         if second.name == own.name {
             usable.retain(|p| !overlapping(own, other).any(|clashing| clashing == *p));
         }
-        // One that is deleted is no trouble much longer.
+        // A clash with a deleted Node is about to end, and is not reported.
         clashes.extend((!second.deleted).then(|| clash(first, second)));
     }
     usable.retain(|p| is_free(ctx, *p, problems));
     usable
 }
 
-/// Where the API server has the pods of the other nodes, whatever their routelets advertise.
+/// The pod CIDRs that the API server assigns to the other nodes, regardless of what these
+/// advertise.
 pub(super) fn assigned(ctx: &Context<'_>) -> Assigned {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others()).filter(|n| !n.deleted);
     let mut assigned = Assigned::default();
@@ -50,13 +50,13 @@ pub(super) fn assigned(ctx: &Context<'_>) -> Assigned {
     assigned
 }
 
-/// Which pod CIDRs of the first overlap some of the other's.
+/// The pod CIDRs of `node` that overlap one of `other`.
 fn overlapping<'a>(node: &'a NodeView, other: &'a NodeView) -> impl Iterator<Item = Prefix> + 'a {
     let clashes = |p: &&Prefix| other.pod_cidrs.iter().any(|theirs| p.covers(*theirs) || theirs.covers(**p));
     node.pod_cidrs.iter().filter(clashes).copied()
 }
 
-/// Both nodes report it with the same text for the same Node, so that it is one Event.
+/// Both nodes report this with the same text for the same Node, so that it is one Event.
 fn clash(first: &NodeView, second: &NodeView) -> Diagnostic {
     let list = |prefixes: Vec<String>| prefixes.join(", ");
     let theirs = list(overlapping(second, first).map(|p| p.to_string()).collect());
@@ -73,10 +73,10 @@ fn clash(first: &NodeView, second: &NodeView) -> Diagnostic {
     )
 }
 
-/// Whether this node can use a pod CIDR. A range that would cut the node off is refused whatever
-/// happens: it holds an address of the node itself, its default gateway, or the subnet of an
-/// uplink. What else lies inside keeps a node from *beginning* to use the range; one in which pods
-/// run already is not given up for a stray Node or interface, which is named instead.
+/// Whether this node can use a pod CIDR. A range that would cut the node off is always refused: one
+/// that contains an address of the node itself, its default gateway, or the subnet of an uplink.
+/// Other Nodes and interfaces inside only keep a node from *beginning* to use the range: a range
+/// with running pods is not given up for a stray Node or interface, which is reported instead.
 fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<Diagnostic>) -> bool {
     if let Some(what) = cut_off(ctx, pod_cidr) {
         problems.push(Diagnostic::new(
@@ -120,8 +120,8 @@ fn is_free(ctx: &Context<'_>, pod_cidr: Prefix, problems: &mut Vec<Diagnostic>) 
     nodes_inside(ctx, pod_cidr, used, problems)
 }
 
-/// What no node can do without, if it lies in the range: named by its subnet where that lies
-/// inside, too.
+/// What the node cannot do without, if it lies in the range: described with its subnet if that lies
+/// inside as well.
 fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
     let gateways = ctx.host.default_gateways(pod_cidr.family()).into_iter();
     let gateways = gateways.map(|(addr, _)| (addr, "the default gateway"));
@@ -139,8 +139,8 @@ fn cut_off(ctx: &Context<'_>, pod_cidr: Prefix) -> Option<String> {
     })
 }
 
-/// Addresses of other Nodes inside. Behind one of them that is on link stands a machine that the
-/// range would hide; any other is a pod that somebody calls a Node, as a virtual kubelet does.
+/// Reports addresses of other Nodes inside the range. If one is on link, there is a machine that
+/// the range would hide; any other is a pod that acts as a Node, as with a virtual kubelet.
 fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut Vec<Diagnostic>) -> bool {
     let others = ctx.nodes.into_iter().flat_map(Nodes::others).filter(|n| !n.deleted);
     let inside = others.flat_map(|n| n.addresses.iter().map(move |a| (n, *a)));
@@ -194,8 +194,8 @@ fn is_foreign(ctx: &Context<'_>, link: &Link) -> bool {
     link.up && !link.loopback && link.name != ctx.config.cni.bridge
 }
 
-/// Whether something of a subnet would be a pod's. The addresses that `host-local` never gives away
-/// are nobody's trouble: flannel has the first one of the range, as a host, on its tunnel.
+/// Whether addresses of a subnet could be assigned to pods. Addresses that `host-local` never
+/// assigns are harmless: flannel has the first one of the range on its tunnel, as a host address.
 fn is_inside(pod_cidr: Prefix, subnet: Prefix) -> bool {
     let host = subnet.len() == subnet.family().max_len();
     let reserved =
@@ -209,15 +209,15 @@ fn is_on_link(ctx: &Context<'_>, addr: IpAddr) -> bool {
     subnets.any(|s| s.contains(addr))
 }
 
-/// So many Nodes are named for their addresses.
+/// Maximum number of addresses of other Nodes that are reported.
 const MAX_NAMED: usize = 10;
 
-/// Former pod CIDRs in which pods still run: served until the last of them is gone. Pods hang on
-/// the bridge; without a port there is none.
+/// Former pod CIDRs in which pods still run: they are served until the last pod is gone. Pods are
+/// attached to the bridge; without ports it has no pods.
 pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<Diagnostic>) -> Vec<Prefix> {
     let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
     let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
-    // Without a pod CIDR of the Node nothing is known about its pods; a removed Node has none.
+    // Without a pod CIDR of the Node, nothing is known about its pods.
     let known = ctx.own_node().is_some_and(|own| !own.pod_cidrs.is_empty());
     if !has_pods || !known {
         return Vec::new();
@@ -252,10 +252,10 @@ fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<Diagnostic
     taken.is_none()
 }
 
-/// The file, once there is a pod CIDR that can be used and the plugins that it names; else what is
-/// missing.
+/// The conflist, once there are a usable pod CIDR and the plugins that it names; until then, the
+/// reason why there is none.
 ///
-/// One family that cannot be used leaves pods with the other.
+/// If one family cannot be used, pods get the other one only.
 pub(super) fn conflist(
     ctx: &Context<'_>,
     usable: &[Prefix],
@@ -328,7 +328,7 @@ fn plugin_problem(reason: Reason, name: &str, what: &str, remedy: &str) -> Diagn
     Diagnostic::new(reason, Subject::program(name), format!("CNI plugin `{name}` {what}"), remedy)
 }
 
-/// The plugins without which no pod starts, as far as they are missing.
+/// The plugins that every pod needs and that are missing.
 fn missing_plugins(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<&'static str> {
     let missing: Vec<_> = conflist::REQUIRED.into_iter().filter(|name| is_absent(ctx, name)).collect();
     for name in &missing {
@@ -337,7 +337,7 @@ fn missing_plugins(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<&'s
     missing
 }
 
-/// The newest version of CNI that all plugins of the file know.
+/// The newest version of CNI that all plugins of the file support.
 fn version(
     ctx: &Context<'_>,
     chained: &[Map<String, Value>],
@@ -399,8 +399,8 @@ fn is_absent(ctx: &Context<'_>, program: &str) -> bool {
     ctx.extra.plugins.programs.as_ref().is_some_and(|p| !p.contains(program))
 }
 
-/// The smallest MTU of the interfaces that hold a default route, else of the one with the node
-/// address.
+/// The smallest MTU of the interfaces with a default route, or else that of the interface with the
+/// node's address.
 fn mtu(ctx: &Context<'_>) -> Option<u32> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let of_node = || {

@@ -1,7 +1,8 @@
-//! BGPPeer and BGPPolicy objects over the configuration: stronger than the file, weaker than the
-//! Node's annotations.
+//! Overlays the configuration with BGPPeer and BGPPolicy objects: stronger than the file, weaker
+//! than the Node's annotations.
 //!
-//! An object that cannot be used is left out, and nothing else is: it is named with its remedy.
+//! An object that cannot be used is left out and reported with a remedy; everything else stays in
+//! force.
 
 use serde_json::{Map, Value};
 
@@ -20,18 +21,18 @@ use crate::{
     },
 };
 
-/// The configuration with the objects laid over it.
+/// The configuration, overlaid with the objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overlay {
     pub config: Config,
-    /// Of BGPPeer objects for this node.
+    /// Neighbors from BGPPeer objects for this node.
     pub neighbors: Vec<Neighbor>,
-    /// Whom the BGPPeer objects are about that cannot be used.
+    /// The neighbors of BGPPeer objects that cannot be used.
     pub broken: Vec<NeighborId>,
     pub problems: Vec<Diagnostic>,
 }
 
-/// Lays them over each other for this Node.
+/// Applies the objects for this Node.
 pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Overlay {
     let mut over =
         Overlay { config: config.clone(), neighbors: Vec::new(), broken: Vec::new(), problems: Vec::new() };
@@ -65,7 +66,7 @@ pub fn overlay(config: &Config, own: Option<&NodeView>, objects: &Objects) -> Ov
     over
 }
 
-/// Why a BGPPeer makes no neighbor.
+/// Why a BGPPeer is not used.
 #[derive(Debug, thiserror::Error)]
 enum PeerError {
     #[error("password `{key}` of Secret {secret}: {why}; there is no session until it is there")]
@@ -87,7 +88,7 @@ fn neighbor(object: &Object, objects: &Objects, config: &Config) -> Result<Neigh
     Ok(objects::neighbor(&with_password(object, objects)?, config)?)
 }
 
-/// Whom a spec is about that cannot be used otherwise.
+/// The neighbor of a spec that cannot be used as a whole.
 fn place(object: &Object, config: &Config) -> Option<NeighborId> {
     let mut spec = object.spec.clone();
     spec.retain(|key, _| key == "address" || key == "interface");
@@ -95,7 +96,7 @@ fn place(object: &Object, config: &Config) -> Option<NeighborId> {
     objects::neighbor(&spec, config).ok().map(|n| n.at)
 }
 
-/// The spec as the configuration's reader knows it.
+/// The spec with the keys that the configuration's parser knows, and with the password.
 fn with_password(object: &Object, objects: &Objects) -> Result<Map<String, Value>, PeerError> {
     let mut spec = object.spec.clone();
     spec.remove("nodeSelector");

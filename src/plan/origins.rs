@@ -1,8 +1,9 @@
-//! What each Node may advertise to the others: from Nodes and Services to [`NodePrefixes`].
+//! The prefixes that each Node may advertise to the others: from Nodes and Services to
+//! [`NodePrefixes`].
 //!
-//! The same list on every node, so that what an honest node advertises is what the others accept:
-//! its pod CIDRs, the addresses of Services (with the traffic policy Local where it has an
-//! endpoint), and what `kubernetes.mesh-accept` adds.
+//! All nodes compute the same list, so the others accept what an honest node advertises: its pod
+//! CIDRs, the addresses of Services (with the traffic policy Local only if it has an endpoint), and
+//! the prefixes of `kubernetes.mesh-accept`.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Nothing where there are no sessions among nodes.
+/// Empty if there are no sessions among nodes.
 pub(super) fn node_prefixes(
     ctx: &Context<'_>,
     taken: &Taken<'_>,
@@ -28,7 +29,7 @@ pub(super) fn node_prefixes(
     let own = ctx.own_node().map(|own| (&own.name, &own.uid));
     let others = nodes.others().filter(|o| own.is_none_or(|(name, uid)| o.name != *name && o.uid != *uid));
     let mut all: Vec<&NodeView> = nodes.own.iter().chain(others).collect();
-    // Of two Nodes with overlapping pod CIDRs the elder keeps its own.
+    // Of two Nodes with overlapping pod CIDRs, the older one keeps its own.
     all.sort_by(|a, b| (a.deleted, a.created, &a.name).cmp(&(b.deleted, b.created, &b.name)));
     let input = |n: &NodeView| NodeInput {
         name: n.name.clone(),
@@ -72,7 +73,7 @@ fn services(
     services
 }
 
-/// Other Nodes with an endpoint that serves, but those that external load balancers leave out.
+/// Other Nodes with a serving endpoint, without those that external load balancers exclude.
 fn with_endpoints<'a>(
     offer: &'a ServiceAddress,
     nodes: &'a Nodes,
@@ -124,7 +125,7 @@ mod tests {
         Some(EndpointLocality { local: LocalEndpoints::None, elsewhere: names(ready), ending: names(ending) })
     }
 
-    /// Of n2 and n3 those from which a prefix is accepted.
+    /// The nodes, of n2 and n3, from which a prefix is accepted.
     fn accepted(case: &Case, prefix: &str) -> Vec<&'static str> {
         let plan = case.plan();
         let from = |addr: &str| {
@@ -145,7 +146,7 @@ mod tests {
             vec!["192.0.2.0/23".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
         assert_eq!(accepted(&case, "192.0.2.0/24"), ["n2", "n3"]);
         assert_eq!(accepted(&case, "10.244.2.0/24"), ["n2"], "pods stay their Node's");
-        // A Node that is made anew keeps what its pods have until another one has it.
+        // A recreated Node keeps the prefixes of its pods until another Node has them.
         case.other("n3").former = vec!["10.244.8.0/24".parse().unwrap(), "10.244.2.0/24".parse().unwrap()];
         case.config.kubernetes.mesh_accept.clear();
         assert_eq!(accepted(&case, "10.244.8.0/24"), ["n3"]);

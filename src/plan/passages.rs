@@ -1,4 +1,4 @@
-//! The packets with which packet filters are tried: from and to each advertised subnet of
+//! The packets for which the packet filters are evaluated: from and to each advertised subnet of
 //! containers, over each uplink.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,11 +14,11 @@ use crate::{
     nft::{passage::Passage, verdict::Forwarded},
 };
 
-/// Maximum number of subnets, and of uplinks of each.
+/// Maximum number of subnets, and of uplinks for each.
 const MAX_SUBNETS: usize = 16;
 const MAX_UPLINKS: usize = 4;
 
-/// Remote addresses, private and public, for which nobody makes a rule.
+/// Remote addresses, private and public, for which no rule is likely to exist.
 const REMOTE_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 251, 253, 77), Ipv4Addr::new(9, 9, 9, 9)];
 const REMOTE_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd5b, 0x77a1, 0x90e3, 0, 0, 0, 0, 0x77),
@@ -79,7 +79,7 @@ fn passage(host: &Host, bridge: &Link, subnet: Prefix, uplink: &Link, to_contain
     Passage { subnet, uplink: uplink.name.clone(), to_containers, packets: packets.collect() }
 }
 
-/// The first address of a subnet that is none of this host.
+/// The first address of a subnet that this host does not have.
 pub fn first_of_others(host: &Host, prefix: Prefix) -> IpAddr {
     let is_own = |a: &IpAddr| host.links.values().any(|l| l.addresses.iter().any(|own| own.addr == *a));
     let next = |n: u8| match prefix.addr() {
@@ -90,7 +90,7 @@ pub fn first_of_others(host: &Host, prefix: Prefix) -> IpAddr {
     inside.unwrap_or_else(|| prefix.addr())
 }
 
-/// The last address of a subnet, without a broadcast address.
+/// The last address of a subnet, excluding a broadcast address.
 fn last(prefix: Prefix) -> IpAddr {
     match prefix.addr() {
         IpAddr::V4(a) => {

@@ -1,12 +1,12 @@
-//! Who to speak with: the neighbors of the file, and those that `kubernetes.peering` makes.
+//! The neighbors of this node: those of the file, and those that follow from `kubernetes.peering`.
 //!
-//! Made neighbors come first, so that a configured one of the same address replaces them. Among the
-//! made ones a node of the cluster is a node even when it is the default gateway too.
+//! The latter come first, so that a configured neighbor with the same address replaces them. Among
+//! them a node of the cluster comes after the gateway, and replaces it if the node is the default
+//! gateway as well.
 //!
-//! In `auto` the gateway and the mesh stand side by side. That is no double work: nodes on one
-//! segment reach each other directly, and a mesh path to a node behind the gateway has a next hop
-//! that only the default route reaches, which the fib does not accept; there the gateway's own path
-//! is used.
+//! In `auto`, gateway and mesh do not duplicate work: nodes on one segment reach each other
+//! directly, and a mesh path to a node behind the gateway has a next hop that only the default
+//! route reaches, which the fib does not accept. There the gateway's own path is used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +33,8 @@ use neighbor::Draft;
 /// How long routes that a node of the cluster advertised or reflected stay as the last choice after
 /// it has become unreachable (RFC 9494). Its kernel forwards without routelet, and packets do not
 /// pass reflectors: if all reflectors are down, or an update takes long, routes stay. A deleted
-/// Node is no longer a neighbor, and its routes are removed at once. The same in mesh and with
-/// reflectors, as it is part of the OPEN.
+/// Node is no longer a neighbor, and its routes are removed at once. It is part of the OPEN, so it
+/// is the same in mesh and with reflectors.
 const AWAY: u32 = 7 * 24 * 3600;
 
 /// All neighbors by key.
@@ -48,7 +48,7 @@ pub(super) fn modes(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> BTreeS
     modes_of(ctx.config, ctx.own_node(), problems)
 }
 
-/// The same, under Kubernetes.
+/// The same, if the node is known to be under Kubernetes.
 pub(super) fn modes_of(
     config: &Config,
     own: Option<&NodeView>,
@@ -86,7 +86,7 @@ fn mode(name: &str) -> Option<Peering> {
     })
 }
 
-/// Whether there are sessions among nodes, so that the Nodes of the others are needed.
+/// Whether there are sessions among nodes, so that the other Nodes are needed.
 pub(super) fn is_among_nodes(modes: &BTreeSet<Peering>) -> bool {
     modes.iter().any(|m| matches!(m, Peering::Mesh | Peering::Auto | Peering::Reflectors))
 }
@@ -119,7 +119,8 @@ pub(super) fn peers(
     drafts.extend(nodes(ctx, modes, topology, claims, problems));
     drafts.extend(configured(ctx));
 
-    // Whoever meant to have a password or a policy there does not get a session without.
+    // If a BGPPeer cannot be used, its neighbor gets no session at all, rather than one without its
+    // password or policy.
     let of_objects = |at: &NeighborId| ctx.extra.objects.iter().any(|n| n.at == *at);
     let broken = ctx.extra.broken.iter().filter(|at| !of_objects(at));
     let broken: BTreeSet<_> = broken.flat_map(|at| keys(ctx, at)).collect();
@@ -139,7 +140,7 @@ pub(super) fn peers(
     peers
 }
 
-/// Nodes whose silence shows nothing about this node.
+/// Nodes whose missing session does not indicate a problem of this node.
 pub(super) fn unreachable_nodes(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     let others = ctx.nodes.into_iter().flat_map(|n| n.others());
     let (silent, live): (Vec<_>, Vec<_>) =
@@ -148,9 +149,9 @@ pub(super) fn unreachable_nodes(ctx: &Context<'_>) -> BTreeSet<IpAddr> {
     silent.into_iter().flat_map(|n| n.addresses.iter().copied()).filter(|a| !live.contains(a)).collect()
 }
 
-/// Other nodes on which routelet runs, as far as the cluster knows, by their addresses: with some
-/// neighbor there must be a session to reach their pods. Not those with which the operator wants
-/// none for now.
+/// Addresses of other nodes on which routelet runs, as far as the Nodes show: at least one of them
+/// needs a session for this node to reach their pods. Nodes whose session the operator disabled are
+/// left out.
 pub(super) fn expected(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
@@ -196,21 +197,21 @@ fn gateways<'a>(ctx: &Context<'_>) -> Vec<Draft<'a>> {
     gateway::neighbors(ctx).into_iter().map(draft).collect()
 }
 
-/// A router advertisement can be sent by anybody on the link, and makes an IPv6 default route; it
-/// is no reason to take IPv4 routes from its sender.
+/// Anybody on the link can send a router advertisement, which creates an IPv6 default route. That
+/// is no reason to accept IPv4 routes from its sender.
 fn implied_by(gateway: &Gateway) -> NeighborKeys {
     let families = gateway.advertised.then(|| vec![Family::Ipv6Unicast]);
     NeighborKeys { families, ..implied_by_gateway() }
 }
 
-/// Between which nodes there are sessions.
+/// Which nodes have sessions with each other.
 pub(super) fn topology(ctx: &Context<'_>, modes: &BTreeSet<Peering>) -> Topology {
     let fresh = || Topology::fresh(modes, ctx.nodes?, ctx.config.kubernetes.mesh_limit).into();
     let topology = if is_among_nodes(modes) { ctx.extra.topology.clone().or_else(fresh) } else { None };
     topology.unwrap_or_default()
 }
 
-/// Neighbors among the nodes: all of them (mesh), or by reflectors.
+/// Neighbors among the nodes: all of them (mesh), or the reflectors.
 fn nodes<'a>(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
@@ -225,8 +226,8 @@ fn nodes<'a>(
     name_problems(ctx, modes, topology, problems);
     let mut drafts = Vec::new();
     let others = || nodes.others().filter(|o| o.name != own.name && takes_part(o));
-    // A Node whose addresses are all claimed by another Node, too, is a neighbor nevertheless, at
-    // an address at which that one is not.
+    // A Node whose addresses are all claimed by other Nodes as well is still a neighbor, at an
+    // address that none of them uses for its session.
     let wrong_at_best =
         |other: &NodeView| own.common_address_but(other, |a| claims.is_wrong(other, a)).is_none();
     let (met, claimed): (Vec<_>, Vec<_>) = others().partition(|other| !wrong_at_best(other));
@@ -244,11 +245,12 @@ fn nodes<'a>(
             let source = if reflected { PeerSource::Reflector } else { PeerSource::Mesh };
             let mut draft = node_draft(ctx, other, addr, source);
             if reflected {
-                // To another AS routes are passed on as to any neighbor outside.
+                // Routes are passed on to another AS as to any external neighbor.
                 let client = topology.reflects(own) && !topology.reflects(other) && own.asn == other.asn;
                 draft.implied.route_reflector_client = Some(client);
             }
-            // One that only connected to us is a passive neighbor: it knows why it connects.
+            // A Node that only connected to us is a passive neighbor: it alone knows why the
+            // session is needed.
             let dials = Some(addr) == primary && topology.dials(own, other, addr);
             draft.implied.passive = (!dials).then_some(true);
             drafts.push(draft);
@@ -257,7 +259,7 @@ fn nodes<'a>(
     drafts
 }
 
-/// What is wrong with the peering among nodes.
+/// Reports problems of the peering among nodes.
 fn name_problems(
     ctx: &Context<'_>,
     modes: &BTreeSet<Peering>,
@@ -378,8 +380,8 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
     }
 }
 
-/// `[[bgp.neighbor]]` and BGPPeer objects: those that were found, as unnumbered ones and `address =
-/// "gateway"`, before the rest, since a neighbor given by its address is meant by it.
+/// `[[bgp.neighbor]]` and BGPPeer objects. Neighbors that are found (unnumbered ones, and `address
+/// = "gateway"`) come first, so that those with a configured address replace them.
 fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     let of_file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
     let of_objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));

@@ -1,12 +1,12 @@
-//! Whose forwarded packets to port 179 of neighbors are dropped: `guard.block-pod-bgp`.
+//! Sources whose forwarded packets to port 179 of neighbors are dropped: `guard.block-pod-bgp`.
 
 use std::collections::BTreeSet;
 
 use super::{Context, Range, bridge, gateway, peering::Peers};
 use crate::{bgp::peer::PeerKey, fib::host::Link, net::Prefix, nft::pod_bgp::Wanted};
 
-/// `served`: the ranges in which this node has pods. A range of neighbors that holds pods is left
-/// out: they may well have BGP sessions with each other.
+/// `served`: the ranges in which this node has pods. A listen range that contains pods is left out:
+/// pods may have BGP sessions with each other.
 pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], peers: &Peers, ranges: &[Range]) -> Wanted {
     if !ctx.config.guard.block_pod_bgp {
         return Wanted::default();
@@ -25,7 +25,7 @@ pub(super) fn wanted(ctx: &Context<'_>, served: &[Prefix], peers: &Peers, ranges
     }
 }
 
-/// The pods' bridge, there or not, and those that are advertised.
+/// The pods' bridge, whether it exists or not, and the advertised bridges.
 fn bridges(ctx: &Context<'_>) -> BTreeSet<String> {
     let uplinks = gateway::uplinks(ctx.host, ctx.config);
     let is_inner = |l: &&Link| l.kind == "bridge" && uplinks.iter().all(|u| u.index != l.index);

@@ -1,4 +1,4 @@
-//! Which Services are looked for, and which of their addresses this node announces.
+//! Which Services are watched, and which of their addresses this node advertises.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::{
     net::{Diagnostic, Reason, ServiceAddresses, ServiceLimits, Source, Subject},
 };
 
-/// What the watch looks for, as far as the configuration alone decides: nothing outside of
+/// The Services to watch, as far as the configuration alone determines them: none outside of
 /// Kubernetes.
 pub fn service_selection(config: &Config, kubernetes: bool) -> Arc<ServiceSelection> {
     let modes = peering::modes_of(config, None, &mut Vec::new());
     selection_among(config, kubernetes, peering::is_among_nodes(&modes))
 }
 
-/// The same; `among_nodes`: there are sessions among nodes.
+/// The same; `among_nodes`: whether there are sessions among nodes.
 pub(super) fn selection_among(config: &Config, kubernetes: bool, among_nodes: bool) -> Arc<ServiceSelection> {
     let (k, rules) = (&config.kubernetes, &config.kubernetes.service_rules);
     if !kubernetes {
@@ -41,7 +41,7 @@ pub(super) fn selection_among(config: &Config, kubernetes: bool, among_nodes: bo
     })
 }
 
-/// What becomes of each address that is known.
+/// Whether each known address is advertised, and why.
 pub(super) fn verdicts(
     ctx: &Context<'_>,
     taken: &Taken<'_>,
@@ -72,21 +72,22 @@ pub(super) fn verdicts(
     verdicts
 }
 
-/// Whether the label matters here: this Node has it, and addresses stay unannounced for it.
+/// Whether the label matters here: this Node has it, and some addresses are therefore not
+/// advertised.
 fn withheld_by_label(verdicts: &[Eligibility]) -> bool {
     verdicts.iter().any(|v| v.announced.is_none() && v.reason.contains(EXCLUDED_LABEL))
 }
 
-/// Whether the other Nodes are needed: to see if any of them announces what the label keeps this
-/// one from announcing, and because an external IP, which whoever writes a Service chooses, must be
-/// no address of theirs.
+/// Whether the other Nodes are needed: to check whether any of them advertises the addresses that
+/// the label withholds here, and to check that external IPs, which users choose, are not addresses
+/// of these Nodes.
 pub(super) fn needs_all_nodes(selection: &ServiceSelection, verdicts: &[Eligibility]) -> bool {
     withheld_by_label(verdicts) || selection.allows(ServiceAddresses::ExternalIp)
 }
 
-/// No node announces, as each has the label: kubeadm and Talos set it on every control plane. All
-/// nodes report it with the same text for the same Node, the first by name, so that it is one
-/// Event.
+/// The problem that no node advertises, because all have the label: kubeadm and Talos set it on
+/// every control plane. All nodes report it with the same text for the same Node, the first by
+/// name, so that it is one Event.
 fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<Diagnostic> {
     if !nodes.complete || !withheld_by_label(verdicts) || !nodes.all().all(|n| n.excluded || n.deleted) {
         return None;
@@ -107,7 +108,7 @@ fn all_excluded(nodes: &Nodes, verdicts: &[Eligibility]) -> Option<Diagnostic> {
     ))
 }
 
-/// So many addresses are named for it.
+/// Maximum number of refused addresses that are reported.
 const MAX_NAMED: usize = 10;
 
 #[cfg(test)]
@@ -190,7 +191,7 @@ mod tests {
                 (None, "needs no announcement: it is an address of node n2"),
             ]
         );
-        // One of a pod still is one.
+        // An address of a pod still is a problem.
         let plan = self::case(&[("10.244.2.9", LoadBalancerIp)]).plan();
         assert_eq!(plan.problems.len(), 1, "{:?}", plan.problems);
     }
@@ -221,7 +222,7 @@ mod tests {
         {
             assert!(problem.contains(part), "{problem}");
         }
-        // As n2 sees it, it is the same Event.
+        // n2 reports the same Event.
         let mut there = case.clone();
         let nodes = there.nodes.as_mut().unwrap();
         let n2 = nodes.others.remove("n2").unwrap();
@@ -258,7 +259,7 @@ mod tests {
         assert!(service_selection(&case.config, false).is_empty(), "not under Kubernetes");
     }
 
-    /// Whoever writes a Service chooses its external IPs.
+    /// Anyone who may write a Service chooses its external IPs.
     #[test]
     fn external_ips_lie_in_the_ranges_that_the_operator_names() {
         let offers = [
@@ -267,7 +268,7 @@ mod tests {
             ("2001:db8::7", ExternalIp, Some("kubernetes.service-external-ranges")),
             ("10.96.0.10", ExternalIp, Some("10.96.0.0/12, from which cluster IPs come")),
             ("203.0.113.3", ExternalIp, Some("node n2")),
-            // Those that the cluster gives are not concerned.
+            // Addresses that the cluster assigns are not affected.
             ("198.51.100.8", LoadBalancerIp, None),
             ("10.96.0.11", ClusterIp, None),
         ];
@@ -284,7 +285,7 @@ mod tests {
         }
         assert_eq!(plan.problems.len(), 4, "{:?}", plan.problems);
         assert!(plan.all_nodes, "or the addresses of other Nodes would not be known");
-        // Without ranges any other address.
+        // Without configured ranges, any other address is allowed.
         case.config.kubernetes.service_rules.external_ranges.clear();
         assert_eq!(case.plan().problems.len(), 2);
     }

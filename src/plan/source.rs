@@ -9,8 +9,8 @@ use crate::{
     net::{Diagnostic, PreferredSources, Reason, Subject},
 };
 
-/// Those of the configured addresses that are on this host: the kernel refuses a route with another
-/// one.
+/// The configured addresses that are on this host: the kernel refuses a route with another
+/// preferred source.
 pub(super) fn preferred(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> PreferredSources {
     let mut sources = PreferredSources::default();
     for source in &ctx.config.fib.prefer_source {

@@ -1,11 +1,11 @@
-//! Addresses that belong to somebody: a Service that has one of them is not announced, as that
-//! would take it away.
+//! Addresses that are in use elsewhere: a Service with such an address is not advertised, as this
+//! would divert its packets.
 //!
-//! What Nodes report comes from their kubelets, so it is not always theirs. A cluster IP is the API
-//! server's to give. Of any other address whoever had it first keeps it: a Service that had it
-//! before a Node reported it is announced as before. Where nobody knows who was first (after a
-//! start), a load balancer's address is a Node's only as the Node's first one of its family or as
-//! its ExternalIP, as with the ServiceLB of k3s.
+//! The addresses that Nodes report come from their kubelets, so they are not always their own.
+//! Cluster IPs are assigned by the API server. Any other address belongs to whoever had it first: a
+//! Service that had it before a Node reported it stays advertised. If it is not known which was
+//! first (after a start), a load balancer's address belongs to a Node only if it is the Node's
+//! first one of its family, or its ExternalIP, as with the ServiceLB of k3s.
 
 use std::{
     cell::Cell,
@@ -24,12 +24,12 @@ use crate::{
     net::{Cover, Diagnostic, Family, Prefix, Reason, ServiceAddresses, Subject},
 };
 
-/// The reason of an address that is a problem begins so.
+/// Prefix of the reason, if the address is a problem.
 pub(super) const NEVER: &str = "never announced";
-/// So many Nodes are named.
+/// Maximum number of Nodes that are reported.
 const MAX_NAMED: usize = 10;
 
-/// Whose each address is, ready to be looked up for each of many Services.
+/// The owner of each address, indexed for look-ups by many Services.
 pub(super) struct Taken<'a> {
     nodes: Option<&'a Nodes>,
     neighbors: BTreeSet<IpAddr>,
@@ -38,15 +38,15 @@ pub(super) struct Taken<'a> {
     /// ExternalIPs, likewise.
     external: HashMap<IpAddr, &'a NodeView>,
     pods: HashMap<Prefix, &'a NodeView>,
-    /// Of pod CIDRs: a look-up each.
+    /// Prefix lengths of pod CIDRs: each costs one look-up.
     lengths: BTreeSet<u8>,
-    /// Subnets of this host: what lies in them is a machine's.
+    /// Subnets of this host: addresses inside belong to machines.
     subnets: Cover,
-    /// What was a Service's before a Node reported it.
+    /// Addresses that belonged to a Service before a Node reported them.
     held: &'a BTreeSet<IpAddr>,
-    /// Ranges of external IPs, as far as the operator named some.
+    /// Ranges of external IPs that the operator configured, if any.
     external_ranges: &'a [Prefix],
-    /// How many entries were looked at.
+    /// Number of entries that were visited, for the test of the cost.
     steps: Cell<u64>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Taken<'a> {
 struct Claim<'a> {
     node: &'a NodeView,
     is_own: bool,
-    /// The Node's first of its family.
+    /// Whether it is the Node's first address of its family.
     is_first: bool,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Taken<'a> {
     pub(super) fn new(ctx: &Context<'a>, peers: &Peers) -> Self {
         let gateways =
             Family::ALL.into_iter().flat_map(|f| ctx.host.default_gateways(f)).map(|(addr, _)| addr);
-        // Sessions with Nodes are made to whatever addresses these report.
+        // Sessions with Nodes use whatever addresses these report.
         let peers = peers.values().filter(|p| !p.is_node).filter_map(|p| match &p.key {
             PeerKey::Address(a) => Some(*a),
             PeerKey::LinkLocal(..) | PeerKey::Interface(_) => None,
@@ -102,8 +102,8 @@ impl<'a> Taken<'a> {
         self.step(node.addresses.len() + node.external.len() + node.pod_cidrs.len());
     }
 
-    /// By whom, as text. Cluster IPs come from a range of the API server, whose own address may be
-    /// one of them.
+    /// Why a Service must not use the address. Cluster IPs come from a range of the API server,
+    /// whose own address may be one of them.
     pub(super) fn by(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<String> {
         let nodes = self.nodes?;
         self.step(1);
@@ -111,7 +111,7 @@ impl<'a> Taken<'a> {
         if kind == ServiceAddresses::LoadBalancerIp
             && let Some(node) = of_node
         {
-            // ServiceLB of k3s, cloud controllers without balancers: the packets reach the node
+            // ServiceLB of k3s, or cloud controllers without load balancers: packets reach the node
             // anyway.
             return Some(format!("needs no announcement: it is an address of node {}", node.name));
         }
@@ -134,7 +134,7 @@ impl<'a> Taken<'a> {
         Some(format!("{NEVER}: {what}"))
     }
 
-    /// The Node that an address of a Service belongs to instead.
+    /// The Node to which the address belongs, rather than to the Service.
     fn node_with(&self, addr: IpAddr, kind: ServiceAddresses) -> Option<&'a NodeView> {
         let claim = self.internal.get(&addr);
         let on_subnet = || self.subnets.of(Prefix::host(addr)).is_some();
@@ -150,19 +150,19 @@ impl<'a> Taken<'a> {
         claim.filter(is_theirs).map(|c| c.node).or_else(external)
     }
 
-    /// Whether the operator named ranges of external IPs, and it is in none of them.
+    /// Whether the operator configured ranges of external IPs and the address is in none of them.
     fn is_outside(&self, addr: IpAddr) -> bool {
         !self.external_ranges.is_empty() && !self.external_ranges.iter().any(|range| range.contains(addr))
     }
 
-    /// Addresses of Services that no Node reports, or that were a Service's before one did.
+    /// Addresses of Services that no Node reports, or that belonged to a Service before one did.
     pub(super) fn held(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> BTreeSet<IpAddr> {
         let is_free = |addr: &IpAddr| !self.internal.contains_key(addr) && !self.external.contains_key(addr);
         offers.keys().filter(|a| self.held.contains(a) || is_free(a)).copied().collect()
     }
 
-    /// Nodes that report addresses of Services: all nodes report them with the same text, so that
-    /// each is one Event.
+    /// Reports Nodes that claim addresses of Services: all nodes report them with the same text, so
+    /// that each is one Event.
     pub(super) fn claims(&self, offers: &BTreeMap<IpAddr, Vec<ServiceAddress>>) -> Vec<Diagnostic> {
         let mut claims = BTreeMap::<&str, (&NodeView, Vec<String>)>::new();
         for (addr, claim) in self.internal.iter().filter(|(_, c)| !c.is_own) {
@@ -234,7 +234,7 @@ mod tests {
         of_services.map(|(p, _)| p.addr().to_string()).collect()
     }
 
-    /// Another plan, with what the last one knows of who was first.
+    /// Computes another plan, which knows from the last one which addresses were a Service's first.
     fn again(case: &mut Case) {
         case.extra.held_services = case.plan().held_services;
     }
@@ -277,7 +277,7 @@ mod tests {
         let mut case = case(&ALL);
         claim(&mut case, "n3", &["10.0.0.3", "10.96.0.20", "192.0.2.7"]);
         assert_eq!(advertised(&case), ["10.96.0.20", "192.0.2.7", "192.0.2.8"]);
-        // Whoever may write Services chooses external IPs.
+        // Anyone who may write Services chooses their external IPs.
         claim(&mut case, "n3", &["10.0.0.3", "192.0.2.8"]);
         assert_eq!(advertised(&case), ["10.96.0.20", "192.0.2.7"]);
     }
@@ -301,7 +301,7 @@ mod tests {
         let mut case = case(&[]);
         let before = sessions(&case);
         assert_eq!(before.len(), 3, "two nodes and the gateway: {before:?}");
-        // The elder claims it beside its own, then alone, then that of the gateway, too.
+        // The older Node claims it beside its own, then alone, and then that of the gateway, too.
         case.other("n2").created = Some(1);
         case.other("n3").created = Some(2);
         claim(&mut case, "n2", &["10.0.0.2", "10.0.0.3"]);
@@ -316,8 +316,8 @@ mod tests {
         assert_eq!(plan.object_problems.len(), 1, "{:?}", plan.object_problems);
     }
 
-    /// The look-ups of a plan grow with the Nodes and the Services, not with their product, and
-    /// what one Node reports counts up to its limit.
+    /// The look-ups of a plan grow with the number of Nodes plus that of Services, not with their
+    /// product, and the addresses of one Node count up to its limit.
     #[test]
     fn look_ups_grow_with_nodes_and_services_one_by_one() {
         let steps = |size: usize| {

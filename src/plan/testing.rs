@@ -107,7 +107,7 @@ pub(super) fn nodes<const N: usize>(all: [NodeView; N]) -> Nodes {
     }
 }
 
-/// `n` nodes over so many zones, the first of them our own.
+/// `n` nodes in so many zones, the first of them our own.
 pub(super) fn cluster(n: usize, zones: usize) -> Nodes {
     let mut all = nodes([]);
     let mut views = (0..n).map(|i| {
@@ -120,12 +120,12 @@ pub(super) fn cluster(n: usize, zones: usize) -> Nodes {
     all
 }
 
-/// An address of a Service, about whose endpoints nothing is known.
+/// An address of a Service whose endpoints are unknown.
 pub(super) fn offer(service: &str, kind: ServiceAddresses) -> ServiceAddress {
     ServiceAddress { service: service.into(), kind, local: None, served: None, excess: None }
 }
 
-/// Everything that a plan is made of.
+/// All inputs of a plan.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) config: Config,

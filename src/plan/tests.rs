@@ -1,4 +1,4 @@
-//! Whole plans: what one sees of this folder from outside.
+//! Whole plans, as the rest of the program sees them.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -186,7 +186,8 @@ fn a_configured_neighbor_replaces_the_made_one_of_its_address() {
     assert_eq!(case.plan().peers[&PeerKey::Address([10, 0, 0, 1].into())].remote_as, RemoteAs::Number(10000));
 }
 
-/// Who is to have a password or a policy gets no session without.
+/// If a password or a policy is configured but missing, there is no session rather than one
+/// without.
 #[test]
 fn a_broken_object_leaves_no_session_with_its_neighbor() {
     let mut case = three_nodes();
@@ -194,7 +195,7 @@ fn a_broken_object_leaves_no_session_with_its_neighbor() {
     assert!(case.peers().contains(&"10.0.0.1 Gateway".into()), "{:?}", case.peers());
     case.extra.broken = vec![at.clone()];
     assert!(!case.peers().iter().any(|p| p.starts_with("10.0.0.1 ")), "{:?}", case.peers());
-    // Another object is good.
+    // Another BGPPeer for the same neighbor is valid.
     case.extra.objects = vec![neighbor(at, RemoteAs::Number(10000))];
     assert!(case.peers().contains(&"10.0.0.1 Object".into()), "{:?}", case.peers());
 }
@@ -305,7 +306,8 @@ fn missing_plugins_are_named_and_optional_ones_left_out() {
     assert_eq!(file["plugins"].as_array().unwrap().len(), 1);
     assert!(plan.problems.iter().any(|p| p.contains("`portmap`") && p.contains("/opt/cni/bin")));
 
-    // Without those that every pod needs there is no file, so that the Node does not become Ready.
+    // Without the plugins that every pod needs there is no conflist, so that the Node does not
+    // become Ready.
     for (programs, missing) in [
         (&["bridge"][..], &["`host-local`"][..]),
         (&["host-local", "portmap"], &["`bridge`"]),
@@ -438,7 +440,7 @@ fn overlapping_pod_cidrs_of_two_nodes_are_named() {
     let plan = other.plan();
     assert!(plan.conflist.is_none() && plan.originated.is_empty() && !plan.peers.is_empty());
 
-    // Age counts, and a Node that is deleted gives way without a report.
+    // The older Node has precedence, and a deleted Node loses it without a report.
     let own = |case: &mut Case, change: fn(&mut crate::k8s::node::NodeView)| {
         change(case.nodes.as_mut().unwrap().own.as_mut().unwrap());
     };
@@ -492,7 +494,7 @@ fn liqo_314_a_stray_node_or_address_inside_takes_no_pod_cidr_away() {
         assert!(plan.originated.contains_key(&p("10.244.1.0/24")), "{name}");
         plan.problems
     };
-    // At the first start, after a restart, with pods and after a reboot.
+    // At the first start, after a restart, with pods, and after a reboot.
     let mut fresh = three_nodes();
     vk(&mut fresh);
     let mut restarted = fresh.clone();
@@ -509,7 +511,8 @@ fn liqo_314_a_stray_node_or_address_inside_takes_no_pod_cidr_away() {
         assert!(!problems[0].contains("range"), "the wrong advice: {}", problems[0]);
     }
 
-    // Interfaces: a host's address never is a reason, a subnet is none for a range in use.
+    // Interfaces: a host address is never a reason to refuse the range; a subnet is none if the
+    // range is in use.
     let mut tunnel = three_nodes();
     tunnel.host.links.insert(9, link(9, "flannel.1").with("10.244.1.0/32"));
     assert!(whole(&tunnel, "flannel's").is_empty(), "no pod gets it");
@@ -533,8 +536,7 @@ fn liqo_314_a_stray_node_or_address_inside_takes_no_pod_cidr_away() {
         "not begun with; the other family is used"
     );
 
-    // The node's own address is a reason whatever happens, but the one that the kubelet took from
-    // the bridge.
+    // The node's own address always is a reason, except if the kubelet took it from the bridge.
     let mut own = with_pods.clone();
     own.nodes.as_mut().unwrap().own.as_mut().unwrap().addresses.push("10.244.1.1".parse().unwrap());
     whole(&own, "the bridge's");
@@ -624,8 +626,8 @@ fn a_former_pod_cidr_is_served_while_pods_run_and_nobody_else_has_it() {
     assert!(case.plan().originated.is_empty(), "the Node is gone for good");
 }
 
-/// Whoever may write objects, labels and annotations decides neither how many problems there are
-/// nor how long they are.
+/// Users who may write objects, labels and annotations determine neither the number nor the length
+/// of problems.
 #[test]
 fn problems_are_bounded_in_number_and_octets() {
     let mut case = three_nodes();

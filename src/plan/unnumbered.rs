@@ -1,8 +1,8 @@
-//! `interface = …`: on which interfaces neighbors are looked for, and who was found there.
+//! `interface = …`: on which interfaces neighbors are looked for, and which were found there.
 //!
-//! An interface belongs to one `[[bgp.neighbor]]`: the one that names it exactly, else the first
-//! whose pattern fits. BGPPeer objects come before the file. What is found has the key
-//! `fe80::1%eth1`; where nobody is found there is no session, and [`Unfound`] has the reason.
+//! An interface belongs to one `[[bgp.neighbor]]`: the one that names it exactly, or else the first
+//! whose pattern matches. BGPPeer objects come before the file. A neighbor that is found has the
+//! key `fe80::1%eth1`; without one there is no session, and [`Unfound`] has the reason.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -20,16 +20,16 @@ use crate::{
     unnumbered::{Interface, Interfaces},
 };
 
-/// An interface on which nobody was found so far.
+/// An interface on which no neighbor was found so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unfound {
-    /// Its name, or the pattern that fits none.
+    /// Its name, or the pattern that matches no interface.
     pub interface: String,
-    /// With its remedy.
+    /// Why none was found, with a remedy.
     pub reason: String,
-    /// Since when, in RFC 3339; filled in by whoever has a clock.
+    /// Since when, in RFC 3339; filled in by a caller with a clock.
     pub since: String,
-    /// What the neighbor will be.
+    /// The settings that the neighbor will have.
     pub settings: Arc<PeerConfig>,
 }
 
@@ -40,7 +40,7 @@ struct Claim<'a> {
     neighbor: &'a Neighbor,
 }
 
-/// The names of interfaces in the configuration, those that count more first.
+/// The configured interfaces in order of precedence.
 fn named<'a>(ctx: &Context<'a>) -> Vec<Claim<'a>> {
     let objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));
     let file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
@@ -73,7 +73,7 @@ pub(super) fn is_looked_for_on(ctx: &Context<'_>, ifindex: u32) -> bool {
     link.is_some_and(|link| named(ctx).iter().any(|claim| fits(ctx, &claim.neighbor.at, link)))
 }
 
-/// Whether neighbors on this link are meant, and may be there.
+/// Whether the configured interface matches this link, and neighbors may be there.
 fn fits(ctx: &Context<'_>, at: &NeighborId, link: &Link) -> bool {
     match at {
         NeighborId::Interface(pattern) if is_pattern(pattern) => {
@@ -102,19 +102,19 @@ pub(super) fn interfaces(ctx: &Context<'_>) -> Interfaces {
     Interfaces { links: links.collect(), own }
 }
 
-/// Link-local addresses of an interface, those that can be used alone or all.
+/// Link-local addresses of an interface: all, or only those that are usable.
 fn link_locals(link: &Link, usable: bool) -> impl Iterator<Item = std::net::Ipv6Addr> + '_ {
     let wanted = link.addresses.iter().filter(move |a| is_link_local(a.addr) && !(usable && a.tentative));
     wanted.filter_map(|a| if let IpAddr::V6(addr) = a.addr { Some(addr) } else { None })
 }
 
-/// Those that were found.
+/// The neighbors that were found.
 pub(super) fn drafts<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     let all = claimed(ctx).into_iter();
     all.flat_map(|(link, claim)| keys_on(ctx, link).into_iter().map(move |key| draft(claim, key))).collect()
 }
 
-/// The keys of those that are found by `interface`.
+/// The keys of the neighbors that were found for `at`.
 pub(super) fn keys(ctx: &Context<'_>, at: &NeighborId) -> Vec<PeerKey> {
     ctx.host.links.values().filter(|l| fits(ctx, at, l)).flat_map(|l| keys_on(ctx, l)).collect()
 }
@@ -134,11 +134,11 @@ fn draft(claim: Claim<'_>, key: PeerKey) -> Draft<'_> {
     }
 }
 
-/// Where nobody was found, and why.
+/// The interfaces on which no neighbor was found, with the reason.
 pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Unfound> {
     let mut list = BTreeMap::new();
     for claim in named(ctx) {
-        // Uplinks that nobody named need no neighbor.
+        // Uplinks that are not configured by name need no neighbor.
         let NeighborId::Interface(name) = &claim.neighbor.at else { continue };
         if !ctx.host.links.values().any(|l| fits(ctx, &claim.neighbor.at, l)) {
             let reason = nowhere(ctx, name);
@@ -156,7 +156,7 @@ pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<
             list.insert(link.name.clone(), (claim, reason));
         }
     }
-    // What is wrong with their settings is named where there is somebody.
+    // Problems of their settings are reported once a neighbor is found.
     let settings = |claim, name: &String| {
         Arc::new(draft(claim, PeerKey::Interface(name.clone())).finish(ctx, &mut Vec::new()))
     };
@@ -176,7 +176,7 @@ fn problem(interface: &str, reason: &str) -> Diagnostic {
     )
 }
 
-/// Why a name fits no interface.
+/// Why a name matches no interface.
 fn nowhere(ctx: &Context<'_>, pattern: &str) -> String {
     if is_pattern(pattern) {
         return format!("no interface of this host that may be an uplink matches `{pattern}` so far");
@@ -187,7 +187,7 @@ fn nowhere(ctx: &Context<'_>, pattern: &str) -> String {
     }
 }
 
-/// Why nobody was found on an interface.
+/// Why no neighbor was found on an interface.
 fn silence(ctx: &Context<'_>, link: &Link, on_link: Option<&OnLink>) -> String {
     let name = &link.name;
     if let Some(trouble) = on_link.and_then(|on| on.trouble.clone()) {
@@ -311,7 +311,7 @@ mod tests {
         let mut case = Case::new(c, Some(own), host(links, [pods]));
         assert_eq!(names(&case), ["eth0", "eth0.7", "bond0", "br-ex", "veth1"]);
 
-        // By its name each is refused for a reason, or taken.
+        // Configured by name, each is refused for a reason, or accepted.
         #[rustfmt::skip]
         let cases = [
             ("lo",        "lo is the loopback"),

@@ -69,7 +69,7 @@ pub(super) async fn run(mut query: watch::Receiver<Option<PluginQuery>>, found: 
             let plugins = scan(&query, &mut known).await;
             publish(&found, Arc::new(plugins));
         }
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             () = sleep(SCAN_INTERVAL) => {}
             r = query.changed() => if r.is_err() { return },

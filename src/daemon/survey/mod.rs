@@ -97,7 +97,7 @@ pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Cancel safe, both.
+            // Both arms are cancel safe.
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = problems.closed() => return,

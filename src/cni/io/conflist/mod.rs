@@ -76,7 +76,7 @@ pub(super) async fn run(
         };
         outcome.publish(&keeper.options, &status);
         publish(&context.problems, checked.problems);
-        // Cancel safe, each.
+        // Each arm is cancel safe.
         tokio::select! {
             () = sleep_until(until.into()) => {}
             () = changed(&mut want) => {}
