@@ -1,5 +1,5 @@
-//! Starts the tasks that only run under Kubernetes: the watches of the API server, what is written
-//! to it, and the conflist with its gate.
+//! Starts the tasks that only run under Kubernetes: the watches of the API server, the writers of
+//! its objects, and the conflist with its gate.
 
 use std::{path::Path, sync::Arc};
 
@@ -55,7 +55,7 @@ impl Cluster {
         Self { api, watch, services, objects, conflist }
     }
 
-    /// What queries need.
+    /// The inputs of queries.
     pub(super) fn views(&self) -> Kubernetes {
         Kubernetes {
             nodes: self.watch.nodes.clone(),

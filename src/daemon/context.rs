@@ -1,5 +1,5 @@
-//! What every part of the start needs: options, configuration, the name of the node, the state
-//! folder. Creating it claims the state folder and enters the sandbox.
+//! The inputs that all parts of the start share: options, configuration, the name of the node, the
+//! state folder. Creating it claims the state folder and enters the sandbox.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -26,19 +26,19 @@ pub(super) struct Context {
     /// Other processes that listen on our BGP ports.
     pub(super) owners: Owners,
     pub(super) sandbox: SandboxView,
-    /// Files that are open since before the sandbox.
+    /// Files that were opened before the sandbox was entered.
     _held: Option<Held>,
-    /// State that could not be saved.
+    /// Problems: state that could not be saved.
     pub(super) unsaved: watch::Receiver<Vec<Diagnostic>>,
-    /// Few file descriptors left.
+    /// Problems: few file descriptors are left.
     pub(super) descriptors: watch::Receiver<Vec<Diagnostic>>,
-    /// What a look at the host shows.
+    /// Problems that the checks of the host find.
     pub(super) survey: watch::Receiver<Vec<Diagnostic>>,
 }
 
 impl Context {
     /// Claims the state folder and enters the sandbox. The control socket must be bound before: a
-    /// second daemon fails there and changes nothing.
+    /// second daemon fails at that point, before it changes anything.
     pub(super) async fn enter(
         options: RunOptions,
         config: Config,

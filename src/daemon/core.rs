@@ -77,12 +77,13 @@ impl Core {
         })
     }
 
-    /// Watches packet filters of others.
+    /// Watches the packet filters of other programs.
     pub(super) fn watch_filters(&self, outputs: &Outputs) {
         tokio::spawn(filters::run(outputs.passages.subscribe(), self.reports.filters.clone()));
     }
 
-    /// Watches sessions for problems, and interfaces for unnumbered neighbors, which it returns.
+    /// Watches sessions for problems, and looks for unnumbered neighbors on interfaces. Returns the
+    /// neighbors found.
     pub(super) fn watch_sessions(&mut self, outputs: &Outputs) -> watch::Receiver<Arc<Found>> {
         let peers = &mut self.peers;
         tokio::spawn(sessions::run(
@@ -137,7 +138,7 @@ impl Core {
         }
     }
 
-    /// Inputs of the planner. `found`: neighbors on interfaces of unnumbered neighbors.
+    /// Inputs of the planner. `found`: the unnumbered neighbors on each interface.
     pub(super) fn planner_inputs(
         &mut self,
         outputs: &Outputs,
@@ -185,8 +186,8 @@ impl Core {
         nft::io::masquerade::spawn(nft::io::masquerade::Inputs { want, learned, ready });
     }
 
-    /// Accepts packets of containers where another program drops them, and drops packets of pods to
-    /// the BGP port of neighbors.
+    /// Accepts packets of containers that another program would drop, and drops packets from pods
+    /// to the BGP port of neighbors.
     pub(super) fn spawn_firewall(
         &self,
         wanted: watch::Receiver<Option<Arc<nft::forward::Wanted>>>,
@@ -199,7 +200,7 @@ impl Core {
         nft::io::pod_bgp::spawn(block_bgp, reports.pod_bgp.clone(), reports.pod_bgp_notes.clone());
     }
 
-    /// Follows readiness. `cluster`: its conflist is waited for.
+    /// Tracks readiness. With `cluster`, this includes its conflist.
     pub(super) fn spawn_readiness(&self, cluster: Option<&Cluster>) {
         let waits = self.context.config.cni.enabled != Some(false);
         let written = cluster.filter(|_| waits).map(|cluster| cluster.conflist.status.clone());

@@ -1,4 +1,4 @@
-//! `routelet doctor` without a daemon: the checks of the daemon, once, and those of its start.
+//! `routelet doctor` without a daemon: runs the checks of the daemon and those of its start once.
 
 use std::{io, net::SocketAddr, path::Path};
 
@@ -24,11 +24,12 @@ use crate::{
     plan::{self, PlanInputs, plan},
 };
 
-/// Checks the host for a daemon that would be started with these options. The most urgent first.
+/// Checks the host for a daemon that would be started with these options. Returns the most urgent
+/// problems first.
 ///
 /// # Errors
 ///
-/// When the configuration is wrong.
+/// If the configuration is invalid.
 pub fn doctor(options: RunOptions) -> Result<Vec<Diagnostic>, Error> {
     let offered = options.kubeconfig.is_some() || options.environment.kubernetes_service_host.is_some();
     let loaded = config::io::load(options.config.as_deref(), offered);
@@ -82,7 +83,7 @@ fn host_checks(config: &Config, host: &Host, kubernetes: bool) -> Vec<Diagnostic
     if let Some(Ok(planned)) = &planned {
         found.extend(filters::judge(&plan::passages(host, &needs, planned)));
     }
-    // A command has descriptors; without them nothing is found.
+    // This fails only without descriptors or memory, which a command has.
     if let Ok(seen) = io_sysctl::look(&needs) {
         found.extend(sysctl::problems(&needs, &seen));
         found.extend(forwarding_off(&needs));
@@ -104,14 +105,15 @@ fn forwarding_off(needs: &Needs) -> Vec<Diagnostic> {
     .collect()
 }
 
-/// Addresses to listen on that another process has.
+/// Addresses to listen on that are in use by another process.
 fn ports(listen: &[SocketAddr], key: &str) -> Vec<Diagnostic> {
     let owners = owners_of(listen);
     let taken = listen.iter().filter_map(|addr| {
         let error = std::net::TcpListener::bind(addr).err()?;
-        // Each family has a socket of its own, which only a socket of both families disturbs here.
+        // A socket is opened for each family separately, so only a socket of the same family, or of
+        // both, conflicts.
         let is_taken = error.kind() == io::ErrorKind::AddrInUse && owners.contains_key(&addr.port());
-        // A daemon of ours that runs has them by right.
+        // An address that a running routelet daemon uses is no problem.
         let is_ours = owners.get(&addr.port()).is_some_and(|owner| owner.starts_with("routelet "));
         let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
         (is_taken && !is_ours || is_refused).then(|| port_taken(*addr, key, &error, owners.get(&addr.port())))
@@ -119,7 +121,7 @@ fn ports(listen: &[SocketAddr], key: &str) -> Vec<Diagnostic> {
     taken.collect()
 }
 
-/// Whether files can be written there. Makes no folder: the nearest one that exists decides.
+/// Whether files can be written there. Creates no folder: the nearest existing parent is checked.
 fn state_dir(dir: &Path) -> Option<Diagnostic> {
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(dir);
     let error = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK).err()?;

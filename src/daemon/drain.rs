@@ -41,7 +41,7 @@ impl Drainer {
         (Self { path, step }, seen)
     }
 
-    /// Starts a drain, or completes it at once if `now`. Returns a description of what happens.
+    /// Starts a drain, or completes it at once if `now`. Returns a description of the next steps.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ impl Drainer {
         crate::state::io::write(&self.path, format!("{}\n", step.as_str()).as_bytes(), 0o644)
     }
 
-    /// Advances the step as time and pods allow. Without a cluster the pod CIDRs stay advertised,
-    /// since it is unknown when the last container is gone.
+    /// Advances the step as soon as time and pods allow. Without a cluster the pod CIDRs stay
+    /// advertised, since it is unknown when the last container is gone.
     pub(super) async fn run(self, cluster: Option<k8s::io::Options>) {
         let mut seen = self.step.subscribe();
         let mut refused = false;

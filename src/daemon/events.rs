@@ -1,5 +1,5 @@
 //! Keeps recent log events for `show events`, so that both are consistent, and writes them to the
-//! state folder, so that a restart goes on with them.
+//! state folder, so that they survive a restart.
 
 use std::{
     fmt,
@@ -21,23 +21,24 @@ use crate::{
     state,
 };
 
-/// In the state folder: a line for each event.
+/// File in the state folder, with one line per event.
 pub(super) const FILE: &str = "events.jsonl";
 
-/// How long events wait to be written, so that many make one write.
+/// How long events are collected before they are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The ring buffer of the process.
 static RING: OnceLock<Mutex<Events>> = OnceLock::new();
 
-/// There are events that were not written.
+/// Notifies that there are unwritten events.
 static UNWRITTEN: Notify = Notify::const_new();
 
-/// An event was recorded, for whoever follows them.
+/// Notifies that an event was recorded.
 static RECORDED: Notify = Notify::const_new();
 
 fn ring() -> MutexGuard<'static, Events> {
-    // A daemon that runs has fewer than one event per millisecond: the next one begins above.
+    // A running daemon records less than one event per millisecond, so the numbers of the next run
+    // start above all earlier ones.
     let first = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(1);
     RING.get_or_init(|| Mutex::new(Events::starting_at(first())))
         .lock()
@@ -65,7 +66,7 @@ pub(super) fn recorded() -> Notified<'static> {
     RECORDED.notified()
 }
 
-/// Reads the events of the former run.
+/// Reads the events of the previous run.
 pub(super) fn restore(state_dir: &Path) {
     let path = state_dir.join(FILE);
     let Some(lines) = state::io::read(&path) else { return };
@@ -84,7 +85,7 @@ pub(super) async fn keep(state_dir: &Path) {
     }
 }
 
-/// Hands all events to the thread that writes the state folder.
+/// Passes all events to the thread that writes to the state folder.
 pub(super) fn save(state_dir: &Path) {
     let lines = ring().to_lines();
     if !lines.is_empty() {

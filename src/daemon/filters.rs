@@ -1,4 +1,4 @@
-//! Watches whether packet filters of others drop what this host is there to forward.
+//! Watches whether packet filters of other programs drop packets that this host should forward.
 
 use std::{
     sync::Arc,
@@ -18,10 +18,10 @@ use crate::{
     pace::tick,
 };
 
-/// Between two looks at the number of changes.
+/// Time between two checks for changes of nf_tables.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Changes are waited for this many times as long as reading all rules takes, so that reading them
-/// costs little where they change all the time.
+/// After reading all rules, the pause before the next check is this many times as long as the
+/// reading took, so that rules that change all the time cost little.
 const PAUSE_FACTOR: u32 = 500;
 const MAX_PAUSE: Duration = Duration::from_secs(50);
 
@@ -51,7 +51,7 @@ pub(super) async fn run(
     }
 }
 
-/// What was judged last: the change of nf_tables and the passages.
+/// What was evaluated last: the generation of nf_tables, and the passages.
 type Judged = (Option<u32>, Arc<Vec<Passage>>);
 
 struct Looked {
@@ -69,7 +69,7 @@ fn look(passages: &Arc<Vec<Passage>>, last: Option<Judged>) -> Looked {
     Looked { problems, judged: now, took: start.elapsed() }
 }
 
-/// The problems now. Filters that cannot be read are none; `explain` names the error.
+/// The present problems. Filters that cannot be read cause none; `explain` reports the error.
 pub(super) fn judge(passages: &[Passage]) -> Vec<Diagnostic> {
     let of_family = |family| {
         let some: Vec<_> = passages.iter().filter(|p| p.subnet.family() == family).cloned().collect();

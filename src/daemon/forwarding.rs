@@ -78,7 +78,7 @@ pub(super) async fn run(
                     *old = now;
                     differs
                 })),
-                // What was found before stays.
+                // The previous results stay in force.
                 Err(error) => tracing::debug!(%error, "cannot read the host's settings"),
             }
         }

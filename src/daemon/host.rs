@@ -16,24 +16,24 @@ use crate::{
 const BARE_HOST: &str = "no configuration file: BGP with the default gateways and with routers on uplinks without address, a private AS \
      number of its own, and the subnets of bridges with containers are advertised";
 
-/// The same where the file has nothing but `docker.networks`.
+/// The same if the file has only `docker.networks`.
 const BARE_HOST_WITH_NETWORKS: &str = "no [bgp] in the configuration file: BGP with the default gateways and with routers on uplinks without address, a \
      private AS number of its own, and the subnets of docker.networks are advertised";
 
-/// How the configuration came about.
+/// Describes the configuration if there is none in a file.
 pub(super) fn bare_host(config: &Config) -> &'static str {
     if config.docker.networks.is_empty() { BARE_HOST } else { BARE_HOST_WITH_NETWORKS }
 }
 
-/// What the response is made of besides the plan.
+/// The data of the response besides the plan.
 pub(super) struct State<'a> {
     pub(super) host: &'a Host,
     pub(super) neighbors: &'a [NeighborView],
-    /// Of subnets that the plan originates.
+    /// The neighbors to which originated subnets are advertised.
     pub(super) sent: &'a AdvertisedTo,
 }
 
-/// The response; without a plan it only has the reason.
+/// The response; without a plan it only contains the reason.
 pub(super) fn status(plan: Result<&Plan, &NoPlan>, state: &State<'_>, problems: Vec<String>) -> HostStatus {
     let &State { host, neighbors, .. } = state;
     let plan = match plan {

@@ -14,11 +14,13 @@ use crate::{
     net::{Origination, Prefix},
 };
 
-/// Routes of one change that are logged by prefix; of more only the number is.
+/// Maximum routes of one change that are logged by prefix; beyond that, only their number is
+/// logged.
 const MAX_NAMED: usize = 16;
 
-/// Least and greatest time between two looks at what changes all the time, like the Services of a
-/// tenant or a link without contact: what is there again at the next look is not logged.
+/// Minimum and maximum time between two comparisons of state that changes all the time, like the
+/// Services of a tenant or a link with a loose contact. A change that is reverted by the next
+/// comparison is not logged.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -31,7 +33,8 @@ struct Pace {
 }
 
 impl Pace {
-    /// Changes were logged: the pause doubles while they come as soon as it has ended.
+    /// Called when changes were logged: the pause doubles while the next changes follow soon after
+    /// its end.
     fn logged(&mut self, now: Instant) {
         let goes_on = self.until.is_some_and(|until| now < until + self.pause);
         self.pause = if goes_on { (self.pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
@@ -58,7 +61,7 @@ enum LinkChange {
     Added,
     Up,
     Down,
-    /// Down, and up again since.
+    /// Down and up again since the last comparison.
     Flapped,
     Removed,
 }
@@ -93,7 +96,7 @@ pub(super) async fn log(
     }
 }
 
-/// Whether there was anything to log.
+/// Returns whether there was anything to log.
 fn log_routes(before: &BTreeMap<Prefix, Origination>, now: &BTreeMap<Prefix, Origination>) -> bool {
     let (added, removed) = route_changes(before, now);
     let changed = !added.is_empty() || !removed.is_empty();
@@ -124,7 +127,7 @@ fn route_changes(
     (added.map(|(prefix, own)| (*prefix, own.source.as_str())).collect(), removed.copied().collect())
 }
 
-/// Whether there was anything to log.
+/// Returns whether there was anything to log.
 fn log_links(before: &Host, now: &Host) -> bool {
     let changes = link_changes(before, now);
     let changed = !changes.is_empty();
@@ -142,8 +145,8 @@ fn log_links(before: &Host, now: &Host) -> bool {
     changed
 }
 
-/// Ports of bridges and bonds are left out, as each pod has one; so is the loopback, and a veth
-/// that appears, which becomes a port later.
+/// The changes of links. Ports of bridges and bonds are left out, as each pod has one; so are the
+/// loopback, and a new veth, which becomes a port later.
 fn link_changes(before: &Host, now: &Host) -> Vec<(String, LinkChange)> {
     let counts = |link: &Link| link.master.is_none() && !link.loopback;
     let is_up = |host: &Host, link: &Link| link.up && host.has_carrier(link);
@@ -209,11 +212,11 @@ mod tests {
         while now < start + Duration::from_secs(3600) {
             pace.logged(now);
             logged += 1;
-            // Ten changes a second: one comes soon after each pause.
+            // Ten changes per second: one comes soon after each pause.
             now = pace.until.unwrap() + Duration::from_millis(100);
         }
         assert!(logged < 70, "{logged} an hour");
-        // A minute without changes, and the next one is logged soon after those before it.
+        // After a minute without changes, the next one is logged without a long pause.
         pace.logged(now + MAX_PAUSE * 2);
         assert_eq!(pace.pause, MIN_PAUSE);
     }

@@ -1,4 +1,4 @@
-//! `[fib]`: where our routes are in the kernel, now and before.
+//! `[fib]`: where our routes are in the kernel, at present and formerly.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,8 +29,8 @@ pub(super) fn restart_time(config: &Config) -> Duration {
     config::seconds(config.bgp.defaults.restart_time.unwrap_or(120))
 }
 
-/// Moves the routes whenever the settings change. The record of former places is written first, so
-/// that a crash leaves no routes that nobody knows.
+/// Moves the routes when the settings change. The former location is recorded first, so that a
+/// crash leaves no routes that are not on record.
 pub(super) async fn follow(mut config: watch::Receiver<Arc<Config>>, fib: FibClient, state_dir: PathBuf) {
     let mut now = settings(&config.borrow_and_update());
     while config.changed().await.is_ok() {

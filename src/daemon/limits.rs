@@ -12,7 +12,8 @@ use crate::{
     pace::tick,
 };
 
-/// Below this many descriptors a large mesh, the listeners and the control socket compete for them.
+/// With fewer descriptors than this, a large mesh, the listeners and the control socket compete for
+/// them.
 const ENOUGH_DESCRIPTORS: u64 = 1024;
 /// `LimitRTPRIO=` of the unit.
 const REAL_TIME: u64 = 10;
@@ -67,7 +68,7 @@ pub(super) fn follow() -> watch::Receiver<Vec<Diagnostic>> {
 
 /// The number of open files; `None` if not even the folder can be opened.
 fn in_use() -> Option<u64> {
-    // One of them is that of the folder.
+    // One of the entries is the open folder itself.
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 

@@ -24,24 +24,24 @@ use crate::{
     net::Diagnostic,
 };
 
-/// How long clients of the former control socket have for what they requested.
+/// How long clients of the former control socket may wait for their responses.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The control socket shall be elsewhere, or for another group.
+/// A request to move the control socket, or to change its group.
 pub(super) struct Move {
     pub(super) to: Control,
-    /// Why that is not possible while the daemon runs.
+    /// Receives the error if that is not possible while the daemon runs.
     pub(super) reply: oneshot::Sender<Result<(), BindError>>,
 }
 
-/// A control socket that is elsewhere now.
+/// A former control socket.
 struct Former {
     path: PathBuf,
     serving: JoinHandle<()>,
     until: Instant,
 }
 
-/// Serves the control socket, wherever it is.
+/// Serves the control socket, and moves it on request.
 pub(super) async fn control(
     socket: ControlSocket,
     mut now: Control,
@@ -84,7 +84,7 @@ pub(super) async fn control(
     let _ = serving.await;
 }
 
-/// Serves metrics and probes on whatever addresses are configured.
+/// Serves metrics and probes on the configured addresses.
 pub(super) async fn metrics(
     mut listeners: Vec<TcpListener>,
     mut config: watch::Receiver<Arc<Config>>,

@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Inputs of the task.
 pub(super) struct Inputs {
     pub(super) plan: watch::Receiver<Arc<Result<Plan, NoPlan>>>,
-    /// Each change is a reload, which restarts `auto`.
+    /// Each change is a reload, which makes `auto` start again.
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) peers: mpsc::Sender<ToPeers>,
     pub(super) rib: RibSender,
@@ -93,7 +93,7 @@ async fn advertised_outside(inputs: &Inputs, pods: &BTreeSet<Prefix>) -> PerFami
     advertised
 }
 
-/// Established, in another AS, and not a node of the cluster.
+/// Whether the neighbor is established, in another AS, and not a node of the cluster.
 fn is_outside(n: &NeighborView) -> bool {
     n.state == SessionState::Established
         && n.remote_as.is_some_and(|asn| asn != n.local_as)

@@ -114,7 +114,7 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         .block_on(start::daemon(Launch { options, started, offered, log, limit }))
 }
 
-/// Runs what a command does, which needs no thread beside this one.
+/// Runs the work of a command, which needs no thread besides this one.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(no_threads)?.block_on(work))

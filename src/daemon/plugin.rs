@@ -12,7 +12,7 @@ use crate::k8s::{
     },
 };
 
-/// The reports of all nodes, or why the API server does not list them.
+/// The reports of all nodes, or why they cannot be read.
 ///
 /// # Errors
 ///

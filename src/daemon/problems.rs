@@ -25,7 +25,7 @@ pub(super) type Found = watch::Receiver<Vec<Diagnostic>>;
 pub(super) struct Reports {
     pub(super) firewall: watch::Sender<Vec<Diagnostic>>,
     pub(super) firewall_notes: watch::Sender<Vec<Diagnostic>>,
-    /// Of packet filters of others.
+    /// Of packet filters of other programs.
     pub(super) filters: watch::Sender<Vec<Diagnostic>>,
     pub(super) pod_bgp: watch::Sender<Vec<Diagnostic>>,
     pub(super) pod_bgp_notes: watch::Sender<Vec<Diagnostic>>,
@@ -71,7 +71,7 @@ impl Sources {
         [conflist, self.of_host(), self.of_plan(), self.of_sessions()].concat()
     }
 
-    /// Waits for a change. A task that has ended makes none. Cancel safe.
+    /// Waits for a change; tasks that have ended are ignored. Cancel safe.
     pub(super) async fn changed(&mut self) {
         let others = self.others.iter_mut().chain([&mut self.sessions]);
         let any = select_all(others.map(|found| Box::pin(next(found))));
@@ -99,7 +99,7 @@ async fn next<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
-/// Logs them. Never ends.
+/// Logs all problems. Never ends.
 pub(super) async fn log(mut sources: Sources) {
     let mut standing = Standing::default();
     loop {
@@ -109,10 +109,11 @@ pub(super) async fn log(mut sources: Sources) {
     }
 }
 
-/// Between two log lines of one object, whose texts a tenant may change ten times a second.
+/// Minimum time between two log lines about one object: a tenant may change its texts ten times a
+/// second.
 const OBJECT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was found and is not yet gone.
+/// The problems that are present.
 #[derive(Default)]
 struct Standing {
     keys: BTreeSet<(Reason, Subject)>,
@@ -134,7 +135,7 @@ impl Standing {
         }
     }
 
-    /// Those to log as found, and the keys of those to log as gone.
+    /// The problems to log as found, and the keys of those to log as resolved.
     fn changes<'a>(
         &mut self,
         now: Instant,
@@ -194,7 +195,7 @@ mod tests {
         let mut standing = Standing::default();
         let start = Instant::now();
         let mut lines = 0;
-        // Ten changes a second for three minutes; every other time the object is in order.
+        // Ten changes per second for three minutes; every other time the object has no problem.
         for n in 0..1800_u32 {
             let now = start + Duration::from_millis(100) * n;
             let subject = Subject::object(SubjectKind::Service, Some("a"), "b", "");

@@ -213,7 +213,7 @@ fn sessions_of(up: &BTreeSet<String>) -> Sessions {
     Sessions { any: !up_there.is_empty() || link_local, up: up_there }
 }
 
-/// The number of planned neighbors; without a plan more than can have converged.
+/// The number of planned neighbors; without a plan, a number that is never reached.
 fn expected(plan: &Result<Plan, NoPlan>) -> usize {
     plan.as_ref().map_or(usize::MAX, |p| p.peers.values().filter(|p| !p.disabled).count())
 }

@@ -31,7 +31,7 @@ const MAX_SESSIONS: usize = 500;
 const LARGE_TABLE: u64 = 2000;
 /// Maximum problems in a report.
 const MAX_PROBLEMS: usize = 88;
-/// Names of neighbors of one own prefix, and their octets.
+/// Maximum number of neighbors that are listed for an own prefix, and octets of each name.
 const MAX_NAMES: usize = 4;
 const MAX_NAME: usize = 64;
 
@@ -179,7 +179,7 @@ mod tests {
             ..RouteReport::default()
         };
         let problems = vec!["x".repeat(PROBLEM_MAX + 30); MAX_PROBLEMS];
-        // As many as the summary has.
+        // As many as in the summary.
         let own = OwnReport {
             prefix: "2001:db8::/32".into(),
             advertised_to: vec![name(&long); MAX_NAMES],

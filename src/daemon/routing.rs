@@ -81,11 +81,11 @@ impl Routing {
     }
 }
 
-/// Where our routes were before, and where they are now.
+/// Where our routes were, and where they are now.
 type Former = (Record, Option<Location>);
 
-/// Opens netlink. Where our routes will be is recorded first, so that a crash leaves no routes that
-/// nobody knows.
+/// Opens netlink. The location of our routes is recorded first, so that a crash leaves no routes
+/// that are not on record.
 async fn open_kernel(context: &Context) -> Result<(Kernel, Former), Error> {
     let settings = kernel_routes::settings(&context.config);
     let (record, place) = (state::former(&context.state_dir), settings.location());

@@ -99,7 +99,7 @@ fn with_target(path: PathBuf) -> Vec<PathBuf> {
 fn make_folders(demand: &Demand) {
     let Some(cni) = &demand.cni else { return };
     let conf_dir = cni.writes.then_some(cni.conf_dir.as_path());
-    // The plugin creates its folder in it.
+    // The CNI plugin creates its own folder inside the parent.
     for folder in conf_dir.into_iter().chain(cni.leases.parent()) {
         if let Err(error) = fs::create_dir_all(folder) {
             tracing::debug!(path = %folder.display(), %error, "cannot create folder");

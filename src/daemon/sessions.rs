@@ -1,4 +1,4 @@
-//! Publishes problems that only several sessions together show.
+//! Publishes problems that only show from several sessions together.
 
 use std::{
     sync::Arc,
@@ -26,9 +26,9 @@ use crate::{
     plan::{NoPlan, Plan},
 };
 
-/// How often to check without an event: what lasts for [`GRACE`] is found soon after.
+/// How often to check without an event: a condition that lasts for [`GRACE`] is found soon after.
 const CHECK_INTERVAL: Duration = GRACE;
-/// How often to check what the sessions carry, which costs the routing table more time.
+/// How often to check the exchanged routes, which costs the routing table more time.
 const EXCHANGES_INTERVAL: Duration = Duration::from_secs(3);
 /// Events are collected for this long.
 const DEBOUNCE: Duration = Duration::from_millis(200);

@@ -1,5 +1,5 @@
-//! Runs until a signal arrives or a task fails, and ends the tasks in order: first what changes
-//! sessions, then the sessions, then the kernel's routes.
+//! Runs until a signal arrives or a task fails, and ends the tasks in order: first those that
+//! change sessions, then the sessions, then the kernel's routes.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::{
 use super::{Error, cluster::Cluster, core::Core, events, machine, reload::Reloader, routing::Routing};
 use crate::{bgp::io::Leaving, config::OnExit, control::Reload};
 
-/// How long the end waits for state that is being written.
+/// How long the shutdown waits for state that is being written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// By a signal, which has no options: even if every session is reset.
+/// A reload by a signal, which has no options: it is applied even if all sessions are reset.
 const PLAIN: Reload = Reload { dry_run: false, confirm: None, force: true };
 
 pub(super) struct Signals {

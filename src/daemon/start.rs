@@ -32,11 +32,11 @@ use crate::{
 /// How long the start waits until the host's sysctls were checked.
 const SYSCTL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What `run` has read before any task.
+/// What `run` has read before any task starts.
 pub(super) struct Launch {
     pub(super) options: RunOptions,
     pub(super) started: Started,
-    /// Options or environment name an API server.
+    /// Whether options or environment refer to an API server.
     pub(super) offered: bool,
     pub(super) log: LogLevel,
     pub(super) limit: Limit,
@@ -138,7 +138,7 @@ fn serve(core: &mut Core, control: ControlSocket, moves: mpsc::Receiver<Move>, q
     tokio::spawn(listeners::metrics(sockets, core.context.in_force.clone(), problems, queries));
 }
 
-/// What queries need beside the running tasks.
+/// The inputs of queries besides the running tasks.
 struct Served {
     reachable: watch::Receiver<Arc<Reachable>>,
     problems: problems::Sources,

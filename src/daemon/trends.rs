@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::queries::QueryHandler;
 use crate::{control::page::trends::Sample, pace::tick};
 
-/// Between two samples.
+/// Time between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Never ends.

@@ -1,4 +1,4 @@
-//! What the kernel does with the packets. Everything here blocks for a moment.
+//! Determines what the kernel does with the packets. Everything here blocks for a moment.
 
 use std::net::IpAddr;
 
@@ -22,10 +22,10 @@ use crate::{
 
 use super::MAX_SOURCES;
 
-/// Neighbors from which packets to containers are followed.
+/// Maximum number of neighbors from which packets to containers are followed.
 const MAX_NEIGHBORS: usize = 4;
 
-/// Adds to the facts what the kernel does.
+/// Adds the kernel's decisions to the facts.
 pub(super) fn look(mut facts: Facts, host: &Host, protocol: u8) -> Facts {
     let lookups = match Lookups::open() {
         Ok(lookups) => lookups,
@@ -42,7 +42,7 @@ pub(super) fn look(mut facts: Facts, host: &Host, protocol: u8) -> Facts {
     facts
 }
 
-/// One look at the kernel.
+/// The state of one query.
 struct Look<'a> {
     lookups: Lookups,
     host: &'a Host,
@@ -52,8 +52,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The route of the packets. Where they are forwarded and something else than routing drops
-    /// them, that of this host's own: the flow has the reason.
+    /// The route of the packets. If packets are forwarded and something other than routing drops
+    /// them, the route of this host's own packets: the flow has the reason.
     fn route(&mut self, facts: &mut Facts) {
         let address = facts.question.address;
         let is_own = matches!(facts.from, Some(Place::Host { .. }));
@@ -79,7 +79,8 @@ impl Look<'_> {
         facts.rule = rule.map(|r| Rule { priority: r.priority, table: r.table, selects: r.selects });
     }
 
-    /// The interface on which packets from an address arrive: as given, else that towards it.
+    /// The interface on which packets from an address arrive: the given one, or else the one
+    /// towards that address.
     fn arrival(&mut self, facts: &Facts, from: IpAddr) -> Option<u32> {
         if let Some(name) = &facts.question.interface {
             return self.host.link(name).map(|l| l.index);
@@ -129,8 +130,8 @@ impl Look<'_> {
         }))
     }
 
-    /// Newer kernels report one error for whatever drops a packet that arrives (docs/kernel.md,
-    /// section 12): the cause is found as they find it.
+    /// Newer kernels return the same error whatever drops an arriving packet (docs/kernel.md,
+    /// section 12). The cause is therefore determined with the kernel's own checks, in its order.
     fn cause(&mut self, packet: &Packet) -> Drop {
         let (Some(source), Some(index)) = (packet.source, packet.arrives_on) else { return Drop::Invalid };
         let sent = |destination| Packet { destination, source: None, arrives_on: None };
@@ -156,7 +157,7 @@ impl Look<'_> {
         self.host.links.get(&index).map_or_else(|| format!("interface {index}"), |l| l.name.clone())
     }
 
-    /// The interface by which the packets leave, and who is there.
+    /// The interface by which the packets leave, and the neighbor entry there.
     fn exit(&mut self, facts: &mut Facts) {
         let Kernel::Used(used) = &facts.kernel else { return };
         let Some(link) = self.host.link(&used.interface).filter(|_| !used.is_local) else { return };
@@ -200,7 +201,7 @@ impl Look<'_> {
         flows
     }
 
-    /// Who sends packets that this node forwards.
+    /// The senders of packets that this node forwards.
     fn senders(&mut self, facts: &Facts) -> Vec<Sender> {
         let to_containers = matches!(facts.place, Place::Container { .. });
         if let Some(from) = facts.question.from {
@@ -257,8 +258,8 @@ impl Look<'_> {
         })
     }
 
-    /// The key that is 0 and keeps packets that arrive on an interface from being forwarded.
-    /// IPv6 has one for all interfaces.
+    /// The sysctl whose value 0 keeps packets that arrive on an interface from being forwarded. For
+    /// IPv6, one sysctl covers all interfaces.
     fn forwarding_off(&self, destination: IpAddr, arrives_on: Option<u32>) -> Option<String> {
         let family = Family::of(destination);
         let all = forwarding_key(family).to_owned();
@@ -289,7 +290,7 @@ impl Look<'_> {
         }
     }
 
-    /// Why packet filters could not be read.
+    /// Records why packet filters could not be read.
     fn firewall(&mut self, facts: &mut Facts) {
         let is_forwarded = facts.flows.iter().any(|f| !f.to_host);
         if is_forwarded && self.filters.is_none() {
@@ -299,24 +300,24 @@ impl Look<'_> {
     }
 }
 
-/// Of rp_filter: replies leave by the interface on which packets arrive.
+/// Value of rp_filter: packets must arrive on the interface by which replies leave.
 const STRICT: u32 = 1;
 
-/// Who sends, and on which interface it arrives.
+/// A sender, and the interface on which its packets arrive.
 struct Sender {
     name: String,
     source: IpAddr,
     interface: String,
 }
 
-/// One direction.
+/// One direction of a flow.
 struct Leg {
     name: String,
     source: IpAddr,
     destination: IpAddr,
 }
 
-/// The larger of both counts.
+/// The larger of the values for all interfaces and for this one is in force.
 fn rp_filter(interface: &str) -> u32 {
     let values = ["all", &escaped(interface)].map(|i| interface_key(Family::Ipv4Unicast, i, "rp_filter"));
     let numbers = values.iter().filter_map(|key| io_sysctl::value(key)?.parse().ok());

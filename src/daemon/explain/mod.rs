@@ -1,4 +1,5 @@
-//! Gathers what `explain` decides on: the table, the plan, and what the kernel does with packets.
+//! Gathers the facts from which `explain` decides: the table, the plan, and what the kernel does
+//! with packets.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -22,7 +23,7 @@ use crate::{
 
 mod kernel;
 
-/// Originated prefixes whose packets are followed where no source is given.
+/// Maximum number of originated prefixes whose packets are followed if no source is given.
 const MAX_SOURCES: usize = 8;
 
 impl QueryHandler {
@@ -55,7 +56,7 @@ impl QueryHandler {
         let (place, from) = (place(question.address), question.from.map(place));
         let own = originated(plan, host, question.address);
         let sources = sources(plan, host, &question);
-        // A prefix that covers that of the source may be advertised in its place.
+        // A prefix that covers the one of the source may be advertised instead of it.
         let covering = question.from.map(|from| originated(plan, host, from)).unwrap_or_default();
         let originated = own.iter().chain(&sources).chain(&covering).map(|s| s.prefix);
         let rib = self.explained(question.address, originated.collect()).await?;
@@ -110,8 +111,8 @@ impl QueryHandler {
         response.await.ok()
     }
 
-    /// Whether packets of these containers get an address of this host: by Docker, or by our table,
-    /// which leaves learned prefixes out.
+    /// Whether packets of these containers are masqueraded: by Docker, or by our table, which
+    /// excludes learned prefixes.
     fn is_masqueraded(&self, plan: &Plan, sources: &[Source], paths: &[PathExplained]) -> bool {
         use crate::nft::masquerade::Mode;
         let by_docker = self.problems.of_host().into_iter().filter(|d| d.reason == Reason::Masqueraded);
@@ -124,7 +125,7 @@ impl QueryHandler {
     }
 }
 
-/// Why a question cannot be followed on this host.
+/// Why a question cannot be followed on this host, if so.
 fn refused(question: &Question, host: &Host) -> Option<String> {
     if let Some(why) =
         [Some(question.address), question.from].into_iter().flatten().find_map(explain::refusal)
@@ -186,7 +187,7 @@ fn place(plan: &Plan, host: &Host, neighbors: &[explain::Neighbor], address: IpA
     }
 }
 
-/// Originated prefixes that contain an address, the longest first.
+/// Originated prefixes that contain an address, longest first.
 fn originated(plan: &Plan, host: &Host, address: IpAddr) -> Vec<Source> {
     let mut own: Vec<_> = plan.originated.keys().filter(|p| p.contains(address)).copied().collect();
     own.sort_unstable_by_key(|p| std::cmp::Reverse(p.len()));

@@ -1,12 +1,12 @@
-//! As much of D-Bus as one question needs (D-Bus Specification 0.43): the authentication by user
+//! The part of D-Bus that one query needs (D-Bus Specification 0.43): authentication by user
 //! number, two method calls, and the reply to the second. Pure.
 
 /// The end of the authentication.
 pub(super) const BEGIN: &[u8] = b"BEGIN\r\n";
 
-/// Number of the call whose reply is wanted.
+/// Serial number of the call whose reply is awaited.
 const WANTED: u32 = 2;
-/// Messages of systemd are much smaller.
+/// Maximum size of a message; those of systemd are much smaller.
 const MOST: usize = 64 * 1024;
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
@@ -17,7 +17,7 @@ pub(super) fn authentication(user: u32) -> Vec<u8> {
     format!("\0AUTH EXTERNAL {digits}\r\n").into_bytes()
 }
 
-/// Whether the other end agreed; `false` while its line is not whole.
+/// Whether the server accepted the authentication; `false` while its line is incomplete.
 pub(super) fn is_authenticated(received: &[u8]) -> Result<bool, &'static str> {
     match (received.ends_with(b"\r\n"), received.starts_with(b"OK")) {
         (false, _) => Ok(false),
@@ -91,7 +91,7 @@ fn length(octets: &[u8]) -> u32 {
     u32::try_from(octets.len()).unwrap_or(u32::MAX)
 }
 
-/// Takes whole messages off `received`, up to the reply that is wanted.
+/// Removes complete messages from `received`, up to the awaited reply.
 pub(super) fn system_state(received: &mut Vec<u8>) -> Result<Option<String>, &'static str> {
     while let Some(message) = split(received)? {
         let (kind, fields, body) = message;
@@ -107,7 +107,7 @@ pub(super) fn system_state(received: &mut Vec<u8>) -> Result<Option<String>, &'s
     Ok(None)
 }
 
-/// Kind, header fields and body of the first message, once it is whole.
+/// Kind, header fields and body of a message.
 type Message = (u8, Vec<u8>, Vec<u8>);
 
 fn split(received: &mut Vec<u8>) -> Result<Option<Message>, &'static str> {
@@ -136,7 +136,7 @@ fn reply_to(fields: &[u8]) -> Option<u32> {
     number(found, 4)
 }
 
-/// A variant that holds a text: its signature, then the text.
+/// The text in a variant: its signature precedes it.
 fn variant_of_text(body: &[u8]) -> Option<String> {
     let text = body.strip_prefix(&[1, b's', 0, 0])?;
     let len = number(text, 0)? as usize;

@@ -1,7 +1,8 @@
-//! Whether the whole machine goes down, as systemd knows it. No program is started for that.
+//! Whether systemd is shutting the whole machine down. No program is started to find out.
 //!
-//! The property is read over systemd's own socket, which root can use until the end, else over the
-//! system bus, which anybody can use. Without either there is no systemd, or it cannot be reached.
+//! The property is read over systemd's private socket, which root can use until the end, or else
+//! over the system bus, which anybody can use. If neither works, there is no systemd, or it cannot
+//! be reached.
 
 mod dbus;
 
@@ -13,17 +14,18 @@ use tokio::{
     time::timeout,
 };
 
-/// systemd's own socket, for root only; no message to a bus comes first.
+/// systemd's private socket, for root only. It needs no message to a bus first.
 const PRIVATE: &str = "/run/systemd/private";
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
-/// For both sockets together: a machine that shuts down waits for us.
+/// Timeout for both sockets together: a machine that shuts down waits for us.
 const BUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Most octets that are read: the messages have some hundred.
+/// Maximum octets to read: the messages have some hundred.
 const MAX_RECEIVED: usize = 64 * 1024;
 
-/// Whether systemd shuts the whole machine down, which then forwards nothing for our neighbors.
+/// Whether systemd is shutting the whole machine down, so that it will forward nothing for our
+/// neighbors.
 pub(super) async fn stops() -> bool {
     let state = async {
         match system_state(Path::new(PRIVATE), false).await {
@@ -74,7 +76,7 @@ async fn read(stream: &mut UnixStream, received: &mut Vec<u8>) -> io::Result<()>
 mod tests {
     use super::*;
 
-    /// A bus that plays its part octet by octet.
+    /// A bus that sends its replies octet by octet.
     async fn bus(path: &Path, state: &'static str) {
         let listener = tokio::net::UnixListener::bind(path).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a plan was computed from, kept to compute what another configuration would change.
+//! The inputs of a plan, kept to compute what another configuration would change.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::{
     plan::{NoPlan, Plan, PlanInputs, overlay, plan},
 };
 
-/// What a plan is made of beside the configuration.
+/// The inputs of a plan besides the configuration.
 #[derive(Clone, Debug)]
 pub(in crate::daemon) struct Basis {
     pub(super) host: Arc<Host>,
     pub(super) nodes: Option<Arc<Nodes>>,
     pub(super) objects: Arc<Objects>,
     pub(super) extra: PlanInputs,
-    /// How nodes peer, in the configuration that the topology in `extra` follows.
+    /// The settings on which the topology in `extra` is based.
     pub(super) kubernetes: Kubernetes,
-    /// By `docker.networks` in force: what another list selects is known once the engine is read
-    /// for it.
+    /// Selected by the `docker.networks` in force: the networks of another list are only known once
+    /// the engine is read for it.
     pub(super) docker: Arc<docker::Selected>,
 }
 
 impl Basis {
-    /// The plan that another configuration would make here and now.
+    /// The plan that another configuration would give at this moment.
     pub(in crate::daemon) fn plan(&self, config: &Config) -> Result<Plan, NoPlan> {
         let mut over = overlay(config, self.nodes.as_deref().and_then(|n| n.own.as_ref()), &self.objects);
         if !over.config.docker.networks.is_empty() {

@@ -30,7 +30,7 @@ pub(in crate::daemon) struct Inputs {
     pub(in crate::daemon) disabled: watch::Receiver<BTreeSet<PeerKey>>,
     /// Networks of the Docker engine.
     pub(in crate::daemon) docker: watch::Receiver<Arc<docker::Selected>>,
-    /// Neighbors found on interfaces of unnumbered neighbors.
+    /// Unnumbered neighbors found on each interface.
     pub(in crate::daemon) found: watch::Receiver<Arc<Found>>,
     /// Sources of connections that are not configured neighbors.
     pub(in crate::daemon) strangers: mpsc::Receiver<IpAddr>,
@@ -116,7 +116,7 @@ impl Inputs {
         self.cluster.as_mut().map(|c| c.objects.borrow_and_update().clone()).unwrap_or_default()
     }
 
-    /// Puts what the plan takes unchanged into its inputs.
+    /// Copies the inputs that the plan uses unchanged.
     pub(super) fn copy_to(&mut self, extra: &mut PlanInputs) {
         if let Some(cluster) = &mut self.cluster {
             extra.held = cluster.held.borrow_and_update().clone();

@@ -43,12 +43,12 @@ pub(super) use outputs::Outputs;
 pub(super) use router_id::ROUTER_ID_FILE;
 use settings::{docker_wanted, plugin_query, switched, switched_off, usable};
 
-/// Computes plans, and keeps what one plan needs of the former ones.
+/// Computes plans, and keeps the state that one plan needs from the previous ones.
 pub(super) struct Planner {
     inputs: Inputs,
     outputs: Outputs,
     state_dir: PathBuf,
-    /// What the last plan was computed from, beside configuration, host and Nodes.
+    /// The other inputs of the last plan, besides configuration, host and Nodes.
     extra: PlanInputs,
     election: Election,
     gateways: Gateways,
@@ -57,11 +57,11 @@ pub(super) struct Planner {
     logged_missing: Option<NoPlan>,
     /// Usable addresses at the last plan.
     source_addresses: Option<BTreeSet<(u32, IpAddr)>>,
-    /// Since when nobody has been found on an interface.
+    /// Since when no neighbor has been found on an interface.
     alone_since: BTreeMap<String, String>,
 }
 
-/// What one plan is computed from.
+/// The inputs of one plan.
 struct Round {
     /// With the BGPPeer and BGPPolicy objects of this Node.
     config: Config,
@@ -96,7 +96,7 @@ impl Planner {
         loop {
             let round = self.read();
             let nodes = round.nodes.as_deref().filter(|_| self.extra.kubernetes);
-            // Addresses that the Nodes have here and now.
+            // The addresses that the Nodes have at this moment.
             let nodes = nodes.map(|nodes| plan::settle(nodes, &round.host));
             if let Some(nodes) = nodes.as_deref() {
                 self.elect(&round.config, nodes).await;
@@ -114,7 +114,7 @@ impl Planner {
         }
     }
 
-    /// Reads the inputs, and publishes what other tasks look for on behalf of the next plans.
+    /// Reads the inputs, and publishes what other tasks must find for the next plans.
     fn read(&mut self) -> Round {
         let config = self.inputs.config.borrow_and_update().clone();
         let host = self.inputs.host.borrow_and_update().clone();
@@ -150,7 +150,7 @@ impl Planner {
         }
     }
 
-    /// Publishes links and resolved next hops, and what the next plan is computed from.
+    /// Publishes links and resolved next hops, and the inputs of the next plan.
     fn publish_host(&self, round: &Round) {
         let host = &round.host;
         let resolver = Resolver::new(host, round.config.fib.resolve_via_default);
@@ -168,7 +168,7 @@ impl Planner {
         })));
     }
 
-    /// The plan, with the problems of those who found something for it.
+    /// The plan, including the problems of the tasks that provided its inputs.
     fn plan(&mut self, round: &Round) -> Result<Plan, NoPlan> {
         let mut plan = plan(&round.config, round.nodes.as_deref(), &round.host, &self.extra)?;
         if plan.conflist.is_some() && self.extra.plugins.programs.is_none() {
@@ -223,8 +223,8 @@ impl Planner {
         }
     }
 
-    /// Waits until a new plan is needed. Sessions and time only change the topology, and rarely: no
-    /// new plan unless it changed. Returns `false` when the daemon ends.
+    /// Waits until a new plan is needed. Sessions and time only affect the topology, so they
+    /// require a new plan only if it changed. Returns `false` when the daemon ends.
     async fn wait(&mut self, round: &Round, nodes: Option<&Nodes>) -> bool {
         loop {
             let switched = switched(self.extra.kubernetes, &round.uplinks, &round.config, &self.extra.off);

@@ -1,4 +1,4 @@
-//! What the planner publishes, a channel for each part.
+//! The outputs of the planner, with one channel for each part.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,11 +37,11 @@ pub(in crate::daemon) struct Outputs {
     pub(in crate::daemon) block_bgp: watch::Sender<Option<Arc<nft::pod_bgp::Wanted>>>,
     /// The sysctls that the host needs; `None` before the first plan.
     pub(in crate::daemon) needs: watch::Sender<Option<Arc<Needs>>>,
-    /// What packet filters are tried with.
+    /// The packets for which packet filters are evaluated.
     pub(in crate::daemon) passages: watch::Sender<Arc<Vec<Passage>>>,
-    /// Which networks of the Docker engine are looked for.
+    /// Which networks of the Docker engine are needed.
     pub(in crate::daemon) docker: watch::Sender<docker::Wanted>,
-    /// Interfaces of unnumbered neighbors.
+    /// The interfaces on which unnumbered neighbors are looked for.
     pub(in crate::daemon) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(in crate::daemon) all_nodes: watch::Sender<bool>,
     pub(in crate::daemon) service_selection: watch::Sender<Arc<ServiceSelection>>,
@@ -49,7 +49,7 @@ pub(in crate::daemon) struct Outputs {
     pub(in crate::daemon) plugins: watch::Sender<Option<PluginQuery>>,
     /// Why there is no conflist, if so.
     pub(in crate::daemon) no_conflist: watch::Sender<String>,
-    /// What the plan was made of.
+    /// The inputs of the plan.
     pub(in crate::daemon) basis: watch::Sender<Option<Arc<Basis>>>,
     /// The plan in force, or why there is none yet.
     pub(in crate::daemon) plan: watch::Sender<Arc<Result<Plan, NoPlan>>>,

@@ -1,5 +1,5 @@
-//! What the planner reads of the host without notifications, and which queries it derives from the
-//! configuration.
+//! Settings of the host that the planner reads without notifications, and queries that it derives
+//! from the configuration.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

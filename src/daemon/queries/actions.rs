@@ -33,9 +33,8 @@ impl QueryHandler {
         }
     }
 
-    /// Acts on each neighbor that there is. Disabling also applies to neighbors found later on the
-    /// interfaces that have any, enabling to all that were disabled. A refusal is reported at the
-    /// end.
+    /// Acts on all present neighbors. Disabling also applies to unnumbered neighbors that are found
+    /// later; enabling applies to all that were disabled. Refusals are reported at the end.
     async fn act_on_all(&self, neighbors: &[NeighborView], act: &Act) -> Response {
         let sought = self.plan.borrow().as_ref().as_ref().map(Plan::sought_on).unwrap_or_default();
         if neighbors.is_empty() && sought.is_empty() {
@@ -51,7 +50,7 @@ impl QueryHandler {
         let mut refused = None;
         for view in neighbors {
             let Ok(key) = view.address.parse::<PeerKey>();
-            // Nobody was found there: there is no session.
+            // No neighbor was found on this interface, so there is no session.
             if matches!(key, PeerKey::Interface(_)) {
                 continue;
             }

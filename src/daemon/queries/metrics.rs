@@ -78,7 +78,7 @@ impl QueryHandler {
         metrics::Reload { successful: report.successful, at: report.at }
     }
 
-    /// What the kernel counts of this process.
+    /// The kernel's counters of this process.
     fn process(&self) -> Process {
         let started = self.started.parse::<jiff::Timestamp>().ok();
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
@@ -86,7 +86,7 @@ impl QueryHandler {
         let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
         let process = Process {
             cpu_seconds: times.map(|times| times.into_iter().map(seconds).sum()),
-            // The folder that is read is one of them.
+            // One of the entries is the open folder itself.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
@@ -113,7 +113,7 @@ impl QueryHandler {
     }
 }
 
-/// How many problems there are.
+/// The number of problems of each kind.
 fn by_reason(problems: &[Diagnostic]) -> BTreeMap<(Reason, Severity), u64> {
     let mut counts = BTreeMap::new();
     for problem in problems {

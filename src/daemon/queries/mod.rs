@@ -64,7 +64,7 @@ pub(in crate::daemon) struct QueryHandler {
     pub(in crate::daemon) counters: Arc<Counters>,
     pub(in crate::daemon) own_there: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     pub(in crate::daemon) forwarding: watch::Receiver<Forwarding>,
-    /// What is found by the tasks.
+    /// Problems found by the tasks.
     pub(in crate::daemon) problems: problems::Sources,
     pub(in crate::daemon) bfd: bfd::io::Handle,
     pub(in crate::daemon) kubernetes: Option<Kubernetes>,
@@ -72,7 +72,7 @@ pub(in crate::daemon) struct QueryHandler {
     pub(in crate::daemon) disabled: watch::Sender<BTreeSet<PeerKey>>,
     pub(in crate::daemon) ready: watch::Receiver<bool>,
     pub(in crate::daemon) reloader: Reloader,
-    /// The file on disk, and what is in force.
+    /// The result of the last reload, for metrics.
     pub(in crate::daemon) reloaded: watch::Receiver<Report>,
     pub(in crate::daemon) drainer: Drainer,
     pub(in crate::daemon) trends: watch::Sender<Arc<Trends>>,
@@ -101,7 +101,7 @@ impl QueryHandler {
             Query::Summary => Response::Summary(Box::new(self.summary().await)),
             Query::Neighbors => Response::Neighbors(self.neighbors().await),
             Query::Neighbor(name) => self.neighbor(&name).await,
-            // In pages: see `handle`.
+            // These are sent in pages, see `handle`.
             Query::Routes(_) | Query::Fib => Response::End,
             Query::Node => Response::Node(self.node_given(&self.neighbors().await).map(Box::new)),
             Query::Policies(name) => self.policies(name).await,
@@ -194,7 +194,7 @@ impl QueryHandler {
     }
 }
 
-/// Fills in what the table counts of each neighbor.
+/// Adds the table's counters of each neighbor.
 pub(in crate::daemon) fn add_counts(views: &mut [NeighborView], counts: &Counts) {
     for view in views {
         if let Some(n) = counts.neighbors.get(&view.address) {

@@ -1,12 +1,12 @@
-//! Which neighbor a name means: an address, an interface, a description, or the name of a Node.
+//! Resolves the name of a neighbor: an address, an interface, a description, or the name of a Node.
 
 use crate::control::NeighborView;
 
-/// The neighbor that is meant.
+/// The neighbor with this name.
 ///
 /// # Errors
 ///
-/// One line if there is none, or several.
+/// One line if no neighbor has the name, or several have it.
 pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&'n NeighborView, NameError> {
     let wanted = name.to_lowercase();
     let described = |n: &NeighborView| n.description.as_ref().map(|text| text.to_lowercase());
@@ -33,7 +33,7 @@ pub(super) fn resolve<'n>(name: &str, neighbors: &'n [NeighborView]) -> Result<&
     Err(NameError::unknown(name))
 }
 
-/// Why a name means no neighbor.
+/// Why a name does not identify a neighbor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NameError {
     #[error("there is no neighbor {0}; `routelet show neighbors` lists them")]
@@ -42,7 +42,7 @@ pub(super) enum NameError {
     Ambiguous { name: String, found: Vec<String> },
 }
 
-/// Neighbors that are named in an error.
+/// Maximum number of neighbors that an error lists.
 const MAX_NAMED: usize = 8;
 
 impl NameError {

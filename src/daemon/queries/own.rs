@@ -1,4 +1,4 @@
-//! Own prefixes: to whom each is advertised, and why others are not.
+//! Own prefixes: to which neighbors each is advertised, and why others are not advertised.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::{
     plan::{Plan, host::interfaces},
 };
 
-/// Prefixes of one request to the table, which has a turn for others in between.
+/// Prefixes per request to the table, which handles other requests in between.
 const BATCH: usize = 32;
-/// Prefixes among which the summary looks for those that nobody is sent.
+/// Maximum number of prefixes that are searched for those that are advertised to no neighbor.
 const MAX_LOOKED_UP: usize = 8 * BATCH;
-/// Prefixes in the summary.
+/// Maximum number of prefixes in the summary.
 const MAX_SHOWN: usize = 10;
-/// Names of neighbors of each of them.
+/// Maximum number of neighbors listed for each.
 const MAX_NAMED: usize = 8;
 
 /// Names of the neighbors to which each prefix is advertised.
@@ -40,8 +40,8 @@ impl QueryHandler {
         all
     }
 
-    /// For the summary: the first own prefixes, those that nobody is sent first, and how many there
-    /// are.
+    /// Own prefixes for the summary, those that are advertised to no neighbor first, and their
+    /// total number.
     pub(super) async fn own(&self, plan: &Plan, neighbors: &[NeighborView]) -> (Vec<OwnPrefix>, u64) {
         let mut list = own_prefixes(plan, &self.host.borrow());
         let total = list.len() as u64;
@@ -60,7 +60,7 @@ impl QueryHandler {
     }
 }
 
-/// Why a prefix that this node originates is advertised to nobody.
+/// Why a prefix that this node originates is advertised to no neighbor.
 pub(in crate::daemon) fn unsent(neighbors: &[NeighborView]) -> &'static str {
     match neighbors.iter().any(|n| n.state == SessionState::Established) {
         true => "export policies reject it, or there is no next hop for it: see `routelet show neighbor`",
@@ -68,7 +68,7 @@ pub(in crate::daemon) fn unsent(neighbors: &[NeighborView]) -> &'static str {
     }
 }
 
-/// What the node originates, and subnets that it would originate if they were up.
+/// The prefixes that the node originates, and subnets that it would originate if they were up.
 fn own_prefixes(plan: &Plan, host: &Host) -> Vec<OwnPrefix> {
     let mut of_interfaces: BTreeMap<Prefix, (String, Option<String>)> = BTreeMap::new();
     for interface in interfaces(plan, host).into_iter().filter(|i| i.is_selected) {

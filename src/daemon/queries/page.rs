@@ -20,10 +20,10 @@ use crate::{
 /// How long paths are searched for. A table of a million routes takes less.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two parts of a stream of events, so that many events make few parts.
+/// Time between two parts of a stream of events, to send many events together.
 const STREAM_INTERVAL: Duration = Duration::from_millis(200);
 
-/// After which time without events a part shows whether the browser is still there.
+/// After this time without events, a comment is sent to check that the browser is still connected.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
 impl QueryHandler {
@@ -82,7 +82,7 @@ impl QueryHandler {
     }
 }
 
-/// The events after this number, or from now on, as they happen. Never ends.
+/// The events after this number, or all later events, as they happen. Never ends.
 pub(super) fn event_stream(after: Option<u64>) -> BoxStream<'static, String> {
     let last = events::last_number();
     let parts = stream::unfold(after.map_or(last, |after| after.min(last)), async |after| {
@@ -92,12 +92,12 @@ pub(super) fn event_stream(after: Option<u64>) -> BoxStream<'static, String> {
     stream::iter([page::STREAM_START.to_owned()]).chain(parts).boxed()
 }
 
-/// The events after this number, and the number of the last one; a comment where there are none for
+/// The events after this number, and the number of the last one; a comment if there are none within
 /// [`COMMENT_INTERVAL`].
 async fn next_part(after: u64) -> (String, u64) {
     let end = Instant::now() + COMMENT_INTERVAL;
     loop {
-        // Made before the look at the events, so that none between the two is missed.
+        // Created before the events are read, so that none in between is missed.
         let recorded = events::recorded();
         let mut found = events::after(after);
         found.truncate(MAX_EVENTS);

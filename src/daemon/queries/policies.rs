@@ -1,4 +1,4 @@
-//! `show policy`: the policies of the configuration, and what their statements have matched.
+//! `show policy`: the policies of the configuration, and how often their statements matched.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The state of the daemon and of the node, with everything that an operator should know.
+//! The state of the daemon and of the node, with all problems for the operator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +16,11 @@ use crate::{
     plan::NoPlan,
 };
 
-/// Sessions in the summary.
+/// Maximum number of sessions in the summary.
 const MAX_SESSIONS: usize = 10;
 
 impl QueryHandler {
-    /// What prevents the node from being ready.
+    /// Why the node is not ready, if so.
     pub(super) fn missing(&self, neighbors: &[NeighborView]) -> Option<String> {
         if *self.ready.borrow() {
             return None;
@@ -64,8 +64,8 @@ impl QueryHandler {
         Some(NodeStatus { reflectors, ..status })
     }
 
-    /// The same, given the sessions: nodes behind the default route are no problem while a session
-    /// with a gateway is established.
+    /// The same, given the sessions: nodes that are reached over the default route only are no
+    /// problem while a session with a gateway is established.
     pub(super) fn node_given(&self, neighbors: &[NeighborView]) -> Option<NodeStatus> {
         let mut node = self.node()?;
         if neighbors.iter().any(|v| v.state == SessionState::Established && v.source == "gateway") {
@@ -74,8 +74,8 @@ impl QueryHandler {
         Some(node)
     }
 
-    /// All problems that an operator should know, the most urgent first: those of the sessions as
-    /// of now, the others as the tasks found them last.
+    /// All problems for the operator, the most urgent first: those of the sessions as of now, the
+    /// others as last reported by the tasks.
     pub(in crate::daemon) fn diagnostics(&self, neighbors: &[NeighborView]) -> Vec<Diagnostic> {
         let node = self.node_given(neighbors);
         let unconnected = node.as_ref().is_some_and(|n| n.uid.is_none() && !n.api.connected);
@@ -183,7 +183,7 @@ fn not_ready(
     }
 }
 
-/// Whether a problem that was found a moment ago may still stand.
+/// Whether a problem that was found a moment ago may still be present.
 fn is_current(problem: &Diagnostic, neighbors: &[NeighborView]) -> bool {
     let is_up = |n: &NeighborView| n.state == SessionState::Established;
     let state = neighbors.iter().find(|n| n.address == problem.subject.name).map(is_up);
@@ -201,7 +201,7 @@ fn is_current(problem: &Diagnostic, neighbors: &[NeighborView]) -> bool {
     }
 }
 
-/// There is no plan yet.
+/// The problem that there is no plan yet.
 fn incomplete(missing: &NoPlan) -> Diagnostic {
     Diagnostic::new(Reason::StartIncomplete, Subject::host(), missing.to_string(), "")
 }
@@ -214,14 +214,14 @@ fn count_state(neighbors: &[NeighborView], state: SessionState) -> u64 {
     neighbors.iter().filter(|v| v.state == state).count() as u64
 }
 
-/// For one screen, those that are down first.
+/// Sessions that fit on one screen, those that are down first.
 fn first_sessions(neighbors: &[NeighborView]) -> Vec<NeighborView> {
     let mut list: Vec<_> = neighbors.iter().collect();
     list.sort_by_key(|n| n.state == SessionState::Established);
     list.into_iter().take(MAX_SESSIONS).cloned().collect()
 }
 
-/// Of both families, by reason.
+/// The number of refused prefixes of both families, by reason.
 fn refused(counts: &Counts) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     for (reason, count) in counts.refused.values().flatten().filter(|(_, count)| **count > 0) {

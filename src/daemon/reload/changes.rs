@@ -1,4 +1,4 @@
-//! What another configuration would change: the difference of two plans. Pure.
+//! Computes what another configuration would change: the difference of two plans. Pure.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +18,18 @@ use crate::{
     plan::{NoPlan, Plan},
 };
 
-/// A configuration with the plan that follows from it on this host at this moment.
+/// A configuration, and the plan that it gives on this host at this moment.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub(super) config: &'a Config,
     pub(super) plan: &'a Result<Plan, NoPlan>,
 }
 
-/// The sessions that there are now.
+/// The present sessions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sessions {
     established: BTreeSet<String>,
-    /// Neighbors of listen ranges, which no plan has.
+    /// Neighbors from listen ranges, which are in no plan.
     dynamic: Vec<PeerKey>,
 }
 
@@ -48,7 +48,7 @@ impl Sessions {
 pub(super) fn changes(old: Side<'_>, new: Side<'_>, sessions: &Sessions) -> Changes {
     let mut changes = Changes { keys: keys(old.config, new.config), ..Changes::default() };
     match (old.plan, new.plan) {
-        // The last plan stays in force until there is another one.
+        // The last plan stays in force until there is a new one.
         (_, Err(missing)) => changes.missing = Some(missing.to_string()),
         (Err(_), Ok(new)) => {
             changes.sessions.added = new.peers.keys().map(ToString::to_string).collect();
@@ -85,7 +85,7 @@ fn session_changes(old: &Plan, new: &Plan, sessions: &Sessions) -> SessionChange
     changes
 }
 
-/// The settings of a neighbor: its own, or those of the range that its address lies in.
+/// The settings of a neighbor: its own, or those of the listen range that contains its address.
 fn settings(plan: &Plan, key: &PeerKey) -> Option<PeerConfig> {
     if let Some(own) = plan.peers.get(key) {
         return Some(PeerConfig::clone(own));
@@ -109,7 +109,7 @@ fn route_changes(old: &Plan, new: &Plan) -> RouteChanges {
     }
 }
 
-/// Why the operator has to confirm that this is meant.
+/// Why the change needs to be forced, if so.
 fn why_force(old: &Plan, changes: &Changes, sessions: &Sessions) -> Option<String> {
     let up = &sessions.established;
     let reset = changes.sessions.reset.iter().map(|s| &s.neighbor);
@@ -129,7 +129,7 @@ fn why_force(old: &Plan, changes: &Changes, sessions: &Sessions) -> Option<Strin
     (!both.is_empty()).then(|| both.join(", and "))
 }
 
-/// Keys of the file with another value, dotted.
+/// The dotted keys of the file whose values differ.
 fn keys(old: &Config, new: &Config) -> Vec<String> {
     let mut keys = Vec::new();
     differing(&mut keys, "", &effective(old, None, []), &effective(new, None, []));
@@ -193,7 +193,7 @@ mod tests {
         Sessions { established, dynamic: vec!["10.9.0.7".parse().unwrap()] }
     }
 
-    /// What a change of the text changes.
+    /// What a change of the file's text would change.
     fn between(from: &str, to: &str, sessions: &Sessions) -> Changes {
         assert!(from.is_empty() || FILE.contains(from), "{from}");
         let (old, new) = (config(FILE), config(&FILE.replacen(from, to, 1)));

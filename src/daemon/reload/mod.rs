@@ -1,8 +1,8 @@
-//! `reload` and SIGHUP: a good file comes into force, a bad one changes nothing.
+//! `reload` and SIGHUP: a valid file is put into force, an invalid one changes nothing.
 //!
-//! `changes` compares two configurations, `trial` decides on one that has to be confirmed,
-//! `restart` has the keys that take effect at a start only, `problems` is what the operator should
-//! know. This file reads, writes and waits.
+//! `changes` compares two configurations, `trial` handles one that must be confirmed, `restart` has
+//! the keys that only take effect at a start, and `problems` reports on the file. This module
+//! reads, writes and waits.
 
 mod changes;
 mod problems;
@@ -44,69 +44,69 @@ use changes::{Sessions, Side};
 pub(super) use start::{Started, at_start};
 use trial::{Moment, Record};
 
-/// In the state folder.
+/// File in the state folder.
 pub(super) const FILE: &str = "reload.json";
 
-/// How often the file on disk is looked at.
+/// How often the file on disk is checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// How often during a trial, whose time may be over.
+/// How often it is checked during a trial, which may time out.
 const TRIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Re-reads the file that the daemon was started with.
 #[derive(Clone)]
 pub(super) struct Reloader(Arc<Inner>);
 
-/// What it is connected to.
+/// The settings and channels of the reloader.
 pub(super) struct Connections {
     pub(super) file: Option<PathBuf>,
-    /// The daemon runs under Kubernetes unless the file decides.
+    /// Whether the daemon runs under Kubernetes unless the file determines it.
     pub(super) kubernetes: bool,
     pub(super) state_dir: PathBuf,
     pub(super) config: watch::Sender<Arc<Config>>,
-    /// Octets that routes may take: the memory limit may have changed, too.
+    /// Octets that routes may use: the memory limit may have changed as well.
     pub(super) budget: watch::Sender<u64>,
     pub(super) log: LogLevel,
-    /// Of the last plan.
+    /// The inputs of the last plan.
     pub(super) basis: watch::Receiver<Option<Arc<Basis>>>,
     pub(super) peers: mpsc::Sender<ToPeers>,
-    /// Of the control socket.
+    /// Requests to move the control socket.
     pub(super) moves: mpsc::Sender<Move>,
     pub(super) problems: watch::Sender<Vec<Diagnostic>>,
 }
 
-/// For metrics.
+/// The result of reloads, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Whether the last reload put the file in force.
+    /// Whether the last reload put the file into force.
     pub(super) successful: bool,
-    /// When one last did; seconds since 1970.
+    /// Time of the last successful reload, in seconds since 1970.
     pub(super) at: i64,
 }
 
 struct Inner {
     to: Connections,
-    /// What some keys are for as long as the daemon runs.
+    /// The configuration at the start: some of its keys stay in force until the daemon ends.
     started: Config,
     state: Mutex<State>,
     report: watch::Sender<Report>,
 }
 
 struct State {
-    /// As it was read.
+    /// The configuration in force, as it was read.
     in_force: Loaded,
     trial: Option<Trial>,
-    /// Where the control socket is.
+    /// The present location of the control socket.
     control: Control,
-    /// How the files looked when they were last read, and what came of that.
+    /// Fingerprints of the files when they were last read.
     seen: Option<Vec<Option<Fingerprint>>>,
     differs: Option<Diagnostic>,
 }
 
-/// A configuration that was not confirmed so far.
+/// A configuration that is not confirmed yet.
 pub(super) struct Trial {
     record: Record,
     former: Loaded,
-    /// The time was over: `former` is in force.
+    /// Whether the time is over, so that `former` is in force.
     returned: bool,
 }
 
@@ -140,7 +140,7 @@ impl Reloader {
         outcome.map_or_else(|response| response, |changes| Response::Changes(Box::new(changes)))
     }
 
-    /// Keeps the configuration that is on trial.
+    /// Confirms the configuration on trial.
     pub(super) async fn confirm(&self) -> Response {
         let mut state = self.0.state.lock().await;
         let refused = match &state.trial {
@@ -162,7 +162,8 @@ impl Reloader {
         Response::Refused(refused.to_owned())
     }
 
-    /// Ends a trial in time, and notices a file on disk that differs from what is in force.
+    /// Ends a trial in time, and detects a file on disk that differs from the configuration in
+    /// force.
     pub(super) async fn follow(self) {
         loop {
             let left = {
@@ -242,7 +243,8 @@ impl Inner {
         Ok(loaded)
     }
 
-    /// What would change now. Both plans are made of the same host and cluster.
+    /// What the new configuration would change now. Both plans are computed for the same host and
+    /// cluster.
     async fn compare(&self, new: &Config) -> Changes {
         let (reply, response) = oneshot::channel();
         let views = match self.to.peers.send(ToPeers::Status { reply }).await {
@@ -261,7 +263,7 @@ impl Inner {
         Changes { restart, ..changes::changes(before, after, &Sessions::new(&views)) }
     }
 
-    /// Writes down what returns before anything changes.
+    /// Saves the configuration to return to, before anything changes.
     async fn keep_trial(
         &self,
         state: &mut State,
@@ -301,7 +303,7 @@ impl Inner {
         written.map_err(|error| TrialError::NotWritten { path, error })
     }
 
-    /// Nothing is on trial any more.
+    /// Removes the record of the trial.
     async fn forget(&self) -> Result<(), TrialError> {
         let path = self.record();
         let to = path.clone();
@@ -320,7 +322,7 @@ impl Inner {
         self.to.config.send_replace(Arc::new(config));
     }
 
-    /// Moves the control socket to where it shall be; returns whether it is there.
+    /// Moves the control socket to its configured location. Returns whether it is there.
     async fn move_control(&self, state: &mut State) -> bool {
         let to = state.in_force.config.control.clone();
         if to == state.control {
@@ -361,8 +363,8 @@ impl Inner {
         state.seen = None;
     }
 
-    /// Compares the file on disk, if it changed, with what is in force, and reports what there is
-    /// to know.
+    /// If the file on disk changed, compares it with the configuration in force. Reports the
+    /// problems.
     async fn look(&self, state: &mut State) {
         let path = self.path();
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -398,11 +400,11 @@ impl State {
     }
 }
 
-/// The sandbox leaves what was configured at the start.
+/// The sandbox only permits the folders that were configured at the start.
 const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not name at the start is out of reach; \
                             restart routelet";
 
-/// Why the former configuration cannot be put on record, or taken off it.
+/// Why the record of the former configuration cannot be written or removed.
 #[derive(Debug, thiserror::Error)]
 enum TrialError {
     #[error(
@@ -431,7 +433,7 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
     Some((meta.dev(), meta.ino(), meta.size(), times))
 }
 
-/// Now, by the clocks of the machine. Time while it is suspended counts.
+/// The present time. The clock since boot includes the time while the machine is suspended.
 fn moment() -> Moment {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     let since_boot = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
@@ -442,7 +444,7 @@ fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// When that is by the clock on the wall, to the second.
+/// The wall-clock time of a moment, to the second.
 fn wall_time(until: &Moment) -> String {
     let at = jiff::Timestamp::from_second(until.wall as i64).unwrap_or_default();
     at.to_string()

@@ -1,4 +1,4 @@
-//! What an operator should know about the configuration file. Pure.
+//! Problems of the configuration file for the operator. Pure.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::{
     net::{Diagnostic, Reason, Subject},
 };
 
-/// The file on disk, if it is not what is in force. `read` is `None` where it has mistakes.
+/// The problem that the file on disk is not in force. `read` is `None` if the file is invalid.
 pub(super) fn of_file(
     path: &Path,
     read: Option<&Loaded>,
@@ -38,14 +38,14 @@ pub(super) fn of_file(
     })
 }
 
-/// The former configuration returns at `until` (RFC 3339).
+/// The notice that the former configuration returns at `until` (RFC 3339).
 pub(super) fn on_trial(path: &Path, until: &str) -> Diagnostic {
     let text = format!("a configuration is on trial; the former one returns at {until}");
     let remedy = "`routelet reload confirm` keeps it";
     Diagnostic::new(Reason::ConfigurationOnTrial, Subject::file(path.display()), text, remedy)
 }
 
-/// Keys whose new values wait for a start.
+/// Reports keys whose new values take effect at the next start.
 pub(super) fn late(keys: &[&str]) -> Option<Diagnostic> {
     let text = format!("new values of {} take effect at the next start", keys.join(", "));
     (!keys.is_empty())

@@ -1,8 +1,8 @@
-//! Which keys take effect at a start only.
+//! The keys that only take effect at a start.
 
 use crate::{config::Config, daemon::sandbox};
 
-/// Whether a value is another one.
+/// Whether two configurations differ in a key.
 type Differs = fn(&Config, &Config) -> bool;
 
 /// The keys of [`crate::config::reference::for_the_next_start`].
@@ -20,12 +20,12 @@ const KEYS: [(&str, Differs); 11] = [
     ("log.format", |old, new| old.log.format != new.log.format),
 ];
 
-/// Keys whose value is not that of the start, of those that are bound, opened or decided once.
-/// `offered`: the daemon runs under Kubernetes unless the file decides.
+/// Of the keys that are bound, opened or decided once, those whose value is not that of the start.
+/// `offered`: whether the daemon runs under Kubernetes unless the file determines it.
 pub(super) fn keys(started: &Config, new: &Config, offered: bool) -> Vec<&'static str> {
     let kubernetes = started.kubernetes.enabled.unwrap_or(offered);
     let changed = KEYS.iter().filter(|(_, differs)| differs(started, new)).map(|(key, _)| *key);
-    // Capabilities do not come back.
+    // Dropped capabilities cannot be regained.
     let lacks_capability =
         sandbox::opens_raw_sockets(new, kubernetes) && !sandbox::opens_raw_sockets(started, kubernetes);
     changed.chain(lacks_capability.then_some("bgp.neighbor.interface")).collect()

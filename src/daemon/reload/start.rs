@@ -1,4 +1,4 @@
-//! Which configuration a start begins with: the file, unless it was on trial for too long.
+//! The configuration at a start: that of the file, unless its trial has timed out.
 
 use std::path::Path;
 
@@ -11,22 +11,22 @@ use crate::{
     daemon::{room::Limit, state},
 };
 
-/// What a start begins with.
+/// The result of reading the configuration at a start.
 pub(in crate::daemon) struct Started {
-    /// In force, completed by what the host has.
+    /// The configuration in force, with defaults that depend on the host.
     pub(in crate::daemon) config: Config,
-    /// The same as it was read.
+    /// The same configuration as it was read.
     pub(super) in_force: Loaded,
     pub(super) trial: Option<Trial>,
-    /// For the log, which the configuration is needed for.
+    /// Messages for the log, which cannot be written before the configuration is known.
     pub(in crate::daemon) notes: Vec<String>,
 }
 
-/// Reads the file, and what the last run has left about it.
+/// Reads the file, and the record of a trial in the previous run.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file.
+/// All errors in the file.
 pub(in crate::daemon) fn at_start(
     file: Option<&Path>,
     kubernetes: bool,
@@ -85,7 +85,8 @@ fn begin(
                 path.display()
             ));
             let record = record.resumed(&moment());
-            // Without it a further start counts from the former record: never longer than a trial.
+            // If this fails, a further start counts from the earlier record: the trial never
+            // becomes longer than configured.
             let bytes = serde_json::to_vec(&record).unwrap_or_default();
             let _ = crate::state::io::write(&loaded.config.state_dir.join(FILE), &bytes, 0o600);
             (loaded, Some(Trial { record, former, returned: false }))

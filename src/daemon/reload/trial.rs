@@ -1,5 +1,6 @@
-//! A configuration on trial: in force until a moment, and the former one after it. The record is a
-//! file of the state folder, so that the end of the daemon does not extend the trial. Pure.
+//! A configuration on trial: it is in force until a certain time, and the former one afterwards.
+//! The record is a file in the state folder, so that a restart of the daemon does not extend the
+//! trial. Pure.
 
 use std::fmt;
 
@@ -8,8 +9,8 @@ use zeroize::Zeroize;
 
 use crate::bgp::peer::Secret;
 
-/// A moment, by the clock that runs since boot and does not jump, and by that of the wall for other
-/// boots. In seconds.
+/// A time, in seconds: by the clock since boot, which does not jump, and by the wall clock, for use
+/// after a reboot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moment {
     pub(super) boot: String,
@@ -32,16 +33,16 @@ impl Moment {
     }
 }
 
-/// What is kept of a trial, until another file is put in force for good.
+/// The record of a trial, which is kept until another file is put into force for good.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The file that the daemon reads.
     pub(super) file: String,
-    /// Its former text, which returns; `None`: there was no file.
+    /// The former text, to return to; `None`: there was no file.
     former: Option<Text>,
     /// The text on trial.
     trial: Option<Text>,
-    /// How long the trial is.
+    /// Duration of the trial.
     pub(super) seconds: u32,
     pub(super) until: Moment,
 }
@@ -51,7 +52,7 @@ pub(super) struct Record {
 pub(super) enum Start {
     /// Nothing is on trial: the file is in force.
     File,
-    /// The file is on trial for so many seconds more.
+    /// The file is on trial for this many more seconds.
     Trial(f64),
     /// The time is over: the former text is in force, not the file.
     Former,
@@ -79,13 +80,13 @@ impl Record {
         Self { trial: trial.map(Text::new), ..self.clone() }
     }
 
-    /// Seconds left. A clock that was set back while the machine was off extends no trial.
+    /// Seconds left. A clock that was set back while the machine was off does not extend the trial.
     pub(super) fn left(&self, now: &Moment) -> f64 {
         self.until.after(now).clamp(0.0, f64::from(self.seconds))
     }
 
-    /// The same trial at a start, by the clock since this boot: what the wall clock does from now
-    /// on, and how it was set before, changes nothing.
+    /// The same trial at a start, by the clock since this boot: later changes of the wall clock,
+    /// and earlier ones, no longer matter.
     #[must_use]
     pub(super) fn resumed(self, now: &Moment) -> Self {
         let left = self.left(now);
@@ -99,20 +100,20 @@ impl Record {
         text.map(Text::new) == self.trial
     }
 
-    /// Whether this is the text that returns.
+    /// Whether this is the former text.
     pub(super) fn is_former(&self, text: Option<&Secret>) -> bool {
         text.map(Text::new) == self.former
     }
 
-    /// `text` is what the file has now.
+    /// `text` is the present content of the file.
     pub(super) fn at_start(&self, file: &str, text: Option<&Secret>, now: &Moment) -> Start {
         let left = self.left(now);
         match () {
-            // Another daemon's, or the operator has put the former text back.
+            // The record is of another daemon, or the operator has restored the former text.
             () if self.file != file || self.is_former(text) => Start::File,
             () if left > 0.0 => Start::Trial(left),
             () if self.is_trial(text) => Start::Former,
-            // Written after the trial: a start takes it as any other.
+            // The file was written after the trial, so it is in force like any other.
             () => Start::File,
         }
     }
@@ -187,7 +188,7 @@ mod tests {
         ] {
             let resumed = record().resumed(&start);
             assert_eq!(resumed.left(&start), left, "{name}");
-            // The wall clock is set right, or wrong, while it runs.
+            // The wall clock is corrected, or set wrong, during the trial.
             let later = |seconds, wall| Moment { wall, ..at(&start.boot, start.since_boot + seconds, 0.0) };
             assert_eq!(resumed.left(&later(10.0, 99_999.0)), left - 10.0, "{name}");
             assert_eq!(resumed.left(&later(left + 1.0, 0.0)), 0.0, "{name}");

@@ -1,6 +1,5 @@
-//! What no event reports, and what the host is therefore checked for at intervals: other BGP
-//! daemons, programs that remove routes and addresses of others, and tables of the kernel that are
-//! nearly full.
+//! Checks the host at intervals for problems that no event reports: other BGP daemons, programs
+//! that remove routes and addresses of others, and tables of the kernel that are nearly full.
 
 mod network_manager;
 mod networkd;
@@ -34,7 +33,7 @@ const DAEMONS: [&str; 9] =
 const NETWORKD: &str = "systemd-network";
 const NETWORK_MANAGER: &str = "NetworkManager";
 
-/// So much of a file is read.
+/// Maximum octets of a file that are read.
 const MAX_OCTETS: u64 = 64 * 1024;
 
 /// A process of this network namespace.
@@ -114,7 +113,7 @@ pub(super) fn follow(mut survey: Survey) -> watch::Receiver<Vec<Diagnostic>> {
     found
 }
 
-/// The beginning of a file, which ends after [`MAX_OCTETS`] at the latest.
+/// The beginning of a file, up to [`MAX_OCTETS`].
 fn read_start(path: &Path) -> Option<String> {
     let mut octets = Vec::new();
     File::open(path).ok()?.take(MAX_OCTETS).read_to_end(&mut octets).ok()?;
@@ -149,7 +148,7 @@ mod tests {
         let mut survey = Survey { root: root.path().into(), processes, near: BTreeSet::new() };
         let found = survey.check();
         assert!(found.len() == 1 && found[0].contains("bgpd (pid 812)"), "{found:?}");
-        // Another process has its number.
+        // Another process has got its number.
         fs::write(&comm, "sh\n").unwrap();
         assert_eq!(survey.check(), []);
     }

@@ -1,9 +1,9 @@
-//! Which bridges of containers and ports of them NetworkManager configures.
+//! Which bridges of containers, and which of their ports, NetworkManager configures.
 //!
-//! NetworkManager keeps a file for each interface that it knows (`[device]`, named by the index of
-//! the interface), and the profiles that exist only in memory beside it. An interface that it
-//! merely observes has the profile `external`; one that it made itself is for its user to
-//! configure.
+//! NetworkManager keeps a file for each interface that it knows (`[device]`, named after the index
+//! of the interface), and next to these the profiles that exist only in memory. An interface that
+//! it merely observes has the profile `external`. Interfaces that it created are configured by its
+//! user.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -13,12 +13,12 @@ use crate::net::{Diagnostic, Reason, Subject};
 const DEVICES: &str = "run/NetworkManager/devices";
 const PROFILES: &str = "run/NetworkManager/system-connections";
 const INTERFACES: &str = "sys/class/net";
-/// So many files of a folder are read.
+/// Maximum number of files of a folder that are read.
 const MAX_FILES: usize = 4096;
-/// Interfaces that the problem names.
+/// Maximum number of interfaces that the problem lists.
 const MAX_NAMED: usize = 8;
 
-/// The problem of a host where it runs.
+/// The problem of a host with NetworkManager, if any.
 pub(super) fn problem(root: &Path) -> Option<Diagnostic> {
     let observed = observed(root);
     let managed: BTreeSet<u32> = files(&root.join(DEVICES))
@@ -62,7 +62,7 @@ fn observed(root: &Path) -> BTreeSet<String> {
     files(&root.join(PROFILES)).filter_map(external).collect()
 }
 
-/// The names of those interfaces that are bridges, or virtual ports of a bridge.
+/// The names of these interfaces that are bridges, or virtual ports of a bridge.
 fn of_containers(root: &Path, indices: &BTreeSet<u32>) -> Vec<String> {
     let entries = fs::read_dir(root.join(INTERFACES)).into_iter().flatten().filter_map(Result::ok);
     let is_one = |folder: &Path| {

@@ -12,10 +12,10 @@ use crate::net::{Diagnostic, Reason, Subject};
 /// Folders of its configuration; a file hides those of the same name in later ones.
 const FOLDERS: [&str; 4] = ["etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd"];
 const FILE: &str = "networkd.conf";
-/// So many files are read.
+/// Maximum number of files that are read.
 const MAX_FILES: usize = 100;
 
-/// The problem of a host where it runs.
+/// The problem of a host with systemd-networkd, if any.
 pub(super) fn problem(root: &Path) -> Option<Diagnostic> {
     let texts = files(root);
     let texts = texts.iter().filter_map(|file| read_start(file));
@@ -47,7 +47,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
     main.into_iter().chain(drop_ins.into_values()).collect()
 }
 
-/// The last value counts; without one it does.
+/// The last value counts; without any, the default is to remove them.
 fn removes_foreign_routes(texts: impl Iterator<Item = String>) -> bool {
     let mut removes = true;
     for text in texts {

@@ -38,8 +38,8 @@ const TABLES: [Table; 3] = [
     },
 ];
 
-/// The tables that are nearly full; `near` those of the last look. In a network namespace of its
-/// own some limits cannot be seen, and their tables are left out.
+/// The tables that are nearly full; `near`: those at the last check. In a network namespace of its
+/// own, some limits cannot be read, and their tables are left out.
 pub(super) fn problems(root: &Path, near: &BTreeSet<Reason>) -> Vec<Diagnostic> {
     TABLES.iter().filter_map(|table| problem(root, table, near.contains(&table.reason))).collect()
 }
