@@ -1,8 +1,8 @@
 //! `show config` as a file that `check` accepts, and that leads to the same configuration.
 //!
-//! It has what the file in force has, with all defaults. What follows from the host and the cluster
-//! (the neighbors at gateways, of a mesh, of objects) is in comments: as keys it would no longer
-//! follow them. Passwords are hidden.
+//! It contains the keys of the file in force, with all defaults. Settings that follow from the host
+//! and the cluster (the neighbors at gateways, of a mesh, of objects) are in comments: as keys they
+//! would no longer follow. Passwords are hidden.
 
 use std::fmt::Write as _;
 
@@ -51,7 +51,7 @@ fn commented(text: &mut String, value: &Value) {
     }
 }
 
-/// What the file in force has, with all defaults.
+/// The keys of the file in force, with all defaults.
 fn written(config: &Config) -> Value {
     let mut value = effective(config, None, []);
     if config.is_bare_host {

@@ -1,4 +1,5 @@
-//! The defaults that are no constants of one key: without a file, and of the built-in groups.
+//! Defaults that are not constants of one key: those without a file, and those of the built-in
+//! groups.
 
 use super::{AsSetting, Config, Neighbor, NeighborId, NeighborKeys};
 use crate::bgp::peer::{RemoteAs, TtlSecurity};
@@ -28,7 +29,7 @@ impl Config {
     }
 }
 
-/// The group of neighbors at default gateways; there without being written.
+/// The group of neighbors at default gateways. It exists without being in the file.
 pub const GATEWAY_GROUP: &str = "gateway";
 /// The group of the other nodes of a mesh.
 pub const MESH_GROUP: &str = "mesh";
@@ -50,7 +51,8 @@ pub fn implied_by_interface() -> NeighborKeys {
     implied_by_gateway()
 }
 
-/// The groups that exist without being written, as long as the file does not change their keys.
+/// The groups that exist without being in the file, with the keys that they have unless the file
+/// changes them.
 pub(super) fn built_in_groups() -> [(String, NeighborKeys); 3] {
     [
         (GATEWAY_GROUP.into(), implied_by_gateway()),

@@ -1,8 +1,8 @@
 //! The file as a whole: text → [`Config`], or all its errors.
 //!
-//! `keys` defines the keys, `read` reads the tree, `values` has the types of values. What follows
-//! from several keys together is here, and for neighbors in `neighbor`. Without I/O: password files
-//! are read by a function that is passed in.
+//! `keys` defines the keys, `read` reads the tree, `values` has the types of values. Checks of
+//! several keys together are here, and those for neighbors in `neighbor`. Without I/O: password
+//! files are read by a function that is passed in.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ fn parse_root(root: Section<'_>, kubernetes: bool) -> Config {
     table(&root, "fib", |section| read_fib(section, &mut config.fib));
     table(&root, "cni", |section| config.cni.read(section));
     table(&root, "docker", |section| config.docker.read(section));
-    // Whoever names networks means no others.
+    // On a bare host, `docker.networks` replaces the bridges of all containers.
     config.advertise.containers &= !config.is_bare_host || config.docker.networks.is_empty();
     table(&root, "masquerade", |section| config.masquerade.read(section));
     table(&root, "guard", |section| config.guard.read(section));

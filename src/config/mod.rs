@@ -79,7 +79,7 @@ pub enum AsSetting {
 pub struct Neighbor {
     pub at: NeighborId,
     pub group: Option<String>,
-    /// Neighbors at most on each interface that `interface` names; 1 unless written.
+    /// Maximum number of neighbors on each interface that `interface` matches; 1 by default.
     pub limit: usize,
     pub keys: NeighborKeys,
 }

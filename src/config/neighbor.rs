@@ -125,7 +125,7 @@ fn check_combinations(section: &Section<'_>, own: AsSetting, at: Option<&Neighbo
     }
     let security = match keys.ttl_security {
         Some(TtlSecurity::Strict(_)) => true,
-        // What a gateway has by default gives way to `multihop`.
+        // The default of a gateway gives way to `multihop`.
         Some(TtlSecurity::WhereOffered) => section.get("ttl-security").is_some(),
         Some(TtlSecurity::Off) | None => false,
     };
@@ -173,7 +173,7 @@ fn error(section: &Section<'_>, key: &'static str, what: &str) {
     }
 }
 
-/// The keys of a neighbor or group, each if written.
+/// The keys that a neighbor or group sets.
 fn keys(section: &Section<'_>, policies: &Policies) -> NeighborKeys {
     let mut keys = NeighborKeys::default();
     keys.read(section);

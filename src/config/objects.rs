@@ -74,7 +74,7 @@ fn read(key: &str, value: &Value, take: impl FnOnce(&Section<'_>)) -> Result<(),
     if problems.is_empty() { Ok(()) } else { Err(ObjectError::Fields(problems)) }
 }
 
-/// Keys as the file has them; what is null is not there.
+/// The keys as in the file, without those that are null.
 fn kebab(value: &Value) -> Value {
     match value {
         Value::Object(map) => {

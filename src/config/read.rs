@@ -125,7 +125,7 @@ impl<'a> Section<'a> {
         self.get(key)?.section()
     }
 
-    /// All entries, whatever their names: of tables whose keys the operator chooses.
+    /// All entries of a table whose keys the operator chooses.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + '_ {
         self.table.iter().map(|(key, value)| {
             let name = key.get_ref().as_ref();

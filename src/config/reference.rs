@@ -1,5 +1,6 @@
-//! What is written from the definitions of the keys: the example file, the tables of the reference
-//! page, and the JSON schema of the file. `ROUTELET_WRITE=1 cargo test --test docs` writes them.
+//! Generates documents from the definitions of the keys: the example file, the tables of the
+//! reference page, and the JSON schema of the file. `ROUTELET_WRITE=1 cargo test --test docs`
+//! writes them.
 
 use std::fmt::Write as _;
 
@@ -62,7 +63,7 @@ fn neighbor_keys() -> Table {
 pub fn example() -> String {
     let mut file = HEAD.to_owned();
     for table in all() {
-        // What is repeated has no defaults to show, but examples.
+        // Repeated tables have no defaults to show, but examples.
         let is_template = table.heading.starts_with("[[");
         let off = if is_template { "#" } else { "" };
         if !table.heading.is_empty() {

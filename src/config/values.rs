@@ -1,4 +1,4 @@
-//! Values that several sections know: prefixes, addresses, names.
+//! Values that several sections use: prefixes, addresses, names.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -106,7 +106,7 @@ pub(super) enum AddressError {
     Interface(#[from] InterfaceNameError),
 }
 
-/// Not a name that the kernel takes for an interface.
+/// A name that the kernel does not accept for an interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is no interface name: 1 to {} letters without blanks, `/` and `:`", IFNAME)]
 pub(super) struct InterfaceNameError {

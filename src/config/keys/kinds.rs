@@ -129,7 +129,7 @@ impl<T> Kind for With<T> {
     }
 }
 
-/// A text that `read` makes a value of, and that the value is printed as.
+/// A text that `read` parses, and as which the value is printed.
 pub(in crate::config) fn written<T: ToString>(read: fn(&Item<'_>) -> Option<T>) -> With<T> {
     With { read, show: |value| value.to_string().into(), shape: || Shape::Text }
 }
@@ -170,7 +170,7 @@ pub(in crate::config) fn auto_or_flag() -> With<Option<bool>> {
     }
 }
 
-/// A value that need not be there.
+/// A value that may be missing.
 pub(in crate::config) struct Optional<K>(pub(in crate::config) K);
 
 impl<K: Kind> Kind for Optional<K> {

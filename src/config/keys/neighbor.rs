@@ -42,15 +42,15 @@ macro_rules! neighbor_keys {
         }
 
         impl NeighborKeys {
-            /// The key if set here, else as set there.
+            /// The keys that are set here, and the others as in `weaker`.
             #[must_use]
             pub fn or(self, weaker: Self) -> Self {
                 Self { $($field: self.$field.or(weaker.$field)),* }
             }
         }
 
-        /// Without `remote-as`, which is required, and what depends on the session, the host or
-        /// other keys.
+        /// The defaults, except for `remote-as`, which is required, and for keys whose default
+        /// depends on the session, the host or other keys.
         pub(in crate::config) fn neighbor_defaults() -> NeighborKeys {
             NeighborKeys { $($field: $default),* }
         }
@@ -242,8 +242,8 @@ section! {
     }
 }
 
-/// Shorter intervals of BFD are below what a general-purpose kernel keeps, longer ones slower than
-/// the hold time.
+/// A general-purpose kernel cannot keep shorter intervals of BFD, and longer ones detect a failure
+/// later than the hold time.
 fn interval() -> super::kinds::Integer<u64> {
     super::kinds::number(10..=60_000)
 }
