@@ -5,7 +5,7 @@
 //! `CNI_COMMAND=VERSION` (CNI specification, "Operations"), and again when its file has changed. It
 //! gets no other variable, and its time and output are bounded. The container runtime runs the same
 //! program as root for each pod, so running it adds no privilege for whoever can change it; a
-//! program that is writable by everybody is not run all the same.
+//! program that everybody can write to is not run nevertheless.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Of the file in a folder: who reads it, who writes to it beside us, and what ends us on the way.
+//! The file in a folder: its readers, other programs that change it, and interrupted writes.
 
 use tokio::sync::watch;
 
@@ -122,8 +122,8 @@ async fn what_others_chain_stays_and_what_they_break_is_mended_in_time() {
     assert_eq!(room.text(), "{}", "no quarrel");
 }
 
-/// istio#11037, cilium#7772: whoever overwrites or takes away the file takes plugins with it that
-/// others chained.
+/// istio#11037, cilium#7772: a program that overwrites or removes the file also removes plugins
+/// that others chained.
 #[tokio::test]
 async fn istio_11037_a_chained_plugin_survives_and_who_overwrites_is_named() {
     let mut room = Room::new(|_| {});
@@ -141,7 +141,7 @@ async fn istio_11037_a_chained_plugin_survives_and_who_overwrites_is_named() {
     assert!(room.text().contains("istio-cni"), "{}", room.text());
     room.until(ConflistState::Written, "").await;
 
-    // Somebody takes it away, as Cilium renames what it finds, or puts his own in its place.
+    // Another program removes the file, as Cilium renames the files that it finds, or replaces it.
     let path = room.file();
     std::fs::rename(&path, path.with_extension("cilium_bak")).unwrap();
     room.until(ConflistState::Waiting, "another program").await;
